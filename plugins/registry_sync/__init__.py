@@ -1,0 +1,3 @@
+"""registry-sync: container repositories, mirrored by Airflow as versioned content."""
+
+__version__ = "0.1.0"

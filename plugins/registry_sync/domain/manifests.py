@@ -1,0 +1,346 @@
+"""Manifests read from the exact bytes that a registry sent (OCI image specification, manifest.md and image-index.md).
+
+Reading never changes a manifest: the bytes are kept, what is read from them is what a sync needs to know.
+Documents that two readers could understand differently are refused (CVE-2021-41190), as are duplicate names,
+text that is not UTF-8, and values outside the image specification's types. Unknown fields are left alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from registry_sync.domain import media_types
+from registry_sync.domain.digests import Digest
+from registry_sync.errors import (
+    AmbiguousManifest,
+    DigestMismatch,
+    InvalidManifest,
+    InvalidReference,
+    LimitExceeded,
+    MediaTypeMismatch,
+    UnsupportedManifest,
+)
+
+
+@dataclass(frozen=True)
+class ManifestLimits:
+    """Bounds on what is read. Sizes in bytes, the rest are counts; ``depth`` counts indexes inside indexes."""
+
+    manifest_bytes: int = 4 * 1024 * 1024
+    layers: int = 1000
+    entries: int = 1000
+    manifests_per_reference: int = 5000
+    depth: int = 4
+    blob_bytes: int = 1 << 40
+    inline_bytes: int = 1024 * 1024
+
+
+DEFAULT_LIMITS = ManifestLimits()
+
+
+class ManifestKind(str, Enum):
+    """The shapes of manifest that are told apart."""
+
+    INDEX = "index"
+    IMAGE = "image"
+    ARTIFACT = "artifact"
+
+
+class BlobRole(str, Enum):
+    """What a blob is to the manifest that names it."""
+
+    CONFIG = "config"
+    LAYER = "layer"
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """A pointer to content (image specification, descriptor.md): what it is, its digest, its size in bytes.
+
+    ``urls`` is empty for most; ``inline`` holds the verified bytes of ``data`` or None; ``platform`` is the
+    platform object of an index entry or None.
+    """
+
+    media_type: str
+    digest: Digest
+    size_bytes: int
+    urls: tuple[str, ...] = ()
+    artifact_type: str | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    platform: Mapping[str, Any] | None = None
+    inline: bytes | None = None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the bytes live elsewhere and are by default not stored."""
+        return bool(self.urls) or media_types.is_foreign_layer(self.media_type)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest as received: ``data`` is its exact bytes, ``digest`` theirs.
+
+    ``config`` is None for indexes and artifact manifests; ``layers`` holds layers, or the blobs of an artifact
+    manifest; ``children`` the entries of an index; ``subject`` what it refers to, or None.
+    """
+
+    digest: Digest
+    media_type: str
+    kind: ManifestKind
+    data: bytes = field(repr=False)
+    config: Descriptor | None = None
+    layers: tuple[Descriptor, ...] = ()
+    children: tuple[Descriptor, ...] = ()
+    subject: Descriptor | None = None
+    artifact_type: str | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the document."""
+        return len(self.data)
+
+    def blobs(self) -> Iterator[tuple[BlobRole, Descriptor]]:
+        """Every blob it names with its role, the config first, in the document's order, repeats included."""
+        if self.config is not None:
+            yield BlobRole.CONFIG, self.config
+        for layer in self.layers:
+            yield BlobRole.LAYER, layer
+
+
+def read_manifest(
+    data: bytes,
+    *,
+    content_type: str | None = None,
+    expected: Descriptor | None = None,
+    digest: Digest | None = None,
+    limits: ManifestLimits = DEFAULT_LIMITS,
+) -> Manifest:
+    """The manifest in ``data``.
+
+    ``content_type`` is the answer's header; ``expected`` the descriptor that led here, whose media type decides
+    when its digest holds; ``digest`` what was asked for, when it was asked by digest. Raises
+    :class:`DigestMismatch`, :class:`LimitExceeded`, :class:`InvalidManifest`, :class:`MediaTypeMismatch`,
+    :class:`AmbiguousManifest` or :class:`UnsupportedManifest`.
+    """
+    wanted = digest or (expected.digest if expected else None)
+    actual = Digest.of(data, wanted.algorithm if wanted is not None and wanted.is_verifiable else "sha256")
+    if wanted is not None and actual != wanted:
+        wanted.hasher()
+        raise DigestMismatch(
+            f"the registry answered other content under {wanted}: it hashes to {actual}", digest=wanted, got=actual
+        )
+    if len(data) > limits.manifest_bytes:
+        raise LimitExceeded(
+            f"manifest {actual} is larger than {limits.manifest_bytes} bytes", digest=actual, limit="manifest_bytes"
+        )
+    document = parse_strict_json(data, actual)
+    media_type = _decide_type(document, media_types.normalise(content_type), expected, actual)
+    return _read_document(document, data, actual, media_type, limits)
+
+
+def parse_strict_json(data: bytes, digest: Digest) -> dict[str, Any]:
+    """``data`` as an I-JSON object (RFC 7493): UTF-8 without mark, no duplicate names, no NaN, no deep nesting.
+
+    Raises :class:`InvalidManifest`.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            raise ValueError("a name appears twice in one object")
+        return result
+
+    def no_constant(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        document = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
+    except (ValueError, RecursionError) as problem:
+        reason = "nested too deeply" if isinstance(problem, RecursionError) else str(problem)[:200]
+        raise InvalidManifest(f"manifest {digest} is not valid JSON: {reason}", digest=digest) from None
+    if not isinstance(document, dict):
+        raise InvalidManifest(f"manifest {digest} is not a JSON object", digest=digest)
+    return document
+
+
+def _decide_type(document: dict[str, Any], header: str, expected: Descriptor | None, digest: Digest) -> str:
+    body = document.get("mediaType")
+    if body is not None and not isinstance(body, str):
+        raise InvalidManifest(f"manifest {digest}: mediaType is not text", digest=digest)
+    body_type = media_types.normalise(body)
+    if body_type and header not in media_types.GENERIC_TYPES and header != body_type:
+        raise MediaTypeMismatch(
+            f"manifest {digest} calls itself {body_type[:80]} and was sent as {header[:80]}; "
+            "a registry must send it as what it is",
+            digest=digest,
+        )
+    if (
+        expected is not None
+        and body_type
+        and expected.media_type in media_types.MANIFEST_TYPES
+        and expected.media_type != body_type
+    ):
+        raise MediaTypeMismatch(
+            f"manifest {digest} calls itself {body_type[:80]} and its index calls it {expected.media_type}",
+            digest=digest,
+        )
+    for candidate in (body_type, expected.media_type if expected else "", header):
+        if candidate in media_types.MANIFEST_TYPES:
+            return candidate
+    return _type_by_shape(document, digest)
+
+
+def _type_by_shape(document: dict[str, Any], digest: Digest) -> str:
+    if document.get("schemaVersion") == 1 or "fsLayers" in document:
+        return media_types.DOCKER_SCHEMA1_SIGNED if "signatures" in document else media_types.DOCKER_SCHEMA1
+    if "manifests" in document:
+        return media_types.OCI_INDEX
+    if "config" in document:
+        return media_types.OCI_MANIFEST
+    raise InvalidManifest(f"manifest {digest} is of no known kind: neither manifests nor config", digest=digest)
+
+
+#: Names that must not appear in a document of a kind, compared without regard to case: some readers match so.
+_FORBIDDEN = {
+    ManifestKind.INDEX: frozenset({"config", "layers", "fslayers", "history"}),
+    ManifestKind.IMAGE: frozenset({"manifests", "fslayers", "history"}),
+    ManifestKind.ARTIFACT: frozenset({"manifests", "config", "layers", "fslayers", "history"}),
+}
+_READ = frozenset(
+    {"schemaversion", "mediatype", "config", "layers", "manifests", "blobs", "subject", "artifacttype", "annotations"}
+)
+
+
+def _refuse_ambiguous(document: dict[str, Any], kind: ManifestKind, digest: Digest) -> None:
+    seen: set[str] = set()
+    for name in document:
+        folded = name.lower()
+        if folded in _FORBIDDEN[kind]:
+            raise AmbiguousManifest(f"manifest {digest} is an {kind.value} and has {name[:40]!r} too", digest=digest)
+        if folded in _READ and folded in seen:
+            raise AmbiguousManifest(f"manifest {digest} has {name[:40]!r} in two spellings", digest=digest)
+        seen.add(folded)
+
+
+def _read_document(
+    document: dict[str, Any], data: bytes, digest: Digest, media_type: str, limits: ManifestLimits
+) -> Manifest:
+    if media_type in media_types.SCHEMA1_TYPES:
+        raise UnsupportedManifest(
+            f"manifest {digest} is of Docker schema 1, which carries no sizes and is no longer pulled by "
+            "current clients; push the image again with a current client",
+            digest=digest,
+        )
+    if document.get("schemaVersion", 2) != 2 or isinstance(document.get("schemaVersion"), bool):
+        raise InvalidManifest(f"manifest {digest}: schemaVersion is not 2", digest=digest)
+    if media_type in media_types.INDEX_TYPES:
+        kind = ManifestKind.INDEX
+    elif media_type == media_types.OCI_ARTIFACT:
+        kind = ManifestKind.ARTIFACT
+    else:
+        kind = ManifestKind.IMAGE
+    _refuse_ambiguous(document, kind, digest)
+    reader = _DescriptorReader(digest, limits)
+    layers_field = "blobs" if kind is ManifestKind.ARTIFACT else "layers"
+    subject = document.get("subject")
+    return Manifest(
+        digest=digest,
+        media_type=media_type,
+        kind=kind,
+        data=data,
+        config=reader.descriptor(document.get("config"), "config") if kind is ManifestKind.IMAGE else None,
+        layers=()
+        if kind is ManifestKind.INDEX
+        else reader.descriptors(document.get(layers_field), layers_field, limits.layers),
+        children=reader.descriptors(document.get("manifests"), "manifests", limits.entries)
+        if kind is ManifestKind.INDEX
+        else (),
+        subject=reader.descriptor(subject, "subject") if subject is not None else None,
+        artifact_type=reader.text(document.get("artifactType"), "artifactType"),
+        annotations=reader.annotations(document.get("annotations"), "annotations"),
+    )
+
+
+class _DescriptorReader:
+    """Reads the parts of one document; every complaint names the document and the field."""
+
+    def __init__(self, digest: Digest, limits: ManifestLimits) -> None:
+        self._digest = digest
+        self._limits = limits
+
+    def _invalid(self, where: str, problem: str) -> InvalidManifest:
+        return InvalidManifest(f"manifest {self._digest}: {where} {problem}", digest=self._digest)
+
+    def text(self, value: object, where: str) -> str | None:
+        if value is not None and not isinstance(value, str):
+            raise self._invalid(where, "is not text")
+        return value or None
+
+    def annotations(self, value: object, where: str) -> dict[str, str]:
+        if value is None:
+            return {}
+        if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+            raise self._invalid(where, "is not a map of text to text")
+        return value
+
+    def descriptors(self, value: object, where: str, limit: int) -> tuple[Descriptor, ...]:
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            raise self._invalid(where, "is not a list")
+        if len(value) > limit:
+            raise LimitExceeded(
+                f"manifest {self._digest}: {where} has {len(value)} entries, more than {limit}",
+                digest=self._digest,
+                limit=where,
+            )
+        return tuple(self.descriptor(entry, f"{where}[{position}]") for position, entry in enumerate(value))
+
+    def descriptor(self, value: object, where: str) -> Descriptor:
+        if not isinstance(value, dict):
+            raise self._invalid(where, "is missing or not a descriptor")
+        media_type, size = value.get("mediaType"), value.get("size")
+        if not isinstance(media_type, str) or not media_type:
+            raise self._invalid(where, "has no mediaType")
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= self._limits.blob_bytes:
+            raise self._invalid(where, f"has no usable size: {str(size)[:40]}")
+        try:
+            digest = Digest(value.get("digest"))
+        except InvalidReference as problem:
+            raise self._invalid(where, f"has no usable digest: {problem}") from None
+        urls = value.get("urls") or []
+        if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
+            raise self._invalid(where, "has urls that are not a list of text")
+        platform = value.get("platform")
+        if platform is not None and not isinstance(platform, dict):
+            raise self._invalid(where, "has a platform that is not an object")
+        return Descriptor(
+            media_type=media_type,
+            digest=digest,
+            size_bytes=size,
+            urls=tuple(urls),
+            artifact_type=self.text(value.get("artifactType"), f"{where}.artifactType"),
+            annotations=self.annotations(value.get("annotations"), f"{where}.annotations"),
+            platform=platform,
+            inline=self._inline(value.get("data"), digest, size, where),
+        )
+
+    def _inline(self, value: object, digest: Digest, size: int, where: str) -> bytes | None:
+        if value is None or not digest.is_verifiable:
+            return None
+        if not isinstance(value, str) or size > self._limits.inline_bytes or len(value) > 2 * self._limits.inline_bytes:
+            raise self._invalid(where, "has data that is not text, or too much of it")
+        try:
+            data = base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            raise self._invalid(where, "has data that is not base64") from None
+        if len(data) != size or not digest.matches(data):
+            raise DigestMismatch(f"manifest {self._digest}: {where} has data that is not {digest}", digest=digest)
+        return data

@@ -1,0 +1,130 @@
+"""Remotes, repositories, versions and sync runs as values: what the stores return and the stages pass on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+
+from registry_sync.domain.content_summary import ContentSummary, version_href
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName
+from registry_sync.domain.tag_filter import TagFilter
+
+
+class Policy(str, Enum):
+    """When the bytes of blobs are downloaded: by the sync, at the first pull and kept, or at each pull."""
+
+    IMMEDIATE = "immediate"
+    ON_DEMAND = "on_demand"
+    STREAMED = "streamed"
+
+
+class SyncMode(str, Enum):
+    """``mirror`` makes the new version equal the upstream; ``additive`` keeps what is gone there."""
+
+    MIRROR = "mirror"
+    ADDITIVE = "additive"
+
+
+DEFAULT_CONCURRENCY = 20
+
+
+@dataclass(frozen=True)
+class RemoteSpec:
+    """What a user says of an external source. Checked by :meth:`checked`; holds no secret.
+
+    ``conn_id`` names the Airflow connection with the credentials, None for anonymous. ``include_tags`` None
+    means all tags. Certificates are PEM text; a client key is a secret and lives in the connection.
+    """
+
+    name: str
+    url: str
+    upstream_name: str
+    include_tags: tuple[str, ...] | None = None
+    exclude_tags: tuple[str, ...] = ()
+    policy: Policy = Policy.IMMEDIATE
+    download_concurrency: int = DEFAULT_CONCURRENCY
+    conn_id: str | None = None
+    proxy_url: str | None = None
+    ssl_validation: bool = True
+    ssl_ca_certificate: str | None = None
+    ssl_client_certificate: str | None = None
+    platforms: tuple[str, ...] | None = None
+    include_referrers: bool = True
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def registry(self) -> RegistryUrl:
+        """The registry's address. Raises :class:`InvalidReference` when ``url`` is none."""
+        return RegistryUrl.parse(self.url)
+
+    @property
+    def upstream(self) -> RepositoryName:
+        """The name on that registry, ``library/`` added for Docker Hub's official images."""
+        return self.registry.upstream_name(self.upstream_name)
+
+    @property
+    def tag_filter(self) -> TagFilter:
+        """The tag filters, parsed."""
+        return TagFilter.parse(self.include_tags, self.exclude_tags)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A stored remote: ``id`` is its UUID over REST; times are aware UTC."""
+
+    id: str
+    spec: RemoteSpec
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A stored repository. ``latest_number`` is None before the first version."""
+
+    id: str
+    name: str
+    created_at: datetime
+    description: str | None = None
+    retain_versions: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    latest_number: int | None = None
+
+    @property
+    def latest_version_href(self) -> str | None:
+        """Path of the latest version, None before the first."""
+        return None if self.latest_number is None else version_href(self.id, self.latest_number)
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A tag that a sync could not bring up to date: ``digest`` is the one it keeps, None when it is left out."""
+
+    tag: TagName
+    digest: Digest | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class RepositoryVersion:
+    """An immutable, numbered set of content. ``base_number`` is the version it was made from, None for the first."""
+
+    repository_id: str
+    number: int
+    created_at: datetime
+    summary: ContentSummary
+    base_number: int | None = None
+    holds: tuple[Hold, ...] = ()
+
+    @property
+    def href(self) -> str:
+        """Its path over REST."""
+        return version_href(self.repository_id, self.number)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no tag is held."""
+        return not self.holds

@@ -1,0 +1,140 @@
+"""Names of repositories, tags and registries (OCI distribution specification, "Pulling manifests").
+
+Text is checked once, here, before it may stand in a URL, a file name or a table. Docker Hub's aliases are
+resolved here too, so that the rest of the code knows one registry under one address.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from registry_sync.domain.digests import Digest
+from registry_sync.errors import InvalidReference
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_HOST = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])")
+#: Host and name together are at most this long, as clients expect (distribution specification, note on <name>).
+MAX_NAME_LENGTH = 255
+
+#: Where Docker Hub answers the registry API, and the names by which people call it.
+DOCKER_HUB_HOST = "registry-1.docker.io"
+DOCKER_HUB_ALIASES = frozenset({"docker.io", "index.docker.io", "registry.hub.docker.com", DOCKER_HUB_HOST})
+
+
+class RepositoryName(str):
+    """The name of a repository on a registry, such as ``library/hello-world``. Raises :class:`InvalidReference`."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: object) -> RepositoryName:
+        if not isinstance(text, str) or len(text) > MAX_NAME_LENGTH or not _NAME.fullmatch(text):
+            raise InvalidReference(
+                f"{str(text)[:80]!r} is not a repository name: lower-case letters and digits, parts joined by . _ "
+                f"or -, components by /, at most {MAX_NAME_LENGTH} characters; such as library/hello-world"
+            )
+        return super().__new__(cls, text)
+
+
+class TagName(str):
+    """The name of a tag, such as ``latest``. Raises :class:`InvalidReference`."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: object) -> TagName:
+        if not isinstance(text, str) or not _TAG.fullmatch(text):
+            raise InvalidReference(
+                f"{str(text)[:80]!r} is not a tag: letters, digits, . _ and -, "
+                "not starting with . or -, at most 128 characters"
+            )
+        return super().__new__(cls, text)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a manifest is asked by: a tag, a digest, or both (then the digest is what counts)."""
+
+    tag: TagName | None
+    digest: Digest | None
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """``tag``, ``algorithm:encoded`` or ``tag@algorithm:encoded``. Raises :class:`InvalidReference`."""
+        tag, at, digest = text.partition("@")
+        if at:
+            return cls(TagName(tag) if tag else None, Digest(digest))
+        return cls(None, Digest(text)) if ":" in text else cls(TagName(text), None)
+
+    def __str__(self) -> str:
+        return self.digest or self.tag or ""
+
+
+@dataclass(frozen=True)
+class RegistryUrl:
+    """The root of a registry: ``scheme``, ``host`` in lower case, ``port`` or None for the scheme's own.
+
+    A registry answers at ``/v2/`` of its host; a path is refused, because clients would not look there.
+    """
+
+    scheme: str
+    host: str
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> RegistryUrl:
+        """``https://host[:port]``; a bare ``host[:port]`` means https. Docker Hub's aliases become its API host.
+
+        Raises :class:`InvalidReference` for other schemes, user information, a path other than ``/`` or ``/v2/``,
+        queries, and for ``hub.docker.com``, which is another API.
+        """
+        stripped = text.strip()
+        try:
+            parts = urlsplit(stripped if "://" in stripped else f"https://{stripped}")
+            host, port = (parts.hostname or "").lower(), parts.port
+        except ValueError as problem:
+            raise InvalidReference(f"{text[:200]!r} is not the URL of a registry: {problem}") from None
+        shown = f"{parts.scheme}://{host}"
+        if parts.scheme not in ("http", "https"):
+            raise InvalidReference(
+                f"{shown[:200]!r} is not the URL of a registry: the scheme is https, or http for a plain one"
+            )
+        if parts.username is not None or parts.password is not None:
+            raise InvalidReference(f"{shown!r}: credentials belong in an Airflow connection, not in the URL")
+        if not _HOST.fullmatch(f"[{host}]" if ":" in host else host):
+            raise InvalidReference(
+                f"{text[:200]!r} is not the URL of a registry: no usable host; such as https://registry-1.docker.io"
+            )
+        if parts.path.rstrip("/") not in ("", "/v2") or parts.query or parts.fragment:
+            raise InvalidReference(
+                f"{shown!r}: give only scheme, host and port; the repository belongs in upstream_name"
+            )
+        if host == "hub.docker.com":
+            raise InvalidReference(f"hub.docker.com is Docker Hub's website; its registry is https://{DOCKER_HUB_HOST}")
+        if host in DOCKER_HUB_ALIASES:
+            host = DOCKER_HUB_HOST
+        return cls(parts.scheme, host, None if port == {"https": 443, "http": 80}[parts.scheme] else port)
+
+    @property
+    def netloc(self) -> str:
+        """``host[:port]``, an IPv6 address in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" if self.port else host
+
+    @property
+    def is_docker_hub(self) -> bool:
+        """Whether this is Docker Hub, whose official images live under ``library/``."""
+        return self.host == DOCKER_HUB_HOST
+
+    def upstream_name(self, name: str) -> RepositoryName:
+        """``name`` as this registry calls it: on Docker Hub a one-component name gets ``library/``."""
+        if self.is_docker_hub and "/" not in name:
+            name = f"library/{name}"
+        if len(self.netloc) + 1 + len(name) > MAX_NAME_LENGTH:
+            raise InvalidReference(f"host and repository name are longer than {MAX_NAME_LENGTH} characters together")
+        return RepositoryName(name)
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.netloc}"

@@ -1,0 +1,323 @@
+"""Every error of registry-sync, in one tree sorted by who must act.
+
+::
+
+    RegistrySyncError
+    ├── InvalidReference            the author of a reference, URL, filter or option we were given
+    │   └── InvalidUpstreamReference    a registry gave us a name that fails the grammar
+    ├── ConfigurationError          whoever configures this installation
+    ├── RegistryError               the operator of a registry, or of the network before it
+    │   ├── NotARegistry                /v2/ does not answer as the registry API
+    │   ├── ChallengeInvalid            401 without a challenge that can be used
+    │   ├── RealmRefused                credentials may not go where the challenge sends them
+    │   ├── RedirectRefused             a redirect or link leaves what the policy allows
+    │   ├── AuthenticationFailed        the credentials were rejected
+    │   ├── AccessDenied                the credentials are good and do not suffice
+    │   ├── RepositoryUnavailable       missing or forbidden, the registry does not say which
+    │   ├── NotFound                    404 of a repository, manifest or blob (``kind``)
+    │   ├── RateLimited                 429 (``retry_after_seconds``); temporary
+    │   ├── ServerUnavailable           5xx, 408, refused, reset, timed out; temporary
+    │   ├── ProtocolError               an answer that the specification does not allow
+    │   ├── PaginationError             a listing that loops or makes no progress
+    │   └── UpstreamMoved               a tag changed while it was being read; temporary
+    ├── ContentError                the publisher of the content (``digest``)
+    │   ├── SizeMismatch                another number of bytes than the descriptor says
+    │   ├── DigestMismatch              other bytes than the digest says
+    │   ├── TruncatedBody               the body ended early; temporary
+    │   ├── RangeInvalid                a partial answer that cannot be joined; temporary
+    │   ├── InvalidManifest             not JSON, or a descriptor that breaks the grammar
+    │   ├── MediaTypeMismatch           body and header name different manifest types
+    │   ├── AmbiguousManifest           can be read as two kinds of manifest
+    │   ├── UnsupportedManifest         a kind of manifest that is not enabled (schema 1)
+    │   ├── UnsupportedDigest           an algorithm that cannot be verified here
+    │   └── LimitExceeded               larger, deeper or more than the configured bound
+    ├── DatabaseError               whoever runs the metadata database
+    │   ├── DatabaseUnavailable         no connection, or it broke; temporary
+    │   ├── DatabaseOutdated            the schema must be upgraded first
+    │   ├── RecordNotFound              no repository, remote, version or run of that name
+    │   ├── NameTaken                   a repository or remote of that name exists
+    │   └── VersionConflict             another sync changed the repository meanwhile; temporary
+    ├── BlobStoreError              whoever runs the blob store
+    │   ├── BlobStoreUnavailable        it does not answer; temporary
+    │   ├── BlobStoreFull               no space left
+    │   └── BlobMissing                 the store has no blob of that digest
+    └── SyncError                   the owner of the remote or repository
+        ├── NothingSynced               every tag that changed is held
+        └── RemoteChanged               a run was repeated with other parameters
+
+``is_temporary`` says whether doing the same again later may succeed. It is decided by type here, and for
+answers of a registry by :data:`TEMPORARY_STATUSES`; nobody reads messages to find out.
+
+All of them can be pickled, and none holds a secret: URLs are kept without query and user information.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+#: Statuses after which the same request may succeed later (RFC 9110 sections 15.5.9, 15.6; RFC 6585 section 4).
+TEMPORARY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+
+
+def redact_url(url: str) -> str:
+    """Scheme, host, port and path of ``url``: queries hold signatures, user information holds passwords."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "<unreadable URL>"
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}{port}{parts.path}" if parts.scheme else f"{host}{port}{parts.path}"
+
+
+def _rebuild(cls: type[RegistrySyncError], message: str, state: dict[str, Any]) -> RegistrySyncError:
+    error = cls.__new__(cls, message)
+    Exception.__init__(error, message)
+    error.__dict__.update(state)
+    return error
+
+
+class RegistrySyncError(Exception):
+    """The root. ``str()`` says what happened and what to do; attributes say it for programs."""
+
+    is_temporary: bool = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.__dict__)
+
+
+class InvalidReference(RegistrySyncError):
+    """A name, tag, digest, URL or filter that we were given does not fit its grammar."""
+
+
+class InvalidUpstreamReference(InvalidReference):
+    """A registry named a tag or digest that does not fit the grammar; it is skipped and counted."""
+
+
+class ConfigurationError(RegistrySyncError):
+    """A setting, connection or remote is not usable as it stands; the message names it."""
+
+
+class RegistryError(RegistrySyncError):
+    """A registry, its token service or a host it redirects to did not answer as needed.
+
+    ``host`` is ``host[:port]``; ``repository`` the name on that registry or None; ``method`` and ``url`` the
+    request (URL redacted); ``status`` the HTTP status or None when there was no answer; ``codes`` the error
+    codes of the body, at most three (distribution specification, "Error Codes"); ``retry_after_seconds``
+    what the registry asked for, None when it did not.
+    """
+
+    always_temporary: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        host: str = "",
+        repository: str | None = None,
+        method: str | None = None,
+        url: str | None = None,
+        status: int | None = None,
+        codes: tuple[str, ...] = (),
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.host = host
+        self.repository = repository
+        self.method = method
+        self.url = redact_url(url) if url else None
+        self.status = status
+        self.codes = codes[:3]
+        self.retry_after_seconds = retry_after_seconds
+        self.is_temporary = self.always_temporary or (status in TEMPORARY_STATUSES)
+
+
+class NotARegistry(RegistryError):
+    """``/v2/`` is missing or answers something else than the registry API."""
+
+
+class ChallengeInvalid(RegistryError):
+    """A 401 without a ``WWW-Authenticate`` challenge that can be used (RFC 9110 section 11.6.1)."""
+
+
+class RealmRefused(RegistryError):
+    """A challenge asks to send credentials where the connection does not allow it."""
+
+
+class RedirectRefused(RegistryError):
+    """A redirect, link or foreign URL leaves what the policy allows."""
+
+
+class AuthenticationFailed(RegistryError):
+    """The credentials were rejected. Never retried: repeated bad logins lock accounts."""
+
+
+class AccessDenied(RegistryError):
+    """The credentials are known and do not allow this."""
+
+
+class RepositoryUnavailable(RegistryError):
+    """The repository is missing, private or forbidden; the registry does not say which."""
+
+
+class NotFound(RegistryError):
+    """404. ``kind`` is ``repository``, ``manifest`` or ``blob``."""
+
+    def __init__(self, message: str, *, kind: str = "manifest", **context: Any) -> None:
+        super().__init__(message, **context)
+        self.kind = kind
+
+
+class RateLimited(RegistryError):
+    """429. ``retry_after_seconds`` is what the registry asked for, None when it did not say."""
+
+    always_temporary = True
+
+
+class ServerUnavailable(RegistryError):
+    """No answer, or one that says to come back later."""
+
+    always_temporary = True
+
+
+class ProtocolError(RegistryError):
+    """An answer that the distribution specification does not allow."""
+
+
+class PaginationError(RegistryError):
+    """A listing that repeats itself, makes no progress or breaks off."""
+
+
+class UpstreamMoved(RegistryError):
+    """A tag changed while it was being read, more often than is followed."""
+
+    always_temporary = True
+
+
+class ContentError(RegistrySyncError):
+    """Content is not what its descriptor says. ``digest`` names it, None before it is known."""
+
+    def __init__(self, message: str, *, digest: str | None = None) -> None:
+        super().__init__(message)
+        self.digest = digest
+
+
+class SizeMismatch(ContentError):
+    """Another number of bytes than the descriptor says."""
+
+    def __init__(self, message: str, *, digest: str | None = None, expected: int = 0, got: int = 0) -> None:
+        super().__init__(message, digest=digest)
+        self.expected = expected
+        self.got = got
+
+
+class DigestMismatch(ContentError):
+    """The bytes hash to another digest (``got``) than was asked for (``digest``)."""
+
+    def __init__(self, message: str, *, digest: str | None = None, got: str = "") -> None:
+        super().__init__(message, digest=digest)
+        self.got = got
+
+
+class TruncatedBody(ContentError):
+    """The body ended before its size; what arrived is kept and continued."""
+
+    is_temporary = True
+
+
+class RangeInvalid(ContentError):
+    """A partial answer that does not continue what is there (RFC 9110 section 14.4)."""
+
+    is_temporary = True
+
+
+class InvalidManifest(ContentError):
+    """A manifest that is not strict JSON, or whose descriptors break the image specification."""
+
+
+class MediaTypeMismatch(ContentError):
+    """Body and header name different manifest types (CVE-2021-41190)."""
+
+
+class AmbiguousManifest(ContentError):
+    """A document that can be read as two kinds of manifest."""
+
+
+class UnsupportedManifest(ContentError):
+    """A kind of manifest that is not enabled, such as Docker schema 1."""
+
+
+class UnsupportedDigest(ContentError):
+    """A digest algorithm that cannot be verified here."""
+
+
+class LimitExceeded(ContentError):
+    """Larger, deeper or more than the configured bound; ``limit`` names the bound."""
+
+    def __init__(self, message: str, *, digest: str | None = None, limit: str = "") -> None:
+        super().__init__(message, digest=digest)
+        self.limit = limit
+
+
+class DatabaseError(RegistrySyncError):
+    """The metadata database refused, or is not as it must be."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """No connection to the metadata database, or it broke."""
+
+    is_temporary = True
+
+
+class DatabaseOutdated(DatabaseError):
+    """The schema of the metadata database is not the one this release needs."""
+
+
+class RecordNotFound(DatabaseError):
+    """The metadata database has no record of that name or id."""
+
+
+class NameTaken(DatabaseError):
+    """A repository or remote of that name exists."""
+
+
+class VersionConflict(DatabaseError):
+    """Another sync changed the repository between reading and committing."""
+
+    is_temporary = True
+
+
+class BlobStoreError(RegistrySyncError):
+    """The blob store could not do what was asked."""
+
+
+class BlobStoreUnavailable(BlobStoreError):
+    """The blob store does not answer."""
+
+    is_temporary = True
+
+
+class BlobStoreFull(BlobStoreError):
+    """The blob store has no space left; what is stored stays good."""
+
+
+class BlobMissing(BlobStoreError):
+    """The blob store has no blob of that digest."""
+
+
+class SyncError(RegistrySyncError):
+    """A sync cannot go on for a reason that lies in what it was asked to do."""
+
+
+class NothingSynced(SyncError):
+    """Every tag that changed is held, so that a version would say nothing new."""
+
+
+class RemoteChanged(SyncError):
+    """A run was repeated with parameters other than those it began with."""
