@@ -1,0 +1,183 @@
+"""Sync a container repository into a repository version.
+
+Trigger it from the web UI, over REST, or copy it and give it a schedule.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, Param
+
+from registry_sync.operators.commit_version import CommitVersionOperator
+from registry_sync.operators.fetch_blobs import FetchBlobsOperator
+from registry_sync.operators.fetch_manifests import FetchManifestsOperator
+from registry_sync.operators.list_tags import ListTagsOperator
+from registry_sync.operators.plan_blobs import PlanBlobsOperator
+from registry_sync.operators.retry import RegistryRetryPolicy
+
+PARAMS = {
+    "repository": Param(
+        "hello-world",
+        type="string",
+        minLength=1,
+        maxLength=255,
+        title="Repository",
+        description="The name to sync into. It is created when it does not exist.",
+        section="What to sync",
+    ),
+    "url": Param(
+        None,
+        type=["null", "string"],
+        pattern="^https?://[^/@\\s]+/?$",
+        examples=[
+            "https://registry-1.docker.io",
+            "https://quay.io",
+            "https://ghcr.io",
+            "https://gcr.io",
+            "https://public.ecr.aws",
+            "https://registry.gitlab.com",
+        ],
+        title="Registry",
+        description="Address of the registry, such as https://quay.io. Leave empty for an existing remote.",
+        section="What to sync",
+    ),
+    "upstream_name": Param(
+        None,
+        type=["null", "string"],
+        maxLength=255,
+        title="Upstream name",
+        description="Name of the repository on that registry, such as library/hello-world.",
+        section="What to sync",
+    ),
+    "remote": Param(
+        None,
+        type=["null", "string"],
+        maxLength=255,
+        title="Remote",
+        description=(
+            "Name of an existing remote; or, with a registry and an upstream name, the name under which these are "
+            "kept (by default the repository's)."
+        ),
+        section="What to sync",
+    ),
+    "tags": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string", "pattern": "^[a-zA-Z0-9_.*?\\[\\]!-]{1,128}$"},
+        title="Tags",
+        description="Only these tags: names or globs such as 3.*, one a line. Empty for all.",
+        section="What to sync",
+    ),
+    "exclude_tags": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string", "pattern": "^[a-zA-Z0-9_.*?\\[\\]!-]{1,128}$"},
+        title="Tags to leave out",
+        description="Names or globs, one a line; applied after the tags above.",
+        section="What to sync",
+    ),
+    "mode": Param(
+        "mirror",
+        type="string",
+        enum=["mirror", "additive"],
+        values_display={
+            "mirror": "mirror: the new version equals the upstream",
+            "additive": "additive: keep what is gone upstream",
+        },
+        title="Mode",
+        description="What becomes of content that is gone upstream.",
+        section="How to sync",
+    ),
+    "policy": Param(
+        "default",
+        type="string",
+        enum=["default", "immediate", "on_demand", "streamed"],
+        values_display={
+            "default": "the remote's own (immediate for a new one)",
+            "immediate": "immediate: download everything now",
+            "on_demand": "on_demand: download blobs when first pulled",
+            "streamed": "streamed: pass blobs through at each pull",
+        },
+        title="Policy",
+        description="When the bytes of blobs are downloaded.",
+        section="How to sync",
+    ),
+    "conn_id": Param(
+        None,
+        type=["null", "string"],
+        maxLength=250,
+        title="Connection",
+        description="Airflow connection of type Container registry with the credentials. Empty for anonymous.",
+        section="How to sync",
+    ),
+    "download_concurrency": Param(
+        None,
+        type=["null", "integer"],
+        minimum=1,
+        maximum=100,
+        title="Download concurrency",
+        description="Requests at once in each task; 20 unless the remote says otherwise.",
+        section="How to sync",
+    ),
+    "ssl_validation": Param(
+        "default",
+        type="string",
+        enum=["default", "true", "false"],
+        values_display={
+            "default": "the remote's own (checked for a new one)",
+            "true": "check the registry's certificate",
+            "false": "do not check it",
+        },
+        title="Certificates",
+        description="Whether the registry's TLS certificate is checked.",
+        section="How to sync",
+    ),
+}
+
+with DAG(
+    dag_id="registry_sync",
+    description="Sync a container repository into a repository version",
+    schedule=None,
+    catchup=False,
+    params=PARAMS,
+    max_active_runs=16,
+    tags=["registry-sync"],
+    doc_md=__doc__,
+    render_template_as_native_obj=False,
+    default_args={
+        "retries": 4,
+        "retry_delay": timedelta(seconds=5),
+        "retry_exponential_backoff": 2,
+        "max_retry_delay": timedelta(minutes=5),
+        "retry_policy": RegistryRetryPolicy(),
+    },
+):
+    list_tags = ListTagsOperator(
+        task_id="list_tags",
+        repository="{{ params.repository }}",
+        remote="{{ params.remote or '' }}",
+        url="{{ params.url or '' }}",
+        upstream_name="{{ params.upstream_name or '' }}",
+        tags="{{ (params.tags or []) | join(',') }}",
+        exclude_tags="{{ (params.exclude_tags or []) | join(',') }}",
+        policy="{{ '' if params.policy == 'default' else params.policy }}",
+        mode="{{ params.mode }}",
+        conn_id="{{ params.conn_id or '' }}",
+        download_concurrency="{{ params.download_concurrency or '' }}",
+        ssl_validation="{{ '' if params.ssl_validation == 'default' else params.ssl_validation }}",
+    )
+    fetch_manifests = FetchManifestsOperator.partial(
+        task_id="fetch_manifests",
+        blob_tasks=["plan_blobs", "fetch_blobs"],
+        map_index_template="{{ task.shard['label'] }}",
+    ).expand(shard=list_tags.output)
+    plan_blobs = PlanBlobsOperator(task_id="plan_blobs")
+    fetch_blobs = FetchBlobsOperator.partial(
+        task_id="fetch_blobs",
+        map_index_template="{{ task.shard['label'] }}",
+    ).expand(shard=plan_blobs.output)
+    commit_version = CommitVersionOperator(task_id="commit_version")
+
+    list_tags >> fetch_manifests >> plan_blobs >> fetch_blobs >> commit_version
+    fetch_manifests >> commit_version

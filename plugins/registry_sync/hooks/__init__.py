@@ -1,0 +1,1 @@
+"""Airflow connections and settings turned into a client, a blob store and a database."""

@@ -1,0 +1,30 @@
+"""The metadata database and the blob store that the settings name, opened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from registry_sync.hooks.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from registry_sync.blobs import BlobStore
+    from registry_sync.db.database import Database
+
+
+def open_database(settings: Settings | None = None) -> Database:
+    """The metadata database, its schema ready: an embedded one is created or upgraded, others are checked.
+
+    Raises :class:`~registry_sync.errors.DatabaseError`; its message says what to do.
+    """
+    from registry_sync.db.database import Database
+
+    database = Database.connect((settings or load_settings()).sql_alchemy_conn)
+    database.ready()
+    return database
+
+
+def open_blobs(settings: Settings | None = None) -> BlobStore:
+    """The blob store. Raises :class:`~registry_sync.errors.BlobStoreError` when it cannot be used."""
+    from registry_sync.blobs import open_blob_store
+
+    return open_blob_store((settings or load_settings()).blob_store)

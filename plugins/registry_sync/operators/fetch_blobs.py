@@ -1,0 +1,52 @@
+"""``FetchBlobsOperator``: the bytes of one shard of blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from registry_sync.operators.fetch_manifests import MAP_INDEX_TEMPLATE
+from registry_sync.operators.retry import RegistryRetryPolicy
+from registry_sync.operators.stage import is_last_try, open_stage
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class FetchBlobsOperator(BaseOperator):
+    """Fetches the blobs of a shard into the store, each verified by size and digest while it is written.
+
+    :param shard: an entry of what ``PlanBlobsOperator`` gives
+    """
+
+    template_fields: Sequence[str] = ("shard",)
+    ui_color = "#f0e8f8"
+
+    def __init__(self, *, shard: Mapping[str, Any], **kwargs: Any) -> None:
+        kwargs.setdefault("retry_policy", RegistryRetryPolicy())
+        kwargs.setdefault("map_index_template", MAP_INDEX_TEMPLATE)
+        super().__init__(**kwargs)
+        self.shard = shard
+
+    def execute(self, context: Context) -> dict[str, int]:
+        """Counts of blobs and bytes."""
+        from dataclasses import asdict
+
+        from registry_sync.sync.fetch_blobs import fetch_blobs
+
+        with open_stage() as stage:
+            run = stage.run(self.shard["sync_run"])
+            fetched = fetch_blobs(
+                stage.client(run.remote),
+                stage.blobs,
+                stage.database,
+                run,
+                run.remote,
+                shard=self.shard["shard"],
+                is_last_try=is_last_try(context),
+                tell=self.log.info,
+            )
+        self.log.info("%s", fetched)
+        return asdict(fetched)

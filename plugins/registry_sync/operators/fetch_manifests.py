@@ -1,0 +1,65 @@
+"""``FetchManifestsOperator``: the manifests below one shard of tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from registry_sync.operators.retry import RegistryRetryPolicy
+from registry_sync.operators.stage import is_last_try, open_stage
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+#: Shown in the grid instead of the map index.
+MAP_INDEX_TEMPLATE = "{{ task.shard['label'] }}"
+
+
+class FetchManifestsOperator(BaseOperator):
+    """Fetches the manifests of a shard of tags, exact bytes, and records them with their relations.
+
+    A small run, all of it in one shard, gets its blobs here too, and the tasks named by ``blob_tasks`` are skipped.
+
+    :param shard: an entry of what ``ListTagsOperator`` gives
+    :param blob_tasks: ids of the tasks that plan and fetch blobs, skipped when there is nothing left for them
+    """
+
+    template_fields: Sequence[str] = ("shard",)
+    ui_color = "#e8f0e0"
+
+    def __init__(self, *, shard: Mapping[str, Any], blob_tasks: Sequence[str] = (), **kwargs: Any) -> None:
+        kwargs.setdefault("retry_policy", RegistryRetryPolicy())
+        kwargs.setdefault("map_index_template", MAP_INDEX_TEMPLATE)
+        super().__init__(**kwargs)
+        self.shard = shard
+        self.blob_tasks = blob_tasks
+
+    def execute(self, context: Context) -> dict[str, int]:
+        """Counts of tags and manifests; blobs as well when they were fetched here."""
+        from dataclasses import asdict
+
+        from airflow.sdk.exceptions import DownstreamTasksSkipped
+
+        from registry_sync.sync.fetch_manifests import fetch_manifests
+        from registry_sync.sync.small_run import fetch_small_run
+
+        last = is_last_try(context)
+        with open_stage() as stage:
+            run = stage.run(self.shard["sync_run"])
+            client = stage.client(run.remote)
+            fetched = fetch_manifests(
+                client, stage.database, run, run.remote, shard=self.shard["shard"], is_last_try=last, tell=self.log.info
+            )
+            self.log.info("%s", fetched)
+            counts = asdict(fetched)
+            blobs = None
+            if self.blob_tasks and self.shard["shards"] == 1:
+                blobs = fetch_small_run(
+                    client, stage.blobs, stage.database, run, run.remote, is_last_try=last, tell=self.log.info
+                )
+        if blobs is None:
+            return counts
+        context["ti"].xcom_push(key="return_value", value={**counts, **asdict(blobs)})
+        raise DownstreamTasksSkipped(tasks=list(self.blob_tasks))

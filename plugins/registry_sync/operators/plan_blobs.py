@@ -1,0 +1,46 @@
+"""``PlanBlobsOperator``: what the blob store lacks, divided among tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from registry_sync.operators.retry import RegistryRetryPolicy
+from registry_sync.operators.stage import SYNC_RUN_TEMPLATE, open_stage
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class PlanBlobsOperator(BaseOperator):
+    """Finds the blobs that a run needs and the store lacks, each once, in shards balanced by bytes.
+
+    Gives one map entry per shard, for ``FetchBlobsOperator.expand(shard=…)``; none when nothing is missing.
+
+    :param sync_run: id of the run, as ``list_tags`` hands it on
+    """
+
+    template_fields: Sequence[str] = ("sync_run",)
+    ui_color = "#f8f4e0"
+
+    def __init__(self, *, sync_run: str = SYNC_RUN_TEMPLATE, **kwargs: Any) -> None:
+        kwargs.setdefault("retry_policy", RegistryRetryPolicy())
+        super().__init__(**kwargs)
+        self.sync_run = sync_run
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """The shards, ``[{"sync_run": id, "shard": number, "label": "214 blobs, 340 MiB"}, …]``."""
+        from registry_sync.sync.plan_blobs import plan_blobs
+
+        with open_stage() as stage:
+            run = stage.run(self.sync_run)
+            planned = plan_blobs(
+                stage.blobs, stage.database, run, max_shards=stage.settings.max_shards, tell=self.log.info
+            )
+        context["ti"].xcom_push(
+            key="summary",
+            value={"needed": planned.needed_count, "stored": planned.stored_count, "foreign": planned.foreign_count},
+        )
+        return [{"sync_run": run.id, "shard": shard.number, "label": str(shard)} for shard in planned.shards]

@@ -1,0 +1,53 @@
+"""The last stage: the repository version, in one transaction, or none when nothing differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from registry_sync.domain.records import RepositoryVersion
+from registry_sync.domain.runs import CommitResult, SyncRun
+from registry_sync.sync.ports import Database
+from registry_sync.sync.progress import format_count
+
+#: Holds that are named in the log and in what the task hands on; all of them are stored with the version.
+SHOWN_HOLDS = 20
+
+
+def commit_version(database: Database, run: SyncRun, *, tell: Callable[[str], None]) -> CommitResult:
+    """Commits what ``run`` fetched; a repeat gives the same version.
+
+    Raises :class:`~registry_sync.errors.NothingSynced` when every tag that changed is held.
+    """
+    result = database.versions.commit(run.id)
+    for hold in result.holds[:SHOWN_HOLDS]:
+        kept = f"kept at {hold.digest}" if hold.digest else "left out"
+        tell(f"tag {hold.tag} {kept}: {hold.reason}")
+    if result.version is None:
+        tell("nothing differs from the latest version, no version was made")
+        return result
+    counts = result.version.summary.counts()
+    tell(
+        f"version {result.version.number}: "
+        + "; ".join(f"{part} " + _count_text(counts[part]) for part in ("added", "removed", "present"))
+        + (f"; {format_count(len(result.holds), 'tag')} held" if result.holds else "")
+    )
+    return result
+
+
+def version_document(version: RepositoryVersion) -> dict[str, Any]:
+    """A version in the documented shape of the "Synchronize a Repository" workflow."""
+    from registry_sync.domain.content_summary import version_href
+
+    base = None if version.base_number is None else version_href(version.repository_id, version.base_number)
+    return {
+        "pulp_created": version.created_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "pulp_href": version.href,
+        "base_version": base,
+        "content_summary": version.summary.as_json(version.href),
+        "number": version.number,
+    }
+
+
+def _count_text(counts: dict[str, int]) -> str:
+    return ", ".join(format_count(count, kind.removeprefix("docker.")) for kind, count in counts.items()) or "nothing"

@@ -1,0 +1,126 @@
+"""The fourth stage: the bytes of one shard's blobs, each verified while it is written, then noted as stored.
+
+A blob that is there is not fetched; one that was half there is continued. A blob that cannot be had is recorded with
+the reason, and the commit holds the tags that need it; the others go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.runs import NeededBlob, SyncRun
+from registry_sync.errors import RegistrySyncError
+from registry_sync.sync.parallel import for_each
+from registry_sync.sync.ports import BlobStore, Database, RegistryClient
+from registry_sync.sync.progress import Progress, format_bytes, format_count
+from registry_sync.sync.verdicts import Verdict, reason, verdict
+
+#: Finished blobs are noted in the database in groups of this many, or after this many seconds.
+NOTE_COUNT = 500
+NOTE_SECONDS = 2.0
+
+
+@dataclass
+class BlobsFetched:
+    """Counts of one shard: blobs that were fetched, their bytes over the network, blobs found, blobs failed."""
+
+    fetched_count: int = 0
+    received_bytes: int = 0
+    found_count: int = 0
+    failed_count: int = 0
+
+    def __str__(self) -> str:
+        text = f"{format_count(self.fetched_count, 'blob')}, {format_bytes(self.received_bytes)}"
+        return f"{text}, {self.failed_count:,} failed" if self.failed_count else text
+
+
+@dataclass
+class _Notes:
+    """Digests that are stored and not yet noted in the database."""
+
+    database: Database
+    pending: list[Digest] = field(default_factory=list)
+    noted_at: float = field(default_factory=time.monotonic)
+
+    def add(self, digest: Digest) -> None:
+        self.pending.append(digest)
+        if len(self.pending) >= NOTE_COUNT or time.monotonic() - self.noted_at >= NOTE_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.pending:
+            self.database.contents.mark_stored(self.pending)
+            self.pending = []
+        self.noted_at = time.monotonic()
+
+
+def fetch_blobs(
+    client: RegistryClient,
+    store: BlobStore,
+    database: Database,
+    run: SyncRun,
+    remote: RemoteSpec,
+    *,
+    shard: int,
+    is_last_try: bool,
+    tell: Callable[[str], None],
+) -> BlobsFetched:
+    """Fetches the blobs of ``shard`` that are still pending, ``download_concurrency`` at once, largest first.
+
+    Temporary failures are raised after everything else was done; on the last try they are recorded instead.
+    Raises at once what would meet every blob: a full store, a lost database, refused credentials.
+    """
+    blobs = sorted(database.runs.blobs_of_shard(run.id, shard), key=lambda blob: -blob.size_bytes)
+    counts, notes = BlobsFetched(), _Notes(database)
+    progress = Progress(tell, "blob", len(blobs), sum(blob.size_bytes for blob in blobs))
+    failures: dict[Digest, str] = {}
+    retry: list[RegistrySyncError] = []
+
+    def done(blob: NeededBlob, received_bytes: int | None) -> None:
+        counts.fetched_count += received_bytes is not None
+        counts.found_count += received_bytes is None
+        counts.received_bytes += received_bytes or 0
+        notes.add(blob.digest)
+        progress.add(1, blob.size_bytes)
+
+    def failed(blob: NeededBlob, error: RegistrySyncError) -> None:
+        decision = verdict(error, is_last_try=is_last_try)
+        if decision is Verdict.FATAL:
+            raise error
+        tell(f"blob {blob.digest}: {reason(error)}")
+        if decision is Verdict.RETRY:
+            retry.append(error)
+            return
+        failures[blob.digest] = reason(error)
+        counts.failed_count += 1
+        progress.add(1)
+
+    try:
+        for_each(
+            lambda blob: _fetch(client, store, remote, blob),
+            blobs,
+            threads=remote.download_concurrency,
+            done=done,
+            failed=failed,
+        )
+    finally:
+        notes.flush()
+    database.runs.fail_blobs(run.id, failures)
+    progress.finish()
+    if retry:
+        raise retry[-1]
+    return counts
+
+
+def _fetch(client: RegistryClient, store: BlobStore, remote: RemoteSpec, blob: NeededBlob) -> int | None:
+    """Bytes received for ``blob``, None when the store has it already."""
+    if store.has(blob.digest, blob.size_bytes):
+        return None
+    descriptor = Descriptor(media_type=blob.media_type, digest=blob.digest, size_bytes=blob.size_bytes)
+    with store.writer(blob.digest, blob.size_bytes) as writer:
+        return client.fetch_blob(remote.upstream, descriptor, writer)

@@ -1,0 +1,170 @@
+"""The first stage: which tags the upstream has, to which digest each points, and which of them are new or moved.
+
+A tag costs one HEAD. What HEAD says is a hint: a digest equal to the latest version's means there is nothing to
+fetch; anything else is fetched, hashed and decided by its bytes. A listing that fails fails as a whole, so that
+no tag is taken for deleted because a page was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
+from registry_sync.domain.references import RepositoryName, TagName
+from registry_sync.domain.runs import ListedTag, RunState, SyncRun
+from registry_sync.domain.shards import plan_shards
+from registry_sync.errors import NotFound, NothingSynced, RegistrySyncError
+from registry_sync.sync.parallel import for_each
+from registry_sync.sync.ports import Database, RegistryClient
+from registry_sync.sync.progress import Progress, format_count
+from registry_sync.sync.verdicts import Verdict, verdict
+
+#: Distinct manifests that make a shard of its own worth while; a task costs about as much as fetching these.
+MIN_SHARD_MANIFESTS = 500
+
+
+@dataclass(frozen=True)
+class TagShard:
+    """Tags for one task: its number and how many tags it has."""
+
+    number: int
+    tag_count: int
+
+
+@dataclass(frozen=True)
+class TagsListed:
+    """What the listing found. ``shards`` is empty when no tag is new or moved.
+
+    ``is_unchanged`` says that the latest version equals the upstream and holds every byte its policy asks for, so
+    that nothing remains to be done.
+    """
+
+    listed_count: int
+    selected_count: int
+    changed_count: int
+    removed_count: int
+    skipped_names: tuple[str, ...]
+    shards: tuple[TagShard, ...]
+    is_unchanged: bool
+
+    def __str__(self) -> str:
+        return (
+            f"{format_count(self.selected_count, 'tag')}, {self.changed_count:,} new or moved, "
+            f"{self.removed_count:,} gone upstream"
+        )
+
+
+def list_tags(
+    client: RegistryClient,
+    database: Database,
+    run: SyncRun,
+    remote: RemoteSpec,
+    *,
+    max_shards: int,
+    tell: Callable[[str], None],
+) -> TagsListed:
+    """Lists, selects and resolves the tags of ``remote`` and records them with ``run``; a repeat records them anew.
+
+    Raises :class:`NothingSynced` when no tag passes the filters, the client's errors for a registry that does not
+    answer, and the database's.
+    """
+    upstream = remote.upstream
+    names, listed_count, skipped, listed_at = _names(client, upstream, remote)
+    if skipped:
+        tell(f"skipped {format_count(len(skipped), 'name')} that no tag can have, such as {skipped[0][:40]!r}")
+    latest = database.versions.tags(run.repository_id)
+    if not names:
+        _refuse_empty(remote, run, listed_count, len(latest))
+    heads = _resolve(client, upstream, names, remote.download_concurrency, tell)
+    changed = {tag: digest for tag, digest in heads.items() if digest is None or latest.get(tag) != digest}
+    shards, numbers = _shards(changed, max_shards)
+    removed = [tag for tag in latest if tag not in heads] if run.mode is SyncMode.MIRROR else []
+    listed = TagsListed(
+        listed_count=listed_count,
+        selected_count=len(heads),
+        changed_count=len(changed),
+        removed_count=len(removed),
+        skipped_names=skipped,
+        shards=shards,
+        is_unchanged=not changed and not removed and _has_all_bytes(database, run),
+    )
+    tell(str(listed))
+    if listed.is_unchanged:
+        database.runs.finish(run.id, RunState.UNCHANGED)
+    else:
+        tags = [ListedTag(tag, digest, numbers.get(tag)) for tag, digest in heads.items()]
+        database.runs.record_listing(run.id, listed_at, tags)
+    return listed
+
+
+def _names(
+    client: RegistryClient, upstream: RepositoryName, remote: RemoteSpec
+) -> tuple[list[TagName], int, tuple[str, ...], datetime]:
+    tag_filter = remote.tag_filter
+    literal = tag_filter.literal_tags
+    if literal is not None:
+        return sorted(set(literal)), len(literal), (), datetime.now(timezone.utc)
+    listing = client.list_tags(upstream)
+    return tag_filter.select(listing.tags), len(listing.tags), listing.skipped, listing.listed_at
+
+
+def _refuse_empty(remote: RemoteSpec, run: SyncRun, listed_count: int, present_count: int) -> None:
+    what = f"none of its {format_count(listed_count, 'tag')} passes the filters" if listed_count else "it lists no tags"
+    if present_count and run.mode is SyncMode.MIRROR:
+        raise NothingSynced(
+            f"{remote.upstream} at {remote.registry}: {what}. A mirror would lose all of its "
+            f"{format_count(present_count, 'tag')}, so nothing was done; correct the filters, or use additive mode"
+        )
+    raise NothingSynced(f"{remote.upstream} at {remote.registry}: {what}, so there is nothing to sync")
+
+
+def _resolve(
+    client: RegistryClient,
+    upstream: RepositoryName,
+    names: list[TagName],
+    threads: int,
+    tell: Callable[[str], None],
+) -> dict[TagName, Digest | None]:
+    """Tag to digest, None where HEAD does not say; tags that vanished since the listing are left out."""
+    heads: dict[TagName, Digest | None] = {}
+    progress = Progress(tell, "tag", len(names))
+
+    def done(tag: TagName, digest: Digest | None) -> None:
+        heads[tag] = digest
+        progress.add(1)
+
+    def failed(tag: TagName, error: RegistrySyncError) -> None:
+        if isinstance(error, NotFound) and error.kind == "repository":
+            raise error
+        if isinstance(error, NotFound):
+            tell(f"tag {tag} is gone since the listing")
+        elif verdict(error, is_last_try=False) is Verdict.HOLD:
+            heads[tag] = None
+        else:
+            raise error
+        progress.add(1)
+
+    for_each(lambda tag: client.head_manifest(upstream, tag).digest, names, threads=threads, done=done, failed=failed)
+    if not heads:
+        raise NothingSynced(f"{upstream} has none of the tags asked for: {', '.join(names[:5])}")
+    return {tag: heads[tag] for tag in names if tag in heads}
+
+
+def _shards(
+    changed: Mapping[TagName, Digest | None], max_shards: int
+) -> tuple[tuple[TagShard, ...], dict[TagName, int]]:
+    """Changed tags in shards; tags of one digest share a shard, so that it is fetched once."""
+    groups: dict[str, list[TagName]] = {}
+    for tag, digest in changed.items():
+        groups.setdefault(digest or f"tag {tag}", []).append(tag)
+    planned = plan_shards(((key, 1) for key in groups), max_shards=max_shards, min_cost=MIN_SHARD_MANIFESTS)
+    numbers = {tag: shard.number for shard in planned for key in shard.items for tag in groups[key]}
+    counts = [sum(len(groups[key]) for key in shard.items) for shard in planned]
+    return tuple(TagShard(shard.number, count) for shard, count in zip(planned, counts, strict=True)), numbers
+
+
+def _has_all_bytes(database: Database, run: SyncRun) -> bool:
+    return run.policy is not Policy.IMMEDIATE or database.versions.missing_blob_count(run.repository_id) == 0

@@ -1,0 +1,135 @@
+"""The beginning of a sync: what a user asked for, checked, and the run that records it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from registry_sync.domain.records import Policy, Remote, RemoteSpec, Repository, SyncMode
+from registry_sync.domain.runs import RunKey, SyncRun
+from registry_sync.errors import ConfigurationError, InvalidReference
+
+MAX_CONCURRENCY = 100
+
+
+@dataclass(frozen=True)
+class SyncRequest:
+    """A sync as a person asks for it; texts are as typed, None is what was left out.
+
+    Either ``remote`` names an existing remote, and the rest overrides it for this run; or ``url`` and
+    ``upstream_name`` say where to sync from, and the remote of that name (by default the repository's) is created
+    or changed.
+    """
+
+    repository: str
+    remote: str | None = None
+    url: str | None = None
+    upstream_name: str | None = None
+    include_tags: tuple[str, ...] | None = None
+    exclude_tags: tuple[str, ...] | None = None
+    policy: str | None = None
+    mode: str = SyncMode.MIRROR.value
+    conn_id: str | None = None
+    download_concurrency: str | None = None
+    ssl_validation: str | None = None
+
+    def overrides(self) -> dict[str, Any]:
+        """The fields of a :class:`RemoteSpec` that were given. Raises :class:`ConfigurationError`."""
+        given: dict[str, Any] = {
+            "include_tags": self.include_tags,
+            "exclude_tags": self.exclude_tags,
+            "conn_id": self.conn_id,
+            "policy": None if self.policy is None else _choice(Policy, "policy", self.policy),
+            "download_concurrency": _concurrency(self.download_concurrency),
+            "ssl_validation": _flag("ssl_validation", self.ssl_validation),
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class Repositories(Protocol):
+    """Repositories by name."""
+
+    def ensure(self, name: str, /) -> Repository: ...
+
+
+class Remotes(Protocol):
+    """Remotes by name."""
+
+    def ensure(self, spec: RemoteSpec, /) -> Remote: ...
+    def by_name(self, name: str, /) -> Remote: ...
+
+
+class OpenRuns(Protocol):
+    """Sync runs by the key of their Airflow run."""
+
+    def open(
+        self, key: RunKey, /, *, repository_id: str, remote_id: str, remote: RemoteSpec, mode: SyncMode
+    ) -> SyncRun: ...
+
+
+class RequestDatabase(Protocol):
+    """The stores that opening a run uses."""
+
+    @property
+    def repositories(self) -> Repositories: ...
+    @property
+    def remotes(self) -> Remotes: ...
+    @property
+    def runs(self) -> OpenRuns: ...
+
+
+def open_run(database: RequestDatabase, key: RunKey, request: SyncRequest) -> tuple[SyncRun, RemoteSpec]:
+    """The run for ``request``, and the remote as this run uses it.
+
+    Everything is checked before anything is written. A repeat gives the same run, begun anew. Raises
+    :class:`InvalidReference`, :class:`ConfigurationError`, or the database's
+    :class:`~registry_sync.errors.RecordNotFound` for a remote that does not exist.
+    """
+    mode = _choice(SyncMode, "mode", request.mode)
+    name = request.repository.strip()
+    if not name or len(name) > 255 or not name.isprintable():
+        raise InvalidReference("repository: give the name to sync into, at most 255 printable characters")
+    if request.url or request.upstream_name:
+        remote = _defined(database, request, name)
+        spec = remote.spec
+    else:
+        if request.remote is None:
+            raise ConfigurationError("say where to sync from: the name of a remote, or url and upstream_name")
+        remote = database.remotes.by_name(request.remote)
+        spec = replace(remote.spec, **request.overrides()).checked()
+    repository = database.repositories.ensure(name)
+    run = database.runs.open(key, repository_id=repository.id, remote_id=remote.id, remote=spec, mode=mode)
+    return run, spec
+
+
+def _defined(database: RequestDatabase, request: SyncRequest, repository: str) -> Remote:
+    if not request.url or not request.upstream_name:
+        missing = "upstream_name" if request.url else "url"
+        raise ConfigurationError(f"url and upstream_name belong together: {missing} is missing")
+    name = request.remote or repository
+    spec = RemoteSpec(name=name, url=request.url, upstream_name=request.upstream_name, **request.overrides())
+    return database.remotes.ensure(spec.checked())
+
+
+def _choice(choices: type[Any], name: str, text: str) -> Any:
+    try:
+        return choices(text)
+    except ValueError:
+        known = ", ".join(choice.value for choice in choices)
+        raise ConfigurationError(f"{name} is {text[:40]!r}; it is one of {known}") from None
+
+
+def _concurrency(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isdigit() or not 1 <= int(text) <= MAX_CONCURRENCY:
+        raise ConfigurationError(f"download_concurrency is {text[:40]!r}; give a number from 1 to {MAX_CONCURRENCY}")
+    return int(text)
+
+
+def _flag(name: str, text: str | None) -> bool | None:
+    if text is None:
+        return None
+    if text.lower() not in ("true", "false"):
+        raise ConfigurationError(f"{name} is {text[:40]!r}; it is true or false")
+    return text.lower() == "true"

@@ -1,0 +1,109 @@
+"""The third stage: which blobs the store lacks, each once, in shards of nearly equal work.
+
+The store decides what is there, not the database: a blob that another repository brought, or that an earlier try
+wrote, is noted and not planned; one that the database believes in and the store lost is planned again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.records import Policy
+from registry_sync.domain.runs import NeededBlob, SyncRun
+from registry_sync.domain.shards import plan_shards
+from registry_sync.errors import RegistrySyncError
+from registry_sync.sync.parallel import for_each
+from registry_sync.sync.ports import BlobStore, Database
+from registry_sync.sync.progress import format_bytes, format_count
+
+#: What fetching any blob costs besides its bytes, in bytes that could have been fetched meanwhile.
+BLOB_OVERHEAD_BYTES = 512 * 1024
+#: Work that makes a shard of its own worth while: a second task costs about as long as fetching this.
+MIN_SHARD_BYTES = 192 * 1024 * 1024
+_STORE_THREADS = 16
+
+
+@dataclass(frozen=True)
+class BlobShard:
+    """Blobs for one task: its number, how many and how many bytes."""
+
+    number: int
+    blob_count: int
+    size_bytes: int
+
+    def __str__(self) -> str:
+        return f"{format_count(self.blob_count, 'blob')}, {format_bytes(self.size_bytes)}"
+
+
+@dataclass(frozen=True)
+class BlobsPlanned:
+    """What a run needs: blobs in all, those that are there, and shards of those that are not."""
+
+    needed_count: int
+    stored_count: int
+    foreign_count: int
+    shards: tuple[BlobShard, ...]
+
+    def __str__(self) -> str:
+        missing = sum(shard.blob_count for shard in self.shards)
+        size = format_bytes(sum(shard.size_bytes for shard in self.shards))
+        return (
+            f"{format_count(self.needed_count, 'blob')} needed, {self.stored_count:,} in the store, "
+            f"{missing:,} to download ({size})"
+        )
+
+
+def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[list[NeededBlob], BlobsPlanned]:
+    """The blobs that ``run`` needs and ``store`` lacks, and the counts, without shards.
+
+    None when the policy leaves blobs for the first pull; foreign layers are not asked for.
+    """
+    needed = database.runs.needed_blobs(run.id)
+    if run.policy is not Policy.IMMEDIATE:
+        return [], BlobsPlanned(len(needed), sum(blob.is_stored for blob in needed), 0, ())
+    wanted = [blob for blob in needed if not blob.is_foreign]
+    there: set[Digest] = set()
+
+    def done(blob: NeededBlob, is_there: bool) -> None:
+        if is_there:
+            there.add(blob.digest)
+
+    def failed(_blob: NeededBlob, error: RegistrySyncError) -> None:
+        raise error
+
+    for_each(
+        lambda blob: store.has(blob.digest, blob.size_bytes), wanted, threads=_STORE_THREADS, done=done, failed=failed
+    )
+    database.contents.mark_stored([b.digest for b in wanted if b.digest in there and not b.is_stored])
+    database.contents.mark_missing([b.digest for b in wanted if b.digest not in there and b.is_stored])
+    missing = [blob for blob in wanted if blob.digest not in there]
+    return missing, BlobsPlanned(len(needed), len(there), len(needed) - len(wanted), ())
+
+
+def record_plan(
+    database: Database, run: SyncRun, missing: Sequence[NeededBlob], *, max_shards: int
+) -> tuple[BlobShard, ...]:
+    """``missing`` in at most ``max_shards`` shards balanced by bytes, recorded with ``run``."""
+    sizes = {blob.digest: blob.size_bytes for blob in missing}
+    shards = plan_shards(
+        ((digest, size + BLOB_OVERHEAD_BYTES) for digest, size in sizes.items()),
+        max_shards=max_shards,
+        min_cost=MIN_SHARD_BYTES,
+    )
+    database.runs.record_plan(run.id, {shard.number: shard.items for shard in shards})
+    return tuple(
+        BlobShard(shard.number, len(shard.items), sum(sizes[digest] for digest in shard.items)) for shard in shards
+    )
+
+
+def plan_blobs(
+    store: BlobStore, database: Database, run: SyncRun, *, max_shards: int, tell: Callable[[str], None]
+) -> BlobsPlanned:
+    """Plans the downloads of ``run``; a repeat plans anew what is still missing."""
+    missing, counts = missing_blobs(store, database, run)
+    shards = record_plan(database, run, missing, max_shards=max_shards)
+    planned = BlobsPlanned(counts.needed_count, counts.stored_count, counts.foreign_count, shards)
+    tell(str(planned))
+    return planned
