@@ -26,6 +26,19 @@ print("RESULT" + json.dumps({
 }))
 """
 
+#: As if the distribution were not installed, for both modules by which entry points are found.
+HIDE_THE_DISTRIBUTION = """
+import importlib.metadata, importlib_metadata
+def hide(module):
+    every, entries = module.distributions, module.entry_points
+    module.distributions = lambda **kwargs: (d for d in every(**kwargs) if d.metadata["Name"] != "registry-sync")
+    module.entry_points = lambda **kwargs: module.EntryPoints(
+        e for e in entries(**kwargs) if "registry_sync" not in e.value
+    )
+hide(importlib.metadata)
+hide(importlib_metadata)
+"""
+
 IMPORTS = """
 import json, sys
 before = set(sys.modules)
@@ -43,7 +56,13 @@ def _run(code: str, home: Path, **env: str) -> object:
         **env,
     }
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, cwd=home, timeout=120
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=home,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.split("RESULT")[-1])
@@ -59,14 +78,7 @@ def test_the_plugin_is_registered_exactly_once_without_errors(tmp_path: Path, fo
     plugins = ROOT / "plugins" if folder else tmp_path / "none"
     code = LOAD
     if not installed:
-        hide = (
-            "import importlib.metadata as m\n"
-            "_all = m.distributions\n"
-            "m.distributions = lambda **k: (d for d in _all(**k) if d.metadata['Name'] != 'registry-sync')\n"
-            "_entries = m.entry_points\n"
-            "m.entry_points = lambda **k: m.EntryPoints(e for e in _entries(**k) if 'registry_sync' not in e.value)\n"
-        )
-        code = hide + code
+        code = HIDE_THE_DISTRIBUTION + code
     result = _run(code, tmp_path, AIRFLOW__CORE__PLUGINS_FOLDER=str(plugins))
     assert isinstance(result, dict)
     assert result["names"] == ["registry_sync"]
@@ -81,7 +93,14 @@ def test_importing_the_plugin_and_the_provider_imports_neither_fastapi_nor_sqlal
     code = "import airflow, airflow.plugins_manager\n" + IMPORTS
     new = _run(code, tmp_path)
     assert isinstance(new, list)
-    heavy = {name.split(".")[0] for name in new} & {"fastapi", "sqlalchemy", "requests", "alembic", "fsspec", "starlette"}
+    heavy = {name.split(".")[0] for name in new} & {
+        "fastapi",
+        "sqlalchemy",
+        "requests",
+        "alembic",
+        "fsspec",
+        "starlette",
+    }
     assert heavy == set()
 
 
@@ -98,4 +117,6 @@ def test_importing_the_dag_imports_neither_sqlalchemy_nor_requests_beyond_what_a
     result = _run(code, tmp_path)
     assert isinstance(result, list)
     assert result[result.index("|") + 1 :] == []
-    assert not {name for name in result if name.startswith(("registry_sync.db", "registry_sync.oci", "registry_sync.api"))}
+    assert not {
+        name for name in result if name.startswith(("registry_sync.db", "registry_sync.oci", "registry_sync.api"))
+    }
