@@ -92,7 +92,7 @@ def test_a_dag_imports_only_operators_and_the_sdk(path: Path) -> None:
         if root == "registry_sync":
             assert name.split(".")[1] == "operators", name
         elif root == "airflow":
-            assert name.startswith("airflow.sdk") or name.startswith("airflow.providers.standard"), name
+            assert name.startswith(("airflow.sdk", "airflow.providers.standard")), name
         else:
             assert root in sys.stdlib_module_names, name
 

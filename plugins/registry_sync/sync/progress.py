@@ -13,7 +13,7 @@ def format_bytes(size_bytes: float) -> str:
     size = float(size_bytes)
     for unit in _UNITS:
         if size < 1000 or unit == _UNITS[-1]:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 99.95 else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.0f} {_UNITS[-1]}"
 

@@ -1,0 +1,78 @@
+"""Threads over items: what succeeds is kept, what fails is told, what must stop stops."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from registry_sync.errors import ServerUnavailable
+from registry_sync.sync.parallel import for_each
+
+
+def test_every_item_ends_in_done_or_failed_once() -> None:
+    def work(item: int) -> int:
+        if item % 3 == 0:
+            raise ServerUnavailable(f"item {item}")
+        return item * item
+
+    done: dict[int, int] = {}
+    failed: list[int] = []
+    for_each(work, range(100), threads=8, done=done.__setitem__, failed=lambda item, _error: failed.append(item))
+    assert done == {item: item * item for item in range(100) if item % 3}
+    assert sorted(failed) == list(range(0, 100, 3))
+
+
+def test_callbacks_run_in_the_callers_thread() -> None:
+    threads: set[int] = set()
+    for_each(
+        lambda item: item,
+        range(10),
+        threads=4,
+        done=lambda _item, _result: threads.add(threading.get_ident()),
+        failed=lambda _item, _error: None,
+    )
+    assert threads == {threading.get_ident()}
+
+
+def test_no_more_than_the_given_threads_work_at_once() -> None:
+    lock, running, most = threading.Lock(), [0], [0]
+
+    def work(_item: int) -> None:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.005)
+        with lock:
+            running[0] -= 1
+
+    for_each(work, range(40), threads=3, done=lambda _i, _r: None, failed=lambda _i, _e: None)
+    assert most[0] == 3
+
+
+def test_an_error_that_failed_raises_stops_what_has_not_begun() -> None:
+    begun: list[int] = []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        raise ServerUnavailable("down")
+
+    def failed(_item: int, error: Exception) -> None:
+        raise error
+
+    with pytest.raises(ServerUnavailable):
+        for_each(work, range(10_000), threads=2, done=lambda _i, _r: None, failed=failed)
+    assert len(begun) < 20
+
+
+def test_a_bug_in_the_work_is_not_swallowed() -> None:
+    def work(item: int) -> float:
+        return 1 / item
+
+    with pytest.raises(ZeroDivisionError):
+        for_each(work, [1, 0], threads=1, done=lambda _i, _r: None, failed=lambda _i, _e: None)
+
+
+def test_no_items_is_no_work() -> None:
+    for_each(lambda item: item, [], threads=4, done=lambda _i, _r: None, failed=lambda _i, _e: None)
