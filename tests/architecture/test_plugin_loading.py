@@ -107,7 +107,8 @@ def test_importing_the_plugin_and_the_provider_imports_neither_fastapi_nor_sqlal
 def test_importing_the_dag_imports_neither_sqlalchemy_nor_requests_beyond_what_airflow_does(tmp_path: Path) -> None:
     """A DAG file is parsed again in every task."""
     code = (
-        "import json, sys\nimport airflow.sdk\nfrom airflow.sdk import DAG, Param, BaseOperator, AssetAlias, RetryPolicy\n"
+        "import json, sys\nimport airflow.sdk\n"
+        "from airflow.sdk import DAG, Param, BaseOperator, AssetAlias, RetryPolicy\n"
         "before = set(sys.modules)\nimport runpy\n"
         f"runpy.run_path({str(ROOT / 'dags' / 'registry_sync.py')!r})\n"
         "new = set(sys.modules) - before\n"

@@ -44,7 +44,7 @@ def test_lines_come_at_most_every_interval_and_once_at_the_end() -> None:
     progress.finish()
     assert len(lines) == 2
     assert lines[0] == "500 of 1,000 blobs, 500 KiB of 1.0 MiB, 100 KiB/s, 500 KiB left, about 5 s"
-    assert lines[1] == "1,000 of 1,000 blobs, 1000 KiB of 1.0 MiB, 100 KiB/s in 10.0 s"
+    assert lines[1] == "1,000 of 1,000 blobs, 1.0 MiB of 1.0 MiB, 100 KiB/s in 10.0 s"
 
 
 def test_without_bytes_only_the_count_and_the_time_are_told() -> None:
