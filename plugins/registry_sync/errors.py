@@ -11,6 +11,7 @@
     │   ├── ChallengeInvalid            401 without a challenge that can be used
     │   ├── RealmRefused                credentials may not go where the challenge sends them
     │   ├── RedirectRefused             a redirect or link leaves what the policy allows
+    │   ├── UntrustedCertificate        the TLS certificate is not signed by a CA that is trusted here
     │   ├── AuthenticationFailed        the credentials were rejected
     │   ├── AccessDenied                the credentials are good and do not suffice
     │   ├── RepositoryUnavailable       missing or forbidden, the registry does not say which
@@ -43,7 +44,8 @@
     │   └── BlobMissing                 the store has no blob of that digest
     └── SyncError                   the owner of the remote or repository
         ├── NothingSynced               every tag that changed is held
-        └── RemoteChanged               a run was repeated with other parameters
+        ├── RemoteChanged               a run was repeated with other parameters
+        └── RunEnded                    a task works for a run that has already ended
 
 ``is_temporary`` says whether doing the same again later may succeed. It is decided by type here, and for
 answers of a registry by :data:`TEMPORARY_STATUSES`; nobody reads messages to find out.
@@ -152,6 +154,10 @@ class RealmRefused(RegistryError):
 
 class RedirectRefused(RegistryError):
     """A redirect, link or foreign URL leaves what the policy allows."""
+
+
+class UntrustedCertificate(RegistryError):
+    """The TLS certificate is expired, for another host, or signed by nobody who is trusted here."""
 
 
 class AuthenticationFailed(RegistryError):
@@ -321,3 +327,7 @@ class NothingSynced(SyncError):
 
 class RemoteChanged(SyncError):
     """A run was repeated with parameters other than those it began with."""
+
+
+class RunEnded(SyncError):
+    """A task works for a run that has already ended in a version or unchanged."""

@@ -1,0 +1,115 @@
+"""Statuses and error codes of answers, turned into errors (distribution specification, "Error Codes").
+
+The status decides; codes refine. No message is ever read to find out what happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from registry_sync.errors import (
+    TEMPORARY_STATUSES,
+    AccessDenied,
+    NotFound,
+    ProtocolError,
+    RateLimited,
+    RegistryError,
+    RegistrySyncError,
+    RepositoryUnavailable,
+    ServerUnavailable,
+)
+from registry_sync.oci.answers import Answer
+from registry_sync.oci.retry_after import parse_retry_after
+
+MAX_ERROR_BYTES = 64 * 1024
+MAX_MESSAGE_LENGTH = 500
+_KINDS = {"NAME_UNKNOWN": "repository", "MANIFEST_UNKNOWN": "manifest", "BLOB_UNKNOWN": "blob"}
+_CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """What a request was for: ``kind`` is ``manifest``, ``blob``, ``repository`` or ``registry``."""
+
+    kind: str
+    repository: str | None = None
+    subject: str = ""
+
+    def __str__(self) -> str:
+        of = f" of {self.repository}" if self.repository and self.kind != "repository" else ""
+        return f"{self.kind} {self.subject or self.repository or ''}{of}".replace("  ", " ").strip()
+
+
+def read_error_body(answer: Answer) -> tuple[tuple[str, ...], str]:
+    """At most three codes and a printable message of an error; both empty when the body says nothing. Consumes it."""
+    data = b""
+    if answer.method != "HEAD":
+        with contextlib.suppress(RegistrySyncError):
+            for chunk in answer.chunks():
+                data += chunk
+                if len(data) > MAX_ERROR_BYTES:
+                    break
+    answer.discard()
+    text = data[:MAX_ERROR_BYTES].decode("utf-8", "replace")
+    if answer.content_encodings:
+        text = ""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    errors = document.get("errors") if isinstance(document, dict) else None
+    entries = [entry for entry in errors if isinstance(entry, dict)][:3] if isinstance(errors, list) else []
+    codes = tuple(code for entry in entries if isinstance(code := entry.get("code"), str) and _CODE.fullmatch(code))
+    messages = [message for entry in entries if isinstance(message := entry.get("message"), str)]
+    if not entries and not text.lstrip().startswith("<"):
+        messages = [text]
+    return codes, printable("; ".join(messages))
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, without control characters, of bounded length."""
+    kept = "".join(character if character.isprintable() else " " for character in text[: 4 * MAX_MESSAGE_LENGTH])
+    return " ".join(kept.split())[:MAX_MESSAGE_LENGTH]
+
+
+def error_of(
+    answer: Answer, occasion: Occasion, *, is_anonymous: bool, now: float, scrub: Callable[[str], str]
+) -> RegistryError:
+    """The error that ``answer`` means; the answer is consumed. ``scrub`` takes secrets out of what a server echoes."""
+    codes, message = read_error_body(answer)
+    host, status = answer.target.origin.netloc, answer.status
+    said = f": {scrub(message)}" if message else f" ({', '.join(codes)})" if codes else ""
+    context: dict[str, Any] = {
+        "host": host,
+        "repository": occasion.repository,
+        "method": answer.method,
+        "url": answer.target.url,
+        "status": status,
+        "codes": codes,
+        "retry_after_seconds": parse_retry_after(answer.header("Retry-After"), now),
+    }
+    if status == 404:
+        kind = next((_KINDS[code] for code in codes if code in _KINDS), occasion.kind)
+        return NotFound(f"{host} has no {occasion}{said}", kind=kind, **context)
+    if status == 429:
+        return RateLimited(f"{host} allows no more requests for now{said}", **context)
+    if status in TEMPORARY_STATUSES:
+        return ServerUnavailable(f"{host} answers {status} for {occasion}{said}", **context)
+    if status == 403:
+        if is_anonymous:
+            return RepositoryUnavailable(unavailable_message(host, occasion, status, said), **context)
+        return AccessDenied(f"{host} does not allow these credentials to read {occasion}{said}", **context)
+    return ProtocolError(f"{host} answers {status} for {occasion}{said}", **context)
+
+
+def unavailable_message(host: str, occasion: Occasion, status: int, said: str) -> str:
+    """All that a refusal of an anonymous or half-known reader can mean."""
+    return (
+        f"{host} refuses {occasion} with {status}{said}: it does not exist there, it is private, "
+        "or the credentials of the connection do not reach it"
+    )

@@ -1,0 +1,220 @@
+"""One answer of a server: its status, its headers and its body as raw bytes.
+
+Bodies are never decoded by the library underneath: digests are over the bytes as sent, and a mislabelled
+``Content-Encoding`` must not change them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    IncompleteRead,
+    NameResolutionError,
+    NewConnectionError,
+    ProxyError,
+    ReadTimeoutError,
+    SSLError,
+)
+from urllib3.exceptions import ProtocolError as BrokenConnection
+
+from registry_sync.errors import (
+    LimitExceeded,
+    ProtocolError,
+    RegistrySyncError,
+    ServerUnavailable,
+    TruncatedBody,
+    UntrustedCertificate,
+)
+from registry_sync.oci.origins import Target
+
+READ_BYTES = 1024 * 1024
+#: Pieces of a body are joined until they are this large, so that what consumes them does not work in crumbs.
+CHUNK_BYTES = 256 * 1024
+#: A body no longer than this is read to its end, because that is cheaper than a new connection.
+DRAIN_BYTES = 16 * 1024
+
+
+class Answer:
+    """The answer to one request. Whoever gets one reads it to the end, or calls :meth:`discard`."""
+
+    __slots__ = ("_response", "method", "status", "target")
+
+    def __init__(self, response: BaseHTTPResponse, method: str, target: Target) -> None:
+        self._response = response
+        self.method = method
+        self.target = target
+        self.status = response.status
+
+    def header(self, name: str) -> str | None:
+        """The value, repeated headers joined by ``", "``; None when absent."""
+        return self._response.headers.get(name)
+
+    @property
+    def content_encodings(self) -> tuple[str, ...]:
+        """What the body claims to be encoded with, in the order applied; empty for plain bytes."""
+        value = self.header("Content-Encoding")
+        if not value:
+            return ()
+        return tuple(part for item in value.split(",") if (part := item.strip().lower()) not in ("", "identity"))
+
+    @property
+    def content_length(self) -> int | None:
+        """The declared number of bytes, None when absent or unreadable."""
+        value = (self.header("Content-Length") or "").strip()
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body, in pieces of some hundred kilobytes. What arrived is given before an error is raised.
+
+        Raises :class:`TruncatedBody` or :class:`ServerUnavailable`.
+        """
+        pieces: list[bytes] = []
+        gathered = 0
+        failure: RegistrySyncError | None = None
+        while True:
+            try:
+                piece = self._response.read1(READ_BYTES, decode_content=False)
+            except (HTTPError, OSError, ValueError) as problem:
+                failure = converted(problem, self.method, self.target)
+                break
+            if not piece:
+                break
+            pieces.append(piece)
+            gathered += len(piece)
+            if gathered >= CHUNK_BYTES:
+                yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                pieces, gathered = [], 0
+        if pieces:
+            yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if failure is not None:
+            self.abandon()
+            raise failure
+        self._response.release_conn()
+
+    def read(self, limit: int, what: str) -> bytes:
+        """The whole body of at most ``limit`` bytes. Raises :class:`LimitExceeded` naming ``what``, and as
+        :meth:`chunks` does.
+        """
+        declared = self.content_length
+        if declared is not None and declared > limit:
+            self.abandon()
+            raise LimitExceeded(f"{what} of {self.target.origin.netloc} is larger than {limit} bytes", limit=what)
+        data = bytearray()
+        for chunk in self.chunks():
+            data += chunk
+            if len(data) > limit:
+                self.abandon()
+                raise LimitExceeded(f"{what} of {self.target.origin.netloc} is larger than {limit} bytes", limit=what)
+        if declared is not None and len(data) < declared:
+            raise TruncatedBody(f"{what} of {self.target.origin.netloc} ended after {len(data)} of {declared} bytes")
+        return bytes(data)
+
+    def read_json(self, limit: int, what: str) -> dict[str, Any]:
+        """The body as a JSON object. Raises :class:`ProtocolError` when it is none, and as :meth:`read` does."""
+        data = self.read(limit, what)
+        try:
+            document = json.loads(data.decode("utf-8"))
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            raise self.protocol_error(f"{what} of {self.target.origin.netloc} is not a JSON object")
+        return document
+
+    def protocol_error(self, message: str, **context: Any) -> ProtocolError:
+        """An error that names this request."""
+        return ProtocolError(
+            message,
+            host=self.target.origin.netloc,
+            method=self.method,
+            url=self.target.url,
+            status=self.status,
+            **context,
+        )
+
+    def discard(self) -> None:
+        """Lets go of the connection: kept when little or no body is left on it, closed otherwise. Safe to repeat."""
+        length = self.content_length
+        if self.method == "HEAD" or self.status in (204, 304):
+            self._response.release_conn()
+            return
+        if length is not None and length <= DRAIN_BYTES:
+            with contextlib.suppress(HTTPError, OSError, ValueError):
+                self._response.read(DRAIN_BYTES, decode_content=False)
+        else:
+            self._response.close()
+        self._response.release_conn()
+
+    def abandon(self) -> None:
+        """Closes the connection, whatever is left on it. Safe to repeat."""
+        self._response.close()
+        self._response.release_conn()
+
+
+def converted(  # noqa: PLR0911 - a table with one row for each kind of failure
+    problem: Exception, method: str, target: Target
+) -> RegistrySyncError:
+    """The error of this project for one of the libraries underneath, or of the operating system."""
+    host = target.origin.netloc
+    context: dict[str, Any] = {"host": host, "method": method, "url": target.url}
+    if isinstance(problem, IncompleteRead) or _cause(problem, IncompleteRead):
+        return TruncatedBody(f"{host} ended a body early")
+    if isinstance(problem, ProxyError):
+        return ServerUnavailable(f"the proxy before {host} does not answer: {_reason(problem)}", **context)
+    if isinstance(problem, SSLError) and _is_untrusted(problem):
+        return UntrustedCertificate(
+            f"the TLS certificate of {host} is not trusted ({_reason(problem)}); "
+            "give the CA that signed it, or switch the check off for this remote",
+            **context,
+        )
+    if isinstance(problem, NameResolutionError):
+        return ServerUnavailable(f"the name {target.origin.host} cannot be resolved", **context)
+    if isinstance(problem, (ConnectTimeoutError, NewConnectionError)):
+        return ServerUnavailable(f"no connection to {host}: {_reason(problem)}", **context)
+    if isinstance(problem, ReadTimeoutError):
+        return ServerUnavailable(f"{host} did not go on answering in time", **context)
+    if isinstance(problem, (BrokenConnection, SSLError, OSError)) and not _is_nonsense(problem):
+        return ServerUnavailable(f"the connection to {host} broke: {_reason(problem)}", **context)
+    return ProtocolError(f"{host} does not answer in HTTP: {_reason(problem)}", **context)
+
+
+def _causes(problem: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting: list[BaseException] = [problem]
+    while waiting:
+        current = waiting.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        waiting.extend(item for item in (*current.args, current.__cause__) if isinstance(item, BaseException))
+
+
+def _cause(problem: BaseException, kind: type[BaseException]) -> bool:
+    return any(isinstance(cause, kind) for cause in _causes(problem))
+
+
+def _is_untrusted(problem: BaseException) -> bool:
+    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(problem))
+
+
+def _is_nonsense(problem: BaseException) -> bool:
+    from http.client import BadStatusLine, LineTooLong, RemoteDisconnected
+
+    return any(
+        isinstance(cause, (BadStatusLine, LineTooLong)) and not isinstance(cause, RemoteDisconnected)
+        for cause in _causes(problem)
+    )
+
+
+def _reason(problem: BaseException) -> str:
+    innermost = list(_causes(problem))[-1]
+    text = str(innermost) or type(innermost).__name__
+    return "".join(character if character.isprintable() else " " for character in text)[:200]

@@ -1,0 +1,276 @@
+"""Blobs, streamed as raw bytes into a writer and continued where they broke off.
+
+Follows the distribution specification, "Pulling blobs".
+
+The writer knows what is there already and verifies size and digest; this module decides what to ask for next. Each
+attempt begins at the registry: a redirect's signed URL is over before a long download is.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.references import RepositoryName
+from registry_sync.errors import (
+    ContentError,
+    DigestMismatch,
+    LimitExceeded,
+    NotFound,
+    RangeInvalid,
+    RegistryError,
+    RegistrySyncError,
+    ServerUnavailable,
+    SizeMismatch,
+    TruncatedBody,
+    UnsupportedDigest,
+)
+from registry_sync.oci.answer_errors import Occasion
+from registry_sync.oci.answers import Answer
+from registry_sync.oci.clock import Clock
+from registry_sync.oci.encodings import DECODABLE, decoded
+from registry_sync.oci.options import ClientOptions
+from registry_sync.oci.ranges import continues, strong_etag
+from registry_sync.oci.requester import Requester
+
+#: The empty JSON object, which artifacts use for a config (image specification, "Guidance for an Empty Descriptor").
+EMPTY_JSON = b"{}"
+EMPTY_JSON_DIGEST = Digest.of(EMPTY_JSON)
+ACCEPTED = frozenset({200, 206, 416})
+#: What counts as progress between two attempts; without it the attempts are numbered and come to an end.
+PROGRESS_BYTES = 1024 * 1024
+PROGRESS_SECONDS = 60.0
+MAX_ATTEMPTS_PER_BLOB = 50
+#: Statuses by which storage hosts say that a signed URL is over.
+_EXPIRED = frozenset({400, 403, 410})
+
+
+class BlobWriter(Protocol):
+    """Where a blob goes: see the blob store for what each of these promises."""
+
+    @property
+    def offset(self) -> int: ...
+    def write(self, chunk: bytes | memoryview, /) -> None: ...
+    def restart(self) -> None: ...
+    def commit(self) -> None: ...
+    def discard(self) -> None: ...
+
+
+class BlobFetcher:
+    """Fetches blobs of one registry."""
+
+    def __init__(self, requester: Requester, options: ClientOptions, clock: Clock) -> None:
+        self.requester = requester
+        self.options = options
+        self.clock = clock
+
+    def fetch(self, repository: RepositoryName, blob: Descriptor, writer: BlobWriter) -> int:
+        """Brings ``blob`` into ``writer`` and commits it; gives the bytes that came over the network.
+
+        Raises :class:`NotFound`, :class:`SizeMismatch`, :class:`DigestMismatch`, :class:`TruncatedBody` when there
+        is no progress, :class:`UnsupportedDigest`, and what requests and the writer raise.
+        """
+        if not blob.digest.is_verifiable:
+            raise UnsupportedDigest(f"blob {blob.digest} cannot be verified here", digest=blob.digest)
+        known = EMPTY_JSON if blob.digest == EMPTY_JSON_DIGEST else blob.inline
+        if known is not None and len(known) == blob.size_bytes:
+            if writer.offset:
+                writer.restart()
+            writer.write(known)
+            writer.commit()
+            return 0
+        return _Download(self, repository, blob, writer).run()
+
+
+@dataclass
+class _Attempts:
+    """How often it was tried since the last progress."""
+
+    total: int = 0
+    since_progress: int = 0
+    offset: int = 0
+    progressed_at: float = 0.0
+
+
+class _Download:
+    """One blob on its way. ``received`` counts bytes of the network, also those that had to be thrown away."""
+
+    def __init__(self, fetcher: BlobFetcher, repository: RepositoryName, blob: Descriptor, writer: BlobWriter) -> None:
+        self._requester = fetcher.requester
+        self._options = fetcher.options
+        self._clock = fetcher.clock
+        self._blob = blob
+        self._writer = writer
+        self._target = self._requester.target(f"/v2/{repository}/blobs/{blob.digest}")
+        self._occasion = Occasion("blob", repository, blob.digest)
+        self._etag: str | None = None
+        self._encodings: tuple[str, ...] = ()
+        self._is_decoding = False
+        self.received = 0
+
+    def run(self) -> int:
+        attempts = _Attempts(offset=self._writer.offset, progressed_at=self._clock.monotonic())
+        started = self._clock.monotonic()
+        mismatches = 0
+        while True:
+            try:
+                self._attempt()
+                return self.received
+            except (DigestMismatch, SizeMismatch, LimitExceeded) as problem:  # noqa: PERF203 - the loop is about errors
+                mismatches += 1
+                if not self._may_start_again(problem, mismatches):
+                    raise
+                self._writer.restart()
+            except RegistrySyncError as problem:
+                if not problem.is_temporary:
+                    raise
+                started = self._wait(problem, attempts, started)
+
+    def _wait(self, problem: RegistrySyncError, attempts: _Attempts, started: float) -> float:
+        """Waits before the next attempt, or raises ``problem``; gives when the present row of failures began."""
+        now = self._clock.monotonic()
+        attempts.total += 1
+        gained = self._writer.offset - attempts.offset
+        if gained >= PROGRESS_BYTES or (gained > 0 and now - attempts.progressed_at >= PROGRESS_SECONDS):
+            attempts.since_progress, attempts.offset, attempts.progressed_at, started = 0, self._writer.offset, now, now
+        attempts.since_progress += 1
+        if attempts.since_progress >= self._options.max_attempts or attempts.total >= MAX_ATTEMPTS_PER_BLOB:
+            raise problem
+        self._requester.retry.wait_after(problem, attempts.since_progress, started)
+        return started
+
+    def _may_start_again(self, problem: ContentError, mismatches: int) -> bool:
+        """Once as it is, for damage on the way; once decoded, when the answer claims to be encoded."""
+        if isinstance(problem, LimitExceeded) and not self._is_decoding:
+            return False
+        if self._encodings and not self._is_decoding:
+            if len(self._encodings) == 1 and self._encodings[0] in DECODABLE:
+                self._is_decoding = True
+                return True
+            return False
+        return mismatches == 1
+
+    def _attempt(self) -> None:
+        offset, size = self._writer.offset, self._blob.size_bytes
+        if offset == size and size:
+            self._writer.commit()
+            return
+        if self._is_decoding and offset:
+            self._writer.restart()
+            offset = 0
+        answer = self._ask(offset)
+        if answer.status == 416:
+            answer.discard()
+            self._writer.restart()
+            raise RangeInvalid(f"{self._host} cannot continue blob {self._blob.digest}", digest=self._blob.digest)
+        self._align(answer, offset)
+        self._etag = strong_etag(answer) or self._etag
+        self._encodings = answer.content_encodings
+        self._check_length(answer)
+        self._stream(answer)
+        self._writer.commit()
+
+    def _ask(self, offset: int) -> Answer:
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        if offset and self._etag:
+            headers["If-Range"] = self._etag
+        self._requester.usage.add("blob_get_count")
+        try:
+            return self._requester.ask_once("GET", self._target, self._occasion, headers, accepted=ACCEPTED)
+        except NotFound:
+            raise
+        except RegistryError as problem:
+            if problem.status in _EXPIRED and problem.host != self._host:
+                raise ServerUnavailable(
+                    f"{problem.host} no longer gives what {self._host} redirected to ({problem.status})",
+                    host=problem.host,
+                    repository=problem.repository,
+                    status=problem.status,
+                ) from problem
+            raise
+
+    def _align(self, answer: Answer, offset: int) -> None:
+        """Makes the writer stand where the body begins. Raises :class:`RangeInvalid` after restarting the writer."""
+        if answer.status == 200 and offset:
+            self._writer.restart()
+        elif answer.status == 206 and not (offset and continues(answer, offset, self._blob.size_bytes)):
+            answer.discard()
+            self._etag = None
+            self._writer.restart()
+            raise RangeInvalid(
+                f"{self._host} sends another part of blob {self._blob.digest} than was asked for",
+                digest=self._blob.digest,
+            )
+
+    def _check_length(self, answer: Answer) -> None:
+        declared = answer.content_length
+        missing = self._blob.size_bytes - self._writer.offset
+        if declared is None or declared == missing or self._is_decoding:
+            return
+        answer.discard()
+        raise SizeMismatch(
+            f"{answer.target.origin.netloc} declares {declared} bytes where blob {self._blob.digest} has {missing}",
+            digest=self._blob.digest,
+            expected=missing,
+            got=declared,
+        )
+
+    def _stream(self, answer: Answer) -> None:
+        """The body into the writer. Stops at one byte too many; raises :class:`TruncatedBody` at one too few."""
+        chunks: Iterator[bytes] = self._counted(answer)
+        if self._is_decoding and self._encodings:
+            chunks = decoded(chunks, self._encodings[0], self._blob.size_bytes)
+        room = self._blob.size_bytes - self._writer.offset
+        try:
+            for chunk in chunks:
+                room -= len(chunk)
+                if room < 0:
+                    raise self._too_long(answer, -room)  # noqa: TRY301 - the connection is let go of below
+                self._writer.write(chunk)
+        except zlib.error:
+            raise DigestMismatch(
+                f"blob {self._blob.digest} is neither what was sent nor what that decodes to", digest=self._blob.digest
+            ) from None
+        except BaseException:
+            answer.abandon()
+            raise
+        if room:
+            raise TruncatedBody(
+                f"{answer.target.origin.netloc} ended blob {self._blob.digest} {room} bytes early",
+                digest=self._blob.digest,
+            )
+
+    def _too_long(self, answer: Answer, surplus: int) -> SizeMismatch:
+        size = self._blob.size_bytes
+        return SizeMismatch(
+            f"{answer.target.origin.netloc} sends more than the {size} bytes of blob {self._blob.digest}",
+            digest=self._blob.digest,
+            expected=size,
+            got=size + surplus,
+        )
+
+    def _counted(self, answer: Answer) -> Iterator[bytes]:
+        """The chunks, counted; broken off when fewer bytes a second arrive than the options ask for."""
+        window = self._options.throughput_window_seconds
+        began, seen = self._clock.monotonic(), 0
+        for chunk in answer.chunks():
+            self.received += len(chunk)
+            self._requester.usage.add("received_bytes", len(chunk))
+            yield chunk
+            seen += len(chunk)
+            now = self._clock.monotonic()
+            if now - began >= window:
+                if seen < self._options.minimum_bytes_per_second * (now - began):
+                    raise ServerUnavailable(
+                        f"{answer.target.origin.netloc} sends blob {self._blob.digest} too slowly to wait for",
+                        host=answer.target.origin.netloc,
+                    )
+                began, seen = now, 0
+
+    @property
+    def _host(self) -> str:
+        return self._target.origin.netloc

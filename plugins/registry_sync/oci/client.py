@@ -1,0 +1,107 @@
+"""The client of one registry: what a sync asks of it, behind one small interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifests import Descriptor, Manifest
+from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName
+from registry_sync.oci.authenticator import Authenticator
+from registry_sync.oci.blobs import BlobFetcher, BlobWriter
+from registry_sync.oci.clock import SYSTEM_CLOCK, Clock
+from registry_sync.oci.credentials import ANONYMOUS, Credentials, CredentialSource
+from registry_sync.oci.manifests import ManifestHead, ManifestReader
+from registry_sync.oci.options import ClientOptions
+from registry_sync.oci.origins import Origin
+from registry_sync.oci.ping import Ping, ping
+from registry_sync.oci.realm import RealmPolicy
+from registry_sync.oci.requester import ChallengeProbe, Requester
+from registry_sync.oci.retry import Retry
+from registry_sync.oci.tags import TagListing, list_tags
+from registry_sync.oci.tokens import TokenStore
+from registry_sync.oci.transport import Transport
+from registry_sync.oci.usage import Usage
+
+
+class RegistryClient:
+    """Reads from one registry; safe to share between threads, and nothing is shared between two clients.
+
+    ``credentials`` may be a callable that gives those of the moment. ``on_secret`` is told every secret before it
+    is used, tokens that the registry hands out included. ``usage`` counts what was asked.
+    """
+
+    def __init__(
+        self,
+        registry: RegistryUrl,
+        credentials: Credentials | CredentialSource | None = None,
+        options: ClientOptions | None = None,
+        on_secret: Callable[[str], None] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        options = options or ClientOptions()
+        told = on_secret or (lambda _secret: None)
+        self.registry = registry
+        self.usage = Usage()
+        origin = Origin.of(registry)
+        self._transport = Transport(origin, options)
+        retry = Retry(options, clock, self.usage)
+        self._authenticator = Authenticator(
+            _source(credentials, told),
+            TokenStore(self._transport, retry, clock, self.usage, told),
+            RealmPolicy(origin, options.trusted_realm_hosts, allow_insecure=options.allow_insecure_credentials),
+            ChallengeProbe(self._transport),
+        )
+        self._requester = Requester(self._transport, self._authenticator, retry, clock, self.usage)
+        self._manifests = ManifestReader(self._requester, options)
+        self._blobs = BlobFetcher(self._requester, options, clock)
+
+    def ping(self) -> Ping:
+        """What answers at ``/v2/``, the credentials tried out. Raises :class:`NotARegistry` and what auth raises."""
+        return ping(self._requester, self._authenticator)
+
+    def list_tags(self, repository: RepositoryName) -> TagListing:
+        """All tags of ``repository``: :func:`registry_sync.oci.tags.list_tags`."""
+        return list_tags(self._requester, repository)
+
+    def head_manifest(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead:
+        """What the registry says of a manifest; a hint. Raises :class:`NotFound` with kind ``manifest``."""
+        return self._manifests.head(repository, reference)
+
+    def get_manifest(
+        self, repository: RepositoryName, reference: TagName | Digest, *, expected: Descriptor | None = None
+    ) -> Manifest:
+        """The manifest with its exact bytes, verified; ``expected`` is the descriptor that led to it."""
+        return self._manifests.get(repository, reference, expected)
+
+    def fetch_blob(self, repository: RepositoryName, blob: Descriptor, writer: BlobWriter) -> int:
+        """Brings ``blob`` into ``writer`` and commits it; gives the bytes received: :meth:`BlobFetcher.fetch`."""
+        return self._blobs.fetch(repository, blob, writer)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> RegistryClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _source(credentials: Credentials | CredentialSource | None, on_secret: Callable[[str], None]) -> CredentialSource:
+    """A source of the credentials that tells their secrets, each once."""
+    told: set[Credentials] = set()
+
+    def source() -> Credentials:
+        given = credentials() if callable(credentials) else credentials or ANONYMOUS
+        if given not in told:
+            told.add(given)
+            for secret in given.secrets():
+                on_secret(secret)
+        return given
+
+    return source

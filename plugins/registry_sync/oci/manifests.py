@@ -1,0 +1,179 @@
+"""Manifests by tag and by digest (distribution specification, "Pulling manifests").
+
+The digest of a manifest is what its bytes hash to. What a registry says about it is compared, and a hint at most.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from dataclasses import dataclass
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifests import Descriptor, Manifest, ManifestLimits, read_manifest
+from registry_sync.domain.media_types import ACCEPTED_MANIFEST_TYPES, normalise
+from registry_sync.domain.references import RepositoryName, TagName
+from registry_sync.errors import (
+    AccessDenied,
+    DigestMismatch,
+    InvalidReference,
+    RateLimited,
+    RegistryError,
+    RepositoryUnavailable,
+    SizeMismatch,
+)
+from registry_sync.oci.answer_errors import Occasion
+from registry_sync.oci.answers import Answer
+from registry_sync.oci.encodings import DECODABLE, decoded
+from registry_sync.oci.options import ClientOptions
+from registry_sync.oci.requester import Requester
+
+ACCEPT = {"Accept": ", ".join(ACCEPTED_MANIFEST_TYPES)}
+_GZIP_MAGIC = b"\x1f\x8b"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ManifestHead:
+    """What a registry says of a manifest: a hint whether it changed, never its identity.
+
+    ``digest`` None when it is not told or unreadable; ``size_bytes`` None when it is not told.
+    """
+
+    digest: Digest | None
+    media_type: str
+    size_bytes: int | None
+
+
+class ManifestReader:
+    """Reads manifests of one registry."""
+
+    def __init__(self, requester: Requester, options: ClientOptions) -> None:
+        self._requester = requester
+        self._limits = options.limits
+        self._is_strict = options.strict_digest_header
+        self._floor = options.rate_limit_floor
+
+    def head(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead:
+        """What the registry says. Raises :class:`NotFound` and what requests raise."""
+        target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
+        occasion = Occasion("manifest", repository, reference)
+        try:
+            answer = self._requester.ask("HEAD", target, occasion, ACCEPT, _released)
+        except (AccessDenied, RepositoryUnavailable) as problem:
+            if problem.status != 403:
+                raise
+            raise self._explained(problem, repository, reference) from None
+        finally:
+            self._requester.usage.add("head_count")
+        self._requester.usage.note_rate_limit(answer)
+        return ManifestHead(declared_digest(answer), normalise(answer.header("Content-Type")), answer.content_length)
+
+    def get(
+        self, repository: RepositoryName, reference: TagName | Digest, expected: Descriptor | None = None
+    ) -> Manifest:
+        """The manifest, verified; fetched once more when its bytes are not what was asked for.
+
+        Raises :class:`NotFound`, every error of :func:`~registry_sync.domain.manifests.read_manifest`, and what
+        requests raise.
+        """
+        try:
+            return self._get(repository, reference, expected)
+        except (DigestMismatch, SizeMismatch):
+            return self._get(repository, reference, expected)
+
+    def _get(self, repository: RepositoryName, reference: TagName | Digest, expected: Descriptor | None) -> Manifest:
+        self._respect_floor()
+        wanted = reference if isinstance(reference, Digest) else None
+        target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
+        occasion = Occasion("manifest", repository, reference)
+
+        def read(answer: Answer) -> Manifest:
+            self._requester.usage.add("manifest_get_count")
+            self._requester.usage.note_rate_limit(answer)
+            data = read_document(answer, wanted or (expected.digest if expected else None), self._limits)
+            self._requester.usage.add("received_bytes", len(data))
+            if expected is not None and wanted == expected.digest and len(data) != expected.size_bytes:
+                raise SizeMismatch(
+                    f"manifest {wanted} has {len(data)} bytes and its descriptor says {expected.size_bytes}",
+                    digest=wanted,
+                    expected=expected.size_bytes,
+                    got=len(data),
+                )
+            manifest = read_manifest(
+                data,
+                content_type=answer.header("Content-Type"),
+                expected=expected,
+                digest=wanted,
+                limits=self._limits,
+            )
+            self._compare_declared(answer, manifest, is_by_digest=wanted is not None)
+            return manifest
+
+        return self._requester.ask("GET", target, occasion, ACCEPT, read)
+
+    def _compare_declared(self, answer: Answer, manifest: Manifest, *, is_by_digest: bool) -> None:
+        declared = declared_digest(answer)
+        if declared is None or declared.algorithm != manifest.digest.algorithm or declared == manifest.digest:
+            return
+        message = f"{answer.target.origin.netloc} declares {declared} for a manifest whose bytes are {manifest.digest}"
+        if is_by_digest and self._is_strict:
+            raise DigestMismatch(message, digest=manifest.digest, got=declared)
+        log.warning("%s; the bytes are what counts", message)
+
+    def _respect_floor(self) -> None:
+        limit = self._requester.usage.rate_limit
+        if self._floor is not None and limit is not None and limit.remaining < self._floor:
+            host = self._requester.target("/").origin.netloc
+            raise RateLimited(
+                f"{host} allows {limit.remaining} more pulls, fewer than the {self._floor} that are to be left over",
+                host=host,
+                retry_after_seconds=limit.window_seconds,
+            )
+
+    def _explained(
+        self, problem: RegistryError, repository: RepositoryName, reference: TagName | Digest
+    ) -> RegistryError:
+        """The same refusal, asked for by GET, whose answer has a body that says why."""
+        target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
+        try:
+            self._requester.ask_once("GET", target, Occasion("manifest", repository, reference), ACCEPT).discard()
+        except RegistryError as told:
+            return told
+        return problem
+
+
+def declared_digest(answer: Answer) -> Digest | None:
+    """The ``Docker-Content-Digest`` of an answer; None when it is absent or no digest."""
+    value = answer.header("Docker-Content-Digest")
+    try:
+        return Digest(value.strip()) if value else None
+    except InvalidReference:
+        return None
+
+
+def read_document(answer: Answer, wanted: Digest | None, limits: ManifestLimits) -> bytes:
+    """The bytes of a manifest. Under a ``Content-Encoding`` the bytes as sent count when they are what was wanted."""
+    data = answer.read(limits.manifest_bytes, "manifest")
+    encodings = answer.content_encodings
+    if not encodings:
+        return data
+    if wanted is not None and wanted.is_verifiable and wanted.matches(data):
+        return data
+    if len(encodings) > 1 or encodings[0] not in DECODABLE:
+        if data[:1] == b"{":
+            return data
+        raise answer.protocol_error(
+            f"{answer.target.origin.netloc} encodes a manifest with {encodings[0][:20]!r} unasked"
+        )
+    if encodings[0] != "deflate" and not data.startswith(_GZIP_MAGIC):
+        return data
+    try:
+        return b"".join(decoded([data], encodings[0], limits.manifest_bytes))
+    except zlib.error:
+        return data
+
+
+def _released(answer: Answer) -> Answer:
+    answer.discard()
+    return answer

@@ -1,0 +1,48 @@
+"""What may be chosen about a client. Times in seconds, sizes in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from registry_sync.domain.manifests import ManifestLimits
+from registry_sync.domain.records import DEFAULT_CONCURRENCY
+
+
+@dataclass(frozen=True)
+class ClientOptions:
+    """How a client connects, waits and gives up.
+
+    Connections: ``concurrency`` is the most connections to one host. ``verify`` is a path to a CA bundle, True for
+    the public ones, False for no check. ``client_certificate`` is a path to a PEM file with certificate and key, or
+    a pair of paths; it is shown to the registry alone. ``proxy_url`` is http or https.
+
+    Trust: hosts are ``host`` or ``host:port``, compared exactly. ``trusted_realm_hosts`` may be given the
+    credentials beside the registry itself; ``private_hosts`` may be redirected to although their addresses
+    are private. ``allow_insecure_credentials`` lets passwords travel over plain http.
+
+    Time: ``longest_wait_seconds`` is the longest ``Retry-After`` that is slept through; a longer one is raised.
+    ``retry_budget_seconds`` ends the retries of one request. A blob that brings less than
+    ``minimum_bytes_per_second`` over ``throughput_window_seconds`` is broken off and resumed.
+
+    Docker Hub: with ``rate_limit_floor``, manifests are no longer pulled when fewer pulls remain than that.
+    ``strict_digest_header`` False believes the bytes where a registry sends another ``Docker-Content-Digest``.
+    """
+
+    concurrency: int = DEFAULT_CONCURRENCY
+    connect_timeout_seconds: float = 10
+    read_timeout_seconds: float = 60
+    verify: bool | str = True
+    client_certificate: str | tuple[str, str] | None = None
+    proxy_url: str | None = field(default=None, repr=False)
+    trusted_realm_hosts: frozenset[str] = frozenset()
+    private_hosts: frozenset[str] = frozenset()
+    allow_insecure_credentials: bool = False
+    max_attempts: int = 5
+    longest_wait_seconds: float = 20
+    retry_budget_seconds: float = 120
+    minimum_bytes_per_second: int = 1024
+    throughput_window_seconds: float = 60
+    rate_limit_floor: int | None = None
+    strict_digest_header: bool = True
+    user_agent: str = "registry-sync/0.1.0 (Apache Airflow)"
+    limits: ManifestLimits = field(default_factory=ManifestLimits)

@@ -1,0 +1,150 @@
+"""One question to the registry, answered or raised: authentication, retries and errors around the transport."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from registry_sync.domain.references import RepositoryName
+from registry_sync.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    RegistryError,
+    RepositoryUnavailable,
+)
+from registry_sync.oci.answer_errors import Occasion, error_of, read_error_body, unavailable_message
+from registry_sync.oci.answers import Answer
+from registry_sync.oci.authenticator import Authenticator
+from registry_sync.oci.challenge import parse_challenges
+from registry_sync.oci.clock import Clock
+from registry_sync.oci.origins import Target
+from registry_sync.oci.retry import Retry
+from registry_sync.oci.scopes import pull_scope
+from registry_sync.oci.tokens import scrubbed
+from registry_sync.oci.transport import Transport
+from registry_sync.oci.usage import Usage
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+_WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
+MAX_WARNING_BYTES = 4096
+
+
+class Requester:
+    """Asks one registry; shared by all threads of a client."""
+
+    def __init__(
+        self, transport: Transport, authenticator: Authenticator, retry: Retry, clock: Clock, usage: Usage
+    ) -> None:
+        self._transport = transport
+        self._authenticator = authenticator
+        self._clock = clock
+        self.retry = retry
+        self.usage = usage
+
+    def target(self, path: str) -> Target:
+        """``path`` on the registry."""
+        return Target(self._transport.own, path)
+
+    def ask(
+        self,
+        method: str,
+        target: Target,
+        occasion: Occasion,
+        headers: Mapping[str, str],
+        read: Callable[[Answer], T],
+        *,
+        accepted: frozenset[int] = frozenset({200}),
+    ) -> T:
+        """What ``read`` makes of the answer; asked again, and read again, after temporary errors."""
+        return self.retry.run(lambda: read(self.ask_once(method, target, occasion, headers, accepted=accepted)))
+
+    def ask_once(
+        self,
+        method: str,
+        target: Target,
+        occasion: Occasion,
+        headers: Mapping[str, str],
+        *,
+        accepted: frozenset[int] = frozenset({200}),
+    ) -> Answer:
+        """The answer, when its status is in ``accepted``; a 401 is answered once. Raises the other statuses' errors."""
+        scope = pull_scope(RepositoryName(occasion.repository)) if occasion.repository else None
+        used = self._authenticator.authorization(scope)
+        answer = self._transport.follow(method, target, headers, used)
+        if answer.status == 401 and answer.target.origin == self._transport.own:
+            renewed = self._authenticator.renew(answer.header("WWW-Authenticate"), answer.target, scope, used)
+            if renewed is None:
+                raise self._unauthorized(answer, occasion)
+            answer.discard()
+            answer = self._transport.follow(method, target, headers, renewed)
+        if (warning := answer.header("Warning")) is not None:
+            self._note_warning(warning)
+        if answer.status in accepted:
+            return answer
+        if answer.status == 401:
+            raise self._unauthorized(answer, occasion)
+        raise self._error(answer, occasion)
+
+    def _unauthorized(self, answer: Answer, occasion: Occasion) -> RegistryError:
+        host = answer.target.origin.netloc
+        try:
+            challenges = parse_challenges(answer.header("WWW-Authenticate") or "")
+        except RegistryError:
+            challenges = ()
+        codes, _ = read_error_body(answer)
+        context: dict[str, Any] = {
+            "host": host,
+            "repository": occasion.repository,
+            "method": answer.method,
+            "url": answer.target.url,
+            "status": 401,
+        }
+        if self._authenticator.is_anonymous:
+            return RepositoryUnavailable(unavailable_message(host, occasion, 401, ""), codes=codes, **context)
+        if not any(challenge.is_about_scope for challenge in challenges):
+            return AuthenticationFailed(
+                f"{host} rejects the credentials of the connection for {occasion}", codes=codes, **context
+            )
+        if host == "registry-1.docker.io":
+            return RepositoryUnavailable(unavailable_message(host, occasion, 401, ""), codes=codes, **context)
+        return AccessDenied(f"{host} does not allow these credentials to read {occasion}", codes=codes, **context)
+
+    def _error(self, answer: Answer, occasion: Occasion) -> RegistryError:
+        return error_of(
+            answer,
+            occasion,
+            is_anonymous=self._authenticator.is_anonymous,
+            now=self._clock.now(),
+            scrub=lambda text: scrubbed(text, self._authenticator.secrets()),
+        )
+
+    def _note_warning(self, header: str) -> None:
+        for match in _WARNING.finditer(header[:MAX_WARNING_BYTES]):
+            text = re.sub(r"\\(.)", r"\1", match[1])
+            if text.isprintable() and self.usage.note_warning(text):
+                log.warning("%s warns: %s", self._transport.own.netloc, text)
+
+
+class ChallengeProbe:
+    """The challenge of ``/v2/``, asked once: some registries leave it out everywhere else."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._lock = threading.Lock()
+        self._header: str | None = None
+        self._is_asked = False
+
+    def __call__(self) -> tuple[str | None, Target]:
+        """The header, None when ``/v2/`` has none either, and the target it came from."""
+        target = Target(self._transport.own, "/v2/")
+        with self._lock:
+            if not self._is_asked:
+                answer = self._transport.follow("GET", target, {})
+                self._header = answer.header("WWW-Authenticate") if answer.status == 401 else None
+                answer.discard()
+                self._is_asked = True
+        return self._header, target

@@ -1,0 +1,52 @@
+"""Doing a request again after errors that may pass: exponential backoff with full jitter, within two bounds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TypeVar
+
+from registry_sync.errors import RegistryError, RegistrySyncError
+from registry_sync.oci.clock import Clock
+from registry_sync.oci.options import ClientOptions
+from registry_sync.oci.usage import Usage
+
+T = TypeVar("T")
+FIRST_BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 15.0
+
+
+class Retry:
+    """Runs attempts. A wait that a registry asks for is kept, or raised when it is longer than the options allow."""
+
+    def __init__(self, options: ClientOptions, clock: Clock, usage: Usage) -> None:
+        self._options = options
+        self._clock = clock
+        self._usage = usage
+
+    def run(self, attempt: Callable[[], T]) -> T:
+        """What ``attempt`` gives; the last error when it keeps failing. Only temporary errors are tried again."""
+        started = self._clock.monotonic()
+        for number in range(1, self._options.max_attempts):
+            try:
+                return attempt()
+            except RegistrySyncError as problem:  # noqa: PERF203 - the loop is about errors
+                if not problem.is_temporary:
+                    raise
+                self.wait_after(problem, number, started)
+        return attempt()
+
+    def wait_after(self, problem: RegistrySyncError, number: int, started: float) -> None:
+        """Sleeps before attempt ``number + 1``; raises ``problem`` when that would be too long."""
+        asked = problem.retry_after_seconds if isinstance(problem, RegistryError) else None
+        wait = asked if asked is not None else backoff_seconds(number)
+        spent = self._clock.monotonic() - started
+        if wait > self._options.longest_wait_seconds or spent + wait > self._options.retry_budget_seconds:
+            raise problem
+        self._usage.add("retry_count")
+        self._clock.sleep(wait)
+
+
+def backoff_seconds(number: int) -> float:
+    """A random wait after the ``number``-th failure, between nothing and a bound that doubles each time."""
+    return random.uniform(0, min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** (number - 1)))

@@ -1,0 +1,182 @@
+"""All tags of a repository, over as many pages as there are (distribution specification, "Listing Tags").
+
+A listing is whole or an error: a mirror deletes what is not listed. Names outside the grammar are left out and told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from registry_sync.domain.references import RepositoryName, TagName
+from registry_sync.errors import InvalidReference, LimitExceeded, NotFound, PaginationError, ProtocolError
+from registry_sync.oci.answer_errors import Occasion, printable
+from registry_sync.oci.answers import Answer
+from registry_sync.oci.links import next_page
+from registry_sync.oci.origins import Target
+from registry_sync.oci.requester import Requester
+
+PAGE_SIZE = 1000
+#: Lengths of a page that may be full although no link says that more follows.
+SUSPICIOUS_COUNTS = frozenset({50, 100, 1000, 10000})
+MAX_PAGES = 2000
+MAX_TAGS = 200_000
+MAX_PAGE_BYTES = 16 * 1024 * 1024
+MAX_EMPTY_PAGES = 3
+MAX_SKIPPED = 1000
+
+
+@dataclass(frozen=True)
+class TagListing:
+    """The tags at ``listed_at`` (when the first page was asked for), each once, sorted.
+
+    ``skipped`` shows names that are no tags, at most a thousand, made printable.
+    """
+
+    tags: tuple[TagName, ...]
+    skipped: tuple[str, ...]
+    listed_at: datetime
+    page_count: int
+
+
+@dataclass(frozen=True)
+class _Page:
+    names: list[Any]
+    following: Target | None
+
+
+@dataclass
+class _Progress:
+    tags: set[TagName] = field(default_factory=set)
+    skipped: dict[str, None] = field(default_factory=dict)
+    visited: set[str] = field(default_factory=set)
+    page_count: int = 0
+    empty_count: int = 0
+
+    def add(self, names: list[Any]) -> int:
+        """How many of ``names`` are new."""
+        before = len(self.tags) + len(self.skipped)
+        for name in names:
+            try:
+                self.tags.add(TagName(name))
+            except InvalidReference:  # noqa: PERF203 - one bad name must not cost the others
+                if len(self.skipped) < MAX_SKIPPED:
+                    self.skipped[printable(str(name)[:128])] = None
+        return len(self.tags) + len(self.skipped) - before
+
+
+def list_tags(requester: Requester, repository: RepositoryName) -> TagListing:
+    """Every tag of ``repository``.
+
+    Raises :class:`NotFound` with kind ``repository``, :class:`PaginationError`, :class:`RedirectRefused`,
+    :class:`LimitExceeded` and what requests raise. A page that vanishes starts the listing again, once.
+    """
+    lister = _Lister(requester, repository)
+    try:
+        return lister.list()
+    except _PageVanished:
+        try:
+            return lister.list()
+        except _PageVanished as problem:
+            raise PaginationError(
+                f"the tags of {repository} change faster than they can be listed: a page vanished twice",
+                repository=repository,
+            ) from problem
+
+
+class _PageVanished(Exception):
+    """404 of a page after the first: the tag that it continues from is gone."""
+
+
+class _Lister:
+    def __init__(self, requester: Requester, repository: RepositoryName) -> None:
+        self._requester = requester
+        self._repository = repository
+        self._path = f"/v2/{repository}/tags/list"
+        self._occasion = Occasion("repository", repository)
+
+    def list(self) -> TagListing:
+        listed_at = datetime.now(timezone.utc)
+        progress = _Progress()
+        page: _Page | None = self._first_page(progress)
+        while page is not None:
+            page = self._next(page, progress)
+        return TagListing(tuple(sorted(progress.tags)), tuple(progress.skipped), listed_at, progress.page_count)
+
+    def _first_page(self, progress: _Progress) -> _Page:
+        target = self._requester.target(f"{self._path}?n={PAGE_SIZE}")
+        try:
+            page = self._fetch(target, progress)
+        except ProtocolError as problem:
+            # Some registries refuse a page size above their own.
+            if problem.status not in (400, 405) and "UNSUPPORTED" not in problem.codes:
+                raise
+            page = self._fetch(self._requester.target(self._path), progress)
+        progress.add(page.names)
+        return page
+
+    def _next(self, page: _Page, progress: _Progress) -> _Page | None:
+        if page.following is None:
+            return self._probe(page, progress)
+        following = self._fetch(page.following, progress, is_first=False)
+        added = progress.add(following.names)
+        if not following.names:
+            progress.empty_count += 1
+        elif not added:
+            raise self._pagination_error("repeats a page")
+        if progress.empty_count > MAX_EMPTY_PAGES and following.following is not None:
+            raise self._pagination_error("names page after page without tags")
+        return following
+
+    def _probe(self, page: _Page, progress: _Progress) -> _Page | None:
+        """The page after one that looks full and names no next one; None when it was the last."""
+        last = page.names[-1] if page.names else None
+        if len(page.names) not in SUSPICIOUS_COUNTS or not isinstance(last, str):
+            return None
+        try:
+            continuation = TagName(last)
+        except InvalidReference:
+            return None
+        target = self._requester.target(f"{self._path}?n={len(page.names)}&last={continuation}")
+        if target.url in progress.visited:
+            return None
+        try:
+            following = self._fetch(target, progress, is_first=False)
+        except _PageVanished:
+            return None
+        return following if progress.add(following.names) else None
+
+    def _fetch(self, target: Target, progress: _Progress, *, is_first: bool = True) -> _Page:
+        if target.url in progress.visited:
+            raise self._pagination_error("names a page that was listed before")
+        if progress.page_count >= MAX_PAGES:
+            raise LimitExceeded(f"{self._repository} has more than {MAX_PAGES} pages of tags", limit="tag pages")
+        if len(progress.tags) > MAX_TAGS:
+            raise LimitExceeded(f"{self._repository} has more than {MAX_TAGS} tags", limit="tags")
+        progress.visited.add(target.url)
+        try:
+            page = self._requester.ask("GET", target, self._occasion, {"Accept": "application/json"}, self._read)
+        except NotFound as problem:
+            if is_first:
+                raise
+            raise _PageVanished from problem
+        progress.page_count += 1
+        self._requester.usage.add("tag_page_count")
+        return page
+
+    def _read(self, answer: Answer) -> _Page:
+        following = next_page(answer.header("Link"), answer.target)
+        document = answer.read_json(MAX_PAGE_BYTES, "tag list")
+        names = document.get("tags")
+        if document.get("errors") and names is None:
+            raise answer.protocol_error(f"{answer.target.origin.netloc} answers 200 with errors for a tag list")
+        if names is not None and not isinstance(names, list):
+            raise answer.protocol_error(f"{answer.target.origin.netloc} sends tags that are no list")
+        return _Page(names or [], following)
+
+    def _pagination_error(self, problem: str) -> PaginationError:
+        host = self._requester.target("/").origin.netloc
+        return PaginationError(
+            f"{host} {problem} of the tags of {self._repository}", repository=self._repository, host=host
+        )

@@ -1,0 +1,246 @@
+"""Bearer tokens: asking a token service for one, and keeping it until shortly before it ends.
+
+Both dialects are spoken (distribution's token and OAuth2 documentation): GET with Basic for a password, POST for an
+identity token. Nothing is kept outside of the instance, so that two connections never share a token.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from registry_sync.errors import (
+    AuthenticationFailed,
+    RealmRefused,
+    RedirectRefused,
+    RegistryError,
+    RepositoryUnavailable,
+)
+from registry_sync.oci.answer_errors import Occasion, error_of
+from registry_sync.oci.answers import Answer
+from registry_sync.oci.clock import Clock
+from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.origins import Target
+from registry_sync.oci.retry import Retry
+from registry_sync.oci.scopes import canonical_scopes
+from registry_sync.oci.transport import REDIRECT_STATUSES, Transport
+from registry_sync.oci.usage import Usage
+
+CLIENT_ID = "registry-sync"
+MAX_ANSWER_BYTES = 128 * 1024
+SHORTEST_LIFE_SECONDS = 60.0
+LONGEST_LIFE_SECONDS = 24 * 3600.0
+SMALLEST_MARGIN_SECONDS = 5.0
+MAX_ANONYMOUS_REDIRECTS = 3
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """What a token is asked for: from whom, for which service and scopes, as whom."""
+
+    realm: Target
+    service: str | None
+    scopes: tuple[str, ...]
+    credentials: Credentials = field(repr=False)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for requests that one token serves."""
+        return self.realm, self.service, self.credentials, canonical_scopes(self.scopes)
+
+
+@dataclass(frozen=True)
+class _Token:
+    text: str = field(repr=False)
+    ends_at: float = 0.0
+
+
+class TokenStore:
+    """Tokens of one registry. Threads that need the same token wait for one exchange and share its result."""
+
+    def __init__(
+        self, transport: Transport, retry: Retry, clock: Clock, usage: Usage, on_secret: Callable[[str], None]
+    ) -> None:
+        self._transport = transport
+        self._retry = retry
+        self._clock = clock
+        self._usage = usage
+        self._on_secret = on_secret
+        self._lock = threading.Lock()
+        self._exchange_locks: dict[tuple[Any, ...], threading.Lock] = {}
+        self._tokens: dict[tuple[Any, ...], _Token] = {}
+        self._refresh_tokens: dict[tuple[Target, Credentials], str] = {}
+
+    def get(self, request: TokenRequest, *, rejected: str | None = None) -> str:
+        """A token for ``request``; never ``rejected``, which the registry did not accept.
+
+        Raises :class:`AuthenticationFailed`, :class:`RealmRefused`, :class:`RepositoryUnavailable` and what the
+        transport raises.
+        """
+        key = request.key
+        token = self._tokens.get(key)
+        if token is not None and token.text != rejected and token.ends_at > self._clock.monotonic():
+            return token.text
+        with self._lock:
+            exchange_lock = self._exchange_locks.setdefault(key, threading.Lock())
+        with exchange_lock:
+            token = self._tokens.get(key)
+            if token is None or token.text == rejected or token.ends_at <= self._clock.monotonic():
+                token = self._retry.run(lambda: self._exchange(request))
+                self._tokens[key] = token
+            return token.text
+
+    def _exchange(self, request: TokenRequest) -> _Token:
+        received_at = self._clock.monotonic()
+        answer = self._ask(request)
+        if answer.status != 200:
+            raise self._refused(answer, request)
+        document = answer.read_json(MAX_ANSWER_BYTES, "token answer")
+        text = document.get("token") or document.get("access_token")
+        if not isinstance(text, str) or not _TOKEN.fullmatch(text):
+            raise answer.protocol_error(f"{request.realm.origin.netloc} answers without a usable token")
+        self._on_secret(text)
+        self._usage.add("token_exchange_count")
+        refresh = document.get("refresh_token")
+        if isinstance(refresh, str) and _TOKEN.fullmatch(refresh) and request.credentials.identity_token:
+            self._on_secret(refresh)
+            self._refresh_tokens[request.realm, request.credentials] = refresh
+        life = token_life_seconds(document, self._clock.now())
+        return _Token(text, received_at + life - max(SMALLEST_MARGIN_SECONDS, life / 10))
+
+    def _ask(self, request: TokenRequest) -> Answer:
+        credentials = request.credentials
+        if not credentials.identity_token:
+            return self._get(request, credentials.basic if credentials.has_password else None)
+        answer = self._post(request)
+        if answer.status in (404, 405) and credentials.username:
+            answer.discard()
+            pair = f"{credentials.username}:{credentials.identity_token}".encode()
+            return self._get(request, f"Basic {base64.b64encode(pair).decode('ascii')}")
+        return answer
+
+    def _get(self, request: TokenRequest, authorization: str | None) -> Answer:
+        query = [("scope", scope) for scope in request.scopes]
+        if request.service is not None:
+            query.insert(0, ("service", request.service))
+        query.append(("client_id", CLIENT_ID))
+        if authorization is not None and request.credentials.username:
+            query.append(("account", request.credentials.username))
+        path = request.realm.path
+        joined = f"{path}{'&' if '?' in path else '?'}{urlencode(query)}"
+        target = request.realm._replace(path=joined)
+        if authorization is not None:
+            return self._without_redirect("GET", target, {"Authorization": authorization})
+        return self._anonymous(target)
+
+    def _post(self, request: TokenRequest) -> Answer:
+        refresh = self._refresh_tokens.get((request.realm, request.credentials), request.credentials.identity_token)
+        form = {
+            "grant_type": "refresh_token",
+            "refresh_token": refresh or "",
+            "client_id": CLIENT_ID,
+            "scope": " ".join(request.scopes),
+        }
+        if request.service is not None:
+            form["service"] = request.service
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        return self._without_redirect("POST", request.realm, headers, urlencode(form).encode())
+
+    def _without_redirect(
+        self, method: str, target: Target, headers: dict[str, str], body: bytes | None = None
+    ) -> Answer:
+        answer = self._send(method, target, headers, body)
+        if answer.status in REDIRECT_STATUSES:
+            answer.discard()
+            raise RealmRefused(
+                f"{target.origin.netloc} redirects a request that carries credentials", host=target.origin.netloc
+            )
+        return answer
+
+    def _anonymous(self, target: Target) -> Answer:
+        for _ in range(MAX_ANONYMOUS_REDIRECTS + 1):
+            answer = self._send("GET", target, {})
+            if answer.status not in REDIRECT_STATUSES:
+                return answer
+            location = answer.header("Location") or ""
+            answer.discard()
+            try:
+                following = Target.parse(location, relative_to=target)
+            except ValueError as problem:
+                raise RealmRefused(f"a token service redirects to nowhere: {problem}") from None
+            if following.origin.scheme == "http" and target.origin.scheme == "https":
+                raise RealmRefused("a token service redirects from https to http", host=target.origin.netloc)
+            target = following
+        raise RealmRefused("a token service redirects too often", host=target.origin.netloc)
+
+    def _send(self, method: str, target: Target, headers: dict[str, str], body: bytes | None = None) -> Answer:
+        try:
+            return self._transport.send(method, target, {"Accept": "application/json", **headers}, body=body)
+        except RedirectRefused as problem:
+            raise RealmRefused(f"no token is asked for there: {problem}", host=target.origin.netloc) from problem
+
+    def _refused(self, answer: Answer, request: TokenRequest) -> RegistryError:
+        secrets = (*request.credentials.secrets(), *self._refresh_tokens.values())
+        error = error_of(
+            answer,
+            Occasion("token", subject=" ".join(request.scopes)),
+            is_anonymous=request.credentials.is_anonymous,
+            now=self._clock.now(),
+            scrub=lambda text: scrubbed(text, secrets),
+        )
+        host = request.realm.origin.netloc
+        if error.is_temporary or error.status not in (400, 401, 403):
+            return error
+        context: dict[str, Any] = {
+            "host": host,
+            "method": answer.method,
+            "url": request.realm.url,
+            "status": error.status,
+        }
+        if request.credentials.is_anonymous:
+            return RepositoryUnavailable(
+                f"{host} gives no token to anonymous readers ({error.status}): the repository needs credentials or "
+                "does not exist",
+                codes=error.codes,
+                **context,
+            )
+        return AuthenticationFailed(
+            f"{host} rejects the credentials of the connection ({error.status}): {error.message}",
+            codes=error.codes,
+            **context,
+        )
+
+
+def scrubbed(text: str, secrets: tuple[str, ...]) -> str:
+    """``text`` without any of ``secrets``."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def token_life_seconds(document: dict[str, Any], now: float) -> float:
+    """How long a token lives from its receipt, between a minute and a day.
+
+    ``issued_at`` may only shorten that, and not by so much that the token would be over: then a clock is wrong.
+    """
+    try:
+        stated = float(document.get("expires_in") or 0)
+    except (TypeError, ValueError, OverflowError):
+        stated = 0.0
+    life = min(LONGEST_LIFE_SECONDS, stated) if stated >= SHORTEST_LIFE_SECONDS else SHORTEST_LIFE_SECONDS
+    issued_at = document.get("issued_at")
+    if isinstance(issued_at, str):
+        try:
+            age = now - datetime.fromisoformat(re.sub(r"\.[0-9]+", "", issued_at).replace("Z", "+00:00")).timestamp()
+        except (ValueError, OverflowError):
+            return life
+        if 0 < age < life - SHORTEST_LIFE_SECONDS:
+            return life - age
+    return life

@@ -1,0 +1,99 @@
+"""Requests of a client: one session of connections, redirects followed by hand, errors converted at this edge.
+
+``Authorization`` goes to the registry's own origin and nowhere else (distribution specification, "API"); it is put on
+for each hop anew and never copied along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from urllib3.exceptions import HTTPError
+
+from registry_sync.errors import RedirectRefused
+from registry_sync.oci.addresses import AddressGate
+from registry_sync.oci.answers import Answer, converted
+from registry_sync.oci.connections import ConnectionPools, TargetHeaders
+from registry_sync.oci.options import ClientOptions
+from registry_sync.oci.origins import Origin, Target
+
+REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+MAX_REDIRECTS = 10
+
+
+class Transport:
+    """Sends requests; shared by all threads of a client."""
+
+    def __init__(self, own: Origin, options: ClientOptions) -> None:
+        self.own = own
+        self._gate = AddressGate(own.host, options.private_hosts | options.trusted_realm_hosts)
+        self._pools = ConnectionPools(own, options, self._gate)
+        self._user_agent = options.user_agent
+
+    def send(self, method: str, target: Target, headers: Mapping[str, str], *, body: bytes | None = None) -> Answer:
+        """The answer of exactly ``target``, whatever its status. Raises :class:`ServerUnavailable` and its kin."""
+        origin = target.origin
+        if origin != self.own:
+            self._gate.check_name(origin.host)
+        sent = TargetHeaders(headers)
+        sent["User-Agent"] = self._user_agent
+        sent.setdefault("Accept-Encoding", "identity")
+        url = sent.target = target.path
+        if self._pools.is_proxied and origin.scheme == "http":
+            url = sent.target = target.url
+        try:
+            response = self._pools.pool(origin).urlopen(
+                method,
+                url,
+                body=body,
+                headers=sent,
+                redirect=False,
+                retries=False,
+                assert_same_host=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        except (HTTPError, OSError, ValueError) as problem:
+            raise converted(problem, method, target) from problem
+        return Answer(response, method, target)
+
+    def follow(
+        self, method: str, target: Target, headers: Mapping[str, str], authorization: str | None = None
+    ) -> Answer:
+        """The answer at the end of the redirects of a GET or HEAD. Raises :class:`RedirectRefused`."""
+        for _ in range(MAX_REDIRECTS + 1):
+            if authorization is not None and target.origin == self.own:
+                answer = self.send(method, target, {**headers, "Authorization": authorization})
+            else:
+                answer = self.send(method, target, headers)
+            if answer.status not in REDIRECT_STATUSES:
+                return answer
+            target = self._next_hop(answer)
+        raise RedirectRefused(
+            f"{self.own.netloc} redirects more than {MAX_REDIRECTS} times", host=self.own.netloc, method=method
+        )
+
+    def close(self) -> None:
+        """Closes the idle connections. The transport can still be used; it opens new ones."""
+        self._pools.close()
+
+    def _next_hop(self, answer: Answer) -> Target:
+        location = answer.header("Location")
+        answer.discard()
+        host = answer.target.origin.netloc
+        if not location:
+            raise answer.protocol_error(f"{host} answers {answer.status} without a Location")
+        try:
+            following = Target.parse(location, relative_to=answer.target)
+        except ValueError as problem:
+            raise RedirectRefused(
+                f"{host} redirects to what cannot be followed: {problem}", host=host, method=answer.method
+            ) from None
+        if following.origin.scheme == "http" and "https" in (answer.target.origin.scheme, self.own.scheme):
+            raise RedirectRefused(
+                f"{host} redirects from https to plain http at {following.origin.netloc}",
+                host=host,
+                method=answer.method,
+                url=following.url,
+            )
+        return following
