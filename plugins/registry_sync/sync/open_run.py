@@ -62,7 +62,7 @@ class Remotes(Protocol):
 class OpenRuns(Protocol):
     """Sync runs by the key of their Airflow run."""
 
-    def open(
+    def begin(
         self, key: RunKey, /, *, repository_id: str, remote_id: str, remote: RemoteSpec, mode: SyncMode
     ) -> SyncRun: ...
 
@@ -98,7 +98,7 @@ def open_run(database: RequestDatabase, key: RunKey, request: SyncRequest) -> tu
         remote = database.remotes.by_name(request.remote)
         spec = replace(remote.spec, **request.overrides()).checked()
     repository = database.repositories.ensure(name)
-    run = database.runs.open(key, repository_id=repository.id, remote_id=remote.id, remote=spec, mode=mode)
+    run = database.runs.begin(key, repository_id=repository.id, remote_id=remote.id, remote=spec, mode=mode)
     return run, spec
 
 

@@ -1,0 +1,229 @@
+"""Syncs from a real registry, stage by stage in this process: what a version holds, and what it cost the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.filling import place, push
+from support.images import RepositoryContent
+from support.registry import RegistryServer
+from support.shapes import documented_example, every_kind, many_tags, nested, wide
+from support.syncing import Installation
+
+from registry_sync.domain.content_summary import version_href
+from registry_sync.domain.records import RepositoryVersion
+from registry_sync.sync.commit_version import version_document
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    with RegistryServer(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Installation]:
+    installation = Installation.embedded(tmp_path)
+    yield installation
+    installation.database.close()
+
+
+def assert_holds(here: Installation, version: RepositoryVersion | None, content: RepositoryContent) -> None:
+    """The latest version holds exactly ``content``: tags, manifest bytes, and every blob in the store."""
+    assert version is not None
+    repository = version.repository_id
+    assert here.database.versions.tags(repository) == content.tags
+    assert version.summary.counts()["present"] == {
+        kind: count
+        for kind, count in (
+            ("docker.blob", len(content.blobs)),
+            ("docker.manifest", len(content.manifests)),
+            ("docker.tag", len(content.tags)),
+        )
+        if count
+    }
+    for digest, manifest in content.manifests.items():
+        assert here.database.contents.manifest(digest).data == manifest.data
+    for digest, blob in content.blobs.items():
+        with here.store.open(digest) as stored:
+            assert stored.read() == blob.data
+
+
+def test_the_documented_example_gives_the_documented_version(here: Installation, registry: RegistryServer) -> None:
+    push(registry, "library/hello-world", documented_example())
+    repository = here.database.repositories.ensure("codzo")
+    assert repository.latest_version_href is None
+    version = here.sync("codzo", registry.url, "library/hello-world")
+    assert_holds(here, version, documented_example())
+    document = version_document(version)
+    href = version_href(repository.id, 1)
+    parts = {
+        part: {
+            kind: {"count": count, "href": f"/pulp/api/v3/content/docker/{path}/?{parameter}={href}"}
+            for kind, path, count in (
+                ("docker.blob", "blobs", 31),
+                ("docker.manifest", "manifests", 21),
+                ("docker.tag", "tags", 8),
+            )
+        }
+        for part, parameter in (("added", "repository_version_added"), ("present", "repository_version"))
+    }
+    created = document.pop("pulp_created")
+    assert created.endswith("Z")
+    assert document == {
+        "pulp_href": href,
+        "base_version": None,
+        "content_summary": {**parts, "removed": {}},
+        "number": 1,
+    }
+    assert here.database.repositories.by_name("codzo").latest_version_href == href
+
+
+def test_an_unchanged_upstream_costs_one_head_per_tag_and_makes_no_version(
+    here: Installation, registry: RegistryServer
+) -> None:
+    push(registry, "unchanged", documented_example())
+    assert here.sync("unchanged", registry.url, "unchanged") is not None
+    registry.reset_counts()
+    assert here.sync("unchanged", registry.url, "unchanged") is None
+    log = registry.log()
+    assert (log.manifest_head_count, log.manifest_get_count, log.blob_get_count, log.blob_head_count) == (8, 0, 0, 0)
+    assert log.tag_page_count == 1
+    repository = here.database.repositories.by_name("unchanged")
+    assert repository.latest_number == 1
+
+
+def test_a_first_sync_asks_for_each_manifest_and_each_blob_once(here: Installation, registry: RegistryServer) -> None:
+    push(registry, "once", documented_example())
+    registry.reset_counts()
+    here.sync("once", registry.url, "once")
+    log = registry.log()
+    assert (log.manifest_head_count, log.manifest_get_count, log.blob_get_count) == (8, 21, 31)
+
+
+@pytest.mark.parametrize("mode", ["mirror", "additive"])
+def test_a_changed_upstream_gives_a_version_with_exact_counts(
+    here: Installation, registry: RegistryServer, mode: str
+) -> None:
+    """One tag moved, one added, one deleted; version 1 reads as before."""
+    name = f"changing-{mode}"
+    old, other = documented_example(), every_kind()
+    push(registry, name, old)
+    first = here.sync("changing", registry.url, name)
+    assert first is not None
+    moved, added = other.tags["oci-image"], other.tags["docker-list"]
+    push(registry, name, other.closure(["oci-image", "docker-list"]))
+    for tag, digest in (("v1", moved), ("fresh", added)):
+        manifest = other.manifests[digest]
+        registry.push_manifest(name, tag, manifest.media_type, manifest.data)
+    for tag in ("oci-image", "docker-list", "v2"):
+        registry.delete_tag(name, tag)
+
+    version = here.sync("changing", registry.url, name, mode=mode)
+    assert version is not None and (version.number, version.base_number) == (2, 1)
+    new = other.closure(["oci-image", "docker-list"])
+    tags = {**old.tags, "v1": moved, "fresh": added}
+    if mode == "mirror":
+        del tags["v2"]
+        kept = old.closure([tag for tag in tags if tag in old.tags and tag != "v1"])
+        gone = {
+            "docker.manifest": len(set(old.manifests) - set(kept.manifests)),
+            "docker.blob": len(set(old.blobs) - set(kept.blobs)),
+            "docker.tag": 2,
+        }
+        present = (set(kept.manifests) | set(new.manifests), set(kept.blobs) | set(new.blobs))
+    else:
+        gone = {"docker.tag": 1}
+        present = (set(old.manifests) | set(new.manifests), set(old.blobs) | set(new.blobs))
+    assert here.database.versions.tags(version.repository_id) == tags
+    assert version.summary.counts() == {
+        "added": {
+            "docker.blob": len(set(new.blobs) - set(old.blobs)),
+            "docker.manifest": len(set(new.manifests) - set(old.manifests)),
+            "docker.tag": 2,
+        },
+        "removed": {kind: count for kind, count in sorted(gone.items()) if count},
+        "present": {"docker.blob": len(present[1]), "docker.manifest": len(present[0]), "docker.tag": len(tags)},
+    }
+    again = here.database.versions.get(version.repository_id, 1)
+    assert (again.summary, again.created_at) == (first.summary, first.created_at)
+    assert here.database.versions.tags(version.repository_id, 1) == old.tags
+
+
+def test_every_kind_of_content_arrives_byte_for_byte(here: Installation, registry: RegistryServer) -> None:
+    """Docker and OCI, lists and indexes, no layers, an empty layer, artifacts with the empty config, subjects."""
+    push(registry, "kinds", every_kind())
+    assert_holds(here, here.sync("kinds", registry.url, "kinds"), every_kind())
+
+
+def test_an_index_nested_three_deep_arrives_whole(here: Installation, registry: RegistryServer) -> None:
+    push(registry, "nested", nested())
+    assert_holds(here, here.sync("nested", registry.url, "nested"), nested())
+
+
+def test_three_thousand_tags_over_three_hundred_manifests_cost_three_hundred_gets(
+    here: Installation, registry: RegistryServer
+) -> None:
+    content = many_tags()
+    place(registry, "many", content)
+    registry.reset_counts()
+    assert_holds(here, here.sync("many", registry.url, "many"), content)
+    log = registry.log()
+    assert (log.manifest_head_count, log.manifest_get_count, log.blob_get_count) == (3000, 300, 601)
+
+
+def test_a_blob_that_two_repositories_share_is_fetched_once(here: Installation, registry: RegistryServer) -> None:
+    content = wide(0.01, tags=8)
+    push(registry, "shared-a", content)
+    push(registry, "shared-b", content)
+    here.sync("a", registry.url, "shared-a")
+    registry.reset_counts()
+    version = here.sync("b", registry.url, "shared-b")
+    assert version is not None and version.summary.counts()["added"]["docker.blob"] == 32
+    assert registry.log().blob_get_count == 0
+
+
+def test_filters_choose_by_name_and_glob(here: Installation, registry: RegistryServer) -> None:
+    push(registry, "filtered", documented_example())
+    version = here.sync("filtered", registry.url, "filtered", include_tags=("v?", "latest"), exclude_tags=("v2",))
+    assert version is not None
+    assert sorted(here.database.versions.tags(version.repository_id)) == ["latest", "v1", "v3"]
+
+
+def test_exact_names_need_no_listing(here: Installation, registry: RegistryServer) -> None:
+    push(registry, "literal", documented_example())
+    registry.reset_counts()
+    here.sync("literal", registry.url, "literal", include_tags=("v1", "v3"))
+    log = registry.log()
+    assert (log.tag_page_count, log.manifest_head_count) == (0, 2)
+
+
+def test_on_demand_leaves_blobs_for_later_and_a_change_to_immediate_fetches_them(
+    here: Installation, registry: RegistryServer
+) -> None:
+    content = documented_example()
+    push(registry, "policy", content)
+    registry.reset_counts()
+    version = here.sync("policy", registry.url, "policy", policy="on_demand")
+    assert version is not None and version.summary.counts()["present"]["docker.blob"] == 31
+    assert registry.log().blob_get_count == 0
+    assert here.sync("policy", registry.url, "policy", policy="on_demand") is None
+    assert here.sync("policy", registry.url, "policy", policy="immediate") is None, "the content is the same"
+    assert registry.log().blob_get_count == 31
+    assert_holds(here, here.database.versions.latest(version.repository_id), content)
+
+
+def test_a_blob_that_vanished_from_the_store_is_fetched_again_when_it_is_needed(
+    here: Installation, registry: RegistryServer
+) -> None:
+    content = documented_example()
+    push(registry, "lost", content)
+    here.sync("lost", registry.url, "lost")
+    for digest in list(content.blobs)[:3]:
+        here.store.delete(digest)
+    registry.reset_counts()
+    push(registry, "lost-copy", content)
+    assert_holds(here, here.sync("copy", registry.url, "lost-copy"), content)
+    assert registry.log().blob_get_count == 3

@@ -1,0 +1,112 @@
+"""A whole sync in this process, stage by stage, for tests of breadth: real registry, store and database, no Airflow."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from registry_sync.blobs import BlobStore, open_blob_store
+from registry_sync.db.database import Database
+from registry_sync.domain.records import RemoteSpec, RepositoryVersion
+from registry_sync.domain.references import RegistryUrl
+from registry_sync.domain.runs import CommitResult, RunKey, SyncRun
+from registry_sync.oci.client import RegistryClient
+from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.options import ClientOptions
+from registry_sync.sync.commit_version import commit_version
+from registry_sync.sync.fetch_blobs import fetch_blobs
+from registry_sync.sync.fetch_manifests import fetch_manifests
+from registry_sync.sync.list_tags import TagsListed, list_tags
+from registry_sync.sync.open_run import SyncRequest, open_run
+from registry_sync.sync.plan_blobs import plan_blobs
+
+_numbers = itertools.count(1)
+
+
+def new_client(remote: RemoteSpec, credentials: Credentials | None = None) -> RegistryClient:
+    """A client with short waits, so that tests of failures are quick."""
+    options = ClientOptions(concurrency=remote.download_concurrency, max_attempts=2, longest_wait_seconds=0.2)
+    return RegistryClient(RegistryUrl.parse(remote.url), credentials, options)
+
+
+@dataclass
+class Installation:
+    """One installation's database and blob store; ``lines`` is everything the stages told."""
+
+    database: Database
+    store: BlobStore
+    lines: list[str] = field(default_factory=list)
+    max_shards: int = 3
+
+    @classmethod
+    def embedded(cls, folder: Path) -> Installation:
+        """SQLite and local files below ``folder``."""
+        database = Database.connect(f"sqlite:///{folder / 'registry_sync.db'}")
+        database.ready()
+        return cls(database, open_blob_store((folder / "blobs").as_uri()))
+
+    def sync(
+        self,
+        repository: str,
+        url: str,
+        upstream_name: str,
+        *,
+        run_id: str | None = None,
+        credentials: Credentials | None = None,
+        is_last_try: bool = False,
+        client: Callable[[RemoteSpec], RegistryClient] | None = None,
+        before: Callable[[str, SyncRun], None] | None = None,
+        **request: Any,
+    ) -> RepositoryVersion | None:
+        """The version that a sync made, None when nothing changed. ``before`` is called with each stage's name."""
+        result = self.run(
+            SyncRequest(repository=repository, url=url, upstream_name=upstream_name, **request),
+            run_id=run_id or f"run-{next(_numbers)}",
+            client=client or (lambda remote: new_client(remote, credentials)),
+            is_last_try=is_last_try,
+            before=before,
+        )
+        return result.version if result else None
+
+    def run(
+        self,
+        request: SyncRequest,
+        *,
+        run_id: str,
+        client: Callable[[RemoteSpec], RegistryClient],
+        is_last_try: bool = False,
+        before: Callable[[str, SyncRun], None] | None = None,
+    ) -> CommitResult | None:
+        """Every stage in order, each with what the one before recorded; None when the listing found nothing changed."""
+        before = before or (lambda _stage, _run: None)
+        tell = self.lines.append
+        run, remote = open_run(self.database, RunKey("registry_sync", run_id), request)
+        with client(remote) as registry:
+            before("list_tags", run)
+            listed: TagsListed = list_tags(registry, self.database, run, remote, max_shards=self.max_shards, tell=tell)
+            if listed.is_unchanged:
+                return None
+            before("fetch_manifests", run)
+            for shard in listed.shards:
+                fetch_manifests(
+                    registry, self.database, run, remote, shard=shard.number, is_last_try=is_last_try, tell=tell
+                )
+            before("plan_blobs", run)
+            planned = plan_blobs(self.store, self.database, run, max_shards=self.max_shards, tell=tell)
+            before("fetch_blobs", run)
+            for blobs in planned.shards:
+                fetch_blobs(
+                    registry,
+                    self.store,
+                    self.database,
+                    run,
+                    remote,
+                    shard=blobs.number,
+                    is_last_try=is_last_try,
+                    tell=tell,
+                )
+        before("commit_version", run)
+        return commit_version(self.database, run, tell=tell)
