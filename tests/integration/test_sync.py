@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from registry_sync.domain.content_summary import version_href
+from registry_sync.domain.records import RepositoryVersion
+from registry_sync.sync.commit_version import version_document
 from support.filling import place, push
 from support.images import RepositoryContent
 from support.registry import RegistryServer
 from support.shapes import documented_example, every_kind, many_tags, nested, wide
 from support.syncing import Installation
-
-from registry_sync.domain.content_summary import version_href
-from registry_sync.domain.records import RepositoryVersion
-from registry_sync.sync.commit_version import version_document
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,8 @@ def test_a_changed_upstream_gives_a_version_with_exact_counts(
         registry.delete_tag(name, tag)
 
     version = here.sync("changing", registry.url, name, mode=mode)
-    assert version is not None and (version.number, version.base_number) == (2, 1)
+    assert version is not None
+    assert (version.number, version.base_number) == (2, 1)
     new = other.closure(["oci-image", "docker-list"])
     tags = {**old.tags, "v1": moved, "fresh": added}
     if mode == "mirror":
@@ -181,7 +182,8 @@ def test_a_blob_that_two_repositories_share_is_fetched_once(here: Installation, 
     here.sync("a", registry.url, "shared-a")
     registry.reset_counts()
     version = here.sync("b", registry.url, "shared-b")
-    assert version is not None and version.summary.counts()["added"]["docker.blob"] == 32
+    assert version is not None
+    assert version.summary.counts()["added"]["docker.blob"] == 32
     assert registry.log().blob_get_count == 0
 
 
@@ -207,7 +209,8 @@ def test_on_demand_leaves_blobs_for_later_and_a_change_to_immediate_fetches_them
     push(registry, "policy", content)
     registry.reset_counts()
     version = here.sync("policy", registry.url, "policy", policy="on_demand")
-    assert version is not None and version.summary.counts()["present"]["docker.blob"] == 31
+    assert version is not None
+    assert version.summary.counts()["present"]["docker.blob"] == 31
     assert registry.log().blob_get_count == 0
     assert here.sync("policy", registry.url, "policy", policy="on_demand") is None
     assert here.sync("policy", registry.url, "policy", policy="immediate") is None, "the content is the same"
