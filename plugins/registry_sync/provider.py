@@ -4,43 +4,127 @@ from __future__ import annotations
 
 from typing import Any
 
+HOOK = "registry_sync.hooks.registry.RegistryHook"
+
 
 def get_provider_info() -> dict[str, Any]:
     """The provider information, as ``apache_airflow_provider`` entry points give it."""
+    integration = "Container registries"
     return {
         "package-name": "registry-sync",
         "name": "registry-sync",
         "description": "Container repositories, mirrored by Airflow as versioned content.",
-        "connection-types": [
-            {"hook-class-name": "registry_sync.hooks.registry.RegistryHook", "connection-type": "registry"}
-        ],
-        "config": {
-            "registry_sync": {
-                "description": "Settings of registry-sync.",
-                "options": {
-                    "sql_alchemy_conn": {
-                        "description": "URL of the metadata database. Empty for SQLite below AIRFLOW_HOME.",
-                        "version_added": "0.1.0",
-                        "type": "string",
-                        "sensitive": True,
-                        "example": "postgresql+psycopg://user:password@host/registry_sync",
-                        "default": "",
-                    },
-                    "blob_store": {
-                        "description": "Where blobs are kept: an fsspec URL. Empty for files below AIRFLOW_HOME.",
-                        "version_added": "0.1.0",
-                        "type": "string",
-                        "example": "s3://bucket/registry-sync",
-                        "default": "",
-                    },
-                    "max_shards": {
-                        "description": "The most mapped tasks of one stage of a sync.",
-                        "version_added": "0.1.0",
-                        "type": "integer",
-                        "example": None,
-                        "default": "4",
-                    },
-                },
+        "integrations": [
+            {
+                "integration-name": integration,
+                "external-doc-url": "https://github.com/opencontainers/distribution-spec",
+                "tags": ["software"],
             }
-        },
+        ],
+        "hooks": [{"integration-name": integration, "python-modules": ["registry_sync.hooks.registry"]}],
+        "operators": [{"integration-name": integration, "python-modules": list(OPERATOR_MODULES)}],
+        "connection-types": [
+            {
+                "hook-class-name": HOOK,
+                "hook-name": "Container registry",
+                "connection-type": "registry",
+                "ui-field-behaviour": FIELD_BEHAVIOUR,
+                "conn-fields": CONNECTION_FIELDS,
+            }
+        ],
+        "config": {"registry_sync": {"description": "Settings of registry-sync.", "options": SETTINGS}},
     }
+
+
+OPERATOR_MODULES = (
+    "registry_sync.operators.list_tags",
+    "registry_sync.operators.fetch_manifests",
+    "registry_sync.operators.plan_blobs",
+    "registry_sync.operators.fetch_blobs",
+    "registry_sync.operators.commit_version",
+)
+
+FIELD_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": [],
+    "relabeling": {"schema": "Scheme", "login": "User name", "password": "Password or access token"},
+    "placeholders": {
+        "host": "registry-1.docker.io (without a host the credentials serve every remote)",
+        "schema": "https",
+        "port": "443",
+        "login": "empty for anonymous reading",
+    },
+}
+
+
+def _text(label: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": ["string", "null"], **schema}}
+
+
+def _number(label: str, description: str, smallest: int, largest: int) -> dict[str, Any]:
+    schema = {"type": ["integer", "null"], "minimum": smallest, "maximum": largest}
+    return {"label": label, "description": description, "schema": schema}
+
+
+def _flag(label: str, description: str, default: bool) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": ["boolean", "null"], "default": default}}
+
+
+#: Fields of the form beside host, scheme, port, user name and password; they are kept in Extra under these names.
+CONNECTION_FIELDS: dict[str, Any] = {
+    "verify": _flag("Verify TLS certificate", "Switch off only for registries in a trusted network.", True),
+    "ca_certificate": _text(
+        "CA certificate",
+        "PEM text, or the path of a PEM file, of the CAs that may vouch for the registry. Empty for the public ones.",
+        format="multiline",
+    ),
+    "client_certificate": _text(
+        "Client certificate", "PEM text or path, shown to the registry and to no other host.", format="multiline"
+    ),
+    "client_key": _text("Client key", "PEM text or path of the client certificate's key.", format="password"),
+    "proxy": _text("Proxy", "URL of an HTTP proxy, such as http://proxy.example:3128.", format="password"),
+    "trusted_realm_hosts": _text(
+        "Trusted token services",
+        "Hosts (host or host:port, separated by commas) that may be given the password beside the registry itself. "
+        "Docker Hub and gitlab.com need none.",
+    ),
+    "private_hosts": _text(
+        "Private hosts",
+        "Hosts at private addresses that the registry may redirect downloads to. Needed only when the registry itself "
+        "is at a public address.",
+    ),
+    "allow_insecure_credentials": _flag(
+        "Allow password over plain http", "Only for registries without TLS in a trusted network.", False
+    ),
+    "registry_token": _text("Registry token", "A bearer token to use as it is.", format="password"),
+    "identity_token": _text("Identity token", "An OAuth2 refresh token, as docker login keeps it.", format="password"),
+    "concurrency": _number("Concurrency", "Connections at a time, where a remote does not say. Default 20.", 1, 200),
+    "timeout": _number("Timeout", "Seconds to wait for a connection, and for each answer to go on.", 1, 3600),
+    "rate_limit_floor": _number(
+        "Pulls to leave over", "Stop when the registry allows fewer pulls than this (Docker Hub).", 0, 1_000_000_000
+    ),
+}
+
+SETTINGS: dict[str, Any] = {
+    "sql_alchemy_conn": {
+        "description": "URL of the metadata database. Empty for SQLite below AIRFLOW_HOME.",
+        "version_added": "0.1.0",
+        "type": "string",
+        "sensitive": True,
+        "example": "postgresql+psycopg://user:password@host/registry_sync",
+        "default": "",
+    },
+    "blob_store": {
+        "description": "Where blobs are kept: an fsspec URL. Empty for files below AIRFLOW_HOME.",
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": "s3://bucket/registry-sync",
+        "default": "",
+    },
+    "max_shards": {
+        "description": "The most mapped tasks of one stage of a sync.",
+        "version_added": "0.1.0",
+        "type": "integer",
+        "example": None,
+        "default": "4",
+    },
+}

@@ -24,6 +24,7 @@ from registry_sync.errors import (
     ServerUnavailable,
 )
 from registry_sync.oci.answers import Answer
+from registry_sync.oci.origins import Target
 from registry_sync.oci.retry_after import parse_retry_after
 
 MAX_ERROR_BYTES = 64 * 1024
@@ -53,11 +54,15 @@ def read_error_body(answer: Answer) -> tuple[tuple[str, ...], str]:
             for chunk in answer.chunks():
                 data += chunk
                 if len(data) > MAX_ERROR_BYTES:
+                    answer.abandon()
                     break
     answer.discard()
+    return ((), "") if answer.content_encodings else parse_error_body(data)
+
+
+def parse_error_body(data: bytes) -> tuple[tuple[str, ...], str]:
+    """Codes and message of a body in the specification's shape; of any other its text, unless it is a web page."""
     text = data[:MAX_ERROR_BYTES].decode("utf-8", "replace")
-    if answer.content_encodings:
-        text = ""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
@@ -77,21 +82,40 @@ def printable(text: str) -> str:
     return " ".join(kept.split())[:MAX_MESSAGE_LENGTH]
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """An answer that is an error, read: what :func:`error_of_refusal` decides from."""
+
+    target: Target
+    method: str
+    status: int
+    codes: tuple[str, ...] = ()
+    message: str = ""
+    retry_after_seconds: float | None = None
+
+
 def error_of(
     answer: Answer, occasion: Occasion, *, is_anonymous: bool, now: float, scrub: Callable[[str], str]
 ) -> RegistryError:
     """The error that ``answer`` means; the answer is consumed. ``scrub`` takes secrets out of what a server echoes."""
+    retry_after = parse_retry_after(answer.header("Retry-After"), now)
     codes, message = read_error_body(answer)
-    host, status = answer.target.origin.netloc, answer.status
-    said = f": {scrub(message)}" if message else f" ({', '.join(codes)})" if codes else ""
+    refusal = Refusal(answer.target, answer.method, answer.status, codes, scrub(message), retry_after)
+    return error_of_refusal(refusal, occasion, is_anonymous=is_anonymous)
+
+
+def error_of_refusal(refusal: Refusal, occasion: Occasion, *, is_anonymous: bool) -> RegistryError:
+    """The error by status: missing, limited, temporary, forbidden, or outside the specification."""
+    host, status, codes = refusal.target.origin.netloc, refusal.status, refusal.codes
+    said = f": {refusal.message}" if refusal.message else f" ({', '.join(codes)})" if codes else ""
     context: dict[str, Any] = {
         "host": host,
         "repository": occasion.repository,
-        "method": answer.method,
-        "url": answer.target.url,
+        "method": refusal.method,
+        "url": refusal.target.url,
         "status": status,
         "codes": codes,
-        "retry_after_seconds": parse_retry_after(answer.header("Retry-After"), now),
+        "retry_after_seconds": refusal.retry_after_seconds,
     }
     if status == 404:
         kind = next((_KINDS[code] for code in codes if code in _KINDS), occasion.kind)
@@ -100,7 +124,7 @@ def error_of(
         return RateLimited(f"{host} allows no more requests for now{said}", **context)
     if status in TEMPORARY_STATUSES:
         return ServerUnavailable(f"{host} answers {status} for {occasion}{said}", **context)
-    if status == 403:
+    if status in (401, 403):
         if is_anonymous:
             return RepositoryUnavailable(unavailable_message(host, occasion, status, said), **context)
         return AccessDenied(f"{host} does not allow these credentials to read {occasion}{said}", **context)

@@ -79,8 +79,8 @@ class Authenticator:
         if header is None:
             header, asked_at = self._probe()
         choice = choose(header, asked_at, credentials)
-        renewed = self._answer(choice, credentials, scope, rejected=used)
         self._choice = choice
+        renewed = self._answer(choice, credentials, scope, rejected=used)
         return None if renewed == used else renewed
 
     def realm_host(self) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
+import requests
+
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor, Manifest
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName
@@ -19,6 +21,7 @@ from registry_sync.oci.ping import Ping, ping
 from registry_sync.oci.realm import RealmPolicy
 from registry_sync.oci.requester import ChallengeProbe, Requester
 from registry_sync.oci.retry import Retry
+from registry_sync.oci.session import open_session
 from registry_sync.oci.tags import TagListing, list_tags
 from registry_sync.oci.tokens import TokenStore
 from registry_sync.oci.transport import Transport
@@ -29,7 +32,8 @@ class RegistryClient:
     """Reads from one registry; safe to share between threads, and nothing is shared between two clients.
 
     ``credentials`` may be a callable that gives those of the moment. ``on_secret`` is told every secret before it
-    is used, tokens that the registry hands out included. ``usage`` counts what was asked.
+    is used, tokens that the registry hands out included. ``usage`` counts what was asked. Files that
+    the options name are read here and not needed afterwards.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class RegistryClient:
         options = options or ClientOptions()
         told = on_secret or (lambda _secret: None)
         self.registry = registry
+        self.options = options
         self.usage = Usage()
         origin = Origin.of(registry)
         self._transport = Transport(origin, options)
@@ -78,6 +83,11 @@ class RegistryClient:
     def fetch_blob(self, repository: RepositoryName, blob: Descriptor, writer: BlobWriter) -> int:
         """Brings ``blob`` into ``writer`` and commits it; gives the bytes received: :meth:`BlobFetcher.fetch`."""
         return self._blobs.fetch(repository, blob, writer)
+
+    def session(self) -> requests.Session:
+        """A ``requests`` session over the same connections and tokens; redirects are followed by ``requests``."""
+        transport = self._transport
+        return open_session(transport.own, self._authenticator, transport.pools, transport.user_agent)
 
     def close(self) -> None:
         """Closes the connections."""

@@ -124,7 +124,9 @@ class ConnectionPools:
             self._own_proxy = self._proxy(options.proxy_url, _tls_context(options, is_own=True))
             self._foreign_proxy = self._proxy(options.proxy_url, _tls_context(options, is_own=False))
         self._own_tls = _tls_context(options, is_own=True) if own.scheme == "https" else None
-        self._foreign_tls: ssl.SSLContext | None = None
+        # Made at once when it reads files, which may be gone after a moment; else when a foreign host is met.
+        has_files = isinstance(options.verify, str)
+        self._foreign_tls = _tls_context(options, is_own=False) if has_files else None
 
     @property
     def is_proxied(self) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
 
-from registry_sync.errors import NotARegistry, NotFound, ProtocolError
+from registry_sync.errors import NotARegistry, NotFound, ProtocolError, RepositoryUnavailable
 from registry_sync.oci.answer_errors import Occasion, printable
 from registry_sync.oci.answers import Answer
 from registry_sync.oci.authenticator import Authenticator
@@ -18,20 +21,29 @@ class Ping:
     """``auth_scheme`` is ``none``, ``basic`` or ``bearer``; ``realm_host`` and ``service`` are of a bearer challenge.
 
     ``api_version`` is the legacy ``Docker-Distribution-API-Version``, None on registries that no longer send it.
+    ``is_authenticated`` says that credentials were asked for and accepted. ``clock_offset_seconds`` is how far the
+    registry's clock is ahead, None when it does not tell the time.
     """
 
     auth_scheme: str
     realm_host: str | None = None
     service: str | None = None
     api_version: str | None = None
+    is_authenticated: bool = False
+    clock_offset_seconds: float | None = None
 
 
 def ping(requester: Requester, authenticator: Authenticator) -> Ping:
     """Asks, and answers the challenge. Raises :class:`NotARegistry` when something else answers there."""
     target = requester.target("/v2/")
     host = target.origin.netloc
+    told: dict[str, Any] = {}
     try:
-        api_version = requester.ask("GET", target, Occasion("registry", subject=host), {}, _read)
+        told = requester.ask("GET", target, Occasion("registry", subject=host), {}, _read)
+    except RepositoryUnavailable:
+        # Some registries give anonymous readers tokens for repositories only. It is a registry all the same.
+        if authenticator.choice is None:
+            raise
     except (NotFound, ProtocolError) as problem:
         raise NotARegistry(
             f"{host} does not answer as a registry at /v2/: {problem}",
@@ -42,18 +54,31 @@ def ping(requester: Requester, authenticator: Authenticator) -> Ping:
         ) from problem
     choice = authenticator.choice
     if choice is None:
-        return Ping("none", api_version=api_version)
-    if choice.scheme != "bearer":
-        return Ping(choice.scheme, api_version=api_version)
-    realm = authenticator.realm_host()
-    return Ping("bearer", realm, choice.challenge.service, api_version)
+        return Ping("none", **told)
+    return Ping(
+        choice.scheme,
+        realm_host=authenticator.realm_host(),
+        service=choice.challenge.service,
+        is_authenticated=not authenticator.is_anonymous,
+        **told,
+    )
 
 
-def _read(answer: Answer) -> str | None:
-    """The API version; a page made for people is not a registry's answer."""
+def _read(answer: Answer) -> dict[str, Any]:
+    """What the answer tells of the registry; a page made for people is not a registry's answer."""
     data = answer.read(MAX_ANSWER_BYTES, "answer to /v2/")
     content_type = (answer.header("Content-Type") or "").lower()
     if "html" in content_type or data.lstrip()[:1] == b"<":
         raise answer.protocol_error("a web page answers there")
     version = answer.header("Docker-Distribution-API-Version")
-    return printable(version)[:64] if version else None
+    return {
+        "api_version": printable(version)[:64] if version else None,
+        "clock_offset_seconds": _clock_offset(answer.header("Date")),
+    }
+
+
+def _clock_offset(date: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(date or "").timestamp() - time.time()
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None

@@ -27,8 +27,8 @@ class Transport:
     def __init__(self, own: Origin, options: ClientOptions) -> None:
         self.own = own
         self._gate = AddressGate(own.host, options.private_hosts | options.trusted_realm_hosts)
-        self._pools = ConnectionPools(own, options, self._gate)
-        self._user_agent = options.user_agent
+        self.pools = ConnectionPools(own, options, self._gate)
+        self.user_agent = options.user_agent
 
     def send(self, method: str, target: Target, headers: Mapping[str, str], *, body: bytes | None = None) -> Answer:
         """The answer of exactly ``target``, whatever its status. Raises :class:`ServerUnavailable` and its kin."""
@@ -36,13 +36,13 @@ class Transport:
         if origin != self.own:
             self._gate.check_name(origin.host)
         sent = TargetHeaders(headers)
-        sent["User-Agent"] = self._user_agent
+        sent["User-Agent"] = self.user_agent
         sent.setdefault("Accept-Encoding", "identity")
         url = sent.target = target.path
-        if self._pools.is_proxied and origin.scheme == "http":
+        if self.pools.is_proxied and origin.scheme == "http":
             url = sent.target = target.url
         try:
-            response = self._pools.pool(origin).urlopen(
+            response = self.pools.pool(origin).urlopen(
                 method,
                 url,
                 body=body,
@@ -75,7 +75,7 @@ class Transport:
 
     def close(self) -> None:
         """Closes the idle connections. The transport can still be used; it opens new ones."""
-        self._pools.close()
+        self.pools.close()
 
     def _next_hop(self, answer: Answer) -> Target:
         location = answer.header("Location")

@@ -1,0 +1,233 @@
+"""An Airflow connection, or a remote with one, turned into a client of a registry.
+
+The hook is an :class:`HttpHook` by its connection fields and its place in Airflow. What an HttpHook does that a
+registry must not see is replaced: Extra does not become headers, the scheme is https unless stated, requests time out,
+an error keeps what the registry said, and a test asks ``/v2/`` instead of posting to ``/``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.http.hooks.http import HttpHook
+
+from registry_sync.domain.references import RegistryUrl
+from registry_sync.errors import ConfigurationError, InvalidReference, RegistrySyncError
+from registry_sync.hooks.connection import PEM_START, RegistryConnection, read_connection
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Response, Session
+
+    from registry_sync.domain.records import RemoteSpec
+    from registry_sync.oci.client import RegistryClient
+    from registry_sync.oci.options import ClientOptions
+
+LARGEST_HARMLESS_CLOCK_OFFSET_SECONDS = 60
+
+
+class RegistryHook(HttpHook):
+    """
+    Read from a container registry.
+
+    :param registry_conn_id: connection of type ``registry``. Without it the remote's is used; without a remote
+        ``registry_default``.
+    :param remote: where to read from, with its TLS, proxy and concurrency settings. Its connection None means
+        anonymous. Without a remote the connection's own host is read from.
+    :param method: HTTP method of :meth:`run`; the client does not use it.
+    """
+
+    conn_name_attr = "registry_conn_id"
+    default_conn_name = "registry_default"
+    conn_type = "registry"
+    hook_name = "Container registry"
+
+    def __init__(
+        self,
+        registry_conn_id: str | None = None,
+        remote: RemoteSpec | None = None,
+        *,
+        method: str = "GET",
+        **http_options: Any,
+    ) -> None:
+        if registry_conn_id is None:
+            registry_conn_id = remote.conn_id if remote is not None else self.default_conn_name
+        super().__init__(method=method, http_conn_id=registry_conn_id or "", **http_options)
+        self.registry_conn_id = registry_conn_id
+        self.remote = remote
+        self._session_client: RegistryClient | None = None
+
+    def get_client(self) -> RegistryClient:
+        """A new client for the remote, or for the connection's host; close it, or use it in a ``with``.
+
+        Raises :class:`~registry_sync.errors.ConfigurationError` and
+        :class:`~registry_sync.errors.InvalidReference`.
+        """
+        from registry_sync.oci.client import RegistryClient
+
+        settings = self._settings()
+        registry = self._registry(settings)
+        with _private_files() as files:
+            return RegistryClient(registry, settings.credentials, self._options(settings, files), _mask)
+
+    def get_conn(self, headers: dict[Any, Any] | None = None, extra_options: dict[str, Any] | None = None) -> Session:
+        """A requests session that authenticates as the client does; TLS, proxy and redirect policy are the client's."""
+        del extra_options
+        if self._session_client is None:
+            self._session_client = self.get_client()
+        self.base_url = str(self._session_client.registry)
+        self._base_url_initialized = True
+        session = self._session_client.session()
+        session.headers.update(headers or {})
+        return session
+
+    def run_and_check(self, session: Session, prepped_request: PreparedRequest, extra_options: dict[Any, Any]) -> Any:
+        """As HttpHook, with the connection's timeouts where none are given."""
+        options = self._session_client.options if self._session_client else None
+        if options is not None and extra_options.get("timeout") is None:
+            timeout = (options.connect_timeout_seconds, options.read_timeout_seconds)
+            extra_options = {**extra_options, "timeout": timeout}
+        return super().run_and_check(session, prepped_request, extra_options)
+
+    def check_response(self, response: Response) -> None:
+        """Raises the :class:`~registry_sync.errors.RegistryError` that the status means; it keeps ``Retry-After``."""
+        if response.status_code >= 400:
+            from registry_sync.oci.session import error_of_response
+
+            raise error_of_response(response)
+
+    def url_from_endpoint(self, endpoint: str | None) -> str:
+        """The URL of a path on the registry."""
+        return f"{self._registry(self._settings())}/{(endpoint or '').lstrip('/')}"
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Whether the registry answers and takes the credentials, and what was found."""
+        try:
+            settings = self._settings()
+            if settings.registry is None and self.remote is None:
+                return False, "The connection has no host: its credentials serve any remote, and there is none to try."
+            with self.get_client() as client:
+                ping = client.ping()
+                found = [f"{client.registry} is a container registry"]
+                options = client.options
+        except RegistrySyncError as problem:
+            return False, str(problem)
+        found.append(_who(settings, ping.is_authenticated, ping.auth_scheme))
+        if ping.realm_host:
+            service = f" for service {ping.service}" if ping.service else ""
+            found.append(f"tokens come from {ping.realm_host}{service}")
+        found.append(_tls(client.registry, options))
+        offset = ping.clock_offset_seconds
+        if offset is not None and abs(offset) > LARGEST_HARMLESS_CLOCK_OFFSET_SECONDS:
+            found.append(f"its clock is {abs(offset):.0f} seconds {'ahead of' if offset > 0 else 'behind'} this one")
+        return True, "; ".join(found) + "."
+
+    def close(self) -> None:
+        """Closes the connections of sessions that :meth:`get_conn` gave."""
+        if self._session_client is not None:
+            self._session_client.close()
+            self._session_client = None
+
+    def _settings(self) -> RegistryConnection:
+        """What the connection says; nothing when there is none."""
+        if self.registry_conn_id is None:
+            return RegistryConnection(conn_id="")
+        settings = read_connection(self.registry_conn_id, self.get_connection(self.registry_conn_id))
+        if settings.unknown_extra:
+            self.log.warning(
+                "Connection %s has names in Extra that mean nothing to a registry: %s",
+                self.registry_conn_id,
+                ", ".join(settings.unknown_extra),
+            )
+        for secret in (settings.client_key, settings.proxy_url):
+            if secret:
+                _mask(secret)
+        return settings
+
+    def _registry(self, settings: RegistryConnection) -> RegistryUrl:
+        if self.remote is not None:
+            try:
+                registry = self.remote.registry
+            except InvalidReference as problem:
+                raise ConfigurationError(f"remote {self.remote.name!r}: {problem}") from problem
+            settings.check_registry(registry)
+            return registry
+        if settings.registry is None:
+            raise ConfigurationError(f"connection {self.registry_conn_id!r} has no host, and no remote says one")
+        return settings.registry
+
+    def _options(self, settings: RegistryConnection, files: _PrivateFiles) -> ClientOptions:
+        from registry_sync.oci.options import ClientOptions
+
+        remote = self.remote
+        choices = dict(settings.choices)
+        verify, ca = settings.verify, settings.ca_certificate
+        certificate, proxy_url = settings.client_certificate, settings.proxy_url
+        if remote is not None:
+            choices["concurrency"] = remote.download_concurrency
+            verify = verify and remote.ssl_validation
+            ca = remote.ssl_ca_certificate or ca
+            certificate = remote.ssl_client_certificate or certificate
+            proxy_url = remote.proxy_url or proxy_url
+        pair: str | tuple[str, str] | None = None
+        if certificate:
+            paths = (files.path(certificate), files.path(settings.client_key) if settings.client_key else None)
+            pair = (paths[0], paths[1]) if paths[1] else paths[0]
+        return ClientOptions(
+            verify=(files.path(ca) if ca else True) if verify else False,
+            client_certificate=pair,
+            proxy_url=proxy_url,
+            **choices,
+        )
+
+
+class _PrivateFiles:
+    """PEM text as files that only this user can read; a path is passed on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._count = 0
+
+    def path(self, text_or_path: str) -> str:
+        if PEM_START not in text_or_path:
+            return text_or_path
+        self._count += 1
+        path = self._folder / f"{self._count}.pem"
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text_or_path.replace("\\n", "\n").strip() + "\n")
+        return str(path)
+
+
+@contextlib.contextmanager
+def _private_files() -> Iterator[_PrivateFiles]:
+    """Files for as long as a client is made, which reads them then and not later."""
+    with tempfile.TemporaryDirectory(prefix="registry-sync-") as folder:
+        yield _PrivateFiles(Path(folder))
+
+
+def _mask(secret: str) -> None:
+    from airflow.sdk.log import mask_secret
+
+    mask_secret(secret)
+
+
+def _who(settings: RegistryConnection, is_authenticated: bool, scheme: str) -> str:
+    if scheme == "none":
+        return "it asks for no credentials at /v2/"
+    if not is_authenticated:
+        return f"it asks for {scheme} authentication, and anonymous reading is what this connection does"
+    login = settings.credentials.username
+    return f"it accepts {scheme} authentication as {login!r}" if login else f"it accepts the {scheme} token"
+
+
+def _tls(registry: RegistryUrl, options: ClientOptions) -> str:
+    if registry.scheme == "http":
+        return "the connection is not encrypted"
+    if options.verify is False:
+        return "its certificate is NOT verified"
+    by = "the configured CA" if isinstance(options.verify, str) else "public CAs"
+    return f"its certificate is verified by {by}"

@@ -1,0 +1,133 @@
+"""The client's connections and credentials as a ``requests`` session, for code that speaks to a registry by itself.
+
+A request through it goes the same way as the client's own: the same pools and address policy, the same tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from requests.cookies import RequestsCookieJar
+from urllib3 import HTTPConnectionPool
+
+from registry_sync.domain.references import RepositoryName
+from registry_sync.errors import InvalidReference, RegistryError
+from registry_sync.oci.answer_errors import Occasion, Refusal, error_of_refusal, parse_error_body
+from registry_sync.oci.authenticator import Authenticator
+from registry_sync.oci.connections import ConnectionPools
+from registry_sync.oci.origins import Origin, Target
+from registry_sync.oci.retry_after import parse_retry_after
+from registry_sync.oci.scopes import pull_scope
+
+
+class PooledAdapter(HTTPAdapter):
+    """Sends through the pools of a client; TLS and proxy are theirs, whatever a session or call says."""
+
+    def __init__(self, pools: ConnectionPools) -> None:
+        super().__init__()
+        self._pools = pools
+
+    def get_connection_with_tls_context(
+        self,
+        request: requests.PreparedRequest,
+        verify: bool | str | None,  # noqa: ARG002 - decided by the client's options
+        proxies: Mapping[str, str] | None = None,  # noqa: ARG002 - as above
+        cert: Any = None,  # noqa: ARG002 - as above
+    ) -> HTTPConnectionPool:
+        return self._pools.pool(Target.parse(request.url or "").origin)
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Nothing: the pools have their TLS settings."""
+
+
+class RegistryAuth(AuthBase):
+    """Tokens and Basic for one registry, and for no other host that a request or redirect names."""
+
+    def __init__(self, own: Origin, authenticator: Authenticator, adapter: PooledAdapter) -> None:
+        self._own = own
+        self._authenticator = authenticator
+        self._adapter = adapter
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        target = Target.parse(request.url or "")
+        if target.origin == self._own:
+            scope = scope_of(target)
+            authorization = self._authenticator.authorization(scope)
+            if authorization is not None:
+                request.headers["Authorization"] = authorization
+            request.register_hook("response", self._answer_challenge)  # type: ignore[no-untyped-call]
+        return request
+
+    def _answer_challenge(self, response: requests.Response, **options: Any) -> requests.Response:
+        target = Target.parse(response.request.url or "")
+        if response.status_code != 401 or target.origin != self._own:
+            return response
+        used = response.request.headers.get("Authorization")
+        challenge = response.headers.get("WWW-Authenticate")
+        renewed = self._authenticator.renew(challenge, target, scope_of(target), used)
+        if renewed is None:
+            return response
+        response.close()
+        again = response.request.copy()
+        again.headers["Authorization"] = renewed
+        again.hooks["response"] = []
+        answer = self._adapter.send(again, **options)
+        answer.history.append(response)
+        answer.request = again
+        return answer
+
+
+def scope_of(target: Target) -> str | None:
+    """What reading ``target`` needs, read from its path; None for ``/v2/`` and what is no content of a repository."""
+    path = target.path.partition("?")[0].removeprefix("/v2/")
+    for part in ("/manifests/", "/blobs/", "/tags/list", "/referrers/"):
+        name, found, _ = path.rpartition(part)
+        if found:
+            try:
+                return pull_scope(RepositoryName(name))
+            except InvalidReference:
+                return None
+    return None
+
+
+def error_of_response(response: requests.Response) -> RegistryError:
+    """The error that an answer of a session means, what the registry said and asked for included."""
+    target = Target.parse(response.url)
+    codes, message = parse_error_body(response.content)
+    refusal = Refusal(
+        target,
+        response.request.method or "GET",
+        response.status_code,
+        codes,
+        message,
+        parse_retry_after(response.headers.get("Retry-After"), time.time()),
+    )
+    path = target.path.partition("?")[0]
+    return error_of_refusal(refusal, Occasion("registry", subject=path), is_anonymous=False)
+
+
+def open_session(
+    own: Origin, authenticator: Authenticator, pools: ConnectionPools, user_agent: str
+) -> requests.Session:
+    """A session that takes nothing from the environment and keeps no cookies."""
+    session = requests.Session()
+    session.trust_env = False
+    session.cookies = _NoCookies()
+    session.headers.update({"User-Agent": user_agent, "Accept-Encoding": "identity"})
+    adapter = PooledAdapter(pools)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    session.auth = RegistryAuth(own, authenticator, adapter)
+    return session
+
+
+class _NoCookies(RequestsCookieJar):
+    """A jar that stays empty."""
+
+    def set_cookie(self, cookie: Any, *arguments: Any, **options: Any) -> None:
+        """Nothing: a registry is told who asks by ``Authorization`` alone."""

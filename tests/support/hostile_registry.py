@@ -1,0 +1,234 @@
+"""A scripted registry on a raw socket, for what no real one does: it sends exactly the bytes it is told to.
+
+Answers are laid down per method and path; several are given one after another and the last stays. Every request is
+kept as it arrived, so that a test can say what was sent, and what was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from registry_sync.domain.references import RegistryUrl
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: ``target`` is the request line's, header names are in lower case."""
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = b""
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> str:
+        return self.target.partition("?")[2]
+
+    def header(self, name: str) -> str | None:
+        """The value of a header, repeated ones joined; None when it was not sent."""
+        values = [value for key, value in self.headers if key == name.lower()]
+        return ", ".join(values) if values else None
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Pieces to send as they are: bytes, or seconds to wait. The connection closes after them when ``closes``."""
+
+    pieces: tuple[bytes | float, ...]
+    closes: bool = True
+
+
+def reply(
+    status: int = 200,
+    body: bytes | str = b"",
+    headers: Iterable[tuple[str, str]] = (),
+    *,
+    length: int | None = -1,
+    content_type: str | None = "application/json",
+    cut: bool = False,
+) -> Raw:
+    """A well-formed answer. ``length`` None leaves Content-Length out and ends the body by closing; a number may lie.
+
+    ``cut`` closes the connection after the body, whatever the length says.
+    """
+    data = body.encode() if isinstance(body, str) else body
+    lines = [f"HTTP/1.1 {status} Said"]
+    if content_type is not None:
+        lines.append(f"Content-Type: {content_type}")
+    if length is not None:
+        lines.append(f"Content-Length: {len(data) if length == -1 else length}")
+    lines += [f"{name}: {value}" for name, value in headers]
+    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+    return Raw((head, data), closes=cut or length is None)
+
+
+def json_reply(document: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Raw:
+    """A JSON document as an answer."""
+    return reply(status, json.dumps(document).encode(), headers)
+
+
+def errors_reply(status: int, code: str, message: str = "", headers: Iterable[tuple[str, str]] = ()) -> Raw:
+    """An error in the shape of the distribution specification."""
+    return json_reply({"errors": [{"code": code, "message": message, "detail": None}]}, status, headers)
+
+
+Answer = Raw | Callable[[Request], Raw]
+
+
+class HostileRegistry:
+    """Runs between ``with`` and its end. Requests without a laid down answer get 404 with no body.
+
+    ``certificate`` (paths of chain and key) makes it speak TLS.
+    """
+
+    def __init__(self, certificate: tuple[str, str] | None = None) -> None:
+        self.requests: list[Request] = []
+        self.connection_count = 0
+        self._answers: dict[tuple[str, str], list[Answer]] = {}
+        self._lock = threading.Lock()
+        self._is_stopped = threading.Event()
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._tls: ssl.SSLContext | None = None
+        if certificate is not None:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(*certificate)
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
+
+    @property
+    def netloc(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def base(self) -> str:
+        return f"{'https' if self._tls else 'http'}://{self.netloc}"
+
+    @property
+    def url(self) -> RegistryUrl:
+        return RegistryUrl.parse(self.base)
+
+    def on(self, method: str, path: str, *answers: Answer) -> None:
+        """Lays down answers for ``method`` and ``path``, which is without the query."""
+        self._answers[method, path] = list(answers)
+
+    def asked(self, method: str | None = None, path: str | None = None) -> list[Request]:
+        """The requests so far, of a method and path if given."""
+        with self._lock:
+            return [
+                request
+                for request in self.requests
+                if method in (None, request.method) and path in (None, request.path)
+            ]
+
+    def __enter__(self) -> HostileRegistry:
+        self._start(self._accept)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_stopped.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            waiting = list(self._open)
+        for connection in waiting:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(timeout=5)
+
+    def _start(self, work: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while not self._is_stopped.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                self.connection_count += 1
+                self._open.add(connection)
+            self._start(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        plain = connection
+        try:
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with connection, connection.makefile("rb") as stream:
+                while (request := _read_request(stream)) is not None:
+                    answer = self._answer_for(request)
+                    self._send(connection, answer, request)
+                    if answer.closes:
+                        return
+        except (OSError, ValueError):
+            pass
+        finally:
+            with self._lock:
+                self._open.discard(plain)
+            plain.close()
+
+    def _answer_for(self, request: Request) -> Raw:
+        with self._lock:
+            self.requests.append(request)
+            answers = self._answers.get((request.method, request.path))
+            if not answers:
+                return reply(404, content_type=None)
+            answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        return answer if isinstance(answer, Raw) else answer(request)
+
+    def _send(self, connection: socket.socket, answer: Raw, request: Request) -> None:
+        for piece in answer.pieces:
+            if isinstance(piece, float):
+                self._is_stopped.wait(piece)
+            elif request.method == "HEAD":
+                connection.sendall(piece.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+                return
+            else:
+                connection.sendall(piece)
+
+
+def _read_request(stream: Any) -> Request | None:
+    line = stream.readline(65536).decode("latin-1").rstrip("\r\n")
+    if not line:
+        return None
+    method, target, _ = line.split(" ", 2)
+    headers = []
+    while header := stream.readline(65536).decode("latin-1").rstrip("\r\n"):
+        name, _, value = header.partition(":")
+        headers.append((name.strip().lower(), value.strip()))
+    length = int(dict(headers).get("content-length", "0"))
+    return Request(method, target, tuple(headers), stream.read(length) if length else b"")
+
+
+def wait_until(condition: Callable[[], bool], timeout_seconds: float = 5.0) -> bool:
+    """Whether ``condition`` came true in time."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True

@@ -1,0 +1,64 @@
+"""Time that tests advance, and a place for blobs in memory, for tests of the registry client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.references import RepositoryName
+from registry_sync.errors import DigestMismatch, SizeMismatch, TruncatedBody
+from registry_sync.oci.clock import Clock
+
+REPOSITORY = RepositoryName("library/demo")
+
+
+@dataclass
+class FakeTime:
+    """Time that passes by sleeping only, beside what is added to ``elapsed``."""
+
+    elapsed: float = 1000.0
+    now: float = 1_800_000_000.0
+    sleeps: list[float] = field(default_factory=list)
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.elapsed += seconds
+        self.now += seconds
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(monotonic=lambda: self.elapsed, now=lambda: self.now, sleep=self.sleep)
+
+
+class MemoryWriter:
+    """A blob writer in memory that verifies like a store; ``published`` is what was committed."""
+
+    def __init__(self, blob: Descriptor, already: bytes = b"") -> None:
+        self.blob = blob
+        self.data = bytearray(already)
+        self.published: bytes | None = None
+        self.restart_count = 0
+
+    @property
+    def offset(self) -> int:
+        return len(self.data)
+
+    def write(self, chunk: bytes | memoryview, /) -> None:
+        if len(self.data) + len(chunk) > self.blob.size_bytes:
+            raise SizeMismatch("past the expected size", digest=self.blob.digest)
+        self.data += chunk
+
+    def restart(self) -> None:
+        self.restart_count += 1
+        self.data.clear()
+
+    def commit(self) -> None:
+        if len(self.data) < self.blob.size_bytes:
+            raise TruncatedBody("short", digest=self.blob.digest)
+        if not self.blob.digest.matches(bytes(self.data)):
+            self.data.clear()
+            raise DigestMismatch("other bytes", digest=self.blob.digest)
+        self.published = bytes(self.data)
+
+    def discard(self) -> None:
+        self.data.clear()

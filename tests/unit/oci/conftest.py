@@ -1,0 +1,63 @@
+"""A scripted registry, a second host, and clients that do not really sleep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from registry_sync.oci.client import RegistryClient
+from registry_sync.oci.clock import Clock
+from registry_sync.oci.credentials import Credentials, CredentialSource
+from registry_sync.oci.options import ClientOptions
+from support.hostile_registry import HostileRegistry
+from support.oci import FakeTime
+
+
+@pytest.fixture
+def registry() -> Iterator[HostileRegistry]:
+    with HostileRegistry() as server:
+        yield server
+
+
+@pytest.fixture
+def other_host() -> Iterator[HostileRegistry]:
+    """A second server: a token service, a storage host, an attacker."""
+    with HostileRegistry() as server:
+        yield server
+
+
+@pytest.fixture
+def fake_time() -> FakeTime:
+    return FakeTime()
+
+
+ClientFactory = Callable[..., RegistryClient]
+
+
+@pytest.fixture
+def client_of(fake_time: FakeTime) -> Iterator[ClientFactory]:
+    """Makes clients: ``client_of(registry, credentials, **options)``; passwords over plain http are allowed here."""
+    made: list[RegistryClient] = []
+
+    def make(
+        server: HostileRegistry,
+        credentials: Credentials | CredentialSource | None = None,
+        *,
+        real_time: bool = False,
+        on_secret: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> RegistryClient:
+        defaults = ClientOptions(
+            allow_insecure_credentials=True, read_timeout_seconds=5, connect_timeout_seconds=5, max_attempts=4
+        )
+        clock = Clock(sleep=lambda seconds: time.sleep(min(seconds, 0.01))) if real_time else fake_time.clock
+        made.append(RegistryClient(server.url, credentials, replace(defaults, **options), on_secret, clock))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
