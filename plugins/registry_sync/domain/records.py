@@ -70,6 +70,11 @@ class RemoteSpec:
         """The tag filters, parsed."""
         return TagFilter.parse(self.include_tags, self.exclude_tags)
 
+    def checked(self) -> RemoteSpec:
+        """Itself, after every part that has a grammar was read. Raises :class:`InvalidReference`."""
+        _ = (self.upstream, self.tag_filter)
+        return self
+
 
 @dataclass(frozen=True)
 class Remote:
@@ -82,16 +87,32 @@ class Remote:
 
 
 @dataclass(frozen=True)
+class RepositorySpec:
+    """What a user says of a repository. ``retain_versions`` None keeps every version."""
+
+    name: str
+    description: str | None = None
+    retain_versions: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Repository:
-    """A stored repository. ``latest_number`` is None before the first version."""
+    """A stored repository. ``latest_number`` is None before the first version; times are aware UTC."""
 
     id: str
     name: str
     created_at: datetime
+    updated_at: datetime
     description: str | None = None
     retain_versions: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     latest_number: int | None = None
+
+    @property
+    def spec(self) -> RepositorySpec:
+        """What a user said of it, to be changed and given back."""
+        return RepositorySpec(self.name, self.description, self.retain_versions, self.labels)
 
     @property
     def latest_version_href(self) -> str | None:

@@ -1,0 +1,202 @@
+"""The commit of a run: a new version of its repository in one transaction, or none when nothing differs.
+
+The repository's row is locked first, so that commits to one repository follow each other and numbers have no gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, exists, insert, select, update
+
+from registry_sync.db.batches import in_batches
+from registry_sync.db.closures import closure_by_root, closure_of, present_tags
+from registry_sync.db.membership import Difference, Membership
+from registry_sync.db.sync_runs import require_run, settle
+from registry_sync.db.tables import (
+    blobs,
+    manifest_blobs,
+    manifests,
+    repositories,
+    repository_versions,
+    run_blobs,
+    run_tags,
+    utc_now,
+    version_holds,
+)
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.records import Hold, Policy, SyncMode
+from registry_sync.domain.references import TagName
+from registry_sync.domain.runs import RunState, TagState
+from registry_sync.errors import NothingSynced
+
+_KINDS = ("tags", "manifests", "blobs")
+_SHOWN_REASONS = 5
+
+
+def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
+    """The repository, and the number of the version that the run makes or made; None when nothing differs.
+
+    Raises :class:`NothingSynced` when nothing differs because tags are held, :class:`RecordNotFound` for an
+    unknown run. Everything happens in the caller's transaction.
+    """
+    repository = _lock_repository(connection, require_run(connection, run_id).repository_id)
+    run = require_run(connection, run_id)
+    if RunState(run.state).is_settled:
+        return repository.id, run.version_number
+    membership = _membership(connection, run, repository)
+    _hold_unfetched(connection, run_id)
+    if run.remote_spec["policy"] == Policy.IMMEDIATE.value:
+        _hold_lacking_blobs(connection, membership)
+    holds = _holds(connection, membership)
+    difference = membership.apply()
+    _note_leftovers(connection, membership, difference)
+    if difference.is_empty:
+        if holds:
+            raise NothingSynced(_explain(holds))
+        settle(connection, run_id, RunState.UNCHANGED)
+        return repository.id, None
+    _add_version(connection, run, repository, difference, holds)
+    settle(connection, run_id, RunState.COMPLETED, version_number=membership.number)
+    return repository.id, membership.number
+
+
+def run_differs(connection: Connection, run_id: str) -> bool:
+    """Whether the tags that a run has resolved or found unchanged, or did not find, differ from the latest version."""
+    run = require_run(connection, run_id)
+    repository = connection.execute(select(repositories).where(repositories.c.id == run.repository_id)).one()
+    pending = select(run_tags.c.name).where(
+        run_tags.c.sync_run_id == run_id, run_tags.c.state == TagState.PENDING.value
+    )
+    if connection.execute(pending.limit(1)).first() is not None:
+        return True
+    return _membership(connection, run, repository).differs()
+
+
+def _lock_repository(connection: Connection, repository_id: str) -> Row[Any]:
+    statement = select(repositories).where(repositories.c.id == repository_id).with_for_update(key_share=True)
+    return connection.execute(statement).one()
+
+
+def _membership(connection: Connection, run: Row[Any], repository: Row[Any]) -> Membership:
+    return Membership(
+        connection=connection,
+        repository_id=repository.id,
+        run_id=run.id,
+        number=(repository.latest_number or 0) + 1,
+        is_mirror=run.mode == SyncMode.MIRROR.value,
+        has_leftovers=repository.has_leftovers,
+    )
+
+
+def _hold_unfetched(connection: Connection, run_id: str) -> None:
+    """Holds tags that no task has come to, and those whose manifest is not stored."""
+    is_stored = exists().where(manifests.c.digest == run_tags.c.digest)
+    in_run = run_tags.c.sync_run_id == run_id
+    held = {"state": TagState.HELD.value}
+    connection.execute(
+        update(run_tags)
+        .where(in_run, run_tags.c.state == TagState.PENDING.value)
+        .values(**held, reason="the tag was listed and not fetched")
+    )
+    connection.execute(
+        update(run_tags)
+        .where(in_run, run_tags.c.state.in_([TagState.RESOLVED.value, TagState.UNCHANGED.value]), ~is_stored)
+        .values(**held, reason="the manifest of the tag was not stored")
+    )
+
+
+def _hold_lacking_blobs(connection: Connection, membership: Membership) -> None:
+    """Holds changed tags below which a blob is lacking that is not foreign."""
+    changed = membership.changed_tags().subquery("changed")
+    roots = select(changed.c.manifest_id)
+    is_lacking = blobs.c.stored_at.is_(None) & ~manifest_blobs.c.is_foreign
+    below = closure_of(roots)
+    lacking = (
+        select(blobs.c.id)
+        .join(manifest_blobs, manifest_blobs.c.blob_id == blobs.c.id)
+        .join(below, below.c.manifest_id == manifest_blobs.c.manifest_id)
+        .where(is_lacking)
+    )
+    if connection.execute(lacking.limit(1)).first() is None:
+        return
+    rooted = closure_by_root(roots)
+    noted = (run_blobs.c.blob_id == blobs.c.id) & (run_blobs.c.sync_run_id == membership.run_id)
+    rows = connection.execute(
+        select(changed.c.name, blobs.c.digest, run_blobs.c.reason)
+        .join(rooted, rooted.c.root_id == changed.c.manifest_id)
+        .join(manifest_blobs, manifest_blobs.c.manifest_id == rooted.c.manifest_id)
+        .join(blobs, blobs.c.id == manifest_blobs.c.blob_id)
+        .outerjoin(run_blobs, noted)
+        .where(is_lacking)
+        .order_by(changed.c.name, run_blobs.c.reason.is_(None), blobs.c.digest)
+    )
+    reasons: dict[str, str] = {}
+    for row in rows:
+        reasons.setdefault(row.name, f"blob {row.digest}: {row.reason or 'not stored'}")
+    statement = (
+        update(run_tags)
+        .where(run_tags.c.sync_run_id == membership.run_id, run_tags.c.name == bindparam("tag"))
+        .values(state=TagState.HELD.value, reason=bindparam("new_reason"))
+    )
+    for batch in in_batches(reasons.items()):
+        connection.execute(statement, [{"tag": name, "new_reason": reason} for name, reason in batch])
+
+
+def _holds(connection: Connection, membership: Membership) -> list[Hold]:
+    """The held tags by name; each keeps the digest that it has in the latest version, if any."""
+    present = present_tags(membership.repository_id).subquery("present")
+    statement = (
+        select(run_tags.c.name, manifests.c.digest, run_tags.c.reason)
+        .outerjoin(present, present.c.name == run_tags.c.name)
+        .outerjoin(manifests, manifests.c.id == present.c.manifest_id)
+        .where(run_tags.c.sync_run_id == membership.run_id, run_tags.c.state == TagState.HELD.value)
+        .order_by(run_tags.c.name)
+    )
+    return [
+        Hold(TagName(row.name), None if row.digest is None else Digest(row.digest), row.reason or "")
+        for row in connection.execute(statement)
+    ]
+
+
+def _note_leftovers(connection: Connection, membership: Membership, difference: Difference) -> None:
+    """An additive sync that removed a tag may leave its manifest behind; a mirror has just looked for such."""
+    has_leftovers = not membership.is_mirror and (membership.has_leftovers or difference.removed["tags"] > 0)
+    if has_leftovers != membership.has_leftovers:
+        connection.execute(
+            update(repositories)
+            .where(repositories.c.id == membership.repository_id)
+            .values(has_leftovers=has_leftovers)
+        )
+
+
+def _add_version(
+    connection: Connection, run: Row[Any], repository: Row[Any], difference: Difference, holds: Sequence[Hold]
+) -> None:
+    base: int | None = repository.latest_number
+    number, now = (base or 0) + 1, utc_now()
+    present = dict.fromkeys(_KINDS, 0)
+    if base is not None:
+        is_base = (repository_versions.c.repository_id == repository.id) & (repository_versions.c.number == base)
+        row = connection.execute(select(repository_versions).where(is_base)).one()
+        present = {kind: getattr(row, f"{kind}_present") for kind in _KINDS}
+    counts: dict[str, int] = {}
+    for kind in _KINDS:
+        counts[f"{kind}_added"] = difference.added[kind]
+        counts[f"{kind}_removed"] = difference.removed[kind]
+        counts[f"{kind}_present"] = present[kind] + difference.added[kind] - difference.removed[kind]
+    identity = {"repository_id": repository.id, "number": number}
+    connection.execute(
+        insert(repository_versions).values(**identity, base_number=base, sync_run_id=run.id, created_at=now, **counts)
+    )
+    held = [{**identity, "tag": hold.tag, "digest": hold.digest, "reason": hold.reason} for hold in holds]
+    for batch in in_batches(held):
+        connection.execute(insert(version_holds), batch)
+    connection.execute(update(repositories).where(repositories.c.id == repository.id).values(latest_number=number))
+
+
+def _explain(holds: Sequence[Hold]) -> str:
+    shown = "; ".join(f"{hold.tag}: {hold.reason}" for hold in holds[:_SHOWN_REASONS])
+    more = f"; and {len(holds) - _SHOWN_REASONS} more" if len(holds) > _SHOWN_REASONS else ""
+    return f"nothing was synced, {len(holds)} tags are held: {shown}{more}"

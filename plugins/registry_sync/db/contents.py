@@ -1,0 +1,242 @@
+"""Manifests and blobs: content stored once, whichever repositories hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from registry_sync.db.batches import in_batches, insert_absent, insert_or_keep, storable
+from registry_sync.db.closures import closure_of
+from registry_sync.db.tables import blobs, manifest_blobs, manifest_children, manifests, utc_now
+from registry_sync.db.transactions import Transactions
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifests import Descriptor, Manifest
+from registry_sync.domain.units import BlobUnit, StoredManifest
+from registry_sync.errors import RecordNotFound
+
+#: Documents sent in one statement, in bytes; a driver may hold all of a statement's parameters at once.
+_BATCH_BYTES = 8 * 1024 * 1024
+_MEDIA_TYPE_LENGTH = 255
+
+
+class ContentStore:
+    """Each method is a short transaction of its own, and may be repeated or run twice at once."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def known_manifests(self, digests: Iterable[Digest]) -> set[Digest]:
+        """Those of ``digests`` that are stored with everything they list, down to the last child."""
+        known: set[Digest] = set()
+        with self._transactions.reading() as connection:
+            for batch in in_batches(sorted(set(digests))):
+                stored = dict(_ids(connection, manifests, batch))
+                known |= stored.keys() - _incomplete(connection, stored)
+        return known
+
+    def add_manifests(self, manifests_in_order: Sequence[Manifest]) -> None:
+        """Stores manifests with their relations and a record of each blob they name; children come before parents.
+
+        What is stored already is left as it is. An entry of an index whose manifest is not stored is kept by its
+        digest, and connected when that manifest comes.
+        """
+        given = {manifest.digest: manifest for manifest in manifests_in_order}
+        if not given:
+            return
+        with self._transactions.writing() as connection:
+            stored = dict(_ids(connection, manifests, sorted(given)))
+            new = [given[digest] for digest in sorted(given.keys() - stored.keys())]
+            blob_ids = _add_blobs(connection, [blob for manifest in new for _, blob in manifest.blobs()])
+            _add_documents(connection, new)
+            ids = dict(_ids(connection, manifests, [manifest.digest for manifest in new]))
+            _add_relations(connection, new, ids, blob_ids)
+            _connect_to_parents(connection, ids)
+
+    def mark_stored(self, digests: Iterable[Digest]) -> None:
+        """Notes that the blob store has the bytes of these blobs."""
+        self._mark(digests, is_stored=True)
+
+    def mark_missing(self, digests: Iterable[Digest]) -> None:
+        """Notes that the blob store lacks the bytes of these blobs."""
+        self._mark(digests, is_stored=False)
+
+    def _mark(self, digests: Iterable[Digest], *, is_stored: bool) -> None:
+        ordered = sorted(set(digests))
+        if not ordered:
+            return
+        stored_at = utc_now() if is_stored else None
+        is_other = blobs.c.stored_at.is_(None) if is_stored else blobs.c.stored_at.is_not(None)
+        with self._transactions.writing() as connection:
+            for batch in in_batches(ordered):
+                # Rows are locked in one order, lest two tasks that share blobs wait for each other.
+                wanted = select(blobs.c.id).where(blobs.c.digest.in_(batch), is_other).order_by(blobs.c.digest)
+                ids = connection.execute(wanted.with_for_update()).scalars().all()
+                connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(stored_at=stored_at))
+
+    def manifest(self, digest: Digest) -> StoredManifest:
+        """The manifest's exact bytes and media type. Raises :class:`RecordNotFound`."""
+        statement = select(manifests.c.media_type, manifests.c.data).where(manifests.c.digest == digest)
+        with self._transactions.reading() as connection:
+            row = connection.execute(statement).one_or_none()
+        if row is None:
+            raise RecordNotFound(f"there is no manifest {digest}")
+        return StoredManifest(digest, row.media_type, row.data)
+
+    def blob(self, digest: Digest) -> BlobUnit:
+        """What is known of a blob. Raises :class:`RecordNotFound`."""
+        with self._transactions.reading() as connection:
+            row = connection.execute(select(blobs).where(blobs.c.digest == digest)).one_or_none()
+        if row is None:
+            raise RecordNotFound(f"there is no blob {digest}")
+        return blob_unit(row)
+
+
+def blob_unit(row: Any) -> BlobUnit:
+    """A row of ``blobs`` as a value."""
+    return BlobUnit(
+        id=row.id,
+        digest=Digest(row.digest),
+        size_bytes=row.size_bytes,
+        media_type=row.media_type,
+        is_foreign=row.is_foreign,
+        created_at=row.created_at,
+        stored_at=row.stored_at,
+    )
+
+
+def _ids(connection: Connection, table: Any, digests: Sequence[Digest]) -> Iterator[tuple[Digest, int]]:
+    for batch in in_batches(digests):
+        for row in connection.execute(select(table.c.digest, table.c.id).where(table.c.digest.in_(batch))):
+            yield Digest(row.digest), row.id
+
+
+def _incomplete(connection: Connection, stored: dict[Digest, int]) -> set[Digest]:
+    """Those of ``stored`` below which an entry's manifest is missing: found from the missing ones upwards."""
+    roots = select(manifests.c.id).where(manifests.c.id.in_(list(stored.values())))
+    below = closure_of(roots)
+    lacking = select(manifest_children.c.parent_id).where(
+        manifest_children.c.parent_id.in_(select(below.c.manifest_id)), manifest_children.c.child_id.is_(None)
+    )
+    if connection.execute(lacking.limit(1)).first() is None:
+        return set()
+    upwards = select(lacking.subquery().c.parent_id.label("manifest_id")).cte("upwards", recursive=True)
+    upwards = upwards.union(
+        select(manifest_children.c.parent_id).join(upwards, manifest_children.c.child_id == upwards.c.manifest_id)
+    )
+    affected = set(connection.execute(select(upwards.c.manifest_id)).scalars())
+    return {digest for digest, manifest_id in stored.items() if manifest_id in affected}
+
+
+def _add_blobs(connection: Connection, named: Iterable[Descriptor]) -> dict[Digest, int]:
+    """Records the blobs that are new; a blob that any manifest names as distributable is no foreign one."""
+    wanted: dict[Digest, Descriptor] = {}
+    for descriptor in named:
+        if descriptor.digest not in wanted or not descriptor.is_foreign:
+            wanted[descriptor.digest] = descriptor
+    now = utc_now()
+    rows = [
+        {
+            "digest": digest,
+            "size_bytes": descriptor.size_bytes,
+            "media_type": storable(descriptor.media_type, _MEDIA_TYPE_LENGTH),
+            "is_foreign": descriptor.is_foreign,
+            "created_at": now,
+        }
+        for digest, descriptor in sorted(wanted.items())
+    ]
+    insert_absent(connection, blobs, rows)
+    for batch in in_batches(digest for digest, descriptor in sorted(wanted.items()) if not descriptor.is_foreign):
+        misnamed = select(blobs.c.id).where(blobs.c.digest.in_(batch), blobs.c.is_foreign)
+        ids = connection.execute(misnamed.order_by(blobs.c.digest).with_for_update()).scalars().all()
+        if ids:
+            connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(is_foreign=False))
+    return dict(_ids(connection, blobs, sorted(wanted)))
+
+
+def _add_documents(connection: Connection, new: Iterable[Manifest]) -> None:
+    statement, now = insert_or_keep(connection, manifests), utc_now()
+    rows: list[dict[str, Any]] = []
+    waiting_bytes = 0
+    for manifest in new:
+        rows.append(
+            {
+                "digest": manifest.digest,
+                "media_type": storable(manifest.media_type, _MEDIA_TYPE_LENGTH),
+                "kind": manifest.kind.value,
+                "size_bytes": manifest.size_bytes,
+                "artifact_type": storable(manifest.artifact_type, 255) if manifest.artifact_type else None,
+                "subject_digest": manifest.subject.digest if manifest.subject else None,
+                "annotations": {storable(key): storable(value) for key, value in manifest.annotations.items()},
+                "created_at": now,
+                "data": manifest.data,
+            }
+        )
+        waiting_bytes += manifest.size_bytes
+        if waiting_bytes >= _BATCH_BYTES:
+            connection.execute(statement, rows)
+            rows, waiting_bytes = [], 0
+    if rows:
+        connection.execute(statement, rows)
+
+
+def _add_relations(
+    connection: Connection, new: Iterable[Manifest], ids: dict[Digest, int], blob_ids: dict[Digest, int]
+) -> None:
+    to_blobs: list[dict[str, Any]] = []
+    to_children: list[dict[str, Any]] = []
+    for manifest in new:
+        for position, (role, blob) in enumerate(manifest.blobs()):
+            to_blobs.append(
+                {
+                    "manifest_id": ids[manifest.digest],
+                    "position": position,
+                    "blob_id": blob_ids[blob.digest],
+                    "role": role.value,
+                    "media_type": storable(blob.media_type, _MEDIA_TYPE_LENGTH),
+                    "size_bytes": blob.size_bytes,
+                    "is_foreign": blob.is_foreign,
+                }
+            )
+        for position, child in enumerate(manifest.children):
+            to_children.append(
+                {
+                    "parent_id": ids[manifest.digest],
+                    "position": position,
+                    "child_digest": child.digest,
+                    "media_type": storable(child.media_type, _MEDIA_TYPE_LENGTH),
+                    "size_bytes": child.size_bytes,
+                    "platform": None if child.platform is None else _plain_platform(child.platform),
+                }
+            )
+    insert_absent(connection, manifest_blobs, to_blobs)
+    insert_absent(connection, manifest_children, to_children)
+
+
+def _plain_platform(platform: Mapping[str, Any]) -> dict[str, Any]:
+    """The texts and lists of texts of a platform object; other values mean nothing there (image-index.md)."""
+    plain: dict[str, Any] = {}
+    for key, value in platform.items():
+        if isinstance(value, str):
+            plain[storable(key)] = storable(value)
+        elif isinstance(value, list):
+            plain[storable(key)] = [storable(entry) for entry in value if isinstance(entry, str)]
+    return plain
+
+
+def _connect_to_parents(connection: Connection, ids: dict[Digest, int]) -> None:
+    """Fills in the children's ids, of entries that are new and of older ones that waited for these manifests."""
+    child = select(manifests.c.id).where(manifests.c.digest == manifest_children.c.child_digest).scalar_subquery()
+    is_open = manifest_children.c.child_id.is_(None)
+    for batch in in_batches(ids.items()):
+        connection.execute(
+            update(manifest_children)
+            .where(manifest_children.c.parent_id.in_([manifest_id for _, manifest_id in batch]), is_open)
+            .values(child_id=child)
+        )
+        connection.execute(
+            update(manifest_children)
+            .where(manifest_children.c.child_digest.in_([digest for digest, _ in batch]), is_open)
+            .values(child_id=child)
+        )

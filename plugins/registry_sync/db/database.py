@@ -1,0 +1,126 @@
+"""The metadata database as the rest of the project sees it: one object with its stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+from sqlalchemy import Connection, Engine
+
+from registry_sync.db import schema
+from registry_sync.db.contents import ContentStore
+from registry_sync.db.edge import converted_errors
+from registry_sync.db.engine import for_writing, make_engine, read_url
+from registry_sync.db.remotes import RemoteStore
+from registry_sync.db.repositories import RepositoryStore
+from registry_sync.db.sync_runs import SyncRunStore
+from registry_sync.db.units import UnitStore
+from registry_sync.db.versions import VersionStore
+from registry_sync.errors import DatabaseOutdated
+
+
+class Database:
+    """A metadata database. Threads may share one; processes make their own. Nothing is opened before first use."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def connect(cls, url: str) -> Database:
+        """The database at ``url``, a SQLite file or a PostgreSQL. Raises :class:`ConfigurationError`."""
+        return cls(make_engine(read_url(url)))
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it is a SQLite file, which migrates itself."""
+        return self._engine.dialect.name == "sqlite"
+
+    @property
+    def location(self) -> str:
+        """Its address without the password, for messages."""
+        return self._engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that only reads. Database errors come out of it as ours."""
+        with converted_errors(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that may write: all of it is kept, or nothing when it is left by an error."""
+        with converted_errors(), for_writing(self._engine.connect()) as connection, connection.begin():
+            yield connection
+
+    def upgrade(self) -> None:
+        """Migrates to the schema of this release; safe when repeated and for several processes at once."""
+        schema.upgrade(self._engine)
+
+    def downgrade(self, revision: str) -> None:
+        """Migrates back to ``revision``; ``base`` removes every table with its records."""
+        schema.downgrade(self._engine, revision)
+
+    def check(self) -> None:
+        """Raises :class:`DatabaseOutdated` with the command to run unless the schema is the one of this release."""
+        if self.is_embedded and not Path(str(self._engine.url.database)).exists():
+            raise DatabaseOutdated("the embedded metadata database does not exist yet; it is made at its first use")
+        schema.check(self._engine)
+
+    def ready(self) -> None:
+        """Makes sure that the stores can be used: an embedded database is migrated, another one is checked.
+
+        Raises :class:`DatabaseOutdated` when that takes an operator.
+        """
+        if not self.is_embedded:
+            self.check()
+            return
+        try:
+            self.check()
+        except DatabaseOutdated:
+            self.upgrade()
+            self.check()
+
+    def close(self) -> None:
+        """Closes its connections; a later use opens new ones."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @cached_property
+    def repositories(self) -> RepositoryStore:
+        """Repositories by id and by name."""
+        return RepositoryStore(self)
+
+    @cached_property
+    def remotes(self) -> RemoteStore:
+        """Remotes by id and by name."""
+        return RemoteStore(self)
+
+    @cached_property
+    def runs(self) -> SyncRunStore:
+        """Sync runs with what they listed and planned."""
+        return SyncRunStore(self)
+
+    @cached_property
+    def contents(self) -> ContentStore:
+        """Manifests and blobs, whichever repositories hold them."""
+        return ContentStore(self)
+
+    @cached_property
+    def versions(self) -> VersionStore:
+        """Repository versions, and the commit that makes them."""
+        return VersionStore(self)
+
+    @cached_property
+    def units(self) -> UnitStore:
+        """Pages of content units, for people and REST."""
+        return UnitStore(self)

@@ -1,0 +1,76 @@
+"""What a run needs of the content: the blobs below its tags, asked in a few queries whatever their number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, case, func, select
+
+from registry_sync.db.closures import closure_of, is_present, run_manifests
+from registry_sync.db.tables import blobs, manifest_blobs, repository_blobs
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.runs import NeededBlob, TagState
+from registry_sync.errors import RecordNotFound
+
+
+def needed_blobs(connection: Connection, run: Row[Any]) -> list[NeededBlob]:
+    """Every blob below changed tags, and those below unchanged ones that are not stored; by digest."""
+    return [
+        NeededBlob(Digest(row.digest), row.size_bytes, row.media_type, bool(row.is_foreign), bool(row.is_stored))
+        for row in _needed_rows(connection, run)
+    ]
+
+
+def plan_rows(connection: Connection, run: Row[Any], shards: Mapping[int, Sequence[Digest]]) -> list[dict[str, Any]]:
+    """Rows of ``run_blobs`` for a plan, in one order. Raises :class:`RecordNotFound` for a blob that is not needed."""
+    needed = {row.digest: row for row in _needed_rows(connection, run)}
+    shard_of = {digest: shard for shard, digests in shards.items() for digest in digests}
+    unknown = next((digest for digest in shard_of if digest not in needed), None)
+    if unknown is not None:
+        raise RecordNotFound(f"the sync run does not need blob {unknown}")
+    return [
+        {
+            "sync_run_id": run.id,
+            "blob_id": needed[digest].id,
+            "shard": shard_of[digest],
+            "size_bytes": needed[digest].size_bytes,
+            "media_type": needed[digest].media_type,
+            "is_foreign": bool(needed[digest].is_foreign),
+        }
+        for digest in sorted(shard_of)
+    ]
+
+
+def _needed_rows(connection: Connection, run: Row[Any]) -> list[Any]:
+    rows = {row.digest: row for row in connection.execute(_blobs_below(run_manifests(run.id, TagState.RESOLVED)))}
+    # The latest version's membership tells cheaply, and nearly always, that the unchanged tags lack nothing.
+    lacking = (
+        select(blobs.c.id)
+        .join(repository_blobs, repository_blobs.c.blob_id == blobs.c.id)
+        .where(is_present(repository_blobs, run.repository_id), blobs.c.stored_at.is_(None))
+    )
+    if connection.execute(lacking.limit(1)).first() is not None:
+        unchanged = _blobs_below(run_manifests(run.id, TagState.UNCHANGED)).where(blobs.c.stored_at.is_(None))
+        for row in connection.execute(unchanged):
+            rows.setdefault(row.digest, row)
+    return [rows[digest] for digest in sorted(rows)]
+
+
+def _blobs_below(roots: Select[Any]) -> Select[Any]:
+    """Each blob once. Where manifests differ about one, a description as distributable content wins."""
+    below = closure_of(roots)
+    is_foreign = func.min(case((manifest_blobs.c.is_foreign, 1), else_=0)) == 1
+    return (
+        select(
+            blobs.c.id,
+            blobs.c.digest,
+            func.min(manifest_blobs.c.size_bytes).label("size_bytes"),
+            func.min(manifest_blobs.c.media_type).label("media_type"),
+            is_foreign.label("is_foreign"),
+            blobs.c.stored_at.is_not(None).label("is_stored"),
+        )
+        .join(manifest_blobs, manifest_blobs.c.blob_id == blobs.c.id)
+        .join(below, below.c.manifest_id == manifest_blobs.c.manifest_id)
+        .group_by(blobs.c.id, blobs.c.digest, blobs.c.stored_at)
+    )

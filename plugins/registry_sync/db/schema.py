@@ -1,0 +1,119 @@
+"""The state of the schema: which revision a database is at, and the way to the one this release needs.
+
+Alembic is imported only to migrate; a check costs one query.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, Engine, inspect, select, text
+from sqlalchemy import column as sql_column
+from sqlalchemy import table as sql_table
+
+from registry_sync.db.edge import UPGRADE_COMMAND, converted_errors
+from registry_sync.db.engine import for_writing
+from registry_sync.errors import DatabaseError, DatabaseOutdated
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+#: The newest migration, which a test compares with the folder of migrations.
+HEAD_REVISION = "0001"
+VERSION_TABLE = "registry_sync_schema"
+_MIGRATIONS = Path(__file__).parent / "migrations"
+#: Names the lock under which one process at a time migrates a PostgreSQL; the number is arbitrary.
+_LOCK_NUMBER = 7_250_131_906_412_817
+
+
+def current_revision(connection: Connection) -> str | None:
+    """The revision the database is at, None for an empty one."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    revision: str | None = connection.execute(
+        select(sql_column("version_num")).select_from(sql_table(VERSION_TABLE))
+    ).scalar_one_or_none()
+    return revision
+
+
+def check(engine: Engine) -> None:
+    """Raises :class:`DatabaseOutdated` with the command to run unless the schema is the one of this release."""
+    with converted_errors(), engine.connect() as connection, connection.begin():
+        revision = current_revision(connection)
+    if revision == HEAD_REVISION:
+        return
+    if revision is not None and revision > HEAD_REVISION:
+        raise DatabaseOutdated(
+            f"the metadata database is at schema {revision}, made by a newer registry-sync than this one, which knows "
+            f"{HEAD_REVISION}; upgrade the package"
+        )
+    raise DatabaseOutdated(
+        f"the metadata database is at schema {revision or 'none'}, this release needs {HEAD_REVISION}; "
+        f"run: {UPGRADE_COMMAND}"
+    )
+
+
+def upgrade(engine: Engine, revision: str = "head") -> None:
+    """Migrates up to ``revision``; safe for several processes at once and when repeated."""
+    with _one_at_a_time(engine) as connection:
+        from alembic import command
+
+        command.upgrade(_config(connection), revision)
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    """Migrates down to ``revision``; ``base`` removes every table with its records."""
+    with _one_at_a_time(engine) as connection:
+        from alembic import command
+
+        command.downgrade(_config(connection), revision)
+
+
+@contextmanager
+def _one_at_a_time(engine: Engine) -> Iterator[Connection]:
+    from alembic.util import CommandError
+
+    file = engine.url.database if engine.dialect.name == "sqlite" else None
+    with converted_errors(), _file_lock(engine, file), for_writing(engine.connect()) as connection, connection.begin():
+        if file is None:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK_NUMBER})
+        try:
+            yield connection
+        except CommandError as problem:
+            raise DatabaseError(f"the metadata database cannot be migrated: {problem}") from problem
+
+
+@contextmanager
+def _file_lock(engine: Engine, file: str | None) -> Iterator[None]:
+    """Holds ``file``'s lock while a SQLite database is made or migrated, and switches it to write-ahead logging.
+
+    The switch needs the file for itself and does not wait for it, so it happens here, once.
+    """
+    if file is None:
+        yield
+        return
+    try:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        lock = Path(f"{file}.lock").open("a")  # noqa: SIM115  # closed below; closing it releases the lock
+    except OSError as problem:
+        raise DatabaseError(f"the metadata database {file} cannot be made: {problem.strerror}") from problem
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with engine.connect() as connection:
+            driver_connection = connection.connection.driver_connection
+            assert driver_connection is not None  # noqa: S101  # a connection in use has one
+            driver_connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        yield
+
+
+def _config(connection: Connection) -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config

@@ -1,0 +1,318 @@
+"""Sync runs: what a run was asked to do, the tags it listed, the blobs it planned, and how it ended.
+
+Tags and blobs of a run are its working notes. They are removed when it settles in a version or unchanged; the
+counts stay. What a run needs of the content is asked in ``run_content``.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, select, update
+
+from registry_sync.db import run_content, run_counts
+from registry_sync.db.batches import in_batches, insert_absent, insert_or_keep, storable
+from registry_sync.db.paging import fetch_page
+from registry_sync.db.remotes import read_spec, spec_values
+from registry_sync.db.tables import blobs, remotes, repositories, run_blobs, run_tags, sync_runs, utc_now
+from registry_sync.db.transactions import Transactions
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.pages import Page, PageRequest
+from registry_sync.domain.records import RemoteSpec, SyncMode
+from registry_sync.domain.references import TagName
+from registry_sync.domain.runs import ListedTag, NeededBlob, RunCounts, RunKey, RunState, RunUsage, SyncRun, TagState
+from registry_sync.errors import RecordNotFound, RemoteChanged, RunEnded
+
+_ORDERINGS = {"started_at": sync_runs.c.started_at, "finished_at": sync_runs.c.finished_at}
+_NEWEST_FIRST = PageRequest(ordering="-started_at")
+_REASON_LENGTH = 2000
+_GOING_ON = {"state": RunState.RUNNING.value, "finished_at": None, "version_number": None, "error": None}
+
+
+class SyncRunStore:
+    """Each method is a short transaction of its own and may be repeated."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def begin(self, key: RunKey, *, repository_id: str, remote_id: str, remote: RemoteSpec, mode: SyncMode) -> SyncRun:
+        """The run of that key, begun or begun anew: what an earlier attempt noted is forgotten, its versions stay.
+
+        ``remote`` is kept with the run, so that a remote that changes meanwhile does not change what the run does.
+        Raises :class:`RemoteChanged` when the run began for another repository, remote, mode or policy,
+        :class:`RecordNotFound` for an unknown repository or remote.
+        """
+        asked = {"repository_id": repository_id, "remote_id": remote_id, "mode": mode.value}
+        begun = {"remote_spec": spec_values(remote), "started_at": utc_now(), **_GOING_ON}
+        with self._transactions.writing() as connection:
+            for table, wanted, kind in ((repositories, repository_id, "repository"), (remotes, remote_id, "remote")):
+                if connection.execute(select(table.c.id).where(table.c.id == wanted)).first() is None:
+                    raise RecordNotFound(f"there is no {kind} {wanted!r}")
+            identity = {"id": str(uuid.uuid4()), **vars(key)}
+            connection.execute(insert_or_keep(connection, sync_runs), {**identity, **asked, **begun})
+            row = connection.execute(select(sync_runs).where(_has_key(key)).with_for_update(key_share=True)).one()
+            _refuse_changes(row, {**asked, "policy": remote.policy.value})
+            _forget_notes(connection, row.id)
+            connection.execute(update(sync_runs).where(sync_runs.c.id == row.id).values(**begun))
+            return read_run(require_run(connection, row.id))
+
+    def get(self, run_id: str) -> SyncRun:
+        """The run by its own id. Raises :class:`RecordNotFound`."""
+        with self._transactions.reading() as connection:
+            return read_run(require_run(connection, run_id))
+
+    def by_key(self, key: RunKey) -> SyncRun:
+        """The run of that key. Raises :class:`RecordNotFound`."""
+        with self._transactions.reading() as connection:
+            row = connection.execute(select(sync_runs).where(_has_key(key))).one_or_none()
+        if row is None:
+            raise RecordNotFound(f"there is no sync of DAG run {key.run_id!r} of {key.dag_id!r}")
+        return read_run(row)
+
+    def page(
+        self,
+        request: PageRequest = _NEWEST_FIRST,
+        *,
+        repository_id: str | None = None,
+        remote_id: str | None = None,
+        states: Sequence[RunState] | None = None,
+    ) -> Page[SyncRun]:
+        """Runs, the newest first unless ordered otherwise by ``started_at`` or ``finished_at``."""
+        statement = select(sync_runs)
+        if repository_id is not None:
+            statement = statement.where(sync_runs.c.repository_id == repository_id)
+        if remote_id is not None:
+            statement = statement.where(sync_runs.c.remote_id == remote_id)
+        if states is not None:
+            statement = statement.where(sync_runs.c.state.in_([state.value for state in states]))
+        with self._transactions.reading() as connection:
+            rows, total = fetch_page(connection, statement, request, _ORDERINGS, sync_runs.c.id)
+        return Page(tuple(map(read_run, rows)), total)
+
+    def record_listing(self, run_id: str, listed_at: datetime, tags: Sequence[ListedTag]) -> None:
+        """Notes what upstream listed, in place of what an earlier attempt noted; a failed run goes on with it.
+
+        Raises :class:`RunEnded` once the run has settled.
+        """
+        rows = [
+            {
+                "sync_run_id": run_id,
+                "name": tag.name,
+                "shard": tag.shard,
+                "state": (TagState.UNCHANGED if tag.shard is None else TagState.PENDING).value,
+                "digest": tag.digest,
+            }
+            for tag in tags
+        ]
+        with self._transactions.writing() as connection:
+            _require_open(connection, run_id)
+            _forget_notes(connection, run_id)
+            insert_absent(connection, run_tags, rows)
+            connection.execute(
+                update(sync_runs).where(sync_runs.c.id == run_id).values(listed_at=listed_at, **_GOING_ON)
+            )
+
+    def tags_of_shard(self, run_id: str, shard: int) -> list[ListedTag]:
+        """The tags that a mapped task still has to fetch, by name."""
+        statement = (
+            select(run_tags.c.name, run_tags.c.digest)
+            .where(
+                run_tags.c.sync_run_id == run_id,
+                run_tags.c.shard == shard,
+                run_tags.c.state == TagState.PENDING.value,
+            )
+            .order_by(run_tags.c.name)
+        )
+        with self._transactions.reading() as connection:
+            rows = connection.execute(statement).all()
+        return [ListedTag(TagName(row.name), Digest(row.digest) if row.digest else None, shard) for row in rows]
+
+    def resolve_tags(self, run_id: str, digests: Mapping[TagName, Digest]) -> None:
+        """Notes the digests that tags were fetched at; their manifests are to be stored before the commit."""
+        self._move_tags(
+            run_id, TagState.RESOLVED, [{"tag": name, "new_digest": digest} for name, digest in digests.items()]
+        )
+
+    def hold_tags(self, run_id: str, reasons: Mapping[TagName, str]) -> None:
+        """Notes tags that cannot be brought up to date in this run, and why."""
+        self._move_tags(
+            run_id,
+            TagState.HELD,
+            [{"tag": name, "new_reason": storable(reason, _REASON_LENGTH)} for name, reason in reasons.items()],
+        )
+
+    def drop_tags(self, run_id: str, names: Iterable[TagName]) -> None:
+        """Notes tags that were listed and are gone upstream since."""
+        self._move_tags(run_id, TagState.GONE, [{"tag": name} for name in names])
+
+    def _move_tags(self, run_id: str, state: TagState, changes: list[dict[str, Any]]) -> None:
+        if not changes:
+            return
+        values: dict[str, Any] = {"state": state.value, "reason": None}
+        for column, parameter in (("digest", "new_digest"), ("reason", "new_reason")):
+            if parameter in changes[0]:
+                values[column] = bindparam(parameter)
+        statement = (
+            update(run_tags)
+            .where(run_tags.c.sync_run_id == run_id, run_tags.c.name == bindparam("tag"))
+            .values(**values)
+        )
+        with self._transactions.writing() as connection:
+            for batch in in_batches(sorted(changes, key=lambda change: str(change["tag"]))):
+                connection.execute(statement, batch)
+
+    def needed_blobs(self, run_id: str) -> list[NeededBlob]:
+        """Every blob below the tags that changed, and those below unchanged tags that are not stored.
+
+        Each digest once, by digest; foreign ones are included and flagged.
+        """
+        with self._transactions.reading() as connection:
+            return run_content.needed_blobs(connection, require_run(connection, run_id))
+
+    def record_plan(self, run_id: str, shards: Mapping[int, Sequence[Digest]]) -> None:
+        """Notes which mapped task fetches which blobs, in place of an earlier plan. Raises :class:`RunEnded`.
+
+        A digest that the run does not need raises :class:`RecordNotFound`.
+        """
+        with self._transactions.writing() as connection:
+            run = _require_open(connection, run_id)
+            connection.execute(delete(run_blobs).where(run_blobs.c.sync_run_id == run_id))
+            if shards:
+                insert_absent(connection, run_blobs, run_content.plan_rows(connection, run, shards))
+
+    def blobs_of_shard(self, run_id: str, shard: int) -> list[NeededBlob]:
+        """The blobs that a mapped task still has to fetch, the largest first: neither stored nor failed."""
+        statement = (
+            select(blobs.c.digest, run_blobs.c.size_bytes, run_blobs.c.media_type, run_blobs.c.is_foreign)
+            .join(blobs, blobs.c.id == run_blobs.c.blob_id)
+            .where(run_blobs.c.sync_run_id == run_id, run_blobs.c.shard == shard)
+            .where(blobs.c.stored_at.is_(None), run_blobs.c.reason.is_(None))
+            .order_by(run_blobs.c.size_bytes.desc(), blobs.c.digest)
+        )
+        with self._transactions.reading() as connection:
+            rows = connection.execute(statement).all()
+        return [NeededBlob(Digest(row.digest), row.size_bytes, row.media_type, row.is_foreign) for row in rows]
+
+    def fail_blobs(self, run_id: str, reasons: Mapping[Digest, str]) -> None:
+        """Notes blobs that cannot be had in this run, and why; the commit holds the tags that need them."""
+        if not reasons:
+            return
+        blob_id = select(blobs.c.id).where(blobs.c.digest == bindparam("blob")).scalar_subquery()
+        statement = (
+            update(run_blobs)
+            .where(run_blobs.c.sync_run_id == run_id, run_blobs.c.blob_id == blob_id)
+            .values(reason=bindparam("new_reason"))
+        )
+        with self._transactions.writing() as connection:
+            changes = [
+                {"blob": digest, "new_reason": storable(reason, _REASON_LENGTH)}
+                for digest, reason in sorted(reasons.items())
+            ]
+            for batch in in_batches(changes):
+                connection.execute(statement, batch)
+
+    def add_usage(self, run_id: str, usage: RunUsage) -> None:
+        """Adds to the run's counters; each task gives what it used itself."""
+        names = [name for name in vars(usage) if getattr(usage, name)]
+        if not names:
+            return
+        added = {name: sync_runs.c[name] + getattr(usage, name) for name in names}
+        with self._transactions.writing() as connection:
+            connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**added))
+
+    def finish(self, run_id: str, state: RunState, *, error: str | None = None) -> None:
+        """Ends the run in ``state``; one that has settled already stays as it is.
+
+        A failed or canceled run keeps its notes, so that a repeat of its tasks continues.
+        """
+        with self._transactions.writing() as connection:
+            row = require_run(connection, run_id)
+            if not RunState(row.state).is_settled:
+                settle(connection, run_id, state, error=error)
+
+    def progress(self, run_id: str) -> RunCounts:
+        """How far the run is, counted now; for a settled run, the counts it ended with."""
+        with self._transactions.reading() as connection:
+            row = require_run(connection, run_id)
+            return run_counts.stored(row) if RunState(row.state).is_settled else run_counts.count(connection, run_id)
+
+
+def settle(
+    connection: Connection, run_id: str, state: RunState, *, error: str | None = None, version_number: int | None = None
+) -> None:
+    """Ends a run within the caller's transaction: keeps its counts, and removes its notes unless it may go on."""
+    counts = vars(run_counts.count(connection, run_id))
+    values = {
+        "state": state.value,
+        "finished_at": None if state is RunState.RUNNING else utc_now(),
+        "error": None if error is None else storable(error, _REASON_LENGTH),
+        "version_number": version_number,
+    }
+    connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**values, **counts))
+    if state.is_settled:
+        _forget_notes(connection, run_id)
+
+
+def require_run(connection: Connection, run_id: str) -> Row[Any]:
+    """The row of a run. Raises :class:`RecordNotFound`."""
+    row = connection.execute(select(sync_runs).where(sync_runs.c.id == run_id)).one_or_none()
+    if row is None:
+        raise RecordNotFound(f"there is no sync run {run_id[:255]!r}")
+    return row
+
+
+def read_run(row: Row[Any]) -> SyncRun:
+    """A row of ``sync_runs`` as a value."""
+    return SyncRun(
+        id=row.id,
+        key=RunKey(row.dag_id, row.run_id, row.scope),
+        repository_id=row.repository_id,
+        remote_id=row.remote_id,
+        mode=SyncMode(row.mode),
+        state=RunState(row.state),
+        started_at=row.started_at,
+        listed_at=row.listed_at,
+        finished_at=row.finished_at,
+        version_number=row.version_number,
+        error=row.error,
+        remote=read_spec(row.remote_spec),
+        usage=run_counts.usage(row),
+        counts=run_counts.stored(row),
+    )
+
+
+def _forget_notes(connection: Connection, run_id: str) -> None:
+    for table in (run_blobs, run_tags):
+        connection.execute(delete(table).where(table.c.sync_run_id == run_id))
+
+
+def _refuse_changes(row: Row[Any], asked: Mapping[str, str]) -> None:
+    began = {
+        "repository_id": row.repository_id,
+        "remote_id": row.remote_id,
+        "mode": row.mode,
+        "policy": row.remote_spec["policy"],
+    }
+    changed = [name.removesuffix("_id") for name, value in asked.items() if began[name] != value]
+    if changed:
+        raise RemoteChanged(
+            f"DAG run {row.run_id!r} of {row.dag_id!r} began with another {' and '.join(changed)}; "
+            "start a new DAG run to sync with the new parameters"
+        )
+
+
+def _has_key(key: RunKey) -> ColumnElement[bool]:
+    return (sync_runs.c.dag_id == key.dag_id) & (sync_runs.c.run_id == key.run_id) & (sync_runs.c.scope == key.scope)
+
+
+def _require_open(connection: Connection, run_id: str) -> Row[Any]:
+    """The row, locked, of a run that has not settled: two attempts of one task replace notes one after the other."""
+    row = connection.execute(select(sync_runs).where(sync_runs.c.id == run_id).with_for_update(key_share=True)).first()
+    if row is None:
+        raise RecordNotFound(f"there is no sync run {run_id[:255]!r}")
+    if RunState(row.state).is_settled:
+        raise RunEnded(f"the sync run {run_id} has ended {row.state}; start a new one to sync again")
+    return row

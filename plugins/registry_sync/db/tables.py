@@ -1,0 +1,298 @@
+"""The tables. Content is stored once; what a repository's versions hold is kept as intervals.
+
+A row in ``repository_tags``, ``repository_manifests`` or ``repository_blobs`` says that a unit was added with
+version ``version_added`` and is present up to, not including, ``version_removed`` (None: still present). A unit
+that comes back gets a second row. So a version costs its difference to the one before, and any two can be compared.
+
+The migrations in ``migrations/versions`` make these tables; a test holds the two against each other.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment, aware and in UTC on both sides; SQLite, which knows no zones, holds it as naive UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment = value.astimezone(timezone.utc)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
+
+
+def utc_now() -> datetime:
+    """The present moment, aware."""
+    return datetime.now(timezone.utc)
+
+
+def plain_text(length: int) -> TypeEngine[str]:
+    """Text that is compared and sorted byte by byte on both databases, as registries sort tags."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
+#: Keys of units: 64 bits, and on SQLite the row's own number.
+UNIT_ID = BigInteger().with_variant(Integer(), "sqlite")
+NULLABLE_JSON = JSON(none_as_null=True)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _counts(*names: str) -> list[Column[Any]]:
+    return [Column(name, BigInteger(), nullable=False, server_default=text("0")) for name in names]
+
+
+repositories = Table(
+    "repositories",
+    metadata,
+    Column("id", plain_text(36), primary_key=True),
+    Column("name", plain_text(255), nullable=False, unique=True),
+    Column("description", Text()),
+    Column("retain_versions", Integer()),
+    Column("labels", JSON(), nullable=False),
+    Column("created_at", UtcDateTime(), nullable=False),
+    Column("updated_at", UtcDateTime(), nullable=False),
+    Column("latest_number", Integer()),
+    # Whether an additive sync may have left content that no tag leads to, which the next mirror has to look for.
+    Column("has_leftovers", Boolean(), nullable=False, server_default=text("false")),
+)
+
+remotes = Table(
+    "remotes",
+    metadata,
+    Column("id", plain_text(36), primary_key=True),
+    Column("name", plain_text(255), nullable=False, unique=True),
+    Column("url", Text(), nullable=False),
+    Column("upstream_name", Text(), nullable=False),
+    Column("include_tags", NULLABLE_JSON),
+    Column("exclude_tags", JSON(), nullable=False),
+    Column("policy", plain_text(16), nullable=False),
+    Column("download_concurrency", Integer(), nullable=False),
+    Column("conn_id", Text()),
+    Column("proxy_url", Text()),
+    Column("ssl_validation", Boolean(), nullable=False),
+    Column("ssl_ca_certificate", Text()),
+    Column("ssl_client_certificate", Text()),
+    Column("platforms", NULLABLE_JSON),
+    Column("include_referrers", Boolean(), nullable=False),
+    Column("labels", JSON(), nullable=False),
+    Column("created_at", UtcDateTime(), nullable=False),
+    Column("updated_at", UtcDateTime(), nullable=False),
+)
+
+manifests = Table(
+    "manifests",
+    metadata,
+    Column("id", UNIT_ID, primary_key=True),
+    Column("digest", plain_text(255), nullable=False, unique=True),
+    Column("media_type", plain_text(255), nullable=False),
+    Column("kind", plain_text(16), nullable=False),
+    Column("size_bytes", BigInteger(), nullable=False),
+    Column("artifact_type", plain_text(255)),
+    Column("subject_digest", plain_text(255), index=True),
+    Column("annotations", JSON(), nullable=False),
+    Column("created_at", UtcDateTime(), nullable=False),
+    # Last, so that reading the columns before it does not walk through the pages of a large document.
+    Column("data", LargeBinary(), nullable=False),
+)
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("id", UNIT_ID, primary_key=True),
+    Column("digest", plain_text(255), nullable=False, unique=True),
+    Column("size_bytes", BigInteger(), nullable=False),
+    Column("media_type", plain_text(255), nullable=False),
+    Column("is_foreign", Boolean(), nullable=False),
+    Column("created_at", UtcDateTime(), nullable=False),
+    Column("stored_at", UtcDateTime()),
+)
+Index(
+    "ix_blobs_missing",
+    blobs.c.id,
+    sqlite_where=blobs.c.stored_at.is_(None),
+    postgresql_where=blobs.c.stored_at.is_(None),
+)
+
+# What a manifest says of a blob stands with the relation: two manifests may describe one digest differently.
+manifest_blobs = Table(
+    "manifest_blobs",
+    metadata,
+    Column("manifest_id", UNIT_ID, ForeignKey("manifests.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer(), primary_key=True),
+    Column("blob_id", UNIT_ID, ForeignKey("blobs.id"), nullable=False, index=True),
+    Column("role", plain_text(16), nullable=False),
+    Column("media_type", plain_text(255), nullable=False),
+    Column("size_bytes", BigInteger(), nullable=False),
+    Column("is_foreign", Boolean(), nullable=False),
+)
+
+# child_id is None while the child is not stored: an index may be held without all that it lists.
+manifest_children = Table(
+    "manifest_children",
+    metadata,
+    Column("parent_id", UNIT_ID, ForeignKey("manifests.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer(), primary_key=True),
+    Column("child_digest", plain_text(255), nullable=False, index=True),
+    Column("child_id", UNIT_ID, ForeignKey("manifests.id", ondelete="SET NULL"), index=True),
+    Column("media_type", plain_text(255), nullable=False),
+    Column("size_bytes", BigInteger(), nullable=False),
+    Column("platform", NULLABLE_JSON),
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("id", UNIT_ID, primary_key=True),
+    Column("name", plain_text(128), nullable=False),
+    Column("manifest_id", UNIT_ID, ForeignKey("manifests.id"), nullable=False, index=True),
+    Column("created_at", UtcDateTime(), nullable=False),
+    UniqueConstraint("name", "manifest_id"),
+)
+
+sync_runs = Table(
+    "sync_runs",
+    metadata,
+    Column("id", plain_text(36), primary_key=True),
+    Column("dag_id", plain_text(250), nullable=False),
+    Column("run_id", plain_text(250), nullable=False),
+    Column("scope", plain_text(250), nullable=False),
+    Column("repository_id", plain_text(36), ForeignKey("repositories.id", ondelete="CASCADE"), nullable=False),
+    Column("remote_id", plain_text(36), ForeignKey("remotes.id", ondelete="SET NULL"), index=True),
+    Column("mode", plain_text(16), nullable=False),
+    # The remote as this run uses it: later changes of the remote are for later runs.
+    Column("remote_spec", JSON(), nullable=False),
+    Column("state", plain_text(16), nullable=False),
+    Column("started_at", UtcDateTime(), nullable=False),
+    Column("listed_at", UtcDateTime()),
+    Column("finished_at", UtcDateTime()),
+    Column("version_number", Integer()),
+    Column("error", Text()),
+    *_counts("head_count", "manifest_get_count", "blob_get_count", "tag_page_count", "received_bytes", "retry_count"),
+    *_counts("tag_count", "pending_tag_count", "unchanged_tag_count", "resolved_tag_count"),
+    *_counts("held_tag_count", "gone_tag_count", "blob_count", "blob_bytes"),
+    *_counts("stored_blob_count", "stored_blob_bytes", "failed_blob_count"),
+    UniqueConstraint("dag_id", "run_id", "scope"),
+    Index("ix_sync_runs_repository_id_started_at", "repository_id", "started_at"),
+    Index("ix_sync_runs_started_at", "started_at"),
+)
+
+run_tags = Table(
+    "run_tags",
+    metadata,
+    Column("sync_run_id", plain_text(36), ForeignKey("sync_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", plain_text(128), primary_key=True),
+    Column("shard", Integer()),
+    Column("state", plain_text(16), nullable=False),
+    Column("digest", plain_text(255)),
+    Column("reason", Text()),
+    Index("ix_run_tags_sync_run_id_shard", "sync_run_id", "shard"),
+)
+
+run_blobs = Table(
+    "run_blobs",
+    metadata,
+    Column("sync_run_id", plain_text(36), ForeignKey("sync_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("blob_id", UNIT_ID, ForeignKey("blobs.id", ondelete="CASCADE"), primary_key=True, index=True),
+    Column("shard", Integer(), nullable=False),
+    Column("size_bytes", BigInteger(), nullable=False),
+    Column("media_type", plain_text(255), nullable=False),
+    Column("is_foreign", Boolean(), nullable=False),
+    Column("reason", Text()),
+    Index("ix_run_blobs_sync_run_id_shard", "sync_run_id", "shard"),
+)
+
+repository_versions = Table(
+    "repository_versions",
+    metadata,
+    Column("repository_id", plain_text(36), ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer(), primary_key=True),
+    Column("base_number", Integer()),
+    Column("sync_run_id", plain_text(36), ForeignKey("sync_runs.id", ondelete="SET NULL"), index=True),
+    Column("created_at", UtcDateTime(), nullable=False),
+    *_counts("tags_added", "tags_present", "tags_removed"),
+    *_counts("manifests_added", "manifests_present", "manifests_removed"),
+    *_counts("blobs_added", "blobs_present", "blobs_removed"),
+)
+
+version_holds = Table(
+    "version_holds",
+    metadata,
+    Column("repository_id", plain_text(36), primary_key=True),
+    Column("number", Integer(), primary_key=True),
+    Column("tag", plain_text(128), primary_key=True),
+    Column("digest", plain_text(255)),
+    Column("reason", Text(), nullable=False),
+    ForeignKeyConstraint(
+        ["repository_id", "number"],
+        ["repository_versions.repository_id", "repository_versions.number"],
+        ondelete="CASCADE",
+    ),
+)
+
+
+def _membership(name: str, unit: str) -> Table:
+    """Intervals of one type of unit; at most one of a unit's intervals in a repository is open."""
+    table = Table(
+        f"repository_{name}",
+        metadata,
+        Column("repository_id", plain_text(36), ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True),
+        Column(unit, UNIT_ID, ForeignKey(f"{name}.id"), primary_key=True, index=True),
+        Column("version_added", Integer(), primary_key=True),
+        Column("version_removed", Integer()),
+        Index(f"ix_repository_{name}_added", "repository_id", "version_added"),
+        Index(f"ix_repository_{name}_removed", "repository_id", "version_removed"),
+    )
+    is_open = table.c.version_removed.is_(None)
+    Index(
+        f"uq_repository_{name}_open",
+        table.c.repository_id,
+        table.c[unit],
+        unique=True,
+        sqlite_where=is_open,
+        postgresql_where=is_open,
+    )
+    return table
+
+
+repository_tags = _membership("tags", "tag_id")
+repository_manifests = _membership("manifests", "manifest_id")
+repository_blobs = _membership("blobs", "blob_id")

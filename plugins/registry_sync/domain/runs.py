@@ -1,0 +1,140 @@
+"""Sync runs as values: what one run was asked to do, what it found, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.records import Hold, Policy, RemoteSpec, RepositoryVersion, SyncMode
+from registry_sync.domain.references import TagName
+
+
+class RunState(str, Enum):
+    """``completed`` made a version, ``unchanged`` found nothing to change; a failed run may still be continued."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a repeat of the run changes nothing any more."""
+        return self in (RunState.COMPLETED, RunState.UNCHANGED)
+
+
+class TagState(str, Enum):
+    """How far a run is with a tag: ``gone`` tags vanished upstream between the listing and the fetch."""
+
+    PENDING = "pending"
+    UNCHANGED = "unchanged"
+    RESOLVED = "resolved"
+    HELD = "held"
+    GONE = "gone"
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """What makes a run the same run when its tasks are repeated: the DAG and the DAG run.
+
+    ``scope`` tells several syncs of one DAG run apart, such as task groups or map indexes; empty for a lone one.
+    """
+
+    dag_id: str
+    run_id: str
+    scope: str = ""
+
+
+@dataclass(frozen=True)
+class ListedTag:
+    """A tag that upstream listed. ``digest`` is what upstream hinted, None when it gave none.
+
+    ``shard`` is the number of the mapped task that fetches it; None means that the tag is unchanged and needs no
+    fetch, and then ``digest`` is the present one.
+    """
+
+    name: TagName
+    digest: Digest | None = None
+    shard: int | None = None
+
+
+@dataclass(frozen=True)
+class NeededBlob:
+    """A blob that a run's manifests name. Foreign ones are listed and by default not fetched."""
+
+    digest: Digest
+    size_bytes: int
+    media_type: str
+    is_foreign: bool = False
+    is_stored: bool = False
+
+
+@dataclass(frozen=True)
+class RunUsage:
+    """What a run cost its registry, added up over all tasks and their repeats."""
+
+    head_count: int = 0
+    manifest_get_count: int = 0
+    blob_get_count: int = 0
+    tag_page_count: int = 0
+    received_bytes: int = 0
+    retry_count: int = 0
+
+
+@dataclass(frozen=True)
+class RunCounts:
+    """How far a run is. ``blob_count`` and ``blob_bytes`` cover what was planned to be fetched."""
+
+    tag_count: int = 0
+    pending_tag_count: int = 0
+    unchanged_tag_count: int = 0
+    resolved_tag_count: int = 0
+    held_tag_count: int = 0
+    gone_tag_count: int = 0
+    blob_count: int = 0
+    blob_bytes: int = 0
+    stored_blob_count: int = 0
+    stored_blob_bytes: int = 0
+    failed_blob_count: int = 0
+
+
+@dataclass(frozen=True)
+class SyncRun:
+    """A stored run. ``version_number`` is the version it made, None while it has made none.
+
+    ``remote`` is the remote as this run uses it, with what the run overrides; ``remote_id`` None when the remote was
+    deleted since. ``counts`` are those at its end; :meth:`SyncRunStore.progress` counts anew.
+    """
+
+    id: str
+    key: RunKey
+    repository_id: str
+    remote_id: str | None
+    mode: SyncMode
+    remote: RemoteSpec
+    state: RunState
+    started_at: datetime
+    listed_at: datetime | None = None
+    finished_at: datetime | None = None
+    version_number: int | None = None
+    error: str | None = None
+    usage: RunUsage = field(default_factory=RunUsage)
+    counts: RunCounts = field(default_factory=RunCounts)
+
+    @property
+    def policy(self) -> Policy:
+        """When this run's blobs are downloaded."""
+        return self.remote.policy
+
+
+@dataclass(frozen=True)
+class CommitResult:
+    """What a commit came to: ``version`` None when nothing differed. ``counts`` as in ``ContentSummary.counts``."""
+
+    version: RepositoryVersion | None
+    holds: tuple[Hold, ...] = ()
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)

@@ -1,0 +1,161 @@
+"""Content and syncs for tests of the metadata database: manifests as values, and a run played from end to end."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from registry_sync.db.database import Database
+from registry_sync.domain import media_types
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifests import Descriptor, Manifest, ManifestKind
+from registry_sync.domain.records import Policy, RemoteSpec, Repository, SyncMode
+from registry_sync.domain.references import TagName
+from registry_sync.domain.runs import CommitResult, ListedTag, RunKey, SyncRun
+
+LISTED_AT = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
+_run_numbers = itertools.count(1)
+
+
+def layer(text: str, *, size_bytes: int | None = None, is_foreign: bool = False) -> Descriptor:
+    """A descriptor of a layer that holds ``text``."""
+    return Descriptor(
+        media_type=media_types.OCI_LAYER_GZIP,
+        digest=Digest.of(text.encode()),
+        size_bytes=len(text) if size_bytes is None else size_bytes,
+        urls=("https://elsewhere.example/layer",) if is_foreign else (),
+    )
+
+
+def image(*layers: Descriptor | str, config: str | None = None, note: str = "") -> Manifest:
+    """An image of layers, with a config of its own unless ``config`` names one."""
+    described = tuple(entry if isinstance(entry, Descriptor) else layer(entry) for entry in layers)
+    text = config if config is not None else f"config of {[entry.digest for entry in described]} {note}"
+    config_blob = Descriptor(media_types.OCI_CONFIG, Digest.of(text.encode()), len(text))
+    document = {"config": config_blob.digest, "layers": [entry.digest for entry in described], "note": note}
+    return _manifest(media_types.OCI_MANIFEST, ManifestKind.IMAGE, document, config=config_blob, layers=described)
+
+
+def index(*children: Manifest, platform: Mapping[str, str] | None = None, note: str = "") -> Manifest:
+    """An index of manifests."""
+    entries = tuple(
+        Descriptor(child.media_type, child.digest, child.size_bytes, platform=platform) for child in children
+    )
+    document = {"manifests": [child.digest for child in children], "note": note}
+    return _manifest(media_types.OCI_INDEX, ManifestKind.INDEX, document, children=entries)
+
+
+def _manifest(
+    media_type: str,
+    kind: ManifestKind,
+    document: Mapping[str, object],
+    *,
+    config: Descriptor | None = None,
+    layers: tuple[Descriptor, ...] = (),
+    children: tuple[Descriptor, ...] = (),
+) -> Manifest:
+    data = json.dumps(document).encode()
+    return Manifest(Digest.of(data), media_type, kind, data, config=config, layers=layers, children=children)
+
+
+def blobs_of(*manifests: Manifest) -> set[Digest]:
+    """Digests of the blobs that these manifests name themselves."""
+    return {blob.digest for manifest in manifests for _, blob in manifest.blobs()}
+
+
+@dataclass
+class Upstream:
+    """A repository elsewhere: ``tags`` name manifests; ``catalog`` holds every manifest that tags lead to."""
+
+    tags: dict[str, Manifest] = field(default_factory=dict)
+    catalog: dict[Digest, Manifest] = field(default_factory=dict)
+
+    def tag(self, name: str, manifest: Manifest, *children: Manifest) -> None:
+        self.tags[name] = manifest
+        for entry in (*children, manifest):
+            self.catalog[entry.digest] = entry
+
+    def closure(self, roots: Iterable[Digest]) -> list[Manifest]:
+        """Manifests below ``roots`` and themselves, children first."""
+        found: dict[Digest, Manifest] = {}
+
+        def visit(digest: Digest) -> None:
+            if digest in found or digest not in self.catalog:
+                return
+            for child in self.catalog[digest].children:
+                visit(child.digest)
+            found[digest] = self.catalog[digest]
+
+        for root in roots:
+            visit(root)
+        return list(found.values())
+
+
+def new_key() -> RunKey:
+    """A key that no other run of the tests has."""
+    return RunKey("sync_registry", f"manual__{next(_run_numbers)}")
+
+
+def open_run(
+    database: Database,
+    repository: Repository,
+    *,
+    mode: SyncMode = SyncMode.MIRROR,
+    policy: Policy = Policy.IMMEDIATE,
+    key: RunKey | None = None,
+) -> SyncRun:
+    """A run of ``repository`` from a remote that every test may share."""
+    remote = database.remotes.ensure(RemoteSpec("upstream", "https://registry.example", "library/app", policy=policy))
+    return database.runs.begin(
+        key or new_key(), repository_id=repository.id, remote_id=remote.id, remote=remote.spec, mode=mode
+    )
+
+
+def play_stages(
+    database: Database,
+    run: SyncRun,
+    upstream: Upstream,
+    *,
+    held: Mapping[str, str] | None = None,
+    gone: Sequence[str] = (),
+    failing: Mapping[Digest, str] | None = None,
+) -> None:
+    """Everything of a sync but the commit: what is listed, fetched, held, dropped, planned and stored."""
+    present = database.versions.tags(run.repository_id)
+    tags = {TagName(name): manifest.digest for name, manifest in upstream.tags.items()}
+    listed = [
+        ListedTag(name, digest, None if present.get(name) == digest and name not in (held or {}) else 0)
+        for name, digest in sorted(tags.items())
+    ]
+    database.runs.record_listing(run.id, LISTED_AT, listed)
+    database.runs.hold_tags(run.id, {TagName(name): reason for name, reason in (held or {}).items()})
+    database.runs.drop_tags(run.id, [TagName(name) for name in gone])
+    pending = {tag.name: tags[tag.name] for tag in database.runs.tags_of_shard(run.id, 0)}
+    database.contents.add_manifests(upstream.closure(pending.values()))
+    database.runs.resolve_tags(run.id, pending)
+    if run.policy is not Policy.IMMEDIATE:
+        return
+    wanted = [blob.digest for blob in database.runs.needed_blobs(run.id) if not blob.is_foreign and not blob.is_stored]
+    database.runs.record_plan(run.id, {0: wanted})
+    database.contents.mark_stored(digest for digest in wanted if digest not in (failing or {}))
+    database.runs.fail_blobs(run.id, failing or {})
+
+
+def sync(
+    database: Database,
+    repository: Repository,
+    upstream: Upstream,
+    *,
+    mode: SyncMode = SyncMode.MIRROR,
+    policy: Policy = Policy.IMMEDIATE,
+    held: Mapping[str, str] | None = None,
+    gone: Sequence[str] = (),
+    failing: Mapping[Digest, str] | None = None,
+) -> CommitResult:
+    """A sync from end to end."""
+    run = open_run(database, repository, mode=mode, policy=policy)
+    play_stages(database, run, upstream, held=held, gone=gone, failing=failing)
+    return database.versions.commit(run.id)

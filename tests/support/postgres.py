@@ -1,0 +1,101 @@
+"""A PostgreSQL of the tests' own: made in a temporary folder, stopped and removed at the end.
+
+It listens on a unix socket in its folder and on no network. PostgreSQL refuses to run as root, so as root its
+programs run as the account that Debian's package makes, or as nobody where there is none.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+_ACCOUNTS = ("postgres", "nobody")
+#: Durability is of no use to a database that lives as long as the tests.
+_SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "listen_addresses=", "max_connections=60")
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A running server."""
+
+    socket_folder: Path
+
+    def make_database(self, name: str) -> str:
+        """The URL of a new, empty database."""
+        with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+        return f"postgresql://tests@/{name}?host={quote(str(self.socket_folder), safe='')}"
+
+    def drop_database(self, name: str) -> None:
+        """Removes it, whoever is connected still."""
+        with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def _conninfo(self, name: str) -> str:
+        return f"host={self.socket_folder} user=tests dbname={name}"
+
+
+@contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """A server for the time of the block."""
+    programs = _programs()
+    # A folder below /tmp by its short name: the path of a unix socket has at most 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    data = folder / "data"
+    try:
+        if os.geteuid() == 0:
+            os.chown(folder, _account().pw_uid, _account().pw_gid)
+        _run(programs / "initdb", "-D", data, "-U", "tests", "-A", "trust", "-E", "UTF8", "--no-sync")
+        options = " ".join(f"-c {setting}" for setting in (*_SETTINGS, f"unix_socket_directories={folder}"))
+        _run(programs / "pg_ctl", "-D", data, "-l", folder / "log", "-o", options, "-w", "-t", "60", "start")
+        try:
+            yield Postgres(folder)
+        finally:
+            _run(programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _programs() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if found:
+        return found[-1].parent
+    elsewhere = shutil.which("initdb")
+    if elsewhere is None:
+        raise RuntimeError("PostgreSQL is not installed: no initdb; on Debian: apt-get install postgresql")
+    return Path(elsewhere).parent
+
+
+def _account() -> pwd.struct_passwd:
+    accounts = {account.pw_name: account for account in pwd.getpwall()}
+    found = [accounts[name] for name in _ACCOUNTS if name in accounts]
+    if not found:
+        raise RuntimeError("PostgreSQL does not run as root, and there is no other account to run it as")
+    return found[0]
+
+
+def _run(*command: object) -> None:
+    account = _account() if os.geteuid() == 0 else None
+    result = subprocess.run(
+        [str(part) for part in command],
+        user=account.pw_uid if account else None,
+        group=account.pw_gid if account else None,
+        extra_groups=[] if account else None,
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    if result.returncode != 0:
+        raise RuntimeError(f"{command[0]} failed: {result.stderr.decode(errors='replace')[-2000:]}")
