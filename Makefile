@@ -1,0 +1,99 @@
+# All commands of the project. Everything they make is in .local/, which `make clean` removes.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/sh
+.NOTPARALLEL:
+
+LOCAL := .local
+VENV := $(LOCAL)/venv
+STATE := $(VENV)/stamps
+BIN := $(VENV)/bin
+LOCAL_AIRFLOW = PYTHONPATH=tools $(BIN)/python -m local_airflow
+PYTEST = $(BIN)/python -m pytest
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-header \
+	$(UPGRADE) pyproject.toml
+
+# What may be given, as `make sync NAME=library/alpine` or in the environment.
+export REMOTE NAME REPOSITORY TAGS POLICY MODE CONN PORT PYTHON
+
+# Who gives an environment of their own (make VENV=…) gets nothing installed into it.
+ifeq ($(origin VENV),command line)
+READY :=
+TEST_READY :=
+else
+READY := $(STATE)/project
+TEST_READY := $(STATE)/dev $(STATE)/project $(STATE)/debian
+endif
+
+.PHONY: help
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+.PHONY: sync
+sync: $(READY) ## Sync a repository and print its version: REMOTE= NAME= REPOSITORY= TAGS= POLICY= MODE= CONN=
+	@$(LOCAL_AIRFLOW) sync
+
+.PHONY: up
+up: $(READY) ## Start a local Airflow and keep it running: PORT=8080
+	@$(LOCAL_AIRFLOW) up
+
+.PHONY: down
+down: $(READY) ## Stop it
+	@$(LOCAL_AIRFLOW) down
+
+.PHONY: status
+status: $(READY) ## Say what of it runs
+	@$(LOCAL_AIRFLOW) status
+
+.PHONY: token
+token: $(READY) ## Print a bearer token for its REST API
+	@$(LOCAL_AIRFLOW) token
+
+.PHONY: test
+test: check ## Run all checks and tests, the quick ones first
+	@$(PYTEST) tests/architecture tests/unit tests/contract tests/docs tests/integration tests/e2e
+
+.PHONY: check
+check: $(TEST_READY) ## Check style and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+.PHONY: bench
+bench: $(TEST_READY) ## Measure what the documentation promises
+	@PYTHONPATH=plugins:tests:tools $(BIN)/python -m benchmarks
+
+.PHONY: lock
+lock: $(TEST_READY) ## Lock the packages again after a change of pyproject.toml; newer ones with UPGRADE=--upgrade
+	@$(LOCK) --extra postgresql --extra s3 --group dev --output-file requirements/dev.txt
+	@$(LOCK) --extra postgresql --group build --constraint requirements/dev.txt --output-file requirements/runtime.txt
+
+.PHONY: clean
+clean: ## Stop what runs and remove .local/
+	@if [ -x $(BIN)/python ] && [ -e $(LOCAL)/run/instance.json ]; then $(LOCAL_AIRFLOW) down; fi
+	@rm -rf $(LOCAL)
+
+# -- set-up: the stamps stand in the environment that they speak of ---------------------------------------------
+
+$(STATE)/venv: $(if $(wildcard $(BIN)/python),,FORCE)
+	@tools/bootstrap.sh venv $(VENV)
+	@mkdir -p $(STATE) && touch $@
+
+$(STATE)/runtime: requirements/runtime.txt $(STATE)/venv
+	@tools/bootstrap.sh requirements $(VENV) $<
+	@touch $@
+
+$(STATE)/dev: requirements/dev.txt $(STATE)/runtime
+	@tools/bootstrap.sh requirements $(VENV) $<
+	@touch $@
+
+$(STATE)/project: pyproject.toml $(STATE)/runtime
+	@tools/bootstrap.sh project $(VENV)
+	@touch $@
+
+$(STATE)/debian: tools/debian-packages.txt $(STATE)/venv
+	@tools/bootstrap.sh debian $<
+	@touch $@
+
+.PHONY: FORCE
+FORCE:

@@ -1,0 +1,101 @@
+#!/bin/sh
+# Sets up what the Makefile's targets need. Standard output stays empty.
+#
+#   bootstrap.sh venv FOLDER                a virtual environment
+#   bootstrap.sh requirements FOLDER FILE   the locked packages of FILE in it, checked against their hashes
+#   bootstrap.sh project FOLDER             this project in it, editable
+#   bootstrap.sh debian FILE                the Debian packages that FILE lists
+#
+# Run from the checkout. A repeat is safe and quick. PYTHON chooses the interpreter.
+set -eu
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "error: $*"; exit 1; }
+
+# Installs the Debian packages $2... or says what to type; $1 says what they are for.
+install_debian() {
+    purpose=$1
+    shift
+    if ! command -v apt-get >/dev/null; then
+        fail "$purpose needs these packages, by their Debian names: $*"
+    elif [ "$(id -u)" = 0 ]; then
+        as_root='env'
+    elif sudo -n true 2>/dev/null; then
+        as_root='sudo -n env'
+    else
+        say "$purpose needs Debian packages, and this user may not install them. Run this, then the same command again:"
+        fail "sudo apt-get update && sudo apt-get install --yes --no-install-recommends $*"
+    fi
+    say "Installing Debian packages: $*"
+    $as_root apt-get update -qq >&2
+    $as_root DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends "$@" >&2
+}
+
+is_installed() { [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+is_supported() {
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' 2>/dev/null
+}
+
+# Prints the interpreter to use.
+choose_python() {
+    if [ -n "${PYTHON:-}" ]; then
+        is_supported "$PYTHON" || fail "PYTHON=$PYTHON is not Python 3.10 to 3.14"
+        printf '%s\n' "$PYTHON"
+        return
+    fi
+    for candidate in python3 python3.13 python3.12 python3.11 python3.14 python3.10; do
+        if is_supported "$candidate"; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+    fail "no Python 3.10 to 3.14 is on the path. Install one (Debian 12, Ubuntu 22.04 and later: apt-get install python3), or name one: make PYTHON=/path/to/python3"
+}
+
+make_venv() {
+    ! "$1/bin/python" -m pip --version >/dev/null 2>&1 || return 0
+    python=$(choose_python)
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        # Debian keeps these two in a package of their own
+        version=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+        install_debian 'A virtual environment' "$version-venv"
+    fi
+    say "Making a virtual environment with $("$python" --version)"
+    "$python" -m venv --clear "$1"
+}
+
+install_requirements() {
+    say "Installing the packages of $2"
+    "$1/bin/python" -m pip install --quiet --no-input --disable-pip-version-check --require-hashes --requirement "$2"
+}
+
+install_project() {
+    "$1/bin/python" -m pip install --quiet --no-input --disable-pip-version-check \
+        --no-deps --no-build-isolation --editable .
+}
+
+install_listed() {
+    missing=
+    while read -r package; do
+        case $package in '' | '#'*) continue ;; esac
+        is_installed "$package" || missing="$missing $package"
+    done <"$1"
+    # shellcheck disable=SC2086  names of packages hold no blanks
+    [ -z "$missing" ] || install_debian 'The tests' $missing
+}
+
+# Two commands at once in one checkout take turns.
+mkdir -p .local
+exec 9>.local/bootstrap.lock
+flock 9
+
+task=$1
+shift
+case $task in
+    venv) make_venv "$@" ;;
+    requirements) install_requirements "$@" ;;
+    project) install_project "$@" ;;
+    debian) install_listed "$@" ;;
+    *) fail "unknown task $task" ;;
+esac

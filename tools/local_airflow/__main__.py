@@ -1,0 +1,99 @@
+"""``python -m local_airflow up|down|status|token|sync``: what ``make`` calls.
+
+Results go to standard output, everything else to standard error. What is asked for is read from the environment,
+because ``make`` hands its variables on there whatever characters they hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from types import FrameType
+
+from local_airflow.errors import LocalAirflowError
+from local_airflow.instance import Instance
+from local_airflow.layout import Layout
+from local_airflow.sync_command import sync
+from local_airflow.terminal import say
+
+DEFAULT_PORT = 8080
+INTERRUPTED = 128 + signal.SIGINT
+
+
+def up(instance: Instance, env: Mapping[str, str]) -> None:
+    """Starts Airflow unless it runs, and says where."""
+    running = instance.running()
+    port = asked_port(env)
+    if running is None:
+        say("Starting Airflow")
+        port = port or DEFAULT_PORT
+    running = instance.start(port)
+    print(f"{running.url}  user: admin  password: {instance.password()}")
+
+
+def down(instance: Instance, _env: Mapping[str, str]) -> None:
+    """Stops Airflow."""
+    say("Airflow is stopped" if instance.stop() else "No Airflow ran for this checkout")
+
+
+def status(instance: Instance, _env: Mapping[str, str]) -> None:
+    """Says what runs. Raises :class:`NotRunning`."""
+    recorded = instance.recorded()
+    ended = recorded.ended() if recorded is not None else []
+    if recorded is not None and ended:
+        raise LocalAirflowError(f"Of the Airflow at {recorded.url} these have ended: {', '.join(ended)}. Run: make up")
+    running = instance.require_running()
+    print(running.url)
+    for name, state in instance.api().health().items():
+        print(f"{name}: {state}")
+
+
+def token(instance: Instance, _env: Mapping[str, str]) -> None:
+    """Prints a bearer token. Raises :class:`NotRunning`."""
+    print(instance.api().token())
+
+
+def asked_port(env: Mapping[str, str]) -> int | None:
+    """``PORT`` as a number; None when none is asked for."""
+    text = env.get("PORT", "")
+    if not text:
+        return None
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise LocalAirflowError(f"PORT={text}: give a number from 1 to 65535")
+    return int(text)
+
+
+def _sync(instance: Instance, env: Mapping[str, str]) -> None:
+    sync(instance, env, asked_port(env))
+
+
+COMMANDS = {"up": up, "down": down, "status": status, "token": token, "sync": _sync}
+
+
+def main() -> int:
+    """The exit status: 0, 1 when something went wrong (it was said what), 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="local_airflow", description="The local Airflow of this checkout.")
+    parser.add_argument("command", choices=COMMANDS)
+    command = COMMANDS[parser.parse_args().command]
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        command(Instance(Layout.of_checkout()), os.environ)
+    except LocalAirflowError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("Interrupted")
+        return INTERRUPTED
+    return 0
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """A termination is treated like Ctrl-C, so that what was started is stopped."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

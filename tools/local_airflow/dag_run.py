@@ -1,0 +1,150 @@
+"""One DAG run, followed over the REST API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from local_airflow.errors import ApiError, DagBroken
+from local_airflow.rest import AirflowApi, quote
+
+POLL_SECONDS = 0.2
+#: The DAG processor needs a few seconds for its first look at the DAG files.
+DAG_SECONDS = 90
+FINAL_STATES = frozenset({"success", "failed"})
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """A task instance as it stands. ``map_index`` is -1 for a task that is not mapped."""
+
+    task_id: str
+    map_index: int
+    label: str
+    state: str
+    try_number: int
+    seconds: float
+
+    @classmethod
+    def parse(cls, answer: dict[str, Any]) -> TaskState:
+        """The state that an entry of the REST API tells of."""
+        index = int(answer["map_index"])
+        return cls(
+            task_id=answer["task_id"],
+            map_index=index,
+            label=answer.get("rendered_map_index") or "",
+            state=answer["state"] or "waiting",
+            try_number=int(answer["try_number"]),
+            seconds=float(answer["duration"] or 0),
+        )
+
+    @property
+    def name(self) -> str:
+        """Task id, with the map index of a mapped task."""
+        return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
+
+
+def await_dag(api: AirflowApi, dag_id: str, timeout_seconds: float = DAG_SECONDS) -> None:
+    """Waits until the DAG can be triggered. Raises :class:`DagBroken`, with the import errors there are."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            dag = api.request("GET", f"/dags/{quote(dag_id)}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+        else:
+            if not dag.get("is_stale"):
+                return
+        broken = list(api.every("/importErrors", "import_errors"))
+        if broken:
+            told = "\n\n".join(f"{error['filename']}:\n{error['stack_trace']}" for error in broken)
+            raise DagBroken(f"The DAG {dag_id} is not there, and these files cannot be imported:\n\n{told}")
+        if time.monotonic() > deadline:
+            raise DagBroken(f"The DAG {dag_id} did not appear within {timeout_seconds:.0f} seconds")
+        time.sleep(POLL_SECONDS)
+
+
+class DagRun:
+    """A run of ``dag_id``."""
+
+    def __init__(self, api: AirflowApi, dag_id: str, run_id: str) -> None:
+        self.dag_id = dag_id
+        self.run_id = run_id
+        self._api = api
+        self._path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}"
+
+    @classmethod
+    def trigger(cls, api: AirflowApi, dag_id: str, conf: dict[str, Any]) -> DagRun:
+        """A new run with ``conf``. Raises :class:`ApiError` when the parameters do not fit the DAG's."""
+        answer = api.request("POST", f"/dags/{quote(dag_id)}/dagRuns", {"logical_date": None, "conf": conf})
+        return cls(api, dag_id, answer["dag_run_id"])
+
+    def state(self) -> str:
+        """``queued``, ``running``, ``success`` or ``failed``."""
+        return str(self._api.request("GET", self._path)["state"])
+
+    def fail(self) -> None:
+        """Ends the run and its tasks."""
+        self._api.request("PATCH", self._path, {"state": "failed"})
+
+    def tasks(self) -> list[TaskState]:
+        """The task instances, in no certain order."""
+        return [TaskState.parse(task) for task in self.task_answers()]
+
+    def task_answers(self) -> list[dict[str, Any]]:
+        """The task instances as the REST API gives them."""
+        return list(self._api.every(f"{self._path}/taskInstances", "task_instances"))
+
+    def changes(self) -> Iterator[TaskState]:
+        """Every change of a task's state, as it happens, until the run has ended."""
+        seen: dict[tuple[str, int], tuple[str, int]] = {}
+        while True:
+            is_final = self.state() in FINAL_STATES  # asked first: then no change comes after the tasks are read
+            for task in self.tasks():
+                key, now = (task.task_id, task.map_index), (task.state, task.try_number)
+                if seen.get(key) != now:
+                    seen[key] = now
+                    yield task
+            if is_final:
+                return
+            time.sleep(POLL_SECONDS)
+
+    def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        """What a task handed on; None when it handed on nothing."""
+        path = f"{self._path}/taskInstances/{quote(task_id)}/xcomEntries/{quote(key)}"
+        try:
+            return self._api.request("GET", path, query={"map_index": map_index, "deserialize": "false"})["value"]
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def log(self, task_id: str, try_number: int, map_index: int = -1) -> list[dict[str, Any]]:
+        """The events in the log of a try, oldest first; none when there is no log."""
+        path = f"{self._path}/taskInstances/{quote(task_id)}/logs/{try_number}"
+        answer = self._api.request("GET", path, query={"map_index": map_index, "full_content": "true"})
+        return [event if isinstance(event, dict) else {"event": event} for event in answer["content"]]
+
+    def reason(self, task: TaskState, try_number: int) -> str:
+        """Why a try of a task failed, in one line: the error that ended it, as its log has it."""
+        try:
+            events = self.log(task.task_id, try_number, task.map_index)
+        except ApiError:
+            return "its log cannot be read"
+        for event in reversed(events):
+            for detail in event.get("error_detail") or []:
+                if isinstance(detail, dict) and detail.get("exc_type"):
+                    return f"{detail['exc_type']}: {detail.get('exc_value', '')}".strip()
+        errors = [event for event in events if event.get("level") in {"error", "critical"}]
+        return str(errors[-1]["event"]) if errors else "its log names no error"
+
+    def log_path(self, task: TaskState, folder: Path) -> Path:
+        """The log of a task's last try below Airflow's folder of task logs."""
+        parts = [f"dag_id={self.dag_id}", f"run_id={self.run_id}", f"task_id={task.task_id}"]
+        if task.map_index >= 0:
+            parts.append(f"map_index={task.map_index}")
+        return folder.joinpath(*parts, f"attempt={task.try_number}.log")

@@ -1,0 +1,135 @@
+"""One local Airflow: its start, what is known of it, its end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from local_airflow import processes
+from local_airflow.errors import NotRunning, PortTaken
+from local_airflow.layout import Layout
+from local_airflow.ports import free_port, is_taken
+from local_airflow.rest import AirflowApi
+from local_airflow.running import RunFolder, Running
+from local_airflow.settings import (
+    USERNAME,
+    Settings,
+    airflow_settings,
+    load_secrets,
+    process_environment,
+    write_settings,
+)
+from local_airflow.startup import Startup
+
+
+class Instance:
+    """The local Airflow of a :class:`Layout`.
+
+    ``overrides`` are settings, section to option to value, laid over the usual ones; ``env`` is added to the
+    environment of the processes.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        overrides: Mapping[str, Mapping[str, str]] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.layout = layout
+        self._overrides = overrides or {}
+        self._env = dict(env or {})
+        self._folder = RunFolder(layout.state)
+
+    def running(self) -> Running | None:
+        """What runs, completely; None when nothing does or a part has ended."""
+        recorded = self._folder.read()
+        return recorded if recorded is not None and recorded.processes and not recorded.ended() else None
+
+    def require_running(self) -> Running:
+        """What runs. Raises :class:`NotRunning`."""
+        running = self.running()
+        if running is None:
+            raise NotRunning("No Airflow runs for this checkout. Start it with: make up")
+        return running
+
+    def recorded(self) -> Running | None:
+        """What was started last and not stopped since, whether or not all of it still runs."""
+        return self._folder.read()
+
+    def password(self) -> str:
+        """The password of the one user, ``admin``."""
+        return load_secrets(self.layout)["admin_password"]
+
+    def api(self, running: Running | None = None, timeout_seconds: float = 30) -> AirflowApi:
+        """A client of what runs. Raises :class:`NotRunning`."""
+        running = running or self.require_running()
+        return AirflowApi(running.url, USERNAME, self.password(), timeout_seconds)
+
+    def settings(self, port: int) -> Settings:
+        """The settings in force for an API server on ``port``."""
+        settings = airflow_settings(self.layout, port, load_secrets(self.layout))
+        for section, options in self._overrides.items():
+            settings.setdefault(section, {}).update(options)
+        return settings
+
+    def environment(self, port: int) -> dict[str, str]:
+        """The environment of its processes; with it, the ``airflow`` command speaks of this instance."""
+        return {**process_environment(self.layout, self.settings(port)), **self._env}
+
+    def start(self, port: int | None = None, *, temporary: bool = False) -> Running:
+        """What runs afterwards: what ran before, or a new start on ``port`` (None: any free one).
+
+        A temporary instance that is started again as a lasting one becomes lasting. Raises :class:`PortTaken`
+        and :class:`StartFailed`; then nothing is left running.
+        """
+        with self._folder.lock():
+            running = self.running()
+            if running is not None:
+                return self._keep(running, port, temporary=temporary)
+            self._stop_recorded()
+            if port is not None and is_taken(port):
+                raise PortTaken(f"Port {port} is taken by another program. Choose another, such as: PORT={free_port()}")
+            try:
+                return self._start(Running(port or free_port(), temporary))
+            except BaseException:
+                self._stop_recorded()
+                raise
+
+    def _keep(self, running: Running, port: int | None, *, temporary: bool) -> Running:
+        if port not in (None, running.port):
+            raise PortTaken(f"Airflow runs at {running.url} already. To move it: make down, then PORT={port} again")
+        if running.temporary and not temporary:
+            return self._folder.write(replace(running, temporary=False))
+        return running
+
+    def _start(self, running: Running) -> Running:
+        write_settings(self.layout, self.settings(running.port), self.password())
+        startup = Startup(self.layout, self.environment(running.port), self._folder.write)
+        return startup.run(running, self.api(running, timeout_seconds=5))
+
+    def stop(self) -> bool:
+        """Ends it, running tasks included; False when there was nothing to end."""
+        with self._folder.lock():
+            return self._stop_recorded()
+
+    def _stop_recorded(self) -> bool:
+        recorded = self._folder.read()
+        if recorded is None:
+            return False
+        processes.stop(recorded.processes)
+        self._folder.forget()
+        return True
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Around a start and the use of what it gives: a temporary instance is stopped when its last use ends."""
+        with self._folder.use() as use:
+            try:
+                yield
+            finally:
+                with self._folder.lock():
+                    recorded = self._folder.read()
+                    if recorded is not None and recorded.temporary and self._folder.is_last_use(use):
+                        self._stop_recorded()

@@ -1,0 +1,85 @@
+"""A small client of Airflow's REST API."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from local_airflow.errors import ApiError
+
+PAGE_SIZE = 100
+
+
+class AirflowApi:
+    """Airflow's REST API at ``url``. It signs in at the first request. Every refusal is an :class:`ApiError`."""
+
+    def __init__(self, url: str, username: str, password: str, timeout_seconds: float = 30) -> None:
+        self.url = url
+        self._username = username
+        self._password = password
+        self._timeout_seconds = timeout_seconds
+        self._token: str | None = None
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def token(self) -> str:
+        """A new bearer token."""
+        answer = self._send("POST", "/auth/token", {"username": self._username, "password": self._password}, {})
+        return str(answer["access_token"])
+
+    def request(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None) -> Any:
+        """The decoded JSON answer to a request for ``path`` below ``/api/v2``; None for an empty one."""
+        if self._token is None:
+            self._token = self.token()
+        target = f"/api/v2{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
+        return self._send(method, target, body, {"Authorization": f"Bearer {self._token}"})
+
+    def every(self, path: str, key: str) -> Iterator[dict[str, Any]]:
+        """The entries of all pages of a listing, in its order."""
+        offset = 0
+        while True:
+            page = self.request("GET", path, query={"limit": PAGE_SIZE, "offset": offset})
+            yield from page[key]
+            offset += len(page[key])
+            if not page[key] or offset >= page["total_entries"]:
+                return
+
+    def health(self) -> dict[str, str]:
+        """``status`` of each part by its name, such as ``scheduler``."""
+        answer = self._send("GET", "/api/v2/monitor/health", None, {})
+        return {name: str(part.get("status")) for name, part in answer.items() if isinstance(part, dict)}
+
+    def _send(self, method: str, target: str, body: Any, headers: Mapping[str, str]) -> Any:
+        request = urllib.request.Request(  # noqa: S310  the URL is the instance's own
+            self.url + target,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Accept": "application/json", "Content-Type": "application/json", **headers},
+            method=method,
+        )
+        try:
+            with self._opener.open(request, timeout=self._timeout_seconds) as answer:
+                data = answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                raise ApiError(f"{method} {target}: {error.code} {_detail(error.read())}", error.code) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise ApiError(f"{method} {self.url}{target}: {error}") from None
+        return json.loads(data) if data else None
+
+
+def quote(text: str) -> str:
+    """``text`` as one segment of a path."""
+    return urllib.parse.quote(text, safe="")
+
+
+def _detail(body: bytes) -> str:
+    """What an error answer says, in one line."""
+    try:
+        detail = json.loads(body)["detail"]
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")[:300]
+    return detail if isinstance(detail, str) else json.dumps(detail)

@@ -1,0 +1,117 @@
+"""Airflow's settings for a local instance, and the secrets in them.
+
+The settings are chosen for short runs on a small machine; what they bring is said beside each.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from local_airflow.layout import Layout
+from local_airflow.ports import LOOPBACK
+
+USERNAME = "admin"
+
+Settings = dict[str, dict[str, str]]
+
+
+def load_secrets(layout: Layout) -> dict[str, str]:
+    """The secrets of the instance; made at the first call and kept, readable by the owner alone."""
+    if layout.secrets.exists():
+        return dict(json.loads(layout.secrets.read_text()))
+    made = {
+        "admin_password": secrets.token_urlsafe(12),
+        "fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        "jwt_secret": secrets.token_urlsafe(64),
+        "secret_key": secrets.token_urlsafe(32),
+    }
+    write_private(layout.secrets, json.dumps(made))
+    return made
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replaces a file, readable by the owner alone, in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    new.replace(path)
+
+
+def airflow_settings(layout: Layout, port: int, kept: Mapping[str, str]) -> Settings:
+    """Sections and options for an instance whose API server listens on ``port``."""
+    url = f"http://{LOOPBACK}:{port}"
+    return {
+        "core": {
+            "dags_folder": str(layout.dags),
+            "plugins_folder": str(layout.plugins),
+            "load_examples": "False",
+            "executor": "LocalExecutor",
+            "parallelism": "8",  # slots, each a process; more bring nothing on two cores
+            "dags_are_paused_at_creation": "False",
+            "test_connection": "Enabled",
+            "fernet_key": kept["fernet_key"],
+            "execution_api_server_url": f"{url}/execution/",
+            "simple_auth_manager_users": f"{USERNAME}:admin",
+            "simple_auth_manager_passwords_file": str(layout.passwords),
+        },
+        "database": {
+            "sql_alchemy_conn": f"sqlite:///{layout.database}",
+            "check_migrations": "False",  # the start has seen to it; the API server starts meanwhile
+        },
+        "api": {
+            "host": LOOPBACK,
+            "port": str(port),
+            "base_url": url,
+            "workers": "1",
+            "secret_key": kept["secret_key"],
+        },
+        "api_auth": {"jwt_secret": kept["jwt_secret"]},
+        "scheduler": {"scheduler_idle_sleep_time": "0.1"},  # a chain of four tasks in 1.5 s instead of 5
+        "workers": {"min_heartbeat_interval": "1"},  # a finished task gives its slot back up to 5 s earlier
+        "dag_processor": {
+            "min_file_process_interval": "5",  # a changed DAG file is seen after this many seconds
+            "refresh_interval": "5",  # a new DAG file likewise
+            "bundle_refresh_check_interval": "1",
+        },
+        "logging": {"base_log_folder": str(layout.task_logs)},
+        "usage_data_collection": {"enabled": "False"},
+    }
+
+
+def write_settings(layout: Layout, settings: Mapping[str, Mapping[str, str]], password: str) -> None:
+    """Writes ``airflow.cfg`` and the file of passwords."""
+    lines = []
+    for section, options in settings.items():
+        lines.append(f"[{section}]")
+        lines += [f"{name} = {value.replace('%', '%%')}" for name, value in options.items()]
+        lines.append("")
+    write_private(layout.home / "airflow.cfg", "\n".join(lines))
+    write_private(layout.passwords, json.dumps({USERNAME: password}) + "\n")
+
+
+def process_environment(layout: Layout, settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The environment of the instance's processes.
+
+    The caller's own reaches them, connections and variables for Airflow included, without what would point
+    them at another installation.
+    """
+    ours = {f"AIRFLOW__{section}__{name}".upper() for section, options in settings.items() for name in options}
+    ours |= {f"{name}{suffix}" for name in ours for suffix in ("_CMD", "_SECRET")}
+    ours |= {"AIRFLOW_HOME", "AIRFLOW_CONFIG"}
+    inherited = {name: value for name, value in os.environ.items() if name not in ours}
+    direct = ",".join(filter(None, [os.environ.get("NO_PROXY", os.environ.get("no_proxy")), LOOPBACK, "localhost"]))
+    return {
+        **inherited,
+        "AIRFLOW_HOME": str(layout.home),
+        "PATH": os.pathsep.join([str(layout.python.parent), os.environ.get("PATH", os.defpath)]),
+        "PYTHONPATH": layout.search_path(),
+        "PYTHONUNBUFFERED": "1",
+        "NO_PROXY": direct,  # tasks ask the API server, which no proxy can reach
+        "no_proxy": direct,
+    }

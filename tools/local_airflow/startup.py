@@ -1,0 +1,107 @@
+"""The start of Airflow's parts, as much of it at once as can be, until all of them are healthy."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from local_airflow import processes
+from local_airflow.errors import ApiError, StartFailed
+from local_airflow.layout import Layout
+from local_airflow.processes import ProcessRecord
+from local_airflow.rest import AirflowApi
+from local_airflow.running import Running
+
+#: The parts of Airflow and their commands. Task logs are read from the folder that all share, so nobody needs
+#: to serve them on a port.
+COMMANDS = {
+    "api-server": ("api-server",),
+    "scheduler": ("scheduler", "--skip-serve-logs"),
+    "dag-processor": ("dag-processor",),
+    "triggerer": ("triggerer", "--skip-serve-logs"),
+}
+#: The parts as the health check names them.
+HEALTH_NAMES = ("metadatabase", "scheduler", "dag_processor", "triggerer")
+START_SECONDS = 180
+POLL_SECONDS = 0.1
+LOG_LINES = 25
+
+
+class Startup:
+    """One start. ``write`` keeps what was started so far and is called before the next is."""
+
+    def __init__(self, layout: Layout, env: Mapping[str, str], write: Callable[[Running], Running]) -> None:
+        self._layout = layout
+        self._env = env
+        self._write = write
+
+    def run(self, running: Running, api: AirflowApi) -> Running:
+        """``running`` with all parts, healthy. Raises :class:`StartFailed`; then some may be left running."""
+        waiting = dict(COMMANDS)
+        if not self._is_migrated():
+            # the API server reads the database only when it is asked, so its long start need not wait
+            running = self._spawn(running, "migration", ("db", "migrate"))
+            migration = running.processes[-1]
+            running = self._spawn(running, "api-server", waiting.pop("api-server"))
+            self._await_migration(migration)
+            running = running.without_process(migration)
+        for name, command in waiting.items():
+            running = self._spawn(running, name, command)
+        self._await_health(running, api)
+        return running
+
+    def _spawn(self, running: Running, name: str, arguments: tuple[str, ...]) -> Running:
+        log = self._log(name)
+        log.unlink(missing_ok=True)
+        command = [str(self._layout.python), str(self._layout.program), *arguments]
+        return self._write(running.with_process(processes.spawn(name, command, self._env, log)))
+
+    # -- migration ------------------------------------------------------------------------------------------------
+
+    def _is_migrated(self) -> bool:
+        """Whether the database was brought up by the Airflow that is installed."""
+        note = self._layout.migrated
+        return self._layout.database.exists() and note.exists() and note.read_text() == self._airflow_version()
+
+    def _airflow_version(self) -> str:
+        """Name and version of the installed Airflow, without the seconds that importing it takes."""
+        site_packages = self._layout.python.parent.parent / "lib"
+        found = sorted(site_packages.glob("python3*/site-packages/apache_airflow_core-*.dist-info"))
+        return found[-1].name if found else ""
+
+    def _await_migration(self, migration: ProcessRecord) -> None:
+        status = processes.wait(migration, START_SECONDS)
+        if status is None:
+            raise self._failure("migration", f"did not end within {START_SECONDS} seconds")
+        if status != 0:
+            raise self._failure("migration", "failed")
+        self._layout.migrated.write_text(self._airflow_version())
+
+    # -- health ---------------------------------------------------------------------------------------------------
+
+    def _await_health(self, running: Running, api: AirflowApi) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        health: dict[str, str] = {}
+        while not all(health.get(name) == "healthy" for name in HEALTH_NAMES):
+            for name in running.ended():
+                raise self._failure(name, "ended")
+            if time.monotonic() > deadline:
+                late = [name for name in HEALTH_NAMES if health.get(name) != "healthy"]
+                part = late[0].replace("_", "-") if health else "api-server"
+                raise self._failure(part, f"was not ready within {START_SECONDS} seconds")
+            time.sleep(POLL_SECONDS)
+            with contextlib.suppress(ApiError):
+                health = api.health()
+
+    def _failure(self, name: str, what: str) -> StartFailed:
+        return StartFailed(f"Airflow's {name} {what}. The end of {self._log(name)}:\n\n{self._log_end(name)}")
+
+    def _log(self, name: str) -> Path:
+        return self._layout.process_logs / f"{name}.log"
+
+    def _log_end(self, name: str) -> str:
+        log = self._log(name)
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return "\n".join(lines[-LOG_LINES:])
