@@ -28,7 +28,12 @@ _numbers = itertools.count(1)
 
 def new_client(remote: RemoteSpec, credentials: Credentials | None = None) -> RegistryClient:
     """A client with short waits, so that tests of failures are quick."""
-    options = ClientOptions(concurrency=remote.download_concurrency, max_attempts=2, longest_wait_seconds=0.2)
+    options = ClientOptions(
+        concurrency=remote.download_concurrency,
+        max_attempts=2,
+        longest_wait_seconds=0.2,
+        allow_insecure_credentials=True,
+    )
     return RegistryClient(RegistryUrl.parse(remote.url), credentials, options)
 
 
