@@ -6,12 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.filling import push
-from support.hostile_registry import HostileRegistry, errors_reply, json_reply, reply
-from support.images import RepositoryContent
-from support.registry import PASSWORD, USERNAME, RegistryServer
-from support.shapes import documented_example, wide
-from support.syncing import Installation
 
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import (
@@ -28,6 +22,12 @@ from registry_sync.errors import (
     ServerUnavailable,
 )
 from registry_sync.oci.credentials import Credentials
+from support.filling import push
+from support.hostile_registry import HostileRegistry, errors_reply, json_reply, reply
+from support.images import RepositoryContent
+from support.registry import PASSWORD, USERNAME, RegistryServer
+from support.shapes import documented_example, wide
+from support.syncing import Installation
 
 
 @pytest.fixture
