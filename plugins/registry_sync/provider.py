@@ -127,4 +127,11 @@ SETTINGS: dict[str, Any] = {
         "example": None,
         "default": "4",
     },
+    "sync_dag_id": {
+        "description": "The DAG that a sync over REST runs; its access rules hold for reading over REST.",
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": "mirror_everything",
+        "default": "registry_sync",
+    },
 }

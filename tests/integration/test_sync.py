@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.domain.content_summary import version_href
+from registry_sync.domain.hrefs import version_href
 from registry_sync.domain.records import RepositoryVersion
 from registry_sync.sync.commit_version import version_document
 from support.filling import place, push

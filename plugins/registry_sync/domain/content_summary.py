@@ -9,24 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-API_PREFIX = "/pulp/api/v3"
-#: Content types in the order of the documented answers, with the last part of their content path.
-CONTENT_PATHS = {"docker.blob": "blobs", "docker.manifest": "manifests", "docker.tag": "tags"}
+from registry_sync.domain.hrefs import CONTENT_PATHS, units_href
+
 _PARAMETERS = {
     "added": "repository_version_added",
     "present": "repository_version",
     "removed": "repository_version_removed",
 }
-
-
-def repository_href(repository_id: str) -> str:
-    """The path of a repository, by the id (UUID) that it has over REST."""
-    return f"{API_PREFIX}/repositories/docker/docker/{repository_id}/"
-
-
-def version_href(repository_id: str, number: int) -> str:
-    """The path of a repository version."""
-    return f"{repository_href(repository_id)}versions/{number}/"
 
 
 @dataclass(frozen=True)
@@ -51,7 +40,7 @@ class ContentSummary:
     def _part(self, part: str, href: str) -> dict[str, Any]:
         counts: Mapping[str, int] = getattr(self, part)
         return {
-            kind: {"count": counts[kind], "href": f"{API_PREFIX}/content/docker/{path}/?{_PARAMETERS[part]}={href}"}
-            for kind, path in CONTENT_PATHS.items()
+            kind: {"count": counts[kind], "href": f"{units_href(kind)}?{_PARAMETERS[part]}={href}"}
+            for kind in CONTENT_PATHS
             if counts.get(kind)
         }

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
-from registry_sync.domain.content_summary import ContentSummary, version_href
+from registry_sync.domain.content_summary import ContentSummary
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.hrefs import version_href
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName
 from registry_sync.domain.tag_filter import TagFilter
 

@@ -12,15 +12,20 @@ from registry_sync.errors import ConfigurationError
 
 SECTION = "registry_sync"
 DEFAULT_MAX_SHARDS = 4
+DEFAULT_SYNC_DAG_ID = "registry_sync"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``sql_alchemy_conn`` and ``blob_store`` are URLs; ``max_shards`` bounds the mapped tasks of one stage."""
+    """``sql_alchemy_conn`` and ``blob_store`` are URLs; ``max_shards`` bounds the mapped tasks of one stage.
+
+    ``sync_dag_id`` is the DAG that a sync over REST runs, and whose access rules hold for reading over REST.
+    """
 
     sql_alchemy_conn: str
     blob_store: str
     max_shards: int
+    sync_dag_id: str = DEFAULT_SYNC_DAG_ID
 
 
 def load_settings() -> Settings:
@@ -38,4 +43,5 @@ def load_settings() -> Settings:
         sql_alchemy_conn=conf.get(SECTION, "sql_alchemy_conn", fallback="") or f"sqlite:///{home / 'registry_sync.db'}",
         blob_store=conf.get(SECTION, "blob_store", fallback="") or (home / "blobs").as_uri(),
         max_shards=int(shards),
+        sync_dag_id=conf.get(SECTION, "sync_dag_id", fallback="") or DEFAULT_SYNC_DAG_ID,
     )

@@ -37,7 +37,7 @@ def commit_version(database: Database, run: SyncRun, *, tell: Callable[[str], No
 
 def version_document(version: RepositoryVersion) -> dict[str, Any]:
     """A version in the documented shape of the "Synchronize a Repository" workflow."""
-    from registry_sync.domain.content_summary import version_href
+    from registry_sync.domain.hrefs import version_href
 
     base = None if version.base_number is None else version_href(version.repository_id, version.base_number)
     return {
