@@ -32,6 +32,7 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": CONNECTION_FIELDS,
             }
         ],
+        "cli": ["registry_sync.cli.get_cli_commands"],
         "config": {"registry_sync": {"description": "Settings of registry-sync.", "options": SETTINGS}},
     }
 

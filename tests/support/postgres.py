@@ -30,10 +30,10 @@ class Postgres:
 
     socket_folder: Path
 
-    def make_database(self, name: str) -> str:
-        """The URL of a new, empty database."""
+    def make_database(self, name: str, template: str = "template1") -> str:
+        """The URL of a new database: an empty one, or a copy of ``template``, to which nobody may be connected."""
         with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return f"postgresql://tests@/{name}?host={quote(str(self.socket_folder), safe='')}"
 
     def drop_database(self, name: str) -> None:

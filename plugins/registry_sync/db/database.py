@@ -63,25 +63,32 @@ class Database:
         """Migrates back to ``revision``; ``base`` removes every table with its records."""
         schema.downgrade(self._engine, revision)
 
+    needed_revision = schema.HEAD_REVISION
+
+    def revision(self) -> str | None:
+        """The schema it is at, None when it is empty or does not exist."""
+        if self._is_absent():
+            return None
+        with self.reading() as connection:
+            return schema.current_revision(connection)
+
     def check(self) -> None:
         """Raises :class:`DatabaseOutdated` with the command to run unless the schema is the one of this release."""
-        if self.is_embedded and not Path(str(self._engine.url.database)).exists():
+        if self._is_absent():
             raise DatabaseOutdated("the embedded metadata database does not exist yet; it is made at its first use")
-        schema.check(self._engine)
+        schema.refuse_other_than_head(self.revision())
 
     def ready(self) -> None:
         """Makes sure that the stores can be used: an embedded database is migrated, another one is checked.
 
         Raises :class:`DatabaseOutdated` when that takes an operator.
         """
-        if not self.is_embedded:
-            self.check()
-            return
-        try:
-            self.check()
-        except DatabaseOutdated:
+        if self.is_embedded and schema.is_behind(self.revision()):
             self.upgrade()
-            self.check()
+        self.check()
+
+    def _is_absent(self) -> bool:
+        return self.is_embedded and not Path(str(self._engine.url.database)).exists()
 
     def close(self) -> None:
         """Closes its connections; a later use opens new ones."""

@@ -40,13 +40,16 @@ def current_revision(connection: Connection) -> str | None:
     return revision
 
 
-def check(engine: Engine) -> None:
-    """Raises :class:`DatabaseOutdated` with the command to run unless the schema is the one of this release."""
-    with converted_errors(), engine.connect() as connection, connection.begin():
-        revision = current_revision(connection)
+def is_behind(revision: str | None) -> bool:
+    """Whether a database at ``revision`` is to be migrated up to be used by this release."""
+    return revision is None or revision < HEAD_REVISION
+
+
+def refuse_other_than_head(revision: str | None) -> None:
+    """Raises :class:`DatabaseOutdated`, saying what to run, unless ``revision`` is the one of this release."""
     if revision == HEAD_REVISION:
         return
-    if revision is not None and revision > HEAD_REVISION:
+    if not is_behind(revision):
         raise DatabaseOutdated(
             f"the metadata database is at schema {revision}, made by a newer registry-sync than this one, which knows "
             f"{HEAD_REVISION}; upgrade the package"

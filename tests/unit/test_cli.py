@@ -1,0 +1,146 @@
+"""The commands below ``airflow registry-sync``, as Airflow's own parser reads and runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import registry_sync
+from registry_sync.cli import get_cli_commands
+from registry_sync.db.database import Database
+from support.metadata import Upstream, image, sync
+
+Run = Callable[..., None]
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The configured metadata database, which does not exist yet."""
+    url = f"sqlite:///{tmp_path}/registry_sync.db"
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN", url)
+    return url
+
+
+@pytest.fixture
+def run(url: str) -> Run:
+    """Runs a command line, without ``airflow`` before it."""
+    from airflow.cli.cli_parser import _add_command
+
+    parser = ArgumentParser("airflow")
+    subcommands = parser.add_subparsers()
+    for command in get_cli_commands():
+        _add_command(subcommands, command)
+
+    def run(*words: str) -> None:
+        arguments = parser.parse_args(["registry-sync", *words])
+        arguments.func(arguments)
+
+    return run
+
+
+def test_check_fails_and_says_why_before_the_database_is_made(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="does not exist yet"):
+        run("db", "check", "--output", "json")
+    state = json.loads(capsys.readouterr().out)
+    assert (state["schema"], state["is_usable"]) == (None, False)
+
+
+def test_upgrade_makes_a_database_that_check_approves_of(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run("db", "upgrade")
+    run("db", "upgrade")
+    assert "is at schema 0001" in capsys.readouterr().out
+    run("db", "check", "--output", "json")
+    state = json.loads(capsys.readouterr().out)
+    assert (state["schema"], state["needed_schema"], state["is_usable"]) == ("0001", "0001", True)
+
+
+def test_downgrade_asks_first_and_does_nothing_without_a_yes(
+    run: Run, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("db", "upgrade")
+    monkeypatch.setattr("builtins.input", lambda _question: "n")
+    with pytest.raises(SystemExit, match="nothing was done"):
+        run("db", "downgrade", "--to-revision", "base")
+    with Database.connect(url) as database:
+        database.check()
+    run("db", "downgrade", "--to-revision", "base", "--yes")
+    with Database.connect(url) as database:
+        assert database.revision() is None
+
+
+def test_repositories_and_versions_are_listed_for_programs(
+    run: Run, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Database.connect(url) as database:
+        database.ready()
+        repository = database.repositories.ensure("hello")
+        upstream = Upstream()
+        upstream.tag("latest", image("a"))
+        upstream.tag("bad", image("b"))
+        sync(database, repository, upstream, held={"bad": "no such blob"})
+
+    run("repository", "list", "-o", "json")
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert (listed["name"], listed["latest_version"]) == ("hello", 1)
+    run("version", "list", "hello", "-o", "json")
+    (version,) = json.loads(capsys.readouterr().out)
+    assert (version["number"], version["tags"], version["held_tags"]) == (1, 1, 1)
+    run("version", "show", "hello", "-o", "json")
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["content_summary"]["added"] == {"docker.blob": 2, "docker.manifest": 1, "docker.tag": 1}
+    assert shown["holds"] == [{"tag": "bad", "kept_digest": None, "reason": "no such blob"}]
+
+
+def test_a_version_is_shown_as_tables_for_people(run: Run, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Database.connect(url) as database:
+        database.ready()
+        upstream = Upstream()
+        upstream.tag("latest", image("a"))
+        upstream.tag("bad", image("b"))
+        sync(database, database.repositories.ensure("hello"), upstream, held={"bad": "no such blob"})
+    run("version", "show", "hello", "1")
+    out = capsys.readouterr().out
+    assert "docker.manifest" in out
+    assert "no such blob" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("version", "show", "nowhere"), "RecordNotFound: there is no repository 'nowhere'"),
+        (("version", "list", "nowhere"), "RecordNotFound: there is no repository 'nowhere'"),
+        (("version", "show", "empty"), "has no version yet"),
+        (("version", "show", "empty", "7"), "there is no version 7"),
+        (("db", "downgrade", "-r", "9999", "-y"), "cannot be migrated"),
+    ],
+)
+def test_what_is_not_there_ends_a_command_with_a_message(run: Run, url: str, words: tuple[str, ...], said: str) -> None:
+    with Database.connect(url) as database:
+        database.ready()
+        database.repositories.ensure("empty")
+    with pytest.raises(SystemExit, match=said):
+        run(*words)
+
+
+def test_loading_the_commands_loads_neither_the_database_nor_the_registry_client() -> None:
+    script = (
+        "import sys; import registry_sync.cli; "
+        "print(*sorted({'sqlalchemy', 'alembic', 'requests', 'airflow'} & set(sys.modules)))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], env={"PYTHONPATH": str(Path(registry_sync.__file__).parents[1])}, capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.strip() == ""
+
+
+def test_the_provider_offers_the_commands_to_airflow() -> None:
+    from registry_sync.provider import get_provider_info
+
+    assert get_provider_info()["cli"] == ["registry_sync.cli.get_cli_commands"]
+    assert [command.name for command in get_cli_commands()] == ["registry-sync"]
