@@ -14,6 +14,8 @@ from local_airflow.rest import AirflowApi, quote
 POLL_SECONDS = 0.2
 #: The DAG processor needs a few seconds for its first look at the DAG files.
 DAG_SECONDS = 90
+#: A task nobody has looked at yet: nothing to tell.
+WAITING = ("waiting", 0)
 FINAL_STATES = frozenset({"success", "failed"})
 
 
@@ -31,11 +33,11 @@ class TaskState:
     @classmethod
     def parse(cls, answer: dict[str, Any]) -> TaskState:
         """The state that an entry of the REST API tells of."""
-        index = int(answer["map_index"])
+        index, label = int(answer["map_index"]), answer.get("rendered_map_index") or ""
         return cls(
             task_id=answer["task_id"],
             map_index=index,
-            label=answer.get("rendered_map_index") or "",
+            label="" if label == str(index) else label,  # Airflow shows the index where no label is rendered yet
             state=answer["state"] or "waiting",
             try_number=int(answer["try_number"]),
             seconds=float(answer["duration"] or 0),
@@ -106,7 +108,7 @@ class DagRun:
             is_final = self.state() in FINAL_STATES  # asked first: then no change comes after the tasks are read
             for task in self.tasks():
                 key, now = (task.task_id, task.map_index), (task.state, task.try_number)
-                if seen.get(key) != now:
+                if seen.get(key, WAITING) != now:
                     seen[key] = now
                     yield task
             if is_final:
@@ -138,7 +140,7 @@ class DagRun:
         for event in reversed(events):
             for detail in event.get("error_detail") or []:
                 if isinstance(detail, dict) and detail.get("exc_type"):
-                    return f"{detail['exc_type']}: {detail.get('exc_value', '')}".strip()
+                    return error_line(detail["exc_type"], detail.get("exc_value") or "")
         errors = [event for event in events if event.get("level") in {"error", "critical"}]
         return str(errors[-1]["event"]) if errors else "its log names no error"
 
@@ -148,3 +150,8 @@ class DagRun:
         if task.map_index >= 0:
             parts.append(f"map_index={task.map_index}")
         return folder.joinpath(*parts, f"attempt={task.try_number}.log")
+
+
+def error_line(kind: str, message: str) -> str:
+    """An error in one line. The operators wrap one that is no use to retry; then the message has its kind."""
+    return message if kind == "AirflowFailException" and message else f"{kind}: {message}".rstrip(": ")

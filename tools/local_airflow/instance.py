@@ -62,10 +62,10 @@ class Instance:
         """The password of the one user, ``admin``."""
         return load_secrets(self.layout)["admin_password"]
 
-    def api(self, running: Running | None = None, timeout_seconds: float = 30) -> AirflowApi:
+    def api(self, running: Running | None = None) -> AirflowApi:
         """A client of what runs. Raises :class:`NotRunning`."""
         running = running or self.require_running()
-        return AirflowApi(running.url, USERNAME, self.password(), timeout_seconds)
+        return AirflowApi(running.url, USERNAME, self.password())
 
     def settings(self, port: int) -> Settings:
         """The settings in force for an API server on ``port``."""
@@ -107,7 +107,7 @@ class Instance:
     def _start(self, running: Running) -> Running:
         write_settings(self.layout, self.settings(running.port), self.password())
         startup = Startup(self.layout, self.environment(running.port), self._folder.write)
-        return startup.run(running, self.api(running, timeout_seconds=5))
+        return startup.run(running, self.api(running))
 
     def stop(self) -> bool:
         """Ends it, running tasks included; False when there was nothing to end."""

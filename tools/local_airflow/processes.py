@@ -85,7 +85,7 @@ def wait(record: ProcessRecord, timeout_seconds: float) -> int | None:
         time.sleep(POLL_SECONDS)
 
 
-def stop(records: Iterable[ProcessRecord], grace_seconds: float = 10) -> None:
+def stop(records: Iterable[ProcessRecord], grace_seconds: float = 5) -> None:
     """Asks the processes to end and, after ``grace_seconds``, kills what is left of their sessions.
 
     Those that have ended already are passed over; a repeat does nothing.
@@ -97,11 +97,10 @@ def stop(records: Iterable[ProcessRecord], grace_seconds: float = 10) -> None:
     deadline = time.monotonic() + grace_seconds
     while any(is_alive(record) for record in ours) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
-    left = [member for record in ours for member in _members(record)]
-    for pid in left:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    while any(is_alive(record) for record in ours) and time.monotonic() < deadline + 5:
+    while left := [pid for record in ours for pid in _members(record)]:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         time.sleep(POLL_SECONDS)
 
 
@@ -111,6 +110,7 @@ def _members(record: ProcessRecord) -> list[int]:
     Linux gives the id of a session to no other process while the session has members. Once it is empty the id
     may come back with another process, which started later and leads the session itself; it is left alone.
     """
+    _reap(record.pid)
     leader = _stat(record.pid)
     if leader is not None and leader.started_ticks != record.started_ticks:
         return []

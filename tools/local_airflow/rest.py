@@ -53,6 +53,10 @@ class AirflowApi:
         answer = self._send("GET", "/api/v2/monitor/health", None, {})
         return {name: str(part.get("status")) for name, part in answer.items() if isinstance(part, dict)}
 
+    def warm_up(self) -> None:
+        """Has the server load what serves the tasks: seconds that the first task would wait for otherwise."""
+        self._send("GET", "/execution/health", None, {})
+
     def _send(self, method: str, target: str, body: Any, headers: Mapping[str, str]) -> Any:
         request = urllib.request.Request(  # noqa: S310  the URL is the instance's own
             self.url + target,

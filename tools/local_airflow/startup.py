@@ -41,6 +41,7 @@ class Startup:
         """``running`` with all parts, healthy. Raises :class:`StartFailed`; then some may be left running."""
         waiting = dict(COMMANDS)
         if not self._is_migrated():
+            self._drop_half_made_database()
             # the API server reads the database only when it is asked, so its long start need not wait
             running = self._spawn(running, "migration", ("db", "migrate"))
             migration = running.processes[-1]
@@ -65,6 +66,11 @@ class Startup:
         note = self._layout.migrated
         return self._layout.database.exists() and note.exists() and note.read_text() == self._airflow_version()
 
+    def _drop_half_made_database(self) -> None:
+        """A database that no migration ever finished holds nothing."""
+        if not self._layout.migrated.exists():
+            self._layout.database.unlink(missing_ok=True)
+
     def _airflow_version(self) -> str:
         """Name and version of the installed Airflow, without the seconds that importing it takes."""
         site_packages = self._layout.python.parent.parent / "lib"
@@ -84,6 +90,7 @@ class Startup:
     def _await_health(self, running: Running, api: AirflowApi) -> None:
         deadline = time.monotonic() + START_SECONDS
         health: dict[str, str] = {}
+        is_warm = False
         while not all(health.get(name) == "healthy" for name in HEALTH_NAMES):
             for name in running.ended():
                 raise self._failure(name, "ended")
@@ -94,6 +101,9 @@ class Startup:
             time.sleep(POLL_SECONDS)
             with contextlib.suppress(ApiError):
                 health = api.health()
+                if not is_warm:
+                    api.warm_up()
+                    is_warm = True
 
     def _failure(self, name: str, what: str) -> StartFailed:
         return StartFailed(f"Airflow's {name} {what}. The end of {self._log(name)}:\n\n{self._log_end(name)}")
