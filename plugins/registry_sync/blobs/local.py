@@ -1,0 +1,110 @@
+"""Blobs on a local (or mounted) file system, by the system's own calls.
+
+A blob lies at ``<root>/<algorithm>/<first two characters>/<encoded>``. It gets there in one order: bytes flushed,
+digest right, file renamed into place, folder flushed. So whatever is under a digest is whole, after a crash and after
+a loss of power alike. See docs/adr/0010-blobs-on-a-file-system.md for what was measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from registry_sync.blobs.failures import store_errors
+from registry_sync.blobs.folders import flush_folder, make_folder
+from registry_sync.blobs.partial_file import Partial
+from registry_sync.blobs.partials import FOLDER_NAME, PATIENCE_SECONDS, PartialFolder
+from registry_sync.blobs.writers import VerifyingWriter, open_writer, published_writer
+from registry_sync.domain.digests import Digest
+from registry_sync.errors import BlobMissing, InvalidReference
+
+
+class LocalBlobStore:
+    """A :class:`registry_sync.blobs.store.BlobStore` below the folder ``root``, which is made when it is needed.
+
+    ``patience_seconds`` is how long a writer waits for another of the same blob that makes no progress.
+    """
+
+    def __init__(self, root: Path | str, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self.root = Path(root)
+        self._partials = PartialFolder(self.root / FOLDER_NAME, patience_seconds)
+
+    def __repr__(self) -> str:
+        return f"LocalBlobStore({str(self.root)!r})"
+
+    def path(self, digest: Digest) -> Path:
+        """Where the blob lies, or would."""
+        return Path(self._place(digest))
+
+    def has(self, digest: Digest, size_bytes: int | None = None, /) -> bool:
+        with store_errors(self.root):
+            try:
+                found = os.stat(self._place(digest))  # noqa: PTH116 - asked for each blob of a sync; no Path is made
+            except FileNotFoundError:
+                return False
+        return size_bytes is None or found.st_size == size_bytes
+
+    def writer(self, digest: Digest, size_bytes: int, /) -> VerifyingWriter:
+        if self.has(digest, size_bytes):
+            return published_writer(digest, size_bytes, self)
+        return open_writer(digest, size_bytes, self._partials, self, lambda: self.has(digest, size_bytes))
+
+    def open(self, digest: Digest, /) -> BinaryIO:
+        with store_errors(self.root), _missing(digest):
+            return self.path(digest).open("rb")
+
+    def size(self, digest: Digest, /) -> int:
+        with store_errors(self.root), _missing(digest):
+            return self.path(digest).stat().st_size
+
+    def delete(self, digest: Digest, /) -> bool:
+        with store_errors(self.root):
+            try:
+                self.path(digest).unlink()
+            except FileNotFoundError:
+                return False
+        return True
+
+    def digests(self) -> Iterator[Digest]:
+        with store_errors(self.root):
+            for path in sorted(self.root.glob("[!.]*/*")):
+                for encoded in sorted(os.listdir(path)):  # noqa: PTH208 - names are all that is wanted
+                    with contextlib.suppress(InvalidReference):  # a stranger's file is no blob
+                        yield Digest(f"{path.parent.name}:{encoded}")
+
+    def sweep_partials(self, older_than_seconds: float, /) -> int:
+        return self._partials.sweep(older_than_seconds)
+
+    def publish_bytes(self, digest: Digest, data: bytes | bytearray, /) -> None:
+        """Publishes a small blob whose digest was verified."""
+        self._move(self._partials.write_temporary(data, is_durable=True), digest)
+
+    def publish_partial(self, digest: Digest, partial: Partial, /) -> None:
+        """Publishes a blob whose digest was verified while it was written."""
+        partial.flush()
+        self._move(partial.path, digest)
+
+    def _place(self, digest: Digest) -> str:
+        encoded = digest.encoded
+        return f"{self.root}/{digest.algorithm}/{encoded[:2]}/{encoded}"
+
+    def _move(self, source: Path, digest: Digest) -> None:
+        target = self.path(digest)
+        with store_errors(target):
+            try:
+                source.rename(target)
+            except FileNotFoundError:
+                make_folder(target.parent)
+                source.rename(target)
+            flush_folder(target.parent)
+
+
+@contextlib.contextmanager
+def _missing(digest: Digest) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise BlobMissing(f"the blob store has no blob {digest}") from None

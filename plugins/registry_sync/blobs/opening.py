@@ -1,0 +1,31 @@
+"""The blob store of a URL. Only here is decided which store stands for which URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from registry_sync.blobs.local import LocalBlobStore
+from registry_sync.blobs.store import BlobStore
+from registry_sync.errors import ConfigurationError
+
+
+def open_blob_store(url: str, *, spool_folder: Path | str | None = None) -> BlobStore:
+    """The store at ``url``; nothing is made or asked before it is used.
+
+    ``file:///path`` or an absolute path is a :class:`LocalBlobStore`; every other URL goes to fsspec, which must
+    know its scheme (``s3`` needs s3fs, and so on) and takes credentials from its own configuration. Such a store
+    collects large blobs in ``spool_folder`` before it uploads them; None means a private folder of this user among
+    the system's temporary files. Raises :class:`ConfigurationError`.
+    """
+    parts = urlsplit(url)
+    if parts.scheme in ("", "file"):
+        path = Path(unquote(parts.path) if parts.scheme else url)
+        if not path.is_absolute() or parts.netloc not in ("", "localhost"):
+            raise ConfigurationError(
+                f"[registry_sync] blob_store is {url[:200]!r}: an absolute path or file:///absolute/path is needed"
+            )
+        return LocalBlobStore(path)
+    from registry_sync.blobs.fsspec_store import open_fsspec_store
+
+    return open_fsspec_store(url, spool_folder)

@@ -1,0 +1,69 @@
+"""What every blob store promises. Stores differ in where the bytes lie, in nothing that a caller could notice.
+
+A blob is published when all of its bytes were verified; until then nothing can be read under its digest. What was
+written and not published is kept as a *partial* and continued by the next writer, also after a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Protocol
+
+from registry_sync.domain.digests import Digest
+
+
+class BlobWriter(Protocol):
+    """Takes the bytes of one blob in order. For one thread; leaving it without :meth:`commit` keeps a partial.
+
+    All methods raise :class:`BlobStoreFull` (what was written is given up, so that the disk has room again),
+    :class:`BlobStoreUnavailable` or :class:`BlobStoreError`.
+    """
+
+    @property
+    def offset(self) -> int:
+        """How many bytes are there already. Equal to the size when the blob needs nothing but :meth:`commit`."""
+
+    def write(self, chunk: bytes | memoryview, /) -> None:
+        """Appends. Raises :class:`SizeMismatch` and takes nothing of ``chunk`` when that would pass the size."""
+
+    def restart(self) -> None:
+        """Forgets everything written; the offset becomes 0."""
+
+    def commit(self) -> None:
+        """Verifies size, then digest, and publishes; when it returns, the blob survives a loss of power.
+
+        Again after that it does nothing. Raises :class:`TruncatedBody` when bytes are lacking, and keeps them;
+        :class:`DigestMismatch` when they are wrong, and forgets them.
+        """
+
+    def discard(self) -> None:
+        """Forgets everything written, on disk too. The writer takes no more."""
+
+
+class BlobStore(Protocol):
+    """Blobs by digest, safe to use from several threads and processes at once."""
+
+    def has(self, digest: Digest, size_bytes: int | None = None, /) -> bool:
+        """Whether the blob is published, and of that size when one is given."""
+
+    def writer(self, digest: Digest, size_bytes: int, /) -> AbstractContextManager[BlobWriter]:
+        """A writer for one blob, beginning with what an earlier one left behind.
+
+        Raises :class:`UnsupportedDigest` for a digest that cannot be verified.
+        """
+
+    def open(self, digest: Digest, /) -> BinaryIO:
+        """The bytes, to read and to seek in; the caller closes it. Raises :class:`BlobMissing`."""
+
+    def size(self, digest: Digest, /) -> int:
+        """Size in bytes. Raises :class:`BlobMissing`."""
+
+    def delete(self, digest: Digest, /) -> bool:
+        """Removes the blob; False when there was none. Who reads it at the moment reads on."""
+
+    def digests(self) -> Iterator[Digest]:
+        """Every published blob, in no order that means anything."""
+
+    def sweep_partials(self, older_than_seconds: float, /) -> int:
+        """Removes partials that nobody writes and that were not touched for so long; how many."""

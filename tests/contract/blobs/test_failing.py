@@ -1,0 +1,117 @@
+"""A store that cannot take more says so, leaves nothing under a digest, and gives back the room it took."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from registry_sync.blobs import BlobStore, open_blob_store
+from registry_sync.errors import BlobStoreError, BlobStoreFull
+from support.blob_processes import writing
+from support.blob_stores import MEBIBYTE, SMALL, Place, put, stored
+from support.images import Blob
+
+ON_DISK = ("local", "fsspec")
+DISK_BYTES = 4 * MEBIBYTE
+
+
+def _mounts() -> bool:
+    """Whether this user may mount a small disk, as root in most containers of CI may not."""
+    with tempfile.TemporaryDirectory() as folder:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True, check=False)
+        if mounted.returncode == 0:
+            subprocess.run(["umount", folder], check=True)
+        return mounted.returncode == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def _fill(disk: Path) -> Path:
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(64 * 1024))
+    return filler
+
+
+if _mounts():
+
+    @pytest.mark.parametrize("scheme", ["file", "local"])
+    def test_a_large_blob_on_a_full_disk_leaves_the_disk_as_it_was(
+        small_disk: Path, tmp_path: Path, scheme: str
+    ) -> None:
+        store = open_blob_store(f"{scheme}://{small_disk}/blobs", spool_folder=tmp_path / "spool")
+        kept, blob = Blob.random(1, SMALL), Blob.random(2, 2 * DISK_BYTES)
+        put(store, kept)
+        with pytest.raises(BlobStoreFull, match="free space"):
+            put(store, blob)
+        assert not store.has(blob.digest)
+        assert stored(store, kept) == kept.data
+        put(store, Blob.random(3, DISK_BYTES // 2))
+
+    @pytest.mark.parametrize("scheme", ["file", "local"])
+    def test_a_small_blob_on_a_full_disk_can_be_stored_when_there_is_room_again(
+        small_disk: Path, tmp_path: Path, scheme: str
+    ) -> None:
+        store = open_blob_store(f"{scheme}://{small_disk}/blobs", spool_folder=tmp_path / "spool")
+        blob = Blob.random(4, MEBIBYTE // 2)
+        filler = _fill(small_disk)
+        with pytest.raises(BlobStoreFull):
+            put(store, blob)
+        assert not store.has(blob.digest)
+        assert [path for path in small_disk.rglob("*") if path.is_file() and path != filler] == []
+        filler.unlink()
+        put(store, blob)
+        assert stored(store, blob) == blob.data
+
+    def test_a_full_spool_is_reported_like_a_full_store(small_disk: Path) -> None:
+        store = open_blob_store("memory://full-spool", spool_folder=small_disk / "spool")
+        blob = Blob.random(5, 2 * DISK_BYTES)
+        with pytest.raises(BlobStoreFull, match="spool"):
+            put(store, blob)
+        assert [path for path in small_disk.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("place", ON_DISK, indirect=True)
+@pytest.mark.parametrize("size_bytes", [MEBIBYTE // 2, 3 * MEBIBYTE], ids=["small", "large"])
+def test_a_limit_on_the_size_of_files_is_reported_like_a_full_disk(
+    place: Place, store: BlobStore, size_bytes: int
+) -> None:
+    arguments = (place.url, place.spool, "limited", 6, size_bytes, 1)
+    with writing(*arguments, environment=place.environment) as process:
+        said = process.rest()
+    assert len(said) == 1
+    assert said[0].startswith("BlobStoreFull ")
+    assert not store.has(Blob.random(6, size_bytes).digest)
+    assert place.partial_files() == []
+
+
+@pytest.mark.parametrize("place", ON_DISK, indirect=True)
+def test_a_store_that_cannot_be_used_is_named_in_the_error(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "blobs").write_text("a file where a folder must be")
+    store = place.open()
+    blob = Blob.random(7, SMALL)
+    with pytest.raises(BlobStoreError, match=str(tmp_path / "blobs")) as caught:
+        put(store, blob)
+    assert type(caught.value) is BlobStoreError
+
+
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
+def test_an_object_store_without_the_bucket_is_an_error_that_names_it(place: Place, tmp_path: Path) -> None:
+    store = open_blob_store("s3://no-such-bucket/blobs", spool_folder=tmp_path / "spool")
+    assert place.environment
+    with pytest.raises(BlobStoreError, match="no-such-bucket"):
+        put(store, Blob.random(8, SMALL))

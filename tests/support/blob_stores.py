@@ -1,0 +1,52 @@
+"""Where a blob store under test lies, and how blobs get into it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry_sync.blobs import BlobStore, open_blob_store
+from support.images import Blob
+
+#: Local files by our own calls, by fsspec's, memory, an object store.
+KINDS = ("local", "fsspec", "memory", "s3")
+MEBIBYTE = 1024 * 1024
+#: One blob that is collected in memory, and one that goes through a partial.
+SMALL, LARGE = 1000, 3 * MEBIBYTE + 123
+SIZES = {"small": SMALL, "large": LARGE}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a store lies; ``environment`` is what another process needs to open it."""
+
+    kind: str
+    url: str
+    spool: Path
+    environment: dict[str, str]
+
+    @property
+    def partials(self) -> Path:
+        """The local folder whose files are partials."""
+        return Path(self.url.removeprefix("file://")) / ".partials" if self.kind == "local" else self.spool
+
+    def open(self) -> BlobStore:
+        return open_blob_store(self.url, spool_folder=self.spool)
+
+    def partial_files(self) -> list[Path]:
+        return [path for path in self.partials.rglob("*") if path.is_file()] if self.partials.is_dir() else []
+
+
+def put(store: BlobStore, blob: Blob) -> None:
+    """Publishes ``blob``, as a download does that begins where an earlier one stopped."""
+    with store.writer(blob.digest, blob.size_bytes) as writer:
+        data = blob.data
+        while writer.offset < blob.size_bytes:
+            writer.write(data[writer.offset : writer.offset + MEBIBYTE])
+        writer.commit()
+
+
+def stored(store: BlobStore, blob: Blob) -> bytes:
+    """The bytes under the blob's digest."""
+    with store.open(blob.digest) as file:
+        return file.read()

@@ -1,0 +1,61 @@
+"""A process that writes blobs and may be killed while it does: ``blob_writing.py URL SPOOL COMMAND ...``.
+
+``half SEED SIZE COUNT`` writes the first COUNT bytes of a blob, says so, and waits for a line before it goes on
+and commits. ``many SEED SIZE COUNT`` commits COUNT blobs and says the digest of each that was published.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+from registry_sync.blobs import BlobStore, open_blob_store
+from registry_sync.errors import RegistrySyncError
+from support.images import Blob
+
+PIECE = 256 * 1024
+
+
+def say(word: str) -> None:
+    print(word, flush=True)
+
+
+def half(store: BlobStore, seed: int, size: int, count: int) -> None:
+    blob = Blob.random(seed, size)
+    data = memoryview(blob.data)
+    with store.writer(blob.digest, blob.size_bytes) as writer:
+        say(f"offset {writer.offset}")
+        while writer.offset < count:
+            writer.write(data[writer.offset : min(writer.offset + PIECE, count)])
+        say(f"wrote {writer.offset}")
+        sys.stdin.readline()
+        if writer.offset < size:
+            writer.write(data[writer.offset :])
+        writer.commit()
+    say("published")
+
+
+def many(store: BlobStore, seed: int, size: int, count: int) -> None:
+    for number in range(count):
+        blob = Blob.random(seed + number, size)
+        with store.writer(blob.digest, blob.size_bytes) as writer:
+            data = blob.data
+            for start in range(writer.offset, size, PIECE):
+                writer.write(data[start : start + PIECE])
+            writer.commit()
+        say(f"published {blob.digest}")
+
+
+def limited(store: BlobStore, seed: int, size: int, count: int) -> None:
+    """As ``many``, in a process that may write no file longer than half a blob; says which error met it."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+    try:
+        many(store, seed, size, count)
+    except RegistrySyncError as error:
+        say(f"{type(error).__name__} {error}")
+
+
+if __name__ == "__main__":
+    url, spool, command, *numbers = sys.argv[1:]
+    commands = {"half": half, "many": many, "limited": limited}
+    commands[command](open_blob_store(url, spool_folder=spool), *map(int, numbers))

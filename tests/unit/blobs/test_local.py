@@ -1,0 +1,115 @@
+"""What is particular to blobs on a file system: where they lie, and how writers meet."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_sync.blobs.local import LocalBlobStore
+from registry_sync.domain.digests import Digest
+from support.blob_stores import LARGE, MEBIBYTE, SMALL, put, stored
+from support.images import Blob
+
+
+def test_a_blob_lies_under_its_algorithm_and_its_first_two_characters(tmp_path: Path) -> None:
+    store, blob = LocalBlobStore(tmp_path), Blob.random(1, SMALL)
+    put(store, blob)
+    encoded = blob.digest.encoded
+    assert (tmp_path / "sha256" / encoded[:2] / encoded).read_bytes() == blob.data
+    assert store.path(blob.digest) == tmp_path / "sha256" / encoded[:2] / encoded
+
+
+def test_files_of_strangers_are_no_blobs(tmp_path: Path) -> None:
+    store, blob = LocalBlobStore(tmp_path), Blob.random(2, SMALL)
+    put(store, blob)
+    store.path(blob.digest).with_name("README").write_text("not a blob")
+    (tmp_path / "lost+found").mkdir()
+    assert list(store.digests()) == [blob.digest]
+
+
+def test_a_file_of_the_wrong_size_under_a_digest_is_replaced(tmp_path: Path) -> None:
+    store, blob = LocalBlobStore(tmp_path), Blob.random(3, SMALL)
+    put(store, blob)
+    store.path(blob.digest).write_bytes(b"cut")
+    assert not store.has(blob.digest, SMALL)
+    put(store, blob)
+    assert stored(store, blob) == blob.data
+
+
+def test_a_writer_of_a_stored_blob_needs_no_bytes(tmp_path: Path) -> None:
+    store, blob = LocalBlobStore(tmp_path), Blob.random(4, LARGE)
+    put(store, blob)
+    with store.writer(blob.digest, LARGE) as writer:
+        assert writer.offset == LARGE
+        writer.restart()
+        writer.commit()
+        writer.discard()
+    assert stored(store, blob) == blob.data
+
+
+def test_a_writer_does_not_wait_for_one_that_stands_still(tmp_path: Path) -> None:
+    store, blob = LocalBlobStore(tmp_path, patience_seconds=0.1), Blob.random(5, LARGE)
+    with store.writer(blob.digest, LARGE) as first:
+        first.write(blob.data[:MEBIBYTE])
+        with store.writer(blob.digest, LARGE) as second:
+            assert second.offset == 0
+            second.write(blob.data)
+            second.commit()
+        assert stored(store, blob) == blob.data
+        first.write(blob.data[MEBIBYTE:])
+        first.commit()
+    assert stored(store, blob) == blob.data
+    assert list((tmp_path / ".partials").iterdir()) == []
+
+
+def test_what_a_second_writer_left_unfinished_is_not_kept(tmp_path: Path) -> None:
+    store, blob = LocalBlobStore(tmp_path, patience_seconds=0.1), Blob.random(6, LARGE)
+    with store.writer(blob.digest, LARGE) as first:
+        first.write(blob.data[:MEBIBYTE])
+        with store.writer(blob.digest, LARGE) as second:
+            second.write(blob.data[:10])
+    with store.writer(blob.digest, LARGE) as third:
+        assert third.offset == MEBIBYTE
+
+
+def test_a_sweep_leaves_a_temporary_of_this_moment(tmp_path: Path) -> None:
+    store = LocalBlobStore(tmp_path)
+    temporary = tmp_path / ".partials" / "0123.tmp"
+    temporary.parent.mkdir()
+    temporary.write_bytes(b"being written")
+    assert store.sweep_partials(0) == 0
+    os.utime(temporary, (time.time() - 120,) * 2)
+    assert store.sweep_partials(0) == 1
+    assert not temporary.exists()
+
+
+def test_a_sweep_takes_what_a_killed_process_left_of_an_unpublished_blob(tmp_path: Path) -> None:
+    store, blob = LocalBlobStore(tmp_path), Blob.random(7, LARGE)
+    with store.writer(blob.digest, LARGE) as writer:
+        writer.write(b"left")
+    assert store.sweep_partials(0) == 1
+    with store.writer(blob.digest, LARGE) as writer:
+        assert writer.offset == 0
+
+
+@given(data=st.binary(max_size=2000), cuts=st.lists(st.integers(0, 2000)), stops=st.sets(st.integers(0, 5)))
+def test_however_the_bytes_arrive_the_blob_is_the_same(data: bytes, cuts: list[int], stops: set[int]) -> None:
+    edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    with TemporaryDirectory() as folder:
+        store, digest = LocalBlobStore(folder), Digest.of(data)
+        writer = store.writer(digest, len(data))
+        for number, (begin, end) in enumerate(itertools.pairwise(edges)):
+            if number in stops:
+                writer.__exit__(None, None, None)
+                writer = store.writer(digest, len(data))
+            assert writer.offset == begin
+            writer.write(data[begin:end])
+        with writer:
+            writer.commit()
+        assert store.path(digest).read_bytes() == data
