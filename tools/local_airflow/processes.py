@@ -97,14 +97,14 @@ def stop(records: Iterable[ProcessRecord], grace_seconds: float = 5) -> None:
     deadline = time.monotonic() + grace_seconds
     while any(is_alive(record) for record in ours) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
-    while left := [pid for record in ours for pid in _members(record)]:
+    while left := [pid for record in ours for pid in members(record)]:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(POLL_SECONDS)
 
 
-def _members(record: ProcessRecord) -> list[int]:
+def members(record: ProcessRecord) -> list[int]:
     """Ids of what runs in the session of ``record``.
 
     Linux gives the id of a session to no other process while the session has members. Once it is empty the id

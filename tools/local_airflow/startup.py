@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from local_airflow import processes
+from local_airflow import migration, processes
 from local_airflow.errors import ApiError, StartFailed
 from local_airflow.layout import Layout
 from local_airflow.processes import ProcessRecord
@@ -40,14 +40,14 @@ class Startup:
     def run(self, running: Running, api: AirflowApi) -> Running:
         """``running`` with all parts, healthy. Raises :class:`StartFailed`; then some may be left running."""
         waiting = dict(COMMANDS)
-        if not self._is_migrated():
-            self._drop_half_made_database()
+        if not migration.is_migrated(self._layout):
+            migration.drop_half_made(self._layout)
             # the API server reads the database only when it is asked, so its long start need not wait
-            running = self._spawn(running, "migration", ("db", "migrate"))
-            migration = running.processes[-1]
+            running = self._spawn(running, "migration", migration.COMMAND)
+            migrating = running.processes[-1]
             running = self._spawn(running, "api-server", waiting.pop("api-server"))
-            self._await_migration(migration)
-            running = running.without_process(migration)
+            self._await_migration(migrating)
+            running = running.without_process(migrating)
         for name, command in waiting.items():
             running = self._spawn(running, name, command)
         self._await_health(running, api)
@@ -59,33 +59,13 @@ class Startup:
         command = [str(self._layout.python), str(self._layout.program), *arguments]
         return self._write(running.with_process(processes.spawn(name, command, self._env, log)))
 
-    # -- migration ------------------------------------------------------------------------------------------------
-
-    def _is_migrated(self) -> bool:
-        """Whether the database was brought up by the Airflow that is installed."""
-        note = self._layout.migrated
-        return self._layout.database.exists() and note.exists() and note.read_text() == self._airflow_version()
-
-    def _drop_half_made_database(self) -> None:
-        """A database that no migration ever finished holds nothing."""
-        if not self._layout.migrated.exists():
-            self._layout.database.unlink(missing_ok=True)
-
-    def _airflow_version(self) -> str:
-        """Name and version of the installed Airflow, without the seconds that importing it takes."""
-        site_packages = self._layout.python.parent.parent / "lib"
-        found = sorted(site_packages.glob("python3*/site-packages/apache_airflow_core-*.dist-info"))
-        return found[-1].name if found else ""
-
-    def _await_migration(self, migration: ProcessRecord) -> None:
-        status = processes.wait(migration, START_SECONDS)
+    def _await_migration(self, migrating: ProcessRecord) -> None:
+        status = processes.wait(migrating, START_SECONDS)
         if status is None:
             raise self._failure("migration", f"did not end within {START_SECONDS} seconds")
         if status != 0:
             raise self._failure("migration", "failed")
-        self._layout.migrated.write_text(self._airflow_version())
-
-    # -- health ---------------------------------------------------------------------------------------------------
+        migration.note_migrated(self._layout)
 
     def _await_health(self, running: Running, api: AirflowApi) -> None:
         deadline = time.monotonic() + START_SECONDS

@@ -1,0 +1,222 @@
+"""A real Airflow for tests: the parts that ``make up`` starts, in a folder and on a port of the test's own.
+
+It shares the code of ``tools/local_airflow``, so that a test of the one is a test of the other. Runs are
+remembered by their id, so that tests speak of runs alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from local_airflow import migration, processes
+from local_airflow.dag_run import FINAL_STATES, DagRun, TaskState, await_dag
+from local_airflow.instance import Instance
+from local_airflow.layout import CHECKOUT, Layout
+from local_airflow.running import Running
+from local_airflow.settings import write_settings
+
+DAG_ID = "registry_sync"
+POLL_SECONDS = 0.05
+
+
+class AirflowInstance:
+    """An Airflow that runs between ``with`` and its end.
+
+    ``folder`` gets everything it writes, its own home included. ``settings`` are Airflow's, section to option to
+    value, laid over those of ``make up``, such as ``{"core": {"executor": "LocalExecutor"}}``; ``env`` is added to
+    the environment of its processes, such as ``{"AIRFLOW_CONN_QUAY": "..."}``. ``database`` is a folder that
+    :func:`make_database` gave, for a start without a migration.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dags: Path = CHECKOUT / "dags",
+        plugins: Path = CHECKOUT / "plugins",
+        settings: Mapping[str, Mapping[str, str]] | None = None,
+        env: Mapping[str, str] | None = None,
+        database: Path | None = None,
+    ) -> None:
+        self.layout = Layout(folder=folder, dags=dags, plugins=plugins)
+        self.instance = Instance(self.layout, overrides=settings, env=env)
+        self._database = database
+        self._runs: dict[str, DagRun] = {}
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> AirflowInstance:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> Running:
+        """Starts it, or again after :meth:`stop` with all it knew, and waits until it is healthy."""
+        if self._database is not None and not self.layout.database.exists():
+            self.layout.home.mkdir(parents=True, exist_ok=True)
+            for file in (self.layout.database, self.layout.migrated):
+                shutil.copy(self._database / file.name, file)
+        running = self.instance.start()
+        self._api = self.instance.api(running)
+        return running
+
+    def stop(self) -> None:
+        self.instance.stop()
+
+    @property
+    def home(self) -> Path:
+        """``AIRFLOW_HOME``."""
+        return self.layout.home
+
+    @property
+    def url(self) -> str:
+        """``http://127.0.0.1:port``."""
+        return self.instance.require_running().url
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a command must have in its environment to speak of this instance."""
+        return self.instance.environment(self.instance.require_running().port)
+
+    def process_log(self, part: str) -> str:
+        """What ``api-server``, ``scheduler``, ``dag-processor`` or ``triggerer`` has printed since its start."""
+        return (self.layout.process_logs / f"{part}.log").read_text(errors="replace")
+
+    # -- REST -----------------------------------------------------------------------------------------------------
+
+    def token(self) -> str:
+        """A bearer token of the admin."""
+        return self._api.token()
+
+    def api(self, method: str, path: str, json: Any = None) -> Any:
+        """The decoded answer of ``/api/v2`` + ``path``. Raises ``local_airflow.errors.ApiError`` with ``status``."""
+        return self._api.request(method, path, json)
+
+    def await_dag(self, dag_id: str = DAG_ID, timeout_seconds: float = 60) -> None:
+        """Waits until the DAG can be triggered; an import error of a DAG file is raised."""
+        await_dag(self._api, dag_id, timeout_seconds)
+
+    # -- runs -----------------------------------------------------------------------------------------------------
+
+    def trigger(self, dag_id: str = DAG_ID, conf: Mapping[str, Any] | None = None) -> str:
+        """The id of a new run with these parameters."""
+        self.await_dag(dag_id)
+        run = DagRun.trigger(self._api, dag_id, dict(conf or {}))
+        self._runs[run.run_id] = run
+        return run.run_id
+
+    def remember(self, dag_id: str, run_id: str) -> str:
+        """Lets the other methods speak of a run that was triggered by something else."""
+        self._runs[run_id] = DagRun(self._api, dag_id, run_id)
+        return run_id
+
+    def wait(self, run_id: str, timeout_seconds: float = 120) -> str:
+        """``success`` or ``failed``, when the run has ended. A run that takes longer fails the test."""
+        run = self._runs[run_id]
+        _await(lambda: run.state() in FINAL_STATES, timeout_seconds, lambda: f"{run_id} runs on: {run.tasks()}")
+        return run.state()
+
+    def sync(self, timeout_seconds: float = 120, **conf: Any) -> str:
+        """The id of a run of ``registry_sync`` that has ended well; the reasons of one that has not are raised."""
+        run_id = self.trigger(conf=conf)
+        if self.wait(run_id, timeout_seconds) != "success":
+            raise AssertionError(f"the sync failed: {self.reasons(run_id)}")
+        return run_id
+
+    def task_instances(self, run_id: str) -> list[dict[str, Any]]:
+        """The task instances as the REST API gives them."""
+        return self._runs[run_id].task_answers()
+
+    def task_states(self, run_id: str) -> dict[str, str]:
+        """State by task; mapped ones are ``fetch_blobs[0]`` and so on."""
+        return {task.name: task.state for task in self._runs[run_id].tasks()}
+
+    def task(self, run_id: str, task_id: str, map_index: int = -1) -> TaskState | None:
+        """A task instance; None before it exists."""
+        found = [task for task in self._runs[run_id].tasks() if (task.task_id, task.map_index) == (task_id, map_index)]
+        return found[0] if found else None
+
+    def task_log(self, run_id: str, task_id: str, map_index: int = -1, try_number: int = 1) -> str:
+        """The messages in the log of a try, one a line, with the errors that ended it."""
+        lines = []
+        for event in self._runs[run_id].log(task_id, try_number, map_index):
+            lines.append(str(event.get("event", "")))
+            lines += [f"{error.get('exc_type')}: {error.get('exc_value')}" for error in event.get("error_detail") or []]
+        return "\n".join(lines)
+
+    def reasons(self, run_id: str) -> dict[str, str]:
+        """Why tasks failed, by task."""
+        run = self._runs[run_id]
+        return {task.name: run.reason(task, task.try_number) for task in run.tasks() if task.state == "failed"}
+
+    def xcom(self, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        """What a task handed on; None when it handed on nothing."""
+        return self._runs[run_id].xcom(task_id, key, map_index)
+
+    # -- failures -------------------------------------------------------------------------------------------------
+
+    def await_task(
+        self, run_id: str, task_id: str, map_index: int = -1, *, state: str = "running", timeout_seconds: float = 60
+    ) -> TaskState:
+        """A task instance, when it is in ``state``."""
+        reached: list[TaskState] = []
+
+        def is_there() -> bool:
+            task = self.task(run_id, task_id, map_index)
+            if task is not None and task.state == state:
+                reached.append(task)
+            return bool(reached)
+
+        _await(is_there, timeout_seconds, lambda: f"{task_id} is not {state}: {self.task_states(run_id)}")
+        return reached[0]
+
+    def kill_task(self, run_id: str, task_id: str, map_index: int = -1) -> int:
+        """Kills the process of a running task as ``kill -9`` does, and gives its id.
+
+        The id comes from Airflow and is believed only when the process is one that this instance started.
+        """
+        self.await_task(run_id, task_id, map_index)
+        answers = self.task_instances(run_id)
+        pid = next(a["pid"] for a in answers if (a["task_id"], a["map_index"]) == (task_id, map_index))
+        ours = [member for record in self.instance.require_running().processes for member in processes.members(record)]
+        if pid not in ours:
+            raise AssertionError(f"process {pid} of {task_id} is not one of this Airflow")
+        os.kill(pid, signal.SIGKILL)
+        return int(pid)
+
+    def kill_part(self, part: str) -> None:
+        """Kills a part, such as ``scheduler``, with all its children, as a machine that goes down does."""
+        for record in self.instance.require_running().processes:
+            if record.name == part:
+                processes.stop([record], grace_seconds=0)
+
+
+def make_database(folder: Path) -> Path:
+    """Migrates a database of Airflow in ``folder``, for instances to start with."""
+    layout = Layout(folder=folder)
+    instance = Instance(layout)
+    write_settings(layout, instance.settings(port=0), instance.password())
+    command = [str(layout.python), str(layout.program), *migration.COMMAND]
+    subprocess.run(command, env=instance.environment(port=0), check=True, capture_output=True)
+    migration.note_migrated(layout)
+    return layout.home
+
+
+def _await(condition: Callable[[], bool], timeout_seconds: float, complaint: Callable[[], str]) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"after {timeout_seconds} seconds: {complaint()}")
+        time.sleep(POLL_SECONDS)
