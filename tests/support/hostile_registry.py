@@ -173,10 +173,12 @@ class HostileRegistry:
             self._start(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
-        plain = connection
         try:
             if self._tls is not None:
-                connection = self._tls.wrap_socket(connection, server_side=True)
+                plain, connection = connection, self._tls.wrap_socket(connection, server_side=True)
+                with self._lock:
+                    self._open.discard(plain)
+                    self._open.add(connection)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with connection, connection.makefile("rb") as stream:
                 while (request := _read_request(stream)) is not None:
@@ -188,8 +190,8 @@ class HostileRegistry:
             pass
         finally:
             with self._lock:
-                self._open.discard(plain)
-            plain.close()
+                self._open.discard(connection)
+            connection.close()
 
     def _answer_for(self, request: Request) -> Raw:
         with self._lock:

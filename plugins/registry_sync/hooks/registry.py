@@ -60,6 +60,7 @@ class RegistryHook(HttpHook):
         self.registry_conn_id = registry_conn_id
         self.remote = remote
         self._session_client: RegistryClient | None = None
+        self._read_settings: RegistryConnection | None = None
 
     def get_client(self) -> RegistryClient:
         """A new client for the remote, or for the connection's host; close it, or use it in a ``with``.
@@ -133,7 +134,12 @@ class RegistryHook(HttpHook):
             self._session_client = None
 
     def _settings(self) -> RegistryConnection:
-        """What the connection says; nothing when there is none."""
+        """What the connection says, read once; nothing when there is none."""
+        if self._read_settings is None:
+            self._read_settings = self._read()
+        return self._read_settings
+
+    def _read(self) -> RegistryConnection:
         if self.registry_conn_id is None:
             return RegistryConnection(conn_id="")
         settings = read_connection(self.registry_conn_id, self.get_connection(self.registry_conn_id))

@@ -124,6 +124,8 @@ class Answer:
             document = json.loads(data.decode("utf-8"))
         except (ValueError, RecursionError):
             document = None
+        if not data and self.content_length is None:
+            raise TruncatedBody(f"{what} of {self.target.origin.netloc} ended before it began")
         if not isinstance(document, dict):
             raise self.protocol_error(f"{what} of {self.target.origin.netloc} is not a JSON object")
         return document

@@ -115,6 +115,7 @@ class _Download:
     def run(self) -> int:
         attempts = _Attempts(offset=self._writer.offset, progressed_at=self._clock.monotonic())
         started = self._clock.monotonic()
+        self._requester.retry.await_pause()
         mismatches = 0
         while True:
             try:

@@ -54,7 +54,7 @@ class RegistryClient:
         retry = Retry(options, clock, self.usage)
         self._authenticator = Authenticator(
             _source(credentials, told),
-            TokenStore(self._transport, retry, clock, self.usage, told),
+            TokenStore(self._transport, clock, self.usage, told),
             RealmPolicy(origin, options.trusted_realm_hosts, allow_insecure=options.allow_insecure_credentials),
             ChallengeProbe(self._transport),
         )

@@ -43,11 +43,19 @@ class TargetHeaders(dict[str, str]):
 class _Connection(HTTPConnection):
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
         super().request(method, getattr(headers, "target", "") or url, body=body, headers=headers, **options)
+        _forget_query(self, url)
 
 
 class _SecureConnection(HTTPSConnection):
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
         super().request(method, getattr(headers, "target", "") or url, body=body, headers=headers, **options)
+        _forget_query(self, url)
+
+
+def _forget_query(connection: Any, url: str) -> None:
+    """Leaves urllib3 only ``url`` for its log: queries can be signatures."""
+    if connection._response_options is not None:  # noqa: SLF001 - nowhere else is it kept
+        connection._response_options = connection._response_options._replace(request_url=url)  # noqa: SLF001
 
 
 def _connect_judged(connection: HTTPConnection, gate: AddressGate, connect: Any) -> socket.socket:

@@ -60,7 +60,16 @@ class Requester:
         accepted: frozenset[int] = frozenset({200}),
     ) -> T:
         """What ``read`` makes of the answer; asked again, and read again, after temporary errors."""
-        return self.retry.run(lambda: read(self.ask_once(method, target, occasion, headers, accepted=accepted)))
+
+        def attempt() -> T:
+            answer = self.ask_once(method, target, occasion, headers, accepted=accepted)
+            try:
+                return read(answer)
+            except BaseException:
+                answer.abandon()
+                raise
+
+        return self.retry.run(attempt)
 
     def ask_once(
         self,
@@ -76,7 +85,11 @@ class Requester:
         used = self._authenticator.authorization(scope)
         answer = self._transport.follow(method, target, headers, used)
         if answer.status == 401 and answer.target.origin == self._transport.own:
-            renewed = self._authenticator.renew(answer.header("WWW-Authenticate"), answer.target, scope, used)
+            try:
+                renewed = self._authenticator.renew(answer.header("WWW-Authenticate"), answer.target, scope, used)
+            except BaseException:
+                answer.discard()
+                raise
             if renewed is None:
                 raise self._unauthorized(answer, occasion)
             answer.discard()

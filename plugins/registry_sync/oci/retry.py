@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import TypeVar
 
-from registry_sync.errors import RegistryError, RegistrySyncError
+from registry_sync.errors import RateLimited, RegistryError, RegistrySyncError
 from registry_sync.oci.clock import Clock
 from registry_sync.oci.options import ClientOptions
 from registry_sync.oci.usage import Usage
@@ -23,10 +23,12 @@ class Retry:
         self._options = options
         self._clock = clock
         self._usage = usage
+        self._paused_until = float("-inf")
 
     def run(self, attempt: Callable[[], T]) -> T:
         """What ``attempt`` gives; the last error when it keeps failing. Only temporary errors are tried again."""
         started = self._clock.monotonic()
+        self.await_pause()
         for number in range(1, self._options.max_attempts):
             try:
                 return attempt()
@@ -44,7 +46,15 @@ class Retry:
         if wait > self._options.longest_wait_seconds or spent + wait > self._options.retry_budget_seconds:
             raise problem
         self._usage.add("retry_count")
+        if isinstance(problem, RateLimited):
+            self._paused_until = max(self._paused_until, self._clock.monotonic() + wait)
         self._clock.sleep(wait)
+
+    def await_pause(self) -> None:
+        """Waits while the registry wants no requests: what one thread was told holds for all of a client."""
+        wait = self._paused_until - self._clock.monotonic()
+        if wait > 0:
+            self._clock.sleep(wait)
 
 
 def backoff_seconds(number: int) -> float:

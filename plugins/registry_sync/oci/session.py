@@ -108,7 +108,7 @@ def error_of_response(response: requests.Response) -> RegistryError:
         parse_retry_after(response.headers.get("Retry-After"), time.time()),
     )
     path = target.path.partition("?")[0]
-    return error_of_refusal(refusal, Occasion("registry", subject=path), is_anonymous=False)
+    return error_of_refusal(refusal, Occasion("content", subject=path), is_anonymous=False)
 
 
 def open_session(

@@ -27,7 +27,6 @@ from registry_sync.oci.answers import Answer
 from registry_sync.oci.clock import Clock
 from registry_sync.oci.credentials import Credentials
 from registry_sync.oci.origins import Target
-from registry_sync.oci.retry import Retry
 from registry_sync.oci.scopes import canonical_scopes
 from registry_sync.oci.transport import REDIRECT_STATUSES, Transport
 from registry_sync.oci.usage import Usage
@@ -65,11 +64,8 @@ class _Token:
 class TokenStore:
     """Tokens of one registry. Threads that need the same token wait for one exchange and share its result."""
 
-    def __init__(
-        self, transport: Transport, retry: Retry, clock: Clock, usage: Usage, on_secret: Callable[[str], None]
-    ) -> None:
+    def __init__(self, transport: Transport, clock: Clock, usage: Usage, on_secret: Callable[[str], None]) -> None:
         self._transport = transport
-        self._retry = retry
         self._clock = clock
         self._usage = usage
         self._on_secret = on_secret
@@ -82,7 +78,7 @@ class TokenStore:
         """A token for ``request``; never ``rejected``, which the registry did not accept.
 
         Raises :class:`AuthenticationFailed`, :class:`RealmRefused`, :class:`RepositoryUnavailable` and what the
-        transport raises.
+        transport raises. Nothing is tried again here: whoever needs the token tries the whole request again.
         """
         key = request.key
         token = self._tokens.get(key)
@@ -93,7 +89,7 @@ class TokenStore:
         with exchange_lock:
             token = self._tokens.get(key)
             if token is None or token.text == rejected or token.ends_at <= self._clock.monotonic():
-                token = self._retry.run(lambda: self._exchange(request))
+                token = self._exchange(request)
                 self._tokens[key] = token
             return token.text
 

@@ -38,9 +38,11 @@ class Transport:
         sent = TargetHeaders(headers)
         sent["User-Agent"] = self.user_agent
         sent.setdefault("Accept-Encoding", "identity")
-        url = sent.target = target.path
+        sent.target = target.path
         if self.pools.is_proxied and origin.scheme == "http":
-            url = sent.target = target.url
+            sent.target = target.url
+        # What urllib3 is told is what it logs, and queries can be signatures.
+        url = sent.target.partition("?")[0]
         try:
             response = self.pools.pool(origin).urlopen(
                 method,

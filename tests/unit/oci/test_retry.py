@@ -1,0 +1,142 @@
+"""Waiting: as long as the registry asks, as short as it can be, and never for ever."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_sync.errors import NotFound, RateLimited, RegistryError, ServerUnavailable, TruncatedBody
+from registry_sync.oci.options import ClientOptions
+from registry_sync.oci.retry import Retry, backoff_seconds
+from registry_sync.oci.retry_after import parse_retry_after
+from registry_sync.oci.usage import Usage
+from support.hostile_registry import json_reply, reply
+from support.oci import REPOSITORY, FakeTime
+
+NOW = 1_800_000_000.0
+TAGS = f"/v2/{REPOSITORY}/tags/list"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("7", 7),
+        (" 7 ", 7),
+        ("0", None),
+        ("-5", None),
+        ("1.5", 1.5),
+        ("soon", None),
+        ("7, 7", None),
+        (formatdate(NOW + 90, usegmt=True), 90),
+        (formatdate(NOW - 90, usegmt=True), None),
+        (formatdate(NOW + 200_000, usegmt=True), None),
+        ("86400", 86400),
+        ("99999", None),
+        (str(int(NOW) + 120), 120),
+        (str(int(NOW) - 120), None),
+        (str(int(NOW) + 90_000), None),
+        ("9" * 12, None),
+        ("9" * 40, None),
+    ],
+)
+def test_a9_05_retry_after_is_seconds_a_date_or_nothing(value: str | None, seconds: float | None) -> None:
+    assert parse_retry_after(value, NOW) == seconds
+
+
+@given(st.text(max_size=40))
+def test_a9_05_any_text_gives_nothing_or_at_most_a_day(value: str) -> None:
+    seconds = parse_retry_after(value, NOW)
+    assert seconds is None or 0 < seconds <= 86400
+
+
+@given(st.integers(1, 60))
+def test_a9_04_backoff_is_jittered_and_bounded(number: int) -> None:
+    assert 0 <= backoff_seconds(number) <= 15
+
+
+def retry(fake_time: FakeTime, **options: float) -> Retry:
+    return Retry(ClientOptions(**options), fake_time.clock, Usage())  # type: ignore[arg-type]
+
+
+def failing(*problems: Exception):  # type: ignore[no-untyped-def]
+    waiting = list(problems)
+
+    def attempt() -> str:
+        if waiting:
+            raise waiting.pop(0)
+        return "done"
+
+    return attempt
+
+
+def test_a9_04_temporary_errors_are_tried_again_and_others_are_not(fake_time: FakeTime) -> None:
+    assert retry(fake_time).run(failing(ServerUnavailable("x"), TruncatedBody("y"))) == "done"
+    with pytest.raises(NotFound):
+        retry(fake_time).run(failing(NotFound("x")))
+    assert len(fake_time.sleeps) == 2
+
+
+def test_a9_04_attempts_come_to_an_end(fake_time: FakeTime) -> None:
+    with pytest.raises(ServerUnavailable):
+        retry(fake_time, max_attempts=3).run(failing(*[ServerUnavailable("x")] * 9))
+    assert len(fake_time.sleeps) == 2
+
+
+def test_a9_04_the_time_for_retries_comes_to_an_end(fake_time: FakeTime) -> None:
+    slow = [ServerUnavailable("x", retry_after_seconds=15.0)] * 9
+    with pytest.raises(ServerUnavailable):
+        retry(fake_time, retry_budget_seconds=40, max_attempts=9).run(failing(*slow))
+    assert fake_time.sleeps == [15, 15]
+
+
+def test_a9_05_a_long_wait_is_raised_at_once_with_its_length(fake_time: FakeTime) -> None:
+    with pytest.raises(RateLimited) as raised:
+        retry(fake_time).run(failing(RateLimited("x", retry_after_seconds=21600)))
+    assert raised.value.retry_after_seconds == 21600
+    assert fake_time.sleeps == []
+
+
+def test_a9_05_what_one_thread_is_told_holds_for_all(fake_time: FakeTime) -> None:
+    """After a 429 nothing is asked before the time is over, by whatever thread."""
+    limited = retry(fake_time)
+    slept: list[float] = []
+
+    def clock_sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 1:
+            limited.await_pause()
+        fake_time.sleep(seconds)
+
+    limited._clock = type(fake_time.clock)(monotonic=fake_time.clock.monotonic, sleep=clock_sleep)
+    limited.run(failing(RateLimited("x", retry_after_seconds=10.0)))
+    assert slept == [10, 10]
+
+
+@pytest.mark.parametrize("status", [400, 405, 410, 501, 505])
+def test_a9_04_other_statuses_are_not_tried_again(registry, client_of, fake_time: FakeTime, status: int) -> None:
+    registry.on("GET", TAGS, reply(status))
+    with pytest.raises(RegistryError) as raised:
+        client_of(registry).list_tags(REPOSITORY)
+    assert not raised.value.is_temporary
+    assert fake_time.sleeps == []
+
+
+def test_a9_05_the_registrys_own_wait_is_kept(registry, client_of, fake_time: FakeTime) -> None:
+    registry.on("GET", TAGS, reply(429, headers=[("Retry-After", "3")]), json_reply({"tags": []}))
+    client_of(registry).list_tags(REPOSITORY)
+    assert fake_time.sleeps == [3]
+
+
+def test_a9_07_a_limit_told_in_plain_text_is_a_limit(registry, client_of, fake_time: FakeTime) -> None:
+    registry.on(
+        "GET", TAGS, reply(429, b"Too Many Requests (HAP429).", [("Retry-After", "3600")], content_type="text/plain")
+    )
+    with pytest.raises(RateLimited, match="HAP429") as raised:
+        client_of(registry).list_tags(REPOSITORY)
+    assert raised.value.retry_after_seconds == 3600
+    assert fake_time.sleeps == []

@@ -1,0 +1,310 @@
+"""Redirects, TLS, proxies and broken connections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.references import RegistryUrl
+from registry_sync.errors import (
+    ConfigurationError,
+    ProtocolError,
+    RedirectRefused,
+    ServerUnavailable,
+    UntrustedCertificate,
+)
+from registry_sync.oci.client import RegistryClient
+from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.options import ClientOptions
+from support.certificates import CertificateAuthority
+from support.hostile_registry import HostileRegistry, Raw, Request, json_reply, reply
+from support.oci import REPOSITORY, FakeTime, MemoryWriter
+
+DATA = b"0123456789" * 1000
+BLOB = Descriptor("application/octet-stream", Digest.of(DATA), len(DATA))
+PATH = f"/v2/{REPOSITORY}/blobs/{BLOB.digest}"
+TAGS = f"/v2/{REPOSITORY}/tags/list"
+READY = Credentials(registry_token="ready-token")
+
+
+def moved(location: str, status: int = 307) -> Raw:
+    return reply(status, b"moved", [("Location", location)])
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a5_01_authorization_stays_with_the_registry(registry, other_host, client_of, status: int) -> None:
+    registry.on("GET", PATH, moved(f"{other_host.base}/signed", status))
+    other_host.on("GET", "/signed", reply(200, DATA))
+    writer = MemoryWriter(BLOB)
+    client_of(registry, READY).fetch_blob(REPOSITORY, BLOB, writer)
+    assert writer.published == DATA
+    assert registry.requests[0].header("authorization") == "Bearer ready-token"
+    assert other_host.requests[0].header("authorization") is None
+
+
+def test_a5_01_authorization_comes_back_when_a_redirect_returns_to_the_registry(
+    registry, other_host, client_of
+) -> None:
+    registry.on("GET", PATH, moved(f"{other_host.base}/there"))
+    other_host.on("GET", "/there", moved(f"{registry.base}/back"))
+    registry.on("GET", "/back", reply(200, DATA))
+    client_of(registry, READY).fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
+    assert registry.asked(path="/back")[0].header("authorization") == "Bearer ready-token"
+    assert other_host.requests[0].header("authorization") is None
+
+
+def test_a5_01_ten_redirects_are_followed_and_an_eleventh_is_refused(registry, client_of) -> None:
+    registry.on("GET", PATH, *[moved(PATH)] * 10, reply(200, DATA))
+    client_of(registry).fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
+    registry.on("GET", PATH, moved(PATH))
+    with pytest.raises(RedirectRefused, match="more than 10"):
+        client_of(registry).fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
+
+
+def test_a5_02_the_location_is_sent_as_it_was_received(registry, other_host, client_of) -> None:
+    target = "/a%7Eb/%2d|x?sig=q%2Fr+s~t%3d&se=2026-01-01T00%3A00%3A00Z&plus=+"
+    registry.on("GET", PATH, moved(f"{other_host.base}{target}"))
+    other_host.on("GET", "/a%7Eb/%2d|x", reply(200, DATA))
+    client_of(registry).fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
+    assert other_host.requests[0].target == target
+
+
+def test_a5_02_a_relative_location_is_resolved(registry, client_of) -> None:
+    registry.on("GET", PATH, moved("/storage/x?y=1"))
+    registry.on("GET", "/storage/x", reply(200, DATA))
+    client_of(registry).fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
+    assert registry.requests[-1].target == "/storage/x?y=1"
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://169.254.169.254/latest/meta-data",
+        "http://[::ffff:127.0.0.1]/",
+        "http://2130706433/",
+        "file:///etc/passwd",
+        "gopher://x/",
+        "http://user:password@127.0.0.1/",
+    ],
+)
+def test_a5_03_a_redirect_to_a_place_that_is_not_the_webs_is_refused(registry, client_of, location: str) -> None:
+    registry.on("GET", PATH, moved(location))
+    with pytest.raises(RedirectRefused):
+        client_of(registry).fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
+    assert len(registry.requests) == 1
+
+
+def test_a5_03_a_redirect_without_location_is_no_answer(registry, client_of) -> None:
+    registry.on("GET", PATH, reply(307))
+    with pytest.raises(ProtocolError, match="Location"):
+        client_of(registry).fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
+
+
+def test_a5_04_range_and_encoding_are_sent_again_and_cookies_never(registry, other_host, client_of) -> None:
+    registry.on("GET", PATH, reply(307, headers=[("Location", f"{other_host.base}/x"), ("Set-Cookie", "a=b; Path=/")]))
+    part = reply(
+        206, DATA[4000:], [("Content-Range", f"bytes 4000-{len(DATA) - 1}/{len(DATA)}"), ("Set-Cookie", "c=d")]
+    )
+    other_host.on("GET", "/x", part)
+    client = client_of(registry)
+    for _ in range(2):
+        writer = MemoryWriter(BLOB, DATA[:4000])
+        client.fetch_blob(REPOSITORY, BLOB, writer)
+        assert writer.published == DATA
+    for request in (*registry.requests, *other_host.requests):
+        assert request.header("range") == "bytes=4000-"
+        assert request.header("accept-encoding") == "identity"
+        assert request.header("cookie") is None
+        assert (request.header("user-agent") or "").startswith("registry-sync/")
+
+
+def test_a5_05_an_expired_redirect_is_asked_for_anew_at_the_registry(registry, other_host, client_of) -> None:
+    registry.on("GET", PATH, moved(f"{other_host.base}/old"), moved(f"{other_host.base}/new"))
+    other_host.on("GET", "/old", reply(403, b"<Error>ExpiredRequest</Error>"))
+    other_host.on("GET", "/new", reply(200, DATA))
+    client = client_of(registry)
+    client.fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
+    assert len(registry.asked(path=PATH)) == 2
+    assert client.usage.retry_count == 1
+
+
+def test_one_connection_serves_many_requests(registry, client_of) -> None:
+    registry.on("GET", TAGS, json_reply({"tags": ["a"]}))
+    registry.on("HEAD", f"/v2/{REPOSITORY}/manifests/a", reply(200))
+    client = client_of(registry)
+    for _ in range(5):
+        client.list_tags(REPOSITORY)
+        client.head_manifest(REPOSITORY, client.list_tags(REPOSITORY).tags[0])
+    assert registry.connection_count == 1
+
+
+def test_a9_04_a_connection_that_the_registry_closed_meanwhile_is_replaced(registry, client_of) -> None:
+    registry.on("GET", TAGS, Raw(json_reply({"tags": ["a"]}).pieces, closes=True))
+    client = client_of(registry)
+    assert [client.list_tags(REPOSITORY).tags for _ in range(3)] == [("a",)] * 3
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Raw(()),
+        Raw((b"HTTP/1.1 200 OK\r\nContent-Le",)),
+        reply(200, b'{"tags": ["a"', length=100, cut=True),
+        Raw((b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"tag',)),
+        reply(500),
+        reply(502),
+        reply(503),
+        reply(504),
+        reply(408),
+    ],
+)
+def test_a9_04_what_may_pass_is_tried_again(registry, client_of, broken: Raw) -> None:
+    registry.on("GET", TAGS, broken, json_reply({"tags": ["a"]}))
+    client = client_of(registry)
+    assert client.list_tags(REPOSITORY).tags == ("a",)
+    assert client.usage.retry_count == 1
+
+
+def test_a9_04_a_stalled_answer_is_given_up_and_tried_again(registry, client_of) -> None:
+    registry.on("GET", TAGS, Raw((30.0,)), json_reply({"tags": ["a"]}))
+    assert client_of(registry, read_timeout_seconds=0.2).list_tags(REPOSITORY).tags == ("a",)
+
+
+def test_a9_04_a_refused_connection_is_temporary(fake_time: FakeTime) -> None:
+    with HostileRegistry() as gone:
+        url = gone.url
+    with RegistryClient(url, options=ClientOptions(max_attempts=3), clock=fake_time.clock) as client:
+        with pytest.raises(ServerUnavailable, match="no connection") as raised:
+            client.list_tags(REPOSITORY)
+        assert raised.value.is_temporary
+        assert len(fake_time.sleeps) == 2
+
+
+def test_an_unknown_name_is_said_to_be_unknown(fake_time: FakeTime) -> None:
+    client = RegistryClient(
+        RegistryUrl.parse("https://registry.invalid"), options=ClientOptions(max_attempts=1), clock=fake_time.clock
+    )
+    with client, pytest.raises(ServerUnavailable, match=r"registry\.invalid cannot be resolved"):
+        client.ping()
+
+
+def test_what_is_no_http_is_said_not_to_be(registry, client_of) -> None:
+    registry.on("GET", TAGS, Raw((b"SSH-2.0-OpenSSH_9.2\r\n",)))
+    with pytest.raises(ProtocolError, match="does not answer in HTTP"):
+        client_of(registry).list_tags(REPOSITORY)
+
+
+# -- TLS ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path / "ca")
+
+
+def test_a_certificate_is_verified_by_the_configured_ca(authority: CertificateAuthority, client_of) -> None:
+    certificate = authority.server()
+    with HostileRegistry((str(certificate.chain_path), str(certificate.key_path))) as registry:
+        registry.on("GET", "/v2/", json_reply({}))
+        assert client_of(registry, verify=str(certificate.ca_path)).ping().auth_scheme == "none"
+        with pytest.raises(UntrustedCertificate, match="not trusted") as raised:
+            client_of(registry).ping()
+        assert not raised.value.is_temporary
+        assert client_of(registry, verify=False).ping().auth_scheme == "none"
+
+
+def test_a_certificate_for_another_name_is_not_accepted(authority: CertificateAuthority, client_of) -> None:
+    certificate = authority.server(hosts=("elsewhere.example",))
+    with HostileRegistry((str(certificate.chain_path), str(certificate.key_path))) as registry:
+        registry.on("GET", "/v2/", json_reply({}))
+        with pytest.raises(UntrustedCertificate):
+            client_of(registry, verify=str(certificate.ca_path)).ping()
+
+
+def test_a5_03_a_redirect_from_https_to_http_is_refused(authority: CertificateAuthority, other_host, client_of) -> None:
+    certificate = authority.server()
+    with HostileRegistry((str(certificate.chain_path), str(certificate.key_path))) as registry:
+        registry.on("GET", PATH, moved(f"{other_host.base}/x"))
+        with pytest.raises(RedirectRefused, match="plain http"):
+            client_of(registry, verify=str(certificate.ca_path)).fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
+    assert other_host.requests == []
+
+
+def test_the_configured_ca_vouches_for_redirect_targets_too(authority: CertificateAuthority, client_of) -> None:
+    certificate = authority.server()
+    pair = (str(certificate.chain_path), str(certificate.key_path))
+    with HostileRegistry(pair) as registry, HostileRegistry(pair) as storage:
+        registry.on("GET", PATH, moved(f"{storage.base}/x"))
+        storage.on("GET", "/x", reply(200, DATA))
+        client_of(registry, verify=str(certificate.ca_path)).fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
+        assert len(storage.requests) == 1
+
+
+def test_files_of_the_options_are_not_needed_after_the_client_is_made(
+    authority: CertificateAuthority, client_of, tmp_path: Path
+) -> None:
+    certificate = authority.server()
+    pair = (str(certificate.chain_path), str(certificate.key_path))
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(certificate.ca_path.read_bytes())
+    with HostileRegistry(pair) as registry, HostileRegistry(pair) as storage:
+        registry.on("GET", PATH, moved(f"{storage.base}/x"))
+        storage.on("GET", "/x", reply(200, DATA))
+        client = client_of(registry, verify=str(bundle))
+        bundle.unlink()
+        client.fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
+
+
+@pytest.mark.parametrize("options", [{"verify": "/nowhere/ca.pem"}, {"client_certificate": "/nowhere/client.pem"}])
+def test_a_file_that_cannot_be_read_is_a_matter_of_configuration(options: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        RegistryClient(RegistryUrl.parse("https://registry.example"), options=ClientOptions(**options))  # type: ignore[arg-type]
+
+
+# -- proxies -----------------------------------------------------------------------------------------------------
+
+
+def test_a_proxy_is_asked_with_whole_urls_and_its_own_password(registry, client_of) -> None:
+    """The proxy resolves the name, so that a name unknown here can be asked for."""
+    registry.on("GET", "http://registry.invalid/v2/", json_reply({}))
+    url = RegistryUrl.parse("http://registry.invalid")
+    options = ClientOptions(proxy_url=f"http://user:pass@{registry.netloc}", max_attempts=1)
+    with RegistryClient(url, READY, options) as client, pytest.raises(Exception, match="plain http"):
+        client.ping()
+    with RegistryClient(url, options=options) as client:
+        assert client.ping().auth_scheme == "none"
+    (asked,) = registry.requests
+    assert asked.header("proxy-authorization") == "Basic dXNlcjpwYXNz"
+    assert asked.header("host") == "registry.invalid"
+
+
+def test_a3_04_a_proxy_is_not_sent_to_a_metadata_service(registry) -> None:
+    def answer(_request: Request) -> Raw:
+        return moved("http://169.254.169.254/")
+
+    registry.on("GET", "http://registry.invalid/v2/", answer)
+    options = ClientOptions(proxy_url=registry.base)
+    with (
+        RegistryClient(RegistryUrl.parse("http://registry.invalid"), options=options) as client,
+        pytest.raises(RedirectRefused, match=r"169\.254"),
+    ):
+        client.ping()
+    assert len(registry.requests) == 1
+
+
+@pytest.mark.parametrize("proxy", ["socks5://proxy.example:1080", "proxy.example:3128", "http://", "http://[::1"])
+def test_a_proxy_that_cannot_be_used_is_told_without_its_text(proxy: str) -> None:
+    with pytest.raises(ConfigurationError, match="the proxy is not"):
+        RegistryClient(RegistryUrl.parse("https://registry.example"), options=ClientOptions(proxy_url=proxy))
+
+
+def test_a_proxy_that_is_gone_is_temporary(fake_time: FakeTime) -> None:
+    with HostileRegistry() as gone:
+        proxy = gone.base
+    options = ClientOptions(proxy_url=proxy, max_attempts=1)
+    client = RegistryClient(RegistryUrl.parse("https://registry.invalid"), options=options, clock=fake_time.clock)
+    with client, pytest.raises(ServerUnavailable, match="proxy"):
+        client.ping()
