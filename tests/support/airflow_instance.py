@@ -60,7 +60,7 @@ class AirflowInstance:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        self.instance.stop(grace_seconds=0)
 
     def start(self) -> Running:
         """Starts it, or again after :meth:`stop` with all it knew, and waits until it is healthy."""
@@ -73,6 +73,7 @@ class AirflowInstance:
         return running
 
     def stop(self) -> None:
+        """Stops it and keeps what it knows."""
         self.instance.stop()
 
     @property

@@ -23,6 +23,10 @@ from local_airflow.settings import (
 from local_airflow.startup import Startup
 
 
+#: How long the parts of Airflow may take to end by themselves.
+GRACE_SECONDS = 5
+
+
 class Instance:
     """The local Airflow of a :class:`Layout`.
 
@@ -109,16 +113,18 @@ class Instance:
         startup = Startup(self.layout, self.environment(running.port), self._folder.write)
         return startup.run(running, self.api(running))
 
-    def stop(self) -> bool:
+    def stop(self, grace_seconds: float = GRACE_SECONDS) -> bool:
         """Ends it, running tasks included; False when there was nothing to end."""
         with self._folder.lock():
-            return self._stop_recorded()
+            return self._stop_recorded(grace_seconds)
 
-    def _stop_recorded(self) -> bool:
+    def _stop_recorded(self, grace_seconds: float = GRACE_SECONDS) -> bool:
         recorded = self._folder.read()
         if recorded is None:
             return False
-        processes.stop(recorded.processes)
+        servers = [record for record in recorded.processes if record.name == "api-server"]
+        processes.stop([record for record in recorded.processes if record not in servers], grace_seconds)
+        processes.stop(servers, min(grace_seconds, 1))  # it closes at once and then hangs in its exit
         self._folder.forget()
         return True
 

@@ -85,7 +85,7 @@ def wait(record: ProcessRecord, timeout_seconds: float) -> int | None:
         time.sleep(POLL_SECONDS)
 
 
-def stop(records: Iterable[ProcessRecord], grace_seconds: float = 5) -> None:
+def stop(records: Iterable[ProcessRecord], grace_seconds: float) -> None:
     """Asks the processes to end and, after ``grace_seconds``, kills what is left of their sessions.
 
     Those that have ended already are passed over; a repeat does nothing.
