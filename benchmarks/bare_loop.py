@@ -1,0 +1,105 @@
+"""The lower bound: twenty threads that fetch, hash and write the same bytes, with nothing else around.
+
+No database, no resuming, no retries, no flush to the disk, no Airflow. What a sync takes beyond this is its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+
+from registry_sync.domain import media_types
+
+T = TypeVar("T")
+R = TypeVar("R")
+THREADS = 20
+CHUNK_BYTES = 1024 * 1024
+_ACCEPT = {"Accept": ", ".join(media_types.ACCEPTED_MANIFEST_TYPES), "Accept-Encoding": "identity"}
+
+
+class BareLoop:
+    """One repository of one registry, written below ``folder``."""
+
+    name = "bare loop"
+
+    def __init__(self, registry_url: str, repository: str, folder: Path) -> None:
+        self._base = f"{registry_url}/v2/{repository}"
+        self._folder = folder
+        self._local = threading.local()
+        self._sessions: list[requests.Session] = []
+
+    def empty(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+
+    def first(self) -> None:
+        """HEADs of all tags, GETs of all manifests and blobs."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            waiting, seen = set(self._heads(pool)), set[str]()
+            blobs: set[str] = set()
+            while waiting:
+                seen |= waiting
+                documents = self._all(pool, self._manifest, waiting)
+                waiting = {child["digest"] for document in documents for child in document.get("manifests", ())} - seen
+                blobs |= {blob["digest"] for document in documents for blob in document.get("layers", ())}
+                blobs |= {document["config"]["digest"] for document in documents if "config" in document}
+            self._all(pool, self._blob, blobs)
+        self._close()
+
+    def again(self) -> None:
+        """HEADs of all tags."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            self._heads(pool)
+        self._close()
+
+    def _heads(self, pool: ThreadPoolExecutor) -> list[str]:
+        listing = self._session.get(f"{self._base}/tags/list", timeout=60).json()
+        return self._all(pool, self._head, listing["tags"])
+
+    def _head(self, tag: str) -> str:
+        answer = self._session.head(f"{self._base}/manifests/{tag}", headers=_ACCEPT, timeout=60)
+        return answer.headers["Docker-Content-Digest"]
+
+    def _manifest(self, digest: str) -> dict[str, Any]:
+        answer = self._session.get(f"{self._base}/manifests/{digest}", headers=_ACCEPT, timeout=60)
+        if f"sha256:{hashlib.sha256(answer.content).hexdigest()}" != digest:
+            raise RuntimeError(f"{digest} came with other bytes")
+        document: dict[str, Any] = json.loads(answer.content)
+        return document
+
+    def _blob(self, digest: str) -> None:
+        hasher = hashlib.sha256()
+        answer = self._session.get(f"{self._base}/blobs/{digest}", headers=_ACCEPT, stream=True, timeout=60)
+        with answer, (self._folder / digest.partition(":")[2]).open("wb", buffering=0) as file:
+            while chunk := answer.raw.read(CHUNK_BYTES):
+                hasher.update(chunk)
+                file.write(chunk)
+        if f"sha256:{hasher.hexdigest()}" != digest:
+            raise RuntimeError(f"{digest} came with other bytes")
+
+    @staticmethod
+    def _all(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        return list(pool.map(work, items))
+
+    @property
+    def _session(self) -> requests.Session:
+        if not hasattr(self._local, "session"):
+            session = requests.Session()
+            session.trust_env = False
+            self._local.session = session
+            self._sessions.append(session)
+        return self._local.session  # type: ignore[no-any-return]
+
+    def _close(self) -> None:
+        for session in self._sessions:
+            session.close()
+        self._sessions.clear()
+        self._local = threading.local()
