@@ -24,7 +24,6 @@ PARAMS = {
         maxLength=255,
         title="Repository",
         description="The name to sync into. It is created when it does not exist.",
-        section="What to sync",
     ),
     "url": Param(
         None,
@@ -40,7 +39,6 @@ PARAMS = {
         ],
         title="Registry",
         description="Address of the registry, such as https://quay.io. Leave empty for an existing remote.",
-        section="What to sync",
     ),
     "upstream_name": Param(
         None,
@@ -48,7 +46,6 @@ PARAMS = {
         maxLength=255,
         title="Upstream name",
         description="Name of the repository on that registry, such as library/hello-world.",
-        section="What to sync",
     ),
     "remote": Param(
         None,
@@ -59,7 +56,6 @@ PARAMS = {
             "Name of an existing remote; or, with a registry and an upstream name, the name under which these are "
             "kept (by default the repository's)."
         ),
-        section="What to sync",
     ),
     "tags": Param(
         None,
@@ -67,15 +63,6 @@ PARAMS = {
         items={"type": "string", "pattern": "^[a-zA-Z0-9_.*?\\[\\]!-]{1,128}$"},
         title="Tags",
         description="Only these tags: names or globs such as 3.*, one a line. Empty for all.",
-        section="What to sync",
-    ),
-    "exclude_tags": Param(
-        None,
-        type=["null", "array"],
-        items={"type": "string", "pattern": "^[a-zA-Z0-9_.*?\\[\\]!-]{1,128}$"},
-        title="Tags to leave out",
-        description="Names or globs, one a line; applied after the tags above.",
-        section="What to sync",
     ),
     "mode": Param(
         "mirror",
@@ -87,7 +74,6 @@ PARAMS = {
         },
         title="Mode",
         description="What becomes of content that is gone upstream.",
-        section="How to sync",
     ),
     "policy": Param(
         "default",
@@ -101,7 +87,14 @@ PARAMS = {
         },
         title="Policy",
         description="When the bytes of blobs are downloaded.",
-        section="How to sync",
+    ),
+    "exclude_tags": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string", "pattern": "^[a-zA-Z0-9_.*?\\[\\]!-]{1,128}$"},
+        title="Tags to leave out",
+        description="Names or globs, one a line; what Tags lets in is left out again.",
+        section="Further options",
     ),
     "conn_id": Param(
         None,
@@ -109,7 +102,7 @@ PARAMS = {
         maxLength=250,
         title="Connection",
         description="Airflow connection of type Container registry with the credentials. Empty for anonymous.",
-        section="How to sync",
+        section="Further options",
     ),
     "download_concurrency": Param(
         None,
@@ -118,7 +111,7 @@ PARAMS = {
         maximum=100,
         title="Download concurrency",
         description="Requests at once in each task; 20 unless the remote says otherwise.",
-        section="How to sync",
+        section="Further options",
     ),
     "ssl_validation": Param(
         "default",
@@ -131,7 +124,7 @@ PARAMS = {
         },
         title="Certificates",
         description="Whether the registry's TLS certificate is checked.",
-        section="How to sync",
+        section="Further options",
     ),
 }
 
