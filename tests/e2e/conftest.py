@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.airflow_instance import AirflowInstance, make_database
+from support.airflow_instance import AirflowInstance
 from support.filling import push
 from support.registry import RegistryServer
 from support.shapes import documented_example
@@ -30,12 +30,6 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServe
     with RegistryServer(tmp_path_factory.mktemp("upstream")) as server:
         push(server, UPSTREAM_NAME, documented_example())
         yield server
-
-
-@pytest.fixture(scope="session")
-def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a migrated database of Airflow, for further instances to start with."""
-    return make_database(tmp_path_factory.mktemp("database"))
 
 
 @pytest.fixture(scope="session")

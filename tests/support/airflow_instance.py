@@ -129,10 +129,10 @@ class AirflowInstance:
         _await(lambda: run.state() in FINAL_STATES, timeout_seconds, lambda: f"{run_id} runs on: {run.tasks()}")
         return run.state()
 
-    def sync(self, timeout_seconds: float = 120, **conf: Any) -> str:
+    def sync(self, **conf: str) -> str:
         """The id of a run of ``registry_sync`` that has ended well; the reasons of one that has not are raised."""
         run_id = self.trigger(conf=conf)
-        if self.wait(run_id, timeout_seconds) != "success":
+        if self.wait(run_id) != "success":
             raise AssertionError(f"the sync failed: {self.reasons(run_id)}")
         return run_id
 

@@ -1,0 +1,54 @@
+"""What all tests rely on: no test reads or writes the Airflow of the person who runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from support.dag_runs import InProcessSync
+
+CHECKOUT = Path(__file__).parents[1]
+# Airflow fixes its home when it is first imported, so this stands before every import of it.
+AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="registry-sync-tests-"))
+for _name in [name for name in os.environ if name.startswith("AIRFLOW")]:
+    del os.environ[_name]
+os.environ |= {
+    "AIRFLOW_HOME": str(AIRFLOW_HOME),
+    "AIRFLOW__CORE__DAGS_FOLDER": str(CHECKOUT / "dags"),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+}
+
+
+def pytest_unconfigure() -> None:
+    """Removes the home that the tests shared."""
+    shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a migrated database of Airflow, for instances to start with."""
+    from support.airflow_instance import make_database
+
+    return make_database(tmp_path_factory.mktemp("database"))
+
+
+@pytest.fixture(scope="session")
+def _home_with_database(airflow_database: Path) -> Path:
+    shutil.copy(airflow_database / "airflow.db", AIRFLOW_HOME / "airflow.db")
+    return AIRFLOW_HOME
+
+
+@pytest.fixture
+def sync_in_process(_home_with_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcessSync:
+    """Runs DAGs in the process of the test, on an empty database and blob store of registry-sync."""
+    from support.dag_runs import InProcessSync
+
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN", f"sqlite:///{tmp_path / 'registry_sync.db'}")
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", (tmp_path / "blobs").as_uri())
+    return InProcessSync()

@@ -1,0 +1,70 @@
+"""DAG runs in the process of the test, by Airflow's own ``dag.test()``: seconds for the first, half of one after.
+
+For breadth: what a stage does with this or that content. What concerns processes, retries after a crash or the
+scheduler needs :class:`~support.airflow_instance.AirflowInstance`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What became of a run. ``tasks`` is state by task, mapped ones as ``fetch_blobs[0]``."""
+
+    dag_id: str
+    run_id: str
+    state: str
+    tasks: dict[str, str]
+
+    def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        """What a task handed on; None when it handed on nothing."""
+        from airflow.models.xcom import XComModel
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            found = session.scalar(
+                XComModel.get_many(
+                    run_id=self.run_id, key=key, task_ids=task_id, dag_ids=self.dag_id, map_indexes=map_index
+                )
+            )
+            return None if found is None else XComModel.deserialize_value(found)
+
+    @property
+    def version(self) -> dict[str, Any] | None:
+        """The version that the run made, in the documented shape; None when it made none."""
+        committed = self.xcom("commit_version")
+        return None if committed is None else committed["version"]
+
+
+class InProcessSync:
+    """Runs ``registry_sync``, or another DAG of the DAGs folder."""
+
+    def __call__(self, dag_id: str = "registry_sync", **conf: Any) -> FinishedRun:
+        """The run with these parameters, when it has ended, well or not."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those of Airflow's own code are not ours to mend
+            run = _dag(dag_id).test(run_conf=conf, logical_date=datetime.now(timezone.utc))
+            tasks = {
+                ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]": str(ti.state or "waiting")
+                for ti in run.get_task_instances()
+            }
+        return FinishedRun(dag_id, run.run_id, str(run.state), tasks)
+
+
+@cache
+def _dag(dag_id: str) -> DAG:
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag()
+    if bag.import_errors:
+        raise AssertionError(f"DAG files that cannot be imported: {bag.import_errors}")
+    return bag.dags[dag_id]

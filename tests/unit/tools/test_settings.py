@@ -1,0 +1,78 @@
+"""What a local Airflow is told, and what of the caller's environment reaches it."""
+
+from __future__ import annotations
+
+import configparser
+import json
+from pathlib import Path
+
+import pytest
+
+from local_airflow.instance import Instance
+from local_airflow.layout import Layout
+from local_airflow.settings import load_secrets, write_settings
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(folder=tmp_path / "100% local")
+
+
+def test_secrets_are_made_once_and_readable_by_the_owner_alone(layout: Layout) -> None:
+    first = load_secrets(layout)
+    assert load_secrets(layout) == first
+    assert layout.secrets.stat().st_mode & 0o777 == 0o600
+    assert len(set(first.values())) == 4
+
+
+def test_two_instances_share_no_secret(tmp_path: Path) -> None:
+    one, other = (load_secrets(Layout(folder=tmp_path / name)) for name in ("one", "other"))
+    assert not set(one.values()) & set(other.values())
+
+
+def test_what_is_written_is_what_airflow_reads(layout: Layout) -> None:
+    instance = Instance(layout)
+    write_settings(layout, instance.settings(1234), instance.password())
+    read = configparser.ConfigParser()
+    read.read(layout.home / "airflow.cfg")
+    assert read["database"]["sql_alchemy_conn"] == f"sqlite:///{layout.folder}/airflow/airflow.db"
+    assert read["api"]["port"] == "1234"
+    assert json.loads(layout.passwords.read_text()) == {"admin": instance.password()}
+    assert (layout.home / "airflow.cfg").stat().st_mode & 0o777 == 0o600
+
+
+def test_it_listens_on_loopback_only(layout: Layout) -> None:
+    assert Instance(layout).settings(1234)["api"]["host"] == "127.0.0.1"
+
+
+def test_overrides_are_laid_over_the_settings(layout: Layout) -> None:
+    settings = Instance(
+        layout, overrides={"core": {"parallelism": "2"}, "registry_sync": {"max_shards": "1"}}
+    ).settings(1)
+    assert settings["core"]["parallelism"] == "2"
+    assert settings["core"]["executor"] == "LocalExecutor"
+    assert settings["registry_sync"] == {"max_shards": "1"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AIRFLOW_CONFIG", "AIRFLOW__CORE__DAGS_FOLDER", "AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__CORE__FERNET_KEY_CMD"],
+)
+def test_nothing_points_it_at_another_installation(layout: Layout, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "of another installation")
+    assert name not in Instance(layout).environment(1234)
+
+
+def test_connections_and_other_settings_of_the_caller_reach_it(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_QUAY", "registry://")
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", "s3://bucket")
+    env = Instance(layout, env={"MORE": "1"}).environment(1234)
+    assert env["AIRFLOW_CONN_QUAY"] == "registry://"
+    assert env["AIRFLOW__REGISTRY_SYNC__BLOB_STORE"] == "s3://bucket"
+    assert env["MORE"] == "1"
+
+
+def test_a_proxy_is_not_asked_for_the_instance_itself(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    env = Instance(layout).environment(1234)
+    assert env["NO_PROXY"] == env["no_proxy"] == "example.org,127.0.0.1,localhost"
