@@ -143,11 +143,9 @@ class Answer:
 
     def discard(self) -> None:
         """Lets go of the connection: kept when little or no body is left on it, closed otherwise. Safe to repeat."""
-        length = self.content_length
-        if self.method == "HEAD" or self.status in (204, 304):
-            self._response.release_conn()
-            return
+        length = 0 if self.method == "HEAD" or self.status in (204, 304) else self.content_length
         if length is not None and length <= DRAIN_BYTES:
+            # An empty body is read too: a connection that goes back with its answer open fails the next request.
             with contextlib.suppress(HTTPError, OSError, ValueError):
                 self._response.read(DRAIN_BYTES, decode_content=False)
         else:

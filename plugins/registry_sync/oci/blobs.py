@@ -239,6 +239,10 @@ class _Download:
         except BaseException:
             answer.abandon()
             raise
+        if room and self._encodings and not self._is_decoding:
+            raise SizeMismatch(
+                f"{answer.target.origin.netloc} sends blob {self._blob.digest} encoded", digest=self._blob.digest
+            )
         if room:
             raise TruncatedBody(
                 f"{answer.target.origin.netloc} ended blob {self._blob.digest} {room} bytes early",

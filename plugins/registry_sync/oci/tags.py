@@ -108,7 +108,7 @@ class _Lister:
         target = self._requester.target(f"{self._path}?n={PAGE_SIZE}")
         try:
             page = self._fetch(target, progress)
-        except ProtocolError as problem:
+        except (ProtocolError, NotFound) as problem:
             # Some registries refuse a page size above their own.
             if problem.status not in (400, 405) and "UNSUPPORTED" not in problem.codes:
                 raise
@@ -161,6 +161,10 @@ class _Lister:
             if is_first:
                 raise
             raise _PageVanished from problem
+        except ProtocolError as problem:
+            if is_first or problem.status == 200:
+                raise
+            raise self._pagination_error(f"does not give ({problem.status}) a page that it named itself") from problem
         progress.page_count += 1
         self._requester.usage.add("tag_page_count")
         return page

@@ -1,0 +1,104 @@
+"""The next page is found whatever a ``Link`` looks like, and is never somebody else's."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_sync.errors import RedirectRefused
+from registry_sync.oci.links import Link, next_page, parse_links
+from registry_sync.oci.origins import Origin, Target
+
+OWN = Origin("https", "registry.example", 443)
+ASKED = Target(OWN, "/v2/docker/a/b/tags/list?n=1000")
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ('</x?last=b&n=1>; rel="next"', [("/x?last=b&n=1", {"next"})]),
+        ("</x>; rel=next", [("/x", {"next"})]),
+        ('</x>;title="a; b, c";REL="Prev  NEXT"', [("/x", {"prev", "next"})]),
+        ('</a>; rel=prev, </b>; rel="next"; type="x"', [("/a", {"prev"}), ("/b", {"next"})]),
+        ('</a,b;c>; rel="next"', [("/a,b;c", {"next"})]),
+        ("</a>", [("/a", set())]),
+        ('</a>; rel="next"; rel="prev"', [("/a", {"next"})]),
+        ("< /a >;rel=next", [("/a", {"next"})]),
+        ("</a>; ; rel=next", [("/a", {"next"})]),
+        ("nonsense", []),
+        ("", []),
+    ],
+)
+def test_a7_02_links_are_read_by_their_grammar(header: str, expected: list[tuple[str, set[str]]]) -> None:
+    assert parse_links(header) == tuple(Link(reference, frozenset(relations)) for reference, relations in expected)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "/v2/docker/a/b/tags/list?last=x%2Fy&n=1000",
+        "https://registry.example/v2/docker/a/b/tags/list?last=x%2Fy&n=1000",
+        "https://registry.example:443/v2/docker/a/b/tags/list?last=x%2Fy&n=1000",
+        "//registry.example/v2/docker/a/b/tags/list?last=x%2Fy&n=1000",
+        "list?last=x%2Fy&n=1000",
+        "?last=x%2Fy&n=1000",
+    ],
+)
+def test_a7_02_a_link_to_the_same_listing_is_followed_with_its_query_untouched(reference: str) -> None:
+    assert next_page(f'<{reference}>; rel="next"', ASKED) == Target(OWN, "/v2/docker/a/b/tags/list?last=x%2Fy&n=1000")
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "/v2/a/b/tags/list?last=10000&n=10000",
+        "/v2/b/tags/list?last=10000&n=10000",
+        "/repository/docker/v2/docker/a/b/tags/list?last=10000&n=10000",
+        "/v2/repo-key/docker/a/b/tags/list?last=10000&n=10000",
+    ],
+)
+def test_a7_03_of_a_link_that_a_proxy_wrote_for_itself_only_the_query_is_used(reference: str) -> None:
+    assert next_page(f'<{reference}>; rel="next"', ASKED) == Target(OWN, "/v2/docker/a/b/tags/list?last=10000&n=10000")
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "https://169.254.169.254/v2/docker/a/b/tags/list?n=1",
+        "//evil.example/v2/docker/a/b/tags/list?n=1",
+        "http://registry.example/v2/docker/a/b/tags/list?n=1",
+        "https://registry.example:8443/v2/docker/a/b/tags/list?n=1",
+        "https://user@registry.example/v2/docker/a/b/tags/list?n=1",
+        "/v2/docker/a/other/tags/list?last=x",
+        "/v2/docker/a/xb/tags/list?last=x",
+        "/v2/docker/a/b/manifests/latest",
+        "/v2/a/b/tags/list?unknown=x",
+        "/v2/_catalog?last=x",
+    ],
+)
+def test_a7_02_a_link_to_anything_else_is_refused(reference: str) -> None:
+    with pytest.raises(RedirectRefused):
+        next_page(f'<{reference}>; rel="next"', ASKED)
+
+
+@pytest.mark.parametrize("header", [None, "", '</x>; rel="prev"', "</x>"])
+def test_a7_01_no_next_link_is_no_next_page(header: str | None) -> None:
+    assert next_page(header, ASKED) is None
+
+
+@given(st.text(max_size=200))
+def test_any_text_gives_links_and_a_page_of_this_listing_or_a_refusal(header: str) -> None:
+    parse_links(header)
+    try:
+        page = next_page(f"<{header}>; rel=next", ASKED)
+    except RedirectRefused:
+        return
+    if page is not None:
+        assert page.origin == OWN
+        assert page.path.partition("?")[0] == ASKED.path.partition("?")[0]
+
+
+@given(st.text('<>;,=" relnxt/?\\', max_size=300))
+def test_text_made_of_the_grammars_own_characters_does_not_hang(header: str) -> None:
+    assert len(parse_links(header)) <= 300
