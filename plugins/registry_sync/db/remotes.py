@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
@@ -56,12 +56,19 @@ class RemoteStore:
             return _require(connection, remotes.c.name == name, name)
 
     def page(
-        self, request: PageRequest = FIRST_PAGE, *, name: str | None = None, name_contains: str | None = None
+        self,
+        request: PageRequest = FIRST_PAGE,
+        *,
+        name: str | None = None,
+        names: Sequence[str] | None = None,
+        name_contains: str | None = None,
     ) -> Page[Remote]:
         """Remotes ordered by ``name`` (default), ``created_at`` or ``updated_at``."""
         statement = select(remotes)
         if name is not None:
             statement = statement.where(remotes.c.name == name)
+        if names is not None:
+            statement = statement.where(remotes.c.name.in_(names))
         if name_contains is not None:
             statement = statement.where(remotes.c.name.icontains(name_contains, autoescape=True))
         with self._transactions.reading() as connection:

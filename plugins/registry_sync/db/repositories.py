@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
@@ -56,12 +57,19 @@ class RepositoryStore:
             return _require(connection, repositories.c.name == name, name)
 
     def page(
-        self, request: PageRequest = FIRST_PAGE, *, name: str | None = None, name_contains: str | None = None
+        self,
+        request: PageRequest = FIRST_PAGE,
+        *,
+        name: str | None = None,
+        names: Sequence[str] | None = None,
+        name_contains: str | None = None,
     ) -> Page[Repository]:
         """Repositories ordered by ``name`` (default), ``created_at`` or ``updated_at``."""
         statement = select(repositories)
         if name is not None:
             statement = statement.where(repositories.c.name == name)
+        if names is not None:
+            statement = statement.where(repositories.c.name.in_(names))
         if name_contains is not None:
             statement = statement.where(repositories.c.name.icontains(name_contains, autoescape=True))
         with self._transactions.reading() as connection:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, false, select
 
 from registry_sync.db.batches import in_batches
 from registry_sync.db.closures import MEMBERSHIP, is_in_version
@@ -17,7 +17,7 @@ from registry_sync.db.contents import blob_unit
 from registry_sync.db.paging import fetch_page
 from registry_sync.db.tables import blobs, manifest_blobs, manifest_children, manifests, tags
 from registry_sync.db.transactions import Transactions
-from registry_sync.db.versions import latest_number
+from registry_sync.db.versions import resolve_number
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import BlobRole, ManifestKind
 from registry_sync.domain.pages import FIRST_PAGE, Page, PageRequest
@@ -69,6 +69,8 @@ class UnitStore:
             statement = _narrowed(_of_version(connection, _select_tags(), "tags", query), manifests, query)
             if query.name is not None:
                 statement = statement.where(tags.c.name == query.name)
+            if query.names is not None:
+                statement = statement.where(tags.c.name.in_(query.names))
             if query.name_contains is not None:
                 statement = statement.where(tags.c.name.icontains(query.name_contains, autoescape=True))
             orderings = {"name": tags.c.name, "digest": manifests.c.digest, "created_at": tags.c.created_at}
@@ -101,9 +103,9 @@ def _select_tags() -> Select[Any]:
 def _of_version(connection: Connection, statement: Select[Any], kind: str, query: UnitQuery) -> Select[Any]:
     if query.repository_id is None:
         return statement
-    number = query.number if query.number is not None else latest_number(connection, query.repository_id)
+    number = resolve_number(connection, query.repository_id, query.number)
     if number is None:
-        return statement.where(~and_(True))
+        return statement.where(false())
     table, unit = MEMBERSHIP[kind]
     own_id = {"tags": tags, "manifests": manifests, "blobs": blobs}[kind].c.id
     conditions: dict[Relation, ColumnElement[bool]] = {

@@ -113,8 +113,8 @@ class Relation(str, Enum):
 class UnitQuery:
     """Which units: all of them, or those of one version of a repository, narrowed by what is not None.
 
-    ``number`` None means the latest version. ``name`` is a tag's name and applies to tags; ``name_contains`` too.
-    ``media_types`` of a tag are those of its manifest.
+    ``number`` None means the latest version. ``name``, ``names`` and ``name_contains`` apply to tags; ``media_types``
+    of a tag are those of its manifest.
     """
 
     repository_id: str | None = None
@@ -123,6 +123,7 @@ class UnitQuery:
     digests: tuple[Digest, ...] | None = None
     media_types: tuple[str, ...] | None = None
     name: str | None = None
+    names: tuple[str, ...] | None = None
     name_contains: str | None = None
 
 
