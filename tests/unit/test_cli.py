@@ -133,9 +133,8 @@ def test_loading_the_commands_loads_neither_the_database_nor_the_registry_client
         "import sys; import registry_sync.cli; "
         "print(*sorted({'sqlalchemy', 'alembic', 'requests', 'airflow'} & set(sys.modules)))"
     )
-    loaded = subprocess.run(
-        [sys.executable, "-c", script], env={"PYTHONPATH": str(Path(registry_sync.__file__).parents[1])}, capture_output=True, text=True, check=True
-    )
+    environment = {"PYTHONPATH": str(Path(registry_sync.__file__).parents[1])}
+    loaded = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == ""
 
 

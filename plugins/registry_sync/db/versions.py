@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, tuple_
+from sqlalchemy import Connection, Row, Select, func, select, tuple_
 
 from registry_sync.db.batches import in_batches
 from registry_sync.db.closures import is_in_version, is_present
@@ -60,9 +60,12 @@ class VersionStore:
             return Page(tuple(_versions(connection, rows)), total)
 
     def tags(self, repository_id: str, number: int | None = None) -> dict[TagName, Digest]:
-        """The tags of a version, the latest by default, by name; empty before the first version."""
+        """The tags of a version, the latest by default, by name; empty before the first version.
+
+        Raises :class:`RecordNotFound`.
+        """
         with self._transactions.reading() as connection:
-            wanted = latest_number(connection, repository_id) if number is None else number
+            wanted = resolve_number(connection, repository_id, number)
             if wanted is None:
                 return {}
             rows = connection.execute(
@@ -116,9 +119,22 @@ def latest_number(connection: Connection, repository_id: str) -> int | None:
     return number
 
 
-def _require(connection: Connection, repository_id: str, number: int) -> RepositoryVersion:
+def resolve_number(connection: Connection, repository_id: str, number: int | None) -> int | None:
+    """``number``, which exists, or for None the latest; None before the first. Raises :class:`RecordNotFound`."""
+    if number is None:
+        return latest_number(connection, repository_id)
+    if connection.execute(_select_version(repository_id, number)).first() is None:
+        raise RecordNotFound(f"there is no version {number} of repository {repository_id[:255]!r}")
+    return number
+
+
+def _select_version(repository_id: str, number: int) -> Select[Any]:
     is_wanted = (repository_versions.c.repository_id == repository_id) & (repository_versions.c.number == number)
-    rows = connection.execute(select(repository_versions).where(is_wanted)).all()
+    return select(repository_versions).where(is_wanted)
+
+
+def _require(connection: Connection, repository_id: str, number: int) -> RepositoryVersion:
+    rows = connection.execute(_select_version(repository_id, number)).all()
     if not rows:
         raise RecordNotFound(f"there is no version {number} of repository {repository_id[:255]!r}")
     return _versions(connection, rows)[0]

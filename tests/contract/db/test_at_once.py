@@ -1,0 +1,169 @@
+"""Processes that commit at the same moment, and processes that die in the middle of a commit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from registry_sync.db.database import Database
+from registry_sync.domain.pages import PageRequest
+from registry_sync.domain.runs import RunState
+from registry_sync.domain.units import Relation, UnitQuery
+from registry_sync.errors import DatabaseError
+from support.metadata import Upstream, image, index, open_run, play_stages, sync
+
+COMMIT = """
+import sys
+from registry_sync.db.database import Database
+with Database.connect(sys.argv[1]) as database:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(database.versions.commit(sys.argv[2]).version.number)
+"""
+
+#: Commits, and is killed just before the statement of that number.
+DYING_COMMIT = """
+import os, signal, sys
+from sqlalchemy import event
+from registry_sync.db.database import Database
+with Database.connect(sys.argv[1]) as database:
+    seen = []
+    def count(*_parts):
+        seen.append(1)
+        if len(seen) == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+    event.listen(database._engine, "before_cursor_execute", count)
+    event.listen(database._engine, "commit", count)
+    database.versions.commit(sys.argv[2])
+    print(len(seen))
+"""
+
+
+def start(script: str, *arguments: str) -> subprocess.Popen[str]:
+    folder = os.path.dirname(next(iter(sys.modules["registry_sync"].__path__)))  # noqa: PTH120
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", script, *arguments],
+        env={"PYTHONPATH": folder},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_processes_that_commit_at_once_follow_each_other_without_gaps(database: Database, url: str) -> None:
+    repository = database.repositories.ensure("app")
+    runs = []
+    for number in range(3):
+        upstream = Upstream()
+        upstream.tag("latest", image(f"layer {number}"))
+        upstream.tag(f"tag-{number}", image("shared"))
+        run = open_run(database, repository)
+        play_stages(database, run, upstream)
+        runs.append(run)
+    processes = [start(COMMIT, url, run.id) for run in runs]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    outcomes = [process.communicate("\n", timeout=120) for process in processes]
+
+    assert sorted(out for out, _ in outcomes) == ["1\n", "2\n", "3\n"], outcomes
+    versions = database.versions.page(repository.id, PageRequest(ordering="number")).items
+    assert [(version.number, version.base_number) for version in versions] == [(1, None), (2, 1), (3, 2)]
+    for version in versions:
+        query = UnitQuery(repository.id, version.number)
+        assert database.units.tags(query).total_count == version.summary.present["docker.tag"] == 2
+        assert database.units.manifests(query).total_count == version.summary.present["docker.manifest"] == 2
+
+
+def test_threads_that_add_and_commit_the_same_content_do_not_disturb_each_other(database: Database) -> None:
+    shared = [image(f"layer {number}", "base") for number in range(40)]
+    barrier = threading.Barrier(4)
+
+    def work(number: int) -> int | None:
+        repository = database.repositories.ensure(f"repository-{number}")
+        upstream = Upstream()
+        for position, manifest in enumerate(shared if number % 2 else reversed(shared)):
+            upstream.tag(f"tag-{position}", index(manifest), manifest)
+        barrier.wait(timeout=60)
+        result = sync(database, repository, upstream)
+        return result.version.summary.present["docker.manifest"] if result.version else None
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(4))) == [80] * 4
+    assert database.units.manifests().total_count == 80
+
+
+def test_a_process_killed_inside_the_commit_leaves_no_half_version_and_the_repeat_makes_a_whole_one(
+    database: Database, url: str
+) -> None:
+    repository = database.repositories.ensure("app")
+    upstream = Upstream()
+    upstream.tag("latest", image("old"))
+    upstream.tag("goes", image("goes"))
+    sync(database, repository, upstream)
+    before = database.versions.tags(repository.id)
+    del upstream.tags["goes"]
+    upstream.tag("latest", image("new"))
+    upstream.tag("held", image("held"))
+    run = open_run(database, repository)
+    play_stages(database, run, upstream, held={"held": "reason"})
+
+    deaths = 0
+    for statement in range(1, 60, 6):
+        process = start(DYING_COMMIT, url, run.id, str(statement))
+        _out, err = process.communicate(timeout=120)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, err
+        deaths += 1
+        assert database.versions.tags(repository.id) == before
+        assert database.versions.page(repository.id).total_count == 1
+        assert database.units.tags(UnitQuery(repository.id, 1, Relation.PRESENT)).total_count == 2
+        assert database.runs.get(run.id).state is RunState.RUNNING
+    else:
+        pytest.fail("the commit has more statements than were tried")
+
+    assert deaths >= 3
+    version = database.versions.commit(run.id).version
+    assert version is not None
+    assert version.number == 2
+    assert version.summary.counts() == {
+        "added": {"docker.blob": 2, "docker.manifest": 1, "docker.tag": 1},
+        "present": {"docker.blob": 2, "docker.manifest": 1, "docker.tag": 1},
+        "removed": {"docker.blob": 4, "docker.manifest": 2, "docker.tag": 2},
+    }
+
+
+def test_a_process_killed_after_the_commit_was_written_is_not_repeated_twice(database: Database, url: str) -> None:
+    repository = database.repositories.ensure("app")
+    upstream = Upstream()
+    upstream.tag("latest", image("a"))
+    run = open_run(database, repository)
+    play_stages(database, run, upstream)
+    for _ in range(2):
+        process = start(COMMIT, url, run.id)
+        out, _err = process.communicate("\n", timeout=120)
+        assert out == "ready\n1\n"
+    assert database.versions.page(repository.id).total_count == 1
+
+
+def test_a_writer_that_waits_does_not_stop_readers(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    with database.writing() as connection:
+        connection.exec_driver_sql("UPDATE repositories SET description = 'unseen'")
+        assert database.repositories.get(repository.id).description is None
+
+
+def test_a_lost_database_is_an_error_of_ours(tmp_path: object) -> None:
+    with Database.connect(f"sqlite:////dev/null/registry_sync-{id(tmp_path)}.db") as database:
+        with pytest.raises(DatabaseError, match="cannot be made"):
+            database.upgrade()
+        with pytest.raises(DatabaseError):
+            database.ready()

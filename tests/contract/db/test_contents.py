@@ -1,0 +1,126 @@
+"""Manifests and blobs on both databases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from registry_sync.db.database import Database
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifests import Descriptor, Manifest, ManifestKind
+from registry_sync.domain.pages import PageRequest
+from registry_sync.domain.units import UnitQuery
+from registry_sync.errors import RecordNotFound
+from support.metadata import image, index, layer
+
+
+def test_a_manifest_is_given_back_byte_by_byte(database: Database) -> None:
+    data = bytes(range(256)) * 16 * 1024
+    large = replace(image("a"), digest=Digest.of(data), data=data)
+    database.contents.add_manifests([large])
+    stored = database.contents.manifest(large.digest)
+    assert (stored.data, stored.media_type, stored.size_bytes) == (data, large.media_type, 4 * 1024 * 1024)
+
+
+def test_adding_again_changes_nothing(database: Database) -> None:
+    child = image("a", "b")
+    parent = index(child)
+    for _ in range(2):
+        database.contents.add_manifests([child, parent])
+    assert database.units.manifests().total_count == 2
+    assert database.units.blobs().total_count == 3
+    assert len(database.units.manifests(UnitQuery(digests=(child.digest,))).items[0].layers) == 2
+
+
+def test_known_manifests_are_those_with_everything_below_them(database: Database) -> None:
+    first, second = image("first"), image("second")
+    inner = index(first, second)
+    outer = index(inner)
+    lone = image("lone")
+    database.contents.add_manifests([first, inner, outer, lone])
+    everything = [manifest.digest for manifest in (first, second, inner, outer, lone)]
+    assert database.contents.known_manifests(everything) == {first.digest, lone.digest}
+    database.contents.add_manifests([second])
+    assert database.contents.known_manifests(everything) == set(everything)
+    assert database.contents.known_manifests([]) == set()
+
+
+def test_an_entry_whose_manifest_is_not_stored_is_kept_by_digest_and_connected_later(database: Database) -> None:
+    child = image("a")
+    parent = index(child, platform={"os": "linux", "architecture": "arm64"})
+    database.contents.add_manifests([parent])
+    (entry,) = database.units.manifests().items[0].children
+    assert (entry.id, entry.digest) == (None, child.digest)
+    assert entry.platform == {"os": "linux", "architecture": "arm64"}
+    database.contents.add_manifests([child])
+    unit = database.units.manifests(UnitQuery(digests=(parent.digest,))).items[0]
+    assert unit.children[0].id == database.units.manifests(UnitQuery(digests=(child.digest,))).items[0].id
+
+
+def test_a_blob_is_stored_or_missing_as_it_was_last_said(database: Database) -> None:
+    database.contents.add_manifests([image("a", config="c")])
+    digest = Digest.of(b"a")
+    assert not database.contents.blob(digest).is_stored
+    for _ in range(2):
+        database.contents.mark_stored([digest, Digest.of(b"unknown")])
+    stored = database.contents.blob(digest)
+    assert stored.is_stored
+    assert not database.contents.blob(Digest.of(b"c")).is_stored
+    database.contents.mark_stored([digest])
+    assert database.contents.blob(digest).stored_at == stored.stored_at
+    database.contents.mark_missing([digest])
+    assert not database.contents.blob(digest).is_stored
+    database.contents.mark_stored([])
+
+
+def test_a_blob_that_one_manifest_calls_foreign_and_another_does_not_is_not_foreign(database: Database) -> None:
+    database.contents.add_manifests([image(layer("shared", is_foreign=True))])
+    assert database.contents.blob(Digest.of(b"shared")).is_foreign
+    database.contents.add_manifests([image(layer("shared"), note="again")])
+    database.contents.add_manifests([image(layer("shared", is_foreign=True), note="and again")])
+    assert not database.contents.blob(Digest.of(b"shared")).is_foreign
+
+
+def test_what_is_not_stored_is_not_found(database: Database) -> None:
+    with pytest.raises(RecordNotFound):
+        database.contents.manifest(Digest.of(b"nothing"))
+    with pytest.raises(RecordNotFound):
+        database.contents.blob(Digest.of(b"nothing"))
+
+
+def test_text_that_a_registry_should_not_have_sent_is_stored_cleaned(database: Database) -> None:
+    hostile = Descriptor("type\x00with\ud800" + "x" * 5000, Digest.of(b"l"), 1)
+    data = b"hostile"
+    manifest = Manifest(
+        Digest.of(data),
+        "application/vnd.oci.image.manifest.v1+json",
+        ManifestKind.IMAGE,
+        data,
+        layers=(hostile, hostile),
+        annotations={"key\x00": "value\ud800"},
+        artifact_type="a\x00" * 300,
+    )
+    parent = Manifest(
+        Digest.of(b"parent"),
+        "application/vnd.oci.image.index.v1+json",
+        ManifestKind.INDEX,
+        b"parent",
+        children=(
+            Descriptor("m\x00", manifest.digest, 7, platform={"os": "l\x00\ud800", "os.features": ["\x00f", 1]}),
+        ),
+    )
+    database.contents.add_manifests([manifest, parent])
+    unit = database.units.manifests(UnitQuery(digests=(manifest.digest,))).items[0]
+    assert unit.annotations == {"key": "value?"}
+    assert [blob.media_type for blob in unit.layers] == [("typewith?" + "x" * 5000)[:255]] * 2
+    top = database.units.manifests(UnitQuery(digests=(parent.digest,))).items[0]
+    assert top.children[0].platform == {"os": "l?", "os.features": ["f"]}
+    assert top.children[0].media_type == "m"
+
+
+def test_thousands_of_manifests_go_in_and_come_out_in_a_few_statements(database: Database) -> None:
+    many = [image(f"layer {number % 700}", "base", note=str(number)) for number in range(2500)]
+    database.contents.add_manifests(many)
+    assert database.contents.known_manifests(manifest.digest for manifest in many) == {m.digest for m in many}
+    assert database.units.blobs(request=PageRequest(limit=0)).total_count == 2500 + 700 + 1

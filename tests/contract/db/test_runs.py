@@ -1,0 +1,227 @@
+"""The notes of a sync run on both databases."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry_sync.db.database import Database
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.pages import PageRequest
+from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
+from registry_sync.domain.references import TagName
+from registry_sync.domain.runs import ListedTag, NeededBlob, RunCounts, RunKey, RunState, RunUsage
+from registry_sync.errors import NothingSynced, RecordNotFound, RemoteChanged, RunEnded
+from support.metadata import LISTED_AT, Upstream, image, index, layer, new_key, open_run, play_stages, sync
+
+DIGEST = Digest.of(b"a")
+
+
+def test_a_run_is_begun_once_for_each_key(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    key = new_key()
+    run = open_run(database, repository, key=key)
+    assert (run.state, run.key, run.policy) == (RunState.RUNNING, key, Policy.IMMEDIATE)
+    assert open_run(database, repository, key=key).id == run.id
+    assert open_run(database, repository, key=RunKey(key.dag_id, key.run_id, "second group")).id != run.id
+    assert database.runs.by_key(key).id == run.id
+    with pytest.raises(RecordNotFound):
+        database.runs.by_key(RunKey("no", "such"))
+
+
+def test_a_repeat_with_other_parameters_is_refused(database: Database) -> None:
+    repository, other = database.repositories.ensure("app"), database.repositories.ensure("other")
+    key = new_key()
+    open_run(database, repository, key=key)
+    with pytest.raises(RemoteChanged, match="another repository"):
+        open_run(database, other, key=key)
+    with pytest.raises(RemoteChanged, match="another mode"):
+        open_run(database, repository, key=key, mode=SyncMode.ADDITIVE)
+    with pytest.raises(RemoteChanged, match="another policy"):
+        open_run(database, repository, key=key, policy=Policy.STREAMED)
+
+
+def test_a_run_of_an_unknown_repository_or_remote_is_refused(database: Database) -> None:
+    spec = RemoteSpec("hub", "https://registry.example", "app")
+    with pytest.raises(RecordNotFound, match="repository"):
+        database.runs.begin(new_key(), repository_id="no", remote_id="no", remote=spec, mode=SyncMode.MIRROR)
+    repository = database.repositories.ensure("app")
+    with pytest.raises(RecordNotFound, match="remote"):
+        database.runs.begin(new_key(), repository_id=repository.id, remote_id="no", remote=spec, mode=SyncMode.MIRROR)
+
+
+def test_a_run_keeps_the_remote_as_it_was_when_it_began(database: Database) -> None:
+    run = open_run(database, database.repositories.ensure("app"))
+    assert run.remote_id is not None
+    database.remotes.update(run.remote_id, RemoteSpec("upstream", "https://moved.example", "library/app"))
+    assert database.runs.get(run.id).remote == run.remote
+    assert run.remote.url == "https://registry.example"
+
+
+def test_tags_leave_a_shard_as_they_are_resolved_held_or_gone(database: Database) -> None:
+    run = open_run(database, database.repositories.ensure("app"))
+    names = [TagName(name) for name in ("a", "b", "c", "d", "e")]
+    listed = [ListedTag(name, None, 0) for name in names] + [ListedTag(TagName("z"), DIGEST, 1)]
+    listed.append(ListedTag(TagName("same"), DIGEST, None))
+    database.runs.record_listing(run.id, LISTED_AT, listed)
+    assert database.runs.get(run.id).listed_at == LISTED_AT
+    for _ in range(2):
+        database.runs.resolve_tags(run.id, {names[0]: DIGEST, names[1]: DIGEST})
+        database.runs.hold_tags(run.id, {names[2]: "a reason with \x00 and \ud800"})
+        database.runs.drop_tags(run.id, [names[3]])
+    assert database.runs.tags_of_shard(run.id, 0) == [ListedTag(names[4], None, 0)]
+    assert database.runs.tags_of_shard(run.id, 1) == [ListedTag(TagName("z"), DIGEST, 1)]
+    assert database.runs.progress(run.id) == RunCounts(
+        tag_count=7,
+        pending_tag_count=2,
+        unchanged_tag_count=1,
+        resolved_tag_count=2,
+        held_tag_count=1,
+        gone_tag_count=1,
+    )
+
+
+def test_a_listing_replaces_what_an_earlier_attempt_noted(database: Database) -> None:
+    run = open_run(database, database.repositories.ensure("app"))
+    database.runs.record_listing(run.id, LISTED_AT, [ListedTag(TagName("old"), None, 0)])
+    database.runs.record_listing(run.id, LISTED_AT, [ListedTag(TagName("new"), None, 1)])
+    assert database.runs.tags_of_shard(run.id, 0) == []
+    assert database.runs.progress(run.id).tag_count == 1
+
+
+def test_needed_blobs_are_the_closure_of_changed_tags_each_once_foreign_ones_flagged(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    foreign = layer("foreign", is_foreign=True)
+    first, second = image("shared", foreign, config="one"), image("shared", "own", config="two")
+    inner = index(first)
+    upstream = Upstream()
+    upstream.tag("multi", index(inner, second), first, second, inner)
+    run = open_run(database, repository)
+    play_stages(database, run, upstream)
+
+    needed = {blob.digest: blob for blob in database.runs.needed_blobs(run.id)}
+    assert list(needed) == sorted(needed)
+    assert set(needed) == {Digest.of(text) for text in (b"one", b"two", b"shared", b"own", b"foreign")}
+    assert needed[foreign.digest] == NeededBlob(foreign.digest, 7, foreign.media_type, is_foreign=True, is_stored=False)
+    assert needed[Digest.of(b"own")].is_stored
+
+
+def test_blobs_of_unchanged_tags_are_needed_again_when_the_store_lost_them(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    upstream = Upstream()
+    upstream.tag("latest", image("a", "b", config="c"))
+    sync(database, repository, upstream)
+    database.contents.mark_missing([Digest.of(b"b")])
+    assert database.versions.missing_blob_count(repository.id) == 1
+    run = open_run(database, repository)
+    database.runs.record_listing(
+        run.id, LISTED_AT, [ListedTag(TagName("latest"), upstream.tags["latest"].digest, None)]
+    )
+    assert [blob.digest for blob in database.runs.needed_blobs(run.id)] == [Digest.of(b"b")]
+    database.runs.record_plan(run.id, {0: [Digest.of(b"b")]})
+    assert [blob.digest for blob in database.runs.blobs_of_shard(run.id, 0)] == [Digest.of(b"b")]
+    database.contents.mark_stored([Digest.of(b"b")])
+    assert database.versions.commit(run.id).version is None
+    assert database.versions.missing_blob_count(repository.id) == 0
+
+
+def test_a_shard_of_blobs_shrinks_as_they_are_stored_or_fail(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    sizes = {"small": 1, "middle": 20, "large": 300}
+    layers = {name: layer(name, size_bytes=size) for name, size in sizes.items()}
+    upstream = Upstream()
+    upstream.tag("latest", image(*layers.values(), config="c"))
+    run = open_run(database, repository, policy=Policy.IMMEDIATE)
+    database.runs.record_listing(run.id, LISTED_AT, [ListedTag(TagName("latest"), None, 0)])
+    database.contents.add_manifests(list(upstream.catalog.values()))
+    database.runs.resolve_tags(run.id, {TagName("latest"): upstream.tags["latest"].digest})
+    plan = {0: [layers[name].digest for name in sizes], 1: [Digest.of(b"c")]}
+    for _ in range(2):
+        database.runs.record_plan(run.id, plan)
+    assert [blob.size_bytes for blob in database.runs.blobs_of_shard(run.id, 0)] == [300, 20, 1]
+    database.contents.mark_stored([layers["large"].digest])
+    database.runs.fail_blobs(run.id, {layers["small"].digest: "404"})
+    assert [blob.size_bytes for blob in database.runs.blobs_of_shard(run.id, 0)] == [20]
+    counts = database.runs.progress(run.id)
+    assert (counts.blob_count, counts.blob_bytes) == (4, 322)
+    assert (counts.stored_blob_count, counts.stored_blob_bytes, counts.failed_blob_count) == (1, 300, 1)
+    database.runs.record_plan(run.id, {})
+    assert database.runs.blobs_of_shard(run.id, 0) == []
+    with pytest.raises(RecordNotFound, match="does not need"):
+        database.runs.record_plan(run.id, {0: [Digest.of(b"unknown")]})
+
+
+def test_usage_adds_up_over_tasks(database: Database) -> None:
+    run = open_run(database, database.repositories.ensure("app"))
+    database.runs.add_usage(run.id, RunUsage(head_count=3, received_bytes=5_000_000_000))
+    database.runs.add_usage(run.id, RunUsage(head_count=1, received_bytes=5_000_000_000, retry_count=2))
+    database.runs.add_usage(run.id, RunUsage())
+    assert database.runs.get(run.id).usage == RunUsage(head_count=4, received_bytes=10_000_000_000, retry_count=2)
+
+
+def test_a_settled_run_stays_and_refuses_new_notes(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    upstream = Upstream()
+    upstream.tag("latest", image("a"))
+    run = open_run(database, repository)
+    play_stages(database, run, upstream)
+    database.versions.commit(run.id)
+    database.runs.finish(run.id, RunState.FAILED, error="too late")
+    assert database.runs.get(run.id).state is RunState.COMPLETED
+    with pytest.raises(RunEnded):
+        database.runs.record_listing(run.id, LISTED_AT, [])
+    with pytest.raises(RunEnded):
+        database.runs.record_plan(run.id, {})
+
+
+def test_a_failed_run_says_why_and_may_be_committed_after_a_repeat(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    upstream = Upstream()
+    upstream.tag("latest", image("a"))
+    run = open_run(database, repository)
+    play_stages(database, run, upstream)
+    database.runs.finish(run.id, RunState.FAILED, error="the worker was lost")
+    failed = database.runs.get(run.id)
+    assert (failed.state, failed.error) == (RunState.FAILED, "the worker was lost")
+    assert failed.finished_at is not None
+    assert database.versions.commit(run.id).version is not None
+    assert database.runs.get(run.id).error is None
+
+
+def test_a_run_begun_anew_after_its_end_syncs_again(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    upstream = Upstream()
+    upstream.tag("latest", image("a"))
+    key = new_key()
+    run = open_run(database, repository, key=key)
+    play_stages(database, run, upstream)
+    database.versions.commit(run.id)
+    upstream.tag("latest", image("b"))
+    again = open_run(database, repository, key=key)
+    assert (again.id, again.state, again.version_number, again.finished_at) == (run.id, RunState.RUNNING, None, None)
+    play_stages(database, again, upstream)
+    version = database.versions.commit(again.id).version
+    assert version is not None
+    assert version.number == 2
+
+
+def test_runs_are_listed_newest_first_by_repository_remote_and_state(database: Database) -> None:
+    one, two = database.repositories.ensure("one"), database.repositories.ensure("two")
+    first, second, third = open_run(database, one), open_run(database, two), open_run(database, one)
+    database.runs.finish(first.id, RunState.UNCHANGED)
+    assert [run.id for run in database.runs.page().items] == [third.id, second.id, first.id]
+    assert [run.id for run in database.runs.page(repository_id=one.id).items] == [third.id, first.id]
+    assert [run.id for run in database.runs.page(states=[RunState.UNCHANGED]).items] == [first.id]
+    assert database.runs.page(PageRequest(limit=1), remote_id=first.remote_id).total_count == 3
+    assert database.runs.page(remote_id="other").items == ()
+
+
+def test_a_refused_commit_keeps_the_notes_for_a_repeat(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    upstream = Upstream()
+    upstream.tag("latest", image("a", config="c"))
+    run = open_run(database, repository)
+    play_stages(database, run, upstream, failing={Digest.of(b"a"): "404"})
+    with pytest.raises(NothingSynced, match="404"):
+        database.versions.commit(run.id)
+    database.contents.mark_stored([Digest.of(b"a")])
+    assert database.versions.commit(run.id).version is not None

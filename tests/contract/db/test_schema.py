@@ -1,0 +1,135 @@
+"""How a database gets its tables, and what is said when it lacks them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import insert, inspect, select, text
+
+from registry_sync.db import migrations, schema
+from registry_sync.db.database import Database
+from registry_sync.db.engine import make_engine, read_url
+from registry_sync.db.tables import metadata, repositories, utc_now
+from registry_sync.errors import DatabaseError, DatabaseOutdated
+
+
+def test_the_migrations_make_the_tables_that_the_code_describes(url: str) -> None:
+    engine = make_engine(read_url(url))
+    options = {"version_table": schema.VERSION_TABLE, "compare_type": True, "compare_server_default": False}
+    with engine.connect() as connection, connection.begin():
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_every_index_and_constraint_of_the_migrations_is_named_as_in_the_code(url: str) -> None:
+    engine = make_engine(read_url(url))
+    with engine.connect() as connection, connection.begin():
+        found = inspect(connection)
+        for table in metadata.sorted_tables:
+            assert {index["name"] for index in found.get_indexes(table.name)} >= {index.name for index in table.indexes}
+            assert {key["name"]: key["options"].get("ondelete") for key in found.get_foreign_keys(table.name)} == {
+                str(key.name): key.ondelete for key in table.foreign_key_constraints
+            }
+            assert found.get_pk_constraint(table.name)["constrained_columns"] == [
+                column.name for column in table.primary_key
+            ]
+    engine.dispose()
+
+
+def test_the_newest_migration_is_the_schema_that_the_code_needs() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(next(iter(migrations.__path__))))
+    assert ScriptDirectory.from_config(config).get_current_head() == schema.HEAD_REVISION
+
+
+def test_downgrading_to_base_leaves_nothing_and_upgrading_again_works(url: str) -> None:
+    with Database.connect(url) as database:
+        database.downgrade("base")
+        assert database.revision() is None
+        engine = make_engine(read_url(url))
+        with engine.connect() as connection, connection.begin():
+            assert set(inspect(connection).get_table_names()) <= {schema.VERSION_TABLE}
+        engine.dispose()
+        database.upgrade()
+        database.repositories.ensure("app")
+
+
+def test_an_empty_embedded_database_is_migrated_at_first_use_and_another_is_only_checked(
+    empty_url: str, dialect: str
+) -> None:
+    with Database.connect(empty_url) as database:
+        assert database.is_embedded == (dialect == "sqlite")
+        with pytest.raises(DatabaseOutdated):
+            database.check()
+        if database.is_embedded:
+            database.ready()
+            database.ready()
+        else:
+            with pytest.raises(DatabaseOutdated, match="airflow registry-sync db upgrade"):
+                database.ready()
+            database.upgrade()
+            database.ready()
+        assert database.revision() == database.needed_revision
+
+
+def test_a_store_used_before_the_tables_exist_says_what_to_run(empty_url: str) -> None:
+    with (
+        Database.connect(empty_url) as database,
+        pytest.raises(DatabaseOutdated, match="airflow registry-sync db upgrade"),
+    ):
+        database.repositories.by_name("app")
+
+
+def test_a_database_of_a_newer_release_is_left_alone(url: str) -> None:
+    engine = make_engine(read_url(url))
+    with engine.connect() as connection, connection.begin():
+        connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'"))
+    engine.dispose()
+    with Database.connect(url) as database:
+        with pytest.raises(DatabaseOutdated, match="newer registry-sync"):
+            database.ready()
+        with pytest.raises(DatabaseError, match="cannot be migrated"):
+            database.upgrade()
+
+
+def test_a_failing_transaction_leaves_nothing(database: Database) -> None:
+    row = {"id": "1", "name": "app", "labels": {}, "created_at": utc_now(), "updated_at": utc_now()}
+
+    def write_and_fail() -> None:
+        with database.writing() as connection:
+            connection.execute(insert(repositories), row)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_and_fail()
+    with database.reading() as connection:
+        assert connection.execute(select(repositories)).all() == []
+
+
+FIRST_USE = """
+import sys
+from registry_sync.db.database import Database
+with Database.connect(sys.argv[1]) as database:
+    (database.ready if database.is_embedded else database.upgrade)()
+    database.repositories.ensure("app")
+    print(database.repositories.by_name("app").id)
+"""
+
+
+def test_several_processes_may_be_the_first_at_once(empty_url: str) -> None:
+    command = [sys.executable, "-W", "error", "-c", FIRST_USE, empty_url]
+    environment = {"PYTHONPATH": next(iter(sys.modules["registry_sync"].__path__)).rpartition("/")[0]}
+    processes = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    outcomes = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, outcomes
+    assert len({out for out, _ in outcomes}) == 1, "all of them found the same repository"

@@ -1,0 +1,163 @@
+"""Repositories and remotes on both databases."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from registry_sync.db.database import Database
+from registry_sync.domain.pages import PageRequest
+from registry_sync.domain.records import Policy, RemoteSpec, RepositorySpec
+from registry_sync.errors import InvalidReference, NameTaken, RecordNotFound
+from support.metadata import Upstream, image, open_run, sync
+
+FULL = RemoteSpec(
+    name="hub",
+    url="https://registry-1.docker.io",
+    upstream_name="library/hello-world",
+    include_tags=("v*", "latest"),
+    exclude_tags=("*-rc",),
+    policy=Policy.ON_DEMAND,
+    download_concurrency=7,
+    conn_id="hub",
+    proxy_url="http://proxy.example:3128",
+    ssl_validation=False,
+    ssl_ca_certificate="-----BEGIN CERTIFICATE-----",
+    ssl_client_certificate="-----BEGIN CERTIFICATE-----",
+    platforms=("linux/amd64",),
+    include_referrers=False,
+    labels={"team": "büro"},
+)
+
+
+def test_ensure_gives_the_same_repository_however_often(database: Database) -> None:
+    first = database.repositories.ensure("app")
+    assert database.repositories.ensure("app") == first
+    assert database.repositories.get(first.id) == first == database.repositories.by_name("app")
+    assert first.latest_number is None
+
+
+def test_times_are_aware_utc_and_now(database: Database) -> None:
+    created_at = database.repositories.ensure("app").created_at
+    assert created_at.utcoffset() == timedelta(0)
+    assert abs(datetime.now(timezone.utc) - created_at) < timedelta(minutes=1)
+
+
+def test_a_repository_keeps_everything_that_was_said_of_it(database: Database) -> None:
+    spec = RepositorySpec("app", "ein Spiegel", 3, {"team": "a"})
+    created = database.repositories.create(spec)
+    assert created.spec == spec
+    changed = database.repositories.update(created.id, RepositorySpec("renamed"))
+    assert (changed.spec, changed.created_at) == (RepositorySpec("renamed"), created.created_at)
+    assert changed.updated_at > created.updated_at
+
+
+def test_names_of_repositories_and_remotes_are_taken_once(database: Database) -> None:
+    database.repositories.create(RepositorySpec("app"))
+    other = database.repositories.create(RepositorySpec("other"))
+    with pytest.raises(NameTaken, match="'app'"):
+        database.repositories.create(RepositorySpec("app"))
+    with pytest.raises(NameTaken, match="'app'"):
+        database.repositories.update(other.id, RepositorySpec("app"))
+    database.remotes.create(FULL)
+    second = database.remotes.create(RemoteSpec("second", "https://registry.example", "app"))
+    with pytest.raises(NameTaken, match="'hub'"):
+        database.remotes.create(FULL)
+    with pytest.raises(NameTaken, match="'hub'"):
+        database.remotes.update(second.id, FULL)
+
+
+def test_what_is_not_there_is_not_found(database: Database) -> None:
+    for asking in (
+        database.repositories.get,
+        database.repositories.by_name,
+        database.repositories.delete,
+        database.remotes.get,
+        database.remotes.by_name,
+        database.remotes.delete,
+        database.runs.get,
+        database.runs.progress,
+        database.versions.latest,
+        database.versions.tags,
+    ):
+        with pytest.raises(RecordNotFound, match="nowhere"):
+            asking("nowhere")
+    with pytest.raises(RecordNotFound):
+        database.repositories.update("nowhere", RepositorySpec("a"))
+    with pytest.raises(RecordNotFound):
+        database.remotes.update("nowhere", FULL)
+
+
+def test_a_remote_keeps_everything_that_was_said_of_it(database: Database) -> None:
+    created = database.remotes.create(FULL)
+    assert created.spec == FULL
+    plain = RemoteSpec("plain", "https://registry.example", "app")
+    assert database.remotes.update(created.id, plain).spec == plain
+    assert database.remotes.by_name("plain").id == created.id
+    database.remotes.delete(created.id)
+    with pytest.raises(RecordNotFound):
+        database.remotes.get(created.id)
+
+
+def test_an_empty_list_of_tags_is_not_the_same_as_none(database: Database) -> None:
+    for number, tags in enumerate((None, (), ("a",))):
+        spec = RemoteSpec(f"remote-{number}", "https://registry.example", "app", include_tags=tags)
+        assert database.remotes.ensure(spec).spec.include_tags == tags
+
+
+def test_ensuring_a_remote_brings_it_up_to_date_and_touches_it_only_when_it_differs(database: Database) -> None:
+    first = database.remotes.ensure(FULL)
+    assert database.remotes.ensure(FULL) == first
+    changed = database.remotes.ensure(RemoteSpec("hub", "https://registry.example", "app"))
+    assert (changed.id, changed.spec.url) == (first.id, "https://registry.example")
+    assert changed.updated_at > first.updated_at
+
+
+def test_lists_are_pages_with_totals_in_the_order_asked_for(database: Database) -> None:
+    for name in ("b", "a_", "A", "c%"):
+        database.repositories.ensure(name)
+        database.remotes.ensure(RemoteSpec(name, "https://registry.example", "app"))
+    for store in (database.repositories, database.remotes):
+
+        def names(page: object) -> list[str]:
+            return [getattr(item, "name", None) or item.spec.name for item in page.items]  # type: ignore[attr-defined]
+
+        assert names(store.page()) == ["A", "a_", "b", "c%"], "bytes decide, not a language"
+        second = store.page(PageRequest(offset=1, limit=2, ordering="-name"))
+        assert (names(second), second.total_count) == (["b", "a_"], 4)
+        assert names(store.page(PageRequest(ordering="created_at"))) == ["b", "a_", "A", "c%"]
+        assert names(store.page(name="A")) == ["A"]
+        assert names(store.page(name_contains="a")) == ["A", "a_"]
+        assert names(store.page(name_contains="%")) == ["c%"], "no character is a wildcard"
+        assert store.page(PageRequest(limit=0)).total_count == 4
+        for wrong in (PageRequest(ordering="labels"), PageRequest(offset=-1), PageRequest(limit=-1)):
+            with pytest.raises(InvalidReference):
+                store.page(wrong)
+
+
+def test_deleting_a_remote_keeps_what_was_synced_from_it(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    upstream = Upstream()
+    upstream.tag("latest", image("a"))
+    sync(database, repository, upstream)
+    run = open_run(database, repository)
+    assert run.remote_id is not None
+    database.remotes.delete(run.remote_id)
+    assert database.runs.get(run.id).remote_id is None
+    assert database.versions.latest(repository.id) is not None
+
+
+def test_deleting_a_repository_takes_its_versions_and_runs_along(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    upstream = Upstream()
+    upstream.tag("latest", image("a"))
+    upstream.tag("held", image("b"))
+    sync(database, repository, upstream, held={"held": "reason"})
+    run = open_run(database, repository)
+    database.repositories.delete(repository.id)
+    with pytest.raises(RecordNotFound):
+        database.versions.get(repository.id, 1)
+    with pytest.raises(RecordNotFound):
+        database.runs.get(run.id)
+    assert database.contents.manifest(upstream.tags["latest"].digest).data == upstream.tags["latest"].data
