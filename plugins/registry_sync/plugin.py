@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 from airflow.plugins_manager import AirflowPlugin
 
 
@@ -9,3 +12,10 @@ class RegistrySyncPlugin(AirflowPlugin):
     """Registers registry-sync with Airflow."""
 
     name = "registry_sync"
+
+    @cached_property
+    def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]  # Airflow reads it of an instance
+        """What the API server mounts. Only there it is read, so only there FastAPI is imported."""
+        from registry_sync.api.app import MOUNT, create_app
+
+        return [{"app": create_app(), "url_prefix": MOUNT, "name": "registry-sync REST API"}]

@@ -1,0 +1,1 @@
+"""Content units over REST: blobs, manifests and tags."""

@@ -1,0 +1,88 @@
+"""What a request must be before any of its parts is read: signed in, from our own pages or no page, and not too large.
+
+Here it is only seen that a credential is there; :mod:`registry_sync.api.access` finds out whose it is and what they may
+do. Browsers send the session's cookie along with what a foreign page asks for, so a request that names a foreign
+``Origin`` is refused whatever its credential, unless Airflow's own setting for foreign pages allows that origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import cookie_parser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from registry_sync.api.problems import WHOLE, detail, field_problems
+
+#: Certificates are the largest that is sent; a bundle of all public ones has 220 KB.
+MAX_BODY_BYTES = 1024 * 1024
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Guard:
+    """Middleware. ``cookie_name`` is the cookie of a session; ``own_origins`` gives origins that are allowed."""
+
+    def __init__(self, app: ASGIApp, *, cookie_name: str, own_origins: Callable[[], frozenset[str]]) -> None:
+        self._app = app
+        self._cookie_name = cookie_name
+        self._own_origins = own_origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if not self._has_credential(headers):
+            answer = detail(401, "Not signed in.", {"WWW-Authenticate": "Bearer"})
+        elif self._is_foreign(headers):
+            answer = detail(403, "This page's origin may not ask.")
+        elif int(headers.get("content-length") or 0) > MAX_BODY_BYTES:
+            answer = field_problems(WHOLE, _too_large())
+        else:
+            await self._app(scope, _bounded(receive), send)
+            return
+        await answer(scope, receive, send)
+
+    def _has_credential(self, headers: Headers) -> bool:
+        scheme = headers.get("authorization", "").partition(" ")[0].lower()
+        return scheme == "bearer" or self._cookie_name in cookie_parser(headers.get("cookie", ""))
+
+    def _is_foreign(self, headers: Headers) -> bool:
+        origin = headers.get("origin")
+        if origin is None:
+            return headers.get("sec-fetch-site", "same-origin") in ("cross-site", "same-site")
+        # The scheme is that of the browser's connection, which a proxy in between may end; host and port tell.
+        return _host(origin) != _host(f"{urlsplit(origin).scheme}://{headers.get('host', '')}") and (
+            _host(origin) not in {_host(own) for own in self._own_origins()}
+        )
+
+
+def _bounded(receive: Receive) -> Receive:
+    """``receive``, refusing a body that turns out too large although it did not say its length."""
+    received_bytes = 0
+
+    async def bounded() -> Message:
+        nonlocal received_bytes
+        message = await receive()
+        received_bytes += len(message.get("body") or b"")
+        if received_bytes > MAX_BODY_BYTES:
+            raise HTTPException(400, _too_large())
+        return message
+
+    return bounded
+
+
+def _too_large() -> str:
+    return f"The body is larger than {MAX_BODY_BYTES:,} bytes."
+
+
+def _host(origin: str) -> tuple[str, int | None]:
+    """Host and port of an origin, the scheme's own port filled in; ``null`` and other nonsense give no host."""
+    try:
+        parts = urlsplit(origin)
+        return (parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme))
+    except ValueError:
+        return ("", None)

@@ -1,0 +1,172 @@
+"""What goes wrong, as answers: the one table from errors to HTTP status, and the documented shape of bad input.
+
+Bad input is answered with 400 and ``{"field": ["message", …]}``; ``non_field_errors`` stands for the whole. Anything
+else is ``{"detail": "message"}``. No answer repeats what was sent, which may hold a secret.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, RootModel
+from starlette.exceptions import HTTPException
+
+from registry_sync.errors import (
+    BlobMissing,
+    BlobStoreError,
+    BlobStoreUnavailable,
+    ConfigurationError,
+    ContentError,
+    DatabaseOutdated,
+    DatabaseUnavailable,
+    InvalidReference,
+    NameTaken,
+    RecordNotFound,
+    RegistryError,
+    RegistrySyncError,
+    SyncError,
+    VersionConflict,
+)
+
+log = logging.getLogger(__name__)
+
+#: An error is answered with the status of its own type, or of the nearest one above it in the tree.
+STATUSES: Mapping[type[RegistrySyncError], int] = {
+    InvalidReference: 400,
+    NameTaken: 400,
+    RecordNotFound: 404,
+    BlobMissing: 404,
+    VersionConflict: 409,
+    SyncError: 409,
+    ContentError: 502,
+    RegistryError: 502,
+    ConfigurationError: 503,
+    DatabaseUnavailable: 503,
+    DatabaseOutdated: 503,
+    BlobStoreUnavailable: 503,
+    BlobStoreError: 500,
+    RegistrySyncError: 500,
+}
+WHOLE = "non_field_errors"
+_MESSAGES = {
+    "missing": "This field is required.",
+    "extra_forbidden": "Unexpected field.",
+    "json_invalid": "The body is not JSON.",
+    "model_attributes_type": "The body is not a JSON object; is its content type application/json?",
+    "model_type": "The body is not a JSON object; is its content type application/json?",
+}
+
+
+class FieldProblems(RootModel[dict[str, list[str]]]):
+    """What is wrong with a request, by field."""
+
+
+class Problem(BaseModel):
+    """What went wrong."""
+
+    detail: str
+
+
+#: What every operation may answer besides its own, for the OpenAPI document.
+PROBLEM_ANSWERS: dict[int | str, dict[str, Any]] = {
+    400: {"model": FieldProblems, "description": "Bad input, by field"},
+    401: {"model": Problem, "description": "Not signed in"},
+    403: {"model": Problem, "description": "Not allowed, or asked for by a foreign page"},
+    503: {"model": Problem, "description": "An operator must act first, or it works again later"},
+}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such thing"}}
+CONFLICT: dict[int | str, dict[str, Any]] = {409: {"model": Problem, "description": "It is too late for that"}}
+
+
+class InvalidField(Exception):
+    """A field's value cannot be taken, found by more than its type; answered as other bad input."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def field_problems(field: str, *messages: str) -> JSONResponse:
+    """The answer to bad input in one field."""
+    return JSONResponse({field: list(messages)}, status_code=400)
+
+
+def detail(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """An answer that says what is wrong in one sentence."""
+    return JSONResponse({"detail": message}, status_code=status, headers=headers)
+
+
+def status_of(error: RegistrySyncError) -> int:
+    """The HTTP status that the table gives an error."""
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def install(app: FastAPI) -> None:
+    """Makes ``app`` answer every error in these shapes."""
+    app.add_exception_handler(RegistrySyncError, _answer_our_error)
+    app.add_exception_handler(InvalidField, _answer_invalid_field)
+    app.add_exception_handler(RequestValidationError, _answer_invalid_request)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(Exception, _answer_defect)
+
+
+async def _answer_our_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RegistrySyncError)  # noqa: S101  narrows the type that handlers are declared with
+    status = status_of(error)
+    if isinstance(error, NameTaken):
+        return field_problems("name", "This field must be unique.")
+    if status == 400:
+        return field_problems(WHOLE, str(error))
+    if status >= 500:
+        log.warning("%s: %s", type(error).__name__, error)
+    return detail(status, str(error))
+
+
+async def _answer_invalid_field(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, InvalidField)  # noqa: S101  as above
+    return field_problems(error.field, str(error))
+
+
+async def _answer_invalid_request(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101  as above
+    problems: dict[str, list[str]] = defaultdict(list)
+    if any(problem["loc"][:1] == ("path",) for problem in error.errors()):
+        return detail(404, "There is no such thing.")
+    for problem in error.errors():
+        problems[_field(problem["loc"])].append(_message(problem))
+    return JSONResponse({field: list(dict.fromkeys(said)) for field, said in problems.items()}, status_code=400)
+
+
+async def _answer_http_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101  as above
+    if error.status_code == 400:
+        return field_problems(WHOLE, str(error.detail))
+    headers = dict(error.headers or {})
+    if error.status_code == 401:
+        headers.setdefault("WWW-Authenticate", "Bearer")  # RFC 9110 section 11.6.1
+    return detail(error.status_code, str(error.detail), headers)
+
+
+async def _answer_defect(_request: Request, _error: Exception) -> JSONResponse:
+    return detail(500, "Something went wrong here; the log of the API server says what.")
+
+
+def _field(location: Sequence[Any]) -> str:
+    """The name of the field in ``("body", "name", …)`` or ``("query", "limit")``; of the whole when there is none."""
+    names = [part for part in location[1:2] if isinstance(part, str)]
+    return names[0] if names else WHOLE
+
+
+def _message(problem: Mapping[str, Any]) -> str:
+    if problem["type"] in _MESSAGES:
+        return _MESSAGES[problem["type"]]
+    if problem.get("input", ...) is None:
+        return "This field may not be null."
+    message = str(problem["msg"])
+    return message if message.endswith(".") else f"{message}."

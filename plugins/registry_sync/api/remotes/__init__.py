@@ -1,0 +1,1 @@
+"""Remotes over REST, and where their credentials are kept."""

@@ -1,0 +1,71 @@
+"""``/repositories/docker/docker/``: list, make, read, change and remove repositories."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from registry_sync.api.access import CHANGE, CREATE, DELETE, READ
+from registry_sync.api.fields import PathUuid, split_list
+from registry_sync.api.pages import PageDocument, page_document
+from registry_sync.api.parts import UsedDatabase
+from registry_sync.api.problems import NOT_FOUND
+from registry_sync.api.repositories.schemas import (
+    ORDERING_FIELDS,
+    ChangedRepository,
+    NewRepository,
+    RepositoryDocument,
+    RepositoryQuery,
+)
+from registry_sync.domain.hrefs import repositories_href, repository_href
+
+router = APIRouter(prefix="/repositories/docker/docker", tags=["repositories"])
+
+
+@router.get("/", dependencies=READ)
+def list_repositories(
+    database: UsedDatabase, query: Annotated[RepositoryQuery, Query()]
+) -> PageDocument[RepositoryDocument]:
+    """Repositories, by name unless ordered otherwise."""
+    page = database.repositories.page(
+        query.part(ORDERING_FIELDS, query.ordering),
+        name=query.name,
+        names=split_list(query.name__in),
+        name_contains=query.name__icontains,
+    )
+    return page_document(repositories_href(), query, page, RepositoryDocument.of)
+
+
+@router.post("/", status_code=201, dependencies=CREATE)
+def create_repository(database: UsedDatabase, given: NewRepository, response: Response) -> RepositoryDocument:
+    """A new repository, without versions."""
+    repository = database.repositories.create(given.spec())
+    response.headers["Location"] = repository_href(repository.id)
+    return RepositoryDocument.of(repository)
+
+
+@router.get("/{repository_id}/", dependencies=READ, responses=NOT_FOUND)
+def read_repository(database: UsedDatabase, repository_id: PathUuid) -> RepositoryDocument:
+    """A repository."""
+    return RepositoryDocument.of(database.repositories.get(repository_id))
+
+
+@router.put("/{repository_id}/", dependencies=CHANGE, responses=NOT_FOUND)
+def replace_repository(database: UsedDatabase, repository_id: PathUuid, given: NewRepository) -> RepositoryDocument:
+    """The repository with its whole description replaced; its versions stay."""
+    return RepositoryDocument.of(database.repositories.update(repository_id, given.spec()))
+
+
+@router.patch("/{repository_id}/", dependencies=CHANGE, responses=NOT_FOUND)
+def change_repository(database: UsedDatabase, repository_id: PathUuid, given: ChangedRepository) -> RepositoryDocument:
+    """The repository with what was sent changed."""
+    spec = replace(database.repositories.get(repository_id).spec, **given.spec_values(only_given=True))
+    return RepositoryDocument.of(database.repositories.update(repository_id, spec))
+
+
+@router.delete("/{repository_id}/", status_code=204, dependencies=DELETE, responses=NOT_FOUND)
+def delete_repository(database: UsedDatabase, repository_id: PathUuid) -> None:
+    """Removes the repository with its versions; content that others hold stays."""
+    database.repositories.delete(repository_id)

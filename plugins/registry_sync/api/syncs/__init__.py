@@ -1,0 +1,1 @@
+"""Syncs begun over REST."""

@@ -1,0 +1,1 @@
+"""Tasks over REST: what became of a sync."""

@@ -1,0 +1,180 @@
+"""Runs of the sync DAG, begun, found, listed and canceled through Airflow's own functions in the API server's process.
+
+A task is a run of the sync DAG whose run id carries a UUID of ours: ``registry_sync__<uuid>``. So a task is there from
+the moment it was asked for, before anything of it has run.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from registry_sync.domain.pages import Page, PageRequest
+from registry_sync.errors import ConfigurationError, RecordNotFound, SyncError
+
+if TYPE_CHECKING:
+    from airflow.models import DagRun
+
+RUN_ID_PREFIX = "registry_sync__"
+#: The note of a canceled run: Airflow itself only knows runs that have failed.
+CANCELED_NOTE = "Canceled over REST"
+
+
+class TaskState(str, Enum):
+    """What is known of a task; the last three are final."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+@dataclass(frozen=True)
+class SyncDagRun:
+    """A run of the sync DAG; times are aware UTC, None before they are."""
+
+    task_id: str
+    run_id: str
+    state: TaskState
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    failed_tasks: tuple[str, ...] = ()
+
+
+def trigger(dag_id: str, task_id: str, conf: dict[str, Any], user_name: str) -> None:
+    """Begins a run. Raises :class:`ConfigurationError` when the DAG cannot run as things are."""
+    from airflow.api.common.trigger_dag import trigger_dag
+    from airflow.exceptions import DagNotFound, DagRunAlreadyExists, ParamValidationError
+    from airflow.models import DagModel
+    from airflow.utils.types import DagRunTriggeredByType
+
+    dag = DagModel.get_current(dag_id)
+    if dag is None or dag.is_stale:
+        raise ConfigurationError(f"Airflow does not know the DAG {dag_id!r} that a sync runs (yet)")
+    if dag.has_import_errors:
+        raise ConfigurationError(f"the DAG {dag_id!r} that a sync runs has import errors")
+    if dag.is_paused:
+        raise ConfigurationError(f"the DAG {dag_id!r} that a sync runs is paused; unpause it in Airflow")
+    try:
+        trigger_dag(
+            dag_id,
+            run_id=f"{RUN_ID_PREFIX}{task_id}",
+            conf=conf,
+            triggered_by=DagRunTriggeredByType.REST_API,
+            triggering_user_name=user_name,
+        )
+    except DagNotFound:
+        raise ConfigurationError(f"Airflow does not know the DAG {dag_id!r} that a sync runs (yet)") from None
+    except (DagRunAlreadyExists, ParamValidationError, ValueError) as problem:
+        raise ConfigurationError(f"the DAG {dag_id!r} does not take a sync: {problem}") from problem
+
+
+def find(dag_id: str, task_id: str) -> SyncDagRun:
+    """The run of a task. Raises :class:`RecordNotFound`."""
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        return _shown(_require(session, dag_id, task_id), session)
+
+
+def page(dag_id: str, request: PageRequest, states: Sequence[TaskState] | None = None) -> Page[SyncDagRun]:
+    """Runs of tasks, the newest first unless ordered otherwise by ``started_at`` or ``finished_at``."""
+    from airflow.models import DagRun
+    from airflow.utils.session import create_session
+
+    orderings = {"started_at": DagRun.start_date, "finished_at": DagRun.end_date}
+    key = orderings.get(request.ordering.removeprefix("-"), DagRun.id)
+    is_descending = request.ordering.startswith("-") or not request.ordering
+    keys = [key.desc(), DagRun.id.desc()] if is_descending else [key, DagRun.id]
+    with create_session() as session:
+        query = session.query(DagRun).filter(
+            DagRun.dag_id == dag_id, DagRun.run_id.startswith(RUN_ID_PREFIX, autoescape=True)
+        )
+        if states is not None:
+            query = query.filter(_in_states(states))
+        total_count = query.count()
+        runs = query.order_by(*keys).offset(request.offset).limit(request.limit).all()
+        return Page(tuple(_shown(run) for run in runs), total_count)
+
+
+def cancel(dag_id: str, task_id: str) -> SyncDagRun:
+    """The run, ended as Airflow ends one that somebody marks as failed. Raises :class:`SyncError` when it has ended."""
+    from airflow.api_fastapi.core_api.datamodels.dag_run import DagRunMutableStates
+    from airflow.api_fastapi.core_api.services.public.dag_run import patch_dag_run_state
+    from airflow.models.dagbag import DBDagBag
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        run = _require(session, dag_id, task_id)
+        if _state(run) not in (TaskState.WAITING, TaskState.RUNNING):
+            raise SyncError(f"the task has ended: it is {_state(run).value}")
+        dag = DBDagBag().get_dag_for_run(run, session=session)
+        if dag is None:
+            raise ConfigurationError(f"Airflow does not know the DAG {dag_id!r} any more")
+        run.note = CANCELED_NOTE
+        patch_dag_run_state(dag=dag, dag_run=run, state=DagRunMutableStates.FAILED, session=session)
+    return find(dag_id, task_id)
+
+
+def _require(session: Any, dag_id: str, task_id: str) -> DagRun:
+    from airflow.models import DagRun
+
+    run: DagRun | None = (
+        session.query(DagRun)
+        .filter(DagRun.dag_id == dag_id, DagRun.run_id == f"{RUN_ID_PREFIX}{task_id}")
+        .one_or_none()
+    )
+    if run is None:
+        raise RecordNotFound(f"there is no task {task_id!r}")
+    return run
+
+
+def _in_states(states: Sequence[TaskState]) -> Any:
+    """The condition that a run is in one of ``states``; of none, that it is in none."""
+    from airflow.models import DagRun
+    from airflow.models.dagrun import DagRunNote
+
+    is_canceled = DagRun.dag_run_note.has(DagRunNote.content == CANCELED_NOTE)
+    conditions = {
+        TaskState.WAITING: DagRun.state == "queued",
+        TaskState.RUNNING: DagRun.state == "running",
+        TaskState.COMPLETED: DagRun.state == "success",
+        TaskState.FAILED: (DagRun.state == "failed") & ~is_canceled,
+        TaskState.CANCELED: (DagRun.state == "failed") & is_canceled,
+    }
+    return functools.reduce(operator.or_, (conditions[state] for state in states), DagRun.id.is_(None))
+
+
+def _shown(run: DagRun, session: Any = None) -> SyncDagRun:
+    """The run as a value; with a session, which of its tasks failed is looked up."""
+    from airflow.utils.state import TaskInstanceState
+
+    state = _state(run)
+    failed: tuple[str, ...] = ()
+    if session is not None and state is TaskState.FAILED:
+        failed = tuple(
+            sorted({task.task_id for task in run.get_task_instances(state=[TaskInstanceState.FAILED], session=session)})
+        )
+    return SyncDagRun(
+        task_id=run.run_id.removeprefix(RUN_ID_PREFIX),
+        run_id=run.run_id,
+        state=state,
+        created_at=run.run_after,
+        started_at=run.start_date,
+        finished_at=run.end_date if state not in (TaskState.WAITING, TaskState.RUNNING) else None,
+        failed_tasks=failed,
+    )
+
+
+def _state(run: DagRun) -> TaskState:
+    if run.state == "failed":
+        return TaskState.CANCELED if run.note == CANCELED_NOTE else TaskState.FAILED
+    names = {"queued": TaskState.WAITING, "running": TaskState.RUNNING, "success": TaskState.COMPLETED}
+    return names.get(str(run.state), TaskState.RUNNING)

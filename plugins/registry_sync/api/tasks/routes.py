@@ -1,0 +1,56 @@
+"""``/tasks/``: list and read tasks, and cancel one."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from registry_sync.api.access import CANCEL, READ_TASKS
+from registry_sync.api.fields import PathUuid
+from registry_sync.api.pages import PageDocument, page_document
+from registry_sync.api.parts import UsedDatabase
+from registry_sync.api.problems import CONFLICT, NOT_FOUND
+from registry_sync.api.tasks import dag_runs
+from registry_sync.api.tasks.schemas import ORDERING_FIELDS, ChangedTask, TaskDocument, TaskQuery
+from registry_sync.db.database import Database
+from registry_sync.db.task_reads import TaskReads
+from registry_sync.domain.hrefs import tasks_href
+from registry_sync.domain.runs import RunKey, RunState
+from registry_sync.errors import RecordNotFound
+from registry_sync.hooks.settings import load_settings
+
+router = APIRouter(prefix="/tasks", tags=["tasks"])
+
+
+@router.get("/", dependencies=READ_TASKS)
+def list_tasks(database: UsedDatabase, query: Annotated[TaskQuery, Query()]) -> PageDocument[TaskDocument]:
+    """Syncs that were begun over REST, the newest first unless ordered otherwise."""
+    dag_id = load_settings().sync_dag_id
+    page = dag_runs.page(dag_id, query.part(ORDERING_FIELDS, query.ordering), query.states())
+    runs = TaskReads(database).by_run_ids(dag_id, [dag_run.run_id for dag_run in page.items])
+    return page_document(tasks_href(), query, page, lambda task: TaskDocument.of(task, runs.get(task.run_id)))
+
+
+@router.get("/{task_id}/", dependencies=READ_TASKS, responses=NOT_FOUND)
+def read_task(database: UsedDatabase, task_id: PathUuid) -> TaskDocument:
+    """A task: its state, how far it is, why it failed, and what it made."""
+    return _document(database, dag_runs.find(load_settings().sync_dag_id, task_id))
+
+
+@router.patch("/{task_id}/", dependencies=CANCEL, responses={**NOT_FOUND, **CONFLICT})
+def cancel_task(database: UsedDatabase, task_id: PathUuid, given: ChangedTask) -> TaskDocument:
+    """The task, canceled: what runs of it is stopped, and what it has downloaded stays for the next sync."""
+    del given  # there is only one thing it can say
+    dag_id = load_settings().sync_dag_id
+    canceled = dag_runs.cancel(dag_id, task_id)
+    with suppress(RecordNotFound):  # it may not have begun
+        run = database.runs.by_key(RunKey(dag_id, canceled.run_id))
+        database.runs.finish(run.id, RunState.CANCELED)
+    return _document(database, canceled)
+
+
+def _document(database: Database, dag_run: dag_runs.SyncDagRun) -> TaskDocument:
+    runs = TaskReads(database).by_run_ids(load_settings().sync_dag_id, [dag_run.run_id])
+    return TaskDocument.of(dag_run, runs.get(dag_run.run_id))

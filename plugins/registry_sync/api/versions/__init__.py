@@ -1,0 +1,1 @@
+"""Repository versions over REST."""
