@@ -34,6 +34,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "cli": ["registry_sync.cli.get_cli_commands"],
         "config": {"registry_sync": {"description": "Settings of registry-sync.", "options": SETTINGS}},
+        "cli": ["registry_sync.cli.get_cli_commands"],
     }
 
 

@@ -19,6 +19,7 @@ from registry_sync.oci.options import ClientOptions
 from registry_sync.oci.origins import Origin
 from registry_sync.oci.ping import Ping, ping
 from registry_sync.oci.realm import RealmPolicy
+from registry_sync.oci.referrers import ReferrersReader
 from registry_sync.oci.requester import ChallengeProbe, Requester
 from registry_sync.oci.retry import Retry
 from registry_sync.oci.session import open_session
@@ -60,6 +61,7 @@ class RegistryClient:
         )
         self._requester = Requester(self._transport, self._authenticator, retry, clock, self.usage)
         self._manifests = ManifestReader(self._requester, options)
+        self._referrers = ReferrersReader(self._requester, self._manifests, options)
         self._blobs = BlobFetcher(self._requester, options, clock)
 
     def ping(self) -> Ping:
@@ -83,6 +85,10 @@ class RegistryClient:
     def fetch_blob(self, repository: RepositoryName, blob: Descriptor, writer: BlobWriter) -> int:
         """Brings ``blob`` into ``writer`` and commits it; gives the bytes received: :meth:`BlobFetcher.fetch`."""
         return self._blobs.fetch(repository, blob, writer)
+
+    def list_referrers(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...]:
+        """What refers to ``subject`` by the referrers API or its fallback tag: :meth:`ReferrersReader.list`."""
+        return self._referrers.list(repository, subject)
 
     def session(self) -> requests.Session:
         """A ``requests`` session over the same connections and tokens; redirects are followed by ``requests``."""

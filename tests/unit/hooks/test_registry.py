@@ -1,0 +1,430 @@
+"""Connections of Airflow become clients; credentials go to their own registry and Extra never becomes a header."""
+
+from __future__ import annotations
+
+import base64
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from airflow.providers.http.hooks.http import HttpHook
+
+from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.references import RegistryUrl, RepositoryName
+from registry_sync.errors import ConfigurationError, NotFound, RateLimited
+from registry_sync.hooks import registry as registry_module
+from registry_sync.hooks.registry import RegistryHook
+from support.certificates import CertificateAuthority
+from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
+from support.registry import PASSWORD, USERNAME, RegistryServer
+
+REPOSITORY = RepositoryName("library/demo")
+TAGS = f"/v2/{REPOSITORY}/tags/list"
+BASIC = "Basic " + base64.b64encode(b"alice:correct horse").decode()
+
+
+@pytest.fixture
+def registry() -> Iterator[HostileRegistry]:
+    with HostileRegistry() as server:
+        yield server
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Defines a connection, as the environment does, and gives its id."""
+
+    def make(conn_id: str = "demo_registry", **fields: Any) -> str:
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({"conn_type": "registry", **fields}))
+        return conn_id
+
+    return make
+
+
+@pytest.fixture
+def masked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that Airflow's masker was told."""
+    told: list[str] = []
+
+    def mask_secret(secret: object, _name: str | None = None) -> None:
+        if isinstance(secret, str):
+            told.append(secret)
+
+    monkeypatch.setattr("airflow.sdk.log.mask_secret", mask_secret)
+    return told
+
+
+def plain(server: HostileRegistry, **extra: Any) -> dict[str, Any]:
+    """Fields of a connection to a scripted registry."""
+    return {
+        "host": "127.0.0.1",
+        "port": server.port,
+        "schema": "http",
+        "extra": {"allow_insecure_credentials": True, **extra},
+    }
+
+
+def remote_of(server: HostileRegistry, **fields: Any) -> RemoteSpec:
+    return RemoteSpec(name="demo", url=server.base, upstream_name=str(REPOSITORY), **fields)
+
+
+def guarded(server: HostileRegistry) -> None:
+    """Lets alice read."""
+
+    def answer(request: Request) -> Raw:
+        if request.header("authorization") == BASIC:
+            return json_reply({"tags": ["a"]})
+        return errors_reply(401, "UNAUTHORIZED", headers=[("WWW-Authenticate", "Basic realm=x")])
+
+    server.on("GET", TAGS, answer)
+    server.on("GET", "/v2/", answer)
+
+
+def test_it_is_an_http_hook_with_names_of_its_own() -> None:
+    hook = RegistryHook()
+    assert isinstance(hook, HttpHook)
+    assert (hook.conn_type, hook.conn_name_attr, hook.default_conn_name) == (
+        "registry",
+        "registry_conn_id",
+        "registry_default",
+    )
+    assert hook.registry_conn_id == "registry_default"
+    assert RegistryHook(**{RegistryHook.conn_name_attr: "x"}).registry_conn_id == "x"
+
+
+def test_a_client_of_a_connection_uses_its_credentials(registry, connect) -> None:
+    guarded(registry)
+    conn_id = connect(login="alice", password="correct horse", **plain(registry))
+    with RegistryHook(conn_id).get_client() as client:
+        assert client.list_tags(REPOSITORY).tags == ("a",)
+
+
+def test_a_remote_names_its_connection(registry, connect) -> None:
+    guarded(registry)
+    conn_id = connect(login="alice", password="correct horse", **plain(registry))
+    with RegistryHook(remote=remote_of(registry, conn_id=conn_id)).get_client() as client:
+        assert client.list_tags(REPOSITORY).tags == ("a",)
+
+
+def test_a_remote_without_connection_is_read_anonymously(registry) -> None:
+    registry.on("GET", TAGS, json_reply({"tags": ["a"]}))
+    with RegistryHook(remote=remote_of(registry)).get_client() as client:
+        assert client.list_tags(REPOSITORY).tags == ("a",)
+    assert registry.requests[0].header("authorization") is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://registry.example.evil.example",
+        "https://evil.example",
+        "https://registry.example:8443",
+        "http://registry.example",
+        "https://xregistry.example",
+        "https://sub.registry.example",
+    ],
+)
+def test_a1_07_credentials_go_to_exactly_the_host_of_their_connection(connect, url: str) -> None:
+    conn_id = connect(host="registry.example", login="alice", password="correct horse")
+    remote = RemoteSpec(name="demo", url=url, upstream_name="a", conn_id=conn_id)
+    with pytest.raises(ConfigurationError, match="only sent to the registry that their connection names"):
+        RegistryHook(remote=remote).get_client()
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({"host": "registry.example"}, "https://registry.example"),
+        ({"host": "Registry.Example", "port": 443}, "https://registry.example/"),
+        ({"host": "https://registry.example/v2/"}, "https://registry.example"),
+        ({"host": "registry.example", "port": 5000, "schema": "http"}, "http://registry.example:5000"),
+        ({"host": "registry.example:5000"}, "https://registry.example:5000"),
+        ({"host": "https://index.docker.io/v1/"}, "https://registry-1.docker.io"),
+        ({"host": "docker.io"}, "https://registry.hub.docker.com"),
+        ({}, "https://anything.example"),
+    ],
+)
+def test_a1_06_spellings_of_one_registry_are_one_registry(connect, fields: dict[str, Any], url: str) -> None:
+    remote = RemoteSpec(name="demo", url=url, upstream_name="a", conn_id=connect(login="alice", **fields))
+    with RegistryHook(remote=remote).get_client() as client:
+        assert client.registry == RegistryUrl.parse(url)
+
+
+@pytest.mark.parametrize("host", ["hub.docker.com", "ftp://x", "https://user:pass@x", "x/y", "http://x:y"])
+def test_a_host_that_is_no_registry_is_a_matter_of_configuration(connect, host: str) -> None:
+    with pytest.raises(ConfigurationError, match="demo_registry"):
+        RegistryHook(connect(host=host)).get_client()
+
+
+def test_the_scheme_is_https_unless_stated(connect) -> None:
+    with RegistryHook(connect(host="registry.example")).get_client() as client:
+        assert str(client.registry) == "https://registry.example"
+
+
+def test_extra_never_becomes_a_header(registry, connect, caplog: pytest.LogCaptureFixture) -> None:
+    registry.on("GET", TAGS, json_reply({"tags": []}))
+    conn_id = connect(**plain(registry, insecure=True, token="secret-1", mirror_of="x", trusted_realm_host="typo"))
+    hook = RegistryHook(conn_id)
+    with hook.get_client() as client:
+        client.list_tags(REPOSITORY)
+    hook.run(f"v2/{REPOSITORY}/tags/list")
+    hook.close()
+    sent = json.dumps([request.headers for request in registry.requests])
+    assert not any(word in sent for word in ("insecure", "secret-1", "mirror", "typo"))
+
+
+def test_options_come_from_the_connection_and_the_remote(connect) -> None:
+    conn_id = connect(
+        host="registry.example",
+        extra={
+            "timeout": [3, 30],
+            "concurrency": "7",
+            "trusted_realm_hosts": "Auth.example, other.example:8443",
+            "private_hosts": ["10.0.0.9"],
+            "rate_limit_floor": 5,
+            "max_attempts": 2,
+            "verify": "false",
+            "proxy": "http://user:pass@proxy.example:3128",
+        },
+    )
+    with RegistryHook(conn_id).get_client() as client:
+        options = client.options
+    assert (options.connect_timeout_seconds, options.read_timeout_seconds) == (3, 30)
+    assert (options.concurrency, options.max_attempts, options.rate_limit_floor) == (7, 2, 5)
+    assert options.trusted_realm_hosts == frozenset({"auth.example", "other.example:8443"})
+    assert options.private_hosts == frozenset({"10.0.0.9"})
+    assert options.verify is False
+    assert options.proxy_url == "http://user:pass@proxy.example:3128"
+    remote = RemoteSpec("demo", "https://registry.example", "a", conn_id=conn_id, download_concurrency=3)
+    remote = replace(remote, proxy_url="http://other.example:3128")
+    with RegistryHook(remote=remote).get_client() as client:
+        assert client.options.concurrency == 3
+        assert client.options.proxy_url == "http://other.example:3128"
+        assert client.options.trusted_realm_hosts == options.trusted_realm_hosts
+
+
+@pytest.mark.parametrize(
+    ("extra", "attribute", "value"),
+    [
+        ({"verify_ssl": False}, "verify", False),
+        ({"verify": True}, "verify", True),
+        ({"proxies": {"https": "http://p.example:1"}}, "proxy_url", "http://p.example:1"),
+        ({"timeout": 5}, "read_timeout_seconds", 5),
+        ({"timeout": "5.5"}, "connect_timeout_seconds", 5.5),
+        ({}, "read_timeout_seconds", 60),
+        ({}, "verify", True),
+        ({"stream": True, "trust_env": True, "allow_redirects": False}, "verify", True),
+    ],
+)
+def test_names_that_http_hook_users_know_are_understood(
+    connect, extra: dict[str, Any], attribute: str, value: object
+) -> None:
+    with RegistryHook(connect(host="registry.example", extra=extra)).get_client() as client:
+        assert getattr(client.options, attribute) == value
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"timeout": "soon"},
+        {"timeout": [1, 2, 3]},
+        {"timeout": 0},
+        {"concurrency": 0},
+        {"concurrency": True},
+        {"verify": 7},
+        {"proxy": 7},
+        {"cert": 7},
+        {"trusted_realm_hosts": "https://auth.example/"},
+        {"trusted_realm_hosts": "*.example"},
+        {"trusted_realm_hosts": 7},
+        {"registry_token": 7},
+        {"allow_insecure_credentials": "perhaps"},
+        {"cert": "/nowhere/client.pem"},
+        {"verify": "/nowhere/ca.pem"},
+    ],
+)
+def test_an_extra_that_cannot_be_used_is_told_at_once(connect, extra: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        RegistryHook(connect(host="registry.example", extra=extra)).get_client()
+
+
+def test_an_identity_token_is_known_by_dockers_spelling(registry, connect, masked: list[str]) -> None:
+    challenge = errors_reply(401, "X", headers=[("WWW-Authenticate", f'Bearer realm="{registry.base}/token"')])
+    registry.on("GET", TAGS, challenge, json_reply({"tags": []}))
+    registry.on("POST", "/token", json_reply({"access_token": "bearer-1"}))
+    conn_id = connect(login="<token>", password="identity-1", **plain(registry))
+    with RegistryHook(conn_id).get_client() as client:
+        client.list_tags(REPOSITORY)
+    assert b"refresh_token=identity-1" in registry.asked("POST")[0].body
+    assert {"identity-1", "bearer-1"} <= set(masked)
+
+
+def test_a3_09_every_secret_is_given_to_the_masker(registry, connect, masked: list[str]) -> None:
+    guarded(registry)
+    extra = {"registry_token": None, "proxy": "", "client_key": "-----BEGIN KEY-----"}
+    conn_id = connect(login="alice", password="correct horse", **plain(registry, **extra))
+    with RegistryHook(conn_id).get_client() as client:
+        client.list_tags(REPOSITORY)
+    assert {"correct horse", BASIC.removeprefix("Basic "), "-----BEGIN KEY-----"} <= set(masked)
+
+
+# -- certificates ------------------------------------------------------------------------------------------------
+
+
+def test_certificates_are_pem_text_or_paths_and_no_file_is_left(
+    connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = CertificateAuthority(tmp_path / "ca")
+    server = authority.server(asks_for_client=True)
+    assert server.client_pair is not None
+    certificate, key = (Path(path) for path in server.client_pair)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    with RegistryServer(tmp_path / "registry", certificate=server) as registry:
+        by_text = {
+            "ca_certificate": server.ca_path.read_text(),
+            "client_certificate": certificate.read_text(),
+            "client_key": key.read_text(),
+        }
+        by_path = {"verify": str(server.ca_path), "cert": [str(certificate), str(key)]}
+        for number, extra in enumerate((by_text, by_path)):
+            conn_id = connect(f"tls_{number}", host=f"127.0.0.1:{registry.port}", extra=extra)
+            with RegistryHook(conn_id).get_client() as client:
+                assert client.ping().auth_scheme == "none"
+                assert list(scratch.iterdir()) == []
+        remote = RemoteSpec(
+            "demo",
+            f"https://127.0.0.1:{registry.port}",
+            "a",
+            ssl_ca_certificate=server.ca_path.read_text(),
+            ssl_client_certificate=certificate.read_text() + key.read_text(),
+        )
+        with RegistryHook(remote=remote).get_client() as client:
+            assert client.ping().auth_scheme == "none"
+        without = replace(remote, ssl_ca_certificate=None, ssl_validation=False)
+        with RegistryHook(remote=without).get_client() as client:
+            assert client.ping().auth_scheme == "none"
+
+
+def test_files_of_a_key_are_for_this_user_only(tmp_path: Path) -> None:
+    with registry_module._private_files() as files:
+        path = Path(files.path("-----BEGIN PRIVATE KEY-----\\nx"))
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.read_text() == "-----BEGIN PRIVATE KEY-----\nx\n"
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert not path.exists()
+
+
+# -- test_connection ---------------------------------------------------------------------------------------------
+
+
+def test_testing_asks_v2_and_says_what_it_found(registry, connect) -> None:
+    guarded(registry)
+    ok, message = RegistryHook(connect(login="alice", password="correct horse", **plain(registry))).test_connection()
+    assert ok, message
+    assert "accepts basic authentication as 'alice'" in message
+    assert "not encrypted" in message
+    assert {(request.method, request.path) for request in registry.requests} == {("GET", "/v2/")}
+
+
+def test_testing_exchanges_a_token_and_names_the_token_service(registry, connect) -> None:
+    header = f'Bearer realm="{registry.base}/token",service="svc"'
+    registry.on("GET", "/v2/", errors_reply(401, "X", headers=[("WWW-Authenticate", header)]), json_reply({}))
+    registry.on("GET", "/token", json_reply({"token": "bearer-1"}))
+    ok, message = RegistryHook(connect(login="alice", password="correct horse", **plain(registry))).test_connection()
+    assert ok
+    assert f"tokens come from {registry.netloc} for service svc" in message
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (errors_reply(401, "X", headers=[("WWW-Authenticate", "Basic realm=x")]), "rejects the credentials"),
+        (reply(404, b"<html>"), "does not answer as a registry"),
+    ],
+)
+def test_testing_fails_with_the_reason(registry, connect, answer: Raw, words: str) -> None:
+    registry.on("GET", "/v2/", answer)
+    ok, message = RegistryHook(connect(login="alice", password="correct horse", **plain(registry))).test_connection()
+    assert not ok
+    assert words in message
+    assert "correct horse" not in message
+
+
+def test_testing_a_connection_without_host_says_so(connect) -> None:
+    ok, message = RegistryHook(connect(login="alice")).test_connection()
+    assert not ok
+    assert "no host" in message
+
+
+def test_testing_tells_of_a_clock_that_is_wrong(registry, connect) -> None:
+    registry.on("GET", "/v2/", json_reply({}, headers=[("Date", "Mon, 01 Jan 2001 00:00:00 GMT")]))
+    ok, message = RegistryHook(connect(**plain(registry))).test_connection()
+    assert ok
+    assert "behind this one" in message
+
+
+# -- as an HttpHook ----------------------------------------------------------------------------------------------
+
+
+def test_run_authenticates_like_the_client(registry, connect) -> None:
+    guarded(registry)
+    hook = RegistryHook(connect(login="alice", password="correct horse", **plain(registry)))
+    answer = hook.run(TAGS)
+    assert isinstance(answer, requests.Response)
+    assert answer.json() == {"tags": ["a"]}
+    hook.close()
+
+
+def test_run_keeps_what_the_registry_said(registry, connect) -> None:
+    hook = RegistryHook(connect(**plain(registry)))
+    registry.on("GET", TAGS, errors_reply(429, "TOOMANYREQUESTS", headers=[("Retry-After", "77")]))
+    with pytest.raises(RateLimited) as raised:
+        hook.run(TAGS)
+    assert (raised.value.retry_after_seconds, raised.value.codes) == (77, ("TOOMANYREQUESTS",))
+    registry.on("GET", TAGS, errors_reply(404, "NAME_UNKNOWN"))
+    with pytest.raises(NotFound):
+        hook.run(TAGS)
+    hook.close()
+
+
+def test_run_times_out_without_being_told_to(registry, connect) -> None:
+    registry.on("GET", TAGS, Raw((30.0,)))
+    hook = RegistryHook(connect(**plain(registry, timeout=0.2)))
+    with pytest.raises(requests.ReadTimeout):
+        hook.run(TAGS)
+    hook.close()
+
+
+def test_a3_07_a_session_takes_nothing_from_the_environment(
+    registry, connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login mallory password stolen\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    registry.on("GET", TAGS, json_reply({"tags": []}, headers=[("Set-Cookie", "a=b")]))
+    hook = RegistryHook(connect(**plain(registry)))
+    for _ in range(2):
+        hook.run(TAGS)
+    hook.close()
+    assert {request.header("authorization") for request in registry.requests} == {None}
+    assert {request.header("cookie") for request in registry.requests} == {None}
+
+
+def test_a_real_registry_with_a_password(tmp_path: Path, connect) -> None:
+    with RegistryServer(tmp_path / "registry", basic_auth=True) as server:
+        fields = {"host": "127.0.0.1", "port": server.port, "schema": "http"}
+        extra = {"allow_insecure_credentials": True}
+        ok, message = RegistryHook(connect(login=USERNAME, password=PASSWORD, extra=extra, **fields)).test_connection()
+        assert ok, message
+        ok, message = RegistryHook(connect(login=USERNAME, password="wrong", extra=extra, **fields)).test_connection()
+        assert not ok
+        ok, message = RegistryHook(connect(login=USERNAME, password=PASSWORD, **fields)).test_connection()
+        assert not ok
+        assert "allow_insecure_credentials" in message
