@@ -1,0 +1,178 @@
+"""What the commands of the Makefile give the person who types them, in a fresh copy of the project."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local_airflow.instance import Instance
+from local_airflow.layout import Layout
+from local_airflow.ports import free_port
+from support.make import Clone
+from support.registry import RegistryServer
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    """A copy in which Airflow is started once and used by the tests in their order; stopped at the end."""
+    copy = Clone(tmp_path_factory.mktemp("clone"))
+    yield copy
+    copy.make("down")
+
+
+@pytest.fixture(scope="module")
+def running(clone: Clone) -> str:
+    """The address of the Airflow that ``make up`` started."""
+    done = clone.make("up", PORT=free_port())
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[0]
+
+
+def _instance(clone: Clone) -> Instance:
+    return Instance(Layout(folder=clone.folder / ".local"))
+
+
+def _counts(stdout: str) -> dict[str, int]:
+    return {kind: entry["count"] for kind, entry in json.loads(stdout)["content_summary"]["present"].items()}
+
+
+def test_make_alone_lists_what_there_is(clone: Clone) -> None:
+    told = clone.make().stdout
+    for target in ("sync", "up", "down", "token", "status", "test", "check", "bench", "lock", "clean"):
+        assert f"make {target} " in told
+
+
+def test_without_an_instance_the_message_says_how_to_start_one(clone: Clone) -> None:
+    for target in ("status", "token"):
+        done = clone.make(target)
+        assert done.returncode != 0
+        assert "make up" in done.stderr
+
+
+def test_a_taken_port_is_named_and_another_suggested(clone: Clone) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        done = clone.make("up", PORT=port)
+    assert done.returncode != 0
+    assert f"Port {port} is taken" in done.stderr
+    assert "PORT=" in done.stderr
+    assert _instance(clone).recorded() is None
+
+
+def test_up_says_where_and_a_second_up_the_same(clone: Clone, running: str) -> None:
+    again = clone.make("up")
+    assert again.stdout.split()[0] == running
+    assert f"password: {_instance(clone).password()}" in again.stdout
+
+
+def test_status_tells_of_every_part(clone: Clone, running: str) -> None:
+    told = clone.make("status").stdout
+    assert running in told
+    assert told.count(": healthy") == 4
+
+
+def test_the_token_opens_the_rest_api(clone: Clone, running: str) -> None:
+    token = clone.make("token").stdout.strip()
+    request = urllib.request.Request(f"{running}/api/v2/dags", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request) as answer:
+        assert [dag["dag_id"] for dag in json.load(answer)["dags"]] == ["registry_sync"]
+
+
+def test_an_unchanged_upstream_gives_the_same_version_again(
+    clone: Clone, running: str, upstream: RegistryServer
+) -> None:
+    first, second = (clone.make("sync", REMOTE=upstream.url) for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert _counts(first.stdout) == {"docker.blob": 31, "docker.manifest": 21, "docker.tag": 8}
+    assert json.loads(second.stdout) == json.loads(first.stdout)
+    assert "Nothing changed" in second.stderr
+    assert clone.make("status").stdout.startswith(running)
+
+
+def test_the_variables_choose_what_is_synced(clone: Clone, running: str, upstream: RegistryServer) -> None:
+    assert running
+    done = clone.make("sync", REMOTE=upstream.url, REPOSITORY="few", TAGS="v1 v2", POLICY="on_demand", MODE="additive")
+    assert done.returncode == 0, done.stderr
+    assert _counts(done.stdout)["docker.tag"] == 2
+
+
+def test_a_failed_sync_names_task_reason_and_log(clone: Clone, running: str, upstream: RegistryServer) -> None:
+    assert running
+    done = clone.make("sync", REMOTE=upstream.url, NAME="library/absent")
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert "the task list_tags failed: NotFound:" in done.stderr
+    log = done.stderr.partition("its log: ")[2].splitlines()[0]
+    assert "library/absent" in Path(log).read_text()
+
+
+def test_parameters_that_do_not_fit_fail_before_anything_runs(
+    clone: Clone, running: str, upstream: RegistryServer
+) -> None:
+    assert running
+    done = clone.make("sync", REMOTE=upstream.url, MODE="sideways")
+    assert done.returncode != 0
+    assert "sideways" in done.stderr
+
+
+def test_a_sync_in_a_second_checkout_starts_an_airflow_of_its_own_and_leaves_none_behind(
+    running: str, upstream: RegistryServer, tmp_path: Path
+) -> None:
+    beside = Clone(tmp_path)
+    done = beside.make("sync", REMOTE=upstream.url)
+    assert done.returncode == 0, done.stderr
+    assert _counts(done.stdout) == {"docker.blob": 31, "docker.manifest": 21, "docker.tag": 8}
+    assert json.loads(done.stdout)["number"] == 1
+    assert running not in done.stderr
+    assert _instance(beside).recorded() is None
+
+
+def test_a_part_that_ended_is_named_and_up_mends_it(clone: Clone, running: str) -> None:
+    recorded = _instance(clone).recorded()
+    assert recorded is not None
+    scheduler = next(record for record in recorded.processes if record.name == "scheduler")
+    os.kill(scheduler.pid, signal.SIGKILL)
+    while not recorded.ended():
+        pass
+    assert "scheduler" in clone.make("status").stderr
+    assert clone.make("up", PORT=recorded.port).stdout.split()[0] == running
+    assert clone.make("status").returncode == 0
+
+
+def test_down_stops_it_and_down_again_says_so(clone: Clone, running: str) -> None:
+    assert running
+    assert "stopped" in clone.make("down").stderr
+    again = clone.make("down")
+    assert again.returncode == 0
+    assert "No Airflow ran" in again.stderr
+
+
+def test_an_interrupted_sync_leaves_nothing_running(clone: Clone, upstream: RegistryServer) -> None:
+    with clone.start("sync", REMOTE=upstream.url, REPOSITORY="interrupted") as command:
+        assert command.stderr is not None
+        while "Starting" not in command.stderr.readline():
+            pass
+        recorded = None
+        while recorded is None or not recorded.processes:
+            recorded = _instance(clone).recorded()
+        os.killpg(command.pid, signal.SIGINT)
+        _, told = command.communicate(timeout=60)
+    assert command.returncode != 0
+    assert "Interrupted" in told
+    assert _instance(clone).recorded() is None
+    assert len(recorded.ended()) == len(recorded.processes)
+
+
+def test_clean_removes_everything(clone: Clone) -> None:
+    assert (clone.folder / ".local").exists()
+    assert clone.make("clean").returncode == 0
+    assert not (clone.folder / ".local").exists()
