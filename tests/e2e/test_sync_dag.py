@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.airflow_instance import AirflowInstance
-from support.filling import push
+from support.filling import place, push
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
 from support.images import ContentBuilder, RepositoryContent
 from support.registry import RegistryServer
@@ -55,7 +55,11 @@ def test_a_first_sync_makes_the_documented_version_and_a_second_none(
     first = airflow.sync(**run)
     version = airflow.xcom(first, "commit_version")["version"]
     expected = {"docker.blob": 31, "docker.manifest": 21, "docker.tag": 8}
-    assert (counts(version, "added"), counts(version, "present"), counts(version, "removed")) == (expected, expected, {})
+    assert (counts(version, "added"), counts(version, "present"), counts(version, "removed")) == (
+        expected,
+        expected,
+        {},
+    )
     assert (version["number"], version["base_version"]) == (1, None)
     registry.reset_counts()
     second = airflow.sync(**run)
@@ -85,12 +89,10 @@ def test_a_changed_upstream_makes_version_2(airflow: AirflowInstance, registry: 
 def test_a_large_repository_is_fetched_by_mapped_tasks_with_readable_labels(
     airflow: AirflowInstance, registry: RegistryServer
 ) -> None:
-    content = application(2.5, releases=60)
-    push(registry, "team/large", content)
+    content = application(0.7)
+    place(registry, "team/large", content)
     run = airflow.sync(repository="large", url=registry.url, upstream_name="team/large")
-    labels = {
-        (task["task_id"], task["map_index"]): task["rendered_map_index"] for task in airflow.task_instances(run)
-    }
+    labels = {(task["task_id"], task["map_index"]): task["rendered_map_index"] for task in airflow.task_instances(run)}
     assert labels["fetch_manifests", 0] == "61 tags"
     shards = [label for (task, index), label in labels.items() if task == "fetch_blobs" and index >= 0]
     assert len(shards) >= 2
@@ -197,13 +199,11 @@ def test_a_task_killed_just_before_the_commit_is_retried_and_gives_the_same_vers
     content = wide(0.01, tags=3)
     push(registry, "team/commit", content)
     airflow.sync(repository="first-use", url=registry.url, upstream_name="team/commit")
-    run = airflow.trigger(
-        conf={"repository": "commit-killed", "url": registry.url, "upstream_name": "team/commit"}
-    )
-    airflow.await_task(run, "fetch_manifests", "success", map_index=0)
+    run = airflow.trigger(conf={"repository": "commit-killed", "url": registry.url, "upstream_name": "team/commit"})
+    airflow.await_task(run, "fetch_manifests", 0, state="success")
     lock = sqlite3.connect(database_path(airflow), timeout=30, isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
-    airflow.await_task(run, "commit_version", "running")
+    airflow.await_task(run, "commit_version", state="running")
     time.sleep(0.5)
     airflow.kill_task(run, "commit_version")
     lock.execute("ROLLBACK")
@@ -236,7 +236,7 @@ def test_a_registry_that_limits_frees_the_slot_until_its_own_delay_is_over(airfl
             busy.on("GET", f"/v2/busy/blobs/{digest}", answer)
         started = time.monotonic()
         run = airflow.trigger(conf={"repository": "busy", "url": busy.base, "upstream_name": "busy"})
-        airflow.await_task(run, "list_tags", "up_for_retry")
+        airflow.await_task(run, "list_tags", state="up_for_retry")
         assert time.monotonic() - started < 15, "the task gives its slot back at once"
         assert airflow.wait(run, timeout_seconds=120) == "success"
         assert time.monotonic() - started >= 25
