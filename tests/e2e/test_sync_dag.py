@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from registry_sync.domain.digests import Digest
 from support.airflow_instance import AirflowInstance
 from support.filling import place, push
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
 from support.images import ContentBuilder, RepositoryContent
 from support.registry import RegistryServer
 from support.shapes import application, documented_example, wide
-
-from registry_sync.domain.digests import Digest
 
 
 @pytest.fixture

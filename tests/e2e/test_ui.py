@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
+
 from support.airflow_instance import AirflowInstance
 from support.filling import place
 from support.registry import RegistryServer
