@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from support.airflow_instance import AirflowInstance
     from support.dag_runs import InProcessSync
+    from support.registry import RegistryServer
 
 CHECKOUT = Path(__file__).parents[1]
 # Airflow fixes its home when it is first imported, so this stands before every import of it.
@@ -52,3 +55,28 @@ def sync_in_process(_home_with_database: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN", f"sqlite:///{tmp_path / 'registry_sync.db'}")
     monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", (tmp_path / "blobs").as_uri())
     return InProcessSync()
+
+
+#: The name under which the shared upstream holds the documented example.
+UPSTREAM_NAME = "library/hello-world"
+
+
+@pytest.fixture(scope="session")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    """A registry with ``library/hello-world``: 8 tags, 21 manifests, 31 blobs. Tests read it and change nothing."""
+    from support.filling import push
+    from support.registry import RegistryServer
+    from support.shapes import documented_example
+
+    with RegistryServer(tmp_path_factory.mktemp("upstream")) as server:
+        push(server, UPSTREAM_NAME, documented_example())
+        yield server
+
+
+@pytest.fixture(scope="session")
+def airflow(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) -> Iterator[AirflowInstance]:
+    """A running Airflow with this checkout's DAGs; tests tell themselves apart by the repositories they sync into."""
+    from support.airflow_instance import AirflowInstance
+
+    with AirflowInstance(tmp_path_factory.mktemp("airflow"), database=airflow_database) as instance:
+        yield instance

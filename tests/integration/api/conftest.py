@@ -1,0 +1,82 @@
+"""The whole API server in this process: Airflow's app with the plugin mounted, SimpleAuthManager, four users."""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from registry_sync.db.database import Database
+from support.rest_api import ROLES, RestClient, served
+
+DAG_ID = "registry_sync"
+
+
+@dataclass(frozen=True)
+class ApiServer:
+    """A running API server. ``database`` is the metadata database that it works on."""
+
+    url: str
+    tokens: dict[str, str]
+    database: Database
+
+    def client(self, role: str | None = "admin") -> RestClient:
+        """A client of the user with that role; None for nobody."""
+        return RestClient(self.url, None if role is None else self.tokens[role])
+
+
+@pytest.fixture(scope="session")
+def api_server(_home_with_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    folder = tmp_path_factory.mktemp("api")
+    database_url = f"sqlite:///{folder / 'registry_sync.db'}"
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of Airflow's own code are not ours to mend
+        patch.setenv("AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN", database_url)
+        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", ",".join(f"{role}:{role}" for role in ROLES))
+        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(folder / "passwords.json"))
+        patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", secrets.token_urlsafe(64))
+        from airflow.api_fastapi.app import create_app, get_auth_manager, purge_cached_app
+
+        app = create_app()
+        _store_dag()
+        database = Database.connect(database_url)
+        database.ready()
+        with served(app) as url:
+            yield ApiServer(url, {role: _token(get_auth_manager(), role) for role in ROLES}, database)
+        database.close()
+        purge_cached_app()
+
+
+def _token(auth_manager: object, role: str) -> str:
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+    token: str = auth_manager.generate_jwt(SimpleAuthManagerUser(username=role, role=role.upper()))  # type: ignore[attr-defined]
+    return token
+
+
+def _store_dag() -> None:
+    """Stores the sync DAG as the DAG processor does, unpaused."""
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    from airflow.models import DagModel
+    from airflow.utils.session import create_session
+
+    DagBundlesManager().sync_bundles_to_db()
+    sync_bag_to_db(DagBag(), "dags-folder", None)
+    with create_session() as session:
+        session.query(DagModel).filter(DagModel.dag_id == DAG_ID).update({"is_paused": False})
+
+
+@pytest.fixture
+def admin(api_server: ApiServer) -> RestClient:
+    return api_server.client()
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A name that no other test uses."""
+    return f"{request.node.name[:100]}-{secrets.token_hex(4)}"

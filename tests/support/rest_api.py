@@ -1,0 +1,90 @@
+"""The REST API as people reach it: mounted in Airflow's own app, with its middleware, users and tokens, over HTTP.
+
+The server runs in a thread of the test's process, so that a test can look at the database it works on.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+
+ROLES = ("viewer", "user", "op", "admin")
+API = "/pulp/api/v3"
+START_SECONDS = 60
+
+
+@dataclass
+class RestClient:
+    """Requests of one user; ``token`` None is nobody."""
+
+    url: str
+    token: str | None = None
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def __post_init__(self) -> None:
+        self.session.trust_env = False
+
+    def ask(
+        self, method: str, path: str, json: Any = None, *, headers: Mapping[str, str | None] | None = None, **more: Any
+    ) -> requests.Response:
+        """The answer to a request for a path as answers give it; a path without the API's prefix gets it."""
+        full = path if path.startswith("/") else f"{API}/{path}"
+        sent: dict[str, str | None] = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        sent |= headers or {}
+        return self.session.request(
+            method, self.url + full, json=json, headers=sent, timeout=60, allow_redirects=False, **more
+        )
+
+    def get(self, path: str, status: int = 200, **query: Any) -> Any:
+        """The document at a path."""
+        return self._document(self.ask("GET", path, params=query), status)
+
+    def post(self, path: str, status: int = 201, **document: Any) -> Any:
+        """The answer to a document."""
+        return self._document(self.ask("POST", path, document), status)
+
+    def patch(self, path: str, status: int = 200, **document: Any) -> Any:
+        """The answer to a change."""
+        return self._document(self.ask("PATCH", path, document), status)
+
+    def put(self, path: str, status: int = 200, **document: Any) -> Any:
+        """The answer to a replacement."""
+        return self._document(self.ask("PUT", path, document), status)
+
+    def delete(self, path: str, status: int = 204) -> None:
+        """Removes what is at a path."""
+        self._document(self.ask("DELETE", path), status)
+
+    @staticmethod
+    def _document(answer: requests.Response, status: int) -> Any:
+        assert answer.status_code == status, f"{answer.request.method} {answer.url}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """Serves an ASGI app on a free port of loopback; gives its URL."""
+    import uvicorn
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_level="warning", ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        deadline = time.monotonic() + START_SECONDS
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            assert time.monotonic() < deadline, "the server did not start in time"
+            time.sleep(0.02)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=30)
