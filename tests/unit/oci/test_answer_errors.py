@@ -1,0 +1,112 @@
+"""An error keeps what the registry said: its status, three codes, one line; and nothing it should not say."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_sync.errors import AccessDenied, NotFound, ProtocolError, RegistryError, ServerUnavailable
+from registry_sync.oci.answer_errors import MAX_MESSAGE_LENGTH, parse_error_body, printable
+from registry_sync.oci.credentials import Credentials
+from support.hostile_registry import Raw, errors_reply, reply
+from support.oci import REPOSITORY
+
+TAGS = f"/v2/{REPOSITORY}/tags/list"
+READY = Credentials(registry_token="ready-token")
+
+
+def raised_by(registry, client_of, answer: Raw, **options: object) -> RegistryError:  # type: ignore[no-untyped-def]
+    registry.on("GET", TAGS, answer)
+    with pytest.raises(RegistryError) as raised:
+        client_of(registry, READY, max_attempts=1, **options).list_tags(REPOSITORY)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("body", "codes", "message"),
+    [
+        ({"errors": [{"code": "DENIED", "message": "no"}]}, ("DENIED",), "no"),
+        ({"errors": [{"code": f"C{n}", "message": f"m{n}"} for n in range(5)]}, ("C0", "C1", "C2"), "m0; m1; m2"),
+        ({"errors": [{"code": "UNKNOWN", "message": None}]}, ("UNKNOWN",), ""),
+        ({"errors": [{"code": 7, "message": ["x"]}, "text", None]}, (), ""),
+        ({"errors": [{"code": "BAD CODE\n"}]}, (), ""),
+        ({"errors": "text"}, (), '{"errors": "text"}'),
+        ({"details": "x"}, (), '{"details": "x"}'),
+    ],
+)
+def test_a9_01_codes_and_messages_are_taken_where_they_are_well_formed(
+    body: object, codes: tuple[str, ...], message: str
+) -> None:
+    assert parse_error_body(json.dumps(body).encode()) == (codes, message)
+
+
+@pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b" <?xml version='1.0'?><Error/>"])
+def test_a9_01_a_web_page_is_not_repeated(body: bytes) -> None:
+    assert parse_error_body(body) == ((), "")
+
+
+def test_a9_01_a_message_is_one_printable_line_of_bounded_length() -> None:
+    _, message = parse_error_body(b"\x1b[31mred\x1b[0m\r\nINFO forged\x00 " + b"x" * 100_000)
+    assert message.startswith("[31mred [0m INFO forged")
+    assert message.isprintable()
+    assert len(message) == MAX_MESSAGE_LENGTH
+
+
+@given(st.binary(max_size=200))
+def test_a9_01_any_body_gives_codes_and_one_line(body: bytes) -> None:
+    codes, message = parse_error_body(body)
+    assert len(codes) <= 3
+    assert message.isprintable()
+
+
+@given(st.text())
+def test_printable_text_is_one_line(text: str) -> None:
+    assert printable(text).isprintable()
+
+
+def test_a9_01_an_error_page_of_a_gigabyte_is_not_read(registry, client_of) -> None:
+    endless = Raw((b"HTTP/1.1 500 X\r\n\r\n", *[b"y" * 1_000_000] * 1000))
+    error = raised_by(registry, client_of, endless)
+    assert isinstance(error, ServerUnavailable)
+    assert len(str(error)) < 1000
+
+
+def test_a9_01_an_error_page_cut_short_is_still_that_error(registry, client_of) -> None:
+    error = raised_by(registry, client_of, reply(403, b'{"errors": [', length=5000, cut=True))
+    assert isinstance(error, AccessDenied)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(404, NotFound), (403, AccessDenied), (500, ServerUnavailable), (418, ProtocolError)]
+)
+def test_a9_02_the_status_decides_whatever_the_code_says(registry, client_of, status: int, kind: type) -> None:
+    assert type(raised_by(registry, client_of, errors_reply(status, "TOOMANYREQUESTS"))) is kind
+
+
+def test_errors_name_the_request_and_survive_pickling(registry, client_of) -> None:
+    error = raised_by(registry, client_of, errors_reply(503, "UNAVAILABLE", "later", [("Retry-After", "30")]))
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is ServerUnavailable
+    assert (again.host, again.repository, again.method, again.status) == (registry.netloc, REPOSITORY, "GET", 503)
+    assert again.url == f"{registry.base}{TAGS}"
+    assert (again.codes, again.retry_after_seconds, again.is_temporary) == (("UNAVAILABLE",), 30, True)
+    assert str(again) == str(error)
+
+
+def test_a3_09_a_secret_that_a_registry_echoes_is_not_repeated(registry, client_of) -> None:
+    error = raised_by(registry, client_of, errors_reply(403, "DENIED", "token ready-token is not valid"))
+    assert "ready-token" not in str(error)
+    assert "token ***" in str(error)
+
+
+def test_a3_09_signatures_of_redirects_are_in_no_error(registry, other_host, client_of) -> None:
+    registry.on("GET", TAGS, reply(307, headers=[("Location", f"{other_host.base}/x?sig=secret-signature")]))
+    other_host.on("GET", "/x", reply(500))
+    with pytest.raises(ServerUnavailable) as raised:
+        client_of(registry, max_attempts=1).list_tags(REPOSITORY)
+    assert "secret-signature" not in f"{raised.value} {raised.value.__dict__}"
+    assert raised.value.url == f"{other_host.base}/x"
