@@ -22,7 +22,6 @@ from local_airflow.settings import (
 )
 from local_airflow.startup import Startup
 
-
 #: How long the parts of Airflow may take to end by themselves.
 GRACE_SECONDS = 5
 
