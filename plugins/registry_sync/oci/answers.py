@@ -34,6 +34,7 @@ from registry_sync.errors import (
     UntrustedCertificate,
 )
 from registry_sync.oci.origins import Target
+from registry_sync.oci.pace import Pace
 
 READ_BYTES = 1024 * 1024
 #: Pieces of a body are joined until they are this large, so that what consumes them does not work in crumbs.
@@ -45,10 +46,11 @@ DRAIN_BYTES = 16 * 1024
 class Answer:
     """The answer to one request. Whoever gets one reads it to the end, or calls :meth:`discard`."""
 
-    __slots__ = ("_response", "method", "status", "target")
+    __slots__ = ("_pace", "_response", "method", "status", "target")
 
-    def __init__(self, response: BaseHTTPResponse, method: str, target: Target) -> None:
+    def __init__(self, response: BaseHTTPResponse, method: str, target: Target, pace: Pace) -> None:
         self._response = response
+        self._pace = pace
         self.method = method
         self.target = target
         self.status = response.status
@@ -74,12 +76,14 @@ class Answer:
     def chunks(self) -> Iterator[bytes]:
         """The body, in pieces of some hundred kilobytes. What arrived is given before an error is raised.
 
-        Raises :class:`TruncatedBody` or :class:`ServerUnavailable`.
+        Raises :class:`TruncatedBody` when it ends early, :class:`ServerUnavailable` when it stalls or drips.
         """
+        watch = self._pace.watch()
         pieces: list[bytes] = []
         gathered = 0
         failure: RegistrySyncError | None = None
         while True:
+            watch.ask()
             try:
                 piece = self._response.read1(READ_BYTES, decode_content=False)
             except (HTTPError, OSError, ValueError) as problem:
@@ -89,6 +93,10 @@ class Answer:
                 break
             pieces.append(piece)
             gathered += len(piece)
+            if not watch.got(len(piece)):
+                host = self.target.origin.netloc
+                failure = ServerUnavailable(f"{host} sends too slowly to wait for", host=host, method=self.method)
+                break
             if gathered >= CHUNK_BYTES:
                 yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
                 pieces, gathered = [], 0

@@ -259,22 +259,11 @@ class _Download:
         )
 
     def _counted(self, answer: Answer) -> Iterator[bytes]:
-        """The chunks, counted; broken off when fewer bytes a second arrive than the options ask for."""
-        window = self._options.throughput_window_seconds
-        began, seen = self._clock.monotonic(), 0
+        """The chunks, counted as they pass."""
         for chunk in answer.chunks():
             self.received += len(chunk)
             self._requester.usage.add("received_bytes", len(chunk))
             yield chunk
-            seen += len(chunk)
-            now = self._clock.monotonic()
-            if now - began >= window:
-                if seen < self._options.minimum_bytes_per_second * (now - began):
-                    raise ServerUnavailable(
-                        f"{answer.target.origin.netloc} sends blob {self._blob.digest} too slowly to wait for",
-                        host=answer.target.origin.netloc,
-                    )
-                began, seen = now, 0
 
     @property
     def _host(self) -> str:

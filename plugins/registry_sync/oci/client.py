@@ -51,7 +51,7 @@ class RegistryClient:
         self.options = options
         self.usage = Usage()
         origin = Origin.of(registry)
-        self._transport = Transport(origin, options)
+        self._transport = Transport(origin, options, clock)
         retry = Retry(options, clock, self.usage)
         self._authenticator = Authenticator(
             _source(credentials, told),

@@ -16,6 +16,7 @@ from registry_sync.errors import ConfigurationError
 from registry_sync.oci.addresses import AddressGate
 from registry_sync.oci.options import ClientOptions
 from registry_sync.oci.origins import Origin
+from registry_sync.oci.pace import PunctualResponse
 
 #: Probes after a minute of silence keep long transfers alive through firewalls that forget connections.
 _SOCKET_OPTIONS = [
@@ -41,12 +42,16 @@ class TargetHeaders(dict[str, str]):
 
 
 class _Connection(HTTPConnection):
+    response_class = PunctualResponse
+
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
         super().request(method, getattr(headers, "target", "") or url, body=body, headers=headers, **options)
         _forget_query(self, url)
 
 
 class _SecureConnection(HTTPSConnection):
+    response_class = PunctualResponse
+
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
         super().request(method, getattr(headers, "target", "") or url, body=body, headers=headers, **options)
         _forget_query(self, url)

@@ -21,8 +21,9 @@ class ClientOptions:
     are private. ``allow_insecure_credentials`` lets passwords travel over plain http.
 
     Time: ``longest_wait_seconds`` is the longest ``Retry-After`` that is slept through; a longer one is raised.
-    ``retry_budget_seconds`` ends the retries of one request. A blob that brings less than
-    ``minimum_bytes_per_second`` over ``throughput_window_seconds`` is broken off and resumed.
+    ``retry_budget_seconds`` ends the retries of one request. ``read_timeout_seconds`` is the longest silence and the
+    longest time until the headers are there. A body that brings less than ``minimum_bytes_per_second`` over
+    ``throughput_window_seconds`` is broken off; a blob is then continued.
 
     Docker Hub: with ``rate_limit_floor``, manifests are no longer pulled when fewer pulls remain than that.
     ``strict_digest_header`` False believes the bytes where a registry sends another ``Docker-Content-Digest``.

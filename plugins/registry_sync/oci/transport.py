@@ -13,9 +13,11 @@ from urllib3.exceptions import HTTPError
 from registry_sync.errors import RedirectRefused
 from registry_sync.oci.addresses import AddressGate
 from registry_sync.oci.answers import Answer, converted
+from registry_sync.oci.clock import Clock
 from registry_sync.oci.connections import ConnectionPools, TargetHeaders
 from registry_sync.oci.options import ClientOptions
 from registry_sync.oci.origins import Origin, Target
+from registry_sync.oci.pace import Pace
 
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 10
@@ -24,10 +26,11 @@ MAX_REDIRECTS = 10
 class Transport:
     """Sends requests; shared by all threads of a client."""
 
-    def __init__(self, own: Origin, options: ClientOptions) -> None:
+    def __init__(self, own: Origin, options: ClientOptions, clock: Clock) -> None:
         self.own = own
         self._gate = AddressGate(own.host, options.private_hosts | options.trusted_realm_hosts)
         self.pools = ConnectionPools(own, options, self._gate)
+        self._pace = Pace(options.throughput_window_seconds, options.minimum_bytes_per_second, clock)
         self.user_agent = options.user_agent
 
     def send(self, method: str, target: Target, headers: Mapping[str, str], *, body: bytes | None = None) -> Answer:
@@ -57,7 +60,7 @@ class Transport:
             )
         except (HTTPError, OSError, ValueError) as problem:
             raise converted(problem, method, target) from problem
-        return Answer(response, method, target)
+        return Answer(response, method, target, self._pace)
 
     def follow(
         self, method: str, target: Target, headers: Mapping[str, str], authorization: str | None = None

@@ -16,7 +16,7 @@ from registry_sync.oci.client import RegistryClient
 from registry_sync.oci.credentials import Credentials
 from registry_sync.oci.options import ClientOptions
 from support import shapes
-from support.filling import place, push
+from support.filling import place
 from support.images import RepositoryContent
 from support.oci import FakeTime, MemoryWriter
 from support.registry import PASSWORD, USERNAME, RegistryServer
@@ -32,7 +32,7 @@ def content() -> RepositoryContent:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, content: RepositoryContent) -> Iterator[RegistryServer]:
     with RegistryServer(tmp_path_factory.mktemp("registry")) as running:
-        push(running, REPOSITORY, content)
+        place(running, REPOSITORY, content)
         yield running
 
 
@@ -137,7 +137,7 @@ def test_a_password_is_asked_for_and_learnt_once(tmp_path: Path, content: Reposi
 
 def test_a_registry_that_is_stopped_and_started_is_met_again(tmp_path: Path, content: RepositoryContent) -> None:
     with RegistryServer(tmp_path / "registry") as server:
-        push(server, REPOSITORY, content)
+        place(server, REPOSITORY, content)
         fake_time = FakeTime()
         options = ClientOptions(max_attempts=3)
         with RegistryClient(RegistryUrl.parse(server.url), options=options, clock=fake_time.clock) as client:
