@@ -1,0 +1,13 @@
+"""Imports what a sync's tasks import, once, in the process from which Airflow forks them."""
+
+import registry_sync.blobs
+import registry_sync.db.database
+import registry_sync.hooks.registry
+import registry_sync.oci.client
+import registry_sync.sync.commit_version
+import registry_sync.sync.fetch_blobs
+import registry_sync.sync.fetch_manifests
+import registry_sync.sync.list_tags
+import registry_sync.sync.open_run
+import registry_sync.sync.plan_blobs
+import registry_sync.sync.small_run  # noqa: F401  all are imported to be there

@@ -1,0 +1,28 @@
+"""Does something whenever a sync has made a new version, of whichever repository."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from airflow.sdk import DAG, AssetAlias, task
+
+log = logging.getLogger(__name__)
+VERSIONS = AssetAlias("registry_sync_versions")
+
+with DAG(dag_id="tell_of_versions", schedule=VERSIONS, catchup=False):
+
+    @task
+    def tell(triggering_asset_events: Any = None) -> list[str]:
+        """A line for each new version: ``alpine: version 2, 3 tags added, 1 removed``."""
+        lines = []
+        for event in triggering_asset_events[VERSIONS]:
+            counts = event.extra["counts"]
+            added, removed = (counts[part].get("docker.tag", 0) for part in ("added", "removed"))
+            lines.append(
+                f"{event.extra['repository']}: version {event.extra['number']}, {added} tags added, {removed} removed"
+            )
+        log.info("; ".join(lines))
+        return lines
+
+    tell()
