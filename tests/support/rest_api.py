@@ -15,8 +15,11 @@ from typing import Any
 
 import requests
 
+from registry_sync.db.database import Database
+
 ROLES = ("viewer", "user", "op", "admin")
 API = "/pulp/api/v3"
+DAG_ID = "registry_sync"
 START_SECONDS = 60
 
 
@@ -66,6 +69,19 @@ class RestClient:
     def _document(answer: requests.Response, status: int) -> Any:
         assert answer.status_code == status, f"{answer.request.method} {answer.url}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
+
+
+@dataclass(frozen=True)
+class ApiServer:
+    """A running API server. ``database`` is the metadata database that it works on."""
+
+    url: str
+    tokens: dict[str, str]
+    database: Database
+
+    def client(self, role: str | None = "admin") -> RestClient:
+        """A client of the user with that role; None for nobody."""
+        return RestClient(self.url, None if role is None else self.tokens[role])
 
 
 @contextmanager

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from registry_sync.db.database import Database
-from support.rest_api import ROLES, RestClient, served
-
-DAG_ID = "registry_sync"
-
-
-@dataclass(frozen=True)
-class ApiServer:
-    """A running API server. ``database`` is the metadata database that it works on."""
-
-    url: str
-    tokens: dict[str, str]
-    database: Database
-
-    def client(self, role: str | None = "admin") -> RestClient:
-        """A client of the user with that role; None for nobody."""
-        return RestClient(self.url, None if role is None else self.tokens[role])
+from support.rest_api import DAG_ID, ROLES, ApiServer, RestClient, served
 
 
 @pytest.fixture(scope="session")
@@ -39,8 +24,11 @@ def api_server(_home_with_database: Path, tmp_path_factory: pytest.TempPathFacto
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", ",".join(f"{role}:{role}" for role in ROLES))
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(folder / "passwords.json"))
         patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", secrets.token_urlsafe(64))
+        patch.setenv("AIRFLOW__CORE__FERNET_KEY", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
         from airflow.api_fastapi.app import create_app, get_auth_manager, purge_cached_app
+        from airflow.models.crypto import get_fernet
 
+        get_fernet.cache_clear()
         app = create_app()
         _store_dag()
         database = Database.connect(database_url)
@@ -49,6 +37,7 @@ def api_server(_home_with_database: Path, tmp_path_factory: pytest.TempPathFacto
             yield ApiServer(url, {role: _token(get_auth_manager(), role) for role in ROLES}, database)
         database.close()
         purge_cached_app()
+        get_fernet.cache_clear()
 
 
 def _token(auth_manager: object, role: str) -> str:

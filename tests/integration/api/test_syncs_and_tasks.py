@@ -1,0 +1,238 @@
+"""Syncs begun over REST, and their tasks, from the run of the DAG to the version; no scheduler runs here."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+
+from registry_sync.domain.records import Repository
+from registry_sync.domain.runs import RunKey, RunState
+from support.metadata import Upstream, image, open_run, play_stages
+from support.rest_api import DAG_ID, ApiServer, RestClient
+
+REPOSITORIES = "repositories/docker/docker/"
+REMOTES = "remotes/docker/docker/"
+
+
+def dag_run(task: str) -> Any:
+    """The run of the DAG that a task's path stands for."""
+    from airflow.models import DagRun
+
+    found = DagRun.find(dag_id=DAG_ID, run_id=[f"registry_sync__{task.split('/')[-2]}"])
+    return found[0] if found else None
+
+
+def set_state(task: str, state: str) -> None:
+    """Brings the run to a state, as the scheduler does."""
+    from airflow.models import DagRun
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        run = session.query(DagRun).filter(DagRun.id == dag_run(task).id).one()
+        run.set_state(state)
+
+
+@pytest.fixture
+def pair(admin: RestClient, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A repository and a remote."""
+    remote = admin.post(REMOTES, name=f"{name}-r", url="https://registry.example", upstream_name="library/app")
+    return admin.post(REPOSITORIES, name=name), remote
+
+
+@pytest.fixture
+def task(admin: RestClient, pair: tuple[dict[str, Any], dict[str, Any]]) -> str:
+    """The path of a task that waits."""
+    repository, remote = pair
+    path: str = admin.post(f"{remote['pulp_href']}sync/", 202, repository=repository["pulp_href"], mirror=True)["task"]
+    return path
+
+
+def repository_of(api_server: ApiServer, pair: tuple[dict[str, Any], dict[str, Any]]) -> Repository:
+    return api_server.database.repositories.by_name(pair[0]["name"])
+
+
+@pytest.mark.parametrize(
+    ("given", "mode"), [({"mirror": True}, "mirror"), ({"mirror": False}, "additive"), ({}, "additive")]
+)
+def test_a_sync_of_a_remote_begins_a_run_of_the_dag(
+    admin: RestClient, pair: tuple[dict[str, Any], dict[str, Any]], given: dict[str, Any], mode: str
+) -> None:
+    repository, remote = pair
+    started = admin.post(f"{remote['pulp_href']}sync/", 202, repository=repository["pulp_href"], **given)
+    assert list(started) == ["task"]
+    run = dag_run(started["task"])
+    assert run.conf == {"repository": repository["name"], "remote": remote["name"], "mode": mode}
+    assert (run.state, run.triggering_user_name, run.triggered_by.value) == ("queued", "admin", "rest_api")
+
+
+def test_a_sync_of_a_repository_is_the_same_from_the_other_side(
+    admin: RestClient, pair: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    repository, remote = pair
+    started = admin.post(f"{repository['pulp_href']}sync/", 202, remote=remote["pulp_href"], mirror="True")
+    conf = dag_run(started["task"]).conf
+    assert conf == {"repository": repository["name"], "remote": remote["name"], "mode": "mirror"}
+
+
+def test_a_task_waits_before_anything_of_it_has_run(admin: RestClient, task: str) -> None:
+    read = admin.get(task)
+    assert read["pulp_href"] == task
+    assert (read["state"], read["name"]) == ("waiting", "registry_sync.sync")
+    assert (read["started_at"], read["finished_at"], read["error"]) == (None, None, None)
+    assert (read["progress_reports"], read["created_resources"]) == ([], [])
+
+
+def test_a_running_task_tells_how_far_it_is(
+    admin: RestClient, api_server: ApiServer, pair: tuple[dict[str, Any], dict[str, Any]], task: str
+) -> None:
+    set_state(task, "running")
+    run = open_run(api_server.database, repository_of(api_server, pair), key=RunKey(DAG_ID, dag_run(task).run_id))
+    reports = {report["message"]: report for report in admin.get(task)["progress_reports"]}
+    assert {report["state"] for report in reports.values()} == {"waiting"}
+    upstream = Upstream()
+    for tag in ("a", "b"):
+        upstream.tag(tag, image(f"{tag} {pair[0]['name']}"))
+    play_stages(api_server.database, run, upstream)
+    read = admin.get(task)
+    assert read["state"] == "running"
+    assert read["started_at"] is not None
+    told = [(report["message"], report["done"], report["total"]) for report in read["progress_reports"]]
+    assert told == [("Downloading tag list", 1, 1), ("Processing manifests", 2, 2), ("Downloading blobs", 4, 4)]
+    assert read["reserved_resources_record"][0] == pair[0]["pulp_href"]
+
+
+def test_a_completed_task_names_the_version_first(
+    admin: RestClient, api_server: ApiServer, pair: tuple[dict[str, Any], dict[str, Any]], task: str
+) -> None:
+    run = open_run(api_server.database, repository_of(api_server, pair), key=RunKey(DAG_ID, dag_run(task).run_id))
+    upstream = Upstream()
+    upstream.tag("latest", image(pair[0]["name"]))
+    play_stages(api_server.database, run, upstream)
+    api_server.database.versions.commit(run.id)
+    set_state(task, "success")
+    read = admin.get(task)
+    assert read["state"] == "completed"
+    assert read["finished_at"] is not None
+    assert read["created_resources"] == [f"{pair[0]['versions_href']}1/"]
+    assert admin.get(read["created_resources"][0])["number"] == 1
+    assert {report["state"] for report in read["progress_reports"]} == {"completed"}
+
+
+def test_a_failed_task_says_why(
+    admin: RestClient, api_server: ApiServer, pair: tuple[dict[str, Any], dict[str, Any]], task: str
+) -> None:
+    run = open_run(api_server.database, repository_of(api_server, pair), key=RunKey(DAG_ID, dag_run(task).run_id))
+    api_server.database.runs.finish(run.id, RunState.FAILED, error="NotFound: there is no library/app")
+    set_state(task, "failed")
+    read = admin.get(task)
+    assert read["state"] == "failed"
+    assert read["error"] == {"description": "NotFound: there is no library/app"}
+    assert read["created_resources"] == []
+
+
+def test_a_task_that_failed_before_it_began_says_where_to_look(admin: RestClient, task: str) -> None:
+    set_state(task, "failed")
+    assert "log" in admin.get(task)["error"]["description"]
+
+
+def test_a_canceled_task_is_a_failed_run_of_airflow(
+    admin: RestClient, api_server: ApiServer, pair: tuple[dict[str, Any], dict[str, Any]], task: str
+) -> None:
+    set_state(task, "running")
+    run = open_run(api_server.database, repository_of(api_server, pair), key=RunKey(DAG_ID, dag_run(task).run_id))
+    canceled = admin.patch(task, state="canceled")
+    assert (canceled["state"], canceled["error"]) == ("canceled", None)
+    assert canceled["finished_at"] is not None
+    assert admin.get(task) == canceled
+    assert dag_run(task).state == "failed"
+    assert api_server.database.runs.get(run.id).state is RunState.CANCELED
+
+
+def test_a_task_is_canceled_before_it_has_begun_and_only_once(admin: RestClient, task: str) -> None:
+    assert admin.patch(task, state="canceled")["state"] == "canceled"
+    assert admin.patch(task, 409, state="canceled").keys() == {"detail"}
+    assert admin.patch(task, 400, state="running").keys() == {"state"}
+
+
+def test_tasks_are_listed_by_state_the_newest_first(
+    admin: RestClient, pair: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    repository, remote = pair
+    before = admin.get("tasks/", state__in="waiting,canceled")["count"]
+    tasks = [
+        admin.post(f"{remote['pulp_href']}sync/", 202, repository=repository["pulp_href"])["task"] for _ in range(3)
+    ]
+    admin.patch(tasks[1], state="canceled")
+    newest = admin.get("tasks/", limit=3)
+    assert [task["pulp_href"] for task in newest["results"]] == tasks[::-1]
+    assert [task["pulp_href"] for task in admin.get("tasks/", state="canceled", limit=1)["results"]] == [tasks[1]]
+    assert tasks[1] not in [task["pulp_href"] for task in admin.get("tasks/", state="failed")["results"]]
+    assert admin.get("tasks/", state__in="waiting,canceled")["count"] == before + 3
+    assert admin.get("tasks/", state="failed", state__in="waiting,canceled")["count"] == 0
+    second = admin.get(newest["next"] or "tasks/")
+    assert set(second) == {"count", "next", "previous", "results"}
+    assert admin.get("tasks/", state__in="waiting,nonsense", status=400).keys() == {"state__in"}
+
+
+def test_runs_that_were_not_begun_over_rest_are_no_tasks(admin: RestClient) -> None:
+    from airflow.api.common.trigger_dag import trigger_dag
+    from airflow.utils.types import DagRunTriggeredByType
+
+    count = admin.get("tasks/")["count"]
+    run_id = f"manual__{uuid.uuid4()}"
+    trigger_dag(DAG_ID, run_id=run_id, triggered_by=DagRunTriggeredByType.CLI)
+    assert admin.get("tasks/")["count"] == count
+    admin.get(f"tasks/{run_id.removeprefix('manual__')}/", 404)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "/pulp/api/v3/repositories/docker/docker/fcf03266-f0e4-4497-8434-0fe9d94c8053/",
+        "/pulp/api/v3/remotes/docker/docker/fcf03266-f0e4-4497-8434-0fe9d94c8053/",
+        "codzo",
+        "https://elsewhere.example/pulp/api/v3/repositories/docker/docker/fcf03266-f0e4-4497-8434-0fe9d94c8053/",
+        "",
+        None,
+        17,
+    ],
+)
+def test_a_sync_with_a_bad_reference_is_refused_and_begins_nothing(
+    admin: RestClient, pair: tuple[dict[str, Any], dict[str, Any]], reference: object
+) -> None:
+    repository, remote = pair
+    count = admin.get("tasks/")["count"]
+    assert admin.post(f"{remote['pulp_href']}sync/", 400, repository=reference).keys() == {"repository"}
+    assert admin.post(f"{repository['pulp_href']}sync/", 400, remote=reference).keys() == {"remote"}
+    assert admin.get("tasks/")["count"] == count
+
+
+def test_a_sync_while_the_dag_is_paused_is_refused_rather_than_left_waiting(
+    admin: RestClient, pair: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    from airflow.models import DagModel
+    from airflow.utils.session import create_session
+
+    def pause(is_paused: bool) -> None:
+        with create_session() as session:
+            session.query(DagModel).filter(DagModel.dag_id == DAG_ID).update({"is_paused": is_paused})
+
+    repository, remote = pair
+    pause(True)
+    try:
+        problem = admin.post(f"{remote['pulp_href']}sync/", 503, repository=repository["pulp_href"])
+        assert admin.get("status/")["sync_dag"] == {"dag_id": DAG_ID, "is_known": True, "is_paused": True}
+    finally:
+        pause(False)
+    assert "paused" in problem["detail"]
+
+
+def test_a_sync_of_a_dag_that_airflow_does_not_know_says_so(
+    admin: RestClient, pair: tuple[dict[str, Any], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__SYNC_DAG_ID", "no_such_dag")
+    repository, remote = pair
+    problem = admin.post(f"{remote['pulp_href']}sync/", 503, repository=repository["pulp_href"])
+    assert "no_such_dag" in problem["detail"]
