@@ -7,25 +7,20 @@ an error keeps what the registry said, and a test asks ``/v2/`` instead of posti
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.http.hooks.http import HttpHook
 
-from registry_sync.domain.references import RegistryUrl
-from registry_sync.errors import ConfigurationError, InvalidReference, RegistrySyncError
-from registry_sync.hooks.connection import PEM_START, RegistryConnection, read_connection
+from registry_sync.errors import RegistrySyncError
+from registry_sync.hooks.clients import load_connection, make_client, registry_of
 
 if TYPE_CHECKING:
-    from requests import PreparedRequest, Response, Session
-
     from registry_sync.domain.records import RemoteSpec
+    from registry_sync.domain.references import RegistryUrl
+    from registry_sync.hooks.connection import RegistryConnection
     from registry_sync.oci.client import RegistryClient
     from registry_sync.oci.options import ClientOptions
+    from registry_sync.oci.session import PreparedRequest, Response, Session
 
 LARGEST_HARMLESS_CLOCK_OFFSET_SECONDS = 60
 
@@ -60,7 +55,7 @@ class RegistryHook(HttpHook):
         self.registry_conn_id = registry_conn_id
         self.remote = remote
         self._session_client: RegistryClient | None = None
-        self._read_settings: RegistryConnection | None = None
+        self._connection: RegistryConnection | None = None
 
     def get_client(self) -> RegistryClient:
         """A new client for the remote, or for the connection's host; close it, or use it in a ``with``.
@@ -68,12 +63,7 @@ class RegistryHook(HttpHook):
         Raises :class:`~registry_sync.errors.ConfigurationError` and
         :class:`~registry_sync.errors.InvalidReference`.
         """
-        from registry_sync.oci.client import RegistryClient
-
-        settings = self._settings()
-        registry = self._registry(settings)
-        with _private_files() as files:
-            return RegistryClient(registry, settings.credentials, self._options(settings, files), _mask)
+        return make_client(self._settings(), self.remote)
 
     def get_conn(self, headers: dict[Any, Any] | None = None, extra_options: dict[str, Any] | None = None) -> Session:
         """A requests session that authenticates as the client does; TLS, proxy and redirect policy are the client's."""
@@ -103,7 +93,7 @@ class RegistryHook(HttpHook):
 
     def url_from_endpoint(self, endpoint: str | None) -> str:
         """The URL of a path on the registry."""
-        return f"{self._registry(self._settings())}/{(endpoint or '').lstrip('/')}"
+        return f"{registry_of(self._settings(), self.remote)}/{(endpoint or '').lstrip('/')}"
 
     def test_connection(self) -> tuple[bool, str]:
         """Whether the registry answers and takes the credentials, and what was found."""
@@ -134,91 +124,10 @@ class RegistryHook(HttpHook):
             self._session_client = None
 
     def _settings(self) -> RegistryConnection:
-        """What the connection says, read once; nothing when there is none."""
-        if self._read_settings is None:
-            self._read_settings = self._read()
-        return self._read_settings
-
-    def _read(self) -> RegistryConnection:
-        if self.registry_conn_id is None:
-            return RegistryConnection(conn_id="")
-        settings = read_connection(self.registry_conn_id, self.get_connection(self.registry_conn_id))
-        if settings.unknown_extra:
-            self.log.warning(
-                "Connection %s has names in Extra that mean nothing to a registry: %s",
-                self.registry_conn_id,
-                ", ".join(settings.unknown_extra),
-            )
-        for secret in (settings.client_key, settings.proxy_url):
-            if secret:
-                _mask(secret)
-        return settings
-
-    def _registry(self, settings: RegistryConnection) -> RegistryUrl:
-        if self.remote is not None:
-            try:
-                registry = self.remote.registry
-            except InvalidReference as problem:
-                raise ConfigurationError(f"remote {self.remote.name!r}: {problem}") from problem
-            settings.check_registry(registry)
-            return registry
-        if settings.registry is None:
-            raise ConfigurationError(f"connection {self.registry_conn_id!r} has no host, and no remote says one")
-        return settings.registry
-
-    def _options(self, settings: RegistryConnection, files: _PrivateFiles) -> ClientOptions:
-        from registry_sync.oci.options import ClientOptions
-
-        remote = self.remote
-        choices = dict(settings.choices)
-        verify, ca = settings.verify, settings.ca_certificate
-        certificate, proxy_url = settings.client_certificate, settings.proxy_url
-        if remote is not None:
-            choices["concurrency"] = remote.download_concurrency
-            verify = verify and remote.ssl_validation
-            ca = remote.ssl_ca_certificate or ca
-            certificate = remote.ssl_client_certificate or certificate
-            proxy_url = remote.proxy_url or proxy_url
-        pair: str | tuple[str, str] | None = None
-        if certificate:
-            paths = (files.path(certificate), files.path(settings.client_key) if settings.client_key else None)
-            pair = (paths[0], paths[1]) if paths[1] else paths[0]
-        return ClientOptions(
-            verify=(files.path(ca) if ca else True) if verify else False,
-            client_certificate=pair,
-            proxy_url=proxy_url,
-            **choices,
-        )
-
-
-class _PrivateFiles:
-    """PEM text as files that only this user can read; a path is passed on."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._count = 0
-
-    def path(self, text_or_path: str) -> str:
-        if PEM_START not in text_or_path:
-            return text_or_path
-        self._count += 1
-        path = self._folder / f"{self._count}.pem"
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text_or_path.replace("\\n", "\n").strip() + "\n")
-        return str(path)
-
-
-@contextlib.contextmanager
-def _private_files() -> Iterator[_PrivateFiles]:
-    """Files for as long as a client is made, which reads them then and not later."""
-    with tempfile.TemporaryDirectory(prefix="registry-sync-") as folder:
-        yield _PrivateFiles(Path(folder))
-
-
-def _mask(secret: str) -> None:
-    from airflow.sdk.log import mask_secret
-
-    mask_secret(secret)
+        """What the connection says, read once."""
+        if self._connection is None:
+            self._connection = load_connection(self.registry_conn_id)
+        return self._connection
 
 
 def _who(settings: RegistryConnection, is_authenticated: bool, scheme: str) -> str:

@@ -32,7 +32,7 @@ from registry_sync.errors import (
 from registry_sync.oci.answer_errors import Occasion
 from registry_sync.oci.answers import Answer
 from registry_sync.oci.clock import Clock
-from registry_sync.oci.encodings import DECODABLE, decoded
+from registry_sync.oci.content_encoding import DECODABLE, decoded
 from registry_sync.oci.options import ClientOptions
 from registry_sync.oci.ranges import continues, strong_etag
 from registry_sync.oci.requester import Requester

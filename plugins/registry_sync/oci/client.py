@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-
-import requests
+from typing import TYPE_CHECKING
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor, Manifest
@@ -22,11 +21,13 @@ from registry_sync.oci.realm import RealmPolicy
 from registry_sync.oci.referrers import ReferrersReader
 from registry_sync.oci.requester import ChallengeProbe, Requester
 from registry_sync.oci.retry import Retry
-from registry_sync.oci.session import open_session
 from registry_sync.oci.tags import TagListing, list_tags
 from registry_sync.oci.tokens import TokenStore
 from registry_sync.oci.transport import Transport
 from registry_sync.oci.usage import Usage
+
+if TYPE_CHECKING:
+    import requests
 
 
 class RegistryClient:
@@ -92,6 +93,8 @@ class RegistryClient:
 
     def session(self) -> requests.Session:
         """A ``requests`` session over the same connections and tokens; redirects are followed by ``requests``."""
+        from registry_sync.oci.session import open_session
+
         transport = self._transport
         return open_session(transport.own, self._authenticator, transport.pools, transport.user_agent)
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import requests
+from requests import PreparedRequest, Response, Session
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from requests.cookies import RequestsCookieJar
@@ -24,6 +24,16 @@ from registry_sync.oci.origins import Origin, Target
 from registry_sync.oci.retry_after import parse_retry_after
 from registry_sync.oci.scopes import pull_scope
 
+__all__ = [
+    "PooledAdapter",
+    "PreparedRequest",
+    "RegistryAuth",
+    "Response",
+    "Session",
+    "error_of_response",
+    "open_session",
+]
+
 
 class PooledAdapter(HTTPAdapter):
     """Sends through the pools of a client; TLS and proxy are theirs, whatever a session or call says."""
@@ -34,7 +44,7 @@ class PooledAdapter(HTTPAdapter):
 
     def get_connection_with_tls_context(
         self,
-        request: requests.PreparedRequest,
+        request: PreparedRequest,
         verify: bool | str | None,  # noqa: ARG002 - decided by the client's options
         proxies: Mapping[str, str] | None = None,  # noqa: ARG002 - as above
         cert: Any = None,  # noqa: ARG002 - as above
@@ -53,7 +63,7 @@ class RegistryAuth(AuthBase):
         self._authenticator = authenticator
         self._adapter = adapter
 
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
         target = Target.parse(request.url or "")
         if target.origin == self._own:
             scope = scope_of(target)
@@ -63,7 +73,7 @@ class RegistryAuth(AuthBase):
             request.register_hook("response", self._answer_challenge)  # type: ignore[no-untyped-call]
         return request
 
-    def _answer_challenge(self, response: requests.Response, **options: Any) -> requests.Response:
+    def _answer_challenge(self, response: Response, **options: Any) -> Response:
         target = Target.parse(response.request.url or "")
         if response.status_code != 401 or target.origin != self._own:
             return response
@@ -95,7 +105,7 @@ def scope_of(target: Target) -> str | None:
     return None
 
 
-def error_of_response(response: requests.Response) -> RegistryError:
+def error_of_response(response: Response) -> RegistryError:
     """The error that an answer of a session means, what the registry said and asked for included."""
     target = Target.parse(response.url)
     codes, message = parse_error_body(response.content)
@@ -111,11 +121,9 @@ def error_of_response(response: requests.Response) -> RegistryError:
     return error_of_refusal(refusal, Occasion("content", subject=path), is_anonymous=False)
 
 
-def open_session(
-    own: Origin, authenticator: Authenticator, pools: ConnectionPools, user_agent: str
-) -> requests.Session:
+def open_session(own: Origin, authenticator: Authenticator, pools: ConnectionPools, user_agent: str) -> Session:
     """A session that takes nothing from the environment and keeps no cookies."""
-    session = requests.Session()
+    session = Session()
     session.trust_env = False
     session.cookies = _NoCookies()
     session.headers.update({"User-Agent": user_agent, "Accept-Encoding": "identity"})

@@ -17,7 +17,7 @@ from airflow.providers.http.hooks.http import HttpHook
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import RegistryUrl, RepositoryName
 from registry_sync.errors import ConfigurationError, NotFound, RateLimited
-from registry_sync.hooks import registry as registry_module
+from registry_sync.hooks import clients
 from registry_sync.hooks.registry import RegistryHook
 from support.certificates import CertificateAuthority
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
@@ -107,6 +107,18 @@ def test_a_remote_names_its_connection(registry, connect) -> None:
     guarded(registry)
     conn_id = connect(login="alice", password="correct horse", **plain(registry))
     with RegistryHook(remote=remote_of(registry, conn_id=conn_id)).get_client() as client:
+        assert client.list_tags(REPOSITORY).tags == ("a",)
+
+
+def test_a_connection_that_is_not_there_is_named_with_what_to_do() -> None:
+    with pytest.raises(ConfigurationError, match="no Airflow connection 'nowhere'"):
+        RegistryHook("nowhere").get_client()
+
+
+def test_tasks_need_no_http_hook_for_a_client(registry, connect) -> None:
+    guarded(registry)
+    conn_id = connect(login="alice", password="correct horse", **plain(registry))
+    with clients.open_client(remote_of(registry, conn_id=conn_id)) as client:
         assert client.list_tags(REPOSITORY).tags == ("a",)
 
 
@@ -312,7 +324,7 @@ def test_certificates_are_pem_text_or_paths_and_no_file_is_left(
 
 
 def test_files_of_a_key_are_for_this_user_only(tmp_path: Path) -> None:
-    with registry_module._private_files() as files:
+    with clients._private_files() as files:
         path = Path(files.path("-----BEGIN PRIVATE KEY-----\\nx"))
         assert path.stat().st_mode & 0o777 == 0o600
         assert path.read_text() == "-----BEGIN PRIVATE KEY-----\nx\n"
