@@ -27,6 +27,7 @@ class PlanBlobsOperator(BaseOperator):
 
     def __init__(self, *, sync_run: str = SYNC_RUN_TEMPLATE, **kwargs: Any) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
+        kwargs.setdefault("trigger_rule", "none_failed")  # no tag moved, and blobs of the latest version are missing
         super().__init__(**kwargs)
         self.sync_run = sync_run
 
