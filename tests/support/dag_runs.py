@@ -52,7 +52,9 @@ class InProcessSync:
         """The run with these parameters, when it has ended, well or not."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # those of Airflow's own code are not ours to mend
-            run = _dag(dag_id).test(run_conf=conf, logical_date=datetime.now(timezone.utc))
+            dag, defaults = _dag(dag_id)
+            # a run leaves its parameters with the DAG object, so that each run is given all of them
+            run = dag.test(run_conf={**defaults, **conf}, logical_date=datetime.now(timezone.utc))
             tasks = {
                 ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]": str(ti.state or "waiting")
                 for ti in run.get_task_instances()
@@ -61,10 +63,12 @@ class InProcessSync:
 
 
 @cache
-def _dag(dag_id: str) -> DAG:
+def _dag(dag_id: str) -> tuple[DAG, dict[str, Any]]:
+    """The DAG and the values of its parameters before any run."""
     from airflow.dag_processing.dagbag import DagBag
 
     bag = DagBag()
     if bag.import_errors:
         raise AssertionError(f"DAG files that cannot be imported: {bag.import_errors}")
-    return bag.dags[dag_id]
+    dag = bag.dags[dag_id]
+    return dag, dag.params.dump()

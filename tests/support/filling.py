@@ -38,9 +38,13 @@ def push(server: RegistryServer, repository: str, content: RepositoryContent, *,
         server.push_manifest(repository, name, manifest.media_type, manifest.data)
 
     _at_once(server, push_blob, content.blobs.values())
-    for level in _levels(content):
+    levels = _levels(content)
+    for level in levels:
         _at_once(server, push_manifest, level)
-    _at_once(server, push_tag, content.tags)
+    # A tag puts its manifest again, and while the registry rewrites it an index that names it would be refused.
+    for level in levels:
+        digests = {manifest.digest for manifest in level}
+        _at_once(server, push_tag, [name for name, digest in content.tags.items() if digest in digests])
 
 
 def place(server: RegistryServer, repository: str, content: RepositoryContent) -> None:

@@ -88,7 +88,9 @@ class Installation:
         """Every stage in order, each with what the one before recorded; None when the listing found nothing changed."""
         before = before or (lambda _stage, _run: None)
         tell = self.lines.append
-        run, remote = open_run(self.database, RunKey("registry_sync", run_id), request)
+        run = open_run(self.database, RunKey("registry_sync", run_id), request)
+        remote = run.remote
+        assert remote is not None
         with client(remote) as registry:
             before("list_tags", run)
             listed: TagsListed = list_tags(registry, self.database, run, remote, max_shards=self.max_shards, tell=tell)

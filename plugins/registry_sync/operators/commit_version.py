@@ -41,8 +41,8 @@ class CommitVersionOperator(BaseOperator):
         """``repository``, ``version`` in the documented shape or None, ``holds`` as tag, digest and reason."""
         from registry_sync.sync.commit_version import SHOWN_HOLDS, commit_version, version_document
 
-        with open_stage() as stage:
-            run = stage.run(self.sync_run)
+        with open_stage(context) as stage:
+            run, _ = stage.find(self.sync_run)
             result = commit_version(stage.database, run, tell=self.log.info)
             repository = stage.database.repositories.get(run.repository_id)
         if result.version is not None:
@@ -62,12 +62,10 @@ class CommitVersionOperator(BaseOperator):
         if result.version is None:
             return
         asset = Asset(name=f"registry_sync/{repository}", uri=f"x-registry-sync://repositories/{run.repository_id}")
-        context["outlet_events"][AssetAlias(VERSIONS_ALIAS)].add(
-            asset,
-            extra={
-                "repository": repository,
-                "number": result.version.number,
-                "href": result.version.href,
-                "counts": result.version.summary.counts(),
-            },
-        )
+        extra: dict[str, Any] = {
+            "repository": repository,
+            "number": result.version.number,
+            "href": result.version.href,
+            "counts": result.version.summary.counts(),
+        }
+        context["outlet_events"][AssetAlias(VERSIONS_ALIAS)].add(asset, extra=extra)

@@ -9,7 +9,7 @@ from airflow.sdk import BaseOperator
 
 from registry_sync.operators.fetch_manifests import MAP_INDEX_TEMPLATE
 from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import is_last_try, open_stage
+from registry_sync.operators.stage import open_stage
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -36,16 +36,16 @@ class FetchBlobsOperator(BaseOperator):
 
         from registry_sync.sync.fetch_blobs import fetch_blobs
 
-        with open_stage() as stage:
-            run = stage.run(self.shard["sync_run"])
+        with open_stage(context) as stage:
+            run, remote = stage.find(self.shard["sync_run"])
             fetched = fetch_blobs(
-                stage.client(run.remote),
+                stage.client(remote),
                 stage.blobs,
                 stage.database,
                 run,
-                run.remote,
+                remote,
                 shard=self.shard["shard"],
-                is_last_try=is_last_try(context),
+                is_last_try=stage.is_last_try,
                 tell=self.log.info,
             )
         self.log.info("%s", fetched)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import is_last_try, open_stage
+from registry_sync.operators.stage import open_stage, skip
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -40,26 +40,23 @@ class FetchManifestsOperator(BaseOperator):
         """Counts of tags and manifests; blobs as well when they were fetched here."""
         from dataclasses import asdict
 
-        from airflow.sdk.exceptions import DownstreamTasksSkipped
-
         from registry_sync.sync.fetch_manifests import fetch_manifests
         from registry_sync.sync.small_run import fetch_small_run
 
-        last = is_last_try(context)
-        with open_stage() as stage:
-            run = stage.run(self.shard["sync_run"])
-            client = stage.client(run.remote)
+        with open_stage(context) as stage:
+            run, remote = stage.find(self.shard["sync_run"])
+            last, client = stage.is_last_try, stage.client(remote)
             fetched = fetch_manifests(
-                client, stage.database, run, run.remote, shard=self.shard["shard"], is_last_try=last, tell=self.log.info
+                client, stage.database, run, remote, shard=self.shard["shard"], is_last_try=last, tell=self.log.info
             )
             self.log.info("%s", fetched)
             counts = asdict(fetched)
             blobs = None
             if self.blob_tasks and self.shard["shards"] == 1:
                 blobs = fetch_small_run(
-                    client, stage.blobs, stage.database, run, run.remote, is_last_try=last, tell=self.log.info
+                    client, stage.blobs, stage.database, run, remote, is_last_try=last, tell=self.log.info
                 )
-        if blobs is None:
-            return counts
-        context["ti"].xcom_push(key="return_value", value={**counts, **asdict(blobs)})
-        raise DownstreamTasksSkipped(tasks=list(self.blob_tasks))
+        if blobs is not None:
+            context["ti"].xcom_push(key="return_value", value={**counts, **asdict(blobs)})
+            skip(self.blob_tasks)
+        return counts

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import SYNC_RUN_KEY, Stage, as_list, as_text, open_stage, run_key
+from registry_sync.operators.stage import SYNC_RUN_KEY, Stage, as_list, as_text, open_stage, run_key, skip
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -85,12 +85,10 @@ class ListTagsOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """The shards, ``[{"sync_run": id, "shard": number, "shards": how many, "label": "61 tags"}, …]``."""
-        from airflow.sdk.exceptions import DownstreamTasksSkipped
-
         from registry_sync.sync.list_tags import list_tags
         from registry_sync.sync.progress import format_count
 
-        with open_stage() as stage:
+        with open_stage(context) as stage:
             run, remote = self._open_run(stage, context)
             context["ti"].xcom_push(key=SYNC_RUN_KEY, value=run.id)
             self.log.info("%s from %s at %s", self.repository, remote.upstream, remote.registry)
@@ -105,7 +103,7 @@ class ListTagsOperator(BaseOperator):
             context["ti"].xcom_push(key="summary", value=self._summary(stage, run, listed))
         if listed.is_unchanged:
             self.log.info("nothing changed since the latest version; the rest is skipped")
-            raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids(upstream=False)))
+            skip(self.get_flat_relative_ids(upstream=False))
         return [
             {
                 "sync_run": run.id,
@@ -132,7 +130,7 @@ class ListTagsOperator(BaseOperator):
             download_concurrency=as_text(self.download_concurrency),
             ssl_validation=as_text(self.ssl_validation),
         )
-        return open_run(stage.database, run_key(context), request)
+        return stage.use(open_run(stage.database, run_key(context), request))
 
     def _summary(self, stage: Stage, run: SyncRun, listed: TagsListed) -> dict[str, Any]:
         from registry_sync.sync.commit_version import version_document

@@ -35,8 +35,8 @@ class PlanBlobsOperator(BaseOperator):
         """The shards, ``[{"sync_run": id, "shard": number, "label": "214 blobs, 340 MiB"}, …]``."""
         from registry_sync.sync.plan_blobs import plan_blobs
 
-        with open_stage() as stage:
-            run = stage.run(self.sync_run)
+        with open_stage(context) as stage:
+            run, _ = stage.find(self.sync_run)
             planned = plan_blobs(
                 stage.blobs, stage.database, run, max_shards=stage.settings.max_shards, tell=self.log.info
             )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from registry_sync.errors import RegistrySyncError
+from registry_sync.errors import ConfigurationError, RegistrySyncError
 
 if TYPE_CHECKING:
     from registry_sync.blobs import BlobStore
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from registry_sync.domain.runs import RunKey, SyncRun
     from registry_sync.hooks.settings import Settings
     from registry_sync.oci.client import RegistryClient
+
+log = logging.getLogger(__name__)
 
 #: The XCom key under which ``list_tags`` hands on the id of the sync run.
 SYNC_RUN_KEY = "sync_run"
@@ -29,7 +32,9 @@ class Stage:
     """The parts one task works on, opened when first used and closed when the task ends."""
 
     settings: Settings
+    is_last_try: bool
     closing: ExitStack
+    _run: SyncRun | None = None
 
     @cached_property
     def database(self) -> Database:
@@ -47,36 +52,87 @@ class Stage:
 
         return open_blobs(self.settings)
 
+    def use(self, run: SyncRun) -> tuple[SyncRun, RemoteSpec]:
+        """``run``, which the stage works for from now on, and the remote as that run uses it.
+
+        Raises :class:`ConfigurationError` for a run that records none.
+        """
+        self._run = run
+        if run.remote is None:
+            raise ConfigurationError(f"the sync run {run.id} records no remote; start a new DAG run")
+        return run, run.remote
+
+    def find(self, sync_run: str | None) -> tuple[SyncRun, RemoteSpec]:
+        """The run of that id and its remote. Raises :class:`~registry_sync.errors.RecordNotFound`."""
+        return self.use(self.database.runs.get(sync_run or ""))
+
     def client(self, remote: RemoteSpec) -> RegistryClient:
-        """A client of the remote's registry, with the credentials of its connection."""
+        """A client of the remote's registry, with the credentials of its connection; what it uses is noted."""
         from registry_sync.hooks.registry import RegistryHook
 
-        hook = RegistryHook(remote=remote)
-        return self.closing.enter_context(hook.get_client())
+        client = self.closing.enter_context(RegistryHook(remote=remote).get_client())
+        self.closing.callback(self._note_usage, client)
+        return client
 
-    def run(self, sync_run: str | None) -> SyncRun:
-        """The run of that id. Raises :class:`~registry_sync.errors.RecordNotFound`."""
-        return self.database.runs.get(sync_run or "")
+    def note_failure(self, error: RegistrySyncError) -> None:
+        """Notes with the run that it failed, and why; says so when even that cannot be written."""
+        from registry_sync.domain.runs import RunState
+
+        if self._run is None:
+            return
+        try:
+            self.database.runs.finish(self._run.id, RunState.FAILED, error=f"{type(error).__name__}: {error}")
+        except RegistrySyncError as problem:
+            log.warning("the failure could not be noted with the sync run: %s", problem)
+
+    def _note_usage(self, client: RegistryClient) -> None:
+        from registry_sync.domain.runs import RunUsage
+
+        counts, limit = client.usage.counts(), client.usage.rate_limit
+        if limit is not None:
+            log.info("%s allows %s more pulls", client.registry.netloc, limit.remaining)
+        if self._run is None:
+            return
+        usage = RunUsage(**{field.name: getattr(counts, field.name) for field in fields(RunUsage)})
+        try:
+            self.database.runs.add_usage(self._run.id, usage)
+        except RegistrySyncError as problem:
+            log.warning("what the registry was asked could not be noted: %s", problem)
 
 
 @contextmanager
-def open_stage() -> Iterator[Stage]:
+def open_stage(context: Mapping[str, Any]) -> Iterator[Stage]:
     """The parts of a stage; what it raises becomes what Airflow acts on.
 
     A temporary error goes through as it is, so that the task is tried again; any other one becomes
-    ``AirflowFailException``, because trying again would not help. Both keep the message.
+    ``AirflowFailException``, because trying again would not help. Both keep the message. A failure that is final is
+    noted with the sync run.
     """
     from airflow.sdk.exceptions import AirflowFailException
 
     from registry_sync.hooks.settings import load_settings
 
+    last = is_last_try(context)
     try:
         with ExitStack() as closing:
-            yield Stage(load_settings(), closing)
+            stage = Stage(load_settings(), last, closing)
+            try:
+                yield stage
+            except RegistrySyncError as error:
+                if last or not error.is_temporary:
+                    stage.note_failure(error)
+                raise
     except RegistrySyncError as error:
         if error.is_temporary:
             raise
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+
+def skip(tasks: Iterable[str]) -> NoReturn:
+    """Ends the task well and skips ``tasks``, by id, those to be mapped included."""
+    from airflow.sdk.exceptions import DownstreamTasksSkipped
+
+    raise DownstreamTasksSkipped(tasks=sorted(tasks))  # type: ignore[no-untyped-call]
 
 
 def run_key(context: Mapping[str, Any]) -> RunKey:

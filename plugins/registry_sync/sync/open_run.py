@@ -78,8 +78,8 @@ class RequestDatabase(Protocol):
     def runs(self) -> OpenRuns: ...
 
 
-def open_run(database: RequestDatabase, key: RunKey, request: SyncRequest) -> tuple[SyncRun, RemoteSpec]:
-    """The run for ``request``, and the remote as this run uses it.
+def open_run(database: RequestDatabase, key: RunKey, request: SyncRequest) -> SyncRun:
+    """The run for ``request``; it keeps the remote as it uses it.
 
     Everything is checked before anything is written. A repeat gives the same run, begun anew. Raises
     :class:`InvalidReference`, :class:`ConfigurationError`, or the database's
@@ -98,8 +98,7 @@ def open_run(database: RequestDatabase, key: RunKey, request: SyncRequest) -> tu
         remote = database.remotes.by_name(request.remote)
         spec = replace(remote.spec, **request.overrides()).checked()
     repository = database.repositories.ensure(name)
-    run = database.runs.begin(key, repository_id=repository.id, remote_id=remote.id, remote=spec, mode=mode)
-    return run, spec
+    return database.runs.begin(key, repository_id=repository.id, remote_id=remote.id, remote=spec, mode=mode)
 
 
 def _defined(database: RequestDatabase, request: SyncRequest, repository: str) -> Remote:
