@@ -51,7 +51,7 @@ token: $(READY) ## Print a bearer token for its REST API
 
 .PHONY: test
 test: check ## Run all checks and tests, the quick ones first
-	@$(PYTEST) tests/architecture tests/unit tests/contract tests/docs tests/integration tests/e2e
+	@$(PYTEST)
 
 .PHONY: check
 check: $(TEST_READY) ## Check style and types

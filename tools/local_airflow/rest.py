@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -13,6 +14,8 @@ from typing import Any
 from local_airflow.errors import ApiError
 
 PAGE_SIZE = 100
+#: Between tries of a request that only reads.
+PAUSES_SECONDS = (0.2, 0.5, 1, 2)
 
 
 class AirflowApi:
@@ -32,10 +35,20 @@ class AirflowApi:
         return str(answer["access_token"])
 
     def request(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None) -> Any:
-        """The decoded JSON answer to a request for ``path`` below ``/api/v2``; None for an empty one."""
+        """The decoded JSON answer to a request for ``path`` below ``/api/v2``; None for an empty one.
+
+        Reading is tried again when the server is too busy to answer, as one on SQLite may be for a moment.
+        """
         if self._token is None:
             self._token = self.token()
         target = f"/api/v2{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
+        for pause_seconds in PAUSES_SECONDS if method == "GET" else ():
+            try:
+                return self._send(method, target, body, {"Authorization": f"Bearer {self._token}"})
+            except ApiError as error:
+                if error.status is not None and error.status < 500:
+                    raise
+            time.sleep(pause_seconds)
         return self._send(method, target, body, {"Authorization": f"Bearer {self._token}"})
 
     def every(self, path: str, key: str) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,183 @@
+"""The set-up of a fresh machine, with stand-ins for the machine's own commands."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+BOOTSTRAP = Path(__file__).parents[3] / "tools/bootstrap.sh"
+#: What every Debian has and the script uses for real.
+ESSENTIAL = ("sh", "env", "mkdir", "flock", "chmod", "cat", "true")
+OLD_PYTHON = "#!/bin/sh\nexit 1\n"
+
+
+@dataclass
+class Machine:
+    """A folder as checkout, and another as the only one on the path."""
+
+    folder: Path
+    uid: int = 1000
+    has_sudo: bool = False
+    installed: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.checkout = self.folder / "checkout"
+        self.bin = self.folder / "bin"
+        for made in (self.checkout, self.bin):
+            made.mkdir()
+        for name in ESSENTIAL:
+            program = shutil.which(name)
+            assert program is not None
+            (self.bin / name).symlink_to(program)
+
+    def add(self, name: str, script: str) -> None:
+        """Puts a command on the path."""
+        (self.bin / name).write_text(script)
+        (self.bin / name).chmod(0o755)
+
+    def add_debian(self) -> None:
+        """The commands of Debian, which write down what they are asked to install."""
+        note = f'#!/bin/sh\necho "$DEBIAN_FRONTEND $0 $*" >> {self.folder}/asked\n'
+        self.add("apt-get", note.replace("$0", "apt-get"))
+        self.add("id", f"#!/bin/sh\necho {self.uid}\n")
+        self.add("sudo", '#!/bin/sh\nshift\nexec "$@"\n' if self.has_sudo else "#!/bin/sh\nexit 1\n")
+        known = " | ".join(self.installed) or "none"
+        self.add(
+            "dpkg-query",
+            f"#!/bin/sh\nfor last; do :; done\ncase $last in {known}) printf installed ;; *) exit 1 ;; esac\n",
+        )
+
+    def add_python(self, name: str = "python3", *, has_ensurepip: bool = True) -> None:
+        """The interpreter of the tests under ``name``, quick to make environments, with itself as their python.
+
+        Debian's has no ensurepip before its package is installed.
+        """
+        lacks = "" if has_ensurepip else f'[ -e {self.folder}/asked ] || case "$2" in *ensurepip*) exit 1 ;; esac'
+        self.add(
+            name,
+            f"""#!/bin/sh
+{lacks}
+if [ "$1 $2 $3" = "-m venv --clear" ]; then
+    mkdir -p "$4/bin"
+    printf '#!/bin/sh\\nexec {sys.executable} "$@"\\n' >"$4/bin/python"
+    chmod +x "$4/bin/python"
+    exit
+fi
+exec {sys.executable} "$@"
+""",
+        )
+
+    def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(BOOTSTRAP), *arguments],
+            cwd=self.checkout,
+            env={"PATH": str(self.bin), **env},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    @property
+    def asked(self) -> list[str]:
+        """What Debian was asked to do."""
+        path = self.folder / "asked"
+        return path.read_text().splitlines() if path.exists() else []
+
+
+def test_without_any_python_the_message_says_which_is_needed(tmp_path: Path) -> None:
+    done = Machine(tmp_path).run("venv", ".local/venv")
+    assert done.returncode != 0
+    assert "no Python 3.10 to 3.14" in done.stderr
+    assert "apt-get install python3" in done.stderr
+
+
+def test_a_newer_python_beside_an_old_python3_is_found(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.add("python3", OLD_PYTHON)
+    machine.add_python("python3.12")
+    done = machine.run("venv", ".local/venv")
+    assert done.returncode == 0, done.stderr
+    assert (machine.checkout / ".local/venv/bin/python").exists()
+    assert done.stdout == ""
+
+
+def test_a_python_that_is_asked_for_and_too_old_is_refused_by_name(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.add("python3.9", OLD_PYTHON)
+    machine.add_python()
+    done = machine.run("venv", ".local/venv", PYTHON="python3.9")
+    assert done.returncode != 0
+    assert "PYTHON=python3.9 is not" in done.stderr
+
+
+def test_an_environment_that_works_is_kept(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.add_python()
+    machine.run("venv", ".local/venv")
+    kept = machine.checkout / ".local/venv/kept"
+    kept.touch()
+    assert machine.run("venv", ".local/venv").returncode == 0
+    assert kept.exists()
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.add_python()
+    machine.run("venv", ".local/venv")
+    (machine.checkout / ".local/venv/bin/python").unlink()
+    assert machine.run("venv", ".local/venv").returncode == 0
+    assert (machine.checkout / ".local/venv/bin/python").exists()
+
+
+@pytest.mark.parametrize(("uid", "has_sudo"), [(0, False), (1000, True)])
+def test_whoever_may_gets_debians_venv_package(tmp_path: Path, uid: int, has_sudo: bool) -> None:
+    machine = Machine(tmp_path, uid=uid, has_sudo=has_sudo)
+    machine.add_debian()
+    machine.add_python(has_ensurepip=False)
+    done = machine.run("venv", ".local/venv")
+    assert done.returncode == 0, done.stderr
+    package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+    assert machine.asked == [
+        " apt-get update -qq",
+        f"noninteractive apt-get install --yes -qq --no-install-recommends {package}",
+    ]
+
+
+def test_whoever_may_not_is_told_the_command(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.add_debian()
+    machine.add_python(has_ensurepip=False)
+    done = machine.run("venv", ".local/venv")
+    assert done.returncode != 0
+    assert machine.asked == []
+    package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+    assert f"sudo apt-get update && sudo apt-get install --yes --no-install-recommends {package}" in done.stderr
+
+
+def test_only_missing_packages_of_a_list_are_installed(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, uid=0, installed=["jq"])
+    machine.add_debian()
+    (machine.checkout / "list").write_text("# why\n\njq\nskopeo\nrunc\n")
+    assert machine.run("debian", "list").returncode == 0
+    assert machine.asked[-1].endswith("--no-install-recommends skopeo runc")
+
+
+def test_nothing_is_asked_when_all_of_a_list_is_there(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, installed=["jq", "runc"])
+    machine.add_debian()
+    (machine.checkout / "list").write_text("jq\nrunc\n")
+    assert machine.run("debian", "list").returncode == 0
+    assert machine.asked == []
+
+
+def test_where_there_is_no_apt_get_the_packages_are_named(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    (machine.checkout / "list").write_text("jq\nrunc\n")
+    done = machine.run("debian", "list")
+    assert done.returncode != 0
+    assert "jq runc" in done.stderr
