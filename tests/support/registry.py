@@ -276,13 +276,13 @@ class RegistryServer:
         sentinel = f"sentinel={self._sentinel_count}"
         with contextlib.suppress(requests.RequestException):
             self.session.get(f"{self.url}/v2/?{sentinel}", timeout=10)
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 10
         while sentinel.encode() not in self._log.read_bytes() and time.monotonic() < deadline:
             time.sleep(0.005)
         size = -1
         while size != self._log.stat().st_size:
             size = self._log.stat().st_size
-            time.sleep(0.02)
+            time.sleep(0.05)
         return self._log.read_bytes()
 
     # -- filling and emptying over its API -----------------------------------------------------------------------
