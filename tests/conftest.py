@@ -21,6 +21,7 @@ CHECKOUT = Path(__file__).parents[1]
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="registry-sync-tests-"))
 for _name in [name for name in os.environ if name.startswith("AIRFLOW")]:
     del os.environ[_name]
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(CHECKOUT / ".local/cache/hypothesis"))
 os.environ |= {
     "AIRFLOW_HOME": str(AIRFLOW_HOME),
     "AIRFLOW__CORE__DAGS_FOLDER": str(CHECKOUT / "dags"),
