@@ -1,0 +1,240 @@
+"""The documentation held against the code: what exists has its line, and what is linked or included is there."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry_sync import errors, provider
+from registry_sync.db.schema import VERSION_TABLE
+from registry_sync.db.tables import metadata
+from registry_sync.domain.manifests import DEFAULT_LIMITS
+from registry_sync.errors import PaginationError, RegistryError, RegistrySyncError
+from registry_sync.hooks.connection import IGNORED_EXTRA, KNOWN_EXTRA
+from registry_sync.oci.tags import MAX_PAGES, MAX_TAGS
+from registry_sync.oci.transport import MAX_REDIRECTS
+from registry_sync.sync.verdicts import Verdict, verdict
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PACKAGE = ROOT / "plugins" / "registry_sync"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_INCLUDE = re.compile(
+    r'<!-- include: (?P<path>\S+?)(?: from "(?P<start>[^"]+)")? -->\n```\w+\n(?P<text>.*?)^```$',
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def text(path: str) -> str:
+    return (DOCS / path).read_text(encoding="utf-8")
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """The cells of every table row, by each name in code spans of the first cell."""
+    found: dict[str, list[str]] = {}
+    for line in page.splitlines():
+        if line.startswith("|"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            found.update(dict.fromkeys(re.findall(r"`([^`]+)`", cells[0]), cells))
+    return found
+
+
+def section(page: str, title: str) -> str:
+    """What stands below a second-level title, up to the next."""
+    found = re.search(rf"^## {re.escape(title)}$(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"there is no section {title}"
+    return found[1]
+
+
+def error_types() -> list[type[RegistrySyncError]]:
+    found = inspect.getmembers(errors, inspect.isclass)
+    return [kind for _, kind in found if issubclass(kind, RegistrySyncError)]
+
+
+# -- links, includes, order ---------------------------------------------------------------------------------------
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors that a page's titles have on code hosts."""
+    titles = re.findall(r"^#+ (.+)$", _FENCE.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def links(path: Path) -> Iterator[tuple[Path, str]]:
+    """The files of this project that a page links to, and the anchors in them."""
+    for target in _LINK.findall(_FENCE.sub("", path.read_text(encoding="utf-8"))):
+        if "://" not in target:
+            name, _, anchor = target.partition("#")
+            yield (path.parent / name).resolve() if name else path, anchor
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target, anchor in links(page):
+        assert target.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(target), f"{page.name} links to #{anchor} of {target.name}"
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page not in reached:
+            reached.add(page)
+            waiting += [target for target, _ in links(page) if target.suffix == ".md" and target.exists()]
+    assert set(PAGES) - reached == set()
+
+
+def test_every_picture_is_shown() -> None:
+    shown = {target for page in PAGES for target, _ in links(page)}
+    assert set((DOCS / "images").iterdir()) - shown == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_an_included_block_is_what_its_file_says(page: Path) -> None:
+    for found in _INCLUDE.finditer(page.read_text(encoding="utf-8")):
+        whole = (ROOT / found["path"]).read_text(encoding="utf-8")
+        assert found["text"] == whole[whole.index(found["start"]) if found["start"] else 0 :]
+
+
+def test_every_example_is_included_somewhere() -> None:
+    included = {found["path"] for page in PAGES for found in _INCLUDE.finditer(page.read_text(encoding="utf-8"))}
+    assert {str(path.relative_to(ROOT)) for path in (DOCS / "examples").glob("*.py")} - included == set()
+
+
+def test_the_readme_fits_on_one_screen() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 75
+
+
+def test_the_changelog_begins_with_what_is_unreleased() -> None:
+    titles = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert titles[0] == "Unreleased"
+
+
+# -- what exists has its line -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", provider.SETTINGS)
+def test_every_setting_has_a_line_with_its_default(name: str) -> None:
+    cells = rows(text("reference/settings.md"))[name]
+    assert provider.SETTINGS[name]["default"] in cells[1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted({"host", "schema", "port", "login", "password", *provider.CONNECTION_FIELDS, *KNOWN_EXTRA}),
+)
+def test_every_field_of_the_connection_has_a_line(name: str) -> None:
+    assert name in rows(text("reference/connection.md"))
+
+
+def test_names_of_httphook_that_are_ignored_are_told() -> None:
+    page = text("reference/connection.md")
+    assert [name for name in sorted(IGNORED_EXTRA) if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("kind", error_types(), ids=lambda kind: kind.__name__)
+def test_every_error_has_its_meaning_and_what_to_do(kind: type[RegistrySyncError]) -> None:
+    assert kind.__name__ in rows(text("reference/errors.md"))
+    assert kind.__name__ in rows(text("how-to/when-something-fails.md"))
+
+
+@pytest.mark.parametrize("kind", error_types(), ids=lambda kind: kind.__name__)
+def test_what_an_error_is_said_to_lead_to_is_what_a_sync_does(kind: type[RegistrySyncError]) -> None:
+    told = rows(text("reference/errors.md"))[kind.__name__][2]
+    error = kind("message", host="registry") if issubclass(kind, RegistryError) else kind("message")
+    decided = {Verdict.FATAL: "fails", Verdict.HOLD: "holds", Verdict.RETRY: "retried"}
+    expected = "retried" if error.is_temporary else decided[verdict(error, is_last_try=False)]
+    if kind is PaginationError:
+        expected = "fails"  # only lists of tags raise it, and they are whole or an error
+    assert not told or told.startswith(expected)
+
+
+def test_the_bounds_are_those_of_the_code() -> None:
+    told = section(text("reference/errors.md"), "Bounds")
+    for number in (DEFAULT_LIMITS.layers, DEFAULT_LIMITS.manifests_per_reference, MAX_TAGS, MAX_PAGES):
+        assert f"{number:,}" in told
+    assert f"| {DEFAULT_LIMITS.depth} |" in told
+    assert f"| {DEFAULT_LIMITS.manifest_bytes // 1024**2} MiB |" in told
+    assert f"| {DEFAULT_LIMITS.blob_bytes // 1024**4} TiB |" in told
+    assert f"| {MAX_REDIRECTS} |" in told
+    assert DEFAULT_LIMITS.entries == DEFAULT_LIMITS.layers
+
+
+def test_every_parameter_of_the_dag_has_a_line_with_its_title_and_no_other_has() -> None:
+    tree = ast.parse((ROOT / "dags" / "registry_sync.py").read_text(encoding="utf-8"))
+    assigned = next(node.value for node in tree.body if isinstance(node, ast.Assign))
+    assert isinstance(assigned, ast.Dict)
+    told = rows(text("reference/dag-parameters.md"))
+    names = []
+    for key, call in zip(assigned.keys, assigned.values, strict=True):
+        assert isinstance(key, ast.Constant)
+        assert isinstance(call, ast.Call)
+        names.append(key.value)
+        title = next(ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg == "title")
+        assert told[str(key.value)][1] == title
+    assert list(told) == names
+
+
+def test_every_make_target_and_variable_has_a_line() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    told = rows(text("reference/make.md"))
+    assert [name for name in re.findall(r"^([a-z]+):.*##", makefile, re.MULTILINE) if f"make {name}" not in told] == []
+    exported = re.search(r"^export (.+)$", makefile, re.MULTILINE)
+    assert exported is not None
+    assert [name for name in exported[1].split() if name not in told] == []
+
+
+def commands(entries: Any, prefix: str = "airflow") -> Iterator[str]:
+    for entry in entries:
+        name = f"{prefix} {entry.name}"
+        if hasattr(entry, "subcommands"):
+            yield from commands(entry.subcommands, name)
+        else:
+            yield name
+
+
+def test_every_command_has_a_line() -> None:
+    from registry_sync.cli import get_cli_commands
+
+    told = list(rows(text("reference/cli.md")))
+    assert [name for name in commands(get_cli_commands()) if not any(row.startswith(name) for row in told)] == []
+
+
+@pytest.mark.parametrize("module", provider.OPERATOR_MODULES)
+def test_every_operator_tells_its_parameters_and_template_fields(module: str) -> None:
+    title = "".join(part.title() for part in module.rpartition(".")[2].split("_")) + "Operator"
+    operator = getattr(import_module(module), title)
+    told = section(text("reference/operators.md"), title)
+    parameters = [name for name in inspect.signature(operator).parameters if name != "kwargs"]
+    assert sorted(rows(told)) == sorted(parameters)
+    fields = re.search(r"Template fields: ([^.]+)", told)
+    assert fields is not None
+    assert fields[1] == "all of these" or re.findall(r"`(\w+)`", fields[1]) == list(operator.template_fields)
+
+
+def test_every_table_has_a_line() -> None:
+    told = rows(text("reference/database.md"))
+    assert [name for name in metadata.tables if name not in told] == []
+    assert f"`{VERSION_TABLE}`" in text("reference/database.md")
+
+
+def parts() -> list[str]:
+    """The folders and single modules of the package, as pages name them."""
+    entries = [path for path in PACKAGE.iterdir() if not path.name.startswith("_") and path.name != "py.typed"]
+    return sorted(f"{path.name}/" if path.is_dir() else path.name for path in entries)
+
+
+@pytest.mark.parametrize("page", ["explanation/architecture.md", "reference/packages.md"])
+@pytest.mark.parametrize("part", parts())
+def test_every_part_of_the_package_is_told_of(page: str, part: str) -> None:
+    assert f"`{part}`" in text(page)
