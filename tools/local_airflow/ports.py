@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import socket
 
 LOOPBACK = "127.0.0.1"
 
 
+#: Below those that Linux hands out by itself (ip_local_port_range), so that nobody gets one by chance meanwhile.
+_RANGE = range(20_000, 32_000)
+
+
 def free_port() -> int:
-    """A port that nobody listens on. Another program may take it before it is used; callers then try again."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, for a server that takes some seconds until it does."""
+    ports = random.sample(_RANGE, len(_RANGE))
+    return next(port for port in ports if not is_taken(port))
 
 
 def is_taken(port: int) -> bool:
