@@ -84,6 +84,15 @@ class ApiServer:
         return RestClient(self.url, None if role is None else self.tokens[role])
 
 
+def hrefs_in(document: Any) -> list[str]:
+    """Every path of the API in an answer."""
+    if isinstance(document, dict):
+        return [href for value in document.values() for href in hrefs_in(value)]
+    if isinstance(document, list):
+        return [href for value in document for href in hrefs_in(value)]
+    return [document] if isinstance(document, str) and document.startswith(f"{API}/") else []
+
+
 @contextmanager
 def served(app: Any) -> Iterator[str]:
     """Serves an ASGI app on a free port of loopback; gives its URL."""

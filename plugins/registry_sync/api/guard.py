@@ -39,7 +39,7 @@ class Guard:
             answer = detail(401, "Not signed in.", {"WWW-Authenticate": "Bearer"})
         elif self._is_foreign(headers):
             answer = detail(403, "This page's origin may not ask.")
-        elif int(headers.get("content-length") or 0) > MAX_BODY_BYTES:
+        elif _length(headers) > MAX_BODY_BYTES:
             answer = field_problems(WHOLE, _too_large())
         else:
             await self._app(scope, _bounded(receive), send)
@@ -54,10 +54,12 @@ class Guard:
         origin = headers.get("origin")
         if origin is None:
             return headers.get("sec-fetch-site", "same-origin") in ("cross-site", "same-site")
+        asking = _host(origin)
+        if asking is None:
+            return True
         # The scheme is that of the browser's connection, which a proxy in between may end; host and port tell.
-        return _host(origin) != _host(f"{urlsplit(origin).scheme}://{headers.get('host', '')}") and (
-            _host(origin) not in {_host(own) for own in self._own_origins()}
-        )
+        here = _host(f"{origin.partition(':')[0]}://{headers.get('host', '')}")
+        return asking not in {here, *(_host(own) for own in self._own_origins())}
 
 
 def _bounded(receive: Receive) -> Receive:
@@ -75,14 +77,21 @@ def _bounded(receive: Receive) -> Receive:
     return bounded
 
 
+def _length(headers: Headers) -> int:
+    """The length that a body says it has, in bytes; 0 when it says none, and then it is counted as it comes."""
+    said = headers.get("content-length", "")
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 20 else 0
+
+
 def _too_large() -> str:
     return f"The body is larger than {MAX_BODY_BYTES:,} bytes."
 
 
-def _host(origin: str) -> tuple[str, int | None]:
-    """Host and port of an origin, the scheme's own port filled in; ``null`` and other nonsense give no host."""
+def _host(origin: str) -> tuple[str, int | None] | None:
+    """Host and port of an origin, the scheme's own port filled in; None for ``null`` and what is no origin."""
     try:
         parts = urlsplit(origin)
-        return (parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme))
+        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
     except ValueError:
-        return ("", None)
+        return None
+    return (parts.hostname, port) if parts.hostname else None

@@ -19,7 +19,6 @@ from starlette.exceptions import HTTPException
 
 from registry_sync.errors import (
     BlobMissing,
-    BlobStoreError,
     BlobStoreUnavailable,
     ConfigurationError,
     ContentError,
@@ -50,7 +49,6 @@ STATUSES: Mapping[type[RegistrySyncError], int] = {
     DatabaseUnavailable: 503,
     DatabaseOutdated: 503,
     BlobStoreUnavailable: 503,
-    BlobStoreError: 500,
     RegistrySyncError: 500,
 }
 WHOLE = "non_field_errors"

@@ -1,0 +1,133 @@
+"""What an answer costs: queries that do not grow with the page, and time that does not grow with the offset."""
+
+from __future__ import annotations
+
+import secrets
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from support.metadata import Upstream, image, index, sync
+from support.rest_api import API, ApiServer, RestClient
+
+UNITS = 10_000
+REPOSITORIES = "repositories/docker/docker/"
+REMOTES = "remotes/docker/docker/"
+
+
+@contextmanager
+def counted_queries() -> Iterator[list[str]]:
+    """The statements on either database while it is open."""
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+@pytest.fixture(scope="module")
+def filled(api_server: ApiServer) -> dict[str, str]:
+    """Paths of a repository with two versions and fifty tags on indexes, a remote, and tasks."""
+    admin, name = api_server.client(), f"costs-{secrets.token_hex(4)}"
+    repository = admin.post(REPOSITORIES, name=name)["pulp_href"]
+    remote = admin.post(REMOTES, name=name, url="https://registry.example", upstream_name="library/app")["pulp_href"]
+    upstream = Upstream()
+    for number in range(50):
+        child = image(f"layer {number}", f"other {number}", note=name)
+        upstream.tag(f"tag-{number}", index(child, note=name), child)
+    record = api_server.database.repositories.by_name(name)
+    sync(api_server.database, record, upstream)
+    upstream.tag("latest", image("one more", note=name))
+    sync(api_server.database, record, upstream)
+    for number in range(30):
+        admin.post(REPOSITORIES, name=f"{name}-{number}")
+        admin.post(REMOTES, name=f"{name}-{number}", url="https://registry.example", upstream_name="library/app")
+    tasks = [admin.post(f"{remote}sync/", 202, repository=repository)["task"] for _ in range(30)]
+    return {"repository": repository, "remote": remote, "task": tasks[0], "version": f"{repository}versions/2/"}
+
+
+#: The most queries of a request, Airflow's own for tokens and rights included.
+BOUNDS = {
+    REPOSITORIES: 6,
+    REMOTES: 6,
+    "{repository}": 5,
+    "{remote}": 5,
+    "{repository}versions/": 8,
+    "{version}": 6,
+    "content/docker/blobs/?repository_version={version}": 8,
+    "content/docker/manifests/?repository_version={version}": 10,
+    "content/docker/tags/?repository_version={version}": 8,
+    "tasks/": 9,
+    "{task}": 8,
+    "status/": 6,
+    "docs/api.json": 4,
+}
+
+
+@pytest.mark.parametrize("path", BOUNDS)
+def test_a_request_takes_a_bounded_number_of_queries(api_server: ApiServer, filled: dict[str, str], path: str) -> None:
+    """However many entries there are: a page of one takes as many as a page of all."""
+    viewer, full = api_server.client("viewer"), path.format(**filled)
+    viewer.get(full)
+    taken = []
+    is_list = "results" in viewer.get(full)
+    for limit in (1, 30) if is_list else (0,):
+        with counted_queries() as queries:
+            viewer.get(full, **({"limit": limit} if limit else {}))
+        queries = [query for query in queries if not query.startswith(("PRAGMA", "BEGIN"))]
+        assert len(queries) <= BOUNDS[path], "\n".join(queries)
+        taken.append(len(queries))
+    assert len(set(taken)) == 1 or abs(taken[0] - taken[1]) <= 1, taken
+
+
+@pytest.fixture(scope="module")
+def large(api_server: ApiServer) -> str:
+    """The path of a version with 10,000 tags, manifests and blobs."""
+    name = f"large-{secrets.token_hex(4)}"
+    repository = api_server.client().post(REPOSITORIES, name=name)["pulp_href"]
+    upstream = Upstream()
+    for number in range(UNITS):
+        upstream.tag(f"tag-{number:05}", image(config=f"{name} {number}"))
+    sync(api_server.database, api_server.database.repositories.by_name(name), upstream)
+    return f"{repository}versions/1/"
+
+
+def seconds(client: RestClient, path: str, offset: int) -> float:
+    taken = []
+    for _ in range(5):
+        started = time.perf_counter()
+        page = client.get(path, offset=offset, limit=100)
+        taken.append(time.perf_counter() - started)
+        assert (page["count"], len(page["results"])) == (UNITS, 100)
+    return statistics.median(taken)
+
+
+@pytest.mark.parametrize("kind", ["tags", "manifests", "blobs"])
+def test_the_last_page_of_10_000_units_takes_about_as_long_as_the_first(
+    api_server: ApiServer, large: str, kind: str
+) -> None:
+    viewer = api_server.client("viewer")
+    path = f"{API}/content/docker/{kind}/?repository_version={large}"
+    first, last = seconds(viewer, path, 0), seconds(viewer, path, UNITS - 100)
+    assert last < 3 * first + 0.05, (first, last)
+    assert last < 1
+
+
+def test_every_unit_of_10_000_is_on_one_page(api_server: ApiServer, large: str) -> None:
+    viewer, names = api_server.client("viewer"), []
+    href = f"{API}/content/docker/tags/?repository_version={large}&limit=1000"
+    while href:
+        page = viewer.get(href)
+        names += [tag["name"] for tag in page["results"]]
+        href = page["next"]
+    assert names == [f"tag-{number:05}" for number in range(UNITS)]
