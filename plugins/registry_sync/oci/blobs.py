@@ -22,6 +22,7 @@ from registry_sync.errors import (
     LimitExceeded,
     NotFound,
     RangeInvalid,
+    RedirectRefused,
     RegistryError,
     RegistrySyncError,
     ServerUnavailable,
@@ -34,6 +35,7 @@ from registry_sync.oci.answers import Answer
 from registry_sync.oci.clock import Clock
 from registry_sync.oci.content_encoding import DECODABLE, decoded
 from registry_sync.oci.options import ClientOptions
+from registry_sync.oci.origins import Target
 from registry_sync.oci.ranges import continues, strong_etag
 from registry_sync.oci.requester import Requester
 
@@ -45,8 +47,9 @@ ACCEPTED = frozenset({200, 206, 416})
 PROGRESS_BYTES = 1024 * 1024
 PROGRESS_SECONDS = 60.0
 MAX_ATTEMPTS_PER_BLOB = 50
+MAX_FOREIGN_URLS = 5
 #: Statuses by which storage hosts say that a signed URL is over.
-_EXPIRED = frozenset({400, 403, 410})
+_EXPIRED = frozenset({400, 401, 403, 410})
 
 
 class BlobWriter(Protocol):
@@ -83,7 +86,37 @@ class BlobFetcher:
             writer.write(known)
             writer.commit()
             return 0
-        return _Download(self, repository, blob, writer).run()
+        registry = self.requester.target(f"/v2/{repository}/blobs/{blob.digest}")
+        occasion = Occasion("blob", repository, blob.digest)
+        try:
+            return _Download(self, registry, occasion, blob=blob, writer=writer).run()
+        except NotFound:
+            if not (blob.urls and self.options.follow_foreign_urls):
+                raise
+        return self._fetch_foreign(blob, writer)
+
+    def _fetch_foreign(self, blob: Descriptor, writer: BlobWriter) -> int:
+        """From the first of its URLs that gives it. Whoever wrote the manifest chose them: no credentials go there."""
+        occasion = Occasion("blob", subject=blob.digest)
+        failure: RegistrySyncError | None = None
+        for url in blob.urls[:MAX_FOREIGN_URLS]:
+            try:
+                target = foreign_target(url, self.requester.target("/").origin.scheme)
+                return _Download(self, target, occasion, blob=blob, writer=writer).run()
+            except (RegistryError, ContentError) as problem:  # noqa: PERF203 - the loop is about errors
+                failure = problem
+        raise failure or NotFound(f"nobody has blob {blob.digest}", kind="blob")
+
+
+def foreign_target(url: str, registry_scheme: str) -> Target:
+    """Where a descriptor's URL leads. Raises :class:`RedirectRefused` for no web address, and for http from https."""
+    try:
+        target = Target.parse(url)
+    except ValueError as problem:
+        raise RedirectRefused(f"a blob is said to be where nothing is fetched from: {problem}") from None
+    if target.origin.scheme == "http" and registry_scheme == "https":
+        raise RedirectRefused(f"a blob is said to be at {target.origin} in plain http", host=target.origin.netloc)
+    return target
 
 
 @dataclass
@@ -99,14 +132,16 @@ class _Attempts:
 class _Download:
     """One blob on its way. ``received`` counts bytes of the network, also those that had to be thrown away."""
 
-    def __init__(self, fetcher: BlobFetcher, repository: RepositoryName, blob: Descriptor, writer: BlobWriter) -> None:
+    def __init__(
+        self, fetcher: BlobFetcher, target: Target, occasion: Occasion, *, blob: Descriptor, writer: BlobWriter
+    ) -> None:
         self._requester = fetcher.requester
         self._options = fetcher.options
         self._clock = fetcher.clock
         self._blob = blob
         self._writer = writer
-        self._target = self._requester.target(f"/v2/{repository}/blobs/{blob.digest}")
-        self._occasion = Occasion("blob", repository, blob.digest)
+        self._target = target
+        self._occasion = occasion
         self._etag: str | None = None
         self._encodings: tuple[str, ...] = ()
         self._is_decoding = False

@@ -136,6 +136,7 @@ class ManifestReader:
     ) -> RegistryError:
         """The same refusal, asked for by GET, whose answer has a body that says why."""
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
+        self._requester.usage.add("manifest_get_count")
         try:
             self._requester.ask_once("GET", target, Occasion("manifest", repository, reference), ACCEPT).discard()
         except RegistryError as told:

@@ -27,6 +27,8 @@ class ClientOptions:
 
     Docker Hub: with ``rate_limit_floor``, manifests are no longer pulled when fewer pulls remain than that.
     ``strict_digest_header`` False believes the bytes where a registry sends another ``Docker-Content-Digest``.
+    With ``follow_foreign_urls``, a blob that the registry does not have is fetched from the URLs of its descriptor,
+    without credentials.
     """
 
     concurrency: int = DEFAULT_CONCURRENCY
@@ -45,5 +47,6 @@ class ClientOptions:
     throughput_window_seconds: float = 60
     rate_limit_floor: int | None = None
     strict_digest_header: bool = True
+    follow_foreign_urls: bool = False
     user_agent: str = "registry-sync/0.1.0 (Apache Airflow)"
     limits: ManifestLimits = field(default_factory=ManifestLimits)

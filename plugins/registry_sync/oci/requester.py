@@ -98,7 +98,7 @@ class Requester:
             self._note_warning(warning)
         if answer.status in accepted:
             return answer
-        if answer.status == 401:
+        if answer.status == 401 and answer.target.origin == self._transport.own:
             raise self._unauthorized(answer, occasion)
         raise self._error(answer, occasion)
 

@@ -51,6 +51,11 @@ class PooledAdapter(HTTPAdapter):
     ) -> HTTPConnectionPool:
         return self._pools.pool(Target.parse(request.url or "").origin)
 
+    def request_url(self, request: PreparedRequest, proxies: Mapping[str, str] | None) -> str:  # noqa: ARG002 - as above
+        """The path, or the whole URL where a proxy is to fetch it in the clear."""
+        target = Target.parse(request.url or "")
+        return target.url if self._pools.is_proxied and target.origin.scheme == "http" else target.path
+
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Nothing: the pools have their TLS settings."""
 

@@ -16,6 +16,7 @@ from registry_sync.errors import (
     DigestMismatch,
     LimitExceeded,
     NotFound,
+    RedirectRefused,
     RegistrySyncError,
     SizeMismatch,
     TruncatedBody,
@@ -335,6 +336,40 @@ def test_a5_07_what_is_neither_is_refused(registry, client_of) -> None:
     registry.on("GET", PATH, reply(200, bytes(SIZE), [("Content-Encoding", "gzip")]))
     with pytest.raises(DigestMismatch):
         fetched(registry, client_of)
+
+
+def foreign(*urls: str, data: bytes = b"windows base layer") -> Descriptor:
+    return Descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", Digest.of(data), len(data), urls)
+
+
+def test_a5_17_a_foreign_blob_is_not_looked_for_elsewhere_unasked(registry, other_host, client_of) -> None:
+    with pytest.raises(NotFound):
+        fetched(registry, client_of, foreign(f"{other_host.base}/layer"))
+    assert other_host.requests == []
+
+
+def test_a5_17_a_foreign_blob_is_fetched_from_the_registry_first_and_then_without_credentials(
+    registry, other_host, client_of
+) -> None:
+    blob = foreign(
+        "file:///etc/passwd", "http://169.254.169.254/x", f"{other_host.base}/no", f"{other_host.base}/layer"
+    )
+    other_host.on("GET", "/layer", reply(200, b"windows base layer"))
+    writer = MemoryWriter(blob)
+    client = client_of(registry, Credentials(registry_token="ready-token"), follow_foreign_urls=True)
+    client.fetch_blob(REPOSITORY, blob, writer)
+    assert writer.published == b"windows base layer"
+    assert [request.path for request in registry.requests] == [path(blob)]
+    assert registry.requests[0].header("authorization") == "Bearer ready-token"
+    assert {request.header("authorization") for request in other_host.requests} == {None}
+
+
+def test_a5_17_foreign_bytes_are_verified_and_inner_addresses_refused(registry, other_host, client_of) -> None:
+    other_host.on("GET", "/layer", reply(200, b"another base layer"))
+    with pytest.raises(DigestMismatch):
+        fetched(registry, client_of, foreign(f"{other_host.base}/layer"), follow_foreign_urls=True)
+    with pytest.raises(RedirectRefused):
+        fetched(registry, client_of, foreign("http://169.254.169.254/x"), follow_foreign_urls=True)
 
 
 def test_a1_05_a_digest_that_cannot_be_verified_is_not_fetched(registry, client_of) -> None:

@@ -131,6 +131,16 @@ def test_a5_05_an_expired_redirect_is_asked_for_anew_at_the_registry(registry, o
     assert client.usage.retry_count == 1
 
 
+def test_a5_05_a_storage_host_that_asks_for_a_password_is_not_given_the_registrys(
+    registry, other_host, client_of
+) -> None:
+    registry.on("GET", PATH, moved(f"{other_host.base}/old"), moved(f"{other_host.base}/new"))
+    other_host.on("GET", "/old", reply(401, headers=[("WWW-Authenticate", "Basic realm=x")]))
+    other_host.on("GET", "/new", reply(200, DATA))
+    client_of(registry, Credentials("alice", "correct horse")).fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
+    assert {request.header("authorization") for request in other_host.requests} == {None}
+
+
 def test_one_connection_serves_many_requests(registry, client_of) -> None:
     registry.on("GET", TAGS, json_reply({"tags": ["a"]}))
     registry.on("HEAD", f"/v2/{REPOSITORY}/manifests/a", reply(200))
@@ -276,9 +286,11 @@ def test_a_proxy_is_asked_with_whole_urls_and_its_own_password(registry, client_
         client.ping()
     with RegistryClient(url, options=options) as client:
         assert client.ping().auth_scheme == "none"
-    (asked,) = registry.requests
-    assert asked.header("proxy-authorization") == "Basic dXNlcjpwYXNz"
-    assert asked.header("host") == "registry.invalid"
+        assert client.session().get("http://registry.invalid/v2/", timeout=5).json() == {}
+    assert len(registry.requests) == 2
+    for asked in registry.requests:
+        assert asked.header("proxy-authorization") == "Basic dXNlcjpwYXNz"
+        assert asked.header("host") == "registry.invalid"
 
 
 def test_a3_04_a_proxy_is_not_sent_to_a_metadata_service(registry) -> None:
