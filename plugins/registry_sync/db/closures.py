@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, Select, select
+from sqlalchemy import CTE, ColumnElement, Select, literal_column, not_, select
 
 from registry_sync.db.tables import (
     manifest_children,
@@ -16,7 +16,6 @@ from registry_sync.db.tables import (
     repository_manifests,
     repository_tags,
     run_tags,
-    tags,
 )
 from registry_sync.domain.runs import TagState
 
@@ -51,15 +50,6 @@ def run_manifests(run_id: str, *states: TagState) -> Select[Any]:
     )
 
 
-def present_tags(repository_id: str) -> Select[Any]:
-    """The tags of the latest version: ``name``, ``tag_id``, ``manifest_id``."""
-    return (
-        select(tags.c.name, tags.c.id.label("tag_id"), tags.c.manifest_id)
-        .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
-        .where(repository_tags.c.repository_id == repository_id, repository_tags.c.version_removed.is_(None))
-    )
-
-
 def is_present(membership: Any, repository_id: str) -> ColumnElement[bool]:
     """Whether a row of a membership table is in the repository's latest version."""
     condition: ColumnElement[bool] = (membership.c.repository_id == repository_id) & (
@@ -76,6 +66,21 @@ def is_in_version(membership: Any, repository_id: str, number: int) -> ColumnEle
         & (membership.c.version_removed.is_(None) | (membership.c.version_removed > number))
     )
     return condition
+
+
+def there_is_none(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """NOT EXISTS of rows that fit, looked up through an index for each row of the enclosing statement.
+
+    NOT EXISTS itself may be planned as a join, and right after a large sync, when PostgreSQL has no statistics yet,
+    as one that compares everything with everything.
+    """
+    return select(literal_column("1")).where(*conditions).limit(1).scalar_subquery().is_(None)
+
+
+def is_in_latest(kind: str, unit: ColumnElement[Any], repository_id: str) -> ColumnElement[bool]:
+    """Whether a unit, by its id, is in the repository's latest version; looked up for each row."""
+    table, own_id = MEMBERSHIP[kind]
+    return not_(there_is_none(own_id == unit, is_present(table, repository_id)))
 
 
 #: The unit column of each membership table, by the word that summaries use for it.

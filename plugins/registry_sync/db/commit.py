@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, exists, insert, select, update
 
 from registry_sync.db.batches import in_batches
-from registry_sync.db.closures import closure_by_root, closure_of, present_tags
+from registry_sync.db.closures import closure_by_root, closure_of, is_in_latest
 from registry_sync.db.membership import Difference, Membership
 from registry_sync.db.sync_runs import require_run, settle
 from registry_sync.db.tables import (
@@ -22,6 +22,7 @@ from registry_sync.db.tables import (
     repository_versions,
     run_blobs,
     run_tags,
+    tags,
     utc_now,
     version_holds,
 )
@@ -124,17 +125,18 @@ def _hold_lacking_blobs(connection: Connection, membership: Membership) -> None:
     rooted = closure_by_root(roots)
     noted = (run_blobs.c.blob_id == blobs.c.id) & (run_blobs.c.sync_run_id == membership.run_id)
     rows = connection.execute(
-        select(changed.c.name, blobs.c.digest, run_blobs.c.reason)
-        .join(rooted, rooted.c.root_id == changed.c.manifest_id)
+        select(rooted.c.root_id, blobs.c.digest, run_blobs.c.reason)
         .join(manifest_blobs, manifest_blobs.c.manifest_id == rooted.c.manifest_id)
         .join(blobs, blobs.c.id == manifest_blobs.c.blob_id)
         .outerjoin(run_blobs, noted)
         .where(is_lacking)
-        .order_by(changed.c.name, run_blobs.c.reason.is_(None), blobs.c.digest)
+        .order_by(rooted.c.root_id, run_blobs.c.reason.is_(None), blobs.c.digest)
     )
-    reasons: dict[str, str] = {}
+    reason_of: dict[int, str] = {}
     for row in rows:
-        reasons.setdefault(row.name, f"blob {row.digest}: {row.reason or 'not stored'}")
+        reason_of.setdefault(row.root_id, f"blob {row.digest}: {row.reason or 'not stored'}")
+    named = connection.execute(select(changed.c.name, changed.c.manifest_id)).all()
+    reasons = {row.name: reason_of[row.manifest_id] for row in named if row.manifest_id in reason_of}
     statement = (
         update(run_tags)
         .where(run_tags.c.sync_run_id == membership.run_id, run_tags.c.name == bindparam("tag"))
@@ -146,11 +148,14 @@ def _hold_lacking_blobs(connection: Connection, membership: Membership) -> None:
 
 def _holds(connection: Connection, membership: Membership) -> list[Hold]:
     """The held tags by name; each keeps the digest that it has in the latest version, if any."""
-    present = present_tags(membership.repository_id).subquery("present")
+    kept = (
+        select(manifests.c.digest)
+        .join(tags, tags.c.manifest_id == manifests.c.id)
+        .where(tags.c.name == run_tags.c.name, is_in_latest("tags", tags.c.id, membership.repository_id))
+        .scalar_subquery()
+    )
     statement = (
-        select(run_tags.c.name, manifests.c.digest, run_tags.c.reason)
-        .outerjoin(present, present.c.name == run_tags.c.name)
-        .outerjoin(manifests, manifests.c.id == present.c.manifest_id)
+        select(run_tags.c.name, kept.label("digest"), run_tags.c.reason)
         .where(run_tags.c.sync_run_id == membership.run_id, run_tags.c.state == TagState.HELD.value)
         .order_by(run_tags.c.name)
     )

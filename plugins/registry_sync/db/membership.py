@@ -1,6 +1,6 @@
 """The difference between two versions, applied to the intervals: tags first, then manifests, then blobs.
 
-Every step is a statement over sets, and its cost follows the difference, not the size of the version:
+The cost of every step follows the difference, not the size of the version, and depends on no statistics:
 
 - what is added is the closure of the added tags, less what is present;
 - what may be removed is the closure of the removed tags. Of that, a manifest stays that a kept tag stands for or
@@ -11,13 +11,15 @@ Additive syncs remove no manifests and blobs. What they leave behind is looked f
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal, not_, or_, select, true, update
 
-from registry_sync.db.batches import insert_or_keep
-from registry_sync.db.closures import closure_of, is_present, present_tags
+from registry_sync.db.batches import in_batches, insert_or_keep
+from registry_sync.db.closures import closure_of, is_in_latest, is_present, there_is_none
 from registry_sync.db.tables import (
     manifest_blobs,
     manifest_children,
@@ -63,17 +65,20 @@ class Membership:
 
     def changed_tags(self) -> Select[Any]:
         """Tags of the run that are new or moved: ``name``, ``digest``, ``manifest_id``. Held ones are none."""
-        present = present_tags(self.repository_id).subquery("present")
+        is_absent = there_is_none(
+            tags.c.name == run_tags.c.name,
+            tags.c.manifest_id == manifests.c.id,
+            is_in_latest("tags", tags.c.id, self.repository_id),
+        )
         return (
             select(run_tags.c.name, run_tags.c.digest, manifests.c.id.label("manifest_id"))
             .join(manifests, manifests.c.digest == run_tags.c.digest)
-            .outerjoin(present, and_(present.c.name == run_tags.c.name, present.c.manifest_id == manifests.c.id))
-            .where(run_tags.c.sync_run_id == self.run_id, run_tags.c.state.in_(_WANTED), present.c.tag_id.is_(None))
+            .where(run_tags.c.sync_run_id == self.run_id, run_tags.c.state.in_(_WANTED), is_absent)
         )
 
     def apply(self) -> Difference:
         """Opens and closes the intervals, and counts."""
-        tags_removed = self._close(repository_tags, repository_tags.c.tag_id.in_(self._tags_to_remove()))
+        tags_removed = self._close_tags()
         tags_added = self._open_tags()
         added = {"tags": tags_added, "manifests": 0, "blobs": 0}
         removed = {"tags": tags_removed, "manifests": 0, "blobs": 0}
@@ -96,17 +101,24 @@ class Membership:
 
     def _tags_to_remove(self) -> Select[Any]:
         """Ids of present tags that moved, and of those that a mirror no longer finds upstream."""
-        present = present_tags(self.repository_id).subquery("present")
-        listed = (run_tags.c.sync_run_id == self.run_id) & (run_tags.c.name == present.c.name)
-        is_same = run_tags.c.digest == select(manifests.c.digest).where(
-            manifests.c.id == present.c.manifest_id
-        ).scalar_subquery().correlate(present)
+        listed = (run_tags.c.sync_run_id == self.run_id) & (run_tags.c.name == tags.c.name)
+        is_wanted, is_same = run_tags.c.state.in_(_WANTED), run_tags.c.digest == manifests.c.digest
         if self.is_mirror:
-            is_kept = or_(run_tags.c.state == TagState.HELD.value, and_(run_tags.c.state.in_(_WANTED), is_same))
-            condition: ColumnElement[bool] = ~exists().where(listed, is_kept)
+            is_held = run_tags.c.state == TagState.HELD.value
+            condition = there_is_none(listed, or_(is_held, and_(is_wanted, is_same)))
         else:
-            condition = exists().where(listed, run_tags.c.state.in_(_WANTED), ~is_same)
-        return select(present.c.tag_id).where(condition)
+            condition = not_(there_is_none(listed, is_wanted, ~is_same))
+        return (
+            select(repository_tags.c.tag_id)
+            .join(tags, tags.c.id == repository_tags.c.tag_id)
+            .join(manifests, manifests.c.id == tags.c.manifest_id)
+            .where(is_present(repository_tags, self.repository_id), condition)
+        )
+
+    def _close_tags(self) -> int:
+        for batch in in_batches(self.connection.execute(self._tags_to_remove()).scalars().all()):
+            self._close(repository_tags, repository_tags.c.tag_id.in_(batch))
+        return self._count(self._removed(repository_tags), repository_tags)
 
     def _open_tags(self) -> int:
         changed = self.changed_tags().subquery("changed")
@@ -141,68 +153,79 @@ class Membership:
         return self._open(repository_blobs, below)
 
     def _close_manifests(self) -> int:
-        candidates = closure_of(self._roots_of_candidates(), "candidates")
-        of_tag = exists().where(
-            tags.c.manifest_id == candidates.c.manifest_id,
-            repository_tags.c.tag_id == tags.c.id,
-            is_present(repository_tags, self.repository_id),
-        )
-        # A parent that is itself a candidate keeps its children only if something keeps the parent.
-        of_parent = exists().where(
-            manifest_children.c.child_id == candidates.c.manifest_id,
-            repository_manifests.c.manifest_id == manifest_children.c.parent_id,
-            is_present(repository_manifests, self.repository_id),
-            manifest_children.c.parent_id.not_in(select(candidates.c.manifest_id)),
-        )
-        kept = closure_of(select(candidates.c.manifest_id).where(or_(of_tag, of_parent)), "kept")
+        candidates = set(self.connection.execute(self._candidates()).scalars())
+        kept: set[int] = set()
+        children: dict[int, list[int]] = defaultdict(list)
+        for batch in in_batches(sorted(candidates)):
+            kept.update(self.connection.execute(self._with_present_tag(batch)).scalars())
+            for parent, child in self.connection.execute(self._with_present_parent(batch)):
+                # A parent that is itself a candidate keeps its children only if something keeps the parent.
+                if parent in candidates:
+                    children[parent].append(child)
+                else:
+                    kept.add(child)
+        waiting = list(kept)
+        while waiting:
+            below = [child for child in children.pop(waiting.pop(), ()) if child not in kept]
+            kept.update(below)
+            waiting += below
         unit = repository_manifests.c.manifest_id
-        return self._close(
-            repository_manifests,
-            unit.in_(select(candidates.c.manifest_id)),
-            unit.not_in(select(kept.c.manifest_id)),
-        )
+        for batch in in_batches(sorted(candidates - kept)):
+            self._close(repository_manifests, unit.in_(batch))
+        return self._count(self._removed(repository_manifests), repository_manifests)
 
-    def _roots_of_candidates(self) -> Select[Any]:
+    def _candidates(self) -> Select[Any]:
+        """Ids of manifests that may have to go: those below removed tags, or with leftovers all that are present."""
         if self.has_leftovers:
             return select(repository_manifests.c.manifest_id).where(
                 is_present(repository_manifests, self.repository_id)
             )
-        return (
+        removed = (
             select(tags.c.manifest_id)
             .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
             .where(self._removed(repository_tags))
         )
+        return select(closure_of(removed).c.manifest_id)
+
+    def _with_present_tag(self, manifest_ids: Sequence[int]) -> Select[Any]:
+        return select(tags.c.manifest_id).where(
+            tags.c.manifest_id.in_(manifest_ids), is_in_latest("tags", tags.c.id, self.repository_id)
+        )
+
+    def _with_present_parent(self, manifest_ids: Sequence[int]) -> Select[Any]:
+        return select(manifest_children.c.parent_id, manifest_children.c.child_id).where(
+            manifest_children.c.child_id.in_(manifest_ids),
+            is_in_latest("manifests", manifest_children.c.parent_id, self.repository_id),
+        )
 
     def _close_blobs(self) -> int:
-        gone = repository_manifests.alias("gone")
         candidates = (
             select(manifest_blobs.c.blob_id)
-            .join(gone, gone.c.manifest_id == manifest_blobs.c.manifest_id)
-            .where(gone.c.repository_id == self.repository_id, gone.c.version_removed == self.number)
+            .join(repository_manifests, repository_manifests.c.manifest_id == manifest_blobs.c.manifest_id)
+            .where(self._removed(repository_manifests))
         )
-        naming = manifest_blobs.alias("naming")
-        is_named = exists().where(
-            naming.c.blob_id == repository_blobs.c.blob_id,
-            repository_manifests.c.manifest_id == naming.c.manifest_id,
-            is_present(repository_manifests, self.repository_id),
+        is_unnamed = there_is_none(
+            manifest_blobs.c.blob_id == repository_blobs.c.blob_id,
+            is_in_latest("manifests", manifest_blobs.c.manifest_id, self.repository_id),
         )
-        return self._close(repository_blobs, repository_blobs.c.blob_id.in_(candidates), ~is_named)
+        for batch in in_batches(sorted(set(self.connection.execute(candidates).scalars()))):
+            self._close(repository_blobs, repository_blobs.c.blob_id.in_(batch), is_unnamed)
+        return self._count(self._removed(repository_blobs), repository_blobs)
 
     def _open(self, table: Any, units: Select[Any]) -> int:
-        """Opens intervals for those of ``units`` that have none open; how many."""
-        wanted = units.subquery("wanted").c[0]
-        unit = next(column for column in table.c if column.name.endswith("_id") and column.name != "repository_id")
-        is_absent = ~exists().where(unit == wanted, is_present(table, self.repository_id))
-        rows = select(literal(self.repository_id), wanted, literal(self.number)).where(is_absent)
-        statement = table.insert().from_select(["repository_id", unit.name, "version_added"], rows)
+        """Opens intervals for those of ``units`` that have none open, by the index that allows one; how many."""
+        unit = next(column.name for column in table.c if column.name.endswith("_id") and column.name != "repository_id")
+        rows = select(literal(self.repository_id), units.subquery("wanted").c[0], literal(self.number))
+        names = ["repository_id", unit, "version_added"]
+        # WHERE true: without it SQLite reads ON CONFLICT as the condition of a join.
+        statement = insert_or_keep(self.connection, table).from_select(names, rows.where(true()))
         self.connection.execute(statement)
         return self._count(self._added(table), table)
 
-    def _close(self, table: Any, *conditions: ColumnElement[bool]) -> int:
-        """Closes the open intervals that fit; how many."""
+    def _close(self, table: Any, *conditions: ColumnElement[bool]) -> None:
+        """Closes the open intervals that fit."""
         statement = update(table).where(is_present(table, self.repository_id), *conditions)
         self.connection.execute(statement.values(version_removed=self.number))
-        return self._count(self._removed(table), table)
 
     def _count(self, condition: ColumnElement[bool], table: Any) -> int:
         # Asked, not taken from the driver: SQLite's knows no row count of a statement that begins with WITH.

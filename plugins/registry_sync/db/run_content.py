@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, case, func, select
 
-from registry_sync.db.closures import closure_of, is_present, run_manifests
-from registry_sync.db.tables import blobs, manifest_blobs, repository_blobs
+from registry_sync.db.closures import closure_of, is_in_latest, run_manifests
+from registry_sync.db.tables import blobs, manifest_blobs
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.runs import NeededBlob, TagState
 from registry_sync.errors import RecordNotFound
@@ -45,11 +45,8 @@ def plan_rows(connection: Connection, run: Row[Any], shards: Mapping[int, Sequen
 def _needed_rows(connection: Connection, run: Row[Any]) -> list[Any]:
     rows = {row.digest: row for row in connection.execute(_blobs_below(run_manifests(run.id, TagState.RESOLVED)))}
     # The latest version's membership tells cheaply, and nearly always, that the unchanged tags lack nothing.
-    lacking = (
-        select(blobs.c.id)
-        .join(repository_blobs, repository_blobs.c.blob_id == blobs.c.id)
-        .where(is_present(repository_blobs, run.repository_id), blobs.c.stored_at.is_(None))
-    )
+    is_member = is_in_latest("blobs", blobs.c.id, run.repository_id)
+    lacking = select(blobs.c.id).where(blobs.c.stored_at.is_(None), is_member)
     if connection.execute(lacking.limit(1)).first() is not None:
         unchanged = _blobs_below(run_manifests(run.id, TagState.UNCHANGED)).where(blobs.c.stored_at.is_(None))
         for row in connection.execute(unchanged):

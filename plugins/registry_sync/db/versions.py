@@ -9,14 +9,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, func, select, tuple_
 
 from registry_sync.db.batches import in_batches
-from registry_sync.db.closures import is_in_version, is_present
+from registry_sync.db.closures import is_in_latest, is_in_version
 from registry_sync.db.commit import commit_run, run_differs
 from registry_sync.db.paging import fetch_page
 from registry_sync.db.tables import (
     blobs,
     manifests,
     repositories,
-    repository_blobs,
     repository_tags,
     repository_versions,
     tags,
@@ -79,11 +78,10 @@ class VersionStore:
 
     def missing_blob_count(self, repository_id: str) -> int:
         """How many blobs of the latest version, foreign ones apart, are not in the blob store."""
+        # From the few blobs that are missing anywhere to the membership, not from the many members.
+        is_member = is_in_latest("blobs", blobs.c.id, repository_id)
         statement = (
-            select(func.count())
-            .select_from(blobs)
-            .join(repository_blobs, repository_blobs.c.blob_id == blobs.c.id)
-            .where(is_present(repository_blobs, repository_id), blobs.c.stored_at.is_(None), ~blobs.c.is_foreign)
+            select(func.count()).select_from(blobs).where(blobs.c.stored_at.is_(None), ~blobs.c.is_foreign, is_member)
         )
         with self._transactions.reading() as connection:
             return connection.execute(statement).scalar_one()
