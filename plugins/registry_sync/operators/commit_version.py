@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import AssetAlias, BaseOperator
 
+from registry_sync.errors import RegistrySyncError
 from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import SYNC_RUN_TEMPLATE, open_stage
+from registry_sync.operators.stage import SYNC_RUN_TEMPLATE, Stage, open_stage
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from registry_sync.domain.runs import CommitResult, SyncRun
 
+#: How long a partial download waits for the task that continues it.
+PARTIALS_KEPT_SECONDS = 7 * 24 * 3600
 #: Every new version is an event of this alias, and of an asset of its repository; schedule DAGs on it.
 VERSIONS_ALIAS = "registry_sync_versions"
 
@@ -45,6 +48,7 @@ class CommitVersionOperator(BaseOperator):
             run, _ = stage.find(self.sync_run)
             result = commit_version(stage.database, run, tell=self.log.info)
             repository = stage.database.repositories.get(run.repository_id)
+            self._sweep(stage)
         if result.version is not None:
             self._tell_assets(context, repository.name, run, result)
         return {
@@ -55,6 +59,16 @@ class CommitVersionOperator(BaseOperator):
                 {"tag": hold.tag, "digest": hold.digest, "reason": hold.reason} for hold in result.holds[:SHOWN_HOLDS]
             ],
         }
+
+    def _sweep(self, stage: Stage) -> None:
+        """Removes partial downloads that nobody came back for. The version is committed; a failure here is only told."""
+        try:
+            count = stage.blobs.sweep_partials(PARTIALS_KEPT_SECONDS)
+        except RegistrySyncError as problem:
+            self.log.warning("partial downloads could not be swept: %s", problem)
+            return
+        if count:
+            self.log.info("swept %s partial downloads that nobody continued", count)
 
     def _tell_assets(self, context: Context, repository: str, run: SyncRun, result: CommitResult) -> None:
         from airflow.sdk import Asset
