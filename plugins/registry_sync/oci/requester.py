@@ -85,30 +85,26 @@ class Requester:
         used = self._authenticator.authorization(scope)
         answer = self._transport.follow(method, target, headers, used)
         if answer.status == 401 and answer.target.origin == self._transport.own:
-            try:
-                renewed = self._authenticator.renew(answer.header("WWW-Authenticate"), answer.target, scope, used)
-            except BaseException:
-                answer.discard()
-                raise
+            # Read first: a token may be asked for at the same host, which must not wait for this connection.
+            codes, _ = read_error_body(answer)
+            renewed = self._authenticator.renew(answer.header("WWW-Authenticate"), answer.target, scope, used)
             if renewed is None:
-                raise self._unauthorized(answer, occasion)
-            answer.discard()
+                raise self._unauthorized(answer, occasion, codes)
             answer = self._transport.follow(method, target, headers, renewed)
         if (warning := answer.header("Warning")) is not None:
             self._note_warning(warning)
         if answer.status in accepted:
             return answer
         if answer.status == 401 and answer.target.origin == self._transport.own:
-            raise self._unauthorized(answer, occasion)
+            raise self._unauthorized(answer, occasion, read_error_body(answer)[0])
         raise self._error(answer, occasion)
 
-    def _unauthorized(self, answer: Answer, occasion: Occasion) -> RegistryError:
+    def _unauthorized(self, answer: Answer, occasion: Occasion, codes: tuple[str, ...]) -> RegistryError:
         host = answer.target.origin.netloc
         try:
             challenges = parse_challenges(answer.header("WWW-Authenticate") or "")
         except RegistryError:
             challenges = ()
-        codes, _ = read_error_body(answer)
         context: dict[str, Any] = {
             "host": host,
             "repository": occasion.repository,

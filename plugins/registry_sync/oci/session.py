@@ -82,12 +82,13 @@ class RegistryAuth(AuthBase):
         target = Target.parse(response.request.url or "")
         if response.status_code != 401 or target.origin != self._own:
             return response
+        # Read first: a token may be asked for at the same host, which must not wait for this connection.
+        _ = response.content
         used = response.request.headers.get("Authorization")
         challenge = response.headers.get("WWW-Authenticate")
         renewed = self._authenticator.renew(challenge, target, scope_of(target), used)
         if renewed is None:
             return response
-        response.close()
         again = response.request.copy()
         again.headers["Authorization"] = renewed
         again.hooks["response"] = []

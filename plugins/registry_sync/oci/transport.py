@@ -21,6 +21,8 @@ from registry_sync.oci.pace import Pace
 
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 10
+#: Threads beyond the concurrency wait for a connection; so long only when those before them hang.
+LONGEST_WAIT_FOR_CONNECTION_SECONDS = 600
 
 
 class Transport:
@@ -55,6 +57,7 @@ class Transport:
                 redirect=False,
                 retries=False,
                 assert_same_host=False,
+                pool_timeout=LONGEST_WAIT_FOR_CONNECTION_SECONDS,
                 preload_content=False,
                 decode_content=False,
             )

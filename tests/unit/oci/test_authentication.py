@@ -189,6 +189,17 @@ def test_a4_09_twenty_threads_share_one_exchange(registry, client_of) -> None:
     assert len(registry.asked(path="/token")) == 1
 
 
+def test_a4_09_a_token_service_at_the_registry_itself_needs_no_second_connection(registry, client_of) -> None:
+    """A thread that waits for a token holds no connection, or all of them together would wait for ever."""
+    guarded(registry, f"{registry.base}/token")
+    registry.on("GET", "/token", json_reply({"token": "good"}))
+    client = client_of(registry, concurrency=1)
+    with ThreadPoolExecutor(4) as threads:
+        assert len(list(threads.map(lambda _: client.list_tags(REPOSITORY), range(8)))) == 8
+    assert client.session().get(f"{registry.base}{TAGS}", timeout=5).status_code == 200
+    assert registry.connection_count == 1
+
+
 def test_a4_12_a_token_revoked_early_is_replaced_once(registry, client_of) -> None:
     tokens = iter(["first", "second"])
     valid = {"token": "first"}
