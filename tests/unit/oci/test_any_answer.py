@@ -1,0 +1,114 @@
+"""Whatever bytes a server sends, the client ends in time with an error of its own, and keeps working."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.references import TagName
+from registry_sync.errors import RegistrySyncError
+from registry_sync.oci.client import RegistryClient
+from registry_sync.oci.clock import Clock
+from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.options import ClientOptions
+from support.hostile_registry import HostileRegistry, Raw, json_reply
+from support.oci import REPOSITORY, MemoryWriter
+
+BLOB = Descriptor("x/y", Digest.of(b"12345"), 5)
+TAG = TagName("latest")
+PATHS = (
+    "/v2/",
+    f"/v2/{REPOSITORY}/tags/list",
+    f"/v2/{REPOSITORY}/manifests/{TAG}",
+    f"/v2/{REPOSITORY}/blobs/{BLOB.digest}",
+    f"/v2/{REPOSITORY}/referrers/{BLOB.digest}",
+    "/token",
+)
+HEADERS = (
+    "Content-Length", "Transfer-Encoding", "Content-Encoding", "Content-Type", "Location", "Link", "WWW-Authenticate",
+    "Content-Range", "ETag", "Docker-Content-Digest", "Retry-After", "Warning", "ratelimit-remaining", "Connection",
+)  # fmt: skip
+VALUES = (
+    "0", "5", "-1", "chunked", "gzip", "deflate", "application/json", "/token", "/v2/", "<?n=1>; rel=next", "close",
+    "Basic realm=x", 'Bearer realm="/token"', 'Bearer realm="/token",error="insufficient_scope"', "bytes 0-4/5", '"x"',
+    '299 - "w"', str(BLOB.digest), "\xff", "",
+)  # fmt: skip
+BODIES = (
+    b"",
+    b"12345",
+    b"{}",
+    b'{"tags": ["a"]}',
+    b'{"token": "t"}',
+    b"5\r\n12345\r\n0\r\n\r\n",
+    b"\x1f\x8b\x08",
+    b"<html>",
+)
+
+_text = st.text(st.characters(min_codepoint=1, max_codepoint=255, exclude_characters="\r\n"), max_size=30)
+_answers = st.one_of(
+    st.binary(max_size=100).map(lambda data: Raw((data,))),
+    st.builds(
+        lambda status, headers, body: Raw(
+            (
+                f"HTTP/1.1 {status} X\r\n".encode(),
+                *(f"{name}: {value}\r\n".encode("latin-1") for name, value in headers),
+                b"\r\n",
+                body,
+            )
+        ),
+        st.sampled_from([100, 200, 204, 206, 301, 304, 307, 400, 401, 403, 404, 406, 416, 429, 500, 503, 999]),
+        st.lists(st.tuples(st.sampled_from(HEADERS), st.sampled_from(VALUES) | _text), max_size=4),
+        st.sampled_from(BODIES) | st.binary(max_size=60),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[HostileRegistry]:
+    with HostileRegistry() as running:
+        yield running
+
+
+def operations(client: RegistryClient):  # type: ignore[no-untyped-def]
+    yield client.ping
+    yield lambda: client.list_tags(REPOSITORY)
+    yield lambda: client.head_manifest(REPOSITORY, TAG)
+    yield lambda: client.get_manifest(REPOSITORY, TAG)
+    yield lambda: client.fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
+    yield lambda: client.list_referrers(REPOSITORY, BLOB.digest)
+
+
+def error_of(operation: Callable[[], object]) -> str:
+    """The message of its error, empty when there is none. Anything but an error of ours goes through."""
+    try:
+        operation()
+    except RegistrySyncError as problem:
+        return str(problem)
+    return ""
+
+
+@settings(max_examples=80, deadline=None)
+@given(answers=st.lists(_answers, min_size=1, max_size=3), has_password=st.booleans())
+def test_any_answer_ends_in_a_result_or_an_error_of_ours(
+    server: HostileRegistry, answers: list[Raw], has_password: bool
+) -> None:
+    for path in PATHS:
+        for method in ("GET", "HEAD", "POST"):
+            server.on(method, path, *answers)
+    options = ClientOptions(max_attempts=2, read_timeout_seconds=1, concurrency=1, allow_insecure_credentials=True)
+    credentials = Credentials("alice", "correct horse") if has_password else None
+    client = RegistryClient(server.url, credentials, options, clock=Clock(sleep=lambda _seconds: None))
+    with client:
+        for operation in operations(client):
+            told = error_of(operation)
+            assert "correct horse" not in told
+        server.on("GET", PATHS[1], json_reply({"tags": ["still-here"]}))
+        server.on("GET", "/token", json_reply({"token": "good"}))
+        assert client.list_tags(REPOSITORY).tags == ("still-here",)
+    assert json.dumps(client.usage.counts().__dict__)
