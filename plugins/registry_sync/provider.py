@@ -34,7 +34,6 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "cli": ["registry_sync.cli.get_cli_commands"],
         "config": {"registry_sync": {"description": "Settings of registry-sync.", "options": SETTINGS}},
-        "cli": ["registry_sync.cli.get_cli_commands"],
     }
 
 
