@@ -37,7 +37,7 @@
     │   ├── DatabaseOutdated            the schema must be upgraded first
     │   ├── RecordNotFound              no repository, remote, version or run of that name
     │   ├── NameTaken                   a repository or remote of that name exists
-    │   └── VersionConflict             another sync changed the repository meanwhile; temporary
+    │   └── VersionConflict             another sync listed later and committed first
     ├── BlobStoreError              whoever runs the blob store
     │   ├── BlobStoreUnavailable        it does not answer; temporary
     │   ├── BlobStoreFull               no space left
@@ -294,9 +294,7 @@ class NameTaken(DatabaseError):
 
 
 class VersionConflict(DatabaseError):
-    """Another sync changed the repository between reading and committing."""
-
-    is_temporary = True
+    """Another sync of the same remote listed later and committed first; its version stands."""
 
 
 class BlobStoreError(RegistrySyncError):

@@ -122,6 +122,7 @@ def play_stages(
     held: Mapping[str, str] | None = None,
     gone: Sequence[str] = (),
     failing: Mapping[Digest, str] | None = None,
+    listed_at: datetime = LISTED_AT,
 ) -> None:
     """Everything of a sync but the commit: what is listed, fetched, held, dropped, planned and stored."""
     present = database.versions.tags(run.repository_id)
@@ -130,7 +131,7 @@ def play_stages(
         ListedTag(name, digest, None if present.get(name) == digest and name not in (held or {}) else 0)
         for name, digest in sorted(tags.items())
     ]
-    database.runs.record_listing(run.id, LISTED_AT, listed)
+    database.runs.record_listing(run.id, listed_at, listed)
     database.runs.hold_tags(run.id, {TagName(name): reason for name, reason in (held or {}).items()})
     database.runs.drop_tags(run.id, [TagName(name) for name in gone])
     pending = {tag.name: tags[tag.name] for tag in database.runs.tags_of_shard(run.id, 0)}

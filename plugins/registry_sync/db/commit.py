@@ -22,6 +22,7 @@ from registry_sync.db.tables import (
     repository_versions,
     run_blobs,
     run_tags,
+    sync_runs,
     tags,
     utc_now,
     version_holds,
@@ -30,7 +31,7 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import Hold, Policy, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunState, TagState
-from registry_sync.errors import NothingSynced
+from registry_sync.errors import NothingSynced, VersionConflict
 
 _KINDS = ("tags", "manifests", "blobs")
 _SHOWN_REASONS = 5
@@ -39,13 +40,15 @@ _SHOWN_REASONS = 5
 def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     """The repository, and the number of the version that the run makes or made; None when nothing differs.
 
-    Raises :class:`NothingSynced` when nothing differs because tags are held, :class:`RecordNotFound` for an
-    unknown run. Everything happens in the caller's transaction.
+    Raises :class:`NothingSynced` when nothing differs because tags are held, :class:`VersionConflict` when a later
+    listing was committed meanwhile, :class:`RecordNotFound` for an unknown run. Everything happens in the caller's
+    transaction.
     """
     repository = _lock_repository(connection, require_run(connection, run_id).repository_id)
     run = require_run(connection, run_id)
     if RunState(run.state).is_settled:
         return repository.id, run.version_number
+    _refuse_older_listing(connection, run, repository)
     membership = _membership(connection, run, repository)
     _hold_unfetched(connection, run_id)
     if run.remote_spec["policy"] == Policy.IMMEDIATE.value:
@@ -78,6 +81,26 @@ def run_differs(connection: Connection, run_id: str) -> bool:
 def _lock_repository(connection: Connection, repository_id: str) -> Row[Any]:
     statement = select(repositories).where(repositories.c.id == repository_id).with_for_update(key_share=True)
     return connection.execute(statement).one()
+
+
+def _refuse_older_listing(connection: Connection, run: Row[Any], repository: Row[Any]) -> None:
+    """A run that waited while another one of its remote listed later and committed would undo what that one found."""
+    statement = (
+        select(repository_versions.c.number, sync_runs.c.listed_at)
+        .join(sync_runs, sync_runs.c.id == repository_versions.c.sync_run_id)
+        .where(
+            repository_versions.c.repository_id == repository.id,
+            repository_versions.c.number == repository.latest_number,
+            sync_runs.c.remote_id == run.remote_id,
+            sync_runs.c.listed_at > run.listed_at,
+        )
+    )
+    later = connection.execute(statement).first()
+    if later is not None:
+        raise VersionConflict(
+            f"another sync listed the tags of the same remote later and made version {later.number} of "
+            f"{repository.name!r} meanwhile; that version stands, and nothing of this run is lost that it does not hold"
+        )
 
 
 def _membership(connection: Connection, run: Row[Any], repository: Row[Any]) -> Membership:

@@ -61,7 +61,7 @@ class CommitVersionOperator(BaseOperator):
         }
 
     def _sweep(self, stage: Stage) -> None:
-        """Removes partial downloads that nobody came back for. The version is committed; a failure here is only told."""
+        """Removes partial downloads that nobody came back for; the version is committed, so a failure is only told."""
         try:
             count = stage.blobs.sweep_partials(PARTIALS_KEPT_SECONDS)
         except RegistrySyncError as problem:

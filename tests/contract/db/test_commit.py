@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from registry_sync.db.database import Database
@@ -9,8 +11,8 @@ from registry_sync.domain.pages import PageRequest
 from registry_sync.domain.records import Hold, Policy, SyncMode
 from registry_sync.domain.runs import RunState
 from registry_sync.domain.units import Relation, UnitQuery
-from registry_sync.errors import NothingSynced, RecordNotFound
-from support.metadata import Upstream, blobs_of, image, index, layer, open_run, play_stages, sync
+from registry_sync.errors import NothingSynced, RecordNotFound, VersionConflict
+from support.metadata import LISTED_AT, Upstream, blobs_of, image, index, layer, open_run, play_stages, sync
 
 
 def contents(database: Database, repository_id: str, relation: Relation, number: int | None = None) -> tuple:
@@ -275,3 +277,21 @@ def test_repositories_share_content_and_keep_their_own_versions(database: Databa
     assert result.version.number == 1
     database.repositories.delete(one.id)
     assert contents(database, two.id, Relation.PRESENT)[1] == {upstream.tags["latest"].digest}
+
+
+def test_a_run_that_listed_earlier_than_the_latest_version_says_so_and_changes_nothing(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    upstream = Upstream()
+    upstream.tag("latest", image("old"))
+    slow = open_run(database, repository)
+    play_stages(database, slow, upstream)
+    upstream.tag("latest", image("new"))
+    quick = open_run(database, repository)
+    play_stages(database, quick, upstream, listed_at=LISTED_AT + timedelta(seconds=1))
+    assert database.versions.commit(quick.id).version is not None
+
+    with pytest.raises(VersionConflict, match="version 1"):
+        database.versions.commit(slow.id)
+
+    assert database.versions.tags(repository.id) == {"latest": image("new").digest}
+    assert database.repositories.get(repository.id).latest_number == 1
