@@ -67,7 +67,8 @@ class RegistryHook(HttpHook):
 
     def get_conn(self, headers: dict[Any, Any] | None = None, extra_options: dict[str, Any] | None = None) -> Session:
         """A requests session that authenticates as the client does; TLS, proxy and redirect policy are the client's."""
-        del extra_options
+        # What the caller of run() asks for; the connection's Extra is read elsewhere.
+        self.merged_extra = dict(extra_options or {})
         if self._session_client is None:
             self._session_client = self.get_client()
         self.base_url = str(self._session_client.registry)

@@ -405,6 +405,17 @@ def test_run_keeps_what_the_registry_said(registry, connect) -> None:
     hook.close()
 
 
+def test_run_does_what_its_caller_asks_for(registry, connect) -> None:
+    registry.on("GET", TAGS, errors_reply(404, "NAME_UNKNOWN"))
+    registry.on("GET", "/moved", reply(302, headers=[("Location", TAGS)]))
+    hook = RegistryHook(connect(**plain(registry)))
+    assert hook.run(TAGS, extra_options={"check_response": False}).status_code == 404
+    assert hook.run("moved", extra_options={"allow_redirects": False}).status_code == 302
+    with pytest.raises(NotFound):
+        hook.run("moved")
+    hook.close()
+
+
 def test_run_times_out_without_being_told_to(registry, connect) -> None:
     registry.on("GET", TAGS, Raw((30.0,)))
     hook = RegistryHook(connect(**plain(registry, timeout=0.2)))
