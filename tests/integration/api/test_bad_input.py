@@ -77,6 +77,7 @@ BAD_REMOTES: list[tuple[str, dict[str, Any]]] = [
     ("proxy_url", {"proxy_url": "http://joe:hunter22@proxy.example"}),
     ("ssl_ca_certificate", {"ssl_ca_certificate": "/etc/passwd"}),
     ("ssl_ca_certificate", {"ssl_ca_certificate": PEM_OF_NOTHING}),
+    ("ssl_ca_certificate", {"ssl_ca_certificate": "\u00e9"}),
     ("ssl_client_certificate", {"ssl_client_certificate": "x"}),
     ("ssl_client_key", {"ssl_client_key": "/etc/ssl/private/key.pem"}),
     ("ssl_validation", {"ssl_validation": "perhaps"}),

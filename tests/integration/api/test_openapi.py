@@ -1,0 +1,98 @@
+"""The OpenAPI document, held against what is answered, and its page for people."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+from support.rest_api import API, ApiServer, RestClient
+
+#: That every answer is one that the document describes, that nothing breaks, and that nothing is open.
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "ignored_auth",
+)
+MAX_SECONDS = 60
+
+
+def test_schemathesis_finds_no_undocumented_answer(api_server: ApiServer, tmp_path: Path) -> None:
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")),
+        "run", f"{api_server.url}{API}/docs/api.json", f"--url={api_server.url}/pulp",
+        f"--header=Authorization: Bearer {api_server.tokens['admin']}", f"--checks={','.join(CHECKS)}",
+        "--phases=examples,coverage,fuzzing", "--max-examples=15", "--seed=1", "--no-color",
+        f"--max-time={MAX_SECONDS}", "--request-timeout=20",
+    ]  # fmt: skip
+    direct = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, **direct}, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout[-12_000:] + done.stderr[-2000:]
+
+
+def test_the_document_describes_every_operation_and_no_other_status(admin: RestClient) -> None:
+    document = admin.get("docs/api.json")
+    assert document["openapi"].startswith("3.1")
+    assert document["servers"] == [{"url": "/pulp"}]
+    operations = {
+        f"{method.upper()} /pulp{path}": operation
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert len(operations) == 28
+    for name, operation in operations.items():
+        assert name.split()[1].startswith(f"{API}/"), name
+        assert operation["security"], name
+        assert {"400", "401", "403", "503"} <= operation["responses"].keys(), name
+        assert "422" not in operation["responses"], name
+        assert operation["description"].endswith((".", ".")), name
+    assert len({operation["operationId"] for operation in operations.values()}) == len(operations)
+
+
+class _Page(HTMLParser):
+    """What a browser would load, and where links go."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag in ("script", "img", "link", "iframe"):
+            self.loads.append(tag)
+        if tag == "a":
+            self.links.append(values["href"] or "")
+        self.ids |= {values["id"] or ""} if "id" in values else set()
+
+
+def test_people_read_the_document_as_a_page_that_loads_nothing(api_server: ApiServer) -> None:
+    viewer = api_server.client("viewer")
+    answer = viewer.ask("GET", "docs/")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    page = _Page(answer.text)
+    assert page.loads == []
+    for link in page.links:
+        if link.startswith("#"):
+            assert link.removeprefix("#") in page.ids
+        else:
+            assert viewer.ask("GET", link).status_code == 200, link
+    for path in viewer.get("docs/api.json")["paths"]:
+        assert f"/pulp{path}" in re.sub(r"<[^>]+>", "", answer.text)
+
+
+def test_the_page_is_for_people_who_are_signed_in(api_server: ApiServer) -> None:
+    for path in ("docs/", "docs/api.json"):
+        assert api_server.client(None).ask("GET", path).status_code == 401
