@@ -15,7 +15,6 @@ from enum import IntEnum
 
 from registry_sync.errors import RedirectRefused
 
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 #: Cloud metadata services outside the link-local networks.
 _METADATA = frozenset({"fd00:ec2::254", "100.100.100.200", "168.63.129.16"})
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
