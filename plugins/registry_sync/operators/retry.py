@@ -11,10 +11,15 @@ from registry_sync.errors import RateLimited, RegistryError
 
 #: The longest delay that is taken from a registry; Docker Hub's limits last six hours.
 LONGEST_DELAY = timedelta(hours=6)
+#: What trying again does not mend.
+DEFECTS = (AttributeError, ImportError, NameError, SyntaxError, TypeError)
 
 
 class RegistryRetryPolicy(RetryPolicy):
-    """Waits as long as the registry asked, holding no slot; anything else is retried by the task's own rules."""
+    """Waits as long as the registry asked, holding no slot; a defect in a program fails at once.
+
+    Anything else is retried by the task's own rules.
+    """
 
     def evaluate(
         self,
@@ -28,6 +33,8 @@ class RegistryRetryPolicy(RetryPolicy):
             delay = min(timedelta(seconds=exception.retry_after_seconds), LONGEST_DELAY)
             why = "is limiting requests" if isinstance(exception, RateLimited) else "is unavailable"
             return RetryDecision.retry(delay=delay, reason=f"{exception.host} {why}, try again in {delay}")
+        if isinstance(exception, DEFECTS):
+            return RetryDecision.fail(reason=f"a defect, not a passing failure: {type(exception).__name__}")
         return RetryDecision.default()
 
     def serialize(self) -> dict[str, Any]:

@@ -1,0 +1,95 @@
+"""What the operators share: parameters as templates give them, and errors as Airflow takes them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
+
+from registry_sync.errors import NotFound, RegistrySyncError, ServerUnavailable
+from registry_sync.operators.stage import as_list, as_text, open_stage, run_key, skip
+
+
+def context(try_number: int = 1, max_tries: int = 4) -> dict[str, Any]:
+    return {"ti": SimpleNamespace(dag_id="d", run_id="r", try_number=try_number, max_tries=max_tries)}
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (None, None),
+        ("", None),
+        (" , ", None),
+        ("a, b,,c ", ("a", "b", "c")),
+        (["a", " b "], ("a", "b")),
+        ([], None),
+        (("1.0",), ("1.0",)),
+    ],
+)
+def test_lists_come_as_text_with_commas_or_as_lists(given: object, read: object) -> None:
+    assert as_list(given) == read
+
+
+def test_a_list_of_another_kind_is_refused() -> None:
+    with pytest.raises(TypeError, match="dict"):
+        as_list({"a": 1})
+
+
+@pytest.mark.parametrize(("given", "read"), [(None, None), ("", None), ("None", None), (" x ", "x"), (20, "20")])
+def test_text_that_says_nothing_is_none(given: object, read: object) -> None:
+    assert as_text(given) == read
+
+
+def test_a_permanent_error_is_not_tried_again_and_keeps_kind_and_message() -> None:
+    with pytest.raises(AirflowFailException, match="NotFound: no such repository"), open_stage(context()):
+        raise NotFound("no such repository", kind="repository")
+
+
+def test_a_temporary_error_reaches_airflow_as_it_is() -> None:
+    with pytest.raises(ServerUnavailable), open_stage(context()):
+        raise ServerUnavailable("down")
+
+
+def test_another_error_is_left_alone() -> None:
+    with pytest.raises(ZeroDivisionError), open_stage(context()):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(("try_number", "last"), [(1, False), (4, False), (5, True)])
+def test_the_last_try_is_known(try_number: int, last: bool) -> None:
+    with open_stage(context(try_number)) as stage:
+        assert stage.is_last_try is last
+
+
+@pytest.mark.parametrize("error", [NotFound("gone"), ServerUnavailable("down")])
+def test_a_final_failure_is_noted_with_the_run_and_one_that_is_tried_again_is_not(error: RegistrySyncError) -> None:
+    noted: list[tuple[str, str, str | None]] = []
+
+    class Runs:
+        def finish(self, run_id: str, state: Any, *, error: str | None = None) -> None:
+            noted.append((run_id, state.value, error))
+
+    def fail(try_number: int) -> None:
+        with open_stage(context(try_number)) as stage:
+            stage.__dict__["database"] = SimpleNamespace(runs=Runs())
+            stage.use(SimpleNamespace(id="run-1", remote=object()))  # type: ignore[arg-type]
+            raise error
+
+    for try_number in (1, 5):
+        with pytest.raises((AirflowFailException, ServerUnavailable)):
+            fail(try_number)
+    expected = ("run-1", "failed", f"{type(error).__name__}: {error}")
+    assert noted == [expected] * (1 if error.is_temporary else 2)
+
+
+def test_the_key_of_a_run_is_its_dag_run() -> None:
+    key = run_key(context())
+    assert (key.dag_id, key.run_id) == ("d", "r")
+
+
+def test_skipping_names_the_tasks_in_order() -> None:
+    with pytest.raises(DownstreamTasksSkipped) as caught:
+        skip({"b", "a"})
+    assert caught.value.tasks == ["a", "b"]
