@@ -1,0 +1,109 @@
+"""The example DAGs of the documentation: loaded as Airflow loads them, and run by a real one from a real registry."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.airflow_instance import AirflowInstance
+from support.filling import push
+from support.images import ContentBuilder, RepositoryContent
+from support.registry import RegistryServer
+from support.shapes import documented_example
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "docs" / "examples"
+DAGS = ("mirror_alpine", "mirror_many", "tell_of_versions")
+DOCKER_HUB = "https://registry-1.docker.io"
+
+
+def releases() -> RepositoryContent:
+    """Five tags, of which the examples' filters let in three."""
+    build = ContentBuilder(seed=11)
+    for name in ("3.20", "3.21", "3.22_rc1", "edge", "latest"):
+        build.tag(name, build.image([build.blob(500)]))
+    return build.content()
+
+
+@pytest.fixture(scope="module")
+def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The examples beside the delivered DAG, with a registry of the test's own in place of Docker Hub."""
+    folder = tmp_path_factory.mktemp("dags")
+    with RegistryServer(tmp_path_factory.mktemp("registry")) as registry:
+        push(registry, "library/alpine", releases())
+        push(registry, "library/hello-world", documented_example())
+        shutil.copy(ROOT / "dags" / "registry_sync.py", folder)
+        for name in DAGS:
+            code = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+            (folder / f"{name}.py").write_text(code.replace(DOCKER_HUB, registry.url), encoding="utf-8")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path, dags: Path) -> Iterator[AirflowInstance]:
+    """An Airflow with the examples, and the settings of the documentation that import in advance."""
+    folder = tmp_path_factory.mktemp("examples")
+    instance = AirflowInstance(folder, dags=dags, database=airflow_database)
+    config = instance.home / "config"
+    config.mkdir(parents=True)
+    shutil.copy(EXAMPLES / "airflow_local_settings.py", config)
+    with instance:
+        yield instance
+
+
+def tag_counts(version: dict[str, Any]) -> dict[str, int]:
+    summary = version["content_summary"]
+    return {part: summary[part].get("docker.tag", {}).get("count", 0) for part in ("added", "present", "removed")}
+
+
+def test_airflow_finds_exactly_the_examples(airflow_database: Path) -> None:
+    assert airflow_database.exists()
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(EXAMPLES)
+    assert bag.import_errors == {}
+    assert sorted(bag.dags) == sorted(DAGS)
+
+
+def test_the_dag_of_ones_own_syncs_what_its_filters_let_in(examples: AirflowInstance) -> None:
+    run = examples.trigger("mirror_alpine")
+    assert examples.wait(run) == "success", examples.reasons(run)
+    assert tag_counts(examples.xcom(run, "commit_version")["version"]) == {"added": 3, "present": 3, "removed": 0}
+
+
+def test_every_new_version_of_many_syncs_is_told_once(examples: AirflowInstance) -> None:
+    """Three runs of the delivered DAG, a version each, and each version in exactly one line."""
+    run = examples.trigger("mirror_many")
+    assert examples.wait(run) == "success", examples.reasons(run)
+    wanted = {
+        "archive: version 1, 5 tags added, 0 removed",
+        "hello-world: version 1, 8 tags added, 0 removed",
+    }
+    told: list[str] = []
+    seen: set[str] = set()
+    deadline = time.monotonic() + 90
+    while not wanted <= set(told):
+        assert time.monotonic() < deadline, told
+        for entry in examples.api("GET", "/dags/tell_of_versions/dagRuns")["dag_runs"]:
+            if entry["dag_run_id"] not in seen:
+                seen.add(entry["dag_run_id"])
+                follower = examples.remember("tell_of_versions", entry["dag_run_id"])
+                assert examples.wait(follower) == "success"
+                told += examples.xcom(follower, "tell")
+    assert len(told) == len(set(told))
+
+
+def test_what_is_imported_in_advance_is_not_imported_by_tasks_again(examples: AirflowInstance) -> None:
+    """The settings file is the one that the Airflow of this test has loaded."""
+    code = "import sys, airflow; airflow.settings.initialize(); print('registry_sync.sync.fetch_blobs' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=examples.environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "True"
