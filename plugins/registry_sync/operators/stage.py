@@ -68,9 +68,9 @@ class Stage:
 
     def client(self, remote: RemoteSpec) -> RegistryClient:
         """A client of the remote's registry, with the credentials of its connection; what it uses is noted."""
-        from registry_sync.hooks.registry import RegistryHook
+        from registry_sync.hooks.clients import open_client
 
-        client = self.closing.enter_context(RegistryHook(remote=remote).get_client())
+        client = self.closing.enter_context(open_client(remote))
         self.closing.callback(self._note_usage, client)
         return client
 
