@@ -2,7 +2,7 @@
 
 import registry_sync.blobs
 import registry_sync.db.database
-import registry_sync.hooks.registry
+import registry_sync.hooks.clients
 import registry_sync.oci.client
 import registry_sync.sync.commit_version
 import registry_sync.sync.fetch_blobs
