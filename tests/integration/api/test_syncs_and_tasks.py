@@ -147,6 +147,9 @@ def test_a_canceled_task_is_a_failed_run_of_airflow(
     assert canceled["finished_at"] is not None
     assert admin.get(task) == canceled
     assert dag_run(task).state == "failed"
+    set_state(task, "success")
+    assert admin.get(task)["state"] == "canceled"
+    assert admin.get("tasks/", state="canceled")["results"][0]["pulp_href"] == task
     assert api_server.database.runs.get(run.id).state is RunState.CANCELED
 
 

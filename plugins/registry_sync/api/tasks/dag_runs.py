@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow.models import DagRun
 
 RUN_ID_PREFIX = "registry_sync__"
-#: The note of a canceled run: Airflow itself only knows runs that have failed.
+#: The note of a canceled run: Airflow itself has no state for it.
 CANCELED_NOTE = "Canceled over REST"
 
 
@@ -145,9 +145,9 @@ def _in_states(states: Sequence[TaskState]) -> Any:
     conditions = {
         TaskState.WAITING: DagRun.state == "queued",
         TaskState.RUNNING: DagRun.state == "running",
-        TaskState.COMPLETED: DagRun.state == "success",
+        TaskState.COMPLETED: (DagRun.state == "success") & ~is_canceled,
         TaskState.FAILED: (DagRun.state == "failed") & ~is_canceled,
-        TaskState.CANCELED: (DagRun.state == "failed") & is_canceled,
+        TaskState.CANCELED: DagRun.state.in_(["failed", "success"]) & is_canceled,
     }
     return functools.reduce(operator.or_, (conditions[state] for state in states), DagRun.id.is_(None))
 
@@ -174,7 +174,8 @@ def _shown(run: DagRun, session: Any = None) -> SyncDagRun:
 
 
 def _state(run: DagRun) -> TaskState:
-    if run.state == "failed":
-        return TaskState.CANCELED if run.note == CANCELED_NOTE else TaskState.FAILED
-    names = {"queued": TaskState.WAITING, "running": TaskState.RUNNING, "success": TaskState.COMPLETED}
-    return names.get(str(run.state), TaskState.RUNNING)
+    """A canceled run ends as failed; or as success, when the scheduler was just looking at it and all is skipped."""
+    names = {"queued": TaskState.WAITING, "success": TaskState.COMPLETED, "failed": TaskState.FAILED}
+    state = names.get(str(run.state), TaskState.RUNNING)
+    is_final = state in (TaskState.COMPLETED, TaskState.FAILED)
+    return TaskState.CANCELED if is_final and run.note == CANCELED_NOTE else state

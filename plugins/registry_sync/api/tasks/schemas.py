@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
@@ -55,7 +56,12 @@ class TaskDocument(BaseModel):
 
     @classmethod
     def of(cls, dag_run: SyncDagRun, run: SyncRun | None) -> TaskDocument:
-        """A run of the DAG, with what is recorded of the sync, None before it has begun."""
+        """A run of the DAG, with what is recorded of the sync, None before it has begun.
+
+        A sync that had settled when it was canceled, or that was run again since, is completed.
+        """
+        if dag_run.state is TaskState.CANCELED and run is not None and run.state.is_settled:
+            dag_run = replace(dag_run, state=TaskState.COMPLETED)
         return cls(
             pulp_created=dag_run.created_at,
             pulp_href=task_href(dag_run.task_id),
