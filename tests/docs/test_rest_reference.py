@@ -1,0 +1,48 @@
+"""The reference of the REST API, held against the API."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from registry_sync.api.app import create_app
+from registry_sync.api.remotes.schemas import RemoteDocument
+from registry_sync.api.tasks.dag_runs import TaskState
+from support.documents import DOCS
+
+TEXT = (DOCS / "reference/rest-api.md").read_text(encoding="utf-8")
+DOCUMENT = create_app().openapi()
+OPERATIONS = [(method.upper(), path) for path, found in DOCUMENT["paths"].items() for method in found]
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_every_operation_has_a_line(method: str, path: str) -> None:
+    shown = re.sub(r"\{number\}", "<number>", re.sub(r"\{\w+_id\}", "<id>", path.removeprefix("/api/v3/")))
+    lines = [line for line in TEXT.splitlines() if line.startswith("| `") and f"{method}" in line]
+    parent = shown.removesuffix("<id>/")
+    assert any(f" {shown}`" in line or (f" {parent}`" in line and "`<id>/`" in line) for line in lines), shown
+
+
+@pytest.mark.parametrize("path", [path for method, path in OPERATIONS if method == "GET"])
+def test_every_parameter_of_a_list_is_named(path: str) -> None:
+    for parameter in DOCUMENT["paths"][path]["get"].get("parameters", ()):
+        if parameter["in"] == "query":
+            assert f"`{parameter['name']}`" in TEXT, parameter["name"]
+
+
+def test_every_field_of_a_remote_is_named() -> None:
+    given = set(RemoteDocument.model_fields) - {"pulp_created", "pulp_href", "pulp_last_updated"}
+    assert {field for field in given if f"`{field}`" not in TEXT} == set()
+
+
+def test_every_state_of_a_task_is_explained() -> None:
+    for state in TaskState:
+        assert f"| `{state.value}` |" in TEXT
+
+
+def test_every_status_is_explained() -> None:
+    statuses = {status for found in DOCUMENT["paths"].values() for one in found.values() for status in one["responses"]}
+    table = TEXT[TEXT.index("## What goes wrong") :]
+    for status in sorted(status for status in statuses if status >= "400"):
+        assert re.search(rf"^\| [\d, ]*{status}", table, re.MULTILINE), status
