@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +18,22 @@ from support.registry import RegistryServer
 
 if TYPE_CHECKING:
     from support.dag_runs import InProcessSync
+
+PLUGINS = Path(__file__).parents[2] / "plugins"
+#: The app made where no distribution of that name is installed, as Airflow makes it.
+WITHOUT_DISTRIBUTION = """
+import importlib.metadata, sys
+
+def version(name, installed=importlib.metadata.version):
+    if name == "registry-sync":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return installed(name)
+
+importlib.metadata.version = version
+from registry_sync.plugin import RegistrySyncPlugin
+apps = RegistrySyncPlugin().fastapi_apps
+print([app["url_prefix"] for app in apps])
+"""
 
 
 def content() -> RepositoryContent:
@@ -101,3 +120,17 @@ def test_a_remote_alone_is_used_as_it_is_and_overridden_for_the_run(
     assert run.version["content_summary"]["present"]["docker.tag"]["count"] == 2
     with open_database() as database:
         assert database.remotes.by_name("source").spec.include_tags == ("old",)
+
+
+def test_the_rest_api_is_there_with_the_plugins_folder_alone(tmp_path: Path) -> None:
+    """how-to/install-into-an-existing-airflow.md: it asks nothing of a distribution that a folder does not have."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHONPATH"))}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", WITHOUT_DISTRIBUTION],
+        env={**kept, "AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": str(PLUGINS)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "['/pulp']"

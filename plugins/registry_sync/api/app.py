@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from registry_sync import __version__
 from registry_sync.api import problems
 from registry_sync.api.content.routes import router as content
 from registry_sync.api.guard import Guard
@@ -58,7 +58,7 @@ def create_app() -> FastAPI:
 
     app = RestApi(
         title="registry-sync",
-        version=version("registry-sync"),
+        version=__version__,
         description=DESCRIPTION,
         openapi_url=None,
         docs_url=None,

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
+from registry_sync import __version__
 from registry_sync.api.access import SIGNED_IN
 from registry_sync.api.parts import Parts
 from registry_sync.errors import RegistrySyncError
@@ -51,7 +52,7 @@ def read_status(request: Request) -> StatusDocument:
     """Releases, the metadata database and the sync DAG. Answered with 200 also when something is wrong with them."""
     return StatusDocument(
         versions=[
-            ComponentVersion(component="docker", version=version("registry-sync"), package="registry-sync"),
+            ComponentVersion(component="docker", version=__version__, package="registry-sync"),
             ComponentVersion(component="airflow", version=version("apache-airflow-core"), package="apache-airflow"),
         ],
         database_connection=_database_connection(request.app.state.parts),
