@@ -20,7 +20,7 @@ from support.shapes import documented_example
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
-DAGS = ("mirror_alpine", "mirror_many", "tell_of_versions")
+DAGS = ("mirror_alpine", "mirror_many", "smallest", "tell_of_versions")
 DOCKER_HUB = "https://registry-1.docker.io"
 
 
@@ -76,6 +76,17 @@ def test_the_dag_of_ones_own_syncs_what_its_filters_let_in(examples: AirflowInst
     run = examples.trigger("mirror_alpine")
     assert examples.wait(run) == "success", examples.reasons(run)
     assert tag_counts(examples.xcom(run, "commit_version")["version"]) == {"added": 3, "present": 3, "removed": 0}
+
+
+def test_the_smallest_dag_makes_a_version_and_skips_when_nothing_changed(examples: AirflowInstance) -> None:
+    """All five stages run at first, and one of them the second time."""
+    first = examples.trigger("smallest")
+    assert examples.wait(first) == "success", examples.reasons(first)
+    assert set(examples.task_states(first).values()) == {"success"}
+    assert tag_counts(examples.xcom(first, "commit_version")["version"])["present"] == 8
+    second = examples.trigger("smallest")
+    assert examples.wait(second) == "success"
+    assert sorted(examples.task_states(second).values()) == ["skipped"] * 4 + ["success"]
 
 
 def test_every_new_version_of_many_syncs_is_told_once(examples: AirflowInstance) -> None:
