@@ -89,5 +89,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) ->
     """A running Airflow with this checkout's DAGs; tests tell themselves apart by the repositories they sync into."""
     from support.airflow_instance import AirflowInstance
 
-    with AirflowInstance(tmp_path_factory.mktemp("airflow"), database=airflow_database) as instance:
+    settings = {"registry_sync": {"min_shard_mib": "192"}}
+    folder = tmp_path_factory.mktemp("airflow")
+    with AirflowInstance(folder, database=airflow_database, settings=settings) as instance:
         yield instance

@@ -128,6 +128,13 @@ SETTINGS: dict[str, Any] = {
         "example": None,
         "default": "4",
     },
+    "min_shard_mib": {
+        "description": "The work in MiB that makes a task of its own worth while for blobs, each counted as one more.",
+        "version_added": "0.1.0",
+        "type": "integer",
+        "example": None,
+        "default": "1024",
+    },
     "sync_dag_id": {
         "description": "The DAG that a sync over REST runs; its access rules hold for reading over REST.",
         "version_added": "0.1.0",

@@ -45,6 +45,7 @@ class Installation:
     store: BlobStore
     lines: list[str] = field(default_factory=list)
     max_shards: int = 3
+    min_shard_bytes: int = 16 * 1024 * 1024
 
     @classmethod
     def embedded(cls, folder: Path) -> Installation:
@@ -102,7 +103,14 @@ class Installation:
                     registry, self.database, run, remote, shard=shard.number, is_last_try=is_last_try, tell=tell
                 )
             before("plan_blobs", run)
-            planned = plan_blobs(self.store, self.database, run, max_shards=self.max_shards, tell=tell)
+            planned = plan_blobs(
+                self.store,
+                self.database,
+                run,
+                max_shards=self.max_shards,
+                min_shard_bytes=self.min_shard_bytes,
+                tell=tell,
+            )
             before("fetch_blobs", run)
             for blobs in planned.shards:
                 fetch_blobs(

@@ -12,12 +12,14 @@ from registry_sync.errors import ConfigurationError
 
 SECTION = "registry_sync"
 DEFAULT_MAX_SHARDS = 4
+DEFAULT_MIN_SHARD_MIB = 1024
 DEFAULT_SYNC_DAG_ID = "registry_sync"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``sql_alchemy_conn`` and ``blob_store`` are URLs; ``max_shards`` bounds the mapped tasks of one stage.
+    """``sql_alchemy_conn`` and ``blob_store`` are URLs; ``max_shards`` bounds the mapped tasks of one stage;
+    ``min_shard_bytes`` is the work that makes a task of its own worth while.
 
     ``sync_dag_id`` is the DAG that a sync over REST runs, and whose access rules hold for reading over REST.
     """
@@ -25,6 +27,7 @@ class Settings:
     sql_alchemy_conn: str
     blob_store: str
     max_shards: int
+    min_shard_bytes: int
     sync_dag_id: str = DEFAULT_SYNC_DAG_ID
 
 
@@ -36,12 +39,21 @@ def load_settings() -> Settings:
     from airflow.configuration import AIRFLOW_HOME, conf
 
     home = Path(AIRFLOW_HOME).expanduser().resolve() / "registry_sync"
-    shards = conf.get(SECTION, "max_shards", fallback="") or str(DEFAULT_MAX_SHARDS)
-    if not shards.isdigit() or int(shards) < 1:
-        raise ConfigurationError(f"[registry_sync] max_shards = {shards!r}: give a whole number, 1 or more")
     return Settings(
         sql_alchemy_conn=conf.get(SECTION, "sql_alchemy_conn", fallback="") or f"sqlite:///{home / 'registry_sync.db'}",
         blob_store=conf.get(SECTION, "blob_store", fallback="") or (home / "blobs").as_uri(),
-        max_shards=int(shards),
+        max_shards=_count(conf.get(SECTION, "max_shards", fallback=""), "max_shards", DEFAULT_MAX_SHARDS),
+        min_shard_bytes=_count(conf.get(SECTION, "min_shard_mib", fallback=""), "min_shard_mib", DEFAULT_MIN_SHARD_MIB)
+        * 1024
+        * 1024,
         sync_dag_id=conf.get(SECTION, "sync_dag_id", fallback="") or DEFAULT_SYNC_DAG_ID,
     )
+
+
+def _count(text: str, name: str, default: int) -> int:
+    """``text`` as a whole number from 1; the default for an empty one."""
+    if not text:
+        return default
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigurationError(f"[registry_sync] {name} = {text!r}: give a whole number, 1 or more")
+    return int(text)

@@ -54,7 +54,14 @@ class FetchManifestsOperator(BaseOperator):
             blobs = None
             if self.blob_tasks and self.shard["shards"] == 1:
                 blobs = fetch_small_run(
-                    client, stage.blobs, stage.database, run, remote, is_last_try=last, tell=self.log.info
+                    client,
+                    stage.blobs,
+                    stage.database,
+                    run,
+                    remote,
+                    min_shard_bytes=stage.settings.min_shard_bytes,
+                    is_last_try=last,
+                    tell=self.log.info,
                 )
         if blobs is not None:
             context["ti"].xcom_push(key="return_value", value={**counts, **asdict(blobs)})

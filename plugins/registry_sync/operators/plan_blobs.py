@@ -38,7 +38,12 @@ class PlanBlobsOperator(BaseOperator):
         with open_stage(context) as stage:
             run, _ = stage.find(self.sync_run)
             planned = plan_blobs(
-                stage.blobs, stage.database, run, max_shards=stage.settings.max_shards, tell=self.log.info
+                stage.blobs,
+                stage.database,
+                run,
+                max_shards=stage.settings.max_shards,
+                min_shard_bytes=stage.settings.min_shard_bytes,
+                tell=self.log.info,
             )
         context["ti"].xcom_push(
             key="summary",

@@ -23,7 +23,7 @@ from registry_sync.sync.progress import Progress, format_count
 from registry_sync.sync.verdicts import Verdict, verdict
 
 #: Distinct manifests that make a shard of its own worth while; a task costs about as much as fetching these.
-MIN_SHARD_MANIFESTS = 500
+MIN_SHARD_MANIFESTS = 1000
 
 
 @dataclass(frozen=True)

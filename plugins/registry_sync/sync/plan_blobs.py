@@ -18,10 +18,9 @@ from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import BlobStore, Database
 from registry_sync.sync.progress import format_bytes, format_count
 
-#: What fetching any blob costs besides its bytes, in bytes that could have been fetched meanwhile.
-BLOB_OVERHEAD_BYTES = 512 * 1024
-#: Work that makes a shard of its own worth while: a second task costs about as long as fetching this.
-MIN_SHARD_BYTES = 192 * 1024 * 1024
+#: What fetching any blob costs besides its bytes, in bytes that could have been fetched meanwhile: about a
+#: millisecond of processor time, at about a gigabyte a second.
+BLOB_OVERHEAD_BYTES = 1024 * 1024
 _STORE_THREADS = 16
 
 
@@ -83,14 +82,17 @@ def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[l
 
 
 def record_plan(
-    database: Database, run: SyncRun, missing: Sequence[NeededBlob], *, max_shards: int
+    database: Database, run: SyncRun, missing: Sequence[NeededBlob], *, max_shards: int, min_shard_bytes: int
 ) -> tuple[BlobShard, ...]:
-    """``missing`` in at most ``max_shards`` shards balanced by bytes, recorded with ``run``."""
+    """``missing`` in at most ``max_shards`` shards balanced by bytes, recorded with ``run``.
+
+    None is made smaller than ``min_shard_bytes`` of work, each blob's overhead included.
+    """
     sizes = {blob.digest: blob.size_bytes for blob in missing}
     shards = plan_shards(
         ((digest, size + BLOB_OVERHEAD_BYTES) for digest, size in sizes.items()),
         max_shards=max_shards,
-        min_cost=MIN_SHARD_BYTES,
+        min_cost=min_shard_bytes,
     )
     database.runs.record_plan(run.id, {shard.number: shard.items for shard in shards})
     return tuple(
@@ -99,11 +101,17 @@ def record_plan(
 
 
 def plan_blobs(
-    store: BlobStore, database: Database, run: SyncRun, *, max_shards: int, tell: Callable[[str], None]
+    store: BlobStore,
+    database: Database,
+    run: SyncRun,
+    *,
+    max_shards: int,
+    min_shard_bytes: int,
+    tell: Callable[[str], None],
 ) -> BlobsPlanned:
     """Plans the downloads of ``run``; a repeat plans anew what is still missing."""
     missing, counts = missing_blobs(store, database, run)
-    shards = record_plan(database, run, missing, max_shards=max_shards)
+    shards = record_plan(database, run, missing, max_shards=max_shards, min_shard_bytes=min_shard_bytes)
     planned = BlobsPlanned(counts.needed_count, counts.stored_count, counts.foreign_count, shards)
     tell(str(planned))
     return planned

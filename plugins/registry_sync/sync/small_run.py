@@ -11,7 +11,7 @@ from collections.abc import Callable
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.runs import SyncRun
 from registry_sync.sync.fetch_blobs import BlobsFetched, fetch_blobs
-from registry_sync.sync.plan_blobs import BLOB_OVERHEAD_BYTES, MIN_SHARD_BYTES, missing_blobs, record_plan
+from registry_sync.sync.plan_blobs import BLOB_OVERHEAD_BYTES, missing_blobs, record_plan
 from registry_sync.sync.ports import BlobStore, Database, RegistryClient
 
 
@@ -22,6 +22,7 @@ def fetch_small_run(
     run: SyncRun,
     remote: RemoteSpec,
     *,
+    min_shard_bytes: int,
     is_last_try: bool,
     tell: Callable[[str], None],
 ) -> BlobsFetched | None:
@@ -30,8 +31,8 @@ def fetch_small_run(
     Only for a run whose tags are all in one shard, because it must know everything the run needs.
     """
     missing, planned = missing_blobs(store, database, run)
-    if sum(blob.size_bytes + BLOB_OVERHEAD_BYTES for blob in missing) >= 2 * MIN_SHARD_BYTES:
+    if sum(blob.size_bytes + BLOB_OVERHEAD_BYTES for blob in missing) >= 2 * min_shard_bytes:
         return None
     tell(str(planned))
-    record_plan(database, run, missing, max_shards=1)
+    record_plan(database, run, missing, max_shards=1, min_shard_bytes=min_shard_bytes)
     return fetch_blobs(client, store, database, run, remote, shard=0, is_last_try=is_last_try, tell=tell)

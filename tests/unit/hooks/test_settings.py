@@ -1,0 +1,38 @@
+"""The section ``[registry_sync]``: defaults below Airflow's home, and clear words for values that make no sense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from registry_sync.errors import ConfigurationError
+from registry_sync.hooks.settings import load_settings
+
+
+def test_the_defaults_are_embedded_below_airflows_home() -> None:
+    settings = load_settings()
+    assert settings.sql_alchemy_conn.startswith("sqlite:////")
+    assert settings.sql_alchemy_conn.endswith("/registry_sync/registry_sync.db")
+    assert settings.blob_store.startswith("file:///")
+    assert settings.blob_store.endswith("/registry_sync/blobs")
+    assert (settings.max_shards, settings.min_shard_bytes, settings.sync_dag_id) == (4, 1 << 30, "registry_sync")
+
+
+def test_what_is_set_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN", "postgresql://user@host/db")
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", tmp_path.as_uri())
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__MAX_SHARDS", "7")
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__MIN_SHARD_MIB", "3")
+    settings = load_settings()
+    assert settings.sql_alchemy_conn == "postgresql://user@host/db"
+    assert settings.blob_store == tmp_path.as_uri()
+    assert (settings.max_shards, settings.min_shard_bytes) == (7, 3 * 1024 * 1024)
+
+
+@pytest.mark.parametrize("name", ["max_shards", "min_shard_mib"])
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
+def test_a_count_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"AIRFLOW__REGISTRY_SYNC__{name.upper()}", value)
+    with pytest.raises(ConfigurationError, match=name):
+        load_settings()
