@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from registry_sync import errors, provider
+from registry_sync import __version__, errors, provider
 from registry_sync.db.schema import VERSION_TABLE
 from registry_sync.db.tables import metadata
 from registry_sync.domain.manifests import DEFAULT_LIMITS
@@ -113,6 +113,12 @@ def test_every_example_is_included_somewhere() -> None:
 
 def test_the_readme_fits_on_one_screen() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 72
+
+
+def test_the_release_has_one_number() -> None:
+    told = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert told is not None
+    assert told[1] == __version__
 
 
 def test_the_changelog_begins_with_what_is_unreleased() -> None:
