@@ -88,6 +88,20 @@ def test_every_setting_that_is_shown_exists_and_can_be_read(page: str, block: st
             assert conf.get(section, option, fallback=None) is not None, f"{page}: [{section}] {option}"
 
 
+def test_the_refusal_that_is_shown_is_the_one_that_is_given() -> None:
+    from registry_sync.domain.references import RegistryUrl
+    from registry_sync.errors import RealmRefused
+    from registry_sync.oci.origins import Origin, Target
+    from registry_sync.oci.realm import RealmPolicy
+
+    own = Origin.of(RegistryUrl.parse("https://registry.example"))
+    policy = RealmPolicy(own, frozenset(), allow_insecure=False)
+    with pytest.raises(RealmRefused) as refused:
+        policy.check("https://login.example/token", Target(own, "/v2/"), has_secret=True)
+    shown = next(block.text for block in code_blocks("how-to/connect-to-a-registry.md") if "RealmRefused" in block.text)
+    assert shown.split() == f"RealmRefused: {refused.value}".split()
+
+
 def test_the_connection_in_the_environment_is_read_as_it_is_meant() -> None:
     from airflow.models import Connection
 
