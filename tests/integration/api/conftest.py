@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from registry_sync.db.database import Database
+from support.metadata import Upstream, image, index, sync
 from support.rest_api import DAG_ID, ROLES, ApiServer, RestClient, served
 
 
@@ -69,3 +70,21 @@ def admin(api_server: ApiServer) -> RestClient:
 def name(request: pytest.FixtureRequest) -> str:
     """A name that no other test uses."""
     return f"{request.node.name[:100]}-{secrets.token_hex(4)}"
+
+
+@pytest.fixture(scope="module")
+def synced(api_server: ApiServer) -> dict[str, str]:
+    """A repository with a version that has every type of unit, added and removed; paths."""
+    admin, name = api_server.client(), f"synced-{secrets.token_hex(4)}"
+    repository = admin.post("repositories/docker/docker/", name=name)
+    given = {"url": "https://registry.example", "upstream_name": "library/app", "password": "hunter22"}
+    remote = admin.post("remotes/docker/docker/", name=name, **given)
+    record = api_server.database.repositories.by_name(name)
+    upstream = Upstream()
+    child = image("a layer", note=name)
+    upstream.tag("index", index(child, note=name), child)
+    sync(api_server.database, record, upstream)
+    upstream.tag("index", image("another layer", note=name))
+    sync(api_server.database, record, upstream)
+    task = admin.post(f"{remote['pulp_href']}sync/", 202, repository=repository["pulp_href"])["task"]
+    return {"repository": repository["pulp_href"], "remote": remote["pulp_href"], "task": task, "name": name}

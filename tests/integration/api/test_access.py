@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,6 @@ from fastapi.routing import APIRoute
 
 from registry_sync.api.access import AccessCheck
 from registry_sync.api.app import create_app
-from support.metadata import Upstream, image, index, sync
 from support.rest_api import API, ROLES, ApiServer, RestClient, hrefs_in
 
 REPOSITORIES = "repositories/docker/docker/"
@@ -46,23 +44,6 @@ def test_every_route_has_an_access_check() -> None:
     ]
     assert unchecked == []
     assert len(routes()) > 25
-
-
-@pytest.fixture(scope="module")
-def synced(api_server: ApiServer) -> dict[str, Any]:
-    """A repository with a version that has every type of unit, added and removed; its document."""
-    admin, name = api_server.client(), f"access-{secrets.token_hex(4)}"
-    repository = admin.post(REPOSITORIES, name=name)
-    remote = admin.post(REMOTES, name=name, url="https://registry.example", upstream_name="library/app", password="pw")
-    record = api_server.database.repositories.by_name(name)
-    upstream = Upstream()
-    child = image("a layer", note=name)
-    upstream.tag("index", index(child, note=name), child)
-    sync(api_server.database, record, upstream)
-    upstream.tag("index", image("another layer", note=name))
-    sync(api_server.database, record, upstream)
-    task = admin.post(f"{remote['pulp_href']}sync/", 202, repository=repository["pulp_href"])["task"]
-    return {"repository": repository["pulp_href"], "remote": remote["pulp_href"], "task": task, "name": name}
 
 
 @pytest.fixture(scope="module")
