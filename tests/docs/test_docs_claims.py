@@ -68,6 +68,7 @@ def test_an_immediate_sync_completes_what_an_on_demand_one_left(
     second = sync_in_process(**conf, policy="immediate")
     assert second.state == "success"
     assert second.version is None
+    assert second.xcom("commit_version")["unchanged_version"] == first.version
     assert missing_blob_count("later") == 0
     assert len(list(open_blobs().digests())) == 6
 

@@ -82,13 +82,12 @@ def progress_line(task: TaskState) -> str:
 
 def synced_version(run: DagRun) -> Any:
     """The version that equals the upstream now: the one the run made, or the latest when nothing had changed."""
-    committed = run.xcom("commit_version")
-    if committed is not None and committed.get("version") is not None:
+    committed = run.xcom("commit_version") or {}
+    if committed.get("version") is not None:
         return committed["version"]
     listed = run.xcom("list_tags", key="summary") or {}
-    version = listed.get("unchanged_version")
-    say("Nothing changed upstream: no new version" if version else "The repository is empty, and so is the upstream")
-    return version
+    say("Nothing changed upstream: no new version")
+    return committed.get("unchanged_version") or listed.get("unchanged_version")
 
 
 def failure(run: DagRun, tasks: Iterable[TaskState], instance: Instance) -> str:

@@ -41,19 +41,24 @@ class CommitVersionOperator(BaseOperator):
         self.sync_run = sync_run
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """``repository``, ``version`` in the documented shape or None, ``holds`` as tag, digest and reason."""
+        """``repository``, ``version`` in the documented shape or None, ``holds`` as tag, digest and reason.
+
+        ``unchanged_version`` is the latest version when nothing differed from it, else None.
+        """
         from registry_sync.sync.commit_version import SHOWN_HOLDS, commit_version, version_document
 
         with open_stage(context) as stage:
             run, _ = stage.find(self.sync_run)
             result = commit_version(stage.database, run, tell=self.log.info)
             repository = stage.database.repositories.get(run.repository_id)
+            latest = stage.database.versions.latest(run.repository_id) if result.version is None else None
             self._sweep(stage)
         if result.version is not None:
             self._tell_assets(context, repository.name, run, result)
         return {
             "repository": repository.name,
             "version": version_document(result.version) if result.version else None,
+            "unchanged_version": version_document(latest) if latest else None,
             "hold_count": len(result.holds),
             "holds": [
                 {"tag": hold.tag, "digest": hold.digest, "reason": hold.reason} for hold in result.holds[:SHOWN_HOLDS]
