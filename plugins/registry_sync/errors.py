@@ -4,7 +4,6 @@
 
     RegistrySyncError
     ├── InvalidReference            the author of a reference, URL, filter or option we were given
-    │   └── InvalidUpstreamReference    a registry gave us a name that fails the grammar
     ├── ConfigurationError          whoever configures this installation
     ├── RegistryError               the operator of a registry, or of the network before it
     │   ├── NotARegistry                /v2/ does not answer as the registry API
@@ -19,8 +18,7 @@
     │   ├── RateLimited                 429 (``retry_after_seconds``); temporary
     │   ├── ServerUnavailable           5xx, 408, refused, reset, timed out; temporary
     │   ├── ProtocolError               an answer that the specification does not allow
-    │   ├── PaginationError             a listing that loops or makes no progress
-    │   └── UpstreamMoved               a tag changed while it was being read; temporary
+    │   └── PaginationError             a listing that loops or makes no progress
     ├── ContentError                the publisher of the content (``digest``)
     │   ├── SizeMismatch                another number of bytes than the descriptor says
     │   ├── DigestMismatch              other bytes than the digest says
@@ -96,10 +94,6 @@ class RegistrySyncError(Exception):
 
 class InvalidReference(RegistrySyncError):
     """A name, tag, digest, URL or filter that we were given does not fit its grammar."""
-
-
-class InvalidUpstreamReference(InvalidReference):
-    """A registry named a tag or digest that does not fit the grammar; it is skipped and counted."""
 
 
 class ConfigurationError(RegistrySyncError):
@@ -198,12 +192,6 @@ class ProtocolError(RegistryError):
 
 class PaginationError(RegistryError):
     """A listing that repeats itself, makes no progress or breaks off."""
-
-
-class UpstreamMoved(RegistryError):
-    """A tag changed while it was being read, more often than is followed."""
-
-    always_temporary = True
 
 
 class ContentError(RegistrySyncError):
