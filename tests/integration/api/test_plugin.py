@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+from registry_sync.api.parts import Parts
+from registry_sync.db.database import Database
 from support.rest_api import API, ApiServer, RestClient
 
 
@@ -28,3 +32,41 @@ def test_a_large_answer_is_compressed_on_its_way(admin: RestClient) -> None:
     answer = admin.ask("GET", f"{API}/docs/api.json")
     assert answer.headers["content-encoding"] == "gzip"
     assert answer.json()["info"]["title"] == "registry-sync"
+
+
+def replace_parts(monkeypatch: pytest.MonkeyPatch, parts: Parts) -> None:
+    """Has the running app work on other parts, until the end of the test."""
+    from airflow.plugins_manager import get_fastapi_plugins
+
+    app = next(entry["app"] for entry in get_fastapi_plugins()[0] if entry["url_prefix"] == "/pulp")
+    monkeypatch.setitem(app.state._state, "parts", parts)
+
+
+def test_a_database_that_does_not_answer_is_said_and_no_defect(
+    admin: RestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unreachable(Parts):
+        def database(self) -> Database:
+            return Database.connect("postgresql://joe:do-not-tell@127.0.0.1:1/none")
+
+    replace_parts(monkeypatch, Unreachable())
+    for path in ("repositories/docker/docker/", "content/docker/tags/", "tasks/"):
+        answer = admin.ask("GET", path)
+        assert (answer.status_code, list(answer.json())) == (503, ["detail"])
+        assert "do-not-tell" not in answer.text
+    connection = admin.get("status/")["database_connection"]
+    assert connection["connected"] is False
+    assert "database" in connection["detail"]
+
+
+def test_a_defect_is_answered_without_saying_more_than_where_to_look(
+    admin: RestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(Parts):
+        def database(self) -> Database:
+            raise KeyError("do-not-tell")
+
+    replace_parts(monkeypatch, Broken())
+    answer = admin.ask("GET", "repositories/docker/docker/")
+    assert (answer.status_code, list(answer.json())) == (500, ["detail"])
+    assert "do-not-tell" not in answer.text
