@@ -6,6 +6,7 @@ import base64
 import secrets
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,29 +17,52 @@ from support.rest_api import DAG_ID, ROLES, ApiServer, RestClient, served
 
 
 @pytest.fixture(scope="session")
-def api_server(_home_with_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+def _settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("api")
-    database_url = f"sqlite:///{folder / 'registry_sync.db'}"
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # those of Airflow's own code are not ours to mend
-        patch.setenv("AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN", database_url)
-        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", ",".join(f"{role}:{role}" for role in ROLES))
-        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(folder / "passwords.json"))
-        patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", secrets.token_urlsafe(64))
-        patch.setenv("AIRFLOW__CORE__FERNET_KEY", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
-        from airflow.api_fastapi.app import create_app, get_auth_manager, purge_cached_app
-        from airflow.models.crypto import get_fernet
+    return {
+        "AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN": f"sqlite:///{folder / 'registry_sync.db'}",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{role}:{role}" for role in ROLES),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
+        "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    }
 
-        get_fernet.cache_clear()
-        app = create_app()
-        _store_dag()
-        database = Database.connect(database_url)
-        database.ready()
-        with served(app) as url:
-            yield ApiServer(url, {role: _token(get_auth_manager(), role) for role in ROLES}, database)
-        database.close()
-        purge_cached_app()
-        get_fernet.cache_clear()
+
+@contextmanager
+def _in_force(settings: dict[str, str]) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def _running_server(_home_with_database: Path, _settings: dict[str, str]) -> Iterator[ApiServer]:
+    from airflow.models.crypto import get_fernet
+
+    with ExitStack() as closing:
+        with _in_force(_settings), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those of Airflow's own code are not ours to mend
+            from airflow.api_fastapi.app import create_app, get_auth_manager, purge_cached_app
+
+            get_fernet.cache_clear()
+            closing.callback(get_fernet.cache_clear)
+            app = create_app()
+            closing.callback(purge_cached_app)
+            _store_dag()
+            database = Database.connect(_settings["AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN"])
+            closing.callback(database.close)
+            database.ready()
+            url = closing.enter_context(served(app))
+            tokens = {role: _token(get_auth_manager(), role) for role in ROLES}
+        yield ApiServer(url, tokens, database)
+
+
+@pytest.fixture(scope="module")
+def api_server(_running_server: ApiServer, _settings: dict[str, str]) -> Iterator[ApiServer]:
+    """The server, started once; its settings are in the environment only while these tests run."""
+    with _in_force(_settings):
+        yield _running_server
 
 
 def _token(auth_manager: object, role: str) -> str:
