@@ -67,7 +67,8 @@ class NewRepository(_GivenRepository):
     name: Name
     description: FreeText | None = None
     retain_repo_versions: Annotated[
-        VersionCount | None, Field(description="How many versions to keep; null for all")
+        VersionCount | None,
+        Field(description="How many versions to retain; kept with the repository, none is removed for it"),
     ] = None
     pulp_labels: Labels
 
