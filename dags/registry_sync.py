@@ -133,6 +133,7 @@ with DAG(
     description="Sync a container repository into a repository version",
     schedule=None,
     catchup=False,
+    is_paused_upon_creation=False,
     params=PARAMS,
     max_active_runs=16,
     tags=["registry-sync"],

@@ -90,7 +90,7 @@ BAD_REMOTES: list[tuple[str, dict[str, Any]]] = [
     ("conn_id", {"conn_id": "a" * 251}),
     ("platforms", {"platforms": []}),
     ("platforms", {"platforms": "linux/amd64"}),
-    ("platforms", {"platforms": ["linux"]}),
+    ("platforms", {"platforms": ["linux/amd64"]}),
     ("include_referrers", {"include_referrers": None}),
 ]
 BAD_QUERIES: list[tuple[str, str, dict[str, Any]]] = [

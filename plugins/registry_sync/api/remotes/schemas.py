@@ -7,7 +7,7 @@ import ssl
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 
 from registry_sync.api.fields import (
     Flag,
@@ -79,7 +79,17 @@ UpstreamName = Annotated[str, StringConstraints(max_length=255), parsed(Reposito
 TagList = Annotated[str, StringConstraints(max_length=100_000), parsed(_tag_list)]
 ProxyUrl = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_proxy)]
 ConnectionId = Annotated[str, StringConstraints(min_length=1, max_length=250), AfterValidator(_connection_id)]
-Platform = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?$", max_length=100)]
+
+
+def _no_choice_of_platforms(value: object) -> None:
+    if value is not None:
+        raise invalid("Platforms cannot be chosen yet: leave it null, and every platform is synced.")
+
+
+#: Kept for the shape of a remote; what no sync would act on is not taken.
+Platforms = Annotated[
+    None, BeforeValidator(_no_choice_of_platforms), Field(description="Null: every platform is synced")
+]
 Secret = Annotated[str, StringConstraints(max_length=10_000)]
 Concurrency: Any = whole_number(1, 100)
 
@@ -160,7 +170,7 @@ class GivenRemote(GivenDocument):
         ConnectionId | None,
         Field(description=f"An Airflow connection with the credentials. Own ones begin with {OWN_PREFIX}"),
     ] = None
-    platforms: Annotated[list[Platform], Field(min_length=1, max_length=100)] | None = None
+    platforms: Platforms = None
     include_referrers: Flag = True
     pulp_labels: Labels
 
@@ -171,8 +181,6 @@ class GivenRemote(GivenDocument):
             values["include_tags"] = split_list(values.pop("whitelist_tags"))
         if "exclude_tags" in values:
             values["exclude_tags"] = split_list(values["exclude_tags"]) or ()
-        if values.get("platforms") is not None:
-            values["platforms"] = tuple(values["platforms"])
         if "pulp_labels" in values:
             values["labels"] = values.pop("pulp_labels")
         return values
