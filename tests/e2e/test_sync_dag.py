@@ -51,7 +51,7 @@ def test_a_first_sync_makes_the_documented_version_and_a_second_none(
     airflow: AirflowInstance, registry: RegistryServer
 ) -> None:
     push(registry, "library/hello-world", documented_example())
-    run = {"repository": "codzo", "url": registry.url, "upstream_name": "library/hello-world"}
+    run = {"repository": "documented-example", "url": registry.url, "upstream_name": "library/hello-world"}
     first = airflow.sync(**run)
     version = airflow.xcom(first, "commit_version")["version"]
     expected = {"docker.blob": 31, "docker.manifest": 21, "docker.tag": 8}
