@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, bindparam, exists, insert, select, updat
 from registry_sync.db.batches import in_batches
 from registry_sync.db.closures import closure_by_root, closure_of, is_in_latest
 from registry_sync.db.membership import Difference, Membership
+from registry_sync.db.retention import keep_newest
 from registry_sync.db.sync_runs import require_run, settle
 from registry_sync.db.tables import (
     blobs,
@@ -222,6 +223,7 @@ def _add_version(
     for batch in in_batches(held):
         connection.execute(insert(version_holds), batch)
     connection.execute(update(repositories).where(repositories.c.id == repository.id).values(latest_number=number))
+    keep_newest(connection, repository.id, number, repository.retain_versions)
 
 
 def _explain(holds: Sequence[Hold]) -> str:

@@ -89,7 +89,10 @@ class Remote:
 
 @dataclass(frozen=True)
 class RepositorySpec:
-    """What a user says of a repository. ``retain_versions`` None keeps every version."""
+    """What a user says of a repository.
+
+    ``retain_versions`` is how many of the newest versions are kept when one is made; None keeps every version.
+    """
 
     name: str
     description: str | None = None

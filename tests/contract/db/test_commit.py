@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -295,3 +296,36 @@ def test_a_run_that_listed_earlier_than_the_latest_version_says_so_and_changes_n
 
     assert database.versions.tags(repository.id) == {"latest": image("new").digest}
     assert database.repositories.get(repository.id).latest_number == 1
+
+
+def test_only_the_newest_versions_are_kept_and_they_read_as_before(database: Database) -> None:
+    """Their tags, what they added and what they removed; the oldest kept one names no base any more."""
+    repository = database.repositories.ensure("app")
+    database.repositories.update(repository.id, replace(repository.spec, retain_versions=2))
+    upstream, before = Upstream(), {}
+    for number in range(1, 6):
+        upstream.tag("latest", image("base", f"release {number}"))
+        upstream.tag(f"v{number}", image("base", f"release {number}"))
+        if number > 2:
+            del upstream.tags[f"v{number - 2}"]
+        assert sync(database, repository, upstream).version is not None
+        before[number] = [
+            contents(database, repository.id, relation, number)
+            for relation in (Relation.PRESENT, Relation.ADDED, Relation.REMOVED)
+        ]
+
+    kept = database.versions.page(repository.id).items
+
+    assert [(version.number, version.base_number) for version in kept] == [(5, 4), (4, None)]
+    for version in kept:
+        after = [
+            contents(database, repository.id, relation, version.number)
+            for relation in (Relation.PRESENT, Relation.ADDED, Relation.REMOVED)
+        ]
+        assert after == before[version.number]
+        counts = version.summary.counts()
+        for part, units in zip(("present", "added", "removed"), after, strict=True):
+            assert [counts[part].get(f"docker.{kind}", 0) for kind in ("tag", "manifest", "blob")] == [*map(len, units)]
+    with pytest.raises(RecordNotFound):
+        database.versions.get(repository.id, 3)
+    assert database.repositories.get(repository.id).latest_number == 5

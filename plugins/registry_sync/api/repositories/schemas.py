@@ -68,7 +68,7 @@ class NewRepository(_GivenRepository):
     description: FreeText | None = None
     retain_repo_versions: Annotated[
         VersionCount | None,
-        Field(description="How many versions to retain; kept with the repository, none is removed for it"),
+        Field(description="How many of the newest versions to keep when a sync makes one; null for all"),
     ] = None
     pulp_labels: Labels
 
