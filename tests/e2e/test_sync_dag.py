@@ -13,9 +13,10 @@ import pytest
 from registry_sync.domain.digests import Digest
 from support.airflow_instance import AirflowInstance
 from support.filling import place, push
-from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
+from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply
 from support.images import ContentBuilder, RepositoryContent
 from support.registry import RegistryServer
+from support.serving import serve
 from support.shapes import application, documented_example, wide
 
 
@@ -128,22 +129,11 @@ def test_a_form_that_breaks_its_rules_is_refused_when_it_is_sent(airflow: Airflo
 class SlowRegistry:
     """Serves one image whose layer comes in slow pieces until :attr:`is_fast` is set; takes ranges."""
 
-    def __init__(self, content: RepositoryContent, tag: str, layer: Digest) -> None:
-        self.server = HostileRegistry()
+    def __init__(self, content: RepositoryContent, layer: Digest) -> None:
+        self.server = serve(HostileRegistry(), "slow", content)
         self.is_fast = False
         self._data = content.blobs[layer].data
         self.path = f"/v2/slow/blobs/{layer}"
-        self.server.on("GET", "/v2/slow/tags/list", json_reply({"name": "slow", "tags": [tag]}))
-        manifest = content.manifests[content.tags[tag]]
-        headers = [("Docker-Content-Digest", manifest.digest)]
-        for name in (tag, manifest.digest):
-            path = f"/v2/slow/manifests/{name}"
-            head = reply(200, b"", headers, length=len(manifest.data), content_type=manifest.media_type)
-            self.server.on("HEAD", path, head)
-            self.server.on("GET", path, reply(200, manifest.data, headers, content_type=manifest.media_type))
-        for digest, blob in content.blobs.items():
-            answer = reply(200, blob.data, content_type="application/octet-stream")
-            self.server.on("GET", f"/v2/slow/blobs/{digest}", answer)
         self.server.on("GET", self.path, self._layer)
 
     def _layer(self, request: Request) -> Raw:
@@ -163,7 +153,7 @@ def slow() -> Iterator[tuple[SlowRegistry, RepositoryContent, Digest]]:
     layer = build.blob(64 << 20)
     build.tag("latest", build.image([layer]))
     content = build.content()
-    registry = SlowRegistry(content, "latest", layer)
+    registry = SlowRegistry(content, layer)
     with registry.server:
         yield registry, content, layer
 
@@ -221,19 +211,9 @@ def test_a_task_killed_just_before_the_commit_is_retried_and_gives_the_same_vers
 
 def test_a_registry_that_limits_frees_the_slot_until_its_own_delay_is_over(airflow: AirflowInstance) -> None:
     content = wide(0.01, tags=1)
-    manifest = content.manifests[content.tags["build-0"]]
-    with HostileRegistry() as busy:
+    with serve(HostileRegistry(), "busy", content) as busy:
         limited = errors_reply(429, "TOOMANYREQUESTS", headers=[("Retry-After", "25")])
         busy.on("GET", "/v2/busy/tags/list", limited, json_reply({"name": "busy", "tags": ["build-0"]}))
-        headers = [("Docker-Content-Digest", manifest.digest)]
-        for name in ("build-0", manifest.digest):
-            path = f"/v2/busy/manifests/{name}"
-            head = reply(200, b"", headers, length=len(manifest.data), content_type=manifest.media_type)
-            busy.on("HEAD", path, head)
-            busy.on("GET", path, reply(200, manifest.data, headers, content_type=manifest.media_type))
-        for digest, blob in content.blobs.items():
-            answer = reply(200, blob.data, content_type="application/octet-stream")
-            busy.on("GET", f"/v2/busy/blobs/{digest}", answer)
         started = time.monotonic()
         run = airflow.trigger(conf={"repository": "busy", "url": busy.base, "upstream_name": "busy"})
         airflow.await_task(run, "list_tags", state="up_for_retry")

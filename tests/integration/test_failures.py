@@ -26,6 +26,7 @@ from support.filling import push
 from support.hostile_registry import HostileRegistry, errors_reply, json_reply, reply
 from support.images import RepositoryContent
 from support.registry import PASSWORD, USERNAME, RegistryServer
+from support.serving import serve
 from support.shapes import documented_example, wide
 from support.syncing import Installation
 
@@ -234,18 +235,7 @@ def test_a_registry_that_limits_is_raised_with_its_own_delay(here: Installation)
 
 def flaky(content: RepositoryContent, tag: str) -> HostileRegistry:
     """A registry that serves ``content`` and answers 503 for the manifest of ``tag``."""
-    hostile = HostileRegistry()
-    hostile.on("GET", "/v2/flaky/tags/list", json_reply({"name": "flaky", "tags": sorted(content.tags)}))
-    for digest, manifest in content.manifests.items():
-        headers = [("Docker-Content-Digest", digest)]
-        answer = reply(200, manifest.data, headers, content_type=manifest.media_type)
-        head = reply(200, b"", headers, length=len(manifest.data), content_type=manifest.media_type)
-        names = [digest, *(name for name, tagged in content.tags.items() if tagged == digest)]
-        for name in names:
-            hostile.on("HEAD", f"/v2/flaky/manifests/{name}", head)
-            hostile.on("GET", f"/v2/flaky/manifests/{name}", answer)
-    for digest, blob in content.blobs.items():
-        hostile.on("GET", f"/v2/flaky/blobs/{digest}", reply(200, blob.data, content_type="application/octet-stream"))
+    hostile = serve(HostileRegistry(), "flaky", content)
     hostile.on("GET", f"/v2/flaky/manifests/{content.tags[tag]}", errors_reply(503, "UNAVAILABLE"))
     return hostile
 

@@ -11,8 +11,10 @@ from registry_sync.domain.hrefs import version_href
 from registry_sync.domain.records import RepositoryVersion
 from registry_sync.sync.commit_version import version_document
 from support.filling import place, push
+from support.hostile_registry import HostileRegistry
 from support.images import RepositoryContent
 from support.registry import RegistryServer
+from support.serving import serve
 from support.shapes import documented_example, every_kind, many_tags, nested, wide
 from support.syncing import Installation
 
@@ -157,6 +159,13 @@ def test_every_kind_of_content_arrives_byte_for_byte(here: Installation, registr
     """Docker and OCI, lists and indexes, no layers, an empty layer, artifacts with the empty config, subjects."""
     push(registry, "kinds", every_kind())
     assert_holds(here, here.sync("kinds", registry.url, "kinds"), every_kind())
+
+
+def test_an_artifact_manifest_arrives_byte_for_byte(here: Installation) -> None:
+    """A type that the artifact specification had, and that Debian's registry does not take."""
+    content = every_kind(artifact_manifest=True)
+    with serve(HostileRegistry(), "artifacts", content) as registry:
+        assert_holds(here, here.sync("artifacts", registry.base, "artifacts"), content)
 
 
 def test_an_index_nested_three_deep_arrives_whole(here: Installation, registry: RegistryServer) -> None:
