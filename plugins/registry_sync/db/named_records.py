@@ -1,0 +1,113 @@
+"""Records that people know by a name of their own: what repositories and remotes have in common in the database.
+
+A record is made of a specification, which bears the name and is what a user says of it; id and times are ours.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Row, Table, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from registry_sync.db.batches import insert_or_keep
+from registry_sync.db.paging import fetch_page
+from registry_sync.db.tables import utc_now
+from registry_sync.domain.pages import Page, PageRequest
+from registry_sync.errors import NameTaken, RecordNotFound
+
+_SHOWN_CHARACTERS = 255
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Spec = TypeVar("Spec", bound=_Named)
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class NamedRecords(Generic[Spec, Record]):
+    """One table of them, within the caller's transaction. ``kind`` is its word in messages.
+
+    ``values`` gives the columns that a specification fills, ``read`` the record of a row.
+    """
+
+    table: Table
+    kind: str
+    values: Callable[[Spec], dict[str, Any]]
+    read: Callable[[Row[Any]], Record]
+
+    def by_id(self, connection: Connection, record_id: str) -> Record:
+        """Raises :class:`RecordNotFound`."""
+        return self._require(connection, self.table.c.id == record_id, record_id)
+
+    def by_name(self, connection: Connection, name: str) -> Record:
+        """Raises :class:`RecordNotFound`."""
+        return self._require(connection, self.table.c.name == name, name)
+
+    def ensure(self, connection: Connection, spec: Spec) -> Record:
+        """The record of that name, made of ``spec`` if there is none; safe for several at once."""
+        connection.execute(insert_or_keep(connection, self.table), self._new_values(spec))
+        return self.by_name(connection, spec.name)
+
+    def create(self, connection: Connection, spec: Spec) -> Record:
+        """A new record. Raises :class:`NameTaken`."""
+        values = self._new_values(spec)
+        self._unless_taken(spec.name, lambda: connection.execute(insert(self.table), values))
+        return self.by_id(connection, values["id"])
+
+    def replace(self, connection: Connection, record_id: str, spec: Spec) -> Record:
+        """The record as ``spec`` says from now on. Raises :class:`RecordNotFound`, :class:`NameTaken`."""
+        statement = update(self.table).where(self.table.c.id == record_id)
+        changed = statement.values(**self.values(spec), updated_at=utc_now())
+        self._unless_taken(spec.name, lambda: connection.execute(changed))
+        return self.by_id(connection, record_id)
+
+    def delete(self, connection: Connection, record_id: str) -> None:
+        """Removes it. Raises :class:`RecordNotFound`."""
+        self.by_id(connection, record_id)
+        connection.execute(delete(self.table).where(self.table.c.id == record_id))
+
+    def page(
+        self,
+        connection: Connection,
+        request: PageRequest,
+        *,
+        name: str | None,
+        names: Sequence[str] | None,
+        name_contains: str | None,
+    ) -> Page[Record]:
+        """Records ordered by ``name`` (default), ``created_at`` or ``updated_at``; None does not narrow."""
+        columns = self.table.c
+        statement = select(self.table)
+        if name is not None:
+            statement = statement.where(columns.name == name)
+        if names is not None:
+            statement = statement.where(columns.name.in_(names))
+        if name_contains is not None:
+            statement = statement.where(columns.name.icontains(name_contains, autoescape=True))
+        orderings = {field: columns[field] for field in ("name", "created_at", "updated_at")}
+        rows, total = fetch_page(connection, statement, request, orderings, columns.id)
+        return Page(tuple(map(self.read, rows)), total)
+
+    def _new_values(self, spec: Spec) -> dict[str, Any]:
+        now = utc_now()
+        return {"id": str(uuid.uuid4()), **self.values(spec), "created_at": now, "updated_at": now}
+
+    def _require(self, connection: Connection, condition: ColumnElement[bool], asked: str) -> Record:
+        row = connection.execute(select(self.table).where(condition)).one_or_none()
+        if row is None:
+            raise RecordNotFound(f"there is no {self.kind} {asked[:_SHOWN_CHARACTERS]!r}")
+        return self.read(row)
+
+    def _unless_taken(self, name: str, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except IntegrityError:
+            raise NameTaken(f"there is a {self.kind} {name[:_SHOWN_CHARACTERS]!r} already") from None
