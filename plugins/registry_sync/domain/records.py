@@ -150,6 +150,11 @@ class RepositoryVersion:
         return version_href(self.repository_id, self.number)
 
     @property
+    def base_href(self) -> str | None:
+        """Path of the version it was made from, None when it names none."""
+        return None if self.base_number is None else version_href(self.repository_id, self.base_number)
+
+    @property
     def is_complete(self) -> bool:
         """Whether no tag is held."""
         return not self.holds

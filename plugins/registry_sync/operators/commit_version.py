@@ -14,7 +14,7 @@ from registry_sync.operators.stage import SYNC_RUN_TEMPLATE, Stage, open_stage
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from registry_sync.domain.runs import CommitResult, SyncRun
+    from registry_sync.domain.records import RepositoryVersion
 
 #: How long a partial download waits for the task that continues it.
 PARTIALS_KEPT_SECONDS = 7 * 24 * 3600
@@ -54,7 +54,7 @@ class CommitVersionOperator(BaseOperator):
             latest = stage.database.versions.latest(run.repository_id) if result.version is None else None
             self._sweep(stage)
         if result.version is not None:
-            self._tell_assets(context, repository.name, run, result)
+            self._tell_assets(context, repository.name, result.version)
         return {
             "repository": repository.name,
             "version": version_document(result.version) if result.version else None,
@@ -75,16 +75,15 @@ class CommitVersionOperator(BaseOperator):
         if count:
             self.log.info("swept %s partial downloads that nobody continued", count)
 
-    def _tell_assets(self, context: Context, repository: str, run: SyncRun, result: CommitResult) -> None:
+    def _tell_assets(self, context: Context, repository: str, version: RepositoryVersion) -> None:
         from airflow.sdk import Asset
 
-        if result.version is None:
-            return
-        asset = Asset(name=f"registry_sync/{repository}", uri=f"x-registry-sync://repositories/{run.repository_id}")
+        uri = f"x-registry-sync://repositories/{version.repository_id}"
+        asset = Asset(name=f"registry_sync/{repository}", uri=uri)
         extra: dict[str, Any] = {
             "repository": repository,
-            "number": result.version.number,
-            "href": result.version.href,
-            "counts": result.version.summary.counts(),
+            "number": version.number,
+            "href": version.href,
+            "counts": version.summary.counts(),
         }
         context["outlet_events"][AssetAlias(VERSIONS_ALIAS)].add(asset, extra=extra)

@@ -37,13 +37,10 @@ def commit_version(database: Database, run: SyncRun, *, tell: Callable[[str], No
 
 def version_document(version: RepositoryVersion) -> dict[str, Any]:
     """A version in the documented shape of the "Synchronize a Repository" workflow."""
-    from registry_sync.domain.hrefs import version_href
-
-    base = None if version.base_number is None else version_href(version.repository_id, version.base_number)
     return {
         "pulp_created": version.created_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "pulp_href": version.href,
-        "base_version": base,
+        "base_version": version.base_href,
         "content_summary": version.summary.as_json(version.href),
         "number": version.number,
     }

@@ -8,7 +8,6 @@ from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
 from registry_sync.api.fields import Moment
 from registry_sync.api.pages import PageQuery
-from registry_sync.domain.hrefs import version_href
 from registry_sync.domain.records import RepositoryVersion
 
 ORDERING_FIELDS = {"number": "number", "pulp_created": "created_at"}
@@ -50,11 +49,10 @@ class VersionDocument(BaseModel):
     @classmethod
     def of(cls, version: RepositoryVersion) -> VersionDocument:
         """A stored version, shown."""
-        base = None if version.base_number is None else version_href(version.repository_id, version.base_number)
         return cls(
             pulp_created=version.created_at,
             pulp_href=version.href,
-            base_version=base,
+            base_version=version.base_href,
             content_summary=SummaryDocument.model_validate(version.summary.as_json(version.href)),
             number=version.number,
             held_tags=[
