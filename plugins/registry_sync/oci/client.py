@@ -91,6 +91,10 @@ class RegistryClient:
         """What refers to ``subject`` by the referrers API or its fallback tag: :meth:`ReferrersReader.list`."""
         return self._referrers.list(repository, subject)
 
+    def list_referrers_by_api(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...] | None:
+        """The same by the API alone, None where there is none: :meth:`ReferrersReader.list_by_api`."""
+        return self._referrers.list_by_api(repository, subject)
+
     def session(self) -> requests.Session:
         """A ``requests`` session over the same connections and tokens; redirects are followed by ``requests``."""
         from registry_sync.oci.session import open_session

@@ -46,13 +46,22 @@ class ReferrersReader:
 
         Raises :class:`PaginationError` and what requests raise; a missing API or tag is no error.
         """
-        if repository not in self._without_api:
-            found = self._by_api(repository, subject)
-            if found is not None:
-                return found
+        found = self.list_by_api(repository, subject)
+        return self._by_tag(repository, subject) if found is None else found
+
+    def list_by_api(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...] | None:
+        """What the referrers API says, each once, of any artifact type; None when the registry has no such API.
+
+        A registry that was found to have none is not asked again for that repository. Whoever reads the fallback tags
+        from a listing needs no request for them. Raises as :meth:`list` does.
+        """
+        if repository in self._without_api:
+            return None
+        found = self._by_api(repository, subject)
+        if found is None:
             with self._lock:
                 self._without_api.add(repository)
-        return self._by_tag(repository, subject)
+        return found
 
     def _by_api(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...] | None:
         """None when the registry does not have the API."""

@@ -10,7 +10,7 @@ from registry_sync.domain import media_types
 from registry_sync.domain.companions import companion_tags, fallback_tag
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import read_manifest
-from registry_sync.domain.references import TagName
+from registry_sync.domain.references import RepositoryName, TagName
 from registry_sync.errors import NotFound, PaginationError, ProtocolError, RedirectRefused, RegistryError
 from registry_sync.oci.referrers import artifact_type_of
 from support.hostile_registry import HostileRegistry, Raw, errors_reply, reply
@@ -87,6 +87,21 @@ def test_a8_02_a_registry_without_the_api_is_read_by_the_fallback_tag_and_rememb
     for _ in range(2):
         assert [referrer.digest for referrer in client.list_referrers(REPOSITORY, SUBJECT)] == [Digest.of(b"a")]
     assert len(registry.asked(path=API)) == 1
+
+
+def test_a8_02_the_api_alone_is_asked_and_its_absence_remembered_for_each_repository(registry, client_of) -> None:
+    other = RepositoryName("library/other")
+    registry.on("GET", API, reply(404))
+    registry.on("GET", FALLBACK, listing("a"))
+    registry.on("GET", f"/v2/{other}/referrers/{SUBJECT}", listing("b"), listing())
+    client = client_of(registry)
+    assert [client.list_referrers_by_api(REPOSITORY, SUBJECT) for _ in range(2)] == [None, None]
+    found_there = client.list_referrers_by_api(other, SUBJECT)
+    assert found_there is not None
+    assert [referrer.digest for referrer in found_there] == [Digest.of(b"b")]
+    assert client.list_referrers_by_api(other, SUBJECT) == ()
+    assert len(registry.asked(path=API)) == 1
+    assert registry.asked(path=FALLBACK) == []
 
 
 @pytest.mark.parametrize("outage", [reply(500), reply(429), reply(403), reply(503)])
