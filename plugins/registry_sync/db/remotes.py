@@ -13,6 +13,16 @@ from registry_sync.db.transactions import Transactions
 from registry_sync.domain.pages import FIRST_PAGE, Page, PageRequest
 from registry_sync.domain.records import Policy, Remote, RemoteSpec
 
+#: Fields that are the same as columns and as JSON, and that runs of the first release do not record.
+_PLAIN_SINCE_0002 = (
+    "allow_sparse",
+    "allow_schema1",
+    "include_foreign_layers",
+    "max_held_share",
+    "max_removed_share",
+    "max_removed_tags",
+)
+
 
 class RemoteStore:
     """Each method is a short transaction of its own. No method stores a secret."""
@@ -84,6 +94,7 @@ def spec_values(spec: RemoteSpec) -> dict[str, Any]:
         "platforms": None if spec.platforms is None else list(spec.platforms),
         "include_referrers": spec.include_referrers,
         "labels": dict(spec.labels),
+        **{name: getattr(spec, name) for name in _PLAIN_SINCE_0002},
     }
 
 
@@ -105,6 +116,8 @@ def read_spec(values: Mapping[str, Any]) -> RemoteSpec:
         platforms=None if values["platforms"] is None else tuple(values["platforms"]),
         include_referrers=values["include_referrers"],
         labels=values["labels"],
+        # A run that began before the schema had them was made under other rules, which its end does not need.
+        **{name: values[name] for name in _PLAIN_SINCE_0002 if name in values},
     )
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -116,6 +117,12 @@ remotes = Table(
     Column("labels", JSON(), nullable=False),
     Column("created_at", UtcDateTime(), nullable=False),
     Column("updated_at", UtcDateTime(), nullable=False),
+    Column("allow_sparse", Boolean(), nullable=False, server_default=text("false")),
+    Column("allow_schema1", Boolean(), nullable=False, server_default=text("false")),
+    Column("include_foreign_layers", Boolean(), nullable=False, server_default=text("false")),
+    Column("max_held_share", Float()),
+    Column("max_removed_share", Float()),
+    Column("max_removed_tags", Integer()),
 )
 
 manifests = Table(
@@ -144,6 +151,9 @@ blobs = Table(
     Column("is_foreign", Boolean(), nullable=False),
     Column("created_at", UtcDateTime(), nullable=False),
     Column("stored_at", UtcDateTime()),
+    # Host and repository that the bytes came from, and when they were last read again and compared with the digest.
+    Column("source", Text()),
+    Column("verified_at", UtcDateTime()),
 )
 Index(
     "ix_blobs_missing",
@@ -210,6 +220,10 @@ sync_runs = Table(
     *_counts("tag_count", "pending_tag_count", "unchanged_tag_count", "resolved_tag_count"),
     *_counts("held_tag_count", "gone_tag_count", "blob_count", "blob_bytes"),
     *_counts("stored_blob_count", "stored_blob_bytes", "failed_blob_count"),
+    # Whether the registry has the referrers API; None while the run has not asked.
+    Column("has_referrers_api", Boolean()),
+    # Who let the run remove more than its remote allows; None: nobody.
+    Column("removals_approved_by", Text()),
     UniqueConstraint("dag_id", "run_id", "scope"),
     Index("ix_sync_runs_repository_id_started_at", "repository_id", "started_at"),
     Index("ix_sync_runs_started_at", "started_at"),
@@ -240,6 +254,25 @@ run_blobs = Table(
     Index("ix_run_blobs_sync_run_id_shard", "sync_run_id", "shard"),
 )
 
+# Which manifests a run has read, and what it takes along from each: entries of an index, as far as they are
+# selected, and referrers. child_id is None for an entry that is selected and that the registry does not have.
+run_manifests = Table(
+    "run_manifests",
+    metadata,
+    Column("sync_run_id", plain_text(36), ForeignKey("sync_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("manifest_id", UNIT_ID, ForeignKey("manifests.id"), primary_key=True, index=True),
+)
+
+run_links = Table(
+    "run_links",
+    metadata,
+    Column("sync_run_id", plain_text(36), ForeignKey("sync_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("parent_id", UNIT_ID, ForeignKey("manifests.id"), primary_key=True, index=True),
+    Column("child_digest", plain_text(255), primary_key=True),
+    Column("child_id", UNIT_ID, ForeignKey("manifests.id"), index=True),
+    Column("kind", plain_text(16), nullable=False),
+)
+
 repository_versions = Table(
     "repository_versions",
     metadata,
@@ -251,6 +284,13 @@ repository_versions = Table(
     *_counts("tags_added", "tags_present", "tags_removed"),
     *_counts("manifests_added", "manifests_present", "manifests_removed"),
     *_counts("blobs_added", "blobs_present", "blobs_removed"),
+    Column("description", Text()),
+    Column("labels", JSON(), nullable=False, server_default=text("'{}'")),
+    # How it was made: by a sync, or from a version of this or another repository, which origin_* name.
+    Column("origin", plain_text(16), nullable=False, server_default=text("'sync'")),
+    Column("origin_repository_id", plain_text(36)),
+    Column("origin_number", Integer()),
+    Column("created_by", Text()),
 )
 
 version_holds = Table(
@@ -296,3 +336,44 @@ def _membership(name: str, unit: str) -> Table:
 repository_tags = _membership("tags", "tag_id")
 repository_manifests = _membership("manifests", "manifest_id")
 repository_blobs = _membership("blobs", "blob_id")
+
+# What the versions of a repository take along from each manifest they hold, as intervals like the units'.
+repository_links = Table(
+    "repository_links",
+    metadata,
+    Column("repository_id", plain_text(36), ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True),
+    Column("parent_id", UNIT_ID, ForeignKey("manifests.id"), primary_key=True, index=True),
+    Column("child_digest", plain_text(255), primary_key=True),
+    Column("version_added", Integer(), primary_key=True),
+    Column("version_removed", Integer()),
+    Column("child_id", UNIT_ID, ForeignKey("manifests.id")),
+    Column("kind", plain_text(16), nullable=False),
+    Index("ix_repository_links_child_id", "child_id"),
+    Index("ix_repository_links_added", "repository_id", "version_added"),
+    Index("ix_repository_links_removed", "repository_id", "version_removed"),
+)
+_is_open_link = repository_links.c.version_removed.is_(None)
+Index(
+    "uq_repository_links_open",
+    repository_links.c.repository_id,
+    repository_links.c.parent_id,
+    repository_links.c.child_digest,
+    unique=True,
+    sqlite_where=_is_open_link,
+    postgresql_where=_is_open_link,
+)
+
+# Content that nothing needed when it was last looked for, and since when; collected when that is long enough ago.
+orphaned_manifests = Table(
+    "orphaned_manifests",
+    metadata,
+    Column("manifest_id", UNIT_ID, ForeignKey("manifests.id", ondelete="CASCADE"), primary_key=True),
+    Column("orphaned_at", UtcDateTime(), nullable=False),
+)
+
+orphaned_blobs = Table(
+    "orphaned_blobs",
+    metadata,
+    Column("blob_id", UNIT_ID, ForeignKey("blobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("orphaned_at", UtcDateTime(), nullable=False),
+)

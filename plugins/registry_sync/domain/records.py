@@ -10,6 +10,7 @@ from enum import Enum
 from registry_sync.domain.content_summary import ContentSummary
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.hrefs import version_href
+from registry_sync.domain.platforms import Platform, parse_platforms
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName
 from registry_sync.domain.tag_filter import TagFilter
 
@@ -30,6 +31,8 @@ class SyncMode(str, Enum):
 
 
 DEFAULT_CONCURRENCY = 20
+#: A mirror that would lose more than this share of its tags stops, unless its remote says otherwise.
+DEFAULT_REMOVED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,15 @@ class RemoteSpec:
 
     ``conn_id`` names the Airflow connection with the credentials, None for anonymous. ``include_tags`` None
     means all tags. Certificates are PEM text; a client key is a secret and lives in the connection.
+
+    ``platforms`` None takes every entry of an index, else those of :class:`~registry_sync.domain.platforms.Platform`.
+    ``include_referrers`` takes signatures and what else refers to what is taken; ``allow_sparse`` an index of which
+    the registry lacks entries; ``allow_schema1`` Docker's first kind of manifest; ``include_foreign_layers``
+    layers that lie elsewhere.
+
+    Shares are of tags, from 0 to 1. A sync that would hold more than ``max_held_share`` of its tags, or a mirror that
+    would remove more than ``max_removed_share`` or ``max_removed_tags`` of those present, makes no version. None
+    sets no limit.
     """
 
     name: str
@@ -55,6 +67,12 @@ class RemoteSpec:
     platforms: tuple[str, ...] | None = None
     include_referrers: bool = True
     labels: Mapping[str, str] = field(default_factory=dict)
+    allow_sparse: bool = False
+    allow_schema1: bool = False
+    include_foreign_layers: bool = False
+    max_held_share: float | None = None
+    max_removed_share: float | None = DEFAULT_REMOVED_SHARE
+    max_removed_tags: int | None = None
 
     @property
     def registry(self) -> RegistryUrl:
@@ -71,9 +89,14 @@ class RemoteSpec:
         """The tag filters, parsed."""
         return TagFilter.parse(self.include_tags, self.exclude_tags)
 
+    @property
+    def wanted_platforms(self) -> tuple[Platform, ...] | None:
+        """The platforms that are taken from indexes, None for all."""
+        return None if self.platforms is None else parse_platforms(self.platforms)
+
     def checked(self) -> RemoteSpec:
         """Itself, after every part that has a grammar was read. Raises :class:`InvalidReference`."""
-        _ = (self.upstream, self.tag_filter)
+        _ = (self.upstream, self.tag_filter, self.wanted_platforms)
         return self
 
 

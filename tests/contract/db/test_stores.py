@@ -28,6 +28,12 @@ FULL = RemoteSpec(
     platforms=("linux/amd64",),
     include_referrers=False,
     labels={"team": "büro"},
+    allow_sparse=True,
+    allow_schema1=True,
+    include_foreign_layers=True,
+    max_held_share=0.25,
+    max_removed_share=None,
+    max_removed_tags=3,
 )
 
 

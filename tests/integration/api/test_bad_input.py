@@ -90,7 +90,11 @@ BAD_REMOTES: list[tuple[str, dict[str, Any]]] = [
     ("conn_id", {"conn_id": "a" * 251}),
     ("platforms", {"platforms": []}),
     ("platforms", {"platforms": "linux/amd64"}),
-    ("platforms", {"platforms": ["linux/amd64"]}),
+    ("platforms", {"platforms": ["linux"]}),
+    ("max_held_share", {"max_held_share": 1.5}),
+    ("max_removed_share", {"max_removed_share": "NaN"}),
+    ("max_removed_tags", {"max_removed_tags": -1}),
+    ("allow_sparse", {"allow_sparse": None}),
     ("include_referrers", {"include_referrers": None}),
 ]
 BAD_QUERIES: list[tuple[str, str, dict[str, Any]]] = [

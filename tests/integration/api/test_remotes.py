@@ -50,7 +50,8 @@ def test_a_remote_is_made_and_read_back_as_documented(admin: RestClient, name: s
         "download_concurrency": 20, "policy": "immediate", "proxy_url": None, "ssl_ca_certificate": None,
         "ssl_client_certificate": None, "ssl_client_key": None, "ssl_validation": True, "whitelist_tags": None,
         "exclude_tags": None, "username": None, "password": None, "conn_id": None, "platforms": None,
-        "include_referrers": True, "pulp_labels": {}, **HUB,
+        "include_referrers": True, "allow_sparse": False, "allow_schema1": False, "include_foreign_layers": False,
+        "max_held_share": None, "max_removed_share": 0.5, "max_removed_tags": None, "pulp_labels": {}, **HUB,
     }  # fmt: skip
     assert {key: made[key] for key in defaults} == defaults
     assert set(made) == {*defaults, "pulp_created", "pulp_href", "pulp_last_updated", "name"}
@@ -59,14 +60,19 @@ def test_a_remote_is_made_and_read_back_as_documented(admin: RestClient, name: s
 def test_every_field_of_a_remote_is_kept(admin: RestClient, api_server: ApiServer, name: str) -> None:
     given = {
         "policy": "on_demand", "download_concurrency": 7, "whitelist_tags": "latest,3.*", "exclude_tags": "*-rc?",
-        "proxy_url": "http://proxy.example:3128", "ssl_validation": False, "platforms": None,
+        "proxy_url": "http://proxy.example:3128", "ssl_validation": False,
+        "platforms": ["linux/amd64", "linux/arm/v7"], "allow_sparse": True, "allow_schema1": True,
+        "include_foreign_layers": True, "max_held_share": 0.1, "max_removed_share": None, "max_removed_tags": 5,
         "include_referrers": False, "pulp_labels": {"team": "web"}, "conn_id": "quay",
     }  # fmt: skip
     made = admin.post(LIST, name=name, **HUB, **given)
     assert {key: made[key] for key in given} == given
     spec = api_server.database.remotes.by_name(name).spec
     assert (spec.policy, spec.include_tags, spec.exclude_tags) == (Policy.ON_DEMAND, ("latest", "3.*"), ("*-rc?",))
-    assert (spec.platforms, spec.conn_id) == (None, "quay")
+    assert (spec.platforms, spec.conn_id) == (("linux/amd64", "linux/arm/v7"), "quay")
+    assert (spec.allow_sparse, spec.max_held_share, spec.max_removed_share, spec.max_removed_tags) == (
+        True, 0.1, None, 5,
+    )  # fmt: skip
 
 
 def test_texts_of_numbers_and_flags_are_taken_as_command_lines_send_them(admin: RestClient, name: str) -> None:

@@ -7,7 +7,7 @@ import ssl
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from registry_sync.api.fields import (
     Flag,
@@ -24,7 +24,8 @@ from registry_sync.api.fields import (
 from registry_sync.api.pages import PageQuery
 from registry_sync.api.remotes.credentials import OWN_PREFIX
 from registry_sync.domain.hrefs import remote_href
-from registry_sync.domain.records import DEFAULT_CONCURRENCY, Policy, Remote
+from registry_sync.domain.platforms import Platform
+from registry_sync.domain.records import DEFAULT_CONCURRENCY, DEFAULT_REMOVED_SHARE, Policy, Remote
 from registry_sync.domain.references import RegistryUrl, RepositoryName
 from registry_sync.domain.tag_filter import TagFilter
 
@@ -81,17 +82,15 @@ ProxyUrl = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_p
 ConnectionId = Annotated[str, StringConstraints(min_length=1, max_length=250), AfterValidator(_connection_id)]
 
 
-def _no_choice_of_platforms(value: object) -> None:
-    if value is not None:
-        raise invalid("Platforms cannot be chosen yet: leave it null, and every platform is synced.")
-
-
-#: Kept for the shape of a remote; what no sync would act on is not taken.
 Platforms = Annotated[
-    None, BeforeValidator(_no_choice_of_platforms), Field(description="Null: every platform is synced")
+    list[Annotated[str, StringConstraints(max_length=255), parsed(Platform.parse)]],
+    Field(min_length=1, max_length=100, description="Such as linux/amd64 or linux/arm/v7; null for all"),
 ]
+#: A part of the tags.
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Secret = Annotated[str, StringConstraints(max_length=10_000)]
 Concurrency: Any = whole_number(1, 100)
+TagCount: Any = whole_number(0, 1_000_000)
 
 
 class RemoteDocument(BaseModel):
@@ -117,6 +116,12 @@ class RemoteDocument(BaseModel):
     conn_id: str | None
     platforms: list[str] | None
     include_referrers: bool
+    allow_sparse: bool
+    allow_schema1: bool
+    include_foreign_layers: bool
+    max_held_share: float | None
+    max_removed_share: float | None
+    max_removed_tags: int | None
     pulp_labels: dict[str, str]
 
     @classmethod
@@ -144,6 +149,12 @@ class RemoteDocument(BaseModel):
             conn_id=spec.conn_id,
             platforms=None if spec.platforms is None else list(spec.platforms),
             include_referrers=spec.include_referrers,
+            allow_sparse=spec.allow_sparse,
+            allow_schema1=spec.allow_schema1,
+            include_foreign_layers=spec.include_foreign_layers,
+            max_held_share=spec.max_held_share,
+            max_removed_share=spec.max_removed_share,
+            max_removed_tags=spec.max_removed_tags,
             pulp_labels=dict(spec.labels),
         )
 
@@ -170,8 +181,24 @@ class GivenRemote(GivenDocument):
         ConnectionId | None,
         Field(description=f"An Airflow connection with the credentials. Own ones begin with {OWN_PREFIX}"),
     ] = None
-    platforms: Platforms = None
-    include_referrers: Flag = True
+    platforms: Platforms | None = None
+    include_referrers: Annotated[Flag, Field(description="Whether signatures and other referrers come along")] = True
+    allow_sparse: Annotated[
+        Flag, Field(description="Whether an index is taken of which the registry lacks entries")
+    ] = False
+    allow_schema1: Annotated[Flag, Field(description="Whether Docker's schema 1 manifests are taken")] = False
+    include_foreign_layers: Annotated[
+        Flag, Field(description="Whether layers are fetched that lie elsewhere, from their URLs")
+    ] = False
+    max_held_share: Annotated[
+        Share | None, Field(description="No version is made when more of the tags would be held; null: no limit")
+    ] = None
+    max_removed_share: Annotated[
+        Share | None, Field(description="No version is made when a mirror would lose more of its tags; null: no limit")
+    ] = DEFAULT_REMOVED_SHARE
+    max_removed_tags: Annotated[TagCount | None, Field(description="The same as a number of tags; null: no limit")] = (
+        None
+    )
     pulp_labels: Labels
 
     def spec_values(self, *, only_given: bool) -> dict[str, Any]:
@@ -181,6 +208,8 @@ class GivenRemote(GivenDocument):
             values["include_tags"] = split_list(values.pop("whitelist_tags"))
         if "exclude_tags" in values:
             values["exclude_tags"] = split_list(values["exclude_tags"]) or ()
+        if values.get("platforms") is not None:
+            values["platforms"] = tuple(values["platforms"])
         if "pulp_labels" in values:
             values["labels"] = values.pop("pulp_labels")
         return values

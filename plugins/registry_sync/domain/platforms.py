@@ -1,0 +1,139 @@
+"""Which entries of an index are taken along when only some platforms are wanted (image specification, image-index.md).
+
+Choosing never changes an index: its bytes, digest and signatures stay, and what is not wanted is not fetched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifests import Descriptor
+from registry_sync.errors import InvalidManifest, InvalidReference
+
+#: How BuildKit marks the manifest that holds what it attests of another one (attestation-storage.md).
+REFERENCE_TYPE, REFERENCE_DIGEST = "vnd.docker.reference.type", "vnd.docker.reference.digest"
+ATTESTATION = "attestation-manifest"
+#: What an architecture is without a variant, and the names under which it is also known.
+_DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7"}
+_ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "armel": "arm"}
+_FORM = re.compile(
+    r"(?P<os>[a-z0-9_]+)(\((?P<version>[A-Za-z0-9._-]*)(?P<features>(\+[A-Za-z0-9._-]+)*)\))?"
+    r"/(?P<architecture>[A-Za-z0-9_-]+)(/(?P<variant>[A-Za-z0-9._]+))?"
+)
+_MAX_LENGTH = 255
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A platform that is wanted: ``os(os.version+os.feature)/architecture/variant``, as in ``linux/arm/v7``.
+
+    A version or feature that is left out may be anything. So may a variant, but ``arm64`` is its ``v8`` and ``arm``
+    its ``v7``, here and in an index.
+    """
+
+    os: str
+    architecture: str
+    variant: str | None = None
+    os_version: str | None = None
+    os_features: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        """Raises :class:`InvalidReference`."""
+        found = _FORM.fullmatch(text.strip()) if len(text) <= _MAX_LENGTH else None
+        if found is None:
+            raise InvalidReference(
+                f"platform {text[:60]!r}: write it as os/architecture or os/architecture/variant, such as linux/amd64, "
+                "linux/arm/v7 or windows(10.0.20348)/amd64"
+            )
+        return cls(
+            os=found["os"],
+            architecture=_ARCHITECTURES.get(found["architecture"], found["architecture"]),
+            variant=found["variant"],
+            os_version=found["version"] or None,
+            os_features=tuple(found["features"].split("+")[1:]) if found["features"] else (),
+        )
+
+    def matches(self, platform: Mapping[str, Any]) -> bool:
+        """Whether the platform object of an index entry is one of these; values of other types match nothing."""
+        architecture = platform.get("architecture")
+        if platform.get("os") != self.os or not isinstance(architecture, str):
+            return False
+        architecture = _ARCHITECTURES.get(architecture, architecture)
+        version, features = platform.get("os.version"), platform.get("os.features")
+        return (
+            architecture == self.architecture
+            and self._has_variant(platform.get("variant"))
+            and (self.os_version is None or _is_version(version, self.os_version))
+            and set(self.os_features) <= set(features if isinstance(features, list) else ())
+        )
+
+    def _has_variant(self, variant: object) -> bool:
+        usual = _DEFAULT_VARIANTS.get(self.architecture)
+        wanted = self.variant or usual
+        return wanted is None or (variant or usual) == wanted
+
+
+def _is_version(found: object, wanted: str) -> bool:
+    """Whether ``found`` is ``wanted`` or a build of it: 10.0.20348 means 10.0.20348.2582 too."""
+    return isinstance(found, str) and (found == wanted or found.startswith(f"{wanted}."))
+
+
+def parse_platforms(texts: Iterable[str]) -> tuple[Platform, ...]:
+    """Platforms as written. Raises :class:`InvalidReference` for one that has not the form, and for none."""
+    platforms = tuple(map(Platform.parse, texts))
+    if not platforms:
+        raise InvalidReference("platforms: name at least one, such as linux/amd64, or leave it out for all")
+    return platforms
+
+
+def select_entries(
+    entries: Sequence[Descriptor], platforms: Sequence[Platform] | None, index: Digest
+) -> tuple[Descriptor, ...]:
+    """The entries of ``index`` that are taken along, in their order; all of them when ``platforms`` is None.
+
+    An entry without a platform is taken: it may be anything. An attestation is taken if and only if the entry that
+    it speaks of is. Raises :class:`InvalidManifest` for a platform whose ``os`` or ``architecture`` is no text.
+    """
+    if platforms is None:
+        return tuple(entries)
+    taken = {entry.digest for entry in entries if _is_taken(entry, platforms, index)}
+    return tuple(
+        entry
+        for entry in entries
+        if (attested_digest(entry) in taken if is_attestation(entry) else entry.digest in taken)
+    )
+
+
+def is_attestation(entry: Descriptor) -> bool:
+    """Whether an entry holds what BuildKit attests of another entry."""
+    return entry.annotations.get(REFERENCE_TYPE) == ATTESTATION
+
+
+def attested_digest(entry: Descriptor) -> str | None:
+    """The digest that an attestation speaks of, as it is written; None when it does not say."""
+    return entry.annotations.get(REFERENCE_DIGEST)
+
+
+def names_an_image(entries: Iterable[Descriptor]) -> bool:
+    """Whether an entry is more than an attestation: of an index that has none, nothing can be run."""
+    return any(not is_attestation(entry) for entry in entries)
+
+
+def _is_taken(entry: Descriptor, platforms: Sequence[Platform], index: Digest) -> bool:
+    if is_attestation(entry):
+        return False
+    if entry.platform is None or not entry.platform:
+        return True
+    for name in ("os", "architecture"):
+        if not isinstance(entry.platform.get(name), str):
+            raise InvalidManifest(
+                f"manifest {index}: the platform of {entry.digest} has no text as {name!r}; "
+                "it cannot be chosen by platform",
+                digest=index,
+            )
+    return any(platform.matches(entry.platform) for platform in platforms)
