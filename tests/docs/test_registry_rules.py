@@ -1,0 +1,81 @@
+"""The rules of the registry client, held against the tests that show them.
+
+A test shows a rule by its name, ``test_a5_11_…``, or by a marker, ``@pytest.mark.rule("A5.11")``. The sources are read
+and nothing is collected.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+PAGE = TESTS.parent / "docs" / "reference" / "registry-rules.md"
+_ROW = re.compile(r"^\| (A[1-9]\.[1-9][0-9]?) \| (.+) \|$", re.MULTILINE)
+_NAME = re.compile(r"test_a([1-9])_([0-9]{2})_.+")
+
+#: Rules that nothing shows yet, and why. Whoever shows one takes it out.
+NOT_YET = {
+    **dict.fromkeys(("A5.14", "A5.18", "A8.7", "A8.8", "A8.9", "A8.10", "A8.11"), "client"),
+    **dict.fromkeys(("A6.13", "A6.14", "A6.18", "A6.19", "A6.20"), "sync"),
+    **dict.fromkeys(("A9.10", "A9.11", "A9.12"), "connection"),
+}
+
+
+def told() -> dict[str, str]:
+    """What the page says of each rule."""
+    found = _ROW.findall(PAGE.read_text(encoding="utf-8"))
+    assert len(found) == len(dict(found)), "a rule is told twice"
+    return dict(found)
+
+
+def rules_of(test: ast.FunctionDef) -> Iterator[str]:
+    """The rules that one test shows, by its name and by its markers."""
+    if named := _NAME.fullmatch(test.name):
+        yield f"A{named[1]}.{int(named[2])}"
+    for decorator in test.decorator_list:
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.rule":
+            yield from (str(ast.literal_eval(argument)) for argument in decorator.args)
+
+
+@cache
+def shown() -> dict[str, list[str]]:
+    """The tests that show each rule, as ``file::name``."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(TESTS.rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                for rule in rules_of(node):
+                    found[rule].append(f"{path.relative_to(TESTS)}::{node.name}")
+    return found
+
+
+@pytest.mark.parametrize("rule", told())
+def test_a_test_shows_each_rule(rule: str) -> None:
+    assert rule in NOT_YET or shown().get(rule), f"no test shows {rule}: {told()[rule]}"
+
+
+def test_no_test_shows_a_rule_that_the_page_does_not_have() -> None:
+    assert {rule: tests for rule, tests in shown().items() if rule not in told()} == {}
+
+
+def test_the_rules_are_numbered_without_gaps() -> None:
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for rule in told():
+        part, _, number = rule.partition(".")
+        numbers[part].append(int(number))
+    assert list(numbers) == [f"A{part}" for part in range(1, 10)]
+    assert all(found == list(range(1, len(found) + 1)) for found in numbers.values())
+
+
+def test_a_rule_is_found_in_a_name_and_in_each_argument_of_a_marker() -> None:
+    source = '@pytest.mark.slow\n@pytest.mark.rule("A1.2", "A3.4")\ndef test_a9_05_x() -> None: ...'
+    (test,) = ast.parse(source).body
+    assert isinstance(test, ast.FunctionDef)
+    assert list(rules_of(test)) == ["A9.5", "A1.2", "A3.4"]
