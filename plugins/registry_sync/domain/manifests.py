@@ -113,6 +113,10 @@ class Manifest:
         for layer in self.layers:
             yield BlobRole.LAYER, layer
 
+    def refers_to(self, subject: Digest) -> bool:
+        """Whether it says so itself; that a registry lists it among the referrers of ``subject`` is no proof."""
+        return self.subject is not None and self.subject.digest == subject
+
 
 def read_manifest(
     data: bytes,

@@ -14,7 +14,7 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor, Manifest, ManifestKind, ManifestLimits, read_manifest
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import ChallengeInvalid, ContentError, NotFound, PaginationError, RegistryError
-from registry_sync.oci.answer_errors import Occasion
+from registry_sync.oci.answer_errors import Occasion, read_error_body
 from registry_sync.oci.answers import Answer
 from registry_sync.oci.links import next_page
 from registry_sync.oci.manifests import ManifestReader, read_document
@@ -23,12 +23,15 @@ from registry_sync.oci.origins import Target
 from registry_sync.oci.requester import Requester
 
 MAX_PAGES = 100
+ACCEPT = {"Accept": media_types.OCI_INDEX}
+#: A 401 is looked at too: without a challenge, after one was answered, it is how some say that there is no such path.
+ACCEPTED = frozenset({200, 401})
 #: By these, registries say that they do not have the API; all others are errors.
 UNSUPPORTED_STATUSES = frozenset({400, 404, 405, 406, 501})
 
 
 class _NotTheApi(Exception):
-    """Status 200 with something that is no image index."""
+    """Status 200 with something that is no image index, or 401 and nothing that could be answered."""
 
 
 class ReferrersReader:
@@ -65,10 +68,15 @@ class ReferrersReader:
 
     def _by_api(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...] | None:
         """None when the registry does not have the API."""
-        target: Target | None = self._requester.target(f"/v2/{repository}/referrers/{subject}")
+        first = self._requester.target(f"/v2/{repository}/referrers/{subject}")
+        target: Target | None = first
         occasion = Occasion("manifest", repository, subject)
         found: dict[Digest, Descriptor] = {}
         visited: set[str] = set()
+
+        def read(answer: Answer) -> tuple[Manifest, Target | None]:
+            return self._read_page(answer, occasion)
+
         try:
             while target is not None:
                 if target.url in visited or len(visited) >= MAX_PAGES:
@@ -78,19 +86,21 @@ class ReferrersReader:
                         repository=repository,
                     )
                 visited.add(target.url)
-                page, target = self._requester.ask(
-                    "GET", target, occasion, {"Accept": media_types.OCI_INDEX}, self._read_page
-                )
+                page, target = self._requester.ask("GET", target, occasion, ACCEPT, read, accepted=ACCEPTED)
                 found.update((child.digest, child) for child in page.children)
         except (_NotTheApi, ChallengeInvalid):
             return None
         except RegistryError as problem:
-            if problem.status in UNSUPPORTED_STATUSES and len(visited) == 1:
+            if problem.status in UNSUPPORTED_STATUSES and problem.url == first.url and len(visited) == 1:
                 return None
             raise
         return tuple(found.values())
 
-    def _read_page(self, answer: Answer) -> tuple[Manifest, Target | None]:
+    def _read_page(self, answer: Answer, occasion: Occasion) -> tuple[Manifest, Target | None]:
+        if answer.status == 401:
+            if answer.header("WWW-Authenticate") is None and answer.target.origin == self._requester.target("/").origin:
+                raise _NotTheApi
+            raise self._requester.unauthorized(answer, occasion, read_error_body(answer)[0])
         if media_types.normalise(answer.header("Content-Type")) != media_types.OCI_INDEX:
             raise _NotTheApi
         following = next_page(answer.header("Link"), answer.target)

@@ -80,7 +80,10 @@ class Requester:
         *,
         accepted: frozenset[int] = frozenset({200}),
     ) -> Answer:
-        """The answer, when its status is in ``accepted``; a 401 is answered once. Raises the other statuses' errors."""
+        """The answer, when its status is in ``accepted``; a 401 is answered once. Raises the other statuses' errors.
+
+        The body of a 401 that is accepted may have been read.
+        """
         scope = pull_scope(RepositoryName(occasion.repository)) if occasion.repository else None
         used = self._authenticator.authorization(scope)
         answer = self._transport.follow(method, target, headers, used)
@@ -89,17 +92,20 @@ class Requester:
             codes, _ = read_error_body(answer)
             renewed = self._authenticator.renew(answer.header("WWW-Authenticate"), answer.target, scope, used)
             if renewed is None:
-                raise self._unauthorized(answer, occasion, codes)
+                if 401 in accepted:
+                    return answer
+                raise self.unauthorized(answer, occasion, codes)
             answer = self._transport.follow(method, target, headers, renewed)
         if (warning := answer.header("Warning")) is not None:
             self._note_warning(warning)
         if answer.status in accepted:
             return answer
         if answer.status == 401 and answer.target.origin == self._transport.own:
-            raise self._unauthorized(answer, occasion, read_error_body(answer)[0])
+            raise self.unauthorized(answer, occasion, read_error_body(answer)[0])
         raise self._error(answer, occasion)
 
-    def _unauthorized(self, answer: Answer, occasion: Occasion, codes: tuple[str, ...]) -> RegistryError:
+    def unauthorized(self, answer: Answer, occasion: Occasion, codes: tuple[str, ...]) -> RegistryError:
+        """The error of a 401 that stays; ``codes`` are those of its body, which was read."""
         host = answer.target.origin.netloc
         try:
             challenges = parse_challenges(answer.header("WWW-Authenticate") or "")

@@ -11,15 +11,25 @@ from registry_sync.domain.companions import companion_tags, fallback_tag
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import read_manifest
 from registry_sync.domain.references import RepositoryName, TagName
-from registry_sync.errors import NotFound, PaginationError, ProtocolError, RedirectRefused, RegistryError
+from registry_sync.errors import (
+    AuthenticationFailed,
+    NotFound,
+    PaginationError,
+    ProtocolError,
+    RedirectRefused,
+    RegistryError,
+    RepositoryUnavailable,
+)
+from registry_sync.oci.credentials import Credentials
 from registry_sync.oci.referrers import artifact_type_of
-from support.hostile_registry import HostileRegistry, Raw, errors_reply, reply
-from support.oci import REPOSITORY
+from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
+from support.oci import REPOSITORY, MemoryWriter
 
 SUBJECT = Digest.of(b"subject")
 API = f"/v2/{REPOSITORY}/referrers/{SUBJECT}"
 FALLBACK = f"/v2/{REPOSITORY}/manifests/{fallback_tag(SUBJECT)}"
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+NOTATION = "application/vnd.cncf.notary.signature"
 
 
 def index(*names: str) -> bytes:
@@ -38,6 +48,22 @@ def index(*names: str) -> bytes:
 def listing(*names: str, following: str | None = None, content_type: str = media_types.OCI_INDEX) -> Raw:
     links = [("Link", f'<{following}>; rel="next"')] if following else []
     return reply(200, index(*names), links, content_type=content_type)
+
+
+def signature(artifact_type: str | None, config_type: str = media_types.OCI_EMPTY, *, subject: Digest | None) -> bytes:
+    """An artifact of one layer, as signers push it beside what they sign."""
+    layer = {"mediaType": artifact_type or config_type, "digest": str(Digest.of(b"signed")), "size": 6}
+    document: dict[str, object] = {
+        "schemaVersion": 2,
+        "mediaType": media_types.OCI_MANIFEST,
+        "config": {"mediaType": config_type, "digest": str(Digest.of(b"{}")), "size": 2, "data": "e30="},
+        "layers": [layer],
+    }
+    if artifact_type is not None:
+        document["artifactType"] = artifact_type
+    if subject is not None:
+        document["subject"] = {"mediaType": media_types.OCI_MANIFEST, "digest": str(subject), "size": 7}
+    return json.dumps(document).encode()
 
 
 def found(registry: HostileRegistry, client_of) -> list[Digest]:  # type: ignore[no-untyped-def]
@@ -104,6 +130,45 @@ def test_a8_02_the_api_alone_is_asked_and_its_absence_remembered_for_each_reposi
     assert registry.asked(path=FALLBACK) == []
 
 
+@pytest.mark.parametrize(
+    "credentials", [None, Credentials("alice", "correct horse"), Credentials(registry_token="ready-token")]
+)
+def test_a8_02_a_401_without_challenge_that_a_token_does_not_help_is_no_api(
+    registry, client_of, credentials: Credentials | None
+) -> None:
+    """As Harbor answered up to 2.7: everything else is read with the same token."""
+
+    def guarded(request: Request) -> Raw:
+        if (request.header("authorization") or "").startswith("Bearer"):
+            return listing("a")
+        return reply(401, headers=[("WWW-Authenticate", f'Bearer realm="{registry.base}/token",service="s"')])
+
+    registry.on("GET", "/v2/", guarded)
+    registry.on("GET", "/token", json_reply({"token": "good"}))
+    registry.on("GET", FALLBACK, guarded)
+    registry.on("GET", API, errors_reply(401, "UNAUTHORIZED"))
+    client = client_of(registry, credentials)
+    assert [referrer.digest for referrer in client.list_referrers(REPOSITORY, SUBJECT)] == [Digest.of(b"a")]
+
+
+@pytest.mark.parametrize("credentials", [None, Credentials("alice", "correct horse")])
+def test_a8_02_a_401_with_a_challenge_is_a_refusal_and_not_no_referrers(
+    registry, client_of, credentials: Credentials | None
+) -> None:
+    registry.on("GET", API, reply(401, headers=[("WWW-Authenticate", f'Bearer realm="{registry.base}/token"')]))
+    registry.on("GET", "/token", json_reply({"token": "good"}))
+    with pytest.raises((RepositoryUnavailable, AuthenticationFailed)):
+        client_of(registry, credentials).list_referrers_by_api(REPOSITORY, SUBJECT)
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 406, 501])
+def test_a8_02_a_token_service_that_refuses_says_nothing_of_the_api(registry, client_of, status: int) -> None:
+    registry.on("GET", API, reply(401, headers=[("WWW-Authenticate", f'Bearer realm="{registry.base}/token"')]))
+    registry.on("GET", "/token", reply(status))
+    with pytest.raises(RegistryError):
+        client_of(registry).list_referrers_by_api(REPOSITORY, SUBJECT)
+
+
 @pytest.mark.parametrize("outage", [reply(500), reply(429), reply(403), reply(503)])
 def test_a8_02_an_outage_is_an_error_and_not_no_referrers(registry, client_of, outage: Raw) -> None:
     registry.on("GET", API, outage)
@@ -147,6 +212,32 @@ def test_a8_04_a_fallback_tag_that_is_no_index_means_none(registry, client_of) -
     assert found(registry, client_of) == []
 
 
+@pytest.mark.parametrize("claimed", [SUBJECT, Digest.of(b"other"), None])
+def test_a8_04_a_referrer_is_one_when_its_own_subject_says_so(registry, client_of, claimed: Digest | None) -> None:
+    image = signature(BUNDLE, subject=claimed)
+    digest = Digest.of(image)
+    listed = {"mediaType": media_types.OCI_MANIFEST, "digest": str(digest), "size": len(image)}
+    document = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": [listed]}
+    registry.on("GET", API, reply(200, json.dumps(document), content_type=media_types.OCI_INDEX))
+    registry.on("GET", f"/v2/{REPOSITORY}/manifests/{digest}", reply(200, image, content_type=media_types.OCI_MANIFEST))
+    client = client_of(registry)
+    (entry,) = client.list_referrers(REPOSITORY, SUBJECT)
+    manifest = client.get_manifest(REPOSITORY, entry.digest, expected=entry)
+    assert manifest.refers_to(SUBJECT) is (claimed == SUBJECT)
+
+
+def test_a8_05_no_filter_is_asked_for_and_one_that_is_claimed_changes_nothing(registry, client_of) -> None:
+    """Registries may filter or not; what is asked for unfiltered is told apart by the type of each entry."""
+    filtered = reply(
+        200, index("a", "b"), [("OCI-Filters-Applied", "artifactType")], content_type=media_types.OCI_INDEX
+    )
+    registry.on("GET", API, filtered)
+    entries = client_of(registry).list_referrers_by_api(REPOSITORY, SUBJECT)
+    assert entries is not None
+    assert [entry.artifact_type for entry in entries] == [BUNDLE, BUNDLE]
+    assert [request.query for request in registry.requests] == [""]
+
+
 def test_a8_05_the_type_of_an_artifact_falls_back_to_its_config() -> None:
     def artifact(**fields: object):  # type: ignore[no-untyped-def]
         config = {"mediaType": "application/vnd.cncf.notary.signature", "digest": str(Digest.of(b"{}")), "size": 2}
@@ -176,3 +267,70 @@ def test_a8_06_companions_are_found_in_the_listing_by_name() -> None:
     ]
     others = [TagName("latest"), TagName(f"{fallback_tag(Digest.of(b'3'))}.sig"), TagName(f"{fallback_tag(one)}.txt")]
     assert companion_tags([*others, *names], [one, two]) == sorted(names)
+
+
+def fetched(registry: HostileRegistry, client_of, document: bytes):  # type: ignore[no-untyped-def]
+    """The artifact that the fallback tag leads to, with its blobs."""
+    digest, signed = Digest.of(document), Digest.of(b"signed")
+    entry = {"mediaType": media_types.OCI_MANIFEST, "digest": str(digest), "size": len(document)}
+    listed = json.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": [entry]})
+    registry.on("GET", FALLBACK, reply(200, listed, content_type=media_types.OCI_INDEX))
+    path = f"/v2/{REPOSITORY}/manifests/{digest}"
+    registry.on("GET", path, reply(200, document, content_type=media_types.OCI_MANIFEST))
+    registry.on("GET", f"/v2/{REPOSITORY}/blobs/{signed}", reply(200, b"signed"))
+    client = client_of(registry)
+    (referrer,) = client.list_referrers(REPOSITORY, SUBJECT)
+    manifest = client.get_manifest(REPOSITORY, referrer.digest, expected=referrer)
+    blobs = []
+    for _, blob in manifest.blobs():
+        writer = MemoryWriter(blob)
+        client.fetch_blob(REPOSITORY, blob, writer)
+        blobs.append(writer.published)
+    assert blobs == [b"{}", b"signed"]
+    return manifest
+
+
+def test_a8_07_a_sigstore_bundle_is_found_by_the_plain_fallback_tag(registry, client_of) -> None:
+    manifest = fetched(registry, client_of, signature(BUNDLE, subject=SUBJECT))
+    assert (artifact_type_of(manifest), manifest.refers_to(SUBJECT)) == (BUNDLE, True)
+    asked = [request.path for request in registry.requests]
+    assert asked[:2] == [API, FALLBACK]
+    assert [path for path in asked if "/blobs/" in path] == [f"/v2/{REPOSITORY}/blobs/{Digest.of(b'signed')}"]
+
+
+@pytest.mark.parametrize("layer_type", ["application/jose+json", "application/cose"])
+@pytest.mark.parametrize("is_told_by_its_config", [False, True])
+def test_a8_08_a_notation_signature_is_known_by_its_own_type_or_its_configs(
+    registry, client_of, layer_type: str, is_told_by_its_config: bool
+) -> None:
+    document = json.loads(signature(None, NOTATION, subject=SUBJECT))
+    document["layers"][0]["mediaType"] = layer_type
+    if not is_told_by_its_config:
+        document |= {"artifactType": NOTATION, "config": {**document["config"], "mediaType": media_types.OCI_EMPTY}}
+    manifest = fetched(registry, client_of, json.dumps(document).encode())
+    assert (artifact_type_of(manifest), manifest.refers_to(SUBJECT)) == (NOTATION, True)
+    assert [layer.media_type for layer in manifest.layers] == [layer_type]
+
+
+def test_a8_09_a_subject_that_is_not_there_is_asked_for_by_nobody(registry, client_of) -> None:
+    absent = Digest.of(b"never pushed")
+    manifest = fetched(registry, client_of, signature(BUNDLE, subject=absent))
+    assert manifest.subject is not None
+    assert manifest.subject.digest == absent
+    assert manifest.children == ()
+    assert absent not in [blob.digest for _, blob in manifest.blobs()]
+    assert [request.path for request in registry.requests if str(absent) in request.path] == []
+
+
+def test_a8_10_extensions_for_signatures_are_passed_over(registry, client_of) -> None:
+    told = [("X-Registry-Supports-Signatures", "1")]
+    image = signature(BUNDLE, subject=None)
+    registry.on("GET", "/v2/", json_reply({}, headers=told))
+    registry.on("GET", f"/v2/{REPOSITORY}/tags/list", json_reply({"tags": ["a"]}, headers=told))
+    path = f"/v2/{REPOSITORY}/manifests/a"
+    registry.on("GET", path, reply(200, image, told, content_type=media_types.OCI_MANIFEST))
+    client = client_of(registry)
+    client.ping()
+    assert client.list_tags(REPOSITORY).tags == ("a",)
+    assert client.get_manifest(REPOSITORY, TagName("a")).data == image
+    assert [request.path for request in registry.requests if "extensions" in request.path] == []
