@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import fsspec
 
 from registry_sync.blobs import BlobStore, open_blob_store
 from support.images import Blob
@@ -32,6 +35,27 @@ class Place:
 
     def open(self) -> BlobStore:
         return open_blob_store(self.url, spool_folder=self.spool)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Puts a file into the store past it, as a stranger does; ``name`` is relative to its root."""
+        filesystem, root = self._filesystem()
+        filesystem.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
+        filesystem.pipe_file(f"{root}/{name}", data)
+
+    def names(self) -> list[str]:
+        """Every file in the store, relative to its root."""
+        filesystem, root = self._filesystem()
+        return sorted(name.removeprefix(f"{root}/") for name in filesystem.find(root))
+
+    def read(self, name: str) -> bytes:
+        """What the file ``name`` holds."""
+        filesystem, root = self._filesystem()
+        return bytes(filesystem.cat_file(f"{root}/{name}"))
+
+    def _filesystem(self) -> tuple[Any, str]:
+        filesystem, root = fsspec.core.url_to_fs(self.url)
+        filesystem.invalidate_cache()
+        return filesystem, root.rstrip("/")
 
     def partial_files(self) -> list[Path]:
         return [path for path in self.partials.rglob("*") if path.is_file()] if self.partials.is_dir() else []

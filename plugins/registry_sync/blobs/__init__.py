@@ -7,6 +7,6 @@ and one suite of tests holds all of them to it. Nothing here knows registries, d
 from __future__ import annotations
 
 from registry_sync.blobs.opening import open_blob_store
-from registry_sync.blobs.store import BlobStore, BlobWriter
+from registry_sync.blobs.store import BlobStore, BlobWriter, StoredBlob
 
-__all__ = ["BlobStore", "BlobWriter", "open_blob_store"]
+__all__ = ["BlobStore", "BlobWriter", "StoredBlob", "open_blob_store"]

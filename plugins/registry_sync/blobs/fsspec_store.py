@@ -9,100 +9,41 @@ temporary name and is moved. See docs/adr/0011-blobs-on-an-object-store.md.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
-import os
-import stat
-import tempfile
-import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO
 
-import fsspec
-
+from registry_sync.blobs import listing
 from registry_sync.blobs.failures import store_error
+from registry_sync.blobs.names import PARTIALS, QUARANTINE, blob_name, flat_name
 from registry_sync.blobs.partial_file import Partial
-from registry_sync.blobs.partials import FOLDER_NAME, PATIENCE_SECONDS, PartialFolder
+from registry_sync.blobs.partials import PATIENCE_SECONDS, PartialFolder
+from registry_sync.blobs.remote_files import RemoteFiles
+from registry_sync.blobs.store import StoredBlob
 from registry_sync.blobs.writers import VerifyingWriter, open_writer
 from registry_sync.domain.digests import Digest
-from registry_sync.errors import (
-    BlobMissing,
-    BlobStoreUnavailable,
-    ConfigurationError,
-    InvalidReference,
-    RegistrySyncError,
-    redact_url,
-)
-
-#: Object stores, in which an object appears whole or not at all.
-_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
-#: Of these the drivers take a size of parts; their own choice of 50 MB, ten at once, is much memory per upload.
-_PARTS = {"s3": 8 * 1024 * 1024, "s3a": 8 * 1024 * 1024, "gs": 8 * 1024 * 1024, "gcs": 8 * 1024 * 1024}
-
-
-def open_fsspec_store(url: str, spool_folder: Path | str | None = None) -> FsspecBlobStore:
-    """The store at an fsspec URL. Raises :class:`ConfigurationError` for one that fsspec cannot open."""
-    place = redact_url(url)
-    protocol = url.partition("://")[0]
-    # Another process may have published a blob meanwhile, so that listings must not be remembered.
-    options = {"use_listings_cache": False} if protocol in _OBJECT_STORES else {}
-    try:
-        filesystem, root = fsspec.core.url_to_fs(url, **options)
-    except (ImportError, ValueError) as problem:
-        raise ConfigurationError(
-            f"[registry_sync] blob_store is {place}, which fsspec cannot open: {problem}; is its driver installed?"
-        ) from None
-    except Exception as problem:  # drivers that connect at once raise what they like
-        raise BlobStoreUnavailable(f"the blob store at {place} does not answer: {_reason(problem)}") from problem
-    base = Path(spool_folder) if spool_folder is not None else private_folder()
-    spool = base / hashlib.sha256(place.encode()).hexdigest()[:16]
-    return FsspecBlobStore(filesystem, root, spool, place=place, protocol=protocol)
-
-
-def private_folder() -> Path:
-    """A folder among the system's temporary files that belongs to this user alone. Raises ConfigurationError."""
-    folder = Path(tempfile.gettempdir()) / f"registry_sync_spool_{os.getuid()}"
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise ConfigurationError(f"{folder} belongs to somebody else; name another spool folder, or remove it")
-    return folder
+from registry_sync.errors import BlobMissing
 
 
 class FsspecBlobStore:
-    """A :class:`registry_sync.blobs.store.BlobStore` below ``root`` of an fsspec file system.
+    """A :class:`registry_sync.blobs.store.BlobStore` in ``files``.
 
-    ``spool`` is a local folder for blobs on their way; ``place`` is how messages call the store. To write a blob
-    that is there already uploads it again, unless another process of this machine was seen to publish it: to ask
-    each time would cost more.
+    ``spool`` is a local folder for blobs on their way. To write a blob that is there already uploads it again, unless
+    another process of this machine was seen to publish it: to ask each time would cost more.
     """
 
-    def __init__(
-        self,
-        filesystem: Any,
-        root: str,
-        spool: Path,
-        *,
-        place: str,
-        protocol: str,
-        patience_seconds: float = PATIENCE_SECONDS,
-    ) -> None:
-        self._filesystem = filesystem
-        self._root = root.rstrip("/")
-        self._place = place
-        self._protocol = protocol
+    def __init__(self, files: RemoteFiles, spool: Path, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self._files = files
         self._spool = PartialFolder(spool, patience_seconds)
 
     def __repr__(self) -> str:
-        return f"FsspecBlobStore({self._place!r})"
+        return f"FsspecBlobStore({self._files.place!r})"
 
     def has(self, digest: Digest, size_bytes: int | None = None, /) -> bool:
         try:
-            found = self.size(digest)
-        except BlobMissing:
+            found = self._files.size(blob_name(digest))
+        except FileNotFoundError:
             return False
         return size_bytes is None or found == size_bytes
 
@@ -110,101 +51,75 @@ class FsspecBlobStore:
         return open_writer(digest, size_bytes, self._spool, self, lambda: self.has(digest, size_bytes))
 
     def open(self, digest: Digest, /) -> BinaryIO:
-        with self._errors(), self._missing(digest):
-            if self._protocol == "memory":  # its files share one position
-                return io.BytesIO(self._filesystem.cat_file(self._key(digest)))
-            return cast("BinaryIO", self._filesystem.open(self._key(digest), "rb"))
+        with self._missing(digest):
+            return self._files.open(blob_name(digest))
 
     def size(self, digest: Digest, /) -> int:
-        with self._errors(), self._missing(digest):
-            return int(self._filesystem.info(self._key(digest))["size"])
+        with self._missing(digest):
+            return self._files.size(blob_name(digest))
 
-    def delete(self, digest: Digest, /) -> bool:
-        if not self.has(digest):
-            return False
-        with self._errors():
-            try:
-                self._filesystem.rm_file(self._key(digest))
-            except FileNotFoundError:
+    def delete(self, digest: Digest, /, *, stored_before: datetime | None = None) -> bool:
+        name = blob_name(digest)
+        try:
+            # Some object stores remove what is not there without a word, so the answer must be asked for first.
+            if self._files.stored_at(name) >= (stored_before or datetime.max.replace(tzinfo=timezone.utc)):
                 return False
+            self._files.remove(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def quarantine(self, digest: Digest, /) -> bool:
+        try:
+            self._files.move(blob_name(digest), f"{QUARANTINE}/{flat_name(digest)}")
+        except FileNotFoundError:
+            return False
         return True
 
     def digests(self) -> Iterator[Digest]:
-        with self._errors():
-            try:
-                names = self._filesystem.find(self._root)
-            except FileNotFoundError:
-                names = []
-        for name in names:
-            parts = name.rsplit("/", 3)
-            with contextlib.suppress(InvalidReference):  # a stranger's object is no blob
-                if len(parts) == 4 and parts[2] == parts[3][:2]:
-                    yield Digest(f"{parts[1]}:{parts[3]}")
+        return (blob.digest for blob in self.entries())
+
+    def entries(self) -> Iterator[StoredBlob]:
+        return listing.published(self._files.children)
+
+    def quarantined(self) -> Iterator[StoredBlob]:
+        return listing.quarantined(self._files.children)
+
+    def strangers(self) -> Iterator[str]:
+        return listing.strangers(self._files.children)
 
     def sweep_partials(self, older_than_seconds: float, /) -> int:
         count = self._spool.sweep(older_than_seconds)
-        oldest = time.time() - older_than_seconds
-        with self._errors():
-            try:
-                names = self._filesystem.find(f"{self._root}/{FOLDER_NAME}")
-            except FileNotFoundError:
-                names = []
-            for name in names:
-                if self._filesystem.modified(name).timestamp() <= oldest:
-                    self._filesystem.rm_file(name)
+        oldest = datetime.now(timezone.utc) - timedelta(seconds=older_than_seconds)
+        for entry in self._files.children(PARTIALS):
+            if entry.is_file and entry.stored_at <= oldest:
+                with contextlib.suppress(FileNotFoundError):
+                    self._files.remove(entry.name)
                     count += 1
         return count
 
     def publish_bytes(self, digest: Digest, data: bytes | bytearray, /) -> None:
         """Publishes a small blob whose digest was verified."""
-        self._hand_over(digest, lambda key: self._filesystem.pipe_file(key, bytes(data)))
+        with self._present():
+            self._files.put_bytes(blob_name(digest), data)
 
     def publish_partial(self, digest: Digest, partial: Partial, /) -> None:
         """Publishes a blob whose digest was verified while it was written to the spool."""
-        options = {"chunksize": _PARTS[self._protocol]} if self._protocol in _PARTS else {}
-        self._hand_over(digest, lambda key: self._filesystem.put_file(str(partial.path), key, **options))
+        with self._present():
+            self._files.put_file(blob_name(digest), partial.path)
         partial.path.unlink(missing_ok=True)
-
-    def _hand_over(self, digest: Digest, upload: Callable[[str], object]) -> None:
-        key = self._key(digest)
-        with self._errors():
-            if self._protocol in _OBJECT_STORES:
-                upload(key)
-                return
-            temporary = f"{self._root}/{FOLDER_NAME}/{uuid.uuid4().hex}"
-            for parent in (temporary, key):
-                self._filesystem.makedirs(parent.rpartition("/")[0], exist_ok=True)
-            try:
-                upload(temporary)
-                self._filesystem.mv(temporary, key)
-            except BaseException:
-                with contextlib.suppress(Exception):
-                    self._filesystem.rm_file(temporary)
-                raise
-
-    def _key(self, digest: Digest) -> str:
-        return f"{self._root}/{digest.algorithm}/{digest.encoded[:2]}/{digest.encoded}"
 
     @contextlib.contextmanager
     def _missing(self, digest: Digest) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError:
-            raise BlobMissing(f"the blob store at {self._place} has no blob {digest}") from None
+            raise BlobMissing(f"the blob store at {self._files.place} has no blob {digest}") from None
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _present(self) -> Iterator[None]:
+        """What is missing when something is written is the place to write it to, such as a bucket."""
         try:
             yield
-        except RegistrySyncError:
-            raise
-        except OSError as problem:
-            raise store_error(problem, self._place) from problem
-        except Exception as problem:  # each driver has errors of its own, of no common type
-            raise BlobStoreUnavailable(
-                f"the blob store at {self._place} does not answer: {_reason(problem)}"
-            ) from problem
-
-
-def _reason(problem: Exception) -> str:
-    return f"{type(problem).__name__}: {str(problem)[:300]}"
+        except FileNotFoundError as problem:
+            raise store_error(problem, self._files.place) from problem

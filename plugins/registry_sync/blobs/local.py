@@ -10,16 +10,20 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
+from registry_sync.blobs import listing
 from registry_sync.blobs.failures import store_errors
 from registry_sync.blobs.folders import flush_folder, make_folder
+from registry_sync.blobs.names import PARTIALS, QUARANTINE, flat_name
 from registry_sync.blobs.partial_file import Partial
-from registry_sync.blobs.partials import FOLDER_NAME, PATIENCE_SECONDS, PartialFolder
+from registry_sync.blobs.partials import PATIENCE_SECONDS, PartialFolder
+from registry_sync.blobs.store import StoredBlob
 from registry_sync.blobs.writers import VerifyingWriter, open_writer, published_writer
 from registry_sync.domain.digests import Digest
-from registry_sync.errors import BlobMissing, InvalidReference
+from registry_sync.errors import BlobMissing
 
 
 class LocalBlobStore:
@@ -30,7 +34,7 @@ class LocalBlobStore:
 
     def __init__(self, root: Path | str, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self.root = Path(root)
-        self._partials = PartialFolder(self.root / FOLDER_NAME, patience_seconds)
+        self._partials = PartialFolder(self.root / PARTIALS, patience_seconds)
 
     def __repr__(self) -> str:
         return f"LocalBlobStore({str(self.root)!r})"
@@ -48,7 +52,7 @@ class LocalBlobStore:
         return size_bytes is None or found.st_size == size_bytes
 
     def writer(self, digest: Digest, size_bytes: int, /) -> VerifyingWriter:
-        if self.has(digest, size_bytes):
+        if self._renew(digest, size_bytes):
             return published_writer(digest, size_bytes, self)
         return open_writer(digest, size_bytes, self._partials, self, lambda: self.has(digest, size_bytes))
 
@@ -60,20 +64,42 @@ class LocalBlobStore:
         with store_errors(self.root), _missing(digest):
             return self.path(digest).stat().st_size
 
-    def delete(self, digest: Digest, /) -> bool:
+    def delete(self, digest: Digest, /, *, stored_before: datetime | None = None) -> bool:
+        path = self.path(digest)
         with store_errors(self.root):
             try:
-                self.path(digest).unlink()
+                if stored_before is not None and _time(path.stat()) >= stored_before:
+                    return False
+                path.unlink()
             except FileNotFoundError:
                 return False
         return True
 
-    def digests(self) -> Iterator[Digest]:
+    def quarantine(self, digest: Digest, /) -> bool:
+        path, folder = self.path(digest), self.root / QUARANTINE
         with store_errors(self.root):
-            for path in sorted(self.root.glob("[!.]*/*")):
-                for encoded in sorted(os.listdir(path)):  # noqa: PTH208 - names are all that is wanted
-                    with contextlib.suppress(InvalidReference):  # a stranger's file is no blob
-                        yield Digest(f"{path.parent.name}:{encoded}")
+            if not path.exists():
+                return False
+            make_folder(folder)
+            try:
+                path.rename(folder / flat_name(digest))
+            except FileNotFoundError:
+                return False
+            flush_folder(folder)
+            flush_folder(path.parent)
+        return True
+
+    def digests(self) -> Iterator[Digest]:
+        return (blob.digest for blob in self.entries())
+
+    def entries(self) -> Iterator[StoredBlob]:
+        return listing.published(self._children)
+
+    def quarantined(self) -> Iterator[StoredBlob]:
+        return listing.quarantined(self._children)
+
+    def strangers(self) -> Iterator[str]:
+        return listing.strangers(self._children)
 
     def sweep_partials(self, older_than_seconds: float, /) -> int:
         return self._partials.sweep(older_than_seconds)
@@ -85,7 +111,37 @@ class LocalBlobStore:
     def publish_partial(self, digest: Digest, partial: Partial, /) -> None:
         """Publishes a blob whose digest was verified while it was written."""
         partial.flush()
+        with store_errors(partial.path):
+            os.utime(partial.descriptor)  # an earlier writer may have written all of it, long ago
         self._move(partial.path, digest)
+
+    def _children(self, folder: str) -> Iterator[listing.Entry]:
+        with store_errors(self.root):
+            try:
+                with os.scandir(self.root / folder) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+            except FileNotFoundError:
+                return
+        for entry in entries:
+            with store_errors(self.root):
+                try:
+                    stat = entry.stat(follow_symlinks=not _leads_nowhere(entry))
+                except FileNotFoundError:  # deleted meanwhile
+                    continue
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            yield listing.Entry(name, entry.is_dir(), entry.is_file(), stat.st_size, _time(stat))
+
+    def _renew(self, digest: Digest, size_bytes: int) -> bool:
+        """Whether the blob is there whole. Its time becomes this moment, where that is allowed."""
+        if not self.has(digest, size_bytes):
+            return False
+        try:
+            os.utime(self._place(digest))
+        except FileNotFoundError:  # deleted meanwhile
+            return False
+        except OSError:  # another user's, or a disk to read from: it is there all the same
+            pass
+        return True
 
     def _place(self, digest: Digest) -> str:
         encoded = digest.encoded
@@ -100,6 +156,14 @@ class LocalBlobStore:
                 make_folder(target.parent)
                 source.rename(target)
             flush_folder(target.parent)
+
+
+def _time(stat: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(stat.st_mtime, timezone.utc)
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not (entry.is_file() or entry.is_dir())
 
 
 @contextlib.contextmanager

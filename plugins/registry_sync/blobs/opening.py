@@ -26,6 +26,6 @@ def open_blob_store(url: str, *, spool_folder: Path | str | None = None) -> Blob
                 f"[registry_sync] blob_store is {url[:200]!r}: an absolute path or file:///absolute/path is needed"
             )
         return LocalBlobStore(path)
-    from registry_sync.blobs.fsspec_store import open_fsspec_store
+    from registry_sync.blobs.fsspec_opening import open_fsspec_store
 
     return open_fsspec_store(url, spool_folder)

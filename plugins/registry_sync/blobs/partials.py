@@ -18,11 +18,10 @@ from pathlib import Path
 
 from registry_sync.blobs.failures import store_error, store_errors
 from registry_sync.blobs.folders import make_folder
+from registry_sync.blobs.names import flat_name
 from registry_sync.blobs.partial_file import Partial, write_all
 from registry_sync.domain.digests import Digest
 
-#: No algorithm of a digest begins with a dot, so that no blob can lie where partials lie.
-FOLDER_NAME = ".partials"
 #: How long a second writer waits for a first that makes no progress.
 PATIENCE_SECONDS = 30.0
 _POLL_SECONDS = 0.05
@@ -39,7 +38,7 @@ class PartialFolder:
 
     def path(self, digest: Digest) -> Path:
         """Where the partial of ``digest`` lies."""
-        return self.folder / f"{digest.algorithm}-{digest.encoded}"
+        return self.folder / flat_name(digest)
 
     def temporary(self) -> Path:
         """A name that nobody else has."""

@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol
+from datetime import datetime
+from typing import BinaryIO, NamedTuple, Protocol
 
 from registry_sync.domain.digests import Digest
+
+
+class StoredBlob(NamedTuple):
+    """A blob as a listing shows it. ``stored_at`` is when its bytes were last written or found complete by a writer."""
+
+    digest: Digest
+    size_bytes: int
+    stored_at: datetime
 
 
 class BlobWriter(Protocol):
@@ -59,11 +68,38 @@ class BlobStore(Protocol):
     def size(self, digest: Digest, /) -> int:
         """Size in bytes. Raises :class:`BlobMissing`."""
 
-    def delete(self, digest: Digest, /) -> bool:
-        """Removes the blob; False when there was none. Who reads it at the moment reads on."""
+    def delete(self, digest: Digest, /, *, stored_before: datetime | None = None) -> bool:
+        """Removes the blob; False when there was none, so that a repeat is safe.
+
+        Who reads it at the moment reads on in a file system; an object store may have no more of it.
+        With ``stored_before`` one that was stored at that time or later is left, and the answer is False: somebody
+        wrote it again since it was found to be unneeded. A writer that is at work is not disturbed; it publishes.
+        """
+
+    def quarantine(self, digest: Digest, /) -> bool:
+        """Sets a blob aside whose bytes are not those of its digest; False when there was none.
+
+        It is not published afterwards, so that the next sync fetches it, and its bytes are kept for a person to look
+        at. One that was set aside before is replaced.
+        """
 
     def digests(self) -> Iterator[Digest]:
         """Every published blob, in no order that means anything."""
+
+    def entries(self) -> Iterator[StoredBlob]:
+        """Every published blob with its size, listed folder by folder; nothing is asked for each blob.
+
+        Blobs may be deleted while it goes on. One that is published meanwhile may be listed or not.
+        """
+
+    def quarantined(self) -> Iterator[StoredBlob]:
+        """Every blob that was set aside and not removed since; its time may be that of before."""
+
+    def strangers(self) -> Iterator[str]:
+        """Names below the root that are neither blobs nor the store's own, to report and never to remove.
+
+        A folder in which no blob can lie stands for everything in it.
+        """
 
     def sweep_partials(self, older_than_seconds: float, /) -> int:
         """Removes partials that nobody writes and that were not touched for so long; how many."""

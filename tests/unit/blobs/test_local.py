@@ -33,6 +33,31 @@ def test_files_of_strangers_are_no_blobs(tmp_path: Path) -> None:
     assert list(store.digests()) == [blob.digest]
 
 
+def test_a_link_that_leads_nowhere_is_reported_and_stops_no_listing(tmp_path: Path) -> None:
+    store, blob = LocalBlobStore(tmp_path), Blob.random(8, SMALL)
+    put(store, blob)
+    encoded = Blob.random(9, SMALL).digest.encoded
+    (tmp_path / "sha256" / encoded[:2]).mkdir(exist_ok=True)
+    (tmp_path / "sha256" / encoded[:2] / encoded).symlink_to(tmp_path / "nowhere")
+    assert list(store.digests()) == [blob.digest]
+    assert list(store.strangers()) == [f"sha256/{encoded[:2]}/{encoded}"]
+
+
+def test_a_blob_that_was_moved_and_linked_to_is_a_blob_of_its_size(tmp_path: Path) -> None:
+    store, blob = LocalBlobStore(tmp_path / "blobs"), Blob.random(10, SMALL)
+    put(store, blob)
+    store.path(blob.digest).rename(tmp_path / "moved")
+    store.path(blob.digest).symlink_to(tmp_path / "moved")
+    assert [(entry.digest, entry.size_bytes) for entry in store.entries()] == [(blob.digest, SMALL)]
+
+
+def test_a_folder_of_strangers_is_not_looked_into(tmp_path: Path) -> None:
+    for name in ("lost+found/deep/file", f"sha256/{'a' * 2}/{'a' * 64}/file"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("not a blob")
+    assert sorted(LocalBlobStore(tmp_path).strangers()) == ["lost+found", f"sha256/aa/{'a' * 64}"]
+
+
 def test_a_file_of_the_wrong_size_under_a_digest_is_replaced(tmp_path: Path) -> None:
     store, blob = LocalBlobStore(tmp_path), Blob.random(3, SMALL)
     put(store, blob)

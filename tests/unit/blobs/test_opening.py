@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from registry_sync.blobs import open_blob_store
-from registry_sync.blobs.fsspec_store import FsspecBlobStore, private_folder
+from registry_sync.blobs.fsspec_opening import private_folder
+from registry_sync.blobs.fsspec_store import FsspecBlobStore
 from registry_sync.blobs.local import LocalBlobStore
 from registry_sync.errors import ConfigurationError
 

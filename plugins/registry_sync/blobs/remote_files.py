@@ -1,0 +1,155 @@
+"""The files of one store, as fsspec reaches them: names relative to its root, and errors that are ours.
+
+What differs between drivers is known here: which of them show an object only when it is whole, what their listings
+call a time, and that their errors have no common type. What a blob is is known elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from registry_sync.blobs.failures import store_error
+from registry_sync.blobs.listing import Entry
+from registry_sync.blobs.names import PARTIALS
+from registry_sync.errors import BlobStoreUnavailable, RegistrySyncError
+
+#: Object stores, in which an object appears whole or not at all.
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
+#: Of these the drivers take a size of parts; their own choice of 50 MB, ten at once, is much memory per upload.
+_CHUNKS = {"s3": 8 * 1024 * 1024, "s3a": 8 * 1024 * 1024, "gs": 8 * 1024 * 1024, "gcs": 8 * 1024 * 1024}
+#: What drivers call the time of a file in a listing; the first that is there is taken.
+_TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
+
+
+class RemoteFiles:
+    """Files below ``root`` of an fsspec file system; ``place`` is how messages call the store.
+
+    Methods raise :class:`BlobStoreError` and those below it; where a file is not there, :class:`FileNotFoundError`.
+    """
+
+    def __init__(self, filesystem: Any, root: str, *, place: str, protocol: str) -> None:
+        self.filesystem = filesystem
+        self.root = root.rstrip("/")
+        self.place = place
+        self.protocol = protocol
+
+    def path(self, name: str) -> str:
+        """What the driver calls the file ``name``."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def size(self, name: str) -> int:
+        return int(self._info(name)["size"])
+
+    def stored_at(self, name: str) -> datetime:
+        info = self._info(name)
+        with self._errors():
+            return self._time(info)
+
+    def open(self, name: str) -> BinaryIO:
+        """The bytes, to read and to seek in."""
+        with self._errors():
+            if self.protocol == "memory":  # its files share one position
+                return io.BytesIO(self.filesystem.cat_file(self.path(name)))
+            return cast("BinaryIO", self.filesystem.open(self.path(name), "rb"))
+
+    def read(self, name: str, begin: int = 0) -> bytes:
+        """The bytes from ``begin`` on."""
+        with self._errors():
+            return bytes(self.filesystem.cat_file(self.path(name), start=begin))
+
+    def put_bytes(self, name: str, data: bytes | bytearray) -> None:
+        """Writes a file that appears whole or not at all."""
+        self._put(name, lambda path: self.filesystem.pipe_file(path, bytes(data)))
+
+    def put_file(self, name: str, source: Path) -> None:
+        """Writes what is in a file of this machine, which appears whole or not at all."""
+        options = {"chunksize": _CHUNKS[self.protocol]} if self.protocol in _CHUNKS else {}
+        self._put(name, lambda path: self.filesystem.put_file(str(source), path, **options))
+
+    def move(self, name: str, target: str) -> None:
+        """In an object store a copy and a deletion, so that a crash between them leaves both."""
+        with self._errors():
+            self._make_parent(self.path(target))
+            self.filesystem.mv(self.path(name), self.path(target))
+
+    def remove(self, name: str) -> None:
+        with self._errors():
+            self.filesystem.rm_file(self.path(name))
+
+    def children(self, folder: str) -> Iterator[Entry]:
+        """What is in one folder; nothing when it is not there."""
+        path = self.path(folder)
+        with self._errors():
+            self.filesystem.invalidate_cache(path)
+            try:
+                found = self.filesystem.ls(path, detail=True)
+            except FileNotFoundError:
+                return
+        for info in sorted(found, key=lambda info: str(info["name"])):
+            name = str(info["name"]).removeprefix(self.root).strip("/")
+            if name == folder:  # the mark that some tools leave for an empty folder
+                continue
+            is_folder = info["type"] == "directory"
+            with self._errors():
+                stored_at = datetime.now(timezone.utc) if is_folder else self._time(info)
+            yield Entry(name, is_folder, info["type"] == "file", int(info["size"] or 0), stored_at)
+
+    def _info(self, name: str) -> dict[str, Any]:
+        with self._errors():
+            return cast("dict[str, Any]", self.filesystem.info(self.path(name)))
+
+    def _time(self, info: dict[str, Any]) -> datetime:
+        found = next((info[key] for key in _TIMES if info.get(key) is not None), None)
+        if found is None:
+            found = self.filesystem.modified(info["name"])
+        if isinstance(found, int | float):
+            return datetime.fromtimestamp(found, timezone.utc)
+        if isinstance(found, str):
+            found = datetime.fromisoformat(found.replace("Z", "+00:00"))
+        time = cast("datetime", found)
+        return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+
+    def _put(self, name: str, upload: Callable[[str], object]) -> None:
+        path = self.path(name)
+        with self._errors():
+            if self.protocol in OBJECT_STORES:
+                upload(path)
+                return
+            temporary = self.path(f"{PARTIALS}/{uuid.uuid4().hex}")
+            for written in (temporary, path):
+                self._make_parent(written)
+            try:
+                upload(temporary)
+                self.filesystem.mv(temporary, path)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    self.filesystem.rm_file(temporary)
+                raise
+
+    def _make_parent(self, path: str) -> None:
+        if self.protocol not in OBJECT_STORES:
+            self.filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (RegistrySyncError, FileNotFoundError):
+            raise
+        except OSError as problem:
+            raise store_error(problem, self.place) from problem
+        except Exception as problem:  # each driver has errors of its own, of no common type
+            raise BlobStoreUnavailable(
+                f"the blob store at {self.place} does not answer: {reason(problem)}"
+            ) from problem
+
+
+def reason(problem: Exception) -> str:
+    """What a driver's error says, and of which type it is."""
+    return f"{type(problem).__name__}: {str(problem)[:300]}"
