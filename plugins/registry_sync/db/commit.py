@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, exists, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, exists, select, update
 
 from registry_sync.db.batches import in_batches
 from registry_sync.db.closures import closure_by_root, closure_of, is_in_latest
 from registry_sync.db.membership import Difference, Membership
-from registry_sync.db.retention import keep_newest
+from registry_sync.db.new_version import add_version, lock_repository, next_number
 from registry_sync.db.sync_runs import require_run, settle
 from registry_sync.db.tables import (
     blobs,
@@ -25,8 +25,6 @@ from registry_sync.db.tables import (
     run_tags,
     sync_runs,
     tags,
-    utc_now,
-    version_holds,
 )
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import Hold, Policy, SyncMode
@@ -34,7 +32,6 @@ from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunState, TagState
 from registry_sync.errors import NothingSynced, VersionConflict
 
-_KINDS = ("tags", "manifests", "blobs")
 _SHOWN_REASONS = 5
 
 
@@ -45,7 +42,7 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     listing was committed meanwhile, :class:`RecordNotFound` for an unknown run. Everything happens in the caller's
     transaction.
     """
-    repository = _lock_repository(connection, require_run(connection, run_id).repository_id)
+    repository = lock_repository(connection, require_run(connection, run_id).repository_id)
     run = require_run(connection, run_id)
     if RunState(run.state).is_settled:
         return repository.id, run.version_number
@@ -62,9 +59,9 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
             raise NothingSynced(_explain(holds))
         settle(connection, run_id, RunState.UNCHANGED)
         return repository.id, None
-    _add_version(connection, run, repository, difference, holds)
-    settle(connection, run_id, RunState.COMPLETED, version_number=membership.number)
-    return repository.id, membership.number
+    number = add_version(connection, repository, difference, sync_run_id=run.id, holds=holds)
+    settle(connection, run_id, RunState.COMPLETED, version_number=number)
+    return repository.id, number
 
 
 def run_differs(connection: Connection, run_id: str) -> bool:
@@ -77,11 +74,6 @@ def run_differs(connection: Connection, run_id: str) -> bool:
     if connection.execute(pending.limit(1)).first() is not None:
         return True
     return _membership(connection, run, repository).differs()
-
-
-def _lock_repository(connection: Connection, repository_id: str) -> Row[Any]:
-    statement = select(repositories).where(repositories.c.id == repository_id).with_for_update(key_share=True)
-    return connection.execute(statement).one()
 
 
 def _refuse_older_listing(connection: Connection, run: Row[Any], repository: Row[Any]) -> None:
@@ -109,7 +101,7 @@ def _membership(connection: Connection, run: Row[Any], repository: Row[Any]) -> 
         connection=connection,
         repository_id=repository.id,
         run_id=run.id,
-        number=(repository.latest_number or 0) + 1,
+        number=next_number(repository),
         is_mirror=run.mode == SyncMode.MIRROR.value,
         has_leftovers=repository.has_leftovers,
     )
@@ -198,32 +190,6 @@ def _note_leftovers(connection: Connection, membership: Membership, difference: 
             .where(repositories.c.id == membership.repository_id)
             .values(has_leftovers=has_leftovers)
         )
-
-
-def _add_version(
-    connection: Connection, run: Row[Any], repository: Row[Any], difference: Difference, holds: Sequence[Hold]
-) -> None:
-    base: int | None = repository.latest_number
-    number, now = (base or 0) + 1, utc_now()
-    present = dict.fromkeys(_KINDS, 0)
-    if base is not None:
-        is_base = (repository_versions.c.repository_id == repository.id) & (repository_versions.c.number == base)
-        row = connection.execute(select(repository_versions).where(is_base)).one()
-        present = {kind: getattr(row, f"{kind}_present") for kind in _KINDS}
-    counts: dict[str, int] = {}
-    for kind in _KINDS:
-        counts[f"{kind}_added"] = difference.added[kind]
-        counts[f"{kind}_removed"] = difference.removed[kind]
-        counts[f"{kind}_present"] = present[kind] + difference.added[kind] - difference.removed[kind]
-    identity = {"repository_id": repository.id, "number": number}
-    connection.execute(
-        insert(repository_versions).values(**identity, base_number=base, sync_run_id=run.id, created_at=now, **counts)
-    )
-    held = [{**identity, "tag": hold.tag, "digest": hold.digest, "reason": hold.reason} for hold in holds]
-    for batch in in_batches(held):
-        connection.execute(insert(version_holds), batch)
-    connection.execute(update(repositories).where(repositories.c.id == repository.id).values(latest_number=number))
-    keep_newest(connection, repository.id, number, repository.retain_versions)
 
 
 def _explain(holds: Sequence[Hold]) -> str:
