@@ -1,0 +1,57 @@
+"""The tree of commands: names, what they are for, their arguments, and where each is.
+
+A command's module is imported when it runs.
+"""
+
+from __future__ import annotations
+
+from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
+
+from registry_sync.cli import arguments as given
+
+
+def _command(name: str, purpose: str, where: str, *arguments: Arg) -> ActionCommand:
+    """``where`` is ``module.function`` below this package."""
+    return ActionCommand(name, purpose, lazy_load_command(f"registry_sync.cli.{where}"), arguments)
+
+
+_DB = (
+    _command("upgrade", "Create or migrate the metadata database", "metadata.upgrade"),
+    _command("check", "Say whether the metadata database can be used as it is", "metadata.check", given.OUTPUT),
+    _command("downgrade", "Migrate the metadata database back", "metadata.downgrade", given.REVISION, given.YES),
+)
+_REPOSITORY = (
+    _command("list", "List repositories", "repositories.list_all", given.NAME_PART, given.OUTPUT),
+    _command("show", "Show a repository", "repositories.show", given.REPOSITORY, given.OUTPUT),
+)
+_REMOTE = (
+    _command("list", "List remotes", "remotes.list_all", given.NAME_PART, given.OUTPUT),
+    _command("show", "Show a remote", "remotes.show", given.REMOTE, given.OUTPUT),
+)
+_VERSION = (
+    _command("list", "List the versions of a repository", "versions.list_all", given.REPOSITORY, given.OUTPUT),
+    _command(
+        "show",
+        "Show a version of a repository",
+        "versions.show",
+        given.REPOSITORY,
+        given.OPTIONAL_NUMBER,
+        given.OUTPUT,
+    ),
+)
+_RUN = (
+    _command("list", "List sync runs", "sync_runs.list_all", given.OPTIONAL_REPOSITORY, given.RUN_STATE, given.OUTPUT),
+)
+COMMANDS = (
+    GroupCommand(
+        "registry-sync",
+        "Mirror container repositories as versioned content",
+        (
+            GroupCommand("db", "Look after the metadata database of registry-sync", _DB),
+            GroupCommand("repository", "Look at repositories", _REPOSITORY),
+            GroupCommand("remote", "Look at remotes", _REMOTE),
+            GroupCommand("version", "Look at repository versions", _VERSION),
+            GroupCommand("run", "Look at sync runs", _RUN),
+        ),
+    ),
+)

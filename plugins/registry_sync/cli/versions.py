@@ -1,0 +1,71 @@
+"""``version``: the versions of a repository listed and shown."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from functools import partial
+from typing import Any
+
+from registry_sync.cli.printing import print_document, print_rows
+from registry_sync.cli.running import every, usable_database
+from registry_sync.db.database import Database
+from registry_sync.domain.content_summary import ContentSummary
+from registry_sync.domain.records import Repository, RepositoryVersion
+from registry_sync.errors import RecordNotFound
+
+KINDS = ("docker.tag", "docker.manifest", "docker.blob")
+
+
+def list_all(args: Namespace) -> None:
+    """Every version of a repository, the newest first."""
+    with usable_database() as database:
+        repository = database.repositories.by_name(args.name)
+        rows = [row(version) for version in every(partial(database.versions.page, repository.id), ordering="-number")]
+    print_rows(rows, args.output)
+
+
+def show(args: Namespace) -> None:
+    """What a version holds, added and removed, and the tags that it holds back."""
+    with usable_database() as database:
+        _, version = find(database, args.name, args.number)
+    holds = [{"tag": hold.tag, "kept_digest": hold.digest, "reason": hold.reason} for hold in version.holds]
+    if args.output in ("json", "yaml"):
+        print_document({**row(version), "content_summary": version.summary.counts(), "holds": holds}, args.output)
+        return
+    print_rows(summary_rows(version.summary), args.output)
+    if holds:
+        print_rows(holds, args.output)
+
+
+def number_or_latest(repository: Repository, number: int | None) -> int:
+    """The number asked for, else the latest version's. Raises :class:`RecordNotFound` before the first."""
+    wanted = repository.latest_number if number is None else number
+    if wanted is None:
+        raise RecordNotFound(f"repository {repository.name!r} has no version yet")
+    return wanted
+
+
+def find(database: Database, name: str, number: int | None) -> tuple[Repository, RepositoryVersion]:
+    """The repository of that name and its version, the latest for None. Raises :class:`RecordNotFound`."""
+    repository = database.repositories.by_name(name)
+    return repository, database.versions.get(repository.id, number_or_latest(repository, number))
+
+
+def row(version: RepositoryVersion) -> dict[str, Any]:
+    """A version as a row."""
+    present = version.summary.present
+    return {
+        "number": version.number,
+        "base_number": version.base_number,
+        "created_at": version.created_at,
+        "tags": present.get("docker.tag", 0),
+        "manifests": present.get("docker.manifest", 0),
+        "blobs": present.get("docker.blob", 0),
+        "held_tags": len(version.holds),
+    }
+
+
+def summary_rows(summary: ContentSummary) -> list[dict[str, Any]]:
+    """A row for each type of content: how many were added, are present, were removed."""
+    counts = summary.counts()
+    return [{"content": kind, **{part: counts[part].get(kind, 0) for part in counts}} for kind in KINDS]
