@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from registry_sync.domain import media_types
+from registry_sync.domain import media_types, schema1
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.strict_json import parse_strict_json
 from registry_sync.errors import (
     AmbiguousManifest,
     DigestMismatch,
@@ -84,10 +84,10 @@ class Descriptor:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest as received: ``data`` is its exact bytes, ``digest`` theirs.
+    """A manifest as received: ``data`` is its exact bytes, ``digest`` theirs, or of the signed part of schema 1.
 
-    ``config`` is None for indexes and artifact manifests; ``layers`` holds layers, or the blobs of an artifact
-    manifest; ``children`` the entries of an index; ``subject`` what it refers to, or None.
+    ``config`` is None for indexes, artifact manifests and schema 1; ``layers`` holds layers, or the blobs of an
+    artifact manifest; ``children`` the entries of an index; ``subject`` what it refers to, or None.
     """
 
     digest: Digest
@@ -125,53 +125,44 @@ def read_manifest(
     expected: Descriptor | None = None,
     digest: Digest | None = None,
     limits: ManifestLimits = DEFAULT_LIMITS,
+    schema1_size_of: Callable[[Digest], int] | None = None,
 ) -> Manifest:
     """The manifest in ``data``.
 
     ``content_type`` is the answer's header; ``expected`` the descriptor that led here, whose media type decides
-    when its digest holds; ``digest`` what was asked for, when it was asked by digest. Raises
+    when its digest holds; ``digest`` what was asked for, when it was asked by digest. With ``schema1_size_of``,
+    Docker's schema 1 is read too: it gives the size in bytes of a layer, which such a manifest does not tell. Raises
     :class:`DigestMismatch`, :class:`LimitExceeded`, :class:`InvalidManifest`, :class:`MediaTypeMismatch`,
     :class:`AmbiguousManifest` or :class:`UnsupportedManifest`.
     """
     wanted = digest or (expected.digest if expected else None)
-    actual = Digest.of(data, wanted.algorithm if wanted is not None and wanted.is_verifiable else "sha256")
-    if wanted is not None and actual != wanted:
-        wanted.hasher()
-        raise DigestMismatch(
-            f"the registry answered other content under {wanted}: it hashes to {actual}", digest=wanted, got=actual
-        )
+    actual = _digest_like(wanted, data)
+    header = media_types.normalise(content_type)
+    if not schema1.may_be_signed(data, header):
+        _check_digest(wanted, actual)
     if len(data) > limits.manifest_bytes:
         raise LimitExceeded(
             f"manifest {actual} is larger than {limits.manifest_bytes} bytes", digest=actual, limit="manifest_bytes"
         )
     document = parse_strict_json(data, actual)
-    media_type = _decide_type(document, media_types.normalise(content_type), expected, actual)
+    media_type = _decide_type(document, header, expected, actual)
+    if media_type in media_types.SCHEMA1_TYPES:
+        return _read_schema1(document, data, wanted, header, limits=limits, size_of=schema1_size_of)
+    _check_digest(wanted, actual)
     return _read_document(document, data, actual, media_type, limits)
 
 
-def parse_strict_json(data: bytes, digest: Digest) -> dict[str, Any]:
-    """``data`` as an I-JSON object (RFC 7493): UTF-8 without mark, no duplicate names, no NaN, no deep nesting.
+def _digest_like(wanted: Digest | None, data: bytes) -> Digest:
+    """The digest of ``data`` by the algorithm of ``wanted``, by sha256 where that cannot be."""
+    return Digest.of(data, wanted.algorithm if wanted is not None and wanted.is_verifiable else "sha256")
 
-    Raises :class:`InvalidManifest`.
-    """
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            raise ValueError("a name appears twice in one object")
-        return result
-
-    def no_constant(name: str) -> None:
-        raise ValueError(f"{name} is not JSON")
-
-    try:
-        document = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
-    except (ValueError, RecursionError) as problem:
-        reason = "nested too deeply" if isinstance(problem, RecursionError) else str(problem)[:200]
-        raise InvalidManifest(f"manifest {digest} is not valid JSON: {reason}", digest=digest) from None
-    if not isinstance(document, dict):
-        raise InvalidManifest(f"manifest {digest} is not a JSON object", digest=digest)
-    return document
+def _check_digest(wanted: Digest | None, actual: Digest) -> None:
+    if wanted is not None and actual != wanted:
+        wanted.hasher()
+        raise DigestMismatch(
+            f"the registry answered other content under {wanted}: it hashes to {actual}", digest=wanted, got=actual
+        )
 
 
 def _decide_type(document: dict[str, Any], header: str, expected: Descriptor | None, digest: Digest) -> str:
@@ -236,12 +227,6 @@ def _refuse_ambiguous(document: dict[str, Any], kind: ManifestKind, digest: Dige
 def _read_document(
     document: dict[str, Any], data: bytes, digest: Digest, media_type: str, limits: ManifestLimits
 ) -> Manifest:
-    if media_type in media_types.SCHEMA1_TYPES:
-        raise UnsupportedManifest(
-            f"manifest {digest} is of Docker schema 1, which carries no sizes and is no longer pulled by "
-            "current clients; push the image again with a current client",
-            digest=digest,
-        )
     if document.get("schemaVersion", 2) != 2 or isinstance(document.get("schemaVersion"), bool):
         raise InvalidManifest(f"manifest {digest}: schemaVersion is not 2", digest=digest)
     if media_type in media_types.INDEX_TYPES:
@@ -269,6 +254,39 @@ def _read_document(
         subject=reader.descriptor(subject, "subject") if subject is not None else None,
         artifact_type=reader.text(document.get("artifactType"), "artifactType"),
         annotations=reader.annotations(document.get("annotations"), "annotations"),
+    )
+
+
+def _read_schema1(
+    document: dict[str, Any],
+    data: bytes,
+    wanted: Digest | None,
+    header: str,
+    *,
+    limits: ManifestLimits,
+    size_of: Callable[[Digest], int] | None,
+) -> Manifest:
+    label = wanted or Digest.of(data)
+    if size_of is None:
+        raise UnsupportedManifest(
+            f"manifest {label} is of Docker schema 1, which carries no sizes and is no longer pulled by current "
+            "clients; push the image again with a current client, or set allow_schema1 on the remote",
+            digest=label,
+        )
+    is_signed = "signatures" in document
+    if header == media_types.DOCKER_SCHEMA1_SIGNED and not is_signed:
+        raise InvalidManifest(f"manifest {label} was sent as signed and has no signatures", digest=label)
+    payload = schema1.payload_of(data, document, label)
+    actual = _digest_like(wanted, payload)
+    _check_digest(wanted, actual)
+    layers = schema1.layers_of(document, actual, limits.layers)
+    sizes = {layer: size_of(layer) for layer in dict.fromkeys(layers)}
+    return Manifest(
+        digest=actual,
+        media_type=media_types.DOCKER_SCHEMA1_SIGNED if is_signed else media_types.DOCKER_SCHEMA1,
+        kind=ManifestKind.IMAGE,
+        data=data,
+        layers=tuple(Descriptor(media_types.DOCKER_LAYER_GZIP, layer, sizes[layer]) for layer in layers),
     )
 
 

@@ -1,0 +1,123 @@
+"""Docker's first kind of manifest (image manifest version 2, schema 1), read where it is allowed.
+
+It may carry signatures within itself. Its digest is then over the payload that they sign, which each of them tells how
+to cut out of the document. Nobody verifies them: what is asked for by digest is what its digest says. Layers are named
+newest first, often more than once, and nothing tells their sizes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from typing import Any
+
+from registry_sync.domain import media_types
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.strict_json import parse_strict_json
+from registry_sync.errors import AmbiguousManifest, InvalidManifest, InvalidReference, LimitExceeded
+
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*={0,2}")
+_READ = frozenset({"schemaversion", "mediatype", "fslayers", "history", "signatures"})
+#: What other kinds of manifest have; a reader that does not look at the version could take it for one of them.
+_FORBIDDEN = frozenset({"config", "layers", "manifests", "blobs", "subject"})
+
+
+def may_be_signed(data: bytes, header: str) -> bool:
+    """Whether the digest of ``data`` may be over a part of it; ``header`` is its normalised ``Content-Type``."""
+    is_told = header in media_types.SCHEMA1_TYPES or header in media_types.GENERIC_TYPES
+    return is_told and b'"signatures"' in data and b'"fsLayers"' in data
+
+
+def payload_of(data: bytes, document: dict[str, Any], digest: Digest) -> bytes:
+    """The bytes that the digest is over: all of them, or what every signature says was signed.
+
+    ``document`` is ``data``, parsed; ``digest`` names it in the error. Raises :class:`InvalidManifest` for signatures
+    that disagree, and for a document that has more than its payload and the signatures.
+    """
+    if "signatures" not in document:
+        return data
+    signatures = document["signatures"]
+    if not isinstance(signatures, list) or not signatures:
+        raise _invalid(digest, "signatures are no list, or an empty one")
+    cuts = {_cut(signature, len(data), digest) for signature in signatures}
+    if len(cuts) != 1:
+        raise _invalid(digest, "its signatures disagree about what they sign")
+    ((length, tail),) = cuts
+    payload = data[:length] + tail
+    unsigned = {name: value for name, value in document.items() if name != "signatures"}
+    if _canonical(parse_strict_json(payload, digest), digest) != _canonical(unsigned, digest):
+        raise _invalid(digest, "it says something beside what its signatures sign")
+    return payload
+
+
+def layers_of(document: dict[str, Any], digest: Digest, limit: int) -> tuple[Digest, ...]:
+    """The layers that a document names, in its order: newest first, repeats included.
+
+    Raises :class:`InvalidManifest`, :class:`AmbiguousManifest` and :class:`LimitExceeded`.
+    """
+    _refuse_ambiguous(document, digest)
+    version = document.get("schemaVersion")
+    if version != 1 or isinstance(version, bool):
+        raise _invalid(digest, "schemaVersion is not 1")
+    layers, history = document.get("fsLayers"), document.get("history")
+    if not isinstance(layers, list) or not isinstance(history, list) or len(layers) != len(history):
+        raise _invalid(digest, "fsLayers and history are not two lists of one length")
+    if len(layers) > limit:
+        problem = f"manifest {digest}: fsLayers has {len(layers)} entries, more than {limit}"
+        raise LimitExceeded(problem, digest=digest, limit="fsLayers")
+    return tuple(_layer(entry, f"fsLayers[{position}]", digest) for position, entry in enumerate(layers))
+
+
+def _layer(entry: object, where: str, digest: Digest) -> Digest:
+    try:
+        return Digest(entry.get("blobSum") if isinstance(entry, dict) else None)
+    except InvalidReference as problem:
+        raise _invalid(digest, f"{where} has no usable blobSum: {problem}") from None
+
+
+def _refuse_ambiguous(document: dict[str, Any], digest: Digest) -> None:
+    seen: set[str] = set()
+    for name in document:
+        folded = name.lower()
+        if folded in _FORBIDDEN or (folded in _READ and folded in seen):
+            problem = f"manifest {digest} is of schema 1 and has {name[:40]!r} too, or in two spellings"
+            raise AmbiguousManifest(problem, digest=digest)
+        seen.add(folded)
+
+
+def _cut(signature: object, size_bytes: int, digest: Digest) -> tuple[int, bytes]:
+    """How many bytes of the document are signed, and what follows them in the payload."""
+    protected = signature.get("protected") if isinstance(signature, dict) else None
+    if not isinstance(protected, str):
+        raise _invalid(digest, "a signature does not tell what it signs")
+    told = parse_strict_json(_decoded(protected, digest), digest)
+    length, tail = told.get("formatLength"), told.get("formatTail")
+    if isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= size_bytes:
+        raise _invalid(digest, "a signature signs more than there is, or has no usable formatLength")
+    if not isinstance(tail, str):
+        raise _invalid(digest, "a signature has no usable formatTail")
+    return length, _decoded(tail, digest)
+
+
+def _decoded(text: str, digest: Digest) -> bytes:
+    """Base64 in its alphabet for URLs, padded or not (RFC 7515, appendix C)."""
+    if not _BASE64URL.fullmatch(text):
+        raise _invalid(digest, "a signature is not base64")
+    bare = text.rstrip("=")
+    try:
+        return base64.b64decode(bare + "=" * (-len(bare) % 4), altchars=b"-_", validate=True)
+    except binascii.Error:
+        raise _invalid(digest, "a signature is not base64") from None
+
+
+def _canonical(document: dict[str, Any], digest: Digest) -> str:
+    try:
+        return json.dumps(document, sort_keys=True)
+    except RecursionError:
+        raise _invalid(digest, "it is nested too deeply") from None
+
+
+def _invalid(digest: Digest, problem: str) -> InvalidManifest:
+    return InvalidManifest(f"manifest {digest} is of schema 1: {problem}", digest=digest)
