@@ -54,12 +54,16 @@ class PaceWatch:
 
 
 class _Received(io.RawIOBase):
-    """The bytes of a socket, and an error instead of them after ``deadline`` (monotonic) where one is set."""
+    """The bytes of a socket, and an error instead of them after ``deadline`` (monotonic) where one is set.
+
+    While ``is_beginning``, the end of the bytes is an error too: headers that break off are no headers.
+    """
 
     def __init__(self, raw: io.RawIOBase) -> None:
         super().__init__()
         self._raw = raw
         self.deadline: float | None = None
+        self.is_beginning = False
 
     def readable(self) -> bool:
         return True
@@ -67,7 +71,10 @@ class _Received(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int | None:
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise TimeoutError("the headers of an answer take too long")
-        return self._raw.readinto(buffer)
+        count = self._raw.readinto(buffer)
+        if count == 0 and self.is_beginning:
+            raise ConnectionResetError("the connection ended before the headers of the answer did")
+        return count
 
     def close(self) -> None:
         self._raw.close()
@@ -86,5 +93,7 @@ class PunctualResponse(HTTPResponse):
     def begin(self) -> None:
         if self._timeout_seconds is not None:
             self._received.deadline = time.monotonic() + self._timeout_seconds
+        self._received.is_beginning = True
         super().begin()
+        self._received.is_beginning = False
         self._received.deadline = None
