@@ -7,11 +7,11 @@ repository costs one exchange and no request that fails first.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from registry_sync.errors import AuthenticationFailed, ChallengeInvalid, RegistryError
 from registry_sync.oci.challenge import Challenge, parse_challenges
-from registry_sync.oci.credentials import Credentials, CredentialSource
+from registry_sync.oci.credentials import Credentials, ToldCredentials
 from registry_sync.oci.origins import Target
 from registry_sync.oci.realm import RealmPolicy
 from registry_sync.oci.scopes import scopes_to_ask
@@ -36,7 +36,7 @@ class Authenticator:
 
     def __init__(
         self,
-        source: CredentialSource,
+        source: ToldCredentials,
         tokens: TokenStore,
         policy: RealmPolicy,
         probe: Callable[[], tuple[str | None, Target]],
@@ -74,8 +74,11 @@ class Authenticator:
         :class:`RealmRefused` and :class:`AuthenticationFailed`.
         """
         credentials = self._source()
+        if used is not None and used == _as_sent(credentials):
+            credentials = self._source.renew(credentials)
         if credentials.registry_token:
-            return None
+            renewed = _as_sent(credentials)
+            return None if renewed == used else renewed
         if header is None:
             header, asked_at = self._probe()
         choice = choose(header, asked_at, credentials)
@@ -105,7 +108,7 @@ class Authenticator:
             credentials=credentials,
         )
         try:
-            token = self._tokens.get(request, rejected=(rejected or "").removeprefix("Bearer "))
+            token = self._token(request, rejected)
         except AuthenticationFailed:
             raise
         except RegistryError as problem:
@@ -115,11 +118,29 @@ class Authenticator:
             raise
         return f"Bearer {token}"
 
+    def _token(self, request: TokenRequest, rejected: str | None) -> str:
+        """The token of the exchange. Refused credentials are tried once only, unless their source has others."""
+        refused = (rejected or "").removeprefix("Bearer ")
+        try:
+            return self._tokens.get(request, rejected=refused)
+        except AuthenticationFailed:
+            others = self._source.renew(request.credentials)
+            if others == request.credentials:
+                raise
+            return self._tokens.get(replace(request, credentials=others), rejected=refused)
+
     def _basic(self, credentials: Credentials) -> str | None:
         if not credentials.has_password:
             return None
         self._policy.check_basic()
         return credentials.basic
+
+
+def _as_sent(credentials: Credentials) -> str | None:
+    """The ``Authorization`` by which ``credentials`` themselves go to a registry; None when only a token would."""
+    if credentials.registry_token:
+        return f"Bearer {credentials.registry_token}"
+    return credentials.basic if credentials.has_password else None
 
 
 def choose(header: str | None, asked_at: Target, credentials: Credentials) -> Choice:

@@ -12,7 +12,7 @@ from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName
 from registry_sync.oci.authenticator import Authenticator
 from registry_sync.oci.blobs import BlobFetcher, BlobWriter
 from registry_sync.oci.clock import SYSTEM_CLOCK, Clock
-from registry_sync.oci.credentials import ANONYMOUS, Credentials, CredentialSource
+from registry_sync.oci.credentials import Credentials, CredentialSource, ToldCredentials
 from registry_sync.oci.manifests import ManifestHead, ManifestReader
 from registry_sync.oci.options import ClientOptions
 from registry_sync.oci.origins import Origin
@@ -55,7 +55,7 @@ class RegistryClient:
         self._transport = Transport(origin, options, clock)
         retry = Retry(options, clock, self.usage)
         self._authenticator = Authenticator(
-            _source(credentials, told),
+            ToldCredentials(credentials, told),
             TokenStore(self._transport, clock, self.usage, told),
             RealmPolicy(origin, options.trusted_realm_hosts, allow_insecure=options.allow_insecure_credentials),
             ChallengeProbe(self._transport),
@@ -100,7 +100,7 @@ class RegistryClient:
         from registry_sync.oci.session import open_session
 
         transport = self._transport
-        return open_session(transport.own, self._authenticator, transport.pools, transport.user_agent)
+        return open_session(transport, self._authenticator)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -113,18 +113,3 @@ class RegistryClient:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _source(credentials: Credentials | CredentialSource | None, on_secret: Callable[[str], None]) -> CredentialSource:
-    """A source of the credentials that tells their secrets, each once."""
-    told: set[Credentials] = set()
-
-    def source() -> Credentials:
-        given = credentials() if callable(credentials) else credentials or ANONYMOUS
-        if given not in told:
-            told.add(given)
-            for secret in given.secrets():
-                on_secret(secret)
-        return given
-
-    return source

@@ -6,15 +6,20 @@ from dataclasses import dataclass, field
 
 from registry_sync.domain.manifests import ManifestLimits
 from registry_sync.domain.records import DEFAULT_CONCURRENCY
+from registry_sync.oci.user_agent import user_agent
 
 
 @dataclass(frozen=True)
 class ClientOptions:
     """How a client connects, waits and gives up.
 
-    Connections: ``concurrency`` is the most connections to one host. ``verify`` is a path to a CA bundle, True for
-    the public ones, False for no check. ``client_certificate`` is a path to a PEM file with certificate and key, or
-    a pair of paths; it is shown to the registry alone. ``proxy_url`` is http or https.
+    Connections: ``concurrency`` is the most connections to one host. ``requests_per_second`` spaces the requests to
+    the registry itself, None for no limit (:mod:`registry_sync.oci.request_rate`). ``verify`` is a path to a CA
+    bundle, True for the public ones, False for no check. ``client_certificate`` is a path to a PEM file with
+    certificate and key, or a pair of paths; it is shown to the registry alone. ``proxy_url`` is http or https.
+
+    Mirrors: ``namespace`` is the host that a registry stands in for; it is sent with each request for content, as
+    ``ns``, to the registry itself and nowhere else (distribution specification, "Registry Proxying").
 
     Trust: hosts are ``host`` or ``host:port``, compared exactly. ``trusted_realm_hosts`` may be given the
     credentials beside the registry itself; ``private_hosts`` may be redirected to although their addresses
@@ -28,15 +33,18 @@ class ClientOptions:
     Docker Hub: with ``rate_limit_floor``, manifests are no longer pulled when fewer pulls remain than that.
     ``strict_digest_header`` False believes the bytes where a registry sends another ``Docker-Content-Digest``.
     With ``follow_foreign_urls``, a blob that the registry does not have is fetched from the URLs of its descriptor,
-    without credentials.
+    without credentials. With ``allow_schema1``, manifests of Docker's schema 1 are asked for and read; each costs a
+    HEAD for every layer, whose size they do not tell.
     """
 
     concurrency: int = DEFAULT_CONCURRENCY
+    requests_per_second: float | None = None
     connect_timeout_seconds: float = 10
     read_timeout_seconds: float = 60
     verify: bool | str = True
     client_certificate: str | tuple[str, str] | None = None
     proxy_url: str | None = field(default=None, repr=False)
+    namespace: str | None = None
     trusted_realm_hosts: frozenset[str] = frozenset()
     private_hosts: frozenset[str] = frozenset()
     allow_insecure_credentials: bool = False
@@ -48,5 +56,6 @@ class ClientOptions:
     rate_limit_floor: int | None = None
     strict_digest_header: bool = True
     follow_foreign_urls: bool = False
-    user_agent: str = "registry-sync/0.1.0 (Apache Airflow)"
+    allow_schema1: bool = False
+    user_agent: str = user_agent()
     limits: ManifestLimits = field(default_factory=ManifestLimits)

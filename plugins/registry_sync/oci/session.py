@@ -19,10 +19,10 @@ from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import InvalidReference, RegistryError
 from registry_sync.oci.answer_errors import Occasion, Refusal, error_of_refusal, parse_error_body
 from registry_sync.oci.authenticator import Authenticator
-from registry_sync.oci.connections import ConnectionPools
 from registry_sync.oci.origins import Origin, Target
 from registry_sync.oci.retry_after import parse_retry_after
 from registry_sync.oci.scopes import pull_scope
+from registry_sync.oci.transport import Transport
 
 __all__ = [
     "PooledAdapter",
@@ -38,9 +38,17 @@ __all__ = [
 class PooledAdapter(HTTPAdapter):
     """Sends through the pools of a client; TLS and proxy are theirs, whatever a session or call says."""
 
-    def __init__(self, pools: ConnectionPools) -> None:
+    def __init__(self, transport: Transport) -> None:
         super().__init__()
-        self._pools = pools
+        self._pools = transport.pools
+        self._own = transport.own
+        self._rate = transport.rate
+
+    def send(self, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
+        """As requests, at the rate that the client keeps."""
+        if Target.parse(request.url or "").origin == self._own:
+            self._rate.wait()
+        return super().send(request, *arguments, **options)
 
     def get_connection_with_tls_context(
         self,
@@ -127,16 +135,16 @@ def error_of_response(response: Response) -> RegistryError:
     return error_of_refusal(refusal, Occasion("content", subject=path), is_anonymous=False)
 
 
-def open_session(own: Origin, authenticator: Authenticator, pools: ConnectionPools, user_agent: str) -> Session:
+def open_session(transport: Transport, authenticator: Authenticator) -> Session:
     """A session that takes nothing from the environment and keeps no cookies."""
     session = Session()
     session.trust_env = False
     session.cookies = _NoCookies()
-    session.headers.update({"User-Agent": user_agent, "Accept-Encoding": "identity"})
-    adapter = PooledAdapter(pools)
+    session.headers.update({"User-Agent": transport.user_agent, "Accept-Encoding": "identity"})
+    adapter = PooledAdapter(transport)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
-    session.auth = RegistryAuth(own, authenticator, adapter)
+    session.auth = RegistryAuth(transport.own, authenticator, adapter)
     return session
 
 

@@ -7,6 +7,7 @@ for each hop anew and never copied along.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from urllib.parse import parse_qs, quote
 
 from urllib3.exceptions import HTTPError
 
@@ -18,6 +19,7 @@ from registry_sync.oci.connections import ConnectionPools, TargetHeaders
 from registry_sync.oci.options import ClientOptions
 from registry_sync.oci.origins import Origin, Target
 from registry_sync.oci.pace import Pace
+from registry_sync.oci.request_rate import RequestRate
 
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 10
@@ -33,6 +35,8 @@ class Transport:
         self._gate = AddressGate(own.host, options.private_hosts | options.trusted_realm_hosts)
         self.pools = ConnectionPools(own, options, self._gate)
         self._pace = Pace(options.throughput_window_seconds, options.minimum_bytes_per_second, clock)
+        self._namespace = options.namespace
+        self.rate = RequestRate(options.requests_per_second, clock)
         self.user_agent = options.user_agent
 
     def send(self, method: str, target: Target, headers: Mapping[str, str], *, body: bytes | None = None) -> Answer:
@@ -46,6 +50,8 @@ class Transport:
         sent.target = target.path
         if self.pools.is_proxied and origin.scheme == "http":
             sent.target = target.url
+        if origin == self.own:
+            self.rate.wait()
         # What urllib3 is told is what it logs, and queries can be signatures.
         url = sent.target.partition("?")[0]
         try:
@@ -69,6 +75,7 @@ class Transport:
         self, method: str, target: Target, headers: Mapping[str, str], authorization: str | None = None
     ) -> Answer:
         """The answer at the end of the redirects of a GET or HEAD. Raises :class:`RedirectRefused`."""
+        target = self._with_namespace(target)
         for _ in range(MAX_REDIRECTS + 1):
             if authorization is not None and target.origin == self.own:
                 answer = self.send(method, target, {**headers, "Authorization": authorization})
@@ -80,6 +87,14 @@ class Transport:
         raise RedirectRefused(
             f"{self.own.netloc} redirects more than {MAX_REDIRECTS} times", host=self.own.netloc, method=method
         )
+
+    def _with_namespace(self, target: Target) -> Target:
+        """``target`` saying whose content is meant, where one is configured. Redirects are followed as they are."""
+        path, _, query = target.path.partition("?")
+        is_content = target.origin == self.own and path.startswith("/v2/") and path != "/v2/"
+        if self._namespace is None or not is_content or "ns" in parse_qs(query):
+            return target
+        return target._replace(path=f"{path}?{query}{'&' if query else ''}ns={quote(self._namespace, safe=':')}")
 
     def close(self) -> None:
         """Closes the idle connections. The transport can still be used; it opens new ones."""
