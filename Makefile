@@ -65,7 +65,7 @@ bench: $(TEST_READY) ## Measure what the documentation promises
 
 .PHONY: lock
 lock: $(TEST_READY) ## Lock the packages again after a change of pyproject.toml; newer ones with UPGRADE=--upgrade
-	@$(LOCK) --extra postgresql --extra s3 --group dev --output-file requirements/dev.txt
+	@$(LOCK) --extra amazon --extra postgresql --extra s3 --group dev --output-file requirements/dev.txt
 	@$(LOCK) --extra postgresql --group build --constraint requirements/dev.txt --output-file requirements/runtime.txt
 
 .PHONY: clean

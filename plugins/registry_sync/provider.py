@@ -66,6 +66,11 @@ def _number(label: str, description: str, smallest: int, largest: int) -> dict[s
     return {"label": label, "description": description, "schema": schema}
 
 
+def _fraction(label: str, description: str, smallest: float, largest: float) -> dict[str, Any]:
+    schema = {"type": ["number", "null"], "minimum": smallest, "maximum": largest}
+    return {"label": label, "description": description, "schema": schema}
+
+
 def _flag(label: str, description: str, default: bool) -> dict[str, Any]:
     return {"label": label, "description": description, "schema": {"type": ["boolean", "null"], "default": default}}
 
@@ -96,9 +101,39 @@ CONNECTION_FIELDS: dict[str, Any] = {
     "allow_insecure_credentials": _flag(
         "Allow password over plain http", "Only for registries without TLS in a trusted network.", False
     ),
+    "credential_helper": _text(
+        "Credential helper",
+        "Makes short-lived passwords for the registry. amazon_ecr: user name and password are then an AWS access key "
+        "and its secret, or empty for what boto3 finds by itself.",
+        enum=[None, "amazon_ecr"],
+        values_display={"None": "none", "amazon_ecr": "Amazon ECR"},
+    ),
     "registry_token": _text("Registry token", "A bearer token to use as it is.", format="password"),
     "identity_token": _text("Identity token", "An OAuth2 refresh token, as docker login keeps it.", format="password"),
     "concurrency": _number("Concurrency", "Connections at a time, where a remote does not say. Default 20.", 1, 200),
+    "host_concurrency": _number(
+        "Concurrency on the host",
+        "The most requests at a time by all tasks of a stage of a sync together. Empty for no limit of its own.",
+        1,
+        10_000,
+    ),
+    "requests_per_second": _fraction(
+        "Requests per second",
+        "The most requests to the registry in a second by all tasks of a stage of a sync together. Empty for no limit.",
+        0.01,
+        10_000,
+    ),
+    "ns": _text(
+        "Namespace (ns)",
+        "For a mirror or pull-through cache: the host that it stands in for, such as docker.io. Sent as ns with each "
+        "request for content, to the registry itself only.",
+    ),
+    "contact": _text(
+        "Contact",
+        "Whom the operator of the registry may write to: a mail address or URL, shown in User-Agent. Empty for the "
+        "setting's.",
+        maxLength=200,
+    ),
     "timeout": _number("Timeout", "Seconds to wait for a connection, and for each answer to go on.", 1, 3600),
     "rate_limit_floor": _number(
         "Pulls to leave over", "Stop when the registry allows fewer pulls than this (Docker Hub).", 0, 1_000_000_000
@@ -134,6 +169,13 @@ SETTINGS: dict[str, Any] = {
         "type": "integer",
         "example": None,
         "default": "1024",
+    },
+    "contact": {
+        "description": "Whom operators of registries may write to: a mail address or URL, shown in User-Agent.",
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": "mirrors@example.org",
+        "default": "",
     },
     "sync_dag_id": {
         "description": "The DAG that a sync over REST runs; its access rules hold for reading over REST.",

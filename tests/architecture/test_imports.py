@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "hooks": {"errors", "domain", "oci", "blobs", "db"},
     "operators": {"errors", "domain", "hooks", "sync"},
     "api": {"errors", "domain", "blobs", "db", "hooks"},
-    "cli": {"errors", "domain", "db", "hooks"},
+    "cli": {"errors", "domain", "blobs", "db", "hooks", "sync"},
     "plugin": {"api", "hooks"},
     "provider": set(),
     "__init__": set(),
@@ -32,6 +32,8 @@ MAY_IMPORT = {
 BELONGS_ONLY_TO = {
     "requests": {"oci"},
     "urllib3": {"oci"},
+    "boto3": {"hooks"},
+    "botocore": {"hooks"},
     "fsspec": {"blobs"},
     "upath": {"blobs"},
     "sqlalchemy": {"db"},

@@ -17,7 +17,7 @@ from registry_sync.db.schema import VERSION_TABLE
 from registry_sync.db.tables import metadata
 from registry_sync.domain.manifests import DEFAULT_LIMITS
 from registry_sync.errors import PaginationError, RegistryError, RegistrySyncError
-from registry_sync.hooks.connection import IGNORED_EXTRA, KNOWN_EXTRA
+from registry_sync.hooks.extra import IGNORED_EXTRA, KNOWN_EXTRA
 from registry_sync.oci.tags import MAX_PAGES, MAX_TAGS
 from registry_sync.oci.transport import MAX_REDIRECTS
 from registry_sync.sync.verdicts import Verdict, verdict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,9 @@ from support.shapes import documented_example
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
-DAGS = ("mirror_alpine", "mirror_many", "smallest", "tell_of_versions")
+FILES = ("mirror_alpine", "mirror_many", "mirrors_of_one_host", "smallest", "tell_of_versions")
+MIRRORS_OF_ONE_HOST = ("docker_hub_alpine", "docker_hub_hello-world")
+DAGS = ("mirror_alpine", "mirror_many", *MIRRORS_OF_ONE_HOST, "smallest", "tell_of_versions")
 DOCKER_HUB = "https://registry-1.docker.io"
 
 
@@ -40,7 +43,7 @@ def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         push(registry, "library/alpine", releases())
         push(registry, "library/hello-world", documented_example())
         shutil.copy(ROOT / "dags" / "registry_sync.py", folder)
-        for name in DAGS:
+        for name in FILES:
             code = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
             (folder / f"{name}.py").write_text(code.replace(DOCKER_HUB, registry.url), encoding="utf-8")
         yield folder
@@ -108,6 +111,23 @@ def test_every_new_version_of_many_syncs_is_told_once(examples: AirflowInstance)
                 assert examples.wait(follower) == "success"
                 told += examples.xcom(follower, "tell")
     assert len(told) == len(set(told))
+
+
+@pytest.mark.rule("A9.8")
+def test_tasks_in_one_pool_take_turns_whatever_run_they_are_of(examples: AirflowInstance) -> None:
+    """Two runs of two DAGs at once, in a pool with one slot: no two of their tasks are at work at the same time."""
+    pool = {"name": "docker_hub", "slots": 1, "description": "", "include_deferred": False}
+    examples.api("POST", "/pools", json=pool)
+    runs = [examples.trigger(dag_id) for dag_id in MIRRORS_OF_ONE_HOST]
+    assert {examples.wait(run) for run in runs} == {"success"}
+    spans = sorted(
+        (task["start_date"], task["end_date"], task["pool"])
+        for run in runs
+        for task in examples.task_instances(run)
+    )
+    assert len(spans) == 10
+    assert {pool for _, _, pool in spans} == {"docker_hub"}
+    assert all(ended <= began for (_, ended, _), (began, _, _) in itertools.pairwise(spans))
 
 
 def test_what_is_imported_in_advance_is_not_imported_by_tasks_again(examples: AirflowInstance) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 import registry_sync
 from registry_sync import provider
-from registry_sync.hooks.connection import KNOWN_EXTRA
+from registry_sync.hooks.extra import KNOWN_EXTRA
+from registry_sync.hooks.minting import MINTS
 
 INFO = provider.get_provider_info()
 PACKAGE = Path(registry_sync.__file__).parent
@@ -67,6 +68,11 @@ def test_every_operator_module_is_named() -> None:
 
 def test_every_field_of_the_form_is_read() -> None:
     assert set(provider.CONNECTION_FIELDS) <= KNOWN_EXTRA
+
+
+def test_the_form_offers_every_credential_helper() -> None:
+    offered = provider.CONNECTION_FIELDS["credential_helper"]["schema"]["enum"]
+    assert offered == [None, *sorted(MINTS)]
 
 
 def test_fields_that_hold_secrets_are_password_fields() -> None:

@@ -14,24 +14,34 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.records import DEFAULT_CONCURRENCY, RemoteSpec
 from registry_sync.domain.references import RegistryUrl
 from registry_sync.errors import ConfigurationError, InvalidReference
 from registry_sync.hooks.connection import PEM_START, RegistryConnection, read_connection
+from registry_sync.hooks.settings import load_settings
 
 if TYPE_CHECKING:
+    from registry_sync.hooks.host_limits import HostLimits
     from registry_sync.oci.client import RegistryClient
+    from registry_sync.oci.credentials import Credentials, MintedCredentials
     from registry_sync.oci.options import ClientOptions
 
 log = logging.getLogger(__name__)
 
 
-def open_client(remote: RemoteSpec) -> RegistryClient:
+def open_client(remote: RemoteSpec, task_count: int = 1) -> RegistryClient:
     """A client for ``remote`` with the credentials of its connection; close it, or use it in a ``with``.
+
+    It is one of ``task_count`` that work at the same time and share what the connection allows on its host.
 
     Raises :class:`~registry_sync.errors.ConfigurationError`, for a connection that is not there too.
     """
-    return make_client(load_connection(remote.conn_id), remote)
+    return make_client(load_connection(remote.conn_id), remote, task_count)
+
+
+def most_tasks(remote: RemoteSpec, wanted: int) -> int:
+    """How many tasks may work on the remote at the same time: ``wanted``, or as many as its connection allows."""
+    return load_connection(remote.conn_id).limits.most_tasks(wanted)
 
 
 def load_connection(conn_id: str | None) -> RegistryConnection:
@@ -60,15 +70,20 @@ def load_connection(conn_id: str | None) -> RegistryConnection:
     return settings
 
 
-def make_client(settings: RegistryConnection, remote: RemoteSpec | None) -> RegistryClient:
-    """A client for ``remote``, or for the connection's own host. Raises :class:`ConfigurationError`."""
+def make_client(settings: RegistryConnection, remote: RemoteSpec | None, task_count: int = 1) -> RegistryClient:
+    """A client for ``remote``, or for the connection's own host, as :func:`open_client`.
+
+    Raises :class:`ConfigurationError`.
+    """
     from registry_sync.oci.client import RegistryClient
 
     registry = registry_of(settings, remote)
     if remote is not None and remote.proxy_url:
         _mask(remote.proxy_url)
     with _private_files() as files:
-        return RegistryClient(registry, settings.credentials, _options(settings, remote, files), _mask)
+        options = _options(settings, remote, files, settings.limits.share(task_count))
+        credentials = _credentials(settings, registry, options.proxy_url)
+        return RegistryClient(registry, credentials, options, _mask)
 
 
 def registry_of(settings: RegistryConnection, remote: RemoteSpec | None) -> RegistryUrl:
@@ -85,18 +100,37 @@ def registry_of(settings: RegistryConnection, remote: RemoteSpec | None) -> Regi
     return registry
 
 
-def _options(settings: RegistryConnection, remote: RemoteSpec | None, files: _PrivateFiles) -> ClientOptions:
+def _credentials(
+    settings: RegistryConnection, registry: RegistryUrl, proxy_url: str | None
+) -> Credentials | MintedCredentials:
+    if settings.credential_helper is None:
+        return settings.credentials
+    from registry_sync.hooks.minting import minted_credentials
+
+    for secret in settings.credentials.secrets():
+        _mask(secret)
+    return minted_credentials(settings.credential_helper, registry, settings.credentials, proxy_url)
+
+
+def _options(
+    settings: RegistryConnection, remote: RemoteSpec | None, files: _PrivateFiles, limits: HostLimits
+) -> ClientOptions:
     from registry_sync.oci.options import ClientOptions
+    from registry_sync.oci.user_agent import user_agent
 
     choices = dict(settings.choices)
     verify, ca = settings.verify, settings.ca_certificate
     certificate, proxy_url = settings.client_certificate, settings.proxy_url
     if remote is not None:
         choices["concurrency"] = remote.download_concurrency
+        choices["follow_foreign_urls"] = remote.include_foreign_layers
+        choices["allow_schema1"] = remote.allow_schema1
         verify = verify and remote.ssl_validation
         ca = remote.ssl_ca_certificate or ca
         certificate = remote.ssl_client_certificate or certificate
         proxy_url = remote.proxy_url or proxy_url
+    if limits.concurrency is not None:
+        choices["concurrency"] = min(limits.concurrency, choices.get("concurrency", DEFAULT_CONCURRENCY))
     pair: str | tuple[str, str] | None = None
     if certificate:
         path = files.path(certificate)
@@ -105,6 +139,8 @@ def _options(settings: RegistryConnection, remote: RemoteSpec | None, files: _Pr
         verify=(files.path(ca) if ca else True) if verify else False,
         client_certificate=pair,
         proxy_url=proxy_url,
+        requests_per_second=limits.requests_per_second,
+        user_agent=user_agent(settings.contact or load_settings().contact),
         **choices,
     )
 

@@ -136,6 +136,8 @@ def _who(settings: RegistryConnection, is_authenticated: bool, scheme: str) -> s
         return "it asks for no credentials at /v2/"
     if not is_authenticated:
         return f"it asks for {scheme} authentication, and anonymous reading is what this connection does"
+    if settings.credential_helper:
+        return f"it accepts the password that {settings.credential_helper} made ({scheme} authentication)"
     login = settings.credentials.username
     return f"it accepts {scheme} authentication as {login!r}" if login else f"it accepts the {scheme} token"
 

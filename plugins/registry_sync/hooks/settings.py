@@ -21,6 +21,7 @@ class Settings:
     """``sql_alchemy_conn`` and ``blob_store`` are URLs; ``max_shards`` bounds the mapped tasks of one stage;
     ``min_shard_bytes`` is the work that makes a task of its own worth while.
 
+    ``contact`` is whom the operator of a registry may write to, None for nobody.
     ``sync_dag_id`` is the DAG that a sync over REST runs, and whose access rules hold for reading over REST.
     """
 
@@ -29,6 +30,7 @@ class Settings:
     max_shards: int
     min_shard_bytes: int
     sync_dag_id: str = DEFAULT_SYNC_DAG_ID
+    contact: str | None = None
 
 
 def load_settings() -> Settings:
@@ -47,7 +49,17 @@ def load_settings() -> Settings:
         * 1024
         * 1024,
         sync_dag_id=conf.get(SECTION, "sync_dag_id", fallback="") or DEFAULT_SYNC_DAG_ID,
+        contact=_contact(conf.get(SECTION, "contact", fallback="").strip()),
     )
+
+
+def _contact(text: str) -> str | None:
+    """``text`` as it stands in ``User-Agent``; None for an empty one."""
+    from registry_sync.oci.user_agent import CONTACT_SHAPE, is_contact
+
+    if text and not is_contact(text):
+        raise ConfigurationError(f"[registry_sync] contact = {text[:80]!r}: give {CONTACT_SHAPE}")
+    return text or None
 
 
 def _count(text: str, name: str, default: int) -> int:

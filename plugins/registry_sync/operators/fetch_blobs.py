@@ -38,8 +38,9 @@ class FetchBlobsOperator(BaseOperator):
 
         with open_stage(context) as stage:
             run, remote = stage.find(self.shard["sync_run"])
+            client, remote = stage.connect(remote, self.shard["shards"])
             fetched = fetch_blobs(
-                stage.client(remote),
+                client,
                 stage.blobs,
                 stage.database,
                 run,

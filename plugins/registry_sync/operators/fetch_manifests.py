@@ -45,7 +45,8 @@ class FetchManifestsOperator(BaseOperator):
 
         with open_stage(context) as stage:
             run, remote = stage.find(self.shard["sync_run"])
-            last, client = stage.is_last_try, stage.client(remote)
+            client, remote = stage.connect(remote, self.shard["shards"])
+            last = stage.is_last_try
             fetched = fetch_manifests(
                 client, stage.database, run, remote, shard=self.shard["shard"], is_last_try=last, tell=self.log.info
             )

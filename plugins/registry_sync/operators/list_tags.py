@@ -92,14 +92,9 @@ class ListTagsOperator(BaseOperator):
             run, remote = self._open_run(stage, context)
             context["ti"].xcom_push(key=SYNC_RUN_KEY, value=run.id)
             self.log.info("%s from %s at %s", self.repository, remote.upstream, remote.registry)
-            listed = list_tags(
-                stage.client(remote),
-                stage.database,
-                run,
-                remote,
-                max_shards=stage.settings.max_shards,
-                tell=self.log.info,
-            )
+            max_shards = stage.max_shards(remote)
+            client, remote = stage.connect(remote)
+            listed = list_tags(client, stage.database, run, remote, max_shards=max_shards, tell=self.log.info)
             context["ti"].xcom_push(key="summary", value=self._summary(stage, run, listed))
         if listed.is_unchanged:
             self.log.info("nothing changed since the latest version; the rest is skipped")

@@ -32,16 +32,16 @@ class PlanBlobsOperator(BaseOperator):
         self.sync_run = sync_run
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        """The shards, ``[{"sync_run": id, "shard": number, "label": "214 blobs, 340 MiB"}, …]``."""
+        """The shards, ``[{"sync_run": id, "shard": number, "shards": how many, "label": "214 blobs"}, …]``."""
         from registry_sync.sync.plan_blobs import plan_blobs
 
         with open_stage(context) as stage:
-            run, _ = stage.find(self.sync_run)
+            run, remote = stage.find(self.sync_run)
             planned = plan_blobs(
                 stage.blobs,
                 stage.database,
                 run,
-                max_shards=stage.settings.max_shards,
+                max_shards=stage.max_shards(remote),
                 min_shard_bytes=stage.settings.min_shard_bytes,
                 tell=self.log.info,
             )
@@ -49,4 +49,8 @@ class PlanBlobsOperator(BaseOperator):
             key="summary",
             value={"needed": planned.needed_count, "stored": planned.stored_count, "foreign": planned.foreign_count},
         )
-        return [{"sync_run": run.id, "shard": shard.number, "label": str(shard)} for shard in planned.shards]
+        count = len(planned.shards)
+        return [
+            {"sync_run": run.id, "shard": shard.number, "shards": count, "label": str(shard)}
+            for shard in planned.shards
+        ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -68,11 +68,24 @@ class Stage:
 
     def client(self, remote: RemoteSpec) -> RegistryClient:
         """A client of the remote's registry, with the credentials of its connection; what it uses is noted."""
+        return self.connect(remote)[0]
+
+    def connect(self, remote: RemoteSpec, task_count: int = 1) -> tuple[RegistryClient, RemoteSpec]:
+        """A client for one of ``task_count`` tasks of a stage, and ``remote`` with the requests at once that are its.
+
+        Together the tasks keep to what the connection allows on the host (:mod:`registry_sync.hooks.host_limits`).
+        """
         from registry_sync.hooks.clients import open_client
 
-        client = self.closing.enter_context(open_client(remote))
+        client = self.closing.enter_context(open_client(remote, task_count))
         self.closing.callback(self._note_usage, client)
-        return client
+        return client, replace(remote, download_concurrency=client.options.concurrency)
+
+    def max_shards(self, remote: RemoteSpec) -> int:
+        """The most mapped tasks of a stage: the setting's, and no more than the connection has requests at once for."""
+        from registry_sync.hooks.clients import most_tasks
+
+        return most_tasks(remote, self.settings.max_shards)
 
     def note_failure(self, error: RegistrySyncError) -> None:
         """Notes with the run that it failed, and why; says so when even that cannot be written."""

@@ -219,6 +219,18 @@ def test_options_come_from_the_connection_and_the_remote(connect) -> None:
         assert client.options.trusted_realm_hosts == options.trusted_realm_hosts
 
 
+@pytest.mark.rule("A5.17")
+@pytest.mark.parametrize("wanted", [False, True])
+def test_what_a_remote_takes_besides_reaches_the_client(wanted: bool) -> None:
+    remote = RemoteSpec(
+        "demo", "https://registry.example", "a", include_foreign_layers=wanted, allow_schema1=not wanted
+    )
+    with RegistryHook(remote=remote).get_client() as client:
+        assert (client.options.follow_foreign_urls, client.options.allow_schema1) == (wanted, not wanted)
+    with RegistryHook(remote=replace(remote, include_foreign_layers=False, allow_schema1=False)).get_client() as client:
+        assert (client.options.follow_foreign_urls, client.options.allow_schema1) == (False, False)
+
+
 @pytest.mark.parametrize(
     ("extra", "attribute", "value"),
     [
@@ -262,6 +274,33 @@ def test_names_that_http_hook_users_know_are_understood(
 def test_an_extra_that_cannot_be_used_is_told_at_once(connect, extra: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         RegistryHook(connect(host="registry.example", extra=extra)).get_client()
+
+
+@pytest.mark.rule("A9.10")
+def test_the_contact_of_the_connection_comes_before_the_settings(
+    registry, connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.on("GET", TAGS, json_reply({"tags": []}))
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__CONTACT", "https://example.org/mirrors")
+    for conn_id in (connect("without", **plain(registry)), connect("with", **plain(registry, contact="a@b.example"))):
+        with RegistryHook(conn_id).get_client() as client:
+            client.list_tags(REPOSITORY)
+        RegistryHook(conn_id).run(TAGS)
+    agents = [(request.header("user-agent") or "").partition(" ")[2] for request in registry.requests]
+    assert agents == ["(Apache Airflow; +https://example.org/mirrors)"] * 2 + ["(Apache Airflow; +a@b.example)"] * 2
+
+
+@pytest.mark.rule("A9.11")
+def test_a_mirror_is_told_what_it_stands_in_for_and_given_its_own_password(registry, connect) -> None:
+    guarded(registry)
+    fields = plain(registry, ns="docker.io")
+    conn_id = connect(login="alice", password="correct horse", **fields)
+    with RegistryHook(remote=remote_of(registry, conn_id=conn_id)).get_client() as client:
+        assert client.list_tags(REPOSITORY).tags == ("a",)
+    assert {request.query.rpartition("&")[2] for request in registry.requests} == {"ns=docker.io"}
+    upstream = RemoteSpec(name="demo", url="https://registry-1.docker.io", upstream_name="a", conn_id=conn_id)
+    with pytest.raises(ConfigurationError, match="only sent to the registry that their connection names"):
+        RegistryHook(remote=upstream).get_client()
 
 
 def test_an_identity_token_is_known_by_dockers_spelling(registry, connect, masked: list[str]) -> None:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from registry_sync.domain.references import RegistryUrl
 from registry_sync.errors import ConfigurationError
-from registry_sync.hooks.connection import KNOWN_EXTRA, read_connection
+from registry_sync.hooks.connection import read_connection
+from registry_sync.hooks.extra import KNOWN_EXTRA
+from registry_sync.hooks.host_limits import HostLimits
 from registry_sync.oci.credentials import Credentials
 from registry_sync.oci.options import ClientOptions
 
@@ -33,6 +35,7 @@ def test_an_empty_connection_is_anonymous_and_for_any_registry() -> None:
     assert found.registry is None
     assert found.credentials == Credentials()
     assert (found.verify, found.choices, found.unknown_extra) == (True, {}, ())
+    assert (found.limits, found.credential_helper, found.contact) == (HostLimits(), None, None)
     found.check_registry(RegistryUrl.parse("https://any.example"))
 
 
@@ -66,6 +69,84 @@ def test_hosts_are_a_list_or_text_and_compared_in_lower_case(name: str) -> None:
     for value in ("A.example, b.example:1", ["a.example ", "B.example:1"], "a.example\nb.example:1"):
         found = read_connection("demo", Connection(extra_dejson={name: value}))
         assert found.choices[name] == frozenset({"a.example", "b.example:1"})
+
+
+@pytest.mark.rule("A9.8")
+def test_limits_of_the_host_are_read_as_numbers() -> None:
+    found = read_connection("demo", Connection(extra_dejson={"host_concurrency": "8", "requests_per_second": "0.5"}))
+    assert found.limits == HostLimits(8, 0.5)
+    assert found.choices == {}, "they are shared among tasks and so no options of one client"
+
+
+@pytest.mark.rule("A9.11")
+@pytest.mark.parametrize("value", ["docker.io", "quay.io:8443", "Registry.Example", "127.0.0.1:5000"])
+def test_a_namespace_is_kept_as_it_is_written(value: str) -> None:
+    found = read_connection("demo", Connection("mirror.example", extra_dejson={"ns": value}))
+    assert found.choices["namespace"] == value
+
+
+@pytest.mark.rule("A9.11")
+def test_a_namespace_needs_a_host_whose_credentials_these_are() -> None:
+    with pytest.raises(ConfigurationError, match="enter the mirror as host"):
+        read_connection("demo", Connection(login="alice", password="x", extra_dejson={"ns": "docker.io"}))
+
+
+@pytest.mark.rule("A9.11")
+@pytest.mark.parametrize(
+    ("host", "value"),
+    [
+        ("quay.io", "quay.io"),
+        ("quay.io", "QUAY.IO:443"),
+        ("docker.io", "index.docker.io"),
+        ("x.example", "hub.docker.com"),
+    ],
+)
+def test_a_namespace_is_another_registry_than_the_connections(host: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match="ns is"):
+        read_connection("demo", Connection(host, extra_dejson={"ns": value}))
+
+
+@pytest.mark.rule("A9.10")
+def test_the_contact_is_read() -> None:
+    assert read_connection("demo", Connection(extra_dejson={"contact": " a@b.example "})).contact == "a@b.example"
+    assert read_connection("demo", Connection()).contact is None
+
+
+@pytest.mark.rule("A4.17")
+def test_a_credential_helper_is_known_by_name_and_makes_the_credentials_alone() -> None:
+    found = read_connection("demo", Connection(extra_dejson={"credential_helper": "amazon_ecr"}))
+    assert found.credential_helper == "amazon_ecr"
+    for name in ("registry_token", "identity_token"):
+        extra = {"credential_helper": "amazon_ecr", name: "x"}
+        with pytest.raises(ConfigurationError, match="leave registry_token and identity_token empty"):
+            read_connection("demo", Connection(extra_dejson=extra))
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"credential_helper": "amazon"}, "credential_helper in Extra must be one of amazon_ecr"),
+        ({"credential_helper": 7}, "credential_helper in Extra must be text"),
+        ({"host_concurrency": 0}, "host_concurrency in Extra must be a whole number"),
+        ({"host_concurrency": 2.5}, "host_concurrency in Extra must be a whole number"),
+        ({"requests_per_second": 0}, "requests_per_second in Extra must be a number from 0.01 to 10000"),
+        ({"requests_per_second": "fast"}, "requests_per_second in Extra must be a number"),
+        ({"requests_per_second": True}, "requests_per_second in Extra must be a number"),
+        ({"requests_per_second": "nan"}, "requests_per_second in Extra must be a number"),
+        ({"requests_per_second": "inf"}, "requests_per_second in Extra must be a number"),
+        ({"requests_per_second": [1]}, "requests_per_second in Extra must be a number"),
+        ({"ns": "https://docker.io"}, "ns in Extra must be a host"),
+        ({"ns": "docker.io/library"}, "ns in Extra must be a host"),
+        ({"ns": "docker.io/"}, "ns in Extra must be a host"),
+        ({"ns": "docker.io?x=y"}, "ns in Extra must be a host"),
+        ({"ns": "a b"}, "ns in Extra must be a host"),
+        ({"contact": "somebody"}, "contact in Extra must be a mail address"),
+        ({"contact": "a@b\r\nX: y"}, "contact in Extra must be a mail address"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_by_name(extra: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        read_connection("demo", Connection("registry.example", extra_dejson=extra))
 
 
 _values = st.recursive(

@@ -30,6 +30,16 @@ def test_what_is_set_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert (settings.max_shards, settings.min_shard_bytes) == (7, 3 * 1024 * 1024)
 
 
+@pytest.mark.rule("A9.10")
+def test_a_contact_is_a_mail_address_or_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().contact is None
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__CONTACT", "mirrors@example.org")
+    assert load_settings().contact == "mirrors@example.org"
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__CONTACT", "somebody")
+    with pytest.raises(ConfigurationError, match="contact = 'somebody': give a mail address"):
+        load_settings()
+
+
 @pytest.mark.parametrize("name", ["max_shards", "min_shard_mib"])
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
 def test_a_count_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
