@@ -89,20 +89,29 @@ Answer = Raw | Callable[[Request], Raw]
 
 
 class HostileRegistry:
-    """Runs between ``with`` and its end. Requests without a laid down answer get 404 with no body.
+    """Runs between ``with`` and its end. Requests without a laid down answer get ``otherwise``, or 404 with no body.
 
-    ``certificate`` (paths of chain and key) makes it speak TLS.
+    ``certificate`` (paths of chain and key) makes it speak TLS. ``host`` is a loopback address, so that two of them
+    are two hosts.
     """
 
-    def __init__(self, certificate: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        certificate: tuple[str, str] | None = None,
+        *,
+        host: str = "127.0.0.1",
+        otherwise: Callable[[Request], Raw] | None = None,
+    ) -> None:
+        self.host = host
         self.requests: list[Request] = []
+        self._otherwise = otherwise
         self.connection_count = 0
         self._answers: dict[tuple[str, str], list[Answer]] = {}
         self._lock = threading.Lock()
         self._is_stopped = threading.Event()
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener = socket.create_server((host, 0), backlog=128)
         self._tls: ssl.SSLContext | None = None
         if certificate is not None:
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -114,7 +123,7 @@ class HostileRegistry:
 
     @property
     def netloc(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def base(self) -> str:
@@ -197,9 +206,9 @@ class HostileRegistry:
         with self._lock:
             self.requests.append(request)
             answers = self._answers.get((request.method, request.path))
-            if not answers:
-                return reply(404, content_type=None)
-            answer = answers.pop(0) if len(answers) > 1 else answers[0]
+            answer: Answer = self._otherwise or reply(404, content_type=None)
+            if answers:
+                answer = answers.pop(0) if len(answers) > 1 else answers[0]
         return answer if isinstance(answer, Raw) else answer(request)
 
     def _send(self, connection: socket.socket, answer: Raw, request: Request) -> None:
@@ -207,7 +216,7 @@ class HostileRegistry:
             if isinstance(piece, float):
                 self._is_stopped.wait(piece)
             elif request.method == "HEAD":
-                connection.sendall(piece.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+                connection.sendall(b"".join(piece.partition(b"\r\n\r\n")[:2]))
                 return
             else:
                 connection.sendall(piece)

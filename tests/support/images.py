@@ -166,7 +166,8 @@ class ContentBuilder:
     ) -> Digest:
         """An image with a config of its own, of OCI's type or of Docker's. No layers is a valid image.
 
-        ``extra`` is laid over the document: annotations, subject, artifactType, or what no registry should send.
+        ``extra`` is laid over the document: annotations, subject, artifactType, or what no registry should send; None
+        leaves a field out.
         """
         layers = list(layers)
         self._blob_count += 1
@@ -187,6 +188,7 @@ class ContentBuilder:
             "layers": [self.descriptor(layer, layer_type) for layer in layers],
             **(extra or {}),
         }
+        document = {name: value for name, value in document.items() if value is not None}
         return self.manifest(document, media_type, blobs=(config_digest, *layers))
 
     def index(

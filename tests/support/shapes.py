@@ -96,12 +96,14 @@ def nested() -> RepositoryContent:
     return build.content()
 
 
-def every_kind(*, artifact_manifest: bool = False) -> RepositoryContent:
+def every_kind(*, artifact_manifest: bool = False, seed: int = 7, releases: int = 0) -> RepositoryContent:
     """One tag for each kind of content: images and lists of both makers, no layers, an empty layer, artifacts, …
 
-    ``artifact_manifest`` adds the artifact manifest type, which Debian's registry does not take.
+    ``artifact_manifest`` adds the artifact manifest type, which Debian's registry does not take. ``releases`` is how
+    many more tags there are, on a handful of images. Another ``seed`` gives other manifests and blobs, all but the
+    two blobs that are the same everywhere: the empty one and ``{}``.
     """
-    build = ContentBuilder(seed=7)
+    build = ContentBuilder(seed)
     layers = [build.blob(500), build.blob(700)]
     docker, oci = build.image(layers, docker=True), build.image(layers)
     build.tag("docker-image", docker)
@@ -110,15 +112,19 @@ def every_kind(*, artifact_manifest: bool = False) -> RepositoryContent:
     build.tag("oci-index", build.index([oci, docker]))
     build.tag("no-layers", build.image([]))
     build.tag("empty-layer", build.image([build.blob_of(b"")]))
-    build.tag("empty-index", build.index([]))
+    build.tag("empty-index", build.index([], extra={"annotations": {"org.example.seed": str(seed)}}))
     build.tag("artifact", build.artifact([build.blob(300)]))
     build.tag("referrer", build.image([layers[0]], extra={"subject": build.descriptor(oci)}))
+    build.tag("untyped", build.image([layers[0]], extra={"mediaType": None}))
     build.tag("annotated", build.image([layers[1]], extra={"annotations": {"org.example.name": "annotated"}}))
     attestation = build.attestation(oci)
     build.tag("attested", build.index([oci, attestation], descriptors={attestation: build.attestation_entry(oci)}))
     build.tag("nested", build.index([build.index([build.index([oci])])]))
     if artifact_manifest:
         build.tag("artifact-manifest", build.artifact_manifest([build.blob(200)], subject=oci))
+    released = [build.image([layers[0], build.blob(300)]) for _ in range(min(releases, 5))]
+    for number in range(releases):
+        build.tag(f"release-{number * 7 % releases:03}", released[number % len(released)])
     return build.content()
 
 

@@ -1,0 +1,136 @@
+"""A look-alike at work: a registry, its token service and its storage host, at three addresses of loopback."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+from registry_sync.domain.digests import Digest
+from support.certificates import ServerCertificate
+from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
+from support.images import RepositoryContent
+from support.lookalikes.manifests import ManifestDesk, config_digest
+from support.lookalikes.quirks import PASSWORD, Habit, LookAlike
+from support.lookalikes.storage import SignedStorage, blob_reply
+from support.lookalikes.tag_pages import TagLister
+from support.lookalikes.tokens import Gate
+from support.lookalikes.witness import Witness
+
+#: Where registry, token service and storage are; a certificate must be for all three.
+HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
+_ROUTES = (
+    re.compile(r"/v2/(?P<name>.+)/(?P<kind>tags)/(?P<reference>list)"),
+    re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|referrers)/(?P<reference>[^/]+)"),
+)
+
+
+class LookAlikeServer:
+    """Runs between ``with`` and its end, and serves ``content`` as ``kind`` says.
+
+    ``manifests`` counts what was pulled and asked about; ``witness`` has what a good client does not do.
+    """
+
+    def __init__(self, kind: LookAlike, content: RepositoryContent, certificate: ServerCertificate) -> None:
+        self.kind = kind
+        self.witness = Witness()
+        self.manifests = ManifestDesk(kind, content, self.witness)
+        self._content = content
+        self._ca_path = certificate.ca_path
+        pair = (str(certificate.chain_path), str(certificate.key_path))
+        answers = (self._answer, self._answer_for_tokens, self._answer_from_storage)
+        self.registry, self.tokens, self.storage = (
+            HostileRegistry(pair, host=host, otherwise=answer) for host, answer in zip(HOSTS, answers, strict=True)
+        )
+        realm_host = self.tokens if kind.auth.realm_is_elsewhere else self.registry
+        self.gate = Gate(kind, f"{realm_host.base}{kind.auth.realm}", self.witness)
+        self._lister = TagLister(kind, content, self.registry.base, self.witness)
+        self._signed = SignedStorage(content, self.witness)
+        self._configs = {config_digest(manifest) for manifest in content.manifests.values()}
+        self._running = ExitStack()
+
+    def __enter__(self) -> LookAlikeServer:
+        for server in (self.registry, self.tokens, self.storage):
+            self._running.enter_context(server)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._running.close()
+
+    @property
+    def url(self) -> str:
+        """The registry's address, for a remote."""
+        return self.registry.base
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """The Airflow connection that opens it; without a user where anonymous readers are let in."""
+        extra: dict[str, Any] = {"ca_certificate": self._ca_path.read_text()}
+        if self.kind.auth.realm_is_elsewhere:
+            extra["trusted_realm_hosts"] = self.tokens.netloc
+        opened = {"conn_type": "registry", "host": self.url, "extra": extra}
+        if not self.kind.auth.takes_anonymous:
+            opened |= {"login": self.kind.auth.username, "password": PASSWORD}
+        return opened
+
+    def forget(self) -> None:
+        """Forgets what was pulled and asked about so far; violations stay."""
+        self.manifests.pulled.clear()
+        self.manifests.headed.clear()
+
+    def _answer_for_tokens(self, request: Request) -> Raw:
+        self.witness.see(request, "token service")
+        return self.gate.exchange(request)
+
+    def _answer_from_storage(self, request: Request) -> Raw:
+        return self._signed.answer(request)
+
+    def _answer(self, request: Request) -> Raw:
+        self.witness.see(request, "registry")
+        if not self.kind.auth.realm_is_elsewhere and request.path == self.kind.auth.realm.partition("?")[0]:
+            return self.gate.exchange(request)
+        if request.path == "/v2/":
+            return json_reply({}) if self.gate.admits(request, None) else self.gate.challenge(None)
+        route = next((found for pattern in _ROUTES if (found := pattern.fullmatch(request.path))), None)
+        if route is None or request.method not in ("GET", "HEAD"):
+            self.witness.note(f"{request.method} {request.path} is nothing that this registry has")
+            return reply(400, "no such path", content_type="text/plain")
+        if route["kind"] == "referrers" and self.kind.referrers.status != 200:
+            return self.manifests.no_referrers()
+        if not self.gate.admits(request, route["name"]):
+            return self.gate.challenge(route["name"])
+        if route["name"] != self.kind.repository:
+            return self._missing(route["name"])
+        return self._content_answer(request, route["kind"], route["reference"])
+
+    def _content_answer(self, request: Request, kind: str, reference: str) -> Raw:
+        if kind == "tags":
+            return self._lister.answer(request)
+        if kind == "blobs":
+            return self._blob(request, reference)
+        if kind == "referrers":
+            return self.manifests.referrers(reference)
+        return self.manifests.answer(request, reference)
+
+    def _missing(self, repository: str) -> Raw:
+        missing = self.kind.missing
+        if missing.is_about_scope:
+            return self.gate.challenge(repository, error="insufficient_scope")
+        return errors_reply(missing.status, missing.code, missing.message)
+
+    def _blob(self, request: Request, reference: str) -> Raw:
+        blob = self._content.blobs.get(Digest(reference))
+        if blob is None:
+            return errors_reply(404, "BLOB_UNKNOWN", "blob unknown to registry")
+        if self.kind.blobs.redirect is not None:
+            self.witness.met(Habit.REDIRECTS)
+            location = f"{self.storage.base}{self._signed.sign(blob.digest)}"
+            return reply(self.kind.blobs.redirect, b"", [("Location", location)], content_type=None)
+        if self.kind.blobs.gzips_configs and blob.digest in self._configs:
+            self.witness.met(Habit.COMPRESSES_CONFIGS)
+            return reply(200, gzip.compress(blob.data), [("Content-Encoding", "gzip")])
+        return blob_reply(request, blob.data, ("Docker-Content-Digest", blob.digest))
