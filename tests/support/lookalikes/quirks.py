@@ -106,7 +106,7 @@ class BlobAnswers:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error answer; ``is_about_scope`` adds a challenge with ``error="insufficient_scope"``."""
+    """An error answer. One of 401 has a challenge, with ``error="insufficient_scope"`` when ``is_about_scope``."""
 
     status: int
     code: str

@@ -30,8 +30,11 @@ _ROUTES = (
 class LookAlikeServer:
     """Runs between ``with`` and its end, and serves ``content`` as ``kind`` says.
 
-    ``manifests`` counts what was pulled and asked about; ``witness`` has what a good client does not do.
+    ``manifests`` counts what was pulled and asked about; ``witness`` has what a good client does not do. With
+    ``is_gone`` the repository is as if it had never been.
     """
+
+    is_gone = False
 
     def __init__(self, kind: LookAlike, content: RepositoryContent, certificate: ServerCertificate) -> None:
         self.kind = kind
@@ -103,7 +106,7 @@ class LookAlikeServer:
             return self.manifests.no_referrers()
         if not self.gate.admits(request, route["name"]):
             return self.gate.challenge(route["name"])
-        if route["name"] != self.kind.repository:
+        if self.is_gone or route["name"] != self.kind.repository:
             return self._missing(route["name"])
         return self._content_answer(request, route["kind"], route["reference"])
 
@@ -118,8 +121,8 @@ class LookAlikeServer:
 
     def _missing(self, repository: str) -> Raw:
         missing = self.kind.missing
-        if missing.is_about_scope:
-            return self.gate.challenge(repository, error="insufficient_scope")
+        if missing.status == 401:
+            return self.gate.challenge(repository, error="insufficient_scope" if missing.is_about_scope else None)
         return errors_reply(missing.status, missing.code, missing.message)
 
     def _blob(self, request: Request, reference: str) -> Raw:

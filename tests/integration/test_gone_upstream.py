@@ -1,0 +1,79 @@
+"""A repository that is gone, private or out of reach looks different at each registry, and is never an empty one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from registry_sync.domain.records import RemoteSpec
+from registry_sync.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    NotFound,
+    RegistryError,
+    RepositoryUnavailable,
+)
+from registry_sync.oci.client import RegistryClient
+from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.options import ClientOptions
+from support.certificates import CertificateAuthority, ServerCertificate
+from support.images import RepositoryContent
+from support.lookalikes import known
+from support.lookalikes.quirks import PASSWORD, LookAlike
+from support.lookalikes.server import HOSTS, LookAlikeServer
+from support.shapes import documented_example
+from support.syncing import Installation
+
+#: What the others say is 404.
+OTHER_ANSWERS: dict[str, type[RegistryError]] = {
+    "docker-hub": AccessDenied,
+    "quay": AuthenticationFailed,
+    "google": AccessDenied,
+    "ghcr": RepositoryUnavailable,
+}
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> ServerCertificate:
+    return CertificateAuthority(tmp_path_factory.mktemp("ca")).server(hosts=HOSTS)
+
+
+@pytest.fixture(scope="module")
+def content() -> RepositoryContent:
+    return documented_example()
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Installation]:
+    installation = Installation.embedded(tmp_path)
+    yield installation
+    installation.database.close()
+
+
+@pytest.mark.rule("A7.11", "A9.2", "A9.3")
+@pytest.mark.parametrize("kind", known.KNOWN, ids=str)
+def test_a_repository_that_cannot_be_seen_any_more_fails_the_sync_and_loses_nothing(
+    here: Installation, kind: LookAlike, content: RepositoryContent, certificate: ServerCertificate
+) -> None:
+    with LookAlikeServer(kind, content, certificate) as server:
+
+        def client(remote: RemoteSpec) -> RegistryClient:
+            trusted = frozenset({server.tokens.netloc})
+            options = ClientOptions(verify=str(certificate.ca_path), trusted_realm_hosts=trusted, max_attempts=2)
+            anonymous = kind.auth.takes_anonymous
+            credentials = None if anonymous else Credentials(username=kind.auth.username, password=PASSWORD)
+            return RegistryClient(remote.registry, credentials, options)
+
+        assert here.sync("kept", server.url, kind.repository, client=client) is not None
+        server.is_gone = True
+        with pytest.raises(RegistryError) as caught:
+            here.sync("kept", server.url, kind.repository, client=client)
+    assert type(caught.value) is OTHER_ANSWERS.get(kind.name, NotFound), caught.value
+    assert kind.repository in str(caught.value)
+    assert not caught.value.is_temporary
+    repository = here.database.repositories.by_name("kept")
+    assert repository.latest_number == 1
+    assert here.database.versions.tags(repository.id) == content.tags
+    assert server.witness.violations == []
