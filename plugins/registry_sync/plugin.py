@@ -19,3 +19,10 @@ class RegistrySyncPlugin(AirflowPlugin):
         from registry_sync.api.app import MOUNT, create_app
 
         return [{"app": create_app(), "url_prefix": MOUNT, "name": "registry-sync REST API"}]
+
+    @cached_property
+    def listeners(self) -> list[Any]:  # type: ignore[override]  # as above
+        """What is told when a DAG run has ended."""
+        from registry_sync.listener import RunNotes
+
+        return [RunNotes()]

@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "operators": {"errors", "domain", "hooks", "sync"},
     "api": {"errors", "domain", "blobs", "db", "hooks"},
     "cli": {"errors", "domain", "blobs", "db", "hooks", "sync"},
-    "plugin": {"api", "hooks"},
+    "listener": {"operators"},
+    "plugin": {"api", "hooks", "listener"},
     "provider": set(),
     "__init__": set(),
 }
@@ -36,9 +37,9 @@ BELONGS_ONLY_TO = {
     "botocore": {"hooks"},
     "fsspec": {"blobs"},
     "upath": {"blobs"},
-    "sqlalchemy": {"db"},
+    "sqlalchemy": {"db", "listener"},  # the listener works in the session of Airflow's own scheduler
     "alembic": {"db"},
-    "airflow": {"hooks", "operators", "plugin", "provider", "cli", "api"},
+    "airflow": {"hooks", "operators", "plugin", "provider", "cli", "api", "listener"},
     "fastapi": {"api"},
     "starlette": {"api"},
 }

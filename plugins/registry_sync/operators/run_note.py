@@ -1,0 +1,26 @@
+"""What a person who watches the grid should know of a run, handed on as an XCom that becomes the run's note.
+
+A task cannot write the note of its run. :mod:`registry_sync.listener` does, in the scheduler, when the run has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: The key of the XCom.
+RUN_NOTE_KEY = "registry_sync_run_note"
+_SHOWN_HOLDS = 5
+
+
+def held_note(holds: Sequence[Mapping[str, Any]], hold_count: int) -> str:
+    """``2 tags are held: a is kept at sha256:…; b is left out``, with the reasons of the first ones."""
+    shown = [_held(hold) for hold in holds[:_SHOWN_HOLDS]]
+    if hold_count > len(shown):
+        shown.append(f"{hold_count - len(shown)} more")
+    return f"{'1 tag is' if hold_count == 1 else f'{hold_count} tags are'} held: {'; '.join(shown)}"
+
+
+def _held(hold: Mapping[str, Any]) -> str:
+    what = f"kept at {hold['digest'][:19]}" if hold["digest"] else "left out"
+    return f"{hold['tag']} is {what} ({hold['reason']})"
