@@ -41,7 +41,7 @@ class Requester:
     ) -> None:
         self._transport = transport
         self._authenticator = authenticator
-        self._clock = clock
+        self.clock = clock
         self.retry = retry
         self.usage = usage
 
@@ -133,7 +133,7 @@ class Requester:
             answer,
             occasion,
             is_anonymous=self._authenticator.is_anonymous,
-            now=self._clock.now(),
+            now=self.clock.now(),
             scrub=lambda text: scrubbed(text, self._authenticator.secrets()),
         )
 

@@ -25,6 +25,7 @@ MAX_TAGS = 200_000
 MAX_PAGE_BYTES = 16 * 1024 * 1024
 MAX_EMPTY_PAGES = 3
 MAX_SKIPPED = 1000
+MAX_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class _Progress:
     visited: set[str] = field(default_factory=set)
     page_count: int = 0
     empty_count: int = 0
+    started: float = 0.0
 
     def add(self, names: list[Any]) -> int:
         """How many of ``names`` are new."""
@@ -98,7 +100,7 @@ class _Lister:
 
     def list(self) -> TagListing:
         listed_at = datetime.now(timezone.utc)
-        progress = _Progress()
+        progress = _Progress(started=self._requester.clock.monotonic())
         page: _Page | None = self._first_page(progress)
         while page is not None:
             page = self._next(page, progress)
@@ -154,6 +156,10 @@ class _Lister:
             raise LimitExceeded(f"{self._repository} has more than {MAX_PAGES} pages of tags", limit="tag pages")
         if len(progress.tags) > MAX_TAGS:
             raise LimitExceeded(f"{self._repository} has more than {MAX_TAGS} tags", limit="tags")
+        if self._requester.clock.monotonic() - progress.started > MAX_SECONDS:
+            raise LimitExceeded(
+                f"the tags of {self._repository} take longer than an hour to list", limit="listing time"
+            )
         progress.visited.add(target.url)
         try:
             page = self._requester.ask("GET", target, self._occasion, {"Accept": "application/json"}, self._read)

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from registry_sync.domain.references import RepositoryName
+from registry_sync.domain.references import RegistryUrl, RepositoryName
 from registry_sync.errors import (
     AccessDenied,
     AuthenticationFailed,
@@ -23,7 +23,9 @@ from registry_sync.errors import (
     RegistryError,
     RepositoryUnavailable,
 )
+from registry_sync.oci.client import RegistryClient
 from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.options import ClientOptions
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
 from support.oci import REPOSITORY, FakeTime
 
@@ -141,6 +143,16 @@ def test_a4_04_a_token_that_is_no_printable_text_is_refused(registry, client_of,
     registry.on("GET", "/token", json_reply(document))
     with pytest.raises(ProtocolError):
         client_of(registry).list_tags(REPOSITORY)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"token": None, "access_token": "good"}, {"token": "", "access_token": "good"}, {"access_token": "good"}],
+)
+def test_a4_04_a_token_may_have_either_name(registry, client_of, document: object) -> None:
+    guarded(registry, f"{registry.base}/token")
+    registry.on("GET", "/token", json_reply(document))
+    assert client_of(registry).list_tags(REPOSITORY).tags == ("a",)
 
 
 def test_a4_05_an_answer_of_more_than_128_kib_is_not_read(registry, client_of) -> None:
@@ -313,6 +325,40 @@ def test_a2_06_bearer_is_taken_although_basic_comes_first(registry, client_of) -
     registry.on("GET", "/token", json_reply({"token": "good"}))
     client_of(registry, USER).list_tags(REPOSITORY)
     assert [request.header("authorization") for request in registry.asked(path=TAGS)] == [None, "Bearer good"]
+
+
+def test_a2_04_challenges_in_several_header_lines_are_all_read(registry, client_of) -> None:
+    lines = [("WWW-Authenticate", "Negotiate"), ("WWW-Authenticate", 'Basic realm="a, b"')]
+    bearer = ("www-authenticate", f'BEARER Realm = "{registry.base}/token?a=b",SCOPE=""')
+    registry.on("GET", TAGS, errors_reply(401, "UNAUTHORIZED", headers=[*lines, bearer]), TAG_LIST)
+    registry.on("GET", "/token", json_reply({"token": "good"}))
+    assert client_of(registry, USER).list_tags(REPOSITORY).tags == ("a",)
+    assert registry.asked(path=TAGS)[1].header("authorization") == "Bearer good"
+
+
+def test_a2_07_a_header_bomb_is_an_error(registry, client_of) -> None:
+    lines = [("WWW-Authenticate", f'S{number} realm="{"x" * 500}"') for number in range(60)]
+    registry.on("GET", TAGS, errors_reply(401, "UNAUTHORIZED", headers=lines))
+    with pytest.raises(ProtocolError, match="longer than"):
+        client_of(registry, USER).list_tags(REPOSITORY)
+
+
+def test_a9_03_docker_hub_hides_what_may_not_be_read_and_does_not_say_that_it_is_missing(
+    registry, client_of, fake_time: FakeTime
+) -> None:
+    """Asked through a proxy, so that a name of the public registry leads to the scripted one."""
+    hub = "http://registry-1.docker.io"
+    refusal = 'Bearer realm="http://auth.docker.io/token",service="registry.docker.io",error="insufficient_scope"'
+    registry.on("GET", f"{hub}{TAGS}", challenge(refusal))
+    registry.on("GET", "http://auth.docker.io/token", json_reply({"token": "good"}))
+    options = ClientOptions(proxy_url=registry.base, allow_insecure_credentials=True, max_attempts=1)
+    with (
+        RegistryClient(RegistryUrl.parse(hub), USER, options, clock=fake_time.clock) as client,
+        pytest.raises(RepositoryUnavailable, match="does not exist there, it is private, or the credentials"),
+    ):
+        client.list_tags(REPOSITORY)
+    sent = {request.path: request.header("authorization") for request in registry.requests}
+    assert sent == {f"{hub}{TAGS}": "Bearer good", "http://auth.docker.io/token": BASIC}
 
 
 def test_a2_06_a_bearer_challenge_without_realm_is_passed_over(registry, client_of) -> None:

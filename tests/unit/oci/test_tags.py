@@ -18,7 +18,7 @@ from registry_sync.errors import (
 )
 from registry_sync.oci import tags as tags_module
 from support.hostile_registry import Raw, Request, errors_reply, json_reply, reply
-from support.oci import REPOSITORY
+from support.oci import REPOSITORY, FakeTime
 
 TAGS = f"/v2/{REPOSITORY}/tags/list"
 
@@ -132,6 +132,20 @@ def test_a7_05_a_page_larger_than_16_mib_is_not_read(registry, client_of) -> Non
         client_of(registry).list_tags(REPOSITORY)
 
 
+def test_a7_05_a_listing_that_takes_longer_than_an_hour_is_given_up(registry, client_of, fake_time: FakeTime) -> None:
+    numbers = iter(range(1000))
+
+    def slow(_request: Request) -> Raw:
+        fake_time.elapsed += 600
+        number = next(numbers)
+        return page([f"a{number}"], f"{TAGS}?last={number}")
+
+    registry.on("GET", TAGS, slow)
+    with pytest.raises(LimitExceeded, match="hour"):
+        client_of(registry).list_tags(REPOSITORY)
+    assert len(registry.requests) == 7
+
+
 @pytest.mark.parametrize(
     "refusal", [reply(400), reply(405), errors_reply(404, "UNSUPPORTED"), errors_reply(400, "UNSUPPORTED")]
 )
@@ -149,6 +163,28 @@ def test_a7_06_a_list_sent_as_plain_text_is_a_list(registry, client_of) -> None:
 def test_a7_07_unknown_keys_are_left_alone(registry, client_of) -> None:
     registry.on("GET", TAGS, json_reply({"tags": ["a"], "child": ["x"], "manifest": {"sha256:x": {"tag": ["b"]}}}))
     assert client_of(registry).list_tags(REPOSITORY).tags == ("a",)
+
+
+@pytest.mark.parametrize("tells_its_length", [True, False])
+def test_a7_07_a_key_of_100_mb_is_not_read(registry, client_of, tells_its_length: bool) -> None:
+    pieces = [b'{"tags": ["a"], "manifest": {"x": "', *[b"y" * 1_000_000] * 100, b'"}}']
+    length = f"Content-Length: {sum(map(len, pieces))}\r\n".encode() if tells_its_length else b""
+    registry.on("GET", TAGS, Raw((b"HTTP/1.1 200 OK\r\n" + length + b"\r\n", *pieces)))
+    with pytest.raises(LimitExceeded, match="tag list"):
+        client_of(registry).list_tags(REPOSITORY)
+
+
+def test_a6_19_a_listing_says_when_it_began_whatever_changes_while_it_is_made(registry, client_of) -> None:
+    asked_at: list[datetime] = []
+
+    def first(_request: Request) -> Raw:
+        asked_at.append(datetime.now(timezone.utc))
+        return page(["a"], f"{TAGS}?last=a")
+
+    registry.on("GET", TAGS, first, page(["pushed-meanwhile"]))
+    listing = client_of(registry).list_tags(REPOSITORY)
+    assert listing.listed_at <= asked_at[0]
+    assert listing.tags == ("a", "pushed-meanwhile")
 
 
 def test_a7_08_an_opaque_continuation_is_carried_untouched(registry, client_of) -> None:

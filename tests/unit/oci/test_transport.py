@@ -13,6 +13,7 @@ from registry_sync.errors import (
     ConfigurationError,
     ProtocolError,
     RedirectRefused,
+    RegistryError,
     ServerUnavailable,
     UntrustedCertificate,
 )
@@ -241,6 +242,28 @@ def test_a5_03_a_redirect_from_https_to_http_is_refused(authority: CertificateAu
         with pytest.raises(RedirectRefused, match="plain http"):
             client_of(registry, verify=str(certificate.ca_path)).fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
     assert other_host.requests == []
+
+
+def test_a9_12_https_does_not_become_http_where_nothing_else_answers(registry, client_of) -> None:
+    secure = RegistryUrl.parse(registry.base.replace("http://", "https://"))
+    with RegistryClient(secure, READY, ClientOptions(max_attempts=1, connect_timeout_seconds=2)) as client:
+        with pytest.raises(RegistryError):
+            client.ping()
+        with pytest.raises(RegistryError):
+            client.list_tags(REPOSITORY)
+    assert [request for request in registry.requests if request.path.startswith("/v2/")] == []
+
+
+@pytest.mark.parametrize("sent", [b"", b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"ta'])
+def test_a9_04_tls_that_ends_without_saying_so_is_tried_again(
+    authority: CertificateAuthority, client_of, sent: bytes
+) -> None:
+    certificate = authority.server()
+    with HostileRegistry((str(certificate.chain_path), str(certificate.key_path))) as registry:
+        registry.on("GET", TAGS, Raw((sent,)), json_reply({"tags": ["a"]}))
+        client = client_of(registry, verify=str(certificate.ca_path))
+        assert client.list_tags(REPOSITORY).tags == ("a",)
+        assert client.usage.retry_count == 1
 
 
 def test_the_configured_ca_vouches_for_redirect_targets_too(authority: CertificateAuthority, client_of) -> None:
