@@ -8,27 +8,29 @@ from __future__ import annotations
 import logging
 import zlib
 from dataclasses import dataclass
+from functools import partial
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor, Manifest, ManifestLimits, read_manifest
-from registry_sync.domain.media_types import ACCEPTED_MANIFEST_TYPES, normalise
+from registry_sync.domain.media_types import ACCEPTED_MANIFEST_TYPES, SCHEMA1_TYPES, normalise
 from registry_sync.domain.references import RepositoryName, TagName
 from registry_sync.errors import (
     AccessDenied,
     DigestMismatch,
+    InvalidManifest,
     InvalidReference,
     RateLimited,
     RegistryError,
     RepositoryUnavailable,
     SizeMismatch,
 )
-from registry_sync.oci.answer_errors import Occasion
+from registry_sync.oci.answer_errors import Occasion, parse_error_body
 from registry_sync.oci.answers import Answer
 from registry_sync.oci.content_encoding import DECODABLE, decoded
+from registry_sync.oci.layer_sizes import layer_size_bytes
 from registry_sync.oci.options import ClientOptions
 from registry_sync.oci.requester import Requester
 
-ACCEPT = {"Accept": ", ".join(ACCEPTED_MANIFEST_TYPES)}
 _GZIP_MAGIC = b"\x1f\x8b"
 log = logging.getLogger(__name__)
 
@@ -53,13 +55,16 @@ class ManifestReader:
         self._limits = options.limits
         self._is_strict = options.strict_digest_header
         self._floor = options.rate_limit_floor
+        self._reads_schema1 = options.allow_schema1
+        accepted = (*ACCEPTED_MANIFEST_TYPES, *(sorted(SCHEMA1_TYPES) if options.allow_schema1 else ()))
+        self._accept = {"Accept": ", ".join(accepted)}
 
     def head(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead:
         """What the registry says. Raises :class:`NotFound` and what requests raise."""
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
         occasion = Occasion("manifest", repository, reference)
         try:
-            answer = self._requester.ask("HEAD", target, occasion, ACCEPT, _released)
+            answer = self._requester.ask("HEAD", target, occasion, self._accept, _released)
         except (AccessDenied, RepositoryUnavailable) as problem:
             if problem.status != 403:
                 raise
@@ -85,32 +90,50 @@ class ManifestReader:
     def _get(self, repository: RepositoryName, reference: TagName | Digest, expected: Descriptor | None) -> Manifest:
         self._respect_floor()
         wanted = reference if isinstance(reference, Digest) else None
-        target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
-        occasion = Occasion("manifest", repository, reference)
-
-        def read(answer: Answer) -> Manifest:
-            self._requester.usage.add("manifest_get_count")
-            self._requester.usage.note_rate_limit(answer)
-            data = read_document(answer, wanted or (expected.digest if expected else None), self._limits)
-            self._requester.usage.add("received_bytes", len(data))
-            if expected is not None and wanted == expected.digest and len(data) != expected.size_bytes:
-                raise SizeMismatch(
-                    f"manifest {wanted} has {len(data)} bytes and its descriptor says {expected.size_bytes}",
-                    digest=wanted,
-                    expected=expected.size_bytes,
-                    got=len(data),
-                )
+        answer, data = self._receive(repository, reference, wanted or (expected.digest if expected else None))
+        try:
             manifest = read_manifest(
                 data,
                 content_type=answer.header("Content-Type"),
                 expected=expected,
                 digest=wanted,
                 limits=self._limits,
+                schema1_size_of=partial(self._layer_size_bytes, repository) if self._reads_schema1 else None,
             )
-            self._compare_declared(answer, manifest, is_by_digest=wanted is not None)
-            return manifest
+        except (InvalidManifest, DigestMismatch):
+            if codes := parse_error_body(data)[0]:
+                host = answer.target.origin.netloc
+                raise answer.protocol_error(
+                    f"{host} answers 200 with errors for manifest {reference} of {repository}", codes=codes
+                ) from None
+            raise
+        if expected is not None and wanted == expected.digest and len(data) != expected.size_bytes:
+            raise SizeMismatch(
+                f"manifest {wanted} has {len(data)} bytes and its descriptor says {expected.size_bytes}",
+                digest=wanted,
+                expected=expected.size_bytes,
+                got=len(data),
+            )
+        self._compare_declared(answer, manifest, is_by_digest=wanted is not None)
+        return manifest
 
-        return self._requester.ask("GET", target, occasion, ACCEPT, read)
+    def _receive(
+        self, repository: RepositoryName, reference: TagName | Digest, wanted: Digest | None
+    ) -> tuple[Answer, bytes]:
+        """An answer and its document, of which nothing is checked yet."""
+
+        def read(answer: Answer) -> tuple[Answer, bytes]:
+            self._requester.usage.add("manifest_get_count")
+            self._requester.usage.note_rate_limit(answer)
+            data = read_document(answer, wanted, self._limits)
+            self._requester.usage.add("received_bytes", len(data))
+            return answer, data
+
+        target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
+        return self._requester.ask("GET", target, Occasion("manifest", repository, reference), self._accept, read)
+
+    def _layer_size_bytes(self, repository: RepositoryName, layer: Digest) -> int:
+        return layer_size_bytes(self._requester, repository, layer, self._limits.blob_bytes)
 
     def _compare_declared(self, answer: Answer, manifest: Manifest, *, is_by_digest: bool) -> None:
         declared = declared_digest(answer)
@@ -138,7 +161,7 @@ class ManifestReader:
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
         self._requester.usage.add("manifest_get_count")
         try:
-            self._requester.ask_once("GET", target, Occasion("manifest", repository, reference), ACCEPT).discard()
+            self._requester.ask_once("GET", target, Occasion("manifest", repository, reference), self._accept).discard()
         except RegistryError as told:
             return told
         return problem

@@ -226,6 +226,30 @@ def test_a9_02_a_missing_manifest_is_told_from_a_missing_repository(registry, cl
     assert raised.value.kind == "manifest"
 
 
+@pytest.mark.parametrize("reference", [TAG, DIGEST])
+def test_a9_02_errors_under_status_200_are_an_error_of_the_registry(registry, client_of, reference: Any) -> None:
+    registry.on("GET", f"/v2/{REPOSITORY}/manifests/{reference}", errors_reply(200, "MANIFEST_UNKNOWN", "gone"))
+    with pytest.raises(ProtocolError, match="200 with errors") as raised:
+        client_of(registry).get_manifest(REPOSITORY, reference)
+    assert (raised.value.status, raised.value.codes) == (200, ("MANIFEST_UNKNOWN",))
+    assert len(registry.requests) == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a6_20_nothing_is_asked_conditionally_and_an_unasked_304_is_no_manifest(
+    registry, client_of, method: str
+) -> None:
+    registry.on(method, BY_TAG, manifest(IMAGE, ("ETag", f'"{DIGEST}"')), reply(304, content_type=None))
+    client = client_of(registry)
+    ask = client.get_manifest if method == "GET" else client.head_manifest
+    ask(REPOSITORY, TAG)
+    with pytest.raises(ProtocolError) as raised:
+        ask(REPOSITORY, TAG)
+    assert raised.value.status == 304
+    asked = {name for request in registry.requests for name, _ in request.headers}
+    assert not {"if-none-match", "if-modified-since"} & asked
+
+
 def test_a9_01_a_refused_head_is_asked_once_more_by_get_to_learn_why(registry, client_of) -> None:
     registry.on("HEAD", BY_TAG, reply(403))
     registry.on("GET", BY_TAG, errors_reply(403, "DENIED", "billing is overdue"))
