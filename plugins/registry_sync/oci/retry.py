@@ -24,6 +24,7 @@ class Retry:
         self._clock = clock
         self._usage = usage
         self._paused_until = float("-inf")
+        self._limit: RateLimited | None = None
 
     def run(self, attempt: Callable[[], T]) -> T:
         """What ``attempt`` gives; the last error when it keeps failing. Only temporary errors are tried again."""
@@ -44,6 +45,8 @@ class Retry:
         wait = asked if asked is not None else backoff_seconds(number)
         spent = self._clock.monotonic() - started
         if wait > self._options.longest_wait_seconds or spent + wait > self._options.retry_budget_seconds:
+            if isinstance(problem, RateLimited) and asked is not None and problem.status == 429:
+                self._limit, self._paused_until = problem, self._clock.monotonic() + asked
             raise problem
         self._usage.add("retry_count")
         if isinstance(problem, RateLimited):
@@ -51,8 +54,20 @@ class Retry:
         self._clock.sleep(wait)
 
     def await_pause(self) -> None:
-        """Waits while the registry wants no requests: what one thread was told holds for all of a client."""
+        """Waits while the registry wants no requests: what one thread was told holds for all of a client.
+
+        Raises :class:`RateLimited` with what is left of a wait that is too long, and asks nothing meanwhile.
+        """
         wait = self._paused_until - self._clock.monotonic()
+        if wait > self._options.longest_wait_seconds and self._limit is not None:
+            raise RateLimited(
+                self._limit.message,
+                host=self._limit.host,
+                repository=self._limit.repository,
+                status=self._limit.status,
+                codes=self._limit.codes,
+                retry_after_seconds=wait,
+            )
         if wait > 0:
             self._clock.sleep(wait)
 

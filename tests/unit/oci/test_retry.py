@@ -117,6 +117,24 @@ def test_a9_05_what_one_thread_is_told_holds_for_all(fake_time: FakeTime) -> Non
     assert slept == [10, 10]
 
 
+def test_a9_05_after_a_long_wait_was_raised_nothing_is_asked_until_it_is_over(
+    registry, client_of, fake_time: FakeTime
+) -> None:
+    """A shard of a thousand manifests does not collect a thousand refusals."""
+    registry.on("GET", TAGS, reply(429, headers=[("Retry-After", "120")]), json_reply({"tags": ["v1"]}))
+    client = client_of(registry)
+    waits = []
+    for _ in range(3):
+        with pytest.raises(RateLimited) as raised:
+            client.list_tags(REPOSITORY)
+        waits.append(raised.value.retry_after_seconds)
+        fake_time.elapsed += 40
+    assert waits == [120, 80, 40]
+    assert len(registry.requests) == 1
+    assert client.list_tags(REPOSITORY).tags == ("v1",)
+    assert fake_time.sleeps == []
+
+
 @pytest.mark.parametrize("status", [400, 405, 410, 501, 505])
 def test_a9_04_other_statuses_are_not_tried_again(registry, client_of, fake_time: FakeTime, status: int) -> None:
     registry.on("GET", TAGS, reply(status))
