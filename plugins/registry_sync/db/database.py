@@ -11,9 +11,11 @@ from types import TracebackType
 from sqlalchemy import Connection, Engine
 
 from registry_sync.db import schema
+from registry_sync.db.blob_bytes import BlobBytesStore
 from registry_sync.db.contents import ContentStore
 from registry_sync.db.edge import converted_errors
 from registry_sync.db.engine import for_writing, make_engine, read_url
+from registry_sync.db.orphans import OrphanStore
 from registry_sync.db.remotes import RemoteStore
 from registry_sync.db.repositories import RepositoryStore
 from registry_sync.db.sync_runs import SyncRunStore
@@ -131,3 +133,13 @@ class Database:
     def units(self) -> UnitStore:
         """Pages of content units, for people and REST."""
         return UnitStore(self)
+
+    @cached_property
+    def orphans(self) -> OrphanStore:
+        """Content that nothing needs, to be collected."""
+        return OrphanStore(self)
+
+    @cached_property
+    def blob_bytes(self) -> BlobBytesStore:
+        """Bytes of blobs that go, when they are collected or reclaimed."""
+        return BlobBytesStore(self)

@@ -1,0 +1,171 @@
+"""Bytes of blobs that go: with the record of an orphan, or alone, when room is reclaimed.
+
+Always in two transactions. The first says that the blob is missing, so that a crash in between leaves nothing that is
+said to be stored and is not. The second holds the record, asks again whether anybody needs the bytes, and removes them:
+who comes to need them meanwhile waits for the record, or is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from sqlalchemy import ColumnElement, Connection, delete, exists, select, update
+
+from registry_sync.db.batches import BATCH_SIZE, in_batches, insert_or_keep
+from registry_sync.db.closures import is_in_version
+from registry_sync.db.needs import blob_is_in_run, blob_is_needed
+from registry_sync.db.orphans import lock_unneeded
+from registry_sync.db.tables import blobs, repository_blobs, utc_now
+from registry_sync.db.transactions import Transactions
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.space import Amount, ContentKind, Orphan
+
+#: What a record says of bytes for the moment in which they are removed.
+_UNKNOWN_TYPE = "application/octet-stream"
+
+
+class Bytes(Protocol):
+    """What is needed of the blob store."""
+
+    def present(self, digests: Sequence[Digest], /) -> set[Digest]:
+        """Those of ``digests`` that are there."""
+
+    def delete(self, digests: Sequence[Digest], /, *, stored_before: datetime | None = None) -> set[Digest]:
+        """Removes them; those that were there, and were not written again since ``stored_before``."""
+
+
+class BlobBytesStore:
+    """Methods may be repeated, also by several at once; records that somebody works with are passed over."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def delete_orphans(self, ids: Sequence[int], noted_before: datetime, stored: Bytes) -> tuple[Amount, Amount]:
+        """Removes orphans noted since before then that are still unneeded, and the bytes first.
+
+        Gives the records that went, and of what bytes were there.
+        """
+        with self._transactions.writing() as connection:
+            rows = lock_unneeded(connection, ContentKind.BLOB, ids, noted_before)
+            going = [row.id for row in rows]
+            connection.execute(update(blobs).where(blobs.c.id.in_(going)).values(stored_at=None))
+        if not going:
+            return Amount(), Amount()
+        with self._transactions.writing() as connection:
+            gone = _lock_missing(connection, going, ~blob_is_needed())
+            _note_kept(connection, going, gone, stored)
+            freed = stored.delete([Digest(row.digest) for row in gone])
+            connection.execute(delete(blobs).where(blobs.c.id.in_([row.id for row in gone])))
+        return Amount.of(row.size_bytes for row in gone), _freed(gone, freed)
+
+    def delete_strays(self, strays: Mapping[Digest, int], stored_before: datetime, stored: Bytes) -> Amount:
+        """Removes bytes, by digest with their size, that no record names and that were written before then.
+
+        A record of the moment keeps a sync that comes to need them waiting until they are gone.
+        """
+        with self._transactions.writing() as connection:
+            held = [digest for digest in sorted(strays) if _hold(connection, digest, strays[digest])]
+            gone = stored.delete(held, stored_before=stored_before)
+            connection.execute(delete(blobs).where(blobs.c.digest.in_(held)))
+        return Amount.of(strays[digest] for digest in gone)
+
+    def unrecorded(self, digests: Iterable[Digest]) -> set[Digest]:
+        """Those of ``digests`` that no record names."""
+        unknown = set(digests)
+        with self._transactions.reading() as connection:
+            for batch in in_batches(sorted(unknown)):
+                known = connection.execute(select(blobs.c.digest).where(blobs.c.digest.in_(batch))).scalars()
+                unknown -= {Digest(digest) for digest in known}
+        return unknown
+
+    def reclaimable(
+        self,
+        repository_ids: Sequence[str],
+        kept: Sequence[tuple[str, int]] = (),
+        *,
+        after_id: int = 0,
+        limit: int = BATCH_SIZE,
+    ) -> list[Orphan]:
+        """The next stored blobs, by id, that only these repositories hold, and none of the versions ``kept``.
+
+        Those that a sync under way needs are left out. ``kept`` are pairs of repository and number.
+        """
+        statement = (
+            select(blobs.c.id, blobs.c.digest, blobs.c.size_bytes)
+            .where(blobs.c.stored_at.is_not(None), blobs.c.id > after_id, *_may_be_reclaimed(repository_ids, kept))
+            .order_by(blobs.c.id)
+            .limit(limit)
+        )
+        with self._transactions.reading() as connection:
+            rows = connection.execute(statement).all()
+        return [Orphan(row.id, Digest(row.digest), row.size_bytes) for row in rows]
+
+    def reclaim(
+        self, ids: Sequence[int], repository_ids: Sequence[str], kept: Sequence[tuple[str, int]], stored: Bytes
+    ) -> Amount:
+        """Removes the bytes of those of ``ids`` that are still reclaimable, and notes the blobs as missing."""
+        conditions = _may_be_reclaimed(repository_ids, kept)
+        with self._transactions.writing() as connection:
+            taking = select(blobs.c.id).where(blobs.c.id.in_(ids)).order_by(blobs.c.digest)
+            locked = connection.execute(taking.with_for_update(skip_locked=True)).scalars().all()
+            # As in lock_unneeded, another statement, to see what was committed meanwhile.
+            still = select(blobs.c.id).where(blobs.c.id.in_(locked), blobs.c.stored_at.is_not(None), *conditions)
+            going = connection.execute(still).scalars().all()
+            connection.execute(update(blobs).where(blobs.c.id.in_(going)).values(stored_at=None))
+        if not going:
+            return Amount()
+        with self._transactions.writing() as connection:
+            gone = _lock_missing(connection, going, *conditions)
+            _note_kept(connection, going, gone, stored)
+            freed = stored.delete([Digest(row.digest) for row in gone])
+        return _freed(gone, freed)
+
+
+def _may_be_reclaimed(repository_ids: Sequence[str], kept: Sequence[tuple[str, int]]) -> list[ColumnElement[bool]]:
+    is_here = repository_blobs.c.blob_id == blobs.c.id
+    return [
+        exists().where(is_here, repository_blobs.c.repository_id.in_(repository_ids)),
+        ~exists().where(is_here, repository_blobs.c.repository_id.not_in(repository_ids)),
+        *(~exists().where(is_here, is_in_version(repository_blobs, repository, number)) for repository, number in kept),
+        ~blob_is_in_run(),
+    ]
+
+
+def _lock_missing(connection: Connection, ids: Sequence[int], *conditions: ColumnElement[bool]) -> Sequence[Any]:
+    """Those of ``ids``, locked, that are still noted as missing and fit ``conditions``."""
+    taking = select(blobs.c.id).where(blobs.c.id.in_(ids), blobs.c.stored_at.is_(None)).order_by(blobs.c.digest)
+    locked = connection.execute(taking.with_for_update(skip_locked=True)).scalars().all()
+    fitting = select(blobs.c.id, blobs.c.digest, blobs.c.size_bytes).where(blobs.c.id.in_(locked), *conditions)
+    return connection.execute(fitting.order_by(blobs.c.digest)).all()
+
+
+def _note_kept(connection: Connection, ids: Sequence[int], gone: Sequence[Any], stored: Bytes) -> None:
+    """Notes as stored again what was noted as missing, is needed meanwhile, and is there."""
+    kept = set(ids) - {row.id for row in gone}
+    if not kept:
+        return
+    taking = select(blobs.c.id, blobs.c.digest).where(blobs.c.id.in_(kept), blobs.c.stored_at.is_(None))
+    taking = taking.order_by(blobs.c.digest).with_for_update(key_share=True, skip_locked=True)
+    rows = connection.execute(taking).all()
+    present = stored.present([Digest(row.digest) for row in rows])
+    there = [row.id for row in rows if row.digest in present]
+    connection.execute(update(blobs).where(blobs.c.id.in_(there)).values(stored_at=utc_now()))
+
+
+def _hold(connection: Connection, digest: Digest, size_bytes: int) -> bool:
+    """Makes a record of ``digest``; False when there is one."""
+    record = {
+        "digest": digest,
+        "size_bytes": size_bytes,
+        "media_type": _UNKNOWN_TYPE,
+        "is_foreign": False,
+        "created_at": utc_now(),
+    }
+    done = connection.execute(insert_or_keep(connection, blobs), record, execution_options={"preserve_rowcount": True})
+    return done.rowcount == 1
+
+
+def _freed(rows: Sequence[Any], digests: set[Digest]) -> Amount:
+    return Amount.of(row.size_bytes for row in rows if row.digest in digests)

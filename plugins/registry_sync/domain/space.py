@@ -1,0 +1,171 @@
+"""Room and integrity as values: what content takes, what was collected, what verification found and repair mended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from registry_sync.domain.digests import Digest
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A number of things and the bytes they take."""
+
+    count: int = 0
+    size_bytes: int = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.count + other.count, self.size_bytes + other.size_bytes)
+
+    @classmethod
+    def of(cls, sizes: Iterable[int]) -> Amount:
+        """As many things as there are ``sizes`` in bytes."""
+        listed = list(sizes)
+        return cls(len(listed), sum(listed))
+
+
+class ContentKind(str, Enum):
+    """What is collected; manifests before the blobs that they name."""
+
+    MANIFEST = "manifest"
+    BLOB = "blob"
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A manifest or blob that nothing needs; ``id`` is a number of the database."""
+
+    id: int
+    digest: Digest
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a collection removed; a dry run says what would go.
+
+    ``blobs`` are records, ``freed`` bytes that lay in the blob store, ``strays`` bytes that no record named, which
+    are freed too. ``waiting_manifests`` and ``waiting_blobs`` are orphans younger than the grace. ``released_runs``
+    ended badly before the grace, and what they had fetched is no longer kept for them.
+    """
+
+    is_dry_run: bool = False
+    manifests: Amount = Amount()
+    blobs: Amount = Amount()
+    freed: Amount = Amount()
+    strays: Amount = Amount()
+    waiting_manifests: Amount = Amount()
+    waiting_blobs: Amount = Amount()
+    released_runs: int = 0
+
+    @property
+    def freed_bytes(self) -> int:
+        """Bytes that the blob store has more room."""
+        return self.freed.size_bytes + self.strays.size_bytes
+
+
+@dataclass(frozen=True)
+class RepositoryUsage:
+    """What one repository holds in all of its versions, each blob once.
+
+    ``blobs`` are those in the blob store, ``own_blobs`` those of them that no other repository holds: what would
+    become orphaned with it. ``missing`` are not in the blob store, foreign ones apart. ``by_versions`` counts a blob
+    once for each version that holds it.
+    """
+
+    repository_id: str
+    name: str
+    version_count: int = 0
+    manifests: Amount = Amount()
+    blobs: Amount = Amount()
+    own_blobs: Amount = Amount()
+    missing: Amount = Amount()
+    by_versions: Amount = Amount()
+
+
+@dataclass(frozen=True)
+class DiskUsage:
+    """What all content takes. ``stored`` is each blob in the blob store once, whoever needs it.
+
+    ``by_repositories`` and ``by_versions`` count a blob once for each repository, and each version, that holds it.
+    ``orphaned_*`` was noted by the last collection as needed by nothing; ``missing`` is held by a version and not in
+    the blob store, foreign blobs apart.
+    """
+
+    repositories: tuple[RepositoryUsage, ...] = ()
+    manifests: Amount = Amount()
+    stored: Amount = Amount()
+    held: Amount = Amount()
+    orphaned_manifests: Amount = Amount()
+    orphaned_blobs: Amount = Amount()
+    missing: Amount = Amount()
+
+    @property
+    def by_repositories(self) -> Amount:
+        """What the repositories would take if they shared nothing with each other."""
+        return sum((usage.blobs for usage in self.repositories), Amount())
+
+    @property
+    def by_versions(self) -> Amount:
+        """What the versions would take if each had blobs of its own."""
+        return sum((usage.by_versions for usage in self.repositories), Amount())
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes that are not stored again because repositories share them."""
+        return self.by_repositories.size_bytes - self.held.size_bytes
+
+
+class FindingKind(str, Enum):
+    """What is wrong with a blob.
+
+    ``broken``: other bytes than its digest. ``missing``: the database says stored, the store has nothing.
+    ``unnoted``: the store has it, the database says missing. ``stray``: bytes that no record names. ``stranger``: a
+    name in the store that is no blob. ``unreadable``: the bytes are there and could not be read.
+    """
+
+    BROKEN = "broken"
+    MISSING = "missing"
+    UNNOTED = "unnoted"
+    STRAY = "stray"
+    STRANGER = "stranger"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that verification found; ``name`` is a digest, or the name of a stranger."""
+
+    kind: FindingKind
+    name: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a verification read and found. ``findings`` are the first ones; ``counts`` count all of them by kind.
+
+    ``verified`` was read and is good. ``lost`` are the digests of all blobs that were found broken or missing; they
+    are noted as missing, broken bytes set aside.
+    """
+
+    verified: Amount = Amount()
+    counts: dict[FindingKind, int] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    lost: tuple[Digest, ...] = ()
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing was found."""
+        return not self.counts
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a repair brought back; ``failures`` says of each blob that is still lacking why."""
+
+    fetched: Amount = Amount()
+    found_count: int = 0
+    failures: dict[Digest, str] = field(default_factory=dict)
