@@ -1,0 +1,125 @@
+"""A registry that limits pulls, and a real Airflow: the task waits without holding anything, as long as it was told."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from support.airflow_instance import AirflowInstance
+from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, reply
+from support.images import RepositoryContent
+from support.registry import RegistryServer
+from support.serving import serve
+from support.shapes import every_kind
+
+WAIT_SECONDS = 120
+#: Requests that are on their way when the first refusal arrives.
+CONCURRENCY = 4
+
+
+class LimitingRegistry:
+    """Serves ``content``, and refuses every pull of a manifest from the second on, until :attr:`is_open` is set."""
+
+    def __init__(self, content: RepositoryContent) -> None:
+        self.server = serve(HostileRegistry(), "limited", content)
+        self.is_open = threading.Event()
+        self.refused_count = 0
+        self._given_count = 0
+        self._lock = threading.Lock()
+        for digest, manifest in content.manifests.items():
+            path = f"/v2/limited/manifests/{digest}"
+            self.server.on("GET", path, self._limit(reply(200, manifest.data, content_type=manifest.media_type)))
+
+    def _limit(self, answer: Raw) -> Any:
+        def answered(_request: Request) -> Raw:
+            with self._lock:
+                self._given_count += 1
+                if self._given_count > 1 and not self.is_open.is_set():
+                    self.refused_count += 1
+                    return errors_reply(429, "TOOMANYREQUESTS", headers=[("Retry-After", str(WAIT_SECONDS))])
+            return answer
+
+        return answered
+
+
+@pytest.fixture
+def limiting() -> Iterator[tuple[LimitingRegistry, RepositoryContent]]:
+    content = every_kind(seed=4242)
+    registry = LimitingRegistry(content)
+    with registry.server:
+        yield registry, content
+
+
+class Waiting:
+    """The record of a task that waits for its next try, in Airflow's own database."""
+
+    def __init__(self, airflow: AirflowInstance, run_id: str, task_id: str, map_index: int) -> None:
+        self._path = airflow.layout.database
+        self._key = (run_id, task_id, map_index)
+
+    def seconds(self) -> float:
+        """From the end of the try that failed to the earliest start of the next."""
+        with closing(sqlite3.connect(self._path, timeout=30)) as connection:
+            (seconds,) = connection.execute(
+                "SELECT retry_delay_override FROM task_instance WHERE run_id = ? AND task_id = ? AND map_index = ?",
+                self._key,
+            ).fetchone()
+        return float(seconds)
+
+    def pass_time(self, seconds: float) -> None:
+        """Lets the try have ended so much earlier."""
+        with closing(sqlite3.connect(self._path, timeout=30)) as connection, connection:
+            changed = connection.execute(
+                "UPDATE task_instance SET end_date = datetime(end_date, ?) || '.000000' "
+                "WHERE run_id = ? AND task_id = ? AND map_index = ? AND state = 'up_for_retry'",
+                (f"-{seconds} seconds", *self._key),
+            )
+            assert changed.rowcount == 1
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.rule("A9.5", "A9.7")
+def test_a_task_that_is_told_to_wait_two_minutes_holds_nothing_meanwhile_and_then_goes_on(
+    airflow: AirflowInstance, limiting: tuple[LimitingRegistry, RepositoryContent], upstream: RegistryServer
+) -> None:
+    registry, content = limiting
+    conf = {"repository": "limited", "url": registry.server.base, "upstream_name": "limited"}
+    run = airflow.trigger(conf={**conf, "download_concurrency": CONCURRENCY})
+    airflow.await_task(run, "fetch_manifests", 0, state="up_for_retry")
+    task = next(t for t in airflow.task_instances(run) if (t["task_id"], t["map_index"]) == ("fetch_manifests", 0))
+    assert task["try_number"] == 1
+    assert not is_running(task["pid"])
+    pool = airflow.api("GET", "/pools/default_pool")
+    assert (pool["occupied_slots"], pool["running_slots"], pool["queued_slots"]) == (0, 0, 0)
+    waiting = Waiting(airflow, run, "fetch_manifests", 0)
+    assert WAIT_SECONDS - 5 < waiting.seconds() <= WAIT_SECONDS
+    assert 0 < registry.refused_count <= CONCURRENCY, "nothing is asked once the registry has said how long to wait"
+
+    other = airflow.sync(repository="meanwhile", url=upstream.url, upstream_name="library/hello-world")
+    assert airflow.task_states(other)["list_tags"] == "success"
+    assert airflow.task_states(run)["fetch_manifests[0]"] == "up_for_retry"
+
+    registry.is_open.set()
+    asked = len(registry.server.asked("GET"))
+    waiting.pass_time(WAIT_SECONDS - 20)
+    assert airflow.task_states(run)["fetch_manifests[0]"] == "up_for_retry", "some of the time is left"
+    waiting.pass_time(20)
+    assert airflow.wait(run, timeout_seconds=60) == "success"
+    assert len(registry.server.asked("GET")) > asked
+    version = airflow.xcom(run, "commit_version")["version"]
+    assert version["content_summary"]["present"]["docker.manifest"]["count"] == len(content.manifests)
+    tries = [t["try_number"] for t in airflow.task_instances(run) if t["task_id"] == "fetch_manifests"]
+    assert tries == [2]
