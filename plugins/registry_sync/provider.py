@@ -184,4 +184,11 @@ SETTINGS: dict[str, Any] = {
         "example": "mirror_everything",
         "default": "registry_sync",
     },
+    "orphan_grace_hours": {
+        "description": "How long content that no version and no sync needs is kept before a collection removes it.",
+        "version_added": "0.1.0",
+        "type": "integer",
+        "example": None,
+        "default": "24",
+    },
 }

@@ -6,6 +6,7 @@ Reading opens nothing; :mod:`registry_sync.hooks.stores` does.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from registry_sync.errors import ConfigurationError
@@ -14,6 +15,9 @@ SECTION = "registry_sync"
 DEFAULT_MAX_SHARDS = 4
 DEFAULT_MIN_SHARD_MIB = 1024
 DEFAULT_SYNC_DAG_ID = "registry_sync"
+DEFAULT_ORPHAN_GRACE_HOURS = 24
+#: Ten years.
+MOST_HOURS = 87_600
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Settings:
     ``min_shard_bytes`` is the work that makes a task of its own worth while.
 
     ``contact`` is whom the operator of a registry may write to, None for nobody.
+    ``orphan_grace`` is how long content that nothing needs is kept before it is collected.
     ``sync_dag_id`` is the DAG that a sync over REST runs, and whose access rules hold for reading over REST.
     """
 
@@ -31,6 +36,7 @@ class Settings:
     min_shard_bytes: int
     sync_dag_id: str = DEFAULT_SYNC_DAG_ID
     contact: str | None = None
+    orphan_grace: timedelta = timedelta(hours=DEFAULT_ORPHAN_GRACE_HOURS)
 
 
 def load_settings() -> Settings:
@@ -50,6 +56,9 @@ def load_settings() -> Settings:
         * 1024,
         sync_dag_id=conf.get(SECTION, "sync_dag_id", fallback="") or DEFAULT_SYNC_DAG_ID,
         contact=_contact(conf.get(SECTION, "contact", fallback="").strip()),
+        orphan_grace=timedelta(
+            hours=_hours(conf.get(SECTION, "orphan_grace_hours", fallback=""), "orphan_grace_hours")
+        ),
     )
 
 
@@ -68,4 +77,13 @@ def _count(text: str, name: str, default: int) -> int:
         return default
     if not text.isdigit() or int(text) < 1:
         raise ConfigurationError(f"[registry_sync] {name} = {text!r}: give a whole number, 1 or more")
+    return int(text)
+
+
+def _hours(text: str, name: str) -> int:
+    """``text`` as whole hours, 0 for no time at all; the default for an empty one."""
+    if not text:
+        return DEFAULT_ORPHAN_GRACE_HOURS
+    if not text.isdigit() or int(text) > MOST_HOURS:
+        raise ConfigurationError(f"[registry_sync] {name} = {text!r}: give whole hours, 0 to {MOST_HOURS:,}")
     return int(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ def test_the_defaults_are_embedded_below_airflows_home() -> None:
     assert settings.blob_store.startswith("file:///")
     assert settings.blob_store.endswith("/registry_sync/blobs")
     assert (settings.max_shards, settings.min_shard_bytes, settings.sync_dag_id) == (4, 1 << 30, "registry_sync")
+    assert settings.orphan_grace == timedelta(hours=24)
 
 
 def test_what_is_set_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -45,4 +47,17 @@ def test_a_contact_is_a_mail_address_or_url(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_count_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"AIRFLOW__REGISTRY_SYNC__{name.upper()}", value)
     with pytest.raises(ConfigurationError, match=name):
+        load_settings()
+
+
+@pytest.mark.parametrize(("value", "hours"), [("0", 0), ("36", 36)])
+def test_the_grace_of_orphans_is_given_in_hours(monkeypatch: pytest.MonkeyPatch, value: str, hours: int) -> None:
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__ORPHAN_GRACE_HOURS", value)
+    assert load_settings().orphan_grace == timedelta(hours=hours)
+
+
+@pytest.mark.parametrize("value", ["-1", "a day", "0.5", "87601"])
+def test_a_grace_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__ORPHAN_GRACE_HOURS", value)
+    with pytest.raises(ConfigurationError, match="orphan_grace_hours"):
         load_settings()
