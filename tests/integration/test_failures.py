@@ -109,6 +109,7 @@ def test_when_every_tag_is_hurt_the_sync_fails_and_says_why(here: Installation, 
     assert versions_of(here, "all-bad") is None
 
 
+@pytest.mark.rule("A6.18")
 def test_a_manifest_that_is_gone_between_listing_and_fetching_is_left_out(
     here: Installation, registry: RegistryServer
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_manifest_that_is_gone_between_listing_and_fetching_is_left_out(
     assert version.is_complete, "a tag that its owner deleted is no hold"
 
 
+@pytest.mark.rule("A6.18")
 def test_a_tag_that_moves_between_listing_and_fetching_is_followed_when_its_manifest_is_gone(
     here: Installation, registry: RegistryServer
 ) -> None:
@@ -143,6 +145,7 @@ def test_a_tag_that_moves_between_listing_and_fetching_is_followed_when_its_mani
     assert tags == dict.fromkeys(("build-0", "build-1"), content.tags["build-0"])
 
 
+@pytest.mark.rule("A6.14")
 def test_a_child_that_is_missing_holds_the_index_that_names_it(here: Installation, registry: RegistryServer) -> None:
     content = documented_example()
     push(registry, "sparse", content)

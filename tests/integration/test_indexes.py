@@ -1,0 +1,106 @@
+"""Indexes inside indexes, and tags that are resolved once: what is asked for, how often, and how deep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifests import DEFAULT_LIMITS
+from registry_sync.domain.records import RepositoryVersion
+from support.hostile_registry import HostileRegistry
+from support.images import ContentBuilder
+from support.serving import serve
+from support.syncing import Installation
+
+NAME = "team/nested"
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Installation]:
+    installation = Installation.embedded(tmp_path)
+    yield installation
+    installation.database.close()
+
+
+@pytest.fixture
+def registry() -> Iterator[HostileRegistry]:
+    with HostileRegistry() as server:
+        yield server
+
+
+@pytest.fixture
+def build() -> ContentBuilder:
+    """Holds a tag ``good`` already, so that a sync has something to show."""
+    builder = ContentBuilder(seed=31)
+    builder.tag("good", builder.image([builder.blob(90)]))
+    return builder
+
+
+def synced(here: Installation, registry: HostileRegistry, build: ContentBuilder) -> RepositoryVersion:
+    version = here.sync("nested", serve(registry, NAME, build.content()).base, NAME)
+    assert version is not None
+    return version
+
+
+def manifests_got(registry: HostileRegistry) -> list[str]:
+    """What manifests were got by, in order of the text."""
+    prefix = f"/v2/{NAME}/manifests/"
+    return sorted(request.path.removeprefix(prefix) for request in registry.asked("GET") if prefix in request.path)
+
+
+def chain(build: ContentBuilder, length: int) -> Digest:
+    """An image below ``length`` indexes, each inside the one before."""
+    digest = build.image([build.blob(80)])
+    for _ in range(length):
+        digest = build.index([digest])
+    return digest
+
+
+def test_a6_13_a_manifest_that_many_indexes_name_is_got_once(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    shared = build.image([build.blob(70)])
+    left, right = build.index([shared, shared]), build.index([shared, build.image()])
+    build.tag("diamond", build.index([left, right, shared, left]))
+    content = build.content()
+    version = synced(here, registry, build)
+    assert here.database.versions.tags(version.repository_id) == content.tags
+    assert manifests_got(registry) == sorted(content.manifests)
+
+
+def test_a6_13_indexes_are_followed_to_a_depth_and_no_deeper(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    build.tag("deepest", chain(build, DEFAULT_LIMITS.depth + 1))
+    build.tag("deeper", chain(build, DEFAULT_LIMITS.depth + 2))
+    version = synced(here, registry, build)
+    assert set(here.database.versions.tags(version.repository_id)) == {"good", "deepest"}
+    (hold,) = version.holds
+    assert hold.tag == "deeper"
+    assert "LimitExceeded" in hold.reason
+
+
+def test_a6_13_few_manifests_that_unfold_to_a_hundred_million_cost_what_they_are(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    bomb = build.image()
+    for _ in range(4):
+        bomb = build.index([bomb] * 100)
+    build.tag("bomb", bomb)
+    version = synced(here, registry, build)
+    assert "good" in here.database.versions.tags(version.repository_id)
+    assert manifests_got(registry) == sorted(build.content().manifests)
+
+
+def test_a6_18_a_tag_is_resolved_once_and_all_below_it_is_got_by_digest(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    build.tag("latest", build.index([build.image([build.blob(60)]), build.image()]))
+    synced(here, registry, build)
+    prefix = f"/v2/{NAME}/manifests/"
+    heads = [request.path.removeprefix(prefix) for request in registry.asked("HEAD")]
+    assert sorted(heads) == ["good", "latest"]
+    assert manifests_got(registry) == sorted(build.content().manifests)
