@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
 from registry_sync.blobs import BlobStore, open_blob_store
+from registry_sync.blobs.parts import PART_BYTES
 from support.images import Blob
 
 #: Local files by our own calls, by fsspec's, memory, an object store.
@@ -17,6 +18,8 @@ MEBIBYTE = 1024 * 1024
 #: One blob that is collected in memory, and one that goes through a partial.
 SMALL, LARGE = 1000, 3 * MEBIBYTE + 123
 SIZES = {"small": SMALL, "large": LARGE}
+#: One that an object store keeps in three parts while it is written, the last of them short.
+PARTED = 2 * PART_BYTES + MEBIBYTE + 123
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Place:
 
     def open(self) -> BlobStore:
         return open_blob_store(self.url, spool_folder=self.spool)
+
+    def elsewhere(self) -> Place:
+        """The same place as another machine sees it, which shares the store and nothing else."""
+        return replace(self, spool=self.spool.with_name(f"{self.spool.name}-elsewhere"))
 
     def write(self, name: str, data: bytes) -> None:
         """Puts a file into the store past it, as a stranger does; ``name`` is relative to its root."""

@@ -1,9 +1,8 @@
 """Blobs wherever fsspec reaches: object stores, remote file systems, memory.
 
-Bytes are collected and verified on this machine first (small blobs in memory, larger ones in a spool folder, where
-they can be continued) and handed over whole. How they get under their digest depends on the store: an object store
-shows an object when its upload is complete, so the upload goes straight to its place; elsewhere it goes to a
-temporary name and is moved. See docs/adr/0011-blobs-on-an-object-store.md.
+Bytes are collected and verified on this machine first: small blobs in memory, larger ones in a spool folder, where
+they can be continued. Blobs of one part are handed over whole (docs/adr/0011-blobs-on-an-object-store.md); larger ones
+go into the store part by part meanwhile, where any machine can continue them (docs/adr/0012-parts-in-the-store.md).
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ from typing import BinaryIO
 
 from registry_sync.blobs import listing
 from registry_sync.blobs.failures import store_error
-from registry_sync.blobs.names import PARTIALS, QUARANTINE, blob_name, flat_name
+from registry_sync.blobs.names import QUARANTINE, blob_name, flat_name
 from registry_sync.blobs.partial_file import Partial
 from registry_sync.blobs.partials import PATIENCE_SECONDS, PartialFolder
+from registry_sync.blobs.parts import Parts, part_bytes, sweep_parts
 from registry_sync.blobs.remote_files import RemoteFiles
 from registry_sync.blobs.store import StoredBlob
 from registry_sync.blobs.writers import VerifyingWriter, open_writer
@@ -48,7 +48,8 @@ class FsspecBlobStore:
         return size_bytes is None or found == size_bytes
 
     def writer(self, digest: Digest, size_bytes: int, /) -> VerifyingWriter:
-        return open_writer(digest, size_bytes, self._spool, self, lambda: self.has(digest, size_bytes))
+        parts = Parts(self._files, digest) if size_bytes > part_bytes(size_bytes) else None
+        return open_writer(digest, size_bytes, self._spool, self, lambda: self.has(digest, size_bytes), parts=parts)
 
     def open(self, digest: Digest, /) -> BinaryIO:
         with self._missing(digest):
@@ -89,14 +90,8 @@ class FsspecBlobStore:
         return listing.strangers(self._files.children)
 
     def sweep_partials(self, older_than_seconds: float, /) -> int:
-        count = self._spool.sweep(older_than_seconds)
         oldest = datetime.now(timezone.utc) - timedelta(seconds=older_than_seconds)
-        for entry in self._files.children(PARTIALS):
-            if entry.is_file and entry.stored_at <= oldest:
-                with contextlib.suppress(FileNotFoundError):
-                    self._files.remove(entry.name)
-                    count += 1
-        return count
+        return self._spool.sweep(older_than_seconds) + sweep_parts(self._files, oldest)
 
     def publish_bytes(self, digest: Digest, data: bytes | bytearray, /) -> None:
         """Publishes a small blob whose digest was verified."""

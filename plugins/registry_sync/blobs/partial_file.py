@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from registry_sync.blobs.failures import FULL, store_error, store_errors
+from registry_sync.blobs.prefix_hash import PrefixHash
 from registry_sync.domain.digests import Digest
 
 #: After so many bytes the disk is told to begin writing (measured: 1.1 GB/s, against 0.4 to 0.7 without).
@@ -14,15 +15,21 @@ _PIECE_BYTES = 1024 * 1024
 
 
 class Partial:
-    """An open, locked partial: its bytes so far are hashed, new ones are appended."""
+    """An open, locked partial: its bytes so far are hashed, new ones are appended.
 
-    def __init__(self, path: Path, descriptor: int, digest: Digest, *, is_shared: bool) -> None:
+    ``mark_bytes`` is what :class:`PrefixHash` takes.
+    """
+
+    def __init__(
+        self, path: Path, descriptor: int, digest: Digest, *, is_shared: bool, mark_bytes: int | None = None
+    ) -> None:
         self.path = path
         self.descriptor = descriptor
-        self.hasher = digest.hasher()
+        self.hasher = PrefixHash(digest, mark_bytes)
         self.offset = 0
         self._digest = digest
         self._is_shared = is_shared
+        self._mark_bytes = mark_bytes
         self._written_back = 0
 
     def rehash(self, size_bytes: int) -> None:
@@ -36,6 +43,20 @@ class Partial:
                 self.offset += count
             os.lseek(self.descriptor, self.offset, os.SEEK_SET)
             self._written_back = self.offset
+
+    @property
+    def is_open(self) -> bool:
+        """False when it was closed or removed."""
+        return self.descriptor >= 0
+
+    def read(self, begin: int, end: int) -> bytes:
+        """Bytes of it that were written."""
+        with store_errors(self.path):
+            pieces = []
+            while begin < end and (piece := os.pread(self.descriptor, end - begin, begin)):
+                pieces.append(piece)
+                begin += len(piece)
+            return b"".join(pieces)
 
     def append(self, chunk: bytes | memoryview) -> None:
         """Writes all of ``chunk``. On a full disk the partial is removed: others need the room to report it."""
@@ -77,7 +98,7 @@ class Partial:
         with store_errors(self.path):
             os.ftruncate(self.descriptor, 0)
             os.lseek(self.descriptor, 0, os.SEEK_SET)
-        self.hasher = self._digest.hasher()
+        self.hasher = PrefixHash(self._digest, self._mark_bytes)
         self.offset = self._written_back = 0
 
     def leave(self) -> None:
@@ -89,7 +110,7 @@ class Partial:
 
     def discard(self) -> None:
         """Removes it. The name goes first and the lock after it, so that nobody locks what is being removed."""
-        if self.descriptor >= 0:
+        if self.is_open:
             try:
                 with store_errors(self.path):
                     self.path.unlink(missing_ok=True)
@@ -98,7 +119,7 @@ class Partial:
 
     def close(self) -> None:
         """Unlocks it, whatever became of its name."""
-        if self.descriptor >= 0:
+        if self.is_open:
             os.close(self.descriptor)
             self.descriptor = -1
 

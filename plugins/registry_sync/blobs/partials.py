@@ -44,8 +44,13 @@ class PartialFolder:
         """A name that nobody else has."""
         return self.folder / f"{uuid.uuid4().hex}{_TEMPORARY}"
 
-    def take(self, digest: Digest, size_bytes: int, is_published: Callable[[], bool]) -> Partial | None:
-        """The partial of ``digest``, locked and hashed; None when somebody published the blob meanwhile."""
+    def take(
+        self, digest: Digest, size_bytes: int, is_published: Callable[[], bool], mark_bytes: int | None = None
+    ) -> Partial | None:
+        """The partial of ``digest``, locked and hashed; None when somebody published the blob meanwhile.
+
+        ``mark_bytes`` is what :class:`PrefixHash` takes.
+        """
         path = self.path(digest)
         while True:
             descriptor = self._open(path, os.O_RDWR | os.O_CREAT)
@@ -54,7 +59,7 @@ class PartialFolder:
                     is_locked = self._lock(descriptor)
                     is_named = _is_named(descriptor, path)
                 if is_locked and is_named:
-                    partial = Partial(path, descriptor, digest, is_shared=True)
+                    partial = Partial(path, descriptor, digest, is_shared=True, mark_bytes=mark_bytes)
                     partial.rehash(size_bytes)
                     return partial
             except BaseException:
@@ -62,7 +67,7 @@ class PartialFolder:
                 raise
             os.close(descriptor)
             if not is_locked:
-                return self._own(digest)
+                return self._own(digest, mark_bytes)
             if is_published():
                 return None
 
@@ -140,11 +145,11 @@ class PartialFolder:
                 make_folder(self.folder)
                 return os.open(path, flags | os.O_CLOEXEC, 0o666)
 
-    def _own(self, digest: Digest) -> Partial:
+    def _own(self, digest: Digest, mark_bytes: int | None) -> Partial:
         path = self.temporary()
         descriptor = self._open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         _try_lock(descriptor)  # keeps a sweep away
-        return Partial(path, descriptor, digest, is_shared=False)
+        return Partial(path, descriptor, digest, is_shared=False, mark_bytes=mark_bytes)
 
     def _lock(self, descriptor: int) -> bool:
         """Whether the lock was had, perhaps after waiting. A file system without locks never gives it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -17,12 +17,15 @@ from typing import Any, BinaryIO, cast
 from registry_sync.blobs.failures import store_error
 from registry_sync.blobs.listing import Entry
 from registry_sync.blobs.names import PARTIALS
+from registry_sync.blobs.object_joining import join_objects
 from registry_sync.errors import BlobStoreUnavailable, RegistrySyncError
 
 #: Object stores, in which an object appears whole or not at all.
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 #: Of these the drivers take a size of parts; their own choice of 50 MB, ten at once, is much memory per upload.
 _CHUNKS = {"s3": 8 * 1024 * 1024, "s3a": 8 * 1024 * 1024, "gs": 8 * 1024 * 1024, "gcs": 8 * 1024 * 1024}
+#: Those that can join objects into one by themselves, without sending a byte.
+_JOINING = frozenset({"s3", "s3a"})
 #: What drivers call the time of a file in a listing; the first that is there is taken.
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
 
@@ -78,6 +81,32 @@ class RemoteFiles:
             self._make_parent(self.path(target))
             self.filesystem.mv(self.path(name), self.path(target))
 
+    @property
+    def can_join(self) -> bool:
+        """Whether :meth:`join` is known here."""
+        return self.protocol in _JOINING
+
+    def join(self, names: Iterable[str], target: str) -> None:
+        """Makes ``target`` of the bytes of ``names``, inside the store. It appears whole or not at all."""
+        with self._errors():
+            join_objects(self.filesystem, [self.path(name) for name in names], self.path(target))
+
+    def remove_if_there(self, name: str) -> None:
+        """Removes one file; none is well too."""
+        with contextlib.suppress(FileNotFoundError):
+            self.remove(name)
+
+    def remove_folder(self, name: str) -> None:
+        """Removes the files in a folder, and the folder; none is well too. What is written meanwhile may stay."""
+        if self.protocol in OBJECT_STORES:
+            with contextlib.suppress(FileNotFoundError), self._errors():
+                self.filesystem.rm(self.path(name), recursive=True)
+            return
+        for entry in self.children(name):
+            self.remove_if_there(entry.name)
+        with contextlib.suppress(Exception):  # another file came into it, or it went with its last file
+            self.filesystem.rmdir(self.path(name))
+
     def remove(self, name: str) -> None:
         with self._errors():
             self.filesystem.rm_file(self.path(name))
@@ -121,7 +150,9 @@ class RemoteFiles:
             if self.protocol in OBJECT_STORES:
                 upload(path)
                 return
-            temporary = self.path(f"{PARTIALS}/{uuid.uuid4().hex}")
+            # Beside a part, so that it goes with the parts when the writer is killed; never beside a blob.
+            folder = name.rpartition("/")[0] if name.startswith(f"{PARTIALS}/") else PARTIALS
+            temporary = self.path(f"{folder}/{uuid.uuid4().hex}")
             for written in (temporary, path):
                 self._make_parent(written)
             try:

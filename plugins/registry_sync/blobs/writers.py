@@ -1,113 +1,22 @@
-"""The writer that every store hands out: it verifies, and leaves to the store only how bytes are published.
-
-Blobs up to :data:`SMALL_BYTES` are collected in memory and touch the disk once, when they are complete or left;
-most blobs of most registries are configs and small layers, for which each call to the system counts. Larger ones go
-through a :class:`Partial`.
-"""
+"""The writer that every store hands out: it verifies, and leaves to the store only how bytes are published."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol
 
-from registry_sync.blobs.partial_file import Partial
+from registry_sync.blobs.bodies import SMALL_BYTES, Body, FileBody, MemoryBody, Publisher
+from registry_sync.blobs.parted_body import PartedBody
 from registry_sync.blobs.partials import PartialFolder
+from registry_sync.blobs.parts import Parts, part_bytes
 from registry_sync.domain.digests import Digest
-from registry_sync.errors import BlobStoreError, DigestMismatch, SizeMismatch, TruncatedBody
-
-#: Up to this size a blob is held in memory until it is complete.
-SMALL_BYTES = 1024 * 1024
-
-
-class Publisher(Protocol):
-    """How a store takes verified bytes. Both are durable and atomic, and safe when the blob is there already."""
-
-    def publish_bytes(self, digest: Digest, data: bytes | bytearray, /) -> None:
-        """From memory."""
-
-    def publish_partial(self, digest: Digest, partial: Partial, /) -> None:
-        """From a partial, whose file is gone from its place afterwards; it is closed by the caller."""
-
-
-class _MemoryBody:
-    """The bytes of a small blob."""
-
-    def __init__(self, digest: Digest, size_bytes: int, folder: PartialFolder) -> None:
-        self._digest = digest
-        self._folder = folder
-        self._data = bytearray(folder.read(digest, size_bytes))
-        self._found_count = len(self._data)
-
-    @property
-    def offset(self) -> int:
-        return len(self._data)
-
-    def append(self, chunk: bytes | memoryview) -> None:
-        self._data += chunk
-
-    def encoded(self) -> str:
-        hasher = self._digest.hasher()
-        hasher.update(self._data)
-        return hasher.hexdigest()
-
-    def restart(self) -> None:
-        self._data = bytearray()
-        if self._found_count:
-            self._folder.forget(self._digest)
-            self._found_count = 0
-
-    def publish(self, publisher: Publisher) -> None:
-        publisher.publish_bytes(self._digest, self._data)
-        self.restart()
-
-    def leave(self) -> None:
-        if len(self._data) > self._found_count:
-            with contextlib.suppress(BlobStoreError):  # nothing was promised, and another error is on its way
-                self._folder.keep(self._digest, self._data)
-
-    def discard(self) -> None:
-        self.restart()
-
-
-class _FileBody:
-    """The bytes of a larger blob, in a partial."""
-
-    def __init__(self, digest: Digest, partial: Partial) -> None:
-        self._digest = digest
-        self._partial = partial
-
-    @property
-    def offset(self) -> int:
-        return self._partial.offset
-
-    def append(self, chunk: bytes | memoryview) -> None:
-        self._partial.append(chunk)
-
-    def encoded(self) -> str:
-        return self._partial.hasher.hexdigest()
-
-    def restart(self) -> None:
-        self._partial.restart()
-
-    def publish(self, publisher: Publisher) -> None:
-        publisher.publish_partial(self._digest, self._partial)
-        self._partial.close()
-
-    def leave(self) -> None:
-        self._partial.leave()
-
-    def discard(self) -> None:
-        self._partial.discard()
+from registry_sync.errors import DigestMismatch, SizeMismatch, TruncatedBody
 
 
 class VerifyingWriter:
     """A :class:`registry_sync.blobs.store.BlobWriter`; ``body`` None means that the blob is published already."""
 
-    def __init__(
-        self, digest: Digest, size_bytes: int, publisher: Publisher, body: _MemoryBody | _FileBody | None
-    ) -> None:
+    def __init__(self, digest: Digest, size_bytes: int, publisher: Publisher, body: Body | None) -> None:
         self._digest = digest
         self._size_bytes = size_bytes
         self._publisher = publisher
@@ -170,18 +79,29 @@ class VerifyingWriter:
 
 
 def open_writer(
-    digest: Digest, size_bytes: int, folder: PartialFolder, publisher: Publisher, is_published: Callable[[], bool]
+    digest: Digest,
+    size_bytes: int,
+    folder: PartialFolder,
+    publisher: Publisher,
+    is_published: Callable[[], bool],
+    *,
+    parts: Parts | None = None,
 ) -> VerifyingWriter:
     """A writer that continues what lies in ``folder``; ``is_published`` is asked after waiting for another writer.
 
-    Raises :class:`UnsupportedDigest`.
+    With ``parts`` what is written is kept there too, and what lies there is continued. Raises
+    :class:`UnsupportedDigest`.
     """
-    body: _MemoryBody | _FileBody | None = None
+    body: Body | None = None
+    mark_bytes = part_bytes(size_bytes) if parts is not None else None
     if size_bytes <= SMALL_BYTES:
         digest.hasher()
-        body = _MemoryBody(digest, size_bytes, folder)
-    elif (partial := folder.take(digest, size_bytes, is_published)) is not None:
-        body = _FileBody(digest, partial)
+        body = MemoryBody(digest, size_bytes, folder)
+    elif (partial := folder.take(digest, size_bytes, is_published, mark_bytes)) is not None:
+        if parts is None:
+            body = FileBody(digest, partial)
+        else:
+            body = PartedBody.continuing(digest, size_bytes, partial, parts, is_published)
     return VerifyingWriter(digest, size_bytes, publisher, body)
 
 

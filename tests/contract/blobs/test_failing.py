@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from registry_sync.blobs import BlobStore, open_blob_store
+from registry_sync.blobs.parts import PART_BYTES
 from registry_sync.errors import BlobStoreError, BlobStoreFull
 from support.blob_processes import writing
 from support.blob_stores import MEBIBYTE, SMALL, Place, put, stored
@@ -29,14 +30,22 @@ def _mounts() -> bool:
         return mounted.returncode == 0
 
 
+@contextlib.contextmanager
+def _disk(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """A disk of that size."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 4 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with _disk(tmp_path / "disk", DISK_BYTES) as folder:
+        yield folder
 
 
 def _fill(disk: Path) -> Path:
@@ -74,6 +83,26 @@ if _mounts():
         assert not store.has(blob.digest)
         assert [path for path in small_disk.rglob("*") if path.is_file() and path != filler] == []
         filler.unlink()
+        put(store, blob)
+        assert stored(store, blob) == blob.data
+
+    def test_a_store_that_is_full_of_parts_is_left_as_it_was(tmp_path: Path) -> None:
+        with _disk(tmp_path / "disk", 2 * PART_BYTES + MEBIBYTE) as disk:
+            store = open_blob_store(f"local://{disk}/blobs", spool_folder=tmp_path / "spool")
+            with pytest.raises(BlobStoreFull, match="free space"):
+                put(store, Blob.random(8, 4 * PART_BYTES))
+            assert [path for path in disk.rglob("*") if path.is_file()] == []
+
+    def test_a_spool_that_is_full_leaves_the_parts_in_the_store(tmp_path: Path) -> None:
+        blob = Blob.random(9, 2 * PART_BYTES + MEBIBYTE)
+        url = f"local://{tmp_path}/blobs"
+        with _disk(tmp_path / "disk", PART_BYTES + MEBIBYTE) as disk:
+            with pytest.raises(BlobStoreFull, match="spool"):
+                put(open_blob_store(url, spool_folder=disk / "spool"), blob)
+            assert [path for path in disk.rglob("*") if path.is_file()] == []
+        store = open_blob_store(url, spool_folder=tmp_path / "spool")
+        with store.writer(blob.digest, blob.size_bytes) as writer:
+            assert writer.offset == PART_BYTES
         put(store, blob)
         assert stored(store, blob) == blob.data
 
