@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support.airflow_instance import AirflowInstance
-from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, reply
+from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, reply, wait_until
 from support.images import RepositoryContent
 from support.registry import RegistryServer
 from support.serving import serve
@@ -101,7 +101,7 @@ def test_a_task_that_is_told_to_wait_two_minutes_holds_nothing_meanwhile_and_the
     airflow.await_task(run, "fetch_manifests", 0, state="up_for_retry")
     task = next(t for t in airflow.task_instances(run) if (t["task_id"], t["map_index"]) == ("fetch_manifests", 0))
     assert task["try_number"] == 1
-    assert not is_running(task["pid"])
+    assert wait_until(lambda: not is_running(task["pid"]), 10), "its process ends"
     pool = airflow.api("GET", "/pools/default_pool")
     assert (pool["occupied_slots"], pool["running_slots"], pool["queued_slots"]) == (0, 0, 0)
     waiting = Waiting(airflow, run, "fetch_manifests", 0)
