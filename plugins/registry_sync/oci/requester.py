@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from registry_sync.domain.references import RepositoryName
@@ -138,10 +138,20 @@ class Requester:
         )
 
     def _note_warning(self, header: str) -> None:
-        for match in _WARNING.finditer(header[:MAX_WARNING_BYTES]):
-            text = re.sub(r"\\(.)", r"\1", match[1])
-            if text.isprintable() and self.usage.note_warning(text):
+        for text in warnings_in(header):
+            if self.usage.note_warning(text):
                 log.warning("%s warns: %s", self._transport.own.netloc, text)
+
+
+def warnings_in(header: str) -> Iterator[str]:
+    """The texts of a ``Warning`` header in the form of the distribution specification, "Warnings"; others are left out.
+
+    What a text says is for people; it is printable.
+    """
+    for match in _WARNING.finditer(header[:MAX_WARNING_BYTES]):
+        text = re.sub(r"\\(.)", r"\1", match[1])
+        if text.isprintable():
+            yield text
 
 
 class ChallengeProbe:

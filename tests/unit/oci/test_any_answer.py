@@ -17,7 +17,7 @@ from registry_sync.oci.client import RegistryClient
 from registry_sync.oci.clock import Clock
 from registry_sync.oci.credentials import Credentials
 from registry_sync.oci.options import ClientOptions
-from support.hostile_registry import HostileRegistry, Raw, json_reply
+from support.hostile_registry import HostileRegistry, Raw, Request, json_reply, reply
 from support.oci import REPOSITORY, MemoryWriter
 
 BLOB = Descriptor("x/y", Digest.of(b"12345"), 5)
@@ -112,3 +112,37 @@ def test_any_answer_ends_in_a_result_or_an_error_of_ours(
         server.on("GET", "/token", json_reply({"token": "good"}))
         assert client.list_tags(REPOSITORY).tags == ("still-here",)
     assert json.dumps(client.usage.counts().__dict__)
+
+
+_values = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=12), st.just([])
+)
+_token_answers = st.dictionaries(
+    st.sampled_from(["token", "access_token", "refresh_token", "expires_in", "issued_at", "scope", "x"]), _values
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(document=_token_answers, has_identity_token=st.booleans())
+def test_a4_04_any_token_answer_ends_in_a_result_or_an_error_of_ours(
+    server: HostileRegistry, document: dict[str, object], has_identity_token: bool
+) -> None:
+    sent: list[str] = []
+
+    def answer(request: Request) -> Raw:
+        if (authorization := request.header("authorization")) is not None:
+            sent.append(authorization)
+            return json_reply({"tags": ["a"]})
+        return reply(401, headers=[("WWW-Authenticate", f'Bearer realm="{server.base}/token"')])
+
+    server.on("GET", PATHS[1], answer)
+    for method in ("GET", "POST"):
+        server.on(method, "/token", json_reply(document))
+    options = ClientOptions(max_attempts=1, read_timeout_seconds=1, allow_insecure_credentials=True)
+    credentials = Credentials(identity_token="correct horse") if has_identity_token else None
+    with RegistryClient(server.url, credentials, options, clock=Clock(sleep=lambda _seconds: None)) as client:
+        told = error_of(lambda: client.list_tags(REPOSITORY))
+    assert "correct horse" not in told
+    allowed = [f"Bearer {document[name]}" for name in ("token", "access_token") if isinstance(document.get(name), str)]
+    assert set(sent) <= set(allowed)
+    assert bool(sent) != bool(told)

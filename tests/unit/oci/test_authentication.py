@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -425,6 +426,15 @@ def test_a3_05_an_anonymous_token_request_follows_three_redirects(registry, clie
         client_of(registry).list_tags(REPOSITORY)
 
 
+@pytest.mark.parametrize("location", ["http://169.254.169.254/x", "http://2852039166/x", "ftp://x/", "https://[::1"])
+def test_a3_05_each_redirect_of_an_anonymous_token_request_is_judged(registry, client_of, location: str) -> None:
+    guarded(registry, f"{registry.base}/token")
+    registry.on("GET", "/token", reply(307, headers=[("Location", location)]))
+    with pytest.raises(RealmRefused):
+        client_of(registry).list_tags(REPOSITORY)
+    assert len(registry.asked(path="/token")) == 1
+
+
 def test_a3_04_a_token_request_does_not_go_to_a_metadata_service(registry, client_of) -> None:
     guarded(registry, "http://169.254.169.254/latest/meta-data")
     with pytest.raises(RealmRefused, match=r"169\.254\.169\.254"):
@@ -482,6 +492,29 @@ def test_a3_09_every_secret_is_told_before_it_is_sent(registry, client_of) -> No
     client_of(registry, USER, on_secret=told.append).list_tags(REPOSITORY)
     assert "correct horse" in told_when_asked[0]
     assert told[-1] == "good"
+
+
+def test_a3_09_the_most_talkative_log_tells_no_secret(
+    registry, other_host, client_of, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    guarded(registry, f"{registry.base}/token?tenant=hidden-tenant")
+    registry.on("GET", "/token", json_reply({"token": "good-token"}))
+    moved = reply(307, headers=[("Location", f"{other_host.base}/x?sig=hidden-signature"), ("Set-Cookie", "a=hidden")])
+    registry.on(
+        "GET",
+        TAGS,
+        lambda request: (
+            moved
+            if request.header("authorization")
+            else challenge(f'Bearer realm="{registry.base}/token?tenant=hidden-tenant"')
+        ),
+    )
+    other_host.on("GET", "/x", TAG_LIST)
+    client_of(registry, USER).list_tags(REPOSITORY)
+    assert f"GET {TAGS}" in caplog.text
+    told = caplog.text
+    assert [word for word in ("hidden", "good-token", "correct horse", BASIC) if word in told] == []
 
 
 def test_a3_09_representations_show_no_secret() -> None:

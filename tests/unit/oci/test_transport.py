@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -194,6 +197,23 @@ def test_a9_04_a_refused_connection_is_temporary(fake_time: FakeTime) -> None:
         assert len(fake_time.sleeps) == 2
 
 
+def test_a5_13_a_host_that_never_accepts_is_given_up_after_the_time_for_connecting(fake_time: FakeTime) -> None:
+    with contextlib.ExitStack() as kept, socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        for _ in range(4):  # these fill the queue, which nobody empties
+            waiting = kept.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
+        options = ClientOptions(max_attempts=1, connect_timeout_seconds=0.3)
+        client = kept.enter_context(
+            RegistryClient(RegistryUrl.parse(f"http://127.0.0.1:{port}"), options=options, clock=fake_time.clock)
+        )
+        started = time.monotonic()
+        with pytest.raises(ServerUnavailable, match="no connection"):
+            client.ping()
+        assert 0.2 < time.monotonic() - started < 5
+
+
 def test_an_unknown_name_is_said_to_be_unknown(fake_time: FakeTime) -> None:
     client = RegistryClient(
         RegistryUrl.parse("https://registry.invalid"), options=ClientOptions(max_attempts=1), clock=fake_time.clock
@@ -246,7 +266,8 @@ def test_a5_03_a_redirect_from_https_to_http_is_refused(authority: CertificateAu
 
 def test_a9_12_https_does_not_become_http_where_nothing_else_answers(registry, client_of) -> None:
     secure = RegistryUrl.parse(registry.base.replace("http://", "https://"))
-    with RegistryClient(secure, READY, ClientOptions(max_attempts=1, connect_timeout_seconds=2)) as client:
+    options = ClientOptions(max_attempts=1, connect_timeout_seconds=0.2, read_timeout_seconds=0.2)
+    with RegistryClient(secure, READY, options) as client:
         with pytest.raises(RegistryError):
             client.ping()
         with pytest.raises(RegistryError):
@@ -304,7 +325,7 @@ def test_a_proxy_is_asked_with_whole_urls_and_its_own_password(registry, client_
     """The proxy resolves the name, so that a name unknown here can be asked for."""
     registry.on("GET", "http://registry.invalid/v2/", json_reply({}))
     url = RegistryUrl.parse("http://registry.invalid")
-    options = ClientOptions(proxy_url=f"http://user:pass@{registry.netloc}", max_attempts=1)
+    options = ClientOptions(proxy_url=f"http://us%40er:pa%3As%2Fs-%C3%BC@{registry.netloc}", max_attempts=1)
     with RegistryClient(url, READY, options) as client, pytest.raises(Exception, match="plain http"):
         client.ping()
     with RegistryClient(url, options=options) as client:
@@ -312,7 +333,7 @@ def test_a_proxy_is_asked_with_whole_urls_and_its_own_password(registry, client_
         assert client.session().get("http://registry.invalid/v2/", timeout=5).json() == {}
     assert len(registry.requests) == 2
     for asked in registry.requests:
-        assert asked.header("proxy-authorization") == "Basic dXNlcjpwYXNz"
+        assert asked.header("proxy-authorization") == Credentials("us@er", "pa:s/s-ü").basic
         assert asked.header("host") == "registry.invalid"
 
 
