@@ -8,21 +8,17 @@ from pathlib import Path
 
 import fsspec
 import pytest
-import requests
-from moto.server import ThreadedMotoServer
 
 from registry_sync.blobs import BlobStore
 from support.blob_stores import KINDS, Place
+from support.object_store import S3Server, s3_server
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
+def s3() -> Iterator[S3Server]:
     """An S3 server on a free port."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_server() as server:
+        yield server
 
 
 @pytest.fixture(params=KINDS)
@@ -31,12 +27,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     kind: str = request.param
     environment: dict[str, str] = {}
     if kind == "s3":
-        endpoint = request.getfixturevalue("s3_endpoint")
-        options = {"endpoint_url": endpoint, "key": "testing", "secret": "testing"}
-        monkeypatch.setitem(fsspec.config.conf, "s3", options)
-        environment = {f"FSSPEC_S3_{name.upper()}": value for name, value in options.items()}
-        bucket = f"blobs-{uuid.uuid4().hex}"
-        requests.put(f"{endpoint}/{bucket}", timeout=10).raise_for_status()
+        server: S3Server = request.getfixturevalue("s3")
+        monkeypatch.setitem(fsspec.config.conf, "s3", server.options)
+        environment = server.environment
+        bucket = server.new_bucket()
     urls = {
         "local": f"file://{tmp_path}/blobs",
         "fsspec": f"local://{tmp_path}/blobs",
