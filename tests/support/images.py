@@ -93,16 +93,25 @@ class RepositoryContent:
     def closure(self, tags: Iterable[str]) -> RepositoryContent:
         """The part that these tags reach, what a sync of only them brings."""
         kept = {name: digest for name, digest in self.tags.items() if name in set(tags)}
+        return self.part(kept, kept.values())
+
+    def part(self, tags: Mapping[str, Digest], roots: Iterable[Digest]) -> RepositoryContent:
+        """These tags, and the manifests that ``roots`` reach with their blobs."""
+        reached = self.below(roots)
+        manifests = {digest: manifest for digest, manifest in self.manifests.items() if digest in reached}
+        blobs = {digest: self.blobs[digest] for manifest in manifests.values() for digest in manifest.blobs}
+        return RepositoryContent(tags, manifests, blobs)
+
+    def below(self, roots: Iterable[Digest]) -> set[Digest]:
+        """The manifests that ``roots`` reach, they themselves among them."""
         reached: set[Digest] = set()
-        waiting = list(kept.values())
+        waiting = list(roots)
         while waiting:
             digest = waiting.pop()
             if digest not in reached:
                 reached.add(digest)
                 waiting.extend(self.manifests[digest].children)
-        manifests = {digest: manifest for digest, manifest in self.manifests.items() if digest in reached}
-        blobs = {digest: self.blobs[digest] for manifest in manifests.values() for digest in manifest.blobs}
-        return RepositoryContent(kept, manifests, blobs)
+        return reached
 
     def merged(self, newer: RepositoryContent) -> RepositoryContent:
         """Both together, as after pushing ``newer`` on top: its tags win."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from support.images import ContentBuilder, RepositoryContent
+from support.signatures import BUILDKIT_ATTESTATION, Signer
 
 
 def documented_example() -> RepositoryContent:
@@ -125,6 +126,33 @@ def every_kind(*, artifact_manifest: bool = False, seed: int = 7, releases: int 
     released = [build.image([layers[0], build.blob(300)]) for _ in range(min(releases, 5))]
     for number in range(releases):
         build.tag(f"release-{number * 7 % releases:03}", released[number % len(released)])
+    return build.content()
+
+
+def signed_application(seed: int = 8) -> RepositoryContent:
+    """Tags ``1.0`` and ``2.0``, each an index of two platforms with attestations of both forms, signed in every way.
+
+    Cosign's ``.sig``, ``.att`` and ``.sbom`` tags, for an index and for a child. Untagged referrers: a sigstore bundle
+    and Notation's signature of the index, Notation's and an SPDX document of a child, and a bundle that signs that
+    document. ``with_fallback_tags`` makes of it what a registry without the referrers API is given.
+    """
+    build = ContentBuilder(seed)
+    signer = Signer(build)
+    for release in ("1.0", "2.0"):
+        images = [build.image([build.blob(400)], architecture=platform) for platform in ("amd64", "arm64")]
+        beside, artifact = build.attestation(images[0]), signer.attestation_artifact(images[1])
+        entries = {beside: build.attestation_entry(images[0])}
+        entries[artifact] = {**build.attestation_entry(images[1]), "artifactType": BUILDKIT_ATTESTATION}
+        index = build.index([*images, beside, artifact], descriptors=entries)
+        build.tag(release, index)
+        for digest in (index, images[0]):
+            signer.cosign_signature(digest)
+        signer.cosign_attestation(index)
+        signer.cosign_sbom(images[1])
+        signer.bundle(index)
+        signer.notation(index)
+        signer.notation(images[0], is_cose=True)
+        signer.bundle(signer.sbom(images[1]))
     return build.content()
 
 

@@ -7,7 +7,6 @@ import json
 import re
 import threading
 import time
-from typing import Any
 
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
@@ -15,6 +14,7 @@ from support.hostile_registry import Raw, Request, errors_reply, reply
 from support.images import BuiltManifest, RepositoryContent
 from support.lookalikes.quirks import Habit, LookAlike
 from support.lookalikes.witness import Witness, accepted
+from support.signatures import referrer_entry, subject_of
 
 _FALLBACK_TAG = re.compile(r"sha256-(?P<hex>[0-9a-f]{64})")
 _PULLS_ALLOWED = 5000
@@ -55,9 +55,7 @@ class ManifestDesk:
     def referrers(self, subject: str) -> Raw:
         """The list of what refers to ``subject``, by a registry that has the API."""
         entries = [
-            entry
-            for manifest in self._content.manifests.values()
-            if (entry := _entry_of_referrer(manifest, subject)) is not None
+            referrer_entry(manifest) for manifest in self._content.manifests.values() if subject_of(manifest) == subject
         ]
         document = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": entries}
         return reply(200, json.dumps(document), content_type=media_types.OCI_INDEX)
@@ -111,20 +109,3 @@ def _limited() -> Raw:
     return reply(
         429, "Too Many Requests (HAP429).\n", [("Retry-After", str(ends_at))], content_type="text/plain; charset=utf-8"
     )
-
-
-def _entry_of_referrer(manifest: BuiltManifest, subject: str) -> dict[str, Any] | None:
-    """The entry of ``manifest`` among the referrers of ``subject``; None when it refers to something else.
-
-    Follows the distribution specification, "Listing Referrers".
-    """
-    document = json.loads(manifest.data)
-    if document.get("subject", {}).get("digest") != subject:
-        return None
-    entry = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": len(manifest.data)}
-    artifact_type = document.get("artifactType") or document.get("config", {}).get("mediaType")
-    if artifact_type:
-        entry["artifactType"] = artifact_type
-    if "annotations" in document:
-        entry["annotations"] = document["annotations"]
-    return entry
