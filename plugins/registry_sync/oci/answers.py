@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +27,9 @@ from urllib3.exceptions import (
 from urllib3.exceptions import ProtocolError as BrokenConnection
 
 from registry_sync.errors import (
+    TEMPORARY_STATUSES,
+    AuthenticationFailed,
+    ConfigurationError,
     LimitExceeded,
     ProtocolError,
     RegistrySyncError,
@@ -41,6 +45,21 @@ READ_BYTES = 1024 * 1024
 CHUNK_BYTES = 256 * 1024
 #: A body no longer than this is read to its end, because that is cheaper than a new connection.
 DRAIN_BYTES = 16 * 1024
+PROXY_AUTHENTICATION_REQUIRED = 407
+_TUNNEL = re.compile(r"Tunnel connection failed: ([0-9]{3})\b.*", re.DOTALL)
+#: OpenSSL's reasons for alerts about a client's certificate (RFC 8446 section 6.2).
+_CERTIFICATE_ALERTS = frozenset(
+    {
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "TLSV1_ALERT_UNKNOWN_CA",
+        "TLSV1_ALERT_ACCESS_DENIED",
+    }
+)
 
 
 class Answer:
@@ -174,12 +193,22 @@ def converted(  # noqa: PLR0911 - a table with one row for each kind of failure
     context: dict[str, Any] = {"host": host, "method": method, "url": target.url}
     if isinstance(problem, IncompleteRead) or _cause(problem, IncompleteRead):
         return TruncatedBody(f"{host} ended a body early")
-    if isinstance(problem, ProxyError):
-        return ServerUnavailable(f"the proxy before {host} does not answer: {_reason(problem)}", **context)
-    if isinstance(problem, SSLError) and _is_untrusted(problem):
+    if isinstance(problem, (SSLError, ProxyError)) and _is_untrusted(problem):
+        whose = f"the proxy before {host}" if isinstance(problem, ProxyError) else host
         return UntrustedCertificate(
-            f"the TLS certificate of {host} is not trusted ({_reason(problem)}); "
+            f"the TLS certificate of {whose} is not trusted ({_reason(problem)}); "
             "give the CA that signed it, or switch the check off for this remote",
+            **context,
+        )
+    if isinstance(problem, ProxyError):
+        status = _tunnel_status(problem)
+        if status is not None and status not in TEMPORARY_STATUSES:
+            return proxy_refusal(status, host)
+        return ServerUnavailable(f"the proxy before {host} does not connect: {_reason(problem)}", **context)
+    if isinstance(problem, SSLError) and (alert := _refused_certificate(problem)) is not None:
+        return AuthenticationFailed(
+            f"{host} does not take the client certificate, or asks for one ({alert}); give it in the connection, as "
+            "client_certificate with client_key",
             **context,
         )
     if isinstance(problem, NameResolutionError):
@@ -191,6 +220,28 @@ def converted(  # noqa: PLR0911 - a table with one row for each kind of failure
     if isinstance(problem, (BrokenConnection, SSLError, OSError)) and not _is_nonsense(problem):
         return ServerUnavailable(f"the connection to {host} broke: {_reason(problem)}", **context)
     return ProtocolError(f"{host} does not answer in HTTP: {_reason(problem)}", **context)
+
+
+def proxy_refusal(status: int, host: str) -> ConfigurationError:
+    """What it means that a proxy answers ``status`` instead of the registry."""
+    if status in (401, PROXY_AUTHENTICATION_REQUIRED):  # some say 401 of what is wrong, and 407 of what is missing
+        return ConfigurationError(
+            f"the proxy before {host} asks for a user name and password, or refuses those it is given ({status}); "
+            "write them into its URL, http://user:password@proxy.example:3128, special characters percent-encoded"
+        )
+    return ConfigurationError(f"the proxy does not let through to {host} ({status}); its operator must allow that")
+
+
+def _tunnel_status(problem: BaseException) -> int | None:
+    """The status by which a proxy refused a tunnel; the standard library gives it in its message only."""
+    found = (_TUNNEL.fullmatch(str(cause)) for cause in _causes(problem) if isinstance(cause, OSError))
+    return next((int(match[1]) for match in found if match), None)
+
+
+def _refused_certificate(problem: BaseException) -> str | None:
+    """The alert by which a server refuses what a client showed it, in OpenSSL's words; None for other failures."""
+    alerts = (cause.reason for cause in _causes(problem) if isinstance(cause, ssl.SSLError))
+    return next((alert for alert in alerts if alert in _CERTIFICATE_ALERTS), None)
 
 
 def _causes(problem: BaseException) -> Iterator[BaseException]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import socket
 import ssl
 from typing import Any
+from urllib.parse import unquote
 
 import certifi
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import NameResolutionError, NewConnectionError
-from urllib3.util import Timeout, make_headers, parse_url
+from urllib3.util import Timeout, parse_url
 
 from registry_sync.errors import ConfigurationError
 from registry_sync.oci.addresses import AddressGate
+from registry_sync.oci.credentials import Credentials
 from registry_sync.oci.options import ClientOptions
 from registry_sync.oci.origins import Origin
 from registry_sync.oci.pace import PunctualResponse
@@ -53,7 +55,13 @@ class _SecureConnection(HTTPSConnection):
     response_class = PunctualResponse
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        super().request(method, getattr(headers, "target", "") or url, body=body, headers=headers, **options)
+        try:
+            super().request(method, getattr(headers, "target", "") or url, body=body, headers=headers, **options)
+        except ssl.SSLEOFError:
+            # A server that refuses a client's certificate says so and closes; that is still to be read.
+            if isinstance(self.sock, ssl.SSLSocket):
+                self.sock.recv(1)
+            raise
         _forget_query(self, url)
 
 
@@ -183,9 +191,13 @@ class ConnectionPools:
             raise ConfigurationError("the proxy is not a URL; such as http://proxy.example:3128") from problem
         if parts.scheme not in ("http", "https") or not parts.host:
             raise ConfigurationError("the proxy is not an http or https URL; such as http://proxy.example:3128")
-        headers = make_headers(proxy_basic_auth=parts.auth) if parts.auth else None
+        username, _, password = (parts.auth or "").partition(":")
+        login = Credentials(unquote(username), unquote(password))
+        headers = {"Proxy-Authorization": login.basic} if parts.auth else None
         bare = parts._replace(auth=None).url
-        manager = ProxyManager(bare, proxy_headers=headers, ssl_context=tls, **self._common())
+        # The proxy is not the registry: it is shown no client certificate.
+        before = _tls_context(self._options, is_own=False) if parts.scheme == "https" else None
+        manager = ProxyManager(bare, proxy_headers=headers, ssl_context=tls, proxy_ssl_context=before, **self._common())
         manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
         return manager
 

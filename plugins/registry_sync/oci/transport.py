@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 
 from registry_sync.errors import RedirectRefused
 from registry_sync.oci.addresses import AddressGate
-from registry_sync.oci.answers import Answer, converted
+from registry_sync.oci.answers import PROXY_AUTHENTICATION_REQUIRED, Answer, converted, proxy_refusal
 from registry_sync.oci.clock import Clock
 from registry_sync.oci.connections import ConnectionPools, TargetHeaders
 from registry_sync.oci.options import ClientOptions
@@ -69,7 +69,11 @@ class Transport:
             )
         except (HTTPError, OSError, ValueError) as problem:
             raise converted(problem, method, target) from problem
-        return Answer(response, method, target, self._pace)
+        answer = Answer(response, method, target, self._pace)
+        if answer.status == PROXY_AUTHENTICATION_REQUIRED and self.pools.is_proxied:
+            answer.discard()
+            raise proxy_refusal(answer.status, origin.netloc)
+        return answer
 
     def follow(
         self, method: str, target: Target, headers: Mapping[str, str], authorization: str | None = None

@@ -17,6 +17,7 @@ from registry_sync.errors import (
     ProtocolError,
     RedirectRefused,
     RegistryError,
+    RegistrySyncError,
     ServerUnavailable,
     UntrustedCertificate,
 )
@@ -349,6 +350,57 @@ def test_a3_04_a_proxy_is_not_sent_to_a_metadata_service(registry) -> None:
     ):
         client.ping()
     assert len(registry.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "words"),
+    [
+        (407, ConfigurationError, "asks for a user name and password"),
+        (401, ConfigurationError, "asks for a user name and password"),
+        (403, ConfigurationError, "does not let through to registry.invalid"),
+        (405, ConfigurationError, "does not let through to registry.invalid"),
+        (429, ServerUnavailable, "does not connect"),
+        (502, ServerUnavailable, "does not connect"),
+        (503, ServerUnavailable, "does not connect"),
+    ],
+)
+def test_a_proxy_that_opens_no_tunnel_is_told_by_who_must_act(
+    registry, fake_time: FakeTime, status: int, error: type[RegistrySyncError], words: str
+) -> None:
+    registry.on("CONNECT", "registry.invalid:443", reply(status, b"no"))
+    options = ClientOptions(proxy_url=f"http://user:secret-word@{registry.netloc}", max_attempts=2)
+    url = RegistryUrl.parse("https://registry.invalid")
+    with RegistryClient(url, options=options, clock=fake_time.clock) as client:
+        with pytest.raises(error, match=words) as raised:
+            client.ping()
+        assert "secret-word" not in str(raised.value)
+    assert len(registry.requests) == (2 if raised.value.is_temporary else 1)
+
+
+def test_a_407_is_the_proxys_and_without_a_proxy_it_is_no_answer(registry, client_of) -> None:
+    registry.on("GET", "http://registry.invalid/v2/", reply(407))
+    registry.on("GET", TAGS, reply(407))
+    url = RegistryUrl.parse("http://registry.invalid")
+    with (
+        RegistryClient(url, options=ClientOptions(proxy_url=registry.base)) as client,
+        pytest.raises(ConfigurationError, match="asks for a user name and password"),
+    ):
+        client.ping()
+    with pytest.raises(ProtocolError, match="407"):
+        client_of(registry).list_tags(REPOSITORY)
+
+
+def test_a_proxy_at_https_is_verified_as_other_hosts_are(authority: CertificateAuthority) -> None:
+    certificate = authority.server()
+    with HostileRegistry((str(certificate.chain_path), str(certificate.key_path))) as proxy:
+        proxy.on("GET", "http://registry.invalid/v2/", json_reply({}))
+        url = RegistryUrl.parse("http://registry.invalid")
+        trusting = ClientOptions(verify=str(certificate.ca_path), proxy_url=proxy.base, max_attempts=1)
+        with RegistryClient(url, options=trusting) as client:
+            assert client.ping().auth_scheme == "none"
+        doubting = ClientOptions(proxy_url=proxy.base, max_attempts=1)
+        with RegistryClient(url, options=doubting) as client, pytest.raises(UntrustedCertificate):
+            client.ping()
 
 
 @pytest.mark.parametrize("proxy", ["socks5://proxy.example:1080", "proxy.example:3128", "http://", "http://[::1"])
