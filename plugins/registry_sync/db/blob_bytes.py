@@ -20,7 +20,7 @@ from registry_sync.db.orphans import lock_unneeded
 from registry_sync.db.tables import blobs, repository_blobs, utc_now
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.space import Amount, ContentKind, Orphan
+from registry_sync.domain.space import Amount, ContentKind, ContentRecord
 
 #: What a record says of bytes for the moment in which they are removed.
 _UNKNOWN_TYPE = "application/octet-stream"
@@ -87,7 +87,7 @@ class BlobBytesStore:
         *,
         after_id: int = 0,
         limit: int = BATCH_SIZE,
-    ) -> list[Orphan]:
+    ) -> list[ContentRecord]:
         """The next stored blobs, by id, that only these repositories hold, and none of the versions ``kept``.
 
         Those that a sync under way needs are left out. ``kept`` are pairs of repository and number.
@@ -100,7 +100,7 @@ class BlobBytesStore:
         )
         with self._transactions.reading() as connection:
             rows = connection.execute(statement).all()
-        return [Orphan(row.id, Digest(row.digest), row.size_bytes) for row in rows]
+        return [ContentRecord(row.id, Digest(row.digest), row.size_bytes) for row in rows]
 
     def reclaim(
         self, ids: Sequence[int], repository_ids: Sequence[str], kept: Sequence[tuple[str, int]], stored: Bytes

@@ -12,7 +12,9 @@ from sqlalchemy import Connection, Engine
 
 from registry_sync.db import schema
 from registry_sync.db.blob_bytes import BlobBytesStore
+from registry_sync.db.blob_checks import BlobCheckStore
 from registry_sync.db.contents import ContentStore
+from registry_sync.db.disk_usage import DiskUsageStore
 from registry_sync.db.edge import converted_errors
 from registry_sync.db.engine import for_writing, make_engine, read_url
 from registry_sync.db.orphans import OrphanStore
@@ -143,3 +145,13 @@ class Database:
     def blob_bytes(self) -> BlobBytesStore:
         """Bytes of blobs that go, when they are collected or reclaimed."""
         return BlobBytesStore(self)
+
+    @cached_property
+    def blob_checks(self) -> BlobCheckStore:
+        """What verifying and repairing blobs need to know."""
+        return BlobCheckStore(self)
+
+    @cached_property
+    def disk_usage(self) -> DiskUsageStore:
+        """What content takes."""
+        return DiskUsageStore(self)

@@ -30,7 +30,7 @@ from registry_sync.db.tables import (
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.runs import RunState, TagState
-from registry_sync.domain.space import Amount, ContentKind, Orphan
+from registry_sync.domain.space import Amount, ContentKind, ContentRecord
 
 _ENDED_BADLY = (RunState.FAILED.value, RunState.CANCELED.value)
 _UNDER_WAY = (TagState.PENDING.value, TagState.RESOLVED.value, TagState.UNCHANGED.value)
@@ -92,7 +92,7 @@ class OrphanStore:
 
     def due(
         self, kind: ContentKind, noted_before: datetime, *, after_id: int = 0, limit: int = BATCH_SIZE
-    ) -> list[Orphan]:
+    ) -> list[ContentRecord]:
         """The next units that were noted before then, by id; whether they are still unneeded is asked again later."""
         tables = _KINDS[kind]
         unit = tables.units.c
@@ -105,7 +105,7 @@ class OrphanStore:
         )
         with self._transactions.reading() as connection:
             rows = connection.execute(statement).all()
-        return [Orphan(row.id, Digest(row.digest), row.size_bytes) for row in rows]
+        return [ContentRecord(row.id, Digest(row.digest), row.size_bytes) for row in rows]
 
     def unneeded(self, kind: ContentKind, noted_before: datetime) -> tuple[Amount, Amount]:
         """What would go now, and what would wait for its grace, noted or not; changes nothing."""
@@ -167,17 +167,19 @@ def lock_unneeded(
     """
     tables = _KINDS[kind]
     unit = tables.units.c
-    taking = select(unit.id).where(unit.id.in_(ids)).order_by(unit.digest)
+    # The note is taken with its row: a sync that finds the unit removes the note, and is seen by that.
+    taking = (
+        select(unit.id)
+        .join(tables.orphans, tables.orphan_id == unit.id)
+        .where(unit.id.in_(ids), tables.orphans.c.orphaned_at < noted_before)
+        .order_by(unit.digest)
+    )
     locked = connection.execute(taking.with_for_update(skip_locked=True)).scalars().all()
-    # Another statement, so that it sees what was committed while the rows were waited for.
+    # Another statement, which sees what was committed until the rows were taken.
     needed = connection.execute(select(unit.id).where(unit.id.in_(locked), tables.is_needed())).scalars().all()
     connection.execute(delete(tables.orphans).where(tables.orphan_id.in_(needed)))
-    return connection.execute(
-        select(unit.id, unit.digest, unit.size_bytes)
-        .join(tables.orphans, tables.orphan_id == unit.id)
-        .where(unit.id.in_(set(locked) - set(needed)), tables.orphans.c.orphaned_at < noted_before)
-        .order_by(unit.digest)
-    ).all()
+    free = select(unit.id, unit.digest, unit.size_bytes).where(unit.id.in_(set(locked) - set(needed)))
+    return connection.execute(free.order_by(unit.digest)).all()
 
 
 def _has_notes(ended_before: datetime) -> list[ColumnElement[bool]]:

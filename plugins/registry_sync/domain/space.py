@@ -34,12 +34,22 @@ class ContentKind(str, Enum):
 
 
 @dataclass(frozen=True)
-class Orphan:
-    """A manifest or blob that nothing needs; ``id`` is a number of the database."""
+class ContentRecord:
+    """A manifest or blob as the database has it, by its number."""
 
     id: int
     digest: Digest
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class BlobRecord:
+    """What the database says of a blob, as far as it concerns its bytes."""
+
+    digest: Digest
+    size_bytes: int
+    media_type: str
+    is_stored: bool
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.space import Amount, Collection, ContentKind, Orphan
+from registry_sync.domain.space import Amount, Collection, ContentKind, ContentRecord
 from registry_sync.sync.blob_bytes import DeletingStore, StoredBytes
 from registry_sync.sync.progress import format_bytes, format_count
 
@@ -45,7 +45,7 @@ class Orphans(Protocol):
     def note(self, kind: ContentKind, now: datetime, /, *, after_id: int = 0, limit: int = 0) -> int | None: ...
     def due(
         self, kind: ContentKind, noted_before: datetime, /, *, after_id: int = 0, limit: int = 0
-    ) -> list[Orphan]: ...
+    ) -> list[ContentRecord]: ...
     def unneeded(self, kind: ContentKind, noted_before: datetime, /) -> tuple[Amount, Amount]: ...
     def delete_manifests(self, ids: Sequence[int], noted_before: datetime, /) -> Amount: ...
 

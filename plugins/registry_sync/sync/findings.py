@@ -1,0 +1,78 @@
+"""What a verification finds, as it comes in: counted, the first ones told and kept, lost blobs noted as missing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.space import Amount, Finding, FindingKind, Verification
+from registry_sync.sync.progress import format_bytes, format_count
+
+#: Findings that are named; all of them are counted.
+SHOWN_FINDINGS = 100
+
+
+class Marks(Protocol):
+    """Which blobs are stored."""
+
+    def mark_stored(self, digests: Iterable[Digest], /) -> None: ...
+    def mark_missing(self, digests: Iterable[Digest], /) -> None: ...
+
+
+class AskedStore(Protocol):
+    """Blobs by digest."""
+
+    def has(self, digest: Digest, size_bytes: int | None = None, /) -> bool: ...
+
+
+class Findings:
+    """Used by one thread. ``marks`` takes the notes of lost blobs."""
+
+    def __init__(self, marks: Marks, store: AskedStore, tell: Callable[[str], None]) -> None:
+        self._marks, self._store, self._tell = marks, store, tell
+        self._counts: Counter[FindingKind] = Counter()
+        self._shown: list[Finding] = []
+        self._lost: set[Digest] = set()
+
+    def add(self, kind: FindingKind, name: str, detail: str = "") -> None:
+        """Counts a finding."""
+        self._counts[kind] += 1
+        if len(self._shown) < SHOWN_FINDINGS:
+            self._shown.append(Finding(kind, name, detail))
+            self._tell(f"{kind.value}: {name}{f', {detail}' if detail else ''}")
+
+    def add_lost(self, kind: FindingKind, digests: Sequence[Digest], detail: str) -> None:
+        """Counts blobs of which the store has no good bytes, and notes them as missing.
+
+        What somebody stores at the same moment is noted as stored again.
+        """
+        if digests:
+            self._marks.mark_missing(digests)
+            self._marks.mark_stored([digest for digest in digests if self._store.has(digest)])
+        for digest in digests:
+            self.add(kind, digest, detail)
+        self._lost.update(digests)
+
+    def add_unnoted(self, digests: Sequence[Digest]) -> None:
+        """Counts blobs that the store has and that were noted as missing, and notes them as stored.
+
+        What somebody removes at the same moment is noted as missing again.
+        """
+        if digests:
+            self._marks.mark_stored(digests)
+            self._marks.mark_missing([digest for digest in digests if not self._store.has(digest)])
+        for digest in digests:
+            self.add(FindingKind.UNNOTED, digest, "the store has it, and it was noted as missing")
+
+    def result(self, verified: Amount) -> Verification:
+        """What was found, where ``verified`` was read and is good."""
+        return Verification(verified, dict(self._counts), tuple(self._shown), tuple(sorted(self._lost)))
+
+
+def summary(result: Verification) -> str:
+    """A verification in one line."""
+    found = ", ".join(f"{result.counts[kind]:,} {kind.value}" for kind in FindingKind if result.counts.get(kind))
+    verified = f"{format_count(result.verified.count, 'blob')}, {format_bytes(result.verified.size_bytes)}"
+    return f"verified {verified}; found {found or 'nothing wrong'}"

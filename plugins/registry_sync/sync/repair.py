@@ -1,0 +1,176 @@
+"""Repair: blobs that were lost, fetched again from the remotes of the repositories that hold them.
+
+The remote that the bytes came from is asked first, then the others, until one of them has the blob. What arrives is
+verified while it is written, so that a repair cannot make things worse.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.space import Amount, BlobRecord, Repair
+from registry_sync.errors import BlobStoreError, DatabaseError, RegistrySyncError
+from registry_sync.sync.parallel import for_each
+from registry_sync.sync.ports import BlobStore, RegistryClient
+from registry_sync.sync.progress import Progress, format_bytes, format_count
+from registry_sync.sync.verdicts import reason
+
+#: Blobs that are fetched before they are noted as stored.
+_GROUP = 500
+
+
+class Sources(Protocol):
+    """What the database says of blobs, and where they may be had."""
+
+    def records(self, digests: Iterable[Digest], /) -> dict[Digest, BlobRecord]: ...
+    def sources(self, digests: Iterable[Digest], /) -> Mapping[Digest, Sequence[RemoteSpec]]: ...
+    def mark_verified(self, digests: Iterable[Digest], at: datetime, /) -> None: ...
+
+
+class Marks(Protocol):
+    """Which blobs are stored."""
+
+    def mark_stored(self, digests: Iterable[Digest], /) -> None: ...
+
+
+class RepairDatabase(Protocol):
+    """The stores that a repair uses."""
+
+    @property
+    def blob_checks(self) -> Sources: ...
+    @property
+    def contents(self) -> Marks: ...
+
+
+def repair_blobs(
+    database: RepairDatabase,
+    store: BlobStore,
+    open_client: Callable[[RemoteSpec], AbstractContextManager[RegistryClient]],
+    digests: Iterable[Digest],
+    *,
+    clock: Callable[[], datetime],
+    tell: Callable[[str], None],
+) -> Repair:
+    """Brings back those of ``digests`` that are not stored; a repeat goes on with what is left.
+
+    What no remote has is a failure in the result. Raises what the database or the store raises; what was fetched
+    until then is kept.
+    """
+    records = database.blob_checks.records(digests)
+    waiting = {digest: record for digest, record in records.items() if not record.is_stored}
+    work = _Repair(database, store, clock, waiting)
+    if not work.waiting:
+        return Repair()
+    sources = {digest: list(found) for digest, found in database.blob_checks.sources(work.waiting).items()}
+    while (remote := _next_remote(work.waiting, sources)) is not None:
+        batch = [work.waiting[digest] for digest in work.waiting if remote in sources.get(digest, [])]
+        for record in batch:
+            sources[record.digest].remove(remote)
+        try:
+            with open_client(remote) as client:
+                work.fetch(client, remote, batch, tell)
+        except (BlobStoreError, DatabaseError):
+            raise
+        except RegistrySyncError as error:  # the client could not be opened
+            work.fail(batch, error)
+    for digest in work.waiting:
+        work.failures.setdefault(digest, "no repository that holds it was synced from a remote that is known")
+    result = Repair(work.fetched, work.found_count, work.failures)
+    tell(summary(result))
+    return result
+
+
+def summary(result: Repair) -> str:
+    """A repair in one line."""
+    fetched = f"{format_count(result.fetched.count, 'blob')}, {format_bytes(result.fetched.size_bytes)}"
+    failed = f"; {len(result.failures):,} could not be had" if result.failures else ""
+    return f"repaired {fetched}{failed}"
+
+
+def _next_remote(waiting: Iterable[Digest], sources: Mapping[Digest, Sequence[RemoteSpec]]) -> RemoteSpec | None:
+    """The remote that is the next choice for most of the blobs; None when there is none left."""
+    first: dict[tuple[str, str, str | None], RemoteSpec] = {}
+    votes: Counter[tuple[str, str, str | None]] = Counter()
+    for digest in waiting:
+        for remote in sources.get(digest, ())[:1]:
+            key = (remote.url, remote.upstream_name, remote.conn_id)
+            votes[key] += 1
+            first.setdefault(key, remote)
+    return first[votes.most_common(1)[0][0]] if votes else None
+
+
+@dataclass
+class _Repair:
+    """Blobs that are ``waiting``, and what became of the others."""
+
+    database: RepairDatabase
+    store: BlobStore
+    clock: Callable[[], datetime]
+    waiting: dict[Digest, BlobRecord]
+    fetched: Amount = field(default_factory=Amount)
+    found_count: int = 0
+    failures: dict[Digest, str] = field(default_factory=dict)
+
+    def fetch(
+        self, client: RegistryClient, remote: RemoteSpec, batch: Sequence[BlobRecord], tell: Callable[[str], None]
+    ) -> None:
+        """Fetches what ``remote`` has of ``batch``."""
+        tell(f"fetching {format_count(len(batch), 'blob')} again from {remote.registry}/{remote.upstream}")
+        progress = Progress(tell, "blob", len(batch), sum(record.size_bytes for record in batch))
+        arrived: list[Digest] = []
+
+        def done(record: BlobRecord, is_fetched: bool) -> None:
+            progress.add(1, record.size_bytes)
+            self.fetched += Amount(int(is_fetched), record.size_bytes if is_fetched else 0)
+            self.found_count += not is_fetched
+            arrived.append(record.digest)
+            if len(arrived) >= _GROUP:
+                self._note(arrived)
+
+        def failed(record: BlobRecord, error: RegistrySyncError) -> None:
+            if isinstance(error, BlobStoreError):
+                raise error
+            self.fail([record], error)
+            tell(f"blob {record.digest}: {reason(error)}")
+
+        try:
+            for_each(
+                lambda record: self._fetch(client, remote, record),
+                batch,
+                threads=remote.download_concurrency,
+                done=done,
+                failed=failed,
+            )
+        finally:
+            self._note(arrived)
+        progress.finish()
+
+    def fail(self, batch: Iterable[BlobRecord], error: RegistrySyncError) -> None:
+        """Notes why these blobs could not be had for now; another remote may have them."""
+        self.failures.update((record.digest, reason(error)) for record in batch if record.digest in self.waiting)
+
+    def _fetch(self, client: RegistryClient, remote: RemoteSpec, record: BlobRecord) -> bool:
+        """Whether the blob was fetched; False when the store has it."""
+        if self.store.has(record.digest, record.size_bytes):
+            return False
+        descriptor = Descriptor(record.media_type, record.digest, record.size_bytes)
+        with self.store.writer(record.digest, record.size_bytes) as writer:
+            client.fetch_blob(remote.upstream, descriptor, writer)
+        return True
+
+    def _note(self, arrived: list[Digest]) -> None:
+        if arrived:
+            self.database.contents.mark_stored(arrived)
+            self.database.blob_checks.mark_verified(arrived, self.clock())
+        for digest in arrived:
+            del self.waiting[digest]
+            self.failures.pop(digest, None)
+        arrived.clear()

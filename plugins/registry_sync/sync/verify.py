@@ -1,0 +1,133 @@
+"""Verification: the database and the blob store held against each other, and the bytes of blobs against their digests.
+
+The comparison costs one listing and covers everything. Reading costs time, so that it can be a share of the blobs:
+those that were not read for the longest time come first, and after enough rounds all were read. What is lost is noted
+as missing; ``repair`` brings it back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.space import BlobRecord, FindingKind, Verification
+from registry_sync.errors import ConfigurationError
+from registry_sync.sync.byte_rate import ByteRate
+from registry_sync.sync.collect import Entry
+from registry_sync.sync.findings import AskedStore, Findings, Marks, summary
+from registry_sync.sync.read_blobs import MISSING, BlobReading, Checks, ReadStore
+
+_PAGE = 1000
+
+
+class VerifiedStore(AskedStore, ReadStore, Protocol):
+    """Blobs by digest, to be listed, read and set aside."""
+
+    def entries(self) -> Iterator[Entry]: ...
+    def strangers(self) -> Iterator[str]: ...
+
+
+class StoredChecks(Checks, Protocol):
+    """What the database says of blobs that are noted as stored."""
+
+    def stored_after(self, after: str, limit: int, /) -> list[BlobRecord]: ...
+    def stored_count(self) -> int: ...
+    def due(self, verified_before: datetime, limit: int, /, *, without: Iterable[Digest] = ()) -> list[BlobRecord]: ...
+
+
+class VerificationDatabase(Protocol):
+    """The stores that a verification uses."""
+
+    @property
+    def blob_checks(self) -> StoredChecks: ...
+    @property
+    def contents(self) -> Marks: ...
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """``share`` of the stored blobs is read, from 0 for none to 1 for all, at most ``bytes_per_second`` (None: any)."""
+
+    share: float = 1.0
+    bytes_per_second: float | None = None
+
+    def checked(self) -> VerifyOptions:
+        """Itself. Raises :class:`ConfigurationError` for numbers that make no sense."""
+        if not 0 <= self.share <= 1:
+            raise ConfigurationError(f"the share of blobs to verify is {self.share}; give a number from 0 to 1")
+        if self.bytes_per_second is not None and not self.bytes_per_second > 0:
+            raise ConfigurationError("the rate of a verification is more than 0; leave it out for no limit")
+        return self
+
+
+def verify_blobs(
+    database: VerificationDatabase,
+    store: VerifiedStore,
+    options: VerifyOptions,
+    *,
+    clock: Callable[[], datetime],
+    tell: Callable[[str], None],
+    rate: ByteRate | None = None,
+) -> Verification:
+    """Compares, reads, and notes what is lost; safe to repeat, and beside syncs and collections.
+
+    What a killed verification had read comes last in the next one. ``rate`` is made of the options unless given.
+    Raises what the database or the store raises, :class:`BlobStoreUnavailable` when many blobs cannot be read.
+    """
+    rate = rate or ByteRate(options.checked().bytes_per_second)
+    checks = database.blob_checks
+    findings = Findings(database.contents, store, tell)
+    reading = BlobReading(checks, store, findings, rate, clock, tell)
+    began, left = clock(), math.ceil(options.share * checks.stored_count())
+    reading.read(_compare(checks, store, findings))
+    while left > 0 and (page := checks.due(began, min(left, _PAGE), without=reading.unreadable)):
+        reading.read(page)
+        left -= len(page)
+    result = findings.result(reading.verified)
+    tell(summary(result))
+    return result
+
+
+def _compare(checks: StoredChecks, store: VerifiedStore, findings: Findings) -> list[BlobRecord]:
+    """Blobs that are to be read whatever the share: of another size than recorded, or there and noted as missing."""
+    suspects: list[BlobRecord] = []
+    there: set[Digest] = set()
+    for page in _pages(store.entries()):
+        records = checks.records([entry.digest for entry in page])
+        for entry in page:
+            there.add(entry.digest)
+            record = records.get(entry.digest)
+            if record is None:
+                findings.add(FindingKind.STRAY, entry.digest, f"{entry.size_bytes:,} bytes that no record names")
+            elif not record.is_stored or record.size_bytes != entry.size_bytes:
+                suspects.append(record)
+    for name in store.strangers():
+        findings.add(FindingKind.STRANGER, name, "a name in the blob store that is no blob")
+    _find_missing(checks, store, there, findings)
+    return suspects
+
+
+def _find_missing(checks: StoredChecks, store: VerifiedStore, there: set[Digest], findings: Findings) -> None:
+    after = ""
+    while page := checks.stored_after(after, _PAGE):
+        after = page[-1].digest
+        # What was stored while the store was listed is asked for; what was collected meanwhile has no record now.
+        absent = [record.digest for record in page if record.digest not in there and not store.has(record.digest)]
+        now = checks.records(absent)
+        lost = [digest for digest in absent if digest in now and now[digest].is_stored]
+        findings.add_lost(FindingKind.MISSING, lost, MISSING)
+
+
+def _pages(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+    page: list[Entry] = []
+    for entry in entries:
+        page.append(entry)
+        if len(page) == _PAGE:
+            yield page
+            page = []
+    if page:
+        yield page
