@@ -96,6 +96,28 @@ PARAMS = {
         description="Names or globs, one a line; what Tags lets in is left out again.",
         section="Further options",
     ),
+    "platforms": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string", "pattern": "^[a-z0-9_]+(\\([A-Za-z0-9._+-]*\\))?/[A-Za-z0-9_-]+(/[A-Za-z0-9._]+)?$"},
+        examples=["linux/amd64", "linux/arm64", "linux/arm/v7"],
+        title="Platforms",
+        description="Only these entries of indexes, such as linux/amd64, one a line. Empty for the remote's own.",
+        section="Further options",
+    ),
+    "include_referrers": Param(
+        "default",
+        type="string",
+        enum=["default", "true", "false"],
+        values_display={
+            "default": "the remote's own (taken along for a new one)",
+            "true": "take them along",
+            "false": "leave them out",
+        },
+        title="Signatures and other referrers",
+        description="Whether signatures, attestations and bills of material come along with what they speak of.",
+        section="Further options",
+    ),
     "conn_id": Param(
         None,
         type=["null", "string"],
@@ -124,6 +146,15 @@ PARAMS = {
         },
         title="Certificates",
         description="Whether the registry's TLS certificate is checked.",
+        section="Further options",
+    ),
+    "approve_removals": Param(
+        False,
+        type="boolean",
+        title="Approve removals",
+        description=(
+            "Let a mirror lose more tags than its remote allows. Without it such a run stops and says what would go."
+        ),
         section="Further options",
     ),
 }
@@ -160,6 +191,8 @@ with DAG(
         conn_id="{{ params.conn_id or '' }}",
         download_concurrency="{{ params.download_concurrency or '' }}",
         ssl_validation="{{ '' if params.ssl_validation == 'default' else params.ssl_validation }}",
+        platforms="{{ (params.platforms or []) | join(',') }}",
+        include_referrers="{{ '' if params.include_referrers == 'default' else params.include_referrers }}",
     )
     fetch_manifests = FetchManifestsOperator.partial(
         task_id="fetch_manifests",
@@ -171,7 +204,7 @@ with DAG(
         task_id="fetch_blobs",
         map_index_template="{{ task.shard['label'] }}",
     ).expand(shard=plan_blobs.output)
-    commit_version = CommitVersionOperator(task_id="commit_version")
+    commit_version = CommitVersionOperator(task_id="commit_version", approve_removals="{{ params.approve_removals }}")
 
     list_tags >> fetch_manifests >> plan_blobs >> fetch_blobs >> commit_version
     fetch_manifests >> commit_version

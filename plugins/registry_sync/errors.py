@@ -35,13 +35,16 @@
     │   ├── DatabaseOutdated            the schema must be upgraded first
     │   ├── RecordNotFound              no repository, remote, version or run of that name
     │   ├── NameTaken                   a repository or remote of that name exists
-    │   └── VersionConflict             another sync listed later and committed first
+    │   ├── VersionConflict             another sync listed later and committed first
+    │   └── OnlyVersion                 the last version of a repository cannot be deleted
     ├── BlobStoreError              whoever runs the blob store
     │   ├── BlobStoreUnavailable        it does not answer; temporary
     │   ├── BlobStoreFull               no space left
     │   └── BlobMissing                 the store has no blob of that digest
     └── SyncError                   the owner of the remote or repository
         ├── NothingSynced               every tag that changed is held
+        ├── TooManyHolds                more tags would be held than the remote allows
+        ├── TooManyRemovals             a mirror would lose more tags than the remote allows
         ├── RemoteChanged               a run was repeated with other parameters
         └── RunEnded                    a task works for a run that has already ended
 
@@ -285,6 +288,10 @@ class VersionConflict(DatabaseError):
     """Another sync of the same remote listed later and committed first; its version stands."""
 
 
+class OnlyVersion(DatabaseError):
+    """The only version of a repository cannot be deleted; the repository can."""
+
+
 class BlobStoreError(RegistrySyncError):
     """The blob store could not do what was asked."""
 
@@ -309,6 +316,14 @@ class SyncError(RegistrySyncError):
 
 class NothingSynced(SyncError):
     """Every tag that changed is held, so that a version would say nothing new."""
+
+
+class TooManyHolds(SyncError):
+    """A larger share of the tags would be held than the remote allows; no version was made."""
+
+
+class TooManyRemovals(SyncError):
+    """A mirror would lose more tags than its remote allows; the same run may be approved and go on."""
 
 
 class RemoteChanged(SyncError):

@@ -103,12 +103,15 @@ def test_the_parameters_of_the_form_reach_the_remote(sync_in_process: InProcessS
         mode="additive",
         download_concurrency=3,
         ssl_validation="false",
+        platforms=["linux/amd64", "linux/arm/v7"],
+        include_referrers="false",
     )
     assert counts(run.version, "present")["docker.tag"] == 2
     with open_database() as database:
         spec = database.remotes.by_name("a-name-of-its-own").spec
     assert spec.include_tags == ("oci-*", "docker-image")
     assert spec.exclude_tags == ("oci-index",)
+    assert (spec.platforms, spec.include_referrers) == (("linux/amd64", "linux/arm/v7"), False)
     assert (spec.policy.value, spec.download_concurrency, spec.ssl_validation) == ("on_demand", 3, False)
     assert registry.log().blob_get_count == 0
 

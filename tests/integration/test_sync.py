@@ -206,9 +206,18 @@ def test_filters_choose_by_name_and_glob(here: Installation, registry: RegistryS
 def test_exact_names_need_no_listing(here: Installation, registry: RegistryServer) -> None:
     push(registry, "literal", documented_example())
     registry.reset_counts()
-    here.sync("literal", registry.url, "literal", include_tags=("v1", "v3"))
-    log = registry.log()
-    assert (log.tag_page_count, log.manifest_head_count) == (0, 2)
+    here.sync("literal", registry.url, "literal", include_tags=("v1", "v3"), include_referrers=False)
+    assert (registry.log().tag_page_count, registry.log().manifest_head_count) == (0, 2)
+
+
+def test_exact_names_are_asked_for_with_the_names_of_what_may_belong_to_them(
+    here: Installation, registry: RegistryServer
+) -> None:
+    push(registry, "companions", documented_example())
+    for _ in range(2):
+        registry.reset_counts()
+        here.sync("companions", registry.url, "companions", include_tags=("v1", "v3"))
+        assert (registry.log().tag_page_count, registry.log().manifest_head_count) == (0, 2 + 2 * 4)
 
 
 def test_on_demand_leaves_blobs_for_later_and_a_change_to_immediate_fetches_them(

@@ -14,7 +14,7 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor, Manifest, ManifestKind
 from registry_sync.domain.records import Policy, RemoteSpec, Repository, SyncMode
 from registry_sync.domain.references import TagName
-from registry_sync.domain.runs import CommitResult, ListedTag, RunKey, SyncRun
+from registry_sync.domain.runs import CommitResult, Link, ListedTag, RunKey, SyncRun
 
 LISTED_AT = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 _run_numbers = itertools.count(1)
@@ -135,7 +135,10 @@ def play_stages(
     database.runs.hold_tags(run.id, {TagName(name): reason for name, reason in (held or {}).items()})
     database.runs.drop_tags(run.id, [TagName(name) for name in gone])
     pending = {tag.name: tags[tag.name] for tag in database.runs.tags_of_shard(run.id, 0)}
-    database.contents.add_manifests(upstream.closure(pending.values()))
+    below = upstream.closure(pending.values())
+    database.contents.add_manifests(below)
+    links = [Link(parent.digest, child.digest) for parent in below for child in parent.children]
+    database.selections.record(run.id, [manifest.digest for manifest in below], links)
     database.runs.resolve_tags(run.id, pending)
     if run.policy is not Policy.IMMEDIATE:
         return

@@ -1,47 +1,85 @@
-"""What a set of manifests leads to: recursive queries over the entries of indexes.
-
-Digests make cycles impossible; UNION, which drops repeats, bounds the work where children are shared.
-"""
+"""What lies below manifests, as recursive queries over links: those that a run noted, or those of a repository."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import CTE, ColumnElement, Select, literal_column, not_, select
 
 from registry_sync.db.tables import (
-    manifest_children,
     manifests,
     repository_blobs,
+    repository_links,
     repository_manifests,
     repository_tags,
+    run_links,
     run_tags,
 )
 from registry_sync.domain.runs import TagState
 
 
-def closure_of(roots: Select[Any], name: str = "closure") -> CTE:
-    """``roots``, a SELECT of one column of manifest ids, and all that they list, as a CTE with ``manifest_id``."""
+@dataclass(frozen=True)
+class Links:
+    """Rows of a table of links that count; those to manifests that are not there are never followed."""
+
+    table: Any
+    condition: ColumnElement[bool]
+
+    @classmethod
+    def of_run(cls, run_id: str) -> Links:
+        """What a run has noted to take along."""
+        return cls(run_links, run_links.c.sync_run_id == run_id)
+
+    @classmethod
+    def of_latest(cls, repository_id: str) -> Links:
+        """Those of a repository's latest version."""
+        return cls(repository_links, is_present(repository_links, repository_id))
+
+    @classmethod
+    def of_version(cls, repository_id: str, number: int) -> Links:
+        """Those of one version."""
+        return cls(repository_links, is_in_version(repository_links, repository_id, number))
+
+    @property
+    def is_followed(self) -> ColumnElement[bool]:
+        """Whether a row leads on."""
+        condition: ColumnElement[bool] = self.condition & self.table.c.child_id.is_not(None)
+        return condition
+
+
+def closure_of(roots: Select[Any], links: Links, name: str = "closure") -> CTE:
+    """``roots``, a SELECT of one column of manifest ids, and all that links lead to, as a CTE with ``manifest_id``."""
+    table = links.table
     start = select(roots.subquery(f"{name}_roots").c[0].label("manifest_id")).cte(name, recursive=True)
     return start.union(
-        select(manifest_children.c.child_id)
-        .join(start, manifest_children.c.parent_id == start.c.manifest_id)
-        .where(manifest_children.c.child_id.is_not(None))
+        select(table.c.child_id).join(start, table.c.parent_id == start.c.manifest_id).where(links.is_followed)
     )
 
 
-def closure_by_root(roots: Select[Any]) -> CTE:
+def closure_by_root(roots: Select[Any], links: Links) -> CTE:
     """As :func:`closure_of`, with the root that led there: ``root_id`` and ``manifest_id``."""
+    table = links.table
     given = roots.subquery("rooted_roots").c[0]
     start = select(given.label("root_id"), given.label("manifest_id")).cte("rooted", recursive=True)
     return start.union(
-        select(start.c.root_id, manifest_children.c.child_id)
-        .join(start, manifest_children.c.parent_id == start.c.manifest_id)
-        .where(manifest_children.c.child_id.is_not(None))
+        select(start.c.root_id, table.c.child_id)
+        .join(start, table.c.parent_id == start.c.manifest_id)
+        .where(links.is_followed)
     )
 
 
-def run_manifests(run_id: str, *states: TagState) -> Select[Any]:
+def manifests_above(starts: Select[Any], links: Links) -> CTE:
+    """``starts``, a SELECT of manifest ids, and every manifest from which links lead to them, as ``manifest_id``."""
+    table = links.table
+    start = select(starts.subquery("above_starts").c[0].label("manifest_id")).cte("above", recursive=True)
+    return start.union(
+        select(table.c.parent_id).join(start, table.c.child_id == start.c.manifest_id).where(links.condition)
+    )
+
+
+def tagged_in_run(run_id: str, states: Iterable[TagState]) -> Select[Any]:
     """Ids of the manifests that a run's tags in one of ``states`` stand for; those not stored are left out."""
     return (
         select(manifests.c.id)

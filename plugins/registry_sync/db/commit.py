@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, exists, select, update
+from sqlalchemy import Connection, Row, bindparam, exists, literal, or_, select, update
 
 from registry_sync.db.batches import in_batches
-from registry_sync.db.closures import closure_by_root, closure_of, is_in_latest
+from registry_sync.db.closures import Links, closure_by_root, closure_of, is_in_latest, tagged_in_run
+from registry_sync.db.limits import refuse_too_many_holds, refuse_too_many_removals
 from registry_sync.db.membership import Difference, Membership
 from registry_sync.db.new_version import add_version, lock_repository, next_number
+from registry_sync.db.remotes import read_spec
 from registry_sync.db.sync_runs import require_run, settle
 from registry_sync.db.tables import (
     blobs,
@@ -39,8 +41,8 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     """The repository, and the number of the version that the run makes or made; None when nothing differs.
 
     Raises :class:`NothingSynced` when nothing differs because tags are held, :class:`VersionConflict` when a later
-    listing was committed meanwhile, :class:`RecordNotFound` for an unknown run. Everything happens in the caller's
-    transaction.
+    listing was committed meanwhile, :class:`TooManyHolds` or :class:`TooManyRemovals` by the remote's limits,
+    :class:`RecordNotFound` for an unknown run. Everything happens in the caller's transaction.
     """
     repository = lock_repository(connection, require_run(connection, run_id).repository_id)
     run = require_run(connection, run_id)
@@ -49,9 +51,13 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     _refuse_older_listing(connection, run, repository)
     membership = _membership(connection, run, repository)
     _hold_unfetched(connection, run_id)
-    if run.remote_spec["policy"] == Policy.IMMEDIATE.value:
-        _hold_lacking_blobs(connection, membership)
+    remote = read_spec(run.remote_spec)
+    if remote.policy is Policy.IMMEDIATE:
+        _hold_lacking_blobs(connection, run_id, with_foreign=remote.include_foreign_layers)
     holds = _holds(connection, membership)
+    refuse_too_many_holds(connection, run_id, remote, holds)
+    if membership.is_mirror and run.removals_approved_by is None:
+        refuse_too_many_removals(membership, remote)
     difference = membership.apply()
     _note_leftovers(connection, membership, difference)
     if difference.is_empty:
@@ -62,18 +68,6 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     number = add_version(connection, repository, difference, sync_run_id=run.id, holds=holds)
     settle(connection, run_id, RunState.COMPLETED, version_number=number)
     return repository.id, number
-
-
-def run_differs(connection: Connection, run_id: str) -> bool:
-    """Whether the tags that a run has resolved or found unchanged, or did not find, differ from the latest version."""
-    run = require_run(connection, run_id)
-    repository = connection.execute(select(repositories).where(repositories.c.id == run.repository_id)).one()
-    pending = select(run_tags.c.name).where(
-        run_tags.c.sync_run_id == run_id, run_tags.c.state == TagState.PENDING.value
-    )
-    if connection.execute(pending.limit(1)).first() is not None:
-        return True
-    return _membership(connection, run, repository).differs()
 
 
 def _refuse_older_listing(connection: Connection, run: Row[Any], repository: Row[Any]) -> None:
@@ -124,12 +118,11 @@ def _hold_unfetched(connection: Connection, run_id: str) -> None:
     )
 
 
-def _hold_lacking_blobs(connection: Connection, membership: Membership) -> None:
-    """Holds changed tags below which a blob is lacking that is not foreign."""
-    changed = membership.changed_tags().subquery("changed")
-    roots = select(changed.c.manifest_id)
-    is_lacking = blobs.c.stored_at.is_(None) & ~manifest_blobs.c.is_foreign
-    below = closure_of(roots)
+def _hold_lacking_blobs(connection: Connection, run_id: str, *, with_foreign: bool) -> None:
+    """Holds tags below which a blob is lacking in what the run takes along; foreign ones count ``with_foreign``."""
+    roots, links = tagged_in_run(run_id, [TagState.RESOLVED]), Links.of_run(run_id)
+    is_lacking = blobs.c.stored_at.is_(None) & or_(manifest_blobs.c.is_foreign.is_(False), literal(with_foreign))
+    below = closure_of(roots, links)
     lacking = (
         select(blobs.c.id)
         .join(manifest_blobs, manifest_blobs.c.blob_id == blobs.c.id)
@@ -138,8 +131,8 @@ def _hold_lacking_blobs(connection: Connection, membership: Membership) -> None:
     )
     if connection.execute(lacking.limit(1)).first() is None:
         return
-    rooted = closure_by_root(roots)
-    noted = (run_blobs.c.blob_id == blobs.c.id) & (run_blobs.c.sync_run_id == membership.run_id)
+    rooted = closure_by_root(roots, links)
+    noted = (run_blobs.c.blob_id == blobs.c.id) & (run_blobs.c.sync_run_id == run_id)
     rows = connection.execute(
         select(rooted.c.root_id, blobs.c.digest, run_blobs.c.reason)
         .join(manifest_blobs, manifest_blobs.c.manifest_id == rooted.c.manifest_id)
@@ -151,11 +144,16 @@ def _hold_lacking_blobs(connection: Connection, membership: Membership) -> None:
     reason_of: dict[int, str] = {}
     for row in rows:
         reason_of.setdefault(row.root_id, f"blob {row.digest}: {row.reason or 'not stored'}")
-    named = connection.execute(select(changed.c.name, changed.c.manifest_id)).all()
+    resolved = (
+        select(run_tags.c.name, manifests.c.id.label("manifest_id"))
+        .join(manifests, manifests.c.digest == run_tags.c.digest)
+        .where(run_tags.c.sync_run_id == run_id, run_tags.c.state == TagState.RESOLVED.value)
+    )
+    named = connection.execute(resolved).all()
     reasons = {row.name: reason_of[row.manifest_id] for row in named if row.manifest_id in reason_of}
     statement = (
         update(run_tags)
-        .where(run_tags.c.sync_run_id == membership.run_id, run_tags.c.name == bindparam("tag"))
+        .where(run_tags.c.sync_run_id == run_id, run_tags.c.name == bindparam("tag"))
         .values(state=TagState.HELD.value, reason=bindparam("new_reason"))
     )
     for batch in in_batches(reasons.items()):

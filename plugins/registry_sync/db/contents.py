@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, delete, select, update
 
 from registry_sync.db.batches import in_batches, insert_absent, insert_or_keep, storable
-from registry_sync.db.closures import closure_of
-from registry_sync.db.tables import blobs, manifest_blobs, manifest_children, manifests, utc_now
+from registry_sync.db.tables import blobs, manifest_blobs, manifest_children, manifests, orphaned_manifests, utc_now
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor, Manifest
-from registry_sync.domain.units import BlobUnit, StoredManifest
+from registry_sync.domain.manifests import Descriptor, Manifest, ManifestKind, ManifestLimits, read_manifest
+from registry_sync.domain.units import BlobUnit, KnownManifest, StoredManifest
 from registry_sync.errors import RecordNotFound
 
 #: Documents sent in one statement, in bytes; a driver may hold all of a statement's parameters at once.
 _BATCH_BYTES = 8 * 1024 * 1024
 _MEDIA_TYPE_LENGTH = 255
+#: What is stored was within the limits that held when it was fetched.
+_NO_NEW_LIMITS = ManifestLimits(manifest_bytes=1 << 30, entries=1_000_000)
 
 
 class ContentStore:
@@ -27,14 +28,32 @@ class ContentStore:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
-    def known_manifests(self, digests: Iterable[Digest]) -> set[Digest]:
-        """Those of ``digests`` that are stored with everything they list, down to the last child."""
-        known: set[Digest] = set()
+    def stored_manifests(self, digests: Iterable[Digest]) -> dict[Digest, KnownManifest]:
+        """Those of ``digests`` that are stored; indexes as they are read again from their bytes.
+
+        None of them is an orphan afterwards, so that no collector takes it before its age was counted anew.
+        """
+        orphans = select(orphaned_manifests.c.manifest_id).where(orphaned_manifests.c.manifest_id == manifests.c.id)
+        found: dict[Digest, KnownManifest] = {}
         with self._transactions.reading() as connection:
             for batch in in_batches(sorted(set(digests))):
-                stored = dict(_ids(connection, manifests, batch))
-                known |= stored.keys() - _incomplete(connection, stored)
-        return known
+                found.update(_known(connection, manifests.c.digest.in_(batch), ~orphans.exists()))
+        waiting = [digest for digest in sorted(set(digests)) if digest not in found]
+        return found | self._adopt(waiting)
+
+    def _adopt(self, digests: Sequence[Digest]) -> dict[Digest, KnownManifest]:
+        """Those of ``digests`` that are stored though nothing needed them; a collector at work is waited for."""
+        found: dict[Digest, KnownManifest] = {}
+        for batch in in_batches(digests):
+            ids = select(manifests.c.id).where(manifests.c.digest.in_(batch))
+            is_one = orphaned_manifests.c.manifest_id.in_(ids)
+            with self._transactions.reading() as connection:
+                if connection.execute(select(orphaned_manifests.c.manifest_id).where(is_one).limit(1)).first() is None:
+                    continue
+            with self._transactions.writing() as connection:
+                connection.execute(delete(orphaned_manifests).where(is_one))
+                found.update(_known(connection, manifests.c.digest.in_(batch)))
+        return found
 
     def add_manifests(self, manifests_in_order: Sequence[Manifest]) -> None:
         """Stores manifests with their relations and a record of each blob they name; children come before parents.
@@ -75,6 +94,21 @@ class ContentStore:
                 ids = connection.execute(wanted.with_for_update()).scalars().all()
                 connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(stored_at=stored_at))
 
+    def descriptors(self, digests: Iterable[Digest]) -> dict[Digest, Descriptor]:
+        """How manifests describe blobs, with the URLs and the bytes that only their documents hold.
+
+        Of several descriptions of one blob, one with its bytes goes before one with URLs. Unknown blobs are left out.
+        """
+        found: dict[Digest, Descriptor] = {}
+        wanted = sorted(set(digests))
+        with self._transactions.reading() as connection:
+            for batch in in_batches(wanted):
+                for manifest in _naming(connection, batch):
+                    for _, blob in manifest.blobs():
+                        if blob.digest in batch and _says_more(blob, found.get(blob.digest)):
+                            found[blob.digest] = blob
+        return found
+
     def manifest(self, digest: Digest) -> StoredManifest:
         """The manifest's exact bytes and media type. Raises :class:`RecordNotFound`."""
         statement = select(manifests.c.media_type, manifests.c.data).where(manifests.c.digest == digest)
@@ -112,21 +146,38 @@ def _ids(connection: Connection, table: Any, digests: Sequence[Digest]) -> Itera
             yield Digest(row.digest), row.id
 
 
-def _incomplete(connection: Connection, stored: dict[Digest, int]) -> set[Digest]:
-    """Those of ``stored`` below which an entry's manifest is missing: found from the missing ones upwards."""
-    roots = select(manifests.c.id).where(manifests.c.id.in_(list(stored.values())))
-    below = closure_of(roots)
-    lacking = select(manifest_children.c.parent_id).where(
-        manifest_children.c.parent_id.in_(select(below.c.manifest_id)), manifest_children.c.child_id.is_(None)
+def _known(connection: Connection, *conditions: ColumnElement[bool]) -> Iterator[tuple[Digest, KnownManifest]]:
+    """The stored manifests that fit, which are at most a batch."""
+    is_index = manifests.c.kind == ManifestKind.INDEX.value
+    plain = select(manifests.c.digest, manifests.c.subject_digest).where(*conditions, ~is_index)
+    for name, subject in connection.execute(plain):
+        yield Digest(name), KnownManifest(Digest(name), Digest(subject) if subject else None)
+    listing = select(manifests.c.digest, manifests.c.media_type, manifests.c.data).where(*conditions, is_index)
+    for name, media_type, data in connection.execute(listing):
+        index = read_manifest(data, content_type=media_type, digest=Digest(name), limits=_NO_NEW_LIMITS)
+        yield index.digest, KnownManifest(index.digest, index.subject.digest if index.subject else None, index)
+
+
+def _naming(connection: Connection, batch: Sequence[Digest]) -> Iterator[Manifest]:
+    """Manifests that name one of these blobs as foreign, or with its bytes, as read from their documents."""
+    statement = (
+        select(manifests.c.digest, manifests.c.media_type, manifests.c.data)
+        .join(manifest_blobs, manifest_blobs.c.manifest_id == manifests.c.id)
+        .join(blobs, blobs.c.id == manifest_blobs.c.blob_id)
+        .where(blobs.c.digest.in_(batch), manifest_blobs.c.is_foreign | manifest_blobs.c.is_inline)
+        .order_by(manifests.c.digest)
     )
-    if connection.execute(lacking.limit(1)).first() is None:
-        return set()
-    upwards = select(lacking.subquery().c.parent_id.label("manifest_id")).cte("upwards", recursive=True)
-    upwards = upwards.union(
-        select(manifest_children.c.parent_id).join(upwards, manifest_children.c.child_id == upwards.c.manifest_id)
-    )
-    affected = set(connection.execute(select(upwards.c.manifest_id)).scalars())
-    return {digest for digest, manifest_id in stored.items() if manifest_id in affected}
+    last = None
+    for name, media_type, data in connection.execute(statement):
+        if name != last:
+            last = name
+            yield read_manifest(data, content_type=media_type, digest=Digest(name), limits=_NO_NEW_LIMITS)
+
+
+def _says_more(blob: Descriptor, known: Descriptor | None) -> bool:
+    if known is None:
+        return True
+    return (blob.inline is not None, bool(blob.urls)) > (known.inline is not None, bool(known.urls))
 
 
 def _add_blobs(connection: Connection, named: Iterable[Descriptor]) -> dict[Digest, int]:
@@ -152,7 +203,25 @@ def _add_blobs(connection: Connection, named: Iterable[Descriptor]) -> dict[Dige
         ids = connection.execute(misnamed.order_by(blobs.c.digest).with_for_update()).scalars().all()
         if ids:
             connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(is_foreign=False))
-    return dict(_ids(connection, blobs, sorted(wanted)))
+    return _held_ids(connection, rows)
+
+
+def _held_ids(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[Digest, int]:
+    """Ids of blobs by digest, kept from collectors until the end of the transaction.
+
+    One that a collector took between the insert, which found it there, and now is inserted again.
+    """
+    ids: dict[Digest, int] = {}
+    for batch in in_batches(rows):
+        waiting = batch
+        while waiting:
+            digests = [row["digest"] for row in waiting]
+            held = select(blobs.c.digest, blobs.c.id).where(blobs.c.digest.in_(digests)).order_by(blobs.c.digest)
+            found = connection.execute(held.with_for_update(read=True, key_share=True)).all()
+            ids.update((Digest(row.digest), row.id) for row in found)
+            waiting = [row for row in waiting if row["digest"] not in ids]
+            insert_absent(connection, blobs, waiting)
+    return ids
 
 
 def _add_documents(connection: Connection, new: Iterable[Manifest]) -> None:
@@ -197,6 +266,7 @@ def _add_relations(
                     "media_type": storable(blob.media_type, _MEDIA_TYPE_LENGTH),
                     "size_bytes": blob.size_bytes,
                     "is_foreign": blob.is_foreign,
+                    "is_inline": blob.inline is not None,
                 }
             )
         for position, child in enumerate(manifest.children):

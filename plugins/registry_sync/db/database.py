@@ -18,8 +18,10 @@ from registry_sync.db.disk_usage import DiskUsageStore
 from registry_sync.db.edge import converted_errors
 from registry_sync.db.engine import for_writing, make_engine, read_url
 from registry_sync.db.orphans import OrphanStore
+from registry_sync.db.provenance import ProvenanceStore
 from registry_sync.db.remotes import RemoteStore
 from registry_sync.db.repositories import RepositoryStore
+from registry_sync.db.selections import SelectionStore
 from registry_sync.db.sync_runs import SyncRunStore
 from registry_sync.db.units import UnitStore
 from registry_sync.db.versions import VersionStore
@@ -122,6 +124,11 @@ class Database:
         return SyncRunStore(self)
 
     @cached_property
+    def selections(self) -> SelectionStore:
+        """What runs and versions take along below their tags."""
+        return SelectionStore(self)
+
+    @cached_property
     def contents(self) -> ContentStore:
         """Manifests and blobs, whichever repositories hold them."""
         return ContentStore(self)
@@ -130,6 +137,11 @@ class Database:
     def versions(self) -> VersionStore:
         """Repository versions, and the commit that makes them."""
         return VersionStore(self)
+
+    @cached_property
+    def provenance(self) -> ProvenanceStore:
+        """Where versions and content came from, and who holds it."""
+        return ProvenanceStore(self)
 
     @cached_property
     def units(self) -> UnitStore:

@@ -1,32 +1,49 @@
-"""The difference between two versions, applied to the intervals: tags first, then manifests, then blobs.
+"""The difference between two versions, applied to the intervals: tags and links first, then manifests, then blobs.
 
 The cost of every step follows the difference, not the size of the version, and depends on no statistics:
 
-- what is added is the closure of the added tags, less what is present;
-- what may be removed is the closure of the removed tags. Of that, a manifest stays that a kept tag stands for or
-  that a kept index lists, with all below it; a blob stays that a kept manifest names.
+- what a run has read takes along what its links say now; what it has not read keeps its links;
+- what is added lies below the added tags and links, less what is present;
+- what may be removed lay below the removed tags and links. Of that, a manifest stays that a kept tag stands for or
+  that a kept manifest takes along, with all below it; a blob stays that a kept manifest names.
 
-Additive syncs remove no manifests and blobs. What they leave behind is looked for, once, by the next mirror.
+Additive syncs remove no manifests, links and blobs. What they leave behind is looked for, once, by the next mirror.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal, not_, or_, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from registry_sync.db.batches import in_batches, insert_or_keep
-from registry_sync.db.closures import closure_of, is_in_latest, is_present, there_is_none
+from registry_sync.db.closures import Links, closure_of, is_in_latest, is_present, tagged_in_run, there_is_none
 from registry_sync.db.tables import (
     manifest_blobs,
-    manifest_children,
     manifests,
     repository_blobs,
+    repository_links,
     repository_manifests,
     repository_tags,
+    run_links,
+    run_manifests,
     run_tags,
     tags,
     utc_now,
@@ -38,15 +55,16 @@ _WANTED = (TagState.RESOLVED.value, TagState.UNCHANGED.value)
 
 @dataclass(frozen=True)
 class Difference:
-    """Counts of units added and removed, by the words of summaries."""
+    """Counts of units added and removed, by the words of summaries, and whether anything is taken along otherwise."""
 
     added: dict[str, int]
     removed: dict[str, int]
+    has_other_links: bool = False
 
     @property
     def is_empty(self) -> bool:
         """Whether the version would equal the one before."""
-        return not any(self.added.values()) and not any(self.removed.values())
+        return not any(self.added.values()) and not any(self.removed.values()) and not self.has_other_links
 
 
 @dataclass(frozen=True)
@@ -63,7 +81,47 @@ class Membership:
     is_mirror: bool
     has_leftovers: bool
 
-    def changed_tags(self) -> Select[Any]:
+    def apply(self) -> Difference:
+        """Opens and closes the intervals, and counts."""
+        going = self.connection.execute(self._tags_to_remove()).all()
+        outdated = self.connection.execute(self._outdated_links()).all()
+        candidates = self._candidates(going, outdated) if self.is_mirror else set()
+        for batch in in_batches(row.tag_id for row in going):
+            self._close(repository_tags, repository_tags.c.tag_id.in_(batch))
+        added = {"tags": self._open_tags(), "manifests": 0, "blobs": 0}
+        self._close_links(outdated)
+        opened_links = self._open_links()
+        if added["tags"] or opened_links:
+            added["manifests"] = self._open_manifests()
+            added["blobs"] = self._open_blobs()
+        if candidates:
+            self._close_manifests(candidates)
+            self._close_blobs()
+        removed = {
+            "tags": len(going),
+            "manifests": self._count(self._removed(repository_manifests), repository_manifests),
+            "blobs": self._count(self._removed(repository_blobs), repository_blobs),
+        }
+        return Difference(added, removed, has_other_links=bool(outdated or opened_links))
+
+    def tags_to_lose(self) -> Select[Any]:
+        """Names of present tags that a mirror no longer finds upstream, in order."""
+        listed = (run_tags.c.sync_run_id == self.run_id) & (run_tags.c.name == tags.c.name)
+        return (
+            select(tags.c.name)
+            .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
+            .where(
+                is_present(repository_tags, self.repository_id),
+                there_is_none(listed, run_tags.c.state.in_([*_WANTED, TagState.HELD.value])),
+            )
+            .order_by(tags.c.name)
+        )
+
+    def _taken(self) -> Any:
+        """Ids of the manifests that the run takes into the version."""
+        return closure_of(tagged_in_run(self.run_id, [TagState.RESOLVED]), Links.of_run(self.run_id), "taken")
+
+    def _changed_tags(self) -> Select[Any]:
         """Tags of the run that are new or moved: ``name``, ``digest``, ``manifest_id``. Held ones are none."""
         is_absent = there_is_none(
             tags.c.name == run_tags.c.name,
@@ -76,31 +134,8 @@ class Membership:
             .where(run_tags.c.sync_run_id == self.run_id, run_tags.c.state.in_(_WANTED), is_absent)
         )
 
-    def apply(self) -> Difference:
-        """Opens and closes the intervals, and counts."""
-        tags_removed = self._close_tags()
-        tags_added = self._open_tags()
-        added = {"tags": tags_added, "manifests": 0, "blobs": 0}
-        removed = {"tags": tags_removed, "manifests": 0, "blobs": 0}
-        if tags_added:
-            added["manifests"] = self._open_manifests()
-            added["blobs"] = self._open_blobs()
-        if self.is_mirror and (tags_removed or self.has_leftovers):
-            removed["manifests"] = self._close_manifests()
-            removed["blobs"] = self._close_blobs()
-        return Difference(added, removed)
-
-    def differs(self) -> bool:
-        """Whether :meth:`apply` would find tags to add or to remove, or leftovers to look for."""
-        if self.is_mirror and self.has_leftovers:
-            return True
-        return any(
-            self.connection.execute(statement.limit(1)).first() is not None
-            for statement in (self.changed_tags(), self._tags_to_remove())
-        )
-
     def _tags_to_remove(self) -> Select[Any]:
-        """Ids of present tags that moved, and of those that a mirror no longer finds upstream."""
+        """Present tags that moved, and those that a mirror no longer finds upstream: ``tag_id``, ``manifest_id``."""
         listed = (run_tags.c.sync_run_id == self.run_id) & (run_tags.c.name == tags.c.name)
         is_wanted, is_same = run_tags.c.state.in_(_WANTED), run_tags.c.digest == manifests.c.digest
         if self.is_mirror:
@@ -109,19 +144,38 @@ class Membership:
         else:
             condition = not_(there_is_none(listed, is_wanted, ~is_same))
         return (
-            select(repository_tags.c.tag_id)
+            select(repository_tags.c.tag_id, tags.c.manifest_id)
             .join(tags, tags.c.id == repository_tags.c.tag_id)
             .join(manifests, manifests.c.id == tags.c.manifest_id)
             .where(is_present(repository_tags, self.repository_id), condition)
         )
 
-    def _close_tags(self) -> int:
-        for batch in in_batches(self.connection.execute(self._tags_to_remove()).scalars().all()):
-            self._close(repository_tags, repository_tags.c.tag_id.in_(batch))
-        return self._count(self._removed(repository_tags), repository_tags)
+    def _outdated_links(self) -> Select[Any]:
+        """Links that what the run read has no more; for an additive run only gaps that are filled now."""
+        taken, present = self._taken(), repository_links.c
+        is_same = and_(
+            run_links.c.sync_run_id == self.run_id,
+            run_links.c.parent_id == present.parent_id,
+            run_links.c.child_digest == present.child_digest,
+        )
+        is_gap, has_gap = present.child_id.is_(None), run_links.c.child_id.is_(None)
+        if self.is_mirror:
+            condition = there_is_none(is_same, is_gap == has_gap)
+        else:
+            condition = is_gap & not_(there_is_none(is_same, ~has_gap))
+        return (
+            select(present.parent_id, present.child_digest, present.child_id)
+            .join(taken, taken.c.manifest_id == present.parent_id)
+            .join(run_manifests, run_manifests.c.manifest_id == present.parent_id)
+            .where(
+                is_present(repository_links, self.repository_id),
+                run_manifests.c.sync_run_id == self.run_id,
+                condition,
+            )
+        )
 
     def _open_tags(self) -> int:
-        changed = self.changed_tags().subquery("changed")
+        changed = self._changed_tags().subquery("changed")
         self.connection.execute(
             insert_or_keep(self.connection, tags).from_select(
                 ["name", "manifest_id", "created_at"],
@@ -135,13 +189,43 @@ class Membership:
         )
         return self._open(repository_tags, units)
 
+    def _open_links(self) -> int:
+        """Opens what the run takes along; a link that is open stays as it is, by the index that allows one."""
+        taken = self._taken()
+        columns = ("parent_id", "child_digest", "child_id", "kind")
+        rows = (
+            select(literal(self.repository_id), literal(self.number), *(run_links.c[name] for name in columns))
+            .join(taken, taken.c.manifest_id == run_links.c.parent_id)
+            .where(run_links.c.sync_run_id == self.run_id)
+        )
+        names = ["repository_id", "version_added", *columns]
+        self.connection.execute(insert_or_keep(self.connection, repository_links).from_select(names, rows))
+        return self._count(self._added(repository_links), repository_links)
+
+    def _close_links(self, outdated: Iterable[Row[Any]]) -> None:
+        statement = (
+            update(repository_links)
+            .where(
+                is_present(repository_links, self.repository_id),
+                repository_links.c.parent_id == bindparam("parent"),
+                repository_links.c.child_digest == bindparam("child"),
+            )
+            .values(version_removed=self.number)
+        )
+        for batch in in_batches({"parent": row.parent_id, "child": row.child_digest} for row in outdated):
+            self.connection.execute(statement, batch)
+
     def _open_manifests(self) -> int:
-        added = (
+        tagged = (
             select(tags.c.manifest_id)
             .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
             .where(self._added(repository_tags))
         )
-        return self._open(repository_manifests, select(closure_of(added).c.manifest_id))
+        linked = select(repository_links.c.child_id).where(
+            self._added(repository_links), repository_links.c.child_id.is_not(None)
+        )
+        below = closure_of(select(tagged.union(linked).subquery("starts").c[0]), Links.of_latest(self.repository_id))
+        return self._open(repository_manifests, select(below.c.manifest_id))
 
     def _open_blobs(self) -> int:
         below = (
@@ -152,8 +236,22 @@ class Membership:
         )
         return self._open(repository_blobs, below)
 
-    def _close_manifests(self) -> int:
-        candidates = set(self.connection.execute(self._candidates()).scalars())
+    def _candidates(self, going: Iterable[Row[Any]], outdated: Iterable[Row[Any]]) -> set[int]:
+        """Ids of manifests that may have to go: what lies below removed tags and links, or with leftovers all."""
+        if self.has_leftovers:
+            present = select(repository_manifests.c.manifest_id).where(
+                is_present(repository_manifests, self.repository_id)
+            )
+            return set(self.connection.execute(present).scalars())
+        starts = {row.manifest_id for row in going} | {row.child_id for row in outdated if row.child_id is not None}
+        found: set[int] = set()
+        for batch in in_batches(sorted(starts)):
+            roots = select(manifests.c.id).where(manifests.c.id.in_(batch))
+            below = closure_of(roots, Links.of_latest(self.repository_id))
+            found.update(self.connection.execute(select(below.c.manifest_id)).scalars())
+        return found
+
+    def _close_manifests(self, candidates: set[int]) -> None:
         kept: set[int] = set()
         children: dict[int, list[int]] = defaultdict(list)
         for batch in in_batches(sorted(candidates)):
@@ -169,23 +267,9 @@ class Membership:
             below = [child for child in children.pop(waiting.pop(), ()) if child not in kept]
             kept.update(below)
             waiting += below
-        unit = repository_manifests.c.manifest_id
         for batch in in_batches(sorted(candidates - kept)):
-            self._close(repository_manifests, unit.in_(batch))
-        return self._count(self._removed(repository_manifests), repository_manifests)
-
-    def _candidates(self) -> Select[Any]:
-        """Ids of manifests that may have to go: those below removed tags, or with leftovers all that are present."""
-        if self.has_leftovers:
-            return select(repository_manifests.c.manifest_id).where(
-                is_present(repository_manifests, self.repository_id)
-            )
-        removed = (
-            select(tags.c.manifest_id)
-            .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
-            .where(self._removed(repository_tags))
-        )
-        return select(closure_of(removed).c.manifest_id)
+            self._close(repository_manifests, repository_manifests.c.manifest_id.in_(batch))
+            self._close(repository_links, repository_links.c.parent_id.in_(batch))
 
     def _with_present_tag(self, manifest_ids: Sequence[int]) -> Select[Any]:
         return select(tags.c.manifest_id).where(
@@ -193,12 +277,13 @@ class Membership:
         )
 
     def _with_present_parent(self, manifest_ids: Sequence[int]) -> Select[Any]:
-        return select(manifest_children.c.parent_id, manifest_children.c.child_id).where(
-            manifest_children.c.child_id.in_(manifest_ids),
-            is_in_latest("manifests", manifest_children.c.parent_id, self.repository_id),
+        return select(repository_links.c.parent_id, repository_links.c.child_id).where(
+            repository_links.c.child_id.in_(manifest_ids),
+            is_present(repository_links, self.repository_id),
+            is_in_latest("manifests", repository_links.c.parent_id, self.repository_id),
         )
 
-    def _close_blobs(self) -> int:
+    def _close_blobs(self) -> None:
         candidates = (
             select(manifest_blobs.c.blob_id)
             .join(repository_manifests, repository_manifests.c.manifest_id == manifest_blobs.c.manifest_id)
@@ -210,7 +295,6 @@ class Membership:
         )
         for batch in in_batches(sorted(set(self.connection.execute(candidates).scalars()))):
             self._close(repository_blobs, repository_blobs.c.blob_id.in_(batch), is_unnamed)
-        return self._count(self._removed(repository_blobs), repository_blobs)
 
     def _open(self, table: Any, units: Select[Any]) -> int:
         """Opens intervals for those of ``units`` that have none open, by the index that allows one; how many."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, case, func, select
 
-from registry_sync.db.closures import closure_of, is_in_latest, run_manifests
+from registry_sync.db.closures import Links, closure_of, is_in_latest, tagged_in_run
 from registry_sync.db.tables import blobs, manifest_blobs
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.runs import NeededBlob, TagState
@@ -43,20 +43,22 @@ def plan_rows(connection: Connection, run: Row[Any], shards: Mapping[int, Sequen
 
 
 def _needed_rows(connection: Connection, run: Row[Any]) -> list[Any]:
-    rows = {row.digest: row for row in connection.execute(_blobs_below(run_manifests(run.id, TagState.RESOLVED)))}
+    resolved = _blobs_below(tagged_in_run(run.id, [TagState.RESOLVED]), Links.of_run(run.id))
+    rows = {row.digest: row for row in connection.execute(resolved)}
     # The latest version's membership tells cheaply, and nearly always, that the unchanged tags lack nothing.
     is_member = is_in_latest("blobs", blobs.c.id, run.repository_id)
     lacking = select(blobs.c.id).where(blobs.c.stored_at.is_(None), is_member)
     if connection.execute(lacking.limit(1)).first() is not None:
-        unchanged = _blobs_below(run_manifests(run.id, TagState.UNCHANGED)).where(blobs.c.stored_at.is_(None))
+        kept = Links.of_latest(run.repository_id)
+        unchanged = _blobs_below(tagged_in_run(run.id, [TagState.UNCHANGED]), kept).where(blobs.c.stored_at.is_(None))
         for row in connection.execute(unchanged):
             rows.setdefault(row.digest, row)
     return [rows[digest] for digest in sorted(rows)]
 
 
-def _blobs_below(roots: Select[Any]) -> Select[Any]:
+def _blobs_below(roots: Select[Any], links: Links) -> Select[Any]:
     """Each blob once. Where manifests differ about one, a description as distributable content wins."""
-    below = closure_of(roots)
+    below = closure_of(roots, links)
     is_foreign = func.min(case((manifest_blobs.c.is_foreign, 1), else_=0)) == 1
     return (
         select(

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, case, func, select
 
 from registry_sync.db.tables import blobs, run_blobs, run_tags
-from registry_sync.domain.runs import RunCounts, RunUsage, TagState
+from registry_sync.domain.runs import COUNTED_TAG_STATES, RunCounts, RunUsage
 
 
 def stored(row: Row[Any]) -> RunCounts:
@@ -34,7 +34,7 @@ def count_many(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunC
         return {}
     for row in connection.execute(
         select(run_tags.c.sync_run_id, run_tags.c.state, func.count().label("tag_count"))
-        .where(run_tags.c.sync_run_id.in_(run_ids))
+        .where(run_tags.c.sync_run_id.in_(run_ids), run_tags.c.state.in_([s.value for s in COUNTED_TAG_STATES]))
         .group_by(run_tags.c.sync_run_id, run_tags.c.state)
     ):
         by_state[row.sync_run_id][row.state] = row.tag_count
@@ -42,7 +42,7 @@ def count_many(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunC
     return {
         run_id: RunCounts(
             tag_count=sum(states.values()),
-            **{f"{state.value}_tag_count": states.get(state.value, 0) for state in TagState},
+            **{f"{state.value}_tag_count": states.get(state.value, 0) for state in COUNTED_TAG_STATES},
             **{name: int(value) for name, value in planned.get(run_id, {}).items() if name != "sync_run_id"},
         )
         for run_id, states in by_state.items()

@@ -17,7 +17,18 @@ from registry_sync.db import run_content, run_counts
 from registry_sync.db.batches import in_batches, insert_absent, insert_or_keep, storable
 from registry_sync.db.paging import fetch_page
 from registry_sync.db.remotes import read_spec, spec_values
-from registry_sync.db.tables import blobs, remotes, repositories, run_blobs, run_tags, sync_runs, utc_now
+from registry_sync.db.tables import (
+    blobs,
+    manifest_blobs,
+    remotes,
+    repositories,
+    run_blobs,
+    run_links,
+    run_manifests,
+    run_tags,
+    sync_runs,
+    utc_now,
+)
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.pages import Page, PageRequest
@@ -102,7 +113,7 @@ class SyncRunStore:
                 "sync_run_id": run_id,
                 "name": tag.name,
                 "shard": tag.shard,
-                "state": (TagState.UNCHANGED if tag.shard is None else TagState.PENDING).value,
+                "state": tag.state.value,
                 "digest": tag.digest,
             }
             for tag in tags
@@ -148,6 +159,10 @@ class SyncRunStore:
         """Notes tags that were listed and are gone upstream since."""
         self._move_tags(run_id, TagState.GONE, [{"tag": name} for name in names])
 
+    def filter_tags(self, run_id: str, names: Iterable[TagName]) -> None:
+        """Notes tags that lead to an index without any wanted platform."""
+        self._move_tags(run_id, TagState.FILTERED, [{"tag": name} for name in names])
+
     def _move_tags(self, run_id: str, state: TagState, changes: list[dict[str, Any]]) -> None:
         if not changes:
             return
@@ -185,16 +200,28 @@ class SyncRunStore:
 
     def blobs_of_shard(self, run_id: str, shard: int) -> list[NeededBlob]:
         """The blobs that a mapped task still has to fetch, the largest first: neither stored nor failed."""
+        inline = select(manifest_blobs.c.blob_id).where(
+            manifest_blobs.c.blob_id == blobs.c.id, manifest_blobs.c.is_inline
+        )
+        described = (run_blobs.c.size_bytes, run_blobs.c.media_type, run_blobs.c.is_foreign)
         statement = (
-            select(blobs.c.digest, run_blobs.c.size_bytes, run_blobs.c.media_type, run_blobs.c.is_foreign)
+            select(blobs.c.digest, *described, inline.exists().label("is_inline"))
             .join(blobs, blobs.c.id == run_blobs.c.blob_id)
             .where(run_blobs.c.sync_run_id == run_id, run_blobs.c.shard == shard)
             .where(blobs.c.stored_at.is_(None), run_blobs.c.reason.is_(None))
             .order_by(run_blobs.c.size_bytes.desc(), blobs.c.digest)
         )
         with self._transactions.reading() as connection:
-            rows = connection.execute(statement).all()
-        return [NeededBlob(Digest(row.digest), row.size_bytes, row.media_type, row.is_foreign) for row in rows]
+            return [
+                NeededBlob(
+                    Digest(row.digest),
+                    row.size_bytes,
+                    row.media_type,
+                    is_foreign=row.is_foreign,
+                    is_inline=bool(row.is_inline),
+                )
+                for row in connection.execute(statement)
+            ]
 
     def fail_blobs(self, run_id: str, reasons: Mapping[Digest, str]) -> None:
         """Notes blobs that cannot be had in this run, and why; the commit holds the tags that need them."""
@@ -222,6 +249,13 @@ class SyncRunStore:
         added = {name: sync_runs.c[name] + getattr(usage, name) for name in names}
         with self._transactions.writing() as connection:
             connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**added))
+
+    def approve_removals(self, run_id: str, approved_by: str) -> None:
+        """Lets the run remove more tags than its remote allows. Raises :class:`RunEnded` once it has settled."""
+        with self._transactions.writing() as connection:
+            _require_open(connection, run_id)
+            name = storable(approved_by, _REASON_LENGTH)
+            connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(removals_approved_by=name))
 
     def finish(self, run_id: str, state: RunState, *, error: str | None = None) -> None:
         """Ends the run in ``state``; one that has settled already stays as it is.
@@ -285,7 +319,7 @@ def read_run(row: Row[Any]) -> SyncRun:
 
 
 def _forget_notes(connection: Connection, run_id: str) -> None:
-    for table in (run_blobs, run_tags):
+    for table in (run_blobs, run_links, run_manifests, run_tags):
         connection.execute(delete(table).where(table.c.sync_run_id == run_id))
 
 

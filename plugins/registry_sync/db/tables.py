@@ -94,6 +94,8 @@ repositories = Table(
     Column("latest_number", Integer()),
     # Whether an additive sync may have left content that no tag leads to, which the next mirror has to look for.
     Column("has_leftovers", Boolean(), nullable=False, server_default=text("false")),
+    # The highest number ever given to a version: those of deleted versions do not come back.
+    Column("last_number", Integer()),
 )
 
 remotes = Table(
@@ -173,6 +175,8 @@ manifest_blobs = Table(
     Column("media_type", plain_text(255), nullable=False),
     Column("size_bytes", BigInteger(), nullable=False),
     Column("is_foreign", Boolean(), nullable=False),
+    # Whether the manifest carries the bytes itself.
+    Column("is_inline", Boolean(), nullable=False, server_default=text("false")),
 )
 
 # child_id is None while the child is not stored: an index may be held without all that it lists.

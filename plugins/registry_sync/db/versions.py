@@ -1,34 +1,38 @@
-"""Repository versions: numbered, immutable sets of content, and the commit that makes them."""
+"""Repository versions: numbered, immutable sets of content, what makes them, and how they compare.
+
+No method changes what a version holds. What is said of a version (:meth:`VersionStore.annotate`) is no content.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
 
-from sqlalchemy import Connection, Row, Select, func, select, tuple_
+from sqlalchemy import func, select, update
 
-from registry_sync.db.batches import in_batches
 from registry_sync.db.closures import is_in_latest, is_in_version
-from registry_sync.db.commit import commit_run, run_differs
+from registry_sync.db.commit import commit_run
+from registry_sync.db.copying import copy_tags
+from registry_sync.db.differences import version_difference
+from registry_sync.db.new_version import lock_repository
 from registry_sync.db.paging import fetch_page
-from registry_sync.db.tables import (
-    blobs,
-    manifests,
-    repositories,
-    repository_tags,
-    repository_versions,
-    tags,
-    version_holds,
-)
+from registry_sync.db.retention import delete_version
+from registry_sync.db.rollback import roll_back
+from registry_sync.db.tables import blobs, manifests, repository_tags, repository_versions, tags
 from registry_sync.db.transactions import Transactions
-from registry_sync.domain.content_summary import ContentSummary
+from registry_sync.db.version_records import (
+    derived_version,
+    latest_number,
+    read_versions,
+    require_row,
+    require_version,
+    resolve_number,
+)
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.pages import Page, PageRequest
-from registry_sync.domain.records import Hold, RepositoryVersion
+from registry_sync.domain.history import CopyRequest, DerivedVersion, VersionDifference
+from registry_sync.domain.pages import FIRST_PAGE, Page, PageRequest
+from registry_sync.domain.records import RepositoryVersion
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import CommitResult
-from registry_sync.errors import RecordNotFound
 
 _ORDERINGS = {"number": repository_versions.c.number, "created_at": repository_versions.c.created_at}
 _NEWEST_FIRST = PageRequest(ordering="-number")
@@ -44,19 +48,19 @@ class VersionStore:
         """The latest version, None before the first."""
         with self._transactions.reading() as connection:
             number = latest_number(connection, repository_id)
-            return None if number is None else _require(connection, repository_id, number)
+            return None if number is None else require_version(connection, repository_id, number)
 
     def get(self, repository_id: str, number: int) -> RepositoryVersion:
         """Raises :class:`RecordNotFound`."""
         with self._transactions.reading() as connection:
-            return _require(connection, repository_id, number)
+            return require_version(connection, repository_id, number)
 
     def page(self, repository_id: str, request: PageRequest = _NEWEST_FIRST) -> Page[RepositoryVersion]:
         """A repository's versions, the newest first unless ordered otherwise by ``number`` or ``created_at``."""
         statement = select(repository_versions).where(repository_versions.c.repository_id == repository_id)
         with self._transactions.reading() as connection:
             rows, total = fetch_page(connection, statement, request, _ORDERINGS, repository_versions.c.number)
-            return Page(tuple(_versions(connection, rows)), total)
+            return Page(tuple(read_versions(connection, rows)), total)
 
     def tags(self, repository_id: str, number: int | None = None) -> dict[TagName, Digest]:
         """The tags of a version, the latest by default, by name; empty before the first version.
@@ -76,20 +80,15 @@ class VersionStore:
             )
             return {TagName(row.name): Digest(row.digest) for row in rows}
 
-    def missing_blob_count(self, repository_id: str) -> int:
-        """How many blobs of the latest version, foreign ones apart, are not in the blob store."""
+    def missing_blob_count(self, repository_id: str, *, with_foreign: bool = False) -> int:
+        """How many blobs of the latest version are not in the blob store; foreign ones count ``with_foreign``."""
         # From the few blobs that are missing anywhere to the membership, not from the many members.
         is_member = is_in_latest("blobs", blobs.c.id, repository_id)
-        statement = (
-            select(func.count()).select_from(blobs).where(blobs.c.stored_at.is_(None), ~blobs.c.is_foreign, is_member)
-        )
+        statement = select(func.count()).select_from(blobs).where(blobs.c.stored_at.is_(None), is_member)
+        if not with_foreign:
+            statement = statement.where(~blobs.c.is_foreign)
         with self._transactions.reading() as connection:
             return connection.execute(statement).scalar_one()
-
-    def differs(self, run_id: str) -> bool:
-        """Whether a commit of the run, as far as it is, would make a version; tags not fetched yet count as changed."""
-        with self._transactions.reading() as connection:
-            return run_differs(connection, run_id)
 
     def commit(self, run_id: str) -> CommitResult:
         """The version that the run makes, or no version when nothing differs; a repeat gives the same.
@@ -102,68 +101,75 @@ class VersionStore:
             repository_id, number = commit_run(connection, run_id)
             if number is None:
                 return CommitResult(None)
-            version = _require(connection, repository_id, number)
+            version = require_version(connection, repository_id, number)
         return CommitResult(version, version.holds, version.summary.counts())
 
+    def difference(
+        self,
+        repository_id: str,
+        number: int,
+        base_number: int,
+        *,
+        base_repository_id: str | None = None,
+        request: PageRequest = FIRST_PAGE,
+    ) -> VersionDifference:
+        """How a version differs from any other one, of another repository too; base 0 is the empty version.
 
-def latest_number(connection: Connection, repository_id: str) -> int | None:
-    """The number of the latest version, None before the first. Raises :class:`RecordNotFound`."""
-    row = connection.execute(
-        select(repositories.c.latest_number).where(repositories.c.id == repository_id)
-    ).one_or_none()
-    if row is None:
-        raise RecordNotFound(f"there is no repository {repository_id[:255]!r}")
-    number: int | None = row.latest_number
-    return number
+        ``request`` says which part of each of the three lists is wanted; its ordering is not used. Raises
+        :class:`RecordNotFound`.
+        """
+        with self._transactions.reading() as connection:
+            base = (base_repository_id or repository_id, base_number)
+            return version_difference(connection, (repository_id, number), base, request)
 
+    def roll_back(
+        self, repository_id: str, number: int, *, by: str | None = None, description: str | None = None
+    ) -> DerivedVersion:
+        """A new version that holds what version ``number`` held; none when the latest does, so a repeat makes none.
 
-def resolve_number(connection: Connection, repository_id: str, number: int | None) -> int | None:
-    """``number``, which exists, or for None the latest; None before the first. Raises :class:`RecordNotFound`."""
-    if number is None:
-        return latest_number(connection, repository_id)
-    if connection.execute(_select_version(repository_id, number)).first() is None:
-        raise RecordNotFound(f"there is no version {number} of repository {repository_id[:255]!r}")
-    return number
+        One transaction under a lock on the repository. Blobs whose bytes are not stored any more are no obstacle, and
+        are counted. Raises :class:`RecordNotFound`.
+        """
+        with self._transactions.writing() as connection:
+            repository = lock_repository(connection, repository_id)
+            made = roll_back(connection, repository, number, by=by, description=description)
+            return derived_version(connection, repository_id, made)
 
+    def copy(
+        self,
+        repository_id: str,
+        request: CopyRequest,
+        *,
+        by: str | None = None,
+        description: str | None = None,
+    ) -> DerivedVersion:
+        """A new version of ``repository_id`` with tags of a version of another repository; a repeat makes none.
 
-def _select_version(repository_id: str, number: int) -> Select[Any]:
-    is_wanted = (repository_versions.c.repository_id == repository_id) & (repository_versions.c.number == number)
-    return select(repository_versions).where(is_wanted)
+        The tags come with all that the other version takes along below them. One transaction under locks on both
+        repositories. Raises :class:`RecordNotFound` for an unknown repository, version or tag, and when no tag is
+        selected; :class:`InvalidReference` for a copy of a repository into itself.
+        """
+        with self._transactions.writing() as connection:
+            made = copy_tags(connection, repository_id, request, by=by, description=description)
+            return derived_version(connection, repository_id, made)
 
+    def delete(self, repository_id: str, number: int) -> None:
+        """Removes a version. What the others hold stays, and the number is not given again.
 
-def _require(connection: Connection, repository_id: str, number: int) -> RepositoryVersion:
-    rows = connection.execute(_select_version(repository_id, number)).all()
-    if not rows:
-        raise RecordNotFound(f"there is no version {number} of repository {repository_id[:255]!r}")
-    return _versions(connection, rows)[0]
+        What it added and removed is what the next version did from now on. Raises :class:`RecordNotFound`, and
+        :class:`OnlyVersion` for the last that remains.
+        """
+        with self._transactions.writing() as connection:
+            delete_version(connection, lock_repository(connection, repository_id), number)
 
-
-def _versions(connection: Connection, rows: Sequence[Row[Any]]) -> list[RepositoryVersion]:
-    """Rows of versions as values, with the holds of all of them."""
-    holds: dict[tuple[str, int], list[Hold]] = defaultdict(list)
-    identity = tuple_(version_holds.c.repository_id, version_holds.c.number)
-    for batch in in_batches([(row.repository_id, row.number) for row in rows]):
-        statement = select(version_holds).where(identity.in_(batch)).order_by(version_holds.c.tag)
-        for hold in connection.execute(statement):
-            kept = None if hold.digest is None else Digest(hold.digest)
-            holds[hold.repository_id, hold.number].append(Hold(TagName(hold.tag), kept, hold.reason))
-    return [
-        RepositoryVersion(
-            repository_id=row.repository_id,
-            number=row.number,
-            created_at=row.created_at,
-            summary=_summary(row),
-            base_number=row.base_number,
-            holds=tuple(holds[row.repository_id, row.number]),
-        )
-        for row in rows
-    ]
-
-
-def _summary(row: Row[Any]) -> ContentSummary:
-    kinds = {"docker.blob": "blobs", "docker.manifest": "manifests", "docker.tag": "tags"}
-    parts = {
-        part: {name: getattr(row, f"{kind}_{part}") for name, kind in kinds.items()}
-        for part in ("added", "present", "removed")
-    }
-    return ContentSummary(**parts)
+    def annotate(
+        self, repository_id: str, number: int, *, description: str | None, labels: Mapping[str, str]
+    ) -> RepositoryVersion:
+        """The version, of which that is said from now on, in place of what was. Raises :class:`RecordNotFound`."""
+        said = {"description": description, "labels": dict(labels)}
+        versions = repository_versions.c
+        with self._transactions.writing() as connection:
+            require_row(connection, repository_id, number)
+            is_wanted = (versions.repository_id == repository_id) & (versions.number == number)
+            connection.execute(update(repository_versions).where(is_wanted).values(**said))
+            return require_version(connection, repository_id, number)

@@ -13,6 +13,7 @@ from registry_sync.domain.references import TagName
 
 COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
 _NOT_OF_A_TAG = re.compile(r"[^a-zA-Z0-9._-]")
+_COMPANION = re.compile(r"[a-z0-9._-]{1,32}-[a-zA-Z0-9_=-]{32,64}(\.(sig|att|sbom))?")
 
 
 def fallback_tag(digest: Digest) -> TagName:
@@ -21,8 +22,18 @@ def fallback_tag(digest: Digest) -> TagName:
     return TagName(_NOT_OF_A_TAG.sub("-", text))
 
 
+def companion_names(digest: Digest) -> tuple[TagName, ...]:
+    """The tags under which something may be kept that belongs to ``digest``."""
+    fallback = fallback_tag(digest)
+    return (fallback, *(TagName(f"{fallback}{suffix}") for suffix in COSIGN_SUFFIXES))
+
+
+def looks_like_a_companion(tag: TagName) -> bool:
+    """Whether ``tag`` has the form of one that belongs to a digest."""
+    return _COMPANION.fullmatch(tag) is not None
+
+
 def companion_tags(tags: Iterable[TagName], digests: Iterable[Digest]) -> list[TagName]:
     """Those of ``tags`` that belong to one of ``digests``, sorted; the tags are a whole listing, unfiltered."""
-    fallbacks = [fallback_tag(digest) for digest in digests]
-    wanted = {*fallbacks, *(f"{fallback}{suffix}" for fallback in fallbacks for suffix in COSIGN_SUFFIXES)}
+    wanted = {name for digest in digests for name in companion_names(digest)}
     return sorted({tag for tag in tags if tag in wanted})

@@ -28,13 +28,40 @@ class RunState(str, Enum):
 
 
 class TagState(str, Enum):
-    """How far a run is with a tag: ``gone`` tags vanished upstream between the listing and the fetch."""
+    """How far a run is with a tag: ``gone`` tags vanished upstream between the listing and the fetch.
+
+    ``filtered`` ones lead to an index without any wanted platform. ``candidate`` ones were listed and not asked for;
+    one is taken when it turns out to hold a signature, or the like, of a manifest that is taken.
+    """
 
     PENDING = "pending"
     UNCHANGED = "unchanged"
     RESOLVED = "resolved"
     HELD = "held"
     GONE = "gone"
+    FILTERED = "filtered"
+    CANDIDATE = "candidate"
+
+
+#: Tags that a run was asked for, and counts.
+COUNTED_TAG_STATES = (TagState.PENDING, TagState.UNCHANGED, TagState.RESOLVED, TagState.HELD, TagState.GONE)
+
+
+class LinkKind(str, Enum):
+    """Why a manifest is taken along with another one: an index lists it, or it refers to it as its subject."""
+
+    CHILD = "child"
+    REFERRER = "referrer"
+
+
+@dataclass(frozen=True)
+class Link:
+    """``child`` is taken along with ``parent``; ``is_missing`` when the registry does not have it."""
+
+    parent: Digest
+    child: Digest
+    kind: LinkKind = LinkKind.CHILD
+    is_missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,24 +80,34 @@ class RunKey:
 class ListedTag:
     """A tag that upstream listed. ``digest`` is what upstream hinted, None when it gave none.
 
-    ``shard`` is the number of the mapped task that fetches it; None means that the tag is unchanged and needs no
-    fetch, and then ``digest`` is the present one.
+    ``shard`` is the number of the mapped task that fetches it; None means that the tag needs no fetch: it is unchanged,
+    and then ``digest`` is the present one, or it has the state ``unfetched`` says, ``filtered`` or ``candidate``.
     """
 
     name: TagName
     digest: Digest | None = None
     shard: int | None = None
+    unfetched: TagState = TagState.UNCHANGED
+
+    @property
+    def state(self) -> TagState:
+        """The state in which it is recorded."""
+        return self.unfetched if self.shard is None else TagState.PENDING
 
 
 @dataclass(frozen=True)
 class NeededBlob:
-    """A blob that a run's manifests name. Foreign ones are listed and by default not fetched."""
+    """A blob that a run's manifests name. Foreign ones are listed and by default not fetched.
+
+    ``is_inline`` says that a manifest carries the bytes; it is told of blobs that are to be fetched.
+    """
 
     digest: Digest
     size_bytes: int
     media_type: str
     is_foreign: bool = False
     is_stored: bool = False
+    is_inline: bool = False
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,18 @@ class TagFilter:
         """The tags asked for, when all are exact names, so that no listing is needed; else None."""
         if self.include is None or any(_GLOB_CHARACTERS.search(entry) for entry in self.include):
             return None
+        return self.exact_names
+
+    def allows(self, tag: TagName) -> bool:
+        """Whether ``tag`` is not among those to leave out."""
+        return not _matcher(self.exclude)(tag)
+
+    @property
+    def exact_names(self) -> tuple[TagName, ...]:
+        """The entries to include that are names, in their order, as far as they are not excluded."""
         excluded = _matcher(self.exclude)
-        return tuple(TagName(entry) for entry in self.include if not excluded(entry))
+        exact = (entry for entry in self.include or () if not _GLOB_CHARACTERS.search(entry))
+        return tuple(TagName(entry) for entry in exact if not excluded(entry))
 
     def select(self, tags: Iterable[TagName]) -> list[TagName]:
         """The wanted ones of ``tags``, each once, sorted."""

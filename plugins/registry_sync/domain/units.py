@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import BlobRole, ManifestKind
+from registry_sync.domain.manifests import BlobRole, Manifest, ManifestKind
 from registry_sync.domain.references import TagName
 
 
@@ -28,6 +28,15 @@ class StoredManifest:
     def size_bytes(self) -> int:
         """Length of the document."""
         return len(self.data)
+
+
+@dataclass(frozen=True)
+class KnownManifest:
+    """A manifest that is stored: what it refers to, and of an index what it lists; other kinds list nothing."""
+
+    digest: Digest
+    subject: Digest | None = None
+    index: Manifest | None = None
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ class ListTagsOperator(BaseOperator):
     :param conn_id: Airflow connection with the credentials; None for the remote's own, or anonymous
     :param download_concurrency: requests at once in each task; None for the remote's own
     :param ssl_validation: whether certificates are checked; None for the remote's own
+    :param platforms: only these entries of indexes, such as ``linux/amd64``, as a list or text with commas; None for
+        the remote's own
+    :param include_referrers: whether signatures and other referrers come along; None for the remote's own
     """
 
     template_fields: Sequence[str] = (
@@ -50,6 +53,8 @@ class ListTagsOperator(BaseOperator):
         "conn_id",
         "download_concurrency",
         "ssl_validation",
+        "platforms",
+        "include_referrers",
     )
     ui_color = "#e8f4f8"
 
@@ -67,6 +72,8 @@ class ListTagsOperator(BaseOperator):
         conn_id: str | None = None,
         download_concurrency: int | str | None = None,
         ssl_validation: bool | str | None = None,
+        platforms: Sequence[str] | str | None = None,
+        include_referrers: bool | str | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
@@ -82,6 +89,8 @@ class ListTagsOperator(BaseOperator):
         self.conn_id = conn_id
         self.download_concurrency = download_concurrency
         self.ssl_validation = ssl_validation
+        self.platforms = platforms
+        self.include_referrers = include_referrers
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """The shards, ``[{"sync_run": id, "shard": number, "shards": how many, "label": "61 tags"}, …]``."""
@@ -124,6 +133,8 @@ class ListTagsOperator(BaseOperator):
             conn_id=as_text(self.conn_id),
             download_concurrency=as_text(self.download_concurrency),
             ssl_validation=as_text(self.ssl_validation),
+            platforms=as_list(self.platforms),
+            include_referrers=as_text(self.include_referrers),
         )
         return stage.use(open_run(stage.database, run_key(context), request))
 

@@ -78,6 +78,7 @@ def fetch_blobs(
     blobs = sorted(database.runs.blobs_of_shard(run.id, shard), key=lambda blob: -blob.size_bytes)
     counts, notes = BlobsFetched(), _Notes(database)
     progress = Progress(tell, "blob", len(blobs), sum(blob.size_bytes for blob in blobs))
+    described = database.contents.descriptors(blob.digest for blob in blobs if blob.is_foreign or blob.is_inline)
     failures: dict[Digest, str] = {}
     retry: list[RegistrySyncError] = []
 
@@ -102,7 +103,7 @@ def fetch_blobs(
 
     try:
         for_each(
-            lambda blob: _fetch(client, store, remote, blob),
+            lambda blob: _fetch(client, store, remote, blob, described.get(blob.digest)),
             blobs,
             threads=remote.download_concurrency,
             done=done,
@@ -117,10 +118,12 @@ def fetch_blobs(
     return counts
 
 
-def _fetch(client: RegistryClient, store: BlobStore, remote: RemoteSpec, blob: NeededBlob) -> int | None:
-    """Bytes received for ``blob``, None when the store has it already."""
+def _fetch(
+    client: RegistryClient, store: BlobStore, remote: RemoteSpec, blob: NeededBlob, described: Descriptor | None
+) -> int | None:
+    """Bytes received for ``blob``, None when the store has it; ``described`` holds what only a document says."""
     if store.has(blob.digest, blob.size_bytes):
         return None
-    descriptor = Descriptor(media_type=blob.media_type, digest=blob.digest, size_bytes=blob.size_bytes)
+    descriptor = described or Descriptor(blob.media_type, blob.digest, blob.size_bytes)
     with store.writer(blob.digest, blob.size_bytes) as writer:
         return client.fetch_blob(remote.upstream, descriptor, writer)

@@ -7,19 +7,23 @@ What is finished is recorded as it goes, so that a repeat continues.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from registry_sync.domain.companions import fallback_tag
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import DEFAULT_LIMITS, Descriptor, Manifest, ManifestLimits
+from registry_sync.domain.manifests import DEFAULT_LIMITS, Manifest, ManifestLimits
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName
-from registry_sync.domain.runs import ListedTag, SyncRun
-from registry_sync.errors import LimitExceeded, NotFound, RegistrySyncError
+from registry_sync.domain.runs import Link, ListedTag, SyncRun
+from registry_sync.errors import ContentError, RegistrySyncError
+from registry_sync.sync.choice import Choice
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import Database, RegistryClient
 from registry_sync.sync.progress import Progress, format_count
+from registry_sync.sync.referrers import add_referrers, companions_listed, companions_there
 from registry_sync.sync.verdicts import Verdict, reason, verdict
+from registry_sync.sync.walk import Walk, is_not_there
 
 #: Roots that are walked together and recorded in one go; bounds memory and what a crash repeats.
 ROOTS_AT_ONCE = 250
@@ -27,12 +31,14 @@ ROOTS_AT_ONCE = 250
 
 @dataclass
 class ManifestsFetched:
-    """Counts of one shard: tags by outcome, manifests that were new here."""
+    """Counts of one shard: tags by outcome, manifests that were new here, entries that the registry does not have."""
 
     tag_count: int = 0
     manifest_count: int = 0
     held_count: int = 0
     gone_count: int = 0
+    filtered_count: int = 0
+    missing_count: int = 0
 
     def __str__(self) -> str:
         parts = [format_count(self.tag_count, "tag"), format_count(self.manifest_count, "new manifest")]
@@ -40,16 +46,11 @@ class ManifestsFetched:
             parts.append(f"{self.held_count:,} held")
         if self.gone_count:
             parts.append(f"{self.gone_count:,} gone")
+        if self.filtered_count:
+            parts.append(f"{self.filtered_count:,} without a wanted platform")
+        if self.missing_count:
+            parts.append(f"{format_count(self.missing_count, 'manifest')} not there")
         return ", ".join(parts)
-
-
-@dataclass
-class _Walk:
-    """One group of roots: what was fetched, what failed, and the error that asks for another try."""
-
-    manifests: dict[Digest, Manifest] = field(default_factory=dict)
-    known: set[Digest] = field(default_factory=set)
-    failures: dict[Digest, RegistrySyncError] = field(default_factory=dict)
 
 
 def fetch_manifests(
@@ -68,11 +69,12 @@ def fetch_manifests(
     Temporary failures are raised after everything else was done, so that a retry finds only those left; on the
     last try they are held instead. Raises at once what would meet every request, such as refused credentials.
     """
-    stage = _Stage(client, database, run, remote, is_last_try, limits, tell)
+    choice = Choice.of(remote)
+    stage = _Stage(client, database, run, remote, choice, shard, is_last_try, limits, tell)
     pending = database.runs.tags_of_shard(run.id, shard)
     progress = Progress(tell, "tag", len(pending))
     for group in _groups(pending):
-        stage.fetch(group)
+        stage.fetch_with_companions(group)
         progress.add(len(group))
     progress.finish()
     if stage.retry is not None:
@@ -96,6 +98,16 @@ def _groups(tags: Sequence[ListedTag]) -> Iterator[list[ListedTag]]:
 
 
 @dataclass
+class _Outcome:
+    """What became of the tags of one group."""
+
+    roots: dict[TagName, Digest] = field(default_factory=dict)
+    held: dict[TagName, RegistrySyncError] = field(default_factory=dict)
+    gone: list[TagName] = field(default_factory=list)
+    filtered: list[TagName] = field(default_factory=list)
+
+
+@dataclass
 class _Stage:
     """The shard's work, group by group; ``retry`` is the last temporary failure that asks for another try."""
 
@@ -103,140 +115,148 @@ class _Stage:
     database: Database
     run: SyncRun
     remote: RemoteSpec
+    choice: Choice
+    shard: int
     is_last_try: bool
     limits: ManifestLimits
     tell: Callable[[str], None]
     counts: ManifestsFetched = field(default_factory=ManifestsFetched)
     retry: RegistrySyncError | None = None
+    _candidates: set[TagName] | None = None
+    _sought: set[Digest] = field(default_factory=set)
+    _has_api: bool | None = None
 
-    def fetch(self, group: list[ListedTag]) -> None:
-        """Walks below the tags of ``group``, records manifests, then the outcome of each tag."""
-        walk = _Walk()
-        held: dict[TagName, RegistrySyncError] = {}
-        gone: list[TagName] = []
-        roots = self._roots(group, walk, held, gone)
-        self._descend(dict.fromkeys(roots.values()), walk)
-        roots = self._follow_moved(roots, walk, held, gone)
-        ordered, broken = _children_first(roots.values(), walk, self.limits)
-        self.database.contents.add_manifests(ordered)
-        held.update({tag: broken[digest] for tag, digest in roots.items() if digest in broken})
-        self._record({tag: digest for tag, digest in roots.items() if digest not in broken}, held, gone)
-        self.counts.manifest_count += len(ordered)
+    def fetch_with_companions(self, group: list[ListedTag]) -> None:
+        """As :meth:`fetch`, and then the tags that belong to what was found, and so on."""
+        while group:
+            group = [ListedTag(name, None, self.shard) for name in self.fetch(group)]
 
-    def _roots(
-        self, group: list[ListedTag], walk: _Walk, held: dict[TagName, RegistrySyncError], gone: list[TagName]
-    ) -> dict[TagName, Digest]:
-        """Tag to digest; tags whose HEAD said nothing are fetched by name and hashed."""
-        roots = {tag.name: tag.digest for tag in group if tag.digest is not None}
+    def fetch(self, group: list[ListedTag]) -> list[TagName]:
+        """Walks below the tags of ``group``, records manifests, then the outcome of each tag.
+
+        Gives the tags that belong to what was found; they are the shard's from then on, whatever becomes of this task.
+        """
+        walk = Walk(self.client, self.database.contents, self.remote, self.choice, self.limits, self._refuse_fatal)
+        outcome = _Outcome()
+        self._resolve(group, walk, outcome)
+        walk.descend(dict.fromkeys(outcome.roots.values()))
+        self._follow_moved(walk, outcome)
+        self._leave_out(walk, outcome)
+        if self.choice.with_referrers:
+            self._add_referrers(walk)
+        trees = walk.trees(outcome.roots.values())
+        self.database.contents.add_manifests(trees.new)
+        self.database.selections.record(self.run.id, trees.read, trees.links)
+        self._tell_missing(trees.links)
+        companions = self._companions(trees.read) if self.choice.with_referrers else []
+        self.database.selections.take(self.run.id, companions, self.shard)
+        outcome.held |= {tag: trees.broken[digest] for tag, digest in outcome.roots.items() if digest in trees.broken}
+        self._record(outcome)
+        self.counts.manifest_count += len(trees.new)
+        return companions
+
+    def _resolve(self, group: Sequence[ListedTag], walk: Walk, outcome: _Outcome) -> None:
+        """Finds the digest of each tag; those whose HEAD said nothing are fetched by name and hashed."""
+        outcome.roots.update({tag.name: tag.digest for tag in group if tag.digest is not None})
 
         def done(tag: TagName, manifest: Manifest) -> None:
-            walk.manifests[manifest.digest] = manifest
-            roots[tag] = manifest.digest
+            if tag == fallback_tag(manifest.digest):
+                # The registry takes such a tag for the digest, and answers with the subject itself.
+                outcome.gone.append(tag)
+                return
+            walk.add(manifest)
+            outcome.roots[tag] = manifest.digest
 
         def failed(tag: TagName, error: RegistrySyncError) -> None:
-            if isinstance(error, NotFound) and error.kind != "repository":
-                gone.append(tag)
+            if is_not_there(error):
+                outcome.gone.append(tag)
             else:
                 self._refuse_fatal(error)
-                held[tag] = error
+                outcome.held[tag] = error
 
-        unresolved = [tag.name for tag in group if tag.digest is None]
         for_each(
             lambda tag: self.client.get_manifest(self.remote.upstream, tag),
-            unresolved,
+            [tag.name for tag in group if tag.digest is None],
             threads=self.remote.download_concurrency,
             done=done,
             failed=failed,
         )
-        return roots
 
-    def _descend(self, wanted: dict[Digest, Descriptor | None], walk: _Walk) -> None:
-        """Fetches ``wanted`` and everything below, a level at a time."""
-        for _ in range(self.limits.depth + 2):
-            missing = {d: e for d, e in wanted.items() if d not in walk.manifests and d not in walk.failures}
-            known = self.database.contents.known_manifests(missing)
-            walk.known |= known
-            fetch = [(digest, expected) for digest, expected in missing.items() if digest not in known]
-            for_each(
-                lambda item: self.client.get_manifest(self.remote.upstream, item[0], expected=item[1]),
-                fetch,
-                threads=self.remote.download_concurrency,
-                done=lambda item, manifest: walk.manifests.__setitem__(item[0], manifest),
-                failed=lambda item, error: self._fail(walk, item[0], error),
-            )
-            wanted = {
-                child.digest: child
-                for digest in wanted
-                if digest in walk.manifests and digest not in walk.known
-                for child in walk.manifests[digest].children
-            }
-            if not wanted:
-                return
-        for digest in wanted:
-            problem = f"indexes are nested deeper than {self.limits.depth}"
-            walk.failures.setdefault(digest, LimitExceeded(problem, digest=digest, limit="depth"))
+    def _follow_moved(self, walk: Walk, outcome: _Outcome) -> None:
+        """Tags whose manifest is gone are asked for once more by name: they moved, or they are gone too."""
+        lost = [tag for tag, digest in outcome.roots.items() if is_not_there(walk.failures.get(digest))]
+        if lost:
+            for tag in lost:
+                del outcome.roots[tag]
+            self._resolve([ListedTag(tag, None, None) for tag in lost], walk, outcome)
+            walk.descend({outcome.roots[tag]: None for tag in lost if tag in outcome.roots})
 
-    def _fail(self, walk: _Walk, digest: Digest, error: RegistrySyncError) -> None:
+    def _leave_out(self, walk: Walk, outcome: _Outcome) -> None:
+        """Tags that lead to an index without a wanted platform are not synced."""
+        for tag, digest in list(outcome.roots.items()):
+            index = walk.index(digest)
+            try:
+                is_left_out = index is not None and self.choice.leaves_out(index)
+            except ContentError:  # noted as a failure of the index already
+                continue
+            if is_left_out:
+                outcome.filtered.append(tag)
+                del outcome.roots[tag]
+
+    def _add_referrers(self, walk: Walk) -> None:
+        selections = self.database.selections
+        if self._has_api is None and selections.lacks_referrers_api(self.run.id):
+            self._has_api = False
+        if self._has_api is False:
+            return
+        found = add_referrers(walk, tell=self.tell)
+        if found is not None and found is not self._has_api:
+            self._has_api = found
+            selections.note_referrers_api(self.run.id, is_there=found)
+
+    def _tell_missing(self, links: Sequence[Link]) -> None:
+        for link in links:
+            if link.is_missing:
+                self.tell(f"index {link.parent} lists {link.child}, which the registry does not have")
+                self.counts.missing_count += 1
+
+    def _companions(self, digests: Sequence[Digest]) -> list[TagName]:
+        """Tags, not asked for yet, that belong to one of ``digests``."""
+        new = [digest for digest in digests if digest not in self._sought]
+        self._sought.update(new)
+        if self.remote.tag_filter.literal_tags is not None:
+            return companions_there(self.client, self.remote, new, failed=self._fail_companion)
+        if self._candidates is None:
+            self._candidates = self.database.selections.candidates(self.run.id)
+        names = companions_listed(self._candidates, new)
+        self._candidates.difference_update(names)
+        return names
+
+    def _fail_companion(self, tag: TagName, error: RegistrySyncError) -> None:
+        """A companion of which nothing can be said is fetched all the same, and held if that fails too."""
         self._refuse_fatal(error)
-        walk.failures[digest] = error
+        self.tell(f"tag {tag}: {reason(error)}")
+        if verdict(error, is_last_try=self.is_last_try) is Verdict.RETRY:
+            self.retry = error
 
     def _refuse_fatal(self, error: RegistrySyncError) -> None:
         if verdict(error, is_last_try=self.is_last_try) is Verdict.FATAL:
             raise error
 
-    def _follow_moved(
-        self, roots: dict[TagName, Digest], walk: _Walk, held: dict[TagName, RegistrySyncError], gone: list[TagName]
-    ) -> dict[TagName, Digest]:
-        """Tags whose manifest is gone are asked for once more by name: they moved, or they are gone too."""
-        lost = [tag for tag, digest in roots.items() if isinstance(walk.failures.get(digest), NotFound)]
-        if not lost:
-            return roots
-        kept = {tag: digest for tag, digest in roots.items() if tag not in set(lost)}
-        again = self._roots([ListedTag(tag, None, None) for tag in lost], walk, held, gone)
-        self._descend(dict.fromkeys(again.values()), walk)
-        return {**kept, **again}
-
-    def _record(
-        self, resolved: dict[TagName, Digest], held: dict[TagName, RegistrySyncError], gone: list[TagName]
-    ) -> None:
+    def _record(self, outcome: _Outcome) -> None:
+        held = outcome.held
         retried = [tag for tag, error in held.items() if verdict(error, is_last_try=self.is_last_try) is Verdict.RETRY]
         for tag in retried:
             self.retry = held.pop(tag)
         for tag, error in sorted(held.items()):
             self.tell(f"tag {tag} is held: {reason(error)}")
-        runs = self.database.runs
+        runs, skipped = self.database.runs, {*held, *retried}
+        resolved: Mapping[TagName, Digest] = {t: d for t, d in outcome.roots.items() if t not in skipped}
         runs.resolve_tags(self.run.id, resolved)
         runs.hold_tags(self.run.id, {tag: reason(error) for tag, error in held.items()})
-        runs.drop_tags(self.run.id, gone)
+        runs.drop_tags(self.run.id, outcome.gone)
+        runs.filter_tags(self.run.id, outcome.filtered)
         self.counts.tag_count += len(resolved)
         self.counts.held_count += len(held)
-        self.counts.gone_count += len(gone)
-
-
-def _children_first(
-    roots: Iterable[Digest], walk: _Walk, limits: ManifestLimits
-) -> tuple[list[Manifest], dict[Digest, RegistrySyncError]]:
-    """Fetched manifests whose whole tree is there, each after its children; and roots that are broken, with why."""
-    order: dict[Digest, Manifest] = {}
-    verdicts: dict[Digest, RegistrySyncError | None] = dict.fromkeys(walk.known)
-    sizes: dict[Digest, int] = {}
-
-    def visit(digest: Digest) -> RegistrySyncError | None:
-        if digest in verdicts:
-            return verdicts[digest]
-        manifest = walk.manifests.get(digest)
-        if manifest is None:
-            verdicts[digest] = walk.failures.get(digest) or NotFound(f"manifest {digest} was not found")
-            return verdicts[digest]
-        problems = [problem for child in manifest.children if (problem := visit(child.digest)) is not None]
-        sizes[digest] = 1 + sum(sizes.get(child.digest, 1) for child in manifest.children)
-        if not problems and sizes[digest] > limits.manifests_per_reference:
-            text = f"manifest {digest} leads to more than {limits.manifests_per_reference:,} manifests"
-            problems.append(LimitExceeded(text, digest=digest, limit="manifests_per_reference"))
-        verdicts[digest] = problems[0] if problems else None
-        if not problems:
-            order[digest] = manifest
-        return verdicts[digest]
-
-    broken = {digest: problem for digest in roots if (problem := visit(digest)) is not None}
-    return list(order.values()), broken
+        self.counts.gone_count += len(outcome.gone)
+        self.counts.filtered_count += len(outcome.filtered)

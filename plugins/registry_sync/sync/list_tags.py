@@ -1,8 +1,8 @@
 """The first stage: which tags the upstream has, to which digest each points, and which of them are new or moved.
 
 A tag costs one HEAD. What HEAD says is a hint: a digest equal to the latest version's means there is nothing to
-fetch; anything else is fetched, hashed and decided by its bytes. A listing that fails fails as a whole, so that
-no tag is taken for deleted because a page was lost.
+fetch, unless something else is to be taken from it now (see ``rechecks``); anything else is fetched, hashed and decided
+by its bytes. A listing that fails fails as a whole, so that no tag is taken for deleted because a page was lost.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from registry_sync.domain.companions import companion_tags
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
-from registry_sync.domain.references import RepositoryName, TagName
-from registry_sync.domain.runs import ListedTag, RunState, SyncRun
+from registry_sync.domain.references import TagName
+from registry_sync.domain.runs import ListedTag, RunState, SyncRun, TagState
 from registry_sync.domain.shards import plan_shards
 from registry_sync.errors import NotFound, NothingSynced, RegistrySyncError
+from registry_sync.sync.choice import Choice
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import Database, RegistryClient
 from registry_sync.sync.progress import Progress, format_count
+from registry_sync.sync.rechecks import tags_left_out, tags_to_read_again
+from registry_sync.sync.referrers import companions_there
 from registry_sync.sync.verdicts import Verdict, verdict
 
 #: Distinct manifests that make a shard of its own worth while; a task costs about as much as fetching these.
@@ -49,12 +53,25 @@ class TagsListed:
     skipped_names: tuple[str, ...]
     shards: tuple[TagShard, ...]
     is_unchanged: bool
+    reread_count: int = 0
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"{format_count(self.selected_count, 'tag')}, {self.changed_count:,} new or moved, "
             f"{self.removed_count:,} gone upstream"
         )
+        return f"{text}, {self.reread_count:,} to be read again" if self.reread_count else text
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What was listed: the tags asked for, and candidates for what belongs to them."""
+
+    wanted: list[TagName]
+    candidates: list[TagName]
+    listed_count: int
+    skipped: tuple[str, ...]
+    listed_at: datetime
 
 
 def list_tags(
@@ -71,44 +88,73 @@ def list_tags(
     Raises :class:`NothingSynced` when no tag passes the filters, the client's errors for a registry that does not
     answer, and the database's.
     """
-    upstream = remote.upstream
-    names, listed_count, skipped, listed_at = _names(client, upstream, remote)
-    if skipped:
-        tell(f"skipped {format_count(len(skipped), 'name')} that no tag can have, such as {skipped[0][:40]!r}")
+    choice = Choice.of(remote)
+    names = _names(client, remote, choice)
+    if names.skipped:
+        tell(f"skipped {format_count(len(names.skipped), 'name')} that no tag can have: {names.skipped[0][:40]!r}")
     latest = database.versions.tags(run.repository_id)
-    if not names:
-        _refuse_empty(remote, run, listed_count, len(latest))
-    heads = _resolve(client, upstream, names, remote.download_concurrency, tell)
-    changed = {tag: digest for tag, digest in heads.items() if digest is None or latest.get(tag) != digest}
+    if not names.wanted:
+        _refuse_empty(remote, run, names.listed_count, len(latest))
+    heads = _resolve(client, remote, names.wanted, tell)
+    if not heads:
+        raise NothingSynced(f"{remote.upstream} has none of the tags asked for: {', '.join(names.wanted[:5])}")
+    if choice.with_referrers:
+        known = [digest for tag, digest in heads.items() if digest is not None and latest.get(tag) == digest]
+        if names.candidates:
+            known += database.selections.referrers(run.repository_id)
+        companions = _companions(client, remote, names, known)
+        heads |= _resolve(client, remote, [tag for tag in companions if tag not in heads], tell)
+    moved = {tag: digest for tag, digest in heads.items() if digest is None or latest.get(tag) != digest}
+    left_out = tags_left_out(database, choice, moved)
+    unchanged = {tag: digest for tag, digest in latest.items() if tag in heads and tag not in moved}
+    reread = tags_to_read_again(client, database, run, remote, unchanged, tell=tell)
+    changed = {tag: heads[tag] for tag in heads if tag in reread or (tag in moved and tag not in left_out)}
     shards, numbers = _shards(changed, max_shards)
-    removed = [tag for tag in latest if tag not in heads] if run.mode is SyncMode.MIRROR else []
+    removed = [tag for tag in latest if tag not in heads or tag in left_out] if run.mode is SyncMode.MIRROR else []
     listed = TagsListed(
-        listed_count=listed_count,
+        listed_count=names.listed_count,
         selected_count=len(heads),
-        changed_count=len(changed),
+        changed_count=len(changed) - len(reread),
         removed_count=len(removed),
-        skipped_names=skipped,
+        skipped_names=names.skipped,
         shards=shards,
         is_unchanged=not changed and not removed and _has_all_bytes(database, run),
+        reread_count=len(reread),
     )
     tell(str(listed))
     if listed.is_unchanged:
         database.runs.finish(run.id, RunState.UNCHANGED)
-    else:
-        tags = [ListedTag(tag, digest, numbers.get(tag)) for tag, digest in heads.items()]
-        database.runs.record_listing(run.id, listed_at, tags)
+        return listed
+    tags = [
+        ListedTag(tag, digest, numbers.get(tag), TagState.FILTERED if tag in left_out else TagState.UNCHANGED)
+        for tag, digest in heads.items()
+    ]
+    tags += [ListedTag(tag, unfetched=TagState.CANDIDATE) for tag in names.candidates if tag not in heads]
+    database.runs.record_listing(run.id, names.listed_at, tags)
     return listed
 
 
-def _names(
-    client: RegistryClient, upstream: RepositoryName, remote: RemoteSpec
-) -> tuple[list[TagName], int, tuple[str, ...], datetime]:
+def _names(client: RegistryClient, remote: RemoteSpec, choice: Choice) -> _Names:
     tag_filter = remote.tag_filter
     literal = tag_filter.literal_tags
     if literal is not None:
-        return sorted(set(literal)), len(literal), (), datetime.now(timezone.utc)
-    listing = client.list_tags(upstream)
-    return tag_filter.select(listing.tags), len(listing.tags), listing.skipped, listing.listed_at
+        return _Names(sorted(set(literal)), [], len(literal), (), datetime.now(timezone.utc))
+    listing = client.list_tags(remote.upstream)
+    wanted = tag_filter.select(listing.tags)
+    others = set(listing.tags).difference(wanted)
+    candidates = sorted(tag for tag in others if choice.is_candidate(tag_filter.allows, tag))
+    return _Names(wanted, candidates, len(listing.tags), listing.skipped, listing.listed_at)
+
+
+def _companions(client: RegistryClient, remote: RemoteSpec, names: _Names, digests: list[Digest]) -> list[TagName]:
+    """Tags that were not asked for and belong to ``digests``, which are known already; what is new brings its own."""
+    if remote.tag_filter.literal_tags is None:
+        return companion_tags(names.candidates, digests)
+
+    def failed(_tag: TagName, error: RegistrySyncError) -> None:
+        raise error
+
+    return companions_there(client, remote, digests, failed=failed)
 
 
 def _refuse_empty(remote: RemoteSpec, run: SyncRun, listed_count: int, present_count: int) -> None:
@@ -122,11 +168,7 @@ def _refuse_empty(remote: RemoteSpec, run: SyncRun, listed_count: int, present_c
 
 
 def _resolve(
-    client: RegistryClient,
-    upstream: RepositoryName,
-    names: list[TagName],
-    threads: int,
-    tell: Callable[[str], None],
+    client: RegistryClient, remote: RemoteSpec, names: list[TagName], tell: Callable[[str], None]
 ) -> dict[TagName, Digest | None]:
     """Tag to digest, None where HEAD does not say; tags that vanished since the listing are left out."""
     heads: dict[TagName, Digest | None] = {}
@@ -147,9 +189,13 @@ def _resolve(
             raise error
         progress.add(1)
 
-    for_each(lambda tag: client.head_manifest(upstream, tag).digest, names, threads=threads, done=done, failed=failed)
-    if not heads:
-        raise NothingSynced(f"{upstream} has none of the tags asked for: {', '.join(names[:5])}")
+    for_each(
+        lambda tag: client.head_manifest(remote.upstream, tag).digest,
+        names,
+        threads=remote.download_concurrency,
+        done=done,
+        failed=failed,
+    )
     return {tag: heads[tag] for tag in names if tag in heads}
 
 
@@ -167,4 +213,7 @@ def _shards(
 
 
 def _has_all_bytes(database: Database, run: SyncRun) -> bool:
-    return run.policy is not Policy.IMMEDIATE or database.versions.missing_blob_count(run.repository_id) == 0
+    if run.policy is not Policy.IMMEDIATE:
+        return True
+    with_foreign = run.remote.include_foreign_layers
+    return database.versions.missing_blob_count(run.repository_id, with_foreign=with_foreign) == 0

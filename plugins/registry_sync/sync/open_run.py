@@ -32,6 +32,8 @@ class SyncRequest:
     conn_id: str | None = None
     download_concurrency: str | None = None
     ssl_validation: str | None = None
+    platforms: tuple[str, ...] | None = None
+    include_referrers: bool | str | None = None
 
     def overrides(self) -> dict[str, Any]:
         """The fields of a :class:`RemoteSpec` that were given. Raises :class:`ConfigurationError`."""
@@ -42,6 +44,8 @@ class SyncRequest:
             "policy": None if self.policy is None else _choice(Policy, "policy", self.policy),
             "download_concurrency": _concurrency(self.download_concurrency),
             "ssl_validation": _flag("ssl_validation", self.ssl_validation),
+            "platforms": self.platforms,
+            "include_referrers": _flag("include_referrers", self.include_referrers),
         }
         return {name: value for name, value in given.items() if value is not None}
 
@@ -126,9 +130,9 @@ def _concurrency(text: str | None) -> int | None:
     return int(text)
 
 
-def _flag(name: str, text: str | None) -> bool | None:
-    if text is None:
-        return None
+def _flag(name: str, text: bool | str | None) -> bool | None:
+    if text is None or isinstance(text, bool):
+        return text
     if text.lower() not in ("true", "false"):
         raise ConfigurationError(f"{name} is {text[:40]!r}; it is true or false")
     return text.lower() == "true"

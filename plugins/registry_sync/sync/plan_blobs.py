@@ -57,12 +57,27 @@ class BlobsPlanned:
 def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[list[NeededBlob], BlobsPlanned]:
     """The blobs that ``run`` needs and ``store`` lacks, and the counts, without shards.
 
-    None when the policy leaves blobs for the first pull; foreign layers are not asked for.
+    None when the policy leaves blobs for the first pull; foreign layers count when the remote includes them.
     """
     needed = database.runs.needed_blobs(run.id)
     if run.policy is not Policy.IMMEDIATE:
         return [], BlobsPlanned(len(needed), sum(blob.is_stored for blob in needed), 0, ())
-    wanted = [blob for blob in needed if not blob.is_foreign]
+    wanted = [blob for blob in needed if run.remote.include_foreign_layers or not blob.is_foreign]
+    there = _there(store, wanted)
+    found = [blob for blob in wanted if blob.digest in there and not blob.is_stored]
+    database.contents.mark_stored(blob.digest for blob in found)
+    if found:
+        # Who takes bytes away looks at the database first: what is there now that it says so, stays.
+        there -= {blob.digest for blob in found} - _there(store, found)
+    database.contents.mark_missing(
+        [blob.digest for blob in wanted if blob.digest not in there and (blob.is_stored or blob in found)]
+    )
+    missing = [blob for blob in wanted if blob.digest not in there]
+    return missing, BlobsPlanned(len(needed), len(there), len(needed) - len(wanted), ())
+
+
+def _there(store: BlobStore, blobs: Sequence[NeededBlob]) -> set[Digest]:
+    """Those of ``blobs`` that the store has."""
     there: set[Digest] = set()
 
     def done(blob: NeededBlob, is_there: bool) -> None:
@@ -73,12 +88,9 @@ def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[l
         raise error
 
     for_each(
-        lambda blob: store.has(blob.digest, blob.size_bytes), wanted, threads=_STORE_THREADS, done=done, failed=failed
+        lambda blob: store.has(blob.digest, blob.size_bytes), blobs, threads=_STORE_THREADS, done=done, failed=failed
     )
-    database.contents.mark_stored([b.digest for b in wanted if b.digest in there and not b.is_stored])
-    database.contents.mark_missing([b.digest for b in wanted if b.digest not in there and b.is_stored])
-    missing = [blob for blob in wanted if blob.digest not in there]
-    return missing, BlobsPlanned(len(needed), len(there), len(needed) - len(wanted), ())
+    return there
 
 
 def record_plan(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import insert, select
 
 from registry_sync.db.database import Database
+from registry_sync.db.tables import manifests, orphaned_manifests, utc_now
+from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor, Manifest, ManifestKind
+from registry_sync.domain.manifests import Descriptor, Manifest, ManifestKind, read_manifest
 from registry_sync.domain.pages import PageRequest
-from registry_sync.domain.units import UnitQuery
+from registry_sync.domain.units import KnownManifest, UnitQuery
 from registry_sync.errors import RecordNotFound
 from support.metadata import image, index, layer
 
@@ -33,17 +37,31 @@ def test_adding_again_changes_nothing(database: Database) -> None:
     assert len(database.units.manifests(UnitQuery(digests=(child.digest,))).items[0].layers) == 2
 
 
-def test_known_manifests_are_those_with_everything_below_them(database: Database) -> None:
-    first, second = image("first"), image("second")
-    inner = index(first, second)
-    outer = index(inner)
+def test_stored_manifests_are_told_and_indexes_are_read_again_from_their_bytes(database: Database) -> None:
+    first, second = image("a"), image("elsewhere")
+    document = {
+        "schemaVersion": 2,
+        "manifests": [{"mediaType": first.media_type, "digest": first.digest, "size": first.size_bytes}],
+    }
+    parent = read_manifest(json.dumps(document).encode(), content_type=media_types.OCI_INDEX)
+    database.contents.add_manifests([first, parent])
+    asked = [first.digest, second.digest, parent.digest]
+    assert database.contents.stored_manifests(asked) == {
+        first.digest: KnownManifest(first.digest),
+        parent.digest: KnownManifest(parent.digest, None, parent),
+    }
+    assert database.contents.stored_manifests([]) == {}
+
+
+def test_a_stored_manifest_that_is_asked_for_is_no_orphan_any_more(database: Database) -> None:
     lone = image("lone")
-    database.contents.add_manifests([first, inner, outer, lone])
-    everything = [manifest.digest for manifest in (first, second, inner, outer, lone)]
-    assert database.contents.known_manifests(everything) == {first.digest, lone.digest}
-    database.contents.add_manifests([second])
-    assert database.contents.known_manifests(everything) == set(everything)
-    assert database.contents.known_manifests([]) == set()
+    database.contents.add_manifests([lone])
+    with database.writing() as connection:
+        orphan = {"manifest_id": select(manifests.c.id).scalar_subquery(), "orphaned_at": utc_now()}
+        connection.execute(insert(orphaned_manifests).values(orphan))
+    assert database.contents.stored_manifests([lone.digest]) == {lone.digest: KnownManifest(lone.digest)}
+    with database.reading() as connection:
+        assert connection.execute(select(orphaned_manifests)).all() == []
 
 
 def test_an_entry_whose_manifest_is_not_stored_is_kept_by_digest_and_connected_later(database: Database) -> None:
@@ -122,5 +140,6 @@ def test_text_that_a_registry_should_not_have_sent_is_stored_cleaned(database: D
 def test_thousands_of_manifests_go_in_and_come_out_in_a_few_statements(database: Database) -> None:
     many = [image(f"layer {number % 700}", "base", note=str(number)) for number in range(2500)]
     database.contents.add_manifests(many)
-    assert database.contents.known_manifests(manifest.digest for manifest in many) == {m.digest for m in many}
+    asked = [manifest.digest for manifest in many]
+    assert database.contents.stored_manifests(asked) == {digest: KnownManifest(digest) for digest in asked}
     assert database.units.blobs(request=PageRequest(limit=0)).total_count == 2500 + 700 + 1

@@ -24,6 +24,7 @@ def _flag(name: str) -> sa.Column[bool]:
 def _added_columns() -> dict[str, list[sa.Column[Any]]]:
     """New columns by table; made anew at each call, because a column belongs to one table."""
     return {
+        "repositories": [sa.Column("last_number", sa.Integer())],
         "remotes": [
             _flag("allow_sparse"),
             _flag("allow_schema1"),
@@ -32,6 +33,7 @@ def _added_columns() -> dict[str, list[sa.Column[Any]]]:
             sa.Column("max_removed_share", sa.Float()),
             sa.Column("max_removed_tags", sa.Integer()),
         ],
+        "manifest_blobs": [_flag("is_inline")],
         "blobs": [sa.Column("source", sa.Text()), sa.Column("verified_at", UtcDateTime())],
         "sync_runs": [
             sa.Column("has_referrers_api", sa.Boolean()),
@@ -56,6 +58,7 @@ def upgrade() -> None:
     _create_links()
     _create_orphans()
     _fill_links()
+    op.execute("UPDATE repositories SET last_number = latest_number")
     # A run in flight has not noted what it takes along; its tags are held and synced by the next run.
     op.execute("UPDATE run_tags SET state = 'pending' WHERE state = 'resolved'")
 

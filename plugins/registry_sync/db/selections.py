@@ -1,0 +1,199 @@
+"""What a run takes along below its tags, and what the latest version of a repository took along.
+
+A run reads manifests and notes links: from an index to the entries that are wanted, from a subject to what refers to
+it. The commit follows these links and no others; until then they are working notes, as the run's tags are.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Select, case, select, update
+
+from registry_sync.db.batches import in_batches, insert_absent
+from registry_sync.db.closures import Links, is_in_latest, is_present, manifests_above
+from registry_sync.db.remotes import read_spec
+from registry_sync.db.tables import (
+    manifests,
+    repositories,
+    repository_links,
+    repository_manifests,
+    repository_versions,
+    run_links,
+    run_manifests,
+    run_tags,
+    sync_runs,
+    tags,
+    utc_now,
+)
+from registry_sync.db.transactions import Transactions
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.references import TagName
+from registry_sync.domain.runs import Link, LinkKind, RunState, TagState
+from registry_sync.errors import RecordNotFound
+
+#: For how long an earlier run is believed that a registry has no referrers API.
+API_REMEMBERED = timedelta(days=7)
+
+
+class SelectionStore:
+    """Each method is a short transaction of its own and may be repeated."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def record(self, run_id: str, read: Iterable[Digest], links: Iterable[Link]) -> None:
+        """Notes manifests that were read, and everything that is taken along from them; all of these are stored.
+
+        Only a missing child may be unknown. Raises :class:`RecordNotFound` for any other manifest that is not stored.
+        """
+        parents, noted = sorted(set(read)), sorted(set(links), key=lambda link: (link.parent, link.child))
+        with self._transactions.writing() as connection:
+            ids = _ids(connection, {*parents, *(link.child for link in noted)})
+            unknown = next((digest for digest in parents if digest not in ids), None) or next(
+                (link.child for link in noted if not link.is_missing and link.child not in ids), None
+            )
+            if unknown is not None:
+                raise RecordNotFound(f"manifest {unknown} is not stored")
+            rows = [{"sync_run_id": run_id, "manifest_id": ids[digest]} for digest in parents]
+            insert_absent(connection, run_manifests, rows)
+            insert_absent(
+                connection,
+                run_links,
+                [
+                    {
+                        "sync_run_id": run_id,
+                        "parent_id": ids[link.parent],
+                        "child_digest": link.child,
+                        "child_id": None if link.is_missing else ids[link.child],
+                        "kind": link.kind.value,
+                    }
+                    for link in noted
+                ],
+            )
+
+    def candidates(self, run_id: str) -> set[TagName]:
+        """Tags that the run listed and was not asked for."""
+        statement = select(run_tags.c.name).where(
+            run_tags.c.sync_run_id == run_id, run_tags.c.state == TagState.CANDIDATE.value
+        )
+        with self._transactions.reading() as connection:
+            return {TagName(name) for name in connection.execute(statement).scalars()}
+
+    def take(self, run_id: str, names: Iterable[TagName], shard: int) -> None:
+        """Adds tags to those that the run was asked for, to be fetched by ``shard``; one that is there stays."""
+        ordered = sorted(set(names))
+        pending = {"state": TagState.PENDING.value, "shard": shard}
+        with self._transactions.writing() as connection:
+            insert_absent(connection, run_tags, [{"sync_run_id": run_id, "name": name, **pending} for name in ordered])
+            for batch in in_batches(ordered):
+                connection.execute(
+                    update(run_tags)
+                    .where(run_tags.c.sync_run_id == run_id, run_tags.c.name.in_(batch))
+                    .where(run_tags.c.state == TagState.CANDIDATE.value)
+                    .values(**pending)
+                )
+
+    def chosen_by(self, repository_id: str) -> RemoteSpec | None:
+        """The remote by which the content of the latest version was last chosen; None when no sync did that.
+
+        So it is before the first version, after a version that came from another one, and after the latest was deleted.
+        """
+        last = (
+            select(sync_runs.c.remote_spec, sync_runs.c.id, sync_runs.c.finished_at)
+            .where(sync_runs.c.repository_id == repository_id)
+            .where(sync_runs.c.state.in_([RunState.COMPLETED.value, RunState.UNCHANGED.value]))
+            .order_by(sync_runs.c.finished_at.desc())
+            .limit(1)
+        )
+        latest = (
+            select(repository_versions.c.created_at, repository_versions.c.sync_run_id)
+            .join(repositories, repositories.c.id == repository_versions.c.repository_id)
+            .where(repositories.c.id == repository_id, repository_versions.c.number == repositories.c.latest_number)
+            # Runs since were about a version that was deleted.
+            .where(repositories.c.latest_number == repositories.c.last_number)
+        )
+        with self._transactions.reading() as connection:
+            run, version = connection.execute(last).one_or_none(), connection.execute(latest).one_or_none()
+        if run is None or version is None:
+            return None
+        is_later = run.finished_at is not None and run.finished_at > version.created_at
+        return read_spec(run.remote_spec) if version.sync_run_id == run.id or is_later else None
+
+    def referrers(self, repository_id: str) -> dict[Digest, frozenset[Digest]]:
+        """Every manifest of the latest version, with those that are taken along because they refer to it."""
+        members = (
+            select(manifests.c.id, manifests.c.digest)
+            .join(repository_manifests, repository_manifests.c.manifest_id == manifests.c.id)
+            .where(is_present(repository_manifests, repository_id))
+        )
+        linked = select(repository_links.c.parent_id, repository_links.c.child_digest).where(
+            is_present(repository_links, repository_id), repository_links.c.kind == LinkKind.REFERRER.value
+        )
+        with self._transactions.reading() as connection:
+            digests = {row.id: row.digest for row in connection.execute(members)}
+            found: dict[int, set[Digest]] = defaultdict(set)
+            for row in connection.execute(linked):
+                found[row.parent_id].add(Digest(row.child_digest))
+        return {Digest(digest): frozenset(found[unit]) for unit, digest in digests.items()}
+
+    def tags_above(self, repository_id: str, digests: Iterable[Digest]) -> set[TagName]:
+        """Tags of the latest version from which links lead to any of these manifests, or which stand for one."""
+        names: set[TagName] = set()
+        with self._transactions.reading() as connection:
+            for batch in in_batches(sorted(set(digests))):
+                starts = select(manifests.c.id).where(manifests.c.digest.in_(batch))
+                names.update(_tags_of(connection, repository_id, starts))
+        return names
+
+    def tags_above_gaps(self, repository_id: str) -> set[TagName]:
+        """Tags of the latest version below which an entry is missing that their registry did not have."""
+        gaps = select(repository_links.c.parent_id).where(
+            is_present(repository_links, repository_id), repository_links.c.child_id.is_(None)
+        )
+        with self._transactions.reading() as connection:
+            if connection.execute(gaps.limit(1)).first() is None:
+                return set()
+            return set(_tags_of(connection, repository_id, gaps))
+
+    def note_referrers_api(self, run_id: str, *, is_there: bool) -> None:
+        """Notes whether the run's registry has the referrers API; that it has, said by any task, stands."""
+        has_it = sync_runs.c.has_referrers_api
+        value = True if is_there else case((has_it.is_(True), True), else_=False)
+        with self._transactions.writing() as connection:
+            connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(has_referrers_api=value))
+
+    def lacks_referrers_api(self, run_id: str) -> bool:
+        """Whether this run, or a recent one of the same remote, found that the registry has no referrers API."""
+        this = select(sync_runs.c.remote_id).where(sync_runs.c.id == run_id).scalar_subquery()
+        statement = (
+            select(sync_runs.c.has_referrers_api)
+            .where(sync_runs.c.remote_id == this, sync_runs.c.has_referrers_api.is_not(None))
+            .where(sync_runs.c.started_at > utc_now() - API_REMEMBERED)
+            .order_by(sync_runs.c.started_at.desc())
+            .limit(1)
+        )
+        with self._transactions.reading() as connection:
+            return connection.execute(statement).scalar_one_or_none() is False
+
+
+def _ids(connection: Connection, digests: Iterable[Digest]) -> dict[Digest, int]:
+    ids: dict[Digest, int] = {}
+    for batch in in_batches(sorted(digests)):
+        rows = connection.execute(select(manifests.c.digest, manifests.c.id).where(manifests.c.digest.in_(batch)))
+        ids.update((Digest(row.digest), row.id) for row in rows)
+    return ids
+
+
+def _tags_of(connection: Connection, repository_id: str, starts: Select[Any]) -> Sequence[TagName]:
+    above = manifests_above(starts, Links.of_latest(repository_id))
+    statement = (
+        select(tags.c.name)
+        .join(above, above.c.manifest_id == tags.c.manifest_id)
+        .where(is_in_latest("tags", tags.c.id, repository_id))
+    )
+    return [TagName(name) for name in connection.execute(statement).scalars()]

@@ -1,0 +1,182 @@
+"""What lies below manifests: read level by level, what is stored not fetched again, and told as trees.
+
+Below an index lie the entries that are taken, below any manifest what refers to it. A tree is whole when everything
+below its root was read; it may be a graph, and referrers may even form a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifests import Descriptor, Manifest, ManifestLimits
+from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.runs import Link, LinkKind
+from registry_sync.domain.units import KnownManifest
+from registry_sync.errors import ContentError, LimitExceeded, NotFound, RegistrySyncError
+from registry_sync.sync.choice import Choice
+from registry_sync.sync.parallel import for_each
+from registry_sync.sync.ports import Contents, RegistryClient
+
+
+@dataclass(frozen=True)
+class Trees:
+    """``new`` are manifests to store, children before parents; ``read`` and ``links`` cover the whole trees.
+
+    ``broken`` are roots whose tree is not whole, with the reason.
+    """
+
+    new: list[Manifest]
+    read: list[Digest]
+    links: list[Link]
+    broken: dict[Digest, RegistrySyncError]
+
+
+@dataclass
+class Walk:
+    """One group of roots. ``refuse_fatal`` raises an error that would meet every other request too."""
+
+    client: RegistryClient
+    contents: Contents
+    remote: RemoteSpec
+    choice: Choice
+    limits: ManifestLimits
+    refuse_fatal: Callable[[RegistrySyncError], None]
+    fetched: dict[Digest, Manifest] = field(default_factory=dict)
+    stored: dict[Digest, KnownManifest] = field(default_factory=dict)
+    failures: dict[Digest, RegistrySyncError] = field(default_factory=dict)
+    entries: dict[Digest, tuple[Descriptor, ...]] = field(default_factory=dict)
+    referrers: dict[Digest, tuple[Digest, ...]] = field(default_factory=dict)
+
+    def add(self, manifest: Manifest) -> None:
+        """Takes a manifest that was fetched; what it lists is read by the next :meth:`descend`."""
+        self.fetched[manifest.digest] = manifest
+        self._list_entries(manifest)
+
+    def has_read(self, digest: Digest) -> bool:
+        """Whether what ``digest`` lists and refers to is known."""
+        return digest in self.fetched or digest in self.stored
+
+    def index(self, digest: Digest) -> Manifest | None:
+        """The index of that digest, None when it is of another kind or was not read."""
+        known = self.stored.get(digest)
+        return self.fetched.get(digest) or (known.index if known else None)
+
+    def refers_to(self, digest: Digest, subject: Digest) -> bool:
+        """Whether a manifest that was read names ``subject`` as its own."""
+        if digest in self.fetched:
+            return self.fetched[digest].refers_to(subject)
+        return digest in self.stored and self.stored[digest].subject == subject
+
+    def descend(self, wanted: Mapping[Digest, Descriptor | None]) -> None:
+        """Reads ``wanted``, by digest with the descriptor that led there, and all entries below, a level at a time."""
+        level = dict(wanted)
+        for _ in range(self.limits.depth + 2):
+            self._read(level)
+            level = {
+                child.digest: child
+                for digest in level
+                for child in self.entries.get(digest, ())
+                if not self.has_read(child.digest) and child.digest not in self.failures
+            }
+            if not level:
+                return
+        for digest in level:
+            problem = f"indexes are nested deeper than {self.limits.depth}"
+            self.failures.setdefault(digest, LimitExceeded(problem, digest=digest, limit="depth"))
+
+    def fail(self, digest: Digest, error: RegistrySyncError) -> None:
+        """Notes that ``digest``, or something that is needed with it, cannot be had."""
+        self.refuse_fatal(error)
+        self.failures[digest] = error
+
+    def _read(self, level: Mapping[Digest, Descriptor | None]) -> None:
+        unread = {d: e for d, e in level.items() if not self.has_read(d) and d not in self.failures}
+        known = self.contents.stored_manifests(unread)
+        self.stored.update(known)
+        for entry in known.values():
+            if entry.index is not None:
+                self._list_entries(entry.index)
+        for_each(
+            lambda item: self.client.get_manifest(self.remote.upstream, item[0], expected=item[1]),
+            [(digest, expected) for digest, expected in unread.items() if digest not in known],
+            threads=self.remote.download_concurrency,
+            done=lambda _item, manifest: self.add(manifest),
+            failed=lambda item, error: self.fail(item[0], error),
+        )
+
+    def _list_entries(self, manifest: Manifest) -> None:
+        try:
+            self.entries[manifest.digest] = self.choice.entries(manifest)
+        except ContentError as error:
+            self.failures[manifest.digest] = error
+
+    def trees(self, roots: Iterable[Digest]) -> Trees:
+        """What was read below ``roots``."""
+        visit = _Visit(self)
+        broken = {digest: problem for digest in roots if (problem := visit.visit(digest)) is not None}
+        whole = [digest for digest, problem in visit.verdicts.items() if problem is None]
+        # In a circle, a link may have been noted before what it leads to turned out to be broken.
+        links = [
+            link
+            for digest in whole
+            for link in visit.links[digest]
+            if link.is_missing or visit.verdicts[link.child] is None
+        ]
+        return Trees(visit.new, whole, links, broken)
+
+
+def is_not_there(error: RegistrySyncError | None) -> bool:
+    """Whether a registry said that it does not have a manifest; not that it may not be had, or not now."""
+    return isinstance(error, NotFound) and error.kind != "repository"
+
+
+@dataclass
+class _Visit:
+    """A walk through what was read, depth first; ``verdicts`` None means whole."""
+
+    walk: Walk
+    verdicts: dict[Digest, RegistrySyncError | None] = field(default_factory=dict)
+    links: dict[Digest, list[Link]] = field(default_factory=dict)
+    new: list[Manifest] = field(default_factory=list)
+    _sizes: dict[Digest, int] = field(default_factory=dict)
+    _above: set[Digest] = field(default_factory=set)
+
+    def visit(self, digest: Digest) -> RegistrySyncError | None:
+        """What is wrong with ``digest`` or below it; None when nothing is, or when it is being visited already."""
+        if digest in self.verdicts or digest in self._above:
+            return self.verdicts.get(digest)
+        self._above.add(digest)
+        self.verdicts[digest] = self._look(digest)
+        self._above.remove(digest)
+        if self.verdicts[digest] is None and digest in self.walk.fetched:
+            self.new.append(self.walk.fetched[digest])
+        return self.verdicts[digest]
+
+    def _look(self, digest: Digest) -> RegistrySyncError | None:
+        walk = self.walk
+        if digest in walk.failures:
+            return walk.failures[digest]
+        if not walk.has_read(digest):
+            return NotFound(f"manifest {digest} was not found")
+        links: list[Link] = []
+        problems: list[RegistrySyncError] = []
+        for child in walk.entries.get(digest, ()):
+            problem = self.visit(child.digest)
+            is_gap = walk.choice.allow_sparse and is_not_there(walk.failures.get(child.digest))
+            links.append(Link(digest, child.digest, LinkKind.CHILD, is_missing=is_gap))
+            if problem is not None and not is_gap:
+                problems.append(problem)
+        for referrer in walk.referrers.get(digest, ()):
+            problem = self.visit(referrer)
+            links.append(Link(digest, referrer, LinkKind.REFERRER))
+            if problem is not None:
+                problems.append(problem)
+        self.links[digest] = list({link.child: link for link in reversed(links)}.values())
+        self._sizes[digest] = 1 + sum(self._sizes.get(link.child, 1) for link in self.links[digest])
+        limit = walk.limits.manifests_per_reference
+        if not problems and self._sizes[digest] > limit:
+            text = f"manifest {digest} leads to more than {limit:,} manifests"
+            problems.append(LimitExceeded(text, digest=digest, limit="manifests_per_reference"))
+        return problems[0] if problems else None
