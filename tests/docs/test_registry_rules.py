@@ -1,7 +1,7 @@
 """The rules of the registry client, held against the tests that show them.
 
-A test shows a rule by its name, ``test_a5_11_…``, or by a marker, ``@pytest.mark.rule("A5.11")``. The sources are read
-and nothing is collected.
+A test shows a rule by its name, ``test_a5_11_…``, by a marker, ``@pytest.mark.rule("A5.11")``, or by one of its module,
+``pytestmark = pytest.mark.rule("A5.11")``. The sources are read and nothing is collected.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ def told() -> dict[str, str]:
     return dict(found)
 
 
-def rules_of(test: ast.FunctionDef) -> Iterator[str]:
-    """The rules that one test shows, by its name and by its markers."""
+def rules_of(test: ast.FunctionDef, module: ast.Module) -> Iterator[str]:
+    """The rules that one test shows, by its name, its markers and those of its module."""
     if named := _NAME.fullmatch(test.name):
         yield f"A{named[1]}.{int(named[2])}"
-    for decorator in test.decorator_list:
-        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.rule":
-            yield from (str(ast.literal_eval(argument)) for argument in decorator.args)
+    assigned = (node for node in module.body if isinstance(node, ast.Assign))
+    of_module = (node.value for node in assigned if ast.unparse(node.targets[0]) == "pytestmark")
+    for marker in (*test.decorator_list, *of_module):
+        if isinstance(marker, ast.Call) and ast.unparse(marker.func) == "pytest.mark.rule":
+            yield from (str(ast.literal_eval(argument)) for argument in marker.args)
 
 
 @cache
@@ -44,9 +46,10 @@ def shown() -> dict[str, list[str]]:
     """The tests that show each rule, as ``file::name``."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in sorted(TESTS.rglob("test_*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(module):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                for rule in rules_of(node):
+                for rule in rules_of(node, module):
                     found[rule].append(f"{path.relative_to(TESTS)}::{node.name}")
     return found
 
