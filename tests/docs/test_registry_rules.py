@@ -72,11 +72,12 @@ def test_the_rules_are_numbered_without_gaps() -> None:
     assert all(found == list(range(1, len(found) + 1)) for found in numbers.values())
 
 
-def test_a_rule_is_found_in_a_name_and_in_each_argument_of_a_marker() -> None:
-    source = '@pytest.mark.slow\n@pytest.mark.rule("A1.2", "A3.4")\ndef test_a9_05_x() -> None: ...'
-    (test,) = ast.parse(source).body
+def test_a_rule_is_found_in_a_name_in_each_argument_of_a_marker_and_in_the_modules_marker() -> None:
+    marked = '@pytest.mark.slow\n@pytest.mark.rule("A1.2", "A3.4")\ndef test_a9_05_x() -> None: ...'
+    module = ast.parse(f'pytestmark = pytest.mark.rule("A5.6")\n{marked}')
+    test = module.body[-1]
     assert isinstance(test, ast.FunctionDef)
-    assert list(rules_of(test)) == ["A9.5", "A1.2", "A3.4"]
+    assert list(rules_of(test, module)) == ["A9.5", "A1.2", "A3.4", "A5.6"]
 
 
 def test_a8_11_nothing_claims_that_a_signature_was_verified() -> None:
