@@ -1,13 +1,15 @@
 """The note of a DAG run: what a sync wants people to see in the grid, written when the run has ended.
 
-Airflow calls this in the scheduler, or in the API server when a person ends a run. It reads one XCom and writes one
-note, in the session that the run belongs to, and opens nothing of ours.
+Airflow calls this in the scheduler, or in the API server when a person ends a run. It reads XComs of one key and writes
+one note, in the session that the run belongs to, and opens nothing of ours.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.listeners import hookimpl
@@ -40,25 +42,41 @@ class RunNotes:
 
 def _write_note(dag_run: DagRun) -> None:
     try:
-        if dag_run.note and not dag_run.note.startswith(PREFIX):
-            return
-        told = _told(dag_run)
-        if told:
-            dag_run.note = f"{PREFIX}{'; '.join(told)}"[:_LENGTH]
-        elif dag_run.note:
-            dag_run.note = None
+        with _session_of(dag_run) as (session, row):
+            if row.note and not row.note.startswith(PREFIX):
+                return
+            told = _told(session, row)
+            if told:
+                row.note = f"{PREFIX}{'; '.join(told)}"[:_LENGTH]
+            elif row.note:
+                row.note = None
     except Exception:  # the scheduler goes on whatever becomes of a note
         log.exception("the note of the run %s of %s could not be written", dag_run.run_id, dag_run.dag_id)
 
 
-def _told(dag_run: DagRun) -> list[str]:
-    from airflow.models.xcom import XComModel
-    from sqlalchemy import select
+@contextmanager
+def _session_of(dag_run: DagRun) -> Iterator[tuple[Any, DagRun]]:
+    """The session that the run belongs to, which commits when it likes; one of our own where it belongs to none."""
     from sqlalchemy.orm import object_session
 
     session = object_session(dag_run)
-    if session is None:
-        return []
+    if session is not None:
+        yield session, dag_run
+        return
+    from airflow.models import DagRun
+    from airflow.utils.session import create_session
+
+    with create_session(scoped=False) as own:
+        row = own.get(DagRun, dag_run.id)
+        if row is None:
+            raise LookupError("the run is gone")
+        yield own, row
+
+
+def _told(session: Any, dag_run: DagRun) -> list[str]:
+    from airflow.models.xcom import XComModel
+    from sqlalchemy import select
+
     statement = (
         select(XComModel.value)
         .where(XComModel.dag_run_id == dag_run.id, XComModel.key == RUN_NOTE_KEY)

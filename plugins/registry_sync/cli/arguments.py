@@ -21,6 +21,11 @@ def version_number(text: str) -> int:
     return int(text)
 
 
+def base_number(text: str) -> int:
+    """The number of a version to compare with; 0 is the empty one before the first."""
+    return 0 if text == "0" else version_number(text)
+
+
 OUTPUT, YES = ARG_OUTPUT, ARG_YES
 REPOSITORY = _new(("name",), help="Name of the repository")
 REMOTE = _new(("name",), help="Name of the remote")
@@ -34,3 +39,22 @@ RUN_STATE = _new(
     ("--state",), help="Only runs in this state", choices=tuple(state.value for state in RunState), default=None
 )
 OPTIONAL_REPOSITORY = _new(("name",), help="Only of this repository", nargs="?", default=None)
+RUN_ID = _new(("run_id",), help="Run id of the DAG run, such as manual__2026-11-25T03:00:00+00:00")
+DAG_ID = _new(("--dag-id",), help="The DAG of the run (default: the one that sync_dag_id names)", default=None)
+BASE = _new(
+    ("--base",), help="Version to compare with, 0 for nothing (default: the one before)", type=base_number, default=None
+)
+BASE_REPOSITORY = _new(
+    ("--base-repository",),
+    help="Compare with a version of this repository, its latest unless --base says",
+    default=None,
+)
+SOURCE = _new(("source",), help="Name of the repository to take tags from")
+TARGET = _new(("target",), help="Name of the repository that gets them")
+NUMBER_OPTION = _new(
+    ("--number",), help="Version of the source (default: the latest)", type=version_number, default=None
+)
+TAG = _new(("--tag",), help="Only this tag, a name or a glob; may be repeated", action="append", default=None)
+EXCLUDE_TAG = _new(("--exclude-tag",), help="Leave out this tag, likewise", action="append", default=None)
+MIRROR = _new(("--mirror",), help="Remove from the target what is not promoted", action="store_true", default=False)
+DESCRIPTION = _new(("--description",), help="What to say of the new version", default=None)

@@ -38,9 +38,51 @@ _VERSION = (
         given.OPTIONAL_NUMBER,
         given.OUTPUT,
     ),
+    _command(
+        "diff",
+        "Show how a version differs from another one",
+        "history.diff",
+        given.REPOSITORY,
+        given.OPTIONAL_NUMBER,
+        given.BASE,
+        given.BASE_REPOSITORY,
+        given.OUTPUT,
+    ),
+    _command(
+        "rollback",
+        "Make a new version that holds what an older one held",
+        "history.roll_back",
+        given.REPOSITORY,
+        given.NUMBER,
+        given.DESCRIPTION,
+        given.OUTPUT,
+    ),
+    _command(
+        "promote",
+        "Copy tags of a version into another repository",
+        "history.promote",
+        given.SOURCE,
+        given.TARGET,
+        given.NUMBER_OPTION,
+        given.TAG,
+        given.EXCLUDE_TAG,
+        given.MIRROR,
+        given.DESCRIPTION,
+        given.YES,
+        given.OUTPUT,
+    ),
+    _command("delete", "Delete a version", "history.delete", given.REPOSITORY, given.NUMBER, given.YES),
 )
 _RUN = (
     _command("list", "List sync runs", "sync_runs.list_all", given.OPTIONAL_REPOSITORY, given.RUN_STATE, given.OUTPUT),
+    _command(
+        "approve",
+        "Let a stopped run remove more tags than its remote allows, and go on",
+        "sync_runs.approve",
+        given.RUN_ID,
+        given.DAG_ID,
+        given.YES,
+    ),
 )
 COMMANDS = (
     GroupCommand(
@@ -50,8 +92,8 @@ COMMANDS = (
             GroupCommand("db", "Look after the metadata database of registry-sync", _DB),
             GroupCommand("repository", "Look at repositories", _REPOSITORY),
             GroupCommand("remote", "Look at remotes", _REMOTE),
-            GroupCommand("version", "Look at repository versions", _VERSION),
-            GroupCommand("run", "Look at sync runs", _RUN),
+            GroupCommand("version", "Look at repository versions, go back to them, promote them", _VERSION),
+            GroupCommand("run", "Look at sync runs, and let stopped ones go on", _RUN),
         ),
     ),
 )

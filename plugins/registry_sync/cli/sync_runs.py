@@ -1,14 +1,18 @@
-"""``run``: sync runs listed."""
+"""``run``: sync runs listed, and the removals of a stopped one approved."""
 
 from __future__ import annotations
 
+import getpass
+import sys
 from argparse import Namespace
 from functools import partial
 from typing import Any
 
 from registry_sync.cli.printing import print_rows
-from registry_sync.cli.running import every, usable_database
-from registry_sync.domain.runs import RunState, SyncRun
+from registry_sync.cli.running import confirm, every, usable_database
+from registry_sync.domain.runs import RunKey, RunState, SyncRun
+from registry_sync.hooks.dag_runs import continue_run
+from registry_sync.hooks.settings import load_settings
 
 
 def list_all(args: Namespace) -> None:
@@ -22,9 +26,25 @@ def list_all(args: Namespace) -> None:
     print_rows(rows, args.output)
 
 
+def approve(args: Namespace) -> None:
+    """Lets a run remove more tags than its remote allows, and clears what failed of it so that it goes on."""
+    with usable_database() as database:
+        key = RunKey(args.dag_id or load_settings().sync_dag_id, args.run_id)
+        run = database.runs.by_key(key)
+        repository = database.repositories.get(run.repository_id)
+        if run.error:
+            print(run.error, file=sys.stderr)
+        confirm(args, f"Let {key.run_id} remove these tags from {repository.name}?")
+        database.runs.approve_removals(run.id, getpass.getuser())
+        cleared = continue_run(key.dag_id, key.run_id)
+    went_on = f"cleared {cleared} failed tasks, the run goes on" if cleared else "no task of it has failed"
+    print(f"the removals of {key.run_id} are approved; {went_on}")
+
+
 def _row(run: SyncRun, repository: str | None) -> dict[str, Any]:
     return {
         "run_id": run.key.run_id,
+        "dag_id": run.key.dag_id,
         "repository": repository,
         "state": run.state,
         "version": run.version_number,

@@ -3,67 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import AssetAlias, BaseOperator
+from airflow.sdk import BaseOperator
 
-from registry_sync.errors import RegistrySyncError
+from registry_sync.errors import RegistrySyncError, RunEnded, TooManyRemovals
+from registry_sync.operators.flags import as_flag
 from registry_sync.operators.retry import RegistryRetryPolicy
+from registry_sync.operators.run_note import RUN_NOTE_KEY, held_note
 from registry_sync.operators.stage import SYNC_RUN_TEMPLATE, Stage, open_stage
+from registry_sync.operators.version_events import tell_assets, versions_alias
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from registry_sync.domain.records import RepositoryVersion
+    from registry_sync.domain.runs import CommitResult, SyncRun
 
 #: How long a partial download waits for the task that continues it.
 PARTIALS_KEPT_SECONDS = 7 * 24 * 3600
-#: Every new version is an event of this alias, and of an asset of its repository; schedule DAGs on it.
-VERSIONS_ALIAS = "registry_sync_versions"
 
 
 class CommitVersionOperator(BaseOperator):
     """Commits the version that a run fetched, or none when nothing differs, and tells Airflow's assets of it.
 
-    Runs when no earlier stage failed, skipped ones included.
+    Runs when no earlier stage failed, skipped ones included. Fails when a mirror would lose more tags than the remote
+    allows; once the removals are approved, clearing this task lets the same run go on.
 
     :param sync_run: id of the run, as ``list_tags`` hands it on
+    :param approve_removals: whether the run may remove more tags than its remote allows
     """
 
-    template_fields: Sequence[str] = ("sync_run",)
+    template_fields: Sequence[str] = ("sync_run", "approve_removals")
     ui_color = "#d8f0d8"
 
-    def __init__(self, *, sync_run: str = SYNC_RUN_TEMPLATE, **kwargs: Any) -> None:
+    def __init__(
+        self, *, sync_run: str = SYNC_RUN_TEMPLATE, approve_removals: bool | str = False, **kwargs: Any
+    ) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
         kwargs.setdefault("trigger_rule", "none_failed")
-        kwargs.setdefault("outlets", [AssetAlias(VERSIONS_ALIAS)])
+        kwargs.setdefault("outlets", [versions_alias()])
         super().__init__(**kwargs)
         self.sync_run = sync_run
+        self.approve_removals = approve_removals
 
     def execute(self, context: Context) -> dict[str, Any]:
         """``repository``, ``version`` in the documented shape or None, ``holds`` as tag, digest and reason.
 
         ``unchanged_version`` is the latest version when nothing differed from it, else None.
         """
-        from registry_sync.sync.commit_version import SHOWN_HOLDS, commit_version, version_document
+        from registry_sync.sync.commit_version import SHOWN_HOLDS, version_document
 
         with open_stage(context) as stage:
             run, _ = stage.find(self.sync_run)
-            result = commit_version(stage.database, run, tell=self.log.info)
+            result = self._commit(stage, run, context)
             repository = stage.database.repositories.get(run.repository_id)
             latest = stage.database.versions.latest(run.repository_id) if result.version is None else None
             self._sweep(stage)
         if result.version is not None:
-            self._tell_assets(context, repository.name, result.version)
+            tell_assets(context, repository.name, result.version)
+        holds = [{"tag": hold.tag, "digest": hold.digest, "reason": hold.reason} for hold in result.holds[:SHOWN_HOLDS]]
+        if holds:
+            context["ti"].xcom_push(key=RUN_NOTE_KEY, value=held_note(holds, len(result.holds)))
         return {
             "repository": repository.name,
             "version": version_document(result.version) if result.version else None,
             "unchanged_version": version_document(latest) if latest else None,
             "hold_count": len(result.holds),
-            "holds": [
-                {"tag": hold.tag, "digest": hold.digest, "reason": hold.reason} for hold in result.holds[:SHOWN_HOLDS]
-            ],
+            "holds": holds,
         }
+
+    def _commit(self, stage: Stage, run: SyncRun, context: Context) -> CommitResult:
+        from registry_sync.sync.commit_version import commit_version
+
+        if as_flag(self.approve_removals, "approve_removals"):
+            user = context["dag_run"].triggering_user_name
+            with suppress(RunEnded):  # a repeat after the commit gives the same version
+                stage.database.runs.approve_removals(run.id, user or f"the parameters of {run.key.run_id}")
+        try:
+            return commit_version(stage.database, run, tell=self.log.info)
+        except TooManyRemovals as refused:
+            told = TooManyRemovals(f"{refused}: {_how_to_approve(run)}")
+            context["ti"].xcom_push(key=RUN_NOTE_KEY, value=str(told))
+            raise told from refused
 
     def _sweep(self, stage: Stage) -> None:
         """Removes partial downloads that nobody came back for; the version is committed, so a failure is only told."""
@@ -75,15 +97,10 @@ class CommitVersionOperator(BaseOperator):
         if count:
             self.log.info("swept %s partial downloads that nobody continued", count)
 
-    def _tell_assets(self, context: Context, repository: str, version: RepositoryVersion) -> None:
-        from airflow.sdk import Asset
 
-        uri = f"x-registry-sync://repositories/{version.repository_id}"
-        asset = Asset(name=f"registry_sync/{repository}", uri=uri)
-        extra: dict[str, Any] = {
-            "repository": repository,
-            "number": version.number,
-            "href": version.href,
-            "counts": version.summary.counts(),
-        }
-        context["outlet_events"][AssetAlias(VERSIONS_ALIAS)].add(asset, extra=extra)
+def _how_to_approve(run: SyncRun) -> str:
+    """What a person types to let the run go on; the command clears this task as well."""
+    return (
+        f"airflow registry-sync run approve '{run.key.run_id}' --dag-id '{run.key.dag_id}', "
+        "or begin a run with approve_removals"
+    )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from registry_sync.api.access import CANCEL, READ_TASKS
+from registry_sync.api.access import CHANGE_RUN, READ_TASKS, SignedIn
 from registry_sync.api.fields import PathUuid
 from registry_sync.api.pages import PageDocument, page_document
 from registry_sync.api.parts import UsedDatabase
@@ -18,7 +18,8 @@ from registry_sync.db.database import Database
 from registry_sync.db.task_reads import TaskReads
 from registry_sync.domain.hrefs import tasks_href
 from registry_sync.domain.runs import RunKey, RunState
-from registry_sync.errors import RecordNotFound
+from registry_sync.errors import RecordNotFound, SyncError
+from registry_sync.hooks.dag_runs import continue_run
 from registry_sync.hooks.settings import load_settings
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
@@ -39,7 +40,7 @@ def read_task(database: UsedDatabase, task_id: PathUuid) -> TaskDocument:
     return _document(database, dag_runs.find(load_settings().sync_dag_id, task_id))
 
 
-@router.patch("/{task_id}/", dependencies=CANCEL, responses={**NOT_FOUND, **CONFLICT})
+@router.patch("/{task_id}/", dependencies=CHANGE_RUN, responses={**NOT_FOUND, **CONFLICT})
 def cancel_task(database: UsedDatabase, task_id: PathUuid, given: ChangedTask) -> TaskDocument:
     """The task, canceled: what runs of it is stopped, and what it has downloaded stays for the next sync."""
     del given  # there is only one thing it can say
@@ -49,6 +50,22 @@ def cancel_task(database: UsedDatabase, task_id: PathUuid, given: ChangedTask) -
         run = database.runs.by_key(RunKey(dag_id, canceled.run_id))
         database.runs.finish(run.id, RunState.CANCELED)
     return _document(database, canceled)
+
+
+@router.post("/{task_id}/approve_removals/", dependencies=CHANGE_RUN, responses={**NOT_FOUND, **CONFLICT})
+def approve_removals(database: UsedDatabase, task_id: PathUuid, user: SignedIn) -> TaskDocument:
+    """The task, which may remove more tags than its remote allows; one that stopped at that limit goes on."""
+    dag_id = load_settings().sync_dag_id
+    dag_run = dag_runs.find(dag_id, task_id)
+    if dag_run.state is dag_runs.TaskState.CANCELED:
+        raise SyncError("the task was canceled; begin another sync")
+    try:
+        run = database.runs.by_key(RunKey(dag_id, dag_run.run_id))
+    except RecordNotFound:
+        raise SyncError("nothing of the task has run, so it has nothing to remove") from None
+    database.runs.approve_removals(run.id, user.get_name())
+    continue_run(dag_id, dag_run.run_id)
+    return _document(database, dag_runs.find(dag_id, task_id))
 
 
 def _document(database: Database, dag_run: dag_runs.SyncDagRun) -> TaskDocument:

@@ -1,0 +1,94 @@
+"""What a person who watches the grid sees of a run: its note, written when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from registry_sync.hooks.stores import open_database
+from support.filling import place, push
+from support.registry import RegistryServer
+from support.shapes import documented_example, many_tags
+
+if TYPE_CHECKING:
+    from support.dag_runs import FinishedRun, InProcessSync
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[RegistryServer]:
+    with RegistryServer(tmp_path / "registry") as server:
+        yield server
+
+
+def dag_run(run: FinishedRun, session: Any) -> Any:
+    from airflow.models import DagRun
+
+    return session.query(DagRun).filter(DagRun.dag_id == run.dag_id, DagRun.run_id == run.run_id).one()
+
+
+def note(run: FinishedRun) -> str | None:
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        found: str | None = dag_run(run, session).note
+        return found
+
+
+def end_again(run: FinishedRun, *, note: str | None) -> None:
+    """Ends a run once more, as the scheduler does with one that was cleared, after a note was left with it."""
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        ended = dag_run(run, session)
+        ended.note = note
+        session.flush()
+        ended.notify_dagrun_state_changed(msg="success")
+
+
+def test_a_run_that_would_remove_too_much_says_so_and_a_parameter_lets_another_pass(
+    sync_in_process: InProcessSync, registry: RegistryServer
+) -> None:
+    content = many_tags(tags=30, images=5)
+    place(registry, "shrinking", content)
+    conf = {"repository": "shrinking", "url": registry.url, "upstream_name": "shrinking"}
+    assert note(sync_in_process(**conf)) is None
+    for name in list(content.tags)[:27]:
+        registry.delete_tag("shrinking", name)
+    stopped = sync_in_process(**conf)
+    assert (stopped.state, stopped.tasks["commit_version"]) == ("failed", "failed")
+    said = note(stopped)
+    assert said is not None
+    assert said.startswith("registry-sync: 27 of 30 tags are gone")
+    assert f"airflow registry-sync run approve '{stopped.run_id}'" in said
+    passed = sync_in_process(**conf, approve_removals=True)
+    assert (passed.state, note(passed)) == ("success", None)
+    assert passed.version is not None
+    assert passed.version["content_summary"]["removed"]["docker.tag"]["count"] == 27
+    with open_database() as database:
+        assert len(database.versions.tags(database.repositories.by_name("shrinking").id)) == 3
+
+
+def test_a_run_with_held_tags_names_them(sync_in_process: InProcessSync, registry: RegistryServer) -> None:
+    content = documented_example()
+    push(registry, "partly", content)
+    registry.delete_blob("partly", content.manifests[content.tags["v1"]].blobs[0])
+    run = sync_in_process(repository="partly", url=registry.url, upstream_name="partly")
+    assert run.state == "success"
+    said = note(run)
+    assert said is not None
+    assert "held:" in said
+    assert "v1 is left out" in said
+
+
+def test_a_note_of_ours_goes_when_there_is_nothing_to_say_and_one_of_a_person_stays(
+    sync_in_process: InProcessSync, registry: RegistryServer
+) -> None:
+    push(registry, "plain", documented_example())
+    run = sync_in_process(repository="plain", url=registry.url, upstream_name="plain")
+    end_again(run, note="registry-sync: 1 tag is held: v1 is left out (gone)")
+    assert note(run) is None
+    end_again(run, note="looked at on Friday")
+    assert note(run) == "looked at on Friday"

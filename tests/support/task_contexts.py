@@ -1,0 +1,38 @@
+"""A task's context without a DAG run around it: what an operator reads of it, and what it hands on and tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from airflow.sdk import AssetAlias
+from airflow.sdk.execution_time.context import OutletEventAccessors
+
+from registry_sync.operators.version_events import VERSIONS_ALIAS
+
+
+@dataclass
+class TaskContext:
+    """``handed_on`` has the XComs that were pushed while it ran; ``user`` is who triggered the run."""
+
+    user: str | None = "anna"
+    dag_id: str = "promote"
+    run_id: str = "manual__1"
+    try_number: int = 1
+    max_tries: int = 0
+    handed_on: dict[str, Any] = field(default_factory=dict)
+    events: OutletEventAccessors = field(default_factory=OutletEventAccessors)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """As a task instance does."""
+        self.handed_on[key] = value
+
+    def given(self) -> dict[str, Any]:
+        """What ``execute`` is given."""
+        dag_run = SimpleNamespace(run_id=self.run_id, triggering_user_name=self.user)
+        return {"ti": self, "dag_run": dag_run, "outlet_events": self.events}
+
+    def told(self) -> list[dict[str, Any]]:
+        """What assets were told of new versions."""
+        return [event.extra for event in self.events[AssetAlias(VERSIONS_ALIAS)].asset_alias_events]

@@ -1,0 +1,124 @@
+"""A mirror that would lose too many tags: it stops, says what would go and how to approve it, and then may go on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from registry_sync.db.database import Database
+from registry_sync.domain.records import Repository
+from registry_sync.domain.runs import RunKey, RunState, SyncRun
+from registry_sync.operators.commit_version import CommitVersionOperator
+from registry_sync.operators.flags import as_flag
+from registry_sync.operators.run_note import RUN_NOTE_KEY, held_note
+from support.metadata import Upstream, image, open_run, play_stages, sync
+from support.task_contexts import TaskContext
+
+KEY = RunKey("mirror", "manual__1")
+
+
+@pytest.fixture
+def repository(database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Repository:
+    """A repository with thirty tags."""
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", (tmp_path / "blobs").as_uri())
+    repository = database.repositories.ensure("hello")
+    sync(database, repository, upstream_with(30))
+    return repository
+
+
+def upstream_with(count: int) -> Upstream:
+    upstream = Upstream()
+    for number in range(count):
+        upstream.tag(f"tag-{number:02}", image(f"layer {number}"))
+    return upstream
+
+
+def shrunk(database: Database, repository: Repository) -> SyncRun:
+    """A run that has seen an upstream of three tags, ready to be committed."""
+    run = open_run(database, repository, key=KEY)
+    play_stages(database, run, upstream_with(3))
+    return run
+
+
+def commit(run: SyncRun, context: TaskContext, **parameters: Any) -> dict[str, Any]:
+    operator = CommitVersionOperator(task_id="commit_version", sync_run=run.id, **parameters)
+    return operator.execute(context.given())  # type: ignore[arg-type]
+
+
+def test_a_run_that_would_remove_too_much_stops_and_says_what_and_how_to_go_on(
+    database: Database, repository: Repository
+) -> None:
+    run, context = shrunk(database, repository), TaskContext()
+    with pytest.raises(AirflowFailException) as failed:
+        commit(run, context)
+    said = str(failed.value)
+    assert said.startswith("TooManyRemovals: 27 of 30 tags are gone")
+    assert "tag-03, tag-04" in said
+    assert "airflow registry-sync run approve 'manual__1' --dag-id 'mirror'" in said
+    assert "approve_removals" in said
+    assert f"TooManyRemovals: {context.handed_on[RUN_NOTE_KEY]}" == said
+    stopped = database.runs.get(run.id)
+    assert (stopped.state, stopped.error) == (RunState.FAILED, said)
+    assert len(database.versions.tags(repository.id)) == 30
+
+
+def test_once_approved_the_same_run_commits(database: Database, repository: Repository) -> None:
+    run = shrunk(database, repository)
+    with pytest.raises(AirflowFailException):
+        commit(run, TaskContext())
+    database.runs.approve_removals(run.id, "anna")
+    handed_on = commit(run, TaskContext())
+    assert handed_on["version"]["content_summary"]["removed"]["docker.tag"]["count"] == 27
+    assert database.runs.get(run.id).state is RunState.COMPLETED
+
+
+def test_a_parameter_approves_in_advance_and_a_repeat_gives_the_same_version(
+    database: Database, repository: Repository
+) -> None:
+    run = shrunk(database, repository)
+    first = commit(run, TaskContext(), approve_removals="True")
+    assert first["version"]["number"] == 2
+    assert commit(run, TaskContext(), approve_removals="True") == first
+
+
+def test_a_parameter_that_is_neither_yes_nor_no_removes_nothing(database: Database, repository: Repository) -> None:
+    run = shrunk(database, repository)
+    with pytest.raises(AirflowFailException, match="approve_removals is 'ja'; it is true or false"):
+        commit(run, TaskContext(), approve_removals="ja")
+    assert len(database.versions.tags(repository.id)) == 30
+
+
+@pytest.mark.parametrize(
+    ("given", "is_yes"), [("True", True), (True, True), ("false", False), ("", False), (None, False)]
+)
+def test_a_yes_or_no_is_read_out_of_a_template(given: object, is_yes: bool) -> None:
+    assert as_flag(given, "approve_removals") is is_yes
+
+
+def test_a_run_with_holds_notes_them(database: Database, repository: Repository) -> None:
+    upstream = upstream_with(30)
+    upstream.tag("new", image("new"))
+    upstream.tag("tag-00", image("moved"))
+    upstream.tag("bad", image("bad"))
+    run, context = open_run(database, repository, key=KEY), TaskContext()
+    play_stages(database, run, upstream, held={"bad": "not JSON", "tag-00": "no such blob"})
+    handed_on = commit(run, context)
+    kept = database.versions.tags(repository.id)["tag-00"]  # type: ignore[index]
+    note = f"2 tags are held: bad is left out (not JSON); tag-00 is kept at {kept[:19]} (no such blob)"
+    assert (context.handed_on[RUN_NOTE_KEY], handed_on["hold_count"]) == (note, 2)
+    assert [told["hold_count"] for told in context.told()] == [2]
+
+
+def test_a_run_without_holds_notes_nothing(database: Database, repository: Repository) -> None:
+    run, context = open_run(database, repository, key=KEY), TaskContext()
+    play_stages(database, run, upstream_with(31))
+    commit(run, context)
+    assert context.handed_on == {}
+
+
+def test_a_note_of_many_holds_names_the_first_and_counts_the_rest() -> None:
+    holds = [{"tag": f"t{number}", "digest": None, "reason": "r"} for number in range(20)]
+    assert held_note(holds, 1000).endswith("t4 is left out (r); 995 more")
+    assert held_note(holds[:1], 1) == "1 tag is held: t0 is left out (r)"
