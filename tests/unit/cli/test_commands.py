@@ -5,43 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from argparse import ArgumentParser
-from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import registry_sync
 from registry_sync.cli import get_cli_commands
 from registry_sync.db.database import Database
+from registry_sync.domain.records import RemoteSpec, RepositorySpec
+from support.commands import Run
 from support.metadata import Upstream, image, sync
-
-Run = Callable[..., None]
-
-
-@pytest.fixture
-def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The configured metadata database, which does not exist yet."""
-    url = f"sqlite:///{tmp_path}/registry_sync.db"
-    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN", url)
-    return url
-
-
-@pytest.fixture
-def run(url: str) -> Run:
-    """Runs a command line, without ``airflow`` before it."""
-    from airflow.cli.cli_parser import _add_command
-
-    parser = ArgumentParser("airflow")
-    subcommands = parser.add_subparsers()
-    for command in get_cli_commands():
-        _add_command(subcommands, command)
-
-    def run(*words: str) -> None:
-        arguments = parser.parse_args(["registry-sync", *words])
-        arguments.func(arguments)
-
-    return run
 
 
 def test_check_fails_and_says_why_before_the_database_is_made(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,9 +86,42 @@ def test_a_version_is_shown_as_tables_for_people(run: Run, url: str, capsys: pyt
     assert "no such blob" in out
 
 
+def test_repositories_remotes_and_runs_are_found_and_shown(
+    run: Run, database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database.repositories.create(RepositorySpec("hello", "says hello", 3, {"team": "x"}))
+    database.repositories.ensure("other")
+    spec = RemoteSpec("hub", "https://registry.example", "library/app", include_tags=("3.*",), conn_id="hub_account")
+    database.remotes.ensure(spec)
+    upstream = Upstream()
+    upstream.tag("latest", image("a"))
+    sync(database, database.repositories.by_name("hello"), upstream)
+
+    def printed(*words: str) -> Any:
+        run(*words, "-o", "json")
+        return json.loads(capsys.readouterr().out)
+
+    assert [row["name"] for row in printed("repository", "list", "--name", "HELL")] == ["hello"]
+    shown = printed("repository", "show", "hello")
+    assert (shown["description"], shown["retain_versions"], shown["labels"]) == ("says hello", 3, {"team": "x"})
+    assert (shown["tags"], shown["manifests"], shown["blobs"]) == (1, 1, 2)
+    assert [row["name"] for row in printed("remote", "list")] == ["hub", "upstream"]
+    remote = printed("remote", "show", "hub")
+    assert remote["include_tags"] == ["3.*"]
+    assert {field.name for field in fields(RemoteSpec)} <= remote.keys()
+    (listed,) = printed("run", "list", "hello")
+    assert (listed["repository"], listed["state"], listed["version"]) == ("hello", "completed", 1)
+    assert printed("run", "list", "hello", "--state", "failed") == []
+    assert printed("run", "list", "other") == []
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("repository", "show", "nowhere"), "RecordNotFound: there is no repository 'nowhere'"),
+        (("remote", "show", "nowhere"), "RecordNotFound: there is no remote 'nowhere'"),
+        (("run", "list", "nowhere"), "RecordNotFound: there is no repository 'nowhere'"),
+        (("run", "approve", "manual__1"), "RecordNotFound: there is no sync of DAG run 'manual__1'"),
         (("version", "show", "nowhere"), "RecordNotFound: there is no repository 'nowhere'"),
         (("version", "list", "nowhere"), "RecordNotFound: there is no repository 'nowhere'"),
         (("version", "show", "empty"), "has no version yet"),

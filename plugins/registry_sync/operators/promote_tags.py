@@ -1,0 +1,88 @@
+"""``PromoteTagsOperator``: tags of one repository, with all that is below them, as a new version of another one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from registry_sync.operators.retry import RegistryRetryPolicy
+from registry_sync.operators.stage import as_list, as_text, open_stage
+from registry_sync.operators.version_events import versions_alias
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class PromoteTagsOperator(BaseOperator):
+    """Copies tags of a version into another repository, which gets a new version, or none when it has them so.
+
+    Nothing is downloaded: content is stored once, whichever repositories hold it.
+
+    :param source: name of the repository to take tags from
+    :param target: name of the repository that gets them; created when it does not exist
+    :param number: version of the source; None for its latest
+    :param tags: tags to take, names or globs, as a list or text with commas; None for all
+    :param exclude_tags: tags to leave out, likewise
+    :param mode: ``additive`` to keep what else the target holds, ``mirror`` to make it hold the selection alone
+    :param description: what to say of the new version
+    """
+
+    template_fields: Sequence[str] = ("source", "target", "number", "tags", "exclude_tags", "mode", "description")
+    ui_color = "#d8f0d8"
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        target: str,
+        number: int | str | None = None,
+        tags: Sequence[str] | str | None = None,
+        exclude_tags: Sequence[str] | str | None = None,
+        mode: str = "additive",
+        description: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("retry_policy", RegistryRetryPolicy())
+        kwargs.setdefault("outlets", [versions_alias()])
+        super().__init__(**kwargs)
+        self.source = source
+        self.target = target
+        self.number = number
+        self.tags = tags
+        self.exclude_tags = exclude_tags
+        self.mode = mode
+        self.description = description
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """``repository``, ``version`` or None, ``unchanged_version`` or None, ``missing_blob_count``."""
+        from registry_sync.domain.history import CopyRequest
+        from registry_sync.domain.tag_filter import TagFilter
+        from registry_sync.operators.derived_version import find_number, hand_on
+        from registry_sync.sync.compare_versions import promotion_mode
+
+        with open_stage(context) as stage:
+            wanted, mode = TagFilter.parse(as_list(self.tags), as_list(self.exclude_tags)), promotion_mode(self.mode)
+            source = stage.database.repositories.by_name(self.source.strip())
+            number = find_number(stage, source, self.number)
+            target = stage.database.repositories.ensure(_name(self.target))
+            made = stage.database.versions.copy(
+                target.id,
+                CopyRequest(source.id, number, wanted, mode),
+                by=context["dag_run"].triggering_user_name,
+                description=as_text(self.description),
+            )
+            told = "it has them already" if made.version is None else f"version {made.version.number}"
+            self.log.info("tags of %s version %s promoted to %s: %s", source.name, number, target.name, told)
+            return hand_on(stage, context, target, made)
+
+
+def _name(text: str) -> str:
+    """A name that a repository may have. Raises :class:`InvalidReference`."""
+    from registry_sync.errors import InvalidReference
+
+    name = text.strip()
+    if not name or len(name) > 255 or not name.isprintable():
+        raise InvalidReference("target: give the name of a repository, at most 255 printable characters")
+    return name

@@ -1,0 +1,57 @@
+"""``RollBackVersionOperator``: what an older version held, as a new version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from registry_sync.operators.retry import RegistryRetryPolicy
+from registry_sync.operators.stage import as_text, open_stage
+from registry_sync.operators.version_events import versions_alias
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class RollBackVersionOperator(BaseOperator):
+    """Makes a new version of a repository that holds what an older one held, or none when the latest does.
+
+    Nothing is downloaded. The next mirror sync follows the upstream again.
+
+    :param repository: name of the repository
+    :param number: number of the version to go back to
+    :param description: what to say of the new version
+    """
+
+    template_fields: Sequence[str] = ("repository", "number", "description")
+    ui_color = "#d8f0d8"
+
+    def __init__(self, *, repository: str, number: int | str, description: str | None = None, **kwargs: Any) -> None:
+        kwargs.setdefault("retry_policy", RegistryRetryPolicy())
+        kwargs.setdefault("outlets", [versions_alias()])
+        super().__init__(**kwargs)
+        self.repository = repository
+        self.number = number
+        self.description = description
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """``repository``, ``version`` or None, ``unchanged_version`` or None, ``missing_blob_count``."""
+        from registry_sync.errors import InvalidReference
+        from registry_sync.operators.derived_version import find_number, hand_on
+
+        with open_stage(context) as stage:
+            repository = stage.database.repositories.by_name(self.repository.strip())
+            if as_text(self.number) is None:
+                raise InvalidReference("number: say which version to go back to")
+            number = find_number(stage, repository, self.number)
+            made = stage.database.versions.roll_back(
+                repository.id,
+                number,
+                by=context["dag_run"].triggering_user_name,
+                description=as_text(self.description),
+            )
+            told = "the latest version holds the same" if made.version is None else f"version {made.version.number}"
+            self.log.info("%s rolled back to version %s: %s", repository.name, number, told)
+            return hand_on(stage, context, repository, made)

@@ -1,0 +1,117 @@
+"""What differs between two versions by tags, in few words: for whoever decides whether the one may follow the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from registry_sync.domain.history import Change, TagChange, VersionDifference
+from registry_sync.domain.pages import PageRequest
+from registry_sync.domain.records import SyncMode
+from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.errors import ConfigurationError
+from registry_sync.sync.progress import format_count
+
+#: Tags that are named for each kind of change; all are counted.
+SHOWN_TAGS = 20
+_PAGE = 10_000
+_SHOWN_DIGITS = len("sha256:") + 12
+
+
+class Differences(Protocol):
+    """Versions that can be compared."""
+
+    def difference(
+        self,
+        repository_id: str,
+        number: int,
+        base_number: int,
+        /,
+        *,
+        base_repository_id: str | None = None,
+        request: PageRequest = ...,
+    ) -> VersionDifference: ...
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``counts`` has every kind of change; ``first`` the first tags of each, by name. ``base_number`` 0 is nothing."""
+
+    number: int
+    base_number: int
+    counts: Mapping[Change, int]
+    first: Mapping[Change, Sequence[TagChange]]
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether no tag differs."""
+        return not any(self.counts.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """As tasks hand it on: bounded, however much differs."""
+        return {
+            "number": self.number,
+            "base_number": self.base_number,
+            "is_equal": self.is_equal,
+            "counts": {change.value: self.counts[change] for change in Change},
+            "names": {change.value: [tag.name for tag in self.first[change]] for change in Change},
+            "markdown": self.markdown(),
+        }
+
+    def markdown(self) -> str:
+        """A line for each kind of change: how many tags, and which."""
+        if self.is_equal:
+            return "No tag differs."
+        lines = []
+        for change in Change:
+            if self.counts[change]:
+                shown = ", ".join(_told(tag) for tag in self.first[change])
+                left = self.counts[change] - len(self.first[change])
+                more = f" and {left:,} more" if left else ""
+                lines.append(f"- **{format_count(self.counts[change], 'tag')} {change.value}**: {shown}{more}")
+        return "\n".join(lines)
+
+
+def compare_versions(
+    versions: Differences, version: tuple[str, int], base: tuple[str, int], *, tags: TagFilter, mode: SyncMode
+) -> Comparison:
+    """How ``version`` differs from ``base``, each a repository's id and a number, 0 for the empty version.
+
+    Only ``tags`` count; under ``additive`` what only the base has does not. Raises
+    :class:`~registry_sync.errors.RecordNotFound`.
+    """
+    counts = dict.fromkeys(Change, 0)
+    first: dict[Change, list[TagChange]] = {change: [] for change in Change}
+    offset, total = 0, 1
+    while offset < total:
+        part = versions.difference(*version, base[1], base_repository_id=base[0], request=PageRequest(offset, _PAGE))
+        page = part.tags.page
+        wanted = set(tags.select(changed.name for changed in page.items))
+        for changed in page.items:
+            is_kept = mode is SyncMode.ADDITIVE and changed.change is Change.REMOVED
+            if changed.name in wanted and not is_kept:
+                counts[changed.change] += 1
+                if len(first[changed.change]) < SHOWN_TAGS:
+                    first[changed.change].append(changed)
+        offset, total = offset + _PAGE, page.total_count
+    return Comparison(version[1], base[1], counts, first)
+
+
+def promotion_mode(text: str) -> SyncMode:
+    """``additive`` or ``mirror``. Raises :class:`ConfigurationError`."""
+    try:
+        return SyncMode(text)
+    except ValueError:
+        known = ", ".join(mode.value for mode in SyncMode)
+        raise ConfigurationError(f"mode is {text[:40]!r}; it is one of {known}") from None
+
+
+def _told(tag: TagChange) -> str:
+    if tag.change is Change.MOVED:
+        return f"{tag.name} (`{_short(tag.before)}` to `{_short(tag.after)}`)"
+    return tag.name
+
+
+def _short(digest: str | None) -> str:
+    return (digest or "")[:_SHOWN_DIGITS]

@@ -1,0 +1,46 @@
+"""Commands run as Airflow's own parser reads them, on a metadata database of the test's own."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from registry_sync.cli import get_cli_commands
+from registry_sync.db.database import Database
+from support.commands import Run
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The configured metadata database, which does not exist yet."""
+    url = f"sqlite:///{tmp_path}/registry_sync.db"
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN", url)
+    return url
+
+
+@pytest.fixture
+def run(url: str) -> Run:
+    """Runs a command line, without ``airflow`` before it."""
+    from airflow.cli.cli_parser import _add_command
+
+    parser = ArgumentParser("airflow")
+    subcommands = parser.add_subparsers()
+    for command in get_cli_commands():
+        _add_command(subcommands, command)
+
+    def run(*words: str) -> None:
+        arguments = parser.parse_args(["registry-sync", *words])
+        arguments.func(arguments)
+
+    return run
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    """The configured metadata database, ready."""
+    with Database.connect(url) as database:
+        database.ready()
+        yield database

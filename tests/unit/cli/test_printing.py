@@ -1,0 +1,76 @@
+"""Rows for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from registry_sync.cli.printing import print_fields, print_rows
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.records import Policy
+
+MOMENT = datetime(2026, 3, 1, 12, 0, 5, 123456, tzinfo=timezone(timedelta(hours=2)))
+ROW: dict[str, Any] = {
+    "digest": Digest.of(b"a"),
+    "policy": Policy.ON_DEMAND,
+    "size_bytes": 1_300_000_000,
+    "tags": 12_345,
+    "created_at": MOMENT,
+    "include_tags": ("3.*", "[ab]*"),
+    "is_usable": True,
+    "labels": {"team": "x"},
+    "conn_id": None,
+}
+
+
+def out(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out
+
+
+def test_people_get_units_thousands_and_seconds_and_globs_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    print_fields(ROW, "table")
+    rows = dict(line.split("|", 1) for line in out(capsys).splitlines() if "|" in line)
+    shown = {name.strip(): value.strip() for name, value in rows.items()}
+    assert shown["size"] == "1.2 GiB"
+    assert shown["tags"] == "12,345"
+    assert shown["created_at"] == "2026-03-01 10:00:05"
+    assert shown["include_tags"] == "3.*, [ab]*"
+    assert (shown["is_usable"], shown["labels"], shown["conn_id"]) == ("yes", "team=x", "-")
+    assert (shown["policy"], shown["digest"]) == ("on_demand", ROW["digest"])
+
+
+def test_programs_get_exact_values(capsys: pytest.CaptureFixture[str]) -> None:
+    from airflow.utils import yaml
+
+    print_rows([ROW], "json")
+    (read,) = json.loads(out(capsys))
+    print_rows([ROW], "yaml")
+    assert yaml.safe_load(out(capsys)) == [read]
+    assert read == {
+        **ROW,
+        "policy": "on_demand",
+        "created_at": "2026-03-01T12:00:05.123456+02:00",
+        "include_tags": ["3.*", "[ab]*"],
+    }
+
+
+def test_plain_columns_have_exact_values_too(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([ROW], "plain")
+    shown = out(capsys)
+    assert "1300000000" in shown
+    assert "2026-03-01T12:00:05.123456+02:00" in shown
+    assert "[ab]*" in shown
+
+
+def test_json_is_one_line_for_a_pipe_whatever_it_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([{"reason": "x" * 500 + "[red]ü\n"}] * 3, "json")
+    assert len(out(capsys).splitlines()) == 1
+
+
+@pytest.mark.parametrize("output", ["table", "plain", "json"])
+def test_no_rows_are_no_failure(capsys: pytest.CaptureFixture[str], output: str) -> None:
+    print_rows([], output)
+    assert out(capsys).strip() in ("No data found", "[]")
