@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from registry_sync import __version__
 from registry_sync.api import problems
 from registry_sync.api.content.routes import router as content
+from registry_sync.api.copies.routes import router as copies
 from registry_sync.api.guard import Guard
 from registry_sync.api.manual.routes import router as manual
 from registry_sync.api.parts import Parts
@@ -27,7 +28,7 @@ from registry_sync.domain.hrefs import API_PREFIX
 
 #: Where Airflow mounts the app; what comes after it in paths is the app's own.
 MOUNT = "/pulp"
-ROUTERS = (repositories, remotes, syncs, tasks, versions, content, status, manual)
+ROUTERS = (repositories, remotes, syncs, copies, tasks, versions, content, status, manual)
 DESCRIPTION = (
     "Container repositories, mirrored as versioned content: create a repository, create a remote, sync, wait for the "
     "task, read the version. Sign in as to Airflow: with a bearer token, or the cookie of a session."

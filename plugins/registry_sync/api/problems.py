@@ -26,6 +26,7 @@ from registry_sync.errors import (
     DatabaseUnavailable,
     InvalidReference,
     NameTaken,
+    OnlyVersion,
     RecordNotFound,
     RegistryError,
     RegistrySyncError,
@@ -42,6 +43,7 @@ STATUSES: Mapping[type[RegistrySyncError], int] = {
     RecordNotFound: 404,
     BlobMissing: 404,
     VersionConflict: 409,
+    OnlyVersion: 409,
     SyncError: 409,
     ContentError: 502,
     RegistryError: 502,
@@ -79,7 +81,7 @@ PROBLEM_ANSWERS: dict[int | str, dict[str, Any]] = {
     503: {"model": Problem, "description": "An operator must act first, or it works again later"},
 }
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such thing"}}
-CONFLICT: dict[int | str, dict[str, Any]] = {409: {"model": Problem, "description": "It is too late for that"}}
+CONFLICT: dict[int | str, dict[str, Any]] = {409: {"model": Problem, "description": "As things are it cannot be done"}}
 
 
 class InvalidField(Exception):

@@ -64,6 +64,8 @@ BOUNDS = {
     "{remote}": 2,
     "{repository}versions/": 5,
     "{version}": 3,
+    "{version}holds/": 3,
+    "{version}diff/": 20,
     "content/docker/blobs/?repository_version={version}": 6,
     "content/docker/manifests/?repository_version={version}": 8,
     "content/docker/tags/?repository_version={version}": 6,

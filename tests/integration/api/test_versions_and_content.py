@@ -31,9 +31,9 @@ def versions(api_server: ApiServer, admin: RestClient, name: str) -> list[dict[s
     return results[::-1]
 
 
-def test_a_version_has_the_documented_keys_and_no_other(admin: RestClient, versions: list[dict[str, Any]]) -> None:
+def test_a_version_begins_with_the_documented_keys(admin: RestClient, versions: list[dict[str, Any]]) -> None:
     first, second = versions
-    assert list(first) == ["pulp_created", "pulp_href", "base_version", "content_summary", "number"]
+    assert list(first)[:5] == ["pulp_created", "pulp_href", "base_version", "content_summary", "number"]
     assert list(second) == [*first]
     assert list(first["content_summary"]) == ["added", "present", "removed"]
     assert (first["base_version"], second["base_version"]) == (None, first["pulp_href"])

@@ -1,18 +1,29 @@
-"""``/repositories/docker/docker/<id>/versions/``: list and read repository versions."""
+"""``/repositories/docker/docker/<id>/versions/``: versions read, compared, described, removed and rolled back to."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
-from registry_sync.api.access import READ
+from registry_sync.api.access import CHANGE, DELETE, READ, SignedIn
 from registry_sync.api.fields import PathNumber, PathUuid
-from registry_sync.api.pages import PageDocument, page_document
+from registry_sync.api.pages import PageDocument, PageQuery, page_document
 from registry_sync.api.parts import UsedDatabase
-from registry_sync.api.problems import NOT_FOUND
-from registry_sync.api.versions.schemas import ORDERING_FIELDS, VersionDocument, VersionQuery
-from registry_sync.domain.hrefs import versions_href
+from registry_sync.api.problems import CONFLICT, NOT_FOUND
+from registry_sync.api.versions.derived import DERIVED, derived_answer
+from registry_sync.api.versions.differences import DifferenceDocument, DifferenceQuery
+from registry_sync.api.versions.schemas import (
+    ORDERING_FIELDS,
+    ChangedVersion,
+    DerivedVersionDocument,
+    HeldTagDocument,
+    NewRollback,
+    VersionDocument,
+    VersionQuery,
+)
+from registry_sync.domain.hrefs import read_repository_href, version_href, versions_href
+from registry_sync.domain.pages import Page
 
 router = APIRouter(prefix="/repositories/docker/docker/{repository_id}/versions", tags=["versions"])
 
@@ -31,3 +42,69 @@ def list_versions(
 def read_version(database: UsedDatabase, repository_id: PathUuid, number: PathNumber) -> VersionDocument:
     """A repository version."""
     return VersionDocument.of(database.versions.get(repository_id, number))
+
+
+@router.patch("/{number}/", dependencies=CHANGE, responses=NOT_FOUND)
+def change_version(
+    database: UsedDatabase, repository_id: PathUuid, number: PathNumber, given: ChangedVersion
+) -> VersionDocument:
+    """The version with another description or other labels; what it holds never changes."""
+    version, sent = database.versions.get(repository_id, number), given.model_dump(exclude_unset=True)
+    described = database.versions.annotate(
+        repository_id,
+        number,
+        description=sent.get("description", version.description),
+        labels=sent.get("pulp_labels", version.labels),
+    )
+    return VersionDocument.of(described)
+
+
+@router.delete("/{number}/", status_code=204, dependencies=DELETE, responses={**NOT_FOUND, **CONFLICT})
+def delete_version(database: UsedDatabase, repository_id: PathUuid, number: PathNumber) -> None:
+    """Removes a version. What the others hold stays, and so does the only one."""
+    database.versions.delete(repository_id, number)
+
+
+@router.get("/{number}/diff/", dependencies=READ, responses=NOT_FOUND)
+def compare_version(
+    database: UsedDatabase, repository_id: PathUuid, number: PathNumber, query: Annotated[DifferenceQuery, Query()]
+) -> DifferenceDocument:
+    """How the version differs from another one, of another repository too; from its base unless one is given."""
+    other = None if query.base_repository is None else read_repository_href(query.base_repository)
+    base = query.base
+    if base is None:
+        is_own = other in (None, repository_id)
+        base = database.versions.get(repository_id, number).base_number if is_own else _latest(database, other)
+    found = database.versions.difference(
+        repository_id, number, base or 0, base_repository_id=other, request=query.part({}, None)
+    )
+    return DifferenceDocument.of(found, query)
+
+
+@router.get("/{number}/holds/", dependencies=READ, responses=NOT_FOUND)
+def list_holds(
+    database: UsedDatabase, repository_id: PathUuid, number: PathNumber, query: Annotated[PageQuery, Query()]
+) -> PageDocument[HeldTagDocument]:
+    """Tags that the version could not bring up to date, by name."""
+    holds = database.versions.get(repository_id, number).holds
+    page = Page(holds[query.offset : query.offset + query.limit], len(holds))
+    return page_document(f"{version_href(repository_id, number)}holds/", query, page, HeldTagDocument.of)
+
+
+@router.post("/{number}/rollback/", status_code=201, dependencies=CHANGE, responses={**NOT_FOUND, **DERIVED})
+def roll_back(
+    database: UsedDatabase,
+    repository_id: PathUuid,
+    number: PathNumber,
+    given: NewRollback,
+    *,
+    user: SignedIn,
+    response: Response,
+) -> DerivedVersionDocument:
+    """Makes a new version that holds what this one held. When the latest does, it is the answer, with 200."""
+    made = database.versions.roll_back(repository_id, number, by=user.get_name(), description=given.description)
+    return derived_answer(database, repository_id, made, response)
+
+
+def _latest(database: UsedDatabase, repository_id: str | None) -> int | None:
+    return database.repositories.get(repository_id or "").latest_number

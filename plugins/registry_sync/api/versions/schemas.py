@@ -1,16 +1,22 @@
-"""Repository versions as they are shown."""
+"""Repository versions as they are shown, and what may be said of them."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
 
-from registry_sync.api.fields import Moment
+from registry_sync.api.fields import FreeText, GivenDocument, Labels, Moment
 from registry_sync.api.pages import PageQuery
-from registry_sync.domain.records import RepositoryVersion
+from registry_sync.domain.history import DerivedVersion
+from registry_sync.domain.hrefs import version_href
+from registry_sync.domain.origins import Origin, OriginKind
+from registry_sync.domain.records import Hold, RepositoryVersion
 
 ORDERING_FIELDS = {"number": "number", "pulp_created": "created_at"}
+#: Held tags that a version shows itself; all of them are a list of their own.
+SHOWN_HOLDS = 20
 
 
 class UnitCount(BaseModel):
@@ -35,30 +41,49 @@ class HeldTagDocument(BaseModel):
     digest: str | None
     reason: str
 
+    @classmethod
+    def of(cls, hold: Hold) -> HeldTagDocument:
+        """A hold, shown."""
+        return cls(name=hold.tag, digest=hold.digest, reason=hold.reason)
+
+
+class OriginDocument(BaseModel):
+    """How a version came about. ``version`` is the one that a rollback or a copy took its content from.
+
+    It is null for a sync, and the version that it names may be gone. ``created_by`` is the user who asked for it.
+    """
+
+    kind: OriginKind
+    version: str | None
+    created_by: str | None
+
+    @classmethod
+    def of(cls, origin: Origin) -> OriginDocument:
+        """An origin, shown."""
+        is_named = origin.repository_id is not None and origin.number is not None
+        href = version_href(str(origin.repository_id), int(origin.number or 0)) if is_named else None
+        return cls(kind=origin.kind, version=href, created_by=origin.created_by)
+
 
 class VersionDocument(BaseModel):
-    """A repository version. ``held_tags`` is only there when there are some."""
+    """A repository version. ``held_tags`` is only there when there are some, and has the first of them."""
 
     pulp_created: Moment
     pulp_href: str
     base_version: str | None
     content_summary: SummaryDocument
     number: int
+    is_complete: bool
+    held_tag_count: int
+    description: str | None
+    pulp_labels: dict[str, str]
+    origin: OriginDocument
     held_tags: list[HeldTagDocument] = []
 
     @classmethod
     def of(cls, version: RepositoryVersion) -> VersionDocument:
         """A stored version, shown."""
-        return cls(
-            pulp_created=version.created_at,
-            pulp_href=version.href,
-            base_version=version.base_href,
-            content_summary=SummaryDocument.model_validate(version.summary.as_json(version.href)),
-            number=version.number,
-            held_tags=[
-                HeldTagDocument(name=hold.tag, digest=hold.digest, reason=hold.reason) for hold in version.holds
-            ],
-        )
+        return cls(**_shown(version))
 
     @model_serializer(mode="wrap")
     def _without_empty_holds(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -66,6 +91,56 @@ class VersionDocument(BaseModel):
         if not self.held_tags:
             shown.pop("held_tags", None)
         return shown
+
+
+class DerivedVersionDocument(VersionDocument):
+    """A version that a rollback or a copy made, or the latest when it is so already.
+
+    ``missing_blob_*`` tell of blobs that it holds and whose bytes are not here; the next immediate sync fetches them.
+    """
+
+    missing_blob_count: int
+    missing_blob_bytes: int
+
+    @classmethod
+    def of_derived(cls, derived: DerivedVersion, latest: RepositoryVersion) -> DerivedVersionDocument:
+        """What a rollback or a copy came to; ``latest`` is the version that the repository has now."""
+        return cls(
+            **_shown(derived.version or latest),
+            missing_blob_count=derived.missing_blob_count,
+            missing_blob_bytes=derived.missing_blob_bytes,
+        )
+
+
+def _shown(version: RepositoryVersion) -> Mapping[str, Any]:
+    return {
+        "pulp_created": version.created_at,
+        "pulp_href": version.href,
+        "base_version": version.base_href,
+        "content_summary": SummaryDocument.model_validate(version.summary.as_json(version.href)),
+        "number": version.number,
+        "is_complete": version.is_complete,
+        "held_tag_count": len(version.holds),
+        "description": version.description,
+        "pulp_labels": dict(version.labels),
+        "origin": OriginDocument.of(version.origin),
+        "held_tags": [HeldTagDocument.of(hold) for hold in version.holds[:SHOWN_HOLDS]],
+    }
+
+
+class ChangedVersion(GivenDocument):
+    """What to say of a version from now on; what is left out stays. What it holds never changes."""
+
+    only_in_answers: ClassVar[frozenset[str]] = frozenset(VersionDocument.model_fields) - {"description", "pulp_labels"}
+
+    description: FreeText | None = None
+    pulp_labels: Labels
+
+
+class NewRollback(GivenDocument):
+    """What to say of the version that a rollback makes."""
+
+    description: FreeText | None = None
 
 
 class VersionQuery(PageQuery):

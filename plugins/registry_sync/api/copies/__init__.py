@@ -1,0 +1,1 @@
+"""Tags copied from one repository to another over REST."""
