@@ -31,8 +31,8 @@ def lock_repository(connection: Connection, repository_id: str) -> Row[Any]:
 
 
 def next_number(repository: Row[Any]) -> int:
-    """The number of the version that comes next."""
-    return int(repository.latest_number or 0) + 1
+    """The number of the version that comes next; no number is given twice, whatever was deleted."""
+    return int(repository.last_number or 0) + 1
 
 
 def add_version(
@@ -69,8 +69,9 @@ def add_version(
     held = [{**identity, "tag": hold.tag, "digest": hold.digest, "reason": hold.reason} for hold in holds]
     for batch in in_batches(held):
         connection.execute(insert(version_holds), batch)
-    connection.execute(update(repositories).where(repositories.c.id == repository.id).values(latest_number=number))
-    keep_newest(connection, repository.id, number, repository.retain_versions)
+    numbers = {"latest_number": number, "last_number": number}
+    connection.execute(update(repositories).where(repositories.c.id == repository.id).values(**numbers))
+    keep_newest(connection, repository.id, repository.retain_versions)
     return number
 
 

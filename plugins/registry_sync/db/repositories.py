@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import Row
 
 from registry_sync.db.named_records import NamedRecords
+from registry_sync.db.new_version import lock_repository
+from registry_sync.db.retention import keep_newest
 from registry_sync.db.tables import repositories
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.pages import FIRST_PAGE, Page, PageRequest
@@ -53,9 +55,15 @@ class RepositoryStore:
             return _RECORDS.page(connection, request, name=name, names=names, name_contains=name_contains)
 
     def update(self, repository_id: str, spec: RepositorySpec) -> Repository:
-        """The repository as ``spec`` says from now on. Raises :class:`RecordNotFound`, :class:`NameTaken`."""
+        """The repository as ``spec`` says from now on; versions that it does not retain any more go at once.
+
+        Raises :class:`RecordNotFound`, :class:`NameTaken`.
+        """
         with self._transactions.writing() as connection:
-            return _RECORDS.replace(connection, repository_id, spec)
+            lock_repository(connection, repository_id)
+            changed = _RECORDS.replace(connection, repository_id, spec)
+            keep_newest(connection, repository_id, spec.retain_versions)
+            return changed
 
     def delete(self, repository_id: str) -> None:
         """Removes it with its versions and runs; its content stays stored. Raises :class:`RecordNotFound`."""

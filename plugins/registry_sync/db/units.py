@@ -17,7 +17,7 @@ from registry_sync.db.contents import blob_unit
 from registry_sync.db.paging import fetch_page
 from registry_sync.db.tables import blobs, manifest_blobs, manifest_children, manifests, tags
 from registry_sync.db.transactions import Transactions
-from registry_sync.db.versions import resolve_number
+from registry_sync.db.version_records import resolve_number
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import BlobRole, ManifestKind
 from registry_sync.domain.pages import FIRST_PAGE, Page, PageRequest

@@ -10,6 +10,7 @@ from enum import Enum
 from registry_sync.domain.content_summary import ContentSummary
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.hrefs import version_href
+from registry_sync.domain.origins import SYNCED, Origin
 from registry_sync.domain.platforms import Platform, parse_platforms
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName
 from registry_sync.domain.tag_filter import TagFilter
@@ -114,7 +115,7 @@ class Remote:
 class RepositorySpec:
     """What a user says of a repository.
 
-    ``retain_versions`` is how many of the newest versions are kept when one is made; None keeps every version.
+    ``retain_versions`` is how many of the newest versions are kept; None keeps every version.
     """
 
     name: str
@@ -157,8 +158,20 @@ class Hold:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """An entry of the index ``parent`` that its registry did not have, and that a remote allowed to be missing."""
+
+    parent: Digest
+    digest: Digest
+
+
+@dataclass(frozen=True)
 class RepositoryVersion:
-    """An immutable, numbered set of content. ``base_number`` is the version it was made from, None for the first."""
+    """An immutable, numbered set of content.
+
+    ``base_number`` is the version that added and removed are relative to, None for the first and the oldest that is
+    kept. ``description`` and ``labels`` are what users say of it, and may change.
+    """
 
     repository_id: str
     number: int
@@ -166,6 +179,10 @@ class RepositoryVersion:
     summary: ContentSummary
     base_number: int | None = None
     holds: tuple[Hold, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    description: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    origin: Origin = SYNCED
 
     @property
     def href(self) -> str:
@@ -179,5 +196,5 @@ class RepositoryVersion:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no tag is held."""
-        return not self.holds
+        """Whether no tag is held and no index lacks an entry that was to be taken along."""
+        return not self.holds and not self.gaps

@@ -1,0 +1,126 @@
+"""What is asked of the history of repositories: how two versions differ, and what was made out of an older one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.pages import Page
+from registry_sync.domain.records import RepositoryVersion, SyncMode
+from registry_sync.domain.references import TagName
+from registry_sync.domain.tag_filter import TagFilter
+
+ALL_TAGS = TagFilter()
+
+
+class Change(str, Enum):
+    """What became of a unit from one version to another; only tags are moved."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    MOVED = "moved"
+
+
+@dataclass(frozen=True)
+class TagChange:
+    """A tag that differs: ``before`` is its digest in the base, None when added; ``after`` None when removed."""
+
+    name: TagName
+    before: Digest | None
+    after: Digest | None
+
+    @property
+    def change(self) -> Change:
+        """Added, removed or moved."""
+        if self.before is None:
+            return Change.ADDED
+        return Change.REMOVED if self.after is None else Change.MOVED
+
+
+@dataclass(frozen=True)
+class UnitChange:
+    """A manifest or blob that only one of the two versions holds."""
+
+    change: Change
+    digest: Digest
+    media_type: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """Units, or bytes of them, by the side that holds them: the version alone, both, the base alone."""
+
+    added: int = 0
+    shared: int = 0
+    removed: int = 0
+
+
+@dataclass(frozen=True)
+class TagDifference:
+    """``page`` by name; counts are those of all. A moved tag is in neither ``added_count`` nor ``removed_count``."""
+
+    page: Page[TagChange]
+    added_count: int
+    removed_count: int
+    moved_count: int
+    shared_count: int
+
+
+@dataclass(frozen=True)
+class UnitDifference:
+    """``page`` by digest; amounts are those of all, whatever the page holds.
+
+    Bytes are as manifests say, of foreign blobs too. What the base alone holds is freed only once no other version
+    needs it.
+    """
+
+    page: Page[UnitChange]
+    count: Amounts
+    size_bytes: Amounts
+
+
+@dataclass(frozen=True)
+class VersionDifference:
+    """How version ``number`` differs from ``base_number``, which is 0 for the empty version before the first."""
+
+    repository_id: str
+    number: int
+    base_repository_id: str
+    base_number: int
+    tags: TagDifference
+    manifests: UnitDifference
+    blobs: UnitDifference
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether both hold the same tags, manifests and blobs."""
+        return not (self.tags.page.total_count or self.manifests.page.total_count or self.blobs.page.total_count)
+
+
+@dataclass(frozen=True)
+class CopyRequest:
+    """Which tags of which version: ``number`` None means the latest, ``tags`` the names and globs, all by default.
+
+    ``additive`` keeps what else the target holds, and moves tags that it has; ``mirror`` makes the target hold the
+    selection and nothing else.
+    """
+
+    repository_id: str
+    number: int | None = None
+    tags: TagFilter = ALL_TAGS
+    mode: SyncMode = SyncMode.ADDITIVE
+
+
+@dataclass(frozen=True)
+class DerivedVersion:
+    """What a rollback or a copy came to: ``version`` is None when the latest version is so already.
+
+    ``missing_*`` say which of the blobs that the repository now holds are not in the blob store, foreign ones apart:
+    they are known by digest, and the next immediate sync that has their tags fetches them.
+    """
+
+    version: RepositoryVersion | None
+    missing_blob_count: int = 0
+    missing_blob_bytes: int = 0
