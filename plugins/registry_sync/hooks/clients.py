@@ -41,23 +41,12 @@ def open_client(remote: RemoteSpec, task_count: int = 1) -> RegistryClient:
 
 def most_tasks(remote: RemoteSpec, wanted: int) -> int:
     """How many tasks may work on the remote at the same time: ``wanted``, or as many as its connection allows."""
-    return load_connection(remote.conn_id).limits.most_tasks(wanted)
+    return _read(remote.conn_id).limits.most_tasks(wanted)
 
 
 def load_connection(conn_id: str | None) -> RegistryConnection:
     """What an Airflow connection says, its secrets told to Airflow's masker; nothing when ``conn_id`` is None."""
-    if conn_id is None:
-        return RegistryConnection(conn_id="")
-    from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
-    try:
-        settings = read_connection(conn_id, BaseHook.get_connection(conn_id))
-    except AirflowNotFoundException:
-        raise ConfigurationError(
-            f"there is no Airflow connection {conn_id!r}; create it under Admin, Connections, with the type "
-            "Container registry, or leave the connection out to read anonymously"
-        ) from None
+    settings = _read(conn_id)
     if settings.unknown_extra:
         log.warning(
             "Connection %s has names in Extra that mean nothing to a registry: %s",
@@ -68,6 +57,21 @@ def load_connection(conn_id: str | None) -> RegistryConnection:
         if secret:
             _mask(secret)
     return settings
+
+
+def _read(conn_id: str | None) -> RegistryConnection:
+    if conn_id is None:
+        return RegistryConnection(conn_id="")
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        return read_connection(conn_id, BaseHook.get_connection(conn_id))
+    except AirflowNotFoundException:
+        raise ConfigurationError(
+            f"there is no Airflow connection {conn_id!r}; create it under Admin, Connections, with the type "
+            "Container registry, or leave the connection out to read anonymously"
+        ) from None
 
 
 def make_client(settings: RegistryConnection, remote: RemoteSpec | None, task_count: int = 1) -> RegistryClient:
