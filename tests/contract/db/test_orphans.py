@@ -19,6 +19,7 @@ from registry_sync.errors import NothingSynced, RecordNotFound
 from registry_sync.sync.blob_bytes import StoredBytes
 from registry_sync.sync.collect import collect_orphans, preview_collection
 from support.metadata import Upstream, image, index, open_run, play_stages, sync
+from support.stored_texts import keep_texts
 
 GRACE = timedelta(hours=24)
 
@@ -44,18 +45,6 @@ def store(tmp_path: Path) -> BlobStore:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-def keep_bytes(store: BlobStore, *texts: str) -> list[Digest]:
-    """Puts blobs that hold ``texts`` into the store, as layers of the tests' images are made of."""
-    digests = []
-    for text in texts:
-        digest = Digest.of(text.encode())
-        with store.writer(digest, len(text)) as writer:
-            writer.write(text.encode())
-            writer.commit()
-        digests.append(digest)
-    return digests
 
 
 def collect(database: Database, store: BlobStore, clock: Clock, batch_size: int = 3) -> Collection:
@@ -94,7 +83,7 @@ def test_what_a_deleted_repository_leaves_goes_after_a_grace_for_manifests_and_o
     repository = database.repositories.ensure("app")
     upstream, child = Upstream(), image("layer one", "layer two", config="config")
     upstream.tag("latest", index(child), child)
-    layers = keep_bytes(store, "layer one", "layer two", "config")
+    layers = keep_texts(store, "layer one", "layer two", "config")
     sync(database, repository, upstream)
     assert collect(database, store, clock) == Collection()
 
@@ -126,7 +115,7 @@ def test_what_a_deleted_repository_leaves_goes_after_a_grace_for_manifests_and_o
 def test_every_version_that_exists_keeps_what_it_holds(database: Database, store: BlobStore, clock: Clock) -> None:
     repository = database.repositories.ensure("app")
     upstream = Upstream()
-    keep_bytes(store, "old", "new")
+    keep_texts(store, "old", "new")
     old, new = image("old", config="old config"), image("new", config="new config")
     upstream.tag("latest", old)
     sync(database, repository, upstream)
@@ -140,7 +129,7 @@ def test_every_version_that_exists_keeps_what_it_holds(database: Database, store
 def test_content_of_a_version_that_is_kept_no_more_goes(database: Database, store: BlobStore, clock: Clock) -> None:
     repository = database.repositories.create(RepositorySpec("app", retain_versions=1))
     upstream = Upstream()
-    keep_bytes(store, "first", "second", "third")
+    keep_texts(store, "first", "second", "third")
     for text in ("first", "second", "third"):
         upstream.tag("latest", image(text, config=f"config of {text}"))
         sync(database, repository, upstream)
@@ -152,7 +141,7 @@ def test_content_of_a_version_that_is_kept_no_more_goes(database: Database, stor
 
 
 def test_a_blob_that_another_manifest_names_stays(database: Database, store: BlobStore, clock: Clock) -> None:
-    keep_bytes(store, "base", "mine", "yours")
+    keep_texts(store, "base", "mine", "yours")
     for name, text in (("mine", "mine"), ("yours", "yours")):
         upstream = Upstream()
         upstream.tag("latest", image("base", text))
@@ -170,7 +159,7 @@ def test_a_sync_under_way_keeps_what_it_listed_read_and_planned(
     upstream, child = Upstream(), image("layer", config="config")
     top = index(child)
     upstream.tag("latest", top, child)
-    digests = keep_bytes(store, "layer", "config")
+    digests = keep_texts(store, "layer", "config")
     run = open_run(database, database.repositories.ensure("app"))
     play_stages(database, run, upstream)
     collect_all(database, store, clock)
@@ -188,7 +177,7 @@ def test_a_sync_that_ended_badly_keeps_its_content_for_the_grace_and_is_then_rel
     upstream, child = Upstream(), image("layer", config="config")
     top = index(child)
     upstream.tag("latest", top, child)
-    digests = keep_bytes(store, "layer", "config")
+    digests = keep_texts(store, "layer", "config")
     run = open_run(database, database.repositories.ensure("app"))
     play_stages(database, run, upstream)
     database.runs.finish(run.id, state)
@@ -212,7 +201,7 @@ def test_what_is_needed_again_before_its_grace_is_over_is_noted_no_more(
     database: Database, store: BlobStore, clock: Clock
 ) -> None:
     upstream = Upstream()
-    keep_bytes(store, "layer", "config")
+    keep_texts(store, "layer", "config")
     upstream.tag("latest", image("layer", config="config"))
     first = database.repositories.ensure("first")
     sync(database, first, upstream)
@@ -227,7 +216,7 @@ def test_what_is_needed_again_before_its_grace_is_over_is_noted_no_more(
 
 def test_a_preview_says_what_would_go_and_changes_nothing(database: Database, store: BlobStore, clock: Clock) -> None:
     upstream = Upstream()
-    keep_bytes(store, "layer", "config", "stray")
+    keep_texts(store, "layer", "config", "stray")
     upstream.tag("latest", image("layer", config="config"))
     repository = database.repositories.ensure("app")
     sync(database, repository, upstream)
@@ -250,7 +239,7 @@ def test_a_preview_says_what_would_go_and_changes_nothing(database: Database, st
 
 
 def test_bytes_that_no_record_names_go_when_they_are_old(database: Database, store: BlobStore, clock: Clock) -> None:
-    stray, named = keep_bytes(store, "stray", "layer")
+    stray, named = keep_texts(store, "stray", "layer")
     upstream = Upstream()
     upstream.tag("latest", image("layer"))
     sync(database, database.repositories.ensure("app"), upstream)
@@ -266,7 +255,7 @@ def test_bytes_that_a_sync_came_to_name_meanwhile_are_no_strays(
     database: Database, store: BlobStore, clock: Clock
 ) -> None:
     """Listed as stray, named before they are removed: the record that is there keeps them."""
-    digest, lone = keep_bytes(store, "layer", "lone")
+    digest, lone = keep_texts(store, "layer", "lone")
     upstream = Upstream()
     upstream.tag("latest", image("layer"))
     sync(database, database.repositories.ensure("app"), upstream)
@@ -285,7 +274,7 @@ def test_a_sync_heals_what_a_collector_left_that_died_after_the_bytes(
     """The record stays, says missing, and is taken up by the next manifest that names the blob."""
     upstream = Upstream()
     upstream.tag("latest", image("layer", config="config"))
-    layer = keep_bytes(store, "layer", "config")[0]
+    layer = keep_texts(store, "layer", "config")[0]
     repository = database.repositories.ensure("app")
     sync(database, repository, upstream)
     database.repositories.delete(repository.id)

@@ -1,0 +1,350 @@
+"""Verification and repair on both databases and a store of files: what is found, what is noted, what is read when."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select, update
+
+from registry_sync.blobs import open_blob_store
+from registry_sync.blobs.local import LocalBlobStore
+from registry_sync.db.database import Database
+from registry_sync.db.tables import blobs, repository_blobs, repository_versions
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
+from registry_sync.domain.space import Amount, FindingKind, Repair
+from registry_sync.errors import BlobStoreUnavailable, ConfigurationError, NotFound
+from registry_sync.sync.byte_rate import ByteRate
+from registry_sync.sync.repair import repair_blobs
+from registry_sync.sync.verify import Verification, VerifyOptions, verify_blobs
+from support.metadata import Upstream, image, new_key, play_stages, sync
+from support.stored_texts import keep_texts
+
+TEXTS = ("one", "two", "three", "four", "config")
+NOW = datetime.now(timezone.utc)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalBlobStore:
+    found = open_blob_store((tmp_path / "blobs").as_uri())
+    assert isinstance(found, LocalBlobStore)
+    return found
+
+
+@pytest.fixture
+def stored(database: Database, store: LocalBlobStore) -> dict[str, Digest]:
+    """An image of four layers and a config, all of it stored."""
+    upstream = Upstream()
+    upstream.tag("latest", image(*TEXTS[:-1], config=TEXTS[-1]))
+    digests = dict(zip(TEXTS, keep_texts(store, *TEXTS), strict=True))
+    sync(database, database.repositories.ensure("app"), upstream)
+    return digests
+
+
+def verify(
+    database: Database, store: Any, *, share: float = 1.0, at: datetime = NOW, rate: ByteRate | None = None
+) -> Verification:
+    options = VerifyOptions(share=share)
+    return verify_blobs(database, store, options, clock=lambda: at, tell=lambda _line: None, rate=rate)
+
+
+def flip_a_bit(store: LocalBlobStore, digest: Digest) -> None:
+    path = store.path(digest)
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1
+    path.write_bytes(data)
+
+
+def is_stored(database: Database, digest: Digest) -> bool:
+    return database.contents.blob(digest).is_stored
+
+
+def verified_at(database: Database) -> dict[Digest, datetime | None]:
+    with database.reading() as connection:
+        rows = connection.execute(select(blobs.c.digest, blobs.c.verified_at))
+        return {Digest(row.digest): row.verified_at for row in rows}
+
+
+def test_what_is_whole_is_verified_and_noted_with_its_time(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    result = verify(database, store)
+    assert result.is_clean
+    assert result.verified == Amount(5, sum(map(len, TEXTS)))
+    assert verified_at(database) == dict.fromkeys(stored.values(), NOW)
+
+
+def test_a_flipped_bit_is_found_set_aside_and_noted_as_missing(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    flip_a_bit(store, stored["two"])
+    result = verify(database, store)
+    assert result.counts == {FindingKind.BROKEN: 1}
+    assert result.lost == (stored["two"],)
+    assert [finding.name for finding in result.findings] == [stored["two"]]
+    assert result.verified.count == 4
+    assert not is_stored(database, stored["two"])
+    assert not store.has(stored["two"])
+    assert [blob.digest for blob in store.quarantined()] == [stored["two"]]
+    assert verify(database, store, at=NOW + timedelta(hours=1)).is_clean
+
+
+def test_a_deleted_file_is_found_whatever_the_share(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    store.delete(stored["three"])
+    result = verify(database, store, share=0)
+    assert result.counts == {FindingKind.MISSING: 1}
+    assert result.lost == (stored["three"],)
+    assert result.verified == Amount()
+    assert not is_stored(database, stored["three"])
+
+
+def test_a_file_of_another_size_is_read_whatever_the_share(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    with store.path(stored["four"]).open("ab") as file:
+        file.write(b"more")
+    assert verify(database, store, share=0).counts == {FindingKind.BROKEN: 1}
+    assert not is_stored(database, stored["four"])
+
+
+def test_bytes_that_are_there_and_noted_as_missing_are_read_and_noted(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    database.contents.mark_missing([stored["one"], stored["two"]])
+    flip_a_bit(store, stored["two"])
+    result = verify(database, store, share=0)
+    assert result.counts == {FindingKind.UNNOTED: 1, FindingKind.BROKEN: 1}
+    assert is_stored(database, stored["one"])
+    assert not is_stored(database, stored["two"])
+    assert verified_at(database)[stored["one"]] == NOW
+
+
+def test_strays_and_strangers_are_told_and_left(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    stray = keep_texts(store, "stray")[0]
+    (store.root / "notes.txt").write_text("somebody's")
+    result = verify(database, store)
+    assert result.counts == {FindingKind.STRAY: 1, FindingKind.STRANGER: 1}
+    assert result.lost == ()
+    assert store.has(stray)
+    assert (store.root / "notes.txt").exists()
+
+
+def test_a_share_reads_what_was_unread_for_the_longest_time(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    days = [NOW + timedelta(days=number) for number in range(4)]
+    read = [verify(database, store, share=0.4, at=day).verified.count for day in days[:3]]
+    assert read == [2, 2, 2]
+    times = sorted(time for time in verified_at(database).values() if time is not None)
+    assert times == [days[0], days[1], days[1], days[2], days[2]], "two a day, and the first one again on the third"
+    assert verify(database, store, share=0.01, at=days[3]).verified.count == 1, "a share is a blob at least"
+
+
+def test_a_rate_bounds_what_is_read(database: Database, store: LocalBlobStore, stored: dict[str, Digest]) -> None:
+    slept: list[float] = []
+    rate = ByteRate(10, clock=lambda: 0.0, sleep=slept.append)
+    verify(database, store, rate=rate)
+    total = sum(map(len, TEXTS))
+    assert max(slept) == pytest.approx((total - len("config")) / 10, abs=0.4), "the last one waits for all before it"
+
+
+@pytest.mark.parametrize(("share", "rate"), [(-0.1, None), (1.1, None), (1, 0), (1, -5), (float("nan"), None)])
+def test_numbers_that_make_no_sense_are_refused(share: float, rate: float | None) -> None:
+    with pytest.raises(ConfigurationError):
+        VerifyOptions(share, rate).checked()
+
+
+class Unreadable:
+    """A store of which some blobs fail to be read, or are collected at that moment."""
+
+    def __init__(self, store: LocalBlobStore, failing: dict[Digest, Exception]) -> None:
+        self._store, self._failing = store, failing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def open(self, digest: Digest) -> Any:
+        if digest in self._failing:
+            raise self._failing[digest]
+        return self._store.open(digest)
+
+
+def test_what_cannot_be_read_now_is_told_and_stays_as_it_is(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    failing = Unreadable(store, {stored["one"]: PermissionError(13, "Permission denied")})
+    result = verify(database, failing)
+    assert result.counts == {FindingKind.UNREADABLE: 1}
+    assert result.lost == ()
+    assert result.verified.count == 4
+    assert is_stored(database, stored["one"])
+    assert verified_at(database)[stored["one"]] is None
+
+
+def test_a_medium_that_lost_its_bytes_makes_a_blob_broken(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    result = verify(database, Unreadable(store, {stored["one"]: OSError(5, "Input/output error")}))
+    assert result.counts == {FindingKind.BROKEN: 1}
+    assert [blob.digest for blob in store.quarantined()] == [stored["one"]]
+
+
+def test_a_store_that_cannot_be_read_at_all_is_a_passing_error(database: Database, store: LocalBlobStore) -> None:
+    upstream = Upstream()
+    texts = [f"layer {number}" for number in range(30)]
+    upstream.tag("latest", image(*texts))
+    digests = keep_texts(store, *texts)
+    sync(database, database.repositories.ensure("app"), upstream)
+    failing = Unreadable(store, {digest: TimeoutError("timed out") for digest in digests})
+    with pytest.raises(BlobStoreUnavailable, match="20 blobs"):
+        verify(database, failing)
+    assert all(is_stored(database, digest) for digest in digests)
+
+
+def test_what_a_collector_takes_meanwhile_is_no_finding(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    class Collected(Unreadable):
+        def open(self, digest: Digest) -> Any:
+            if digest == stored["one"]:
+                database.contents.mark_missing([digest])
+                self._store.delete(digest)
+            return self._store.open(digest)
+
+    result = verify(database, Collected(store, {}))
+    assert result.is_clean
+    assert result.verified.count == 4
+
+
+class Remote:
+    """A registry that has ``texts``; what it was asked for is in ``asked``."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = {Digest.of(text.encode()): text.encode() for text in texts}
+        self.asked: list[Digest] = []
+
+    def fetch_blob(self, _repository: object, blob: Descriptor, writer: Any) -> int:
+        self.asked.append(blob.digest)
+        if blob.digest not in self.texts:
+            raise NotFound(f"no blob {blob.digest}", kind="blob")
+        writer.write(self.texts[blob.digest])
+        writer.commit()
+        return blob.size_bytes
+
+
+def repair(database: Database, store: LocalBlobStore, remotes: dict[str, Remote], digests: list[Digest]) -> Repair:
+    @contextlib.contextmanager
+    def open_client(spec: RemoteSpec) -> Iterator[Any]:
+        if spec.url not in remotes:
+            raise ConfigurationError(f"nothing at {spec.url}")
+        yield remotes[spec.url]
+
+    return repair_blobs(database, store, open_client, digests, clock=lambda: NOW, tell=lambda _line: None)
+
+
+def sync_from(database: Database, repository: str, url: str, upstream: Upstream) -> None:
+    """A sync of ``repository`` from the remote at ``url``."""
+    remote = database.remotes.ensure(RemoteSpec(url, url, "library/app"))
+    target = database.repositories.ensure(repository)
+    run = database.runs.begin(
+        new_key(), repository_id=target.id, remote_id=remote.id, remote=remote.spec, mode=SyncMode.MIRROR
+    )
+    play_stages(database, run, upstream)
+    database.versions.commit(run.id)
+
+
+HOME, OTHER = "https://registry.example", "https://other.example"
+
+
+def test_what_was_lost_is_fetched_again_from_the_remote_it_came_from(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    flip_a_bit(store, stored["two"])
+    store.delete(stored["three"])
+    lost = verify(database, store).lost
+    registry = Remote(*TEXTS)
+    result = repair(database, store, {HOME: registry}, list(lost))
+    assert result == Repair(Amount(2, len("twothree")), 0, {})
+    assert sorted(registry.asked) == sorted([stored["two"], stored["three"]])
+    assert verify(database, store, at=NOW + timedelta(hours=1)).is_clean
+    assert all(is_stored(database, digest) for digest in stored.values())
+    assert repair(database, store, {HOME: registry}, list(lost)) == Repair(), "a repeat has nothing to do"
+
+
+def test_another_remote_is_asked_for_what_the_first_one_lost(database: Database, store: LocalBlobStore) -> None:
+    upstream = Upstream()
+    upstream.tag("latest", image("one", "two", config="config"))
+    sync_from(database, "first", HOME, upstream)
+    sync_from(database, "second", OTHER, upstream)
+    one, two = Digest.of(b"one"), Digest.of(b"two")
+    database.contents.mark_missing([one, two])
+    with database.writing() as connection:
+        source = "other.example/library/app"
+        connection.execute(update(blobs).where(blobs.c.digest == two).values(source=source))
+    remotes = {HOME: Remote("two"), OTHER: Remote("one")}
+    result = repair(database, store, remotes, [one, two])
+    assert result.failures == {}
+    assert result.fetched.count == 2
+    assert two not in remotes[HOME].asked, "where it came from is asked first"
+    assert store.has(one)
+    assert store.has(two)
+
+
+def test_what_no_remote_has_is_told_with_the_reason_and_the_others_come_back(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    for text in ("one", "two"):
+        store.delete(stored[text])
+    lost = list(verify(database, store).lost)
+    result = repair(database, store, {HOME: Remote("one")}, lost)
+    assert result.fetched.count == 1
+    assert list(result.failures) == [stored["two"]]
+    assert "no blob" in result.failures[stored["two"]]
+    assert not is_stored(database, stored["two"])
+
+
+def test_a_remote_that_cannot_be_opened_fails_its_blobs_and_nothing_else(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    store.delete(stored["one"])
+    result = repair(database, store, {}, list(verify(database, store).lost))
+    assert "nothing at" in result.failures[stored["one"]]
+
+
+def test_a_blob_of_a_copy_is_fetched_from_where_the_original_came_from(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    """The original is gone from the repository that was synced; the copy alone holds the blob."""
+    original = database.repositories.by_name("app")
+    copy = database.repositories.ensure("copy")
+    with database.writing() as connection:
+        connection.execute(
+            insert(repository_versions).values(
+                repository_id=copy.id, number=1, created_at=NOW, origin="copy", origin_repository_id=original.id
+            )
+        )
+        connection.execute(update(repository_blobs).values(repository_id=copy.id))
+    store.delete(stored["one"])
+    result = repair(database, store, {HOME: Remote("one")}, list(verify(database, store).lost))
+    assert result.fetched.count == 1
+
+
+def test_blobs_are_lacking_where_the_last_sync_kept_bytes(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    upstream = Upstream()
+    upstream.tag("latest", image("elsewhere"))
+    sync(database, database.repositories.ensure("later"), upstream, policy=Policy.ON_DEMAND)
+    assert database.blob_checks.lacking() == []
+    database.contents.mark_missing([stored["one"]])
+    assert database.blob_checks.lacking() == [stored["one"]]
