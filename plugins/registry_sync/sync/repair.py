@@ -6,7 +6,6 @@ verified while it is written, so that a repair cannot make things worse.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -71,9 +70,9 @@ def repair_blobs(
         return Repair()
     sources = {digest: list(found) for digest, found in database.blob_checks.sources(work.waiting).items()}
     while (remote := _next_remote(work.waiting, sources)) is not None:
-        batch = [work.waiting[digest] for digest in work.waiting if remote in sources.get(digest, [])]
+        batch = [work.waiting[digest] for digest in work.waiting if sources.get(digest, [])[:1] == [remote]]
         for record in batch:
-            sources[record.digest].remove(remote)
+            del sources[record.digest][0]
         try:
             with open_client(remote) as client:
                 work.fetch(client, remote, batch, tell)
@@ -96,15 +95,8 @@ def summary(result: Repair) -> str:
 
 
 def _next_remote(waiting: Iterable[Digest], sources: Mapping[Digest, Sequence[RemoteSpec]]) -> RemoteSpec | None:
-    """The remote that is the next choice for most of the blobs; None when there is none left."""
-    first: dict[tuple[str, str, str | None], RemoteSpec] = {}
-    votes: Counter[tuple[str, str, str | None]] = Counter()
-    for digest in waiting:
-        for remote in sources.get(digest, ())[:1]:
-            key = (remote.url, remote.upstream_name, remote.conn_id)
-            votes[key] += 1
-            first.setdefault(key, remote)
-    return first[votes.most_common(1)[0][0]] if votes else None
+    """The remote that is the next choice for the first of the blobs that has one left; None when none has."""
+    return next((sources[digest][0] for digest in waiting if sources.get(digest)), None)
 
 
 @dataclass
