@@ -295,7 +295,7 @@ def test_another_remote_is_asked_for_what_the_first_one_lost(database: Database,
     result = repair(database, store, remotes, [one, two])
     assert result.failures == {}
     assert result.fetched.count == 2
-    assert two not in remotes[HOME].asked, "where it came from is asked first"
+    assert two in remotes[OTHER].asked, "where it came from is asked first"
     assert store.has(one)
     assert store.has(two)
 
