@@ -2,7 +2,8 @@
 
 It may carry signatures within itself. Its digest is then over the payload that they sign, which each of them tells how
 to cut out of the document. Nobody verifies them: what is asked for by digest is what its digest says. Layers are named
-newest first, often more than once, and nothing tells their sizes.
+newest first, often more than once, and nothing tells their sizes. To everything else it is an image without a config:
+what a config says of others stands in its history, which is left alone.
 """
 
 from __future__ import annotations
