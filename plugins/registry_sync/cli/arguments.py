@@ -12,6 +12,7 @@ from registry_sync.domain.runs import RunState
 
 # Airflow's class carries no annotations.
 _new: Callable[..., Arg] = Arg
+_LARGEST = 1_000_000
 
 
 def version_number(text: str) -> int:
@@ -24,6 +25,17 @@ def version_number(text: str) -> int:
 def base_number(text: str) -> int:
     """The number of a version to compare with; 0 is the empty one before the first."""
     return 0 if text == "0" else version_number(text)
+
+
+def amount(text: str) -> float:
+    """A number from 0 to a million."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= _LARGEST:
+        raise ArgumentTypeError(f"{text[:40]!r} is not a number from 0 to {_LARGEST:,}")
+    return number
 
 
 OUTPUT, YES = ARG_OUTPUT, ARG_YES
@@ -58,3 +70,27 @@ TAG = _new(("--tag",), help="Only this tag, a name or a glob; may be repeated", 
 EXCLUDE_TAG = _new(("--exclude-tag",), help="Leave out this tag, likewise", action="append", default=None)
 MIRROR = _new(("--mirror",), help="Remove from the target what is not promoted", action="store_true", default=False)
 DESCRIPTION = _new(("--description",), help="What to say of the new version", default=None)
+DRY_RUN = _new(("--dry-run",), help="Say what would go, and change nothing", action="store_true", default=False)
+GRACE_HOURS = _new(
+    ("--grace-hours",),
+    help="How long content must have been unneeded (default: the setting orphan_grace_hours)",
+    type=amount,
+    default=None,
+)
+NAMES = _new(("names",), help="Names of repositories", nargs="+", metavar="NAME")
+KEEP = _new(
+    ("--keep",),
+    help="Keep the bytes of this version, NAME:NUMBER, or NAME for its latest; may be repeated",
+    action="append",
+    default=None,
+)
+SHARE = _new(
+    ("--share",),
+    help="Read this share of the stored blobs, from 0 to 1, those first that were not read for longest",
+    type=amount,
+    default=1.0,
+)
+MIB_PER_SECOND = _new(("--mib-per-second",), help="Read no faster than this", type=amount, default=None)
+REPAIR = _new(
+    ("--repair",), help="Fetch what is lost again from the remotes it came from", action="store_true", default=False
+)

@@ -84,6 +84,37 @@ _RUN = (
         given.YES,
     ),
 )
+_SPACE = (
+    _command("usage", "Show what content takes in the blob store", "space.usage", given.OUTPUT),
+    _command(
+        "verify",
+        "Hold stored blobs against the database and their digests",
+        "verification.verify",
+        given.SHARE,
+        given.MIB_PER_SECOND,
+        given.REPAIR,
+        given.OUTPUT,
+    ),
+    _command(
+        "gc",
+        "Delete content that no version and no sync needs",
+        "space.collect",
+        given.GRACE_HOURS,
+        given.DRY_RUN,
+        given.YES,
+        given.OUTPUT,
+    ),
+    _command(
+        "reclaim",
+        "Delete bytes that only the given repositories hold; their versions stay",
+        "space.reclaim",
+        given.NAMES,
+        given.KEEP,
+        given.DRY_RUN,
+        given.YES,
+        given.OUTPUT,
+    ),
+)
 COMMANDS = (
     GroupCommand(
         "registry-sync",
@@ -94,6 +125,7 @@ COMMANDS = (
             GroupCommand("remote", "Look at remotes", _REMOTE),
             GroupCommand("version", "Look at repository versions, go back to them, promote them", _VERSION),
             GroupCommand("run", "Look at sync runs, and let stopped ones go on", _RUN),
+            *_SPACE,
         ),
     ),
 )

@@ -1,0 +1,136 @@
+"""``usage``, ``gc`` and ``reclaim``: what content takes, and room taken back."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from registry_sync.cli.printing import print_document, print_fields, print_rows
+from registry_sync.cli.running import confirm, usable_database
+from registry_sync.db.database import Database
+from registry_sync.domain.space import Collection, DiskUsage, RepositoryUsage
+from registry_sync.errors import InvalidReference
+from registry_sync.hooks.settings import load_settings
+from registry_sync.hooks.stores import open_blobs
+from registry_sync.sync.collect import collect_orphans, preview_collection, summary
+from registry_sync.sync.progress import format_bytes, format_count
+from registry_sync.sync.reclaim import reclaim_blobs
+
+
+def usage(args: Namespace) -> None:
+    """What all content takes, and what each repository does."""
+    with usable_database() as database:
+        report = database.disk_usage.report()
+    repositories = [_repository_row(each) for each in report.repositories]
+    if args.output in ("json", "yaml"):
+        print_document({"total": _total(report), "repositories": repositories}, args.output)
+        return
+    print_rows(repositories, args.output)
+    print_fields(_total(report), args.output)
+
+
+def collect(args: Namespace) -> None:
+    """Deletes what no version and no sync needs, and has not for the grace, after asking."""
+    settings = load_settings()
+    grace = settings.orphan_grace if args.grace_hours is None else timedelta(hours=args.grace_hours)
+    with usable_database() as database:
+        store = open_blobs(settings)
+        if args.dry_run or not args.yes:
+            preview = preview_collection(database, store, grace=grace, clock=_now, tell=_ignore)
+            if args.dry_run:
+                _print_collection(preview, args.output)
+                return
+            confirm(args, f"It {summary(preview)}. Go on?")
+        collection = collect_orphans(database, store, grace=grace, clock=_now, tell=say)
+    _print_collection(collection, args.output)
+
+
+def reclaim(args: Namespace) -> None:
+    """Deletes bytes that only these repositories hold, after asking; their versions stay and name what is missing."""
+    with usable_database() as database:
+        repository_ids = [database.repositories.by_name(name).id for name in args.names]
+        kept = [_kept(database, text) for text in args.keep or ()]
+        store = open_blobs()
+        if args.dry_run or not args.yes:
+            amount = reclaim_blobs(database, store, repository_ids, kept=kept, is_dry_run=True, tell=_ignore)
+            if not args.dry_run:
+                size = format_bytes(amount.size_bytes)
+                confirm(args, f"Delete {size} of {format_count(amount.count, 'blob')} from the blob store?")
+        if not args.dry_run:
+            amount = reclaim_blobs(database, store, repository_ids, kept=kept, tell=say)
+    print_fields({"is_dry_run": args.dry_run, "blobs": amount.count, "freed_bytes": amount.size_bytes}, args.output)
+
+
+def say(line: str) -> None:
+    """Progress, apart from what is printed for programs."""
+    print(line, file=sys.stderr)
+
+
+def _ignore(_line: str) -> None:
+    pass
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def _kept(database: Database, text: str) -> tuple[str, int]:
+    """The version that ``name:number`` stands for, or ``name`` for the latest. Raises :class:`InvalidReference`."""
+    name, colon, number = text.rpartition(":")
+    if not colon:
+        name, number = text, ""
+    repository = database.repositories.by_name(name)
+    if not colon and repository.latest_number is not None:
+        return repository.id, repository.latest_number
+    if not number.isascii() or not number.isdigit():
+        raise InvalidReference(
+            f"{text[:80]!r} does not name a version to keep: give NAME:NUMBER, or NAME for its latest"
+        )
+    return repository.id, database.versions.get(repository.id, int(number[:10])).number
+
+
+def _repository_row(usage: RepositoryUsage) -> dict[str, Any]:
+    return {
+        "repository": usage.name,
+        "versions": usage.version_count,
+        "manifests": usage.manifests.count,
+        "blobs": usage.blobs.count,
+        "stored_bytes": usage.blobs.size_bytes,
+        "own_bytes": usage.own_blobs.size_bytes,
+        "missing_blobs": usage.missing.count,
+        "missing_bytes": usage.missing.size_bytes,
+    }
+
+
+def _total(report: DiskUsage) -> dict[str, Any]:
+    return {
+        "blobs": report.stored.count,
+        "stored_bytes": report.stored.size_bytes,
+        "manifests": report.manifests.count,
+        "manifest_bytes": report.manifests.size_bytes,
+        "saved_bytes": report.saved_bytes,
+        "orphaned_manifests": report.orphaned_manifests.count,
+        "orphaned_blobs": report.orphaned_blobs.count,
+        "orphaned_bytes": report.orphaned_blobs.size_bytes,
+        "missing_blobs": report.missing.count,
+        "missing_bytes": report.missing.size_bytes,
+    }
+
+
+def _print_collection(collection: Collection, output: str) -> None:
+    print_fields(
+        {
+            "is_dry_run": collection.is_dry_run,
+            "manifests": collection.manifests.count,
+            "blobs": collection.blobs.count,
+            "stray_blobs": collection.strays.count,
+            "freed_bytes": collection.freed_bytes,
+            "waiting_manifests": collection.waiting_manifests.count,
+            "waiting_blobs": collection.waiting_blobs.count,
+            "waiting_bytes": collection.waiting_blobs.size_bytes,
+            "released_runs": collection.released_runs,
+        },
+        output,
+    )

@@ -1,0 +1,177 @@
+"""Content told in bytes, collected, reclaimed, verified and repaired by commands, on a real blob store and registry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry_sync.blobs import open_blob_store
+from registry_sync.db.database import Database
+from registry_sync.domain.digests import Digest
+from support.commands import Run
+from support.filling import push
+from support.images import ContentBuilder, RepositoryContent
+from support.registry import RegistryServer
+from support.syncing import Installation
+
+Printed = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def content() -> RepositoryContent:
+    """Tags ``a`` and ``b``, each on an image with a layer of its own."""
+    build = ContentBuilder(seed=21)
+    for name, size in (("a", 3000), ("b", 70_000)):
+        build.tag(name, build.image([build.blob(size)]))
+    return build.content()
+
+
+@pytest.fixture
+def registry(tmp_path: Path, content: RepositoryContent) -> Iterator[RegistryServer]:
+    with RegistryServer(tmp_path / "registry") as server:
+        push(server, "team/app", content)
+        yield server
+
+
+@pytest.fixture
+def here(tmp_path: Path, database: Database, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch) -> Installation:
+    """What the commands work on, with ``app`` synced."""
+    blobs = (tmp_path / "blobs").as_uri()
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", blobs)
+    here = Installation(database, open_blob_store(blobs))
+    here.sync("app", registry.url, "team/app")
+    return here
+
+
+def printed(capsys: Printed) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def layer(content: RepositoryContent, tag: str) -> Digest:
+    return content.manifests[content.tags[tag]].blobs[1]
+
+
+def test_usage_counts_what_the_store_has(
+    run: Run, here: Installation, content: RepositoryContent, capsys: Printed
+) -> None:
+    run("usage", "-o", "json")
+    shown = printed(capsys)
+    assert shown["total"]["stored_bytes"] == content.blob_bytes
+    (row,) = shown["repositories"]
+    assert (row["repository"], row["stored_bytes"], row["own_bytes"]) == ("app", content.blob_bytes, content.blob_bytes)
+    run("usage")
+    out = capsys.readouterr().out
+    assert "KiB" in out
+    assert str(content.blob_bytes) not in out
+
+
+def test_a_collection_shows_and_asks_before_it_deletes(
+    run: Run, here: Installation, content: RepositoryContent, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.database.repositories.delete(here.database.repositories.by_name("app").id)
+    run("gc", "-o", "json", "--yes")
+    assert printed(capsys)["waiting_manifests"] == 2
+    monkeypatch.setattr("builtins.input", lambda _question: "n")
+    with pytest.raises(SystemExit, match="nothing was done"):
+        run("gc", "--grace-hours", "0")
+    run("gc", "--dry-run", "--grace-hours", "0", "-o", "json")
+    preview = printed(capsys)
+    assert (preview["is_dry_run"], preview["manifests"]) == (True, 2)
+    assert here.store.has(layer(content, "a"))
+    freed = 0
+    for _ in range(3):
+        run("gc", "--yes", "--grace-hours", "0", "-o", "json")
+        freed += printed(capsys)["freed_bytes"]
+    assert freed == content.blob_bytes
+    assert not here.store.has(layer(content, "a"))
+
+
+def test_bytes_are_reclaimed_after_a_yes_and_kept_versions_keep_theirs(
+    run: Run, here: Installation, content: RepositoryContent, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda _question: "n")
+    with pytest.raises(SystemExit, match="nothing was done"):
+        run("reclaim", "app")
+    run("reclaim", "app", "--keep", "app:1", "-o", "json", "--yes")
+    assert printed(capsys)["freed_bytes"] == 0
+    run("reclaim", "app", "--keep", "app", "-o", "json", "--dry-run")
+    assert printed(capsys) == {"is_dry_run": True, "blobs": 0, "freed_bytes": 0}
+    assert here.store.has(layer(content, "a"))
+    run("reclaim", "app", "-o", "json", "--yes")
+    assert printed(capsys) == {"is_dry_run": False, "blobs": 4, "freed_bytes": content.blob_bytes}
+    assert not here.store.has(layer(content, "a"))
+    assert here.database.versions.missing_blob_count(here.database.repositories.by_name("app").id) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("reclaim", "nowhere"), "there is no repository 'nowhere'"),
+        (("reclaim", "app", "--keep", "app:7"), "there is no version 7"),
+        (("reclaim", "app", "--keep", "app:x"), "give NAME:NUMBER"),
+        (("verify", "--share", "2"), "give a number from 0 to 1"),
+        (("verify", "--mib-per-second", "0"), "more than 0"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    run: Run, here: Installation, content: RepositoryContent, words: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(SystemExit, match=said):
+        run(*words)
+    assert here.store.has(layer(content, "a"))
+
+
+def test_a_clean_store_is_verified_with_status_0(
+    run: Run, here: Installation, content: RepositoryContent, capsys: Printed
+) -> None:
+    run("verify", "-o", "json")
+    shown = printed(capsys)
+    assert (shown["verified_bytes"], shown["broken"], shown["findings"]) == (content.blob_bytes, 0, [])
+
+
+def test_what_is_broken_and_missing_is_told_and_repaired(
+    run: Run, here: Installation, content: RepositoryContent, tmp_path: Path, capsys: Printed
+) -> None:
+    files = {digest: next((tmp_path / "blobs").rglob(digest.encoded)) for digest in content.blobs}
+    broken, gone = layer(content, "a"), layer(content, "b")
+    files[broken].chmod(0o644)
+    files[broken].write_bytes(b"x" * content.blobs[broken].size_bytes)
+    files[gone].unlink()
+    with pytest.raises(SystemExit, match="2 blobs cannot be served"):
+        run("verify", "-o", "json")
+    shown = printed(capsys)
+    assert (shown["broken"], shown["missing"], shown["repaired_blobs"]) == (1, 1, None)
+    assert {finding["name"] for finding in shown["findings"]} == {broken, gone}
+
+
+def test_a_repair_fetches_again_what_a_verification_lost(
+    run: Run, here: Installation, content: RepositoryContent, tmp_path: Path, capsys: Printed
+) -> None:
+    lost = layer(content, "b")
+    next((tmp_path / "blobs").rglob(lost.encoded)).unlink()
+    run("verify", "--share", "0", "--repair", "-o", "json")
+    shown = printed(capsys)
+    assert (shown["missing"], shown["repaired_blobs"], shown["failures"]) == (1, 1, [])
+    assert here.store.has(lost)
+
+
+def test_what_cannot_be_repaired_is_told_with_its_reason(
+    run: Run,
+    here: Installation,
+    content: RepositoryContent,
+    registry: RegistryServer,
+    tmp_path: Path,
+    capsys: Printed,
+) -> None:
+    lost = layer(content, "b")
+    next((tmp_path / "blobs").rglob(lost.encoded)).unlink()
+    registry.delete_blob("team/app", lost)
+    with pytest.raises(SystemExit, match="1 blob cannot be served"):
+        run("verify", "--share", "0", "--repair", "-o", "json")
+    (failure,) = printed(capsys)["failures"]
+    assert failure["digest"] == lost
+    assert "NotFound" in failure["why"]
