@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import DEFAULT_LIMITS
+from registry_sync.domain.manifests import DEFAULT_LIMITS, ManifestLimits
 from registry_sync.domain.records import RepositoryVersion
+from registry_sync.domain.runs import RunKey
+from registry_sync.sync.fetch_manifests import fetch_manifests
+from registry_sync.sync.list_tags import list_tags
+from registry_sync.sync.open_run import SyncRequest, open_run
 from support.hostile_registry import HostileRegistry
 from support.images import ContentBuilder
 from support.serving import serve
-from support.syncing import Installation
+from support.syncing import Installation, new_client
 
 NAME = "team/nested"
 
@@ -93,6 +97,28 @@ def test_a6_13_few_manifests_that_unfold_to_a_hundred_million_cost_what_they_are
     version = synced(here, registry, build)
     assert "good" in here.database.versions.tags(version.repository_id)
     assert manifests_got(registry) == sorted(build.content().manifests)
+
+
+@pytest.mark.rule("A6.10")
+@pytest.mark.parametrize(("limit", "held_count"), [(8, 0), (7, 1)])
+def test_a6_13_manifests_below_one_tag_are_bounded(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder, limit: int, held_count: int
+) -> None:
+    images = [build.image() for _ in range(5)]
+    build.tag("many", build.index([build.index(images[:3]), build.index(images[3:])]))
+    url = serve(registry, NAME, build.content()).base
+    request = SyncRequest(repository="nested", url=url, upstream_name=NAME)
+    run = open_run(here.database, RunKey("registry_sync", "bounded"), request)
+    remote, tell = run.remote, here.lines.append
+    assert remote is not None
+    with new_client(remote) as client:
+        list_tags(client, here.database, run, remote, max_shards=1, tell=tell)
+        limits = ManifestLimits(manifests_per_reference=limit)
+        fetched = fetch_manifests(
+            client, here.database, run, remote, shard=0, is_last_try=False, tell=tell, limits=limits
+        )
+    assert (fetched.tag_count, fetched.held_count) == (2 - held_count, held_count)
+    assert bool([line for line in here.lines if "many is held: LimitExceeded" in line]) == bool(held_count)
 
 
 def test_a6_18_a_tag_is_resolved_once_and_all_below_it_is_got_by_digest(
