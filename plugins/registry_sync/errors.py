@@ -35,7 +35,7 @@
     │   ├── DatabaseOutdated            the schema must be upgraded first
     │   ├── RecordNotFound              no repository, remote, version or run of that name
     │   ├── NameTaken                   a repository or remote of that name exists
-    │   ├── VersionConflict             another sync listed later and committed first
+    │   ├── VersionConflict             a later sync or a rollback was first
     │   └── OnlyVersion                 the last version of a repository cannot be deleted
     ├── BlobStoreError              whoever runs the blob store
     │   ├── BlobStoreUnavailable        it does not answer; temporary
@@ -285,7 +285,7 @@ class NameTaken(DatabaseError):
 
 
 class VersionConflict(DatabaseError):
-    """Another sync of the same remote listed later and committed first; its version stands."""
+    """Another sync of the same remote listed later and committed first, or a rollback did; that version stands."""
 
 
 class OnlyVersion(DatabaseError):

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, exists, literal, or_, select, update
 
 from registry_sync.db.batches import in_batches
-from registry_sync.db.closures import Links, closure_by_root, closure_of, is_in_latest, tagged_in_run
+from registry_sync.db.closures import Links, closure_by_root, closure_of, is_in_latest, tagged_in_run, there_is_none
 from registry_sync.db.limits import refuse_too_many_holds, refuse_too_many_removals
 from registry_sync.db.membership import Difference, Membership
 from registry_sync.db.new_version import add_version, lock_repository, next_number
@@ -29,6 +29,7 @@ from registry_sync.db.tables import (
     tags,
 )
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.origins import OriginKind
 from registry_sync.domain.records import Hold, Policy, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunState, TagState
@@ -41,16 +42,18 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     """The repository, and the number of the version that the run makes or made; None when nothing differs.
 
     Raises :class:`NothingSynced` when nothing differs because tags are held, :class:`VersionConflict` when a later
-    listing was committed meanwhile, :class:`TooManyHolds` or :class:`TooManyRemovals` by the remote's limits,
-    :class:`RecordNotFound` for an unknown run. Everything happens in the caller's transaction.
+    listing was committed or a rollback made meanwhile, :class:`TooManyHolds` or :class:`TooManyRemovals` by the
+    remote's limits, :class:`RecordNotFound` for an unknown run. Everything happens in the caller's transaction.
     """
     repository = lock_repository(connection, require_run(connection, run_id).repository_id)
     run = require_run(connection, run_id)
     if RunState(run.state).is_settled:
         return repository.id, run.version_number
     _refuse_older_listing(connection, run, repository)
+    _refuse_to_undo_rollback(connection, run, repository)
     membership = _membership(connection, run, repository)
     _hold_unfetched(connection, run_id)
+    _hold_changed_meanwhile(connection, run)
     remote = read_spec(run.remote_spec)
     if remote.policy is Policy.IMMEDIATE:
         _hold_lacking_blobs(connection, run_id, with_foreign=remote.include_foreign_layers)
@@ -90,6 +93,22 @@ def _refuse_older_listing(connection: Connection, run: Row[Any], repository: Row
         )
 
 
+def _refuse_to_undo_rollback(connection: Connection, run: Row[Any], repository: Row[Any]) -> None:
+    """A run that was under way when somebody rolled back knows nothing of it, and brings what was to go."""
+    versions = repository_versions.c
+    statement = select(versions.number, versions.origin_number).where(
+        versions.repository_id == repository.id,
+        versions.origin == OriginKind.ROLLBACK.value,
+        versions.created_at > run.listed_at,
+    )
+    rollback = connection.execute(statement.limit(1)).first()
+    if rollback is not None:
+        raise VersionConflict(
+            f"{repository.name!r} was rolled back to version {rollback.origin_number} after this sync listed its tags, "
+            f"which made version {rollback.number}; that one stands; a new sync has the upstream's state again"
+        )
+
+
 def _membership(connection: Connection, run: Row[Any], repository: Row[Any]) -> Membership:
     return Membership(
         connection=connection,
@@ -115,6 +134,24 @@ def _hold_unfetched(connection: Connection, run_id: str) -> None:
         update(run_tags)
         .where(in_run, run_tags.c.state.in_([TagState.RESOLVED.value, TagState.UNCHANGED.value]), ~is_stored)
         .values(**held, reason="the manifest of the tag was not stored")
+    )
+
+
+def _hold_changed_meanwhile(connection: Connection, run: Row[Any]) -> None:
+    """Holds tags that the run found unchanged and did not read, and that the latest version has no more.
+
+    A version was deleted, or made of something else, since the tags were listed; what is below is not known then.
+    """
+    is_gone = there_is_none(
+        tags.c.name == run_tags.c.name,
+        tags.c.manifest_id == manifests.c.id,
+        manifests.c.digest == run_tags.c.digest,
+        is_in_latest("tags", tags.c.id, run.repository_id),
+    )
+    connection.execute(
+        update(run_tags)
+        .where(run_tags.c.sync_run_id == run.id, run_tags.c.state == TagState.UNCHANGED.value, is_gone)
+        .values(state=TagState.HELD.value, reason="the repository was changed after the tag was found unchanged")
     )
 
 

@@ -73,15 +73,16 @@ class ContentStore:
             _add_relations(connection, new, ids, blob_ids)
             _connect_to_parents(connection, ids)
 
-    def mark_stored(self, digests: Iterable[Digest]) -> None:
-        """Notes that the blob store has the bytes of these blobs."""
-        self._mark(digests, is_stored=True)
+    def mark_stored(self, digests: Iterable[Digest], *, source: str | None = None) -> None:
+        """Notes that the blob store has the bytes of these blobs, and where they came from if ``source`` says so."""
+        said = {} if source is None else {"source": storable(source)}
+        self._mark(digests, is_stored=True, said=said)
 
     def mark_missing(self, digests: Iterable[Digest]) -> None:
         """Notes that the blob store lacks the bytes of these blobs."""
-        self._mark(digests, is_stored=False)
+        self._mark(digests, is_stored=False, said={})
 
-    def _mark(self, digests: Iterable[Digest], *, is_stored: bool) -> None:
+    def _mark(self, digests: Iterable[Digest], *, is_stored: bool, said: Mapping[str, str]) -> None:
         ordered = sorted(set(digests))
         if not ordered:
             return
@@ -92,7 +93,7 @@ class ContentStore:
                 # Rows are locked in one order, lest two tasks that share blobs wait for each other.
                 wanted = select(blobs.c.id).where(blobs.c.digest.in_(batch), is_other).order_by(blobs.c.digest)
                 ids = connection.execute(wanted.with_for_update()).scalars().all()
-                connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(stored_at=stored_at))
+                connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(stored_at=stored_at, **said))
 
     def descriptors(self, digests: Iterable[Digest]) -> dict[Digest, Descriptor]:
         """How manifests describe blobs, with the URLs and the bytes that only their documents hold.

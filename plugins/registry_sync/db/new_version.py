@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from registry_sync.db.batches import in_batches
+from registry_sync.db.batches import in_batches, storable
 from registry_sync.db.membership import Difference
 from registry_sync.db.retention import keep_newest
 from registry_sync.db.tables import repositories, repository_versions, utc_now, version_holds
@@ -57,12 +57,12 @@ def add_version(
         "base_number": base,
         "sync_run_id": sync_run_id,
         "created_at": utc_now(),
-        "description": description,
+        "description": None if description is None else storable(description),
         "labels": {},
         "origin": origin.kind.value,
         "origin_repository_id": origin.repository_id,
         "origin_number": origin.number,
-        "created_by": origin.created_by,
+        "created_by": None if origin.created_by is None else storable(origin.created_by),
     }
     counts = _counts(connection, repository.id, base, difference)
     connection.execute(insert(repository_versions).values(**identity, **values, **counts))

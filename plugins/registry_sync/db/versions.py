@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import func, select, update
 
+from registry_sync.db.batches import storable
 from registry_sync.db.closures import is_in_latest, is_in_version
 from registry_sync.db.commit import commit_run
 from registry_sync.db.copying import copy_tags
@@ -166,7 +167,7 @@ class VersionStore:
         self, repository_id: str, number: int, *, description: str | None, labels: Mapping[str, str]
     ) -> RepositoryVersion:
         """The version, of which that is said from now on, in place of what was. Raises :class:`RecordNotFound`."""
-        said = {"description": description, "labels": dict(labels)}
+        said = {"description": None if description is None else storable(description), "labels": dict(labels)}
         versions = repository_versions.c
         with self._transactions.writing() as connection:
             require_row(connection, repository_id, number)

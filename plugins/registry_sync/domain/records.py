@@ -86,6 +86,11 @@ class RemoteSpec:
         return self.registry.upstream_name(self.upstream_name)
 
     @property
+    def source(self) -> str:
+        """``host[:port]/repository``: where content comes from, for people and for provenance."""
+        return f"{self.registry.netloc}/{self.upstream}"
+
+    @property
     def tag_filter(self) -> TagFilter:
         """The tag filters, parsed."""
         return TagFilter.parse(self.include_tags, self.exclude_tags)

@@ -41,21 +41,23 @@ class BlobsFetched:
 
 @dataclass
 class _Notes:
-    """Digests that are stored and not yet noted in the database."""
+    """Digests that are stored and not yet noted in the database, by where their bytes came from."""
 
     database: Database
-    pending: list[Digest] = field(default_factory=list)
+    pending: dict[str | None, list[Digest]] = field(default_factory=dict)
     noted_at: float = field(default_factory=time.monotonic)
 
-    def add(self, digest: Digest) -> None:
-        self.pending.append(digest)
-        if len(self.pending) >= NOTE_COUNT or time.monotonic() - self.noted_at >= NOTE_SECONDS:
+    def add(self, digest: Digest, source: str | None) -> None:
+        waiting = self.pending.setdefault(source, [])
+        waiting.append(digest)
+        if len(waiting) >= NOTE_COUNT or time.monotonic() - self.noted_at >= NOTE_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        if self.pending:
-            self.database.contents.mark_stored(self.pending)
-            self.pending = []
+        while self.pending:
+            source, digests = next(iter(self.pending.items()))
+            self.database.contents.mark_stored(digests, source=source)
+            del self.pending[source]
         self.noted_at = time.monotonic()
 
 
@@ -86,7 +88,8 @@ def fetch_blobs(
         counts.fetched_count += received_bytes is not None
         counts.found_count += received_bytes is None
         counts.received_bytes += received_bytes or 0
-        notes.add(blob.digest)
+        # Foreign layers come from elsewhere; what was found came at another time.
+        notes.add(blob.digest, None if received_bytes is None or blob.is_foreign else remote.source)
         progress.add(1, blob.size_bytes)
 
     def failed(blob: NeededBlob, error: RegistrySyncError) -> None:
