@@ -33,6 +33,7 @@ def new_client(remote: RemoteSpec, credentials: Credentials | None = None) -> Re
         max_attempts=2,
         longest_wait_seconds=0.2,
         allow_insecure_credentials=True,
+        follow_foreign_urls=remote.include_foreign_layers,
     )
     return RegistryClient(RegistryUrl.parse(remote.url), credentials, options)
 

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, case, select, update
 
 from registry_sync.db.batches import in_batches, insert_absent
-from registry_sync.db.closures import Links, is_in_latest, is_present, manifests_above
+from registry_sync.db.closures import Links, closure_of, is_in_latest, is_present, manifests_above
 from registry_sync.db.remotes import read_spec
 from registry_sync.db.tables import (
     manifests,
@@ -140,6 +140,19 @@ class SelectionStore:
             for row in connection.execute(linked):
                 found[row.parent_id].add(Digest(row.child_digest))
         return {Digest(digest): frozenset(found[unit]) for unit, digest in digests.items()}
+
+    def below(self, repository_id: str, names: Iterable[TagName]) -> set[Digest]:
+        """Manifests of the latest version that these of its tags stand for, and all that links lead to from there."""
+        found: set[Digest] = set()
+        with self._transactions.reading() as connection:
+            for batch in in_batches(sorted(set(names))):
+                roots = select(tags.c.manifest_id).where(
+                    tags.c.name.in_(batch), is_in_latest("tags", tags.c.id, repository_id)
+                )
+                below = closure_of(roots, Links.of_latest(repository_id))
+                statement = select(manifests.c.digest).join(below, below.c.manifest_id == manifests.c.id)
+                found.update(map(Digest, connection.execute(statement).scalars()))
+        return found
 
     def tags_above(self, repository_id: str, digests: Iterable[Digest]) -> set[TagName]:
         """Tags of the latest version from which links lead to any of these manifests, or which stand for one."""

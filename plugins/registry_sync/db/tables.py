@@ -367,6 +367,14 @@ Index(
     postgresql_where=_is_open_link,
 )
 
+_is_gap = repository_links.c.child_id.is_(None)
+Index(
+    "ix_repository_links_gaps",
+    repository_links.c.repository_id,
+    sqlite_where=_is_gap,
+    postgresql_where=_is_gap,
+)
+
 # Content that nothing needed when it was last looked for, and since when; collected when that is long enough ago.
 orphaned_manifests = Table(
     "orphaned_manifests",

@@ -105,6 +105,7 @@ class _Outcome:
     held: dict[TagName, RegistrySyncError] = field(default_factory=dict)
     gone: list[TagName] = field(default_factory=list)
     filtered: list[TagName] = field(default_factory=list)
+    left_out: set[Digest] = field(default_factory=set)
 
 
 @dataclass
@@ -145,7 +146,9 @@ class _Stage:
         if self.choice.with_referrers:
             self._add_referrers(walk)
         trees = walk.trees(outcome.roots.values())
-        self.database.contents.add_manifests(trees.new)
+        # What is left out is stored too, so that the next sync leaves it out without a request.
+        left_out = [walk.fetched[digest] for digest in outcome.left_out if digest in walk.fetched]
+        self.database.contents.add_manifests([*trees.new, *left_out])
         self.database.selections.record(self.run.id, trees.read, trees.links)
         self._tell_missing(trees.links)
         companions = self._companions(trees.read) if self.choice.with_referrers else []
@@ -201,7 +204,7 @@ class _Stage:
                 continue
             if is_left_out:
                 outcome.filtered.append(tag)
-                del outcome.roots[tag]
+                outcome.left_out.add(outcome.roots.pop(tag))
 
     def _add_referrers(self, walk: Walk) -> None:
         selections = self.database.selections

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from registry_sync.domain.companions import companion_tags
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
@@ -19,11 +18,11 @@ from registry_sync.domain.runs import ListedTag, RunState, SyncRun, TagState
 from registry_sync.domain.shards import plan_shards
 from registry_sync.errors import NotFound, NothingSynced, RegistrySyncError
 from registry_sync.sync.choice import Choice
+from registry_sync.sync.known_companions import KnownCompanions
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import Database, RegistryClient
 from registry_sync.sync.progress import Progress, format_count
 from registry_sync.sync.rechecks import tags_left_out, tags_to_read_again
-from registry_sync.sync.referrers import companions_there
 from registry_sync.sync.verdicts import Verdict, verdict
 
 #: Distinct manifests that make a shard of its own worth while; a task costs about as much as fetching these.
@@ -99,11 +98,8 @@ def list_tags(
     if not heads:
         raise NothingSynced(f"{remote.upstream} has none of the tags asked for: {', '.join(names.wanted[:5])}")
     if choice.with_referrers:
-        known = [digest for tag, digest in heads.items() if digest is not None and latest.get(tag) == digest]
-        if names.candidates:
-            known += database.selections.referrers(run.repository_id)
-        companions = _companions(client, remote, names, known)
-        heads |= _resolve(client, remote, [tag for tag in companions if tag not in heads], tell)
+        known = KnownCompanions(client, database.selections, run, remote, latest, names.candidates)
+        heads |= known.heads(heads, lambda wanted: _resolve(client, remote, wanted, tell))
     moved = {tag: digest for tag, digest in heads.items() if digest is None or latest.get(tag) != digest}
     left_out = tags_left_out(database, choice, moved)
     unchanged = {tag: digest for tag, digest in latest.items() if tag in heads and tag not in moved}
@@ -144,17 +140,6 @@ def _names(client: RegistryClient, remote: RemoteSpec, choice: Choice) -> _Names
     others = set(listing.tags).difference(wanted)
     candidates = sorted(tag for tag in others if choice.is_candidate(tag_filter.allows, tag))
     return _Names(wanted, candidates, len(listing.tags), listing.skipped, listing.listed_at)
-
-
-def _companions(client: RegistryClient, remote: RemoteSpec, names: _Names, digests: list[Digest]) -> list[TagName]:
-    """Tags that were not asked for and belong to ``digests``, which are known already; what is new brings its own."""
-    if remote.tag_filter.literal_tags is None:
-        return companion_tags(names.candidates, digests)
-
-    def failed(_tag: TagName, error: RegistrySyncError) -> None:
-        raise error
-
-    return companions_there(client, remote, digests, failed=failed)
 
 
 def _refuse_empty(remote: RemoteSpec, run: SyncRun, listed_count: int, present_count: int) -> None:

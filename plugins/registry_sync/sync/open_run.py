@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from registry_sync.domain.records import Policy, Remote, RemoteSpec, Repository, SyncMode
 from registry_sync.domain.runs import RunKey, SyncRun
-from registry_sync.errors import ConfigurationError, InvalidReference
+from registry_sync.errors import ConfigurationError, InvalidReference, RecordNotFound
 
 MAX_CONCURRENCY = 100
 
@@ -34,6 +34,18 @@ class SyncRequest:
     ssl_validation: str | None = None
     platforms: tuple[str, ...] | None = None
     include_referrers: bool | str | None = None
+
+    #: Fields of a :class:`RemoteSpec` that a request can say, and that are the defaults where it does not.
+    SAYABLE: ClassVar[tuple[str, ...]] = (
+        "include_tags",
+        "exclude_tags",
+        "conn_id",
+        "policy",
+        "download_concurrency",
+        "ssl_validation",
+        "platforms",
+        "include_referrers",
+    )
 
     def overrides(self) -> dict[str, Any]:
         """The fields of a :class:`RemoteSpec` that were given. Raises :class:`ConfigurationError`."""
@@ -106,12 +118,19 @@ def open_run(database: RequestDatabase, key: RunKey, request: SyncRequest) -> Sy
 
 
 def _defined(database: RequestDatabase, request: SyncRequest, repository: str) -> Remote:
+    """The remote that the request describes. What a request cannot say stays as it is, such as limits and labels."""
     if not request.url or not request.upstream_name:
         missing = "upstream_name" if request.url else "url"
         raise ConfigurationError(f"url and upstream_name belong together: {missing} is missing")
     name = request.remote or repository
-    spec = RemoteSpec(name=name, url=request.url, upstream_name=request.upstream_name, **request.overrides())
-    return database.remotes.ensure(spec.checked())
+    said = {"url": request.url, "upstream_name": request.upstream_name, **request.overrides()}
+    try:
+        present = database.remotes.by_name(name).spec
+    except RecordNotFound:
+        return database.remotes.ensure(RemoteSpec(name=name, **said).checked())
+    unsaid = RemoteSpec(name, "", "")
+    forgotten = {field: getattr(unsaid, field) for field in SyncRequest.SAYABLE if field not in said}
+    return database.remotes.ensure(replace(present, **forgotten, **said).checked())
 
 
 def _choice(choices: type[Any], name: str, text: str) -> Any:

@@ -131,6 +131,14 @@ def _create_links() -> None:
         sqlite_where=is_open,
         postgresql_where=is_open,
     )
+    is_gap = sa.text("child_id IS NULL")
+    op.create_index(
+        "ix_repository_links_gaps",
+        "repository_links",
+        ["repository_id"],
+        sqlite_where=is_gap,
+        postgresql_where=is_gap,
+    )
 
 
 def _create_orphans() -> None:
