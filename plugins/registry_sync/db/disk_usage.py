@@ -24,13 +24,14 @@ from registry_sync.db.tables import (
 )
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.space import Amount, DiskUsage, RepositoryUsage
+from registry_sync.errors import RecordNotFound
 
 _IS_STORED = blobs.c.stored_at.is_not(None)
 _IS_LACKING = blobs.c.stored_at.is_(None) & ~blobs.c.is_foreign
 
 
 class DiskUsageStore:
-    """Reads only; a report is counted anew each time, over all of the content."""
+    """Reads only; a report is counted anew each time, over all of the content, or over that of one repository."""
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
@@ -51,17 +52,32 @@ class DiskUsageStore:
                 missing=_amount(connection, blobs, blobs, _IS_LACKING, is_held),
             )
 
+    def repository(self, repository_id: str) -> RepositoryUsage:
+        """What one repository takes. Raises :class:`RecordNotFound`."""
+        with self._transactions.reading() as connection:
+            found = _repositories(connection, repository_id)
+        if not found:
+            raise RecordNotFound(f"there is no repository {repository_id[:255]!r}")
+        return found[0]
 
-def _repositories(connection: Connection) -> list[RepositoryUsage]:
-    held_manifests = _by_repository(connection, _distinct(repository_manifests, manifests, "manifest_id"))
-    held = _by_repository(connection, _distinct(repository_blobs, blobs, "blob_id", _IS_STORED))
-    missing = _by_repository(connection, _distinct(repository_blobs, blobs, "blob_id", _IS_LACKING))
+
+def _repositories(connection: Connection, repository_id: str | None = None) -> list[RepositoryUsage]:
+    """By name; all of them, or the one of that id."""
+    held_manifests = _by_repository(
+        connection, _distinct(repository_manifests, manifests, "manifest_id", *_of(repository_manifests, repository_id))
+    )
+    those = _of(repository_blobs, repository_id)
+    held = _by_repository(connection, _distinct(repository_blobs, blobs, "blob_id", _IS_STORED, *those))
+    missing = _by_repository(connection, _distinct(repository_blobs, blobs, "blob_id", _IS_LACKING, *those))
     other = repository_blobs.alias("other")
     is_shared = exists().where(other.c.blob_id == blobs.c.id, other.c.repository_id != repository_blobs.c.repository_id)
-    own = _by_repository(connection, _distinct(repository_blobs, blobs, "blob_id", _IS_STORED, ~is_shared))
-    numbers = _version_numbers(connection)
-    by_versions = _by_versions(connection, numbers)
-    rows = connection.execute(select(repositories.c.id, repositories.c.name).order_by(repositories.c.name))
+    own = _by_repository(connection, _distinct(repository_blobs, blobs, "blob_id", _IS_STORED, ~is_shared, *those))
+    numbers = _version_numbers(connection, repository_id)
+    by_versions = _by_versions(connection, numbers, repository_id)
+    wanted = [] if repository_id is None else [repositories.c.id == repository_id]
+    rows = connection.execute(
+        select(repositories.c.id, repositories.c.name).where(*wanted).order_by(repositories.c.name)
+    )
     return [
         RepositoryUsage(
             repository_id=row.id,
@@ -75,6 +91,11 @@ def _repositories(connection: Connection) -> list[RepositoryUsage]:
         )
         for row in rows
     ]
+
+
+def _of(membership: Any, repository_id: str | None) -> list[ColumnElement[bool]]:
+    """The condition that a membership is of that repository; none for all of them."""
+    return [] if repository_id is None else [membership.c.repository_id == repository_id]
 
 
 def _distinct(membership: Any, units: Any, unit: str, *conditions: ColumnElement[bool]) -> Select[Any]:
@@ -95,21 +116,22 @@ def _by_repository(connection: Connection, units: Select[Any]) -> dict[str, Amou
     return amounts
 
 
-def _version_numbers(connection: Connection) -> dict[str, list[int]]:
+def _version_numbers(connection: Connection, repository_id: str | None) -> dict[str, list[int]]:
     numbers: dict[str, list[int]] = defaultdict(list)
     versions = repository_versions.c
-    for row in connection.execute(select(versions.repository_id, versions.number).order_by(versions.number)):
+    statement = select(versions.repository_id, versions.number).where(*_of(repository_versions, repository_id))
+    for row in connection.execute(statement.order_by(versions.number)):
         numbers[row.repository_id].append(row.number)
     return numbers
 
 
-def _by_versions(connection: Connection, numbers: dict[str, list[int]]) -> dict[str, Amount]:
+def _by_versions(connection: Connection, numbers: dict[str, list[int]], repository_id: str | None) -> dict[str, Amount]:
     """Stored blobs, each once for every version that holds it: by intervals, of which there are few different ones."""
     rows = repository_blobs.c
     statement = (
         select(rows.repository_id, rows.version_added, rows.version_removed, func.count(), func.sum(blobs.c.size_bytes))
         .join(blobs, blobs.c.id == rows.blob_id)
-        .where(_IS_STORED)
+        .where(_IS_STORED, *_of(repository_blobs, repository_id))
         .group_by(rows.repository_id, rows.version_added, rows.version_removed)
     )
     amounts: dict[str, Amount] = defaultdict(Amount)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
+import pytest
+
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import Policy, RepositorySpec
-from registry_sync.domain.space import Amount, ContentKind, DiskUsage
+from registry_sync.domain.space import Amount, ContentKind, DiskUsage, RepositoryUsage
+from registry_sync.errors import RecordNotFound
 from support.metadata import Upstream, image, layer, sync
 
 NOW = datetime.now(timezone.utc)
@@ -35,6 +38,7 @@ def test_shared_blobs_are_counted_once_in_all_and_once_for_each_holder(database:
     assert (first.version_count, second.version_count) == (1, 2)
     assert first.by_versions == Amount(2, 30)
     assert second.by_versions == Amount(2 + 3, 25 + 32)
+    assert [database.disk_usage.repository(each.repository_id) for each in (first, second)] == [first, second]
     assert usage.stored == usage.held == Amount(4, 42)
     assert usage.by_repositories == Amount(5, 62)
     assert usage.by_versions == Amount(7, 87)
@@ -85,3 +89,10 @@ def test_what_is_noted_as_orphaned_is_told(database: Database) -> None:
     database.orphans.delete_manifests([record.id for record in due], NOW + timedelta(hours=1))
     database.orphans.note(ContentKind.BLOB, NOW)
     assert database.disk_usage.report().orphaned_blobs == Amount(2, len("layerconfig"))
+
+
+def test_a_repository_without_content_takes_nothing_and_one_that_is_not_there_is_told(database: Database) -> None:
+    empty = database.repositories.ensure("empty")
+    assert database.disk_usage.repository(empty.id) == RepositoryUsage(empty.id, "empty")
+    with pytest.raises(RecordNotFound, match="no repository"):
+        database.disk_usage.repository("nowhere")
