@@ -5,13 +5,17 @@ With ``SCREENSHOTS`` naming a folder, the pictures of the documentation are take
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from registry_sync.hooks.connection import read_connection
+from registry_sync.hooks.host_limits import HostLimits
 from support.airflow_instance import AirflowInstance
 from support.filling import place
 from support.registry import RegistryServer
@@ -92,3 +96,34 @@ def test_a_finished_run_reads_well_in_the_grid(page: Page, airflow: AirflowInsta
     page.goto(f"{airflow.url}/dags/registry_sync/runs/{run}/tasks/fetch_blobs/mapped")
     expect(page.get_by_text("blobs, ").first).to_be_visible()
     picture(page, "mapped-blobs.png")
+
+
+def test_a_connection_made_in_the_form_says_what_was_chosen(page: Page, airflow: AirflowInstance) -> None:
+    """Fields that are chosen from a list, numbers with fractions and those left empty arrive as they are meant."""
+    page.set_viewport_size({"width": 1200, "height": 2600})
+    page.goto(f"{airflow.url}/connections")
+    page.get_by_role("button", name="Add Connection").click()
+    form = page.get_by_role("dialog")
+    form.locator('input[name="connection_id"]').fill("from_the_form")
+    form.get_by_role("combobox").first.click()
+    page.keyboard.type("Container reg")
+    page.get_by_text("Container registry").first.click()
+    form.locator('input[name="host"]').fill("123456789012.dkr.ecr.eu-central-1.amazonaws.com")
+    form.get_by_text("Extra Fields", exact=True).click()
+    form.locator("#element_credential_helper").click()
+    page.get_by_text("Amazon ECR", exact=True).click()
+    form.locator('input[name="element_host_concurrency"]').fill("4")
+    form.locator('input[name="element_requests_per_second"]').fill("2.5")
+    form.locator('input[name="element_contact"]').fill("mirrors@example.org")
+    picture(page, "connection-form.png")
+    form.get_by_role("button", name="Save").click()
+    expect(form).to_be_hidden()
+    made = airflow.api("GET", "/connections/from_the_form")
+    extra = json.loads(made["extra"])
+    connection = SimpleNamespace(**{name: made[name] for name in ("host", "login", "password", "schema", "port")})
+    connection.extra_dejson = extra
+    found = read_connection("from_the_form", connection)
+    assert (found.credential_helper, found.contact) == ("amazon_ecr", "mirrors@example.org")
+    assert found.limits == HostLimits(4, 2.5)
+    assert found.choices == {"allow_insecure_credentials": False}
+    assert found.unknown_extra == ()
