@@ -115,7 +115,6 @@ def test_a_connection_made_in_the_form_says_what_was_chosen(page: Page, airflow:
     form.locator('input[name="element_host_concurrency"]').fill("4")
     form.locator('input[name="element_requests_per_second"]').fill("2.5")
     form.locator('input[name="element_contact"]').fill("mirrors@example.org")
-    picture(page, "connection-form.png")
     form.get_by_role("button", name="Save").click()
     expect(form).to_be_hidden()
     made = airflow.api("GET", "/connections/from_the_form")
