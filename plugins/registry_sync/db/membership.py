@@ -23,7 +23,6 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
-    bindparam,
     func,
     literal,
     not_,
@@ -34,7 +33,8 @@ from sqlalchemy import (
 )
 
 from registry_sync.db.batches import in_batches, insert_or_keep
-from registry_sync.db.closures import Links, closure_of, is_in_latest, is_present, tagged_in_run, there_is_none
+from registry_sync.db.closures import Links, closure_of, is_in_latest, is_present, there_is_none
+from registry_sync.db.link_changes import LinkChanges
 from registry_sync.db.tables import (
     manifest_blobs,
     manifests,
@@ -42,8 +42,6 @@ from registry_sync.db.tables import (
     repository_links,
     repository_manifests,
     repository_tags,
-    run_links,
-    run_manifests,
     run_tags,
     tags,
     utc_now,
@@ -84,13 +82,14 @@ class Membership:
     def apply(self) -> Difference:
         """Opens and closes the intervals, and counts."""
         going = self.connection.execute(self._tags_to_remove()).all()
-        outdated = self.connection.execute(self._outdated_links()).all()
+        links = LinkChanges(self.connection, self.repository_id, self.run_id, self.number, self.is_mirror)
+        outdated = links.outdated()
         candidates = self._candidates(going, outdated) if self.is_mirror else set()
         for batch in in_batches(row.tag_id for row in going):
             self._close(repository_tags, repository_tags.c.tag_id.in_(batch))
         added = {"tags": self._open_tags(), "manifests": 0, "blobs": 0}
-        self._close_links(outdated)
-        opened_links = self._open_links()
+        links.close(outdated)
+        opened_links = links.open()
         if added["tags"] or opened_links:
             added["manifests"] = self._open_manifests()
             added["blobs"] = self._open_blobs()
@@ -116,10 +115,6 @@ class Membership:
             )
             .order_by(tags.c.name)
         )
-
-    def _taken(self) -> Any:
-        """Ids of the manifests that the run takes into the version."""
-        return closure_of(tagged_in_run(self.run_id, [TagState.RESOLVED]), Links.of_run(self.run_id), "taken")
 
     def _changed_tags(self) -> Select[Any]:
         """Tags of the run that are new or moved: ``name``, ``digest``, ``manifest_id``. Held ones are none."""
@@ -150,30 +145,6 @@ class Membership:
             .where(is_present(repository_tags, self.repository_id), condition)
         )
 
-    def _outdated_links(self) -> Select[Any]:
-        """Links that what the run read has no more; for an additive run only gaps that are filled now."""
-        taken, present = self._taken(), repository_links.c
-        is_same = and_(
-            run_links.c.sync_run_id == self.run_id,
-            run_links.c.parent_id == present.parent_id,
-            run_links.c.child_digest == present.child_digest,
-        )
-        is_gap, has_gap = present.child_id.is_(None), run_links.c.child_id.is_(None)
-        if self.is_mirror:
-            condition = there_is_none(is_same, is_gap == has_gap)
-        else:
-            condition = is_gap & not_(there_is_none(is_same, ~has_gap))
-        return (
-            select(present.parent_id, present.child_digest, present.child_id)
-            .join(taken, taken.c.manifest_id == present.parent_id)
-            .join(run_manifests, run_manifests.c.manifest_id == present.parent_id)
-            .where(
-                is_present(repository_links, self.repository_id),
-                run_manifests.c.sync_run_id == self.run_id,
-                condition,
-            )
-        )
-
     def _open_tags(self) -> int:
         changed = self._changed_tags().subquery("changed")
         self.connection.execute(
@@ -188,32 +159,6 @@ class Membership:
             changed, and_(changed.c.name == tags.c.name, changed.c.manifest_id == tags.c.manifest_id)
         )
         return self._open(repository_tags, units)
-
-    def _open_links(self) -> int:
-        """Opens what the run takes along; a link that is open stays as it is, by the index that allows one."""
-        taken = self._taken()
-        columns = ("parent_id", "child_digest", "child_id", "kind")
-        rows = (
-            select(literal(self.repository_id), literal(self.number), *(run_links.c[name] for name in columns))
-            .join(taken, taken.c.manifest_id == run_links.c.parent_id)
-            .where(run_links.c.sync_run_id == self.run_id)
-        )
-        names = ["repository_id", "version_added", *columns]
-        self.connection.execute(insert_or_keep(self.connection, repository_links).from_select(names, rows))
-        return self._count(self._added(repository_links), repository_links)
-
-    def _close_links(self, outdated: Iterable[Row[Any]]) -> None:
-        statement = (
-            update(repository_links)
-            .where(
-                is_present(repository_links, self.repository_id),
-                repository_links.c.parent_id == bindparam("parent"),
-                repository_links.c.child_digest == bindparam("child"),
-            )
-            .values(version_removed=self.number)
-        )
-        for batch in in_batches({"parent": row.parent_id, "child": row.child_digest} for row in outdated):
-            self.connection.execute(statement, batch)
 
     def _open_manifests(self) -> int:
         tagged = (
