@@ -19,6 +19,7 @@ from registry_sync.errors import (
     RegistryError,
     ServerUnavailable,
 )
+from registry_sync.oci.answer_errors import printable
 from registry_sync.oci.credentials import Credentials, Minted
 
 _PRIVATE = re.compile(
@@ -109,8 +110,8 @@ def _ask(
 def _refusal(response: dict[str, Any], service: str, host: str) -> RegistryError:
     error = response.get("Error", {})
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
-    code = str(error.get("Code") or "")
-    message = f"AWS gives no password for {host}: {code}: {error.get('Message', '')}"
+    code = printable(str(error.get("Code") or ""))
+    message = f"AWS gives no password for {host}: {code}: {printable(str(error.get('Message') or ''))}"
     if status >= 500 or code in _PASSING:
         return ServerUnavailable(message, host=host)
     return AuthenticationFailed(

@@ -17,9 +17,11 @@ from registry_sync.domain.references import RegistryUrl, RepositoryName
 from registry_sync.errors import AuthenticationFailed, ConfigurationError, ProtocolError, ServerUnavailable
 from registry_sync.hooks.amazon_ecr import amazon_ecr
 from registry_sync.hooks.clients import open_client
+from registry_sync.hooks.minting import minted_credentials
 from registry_sync.hooks.registry import RegistryHook
 from registry_sync.oci.credentials import ANONYMOUS, Credentials
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
+from support.object_store import s3_server
 
 pytestmark = pytest.mark.rule("A4.17")
 ACCOUNT = "123456789012"
@@ -74,6 +76,15 @@ def test_public_ecrs_password_is_asked_for_in_its_own_region(aws: HostileRegistr
     (asked,) = aws.requests
     assert asked.header("x-amz-target") == PUBLIC
     assert "/us-east-1/ecr-public/aws4_request" in (asked.header("authorization") or "")
+
+
+def test_another_implementation_of_aws_is_understood_too(aws: HostileRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moto's passwords ended years ago; they are taken for a minute, so that a wrong clock asks nobody without end."""
+    with s3_server() as moto:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_ECR", moto.endpoint)
+        source = minted_credentials("amazon_ecr", RegistryUrl.parse(f"https://{HOST}"), KEY, None)
+        assert source() == Credentials("AWS", f"{ACCOUNT}-auth-token")
+    assert source().username == "AWS", "it is kept: the service is gone"
 
 
 @pytest.mark.parametrize(
@@ -139,6 +150,7 @@ def aws_error(status: int, code: str) -> Raw:
         (aws_error(403, "UnrecognizedClientException"), AuthenticationFailed, False),
         (aws_error(400, "ThrottlingException"), ServerUnavailable, True),
         (aws_error(500, "ServerException"), ServerUnavailable, True),
+        (reply(502, b"<html>\n<h1>\x1b[31mBad Gateway"), ServerUnavailable, True),
         (json_reply({"authorizationData": []}), ProtocolError, False),
         (json_reply({}), ProtocolError, False),
         (
@@ -148,7 +160,7 @@ def aws_error(status: int, code: str) -> Raw:
         ),
         (Raw(()), ServerUnavailable, True),
     ],
-    ids=["denied", "unknown key", "throttled", "broken", "none", "nothing", "no base64", "cut off"],
+    ids=["denied", "unknown key", "throttled", "broken", "page", "none", "nothing", "no base64", "cut off"],
 )
 def test_what_aws_refuses_is_told_by_who_must_act(
     aws: HostileRegistry, answer: Raw, error: type[Exception], is_temporary: bool, monkeypatch: pytest.MonkeyPatch
@@ -159,6 +171,7 @@ def test_what_aws_refuses_is_told_by_who_must_act(
         mint()
     assert getattr(raised.value, "is_temporary") is is_temporary  # noqa: B009 - the class is a parameter
     assert str(KEY.password) not in str(raised.value)
+    assert str(raised.value).isprintable()
 
 
 def test_without_boto3_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
