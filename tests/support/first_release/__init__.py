@@ -1,0 +1,1 @@
+"""A database as the first release left it."""
