@@ -28,7 +28,7 @@ from support.images import Blob, ContentBuilder
 from support.object_store import s3_server
 from support.registry import RegistryServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.rule("A5.11")]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 DROP_BYTES = 50_000_000
@@ -104,6 +104,7 @@ def assert_in_a_row(answers: list[Forwarded], begin: int) -> int:
     return answers[-1].end
 
 
+@pytest.mark.rule("A5.11")
 def test_a_gibibyte_over_a_link_that_breaks_and_across_a_kill_is_fetched_once(
     tmp_path: Path, registry: RegistryServer
 ) -> None:
@@ -136,6 +137,7 @@ def test_a_gibibyte_over_a_link_that_breaks_and_across_a_kill_is_fetched_once(
     assert sum(answer.byte_count for answer in before + after) == blob.size_bytes + in_flight
 
 
+@pytest.mark.rule("A5.11")
 def test_another_machine_fetches_only_what_the_object_store_lacks(
     tmp_path: Path, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

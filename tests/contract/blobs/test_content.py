@@ -66,6 +66,7 @@ def test_two_readers_of_one_blob_do_not_disturb_each_other(store: BlobStore) -> 
         assert one.read(10) == other.read(10) == blob.data[:10]
 
 
+@pytest.mark.rule("A5.8")
 @pytest.mark.parametrize("size_bytes", SIZES.values(), ids=SIZES)
 def test_nothing_is_under_the_digest_until_commit(store: BlobStore, size_bytes: int) -> None:
     blob = Blob.random(5, size_bytes)
@@ -79,6 +80,7 @@ def test_nothing_is_under_the_digest_until_commit(store: BlobStore, size_bytes: 
         assert store.has(blob.digest)
 
 
+@pytest.mark.rule("A5.8")
 @pytest.mark.parametrize("size_bytes", SIZES.values(), ids=SIZES)
 def test_other_bytes_than_the_digest_says_are_refused_and_forgotten(
     store: BlobStore, place: Place, size_bytes: int

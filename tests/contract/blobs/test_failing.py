@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,35 +14,17 @@ from registry_sync.errors import BlobStoreError, BlobStoreFull
 from support.blob_processes import writing
 from support.blob_stores import MEBIBYTE, SMALL, Place, put, stored
 from support.images import Blob
+from support.small_disks import CAN_LOOP, CAN_MOUNT, ext4_disk, memory_disk
 
 ON_DISK = ("local", "fsspec")
-DISK_BYTES = 4 * MEBIBYTE
+DISK_BYTES = 8 * MEBIBYTE
+DISKS = {"memory": memory_disk, **({"ext4": ext4_disk} if CAN_LOOP else {})}
 
 
-def _mounts() -> bool:
-    """Whether this user may mount a small disk, as root in most containers of CI may not."""
-    with tempfile.TemporaryDirectory() as folder:
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True, check=False)
-        if mounted.returncode == 0:
-            subprocess.run(["umount", folder], check=True)
-        return mounted.returncode == 0
-
-
-@contextlib.contextmanager
-def _disk(folder: Path, size_bytes: int) -> Iterator[Path]:
-    """A disk of that size."""
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MiB."""
-    with _disk(tmp_path / "disk", DISK_BYTES) as folder:
+@pytest.fixture(params=DISKS)
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MiB."""
+    with DISKS[request.param](tmp_path / "disk", DISK_BYTES) as folder:
         yield folder
 
 
@@ -56,7 +36,7 @@ def _fill(disk: Path) -> Path:
     return filler
 
 
-if _mounts():
+if CAN_MOUNT:
 
     @pytest.mark.parametrize("scheme", ["file", "local"])
     def test_a_large_blob_on_a_full_disk_leaves_the_disk_as_it_was(
@@ -87,7 +67,7 @@ if _mounts():
         assert stored(store, blob) == blob.data
 
     def test_a_store_that_is_full_of_parts_is_left_as_it_was(tmp_path: Path) -> None:
-        with _disk(tmp_path / "disk", 2 * PART_BYTES + MEBIBYTE) as disk:
+        with memory_disk(tmp_path / "disk", 2 * PART_BYTES + MEBIBYTE) as disk:
             store = open_blob_store(f"local://{disk}/blobs", spool_folder=tmp_path / "spool")
             with pytest.raises(BlobStoreFull, match="free space"):
                 put(store, Blob.random(8, 4 * PART_BYTES))
@@ -96,7 +76,7 @@ if _mounts():
     def test_a_spool_that_is_full_leaves_the_parts_in_the_store(tmp_path: Path) -> None:
         blob = Blob.random(9, 2 * PART_BYTES + MEBIBYTE)
         url = f"local://{tmp_path}/blobs"
-        with _disk(tmp_path / "disk", PART_BYTES + MEBIBYTE) as disk:
+        with memory_disk(tmp_path / "disk", PART_BYTES + MEBIBYTE) as disk:
             with pytest.raises(BlobStoreFull, match="spool"):
                 put(open_blob_store(url, spool_folder=disk / "spool"), blob)
             assert [path for path in disk.rglob("*") if path.is_file()] == []
