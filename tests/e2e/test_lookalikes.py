@@ -7,18 +7,12 @@ What a good client does not do is noted by the look-alikes, and must be nothing.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
 
 import pytest
 
-from registry_sync.blobs import BlobStore, open_blob_store
-from registry_sync.db.database import Database
-from registry_sync.hooks.stores import open_blobs, open_database
-from support.airflow_instance import AirflowInstance
 from support.certificates import CertificateAuthority, ServerCertificate
-from support.dag_runs import InProcessSync
+from support.dag_runners import InProcess, Runner, Scheduled, is_unchanged
 from support.filling import push
 from support.held import Held
 from support.images import RepositoryContent
@@ -43,51 +37,6 @@ SCHEDULED = (
 IN_PROCESS = tuple(kind for kind in known.KNOWN if kind not in SCHEDULED)
 RELEASES = 120
 _seeds = itertools.count(100)
-
-
-class Runner(Protocol):
-    """A way to run the DAG. ``sync`` gives the states of its tasks when it has ended well."""
-
-    def connect(self, conn_id: str, connection: dict[str, Any]) -> None: ...
-    def sync(self, **conf: Any) -> dict[str, str]: ...
-    def opened(self) -> tuple[Database, BlobStore]: ...
-
-
-class Scheduled:
-    """Through Airflow's REST API, scheduler and processes."""
-
-    def __init__(self, airflow: AirflowInstance) -> None:
-        self._airflow = airflow
-
-    def connect(self, conn_id: str, connection: dict[str, Any]) -> None:
-        document = {**connection, "connection_id": conn_id, "extra": json.dumps(connection["extra"])}
-        self._airflow.api("POST", "/connections", document)
-
-    def sync(self, **conf: Any) -> dict[str, str]:
-        return self._airflow.task_states(self._airflow.sync(**conf))
-
-    def opened(self) -> tuple[Database, BlobStore]:
-        home = self._airflow.home / "registry_sync"
-        return Database.connect(f"sqlite:///{home / 'registry_sync.db'}"), open_blob_store((home / "blobs").as_uri())
-
-
-class InProcess:
-    """By ``dag.test()``."""
-
-    def __init__(self, sync: InProcessSync, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._sync = sync
-        self._monkeypatch = monkeypatch
-
-    def connect(self, conn_id: str, connection: dict[str, Any]) -> None:
-        self._monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
-
-    def sync(self, **conf: Any) -> dict[str, str]:
-        run = self._sync(**conf)
-        assert run.state == "success", run.tasks
-        return run.tasks
-
-    def opened(self) -> tuple[Database, BlobStore]:
-        return open_database(), open_blobs()
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +76,6 @@ def runner(request: pytest.FixtureRequest) -> Runner:
     return InProcess(request.getfixturevalue("sync_in_process"), request.getfixturevalue("monkeypatch"))
 
 
-def unchanged(states: dict[str, str]) -> bool:
-    return {task: state for task, state in states.items() if state != "skipped"} == {"list_tags": "success"}
-
-
 @pytest.mark.rule("A1.3", "A2.3", "A2.6", "A3.2", "A4.1", "A4.10", "A4.16", "A5.1", "A5.2", "A5.4", "A5.7")
 @pytest.mark.rule("A6.1", "A6.4", "A6.6", "A7.1", "A7.3", "A7.4", "A7.6", "A7.7", "A7.9", "A7.10", "A9.6", "A9.7")
 @pytest.mark.rule("A8.10", "A9.5", "A9.10")
@@ -155,14 +100,12 @@ def test_a_registry_with_habits_of_its_own_gives_what_a_plain_one_gives(
         asked_about = sorted(server.manifests.headed)
     assert server.witness.violations == []
     assert server.witness.habits == kind.habits, "the client has met all that this registry does of its own"
-    database, store = runner.opened()
-    assert Held.read(database, store, repository) == expected, "the second sync made no version"
-    database.close()
+    assert runner.held(repository) == expected, "the second sync made no version"
     assert asked_about == sorted(content.tags), "one HEAD for each tag"
     if kind.tells_digests:
         assert sorted(first) == sorted(content.manifests), "each manifest is pulled once"
         assert again == [], "and none when nothing changed"
-        assert unchanged(states)
+        assert is_unchanged(states)
     else:
         below = set(content.manifests) - set(content.tags.values())
         assert sorted(first) == sorted({*content.tags, *below}), "tags are pulled by name, what is below them once"

@@ -54,6 +54,7 @@ class ManifestDesk:
 
     def referrers(self, subject: str) -> Raw:
         """The list of what refers to ``subject``, by a registry that has the API."""
+        self._witness.met(Habit.LISTS_REFERRERS)
         entries = [
             referrer_entry(manifest) for manifest in self._content.manifests.values() if subject_of(manifest) == subject
         ]
@@ -62,6 +63,7 @@ class ManifestDesk:
 
     def no_referrers(self) -> Raw:
         """The answer of a registry without the API: its router or its gate gives it, and neither says more."""
+        self._witness.met(Habit.LACKS_REFERRERS)
         status = self._kind.referrers.status
         if status == 404:
             return reply(404, "404 page not found\n", content_type="text/plain; charset=utf-8")

@@ -24,6 +24,8 @@ class Habit(str, Enum):
     LIMITS_PULLS = "limits pulls"
     REDIRECTS = "redirects"
     COMPRESSES_CONFIGS = "compresses configs"
+    LISTS_REFERRERS = "lists referrers"
+    LACKS_REFERRERS = "lacks the referrers API"
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,8 @@ class LookAlike:
             Habit.LIMITS_PULLS: self.manifests.is_limited_at_first,
             Habit.REDIRECTS: self.blobs.redirect is not None,
             Habit.COMPRESSES_CONFIGS: self.blobs.gzips_configs,
+            Habit.LISTS_REFERRERS: self.referrers.status == 200,
+            Habit.LACKS_REFERRERS: self.referrers.status != 200,
         }
         return {habit for habit, is_expected in habits.items() if is_expected}
 

@@ -39,8 +39,6 @@ class LookAlikeServer:
     def __init__(self, kind: LookAlike, content: RepositoryContent, certificate: ServerCertificate) -> None:
         self.kind = kind
         self.witness = Witness()
-        self.manifests = ManifestDesk(kind, content, self.witness)
-        self._content = content
         self._ca_path = certificate.ca_path
         pair = (str(certificate.chain_path), str(certificate.key_path))
         answers = (self._answer, self._answer_for_tokens, self._answer_from_storage)
@@ -49,10 +47,16 @@ class LookAlikeServer:
         )
         realm_host = self.tokens if kind.auth.realm_is_elsewhere else self.registry
         self.gate = Gate(kind, f"{realm_host.base}{kind.auth.realm}", self.witness)
-        self._lister = TagLister(kind, content, self.registry.base, self.witness)
+        self._running = ExitStack()
+        self.serve(content)
+
+    def serve(self, content: RepositoryContent) -> None:
+        """Has ``content`` from now on, and forgets what was pulled and asked about of the one before."""
+        self._content = content
+        self.manifests = ManifestDesk(self.kind, content, self.witness)
+        self._lister = TagLister(self.kind, content, self.registry.base, self.witness)
         self._signed = SignedStorage(content, self.witness)
         self._configs = {config_digest(manifest) for manifest in content.manifests.values()}
-        self._running = ExitStack()
 
     def __enter__(self) -> LookAlikeServer:
         for server in (self.registry, self.tokens, self.storage):

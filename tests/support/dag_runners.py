@@ -1,0 +1,81 @@
+"""Two ways to run the DAG, alike to a test: by a real scheduler, and in the process of the test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import pytest
+
+from registry_sync.blobs import BlobStore, open_blob_store
+from registry_sync.db.database import Database
+from registry_sync.hooks.stores import open_blobs, open_database
+from support.airflow_instance import AirflowInstance
+from support.dag_runs import InProcessSync
+from support.held import Held
+
+
+class Runner(Protocol):
+    """``connect`` makes an Airflow connection, ``sync`` gives the states of the tasks of a run that has ended well.
+
+    ``held`` reads back what the installation has of a repository.
+    """
+
+    def connect(self, conn_id: str, connection: dict[str, Any]) -> None: ...
+    def sync(self, **conf: Any) -> dict[str, str]: ...
+    def held(self, repository: str) -> Held: ...
+
+
+class Scheduled:
+    """Through Airflow's REST API, scheduler and processes."""
+
+    def __init__(self, airflow: AirflowInstance) -> None:
+        self._airflow = airflow
+
+    def connect(self, conn_id: str, connection: dict[str, Any]) -> None:
+        document = {**connection, "connection_id": conn_id, "extra": json.dumps(connection["extra"])}
+        self._airflow.api("POST", "/connections", document)
+
+    def sync(self, **conf: Any) -> dict[str, str]:
+        return self._airflow.task_states(self._airflow.sync(**conf))
+
+    def held(self, repository: str) -> Held:
+        home = self._airflow.home / "registry_sync"
+        with _closing(Database.connect(f"sqlite:///{home / 'registry_sync.db'}")) as database:
+            return Held.read(database, open_blob_store((home / "blobs").as_uri()), repository)
+
+
+class InProcess:
+    """By ``dag.test()``."""
+
+    def __init__(self, sync: InProcessSync, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._sync = sync
+        self._monkeypatch = monkeypatch
+
+    def connect(self, conn_id: str, connection: dict[str, Any]) -> None:
+        self._monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+
+    def sync(self, **conf: Any) -> dict[str, str]:
+        run = self._sync(**conf)
+        assert run.state == "success", run.tasks
+        return run.tasks
+
+    def held(self, repository: str) -> Held:
+        store: BlobStore = open_blobs()
+        with _closing(open_database()) as database:
+            return Held.read(database, store, repository)
+
+
+def is_unchanged(states: dict[str, str]) -> bool:
+    """Whether a run ended after it had listed the tags."""
+    return {task: state for task, state in states.items() if state != "skipped"} == {"list_tags": "success"}
+
+
+@contextmanager
+def _closing(database: Database) -> Iterator[Database]:
+    try:
+        yield database
+    finally:
+        database.close()
