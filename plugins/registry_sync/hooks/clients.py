@@ -87,6 +87,7 @@ def make_client(settings: RegistryConnection, remote: RemoteSpec | None, task_co
     with _private_files() as files:
         options = _options(settings, remote, files, settings.limits.share(task_count))
         credentials = _credentials(settings, registry, options.proxy_url)
+        _tell_what_is_open(registry, options)
         return RegistryClient(registry, credentials, options, _mask)
 
 
@@ -114,6 +115,16 @@ def _credentials(
     for secret in settings.credentials.secrets():
         _mask(secret)
     return minted_credentials(settings.credential_helper, registry, settings.credentials, proxy_url)
+
+
+def _tell_what_is_open(registry: RegistryUrl, options: ClientOptions) -> None:
+    """Tells the log what was chosen and protects nothing, in each task: a choice made once is easily forgotten."""
+    if options.verify is False:
+        log.warning("The certificates of %s and of what it redirects to are NOT verified", registry.netloc)
+    if registry.scheme == "http" and options.allow_insecure_credentials:
+        log.warning("%s is asked over plain http, and a password may travel so", registry.netloc)
+    elif registry.scheme == "http":
+        log.info("%s is asked over plain http, without a password", registry.netloc)
 
 
 def _options(

@@ -362,6 +362,38 @@ def test_certificates_are_pem_text_or_paths_and_no_file_is_left(
             assert client.ping().auth_scheme == "none"
 
 
+@pytest.mark.rule("A9.12")
+@pytest.mark.parametrize(
+    ("fields", "level", "words"),
+    [
+        ({"host": "registry.example", "extra": {"verify": False}}, "WARNING", "NOT verified"),
+        (
+            {"host": "http://registry.example", "extra": {"allow_insecure_credentials": True}},
+            "WARNING",
+            "a password may travel so",
+        ),
+        ({"host": "http://registry.example"}, "INFO", "plain http, without a password"),
+    ],
+)
+def test_what_is_left_open_is_told_each_time(
+    connect, caplog: pytest.LogCaptureFixture, fields: dict[str, Any], level: str, words: str
+) -> None:
+    hook = RegistryHook(connect(**fields))
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level("INFO", logger="registry_sync"):
+            hook.get_client().close()
+        told = [record for record in caplog.records if record.name == "registry_sync.hooks.clients"]
+        assert [record.levelname for record in told] == [level]
+        assert words in told[0].getMessage()
+
+
+def test_what_is_closed_is_not_told(connect, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="registry_sync"):
+        RegistryHook(connect(host="registry.example", login="alice", password="x")).get_client().close()
+    assert [record for record in caplog.records if record.name == "registry_sync.hooks.clients"] == []
+
+
 def test_files_of_a_key_are_for_this_user_only(tmp_path: Path) -> None:
     with clients._private_files() as files:
         path = Path(files.path("-----BEGIN PRIVATE KEY-----\\nx"))
