@@ -31,6 +31,7 @@ def commit_version(database: Database, run: SyncRun, *, tell: Callable[[str], No
         f"version {result.version.number}: "
         + "; ".join(f"{part} " + _count_text(counts[part]) for part in ("added", "removed", "present"))
         + (f"; {format_count(len(result.holds), 'tag')} held" if result.holds else "")
+        + (f"; {format_count(len(result.version.gaps), 'manifest')} missing upstream" if result.version.gaps else "")
     )
     return result
 
