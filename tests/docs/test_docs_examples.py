@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
 FILES = ("mirror_alpine", "mirror_many", "mirrors_of_one_host", "smallest", "tell_of_versions")
 MIRRORS_OF_ONE_HOST = ("docker_hub_alpine", "docker_hub_hello-world")
-DAGS = ("mirror_alpine", "mirror_many", *MIRRORS_OF_ONE_HOST, "smallest", "tell_of_versions")
+DAGS = ("collect_weekly", "mirror_alpine", "mirror_many", *MIRRORS_OF_ONE_HOST, "smallest", "tell_of_versions")
 DOCKER_HUB = "https://registry-1.docker.io"
 
 
@@ -72,6 +72,12 @@ def test_airflow_finds_exactly_the_examples() -> None:
     bag = DagBag(EXAMPLES)
     assert bag.import_errors == {}
     assert sorted(bag.dags) == sorted(DAGS)
+
+
+def test_the_weekly_collection_runs_beside_the_syncs(examples: AirflowInstance) -> None:
+    run = examples.trigger("collect_weekly")
+    assert examples.wait(run) == "success", examples.reasons(run)
+    assert examples.xcom(run, "collect_orphans")["manifest_count"] == 0
 
 
 def test_the_dag_of_ones_own_syncs_what_its_filters_let_in(examples: AirflowInstance) -> None:

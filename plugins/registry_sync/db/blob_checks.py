@@ -21,7 +21,7 @@ from registry_sync.domain.space import BlobRecord
 _ENDED_WELL = (RunState.COMPLETED.value, RunState.UNCHANGED.value)
 #: Runs of a repository that are looked at for where its blobs may be had.
 _RECENT_RUNS = 20
-_COLUMNS = (blobs.c.id, blobs.c.digest, blobs.c.size_bytes, blobs.c.media_type, blobs.c.stored_at)
+_COLUMNS = tuple(blobs.c[name] for name in ("digest", "size_bytes", "media_type", "stored_at", "is_foreign"))
 
 
 class BlobCheckStore:
@@ -109,7 +109,7 @@ class BlobCheckStore:
 
 
 def _record(row: Any) -> BlobRecord:
-    return BlobRecord(Digest(row.digest), row.size_bytes, row.media_type, row.stored_at is not None)
+    return BlobRecord(Digest(row.digest), row.size_bytes, row.media_type, row.stored_at is not None, row.is_foreign)
 
 
 def _recent_runs(connection: Connection, repository_id: str, limit: int) -> Sequence[Any]:
@@ -183,4 +183,4 @@ def _distinct(specs: Iterable[RemoteSpec], source: str | None) -> tuple[RemoteSp
     found: dict[tuple[str, str, str | None], RemoteSpec] = {}
     for spec in specs:
         found.setdefault((spec.url, spec.upstream_name, spec.conn_id), spec)
-    return tuple(sorted(found.values(), key=lambda spec: f"{spec.registry.netloc}/{spec.upstream}" != source))
+    return tuple(sorted(found.values(), key=lambda spec: spec.source != source))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from registry_sync.domain.digests import Digest
+from registry_sync.errors import RegistrySyncError
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class BlobRecord:
     size_bytes: int
     media_type: str
     is_stored: bool
+    is_foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,8 +176,12 @@ class Verification:
 
 @dataclass(frozen=True)
 class Repair:
-    """What a repair brought back; ``failures`` says of each blob that is still lacking why."""
+    """What a repair brought back; ``failures`` says of each blob that is still lacking why.
+
+    ``passing`` is one of the errors behind them that may pass, None when none may.
+    """
 
     fetched: Amount = Amount()
     found_count: int = 0
     failures: dict[Digest, str] = field(default_factory=dict)
+    passing: RegistrySyncError | None = field(default=None, compare=False)

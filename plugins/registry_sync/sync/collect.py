@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.moments import utc_now
 from registry_sync.domain.space import Amount, Collection, ContentKind, ContentRecord
 from registry_sync.sync.blob_bytes import DeletingStore, StoredBytes
 from registry_sync.sync.progress import format_bytes, format_count
@@ -81,8 +82,8 @@ def collect_orphans(
     store: ListedStore,
     *,
     grace: timedelta,
-    clock: Callable[[], datetime],
     tell: Callable[[str], None],
+    clock: Callable[[], datetime] = utc_now,
     batch_size: int = BATCH_SIZE,
 ) -> Collection:
     """Notes what nothing needs, and removes what was noted longer than ``grace`` ago; safe to repeat at any point.
@@ -121,8 +122,8 @@ def preview_collection(
     store: ListedStore,
     *,
     grace: timedelta,
-    clock: Callable[[], datetime],
     tell: Callable[[str], None],
+    clock: Callable[[], datetime] = utc_now,
     batch_size: int = BATCH_SIZE,
 ) -> Collection:
     """What :func:`collect_orphans` would remove now, and what would wait; changes nothing.

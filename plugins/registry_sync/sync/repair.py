@@ -14,6 +14,7 @@ from typing import Protocol
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.moments import utc_now
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.space import Amount, BlobRecord, Repair
 from registry_sync.errors import BlobStoreError, DatabaseError, RegistrySyncError
@@ -34,10 +35,11 @@ class Sources(Protocol):
     def mark_verified(self, digests: Iterable[Digest], at: datetime, /) -> None: ...
 
 
-class Marks(Protocol):
-    """Which blobs are stored."""
+class Contents(Protocol):
+    """Which blobs are stored, and what only the manifests say of them."""
 
-    def mark_stored(self, digests: Iterable[Digest], /) -> None: ...
+    def descriptors(self, digests: Iterable[Digest], /) -> Mapping[Digest, Descriptor]: ...
+    def mark_stored(self, digests: Iterable[Digest], /, *, source: str | None = None) -> None: ...
 
 
 class RepairDatabase(Protocol):
@@ -46,7 +48,7 @@ class RepairDatabase(Protocol):
     @property
     def blob_checks(self) -> Sources: ...
     @property
-    def contents(self) -> Marks: ...
+    def contents(self) -> Contents: ...
 
 
 def repair_blobs(
@@ -55,8 +57,8 @@ def repair_blobs(
     open_client: Callable[[RemoteSpec], AbstractContextManager[RegistryClient]],
     digests: Iterable[Digest],
     *,
-    clock: Callable[[], datetime],
     tell: Callable[[str], None],
+    clock: Callable[[], datetime] = utc_now,
 ) -> Repair:
     """Brings back those of ``digests`` that are not stored; a repeat goes on with what is left.
 
@@ -82,7 +84,8 @@ def repair_blobs(
             work.fail(batch, error)
     for digest in work.waiting:
         work.failures.setdefault(digest, "no repository that holds it was synced from a remote that is known")
-    result = Repair(work.fetched, work.found_count, work.failures)
+    passing = next((work.passing[digest] for digest in work.failures if digest in work.passing), None)
+    result = Repair(work.fetched, work.found_count, work.failures, passing)
     tell(summary(result))
     return result
 
@@ -110,6 +113,7 @@ class _Repair:
     fetched: Amount = field(default_factory=Amount)
     found_count: int = 0
     failures: dict[Digest, str] = field(default_factory=dict)
+    passing: dict[Digest, RegistrySyncError] = field(default_factory=dict)
 
     def fetch(
         self, client: RegistryClient, remote: RemoteSpec, batch: Sequence[BlobRecord], tell: Callable[[str], None]
@@ -117,15 +121,16 @@ class _Repair:
         """Fetches what ``remote`` has of ``batch``."""
         tell(f"fetching {format_count(len(batch), 'blob')} again from {remote.registry}/{remote.upstream}")
         progress = Progress(tell, "blob", len(batch), sum(record.size_bytes for record in batch))
-        arrived: list[Digest] = []
+        arrived: dict[Digest, bool] = {}
+        described = self.database.contents.descriptors(record.digest for record in batch)
 
         def done(record: BlobRecord, is_fetched: bool) -> None:
             progress.add(1, record.size_bytes)
             self.fetched += Amount(int(is_fetched), record.size_bytes if is_fetched else 0)
             self.found_count += not is_fetched
-            arrived.append(record.digest)
+            arrived[record.digest] = is_fetched
             if len(arrived) >= _GROUP:
-                self._note(arrived)
+                self._note(arrived, remote)
 
         def failed(record: BlobRecord, error: RegistrySyncError) -> None:
             if isinstance(error, BlobStoreError):
@@ -135,33 +140,43 @@ class _Repair:
 
         try:
             for_each(
-                lambda record: self._fetch(client, remote, record),
+                lambda record: self._fetch(client, remote, record, described.get(record.digest)),
                 batch,
                 threads=remote.download_concurrency,
                 done=done,
                 failed=failed,
             )
         finally:
-            self._note(arrived)
+            self._note(arrived, remote)
         progress.finish()
 
     def fail(self, batch: Iterable[BlobRecord], error: RegistrySyncError) -> None:
         """Notes why these blobs could not be had for now; another remote may have them."""
-        self.failures.update((record.digest, reason(error)) for record in batch if record.digest in self.waiting)
+        for record in batch:
+            if record.digest in self.waiting:
+                self.failures[record.digest] = reason(error)
+                if error.is_temporary:
+                    self.passing[record.digest] = error
 
-    def _fetch(self, client: RegistryClient, remote: RemoteSpec, record: BlobRecord) -> bool:
+    def _fetch(
+        self, client: RegistryClient, remote: RemoteSpec, record: BlobRecord, described: Descriptor | None
+    ) -> bool:
         """Whether the blob was fetched; False when the store has it."""
         if self.store.has(record.digest, record.size_bytes):
             return False
         descriptor = Descriptor(record.media_type, record.digest, record.size_bytes)
+        if described is not None and (record.is_foreign or described.inline is not None):
+            descriptor = described  # with the URLs, or the bytes, that only its manifest has
         with self.store.writer(record.digest, record.size_bytes) as writer:
             client.fetch_blob(remote.upstream, descriptor, writer)
         return True
 
-    def _note(self, arrived: list[Digest]) -> None:
-        if arrived:
-            self.database.contents.mark_stored(arrived)
-            self.database.blob_checks.mark_verified(arrived, self.clock())
+    def _note(self, arrived: dict[Digest, bool], remote: RemoteSpec) -> None:
+        """Notes blobs as stored and verified; True stands for those that were fetched, and not found."""
+        own = [digest for digest, is_fetched in arrived.items() if is_fetched and not self.waiting[digest].is_foreign]
+        self.database.contents.mark_stored(own, source=remote.source)
+        self.database.contents.mark_stored(arrived)
+        self.database.blob_checks.mark_verified(arrived, self.clock())
         for digest in arrived:
             del self.waiting[digest]
             self.failures.pop(digest, None)

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Protocol
 
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.moments import utc_now
 from registry_sync.domain.space import BlobRecord, FindingKind, Verification
 from registry_sync.errors import ConfigurationError
 from registry_sync.sync.byte_rate import ByteRate
@@ -69,8 +70,8 @@ def verify_blobs(
     store: VerifiedStore,
     options: VerifyOptions,
     *,
-    clock: Callable[[], datetime],
     tell: Callable[[str], None],
+    clock: Callable[[], datetime] = utc_now,
     rate: ByteRate | None = None,
 ) -> Verification:
     """Compares, reads, and notes what is lost; safe to repeat, and beside syncs and collections.

@@ -1,0 +1,69 @@
+"""``CollectOrphansOperator``: removes what no version and no sync under way needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from registry_sync.operators.amounts import as_number
+from registry_sync.operators.flags import as_flag
+from registry_sync.operators.retry import RegistryRetryPolicy
+from registry_sync.operators.stage import Stage, open_stage
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from airflow.sdk import Context
+
+
+class CollectOrphansOperator(BaseOperator):
+    """Notes content that nothing needs, and removes what was noted longer than the grace ago.
+
+    Runs beside syncs; a repeat goes on where one was killed.
+
+    :param grace_hours: how long orphans are kept; None for ``[registry_sync] orphan_grace_hours``
+    :param preview: whether only to say what would go
+    """
+
+    template_fields: Sequence[str] = ("grace_hours", "preview")
+    ui_color = "#efe0e0"
+
+    def __init__(self, *, grace_hours: float | str | None = None, preview: bool | str = False, **kwargs: Any) -> None:
+        kwargs.setdefault("retry_policy", RegistryRetryPolicy())
+        super().__init__(**kwargs)
+        self.grace_hours = grace_hours
+        self.preview = preview
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Counts and bytes of what went, or would go, and of what waits for its grace."""
+        from registry_sync.sync.collect import collect_orphans, preview_collection
+
+        with open_stage(context) as stage:
+            work = preview_collection if as_flag(self.preview, "preview") else collect_orphans
+            done = work(stage.database, stage.blobs, grace=self._grace(stage), tell=self.log.info)
+        return {
+            "dry_run": done.is_dry_run,
+            "manifest_count": done.manifests.count,
+            "blob_count": done.blobs.count,
+            "stray_count": done.strays.count,
+            "freed_bytes": done.freed_bytes,
+            "waiting_manifest_count": done.waiting_manifests.count,
+            "waiting_blob_count": done.waiting_blobs.count,
+            "waiting_bytes": done.waiting_blobs.size_bytes,
+            "released_run_count": done.released_runs,
+        }
+
+    def _grace(self, stage: Stage) -> timedelta:
+        from datetime import timedelta
+
+        from registry_sync.errors import ConfigurationError
+        from registry_sync.hooks.settings import MOST_HOURS
+
+        hours = as_number(self.grace_hours, "grace_hours")
+        if hours is None:
+            return stage.settings.orphan_grace
+        if not 0 <= hours <= MOST_HOURS:
+            raise ConfigurationError(f"grace_hours is {hours}; give a number from 0 to {MOST_HOURS:,}")
+        return timedelta(hours=hours)

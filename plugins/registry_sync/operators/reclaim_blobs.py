@@ -1,0 +1,63 @@
+"""``ReclaimBlobsOperator``: the room that the bytes of repositories take, given back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from registry_sync.errors import ConfigurationError
+from registry_sync.operators.flags import as_flag
+from registry_sync.operators.retry import RegistryRetryPolicy
+from registry_sync.operators.stage import as_list, open_stage
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class ReclaimBlobsOperator(BaseOperator):
+    """Removes the bytes of blobs that only these repositories hold; their versions stay, and name what is missing.
+
+    :param repositories: names of repositories
+    :param keep_latest: whether what their latest versions hold keeps its bytes
+    :param preview: whether only to say what would go
+    """
+
+    template_fields: Sequence[str] = ("repositories", "keep_latest", "preview")
+    ui_color = "#efe0e0"
+
+    def __init__(
+        self,
+        *,
+        repositories: Sequence[str] | str,
+        keep_latest: bool | str = False,
+        preview: bool | str = False,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("retry_policy", RegistryRetryPolicy())
+        super().__init__(**kwargs)
+        self.repositories = repositories
+        self.keep_latest = keep_latest
+        self.preview = preview
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """``blob_count`` and ``size_bytes`` of what went, or would go."""
+        from registry_sync.sync.reclaim import reclaim_blobs
+
+        names = as_list(self.repositories)
+        if names is None:
+            raise ConfigurationError("repositories: say whose bytes to reclaim")
+        keep_latest, previews = as_flag(self.keep_latest, "keep_latest"), as_flag(self.preview, "preview")
+        with open_stage(context) as stage:
+            found = [stage.database.repositories.by_name(name) for name in names]
+            latest = [(repository.id, repository.latest_number) for repository in found]
+            gone = reclaim_blobs(
+                stage.database,
+                stage.blobs,
+                [repository.id for repository in found],
+                kept=[(owner, number) for owner, number in latest if keep_latest and number is not None],
+                is_dry_run=previews,
+                tell=self.log.info,
+            )
+        return {"dry_run": previews, "blob_count": gone.count, "size_bytes": gone.size_bytes}

@@ -1,0 +1,92 @@
+"""``VerifyBlobsOperator``: the blob store held against the database and the digests, and repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from registry_sync.errors import BlobMissing
+from registry_sync.operators.amounts import as_number
+from registry_sync.operators.flags import as_flag
+from registry_sync.operators.retry import RegistryRetryPolicy
+from registry_sync.operators.stage import Stage, open_stage
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from registry_sync.domain.space import Repair, Verification
+    from registry_sync.sync.verify import VerifyOptions
+
+_MIB = 1024 * 1024
+_SHOWN_FAILURES = 5
+
+
+class VerifyBlobsOperator(BaseOperator):
+    """Compares database and blob store, reads a share of the blobs, and fetches again what is broken or missing.
+
+    Fails when something stays lost, with the reasons; tries again when a registry may answer later.
+
+    :param share: share of the blobs to read, 0 to 1; those that were not read for the longest time come first
+    :param mib_per_second: how fast to read at most; None for no limit
+    :param repair: whether to fetch again, from the remotes, what is lost
+    """
+
+    template_fields: Sequence[str] = ("share", "mib_per_second", "repair")
+    ui_color = "#e0e8ef"
+
+    def __init__(
+        self,
+        *,
+        share: float | str = 1.0,
+        mib_per_second: float | str | None = None,
+        repair: bool | str = True,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("retry_policy", RegistryRetryPolicy())
+        super().__init__(**kwargs)
+        self.share = share
+        self.mib_per_second = mib_per_second
+        self.repair = repair
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Counts: what was verified, what was found by kind, what was fetched again."""
+        from registry_sync.domain.space import Repair
+        from registry_sync.sync.verify import verify_blobs
+
+        repairs = as_flag(self.repair, "repair")
+        with open_stage(context) as stage:
+            options = self._options()
+            found = verify_blobs(stage.database, stage.blobs, options, tell=self.log.info)
+            repaired = self._repair(stage, found) if repairs else Repair()
+            lost = repaired.failures if repairs else dict.fromkeys(found.lost, "not repaired")
+            if lost:
+                if repaired.passing is not None and not stage.is_last_try:
+                    raise repaired.passing
+                shown = "; ".join(f"{digest}: {why}" for digest, why in list(lost.items())[:_SHOWN_FAILURES])
+                raise BlobMissing(f"{len(lost)} blobs are lost: {shown}")
+        return {
+            "verified_count": found.verified.count,
+            "verified_bytes": found.verified.size_bytes,
+            "found": {kind.value: count for kind, count in found.counts.items()},
+            "repaired_count": repaired.fetched.count,
+            "repaired_bytes": repaired.fetched.size_bytes,
+        }
+
+    def _repair(self, stage: Stage, found: Verification) -> Repair:
+        from registry_sync.hooks.clients import open_client
+        from registry_sync.sync.repair import repair_blobs
+
+        # What an earlier try noted as missing and did not bring back is lacking still.
+        digests = {*found.lost, *stage.database.blob_checks.lacking()}
+        return repair_blobs(stage.database, stage.blobs, open_client, sorted(digests), tell=self.log.info)
+
+    def _options(self) -> VerifyOptions:
+        from registry_sync.errors import ConfigurationError
+        from registry_sync.sync.verify import VerifyOptions
+
+        share, rate = as_number(self.share, "share"), as_number(self.mib_per_second, "mib_per_second")
+        if share is None:
+            raise ConfigurationError("share: say how much to read, from 0 for nothing to 1 for everything")
+        return VerifyOptions(share, None if rate is None else rate * _MIB).checked()
