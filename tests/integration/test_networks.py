@@ -1,4 +1,4 @@
-"""Whole syncs through the networks that registries stand in: private CAs, client certificates, forward proxies.
+"""Whole syncs through the networks that registries stand in: private CAs, client certificates, proxies, caches.
 
 Every server is a real one: Debian's docker-registry with TLS, tinyproxy. The client is made from an Airflow connection.
 """
@@ -290,3 +290,30 @@ def test_a_registry_that_is_down_behind_a_proxy_is_temporary(
     with pytest.raises(ServerUnavailable) as down:
         sync(registry.url, ca_certificate=str(authority.certificate_path), proxy=proxy.url)
     assert down.value.is_temporary
+
+
+# -- pull-through caches ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("A9.11")
+def test_a_cache_in_front_of_a_registry_is_told_what_it_stands_in_for(
+    closing: ExitStack,
+    start: Callable[..., RegistryServer],
+    here: Installation,
+    sync: Sync,
+    tmp_path: Path,
+) -> None:
+    """The cache is a docker-registry too, with a password of its own; the upstream hears nothing of either."""
+    upstream = start()
+    cache = closing.enter_context(
+        RegistryServer(tmp_path / "cache", basic_auth=True, config={"proxy": {"remoteurl": upstream.url}})
+    )
+    version = sync(cache.url, (USERNAME, PASSWORD), ns="docker.io", allow_insecure_credentials=True)
+    assert_whole(here, version)
+    asked = [request for request in cache.log().requests if request.kind != "ping"]
+    assert {tuple(request.query.get("ns", ())) for request in asked} == {("docker.io",)}
+    assert len(asked) >= 1 + len(CONTENT.tags) + len(CONTENT.manifests)
+    passed_on = upstream.log()
+    assert passed_on.manifest_get_count >= len(CONTENT.manifests)
+    assert [request for request in passed_on.requests if "ns" in request.query] == []
+    assert [request for request in passed_on.requests if request.user_agent.startswith("registry-sync")] == []

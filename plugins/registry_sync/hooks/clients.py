@@ -118,7 +118,7 @@ def _credentials(
 
 
 def _tell_what_is_open(registry: RegistryUrl, options: ClientOptions) -> None:
-    """Tells the log what was chosen and protects nothing, in each task: a choice made once is easily forgotten."""
+    """Tells the log which protection was switched off, in each task: a choice made once is easily forgotten."""
     if options.verify is False:
         log.warning("The certificates of %s and of what it redirects to are NOT verified", registry.netloc)
     if registry.scheme == "http" and options.allow_insecure_credentials:
