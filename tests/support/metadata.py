@@ -68,7 +68,10 @@ def blobs_of(*manifests: Manifest) -> set[Digest]:
 
 @dataclass
 class Upstream:
-    """A repository elsewhere: ``tags`` name manifests; ``catalog`` holds every manifest that tags lead to."""
+    """A repository elsewhere: ``tags`` name manifests; ``catalog`` holds every manifest that tags lead to.
+
+    An entry of an index that is not in it is missing there, as in a sparse index.
+    """
 
     tags: dict[str, Manifest] = field(default_factory=dict)
     catalog: dict[Digest, Manifest] = field(default_factory=dict)
@@ -137,7 +140,9 @@ def play_stages(
     pending = {tag.name: tags[tag.name] for tag in database.runs.tags_of_shard(run.id, 0)}
     below = upstream.closure(pending.values())
     database.contents.add_manifests(below)
-    links = [Link(parent.digest, child.digest) for parent in below for child in parent.children]
+    children = [(parent.digest, child.digest) for parent in below for child in parent.children]
+    there = database.contents.stored_manifests([child for _, child in children])
+    links = [Link(parent, child, is_missing=child not in there) for parent, child in children]
     database.selections.record(run.id, [manifest.digest for manifest in below], links)
     database.runs.resolve_tags(run.id, pending)
     if run.policy is not Policy.IMMEDIATE:

@@ -135,11 +135,11 @@ def _by_versions(connection: Connection, numbers: dict[str, list[int]], reposito
         .group_by(rows.repository_id, rows.version_added, rows.version_removed)
     )
     amounts: dict[str, Amount] = defaultdict(Amount)
-    for repository_id, added, removed, count, size_bytes in connection.execute(statement):
-        existing = numbers[repository_id]
+    for holder, added, removed, count, size_bytes in connection.execute(statement):
+        existing = numbers[holder]
         end = len(existing) if removed is None else bisect_left(existing, removed)
         versions = max(0, end - bisect_left(existing, added))
-        amounts[repository_id] += Amount(versions * count, versions * int(size_bytes))
+        amounts[holder] += Amount(versions * count, versions * int(size_bytes))
     return amounts
 
 

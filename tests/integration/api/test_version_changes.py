@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from support.metadata import Upstream, image, sync
-from support.rest_api import ROLES, ApiServer, RestClient
+from registry_sync.domain.runs import RunKey
+from support.metadata import Upstream, image, index, open_run, play_stages, sync
+from support.rest_api import DAG_ID, ROLES, ApiServer, RestClient
 
 REPOSITORIES = "repositories/docker/docker/"
 NOWHERE = "/pulp/api/v3/repositories/docker/docker/fcf03266-f0e4-4497-8434-0fe9d94c8053/"
@@ -120,7 +121,7 @@ def test_a_version_says_what_it_is_after_the_documented_fields(
 ) -> None:
     version = admin.get(f"{repository}versions/2/")
     assert list(version) == [
-        *DOCUMENTED, "is_complete", "held_tag_count", "description", "pulp_labels", "origin",
+        *DOCUMENTED, "is_complete", "held_tag_count", "missing_manifest_count", "description", "pulp_labels", "origin",
     ]  # fmt: skip
     assert (version["is_complete"], version["held_tag_count"]) == (True, 0)
     assert version["origin"] == {"kind": "sync", "version": None, "created_by": None}
@@ -140,6 +141,25 @@ def test_a_version_says_what_it_is_after_the_documented_fields(
     assert rest["next"] is None
 
 
+def test_a_version_says_which_entries_of_its_indexes_are_missing(
+    api_server: ApiServer, admin: RestClient, repository: str, name: str
+) -> None:
+    there, missing = image("there", note=name), image("missing", note=name)
+    upstream = Upstream()
+    upstream.tag("multi", index(there, missing, note=name), there)
+    sync(api_server.database, api_server.database.repositories.by_name(name), upstream)
+    gap = {"index": upstream.tags["multi"].digest, "digest": missing.digest}
+    version = admin.get(f"{repository}versions/3/")
+    assert (version["is_complete"], version["missing_manifest_count"], version["missing_manifests"]) == (
+        False,
+        1,
+        [gap],
+    )
+    page = admin.get(f"{repository}versions/3/missing_manifests/")
+    assert (page["count"], page["results"]) == (1, [gap])
+    assert admin.get(f"{repository}versions/2/missing_manifests/")["count"] == 0
+
+
 def test_a_version_is_described_and_holds_what_it_held(admin: RestClient, repository: str) -> None:
     href = f"{repository}versions/1/"
     before = admin.get(href)
@@ -152,6 +172,57 @@ def test_a_version_is_described_and_holds_what_it_held(admin: RestClient, reposi
     assert admin.patch(href, 400, name="x").keys() == {"name"}
     assert admin.patch(href, 400, pulp_labels={"": "x"}).keys() == {"pulp_labels"}
     admin.patch(f"{repository}versions/7/", 404, description="x")
+
+
+def test_a_version_says_where_it_came_from(
+    api_server: ApiServer, admin: RestClient, repository: str, name: str
+) -> None:
+    came = admin.get(f"{repository}versions/2/provenance/")
+    assert (came["version"], came["origin"]["kind"], came["origin_repository"]) == (
+        f"{repository}versions/2/", "sync", None,
+    )  # fmt: skip
+    run, remote = came["sync"], came["sync"]["remote"]
+    assert (run["dag_id"], run["task"], run["mode"]) == ("sync_registry", None, "mirror")
+    assert (remote["name"], remote["url"], remote["upstream_name"]) == (
+        "upstream", "https://registry.example", "library/app",
+    )  # fmt: skip
+    assert admin.get(remote["remote"])["name"] == "upstream"
+    assert run["requests"].keys() == {"heads", "manifests", "blobs", "tag_pages", "retries", "received_bytes"}
+    admin.post(f"{repository}versions/1/rollback/")
+    came = admin.get(f"{repository}versions/3/provenance/")
+    assert (came["sync"], came["origin"]["kind"], came["origin_repository"]) == (None, "rollback", name)
+    admin.get(f"{repository}versions/7/provenance/", 404)
+
+
+def test_a_version_of_a_task_leads_back_to_it(
+    api_server: ApiServer, admin: RestClient, repository: str, name: str
+) -> None:
+    remote = admin.post(
+        "remotes/docker/docker/", name=name, url="https://registry.example", upstream_name="library/app"
+    )
+    task = admin.post(f"{remote['pulp_href']}sync/", 202, repository=repository)["task"]
+    key = RunKey(DAG_ID, f"registry_sync__{task.split('/')[-2]}")
+    upstream = Upstream()
+    upstream.tag("latest", image("d", note=name))
+    run = open_run(api_server.database, api_server.database.repositories.by_name(name), key=key)
+    play_stages(api_server.database, run, upstream)
+    api_server.database.versions.commit(run.id)
+    assert admin.get(f"{repository}versions/3/provenance/")["sync"]["task"] == task
+
+
+def test_a_repository_says_what_it_takes(admin: RestClient, repository: str, target: str) -> None:
+    blobs = admin.get("content/docker/blobs/", repository_version=f"{repository}versions/1/")["results"]
+    removed = admin.get("content/docker/blobs/", repository_version_removed=f"{repository}versions/2/")["results"]
+    added = admin.get("content/docker/blobs/", repository_version_added=f"{repository}versions/2/")["results"]
+    size = sum(blob["size"] for blob in (*blobs, *added))
+    usage = admin.get(f"{repository}usage/")
+    assert (usage["version_count"], usage["manifests"]["count"]) == (2, 3)
+    assert usage["blobs"] == {"count": len(blobs) + len(added), "size": size}
+    twice = [blob for blob in blobs if blob not in removed]
+    assert usage["by_versions"]["size"] == size + sum(blob["size"] for blob in twice)
+    assert usage["missing_blobs"] == {"count": 0, "size": 0}
+    assert admin.get(f"{target}usage/")["version_count"] == 0
+    admin.get(f"{NOWHERE}usage/", 404)
 
 
 # -- made of others ---------------------------------------------------------------------------------------------
@@ -260,8 +331,14 @@ def test_reading_takes_the_dag_and_changing_takes_what_changing_a_repository_tak
     def statuses(method: str, path: str, document: Any = None) -> tuple[int, ...]:
         return tuple(api_server.client(role).ask(method, path, document).status_code for role in ROLES)
 
-    for path in ("diff/", "holds/"):
-        assert statuses("GET", f"{repository}versions/2/{path}") == (200, 200, 200, 200)
+    for path in (
+        "versions/2/diff/",
+        "versions/2/holds/",
+        "versions/2/missing_manifests/",
+        "versions/2/provenance/",
+        "usage/",
+    ):
+        assert statuses("GET", f"{repository}{path}") == (200, 200, 200, 200)
     assert statuses("PATCH", f"{repository}versions/1/", {"description": "x"}) == (403, 403, 200, 200)
     assert statuses("POST", f"{repository}versions/1/rollback/", {}) == (403, 403, 201, 200)
     assert statuses("POST", f"{target}copy_tags/", {"source_repository": repository}) == (403, 403, 201, 200)

@@ -18,6 +18,7 @@ from registry_sync.api.repositories.schemas import (
     NewRepository,
     RepositoryDocument,
     RepositoryQuery,
+    UsageDocument,
 )
 from registry_sync.domain.hrefs import repositories_href, repository_href
 
@@ -69,3 +70,9 @@ def change_repository(database: UsedDatabase, repository_id: PathUuid, given: Ch
 def delete_repository(database: UsedDatabase, repository_id: PathUuid) -> None:
     """Removes the repository with its versions; content that others hold stays."""
     database.repositories.delete(repository_id)
+
+
+@router.get("/{repository_id}/usage/", dependencies=READ, responses=NOT_FOUND)
+def read_usage(database: UsedDatabase, repository_id: PathUuid) -> UsageDocument:
+    """What the repository takes in the blob store, and what it holds alone."""
+    return UsageDocument.of(database.disk_usage.repository(repository_id))

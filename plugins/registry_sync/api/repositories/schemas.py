@@ -10,6 +10,7 @@ from registry_sync.api.fields import FreeText, GivenDocument, Labels, Moment, Na
 from registry_sync.api.pages import PageQuery
 from registry_sync.domain.hrefs import MAX_NUMBER, repository_href, versions_href
 from registry_sync.domain.records import Repository, RepositorySpec
+from registry_sync.domain.space import Amount, RepositoryUsage
 
 _SPEC_FIELDS = {
     "name": "name",
@@ -50,6 +51,45 @@ class RepositoryDocument(BaseModel):
         )
 
 
+class AmountDocument(BaseModel):
+    """A number of units and the bytes they take."""
+
+    count: int
+    size: int
+
+    @classmethod
+    def of(cls, amount: Amount) -> AmountDocument:
+        """An amount, shown."""
+        return cls(count=amount.count, size=amount.size_bytes)
+
+
+class UsageDocument(BaseModel):
+    """What a repository takes in all of its versions, each unit once.
+
+    ``blobs`` are those in the blob store, ``own_blobs`` those of them that no other repository holds: what could go
+    with it. ``missing_blobs`` are not in the store. ``by_versions`` counts a blob once for each version that holds it.
+    """
+
+    version_count: int
+    manifests: AmountDocument
+    blobs: AmountDocument
+    own_blobs: AmountDocument
+    missing_blobs: AmountDocument
+    by_versions: AmountDocument
+
+    @classmethod
+    def of(cls, usage: RepositoryUsage) -> UsageDocument:
+        """A usage, shown."""
+        return cls(
+            version_count=usage.version_count,
+            manifests=AmountDocument.of(usage.manifests),
+            blobs=AmountDocument.of(usage.blobs),
+            own_blobs=AmountDocument.of(usage.own_blobs),
+            missing_blobs=AmountDocument.of(usage.missing),
+            by_versions=AmountDocument.of(usage.by_versions),
+        )
+
+
 class _GivenRepository(GivenDocument):
     only_in_answers: ClassVar[frozenset[str]] = frozenset(
         {"pulp_created", "pulp_href", "pulp_last_updated", "latest_version_href", "versions_href"}
@@ -68,7 +108,7 @@ class NewRepository(_GivenRepository):
     description: FreeText | None = None
     retain_repo_versions: Annotated[
         VersionCount | None,
-        Field(description="How many of the newest versions to keep when a sync makes one; null for all"),
+        Field(description="How many of the newest versions to keep; null for all"),
     ] = None
     pulp_labels: Labels
 

@@ -48,6 +48,11 @@ class SyncDagRun:
     failed_tasks: tuple[str, ...] = ()
 
 
+def task_of_run(run_id: str) -> str | None:
+    """The id of the task that a run of the sync DAG stands for, None for one that was not begun over REST."""
+    return run_id.removeprefix(RUN_ID_PREFIX) if run_id.startswith(RUN_ID_PREFIX) else None
+
+
 def trigger(dag_id: str, task_id: str, conf: dict[str, Any], user_name: str) -> None:
     """Begins a run. Raises :class:`ConfigurationError` when the DAG cannot run as things are."""
     from airflow.api.common.trigger_dag import trigger_dag

@@ -13,17 +13,20 @@ from registry_sync.api.parts import UsedDatabase
 from registry_sync.api.problems import CONFLICT, NOT_FOUND
 from registry_sync.api.versions.derived import DERIVED, derived_answer
 from registry_sync.api.versions.differences import DifferenceDocument, DifferenceQuery
+from registry_sync.api.versions.provenance import ProvenanceDocument
 from registry_sync.api.versions.schemas import (
     ORDERING_FIELDS,
     ChangedVersion,
     DerivedVersionDocument,
     HeldTagDocument,
+    MissingManifestDocument,
     NewRollback,
     VersionDocument,
     VersionQuery,
 )
 from registry_sync.domain.hrefs import read_repository_href, version_href, versions_href
 from registry_sync.domain.pages import Page
+from registry_sync.hooks.settings import load_settings
 
 router = APIRouter(prefix="/repositories/docker/docker/{repository_id}/versions", tags=["versions"])
 
@@ -89,6 +92,25 @@ def list_holds(
     holds = database.versions.get(repository_id, number).holds
     page = Page(holds[query.offset : query.offset + query.limit], len(holds))
     return page_document(f"{version_href(repository_id, number)}holds/", query, page, HeldTagDocument.of)
+
+
+@router.get("/{number}/missing_manifests/", dependencies=READ, responses=NOT_FOUND)
+def list_missing_manifests(
+    database: UsedDatabase, repository_id: PathUuid, number: PathNumber, query: Annotated[PageQuery, Query()]
+) -> PageDocument[MissingManifestDocument]:
+    """Entries of indexes that their registry did not have, by the index's digest."""
+    gaps = database.versions.get(repository_id, number).gaps
+    page = Page(gaps[query.offset : query.offset + query.limit], len(gaps))
+    return page_document(
+        f"{version_href(repository_id, number)}missing_manifests/", query, page, MissingManifestDocument.of
+    )
+
+
+@router.get("/{number}/provenance/", dependencies=READ, responses=NOT_FOUND)
+def read_provenance(database: UsedDatabase, repository_id: PathUuid, number: PathNumber) -> ProvenanceDocument:
+    """Where the version came from: the sync with its remote as it was then, or the version that it was made of."""
+    found = database.provenance.version(repository_id, number)
+    return ProvenanceDocument.of(found, load_settings().sync_dag_id)
 
 
 @router.post("/{number}/rollback/", status_code=201, dependencies=CHANGE, responses={**NOT_FOUND, **DERIVED})

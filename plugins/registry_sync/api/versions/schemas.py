@@ -12,11 +12,11 @@ from registry_sync.api.pages import PageQuery
 from registry_sync.domain.history import DerivedVersion
 from registry_sync.domain.hrefs import version_href
 from registry_sync.domain.origins import Origin, OriginKind
-from registry_sync.domain.records import Hold, RepositoryVersion
+from registry_sync.domain.records import Gap, Hold, RepositoryVersion
 
 ORDERING_FIELDS = {"number": "number", "pulp_created": "created_at"}
-#: Held tags that a version shows itself; all of them are a list of their own.
-SHOWN_HOLDS = 20
+#: Held tags and missing manifests that a version shows itself; all of them are lists of their own.
+SHOWN = 20
 
 
 class UnitCount(BaseModel):
@@ -47,6 +47,18 @@ class HeldTagDocument(BaseModel):
         return cls(name=hold.tag, digest=hold.digest, reason=hold.reason)
 
 
+class MissingManifestDocument(BaseModel):
+    """An entry of ``index`` that its registry did not have, where the remote allowed that."""
+
+    digest: str
+    index: str
+
+    @classmethod
+    def of(cls, gap: Gap) -> MissingManifestDocument:
+        """A gap, shown."""
+        return cls(digest=gap.digest, index=gap.parent)
+
+
 class OriginDocument(BaseModel):
     """How a version came about. ``version`` is the one that a rollback or a copy took its content from.
 
@@ -66,7 +78,10 @@ class OriginDocument(BaseModel):
 
 
 class VersionDocument(BaseModel):
-    """A repository version. ``held_tags`` is only there when there are some, and has the first of them."""
+    """A repository version; complete when no tag is held and no manifest is missing.
+
+    ``held_tags`` and ``missing_manifests`` are only there when there are some, and have the first of them.
+    """
 
     pulp_created: Moment
     pulp_href: str
@@ -75,10 +90,12 @@ class VersionDocument(BaseModel):
     number: int
     is_complete: bool
     held_tag_count: int
+    missing_manifest_count: int
     description: str | None
     pulp_labels: dict[str, str]
     origin: OriginDocument
     held_tags: list[HeldTagDocument] = []
+    missing_manifests: list[MissingManifestDocument] = []
 
     @classmethod
     def of(cls, version: RepositoryVersion) -> VersionDocument:
@@ -86,10 +103,11 @@ class VersionDocument(BaseModel):
         return cls(**_shown(version))
 
     @model_serializer(mode="wrap")
-    def _without_empty_holds(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_empty_lists(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         shown: dict[str, Any] = serialize(self)
-        if not self.held_tags:
-            shown.pop("held_tags", None)
+        for name in ("held_tags", "missing_manifests"):
+            if not shown.get(name):
+                shown.pop(name, None)
         return shown
 
 
@@ -121,10 +139,12 @@ def _shown(version: RepositoryVersion) -> Mapping[str, Any]:
         "number": version.number,
         "is_complete": version.is_complete,
         "held_tag_count": len(version.holds),
+        "missing_manifest_count": len(version.gaps),
         "description": version.description,
         "pulp_labels": dict(version.labels),
         "origin": OriginDocument.of(version.origin),
-        "held_tags": [HeldTagDocument.of(hold) for hold in version.holds[:SHOWN_HOLDS]],
+        "held_tags": [HeldTagDocument.of(hold) for hold in version.holds[:SHOWN]],
+        "missing_manifests": [MissingManifestDocument.of(gap) for gap in version.gaps[:SHOWN]],
     }
 
 

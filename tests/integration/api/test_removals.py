@@ -1,0 +1,112 @@
+"""Removals approved over REST: a task that stopped at its remote's limit goes on."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+
+from registry_sync.domain.records import Repository
+from registry_sync.domain.runs import RunKey, RunState
+from registry_sync.errors import TooManyRemovals
+from support.metadata import Upstream, image, open_run, play_stages, sync
+from support.rest_api import DAG_ID, ROLES, ApiServer, RestClient
+
+REPOSITORIES = "repositories/docker/docker/"
+REMOTES = "remotes/docker/docker/"
+
+
+def upstream_with(count: int, note: str) -> Upstream:
+    upstream = Upstream()
+    for number in range(count):
+        upstream.tag(f"tag-{number:02}", image(f"layer {number}", note=note))
+    return upstream
+
+
+@pytest.fixture
+def repository(api_server: ApiServer, admin: RestClient, name: str) -> Repository:
+    """A repository with thirty tags."""
+    admin.post(REPOSITORIES, name=name)
+    record = api_server.database.repositories.by_name(name)
+    sync(api_server.database, record, upstream_with(30, name))
+    return record
+
+
+@pytest.fixture
+def task(admin: RestClient, name: str, repository: Repository) -> str:
+    """The path of a task that waits."""
+    remote = admin.post(REMOTES, name=name, url="https://registry.example", upstream_name="library/app")["pulp_href"]
+    path = f"/pulp/api/v3/{REPOSITORIES}{repository.id}/"
+    started: str = admin.post(f"{remote}sync/", 202, repository=path, mirror=True)["task"]
+    return started
+
+
+def run_id(task: str) -> str:
+    return f"registry_sync__{task.split('/')[-2]}"
+
+
+def stop(api_server: ApiServer, repository: Repository, task: str) -> str:
+    """Plays the task up to its commit, which fails, with its tasks and run in the states that Airflow gives them."""
+    from airflow.models import DagRun
+    from airflow.utils.session import create_session
+
+    database = api_server.database
+    run = open_run(database, repository, key=RunKey(DAG_ID, run_id(task)))
+    play_stages(database, run, upstream_with(3, repository.name))
+    with pytest.raises(TooManyRemovals) as refused:
+        database.versions.commit(run.id)
+    database.runs.finish(run.id, RunState.FAILED, error=f"TooManyRemovals: {refused.value}")
+    with create_session() as session:
+        dag_run = session.query(DagRun).filter(DagRun.run_id == run_id(task)).one()
+        for instance in dag_run.get_task_instances(session=session):
+            instance.set_state("failed" if instance.task_id == "commit_version" else "success", session=session)
+        dag_run.set_state("failed")
+    return run.id
+
+
+def states(task: str) -> dict[str, Any]:
+    """State of the run and of its tasks, by name."""
+    from airflow.models import DagRun
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        dag_run = session.query(DagRun).filter(DagRun.run_id == run_id(task)).one()
+        tasks = {instance.task_id: instance.state for instance in dag_run.get_task_instances(session=session)}
+        return {"run": dag_run.state, **tasks}
+
+
+def test_a_stopped_task_that_is_approved_goes_on_where_it_stopped(
+    api_server: ApiServer, admin: RestClient, repository: Repository, task: str
+) -> None:
+    sync_run = stop(api_server, repository, task)
+    assert "27 of 30 tags" in admin.get(task)["error"]["description"]
+    approved = admin.post(f"{task}approve_removals/", 200)
+    assert (approved["pulp_href"], approved["state"], approved["error"]) == (task, "waiting", None)
+    after = states(task)
+    assert (after["run"], after["commit_version"], after["list_tags"]) == ("queued", None, "success")
+    removed = api_server.database.versions.commit(sync_run).counts["removed"]
+    assert removed["docker.tag"] == 27
+
+
+def test_an_approval_may_be_repeated_until_the_task_has_ended_well(
+    api_server: ApiServer, admin: RestClient, repository: Repository, task: str
+) -> None:
+    sync_run = stop(api_server, repository, task)
+    admin.post(f"{task}approve_removals/", 200)
+    admin.post(f"{task}approve_removals/", 200)
+    api_server.database.versions.commit(sync_run)
+    assert admin.post(f"{task}approve_removals/", 409).keys() == {"detail"}
+
+
+def test_a_task_that_has_not_begun_or_was_canceled_cannot_be_approved(admin: RestClient, task: str) -> None:
+    assert "nothing of the task has run" in admin.post(f"{task}approve_removals/", 409)["detail"]
+    admin.patch(task, state="canceled")
+    assert "canceled" in admin.post(f"{task}approve_removals/", 409)["detail"]
+    admin.post(f"tasks/{uuid.uuid4()}/approve_removals/", 404)
+
+
+def test_approving_takes_the_right_to_change_runs(api_server: ApiServer, repository: Repository, task: str) -> None:
+    stop(api_server, repository, task)
+    answers = [api_server.client(role).ask("POST", f"{task}approve_removals/").status_code for role in ROLES]
+    assert answers == [403, 200, 200, 200]
