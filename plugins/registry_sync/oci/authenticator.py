@@ -114,6 +114,7 @@ class Authenticator:
         except RegistryError as problem:
             is_broken = problem.status == 404 or (problem.status or 0) >= 500
             if choice.has_basic_too and credentials.has_password and is_broken:
+                self._choice = Choice(Challenge("basic"), choice.asked_at)
                 return self._basic(credentials)
             raise
         return f"Bearer {token}"

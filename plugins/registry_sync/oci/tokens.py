@@ -10,6 +10,7 @@ import base64
 import re
 import threading
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -72,13 +73,15 @@ class TokenStore:
         self._lock = threading.Lock()
         self._exchange_locks: dict[tuple[Any, ...], threading.Lock] = {}
         self._tokens: dict[tuple[Any, ...], _Token] = {}
+        self._refusals: dict[tuple[Any, ...], RegistryError] = {}
         self._refresh_tokens: dict[tuple[Target, Credentials], str] = {}
 
     def get(self, request: TokenRequest, *, rejected: str | None = None) -> str:
         """A token for ``request``; never ``rejected``, which the registry did not accept.
 
         Raises :class:`AuthenticationFailed`, :class:`RealmRefused`, :class:`RepositoryUnavailable` and what the
-        transport raises. Nothing is tried again here: whoever needs the token tries the whole request again.
+        transport raises. Nothing is tried again here: whoever needs the token tries the whole request again. A
+        refusal that is final is remembered and not asked for again: bad logins lock accounts.
         """
         key = request.key
         token = self._tokens.get(key)
@@ -89,7 +92,14 @@ class TokenStore:
         with exchange_lock:
             token = self._tokens.get(key)
             if token is None or token.text == rejected or token.ends_at <= self._clock.monotonic():
-                token = self._exchange(request)
+                if (refusal := self._refusals.get(key)) is not None:
+                    raise copy(refusal)
+                try:
+                    token = self._exchange(request)
+                except RegistryError as problem:
+                    if not problem.is_temporary:
+                        self._refusals[key] = copy(problem)
+                    raise
                 self._tokens[key] = token
             return token.text
 

@@ -261,6 +261,23 @@ def test_a4_13_rejected_credentials_are_never_tried_again(registry, client_of) -
     assert "correct horse" not in str(raised.value)
 
 
+@pytest.mark.parametrize("credentials", [USER, None])
+def test_a4_13_twenty_threads_are_rejected_once(registry, client_of, credentials: Credentials | None) -> None:
+    """Twenty bad logins at once would lock an account."""
+    guarded(registry, f"{registry.base}/token")
+    registry.on("GET", "/token", lambda _request: Raw((0.2, *errors_reply(401, "UNAUTHORIZED").pieces)))
+    client = client_of(registry, credentials)
+
+    def refused(_number: int) -> bool:
+        with pytest.raises((AuthenticationFailed, RepositoryUnavailable)):
+            client.list_tags(REPOSITORY)
+        return True
+
+    with ThreadPoolExecutor(20) as threads:
+        assert all(threads.map(refused, range(20)))
+    assert len(registry.asked(path="/token")) == 1
+
+
 def test_a4_14_a_token_service_that_is_busy_is_asked_again_within_one_budget(
     registry, client_of, fake_time: FakeTime
 ) -> None:
@@ -390,7 +407,24 @@ def test_a2_06_basic_is_tried_once_when_the_token_service_is_missing(registry, c
 
     registry.on("GET", TAGS, answer)
     registry.on("GET", "/token", reply(status))
-    assert client_of(registry, USER).list_tags(REPOSITORY).tags == ("a",)
+    client = client_of(registry, USER)
+    for _ in range(3):
+        assert client.list_tags(REPOSITORY).tags == ("a",)
+    assert len(registry.asked(path="/token")) == 1
+
+
+def test_a2_06_a_token_service_that_fails_is_left_alone_where_basic_is_taken(registry, client_of) -> None:
+    def answer(request: Request) -> Raw:
+        if request.header("authorization") == BASIC:
+            return TAG_LIST
+        return challenge(f'Bearer realm="{registry.base}/token", Basic realm="x"')
+
+    registry.on("GET", TAGS, answer)
+    registry.on("GET", "/token", reply(503))
+    client = client_of(registry, USER)
+    with ThreadPoolExecutor(8) as threads:
+        assert len(list(threads.map(lambda _: client.list_tags(REPOSITORY), range(40)))) == 40
+    assert len(registry.asked(path="/token")) <= 8
 
 
 def test_a3_02_a_password_is_not_sent_where_the_registry_says(registry, other_host, client_of) -> None:
