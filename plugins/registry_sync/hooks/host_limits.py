@@ -8,7 +8,11 @@ bounds how many tasks are at work on a host (docs/how-to/limit-requests.md).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+#: How long a request waits for its turn at most, when the turns of one task are no further apart than that.
+LONGEST_TURN_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,14 @@ class HostLimits:
         return wanted if self.concurrency is None else min(wanted, self.concurrency)
 
     def share(self, task_count: int) -> HostLimits:
-        """The part of one of ``task_count`` tasks; never less than one request at a time."""
-        return HostLimits(
-            None if self.concurrency is None else max(1, self.concurrency // task_count),
-            None if self.requests_per_second is None else self.requests_per_second / task_count,
-        )
+        """The part of one of ``task_count`` tasks; never less than one request at a time.
+
+        With a slow rate fewer are at work at a time, so that none waits for its turn until its errors are too old
+        to be tried again, and a stage that fails ends soon.
+        """
+        concurrency = None if self.concurrency is None else max(1, self.concurrency // task_count)
+        if self.requests_per_second is None:
+            return HostLimits(concurrency)
+        rate = self.requests_per_second / task_count
+        in_time = max(1, math.ceil(rate * LONGEST_TURN_SECONDS))
+        return HostLimits(in_time if concurrency is None else min(concurrency, in_time), rate)

@@ -43,6 +43,16 @@ def test_without_limits_there_is_nothing_to_share() -> None:
     assert HostLimits().share(7) == HostLimits()
 
 
+@pytest.mark.parametrize(
+    ("rate", "tasks", "concurrency"), [(100.0, 1, 2000), (1.0, 1, 20), (1.0, 4, 5), (0.06, 1, 2), (0.01, 4, 1)]
+)
+def test_a_slow_rate_lets_fewer_work_at_a_time_so_that_turns_come_soon(
+    rate: float, tasks: int, concurrency: int
+) -> None:
+    assert HostLimits(None, rate).share(tasks).concurrency == concurrency
+    assert HostLimits(1, rate).share(tasks).concurrency == 1
+
+
 @pytest.mark.parametrize(("tasks", "concurrency", "rate"), [(1, 6, 4.5), (2, 3, 2.25), (4, 1, 1.125), (6, 1, 0.75)])
 def test_a_client_gets_its_part(tasks: int, concurrency: int, rate: float) -> None:
     with open_client(LIMITED, tasks) as client:
