@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, exists, literal, or_, select, update
 
 from registry_sync.db.batches import in_batches
-from registry_sync.db.closures import Links, closure_by_root, closure_of, is_in_latest, tagged_in_run, there_is_none
+from registry_sync.db.closures import Links, closure_by_root, closure_of, is_in_latest, is_present, tagged_in_run
 from registry_sync.db.limits import refuse_too_many_holds, refuse_too_many_removals
 from registry_sync.db.membership import Difference, Membership
 from registry_sync.db.new_version import add_version, lock_repository, next_number
@@ -22,6 +22,7 @@ from registry_sync.db.tables import (
     manifest_blobs,
     manifests,
     repositories,
+    repository_tags,
     repository_versions,
     run_blobs,
     run_tags,
@@ -142,17 +143,22 @@ def _hold_changed_meanwhile(connection: Connection, run: Row[Any]) -> None:
 
     A version was deleted, or made of something else, since the tags were listed; what is below is not known then.
     """
-    is_gone = there_is_none(
-        tags.c.name == run_tags.c.name,
-        tags.c.manifest_id == manifests.c.id,
-        manifests.c.digest == run_tags.c.digest,
-        is_in_latest("tags", tags.c.id, run.repository_id),
+    is_unchanged = (run_tags.c.sync_run_id == run.id) & (run_tags.c.state == TagState.UNCHANGED.value)
+    still_there = (
+        select(run_tags.c.name)
+        .join(tags, tags.c.name == run_tags.c.name)
+        .join(manifests, (manifests.c.id == tags.c.manifest_id) & (manifests.c.digest == run_tags.c.digest))
+        .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
+        .where(is_unchanged, is_present(repository_tags, run.repository_id))
     )
-    connection.execute(
-        update(run_tags)
-        .where(run_tags.c.sync_run_id == run.id, run_tags.c.state == TagState.UNCHANGED.value, is_gone)
-        .values(state=TagState.HELD.value, reason="the repository was changed after the tag was found unchanged")
-    )
+    found = connection.execute(select(run_tags.c.name).where(is_unchanged)).scalars().all()
+    gone = set(found) - set(connection.execute(still_there).scalars())
+    for batch in in_batches(sorted(gone)):
+        connection.execute(
+            update(run_tags)
+            .where(run_tags.c.sync_run_id == run.id, run_tags.c.name.in_(batch))
+            .values(state=TagState.HELD.value, reason="the repository was changed after the tag was found unchanged")
+        )
 
 
 def _hold_lacking_blobs(connection: Connection, run_id: str, *, with_foreign: bool) -> None:

@@ -117,7 +117,7 @@ class Membership:
         )
 
     def _changed_tags(self) -> Select[Any]:
-        """Tags of the run that are new or moved: ``name``, ``digest``, ``manifest_id``. Held ones are none."""
+        """Tags that the run read and that are new or moved: ``name``, ``digest``, ``manifest_id``."""
         is_absent = there_is_none(
             tags.c.name == run_tags.c.name,
             tags.c.manifest_id == manifests.c.id,
@@ -126,7 +126,7 @@ class Membership:
         return (
             select(run_tags.c.name, run_tags.c.digest, manifests.c.id.label("manifest_id"))
             .join(manifests, manifests.c.digest == run_tags.c.digest)
-            .where(run_tags.c.sync_run_id == self.run_id, run_tags.c.state.in_(_WANTED), is_absent)
+            .where(run_tags.c.sync_run_id == self.run_id, run_tags.c.state == TagState.RESOLVED.value, is_absent)
         )
 
     def _tags_to_remove(self) -> Select[Any]:
