@@ -82,6 +82,9 @@ class Authenticator:
         if header is None:
             header, asked_at = self._probe()
         choice = choose(header, asked_at, credentials)
+        learnt = self._choice
+        if used is None and choice.has_basic_too and learnt is not None and learnt.scheme == "basic":
+            choice = learnt  # another thread found meanwhile that the token service does not work
         self._choice = choice
         renewed = self._answer(choice, credentials, scope, rejected=used)
         return None if renewed == used else renewed
