@@ -90,6 +90,7 @@ def test_a_registry_with_habits_of_its_own_gives_what_a_plain_one_gives(
     expected = plainly_held(content)
     repository, conn_id = f"from-{kind}", f"at_{kind}".replace("-", "_")
     conf = {"repository": repository, "upstream_name": kind.repository, "conn_id": conn_id}
+    task_count = 3 if kind.tells_digests else 4
     with LookAlikeServer(kind, content, certificate) as server:
         runner.connect(conn_id, server.connection)
         runner.sync(url=server.url, **conf)
@@ -101,6 +102,8 @@ def test_a_registry_with_habits_of_its_own_gives_what_a_plain_one_gives(
     assert server.witness.violations == []
     assert server.witness.habits == kind.habits, "the client has met all that this registry does of its own"
     assert runner.held(repository) == expected, "the second sync made no version"
+    is_revoked = kind.auth.first_token_requests is not None
+    assert server.gate.token_request_count <= task_count + is_revoked, "a token for each task, and one for a lost one"
     assert asked_about == sorted(content.tags), "one HEAD for each tag"
     if kind.tells_digests:
         assert sorted(first) == sorted(content.manifests), "each manifest is pulled once"

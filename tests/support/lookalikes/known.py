@@ -61,7 +61,7 @@ GHCR = LookAlike(
 GITLAB = LookAlike(
     "gitlab",
     repository="group/project/app",
-    auth=Auth(realm="/jwt/auth", realm_is_elsewhere=True, service="container_registry"),
+    auth=Auth(realm="/jwt/auth", realm_is_elsewhere=True, service="container_registry", first_token_requests=60),
     tags=TagPages(cap=50),
     blobs=BlobAnswers(redirect=307),
     referrers=Referrers(404, reads_tag_as_digest=True),

@@ -17,6 +17,7 @@ class Habit(str, Enum):
     REFUSES_SILENTLY = "refuses without a challenge"
     HAS_NO_TOKENS = "offers tokens that it does not have"
     WANTS_BASIC_LATER = "wants a password after tokens"
+    REVOKES_A_TOKEN = "revokes a token"
     REFUSES_PAGE_SIZES = "refuses page sizes"
     LISTS_IN_PAGES = "lists in pages"
     LOSES_A_PAGE = "loses a page"
@@ -36,7 +37,7 @@ class Auth:
     host of its own when ``realm_is_elsewhere``. ``names_scope`` False leaves the scope out of the challenge;
     ``asks_at_ping_only`` leaves the whole challenge out of every answer but that of ``/v2/``. ``exchange_status`` is
     what the token service answers with. After ``bearer_requests`` requests a bearer token is not enough any more, and
-    Basic is asked for (None: never).
+    Basic is asked for (None: never). The first token is revoked after ``first_token_requests`` (None: never).
     """
 
     schemes: tuple[str, ...] = ("Bearer",)
@@ -50,6 +51,7 @@ class Auth:
     token_field: str = "token"
     exchange_status: int = 200
     bearer_requests: int | None = None
+    first_token_requests: int | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ class LookAlike:
             Habit.REFUSES_SILENTLY: auth.asks_at_ping_only,
             Habit.HAS_NO_TOKENS: auth.exchange_status != 200,
             Habit.WANTS_BASIC_LATER: auth.bearer_requests is not None,
+            Habit.REVOKES_A_TOKEN: auth.first_token_requests is not None,
             Habit.REFUSES_PAGE_SIZES: tags.refuses_above_cap,
             Habit.LISTS_IN_PAGES: tags.cap <= 100,
             Habit.LOSES_A_PAGE: tags.vanishes_once,

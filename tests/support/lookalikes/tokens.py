@@ -24,10 +24,14 @@ class Exchange:
 
 
 class Gate:
-    """The door of one look-alike. ``realm`` is the URL of its token service."""
+    """The door of one look-alike. ``realm`` is the URL of its token service.
+
+    ``token_request_count`` is how often that was asked, ``exchanges`` what it gave.
+    """
 
     def __init__(self, kind: LookAlike, realm: str, witness: Witness) -> None:
         self.exchanges: list[Exchange] = []
+        self.token_request_count = 0
         self._kind = kind
         self._auth = kind.auth
         self._realm = realm
@@ -57,7 +61,7 @@ class Gate:
                 return False
             is_good = repository is None or any(scope in exchange.scopes for exchange in known)
             self._bearer_count += is_good
-            return is_good and not self._is_worn_out
+            return is_good and not self._is_worn_out and not self._is_revoked(known[0])
 
     def challenge(self, repository: str | None, *, error: str | None = None) -> Raw:
         """The 401 that asks to come back with a name, or with a better one."""
@@ -85,6 +89,13 @@ class Gate:
             parts.append(f'error="{error}"')
         return f"Bearer {','.join(parts)}"
 
+    def _is_revoked(self, exchange: Exchange) -> bool:
+        limit = self._auth.first_token_requests
+        if limit is None or self._bearer_count <= limit or exchange is not self.exchanges[0]:
+            return False
+        self._witness.met(Habit.REVOKES_A_TOKEN)
+        return True
+
     @property
     def _is_worn_out(self) -> bool:
         return self._auth.bearer_requests is not None and self._bearer_count > self._auth.bearer_requests
@@ -97,6 +108,8 @@ class Gate:
 
     def exchange(self, request: Request) -> Raw:
         """The token service's answer."""
+        with self._lock:
+            self.token_request_count += 1
         authorization = request.header("authorization")
         if authorization not in (None, self._basic):
             self._witness.note("something else than the password sent to the token service")

@@ -134,6 +134,17 @@ def test_a_token_for_one_repository_does_not_open_another(serve: Any, ask: Any) 
     assert ask(manifest_url(server, "oci-index"), other).status_code == 401
 
 
+def test_gitlab_revokes_its_first_token_and_no_other(serve: Any, ask: Any) -> None:
+    server = serve(known.GITLAB)
+    first = bearer(server, ask)
+    statuses = [ask(manifest_url(server, "oci-index"), first).status_code for _ in range(62)]
+    assert statuses == [200] * 60 + [401] * 2
+    second = bearer(server, ask)
+    assert ask(manifest_url(server, "oci-index"), second).status_code == 200
+    assert Habit.REVOKES_A_TOKEN in server.witness.habits
+    assert server.gate.token_request_count == 2
+
+
 def test_credentials_at_the_storage_host_are_noted_and_refused(
     serve: Any, ask: Any, content: RepositoryContent
 ) -> None:
