@@ -57,7 +57,7 @@ class SyncRunStore:
         :class:`RecordNotFound` for an unknown repository or remote.
         """
         asked = {"repository_id": repository_id, "remote_id": remote_id, "mode": mode.value}
-        begun = {"remote_spec": spec_values(remote), "started_at": utc_now(), **_GOING_ON}
+        begun = {"remote_spec": spec_values(remote), "started_at": utc_now(), "removals_approved_by": None, **_GOING_ON}
         with self._transactions.writing() as connection:
             for table, wanted, kind in ((repositories, repository_id, "repository"), (remotes, remote_id, "remote")):
                 if connection.execute(select(table.c.id).where(table.c.id == wanted)).first() is None:
@@ -142,7 +142,10 @@ class SyncRunStore:
         return [ListedTag(TagName(row.name), Digest(row.digest) if row.digest else None, shard) for row in rows]
 
     def resolve_tags(self, run_id: str, digests: Mapping[TagName, Digest]) -> None:
-        """Notes the digests that tags were fetched at; their manifests are to be stored before the commit."""
+        """Notes the digests that tags were fetched at; their manifests are to be stored before the commit.
+
+        A tag that is held stays so: what was fetched for it may have been collected meanwhile.
+        """
         self._move_tags(
             run_id, TagState.RESOLVED, [{"tag": name, "new_digest": digest} for name, digest in digests.items()]
         )
@@ -175,6 +178,8 @@ class SyncRunStore:
             .where(run_tags.c.sync_run_id == run_id, run_tags.c.name == bindparam("tag"))
             .values(**values)
         )
+        if state is TagState.RESOLVED:
+            statement = statement.where(run_tags.c.state != TagState.HELD.value)
         with self._transactions.writing() as connection:
             for batch in in_batches(sorted(changes, key=lambda change: str(change["tag"]))):
                 connection.execute(statement, batch)
@@ -251,7 +256,10 @@ class SyncRunStore:
             connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**added))
 
     def approve_removals(self, run_id: str, approved_by: str) -> None:
-        """Lets the run remove more tags than its remote allows. Raises :class:`RunEnded` once it has settled."""
+        """Lets the run remove more tags than its remote allows, until it begins anew.
+
+        Raises :class:`RunEnded` once it has settled.
+        """
         with self._transactions.writing() as connection:
             _require_open(connection, run_id)
             name = storable(approved_by, _REASON_LENGTH)

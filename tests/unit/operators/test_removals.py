@@ -74,6 +74,17 @@ def test_once_approved_the_same_run_commits(database: Database, repository: Repo
     assert database.runs.get(run.id).state is RunState.COMPLETED
 
 
+def test_an_approval_is_not_for_what_the_run_lists_when_it_begins_anew(
+    database: Database, repository: Repository
+) -> None:
+    run = shrunk(database, repository)
+    database.runs.approve_removals(run.id, "anna")
+    again = shrunk(database, repository)
+    assert again.id == run.id
+    with pytest.raises(AirflowFailException, match="TooManyRemovals"):
+        commit(again, TaskContext())
+
+
 def test_a_parameter_approves_in_advance_and_a_repeat_gives_the_same_version(
     database: Database, repository: Repository
 ) -> None:
