@@ -28,7 +28,7 @@ _FORBIDDEN = frozenset({"config", "layers", "manifests", "blobs", "subject"})
 def may_be_signed(data: bytes, header: str) -> bool:
     """Whether the digest of ``data`` may be over a part of it; ``header`` is its normalised ``Content-Type``."""
     is_told = header in media_types.SCHEMA1_TYPES or header in media_types.GENERIC_TYPES
-    return is_told and b'"signatures"' in data and b'"fsLayers"' in data
+    return is_told and b'"signatures"' in data
 
 
 def payload_of(data: bytes, document: dict[str, Any], digest: Digest) -> bytes:
@@ -40,11 +40,11 @@ def payload_of(data: bytes, document: dict[str, Any], digest: Digest) -> bytes:
     if "signatures" not in document:
         return data
     signatures = document["signatures"]
-    if not isinstance(signatures, list) or not signatures:
-        raise _invalid(digest, "signatures are no list, or an empty one")
+    if not isinstance(signatures, list):
+        raise _invalid(digest, "its signatures are no list")
     cuts = {_cut(signature, len(data), digest) for signature in signatures}
     if len(cuts) != 1:
-        raise _invalid(digest, "its signatures disagree about what they sign")
+        raise _invalid(digest, "it has no signature, or they disagree about what they sign")
     ((length, tail),) = cuts
     payload = data[:length] + tail
     unsigned = {name: value for name, value in document.items() if name != "signatures"}
@@ -95,7 +95,7 @@ def _cut(signature: object, size_bytes: int, digest: Digest) -> tuple[int, bytes
         raise _invalid(digest, "a signature does not tell what it signs")
     told = parse_strict_json(_decoded(protected, digest), digest)
     length, tail = told.get("formatLength"), told.get("formatTail")
-    if isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= size_bytes:
+    if not isinstance(length, int) or not 0 <= length <= size_bytes:
         raise _invalid(digest, "a signature signs more than there is, or has no usable formatLength")
     if not isinstance(tail, str):
         raise _invalid(digest, "a signature has no usable formatTail")

@@ -11,7 +11,7 @@ import threading
 from registry_sync.domain import media_types
 from registry_sync.domain.companions import fallback_tag
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor, Manifest, ManifestKind, ManifestLimits, read_manifest
+from registry_sync.domain.manifests import Descriptor, Manifest, ManifestLimits, read_manifest
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import ChallengeInvalid, ContentError, NotFound, PaginationError, RegistryError
 from registry_sync.oci.answer_errors import Occasion, read_error_body
@@ -121,9 +121,7 @@ class ReferrersReader:
                 raise
             return ()
         # Some registries read such a tag as the digest and answer with the subject itself.
-        if index.kind is not ManifestKind.INDEX or index.digest == subject:
-            return ()
-        return index.children
+        return () if index.digest == subject else index.children
 
 
 def artifact_type_of(manifest: Manifest) -> str | None:

@@ -67,12 +67,29 @@ def test_a6_17_a_plain_manifest_has_the_digest_of_its_bytes() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-def test_a6_17_a_signed_manifest_is_asked_for_by_the_digest_of_its_payload(algorithm: str) -> None:
+@pytest.mark.parametrize("content_type", [media_types.DOCKER_SCHEMA1_SIGNED, "text/plain", None])
+def test_a6_17_a_signed_manifest_is_asked_for_by_the_digest_of_its_payload(
+    algorithm: str, content_type: str | None
+) -> None:
     wanted = Digest.of(PAYLOAD, algorithm)
-    assert read(SIGNED, digest=wanted).digest == wanted
+    assert read(SIGNED, content_type, digest=wanted).digest == wanted
     for other in (Digest.of(SIGNED, algorithm), Digest.of(b"other", algorithm)):
         with pytest.raises(DigestMismatch):
-            read(SIGNED, digest=other)
+            read(SIGNED, content_type, digest=other)
+
+
+def test_a6_17_a_manifest_that_ends_before_its_signatures_is_other_content() -> None:
+    with pytest.raises(DigestMismatch):
+        read(PAYLOAD[:100], digest=Digest.of(PAYLOAD))
+
+
+def test_a6_17_a_length_below_nothing_is_refused_although_it_would_cut_at_the_right_place() -> None:
+    length = 0
+    while len(data := signed(PAYLOAD, [signature(length)])) != LENGTH - length:
+        length = LENGTH - len(data)
+    assert data[:length] + TAIL == PAYLOAD
+    with pytest.raises(InvalidManifest, match="formatLength"):
+        read(data)
 
 
 def test_a6_17_signatures_that_are_not_looked_at_may_be_many_and_change_nothing() -> None:
@@ -166,7 +183,12 @@ def test_a6_17_a_document_of_two_kinds_is_refused(name: str) -> None:
         read(payload_of(document([TOP], **{name: []})), media_types.DOCKER_SCHEMA1)
 
 
+def test_a6_17_unknown_fields_are_left_alone_in_any_spelling() -> None:
+    assert len(read(payload_of(document([TOP], author="a", Author="b")), media_types.DOCKER_SCHEMA1).layers) == 1
+
+
 def test_a6_17_more_layers_than_the_limit_are_refused_before_any_is_asked_for() -> None:
+    assert len(read(SIGNED, limits=ManifestLimits(layers=4)).layers) == 4
     with pytest.raises(LimitExceeded):
         read_manifest(SIGNED, schema1_size_of={}.__getitem__, limits=ManifestLimits(layers=3))
 
@@ -177,7 +199,7 @@ def test_a6_17_it_is_refused_by_name_unless_allowed_whatever_its_digest(digest: 
         read_manifest(SIGNED, content_type=media_types.DOCKER_SCHEMA1_SIGNED, digest=digest)
 
 
-@pytest.mark.parametrize("sent_as", [media_types.OCI_MANIFEST, media_types.DOCKER_MANIFEST])
+@pytest.mark.parametrize("sent_as", [media_types.OCI_MANIFEST, media_types.DOCKER_MANIFEST, "text/html"])
 def test_a6_17_a_payload_proves_nothing_under_another_type(sent_as: str) -> None:
     """Or a document could be stored under the digest of a part of it, and be read as something else."""
     with pytest.raises(DigestMismatch):

@@ -20,6 +20,7 @@ from registry_sync.errors import (
     RegistryError,
     RepositoryUnavailable,
 )
+from registry_sync.oci import referrers as referrers_module
 from registry_sync.oci.credentials import Credentials
 from registry_sync.oci.referrers import artifact_type_of
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
@@ -87,6 +88,25 @@ def test_a8_01_a_page_of_something_else_is_refused(registry, client_of) -> None:
     with pytest.raises(RedirectRefused):
         found(registry, client_of)
     registry.on("GET", API, listing("a", following=API))
+    with pytest.raises(PaginationError):
+        found(registry, client_of)
+
+
+def test_a8_01_a_page_that_is_missing_is_an_error_and_not_the_end(registry, client_of) -> None:
+    registry.on("GET", API, listing("a", following=f"{API}?page=2"), reply(404))
+    client = client_of(registry)
+    with pytest.raises(NotFound):
+        client.list_referrers_by_api(REPOSITORY, SUBJECT)
+    registry.on("GET", API, listing("a"))
+    assert client.list_referrers_by_api(REPOSITORY, SUBJECT), "nothing was remembered of the API"
+
+
+def test_a8_01_pages_are_bounded(registry, client_of, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(referrers_module, "MAX_PAGES", 3)
+    pages = [listing(str(number), following=f"{API}?page={number}") for number in range(9)]
+    registry.on("GET", API, *pages[:2], listing("last"))
+    assert len(found(registry, client_of)) == 3
+    registry.on("GET", API, *pages)
     with pytest.raises(PaginationError):
         found(registry, client_of)
 
@@ -159,6 +179,16 @@ def test_a8_02_a_401_with_a_challenge_is_a_refusal_and_not_no_referrers(
     registry.on("GET", "/token", json_reply({"token": "good"}))
     with pytest.raises((RepositoryUnavailable, AuthenticationFailed)):
         client_of(registry, credentials).list_referrers_by_api(REPOSITORY, SUBJECT)
+
+
+@pytest.mark.parametrize("refusal", [reply(401), reply(404), reply(400)])
+def test_a8_02_a_host_that_the_registry_redirects_to_says_nothing_of_the_api(
+    registry, other_host, client_of, refusal: Raw
+) -> None:
+    registry.on("GET", API, reply(307, headers=[("Location", f"{other_host.base}/referrers")]))
+    other_host.on("GET", "/referrers", refusal)
+    with pytest.raises(RegistryError):
+        client_of(registry).list_referrers_by_api(REPOSITORY, SUBJECT)
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 406, 501])
