@@ -47,7 +47,7 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     remote's limits, :class:`RecordNotFound` for an unknown run. Everything happens in the caller's transaction.
     """
     repository = lock_repository(connection, require_run(connection, run_id).repository_id)
-    run = require_run(connection, run_id)
+    run = _lock_run(connection, run_id)
     if RunState(run.state).is_settled:
         return repository.id, run.version_number
     _refuse_older_listing(connection, run, repository)
@@ -72,6 +72,11 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     number = add_version(connection, repository, difference, sync_run_id=run.id, holds=holds)
     settle(connection, run_id, RunState.COMPLETED, version_number=number)
     return repository.id, number
+
+
+def _lock_run(connection: Connection, run_id: str) -> Row[Any]:
+    """The row of the run, kept, so that no collector lets go of what the run noted before it is in the version."""
+    return connection.execute(select(sync_runs).where(sync_runs.c.id == run_id).with_for_update(key_share=True)).one()
 
 
 def _refuse_older_listing(connection: Connection, run: Row[Any], repository: Row[Any]) -> None:

@@ -13,6 +13,7 @@ from registry_sync.db.database import Database
 from registry_sync.db.tables import orphaned_blobs, orphaned_manifests, sync_runs, tags
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import RepositorySpec
+from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunState
 from registry_sync.domain.space import Amount, Collection, ContentKind
 from registry_sync.errors import NothingSynced, RecordNotFound
@@ -312,3 +313,18 @@ def test_a_sync_that_was_begun_is_kept_however_long_it_runs(database: Database, 
     with database.reading() as connection:
         assert connection.execute(select(sync_runs.c.state)).scalar_one() == RunState.RUNNING.value
     assert database.versions.commit(run.id).version is not None
+
+
+def test_a_task_that_still_runs_when_its_sync_is_released_resolves_nothing_any_more(
+    database: Database, store: BlobStore, clock: Clock
+) -> None:
+    upstream, child = Upstream(), image("layer", config="config")
+    upstream.tag("latest", index(child), child)
+    run = open_run(database, database.repositories.ensure("app"))
+    play_stages(database, run, upstream)
+    database.runs.finish(run.id, RunState.FAILED)
+    clock.pass_hours(25)
+    assert collect(database, store, clock).released_runs == 1
+    database.runs.resolve_tags(run.id, {TagName("latest"): upstream.tags["latest"].digest})
+    with pytest.raises(NothingSynced, match="collected"):
+        database.versions.commit(run.id)
