@@ -1,0 +1,113 @@
+"""A mirror that would lose most of its tags, in a real Airflow: it stops, says so in the grid, is approved, goes on."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.airflow_instance import AirflowInstance
+from support.filling import place
+from support.registry import RegistryServer
+from support.rest_api import RestClient
+from support.shapes import many_tags
+
+TAGS = 30
+KEPT = 3
+
+
+@pytest.fixture
+def name() -> str:
+    return f"shrinking-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[RegistryServer]:
+    with RegistryServer(tmp_path / "registry") as server:
+        yield server
+
+
+def fill(registry: RegistryServer, name: str) -> list[str]:
+    """Thirty tags in ``name``; the names of those that are to go."""
+    content = many_tags(tags=TAGS, images=5)
+    place(registry, name, content)
+    return list(content.tags)[KEPT:]
+
+
+def note(airflow: AirflowInstance, run: str) -> str | None:
+    found: str | None = airflow.api("GET", f"/dags/registry_sync/dagRuns/{run}")["note"]
+    return found
+
+
+def removed(airflow: AirflowInstance, run: str) -> int:
+    """How many tags the version of a run removed."""
+    summary = airflow.xcom(run, "commit_version")["version"]["content_summary"]
+    return int(summary["removed"]["docker.tag"]["count"])
+
+
+def test_a_stopped_run_is_approved_by_the_command_that_its_message_names(
+    airflow: AirflowInstance, registry: RegistryServer, name: str
+) -> None:
+    conf = {"repository": name, "url": registry.url, "upstream_name": name}
+    gone = fill(registry, name)
+    first = airflow.sync(**conf)
+    assert note(airflow, first) is None
+    for tag in gone:
+        registry.delete_tag(name, tag)
+    run = airflow.trigger(conf=conf)
+    assert airflow.wait(run) == "failed"
+    assert airflow.task_states(run)["commit_version"] == "failed"
+    said = note(airflow, run)
+    assert said is not None
+    assert said.startswith(f"registry-sync: {len(gone)} of {TAGS} tags are gone")
+    command = [str(Path(sys.executable).with_name("airflow")), "registry-sync", "run", "approve", run, "--yes"]
+    assert f"airflow registry-sync run approve '{run}'" in said
+    done = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "cleared 1 failed tasks, the run goes on" in done.stdout
+    assert "TooManyRemovals" in done.stderr
+    airflow.await_task(run, "commit_version", state="success")
+    assert airflow.wait(run) == "success"
+    assert removed(airflow, run) == len(gone)
+    assert note(airflow, run) is None
+    tries = {task["task_id"]: task["try_number"] for task in airflow.task_instances(run)}
+    assert tries["list_tags"] == 1, "what was listed and fetched is not done again"
+
+
+def test_a_stopped_task_is_approved_over_rest(airflow: AirflowInstance, registry: RegistryServer, name: str) -> None:
+    airflow.await_dag()
+    rest = RestClient(airflow.url, airflow.token())
+    gone = fill(registry, name)
+    remote = rest.post("remotes/docker/docker/", name=name, url=registry.url, upstream_name=name)["pulp_href"]
+    repository = rest.post("repositories/docker/docker/", name=name)["pulp_href"]
+
+    def sync() -> str:
+        task: str = rest.post(f"{remote}sync/", 202, repository=repository, mirror=True)["task"]
+        return task
+
+    def ended(task: str) -> dict[str, Any]:
+        deadline = time.monotonic() + 90
+        while (read := rest.get(task))["state"] not in ("completed", "failed"):
+            assert time.monotonic() < deadline, read
+            time.sleep(0.1)
+        return dict(read)
+
+    assert ended(sync())["state"] == "completed"
+    for tag in gone:
+        registry.delete_tag(name, tag)
+    stopped = ended(sync())
+    assert stopped["state"] == "failed"
+    assert stopped["error"]["description"].startswith(f"TooManyRemovals: {len(gone)} of {TAGS} tags")
+    assert rest.get(repository)["latest_version_href"].endswith("/versions/1/")
+    rest.post(f"{stopped['pulp_href']}approve_removals/", 200)
+    done = ended(stopped["pulp_href"])
+    assert (done["state"], done["error"]) == ("completed", None)
+    (version,) = done["created_resources"]
+    assert rest.get(version)["content_summary"]["removed"]["docker.tag"]["count"] == len(gone)
+    rest.post(f"{stopped['pulp_href']}approve_removals/", 409)
