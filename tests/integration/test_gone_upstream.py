@@ -72,6 +72,8 @@ def test_a_repository_that_cannot_be_seen_any_more_fails_the_sync_and_loses_noth
             here.sync("kept", server.url, kind.repository, client=client)
     assert type(caught.value) is OTHER_ANSWERS.get(kind.name, NotFound), caught.value
     assert kind.repository in str(caught.value)
+    if not isinstance(caught.value, NotFound):
+        assert "does not exist" in str(caught.value), "a refusal is told as what it may be"
     assert not caught.value.is_temporary
     repository = here.database.repositories.by_name("kept")
     assert repository.latest_number == 1

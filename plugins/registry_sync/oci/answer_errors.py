@@ -127,8 +127,14 @@ def error_of_refusal(refusal: Refusal, occasion: Occasion, *, is_anonymous: bool
     if status in (401, 403):
         if is_anonymous:
             return RepositoryUnavailable(unavailable_message(host, occasion, status, said), **context)
-        return AccessDenied(f"{host} does not allow these credentials to read {occasion}{said}", **context)
+        return AccessDenied(denied_message(host, occasion, said), **context)
     return ProtocolError(f"{host} answers {status} for {occasion}{said}", **context)
+
+
+def denied_message(host: str, occasion: Occasion, said: str) -> str:
+    """What a refusal of a known reader can mean; some registries refuse what they do not have."""
+    told = f"{host} does not allow these credentials to read {occasion}{said}"
+    return f"{told}; or it does not exist there" if occasion.repository else told
 
 
 def unavailable_message(host: str, occasion: Occasion, status: int, said: str) -> str:

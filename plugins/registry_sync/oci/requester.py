@@ -15,7 +15,7 @@ from registry_sync.errors import (
     RegistryError,
     RepositoryUnavailable,
 )
-from registry_sync.oci.answer_errors import Occasion, error_of, read_error_body, unavailable_message
+from registry_sync.oci.answer_errors import Occasion, denied_message, error_of, read_error_body, unavailable_message
 from registry_sync.oci.answers import Answer
 from registry_sync.oci.authenticator import Authenticator
 from registry_sync.oci.challenge import parse_challenges
@@ -122,11 +122,14 @@ class Requester:
             return RepositoryUnavailable(unavailable_message(host, occasion, 401, ""), codes=codes, **context)
         if not any(challenge.is_about_scope for challenge in challenges):
             return AuthenticationFailed(
-                f"{host} rejects the credentials of the connection for {occasion}", codes=codes, **context
+                f"{host} rejects the credentials of the connection for {occasion}: they are wrong or do not reach it"
+                + (", or it does not exist there" if occasion.repository else ""),
+                codes=codes,
+                **context,
             )
         if host == "registry-1.docker.io":
             return RepositoryUnavailable(unavailable_message(host, occasion, 401, ""), codes=codes, **context)
-        return AccessDenied(f"{host} does not allow these credentials to read {occasion}", codes=codes, **context)
+        return AccessDenied(denied_message(host, occasion, ""), codes=codes, **context)
 
     def _error(self, answer: Answer, occasion: Occasion) -> RegistryError:
         return error_of(
