@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -262,6 +264,21 @@ def test_a_writer_whose_parts_are_swept_away_publishes_all_the_same(
     assert _parts(place) == []
 
 
+@pytest.mark.parametrize("place", ["fsspec"], indirect=True)
+def test_a_sweep_leaves_the_old_beginning_of_what_somebody_still_writes(
+    place: Place, store: BlobStore, elsewhere: BlobStore, blob: Blob
+) -> None:
+    _leave(store, blob, PART_BYTES + 5)
+    names = _parts(place)
+    files = [Path(place.url.removeprefix("local://")) / name for name in names]
+    os.utime(files[0], (time.time() - 7200,) * 2)
+    assert elsewhere.sweep_partials(3600) == 0
+    assert _parts(place) == names
+    os.utime(files[1], (time.time() - 7200,) * 2)
+    assert elsewhere.sweep_partials(3600) == 1
+    assert _parts(place) == []
+
+
 @pytest.fixture
 def away(place: Place) -> None:
     """The bucket is not there until the test goes on."""
@@ -316,6 +333,17 @@ def test_s3_makes_the_blob_of_its_parts_by_itself(
 ) -> None:
     _leave(store, blob, PART_BYTES + 5)
     put(elsewhere, blob)
+    assert _was_joined_of(place, blob, 3)
+
+
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
+def test_a_writer_that_began_anew_stores_its_parts_again(place: Place, store: BlobStore, blob: Blob) -> None:
+    with store.writer(blob.digest, PARTED) as writer:
+        writer.write(blob.data)
+        writer.restart()
+        writer.write(blob.data)
+        writer.commit()
+    assert stored(store, blob) == blob.data
     assert _was_joined_of(place, blob, 3)
 
 
