@@ -1,0 +1,492 @@
+"""Going back, copying, deleting and retaining versions: what each does, refuses, and leaves alone when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select
+
+from registry_sync.db.database import Database
+from registry_sync.db.intervals import INTERVALS
+from registry_sync.db.tables import repository_links, utc_now
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.history import Change, CopyRequest
+from registry_sync.domain.origins import OriginKind
+from registry_sync.domain.pages import PageRequest
+from registry_sync.domain.records import Policy, Repository, RepositorySpec, SyncMode
+from registry_sync.domain.references import TagName
+from registry_sync.domain.runs import Link, LinkKind, ListedTag, RunState
+from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.errors import InvalidReference, NothingSynced, OnlyVersion, RecordNotFound, VersionConflict
+from support.metadata import Upstream, image, index, layer, open_run, play_stages, sync
+
+OLDEST_FIRST = PageRequest(ordering="number")
+
+
+def upstream(**tags: str) -> Upstream:
+    """Tags that stand for images of one layer each, by the layer's text."""
+    made = Upstream()
+    for name, text in tags.items():
+        made.tag(name, image(text))
+    return made
+
+
+@pytest.fixture
+def app(database: Database) -> Repository:
+    """A repository of three versions: ``latest`` moves from a to b to c, ``old`` goes with the second."""
+    repository = database.repositories.ensure("app")
+    for content in (upstream(latest="a", old="o"), upstream(latest="b"), upstream(latest="c")):
+        sync(database, repository, content)
+    return repository
+
+
+def numbers(database: Database, repository: Repository) -> list[int]:
+    return [version.number for version in database.versions.page(repository.id, OLDEST_FIRST).items]
+
+
+# -- rollback --------------------------------------------------------------------------------------------------------
+
+
+def test_a_rollback_makes_a_new_version_that_holds_what_the_old_one_holds(database: Database, app: Repository) -> None:
+    made = database.versions.roll_back(app.id, 1, by="ada", description="bad release").version
+    assert made is not None
+    assert (made.number, made.base_number, made.description) == (4, 3, "bad release")
+    assert (made.origin.kind, made.origin.repository_id, made.origin.number, made.origin.created_by) == (
+        OriginKind.ROLLBACK,
+        app.id,
+        1,
+        "ada",
+    )
+    assert database.versions.tags(app.id) == database.versions.tags(app.id, 1)
+    assert made.summary.counts()["added"] == {"docker.tag": 2, "docker.manifest": 2, "docker.blob": 4}
+    assert database.versions.get(app.id, 4) == made == database.versions.latest(app.id)
+
+
+def test_going_back_to_where_one_is_makes_no_version(database: Database, app: Repository) -> None:
+    assert database.versions.roll_back(app.id, 3).version is None
+    assert database.versions.roll_back(app.id, 1).version is not None
+    assert database.versions.roll_back(app.id, 1).version is None
+    assert numbers(database, app) == [1, 2, 3, 4]
+
+
+def test_a_rollback_to_what_is_not_there_says_so(database: Database, app: Repository) -> None:
+    for repository_id, number in ((app.id, 9), (app.id, 0), ("nowhere", 1)):
+        with pytest.raises(RecordNotFound):
+            database.versions.roll_back(repository_id, number)
+    assert numbers(database, app) == [1, 2, 3]
+
+
+def test_holds_are_those_of_the_sync_and_not_of_who_goes_back(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    sync(database, repository, upstream(a="a", b="b"), held={"b": "not there"})
+    sync(database, repository, upstream(a="x"))
+    made = database.versions.roll_back(repository.id, 1).version
+    assert made is not None
+    assert made.is_complete
+    assert [hold.tag for hold in database.versions.get(repository.id, 1).holds] == ["b"]
+
+
+def test_bytes_that_are_gone_do_not_stop_a_rollback_and_are_counted(database: Database, app: Repository) -> None:
+    gone = image("a")
+    assert gone.config is not None
+    database.contents.mark_missing([gone.config.digest, layer("a").digest])
+    derived = database.versions.roll_back(app.id, 1)
+    assert derived.version is not None
+    assert derived.missing_blob_count == 2
+    assert derived.missing_blob_bytes == gone.config.size_bytes + layer("a").size_bytes
+    run = open_run(database, app)
+    play_stages(database, run, upstream(latest="a", old="o"), listed_at=utc_now())
+    assert database.versions.missing_blob_count(app.id) == 0, "the next immediate sync of these tags fetched them"
+
+
+def test_a_sync_that_was_under_way_does_not_undo_a_rollback(database: Database, app: Repository) -> None:
+    run = open_run(database, app)
+    play_stages(database, run, upstream(latest="d"), listed_at=utc_now())
+    database.versions.roll_back(app.id, 1)
+    with pytest.raises(VersionConflict, match=r"rolled back to version 1 .* made version 4"):
+        database.versions.commit(run.id)
+    assert database.versions.tags(app.id) == database.versions.tags(app.id, 1)
+    later = open_run(database, app)
+    play_stages(database, later, upstream(latest="d"), listed_at=utc_now())
+    assert database.versions.commit(later.id).version is not None
+
+
+def test_what_is_taken_along_comes_back_with_a_rollback_gaps_too(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    one, other = image("one"), image("other")
+    both = index(one, other)
+
+    def take(*links: Link) -> None:
+        run = open_run(database, repository)
+        database.contents.add_manifests([one, other, both])
+        database.runs.record_listing(run.id, utc_now(), [ListedTag(TagName("latest"), both.digest, 0)])
+        database.selections.record(run.id, [both.digest, one.digest, other.digest], links)
+        database.runs.resolve_tags(run.id, {TagName("latest"): both.digest})
+        needed = [blob.digest for blob in database.runs.needed_blobs(run.id)]
+        database.contents.mark_stored(needed)
+        assert database.versions.commit(run.id).version is not None
+
+    take(Link(both.digest, one.digest), Link(both.digest, other.digest, is_missing=True))
+    take(Link(both.digest, other.digest))
+    made = database.versions.roll_back(repository.id, 1).version
+    assert made is not None
+    statement = (
+        select(repository_links.c.child_digest, repository_links.c.child_id)
+        .where(repository_links.c.repository_id == repository.id, repository_links.c.version_removed.is_(None))
+        .order_by(repository_links.c.child_digest)
+    )
+    with database.reading() as connection:
+        links = {row.child_digest: row.child_id is None for row in connection.execute(statement)}
+    assert links == {one.digest: False, other.digest: True}
+    assert made.summary.counts()["present"]["docker.manifest"] == 2
+    assert database.versions.difference(repository.id, made.number, 1).is_empty
+
+
+# -- copies ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_brings_the_tags_that_are_named_with_all_below_them(database: Database) -> None:
+    source, target = (database.repositories.ensure(name) for name in ("tested", "released"))
+    content, signed = Upstream(), index(image("x"), image("y"))
+    content.tag("1.0", signed, image("x"), image("y"))
+    content.tag("1.1-rc", image("rc"))
+    sync(database, source, content)
+    sync(database, target, upstream(keep="k"))
+    request = CopyRequest(source.id, tags=TagFilter.parse(["1.*"], ["*-rc"]))
+    made = database.versions.copy(target.id, request, by="ada").version
+    assert made is not None
+    assert (made.number, made.origin.kind, made.origin.repository_id, made.origin.number) == (
+        2,
+        OriginKind.COPY,
+        source.id,
+        1,
+    )
+    assert database.versions.tags(target.id) == {"1.0": signed.digest, "keep": image("k").digest}
+    assert made.summary.counts()["added"] == {"docker.tag": 1, "docker.manifest": 3, "docker.blob": 4}
+    assert database.versions.copy(target.id, request).version is None, "a repeat makes none"
+    mirrored = database.versions.copy(target.id, replace(request, mode=SyncMode.MIRROR)).version
+    assert mirrored is not None
+    assert database.versions.tags(target.id) == {"1.0": signed.digest}
+    assert mirrored.summary.counts()["removed"] == {"docker.tag": 1, "docker.manifest": 1, "docker.blob": 2}
+
+
+def test_a_copy_takes_signatures_along_and_what_the_source_left_out_stays_out(database: Database) -> None:
+    source, target = (database.repositories.ensure(name) for name in ("tested", "released"))
+    taken, left, signature = image("taken"), image("left"), image("signature")
+    both = index(taken, left)
+    run = open_run(database, source)
+    database.contents.add_manifests([taken, left, signature, both])
+    database.runs.record_listing(run.id, utc_now(), [ListedTag(TagName("latest"), both.digest, 0)])
+    links = [Link(both.digest, taken.digest), Link(taken.digest, signature.digest, LinkKind.REFERRER)]
+    database.selections.record(run.id, [both.digest, taken.digest, signature.digest], links)
+    database.runs.resolve_tags(run.id, {TagName("latest"): both.digest})
+    database.contents.mark_stored([blob.digest for blob in database.runs.needed_blobs(run.id)])
+    database.versions.commit(run.id)
+    database.versions.copy(target.id, CopyRequest(source.id))
+    assert database.versions.difference(target.id, 1, 1, base_repository_id=source.id).is_empty
+    assert database.provenance.manifest(signature.digest).holders[0].repository_name == "released"
+    assert database.provenance.manifest(left.digest).holders == ()
+
+
+def test_a_copy_moves_a_tag_and_the_next_mirror_finds_what_it_left_behind(database: Database, app: Repository) -> None:
+    target = database.repositories.ensure("released")
+    database.versions.copy(target.id, CopyRequest(app.id, 1, TagFilter.parse(["latest"])))
+    moved = database.versions.copy(target.id, CopyRequest(app.id, 2, TagFilter.parse(["latest"]))).version
+    assert moved is not None
+    assert moved.summary.counts()["removed"] == {"docker.tag": 1}
+    change = database.versions.difference(target.id, 2, 1).tags.page.items[0]
+    assert (change.change, change.before, change.after) == (Change.MOVED, image("a").digest, image("b").digest)
+    swept = sync(database, target, upstream(latest="b")).version
+    assert swept is not None
+    assert swept.summary.counts()["removed"] == {"docker.manifest": 1, "docker.blob": 2}
+
+
+def test_a_copy_that_cannot_be_made_says_why_and_leaves_all_as_it_was(database: Database, app: Repository) -> None:
+    target = database.repositories.ensure("released")
+    refused: list[tuple[type[Exception], str, str, CopyRequest]] = [
+        (InvalidReference, "into itself", app.id, CopyRequest(app.id, 1)),
+        (RecordNotFound, "'nowhere'", "nowhere", CopyRequest(app.id)),
+        (RecordNotFound, "'nowhere'", target.id, CopyRequest("nowhere")),
+        (RecordNotFound, "no version 9", target.id, CopyRequest(app.id, 9)),
+        (RecordNotFound, "no version yet", app.id, CopyRequest(target.id)),
+        (RecordNotFound, "has no tag 'gone'", target.id, CopyRequest(app.id, 1, TagFilter.parse(["latest", "gone"]))),
+        (RecordNotFound, "no tag of version 1", target.id, CopyRequest(app.id, 1, TagFilter.parse(["x*"]))),
+    ]
+    for error, words, target_id, request in refused:
+        with pytest.raises(error, match=words):
+            database.versions.copy(target_id, request)
+    assert (numbers(database, app), numbers(database, target)) == ([1, 2, 3], [])
+
+
+def test_copies_into_each_other_at_once_wait_and_do_not_block_each_other(database: Database) -> None:
+    one, other = (database.repositories.ensure(name) for name in ("one", "other"))
+    for number in range(4):
+        sync(database, one, upstream(a=f"a{number}"))
+        sync(database, other, upstream(b=f"b{number}"))
+
+    def copy(number: int) -> int | None:
+        source, target = (one, other) if number % 2 else (other, one)
+        made = database.versions.copy(target.id, CopyRequest(source.id, number // 2 + 1)).version
+        return made and made.number
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(copy, range(8)))
+    assert sorted(made) == sorted([5, 6, 7, 8] * 2)
+    for repository in (one, other):
+        assert numbers(database, repository) == list(range(1, 9))
+
+
+# -- deletion and retention ------------------------------------------------------------------------------------------
+
+
+def test_the_next_version_says_after_a_deletion_what_it_changed_since_the_one_before(
+    database: Database, app: Repository
+) -> None:
+    database.versions.delete(app.id, 2)
+    assert numbers(database, app) == [1, 3]
+    third = database.versions.get(app.id, 3)
+    assert third.base_number == 1
+    assert third.summary.counts()["added"] == {"docker.tag": 1, "docker.manifest": 1, "docker.blob": 2}
+    assert third.summary.counts()["removed"] == {"docker.tag": 2, "docker.manifest": 2, "docker.blob": 4}
+    assert database.provenance.manifest(image("b").digest).holders == ()
+
+
+def test_a_number_is_given_once(database: Database, app: Repository) -> None:
+    database.versions.delete(app.id, 3)
+    assert database.repositories.get(app.id).latest_number == 2
+    assert database.versions.tags(app.id) == {"latest": image("b").digest}
+    made = sync(database, app, upstream(latest="other")).version
+    assert made is not None
+    assert (made.number, made.base_number) == (4, 2)
+    database.versions.delete(app.id, 4)
+    back = database.versions.roll_back(app.id, 1).version
+    assert back is not None
+    assert (back.number, back.base_number) == (5, 2)
+
+
+def test_the_last_version_stays(database: Database, app: Repository) -> None:
+    for number in (3, 1):
+        database.versions.delete(app.id, number)
+    with pytest.raises(OnlyVersion, match="version 2 is the only one of repository 'app'"):
+        database.versions.delete(app.id, 2)
+    for number in (1, 3, 9):
+        with pytest.raises(RecordNotFound):
+            database.versions.delete(app.id, number)
+    assert database.versions.tags(app.id) == {"latest": image("b").digest}
+
+
+def test_a_sync_under_way_does_not_keep_tags_that_went_with_the_version_they_were_found_in(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    sync(database, repository, upstream(a="a"))
+    content, whole = upstream(a="a"), index(image("x"))
+    content.tag("whole", whole, image("x"))
+    sync(database, repository, content)
+    run = open_run(database, repository)
+    play_stages(database, run, content, listed_at=utc_now())
+    database.versions.delete(repository.id, 2)
+    with pytest.raises(NothingSynced, match="whole: the repository was changed after the tag was found unchanged"):
+        database.versions.commit(run.id)
+    made = sync(database, repository, content).version
+    assert made is not None
+    assert made.summary.counts()["present"] == {"docker.tag": 2, "docker.manifest": 3, "docker.blob": 4}
+
+
+def test_after_the_latest_was_deleted_no_earlier_sync_is_believed_about_what_is_there(
+    database: Database, app: Repository
+) -> None:
+    assert database.selections.chosen_by(app.id) is not None
+    database.versions.delete(app.id, 3)
+    assert database.selections.chosen_by(app.id) is None
+    sync(database, app, upstream(latest="other"))
+    assert database.selections.chosen_by(app.id) is not None
+
+
+def test_fewer_versions_are_kept_from_the_moment_that_fewer_are_wanted(database: Database, app: Repository) -> None:
+    database.versions.delete(app.id, 2)
+    sync(database, app, upstream(latest="d"))
+    held = {number: database.versions.tags(app.id, number) for number in (3, 4)}
+    assert database.repositories.update(app.id, RepositorySpec("app", retain_versions=2)).retain_versions == 2
+    assert numbers(database, app) == [3, 4], "two versions, not two numbers"
+    assert database.versions.get(app.id, 3).base_number is None
+    assert {number: database.versions.tags(app.id, number) for number in (3, 4)} == held
+    database.repositories.update(app.id, RepositorySpec("app"))
+    sync(database, app, upstream(latest="e"))
+    assert numbers(database, app) == [3, 4, 5]
+    database.repositories.update(app.id, RepositorySpec("app", retain_versions=1))
+    database.versions.roll_back(app.id, 5)
+    database.versions.copy(app.id, CopyRequest(make_other(database).id))
+    assert numbers(database, app) == [6], "whatever makes the next one"
+
+
+def make_other(database: Database) -> Repository:
+    other = database.repositories.ensure("other")
+    sync(database, other, upstream(other="z"))
+    return other
+
+
+# -- what is said of versions ----------------------------------------------------------------------------------------
+
+
+def test_words_about_a_version_may_change_and_nothing_else_does(database: Database, app: Repository) -> None:
+    before = database.versions.get(app.id, 2)
+    said = database.versions.annotate(app.id, 2, description="tested\x00", labels={"stage": "büro"})
+    assert (said.description, said.labels) == ("tested", {"stage": "büro"})
+    assert replace(said, description=None, labels={}) == before
+    assert database.versions.annotate(app.id, 2, description=None, labels={}) == before
+    with pytest.raises(RecordNotFound):
+        database.versions.annotate(app.id, 9, description="x", labels={})
+
+
+def test_a_version_says_which_run_made_it_or_which_version_and_who(database: Database, app: Repository) -> None:
+    made_by = database.provenance.version(app.id, 2)
+    assert made_by.run is not None
+    assert (made_by.run.key.dag_id, made_by.run.state, made_by.run.version_number) == (
+        "sync_registry",
+        RunState.COMPLETED,
+        2,
+    )
+    assert made_by.run.remote.source == "registry.example/library/app"
+    assert None not in (made_by.run.listed_at, made_by.run.started_at, made_by.run.finished_at)
+    target = database.repositories.ensure("released")
+    database.versions.copy(target.id, CopyRequest(app.id, 2), by="ada")
+    copied = database.provenance.version(target.id, 1)
+    assert (copied.run, copied.origin_repository_name, copied.version.origin.created_by) == (None, "app", "ada")
+    database.repositories.delete(app.id)
+    assert database.provenance.version(target.id, 1).origin_repository_name is None
+    with pytest.raises(RecordNotFound):
+        database.provenance.version(target.id, 9)
+
+
+def test_a_blob_says_where_it_came_from_and_who_holds_it(database: Database, app: Repository) -> None:
+    digest = layer("a").digest
+    database.contents.mark_missing([digest])
+    assert database.provenance.blob(digest).stored_at is None
+    database.contents.mark_stored([digest], source="registry.example/library/app")
+    database.contents.mark_stored([digest], source="elsewhere.example/late")
+    database.versions.roll_back(app.id, 1)
+    target = database.repositories.ensure("a target")
+    database.versions.copy(target.id, CopyRequest(app.id, 1))
+    found = database.provenance.blob(digest)
+    assert (found.source, found.size_bytes) == ("registry.example/library/app", layer("a").size_bytes)
+    assert found.stored_at is not None
+    assert found.verified_at is None
+    assert [(each.repository_name, each.first_number, each.is_in_latest) for each in found.holders] == [
+        ("a target", 1, True),
+        ("app", 1, True),
+    ]
+    database.versions.roll_back(app.id, 3)
+    assert [each.is_in_latest for each in database.provenance.blob(digest).holders] == [True, False]
+    database.repositories.update(app.id, RepositorySpec("app", retain_versions=1))
+    assert [each.repository_name for each in database.provenance.blob(digest).holders] == ["a target"]
+    for missing in (database.provenance.blob, database.provenance.manifest):
+        with pytest.raises(RecordNotFound):
+            missing(Digest.of(b"nowhere"))
+
+
+# -- differences -----------------------------------------------------------------------------------------------------
+
+
+def test_lists_of_a_difference_are_cut_and_its_counts_are_not(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    sync(database, repository, upstream(**{f"tag{number}": f"text {number}" for number in range(7)}))
+    whole = database.versions.difference(repository.id, 1, 0)
+    part = database.versions.difference(repository.id, 1, 0, request=PageRequest(offset=5, limit=10))
+    assert (whole.tags.added_count, part.tags.added_count, part.blobs.count.added) == (7, 7, 14)
+    assert part.tags.page.items == whole.tags.page.items[5:]
+    assert part.blobs.page.items == whole.blobs.page.items[5:]
+    assert (part.tags.page.total_count, part.manifests.page.total_count) == (7, 7)
+    assert part.blobs.size_bytes == whole.blobs.size_bytes
+
+
+def test_a_difference_to_what_is_not_there_says_so(database: Database, app: Repository) -> None:
+    for number, base, base_repository in ((9, 1, None), (1, 9, None), (1, 0, "nowhere"), (0, 1, "nowhere")):
+        with pytest.raises(RecordNotFound):
+            database.versions.difference(app.id, number, base, base_repository_id=base_repository)
+
+
+# -- failures --------------------------------------------------------------------------------------------------------
+
+
+class _Broken(Exception):
+    """The test's own."""
+
+
+def rows(database: Database) -> list[Any]:
+    """Every interval, version and repository."""
+    tables = [intervals.table for intervals in INTERVALS]
+    tables += [tables[0].metadata.tables[name] for name in ("repository_versions", "repositories", "version_holds")]
+    with database.reading() as connection:
+        return [sorted(map(tuple, connection.execute(select(table))), key=repr) for table in tables]
+
+
+@pytest.mark.parametrize("what", ["roll_back", "copy", "delete", "delete_latest", "update"])
+def test_a_failure_at_any_statement_leaves_everything_as_it_was(database: Database, app: Repository, what: str) -> None:
+    source = make_other(database)
+    change: dict[str, Callable[[], object]] = {
+        "roll_back": lambda: database.versions.roll_back(app.id, 1),
+        "copy": lambda: database.versions.copy(app.id, CopyRequest(source.id, mode=SyncMode.MIRROR)),
+        "delete": lambda: database.versions.delete(app.id, 2),
+        "delete_latest": lambda: database.versions.delete(app.id, 3),
+        "update": lambda: database.repositories.update(app.id, RepositorySpec("app", retain_versions=1)),
+    }
+    before = rows(database)
+    for failing in range(1, 1000):
+        seen: list[int] = []
+
+        def count(*_parts: Any, seen: list[int] = seen, failing: int = failing) -> None:
+            seen.append(1)
+            if len(seen) == failing:
+                raise _Broken
+
+        event.listen(database._engine, "before_cursor_execute", count)
+        try:
+            change[what]()
+        except _Broken:
+            assert rows_without(database, count) == before
+            continue
+        finally:
+            if event.contains(database._engine, "before_cursor_execute", count):
+                event.remove(database._engine, "before_cursor_execute", count)
+        break
+    assert failing > 8, "it takes several statements"
+    assert rows(database) != before
+
+
+def rows_without(database: Database, listener: Any) -> list[Any]:
+    event.remove(database._engine, "before_cursor_execute", listener)
+    return rows(database)
+
+
+def test_versions_that_are_made_at_once_by_all_means_follow_each_other(database: Database, app: Repository) -> None:
+    source = make_other(database)
+    runs = []
+    for number in range(2):
+        run = open_run(database, app, mode=SyncMode.ADDITIVE, policy=Policy.ON_DEMAND)
+        play_stages(database, run, upstream(**{f"new{number}": f"new {number}"}))
+        runs.append(run)
+
+    def copy() -> None:
+        database.versions.copy(app.id, CopyRequest(source.id))
+
+    def delete() -> None:
+        database.versions.delete(app.id, 2)
+
+    def commit(number: int) -> Callable[[], object]:
+        return lambda: database.versions.commit(runs[number].id)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(action) for action in (copy, delete, commit(0), commit(1))]:
+            done.result()
+    versions = database.versions.page(app.id, OLDEST_FIRST).items
+    assert [(version.number, version.base_number) for version in versions] == [
+        (1, None),
+        (3, 1),
+        (4, 3),
+        (5, 4),
+        (6, 5),
+    ]
+    assert database.versions.tags(app.id).keys() == {"latest", "other", "new0", "new1"}
