@@ -26,9 +26,23 @@ _SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "lis
 
 @dataclass(frozen=True)
 class Postgres:
-    """A running server."""
+    """A server, running until it is stopped."""
 
     socket_folder: Path
+    programs: Path
+
+    def start(self) -> None:
+        """Starts it; when this returns, it takes connections."""
+        settings = (*_SETTINGS, f"unix_socket_directories={self.socket_folder}")
+        options = " ".join(f"-c {setting}" for setting in settings)
+        self._control("-l", self.socket_folder / "log", "-o", options, "-w", "-t", "60", "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stops it and breaks every connection; ``fast`` keeps all that was committed."""
+        self._control("-m", mode, "-w", "stop")
+
+    def _control(self, *arguments: object) -> None:
+        _run(self.programs / "pg_ctl", "-D", self.socket_folder / "data", *arguments)
 
     def make_database(self, name: str, template: str = "template1") -> str:
         """The URL of a new database: an empty one, or a copy of ``template``, to which nobody may be connected."""
@@ -51,17 +65,16 @@ def running_postgres() -> Iterator[Postgres]:
     programs = _programs()
     # A folder below /tmp by its short name: the path of a unix socket has at most 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
-    data = folder / "data"
     try:
         if os.geteuid() == 0:
             os.chown(folder, _account().pw_uid, _account().pw_gid)
-        _run(programs / "initdb", "-D", data, "-U", "tests", "-A", "trust", "-E", "UTF8", "--no-sync")
-        options = " ".join(f"-c {setting}" for setting in (*_SETTINGS, f"unix_socket_directories={folder}"))
-        _run(programs / "pg_ctl", "-D", data, "-l", folder / "log", "-o", options, "-w", "-t", "60", "start")
+        _run(programs / "initdb", "-D", folder / "data", "-U", "tests", "-A", "trust", "-E", "UTF8", "--no-sync")
+        server = Postgres(folder, programs)
+        server.start()
         try:
-            yield Postgres(folder)
+            yield server
         finally:
-            _run(programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
