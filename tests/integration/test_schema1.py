@@ -13,7 +13,15 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.errors import NothingSynced
 from registry_sync.oci.client import RegistryClient
+from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.options import ClientOptions
+from support.certificates import CertificateAuthority
+from support.held import Held
 from support.hostile_registry import HostileRegistry, json_reply, reply
+from support.images import Blob, BuiltManifest, ContentBuilder, RepositoryContent
+from support.lookalikes import known
+from support.lookalikes.quirks import PASSWORD
+from support.lookalikes.server import HOSTS, LookAlikeServer
 from support.schema1 import document, payload_of, signed
 from support.syncing import Installation, new_client
 
@@ -95,3 +103,31 @@ def test_a6_17_a_layer_that_is_missing_holds_its_tag_and_removes_nothing(
     tags = here.database.versions.tags(version.repository_id)
     assert tags["one"] == pushed["one"][0]
     assert tags["two"] != pushed["two"][0]
+
+
+def test_a6_17_a_registry_that_calls_it_plain_text_and_tells_no_digest_is_read_all_the_same(
+    here: Installation, tmp_path: Path
+) -> None:
+    """As old images come from Red Hat's; beside an image of today."""
+    certificate = CertificateAuthority(tmp_path / "ca").server(hosts=HOSTS)
+    payload = payload_of(document([TOP, EMPTY, BASE], tag="old"))
+    old = BuiltManifest(Digest.of(payload), media_types.DOCKER_SCHEMA1_SIGNED, signed(payload), blobs=tuple(LAYERS))
+    build = ContentBuilder(seed=77)
+    build.tag("new", build.image([build.blob(200)]))
+    new = build.content()
+    blobs = {digest: Blob.of(data) for digest, data in LAYERS.items()}
+    content = new.merged(RepositoryContent({"old": old.digest}, {old.digest: old}, blobs))
+    with LookAlikeServer(known.RED_HAT, content, certificate) as server:
+
+        def client(remote: RemoteSpec) -> RegistryClient:
+            trusted = frozenset({server.tokens.netloc})
+            options = ClientOptions(verify=str(certificate.ca_path), trusted_realm_hosts=trusted, allow_schema1=True)
+            return RegistryClient(remote.registry, Credentials(username="mirror", password=PASSWORD), options)
+
+        version = here.sync("red-hat", server.url, known.RED_HAT.repository, client=client)
+    assert version is not None
+    held = Held.read(here.database, here.store, "red-hat")
+    assert held.tags == content.tags
+    assert held.manifests[old.digest] == (media_types.DOCKER_SCHEMA1_SIGNED, old.data)
+    assert held.blobs == {digest: blob.data for digest, blob in content.blobs.items()}
+    assert server.witness.violations == []
