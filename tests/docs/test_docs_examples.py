@@ -21,9 +21,10 @@ from support.shapes import documented_example
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
-FILES = ("mirror_alpine", "mirror_many", "mirrors_of_one_host", "smallest", "tell_of_versions")
+FILES = ("mirror_alpine", "mirror_many", "mirrors_of_one_host", "promote_with_a_gate", "smallest", "tell_of_versions")
 MIRRORS_OF_ONE_HOST = ("docker_hub_alpine", "docker_hub_hello-world")
-DAGS = ("collect_weekly", "mirror_alpine", "mirror_many", *MIRRORS_OF_ONE_HOST, "smallest", "tell_of_versions")
+GATE = "promote_with_a_gate"
+DAGS = ("collect_weekly", "mirror_alpine", "mirror_many", *MIRRORS_OF_ONE_HOST, GATE, "smallest", "tell_of_versions")
 DOCKER_HUB = "https://registry-1.docker.io"
 
 
@@ -86,6 +87,40 @@ def test_the_dag_of_ones_own_syncs_what_its_filters_let_in(examples: AirflowInst
     assert tag_counts(examples.xcom(run, "commit_version")["version"]) == {"added": 3, "present": 3, "removed": 0}
 
 
+def gate_runs(examples: AirflowInstance) -> list[str]:
+    return [run["dag_run_id"] for run in examples.api("GET", f"/dags/{GATE}/dagRuns?order_by=id")["dag_runs"]]
+
+
+def answer(examples: AirflowInstance, run: str, option: str) -> None:
+    """Answers what a run waits for, as a person does under Required Actions."""
+    detail = f"/dags/{GATE}/dagRuns/{run}/taskInstances/approve/-1/hitlDetails"
+    examples.api("PATCH", detail, json={"chosen_options": [option]})
+
+
+def test_a_new_version_is_promoted_once_somebody_has_seen_what_changes(examples: AirflowInstance) -> None:
+    """The run begins by itself when the repository has a version, waits without a slot, and promotes what it showed."""
+    if not gate_runs(examples):
+        assert examples.wait(examples.trigger("mirror_alpine")) == "success"
+    deadline = time.monotonic() + 90
+    while not (runs := gate_runs(examples)):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    run = examples.remember(GATE, runs[0])
+    examples.await_task(run, "approve", state="awaiting_input")
+    assert examples.xcom(run, "compare")["names"] == {"added": ["3.20", "3.21"], "removed": [], "moved": []}
+    asked = examples.api("GET", f"/dags/{GATE}/dagRuns/{run}/taskInstances/approve/-1/hitlDetails")
+    assert asked["subject"] == "Promote version 1 of alpine to alpine-production?"
+    assert "**2 tags added**: 3.20, 3.21" in asked["body"]
+    answer(examples, run, "Approve")
+    assert examples.wait(run) == "success", examples.reasons(run)
+    promoted = examples.xcom(run, "promote")
+    assert (promoted["repository"], promoted["missing_blob_count"]) == ("alpine-production", 0)
+    assert tag_counts(promoted["version"]) == {"added": 2, "present": 2, "removed": 0}
+    again = examples.trigger(GATE)
+    assert examples.wait(again) == "success"
+    assert examples.task_states(again) == {"compare": "success", "approve": "skipped", "promote": "skipped"}
+
+
 def test_the_smallest_dag_makes_a_version_and_skips_when_nothing_changed(examples: AirflowInstance) -> None:
     """All five stages run at first, and one of them the second time."""
     first = examples.trigger("smallest")
@@ -127,9 +162,7 @@ def test_tasks_in_one_pool_take_turns_whatever_run_they_are_of(examples: Airflow
     runs = [examples.trigger(dag_id) for dag_id in MIRRORS_OF_ONE_HOST]
     assert {examples.wait(run) for run in runs} == {"success"}
     spans = sorted(
-        (task["start_date"], task["end_date"], task["pool"])
-        for run in runs
-        for task in examples.task_instances(run)
+        (task["start_date"], task["end_date"], task["pool"]) for run in runs for task in examples.task_instances(run)
     )
     assert len(spans) == 10
     assert {pool for _, _, pool in spans} == {"docker_hub"}
