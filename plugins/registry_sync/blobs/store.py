@@ -15,7 +15,10 @@ from registry_sync.domain.digests import Digest
 
 
 class StoredBlob(NamedTuple):
-    """A blob as a listing shows it. ``stored_at`` is when its bytes were last written or found complete by a writer."""
+    """A blob as a listing shows it.
+
+    ``stored_at`` is when its bytes were last written or found complete by a writer, by the clock of the store.
+    """
 
     digest: Digest
     size_bytes: int
