@@ -31,7 +31,6 @@ from registry_sync.oci.layer_sizes import layer_size_bytes
 from registry_sync.oci.options import ClientOptions
 from registry_sync.oci.requester import Requester
 
-_GZIP_MAGIC = b"\x1f\x8b"
 log = logging.getLogger(__name__)
 
 
@@ -90,7 +89,7 @@ class ManifestReader:
     def _get(self, repository: RepositoryName, reference: TagName | Digest, expected: Descriptor | None) -> Manifest:
         self._respect_floor()
         wanted = reference if isinstance(reference, Digest) else None
-        answer, data = self._receive(repository, reference, wanted or (expected.digest if expected else None))
+        answer, data = self._receive(repository, reference)
         try:
             manifest = read_manifest(
                 data,
@@ -107,25 +106,23 @@ class ManifestReader:
                     f"{host} answers 200 with errors for manifest {reference} of {repository}", codes=codes
                 ) from None
             raise
-        if expected is not None and wanted == expected.digest and len(data) != expected.size_bytes:
+        if expected is not None and len(data) != expected.size_bytes:
             raise SizeMismatch(
-                f"manifest {wanted} has {len(data)} bytes and its descriptor says {expected.size_bytes}",
-                digest=wanted,
+                f"manifest {manifest.digest} has {len(data)} bytes and its descriptor says {expected.size_bytes}",
+                digest=manifest.digest,
                 expected=expected.size_bytes,
                 got=len(data),
             )
         self._compare_declared(answer, manifest, is_by_digest=wanted is not None)
         return manifest
 
-    def _receive(
-        self, repository: RepositoryName, reference: TagName | Digest, wanted: Digest | None
-    ) -> tuple[Answer, bytes]:
+    def _receive(self, repository: RepositoryName, reference: TagName | Digest) -> tuple[Answer, bytes]:
         """An answer and its document, of which nothing is checked yet."""
 
         def read(answer: Answer) -> tuple[Answer, bytes]:
             self._requester.usage.add("manifest_get_count")
             self._requester.usage.note_rate_limit(answer)
-            data = read_document(answer, wanted, self._limits)
+            data = read_document(answer, self._limits)
             self._requester.usage.add("received_bytes", len(data))
             return answer, data
 
@@ -176,22 +173,18 @@ def declared_digest(answer: Answer) -> Digest | None:
         return None
 
 
-def read_document(answer: Answer, wanted: Digest | None, limits: ManifestLimits) -> bytes:
-    """The bytes of a manifest. Under a ``Content-Encoding`` the bytes as sent count when they are what was wanted."""
+def read_document(answer: Answer, limits: ManifestLimits) -> bytes:
+    """The bytes of a manifest. Under a ``Content-Encoding`` the bytes as sent count when they are JSON already."""
     data = answer.read(limits.manifest_bytes, "manifest")
     encodings = answer.content_encodings
     if not encodings:
         return data
-    if wanted is not None and wanted.is_verifiable and wanted.matches(data):
+    if data.lstrip().startswith(b"{"):
         return data
     if len(encodings) > 1 or encodings[0] not in DECODABLE:
-        if data[:1] == b"{":
-            return data
         raise answer.protocol_error(
             f"{answer.target.origin.netloc} encodes a manifest with {encodings[0][:20]!r} unasked"
         )
-    if encodings[0] != "deflate" and not data.startswith(_GZIP_MAGIC):
-        return data
     try:
         return b"".join(decoded([data], encodings[0], limits.manifest_bytes))
     except zlib.error:

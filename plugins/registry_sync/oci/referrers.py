@@ -104,7 +104,7 @@ class ReferrersReader:
         if media_types.normalise(answer.header("Content-Type")) != media_types.OCI_INDEX:
             raise _NotTheApi
         following = next_page(answer.header("Link"), answer.target)
-        data = read_document(answer, None, self._limits)
+        data = read_document(answer, self._limits)
         try:
             page = read_manifest(data, content_type=media_types.OCI_INDEX, limits=self._limits)
         except ContentError as problem:

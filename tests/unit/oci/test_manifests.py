@@ -16,6 +16,7 @@ from registry_sync.domain.references import TagName
 from registry_sync.errors import (
     AccessDenied,
     DigestMismatch,
+    InvalidManifest,
     LimitExceeded,
     MediaTypeMismatch,
     NotFound,
@@ -37,6 +38,7 @@ IMAGE = json.dumps(
     {"schemaVersion": 2, "mediaType": media_types.OCI_MANIFEST, "config": CONFIG, "layers": []}, indent=3
 ).encode()
 DIGEST = Digest.of(IMAGE)
+SPACED = b" \n" + IMAGE
 BY_TAG = f"/v2/{REPOSITORY}/manifests/{TAG}"
 BY_DIGEST = f"/v2/{REPOSITORY}/manifests/{DIGEST}"
 READY = Credentials(registry_token="ready-token")
@@ -120,13 +122,16 @@ def test_a6_04_a_declared_digest_may_be_missing_broken_or_of_another_algorithm(
     assert client_of(registry).get_manifest(REPOSITORY, DIGEST).digest == DIGEST
 
 
-def test_a6_04_a_lying_header_is_refused_by_digest_and_outvoted_by_tag(registry, client_of) -> None:
+def test_a6_04_a_lying_header_is_refused_by_digest_and_outvoted_by_tag(
+    registry, client_of, caplog: pytest.LogCaptureFixture
+) -> None:
     lie = declared("sha256:" + "0" * 64)
     registry.on("GET", BY_DIGEST, manifest(IMAGE, lie))
     registry.on("GET", BY_TAG, manifest(IMAGE, lie))
     with pytest.raises(DigestMismatch, match="declares"):
         client_of(registry).get_manifest(REPOSITORY, DIGEST)
     assert client_of(registry).get_manifest(REPOSITORY, TAG).digest == DIGEST
+    assert "the bytes are what counts" in caplog.text
     assert client_of(registry, strict_digest_header=False).get_manifest(REPOSITORY, DIGEST).digest == DIGEST
 
 
@@ -192,14 +197,17 @@ def encoded(data: bytes, encoding: str) -> Raw:
         (IMAGE, "br"),
         (IMAGE, "identity"),
         (IMAGE, "gzip, br"),
+        (SPACED, "br"),
     ],
 )
 @pytest.mark.parametrize("reference", [TAG, DIGEST])
 def test_a5_07_an_encoding_that_was_not_asked_for_is_undone_or_was_never_there(
     registry, client_of, data: bytes, encoding: str, reference: Any
 ) -> None:
+    meant = SPACED if data is SPACED else IMAGE
+    reference = Digest.of(meant) if isinstance(reference, Digest) else reference
     registry.on("GET", f"/v2/{REPOSITORY}/manifests/{reference}", encoded(data, encoding))
-    assert client_of(registry).get_manifest(REPOSITORY, reference).data == IMAGE
+    assert client_of(registry).get_manifest(REPOSITORY, reference).data == meant
 
 
 def test_a5_07_a_bomb_is_not_unpacked(registry, client_of) -> None:
@@ -209,8 +217,12 @@ def test_a5_07_a_bomb_is_not_unpacked(registry, client_of) -> None:
 
 
 def test_a5_07_an_encoding_that_cannot_be_undone_is_an_error(registry, client_of) -> None:
-    registry.on("GET", BY_TAG, encoded(b"\x00brotli", "br"))
-    with pytest.raises(ProtocolError, match="br"):
+    for data, encoding in ((b"\x00brotli", "br"), (gzip.compress(IMAGE), "gzip, br")):
+        registry.on("GET", BY_TAG, encoded(data, encoding))
+        with pytest.raises(ProtocolError, match="encodes a manifest"):
+            client_of(registry).get_manifest(REPOSITORY, TAG)
+    registry.on("GET", BY_TAG, encoded(b"neither", "gzip"))
+    with pytest.raises(InvalidManifest):
         client_of(registry).get_manifest(REPOSITORY, TAG)
 
 
@@ -253,8 +265,10 @@ def test_a6_20_nothing_is_asked_conditionally_and_an_unasked_304_is_no_manifest(
 def test_a9_01_a_refused_head_is_asked_once_more_by_get_to_learn_why(registry, client_of) -> None:
     registry.on("HEAD", BY_TAG, reply(403))
     registry.on("GET", BY_TAG, errors_reply(403, "DENIED", "billing is overdue"))
+    client = client_of(registry, READY)
     with pytest.raises(AccessDenied, match="billing is overdue") as raised:
-        client_of(registry, READY).head_manifest(REPOSITORY, TAG)
+        client.head_manifest(REPOSITORY, TAG)
+    assert (client.usage.head_count, client.usage.manifest_get_count) == (1, 1)
     assert raised.value.codes == ("DENIED",)
     assert [request.method for request in registry.requests] == ["HEAD", "GET"]
     with pytest.raises(RepositoryUnavailable):
@@ -273,6 +287,25 @@ def test_a9_06_the_rate_limit_is_read_and_its_floor_respected(registry, client_o
     assert raised.value.retry_after_seconds == 21600
     assert [request.method for request in registry.requests] == ["HEAD"]
     assert fake_time.sleeps == []
+
+
+@pytest.mark.parametrize(
+    ("remaining", "floor", "is_refused"), [(None, 20, False), (20, 20, False), (19, 20, True), (0, None, False)]
+)
+def test_a9_06_pulls_go_on_down_to_the_floor_and_without_one_to_the_end(
+    registry, client_of, remaining: int | None, floor: int | None, is_refused: bool
+) -> None:
+    limit = [] if remaining is None else [("ratelimit-remaining", f"{remaining};w=21600")]
+    registry.on("GET", BY_TAG, manifest(IMAGE, *limit))
+    client = client_of(registry, rate_limit_floor=floor)
+    client.get_manifest(REPOSITORY, TAG)
+    assert client.usage.rate_limit == (None if remaining is None else RateLimit(remaining, None, 21600))
+    if is_refused:
+        with pytest.raises(RateLimited):
+            client.get_manifest(REPOSITORY, TAG)
+    else:
+        client.get_manifest(REPOSITORY, TAG)
+    assert len(registry.requests) == (1 if is_refused else 2)
 
 
 def test_a9_09_warnings_are_kept_once_and_only_in_their_form(registry, client_of) -> None:
