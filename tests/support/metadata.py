@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from registry_sync.db.database import Database
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor, Manifest, ManifestKind
+from registry_sync.domain.manifests import Descriptor, Manifest, read_manifest
 from registry_sync.domain.records import Policy, RemoteSpec, Repository, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import CommitResult, Link, ListedTag, RunKey, SyncRun
@@ -35,30 +35,45 @@ def image(*layers: Descriptor | str, config: str | None = None, note: str = "") 
     described = tuple(entry if isinstance(entry, Descriptor) else layer(entry) for entry in layers)
     text = config if config is not None else f"config of {[entry.digest for entry in described]} {note}"
     config_blob = Descriptor(media_types.OCI_CONFIG, Digest.of(text.encode()), len(text))
-    document = {"config": config_blob.digest, "layers": [entry.digest for entry in described], "note": note}
-    return _manifest(media_types.OCI_MANIFEST, ManifestKind.IMAGE, document, config=config_blob, layers=described)
+    return _manifest(
+        {
+            "schemaVersion": 2,
+            "mediaType": media_types.OCI_MANIFEST,
+            "config": _entry(config_blob),
+            "layers": [_entry(blob) for blob in described],
+            "annotations": {"note": note},
+        }
+    )
 
 
 def index(*children: Manifest, platform: Mapping[str, str] | None = None, note: str = "") -> Manifest:
     """An index of manifests."""
-    entries = tuple(
-        Descriptor(child.media_type, child.digest, child.size_bytes, platform=platform) for child in children
+    entries = [Descriptor(child.media_type, child.digest, child.size_bytes, platform=platform) for child in children]
+    return _manifest(
+        {
+            "schemaVersion": 2,
+            "mediaType": media_types.OCI_INDEX,
+            "manifests": [_entry(entry) for entry in entries],
+            "annotations": {"note": note},
+        }
     )
-    document = {"manifests": [child.digest for child in children], "note": note}
-    return _manifest(media_types.OCI_INDEX, ManifestKind.INDEX, document, children=entries)
 
 
-def _manifest(
-    media_type: str,
-    kind: ManifestKind,
-    document: Mapping[str, object],
-    *,
-    config: Descriptor | None = None,
-    layers: tuple[Descriptor, ...] = (),
-    children: tuple[Descriptor, ...] = (),
-) -> Manifest:
-    data = json.dumps(document).encode()
-    return Manifest(Digest.of(data), media_type, kind, data, config=config, layers=layers, children=children)
+def _entry(described: Descriptor) -> dict[str, object]:
+    entry: dict[str, object] = {
+        "mediaType": described.media_type,
+        "digest": described.digest,
+        "size": described.size_bytes,
+    }
+    if described.urls:
+        entry["urls"] = list(described.urls)
+    if described.platform is not None:
+        entry["platform"] = dict(described.platform)
+    return entry
+
+
+def _manifest(document: Mapping[str, object]) -> Manifest:
+    return read_manifest(json.dumps(document).encode())
 
 
 def blobs_of(*manifests: Manifest) -> set[Digest]:
