@@ -35,5 +35,6 @@ with DAG(
         target=TARGET,
         tags=TAGS,
         mode="mirror",
+        created_by="{{ ti.xcom_pull(task_ids='approve')['responded_by_user']['name'] }}",
     )
     compare >> approve >> promote

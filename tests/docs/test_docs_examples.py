@@ -17,6 +17,7 @@ from support.airflow_instance import AirflowInstance
 from support.filling import push
 from support.images import ContentBuilder, RepositoryContent
 from support.registry import RegistryServer
+from support.rest_api import RestClient
 from support.shapes import documented_example
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +92,13 @@ def gate_runs(examples: AirflowInstance) -> list[str]:
     return [run["dag_run_id"] for run in examples.api("GET", f"/dags/{GATE}/dagRuns?order_by=id")["dag_runs"]]
 
 
+def asked_of(examples: AirflowInstance) -> str:
+    """The name of the user whom the tests sign in as."""
+    run = examples.api("GET", f"/dags/{GATE}/dagRuns/{gate_runs(examples)[0]}/taskInstances/approve/-1/hitlDetails")
+    name: str = run["responded_by_user"]["name"]
+    return name
+
+
 def answer(examples: AirflowInstance, run: str, option: str) -> None:
     """Answers what a run waits for, as a person does under Required Actions."""
     detail = f"/dags/{GATE}/dagRuns/{run}/taskInstances/approve/-1/hitlDetails"
@@ -116,6 +124,8 @@ def test_a_new_version_is_promoted_once_somebody_has_seen_what_changes(examples:
     promoted = examples.xcom(run, "promote")
     assert (promoted["repository"], promoted["missing_blob_count"]) == ("alpine-production", 0)
     assert tag_counts(promoted["version"]) == {"added": 2, "present": 2, "removed": 0}
+    origin = RestClient(examples.url, examples.token()).get(promoted["version"]["pulp_href"])["origin"]
+    assert (origin["kind"], origin["created_by"]) == ("copy", asked_of(examples))
     again = examples.trigger(GATE)
     assert examples.wait(again) == "success"
     assert examples.task_states(again) == {"compare": "success", "approve": "skipped", "promote": "skipped"}

@@ -25,16 +25,19 @@ def list_all(args: Namespace) -> None:
 
 
 def show(args: Namespace) -> None:
-    """What a version holds, added and removed, and the tags that it holds back."""
+    """What a version holds, added and removed, the tags that it holds back, and what its indexes lack."""
     with usable_database() as database:
         _, version = find(database, args.name, args.number)
     holds = [{"tag": hold.tag, "kept_digest": hold.digest, "reason": hold.reason} for hold in version.holds]
+    gaps = [{"index": gap.parent, "missing_manifest": gap.digest} for gap in version.gaps]
     if args.output in ("json", "yaml"):
-        print_document({**row(version), "content_summary": version.summary.counts(), "holds": holds}, args.output)
+        document = {**row(version), "content_summary": version.summary.counts(), "holds": holds, "gaps": gaps}
+        print_document(document, args.output)
         return
     print_rows(summary_rows(version.summary), args.output)
-    if holds:
-        print_rows(holds, args.output)
+    for found in (holds, gaps):
+        if found:
+            print_rows(found, args.output)
 
 
 def number_or_latest(repository: Repository, number: int | None) -> int:
@@ -62,6 +65,10 @@ def row(version: RepositoryVersion) -> dict[str, Any]:
         "manifests": present.get("docker.manifest", 0),
         "blobs": present.get("docker.blob", 0),
         "held_tags": len(version.holds),
+        "is_complete": version.is_complete,
+        "origin": version.origin.kind,
+        "created_by": version.origin.created_by,
+        "description": version.description,
     }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from registry_sync.errors import RegistrySyncError, RunEnded, TooManyRemovals
+from registry_sync.errors import RegistrySyncError, RunEnded, SyncError, TooManyRemovals
 from registry_sync.operators.flags import as_flag
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.run_note import RUN_NOTE_KEY, held_note
@@ -82,10 +82,11 @@ class CommitVersionOperator(BaseOperator):
                 stage.database.runs.approve_removals(run.id, user or f"the parameters of {run.key.run_id}")
         try:
             return commit_version(stage.database, run, tell=self.log.info)
-        except TooManyRemovals as refused:
-            told = TooManyRemovals(f"{refused}: {_how_to_approve(run)}")
+        except SyncError as refused:
+            is_approvable = isinstance(refused, TooManyRemovals)
+            told = TooManyRemovals(f"{refused}: {_how_to_approve(run)}") if is_approvable else refused
             context["ti"].xcom_push(key=RUN_NOTE_KEY, value=str(told))
-            raise told from refused
+            raise told from refused.__cause__
 
     def _sweep(self, stage: Stage) -> None:
         """Removes partial downloads that nobody came back for; the version is committed, so a failure is only told."""

@@ -27,9 +27,19 @@ class PromoteTagsOperator(BaseOperator):
     :param exclude_tags: tags to leave out, likewise
     :param mode: ``additive`` to keep what else the target holds, ``mirror`` to make it hold the selection alone
     :param description: what to say of the new version
+    :param created_by: whom the version says it was made by; None for who triggered the run
     """
 
-    template_fields: Sequence[str] = ("source", "target", "number", "tags", "exclude_tags", "mode", "description")
+    template_fields: Sequence[str] = (
+        "source",
+        "target",
+        "number",
+        "tags",
+        "exclude_tags",
+        "mode",
+        "description",
+        "created_by",
+    )
     ui_color = "#d8f0d8"
 
     def __init__(
@@ -42,6 +52,7 @@ class PromoteTagsOperator(BaseOperator):
         exclude_tags: Sequence[str] | str | None = None,
         mode: str = "additive",
         description: str | None = None,
+        created_by: str | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
@@ -54,6 +65,7 @@ class PromoteTagsOperator(BaseOperator):
         self.exclude_tags = exclude_tags
         self.mode = mode
         self.description = description
+        self.created_by = created_by
 
     def execute(self, context: Context) -> dict[str, Any]:
         """``repository``, ``version`` or None, ``unchanged_version`` or None, ``missing_blob_count``."""
@@ -70,7 +82,7 @@ class PromoteTagsOperator(BaseOperator):
             made = stage.database.versions.copy(
                 target.id,
                 CopyRequest(source.id, number, wanted, mode),
-                by=context["dag_run"].triggering_user_name,
+                by=as_text(self.created_by) or context["dag_run"].triggering_user_name,
                 description=as_text(self.description),
             )
             told = "it has them already" if made.version is None else f"version {made.version.number}"

@@ -23,18 +23,28 @@ class RollBackVersionOperator(BaseOperator):
     :param repository: name of the repository
     :param number: number of the version to go back to
     :param description: what to say of the new version
+    :param created_by: whom the version says it was made by; None for who triggered the run
     """
 
-    template_fields: Sequence[str] = ("repository", "number", "description")
+    template_fields: Sequence[str] = ("repository", "number", "description", "created_by")
     ui_color = "#d8f0d8"
 
-    def __init__(self, *, repository: str, number: int | str, description: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        repository: str,
+        number: int | str,
+        description: str | None = None,
+        created_by: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
         kwargs.setdefault("outlets", [versions_alias()])
         super().__init__(**kwargs)
         self.repository = repository
         self.number = number
         self.description = description
+        self.created_by = created_by
 
     def execute(self, context: Context) -> dict[str, Any]:
         """``repository``, ``version`` or None, ``unchanged_version`` or None, ``missing_blob_count``."""
@@ -49,7 +59,7 @@ class RollBackVersionOperator(BaseOperator):
             made = stage.database.versions.roll_back(
                 repository.id,
                 number,
-                by=context["dag_run"].triggering_user_name,
+                by=as_text(self.created_by) or context["dag_run"].triggering_user_name,
                 description=as_text(self.description),
             )
             told = "the latest version holds the same" if made.version is None else f"version {made.version.number}"

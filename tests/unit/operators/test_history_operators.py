@@ -92,9 +92,19 @@ def test_tags_are_promoted_into_a_repository_that_is_made_for_them(database: Dat
     assert handed_on["version"]["number"] == 1
     assert tags(database, "production") == ["latest"]
     assert [told["repository"] for told in context.told()] == ["production"]
+    made = database.versions.get(database.repositories.by_name("production").id, 1)
+    assert (made.origin.repository_id, made.origin.number, made.origin.created_by) == (hello.id, 1, "anna")
     again = TaskContext()
     assert promote(again, source="hello", target="production", number="1", tags="latest")["version"] is None
     assert again.told() == []
+
+
+def test_a_version_names_who_approved_it_rather_than_who_began_the_run(database: Database, hello: Repository) -> None:
+    promote(TaskContext(user=None), source="hello", target="production", created_by="bela")
+    made = database.versions.get(database.repositories.by_name("production").id, 1)
+    assert made.origin.created_by == "bela"
+    roll_back(TaskContext(), repository="hello", number=1, created_by=" ")
+    assert database.versions.get(hello.id, 3).origin.created_by == "anna"
 
 
 def test_additive_keeps_and_mirror_removes_what_else_is_there(database: Database, hello: Repository) -> None:

@@ -122,6 +122,17 @@ def test_a_run_with_holds_notes_them(database: Database, repository: Repository)
     assert [told["hold_count"] for told in context.told()] == [2]
 
 
+def test_a_run_that_makes_no_version_because_of_its_holds_notes_why(database: Database, repository: Repository) -> None:
+    upstream = upstream_with(30)
+    upstream.tag("tag-00", image("moved"))
+    run, context = open_run(database, repository, key=KEY), TaskContext()
+    play_stages(database, run, upstream, held={"tag-00": "no such blob"})
+    with pytest.raises(AirflowFailException, match="NothingSynced") as failed:
+        commit(run, context)
+    assert f"NothingSynced: {context.handed_on[RUN_NOTE_KEY]}" == str(failed.value)
+    assert "no such blob" in context.handed_on[RUN_NOTE_KEY]
+
+
 def test_a_run_without_holds_notes_nothing(database: Database, repository: Repository) -> None:
     run, context = open_run(database, repository, key=KEY), TaskContext()
     play_stages(database, run, upstream_with(31))
