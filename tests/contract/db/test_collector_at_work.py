@@ -150,7 +150,7 @@ def test_syncs_beside_collectors_lose_nothing_and_end_whole(database: Database, 
                 future.result(timeout=200)
         finally:
             stop.set()
-        assert all(future.result(timeout=60) > 3 for future in collecting)
+        assert all(future.result(timeout=60) > 0 for future in collecting)
     for _ in range(3):
         collect(database, store, datetime.now(timezone.utc) + timedelta(hours=1))
     assert database.units.manifests().total_count == 0
