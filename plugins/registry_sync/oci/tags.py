@@ -68,6 +68,16 @@ class _Progress:
         return len(self.tags) + len(self.skipped) - before
 
 
+def _last_tag(names: list[Any]) -> TagName | None:
+    """The last of ``names`` that is a tag: some registries put null or digests among them."""
+    for name in reversed(names):
+        try:
+            return TagName(name)
+        except InvalidReference:  # noqa: PERF203 - most often the first try succeeds
+            continue
+    return None
+
+
 def list_tags(requester: Requester, repository: RepositoryName) -> TagListing:
     """Every tag of ``repository``.
 
@@ -115,14 +125,21 @@ class _Lister:
             if problem.status not in (400, 405) and "UNSUPPORTED" not in problem.codes:
                 raise
             page = self._fetch(self._requester.target(self._path), progress)
-        progress.add(page.names)
+        self._add(page, progress)
         return page
+
+    def _add(self, page: _Page, progress: _Progress) -> int:
+        """How many names of ``page`` are new."""
+        added = progress.add(page.names)
+        if len(progress.tags) > MAX_TAGS:
+            raise LimitExceeded(f"{self._repository} has more than {MAX_TAGS} tags", limit="tags")
+        return added
 
     def _next(self, page: _Page, progress: _Progress) -> _Page | None:
         if page.following is None:
             return self._probe(page, progress)
         following = self._fetch(page.following, progress, is_first=False)
-        added = progress.add(following.names)
+        added = self._add(following, progress)
         if not following.names:
             progress.empty_count += 1
         elif not added:
@@ -133,12 +150,10 @@ class _Lister:
 
     def _probe(self, page: _Page, progress: _Progress) -> _Page | None:
         """The page after one that looks full and names no next one; None when it was the last."""
-        last = page.names[-1] if page.names else None
-        if len(page.names) not in SUSPICIOUS_COUNTS or not isinstance(last, str):
+        if len(page.names) not in SUSPICIOUS_COUNTS:
             return None
-        try:
-            continuation = TagName(last)
-        except InvalidReference:
+        continuation = _last_tag(page.names)
+        if continuation is None:
             return None
         target = self._requester.target(f"{self._path}?n={len(page.names)}&last={continuation}")
         if target.url in progress.visited:
@@ -147,15 +162,13 @@ class _Lister:
             following = self._fetch(target, progress, is_first=False)
         except _PageVanished:
             return None
-        return following if progress.add(following.names) else None
+        return following if self._add(following, progress) else None
 
     def _fetch(self, target: Target, progress: _Progress, *, is_first: bool = True) -> _Page:
         if target.url in progress.visited:
             raise self._pagination_error("names a page that was listed before")
         if progress.page_count >= MAX_PAGES:
             raise LimitExceeded(f"{self._repository} has more than {MAX_PAGES} pages of tags", limit="tag pages")
-        if len(progress.tags) > MAX_TAGS:
-            raise LimitExceeded(f"{self._repository} has more than {MAX_TAGS} tags", limit="tags")
         if self._requester.clock.monotonic() - progress.started > MAX_SECONDS:
             raise LimitExceeded(
                 f"the tags of {self._repository} take longer than an hour to list", limit="listing time"
@@ -179,7 +192,7 @@ class _Lister:
         following = next_page(answer.header("Link"), answer.target)
         document = answer.read_json(MAX_PAGE_BYTES, "tag list")
         names = document.get("tags")
-        if document.get("errors") and names is None:
+        if document.get("errors"):
             raise answer.protocol_error(f"{answer.target.origin.netloc} answers 200 with errors for a tag list")
         if names is not None and not isinstance(names, list):
             raise answer.protocol_error(f"{answer.target.origin.netloc} sends tags that are no list")

@@ -73,6 +73,19 @@ def test_a7_04_a_full_page_without_link_is_continued_by_its_last_tag(registry, c
     assert client_of(registry).list_tags(REPOSITORY).tags == tuple(names)
 
 
+def test_a7_04_a_full_page_that_ends_with_no_tag_is_continued_by_the_last_that_is_one(registry, client_of) -> None:
+    names = [f"v{number:05}" for number in range(98)]
+    registry.on("GET", TAGS, page([*names, None, "sha256:" + "0" * 64]), page(["w"]))
+    assert client_of(registry).list_tags(REPOSITORY).tags == (*names, "w")
+    assert registry.requests[1].query == "n=100&last=v00097"
+
+
+def test_a7_04_a_full_page_without_any_tag_is_the_end(registry, client_of) -> None:
+    registry.on("GET", TAGS, page([None] * 100))
+    assert client_of(registry).list_tags(REPOSITORY).tags == ()
+    assert len(registry.requests) == 1
+
+
 def test_a7_04_a_registry_that_ignores_last_is_done_after_one_probe(registry, client_of) -> None:
     names = [f"v{number:05}" for number in range(100)]
     registry.on("GET", TAGS, page(names))
@@ -103,6 +116,8 @@ def test_a7_05_three_empty_pages_are_passed_over_and_a_fourth_is_an_error(regist
     empty = [page([], f"{TAGS}?last={number}") for number in range(4)]
     registry.on("GET", TAGS, page(["a"], f"{TAGS}?last=a"), *empty[:3], page(["b"]))
     assert client_of(registry).list_tags(REPOSITORY).tags == ("a", "b")
+    registry.on("GET", TAGS, page(["a"], f"{TAGS}?last=a"), *empty[:3], page([]))
+    assert client_of(registry).list_tags(REPOSITORY).tags == ("a",)
     numbers = iter(range(100))
     registry.on("GET", TAGS, lambda _request: page([], f"{TAGS}?last={next(numbers)}"))
     with pytest.raises(PaginationError, match="without tags"):
@@ -120,8 +135,15 @@ def test_a7_05_pages_and_tags_are_bounded(registry, client_of, monkeypatch: pyte
     monkeypatch.setattr(tags_module, "MAX_PAGES", 7)
     with pytest.raises(LimitExceeded, match="pages"):
         client_of(registry).list_tags(REPOSITORY)
+    assert len(registry.requests) == 7
     monkeypatch.setattr(tags_module, "MAX_PAGES", 100)
     monkeypatch.setattr(tags_module, "MAX_TAGS", 9)
+    with pytest.raises(LimitExceeded, match="tags"):
+        client_of(registry).list_tags(REPOSITORY)
+    assert len(registry.requests) == 7 + 10
+    registry.on("GET", TAGS, page([f"a{number}" for number in range(9)]))
+    assert len(client_of(registry).list_tags(REPOSITORY).tags) == 9
+    registry.on("GET", TAGS, page([f"a{number}" for number in range(10)]))
     with pytest.raises(LimitExceeded, match="tags"):
         client_of(registry).list_tags(REPOSITORY)
 
@@ -233,6 +255,15 @@ def test_a1_03_names_that_are_no_tags_are_skipped_and_shown_printable(registry, 
     assert all(name.isprintable() and len(name) <= 128 for name in listing.skipped)
 
 
+def test_a1_03_of_names_that_are_no_tags_a_bounded_number_is_kept(
+    registry, client_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tags_module, "MAX_SKIPPED", 3)
+    registry.on("GET", TAGS, page(["good", *[f"bad/{number}" for number in range(9)]]))
+    listing = client_of(registry).list_tags(REPOSITORY)
+    assert (listing.tags, listing.skipped) == (("good",), ("bad/0", "bad/1", "bad/2"))
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b'{"tags": {}}', b'{"tags": "a"}', b"\xff\xfe{\x00"])
 def test_a9_02_what_is_no_tag_list_is_an_error(registry, client_of, body: bytes) -> None:
     registry.on("GET", TAGS, reply(200, body))
@@ -241,8 +272,15 @@ def test_a9_02_what_is_no_tag_list_is_an_error(registry, client_of, body: bytes)
 
 
 def test_a9_02_errors_under_status_200_are_an_error(registry, client_of) -> None:
-    registry.on("GET", TAGS, json_reply({"errors": [{"code": "UNKNOWN"}]}))
-    with pytest.raises(ProtocolError, match="200 with errors"):
+    for told in ({}, {"tags": None}, {"tags": ["a-part-of-them"]}):
+        registry.on("GET", TAGS, json_reply({**told, "errors": [{"code": "UNKNOWN"}]}))
+        with pytest.raises(ProtocolError, match="200 with errors"):
+            client_of(registry).list_tags(REPOSITORY)
+
+
+def test_a9_02_a_later_page_that_is_no_tag_list_is_an_error_of_the_registry(registry, client_of) -> None:
+    registry.on("GET", TAGS, page(["a"], f"{TAGS}?last=a"), reply(200, b"<html>"))
+    with pytest.raises(ProtocolError, match="not a JSON object"):
         client_of(registry).list_tags(REPOSITORY)
 
 
