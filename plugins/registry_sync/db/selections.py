@@ -181,17 +181,19 @@ class SelectionStore:
             connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(has_referrers_api=value))
 
     def lacks_referrers_api(self, run_id: str) -> bool:
-        """Whether this run, or a recent one of the same remote, found that the registry has no referrers API."""
+        """Whether this run or recent ones of the same remote found that the registry has no referrers API.
+
+        Not when one of them found it: a proxy that hides it for a moment must not hide what comes after.
+        """
         this = select(sync_runs.c.remote_id).where(sync_runs.c.id == run_id).scalar_subquery()
         statement = (
             select(sync_runs.c.has_referrers_api)
             .where(sync_runs.c.remote_id == this, sync_runs.c.has_referrers_api.is_not(None))
             .where(sync_runs.c.started_at > utc_now() - API_REMEMBERED)
-            .order_by(sync_runs.c.started_at.desc())
-            .limit(1)
+            .distinct()
         )
         with self._transactions.reading() as connection:
-            return connection.execute(statement).scalar_one_or_none() is False
+            return connection.execute(statement).scalars().all() == [False]
 
 
 def _ids(connection: Connection, digests: Iterable[Digest]) -> dict[Digest, int]:
