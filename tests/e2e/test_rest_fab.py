@@ -104,6 +104,30 @@ def test_changing_takes_the_right_to_do_it_with_connections(
     assert statuses(clients, "DELETE", made) == (403, 403, 204, 404, 403)
 
 
+def test_versions_are_read_by_who_may_read_and_made_and_removed_by_who_may_change(
+    clients: dict[str, RestClient], synced: dict[str, str]
+) -> None:
+    version = f"{synced['repository']}versions/1/"
+    for path in ("diff/", "holds/", "missing_manifests/", "provenance/"):
+        assert statuses(clients, "GET", f"{version}{path}") == (200, 200, 200, 200, 403)
+    assert statuses(clients, "GET", f"{synced['repository']}usage/") == (200, 200, 200, 200, 403)
+    assert statuses(clients, "PATCH", version, {"description": "x"}) == (403, 403, 200, 200, 403)
+    assert statuses(clients, "POST", f"{version}rollback/", {}) == (403, 403, 200, 200, 403)
+    target = clients["Admin"].post(REPOSITORIES, name=f"{synced['name']}-target")["pulp_href"]
+    copy = {"source_repository": synced["repository"]}
+    assert statuses(clients, "POST", f"{target}copy_tags/", copy) == (403, 403, 201, 200, 403)
+    assert statuses(clients, "DELETE", f"{target}versions/1/") == (403, 403, 409, 409, 403)
+
+
+def test_approving_removals_takes_the_right_to_change_runs(
+    clients: dict[str, RestClient], synced: dict[str, str]
+) -> None:
+    """409 is for who may: nothing of that task has run yet, or it has ended."""
+    asked = statuses(clients, "POST", f"{synced['task']}approve_removals/")
+    assert (asked[0], asked[4]) == (403, 403)
+    assert set(asked[1:4]) <= {200, 409}
+
+
 def test_the_manual_is_for_everybody_who_is_signed_in(fab: AirflowInstance, clients: dict[str, RestClient]) -> None:
     for path in ("docs/", "docs/api.json", "status/"):
         assert statuses(clients, "GET", path) == (200, 200, 200, 200, 200)
