@@ -7,13 +7,20 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.airflow_instance import AirflowInstance
+from support.certificates import CertificateAuthority
+from support.dag_runners import Scheduled
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, reply, wait_until
 from support.images import RepositoryContent
+from support.lookalikes import known
+from support.lookalikes.manifests import PULLS_ALLOWED
+from support.lookalikes.server import HOSTS, LookAlikeServer
 from support.registry import RegistryServer
 from support.serving import serve
 from support.shapes import every_kind
@@ -123,3 +130,35 @@ def test_a_task_that_is_told_to_wait_two_minutes_holds_nothing_meanwhile_and_the
     assert version["content_summary"]["present"]["docker.manifest"]["count"] == len(content.manifests)
     tries = [t["try_number"] for t in airflow.task_instances(run) if t["task_id"] == "fetch_manifests"]
     assert tries == [2]
+
+
+#: Docker Hub's window, which its headers tell.
+WINDOW_SECONDS = 6 * 3600
+PULLED_AT_MOST = 12
+
+
+@pytest.mark.rule("A9.6")
+def test_a_floor_of_pulls_is_kept_and_the_rest_waits_for_the_next_window(
+    airflow: AirflowInstance, tmp_path: Path
+) -> None:
+    content = every_kind(seed=4243)
+    certificate = CertificateAuthority(tmp_path).server(hosts=HOSTS)
+    hub = replace(known.DOCKER_HUB, manifests=replace(known.DOCKER_HUB.manifests, is_limited_at_first=False))
+    assert PULLED_AT_MOST < len(content.manifests) < 2 * PULLED_AT_MOST
+    with LookAlikeServer(hub, content, certificate) as server:
+        connection = server.connection
+        connection["extra"]["rate_limit_floor"] = PULLS_ALLOWED - PULLED_AT_MOST
+        Scheduled(airflow).connect("at_floor", connection)
+        conf = {"repository": "at-floor", "url": server.url, "upstream_name": hub.repository, "conn_id": "at_floor"}
+        run = airflow.trigger(conf={**conf, "download_concurrency": CONCURRENCY})
+        airflow.await_task(run, "fetch_manifests", 0, state="up_for_retry")
+        assert PULLED_AT_MOST < len(server.manifests.pulled) <= PULLED_AT_MOST + CONCURRENCY
+        waiting = Waiting(airflow, run, "fetch_manifests", 0)
+        assert waiting.seconds() == WINDOW_SECONDS
+        pulled = set(server.manifests.pulled)
+        server.forget()
+        waiting.pass_time(WINDOW_SECONDS)
+        assert airflow.wait(run, timeout_seconds=60) == "success"
+        assert len(server.manifests.pulled) <= PULLED_AT_MOST
+    assert pulled | set(server.manifests.pulled) == set(content.manifests)
+    assert server.witness.violations == []

@@ -17,7 +17,8 @@ from support.lookalikes.witness import Witness, accepted
 from support.signatures import referrer_entry, subject_of
 
 _FALLBACK_TAG = re.compile(r"sha256-(?P<hex>[0-9a-f]{64})")
-_PULLS_ALLOWED = 5000
+#: How many pulls a registry that counts them allows in six hours.
+PULLS_ALLOWED = 5000
 
 
 class ManifestDesk:
@@ -93,8 +94,8 @@ class ManifestDesk:
         if self._answers.has_etag:
             headers.append(("ETag", f'"{manifest.digest}"'))
         if self._answers.counts_pulls:
-            headers.append(("ratelimit-limit", f"{_PULLS_ALLOWED};w=21600"))
-            headers.append(("ratelimit-remaining", f"{_PULLS_ALLOWED - len(self.pulled)};w=21600"))
+            headers.append(("ratelimit-limit", f"{PULLS_ALLOWED};w=21600"))
+            headers.append(("ratelimit-remaining", f"{PULLS_ALLOWED - len(self.pulled)};w=21600"))
             headers.append(("docker-ratelimit-source", "192.0.2.7"))
         return headers
 
