@@ -6,19 +6,20 @@ version says. Nothing is fetched: content is stored once, and bytes that are mis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, insert, select, tuple_, update
 
 from registry_sync.db.batches import in_batches
-from registry_sync.db.closures import Links, closure_of, is_in_version, is_present
+from registry_sync.db.closures import Links, is_in_version, is_present
 from registry_sync.db.intervals import BLOBS, INTERVALS, LINKS, MANIFESTS, TAGS, Intervals
 from registry_sync.db.leftovers import note_leftovers
+from registry_sync.db.link_graph import reached, read_children
 from registry_sync.db.new_version import add_version, lock_repository, next_number
 from registry_sync.db.rollback import made_difference
-from registry_sync.db.tables import manifest_blobs, manifests, repository_links, repository_tags, tags
+from registry_sync.db.tables import manifest_blobs, repository_links, repository_tags, tags
 from registry_sync.db.version_records import resolve_number
 from registry_sync.domain.history import CopyRequest
 from registry_sync.domain.origins import Origin, OriginKind
@@ -35,7 +36,7 @@ _Units = dict[tuple[Any, ...], tuple[Any, ...]]
 class _Selection:
     """What is to be copied: units by the word of their table of intervals; the names of its tags."""
 
-    names: list[str]
+    names: set[TagName]
     units: dict[str, _Units] = field(default_factory=dict)
 
 
@@ -75,15 +76,12 @@ def _select(connection: Connection, source: Row[Any], number: int, request: Copy
         .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
         .where(is_in_version(repository_tags, source.id, number))
     ).all()
-    names = _selected_names(source.name, number, request, [TagName(row.name) for row in rows])
-    chosen = [row for row in rows if row.name in set(names)]
+    names = set(_selected_names(source.name, number, request, [TagName(row.name) for row in rows]))
+    chosen = [row for row in rows if row.name in names]
     links = Links.of_version(source.id, number)
-    manifest_ids: set[int] = set()
-    for batch in in_batches(sorted({row.manifest_id for row in chosen})):
-        below = closure_of(select(manifests.c.id).where(manifests.c.id.in_(batch)), links)
-        manifest_ids.update(connection.execute(select(below.c.manifest_id)).scalars())
+    manifest_ids = reached((row.manifest_id for row in chosen), read_children(connection, links))
     return _Selection(
-        list(names),
+        names,
         {
             TAGS.kind: {(row.id,): () for row in chosen},
             MANIFESTS.kind: {(manifest_id,): () for manifest_id in manifest_ids},
@@ -113,13 +111,10 @@ def _blobs_of(connection: Connection, manifest_ids: Iterable[int]) -> _Units:
     return found
 
 
-def _links_of(connection: Connection, manifest_ids: Iterable[int], links: Links) -> _Units:
-    found: _Units = {}
+def _links_of(connection: Connection, manifest_ids: Set[int], links: Links) -> _Units:
     columns = [repository_links.c[name] for name in (*LINKS.unit, *LINKS.said)]
-    for batch in in_batches(sorted(manifest_ids)):
-        statement = select(*columns).where(links.condition, repository_links.c.parent_id.in_(batch))
-        found.update(_units(LINKS, connection.execute(statement)))
-    return found
+    rows = connection.execute(select(*columns).where(links.condition))
+    return _units(LINKS, (row for row in rows if row.parent_id in manifest_ids))
 
 
 def _present(connection: Connection, intervals: Intervals, repository_id: str) -> _Units:
@@ -149,11 +144,11 @@ def _moving(
     connection: Connection, present: Mapping[tuple[Any, ...], Any], selection: _Selection
 ) -> set[tuple[Any, ...]]:
     """Tags of the target that have the name of a selected one and stand for another manifest."""
-    names, wanted = set(selection.names), selection.units[TAGS.kind]
+    wanted = selection.units[TAGS.kind]
     going: set[tuple[Any, ...]] = set()
     for batch in in_batches(sorted(key[0] for key in present if key not in wanted)):
         for row in connection.execute(select(tags.c.id, tags.c.name).where(tags.c.id.in_(batch))):
-            if row.name in names:
+            if row.name in selection.names:
                 going.add((row.id,))
     return going
 
@@ -162,10 +157,12 @@ def _close(
     connection: Connection, intervals: Intervals, repository_id: str, keys: Iterable[tuple[Any, ...]], number: int
 ) -> None:
     table = intervals.table
-    key_columns = tuple_(*(table.c[name] for name in intervals.unit))
+    columns = [table.c[name] for name in intervals.unit]
     for batch in in_batches(sorted(keys)):
-        is_one = and_(is_present(table, repository_id), key_columns.in_(batch))
-        connection.execute(update(table).where(is_one).values(version_removed=number))
+        # One column is compared as such, which is planned better than a tuple of one.
+        is_one = tuple_(*columns).in_(batch) if len(columns) > 1 else columns[0].in_([key[0] for key in batch])
+        statement = update(table).where(is_present(table, repository_id), is_one)
+        connection.execute(statement.values(version_removed=number))
 
 
 def _open(connection: Connection, intervals: Intervals, repository_id: str, units: _Units, number: int) -> None:

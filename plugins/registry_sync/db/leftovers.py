@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, select, update
 
-from registry_sync.db.closures import Links, closure_of, is_present
+from registry_sync.db.closures import Links, is_present
+from registry_sync.db.link_graph import reached, read_children
 from registry_sync.db.tables import repositories, repository_manifests, repository_tags, tags
 
 
@@ -18,16 +19,10 @@ def note_leftovers(connection: Connection, repository_id: str) -> None:
         .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
         .where(is_present(repository_tags, repository_id))
     )
-    reached = closure_of(tagged, Links.of_latest(repository_id))
-    unreached = (
-        select(repository_manifests.c.manifest_id)
-        .where(
-            is_present(repository_manifests, repository_id),
-            repository_manifests.c.manifest_id.not_in(select(reached.c.manifest_id)),
-        )
-        .limit(1)
-    )
-    has_leftovers = connection.execute(unreached).first() is not None
+    present = select(repository_manifests.c.manifest_id).where(is_present(repository_manifests, repository_id))
+    children = read_children(connection, Links.of_latest(repository_id))
+    needed = reached(connection.execute(tagged).scalars(), children)
+    has_leftovers = any(manifest_id not in needed for manifest_id in connection.execute(present).scalars())
     connection.execute(
         update(repositories).where(repositories.c.id == repository_id).values(has_leftovers=has_leftovers)
     )
