@@ -87,6 +87,8 @@ class SelectionStore:
     def take(self, run_id: str, names: Iterable[TagName], shard: int) -> None:
         """Adds tags to those that the run was asked for, to be fetched by ``shard``; one that is there stays."""
         ordered = sorted(set(names))
+        if not ordered:
+            return
         pending = {"state": TagState.PENDING.value, "shard": shard}
         with self._transactions.writing() as connection:
             insert_absent(connection, run_tags, [{"sync_run_id": run_id, "name": name, **pending} for name in ordered])

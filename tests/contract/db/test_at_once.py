@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -13,8 +12,7 @@ import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.pages import PageRequest
-from registry_sync.domain.runs import RunState
-from registry_sync.domain.units import Relation, UnitQuery
+from registry_sync.domain.units import UnitQuery
 from registry_sync.errors import DatabaseError
 from support.metadata import Upstream, image, index, open_run, play_stages, sync
 
@@ -25,23 +23,6 @@ with Database.connect(sys.argv[1]) as database:
     print("ready", flush=True)
     sys.stdin.readline()
     print(database.versions.commit(sys.argv[2]).version.number)
-"""
-
-#: Commits, and is killed just before the statement of that number.
-DYING_COMMIT = """
-import os, signal, sys
-from sqlalchemy import event
-from registry_sync.db.database import Database
-with Database.connect(sys.argv[1]) as database:
-    seen = []
-    def count(*_parts):
-        seen.append(1)
-        if len(seen) == int(sys.argv[3]):
-            os.kill(os.getpid(), signal.SIGKILL)
-    event.listen(database._engine, "before_cursor_execute", count)
-    event.listen(database._engine, "commit", count)
-    database.versions.commit(sys.argv[2])
-    print(len(seen))
 """
 
 
@@ -98,47 +79,6 @@ def test_threads_that_add_and_commit_the_same_content_do_not_disturb_each_other(
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(work, range(4))) == [80] * 4
     assert database.units.manifests().total_count == 80
-
-
-def test_a_process_killed_inside_the_commit_leaves_no_half_version_and_the_repeat_makes_a_whole_one(
-    database: Database, url: str
-) -> None:
-    repository = database.repositories.ensure("app")
-    upstream = Upstream()
-    upstream.tag("latest", image("old"))
-    upstream.tag("goes", image("goes"))
-    sync(database, repository, upstream)
-    before = database.versions.tags(repository.id)
-    del upstream.tags["goes"]
-    upstream.tag("latest", image("new"))
-    upstream.tag("held", image("held"))
-    run = open_run(database, repository)
-    play_stages(database, run, upstream, held={"held": "reason"})
-
-    deaths = 0
-    for statement in range(1, 60, 6):
-        process = start(DYING_COMMIT, url, run.id, str(statement))
-        _out, err = process.communicate(timeout=120)
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL, err
-        deaths += 1
-        assert database.versions.tags(repository.id) == before
-        assert database.versions.page(repository.id).total_count == 1
-        assert database.units.tags(UnitQuery(repository.id, 1, Relation.PRESENT)).total_count == 2
-        assert database.runs.get(run.id).state is RunState.RUNNING
-    else:
-        pytest.fail("the commit has more statements than were tried")
-
-    assert deaths >= 3
-    version = database.versions.commit(run.id).version
-    assert version is not None
-    assert version.number == 2
-    assert version.summary.counts() == {
-        "added": {"docker.blob": 2, "docker.manifest": 1, "docker.tag": 1},
-        "present": {"docker.blob": 2, "docker.manifest": 1, "docker.tag": 1},
-        "removed": {"docker.blob": 4, "docker.manifest": 2, "docker.tag": 2},
-    }
 
 
 def test_a_process_killed_after_the_commit_was_written_is_not_repeated_twice(database: Database, url: str) -> None:
