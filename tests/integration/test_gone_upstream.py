@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from registry_sync.domain.records import RemoteSpec
 from registry_sync.errors import (
     AccessDenied,
     AuthenticationFailed,
@@ -15,13 +15,10 @@ from registry_sync.errors import (
     RegistryError,
     RepositoryUnavailable,
 )
-from registry_sync.oci.client import RegistryClient
-from registry_sync.oci.credentials import Credentials
-from registry_sync.oci.options import ClientOptions
 from support.certificates import CertificateAuthority, ServerCertificate
 from support.images import RepositoryContent
 from support.lookalikes import known
-from support.lookalikes.quirks import PASSWORD, LookAlike
+from support.lookalikes.quirks import LookAlike
 from support.lookalikes.server import HOSTS, LookAlikeServer
 from support.shapes import documented_example
 from support.syncing import Installation
@@ -58,18 +55,10 @@ def test_a_repository_that_cannot_be_seen_any_more_fails_the_sync_and_loses_noth
     here: Installation, kind: LookAlike, content: RepositoryContent, certificate: ServerCertificate
 ) -> None:
     with LookAlikeServer(kind, content, certificate) as server:
-
-        def client(remote: RemoteSpec) -> RegistryClient:
-            trusted = frozenset({server.tokens.netloc})
-            options = ClientOptions(verify=str(certificate.ca_path), trusted_realm_hosts=trusted, max_attempts=2)
-            anonymous = kind.auth.takes_anonymous
-            credentials = None if anonymous else Credentials(username=kind.auth.username, password=PASSWORD)
-            return RegistryClient(remote.registry, credentials, options)
-
-        assert here.sync("kept", server.url, kind.repository, client=client) is not None
+        assert here.sync("kept", server.url, kind.repository, client=server.client) is not None
         server.is_gone = True
         with pytest.raises(RegistryError) as caught:
-            here.sync("kept", server.url, kind.repository, client=client)
+            here.sync("kept", server.url, kind.repository, client=server.client)
     assert type(caught.value) is OTHER_ANSWERS.get(kind.name, NotFound), caught.value
     assert kind.repository in str(caught.value)
     if not isinstance(caught.value, NotFound):
@@ -79,3 +68,25 @@ def test_a_repository_that_cannot_be_seen_any_more_fails_the_sync_and_loses_noth
     assert repository.latest_number == 1
     assert here.database.versions.tags(repository.id) == content.tags
     assert server.witness.violations == []
+
+
+@pytest.mark.rule("A6.14")
+def test_a_manifest_that_is_denied_is_not_missing_and_holds_its_tags_until_it_is_given(
+    here: Installation, content: RepositoryContent, certificate: ServerCertificate
+) -> None:
+    """As zot answers for what it cannot fetch itself at the moment."""
+    denying = replace(known.ZOT, manifests=replace(known.ZOT.manifests, denies_first=True))
+    with LookAlikeServer(denying, content, certificate) as server:
+        version = here.sync("denied", server.url, denying.repository, client=server.client)
+        assert version is not None
+        assert version.holds
+        assert all("AccessDenied" in hold.reason for hold in version.holds)
+        held = {hold.tag for hold in version.holds}
+        tags = here.database.versions.tags(version.repository_id)
+        assert tags == {name: digest for name, digest in content.tags.items() if name not in held}
+        server.kind = known.ZOT
+        server.serve(content)
+        whole = here.sync("denied", server.url, denying.repository, client=server.client)
+    assert whole is not None
+    assert whole.is_complete
+    assert here.database.versions.tags(whole.repository_id) == content.tags

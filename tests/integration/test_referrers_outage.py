@@ -10,15 +10,11 @@ from pathlib import Path
 import pytest
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import RemoteSpec
 from registry_sync.errors import RegistrySyncError
-from registry_sync.oci.client import RegistryClient
-from registry_sync.oci.credentials import Credentials
-from registry_sync.oci.options import ClientOptions
 from support.certificates import CertificateAuthority, ServerCertificate
 from support.held import Held
 from support.lookalikes import known
-from support.lookalikes.quirks import PASSWORD, Referrers
+from support.lookalikes.quirks import Referrers
 from support.lookalikes.server import HOSTS, LookAlikeServer
 from support.shapes import signed_application
 from support.signatures import with_companions
@@ -51,12 +47,10 @@ def test_signatures_stay_while_the_registry_does_not_tell_of_them(
     signed = with_companions(whole, ["1.0"])
     with LookAlikeServer(known.ZOT, signed, certificate) as server:
 
-        def client(remote: RemoteSpec) -> RegistryClient:
-            options = ClientOptions(verify=str(certificate.ca_path), max_attempts=2, longest_wait_seconds=0.2)
-            return RegistryClient(remote.registry, Credentials(username="mirror", password=PASSWORD), options)
-
         def sync() -> set[Digest]:
-            here.sync("signed", server.url, NAME, client=client, include_tags=("[12].*",), is_last_try=is_last_try)
+            here.sync(
+                "signed", server.url, NAME, client=server.client, include_tags=("[12].*",), is_last_try=is_last_try
+            )
             return set(Held.read(here.database, here.store, "signed").manifests)
 
         assert sync() == set(signed.manifests)

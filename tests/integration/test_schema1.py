@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,11 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.errors import NothingSynced
 from registry_sync.oci.client import RegistryClient
-from registry_sync.oci.credentials import Credentials
-from registry_sync.oci.options import ClientOptions
 from support.certificates import CertificateAuthority
 from support.held import Held
 from support.hostile_registry import HostileRegistry, json_reply, reply
 from support.images import Blob, BuiltManifest, ContentBuilder, RepositoryContent
 from support.lookalikes import known
-from support.lookalikes.quirks import PASSWORD
 from support.lookalikes.server import HOSTS, LookAlikeServer
 from support.schema1 import document, payload_of, signed
 from support.syncing import Installation, new_client
@@ -118,13 +116,9 @@ def test_a6_17_a_registry_that_calls_it_plain_text_and_tells_no_digest_is_read_a
     blobs = {digest: Blob.of(data) for digest, data in LAYERS.items()}
     content = new.merged(RepositoryContent({"old": old.digest}, {old.digest: old}, blobs))
     with LookAlikeServer(known.RED_HAT, content, certificate) as server:
-
-        def client(remote: RemoteSpec) -> RegistryClient:
-            trusted = frozenset({server.tokens.netloc})
-            options = ClientOptions(verify=str(certificate.ca_path), trusted_realm_hosts=trusted, allow_schema1=True)
-            return RegistryClient(remote.registry, Credentials(username="mirror", password=PASSWORD), options)
-
-        version = here.sync("red-hat", server.url, known.RED_HAT.repository, client=client)
+        version = here.sync(
+            "red-hat", server.url, known.RED_HAT.repository, client=partial(server.client, allow_schema1=True)
+        )
     assert version is not None
     held = Held.read(here.database, here.store, "red-hat")
     assert held.tags == content.tags

@@ -36,6 +36,7 @@ class ManifestDesk:
         self._witness = witness
         self._lock = threading.Lock()
         self._get_numbers = itertools.count(1)
+        self._denied: str | None = None
 
     def answer(self, request: Request, reference: str) -> Raw:
         """A manifest by tag or digest."""
@@ -48,6 +49,8 @@ class ManifestDesk:
         if request.method == "GET" and next(self._get_numbers) == 1 and self._answers.is_limited_at_first:
             self._witness.met(Habit.LIMITS_PULLS)
             return _limited()
+        if request.method == "GET" and self._is_denied(reference):
+            return errors_reply(403, "DENIED", "requested access to the resource is denied")
         with self._lock:
             (self.pulled if request.method == "GET" else self.headed).append(reference)
         kind = self._answers.content_type or manifest.media_type
@@ -78,6 +81,12 @@ class ManifestDesk:
         if tag is not None and self._kind.referrers.reads_tag_as_digest:
             return self._content.manifests.get(Digest(f"sha256:{tag['hex']}"))
         return None
+
+    def _is_denied(self, reference: str) -> bool:
+        with self._lock:
+            if self._denied is None and self._answers.denies_first:
+                self._denied = reference
+            return reference == self._denied
 
     def _as_accepted(self, manifest: BuiltManifest, request: Request, *, is_by_tag: bool) -> BuiltManifest | None:
         """What distribution makes of a type that was not asked for: another manifest, or none."""

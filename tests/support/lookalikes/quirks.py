@@ -85,7 +85,8 @@ class ManifestAnswers:
     ``digest_on`` are the methods whose answer has ``Docker-Content-Digest``. ``content_type`` stands in place of the
     manifest's own. ``heeds_accept`` rewrites a list by tag to its first image, and does not find OCI manifests, where
     ``Accept`` does not ask for them. ``counts_pulls`` tells how many GETs are left; HEADs are free.
-    ``is_limited_at_first`` refuses the first GET with 429 and the end of the wait in seconds since 1970.
+    ``is_limited_at_first`` refuses the first GET with 429 and the end of the wait in seconds since 1970;
+    ``denies_first`` refuses the manifest that is asked for first with 403, every time.
     """
 
     digest_on: frozenset[str] = frozenset({"HEAD", "GET"})
@@ -94,6 +95,7 @@ class ManifestAnswers:
     heeds_accept: bool = False
     counts_pulls: bool = False
     is_limited_at_first: bool = False
+    denies_first: bool = False
     headers: tuple[tuple[str, str], ...] = ()
 
 

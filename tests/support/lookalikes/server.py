@@ -5,10 +5,15 @@ from __future__ import annotations
 import gzip
 import re
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.records import RemoteSpec
+from registry_sync.oci.client import RegistryClient
+from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.options import ClientOptions
 from support.certificates import ServerCertificate
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
 from support.images import RepositoryContent
@@ -83,6 +88,18 @@ class LookAlikeServer:
         if not self.kind.auth.takes_anonymous:
             opened |= {"login": self.kind.auth.username, "password": PASSWORD}
         return opened
+
+    def client(self, remote: RemoteSpec, **options: Any) -> RegistryClient:
+        """A client as one is made by :attr:`connection`, with short waits; ``options`` are laid over its own."""
+        auth = self.kind.auth
+        usual = ClientOptions(
+            verify=str(self._ca_path),
+            trusted_realm_hosts=frozenset({self.tokens.netloc}),
+            max_attempts=2,
+            longest_wait_seconds=2,
+        )
+        credentials = None if auth.takes_anonymous else Credentials(username=auth.username, password=PASSWORD)
+        return RegistryClient(remote.registry, credentials, replace(usual, **options))
 
     def forget(self) -> None:
         """Forgets what was pulled and asked about so far; violations stay."""
