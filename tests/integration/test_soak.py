@@ -1,0 +1,112 @@
+"""Programs at once on one PostgreSQL and one blob store for half a minute: syncs of upstreams that change, collectors
+with hardly any grace, rollbacks, copies and deletions, and readers who must never miss a byte.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from registry_sync.blobs import open_blob_store
+from registry_sync.db.database import Database
+from registry_sync.sync.collect import collect_orphans
+from registry_sync.sync.verify import VerifyOptions, verify_blobs
+from support.filling import push
+from support.images import ContentBuilder
+from support.invariants import assert_whole
+from support.postgres import running_postgres
+from support.registry import RegistryServer
+from support.soak import UPSTREAMS
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 25.0
+ROLES = ("sync", "sync", "sync", "collect", "collect", "change", "read")
+#: What a sync or a change may meet when content or its repository goes from under it; it is then begun anew.
+EXPECTED = {"RecordNotFound", "VersionConflict", "NothingSynced", "DatabaseError", "DatabaseUnavailable", "OnlyVersion"}
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[RegistryServer]:
+    with RegistryServer(tmp_path / "registry") as server:
+        yield server
+
+
+def publish(registry: RegistryServer, number: int) -> None:
+    """Moves two of four tags of an upstream to new content, which shares a layer with what both upstreams have."""
+    shared = ContentBuilder(seed=0).blob_of(b"a layer that all have")
+    for position, name in enumerate(UPSTREAMS):
+        build = ContentBuilder(seed=1000 * position + number)
+        assert build.blob_of(b"a layer that all have") == shared
+        moving = [f"tag-{(number + offset) % 4}" for offset in ((0, 1) if number else (0, 1, 2, 3))]
+        for tag in moving:
+            images = [build.image([shared, build.blob(2000 + number)]) for _ in range(2)]
+            build.tag(tag, build.index(images) if tag == "tag-0" else images[0])
+        push(registry, name, build.content())
+
+
+@pytest.mark.slow
+def test_programs_at_once_lose_nothing_and_leave_nothing(tmp_path: Path, registry: RegistryServer) -> None:
+    publish(registry, 0)
+    with running_postgres() as server:
+        url = server.make_database("soak")
+        with Database.connect(url) as database:
+            database.upgrade()
+        did = run_programs(url, tmp_path / "blobs", registry)
+        with Database.connect(url) as database:
+            store = open_blob_store((tmp_path / "blobs").as_uri())
+            assert assert_whole(database, store) > 0
+            found = verify_blobs(database, store, VerifyOptions(), tell=print)
+            assert found.lost == ()
+            # All of it goes when nothing needs it, so that no collector left anything behind.
+            for repository in database.repositories.page().items:
+                database.repositories.delete(repository.id)
+            for hours in range(1, 4):
+                at = datetime.now(timezone.utc) + timedelta(hours=hours)
+                collect_orphans(database, store, grace=timedelta(), clock=lambda at=at: at, tell=print)
+            assert database.units.manifests().total_count == database.units.blobs().total_count == 0
+            assert list(store.digests()) == []
+    print(dict(did))
+    assert did["made a version"] >= 5
+    assert did["collected"] >= 4
+    assert did["manifests gone"] > 0
+    assert did["blobs gone"] > 0
+    assert did["read"] >= 5
+    assert did["rolled back"] > 0
+
+
+def run_programs(url: str, folder: Path, registry: RegistryServer) -> Counter[str]:
+    """What all programs did together; the upstreams change until they have ended."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("plugins", "tests"))}
+    programs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "support.soak", role, url, str(folder), registry.url, str(SECONDS), str(number)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number, role in enumerate(ROLES)
+    ]
+    number, until = 0, time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        number += 1
+        publish(registry, number)
+        time.sleep(0.5)
+    outcomes = [program.communicate(timeout=120) for program in programs]
+    did: Counter[str] = Counter()
+    for role, program, (out, err) in zip(ROLES, programs, outcomes, strict=True):
+        assert program.returncode == 0, f"{role}: {err[-4000:]}"
+        counts = Counter(json.loads(out.splitlines()[-1]))
+        problems = {name for name in counts if name[0].isupper()}
+        assert problems <= EXPECTED, f"{role}: {err[-4000:]}"
+        did += counts
+    return did

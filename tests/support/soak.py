@@ -1,0 +1,170 @@
+"""Programs that work on one installation at once for a while, each a process of its own.
+
+``python -m support.soak ROLE DATABASE FOLDER REGISTRY SECONDS NUMBER`` prints what it did as JSON: counts by what
+happened, where an error of ours counts by its type. Anything else ends the process with a traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy import select
+
+from registry_sync.blobs import open_blob_store
+from registry_sync.db.closures import is_in_version
+from registry_sync.db.database import Database
+from registry_sync.db.tables import blobs, repository_blobs
+from registry_sync.domain.history import CopyRequest
+from registry_sync.domain.records import Repository
+from registry_sync.domain.runs import RunKey, RunState
+from registry_sync.errors import BlobMissing, RecordNotFound, RegistrySyncError
+from registry_sync.sync.collect import collect_orphans
+from support.syncing import Installation
+
+UPSTREAMS = ("team/one", "team/two")
+#: Short, so that what is under way is often met; a sync that loses by it is begun anew.
+GRACE = timedelta(seconds=0.5)
+
+
+@dataclass
+class Worker:
+    """One program: ``did`` counts what it did."""
+
+    here: Installation
+    registry: str
+    number: int
+    random: random.Random
+    did: Counter[str]
+
+    def sync(self) -> None:
+        """Syncs one of a few repositories, some of them shared with other programs, and keeps three versions of it."""
+        name = self.random.choice(["shared", f"own-{self.number}"])
+        run_id = f"{self.number}-{sum(self.did.values())}"
+        repository = self.here.database.repositories.ensure(name)
+        if repository.retain_versions is None:
+            self.here.database.repositories.update(repository.id, replace(repository.spec, retain_versions=3))
+        try:
+            version = self.here.sync(name, self.registry, self.random.choice(UPSTREAMS), run_id=run_id, remote=run_id)
+        except RegistrySyncError:
+            with contextlib.suppress(RecordNotFound):  # it was deleted with its repository
+                run = self.here.database.runs.by_key(RunKey("registry_sync", run_id))
+                self.here.database.runs.finish(run.id, RunState.FAILED, error="it failed")
+            raise
+        self.did["made a version" if version else "found nothing new"] += 1
+
+    def change(self) -> None:
+        """Rolls back, copies, and deletes versions and repositories."""
+        repositories = self._repositories()
+        repository = self.random.choice(repositories)
+        versions = self.here.database.versions
+        numbers = self._numbers(repository)
+        chosen = self.random.random()
+        if chosen < 0.4:
+            versions.roll_back(repository.id, self.random.choice(numbers))
+            self.did["rolled back"] += 1
+        elif chosen < 0.7:
+            name = self.random.choice([name for name in ("copy-0", "copy-1") if name != repository.name])
+            target = self.here.database.repositories.ensure(name)
+            versions.copy(target.id, CopyRequest(repository.id, self.random.choice(numbers)))
+            self.did["copied"] += 1
+        elif chosen < 0.9 and len(numbers) > 1:
+            versions.delete(repository.id, self.random.choice(numbers))
+            self.did["deleted a version"] += 1
+        else:
+            self.here.database.repositories.delete(repository.id)
+            self.did["deleted a repository"] += 1
+        time.sleep(0.2)
+
+    def collect(self) -> None:
+        """Collects with hardly any grace, in small batches."""
+        done = collect_orphans(self.here.database, self.here.store, grace=GRACE, tell=lambda _line: None, batch_size=5)
+        self.did["collected"] += 1
+        self.did["manifests gone"] += done.manifests.count
+        self.did["blobs gone"] += done.blobs.count
+        self.did["strays gone"] += done.strays.count
+
+    def read(self) -> None:
+        """Reads every blob and manifest of a version, as a client that pulls it would."""
+        repository = self.random.choice(self._repositories())
+        versions = self.here.database.versions
+        number = self.random.choice(self._numbers(repository))
+        try:
+            self._read_version(repository, number)
+        except (BlobMissing, RecordNotFound, AssertionError) as problem:
+            with contextlib.suppress(RecordNotFound):
+                versions.get(repository.id, number)
+                raise RuntimeError(f"{repository.name} {number} exists and is not whole: {problem}") from problem
+            self.did["gone while it was read"] += 1
+            return
+        self.did["read"] += 1
+
+    def _read_version(self, repository: Repository, number: int) -> None:
+        database, store = self.here.database, self.here.store
+        with database.reading() as connection:
+            rows = connection.execute(
+                select(blobs.c.digest, blobs.c.stored_at)
+                .join(repository_blobs, repository_blobs.c.blob_id == blobs.c.id)
+                .where(is_in_version(repository_blobs, repository.id, number))
+            ).all()
+        for digest in database.versions.tags(repository.id, number).values():
+            assert digest.matches(database.contents.manifest(digest).data)
+        for row in rows:
+            assert row.stored_at is not None, f"{row.digest} is noted as missing"
+            digest = database.contents.blob(row.digest).digest
+            with store.open(digest) as file:
+                assert digest.matches(file.read()), f"{digest} holds other bytes"
+
+    def _repositories(self) -> list[Repository]:
+        page = self.here.database.repositories.page()
+        found = [repository for repository in page.items if repository.latest_number is not None]
+        if not found:
+            time.sleep(0.1)
+            raise RecordNotFound("there is no repository with a version yet")
+        return found
+
+    def _numbers(self, repository: Repository) -> list[int]:
+        found = [version.number for version in self.here.database.versions.page(repository.id).items]
+        if not found:
+            raise RecordNotFound("the repository was deleted meanwhile")
+        return found
+
+
+def work(worker: Worker, step: Callable[[], None], seconds: float) -> None:
+    """Repeats ``step``; errors of ours count, and the next step is taken."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        take(worker, step)
+
+
+def take(worker: Worker, step: Callable[[], None]) -> None:
+    """One step; the first errors of each type are told."""
+    try:
+        step()
+    except RegistrySyncError as error:
+        name = type(error).__name__
+        worker.did[name] += 1
+        if worker.did[name] <= 3:
+            print(f"{name}: {error}", file=sys.stderr)
+
+
+def main(role: str, url: str, folder: str, registry: str, seconds: str, number: str) -> None:
+    """One program, until its time is over."""
+    with Database.connect(url) as database:
+        here = Installation(database, open_blob_store(Path(folder).as_uri()))
+        worker = Worker(here, registry, int(number), random.Random(int(number)), Counter())
+        steps = {"sync": worker.sync, "change": worker.change, "collect": worker.collect, "read": worker.read}
+        work(worker, steps[role], float(seconds))
+    print(json.dumps(worker.did))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
