@@ -110,13 +110,13 @@ class Gate:
         """The token service's answer."""
         with self._lock:
             self.token_request_count += 1
+        if self._auth.exchange_status != 200:
+            self._witness.met(Habit.HAS_NO_TOKENS)
+            return reply(self._auth.exchange_status, b"no tokens here", content_type="text/plain")
         authorization = request.header("authorization")
         if authorization not in (None, self._basic):
             self._witness.note("something else than the password sent to the token service")
             return errors_reply(401, "UNAUTHORIZED")
-        if self._auth.exchange_status != 200:
-            self._witness.met(Habit.HAS_NO_TOKENS)
-            return reply(self._auth.exchange_status, b"no tokens here", content_type="text/plain")
         if authorization is None and not self._auth.takes_anonymous:
             return errors_reply(401, "UNAUTHORIZED")
         query = parse_qs(request.query)

@@ -1,0 +1,60 @@
+"""The connection of each look-alike, tried as the button "Test" does, with the right password and with a wrong one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from registry_sync.hooks.registry import RegistryHook
+from support.certificates import CertificateAuthority, ServerCertificate
+from support.lookalikes import known
+from support.lookalikes.quirks import LookAlike
+from support.lookalikes.server import HOSTS, LookAlikeServer
+from support.shapes import nested
+
+WRONG_PASSWORD = "mistyped horse battery"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> ServerCertificate:
+    return CertificateAuthority(tmp_path_factory.mktemp("ca")).server(hosts=HOSTS)
+
+
+@pytest.mark.rule("A2.1", "A2.3", "A2.6", "A3.2")
+@pytest.mark.parametrize("kind", known.KNOWN, ids=str)
+def test_the_button_says_what_each_registry_is(
+    kind: LookAlike, certificate: ServerCertificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LookAlikeServer(kind, nested(), certificate) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_TRIED", json.dumps(server.connection))
+        is_good, message = RegistryHook("tried").test_connection()
+        assert is_good, message
+        assert f"{server.url} is a container registry" in message
+        assert "verified by the configured CA" in message
+        if kind.auth.takes_anonymous:
+            assert "anonymous reading" in message
+        else:
+            assert f"as '{kind.auth.username}'" in message
+        if "Bearer" in kind.auth.schemes and kind.auth.exchange_status == 200:
+            host = server.tokens if kind.auth.realm_is_elsewhere else server.registry
+            assert f"tokens come from {host.netloc} for service {kind.auth.service}" in message
+        assert server.witness.violations == []
+
+
+@pytest.mark.rule("A3.9", "A4.13")
+@pytest.mark.parametrize("kind", known.KNOWN, ids=str)
+def test_a_wrong_password_is_told_and_was_sent_once(
+    kind: LookAlike, certificate: ServerCertificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LookAlikeServer(kind, nested(), certificate) as server:
+        connection = {**server.connection, "login": kind.auth.username, "password": WRONG_PASSWORD}
+        monkeypatch.setenv("AIRFLOW_CONN_MISTYPED", json.dumps(connection))
+        is_good, message = RegistryHook("mistyped").test_connection()
+        asked = [*server.registry.requests, *server.tokens.requests]
+    assert not is_good
+    assert "rejects the credentials of the connection" in message
+    assert WRONG_PASSWORD not in message
+    logins = [request for request in asked if (request.header("authorization") or "").startswith("Basic ")]
+    has_both = kind.auth.exchange_status != 200
+    assert len(logins) == (2 if has_both else 1), "at a token service that is not there, and then at the registry"
