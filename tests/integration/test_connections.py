@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from registry_sync.domain.records import RemoteSpec
+from registry_sync.errors import AuthenticationFailed
 from registry_sync.hooks.registry import RegistryHook
+from registry_sync.oci.client import RegistryClient
+from registry_sync.oci.credentials import Credentials
 from support.certificates import CertificateAuthority, ServerCertificate
 from support.lookalikes import known
 from support.lookalikes.quirks import LookAlike
 from support.lookalikes.server import HOSTS, LookAlikeServer
 from support.shapes import nested
+from support.syncing import Installation
 
 WRONG_PASSWORD = "mistyped horse battery"
 
@@ -58,3 +64,25 @@ def test_a_wrong_password_is_told_and_was_sent_once(
     logins = [request for request in asked if (request.header("authorization") or "").startswith("Basic ")]
     has_both = kind.auth.exchange_status != 200
     assert len(logins) == (2 if has_both else 1), "at a token service that is not there, and then at the registry"
+
+
+@pytest.mark.rule("A4.13")
+@pytest.mark.parametrize("tags", [None, ("a", "b", "c", "d", "e")], ids=["a listing", "names"])
+@pytest.mark.parametrize("kind", [known.DOCKER_HUB, known.ECR, known.ARTIFACTORY, known.ZOT], ids=str)
+def test_a_sync_with_a_wrong_password_sends_it_once(
+    kind: LookAlike, certificate: ServerCertificate, tmp_path: Path, tags: tuple[str, ...] | None
+) -> None:
+    """Not once for each of its threads: directories lock accounts after a few bad logins."""
+    here = Installation.embedded(tmp_path)
+    wrong = Credentials(username=kind.auth.username, password=WRONG_PASSWORD)
+    with LookAlikeServer(kind, nested(), certificate) as server:
+
+        def client(remote: RemoteSpec) -> RegistryClient:
+            usual = server.client(remote)
+            return RegistryClient(remote.registry, wrong, usual.options)
+
+        with pytest.raises(AuthenticationFailed):
+            here.sync("locked-out", server.url, kind.repository, client=client, include_tags=tags)
+        asked = [*server.registry.requests, *server.tokens.requests]
+    assert sum((request.header("authorization") or "").startswith("Basic ") for request in asked) == 1
+    here.database.close()

@@ -174,13 +174,16 @@ def _resolve(
             raise error
         progress.add(1)
 
-    for_each(
-        lambda tag: client.head_manifest(remote.upstream, tag).digest,
-        names,
-        threads=remote.download_concurrency,
-        done=done,
-        failed=failed,
-    )
+    # Without a listing before it the first goes alone: a wrong password is sent once, not by every thread.
+    alone = 1 if remote.tag_filter.literal_tags is not None else 0
+    for part in (names[:alone], names[alone:]):
+        for_each(
+            lambda tag: client.head_manifest(remote.upstream, tag).digest,
+            part,
+            threads=remote.download_concurrency,
+            done=done,
+            failed=failed,
+        )
     return {tag: heads[tag] for tag in names if tag in heads}
 
 
