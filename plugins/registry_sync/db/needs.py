@@ -7,9 +7,7 @@ manifest names it, or a sync under way plans it. Whoever lost its notes needs no
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import ColumnElement, Select, not_, or_, select
+from sqlalchemy import ColumnElement, not_, or_
 
 from registry_sync.db.closures import there_is_none
 from registry_sync.db.tables import (
@@ -51,7 +49,7 @@ def manifest_is_in_run() -> ColumnElement[bool]:
         _there_is(run_manifests.c.manifest_id == unit),
         _there_is(run_links.c.child_id == unit),
         _there_is(run_links.c.parent_id == unit),
-        manifests.c.digest.in_(_listed_digests()),
+        _there_is(run_tags.c.digest == manifests.c.digest, run_tags.c.state.not_in(_LEFT_OUT)),
     )
 
 
@@ -73,10 +71,6 @@ def blob_is_in_run() -> ColumnElement[bool]:
         _there_is(run_blobs.c.blob_id == unit),
         _there_is(manifest_blobs.c.blob_id == unit, manifests.c.id == manifest_blobs.c.manifest_id, in_run),
     )
-
-
-def _listed_digests() -> Select[Any]:
-    return select(run_tags.c.digest).where(run_tags.c.state.not_in(_LEFT_OUT), run_tags.c.digest.is_not(None))
 
 
 def _there_is(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:

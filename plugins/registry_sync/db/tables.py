@@ -243,6 +243,7 @@ run_tags = Table(
     Column("digest", plain_text(255)),
     Column("reason", Text()),
     Index("ix_run_tags_sync_run_id_shard", "sync_run_id", "shard"),
+    Index("ix_run_tags_digest", "digest"),
 )
 
 run_blobs = Table(

@@ -64,6 +64,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_run_tags_digest", "run_tags")
     for table in ("orphaned_blobs", "orphaned_manifests", "repository_links", "run_links", "run_manifests"):
         op.drop_table(table)
     for table, columns in _added_columns().items():
@@ -85,6 +86,7 @@ def _create_run_notes() -> None:
         _key("run_manifests", "manifest_id", "manifests.id"),
     )
     op.create_index("ix_run_manifests_manifest_id", "run_manifests", ["manifest_id"])
+    op.create_index("ix_run_tags_digest", "run_tags", ["digest"])
     op.create_table(
         "run_links",
         sa.Column("sync_run_id", plain_text(36), nullable=False),
