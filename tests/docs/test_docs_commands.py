@@ -20,7 +20,7 @@ PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 SHELL = frozenset({"bash", "text"})
 _COMMAND = re.compile(r"(?:[A-Z_]+=\S* )*(?:\S*/)?(?P<program>airflow|make) ")
 #: What stands in the synopsis of a command for an argument.
-_PLACEHOLDER = re.compile(r"\[?\b(NAME|NUMBER|SOURCE|TARGET|RUN_ID)\b\]?")
+_PLACEHOLDER = re.compile(r"\[?\b(NAME|NUMBER|SOURCE|TARGET|RUN_ID|DIGEST)\b\]?")
 
 
 def commands(page: str) -> Iterator[tuple[str, list[str]]]:
@@ -56,7 +56,14 @@ def synopses() -> list[str]:
 
 @pytest.mark.parametrize("synopsis", synopses())
 def test_every_synopsis_is_understood(synopsis: str) -> None:
-    values = {"NAME": "hello-world", "NUMBER": "1", "SOURCE": "hello", "TARGET": "world", "RUN_ID": "manual__1"}
+    values = {
+        "NAME": "hello-world",
+        "NUMBER": "1",
+        "SOURCE": "hello",
+        "TARGET": "world",
+        "RUN_ID": "manual__1",
+        "DIGEST": "sha256:0",
+    }
     command = _PLACEHOLDER.sub(lambda match: values[match[1]], synopsis)
     assert callable(parser().parse_args(shlex.split(command)).func)
 

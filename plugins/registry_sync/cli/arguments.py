@@ -13,6 +13,7 @@ from registry_sync.domain.runs import RunState
 # Airflow's class carries no annotations.
 _new: Callable[..., Arg] = Arg
 _LARGEST = 1_000_000
+_LABEL_NAME, _LABEL_VALUE = 255, 1000
 
 
 def version_number(text: str) -> int:
@@ -36,6 +37,14 @@ def amount(text: str) -> float:
     if not 0 <= number <= _LARGEST:
         raise ArgumentTypeError(f"{text[:40]!r} is not a number from 0 to {_LARGEST:,}")
     return number
+
+
+def label(text: str) -> tuple[str, str]:
+    """Name and value of a label; an empty value removes it."""
+    name, equals, value = text.partition("=")
+    if not name or not equals or len(name) > _LABEL_NAME or len(value) > _LABEL_VALUE or not text.isprintable():
+        raise ArgumentTypeError(f"{text[:40]!r} is not a label: give NAME=VALUE, or NAME= to remove it")
+    return name, value
 
 
 OUTPUT, YES = ARG_OUTPUT, ARG_YES
@@ -94,3 +103,12 @@ MIB_PER_SECOND = _new(("--mib-per-second",), help="Read no faster than this", ty
 REPAIR = _new(
     ("--repair",), help="Fetch what is lost again from the remotes it came from", action="store_true", default=False
 )
+DIGEST = _new(("digest",), help="Digest of a blob or manifest, such as sha256:…")
+LABEL = _new(
+    ("--label",),
+    help="NAME=VALUE to set a label, NAME= to remove it; may be repeated",
+    action="append",
+    type=label,
+    default=None,
+)
+NEW_DESCRIPTION = _new(("--description",), help="What to say of it; '' for nothing", default=None)

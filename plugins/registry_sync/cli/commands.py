@@ -71,7 +71,20 @@ _VERSION = (
         given.YES,
         given.OUTPUT,
     ),
+    _command(
+        "describe",
+        "Say something of a version: a description, labels",
+        "versions.describe",
+        given.REPOSITORY,
+        given.NUMBER,
+        given.NEW_DESCRIPTION,
+        given.LABEL,
+        given.OUTPUT,
+    ),
     _command("delete", "Delete a version", "history.delete", given.REPOSITORY, given.NUMBER, given.YES),
+)
+_CONTENT = (
+    _command("show", "Show where content came from and who holds it", "content.show", given.DIGEST, given.OUTPUT),
 )
 _RUN = (
     _command("list", "List sync runs", "sync_runs.list_all", given.OPTIONAL_REPOSITORY, given.RUN_STATE, given.OUTPUT),
@@ -124,6 +137,7 @@ COMMANDS = (
             GroupCommand("repository", "Look at repositories", _REPOSITORY),
             GroupCommand("remote", "Look at remotes", _REMOTE),
             GroupCommand("version", "Look at repository versions, go back to them, promote them", _VERSION),
+            GroupCommand("content", "Look at blobs and manifests", _CONTENT),
             GroupCommand("run", "Look at sync runs, and let stopped ones go on", _RUN),
             *_SPACE,
         ),

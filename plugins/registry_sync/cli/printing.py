@@ -1,7 +1,8 @@
 """What commands print: tables for people, and exact values as JSON, YAML or plain columns for programs.
 
-Rows are dicts whose names say their units. In a table ``size_bytes`` is shown as ``size`` with a unit, ``created_at``
-to the second, a count with its thousands apart; a program gets the number, and the moment in full.
+Rows are dicts whose names say their units. In a table ``added_bytes`` is shown as ``added size`` with a unit,
+``created_at`` to the second, a count with its thousands apart, a digest by its first digits, and a column without any
+value is left out; a program gets everything in full.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
+from registry_sync.domain.digests import Digest
 from registry_sync.sync.progress import format_bytes
 
 Row = Mapping[str, Any]
+_SHOWN_DIGITS = 12
 
 
 def print_rows(rows: Sequence[Row], output: str) -> None:
@@ -25,7 +28,8 @@ def print_rows(rows: Sequence[Row], output: str) -> None:
     elif output == "plain":
         _console().print_as_plain_table([_exact(row) for row in rows])
     else:
-        _console().print_as_table([_for_people(row) for row in rows])
+        told = [name for name in (rows[0] if rows else ()) if any(not _is_nothing(row[name]) for row in rows)]
+        _console().print_as_table([_for_people({name: row[name] for name in told}) for row in rows])
 
 
 def print_fields(fields: Row, output: str) -> None:
@@ -72,11 +76,21 @@ def _exact(value: Any) -> Any:
 def _for_people(row: Row) -> dict[str, str]:
     from rich.markup import escape
 
-    return {name.removesuffix("_bytes"): escape(_readable(name, value)) for name, value in row.items()}
+    return {_title(name): escape(_readable(name, value)) for name, value in row.items()}
+
+
+def _title(name: str) -> str:
+    if name.endswith("_bytes"):
+        name = f"{name.removesuffix('_bytes').removesuffix('_size')}_size" if name != "size_bytes" else "size"
+    return name.replace("_", " ")
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or value in ((), [], {})
 
 
 def _readable(name: str, value: Any) -> str:
-    if value is None or value in ((), [], {}):
+    if _is_nothing(value):
         return "-"
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={_readable(str(key), entry)}" for key, entry in value.items())
@@ -92,4 +106,6 @@ def _readable_scalar(name: str, value: Any) -> str:
         return format_bytes(value) if name.endswith("_bytes") else f"{value:,}"
     if isinstance(value, datetime):
         return value.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, Digest):
+        return value[: value.index(":") + 1 + _SHOWN_DIGITS]
     return str(value.value if isinstance(value, Enum) else value)

@@ -1,4 +1,4 @@
-"""``version``: the versions of a repository listed and shown."""
+"""``version``: the versions of a repository listed, shown and described."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from argparse import Namespace
 from functools import partial
 from typing import Any
 
-from registry_sync.cli.printing import print_document, print_rows
+from registry_sync.cli.printing import print_document, print_fields, print_rows
 from registry_sync.cli.running import every, usable_database
 from registry_sync.db.database import Database
 from registry_sync.domain.content_summary import ContentSummary
@@ -40,6 +40,21 @@ def show(args: Namespace) -> None:
             print_rows(found, args.output)
 
 
+def describe(args: Namespace) -> None:
+    """Says something of a version; what it holds never changes."""
+    with usable_database() as database:
+        _, version = find(database, args.name, args.number)
+        labels = {**version.labels, **dict(args.label or ())}
+        description = version.description if args.description is None else args.description or None
+        described = database.versions.annotate(
+            version.repository_id,
+            version.number,
+            description=description,
+            labels={name: value for name, value in labels.items() if value},
+        )
+    print_fields({**row(described), "labels": dict(described.labels)}, args.output)
+
+
 def number_or_latest(repository: Repository, number: int | None) -> int:
     """The number asked for, else the latest version's. Raises :class:`RecordNotFound` before the first."""
     wanted = repository.latest_number if number is None else number
@@ -51,7 +66,11 @@ def number_or_latest(repository: Repository, number: int | None) -> int:
 def find(database: Database, name: str, number: int | None) -> tuple[Repository, RepositoryVersion]:
     """The repository of that name and its version, the latest for None. Raises :class:`RecordNotFound`."""
     repository = database.repositories.by_name(name)
-    return repository, database.versions.get(repository.id, number_or_latest(repository, number))
+    wanted = number_or_latest(repository, number)
+    try:
+        return repository, database.versions.get(repository.id, wanted)
+    except RecordNotFound:
+        raise RecordNotFound(f"there is no version {wanted} of repository {name!r}") from None
 
 
 def row(version: RepositoryVersion) -> dict[str, Any]:

@@ -115,11 +115,78 @@ def test_repositories_remotes_and_runs_are_found_and_shown(
     assert printed("run", "list", "other") == []
 
 
+def test_a_version_is_described_and_labels_are_set_and_removed(
+    run: Run, database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository, upstream = database.repositories.ensure("hello"), Upstream()
+    upstream.tag("latest", image("a"))
+    sync(database, repository, upstream)
+
+    def described(*words: str) -> tuple[str | None, dict[str, str]]:
+        run("version", "describe", "hello", "1", *words, "-o", "json")
+        shown = json.loads(capsys.readouterr().out)
+        return shown["description"], shown["labels"]
+
+    assert described("--description", "tested", "--label", "stage=test", "--label", "a=b=c") == (
+        "tested",
+        {"stage": "test", "a": "b=c"},
+    )
+    assert described("--label", "stage=") == ("tested", {"a": "b=c"})
+    assert described("--description", "") == (None, {"a": "b=c"})
+    assert database.versions.get(repository.id, 1).labels == {"a": "b=c"}
+
+
+@pytest.mark.parametrize("text", ["stage", "=x", "a=\n", "x" * 256 + "=y"])
+def test_a_label_that_is_none_is_refused(run: Run, text: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("version", "describe", "hello", "1", "--label", text)
+    assert ended.value.code == 2
+
+
+def test_content_tells_where_it_came_from_and_who_holds_it(
+    run: Run, database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upstream = Upstream()
+    upstream.tag("latest", image("a"))
+    for name in ("one", "two"):
+        sync(database, database.repositories.ensure(name), upstream)
+    upstream.tag("latest", image("b"))
+    sync(database, database.repositories.by_name("two"), upstream)
+    manifest = image("a")
+    database.contents.mark_stored([manifest.layers[0].digest], source="registry.example/library/app")
+
+    def shown(digest: str) -> Any:
+        run("content", "show", digest, "-o", "json")
+        return json.loads(capsys.readouterr().out)
+
+    holders = [
+        {"repository": "one", "first_version": 1, "is_in_latest": True},
+        {"repository": "two", "first_version": 1, "is_in_latest": False},
+    ]
+    of_manifest, of_blob = shown(manifest.digest), shown(manifest.layers[0].digest)
+    assert (of_manifest["kind"], of_manifest["size_bytes"], of_manifest["holders"]) == (
+        "manifest",
+        manifest.size_bytes,
+        holders,
+    )
+    assert (of_blob["kind"], of_blob["source"], of_blob["holders"]) == (
+        "blob",
+        "registry.example/library/app",
+        holders,
+    )
+    assert of_blob["stored_at"] is not None
+    run("content", "show", manifest.digest)
+    assert manifest.digest in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("repository", "show", "nowhere"), "RecordNotFound: there is no repository 'nowhere'"),
         (("remote", "show", "nowhere"), "RecordNotFound: there is no remote 'nowhere'"),
+        (("content", "show", f"sha256:{'0' * 64}"), "RecordNotFound: there is neither a manifest nor a blob sha256:0"),
+        (("content", "show", "latest"), "InvalidReference: "),
+        (("version", "describe", "empty", "7"), "there is no version 7 of repository 'empty'"),
         (("run", "list", "nowhere"), "RecordNotFound: there is no repository 'nowhere'"),
         (("run", "approve", "manual__1"), "RecordNotFound: there is no sync of DAG run 'manual__1'"),
         (("version", "show", "nowhere"), "RecordNotFound: there is no repository 'nowhere'"),

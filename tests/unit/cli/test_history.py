@@ -69,6 +69,7 @@ def test_people_see_sizes_with_units_and_names_of_tags(run: Run, hello: Database
     out = capsys.readouterr().out
     assert " B" in out
     assert "moved" in out
+    assert "added size" in out
     assert "added_bytes" not in out
 
 
@@ -135,7 +136,7 @@ def test_without_a_terminal_what_destroys_needs_a_yes(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("version", "diff", "hello", "7"), "there is no version 7"),
+        (("version", "diff", "hello", "7"), "there is no version 7 of repository 'hello'"),
         (("version", "diff", "hello", "--base", "7"), "there is no version 7"),
         (("version", "diff", "hello", "--base-repository", "nowhere"), "there is no repository 'nowhere'"),
         (("version", "rollback", "hello", "7"), "there is no version 7"),

@@ -36,10 +36,22 @@ def test_people_get_units_thousands_and_seconds_and_globs_as_they_are(capsys: py
     shown = {name.strip(): value.strip() for name, value in rows.items()}
     assert shown["size"] == "1.2 GiB"
     assert shown["tags"] == "12,345"
-    assert shown["created_at"] == "2026-03-01 10:00:05"
-    assert shown["include_tags"] == "3.*, [ab]*"
-    assert (shown["is_usable"], shown["labels"], shown["conn_id"]) == ("yes", "team=x", "-")
-    assert (shown["policy"], shown["digest"]) == ("on_demand", ROW["digest"])
+    assert shown["created at"] == "2026-03-01 10:00:05"
+    assert shown["include tags"] == "3.*, [ab]*"
+    assert (shown["is usable"], shown["labels"], shown["conn id"]) == ("yes", "team=x", "-")
+    assert (shown["policy"], shown["digest"]) == ("on_demand", ROW["digest"][:19])
+
+
+def test_a_count_and_its_bytes_are_two_columns_and_an_empty_column_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"content": "blob", "added": 3, "added_bytes": 2048, "moved": None, "labels": {}},
+        {"content": "tag", "added": 0, "added_bytes": None, "moved": None, "labels": {}},
+    ]
+    print_rows(rows, "table")
+    head, _, first, second, *_ = out(capsys).splitlines()
+    assert [cell.strip() for cell in head.split("|")] == ["content", "added", "added size"]
+    assert [cell.strip() for cell in first.split("|")] == ["blob", "3", "2.0 KiB"]
+    assert [cell.strip() for cell in second.split("|")] == ["tag", "0", "-"]
 
 
 def test_programs_get_exact_values(capsys: pytest.CaptureFixture[str]) -> None:
