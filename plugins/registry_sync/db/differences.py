@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, String, case, cast, func, literal, null, select, union_all
 
 from registry_sync.db.closures import there_is_none
-from registry_sync.db.intervals import BLOBS, MANIFESTS, TAGS, Intervals, covers
+from registry_sync.db.intervals import BLOBS, LINKS, MANIFESTS, TAGS, Intervals, covers
 from registry_sync.db.paging import fetch_page
 from registry_sync.db.tables import blobs, manifests, tags
 from registry_sync.db.version_records import latest_number, require_row
@@ -61,6 +61,7 @@ def version_difference(
         tags=_tag_difference(connection, side, other, request),
         manifests=_unit_difference(connection, MANIFESTS, side, other, request),
         blobs=_unit_difference(connection, BLOBS, side, other, request),
+        has_other_links=_has_other_links(connection, side, other),
     )
 
 
@@ -72,15 +73,13 @@ def _side(connection: Connection, repository_id: str, number: int) -> _Side:
 
 
 def _only(intervals: Intervals, side: _Side, other: _Side) -> Select[Any]:
-    """Ids of the units that ``side`` holds and ``other`` does not."""
+    """Keys of what ``side`` holds and ``other`` does not: ids of units, ends of links."""
     rows, there = intervals.table, intervals.table.alias("there")
-    unit = intervals.unit[0]
-    statement = select(rows.c[unit]).where(
-        rows.c.repository_id == side.repository_id,
-        covers(rows, side.number),
-        there_is_none(
-            there.c.repository_id == other.repository_id, there.c[unit] == rows.c[unit], covers(there, other.number)
-        ),
+    is_missing = there_is_none(
+        there.c.repository_id == other.repository_id, intervals.is_alike(there, rows), covers(there, other.number)
+    )
+    statement = select(*(rows.c[name] for name in intervals.unit)).where(
+        rows.c.repository_id == side.repository_id, covers(rows, side.number), is_missing
     )
     if side.repository_id != other.repository_id:
         return statement
@@ -121,6 +120,13 @@ def _tag_difference(connection: Connection, side: _Side, other: _Side, request: 
         removed_count=counts.removed,
         moved_count=moved,
         shared_count=side.present_count(TAGS) - counts.added - moved,
+    )
+
+
+def _has_other_links(connection: Connection, side: _Side, other: _Side) -> bool:
+    return any(
+        connection.execute(_only(LINKS, one, another).limit(1)).first() is not None
+        for one, another in ((side, other), (other, side))
     )
 
 

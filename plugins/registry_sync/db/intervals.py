@@ -32,8 +32,12 @@ class Intervals:
 
     def is_same(self, one: Any, other: Any) -> ColumnElement[bool]:
         """As :meth:`is_same_unit`, and the same is said of it."""
-        said = (one.c[name].is_not_distinct_from(other.c[name]) for name in self.said)
-        return and_(self.is_same_unit(one, other), *said)
+        return and_(one.c.repository_id == other.c.repository_id, self.is_alike(one, other))
+
+    def is_alike(self, one: Any, other: Any) -> ColumnElement[bool]:
+        """Whether rows of two aliases of the table say the same of one unit, in whichever repositories."""
+        units = (one.c[name] == other.c[name] for name in self.unit)
+        return and_(*units, *(one.c[name].is_not_distinct_from(other.c[name]) for name in self.said))
 
 
 TAGS = Intervals("tags", repository_tags, ("tag_id",))

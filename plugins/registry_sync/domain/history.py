@@ -83,7 +83,11 @@ class UnitDifference:
 
 @dataclass(frozen=True)
 class VersionDifference:
-    """How version ``number`` differs from ``base_number``, which is 0 for the empty version before the first."""
+    """How version ``number`` differs from ``base_number``, which is 0 for the empty version before the first.
+
+    ``has_other_links`` says that something else is taken along with a manifest. A version may differ in that alone,
+    such as when an entry of an index is there at last that another tag had brought before.
+    """
 
     repository_id: str
     number: int
@@ -92,11 +96,13 @@ class VersionDifference:
     tags: TagDifference
     manifests: UnitDifference
     blobs: UnitDifference
+    has_other_links: bool = False
 
     @property
     def is_empty(self) -> bool:
-        """Whether both hold the same tags, manifests and blobs."""
-        return not (self.tags.page.total_count or self.manifests.page.total_count or self.blobs.page.total_count)
+        """Whether both hold the same, and take the same along."""
+        parts = (self.tags, self.manifests, self.blobs)
+        return not self.has_other_links and not any(part.page.total_count for part in parts)
 
 
 @dataclass(frozen=True)

@@ -426,7 +426,8 @@ def assert_differences(player: Player, seed: int) -> None:
         sizes |= {blob.digest: blob.size_bytes for blob in named}
         assert_unit_difference(found.manifests, new.manifests, old.manifests, sizes)
         assert_unit_difference(found.blobs, new.blobs, old.blobs, sizes)
-        assert found.is_empty == ((new.tags, new.manifests) == (old.tags, old.manifests))
+        assert found.has_other_links == (new.links != old.links)
+        assert found.is_empty == (new == old)
 
 
 def assert_unit_difference(

@@ -144,6 +144,26 @@ def test_what_is_taken_along_comes_back_with_a_rollback_gaps_too(database: Datab
     assert links == {one.digest: False, other.digest: True}
     assert made.summary.counts()["present"]["docker.manifest"] == 2
     assert database.versions.difference(repository.id, made.number, 1).is_empty
+    assert database.versions.difference(repository.id, made.number, 2).has_other_links
+
+
+@pytest.mark.parametrize("back_by", ["rollback", "deletion"])
+def test_what_an_additive_sync_left_behind_is_swept_after_going_back_to_it(database: Database, back_by: str) -> None:
+    repository = database.repositories.ensure("app")
+    sync(database, repository, upstream(latest="a"))
+    sync(database, repository, upstream(latest="b"), mode=SyncMode.ADDITIVE)
+    swept = sync(database, repository, upstream(latest="b")).version
+    assert swept is not None
+    if back_by == "rollback":
+        database.versions.roll_back(repository.id, 2)
+    else:
+        database.versions.delete(repository.id, 3)
+    run = open_run(database, repository)
+    play_stages(database, run, upstream(latest="b"), listed_at=utc_now())
+    again = database.versions.commit(run.id).version
+    assert again is not None
+    assert again.summary.counts()["removed"] == {"docker.manifest": 1, "docker.blob": 2}
+    assert database.versions.difference(repository.id, again.number, 1).tags.moved_count == 1
 
 
 # -- copies ----------------------------------------------------------------------------------------------------------
