@@ -153,6 +153,7 @@ def test_content_tells_where_it_came_from_and_who_holds_it(
     upstream.tag("latest", image("b"))
     sync(database, database.repositories.by_name("two"), upstream)
     manifest = image("a")
+    database.contents.mark_missing([manifest.layers[0].digest])
     database.contents.mark_stored([manifest.layers[0].digest], source="registry.example/library/app")
 
     def shown(digest: str) -> Any:
