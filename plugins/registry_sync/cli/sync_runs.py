@@ -11,6 +11,7 @@ from typing import Any
 from registry_sync.cli.printing import print_rows
 from registry_sync.cli.running import confirm, every, usable_database
 from registry_sync.domain.runs import RunKey, RunState, SyncRun
+from registry_sync.errors import RegistrySyncError
 from registry_sync.hooks.dag_runs import continue_run
 from registry_sync.hooks.settings import load_settings
 
@@ -36,9 +37,22 @@ def approve(args: Namespace) -> None:
             print(run.error, file=sys.stderr)
         confirm(args, f"Let {key.run_id} remove these tags from {repository.name}?")
         database.runs.approve_removals(run.id, getpass.getuser())
-        cleared = continue_run(key.dag_id, key.run_id)
+        cleared = _go_on(key)
     went_on = f"cleared {cleared} failed tasks, the run goes on" if cleared else "no task of it has failed"
     print(f"the removals of {key.run_id} are approved; {went_on}")
+
+
+def _go_on(key: RunKey) -> int:
+    """Clears what failed of the run; ends the command with what to do where that cannot be done here."""
+    try:
+        return continue_run(key.dag_id, key.run_id)
+    except RegistrySyncError:
+        raise
+    except Exception as problem:  # noqa: BLE001  whatever keeps this machine from Airflow's metadata database
+        sys.exit(
+            f"the removals of {key.run_id} are approved, and its failed tasks could not be cleared from here "
+            f"({type(problem).__name__}: {problem}); clear the task commit_version of the run in Airflow"
+        )
 
 
 def _row(run: SyncRun, repository: str | None) -> dict[str, Any]:

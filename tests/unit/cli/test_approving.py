@@ -1,0 +1,77 @@
+"""Removals of a stopped run approved by a command; that the run goes on is tried in a real Airflow (tests/e2e)."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry_sync.cli import sync_runs
+from registry_sync.db.database import Database
+from registry_sync.domain.runs import RunKey, RunState, SyncRun
+from registry_sync.errors import RecordNotFound, TooManyRemovals
+from support.commands import Run
+from support.metadata import Upstream, image, open_run, play_stages, sync
+
+KEY = RunKey("mirror", "manual__1")
+
+
+def upstream_with(count: int) -> Upstream:
+    upstream = Upstream()
+    for number in range(count):
+        upstream.tag(f"tag-{number:02}", image(f"layer {number}"))
+    return upstream
+
+
+@pytest.fixture
+def stopped(database: Database) -> SyncRun:
+    """A run that would remove 27 of 30 tags, and has failed."""
+    repository = database.repositories.ensure("hello")
+    sync(database, repository, upstream_with(30))
+    run = open_run(database, repository, key=KEY)
+    play_stages(database, run, upstream_with(3))
+    with pytest.raises(TooManyRemovals) as refused:
+        database.versions.commit(run.id)
+    database.runs.finish(run.id, RunState.FAILED, error=f"TooManyRemovals: {refused.value}")
+    return run
+
+
+def test_the_reason_is_shown_and_nothing_is_approved_without_a_yes(
+    run: Run, database: Database, stopped: SyncRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question: questions.append(question) or "n")
+    with pytest.raises(SystemExit, match="nothing was done"):
+        run("run", "approve", "manual__1", "--dag-id", "mirror")
+    assert "27 of 30 tags" in capsys.readouterr().err
+    assert questions == ["Let manual__1 remove these tags from hello? [y/N] "]
+    with pytest.raises(TooManyRemovals):
+        database.versions.commit(stopped.id)
+
+
+def test_where_airflow_cannot_be_reached_the_approval_stands_and_what_is_left_to_do_is_said(
+    run: Run, database: Database, stopped: SyncRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(_dag_id: str, _run_id: str) -> int:
+        raise ConnectionRefusedError("no such host")
+
+    monkeypatch.setattr(sync_runs, "continue_run", unreachable)
+    with pytest.raises(SystemExit, match=r"are approved, .*no such host.*clear the task commit_version"):
+        run("run", "approve", "manual__1", "--dag-id", "mirror", "--yes")
+    assert database.versions.commit(stopped.id).counts["removed"]["docker.tag"] == 27
+
+
+def test_a_run_that_airflow_does_not_know_any_more_is_told(
+    run: Run, stopped: SyncRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(_dag_id: str, _run_id: str) -> int:
+        raise RecordNotFound("Airflow has no run")
+
+    monkeypatch.setattr(sync_runs, "continue_run", unknown)
+    with pytest.raises(SystemExit, match="RecordNotFound: Airflow has no run"):
+        run("run", "approve", "manual__1", "--dag-id", "mirror", "--yes")
+
+
+def test_a_run_that_has_settled_is_not_approved(run: Run, database: Database, stopped: SyncRun) -> None:
+    database.runs.approve_removals(stopped.id, "anna")
+    database.versions.commit(stopped.id)
+    with pytest.raises(SystemExit, match="RunEnded: "):
+        run("run", "approve", "manual__1", "--dag-id", "mirror", "--yes")
