@@ -1,5 +1,5 @@
 """Programs at once on one PostgreSQL and one blob store for half a minute: syncs of upstreams that change, collectors
-with hardly any grace, rollbacks, copies and deletions, and readers who must never miss a byte.
+with hardly any grace, rollbacks, copies and deletions, verification, and readers who must never miss a byte.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from support.images import ContentBuilder
 from support.invariants import assert_whole
 from support.postgres import running_postgres
 from support.registry import RegistryServer
-from support.soak import UPSTREAMS
+from support.soak import COPIES, UPSTREAMS
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 25.0
-ROLES = ("sync", "sync", "sync", "collect", "collect", "change", "read")
+ROLES = ("sync", "sync", "sync", "collect", "collect", "change", "read", "verify")
 #: What a sync or a change may meet when content or its repository goes from under it; it is then begun anew.
 EXPECTED = {"RecordNotFound", "VersionConflict", "NothingSynced", "DatabaseError", "DatabaseUnavailable", "OnlyVersion"}
 
@@ -63,7 +63,7 @@ def test_programs_at_once_lose_nothing_and_leave_nothing(tmp_path: Path, registr
         did = run_programs(url, tmp_path / "blobs", registry)
         with Database.connect(url) as database:
             store = open_blob_store((tmp_path / "blobs").as_uri())
-            assert assert_whole(database, store) > 0
+            assert assert_whole(database, store, additive=COPIES) > 0
             found = verify_blobs(database, store, VerifyOptions(), tell=print)
             assert found.lost == ()
             # All of it goes when nothing needs it, so that no collector left anything behind.
@@ -81,6 +81,7 @@ def test_programs_at_once_lose_nothing_and_leave_nothing(tmp_path: Path, registr
     assert did["blobs gone"] > 0
     assert did["read"] >= 5
     assert did["rolled back"] > 0
+    assert did["verified"] > 0
 
 
 def run_programs(url: str, folder: Path, registry: RegistryServer) -> Counter[str]:

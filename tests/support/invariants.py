@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -23,11 +24,11 @@ from registry_sync.db.tables import (
 from registry_sync.domain.digests import Digest
 
 
-def assert_whole(database: Database, store: BlobStore) -> int:
+def assert_whole(database: Database, store: BlobStore, *, additive: Collection[str] = ()) -> int:
     """Holds every version of every repository against its tags, its links and the bytes; how many versions.
 
-    A version of mirror syncs holds the manifests that its tags lead to over its links, and the blobs that those
-    name. All of its blobs are noted as stored, and are.
+    A version holds the manifests that its tags lead to over its links, and the blobs that its manifests name.
+    Repositories that are named ``additive`` may hold manifests besides. All blobs are noted as stored, and are.
     """
     with database.reading() as connection:
         versions = connection.execute(
@@ -37,7 +38,10 @@ def assert_whole(database: Database, store: BlobStore) -> int:
         ).all()
         needed: set[str] = set()
         for row in versions:
-            needed |= _check_version(connection, row.repository_id, row.number, f"{row.name} {row.number}")
+            manifests, reached, found = _version(connection, row.repository_id, row.number, f"{row.name} {row.number}")
+            assert reached <= manifests, f"{row.name} {row.number} holds what its tags lead to"
+            assert row.name in additive or manifests == reached, f"{row.name} {row.number} holds nothing else"
+            needed |= found
         stored = set(connection.execute(select(blobs.c.digest).where(blobs.c.stored_at.is_not(None))).scalars())
     assert stored <= set(store.digests()), "what is noted as stored is there"
     for digest in sorted(needed):
@@ -46,8 +50,8 @@ def assert_whole(database: Database, store: BlobStore) -> int:
     return len(versions)
 
 
-def _check_version(connection: Connection, repository_id: str, number: int, name: str) -> set[str]:
-    """The digests of the version's blobs, after its membership was held against its tags and links."""
+def _version(connection: Connection, repository_id: str, number: int, name: str) -> tuple[set[int], set[int], set[str]]:
+    """Ids of the manifests that a version holds, and of those that its tags lead to; digests of its blobs."""
 
     def held(table: Any, *columns: Any) -> list[Any]:
         return list(connection.execute(select(*columns).where(is_in_version(table, repository_id, number))))
@@ -66,7 +70,6 @@ def _check_version(connection: Connection, repository_id: str, number: int, name
         new = {link.child_id for link in links if link.parent_id == parent and link.child_id is not None} - reached
         reached |= new
         waiting += new
-    assert manifests == reached, f"{name}: manifests are those that its tags lead to"
     assert all(link.parent_id in manifests for link in links), f"{name}: links begin at its manifests"
     named = set(
         connection.execute(
@@ -76,4 +79,4 @@ def _check_version(connection: Connection, repository_id: str, number: int, name
     assert {row.blob_id for row in held(repository_blobs, repository_blobs.c.blob_id)} == named, name
     rows = connection.execute(select(blobs.c.digest, blobs.c.stored_at).where(blobs.c.id.in_(named))).all()
     assert all(row.stored_at is not None for row in rows), f"{name}: its blobs are noted as stored"
-    return {row.digest for row in rows}
+    return manifests, reached, {row.digest for row in rows}

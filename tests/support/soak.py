@@ -1,7 +1,8 @@
 """Programs that work on one installation at once for a while, each a process of its own.
 
 ``python -m support.soak ROLE DATABASE FOLDER REGISTRY SECONDS NUMBER`` prints what it did as JSON: counts by what
-happened, where an error of ours counts by its type. Anything else ends the process with a traceback.
+happened, where an error of ours counts by its type. Anything else ends the process with a traceback. ROLE is a method
+of :class:`Worker`.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ from registry_sync.domain.records import Repository
 from registry_sync.domain.runs import RunKey, RunState
 from registry_sync.errors import BlobMissing, RecordNotFound, RegistrySyncError
 from registry_sync.sync.collect import collect_orphans
+from registry_sync.sync.verify import VerifyOptions, verify_blobs
 from support.syncing import Installation
 
 UPSTREAMS = ("team/one", "team/two")
+#: Repositories that content is copied into; what its tags replace stays there.
+COPIES = ("copy-0", "copy-1")
 #: Short, so that what is under way is often met; a sync that loses by it is begun anew.
 GRACE = timedelta(seconds=0.5)
 
@@ -72,7 +76,7 @@ class Worker:
             versions.roll_back(repository.id, self.random.choice(numbers))
             self.did["rolled back"] += 1
         elif chosen < 0.7:
-            name = self.random.choice([name for name in ("copy-0", "copy-1") if name != repository.name])
+            name = self.random.choice([name for name in COPIES if name != repository.name])
             target = self.here.database.repositories.ensure(name)
             versions.copy(target.id, CopyRequest(repository.id, self.random.choice(numbers)))
             self.did["copied"] += 1
@@ -91,6 +95,13 @@ class Worker:
         self.did["manifests gone"] += done.manifests.count
         self.did["blobs gone"] += done.blobs.count
         self.did["strays gone"] += done.strays.count
+
+    def verify(self) -> None:
+        """Verifies half of the blobs; nothing was broken, so that nothing may be found lost."""
+        found = verify_blobs(self.here.database, self.here.store, VerifyOptions(share=0.5), tell=lambda _line: None)
+        if found.lost:
+            raise RuntimeError(f"found lost what was not: {found.findings}")
+        self.did["verified"] += 1
 
     def read(self) -> None:
         """Reads every blob and manifest of a version, as a client that pulls it would."""
@@ -161,8 +172,7 @@ def main(role: str, url: str, folder: str, registry: str, seconds: str, number: 
     with Database.connect(url) as database:
         here = Installation(database, open_blob_store(Path(folder).as_uri()))
         worker = Worker(here, registry, int(number), random.Random(int(number)), Counter())
-        steps = {"sync": worker.sync, "change": worker.change, "collect": worker.collect, "read": worker.read}
-        work(worker, steps[role], float(seconds))
+        work(worker, getattr(worker, role), float(seconds))
     print(json.dumps(worker.did))
 
 
