@@ -66,6 +66,11 @@ def test_exact_names_alone_need_no_listing(
     assert TagFilter.parse(include, exclude).literal_tags == literal
 
 
+def test_names_that_are_asked_for_are_told_from_globs() -> None:
+    assert TagFilter.parse(["v1", "v*", "v2", "rc"], ["v2", "r*"]).exact_names == ("v1",)
+    assert TagFilter.parse(None, ["v2"]).exact_names == ()
+
+
 def test_a_hostile_glob_takes_no_time() -> None:
     started = time.perf_counter()
     TagFilter.parse(["*a" * 60 + "b"]).select([TagName("a" * 128)])
