@@ -194,7 +194,7 @@ def _decide_type(document: dict[str, Any], header: str, expected: Descriptor | N
 
 def _type_by_shape(document: dict[str, Any], digest: Digest) -> str:
     if document.get("schemaVersion") == 1 or "fsLayers" in document:
-        return media_types.DOCKER_SCHEMA1_SIGNED if "signatures" in document else media_types.DOCKER_SCHEMA1
+        return media_types.DOCKER_SCHEMA1
     if "manifests" in document:
         return media_types.OCI_INDEX
     if "config" in document:
@@ -227,7 +227,7 @@ def _refuse_ambiguous(document: dict[str, Any], kind: ManifestKind, digest: Dige
 def _read_document(
     document: dict[str, Any], data: bytes, digest: Digest, media_type: str, limits: ManifestLimits
 ) -> Manifest:
-    if document.get("schemaVersion", 2) != 2 or isinstance(document.get("schemaVersion"), bool):
+    if document.get("schemaVersion", 2) != 2:
         raise InvalidManifest(f"manifest {digest}: schemaVersion is not 2", digest=digest)
     if media_type in media_types.INDEX_TYPES:
         kind = ManifestKind.INDEX

@@ -118,6 +118,21 @@ def test_a6_06_a_body_sent_as_something_else_is_refused(document: object, header
         read(document, content_type=header)
 
 
+@pytest.mark.parametrize(
+    ("document", "expected_type", "media_type"),
+    [
+        ({"schemaVersion": 2, "config": descriptor(), "layers": []}, media_types.DOCKER_MANIFEST, None),
+        (image(), "application/vnd.unknown", media_types.OCI_MANIFEST),
+    ],
+)
+def test_a6_06_a_child_is_what_its_index_says_where_it_says_nothing_itself(
+    document: object, expected_type: str, media_type: str | None
+) -> None:
+    data = data_of(document)
+    expected = Descriptor(expected_type, Digest.of(data), len(data))
+    assert read_manifest(data, expected=expected).media_type == (media_type or expected_type)
+
+
 def test_a6_06_a_child_that_is_not_what_its_index_says_is_refused() -> None:
     data = data_of(image())
     expected = Descriptor(media_types.OCI_INDEX, Digest.of(data), len(data))
@@ -145,6 +160,10 @@ def test_a6_06_a_child_that_is_not_what_its_index_says_is_refused() -> None:
 def test_a6_07_a_document_that_two_readers_understand_differently_is_refused(document: object) -> None:
     with pytest.raises(AmbiguousManifest):
         read(document)
+
+
+def test_a6_07_names_that_nobody_reads_may_have_two_spellings() -> None:
+    assert len(read(image(custom=1, Custom=2)).layers) == 1
 
 
 @pytest.mark.parametrize(
@@ -206,6 +225,10 @@ def test_a6_09_a_descriptor_outside_the_specification_is_refused(config: object)
         read(image(config=config))
 
 
+def test_a6_09_an_empty_type_of_artifact_is_none() -> None:
+    assert read(image(artifactType="")).artifact_type is None
+
+
 def test_a6_09_unknown_fields_are_left_alone() -> None:
     assert read(image(unknown={"x": 1}, config=descriptor(unknown=1))).config.size_bytes == 2
 
@@ -221,6 +244,12 @@ def test_a6_09_unknown_fields_are_left_alone() -> None:
 def test_a6_10_more_than_the_limits_is_refused(document: object, limits: ManifestLimits) -> None:
     with pytest.raises(LimitExceeded):
         read(document, limits=limits)
+
+
+def test_a6_10_as_much_as_the_limits_is_read() -> None:
+    document = image(layers=[descriptor()] * 3)
+    limits = ManifestLimits(layers=3, manifest_bytes=len(data_of(document)), blob_bytes=2)
+    assert len(read(document, limits=limits).layers) == 3
 
 
 def test_a6_11_unknown_types_of_configs_layers_and_entries_are_content() -> None:
@@ -243,6 +272,8 @@ def test_a6_12_empty_lists_are_legal(document: dict[str, Any]) -> None:
         {"schemaVersion": 1, "fsLayers": [], "history": []},
         {"schemaVersion": 1, "fsLayers": [], "history": [], "signatures": []},
         {"schemaVersion": 1, "mediaType": media_types.DOCKER_SCHEMA1},
+        {"schemaVersion": 1},
+        {"fsLayers": []},
     ],
 )
 def test_a6_17_schema_1_is_refused_by_name(document: object) -> None:
@@ -265,14 +296,48 @@ def test_a6_03_other_content_than_asked_for_is_refused() -> None:
         read_manifest(data, digest=Digest("blake3:" + "0" * 64))
 
 
+@pytest.mark.parametrize("header", [None, "text/plain", "application/json"])
+def test_a6_03_what_looks_signed_and_is_of_another_kind_is_what_its_bytes_are(header: str | None) -> None:
+    """Only the digest of schema 1 is over a part of a document."""
+    data = data_of(image(fsLayers_=1, signatures=[]))
+    assert read_manifest(data, content_type=header, digest=Digest.of(data)).digest == Digest.of(data)
+    with pytest.raises(DigestMismatch):
+        read_manifest(data, content_type=header, digest=Digest.of(b"other"), schema1_size_of={}.__getitem__)
+
+
 def test_a5_16_inline_data_is_verified() -> None:
     text = base64.b64encode(b"inline").decode()
     assert read(image(config=descriptor(b"inline", data=text))).config.inline == b"inline"
     for lie in (descriptor(b"other!", data=text), descriptor(b"inline", data=base64.b64encode(b"lie").decode())):
         with pytest.raises(DigestMismatch):
             read(image(config=lie))
-    with pytest.raises(InvalidManifest):
-        read(image(config=descriptor(b"inline", data=text)), limits=ManifestLimits(inline_bytes=3))
+    with pytest.raises(DigestMismatch):
+        read(image(config=descriptor(b"inline", data=text, size=7)))
+
+
+@pytest.mark.parametrize(
+    ("config", "limit"),
+    [
+        (descriptor(b"inline", data=base64.b64encode(b"inline").decode()), 5),
+        (descriptor(b"inline", data="eA=="), 5),
+        (descriptor(b"x", data="eA==" * 4), 7),
+    ],
+)
+def test_a5_16_inline_data_is_bounded(config: dict[str, Any], limit: int) -> None:
+    with pytest.raises(InvalidManifest, match="too much"):
+        read(image(config=config), limits=ManifestLimits(inline_bytes=limit))
+
+
+def test_a5_16_inline_data_of_just_the_bound_is_used() -> None:
+    whole = descriptor(b"inline", data=base64.b64encode(b"inline").decode())
+    assert read(image(config=whole), limits=ManifestLimits(inline_bytes=6)).config.inline == b"inline"
+    padded = descriptor(b"x", data="eA==")
+    assert read(image(config=padded), limits=ManifestLimits(inline_bytes=2)).config.inline == b"x"
+
+
+def test_a5_16_inline_data_that_cannot_be_verified_is_not_used() -> None:
+    unverifiable = {**descriptor(b"x", data="eA=="), "digest": "md5:abc"}
+    assert read(image(config=unverifiable)).config.inline is None
 
 
 @pytest.mark.parametrize(

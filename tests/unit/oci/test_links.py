@@ -26,6 +26,7 @@ ASKED = Target(OWN, "/v2/docker/a/b/tags/list?n=1000")
         ('</a>; rel="next"; rel="prev"', [("/a", {"next"})]),
         ("< /a >;rel=next", [("/a", {"next"})]),
         ("</a>; ; rel=next", [("/a", {"next"})]),
+        ("</a>; rel", [("/a", set())]),
         ("nonsense", []),
         ("", []),
     ],
@@ -75,11 +76,24 @@ def test_a7_03_of_a_link_that_a_proxy_wrote_for_itself_only_the_query_is_used(re
         "/v2/docker/a/b/manifests/latest",
         "/v2/a/b/tags/list?unknown=x",
         "/v2/_catalog?last=x",
+        "/v2/list?last=x",
     ],
 )
 def test_a7_02_a_link_to_anything_else_is_refused(reference: str) -> None:
     with pytest.raises(RedirectRefused):
         next_page(f'<{reference}>; rel="next"', ASKED)
+
+
+def test_a7_08_a_continuation_of_any_name_is_carried_on_the_same_path() -> None:
+    following = next_page("<?cursor=gAAA%3D>; rel=next", ASKED)
+    assert following == Target(OWN, "/v2/docker/a/b/tags/list?cursor=gAAA%3D")
+
+
+def test_a8_01_of_referrers_no_path_but_their_own_is_followed() -> None:
+    asked = Target(OWN, "/v2/docker/a/b/referrers/sha256:00")
+    assert next_page("</v2/docker/a/b/referrers/sha256:00?n=2>; rel=next", asked) is not None
+    with pytest.raises(RedirectRefused):
+        next_page("</v2/a/b/referrers/sha256:00?n=2>; rel=next", asked)
 
 
 @pytest.mark.parametrize("header", [None, "", '</x>; rel="prev"', "</x>"])
