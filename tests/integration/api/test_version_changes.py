@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from registry_sync.domain.runs import RunKey
+from support.documents import code_blocks
 from support.metadata import Upstream, image, index, open_run, play_stages, sync
 from support.rest_api import DAG_ID, ROLES, ApiServer, RestClient
 
@@ -208,6 +210,38 @@ def test_a_version_of_a_task_leads_back_to_it(
     play_stages(api_server.database, run, upstream)
     api_server.database.versions.commit(run.id)
     assert admin.get(f"{repository}versions/3/provenance/")["sync"]["task"] == task
+
+
+def test_content_says_who_holds_it_and_where_its_bytes_came_from(
+    api_server: ApiServer, admin: RestClient, repository: str, target: str, name: str
+) -> None:
+    admin.post(f"{target}copy_tags/", source_repository_version=f"{repository}versions/1/", names=["old"])
+    tag = admin.get("content/docker/tags/", repository_version=f"{repository}versions/1/", name="old")["results"][0]
+    manifest = admin.get(tag["tagged_manifest"])
+    holders = [
+        {"repository": repository, "name": name, "first_version": 1, "is_in_latest": False},
+        {"repository": target, "name": f"{name}-target", "first_version": 1, "is_in_latest": True},
+    ]
+    found = admin.get(f"{manifest['pulp_href']}provenance/")
+    assert (found["digest"], found["size"], found["holders"]) == (manifest["digest"], manifest["size"], holders)
+    blob = admin.get(manifest["config_blob"])
+    api_server.database.contents.mark_missing([blob["digest"]])
+    assert admin.get(f"{blob['pulp_href']}provenance/")["stored_at"] is None
+    api_server.database.contents.mark_stored([blob["digest"]], source="registry.example/library/app")
+    found = admin.get(f"{blob['pulp_href']}provenance/")
+    assert (found["source"], found["verified_at"]) == ("registry.example/library/app", None)
+    assert found["stored_at"] is not None
+    assert found["holders"] == holders
+    for kind in ("blobs", "manifests"):
+        admin.get(f"content/docker/{kind}/999999/provenance/", 404)
+
+
+def test_the_tutorial_shows_every_field_of_a_version_and_no_other(admin: RestClient, repository: str) -> None:
+    blocks = [block.text for block in code_blocks("tutorial/synchronize-rest-shell.md") if block.language == "json"]
+    shown = next(document for document in map(json.loads, blocks) if "content_summary" in document)
+    version = admin.get(f"{repository}versions/1/")
+    assert list(shown) == list(version)
+    assert list(shown["origin"]) == list(version["origin"])
 
 
 def test_a_repository_says_what_it_takes(admin: RestClient, repository: str, target: str) -> None:
