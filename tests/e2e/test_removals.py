@@ -45,6 +45,12 @@ def note(airflow: AirflowInstance, run: str) -> str | None:
     return found
 
 
+def is_marked(airflow: AirflowInstance, run: str) -> bool:
+    """Whether the grid of the web UI shows that the run has a note."""
+    answer = RestClient(airflow.url, airflow.token()).ask("GET", "/ui/grid/runs/registry_sync?limit=100")
+    return bool(next(shown for shown in answer.json() if shown["run_id"] == run)["has_note"])
+
+
 def removed(airflow: AirflowInstance, run: str) -> int:
     """How many tags the version of a run removed."""
     summary = airflow.xcom(run, "commit_version")["version"]["content_summary"]
@@ -65,6 +71,7 @@ def test_a_stopped_run_is_approved_by_the_command_that_its_message_names(
     assert airflow.task_states(run)["commit_version"] == "failed"
     said = note(airflow, run)
     assert said is not None
+    assert is_marked(airflow, run)
     assert said.startswith(f"registry-sync: {len(gone)} of {TAGS} tags are gone")
     command = [str(Path(sys.executable).with_name("airflow")), "registry-sync", "run", "approve", run, "--yes"]
     assert f"airflow registry-sync run approve '{run}'" in said
@@ -76,6 +83,7 @@ def test_a_stopped_run_is_approved_by_the_command_that_its_message_names(
     assert airflow.wait(run) == "success"
     assert removed(airflow, run) == len(gone)
     assert note(airflow, run) is None
+    assert not is_marked(airflow, run)
     tries = {task["task_id"]: task["try_number"] for task in airflow.task_instances(run)}
     assert tries["list_tags"] == 1, "what was listed and fetched is not done again"
 

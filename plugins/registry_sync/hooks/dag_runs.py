@@ -12,9 +12,9 @@ def continue_run(dag_id: str, run_id: str) -> int:
     """Clears the failed tasks of a run, so that the scheduler runs them again; how many they were.
 
     As ``Clear`` with ``Only failed`` does in the UI. 0 when nothing of the run has failed; safe when repeated. Raises
-    :class:`RecordNotFound` for an unknown run, :class:`ConfigurationError` for a DAG that is gone.
+    :class:`RecordNotFound` for an unknown run, :class:`ConfigurationError` for a DAG that is gone or paused.
     """
-    from airflow.models import DagRun
+    from airflow.models import DagModel, DagRun
     from airflow.models.dagbag import DBDagBag
     from airflow.utils.session import create_session
 
@@ -25,4 +25,9 @@ def continue_run(dag_id: str, run_id: str) -> int:
         dag = DBDagBag().get_dag_for_run(run, session=session)
         if dag is None:
             raise ConfigurationError(f"Airflow does not know the DAG {dag_id!r} any more")
+        record = DagModel.get_dagmodel(dag_id, session=session)
+        if record is not None and record.is_paused:
+            raise ConfigurationError(
+                f"the DAG {dag_id!r} is paused, so nothing of it runs; unpause it in Airflow first"
+            )
         return int(dag.clear(run_id=run_id, only_failed=True, session=session))

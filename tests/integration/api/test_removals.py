@@ -99,6 +99,26 @@ def test_an_approval_may_be_repeated_until_the_task_has_ended_well(
     assert admin.post(f"{task}approve_removals/", 409).keys() == {"detail"}
 
 
+def test_a_task_of_a_paused_dag_is_not_left_waiting(
+    api_server: ApiServer, admin: RestClient, repository: Repository, task: str
+) -> None:
+    from airflow.models import DagModel
+    from airflow.utils.session import create_session
+
+    def pause(is_paused: bool) -> None:
+        with create_session() as session:
+            session.query(DagModel).filter(DagModel.dag_id == DAG_ID).update({"is_paused": is_paused})
+
+    stop(api_server, repository, task)
+    pause(True)
+    try:
+        assert "paused" in admin.post(f"{task}approve_removals/", 503)["detail"]
+        assert states(task)["run"] == "failed"
+    finally:
+        pause(False)
+    assert admin.post(f"{task}approve_removals/", 200)["state"] == "waiting"
+
+
 def test_a_task_that_has_not_begun_or_was_canceled_cannot_be_approved(admin: RestClient, task: str) -> None:
     assert "nothing of the task has run" in admin.post(f"{task}approve_removals/", 409)["detail"]
     admin.patch(task, state="canceled")
