@@ -28,10 +28,11 @@ from registry_sync.db.tables import (
     sync_runs,
     tags,
     utc_now,
+    version_holds,
 )
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.records import RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import Link, LinkKind, RunState, TagState
 from registry_sync.errors import RecordNotFound
@@ -100,13 +101,14 @@ class SelectionStore:
                     .values(**pending)
                 )
 
-    def chosen_by(self, repository_id: str) -> RemoteSpec | None:
+    def chosen_by(self, repository_id: str, mode: SyncMode) -> RemoteSpec | None:
         """The remote by which the content of the latest version was last chosen; None when no sync did that.
 
         So it is before the first version, after a version that came from another one, and after the latest was deleted.
+        For a mirror also after an additive sync, which keeps what was taken along by other choices before.
         """
         last = (
-            select(sync_runs.c.remote_spec, sync_runs.c.id, sync_runs.c.finished_at)
+            select(sync_runs.c.remote_spec, sync_runs.c.id, sync_runs.c.finished_at, sync_runs.c.mode)
             .where(sync_runs.c.repository_id == repository_id)
             .where(sync_runs.c.state.in_([RunState.COMPLETED.value, RunState.UNCHANGED.value]))
             .order_by(sync_runs.c.finished_at.desc())
@@ -121,10 +123,20 @@ class SelectionStore:
         )
         with self._transactions.reading() as connection:
             run, version = connection.execute(last).one_or_none(), connection.execute(latest).one_or_none()
-        if run is None or version is None:
+        if run is None or version is None or (mode is SyncMode.MIRROR and run.mode != mode.value):
             return None
         is_later = run.finished_at is not None and run.finished_at > version.created_at
         return read_spec(run.remote_spec) if version.sync_run_id == run.id or is_later else None
+
+    def held_tags(self, repository_id: str) -> set[TagName]:
+        """Tags that the latest version holds as they were: what is below them was not chosen by its sync."""
+        statement = (
+            select(version_holds.c.tag)
+            .join(repositories, repositories.c.id == version_holds.c.repository_id)
+            .where(repositories.c.id == repository_id, version_holds.c.number == repositories.c.latest_number)
+        )
+        with self._transactions.reading() as connection:
+            return {TagName(name) for name in connection.execute(statement).scalars()}
 
     def referrers(self, repository_id: str) -> dict[Digest, frozenset[Digest]]:
         """Every manifest of the latest version, with those that are taken along because they refer to it."""

@@ -50,11 +50,12 @@ def tags_to_read_again(
     if not unchanged:
         return set()
     selections, choice = database.selections, Choice.of(remote)
-    chosen_by = selections.chosen_by(run.repository_id)
+    chosen_by = selections.chosen_by(run.repository_id, run.mode)
     if chosen_by is None or Choice.of(chosen_by) != choice:
         tell("what is taken along from the tags was chosen otherwise before, so all of them are read again")
         return set(unchanged)
-    again = selections.tags_above_gaps(run.repository_id) & unchanged.keys()
+    again = selections.tags_above_gaps(run.repository_id) | selections.held_tags(run.repository_id)
+    again &= unchanged.keys()
     if choice.with_referrers:
         changed = _with_other_referrers(client, database, run, remote)
         if changed:

@@ -211,14 +211,8 @@ class Player:
         wanted = {name: known.roots[number] for name, number in step.tags.items() if number is not None}
         held = {name for name in wanted if name in step.held}
         gone = {name for name in wanted if name in step.gone and name not in held}
-        chosen_by = self.database.selections.chosen_by(repository.id)
-        is_same_choice = chosen_by is not None and chosen_by.platforms == step.choice.spec.platforms
-        latest = history.latest
-        kept = {
-            name: digest
-            for name, digest in wanted.items()
-            if is_same_choice and latest.digest_of.get(name) == digest and name not in held | gone
-        }
+        latest, unread = history.latest, self.unread(step, repository, wanted)
+        kept = {name: digest for name, digest in wanted.items() if name in unread - held - gone}
         read = {name: digest for name, digest in wanted.items() if name not in held | gone and name not in kept}
         failing = set()
         if step.failing_layer is not None:
@@ -234,6 +228,8 @@ class Player:
                 del read[name]
         kept |= {name: digest for name, digest in latest.digest_of.items() if name in held}
         expected = synced(latest, read, kept, links, step.mode, known.manifests)
+        if step.mode is SyncMode.MIRROR and not held:
+            self.assert_is_whole(step, expected, {name: digest for name, digest in wanted.items() if name not in gone})
         number = history.add(expected, SYNC)
         try:
             result = self._sync(step, repository, wanted, gone, links, failing)
@@ -244,6 +240,22 @@ class Player:
         assert (result.version.number if result.version else None) == number
         if result.version is not None:
             assert {hold.tag: hold.digest for hold in result.holds} == {n: latest.digest_of.get(n) for n in held}
+
+    def unread(self, step: Sync, repository: Repository, wanted: dict[str, Digest]) -> set[str]:
+        """Tags that need not be read, as a sync decides it."""
+        selections = self.database.selections
+        chosen_by = selections.chosen_by(repository.id, step.mode)
+        if chosen_by is None or chosen_by.platforms != step.choice.spec.platforms:
+            return set()
+        latest, held = self.database.versions.tags(repository.id), selections.held_tags(repository.id)
+        return {name for name, digest in wanted.items() if latest.get(TagName(name)) == digest and name not in held}
+
+    def assert_is_whole(self, step: Sync, content: Content, tags: dict[str, Digest]) -> None:
+        """A mirror that holds nothing back equals what is chosen of the upstream, whatever was before."""
+        known = self.catalog.manifests
+        links = followed(tags.values(), known, lambda manifest: step.choice.follow(manifest, known))
+        ends = {(link.parent, link.child): link.is_missing for link in links}
+        assert content == Content.of(tags, reached(tags.values(), ends), ends, known)
 
     def _sync(
         self,
@@ -259,15 +271,10 @@ class Player:
         run = database.runs.begin(
             new_key(), repository_id=repository.id, remote_id=remote.id, remote=spec, mode=step.mode
         )
-        chosen_by, latest = database.selections.chosen_by(repository.id), database.versions.tags(repository.id)
-        is_same = chosen_by is not None and chosen_by.platforms == spec.platforms
+        unread = self.unread(step, repository, wanted)
         held = {TagName(name) for name in wanted if name in step.held}
         listed = [
-            ListedTag(
-                TagName(name),
-                digest,
-                None if is_same and latest.get(TagName(name)) == digest and name not in held else 0,
-            )
+            ListedTag(TagName(name), digest, None if name in unread and name not in held else 0)
             for name, digest in sorted(wanted.items())
         ]
         database.runs.record_listing(run.id, utc_now(), listed)
