@@ -108,6 +108,6 @@ def run_programs(url: str, folder: Path, registry: RegistryServer) -> Counter[st
         assert program.returncode == 0, f"{role}: {err[-4000:]}"
         counts = Counter(json.loads(out.splitlines()[-1]))
         problems = {name for name in counts if name[0].isupper()}
-        assert problems <= EXPECTED, f"{role}: {err[-4000:]}"
+        assert problems <= EXPECTED, f"{role} met {problems - EXPECTED}: {err[-4000:]}"
         did += counts
     return did

@@ -45,11 +45,11 @@ class ReclaimBlobsOperator(BaseOperator):
         """``blob_count`` and ``size_bytes`` of what went, or would go."""
         from registry_sync.sync.reclaim import reclaim_blobs
 
-        names = as_list(self.repositories)
-        if names is None:
-            raise ConfigurationError("repositories: say whose bytes to reclaim")
-        keep_latest, previews = as_flag(self.keep_latest, "keep_latest"), as_flag(self.preview, "preview")
         with open_stage(context) as stage:
+            names = as_list(self.repositories)
+            if names is None:
+                raise ConfigurationError("repositories: say whose bytes to reclaim")
+            keep_latest, previews = as_flag(self.keep_latest, "keep_latest"), as_flag(self.preview, "preview")
             found = [stage.database.repositories.by_name(name) for name in names]
             latest = [(repository.id, repository.latest_number) for repository in found]
             gone = reclaim_blobs(

@@ -55,9 +55,8 @@ class VerifyBlobsOperator(BaseOperator):
         from registry_sync.domain.space import Repair
         from registry_sync.sync.verify import verify_blobs
 
-        repairs = as_flag(self.repair, "repair")
         with open_stage(context) as stage:
-            options = self._options()
+            options, repairs = self._options(), as_flag(self.repair, "repair")
             found = verify_blobs(stage.database, stage.blobs, options, tell=self.log.info)
             repaired = self._repair(stage, found) if repairs else Repair()
             lost = repaired.failures if repairs else dict.fromkeys(found.lost, "not repaired")
