@@ -1,14 +1,20 @@
-"""What commands are given: the arguments that Airflow's parser reads, each said once."""
+"""What commands are given: the arguments that Airflow's parser reads, each said once.
+
+Loaded by every ``airflow`` command, so that nothing is imported here that takes time.
+"""
 
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from airflow.cli.cli_config import ARG_OUTPUT, ARG_YES, Arg
 
 from registry_sync.domain.hrefs import MAX_NUMBER
-from registry_sync.domain.runs import RunState
+
+if TYPE_CHECKING:
+    from registry_sync.domain.runs import RunState
 
 # Airflow's class carries no annotations.
 _new: Callable[..., Arg] = Arg
@@ -47,6 +53,17 @@ def label(text: str) -> tuple[str, str]:
     return name, value
 
 
+def run_state(text: str) -> RunState:
+    """A state of sync runs."""
+    from registry_sync.domain.runs import RunState
+
+    try:
+        return RunState(text)
+    except ValueError:
+        known = ", ".join(state.value for state in RunState)
+        raise ArgumentTypeError(f"{text[:40]!r} is not a state of runs; they are {known}") from None
+
+
 OUTPUT, YES = ARG_OUTPUT, ARG_YES
 REPOSITORY = _new(("name",), help="Name of the repository")
 REMOTE = _new(("name",), help="Name of the remote")
@@ -56,9 +73,7 @@ OPTIONAL_NUMBER = _new(
     ("number",), help="Number of the version (default: the latest)", nargs="?", type=version_number, default=None
 )
 REVISION = _new(("-r", "--to-revision"), help="Schema revision to go back to; 'base' drops all", required=True)
-RUN_STATE = _new(
-    ("--state",), help="Only runs in this state", choices=tuple(state.value for state in RunState), default=None
-)
+RUN_STATE = _new(("--state",), help="Only runs in this state, such as failed", type=run_state, default=None)
 OPTIONAL_REPOSITORY = _new(("name",), help="Only of this repository", nargs="?", default=None)
 RUN_ID = _new(("run_id",), help="Run id of the DAG run, such as manual__2026-11-25T03:00:00+00:00")
 DAG_ID = _new(("--dag-id",), help="The DAG of the run (default: the one that sync_dag_id names)", default=None)

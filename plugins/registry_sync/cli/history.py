@@ -11,7 +11,14 @@ from registry_sync.cli.printing import print_document, print_rows
 from registry_sync.cli.running import confirm, usable_database
 from registry_sync.cli.versions import find, row
 from registry_sync.db.database import Database
-from registry_sync.domain.history import CopyRequest, DerivedVersion, UnitChange, UnitDifference, VersionDifference
+from registry_sync.domain.history import (
+    CopyRequest,
+    DerivedVersion,
+    TagChange,
+    UnitChange,
+    UnitDifference,
+    VersionDifference,
+)
 from registry_sync.domain.pages import PageRequest
 from registry_sync.domain.records import Repository, SyncMode
 from registry_sync.domain.tag_filter import TagFilter
@@ -139,7 +146,7 @@ def _amounts(found: UnitDifference) -> dict[str, Any]:
     }
 
 
-def _tag_row(changed: Any) -> dict[str, Any]:
+def _tag_row(changed: TagChange) -> dict[str, Any]:
     return {"change": changed.change, "tag": changed.name, "before": changed.before, "after": changed.after}
 
 

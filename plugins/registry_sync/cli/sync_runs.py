@@ -10,7 +10,7 @@ from typing import Any
 
 from registry_sync.cli.printing import print_rows
 from registry_sync.cli.running import confirm, every, usable_database
-from registry_sync.domain.runs import RunKey, RunState, SyncRun
+from registry_sync.domain.runs import RunKey, SyncRun
 from registry_sync.errors import RegistrySyncError
 from registry_sync.hooks.dag_runs import continue_run
 from registry_sync.hooks.settings import load_settings
@@ -20,7 +20,7 @@ def list_all(args: Namespace) -> None:
     """Sync runs, the newest first, of every repository or of one."""
     with usable_database() as database:
         repository_id = None if args.name is None else database.repositories.by_name(args.name).id
-        states = None if args.state is None else [RunState(args.state)]
+        states = None if args.state is None else [args.state]
         page = partial(database.runs.page, repository_id=repository_id, states=states)
         names = {repository.id: repository.name for repository in every(database.repositories.page)}
         rows = [_row(run, names.get(run.repository_id)) for run in every(page, ordering="-started_at")]

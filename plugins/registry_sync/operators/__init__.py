@@ -1,1 +1,4 @@
-"""The stages of a sync as Airflow operators. Importing one imports neither requests nor SQLAlchemy."""
+"""The stages of a sync, and what is done with versions afterwards, as Airflow operators.
+
+Importing one imports neither requests nor SQLAlchemy.
+"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -213,6 +214,38 @@ def test_loading_the_commands_loads_neither_the_database_nor_the_registry_client
     environment = {"PYTHONPATH": str(Path(registry_sync.__file__).parents[1])}
     loaded = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == ""
+
+
+def test_the_tree_of_commands_is_made_without_what_the_commands_need() -> None:
+    """Every ``airflow`` command makes it."""
+    script = (
+        "import sys; from registry_sync.cli import get_cli_commands; get_cli_commands(); "
+        "print(*sorted(name for name in sys.modules if name.startswith('registry_sync.')))"
+    )
+    path = str(Path(registry_sync.__file__).parents[1])
+    loaded = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ours = loaded.stdout.splitlines()[-1].split()
+    assert set(ours) == {
+        "registry_sync.cli",
+        "registry_sync.cli.arguments",
+        "registry_sync.cli.commands",
+        "registry_sync.domain",
+        "registry_sync.domain.hrefs",
+        "registry_sync.errors",
+    }
+
+
+def test_a_state_that_no_run_has_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("run", "list", "--state", "done")
+    assert ended.value.code == 2
+    assert "they are running, completed, unchanged, failed, canceled" in capsys.readouterr().err
 
 
 def test_the_provider_offers_the_commands_to_airflow() -> None:
