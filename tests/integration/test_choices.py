@@ -597,3 +597,38 @@ def test_the_limits_of_removals(
         assert stops
     else:
         assert not stops
+
+
+def test_a_mirror_after_additive_syncs_takes_along_what_it_chooses_and_no_more(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    multi = Multi(build)
+    sync(here, registry, build, mode="additive")
+    both = sync(here, registry, mode="additive", platforms=("linux/amd64",))
+    assert both is None, "an additive sync takes nothing away"
+    version = sync(here, registry, platforms=("linux/amd64",))
+    assert version is not None
+    assert held(here, version) == {multi.index, multi.amd64, multi.attests_amd64}
+    assert sync(here, registry, platforms=("linux/amd64",)) is None
+    assert got(registry) == set()
+
+
+def test_a_tag_that_was_held_while_the_choice_changed_follows_the_choice_once_it_can(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    multi = Multi(build)
+    build.tag("other", build.image([build.blob(30)]))
+    assert sync(here, registry, build, platforms=("linux/amd64",)) is not None
+    build.tag("other", build.image([build.blob(31)]))
+    serve(registry, NAME, build.content())
+    path = f"/v2/{NAME}/manifests/{multi.arm64}"
+    registry.on("GET", path, reply(404, b""))
+    version = sync(here, registry)
+    assert version is not None
+    assert [hold.tag for hold in version.holds] == ["multi"]
+    assert multi.arm64 not in held(here, version)
+    serve(registry, NAME, build.content())
+    whole = sync(here, registry)
+    assert whole is not None
+    assert held(here, whole) == set(build.content().closure(["multi", "other"]).manifests)
+    assert whole.is_complete

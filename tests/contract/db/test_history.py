@@ -15,6 +15,7 @@ from registry_sync.db.intervals import INTERVALS
 from registry_sync.db.tables import repository_links, utc_now
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.history import Change, CopyRequest
+from registry_sync.domain.manifests import Manifest
 from registry_sync.domain.origins import OriginKind
 from registry_sync.domain.pages import PageRequest
 from registry_sync.domain.records import Policy, Repository, RepositorySpec, SyncMode
@@ -115,33 +116,37 @@ def test_a_sync_that_was_under_way_does_not_undo_a_rollback(database: Database, 
     assert database.versions.commit(later.id).version is not None
 
 
+def sync_links(database: Database, repository: Repository, root: Manifest, below: list[Manifest], *links: Link) -> None:
+    """A sync of the tag ``latest`` with exactly these links; what no link leads to is stored and not read."""
+    run = open_run(database, repository)
+    reached = {root.digest, *(link.child for link in links if not link.is_missing)}
+    database.contents.add_manifests([*below, root])
+    database.runs.record_listing(run.id, utc_now(), [ListedTag(TagName("latest"), root.digest, 0)])
+    database.selections.record(run.id, sorted(reached), links)
+    database.runs.resolve_tags(run.id, {TagName("latest"): root.digest})
+    database.contents.mark_stored([blob.digest for blob in database.runs.needed_blobs(run.id)])
+    assert database.versions.commit(run.id).version is not None
+
+
+def gaps_of_latest(database: Database, repository: Repository) -> dict[Digest, bool]:
+    """What the latest version takes along, and whether it is missing."""
+    statement = select(repository_links.c.child_digest, repository_links.c.child_id).where(
+        repository_links.c.repository_id == repository.id, repository_links.c.version_removed.is_(None)
+    )
+    with database.reading() as connection:
+        return {Digest(row.child_digest): row.child_id is None for row in connection.execute(statement)}
+
+
 def test_what_is_taken_along_comes_back_with_a_rollback_gaps_too(database: Database) -> None:
     repository = database.repositories.ensure("app")
     one, other = image("one"), image("other")
     both = index(one, other)
-
-    def take(*links: Link) -> None:
-        run = open_run(database, repository)
-        database.contents.add_manifests([one, other, both])
-        database.runs.record_listing(run.id, utc_now(), [ListedTag(TagName("latest"), both.digest, 0)])
-        database.selections.record(run.id, [both.digest, one.digest, other.digest], links)
-        database.runs.resolve_tags(run.id, {TagName("latest"): both.digest})
-        needed = [blob.digest for blob in database.runs.needed_blobs(run.id)]
-        database.contents.mark_stored(needed)
-        assert database.versions.commit(run.id).version is not None
-
-    take(Link(both.digest, one.digest), Link(both.digest, other.digest, is_missing=True))
-    take(Link(both.digest, other.digest))
+    gap = Link(both.digest, other.digest, is_missing=True)
+    sync_links(database, repository, both, [one, other], Link(both.digest, one.digest), gap)
+    sync_links(database, repository, both, [one, other], Link(both.digest, other.digest))
     made = database.versions.roll_back(repository.id, 1).version
     assert made is not None
-    statement = (
-        select(repository_links.c.child_digest, repository_links.c.child_id)
-        .where(repository_links.c.repository_id == repository.id, repository_links.c.version_removed.is_(None))
-        .order_by(repository_links.c.child_digest)
-    )
-    with database.reading() as connection:
-        links = {row.child_digest: row.child_id is None for row in connection.execute(statement)}
-    assert links == {one.digest: False, other.digest: True}
+    assert gaps_of_latest(database, repository) == {one.digest: False, other.digest: True}
     assert made.summary.counts()["present"]["docker.manifest"] == 2
     assert database.versions.difference(repository.id, made.number, 1).is_empty
     assert database.versions.difference(repository.id, made.number, 2).has_other_links
@@ -198,18 +203,29 @@ def test_a_copy_takes_signatures_along_and_what_the_source_left_out_stays_out(da
     source, target = (database.repositories.ensure(name) for name in ("tested", "released"))
     taken, left, signature = image("taken"), image("left"), image("signature")
     both = index(taken, left)
-    run = open_run(database, source)
-    database.contents.add_manifests([taken, left, signature, both])
-    database.runs.record_listing(run.id, utc_now(), [ListedTag(TagName("latest"), both.digest, 0)])
     links = [Link(both.digest, taken.digest), Link(taken.digest, signature.digest, LinkKind.REFERRER)]
-    database.selections.record(run.id, [both.digest, taken.digest, signature.digest], links)
-    database.runs.resolve_tags(run.id, {TagName("latest"): both.digest})
-    database.contents.mark_stored([blob.digest for blob in database.runs.needed_blobs(run.id)])
-    database.versions.commit(run.id)
+    sync_links(database, source, both, [taken, left, signature], *links)
     database.versions.copy(target.id, CopyRequest(source.id))
     assert database.versions.difference(target.id, 1, 1, base_repository_id=source.id).is_empty
     assert database.provenance.manifest(signature.digest).holders[0].repository_name == "released"
     assert database.provenance.manifest(left.digest).holders == ()
+
+
+def test_a_copy_fills_a_gap_of_the_target_and_never_makes_one_but_in_a_mirror(database: Database) -> None:
+    lacking, whole = (database.repositories.ensure(name) for name in ("lacking", "whole"))
+    child = image("child")
+    root = index(child)
+    sync_links(database, lacking, root, [child], Link(root.digest, child.digest, is_missing=True))
+    sync_links(database, whole, root, [child], Link(root.digest, child.digest))
+    assert database.versions.copy(whole.id, CopyRequest(lacking.id, 1)).version is None
+    filled = database.versions.copy(lacking.id, CopyRequest(whole.id, 1)).version
+    assert filled is not None
+    assert filled.summary.counts()["added"] == {"docker.manifest": 1, "docker.blob": 2}
+    assert gaps_of_latest(database, lacking) == {child.digest: False}
+    mirrored = database.versions.copy(whole.id, CopyRequest(lacking.id, 1, mode=SyncMode.MIRROR)).version
+    assert mirrored is not None
+    assert gaps_of_latest(database, whole) == {child.digest: True}
+    assert mirrored.summary.counts()["removed"] == {"docker.manifest": 1, "docker.blob": 2}
 
 
 def test_a_copy_moves_a_tag_and_the_next_mirror_finds_what_it_left_behind(database: Database, app: Repository) -> None:
@@ -319,6 +335,7 @@ def test_after_the_latest_was_deleted_no_earlier_sync_is_believed_about_what_is_
     database: Database, app: Repository
 ) -> None:
     assert database.selections.chosen_by(app.id, SyncMode.MIRROR) is not None
+    assert database.selections.chosen_by(app.id, SyncMode.ADDITIVE) is not None
     database.versions.delete(app.id, 3)
     assert database.selections.chosen_by(app.id, SyncMode.MIRROR) is None
     sync(database, app, upstream(latest="other"))
