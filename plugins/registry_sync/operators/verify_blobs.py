@@ -53,6 +53,7 @@ class VerifyBlobsOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Counts: what was verified, what was found by kind, what was fetched again."""
         from registry_sync.domain.space import Repair
+        from registry_sync.sync.progress import format_count
         from registry_sync.sync.verify import verify_blobs
 
         with open_stage(context) as stage:
@@ -64,7 +65,7 @@ class VerifyBlobsOperator(BaseOperator):
                 if repaired.passing is not None and not stage.is_last_try:
                     raise repaired.passing
                 shown = "; ".join(f"{digest}: {why}" for digest, why in list(lost.items())[:_SHOWN_FAILURES])
-                raise BlobMissing(f"{len(lost)} blobs are lost: {shown}")
+                raise BlobMissing(f"lost {format_count(len(lost), 'blob')}: {shown}")
         return {
             "verified_count": found.verified.count,
             "verified_bytes": found.verified.size_bytes,

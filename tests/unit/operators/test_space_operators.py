@@ -72,7 +72,7 @@ def test_a_verification_without_repair_fails_on_what_is_lost_and_says_what(
     assert run(VerifyBlobsOperator, share="1.0", repair="false")["verified_count"] == 2
     lost = min(stored.digests())
     stored.delete(lost)
-    with pytest.raises(AirflowFailException, match=f"1 blobs are lost: {lost}: not repaired"):
+    with pytest.raises(AirflowFailException, match=f"lost 1 blob: {lost}: not repaired"):
         run(VerifyBlobsOperator, repair=False)
 
 
