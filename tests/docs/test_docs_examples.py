@@ -22,7 +22,15 @@ from support.shapes import documented_example
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
-FILES = ("mirror_alpine", "mirror_many", "mirrors_of_one_host", "promote_with_a_gate", "smallest", "tell_of_versions")
+FILES = (
+    "collect_weekly",
+    "mirror_alpine",
+    "mirror_many",
+    "mirrors_of_one_host",
+    "promote_with_a_gate",
+    "smallest",
+    "tell_of_versions",
+)
 MIRRORS_OF_ONE_HOST = ("docker_hub_alpine", "docker_hub_hello-world")
 GATE = "promote_with_a_gate"
 DAGS = ("collect_weekly", "mirror_alpine", "mirror_many", *MIRRORS_OF_ONE_HOST, GATE, "smallest", "tell_of_versions")
