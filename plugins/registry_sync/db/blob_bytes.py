@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, update
 
 from registry_sync.db.batches import BATCH_SIZE, in_batches, insert_or_keep
 from registry_sync.db.closures import is_in_version
 from registry_sync.db.needs import blob_is_in_run, blob_is_needed
 from registry_sync.db.orphans import lock_unneeded
-from registry_sync.db.tables import blobs, repository_blobs, utc_now
+from registry_sync.db.tables import blobs, orphaned_blobs, repository_blobs, utc_now
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.space import Amount, ContentKind, ContentRecord
@@ -59,6 +59,17 @@ class BlobBytesStore:
             freed = stored.delete([Digest(row.digest) for row in gone])
             connection.execute(delete(blobs).where(blobs.c.id.in_([row.id for row in gone])))
         return Amount.of(row.size_bytes for row in gone), _freed(gone, freed)
+
+    def due(self, noted_before: datetime) -> Amount:
+        """Bytes in the blob store of orphans that were noted before then and are still unneeded; changes nothing."""
+        statement = (
+            select(func.count(), func.coalesce(func.sum(blobs.c.size_bytes), 0))
+            .select_from(blobs.join(orphaned_blobs, orphaned_blobs.c.blob_id == blobs.c.id))
+            .where(orphaned_blobs.c.orphaned_at < noted_before, blobs.c.stored_at.is_not(None), ~blob_is_needed())
+        )
+        with self._transactions.reading() as connection:
+            row = connection.execute(statement).one()
+        return Amount(row[0], int(row[1]))
 
     def delete_strays(self, strays: Mapping[Digest, int], stored_before: datetime, stored: Bytes) -> Amount:
         """Removes bytes, by digest with their size, that no record names and that were written before then.

@@ -57,6 +57,7 @@ class Removals(Protocol):
     def delete_orphans(
         self, ids: Sequence[int], noted_before: datetime, stored: StoredBytes, /
     ) -> tuple[Amount, Amount]: ...
+    def due(self, noted_before: datetime, /) -> Amount: ...
     def delete_strays(
         self, strays: Mapping[Digest, int], stored_before: datetime, stored: StoredBytes, /
     ) -> Amount: ...
@@ -140,7 +141,7 @@ def preview_collection(
         is_dry_run=True,
         manifests=manifests,
         blobs=blobs,
-        freed=blobs,
+        freed=database.blob_bytes.due(noted_before),
         strays=strays,
         waiting_manifests=waiting_manifests,
         waiting_blobs=waiting_blobs,

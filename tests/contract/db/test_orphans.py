@@ -12,7 +12,7 @@ from registry_sync.blobs import BlobStore, open_blob_store
 from registry_sync.db.database import Database
 from registry_sync.db.tables import orphaned_blobs, orphaned_manifests, sync_runs, tags
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import RepositorySpec
+from registry_sync.domain.records import Policy, RepositorySpec
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunState
 from registry_sync.domain.space import Amount, Collection, ContentKind
@@ -237,6 +237,23 @@ def test_a_preview_says_what_would_go_and_changes_nothing(database: Database, st
     assert seen.blobs == Amount(2, len("layer" + "config"))
     assert store.has(Digest.of(b"layer"))
     assert collect(database, store, clock).blobs == seen.blobs
+
+
+def test_blobs_whose_bytes_were_never_fetched_free_nothing(database: Database, store: BlobStore, clock: Clock) -> None:
+    upstream = Upstream()
+    upstream.tag("latest", image("layer", config="config"))
+    repository = database.repositories.ensure("app")
+    sync(database, repository, upstream, policy=Policy.ON_DEMAND)
+    keep_texts(store, "layer")
+    database.contents.mark_stored([Digest.of(b"layer")])
+    database.repositories.delete(repository.id)
+    for _ in range(2):
+        collect(database, store, clock)
+        clock.pass_hours(25)
+    seen = preview(database, store, clock)
+    assert (seen.blobs, seen.freed) == (Amount(2, len("layerconfig")), Amount(1, len("layer")))
+    done = collect(database, store, clock)
+    assert (done.blobs, done.freed) == (seen.blobs, seen.freed)
 
 
 def test_bytes_that_no_record_names_go_when_they_are_old(database: Database, store: BlobStore, clock: Clock) -> None:

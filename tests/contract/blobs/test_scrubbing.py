@@ -1,0 +1,87 @@
+"""Collecting, verifying and reclaiming on every kind of store, with a database of records beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from registry_sync.blobs import BlobStore
+from registry_sync.blobs.names import blob_name
+from registry_sync.db.database import Database
+from registry_sync.domain.space import Amount, FindingKind
+from registry_sync.sync.collect import collect_orphans
+from registry_sync.sync.reclaim import reclaim_blobs
+from registry_sync.sync.verify import VerifyOptions, verify_blobs
+from support.blob_stores import Place
+from support.metadata import Upstream, image, sync
+from support.stored_texts import keep_texts
+
+TEXTS = ("one", "two", "three", "config")
+
+
+def ignore(_line: str) -> None:
+    pass
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with Database.connect(f"sqlite:///{tmp_path}/registry_sync.db") as opened:
+        opened.ready()
+        yield opened
+
+
+@pytest.fixture
+def repository(database: Database, store: BlobStore) -> str:
+    """The id of a repository that holds an image of :data:`TEXTS`, all of it stored."""
+    keep_texts(store, *TEXTS)
+    upstream = Upstream()
+    upstream.tag("latest", image(*TEXTS[:-1], config=TEXTS[-1]))
+    made = database.repositories.ensure("app")
+    sync(database, made, upstream)
+    return made.id
+
+
+def test_broken_and_missing_bytes_strays_and_strangers_are_found(
+    database: Database, place: Place, store: BlobStore, repository: str
+) -> None:
+    one, two, three, _config = (blob.digest for blob in database.units.blobs().items)
+    place.write(blob_name(one), b"other")
+    store.delete(two)
+    keep_texts(store, "stray")
+    place.write("notes.txt", b"somebody's")
+    found = verify_blobs(database, store, VerifyOptions(), tell=ignore)
+    assert found.counts == dict.fromkeys(
+        (FindingKind.BROKEN, FindingKind.MISSING, FindingKind.STRAY, FindingKind.STRANGER), 1
+    )
+    assert found.lost == tuple(sorted([one, two]))
+    assert found.verified.count == 2
+    assert not store.has(one)
+    assert place.read(f".quarantine/{one.replace(':', '-')}") == b"other"
+    assert store.has(three)
+
+
+def test_orphans_and_old_strays_are_collected(
+    database: Database, place: Place, store: BlobStore, repository: str
+) -> None:
+    (stray,) = keep_texts(store, "stray")
+    database.repositories.delete(repository)
+    now = datetime.now(timezone.utc)
+    gone, strays = Amount(), Amount()
+    for days in range(4):
+        at = now + timedelta(days=2 * days)
+        done = collect_orphans(database, store, grace=timedelta(days=1), clock=lambda at=at: at, tell=ignore)
+        gone, strays = gone + done.freed, strays + done.strays
+    assert gone == Amount(4, sum(map(len, TEXTS)))
+    assert strays == Amount(1, len("stray"))
+    assert list(store.digests()) == []
+    assert not store.has(stray)
+
+
+def test_bytes_are_reclaimed(database: Database, place: Place, store: BlobStore, repository: str) -> None:
+    done = reclaim_blobs(database, store, [repository], tell=ignore)
+    assert done == Amount(4, sum(map(len, TEXTS)))
+    assert list(store.digests()) == []
+    assert database.versions.missing_blob_count(repository) == 4
