@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import event, select
 
 from registry_sync.db.database import Database
+from registry_sync.db.differences import version_difference
 from registry_sync.db.intervals import INTERVALS
 from registry_sync.db.tables import repository_links, utc_now
 from registry_sync.domain.digests import Digest
@@ -443,6 +444,31 @@ def test_a_difference_to_what_is_not_there_says_so(database: Database, app: Repo
     for number, base, base_repository in ((9, 1, None), (1, 9, None), (1, 0, "nowhere"), (0, 1, "nowhere")):
         with pytest.raises(RecordNotFound):
             database.versions.difference(app.id, number, base, base_repository_id=base_repository)
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_what_two_versions_share_costs_a_difference_no_more_than_adding_up_its_bytes(database: Database) -> None:
+    def steps(tag_count: int) -> int:
+        """Tens of instructions of SQLite's machine for one tag that moved among so many."""
+        repository, content = database.repositories.ensure(f"of {tag_count}"), Upstream()
+        for number in range(tag_count):
+            content.tag(f"tag{number}", image(f"layer {number}"))
+        sync(database, repository, content)
+        content.tag("tag0", image("another"))
+        sync(database, repository, content)
+        taken: list[int] = []
+        with database.reading() as connection:
+            driver: Any = connection.connection.driver_connection
+            driver.set_progress_handler(lambda: taken.append(1), 10)
+            found = version_difference(connection, (repository.id, 2), (repository.id, 1), PageRequest())
+            driver.set_progress_handler(None, 0)
+        assert (found.tags.moved_count, found.blobs.count.shared) == (1, 2 * tag_count - 2)
+        return len(taken)
+
+    few, many = 100, 500
+    assert (steps(many) - steps(few)) / (many - few) < 6, (
+        "a tag, a manifest and two blobs, looked at by all comparisons"
+    )
 
 
 # -- failures --------------------------------------------------------------------------------------------------------
