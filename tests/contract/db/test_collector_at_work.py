@@ -6,17 +6,21 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from registry_sync.blobs import BlobStore, open_blob_store
+from registry_sync.db.blob_bytes import BlobBytesStore
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.space import Collection, ContentKind
+from registry_sync.domain.space import Amount, Collection, ContentKind
 from registry_sync.errors import DatabaseError, DatabaseUnavailable
+from registry_sync.sync.blob_bytes import StoredBytes
 from registry_sync.sync.collect import collect_orphans
 from support.metadata import Upstream, image, index, open_run, play_stages, sync
 from support.postgres import Postgres, running_postgres
@@ -105,6 +109,32 @@ def test_manifests_that_are_added_while_their_blobs_are_collected_get_records_an
     assert list(store.digests()) == []
     records = [database.contents.blob(digest) for digest in (Digest.of(b"base"), Digest.of(b"layer one"))]
     assert not any(record.is_stored for record in records)
+
+
+def test_blobs_that_are_named_after_they_were_noted_as_missing_stay_and_are_noted_again(
+    database: Database, store: BlobStore
+) -> None:
+    """Between the two transactions of a removal a sync adds the manifest that names them."""
+    upstream = abandoned(database, store, "one")
+    blobs_only(database)
+
+    class Interrupted:
+        """Transactions of the database; the sync comes before the second one that writes."""
+
+        reading = staticmethod(database.reading)
+        count = 0
+
+        def writing(self) -> AbstractContextManager[Connection]:
+            self.count += 1
+            if self.count == 2:
+                database.contents.add_manifests(upstream.closure(list(upstream.catalog)))
+            return database.writing()
+
+    ids = [record.id for record in database.orphans.due(ContentKind.BLOB, SOON)]
+    gone = BlobBytesStore(Interrupted()).delete_orphans(ids, SOON, StoredBytes(store))
+    assert gone == (Amount(), Amount())
+    assert len(list(store.digests())) == 3
+    assert all(database.contents.blob(digest).is_stored for digest in store.digests())
 
 
 def test_syncs_beside_collectors_lose_nothing_and_end_whole(database: Database, store: BlobStore) -> None:

@@ -211,6 +211,27 @@ def test_a_store_that_cannot_be_read_at_all_is_a_passing_error(database: Databas
     assert all(is_stored(database, digest) for digest in digests)
 
 
+def test_bytes_that_are_replaced_while_they_are_read_are_not_taken_for_broken(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    """The first read meets broken bytes, which another repair replaces before the second."""
+    flip_a_bit(store, stored["one"])
+
+    class Repaired(Unreadable):
+        def open(self, digest: Digest) -> Any:
+            found = self._store.open(digest)
+            if digest == stored["one"]:
+                path = store.path(digest)
+                path.with_suffix(".new").write_bytes(b"one")
+                path.with_suffix(".new").rename(path)
+            return found
+
+    result = verify(database, Repaired(store, {}))
+    assert result.is_clean
+    assert store.has(stored["one"])
+    assert list(store.quarantined()) == []
+
+
 def test_what_a_collector_takes_meanwhile_is_no_finding(
     database: Database, store: LocalBlobStore, stored: dict[str, Digest]
 ) -> None:
