@@ -179,10 +179,10 @@ def test_tasks_in_one_pool_take_turns_whatever_run_they_are_of(examples: Airflow
     examples.api("POST", "/pools", json=pool)
     runs = [examples.trigger(dag_id) for dag_id in MIRRORS_OF_ONE_HOST]
     assert {examples.wait(run) for run in runs} == {"success"}
-    spans = sorted(
-        (task["start_date"], task["end_date"], task["pool"]) for run in runs for task in examples.task_instances(run)
-    )
-    assert len(spans) == 10
+    # Where another test has stored all blobs already, nothing is left to be mapped and that task does not run.
+    tasks = [task for run in runs for task in examples.task_instances(run) if task["state"] == "success"]
+    spans = sorted((task["start_date"], task["end_date"], task["pool"]) for task in tasks)
+    assert len(spans) in (8, 9, 10)
     assert {pool for _, _, pool in spans} == {"docker_hub"}
     assert all(ended <= began for (_, ended, _), (began, _, _) in itertools.pairwise(spans))
 
