@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_sync.errors import AccessDenied, NotFound, ProtocolError, RegistryError, ServerUnavailable
-from registry_sync.oci.answer_errors import MAX_MESSAGE_LENGTH, parse_error_body, printable
+from registry_sync.oci.answer_errors import MAX_MESSAGE_LENGTH, Occasion, parse_error_body, printable
 from registry_sync.oci.credentials import Credentials
 from support.hostile_registry import Raw, errors_reply, reply
 from support.oci import REPOSITORY
@@ -42,6 +42,25 @@ def test_a9_01_codes_and_messages_are_taken_where_they_are_well_formed(
     body: object, codes: tuple[str, ...], message: str
 ) -> None:
     assert parse_error_body(json.dumps(body).encode()) == (codes, message)
+
+
+def test_a9_01_a_code_without_message_is_told(registry, client_of) -> None:
+    assert str(raised_by(registry, client_of, errors_reply(403, "DENIED"))).endswith("(DENIED)")
+    assert "(DENIED)" not in str(raised_by(registry, client_of, errors_reply(403, "DENIED", "said in words")))
+
+
+@pytest.mark.parametrize(
+    ("occasion", "text"),
+    [
+        (Occasion("manifest", "a/b", "latest"), "manifest latest of a/b"),
+        (Occasion("blob", subject="sha256:00"), "blob sha256:00"),
+        (Occasion("repository", "a/b"), "repository a/b"),
+        (Occasion("repository", "a/b", "a/b"), "repository a/b"),
+        (Occasion("registry"), "registry"),
+    ],
+)
+def test_what_a_request_was_for_reads_as_a_sentence_does(occasion: Occasion, text: str) -> None:
+    assert str(occasion) == text
 
 
 @pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b" <?xml version='1.0'?><Error/>"])

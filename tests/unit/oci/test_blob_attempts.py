@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +12,19 @@ import pytest
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor
 from registry_sync.domain.references import TagName
-from registry_sync.errors import AuthenticationFailed, NotFound, ProtocolError, ServerUnavailable, TruncatedBody
+from registry_sync.errors import (
+    AuthenticationFailed,
+    NotFound,
+    ProtocolError,
+    RedirectRefused,
+    ServerUnavailable,
+    SizeMismatch,
+    TruncatedBody,
+)
+from registry_sync.oci.blobs import foreign_target
 from registry_sync.oci.credentials import Credentials
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
-from support.oci import REPOSITORY, MemoryWriter
+from support.oci import REPOSITORY, FakeTime, MemoryWriter
 
 DATA = random.Random(11).randbytes(50_000)
 SIZE, HALF = len(DATA), 20_000
@@ -194,3 +204,120 @@ def test_a5_18_no_more_connections_are_open_at_once_than_allowed(registry, clien
         list(threads.map(lambda _: client.fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB)), range(12)))
     assert counts["most"] == 3
     assert registry.connection_count == 3
+
+
+def one_byte_at_a_time(fake_time: FakeTime, data: bytes, seconds: float, *, gives: int = 1):  # type: ignore[no-untyped-def]
+    """A registry that gives ``gives`` bytes of ``data`` and breaks off, each time after ``seconds``."""
+
+    def answer(request: Request) -> Raw:
+        fake_time.elapsed += seconds
+        start = int((request.header("range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        head = f"HTTP/1.1 {206 if start else 200} X\r\nContent-Length: {len(data) - start}\r\n"
+        head += f"Content-Range: bytes {start}-{len(data) - 1}/{len(data)}\r\n" if start else ""
+        return Raw((f"{head}\r\n".encode(), data[start : start + gives]))
+
+    return answer
+
+
+def small(length: int) -> tuple[Descriptor, str]:
+    blob = Descriptor("application/octet-stream", Digest.of(DATA[:length]), length)
+    return blob, f"/v2/{REPOSITORY}/blobs/{blob.digest}"
+
+
+@pytest.mark.parametrize(("seconds", "is_patient"), [(61, True), (20, False)])
+def test_a5_12_a_little_progress_counts_when_it_took_a_minute(
+    registry, client_of, fake_time: FakeTime, seconds: float, is_patient: bool
+) -> None:
+    blob, path = small(12)
+    registry.on("GET", path, one_byte_at_a_time(fake_time, DATA[:12], seconds))
+    writer = MemoryWriter(blob)
+    client = client_of(registry, max_attempts=3, retry_budget_seconds=10_000)
+    if is_patient:
+        client.fetch_blob(REPOSITORY, blob, writer)
+        assert writer.published == DATA[:12]
+    else:
+        with pytest.raises(TruncatedBody):
+            client.fetch_blob(REPOSITORY, blob, writer)
+
+
+def test_a5_12_no_progress_does_not_count_however_long_it_took(registry, client_of, fake_time: FakeTime) -> None:
+    blob, path = small(12)
+    registry.on("GET", path, one_byte_at_a_time(fake_time, DATA[:12], 100, gives=0))
+    with pytest.raises(TruncatedBody):
+        client_of(registry, max_attempts=3, retry_budget_seconds=10_000).fetch_blob(
+            REPOSITORY, blob, MemoryWriter(blob)
+        )
+    assert len(registry.requests) == 3
+
+
+def test_a5_12_a_blob_has_fifty_attempts_at_most(registry, client_of, fake_time: FakeTime) -> None:
+    blob, path = small(100)
+    registry.on("GET", path, one_byte_at_a_time(fake_time, DATA[:100], 61))
+    with pytest.raises(TruncatedBody):
+        client_of(registry, retry_budget_seconds=10_000).fetch_blob(REPOSITORY, blob, MemoryWriter(blob))
+    assert len(registry.requests) == 50
+
+
+def test_a5_11_an_entity_tag_is_sent_with_a_range_alone(registry, client_of) -> None:
+    registry.on("GET", PATH, CUT, reply(416), reply(200, DATA))
+    writer = MemoryWriter(BLOB)
+    client_of(registry).fetch_blob(REPOSITORY, BLOB, writer)
+    assert writer.published == DATA
+    assert [request.header("if-range") for request in registry.requests] == [None, '"strong"', None]
+
+
+def test_a5_08_what_was_written_before_one_byte_too_many_is_thrown_away(registry, client_of) -> None:
+    data = DATA * 20
+    blob = Descriptor("application/octet-stream", Digest.of(data), len(data))
+    path = f"/v2/{REPOSITORY}/blobs/{blob.digest}"
+    registry.on("GET", path, reply(200, data + b"x", length=None), reply(200, data))
+    writer = MemoryWriter(blob)
+    client_of(registry).fetch_blob(REPOSITORY, blob, writer)
+    assert writer.published == data
+    assert [request.header("range") for request in registry.requests] == [None, None]
+
+
+def test_a5_07_a_blob_that_is_decoded_and_breaks_off_begins_at_its_beginning(registry, client_of) -> None:
+    data = random.Random(5).randbytes(1_500_000)
+    packed = gzip.compress(data)
+    blob = Descriptor("application/octet-stream", Digest.of(data), len(data))
+    path = f"/v2/{REPOSITORY}/blobs/{blob.digest}"
+    header = [("Content-Encoding", "gzip")]
+    whole, cut = reply(200, packed, header), reply(200, packed[:900_000], header, length=len(packed), cut=True)
+    registry.on("GET", path, whole, cut, whole)
+    writer = MemoryWriter(blob)
+    client_of(registry).fetch_blob(REPOSITORY, blob, writer)
+    assert writer.published == data
+    assert [request.header("range") for request in registry.requests] == [None, None, None]
+
+
+def test_a5_07_a_blob_under_two_encodings_is_not_decoded(registry, client_of) -> None:
+    data = b"config " * 5000
+    blob = Descriptor("application/octet-stream", Digest.of(data), len(data))
+    path = f"/v2/{REPOSITORY}/blobs/{blob.digest}"
+    registry.on("GET", path, reply(200, gzip.compress(data), [("Content-Encoding", "gzip, br")]))
+    with pytest.raises(SizeMismatch):
+        client_of(registry).fetch_blob(REPOSITORY, blob, MemoryWriter(blob))
+    assert len(registry.requests) == 1
+
+
+@pytest.mark.parametrize("already", [b"", b"{"])
+def test_a5_15_the_empty_object_is_known_whatever_was_there(registry, client_of, already: bytes) -> None:
+    blob = Descriptor("x/y", Digest.of(b"{}"), 2)
+    writer = MemoryWriter(blob, already)
+    assert client_of(registry).fetch_blob(REPOSITORY, blob, writer) == 0
+    assert (writer.published, registry.requests) == (b"{}", [])
+
+
+def test_a5_15_the_empty_object_of_another_size_is_asked_for_and_refused(registry, client_of) -> None:
+    blob = Descriptor("x/y", Digest.of(b"{}"), 3)
+    registry.on("GET", f"/v2/{REPOSITORY}/blobs/{blob.digest}", reply(200, b"{}"))
+    with pytest.raises(SizeMismatch):
+        client_of(registry).fetch_blob(REPOSITORY, blob, MemoryWriter(blob))
+
+
+def test_a5_17_foreign_urls_are_https_where_the_registry_is() -> None:
+    assert foreign_target("https://cdn.example/x", "https").url == "https://cdn.example/x"
+    assert foreign_target("http://cdn.example/x", "http").url == "http://cdn.example/x"
+    with pytest.raises(RedirectRefused, match="plain http"):
+        foreign_target("http://cdn.example/x", "https")

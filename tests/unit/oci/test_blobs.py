@@ -139,6 +139,7 @@ def test_a5_11_a_registry_that_ignores_ranges_starts_from_zero(registry, client_
     writer, _ = fetched(registry, client_of, already=DATA[:HALF])
     assert writer.published == DATA
     assert writer.restart_count == 1
+    assert len(registry.requests) == 1
 
 
 @pytest.mark.parametrize(

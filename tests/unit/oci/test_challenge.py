@@ -78,6 +78,11 @@ def test_a2_07_a_header_of_more_than_8_kib_is_refused() -> None:
         parse_challenges(f'Basic realm="{"x" * 9000}"')
 
 
+def test_a2_07_a_header_of_just_8_kib_is_read() -> None:
+    (challenge,) = parse_challenges('Basic realm="' + "x" * (8192 - 14) + '"')
+    assert len(challenge.realm) == 8192 - 14
+
+
 def test_a2_07_more_than_sixteen_challenges_are_refused() -> None:
     assert len(parse_challenges(", ".join(f"S{number}" for number in range(16)))) == 16
     with pytest.raises(ProtocolError, match="challenges"):

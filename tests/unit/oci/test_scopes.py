@@ -19,7 +19,7 @@ def test_a4_08_a_name_with_a_port_is_read_from_the_right() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["", "repository", "repository:a", "::", ":a:pull"])
+@pytest.mark.parametrize("text", ["", "repository", "repository:a", "::", ":a:pull", "repository::pull"])
 def test_a4_08_what_is_no_scope_is_told(text: str) -> None:
     with pytest.raises(ValueError, match="not a scope"):
         split_scope(text)
@@ -53,6 +53,7 @@ def test_a4_10_the_registrys_own_spelling_comes_first() -> None:
         "repository:library/demo:*",
         "repository:other/repo:pull",
         "registry:catalog:*",
+        "registry:library/demo:pull",
         "nonsense",
         "repository:library/demo:",
     ],
