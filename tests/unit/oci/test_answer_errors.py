@@ -45,7 +45,7 @@ def test_a9_01_codes_and_messages_are_taken_where_they_are_well_formed(
 
 
 def test_a9_01_a_code_without_message_is_told(registry, client_of) -> None:
-    assert str(raised_by(registry, client_of, errors_reply(403, "DENIED"))).endswith("(DENIED)")
+    assert "(DENIED)" in str(raised_by(registry, client_of, errors_reply(403, "DENIED")))
     assert "(DENIED)" not in str(raised_by(registry, client_of, errors_reply(403, "DENIED", "said in words")))
 
 
