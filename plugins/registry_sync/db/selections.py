@@ -14,7 +14,8 @@ from typing import Any
 from sqlalchemy import Connection, Select, case, select, update
 
 from registry_sync.db.batches import in_batches, insert_absent
-from registry_sync.db.closures import Links, closure_of, is_in_latest, is_present, manifests_above
+from registry_sync.db.closures import Links, is_in_latest, is_present, manifests_above
+from registry_sync.db.link_graph import reached, read_children
 from registry_sync.db.remotes import read_spec
 from registry_sync.db.tables import (
     manifests,
@@ -157,15 +158,18 @@ class SelectionStore:
 
     def below(self, repository_id: str, names: Iterable[TagName]) -> set[Digest]:
         """Manifests of the latest version that these of its tags stand for, and all that links lead to from there."""
+        roots: set[int] = set()
         found: set[Digest] = set()
         with self._transactions.reading() as connection:
             for batch in in_batches(sorted(set(names))):
-                roots = select(tags.c.manifest_id).where(
+                present = select(tags.c.manifest_id).where(
                     tags.c.name.in_(batch), is_in_latest("tags", tags.c.id, repository_id)
                 )
-                below = closure_of(roots, Links.of_latest(repository_id))
-                statement = select(manifests.c.digest).join(below, below.c.manifest_id == manifests.c.id)
-                found.update(map(Digest, connection.execute(statement).scalars()))
+                roots.update(connection.execute(present).scalars())
+            below = reached(roots, read_children(connection, Links.of_latest(repository_id)))
+            for ids in in_batches(sorted(below)):
+                digests = select(manifests.c.digest).where(manifests.c.id.in_(ids))
+                found.update(map(Digest, connection.execute(digests).scalars()))
         return found
 
     def tags_above(self, repository_id: str, digests: Iterable[Digest]) -> set[TagName]:
