@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Insert, Table
+from sqlalchemy import ColumnElement, Connection, Insert, Table, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 T = TypeVar("T")
@@ -18,6 +18,19 @@ def in_batches(items: Iterable[T], size: int = BATCH_SIZE) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def is_one_of(connection: Connection, column: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
+    """Whether ``column`` is one of ``values``, at most a batch: each looked up by an index.
+
+    PostgreSQL reads a whole table rather than look up hundreds of listed values, and compares each row with each of
+    them; a set that is joined it looks up.
+    """
+    wanted = list(values)
+    if connection.dialect.name == "postgresql":
+        listed = literal(wanted, postgresql.ARRAY(column.type))
+        return column.in_(select(func.unnest(listed)))
+    return column.in_(wanted)
 
 
 def insert_or_keep(connection: Connection, table: Table) -> Insert:

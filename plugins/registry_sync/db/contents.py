@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, select, update
 
-from registry_sync.db.batches import in_batches, insert_absent, insert_or_keep, storable
+from registry_sync.db.batches import in_batches, insert_absent, insert_or_keep, is_one_of, storable
 from registry_sync.db.tables import blobs, manifest_blobs, manifest_children, manifests, orphaned_manifests, utc_now
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.digests import Digest
@@ -37,7 +37,7 @@ class ContentStore:
         found: dict[Digest, KnownManifest] = {}
         with self._transactions.reading() as connection:
             for batch in in_batches(sorted(set(digests))):
-                found.update(_known(connection, manifests.c.digest.in_(batch), ~orphans.exists()))
+                found.update(_known(connection, is_one_of(connection, manifests.c.digest, batch), ~orphans.exists()))
         waiting = [digest for digest in sorted(set(digests)) if digest not in found]
         return found | self._adopt(waiting)
 
@@ -45,14 +45,14 @@ class ContentStore:
         """Those of ``digests`` that are stored though nothing needed them; a collector at work is waited for."""
         found: dict[Digest, KnownManifest] = {}
         for batch in in_batches(digests):
-            ids = select(manifests.c.id).where(manifests.c.digest.in_(batch))
-            is_one = orphaned_manifests.c.manifest_id.in_(ids)
             with self._transactions.reading() as connection:
+                ids = select(manifests.c.id).where(is_one_of(connection, manifests.c.digest, batch))
+                is_one = orphaned_manifests.c.manifest_id.in_(ids)
                 if connection.execute(select(orphaned_manifests.c.manifest_id).where(is_one).limit(1)).first() is None:
                     continue
             with self._transactions.writing() as connection:
                 connection.execute(delete(orphaned_manifests).where(is_one))
-                found.update(_known(connection, manifests.c.digest.in_(batch)))
+                found.update(_known(connection, is_one_of(connection, manifests.c.digest, batch)))
         return found
 
     def add_manifests(self, manifests_in_order: Sequence[Manifest]) -> None:
@@ -91,8 +91,9 @@ class ContentStore:
         with self._transactions.writing() as connection:
             for batch in in_batches(ordered):
                 # Rows are locked in one order, lest two tasks that share blobs wait for each other.
-                wanted = select(blobs.c.id).where(blobs.c.digest.in_(batch), is_other).order_by(blobs.c.digest)
-                ids = connection.execute(wanted.with_for_update()).scalars().all()
+                is_listed = is_one_of(connection, blobs.c.digest, batch)
+                wanted = select(blobs.c.id).where(is_listed, is_other).order_by(blobs.c.digest)
+                ids = connection.execute(wanted.with_for_update(of=blobs)).scalars().all()
                 connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(stored_at=stored_at, **said))
 
     def descriptors(self, digests: Iterable[Digest]) -> dict[Digest, Descriptor]:
@@ -143,7 +144,9 @@ def blob_unit(row: Any) -> BlobUnit:
 
 def _ids(connection: Connection, table: Any, digests: Sequence[Digest]) -> Iterator[tuple[Digest, int]]:
     for batch in in_batches(digests):
-        for row in connection.execute(select(table.c.digest, table.c.id).where(table.c.digest.in_(batch))):
+        for row in connection.execute(
+            select(table.c.digest, table.c.id).where(is_one_of(connection, table.c.digest, batch))
+        ):
             yield Digest(row.digest), row.id
 
 
@@ -165,7 +168,7 @@ def _naming(connection: Connection, batch: Sequence[Digest]) -> Iterator[Manifes
         select(manifests.c.digest, manifests.c.media_type, manifests.c.data)
         .join(manifest_blobs, manifest_blobs.c.manifest_id == manifests.c.id)
         .join(blobs, blobs.c.id == manifest_blobs.c.blob_id)
-        .where(blobs.c.digest.in_(batch), manifest_blobs.c.is_foreign | manifest_blobs.c.is_inline)
+        .where(is_one_of(connection, blobs.c.digest, batch), manifest_blobs.c.is_foreign | manifest_blobs.c.is_inline)
         .order_by(manifests.c.digest)
     )
     last = None
@@ -200,8 +203,8 @@ def _add_blobs(connection: Connection, named: Iterable[Descriptor]) -> dict[Dige
     ]
     insert_absent(connection, blobs, rows)
     for batch in in_batches(digest for digest, descriptor in sorted(wanted.items()) if not descriptor.is_foreign):
-        misnamed = select(blobs.c.id).where(blobs.c.digest.in_(batch), blobs.c.is_foreign)
-        ids = connection.execute(misnamed.order_by(blobs.c.digest).with_for_update()).scalars().all()
+        misnamed = select(blobs.c.id).where(is_one_of(connection, blobs.c.digest, batch), blobs.c.is_foreign)
+        ids = connection.execute(misnamed.order_by(blobs.c.digest).with_for_update(of=blobs)).scalars().all()
         if ids:
             connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(is_foreign=False))
     return _held_ids(connection, rows)
@@ -217,8 +220,9 @@ def _held_ids(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict
         waiting = batch
         while waiting:
             digests = [row["digest"] for row in waiting]
-            held = select(blobs.c.digest, blobs.c.id).where(blobs.c.digest.in_(digests)).order_by(blobs.c.digest)
-            found = connection.execute(held.with_for_update(read=True, key_share=True)).all()
+            is_listed = is_one_of(connection, blobs.c.digest, digests)
+            held = select(blobs.c.digest, blobs.c.id).where(is_listed).order_by(blobs.c.digest)
+            found = connection.execute(held.with_for_update(read=True, key_share=True, of=blobs)).all()
             ids.update((Digest(row.digest), row.id) for row in found)
             waiting = [row for row in waiting if row["digest"] not in ids]
             insert_absent(connection, blobs, waiting)
@@ -308,6 +312,6 @@ def _connect_to_parents(connection: Connection, ids: dict[Digest, int]) -> None:
         )
         connection.execute(
             update(manifest_children)
-            .where(manifest_children.c.child_digest.in_([digest for digest, _ in batch]), is_open)
+            .where(is_one_of(connection, manifest_children.c.child_digest, [digest for digest, _ in batch]), is_open)
             .values(child_id=child)
         )

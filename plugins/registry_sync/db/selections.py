@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, case, select, update
 
-from registry_sync.db.batches import in_batches, insert_absent
+from registry_sync.db.batches import in_batches, insert_absent, is_one_of
 from registry_sync.db.closures import Links, is_in_latest, is_present, manifests_above
 from registry_sync.db.link_graph import reached, read_children
 from registry_sync.db.remotes import read_spec
@@ -177,7 +177,7 @@ class SelectionStore:
         names: set[TagName] = set()
         with self._transactions.reading() as connection:
             for batch in in_batches(sorted(set(digests))):
-                starts = select(manifests.c.id).where(manifests.c.digest.in_(batch))
+                starts = select(manifests.c.id).where(is_one_of(connection, manifests.c.digest, batch))
                 names.update(_tags_of(connection, repository_id, starts))
         return names
 
@@ -217,7 +217,9 @@ class SelectionStore:
 def _ids(connection: Connection, digests: Iterable[Digest]) -> dict[Digest, int]:
     ids: dict[Digest, int] = {}
     for batch in in_batches(sorted(digests)):
-        rows = connection.execute(select(manifests.c.digest, manifests.c.id).where(manifests.c.digest.in_(batch)))
+        rows = connection.execute(
+            select(manifests.c.digest, manifests.c.id).where(is_one_of(connection, manifests.c.digest, batch))
+        )
         ids.update((Digest(row.digest), row.id) for row in rows)
     return ids
 
