@@ -54,7 +54,14 @@ def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def _home_with_database(airflow_database: Path) -> Path:
+    """The shared home with tables, also where a test looked for a connection before and left an empty database open."""
+    from airflow import settings
+
+    settings.dispose_orm(do_log=False)
+    for left in AIRFLOW_HOME.glob("airflow.db*"):
+        left.unlink()
     shutil.copy(airflow_database / "airflow.db", AIRFLOW_HOME / "airflow.db")
+    settings.configure_orm()
     return AIRFLOW_HOME
 
 
