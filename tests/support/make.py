@@ -56,9 +56,12 @@ class Clone:
         )
 
     def start(self, target: str, **variables: str | int) -> subprocess.Popen[str]:
-        """The running command, in a process group of its own as a shell gives it."""
+        """The running command, in a process group of its own as a shell gives it.
+
+        It can be interrupted also where the tests run in the background, which ignores that.
+        """
         return subprocess.Popen(
-            self.command(target, **variables),
+            ["env", "--default-signal=INT", *self.command(target, **variables)],
             cwd=self.folder,
             env=_ENVIRONMENT,
             stdin=subprocess.DEVNULL,
