@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Connection, Insert, Table, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from registry_sync.domain.digests import Digest
+
 T = TypeVar("T")
 BATCH_SIZE = 500
 
@@ -31,6 +33,15 @@ def is_one_of(connection: Connection, column: ColumnElement[Any], values: Iterab
         listed = literal(wanted, postgresql.ARRAY(column.type))
         return column.in_(select(func.unnest(listed)))
     return column.in_(wanted)
+
+
+def ids_by_digest(connection: Connection, table: Table, digests: Iterable[Digest]) -> dict[Digest, int]:
+    """Ids of the manifests or blobs of those digests; those that are not stored are left out."""
+    ids: dict[Digest, int] = {}
+    for batch in in_batches(sorted(digests)):
+        found = select(table.c.digest, table.c.id).where(is_one_of(connection, table.c.digest, batch))
+        ids.update((Digest(row.digest), row.id) for row in connection.execute(found))
+    return ids
 
 
 def insert_or_keep(connection: Connection, table: Table) -> Insert:

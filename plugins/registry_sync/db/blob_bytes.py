@@ -13,13 +13,14 @@ from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, update
 
-from registry_sync.db.batches import BATCH_SIZE, in_batches, insert_or_keep
+from registry_sync.db.batches import BATCH_SIZE, in_batches, insert_or_keep, is_one_of
 from registry_sync.db.closures import is_in_version
 from registry_sync.db.needs import blob_is_in_run, blob_is_needed
 from registry_sync.db.orphans import lock_unneeded
-from registry_sync.db.tables import blobs, orphaned_blobs, repository_blobs, utc_now
+from registry_sync.db.tables import blobs, orphaned_blobs, repository_blobs
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.moments import utc_now
 from registry_sync.domain.space import Amount, ContentKind, ContentRecord
 
 #: What a record says of bytes for the moment in which they are removed.
@@ -87,7 +88,9 @@ class BlobBytesStore:
         unknown = set(digests)
         with self._transactions.reading() as connection:
             for batch in in_batches(sorted(unknown)):
-                known = connection.execute(select(blobs.c.digest).where(blobs.c.digest.in_(batch))).scalars()
+                known = connection.execute(
+                    select(blobs.c.digest).where(is_one_of(connection, blobs.c.digest, batch))
+                ).scalars()
                 unknown -= {Digest(digest) for digest in known}
         return unknown
 

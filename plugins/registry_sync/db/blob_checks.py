@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, exists, func, or_, select, update
 
-from registry_sync.db.batches import in_batches
+from registry_sync.db.batches import in_batches, is_one_of
 from registry_sync.db.remotes import read_spec
 from registry_sync.db.tables import blobs, remotes, repositories, repository_blobs, repository_versions, sync_runs
 from registry_sync.db.transactions import Transactions
@@ -35,7 +35,7 @@ class BlobCheckStore:
         found: dict[Digest, BlobRecord] = {}
         with self._transactions.reading() as connection:
             for batch in in_batches(sorted(set(digests))):
-                rows = connection.execute(select(*_COLUMNS).where(blobs.c.digest.in_(batch)))
+                rows = connection.execute(select(*_COLUMNS).where(is_one_of(connection, blobs.c.digest, batch)))
                 found.update((Digest(row.digest), _record(row)) for row in rows)
         return found
 
@@ -69,8 +69,9 @@ class BlobCheckStore:
         with self._transactions.writing() as connection:
             for batch in in_batches(sorted(set(digests))):
                 # Locked in one order, as in ContentStore.mark_stored.
-                wanted = select(blobs.c.id).where(blobs.c.digest.in_(batch)).order_by(blobs.c.digest)
-                ids = connection.execute(wanted.with_for_update(key_share=True)).scalars().all()
+                is_listed = is_one_of(connection, blobs.c.digest, batch)
+                wanted = select(blobs.c.id).where(is_listed).order_by(blobs.c.digest)
+                ids = connection.execute(wanted.with_for_update(key_share=True, of=blobs)).scalars().all()
                 connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(verified_at=at))
 
     def lacking(self) -> list[Digest]:
@@ -137,7 +138,7 @@ def _holders(
         statement = (
             select(blobs.c.digest, blobs.c.source, repository_blobs.c.repository_id)
             .join(repository_blobs, repository_blobs.c.blob_id == blobs.c.id)
-            .where(blobs.c.digest.in_(batch))
+            .where(is_one_of(connection, blobs.c.digest, batch))
             .distinct()
             .order_by(blobs.c.digest, repository_blobs.c.repository_id)
         )

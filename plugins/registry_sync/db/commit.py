@@ -5,14 +5,13 @@ The repository's row is locked first, so that commits to one repository follow e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, exists, literal, or_, select, update
 
 from registry_sync.db.batches import in_batches
 from registry_sync.db.closures import Links, closure_by_root, closure_of, is_in_latest, is_present, tagged_in_run
-from registry_sync.db.limits import refuse_too_many_holds, refuse_too_many_removals
+from registry_sync.db.limits import first_holds, refuse_too_many_holds, refuse_too_many_removals
 from registry_sync.db.membership import Difference, Membership
 from registry_sync.db.new_version import add_version, lock_repository, next_number
 from registry_sync.db.remotes import read_spec
@@ -35,8 +34,6 @@ from registry_sync.domain.records import Hold, Policy, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunState, TagState
 from registry_sync.errors import NothingSynced, VersionConflict
-
-_SHOWN_REASONS = 5
 
 
 def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
@@ -66,7 +63,7 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     _note_leftovers(connection, membership, difference)
     if difference.is_empty:
         if holds:
-            raise NothingSynced(_explain(holds))
+            raise NothingSynced(f"nothing was synced, {len(holds)} tags are held: {first_holds(holds)}")
         settle(connection, run_id, RunState.UNCHANGED)
         return repository.id, None
     number = add_version(connection, repository, difference, sync_run_id=run.id, holds=holds)
@@ -236,9 +233,3 @@ def _note_leftovers(connection: Connection, membership: Membership, difference: 
             .where(repositories.c.id == membership.repository_id)
             .values(has_leftovers=has_leftovers)
         )
-
-
-def _explain(holds: Sequence[Hold]) -> str:
-    shown = "; ".join(f"{hold.tag}: {hold.reason}" for hold in holds[:_SHOWN_REASONS])
-    more = f"; and {len(holds) - _SHOWN_REASONS} more" if len(holds) > _SHOWN_REASONS else ""
-    return f"nothing was synced, {len(holds)} tags are held: {shown}{more}"

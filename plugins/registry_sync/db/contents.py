@@ -7,11 +7,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, select, update
 
-from registry_sync.db.batches import in_batches, insert_absent, insert_or_keep, is_one_of, storable
-from registry_sync.db.tables import blobs, manifest_blobs, manifest_children, manifests, orphaned_manifests, utc_now
+from registry_sync.db.batches import ids_by_digest, in_batches, insert_absent, insert_or_keep, is_one_of, storable
+from registry_sync.db.tables import blobs, manifest_blobs, manifest_children, manifests, orphaned_manifests
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor, Manifest, ManifestKind, ManifestLimits, read_manifest
+from registry_sync.domain.moments import utc_now
 from registry_sync.domain.units import BlobUnit, KnownManifest, StoredManifest
 from registry_sync.errors import RecordNotFound
 
@@ -65,11 +66,11 @@ class ContentStore:
         if not given:
             return
         with self._transactions.writing() as connection:
-            stored = dict(_ids(connection, manifests, sorted(given)))
+            stored = ids_by_digest(connection, manifests, sorted(given))
             new = [given[digest] for digest in sorted(given.keys() - stored.keys())]
             blob_ids = _add_blobs(connection, [blob for manifest in new for _, blob in manifest.blobs()])
             _add_documents(connection, new)
-            ids = dict(_ids(connection, manifests, [manifest.digest for manifest in new]))
+            ids = ids_by_digest(connection, manifests, [manifest.digest for manifest in new])
             _add_relations(connection, new, ids, blob_ids)
             _connect_to_parents(connection, ids)
 
@@ -140,14 +141,6 @@ def blob_unit(row: Any) -> BlobUnit:
         created_at=row.created_at,
         stored_at=row.stored_at,
     )
-
-
-def _ids(connection: Connection, table: Any, digests: Sequence[Digest]) -> Iterator[tuple[Digest, int]]:
-    for batch in in_batches(digests):
-        for row in connection.execute(
-            select(table.c.digest, table.c.id).where(is_one_of(connection, table.c.digest, batch))
-        ):
-            yield Digest(row.digest), row.id
 
 
 def _known(connection: Connection, *conditions: ColumnElement[bool]) -> Iterator[tuple[Digest, KnownManifest]]:

@@ -25,10 +25,9 @@ def refuse_too_many_holds(connection: Connection, run_id: str, remote: RemoteSpe
     count = select(func.count()).select_from(run_tags).where(run_tags.c.sync_run_id == run_id, wanted)
     total = connection.execute(count).scalar_one()
     if len(holds) > remote.max_held_share * total:
-        shown = "; ".join(f"{hold.tag}: {hold.reason}" for hold in holds[:_SHOWN])
         raise TooManyHolds(
             f"{len(holds)} of {total} tags would be held, more than max_held_share {remote.max_held_share:g} of remote "
-            f"{remote.name!r} allows, so no version was made: {shown}{_more(len(holds))}"
+            f"{remote.name!r} allows, so no version was made: {first_holds(holds)}"
         )
 
 
@@ -55,6 +54,12 @@ def refuse_too_many_removals(membership: Membership, remote: RemoteSpec) -> None
             f"{' and '.join(limits)} of remote {remote.name!r} allows, so no version was made: "
             f"{', '.join(names[:_SHOWN])}{_more(len(names))}. If they are to go, approve the removals of this run"
         )
+
+
+def first_holds(holds: Sequence[Hold]) -> str:
+    """The first held tags with their reasons, and how many there are besides."""
+    shown = "; ".join(f"{hold.tag}: {hold.reason}" for hold in holds[:_SHOWN])
+    return f"{shown}{_more(len(holds))}"
 
 
 def _more(count: int) -> str:

@@ -44,8 +44,8 @@ from registry_sync.db.tables import (
     repository_tags,
     run_tags,
     tags,
-    utc_now,
 )
+from registry_sync.domain.moments import utc_now
 from registry_sync.domain.runs import TagState
 
 _WANTED = (TagState.RESOLVED.value, TagState.UNCHANGED.value)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from registry_sync.db.batches import insert_or_keep
 from registry_sync.db.paging import fetch_page
-from registry_sync.db.tables import utc_now
+from registry_sync.domain.moments import utc_now
 from registry_sync.domain.pages import Page, PageRequest
 from registry_sync.errors import NameTaken, RecordNotFound
 

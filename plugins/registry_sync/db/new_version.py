@@ -13,7 +13,8 @@ from sqlalchemy import Connection, Row, insert, select, update
 from registry_sync.db.batches import in_batches, storable
 from registry_sync.db.membership import Difference
 from registry_sync.db.retention import keep_newest
-from registry_sync.db.tables import repositories, repository_versions, utc_now, version_holds
+from registry_sync.db.tables import repositories, repository_versions, version_holds
+from registry_sync.domain.moments import utc_now
 from registry_sync.domain.origins import SYNCED, Origin
 from registry_sync.domain.records import Hold
 from registry_sync.errors import RecordNotFound

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, case, select, update
 
-from registry_sync.db.batches import in_batches, insert_absent, is_one_of
+from registry_sync.db.batches import ids_by_digest, in_batches, insert_absent, is_one_of
 from registry_sync.db.closures import Links, is_in_latest, is_present, manifests_above
 from registry_sync.db.link_graph import reached, read_children
 from registry_sync.db.remotes import read_spec
@@ -28,11 +28,11 @@ from registry_sync.db.tables import (
     run_tags,
     sync_runs,
     tags,
-    utc_now,
     version_holds,
 )
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.moments import utc_now
 from registry_sync.domain.records import RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import Link, LinkKind, RunState, TagState
@@ -55,7 +55,7 @@ class SelectionStore:
         """
         parents, noted = sorted(set(read)), sorted(set(links), key=lambda link: (link.parent, link.child))
         with self._transactions.writing() as connection:
-            ids = _ids(connection, {*parents, *(link.child for link in noted)})
+            ids = ids_by_digest(connection, manifests, {*parents, *(link.child for link in noted)})
             unknown = next((digest for digest in parents if digest not in ids), None) or next(
                 (link.child for link in noted if not link.is_missing and link.child not in ids), None
             )
@@ -212,16 +212,6 @@ class SelectionStore:
         )
         with self._transactions.reading() as connection:
             return connection.execute(statement).scalars().all() == [False]
-
-
-def _ids(connection: Connection, digests: Iterable[Digest]) -> dict[Digest, int]:
-    ids: dict[Digest, int] = {}
-    for batch in in_batches(sorted(digests)):
-        rows = connection.execute(
-            select(manifests.c.digest, manifests.c.id).where(is_one_of(connection, manifests.c.digest, batch))
-        )
-        ids.update((Digest(row.digest), row.id) for row in rows)
-    return ids
 
 
 def _tags_of(connection: Connection, repository_id: str, starts: Select[Any]) -> Sequence[TagName]:

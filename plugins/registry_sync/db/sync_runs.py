@@ -27,10 +27,10 @@ from registry_sync.db.tables import (
     run_manifests,
     run_tags,
     sync_runs,
-    utc_now,
 )
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.moments import utc_now
 from registry_sync.domain.pages import Page, PageRequest
 from registry_sync.domain.records import RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName

@@ -53,11 +53,6 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
 
 
-def utc_now() -> datetime:
-    """The present moment, aware."""
-    return datetime.now(timezone.utc)
-
-
 def plain_text(length: int) -> TypeEngine[str]:
     """Text that is compared and sorted byte by byte on both databases, as registries sort tags."""
     return String(length).with_variant(String(length, collation="C"), "postgresql")

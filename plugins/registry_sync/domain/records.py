@@ -12,8 +12,9 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.hrefs import version_href
 from registry_sync.domain.origins import SYNCED, Origin
 from registry_sync.domain.platforms import Platform, parse_platforms
-from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName
+from registry_sync.domain.references import MAX_NAME_LENGTH, RegistryUrl, RepositoryName, TagName
 from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.errors import InvalidReference
 
 
 class Policy(str, Enum):
@@ -114,6 +115,14 @@ class Remote:
     spec: RemoteSpec
     created_at: datetime
     updated_at: datetime
+
+
+def checked_repository_name(text: str, wanted: str) -> str:
+    """``text`` without blanks around it; ``wanted`` begins the :class:`InvalidReference` for what cannot be a name."""
+    name = text.strip()
+    if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
+        raise InvalidReference(f"{wanted}, at most {MAX_NAME_LENGTH} printable characters")
+    return name
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ class PromoteTagsOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """``repository``, ``version`` or None, ``unchanged_version`` or None, ``missing_blob_count``."""
         from registry_sync.domain.history import CopyRequest
+        from registry_sync.domain.records import checked_repository_name
         from registry_sync.domain.tag_filter import TagFilter
         from registry_sync.operators.derived_version import find_number, hand_on
         from registry_sync.sync.compare_versions import promotion_mode
@@ -78,7 +79,9 @@ class PromoteTagsOperator(BaseOperator):
             wanted, mode = TagFilter.parse(as_list(self.tags), as_list(self.exclude_tags)), promotion_mode(self.mode)
             source = stage.database.repositories.by_name(self.source.strip())
             number = find_number(stage, source, self.number)
-            target = stage.database.repositories.ensure(_name(self.target))
+            target = stage.database.repositories.ensure(
+                checked_repository_name(self.target, "target: give the name of a repository")
+            )
             made = stage.database.versions.copy(
                 target.id,
                 CopyRequest(source.id, number, wanted, mode),
@@ -88,13 +91,3 @@ class PromoteTagsOperator(BaseOperator):
             told = "it has them already" if made.version is None else f"version {made.version.number}"
             self.log.info("tags of %s version %s promoted to %s: %s", source.name, number, target.name, told)
             return hand_on(stage, context, target, made)
-
-
-def _name(text: str) -> str:
-    """A name that a repository may have. Raises :class:`InvalidReference`."""
-    from registry_sync.errors import InvalidReference
-
-    name = text.strip()
-    if not name or len(name) > 255 or not name.isprintable():
-        raise InvalidReference("target: give the name of a repository, at most 255 printable characters")
-    return name

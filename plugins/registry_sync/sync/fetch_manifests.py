@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from registry_sync.domain.companions import fallback_tag
+from registry_sync.domain.companions import companion_tags, fallback_tag
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import DEFAULT_LIMITS, Manifest, ManifestLimits
 from registry_sync.domain.records import RemoteSpec
@@ -21,7 +21,7 @@ from registry_sync.sync.choice import Choice
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import Database, RegistryClient
 from registry_sync.sync.progress import Progress, format_count
-from registry_sync.sync.referrers import add_referrers, companions_listed, companions_there
+from registry_sync.sync.referrers import add_referrers, companions_there
 from registry_sync.sync.verdicts import Verdict, reason, verdict
 from registry_sync.sync.walk import Walk, is_not_there
 
@@ -231,7 +231,7 @@ class _Stage:
             return companions_there(self.client, self.remote, new, failed=self._fail_companion)
         if self._candidates is None:
             self._candidates = self.database.selections.candidates(self.run.id)
-        names = companions_listed(self._candidates, new)
+        names = companion_tags(self._candidates, new)
         self._candidates.difference_update(names)
         return names
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
-from registry_sync.domain.records import Policy, Remote, RemoteSpec, Repository, SyncMode
+from registry_sync.domain.records import Policy, Remote, RemoteSpec, Repository, SyncMode, checked_repository_name
 from registry_sync.domain.runs import RunKey, SyncRun
-from registry_sync.errors import ConfigurationError, InvalidReference, RecordNotFound
+from registry_sync.errors import ConfigurationError, RecordNotFound
 
 MAX_CONCURRENCY = 100
 
@@ -102,9 +102,7 @@ def open_run(database: RequestDatabase, key: RunKey, request: SyncRequest) -> Sy
     :class:`~registry_sync.errors.RecordNotFound` for a remote that does not exist.
     """
     mode = _choice(SyncMode, "mode", request.mode)
-    name = request.repository.strip()
-    if not name or len(name) > 255 or not name.isprintable():
-        raise InvalidReference("repository: give the name to sync into, at most 255 printable characters")
+    name = checked_repository_name(request.repository, "repository: give the name to sync into")
     if request.url or request.upstream_name:
         remote = _defined(database, request, name)
         spec = remote.spec

@@ -101,12 +101,6 @@ def _refuse_deeper(walk: Walk, listed: Listed) -> None:
             walk.referrers[subject] = tuple(e.digest for e in entries if walk.refers_to(e.digest, subject))
 
 
-def companions_listed(candidates: Iterable[TagName], digests: Iterable[Digest]) -> list[TagName]:
-    """Those of ``candidates``, the tags of a listing that were not asked for, that belong to one of ``digests``."""
-    wanted = {name for digest in digests for name in companion_names(digest)}
-    return sorted(tag for tag in candidates if tag in wanted)
-
-
 def companions_there(
     client: RegistryClient,
     remote: RemoteSpec,

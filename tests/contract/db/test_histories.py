@@ -24,11 +24,12 @@ from sqlalchemy import select
 from registry_sync.blobs import BlobStore, open_blob_store
 from registry_sync.db.closures import is_in_version
 from registry_sync.db.database import Database
-from registry_sync.db.tables import manifests, repository_links, utc_now
+from registry_sync.db.tables import manifests, repository_links
 from registry_sync.db.versions import VersionStore
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.history import Amounts, Change, CopyRequest, TagChange, UnitDifference
 from registry_sync.domain.manifests import Descriptor, Manifest
+from registry_sync.domain.moments import utc_now
 from registry_sync.domain.origins import Origin, OriginKind
 from registry_sync.domain.pages import PageRequest
 from registry_sync.domain.records import RemoteSpec, Repository, RepositorySpec, RepositoryVersion, SyncMode

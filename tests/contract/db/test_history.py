@@ -13,10 +13,11 @@ from sqlalchemy import event, select
 from registry_sync.db.database import Database
 from registry_sync.db.differences import version_difference
 from registry_sync.db.intervals import INTERVALS
-from registry_sync.db.tables import repository_links, utc_now
+from registry_sync.db.tables import repository_links
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.history import Change, CopyRequest
 from registry_sync.domain.manifests import Manifest
+from registry_sync.domain.moments import utc_now
 from registry_sync.domain.origins import OriginKind
 from registry_sync.domain.pages import PageRequest
 from registry_sync.domain.records import Policy, Repository, RepositorySpec, SyncMode

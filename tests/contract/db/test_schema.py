@@ -15,7 +15,8 @@ from sqlalchemy import insert, inspect, select, text
 from registry_sync.db import migrations, schema
 from registry_sync.db.database import Database
 from registry_sync.db.engine import make_engine, read_url
-from registry_sync.db.tables import metadata, repositories, utc_now
+from registry_sync.db.tables import metadata, repositories
+from registry_sync.domain.moments import utc_now
 from registry_sync.errors import DatabaseError, DatabaseOutdated
 
 
