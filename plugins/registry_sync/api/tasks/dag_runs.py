@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.pages import Page, PageRequest
 from registry_sync.errors import ConfigurationError, RecordNotFound, SyncError
+from registry_sync.hooks.dag_runs import dag_of_run
 
 if TYPE_CHECKING:
     from airflow.models import DagRun
@@ -113,16 +114,13 @@ def cancel(dag_id: str, task_id: str) -> SyncDagRun:
     """The run, ended as Airflow ends one that somebody marks as failed. Raises :class:`SyncError` when it has ended."""
     from airflow.api_fastapi.core_api.datamodels.dag_run import DagRunMutableStates
     from airflow.api_fastapi.core_api.services.public.dag_run import patch_dag_run_state
-    from airflow.models.dagbag import DBDagBag
     from airflow.utils.session import create_session
 
     with create_session() as session:
         run = _require(session, dag_id, task_id)
         if _state(run) not in (TaskState.WAITING, TaskState.RUNNING):
             raise SyncError(f"the task has ended: it is {_state(run).value}")
-        dag = DBDagBag().get_dag_for_run(run, session=session)
-        if dag is None:
-            raise ConfigurationError(f"Airflow does not know the DAG {dag_id!r} any more")
+        dag = dag_of_run(run, session)
         run.note = CANCELED_NOTE
         patch_dag_run_state(dag=dag, dag_run=run, state=DagRunMutableStates.FAILED, session=session)
     return find(dag_id, task_id)
