@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from registry_sync.errors import RegistrySyncError, RunEnded, SyncError, TooManyRemovals
-from registry_sync.operators.flags import as_flag
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.run_note import RUN_NOTE_KEY, held_note
 from registry_sync.operators.stage import SYNC_RUN_TEMPLATE, Stage, open_stage
+from registry_sync.operators.template_values import as_flag
 from registry_sync.operators.version_events import tell_assets, versions_alias
 
 if TYPE_CHECKING:

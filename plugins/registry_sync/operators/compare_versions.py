@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from registry_sync.operators.flags import as_flag
 from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import Stage, as_list, as_text, open_stage, skip
+from registry_sync.operators.stage import Stage, open_stage, skip
+from registry_sync.operators.template_values import as_flag, as_list, as_text
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

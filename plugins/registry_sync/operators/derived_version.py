@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.operators.stage import Stage
+from registry_sync.operators.template_values import as_text
 from registry_sync.operators.version_events import tell_assets
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 def find_number(stage: Stage, repository: Repository, number: int | str | None) -> int:
     """The number that a parameter names, else the latest. Raises :class:`InvalidReference`, :class:`RecordNotFound`."""
     from registry_sync.errors import InvalidReference, RecordNotFound
-    from registry_sync.operators.stage import as_text
 
     text = as_text(number)
     if text is not None:

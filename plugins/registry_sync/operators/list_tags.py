@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import SYNC_RUN_KEY, Stage, as_list, as_text, open_stage, run_key, skip
+from registry_sync.operators.stage import SYNC_RUN_KEY, Stage, open_stage, run_key, skip
+from registry_sync.operators.template_values import as_list, as_text
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

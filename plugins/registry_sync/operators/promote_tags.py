@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import as_list, as_text, open_stage
+from registry_sync.operators.stage import open_stage
+from registry_sync.operators.template_values import as_list, as_text
 from registry_sync.operators.version_events import versions_alias
 
 if TYPE_CHECKING:

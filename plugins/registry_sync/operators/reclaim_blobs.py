@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from registry_sync.errors import ConfigurationError
-from registry_sync.operators.flags import as_flag
 from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import as_list, open_stage
+from registry_sync.operators.stage import open_stage
+from registry_sync.operators.template_values import as_flag, as_list
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -159,24 +159,3 @@ def is_last_try(context: Mapping[str, Any]) -> bool:
     """Whether Airflow will not try this task again."""
     ti = context["ti"]
     return bool(ti.try_number > ti.max_tries)
-
-
-def as_list(value: object) -> tuple[str, ...] | None:
-    """A template's text, ``a, b``, or a list, as a tuple; None for nothing.
-
-    A template field gives text; tags and globs hold no commas.
-    """
-    if value is None:
-        return None
-    if isinstance(value, str):
-        value = value.split(",")
-    if not isinstance(value, list | tuple):
-        raise TypeError(f"expected text with commas or a list, got {type(value).__name__}")
-    entries = tuple(str(entry).strip() for entry in value if str(entry).strip())
-    return entries or None
-
-
-def as_text(value: object) -> str | None:
-    """A template's text without blanks around it; None when nothing is left, or for ``None``."""
-    text = "" if value is None else str(value).strip()
-    return None if text in ("", "None") else text

@@ -11,8 +11,8 @@ from registry_sync.db.database import Database
 from registry_sync.domain.records import Repository
 from registry_sync.domain.runs import RunKey, RunState, SyncRun
 from registry_sync.operators.commit_version import CommitVersionOperator
-from registry_sync.operators.flags import as_flag
 from registry_sync.operators.run_note import RUN_NOTE_KEY, held_note
+from registry_sync.operators.template_values import as_flag
 from support.metadata import Upstream, image, open_run, play_stages, sync
 from support.task_contexts import TaskContext
 

@@ -9,7 +9,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from registry_sync.errors import NotFound, RegistrySyncError, ServerUnavailable
-from registry_sync.operators.stage import as_list, as_text, open_stage, run_key, skip
+from registry_sync.operators.stage import open_stage, run_key, skip
+from registry_sync.operators.template_values import as_list, as_text
 
 
 def context(try_number: int = 1, max_tries: int = 4) -> dict[str, Any]:
