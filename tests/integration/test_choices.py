@@ -1,44 +1,24 @@
-"""What a sync takes along: platforms, referrers and what has tags of its own, gaps, foreign layers, inline blobs."""
+"""What a sync takes along and what it may leave out: platforms, gaps, foreign layers, inline blobs, limits."""
 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from registry_sync.domain import media_types
-from registry_sync.domain.companions import fallback_tag
-from registry_sync.domain.digests import Digest
-from registry_sync.domain.pages import PageRequest
-from registry_sync.domain.records import RemoteSpec, RepositoryVersion
-from registry_sync.domain.units import Relation, UnitQuery
+from registry_sync.domain.units import Relation
 from registry_sync.errors import RepositoryUnavailable, TooManyHolds, TooManyRemovals
+from support.choosing import NAME, got, held, sync, tags
 from support.hostile_registry import HostileRegistry, json_reply, reply
 from support.images import ContentBuilder
 from support.serving import serve
-from support.signatures import Signer, referrer_entry, subject_of
 from support.syncing import Installation
 
-NAME = "team/app"
 AMD64 = {"platform": {"os": "linux", "architecture": "amd64"}}
 ARM64 = {"platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}}
 WINDOWS = {"platform": {"os": "windows", "architecture": "amd64", "os.version": "10.0.20348.2582"}}
-EVERYTHING = PageRequest(limit=1000)
-#: What a remote says and a single sync cannot.
-OF_THE_REMOTE = {
-    "allow_sparse", "include_foreign_layers", "max_held_share", "max_removed_share", "max_removed_tags",
-}  # fmt: skip
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Installation]:
-    installation = Installation.embedded(tmp_path)
-    yield installation
-    installation.database.close()
 
 
 @pytest.fixture
@@ -50,44 +30,6 @@ def registry() -> Iterator[HostileRegistry]:
 @pytest.fixture
 def build() -> ContentBuilder:
     return ContentBuilder(seed=47)
-
-
-def sync(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder | None = None, **request: Any
-) -> RepositoryVersion | None:
-    """Syncs what was built so far, or what the registry serves already; requests are counted from here."""
-    if build is not None:
-        serve(registry, NAME, build.content())
-    registry.requests.clear()
-    remote = {name: request.pop(name) for name in list(request) if name in OF_THE_REMOTE}
-    here.database.remotes.ensure(RemoteSpec("app", registry.base, NAME, **remote))
-    return here.sync("app", registry.base, NAME, **request)
-
-
-def serve_referrers(registry: HostileRegistry, build: ContentBuilder) -> None:
-    """The referrers API over everything that was built."""
-    content = build.content()
-    for subject in content.manifests:
-        entries = [referrer_entry(m) for m in content.manifests.values() if subject_of(m) == subject]
-        document = json.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": entries})
-        path = f"/v2/{NAME}/referrers/{subject}"
-        registry.on("GET", path, reply(200, document, content_type=media_types.OCI_INDEX))
-
-
-def held(here: Installation, version: RepositoryVersion, relation: Relation = Relation.PRESENT) -> set[Digest]:
-    """Digests of a version's manifests."""
-    query = UnitQuery(version.repository_id, version.number, relation)
-    return {unit.digest for unit in here.database.units.manifests(query, EVERYTHING).items}
-
-
-def tags(here: Installation, version: RepositoryVersion) -> set[str]:
-    return set(here.database.versions.tags(version.repository_id, version.number))
-
-
-def got(registry: HostileRegistry) -> set[str]:
-    """Digests and tags by which manifests were got."""
-    prefix = f"/v2/{NAME}/manifests/"
-    return {request.path.removeprefix(prefix) for request in registry.asked("GET") if prefix in request.path}
 
 
 class Multi:
@@ -263,247 +205,6 @@ def test_an_entry_that_is_refused_is_no_gap(
     Sparse(build, registry).answer_missing(registry, 403)
     with pytest.raises(RepositoryUnavailable, match="403"):
         sync(here, registry, allow_sparse=True, is_last_try=True)
-
-
-class Signed:
-    """``v1``, an index of one image, with what refers to either, and what refers to that."""
-
-    def __init__(self, build: ContentBuilder) -> None:
-        signer = Signer(build)
-        self.image = build.image([build.blob(60)])
-        self.index = build.index([self.image])
-        build.tag("v1", self.index)
-        self.bundle = signer.bundle(self.index)
-        self.sbom = signer.sbom(self.image)
-        self.signs_sbom = signer.notation(self.sbom)
-        self.content = {self.index, self.image}
-        self.referrers = {self.bundle, self.sbom, self.signs_sbom}
-
-
-@pytest.mark.rule("A8.6")
-def test_referrers_of_every_manifest_come_along_and_those_of_referrers(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
-) -> None:
-    signed = Signed(build)
-    serve_referrers(registry, build)
-    version = sync(here, registry, build)
-    assert version is not None
-    assert held(here, version) == signed.content | signed.referrers
-    for digest in signed.referrers:
-        assert here.database.contents.manifest(digest).data == build.content().manifests[digest].data
-        assert all(here.store.has(blob) for blob in build.content().manifests[digest].blobs)
-    assert sync(here, registry) is None
-    assert got(registry) == set()
-
-
-def test_referrers_are_left_out_where_the_remote_says_so_and_go_when_it_changes_its_mind(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
-) -> None:
-    signed = Signed(build)
-    serve_referrers(registry, build)
-    version = sync(here, registry, build, include_referrers=False)
-    assert version is not None
-    assert held(here, version) == signed.content
-    assert not [request for request in registry.requests if "/referrers/" in request.path]
-    version = sync(here, registry, include_referrers=True)
-    assert version is not None
-    assert held(here, version, Relation.ADDED) == signed.referrers == got(registry)
-    version = sync(here, registry, include_referrers=False)
-    assert version is not None
-    assert held(here, version, Relation.REMOVED) == signed.referrers
-
-
-@pytest.mark.rule("A8.6")
-def test_a_signature_that_comes_later_is_noticed_though_no_tag_moved_and_one_that_goes_too(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
-) -> None:
-    image = build.image([build.blob(60)])
-    build.tag("v1", image)
-    build.tag("v2", build.image([build.blob(61)]))
-    serve_referrers(registry, build)
-    sync(here, registry, build)
-    bundle = Signer(build).bundle(image)
-    serve_referrers(registry, build)
-    version = sync(here, registry, build)
-    assert version is not None
-    assert held(here, version, Relation.ADDED) == {bundle} == got(registry)
-    assert tags(here, version) == {"v1", "v2"}
-    empty = json.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []})
-    registry.on("GET", f"/v2/{NAME}/referrers/{image}", reply(200, empty, content_type=media_types.OCI_INDEX))
-    version = sync(here, registry)
-    assert version is not None
-    assert held(here, version, Relation.REMOVED) == {bundle}
-
-
-@pytest.mark.rule("A8.4")
-def test_a_manifest_that_is_listed_as_a_referrer_and_names_another_subject_is_not_taken(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
-) -> None:
-    image, stranger = build.image([build.blob(60)]), build.image([build.blob(61)])
-    build.tag("v1", image)
-    serve_referrers(registry, build)
-    document = {
-        "schemaVersion": 2,
-        "mediaType": media_types.OCI_INDEX,
-        "manifests": [build.descriptor(stranger, media_types.OCI_MANIFEST)],
-    }
-    path = f"/v2/{NAME}/referrers/{image}"
-    registry.on("GET", path, reply(200, json.dumps(document), content_type=media_types.OCI_INDEX))
-    version = sync(here, registry, build)
-    assert version is not None
-    assert held(here, version) == {image}
-    assert any("does not name it as its subject" in line for line in here.lines)
-
-
-@pytest.mark.rule("A8.6")
-def test_referrers_that_refer_to_each_other_in_a_circle_are_walked_once(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
-) -> None:
-    image = build.image([build.blob(60)])
-    build.tag("v1", image)
-    bundle = Signer(build).bundle(image)
-    serve_referrers(registry, build)
-    # No two documents can name each other; a registry can claim that the image refers to what refers to it.
-    entry = build.descriptor(image, media_types.OCI_MANIFEST)
-    document = json.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": [entry]})
-    path = f"/v2/{NAME}/referrers/{bundle}"
-    registry.on("GET", path, reply(200, document, content_type=media_types.OCI_INDEX))
-    version = sync(here, registry, build)
-    assert version is not None
-    assert held(here, version) == {image, bundle}
-    assert len(registry.asked("GET", path)) == 1
-
-
-@pytest.mark.rule("A8.6")
-def test_referrers_nested_too_deeply_hold_the_tag_with_the_limit(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
-) -> None:
-    digest = build.image([build.blob(60)])
-    build.tag("deep", digest)
-    build.tag("good", build.image([build.blob(61)]))
-    for _ in range(5):
-        digest = Signer(build).sbom(digest)
-    serve_referrers(registry, build)
-    version = sync(here, registry, build)
-    assert version is not None
-    assert [(hold.tag, "nested deeper" in hold.reason) for hold in version.holds] == [("deep", True)]
-
-
-@pytest.mark.rule("A8.2")
-def test_an_outage_of_the_referrers_api_holds_the_tag_and_never_means_that_there_are_none(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
-) -> None:
-    signed = Signed(build)
-    build.tag("other", build.image([build.blob(62)]))
-    serve_referrers(registry, build)
-    registry.on("GET", f"/v2/{NAME}/referrers/{signed.image}", reply(503))
-    version = sync(here, registry, build, is_last_try=True)
-    assert version is not None
-    assert [(hold.tag, "503" in hold.reason) for hold in version.holds] == [("v1", True)]
-    assert tags(here, version) == {"other"}
-
-
-@pytest.mark.rule("A8.9")
-def test_a_subject_that_is_not_there_hurts_nothing(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
-) -> None:
-    ghost = ContentBuilder(seed=5)
-    absent = ghost.image([ghost.blob(9)])
-    subject = {"mediaType": media_types.OCI_MANIFEST, "digest": str(absent), "size": 9}
-    lone = build.image([build.blob(60)], extra={"subject": subject})
-    build.tag("signature", lone)
-    serve_referrers(registry, build)
-    version = sync(here, registry, build)
-    assert version is not None
-    assert held(here, version) == {lone}
-    assert version.is_complete
-
-
-@pytest.mark.rule("A7.12")
-@pytest.mark.rule("A8.6")
-def test_what_has_a_tag_of_its_own_comes_along_though_no_filter_lets_it_in(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
-) -> None:
-    signer = Signer(build)
-    child = build.image([build.blob(60)])
-    index = build.index([child])
-    build.tag("v1", index)
-    build.tag("dev", dev := build.image([build.blob(61)]))
-    expected = {signer.cosign_signature(index), signer.cosign_attestation(child), sbom := signer.cosign_sbom(child)}
-    expected.add(signer.cosign_signature(sbom))
-    signer.cosign_signature(dev)
-    version = sync(here, registry, build, include_tags=("v*",))
-    assert version is not None
-    assert held(here, version) == {index, child, *expected}
-    assert len(tags(here, version)) == 5
-    assert sync(here, registry, include_tags=("v*",)) is None
-    assert got(registry) == set()
-    later = signer.cosign_attestation(index)
-    version = sync(here, registry, build, include_tags=("v*",))
-    assert version is not None
-    assert held(here, version, Relation.ADDED) == {later}
-
-
-@pytest.mark.rule("A8.6")
-def test_what_belongs_to_content_that_goes_goes_with_it_and_makes_no_second_version(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
-) -> None:
-    old, new = build.image([build.blob(60)]), build.image([build.blob(61)])
-    build.tag("v1", old)
-    Signer(build).cosign_signature(old)
-    sync(here, registry, build, include_tags=("v*",))
-    build.tag("v1", new)
-    version = sync(here, registry, build, include_tags=("v*",))
-    assert version is not None
-    assert held(here, version) == {new}
-    assert tags(here, version) == {"v1"}
-    assert sync(here, registry, include_tags=("v*",)) is None
-
-
-@pytest.mark.rule("A8.6")
-def test_exact_names_bring_what_belongs_to_them_without_a_listing(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
-) -> None:
-    signer = Signer(build)
-    child = build.image([build.blob(60)])
-    build.tag("v1", build.index([child]))
-    signs_child = signer.cosign_signature(child)
-    version = sync(here, registry, build, include_tags=("v1",))
-    assert version is not None
-    assert tags(here, version) == {"v1", f"{fallback_tag(child)}.sig"}
-    assert signs_child in held(here, version)
-    assert not [request for request in registry.requests if "/tags/" in request.path]
-    assert sync(here, registry, include_tags=("v1",)) is None
-
-
-def test_what_is_left_out_by_name_stays_out_though_it_belongs_to_something(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
-) -> None:
-    image = build.image([build.blob(60)])
-    build.tag("v1", image)
-    signer = Signer(build)
-    signer.cosign_signature(image)
-    signer.cosign_sbom(image)
-    version = sync(here, registry, build, include_tags=("v*",), exclude_tags=("*.sbom",))
-    assert version is not None
-    assert tags(here, version) == {"v1", f"{fallback_tag(image)}.sig"}
-
-
-@pytest.mark.rule("A8.4")
-def test_a_registry_that_reads_a_fallback_tag_as_the_digest_has_no_such_tag(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
-) -> None:
-    image = build.image([build.blob(60)])
-    build.tag("v1", image)
-    served = serve(registry, NAME, build.content())
-    manifest = build.content().manifests[image]
-    path, kind = f"/v2/{NAME}/manifests/{fallback_tag(image)}", manifest.media_type
-    served.on("HEAD", path, reply(200, b"", length=len(manifest.data), content_type=kind))
-    served.on("GET", path, reply(200, manifest.data, content_type=kind))
-    version = sync(here, registry, include_tags=("v1",))
-    assert version is not None
-    assert tags(here, version) == {"v1"}
-    assert sync(here, registry, include_tags=("v1",)) is None
 
 
 @pytest.mark.rule("A5.17")

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,12 +20,6 @@ from support.shapes import big, wide
 from support.syncing import Installation
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[RegistryServer]:
-    with RegistryServer(tmp_path / "registry") as server:
-        yield server
 
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:

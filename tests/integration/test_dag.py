@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,6 @@ from support.shapes import documented_example, every_kind, many_tags, wide
 
 if TYPE_CHECKING:
     from support.dag_runs import InProcessSync
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[RegistryServer]:
-    with RegistryServer(tmp_path / "registry") as server:
-        yield server
 
 
 def counts(version: dict[str, Any] | None, part: str) -> dict[str, int]:

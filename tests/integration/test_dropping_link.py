@@ -74,12 +74,6 @@ def syncing(*arguments: str, environment: Mapping[str, str]) -> Iterator[subproc
             process.kill()
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[RegistryServer]:
-    with RegistryServer(tmp_path / "registry") as server:
-        yield server
-
-
 def large_blob(registry: RegistryServer, size_bytes: int) -> Blob:
     """A blob in the registry, in an image of its own."""
     build = ContentBuilder(seed=31)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -40,13 +38,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> ServerCertificate:
 @pytest.fixture(scope="module")
 def content() -> RepositoryContent:
     return documented_example()
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Installation]:
-    installation = Installation.embedded(tmp_path)
-    yield installation
-    installation.database.close()
 
 
 @pytest.mark.rule("A7.11", "A9.2", "A9.3")

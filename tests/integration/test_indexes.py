@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,13 +19,6 @@ from support.serving import serve
 from support.syncing import Installation, new_client
 
 NAME = "team/nested"
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Installation]:
-    installation = Installation.embedded(tmp_path)
-    yield installation
-    installation.database.close()
 
 
 @pytest.fixture

@@ -64,13 +64,6 @@ def start(closing: ExitStack, tmp_path: Path) -> Callable[..., RegistryServer]:
     return registry
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Installation]:
-    installation = Installation.embedded(tmp_path)
-    yield installation
-    installation.database.close()
-
-
 Sync = Callable[..., "RepositoryVersion | None"]
 
 

@@ -17,13 +17,6 @@ from support.syncing import Installation
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Iterator[Installation]:
-    installation = Installation.embedded(tmp_path)
-    yield installation
-    installation.database.close()
-
-
-@pytest.fixture
 def redirecting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RegistryServer]:
     # The registry refuses to start with a CA bundle for AWS that somebody's environment names.
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)

@@ -26,13 +26,6 @@ MIRROR = Credentials(USERNAME, PASSWORD)
 NAME = "team/private"
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Installation]:
-    installation = Installation.embedded(tmp_path)
-    yield installation
-    installation.database.close()
-
-
 Guard = Callable[..., tuple[RegistryServer, TokenService]]
 
 

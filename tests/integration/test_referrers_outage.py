@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -26,13 +24,6 @@ NAME = known.ZOT.repository
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> ServerCertificate:
     return CertificateAuthority(tmp_path_factory.mktemp("ca")).server(hosts=HOSTS)
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Installation]:
-    installation = Installation.embedded(tmp_path)
-    yield installation
-    installation.database.close()
 
 
 @pytest.mark.rule("A8.2")

@@ -6,7 +6,6 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -22,19 +21,6 @@ from support.registry import RegistryServer
 from support.syncing import Installation, new_client
 
 MEBIBYTE = 1024 * 1024
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[RegistryServer]:
-    with RegistryServer(tmp_path / "registry") as server:
-        yield server
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Installation]:
-    made = Installation.embedded(tmp_path)
-    yield made
-    made.database.close()
 
 
 @contextmanager

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 from registry_sync.hooks.stores import open_database
 from support.filling import place, push
@@ -15,12 +11,6 @@ from support.shapes import documented_example, many_tags
 
 if TYPE_CHECKING:
     from support.dag_runs import FinishedRun, InProcessSync
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[RegistryServer]:
-    with RegistryServer(tmp_path / "registry") as server:
-        yield server
 
 
 def dag_run(run: FinishedRun, session: Any) -> Any:

@@ -29,13 +29,6 @@ EMPTY, BASE, TOP = LAYERS
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Iterator[Installation]:
-    installation = Installation.embedded(tmp_path)
-    yield installation
-    installation.database.close()
-
-
-@pytest.fixture
 def registry() -> Iterator[HostileRegistry]:
     with HostileRegistry() as server:
         for layer, data in LAYERS.items():

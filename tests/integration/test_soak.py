@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -32,12 +31,6 @@ SECONDS = 25.0
 ROLES = ("sync", "sync", "sync", "collect", "collect", "change", "read", "verify")
 #: What a sync or a change may meet when content or its repository goes from under it; it is then begun anew.
 EXPECTED = {"RecordNotFound", "VersionConflict", "NothingSynced", "DatabaseError", "DatabaseUnavailable", "OnlyVersion"}
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[RegistryServer]:
-    with RegistryServer(tmp_path / "registry") as server:
-        yield server
 
 
 def publish(registry: RegistryServer, number: int) -> None:

@@ -183,3 +183,16 @@ def sync(
     run = open_run(database, repository, mode=mode, policy=policy)
     play_stages(database, run, upstream, held=held, gone=gone, failing=failing)
     return database.versions.commit(run.id)
+
+
+def two_versions(database: Database, name: str) -> Repository:
+    """A repository with two versions: latest moved, old gone and new came with the second."""
+    repository, upstream = database.repositories.ensure(name), Upstream()
+    upstream.tag("latest", image("a"))
+    upstream.tag("old", image("b"))
+    sync(database, repository, upstream)
+    del upstream.tags["old"]
+    upstream.tag("latest", image("c"))
+    upstream.tag("new", image("a"))
+    sync(database, repository, upstream)
+    return database.repositories.by_name(name)

@@ -6,13 +6,11 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
 
 from registry_sync.blobs import BlobStore, open_blob_store
 from registry_sync.db.blob_bytes import BlobBytesStore
@@ -22,6 +20,7 @@ from registry_sync.domain.space import Amount, Collection, ContentKind
 from registry_sync.errors import DatabaseError, DatabaseUnavailable
 from registry_sync.sync.blob_bytes import StoredBytes
 from registry_sync.sync.collect import collect_orphans
+from support.between import BetweenWrites
 from support.metadata import Upstream, image, index, open_run, play_stages, sync
 from support.postgres import Postgres, running_postgres
 from support.stored_texts import keep_texts
@@ -118,20 +117,11 @@ def test_blobs_that_are_named_after_they_were_noted_as_missing_stay_and_are_note
     upstream = abandoned(database, store, "one")
     blobs_only(database)
 
-    class Interrupted:
-        """Transactions of the database; the sync comes before the second one that writes."""
-
-        reading = staticmethod(database.reading)
-        count = 0
-
-        def writing(self) -> AbstractContextManager[Connection]:
-            self.count += 1
-            if self.count == 2:
-                database.contents.add_manifests(upstream.closure(list(upstream.catalog)))
-            return database.writing()
+    def name_them() -> None:
+        database.contents.add_manifests(upstream.closure(list(upstream.catalog)))
 
     ids = [record.id for record in database.orphans.due(ContentKind.BLOB, SOON)]
-    gone = BlobBytesStore(Interrupted()).delete_orphans(ids, SOON, StoredBytes(store))
+    gone = BlobBytesStore(BetweenWrites(database, name_them)).delete_orphans(ids, SOON, StoredBytes(store))
     assert gone == (Amount(), Amount())
     assert len(list(store.digests())) == 3
     assert all(database.contents.blob(digest).is_stored for digest in store.digests())

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
 
 from registry_sync.blobs import BlobStore, open_blob_store
 from registry_sync.db.blob_bytes import BlobBytesStore
@@ -17,6 +15,7 @@ from registry_sync.domain.records import Policy
 from registry_sync.domain.space import Amount
 from registry_sync.sync.blob_bytes import StoredBytes
 from registry_sync.sync.reclaim import reclaim_blobs
+from support.between import BetweenWrites
 from support.metadata import Upstream, image, open_run, play_stages, sync
 from support.stored_texts import keep_texts
 
@@ -92,22 +91,14 @@ def test_a_sync_that_comes_between_the_two_steps_keeps_the_bytes_and_they_are_no
     found = database.blob_bytes.reclaimable([repository])
     other = database.repositories.ensure("other")
 
-    class Interrupted:
-        """Transactions of the database; before the second one a sync begins that needs the blobs."""
-
-        reading = staticmethod(database.reading)
-        count = 0
-
-        def writing(self) -> AbstractContextManager[Connection]:
-            self.count += 1
-            if self.count == 2:
-                upstream = Upstream()
-                upstream.tag("latest", image("layer", config="config"))
-                play_stages(database, open_run(database, other, policy=Policy.ON_DEMAND), upstream)
-            return database.writing()
+    def begin() -> None:
+        upstream = Upstream()
+        upstream.tag("latest", image("layer", config="config"))
+        play_stages(database, open_run(database, other, policy=Policy.ON_DEMAND), upstream)
 
     ids = [record.id for record in found]
-    assert BlobBytesStore(Interrupted()).reclaim(ids, [repository], (), StoredBytes(store)) == Amount()
+    interrupted = BlobBytesStore(BetweenWrites(database, begin))
+    assert interrupted.reclaim(ids, [repository], (), StoredBytes(store)) == Amount()
     assert all(store.has(digest) for digest in (layer, config))
     assert all(database.contents.blob(digest).is_stored for digest in (layer, config))
 

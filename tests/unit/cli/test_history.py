@@ -9,7 +9,7 @@ import pytest
 
 from registry_sync.db.database import Database
 from support.commands import Run
-from support.metadata import Upstream, image, sync
+from support.metadata import two_versions
 
 Printed = pytest.CaptureFixture[str]
 
@@ -17,14 +17,7 @@ Printed = pytest.CaptureFixture[str]
 @pytest.fixture
 def hello(database: Database) -> Database:
     """``hello`` with two versions: latest moved, old gone and new came with the second."""
-    repository, upstream = database.repositories.ensure("hello"), Upstream()
-    upstream.tag("latest", image("a"))
-    upstream.tag("old", image("b"))
-    sync(database, repository, upstream)
-    del upstream.tags["old"]
-    upstream.tag("latest", image("c"))
-    upstream.tag("new", image("a"))
-    sync(database, repository, upstream)
+    two_versions(database, "hello")
     return database
 
 

@@ -14,22 +14,14 @@ from registry_sync.domain.records import Repository
 from registry_sync.operators.compare_versions import CompareVersionsOperator
 from registry_sync.operators.promote_tags import PromoteTagsOperator
 from registry_sync.operators.roll_back_version import RollBackVersionOperator
-from support.metadata import Upstream, image, sync
+from support.metadata import Upstream, image, sync, two_versions
 from support.task_contexts import TaskContext
 
 
 @pytest.fixture
 def hello(database: Database) -> Repository:
     """``hello`` with two versions: latest moved, old gone and new came with the second."""
-    repository, upstream = database.repositories.ensure("hello"), Upstream()
-    upstream.tag("latest", image("a"))
-    upstream.tag("old", image("b"))
-    sync(database, repository, upstream)
-    del upstream.tags["old"]
-    upstream.tag("latest", image("c"))
-    upstream.tag("new", image("a"))
-    sync(database, repository, upstream)
-    return database.repositories.by_name("hello")
+    return two_versions(database, "hello")
 
 
 def tags(database: Database, name: str) -> list[str]:
