@@ -55,7 +55,7 @@ FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": [],
     "relabeling": {"schema": "Scheme", "login": "User name", "password": "Password or access token"},
     "placeholders": {
-        "host": "registry-1.docker.io (without a host the credentials serve every remote)",
+        "host": "registry-1.docker.io",
         "schema": "https",
         "port": "443",
         "login": "empty for anonymous reading",
@@ -103,6 +103,12 @@ CONNECTION_FIELDS: dict[str, Any] = {
         "Private hosts",
         "Hosts at private addresses that the registry may redirect downloads to. Needed only when the registry itself "
         "is at a public address.",
+    ),
+    "allow_any_host": _flag(
+        "Serve any registry",
+        "Only without a host: whichever registry a remote names is given these credentials. Who may make remotes can "
+        "then send them anywhere.",
+        False,
     ),
     "allow_insecure_credentials": _flag(
         "Allow password over plain http", "Only for registries without TLS in a trusted network.", False

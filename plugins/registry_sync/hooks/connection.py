@@ -18,11 +18,16 @@ from registry_sync.hooks.minting import MINTS
 from registry_sync.oci.credentials import Credentials
 
 PEM_START = "-----BEGIN "
+#: The type of connections that were made for registries.
+CONN_TYPE = "registry"
 
 
 @dataclass(frozen=True)
 class RegistryConnection:
-    """``registry`` None means that the credentials may go to any registry. Certificates are PEM text or paths.
+    """``registry`` None means that the connection names none. Certificates are PEM text or paths.
+
+    ``conn_type`` is Airflow's; ``allow_any_host`` is whether whoever made the connection said that it may serve any
+    registry, which counts only where it names none and its type is ``registry``.
 
     ``credential_helper`` names who makes the credentials instead (:data:`~registry_sync.hooks.minting.MINTS`); user
     name and password are then for that service. ``limits`` are of all tasks of a stage together. ``verify`` is
@@ -31,7 +36,9 @@ class RegistryConnection:
     """
 
     conn_id: str
+    conn_type: str = CONN_TYPE
     registry: RegistryUrl | None = None
+    allow_any_host: bool = False
     credentials: Credentials = field(default_factory=Credentials)
     credential_helper: str | None = None
     limits: HostLimits = field(default_factory=HostLimits)
@@ -45,11 +52,27 @@ class RegistryConnection:
     unknown_extra: tuple[str, ...] = ()
 
     def check_registry(self, registry: RegistryUrl) -> None:
-        """Whether its credentials may go to ``registry``: exactly its own. Raises :class:`ConfigurationError`."""
-        if self.registry is not None and self.registry != registry:
+        """Whether it may be used for ``registry``: exactly its own, or any one where it says so.
+
+        Raises :class:`ConfigurationError`, which says what to enter in the connection.
+        """
+        if not self.conn_id or self.registry == registry:
+            return
+        if self.registry is not None:
             raise ConfigurationError(
                 f"connection {self.conn_id!r} is for {self.registry} and the remote is at {registry}; "
                 "credentials are only sent to the registry that their connection names"
+            )
+        if self.conn_type != CONN_TYPE:
+            raise ConfigurationError(
+                f"connection {self.conn_id!r} names no host, and its type is {self.conn_type!r}: it is not used for "
+                f"{registry}. If its credentials are for that registry, enter {registry} as its host"
+            )
+        if not self.allow_any_host:
+            raise ConfigurationError(
+                f"connection {self.conn_id!r} names no host, so it is not used for {registry}. Enter {registry} as its "
+                "host; or, if whichever registry a remote names may be given its credentials, switch on 'Serve any "
+                "registry' (allow_any_host in Extra)"
             )
 
 
@@ -63,7 +86,9 @@ def read_connection(conn_id: str, connection: Any) -> RegistryConnection:
     _check_namespace(conn_id, registry, choices.get("namespace"))
     return RegistryConnection(
         conn_id=conn_id,
+        conn_type=connection.conn_type or "",
         registry=registry,
+        allow_any_host=bool(extra.flag("allow_any_host")),
         credentials=_credentials(connection, extra),
         credential_helper=_credential_helper(conn_id, extra),
         limits=HostLimits(extra.number("host_concurrency", 1, 10_000), choices.pop("requests_per_second", None)),

@@ -16,7 +16,7 @@ KNOWN_EXTRA = frozenset(
         "registry_token", "identity_token", "credential_helper", "trusted_realm_hosts", "private_hosts",
         "allow_insecure_credentials", "verify", "verify_ssl", "ca_certificate", "cert", "client_certificate",
         "client_key", "proxy", "proxies", "ns", "contact", "timeout", "concurrency", "host_concurrency",
-        "requests_per_second", "max_attempts", "rate_limit_floor", "strict_digest_header",
+        "requests_per_second", "max_attempts", "allow_any_host", "rate_limit_floor", "strict_digest_header",
     }
 )  # fmt: skip
 #: Names of HttpHook that are decided here and not in the connection.

@@ -101,7 +101,7 @@ class RegistryHook(HttpHook):
         try:
             settings = self._settings()
             if settings.registry is None and self.remote is None:
-                return False, "The connection has no host: its credentials serve any remote, and there is none to try."
+                return False, "The connection has no host, so there is no registry to try it on."
             with self.get_client() as client:
                 ping = client.ping()
                 found = [f"{client.registry} is a container registry"]

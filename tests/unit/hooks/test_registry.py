@@ -157,7 +157,7 @@ def test_a1_07_credentials_go_to_exactly_the_host_of_their_connection(connect, u
         ({"host": "registry.example:5000"}, "https://registry.example:5000"),
         ({"host": "https://index.docker.io/v1/"}, "https://registry-1.docker.io"),
         ({"host": "docker.io"}, "https://registry.hub.docker.com"),
-        ({}, "https://anything.example"),
+        ({"extra": {"allow_any_host": True}}, "https://anything.example"),
     ],
 )
 def test_a1_06_spellings_of_one_registry_are_one_registry(connect, fields: dict[str, Any], url: str) -> None:

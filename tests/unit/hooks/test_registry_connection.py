@@ -17,6 +17,8 @@ from registry_sync.hooks.host_limits import HostLimits
 from registry_sync.oci.credentials import Credentials
 from registry_sync.oci.options import ClientOptions
 
+ANY = RegistryUrl.parse("https://any.example")
+
 
 @dataclass
 class Connection:
@@ -28,15 +30,39 @@ class Connection:
     login: str | None = None
     password: str | None = None
     extra_dejson: dict[str, Any] = field(default_factory=dict)
+    conn_type: str | None = "registry"
 
 
-def test_an_empty_connection_is_anonymous_and_for_any_registry() -> None:
+def test_an_empty_connection_is_anonymous_and_for_no_registry() -> None:
     found = read_connection("demo", Connection(host=" ", login="", password=""))
     assert found.registry is None
     assert found.credentials == Credentials()
     assert (found.verify, found.choices, found.unknown_extra) == (True, {}, ())
     assert (found.limits, found.credential_helper, found.contact) == (HostLimits(), None, None)
-    found.check_registry(RegistryUrl.parse("https://any.example"))
+    with pytest.raises(ConfigurationError, match=r"Enter https://any\.example as its host"):
+        found.check_registry(ANY)
+
+
+@pytest.mark.parametrize("conn_type", ["aws", "generic", "", None])
+def test_a_connection_without_host_of_another_type_serves_no_registry(conn_type: str | None) -> None:
+    """Where only the plugins folder is installed Airflow stores ``generic`` for every type it does not know."""
+    found = read_connection("demo", Connection(conn_type=conn_type, extra_dejson={"allow_any_host": True}))
+    with pytest.raises(ConfigurationError, match=r"enter https://any\.example as its host"):
+        found.check_registry(ANY)
+    read_connection("demo", Connection("any.example", conn_type=conn_type)).check_registry(ANY)
+
+
+def test_a_connection_without_host_serves_any_registry_only_when_it_says_so() -> None:
+    read_connection("demo", Connection(extra_dejson={"allow_any_host": True})).check_registry(ANY)
+    for said in ({}, {"allow_any_host": False}, {"allow_any_host": "false"}, {"allow_any_host": None}):
+        with pytest.raises(ConfigurationError, match="'Serve any registry'"):
+            read_connection("demo", Connection(extra_dejson=said)).check_registry(ANY)
+
+
+def test_a_connection_with_a_host_serves_it_alone_whatever_else_it_says() -> None:
+    found = read_connection("demo", Connection("other.example", extra_dejson={"allow_any_host": True}))
+    with pytest.raises(ConfigurationError, match="only sent to the registry that their connection names"):
+        found.check_registry(ANY)
 
 
 def test_every_part_is_read() -> None:
