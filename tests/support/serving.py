@@ -6,7 +6,9 @@ from support.hostile_registry import HostileRegistry, json_reply, reply
 from support.images import RepositoryContent
 
 
-def serve(registry: HostileRegistry, repository: str, content: RepositoryContent) -> HostileRegistry:
+def serve(
+    registry: HostileRegistry, repository: str, content: RepositoryContent, *, heads_have_digests: bool = True
+) -> HostileRegistry:
     """``registry``, with answers for the tags, manifests and blobs of ``content``."""
     registry.on("GET", f"/v2/{repository}/tags/list", json_reply({"name": repository, "tags": sorted(content.tags)}))
     for digest, manifest in content.manifests.items():
@@ -14,7 +16,8 @@ def serve(registry: HostileRegistry, repository: str, content: RepositoryContent
         kind = manifest.media_type
         for name in (digest, *(name for name, tagged in content.tags.items() if tagged == digest)):
             path = f"/v2/{repository}/manifests/{name}"
-            registry.on("HEAD", path, reply(200, b"", headers, length=len(manifest.data), content_type=kind))
+            said = headers if heads_have_digests else []
+            registry.on("HEAD", path, reply(200, b"", said, length=len(manifest.data), content_type=kind))
             registry.on("GET", path, reply(200, manifest.data, headers, content_type=kind))
     for digest, blob in content.blobs.items():
         answer = reply(200, blob.data, content_type="application/octet-stream")

@@ -36,6 +36,10 @@ class TagFilter:
             return None
         return self.exact_names
 
+    def wants(self, tag: TagName) -> bool:
+        """Whether ``tag`` is asked for, by its name, by a glob or with all."""
+        return bool(self.select([tag]))
+
     def allows(self, tag: TagName) -> bool:
         """Whether ``tag`` is not among those to leave out."""
         return not _matcher(self.exclude)(tag)

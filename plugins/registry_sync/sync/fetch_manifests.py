@@ -163,8 +163,9 @@ class _Stage:
         outcome.roots.update({tag.name: tag.digest for tag in group if tag.digest is not None})
 
         def done(tag: TagName, manifest: Manifest) -> None:
-            if tag == fallback_tag(manifest.digest):
-                # The registry takes such a tag for the digest, and answers with the subject itself.
+            if tag == fallback_tag(manifest.digest) and not self.remote.tag_filter.wants(tag):
+                # The registry takes such a tag for the digest, and answers with the subject itself. A tag that was
+                # asked for stays a tag: some tools name every image after its digest.
                 outcome.gone.append(tag)
                 return
             walk.add(manifest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from registry_sync.domain.companions import companion_tags
+from registry_sync.domain.companions import companion_tags, fallback_tag
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName
@@ -50,6 +50,8 @@ class KnownCompanions:
             if not has_listing:
                 names += self._there(unchanged.values())
             asked = resolve([name for name in dict.fromkeys(names) if name not in heads and name not in found])
+            # Some registries take the tag for the digest that it is named after.
+            asked = {name: digest for name, digest in asked.items() if digest is None or name != fallback_tag(digest)}
             found |= asked
             unchanged = self._unchanged(asked)
         return found

@@ -110,10 +110,12 @@ def companions_there(
 ) -> list[TagName]:
     """The tags that belong to one of ``digests``, for a sync that has no listing: each that may be there is asked for.
 
-    A registry that takes such a tag for the digest, and answers with the manifest itself, has none.
+    A registry that takes such a tag for the digest, and answers with the manifest itself, has none. Those that were
+    asked for in any case are left out.
     """
     subject_of = {name: digest for digest in dict.fromkeys(digests) for name in companion_names(digest)}
-    allowed = [name for name in subject_of if remote.tag_filter.allows(name)]
+    wanted = set(remote.tag_filter.select(subject_of))
+    allowed = [name for name in subject_of if remote.tag_filter.allows(name) and name not in wanted]
     there: list[TagName] = []
 
     def done(name: TagName, digest: Digest | None) -> None:
