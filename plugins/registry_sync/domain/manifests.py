@@ -236,6 +236,9 @@ def _read_document(
     else:
         kind = ManifestKind.IMAGE
     _refuse_ambiguous(document, kind, digest)
+    if kind is ManifestKind.INDEX and "manifests" not in document:
+        # Null is how some write an empty list; an index that does not name its list at all is something else.
+        raise InvalidManifest(f"manifest {digest} is called an index and has no manifests", digest=digest)
     reader = _DescriptorReader(digest, limits)
     layers_field = "blobs" if kind is ManifestKind.ARTIFACT else "layers"
     subject = document.get("subject")

@@ -148,7 +148,7 @@ class Answer:
         """The body as a JSON object. Raises :class:`ProtocolError` when it is none, and as :meth:`read` does."""
         data = self.read(limit, what)
         try:
-            document = json.loads(data.decode("utf-8"))
+            document = json.loads(data.decode("utf-8"), object_pairs_hook=_unambiguous)
         except (ValueError, RecursionError):
             document = None
         if not data and self.content_length is None:
@@ -183,6 +183,14 @@ class Answer:
         """Closes the connection, whatever is left on it. Safe to repeat."""
         self._response.close()
         self._response.release_conn()
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON document. Raises :class:`ValueError` when a name stands twice: readers would differ."""
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a name stands twice")
+    return document
 
 
 def converted(  # noqa: PLR0911 - a table with one row for each kind of failure

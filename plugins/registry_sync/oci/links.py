@@ -1,6 +1,7 @@
 """``Link`` headers (RFC 8288 section 3), and which next page they may mean.
 
-Follows the distribution specification, "Listing Tags".
+Follows the distribution specification, "Listing Tags". What is meant is read where it is clear, however it is written;
+a header that is there and says nothing that can be read is an error: its listing would end in silence.
 """
 
 from __future__ import annotations
@@ -8,52 +9,108 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from registry_sync.errors import RedirectRefused
+from registry_sync.errors import PaginationError, RedirectRefused
 from registry_sync.oci.origins import Target
 
 MAX_HEADER_BYTES = 16 * 1024
-_REFERENCE = re.compile(r"[\s,]*<([^>]*)>")
+_SEPARATORS = re.compile(r"[\s,]*")
+#: A reference in brackets, the second of which may lack, or a path or URL without any.
+_REFERENCE = re.compile(r"<(?P<bracketed>[^>]*)>|<(?P<cut>[^\s;,<>]*)|(?P<bare>[^\s;,<>\"']*[/?][^\s;,<>\"']*)")
+#: Values in double or in single quotes, with a quote that is not closed, or without quotes.
 _PARAMETER = re.compile(
-    r"\s*;\s*(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)?(?:\s*=\s*(?:\"(?P<quoted>(?:[^\"\\]|\\.)*)\"|(?P<token>[^\s;,\"]+)))?"
+    r"\s*;\s*(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)?"
+    r"(?:\s*=\s*(?:\"(?P<double>(?:[^\"\\]|\\.)*)\"|'(?P<single>[^']*)'|[\"']?(?P<token>[^\s;,\"']+)[\"']?))?"
 )
-#: Queries by which registries continue a listing.
-_CONTINUATION = re.compile(r"(?:^|&)(?:last|n|next_page|pageToken)=")
+#: The relations in a value of ``rel``, whatever quotes are left around them.
+_RELATION = re.compile(r"[a-z0-9][a-z0-9.:/_-]*")
+#: Relations of pages of a listing that are not the next one.
+_OTHER_PAGES = frozenset({"prev", "previous", "first", "last", "self", "start", "current", "up", "collection"})
+_REFERRERS = re.compile(r".*(/referrers/[^/]+)")
 
 
 @dataclass(frozen=True)
 class Link:
-    """A reference as written, and the relations it has, in lower case."""
+    """A reference as written, and the relations it has, in lower case; empty when it says none."""
 
     reference: str
     relations: frozenset[str]
 
 
-def parse_links(header: str) -> tuple[Link, ...]:
-    """The links in their order; reading stops at the first thing that is none."""
+@dataclass(frozen=True)
+class Links:
+    """The links of a header in their order; ``is_whole`` False when something in it is no link."""
+
+    links: tuple[Link, ...]
+    is_whole: bool = True
+
+
+def parse_links(header: str) -> Links:
+    """Every link of a header, in which repeated ones are joined by commas; what is no link is passed over."""
     links: list[Link] = []
+    is_whole = len(header) <= MAX_HEADER_BYTES
     header = header[:MAX_HEADER_BYTES]
     position = 0
-    while match := _REFERENCE.match(header, position):
-        position = match.end()
+    while (position := _end_of(_SEPARATORS, header, position)) < len(header):
+        reference = _REFERENCE.match(header, position)
+        if reference is None:
+            is_whole = False
+            position = _after_comma(header, position)
+            continue
+        position = reference.end()
         relations: frozenset[str] | None = None
         while parameter := _PARAMETER.match(header, position):
             position = parameter.end()
             if (parameter["name"] or "").lower() == "rel" and relations is None:
-                value = parameter["token"] or re.sub(r"\\(.)", r"\1", parameter["quoted"] or "")
-                relations = frozenset(value.lower().split())
-        links.append(Link(match[1].strip(), relations or frozenset()))
-    return tuple(links)
+                value = parameter["double"] or parameter["single"] or parameter["token"] or ""
+                relations = frozenset(_RELATION.findall(value.lower()))
+        links.append(Link(next(filter(None, reference.groups()), "").strip(), relations or frozenset()))
+        if header[position:].lstrip()[:1] not in ("", ","):
+            is_whole = False
+            position = _after_comma(header, position)
+    return Links(tuple(links), is_whole)
+
+
+def _end_of(pattern: re.Pattern[str], text: str, position: int) -> int:
+    found = pattern.match(text, position)
+    return found.end() if found else position
+
+
+def _after_comma(text: str, position: int) -> int:
+    comma = text.find(",", position)
+    return len(text) if comma < 0 else comma + 1
 
 
 def next_page(header: str | None, asked: Target) -> Target | None:
-    """The page after ``asked``, which was the target really used; None when no link says there is one.
+    """The page after ``asked``, which was the target really used; None when there is no link, or none to a next page.
 
-    Only the query is taken from the link, on the path that was asked: some registries behind a proxy write their
-    inner path, and no link may lead to another host or repository. Raises :class:`RedirectRefused`.
+    A link without a relation is one to the next page when it continues this listing. Only the query is taken from a
+    link, on the path that was asked: some registries behind a proxy write their inner path, and no link may lead to
+    another host. Raises :class:`PaginationError` for what cannot be read, and :class:`RedirectRefused`.
     """
-    link = next((link for link in parse_links(header or "") if "next" in link.relations), None)
-    if link is None:
+    if header is None or not header.strip():
         return None
+    host = asked.origin.netloc
+    found = parse_links(header)
+    meant = [link for link in found.links if "next" in link.relations]
+    unclear = [link for link in found.links if not link.relations & {"next", *_OTHER_PAGES}]
+    if not meant:
+        meant = [link for link in unclear if not link.relations and _continues(link, asked)]
+    if not meant:
+        # A relation that is known to nobody is none of this listing's pages, unless it leads to one.
+        if found.is_whole and all(link.relations and not _continues(link, asked) for link in unclear):
+            return None
+        raise PaginationError(
+            f"{host} sends a Link of which it cannot be read whether a next page follows: {_shown(header)}",
+            host=host,
+            url=asked.url,
+        )
+    pages = dict.fromkeys(_page(link, asked) for link in meant)
+    if len(pages) > 1:
+        raise PaginationError(f"{host} names two next pages: {_shown(header)}", host=host, url=asked.url)
+    return next(iter(pages))
+
+
+def _page(link: Link, asked: Target) -> Target:
     host = asked.origin.netloc
     try:
         target = Target.parse(link.reference, relative_to=asked)
@@ -63,18 +120,27 @@ def next_page(header: str | None, asked: Target) -> Target | None:
     if target.origin != asked.origin:
         raise RedirectRefused(f"{host} names a next page at {target.origin.netloc}", host=host, url=target.url)
     asked_path = asked.path.partition("?")[0]
-    if path != asked_path and not _is_rewritten(path, asked_path, query):
+    if path != asked_path and not (query and path.endswith(_operation(asked_path))):
         raise RedirectRefused(f"{host} names a next page of something else", host=host, url=target.url)
     return Target(asked.origin, f"{asked_path}?{query}" if query else asked_path)
 
 
-def _is_rewritten(path: str, asked_path: str, query: str) -> bool:
-    """Whether ``path`` is another proxy's name for ``asked_path``: it ends alike and continues a listing."""
-    suffix = "/tags/list" if asked_path.endswith("/tags/list") else ""
-    return bool(suffix and path.endswith(suffix) and _CONTINUATION.search(query) and _shares_name(path, asked_path))
+def _operation(path: str) -> str:
+    """The end of a path by which a listing is known, whatever repository or proxy stands before it."""
+    referrers = _REFERRERS.fullmatch(path)
+    return referrers[1] if referrers else "/tags/list"
 
 
-def _shares_name(path: str, asked_path: str) -> bool:
-    """Whether one repository path ends with the other, so that only a prefix was dropped or added."""
-    name, asked = (text.rpartition("/v2/")[2] for text in (path, asked_path))
-    return f"/{asked}".endswith(f"/{name}") or f"/{name}".endswith(f"/{asked}")
+def _continues(link: Link, asked: Target) -> bool:
+    """Whether a link leads to another page of the listing that was asked for."""
+    try:
+        page = _page(link, asked)
+    except RedirectRefused:
+        return False
+    return "?" in page.path and page != asked
+
+
+def _shown(header: str) -> str:
+    """The paths and relations of a header, for people: a query may be a secret."""
+    kept = "".join(character if character.isprintable() else " " for character in re.sub(r"\?[^>;,\s]*", "?…", header))
+    return repr(kept[:120])

@@ -14,7 +14,7 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor, Manifest, ManifestLimits, read_manifest
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import ChallengeInvalid, ContentError, NotFound, PaginationError, RegistryError
-from registry_sync.oci.answer_errors import Occasion, read_error_body
+from registry_sync.oci.answer_errors import Occasion, parse_error_body, read_error_body
 from registry_sync.oci.answers import Answer
 from registry_sync.oci.links import next_page
 from registry_sync.oci.manifests import ManifestReader, read_document
@@ -111,6 +111,9 @@ class ReferrersReader:
             raise answer.protocol_error(
                 f"{answer.target.origin.netloc} lists referrers unreadably: {problem}"
             ) from None
+        if codes := parse_error_body(data)[0]:
+            host = answer.target.origin.netloc
+            raise answer.protocol_error(f"{host} answers 200 with errors for referrers", codes=codes)
         return page, following
 
     def _by_tag(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...]:

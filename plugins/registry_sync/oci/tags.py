@@ -1,6 +1,7 @@
 """All tags of a repository, over as many pages as there are (distribution specification, "Listing Tags").
 
-A listing is whole or an error: a mirror deletes what is not listed. Names outside the grammar are left out and told.
+A listing is whole or an error: a mirror deletes what is not listed, so that nothing which cannot be read is taken for
+its end. Names outside the grammar are left out and told.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ class _Lister:
         self._repository = repository
         self._path = f"/v2/{repository}/tags/list"
         self._occasion = Occasion("repository", repository)
+        self._vanished: set[str] = set()
 
     def list(self) -> TagListing:
         listed_at = datetime.now(timezone.utc)
@@ -149,19 +151,25 @@ class _Lister:
         return following
 
     def _probe(self, page: _Page, progress: _Progress) -> _Page | None:
-        """The page after one that looks full and names no next one; None when it was the last."""
+        """The page after one that looks full and names no next one; None when it was the last.
+
+        404 may mean that nothing follows, or that the tag is gone since: which of both, the repeated listing shows.
+        """
         if len(page.names) not in SUSPICIOUS_COUNTS:
             return None
         continuation = _last_tag(page.names)
         if continuation is None:
-            return None
+            raise self._pagination_error("gives nothing to continue from after a full page")
         target = self._requester.target(f"{self._path}?n={len(page.names)}&last={continuation}")
         if target.url in progress.visited:
             return None
         try:
             following = self._fetch(target, progress, is_first=False)
         except _PageVanished:
-            return None
+            if target.url in self._vanished:
+                return None
+            self._vanished.add(target.url)
+            raise
         return following if self._add(following, progress) else None
 
     def _fetch(self, target: Target, progress: _Progress, *, is_first: bool = True) -> _Page:
@@ -191,11 +199,14 @@ class _Lister:
     def _read(self, answer: Answer) -> _Page:
         following = next_page(answer.header("Link"), answer.target)
         document = answer.read_json(MAX_PAGE_BYTES, "tag list")
-        names = document.get("tags")
+        host = answer.target.origin.netloc
         if document.get("errors"):
-            raise answer.protocol_error(f"{answer.target.origin.netloc} answers 200 with errors for a tag list")
+            raise answer.protocol_error(f"{host} answers 200 with errors for a tag list")
+        if "tags" not in document:
+            raise answer.protocol_error(f"{host} sends a tag list without tags, not even an empty list of them")
+        names = document["tags"]
         if names is not None and not isinstance(names, list):
-            raise answer.protocol_error(f"{answer.target.origin.netloc} sends tags that are no list")
+            raise answer.protocol_error(f"{host} sends tags that are no list")
         return _Page(names or [], following)
 
     def _pagination_error(self, problem: str) -> PaginationError:

@@ -266,6 +266,12 @@ def test_a6_12_empty_lists_are_legal(document: dict[str, Any]) -> None:
     assert (manifest.layers, manifest.children) == ((), ())
 
 
+@pytest.mark.parametrize("document", [{}, {"schemaVersion": 2}, {"errors": []}, {"schemaVersion": 2, "Manifests": []}])
+def test_a6_12_an_index_that_does_not_have_its_list_is_no_empty_one(document: dict[str, Any]) -> None:
+    with pytest.raises((InvalidManifest, AmbiguousManifest)):
+        read_manifest(json.dumps(document).encode(), content_type=media_types.OCI_INDEX)
+
+
 @pytest.mark.parametrize(
     "document",
     [

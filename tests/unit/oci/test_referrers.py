@@ -84,7 +84,7 @@ def test_a8_01_no_referrers_are_no_referrers(registry, client_of) -> None:
 
 
 def test_a8_01_a_page_of_something_else_is_refused(registry, client_of) -> None:
-    registry.on("GET", API, listing("a", following=f"/v2/other/referrers/{SUBJECT}?page=2"))
+    registry.on("GET", API, listing("a", following=f"/v2/{REPOSITORY}/referrers/{Digest.of(b'other')}?page=2"))
     with pytest.raises(RedirectRefused):
         found(registry, client_of)
     registry.on("GET", API, listing("a", following=API))
@@ -214,9 +214,42 @@ def test_a8_02_an_outage_of_the_fallback_tag_is_an_error_too(registry, client_of
         found(registry, client_of)
 
 
-def test_a8_02_an_index_that_cannot_be_read_is_an_error(registry, client_of) -> None:
-    registry.on("GET", API, reply(200, b'{"schemaVersion": 2, "manifests": 7}', content_type=media_types.OCI_INDEX))
+@pytest.mark.parametrize(
+    "document",
+    [
+        '{"schemaVersion": 2, "manifests": 7}',
+        '{"schemaVersion": 2, "manifests": {}}',
+        '{"schemaVersion": 2, "manifests": [null]}',
+        '{"schemaVersion": 2}',
+        '{"errors": [{"code": "UNKNOWN"}]}',
+        '{"schemaVersion": 2, "manifests": [], "errors": [{"code": "UNKNOWN"}]}',
+        "{}",
+        "",
+    ],
+)
+@pytest.mark.parametrize("is_later", [False, True])
+def test_a8_02_an_index_that_cannot_be_read_is_an_error(registry, client_of, document: str, is_later: bool) -> None:
+    first = [listing("a", following=f"{API}?page=2")] if is_later else []
+    registry.on("GET", API, *first, reply(200, document, content_type=media_types.OCI_INDEX))
     with pytest.raises(ProtocolError):
+        found(registry, client_of)
+
+
+def test_a8_01_a_list_that_is_null_is_an_empty_one(registry, client_of) -> None:
+    registry.on("GET", API, reply(200, b'{"schemaVersion": 2, "manifests": null}', content_type=media_types.OCI_INDEX))
+    assert found(registry, client_of) == []
+
+
+@pytest.mark.parametrize("link", ["<{api}?page=2>; rel='next'", "<{api}?page=2>", '<{api}?page=2>; rel="next'])
+def test_a8_01_every_page_is_read_however_its_link_is_written(registry, client_of, link: str) -> None:
+    links = [("Link", link.format(api=API))]
+    registry.on("GET", API, reply(200, index("a"), links, content_type=media_types.OCI_INDEX), listing("b"))
+    assert found(registry, client_of) == [Digest.of(b"a"), Digest.of(b"b")]
+
+
+def test_a8_01_a_link_that_cannot_be_read_is_an_error_and_no_end(registry, client_of) -> None:
+    registry.on("GET", API, reply(200, index("a"), [("Link", "unreadable")], content_type=media_types.OCI_INDEX))
+    with pytest.raises(PaginationError, match="sends a Link"):
         found(registry, client_of)
 
 

@@ -80,10 +80,26 @@ def test_a7_04_a_full_page_that_ends_with_no_tag_is_continued_by_the_last_that_i
     assert registry.requests[1].query == "n=100&last=v00097"
 
 
-def test_a7_04_a_full_page_without_any_tag_is_the_end(registry, client_of) -> None:
+def test_a7_04_a_full_page_without_any_tag_is_an_error(registry, client_of) -> None:
+    """What follows it cannot be asked for, and may be all the tags."""
     registry.on("GET", TAGS, page([None] * 100))
-    assert client_of(registry).list_tags(REPOSITORY).tags == ()
-    assert len(registry.requests) == 1
+    with pytest.raises(PaginationError, match="nothing to continue from"):
+        client_of(registry).list_tags(REPOSITORY)
+
+
+def test_a7_04_404_after_a_full_page_is_the_end_where_the_repeated_listing_meets_it_too(registry, client_of) -> None:
+    names = [f"v{number:05}" for number in range(100)]
+    registry.on("GET", TAGS, page(names), reply(404))
+    registry.on("GET", TAGS, lambda request: reply(404) if "last=" in request.query else page(names))
+    assert client_of(registry).list_tags(REPOSITORY).tags == tuple(names)
+    assert [request.query for request in registry.requests] == ["n=1000", "n=100&last=v00099"] * 2
+
+
+def test_a7_04_404_after_a_full_page_whose_last_tag_went_meanwhile_is_no_end(registry, client_of) -> None:
+    names = [f"v{number:05}" for number in range(110)]
+    remaining = [name for name in names if name != "v00099"]
+    registry.on("GET", TAGS, page(names[:100]), reply(404), page(remaining[:100]), page(remaining[100:]))
+    assert client_of(registry).list_tags(REPOSITORY).tags == tuple(remaining)
 
 
 def test_a7_04_a_registry_that_ignores_last_is_done_after_one_probe(registry, client_of) -> None:
@@ -220,7 +236,7 @@ def test_a7_09_tags_come_sorted_and_once_in_whatever_order_they_are_sent(registr
     assert client_of(registry).list_tags(REPOSITORY).tags == ("0", "B", "a", "b")
 
 
-@pytest.mark.parametrize("document", [{"tags": None}, {}, {"name": "other", "tags": []}])
+@pytest.mark.parametrize("document", [{"tags": None}, {"name": "other", "tags": []}])
 def test_a7_09_no_tags_are_no_tags(registry, client_of, document: dict[str, object]) -> None:
     registry.on("GET", TAGS, json_reply(document))
     assert client_of(registry).list_tags(REPOSITORY).tags == ()
@@ -262,6 +278,42 @@ def test_a1_03_of_names_that_are_no_tags_a_bounded_number_is_kept(
     registry.on("GET", TAGS, page(["good", *[f"bad/{number}" for number in range(9)]]))
     listing = client_of(registry).list_tags(REPOSITORY)
     assert (listing.tags, listing.skipped) == (("good",), ("bad/0", "bad/1", "bad/2"))
+
+
+@pytest.mark.parametrize("link", [f"<{TAGS}?last=b>; rel='next'", f"<{TAGS}?last=b>", f'<{TAGS}?last=b>; rel="next'])
+def test_a7_02_every_page_is_read_however_its_link_is_written(registry, client_of, link: str) -> None:
+    registry.on("GET", TAGS, json_reply({"tags": ["a", "b"]}, headers=[("Link", link)]), page(["c"]))
+    assert client_of(registry).list_tags(REPOSITORY).tags == ("a", "b", "c")
+
+
+def test_a7_02_of_several_headers_the_one_that_names_the_next_page_is_found(registry, client_of) -> None:
+    links = [("Link", "unreadable"), ("Link", f"<{TAGS}?n=2>; rel=first"), ("Link", f"<{TAGS}?last=b>; rel=next")]
+    registry.on("GET", TAGS, json_reply({"tags": ["a", "b"]}, headers=links), page(["c"]))
+    assert client_of(registry).list_tags(REPOSITORY).tags == ("a", "b", "c")
+
+
+def test_a7_03_a_page_of_another_repository_is_read_of_the_one_that_was_asked(registry, client_of) -> None:
+    registry.on("GET", TAGS, page(["a", "b"], "/v2/wrong/tags/list?last=b"), page(["c"]))
+    assert client_of(registry).list_tags(REPOSITORY).tags == ("a", "b", "c")
+    assert registry.requests[1].target == f"{TAGS}?last=b"
+
+
+@pytest.mark.parametrize("is_later", [False, True])
+def test_a7_11_a_link_that_cannot_be_read_fails_the_listing(registry, client_of, is_later: bool) -> None:
+    unreadable = json_reply({"tags": ["c"]}, headers=[("Link", "unreadable")])
+    registry.on("GET", TAGS, *([page(["a", "b"], f"{TAGS}?last=b")] if is_later else []), unreadable)
+    with pytest.raises(PaginationError, match="sends a Link"):
+        client_of(registry).list_tags(REPOSITORY)
+
+
+@pytest.mark.parametrize("document", ["{}", '{"name": "library/demo"}', '{"tags": ["c"], "tags": []}'])
+@pytest.mark.parametrize("is_later", [False, True])
+def test_a7_11_a_page_that_does_not_say_its_tags_is_an_error_and_no_end(
+    registry, client_of, document: str, is_later: bool
+) -> None:
+    registry.on("GET", TAGS, *([page(["a", "b"], f"{TAGS}?last=b")] if is_later else []), reply(200, document))
+    with pytest.raises(ProtocolError):
+        client_of(registry).list_tags(REPOSITORY)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b'{"tags": {}}', b'{"tags": "a"}', b"\xff\xfe{\x00"])
