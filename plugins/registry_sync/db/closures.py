@@ -79,6 +79,18 @@ def manifests_above(starts: Select[Any], links: Links) -> CTE:
     )
 
 
+def above_by_start(starts: Select[Any], links: Links) -> CTE:
+    """As :func:`manifests_above`, with the manifest that it began at: ``start_id`` and ``manifest_id``."""
+    table = links.table
+    given = starts.subquery("lacking_starts").c[0]
+    start = select(given.label("start_id"), given.label("manifest_id")).cte("above_start", recursive=True)
+    return start.union(
+        select(start.c.start_id, table.c.parent_id)
+        .join(start, table.c.child_id == start.c.manifest_id)
+        .where(links.condition)
+    )
+
+
 def tagged_in_run(run_id: str, states: Iterable[TagState]) -> Select[Any]:
     """Ids of the manifests that a run's tags in one of ``states`` stand for; those not stored are left out."""
     return (

@@ -7,30 +7,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, exists, literal, or_, select, update
+from sqlalchemy import Connection, Row, exists, select, update
 
 from registry_sync.db.batches import in_batches
-from registry_sync.db.closures import Links, closure_by_root, closure_of, is_in_latest, is_present, tagged_in_run
+from registry_sync.db.closures import is_in_latest, is_present
+from registry_sync.db.lacking_blobs import hold_new_tags, hold_tags, tags_lacking_blobs
 from registry_sync.db.limits import first_holds, refuse_too_many_holds, refuse_too_many_removals
 from registry_sync.db.membership import Difference, Membership
 from registry_sync.db.new_version import add_version, lock_repository, next_number
 from registry_sync.db.remotes import read_spec
 from registry_sync.db.sync_runs import require_run, settle
 from registry_sync.db.tables import (
-    blobs,
-    manifest_blobs,
     manifests,
     repositories,
     repository_tags,
     repository_versions,
-    run_blobs,
     run_tags,
     sync_runs,
     tags,
 )
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.origins import OriginKind
-from registry_sync.domain.records import Hold, Policy, SyncMode
+from registry_sync.domain.records import Hold, Policy, RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunState, TagState
 from registry_sync.errors import NothingSynced, VersionConflict
@@ -54,16 +52,19 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     _hold_changed_meanwhile(connection, run)
     remote = read_spec(run.remote_spec)
     if remote.policy is Policy.IMMEDIATE:
-        _hold_lacking_blobs(connection, run_id, with_foreign=remote.include_foreign_layers)
+        hold_new_tags(connection, run_id, with_foreign=remote.include_foreign_layers)
     holds = _holds(connection, membership)
-    refuse_too_many_holds(connection, run_id, remote, holds)
     if membership.is_mirror and run.removals_approved_by is None:
         refuse_too_many_removals(membership, remote)
     difference = membership.apply()
     _note_leftovers(connection, membership, difference)
+    if remote.policy is Policy.IMMEDIATE:
+        holds = _with_kept_tags(connection, run, remote, holds)
+    refuse_too_many_holds(connection, run_id, remote, holds)
     if difference.is_empty:
         if holds:
-            raise NothingSynced(f"nothing was synced, {len(holds)} tags are held: {first_holds(holds)}")
+            held = f"{len(holds)} tags are" if len(holds) > 1 else "1 tag is"
+            raise NothingSynced(f"nothing was synced, {held} held: {first_holds(holds)}")
         settle(connection, run_id, RunState.UNCHANGED)
         return repository.id, None
     number = add_version(connection, repository, difference, sync_run_id=run.id, holds=holds)
@@ -163,48 +164,6 @@ def _hold_changed_meanwhile(connection: Connection, run: Row[Any]) -> None:
         )
 
 
-def _hold_lacking_blobs(connection: Connection, run_id: str, *, with_foreign: bool) -> None:
-    """Holds tags below which a blob is lacking in what the run takes along; foreign ones count ``with_foreign``."""
-    roots, links = tagged_in_run(run_id, [TagState.RESOLVED]), Links.of_run(run_id)
-    is_lacking = blobs.c.stored_at.is_(None) & or_(manifest_blobs.c.is_foreign.is_(False), literal(with_foreign))
-    below = closure_of(roots, links)
-    lacking = (
-        select(blobs.c.id)
-        .join(manifest_blobs, manifest_blobs.c.blob_id == blobs.c.id)
-        .join(below, below.c.manifest_id == manifest_blobs.c.manifest_id)
-        .where(is_lacking)
-    )
-    if connection.execute(lacking.limit(1)).first() is None:
-        return
-    rooted = closure_by_root(roots, links)
-    noted = (run_blobs.c.blob_id == blobs.c.id) & (run_blobs.c.sync_run_id == run_id)
-    rows = connection.execute(
-        select(rooted.c.root_id, blobs.c.digest, run_blobs.c.reason)
-        .join(manifest_blobs, manifest_blobs.c.manifest_id == rooted.c.manifest_id)
-        .join(blobs, blobs.c.id == manifest_blobs.c.blob_id)
-        .outerjoin(run_blobs, noted)
-        .where(is_lacking)
-        .order_by(rooted.c.root_id, run_blobs.c.reason.is_(None), blobs.c.digest)
-    )
-    reason_of: dict[int, str] = {}
-    for row in rows:
-        reason_of.setdefault(row.root_id, f"blob {row.digest}: {row.reason or 'not stored'}")
-    resolved = (
-        select(run_tags.c.name, manifests.c.id.label("manifest_id"))
-        .join(manifests, manifests.c.digest == run_tags.c.digest)
-        .where(run_tags.c.sync_run_id == run_id, run_tags.c.state == TagState.RESOLVED.value)
-    )
-    named = connection.execute(resolved).all()
-    reasons = {row.name: reason_of[row.manifest_id] for row in named if row.manifest_id in reason_of}
-    statement = (
-        update(run_tags)
-        .where(run_tags.c.sync_run_id == run_id, run_tags.c.name == bindparam("tag"))
-        .values(state=TagState.HELD.value, reason=bindparam("new_reason"))
-    )
-    for batch in in_batches(reasons.items()):
-        connection.execute(statement, [{"tag": name, "new_reason": reason} for name, reason in batch])
-
-
 def _holds(connection: Connection, membership: Membership) -> list[Hold]:
     """The held tags by name; each keeps the digest that it has in the latest version, if any."""
     kept = (
@@ -222,6 +181,20 @@ def _holds(connection: Connection, membership: Membership) -> list[Hold]:
         Hold(TagName(row.name), None if row.digest is None else Digest(row.digest), row.reason or "")
         for row in connection.execute(statement)
     ]
+
+
+def _with_kept_tags(connection: Connection, run: Row[Any], remote: RemoteSpec, holds: list[Hold]) -> list[Hold]:
+    """``holds`` and one for each other tag of the version, as it is now, whose bytes are not all stored.
+
+    Whether it was found unchanged or is kept though it is gone upstream: its bytes may have been reclaimed, and the
+    upstream may not give them again.
+    """
+    held = {hold.tag for hold in holds}
+    with_foreign = remote.include_foreign_layers
+    lacking = tags_lacking_blobs(connection, run.repository_id, with_foreign=with_foreign, run_id=run.id)
+    added = [hold for hold in lacking if hold.tag not in held]
+    hold_tags(connection, run.id, {hold.tag: hold.reason for hold in added})
+    return sorted([*holds, *added], key=lambda hold: hold.tag)
 
 
 def _note_leftovers(connection: Connection, membership: Membership, difference: Difference) -> None:

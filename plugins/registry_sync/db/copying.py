@@ -1,7 +1,8 @@
 """Copying: tags of a version of one repository become part of a new version of another one.
 
 A tag comes with what its manifest takes along by the links of the source version, not by what a registry or another
-version says. Nothing is fetched: content is stored once, and bytes that are missing at the source are missing here.
+version says. Nothing is fetched: content is stored once, and bytes that are missing at the source are missing here,
+which holds the tags that lack them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from sqlalchemy import Connection, Row, insert, select, tuple_, update
 from registry_sync.db.batches import in_batches
 from registry_sync.db.closures import Links, is_in_version, is_present
 from registry_sync.db.intervals import BLOBS, INTERVALS, LINKS, MANIFESTS, TAGS, Intervals
+from registry_sync.db.lacking_blobs import lost_bytes_of_derived
 from registry_sync.db.leftovers import note_leftovers
 from registry_sync.db.link_graph import reached, read_children
 from registry_sync.db.new_version import add_version, lock_repository, next_number
@@ -67,7 +69,8 @@ def copy_tags(
         return None
     note_leftovers(connection, target.id)
     origin = Origin(OriginKind.COPY, source.id, number, by)
-    return add_version(connection, target, difference, origin=origin, description=description)
+    holds = lost_bytes_of_derived(connection, target.id, source.id, number)
+    return add_version(connection, target, difference, origin=origin, holds=holds, description=description)
 
 
 def _select(connection: Connection, source: Row[Any], number: int, request: CopyRequest) -> _Selection:

@@ -1,8 +1,9 @@
 """A rollback: a new version that holds what an older one held, tags, manifests, blobs and links.
 
 Bytes of it may have been reclaimed meanwhile. That does not stop a rollback: a version is a set of content, told by
-digests, and which bytes are in the store is no part of it. They are counted, and the next immediate sync of those tags
-fetches them; a refusal would keep bad tags in place when they are to go at once.
+digests, and which bytes are in the store is no part of it. They are counted, the tags that lack them are held with that
+reason, and the next immediate sync of those tags fetches them; a refusal would keep bad tags in place when they are to
+go at once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, Row, insert, literal, select, update
 
 from registry_sync.db.closures import is_present, there_is_none
 from registry_sync.db.intervals import INTERVALS, LINKS, UNITS, Intervals, count_changes, covers
+from registry_sync.db.lacking_blobs import lost_bytes_of_derived
 from registry_sync.db.leftovers import note_leftovers
 from registry_sync.db.membership import Difference
 from registry_sync.db.new_version import add_version, next_number
@@ -38,7 +40,8 @@ def roll_back(
         return None
     note_leftovers(connection, repository.id)
     origin = Origin(OriginKind.ROLLBACK, repository.id, number, by)
-    return add_version(connection, repository, difference, origin=origin, description=description)
+    holds = lost_bytes_of_derived(connection, repository.id, repository.id, number)
+    return add_version(connection, repository, difference, origin=origin, holds=holds, description=description)
 
 
 def made_difference(connection: Connection, repository_id: str, number: int) -> Difference:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, case, func, select
+from sqlalchemy import Connection, Row, Select, and_, case, func, not_, select
 
-from registry_sync.db.closures import Links, closure_of, is_in_latest, tagged_in_run
-from registry_sync.db.tables import blobs, manifest_blobs
+from registry_sync.db.closures import Links, closure_of, is_in_latest, is_present, tagged_in_run, there_is_none
+from registry_sync.db.tables import blobs, manifest_blobs, repository_tags, run_tags, tags
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.records import SyncMode
 from registry_sync.domain.runs import NeededBlob, TagState
 from registry_sync.errors import RecordNotFound
 
+#: Tags in these states stay in a mirror as they are in its latest version.
+_KEPT = (TagState.UNCHANGED.value, TagState.HELD.value, TagState.FILTERED.value)
+
 
 def needed_blobs(connection: Connection, run: Row[Any]) -> list[NeededBlob]:
-    """Every blob below changed tags, and those below unchanged ones that are not stored; by digest."""
+    """Every blob below changed tags, and those below tags that stay as they are that are not stored; by digest."""
     return [
         NeededBlob(Digest(row.digest), row.size_bytes, row.media_type, bool(row.is_foreign), bool(row.is_stored))
         for row in _needed_rows(connection, run)
@@ -49,11 +53,24 @@ def _needed_rows(connection: Connection, run: Row[Any]) -> list[Any]:
     is_member = is_in_latest("blobs", blobs.c.id, run.repository_id)
     lacking = select(blobs.c.id).where(blobs.c.stored_at.is_(None), is_member)
     if connection.execute(lacking.limit(1)).first() is not None:
-        kept = Links.of_latest(run.repository_id)
-        unchanged = _blobs_below(tagged_in_run(run.id, [TagState.UNCHANGED]), kept).where(blobs.c.stored_at.is_(None))
-        for row in connection.execute(unchanged):
+        kept = _blobs_below(_kept_roots(run), Links.of_latest(run.repository_id)).where(blobs.c.stored_at.is_(None))
+        for row in connection.execute(kept):
             rows.setdefault(row.digest, row)
     return [rows[digest] for digest in sorted(rows)]
+
+
+def _kept_roots(run: Row[Any]) -> Select[Any]:
+    """Ids of the manifests of the latest version's tags that the run does not bring anew and does not remove."""
+    noted = and_(run_tags.c.sync_run_id == run.id, run_tags.c.name == tags.c.name)
+    if run.mode == SyncMode.MIRROR.value:
+        stays = not_(there_is_none(noted, run_tags.c.state.in_(_KEPT)))
+    else:
+        stays = there_is_none(noted, run_tags.c.state == TagState.RESOLVED.value)
+    return (
+        select(tags.c.manifest_id)
+        .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
+        .where(is_present(repository_tags, run.repository_id), stays)
+    )
 
 
 def _blobs_below(roots: Select[Any], links: Links) -> Select[Any]:
