@@ -56,9 +56,10 @@ All of them can be pickled, and none holds a secret: URLs are kept without query
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
+_Error = TypeVar("_Error", bound="RegistrySyncError")
 #: Statuses after which the same request may succeed later (RFC 9110 sections 15.5.9, 15.6; RFC 6585 section 4).
 TEMPORARY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -75,7 +76,7 @@ def redact_url(url: str) -> str:
     return f"{parts.scheme}://{host}{port}{parts.path}" if parts.scheme else f"{host}{port}{parts.path}"
 
 
-def _rebuild(cls: type[RegistrySyncError], message: str, state: dict[str, Any]) -> RegistrySyncError:
+def _rebuild(cls: type[_Error], message: str, state: dict[str, Any]) -> _Error:
     error = cls.__new__(cls, message)
     Exception.__init__(error, message)
     error.__dict__.update(state)
@@ -94,6 +95,10 @@ class RegistrySyncError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self.__dict__)
 
+    def with_message(self: _Error, message: str) -> _Error:
+        """The same error in other words; what it says to programs stays."""
+        return _rebuild(type(self), message, {**self.__dict__, "message": message})
+
 
 class InvalidReference(RegistrySyncError):
     """A name, tag, digest, URL or filter that we were given does not fit its grammar."""
@@ -109,7 +114,7 @@ class RegistryError(RegistrySyncError):
     ``host`` is ``host[:port]``; ``repository`` the name on that registry or None; ``method`` and ``url`` the
     request (URL redacted); ``status`` the HTTP status or None when there was no answer; ``codes`` the error
     codes of the body, at most three (distribution specification, "Error Codes"); ``retry_after_seconds``
-    what the registry asked for, None when it did not.
+    what the registry asked for, None when it did not; ``is_web_page`` that it answered with a page for people.
     """
 
     always_temporary: ClassVar[bool] = False
@@ -125,6 +130,7 @@ class RegistryError(RegistrySyncError):
         status: int | None = None,
         codes: tuple[str, ...] = (),
         retry_after_seconds: float | None = None,
+        is_web_page: bool = False,
     ) -> None:
         super().__init__(message)
         self.host = host
@@ -134,6 +140,7 @@ class RegistryError(RegistrySyncError):
         self.status = status
         self.codes = codes[:3]
         self.retry_after_seconds = retry_after_seconds
+        self.is_web_page = is_web_page
         self.is_temporary = self.always_temporary or (status in TEMPORARY_STATUSES)
 
 
@@ -162,7 +169,7 @@ class AuthenticationFailed(RegistryError):
 
 
 class AccessDenied(RegistryError):
-    """The credentials are known and do not allow this."""
+    """The credentials are known and do not allow this, or a host that the registry redirects to refuses it."""
 
 
 class RepositoryUnavailable(RegistryError):

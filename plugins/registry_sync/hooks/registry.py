@@ -90,7 +90,8 @@ class RegistryHook(HttpHook):
         if response.status_code >= 400:
             from registry_sync.oci.session import error_of_response
 
-            raise error_of_response(response)
+            is_anonymous = self._session_client is not None and self._session_client.is_anonymous
+            raise error_of_response(response, is_anonymous=is_anonymous)
 
     def url_from_endpoint(self, endpoint: str | None) -> str:
         """The URL of a path on the registry."""

@@ -23,13 +23,19 @@ from registry_sync.errors import (
     RepositoryUnavailable,
     ServerUnavailable,
 )
-from registry_sync.oci.answers import Answer
+from registry_sync.oci.answers import Answer, web_page
 from registry_sync.oci.origins import Target
 from registry_sync.oci.retry_after import parse_retry_after
 
 MAX_ERROR_BYTES = 64 * 1024
 MAX_MESSAGE_LENGTH = 500
+#: An Authorization from this size on may be why a request was not read: servers take 8 KiB of headers, some less.
+LARGE_AUTHORIZATION_BYTES = 4 * 1024
+#: Bad Request, Content Too Large, Request Header Fields Too Large, and what nginx says of it.
+_TOO_LARGE_STATUSES = frozenset({400, 413, 431, 494})
 _KINDS = {"NAME_UNKNOWN": "repository", "MANIFEST_UNKNOWN": "manifest", "BLOB_UNKNOWN": "blob"}
+#: The code of an object store's error; what else such a document says may be a signature.
+_XML_CODE = re.compile(r"<Error>.*<Code>([A-Za-z0-9._-]{1,64})</Code>", re.DOTALL)
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -48,6 +54,12 @@ class Occasion:
 
 def read_error_body(answer: Answer) -> tuple[tuple[str, ...], str]:
     """At most three codes and a printable message of an error; both empty when the body says nothing. Consumes it."""
+    data = _error_data(answer)
+    return parse_error_body(data)
+
+
+def _error_data(answer: Answer) -> bytes:
+    """The body of an error as far as it is looked at; empty when it is encoded."""
     data = b""
     if answer.method != "HEAD":
         with contextlib.suppress(RegistrySyncError):
@@ -57,11 +69,11 @@ def read_error_body(answer: Answer) -> tuple[tuple[str, ...], str]:
                     answer.abandon()
                     break
     answer.discard()
-    return ((), "") if answer.content_encodings else parse_error_body(data)
+    return b"" if answer.content_encodings else data
 
 
 def parse_error_body(data: bytes) -> tuple[tuple[str, ...], str]:
-    """Codes and message of a body in the specification's shape; of any other its text, unless it is a web page."""
+    """Codes and message of a body in the specification's shape; of any other its text, of a web page its title."""
     text = data[:MAX_ERROR_BYTES].decode("utf-8", "replace")
     try:
         document = json.loads(text)
@@ -71,7 +83,11 @@ def parse_error_body(data: bytes) -> tuple[tuple[str, ...], str]:
     entries = [entry for entry in errors if isinstance(entry, dict)][:3] if isinstance(errors, list) else []
     codes = tuple(code for entry in entries if isinstance(code := entry.get("code"), str) and _CODE.fullmatch(code))
     messages = [message for entry in entries if isinstance(message := entry.get("message"), str)]
-    if not entries and not text.lstrip().startswith("<"):
+    if not entries and (page := web_page(data, None)) is not None:
+        messages = [page]
+    elif not entries and (code := _XML_CODE.search(text)):
+        messages = [code[1]]
+    elif not entries and not text.lstrip().startswith("<"):
         messages = [text]
     return codes, printable("; ".join(messages))
 
@@ -92,6 +108,9 @@ class Refusal:
     codes: tuple[str, ...] = ()
     message: str = ""
     retry_after_seconds: float | None = None
+    sent_on_by: str | None = None
+    authorization_bytes: int = 0
+    is_web_page: bool = False
 
 
 def error_of(
@@ -99,8 +118,19 @@ def error_of(
 ) -> RegistryError:
     """The error that ``answer`` means; the answer is consumed. ``scrub`` takes secrets out of what a server echoes."""
     retry_after = parse_retry_after(answer.header("Retry-After"), now)
-    codes, message = read_error_body(answer)
-    refusal = Refusal(answer.target, answer.method, answer.status, codes, scrub(message), retry_after)
+    data = _error_data(answer)
+    codes, message = parse_error_body(data)
+    refusal = Refusal(
+        answer.target,
+        answer.method,
+        answer.status,
+        codes,
+        scrub(message),
+        retry_after,
+        answer.sent_on_by,
+        answer.authorization_bytes,
+        web_page(data, answer.header("Content-Type")) is not None,
+    )
     return error_of_refusal(refusal, occasion, is_anonymous=is_anonymous)
 
 
@@ -116,7 +146,10 @@ def error_of_refusal(refusal: Refusal, occasion: Occasion, *, is_anonymous: bool
         "status": status,
         "codes": codes,
         "retry_after_seconds": refusal.retry_after_seconds,
+        "is_web_page": refusal.is_web_page,
     }
+    if refusal.sent_on_by is not None:
+        said += f"; {refusal.sent_on_by} redirects there"
     if status == 404:
         kind = next((_KINDS[code] for code in codes if code in _KINDS), occasion.kind)
         return NotFound(f"{host} has no {occasion}{said}", kind=kind, **context)
@@ -125,9 +158,18 @@ def error_of_refusal(refusal: Refusal, occasion: Occasion, *, is_anonymous: bool
     if status in TEMPORARY_STATUSES:
         return ServerUnavailable(f"{host} answers {status} for {occasion}{said}", **context)
     if status in (401, 403):
-        if is_anonymous:
-            return RepositoryUnavailable(unavailable_message(host, occasion, status, said), **context)
-        return AccessDenied(denied_message(host, occasion, said), **context)
+        if is_anonymous and refusal.sent_on_by is None:
+            message = unavailable_message(host, occasion, status, said, is_anonymous=True)
+            return RepositoryUnavailable(message, **context)
+        # Who was redirected to was shown no credentials and knows no repositories: it says nothing of either.
+        is_own = refusal.sent_on_by is None
+        message = denied_message(host, occasion, said) if is_own else f"{host} refuses {occasion} with {status}{said}"
+        return AccessDenied(message, **context)
+    if status in _TOO_LARGE_STATUSES and refusal.authorization_bytes >= LARGE_AUTHORIZATION_BYTES:
+        said += (
+            f"; the Authorization of the request had {refusal.authorization_bytes / 1024:.0f} KiB, which may be more "
+            "than it reads"
+        )
     return ProtocolError(f"{host} answers {status} for {occasion}{said}", **context)
 
 
@@ -137,8 +179,13 @@ def denied_message(host: str, occasion: Occasion, said: str) -> str:
     return f"{told}; or it does not exist there" if occasion.repository else told
 
 
-def unavailable_message(host: str, occasion: Occasion, status: int, said: str) -> str:
+def unavailable_message(host: str, occasion: Occasion, status: int, said: str, *, is_anonymous: bool) -> str:
     """All that a refusal of an anonymous or half-known reader can mean."""
+    if is_anonymous:
+        return (
+            f"{host} refuses {occasion} with {status} to anonymous readers{said}: it does not exist there, or it is "
+            "private"
+        )
     return (
         f"{host} refuses {occasion} with {status}{said}: it does not exist there, it is private, "
         "or the credentials of the connection do not reach it"

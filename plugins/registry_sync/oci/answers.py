@@ -7,6 +7,7 @@ Bodies are never decoded by the library underneath: digests are over the bytes a
 from __future__ import annotations
 
 import contextlib
+import html
 import json
 import re
 import ssl
@@ -46,6 +47,11 @@ CHUNK_BYTES = 256 * 1024
 #: A body no longer than this is read to its end, because that is cheaper than a new connection.
 DRAIN_BYTES = 16 * 1024
 PROXY_AUTHENTICATION_REQUIRED = 407
+#: How a web page begins, and where it says what it is; a title is looked for no further in.
+_PAGE = re.compile(r"\s*<(?:!doctype html|html|head|body|title|h1|p|center)\b", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
+MAX_PAGE_BYTES = 16 * 1024
+MAX_TITLE_LENGTH = 100
 _TUNNEL = re.compile(r"Tunnel connection failed: ([0-9]{3})\b.*", re.DOTALL)
 #: OpenSSL's reasons for alerts about a client's certificate (RFC 8446 section 6.2).
 _CERTIFICATE_ALERTS = frozenset(
@@ -62,10 +68,18 @@ _CERTIFICATE_ALERTS = frozenset(
 )
 
 
-class Answer:
-    """The answer to one request. Whoever gets one reads it to the end, or calls :meth:`discard`."""
+#: OpenSSL's reasons for a server that answers in something else than TLS; which one depends on its version.
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
 
-    __slots__ = ("_pace", "_response", "method", "status", "target")
+
+class Answer:
+    """The answer to one request. Whoever gets one reads it to the end, or calls :meth:`discard`.
+
+    ``sent_on_by`` is the host whose redirects led to ``target``, None for the target that was asked for.
+    ``authorization_bytes`` is how long the ``Authorization`` was that the request carried, 0 without one.
+    """
+
+    __slots__ = ("_pace", "_response", "authorization_bytes", "method", "sent_on_by", "status", "target")
 
     def __init__(self, response: BaseHTTPResponse, method: str, target: Target, pace: Pace) -> None:
         self._response = response
@@ -73,6 +87,8 @@ class Answer:
         self.method = method
         self.target = target
         self.status = response.status
+        self.sent_on_by: str | None = None
+        self.authorization_bytes = 0
 
     def header(self, name: str) -> str | None:
         """The value, repeated headers joined by ``", "``; None when absent."""
@@ -154,6 +170,10 @@ class Answer:
         if not data and self.content_length is None:
             raise TruncatedBody(f"{what} of {self.target.origin.netloc} ended before it began")
         if not isinstance(document, dict):
+            if (page := web_page(data, self.header("Content-Type"))) is not None:
+                raise self.protocol_error(
+                    f"{self.target.origin.netloc} answers with {page} in place of its {what}", is_web_page=True
+                )
             raise self.protocol_error(f"{what} of {self.target.origin.netloc} is not a JSON object")
         return document
 
@@ -185,6 +205,18 @@ class Answer:
         self._response.release_conn()
 
 
+def web_page(data: bytes, content_type: str | None) -> str | None:
+    """What a body is called when it is a page made for people, with its title; None when it is none."""
+    start = data[:MAX_PAGE_BYTES].decode("utf-8", "replace")
+    is_page = "html" in (content_type or "").lower() or _PAGE.match(start)
+    if not is_page or start.lstrip()[:1] == "{":
+        return None
+    title = _TITLE.search(start)
+    words = " ".join(html.unescape(title[1]).split()) if title else ""
+    shown = "".join(character for character in words if character.isprintable())[:MAX_TITLE_LENGTH]
+    return f"a web page ({shown!r})" if shown else "a web page"
+
+
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of a JSON document. Raises :class:`ValueError` when a name stands twice: readers would differ."""
     document = dict(pairs)
@@ -206,6 +238,14 @@ def converted(  # noqa: PLR0911 - a table with one row for each kind of failure
         return UntrustedCertificate(
             f"the TLS certificate of {whose} is not trusted ({_reason(problem)}); "
             "give the CA that signed it, or switch the check off for this remote",
+            **context,
+        )
+    if isinstance(problem, (SSLError, ProxyError)) and _speaks_plain_http(problem):
+        if isinstance(problem, ProxyError):
+            return ConfigurationError(f"the proxy before {host} does not speak TLS; write its URL with http://")
+        return ProtocolError(
+            f"{host} speaks plain http where https was expected: use the port that speaks https, or write http:// if "
+            "the registry is meant to be read without TLS",
             **context,
         )
     if isinstance(problem, ProxyError):
@@ -270,6 +310,12 @@ def _cause(problem: BaseException, kind: type[BaseException]) -> bool:
 
 def _is_untrusted(problem: BaseException) -> bool:
     return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(problem))
+
+
+def _speaks_plain_http(problem: BaseException) -> bool:
+    """Whether the server answered the first bytes of TLS with something that is none."""
+    reasons = (cause.reason for cause in _causes(problem) if isinstance(cause, ssl.SSLError))
+    return any(reason in _NO_TLS for reason in reasons)
 
 
 def _is_nonsense(problem: BaseException) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor, Manifest
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName
+from registry_sync.errors import NotARegistry, RegistryError, RegistrySyncError
 from registry_sync.oci.authenticator import Authenticator
 from registry_sync.oci.blobs import BlobFetcher, BlobWriter
 from registry_sync.oci.clock import SYSTEM_CLOCK, Clock
@@ -28,6 +30,8 @@ from registry_sync.oci.usage import Usage
 
 if TYPE_CHECKING:
     import requests
+
+T = TypeVar("T")
 
 
 class RegistryClient:
@@ -64,24 +68,34 @@ class RegistryClient:
         self._manifests = ManifestReader(self._requester, options)
         self._referrers = ReferrersReader(self._requester, self._manifests, options)
         self._blobs = BlobFetcher(self._requester, options, clock)
+        self._ping_lock = threading.Lock()
+        self._is_registry = False
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether it has no credentials."""
+        return self._authenticator.is_anonymous
 
     def ping(self) -> Ping:
         """What answers at ``/v2/``, the credentials tried out. Raises :class:`NotARegistry` and what auth raises."""
         return ping(self._requester, self._authenticator)
 
     def list_tags(self, repository: RepositoryName) -> TagListing:
-        """All tags of ``repository``: :func:`registry_sync.oci.tags.list_tags`."""
-        return list_tags(self._requester, repository)
+        """All tags of ``repository``: :func:`registry_sync.oci.tags.list_tags`.
+
+        Raises :class:`NotARegistry` besides, as all that is read does, when a web page answers also at ``/v2/``.
+        """
+        return self._from_a_registry(lambda: list_tags(self._requester, repository))
 
     def head_manifest(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead:
         """What the registry says of a manifest; a hint. Raises :class:`NotFound` with kind ``manifest``."""
-        return self._manifests.head(repository, reference)
+        return self._from_a_registry(lambda: self._manifests.head(repository, reference))
 
     def get_manifest(
         self, repository: RepositoryName, reference: TagName | Digest, *, expected: Descriptor | None = None
     ) -> Manifest:
         """The manifest with its exact bytes, verified; ``expected`` is the descriptor that led to it."""
-        return self._manifests.get(repository, reference, expected)
+        return self._from_a_registry(lambda: self._manifests.get(repository, reference, expected))
 
     def fetch_blob(self, repository: RepositoryName, blob: Descriptor, writer: BlobWriter) -> int:
         """Brings ``blob`` into ``writer`` and commits it; gives the bytes received: :meth:`BlobFetcher.fetch`."""
@@ -94,6 +108,26 @@ class RegistryClient:
     def list_referrers_by_api(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...] | None:
         """The same by the API alone, None where there is none: :meth:`ReferrersReader.list_by_api`."""
         return self._referrers.list_by_api(repository, subject)
+
+    def _from_a_registry(self, ask: Callable[[], T]) -> T:
+        """What ``ask`` gives. A page for people in its place is the registry's mistake, or there is no registry."""
+        try:
+            return ask()
+        except RegistryError as problem:
+            if problem.is_web_page:
+                with self._ping_lock:
+                    if not self._is_registry:
+                        self._check_registry()
+            raise
+
+    def _check_registry(self) -> None:
+        try:
+            self.ping()
+        except NotARegistry:
+            raise
+        except RegistrySyncError:
+            return  # what answered first is told
+        self._is_registry = True
 
     def session(self) -> requests.Session:
         """A ``requests`` session over the same connections and tokens; redirects are followed by ``requests``."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from registry_sync.errors import NotARegistry, NotFound, ProtocolError, RepositoryUnavailable
 from registry_sync.oci.answer_errors import Occasion, printable
-from registry_sync.oci.answers import Answer
+from registry_sync.oci.answers import Answer, web_page
 from registry_sync.oci.authenticator import Authenticator
 from registry_sync.oci.requester import Requester
 
@@ -67,9 +67,9 @@ def ping(requester: Requester, authenticator: Authenticator) -> Ping:
 def _read(answer: Answer) -> dict[str, Any]:
     """What the answer tells of the registry; a page made for people is not a registry's answer."""
     data = answer.read(MAX_ANSWER_BYTES, "answer to /v2/")
-    content_type = (answer.header("Content-Type") or "").lower()
-    if "html" in content_type or data.lstrip()[:1] == b"<":
-        raise answer.protocol_error("a web page answers there")
+    page = web_page(data, answer.header("Content-Type"))
+    if page is not None or data.lstrip()[:1] == b"<":
+        raise answer.protocol_error(f"{page or 'a web page'} answers there", is_web_page=True)
     version = answer.header("Docker-Distribution-API-Version")
     return {
         "api_version": printable(version)[:64] if version else None,

@@ -119,7 +119,8 @@ class Requester:
             "status": 401,
         }
         if self._authenticator.is_anonymous:
-            return RepositoryUnavailable(unavailable_message(host, occasion, 401, ""), codes=codes, **context)
+            message = unavailable_message(host, occasion, 401, "", is_anonymous=True)
+            return RepositoryUnavailable(message, codes=codes, **context)
         if not any(challenge.is_about_scope for challenge in challenges):
             return AuthenticationFailed(
                 f"{host} rejects the credentials of the connection for {occasion}: they are wrong or do not reach it"
@@ -128,7 +129,8 @@ class Requester:
                 **context,
             )
         if host == "registry-1.docker.io":
-            return RepositoryUnavailable(unavailable_message(host, occasion, 401, ""), codes=codes, **context)
+            message = unavailable_message(host, occasion, 401, "", is_anonymous=False)
+            return RepositoryUnavailable(message, codes=codes, **context)
         return AccessDenied(denied_message(host, occasion, ""), codes=codes, **context)
 
     def _error(self, answer: Answer, occasion: Occasion) -> RegistryError:

@@ -18,6 +18,7 @@ from urllib3 import HTTPConnectionPool
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import InvalidReference, RegistryError
 from registry_sync.oci.answer_errors import Occasion, Refusal, error_of_refusal, parse_error_body
+from registry_sync.oci.answers import web_page
 from registry_sync.oci.authenticator import Authenticator
 from registry_sync.oci.origins import Origin, Target
 from registry_sync.oci.retry_after import parse_retry_after
@@ -119,7 +120,7 @@ def scope_of(target: Target) -> str | None:
     return None
 
 
-def error_of_response(response: Response) -> RegistryError:
+def error_of_response(response: Response, *, is_anonymous: bool = False) -> RegistryError:
     """The error that an answer of a session means, what the registry said and asked for included."""
     target = Target.parse(response.url)
     codes, message = parse_error_body(response.content)
@@ -130,9 +131,12 @@ def error_of_response(response: Response) -> RegistryError:
         codes,
         message,
         parse_retry_after(response.headers.get("Retry-After"), time.time()),
+        Target.parse(response.history[0].url or "").origin.netloc if response.history else None,
+        len(response.request.headers.get("Authorization") or ""),
+        web_page(response.content, response.headers.get("Content-Type")) is not None,
     )
     path = target.path.partition("?")[0]
-    return error_of_refusal(refusal, Occasion("content", subject=path), is_anonymous=False)
+    return error_of_refusal(refusal, Occasion("content", subject=path), is_anonymous=is_anonymous)
 
 
 def open_session(transport: Transport, authenticator: Authenticator) -> Session:

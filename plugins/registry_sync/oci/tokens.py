@@ -21,6 +21,7 @@ from registry_sync.errors import (
     RealmRefused,
     RedirectRefused,
     RegistryError,
+    RegistrySyncError,
     RepositoryUnavailable,
 )
 from registry_sync.oci.answer_errors import Occasion, error_of
@@ -191,6 +192,11 @@ class TokenStore:
             return self._transport.send(method, target, {"Accept": "application/json", **headers}, body=body)
         except RedirectRefused as problem:
             raise RealmRefused(f"no token is asked for there: {problem}", host=target.origin.netloc) from problem
+        except RegistrySyncError as problem:
+            if target.origin == self._transport.own:
+                raise
+            own = self._transport.own.netloc
+            raise problem.with_message(f"{problem.message}; {own} takes its tokens from there") from problem
 
     def _refused(self, answer: Answer, request: TokenRequest) -> RegistryError:
         secrets = (*request.credentials.secrets(), *self._refresh_tokens.values())

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, quote
 
 from urllib3.exceptions import HTTPError
 
-from registry_sync.errors import RedirectRefused
+from registry_sync.errors import RedirectRefused, RegistrySyncError
 from registry_sync.oci.addresses import AddressGate
 from registry_sync.oci.answers import PROXY_AUTHENTICATION_REQUIRED, Answer, converted, proxy_refusal
 from registry_sync.oci.clock import Clock
@@ -80,14 +80,22 @@ class Transport:
     ) -> Answer:
         """The answer at the end of the redirects of a GET or HEAD. Raises :class:`RedirectRefused`."""
         target = self._with_namespace(target)
+        asked_host, has_moved = target.origin.netloc, False
         for _ in range(MAX_REDIRECTS + 1):
-            if authorization is not None and target.origin == self.own:
-                answer = self.send(method, target, {**headers, "Authorization": authorization})
-            else:
-                answer = self.send(method, target, headers)
+            is_own = authorization is not None and target.origin == self.own
+            try:
+                answer = self.send(
+                    method, target, {**headers, "Authorization": authorization or ""} if is_own else headers
+                )
+            except RegistrySyncError as problem:
+                if has_moved:
+                    raise problem.with_message(f"{problem.message}; {asked_host} redirects there") from problem
+                raise
+            answer.authorization_bytes = len(authorization or "") if is_own else 0
+            answer.sent_on_by = asked_host if has_moved else None
             if answer.status not in REDIRECT_STATUSES:
                 return answer
-            target = self._next_hop(answer)
+            target, has_moved = self._next_hop(answer), True
         raise RedirectRefused(
             f"{self.own.netloc} redirects more than {MAX_REDIRECTS} times", host=self.own.netloc, method=method
         )

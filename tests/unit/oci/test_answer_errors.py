@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_sync.errors import AccessDenied, NotFound, ProtocolError, RegistryError, ServerUnavailable
+from registry_sync.errors import (
+    AccessDenied,
+    NotFound,
+    ProtocolError,
+    RegistryError,
+    RepositoryUnavailable,
+    ServerUnavailable,
+)
 from registry_sync.oci.answer_errors import MAX_MESSAGE_LENGTH, Occasion, parse_error_body, printable
 from registry_sync.oci.credentials import Credentials
 from support.hostile_registry import Raw, errors_reply, reply
@@ -63,9 +70,72 @@ def test_what_a_request_was_for_reads_as_a_sentence_does(occasion: Occasion, tex
     assert str(occasion) == text
 
 
-@pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b" <?xml version='1.0'?><Error/>"])
-def test_a9_01_a_web_page_is_not_repeated(body: bytes) -> None:
-    assert parse_error_body(body) == ((), "")
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"<html>Bad gateway</html>", "a web page"),
+        (
+            b"<!DOCTYPE html><html><head><title>400 Request Header\n Or Cookie Too Large</title></head>x</html>",
+            "a web page ('400 Request Header Or Cookie Too Large')",
+        ),
+        (b"<HTML><TITLE>Sign in &middot; Caf\xc3\xa9</TITLE>", "a web page ('Sign in \u00b7 Caf\u00e9')"),
+        (b"<html><title>" + b"x" * 1000, f"a web page ({'x' * 100!r})"),
+        (b" <?xml version='1.0'?><Error/>", ""),
+        (b"<Error><Code>SignatureDoesNotMatch</Code><Message>secret</Message></Error>", "SignatureDoesNotMatch"),
+        (b"<Error><Code>a b</Code></Error>", ""),
+    ],
+)
+def test_a9_01_of_a_page_the_title_is_told_and_of_a_stores_error_the_code(body: bytes, message: str) -> None:
+    assert parse_error_body(body) == ((), message)
+
+
+def test_a9_01_a_400_shows_the_title_of_the_page_that_came_with_it(registry, client_of) -> None:
+    registry.on("GET", "/v2/", reply(200, b"{}"))
+    page = "<html><head><title>400 The plain HTTP request was sent to HTTPS port</title></head></html>"
+    problem = raised_by(registry, client_of, reply(400, page, content_type="text/html"))
+    assert "a web page ('400 The plain HTTP request was sent to HTTPS port')" in str(problem)
+    assert problem.is_web_page
+
+
+@pytest.mark.parametrize("status", [400, 413, 431, 494])
+def test_a9_01_a_refusal_of_a_large_authorization_says_how_large_it_was(registry, client_of, status: int) -> None:
+    registry.on("GET", TAGS, reply(status))
+    token = Credentials(registry_token="t" * (12 * 1024 - 7))
+    with pytest.raises(ProtocolError, match="the Authorization of the request had 12 KiB"):
+        client_of(registry, token, max_attempts=1).list_tags(REPOSITORY)
+    with pytest.raises(ProtocolError) as small:
+        client_of(registry, READY, max_attempts=1).list_tags(REPOSITORY)
+    assert "Authorization" not in str(small.value)
+
+
+def test_a9_01_an_authorization_that_was_not_sent_on_is_not_blamed(registry, other_host, client_of) -> None:
+    registry.on("GET", TAGS, reply(307, headers=[("Location", f"{other_host.base}/tags")]))
+    other_host.on("GET", "/tags", reply(400))
+    token = Credentials(registry_token="t" * 20_000)
+    with pytest.raises(ProtocolError) as refused:
+        client_of(registry, token, max_attempts=1).list_tags(REPOSITORY)
+    assert str(refused.value).endswith(f"; {registry.netloc} redirects there")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a9_03_an_anonymous_refusal_does_not_speak_of_credentials(registry, client_of, status: int) -> None:
+    registry.on("GET", TAGS, errors_reply(status, "DENIED", headers=[("WWW-Authenticate", 'Basic realm="x"')]))
+    with pytest.raises(RepositoryUnavailable) as refused:
+        client_of(registry, max_attempts=1).list_tags(REPOSITORY)
+    assert "credentials" not in str(refused.value)
+    assert "it does not exist there, or it is private" in str(refused.value)
+
+
+@pytest.mark.parametrize("credentials", [None, READY])
+@pytest.mark.parametrize("status", [401, 403])
+def test_a9_03_a_refusal_by_a_host_that_was_given_no_credentials_does_not_speak_of_them(
+    registry, other_host, client_of, credentials: Credentials | None, status: int
+) -> None:
+    registry.on("GET", TAGS, reply(307, headers=[("Location", f"{other_host.base}/tags")]))
+    other_host.on("GET", "/tags", reply(status))
+    with pytest.raises(AccessDenied, match="redirects there") as refused:
+        client_of(registry, credentials, max_attempts=1).list_tags(REPOSITORY)
+    assert "credentials" not in str(refused.value)
 
 
 def test_a9_01_a_message_is_one_printable_line_of_bounded_length() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -215,6 +217,37 @@ def test_a5_13_a_host_that_never_accepts_is_given_up_after_the_time_for_connecti
         assert 0.2 < time.monotonic() - started < 5
 
 
+@pytest.mark.parametrize("method", ["tags", "blob"])
+def test_a9_04_a_redirect_target_that_is_not_reached_is_named_with_who_redirects_there(
+    registry, client_of, method: str
+) -> None:
+    with HostileRegistry() as gone:
+        location, host = f"{gone.base}/signed", gone.netloc
+    registry.on("GET", TAGS, moved(location))
+    registry.on("GET", PATH, moved(location))
+    client = client_of(registry, max_attempts=2)
+    ask = {"tags": lambda: client.list_tags(REPOSITORY), "blob": lambda: client.fetch_blob(REPOSITORY, BLOB, writer)}
+    writer = MemoryWriter(BLOB)
+    with pytest.raises(ServerUnavailable) as failed:
+        ask[method]()
+    assert str(failed.value).startswith(f"no connection to {host}: ")
+    assert str(failed.value).endswith(f"; {registry.netloc} redirects there")
+
+
+def test_a5_03_a_refused_redirect_names_who_redirects_there(registry, client_of) -> None:
+    registry.on("GET", TAGS, moved("http://169.254.169.254/latest"))
+    with pytest.raises(RedirectRefused, match=rf"169\.254\.169\.254 .*; {registry.netloc} redirects there"):
+        client_of(registry).list_tags(REPOSITORY)
+
+
+def test_a_token_service_that_is_not_reached_is_named_with_who_takes_its_tokens_there(registry, client_of) -> None:
+    with HostileRegistry() as gone:
+        realm, host = f"{gone.base}/token", gone.netloc
+    registry.on("GET", TAGS, reply(401, headers=[("WWW-Authenticate", f'Bearer realm="{realm}",service="s"')]))
+    with pytest.raises(ServerUnavailable, match=f"no connection to {host}: .*; {registry.netloc} takes its tokens"):
+        client_of(registry, max_attempts=1).list_tags(REPOSITORY)
+
+
 def test_an_unknown_name_is_said_to_be_unknown(fake_time: FakeTime) -> None:
     client = RegistryClient(
         RegistryUrl.parse("https://registry.invalid"), options=ClientOptions(max_attempts=1), clock=fake_time.clock
@@ -274,6 +307,48 @@ def test_a9_12_https_does_not_become_http_where_nothing_else_answers(registry, c
         with pytest.raises(RegistryError):
             client.list_tags(REPOSITORY)
     assert [request for request in registry.requests if request.path.startswith("/v2/")] == []
+
+
+@pytest.fixture
+def plain_port() -> Iterator[socket.socket]:
+    """A server that knows HTTP alone, and says so to whatever it is sent."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    connection.recv(65536)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request")
+                    connection.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(timeout=5)
+
+
+def test_a9_12_https_to_a_port_that_speaks_http_fails_at_once_and_says_so(
+    plain_port: socket.socket, fake_time: FakeTime
+) -> None:
+    netloc = f"127.0.0.1:{plain_port.getsockname()[1]}"
+    with RegistryClient(RegistryUrl.parse(f"https://{netloc}"), READY, clock=fake_time.clock) as client:
+        with pytest.raises(ProtocolError, match=f"{netloc} speaks plain http where https was expected") as failed:
+            client.list_tags(REPOSITORY)
+        assert not failed.value.is_temporary
+        assert client.usage.retry_count == 0
+    assert fake_time.sleeps == []
+
+
+def test_a_proxy_at_https_that_speaks_http_is_said_to(plain_port: socket.socket, fake_time: FakeTime) -> None:
+    options = ClientOptions(proxy_url=f"https://127.0.0.1:{plain_port.getsockname()[1]}")
+    url = RegistryUrl.parse("https://registry.example")
+    with (
+        RegistryClient(url, options=options, clock=fake_time.clock) as client,
+        pytest.raises(ConfigurationError, match="write its URL with http://"),
+    ):
+        client.list_tags(REPOSITORY)
 
 
 @pytest.mark.parametrize("sent", [b"", b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"ta'])
