@@ -15,20 +15,22 @@ from registry_sync.domain.manifests import Descriptor, Manifest, ManifestLimits,
 from registry_sync.domain.media_types import ACCEPTED_MANIFEST_TYPES, SCHEMA1_TYPES, normalise
 from registry_sync.domain.references import RepositoryName, TagName
 from registry_sync.errors import (
-    AccessDenied,
     DigestMismatch,
     InvalidManifest,
     InvalidReference,
+    NotFound,
+    ProtocolError,
     RateLimited,
     RegistryError,
-    RepositoryUnavailable,
     SizeMismatch,
+    redact_url,
 )
 from registry_sync.oci.answer_errors import Occasion, parse_error_body
-from registry_sync.oci.answers import Answer
+from registry_sync.oci.answers import Answer, web_page
 from registry_sync.oci.content_encoding import DECODABLE, decoded
 from registry_sync.oci.layer_sizes import layer_size_bytes
 from registry_sync.oci.options import ClientOptions
+from registry_sync.oci.origins import Target
 from registry_sync.oci.requester import Requester
 
 log = logging.getLogger(__name__)
@@ -59,18 +61,29 @@ class ManifestReader:
         self._accept = {"Accept": ", ".join(accepted)}
 
     def head(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead:
-        """What the registry says. Raises :class:`NotFound` and what requests raise."""
+        """What the registry says. Raises :class:`NotFound` and what requests raise.
+
+        A refusal by a place that the registry redirects to decides nothing, because it may be signed for GET alone, and
+        403 may be a refusal of HEAD: the manifest is fetched then, whose answer decides, and whose bytes are hashed.
+        """
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
         occasion = Occasion("manifest", repository, reference)
         try:
             answer = self._requester.ask("HEAD", target, occasion, self._accept, _released)
-        except (AccessDenied, RepositoryUnavailable) as problem:
-            if problem.status != 403:
+        except RegistryError as problem:
+            if problem.is_temporary or not (problem.status == 403 or was_sent_on(problem, target)):
                 raise
-            raise self._explained(problem, repository, reference) from None
+            try:
+                manifest = self.get(repository, reference)
+            except RegistryError:
+                self._requester.usage.add("manifest_get_count")
+                raise
+            return ManifestHead(manifest.digest, manifest.media_type, len(manifest.data))
         finally:
             self._requester.usage.add("head_count")
         self._requester.usage.note_rate_limit(answer)
+        if web_page(b"", answer.header("Content-Type")) is not None:
+            raise self._page_error(answer, "a web page", repository, reference)
         return ManifestHead(declared_digest(answer), normalise(answer.header("Content-Type")), answer.content_length)
 
     def get(
@@ -105,6 +118,8 @@ class ManifestReader:
                 raise answer.protocol_error(
                     f"{host} answers 200 with errors for manifest {reference} of {repository}", codes=codes
                 ) from None
+            if (page := web_page(data, answer.header("Content-Type"))) is not None:
+                raise self._page_error(answer, page, repository, reference) from None
             raise
         if expected is not None and len(data) != expected.size_bytes:
             raise SizeMismatch(
@@ -116,8 +131,19 @@ class ManifestReader:
         self._compare_declared(answer, manifest, is_by_digest=wanted is not None)
         return manifest
 
+    @staticmethod
+    def _page_error(
+        answer: Answer, page: str, repository: RepositoryName, reference: TagName | Digest
+    ) -> ProtocolError:
+        host = answer.target.origin.netloc
+        message = f"{host} answers with {page} in place of manifest {reference} of {repository}"
+        return answer.protocol_error(message, is_web_page=True)
+
     def _receive(self, repository: RepositoryName, reference: TagName | Digest) -> tuple[Answer, bytes]:
-        """An answer and its document, of which nothing is checked yet."""
+        """An answer and its document, of which nothing is checked yet.
+
+        What a place refuses that the registry redirects to is asked for once more at the registry, which may sign anew.
+        """
 
         def read(answer: Answer) -> tuple[Answer, bytes]:
             self._requester.usage.add("manifest_get_count")
@@ -127,7 +153,22 @@ class ManifestReader:
             return answer, data
 
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
-        return self._requester.ask("GET", target, Occasion("manifest", repository, reference), self._accept, read)
+        occasion = Occasion("manifest", repository, reference)
+        try:
+            return self._requester.ask("GET", target, occasion, self._accept, read)
+        except RegistryError as problem:
+            is_told = isinstance(problem, NotFound) and problem.codes
+            if problem.is_temporary or is_told or not was_sent_on(problem, target):
+                raise
+        try:
+            return self._requester.ask("GET", target, occasion, self._accept, read)
+        except NotFound as problem:
+            if problem.codes or not was_sent_on(problem, target):
+                raise
+            # A store that lacks what it was asked for is no registry that says it has no such manifest.
+            raise ProtocolError(
+                problem.message, host=problem.host, repository=repository, url=problem.url, status=404
+            ) from problem
 
     def _layer_size_bytes(self, repository: RepositoryName, layer: Digest) -> int:
         return layer_size_bytes(self._requester, repository, layer, self._limits.blob_bytes)
@@ -151,17 +192,10 @@ class ManifestReader:
                 retry_after_seconds=limit.window_seconds,
             )
 
-    def _explained(
-        self, problem: RegistryError, repository: RepositoryName, reference: TagName | Digest
-    ) -> RegistryError:
-        """The same refusal, asked for by GET, whose answer has a body that says why."""
-        target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
-        self._requester.usage.add("manifest_get_count")
-        try:
-            self._requester.ask_once("GET", target, Occasion("manifest", repository, reference), self._accept).discard()
-        except RegistryError as told:
-            return told
-        return problem
+
+def was_sent_on(problem: RegistryError, target: Target) -> bool:
+    """Whether an answer of another place than ``target`` is meant, to which the registry had redirected."""
+    return problem.status is not None and problem.url != redact_url(target.url)
 
 
 def declared_digest(answer: Answer) -> Digest | None:
