@@ -1,21 +1,24 @@
 """Who a client is to its registry: the ``Authorization`` of each request, learnt from the registry's challenges.
 
 Nothing is sent before it is asked for. What a challenge taught is used for later requests at once, so that each
-repository costs one exchange and no request that fails first.
+repository costs one exchange and no request that fails first. What a request is sent with is read at the last moment,
+and a 401 means no more than that this was not good enough: see :class:`Login`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from registry_sync.errors import AuthenticationFailed, ChallengeInvalid, RegistryError
+from registry_sync.errors import AuthenticationFailed, ChallengeInvalid, RegistryError, ServerUnavailable
 from registry_sync.oci.challenge import Challenge, parse_challenges
 from registry_sync.oci.credentials import Credentials, ToldCredentials
 from registry_sync.oci.origins import Target
 from registry_sync.oci.realm import RealmPolicy
 from registry_sync.oci.scopes import scopes_to_ask
-from registry_sync.oci.tokens import TokenRequest, TokenStore
+from registry_sync.oci.tokens import Token, TokenRequest, TokenStore
+
+MAX_SENDS = 3
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,18 @@ class Choice:
     @property
     def scheme(self) -> str:
         return self.challenge.scheme
+
+
+@dataclass(frozen=True)
+class Authorization:
+    """What a request is sent with: the header, None for none; ``token`` is in it unless credentials themselves are."""
+
+    header: str | None = field(default=None, repr=False)
+    token: Token | None = None
+
+
+class NothingElse(Exception):
+    """There is nothing to send a request with that the registry has not refused."""
 
 
 class Authenticator:
@@ -57,37 +72,47 @@ class Authenticator:
         """Whether the connection has no credentials."""
         return self._source().is_anonymous
 
-    def authorization(self, scope: str | None) -> str | None:
-        """The header for a request that needs ``scope``; None while the registry has not asked for any."""
+    def login(self, scope: str | None) -> Login:
+        """For one request that needs ``scope``, None for one that needs none."""
+        return Login(self, self._tokens, scope)
+
+    def authorization(
+        self, scope: str | None, *, choice: Choice | None = None, after: int = 0, turn: Callable[[], None]
+    ) -> Authorization:
+        """For a request that needs ``scope``: by ``choice``, or as the registry asked for last, or nothing.
+
+        ``after`` and ``turn`` as :meth:`TokenStore.get`, which may be asked; raises what that raises, and
+        :class:`RealmRefused`.
+        """
         credentials = self._source()
         if credentials.registry_token:
             self._policy.check_basic()
-            return f"Bearer {credentials.registry_token}"
-        if self._choice is None:
-            return None
-        return self._answer(self._choice, credentials, scope, rejected=None)
+            return Authorization(_as_sent(credentials))
+        if (choice := choice or self._choice) is None:
+            return Authorization()
+        return self._answer(choice, credentials, scope, after, turn)
 
-    def renew(self, header: str | None, asked_at: Target, scope: str | None, used: str | None) -> str | None:
-        """The header with which to repeat a request that got a 401; None when repeating cannot help.
+    def learn(self, header: str | None, asked_at: Target, refused: Authorization) -> Choice | None:
+        """What to answer a 401 with, whose ``WWW-Authenticate`` is ``header``; None for a ready-made token.
 
-        ``header`` is its ``WWW-Authenticate``, ``used`` what it was sent with. Raises :class:`ChallengeInvalid`,
-        :class:`RealmRefused` and :class:`AuthenticationFailed`.
+        ``refused`` is not used again: a token is forgotten, and credentials are made anew where that can be. Raises
+        :class:`ChallengeInvalid`.
         """
+        if refused.token is not None:
+            self._tokens.reject(refused.token)
         credentials = self._source()
-        if used is not None and used == _as_sent(credentials):
+        if refused.header is not None and refused.header == _as_sent(credentials):
             credentials = self._source.renew(credentials)
         if credentials.registry_token:
-            renewed = _as_sent(credentials)
-            return None if renewed == used else renewed
+            return None
         if header is None:
             header, asked_at = self._probe()
         choice = choose(header, asked_at, credentials)
         learnt = self._choice
-        if used is None and choice.has_basic_too and learnt is not None and learnt.scheme == "basic":
+        if refused.header is None and choice.has_basic_too and learnt is not None and learnt.scheme == "basic":
             choice = learnt  # another thread found meanwhile that the token service does not work
         self._choice = choice
-        renewed = self._answer(choice, credentials, scope, rejected=used)
-        return None if renewed == used else renewed
+        return choice
 
     def realm_host(self) -> str | None:
         """The host that tokens come from, None when the registry asked for none."""
@@ -100,8 +125,8 @@ class Authenticator:
         return self._source().secrets()
 
     def _answer(
-        self, choice: Choice, credentials: Credentials, scope: str | None, *, rejected: str | None
-    ) -> str | None:
+        self, choice: Choice, credentials: Credentials, scope: str | None, after: int, turn: Callable[[], None]
+    ) -> Authorization:
         if choice.scheme == "basic":
             return self._basic(credentials)
         request = TokenRequest(
@@ -111,7 +136,7 @@ class Authenticator:
             credentials=credentials,
         )
         try:
-            token = self._token(request, rejected)
+            token = self._token(request, after, turn)
         except AuthenticationFailed:
             raise
         except RegistryError as problem:
@@ -120,24 +145,89 @@ class Authenticator:
                 self._choice = Choice(Challenge("basic"), choice.asked_at)
                 return self._basic(credentials)
             raise
-        return f"Bearer {token}"
+        return Authorization(f"Bearer {token.text}", token)
 
-    def _token(self, request: TokenRequest, rejected: str | None) -> str:
+    def _token(self, request: TokenRequest, after: int, turn: Callable[[], None]) -> Token:
         """The token of the exchange. Refused credentials are tried once only, unless their source has others."""
-        refused = (rejected or "").removeprefix("Bearer ")
         try:
-            return self._tokens.get(request, rejected=refused)
+            return self._tokens.get(request, after=after, turn=turn)
         except AuthenticationFailed:
             others = self._source.renew(request.credentials)
             if others == request.credentials:
                 raise
-            return self._tokens.get(replace(request, credentials=others), rejected=refused)
+            return self._tokens.get(replace(request, credentials=others), after=after, turn=turn)
 
-    def _basic(self, credentials: Credentials) -> str | None:
+    def _basic(self, credentials: Credentials) -> Authorization:
         if not credentials.has_password:
-            return None
+            return Authorization()
         self._policy.check_basic()
-        return credentials.basic
+        return Authorization(credentials.basic)
+
+
+class Login:
+    """The authorization of one request, over all of its sends: three at most, with two exchanges of its own.
+
+    A 401 refuses the request only when the exchange of the token that it was sent with began after the 401 before. Any
+    other token, fetched for an earlier request or by another thread, may have ended on its way, and another one is had.
+    Credentials that are sent as they are refuse it when no others can be made.
+    """
+
+    def __init__(self, authenticator: Authenticator, tokens: TokenStore, scope: str | None) -> None:
+        self._authenticator = authenticator
+        self._tokens = tokens
+        self.scope = scope
+        self._choice: Choice | None = None
+        self._refused_count = 0
+        self._refused_at = 0
+        self._refused = Authorization()
+        self._sent = Authorization()
+        self._sent_at = 0.0
+
+    def authorization(self, turn: Callable[[], None] = lambda: None) -> str | None:
+        """The header to send now, None for none; to be read when the request has its turn, ``turn`` gives another.
+
+        Raises :class:`NothingElse` after a 401 when all there is was refused, and what exchanges raise.
+        """
+        if not self._refused_count:
+            self._sent = self._authenticator.authorization(self.scope, turn=turn)
+            return self._sent.header
+        # The second send takes what another thread has fetched meanwhile; the third decides.
+        after = self._refused_at if self._refused_count > 1 else 0
+        authorization = self._authenticator.authorization(self.scope, choice=self._choice, after=after, turn=turn)
+        if authorization.header in (None, self._refused.header):
+            raise NothingElse
+        self._sent = authorization
+        return authorization.header
+
+    def note_sent(self) -> None:
+        """To be called when the request leaves."""
+        self._sent_at = self._tokens.clock.monotonic()
+
+    def is_refused(self, header: str | None, asked_at: Target) -> bool:
+        """Whether a 401, with this ``WWW-Authenticate``, says that the request may not be made; else it is sent again.
+
+        Raises :class:`ServerUnavailable` where the token waited here and may have ended by that, and as
+        :meth:`Authenticator.learn`.
+        """
+        previous, self._refused_at = self._refused_at, self._tokens.tick()
+        self._refused_count += 1
+        self._refused, token = self._sent, self._sent.token
+        is_new = previous and token is not None and token.began > previous
+        if is_new or self._refused_count == MAX_SENDS:
+            if token is not None and self._tokens.may_have_ended(token, self._sent_at):
+                self._tokens.reject(token)
+                host = asked_at.origin.netloc
+                raise ServerUnavailable(
+                    f"a token for {host} came to its end before the request reached it; it is asked for again",
+                    host=host,
+                    status=401,
+                )
+            return True
+        if header is not None or self._choice is None:
+            self._choice = self._authenticator.learn(header, asked_at, self._refused)
+        elif token is not None:
+            self._tokens.reject(token)
+        return False
 
 
 def _as_sent(credentials: Credentials) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
@@ -33,13 +34,17 @@ _SOCKET_OPTIONS = [
 
 
 class TargetHeaders(dict[str, str]):
-    """Headers that carry the target of the request line too, which urllib3 would otherwise write its own way."""
+    """Headers that carry the target of the request line too, which urllib3 would otherwise write its own way.
+
+    ``on_send`` is called when the request has a connection and leaves.
+    """
 
     target: str = ""
+    on_send: Callable[[], None] | None = None
 
     def copy(self) -> TargetHeaders:
         result = TargetHeaders(self)
-        result.target = self.target
+        result.target, result.on_send = self.target, self.on_send
         return result
 
 
@@ -47,6 +52,7 @@ class _Connection(HTTPConnection):
     response_class = PunctualResponse
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
+        _note_sent(headers)
         super().request(method, getattr(headers, "target", "") or url, body=body, headers=headers, **options)
         _forget_query(self, url)
 
@@ -55,6 +61,7 @@ class _SecureConnection(HTTPSConnection):
     response_class = PunctualResponse
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
+        _note_sent(headers)
         try:
             super().request(method, getattr(headers, "target", "") or url, body=body, headers=headers, **options)
         except ssl.SSLEOFError:
@@ -63,6 +70,12 @@ class _SecureConnection(HTTPSConnection):
                 self.sock.recv(1)
             raise
         _forget_query(self, url)
+
+
+def _note_sent(headers: Any) -> None:
+    on_send = getattr(headers, "on_send", None)
+    if on_send is not None:
+        on_send()
 
 
 def _forget_query(connection: Any, url: str) -> None:

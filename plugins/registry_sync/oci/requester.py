@@ -17,7 +17,7 @@ from registry_sync.errors import (
 )
 from registry_sync.oci.answer_errors import Occasion, denied_message, error_of, read_error_body, unavailable_message
 from registry_sync.oci.answers import Answer
-from registry_sync.oci.authenticator import Authenticator
+from registry_sync.oci.authenticator import Authenticator, NothingElse
 from registry_sync.oci.challenge import parse_challenges
 from registry_sync.oci.clock import Clock
 from registry_sync.oci.origins import Target
@@ -80,29 +80,38 @@ class Requester:
         *,
         accepted: frozenset[int] = frozenset({200}),
     ) -> Answer:
-        """The answer, when its status is in ``accepted``; a 401 is answered once. Raises the other statuses' errors.
+        """The answer, when its status is in ``accepted``. Raises the other statuses' errors.
 
-        The body of a 401 that is accepted may have been read.
+        A 401 is answered as :class:`~registry_sync.oci.authenticator.Login` says; the body of one that is accepted was
+        read.
         """
         scope = pull_scope(RepositoryName(occasion.repository)) if occasion.repository else None
-        used = self._authenticator.authorization(scope)
-        answer = self._transport.follow(method, target, headers, used)
-        if answer.status == 401 and answer.target.origin == self._transport.own:
+        login = self._authenticator.login(scope)
+        refusal: tuple[Answer, tuple[str, ...]] | None = None
+        while True:
+            try:
+                answer = self._transport.follow(method, target, headers, login)
+            except NothingElse:
+                if refusal is None:
+                    raise
+                return self._refused(refusal, occasion, accepted)
+            if answer.status != 401 or answer.target.origin != self._transport.own:
+                break
             # Read first: a token may be asked for at the same host, which must not wait for this connection.
-            codes, _ = read_error_body(answer)
-            renewed = self._authenticator.renew(answer.header("WWW-Authenticate"), answer.target, scope, used)
-            if renewed is None:
-                if 401 in accepted:
-                    return answer
-                raise self.unauthorized(answer, occasion, codes)
-            answer = self._transport.follow(method, target, headers, renewed)
+            refusal = answer, read_error_body(answer)[0]
+            if login.is_refused(answer.header("WWW-Authenticate"), answer.target):
+                return self._refused(refusal, occasion, accepted)
         if (warning := answer.header("Warning")) is not None:
             self._note_warning(warning)
         if answer.status in accepted:
             return answer
-        if answer.status == 401 and answer.target.origin == self._transport.own:
-            raise self.unauthorized(answer, occasion, read_error_body(answer)[0])
         raise self._error(answer, occasion)
+
+    def _refused(self, refusal: tuple[Answer, tuple[str, ...]], occasion: Occasion, accepted: frozenset[int]) -> Answer:
+        answer, codes = refusal
+        if 401 in accepted:
+            return answer
+        raise self.unauthorized(answer, occasion, codes)
 
     def unauthorized(self, answer: Answer, occasion: Occasion, codes: tuple[str, ...]) -> RegistryError:
         """The error of a 401 that stays; ``codes`` are those of its body, which was read."""

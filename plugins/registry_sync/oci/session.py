@@ -6,7 +6,7 @@ A request through it goes the same way as the client's own: the same pools and a
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from requests import PreparedRequest, Response, Session
@@ -19,7 +19,7 @@ from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import InvalidReference, RegistryError
 from registry_sync.oci.answer_errors import Occasion, Refusal, error_of_refusal, parse_error_body
 from registry_sync.oci.answers import web_page
-from registry_sync.oci.authenticator import Authenticator
+from registry_sync.oci.authenticator import Authenticator, Login, NothingElse
 from registry_sync.oci.origins import Origin, Target
 from registry_sync.oci.retry_after import parse_retry_after
 from registry_sync.oci.scopes import pull_scope
@@ -46,9 +46,16 @@ class PooledAdapter(HTTPAdapter):
         self._rate = transport.rate
 
     def send(self, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
-        """As requests, at the rate that the client keeps."""
-        if Target.parse(request.url or "").origin == self._own:
+        """As requests, at the rate that the client keeps; authorized when it has its turn.
+
+        Raises :class:`NothingElse` as :meth:`Login.authorization`, and what exchanges raise.
+        """
+        target = Target.parse(request.url or "")
+        if target.origin == self._own:
             self._rate.wait()
+        for hook in request.hooks.get("response", ()):
+            if isinstance(hook, _Challenges):
+                hook.authorize(request, target, self._rate.wait)
         return super().send(request, *arguments, **options)
 
     def get_connection_with_tls_context(
@@ -78,33 +85,54 @@ class RegistryAuth(AuthBase):
         self._adapter = adapter
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        target = Target.parse(request.url or "")
-        if target.origin == self._own:
-            scope = scope_of(target)
-            authorization = self._authenticator.authorization(scope)
-            if authorization is not None:
-                request.headers["Authorization"] = authorization
-            request.register_hook("response", self._answer_challenge)  # type: ignore[no-untyped-call]
+        challenges = _Challenges(self._own, self._authenticator, self._adapter)
+        request.register_hook("response", challenges)  # type: ignore[no-untyped-call]
         return request
 
-    def _answer_challenge(self, response: Response, **options: Any) -> Response:
-        target = Target.parse(response.request.url or "")
-        if response.status_code != 401 or target.origin != self._own:
-            return response
-        # Read first: a token may be asked for at the same host, which must not wait for this connection.
-        _ = response.content
-        used = response.request.headers.get("Authorization")
-        challenge = response.headers.get("WWW-Authenticate")
-        renewed = self._authenticator.renew(challenge, target, scope_of(target), used)
-        if renewed is None:
-            return response
-        again = response.request.copy()
-        again.headers["Authorization"] = renewed
-        again.hooks["response"] = []
-        answer = self._adapter.send(again, **options)
-        answer.history.append(response)
-        answer.request = again
-        return answer
+
+class _Challenges:
+    """One request's authorization and the answer to its 401; redirects that stay at the registry take it along."""
+
+    def __init__(self, own: Origin, authenticator: Authenticator, adapter: PooledAdapter) -> None:
+        self._own = own
+        self._authenticator = authenticator
+        self._adapter = adapter
+        self._login: Login | None = None
+        self._header: str | None = None
+
+    def authorize(self, request: PreparedRequest, target: Target, turn: Callable[[], None]) -> None:
+        """Puts on what the registry itself is to be sent, and takes it off for any other host."""
+        if target.origin != self._own:
+            if self._header is not None and request.headers.get("Authorization") == self._header:
+                del request.headers["Authorization"]
+            return
+        scope = scope_of(target)
+        if self._login is None or self._login.scope != scope:
+            self._login = self._authenticator.login(scope)
+        self._header = self._login.authorization(turn)
+        if self._header is not None:
+            request.headers["Authorization"] = self._header
+            request.headers.on_send = self._login.note_sent  # type: ignore[attr-defined]
+
+    def __call__(self, response: Response, **options: Any) -> Response:
+        """The response that is left when every challenge was answered."""
+        while (login := self._login) is not None and response.status_code == 401:
+            target = Target.parse(response.request.url or "")
+            if target.origin != self._own:
+                break
+            # Read first: a token may be asked for at the same host, which must not wait for this connection.
+            _ = response.content
+            if login.is_refused(response.headers.get("WWW-Authenticate"), target):
+                break
+            again = response.request.copy()
+            try:
+                answer = self._adapter.send(again, **options)
+            except NothingElse:
+                break
+            answer.history[:] = [*response.history, response]
+            answer.request = again
+            response = answer
+        return response
 
 
 def scope_of(target: Target) -> str | None:

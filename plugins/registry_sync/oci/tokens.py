@@ -7,6 +7,8 @@ identity token. Nothing is kept outside of the instance, so that two connections
 from __future__ import annotations
 
 import base64
+import itertools
+import math
 import re
 import threading
 from collections.abc import Callable
@@ -39,6 +41,8 @@ SHORTEST_LIFE_SECONDS = 60.0
 LONGEST_LIFE_SECONDS = 24 * 3600.0
 SMALLEST_MARGIN_SECONDS = 5.0
 MAX_ANONYMOUS_REDIRECTS = 3
+#: What a token is sent later than this after its receipt waited here, and may have ended meanwhile.
+LATE_SECONDS = 0.25
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -58,9 +62,17 @@ class TokenRequest:
 
 
 @dataclass(frozen=True)
-class _Token:
+class Token:
+    """A token, believed until ``ends_at``; by the service's own word it may be over at ``over_at`` (monotonic seconds).
+
+    ``began`` is the tick at which its exchange began: what is newer has the larger one.
+    """
+
     text: str = field(repr=False)
+    began: int = 0
+    received_at: float = 0.0
     ends_at: float = 0.0
+    over_at: float = math.inf
 
 
 class TokenStore:
@@ -68,44 +80,80 @@ class TokenStore:
 
     def __init__(self, transport: Transport, clock: Clock, usage: Usage, on_secret: Callable[[str], None]) -> None:
         self._transport = transport
-        self._clock = clock
+        self.clock = clock
         self._usage = usage
         self._on_secret = on_secret
+        self._ticks = itertools.count(1)
         self._lock = threading.Lock()
         self._exchange_locks: dict[tuple[Any, ...], threading.Lock] = {}
-        self._tokens: dict[tuple[Any, ...], _Token] = {}
+        self._tokens: dict[tuple[Any, ...], Token] = {}
         self._refusals: dict[tuple[Any, ...], RegistryError] = {}
         self._refresh_tokens: dict[tuple[Target, Credentials], str] = {}
 
-    def get(self, request: TokenRequest, *, rejected: str | None = None) -> str:
-        """A token for ``request``; never ``rejected``, which the registry did not accept.
+    def tick(self) -> int:
+        """A number larger than all before it: it orders exchanges and refusals however coarse a clock is."""
+        return next(self._ticks)
+
+    def get(self, request: TokenRequest, *, after: int = 0, turn: Callable[[], None] = lambda: None) -> Token:
+        """A token for ``request`` whose exchange began after the tick ``after``.
+
+        Who waited for the exchange of another thread calls ``turn`` before it takes the token: many of them would else
+        begin their requests at once.
 
         Raises :class:`AuthenticationFailed`, :class:`RealmRefused`, :class:`RepositoryUnavailable` and what the
         transport raises. Nothing is tried again here: whoever needs the token tries the whole request again. A
         refusal that is final is remembered and not asked for again: bad logins lock accounts.
         """
         key = request.key
-        token = self._tokens.get(key)
-        if token is not None and token.text != rejected and token.ends_at > self._clock.monotonic():
-            return token.text
+        if (token := self._kept(key, after)) is not None:
+            return token
         with self._lock:
             exchange_lock = self._exchange_locks.setdefault(key, threading.Lock())
-        with exchange_lock:
-            token = self._tokens.get(key)
-            if token is None or token.text == rejected or token.ends_at <= self._clock.monotonic():
-                if (refusal := self._refusals.get(key)) is not None:
-                    raise copy(refusal)
-                try:
-                    token = self._exchange(request)
-                except RegistryError as problem:
-                    if not problem.is_temporary:
-                        self._refusals[key] = copy(problem)
-                    raise
-                self._tokens[key] = token
-            return token.text
+        if not exchange_lock.acquire(blocking=False):
+            with exchange_lock:
+                pass
+            turn()
+            if (token := self._kept(key, after)) is not None:
+                return token
+            exchange_lock.acquire()
+        try:
+            return self._kept(key, after) or self._exchange_once(request)
+        finally:
+            exchange_lock.release()
 
-    def _exchange(self, request: TokenRequest) -> _Token:
-        received_at = self._clock.monotonic()
+    def reject(self, token: Token) -> None:
+        """Forgets ``token``, which the registry did not accept; one that was had later stays, whatever its text."""
+        with self._lock:
+            for key, kept in list(self._tokens.items()):
+                if kept.text == token.text and kept.began <= token.began:
+                    del self._tokens[key]
+
+    def may_have_ended(self, token: Token, sent_at: float) -> bool:
+        """Whether ``token``, sent at ``sent_at`` and refused just now, can have ended on its way.
+
+        It can when it waited here, or when it is over by what its service said of it.
+        """
+        return sent_at - token.received_at >= LATE_SECONDS or self.clock.monotonic() >= token.over_at
+
+    def _kept(self, key: tuple[Any, ...], after: int) -> Token | None:
+        token = self._tokens.get(key)
+        return token if token and token.began > after and token.ends_at > self.clock.monotonic() else None
+
+    def _exchange_once(self, request: TokenRequest) -> Token:
+        key = request.key
+        if (refusal := self._refusals.get(key)) is not None:
+            raise copy(refusal)
+        try:
+            token = self._exchange(request)
+        except RegistryError as problem:
+            if not problem.is_temporary:
+                self._refusals[key] = copy(problem)
+            raise
+        self._tokens[key] = token
+        return token
+
+    def _exchange(self, request: TokenRequest) -> Token:
+        began, began_at = self.tick(), self.clock.monotonic()
         answer = self._ask(request)
         if answer.status != 200:
             raise self._refused(answer, request)
@@ -119,8 +167,14 @@ class TokenStore:
         if isinstance(refresh, str) and _TOKEN.fullmatch(refresh) and request.credentials.identity_token:
             self._on_secret(refresh)
             self._refresh_tokens[request.realm, request.credentials] = refresh
-        life = token_life_seconds(document, self._clock.now())
-        return _Token(text, received_at + life - max(SMALLEST_MARGIN_SECONDS, life / 10))
+        life = token_life_seconds(document, self.clock.now())
+        return Token(
+            text,
+            began,
+            received_at=self.clock.monotonic(),
+            ends_at=began_at + life - max(SMALLEST_MARGIN_SECONDS, life / 10),
+            over_at=began_at + (_stated_life_seconds(document) or math.inf),
+        )
 
     def _ask(self, request: TokenRequest) -> Answer:
         credentials = request.credentials
@@ -204,7 +258,7 @@ class TokenStore:
             answer,
             Occasion("token", subject=" ".join(request.scopes)),
             is_anonymous=request.credentials.is_anonymous,
-            now=self._clock.now(),
+            now=self.clock.now(),
             scrub=lambda text: scrubbed(text, secrets),
         )
         host = request.realm.origin.netloc
@@ -242,10 +296,7 @@ def token_life_seconds(document: dict[str, Any], now: float) -> float:
 
     ``issued_at`` may only shorten that, and not by so much that the token would be over: then a clock is wrong.
     """
-    try:
-        stated = float(document.get("expires_in") or 0)
-    except (TypeError, ValueError, OverflowError):
-        stated = 0.0
+    stated = _stated_life_seconds(document)
     life = min(LONGEST_LIFE_SECONDS, stated) if stated >= SHORTEST_LIFE_SECONDS else SHORTEST_LIFE_SECONDS
     issued_at = document.get("issued_at")
     if isinstance(issued_at, str):
@@ -256,3 +307,12 @@ def token_life_seconds(document: dict[str, Any], now: float) -> float:
         if 0 < age < life - SHORTEST_LIFE_SECONDS:
             return life - age
     return life
+
+
+def _stated_life_seconds(document: dict[str, Any]) -> float:
+    """What a token service says of the life of its token; 0 when it says nothing, or no positive number."""
+    try:
+        stated = float(document.get("expires_in") or 0)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return stated if stated > 0 else 0.0

@@ -7,6 +7,7 @@ for each hop anew and never copied along.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote
 
 from urllib3.exceptions import HTTPError
@@ -20,6 +21,9 @@ from registry_sync.oci.options import ClientOptions
 from registry_sync.oci.origins import Origin, Target
 from registry_sync.oci.pace import Pace
 from registry_sync.oci.request_rate import RequestRate
+
+if TYPE_CHECKING:
+    from registry_sync.oci.authenticator import Login
 
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 10
@@ -39,8 +43,19 @@ class Transport:
         self.rate = RequestRate(options.requests_per_second, clock)
         self.user_agent = options.user_agent
 
-    def send(self, method: str, target: Target, headers: Mapping[str, str], *, body: bytes | None = None) -> Answer:
-        """The answer of exactly ``target``, whatever its status. Raises :class:`ServerUnavailable` and its kin."""
+    def send(
+        self,
+        method: str,
+        target: Target,
+        headers: Mapping[str, str],
+        *,
+        body: bytes | None = None,
+        login: Login | None = None,
+    ) -> Answer:
+        """The answer of exactly ``target``, whatever its status. Raises :class:`ServerUnavailable` and its kin.
+
+        ``login`` authorizes a request to the registry itself, once that has its turn; raises what it raises.
+        """
         origin = target.origin
         if origin != self.own:
             self._gate.check_name(origin.host)
@@ -52,6 +67,9 @@ class Transport:
             sent.target = target.url
         if origin == self.own:
             self.rate.wait()
+            if login is not None and (authorization := login.authorization(self.rate.wait)) is not None:
+                sent["Authorization"] = authorization
+                sent.on_send = login.note_sent
         # What urllib3 is told is what it logs, and queries can be signatures.
         url = sent.target.partition("?")[0]
         try:
@@ -70,28 +88,24 @@ class Transport:
         except (HTTPError, OSError, ValueError) as problem:
             raise converted(problem, method, target) from problem
         answer = Answer(response, method, target, self._pace)
+        if login is not None and origin == self.own:
+            answer.authorization_bytes = len(sent.get("Authorization", ""))
         if answer.status == PROXY_AUTHENTICATION_REQUIRED and self.pools.is_proxied:
             answer.discard()
             raise proxy_refusal(answer.status, origin.netloc)
         return answer
 
-    def follow(
-        self, method: str, target: Target, headers: Mapping[str, str], authorization: str | None = None
-    ) -> Answer:
+    def follow(self, method: str, target: Target, headers: Mapping[str, str], login: Login | None = None) -> Answer:
         """The answer at the end of the redirects of a GET or HEAD. Raises :class:`RedirectRefused`."""
         target = self._with_namespace(target)
         asked_host, has_moved = target.origin.netloc, False
         for _ in range(MAX_REDIRECTS + 1):
-            is_own = authorization is not None and target.origin == self.own
             try:
-                answer = self.send(
-                    method, target, {**headers, "Authorization": authorization or ""} if is_own else headers
-                )
+                answer = self.send(method, target, headers, login=login)
             except RegistrySyncError as problem:
                 if has_moved:
                     raise problem.with_message(f"{problem.message}; {asked_host} redirects there") from problem
                 raise
-            answer.authorization_bytes = len(authorization or "") if is_own else 0
             answer.sent_on_by = asked_host if has_moved else None
             if answer.status not in REDIRECT_STATUSES:
                 return answer
