@@ -8,20 +8,33 @@ import os
 import stat
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import fsspec
 
 from registry_sync.blobs.fsspec_store import FsspecBlobStore
+from registry_sync.blobs.parts import PART_BYTES
 from registry_sync.blobs.remote_files import OBJECT_STORES, RemoteFiles, reason
 from registry_sync.errors import BlobStoreUnavailable, ConfigurationError, redact_url
 
+#: What is asked of S3 unless somebody says otherwise: a request without the framing in which newer clients send
+#: checksums, and which not every store that speaks like S3 takes off again. Variables by which one says otherwise.
+_S3_CONFIG = {
+    "request_checksum_calculation": "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "response_checksum_validation": "AWS_RESPONSE_CHECKSUM_VALIDATION",
+}
 
-def open_fsspec_store(url: str, spool_folder: Path | str | None = None) -> FsspecBlobStore:
+
+def open_fsspec_store(
+    url: str, spool_folder: Path | str | None = None, *, part_bytes: int = PART_BYTES
+) -> FsspecBlobStore:
     """The store at an fsspec URL. Raises :class:`ConfigurationError` for one that fsspec cannot open."""
     place = redact_url(url)
     protocol = url.partition("://")[0]
     # Another process may have published a blob meanwhile, so that listings must not be remembered.
-    options = {"use_listings_cache": False} if protocol in OBJECT_STORES else {}
+    options: dict[str, Any] = {"use_listings_cache": False} if protocol in OBJECT_STORES else {}
+    if protocol in ("s3", "s3a"):
+        options["config_kwargs"] = _s3_config()
     try:
         filesystem, root = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError) as problem:
@@ -32,7 +45,15 @@ def open_fsspec_store(url: str, spool_folder: Path | str | None = None) -> Fsspe
         raise BlobStoreUnavailable(f"the blob store at {place} does not answer: {reason(problem)}") from problem
     base = Path(spool_folder) if spool_folder is not None else private_folder()
     spool = base / hashlib.sha256(place.encode()).hexdigest()[:16]
-    return FsspecBlobStore(RemoteFiles(filesystem, root, place=place, protocol=protocol), spool)
+    return FsspecBlobStore(RemoteFiles(filesystem, root, place=place, protocol=protocol), spool, part_bytes=part_bytes)
+
+
+def _s3_config() -> dict[str, Any]:
+    """What botocore is configured with: what is set for fsspec, and our own choice where nothing is."""
+    ours = {name: "when_required" for name, variable in _S3_CONFIG.items() if variable not in os.environ}
+    for protocol in ("s3a", "s3"):
+        ours |= fsspec.config.conf.get(protocol, {}).get("config_kwargs", {})
+    return ours
 
 
 def private_folder() -> Path:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from registry_sync.blobs import listing
-from registry_sync.blobs.failures import store_error
+from registry_sync.blobs.failures import not_removed, store_error
 from registry_sync.blobs.names import QUARANTINE, blob_name, flat_name
 from registry_sync.blobs.partial_file import Partial
 from registry_sync.blobs.partials import PATIENCE_SECONDS, PartialFolder
-from registry_sync.blobs.parts import Parts, part_bytes, sweep_parts
+from registry_sync.blobs.parts import PART_BYTES, Parts, part_bytes, sweep_parts
 from registry_sync.blobs.remote_files import RemoteFiles
 from registry_sync.blobs.store import StoredBlob
 from registry_sync.blobs.writers import VerifyingWriter, open_writer
@@ -30,11 +30,20 @@ class FsspecBlobStore:
     """A :class:`registry_sync.blobs.store.BlobStore` in ``files``.
 
     ``spool`` is a local folder for blobs on their way. To write a blob that is there already uploads it again, unless
-    another process of this machine was seen to publish it: to ask each time would cost more.
+    another process of this machine was seen to publish it: to ask each time would cost more. Blobs of more than
+    ``part_bytes`` go into the store in parts.
     """
 
-    def __init__(self, files: RemoteFiles, spool: Path, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        files: RemoteFiles,
+        spool: Path,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        part_bytes: int = PART_BYTES,
+    ) -> None:
         self._files = files
+        self._least_part_bytes = part_bytes
         self._spool = PartialFolder(spool, patience_seconds)
 
     def __repr__(self) -> str:
@@ -48,7 +57,8 @@ class FsspecBlobStore:
         return size_bytes is None or found == size_bytes
 
     def writer(self, digest: Digest, size_bytes: int, /) -> VerifyingWriter:
-        parts = Parts(self._files, digest) if size_bytes > part_bytes(size_bytes) else None
+        length = part_bytes(size_bytes, self._least_part_bytes)
+        parts = Parts(self._files, digest, length) if size_bytes > length else None
         return open_writer(digest, size_bytes, self._spool, self, lambda: self.has(digest, size_bytes), parts=parts)
 
     def open(self, digest: Digest, /) -> BinaryIO:
@@ -91,7 +101,11 @@ class FsspecBlobStore:
 
     def sweep_partials(self, older_than_seconds: float, /) -> int:
         oldest = datetime.now(timezone.utc) - timedelta(seconds=older_than_seconds)
-        return self._spool.sweep(older_than_seconds) + sweep_parts(self._files, oldest)
+        count, failures = self._spool.sweep(older_than_seconds)
+        parts_count, parts_failures = sweep_parts(self._files, oldest)
+        if failures + parts_failures:
+            raise not_removed(failures + parts_failures, "partials")
+        return count + parts_count
 
     def publish_bytes(self, digest: Digest, data: bytes | bytearray, /) -> None:
         """Publishes a small blob whose digest was verified."""
@@ -101,7 +115,7 @@ class FsspecBlobStore:
     def publish_partial(self, digest: Digest, partial: Partial, /) -> None:
         """Publishes a blob whose digest was verified while it was written to the spool."""
         with self._present():
-            self._files.put_file(blob_name(digest), partial.path)
+            self._files.put_file(blob_name(digest), partial.path, partial.offset)
         partial.path.unlink(missing_ok=True)
 
     @contextlib.contextmanager

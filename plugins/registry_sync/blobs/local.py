@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from registry_sync.blobs import listing
-from registry_sync.blobs.failures import store_errors
+from registry_sync.blobs.failures import not_removed, size_error, store_errors
 from registry_sync.blobs.folders import flush_folder, make_folder
 from registry_sync.blobs.names import PARTIALS, QUARANTINE, flat_name
 from registry_sync.blobs.partial_file import Partial
@@ -102,7 +102,10 @@ class LocalBlobStore:
         return listing.strangers(self._children)
 
     def sweep_partials(self, older_than_seconds: float, /) -> int:
-        return self._partials.sweep(older_than_seconds)
+        count, failures = self._partials.sweep(older_than_seconds)
+        if failures:
+            raise not_removed(failures, "partials")
+        return count
 
     def publish_bytes(self, digest: Digest, data: bytes | bytearray, /) -> None:
         """Publishes a small blob whose digest was verified."""
@@ -112,6 +115,10 @@ class LocalBlobStore:
         """Publishes a blob whose digest was verified while it was written."""
         partial.flush()
         with store_errors(partial.path):
+            # Where locks do nothing another process may have written into the same file.
+            if (found := os.fstat(partial.descriptor).st_size) != partial.offset:
+                partial.discard()
+                raise size_error(str(partial.path), partial.offset, found)
             os.utime(partial.descriptor)  # an earlier writer may have written all of it, long ago
         self._move(partial.path, digest)
 

@@ -6,17 +6,18 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from registry_sync.blobs.local import LocalBlobStore
+from registry_sync.blobs.parts import PART_BYTES
 from registry_sync.blobs.store import BlobStore
 from registry_sync.errors import ConfigurationError
 
 
-def open_blob_store(url: str, *, spool_folder: Path | str | None = None) -> BlobStore:
+def open_blob_store(url: str, *, spool_folder: Path | str | None = None, part_bytes: int = PART_BYTES) -> BlobStore:
     """The store at ``url``; nothing is made or asked before it is used.
 
     ``file:///path`` or an absolute path is a :class:`LocalBlobStore`; every other URL goes to fsspec, which must
     know its scheme (``s3`` needs s3fs, and so on) and takes credentials from its own configuration. Such a store
-    collects large blobs in ``spool_folder`` before it uploads them; None means a private folder of this user among
-    the system's temporary files. Raises :class:`ConfigurationError`.
+    collects large blobs in ``spool_folder`` before it uploads them, those of more than ``part_bytes`` in parts; None
+    means a private folder of this user among the system's temporary files. Raises :class:`ConfigurationError`.
     """
     parts = urlsplit(url)
     if parts.scheme in ("", "file"):
@@ -28,4 +29,4 @@ def open_blob_store(url: str, *, spool_folder: Path | str | None = None) -> Blob
         return LocalBlobStore(path)
     from registry_sync.blobs.fsspec_opening import open_fsspec_store
 
-    return open_fsspec_store(url, spool_folder)
+    return open_fsspec_store(url, spool_folder, part_bytes=part_bytes)

@@ -9,14 +9,17 @@ given the partial.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from registry_sync.blobs.bodies import Publisher
 from registry_sync.blobs.partial_file import Partial
-from registry_sync.blobs.parts import Part, Parts, part_bytes
+from registry_sync.blobs.parts import Part, Parts
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import BlobStoreError, BlobStoreFull
+
+log = logging.getLogger(__name__)
 
 
 class PartedBody:
@@ -30,7 +33,7 @@ class PartedBody:
         self._partial = partial
         self._parts = parts
         self._is_published = is_published
-        self._part_bytes = part_bytes(size_bytes)
+        self._part_bytes = parts.part_bytes
         self._stored: set[Part] = set()
         #: How many parts from the beginning are stored or being stored.
         self._sent_count = 0
@@ -66,6 +69,23 @@ class PartedBody:
         self._partial.restart()
 
     def publish(self, publisher: Publisher) -> None:
+        try:
+            self._publish(publisher)
+        except BlobStoreFull:
+            with contextlib.suppress(BlobStoreError):
+                self.discard()
+            raise
+        try:
+            self._parts.forget()
+        except BlobStoreError as problem:
+            log.warning(
+                "blob %s is stored; parts of it that take room as well are removed by a later sweep: %s",
+                self._digest,
+                problem,
+            )
+        self._pool.shutdown()
+
+    def _publish(self, publisher: Publisher) -> None:
         if self._parts.can_join:
             self._send()
             self._send_rest()
@@ -77,9 +97,6 @@ class PartedBody:
         else:
             publisher.publish_partial(self._digest, self._partial)
             self._partial.close()
-        with contextlib.suppress(BlobStoreError):  # the blob is published; a sweep finds what is left
-            self._parts.forget()
-        self._pool.shutdown()
 
     def leave(self) -> None:
         with contextlib.suppress(BlobStoreError):  # nothing was promised, and another error is on its way

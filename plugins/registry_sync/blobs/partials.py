@@ -16,11 +16,12 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from registry_sync.blobs.failures import store_error, store_errors
+from registry_sync.blobs.failures import size_error, store_error, store_errors
 from registry_sync.blobs.folders import make_folder
 from registry_sync.blobs.names import flat_name
 from registry_sync.blobs.partial_file import Partial, write_all
 from registry_sync.domain.digests import Digest
+from registry_sync.errors import BlobStoreError
 
 #: How long a second writer waits for a first that makes no progress.
 PATIENCE_SECONDS = 30.0
@@ -103,6 +104,9 @@ class PartialFolder:
             write_all(descriptor, data)
             if is_durable:
                 os.fsync(descriptor)
+            if (found := os.fstat(descriptor).st_size) != len(data):
+                path.unlink(missing_ok=True)
+                raise size_error(str(path), len(data), found)
         except OSError as problem:
             path.unlink(missing_ok=True)
             raise store_error(problem, str(path)) from problem
@@ -110,31 +114,35 @@ class PartialFolder:
             os.close(descriptor)
         return path
 
-    def sweep(self, older_than_seconds: float) -> int:
-        """Removes what nobody holds and nobody touched for so long; how many."""
+    def sweep(self, older_than_seconds: float) -> tuple[int, list[BlobStoreError]]:
+        """Removes what nobody holds and nobody touched for so long; how many, and what could not be removed."""
         now = time.time()
-        count = 0
+        count, failures = 0, list[BlobStoreError]()
         with store_errors(self.folder):
             if not self.folder.is_dir():
-                return 0
+                return count, failures
             for entry in os.scandir(self.folder):
                 is_temporary = entry.name.endswith(_TEMPORARY)
                 age_seconds = max(older_than_seconds, _TEMPORARY_SECONDS if is_temporary else 0)
-                count += self._sweep_one(Path(entry.path), now - age_seconds)
-        return count
+                try:
+                    count += self._sweep_one(Path(entry.path), now - age_seconds)
+                except BlobStoreError as problem:
+                    failures.append(problem)
+        return count, failures
 
     def _sweep_one(self, path: Path, oldest: float) -> bool:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            is_free = _try_lock(descriptor) is not None
-            if not is_free or os.fstat(descriptor).st_mtime > oldest or not _is_named(descriptor, path):
+        with store_errors(path):
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
                 return False
-            path.unlink()
-        finally:
-            os.close(descriptor)
+            try:
+                is_free = _try_lock(descriptor) is not None
+                if not is_free or os.fstat(descriptor).st_mtime > oldest or not _is_named(descriptor, path):
+                    return False
+                path.unlink()
+            finally:
+                os.close(descriptor)
         return True
 
     def _open(self, path: Path, flags: int) -> int:

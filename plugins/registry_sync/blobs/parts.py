@@ -14,10 +14,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from registry_sync.blobs.failures import store_error
-from registry_sync.blobs.names import PARTIALS, blob_name, flat_name
+from registry_sync.blobs.names import PARTIALS, blob_name, digest_of, flat_name
 from registry_sync.blobs.remote_files import RemoteFiles
 from registry_sync.domain.digests import Digest
-from registry_sync.errors import BlobStoreError
+from registry_sync.errors import BlobStoreError, BlobStoreFull, BlobStoreUnavailable
 
 #: The size of a part, and of the largest blob that is handed over as one.
 PART_BYTES = 16 * 1024 * 1024
@@ -26,9 +26,9 @@ MAX_PART_COUNT = 5000
 _NAME = re.compile(r"(\d{15})-(\d{15})-([0-9a-f]+)")
 
 
-def part_bytes(size_bytes: int) -> int:
-    """How long the parts of a blob of that size are, the same for every writer."""
-    length = PART_BYTES
+def part_bytes(size_bytes: int, least: int = PART_BYTES) -> int:
+    """How long the parts of a blob of that size are, the same for every writer; at least ``least``."""
+    length = least
     while length * MAX_PART_COUNT < size_bytes:
         length *= 2
     return length
@@ -47,9 +47,10 @@ class Part(NamedTuple):
 
 
 class Parts:
-    """The parts of one blob. Safe to use from several threads, processes and machines."""
+    """The parts of one blob, each ``part_bytes`` long. Safe to use from several threads, processes and machines."""
 
-    def __init__(self, files: RemoteFiles, digest: Digest) -> None:
+    def __init__(self, files: RemoteFiles, digest: Digest, part_bytes: int) -> None:
+        self.part_bytes = part_bytes
         self._files = files
         self._target = blob_name(digest)
         self._folder = f"{PARTIALS}/{flat_name(digest)}"
@@ -88,33 +89,60 @@ class Parts:
                 raise store_error(problem, self._files.place) from problem
 
     def join(self, parts: Iterable[Part], size_bytes: int) -> bool:
-        """Whether the store made the blob of ``parts``; not when one of them is gone, or it does not know how."""
+        """Whether the store made the blob of ``parts``; not when one of them is gone, or it does not know how.
+
+        Raises :class:`BlobStoreFull`. What it made of another size is removed again.
+        """
         try:
             self._files.join([self._name(part) for part in parts], self._target)
-            return self._files.size(self._target) == size_bytes
+            if self._files.size(self._target) == size_bytes:
+                return True
+            self._files.remove_if_there(self._target)
+        except BlobStoreFull:
+            raise
         except (BlobStoreError, FileNotFoundError):
-            return False
+            pass
+        return False
 
     def forget(self) -> None:
-        """Removes every part."""
+        """Removes every part. Raises :class:`BlobStoreError` when some could not be removed; the others are."""
         self._files.remove_folder(self._folder)
 
     def _name(self, part: Part) -> str:
         return f"{self._folder}/{part.name}"
 
 
-def sweep_parts(files: RemoteFiles, oldest: datetime) -> int:
-    """Removes the parts of blobs to which none was added since ``oldest``, and what broke off beside them; how many
-    blobs that were.
+def sweep_parts(files: RemoteFiles, oldest: datetime) -> tuple[int, list[BlobStoreError]]:
+    """Removes the parts of blobs to which none was added since ``oldest``, and what broke off beside them.
+
+    Parts of a blob that is stored since, which could not be removed then, go whatever their age. Gives how many blobs
+    that were, and what could not be removed.
     """
-    count = 0
+    count, failures = 0, list[BlobStoreError]()
     for entry in files.children(PARTIALS):
-        if entry.is_folder:
-            written = [part.stored_at for part in files.children(entry.name)]
-            if written and max(written) <= oldest:
+        try:
+            if entry.is_folder:
+                written = [part.stored_at for part in files.children(entry.name)]
+                if not written or not (max(written) <= oldest or _is_left_over(files, entry.name, max(written))):
+                    continue
                 files.remove_folder(entry.name)
-                count += 1
-        elif entry.stored_at <= oldest:
-            files.remove_if_there(entry.name)
+            elif entry.stored_at <= oldest:
+                files.remove_if_there(entry.name)
+            else:
+                continue
+        except BlobStoreUnavailable:
+            raise
+        except BlobStoreError as problem:
+            failures.append(problem)
+        else:
             count += 1
-    return count
+    return count, failures
+
+
+def _is_left_over(files: RemoteFiles, folder: str, written_at: datetime) -> bool:
+    """Whether the blob whose parts are in ``folder`` is stored, after the last of them was written."""
+    digest = digest_of(folder.rpartition("/")[2])
+    try:
+        return digest is not None and files.stored_at(blob_name(digest)) >= written_at
+    except FileNotFoundError:
+        return False

@@ -7,25 +7,29 @@ call a time, and that their errors have no common type. What a blob is is known 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from registry_sync.blobs.failures import store_error
+from registry_sync.blobs.failures import not_removed, says_full, size_error, store_error
 from registry_sync.blobs.listing import Entry
 from registry_sync.blobs.names import PARTIALS
-from registry_sync.blobs.object_joining import join_objects
-from registry_sync.errors import BlobStoreUnavailable, RegistrySyncError
+from registry_sync.blobs.s3_requests import join_objects, remove_objects
+from registry_sync.errors import BlobStoreError, BlobStoreUnavailable, RegistrySyncError
 
 #: Object stores, in which an object appears whole or not at all.
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 #: Of these the drivers take a size of parts; their own choice of 50 MB, ten at once, is much memory per upload.
 _CHUNKS = {"s3": 8 * 1024 * 1024, "s3a": 8 * 1024 * 1024, "gs": 8 * 1024 * 1024, "gcs": 8 * 1024 * 1024}
-#: Those that can join objects into one by themselves, without sending a byte.
-_JOINING = frozenset({"s3", "s3a"})
+#: Those that can join objects into one by themselves, without sending a byte, and remove many at one request.
+_LIKE_S3 = frozenset({"s3", "s3a"})
+#: Files removed at once where each needs a request.
+_THREADS = 8
 #: What drivers call the time of a file in a listing; the first that is there is taken.
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
 
@@ -41,6 +45,8 @@ class RemoteFiles:
         self.root = root.rstrip("/")
         self.place = place
         self.protocol = protocol
+        #: Whether the store is asked to remove many objects at one request; not after it refused.
+        self._removes_many = protocol in _LIKE_S3
 
     def path(self, name: str) -> str:
         """What the driver calls the file ``name``."""
@@ -67,24 +73,29 @@ class RemoteFiles:
             return bytes(self.filesystem.cat_file(self.path(name), start=begin))
 
     def put_bytes(self, name: str, data: bytes | bytearray) -> None:
-        """Writes a file that appears whole or not at all."""
-        self._put(name, lambda path: self.filesystem.pipe_file(path, bytes(data)))
+        """Writes a file that appears whole or not at all. Raises :class:`BlobStoreError` if its size is another one."""
+        self._put(name, len(data), lambda path: self.filesystem.pipe_file(path, bytes(data)))
 
-    def put_file(self, name: str, source: Path) -> None:
-        """Writes what is in a file of this machine, which appears whole or not at all."""
+    def put_file(self, name: str, source: Path, size_bytes: int) -> None:
+        """As :meth:`put_bytes`, the ``size_bytes`` that are in a file of this machine."""
         options = {"chunksize": _CHUNKS[self.protocol]} if self.protocol in _CHUNKS else {}
-        self._put(name, lambda path: self.filesystem.put_file(str(source), path, **options))
+        self._put(name, size_bytes, lambda path: self.filesystem.put_file(str(source), path, **options))
 
     def move(self, name: str, target: str) -> None:
         """In an object store a copy and a deletion, so that a crash between them leaves both."""
         with self._errors():
+            if self.protocol in OBJECT_STORES:
+                # Not the driver's own move, which removes by a request for many that not every store knows.
+                self.filesystem.cp_file(self.path(name), self.path(target))
+                self.filesystem.rm_file(self.path(name))
+                return
             self._make_parent(self.path(target))
             self.filesystem.mv(self.path(name), self.path(target))
 
     @property
     def can_join(self) -> bool:
         """Whether :meth:`join` is known here."""
-        return self.protocol in _JOINING
+        return self.protocol in _LIKE_S3
 
     def join(self, names: Iterable[str], target: str) -> None:
         """Makes ``target`` of the bytes of ``names``, inside the store. It appears whole or not at all."""
@@ -97,15 +108,47 @@ class RemoteFiles:
             self.remove(name)
 
     def remove_folder(self, name: str) -> None:
-        """Removes the files in a folder, and the folder; none is well too. What is written meanwhile may stay."""
-        if self.protocol in OBJECT_STORES:
-            with contextlib.suppress(FileNotFoundError), self._errors():
-                self.filesystem.rm(self.path(name), recursive=True)
+        """Removes the files in a folder, and the folder; none is well too. What is written meanwhile may stay.
+
+        Raises :class:`BlobStoreError` when some could not be removed; the others are.
+        """
+        if self.protocol not in OBJECT_STORES:
+            self._remove_each([entry.name for entry in self.children(name)])
+            with contextlib.suppress(Exception):  # another file came into it, or it went with its last file
+                self.filesystem.rmdir(self.path(name))
             return
-        for entry in self.children(name):
-            self.remove_if_there(entry.name)
-        with contextlib.suppress(Exception):  # another file came into it, or it went with its last file
-            self.filesystem.rmdir(self.path(name))
+        with self._errors():
+            paths = sorted(self.filesystem.find(self.path(name)))
+        self._remove_each([path.removeprefix(f"{self.root}/") for path in self._left_of_many(paths)])
+
+    def _left_of_many(self, paths: list[str]) -> list[str]:
+        """Those of ``paths`` that one request for all of them did not remove; all of them where there is none."""
+        if self._removes_many and paths:
+            try:
+                return remove_objects(self.filesystem, paths)
+            except Exception:  # noqa: BLE001  whatever it says, they are removed one by one
+                self._removes_many = False
+        return paths
+
+    def _remove_each(self, names: Sequence[str]) -> None:
+        """Removes files one by one. Raises after all were tried, or when the store does not answer."""
+        failures: list[BlobStoreError] = []
+
+        def remove(name: str) -> BlobStoreError | None:
+            try:
+                self.remove_if_there(name)
+            except BlobStoreError as problem:
+                return problem
+            return None
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for start in range(0, len(names), _THREADS):
+                found = pool.map(remove, names[start : start + _THREADS])
+                failures += [problem for problem in found if problem is not None]
+                if any(isinstance(problem, BlobStoreUnavailable) for problem in failures):
+                    break
+        if failures:
+            raise not_removed(failures, f"of {len(names):,} files")
 
     def remove(self, name: str) -> None:
         with self._errors():
@@ -144,11 +187,12 @@ class RemoteFiles:
         time = cast("datetime", found)
         return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
 
-    def _put(self, name: str, upload: Callable[[str], object]) -> None:
+    def _put(self, name: str, size_bytes: int, upload: Callable[[str], object]) -> None:
         path = self.path(name)
         with self._errors():
             if self.protocol in OBJECT_STORES:
                 upload(path)
+                self._check_size(path, size_bytes)
                 return
             # Beside a part, so that it goes with the parts when the writer is killed; never beside a blob.
             folder = name.rpartition("/")[0] if name.startswith(f"{PARTIALS}/") else PARTIALS
@@ -157,11 +201,23 @@ class RemoteFiles:
                 self._make_parent(written)
             try:
                 upload(temporary)
+                self._check_size(temporary, size_bytes)
                 self.filesystem.mv(temporary, path)
             except BaseException:
                 with contextlib.suppress(Exception):
                     self.filesystem.rm_file(temporary)
                 raise
+
+    def _check_size(self, path: str, size_bytes: int) -> None:
+        """Asks the store how long the file is that was just written; one of another length is removed again."""
+        try:
+            found = int(self.filesystem.info(path)["size"])
+        except FileNotFoundError:
+            raise BlobStoreUnavailable(f"the blob store at {self.place} does not show what was just written") from None
+        if found != size_bytes:
+            with contextlib.suppress(Exception):  # what is wrong with the store is said below
+                self.filesystem.rm_file(path)
+            raise size_error(self.place, size_bytes, found)
 
     def _make_parent(self, path: str) -> None:
         if self.protocol not in OBJECT_STORES:
@@ -176,6 +232,8 @@ class RemoteFiles:
         except OSError as problem:
             raise store_error(problem, self.place) from problem
         except Exception as problem:  # each driver has errors of its own, of no common type
+            if says_full(problem):
+                raise store_error(OSError(errno.ENOSPC, reason(problem)), self.place) from problem
             raise BlobStoreUnavailable(
                 f"the blob store at {self.place} does not answer: {reason(problem)}"
             ) from problem

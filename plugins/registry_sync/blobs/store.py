@@ -105,4 +105,8 @@ class BlobStore(Protocol):
         """
 
     def sweep_partials(self, older_than_seconds: float, /) -> int:
-        """Removes partials that nobody writes and that were not touched for so long; how many."""
+        """Removes partials that nobody writes and that were not touched for so long; how many.
+
+        Also, whatever their age, what is left of a partial whose blob is published. Raises :class:`BlobStoreError`
+        after all were tried when some could not be removed.
+        """

@@ -8,7 +8,7 @@ from types import TracebackType
 from registry_sync.blobs.bodies import SMALL_BYTES, Body, FileBody, MemoryBody, Publisher
 from registry_sync.blobs.parted_body import PartedBody
 from registry_sync.blobs.partials import PartialFolder
-from registry_sync.blobs.parts import Parts, part_bytes
+from registry_sync.blobs.parts import Parts
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import DigestMismatch, SizeMismatch, TruncatedBody
 
@@ -93,7 +93,7 @@ def open_writer(
     :class:`UnsupportedDigest`.
     """
     body: Body | None = None
-    mark_bytes = part_bytes(size_bytes) if parts is not None else None
+    mark_bytes = parts.part_bytes if parts is not None else None
     if size_bytes <= SMALL_BYTES:
         digest.hasher()
         body = MemoryBody(digest, size_bytes, folder)

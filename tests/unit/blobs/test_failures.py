@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.blobs.failures import store_error, store_errors
+from registry_sync.blobs.failures import not_removed, size_error, store_error, store_errors
 from registry_sync.errors import BlobStoreError, BlobStoreFull, BlobStoreUnavailable
 
 
@@ -50,3 +50,50 @@ def test_an_error_without_words_is_called_by_its_type() -> None:
 def test_the_file_that_an_error_names_is_named() -> None:
     with pytest.raises(BlobStoreError, match="/nowhere/at/all"), store_errors("/some/where"):
         Path("/nowhere/at/all").stat()
+
+
+class Answered(OSError):
+    """As drivers raise what an object store answers: botocore with a dictionary, others with a status of their own."""
+
+    def __init__(self, **said: object) -> None:
+        super().__init__(errno.EIO, "the store said no")
+        self.__dict__.update(said)
+
+
+class _Response:
+    status_code = 507
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"response": {"Error": {"Code": "QuotaExceeded"}, "ResponseMetadata": {"HTTPStatusCode": 403}}},
+        {"response": {"Error": {"Code": "507"}}},
+        {"response": {"ResponseMetadata": {"HTTPStatusCode": 507}}},
+        {"response": _Response()},
+        {"status_code": 507},
+        {"status": 507},
+        {"error_code": "InsufficientStorage"},
+    ],
+)
+def test_an_object_store_that_says_in_its_own_words_that_it_is_full_is_full(answer: dict[str, object]) -> None:
+    translated = OSError(errno.EIO, "something went wrong")
+    translated.__cause__ = Answered(**answer)
+    assert type(store_error(translated, "s3://bucket")) is BlobStoreFull
+
+
+def test_an_object_store_that_refuses_is_not_full() -> None:
+    refused = Answered(response={"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}})
+    assert type(store_error(refused, "s3://bucket")) is BlobStoreError
+
+
+def test_a_file_of_another_size_says_both_sizes_and_where_to_read_on() -> None:
+    said = str(size_error("s3://bucket", 1000, 1086))
+    assert "1,086" in said
+    assert "1,000" in said
+    assert "Stores that speak like S3" in said
+
+
+def test_what_could_not_be_removed_is_as_temporary_as_the_last_of_it() -> None:
+    assert not not_removed([BlobStoreUnavailable("away"), BlobStoreError("locked")], "files").is_temporary
+    assert "2 files" in str(not_removed([BlobStoreError("locked"), BlobStoreUnavailable("away")], "files"))

@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_sync.blobs.local import LocalBlobStore
 from registry_sync.domain.digests import Digest
+from registry_sync.errors import BlobStoreError
 from support.blob_stores import LARGE, MEBIBYTE, SMALL, put, stored
 from support.images import Blob
 
@@ -121,6 +123,32 @@ def test_a_sweep_takes_what_a_killed_process_left_of_an_unpublished_blob(tmp_pat
     assert store.sweep_partials(0) == 1
     with store.writer(blob.digest, LARGE) as writer:
         assert writer.offset == 0
+
+
+def test_a_file_that_somebody_else_wrote_into_is_not_published(tmp_path: Path) -> None:
+    """Where locks do nothing two processes may write into one partial; the bytes that were hashed are not all then."""
+    store, blob = LocalBlobStore(tmp_path), Blob.random(11, LARGE)
+    with store.writer(blob.digest, LARGE) as writer:
+        writer.write(blob.data)
+        (partial,) = (tmp_path / ".partials").iterdir()
+        with partial.open("ab") as file:
+            file.write(b"of another")
+        with pytest.raises(BlobStoreError, match=f"keeps {LARGE + 10:,} bytes"):
+            writer.commit()
+    assert not store.has(blob.digest)
+    assert list((tmp_path / ".partials").iterdir()) == []
+    put(store, blob)
+    assert stored(store, blob) == blob.data
+
+
+def test_one_partial_that_cannot_be_removed_keeps_no_sweep_from_the_others(tmp_path: Path) -> None:
+    store = LocalBlobStore(tmp_path)
+    (tmp_path / ".partials" / "sha256-aa").mkdir(parents=True)
+    for name in ("sha256-00", "sha256-bb"):
+        (tmp_path / ".partials" / name).write_bytes(b"left")
+    with pytest.raises(BlobStoreError, match=r"1 partials could not be removed, any others were: .*sha256-aa"):
+        store.sweep_partials(0)
+    assert [path.name for path in (tmp_path / ".partials").iterdir()] == ["sha256-aa"]
 
 
 @given(data=st.binary(max_size=2000), cuts=st.lists(st.integers(0, 2000)), stops=st.sets(st.integers(0, 5)))

@@ -7,7 +7,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from registry_sync.blobs.object_joining import join_objects
+from registry_sync.blobs.s3_requests import join_objects
 from support.blob_stores import MEBIBYTE, Place
 
 pytestmark = pytest.mark.parametrize("place", ["s3"], indirect=True)
