@@ -114,7 +114,8 @@ class RegistryError(RegistrySyncError):
     ``host`` is ``host[:port]``; ``repository`` the name on that registry or None; ``method`` and ``url`` the
     request (URL redacted); ``status`` the HTTP status or None when there was no answer; ``codes`` the error
     codes of the body, at most three (distribution specification, "Error Codes"); ``retry_after_seconds``
-    what the registry asked for, None when it did not; ``is_web_page`` that it answered with a page for people.
+    what the registry asked for, None when it did not; ``is_web_page`` that it answered with a page for people;
+    ``redirected_by`` the host whose redirects led to the one that answered, None when it answered itself.
     """
 
     always_temporary: ClassVar[bool] = False
@@ -131,6 +132,7 @@ class RegistryError(RegistrySyncError):
         codes: tuple[str, ...] = (),
         retry_after_seconds: float | None = None,
         is_web_page: bool = False,
+        redirected_by: str | None = None,
     ) -> None:
         super().__init__(message)
         self.host = host
@@ -141,6 +143,7 @@ class RegistryError(RegistrySyncError):
         self.codes = codes[:3]
         self.retry_after_seconds = retry_after_seconds
         self.is_web_page = is_web_page
+        self.redirected_by = redirected_by
         self.is_temporary = self.always_temporary or (status in TEMPORARY_STATUSES)
 
 

@@ -147,6 +147,7 @@ def error_of_refusal(refusal: Refusal, occasion: Occasion, *, is_anonymous: bool
         "codes": codes,
         "retry_after_seconds": refusal.retry_after_seconds,
         "is_web_page": refusal.is_web_page,
+        "redirected_by": refusal.sent_on_by,
     }
     if refusal.sent_on_by is not None:
         said += f"; {refusal.sent_on_by} redirects there"

@@ -3,7 +3,8 @@
 Follows the distribution specification, "Pulling blobs".
 
 The writer knows what is there already and verifies size and digest; this module decides what to ask for next. Each
-attempt begins at the registry: a redirect's signed URL is over before a long download is.
+attempt begins at the registry: a redirect's signed URL is over before a long download is. A ``Range`` that is refused
+is asked for once more and then left out, so that what is there never keeps a blob from being fetched.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from registry_sync.errors import (
     DigestMismatch,
     LimitExceeded,
     NotFound,
+    ProtocolError,
     RangeInvalid,
     RedirectRefused,
     RegistryError,
@@ -50,6 +52,14 @@ MAX_ATTEMPTS_PER_BLOB = 50
 MAX_FOREIGN_URLS = 5
 #: Statuses by which storage hosts say that a signed URL is over.
 _EXPIRED = frozenset({400, 401, 403, 410})
+
+
+#: Temporary statuses that say something of the server, not of the ``Range``.
+_BUSY = frozenset({429, 503})
+
+
+class _RangeRefused(Exception):
+    """What a request with ``Range`` was answered with says that it may do without."""
 
 
 class BlobWriter(Protocol):
@@ -119,6 +129,16 @@ def foreign_target(url: str, registry_scheme: str) -> Target:
     return target
 
 
+def _refuses_range(problem: RegistryError, *, is_storage: bool) -> bool:
+    """Whether a refusal of a request with ``Range`` may be one of the ``Range`` alone.
+
+    Storage says so by any status; the registry itself by others than those for what may not be read.
+    """
+    if problem.status is None or problem.is_temporary:
+        return False
+    return is_storage or (isinstance(problem, ProtocolError) and problem.status >= 400)
+
+
 @dataclass
 class _Attempts:
     """How often it was tried since the last progress."""
@@ -145,6 +165,10 @@ class _Download:
         self._etag: str | None = None
         self._encodings: tuple[str, ...] = ()
         self._is_decoding = False
+        self._refused_range_count = 0
+        self._has_asked_range = self._has_continued = False
+        self._is_rangeless = False
+        self._is_last = False
         self.received = 0
 
     def run(self) -> int:
@@ -161,10 +185,22 @@ class _Download:
                 if not self._may_start_again(problem, mismatches):
                     raise
                 self._writer.restart()
+            except _RangeRefused:
+                self._requester.usage.add("retry_count")
             except RegistrySyncError as problem:
-                if not problem.is_temporary:
+                if self._is_last or not problem.is_temporary:
                     raise
-                started = self._wait(problem, attempts, started)
+                try:
+                    started = self._wait(problem, attempts, started)
+                except RegistrySyncError:
+                    if not self._may_leave_range_out(problem):
+                        raise
+                    self._is_rangeless = True
+
+    def _may_leave_range_out(self, problem: RegistrySyncError) -> bool:
+        """Whether what was asked for with ``Range`` came to nothing, and not because the server is busy."""
+        is_busy = isinstance(problem, RegistryError) and problem.status in _BUSY
+        return self._has_asked_range and not (is_busy or self._is_rangeless or self._has_continued)
 
     def _wait(self, problem: RegistrySyncError, attempts: _Attempts, started: float) -> float:
         """Waits before the next attempt, or raises ``problem``; gives when the present row of failures began."""
@@ -198,11 +234,15 @@ class _Download:
         if self._is_decoding and offset:
             self._writer.restart()
             offset = 0
-        answer = self._ask(offset)
+        answer = self._ask(0 if self._is_rangeless else offset)
         if answer.status == 416:
             answer.discard()
-            self._writer.restart()
+            if offset and not self._is_rangeless:
+                self._is_rangeless = True
+                raise _RangeRefused
             raise RangeInvalid(f"{self._host} cannot continue blob {self._blob.digest}", digest=self._blob.digest)
+        # From zero it is tried once: what is broken off again is left to the next try of the task.
+        self._is_last = self._is_rangeless
         self._align(answer, offset)
         self._etag = strong_etag(answer) or self._etag
         self._encodings = answer.content_encodings
@@ -214,13 +254,19 @@ class _Download:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         if offset and self._etag:
             headers["If-Range"] = self._etag
+        self._has_asked_range |= bool(offset)
         self._requester.usage.add("blob_get_count")
         try:
             return self._requester.ask_once("GET", self._target, self._occasion, headers, accepted=ACCEPTED)
         except NotFound:
             raise
         except RegistryError as problem:
-            if problem.status in _EXPIRED and problem.host != self._host:
+            is_storage = problem.redirected_by is not None or self._target.origin != self._requester.target("/").origin
+            if offset and _refuses_range(problem, is_storage=is_storage):
+                self._refused_range_count += 1
+                self._is_rangeless = self._refused_range_count > 1
+                raise _RangeRefused from problem
+            if problem.status in _EXPIRED and problem.redirected_by is not None:
                 raise ServerUnavailable(
                     f"{problem.host} no longer gives what {self._host} redirected to ({problem.status})",
                     host=problem.host,
@@ -231,9 +277,18 @@ class _Download:
 
     def _align(self, answer: Answer, offset: int) -> None:
         """Makes the writer stand where the body begins. Raises :class:`RangeInvalid` after restarting the writer."""
-        if answer.status == 200 and offset:
+        is_continued = (
+            answer.status == 206
+            and bool(offset)
+            and not self._is_rangeless
+            and continues(answer, offset, self._blob.size_bytes)
+        )
+        self._has_continued |= is_continued
+        if is_continued:
+            self._refused_range_count = 0
+        elif answer.status == 200 and offset:
             self._writer.restart()
-        elif answer.status == 206 and not (offset and continues(answer, offset, self._blob.size_bytes)):
+        elif answer.status == 206:
             answer.discard()
             self._etag = None
             self._writer.restart()
