@@ -32,6 +32,7 @@
     │   └── LimitExceeded               larger, deeper or more than the configured bound
     ├── DatabaseError               whoever runs the metadata database
     │   ├── DatabaseUnavailable         no connection, or it broke; temporary
+    │   ├── DatabaseFull                no space left for it
     │   ├── DatabaseOutdated            the schema must be upgraded first
     │   ├── RecordNotFound              no repository, remote, version or run of that name
     │   ├── NameTaken                   a repository or remote of that name exists
@@ -280,6 +281,10 @@ class DatabaseUnavailable(DatabaseError):
     """No connection to the metadata database, or it broke."""
 
     is_temporary = True
+
+
+class DatabaseFull(DatabaseError):
+    """The metadata database has no space left; what is stored stays good."""
 
 
 class DatabaseOutdated(DatabaseError):

@@ -16,6 +16,9 @@ from local_airflow.layout import Layout
 from local_airflow.ports import LOOPBACK
 
 USERNAME = "admin"
+#: How long Airflow waits for a lock of its SQLite, as registry-sync does for its own. SQLite's five seconds end in 500
+#: where several tasks begin at once.
+SQLITE_PATIENCE_SECONDS = 60
 
 Settings = dict[str, dict[str, str]]
 
@@ -61,7 +64,7 @@ def airflow_settings(layout: Layout, port: int, kept: Mapping[str, str]) -> Sett
             "simple_auth_manager_passwords_file": str(layout.passwords),
         },
         "database": {
-            "sql_alchemy_conn": f"sqlite:///{layout.database}",
+            "sql_alchemy_conn": f"sqlite:///{layout.database}?timeout={SQLITE_PATIENCE_SECONDS}",
             "check_migrations": "False",  # the start has seen to it; the API server starts meanwhile
         },
         "api": {

@@ -14,6 +14,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_connection, requires_access_dag
 from fastapi import Depends, Request
 
+from registry_sync.api.threads import run
 from registry_sync.hooks.settings import load_settings
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
@@ -30,7 +31,7 @@ class AccessCheck:
 class SignedInCheck(AccessCheck):
     """Anybody who is signed in."""
 
-    def __call__(self, user: SignedIn) -> BaseUser:
+    async def __call__(self, user: SignedIn) -> BaseUser:
         return user
 
 
@@ -41,7 +42,10 @@ class DagCheck(AccessCheck):
         self._method: Method = method
         self._entity = entity
 
-    def __call__(self, request: Request, user: SignedIn) -> None:
+    async def __call__(self, request: Request, user: SignedIn) -> None:
+        await run(self._check, request, user)
+
+    def _check(self, request: Request, user: BaseUser) -> None:
         requires_access_dag(self._method, self._entity, load_settings().sync_dag_id)(request, user)
 
 

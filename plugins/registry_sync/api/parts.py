@@ -7,7 +7,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from registry_sync.api.threads import PATIENCE_SECONDS, run
 from registry_sync.db.database import Database
+from registry_sync.errors import DatabaseUnavailable
 from registry_sync.hooks.stores import open_database
 
 
@@ -20,10 +22,19 @@ class Parts:
 
     def database(self) -> Database:
         """The metadata database, ready for use. Raises :class:`~registry_sync.errors.DatabaseError`."""
-        with self._lock:
+        if not self._lock.acquire(timeout=PATIENCE_SECONDS):
+            raise DatabaseUnavailable("the metadata database is being opened; try again later")
+        try:
             if self._database is None:
-                self._database = open_database()
+                self._database = open_database(patience_seconds=PATIENCE_SECONDS)
             return self._database
+        finally:
+            self._lock.release()
+
+    @property
+    def opened(self) -> Database | None:
+        """The metadata database if it is open."""
+        return self._database
 
     def close(self) -> None:
         """Closes what is open."""
@@ -33,10 +44,11 @@ class Parts:
             self._database = None
 
 
-def database_of(request: Request) -> Database:
+async def database_of(request: Request) -> Database:
     """The database, as a dependency."""
     parts: Parts = request.app.state.parts
-    return parts.database()
+    opened = parts.opened
+    return opened if opened is not None else await run(parts.database)
 
 
 UsedDatabase = Annotated[Database, Depends(database_of)]

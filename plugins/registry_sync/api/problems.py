@@ -17,11 +17,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, RootModel
 from starlette.exceptions import HTTPException
 
+from registry_sync.api.threads import RETRY_AFTER_SECONDS, ServerBusy
+from registry_sync.db.edge import FOREIGN_ERROR, converted
 from registry_sync.errors import (
     BlobMissing,
     BlobStoreUnavailable,
     ConfigurationError,
     ContentError,
+    DatabaseFull,
     DatabaseOutdated,
     DatabaseUnavailable,
     InvalidReference,
@@ -49,11 +52,14 @@ STATUSES: Mapping[type[RegistrySyncError], int] = {
     RegistryError: 502,
     ConfigurationError: 503,
     DatabaseUnavailable: 503,
+    DatabaseFull: 503,
     DatabaseOutdated: 503,
     BlobStoreUnavailable: 503,
     RegistrySyncError: 500,
 }
 WHOLE = "non_field_errors"
+#: With answers that may be another one soon (RFC 9110 section 10.2.3).
+_COME_AGAIN = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 _MESSAGES = {
     "missing": "This field is required.",
     "extra_forbidden": "Unexpected field.",
@@ -110,6 +116,8 @@ def status_of(error: RegistrySyncError) -> int:
 def install(app: FastAPI) -> None:
     """Makes ``app`` answer every error in these shapes."""
     app.add_exception_handler(RegistrySyncError, _answer_our_error)
+    app.add_exception_handler(FOREIGN_ERROR, _answer_error_of_airflow)
+    app.add_exception_handler(ServerBusy, _answer_busy)
     app.add_exception_handler(InvalidField, _answer_invalid_field)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -125,7 +133,18 @@ async def _answer_our_error(_request: Request, error: Exception) -> JSONResponse
         return field_problems(WHOLE, str(error))
     if status >= 500:
         log.warning("%s: %s", type(error).__name__, error)
-    return detail(status, str(error))
+    is_to_repeat = status == 503 and error.is_temporary
+    return detail(status, str(error), _COME_AGAIN if is_to_repeat else None)
+
+
+async def _answer_error_of_airflow(request: Request, error: Exception) -> JSONResponse:
+    """Of our own database no error gets here unconverted."""
+    assert isinstance(error, FOREIGN_ERROR)  # noqa: S101  as above
+    return await _answer_our_error(request, converted(error, "Airflow's own metadata database"))
+
+
+async def _answer_busy(_request: Request, error: Exception) -> JSONResponse:
+    return detail(503, str(error), _COME_AGAIN)
 
 
 async def _answer_invalid_field(_request: Request, error: Exception) -> JSONResponse:

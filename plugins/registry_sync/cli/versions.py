@@ -10,7 +10,7 @@ from registry_sync.cli.printing import print_document, print_fields, print_rows
 from registry_sync.cli.running import every, usable_database
 from registry_sync.db.database import Database
 from registry_sync.domain.content_summary import ContentSummary
-from registry_sync.domain.records import Repository, RepositoryVersion
+from registry_sync.domain.records import Annotation, Repository, RepositoryVersion
 from registry_sync.errors import RecordNotFound
 
 KINDS = ("docker.tag", "docker.manifest", "docker.blob")
@@ -44,15 +44,15 @@ def describe(args: Namespace) -> None:
     """Says something of a version; what it holds never changes."""
     with usable_database() as database:
         _, version = find(database, args.name, args.number)
-        labels = {**version.labels, **dict(args.label or ())}
-        description = version.description if args.description is None else args.description or None
-        described = database.versions.annotate(
-            version.repository_id,
-            version.number,
-            description=description,
-            labels={name: value for name, value in labels.items() if value},
-        )
+        described = database.versions.annotate(version.repository_id, version.number, partial(_changed, args))
     print_fields({**row(described), "labels": dict(described.labels)}, args.output)
+
+
+def _changed(args: Namespace, said: Annotation) -> Annotation:
+    """An empty description or label removes it."""
+    labels = {**said.labels, **dict(args.label or ())}
+    description = said.description if args.description is None else args.description or None
+    return Annotation(description, {name: value for name, value in labels.items() if value})
 
 
 def number_or_latest(repository: Repository, number: int | None) -> int:

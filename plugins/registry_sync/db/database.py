@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 
 from registry_sync.db import schema
 from registry_sync.db.blob_bytes import BlobBytesStore
@@ -16,7 +16,8 @@ from registry_sync.db.blob_checks import BlobCheckStore
 from registry_sync.db.contents import ContentStore
 from registry_sync.db.disk_usage import DiskUsageStore
 from registry_sync.db.edge import converted_errors
-from registry_sync.db.engine import for_writing, make_engine, read_url
+from registry_sync.db.engine import BUSY_TIMEOUT_SECONDS, for_writing, make_engine, read_url
+from registry_sync.db.locks import POSTGRESQL_SEED, file_lock
 from registry_sync.db.orphans import OrphanStore
 from registry_sync.db.provenance import ProvenanceStore
 from registry_sync.db.remotes import RemoteStore
@@ -31,13 +32,17 @@ from registry_sync.errors import DatabaseOutdated
 class Database:
     """A metadata database. Threads may share one; processes make their own. Nothing is opened before first use."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, patience_seconds: float | None = None) -> None:
         self._engine = engine
+        self._patience_seconds = patience_seconds or BUSY_TIMEOUT_SECONDS
 
     @classmethod
-    def connect(cls, url: str) -> Database:
-        """The database at ``url``, a SQLite file or a PostgreSQL. Raises :class:`ConfigurationError`."""
-        return cls(make_engine(read_url(url)))
+    def connect(cls, url: str, patience_seconds: float | None = None) -> Database:
+        """The database at ``url``, a SQLite file or a PostgreSQL. Raises :class:`ConfigurationError`.
+
+        ``patience_seconds`` is how long a lock or a connection is waited for; None as long as a task waits.
+        """
+        return cls(make_engine(read_url(url), patience_seconds), patience_seconds)
 
     @property
     def is_embedded(self) -> bool:
@@ -60,6 +65,21 @@ class Database:
         """A transaction that may write: all of it is kept, or nothing when it is left by an error."""
         with converted_errors(), for_writing(self._engine.connect()) as connection, connection.begin():
             yield connection
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """A lock by name, for what cannot be done in one transaction; SQLite has one for all names.
+
+        It is not had twice by one thread. Raises :class:`DatabaseUnavailable` when others keep it for long.
+        """
+        if self.is_embedded:
+            with file_lock(f"{self._engine.url.database}.changes.lock", self._patience_seconds):
+                yield
+            return
+        with self.writing() as connection:
+            statement = "SELECT pg_advisory_xact_lock(hashtextextended(:name, :seed))"
+            connection.execute(text(statement), {"name": name, "seed": POSTGRESQL_SEED})
+            yield
 
     def upgrade(self) -> None:
         """Migrates to the schema of this release; safe when repeated and for several processes at once."""

@@ -7,6 +7,8 @@ writers queue for up to :data:`BUSY_TIMEOUT_SECONDS` where a later upgrade of a 
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
+from math import ceil
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -49,27 +51,37 @@ def read_url(text: str) -> URL:
     )
 
 
-def make_engine(url: URL) -> Engine:
-    """An engine for ``url`` as given by :func:`read_url`. Connects lazily; few connections, as tasks live shortly."""
+def make_engine(url: URL, patience_seconds: float | None = None) -> Engine:
+    """An engine for ``url`` as given by :func:`read_url`. Connects lazily; few connections, as tasks live shortly.
+
+    ``patience_seconds`` is for those that somebody waits for: a lock or a connection that is not had by then is an
+    error. None waits as tasks do, on PostgreSQL for a lock without end.
+    """
     if url.get_backend_name() == "sqlite":
         engine = create_engine(
             url,
             poolclass=QueuePool,
             pool_size=2,
             max_overflow=-1,
-            connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+            connect_args={"timeout": patience_seconds or BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
         )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=2,
         max_overflow=18,
-        pool_timeout=BUSY_TIMEOUT_SECONDS,
+        pool_timeout=patience_seconds or BUSY_TIMEOUT_SECONDS,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "registry-sync"},
+        connect_args={
+            "connect_timeout": ceil(patience_seconds or CONNECT_TIMEOUT_SECONDS),
+            "application_name": "registry-sync",
+        },
     )
+    if patience_seconds is not None:
+        event.listen(engine, "begin", partial(_limit_waiting, patience_seconds))
+    return engine
 
 
 def for_writing(connection: Connection) -> Connection:
@@ -86,3 +98,9 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     is_writing = connection.get_execution_options().get(_WRITING, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+
+
+def _limit_waiting(patience_seconds: float, connection: Connection) -> None:
+    """For this transaction alone, as a pool between here and PostgreSQL may give the session to another."""
+    if connection.get_execution_options().get(_WRITING, False):
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {ceil(patience_seconds * 1000)}")

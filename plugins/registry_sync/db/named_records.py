@@ -28,7 +28,14 @@ class _Named(Protocol):
 
 
 Spec = TypeVar("Spec", bound=_Named)
-Record = TypeVar("Record")
+
+
+class _Specified(Protocol):
+    @property
+    def spec(self) -> Any: ...
+
+
+Record = TypeVar("Record", bound=_Specified)
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,11 @@ class NamedRecords(Generic[Spec, Record]):
         connection.execute(insert_or_keep(connection, self.table), self._new_values(spec))
         return self.by_name(connection, spec.name)
 
-    def create(self, connection: Connection, spec: Spec) -> Record:
-        """A new record. Raises :class:`NameTaken`."""
+    def create(self, connection: Connection, spec: Spec, record_id: str | None = None) -> Record:
+        """A new record, of ``record_id`` or any id. Raises :class:`NameTaken`."""
         values = self._new_values(spec)
+        if record_id is not None:
+            values["id"] = record_id
         self._unless_taken(spec.name, lambda: connection.execute(insert(self.table), values))
         return self.by_id(connection, values["id"])
 
@@ -68,6 +77,15 @@ class NamedRecords(Generic[Spec, Record]):
         changed = statement.values(**self.values(spec), updated_at=utc_now())
         self._unless_taken(spec.name, lambda: connection.execute(changed))
         return self.by_id(connection, record_id)
+
+    def change(self, connection: Connection, record_id: str, change: Callable[[Spec], Spec]) -> Record:
+        """The record as ``change`` makes it of what is stored; nobody else changes it in between.
+
+        Raises :class:`RecordNotFound`, :class:`NameTaken`, and what ``change`` raises.
+        """
+        is_asked = self.table.c.id == record_id
+        present = self._require(connection, is_asked, record_id, is_locked=True)
+        return self.replace(connection, record_id, change(present.spec))
 
     def delete(self, connection: Connection, record_id: str) -> None:
         """Removes it. Raises :class:`RecordNotFound`."""
@@ -100,8 +118,14 @@ class NamedRecords(Generic[Spec, Record]):
         now = utc_now()
         return {"id": str(uuid.uuid4()), **self.values(spec), "created_at": now, "updated_at": now}
 
-    def _require(self, connection: Connection, condition: ColumnElement[bool], asked: str) -> Record:
-        row = connection.execute(select(self.table).where(condition)).one_or_none()
+    def _require(
+        self, connection: Connection, condition: ColumnElement[bool], asked: str, *, is_locked: bool = False
+    ) -> Record:
+        """``is_locked`` keeps the row for this transaction; on SQLite it has the whole database for itself."""
+        statement = select(self.table).where(condition)
+        if is_locked:
+            statement = statement.with_for_update(key_share=True)
+        row = connection.execute(statement).one_or_none()
         if row is None:
             raise RecordNotFound(f"there is no {self.kind} {asked[:_SHOWN_CHARACTERS]!r}")
         return self.read(row)

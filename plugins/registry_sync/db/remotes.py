@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Row, select
 
 from registry_sync.db.named_records import NamedRecords
 from registry_sync.db.tables import remotes
@@ -38,10 +38,10 @@ class RemoteStore:
                 return stored
             return _RECORDS.replace(connection, stored.id, spec)
 
-    def create(self, spec: RemoteSpec) -> Remote:
-        """A new remote. Raises :class:`NameTaken`."""
+    def create(self, spec: RemoteSpec, remote_id: str | None = None) -> Remote:
+        """A new remote; ``remote_id`` is a new UUID that it shall have. Raises :class:`NameTaken`."""
         with self._transactions.writing() as connection:
-            return _RECORDS.create(connection, spec)
+            return _RECORDS.create(connection, spec, remote_id)
 
     def get(self, remote_id: str) -> Remote:
         """Raises :class:`RecordNotFound`."""
@@ -52,6 +52,12 @@ class RemoteStore:
         """Raises :class:`RecordNotFound`."""
         with self._transactions.reading() as connection:
             return _RECORDS.by_name(connection, name)
+
+    def using(self, conn_id: str) -> tuple[Remote, ...]:
+        """Remotes with that connection, the oldest first."""
+        with self._transactions.reading() as connection:
+            is_using = select(remotes).where(remotes.c.conn_id == conn_id).order_by(remotes.c.created_at, remotes.c.id)
+            return tuple(map(_remote, connection.execute(is_using)))
 
     def page(
         self,
@@ -69,6 +75,14 @@ class RemoteStore:
         """The remote with all of its description replaced. Raises :class:`RecordNotFound`, :class:`NameTaken`."""
         with self._transactions.writing() as connection:
             return _RECORDS.replace(connection, remote_id, spec)
+
+    def change(self, remote_id: str, change: Callable[[RemoteSpec], RemoteSpec]) -> Remote:
+        """The remote as ``change`` makes it of what is stored; nobody else changes it in between.
+
+        Raises :class:`RecordNotFound`, :class:`NameTaken`, and what ``change`` raises.
+        """
+        with self._transactions.writing() as connection:
+            return _RECORDS.change(connection, remote_id, change)
 
     def delete(self, remote_id: str) -> None:
         """Removes it; what was synced from it stays. Raises :class:`RecordNotFound`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Row
@@ -59,10 +59,14 @@ class RepositoryStore:
 
         Raises :class:`RecordNotFound`, :class:`NameTaken`.
         """
+        return self.change(repository_id, lambda _: spec)
+
+    def change(self, repository_id: str, change: Callable[[RepositorySpec], RepositorySpec]) -> Repository:
+        """As :meth:`update`, by what ``change`` makes of what is stored; nobody else changes it in between."""
         with self._transactions.writing() as connection:
             lock_repository(connection, repository_id)
-            changed = _RECORDS.replace(connection, repository_id, spec)
-            keep_newest(connection, repository_id, spec.retain_versions)
+            changed = _RECORDS.change(connection, repository_id, change)
+            keep_newest(connection, repository_id, changed.retain_versions)
             return changed
 
     def delete(self, repository_id: str) -> None:

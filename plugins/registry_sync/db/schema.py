@@ -5,6 +5,7 @@ Alembic is imported only to migrate; a check costs one query.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from sqlalchemy import table as sql_table
 
 from registry_sync.db.edge import UPGRADE_COMMAND, converted_errors
 from registry_sync.db.engine import for_writing
-from registry_sync.errors import DatabaseError, DatabaseOutdated
+from registry_sync.errors import DatabaseError, DatabaseFull, DatabaseOutdated
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -103,7 +104,8 @@ def _file_lock(engine: Engine, file: str | None) -> Iterator[None]:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         lock = Path(f"{file}.lock").open("a")  # noqa: SIM115  # closed below; closing it releases the lock
     except OSError as problem:
-        raise DatabaseError(f"the metadata database {file} cannot be made: {problem.strerror}") from problem
+        kind = DatabaseFull if problem.errno in (errno.ENOSPC, errno.EDQUOT) else DatabaseError
+        raise kind(f"the metadata database {file} cannot be made: {problem.strerror}") from problem
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with engine.connect() as connection:

@@ -5,7 +5,7 @@ No method changes what a version holds. What is said of a version (:meth:`Versio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from sqlalchemy import func, select, update
 
@@ -31,7 +31,7 @@ from registry_sync.db.version_records import (
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.history import CopyRequest, DerivedVersion, VersionDifference
 from registry_sync.domain.pages import FIRST_PAGE, Page, PageRequest
-from registry_sync.domain.records import RepositoryVersion
+from registry_sync.domain.records import Annotation, RepositoryVersion
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import CommitResult
 
@@ -164,13 +164,19 @@ class VersionStore:
             delete_version(connection, lock_repository(connection, repository_id), number)
 
     def annotate(
-        self, repository_id: str, number: int, *, description: str | None, labels: Mapping[str, str]
+        self, repository_id: str, number: int, change: Callable[[Annotation], Annotation]
     ) -> RepositoryVersion:
-        """The version, of which that is said from now on, in place of what was. Raises :class:`RecordNotFound`."""
-        said = {"description": None if description is None else storable(description), "labels": dict(labels)}
+        """The version, of which is said from now on what ``change`` makes of what is said of it.
+
+        Nobody else changes that in between. Raises :class:`RecordNotFound`.
+        """
         versions = repository_versions.c
         with self._transactions.writing() as connection:
-            require_row(connection, repository_id, number)
+            lock_repository(connection, repository_id)
+            row = require_row(connection, repository_id, number)
+            said = change(Annotation(row.description, row.labels))
+            description = None if said.description is None else storable(said.description)
             is_wanted = (versions.repository_id == repository_id) & (versions.number == number)
-            connection.execute(update(repository_versions).where(is_wanted).values(**said))
+            values = {"description": description, "labels": dict(said.labels)}
+            connection.execute(update(repository_versions).where(is_wanted).values(**values))
             return require_version(connection, repository_id, number)

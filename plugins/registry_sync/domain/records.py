@@ -107,6 +107,21 @@ class RemoteSpec:
         return self
 
 
+#: How the ids of Airflow connections begin that were made for one remote, and that go with it.
+OWN_CONNECTION_PREFIX = "registry_sync_remote_"
+
+
+def own_connection_prefix(remote_id: str) -> str:
+    """How the ids of the connections begin that belong to the remote of this id, and to no other."""
+    return f"{OWN_CONNECTION_PREFIX}{remote_id.replace('-', '')}_"
+
+
+def is_own_connection(conn_id: str | None, remote_id: str | None = None) -> bool:
+    """Whether a connection was made for a remote: for the one of this id, or for any when that is None."""
+    prefix = OWN_CONNECTION_PREFIX if remote_id is None else own_connection_prefix(remote_id)
+    return conn_id is not None and conn_id.startswith(prefix)
+
+
 @dataclass(frozen=True)
 class Remote:
     """A stored remote: ``id`` is its UUID over REST; times are aware UTC."""
@@ -177,6 +192,14 @@ class Gap:
 
     parent: Digest
     digest: Digest
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What users say of a version, which is no part of what it holds."""
+
+    description: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

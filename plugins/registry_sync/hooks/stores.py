@@ -11,14 +11,16 @@ if TYPE_CHECKING:
     from registry_sync.db.database import Database
 
 
-def open_database(settings: Settings | None = None) -> Database:
+def open_database(settings: Settings | None = None, *, patience_seconds: float | None = None) -> Database:
     """The metadata database, its schema ready: an embedded one is created or upgraded, others are checked.
+
+    ``patience_seconds`` is how long it is waited for a lock or a connection; None as long as a task waits.
 
     Raises :class:`~registry_sync.errors.DatabaseError`; its message says what to do.
     """
     from registry_sync.db.database import Database
 
-    database = Database.connect((settings or load_settings()).sql_alchemy_conn)
+    database = Database.connect((settings or load_settings()).sql_alchemy_conn, patience_seconds)
     database.ready()
     return database
 

@@ -6,14 +6,17 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.pages import PageRequest
+from registry_sync.domain.records import RemoteSpec, RepositorySpec
 from registry_sync.domain.units import UnitQuery
-from registry_sync.errors import DatabaseError
+from registry_sync.errors import DatabaseError, DatabaseUnavailable, InvalidReference, RecordNotFound
 from support.metadata import Upstream, image, index, open_run, play_stages, sync
 
 COMMIT = """
@@ -79,6 +82,85 @@ def test_threads_that_add_and_commit_the_same_content_do_not_disturb_each_other(
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(work, range(4))) == [80] * 4
     assert database.units.manifests().total_count == 80
+
+
+def test_changes_of_different_fields_at_once_are_all_kept(database: Database) -> None:
+    repository, upstream = database.repositories.ensure("app"), Upstream()
+    upstream.tag("latest", image("a"))
+    sync(database, repository, upstream)
+    remote = database.remotes.create(RemoteSpec("hub", "https://registry.example", "app"))
+    barrier, count = threading.Barrier(12), 6
+
+    def labelled(labels: Mapping[str, str], number: int) -> dict[str, str]:
+        return {**labels, f"label-{number}": "x"}
+
+    def work(part: int) -> None:
+        number = part // 3
+        barrier.wait(timeout=60)
+        for step in range(number * count, number * count + count):
+            if part % 3 == 0:
+                database.remotes.change(remote.id, lambda spec: replace(spec, labels=labelled(spec.labels, step)))  # noqa: B023
+            elif part % 3 == 1:
+                database.repositories.change(
+                    repository.id,
+                    lambda spec: replace(spec, labels=labelled(spec.labels, step)),  # noqa: B023
+                )
+            else:
+                database.versions.annotate(
+                    repository.id,
+                    1,
+                    lambda said: replace(said, labels=labelled(said.labels, step)),  # noqa: B023
+                )
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(work, range(12)))
+    wanted = {f"label-{number}" for number in range(4 * count)}
+    assert set(database.remotes.get(remote.id).spec.labels) == wanted
+    assert set(database.repositories.get(repository.id).labels) == wanted
+    assert set(database.versions.get(repository.id, 1).labels) == wanted
+
+
+def test_a_lock_by_name_is_held_by_one_at_a_time(database: Database) -> None:
+    held, most = 0, 0
+
+    def work(_: int) -> None:
+        nonlocal held, most
+        for _step in range(5):
+            with database.lock("remote 1"):
+                held += 1
+                most = max(most, held)
+                database.repositories.ensure("app")
+                held -= 1
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert most == 1
+
+
+def test_who_is_in_a_hurry_waits_shortly_for_locks(database: Database, url: str) -> None:
+    repository = database.repositories.ensure("app")
+    with Database.connect(url, patience_seconds=0.05) as hurried:
+        hurried.repositories.get(repository.id)
+        with database.lock("remote 1"), pytest.raises(DatabaseUnavailable), hurried.lock("remote 1"):
+            pass
+        with hurried.lock("remote 1"), database.writing() as connection:
+            connection.exec_driver_sql("UPDATE repositories SET description = 'unseen'")
+            with pytest.raises(DatabaseUnavailable, match="busy"):
+                hurried.repositories.update(repository.id, RepositorySpec("other"))
+        assert hurried.repositories.update(repository.id, RepositorySpec("other")).name == "other"
+
+
+def test_a_change_that_cannot_be_made_leaves_what_was(database: Database) -> None:
+    remote = database.remotes.create(RemoteSpec("hub", "https://registry.example", "app"))
+
+    def refuse(_spec: RemoteSpec) -> RemoteSpec:
+        raise InvalidReference("not so")
+
+    with pytest.raises(InvalidReference):
+        database.remotes.change(remote.id, refuse)
+    with pytest.raises(RecordNotFound):
+        database.remotes.change("nowhere", refuse)
+    assert database.remotes.get(remote.id) == remote
 
 
 def test_a_process_killed_after_the_commit_was_written_is_not_repeated_twice(database: Database, url: str) -> None:

@@ -20,7 +20,7 @@ from registry_sync.domain.manifests import Manifest
 from registry_sync.domain.moments import utc_now
 from registry_sync.domain.origins import OriginKind
 from registry_sync.domain.pages import PageRequest
-from registry_sync.domain.records import Policy, Repository, RepositorySpec, SyncMode
+from registry_sync.domain.records import Annotation, Policy, Repository, RepositorySpec, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import Link, LinkKind, ListedTag, RunState
 from registry_sync.domain.tag_filter import TagFilter
@@ -372,12 +372,12 @@ def make_other(database: Database) -> Repository:
 
 def test_words_about_a_version_may_change_and_nothing_else_does(database: Database, app: Repository) -> None:
     before = database.versions.get(app.id, 2)
-    said = database.versions.annotate(app.id, 2, description="tested\x00", labels={"stage": "büro"})
+    said = database.versions.annotate(app.id, 2, lambda _: Annotation("tested\x00", {"stage": "büro"}))
     assert (said.description, said.labels) == ("tested", {"stage": "büro"})
     assert replace(said, description=None, labels={}) == before
-    assert database.versions.annotate(app.id, 2, description=None, labels={}) == before
+    assert database.versions.annotate(app.id, 2, lambda _: Annotation()) == before
     with pytest.raises(RecordNotFound):
-        database.versions.annotate(app.id, 9, description="x", labels={})
+        database.versions.annotate(app.id, 9, lambda _: Annotation("x"))
 
 
 def test_a_version_says_which_run_made_it_or_which_version_and_who(database: Database, app: Repository) -> None:

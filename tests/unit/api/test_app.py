@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 
 import pytest
+from fastapi.routing import APIRoute
 
 from registry_sync import __version__
 from registry_sync.api.app import MOUNT, create_app
@@ -33,3 +34,16 @@ def test_the_plugin_gives_one_app_at_the_documented_place() -> None:
     assert [(entry["url_prefix"], entry["app"].title) for entry in plugin.fastapi_apps] == [("/pulp", "registry-sync")]
     assert plugin.fastapi_apps is plugin.fastapi_apps
     assert API_PREFIX.startswith(f"{MOUNT}/")
+
+
+def test_nothing_of_ours_runs_in_the_threads_that_airflow_shares() -> None:
+    """A plain function would: as a route, as a dependency of one, or as a dependency of that."""
+    shared = set()
+    left = [route.dependant for route in create_app().routes if isinstance(route, APIRoute)]
+    assert left
+    while left:
+        dependant = left.pop()
+        left += dependant.dependencies
+        if dependant.call is not None and not dependant.is_coroutine_callable:
+            shared.add(dependant.call)
+    assert shared == set()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import configparser
 import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from local_airflow.instance import Instance
 from local_airflow.layout import Layout
 from local_airflow.settings import load_secrets, write_settings
+from registry_sync.db.engine import BUSY_TIMEOUT_SECONDS
 
 
 @pytest.fixture
@@ -35,10 +39,28 @@ def test_what_is_written_is_what_airflow_reads(layout: Layout) -> None:
     write_settings(layout, instance.settings(1234), instance.password())
     read = configparser.ConfigParser()
     read.read(layout.home / "airflow.cfg")
-    assert read["database"]["sql_alchemy_conn"] == f"sqlite:///{layout.folder}/airflow/airflow.db"
+    assert make_url(read["database"]["sql_alchemy_conn"]).database == f"{layout.folder}/airflow/airflow.db"
     assert read["api"]["port"] == "1234"
     assert json.loads(layout.passwords.read_text()) == {"admin": instance.password()}
     assert (layout.home / "airflow.cfg").stat().st_mode & 0o777 == 0o600
+
+
+def test_airflow_waits_for_a_lock_of_its_sqlite_as_long_as_ours_does(layout: Layout) -> None:
+    """Both of its engines: the one of processes and tasks, and the one of asynchronous routes."""
+    layout.home.mkdir(parents=True)
+    url = make_url(Instance(layout).settings(1234)["database"]["sql_alchemy_conn"])
+    engine, asynchronous = create_engine(url), create_async_engine(url.set(drivername="sqlite+aiosqlite"))
+
+    async def asked() -> int:
+        async with asynchronous.connect() as connection:
+            waits = (await connection.exec_driver_sql("PRAGMA busy_timeout")).scalar_one()
+        await asynchronous.dispose()
+        return int(waits)
+
+    with engine.connect() as connection:
+        waits = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
+    engine.dispose()
+    assert waits == asyncio.run(asked()) == BUSY_TIMEOUT_SECONDS * 1000
 
 
 def test_it_listens_on_loopback_only(layout: Layout) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from registry_sync.api.access import READ
 from registry_sync.api.content.provenance import BlobProvenanceDocument, ManifestProvenanceDocument
@@ -22,10 +22,11 @@ from registry_sync.api.fields import PathUnitId
 from registry_sync.api.pages import PageDocument, page_document
 from registry_sync.api.parts import UsedDatabase
 from registry_sync.api.problems import NOT_FOUND, InvalidField
+from registry_sync.api.threads import Router
 from registry_sync.domain.hrefs import units_href
 from registry_sync.errors import RecordNotFound
 
-router = APIRouter(prefix="/content/docker", tags=["content"])
+router = Router(prefix="/content/docker", tags=["content"])
 
 
 @router.get("/blobs/", dependencies=READ)

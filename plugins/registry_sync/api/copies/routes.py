@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from registry_sync.api.access import CHANGE, SignedIn
 from registry_sync.api.copies.schemas import NewCopy
 from registry_sync.api.fields import PathUuid
 from registry_sync.api.parts import UsedDatabase
 from registry_sync.api.problems import NOT_FOUND, InvalidField
+from registry_sync.api.threads import Router
 from registry_sync.api.versions.derived import DERIVED, derived_answer
 from registry_sync.api.versions.schemas import DerivedVersionDocument
 from registry_sync.db.database import Database
 from registry_sync.domain.history import CopyRequest
 from registry_sync.errors import RecordNotFound
 
-router = APIRouter(tags=["versions"])
+router = Router(tags=["versions"])
 
 
 @router.post(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from registry_sync.api.access import SIGNED_IN
 from registry_sync.api.manual.page import render
+from registry_sync.api.threads import Router
 
-router = APIRouter(prefix="/docs", tags=["docs"])
+router = Router(prefix="/docs", tags=["docs"])
 #: The page loads nothing and runs nothing.
 _PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
 from registry_sync.api.access import CHANGE, CREATE, DELETE, READ
 from registry_sync.api.fields import PathUuid, split_list
@@ -20,9 +20,10 @@ from registry_sync.api.repositories.schemas import (
     RepositoryQuery,
     UsageDocument,
 )
+from registry_sync.api.threads import Router
 from registry_sync.domain.hrefs import repositories_href, repository_href
 
-router = APIRouter(prefix="/repositories/docker/docker", tags=["repositories"])
+router = Router(prefix="/repositories/docker/docker", tags=["repositories"])
 
 
 @router.get("/", dependencies=READ)
@@ -62,8 +63,8 @@ def replace_repository(database: UsedDatabase, repository_id: PathUuid, given: N
 @router.patch("/{repository_id}/", dependencies=CHANGE, responses=NOT_FOUND)
 def change_repository(database: UsedDatabase, repository_id: PathUuid, given: ChangedRepository) -> RepositoryDocument:
     """The repository with what was sent changed."""
-    spec = replace(database.repositories.get(repository_id).spec, **given.spec_values(only_given=True))
-    return RepositoryDocument.of(database.repositories.update(repository_id, spec))
+    values = given.spec_values(only_given=True)
+    return RepositoryDocument.of(database.repositories.change(repository_id, lambda spec: replace(spec, **values)))
 
 
 @router.delete("/{repository_id}/", status_code=204, dependencies=DELETE, responses=NOT_FOUND)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel
 
 from registry_sync import __version__
 from registry_sync.api.access import SIGNED_IN
 from registry_sync.api.parts import Parts
+from registry_sync.api.threads import Router
 from registry_sync.errors import RegistrySyncError
 from registry_sync.hooks.settings import load_settings
 
-router = APIRouter(prefix="/status", tags=["status"])
+router = Router(prefix="/status", tags=["status"])
 
 
 class ComponentVersion(BaseModel):

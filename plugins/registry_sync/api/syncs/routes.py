@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import uuid
 
-from fastapi import APIRouter
-
 from registry_sync.api.access import SYNC, SignedIn
 from registry_sync.api.fields import PathUuid
 from registry_sync.api.parts import UsedDatabase
 from registry_sync.api.problems import NOT_FOUND, InvalidField
 from registry_sync.api.syncs.schemas import NewSync, SyncFromRemote, SyncIntoRepository, TaskStarted
 from registry_sync.api.tasks import dag_runs
+from registry_sync.api.threads import Router
 from registry_sync.domain.hrefs import read_remote_href, read_repository_href, task_href
 from registry_sync.domain.records import Remote, Repository
 from registry_sync.errors import RecordNotFound
 from registry_sync.hooks.settings import load_settings
 
-router = APIRouter(tags=["sync"])
+router = Router(tags=["sync"])
 
 
 @router.post("/remotes/docker/docker/{remote_id}/sync/", status_code=202, dependencies=SYNC, responses=NOT_FOUND)

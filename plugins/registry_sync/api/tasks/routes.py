@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from registry_sync.api.access import CHANGE_RUN, READ_TASKS, SignedIn
 from registry_sync.api.fields import PathUuid
@@ -14,6 +14,7 @@ from registry_sync.api.parts import UsedDatabase
 from registry_sync.api.problems import CONFLICT, NOT_FOUND
 from registry_sync.api.tasks import dag_runs
 from registry_sync.api.tasks.schemas import ORDERING_FIELDS, ChangedTask, TaskDocument, TaskQuery
+from registry_sync.api.threads import Router
 from registry_sync.db.database import Database
 from registry_sync.db.task_reads import TaskReads
 from registry_sync.domain.hrefs import tasks_href
@@ -22,7 +23,7 @@ from registry_sync.errors import RecordNotFound, SyncError
 from registry_sync.hooks.dag_runs import continue_run
 from registry_sync.hooks.settings import load_settings
 
-router = APIRouter(prefix="/tasks", tags=["tasks"])
+router = Router(prefix="/tasks", tags=["tasks"])
 
 
 @router.get("/", dependencies=READ_TASKS)

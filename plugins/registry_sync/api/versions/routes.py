@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
 from registry_sync.api.access import CHANGE, DELETE, READ, SignedIn
 from registry_sync.api.fields import PathNumber, PathUuid
 from registry_sync.api.pages import PageDocument, PageQuery, page_document
 from registry_sync.api.parts import UsedDatabase
 from registry_sync.api.problems import CONFLICT, NOT_FOUND
+from registry_sync.api.threads import Router
 from registry_sync.api.versions.derived import DERIVED, derived_answer
 from registry_sync.api.versions.differences import DifferenceDocument, DifferenceQuery
 from registry_sync.api.versions.provenance import ProvenanceDocument
@@ -26,9 +27,10 @@ from registry_sync.api.versions.schemas import (
 )
 from registry_sync.domain.hrefs import read_repository_href, version_href, versions_href
 from registry_sync.domain.pages import Page
+from registry_sync.domain.records import Annotation
 from registry_sync.hooks.settings import load_settings
 
-router = APIRouter(prefix="/repositories/docker/docker/{repository_id}/versions", tags=["versions"])
+router = Router(prefix="/repositories/docker/docker/{repository_id}/versions", tags=["versions"])
 
 
 @router.get("/", dependencies=READ, responses=NOT_FOUND)
@@ -52,14 +54,12 @@ def change_version(
     database: UsedDatabase, repository_id: PathUuid, number: PathNumber, given: ChangedVersion
 ) -> VersionDocument:
     """The version with another description or other labels; what it holds never changes."""
-    version, sent = database.versions.get(repository_id, number), given.model_dump(exclude_unset=True)
-    described = database.versions.annotate(
-        repository_id,
-        number,
-        description=sent.get("description", version.description),
-        labels=sent.get("pulp_labels", version.labels),
-    )
-    return VersionDocument.of(described)
+    sent = given.model_dump(exclude_unset=True)
+
+    def change(said: Annotation) -> Annotation:
+        return Annotation(sent.get("description", said.description), sent.get("pulp_labels", said.labels))
+
+    return VersionDocument.of(database.versions.annotate(repository_id, number, change))
 
 
 @router.delete("/{number}/", status_code=204, dependencies=DELETE, responses={**NOT_FOUND, **CONFLICT})

@@ -1,0 +1,87 @@
+"""The threads that routes run in: a bounded number of our own, so that Airflow's routes keep all of theirs.
+
+Whatever waits for a database does so in one of them. A request that finds none free waits shortly, without a thread,
+and is then answered with 503 and ``Retry-After``. What runs on the event loop is quick and waits for nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+
+#: How many of our requests are worked on at a time by one process.
+THREAD_COUNT = 10
+#: How long a request waits for one of them, and then again for the lock of a database.
+PATIENCE_SECONDS = 5.0
+#: What is said to clients that are to come again.
+RETRY_AFTER_SECONDS = 5
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class ServerBusy(Exception):
+    """All threads of the API are at work, and stayed so."""
+
+    def __init__(self) -> None:
+        super().__init__("All threads of this API are at work; try again later.")
+
+
+class _Limits:
+    """``slots`` are waited for. ``threads`` keeps ours apart from those that Airflow shares; a slot comes first."""
+
+    def __init__(self) -> None:
+        self.slots = anyio.CapacityLimiter(THREAD_COUNT)
+        self.threads = anyio.CapacityLimiter(THREAD_COUNT)
+
+
+_limits: RunVar[_Limits] = RunVar("registry_sync_threads")
+
+
+async def run(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """What ``work`` gives, in a thread of ours. Raises :class:`ServerBusy`."""
+    limits, borrower = _limits.get(None), object()
+    if limits is None:
+        limits = _Limits()
+        _limits.set(limits)
+    try:
+        with anyio.fail_after(PATIENCE_SECONDS):
+            await limits.slots.acquire_on_behalf_of(borrower)
+    except TimeoutError:
+        raise ServerBusy from None
+    try:
+        return await anyio.to_thread.run_sync(functools.partial(work, *args, **kwargs), limiter=limits.threads)
+    finally:
+        limits.slots.release_on_behalf_of(borrower)
+
+
+def in_own_thread(work: Callable[P, R]) -> Callable[P, Awaitable[R]]:
+    """``work`` as FastAPI awaits it: by the same parameters, in a thread of ours."""
+
+    @functools.wraps(work)
+    async def awaited(*args: P.args, **kwargs: P.kwargs) -> R:
+        return await run(work, *args, **kwargs)
+
+    return awaited
+
+
+class _Route(APIRoute):
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        # A route is made again where its router is included, and then it is awaited already.
+        is_awaited = inspect.iscoroutinefunction(endpoint)
+        super().__init__(path, endpoint if is_awaited else in_own_thread(endpoint), **options)
+
+
+class Router(APIRouter):
+    """A router whose routes are plain functions and run in threads of ours."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(route_class=_Route, **options)
