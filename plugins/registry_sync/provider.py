@@ -92,7 +92,7 @@ CONNECTION_FIELDS: dict[str, Any] = {
     "client_certificate": _text(
         "Client certificate", "PEM text or path, shown to the registry and to no other host.", format="multiline"
     ),
-    "client_key": _text("Client key", "PEM text or path of the client certificate's key.", format="password"),
+    "client_private_key": _text("Client key", "PEM text or path of the client certificate's key.", format="password"),
     "proxy": _text("Proxy", "URL of an HTTP proxy, such as http://proxy.example:3128.", format="password"),
     "trusted_realm_hosts": _text(
         "Trusted token services",

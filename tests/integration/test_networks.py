@@ -142,7 +142,9 @@ def test_a_registry_that_admits_clients_by_certificate(
     paths = tuple(Path(path) for path in certificate.client_pair)
     shown, key = (str(path) if given == "path" else path.read_text() for path in paths)
     pair = (
-        {"client_certificate": shown + key} if given == "one text" else {"client_certificate": shown, "client_key": key}
+        {"client_certificate": shown + key}
+        if given == "one text"
+        else {"client_certificate": shown, "client_private_key": key}
     )
     assert_whole(here, sync(registry.url, ca_certificate=authority.certificate_path.read_text(), **pair))
 
@@ -154,7 +156,7 @@ def test_without_a_certificate_or_with_a_strangers_it_says_so(
     registry = start(certificate=authority.server(asks_for_client=True))
     ca = authority.certificate_path.read_text()
     stranger, key = (Path(path).read_text() for path in CertificateAuthority(tmp_path / "other").client())
-    for extra in ({}, {"client_certificate": stranger, "client_key": key}):
+    for extra in ({}, {"client_certificate": stranger, "client_private_key": key}):
         with pytest.raises(AuthenticationFailed, match="client certificate"):
             sync(registry.url, ca_certificate=ca, **extra)
     assert registry.log().requests == ()
@@ -175,7 +177,7 @@ def test_a_host_that_the_registry_redirects_to_is_not_shown_the_certificate(
     assert certificate.client_pair is not None
     shown, key = certificate.client_pair
     with pytest.raises(RegistrySyncError, match="client certificate"):
-        sync(front.base, ca_certificate=str(certificate.ca_path), client_certificate=shown, client_key=key)
+        sync(front.base, ca_certificate=str(certificate.ca_path), client_certificate=shown, client_private_key=key)
     assert storage.log().requests == ()
 
 
@@ -215,7 +217,7 @@ def test_a_registry_at_https_is_reached_through_a_tunnel(
     registry = start(certificate=authority.server(asks_for_client=True), basic_auth=True)
     shown, key = authority.client()
     ca = authority.certificate_path.read_text()
-    extra = {"ca_certificate": ca, "client_certificate": shown, "client_key": key, "proxy": proxy.url}
+    extra = {"ca_certificate": ca, "client_certificate": shown, "client_private_key": key, "proxy": proxy.url}
     assert_whole(here, sync(registry.url, (USERNAME, PASSWORD), **extra))
     assert set(proxy.requests()) == {("CONNECT", registry.netloc)}
 

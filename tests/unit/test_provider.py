@@ -76,7 +76,7 @@ def test_the_form_offers_every_credential_helper() -> None:
 
 
 def test_fields_that_hold_secrets_are_password_fields() -> None:
-    secret = {"client_key", "registry_token", "identity_token", "proxy"}
+    secret = {"client_private_key", "registry_token", "identity_token", "proxy"}
     formats = {name: field["schema"].get("format") for name, field in provider.CONNECTION_FIELDS.items()}
     assert {name for name, kind in formats.items() if kind == "password"} == secret
 
@@ -131,7 +131,7 @@ def test_airflow_offers_the_connection_type(seen_by_airflow: dict[str, object]) 
 def test_airflow_shows_every_field_of_the_form(seen_by_airflow: dict[str, object]) -> None:
     assert seen_by_airflow["fields"] == sorted(f"extra__registry__{name}" for name in provider.CONNECTION_FIELDS)
     assert seen_by_airflow["sensitive"] == [
-        f"extra__registry__{name}" for name in ("client_key", "identity_token", "proxy", "registry_token")
+        f"extra__registry__{name}" for name in ("client_private_key", "identity_token", "proxy", "registry_token")
     ]
 
 

@@ -7,14 +7,20 @@ from argparse import Namespace
 
 from registry_sync.cli.printing import print_fields
 from registry_sync.cli.running import configured_database, confirm
-from registry_sync.errors import DatabaseOutdated
+from registry_sync.errors import DatabaseError, DatabaseOutdated
+from registry_sync.hooks.connection_upgrade import upgrade_connections
 
 
 def upgrade(_args: Namespace) -> None:
-    """Creates or migrates the configured metadata database; safe when repeated."""
+    """Creates or migrates the configured metadata database, and upgrades connections; safe when repeated."""
     with configured_database() as database:
         database.upgrade()
         print(f"{database.location} is at schema {database.revision()}")
+        try:
+            for change in upgrade_connections(database):
+                print(change)
+        except DatabaseError as problem:
+            print(f"Connections were not looked at: {problem}", file=sys.stderr)  # Airflow may not be set up yet
 
 
 def check(args: Namespace) -> None:

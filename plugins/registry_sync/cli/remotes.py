@@ -9,6 +9,7 @@ from typing import Any
 
 from registry_sync.cli.printing import print_fields, print_rows
 from registry_sync.cli.running import every, usable_database
+from registry_sync.domain.private_keys import split_private_keys
 from registry_sync.domain.records import Remote
 
 
@@ -24,10 +25,15 @@ def show(args: Namespace) -> None:
     """Everything that was said of a remote."""
     with usable_database() as database:
         remote = database.remotes.by_name(args.name)
-    said = {field.name: getattr(remote.spec, field.name) for field in fields(remote.spec)}
+    said = {field.name: _shown(getattr(remote.spec, field.name)) for field in fields(remote.spec)}
     print_fields(
         {**said, "created_at": remote.created_at, "updated_at": remote.updated_at, "id": remote.id}, args.output
     )
+
+
+def _shown(value: Any) -> Any:
+    """Without a private key, which earlier releases took among certificates."""
+    return split_private_keys(value)[0] if isinstance(value, str) else value
 
 
 def _row(remote: Remote) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from registry_sync.db.edge import UPGRADE_COMMAND
 from registry_sync.domain.records import DEFAULT_CONCURRENCY, RemoteSpec
 from registry_sync.domain.references import RegistryUrl
 from registry_sync.errors import ConfigurationError, InvalidReference
@@ -52,6 +53,15 @@ def load_connection(conn_id: str | None) -> RegistryConnection:
             "Connection %s has names in Extra that mean nothing to a registry: %s",
             conn_id,
             ", ".join(settings.unknown_extra),
+        )
+    if settings.outdated_extra:
+        log.warning(
+            "Airflow shows secrets of connection %s to whoever may read connections, because of their names in Extra: "
+            "%s. Rename client_key to client_private_key and move a private key out of a certificate's text there, or "
+            "run: %s",
+            conn_id,
+            ", ".join(settings.outdated_extra),
+            UPGRADE_COMMAND,
         )
     for secret in (settings.client_key, settings.proxy_url):
         if secret:

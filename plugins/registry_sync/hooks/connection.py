@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from registry_sync.domain.references import DOCKER_HUB_ALIASES, RegistryUrl
 from registry_sync.errors import ConfigurationError, InvalidReference
-from registry_sync.hooks.extra import Extra
+from registry_sync.hooks.extra import MASK, Extra, masked
 from registry_sync.hooks.host_limits import HostLimits
 from registry_sync.hooks.minting import MINTS
 from registry_sync.oci.credentials import Credentials
@@ -50,6 +50,7 @@ class RegistryConnection:
     choices: Mapping[str, Any] = field(default_factory=dict)
     contact: str | None = None
     unknown_extra: tuple[str, ...] = ()
+    outdated_extra: tuple[str, ...] = ()
 
     def check_registry(self, registry: RegistryUrl) -> None:
         """Whether it may be used for ``registry``: exactly its own, or any one where it says so.
@@ -89,7 +90,7 @@ def read_connection(conn_id: str, connection: Any) -> RegistryConnection:
         conn_type=connection.conn_type or "",
         registry=registry,
         allow_any_host=bool(extra.flag("allow_any_host")),
-        credentials=_credentials(connection, extra),
+        credentials=_credentials(conn_id, connection, extra),
         credential_helper=_credential_helper(conn_id, extra),
         limits=HostLimits(extra.number("host_concurrency", 1, 10_000), choices.pop("requests_per_second", None)),
         verify=verify,
@@ -100,6 +101,7 @@ def read_connection(conn_id: str, connection: Any) -> RegistryConnection:
         choices=choices,
         contact=extra.contact(),
         unknown_extra=extra.unknown(),
+        outdated_extra=extra.outdated,
     )
 
 
@@ -120,9 +122,11 @@ def _registry(conn_id: str, connection: Any) -> RegistryUrl | None:
         raise ConfigurationError(f"connection {conn_id!r}: {problem}") from problem
 
 
-def _credentials(connection: Any, extra: Extra) -> Credentials:
+def _credentials(conn_id: str, connection: Any, extra: Extra) -> Credentials:
     identity_token = extra.text("identity_token")
     login, password = connection.login or None, connection.password or None
+    if password == MASK:
+        raise masked(conn_id, "the password")
     if login == "<token>" and password and not identity_token:
         # How Docker's configuration writes an identity token.
         return Credentials(identity_token=password, registry_token=extra.text("registry_token"))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from registry_sync.domain.private_keys import has_private_key, split_private_keys
 from registry_sync.errors import ConfigurationError
 from registry_sync.oci.origins import Target
 from registry_sync.oci.user_agent import CONTACT_SHAPE, is_contact
@@ -15,22 +16,61 @@ KNOWN_EXTRA = frozenset(
     {
         "registry_token", "identity_token", "credential_helper", "trusted_realm_hosts", "private_hosts",
         "allow_insecure_credentials", "verify", "verify_ssl", "ca_certificate", "cert", "client_certificate",
-        "client_key", "proxy", "proxies", "ns", "contact", "timeout", "concurrency", "host_concurrency",
+        "client_private_key", "proxy", "proxies", "ns", "contact", "timeout", "concurrency", "host_concurrency",
         "requests_per_second", "max_attempts", "allow_any_host", "rate_limit_floor", "strict_digest_header",
     }
 )  # fmt: skip
+#: Those of them that hold secrets. Airflow hides each by its name wherever it shows a connection.
+SECRET_EXTRA = frozenset({"registry_token", "identity_token", "client_private_key", "proxy", "proxies"})
+#: Names that secrets had before, which Airflow shows; they are read, and renamed by ``db upgrade``.
+RENAMED_EXTRA = {"client_key": "client_private_key"}
+#: What Airflow shows in place of a secret.
+MASK = "***"
 #: Names of HttpHook that are decided here and not in the connection.
 IGNORED_EXTRA = frozenset({"stream", "allow_redirects", "max_redirects", "trust_env", "check_response", "srv_lookup"})
 #: Slower than one request in a hundred seconds no repository is synced.
 SLOWEST_REQUESTS_PER_SECOND, FASTEST_REQUESTS_PER_SECOND = 0.01, 10_000.0
 
 
+def with_hidden_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Extra with every secret under a name that Airflow hides; one that is so already stays as it is.
+
+    A private key may also stand in the text of a certificate, whose name Airflow does not hide.
+    """
+    hidden = dict(values)
+    for old, new in RENAMED_EXTRA.items():
+        if old in hidden:
+            former = hidden.pop(old)
+            hidden[new] = hidden.get(new) or former
+    pair = hidden.get("cert")
+    if isinstance(pair, str) and has_private_key(pair):
+        hidden["client_certificate"] = hidden.pop("cert")
+    elif isinstance(pair, (list, tuple)) and any(isinstance(part, str) and has_private_key(part) for part in pair):
+        hidden["client_certificate"] = "\n".join(hidden.pop("cert"))
+    for name in ("client_certificate", "ca_certificate", "verify", "verify_ssl"):
+        text = hidden.get(name)
+        if isinstance(text, str) and has_private_key(text):
+            hidden[name], key = split_private_keys(text)
+            if name == "client_certificate":
+                hidden["client_private_key"] = hidden.get("client_private_key") or key
+    return hidden
+
+
 class Extra:
-    """The Extra of one connection; complaints name the connection and the field."""
+    """The Extra of one connection; complaints name the connection and the field.
+
+    ``outdated`` are names under which Airflow shows secrets that are in them.
+    """
 
     def __init__(self, conn_id: str, values: Mapping[str, Any]) -> None:
         self._conn_id = conn_id
-        self._values = {name: value for name, value in values.items() if value not in (None, "")}
+        given = {name: value for name, value in values.items() if value not in (None, "")}
+        self._values = with_hidden_secrets(given)
+        self.outdated = tuple(sorted(name for name in given if given[name] != self._values.get(name)))
+        for name in SECRET_EXTRA & self._values.keys():
+            value = self._values[name]
+            if MASK in (value, *(value.values() if isinstance(value, Mapping) else ())):
+                raise masked(conn_id, f"{name} in Extra")
 
     def unknown(self) -> tuple[str, ...]:
         return tuple(sorted(self._values.keys() - KNOWN_EXTRA - IGNORED_EXTRA))
@@ -69,7 +109,7 @@ class Extra:
             return pair[0], pair[1]
         if pair is not None:
             raise self._invalid("cert", "a path, or a pair of paths")
-        return self.text("client_certificate"), self.text("client_key")
+        return self.text("client_certificate"), self.text("client_private_key")
 
     def proxy(self) -> str | None:
         """One proxy for both schemes; of a map the https one."""
@@ -170,3 +210,10 @@ class Extra:
 
     def _invalid(self, name: str, expected: str) -> ConfigurationError:
         return ConfigurationError(f"connection {self._conn_id!r}: {name} in Extra must be {expected}")
+
+
+def masked(conn_id: str, where: str) -> ConfigurationError:
+    """The error for a secret that is what Airflow shows in place of secrets."""
+    return ConfigurationError(
+        f"connection {conn_id!r}: {where} is {MASK}, which Airflow shows in place of a secret; enter the secret itself"
+    )

@@ -256,7 +256,7 @@ def converted(  # noqa: PLR0911 - a table with one row for each kind of failure
     if isinstance(problem, SSLError) and (alert := _refused_certificate(problem)) is not None:
         return AuthenticationFailed(
             f"{host} does not take the client certificate, or asks for one ({alert}); give it in the connection, as "
-            "client_certificate with client_key",
+            "client_certificate with client_private_key",
             **context,
         )
     if isinstance(problem, NameResolutionError):

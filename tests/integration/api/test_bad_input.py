@@ -14,6 +14,7 @@ REMOTE = {"name": "n", "url": "https://registry.example", "upstream_name": "app"
 PEM_OF_NOTHING = "-----BEGIN CERTIFICATE-----\nbm90aGluZw==\n-----END CERTIFICATE-----\n"
 
 NAMES: list[Any] = [None, 17, True, [], {}, "", "   ", "a\nb", "a\x00b", "a\u200bb", "a" * 256, "\ud800"]
+PEM_OF_A_KEY = "-----BEGIN PRIVATE KEY-----\nYQ==\n-----END PRIVATE KEY-----\n"
 BAD_REPOSITORIES: list[tuple[str, dict[str, Any]]] = [
     *(("name", {"name": name}) for name in NAMES),
     ("name", {}),
@@ -85,6 +86,11 @@ BAD_REMOTES: list[tuple[str, dict[str, Any]]] = [
     ("ssl_validation", {"ssl_validation": None}),
     ("username", {"username": 17}),
     ("password", {"password": {"a": "b"}}),
+    ("password", {"password": "***"}),
+    ("username", {"username": "***"}),
+    ("ssl_client_key", {"ssl_client_key": "***"}),
+    ("ssl_client_certificate", {"ssl_client_certificate": PEM_OF_A_KEY}),
+    ("ssl_ca_certificate", {"ssl_ca_certificate": PEM_OF_A_KEY}),
     ("conn_id", {"conn_id": ""}),
     ("conn_id", {"conn_id": "a b"}),
     ("conn_id", {"conn_id": "a" * 251}),

@@ -211,5 +211,5 @@ def test_remotes_are_listed_as_repositories_are(admin: RestClient, name: str) ->
 
 def test_the_extra_of_a_connection_is_what_the_hook_reads(admin: RestClient, name: str, private_key: str) -> None:
     conn_id = admin.post(LIST, name=name, **HUB, ssl_client_key=private_key)["conn_id"]
-    assert json.loads(connection(conn_id).extra) == {"client_key": private_key}
+    assert json.loads(connection(conn_id).extra) == {"client_private_key": private_key}
     assert connection(conn_id).conn_type == "registry"

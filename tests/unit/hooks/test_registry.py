@@ -316,7 +316,7 @@ def test_an_identity_token_is_known_by_dockers_spelling(registry, connect, maske
 
 def test_a3_09_every_secret_is_given_to_the_masker(registry, connect, masked: list[str]) -> None:
     guarded(registry)
-    extra = {"registry_token": None, "proxy": "", "client_key": "-----BEGIN KEY-----"}
+    extra = {"registry_token": None, "proxy": "", "client_private_key": "-----BEGIN KEY-----"}
     conn_id = connect(login="alice", password="correct horse", **plain(registry, **extra))
     with RegistryHook(conn_id).get_client() as client:
         client.list_tags(REPOSITORY)
@@ -340,7 +340,7 @@ def test_certificates_are_pem_text_or_paths_and_no_file_is_left(
         by_text = {
             "ca_certificate": server.ca_path.read_text(),
             "client_certificate": certificate.read_text(),
-            "client_key": key.read_text(),
+            "client_private_key": key.read_text(),
         }
         by_path = {"verify": str(server.ca_path), "cert": [str(certificate), str(key)]}
         for number, extra in enumerate((by_text, by_path)):

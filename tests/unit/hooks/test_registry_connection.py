@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from registry_sync.domain.references import RegistryUrl
 from registry_sync.errors import ConfigurationError
 from registry_sync.hooks.connection import read_connection
-from registry_sync.hooks.extra import KNOWN_EXTRA
+from registry_sync.hooks.extra import KNOWN_EXTRA, RENAMED_EXTRA, SECRET_EXTRA, with_hidden_secrets
 from registry_sync.hooks.host_limits import HostLimits
 from registry_sync.oci.credentials import Credentials
 from registry_sync.oci.options import ClientOptions
+from registry_sync.provider import CONNECTION_FIELDS
 
 ANY = RegistryUrl.parse("https://any.example")
 
@@ -71,7 +72,7 @@ def test_every_part_is_read() -> None:
         "identity_token": " refresh ",
         "ca_certificate": "-----BEGIN CERTIFICATE-----",
         "client_certificate": "/certs/client.pem",
-        "client_key": "-----BEGIN PRIVATE KEY-----",
+        "client_private_key": "-----BEGIN PRIVATE KEY-----",
         "strict_digest_header": False,
     }
     found = read_connection("demo", Connection("registry.example", "http", 5000, "alice", "secret", extra))
@@ -197,3 +198,50 @@ def test_any_connection_gives_options_that_can_be_used_or_is_refused(
     options = ClientOptions(**found.choices)
     assert 1 <= options.concurrency <= 200
     assert 0 < options.read_timeout_seconds <= 3600
+
+
+# -- secrets ---------------------------------------------------------------------------------------------------------
+
+KEY = "-----BEGIN EC PRIVATE KEY-----\nabc\n-----END EC PRIVATE KEY-----\n"
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n"
+
+
+def test_airflow_hides_every_secret_of_extra_by_its_name_and_no_other_name_holds_one() -> None:
+    from airflow._shared.secrets_masker import DEFAULT_SENSITIVE_FIELDS, SecretsMasker
+
+    masker = SecretsMasker()
+    masker.sensitive_variables_fields = list(DEFAULT_SENSITIVE_FIELDS)
+    assert {name for name in KNOWN_EXTRA if masker.should_hide_value_for_key(name)} == SECRET_EXTRA
+    assert {name for name, field in CONNECTION_FIELDS.items() if field["schema"].get("format") == "password"} == (
+        SECRET_EXTRA & CONNECTION_FIELDS.keys()
+    )
+    assert not RENAMED_EXTRA.keys() & KNOWN_EXTRA
+
+
+@pytest.mark.parametrize(
+    ("stored", "outdated"),
+    [
+        ({"client_certificate": CERTIFICATE, "client_key": KEY}, ("client_key",)),
+        ({"client_certificate": CERTIFICATE + KEY}, ("client_certificate",)),
+        ({"cert": CERTIFICATE + KEY}, ("cert",)),
+        ({"cert": [CERTIFICATE, KEY]}, ("cert",)),
+        ({"client_certificate": CERTIFICATE, "client_private_key": KEY}, ()),
+    ],
+)
+def test_a_key_under_a_name_that_airflow_shows_is_read_and_told(
+    stored: dict[str, Any], outdated: tuple[str, ...]
+) -> None:
+    found = read_connection("demo", Connection("any.example", extra_dejson=stored))
+    assert (found.client_certificate, found.client_key) == (CERTIFICATE.strip(), KEY.strip())
+    assert (found.outdated_extra, found.unknown_extra) == (outdated, ())
+    renamed = with_hidden_secrets(stored)
+    assert "PRIVATE" not in str({name: value for name, value in renamed.items() if name not in SECRET_EXTRA})
+    assert with_hidden_secrets(renamed) == renamed
+
+
+@pytest.mark.parametrize("name", sorted(SECRET_EXTRA))
+def test_what_airflow_shows_in_place_of_a_secret_is_no_secret(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{name} in Extra is \*\*\*"):
+        read_connection("demo", Connection("any.example", extra_dejson={name: "***"}))
+    with pytest.raises(ConfigurationError, match=r"the password is \*\*\*"):
+        read_connection("demo", Connection("any.example", login="joe", password="***"))

@@ -1,28 +1,27 @@
 """A remote and its connection changed together, though they live in two databases.
 
-Secrets are in place before a remote points to them, and are removed after it does not; when the second step of a change
-fails, a connection that nothing points to is removed again.
+Whoever changes a remote or its connection holds the remote's lock. Secrets are in place before a remote points to them;
+when a step fails, those before it are taken back. After a change no connection of the remote's own is left but the one
+that it points to.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
 from registry_sync.api.access import SignedIn, may_use_connection
 from registry_sync.api.problems import InvalidField
-from registry_sync.api.remotes.credentials import (
-    OWN_PREFIX,
-    change_connection,
-    create_connection,
-    delete_connection,
-    is_own,
-)
 from registry_sync.api.remotes.schemas import GivenRemote
 from registry_sync.db.database import Database
-from registry_sync.domain.records import Remote, RemoteSpec
-from registry_sync.errors import InvalidReference
+from registry_sync.domain.records import OWN_CONNECTION_PREFIX, Remote, RemoteSpec, is_own_connection
+from registry_sync.errors import InvalidReference, SyncError
+from registry_sync.hooks.connection_upgrade import adopted
+from registry_sync.hooks.own_connections import change_connection, create_connection, give_back, take_connections
+
+Store = Callable[[RemoteSpec], Remote]
 
 
 def create_remote(database: Database, given: GivenRemote, user: SignedIn) -> Remote:
@@ -30,78 +29,104 @@ def create_remote(database: Database, given: GivenRemote, user: SignedIn) -> Rem
     spec = _checked(RemoteSpec(**given.spec_values(only_given=False)))
     secrets = {name: value for name, value in given.secrets().items() if value is not None}
     _check_connection(given, None, secrets, user)
+    remote_id = str(uuid.uuid4())
     if not secrets:
-        return database.remotes.create(replace(spec, conn_id=given.conn_id))
-    return _with_new_connection(spec, secrets, database.remotes.create)
+        return database.remotes.create(replace(spec, conn_id=given.conn_id), remote_id)
+    return _with_new_connection(remote_id, spec, secrets, lambda made: database.remotes.create(made, remote_id))
 
 
 def change_remote(
-    database: Database, remote: Remote, given: GivenRemote, user: SignedIn, *, is_replacement: bool
+    database: Database, remote_id: str, given: GivenRemote, user: SignedIn, *, is_replacement: bool
 ) -> Remote:
     """The remote as ``given`` says; credentials and connection that were not sent stay.
 
     Null removes a credential, but not in a replacement: that may be an answer, changed and sent back, which shows null
     for what it hides.
     """
-    spec = _checked(replace(remote.spec, **given.spec_values(only_given=not is_replacement)))
-    present, sent = remote.spec.conn_id, given.secrets()
+    with database.lock(f"remote {remote_id}"):
+        before = database.remotes.get(remote_id)
+        remote = adopted(database, before)
+        if given.conn_id is not None and given.conn_id == before.spec.conn_id:
+            given = given.model_copy(update={"conn_id": remote.spec.conn_id})
+        changed = _change(database, remote, given, user, is_replacement=is_replacement)
+        take_connections(remote_id, but=changed.spec.conn_id)
+        return changed
+
+
+def delete_remote(database: Database, remote_id: str) -> None:
+    """Removes the remote and the connections that were made for it."""
+    with database.lock(f"remote {remote_id}"):
+        adopted(database, database.remotes.get(remote_id))
+        taken = take_connections(remote_id)
+        try:
+            database.remotes.delete(remote_id)
+        except BaseException:
+            give_back(taken)
+            raise
+
+
+def _change(database: Database, remote: Remote, given: GivenRemote, user: SignedIn, *, is_replacement: bool) -> Remote:
+    values, present = given.spec_values(only_given=not is_replacement), remote.spec.conn_id
+    spec, sent = _checked(replace(remote.spec, **values)), given.secrets()
     new = {name: value for name, value in sent.items() if value is not None}
-    _check_connection(given, present, new, user)
+    _check_connection(given, remote, new, user)
     wanted = given.conn_id if "conn_id" in given.model_fields_set else present
-
-    def store(changed: RemoteSpec) -> Remote:
-        return database.remotes.update(remote.id, changed)
-
-    is_kept, is_moved = (
-        wanted is not None and wanted == present and is_own(present),
-        spec.registry != remote.spec.registry,
-    )
+    is_kept = wanted is not None and wanted == present and is_own_connection(present, remote.id)
+    is_moved = spec.registry != remote.spec.registry
     if is_kept and is_moved and not new:
         raise InvalidField(
             "url",
             f"The credentials of this remote are for {remote.spec.registry}. Send those for the new registry with its "
             "url, or conn_id null to have none.",
         )
+
+    def store(changed: RemoteSpec) -> Remote:
+        def change(stored: RemoteSpec) -> RemoteSpec:
+            # The lock is among those who change credentials; a sync that describes its remote does not ask for it.
+            if (stored.url, stored.conn_id) != (remote.spec.url, present):
+                raise SyncError("a sync has changed url or connection of this remote meanwhile; try again")
+            return _checked(replace(stored, **values, conn_id=changed.conn_id))
+
+        return database.remotes.change(remote.id, change)
+
     if new and not (is_kept and not is_moved):
-        changed = _with_new_connection(spec, new, store)
-    else:
-        changed = store(replace(spec, conn_id=wanted))
-        if wanted is not None and is_kept and sent:
+        return _with_new_connection(remote.id, spec, new, store)
+    changed = store(replace(spec, conn_id=wanted))
+    if wanted is not None and is_kept and sent:
+        try:
             change_connection(wanted, spec.registry, new if is_replacement else sent)
-    if present is not None and is_own(present) and changed.spec.conn_id != present:
-        delete_connection(present)
+        except BaseException:
+            with suppress(Exception):
+                database.remotes.update(remote.id, remote.spec)
+            raise
     return changed
 
 
-def delete_remote(database: Database, remote: Remote) -> None:
-    """Removes the remote and the connection that was made for it."""
-    database.remotes.delete(remote.id)
-    if remote.spec.conn_id is not None and is_own(remote.spec.conn_id):
-        delete_connection(remote.spec.conn_id)
-
-
-def _with_new_connection(spec: RemoteSpec, secrets: dict[str, str], store: Callable[[RemoteSpec], Remote]) -> Remote:
-    conn_id = create_connection(spec.registry, secrets)
+def _with_new_connection(remote_id: str, spec: RemoteSpec, secrets: dict[str, str], store: Store) -> Remote:
+    conn_id = create_connection(remote_id, spec.registry, secrets)
     try:
         return store(replace(spec, conn_id=conn_id))
     except BaseException:
         with suppress(Exception):
-            delete_connection(conn_id)
+            take_connections(remote_id, but=spec.conn_id)
         raise
 
 
-def _check_connection(given: GivenRemote, present: str | None, secrets: dict[str, str], user: SignedIn) -> None:
+def _check_connection(given: GivenRemote, remote: Remote | None, secrets: dict[str, str], user: SignedIn) -> None:
     """That there is one source of credentials, and that the user may have the remote use it."""
-    conn_id = given.conn_id
+    conn_id, present = given.conn_id, None if remote is None else remote.spec.conn_id
     if conn_id is not None and conn_id != present:
         if secrets:
             raise InvalidField("conn_id", "Give a connection or credentials, not both.")
-        if is_own(conn_id):
-            raise InvalidField("conn_id", f"Connections {OWN_PREFIX}… belong to the remote they were made for.")
+        if is_own_connection(conn_id):
+            raise InvalidField(
+                "conn_id", f"Connections {OWN_CONNECTION_PREFIX}… belong to the remote they were made for."
+            )
         if not may_use_connection(user, conn_id):
             raise InvalidField("conn_id", "You may not use this connection.")
     is_kept = "conn_id" not in given.model_fields_set or conn_id == present
-    if secrets and present is not None and not is_own(present) and is_kept:
+    is_own = remote is not None and is_own_connection(present, remote.id)
+    if secrets and present is not None and not is_own and is_kept:
         raise InvalidField(
             "conn_id",
             "The credentials of this remote are in a connection of yours. Change them there, or send conn_id null "

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
 from registry_sync.api.access import CHANGE, CREATE, DELETE, READ, SignedIn
 from registry_sync.api.fields import PathUuid, split_list
 from registry_sync.api.pages import PageDocument, page_document
 from registry_sync.api.parts import UsedDatabase
-from registry_sync.api.problems import NOT_FOUND
+from registry_sync.api.problems import CONFLICT, NOT_FOUND
 from registry_sync.api.remotes import changes
 from registry_sync.api.remotes.schemas import ORDERING_FIELDS, ChangedRemote, NewRemote, RemoteDocument, RemoteQuery
+from registry_sync.api.threads import Router
 from registry_sync.domain.hrefs import remote_href, remotes_href
 
-router = APIRouter(prefix="/remotes/docker/docker", tags=["remotes"])
+router = Router(prefix="/remotes/docker/docker", tags=["remotes"])
 
 
 @router.get("/", dependencies=READ)
@@ -44,21 +45,19 @@ def read_remote(database: UsedDatabase, remote_id: PathUuid) -> RemoteDocument:
     return RemoteDocument.of(database.remotes.get(remote_id))
 
 
-@router.put("/{remote_id}/", dependencies=CHANGE, responses=NOT_FOUND)
+@router.put("/{remote_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **CONFLICT})
 def replace_remote(database: UsedDatabase, remote_id: PathUuid, given: NewRemote, user: SignedIn) -> RemoteDocument:
     """The remote with its whole description replaced; credentials that are left out or null stay."""
-    remote = database.remotes.get(remote_id)
-    return RemoteDocument.of(changes.change_remote(database, remote, given, user, is_replacement=True))
+    return RemoteDocument.of(changes.change_remote(database, remote_id, given, user, is_replacement=True))
 
 
-@router.patch("/{remote_id}/", dependencies=CHANGE, responses=NOT_FOUND)
+@router.patch("/{remote_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **CONFLICT})
 def change_remote(database: UsedDatabase, remote_id: PathUuid, given: ChangedRemote, user: SignedIn) -> RemoteDocument:
     """The remote with what was sent changed; null removes a credential."""
-    remote = database.remotes.get(remote_id)
-    return RemoteDocument.of(changes.change_remote(database, remote, given, user, is_replacement=False))
+    return RemoteDocument.of(changes.change_remote(database, remote_id, given, user, is_replacement=False))
 
 
 @router.delete("/{remote_id}/", status_code=204, dependencies=DELETE, responses=NOT_FOUND)
 def delete_remote(database: UsedDatabase, remote_id: PathUuid) -> None:
     """Removes the remote and the credentials that were kept for it; what was synced from it stays."""
-    changes.delete_remote(database, database.remotes.get(remote_id))
+    changes.delete_remote(database, remote_id)

@@ -22,12 +22,19 @@ from registry_sync.api.fields import (
     whole_number,
 )
 from registry_sync.api.pages import PageQuery
-from registry_sync.api.remotes.credentials import OWN_PREFIX
 from registry_sync.domain.hrefs import remote_href
 from registry_sync.domain.platforms import Platform
-from registry_sync.domain.records import DEFAULT_CONCURRENCY, DEFAULT_REMOVED_SHARE, Policy, Remote
+from registry_sync.domain.private_keys import has_private_key, split_private_keys
+from registry_sync.domain.records import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_REMOVED_SHARE,
+    OWN_CONNECTION_PREFIX,
+    Policy,
+    Remote,
+)
 from registry_sync.domain.references import RegistryUrl, RepositoryName
 from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.hooks.extra import MASK
 
 #: Fields that are kept in an Airflow connection.
 SECRET_FIELDS = ("username", "password", "ssl_client_key")
@@ -37,6 +44,8 @@ _KEY = re.compile(r"\s*-----BEGIN [A-Z ]*PRIVATE KEY-----\s.*-----END [A-Z ]*PRI
 
 
 def _certificates(text: str) -> str:
+    if has_private_key(text):
+        raise invalid("There is a private key in it, which would be shown; the key belongs in ssl_client_key.")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except (ssl.SSLError, ValueError, TypeError):  # TypeError: text that is not ASCII
@@ -69,6 +78,17 @@ def _connection_id(text: str) -> str:
     return text
 
 
+def _secret(text: str) -> str:
+    if text == MASK:
+        raise invalid(f"{MASK} is what Airflow shows in place of a secret; send the secret itself.")
+    return text
+
+
+def _shown_certificates(text: str | None) -> str | None:
+    """Without a private key, which earlier releases took there."""
+    return None if text is None else split_private_keys(text)[0]
+
+
 def _tag_list(text: str) -> None:
     TagFilter.parse(split_list(text))
 
@@ -88,7 +108,7 @@ Platforms = Annotated[
 ]
 #: A part of the tags.
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Secret = Annotated[str, StringConstraints(max_length=10_000)]
+Secret = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_secret)]
 Concurrency: Any = whole_number(1, 100)
 TagCount: Any = whole_number(0, 1_000_000)
 
@@ -136,8 +156,8 @@ class RemoteDocument(BaseModel):
             name=spec.name,
             policy=spec.policy,
             proxy_url=spec.proxy_url,
-            ssl_ca_certificate=spec.ssl_ca_certificate,
-            ssl_client_certificate=spec.ssl_client_certificate,
+            ssl_ca_certificate=_shown_certificates(spec.ssl_ca_certificate),
+            ssl_client_certificate=_shown_certificates(spec.ssl_client_certificate),
             ssl_client_key=None,
             ssl_validation=spec.ssl_validation,
             upstream_name=spec.upstream_name,
@@ -179,7 +199,7 @@ class GivenRemote(GivenDocument):
     password: Secret | None = None
     conn_id: Annotated[
         ConnectionId | None,
-        Field(description=f"An Airflow connection with the credentials. Own ones begin with {OWN_PREFIX}"),
+        Field(description=f"An Airflow connection with the credentials. Own ones begin with {OWN_CONNECTION_PREFIX}"),
     ] = None
     platforms: Platforms | None = None
     include_referrers: Annotated[Flag, Field(description="Whether signatures and other referrers come along")] = True
