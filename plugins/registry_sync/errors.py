@@ -300,7 +300,7 @@ class NameTaken(DatabaseError):
 
 
 class VersionConflict(DatabaseError):
-    """Another sync of the same remote listed later and committed first, or a rollback did; that version stands."""
+    """A commit would undo what another sync of the same upstream found, which listed later, or a rollback."""
 
 
 class OnlyVersion(DatabaseError):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from typing import Any
 
 from registry_sync.db.database import Database
 from registry_sync.domain import media_types
@@ -124,11 +125,17 @@ def open_run(
     mode: SyncMode = SyncMode.MIRROR,
     policy: Policy = Policy.IMMEDIATE,
     key: RunKey | None = None,
+    **said: Any,
 ) -> SyncRun:
-    """A run of ``repository`` from a remote that every test may share."""
-    remote = database.remotes.ensure(RemoteSpec("upstream", "https://registry.example", "library/app", policy=policy))
+    """A run of ``repository`` from a remote that every test may share, unless ``name`` says which.
+
+    ``said`` is what the run says otherwise than the remote.
+    """
+    name, upstream_name = said.pop("name", "upstream"), said.pop("upstream_name", "library/app")
+    remote = database.remotes.ensure(RemoteSpec(name, "https://registry.example", upstream_name, policy=policy))
+    spec = replace(remote.spec, **said)
     return database.runs.begin(
-        key or new_key(), repository_id=repository.id, remote_id=remote.id, remote=remote.spec, mode=mode
+        key or new_key(), repository_id=repository.id, remote_id=remote.id, remote=spec, mode=mode
     )
 
 

@@ -13,6 +13,7 @@ from registry_sync.db.batches import in_batches
 from registry_sync.db.closures import is_in_latest, is_present
 from registry_sync.db.lacking_blobs import hold_new_tags, hold_tags, tags_lacking_blobs
 from registry_sync.db.limits import first_holds, refuse_too_many_holds, refuse_too_many_removals
+from registry_sync.db.listings import LaterSay
 from registry_sync.db.membership import Difference, Membership
 from registry_sync.db.new_version import add_version, lock_repository, next_number
 from registry_sync.db.remotes import read_spec
@@ -21,42 +22,43 @@ from registry_sync.db.tables import (
     manifests,
     repositories,
     repository_tags,
-    repository_versions,
     run_tags,
     sync_runs,
     tags,
 )
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.origins import OriginKind
 from registry_sync.domain.records import Hold, Policy, RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunState, TagState
-from registry_sync.errors import NothingSynced, VersionConflict
+from registry_sync.errors import NothingSynced
 
 
 def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     """The repository, and the number of the version that the run makes or made; None when nothing differs.
 
-    Raises :class:`NothingSynced` when nothing differs because tags are held, :class:`VersionConflict` when a later
-    listing was committed or a rollback made meanwhile, :class:`TooManyHolds` or :class:`TooManyRemovals` by the
-    remote's limits, :class:`RecordNotFound` for an unknown run. Everything happens in the caller's transaction.
+    Raises :class:`NothingSynced` when nothing differs because tags are held, :class:`VersionConflict` when it would
+    undo a later listing or a rollback (see :mod:`~registry_sync.db.listings`), :class:`TooManyHolds` or
+    :class:`TooManyRemovals` by the remote's limits, :class:`RecordNotFound` for an unknown run. Everything happens in
+    the caller's transaction.
     """
     repository = lock_repository(connection, require_run(connection, run_id).repository_id)
     run = _lock_run(connection, run_id)
     if RunState(run.state).is_settled:
         return repository.id, run.version_number
-    _refuse_older_listing(connection, run, repository)
-    _refuse_to_undo_rollback(connection, run, repository)
     membership = _membership(connection, run, repository)
+    later = LaterSay.since(connection, repository, run, membership.number)
     _hold_unfetched(connection, run_id)
-    _hold_changed_meanwhile(connection, run)
+    changed_meanwhile = _hold_changed_meanwhile(connection, run)
     remote = read_spec(run.remote_spec)
     if remote.policy is Policy.IMMEDIATE:
         hold_new_tags(connection, run_id, with_foreign=remote.include_foreign_layers)
+    if not later.is_nothing:
+        later.refuse_tags(changed_meanwhile | membership.tags_to_change())
     holds = _holds(connection, membership)
     if membership.is_mirror and run.removals_approved_by is None:
         refuse_too_many_removals(membership, remote)
     difference = membership.apply()
+    later.refuse_links()
     _note_leftovers(connection, membership, difference)
     if remote.policy is Policy.IMMEDIATE:
         holds = _with_kept_tags(connection, run, remote, holds)
@@ -75,42 +77,6 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
 def _lock_run(connection: Connection, run_id: str) -> Row[Any]:
     """The row of the run, kept, so that no collector lets go of what the run noted before it is in the version."""
     return connection.execute(select(sync_runs).where(sync_runs.c.id == run_id).with_for_update(key_share=True)).one()
-
-
-def _refuse_older_listing(connection: Connection, run: Row[Any], repository: Row[Any]) -> None:
-    """A run that waited while another one of its remote listed later and committed would undo what that one found."""
-    statement = (
-        select(repository_versions.c.number, sync_runs.c.listed_at)
-        .join(sync_runs, sync_runs.c.id == repository_versions.c.sync_run_id)
-        .where(
-            repository_versions.c.repository_id == repository.id,
-            repository_versions.c.number == repository.latest_number,
-            sync_runs.c.remote_id == run.remote_id,
-            sync_runs.c.listed_at > run.listed_at,
-        )
-    )
-    later = connection.execute(statement).first()
-    if later is not None:
-        raise VersionConflict(
-            f"another sync listed the tags of the same remote later and made version {later.number} of "
-            f"{repository.name!r} meanwhile; that version stands, and nothing of this run is lost that it does not hold"
-        )
-
-
-def _refuse_to_undo_rollback(connection: Connection, run: Row[Any], repository: Row[Any]) -> None:
-    """A run that was under way when somebody rolled back knows nothing of it, and brings what was to go."""
-    versions = repository_versions.c
-    statement = select(versions.number, versions.origin_number).where(
-        versions.repository_id == repository.id,
-        versions.origin == OriginKind.ROLLBACK.value,
-        versions.created_at > run.listed_at,
-    )
-    rollback = connection.execute(statement.limit(1)).first()
-    if rollback is not None:
-        raise VersionConflict(
-            f"{repository.name!r} was rolled back to version {rollback.origin_number} after this sync listed its tags, "
-            f"which made version {rollback.number}; that one stands; a new sync has the upstream's state again"
-        )
 
 
 def _membership(connection: Connection, run: Row[Any], repository: Row[Any]) -> Membership:
@@ -141,8 +107,8 @@ def _hold_unfetched(connection: Connection, run_id: str) -> None:
     )
 
 
-def _hold_changed_meanwhile(connection: Connection, run: Row[Any]) -> None:
-    """Holds tags that the run found unchanged and did not read, and that the latest version has no more.
+def _hold_changed_meanwhile(connection: Connection, run: Row[Any]) -> set[str]:
+    """Holds, and gives, tags that the run found unchanged and did not read, and that the latest version has no more.
 
     A version was deleted, or made of something else, since the tags were listed; what is below is not known then.
     """
@@ -162,6 +128,7 @@ def _hold_changed_meanwhile(connection: Connection, run: Row[Any]) -> None:
             .where(run_tags.c.sync_run_id == run.id, run_tags.c.name.in_(batch))
             .values(state=TagState.HELD.value, reason="the repository was changed after the tag was found unchanged")
         )
+    return gone
 
 
 def _holds(connection: Connection, membership: Membership) -> list[Hold]:

@@ -103,6 +103,16 @@ class Membership:
         }
         return Difference(added, removed, has_other_links=bool(outdated or opened_links))
 
+    def tags_to_change(self) -> set[str]:
+        """Names of tags that the version has otherwise than the one before: added, moved and removed ones."""
+        going = self._tags_to_remove().subquery("going")
+        removed = select(tags.c.name).join(going, going.c.tag_id == tags.c.id)
+        changed = self._changed_tags().subquery("changed")
+        return {
+            *self.connection.execute(select(changed.c.name)).scalars(),
+            *self.connection.execute(removed).scalars(),
+        }
+
     def tags_to_lose(self) -> Select[Any]:
         """Names of present tags that a mirror no longer finds upstream, in order."""
         listed = (run_tags.c.sync_run_id == self.run_id) & (run_tags.c.name == tags.c.name)

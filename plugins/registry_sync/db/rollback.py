@@ -16,6 +16,7 @@ from registry_sync.db.closures import is_present, there_is_none
 from registry_sync.db.intervals import INTERVALS, LINKS, UNITS, Intervals, count_changes, covers
 from registry_sync.db.lacking_blobs import lost_bytes_of_derived
 from registry_sync.db.leftovers import note_leftovers
+from registry_sync.db.listings import note_rollback
 from registry_sync.db.membership import Difference
 from registry_sync.db.new_version import add_version, next_number
 from registry_sync.db.version_records import require_row
@@ -39,6 +40,7 @@ def roll_back(
     if difference.is_empty:
         return None
     note_leftovers(connection, repository.id)
+    note_rollback(connection, repository.id)
     origin = Origin(OriginKind.ROLLBACK, repository.id, number, by)
     holds = lost_bytes_of_derived(connection, repository.id, repository.id, number)
     return add_version(connection, repository, difference, origin=origin, holds=holds, description=description)

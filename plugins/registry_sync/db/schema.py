@@ -10,7 +10,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, inspect, select, text
 from sqlalchemy import column as sql_column
@@ -82,13 +82,21 @@ def _one_at_a_time(engine: Engine) -> Iterator[Connection]:
     from alembic.util import CommandError
 
     file = engine.url.database if engine.dialect.name == "sqlite" else None
-    with converted_errors(), _file_lock(engine, file), for_writing(engine.connect()) as connection, connection.begin():
+    with (
+        converted_errors(),
+        _file_lock(engine, file),
+        for_writing(engine.connect()) as connection,
+        _tables_may_be_made_anew(connection, is_sqlite=file is not None),
+        connection.begin(),
+    ):
         if file is None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK_NUMBER})
         try:
             yield connection
         except CommandError as problem:
             raise DatabaseError(f"the metadata database cannot be migrated: {problem}") from problem
+        if file is not None and connection.execute(text("PRAGMA foreign_key_check")).first() is not None:
+            raise DatabaseError("the metadata database cannot be migrated: records would refer to what is not there")
 
 
 @contextmanager
@@ -113,6 +121,19 @@ def _file_lock(engine: Engine, file: str | None) -> Iterator[None]:
             assert driver_connection is not None  # noqa: S101  # a connection in use has one
             driver_connection.execute("PRAGMA journal_mode = WAL").fetchone()
         yield
+
+
+@contextmanager
+def _tables_may_be_made_anew(connection: Connection, *, is_sqlite: bool) -> Iterator[None]:
+    """SQLite alters most of a table by making it anew; what refers to the old one must not go with it meanwhile."""
+    driver_connection: Any = connection.connection.driver_connection
+    if is_sqlite:
+        driver_connection.execute("PRAGMA foreign_keys = OFF")
+    try:
+        yield
+    finally:
+        if is_sqlite:
+            driver_connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _config(connection: Connection) -> Config:

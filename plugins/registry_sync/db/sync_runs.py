@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, select, update
 
 from registry_sync.db import run_content, run_counts
 from registry_sync.db.batches import in_batches, insert_absent, insert_or_keep, storable
+from registry_sync.db.listings import last_number, take_number
 from registry_sync.db.paging import fetch_page
 from registry_sync.db.remotes import read_spec, spec_values
 from registry_sync.db.tables import (
@@ -52,19 +53,21 @@ class SyncRunStore:
     def begin(self, key: RunKey, *, repository_id: str, remote_id: str, remote: RemoteSpec, mode: SyncMode) -> SyncRun:
         """The run of that key, begun or begun anew: what an earlier attempt noted is forgotten, its versions stay.
 
+        One that has settled stays as it is, because what became of it is history; a run of its own begins after it.
         ``remote`` is kept with the run, so that a remote that changes meanwhile does not change what the run does.
+        Call it before the tags are listed: what is recorded for the repository from now on may be later than they are.
         Raises :class:`RemoteChanged` when the run began for another repository, remote, mode or policy,
         :class:`RecordNotFound` for an unknown repository or remote.
         """
         asked = {"repository_id": repository_id, "remote_id": remote_id, "mode": mode.value}
-        begun = {"remote_spec": spec_values(remote), "started_at": utc_now(), "removals_approved_by": None, **_GOING_ON}
+        begun: dict[str, Any] = {"remote_spec": spec_values(remote), "started_at": utc_now(), **_GOING_ON}
+        begun["removals_approved_by"] = None
         with self._transactions.writing() as connection:
             for table, wanted, kind in ((repositories, repository_id, "repository"), (remotes, remote_id, "remote")):
                 if connection.execute(select(table.c.id).where(table.c.id == wanted)).first() is None:
                     raise RecordNotFound(f"there is no {kind} {wanted!r}")
-            identity = {"id": str(uuid.uuid4()), **vars(key)}
-            connection.execute(insert_or_keep(connection, sync_runs), {**identity, **asked, **begun})
-            row = connection.execute(select(sync_runs).where(_has_key(key)).with_for_update(key_share=True)).one()
+            begun["listing_began"] = last_number(connection, repository_id)
+            row = _lock_attempt(connection, key, {**asked, **begun})
             _refuse_changes(row, {**asked, "policy": remote.policy.value})
             _forget_notes(connection, row.id)
             connection.execute(update(sync_runs).where(sync_runs.c.id == row.id).values(**begun))
@@ -76,9 +79,9 @@ class SyncRunStore:
             return read_run(require_run(connection, run_id))
 
     def by_key(self, key: RunKey) -> SyncRun:
-        """The run of that key. Raises :class:`RecordNotFound`."""
+        """The run of that key, of several the last that was begun anew. Raises :class:`RecordNotFound`."""
         with self._transactions.reading() as connection:
-            row = connection.execute(select(sync_runs).where(_has_key(key))).one_or_none()
+            row = connection.execute(_last_attempt(key)).one_or_none()
         if row is None:
             raise RecordNotFound(f"there is no sync of DAG run {key.run_id!r} of {key.dag_id!r}")
         return read_run(row)
@@ -106,7 +109,8 @@ class SyncRunStore:
     def record_listing(self, run_id: str, listed_at: datetime, tags: Sequence[ListedTag]) -> None:
         """Notes what upstream listed, in place of what an earlier attempt noted; a failed run goes on with it.
 
-        Raises :class:`RunEnded` once the run has settled.
+        Call it when the listing has ended: it takes the repository's next number, as :mod:`registry_sync.db.listings`
+        says. Raises :class:`RunEnded` once the run has settled.
         """
         rows = [
             {
@@ -119,12 +123,31 @@ class SyncRunStore:
             for tag in tags
         ]
         with self._transactions.writing() as connection:
+            # The repository first, as a commit locks it.
+            number = take_number(connection, require_run(connection, run_id).repository_id)
             _require_open(connection, run_id)
             _forget_notes(connection, run_id)
             insert_absent(connection, run_tags, rows)
-            connection.execute(
-                update(sync_runs).where(sync_runs.c.id == run_id).values(listed_at=listed_at, **_GOING_ON)
-            )
+            listed = {"listed_at": listed_at, "listing_number": number}
+            connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**listed, **_GOING_ON))
+
+    def settle_unchanged(self, run_id: str, listed_at: datetime, *, latest_number: int | None) -> bool:
+        """Ends a run whose listing equals version ``latest_number``, the latest it knows of; None for none.
+
+        False, and nothing is done, when another version is the latest by now. A run that has settled stays as it is.
+        """
+        with self._transactions.writing() as connection:
+            repository_id = require_run(connection, run_id).repository_id
+            number = take_number(connection, repository_id)
+            latest = select(repositories.c.latest_number).where(repositories.c.id == repository_id)
+            if connection.execute(latest).scalar_one() != latest_number:
+                return False
+            row = require_run(connection, run_id)
+            if not RunState(row.state).is_settled:
+                listed = {"listed_at": listed_at, "listing_number": number}
+                connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**listed))
+                settle(connection, run_id, RunState.UNCHANGED)
+            return True
 
     def tags_of_shard(self, run_id: str, shard: int) -> list[ListedTag]:
         """The tags that a mapped task still has to fetch, by name."""
@@ -311,6 +334,7 @@ def read_run(row: Row[Any]) -> SyncRun:
     return SyncRun(
         id=row.id,
         key=RunKey(row.dag_id, row.run_id, row.scope),
+        attempt=row.attempt,
         repository_id=row.repository_id,
         remote_id=row.remote_id,
         mode=SyncMode(row.mode),
@@ -346,8 +370,21 @@ def _refuse_changes(row: Row[Any], asked: Mapping[str, str]) -> None:
         )
 
 
-def _has_key(key: RunKey) -> ColumnElement[bool]:
-    return (sync_runs.c.dag_id == key.dag_id) & (sync_runs.c.run_id == key.run_id) & (sync_runs.c.scope == key.scope)
+def _last_attempt(key: RunKey) -> Select[Any]:
+    is_wanted = (sync_runs.c.dag_id == key.dag_id) & (sync_runs.c.run_id == key.run_id)
+    attempts = select(sync_runs).where(is_wanted, sync_runs.c.scope == key.scope)
+    return attempts.order_by(sync_runs.c.attempt.desc()).limit(1)
+
+
+def _lock_attempt(connection: Connection, key: RunKey, values: Mapping[str, Any]) -> Row[Any]:
+    """The row, locked, of the run of that key that has not settled; a new one of ``values`` where there is none."""
+    statement = _last_attempt(key).with_for_update(key_share=True)
+    row = connection.execute(statement).one_or_none()
+    while row is None or RunState(row.state).is_settled:
+        identity = {"id": str(uuid.uuid4()), **vars(key), "attempt": 1 if row is None else row.attempt + 1}
+        connection.execute(insert_or_keep(connection, sync_runs), {**identity, **values})
+        row = connection.execute(statement).one()
+    return row
 
 
 def _require_open(connection: Connection, run_id: str) -> Row[Any]:

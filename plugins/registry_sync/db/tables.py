@@ -91,6 +91,9 @@ repositories = Table(
     Column("has_leftovers", Boolean(), nullable=False, server_default=text("false")),
     # The highest number ever given to a version: those of deleted versions do not come back.
     Column("last_number", Integer()),
+    # Listings and rollbacks are counted, so that a commit knows what was said since its sync began to list.
+    Column("last_listing", Integer(), nullable=False, server_default=text("0")),
+    Column("last_rollback", Integer(), nullable=False, server_default=text("0")),
 )
 
 remotes = Table(
@@ -223,9 +226,15 @@ sync_runs = Table(
     Column("has_referrers_api", Boolean()),
     # Who let the run remove more than its remote allows; None: nobody.
     Column("removals_approved_by", Text()),
-    UniqueConstraint("dag_id", "run_id", "scope"),
+    # A sync that is begun anew after it has settled is another one: what became of the first is history.
+    Column("attempt", Integer(), nullable=False, server_default=text("1")),
+    # The repository's last number when the run began to list, and the one that its listing took; see listings.py.
+    Column("listing_began", Integer(), nullable=False, server_default=text("0")),
+    Column("listing_number", Integer()),
+    UniqueConstraint("dag_id", "run_id", "scope", "attempt"),
     Index("ix_sync_runs_repository_id_started_at", "repository_id", "started_at"),
     Index("ix_sync_runs_started_at", "started_at"),
+    Index("ix_sync_runs_repository_id_listing_number", "repository_id", "listing_number"),
 )
 
 run_tags = Table(

@@ -45,6 +45,11 @@ class VersionStore:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
+    def latest_number(self, repository_id: str) -> int | None:
+        """The number of the latest version, None before the first. Raises :class:`RecordNotFound`."""
+        with self._transactions.reading() as connection:
+            return latest_number(connection, repository_id)
+
     def latest(self, repository_id: str) -> RepositoryVersion | None:
         """The latest version, None before the first."""
         with self._transactions.reading() as connection:

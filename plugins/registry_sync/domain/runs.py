@@ -144,7 +144,8 @@ class SyncRun:
     """A stored run. ``version_number`` is the version it made, None while it has made none.
 
     ``remote`` is the remote as this run uses it, with what the run overrides; ``remote_id`` None when the remote was
-    deleted since. ``counts`` are those at its end; :meth:`SyncRunStore.progress` counts anew.
+    deleted since. ``counts`` are those at its end; :meth:`SyncRunStore.progress` counts anew. ``attempt`` counts the
+    runs of one key, from 1: one that was begun anew after it had settled is another run.
     """
 
     id: str
@@ -158,6 +159,7 @@ class SyncRun:
     listed_at: datetime | None = None
     finished_at: datetime | None = None
     version_number: int | None = None
+    attempt: int = 1
     error: str | None = None
     usage: RunUsage = field(default_factory=RunUsage)
     counts: RunCounts = field(default_factory=RunCounts)

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
-from registry_sync.domain.runs import ListedTag, RunState, SyncRun, TagState
+from registry_sync.domain.runs import ListedTag, SyncRun, TagState
 from registry_sync.domain.shards import plan_shards
 from registry_sync.errors import NotFound, NothingSynced, RegistrySyncError
 from registry_sync.sync.choice import Choice
@@ -91,6 +91,7 @@ def list_tags(
     names = _names(client, remote, choice)
     if names.skipped:
         tell(f"skipped {format_count(len(names.skipped), 'name')} that no tag can have: {names.skipped[0][:40]!r}")
+    latest_number = database.versions.latest_number(run.repository_id)
     latest = database.versions.tags(run.repository_id)
     if not names.wanted:
         _refuse_empty(remote, run, names.listed_count, len(latest))
@@ -119,8 +120,10 @@ def list_tags(
     )
     tell(str(listed))
     if listed.is_unchanged:
-        database.runs.finish(run.id, RunState.UNCHANGED)
-        return listed
+        if database.runs.settle_unchanged(run.id, names.listed_at, latest_number=latest_number):
+            return listed
+        tell("another version was made while the tags were listed, so they are listed again")
+        return list_tags(client, database, run, remote, max_shards=max_shards, tell=tell)
     tags = [
         ListedTag(tag, digest, numbers.get(tag), TagState.FILTERED if tag in left_out else TagState.UNCHANGED)
         for tag, digest in heads.items()

@@ -48,7 +48,7 @@ def test_processes_that_commit_at_once_follow_each_other_without_gaps(database: 
         upstream = Upstream()
         upstream.tag("latest", image(f"layer {number}"))
         upstream.tag(f"tag-{number}", image("shared"))
-        run = open_run(database, repository)
+        run = open_run(database, repository, name=f"remote-{number}", upstream_name=f"app-{number}")
         play_stages(database, run, upstream)
         runs.append(run)
     processes = [start(COMMIT, url, run.id) for run in runs]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from registry_sync.db.database import Database
@@ -187,7 +189,7 @@ def test_a_failed_run_says_why_and_may_be_committed_after_a_repeat(database: Dat
     assert database.runs.get(run.id).error is None
 
 
-def test_a_run_begun_anew_after_its_end_syncs_again(database: Database) -> None:
+def test_a_run_begun_anew_after_its_end_syncs_again_and_what_it_was_stays(database: Database) -> None:
     repository = database.repositories.ensure("app")
     upstream = Upstream()
     upstream.tag("latest", image("a"))
@@ -195,13 +197,34 @@ def test_a_run_begun_anew_after_its_end_syncs_again(database: Database) -> None:
     run = open_run(database, repository, key=key)
     play_stages(database, run, upstream)
     database.versions.commit(run.id)
+    first = database.provenance.version(repository.id, 1)
     upstream.tag("latest", image("b"))
-    again = open_run(database, repository, key=key)
-    assert (again.id, again.state, again.version_number, again.finished_at) == (run.id, RunState.RUNNING, None, None)
+    again = open_run(database, repository, key=key, platforms=("linux/amd64",))
+    assert (again.attempt, again.state, again.version_number, again.finished_at) == (2, RunState.RUNNING, None, None)
+    assert open_run(database, repository, key=key).id == again.id != run.id
+    assert database.runs.by_key(key).id == again.id
     play_stages(database, again, upstream)
     version = database.versions.commit(again.id).version
     assert version is not None
     assert version.number == 2
+    assert database.provenance.version(repository.id, 1) == first
+    assert database.versions.commit(run.id).version == first.version
+    third = open_run(database, repository, key=key)
+    assert database.runs.settle_unchanged(third.id, LISTED_AT, latest_number=2)
+    assert database.provenance.version(repository.id, 2).run == replace(
+        database.runs.get(again.id), version_number=2, attempt=2
+    )
+    assert (third.attempt, database.runs.get(third.id).listed_at) == (3, LISTED_AT)
+
+
+def test_a_sync_that_is_begun_anew_after_it_settled_may_say_otherwise(database: Database) -> None:
+    """It is another one: its remote may have been changed or made again meanwhile."""
+    repository = database.repositories.ensure("app")
+    key = new_key()
+    run = open_run(database, repository, key=key)
+    assert database.runs.settle_unchanged(run.id, LISTED_AT, latest_number=None)
+    again = open_run(database, repository, key=key, policy=Policy.STREAMED)
+    assert (database.runs.get(run.id).policy, again.policy) == (Policy.IMMEDIATE, Policy.STREAMED)
 
 
 def test_runs_are_listed_newest_first_by_repository_remote_and_state(database: Database) -> None:

@@ -15,16 +15,61 @@ depends_on = None
 
 def _added_columns() -> dict[str, list[sa.Column[Any]]]:
     """New columns by table; made anew at each call, because a column belongs to one table."""
-    return {}
+    return {
+        "repositories": [_number("last_listing", "0"), _number("last_rollback", "0")],
+        "sync_runs": [
+            _number("attempt", "1"),
+            _number("listing_began", "0"),
+            sa.Column("listing_number", sa.Integer()),
+        ],
+    }
+
+
+def _number(name: str, default: str) -> sa.Column[int]:
+    return sa.Column(name, sa.Integer(), nullable=False, server_default=sa.text(default))
 
 
 def upgrade() -> None:
     for table, columns in _added_columns().items():
         for column in columns:
             op.add_column(table, column)
+    _tell_attempts_apart()
 
 
 def downgrade() -> None:
+    _forget_attempts()
     for table, columns in _added_columns().items():
         for column in columns:
             op.drop_column(table, column.name)
+
+
+_KEY = ["dag_id", "run_id", "scope"]
+
+
+def _tell_attempts_apart() -> None:
+    """One row for each time that a sync was begun anew after it had settled."""
+    with op.batch_alter_table("sync_runs") as table:
+        table.drop_constraint("uq_sync_runs_dag_id_run_id_scope", type_="unique")
+        table.create_unique_constraint("uq_sync_runs_dag_id_run_id_scope_attempt", [*_KEY, "attempt"])
+    op.create_index(_BY_LISTING, "sync_runs", ["repository_id", "listing_number"])
+
+
+def _forget_attempts() -> None:
+    """The last attempt keeps the key of the sync; those before it keep what they were under a scope of their own."""
+    op.drop_index(_BY_LISTING, "sync_runs")
+    op.execute(
+        """
+        UPDATE sync_runs SET scope = substr(scope, 1, 230) || '#' || attempt
+        WHERE attempt < (
+            SELECT max(other.attempt) FROM sync_runs AS other
+            WHERE other.dag_id = sync_runs.dag_id AND other.run_id = sync_runs.run_id
+              AND other.scope = sync_runs.scope
+        )
+        """
+    )
+    with op.batch_alter_table("sync_runs") as table:
+        table.drop_constraint("uq_sync_runs_dag_id_run_id_scope_attempt", type_="unique")
+        table.create_unique_constraint("uq_sync_runs_dag_id_run_id_scope", _KEY)
+
+
+_BY_LISTING = "ix_sync_runs_repository_id_listing_number"
