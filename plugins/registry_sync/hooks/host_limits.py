@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-#: How long a request waits for its turn at most, when the turns of one task are no further apart than that.
-LONGEST_TURN_SECONDS = 20
+from registry_sync.oci.request_rate import LONGEST_TURN_SECONDS
 
 
 @dataclass(frozen=True)

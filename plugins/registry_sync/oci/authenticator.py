@@ -77,7 +77,7 @@ class Authenticator:
         return Login(self, self._tokens, scope)
 
     def authorization(
-        self, scope: str | None, *, choice: Choice | None = None, after: int = 0, turn: Callable[[], None]
+        self, scope: str | None, *, choice: Choice | None = None, after: int = 0, turn: Callable[[], object]
     ) -> Authorization:
         """For a request that needs ``scope``: by ``choice``, or as the registry asked for last, or nothing.
 
@@ -125,7 +125,7 @@ class Authenticator:
         return self._source().secrets()
 
     def _answer(
-        self, choice: Choice, credentials: Credentials, scope: str | None, after: int, turn: Callable[[], None]
+        self, choice: Choice, credentials: Credentials, scope: str | None, after: int, turn: Callable[[], object]
     ) -> Authorization:
         if choice.scheme == "basic":
             return self._basic(credentials)
@@ -147,7 +147,7 @@ class Authenticator:
             raise
         return Authorization(f"Bearer {token.text}", token)
 
-    def _token(self, request: TokenRequest, after: int, turn: Callable[[], None]) -> Token:
+    def _token(self, request: TokenRequest, after: int, turn: Callable[[], object]) -> Token:
         """The token of the exchange. Refused credentials are tried once only, unless their source has others."""
         try:
             return self._tokens.get(request, after=after, turn=turn)
@@ -183,7 +183,7 @@ class Login:
         self._sent = Authorization()
         self._sent_at = 0.0
 
-    def authorization(self, turn: Callable[[], None] = lambda: None) -> str | None:
+    def authorization(self, turn: Callable[[], object] = lambda: None) -> str | None:
         """The header to send now, None for none; to be read when the request has its turn, ``turn`` gives another.
 
         Raises :class:`NothingElse` after a 401 when all there is was refused, and what exchanges raise.

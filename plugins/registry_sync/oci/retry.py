@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from copy import copy
 from typing import TypeVar
 
 from registry_sync.errors import RateLimited, RegistryError, RegistrySyncError
 from registry_sync.oci.clock import Clock
 from registry_sync.oci.options import ClientOptions
+from registry_sync.oci.request_rate import SLOWING_STATUSES
 from registry_sync.oci.usage import Usage
 
 T = TypeVar("T")
@@ -24,7 +26,7 @@ class Retry:
         self._clock = clock
         self._usage = usage
         self._paused_until = float("-inf")
-        self._limit: RateLimited | None = None
+        self._limit: RegistryError | None = None
 
     def run(self, attempt: Callable[[], T]) -> T:
         """What ``attempt`` gives; the last error when it keeps failing. Only temporary errors are tried again."""
@@ -44,30 +46,27 @@ class Retry:
         asked = problem.retry_after_seconds if isinstance(problem, RegistryError) else None
         wait = asked if asked is not None else backoff_seconds(number)
         spent = self._clock.monotonic() - started
+        # A limiter of the floor has no status: what it says holds for pulls alone.
+        is_told = isinstance(problem, RegistryError) and problem.status in SLOWING_STATUSES
         if wait > self._options.longest_wait_seconds or spent + wait > self._options.retry_budget_seconds:
-            if isinstance(problem, RateLimited) and asked is not None and problem.status == 429:
+            if is_told and asked is not None and isinstance(problem, RegistryError):
                 self._limit, self._paused_until = problem, self._clock.monotonic() + asked
             raise problem
         self._usage.add("retry_count")
-        if isinstance(problem, RateLimited):
+        if is_told or isinstance(problem, RateLimited):
             self._paused_until = max(self._paused_until, self._clock.monotonic() + wait)
         self._clock.sleep(wait)
 
     def await_pause(self) -> None:
         """Waits while the registry wants no requests: what one thread was told holds for all of a client.
 
-        Raises :class:`RateLimited` with what is left of a wait that is too long, and asks nothing meanwhile.
+        Raises what it was told with what is left of a wait that is too long, and asks nothing meanwhile.
         """
         wait = self._paused_until - self._clock.monotonic()
         if wait > self._options.longest_wait_seconds and self._limit is not None:
-            raise RateLimited(
-                self._limit.message,
-                host=self._limit.host,
-                repository=self._limit.repository,
-                status=self._limit.status,
-                codes=self._limit.codes,
-                retry_after_seconds=wait,
-            )
+            left = copy(self._limit)
+            left.retry_after_seconds = wait
+            raise left
         if wait > 0:
             self._clock.sleep(wait)
 

@@ -43,7 +43,9 @@ class PooledAdapter(HTTPAdapter):
         super().__init__()
         self._pools = transport.pools
         self._own = transport.own
+        self._clock = transport.clock
         self._rate = transport.rate
+        self._note_status = transport.note_status
 
     def send(self, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
         """As requests, at the rate that the client keeps; authorized when it has its turn.
@@ -51,12 +53,13 @@ class PooledAdapter(HTTPAdapter):
         Raises :class:`NothingElse` as :meth:`Login.authorization`, and what exchanges raise.
         """
         target = Target.parse(request.url or "")
-        if target.origin == self._own:
-            self._rate.wait()
+        asked_at = self._rate.wait() if target.origin == self._own else self._clock.monotonic()
         for hook in request.hooks.get("response", ()):
             if isinstance(hook, _Challenges):
                 hook.authorize(request, target, self._rate.wait)
-        return super().send(request, *arguments, **options)
+        response = super().send(request, *arguments, **options)
+        self._note_status(response.status_code, target.origin, asked_at)
+        return response
 
     def get_connection_with_tls_context(
         self,
@@ -100,7 +103,7 @@ class _Challenges:
         self._login: Login | None = None
         self._header: str | None = None
 
-    def authorize(self, request: PreparedRequest, target: Target, turn: Callable[[], None]) -> None:
+    def authorize(self, request: PreparedRequest, target: Target, turn: Callable[[], object]) -> None:
         """Puts on what the registry itself is to be sent, and takes it off for any other host."""
         if target.origin != self._own:
             if self._header is not None and request.headers.get("Authorization") == self._header:

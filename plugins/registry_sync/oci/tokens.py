@@ -94,7 +94,7 @@ class TokenStore:
         """A number larger than all before it: it orders exchanges and refusals however coarse a clock is."""
         return next(self._ticks)
 
-    def get(self, request: TokenRequest, *, after: int = 0, turn: Callable[[], None] = lambda: None) -> Token:
+    def get(self, request: TokenRequest, *, after: int = 0, turn: Callable[[], object] = lambda: None) -> Token:
         """A token for ``request`` whose exchange began after the tick ``after``.
 
         Who waited for the exchange of another thread calls ``turn`` before it takes the token: many of them would else

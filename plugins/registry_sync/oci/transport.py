@@ -6,6 +6,7 @@ for each hop anew and never copied along.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote
@@ -20,11 +21,12 @@ from registry_sync.oci.connections import ConnectionPools, TargetHeaders
 from registry_sync.oci.options import ClientOptions
 from registry_sync.oci.origins import Origin, Target
 from registry_sync.oci.pace import Pace
-from registry_sync.oci.request_rate import RequestRate
+from registry_sync.oci.request_rate import SLOWING_STATUSES, RequestRate
 
 if TYPE_CHECKING:
     from registry_sync.oci.authenticator import Login
 
+log = logging.getLogger(__name__)
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 10
 #: Threads beyond the concurrency wait for a connection; so long only when those before them hang.
@@ -39,8 +41,9 @@ class Transport:
         self._gate = AddressGate(own.host, options.private_hosts | options.trusted_realm_hosts)
         self.pools = ConnectionPools(own, options, self._gate)
         self._pace = Pace(options.throughput_window_seconds, options.minimum_bytes_per_second, clock)
+        self.clock = clock
         self._namespace = options.namespace
-        self.rate = RequestRate(options.requests_per_second, clock)
+        self.rate = RequestRate(options.requests_per_second, clock, options.concurrency)
         self.user_agent = options.user_agent
 
     def send(
@@ -65,8 +68,9 @@ class Transport:
         sent.target = target.path
         if self.pools.is_proxied and origin.scheme == "http":
             sent.target = target.url
+        asked_at = self.clock.monotonic()
         if origin == self.own:
-            self.rate.wait()
+            asked_at = self.rate.wait()
             if login is not None and (authorization := login.authorization(self.rate.wait)) is not None:
                 sent["Authorization"] = authorization
                 sent.on_send = login.note_sent
@@ -90,6 +94,7 @@ class Transport:
         answer = Answer(response, method, target, self._pace)
         if login is not None and origin == self.own:
             answer.authorization_bytes = len(sent.get("Authorization", ""))
+        self.note_status(answer.status, origin, asked_at)
         if answer.status == PROXY_AUTHENTICATION_REQUIRED and self.pools.is_proxied:
             answer.discard()
             raise proxy_refusal(answer.status, origin.netloc)
@@ -113,6 +118,17 @@ class Transport:
         raise RedirectRefused(
             f"{self.own.netloc} redirects more than {MAX_REDIRECTS} times", host=self.own.netloc, method=method
         )
+
+    def note_status(self, status: int, origin: Origin, asked_at: float) -> None:
+        """Asks the registry less often when it, or a host that it leads to, says that this was too often."""
+        if status in SLOWING_STATUSES and (rate := self.rate.slow_down(asked_at)) is not None:
+            log.info(
+                "%s answers %d; %s is asked %.3g times a second for now, and gradually more often",
+                origin.netloc,
+                status,
+                self.own.netloc,
+                rate,
+            )
 
     def _with_namespace(self, target: Target) -> Target:
         """``target`` saying whose content is meant, where one is configured. Redirects are followed as they are."""
