@@ -71,7 +71,11 @@ def redact_url(url: str) -> str:
         parts = urlsplit(url)
         host = parts.hostname or ""
         port = f":{parts.port}" if parts.port else ""
+        # Either no host was understood, or what follows it began in the middle of a password.
+        is_clear = "@" not in parts.path or bool(parts.netloc and not port)
     except ValueError:
+        is_clear = False
+    if not is_clear:
         return "<unreadable URL>"
     host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}{port}{parts.path}" if parts.scheme else f"{host}{port}{parts.path}"

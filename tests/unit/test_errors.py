@@ -75,6 +75,9 @@ def test_a_status_decides_whether_an_answer_is_temporary(status: int, temporary:
         ("https://[::1]:5000/v2/?token=secret", "https://[::1]:5000/v2/"),
         ("/v2/a/tags/list?last=secret", "/v2/a/tags/list"),
         ("https://r.example:notaport/secret", "<unreadable URL>"),
+        ("user:secret@r.example/x", "<unreadable URL>"),
+        ("https://user:12/secret@r.example", "<unreadable URL>"),
+        ("https://r.example/@scope/app", "https://r.example/@scope/app"),
     ],
 )
 def test_a_url_is_kept_without_what_it_hides(url: str, shown: str) -> None:

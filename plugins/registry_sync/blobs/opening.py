@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from registry_sync.blobs.local import LocalBlobStore
 from registry_sync.blobs.parts import PART_BYTES
 from registry_sync.blobs.store import BlobStore
-from registry_sync.errors import ConfigurationError
+from registry_sync.errors import ConfigurationError, redact_url
 
 
 def open_blob_store(url: str, *, spool_folder: Path | str | None = None, part_bytes: int = PART_BYTES) -> BlobStore:
@@ -19,12 +19,16 @@ def open_blob_store(url: str, *, spool_folder: Path | str | None = None, part_by
     collects large blobs in ``spool_folder`` before it uploads them, those of more than ``part_bytes`` in parts; None
     means a private folder of this user among the system's temporary files. Raises :class:`ConfigurationError`.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigurationError("[registry_sync] blob_store is a URL that cannot be read") from None
     if parts.scheme in ("", "file"):
         path = Path(unquote(parts.path) if parts.scheme else url)
         if not path.is_absolute() or parts.netloc not in ("", "localhost"):
+            place = redact_url(url[:200])
             raise ConfigurationError(
-                f"[registry_sync] blob_store is {url[:200]!r}: an absolute path or file:///absolute/path is needed"
+                f"[registry_sync] blob_store is {place!r}: an absolute path or file:///absolute/path is needed"
             )
         return LocalBlobStore(path)
     from registry_sync.blobs.fsspec_opening import open_fsspec_store

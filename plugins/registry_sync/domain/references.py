@@ -25,6 +25,12 @@ DOCKER_HUB_HOST = "registry-1.docker.io"
 DOCKER_HUB_ALIASES = frozenset({"docker.io", "index.docker.io", "registry.hub.docker.com", DOCKER_HUB_HOST})
 
 
+def _shown(text: object) -> str:
+    """``text`` for a message, without what may be a password in a URL that stands where it does not belong."""
+    shown = str(text)
+    return f"…{shown[shown.rindex('@') :][:80]}" if "@" in shown and ":" in shown else repr(shown[:80])
+
+
 class RepositoryName(str):
     """The name of a repository on a registry, such as ``library/hello-world``. Raises :class:`InvalidReference`."""
 
@@ -33,7 +39,7 @@ class RepositoryName(str):
     def __new__(cls, text: object) -> RepositoryName:
         if not isinstance(text, str) or len(text) > MAX_NAME_LENGTH or not _NAME.fullmatch(text):
             raise InvalidReference(
-                f"{str(text)[:80]!r} is not a repository name: lower-case letters and digits, parts joined by . _ "
+                f"{_shown(text)} is not a repository name: lower-case letters and digits, parts joined by . _ "
                 f"or -, components by /, at most {MAX_NAME_LENGTH} characters; such as library/hello-world"
             )
         return super().__new__(cls, text)
@@ -47,7 +53,7 @@ class TagName(str):
     def __new__(cls, text: object) -> TagName:
         if not isinstance(text, str) or not _TAG.fullmatch(text):
             raise InvalidReference(
-                f"{str(text)[:80]!r} is not a tag: letters, digits, . _ and -, "
+                f"{_shown(text)} is not a tag: letters, digits, . _ and -, "
                 "not starting with . or -, at most 128 characters"
             )
         return super().__new__(cls, text)
@@ -94,8 +100,11 @@ class RegistryUrl:
         try:
             parts = urlsplit(stripped if "://" in stripped else f"https://{stripped}")
             host, port = (parts.hostname or "").lower(), parts.port
-        except ValueError as problem:
-            raise InvalidReference(f"{text[:200]!r} is not the URL of a registry: {problem}") from None
+        except ValueError:
+            # Where a password begins and ends in it cannot be told, so nothing of it is repeated.
+            raise InvalidReference(
+                f"url is not the URL of a registry: host or port cannot be read; such as https://{DOCKER_HUB_HOST}"
+            ) from None
         shown = f"{parts.scheme}://{host}"
         if parts.scheme not in ("http", "https"):
             raise InvalidReference(
@@ -105,7 +114,7 @@ class RegistryUrl:
             raise InvalidReference(f"{shown!r}: credentials belong in an Airflow connection, not in the URL")
         if not _HOST.fullmatch(f"[{host}]" if ":" in host else host):
             raise InvalidReference(
-                f"{text[:200]!r} is not the URL of a registry: no usable host; such as https://registry-1.docker.io"
+                f"url is not the URL of a registry: it has no usable host; such as https://{DOCKER_HUB_HOST}"
             )
         if parts.path.rstrip("/") not in ("", "/v2") or parts.query or parts.fragment:
             raise InvalidReference(

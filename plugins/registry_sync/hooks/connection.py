@@ -118,8 +118,10 @@ def _registry(conn_id: str, connection: Any) -> RegistryUrl | None:
         if connection.port and parts.port is None:
             url = f"{parts.scheme}://{parts.netloc}:{connection.port}{urlsplit(url).path}"
         return RegistryUrl.parse(url)
-    except (InvalidReference, ValueError) as problem:
+    except InvalidReference as problem:
         raise ConfigurationError(f"connection {conn_id!r}: {problem}") from problem
+    except ValueError:  # its message may repeat a password
+        raise ConfigurationError(f"connection {conn_id!r}: its host cannot be read as a host or URL") from None
 
 
 def _credentials(conn_id: str, connection: Any, extra: Extra) -> Credentials:

@@ -200,8 +200,8 @@ class ConnectionPools:
     def _proxy(self, url: str, tls: ssl.SSLContext) -> ProxyManager:
         try:
             parts = parse_url(url)
-        except ValueError as problem:
-            raise ConfigurationError("the proxy is not a URL; such as http://proxy.example:3128") from problem
+        except ValueError:  # its message repeats the URL, with the password in it
+            raise ConfigurationError("the proxy is not a URL; such as http://proxy.example:3128") from None
         if parts.scheme not in ("http", "https") or not parts.host:
             raise ConfigurationError("the proxy is not an http or https URL; such as http://proxy.example:3128")
         username, _, password = (parts.auth or "").partition(":")

@@ -125,6 +125,24 @@ def test_a_password_in_an_address_is_not_repeated() -> None:
     assert "hunter22" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://user:hunter22@registry.example:port", "https://user:hunter22", "user:hunter22", "//user:hunter22@x",
+        "https://user:hunter22/x@registry.example", "https://user:hunter22@[registry", "https:/user:hunter22@x",
+        "https://user:hunter22@\u2100.example", "https://user:hunter22@-x", "ftp://user:hunter22@registry.example",
+        "https://user:hunter22?x@registry.example", "https://us er:hunter22@x",
+    ],
+)  # fmt: skip
+def test_a_password_is_not_repeated_where_an_address_cannot_be_read(text: str) -> None:
+    """Nor where the address stands in place of a name. Without an @ nothing tells it from one."""
+    for read in (RegistryUrl.parse, *((RepositoryName, TagName) if "@" in text else ())):
+        with pytest.raises(InvalidReference) as raised:
+            read(text)
+        assert "hunter22" not in str(raised.value)
+        assert raised.value.__suppress_context__ or raised.value.__context__ is None
+
+
 @pytest.mark.parametrize("kind", [RepositoryName, TagName, RegistryUrl.parse, Reference.parse, Digest])
 @given(text=st.text(max_size=40))
 def test_any_text_is_a_name_or_raises_its_own_error(kind: Callable[[str], object], text: str) -> None:

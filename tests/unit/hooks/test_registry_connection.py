@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -245,3 +246,12 @@ def test_what_airflow_shows_in_place_of_a_secret_is_no_secret(name: str) -> None
         read_connection("demo", Connection("any.example", extra_dejson={name: "***"}))
     with pytest.raises(ConfigurationError, match=r"the password is \*\*\*"):
         read_connection("demo", Connection("any.example", login="joe", password="***"))
+
+
+@pytest.mark.parametrize(
+    "host", ["https://joe:hunter22@r[e", "joe:hunter22@r.example:port", "joe:hunter22@\u2100.example"]
+)
+def test_a_host_with_a_password_in_it_is_not_repeated(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="connection 'demo'") as raised:
+        read_connection("demo", Connection(host))
+    assert "hunter22" not in "".join(traceback.format_exception(raised.value))
