@@ -14,10 +14,16 @@ from registry_sync.db.tables import repositories
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.pages import FIRST_PAGE, Page, PageRequest
 from registry_sync.domain.records import Repository, RepositorySpec
+from registry_sync.domain.references import RepositoryName
+from registry_sync.errors import RecordNotFound
 
 
 class RepositoryStore:
-    """Each method is a short transaction of its own."""
+    """Each method is a short transaction of its own.
+
+    A name that is given is one under which a registry could serve the repository, else :class:`InvalidReference` is
+    raised. Repositories of earlier releases with other names can be used, and keep theirs until they are renamed.
+    """
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
@@ -25,12 +31,15 @@ class RepositoryStore:
     def ensure(self, name: str) -> Repository:
         """The repository of that name, made now if there is none; safe when repeated and for several at once."""
         with self._transactions.writing() as connection:
-            return _RECORDS.ensure(connection, RepositorySpec(name))
+            try:
+                return _RECORDS.by_name(connection, name)
+            except RecordNotFound:
+                return _RECORDS.ensure(connection, _named(RepositorySpec(name)))
 
     def create(self, spec: RepositorySpec) -> Repository:
         """A new repository. Raises :class:`NameTaken`."""
         with self._transactions.writing() as connection:
-            return _RECORDS.create(connection, spec)
+            return _RECORDS.create(connection, _named(spec))
 
     def get(self, repository_id: str) -> Repository:
         """Raises :class:`RecordNotFound`."""
@@ -65,7 +74,7 @@ class RepositoryStore:
         """As :meth:`update`, by what ``change`` makes of what is stored; nobody else changes it in between."""
         with self._transactions.writing() as connection:
             lock_repository(connection, repository_id)
-            changed = _RECORDS.change(connection, repository_id, change)
+            changed = _RECORDS.change(connection, repository_id, lambda present: _named(change(present), present))
             keep_newest(connection, repository_id, changed.retain_versions)
             return changed
 
@@ -73,6 +82,13 @@ class RepositoryStore:
         """Removes it with its versions and runs; its content stays stored. Raises :class:`RecordNotFound`."""
         with self._transactions.writing() as connection:
             _RECORDS.delete(connection, repository_id)
+
+
+def _named(spec: RepositorySpec, present: RepositorySpec | None = None) -> RepositorySpec:
+    """``spec``, whose name could be served, or is the one that is ``present``."""
+    if present is None or spec.name != present.name:
+        RepositoryName(spec.name)
+    return spec
 
 
 def _spec_values(spec: RepositorySpec) -> dict[str, Any]:

@@ -407,20 +407,20 @@ def test_a_blob_says_where_it_came_from_and_who_holds_it(database: Database, app
     database.contents.mark_stored([digest], source="registry.example/library/app")
     database.contents.mark_stored([digest], source="elsewhere.example/late")
     database.versions.roll_back(app.id, 1)
-    target = database.repositories.ensure("a target")
+    target = database.repositories.ensure("a-target")
     database.versions.copy(target.id, CopyRequest(app.id, 1))
     found = database.provenance.blob(digest)
     assert (found.source, found.size_bytes) == ("registry.example/library/app", layer("a").size_bytes)
     assert found.stored_at is not None
     assert found.verified_at is None
     assert [(each.repository_name, each.first_number, each.is_in_latest) for each in found.holders] == [
-        ("a target", 1, True),
+        ("a-target", 1, True),
         ("app", 1, True),
     ]
     database.versions.roll_back(app.id, 3)
     assert [each.is_in_latest for each in database.provenance.blob(digest).holders] == [True, False]
     database.repositories.update(app.id, RepositorySpec("app", retain_versions=1))
-    assert [each.repository_name for each in database.provenance.blob(digest).holders] == ["a target"]
+    assert [each.repository_name for each in database.provenance.blob(digest).holders] == ["a-target"]
     for missing in (database.provenance.blob, database.provenance.manifest):
         with pytest.raises(RecordNotFound):
             missing(Digest.of(b"nowhere"))
@@ -451,7 +451,7 @@ def test_a_difference_to_what_is_not_there_says_so(database: Database, app: Repo
 def test_what_two_versions_share_costs_a_difference_no_more_than_adding_up_its_bytes(database: Database) -> None:
     def steps(tag_count: int) -> int:
         """Tens of instructions of SQLite's machine for one tag that moved among so many."""
-        repository, content = database.repositories.ensure(f"of {tag_count}"), Upstream()
+        repository, content = database.repositories.ensure(f"of-{tag_count}"), Upstream()
         for number in range(tag_count):
             content.tag(f"tag{number}", image(f"layer {number}"))
         sync(database, repository, content)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from sqlalchemy import update
 
 from registry_sync.db.database import Database
+from registry_sync.db.tables import repositories
 from registry_sync.domain.pages import PageRequest
-from registry_sync.domain.records import Policy, RemoteSpec, RepositorySpec
+from registry_sync.domain.records import Policy, RemoteSpec, Repository, RepositorySpec
 from registry_sync.errors import InvalidReference, NameTaken, RecordNotFound
 from support.metadata import Upstream, image, open_run, sync
 
@@ -35,6 +39,37 @@ FULL = RemoteSpec(
     max_removed_share=None,
     max_removed_tags=3,
 )
+
+
+def as_an_earlier_release_made_it(database: Database, name: str) -> Repository:
+    """A repository of a name that no registry could serve."""
+    made = database.repositories.create(RepositorySpec(f"made-{secrets.token_hex(4)}"))
+    with database.writing() as connection:
+        connection.execute(update(repositories).where(repositories.c.id == made.id).values(name=name))
+    return database.repositories.get(made.id)
+
+
+@pytest.mark.parametrize("name", ["Hello", "a b", "a//b", "a_", "-a", "/", "a:latest", "a" * 256, ""])
+def test_a_new_name_of_a_repository_is_one_that_a_registry_could_serve(database: Database, name: str) -> None:
+    app = database.repositories.create(RepositorySpec("app"))
+    for give in (
+        lambda: database.repositories.create(RepositorySpec(name)),
+        lambda: database.repositories.ensure(name),
+        lambda: database.repositories.update(app.id, RepositorySpec(name)),
+    ):
+        with pytest.raises(InvalidReference, match="lower-case letters and digits, parts joined by"):
+            give()
+    assert database.repositories.page().items == (app,)
+
+
+def test_a_name_of_an_earlier_release_is_kept_until_it_is_changed(database: Database) -> None:
+    old = as_an_earlier_release_made_it(database, "My Images")
+    assert database.repositories.ensure("My Images") == old
+    changed = database.repositories.change(old.id, lambda spec: replace(spec, description="new"))
+    assert (changed.name, changed.description) == ("My Images", "new")
+    with pytest.raises(InvalidReference):
+        database.repositories.change(old.id, lambda spec: replace(spec, name="Our Images"))
+    assert database.repositories.change(old.id, lambda spec: replace(spec, name="images")).name == "images"
 
 
 def test_ensure_gives_the_same_repository_however_often(database: Database) -> None:
@@ -122,7 +157,7 @@ def test_ensuring_a_remote_brings_it_up_to_date_and_touches_it_only_when_it_diff
 
 def test_lists_are_pages_with_totals_in_the_order_asked_for(database: Database) -> None:
     for name in ("b", "a_", "A", "c%"):
-        database.repositories.ensure(name)
+        as_an_earlier_release_made_it(database, name)
         database.remotes.ensure(RemoteSpec(name, "https://registry.example", "app"))
     for store in (database.repositories, database.remotes):
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 import warnings
 from collections.abc import Iterator
@@ -92,8 +93,8 @@ def admin(api_server: ApiServer) -> RestClient:
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
-    """A name that no other test uses."""
-    return f"{request.node.name[:100]}-{secrets.token_hex(4)}"
+    """A name that no other test uses, as a repository may have it."""
+    return f"{re.sub('[^a-z0-9]+', '-', request.node.name.lower())[:100].rstrip('-')}-{secrets.token_hex(4)}"
 
 
 @pytest.fixture(scope="module")

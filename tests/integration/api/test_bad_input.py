@@ -14,9 +14,11 @@ REMOTE = {"name": "n", "url": "https://registry.example", "upstream_name": "app"
 PEM_OF_NOTHING = "-----BEGIN CERTIFICATE-----\nbm90aGluZw==\n-----END CERTIFICATE-----\n"
 
 NAMES: list[Any] = [None, 17, True, [], {}, "", "   ", "a\nb", "a\x00b", "a\u200bb", "a" * 256, "\ud800"]
+#: Names that no registry could serve (distribution specification, "Pulling manifests").
+NOT_SERVABLE = ["Hello", "a b", "/a", "a/", "a//b", "a..b", "-a", "a:latest", "a@sha256", "é", "."]
 PEM_OF_A_KEY = "-----BEGIN PRIVATE KEY-----\nYQ==\n-----END PRIVATE KEY-----\n"
 BAD_REPOSITORIES: list[tuple[str, dict[str, Any]]] = [
-    *(("name", {"name": name}) for name in NAMES),
+    *(("name", {"name": name}) for name in (*NAMES, *NOT_SERVABLE)),
     ("name", {}),
     ("nonsense", {"name": "n", "nonsense": 1}),
     ("latest_number", {"name": "n", "latest_number": 7}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated
 
@@ -11,7 +13,7 @@ from registry_sync.api.access import CHANGE, CREATE, DELETE, READ
 from registry_sync.api.fields import PathUuid, split_list
 from registry_sync.api.pages import PageDocument, page_document
 from registry_sync.api.parts import UsedDatabase
-from registry_sync.api.problems import NOT_FOUND
+from registry_sync.api.problems import NOT_FOUND, InvalidField
 from registry_sync.api.repositories.schemas import (
     ORDERING_FIELDS,
     ChangedRepository,
@@ -22,6 +24,7 @@ from registry_sync.api.repositories.schemas import (
 )
 from registry_sync.api.threads import Router
 from registry_sync.domain.hrefs import repositories_href, repository_href
+from registry_sync.errors import InvalidReference
 
 router = Router(prefix="/repositories/docker/docker", tags=["repositories"])
 
@@ -43,7 +46,8 @@ def list_repositories(
 @router.post("/", status_code=201, dependencies=CREATE)
 def create_repository(database: UsedDatabase, given: NewRepository, response: Response) -> RepositoryDocument:
     """A new repository, without versions."""
-    repository = database.repositories.create(given.spec())
+    with _name_checked():
+        repository = database.repositories.create(given.spec())
     response.headers["Location"] = repository_href(repository.id)
     return RepositoryDocument.of(repository)
 
@@ -57,14 +61,16 @@ def read_repository(database: UsedDatabase, repository_id: PathUuid) -> Reposito
 @router.put("/{repository_id}/", dependencies=CHANGE, responses=NOT_FOUND)
 def replace_repository(database: UsedDatabase, repository_id: PathUuid, given: NewRepository) -> RepositoryDocument:
     """The repository with its whole description replaced; its versions stay."""
-    return RepositoryDocument.of(database.repositories.update(repository_id, given.spec()))
+    with _name_checked():
+        return RepositoryDocument.of(database.repositories.update(repository_id, given.spec()))
 
 
 @router.patch("/{repository_id}/", dependencies=CHANGE, responses=NOT_FOUND)
 def change_repository(database: UsedDatabase, repository_id: PathUuid, given: ChangedRepository) -> RepositoryDocument:
     """The repository with what was sent changed."""
     values = given.spec_values(only_given=True)
-    return RepositoryDocument.of(database.repositories.change(repository_id, lambda spec: replace(spec, **values)))
+    with _name_checked():
+        return RepositoryDocument.of(database.repositories.change(repository_id, lambda spec: replace(spec, **values)))
 
 
 @router.delete("/{repository_id}/", status_code=204, dependencies=DELETE, responses=NOT_FOUND)
@@ -77,3 +83,12 @@ def delete_repository(database: UsedDatabase, repository_id: PathUuid) -> None:
 def read_usage(database: UsedDatabase, repository_id: PathUuid) -> UsageDocument:
     """What the repository takes in the blob store, and what it holds alone."""
     return UsageDocument.of(database.disk_usage.repository(repository_id))
+
+
+@contextmanager
+def _name_checked() -> Iterator[None]:
+    """The grammar of new names is the only one that a store holds a description of a repository against."""
+    try:
+        yield
+    except InvalidReference as problem:
+        raise InvalidField("name", f"{problem}.") from None

@@ -104,7 +104,7 @@ class _GivenRepository(GivenDocument):
 class NewRepository(_GivenRepository):
     """A repository to be made, or put in place of another's description."""
 
-    name: Name
+    name: Annotated[Name, Field(description="As a registry could serve it, such as library/hello-world")]
     description: FreeText | None = None
     retain_repo_versions: Annotated[
         VersionCount | None,
