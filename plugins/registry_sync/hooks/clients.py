@@ -22,7 +22,6 @@ from registry_sync.hooks.connection import PEM_START, RegistryConnection, read_c
 from registry_sync.hooks.settings import load_settings
 
 if TYPE_CHECKING:
-    from registry_sync.hooks.host_limits import HostLimits
     from registry_sync.oci.client import RegistryClient
     from registry_sync.oci.credentials import Credentials, MintedCredentials
     from registry_sync.oci.options import ClientOptions
@@ -95,7 +94,7 @@ def make_client(settings: RegistryConnection, remote: RemoteSpec | None, task_co
     if remote is not None and remote.proxy_url:
         _mask(remote.proxy_url)
     with _private_files() as files:
-        options = _options(settings, remote, files, settings.limits.share(task_count))
+        options = _options(settings, remote, files, task_count)
         credentials = _credentials(settings, registry, options.proxy_url)
         _tell_what_is_open(registry, options)
         return RegistryClient(registry, credentials, options, _mask)
@@ -138,12 +137,12 @@ def _tell_what_is_open(registry: RegistryUrl, options: ClientOptions) -> None:
 
 
 def _options(
-    settings: RegistryConnection, remote: RemoteSpec | None, files: _PrivateFiles, limits: HostLimits
+    settings: RegistryConnection, remote: RemoteSpec | None, files: _PrivateFiles, task_count: int
 ) -> ClientOptions:
     from registry_sync.oci.options import ClientOptions
     from registry_sync.oci.user_agent import user_agent
 
-    choices = dict(settings.choices)
+    choices, limits = dict(settings.choices), settings.limits.share(task_count)
     verify, ca = settings.verify, settings.ca_certificate
     certificate, proxy_url = settings.client_certificate, settings.proxy_url
     if remote is not None:
@@ -165,6 +164,7 @@ def _options(
         client_certificate=pair,
         proxy_url=proxy_url,
         requests_per_second=limits.requests_per_second,
+        rate_limit_sharers=task_count,
         user_agent=user_agent(settings.contact or load_settings().contact),
         **choices,
     )

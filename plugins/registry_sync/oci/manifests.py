@@ -20,7 +20,6 @@ from registry_sync.errors import (
     InvalidReference,
     NotFound,
     ProtocolError,
-    RateLimited,
     RegistryError,
     SizeMismatch,
     redact_url,
@@ -31,6 +30,7 @@ from registry_sync.oci.content_encoding import DECODABLE, decoded
 from registry_sync.oci.layer_sizes import layer_size_bytes
 from registry_sync.oci.options import ClientOptions
 from registry_sync.oci.origins import Target
+from registry_sync.oci.pull_limit import Pull, PullLimit
 from registry_sync.oci.requester import Requester
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,13 @@ class ManifestReader:
         self._requester = requester
         self._limits = options.limits
         self._is_strict = options.strict_digest_header
-        self._floor = options.rate_limit_floor
+        self._pulls = PullLimit(
+            options.rate_limit_floor,
+            options.rate_limit_sharers,
+            host=requester.target("/").origin.netloc,
+            clock=requester.clock,
+            usage=requester.usage,
+        )
         self._reads_schema1 = options.allow_schema1
         accepted = (*ACCEPTED_MANIFEST_TYPES, *(sorted(SCHEMA1_TYPES) if options.allow_schema1 else ()))
         self._accept = {"Accept": ", ".join(accepted)}
@@ -67,7 +73,7 @@ class ManifestReader:
         403 may be a refusal of HEAD: the manifest is fetched then, whose answer decides, and whose bytes are hashed.
         """
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
-        occasion = Occasion("manifest", repository, reference)
+        occasion, request = Occasion("manifest", repository, reference), self._pulls.request()
         try:
             answer = self._requester.ask("HEAD", target, occasion, self._accept, _released)
         except RegistryError as problem:
@@ -81,7 +87,7 @@ class ManifestReader:
             return ManifestHead(manifest.digest, manifest.media_type, len(manifest.data))
         finally:
             self._requester.usage.add("head_count")
-        self._requester.usage.note_rate_limit(answer)
+        self._pulls.note(answer, request)
         if web_page(b"", answer.header("Content-Type")) is not None:
             raise self._page_error(answer, "a web page", repository, reference)
         return ManifestHead(declared_digest(answer), normalise(answer.header("Content-Type")), answer.content_length)
@@ -100,9 +106,9 @@ class ManifestReader:
             return self._get(repository, reference, expected)
 
     def _get(self, repository: RepositoryName, reference: TagName | Digest, expected: Descriptor | None) -> Manifest:
-        self._respect_floor()
         wanted = reference if isinstance(reference, Digest) else None
-        answer, data = self._receive(repository, reference)
+        with self._pulls.pull(partial(self._ask_what_is_left, repository, reference)) as pull:
+            answer, data = self._receive(repository, reference, pull)
         try:
             manifest = read_manifest(
                 data,
@@ -139,7 +145,7 @@ class ManifestReader:
         message = f"{host} answers with {page} in place of manifest {reference} of {repository}"
         return answer.protocol_error(message, is_web_page=True)
 
-    def _receive(self, repository: RepositoryName, reference: TagName | Digest) -> tuple[Answer, bytes]:
+    def _receive(self, repository: RepositoryName, reference: TagName | Digest, pull: Pull) -> tuple[Answer, bytes]:
         """An answer and its document, of which nothing is checked yet.
 
         What a place refuses that the registry redirects to is asked for once more at the registry, which may sign anew.
@@ -147,7 +153,7 @@ class ManifestReader:
 
         def read(answer: Answer) -> tuple[Answer, bytes]:
             self._requester.usage.add("manifest_get_count")
-            self._requester.usage.note_rate_limit(answer)
+            self._pulls.note(answer, pull)
             data = read_document(answer, self._limits)
             self._requester.usage.add("received_bytes", len(data))
             return answer, data
@@ -182,15 +188,12 @@ class ManifestReader:
             raise DigestMismatch(message, digest=manifest.digest, got=declared)
         log.warning("%s; the bytes are what counts", message)
 
-    def _respect_floor(self) -> None:
-        limit = self._requester.usage.rate_limit
-        if self._floor is not None and limit is not None and limit.remaining < self._floor:
-            host = self._requester.target("/").origin.netloc
-            raise RateLimited(
-                f"{host} allows {limit.remaining} more pulls, fewer than the {self._floor} that are to be left over",
-                host=host,
-                retry_after_seconds=limit.window_seconds,
-            )
+    def _ask_what_is_left(self, repository: RepositoryName, reference: TagName | Digest) -> None:
+        """By a HEAD, which is no pull; whether the manifest is there is not asked."""
+        target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
+        occasion, request = Occasion("manifest", repository, reference), self._pulls.request()
+        self._requester.usage.add("head_count")
+        self._pulls.note(self._requester.ask("HEAD", target, occasion, self._accept, _released), request)
 
 
 def was_sent_on(problem: RegistryError, target: Target) -> bool:

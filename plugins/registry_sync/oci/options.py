@@ -30,7 +30,8 @@ class ClientOptions:
     longest time until the headers are there. A body that brings less than ``minimum_bytes_per_second`` over
     ``throughput_window_seconds`` is broken off; a blob is then continued.
 
-    Docker Hub: with ``rate_limit_floor``, manifests are no longer pulled when fewer pulls remain than that.
+    Docker Hub: with ``rate_limit_floor``, manifests are no longer pulled when fewer pulls than that would remain, those
+    under way counted; ``rate_limit_sharers`` is how many clients share what remains above it.
     ``strict_digest_header`` False believes the bytes where a registry sends another ``Docker-Content-Digest``.
     With ``follow_foreign_urls``, a blob that the registry does not have is fetched from the URLs of its descriptor,
     without credentials. With ``allow_schema1``, manifests of Docker's schema 1 are asked for and read; each costs a
@@ -54,6 +55,7 @@ class ClientOptions:
     minimum_bytes_per_second: int = 1024
     throughput_window_seconds: float = 60
     rate_limit_floor: int | None = None
+    rate_limit_sharers: int = 1
     strict_digest_header: bool = True
     follow_foreign_urls: bool = False
     allow_schema1: bool = False
