@@ -14,7 +14,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generat
 	$(UPGRADE) pyproject.toml
 
 # What may be given, as `make sync NAME=library/alpine` or in the environment.
-export REMOTE NAME REPOSITORY TAGS POLICY MODE CONN PORT PYTHON
+export REMOTE NAME REPOSITORY TAGS POLICY MODE CONN REPLACE_UPSTREAM PORT PYTHON
 
 # Who gives an environment of their own (make VENV=…) gets nothing installed into it.
 ifeq ($(origin VENV),command line)
@@ -30,7 +30,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
 
 .PHONY: sync
-sync: $(READY) ## Sync a repository and print its version: REMOTE= NAME= REPOSITORY= TAGS= POLICY= MODE= CONN=
+sync: $(READY) ## Sync a repository and print its version: REMOTE= NAME= REPOSITORY= TAGS= POLICY= MODE= CONN= REPLACE_UPSTREAM=
 	@$(LOCAL_AIRFLOW) sync
 
 .PHONY: up

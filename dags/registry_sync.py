@@ -18,7 +18,6 @@ from registry_sync.operators.retry import RegistryRetryPolicy
 
 PARAMS = {
     "repository": Param(
-        "hello-world",
         type="string",
         minLength=1,
         maxLength=255,
@@ -28,7 +27,7 @@ PARAMS = {
     "url": Param(
         None,
         type=["null", "string"],
-        pattern="^https?://[^/@\\s]+/?$",
+        pattern="^\\s*https?://[^/@\\s]+/?\\s*$",
         examples=[
             "https://registry-1.docker.io",
             "https://quay.io",
@@ -60,7 +59,7 @@ PARAMS = {
     "tags": Param(
         None,
         type=["null", "array"],
-        items={"type": "string", "pattern": "^[a-zA-Z0-9_.*?\\[\\]!-]{1,128}$"},
+        items={"type": "string", "pattern": "^\\s*([a-zA-Z0-9_.*?\\[\\]!-]{1,128}\\s*)?$"},
         title="Tags",
         description="Only these tags: names or globs such as 3.*, one a line. Empty for all.",
     ),
@@ -91,7 +90,7 @@ PARAMS = {
     "exclude_tags": Param(
         None,
         type=["null", "array"],
-        items={"type": "string", "pattern": "^[a-zA-Z0-9_.*?\\[\\]!-]{1,128}$"},
+        items={"type": "string", "pattern": "^\\s*([a-zA-Z0-9_.*?\\[\\]!-]{1,128}\\s*)?$"},
         title="Tags to leave out",
         description="Names or globs, one a line; what Tags lets in is left out again.",
         section="Further options",
@@ -99,7 +98,10 @@ PARAMS = {
     "platforms": Param(
         None,
         type=["null", "array"],
-        items={"type": "string", "pattern": "^[a-z0-9_]+(\\([A-Za-z0-9._+-]*\\))?/[A-Za-z0-9_-]+(/[A-Za-z0-9._]+)?$"},
+        items={
+            "type": "string",
+            "pattern": "^\\s*([a-z0-9_]+(\\([A-Za-z0-9._+-]*\\))?/[A-Za-z0-9_-]+(/[A-Za-z0-9._]+)?\\s*)?$",
+        },
         examples=["linux/amd64", "linux/arm64", "linux/arm/v7"],
         title="Platforms",
         description="Only these entries of indexes, such as linux/amd64, one a line. Empty for the remote's own.",
@@ -148,12 +150,23 @@ PARAMS = {
         description="Whether the registry's TLS certificate is checked.",
         section="Further options",
     ),
+    "replace_upstream": Param(
+        False,
+        type="boolean",
+        title="Replace the upstream",
+        description=(
+            "Let this registry and upstream name take the place of the remote's or the repository's own. Without it a "
+            "run with another upstream stops. Counts only where triggers are trusted."
+        ),
+        section="Further options",
+    ),
     "approve_removals": Param(
         False,
         type="boolean",
         title="Approve removals",
         description=(
-            "Let a mirror lose more tags than its remote allows. Without it such a run stops and says what would go."
+            "Let a mirror lose more tags than its remote allows. Without it such a run stops and says what would go. "
+            "Counts only where triggers are trusted."
         ),
         section="Further options",
     ),
@@ -193,6 +206,7 @@ with DAG(
         ssl_validation="{{ '' if params.ssl_validation == 'default' else params.ssl_validation }}",
         platforms="{{ (params.platforms or []) | join(',') }}",
         include_referrers="{{ '' if params.include_referrers == 'default' else params.include_referrers }}",
+        replace_upstream="{{ params.replace_upstream }}",
     )
     fetch_manifests = FetchManifestsOperator.partial(
         task_id="fetch_manifests",

@@ -72,6 +72,7 @@ def sync_in_process(_home_with_database: Path, tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN", f"sqlite:///{tmp_path / 'registry_sync.db'}")
     monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", (tmp_path / "blobs").as_uri())
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__TRUST_TRIGGERS", "True")  # as `make up` has it
     return InProcessSync()
 
 

@@ -47,6 +47,8 @@
         ├── TooManyHolds                more tags would be held than the remote allows
         ├── TooManyRemovals             a mirror would lose more tags than the remote allows
         ├── RemoteChanged               a run was repeated with other parameters
+        ├── OtherUpstream               content of another upstream would take the place of what is there
+        ├── TriggerRefused              a run was triggered with parameters that go further than a trigger may
         └── RunEnded                    a task works for a run that has already ended
 
 ``is_temporary`` says whether doing the same again later may succeed. It is decided by type here, and for
@@ -347,6 +349,14 @@ class TooManyRemovals(SyncError):
 
 class RemoteChanged(SyncError):
     """A run was repeated with parameters other than those it began with."""
+
+
+class OtherUpstream(SyncError):
+    """Another upstream would take the place of a remote's, or of that which a repository's content came from."""
+
+
+class TriggerRefused(SyncError):
+    """A run was triggered with parameters that go further than a trigger may go of whom nothing more is known."""
 
 
 class RunEnded(SyncError):

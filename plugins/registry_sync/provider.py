@@ -196,6 +196,13 @@ SETTINGS: dict[str, Any] = {
         "example": "mirror_everything",
         "default": "registry_sync",
     },
+    "trust_triggers": {
+        "description": "Whether whoever may trigger a DAG may change stored remotes and approve removals with it.",
+        "version_added": "0.1.0",
+        "type": "boolean",
+        "example": None,
+        "default": "False",
+    },
     "orphan_grace_hours": {
         "description": "How long content that no version and no sync needs is kept before a collection removes it.",
         "version_added": "0.1.0",

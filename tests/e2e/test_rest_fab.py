@@ -54,7 +54,8 @@ def synced(fab: AirflowInstance, clients: dict[str, RestClient]) -> dict[str, st
     child = image("a layer", note=name)
     upstream.tag("latest", index(child, note=name), child)
     with Database.connect(f"sqlite:///{fab.home / 'registry_sync' / 'registry_sync.db'}") as database:
-        sync(database, database.repositories.by_name(name), upstream)
+        source = database.remotes.by_name(name)
+        sync(database, database.repositories.by_name(name), upstream, remote=source)
     task = admin.post(f"{remote['pulp_href']}sync/", 202, repository=repository)["task"]
     return {"repository": repository, "remote": remote["pulp_href"], "task": task, "name": name}
 

@@ -15,6 +15,7 @@ PASSWORD = "a password for tests"
 SETTINGS = {
     "core": {"auth_manager": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"},
     "fab": {"update_fab_perms": "True"},
+    "registry_sync": {"trust_triggers": "False"},  # here people have roles, unlike at the owner of a `make up`
 }
 _PREPARE = f"""
 from airflow.settings import Session

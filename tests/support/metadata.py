@@ -13,9 +13,9 @@ from registry_sync.db.database import Database
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor, Manifest, read_manifest
-from registry_sync.domain.records import Policy, RemoteSpec, Repository, SyncMode
+from registry_sync.domain.records import Policy, Remote, RemoteSpec, Repository, SyncMode
 from registry_sync.domain.references import TagName
-from registry_sync.domain.runs import CommitResult, Link, ListedTag, RunKey, SyncRun
+from registry_sync.domain.runs import Authority, CommitResult, Link, ListedTag, RunKey, SyncRun
 
 LISTED_AT = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 _run_numbers = itertools.count(1)
@@ -125,17 +125,25 @@ def open_run(
     mode: SyncMode = SyncMode.MIRROR,
     policy: Policy = Policy.IMMEDIATE,
     key: RunKey | None = None,
+    authority: Authority = Authority.AUTHOR,
+    remote: Remote | None = None,
     **said: Any,
 ) -> SyncRun:
-    """A run of ``repository`` from a remote that every test may share, unless ``name`` says which.
+    """A run of ``repository`` from a remote that every test may share, unless ``name`` or ``remote`` says which.
 
     ``said`` is what the run says otherwise than the remote.
     """
     name, upstream_name = said.pop("name", "upstream"), said.pop("upstream_name", "library/app")
-    remote = database.remotes.ensure(RemoteSpec(name, "https://registry.example", upstream_name, policy=policy))
-    spec = replace(remote.spec, **said)
+    remote = remote or database.remotes.ensure(
+        RemoteSpec(name, "https://registry.example", upstream_name, policy=policy)
+    )
     return database.runs.begin(
-        key or new_key(), repository_id=repository.id, remote_id=remote.id, remote=spec, mode=mode
+        key or new_key(),
+        repository_id=repository.id,
+        remote_id=remote.id,
+        remote=replace(remote.spec, **said),
+        mode=mode,
+        authority=authority,
     )
 
 
@@ -185,9 +193,10 @@ def sync(
     held: Mapping[str, str] | None = None,
     gone: Sequence[str] = (),
     failing: Mapping[Digest, str] | None = None,
+    remote: Remote | None = None,
 ) -> CommitResult:
     """A sync from end to end."""
-    run = open_run(database, repository, mode=mode, policy=policy)
+    run = open_run(database, repository, mode=mode, policy=policy, remote=remote)
     play_stages(database, run, upstream, held=held, gone=gone, failing=failing)
     return database.versions.commit(run.id)
 

@@ -14,9 +14,11 @@ from registry_sync.operators.version_events import VERSIONS_ALIAS
 
 @dataclass
 class TaskContext:
-    """``handed_on`` has the XComs that were pushed while it ran; ``user`` is who triggered the run."""
+    """``handed_on`` has the XComs that were pushed while it ran; ``user`` triggered the run, with ``conf``."""
 
     user: str | None = "anna"
+    conf: dict[str, Any] | None = None
+    map_index: int = -1
     dag_id: str = "promote"
     run_id: str = "manual__1"
     try_number: int = 1
@@ -30,7 +32,7 @@ class TaskContext:
 
     def given(self) -> dict[str, Any]:
         """What ``execute`` is given."""
-        dag_run = SimpleNamespace(run_id=self.run_id, triggering_user_name=self.user)
+        dag_run = SimpleNamespace(run_id=self.run_id, triggering_user_name=self.user, conf=self.conf)
         return {"ti": self, "dag_run": dag_run, "outlet_events": self.events}
 
     def told(self) -> list[dict[str, Any]]:

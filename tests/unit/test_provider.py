@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from importlib import import_module, resources
@@ -61,7 +62,7 @@ def test_every_operator_module_is_named() -> None:
     with_operators = {
         f"registry_sync.operators.{path.stem}"
         for path in (PACKAGE / "operators").glob("*.py")
-        if "Operator)" in path.read_text() or "Operator):" in path.read_text()
+        if re.search(r"^class \w+Operator\(", path.read_text(), re.MULTILINE)
     }
     assert with_operators <= set(provider.OPERATOR_MODULES)
 

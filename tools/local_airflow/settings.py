@@ -83,6 +83,7 @@ def airflow_settings(layout: Layout, port: int, kept: Mapping[str, str]) -> Sett
             "bundle_refresh_check_interval": "1",
         },
         "logging": {"base_log_folder": str(layout.task_logs)},
+        "registry_sync": {"trust_triggers": "True"},  # who may trigger here is who owns it
         "usage_data_collection": {"enabled": "False"},
     }
 

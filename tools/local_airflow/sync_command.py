@@ -60,6 +60,8 @@ def parameters(env: Mapping[str, str]) -> dict[str, Any]:
     if tags:
         conf["tags"] = tags
     conf.update({parameter: env[name] for name, parameter in PASSED_ON.items() if env.get(name)})
+    if env.get("REPLACE_UPSTREAM"):
+        conf["replace_upstream"] = env["REPLACE_UPSTREAM"].lower() == "true"
     return conf
 
 

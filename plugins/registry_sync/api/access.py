@@ -69,6 +69,14 @@ def may_use_connection(user: BaseUser, conn_id: str) -> bool:
     return get_auth_manager().is_authorized_connection(method="GET", details=details, user=user)
 
 
+def may_change_repositories(user: BaseUser) -> bool:
+    """Whether a user may change repositories and remotes, as :data:`CHANGE` finds it out."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails
+
+    return get_auth_manager().is_authorized_connection(method="PUT", details=ConnectionDetails(), user=user)
+
+
 def _dependency(check: AccessCheck) -> list[Any]:
     return [Depends(check)]
 

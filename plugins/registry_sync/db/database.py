@@ -23,6 +23,7 @@ from registry_sync.db.provenance import ProvenanceStore
 from registry_sync.db.remotes import RemoteStore
 from registry_sync.db.repositories import RepositoryStore
 from registry_sync.db.selections import SelectionStore
+from registry_sync.db.sync_requests import SyncRequestStore
 from registry_sync.db.sync_runs import SyncRunStore
 from registry_sync.db.units import UnitStore
 from registry_sync.db.versions import VersionStore
@@ -142,6 +143,11 @@ class Database:
     def runs(self) -> SyncRunStore:
         """Sync runs with what they listed and planned."""
         return SyncRunStore(self)
+
+    @cached_property
+    def requests(self) -> SyncRequestStore:
+        """Syncs as they were asked for over REST."""
+        return SyncRequestStore(self)
 
     @cached_property
     def selections(self) -> SelectionStore:

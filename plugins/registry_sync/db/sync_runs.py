@@ -35,7 +35,17 @@ from registry_sync.domain.moments import utc_now
 from registry_sync.domain.pages import Page, PageRequest
 from registry_sync.domain.records import RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
-from registry_sync.domain.runs import ListedTag, NeededBlob, RunCounts, RunKey, RunState, RunUsage, SyncRun, TagState
+from registry_sync.domain.runs import (
+    Authority,
+    ListedTag,
+    NeededBlob,
+    RunCounts,
+    RunKey,
+    RunState,
+    RunUsage,
+    SyncRun,
+    TagState,
+)
 from registry_sync.errors import RecordNotFound, RemoteChanged, RunEnded
 
 _ORDERINGS = {"started_at": sync_runs.c.started_at, "finished_at": sync_runs.c.finished_at}
@@ -50,18 +60,36 @@ class SyncRunStore:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
-    def begin(self, key: RunKey, *, repository_id: str, remote_id: str, remote: RemoteSpec, mode: SyncMode) -> SyncRun:
+    def begin(
+        self,
+        key: RunKey,
+        *,
+        repository_id: str,
+        remote_id: str,
+        remote: RemoteSpec,
+        mode: SyncMode,
+        authority: Authority = Authority.TRIGGER,
+        remote_changes: str | None = None,
+    ) -> SyncRun:
         """The run of that key, begun or begun anew: what an earlier attempt noted is forgotten, its versions stay.
 
         One that has settled stays as it is, because what became of it is history; a run of its own begins after it.
         ``remote`` is kept with the run, so that a remote that changes meanwhile does not change what the run does.
         Call it before the tags are listed: what is recorded for the repository from now on may be later than they are.
+        ``remote_changes`` None keeps what an earlier attempt noted: it has changed the remote.
         Raises :class:`RemoteChanged` when the run began for another repository, remote, mode or policy,
         :class:`RecordNotFound` for an unknown repository or remote.
         """
         asked = {"repository_id": repository_id, "remote_id": remote_id, "mode": mode.value}
-        begun: dict[str, Any] = {"remote_spec": spec_values(remote), "started_at": utc_now(), **_GOING_ON}
-        begun["removals_approved_by"] = None
+        begun: dict[str, Any] = {
+            "remote_spec": spec_values(remote),
+            "started_at": utc_now(),
+            "removals_approved_by": None,
+            "authority": authority.value,
+            **_GOING_ON,
+        }
+        if remote_changes is not None:
+            begun["remote_changes"] = storable(remote_changes, _REASON_LENGTH)
         with self._transactions.writing() as connection:
             for table, wanted, kind in ((repositories, repository_id, "repository"), (remotes, remote_id, "remote")):
                 if connection.execute(select(table.c.id).where(table.c.id == wanted)).first() is None:
@@ -85,6 +113,19 @@ class SyncRunStore:
         if row is None:
             raise RecordNotFound(f"there is no sync of DAG run {key.run_id!r} of {key.dag_id!r}")
         return read_run(row)
+
+    def latest_settled(self, repository_id: str) -> SyncRun | None:
+        """The sync that last brought the repository up to date, or found it so; None when there was none yet."""
+        settled = [state.value for state in RunState if state.is_settled]
+        statement = (
+            select(sync_runs)
+            .where(sync_runs.c.repository_id == repository_id, sync_runs.c.state.in_(settled))
+            .order_by(sync_runs.c.finished_at.desc(), sync_runs.c.started_at.desc())
+            .limit(1)
+        )
+        with self._transactions.reading() as connection:
+            row = connection.execute(statement).first()
+        return None if row is None else read_run(row)
 
     def page(
         self,
@@ -345,6 +386,8 @@ def read_run(row: Row[Any]) -> SyncRun:
         version_number=row.version_number,
         error=row.error,
         remote=read_spec(row.remote_spec),
+        authority=Authority(row.authority or Authority.TRIGGER),
+        remote_changes=row.remote_changes,
         usage=run_counts.usage(row),
         counts=run_counts.stored(row),
     )

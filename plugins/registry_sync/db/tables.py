@@ -226,6 +226,9 @@ sync_runs = Table(
     Column("has_referrers_api", Boolean()),
     # Who let the run remove more than its remote allows; None: nobody.
     Column("removals_approved_by", Text()),
+    # On whose word it acts, None for runs of earlier releases; and what it changed of its remote, for people.
+    Column("authority", plain_text(16)),
+    Column("remote_changes", Text()),
     # A sync that is begun anew after it has settled is another one: what became of the first is history.
     Column("attempt", Integer(), nullable=False, server_default=text("1")),
     # The repository's last number when the run began to list, and the one that its listing took; see listings.py.
@@ -235,6 +238,22 @@ sync_runs = Table(
     Index("ix_sync_runs_repository_id_started_at", "repository_id", "started_at"),
     Index("ix_sync_runs_started_at", "started_at"),
     Index("ix_sync_runs_repository_id_listing_number", "repository_id", "listing_number"),
+)
+
+# What was asked for over REST, by the id of the task; ids of what is gone stay, so that a run can say so.
+sync_requests = Table(
+    "sync_requests",
+    metadata,
+    Column("id", plain_text(36), primary_key=True),
+    Column("dag_id", plain_text(250), nullable=False),
+    Column("repository_id", plain_text(36), nullable=False),
+    Column("remote_id", plain_text(36), nullable=False),
+    Column("mode", plain_text(16), nullable=False),
+    Column("requested_by", Text(), nullable=False),
+    Column("may_replace_upstream", Boolean(), nullable=False),
+    Column("requested_at", UtcDateTime(), nullable=False, index=True),
+    # Why it could not begin.
+    Column("error", Text()),
 )
 
 run_tags = Table(

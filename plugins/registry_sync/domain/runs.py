@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import Enum
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import Hold, Policy, RemoteSpec, RepositoryVersion, SyncMode
+from registry_sync.domain.records import Hold, Policy, Remote, RemoteSpec, Repository, RepositoryVersion, SyncMode
 from registry_sync.domain.references import TagName
 
 
@@ -25,6 +25,27 @@ class RunState(str, Enum):
     def is_settled(self) -> bool:
         """Whether a repeat of the run changes nothing any more."""
         return self in (RunState.COMPLETED, RunState.UNCHANGED)
+
+
+class Authority(str, Enum):
+    """On whose word a run acts.
+
+    ``author`` is the author of its DAG, or a trigger that they or the installation trust; ``request`` a user who asked
+    over REST, where their rights were checked; ``trigger`` whoever triggered the run, of whom nothing is known.
+    """
+
+    AUTHOR = "author"
+    REQUEST = "request"
+    TRIGGER = "trigger"
+
+
+#: How the ids of DAG runs begin that were asked for over REST; the id of the request follows.
+REQUESTED_RUN_PREFIX = "registry_sync__"
+
+
+def request_id_of(run_id: str) -> str | None:
+    """The id of the request that a DAG run says it stands for, None for one that was not asked for over REST."""
+    return run_id.removeprefix(REQUESTED_RUN_PREFIX) if run_id.startswith(REQUESTED_RUN_PREFIX) else None
 
 
 class TagState(str, Enum):
@@ -74,6 +95,25 @@ class RunKey:
     dag_id: str
     run_id: str
     scope: str = ""
+
+
+@dataclass(frozen=True)
+class RequestedSync:
+    """A sync as it was asked for over REST: ``id`` is that of its task, ``dag_id`` the DAG that carries it out.
+
+    ``may_replace_upstream`` is whether who asked may let the repository's content come from another upstream. ``error``
+    says why it could not begin, None while nothing speaks against it.
+    """
+
+    id: str
+    dag_id: str
+    repository_id: str
+    remote_id: str
+    mode: SyncMode
+    requested_by: str
+    may_replace_upstream: bool
+    requested_at: datetime
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,8 +184,9 @@ class SyncRun:
     """A stored run. ``version_number`` is the version it made, None while it has made none.
 
     ``remote`` is the remote as this run uses it, with what the run overrides; ``remote_id`` None when the remote was
-    deleted since. ``counts`` are those at its end; :meth:`SyncRunStore.progress` counts anew. ``attempt`` counts the
-    runs of one key, from 1: one that was begun anew after it had settled is another run.
+    deleted since. ``remote_changes`` says what the run changed of the stored remote, None when nothing. ``counts`` are
+    those at its end; :meth:`SyncRunStore.progress` counts anew. ``attempt`` counts the runs of one key, from 1: one
+    that was begun anew after it had settled is another run.
     """
 
     id: str
@@ -163,11 +204,21 @@ class SyncRun:
     error: str | None = None
     usage: RunUsage = field(default_factory=RunUsage)
     counts: RunCounts = field(default_factory=RunCounts)
+    authority: Authority = Authority.TRIGGER
+    remote_changes: str | None = None
 
     @property
     def policy(self) -> Policy:
         """When this run's blobs are downloaded."""
         return self.remote.policy
+
+
+def is_fed_by(repository: Repository, remote: Remote, latest: SyncRun | None) -> bool:
+    """Whether a sync from ``remote`` goes on with what the repository holds: that came from this remote, or is nothing.
+
+    ``latest`` is the sync that last brought the repository up to date.
+    """
+    return repository.latest_number is None or (latest is not None and latest.remote_id == remote.id)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from registry_sync.db.edge import UPGRADE_COMMAND
 from registry_sync.domain.records import DEFAULT_CONCURRENCY, RemoteSpec
 from registry_sync.domain.references import RegistryUrl
-from registry_sync.errors import ConfigurationError, InvalidReference
+from registry_sync.errors import ConfigurationError, InvalidReference, TriggerRefused
 from registry_sync.hooks.connection import PEM_START, RegistryConnection, read_connection
 from registry_sync.hooks.settings import load_settings
 
@@ -66,6 +66,20 @@ def load_connection(conn_id: str | None) -> RegistryConnection:
         if secret:
             _mask(secret)
     return settings
+
+
+def check_connection(remote: RemoteSpec) -> None:
+    """Whether a trigger may name the remote's connection, before the remote is stored with it: one for that host only.
+
+    Raises :class:`ConfigurationError`, for a connection that is not there too, and :class:`TriggerRefused`.
+    """
+    settings = _read(remote.conn_id)
+    registry_of(settings, remote)
+    if settings.registry is None:
+        raise TriggerRefused(
+            f"connection {remote.conn_id!r} may serve any registry, so that its credentials would go wherever the "
+            f"parameters of this run say. A trigger may only name one whose host is {remote.registry}"
+        )
 
 
 def _read(conn_id: str | None) -> RegistryConnection:

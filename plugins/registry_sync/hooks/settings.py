@@ -27,6 +27,7 @@ class Settings:
 
     ``contact`` is whom the operator of a registry may write to, None for nobody.
     ``orphan_grace`` is how long content that nothing needs is kept before it is collected.
+    ``trust_triggers`` is whether the parameters of a run count as those of its DAG's author, whoever triggered it.
     ``sync_dag_id`` is the DAG that a sync over REST runs, and whose access rules hold for reading over REST.
     """
 
@@ -37,6 +38,7 @@ class Settings:
     sync_dag_id: str = DEFAULT_SYNC_DAG_ID
     contact: str | None = None
     orphan_grace: timedelta = timedelta(hours=DEFAULT_ORPHAN_GRACE_HOURS)
+    trust_triggers: bool = False
 
 
 def load_settings() -> Settings:
@@ -59,7 +61,15 @@ def load_settings() -> Settings:
         orphan_grace=timedelta(
             hours=_hours(conf.get(SECTION, "orphan_grace_hours", fallback=""), "orphan_grace_hours")
         ),
+        trust_triggers=_flag(conf.get(SECTION, "trust_triggers", fallback=""), "trust_triggers"),
     )
+
+
+def _flag(text: str, name: str) -> bool:
+    """``text`` as true or false; false for an empty one."""
+    if text.strip().lower() not in ("true", "false", ""):
+        raise ConfigurationError(f"[registry_sync] {name} = {text[:40]!r}: give True or False")
+    return text.strip().lower() == "true"
 
 
 def _contact(text: str) -> str | None:

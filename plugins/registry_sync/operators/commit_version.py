@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
-
 from registry_sync.errors import RegistrySyncError, RunEnded, SyncError, TooManyRemovals
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.run_note import RUN_NOTE_KEY, held_note
 from registry_sync.operators.stage import SYNC_RUN_TEMPLATE, Stage, open_stage
 from registry_sync.operators.template_values import as_flag
+from registry_sync.operators.triggered import TriggeredTask
 from registry_sync.operators.version_events import tell_assets, versions_alias
 
 if TYPE_CHECKING:
@@ -24,14 +23,16 @@ if TYPE_CHECKING:
 PARTIALS_KEPT_SECONDS = 7 * 24 * 3600
 
 
-class CommitVersionOperator(BaseOperator):
+class CommitVersionOperator(TriggeredTask):
     """Commits the version that a run fetched, or none when nothing differs, and tells Airflow's assets of it.
 
     Runs when no earlier stage failed, skipped ones included. Fails when a mirror would lose more tags than the remote
     allows; once the removals are approved, clearing this task lets the same run go on.
 
     :param sync_run: id of the run, as ``list_tags`` hands it on
-    :param approve_removals: whether the run may remove more tags than its remote allows
+    :param approve_removals: whether the run may remove more tags than its remote allows. It counts when the DAG's
+        author says so, and not when whoever triggered the run does
+    :param trust_triggers: whether whoever may trigger the DAG may approve removals in the parameters of a run
     """
 
     template_fields: Sequence[str] = ("sync_run", "approve_removals")
@@ -76,7 +77,7 @@ class CommitVersionOperator(BaseOperator):
     def _commit(self, stage: Stage, run: SyncRun, context: Context) -> CommitResult:
         from registry_sync.sync.commit_version import commit_version
 
-        if as_flag(self.approve_removals, "approve_removals"):
+        if as_flag(self.approve_removals, "approve_removals") and self._may_approve(stage, run, context):
             user = context["dag_run"].triggering_user_name
             with suppress(RunEnded):  # a repeat after the commit gives the same version
                 stage.database.runs.approve_removals(run.id, user or f"the parameters of {run.key.run_id}")
@@ -87,6 +88,16 @@ class CommitVersionOperator(BaseOperator):
             told = TooManyRemovals(f"{refused}: {_how_to_approve(run)}") if is_approvable else refused
             context["ti"].xcom_push(key=RUN_NOTE_KEY, value=str(told))
             raise told from refused.__cause__
+
+    def _may_approve(self, stage: Stage, run: SyncRun, context: Context) -> bool:
+        """Whether the parameter is the author's, and so is what the run selects."""
+        from registry_sync.domain.runs import Authority
+
+        is_authors = self.is_authors("approve_removals", context, stage.settings)
+        if is_authors and run.authority is not Authority.TRIGGER:
+            return True
+        self.log.warning("approve_removals is not for whoever triggers a run to say, and counts for nothing here")
+        return False
 
     def _sweep(self, stage: Stage) -> None:
         """Removes partial downloads that nobody came back for; the version is committed, so a failure is only told."""

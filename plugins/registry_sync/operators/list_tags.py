@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
-
+from registry_sync.errors import RegistrySyncError
 from registry_sync.operators.retry import RegistryRetryPolicy
+from registry_sync.operators.run_note import RUN_NOTE_KEY
 from registry_sync.operators.stage import SYNC_RUN_KEY, Stage, open_stage, run_key, skip
 from registry_sync.operators.template_values import as_list, as_text
+from registry_sync.operators.triggered import TriggeredTask
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -17,17 +18,18 @@ if TYPE_CHECKING:
     from registry_sync.domain.records import RemoteSpec
     from registry_sync.domain.runs import SyncRun
     from registry_sync.sync.list_tags import TagsListed
+    from registry_sync.sync.open_run import SyncRequest
 
 
-class ListTagsOperator(BaseOperator):
+class ListTagsOperator(TriggeredTask):
     """Lists the tags of a remote, resolves each with one HEAD and compares them with the latest version.
 
     Gives one map entry per shard of tags that are new or moved, for ``FetchManifestsOperator.expand(shard=…)``.
     When the latest version equals the upstream, every later task of the run is skipped and no version is made.
 
     :param repository: name of the repository to sync into; created when it does not exist
-    :param remote: name of the remote. An existing one is used as it is; with ``url`` and ``upstream_name`` it is
-        created or changed, and its default is the repository's name
+    :param remote: name of the remote. An existing one is used as it is, and what else is said holds for this run; with
+        ``url`` and ``upstream_name`` it is created, or changed in what is said. Its default is the repository's name
     :param url: address of the registry, such as ``https://quay.io``
     :param upstream_name: name of the repository on that registry, such as ``library/hello-world``
     :param tags: tags to include, names or globs, as a list or text with commas; None for all
@@ -40,6 +42,9 @@ class ListTagsOperator(BaseOperator):
     :param platforms: only these entries of indexes, such as ``linux/amd64``, as a list or text with commas; None for
         the remote's own
     :param include_referrers: whether signatures and other referrers come along; None for the remote's own
+    :param replace_upstream: whether another upstream may take the place of the remote's, or of the repository's
+    :param trust_triggers: whether whoever may trigger the DAG may say all of this in the parameters of a run; else
+        these create what is new and sync what is there as it is stored
     """
 
     template_fields: Sequence[str] = (
@@ -56,6 +61,7 @@ class ListTagsOperator(BaseOperator):
         "ssl_validation",
         "platforms",
         "include_referrers",
+        "replace_upstream",
     )
     ui_color = "#e8f4f8"
 
@@ -75,6 +81,7 @@ class ListTagsOperator(BaseOperator):
         ssl_validation: bool | str | None = None,
         platforms: Sequence[str] | str | None = None,
         include_referrers: bool | str | None = None,
+        replace_upstream: bool | str | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
@@ -92,6 +99,7 @@ class ListTagsOperator(BaseOperator):
         self.ssl_validation = ssl_validation
         self.platforms = platforms
         self.include_referrers = include_referrers
+        self.replace_upstream = replace_upstream
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """The shards, ``[{"sync_run": id, "shard": number, "shards": how many, "label": "61 tags"}, …]``."""
@@ -99,9 +107,18 @@ class ListTagsOperator(BaseOperator):
         from registry_sync.sync.progress import format_count
 
         with open_stage(context) as stage:
-            run, remote = self._open_run(stage, context)
+            try:
+                run, remote = self._open_run(stage, context)
+            except RegistrySyncError as refused:  # there is no sync yet that could say it
+                if not refused.is_temporary:
+                    context["ti"].xcom_push(key=RUN_NOTE_KEY, value=str(refused))
+                raise
             context["ti"].xcom_push(key=SYNC_RUN_KEY, value=run.id)
-            self.log.info("%s from %s at %s", self.repository, remote.upstream, remote.registry)
+            if run.remote_changes:
+                self.log.info("%s", run.remote_changes)
+                context["ti"].xcom_push(key=RUN_NOTE_KEY, value=run.remote_changes)
+            repository = stage.database.repositories.get(run.repository_id)
+            self.log.info("%s from %s at %s", repository.name, remote.upstream, remote.registry)
             max_shards = stage.max_shards(remote)
             client, remote = stage.connect(remote)
             listed = list_tags(client, stage.database, run, remote, max_shards=max_shards, tell=self.log.info)
@@ -120,24 +137,67 @@ class ListTagsOperator(BaseOperator):
         ]
 
     def _open_run(self, stage: Stage, context: Context) -> tuple[SyncRun, RemoteSpec]:
-        from registry_sync.sync.open_run import SyncRequest, open_run
+        from registry_sync.domain.runs import request_id_of
+        from registry_sync.hooks.clients import check_connection
+        from registry_sync.sync.open_run import open_run
 
-        request = SyncRequest(
-            repository=self.repository,
-            remote=as_text(self.remote),
-            url=as_text(self.url),
-            upstream_name=as_text(self.upstream_name),
-            include_tags=as_list(self.tags),
-            exclude_tags=as_list(self.exclude_tags),
-            policy=as_text(self.policy),
-            mode=self.mode,
-            conn_id=as_text(self.conn_id),
-            download_concurrency=as_text(self.download_concurrency),
-            ssl_validation=as_text(self.ssl_validation),
-            platforms=as_list(self.platforms),
-            include_referrers=as_text(self.include_referrers),
+        key = run_key(context)
+        request_id = request_id_of(key.run_id)
+        if request_id is not None:
+            return stage.use(self._open_requested_run(stage, context, request_id))
+        authority = self.authority(context, stage.settings)
+        return stage.use(
+            open_run(
+                stage.database,
+                key,
+                self._request(frozenset(self.template_fields)),
+                authority=authority,
+                check_connection=check_connection,
+            )
         )
-        return stage.use(open_run(stage.database, run_key(context), request))
+
+    def _open_requested_run(self, stage: Stage, context: Context, request_id: str) -> SyncRun:
+        """The run of a sync that was asked for over REST; of its parameters only what the DAG's code says counts."""
+        from registry_sync.sync.open_run import open_requested_run
+
+        key, requests = run_key(context), stage.database.requests
+        asked = requests.get(key.dag_id, request_id)
+        try:
+            run = open_requested_run(stage.database, key, asked, self._request(self.literal_fields(context)))
+        except RegistrySyncError as refused:
+            if not refused.is_temporary:
+                requests.note_error(request_id, f"{type(refused).__name__}: {refused}")
+            raise
+        if asked.error:
+            requests.note_error(request_id, None)
+        return run
+
+    def _request(self, names: frozenset[str]) -> SyncRequest:
+        """The request that the fields of these names make; the others say nothing."""
+        from registry_sync.sync.open_run import SyncRequest
+
+        def text(name: str) -> str | None:
+            return as_text(getattr(self, name)) if name in names else None
+
+        def entries(name: str) -> tuple[str, ...] | None:
+            return as_list(getattr(self, name)) if name in names else None
+
+        return SyncRequest(
+            repository=self.repository,
+            remote=text("remote"),
+            url=text("url"),
+            upstream_name=text("upstream_name"),
+            include_tags=entries("tags"),
+            exclude_tags=entries("exclude_tags"),
+            policy=text("policy"),
+            mode=self.mode,
+            conn_id=text("conn_id"),
+            download_concurrency=text("download_concurrency"),
+            ssl_validation=text("ssl_validation"),
+            platforms=entries("platforms"),
+            include_referrers=text("include_referrers"),
+            replace_upstream=text("replace_upstream"),
+        )
 
     def _summary(self, stage: Stage, run: SyncRun, listed: TagsListed) -> dict[str, Any]:
         from registry_sync.sync.commit_version import version_document

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from registry_sync.errors import ConfigurationError, RegistrySyncError
+from registry_sync.operators.triggered import refuse_unknown_parameters
 
 if TYPE_CHECKING:
     from registry_sync.blobs import BlobStore
@@ -127,6 +128,7 @@ def open_stage(context: Mapping[str, Any]) -> Iterator[Stage]:
 
     last = is_last_try(context)
     try:
+        refuse_unknown_parameters(context)
         with ExitStack() as closing:
             stage = Stage(load_settings(), last, closing)
             try:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from enum import Enum
+from typing import Any, Protocol
 
-from registry_sync.domain.records import Policy, Remote, RemoteSpec, Repository, SyncMode, checked_repository_name
-from registry_sync.domain.runs import RunKey, SyncRun
-from registry_sync.errors import ConfigurationError, RecordNotFound
+from registry_sync.domain.records import (
+    Policy,
+    Remote,
+    RemoteSpec,
+    Repository,
+    RepositorySpec,
+    SyncMode,
+    checked_repository_name,
+    is_own_connection,
+)
+from registry_sync.domain.runs import Authority, RequestedSync, RunKey, SyncRun, is_fed_by
+from registry_sync.errors import ConfigurationError, NameTaken, OtherUpstream, RecordNotFound
+from registry_sync.sync.trigger_rules import refuse_untrusted
 
 MAX_CONCURRENCY = 100
 
@@ -17,8 +29,8 @@ class SyncRequest:
     """A sync as a person asks for it; texts are as typed, None is what was left out.
 
     Either ``remote`` names an existing remote, and the rest overrides it for this run; or ``url`` and
-    ``upstream_name`` say where to sync from, and the remote of that name (by default the repository's) is created
-    or changed.
+    ``upstream_name`` say where to sync from, and the remote of that name (by default the repository's) is created, or
+    changed in what is said. ``replace_upstream`` is the word without which no other upstream takes the place of one.
     """
 
     repository: str
@@ -34,18 +46,17 @@ class SyncRequest:
     ssl_validation: str | None = None
     platforms: tuple[str, ...] | None = None
     include_referrers: bool | str | None = None
+    replace_upstream: bool | str | None = None
 
-    #: Fields of a :class:`RemoteSpec` that a request can say, and that are the defaults where it does not.
-    SAYABLE: ClassVar[tuple[str, ...]] = (
-        "include_tags",
-        "exclude_tags",
-        "conn_id",
-        "policy",
-        "download_concurrency",
-        "ssl_validation",
-        "platforms",
-        "include_referrers",
-    )
+    @property
+    def describes_remote(self) -> bool:
+        """Whether it says where to sync from, and not only the name of a remote."""
+        return bool(self.url or self.upstream_name)
+
+    @property
+    def replaces_upstream(self) -> bool:
+        """Whether another upstream may take the place of one. Raises :class:`ConfigurationError`."""
+        return bool(_flag("replace_upstream", self.replace_upstream))
 
     def overrides(self) -> dict[str, Any]:
         """The fields of a :class:`RemoteSpec` that were given. Raises :class:`ConfigurationError`."""
@@ -63,23 +74,37 @@ class SyncRequest:
 
 
 class Repositories(Protocol):
-    """Repositories by name."""
+    """Repositories by name and id."""
 
-    def ensure(self, name: str, /) -> Repository: ...
+    def create(self, spec: RepositorySpec, /) -> Repository: ...
+    def by_name(self, name: str, /) -> Repository: ...
+    def get(self, repository_id: str, /) -> Repository: ...
 
 
 class Remotes(Protocol):
-    """Remotes by name."""
+    """Remotes by name and id."""
 
-    def ensure(self, spec: RemoteSpec, /) -> Remote: ...
+    def create(self, spec: RemoteSpec, /) -> Remote: ...
+    def change(self, remote_id: str, change: Callable[[RemoteSpec], RemoteSpec], /) -> Remote: ...
     def by_name(self, name: str, /) -> Remote: ...
+    def get(self, remote_id: str, /) -> Remote: ...
 
 
 class OpenRuns(Protocol):
     """Sync runs by the key of their Airflow run."""
 
+    def latest_settled(self, repository_id: str, /) -> SyncRun | None: ...
     def begin(
-        self, key: RunKey, /, *, repository_id: str, remote_id: str, remote: RemoteSpec, mode: SyncMode
+        self,
+        key: RunKey,
+        /,
+        *,
+        repository_id: str,
+        remote_id: str,
+        remote: RemoteSpec,
+        mode: SyncMode,
+        authority: Authority,
+        remote_changes: str | None = None,
     ) -> SyncRun: ...
 
 
@@ -94,41 +119,208 @@ class RequestDatabase(Protocol):
     def runs(self) -> OpenRuns: ...
 
 
-def open_run(database: RequestDatabase, key: RunKey, request: SyncRequest) -> SyncRun:
+#: Looks whether a trigger may name a connection for a remote, which is about to be stored with it; raises when not.
+ConnectionCheck = Callable[[RemoteSpec], None]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a request comes to: ``stored`` and ``repository`` are None where they are to be created.
+
+    ``changed`` has the fields of the stored remote that the request changes for good.
+    """
+
+    name: str
+    mode: SyncMode
+    used: RemoteSpec
+    stored: Remote | None = None
+    repository: Repository | None = None
+    changed: tuple[str, ...] = ()
+
+
+def open_run(
+    database: RequestDatabase,
+    key: RunKey,
+    request: SyncRequest,
+    *,
+    authority: Authority = Authority.AUTHOR,
+    check_connection: ConnectionCheck = lambda _remote: None,
+) -> SyncRun:
     """The run for ``request``; it keeps the remote as it uses it.
 
-    Everything is checked before anything is written. A repeat gives the same run, begun anew. Raises
-    :class:`InvalidReference`, :class:`ConfigurationError`, or the database's
+    Everything is checked before anything is written. A repeat gives the same run, begun anew. Only what was said is
+    changed of a remote that is there. Raises :class:`InvalidReference`, :class:`ConfigurationError`,
+    :class:`OtherUpstream`, :class:`TriggerRefused` for what ``authority`` does not suffice for, or the database's
     :class:`~registry_sync.errors.RecordNotFound` for a remote that does not exist.
     """
+    plan = _plan(database, request, authority, check_connection)
+    try:
+        remote = plan.stored or database.remotes.create(plan.used)
+        repository = plan.repository or database.repositories.create(RepositorySpec(plan.name))
+    except NameTaken:  # another run was faster; what it made is judged as what was there before
+        plan = _plan(database, request, authority, check_connection)
+        remote = plan.stored or database.remotes.create(plan.used)
+        repository = plan.repository or database.repositories.create(RepositorySpec(plan.name))
+    run = database.runs.begin(
+        key,
+        repository_id=repository.id,
+        remote_id=remote.id,
+        remote=plan.used,
+        mode=plan.mode,
+        authority=authority,
+        remote_changes=_describe(remote.spec, plan.used, plan.changed) if plan.changed else None,
+    )
+    if plan.changed:
+        said = {name: getattr(plan.used, name) for name in plan.changed}
+        database.remotes.change(remote.id, lambda stored: replace(stored, **said))
+    return run
+
+
+def open_requested_run(
+    database: RequestDatabase, key: RunKey, asked: RequestedSync, overrides: SyncRequest | None = None
+) -> SyncRun:
+    """The run for what was asked for over REST: of those objects, whatever they are called by now.
+
+    ``overrides`` is what the author of the DAG says in its code for every run. Raises
+    :class:`~registry_sync.errors.RecordNotFound` when one of the objects is gone, :class:`OtherUpstream` when the
+    repository has meanwhile got its content from elsewhere and who asked may not replace it.
+    """
+    repository = _asked_for("repository", asked.repository_id, database.repositories.get)
+    remote = _asked_for("remote", asked.remote_id, database.remotes.get)
+    said = {} if overrides is None else overrides.overrides()
+    spec = replace(remote.spec, **said).checked()
+    _refuse_own_connection(spec, remote)
+    if not asked.may_replace_upstream:
+        _refuse_other_remote(repository, remote, database.runs.latest_settled(repository.id))
+    return database.runs.begin(
+        key,
+        repository_id=repository.id,
+        remote_id=remote.id,
+        remote=spec,
+        mode=asked.mode,
+        authority=Authority.REQUEST,
+    )
+
+
+def _refuse_other_remote(repository: Repository, remote: Remote, latest: SyncRun | None) -> None:
+    if is_fed_by(repository, remote, latest):
+        return
+    came = "from no sync" if latest is None else f"from {latest.remote.source}"
+    raise OtherUpstream(
+        f"what repository {repository.name!r} holds came {came}, and remote {remote.spec.name!r} is another one; "
+        "to let it take the place takes the right to change repositories"
+    )
+
+
+def _asked_for(kind: str, record_id: str, get: Callable[[str], Any]) -> Any:
+    try:
+        return get(record_id)
+    except RecordNotFound:
+        raise RecordNotFound(
+            f"the {kind} that this sync was asked for is gone: {record_id}. One of the same name is another one; "
+            "ask for a sync of it"
+        ) from None
+
+
+def _plan(
+    database: RequestDatabase, request: SyncRequest, authority: Authority, check_connection: ConnectionCheck
+) -> _Plan:
+    """What is to be done, after everything was checked."""
     mode = _choice(SyncMode, "mode", request.mode)
     name = checked_repository_name(request.repository, "repository: give the name to sync into")
-    if request.url or request.upstream_name:
-        remote = _defined(database, request, name)
-        spec = remote.spec
-    else:
+    stored, used = _remote(database, request, name)
+    repository = _found(database.repositories.by_name, name)
+    latest = None if repository is None else database.runs.latest_settled(repository.id)
+    _refuse_own_connection(used, stored)
+    if authority is Authority.TRIGGER:
+        refuse_untrusted(request, mode=mode, stored=stored, used=used, repository=repository, latest=latest)
+    if not request.replaces_upstream:
+        _refuse_other_upstream(name, stored, used, latest)
+    changed: tuple[str, ...] = ()
+    if stored is not None and request.describes_remote:
+        said = ("url", "upstream_name", *request.overrides())
+        changed = tuple(field for field in said if getattr(used, field) != getattr(stored.spec, field))
+    if authority is Authority.TRIGGER and stored is None and used.conn_id is not None:
+        check_connection(used)
+    return _Plan(name, mode, used, stored, repository, changed)
+
+
+def _remote(database: RequestDatabase, request: SyncRequest, repository: str) -> tuple[Remote | None, RemoteSpec]:
+    """The stored remote, None for a new one, and the remote as the run uses it."""
+    said = request.overrides()
+    if not request.describes_remote:
         if request.remote is None:
             raise ConfigurationError("say where to sync from: the name of a remote, or url and upstream_name")
-        remote = database.remotes.by_name(request.remote)
-        spec = replace(remote.spec, **request.overrides()).checked()
-    repository = database.repositories.ensure(name)
-    return database.runs.begin(key, repository_id=repository.id, remote_id=remote.id, remote=spec, mode=mode)
-
-
-def _defined(database: RequestDatabase, request: SyncRequest, repository: str) -> Remote:
-    """The remote that the request describes. What a request cannot say stays as it is, such as limits and labels."""
+        stored = database.remotes.by_name(request.remote)
+        return stored, replace(stored.spec, **said).checked()
     if not request.url or not request.upstream_name:
         missing = "upstream_name" if request.url else "url"
         raise ConfigurationError(f"url and upstream_name belong together: {missing} is missing")
     name = request.remote or repository
-    said = {"url": request.url, "upstream_name": request.upstream_name, **request.overrides()}
+    described = RemoteSpec(name, request.url, request.upstream_name, **said).checked()
+    found = _found(database.remotes.by_name, name)
+    if found is None:
+        return None, described
+    if (described.registry, described.upstream) != (found.spec.registry, found.spec.upstream):
+        said |= {"url": described.url, "upstream_name": described.upstream_name}
+    return found, replace(found.spec, **said).checked()
+
+
+def _refuse_own_connection(used: RemoteSpec, stored: Remote | None) -> None:
+    """Raises :class:`ConfigurationError`; a secrets backend may not tell cases apart."""
+    is_own = is_own_connection((used.conn_id or "").lower())
+    if is_own and (stored is None or stored.spec.conn_id != used.conn_id):
+        raise ConfigurationError(
+            f"connection {used.conn_id!r} belongs to the remote it was made for, and serves no other"
+        )
+
+
+def _refuse_other_upstream(repository: str, stored: Remote | None, used: RemoteSpec, latest: SyncRun | None) -> None:
+    """Raises :class:`OtherUpstream`; an upstream is a place, by whichever remote it is reached."""
+    word = "If it is meant, say replace_upstream"
+    if stored is not None and (stored.spec.registry, stored.spec.upstream) != (used.registry, used.upstream):
+        raise OtherUpstream(
+            f"remote {used.name!r} is {stored.spec.upstream} at {stored.spec.registry}, and these parameters say "
+            f"{used.upstream} at {used.registry}. Nothing was changed. {word}; else give the new one a name of its "
+            "own, as remote"
+        )
+    is_own = stored is not None and latest is not None and latest.remote_id == stored.id
+    if latest is not None and not is_own and latest.remote.source != used.source:
+        raise OtherUpstream(
+            f"what repository {repository!r} holds came from {latest.remote.source}, and this would put {used.source} "
+            f"in its place. Nothing was changed. {word}; else sync into another repository"
+        )
+
+
+def _found(get: Callable[[str], Any], name: str) -> Any:
     try:
-        present = database.remotes.by_name(name).spec
+        return get(name)
     except RecordNotFound:
-        return database.remotes.ensure(RemoteSpec(name=name, **said).checked())
-    unsaid = RemoteSpec(name, "", "")
-    forgotten = {field: getattr(unsaid, field) for field in SyncRequest.SAYABLE if field not in said}
-    return database.remotes.ensure(replace(present, **forgotten, **said).checked())
+        return None
+
+
+def _describe(before: RemoteSpec, after: RemoteSpec, names: tuple[str, ...]) -> str:
+    """``remote 'alpine' changed: policy from immediate to on_demand; tags from all to 3.*``."""
+    changes = (
+        f"{'tags' if name == 'include_tags' else name} from {_shown(name, before)} to {_shown(name, after)}"
+        for name in names
+    )
+    return f"remote {before.name!r} changed: {'; '.join(changes)}"
+
+
+def _shown(name: str, spec: RemoteSpec) -> str:
+    value = getattr(spec, name)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, tuple | list):
+        return ", ".join(value) or "none"
+    return _UNSAID.get(name, "none") if value is None else str(value)
+
+
+#: What None means of a field.
+_UNSAID: Mapping[str, str] = {"include_tags": "all", "platforms": "all"}
 
 
 def _choice(choices: type[Any], name: str, text: str) -> Any:

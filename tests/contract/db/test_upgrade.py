@@ -158,7 +158,7 @@ def test_a_sync_goes_on_where_the_first_release_stopped(database: Database, tmp_
     upstream = upstreams()[-1]
     with HostileRegistry() as registry:
         serve(registry, NAME, upstream)
-        version = here.sync("app", str(registry.url), NAME)
+        version = here.sync("app", str(registry.url), NAME, replace_upstream=True)
         assert version is not None
         assert (version.number, version.base_number, version.holds) == (5, 4, ())
         assert version.summary.counts()["added"]["docker.tag"] == 1, "the tag that had been held"
@@ -180,7 +180,7 @@ def test_a_run_that_the_upgrade_interrupted_makes_no_half_version(database: Data
     here = Installation(database, open_blob_store((tmp_path / "blobs").as_uri()))
     with HostileRegistry() as registry:
         serve(registry, NAME, upstreams()[0])
-        version = here.sync("stopped", str(registry.url), NAME)
+        version = here.sync("stopped", str(registry.url), NAME, replace_upstream=True)
     assert version is not None
     assert database.versions.tags(repository.id) == upstreams()[0].tags
 

@@ -105,11 +105,11 @@ def synced(api_server: ApiServer) -> dict[str, str]:
     given = {"url": "https://registry.example", "upstream_name": "library/app", "password": "hunter22"}
     remote = admin.post("remotes/docker/docker/", name=name, **given)
     record = api_server.database.repositories.by_name(name)
-    upstream = Upstream()
+    upstream, source = Upstream(), api_server.database.remotes.by_name(name)
     child = image("a layer", note=name)
     upstream.tag("index", index(child, note=name), child)
-    sync(api_server.database, record, upstream)
+    sync(api_server.database, record, upstream, remote=source)
     upstream.tag("index", image("another layer", note=name))
-    sync(api_server.database, record, upstream)
+    sync(api_server.database, record, upstream, remote=source)
     task = admin.post(f"{remote['pulp_href']}sync/", 202, repository=repository["pulp_href"])["task"]
     return {"repository": repository["pulp_href"], "remote": remote["pulp_href"], "task": task, "name": name}

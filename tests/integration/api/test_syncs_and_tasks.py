@@ -6,11 +6,14 @@ import uuid
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 
 from registry_sync.domain.records import Repository
-from registry_sync.domain.runs import RunKey, RunState
-from support.metadata import Upstream, image, open_run, play_stages
+from registry_sync.domain.runs import RequestedSync, RunKey, RunState
+from registry_sync.operators.list_tags import ListTagsOperator
+from support.metadata import Upstream, image, open_run, play_stages, sync
 from support.rest_api import DAG_ID, ApiServer, RestClient
+from support.task_contexts import TaskContext
 
 REPOSITORIES = "repositories/docker/docker/"
 REMOTES = "remotes/docker/docker/"
@@ -74,6 +77,59 @@ def test_a_sync_of_a_repository_is_the_same_from_the_other_side(
     started = admin.post(f"{repository['pulp_href']}sync/", 202, remote=remote["pulp_href"], mirror="True")
     conf = dag_run(started["task"]).conf
     assert conf == {"repository": repository["name"], "remote": remote["name"], "mode": "mirror"}
+
+
+def asked_for(api_server: ApiServer, task: str) -> RequestedSync:
+    return api_server.database.requests.get(DAG_ID, task.split("/")[-2])
+
+
+def test_what_was_asked_for_is_kept_by_ids_with_who_asked(
+    api_server: ApiServer, pair: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    repository, remote = pair
+    for role, may_replace in (("user", False), ("op", True)):
+        client = api_server.client(role)
+        started = client.post(f"{remote['pulp_href']}sync/", 202, repository=repository["pulp_href"], mirror=True)
+        asked = asked_for(api_server, started["task"])
+        assert asked.repository_id == repository["pulp_href"].split("/")[-2]
+        assert asked.remote_id == remote["pulp_href"].split("/")[-2]
+        assert (asked.mode.value, asked.requested_by, asked.may_replace_upstream) == ("mirror", role, may_replace)
+
+
+def test_another_remote_takes_the_place_only_for_who_may_change_repositories(
+    api_server: ApiServer, admin: RestClient, pair: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    repository, remote = pair
+    other = admin.post(REMOTES, name=f"{remote['name']}-2", url="https://other.example", upstream_name="library/app")
+    upstream = Upstream()
+    upstream.tag("latest", image(repository["name"]))
+    source = api_server.database.remotes.by_name(remote["name"])
+    sync(api_server.database, repository_of(api_server, pair), upstream, remote=source)
+    user = api_server.client("user")
+    user.post(f"{remote['pulp_href']}sync/", 202, repository=repository["pulp_href"])
+    for path, document in (
+        (f"{other['pulp_href']}sync/", {"repository": repository["pulp_href"]}),
+        (f"{repository['pulp_href']}sync/", {"remote": other["pulp_href"], "mirror": True}),
+    ):
+        assert "did not come from remote" in user.post(path, 403, **document)["detail"]
+        admin.post(path, 202, **document)
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_task_whose_object_is_gone_says_so(
+    admin: RestClient, api_server: ApiServer, pair: tuple[dict[str, Any], dict[str, Any]], task: str, kind: int
+) -> None:
+    """The first task of the run finds it out, and there is no sync that it could note it with."""
+    admin.delete(pair[kind]["pulp_href"])
+    id_ = asked_for(api_server, task).id
+    operator = ListTagsOperator(task_id="list_tags", repository=pair[0]["name"], remote=pair[1]["name"])
+    context = TaskContext(dag_id=DAG_ID, run_id=f"registry_sync__{id_}", conf={"repository": pair[0]["name"]})
+    with pytest.raises(AirflowFailException, match="that this sync was asked for is gone"):
+        operator.execute(context.given())  # type: ignore[arg-type]
+    set_state(task, "failed")
+    said = admin.get(task)["error"]["description"]
+    assert said.startswith(f"RecordNotFound: the {('repository', 'remote')[kind]} that this sync was asked for is gone")
+    assert [found["error"]["description"] for found in admin.get("tasks/", limit=1)["results"]] == [said]
 
 
 def test_a_task_waits_before_anything_of_it_has_run(admin: RestClient, task: str) -> None:
@@ -185,7 +241,8 @@ def test_runs_that_were_not_begun_over_rest_are_no_tasks(admin: RestClient) -> N
 
     count = admin.get("tasks/")["count"]
     run_id = f"manual__{uuid.uuid4()}"
-    trigger_dag(DAG_ID, run_id=run_id, triggered_by=DagRunTriggeredByType.CLI)
+    conf = {"repository": "by-command"}
+    trigger_dag(DAG_ID, run_id=run_id, conf=conf, triggered_by=DagRunTriggeredByType.CLI)
     assert admin.get("tasks/")["count"] == count
     admin.get(f"tasks/{run_id.removeprefix('manual__')}/", 404)
 

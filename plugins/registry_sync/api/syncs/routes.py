@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 
-from registry_sync.api.access import SYNC, SignedIn
+from fastapi import HTTPException
+
+from registry_sync.api.access import SYNC, SignedIn, may_change_repositories
 from registry_sync.api.fields import PathUuid
 from registry_sync.api.parts import UsedDatabase
 from registry_sync.api.problems import NOT_FOUND, InvalidField
 from registry_sync.api.syncs.schemas import NewSync, SyncFromRemote, SyncIntoRepository, TaskStarted
 from registry_sync.api.tasks import dag_runs
 from registry_sync.api.threads import Router
+from registry_sync.db.database import Database
 from registry_sync.domain.hrefs import read_remote_href, read_repository_href, task_href
+from registry_sync.domain.moments import utc_now
 from registry_sync.domain.records import Remote, Repository
-from registry_sync.errors import RecordNotFound
+from registry_sync.domain.runs import RequestedSync, is_fed_by
+from registry_sync.errors import RecordNotFound, RegistrySyncError
 from registry_sync.hooks.settings import load_settings
 
 router = Router(tags=["sync"])
@@ -27,7 +33,7 @@ def sync_remote(database: UsedDatabase, remote_id: PathUuid, given: SyncIntoRepo
         repository = database.repositories.get(read_repository_href(given.repository))
     except RecordNotFound as problem:
         raise InvalidField("repository", str(problem)) from None
-    return _start(repository, remote, given, user)
+    return _start(database, repository, remote, given, user)
 
 
 @router.post(
@@ -42,12 +48,44 @@ def sync_repository(
         remote = database.remotes.get(read_remote_href(given.remote))
     except RecordNotFound as problem:
         raise InvalidField("remote", str(problem)) from None
-    return _start(repository, remote, given, user)
+    return _start(database, repository, remote, given, user)
 
 
-def _start(repository: Repository, remote: Remote, given: NewSync, user: SignedIn) -> TaskStarted:
-    """Names are what the DAG's parameters take."""
-    task_id = str(uuid.uuid4())
+def _start(database: Database, repository: Repository, remote: Remote, given: NewSync, user: SignedIn) -> TaskStarted:
+    """Keeps what was asked for, by ids, and begins a run that acts on it; the run's parameters are for people.
+
+    Refused, for who may not change repositories, where another remote would replace what a repository holds.
+    """
+    may_replace = may_change_repositories(user)
+    if not may_replace:
+        _refuse_other_remote(database, repository, remote)
+    asked = RequestedSync(
+        id=str(uuid.uuid4()),
+        dag_id=load_settings().sync_dag_id,
+        repository_id=repository.id,
+        remote_id=remote.id,
+        mode=given.mode,
+        requested_by=user.get_name(),
+        may_replace_upstream=may_replace,
+        requested_at=utc_now(),
+    )
     conf = {"repository": repository.name, "remote": remote.spec.name, "mode": given.mode.value}
-    dag_runs.trigger(load_settings().sync_dag_id, task_id, conf, user.get_name())
-    return TaskStarted(task=task_href(task_id))
+    database.requests.add(asked)
+    try:
+        dag_runs.trigger(asked.dag_id, asked.id, conf, user.get_name())
+    except BaseException:
+        with suppress(RegistrySyncError):
+            database.requests.withdraw(asked.id)
+        raise
+    return TaskStarted(task=task_href(asked.id))
+
+
+def _refuse_other_remote(database: Database, repository: Repository, remote: Remote) -> None:
+    latest = database.runs.latest_settled(repository.id)
+    if is_fed_by(repository, remote, latest):
+        return
+    raise HTTPException(
+        403,
+        f"The content of repository {repository.name!r} did not come from remote {remote.spec.name!r}. To let this "
+        "remote take the place takes the right to change repositories.",
+    )

@@ -15,13 +15,13 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.pages import Page, PageRequest
+from registry_sync.domain.runs import REQUESTED_RUN_PREFIX
 from registry_sync.errors import ConfigurationError, RecordNotFound, SyncError
 from registry_sync.hooks.dag_runs import dag_of_run
 
 if TYPE_CHECKING:
     from airflow.models import DagRun
 
-RUN_ID_PREFIX = "registry_sync__"
 #: The note of a canceled run: Airflow itself has no state for it.
 CANCELED_NOTE = "Canceled over REST"
 
@@ -49,11 +49,6 @@ class SyncDagRun:
     failed_tasks: tuple[str, ...] = ()
 
 
-def task_of_run(run_id: str) -> str | None:
-    """The id of the task that a run of the sync DAG stands for, None for one that was not begun over REST."""
-    return run_id.removeprefix(RUN_ID_PREFIX) if run_id.startswith(RUN_ID_PREFIX) else None
-
-
 def trigger(dag_id: str, task_id: str, conf: dict[str, Any], user_name: str) -> None:
     """Begins a run. Raises :class:`ConfigurationError` when the DAG cannot run as things are."""
     from airflow.api.common.trigger_dag import trigger_dag
@@ -71,7 +66,7 @@ def trigger(dag_id: str, task_id: str, conf: dict[str, Any], user_name: str) -> 
     try:
         trigger_dag(
             dag_id,
-            run_id=f"{RUN_ID_PREFIX}{task_id}",
+            run_id=f"{REQUESTED_RUN_PREFIX}{task_id}",
             conf=conf,
             triggered_by=DagRunTriggeredByType.REST_API,
             triggering_user_name=user_name,
@@ -101,7 +96,7 @@ def page(dag_id: str, request: PageRequest, states: Sequence[TaskState] | None =
     keys = [key.desc(), DagRun.id.desc()] if is_descending else [key, DagRun.id]
     with create_session() as session:
         query = session.query(DagRun).filter(
-            DagRun.dag_id == dag_id, DagRun.run_id.startswith(RUN_ID_PREFIX, autoescape=True)
+            DagRun.dag_id == dag_id, DagRun.run_id.startswith(REQUESTED_RUN_PREFIX, autoescape=True)
         )
         if states is not None:
             query = query.filter(_in_states(states))
@@ -131,7 +126,7 @@ def _require(session: Any, dag_id: str, task_id: str) -> DagRun:
 
     run: DagRun | None = (
         session.query(DagRun)
-        .filter(DagRun.dag_id == dag_id, DagRun.run_id == f"{RUN_ID_PREFIX}{task_id}")
+        .filter(DagRun.dag_id == dag_id, DagRun.run_id == f"{REQUESTED_RUN_PREFIX}{task_id}")
         .one_or_none()
     )
     if run is None:
@@ -166,7 +161,7 @@ def _shown(run: DagRun, session: Any = None) -> SyncDagRun:
             sorted({task.task_id for task in run.get_task_instances(state=[TaskInstanceState.FAILED], session=session)})
         )
     return SyncDagRun(
-        task_id=run.run_id.removeprefix(RUN_ID_PREFIX),
+        task_id=run.run_id.removeprefix(REQUESTED_RUN_PREFIX),
         run_id=run.run_id,
         state=state,
         created_at=run.run_after,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated
 
@@ -32,7 +33,13 @@ def list_tasks(database: UsedDatabase, query: Annotated[TaskQuery, Query()]) -> 
     dag_id = load_settings().sync_dag_id
     page = dag_runs.page(dag_id, query.part(ORDERING_FIELDS, query.ordering), query.states())
     runs = TaskReads(database).by_run_ids(dag_id, [dag_run.run_id for dag_run in page.items])
-    return page_document(tasks_href(), query, page, lambda task: TaskDocument.of(task, runs.get(task.run_id)))
+    errors = _refusals(database, page.items)
+    return page_document(
+        tasks_href(),
+        query,
+        page,
+        lambda task: TaskDocument.of(task, runs.get(task.run_id), errors.get(task.task_id)),
+    )
 
 
 @router.get("/{task_id}/", dependencies=READ_TASKS, responses=NOT_FOUND)
@@ -71,4 +78,11 @@ def approve_removals(database: UsedDatabase, task_id: PathUuid, user: SignedIn) 
 
 def _document(database: Database, dag_run: dag_runs.SyncDagRun) -> TaskDocument:
     runs = TaskReads(database).by_run_ids(load_settings().sync_dag_id, [dag_run.run_id])
-    return TaskDocument.of(dag_run, runs.get(dag_run.run_id))
+    errors = _refusals(database, [dag_run])
+    return TaskDocument.of(dag_run, runs.get(dag_run.run_id), errors.get(dag_run.task_id))
+
+
+def _refusals(database: Database, tasks: Sequence[dag_runs.SyncDagRun]) -> dict[str, str]:
+    """Why tasks could not begin, by their ids."""
+    failed = [task.task_id for task in tasks if task.state is dag_runs.TaskState.FAILED]
+    return database.requests.errors(failed) if failed else {}

@@ -55,8 +55,10 @@ class TaskDocument(BaseModel):
     dag_run_id: str
 
     @classmethod
-    def of(cls, dag_run: SyncDagRun, run: SyncRun | None) -> TaskDocument:
+    def of(cls, dag_run: SyncDagRun, run: SyncRun | None, refusal: str | None = None) -> TaskDocument:
         """A run of the DAG, with what is recorded of the sync, None before it has begun.
+
+        ``refusal`` says why it could not begin, None when it could.
 
         A sync that had settled when it was canceled, or that was run again since, is completed.
         """
@@ -69,7 +71,7 @@ class TaskDocument(BaseModel):
             name=TASK_NAME,
             started_at=dag_run.started_at,
             finished_at=dag_run.finished_at,
-            error=_error(dag_run, run),
+            error=_error(dag_run, run, refusal),
             progress_reports=[] if run is None else _reports(dag_run.state, run),
             created_resources=_created(run),
             reserved_resources_record=_reserved(run),
@@ -77,9 +79,11 @@ class TaskDocument(BaseModel):
         )
 
 
-def _error(dag_run: SyncDagRun, run: SyncRun | None) -> TaskError | None:
+def _error(dag_run: SyncDagRun, run: SyncRun | None, refusal: str | None) -> TaskError | None:
     if dag_run.state is not TaskState.FAILED:
         return None
+    if refusal is not None:
+        return TaskError(description=refusal)
     if run is not None and run.error:
         return TaskError(description=run.error)
     where = ", ".join(dag_run.failed_tasks) or "its tasks"

@@ -7,12 +7,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from registry_sync.api.fields import Moment
-from registry_sync.api.tasks.dag_runs import task_of_run
 from registry_sync.api.versions.schemas import OriginDocument
 from registry_sync.domain.hrefs import remote_href, task_href
 from registry_sync.domain.provenance import VersionProvenance
 from registry_sync.domain.records import Policy, SyncMode
-from registry_sync.domain.runs import SyncRun
+from registry_sync.domain.runs import SyncRun, request_id_of
 
 
 class RemoteThen(BaseModel):
@@ -81,7 +80,7 @@ class ProvenanceDocument(BaseModel):
 
 def _sync(run: SyncRun, sync_dag_id: str) -> dict[str, Any]:
     remote, usage = run.remote, run.usage
-    task_id = task_of_run(run.key.run_id) if run.key.dag_id == sync_dag_id else None
+    task_id = request_id_of(run.key.run_id) if run.key.dag_id == sync_dag_id else None
     return {
         "task": None if task_id is None else task_href(task_id),
         "dag_id": run.key.dag_id,

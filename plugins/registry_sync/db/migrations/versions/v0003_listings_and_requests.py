@@ -7,6 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+from registry_sync.db.tables import UtcDateTime, plain_text
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -21,6 +23,8 @@ def _added_columns() -> dict[str, list[sa.Column[Any]]]:
             _number("attempt", "1"),
             _number("listing_began", "0"),
             sa.Column("listing_number", sa.Integer()),
+            sa.Column("authority", plain_text(16)),
+            sa.Column("remote_changes", sa.Text()),
         ],
     }
 
@@ -34,9 +38,11 @@ def upgrade() -> None:
         for column in columns:
             op.add_column(table, column)
     _tell_attempts_apart()
+    _create_requests()
 
 
 def downgrade() -> None:
+    op.drop_table("sync_requests")
     _forget_attempts()
     for table, columns in _added_columns().items():
         for column in columns:
@@ -73,3 +79,20 @@ def _forget_attempts() -> None:
 
 
 _BY_LISTING = "ix_sync_runs_repository_id_listing_number"
+
+
+def _create_requests() -> None:
+    op.create_table(
+        "sync_requests",
+        sa.Column("id", plain_text(36), nullable=False),
+        sa.Column("dag_id", plain_text(250), nullable=False),
+        sa.Column("repository_id", plain_text(36), nullable=False),
+        sa.Column("remote_id", plain_text(36), nullable=False),
+        sa.Column("mode", plain_text(16), nullable=False),
+        sa.Column("requested_by", sa.Text(), nullable=False),
+        sa.Column("may_replace_upstream", sa.Boolean(), nullable=False),
+        sa.Column("requested_at", UtcDateTime(), nullable=False),
+        sa.Column("error", sa.Text()),
+        sa.PrimaryKeyConstraint("id", name="pk_sync_requests"),
+    )
+    op.create_index("ix_sync_requests_requested_at", "sync_requests", ["requested_at"])

@@ -1,0 +1,335 @@
+"""What reaches a registry of what whoever triggers a run says: the DAG's own first task, in the test's process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, Param
+from airflow.sdk.exceptions import AirflowFailException
+
+from registry_sync.db.database import Database
+from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.runs import Authority, RunKey
+from registry_sync.hooks.settings import load_settings
+from registry_sync.operators.commit_version import CommitVersionOperator
+from registry_sync.operators.list_tags import ListTagsOperator
+from registry_sync.operators.plan_blobs import PlanBlobsOperator
+from registry_sync.operators.run_note import RUN_NOTE_KEY
+from support.hostile_registry import HostileRegistry, errors_reply, json_reply, reply
+from support.metadata import Upstream, image, open_run, play_stages, sync
+from support.task_contexts import TaskContext
+
+PLACE = {"upstream_name": "team/app"}
+DIGEST = f"sha256:{'a' * 64}"
+LOGIN = {"login": "AKIA0123456789", "password": "a secret of the cloud"}
+
+
+@pytest.fixture
+def listener() -> Iterator[HostileRegistry]:
+    """A registry of the trigger's own, which asks for a password and keeps all that it is sent."""
+    with HostileRegistry() as server:
+        challenge = errors_reply(401, "UNAUTHORIZED", headers=[("WWW-Authenticate", "Basic realm=x")])
+
+        def tags(request: Any) -> Any:
+            return challenge if request.header("authorization") is None else json_reply({"tags": ["a"]})
+
+        server.on("GET", "/v2/team/app/tags/list", tags)
+        server.on("GET", "/v2/", challenge)
+        server.on("GET", "/v2/open/app/tags/list", json_reply({"tags": ["a"]}))
+        server.on("HEAD", "/v2/open/app/manifests/a", reply(200, headers=[("Docker-Content-Digest", DIGEST)]))
+        yield server
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    def make(conn_id: str, **fields: Any) -> str:
+        extra = {"allow_insecure_credentials": True, **fields.pop("extra", {})}
+        connection = {"conn_type": "registry", **LOGIN, **fields, "extra": extra}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+        return conn_id
+
+    return make
+
+
+@cache
+def sync_dag() -> Any:
+    from airflow.dag_processing.dagbag import DagBag
+
+    return DagBag().dags["registry_sync"]
+
+
+def rendered(task: Any, context: TaskContext, dag: Any = None) -> dict[str, Any]:
+    """Renders a task's templates as Airflow does before it runs, and gives the context."""
+    dag = dag or sync_dag()
+    params = {name: value for name, value in dag.params.dump().items() if isinstance(value, (str, list, bool, int))}
+    given = {**context.given(), "dag": dag, "params": {**dict.fromkeys(dag.params), **params, **(context.conf or {})}}
+    given["run_id"] = context.run_id
+    task.render_template_fields(given)
+    return given
+
+
+def list_tags(**conf: Any) -> TaskContext:
+    """The DAG's first task, run with these parameters."""
+    context = TaskContext(conf=conf, dag_id="registry_sync", run_id=f"manual__{conf}"[:200])
+    task = sync_dag().get_task("list_tags").prepare_for_execution()
+    task.execute(rendered(task, context))
+    return context
+
+
+def refusal(**conf: Any) -> str:
+    """Why that task fails at once."""
+    context = TaskContext(conf=conf, dag_id="registry_sync", run_id=f"manual__{conf}"[:200])
+    task = sync_dag().get_task("list_tags").prepare_for_execution()
+    with pytest.raises(AirflowFailException) as failed:
+        task.execute(rendered(task, context))
+    said = str(failed.value)
+    assert context.handed_on.get(RUN_NOTE_KEY, said) in said
+    return said
+
+
+# -- secrets -----------------------------------------------------------------------------------------------------------
+
+
+def credentials_in(listener: HostileRegistry) -> list[str]:
+    """What the listener was sent of credentials, in whatever request."""
+    return [header for request in listener.asked() if (header := request.header("authorization"))]
+
+
+@pytest.mark.parametrize(
+    ("conn_id", "fields"),
+    [
+        ("aws_prod", {"conn_type": "aws"}),
+        ("plain", {"conn_type": "generic", "extra": {"allow_any_host": True}}),
+        ("unsaid", {}),
+        ("any_host", {"extra": {"allow_any_host": True}}),
+        ("bound", {"host": "registry.example"}),
+        ("registry_sync_remote_0123", {"extra": {"allow_any_host": True}}),
+    ],
+)
+def test_a_trigger_has_no_connection_sent_to_a_host_of_its_own(
+    database: Database, listener: HostileRegistry, connect: Callable[..., str], conn_id: str, fields: dict[str, Any]
+) -> None:
+    conf = {"repository": "mine", "url": listener.base, **PLACE, "conn_id": connect(conn_id, **fields)}
+    for more in ({}, {"ssl_validation": "false"}, {"remote": "another"}):
+        said = refusal(**conf, **more)
+        assert "connection" in said or "ssl_validation would be turned off" in said
+    assert listener.asked() == []
+    assert database.remotes.page().total_count == database.repositories.page().total_count == 0
+
+
+def test_a_trigger_may_name_a_connection_for_the_host_that_is_in_it(
+    database: Database, listener: HostileRegistry, connect: Callable[..., str]
+) -> None:
+    connect("bound", host=listener.base)
+    listener.on("HEAD", "/v2/team/app/manifests/a", reply(200, headers=[("Docker-Content-Digest", DIGEST)]))
+    list_tags(repository="mine", url=listener.base, **PLACE, conn_id="bound")
+    assert len(credentials_in(listener)) > 0
+    assert database.remotes.by_name("mine").spec.conn_id == "bound"
+
+
+def test_a_stored_remote_with_a_connection_is_not_pointed_elsewhere(
+    database: Database, listener: HostileRegistry, connect: Callable[..., str]
+) -> None:
+    """Neither by its own name, nor by a connection of another kind that its owner chose."""
+    connect("any_host", extra={"allow_any_host": True})
+    stored = RemoteSpec("theirs", "https://registry.example", "team/app", conn_id="any_host")
+    database.remotes.create(stored)
+    for repository in ("theirs", "mine"):
+        said = refusal(repository=repository, remote="theirs", url=listener.base, **PLACE)
+        assert "url of remote 'theirs' would change" in said
+    assert listener.asked() == []
+    assert database.remotes.by_name("theirs").spec == stored
+
+
+# -- who is trusted ----------------------------------------------------------------------------------------------------
+
+
+def test_a_trigger_creates_and_syncs_what_is_new(database: Database, listener: HostileRegistry) -> None:
+    context = list_tags(repository="mine", url=listener.base, upstream_name="open/app")
+    run = database.runs.get(context.handed_on["sync_run"])
+    assert (run.authority, run.remote.url) == (Authority.TRIGGER, listener.base)
+    assert credentials_in(listener) == []
+
+
+def change(listener: HostileRegistry) -> dict[str, Any]:
+    """Parameters that would change the remote ``mine``."""
+    return {"repository": "mine", "url": listener.base, "upstream_name": "open/app", "policy": "on_demand"}
+
+
+def test_an_installation_may_trust_its_triggers_and_the_note_says_what_changed(
+    database: Database, listener: HostileRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.remotes.create(RemoteSpec("mine", listener.base, "open/app"))
+    assert "policy of remote 'mine' would change" in refusal(**change(listener))
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__TRUST_TRIGGERS", "True")
+    context = list_tags(**change(listener))
+    assert context.handed_on[RUN_NOTE_KEY] == "remote 'mine' changed: policy from immediate to on_demand"
+    assert list_tags(**change(listener), tags=["a"]).handed_on[RUN_NOTE_KEY].endswith("tags from all to a")
+
+
+@pytest.mark.parametrize(
+    ("written", "conf", "run_id", "authority"),
+    [
+        ({}, {"anything": 1}, "manual__1", "author"),
+        ({"tags": ["1.*", "2"]}, {"anything": 1}, "manual__1", "author"),
+        ({"policy": "{{ params.policy }}"}, None, "scheduled__1", "author"),
+        ({"policy": "{{ params.policy }}"}, {}, "manual__1", "author"),
+        ({"policy": "{{ params.policy }}"}, {"policy": "streamed"}, "manual__1", "trigger"),
+        ({"policy": "{{ params.policy }}"}, {"anything": 1}, "manual__1", "trigger"),
+        ({"policy": "{{ params.policy }}", "trust_triggers": True}, {"policy": "streamed"}, "manual__1", "author"),
+        ({"tags": ["1.*", "{{ params.policy }}"]}, {"policy": "streamed"}, "manual__1", "trigger"),
+        ({"tags": "{% if params.policy %}a{% endif %}"}, {"policy": "streamed"}, "manual__1", "trigger"),
+        ({"tags": "{{ run_id }}"}, None, "a", "trigger"),
+        ({"tags": "{{ dag_run.run_id }}"}, {}, "a", "trigger"),
+        ({"tags": lambda context, jinja_env: "a"}, {"anything": 1}, "manual__1", "trigger"),
+    ],
+)
+def test_what_stands_in_the_dags_code_is_its_authors_word(
+    database: Database, written: dict[str, Any], conf: Any, run_id: str, authority: str
+) -> None:
+    with DAG("own", schedule=None, params={"policy": Param("immediate", type="string")}) as dag:
+        task = ListTagsOperator(
+            task_id="list_tags", repository="r", url="https://registry.example", upstream_name="a", **written
+        )
+    context = rendered(task, TaskContext(conf=conf, run_id=run_id), dag)
+    assert task.authority(context, load_settings()).value == authority
+
+
+def test_values_that_a_mapped_task_gets_are_not_taken_for_its_authors(database: Database) -> None:
+    with DAG("own", schedule=None) as dag:
+        task = ListTagsOperator(task_id="list_tags", repository="r", url="https://registry.example", upstream_name="a")
+    context = rendered(task, TaskContext(conf={"a": 1}, map_index=0), dag)
+    assert task.authority(context, load_settings()) is Authority.TRIGGER
+
+
+def test_templates_that_are_written_otherwise_are_not_taken_for_plain_text(database: Database) -> None:
+    marks = {"variable_start_string": "[[", "variable_end_string": "]]"}
+    with DAG("own", schedule=None, params={"t": Param("a")}, jinja_environment_kwargs=marks) as dag:
+        task = ListTagsOperator(task_id="list_tags", repository="r", remote="a", tags="[[ params.t ]]")
+    context = rendered(task, TaskContext(conf={"t": "b"}), dag)
+    assert (task.tags, task.authority(context, load_settings())) == ("b", Authority.TRIGGER)
+
+
+def test_a_word_of_trust_is_not_a_template() -> None:
+    with pytest.raises(TypeError, match="trust_triggers is True or False"):
+        ListTagsOperator(task_id="list_tags", repository="r", trust_triggers="{{ params.trust }}")  # type: ignore[arg-type]
+    defaults = {"trust_triggers": True}
+    with DAG("own", schedule=None, default_args=defaults):
+        assert ListTagsOperator(task_id="a", repository="r").trust_triggers
+        assert CommitVersionOperator(task_id="b").trust_triggers
+
+
+# -- approvals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "conf", "began_by", "is_approved"),
+    [
+        ("{{ params.yes }}", {"yes": True}, Authority.TRIGGER, False),
+        ("{{ params.yes }}", {"yes": True}, Authority.AUTHOR, False),
+        ("{{ params.yes }}", {"yes": True}, Authority.REQUEST, False),
+        (True, {"yes": False}, Authority.TRIGGER, False),
+        (True, {"yes": False}, Authority.AUTHOR, True),
+        ("{{ params.yes }}", None, Authority.AUTHOR, True),
+    ],
+)
+def test_who_triggers_a_run_approves_no_removals(
+    database: Database,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    written: Any,
+    conf: Any,
+    began_by: Authority,
+    is_approved: bool,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", (tmp_path / "blobs").as_uri())
+    repository, upstream = database.repositories.ensure("r"), Upstream()
+    for number in range(30):
+        upstream.tag(f"tag-{number}", image(str(number)))
+    sync(database, repository, upstream)
+    few = Upstream()
+    few.tag("tag-1", image("1"))
+    run = open_run(database, repository, key=RunKey("own", "manual__1"), authority=began_by)
+    play_stages(database, run, few)
+    with DAG("own", schedule=None, params={"yes": Param(True, type="boolean")}) as dag:
+        task = CommitVersionOperator(task_id="commit_version", sync_run=run.id, approve_removals=written)
+    context = rendered(task, TaskContext(conf=conf, dag_id="own"), dag)
+    if is_approved:
+        assert task.execute(context)["version"]["number"] == 2
+        return
+    with pytest.raises(AirflowFailException, match="TooManyRemovals"):
+        task.execute(context)
+    assert len(database.versions.tags(repository.id)) == 30
+
+
+# -- what was asked for over REST --------------------------------------------------------------------------------------
+
+
+def test_a_run_id_that_somebody_types_in_grants_nothing(database: Database, listener: HostileRegistry) -> None:
+    run_id = "registry_sync__11111111-2222-3333-4444-555555555555"
+    conf = {"repository": "mine", "url": listener.base, "upstream_name": "open/app"}
+    task = sync_dag().get_task("list_tags").prepare_for_execution()
+    with pytest.raises(AirflowFailException, match="nobody asked over REST for the sync"):
+        task.execute(rendered(task, TaskContext(conf=conf, dag_id="registry_sync", run_id=run_id)))
+    assert listener.asked() == []
+
+
+# -- what is not understood --------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_parameter_is_refused_with_the_near_name(database: Database, listener: HostileRegistry) -> None:
+    said = refusal(repositry="mine", repository="hello", url=listener.base, upstream_name="open/app")
+    assert "the DAG 'registry_sync' has no parameter 'repositry' (did you mean 'repository'?)" in said
+    assert listener.asked() == []
+    assert database.repositories.page().total_count == 0
+
+
+def test_every_operator_refuses_parameters_that_its_dag_does_not_have(database: Database) -> None:
+    with DAG("own", schedule=None, params={"preview": Param(False, type="boolean")}) as dag:
+        task = PlanBlobsOperator(task_id="plan_blobs", sync_run="x")
+    with pytest.raises(AirflowFailException, match="no parameter 'preveiw'"):
+        task.execute(rendered(task, TaskContext(conf={"preveiw": True}), dag))
+
+
+def test_a_dag_without_parameters_reads_what_it_likes(database: Database) -> None:
+    with DAG("own", schedule=None) as dag:
+        task = PlanBlobsOperator(task_id="plan_blobs", sync_run="{{ dag_run.conf['x'] }}")
+    with pytest.raises(AirflowFailException, match="no sync run 'y'"):
+        task.execute(rendered(task, TaskContext(conf={"x": "y"}), dag))
+
+
+def test_a_parameter_that_an_operator_does_not_have_breaks_the_dag() -> None:
+    with pytest.raises(TypeError, match="repositry"):
+        ListTagsOperator(task_id="list_tags", repository="r", repositry="r")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="repository"):
+        ListTagsOperator(task_id="list_tags", repositry="r")  # type: ignore[call-arg]
+
+
+def test_the_form_asks_for_the_repository_and_takes_blanks_around_what_is_typed(
+    database: Database, listener: HostileRegistry
+) -> None:
+    params = sync_dag().params
+    assert params.get_param("repository").schema["type"] == "string"
+    with pytest.raises(Exception, match="No value passed"):
+        params.validate()
+    typed = {
+        "repository": " mine ",
+        "url": f" {listener.base}\n",
+        "upstream_name": "open/app ",
+        "tags": ["a\n", " b ", "", "  "],
+        "exclude_tags": ["\tc"],
+        "platforms": [" linux/amd64\n", ""],
+    }
+    for name, value in typed.items():
+        params.get_param(name).resolve(value)
+    for name, value in {"tags": ["a b"], "platforms": ["linux"], "exclude_tags": ["a,b"]}.items():
+        with pytest.raises(Exception, match="does not match"):
+            params.get_param(name).resolve(value)
+    list_tags(**typed)
+    spec = database.remotes.by_name("mine").spec
+    assert (spec.url, spec.upstream_name) == (listener.base, "open/app")
+    assert (spec.include_tags, spec.exclude_tags, spec.platforms) == (("a", "b"), ("c",), ("linux/amd64",))
