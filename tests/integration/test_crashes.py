@@ -56,11 +56,11 @@ DIE_BETWEEN_BLOBS = """
             self.store, self.left = store, int(sys.argv[3])
         def has(self, *arguments):
             return self.store.has(*arguments)
-        def writer(self, *arguments):
+        def writer(self, *arguments, **options):
             self.left -= 1
             if self.left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return self.store.writer(*arguments)
+            return self.store.writer(*arguments, **options)
 
     here.store = Dying(here.store)
     here.sync("app", sys.argv[2], "app", run_id="one")
@@ -91,11 +91,11 @@ DIE_INSIDE_A_BLOB = """
             self.store = store
         def has(self, *arguments):
             return self.store.has(*arguments)
-        def writer(self, *arguments):
+        def writer(self, *arguments, **options):
             from contextlib import contextmanager
             @contextmanager
             def opened():
-                with self.store.writer(*arguments) as writer:
+                with self.store.writer(*arguments, **options) as writer:
                     yield Dying(writer)
             return opened()
 

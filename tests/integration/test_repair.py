@@ -12,7 +12,7 @@ import pytest
 from registry_sync.blobs.local import LocalBlobStore
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.space import Repair
-from registry_sync.errors import BlobStoreFull
+from registry_sync.errors import BlobStoreError, BlobStoreFull, NothingSynced
 from registry_sync.sync.repair import repair_blobs
 from registry_sync.sync.verify import VerifyOptions, verify_blobs
 from support.filling import push
@@ -32,6 +32,13 @@ def files_of_at_most(size_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class NotSetAside(LocalBlobStore):
+    """A store that lets nothing be moved, as an object store without the right to delete."""
+
+    def quarantine(self, digest: Digest, /) -> bool:
+        raise BlobStoreError(f"the blob store refuses to move {digest}")
 
 
 def content() -> RepositoryContent:
@@ -102,6 +109,45 @@ def test_blobs_come_from_another_repository_when_the_first_is_gone(
     assert asked[3:] == ["second"] * 3
     assert {here.database.provenance.blob(digest).source for digest in lost} == {f"{registry.netloc}/second"}
     assert whole(here, made)
+
+
+@pytest.mark.parametrize("is_set_aside", [True, False], ids=["set-aside", "left-in-place"])
+def test_a_sync_fetches_again_what_is_known_to_be_broken_though_nothing_changed(
+    here: Installation, registry: RegistryServer, is_set_aside: bool
+) -> None:
+    made = content()
+    push(registry, "app", made)
+    here.sync("app", registry.url, "app")
+    assert isinstance(here.store, LocalBlobStore)
+    broken = sorted(made.blobs)[:2]
+    for digest in broken:
+        here.store.path(digest).write_bytes(bytes(made.blobs[digest].size_bytes))
+    store = here.store if is_set_aside else NotSetAside(here.store.root)
+    assert verify_blobs(here.database, store, VerifyOptions(), tell=here.lines.append).lost == tuple(broken)
+    assert [here.store.has(digest) for digest in broken] == [not is_set_aside] * 2
+    registry.reset_counts()
+    assert here.sync("app", registry.url, "app") is None, "no new version"
+    assert registry.log().blob_get_count == 2
+    assert whole(here, made)
+
+
+def test_what_a_sync_finds_missing_and_cannot_fetch_is_told_by_the_next_verification(
+    here: Installation, registry: RegistryServer
+) -> None:
+    made = content()
+    push(registry, "app", made)
+    here.sync("app", registry.url, "app")
+    lost = min(made.blobs)
+    here.store.delete(lost)
+    build = ContentBuilder(seed=6)
+    build.tag("other", build.image([build.blob_of(made.blobs[lost].data), build.blob(500)]))
+    push(registry, "app", build.content())
+    registry.delete_blob("app", lost)
+    with pytest.raises(NothingSynced):
+        here.sync("app", registry.url, "app")
+    assert not here.database.contents.blob(lost).is_stored
+    found = verify_blobs(here.database, here.store, VerifyOptions(share=0), tell=here.lines.append)
+    assert found.lost == (lost,)
 
 
 def test_broken_bytes_are_fetched_again_and_kept_for_a_person_to_look_at(

@@ -20,7 +20,7 @@ from registry_sync.blobs.partial_file import Partial
 from registry_sync.blobs.partials import PATIENCE_SECONDS, PartialFolder
 from registry_sync.blobs.parts import PART_BYTES, Parts, part_bytes, sweep_parts
 from registry_sync.blobs.remote_files import RemoteFiles
-from registry_sync.blobs.store import StoredBlob
+from registry_sync.blobs.store import StoredBlob, Unlisted
 from registry_sync.blobs.writers import VerifyingWriter, open_writer
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import BlobMissing
@@ -56,10 +56,14 @@ class FsspecBlobStore:
             return False
         return size_bytes is None or found == size_bytes
 
-    def writer(self, digest: Digest, size_bytes: int, /) -> VerifyingWriter:
+    def writer(self, digest: Digest, size_bytes: int, /, *, replaces: bool = False) -> VerifyingWriter:
         length = part_bytes(size_bytes, self._least_part_bytes)
         parts = Parts(self._files, digest, length) if size_bytes > length else None
-        return open_writer(digest, size_bytes, self._spool, self, lambda: self.has(digest, size_bytes), parts=parts)
+
+        def is_published() -> bool:
+            return not replaces and self.has(digest, size_bytes)
+
+        return open_writer(digest, size_bytes, self._spool, self, is_published, parts=parts)
 
     def open(self, digest: Digest, /) -> BinaryIO:
         with self._missing(digest):
@@ -90,8 +94,8 @@ class FsspecBlobStore:
     def digests(self) -> Iterator[Digest]:
         return (blob.digest for blob in self.entries())
 
-    def entries(self) -> Iterator[StoredBlob]:
-        return listing.published(self._files.children)
+    def entries(self, unlisted: Unlisted | None = None, /) -> Iterator[StoredBlob]:
+        return listing.published(self._files.children, unlisted)
 
     def quarantined(self) -> Iterator[StoredBlob]:
         return listing.quarantined(self._files.children)

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from registry_sync.blobs.names import PARTIALS, QUARANTINE, digest_of, may_hold_blobs
-from registry_sync.blobs.store import StoredBlob
+from registry_sync.blobs.store import StoredBlob, Unlisted
+from registry_sync.errors import BlobStoreError
 
 
 class Entry(NamedTuple):
@@ -27,14 +28,14 @@ class Entry(NamedTuple):
 Children = Callable[[str], Iterable[Entry]]
 
 
-def published(children: Children) -> Iterator[StoredBlob]:
+def published(children: Children, unlisted: Unlisted | None = None) -> Iterator[StoredBlob]:
     """Every blob under its digest."""
-    return (found for found in _walk(children, "") if isinstance(found, StoredBlob))
+    return (found for found in _walk(children, "", unlisted) if isinstance(found, StoredBlob))
 
 
 def strangers(children: Children) -> Iterator[str]:
     """What is neither a blob nor the store's own. A folder that can hold no blob stands for all that is in it."""
-    return (found for found in _walk(children, "") if isinstance(found, str))
+    return (found for found in _walk(children, "", None) if isinstance(found, str))
 
 
 def quarantined(children: Children) -> Iterator[StoredBlob]:
@@ -45,13 +46,29 @@ def quarantined(children: Children) -> Iterator[StoredBlob]:
             yield StoredBlob(digest, entry.size_bytes, entry.stored_at)
 
 
-def _walk(children: Children, folder: str) -> Iterator[StoredBlob | str]:
-    for entry in children(folder):
+def _walk(children: Children, folder: str, unlisted: Unlisted | None) -> Iterator[StoredBlob | str]:
+    for entry in _listed(children, folder, unlisted):
         if entry.is_folder:
             if may_hold_blobs(entry.name):
-                yield from _walk(children, entry.name)
+                yield from _walk(children, entry.name, unlisted)
             elif entry.name not in (PARTIALS, QUARANTINE):
                 yield entry.name
             continue
         digest = digest_of(entry.name) if entry.is_file and "/" in entry.name else None
         yield entry.name if digest is None else StoredBlob(digest, entry.size_bytes, entry.stored_at)
+
+
+def _listed(children: Children, folder: str, unlisted: Unlisted | None) -> Iterator[Entry]:
+    entries: Iterator[Entry] | None = None
+    while True:
+        try:
+            entries = entries or iter(children(folder))
+            entry = next(entries, None)
+        except BlobStoreError as problem:
+            if unlisted is None or problem.is_temporary:
+                raise
+            unlisted(folder, problem)
+            return
+        if entry is None:
+            return
+        yield entry

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,10 +21,10 @@ from registry_sync.blobs.folders import flush_folder, make_folder
 from registry_sync.blobs.names import PARTIALS, QUARANTINE, flat_name
 from registry_sync.blobs.partial_file import Partial
 from registry_sync.blobs.partials import PATIENCE_SECONDS, PartialFolder
-from registry_sync.blobs.store import StoredBlob
+from registry_sync.blobs.store import StoredBlob, Unlisted
 from registry_sync.blobs.writers import VerifyingWriter, open_writer, published_writer
 from registry_sync.domain.digests import Digest
-from registry_sync.errors import BlobMissing
+from registry_sync.errors import BlobMissing, BlobStoreError
 
 
 class LocalBlobStore:
@@ -49,12 +50,17 @@ class LocalBlobStore:
                 found = os.stat(self._place(digest))  # noqa: PTH116 - asked for each blob of a sync; no Path is made
             except FileNotFoundError:
                 return False
-        return size_bytes is None or found.st_size == size_bytes
+        # A folder in a blob's place is none.
+        return stat.S_ISREG(found.st_mode) and (size_bytes is None or found.st_size == size_bytes)
 
-    def writer(self, digest: Digest, size_bytes: int, /) -> VerifyingWriter:
-        if self._renew(digest, size_bytes):
+    def writer(self, digest: Digest, size_bytes: int, /, *, replaces: bool = False) -> VerifyingWriter:
+        if not replaces and self._renew(digest, size_bytes):
             return published_writer(digest, size_bytes, self)
-        return open_writer(digest, size_bytes, self._partials, self, lambda: self.has(digest, size_bytes))
+
+        def is_published() -> bool:
+            return not replaces and self.has(digest, size_bytes)
+
+        return open_writer(digest, size_bytes, self._partials, self, is_published)
 
     def open(self, digest: Digest, /) -> BinaryIO:
         with store_errors(self.root), _missing(digest):
@@ -92,8 +98,8 @@ class LocalBlobStore:
     def digests(self) -> Iterator[Digest]:
         return (blob.digest for blob in self.entries())
 
-    def entries(self) -> Iterator[StoredBlob]:
-        return listing.published(self._children)
+    def entries(self, unlisted: Unlisted | None = None, /) -> Iterator[StoredBlob]:
+        return listing.published(self._children, unlisted)
 
     def quarantined(self) -> Iterator[StoredBlob]:
         return listing.quarantined(self._children)
@@ -109,7 +115,12 @@ class LocalBlobStore:
 
     def publish_bytes(self, digest: Digest, data: bytes | bytearray, /) -> None:
         """Publishes a small blob whose digest was verified."""
-        self._move(self._partials.write_temporary(data, is_durable=True), digest)
+        temporary = self._partials.write_temporary(data, is_durable=True)
+        try:
+            self._move(temporary, digest)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
     def publish_partial(self, digest: Digest, partial: Partial, /) -> None:
         """Publishes a blob whose digest was verified while it was written."""
@@ -125,18 +136,18 @@ class LocalBlobStore:
     def _children(self, folder: str) -> Iterator[listing.Entry]:
         with store_errors(self.root):
             try:
-                with os.scandir(self.root / folder) as found:
-                    entries = sorted(found, key=lambda entry: entry.name)
+                with os.scandir(self.root / folder) as scanned:
+                    entries = sorted(scanned, key=lambda entry: entry.name)
             except FileNotFoundError:
                 return
         for entry in entries:
             with store_errors(self.root):
                 try:
-                    stat = entry.stat(follow_symlinks=not _leads_nowhere(entry))
+                    found = entry.stat(follow_symlinks=not _leads_nowhere(entry))
                 except FileNotFoundError:  # deleted meanwhile
                     continue
             name = f"{folder}/{entry.name}" if folder else entry.name
-            yield listing.Entry(name, entry.is_dir(), entry.is_file(), stat.st_size, _time(stat))
+            yield listing.Entry(name, entry.is_dir(), entry.is_file(), found.st_size, _time(found))
 
     def _renew(self, digest: Digest, size_bytes: int) -> bool:
         """Whether the blob is there whole. Its time becomes this moment, where that is allowed."""
@@ -162,11 +173,13 @@ class LocalBlobStore:
             except FileNotFoundError:
                 make_folder(target.parent)
                 source.rename(target)
+            except IsADirectoryError as problem:  # it names the other file
+                raise BlobStoreError(f"there is a folder in the place of a blob, at {target}: remove it") from problem
             flush_folder(target.parent)
 
 
-def _time(stat: os.stat_result) -> datetime:
-    return datetime.fromtimestamp(stat.st_mtime, timezone.utc)
+def _time(found: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(found.st_mtime, timezone.utc)
 
 
 def _leads_nowhere(entry: os.DirEntry[str]) -> bool:

@@ -53,10 +53,15 @@ class RemoteFiles:
         return f"{self.root}/{name}" if name else self.root
 
     def size(self, name: str) -> int:
-        return int(self._info(name)["size"])
+        info = self._info(name)
+        if info["type"] == "directory":  # a folder in a file's place is none
+            raise FileNotFoundError(name)
+        return int(info["size"])
 
     def stored_at(self, name: str) -> datetime:
         info = self._info(name)
+        if info["type"] == "directory":
+            raise BlobStoreError(f"the blob store at {self.place} has a folder where a file should be: {name}")
         with self._errors():
             return self._time(info)
 

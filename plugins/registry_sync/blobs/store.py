@@ -6,12 +6,16 @@ written and not published is kept as a *partial* and continued by the next write
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import BinaryIO, NamedTuple, Protocol
 
 from registry_sync.domain.digests import Digest
+from registry_sync.errors import BlobStoreError
+
+#: Called with the name of a folder and what its listing met.
+Unlisted = Callable[[str, BlobStoreError], None]
 
 
 class StoredBlob(NamedTuple):
@@ -59,8 +63,12 @@ class BlobStore(Protocol):
     def has(self, digest: Digest, size_bytes: int | None = None, /) -> bool:
         """Whether the blob is published, and of that size when one is given."""
 
-    def writer(self, digest: Digest, size_bytes: int, /) -> AbstractContextManager[BlobWriter]:
+    def writer(
+        self, digest: Digest, size_bytes: int, /, *, replaces: bool = False
+    ) -> AbstractContextManager[BlobWriter]:
         """A writer for one blob, beginning with what an earlier one left behind.
+
+        With ``replaces`` bytes that are published are not trusted: it writes all of them, in place of those.
 
         Raises :class:`UnsupportedDigest` for a digest that cannot be verified.
         """
@@ -89,9 +97,10 @@ class BlobStore(Protocol):
     def digests(self) -> Iterator[Digest]:
         """Every published blob, in no order that means anything."""
 
-    def entries(self) -> Iterator[StoredBlob]:
+    def entries(self, unlisted: Unlisted | None = None, /) -> Iterator[StoredBlob]:
         """Every published blob with its size, listed folder by folder; nothing is asked for each blob.
 
+        A folder that cannot be listed, though the store answers, is told to ``unlisted`` and passed over, or raised.
         Blobs may be deleted while it goes on. One that is published meanwhile may be listed or not.
         """
 

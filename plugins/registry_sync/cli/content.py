@@ -25,6 +25,7 @@ def show(args: Namespace) -> None:
     }
     if isinstance(found, BlobProvenance):
         fields |= {"source": found.source, "stored_at": found.stored_at, "verified_at": found.verified_at}
+        fields |= {"fault": found.fault, "fault_at": found.fault_at}
     holders = [
         {
             "repository": holder.repository_name,

@@ -101,6 +101,7 @@ def _repository_row(usage: RepositoryUsage) -> dict[str, Any]:
         "own_bytes": usage.own_blobs.size_bytes,
         "missing_blobs": usage.missing.count,
         "missing_bytes": usage.missing.size_bytes,
+        "broken_blobs": usage.broken.count,
     }
 
 
@@ -116,6 +117,8 @@ def _total(report: DiskUsage) -> dict[str, Any]:
         "orphaned_bytes": report.orphaned_blobs.size_bytes,
         "missing_blobs": report.missing.count,
         "missing_bytes": report.missing.size_bytes,
+        "broken_blobs": report.broken.count,
+        "broken_bytes": report.broken.size_bytes,
     }
 
 

@@ -28,10 +28,12 @@ def verify(args: Namespace) -> None:
         options = VerifyOptions(args.share, rate).checked()
         store = open_blobs()
         found = verify_blobs(database, store, options, clock=_now, tell=say)
-        if args.repair and found.lost:
+        # What was noted as missing before losses were remembered is lacking still.
+        lost = sorted({*found.lost, *database.blob_checks.lacking()}) if args.repair else []
+        if lost:
             # Connections of Airflow's own database are looked up only by a process that says it may.
             os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
-            repair = repair_blobs(database, store, open_client, found.lost, clock=_now, tell=say)
+            repair = repair_blobs(database, store, open_client, lost, clock=_now, tell=say)
     _print(found, repair, args.output)
     left = _left(found, repair)
     if left:

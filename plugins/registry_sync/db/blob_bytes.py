@@ -30,6 +30,10 @@ _UNKNOWN_TYPE = "application/octet-stream"
 class Bytes(Protocol):
     """What is needed of the blob store."""
 
+    @property
+    def failures(self) -> Mapping[str, Exception]:
+        """What could not be removed, by digest, and why; its records stay."""
+
     def present(self, digests: Sequence[Digest], /) -> set[Digest]:
         """Those of ``digests`` that are there."""
 
@@ -58,6 +62,7 @@ class BlobBytesStore:
             gone = _lock_missing(connection, going, ~blob_is_needed())
             _note_kept(connection, going, gone, stored)
             freed = stored.delete([Digest(row.digest) for row in gone])
+            gone = _without_failures(connection, gone, stored)
             connection.execute(delete(blobs).where(blobs.c.id.in_([row.id for row in gone])))
         return Amount.of(row.size_bytes for row in gone), _freed(gone, freed)
 
@@ -134,7 +139,17 @@ class BlobBytesStore:
             gone = _lock_missing(connection, going, *conditions)
             _note_kept(connection, going, gone, stored)
             freed = stored.delete([Digest(row.digest) for row in gone])
+            _without_failures(connection, gone, stored)
         return _freed(gone, freed)
+
+    def forget_faults(self, repository_ids: Sequence[str], kept: Sequence[tuple[str, int]]) -> None:
+        """Notes that of the blobs whose bytes may be reclaimed none is lost any more: they are not to be stored."""
+        conditions = (blobs.c.fault.is_not(None), *_may_be_reclaimed(repository_ids, kept))
+        with self._transactions.writing() as connection:
+            taking = select(blobs.c.id).where(*conditions).order_by(blobs.c.digest)
+            locked = connection.execute(taking.with_for_update(skip_locked=True, of=blobs)).scalars().all()
+            for batch in in_batches(locked):
+                connection.execute(update(blobs).where(blobs.c.id.in_(batch)).values(fault=None, fault_at=None))
 
 
 def _may_be_reclaimed(repository_ids: Sequence[str], kept: Sequence[tuple[str, int]]) -> list[ColumnElement[bool]]:
@@ -155,6 +170,17 @@ def _lock_missing(connection: Connection, ids: Sequence[int], *conditions: Colum
     return connection.execute(fitting.order_by(blobs.c.digest)).all()
 
 
+def _without_failures(connection: Connection, rows: Sequence[Any], stored: Bytes) -> Sequence[Any]:
+    """Those of ``rows`` whose bytes could be removed. The others say again that they are stored, where they are."""
+    stuck = {row.id: Digest(row.digest) for row in rows if row.digest in stored.failures}
+    if not stuck:
+        return rows
+    present = stored.present(list(stuck.values()))
+    there = [blob_id for blob_id, digest in stuck.items() if digest in present]
+    connection.execute(update(blobs).where(blobs.c.id.in_(there), blobs.c.fault.is_(None)).values(stored_at=utc_now()))
+    return [row for row in rows if row.id not in stuck]
+
+
 def _note_kept(connection: Connection, ids: Sequence[int], gone: Sequence[Any], stored: Bytes) -> None:
     """Notes as stored again what was noted as missing, is needed meanwhile, and is there."""
     kept = set(ids) - {row.id for row in gone}
@@ -165,7 +191,7 @@ def _note_kept(connection: Connection, ids: Sequence[int], gone: Sequence[Any], 
     rows = connection.execute(taking).all()
     present = stored.present([Digest(row.digest) for row in rows])
     there = [row.id for row in rows if row.digest in present]
-    connection.execute(update(blobs).where(blobs.c.id.in_(there)).values(stored_at=utc_now()))
+    connection.execute(update(blobs).where(blobs.c.id.in_(there), blobs.c.fault.is_(None)).values(stored_at=utc_now()))
 
 
 def _hold(connection: Connection, digest: Digest, size_bytes: int) -> bool:

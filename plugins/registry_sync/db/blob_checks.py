@@ -16,12 +16,14 @@ from registry_sync.db.transactions import Transactions
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import Policy, RemoteSpec
 from registry_sync.domain.runs import RunState
-from registry_sync.domain.space import BlobRecord
+from registry_sync.domain.space import BlobRecord, FindingKind
 
 _ENDED_WELL = (RunState.COMPLETED.value, RunState.UNCHANGED.value)
 #: Runs of a repository that are looked at for where its blobs may be had.
 _RECENT_RUNS = 20
-_COLUMNS = tuple(blobs.c[name] for name in ("digest", "size_bytes", "media_type", "stored_at", "is_foreign"))
+_COLUMNS = tuple(
+    blobs.c[name] for name in ("digest", "size_bytes", "media_type", "stored_at", "is_foreign", "fault", "fault_at")
+)
 
 
 class BlobCheckStore:
@@ -42,6 +44,12 @@ class BlobCheckStore:
     def stored_after(self, after: str, limit: int) -> list[BlobRecord]:
         """The next blobs that are noted as stored, by digest; ``after`` is the last digest, empty to begin."""
         statement = select(*_COLUMNS).where(blobs.c.stored_at.is_not(None), blobs.c.digest > after)
+        with self._transactions.reading() as connection:
+            return list(map(_record, connection.execute(statement.order_by(blobs.c.digest).limit(limit))))
+
+    def faulty_after(self, after: str, limit: int) -> list[BlobRecord]:
+        """The next blobs that were found broken or missing and not mended since, by digest; empty to begin."""
+        statement = select(*_COLUMNS).where(blobs.c.fault.is_not(None), blobs.c.digest > after)
         with self._transactions.reading() as connection:
             return list(map(_record, connection.execute(statement.order_by(blobs.c.digest).limit(limit))))
 
@@ -110,7 +118,15 @@ class BlobCheckStore:
 
 
 def _record(row: Any) -> BlobRecord:
-    return BlobRecord(Digest(row.digest), row.size_bytes, row.media_type, row.stored_at is not None, row.is_foreign)
+    return BlobRecord(
+        digest=Digest(row.digest),
+        size_bytes=row.size_bytes,
+        media_type=row.media_type,
+        is_stored=row.stored_at is not None,
+        is_foreign=row.is_foreign,
+        fault=None if row.fault is None else FindingKind(row.fault),
+        fault_at=row.fault_at,
+    )
 
 
 def _recent_runs(connection: Connection, repository_id: str, limit: int) -> Sequence[Any]:

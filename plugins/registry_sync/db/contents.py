@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, select, true, update
 
 from registry_sync.db.batches import ids_by_digest, in_batches, insert_absent, insert_or_keep, is_one_of, storable
 from registry_sync.db.tables import blobs, manifest_blobs, manifest_children, manifests, orphaned_manifests
@@ -13,6 +14,7 @@ from registry_sync.db.transactions import Transactions
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor, Manifest, ManifestKind, ManifestLimits, read_manifest
 from registry_sync.domain.moments import utc_now
+from registry_sync.domain.space import FindingKind
 from registry_sync.domain.units import BlobUnit, KnownManifest, StoredManifest
 from registry_sync.errors import RecordNotFound
 
@@ -75,27 +77,34 @@ class ContentStore:
             _connect_to_parents(connection, ids)
 
     def mark_stored(self, digests: Iterable[Digest], *, source: str | None = None) -> None:
-        """Notes that the blob store has the bytes of these blobs, and where they came from if ``source`` says so."""
+        """Notes that the blob store has the bytes of these blobs, and where they came from if ``source`` says so.
+
+        What was wrong with them before is mended by that.
+        """
         said = {} if source is None else {"source": storable(source)}
-        self._mark(digests, is_stored=True, said=said)
+        mended = {"stored_at": utc_now(), "fault": None, "fault_at": None}
+        self._mark(digests, blobs.c.stored_at.is_(None), mended | said)
 
     def mark_missing(self, digests: Iterable[Digest]) -> None:
-        """Notes that the blob store lacks the bytes of these blobs."""
-        self._mark(digests, is_stored=False, said={})
+        """Notes that the blob store lacks the bytes of these blobs, and that this is as it should be."""
+        self._mark(digests, blobs.c.stored_at.is_not(None), {"stored_at": None})
 
-    def _mark(self, digests: Iterable[Digest], *, is_stored: bool, said: Mapping[str, str]) -> None:
+    def mark_lost(self, digests: Iterable[Digest], fault: FindingKind, at: datetime) -> None:
+        """Notes that the blob store should have the bytes of these blobs and has no good ones; the first time stays."""
+        since = func.coalesce(blobs.c.fault_at, at)
+        self._mark(digests, true(), {"stored_at": None, "fault": fault.value, "fault_at": since})
+
+    def _mark(self, digests: Iterable[Digest], is_other: ColumnElement[bool], said: Mapping[str, Any]) -> None:
         ordered = sorted(set(digests))
         if not ordered:
             return
-        stored_at = utc_now() if is_stored else None
-        is_other = blobs.c.stored_at.is_(None) if is_stored else blobs.c.stored_at.is_not(None)
         with self._transactions.writing() as connection:
             for batch in in_batches(ordered):
                 # Rows are locked in one order, lest two tasks that share blobs wait for each other.
                 is_listed = is_one_of(connection, blobs.c.digest, batch)
                 wanted = select(blobs.c.id).where(is_listed, is_other).order_by(blobs.c.digest)
                 ids = connection.execute(wanted.with_for_update(of=blobs)).scalars().all()
-                connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(stored_at=stored_at, **said))
+                connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(**said))
 
     def descriptors(self, digests: Iterable[Digest]) -> dict[Digest, Descriptor]:
         """How manifests describe blobs, with the URLs and the bytes that only their documents hold.

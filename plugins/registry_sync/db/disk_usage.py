@@ -28,6 +28,7 @@ from registry_sync.errors import RecordNotFound
 
 _IS_STORED = blobs.c.stored_at.is_not(None)
 _IS_LACKING = blobs.c.stored_at.is_(None) & ~blobs.c.is_foreign
+_IS_FAULTY = blobs.c.fault.is_not(None)
 
 
 class DiskUsageStore:
@@ -50,6 +51,7 @@ class DiskUsageStore:
                 orphaned_manifests=_amount(connection, manifests, orphaned),
                 orphaned_blobs=_amount(connection, blobs, orphans, _IS_STORED),
                 missing=_amount(connection, blobs, blobs, _IS_LACKING, is_held),
+                broken=_amount(connection, blobs, blobs, _IS_FAULTY),
             )
 
     def repository(self, repository_id: str) -> RepositoryUsage:
@@ -69,6 +71,7 @@ def _repositories(connection: Connection, repository_id: str | None = None) -> l
     those = _of(repository_blobs, repository_id)
     held = _by_repository(connection, _distinct(repository_blobs, blobs, "blob_id", _IS_STORED, *those))
     missing = _by_repository(connection, _distinct(repository_blobs, blobs, "blob_id", _IS_LACKING, *those))
+    broken = _by_repository(connection, _distinct(repository_blobs, blobs, "blob_id", _IS_FAULTY, *those))
     other = repository_blobs.alias("other")
     is_shared = exists().where(other.c.blob_id == blobs.c.id, other.c.repository_id != repository_blobs.c.repository_id)
     own = _by_repository(connection, _distinct(repository_blobs, blobs, "blob_id", _IS_STORED, ~is_shared, *those))
@@ -87,6 +90,7 @@ def _repositories(connection: Connection, repository_id: str | None = None) -> l
             blobs=held[row.id],
             own_blobs=own[row.id],
             missing=missing[row.id],
+            broken=broken[row.id],
             by_versions=by_versions[row.id],
         )
         for row in rows

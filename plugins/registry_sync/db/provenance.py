@@ -45,6 +45,8 @@ class ProvenanceStore:
                 created_at=row.created_at,
                 stored_at=row.stored_at,
                 verified_at=row.verified_at,
+                fault=row.fault,
+                fault_at=row.fault_at,
                 holders=_holders(connection, BLOBS, row.id),
             )
 

@@ -12,6 +12,7 @@ from registry_sync.db.tables import blobs, manifest_blobs, repository_tags, run_
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.runs import NeededBlob, TagState
+from registry_sync.domain.space import FindingKind
 from registry_sync.errors import RecordNotFound
 
 #: Tags in these states stay in a mirror as they are in its latest version.
@@ -21,7 +22,14 @@ _KEPT = (TagState.UNCHANGED.value, TagState.HELD.value, TagState.FILTERED.value)
 def needed_blobs(connection: Connection, run: Row[Any]) -> list[NeededBlob]:
     """Every blob below changed tags, and those below tags that stay as they are that are not stored; by digest."""
     return [
-        NeededBlob(Digest(row.digest), row.size_bytes, row.media_type, bool(row.is_foreign), bool(row.is_stored))
+        NeededBlob(
+            Digest(row.digest),
+            row.size_bytes,
+            row.media_type,
+            is_foreign=bool(row.is_foreign),
+            is_stored=bool(row.is_stored),
+            is_broken=row.fault == FindingKind.BROKEN.value,
+        )
         for row in _needed_rows(connection, run)
     ]
 
@@ -85,8 +93,9 @@ def _blobs_below(roots: Select[Any], links: Links) -> Select[Any]:
             func.min(manifest_blobs.c.media_type).label("media_type"),
             is_foreign.label("is_foreign"),
             blobs.c.stored_at.is_not(None).label("is_stored"),
+            blobs.c.fault,
         )
         .join(manifest_blobs, manifest_blobs.c.blob_id == blobs.c.id)
         .join(below, below.c.manifest_id == manifest_blobs.c.manifest_id)
-        .group_by(blobs.c.id, blobs.c.digest, blobs.c.stored_at)
+        .group_by(blobs.c.id, blobs.c.digest, blobs.c.stored_at, blobs.c.fault)
     )

@@ -46,6 +46,7 @@ from registry_sync.domain.runs import (
     SyncRun,
     TagState,
 )
+from registry_sync.domain.space import FindingKind
 from registry_sync.errors import RecordNotFound, RemoteChanged, RunEnded
 
 _ORDERINGS = {"started_at": sync_runs.c.started_at, "finished_at": sync_runs.c.finished_at}
@@ -274,7 +275,7 @@ class SyncRunStore:
         )
         described = (run_blobs.c.size_bytes, run_blobs.c.media_type, run_blobs.c.is_foreign)
         statement = (
-            select(blobs.c.digest, *described, inline.exists().label("is_inline"))
+            select(blobs.c.digest, blobs.c.fault, *described, inline.exists().label("is_inline"))
             .join(blobs, blobs.c.id == run_blobs.c.blob_id)
             .where(run_blobs.c.sync_run_id == run_id, run_blobs.c.shard == shard)
             .where(blobs.c.stored_at.is_(None), run_blobs.c.reason.is_(None))
@@ -288,6 +289,7 @@ class SyncRunStore:
                     row.media_type,
                     is_foreign=row.is_foreign,
                     is_inline=bool(row.is_inline),
+                    is_broken=row.fault == FindingKind.BROKEN.value,
                 )
                 for row in connection.execute(statement)
             ]

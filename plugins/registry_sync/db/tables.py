@@ -154,12 +154,21 @@ blobs = Table(
     # Host and repository that the bytes came from, and when they were last read again and compared with the digest.
     Column("source", Text()),
     Column("verified_at", UtcDateTime()),
+    # What a verification found wrong with the bytes, and since when; None once they are stored again.
+    Column("fault", plain_text(16)),
+    Column("fault_at", UtcDateTime()),
 )
 Index(
     "ix_blobs_missing",
     blobs.c.id,
     sqlite_where=blobs.c.stored_at.is_(None),
     postgresql_where=blobs.c.stored_at.is_(None),
+)
+Index(
+    "ix_blobs_fault",
+    blobs.c.digest,
+    sqlite_where=blobs.c.fault.is_not(None),
+    postgresql_where=blobs.c.fault.is_not(None),
 )
 
 # What a manifest says of a blob stands with the relation: two manifests may describe one digest differently.

@@ -49,7 +49,8 @@ class BlobProvenance:
     """``source`` is ``host[:port]/repository`` that the bytes came from, None when nobody noted it.
 
     ``stored_at`` is None while the bytes are not in the blob store, ``verified_at`` when they were last read again and
-    compared with the digest, None for never. ``holders`` are by name.
+    compared with the digest, None for never. ``fault`` is what was found wrong with the bytes at ``fault_at`` and not
+    mended since, None for nothing. ``holders`` are by name.
     """
 
     digest: Digest
@@ -58,4 +59,6 @@ class BlobProvenance:
     created_at: datetime
     stored_at: datetime | None
     verified_at: datetime | None
+    fault: str | None
+    fault_at: datetime | None
     holders: tuple[Holder, ...]

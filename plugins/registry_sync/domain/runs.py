@@ -139,7 +139,8 @@ class ListedTag:
 class NeededBlob:
     """A blob that a run's manifests name. Foreign ones are listed and by default not fetched.
 
-    ``is_inline`` says that a manifest carries the bytes; it is told of blobs that are to be fetched.
+    ``is_inline`` says that a manifest carries the bytes; it is told of blobs that are to be fetched. One that
+    ``is_broken`` is fetched again, though the store has some bytes.
     """
 
     digest: Digest
@@ -148,6 +149,7 @@ class NeededBlob:
     is_foreign: bool = False
     is_stored: bool = False
     is_inline: bool = False
+    is_broken: bool = False
 
 
 @dataclass(frozen=True)

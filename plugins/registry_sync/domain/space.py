@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 
 from registry_sync.domain.digests import Digest
-from registry_sync.errors import RegistrySyncError
+from registry_sync.errors import BlobStoreError, BlobStoreUnavailable, RegistrySyncError
+
+#: What could not be removed and is named; all of it is counted.
+_NAMED_FAILURES = 5
 
 
 @dataclass(frozen=True)
@@ -44,17 +48,6 @@ class ContentRecord:
 
 
 @dataclass(frozen=True)
-class BlobRecord:
-    """What the database says of a blob, as far as it concerns its bytes."""
-
-    digest: Digest
-    size_bytes: int
-    media_type: str
-    is_stored: bool
-    is_foreign: bool = False
-
-
-@dataclass(frozen=True)
 class Collection:
     """What a collection removed; a dry run says what would go.
 
@@ -83,8 +76,8 @@ class RepositoryUsage:
     """What one repository holds in all of its versions, each blob once.
 
     ``blobs`` are those in the blob store, ``own_blobs`` those of them that no other repository holds: what would
-    become orphaned with it. ``missing`` are not in the blob store, foreign ones apart. ``by_versions`` counts a blob
-    once for each version that holds it.
+    become orphaned with it. ``missing`` are not in the blob store, foreign ones apart; ``broken`` were found broken or
+    missing there, and are still. ``by_versions`` counts a blob once for each version that holds it.
     """
 
     repository_id: str
@@ -94,6 +87,7 @@ class RepositoryUsage:
     blobs: Amount = Amount()
     own_blobs: Amount = Amount()
     missing: Amount = Amount()
+    broken: Amount = Amount()
     by_versions: Amount = Amount()
 
 
@@ -103,7 +97,7 @@ class DiskUsage:
 
     ``by_repositories`` and ``by_versions`` count a blob once for each repository, and each version, that holds it.
     ``orphaned_*`` was noted by the last collection as needed by nothing; ``missing`` is held by a version and not in
-    the blob store, foreign blobs apart.
+    the blob store, foreign blobs apart. ``broken`` was found broken or missing by a verification, and is still.
     """
 
     repositories: tuple[RepositoryUsage, ...] = ()
@@ -113,6 +107,7 @@ class DiskUsage:
     orphaned_manifests: Amount = Amount()
     orphaned_blobs: Amount = Amount()
     missing: Amount = Amount()
+    broken: Amount = Amount()
 
     @property
     def by_repositories(self) -> Amount:
@@ -146,6 +141,32 @@ class FindingKind(str, Enum):
     UNREADABLE = "unreadable"
 
 
+#: What is wrong with the bytes of a blob until it is stored again, or gone.
+LASTING = (FindingKind.BROKEN, FindingKind.MISSING)
+
+
+@dataclass(frozen=True)
+class BlobRecord:
+    """What the database says of a blob, as far as it concerns its bytes.
+
+    ``fault`` is what a verification found wrong with them, at ``fault_at`` for the first time, and nobody mended since:
+    one of :data:`LASTING`, or None.
+    """
+
+    digest: Digest
+    size_bytes: int
+    media_type: str
+    is_stored: bool
+    is_foreign: bool = False
+    fault: FindingKind | None = None
+    fault_at: datetime | None = None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether bytes that lie under the digest are not to be trusted."""
+        return self.fault is FindingKind.BROKEN
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that verification found; ``name`` is a digest, or the name of a stranger."""
@@ -159,8 +180,8 @@ class Finding:
 class Verification:
     """What a verification read and found. ``findings`` are the first ones; ``counts`` count all of them by kind.
 
-    ``verified`` was read and is good. ``lost`` are the digests of all blobs that were found broken or missing; they
-    are noted as missing, broken bytes set aside.
+    ``verified`` was read and is good. ``lost`` are the digests of all blobs that were found broken or missing, now or
+    by an earlier verification and not mended since; they are noted as such, broken bytes set aside.
     """
 
     verified: Amount = Amount()
@@ -185,3 +206,11 @@ class Repair:
     found_count: int = 0
     failures: dict[Digest, str] = field(default_factory=dict)
     passing: RegistrySyncError | None = field(default=None, compare=False)
+
+
+def removal_error(failures: Mapping[str, BlobStoreError]) -> BlobStoreError:
+    """The error of what could not be removed, by name, while everything else was; temporary when all of it is."""
+    kind = BlobStoreUnavailable if all(error.is_temporary for error in failures.values()) else BlobStoreError
+    named = "; ".join(f"{name}: {error}" for name, error in list(failures.items())[:_NAMED_FAILURES])
+    more = f"; and {len(failures) - _NAMED_FAILURES:,} more" if len(failures) > _NAMED_FAILURES else ""
+    return kind(f"{len(failures):,} could not be removed, and will be tried again the next time: {named}{more}")

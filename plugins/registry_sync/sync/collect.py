@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.moments import utc_now
 from registry_sync.domain.space import Amount, Collection, ContentKind, ContentRecord
+from registry_sync.errors import BlobStoreError
 from registry_sync.sync.blob_bytes import DeletingStore, StoredBytes
 from registry_sync.sync.progress import format_bytes, format_count
 
@@ -35,7 +36,7 @@ class Entry(Protocol):
 class ListedStore(DeletingStore, Protocol):
     """Blobs by digest that can be listed and removed."""
 
-    def entries(self) -> Iterator[Entry]: ...
+    def entries(self, unlisted: Callable[[str, BlobStoreError], None] | None = None, /) -> Iterator[Entry]: ...
 
 
 class Orphans(Protocol):
@@ -90,8 +91,9 @@ def collect_orphans(
     """Notes what nothing needs, and removes what was noted longer than ``grace`` ago; safe to repeat at any point.
 
     A blob waits for its own grace after the last manifest that named it went. Bytes without a record go when they
-    were written longer than ``grace`` ago. Raises what the database or the store raises; what was removed until then
-    stays removed.
+    were written longer than ``grace`` ago. What the store does not let go stays with its record, is tried again by the
+    next collection, and is raised as one :class:`BlobStoreError` after everything else was done. Raises at once what
+    the database raises, and the store when it is away; what was removed until then stays removed.
     """
     now = clock()
     moment = _Moment(now, now - grace)
@@ -99,10 +101,11 @@ def collect_orphans(
     if released:
         tell(f"released what {format_count(released, 'sync')} had fetched that ended badly")
     manifests = _collect_manifests(database, moment, batch_size)
-    blobs, freed = _collect_blobs(database, StoredBytes(store), moment, batch_size)
+    stored = StoredBytes(store)
+    blobs, freed = _collect_blobs(database, stored, moment, batch_size)
     strays = Amount()
-    for batch in _strays(database, store, moment.noted_before, batch_size):
-        strays += database.blob_bytes.delete_strays(batch, moment.noted_before, StoredBytes(store))
+    for batch in _strays(database, store, moment.noted_before, batch_size, stored.note):
+        strays += database.blob_bytes.delete_strays(batch, moment.noted_before, stored)
     _, waiting_manifests = database.orphans.unneeded(ContentKind.MANIFEST, moment.noted_before)
     _, waiting_blobs = database.orphans.unneeded(ContentKind.BLOB, moment.noted_before)
     collection = Collection(
@@ -115,6 +118,7 @@ def collect_orphans(
         released_runs=released,
     )
     tell(summary(collection))
+    stored.raise_failures()
     return collection
 
 
@@ -135,7 +139,7 @@ def preview_collection(
     manifests, waiting_manifests = database.orphans.unneeded(ContentKind.MANIFEST, noted_before)
     blobs, waiting_blobs = database.orphans.unneeded(ContentKind.BLOB, noted_before)
     strays = Amount()
-    for batch in _strays(database, store, noted_before, batch_size):
+    for batch in _strays(database, store, noted_before, batch_size, None):
         strays += Amount.of(batch.values())
     collection = Collection(
         is_dry_run=True,
@@ -195,11 +199,15 @@ def _due(database: CollectionDatabase, kind: ContentKind, noted_before: datetime
 
 
 def _strays(
-    database: CollectionDatabase, store: ListedStore, stored_before: datetime, batch_size: int
+    database: CollectionDatabase,
+    store: ListedStore,
+    stored_before: datetime,
+    batch_size: int,
+    unlisted: Callable[[str, BlobStoreError], None] | None,
 ) -> Iterator[dict[Digest, int]]:
     """Bytes that no record names and that are old enough, with their sizes, in batches."""
     waiting: dict[Digest, int] = {}
-    for entry in store.entries():
+    for entry in store.entries(unlisted):
         if entry.stored_at < stored_before:
             waiting[entry.digest] = entry.size_bytes
         if len(waiting) >= 10 * batch_size:

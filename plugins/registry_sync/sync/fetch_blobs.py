@@ -125,8 +125,8 @@ def _fetch(
     client: RegistryClient, store: BlobStore, remote: RemoteSpec, blob: NeededBlob, described: Descriptor | None
 ) -> int | None:
     """Bytes received for ``blob``, None when the store has it; ``described`` holds what only a document says."""
-    if store.has(blob.digest, blob.size_bytes):
+    if not blob.is_broken and store.has(blob.digest, blob.size_bytes):
         return None
     descriptor = described or Descriptor(blob.media_type, blob.digest, blob.size_bytes)
-    with store.writer(blob.digest, blob.size_bytes) as writer:
+    with store.writer(blob.digest, blob.size_bytes, replaces=blob.is_broken) as writer:
         return client.fetch_blob(remote.upstream, descriptor, writer)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.space import Amount, Finding, FindingKind, Verification
+from registry_sync.domain.space import Amount, BlobRecord, Finding, FindingKind, Verification
 from registry_sync.sync.progress import format_bytes, format_count
 
 #: Findings that are named; all of them are counted.
@@ -19,6 +20,7 @@ class Marks(Protocol):
 
     def mark_stored(self, digests: Iterable[Digest], /) -> None: ...
     def mark_missing(self, digests: Iterable[Digest], /) -> None: ...
+    def mark_lost(self, digests: Iterable[Digest], fault: FindingKind, at: datetime, /) -> None: ...
 
 
 class AskedStore(Protocol):
@@ -28,10 +30,10 @@ class AskedStore(Protocol):
 
 
 class Findings:
-    """Used by one thread. ``marks`` takes the notes of lost blobs."""
+    """Used by one thread. ``marks`` takes the notes of blobs that are lost, since ``now`` or before."""
 
-    def __init__(self, marks: Marks, store: AskedStore, tell: Callable[[str], None]) -> None:
-        self._marks, self._store, self._tell = marks, store, tell
+    def __init__(self, marks: Marks, store: AskedStore, tell: Callable[[str], None], now: datetime) -> None:
+        self._marks, self._store, self._tell, self._now = marks, store, tell, now
         self._counts: Counter[FindingKind] = Counter()
         self._shown: list[Finding] = []
         self._lost: set[Digest] = set()
@@ -43,17 +45,26 @@ class Findings:
             self._shown.append(Finding(kind, name, detail))
             self._tell(f"{kind.value}: {name}{f', {detail}' if detail else ''}")
 
-    def add_lost(self, kind: FindingKind, digests: Sequence[Digest], detail: str) -> None:
-        """Counts blobs of which the store has no good bytes, and notes them as missing.
+    def add_lost(self, kind: FindingKind, digests: Sequence[Digest], detail: str, *, is_gone: bool = True) -> None:
+        """Counts blobs of which the store has no good bytes, and notes them as lost until they are stored again.
 
-        What somebody stores at the same moment is noted as stored again.
+        What somebody stores at the same moment is noted as stored again; that cannot be told from bytes that are wrong
+        and could not be set aside, and for these ``is_gone`` is False.
         """
         if digests:
-            self._marks.mark_missing(digests)
+            self._marks.mark_lost(digests, kind, self._now)
+        if digests and is_gone:
             self._marks.mark_stored([digest for digest in digests if self._store.has(digest)])
         for digest in digests:
             self.add(kind, digest, detail)
         self._lost.update(digests)
+
+    def add_remembered(self, record: BlobRecord) -> None:
+        """Counts a blob that an earlier verification found lost and nobody mended, unless it was found now as well."""
+        if record.digest not in self._lost and record.fault is not None:
+            found_at = f" {record.fault_at:%Y-%m-%d %H:%M} UTC" if record.fault_at else " earlier"
+            self.add(record.fault, record.digest, f"found so{found_at}, and not mended since")
+            self._lost.add(record.digest)
 
     def add_unnoted(self, digests: Sequence[Digest]) -> None:
         """Counts blobs that the store has and that were noted as missing, and notes them as stored.

@@ -1,7 +1,8 @@
 """The third stage: which blobs the store lacks, each once, in shards of nearly equal work.
 
 The store decides what is there, not the database: a blob that another repository brought, or that an earlier try
-wrote, is noted and not planned; one that the database believes in and the store lost is planned again.
+wrote, is noted and not planned; one that the database believes in and the store lost is planned again. A blob that is
+known to be broken is planned whatever lies under its digest.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.moments import utc_now
 from registry_sync.domain.records import Policy
 from registry_sync.domain.runs import NeededBlob, SyncRun
 from registry_sync.domain.shards import plan_shards
+from registry_sync.domain.space import FindingKind
 from registry_sync.errors import RegistrySyncError
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import BlobStore, Database
@@ -63,15 +66,15 @@ def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[l
     if run.policy is not Policy.IMMEDIATE:
         return [], BlobsPlanned(len(needed), sum(blob.is_stored for blob in needed), 0, ())
     wanted = [blob for blob in needed if run.remote.include_foreign_layers or not blob.is_foreign]
-    there = _there(store, wanted)
+    there = _there(store, [blob for blob in wanted if not blob.is_broken])
     found = [blob for blob in wanted if blob.digest in there and not blob.is_stored]
     database.contents.mark_stored(blob.digest for blob in found)
     if found:
         # Who takes bytes away looks at the database first: what is there now that it says so, stays.
         there -= {blob.digest for blob in found} - _there(store, found)
-    database.contents.mark_missing(
-        [blob.digest for blob in wanted if blob.digest not in there and (blob.is_stored or blob in found)]
-    )
+    lost = [blob.digest for blob in wanted if blob.digest not in there and blob.is_stored]
+    database.contents.mark_lost(lost, FindingKind.MISSING, utc_now())
+    database.contents.mark_missing([blob.digest for blob in found if blob.digest not in there])
     missing = [blob for blob in wanted if blob.digest not in there]
     return missing, BlobsPlanned(len(needed), len(there), len(needed) - len(wanted), ())
 

@@ -16,6 +16,7 @@ from registry_sync.domain.manifests import Descriptor, Manifest
 from registry_sync.domain.records import RemoteSpec, RepositoryVersion, SyncMode
 from registry_sync.domain.references import RepositoryName, TagName
 from registry_sync.domain.runs import CommitResult, Link, ListedTag, NeededBlob, SyncRun
+from registry_sync.domain.space import FindingKind
 from registry_sync.domain.units import KnownManifest
 
 
@@ -66,7 +67,9 @@ class BlobStore(Protocol):
     """Blobs by digest."""
 
     def has(self, digest: Digest, size_bytes: int | None = None, /) -> bool: ...
-    def writer(self, digest: Digest, size_bytes: int, /) -> AbstractContextManager[BlobWriter]: ...
+    def writer(
+        self, digest: Digest, size_bytes: int, /, *, replaces: bool = False
+    ) -> AbstractContextManager[BlobWriter]: ...
 
 
 class Runs(Protocol):
@@ -92,6 +95,7 @@ class Contents(Protocol):
     def add_manifests(self, manifests: Sequence[Manifest], /) -> None: ...
     def mark_stored(self, digests: Iterable[Digest], /, *, source: str | None = None) -> None: ...
     def mark_missing(self, digests: Iterable[Digest], /) -> None: ...
+    def mark_lost(self, digests: Iterable[Digest], fault: FindingKind, at: datetime, /) -> None: ...
     def descriptors(self, digests: Iterable[Digest], /) -> Mapping[Digest, Descriptor]: ...
 
 

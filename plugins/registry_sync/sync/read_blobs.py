@@ -14,7 +14,7 @@ from typing import BinaryIO, Protocol
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.space import Amount, BlobRecord, FindingKind
-from registry_sync.errors import BlobMissing, BlobStoreUnavailable, RegistrySyncError
+from registry_sync.errors import BlobMissing, BlobStoreError, BlobStoreUnavailable, RegistrySyncError
 from registry_sync.sync.byte_rate import ByteRate
 from registry_sync.sync.findings import Findings
 from registry_sync.sync.parallel import for_each
@@ -90,10 +90,11 @@ class BlobReading:
             return self._problem(record) and self._problem(record)
         except BlobMissing:
             return FindingKind.MISSING, MISSING
-        except OSError as problem:
+        except (OSError, BlobStoreError) as problem:
             # A medium that has lost its bytes says EIO; everything else is between it and us, and may pass.
-            kind = FindingKind.BROKEN if problem.errno == errno.EIO else FindingKind.UNREADABLE
-            return kind, f"cannot be read: {problem.strerror or problem}"
+            is_broken = isinstance(problem, OSError) and problem.errno == errno.EIO
+            kind = FindingKind.BROKEN if is_broken else FindingKind.UNREADABLE
+            return kind, f"cannot be read: {getattr(problem, 'strerror', None) or problem}"
 
     def _problem(self, record: BlobRecord) -> tuple[FindingKind, str] | None:
         hasher, size_bytes = record.digest.hasher(), 0
@@ -119,9 +120,13 @@ class BlobReading:
             if len(self.unreadable) >= MOST_UNREADABLE:
                 raise BlobStoreUnavailable(f"{len(self.unreadable)} blobs cannot be read; the last one {detail}")
             return
+        is_gone = True
         if kind is FindingKind.BROKEN:
-            self.store.quarantine(record.digest)
+            try:
+                self.store.quarantine(record.digest)
+            except BlobStoreError as problem:  # it is not used all the same, and tried again the next time
+                is_gone, detail = False, f"{detail}; it could not be set aside: {problem}"
         now = self.checks.records([record.digest]).get(record.digest)
         was_collected = now is None or (kind is FindingKind.MISSING and not now.is_stored)
         if not was_collected:
-            self.findings.add_lost(kind, [record.digest], detail)
+            self.findings.add_lost(kind, [record.digest], detail, is_gone=is_gone)

@@ -35,6 +35,7 @@ class Reclaims(Protocol):
         stored: StoredBytes,
         /,
     ) -> Amount: ...
+    def forget_faults(self, repository_ids: Sequence[str], kept: Sequence[tuple[str, int]], /) -> None: ...
 
 
 class ReclaimDatabase(Protocol):
@@ -57,16 +58,20 @@ def reclaim_blobs(
     """Removes the bytes of blobs that only these repositories hold, and none of the versions ``kept``; of how many.
 
     ``kept`` are pairs of repository and number. Blobs that another repository holds or a sync under way needs stay. A
-    dry run removes nothing. Raises what the database or the store raises; a repeat goes on.
+    dry run removes nothing. What was lost and would have been removed is missed no more. Raises as
+    :func:`~registry_sync.sync.collect.collect_orphans` does; a repeat goes on.
     """
-    gone, last = Amount(), 0
+    gone, last, stored = Amount(), 0, StoredBytes(store)
     while found := database.blob_bytes.reclaimable(repository_ids, kept, after_id=last, limit=batch_size):
         last = found[-1].id
         if is_dry_run:
             gone += Amount.of(record.size_bytes for record in found)
         else:
             ids = [record.id for record in found]
-            gone += database.blob_bytes.reclaim(ids, repository_ids, kept, StoredBytes(store))
+            gone += database.blob_bytes.reclaim(ids, repository_ids, kept, stored)
+    if not is_dry_run:
+        database.blob_bytes.forget_faults(repository_ids, kept)
     verb = "would reclaim" if is_dry_run else "reclaimed"
     tell(f"{verb} {format_bytes(gone.size_bytes)} of {format_count(gone.count, 'blob')}")
+    stored.raise_failures()
     return gone

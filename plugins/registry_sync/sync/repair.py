@@ -17,7 +17,7 @@ from registry_sync.domain.manifests import Descriptor
 from registry_sync.domain.moments import utc_now
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.space import Amount, BlobRecord, Repair
-from registry_sync.errors import BlobStoreError, DatabaseError, RegistrySyncError
+from registry_sync.errors import BlobStoreError, BlobStoreFull, DatabaseError, RegistrySyncError
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import BlobStore, RegistryClient
 from registry_sync.sync.progress import Progress, format_bytes, format_count
@@ -133,7 +133,8 @@ class _Repair:
                 self._note(arrived, remote)
 
         def failed(record: BlobRecord, error: RegistrySyncError) -> None:
-            if isinstance(error, BlobStoreError):
+            # What meets one blob alone, such as a folder in its place, keeps none of the others.
+            if isinstance(error, BlobStoreError) and (error.is_temporary or isinstance(error, BlobStoreFull)):
                 raise error
             self.fail([record], error)
             tell(f"blob {record.digest}: {reason(error)}")
@@ -162,12 +163,12 @@ class _Repair:
         self, client: RegistryClient, remote: RemoteSpec, record: BlobRecord, described: Descriptor | None
     ) -> bool:
         """Whether the blob was fetched; False when the store has it."""
-        if self.store.has(record.digest, record.size_bytes):
+        if not record.is_broken and self.store.has(record.digest, record.size_bytes):
             return False
         descriptor = Descriptor(record.media_type, record.digest, record.size_bytes)
         if described is not None and (record.is_foreign or described.inline is not None):
             descriptor = described  # with the URLs, or the bytes, that only its manifest has
-        with self.store.writer(record.digest, record.size_bytes) as writer:
+        with self.store.writer(record.digest, record.size_bytes, replaces=record.is_broken) as writer:
             client.fetch_blob(remote.upstream, descriptor, writer)
         return True
 

@@ -2,7 +2,7 @@
 
 The comparison costs one listing and covers everything. Reading costs time, so that it can be a share of the blobs:
 those that were not read for the longest time come first, and after enough rounds all were read. What is lost is noted
-as missing; ``repair`` brings it back.
+as lost, and found again by each verification until it is stored or gone; ``repair`` brings it back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.moments import utc_now
 from registry_sync.domain.space import BlobRecord, FindingKind, Verification
-from registry_sync.errors import ConfigurationError
+from registry_sync.errors import BlobStoreError, ConfigurationError
 from registry_sync.sync.byte_rate import ByteRate
 from registry_sync.sync.collect import Entry
 from registry_sync.sync.findings import AskedStore, Findings, Marks, summary
@@ -28,7 +28,7 @@ _PAGE = 1000
 class VerifiedStore(AskedStore, ReadStore, Protocol):
     """Blobs by digest, to be listed, read and set aside."""
 
-    def entries(self) -> Iterator[Entry]: ...
+    def entries(self, unlisted: Callable[[str, BlobStoreError], None] | None = None, /) -> Iterator[Entry]: ...
     def strangers(self) -> Iterator[str]: ...
 
 
@@ -36,6 +36,7 @@ class StoredChecks(Checks, Protocol):
     """What the database says of blobs that are noted as stored."""
 
     def stored_after(self, after: str, limit: int, /) -> list[BlobRecord]: ...
+    def faulty_after(self, after: str, limit: int, /) -> list[BlobRecord]: ...
     def stored_count(self) -> int: ...
     def due(self, verified_before: datetime, limit: int, /, *, without: Iterable[Digest] = ()) -> list[BlobRecord]: ...
 
@@ -81,13 +82,16 @@ def verify_blobs(
     """
     rate = rate or ByteRate(options.checked().bytes_per_second)
     checks = database.blob_checks
-    findings = Findings(database.contents, store, tell)
+    began = clock()
+    findings = Findings(database.contents, store, tell, began)
     reading = BlobReading(checks, store, findings, rate, clock, tell)
-    began, left = clock(), math.ceil(options.share * checks.stored_count())
+    left = math.ceil(options.share * checks.stored_count())
     reading.read(_compare(checks, store, findings))
     while left > 0 and (page := checks.due(began, min(left, _PAGE), without=reading.unreadable)):
         reading.read(page)
         left -= len(page)
+    for record in _faulty(checks):
+        findings.add_remembered(record)
     result = findings.result(reading.verified)
     tell(summary(result))
     return result
@@ -97,7 +101,11 @@ def _compare(checks: StoredChecks, store: VerifiedStore, findings: Findings) -> 
     """Blobs that are to be read whatever the share: of another size than recorded, or there and noted as missing."""
     suspects: list[BlobRecord] = []
     there: set[Digest] = set()
-    for page in _pages(store.entries()):
+
+    def unlisted(folder: str, problem: BlobStoreError) -> None:
+        findings.add(FindingKind.UNREADABLE, folder, f"cannot be listed: {problem}")
+
+    for page in _pages(store.entries(unlisted)):
         records = checks.records([entry.digest for entry in page])
         for entry in page:
             there.add(entry.digest)
@@ -117,10 +125,30 @@ def _find_missing(checks: StoredChecks, store: VerifiedStore, there: set[Digest]
     while page := checks.stored_after(after, _PAGE):
         after = page[-1].digest
         # What was stored while the store was listed is asked for; what was collected meanwhile has no record now.
-        absent = [record.digest for record in page if record.digest not in there and not store.has(record.digest)]
+        absent = [
+            record.digest for record in page if record.digest not in there and _is_absent(store, record, findings)
+        ]
         now = checks.records(absent)
         lost = [digest for digest in absent if digest in now and now[digest].is_stored]
         findings.add_lost(FindingKind.MISSING, lost, MISSING)
+
+
+def _is_absent(store: VerifiedStore, record: BlobRecord, findings: Findings) -> bool:
+    """Whether the store says that it does not have the blob; not when it refuses to say."""
+    try:
+        return not store.has(record.digest)
+    except BlobStoreError as problem:
+        if problem.is_temporary:
+            raise
+        findings.add(FindingKind.UNREADABLE, record.digest, f"cannot be looked for: {problem}")
+        return False
+
+
+def _faulty(checks: StoredChecks) -> Iterator[BlobRecord]:
+    after = ""
+    while page := checks.faulty_after(after, _PAGE):
+        after = page[-1].digest
+        yield from page
 
 
 def _pages(entries: Iterator[Entry]) -> Iterator[list[Entry]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from registry_sync.blobs import BlobStore
 from registry_sync.blobs.names import blob_name
 from registry_sync.db.database import Database
 from registry_sync.domain.space import Amount, FindingKind
+from registry_sync.errors import BlobStoreError
 from registry_sync.sync.collect import collect_orphans
 from registry_sync.sync.reclaim import reclaim_blobs
 from registry_sync.sync.verify import VerifyOptions, verify_blobs
@@ -78,6 +80,24 @@ def test_orphans_and_old_strays_are_collected(
     assert strays == Amount(1, len("stray"))
     assert list(store.digests()) == []
     assert not store.has(stray)
+
+
+def test_a_folder_in_the_place_of_a_blob_stops_no_collection(
+    database: Database, place: Place, store: BlobStore, repository: str
+) -> None:
+    stuck = database.units.blobs().items[0].digest
+    store.delete(stuck)
+    place.write(f"{blob_name(stuck)}/somebody's", b"somebody's")
+    assert not store.has(stuck)
+    assert verify_blobs(database, store, VerifyOptions(), tell=ignore).lost == (stuck,)
+    database.repositories.delete(repository)
+    now = datetime.now(timezone.utc)
+    for days in range(3):
+        at = now + timedelta(days=2 * days)
+        with pytest.raises(BlobStoreError, match=f"1 could not be removed, .*{stuck}") if days == 2 else nullcontext():
+            collect_orphans(database, store, grace=timedelta(days=1), clock=lambda at=at: at, tell=ignore)
+    assert list(store.digests()) == []
+    assert [blob.digest for blob in database.units.blobs().items] == [stuck]
 
 
 def test_bytes_are_reclaimed(database: Database, place: Place, store: BlobStore, repository: str) -> None:

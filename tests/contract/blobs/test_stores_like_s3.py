@@ -12,12 +12,16 @@ import pytest
 
 from registry_sync.blobs import BlobStore, open_blob_store
 from registry_sync.blobs.names import blob_name
+from registry_sync.db.database import Database
 from registry_sync.errors import BlobStoreError, BlobStoreFull, BlobStoreUnavailable
+from registry_sync.sync.reclaim import reclaim_blobs
 from support.blob_stores import MEBIBYTE, SMALL, put, stored
 from support.certificates import CertificateAuthority
 from support.hostile_object_store import HostileObjectStore, hostile_object_store
 from support.images import Blob
+from support.metadata import Upstream, image, sync
 from support.object_store import S3Server
+from support.stored_texts import keep_texts
 
 PARTED = 2 * MEBIBYTE + MEBIBYTE // 2
 SIZES = pytest.mark.parametrize("size_bytes", [SMALL, PARTED], ids=["small", "parted"])
@@ -226,6 +230,31 @@ def test_a_store_that_is_full_when_its_parts_are_joined_is_not_sent_the_blob_aga
     sent = [request for request in server.requests if request.startswith("PUT ") and "uploadId=" not in request]
     assert len(sent) == 4, "the bucket, and three parts"
     assert server.count("PUT", "/.partials/") == 3
+
+
+def test_what_may_not_be_deleted_keeps_no_collection_from_the_rest_and_no_repair_from_its_bytes(
+    server: HostileObjectStore, store: BlobStore, tmp_path: Path
+) -> None:
+    """An account without the right to delete: what is broken cannot be set aside, and is replaced all the same."""
+    texts = ("one", "two", "config")
+    one = keep_texts(store, *texts)[0]
+    with Database.connect(f"sqlite:///{tmp_path}/registry_sync.db") as database:
+        database.ready()
+        upstream = Upstream()
+        upstream.tag("latest", image(*texts[:-1], config=texts[-1]))
+        repository = database.repositories.ensure("app")
+        sync(database, repository, upstream)
+        server.refuse("DELETE", one.encoded, 403, "AccessDenied")
+        server.refuse("POST", "?delete", 403, "AccessDenied")
+        with store.writer(one, 3, replaces=True) as writer:
+            writer.write(b"one")
+            writer.commit()
+        assert store.has(one)
+        with pytest.raises(BlobStoreError, match=f"1 could not be removed, .*{one}.*refuses"):
+            reclaim_blobs(database, store, [repository.id], tell=lambda _line: None)
+        assert list(store.digests()) == [one]
+        with pytest.raises(BlobStoreError, match="refuses"):
+            store.quarantine(one)
 
 
 def test_an_upload_that_cannot_be_taken_back_is_told(

@@ -298,6 +298,10 @@ def test_a_sync_heals_what_a_collector_left_that_died_after_the_bytes(
     database.repositories.delete(repository.id)
 
     class Dying:
+        @property
+        def failures(self) -> dict[str, Exception]:
+            return {}
+
         def present(self, digests: object) -> set[Digest]:
             return set()
 

@@ -108,6 +108,10 @@ def test_a_crash_between_the_steps_leaves_blobs_that_say_missing(database: Datab
     found = database.blob_bytes.reclaimable([repository])
 
     class Dying:
+        @property
+        def failures(self) -> dict[str, Exception]:
+            return {}
+
         def present(self, _digests: Sequence[Digest]) -> set[Digest]:
             raise AssertionError("nobody needs them")
 

@@ -19,8 +19,10 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor
 from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
 from registry_sync.domain.space import Amount, FindingKind, Repair
-from registry_sync.errors import BlobStoreUnavailable, ConfigurationError, NotFound
+from registry_sync.errors import BlobStoreError, BlobStoreUnavailable, ConfigurationError, NotFound
 from registry_sync.sync.byte_rate import ByteRate
+from registry_sync.sync.collect import collect_orphans
+from registry_sync.sync.reclaim import reclaim_blobs
 from registry_sync.sync.repair import repair_blobs
 from registry_sync.sync.verify import Verification, VerifyOptions, verify_blobs
 from support.metadata import Upstream, image, new_key, play_stages, sync
@@ -92,7 +94,124 @@ def test_a_flipped_bit_is_found_set_aside_and_noted_as_missing(
     assert not is_stored(database, stored["two"])
     assert not store.has(stored["two"])
     assert [blob.digest for blob in store.quarantined()] == [stored["two"]]
-    assert verify(database, store, at=NOW + timedelta(hours=1)).is_clean
+
+
+LATER = NOW + timedelta(hours=1)
+
+
+@pytest.mark.parametrize("share", [1, 0])
+def test_what_is_broken_or_missing_is_found_again_until_it_is_mended(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest], share: float
+) -> None:
+    flip_a_bit(store, stored["two"])
+    store.delete(stored["three"])
+    found = {FindingKind.BROKEN: 1, FindingKind.MISSING: 1}
+    lost = tuple(sorted([stored["two"], stored["three"]]))
+    assert verify(database, store).counts == found
+    for day in range(1, 3):
+        again = verify(database, store, share=share, at=NOW + timedelta(days=day))
+        assert again.counts == found
+        assert again.lost == lost
+        assert {finding.detail for finding in again.findings} == {
+            f"found so {NOW:%Y-%m-%d %H:%M} UTC, and not mended since"
+        }
+    records = database.blob_checks.records(lost)
+    assert {records[digest].fault_at for digest in lost} == {NOW}, "the first time stays"
+    assert repair(database, store, {HOME: Remote(*TEXTS)}, list(again.lost)).fetched.count == 2
+    assert verify(database, store, at=NOW + timedelta(days=4)).is_clean
+
+
+def test_bytes_that_somebody_else_put_back_are_read_and_the_blob_is_lost_no_more(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    store.delete(stored["two"])
+    verify(database, store)
+    keep_texts(store, "two")
+    assert verify(database, store, at=LATER).counts == {FindingKind.UNNOTED: 1}
+    assert verify(database, store, at=LATER + timedelta(hours=1)).is_clean
+
+
+def test_what_is_gone_from_the_database_is_lost_no_more(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    flip_a_bit(store, stored["two"])
+    verify(database, store)
+    database.repositories.delete(database.repositories.by_name("app").id)
+    for days in range(4):
+        at = NOW + timedelta(days=days)
+        collect_orphans(database, store, grace=timedelta(), clock=lambda at=at: at, tell=lambda _line: None)
+    assert verify(database, store, at=LATER).is_clean
+
+
+def test_what_is_reclaimed_is_lost_no_more(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    flip_a_bit(store, stored["two"])
+    verify(database, store)
+    repository = database.repositories.by_name("app").id
+    reclaim_blobs(database, store, [repository], kept=[(repository, 1)], tell=lambda _line: None)
+    assert verify(database, store, at=LATER).counts == {FindingKind.BROKEN: 1}, "a version that is kept needs it"
+    reclaim_blobs(database, store, [repository], tell=lambda _line: None)
+    assert verify(database, store, at=LATER).is_clean
+
+
+def test_what_was_lost_is_counted_by_the_usage_and_shown_with_the_blob(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    assert database.disk_usage.report().broken == Amount()
+    flip_a_bit(store, stored["two"])
+    verify(database, store)
+    report = database.disk_usage.report()
+    assert report.broken == report.repositories[0].broken == Amount(1, len("two"))
+    found = database.provenance.blob(stored["two"])
+    assert (found.fault, found.fault_at) == ("broken", NOW)
+    assert database.provenance.blob(stored["one"]).fault is None
+
+
+class NotSetAside(LocalBlobStore):
+    """A store that lets nothing be moved, as an object store without the right to delete."""
+
+    def quarantine(self, digest: Digest, /) -> bool:
+        raise BlobStoreError(f"the blob store refuses to move {digest}")
+
+
+def test_what_is_broken_and_cannot_be_set_aside_stops_no_verification_and_is_replaced_by_a_repair(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    stuck = NotSetAside(store.root)
+    for text in ("two", "three"):
+        flip_a_bit(store, stored[text])
+    for at in (NOW, LATER):
+        result = verify(database, stuck, at=at)
+        assert result.counts == {FindingKind.BROKEN: 2}
+        assert all("could not be set aside" in finding.detail for finding in result.findings)
+        assert not is_stored(database, stored["two"])
+    assert store.has(stored["two"]), "wrong bytes of the right size"
+    done = repair(database, stuck, {HOME: Remote(*TEXTS)}, list(result.lost))
+    assert done.fetched.count == 2
+    assert verify(database, stuck, at=LATER + timedelta(hours=1)).is_clean
+
+
+def test_a_folder_in_the_place_of_a_blob_is_found_and_keeps_no_repair_from_the_others(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    for text in ("two", "three"):
+        store.delete(stored[text])
+    store.path(stored["two"]).mkdir()
+    lost = verify(database, store).lost
+    assert lost == tuple(sorted([stored["two"], stored["three"]]))
+    result = repair(database, store, {HOME: Remote(*TEXTS)}, list(lost))
+    assert list(result.failures) == [stored["two"]]
+    assert store.has(stored["three"])
+
+
+def test_what_may_not_be_opened_is_unreadable_and_stops_no_verification(
+    database: Database, store: LocalBlobStore, stored: dict[str, Digest]
+) -> None:
+    result = verify(database, Unreadable(store, {stored["one"]: BlobStoreError("the blob store refuses")}))
+    assert result.counts == {FindingKind.UNREADABLE: 1}
+    assert result.verified.count == 4
+    assert is_stored(database, stored["one"])
 
 
 def test_a_deleted_file_is_found_whatever_the_share(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry_sync.blobs.listing import Entry, published
 from registry_sync.blobs.local import LocalBlobStore
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import BlobStoreError
@@ -51,6 +53,37 @@ def test_a_blob_that_was_moved_and_linked_to_is_a_blob_of_its_size(tmp_path: Pat
     store.path(blob.digest).rename(tmp_path / "moved")
     store.path(blob.digest).symlink_to(tmp_path / "moved")
     assert [(entry.digest, entry.size_bytes) for entry in store.entries()] == [(blob.digest, SMALL)]
+
+
+def test_a_folder_in_the_place_of_a_blob_is_none_and_cannot_be_deleted(tmp_path: Path) -> None:
+    store, blob = LocalBlobStore(tmp_path), Blob.random(12, SMALL)
+    store.path(blob.digest).mkdir(parents=True)
+    assert not store.has(blob.digest)
+    with pytest.raises(BlobStoreError, match=blob.digest.encoded):
+        store.delete(blob.digest)
+    with pytest.raises(BlobStoreError, match=blob.digest.encoded):
+        put(store, blob)
+    assert [path.name for path in (tmp_path / ".partials").iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_a_folder_that_cannot_be_listed_hides_none_of_the_others(tmp_path: Path) -> None:
+    store = LocalBlobStore(tmp_path)
+    blobs = sorted((Blob.random(seed, SMALL) for seed in range(20, 24)), key=lambda blob: blob.digest)
+    for blob in blobs:
+        put(store, blob)
+    closed = f"sha256/{blobs[1].digest.encoded[:2]}"
+
+    def children(folder: str) -> Iterator[Entry]:
+        if folder == closed:
+            raise BlobStoreError("permission denied")
+        return iter(store._children(folder))
+
+    met: list[str] = []
+    found = [entry.digest for entry in published(children, lambda folder, _problem: met.append(folder))]
+    assert found == [blob.digest for blob in blobs if blob is not blobs[1]]
+    assert met == [closed]
+    with pytest.raises(BlobStoreError, match="permission denied"):
+        list(published(children))
 
 
 def test_a_folder_of_strangers_is_not_looked_into(tmp_path: Path) -> None:

@@ -148,6 +148,58 @@ def test_what_is_broken_and_missing_is_told_and_repaired(
     assert {finding["name"] for finding in shown["findings"]} == {broken, gone}
 
 
+def test_what_was_found_broken_is_told_and_repaired_by_the_next_verification(
+    run: Run, here: Installation, content: RepositoryContent, tmp_path: Path, capsys: Printed
+) -> None:
+    broken = layer(content, "a")
+    file = next((tmp_path / "blobs").rglob(broken.encoded))
+    file.chmod(0o644)
+    file.write_bytes(b"x" * content.blobs[broken].size_bytes)
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="1 blob cannot be served"):
+            run("verify", "-o", "json")
+        shown = printed(capsys)
+        assert (shown["broken"], [finding["name"] for finding in shown["findings"]]) == (1, [broken])
+    run("usage", "-o", "json")
+    usage = printed(capsys)
+    assert (usage["total"]["broken_blobs"], usage["repositories"][0]["broken_blobs"]) == (1, 1)
+    run("content", "show", broken, "-o", "json")
+    assert printed(capsys)["fault"] == "broken"
+    run("verify", "--repair", "-o", "json")
+    assert printed(capsys)["repaired_blobs"] == 1
+    run("verify", "-o", "json")
+    assert printed(capsys)["findings"] == []
+    assert here.store.has(broken)
+
+
+def test_what_was_noted_as_missing_before_losses_were_remembered_is_repaired(
+    run: Run, here: Installation, content: RepositoryContent, capsys: Printed
+) -> None:
+    lost = layer(content, "b")
+    here.store.delete(lost)
+    here.database.contents.mark_missing([lost])
+    run("verify", "--repair", "-o", "json")
+    assert printed(capsys)["repaired_blobs"] == 1
+    assert here.store.has(lost)
+
+
+@pytest.mark.parametrize("command", [("gc", "--grace-hours", "0"), ("reclaim", "app")])
+def test_what_cannot_be_removed_is_told_with_status_1_and_the_rest_goes(
+    run: Run, here: Installation, content: RepositoryContent, tmp_path: Path, capsys: Printed, command: tuple[str, ...]
+) -> None:
+    stuck = layer(content, "b")
+    if command[0] == "gc":
+        here.database.repositories.delete(here.database.repositories.by_name("app").id)
+        for _ in range(2):
+            run("gc", "--yes", "--grace-hours", "0")
+    file = next((tmp_path / "blobs").rglob(stuck.encoded))
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(SystemExit, match=f"1 could not be removed, .*{stuck}"):
+        run(*command, "--yes")
+    assert list(here.store.digests()) == []
+
+
 def test_a_repair_fetches_again_what_a_verification_lost(
     run: Run, here: Installation, content: RepositoryContent, tmp_path: Path, capsys: Printed
 ) -> None:

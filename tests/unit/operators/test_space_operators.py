@@ -76,6 +76,38 @@ def test_a_verification_without_repair_fails_on_what_is_lost_and_says_what(
         run(VerifyBlobsOperator, repair=False)
 
 
+def test_a_verification_without_repair_fails_until_what_is_lost_is_mended(
+    database: Database, stored: LocalBlobStore
+) -> None:
+    lost = min(stored.digests())
+    stored.path(lost).write_bytes(b"x")
+    for share in (1, 0):
+        with pytest.raises(AirflowFailException, match=f"lost 1 blob: {lost}: not repaired"):
+            run(VerifyBlobsOperator, repair=False, share=share)
+    keep_texts(stored, "layer", "config")
+    assert run(VerifyBlobsOperator, repair=False)["found"] == {"unnoted": 1}
+    assert run(VerifyBlobsOperator, repair=False)["found"] == {}
+
+
+@pytest.mark.parametrize(
+    ("operator", "parameters"),
+    [(CollectOrphansOperator, {"grace_hours": 0}), (ReclaimBlobsOperator, {"repositories": "app"})],
+)
+def test_what_cannot_be_removed_fails_the_task_after_everything_else_went(
+    database: Database, stored: LocalBlobStore, operator: type[Any], parameters: dict[str, Any]
+) -> None:
+    stuck = min(stored.digests())
+    if operator is CollectOrphansOperator:
+        database.repositories.delete(database.repositories.by_name("app").id)
+        for _ in range(2):
+            run(CollectOrphansOperator, grace_hours=0)
+    stored.delete(stuck)
+    stored.path(stuck).mkdir()
+    with pytest.raises(AirflowFailException, match=f"1 could not be removed, .*{stuck}"):
+        run(operator, **parameters)
+    assert list(stored.digests()) == []
+
+
 @pytest.mark.parametrize("try_number", [1, 3])
 def test_a_registry_that_may_answer_later_is_asked_again_until_the_last_try(
     database: Database, stored: LocalBlobStore, monkeypatch: pytest.MonkeyPatch, try_number: int

@@ -51,7 +51,8 @@ class BlobProvenanceDocument(BaseModel):
     """Where a blob came from, and who holds it, by name.
 
     ``source`` is the host and repository that its bytes came from, null when nobody noted it; ``stored_at`` is null
-    while they are not in the blob store, ``verified_at`` when they were never read again.
+    while they are not in the blob store, ``verified_at`` when they were never read again. ``fault`` is ``broken`` or
+    ``missing`` when a verification found that at ``fault_at`` and nobody mended it since, else null.
     """
 
     digest: str
@@ -60,6 +61,8 @@ class BlobProvenanceDocument(BaseModel):
     source: str | None
     stored_at: Moment | None
     verified_at: Moment | None
+    fault: str | None
+    fault_at: Moment | None
     holders: list[HolderDocument]
 
     @classmethod
@@ -72,5 +75,7 @@ class BlobProvenanceDocument(BaseModel):
             source=found.source,
             stored_at=found.stored_at,
             verified_at=found.verified_at,
+            fault=found.fault,
+            fault_at=found.fault_at,
             holders=[HolderDocument.of(holder) for holder in found.holders],
         )

@@ -67,7 +67,8 @@ class UsageDocument(BaseModel):
     """What a repository takes in all of its versions, each unit once.
 
     ``blobs`` are those in the blob store, ``own_blobs`` those of them that no other repository holds: what could go
-    with it. ``missing_blobs`` are not in the store. ``by_versions`` counts a blob once for each version that holds it.
+    with it. ``missing_blobs`` are not in the store, ``broken_blobs`` were lost there and are not mended.
+    ``by_versions`` counts a blob once for each version that holds it.
     """
 
     version_count: int
@@ -75,6 +76,7 @@ class UsageDocument(BaseModel):
     blobs: AmountDocument
     own_blobs: AmountDocument
     missing_blobs: AmountDocument
+    broken_blobs: AmountDocument
     by_versions: AmountDocument
 
     @classmethod
@@ -86,6 +88,7 @@ class UsageDocument(BaseModel):
             blobs=AmountDocument.of(usage.blobs),
             own_blobs=AmountDocument.of(usage.own_blobs),
             missing_blobs=AmountDocument.of(usage.missing),
+            broken_blobs=AmountDocument.of(usage.broken),
             by_versions=AmountDocument.of(usage.by_versions),
         )
 

@@ -26,6 +26,7 @@ def _added_columns() -> dict[str, list[sa.Column[Any]]]:
             sa.Column("authority", plain_text(16)),
             sa.Column("remote_changes", sa.Text()),
         ],
+        "blobs": [sa.Column("fault", plain_text(16)), sa.Column("fault_at", UtcDateTime())],
     }
 
 
@@ -39,9 +40,11 @@ def upgrade() -> None:
             op.add_column(table, column)
     _tell_attempts_apart()
     _create_requests()
+    _index_faults()
 
 
 def downgrade() -> None:
+    op.drop_index("ix_blobs_fault", "blobs")
     op.drop_table("sync_requests")
     _forget_attempts()
     for table, columns in _added_columns().items():
@@ -96,3 +99,8 @@ def _create_requests() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_sync_requests"),
     )
     op.create_index("ix_sync_requests_requested_at", "sync_requests", ["requested_at"])
+
+
+def _index_faults() -> None:
+    is_faulty = sa.text("fault IS NOT NULL")
+    op.create_index("ix_blobs_fault", "blobs", ["digest"], sqlite_where=is_faulty, postgresql_where=is_faulty)
