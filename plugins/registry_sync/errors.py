@@ -18,7 +18,8 @@
     │   ├── RateLimited                 429 (``retry_after_seconds``); temporary
     │   ├── ServerUnavailable           5xx, 408, refused, reset, timed out; temporary
     │   ├── ProtocolError               an answer that the specification does not allow
-    │   └── PaginationError             a listing that loops or makes no progress
+    │   ├── PaginationError             a listing that loops, makes no progress or cannot be read to its end
+    │   └── ReferrersUnavailable        what refers to a manifest cannot be looked up; hurts no tag
     ├── ContentError                the publisher of the content (``digest``)
     │   ├── SizeMismatch                another number of bytes than the descriptor says
     │   ├── DigestMismatch              other bytes than the digest says
@@ -94,6 +95,8 @@ class RegistrySyncError(Exception):
     """The root. ``str()`` says what happened and what to do; attributes say it for programs."""
 
     is_temporary: bool = False
+    #: The host whose redirect led to where this was met; None where it was asked itself.
+    redirected_by: str | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -211,7 +214,14 @@ class ProtocolError(RegistryError):
 
 
 class PaginationError(RegistryError):
-    """A listing that repeats itself, makes no progress or breaks off."""
+    """A listing that repeats itself, makes no progress, breaks off or cannot be read to its end."""
+
+
+class ReferrersUnavailable(RegistryError):
+    """What refers to a manifest cannot be looked up, so that there may be some or none.
+
+    The question is refused, or redirected to where nothing may or can be asked. It says nothing of the manifest.
+    """
 
 
 class ContentError(RegistrySyncError):

@@ -17,7 +17,7 @@ from support.filling import push
 from support.held import Held
 from support.images import RepositoryContent
 from support.lookalikes import known
-from support.lookalikes.quirks import LookAlike
+from support.lookalikes.quirks import Habit, LookAlike
 from support.lookalikes.server import HOSTS, LookAlikeServer
 from support.registry import RegistryServer
 from support.shapes import every_kind
@@ -78,7 +78,7 @@ def runner(request: pytest.FixtureRequest) -> Runner:
 
 @pytest.mark.rule("A1.3", "A2.3", "A2.6", "A3.2", "A4.1", "A4.10", "A4.16", "A5.1", "A5.2", "A5.4", "A5.7")
 @pytest.mark.rule("A6.1", "A6.4", "A6.6", "A7.1", "A7.3", "A7.4", "A7.6", "A7.7", "A7.9", "A7.10", "A9.6", "A9.7")
-@pytest.mark.rule("A8.10", "A9.5", "A9.10")
+@pytest.mark.rule("A8.2", "A8.10", "A9.5", "A9.10")
 @pytest.mark.parametrize("kind", [*SCHEDULED, *IN_PROCESS], ids=str)
 def test_a_registry_with_habits_of_its_own_gives_what_a_plain_one_gives(
     kind: LookAlike,
@@ -95,16 +95,20 @@ def test_a_registry_with_habits_of_its_own_gives_what_a_plain_one_gives(
         runner.connect(conn_id, server.connection)
         runner.sync(url=server.url, **conf)
         first = server.manifests.pulled.copy()
+        referrers_asked = len(server.referrers_asked)
         server.forget()
         states = runner.sync(url=server.url, **conf)
         again = server.manifests.pulled.copy()
         asked_about = sorted(server.manifests.headed)
+        referrers_asked_again = len(server.referrers_asked)
     assert server.witness.violations == []
     assert server.witness.habits == kind.habits, "the client has met all that this registry does of its own"
     assert runner.held(repository) == expected, "the second sync made no version"
     is_revoked = kind.auth.first_token_requests is not None
     assert server.gate.token_request_count <= task_count + is_revoked, "a token for each task, and one for a lost one"
     assert asked_about == sorted(content.tags), "one HEAD for each tag"
+    if Habit.LACKS_REFERRERS in kind.habits:
+        assert (referrers_asked, referrers_asked_again) == (1, 0), "it is asked once for referrers, and that is kept"
     if kind.tells_digests:
         assert sorted(first) == sorted(content.manifests), "each manifest is pulled once"
         assert again == [], "and none when nothing changed"

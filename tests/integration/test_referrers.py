@@ -13,8 +13,8 @@ from registry_sync.domain.units import Relation
 from support.choosing import NAME, got, held, sync, tags
 from support.hostile_registry import HostileRegistry, reply
 from support.images import ContentBuilder
-from support.serving import serve
-from support.signatures import Signer, referrer_entry, subject_of
+from support.serving import serve, serve_referrers
+from support.signatures import Signer
 from support.syncing import Installation
 
 
@@ -27,16 +27,6 @@ def registry() -> Iterator[HostileRegistry]:
 @pytest.fixture
 def build() -> ContentBuilder:
     return ContentBuilder(seed=47)
-
-
-def serve_referrers(registry: HostileRegistry, build: ContentBuilder) -> None:
-    """The referrers API over everything that was built."""
-    content = build.content()
-    for subject in content.manifests:
-        entries = [referrer_entry(m) for m in content.manifests.values() if subject_of(m) == subject]
-        document = json.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": entries})
-        path = f"/v2/{NAME}/referrers/{subject}"
-        registry.on("GET", path, reply(200, document, content_type=media_types.OCI_INDEX))
 
 
 class Signed:
@@ -59,7 +49,7 @@ def test_referrers_of_every_manifest_come_along_and_those_of_referrers(
     here: Installation, registry: HostileRegistry, build: ContentBuilder
 ) -> None:
     signed = Signed(build)
-    serve_referrers(registry, build)
+    serve_referrers(registry, NAME, build.content())
     version = sync(here, registry, build)
     assert version is not None
     assert held(here, version) == signed.content | signed.referrers
@@ -74,7 +64,7 @@ def test_referrers_are_left_out_where_the_remote_says_so_and_go_when_it_changes_
     here: Installation, registry: HostileRegistry, build: ContentBuilder
 ) -> None:
     signed = Signed(build)
-    serve_referrers(registry, build)
+    serve_referrers(registry, NAME, build.content())
     version = sync(here, registry, build, include_referrers=False)
     assert version is not None
     assert held(here, version) == signed.content
@@ -94,10 +84,10 @@ def test_a_signature_that_comes_later_is_noticed_though_no_tag_moved_and_one_tha
     image = build.image([build.blob(60)])
     build.tag("v1", image)
     build.tag("v2", build.image([build.blob(61)]))
-    serve_referrers(registry, build)
+    serve_referrers(registry, NAME, build.content())
     sync(here, registry, build)
     bundle = Signer(build).bundle(image)
-    serve_referrers(registry, build)
+    serve_referrers(registry, NAME, build.content())
     version = sync(here, registry, build)
     assert version is not None
     assert held(here, version, Relation.ADDED) == {bundle} == got(registry)
@@ -115,7 +105,7 @@ def test_a_manifest_that_is_listed_as_a_referrer_and_names_another_subject_is_no
 ) -> None:
     image, stranger = build.image([build.blob(60)]), build.image([build.blob(61)])
     build.tag("v1", image)
-    serve_referrers(registry, build)
+    serve_referrers(registry, NAME, build.content())
     document = {
         "schemaVersion": 2,
         "mediaType": media_types.OCI_INDEX,
@@ -136,7 +126,7 @@ def test_referrers_that_refer_to_each_other_in_a_circle_are_walked_once(
     image = build.image([build.blob(60)])
     build.tag("v1", image)
     bundle = Signer(build).bundle(image)
-    serve_referrers(registry, build)
+    serve_referrers(registry, NAME, build.content())
     # No two documents can name each other; a registry can claim that the image refers to what refers to it.
     entry = build.descriptor(image, media_types.OCI_MANIFEST)
     document = json.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": [entry]})
@@ -157,7 +147,7 @@ def test_referrers_nested_too_deeply_hold_the_tag_with_the_limit(
     build.tag("good", build.image([build.blob(61)]))
     for _ in range(5):
         digest = Signer(build).sbom(digest)
-    serve_referrers(registry, build)
+    serve_referrers(registry, NAME, build.content())
     version = sync(here, registry, build)
     assert version is not None
     assert [(hold.tag, "nested deeper" in hold.reason) for hold in version.holds] == [("deep", True)]
@@ -169,7 +159,7 @@ def test_an_outage_of_the_referrers_api_holds_the_tag_and_never_means_that_there
 ) -> None:
     signed = Signed(build)
     build.tag("other", build.image([build.blob(62)]))
-    serve_referrers(registry, build)
+    serve_referrers(registry, NAME, build.content())
     registry.on("GET", f"/v2/{NAME}/referrers/{signed.image}", reply(503))
     version = sync(here, registry, build, is_last_try=True)
     assert version is not None
@@ -186,7 +176,7 @@ def test_a_subject_that_is_not_there_hurts_nothing(
     subject = {"mediaType": media_types.OCI_MANIFEST, "digest": str(absent), "size": 9}
     lone = build.image([build.blob(60)], extra={"subject": subject})
     build.tag("signature", lone)
-    serve_referrers(registry, build)
+    serve_referrers(registry, NAME, build.content())
     version = sync(here, registry, build)
     assert version is not None
     assert held(here, version) == {lone}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
+from registry_sync.domain import media_types
 from support.hostile_registry import HostileRegistry, json_reply, reply
 from support.images import RepositoryContent
+from support.signatures import referrer_entry, subject_of
 
 
 def serve(
@@ -23,3 +27,12 @@ def serve(
         answer = reply(200, blob.data, content_type="application/octet-stream")
         registry.on("GET", f"/v2/{repository}/blobs/{digest}", answer)
     return registry
+
+
+def serve_referrers(registry: HostileRegistry, repository: str, content: RepositoryContent) -> None:
+    """Lays down the referrers API over all of ``content``."""
+    for subject in content.manifests:
+        entries = [referrer_entry(m) for m in content.manifests.values() if subject_of(m) == subject]
+        document = json.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": entries})
+        path = f"/v2/{repository}/referrers/{subject}"
+        registry.on("GET", path, reply(200, document, content_type=media_types.OCI_INDEX))

@@ -31,13 +31,21 @@ def show(args: Namespace) -> None:
     holds = [{"tag": hold.tag, "kept_digest": hold.digest, "reason": hold.reason} for hold in version.holds]
     gaps = [{"index": gap.parent, "missing_manifest": gap.digest} for gap in version.gaps]
     if args.output in ("json", "yaml"):
-        document = {**row(version), "content_summary": version.summary.counts(), "holds": holds, "gaps": gaps}
+        document = {
+            **row(version),
+            "content_summary": version.summary.counts(),
+            "holds": holds,
+            "gaps": gaps,
+            "referrers_problem": version.referrers_problem,
+        }
         print_document(document, args.output)
         return
     print_rows(summary_rows(version.summary), args.output)
     for found in (holds, gaps):
         if found:
             print_rows(found, args.output)
+    if version.referrers_problem is not None:
+        print_rows([{"referrers_problem": version.referrers_problem}], args.output)
 
 
 def describe(args: Namespace) -> None:

@@ -69,7 +69,14 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
             raise NothingSynced(f"nothing was synced, {held} held: {first_holds(holds)}")
         settle(connection, run_id, RunState.UNCHANGED)
         return repository.id, None
-    number = add_version(connection, repository, difference, sync_run_id=run.id, holds=holds)
+    number = add_version(
+        connection,
+        repository,
+        difference,
+        sync_run_id=run.id,
+        holds=holds,
+        referrers_problem=run.referrers_problem,
+    )
     settle(connection, run_id, RunState.COMPLETED, version_number=number)
     return repository.id, number
 

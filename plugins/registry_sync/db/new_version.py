@@ -45,6 +45,7 @@ def add_version(
     sync_run_id: str | None = None,
     holds: Sequence[Hold] = (),
     description: str | None = None,
+    referrers_problem: str | None = None,
 ) -> int:
     """Makes :func:`next_number` the latest version of ``repository``, whose intervals say so already; its number.
 
@@ -63,6 +64,7 @@ def add_version(
         "origin": origin.kind.value,
         "origin_repository_id": origin.repository_id,
         "origin_number": origin.number,
+        "referrers_problem": referrers_problem,
         "created_by": None if origin.created_by is None else storable(origin.created_by),
     }
     counts = _counts(connection, repository.id, base, difference)

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, case, select, update
 
-from registry_sync.db.batches import ids_by_digest, in_batches, insert_absent, is_one_of
+from registry_sync.db.batches import ids_by_digest, in_batches, insert_absent, is_one_of, storable
 from registry_sync.db.closures import Links, is_in_latest, is_present, manifests_above
 from registry_sync.db.link_graph import reached, read_children
 from registry_sync.db.remotes import read_spec
@@ -156,6 +156,19 @@ class SelectionStore:
                 found[row.parent_id].add(Digest(row.child_digest))
         return {Digest(digest): frozenset(found[unit]) for unit, digest in digests.items()}
 
+    def kept_referrers(self, repository_id: str) -> dict[Digest, frozenset[Digest]]:
+        """As :meth:`referrers`, of those manifests alone to which something refers."""
+        statement = (
+            select(manifests.c.digest, repository_links.c.child_digest)
+            .join(repository_links, repository_links.c.parent_id == manifests.c.id)
+            .where(is_present(repository_links, repository_id), repository_links.c.kind == LinkKind.REFERRER.value)
+        )
+        found: dict[Digest, set[Digest]] = defaultdict(set)
+        with self._transactions.reading() as connection:
+            for row in connection.execute(statement):
+                found[Digest(row.digest)].add(Digest(row.child_digest))
+        return {subject: frozenset(referrers) for subject, referrers in found.items()}
+
     def below(self, repository_id: str, names: Iterable[TagName]) -> set[Digest]:
         """Manifests of the latest version that these of its tags stand for, and all that links lead to from there."""
         roots: set[int] = set()
@@ -199,19 +212,32 @@ class SelectionStore:
             connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(has_referrers_api=value))
 
     def lacks_referrers_api(self, run_id: str) -> bool:
-        """Whether this run or recent ones of the same remote found that the registry has no referrers API.
+        """Whether this run or recent ones of the same remote found that the repository has no referrers API.
 
-        Not when one of them found it: a proxy that hides it for a moment must not hide what comes after.
+        Not when one of them found it: a proxy that hides it for a moment must not hide what comes after. What a remote
+        was told when it stood for another registry or repository says nothing of this one.
         """
-        this = select(sync_runs.c.remote_id).where(sync_runs.c.id == run_id).scalar_subquery()
+        this = select(sync_runs.c.remote_id, sync_runs.c.remote_spec).where(sync_runs.c.id == run_id)
         statement = (
-            select(sync_runs.c.has_referrers_api)
-            .where(sync_runs.c.remote_id == this, sync_runs.c.has_referrers_api.is_not(None))
+            select(sync_runs.c.has_referrers_api, sync_runs.c.remote_spec)
+            .where(sync_runs.c.has_referrers_api.is_not(None))
             .where(sync_runs.c.started_at > utc_now() - API_REMEMBERED)
-            .distinct()
         )
         with self._transactions.reading() as connection:
-            return connection.execute(statement).scalars().all() == [False]
+            run = connection.execute(this).one_or_none()
+            if run is None or run.remote_id is None:
+                return False
+            source = read_spec(run.remote_spec).source
+            found = connection.execute(statement.where(sync_runs.c.remote_id == run.remote_id))
+            told = {row.has_referrers_api for row in found if read_spec(row.remote_spec).source == source}
+            return told == {False}
+
+    def note_referrers_problem(self, run_id: str, problem: str) -> None:
+        """Notes why referrers could not be looked up; the version that the run makes says so."""
+        with self._transactions.writing() as connection:
+            connection.execute(
+                update(sync_runs).where(sync_runs.c.id == run_id).values(referrers_problem=storable(problem))
+            )
 
 
 def _tags_of(connection: Connection, repository_id: str, starts: Select[Any]) -> Sequence[TagName]:

@@ -233,6 +233,8 @@ sync_runs = Table(
     *_counts("stored_blob_count", "stored_blob_bytes", "failed_blob_count"),
     # Whether the registry has the referrers API; None while the run has not asked.
     Column("has_referrers_api", Boolean()),
+    # Why referrers could not be looked up; None: they were, or nothing was asked.
+    Column("referrers_problem", Text()),
     # Who let the run remove more than its remote allows; None: nobody.
     Column("removals_approved_by", Text()),
     # On whose word it acts, None for runs of earlier releases; and what it changed of its remote, for people.
@@ -328,6 +330,8 @@ repository_versions = Table(
     Column("origin_repository_id", plain_text(36)),
     Column("origin_number", Integer()),
     Column("created_by", Text()),
+    # Why its sync could not look up referrers; None when it could, and for versions of other origins.
+    Column("referrers_problem", Text()),
 )
 
 version_holds = Table(

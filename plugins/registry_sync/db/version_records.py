@@ -91,6 +91,7 @@ def read_versions(connection: Connection, rows: Sequence[Row[Any]]) -> list[Repo
             description=row.description,
             labels=row.labels,
             origin=Origin(OriginKind(row.origin), row.origin_repository_id, row.origin_number, row.created_by),
+            referrers_problem=row.referrers_problem,
         )
         for row in rows
     ]

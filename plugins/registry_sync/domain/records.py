@@ -207,7 +207,8 @@ class RepositoryVersion:
     """An immutable, numbered set of content.
 
     ``base_number`` is the version that added and removed are relative to, None for the first and the oldest that is
-    kept. ``description`` and ``labels`` are what users say of it, and may change.
+    kept. ``description`` and ``labels`` are what users say of it, and may change. ``referrers_problem`` is why its sync
+    could not look up what refers to its manifests, None when it could.
     """
 
     repository_id: str
@@ -220,6 +221,7 @@ class RepositoryVersion:
     description: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     origin: Origin = SYNCED
+    referrers_problem: str | None = None
 
     @property
     def href(self) -> str:
@@ -233,5 +235,5 @@ class RepositoryVersion:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no tag is held and no index lacks an entry that was to be taken along."""
-        return not self.holds and not self.gaps
+        """Whether no tag is held, no index lacks an entry that was to be taken along, and referrers were looked up."""
+        return not self.holds and not self.gaps and self.referrers_problem is None

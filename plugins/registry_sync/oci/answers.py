@@ -185,6 +185,7 @@ class Answer:
             method=self.method,
             url=self.target.url,
             status=self.status,
+            redirected_by=self.sent_on_by,
             **context,
         )
 

@@ -22,14 +22,12 @@ from registry_sync.errors import (
     ProtocolError,
     RegistryError,
     SizeMismatch,
-    redact_url,
 )
 from registry_sync.oci.answer_errors import Occasion, parse_error_body
 from registry_sync.oci.answers import Answer, web_page
 from registry_sync.oci.content_encoding import DECODABLE, decoded
 from registry_sync.oci.layer_sizes import layer_size_bytes
 from registry_sync.oci.options import ClientOptions
-from registry_sync.oci.origins import Target
 from registry_sync.oci.pull_limit import Pull, PullLimit
 from registry_sync.oci.requester import Requester
 
@@ -77,7 +75,7 @@ class ManifestReader:
         try:
             answer = self._requester.ask("HEAD", target, occasion, self._accept, _released)
         except RegistryError as problem:
-            if problem.is_temporary or not (problem.status == 403 or was_sent_on(problem, target)):
+            if problem.is_temporary or not (problem.status == 403 or _is_refusal_elsewhere(problem)):
                 raise
             try:
                 manifest = self.get(repository, reference)
@@ -164,16 +162,21 @@ class ManifestReader:
             return self._requester.ask("GET", target, occasion, self._accept, read)
         except RegistryError as problem:
             is_told = isinstance(problem, NotFound) and problem.codes
-            if problem.is_temporary or is_told or not was_sent_on(problem, target):
+            if problem.is_temporary or is_told or not _is_refusal_elsewhere(problem):
                 raise
         try:
             return self._requester.ask("GET", target, occasion, self._accept, read)
         except NotFound as problem:
-            if problem.codes or not was_sent_on(problem, target):
+            if problem.codes or not _is_refusal_elsewhere(problem):
                 raise
             # A store that lacks what it was asked for is no registry that says it has no such manifest.
             raise ProtocolError(
-                problem.message, host=problem.host, repository=repository, url=problem.url, status=404
+                problem.message,
+                host=problem.host,
+                repository=repository,
+                url=problem.url,
+                status=404,
+                redirected_by=problem.redirected_by,
             ) from problem
 
     def _layer_size_bytes(self, repository: RepositoryName, layer: Digest) -> int:
@@ -196,9 +199,9 @@ class ManifestReader:
         self._pulls.note(self._requester.ask("HEAD", target, occasion, self._accept, _released), request)
 
 
-def was_sent_on(problem: RegistryError, target: Target) -> bool:
-    """Whether an answer of another place than ``target`` is meant, to which the registry had redirected."""
-    return problem.status is not None and problem.url != redact_url(target.url)
+def _is_refusal_elsewhere(problem: RegistryError) -> bool:
+    """Whether it is the answer of a place to which the registry had redirected."""
+    return problem.status is not None and problem.redirected_by is not None
 
 
 def declared_digest(answer: Answer) -> Digest | None:

@@ -1,19 +1,30 @@
 """What refers to a manifest: signatures, attestations, bills of material.
 
 Follows the distribution specification, "Listing Referrers". A registry without the API is read by its fallback tag. An
-outage is an error and never means that there is nothing: a mirror would drop signatures.
+outage is an error and never means that there is nothing, nor does a refusal: a mirror would drop signatures.
 """
 
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 
 from registry_sync.domain import media_types
 from registry_sync.domain.companions import fallback_tag
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor, Manifest, ManifestLimits, read_manifest
 from registry_sync.domain.references import RepositoryName
-from registry_sync.errors import ChallengeInvalid, ContentError, NotFound, PaginationError, RegistryError
+from registry_sync.errors import (
+    TEMPORARY_STATUSES,
+    ChallengeInvalid,
+    ContentError,
+    NotFound,
+    PaginationError,
+    RedirectRefused,
+    ReferrersUnavailable,
+    RegistryError,
+    RegistrySyncError,
+)
 from registry_sync.oci.answer_errors import Occasion, parse_error_body, read_error_body
 from registry_sync.oci.answers import Answer
 from registry_sync.oci.links import next_page
@@ -24,30 +35,47 @@ from registry_sync.oci.requester import Requester
 
 MAX_PAGES = 100
 ACCEPT = {"Accept": media_types.OCI_INDEX}
-#: A 401 is looked at too: without a challenge, after one was answered, it is how some say that there is no such path.
-ACCEPTED = frozenset({200, 401})
-#: By these, registries say that they do not have the API; all others are errors.
-UNSUPPORTED_STATUSES = frozenset({400, 404, 405, 406, 501})
+#: Answers to the first page that are looked at: whatever is no outage says something of the API.
+_LASTING = frozenset(range(200, 600)) - TEMPORARY_STATUSES
 
 
 class _NotTheApi(Exception):
-    """Status 200 with something that is no image index, or 401 and nothing that could be answered."""
+    """The first page is something else than an image index."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class _Page:
+    """One page, its ``Link``, and where it came from."""
+
+    listed: Manifest
+    link: str | None
+    target: Target
 
 
 class ReferrersReader:
-    """Lists referrers; which repositories lack the API is remembered as long as the client lives."""
+    """Lists referrers.
+
+    Which repositories lack the API is remembered as long as the client lives, and which are not told of it, too.
+    """
 
     def __init__(self, requester: Requester, manifests: ManifestReader, options: ClientOptions) -> None:
         self._requester = requester
         self._manifests = manifests
         self._limits: ManifestLimits = options.limits
         self._lock = threading.Lock()
+        self._with_api: set[RepositoryName] = set()
         self._without_api: set[RepositoryName] = set()
+        self._refusals: dict[RepositoryName, ReferrersUnavailable] = {}
 
     def list(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...]:
         """What the registry says refers to ``subject``, each once; whoever fetches one checks its own subject.
 
-        Raises :class:`PaginationError` and what requests raise; a missing API or tag is no error.
+        Raises :class:`PaginationError`, :class:`ReferrersUnavailable` and what requests raise; a missing API or tag is
+        no error.
         """
         found = self.list_by_api(repository, subject)
         return self._by_tag(repository, subject) if found is None else found
@@ -55,66 +83,109 @@ class ReferrersReader:
     def list_by_api(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...] | None:
         """What the referrers API says, each once, of any artifact type; None when the registry has no such API.
 
-        A registry that was found to have none is not asked again for that repository. Whoever reads the fallback tags
-        from a listing needs no request for them. Raises as :meth:`list` does.
+        A registry that was found to have none, or not to tell, is not asked again for that repository. Whoever reads
+        the fallback tags from a listing needs no request for them. Raises as :meth:`list` does.
         """
         if repository in self._without_api:
             return None
-        found = self._by_api(repository, subject)
-        if found is None:
+        if (refusal := self._refusals.get(repository)) is not None:
+            raise refusal.with_message(refusal.message)
+        try:
+            found = self._by_api(repository, subject)
+        except _NotTheApi as problem:
+            return self._without(repository, subject, problem.status)
+        except ReferrersUnavailable as problem:
             with self._lock:
-                self._without_api.add(repository)
+                if repository not in self._with_api:
+                    self._refusals[repository] = problem
+            raise
+        with self._lock:
+            self._with_api.add(repository)
         return found
 
-    def _by_api(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...] | None:
-        """None when the registry does not have the API."""
-        first = self._requester.target(f"/v2/{repository}/referrers/{subject}")
-        target: Target | None = first
+    def _without(self, repository: RepositoryName, subject: Digest, status: int) -> tuple[Descriptor, ...] | None:
+        """What an answer that is no index means: no API, or where there was one for others, nothing of that subject."""
+        with self._lock:
+            if repository not in self._with_api:
+                self._without_api.add(repository)
+                return None
+        if status == 400:  # of a kind that nothing can refer to
+            return ()
+        host = self._requester.target("/").origin.netloc
+        raise ReferrersUnavailable(
+            f"{host} lists referrers of other manifests of {repository}, and answers {status} for those of {subject}",
+            host=host,
+            repository=repository,
+            status=status,
+        )
+
+    def _by_api(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...]:
+        """Raises :class:`_NotTheApi` when the registry does not have it."""
+        target: Target | None = self._requester.target(f"/v2/{repository}/referrers/{subject}")
         occasion = Occasion("manifest", repository, subject)
         found: dict[Digest, Descriptor] = {}
         visited: set[str] = set()
-
-        def read(answer: Answer) -> tuple[Manifest, Target | None]:
-            return self._read_page(answer, occasion)
-
-        try:
-            while target is not None:
-                if target.url in visited or len(visited) >= MAX_PAGES:
-                    raise PaginationError(
-                        f"{target.origin.netloc} repeats the referrers of {subject}",
-                        host=target.origin.netloc,
-                        repository=repository,
-                    )
-                visited.add(target.url)
-                page, target = self._requester.ask("GET", target, occasion, ACCEPT, read, accepted=ACCEPTED)
-                found.update((child.digest, child) for child in page.children)
-        except (_NotTheApi, ChallengeInvalid):
-            return None
-        except RegistryError as problem:
-            if problem.status in UNSUPPORTED_STATUSES and problem.url == first.url and len(visited) == 1:
-                return None
-            raise
+        while target is not None:
+            if target.url in visited or len(visited) >= MAX_PAGES:
+                raise PaginationError(
+                    f"{target.origin.netloc} repeats the referrers of {subject}",
+                    host=target.origin.netloc,
+                    repository=repository,
+                )
+            visited.add(target.url)
+            page = self._first(target, occasion) if len(visited) == 1 else self._later(target, occasion)
+            target = next_page(page.link, page.target)
+            found.update((child.digest, child) for child in page.listed.children)
         return tuple(found.values())
 
-    def _read_page(self, answer: Answer, occasion: Occasion) -> tuple[Manifest, Target | None]:
-        if answer.status == 401:
-            if answer.header("WWW-Authenticate") is None and answer.target.origin == self._requester.target("/").origin:
-                raise _NotTheApi
-            raise self._requester.unauthorized(answer, occasion, read_error_body(answer)[0])
-        if media_types.normalise(answer.header("Content-Type")) != media_types.OCI_INDEX:
-            raise _NotTheApi
-        following = next_page(answer.header("Link"), answer.target)
+    def _first(self, target: Target, occasion: Occasion) -> _Page:
+        """The first page. Raises :class:`_NotTheApi`, :class:`ReferrersUnavailable`, and as :meth:`list` does."""
+
+        def read(answer: Answer) -> _Page:
+            if answer.sent_on_by is None and _is_refusal(answer):
+                if answer.status == 401:
+                    raise _unavailable(
+                        self._requester.unauthorized(answer, occasion, read_error_body(answer)[0]), occasion
+                    )
+                raise _unavailable(self._requester.error(answer, occasion), occasion)
+            if answer.status != 200 or not _is_index(answer):
+                answer.discard()
+                raise _NotTheApi(answer.status)
+            return self._read_page(answer)
+
+        try:
+            return self._requester.ask("GET", target, occasion, ACCEPT, read, accepted=_LASTING)
+        except ChallengeInvalid:
+            raise _NotTheApi(401) from None
+        except RegistrySyncError as problem:
+            status = problem.status if isinstance(problem, RegistryError) else None
+            if isinstance(problem, RedirectRefused) or (problem.redirected_by is not None and status is None):
+                raise _unavailable(problem, occasion) from problem
+            if isinstance(problem, RegistryError) and status is not None and 300 <= status < 400:
+                raise _NotTheApi(status) from problem
+            raise
+
+    def _later(self, target: Target, occasion: Occasion) -> _Page:
+        """A page after the first: it was named by the one before, so that anything else than it is an error."""
+
+        def read(answer: Answer) -> _Page:
+            if not _is_index(answer):
+                host = answer.target.origin.netloc
+                raise answer.protocol_error(f"{host} breaks off the referrers of {occasion} with something else")
+            return self._read_page(answer)
+
+        return self._requester.ask("GET", target, occasion, ACCEPT, read)
+
+    def _read_page(self, answer: Answer) -> _Page:
+        host = answer.target.origin.netloc
         data = read_document(answer, self._limits)
         try:
-            page = read_manifest(data, content_type=media_types.OCI_INDEX, limits=self._limits)
+            index = read_manifest(data, content_type=media_types.OCI_INDEX, limits=self._limits)
         except ContentError as problem:
-            raise answer.protocol_error(
-                f"{answer.target.origin.netloc} lists referrers unreadably: {problem}"
-            ) from None
+            raise answer.protocol_error(f"{host} lists referrers unreadably: {problem}") from None
         if codes := parse_error_body(data)[0]:
-            host = answer.target.origin.netloc
             raise answer.protocol_error(f"{host} answers 200 with errors for referrers", codes=codes)
-        return page, following
+        return _Page(index, answer.header("Link"), answer.target)
 
     def _by_tag(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...]:
         try:
@@ -125,6 +196,32 @@ class ReferrersReader:
             return ()
         # Some registries read such a tag as the digest and answer with the subject itself.
         return () if index.digest == subject else index.children
+
+
+def _is_index(answer: Answer) -> bool:
+    return media_types.normalise(answer.header("Content-Type")) == media_types.OCI_INDEX
+
+
+def _is_refusal(answer: Answer) -> bool:
+    """Whether the registry itself says that it does not tell this reader.
+
+    Without a challenge, after one was answered, 401 is how some say that there is no such path.
+    """
+    return answer.status == 403 or (answer.status == 401 and answer.header("WWW-Authenticate") is not None)
+
+
+def _unavailable(problem: RegistrySyncError, occasion: Occasion) -> ReferrersUnavailable:
+    known = problem if isinstance(problem, RegistryError) else None
+    return ReferrersUnavailable(
+        f"what refers to manifests of {occasion.repository} cannot be looked up: {problem.message}",
+        host=known.host if known else "",
+        repository=occasion.repository,
+        method="GET",
+        url=known.url if known else None,
+        status=known.status if known else None,
+        codes=known.codes if known else (),
+        redirected_by=problem.redirected_by,
+    )
 
 
 def artifact_type_of(manifest: Manifest) -> str | None:

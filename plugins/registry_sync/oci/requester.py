@@ -12,6 +12,7 @@ from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import (
     AccessDenied,
     AuthenticationFailed,
+    ChallengeInvalid,
     RegistryError,
     RepositoryUnavailable,
 )
@@ -99,13 +100,18 @@ class Requester:
                 break
             # Read first: a token may be asked for at the same host, which must not wait for this connection.
             refusal = answer, read_error_body(answer)[0]
-            if login.is_refused(answer.header("WWW-Authenticate"), answer.target):
+            try:
+                is_refused = login.is_refused(answer.header("WWW-Authenticate"), answer.target)
+            except ChallengeInvalid as problem:
+                problem.redirected_by = answer.sent_on_by
+                raise
+            if is_refused:
                 return self._refused(refusal, occasion, accepted)
         if (warning := answer.header("Warning")) is not None:
             self._note_warning(warning)
         if answer.status in accepted:
             return answer
-        raise self._error(answer, occasion)
+        raise self.error(answer, occasion)
 
     def _refused(self, refusal: tuple[Answer, tuple[str, ...]], occasion: Occasion, accepted: frozenset[int]) -> Answer:
         answer, codes = refusal
@@ -126,6 +132,7 @@ class Requester:
             "method": answer.method,
             "url": answer.target.url,
             "status": 401,
+            "redirected_by": answer.sent_on_by,
         }
         if self._authenticator.is_anonymous:
             message = unavailable_message(host, occasion, 401, "", is_anonymous=True)
@@ -142,7 +149,8 @@ class Requester:
             return RepositoryUnavailable(message, codes=codes, **context)
         return AccessDenied(denied_message(host, occasion, ""), codes=codes, **context)
 
-    def _error(self, answer: Answer, occasion: Occasion) -> RegistryError:
+    def error(self, answer: Answer, occasion: Occasion) -> RegistryError:
+        """The error that ``answer`` means, which is consumed."""
         return error_of(
             answer,
             occasion,

@@ -108,9 +108,11 @@ class Transport:
             try:
                 answer = self.send(method, target, headers, login=login)
             except RegistrySyncError as problem:
-                if has_moved:
-                    raise problem.with_message(f"{problem.message}; {asked_host} redirects there") from problem
-                raise
+                if not has_moved:
+                    raise
+                explained = problem.with_message(f"{problem.message}; {asked_host} redirects there")
+                explained.redirected_by = asked_host
+                raise explained from problem
             answer.sent_on_by = asked_host if has_moved else None
             if answer.status not in REDIRECT_STATUSES:
                 return answer

@@ -21,7 +21,7 @@ from registry_sync.sync.choice import Choice
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import Database, RegistryClient
 from registry_sync.sync.progress import Progress, format_count
-from registry_sync.sync.referrers import add_referrers, companions_there
+from registry_sync.sync.referrers import add_referrers, companions_there, tell_unknown
 from registry_sync.sync.verdicts import Verdict, reason, verdict
 from registry_sync.sync.walk import Walk, is_not_there
 
@@ -126,6 +126,7 @@ class _Stage:
     _candidates: set[TagName] | None = None
     _sought: set[Digest] = field(default_factory=set)
     _has_api: bool | None = None
+    _kept: Mapping[Digest, frozenset[Digest]] | None = None
 
     def fetch_with_companions(self, group: list[ListedTag]) -> None:
         """As :meth:`fetch`, and then the tags that belong to what was found, and so on."""
@@ -211,12 +212,17 @@ class _Stage:
         selections = self.database.selections
         if self._has_api is None and selections.lacks_referrers_api(self.run.id):
             self._has_api = False
-        if self._has_api is False:
-            return
-        found = add_referrers(walk, tell=self.tell)
-        if found is not None and found is not self._has_api:
-            self._has_api = found
-            selections.note_referrers_api(self.run.id, is_there=found)
+        listed = add_referrers(walk, has_api=self._has_api, kept=self._kept_referrers, tell=self.tell)
+        if listed.has_api is not None and listed.has_api is not self._has_api:
+            self._has_api = listed.has_api
+            selections.note_referrers_api(self.run.id, is_there=listed.has_api)
+        if listed.problem is not None:
+            tell_unknown(selections, self.run, listed, self.tell)
+
+    def _kept_referrers(self) -> Mapping[Digest, frozenset[Digest]]:
+        if self._kept is None:
+            self._kept = self.database.selections.kept_referrers(self.run.repository_id)
+        return self._kept
 
     def _tell_missing(self, links: Sequence[Link]) -> None:
         for link in links:

@@ -23,6 +23,7 @@ from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import Database, RegistryClient
 from registry_sync.sync.progress import Progress, format_count
 from registry_sync.sync.rechecks import tags_left_out, tags_to_read_again
+from registry_sync.sync.referrers import ask_for_referrers_api
 from registry_sync.sync.verdicts import Verdict, verdict
 
 #: Distinct manifests that make a shard of its own worth while; a task costs about as much as fetching these.
@@ -107,6 +108,8 @@ def list_tags(
     reread = tags_to_read_again(client, database, run, remote, unchanged, tell=tell)
     changed = {tag: heads[tag] for tag in heads if tag in reread or (tag in moved and tag not in left_out)}
     shards, numbers = _shards(changed, max_shards)
+    if choice.with_referrers and len(shards) > 1 and not unchanged:
+        ask_for_referrers_api(client, database.selections, run, remote, changed.values(), tell=tell)
     removed = [tag for tag in latest if tag not in heads or tag in left_out] if run.mode is SyncMode.MIRROR else []
     listed = TagsListed(
         listed_count=names.listed_count,

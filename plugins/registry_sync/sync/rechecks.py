@@ -17,7 +17,7 @@ from registry_sync.errors import ContentError, RegistrySyncError
 from registry_sync.sync.choice import Choice
 from registry_sync.sync.ports import Database, RegistryClient
 from registry_sync.sync.progress import format_count
-from registry_sync.sync.referrers import list_referrers
+from registry_sync.sync.referrers import list_referrers, tell_unknown
 from registry_sync.sync.verdicts import Verdict, verdict
 
 
@@ -57,14 +57,16 @@ def tags_to_read_again(
     again = selections.tags_above_gaps(run.repository_id) | selections.held_tags(run.repository_id)
     again &= unchanged.keys()
     if choice.with_referrers:
-        changed = _with_other_referrers(client, database, run, remote)
+        changed = _with_other_referrers(client, database, run, remote, tell)
         if changed:
             tell(f"{format_count(len(changed), 'manifest')} with other referrers than before")
             again |= selections.tags_above(run.repository_id, changed) & unchanged.keys()
     return again
 
 
-def _with_other_referrers(client: RegistryClient, database: Database, run: SyncRun, remote: RemoteSpec) -> set[Digest]:
+def _with_other_referrers(
+    client: RegistryClient, database: Database, run: SyncRun, remote: RemoteSpec, tell: Callable[[str], None]
+) -> set[Digest]:
     """Manifests of the latest version to which the registry lists other referrers than it holds."""
     selections = database.selections
     if selections.lacks_referrers_api(run.id):
@@ -79,8 +81,10 @@ def _with_other_referrers(client: RegistryClient, database: Database, run: SyncR
         unreadable.add(subject)
 
     listed = list_referrers(client, remote, held, failed=failed)
-    selections.note_referrers_api(run.id, is_there=listed is not None)
-    if listed is None:
+    if listed.has_api is not None:
+        selections.note_referrers_api(run.id, is_there=listed.has_api)
+    tell_unknown(selections, run, listed, tell)
+    if listed.has_api is False:
         return set()
-    other = {subject for subject, entries in listed.items() if {entry.digest for entry in entries} != held[subject]}
+    other = {s for s, entries in listed.found.items() if {entry.digest for entry in entries} != held[s]}
     return other | unreadable

@@ -2,27 +2,46 @@
 
 A registry with the referrers API is asked for each manifest; what others keep under tags is found by the tags' names
 (distribution specification, "Listing Referrers" and "Referrers Tag Schema"; cosign's suffixed tags). What claims to
-refer to a manifest and names another subject is not taken.
+refer to a manifest and names another subject is not taken. Where a registry does not let the API be asked, manifests
+keep the referrers that the latest version has of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from registry_sync.domain.companions import companion_names
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName
-from registry_sync.errors import LimitExceeded, RegistrySyncError
+from registry_sync.domain.runs import SyncRun
+from registry_sync.errors import LimitExceeded, ReferrersUnavailable, RegistrySyncError
 from registry_sync.sync.parallel import for_each
-from registry_sync.sync.ports import RegistryClient
+from registry_sync.sync.ports import RegistryClient, Selections
+from registry_sync.sync.progress import format_count
 from registry_sync.sync.walk import Walk, is_not_there
 
 #: Referrers of referrers of referrers of referrers; a signed bill of material needs two.
 REFERRER_DEPTH = 4
 
-Listed = dict[Digest, tuple[Descriptor, ...]]
+
+@dataclass
+class Listed:
+    """What a registry says refers to manifests, and of which it cannot be asked.
+
+    ``has_api`` None says that nothing is known of the API: nothing was asked, or could be.
+    """
+
+    found: dict[Digest, tuple[Descriptor, ...]] = field(default_factory=dict)
+    unknown: dict[Digest, ReferrersUnavailable] = field(default_factory=dict)
+    has_api: bool | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot be asked, the first reason of all; None when it could be."""
+        return next((error.message for error in self.unknown.values()), None)
 
 
 def list_referrers(
@@ -31,53 +50,103 @@ def list_referrers(
     subjects: Iterable[Digest],
     *,
     failed: Callable[[Digest, RegistrySyncError], None],
-) -> Listed | None:
-    """What the registry says refers to each of ``subjects``; None when it has no referrers API.
+) -> Listed:
+    """What the registry says refers to each of ``subjects``.
 
-    A subject of which it cannot be had is given to ``failed``.
+    A subject of which the answer cannot be read, or not now, is given to ``failed``.
     """
     waiting = list(dict.fromkeys(subjects))
-    found: Listed = {}
-    lacks_api = False
+    listed = Listed()
 
-    def done(subject: Digest, listed: tuple[Descriptor, ...] | None) -> None:
-        nonlocal lacks_api
-        if listed is None:
-            lacks_api = True
+    def done(subject: Digest, entries: tuple[Descriptor, ...] | None) -> None:
+        listed.has_api = entries is not None
+        if entries is not None:
+            listed.found[subject] = entries
+
+    def not_listed(subject: Digest, error: RegistrySyncError) -> None:
+        if isinstance(error, ReferrersUnavailable):
+            listed.unknown[subject] = error
         else:
-            found[subject] = listed
+            failed(subject, error)
 
     # The first one alone: a registry without the API is asked once.
     for part in (waiting[:1], waiting[1:]):
-        if not lacks_api:
+        if listed.has_api is not False:
             for_each(
                 lambda subject: client.list_referrers_by_api(remote.upstream, subject),
                 part,
                 threads=remote.download_concurrency,
                 done=done,
-                failed=failed,
+                failed=not_listed,
             )
-    return None if lacks_api else found
+    return listed
 
 
-def add_referrers(walk: Walk, *, tell: Callable[[str], None]) -> bool | None:
-    """Reads what refers to what ``walk`` has read, and so on; whether the registry has the API, None when not asked."""
+def add_referrers(
+    walk: Walk,
+    *,
+    has_api: bool | None,
+    kept: Callable[[], Mapping[Digest, frozenset[Digest]]],
+    tell: Callable[[str], None],
+) -> Listed:
+    """Reads what refers to what ``walk`` has read, and so on; gives all that was listed.
+
+    Nothing is asked where ``has_api`` says that there is no API. ``kept`` gives the referrers of manifests in the
+    latest version, for those of which the registry is not asked, or cannot be.
+    """
+    everything = Listed(has_api=has_api)
     asked: set[Digest] = set()
     for depth in range(REFERRER_DEPTH + 1):
         subjects = [digest for digest in (*walk.fetched, *walk.stored) if digest not in asked]
         if not subjects:
             break
         asked.update(subjects)
-        listed = list_referrers(walk.client, walk.remote, subjects, failed=walk.fail)
-        if listed is None:
-            return False
+        listed = Listed()
+        if everything.has_api is not False:
+            listed = list_referrers(walk.client, walk.remote, subjects, failed=walk.fail)
+            everything.found |= listed.found
+            everything.unknown |= listed.unknown
+            everything.has_api = listed.has_api if listed.has_api is not None else everything.has_api
         if depth == REFERRER_DEPTH:
-            _refuse_deeper(walk, listed)
+            _refuse_deeper(walk, listed.found)
             break
-        walk.descend({entry.digest: entry for entries in listed.values() for entry in entries})
-        for subject, entries in listed.items():
+        untold = subjects if everything.has_api is False else list(listed.unknown)
+        held = {subject: found for subject in untold if (found := kept().get(subject))}
+        known = {digest: None for digests in held.values() for digest in sorted(digests)}
+        walk.descend({**known, **{entry.digest: entry for entries in listed.found.values() for entry in entries}})
+        for subject, entries in listed.found.items():
             walk.referrers[subject] = tuple(_confirmed(walk, subject, entries, tell))
-    return bool(asked) or None
+        for subject, digests in held.items():
+            walk.referrers[subject] = tuple(digest for digest in sorted(digests) if walk.refers_to(digest, subject))
+    return everything
+
+
+def ask_for_referrers_api(
+    client: RegistryClient,
+    selections: Selections,
+    run: SyncRun,
+    remote: RemoteSpec,
+    digests: Iterable[Digest | None],
+    *,
+    tell: Callable[[str], None],
+) -> None:
+    """Finds out by one of ``digests`` whether the registry has the API, so that not every task has to."""
+    one = next((digest for digest in digests if digest is not None), None)
+    if one is None or selections.lacks_referrers_api(run.id):
+        return
+    # What cannot be read, or not now, is met again by the task that needs it.
+    listed = list_referrers(client, remote, [one], failed=lambda _subject, _error: None)
+    if listed.has_api is not None:
+        selections.note_referrers_api(run.id, is_there=listed.has_api)
+    tell_unknown(selections, run, listed, tell)
+
+
+def tell_unknown(selections: Selections, run: SyncRun, listed: Listed, tell: Callable[[str], None]) -> None:
+    """Notes with the run, for the version that it makes, that referrers could not be looked up, and why."""
+    problem = listed.problem
+    if problem is not None:
+        tell(f"referrers of {format_count(len(listed.unknown), 'manifest')} are as in the latest version: {problem}")
+        selections.note_referrers_problem(run.id, problem)
 
 
 def _confirmed(
@@ -92,7 +161,7 @@ def _confirmed(
             yield entry.digest
 
 
-def _refuse_deeper(walk: Walk, listed: Listed) -> None:
+def _refuse_deeper(walk: Walk, listed: Mapping[Digest, tuple[Descriptor, ...]]) -> None:
     for subject, entries in listed.items():
         if any(entry.digest not in walk.fetched and entry.digest not in walk.stored for entry in entries):
             problem = f"referrers of referrers are nested deeper than {REFERRER_DEPTH}"

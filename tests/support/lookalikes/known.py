@@ -56,7 +56,18 @@ GHCR = LookAlike(
     auth=Auth(service="ghcr.example", takes_anonymous=True),
     tags=TagPages(cap=100),
     blobs=BlobAnswers(redirect=307),
+    referrers=Referrers(404, redirect=303),
     missing=_DENIED,
+)
+#: The front of the Kubernetes project: it gives tokens that nobody asks for, and redirects to a registry of Google's.
+REGISTRY_K8S_IO = LookAlike(
+    "registry-k8s-io",
+    repository="pause/app",
+    auth=Auth(service="registry.k8s.example", takes_anonymous=True, guards_ping_only=True),
+    tags=TagPages(cap=10_000, has_manifest_map=True),
+    blobs=BlobAnswers(redirect=307),
+    sends_on_to="/k8s-artifacts-prod/images",
+    missing=Refusal(404, "NAME_UNKNOWN", "repository not found"),
 )
 GITLAB = LookAlike(
     "gitlab",
@@ -118,6 +129,9 @@ PULP = LookAlike(
     blobs=BlobAnswers(redirect=302),
 )
 
+#: No registry of a name: one whose manifests are objects of a store, signed for GET.
+SIGNING = LookAlike("signing", blobs=BlobAnswers(redirect=307), manifests=ManifestAnswers(head_refusal=403))
+
 #: All of them.
 KNOWN = (
     DOCKER_HUB,
@@ -126,6 +140,7 @@ KNOWN = (
     GOOGLE,
     ECR,
     GHCR,
+    REGISTRY_K8S_IO,
     GITLAB,
     HARBOR,
     NEXUS,

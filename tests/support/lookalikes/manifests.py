@@ -41,7 +41,7 @@ class ManifestDesk:
     def answer(self, request: Request, reference: str) -> Raw:
         """A manifest by tag or digest."""
         self._witness.see_manifest_request(request)
-        manifest = self._resolve(reference)
+        manifest = self.named(reference)
         if manifest is not None and self._answers.heeds_accept:
             manifest = self._as_accepted(manifest, request, is_by_tag=":" not in reference)
         if manifest is None:
@@ -73,7 +73,8 @@ class ManifestDesk:
             return reply(404, "404 page not found\n", content_type="text/plain; charset=utf-8")
         return errors_reply(status, {400: "MANIFEST_INVALID", 401: "UNAUTHORIZED"}.get(status, "UNSUPPORTED"))
 
-    def _resolve(self, reference: str) -> BuiltManifest | None:
+    def named(self, reference: str) -> BuiltManifest | None:
+        """The manifest of a tag or digest, None when there is none."""
         digest = self._content.tags.get(reference, reference)
         if ":" in digest:
             return self._content.manifests.get(Digest(digest))

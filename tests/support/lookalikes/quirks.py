@@ -27,6 +27,8 @@ class Habit(str, Enum):
     COMPRESSES_CONFIGS = "compresses configs"
     LISTS_REFERRERS = "lists referrers"
     LACKS_REFERRERS = "lacks the referrers API"
+    SENDS_ON = "sends its readers on to another registry"
+    SIGNS_FOR_GET = "signs the addresses of manifests for GET alone"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Auth:
 
     ``schemes`` are offered in this order, each on a line of its own. ``realm`` is the path of the token service, on a
     host of its own when ``realm_is_elsewhere``. ``names_scope`` False leaves the scope out of the challenge;
-    ``asks_at_ping_only`` leaves the whole challenge out of every answer but that of ``/v2/``. ``exchange_status`` is
+    ``asks_at_ping_only`` leaves the whole challenge out of every answer but that of ``/v2/``; ``guards_ping_only`` lets
+    everybody in everywhere else. ``exchange_status`` is
     what the token service answers with. After ``bearer_requests`` requests a bearer token is not enough any more, and
     Basic is asked for (None: never). The first token is revoked after ``first_token_requests`` (None: never).
     """
@@ -46,6 +49,7 @@ class Auth:
     service: str = "registry"
     names_scope: bool = True
     asks_at_ping_only: bool = False
+    guards_ping_only: bool = False
     takes_anonymous: bool = False
     username: str = "mirror"
     token_field: str = "token"
@@ -86,7 +90,8 @@ class ManifestAnswers:
     manifest's own. ``heeds_accept`` rewrites a list by tag to its first image, and does not find OCI manifests, where
     ``Accept`` does not ask for them. ``counts_pulls`` tells how many GETs are left; HEADs are free.
     ``is_limited_at_first`` refuses the first GET with 429 and the end of the wait in seconds since 1970;
-    ``denies_first`` refuses the manifest that is asked for first with 403, every time.
+    ``denies_first`` refuses the manifest that is asked for first with 403, every time. With ``head_refusal`` manifests
+    are handed out by a redirect to the storage host, whose signature is for GET: HEAD gets that status there.
     """
 
     digest_on: frozenset[str] = frozenset({"HEAD", "GET"})
@@ -96,6 +101,7 @@ class ManifestAnswers:
     counts_pulls: bool = False
     is_limited_at_first: bool = False
     denies_first: bool = False
+    head_refusal: int | None = None
     headers: tuple[tuple[str, str], ...] = ()
 
 
@@ -124,16 +130,24 @@ class Refusal:
 class Referrers:
     """The referrers API: ``status`` 200 is one that works, anything else is what it answers instead.
 
-    ``reads_tag_as_digest`` takes the tag ``sha256-<hex>`` for the digest and gives the subject itself.
+    ``reads_tag_as_digest`` takes the tag ``sha256-<hex>`` for the digest and gives the subject itself. With
+    ``redirect``, a status, the question is sent on to the storage host, which answers in the registry's place; ``page``
+    is then a web page that it answers with, under ``status``.
     """
 
     status: int = 404
     reads_tag_as_digest: bool = False
+    redirect: int | None = None
+    page: str | None = None
 
 
 @dataclass(frozen=True)
 class LookAlike:
-    """One registry. ``missing`` is its answer for repositories that it does not have."""
+    """One registry. ``missing`` is its answer for repositories that it does not have.
+
+    With ``sends_on_to``, a path, all that is asked of a repository is answered by a redirect to another registry, which
+    has it below that path, lets everybody in and is at the storage host; queries are lost on the way.
+    """
 
     name: str
     repository: str = "team/app"
@@ -146,10 +160,12 @@ class LookAlike:
         default_factory=lambda: Refusal(404, "NAME_UNKNOWN", "repository name not known to registry")
     )
 
+    sends_on_to: str | None = None
+
     @property
     def tells_digests(self) -> bool:
-        """Whether a HEAD says which manifest a tag names."""
-        return "HEAD" in self.manifests.digest_on
+        """Whether a HEAD says which manifest a tag names, or a GET in its place."""
+        return "HEAD" in self.manifests.digest_on or self.manifests.head_refusal is not None
 
     @property
     def habits(self) -> set[Habit]:
@@ -157,8 +173,8 @@ class LookAlike:
         auth, tags = self.auth, self.tags
         has_tokens = "Bearer" in auth.schemes and auth.exchange_status == 200
         habits = {
-            Habit.GIVES_TOKENS: has_tokens,
-            Habit.TELLS_NO_SCOPE: has_tokens and not auth.names_scope,
+            Habit.GIVES_TOKENS: has_tokens and not auth.guards_ping_only,
+            Habit.TELLS_NO_SCOPE: has_tokens and not auth.guards_ping_only and not auth.names_scope,
             Habit.REFUSES_SILENTLY: auth.asks_at_ping_only,
             Habit.HAS_NO_TOKENS: auth.exchange_status != 200,
             Habit.WANTS_BASIC_LATER: auth.bearer_requests is not None,
@@ -170,8 +186,10 @@ class LookAlike:
             Habit.LIMITS_PULLS: self.manifests.is_limited_at_first,
             Habit.REDIRECTS: self.blobs.redirect is not None,
             Habit.COMPRESSES_CONFIGS: self.blobs.gzips_configs,
-            Habit.LISTS_REFERRERS: self.referrers.status == 200,
-            Habit.LACKS_REFERRERS: self.referrers.status != 200,
+            Habit.LISTS_REFERRERS: self.referrers.status == 200 and self.referrers.page is None,
+            Habit.LACKS_REFERRERS: self.referrers.status != 200 or self.referrers.page is not None,
+            Habit.SENDS_ON: self.sends_on_to is not None,
+            Habit.SIGNS_FOR_GET: self.manifests.head_refusal is not None,
         }
         return {habit for habit, is_expected in habits.items() if is_expected}
 

@@ -35,7 +35,8 @@ _ROUTES = (
 class LookAlikeServer:
     """Runs between ``with`` and its end, and serves ``content`` as ``kind`` says.
 
-    ``manifests`` counts what was pulled and asked about; ``witness`` has what a good client does not do. With
+    ``manifests`` counts what was pulled and asked about; ``referrers_asked`` are the subjects whose referrers were
+    asked for; ``witness`` has what a good client does not do. With
     ``is_gone`` the repository is as if it had never been.
     """
 
@@ -61,6 +62,7 @@ class LookAlikeServer:
         self.manifests = ManifestDesk(self.kind, content, self.witness)
         self._lister = TagLister(self.kind, content, self.registry.base, self.witness)
         self._signed = SignedStorage(content, self.witness)
+        self.referrers_asked: list[str] = []
         self._configs = {config_digest(manifest) for manifest in content.manifests.values()}
 
     def __enter__(self) -> LookAlikeServer:
@@ -105,13 +107,42 @@ class LookAlikeServer:
         """Forgets what was pulled and asked about so far; violations stay."""
         self.manifests.pulled.clear()
         self.manifests.headed.clear()
+        self.referrers_asked.clear()
 
     def _answer_for_tokens(self, request: Request) -> Raw:
         self.witness.see(request, "token service")
         return self.gate.exchange(request)
 
     def _answer_from_storage(self, request: Request) -> Raw:
+        if request.path.startswith("/no-referrers/"):
+            return self._referrers_elsewhere(request)
+        above = self.kind.sends_on_to
+        if above is not None and request.path.startswith(f"/v2{above}/"):
+            return self._answer_as_upstream(request, request.path.removeprefix(f"/v2{above}"))
         return self._signed.answer(request)
+
+    def _answer_as_upstream(self, request: Request, path: str) -> Raw:
+        """The registry behind one that only redirects: it lets everybody in, and knows no tokens of the other."""
+        self.witness.see(request, "registry behind")
+        if request.header("authorization") is not None:
+            self.witness.note("Authorization sent to the registry behind")
+        route = next((found for pattern in _ROUTES if (found := pattern.fullmatch(f"/v2{path}"))), None)
+        if route is None or route["name"] != self.kind.repository or self.is_gone:
+            return errors_reply(404, "NAME_UNKNOWN", "repository not found")
+        if route["kind"] == "referrers" and self.kind.referrers.status != 200:
+            return self.manifests.no_referrers()
+        return self._content_answer(request, route["kind"], route["reference"])
+
+    def _referrers_elsewhere(self, request: Request) -> Raw:
+        """What a host that is no registry makes of the question for referrers."""
+        self.witness.see(request, "other host")
+        if request.header("authorization") is not None:
+            self.witness.note("Authorization sent to the other host")
+        referrers = self.kind.referrers
+        if referrers.page is None:
+            return self.manifests.no_referrers()
+        self.witness.met(Habit.LACKS_REFERRERS)
+        return reply(referrers.status, referrers.page, content_type="text/html; charset=utf-8")
 
     def _answer(self, request: Request) -> Raw:
         self.witness.see(request, "registry")
@@ -123,9 +154,19 @@ class LookAlikeServer:
         if route is None or request.method not in ("GET", "HEAD"):
             self.witness.note(f"{request.method} {request.path} is nothing that this registry has")
             return reply(400, "no such path", content_type="text/plain")
+        if route["kind"] == "referrers":
+            self.referrers_asked.append(route["reference"])
+            if self.kind.referrers.redirect is not None:
+                location = f"{self.storage.base}/no-referrers/{route['name']}/{route['reference']}"
+                return reply(self.kind.referrers.redirect, b"", [("Location", location)], content_type=None)
+        if self.kind.sends_on_to is not None and route["kind"] != "blobs":
+            self.witness.met(Habit.SENDS_ON)
+            path = request.path.removeprefix("/v2")
+            location = f"{self.storage.base}/v2{self.kind.sends_on_to}{path}?rid=0af7651916cd43dd8448eb211c80319c"
+            return reply(307, b"", [("Location", location)], content_type=None)
         if route["kind"] == "referrers" and self.kind.referrers.status != 200:
             return self.manifests.no_referrers()
-        if not self.gate.admits(request, route["name"]):
+        if not self.kind.auth.guards_ping_only and not self.gate.admits(request, route["name"]):
             return self.gate.challenge(route["name"])
         if self.is_gone or route["name"] != self.kind.repository:
             return self._missing(route["name"])
@@ -138,7 +179,12 @@ class LookAlikeServer:
             return self._blob(request, reference)
         if kind == "referrers":
             return self.manifests.referrers(reference)
-        return self.manifests.answer(request, reference)
+        given = self.manifests.answer(request, reference)
+        refusal = self.kind.manifests.head_refusal
+        if refusal is None or (manifest := self.manifests.named(reference)) is None:
+            return given
+        location = f"{self.storage.base}{self._signed.sign_manifest(manifest, refusal)}"
+        return reply(307, b"", [("Location", location)], content_type=None)
 
     def _missing(self, repository: str) -> Raw:
         missing = self.kind.missing

@@ -8,7 +8,8 @@ import threading
 
 from registry_sync.domain.digests import Digest
 from support.hostile_registry import Raw, Request, reply
-from support.images import RepositoryContent
+from support.images import BuiltManifest, RepositoryContent
+from support.lookalikes.quirks import Habit
 from support.lookalikes.witness import Witness
 
 _RANGE = re.compile(r"bytes=([0-9]+)-([0-9]*)")
@@ -23,6 +24,7 @@ class SignedStorage:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._open: dict[str, Digest] = {}
+        self._manifests: dict[str, tuple[BuiltManifest, int]] = {}
 
     def sign(self, digest: Digest) -> str:
         """Path and query for one download. Characters are encoded here and there, as signers do it."""
@@ -33,12 +35,32 @@ class SignedStorage:
             self._open[target] = digest
         return target
 
+    def sign_manifest(self, manifest: BuiltManifest, head_refusal: int) -> str:
+        """Path and query for one GET of ``manifest``; a HEAD of it is refused with that status."""
+        target = f"/bucket/manifests/{manifest.digest.encoded}?X-Amz-Signature={next(self._numbers):04x}"
+        with self._lock:
+            self._manifests[target] = manifest, head_refusal
+        return target
+
+    def _manifest_reply(self, request: Request) -> Raw | None:
+        with self._lock:
+            signed = self._manifests.pop(request.target, None)
+        if signed is None:
+            return None
+        manifest, head_refusal = signed
+        if request.method == "HEAD":
+            self._witness.met(Habit.SIGNS_FOR_GET)
+            return reply(head_refusal, "<Error><Code>SignatureDoesNotMatch</Code></Error>")
+        return reply(200, manifest.data, content_type=manifest.media_type)
+
     def answer(self, request: Request) -> Raw:
         """The blob; 400 with credentials, 403 for what was not signed so, or was used before."""
         self._witness.see(request, "storage host")
         if request.header("authorization") is not None:
             self._witness.note("Authorization sent to the storage host")
             return reply(400, "<Error><Code>InvalidArgument</Code></Error>", content_type="application/xml")
+        if (manifest := self._manifest_reply(request)) is not None:
+            return manifest
         with self._lock:
             digest = self._open.pop(request.target, None)
         if digest is None:

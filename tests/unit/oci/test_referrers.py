@@ -12,13 +12,12 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import read_manifest
 from registry_sync.domain.references import RepositoryName, TagName
 from registry_sync.errors import (
-    AuthenticationFailed,
     NotFound,
     PaginationError,
     ProtocolError,
     RedirectRefused,
+    ReferrersUnavailable,
     RegistryError,
-    RepositoryUnavailable,
 )
 from registry_sync.oci import referrers as referrers_module
 from registry_sync.oci.credentials import Credentials
@@ -177,17 +176,111 @@ def test_a8_02_a_401_with_a_challenge_is_a_refusal_and_not_no_referrers(
 ) -> None:
     registry.on("GET", API, reply(401, headers=[("WWW-Authenticate", f'Bearer realm="{registry.base}/token"')]))
     registry.on("GET", "/token", json_reply({"token": "good"}))
-    with pytest.raises((RepositoryUnavailable, AuthenticationFailed)):
-        client_of(registry, credentials).list_referrers_by_api(REPOSITORY, SUBJECT)
+    client = client_of(registry, credentials)
+    for _ in range(2):
+        with pytest.raises(ReferrersUnavailable, match="cannot be looked up") as refused:
+            client.list_referrers_by_api(REPOSITORY, SUBJECT)
+        assert (refused.value.status, refused.value.is_temporary) == (401, False)
+    assert len(registry.asked(path=API)) == 2, "with and without a token, and not again"
 
 
-@pytest.mark.parametrize("refusal", [reply(401), reply(404), reply(400)])
-def test_a8_02_a_host_that_the_registry_redirects_to_says_nothing_of_the_api(
-    registry, other_host, client_of, refusal: Raw
+LOGIN_PAGE = reply(200, "<html><title>Sign in</title></html>", content_type="text/html")
+
+
+def moved(location: str, status: int = 307) -> Raw:
+    return reply(status, headers=[("Location", location)])
+
+
+@pytest.mark.parametrize("redirect", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("is_elsewhere", [True, False], ids=["another host", "another path"])
+@pytest.mark.parametrize(
+    "answer",
+    [*map(reply, (400, 401, 403, 404, 405, 406, 410, 501, 204)), errors_reply(404, "NAME_UNKNOWN"), LOGIN_PAGE],
+)
+def test_a8_02_what_is_no_index_means_no_api_wherever_it_comes_from(
+    registry, other_host, client_of, answer: Raw, is_elsewhere: bool, redirect: int
 ) -> None:
-    registry.on("GET", API, reply(307, headers=[("Location", f"{other_host.base}/referrers")]))
-    other_host.on("GET", "/referrers", refusal)
-    with pytest.raises(RegistryError):
+    place = other_host if is_elsewhere else registry
+    registry.on("GET", API, moved(f"{place.base}/elsewhere?x=y", redirect))
+    place.on("GET", "/elsewhere", answer)
+    registry.on("GET", FALLBACK, listing("a"))
+    client = client_of(registry)
+    for _ in range(2):
+        assert [referrer.digest for referrer in client.list_referrers(REPOSITORY, SUBJECT)] == [Digest.of(b"a")]
+    assert client.list_referrers_by_api(REPOSITORY, Digest.of(b"another subject")) is None
+    assert len(place.asked(path="/elsewhere")) == 1, "the repository is asked once"
+
+
+def test_a8_02_an_index_is_read_wherever_it_comes_from(registry, other_host, client_of) -> None:
+    registry.on("GET", API, moved(f"{other_host.base}/elsewhere"))
+    other_host.on("GET", "/elsewhere", listing("a"))
+    assert found(registry, client_of) == [Digest.of(b"a")]
+
+
+def test_a8_02_a_redirect_to_nowhere_is_no_api(registry, client_of) -> None:
+    registry.on("GET", API, reply(307))
+    assert client_of(registry).list_referrers_by_api(REPOSITORY, SUBJECT) is None
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a8_02_an_outage_elsewhere_is_an_outage(registry, other_host, client_of, status: int) -> None:
+    registry.on("GET", API, moved(f"{other_host.base}/elsewhere"))
+    other_host.on("GET", "/elsewhere", reply(status))
+    with pytest.raises(RegistryError) as failed:
+        client_of(registry).list_referrers_by_api(REPOSITORY, SUBJECT)
+    assert failed.value.is_temporary
+
+
+@pytest.mark.parametrize("target", ["gone", "ftp://x/y", "http://169.254.169.254/latest", "loop"])
+def test_a8_02_where_the_question_may_not_or_cannot_go_nothing_is_known(registry, client_of, target: str) -> None:
+    """A redirect that the policy refuses, and a host that is not reached, say nothing of referrers or manifests."""
+    with HostileRegistry() as gone:
+        places = {"gone": f"{gone.base}/x", "loop": f"{registry.base}{API}"}
+    registry.on("GET", API, moved(places.get(target, target)))
+    client = client_of(registry, max_attempts=2, connect_timeout_seconds=0.3)
+    for _ in range(2):
+        with pytest.raises(ReferrersUnavailable, match="cannot be looked up") as unknown:
+            client.list_referrers_by_api(REPOSITORY, SUBJECT)
+        assert not unknown.value.is_temporary
+    assert len(registry.asked(path=API)) <= (11 if target == "loop" else 2), "the repository is asked once"
+
+
+def test_a8_02_403_of_the_registry_is_a_refusal_and_asked_once(registry, client_of) -> None:
+    registry.on("GET", API, errors_reply(403, "DENIED", "not for you"))
+    client = client_of(registry)
+    for subject in (SUBJECT, Digest.of(b"another")):
+        with pytest.raises(ReferrersUnavailable, match="not for you"):
+            client.list_referrers_by_api(REPOSITORY, subject)
+    assert len(registry.requests) == 1
+
+
+@pytest.mark.parametrize("answer", [reply(403), reply(404), LOGIN_PAGE, moved("http://169.254.169.254/latest")])
+def test_a8_02_one_subject_that_is_refused_hides_no_other(registry, client_of, answer: Raw) -> None:
+    """Also where that would mean that there is no API, had there not been one a moment ago."""
+    refused = Digest.of(b"another subject")
+    registry.on("GET", API, listing("a"))
+    registry.on("GET", f"/v2/{REPOSITORY}/referrers/{refused}", answer)
+    client = client_of(registry)
+    assert client.list_referrers_by_api(REPOSITORY, SUBJECT)
+    with pytest.raises(ReferrersUnavailable):
+        client.list_referrers_by_api(REPOSITORY, refused)
+    assert client.list_referrers_by_api(REPOSITORY, SUBJECT)
+
+
+def test_a8_02_400_for_one_subject_is_none_of_it_where_there_is_an_api(registry, client_of) -> None:
+    """As quay answers for kinds of manifests that nothing can refer to."""
+    odd = Digest.of(b"of another kind")
+    registry.on("GET", API, listing("a"))
+    registry.on("GET", f"/v2/{REPOSITORY}/referrers/{odd}", reply(400))
+    client = client_of(registry)
+    assert client.list_referrers_by_api(REPOSITORY, SUBJECT)
+    assert client.list_referrers_by_api(REPOSITORY, odd) == ()
+    assert client.list_referrers_by_api(REPOSITORY, SUBJECT)
+
+
+def test_a8_01_a_later_page_that_is_something_else_is_an_error_and_not_the_end(registry, client_of) -> None:
+    registry.on("GET", API, listing("a", following=f"{API}?page=2"), LOGIN_PAGE)
+    with pytest.raises(ProtocolError, match="breaks off"):
         client_of(registry).list_referrers_by_api(REPOSITORY, SUBJECT)
 
 

@@ -94,8 +94,47 @@ def test_each_asks_who_is_there_and_takes_its_own_answer(kind: LookAlike, serve:
     assert (refused.status_code, bool(refused.headers["WWW-Authenticate"])) == (401, True)
     is_bearer = kind.auth.schemes == ("Bearer",) or kind is known.ARTIFACTORY
     answer = ask(manifest_url(server, "oci-index"), bearer(server, ask) if is_bearer else basic(kind))
-    assert answer.status_code == (429 if kind.manifests.is_limited_at_first else 200)
+    expected = 307 if kind.sends_on_to else 429 if kind.manifests.is_limited_at_first else 200
+    assert answer.status_code == expected
     assert server.witness.violations == []
+
+
+def test_ghcr_sends_the_question_for_referrers_to_a_host_without_an_answer(serve: Any, ask: Any) -> None:
+    server = serve(known.GHCR)
+    subject = next(iter(server._content.manifests))
+    sent = ask(f"{server.url}/v2/{server.kind.repository}/referrers/{subject}", bearer(server, ask))
+    assert (sent.status_code, server.referrers_asked) == (303, [subject])
+    assert ask(sent.headers["Location"]).status_code == 404
+    assert server.witness.violations == []
+    ask(sent.headers["Location"], {"Authorization": "Bearer x"})
+    assert server.witness.violations == ["Authorization sent to the other host"]
+
+
+def test_registry_k8s_io_sends_everything_but_blobs_to_another_registry(
+    serve: Any, ask: Any, content: RepositoryContent
+) -> None:
+    server = serve(known.REGISTRY_K8S_IO)
+    for path, status in (("tags/list?n=1000", 200), ("manifests/oci-index", 200), ("manifests/unknown", 404)):
+        sent = ask(f"{server.url}/v2/{server.kind.repository}/{path}")
+        assert sent.status_code == 307
+        assert "n=1000" not in sent.headers["Location"]
+        assert ask(sent.headers["Location"]).status_code == status
+    url, _ = blob_url(server, content)
+    assert "/bucket/sha256%3A" in ask(url).headers["Location"], "blobs are in a store"
+    subject = next(iter(content.manifests))
+    sent = ask(f"{server.url}/v2/{server.kind.repository}/referrers/{subject}")
+    assert ask(sent.headers["Location"]).status_code == 404
+    assert server.witness.violations == []
+
+
+def test_a_manifest_that_is_signed_for_get_is_given_once_and_no_head_of_it(serve: Any, ask: Any) -> None:
+    server = serve(known.SIGNING)
+    token = bearer(server, ask)
+    head = ask(manifest_url(server, "oci-index"), token, method="HEAD")
+    assert (head.status_code, ask(head.headers["Location"], method="HEAD").status_code) == (307, 403)
+    given = ask(manifest_url(server, "oci-index"), token)
+    assert ask(given.headers["Location"]).content
+    assert ask(given.headers["Location"]).status_code == 403
 
 
 def test_a_password_at_the_registry_that_wants_tokens_is_noted(serve: Any, ask: Any) -> None:

@@ -78,9 +78,10 @@ class OriginDocument(BaseModel):
 
 
 class VersionDocument(BaseModel):
-    """A repository version; complete when no tag is held and no manifest is missing.
+    """A repository version; complete when no tag is held, no manifest is missing and referrers were looked up.
 
-    ``held_tags`` and ``missing_manifests`` are only there when there are some, and have the first of them.
+    ``referrers_problem`` is why these could not be looked up, and only there when they could not. ``held_tags`` and
+    ``missing_manifests`` are only there when there are some, and have the first of them.
     """
 
     pulp_created: Moment
@@ -96,6 +97,7 @@ class VersionDocument(BaseModel):
     origin: OriginDocument
     held_tags: list[HeldTagDocument] = []
     missing_manifests: list[MissingManifestDocument] = []
+    referrers_problem: str | None = None
 
     @classmethod
     def of(cls, version: RepositoryVersion) -> VersionDocument:
@@ -105,7 +107,7 @@ class VersionDocument(BaseModel):
     @model_serializer(mode="wrap")
     def _without_empty_lists(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         shown: dict[str, Any] = serialize(self)
-        for name in ("held_tags", "missing_manifests"):
+        for name in ("held_tags", "missing_manifests", "referrers_problem"):
             if not shown.get(name):
                 shown.pop(name, None)
         return shown
@@ -145,6 +147,7 @@ def _shown(version: RepositoryVersion) -> Mapping[str, Any]:
         "origin": OriginDocument.of(version.origin),
         "held_tags": [HeldTagDocument.of(hold) for hold in version.holds[:SHOWN]],
         "missing_manifests": [MissingManifestDocument.of(gap) for gap in version.gaps[:SHOWN]],
+        "referrers_problem": version.referrers_problem,
     }
 
 

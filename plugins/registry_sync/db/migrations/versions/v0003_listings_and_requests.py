@@ -25,7 +25,9 @@ def _added_columns() -> dict[str, list[sa.Column[Any]]]:
             sa.Column("listing_number", sa.Integer()),
             sa.Column("authority", plain_text(16)),
             sa.Column("remote_changes", sa.Text()),
+            sa.Column("referrers_problem", sa.Text()),
         ],
+        "repository_versions": [sa.Column("referrers_problem", sa.Text())],
         "blobs": [sa.Column("fault", plain_text(16)), sa.Column("fault_at", UtcDateTime())],
     }
 

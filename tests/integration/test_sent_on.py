@@ -1,0 +1,164 @@
+"""What the places say that a registry redirects to loses no tag, and no signature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from support.certificates import CertificateAuthority, ServerCertificate
+from support.choosing import NAME, held, sync
+from support.held import Held
+from support.hostile_registry import HostileRegistry, Raw, reply
+from support.images import ContentBuilder
+from support.lookalikes import known
+from support.lookalikes.quirks import ManifestAnswers, Referrers
+from support.lookalikes.server import HOSTS, LookAlikeServer
+from support.serving import serve, serve_referrers
+from support.shapes import every_kind, signed_application
+from support.signatures import Signer, with_fallback_tags
+from support.syncing import Installation
+
+LOGIN = "<html><head><title>Sign in</title></head></html>"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> ServerCertificate:
+    return CertificateAuthority(tmp_path_factory.mktemp("ca")).server(hosts=HOSTS)
+
+
+@pytest.mark.rule("A6.4")
+@pytest.mark.parametrize(("status", "is_anonymous"), [(401, True), (403, True), (403, False), (404, True)])
+def test_no_tag_is_lost_by_a_head_that_is_refused_where_it_leads(
+    here: Installation, certificate: ServerCertificate, status: int, is_anonymous: bool
+) -> None:
+    content = every_kind(seed=status, releases=3)
+    auth = replace(known.SIGNING.auth, takes_anonymous=is_anonymous)
+    kind = replace(known.SIGNING, auth=auth, manifests=ManifestAnswers(head_refusal=status))
+    with LookAlikeServer(kind, content, certificate) as server:
+        assert here.sync("signing", server.url, kind.repository, client=server.client) is not None
+        assert set(Held.read(here.database, here.store, "signing").tags) == set(content.tags)
+        server.forget()
+        assert here.sync("signing", server.url, kind.repository, client=server.client) is None
+        assert sorted(server.manifests.pulled) == sorted(content.tags), "each tag is asked once by GET, and hashed"
+        assert sorted(server.manifests.headed) == sorted(content.tags)
+    assert server.witness.violations == []
+
+
+@pytest.mark.rule("A8.2")
+@pytest.mark.parametrize(("redirect", "status"), [(303, 404), (307, 403), (303, 200), (307, 501)])
+def test_a_registry_that_sends_the_question_for_referrers_elsewhere_is_one_without_the_api(
+    here: Installation, certificate: ServerCertificate, redirect: int, status: int
+) -> None:
+    referrers = Referrers(status, redirect=redirect, page=LOGIN if status == 200 else None)
+    kind = replace(known.GHCR, referrers=referrers)
+    content = with_fallback_tags(signed_application(seed=redirect))
+    with LookAlikeServer(kind, content, certificate) as server:
+        first = here.sync("sent-on", server.url, kind.repository, client=server.client)
+        assert first is not None
+        assert first.is_complete
+        assert len(server.referrers_asked) == 1
+        assert set(Held.read(here.database, here.store, "sent-on").tags) == set(content.tags)
+        assert here.sync("sent-on", server.url, kind.repository, client=server.client) is None
+        assert len(server.referrers_asked) == 1, "the run after knows it"
+
+
+WORDS = "cannot be looked up"
+
+
+@pytest.fixture
+def plain() -> Iterator[HostileRegistry]:
+    with HostileRegistry() as server:
+        yield server
+
+
+def untold(answer: str) -> Raw:
+    """What is answered in place of a list of referrers."""
+    locations = {"refused by policy": "http://169.254.169.254/latest", "not reached": "http://127.0.0.1:1/x"}
+    if answer == "login":
+        return reply(200, LOGIN, content_type="text/html")
+    return reply(int(answer)) if answer.isdigit() else reply(307, headers=[("Location", locations[answer])])
+
+
+def ask_in_vain(registry: HostileRegistry, build: ContentBuilder, answer: str) -> None:
+    for subject in build.content().manifests:
+        registry.on("GET", f"/v2/{NAME}/referrers/{subject}", untold(answer))
+
+
+def asked_for_referrers(registry: HostileRegistry) -> int:
+    return sum("/referrers/" in request.path for request in registry.requests)
+
+
+@pytest.mark.rule("A8.2")
+@pytest.mark.parametrize("answer", ["refused by policy", "not reached", "403"])
+def test_referrers_that_cannot_be_looked_up_hurt_no_tag_and_the_version_says_so(
+    here: Installation, plain: HostileRegistry, answer: str
+) -> None:
+    build = ContentBuilder(seed=48)
+    signer = Signer(build)
+    index = build.index([build.image([build.blob(60)])])
+    build.tag("v1", index)
+    serve(plain, NAME, build.content())
+    ask_in_vain(plain, build, answer)
+    first = sync(here, plain)
+    assert first is not None
+    assert (first.holds, first.is_complete) == ((), False)
+    assert WORDS in (first.referrers_problem or "")
+    assert asked_for_referrers(plain) <= 2, "it is asked once, and again where nothing was reached"
+    assert any("may lack referrers" in line for line in here.lines)
+    signed = signer.bundle(index)
+    serve(plain, NAME, build.content())
+    serve_referrers(plain, NAME, build.content())
+    second = sync(here, plain)
+    assert second is not None
+    assert signed in held(here, second), "it is looked up as soon as it can be"
+    assert (second.referrers_problem, second.is_complete) == (None, True)
+    build.tag("v2", build.image([build.blob(61)]))
+    ask_in_vain(plain, build, answer)
+    serve(plain, NAME, build.content())
+    third = sync(here, plain, allow_sparse=True)
+    assert third is not None
+    assert third.holds == ()
+    assert signed in held(here, third), "what could not be looked up stays as it was, also of a tag that is read again"
+    assert WORDS in (third.referrers_problem or "")
+
+
+@pytest.mark.rule("A8.2")
+def test_an_api_that_is_gone_takes_no_signature_with_it(here: Installation, plain: HostileRegistry) -> None:
+    build = ContentBuilder(seed=49)
+    index = build.index([build.image([build.blob(60)])])
+    build.tag("v1", index)
+    signed = Signer(build).bundle(index)
+    of_it = Signer(build).notation(signed)
+    serve(plain, NAME, build.content())
+    serve_referrers(plain, NAME, build.content())
+    assert sync(here, plain) is not None
+    build.tag("v2", build.image([build.blob(61)]))
+    ask_in_vain(plain, build, "login")
+    serve(plain, NAME, build.content())
+    version = sync(here, plain, allow_sparse=True)
+    assert version is not None
+    assert {signed, of_it} <= held(here, version)
+
+
+@pytest.mark.rule("A8.2")
+def test_that_there_is_no_api_is_known_of_one_source_and_not_of_the_next(
+    here: Installation, plain: HostileRegistry
+) -> None:
+    """A remote that comes to stand for another repository is asked anew."""
+    build = ContentBuilder(seed=50)
+    index = build.index([build.image([build.blob(60)])])
+    build.tag("v1", index)
+    signed = Signer(build).bundle(index)
+    serve(plain, NAME, build.content())
+    ask_in_vain(plain, build, "404")
+    assert sync(here, plain) is not None
+    with HostileRegistry() as other:
+        serve(other, NAME, build.content())
+        serve_referrers(other, NAME, build.content())
+        build.tag("v2", index)
+        serve(other, NAME, build.content())
+        version = sync(here, other, allow_sparse=True)
+    assert version is not None
+    assert signed in held(here, version)
