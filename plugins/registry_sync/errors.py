@@ -44,7 +44,7 @@
     │   ├── BlobStoreFull               no space left
     │   └── BlobMissing                 the store has no blob of that digest
     └── SyncError                   the owner of the remote or repository
-        ├── NothingSynced               every tag that changed is held
+        ├── NothingSynced               every tag that changed is held, or a filter leaves nothing
         ├── TooManyHolds                more tags would be held than the remote allows
         ├── TooManyRemovals             a mirror would lose more tags than the remote allows
         ├── RemoteChanged               a run was repeated with other parameters
@@ -346,7 +346,7 @@ class SyncError(RegistrySyncError):
 
 
 class NothingSynced(SyncError):
-    """Every tag that changed is held, so that a version would say nothing new."""
+    """Every tag that changed is held, or a filter leaves nothing, so that a version would say nothing new."""
 
 
 class TooManyHolds(SyncError):

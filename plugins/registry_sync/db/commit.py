@@ -11,8 +11,9 @@ from sqlalchemy import Connection, Row, exists, select, update
 
 from registry_sync.db.batches import in_batches
 from registry_sync.db.closures import is_in_latest, is_present
+from registry_sync.db.filtered_tags import settle_filtered
 from registry_sync.db.lacking_blobs import hold_new_tags, hold_tags, tags_lacking_blobs
-from registry_sync.db.limits import first_holds, refuse_too_many_holds, refuse_too_many_removals
+from registry_sync.db.limits import Removals, first_holds, refuse_too_many_holds
 from registry_sync.db.listings import LaterSay
 from registry_sync.db.membership import Difference, Membership
 from registry_sync.db.new_version import add_version, lock_repository, next_number
@@ -36,10 +37,10 @@ from registry_sync.errors import NothingSynced
 def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     """The repository, and the number of the version that the run makes or made; None when nothing differs.
 
-    Raises :class:`NothingSynced` when nothing differs because tags are held, :class:`VersionConflict` when it would
-    undo a later listing or a rollback (see :mod:`~registry_sync.db.listings`), :class:`TooManyHolds` or
-    :class:`TooManyRemovals` by the remote's limits, :class:`RecordNotFound` for an unknown run. Everything happens in
-    the caller's transaction.
+    Raises :class:`NothingSynced` when nothing differs because tags are held, or a filter leaves nothing;
+    :class:`VersionConflict` when it would undo a later listing or a rollback (see :mod:`~registry_sync.db.listings`);
+    :class:`TooManyHolds` or :class:`TooManyRemovals` by the remote's limits; :class:`RecordNotFound` for an unknown
+    run. Everything happens in the caller's transaction.
     """
     repository = lock_repository(connection, require_run(connection, run_id).repository_id)
     run = _lock_run(connection, run_id)
@@ -50,15 +51,18 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     _hold_unfetched(connection, run_id)
     changed_meanwhile = _hold_changed_meanwhile(connection, run)
     remote = read_spec(run.remote_spec)
+    settle_filtered(connection, run, remote)
     if remote.policy is Policy.IMMEDIATE:
         hold_new_tags(connection, run_id, with_foreign=remote.include_foreign_layers)
     if not later.is_nothing:
         later.refuse_tags(changed_meanwhile | membership.tags_to_change())
     holds = _holds(connection, membership)
-    if membership.is_mirror and run.removals_approved_by is None:
-        refuse_too_many_removals(membership, remote)
+    is_guarded = membership.is_mirror and run.removals_approved_by is None
+    removals = Removals.of(membership, remote) if is_guarded else None
     difference = membership.apply()
     later.refuse_links()
+    if removals is not None:
+        removals.refuse_too_many(repository.latest_number)
     _note_leftovers(connection, membership, difference)
     if remote.policy is Policy.IMMEDIATE:
         holds = _with_kept_tags(connection, run, remote, holds)
@@ -67,6 +71,10 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
         if holds:
             held = f"{len(holds)} tags are" if len(holds) > 1 else "1 tag is"
             raise NothingSynced(f"nothing was synced, {held} held: {first_holds(holds)}")
+        if repository.latest_number is None:
+            raise NothingSynced(
+                f"every tag that {remote.source} listed was gone when it was fetched; no version was made"
+            )
         settle(connection, run_id, RunState.UNCHANGED)
         return repository.id, None
     number = add_version(

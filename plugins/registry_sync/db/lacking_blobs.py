@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, liter
 
 from registry_sync.db.batches import in_batches
 from registry_sync.db.closures import Links, above_by_start, closure_by_root, closure_of, is_in_latest, tagged_in_run
-from registry_sync.db.remotes import read_spec
+from registry_sync.db.remotes import last_synced_by
 from registry_sync.db.tables import (
     blobs,
     manifest_blobs,
@@ -19,13 +19,12 @@ from registry_sync.db.tables import (
     repository_versions,
     run_blobs,
     run_tags,
-    sync_runs,
     tags,
 )
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import Hold, Policy, RemoteSpec
 from registry_sync.domain.references import TagName
-from registry_sync.domain.runs import RunState, TagState
+from registry_sync.domain.runs import TagState
 
 #: How many versions that were made out of one another are followed to the sync that the first came from.
 _LONGEST_ORIGIN = 20
@@ -127,15 +126,9 @@ def lost_bytes_of_derived(connection: Connection, repository_id: str, origin_id:
 def _synced_by(connection: Connection, repository_id: str, number: int) -> RemoteSpec | None:
     """The remote of the last sync of a repository; of one that was never synced, that of what it was copied from."""
     for _ in range(_LONGEST_ORIGIN):
-        last = connection.execute(
-            select(sync_runs.c.remote_spec)
-            .where(sync_runs.c.repository_id == repository_id)
-            .where(sync_runs.c.state.in_([RunState.COMPLETED.value, RunState.UNCHANGED.value]))
-            .order_by(sync_runs.c.finished_at.desc())
-            .limit(1)
-        ).first()
+        last = last_synced_by(connection, repository_id)
         if last is not None:
-            return read_spec(last.remote_spec)
+            return last
         versions = repository_versions.c
         origin = connection.execute(
             select(versions.origin_repository_id, versions.origin_number).where(

@@ -227,9 +227,11 @@ class SyncRunStore:
         """Notes tags that were listed and are gone upstream since."""
         self._move_tags(run_id, TagState.GONE, [{"tag": name} for name in names])
 
-    def filter_tags(self, run_id: str, names: Iterable[TagName]) -> None:
-        """Notes tags that lead to an index without any wanted platform."""
-        self._move_tags(run_id, TagState.FILTERED, [{"tag": name} for name in names])
+    def filter_tags(self, run_id: str, digests: Mapping[TagName, Digest]) -> None:
+        """Notes tags that lead to an index without any wanted platform, with the digest of that index."""
+        self._move_tags(
+            run_id, TagState.FILTERED, [{"tag": name, "new_digest": digest} for name, digest in digests.items()]
+        )
 
     def _move_tags(self, run_id: str, state: TagState, changes: list[dict[str, Any]]) -> None:
         if not changes:

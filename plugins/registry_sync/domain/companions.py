@@ -13,6 +13,7 @@ from registry_sync.domain.references import TagName
 
 COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
 _NOT_OF_A_TAG = re.compile(r"[^a-zA-Z0-9._-]")
+_NAMED_AFTER = re.compile(r"sha256-(?P<encoded>[0-9a-f]{64})(?P<suffix>\.(sig|att|sbom))?")
 _COMPANION = re.compile(r"[a-z0-9._-]{1,32}-[a-zA-Z0-9_=-]{32,64}(\.(sig|att|sbom))?")
 
 
@@ -37,3 +38,15 @@ def companion_tags(tags: Iterable[TagName], digests: Iterable[Digest]) -> list[T
     """Those of ``tags`` that belong to one of ``digests``, sorted; the tags are a whole listing, unfiltered."""
     wanted = {name for digest in digests for name in companion_names(digest)}
     return sorted({tag for tag in tags if tag in wanted})
+
+
+def subject_by_name(tag: TagName, digest: Digest | None) -> Digest | None:
+    """The manifest that ``tag``, which stands for ``digest``, belongs to by its name; None when it is an image's own.
+
+    An image's own is also a tag that is named after the very manifest that it stands for.
+    """
+    found = _NAMED_AFTER.fullmatch(tag)
+    if found is None:
+        return None
+    subject = Digest(f"sha256:{found['encoded']}")
+    return None if subject == digest and not found["suffix"] else subject

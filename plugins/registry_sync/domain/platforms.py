@@ -83,6 +83,16 @@ def _is_version(found: object, wanted: str) -> bool:
     return isinstance(found, str) and (found == wanted or found.startswith(f"{wanted}."))
 
 
+def platform_text(platform: Mapping[str, Any]) -> str | None:
+    """The platform object of an index entry in the form of :class:`Platform`; None when it names none."""
+    os, architecture = platform.get("os"), platform.get("architecture")
+    if not isinstance(os, str) or not isinstance(architecture, str) or "unknown" in (os, architecture):
+        return None
+    version, variant = platform.get("os.version"), platform.get("variant")
+    system = f"{os}({version})" if isinstance(version, str) and version else os
+    return "/".join(part for part in (system, architecture, variant) if isinstance(part, str) and part)
+
+
 def parse_platforms(texts: Iterable[str]) -> tuple[Platform, ...]:
     """Platforms as written. Raises :class:`InvalidReference` for one that has not the form, and for none."""
     platforms = tuple(map(Platform.parse, texts))

@@ -33,7 +33,7 @@ class SyncMode(str, Enum):
 
 
 DEFAULT_CONCURRENCY = 20
-#: A mirror that would lose more than this share of its tags stops, unless its remote says otherwise.
+#: A mirror that would lose more than this share of its tags, however few, stops unless its remote says otherwise.
 DEFAULT_REMOVED_SHARE = 0.5
 
 

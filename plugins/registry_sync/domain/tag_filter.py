@@ -40,6 +40,12 @@ class TagFilter:
         """Whether ``tag`` is asked for, by its name, by a glob or with all."""
         return bool(self.select([tag]))
 
+    def left_out_by(self, tag: TagName) -> str | None:
+        """The filter that does not let ``tag`` in, ``include_tags`` or ``exclude_tags``; None when it is wanted."""
+        if not self.allows(tag):
+            return "exclude_tags"
+        return None if self.wants(tag) else "include_tags"
+
     def allows(self, tag: TagName) -> bool:
         """Whether ``tag`` is not among those to leave out."""
         return not _matcher(self.exclude)(tag)

@@ -16,7 +16,7 @@ from registry_sync.domain.manifests import DEFAULT_LIMITS, Manifest, ManifestLim
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import Link, ListedTag, SyncRun
-from registry_sync.errors import ContentError, RegistrySyncError
+from registry_sync.errors import RegistrySyncError
 from registry_sync.sync.choice import Choice
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import Database, RegistryClient
@@ -104,8 +104,8 @@ class _Outcome:
     roots: dict[TagName, Digest] = field(default_factory=dict)
     held: dict[TagName, RegistrySyncError] = field(default_factory=dict)
     gone: list[TagName] = field(default_factory=list)
-    filtered: list[TagName] = field(default_factory=list)
-    left_out: set[Digest] = field(default_factory=set)
+    filtered: dict[TagName, Digest] = field(default_factory=dict)
+    left_out: dict[Digest, None] = field(default_factory=dict)
 
 
 @dataclass
@@ -197,16 +197,11 @@ class _Stage:
             walk.descend({outcome.roots[tag]: None for tag in lost if tag in outcome.roots})
 
     def _leave_out(self, walk: Walk, outcome: _Outcome) -> None:
-        """Tags that lead to an index without a wanted platform are not synced."""
+        """Tags that lead to an index without a wanted platform, at whatever depth, are not synced."""
         for tag, digest in list(outcome.roots.items()):
-            index = walk.index(digest)
-            try:
-                is_left_out = index is not None and self.choice.leaves_out(index)
-            except ContentError:  # noted as a failure of the index already
-                continue
-            if is_left_out:
-                outcome.filtered.append(tag)
-                outcome.left_out.add(outcome.roots.pop(tag))
+            if self.choice.platforms is not None and (indexes := walk.indexes_left_out(digest)):
+                outcome.filtered[tag] = outcome.roots.pop(tag)
+                outcome.left_out.update(dict.fromkeys(indexes))
 
     def _add_referrers(self, walk: Walk) -> None:
         selections = self.database.selections

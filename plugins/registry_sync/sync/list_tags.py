@@ -43,7 +43,7 @@ class TagsListed:
     """What the listing found. ``shards`` is empty when no tag is new or moved.
 
     ``is_unchanged`` says that the latest version equals the upstream and holds every byte its policy asks for, so
-    that nothing remains to be done.
+    that nothing remains to be done; never when no tag is left that passes the filters.
     """
 
     listed_count: int
@@ -118,7 +118,7 @@ def list_tags(
         removed_count=len(removed),
         skipped_names=names.skipped,
         shards=shards,
-        is_unchanged=not changed and not removed and _has_all_bytes(database, run),
+        is_unchanged=bool(unchanged) and not changed and not removed and _has_all_bytes(database, run),
         reread_count=len(reread),
     )
     tell(str(listed))
@@ -149,13 +149,27 @@ def _names(client: RegistryClient, remote: RemoteSpec, choice: Choice) -> _Names
 
 
 def _refuse_empty(remote: RemoteSpec, run: SyncRun, listed_count: int, present_count: int) -> None:
-    what = f"none of its {format_count(listed_count, 'tag')} passes the filters" if listed_count else "it lists no tags"
+    what = f"{remote.upstream} at {remote.registry}: {_why_nothing(remote, listed_count)}"
     if present_count and run.mode is SyncMode.MIRROR:
         raise NothingSynced(
-            f"{remote.upstream} at {remote.registry}: {what}. A mirror would lose all of its "
-            f"{format_count(present_count, 'tag')}, so nothing was done; correct the filters, or use additive mode"
+            f"{what}. A mirror would lose all of its {format_count(present_count, 'tag')}, so nothing was done; "
+            "correct the filters, or use additive mode"
         )
-    raise NothingSynced(f"{remote.upstream} at {remote.registry}: {what}, so there is nothing to sync")
+    raise NothingSynced(f"{what}, so there is nothing to sync")
+
+
+def _why_nothing(remote: RemoteSpec, listed_count: int) -> str:
+    """Which filter leaves nothing."""
+    include, exclude = remote.include_tags, ", ".join(remote.exclude_tags)
+    if remote.tag_filter.literal_tags is not None:
+        return f"exclude_tags {exclude} leaves out all of include_tags" if include else "include_tags names no tag"
+    if not listed_count:
+        return "it lists no tags"
+    count = format_count(listed_count, "tag")
+    passes = " and ".join(
+        ([f"include_tags {', '.join(include)}"] if include else []) + ([f"exclude_tags {exclude}"] if exclude else [])
+    )
+    return f"none of its {count} passes the filters {passes}"
 
 
 def _resolve(

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor, Manifest, ManifestLimits
+from registry_sync.domain.manifests import Descriptor, Manifest, ManifestKind, ManifestLimits
+from registry_sync.domain.platforms import is_attestation
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.runs import Link, LinkKind
 from registry_sync.domain.units import KnownManifest
@@ -60,8 +61,29 @@ class Walk:
 
     def index(self, digest: Digest) -> Manifest | None:
         """The index of that digest, None when it is of another kind or was not read."""
-        known = self.stored.get(digest)
-        return self.fetched.get(digest) or (known.index if known else None)
+        if digest in self.fetched:
+            fetched = self.fetched[digest]
+            return fetched if fetched.kind is ManifestKind.INDEX else None
+        return self.stored[digest].index if digest in self.stored else None
+
+    def indexes_left_out(self, root: Digest) -> list[Digest]:
+        """The indexes below ``root`` and itself, the lowest first, when the choice leaves no image in any of them.
+
+        None when something can be run, could not be read, or was never there to be left out.
+        """
+        found: list[Digest] = []
+        waiting, seen, has_left_out = [root], {root}, False
+        while waiting:
+            digest = waiting.pop()
+            index = self.index(digest)
+            if index is None or digest in self.failures:
+                return []
+            found.append(digest)
+            taken = [entry for entry in self.entries.get(digest, ()) if not is_attestation(entry)]
+            has_left_out = has_left_out or len(taken) < len({e.digest for e in index.children if not is_attestation(e)})
+            waiting += [entry.digest for entry in taken if entry.digest not in seen]
+            seen.update(entry.digest for entry in taken)
+        return found[::-1] if has_left_out else []
 
     def refers_to(self, digest: Digest, subject: Digest) -> bool:
         """Whether a manifest that was read names ``subject`` as its own."""

@@ -57,7 +57,8 @@ class Choice:
     def spec(self) -> RemoteSpec:
         """A remote that chooses so; the words do not matter here, only that they differ."""
         platforms = None if self.number == 0 else (f"linux/choice{self.number}",)
-        return RemoteSpec("upstream", "https://registry.example", "library/app", platforms=platforms)
+        url, name = "https://registry.example", "library/app"
+        return RemoteSpec("upstream", url, name, platforms=platforms, max_removed_share=None)
 
     def follow(self, manifest: Manifest, catalog: dict[Digest, Manifest]) -> list[Link]:
         entries = [child.digest for child in manifest.children]
@@ -235,7 +236,7 @@ class Player:
         try:
             result = self._sync(step, repository, wanted, gone, links, failing)
         except NothingSynced:
-            assert held, "nothing is refused unless a tag is held"
+            assert held or not latest.tags, "nothing is refused unless a tag is held, or there is nothing at all"
             assert number is None
             return
         assert (result.version.number if result.version else None) == number

@@ -185,7 +185,7 @@ class Player:
             self.outcomes["refused"] += 1
             return
         except NothingSynced:
-            assert stale
+            assert stale or not self.latest, "there is nothing at all, or what was found unchanged is gone"
             assert not changed
             return
         for other in self.settled:

@@ -149,6 +149,7 @@ def test_a_version_says_which_entries_of_its_indexes_are_missing(
     there, missing = image("there", note=name), image("missing", note=name)
     upstream = Upstream()
     upstream.tag("multi", index(there, missing, note=name), there)
+    upstream.tag("latest", image("c", note=name))
     sync(api_server.database, api_server.database.repositories.by_name(name), upstream)
     gap = {"index": upstream.tags["multi"].digest, "digest": missing.digest}
     version = admin.get(f"{repository}versions/3/")

@@ -214,7 +214,8 @@ class GivenRemote(GivenDocument):
         Share | None, Field(description="No version is made when more of the tags would be held; null: no limit")
     ] = None
     max_removed_share: Annotated[
-        Share | None, Field(description="No version is made when a mirror would lose more of its tags; null: no limit")
+        Share | None,
+        Field(description="No version is made when a mirror would lose more of its tags, however few; null: no limit"),
     ] = DEFAULT_REMOVED_SHARE
     max_removed_tags: Annotated[TagCount | None, Field(description="The same as a number of tags; null: no limit")] = (
         None

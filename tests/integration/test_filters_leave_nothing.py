@@ -1,0 +1,238 @@
+"""Filters that leave nothing, or nothing of a tag that is there: the sync stops and names the filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.records import RepositoryVersion
+from registry_sync.domain.runs import RunState
+from registry_sync.errors import NothingSynced, TooManyRemovals
+from support.choosing import NAME, got, held, sync, tags
+from support.hostile_registry import HostileRegistry, reply
+from support.images import ContentBuilder
+from support.signatures import Signer
+from support.syncing import Installation
+
+PLATFORMS = {
+    "amd64": {"os": "linux", "architecture": "amd64"},
+    "arm64": {"os": "linux", "architecture": "arm64", "variant": "v8"},
+    "windows": {"os": "windows", "architecture": "amd64", "os.version": "10.0.20348.2582"},
+}
+
+
+@pytest.fixture
+def registry() -> Iterator[HostileRegistry]:
+    with HostileRegistry() as server:
+        yield server
+
+
+@pytest.fixture
+def build() -> ContentBuilder:
+    return ContentBuilder(seed=47)
+
+
+def index_of(build: ContentBuilder, *names: str) -> Digest:
+    """An index of new images for these platforms."""
+    images = {build.image([build.blob(50)]): {"platform": PLATFORMS[name]} for name in names}
+    return build.index(list(images), descriptors=images)
+
+
+def latest(here: Installation) -> RepositoryVersion | None:
+    return here.database.versions.latest(here.database.repositories.by_name("app").id)
+
+
+@pytest.mark.rule("A6.15")
+@pytest.mark.parametrize("mode", ["mirror", "additive"])
+@pytest.mark.parametrize("is_known", [False, True], ids=["unknown", "known to another repository"])
+def test_a_first_sync_of_which_the_platforms_leave_nothing_fails_and_says_which_there_are(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder, mode: str, is_known: bool
+) -> None:
+    for name in ("a", "b"):
+        build.tag(name, index_of(build, "amd64", "arm64"))
+    build.tag("windows", index_of(build, "windows"))
+    if is_known:
+        sync(here, registry, build)
+        here.database.repositories.delete(here.database.repositories.by_name("app").id)
+    with pytest.raises(
+        NothingSynced,
+        match=r"platforms linux/amd46 of remote 'app' leave nothing of any of 3 tags; there are "
+        r"linux/amd64, linux/arm64/v8, windows\(10\.0\.20348\.2582\)/amd64\.",
+    ):
+        sync(here, registry, build, platforms=("linux/amd46",), mode=mode)
+    assert latest(here) is None
+    assert here.database.runs.page().items[0].state is RunState.RUNNING, "it is the operator that notes the failure"
+
+
+@pytest.mark.rule("A6.15")
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_a_typing_error_in_the_platforms_never_empties_a_mirror(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder, count: int
+) -> None:
+    for number in range(count):
+        build.tag(f"v{number}", index_of(build, "amd64", "arm64"))
+    first = sync(here, registry, build, platforms=("linux/amd64",))
+    for _ in range(2):
+        with pytest.raises(
+            NothingSynced, match=r"platforms linux/amd46 .* leave nothing .* linux/amd64, linux/arm64/v8"
+        ):
+            sync(here, registry, platforms=("linux/amd46",))
+    assert latest(here) == first
+    assert sync(here, registry, platforms=("linux/amd64",)) is None, "nothing was lost on the way"
+
+
+def test_signatures_that_are_left_are_not_taken_for_something(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    build.tag("v1", index := index_of(build, "amd64"))
+    Signer(build).cosign_signature(index)
+    with pytest.raises(NothingSynced, match="platforms linux/amd46 of remote 'app' leave nothing of the only tag"):
+        sync(here, registry, build, platforms=("linux/amd46",))
+    assert latest(here) is None
+
+
+@pytest.mark.rule("A6.15")
+def test_a_nested_index_without_a_wanted_platform_is_nothing_either(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    build.tag("nested", build.index([index_of(build, "amd64")]))
+    build.tag("other", index_of(build, "arm64"))
+    version = sync(here, registry, build, platforms=("linux/arm64",))
+    assert version is not None
+    assert tags(here, version) == {"other"}
+    assert sync(here, registry, platforms=("linux/arm64",)) is None
+    assert got(registry) == set(), "what is left out is known"
+
+
+@pytest.mark.rule("A6.15")
+def test_another_choice_of_platforms_that_leaves_nothing_of_a_tag_stops_until_it_is_approved(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    for number in range(9):
+        build.tag(f"v{number}", index_of(build, "amd64", "arm64"))
+    build.tag("windows", index_of(build, "windows"))
+    first = sync(here, registry, build)
+    with pytest.raises(
+        TooManyRemovals,
+        match=r"1 of 10 tags has none of the platforms linux/amd64, there are windows.*takes an approval.*"
+        r"platforms was all for version 1: windows\. ",
+    ):
+        sync(here, registry, platforms=("linux/amd64",))
+    assert latest(here) == first
+    run = here.database.runs.page().items[0]
+    here.database.runs.approve_removals(run.id, "somebody")
+    approved = here.database.versions.commit(run.id).version
+    assert approved is not None
+    assert "windows" not in tags(here, approved)
+    assert approved.is_complete
+    assert sync(here, registry, platforms=("linux/amd64",)) is None
+
+
+@pytest.mark.rule("A6.15")
+def test_a_tag_that_is_published_again_without_a_wanted_platform_is_held_and_the_others_go_on(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    platforms = ("linux/amd64",)
+    build.tag("v1", index_of(build, "amd64"))
+    build.tag("lost", before := index_of(build, "amd64"))
+    sync(here, registry, build, platforms=platforms)
+    build.tag("lost", index_of(build, "arm64", "windows"))
+    with pytest.raises(
+        NothingSynced, match=r"1 tag is held: lost: .* linux/arm64/v8, windows.* platforms linux/amd64 "
+    ):
+        sync(here, registry, build, platforms=platforms)
+    build.tag("v2", index_of(build, "amd64"))
+    version = sync(here, registry, build, platforms=platforms)
+    assert version is not None
+    assert tags(here, version) == {"v1", "v2", "lost"}
+    assert [(hold.tag, hold.digest) for hold in version.holds] == [("lost", before)]
+    assert before in held(here, version)
+    assert not version.is_complete
+    build.tag("lost", index_of(build, "amd64"))
+    whole = sync(here, registry, build, platforms=platforms)
+    assert whole is not None
+    assert whole.is_complete
+
+
+def test_a_tag_without_a_wanted_platform_may_be_let_go(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    platforms = ("linux/amd64",)
+    build.tag("v1", index_of(build, "amd64"))
+    build.tag("lost", index_of(build, "amd64"))
+    sync(here, registry, build, platforms=platforms)
+    build.tag("lost", index_of(build, "arm64"))
+
+    def approve(stage: str, run: Any) -> None:
+        if stage == "commit_version":
+            here.database.runs.approve_removals(run.id, "somebody")
+
+    version = sync(here, registry, build, platforms=platforms, before=approve)
+    assert version is not None
+    assert tags(here, version) == {"v1"}
+
+
+def test_an_additive_sync_of_some_platforms_leaves_the_tags_of_others_alone(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    build.tag("linux", index_of(build, "amd64"))
+    build.tag("windows", index_of(build, "windows"))
+    for platforms in (("linux/amd64",), ("windows/amd64",)):
+        assert sync(here, registry, build, platforms=platforms, mode="additive") is not None
+    build.tag("linux", index_of(build, "amd64"))
+    version = sync(here, registry, build, platforms=("linux/amd64",), mode="additive")
+    assert version is not None
+    assert version.is_complete
+    assert tags(here, version) == {"linux", "windows"}
+
+
+@pytest.mark.parametrize("mode", ["mirror", "additive"])
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        ({"include_tags": ("v3.*", "w*")}, r"none of its 2 tags passes the filters include_tags v3\.\*, w\*"),
+        ({"exclude_tags": ("v*",)}, r"none of its 2 tags passes the filters exclude_tags v\*"),
+        (
+            {"include_tags": ("v1*",), "exclude_tags": ("v*",)},
+            r"none of its 2 tags passes the filters include_tags v1\* and exclude_tags v\*",
+        ),
+        ({"include_tags": ("v1",), "exclude_tags": ("v*",)}, r"exclude_tags v\* leaves out all of include_tags"),
+        ({"include_tags": ()}, r"include_tags names no tag"),
+        ({"include_tags": ("v3",)}, r"none of the tags asked for: v3"),
+    ],
+)
+def test_tag_filters_that_leave_nothing_are_named(
+    here: Installation,
+    registry: HostileRegistry,
+    build: ContentBuilder,
+    filters: Mapping[str, Any],
+    said: str,
+    mode: str,
+) -> None:
+    for name in ("v1", "v2"):
+        build.tag(name, build.image([build.blob(50)]))
+    with pytest.raises(NothingSynced, match=said):
+        sync(here, registry, build, mode=mode, **filters)
+    assert latest(here) is None
+    first = sync(here, registry)
+    with pytest.raises(NothingSynced, match=said):
+        sync(here, registry, mode=mode, **filters)
+    assert latest(here) == first
+
+
+def test_a_first_sync_whose_tags_all_went_meanwhile_says_so(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    build.tag("v1", image := build.image([build.blob(50)]))
+
+    def lose(stage: str, _run: object) -> None:
+        if stage == "fetch_manifests":
+            for reference in ("v1", image):
+                registry.on("GET", f"/v2/{NAME}/manifests/{reference}", reply(404))
+
+    with pytest.raises(NothingSynced, match=r"every tag that .* listed was gone when it was fetched"):
+        sync(here, registry, build, before=lose)
+    assert latest(here) is None
