@@ -141,16 +141,12 @@ class FindingKind(str, Enum):
     UNREADABLE = "unreadable"
 
 
-#: What is wrong with the bytes of a blob until it is stored again, or gone.
-LASTING = (FindingKind.BROKEN, FindingKind.MISSING)
-
-
 @dataclass(frozen=True)
 class BlobRecord:
     """What the database says of a blob, as far as it concerns its bytes.
 
-    ``fault`` is what a verification found wrong with them, at ``fault_at`` for the first time, and nobody mended since:
-    one of :data:`LASTING`, or None.
+    ``fault`` is what was found wrong with them, at ``fault_at`` for the first time, and nobody mended since:
+    ``BROKEN``, ``MISSING``, or None.
     """
 
     digest: Digest
