@@ -165,8 +165,8 @@ PARAMS = {
         type="boolean",
         title="Approve removals",
         description=(
-            "Let a mirror lose more tags than its remote allows. Without it such a run stops and says what would go. "
-            "Counts only where triggers are trusted."
+            "Let a mirror lose more tags than its remote allows, half of them by default. Without it such a run stops "
+            "and says what would go. Counts only where triggers are trusted."
         ),
         section="Further options",
     ),

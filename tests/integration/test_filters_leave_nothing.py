@@ -236,3 +236,16 @@ def test_a_first_sync_whose_tags_all_went_meanwhile_says_so(
     with pytest.raises(NothingSynced, match=r"every tag that .* listed was gone when it was fetched"):
         sync(here, registry, build, before=lose)
     assert latest(here) is None
+
+
+def test_the_log_tells_what_filters_leave_out_from_what_is_gone_and_names_what_was_never_there(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    for name in ("v1", "v2", "v3", "v4"):
+        build.tag(name, build.image([build.blob(50)]))
+    sync(here, registry, build)
+    sync(here, registry, include_tags=("v[123]", "latset"))
+    assert "3 tags, 0 new or moved, 0 gone upstream, 1 left out by the filters" in here.lines
+    assert "include_tags names what is not there: latset" in here.lines
+    sync(here, registry, include_tags=("v1", "v2", "v3", "latset"))
+    assert "tag latset is not there" in here.lines

@@ -84,13 +84,14 @@ def _is_version(found: object, wanted: str) -> bool:
 
 
 def platform_text(platform: Mapping[str, Any]) -> str | None:
-    """The platform object of an index entry in the form of :class:`Platform`; None when it names none."""
+    """The platform object of an index entry in the form of :class:`Platform`; None when it names none in that form."""
     os, architecture = platform.get("os"), platform.get("architecture")
     if not isinstance(os, str) or not isinstance(architecture, str) or "unknown" in (os, architecture):
         return None
     version, variant = platform.get("os.version"), platform.get("variant")
     system = f"{os}({version})" if isinstance(version, str) and version else os
-    return "/".join(part for part in (system, architecture, variant) if isinstance(part, str) and part)
+    text = "/".join(part for part in (system, architecture, variant) if isinstance(part, str) and part)
+    return text if len(text) <= _MAX_LENGTH and _FORM.fullmatch(text) else None
 
 
 def parse_platforms(texts: Iterable[str]) -> tuple[Platform, ...]:

@@ -7,10 +7,11 @@ by its bytes. A listing that fails fails as a whole, so that no tag is taken for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from registry_sync.domain.companions import looks_like_a_companion
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
@@ -42,6 +43,8 @@ class TagShard:
 class TagsListed:
     """What the listing found. ``shards`` is empty when no tag is new or moved.
 
+    Of the present tags ``removed_count`` a mirror is about to lose, ``left_out_count`` of them by its own filters.
+
     ``is_unchanged`` says that the latest version equals the upstream and holds every byte its policy asks for, so
     that nothing remains to be done; never when no tag is left that passes the filters.
     """
@@ -54,12 +57,15 @@ class TagsListed:
     shards: tuple[TagShard, ...]
     is_unchanged: bool
     reread_count: int = 0
+    left_out_count: int = 0
 
     def __str__(self) -> str:
         text = (
             f"{format_count(self.selected_count, 'tag')}, {self.changed_count:,} new or moved, "
-            f"{self.removed_count:,} gone upstream"
+            f"{self.removed_count - self.left_out_count:,} gone upstream"
         )
+        if self.left_out_count:
+            text = f"{text}, {self.left_out_count:,} left out by the filters"
         return f"{text}, {self.reread_count:,} to be read again" if self.reread_count else text
 
 
@@ -97,6 +103,9 @@ def list_tags(
     if not names.wanted:
         _refuse_empty(remote, run, names.listed_count, len(latest))
     heads = _resolve(client, remote, names.wanted, tell)
+    unlisted = sorted(set(remote.tag_filter.exact_names).difference(names.wanted))
+    if unlisted:
+        tell(f"include_tags names what is not there: {', '.join(unlisted[:5])}")
     if not heads:
         raise NothingSynced(f"{remote.upstream} has none of the tags asked for: {', '.join(names.wanted[:5])}")
     if choice.with_referrers:
@@ -120,6 +129,7 @@ def list_tags(
         shards=shards,
         is_unchanged=bool(unchanged) and not changed and not removed and _has_all_bytes(database, run),
         reread_count=len(reread),
+        left_out_count=len(left_out.intersection(removed) | _not_asked_for(remote, removed)),
     )
     tell(str(listed))
     if listed.is_unchanged:
@@ -187,7 +197,8 @@ def _resolve(
         if isinstance(error, NotFound) and error.kind == "repository":
             raise error
         if isinstance(error, NotFound):
-            tell(f"tag {tag} is gone since the listing")
+            was_listed = remote.tag_filter.literal_tags is None
+            tell(f"tag {tag} is gone since the listing" if was_listed else f"tag {tag} is not there")
         elif verdict(error, is_last_try=False) is Verdict.HOLD:
             heads[tag] = None
         else:
@@ -218,6 +229,12 @@ def _shards(
     numbers = {tag: shard.number for shard in planned for key in shard.items for tag in groups[key]}
     counts = [sum(len(groups[key]) for key in shard.items) for shard in planned]
     return tuple(TagShard(shard.number, count) for shard, count in zip(planned, counts, strict=True)), numbers
+
+
+def _not_asked_for(remote: RemoteSpec, tags: Sequence[TagName]) -> set[TagName]:
+    """Those that a filter does not let in; tags of signatures are not asked for by name."""
+    wanted = set(remote.tag_filter.select(tags))
+    return {tag for tag in tags if tag not in wanted and not looks_like_a_companion(tag)}
 
 
 def _has_all_bytes(database: Database, run: SyncRun) -> bool:

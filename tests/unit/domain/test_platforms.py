@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor
-from registry_sync.domain.platforms import Platform, names_an_image, parse_platforms, select_entries
+from registry_sync.domain.platforms import Platform, names_an_image, parse_platforms, platform_text, select_entries
 from registry_sync.errors import InvalidManifest, InvalidReference
 
 INDEX = Digest.of(b"index")
@@ -136,3 +136,23 @@ def test_an_index_whose_images_are_all_left_out_names_no_image() -> None:
 def test_a_platform_that_cannot_be_read_is_refused_when_there_is_a_choice(shape: dict[str, Any]) -> None:
     with pytest.raises(InvalidManifest, match="platform"):
         select_entries((entry("a", shape),), parse_platforms(["linux/amd64"]), INDEX)
+
+
+@pytest.mark.parametrize(
+    ("platform", "text"),
+    [
+        ({"os": "linux", "architecture": "amd64"}, "linux/amd64"),
+        ({"os": "linux", "architecture": "arm", "variant": "v7"}, "linux/arm/v7"),
+        ({"os": "windows", "architecture": "amd64", "os.version": "10.0.20348.1"}, "windows(10.0.20348.1)/amd64"),
+        ({"os": "linux", "architecture": "arm64", "os.version": None}, "linux/arm64"),
+        ({"os": "linux\nERROR", "architecture": "amd64"}, None),
+        ({"os": "unknown", "architecture": "unknown"}, None),
+        ({"os": "linux"}, None),
+        ({"os": ["linux"], "architecture": "amd64"}, None),
+        ({}, None),
+    ],
+)
+def test_a_platform_is_told_as_a_remote_names_it(platform: Any, text: str | None) -> None:
+    assert platform_text(platform) == text
+    if text is not None:
+        assert Platform.parse(text).matches(platform)

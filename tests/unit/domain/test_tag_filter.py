@@ -84,3 +84,13 @@ def test_any_glob_selects_or_is_refused(entries: list[str]) -> None:
     except InvalidReference:
         return
     assert chosen == sorted(set(chosen) & set(TAGS))
+
+
+@pytest.mark.parametrize(
+    ("tag", "filter_name"),
+    [("v1", None), ("v2", "exclude_tags"), ("w1", "include_tags"), ("w2", "exclude_tags")],
+)
+def test_the_filter_that_leaves_a_tag_out_is_named(tag: str, filter_name: str | None) -> None:
+    tag_filter = TagFilter.parse(["v*"], ["?2"])
+    assert tag_filter.left_out_by(TagName(tag)) == filter_name
+    assert tag_filter.wants(TagName(tag)) is (filter_name is None)
