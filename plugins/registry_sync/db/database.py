@@ -17,6 +17,7 @@ from registry_sync.db.contents import ContentStore
 from registry_sync.db.disk_usage import DiskUsageStore
 from registry_sync.db.edge import converted_errors
 from registry_sync.db.engine import BUSY_TIMEOUT_SECONDS, for_writing, make_engine, read_url
+from registry_sync.db.kept_heads import KeptHeadStore
 from registry_sync.db.locks import POSTGRESQL_SEED, file_lock
 from registry_sync.db.orphans import OrphanStore
 from registry_sync.db.provenance import ProvenanceStore
@@ -148,6 +149,11 @@ class Database:
     def requests(self) -> SyncRequestStore:
         """Syncs as they were asked for over REST."""
         return SyncRequestStore(self)
+
+    @cached_property
+    def heads(self) -> KeptHeadStore:
+        """Digests of tags that a listing under way has asked for."""
+        return KeptHeadStore(self)
 
     @cached_property
     def selections(self) -> SelectionStore:

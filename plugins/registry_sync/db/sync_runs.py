@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, delete, select, updat
 
 from registry_sync.db import run_content, run_counts
 from registry_sync.db.batches import in_batches, insert_absent, insert_or_keep, storable
+from registry_sync.db.kept_heads import forget_heads
 from registry_sync.db.listings import last_number, take_number
 from registry_sync.db.paging import fetch_page
 from registry_sync.db.remotes import read_spec, spec_values
@@ -98,7 +99,7 @@ class SyncRunStore:
             begun["listing_began"] = last_number(connection, repository_id)
             row = _lock_attempt(connection, key, {**asked, **begun})
             _refuse_changes(row, {**asked, "policy": remote.policy.value})
-            _forget_notes(connection, row.id)
+            _forget_notes(connection, row.id, keeps_heads=row.state == RunState.RUNNING.value)
             connection.execute(update(sync_runs).where(sync_runs.c.id == row.id).values(**begun))
             return read_run(require_run(connection, row.id))
 
@@ -397,7 +398,9 @@ def read_run(row: Row[Any]) -> SyncRun:
     )
 
 
-def _forget_notes(connection: Connection, run_id: str) -> None:
+def _forget_notes(connection: Connection, run_id: str, *, keeps_heads: bool = False) -> None:
+    if not keeps_heads:
+        forget_heads(connection, run_id)
     for table in (run_blobs, run_links, run_manifests, run_tags):
         connection.execute(delete(table).where(table.c.sync_run_id == run_id))
 

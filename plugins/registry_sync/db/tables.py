@@ -280,6 +280,16 @@ run_tags = Table(
     Index("ix_run_tags_digest", "digest"),
 )
 
+run_heads = Table(
+    "run_heads",
+    metadata,
+    Column("sync_run_id", plain_text(36), ForeignKey("sync_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", plain_text(128), primary_key=True),
+    Column("digest", plain_text(255)),
+    Column("asked_at", UtcDateTime(), nullable=False),
+    Column("listing_began", Integer(), nullable=False),
+)
+
 run_blobs = Table(
     "run_blobs",
     metadata,

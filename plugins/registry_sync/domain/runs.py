@@ -117,6 +117,14 @@ class RequestedSync:
 
 
 @dataclass(frozen=True)
+class KeptHead:
+    """What a HEAD of a tag said at ``asked_at`` or later; ``digest`` None when it told none."""
+
+    digest: Digest | None
+    asked_at: datetime
+
+
+@dataclass(frozen=True)
 class ListedTag:
     """A tag that upstream listed. ``digest`` is what upstream hinted, None when it gave none.
 

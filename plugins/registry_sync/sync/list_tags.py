@@ -17,15 +17,14 @@ from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import ListedTag, SyncRun, TagState
 from registry_sync.domain.shards import plan_shards
-from registry_sync.errors import NotFound, NothingSynced, RegistrySyncError
+from registry_sync.errors import NothingSynced
 from registry_sync.sync.choice import Choice
 from registry_sync.sync.known_companions import KnownCompanions
-from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import Database, RegistryClient
-from registry_sync.sync.progress import Progress, format_count
+from registry_sync.sync.progress import format_count
 from registry_sync.sync.rechecks import tags_left_out, tags_to_read_again
 from registry_sync.sync.referrers import ask_for_referrers_api
-from registry_sync.sync.verdicts import Verdict, verdict
+from registry_sync.sync.tag_heads import TagHeads
 
 #: Distinct manifests that make a shard of its own worth while; a task costs about as much as fetching these.
 MIN_SHARD_MANIFESTS = 1000
@@ -102,23 +101,26 @@ def list_tags(
     latest = database.versions.tags(run.repository_id)
     if not names.wanted:
         _refuse_empty(remote, run, names.listed_count, len(latest))
-    heads = _resolve(client, remote, names.wanted, tell)
-    unlisted = sorted(set(remote.tag_filter.exact_names).difference(names.wanted))
-    if unlisted:
-        tell(f"include_tags names what is not there: {', '.join(unlisted[:5])}")
-    if not heads:
-        raise NothingSynced(f"{remote.upstream} has none of the tags asked for: {', '.join(names.wanted[:5])}")
-    if choice.with_referrers:
-        known = KnownCompanions(client, database.selections, run, remote, latest, names.candidates)
-        heads |= known.heads(heads, lambda wanted: _resolve(client, remote, wanted, tell))
-    moved = {tag: digest for tag, digest in heads.items() if digest is None or latest.get(tag) != digest}
-    left_out = tags_left_out(database, choice, moved)
-    unchanged = {tag: digest for tag, digest in latest.items() if tag in heads and tag not in moved}
-    reread = tags_to_read_again(client, database, run, remote, unchanged, tell=tell)
+    tag_heads = TagHeads(client, database.heads, run, remote, tell)
+    with tag_heads.kept_on_failure():
+        heads = tag_heads.resolve(names.wanted)
+        unlisted = sorted(set(remote.tag_filter.exact_names).difference(names.wanted))
+        if unlisted:
+            tell(f"include_tags names what is not there: {', '.join(unlisted[:5])}")
+        if not heads:
+            raise NothingSynced(f"{remote.upstream} has none of the tags asked for: {', '.join(names.wanted[:5])}")
+        if choice.with_referrers:
+            known = KnownCompanions(client, database.selections, run, remote, latest, names.candidates)
+            heads |= known.heads(heads, tag_heads.resolve)
+        moved = {tag: digest for tag, digest in heads.items() if digest is None or latest.get(tag) != digest}
+        left_out = tags_left_out(database, choice, moved)
+        unchanged = {tag: digest for tag, digest in latest.items() if tag in heads and tag not in moved}
+        reread = tags_to_read_again(client, database, run, remote, unchanged, tell=tell)
     changed = {tag: heads[tag] for tag in heads if tag in reread or (tag in moved and tag not in left_out)}
     shards, numbers = _shards(changed, max_shards)
     if choice.with_referrers and len(shards) > 1 and not unchanged:
-        ask_for_referrers_api(client, database.selections, run, remote, changed.values(), tell=tell)
+        with tag_heads.kept_on_failure():
+            ask_for_referrers_api(client, database.selections, run, remote, changed.values(), tell=tell)
     removed = [tag for tag in latest if tag not in heads or tag in left_out] if run.mode is SyncMode.MIRROR else []
     listed = TagsListed(
         listed_count=names.listed_count,
@@ -132,17 +134,19 @@ def list_tags(
         left_out_count=len(left_out.intersection(removed) | _not_asked_for(remote, removed)),
     )
     tell(str(listed))
+    listed_at = min(names.listed_at, tag_heads.asked_at or names.listed_at)
     if listed.is_unchanged:
-        if database.runs.settle_unchanged(run.id, names.listed_at, latest_number=latest_number):
+        if database.runs.settle_unchanged(run.id, listed_at, latest_number=latest_number):
             return listed
         tell("another version was made while the tags were listed, so they are listed again")
+        database.heads.forget(run.id)
         return list_tags(client, database, run, remote, max_shards=max_shards, tell=tell)
     tags = [
         ListedTag(tag, digest, numbers.get(tag), TagState.FILTERED if tag in left_out else TagState.UNCHANGED)
         for tag, digest in heads.items()
     ]
     tags += [ListedTag(tag, unfetched=TagState.CANDIDATE) for tag in names.candidates if tag not in heads]
-    database.runs.record_listing(run.id, names.listed_at, tags)
+    database.runs.record_listing(run.id, listed_at, tags)
     return listed
 
 
@@ -180,42 +184,6 @@ def _why_nothing(remote: RemoteSpec, listed_count: int) -> str:
         ([f"include_tags {', '.join(include)}"] if include else []) + ([f"exclude_tags {exclude}"] if exclude else [])
     )
     return f"none of its {count} passes the filters {passes}"
-
-
-def _resolve(
-    client: RegistryClient, remote: RemoteSpec, names: list[TagName], tell: Callable[[str], None]
-) -> dict[TagName, Digest | None]:
-    """Tag to digest, None where HEAD does not say; tags that vanished since the listing are left out."""
-    heads: dict[TagName, Digest | None] = {}
-    progress = Progress(tell, "tag", len(names))
-
-    def done(tag: TagName, digest: Digest | None) -> None:
-        heads[tag] = digest
-        progress.add(1)
-
-    def failed(tag: TagName, error: RegistrySyncError) -> None:
-        if isinstance(error, NotFound) and error.kind == "repository":
-            raise error
-        if isinstance(error, NotFound):
-            was_listed = remote.tag_filter.literal_tags is None
-            tell(f"tag {tag} is gone since the listing" if was_listed else f"tag {tag} is not there")
-        elif verdict(error, is_last_try=False) is Verdict.HOLD:
-            heads[tag] = None
-        else:
-            raise error
-        progress.add(1)
-
-    # Without a listing before it the first goes alone: a wrong password is sent once, not by every thread.
-    alone = 1 if remote.tag_filter.literal_tags is not None else 0
-    for part in (names[:alone], names[alone:]):
-        for_each(
-            lambda tag: client.head_manifest(remote.upstream, tag).digest,
-            part,
-            threads=remote.download_concurrency,
-            done=done,
-            failed=failed,
-        )
-    return {tag: heads[tag] for tag in names if tag in heads}
 
 
 def _shards(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from typing import TypeVar
 
 from registry_sync.errors import RegistrySyncError
@@ -23,8 +23,8 @@ def for_each(
     """``work`` on every item, at most ``threads`` at once.
 
     ``done`` and ``failed`` are called in the caller's thread, as items finish. An exception that they raise, or
-    one of ``work`` that is no :class:`RegistrySyncError`, stops the rest: what runs is finished, what waits is
-    not begun.
+    one of ``work`` that is no :class:`RegistrySyncError`, stops the rest: what runs is finished, and given to ``done``
+    where it succeeded, unless it was ``done`` that raised; what waits is not begun.
     """
     waiting = iter(items)
     running: dict[Future[Result], Item] = {}
@@ -38,6 +38,7 @@ def for_each(
                     return
                 running[pool.submit(work, item)] = item
 
+        is_done_raising = False
         fill()
         try:
             while running:
@@ -49,8 +50,13 @@ def for_each(
                     except RegistrySyncError as error:
                         failed(item, error)
                     else:
+                        is_done_raising = True
                         done(item, result)
+                        is_done_raising = False
                 fill()
         finally:
-            for future in running:
-                future.cancel()
+            left = [future for future in running if not future.cancel()]
+            if not is_done_raising:
+                for future in as_completed(left):
+                    if future.exception() is None:
+                        done(running[future], future.result())

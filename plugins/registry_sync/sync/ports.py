@@ -15,7 +15,7 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor, Manifest
 from registry_sync.domain.records import RemoteSpec, RepositoryVersion, SyncMode
 from registry_sync.domain.references import RepositoryName, TagName
-from registry_sync.domain.runs import CommitResult, Link, ListedTag, NeededBlob, SyncRun
+from registry_sync.domain.runs import CommitResult, KeptHead, Link, ListedTag, NeededBlob, SyncRun
 from registry_sync.domain.space import FindingKind
 from registry_sync.domain.units import KnownManifest
 
@@ -88,6 +88,14 @@ class Runs(Protocol):
     def settle_unchanged(self, run_id: str, listed_at: datetime, /, *, latest_number: int | None) -> bool: ...
 
 
+class KeptHeads(Protocol):
+    """Digests of tags that an earlier try of the listing of a run has asked for."""
+
+    def keep(self, run_id: str, heads: Mapping[TagName, Digest | None], asked_at: datetime, /) -> None: ...
+    def since(self, run_id: str, earliest: datetime, /) -> Mapping[TagName, KeptHead]: ...
+    def forget(self, run_id: str, /) -> None: ...
+
+
 class Contents(Protocol):
     """Manifests and blobs that are known."""
 
@@ -133,6 +141,8 @@ class Database(Protocol):
     @property
     def runs(self) -> Runs: ...
     @property
+    def heads(self) -> KeptHeads: ...
+    @property
     def contents(self) -> Contents: ...
     @property
     def selections(self) -> Selections: ...
@@ -146,6 +156,7 @@ __all__ = [
     "CommitResult",
     "Contents",
     "Database",
+    "KeptHeads",
     "ManifestHead",
     "RegistryClient",
     "Runs",

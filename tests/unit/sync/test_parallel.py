@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from registry_sync.errors import ServerUnavailable
+from registry_sync.errors import RegistrySyncError, ServerUnavailable
 from registry_sync.sync.parallel import for_each
 
 
@@ -76,3 +76,36 @@ def test_a_bug_in_the_work_is_not_swallowed() -> None:
 
 def test_no_items_is_no_work() -> None:
     for_each(lambda item: item, [], threads=4, done=lambda _i, _r: None, failed=lambda _i, _e: None)
+
+
+@pytest.mark.rule("A9.13")
+def test_what_was_begun_and_succeeds_is_kept_when_another_item_stops_the_rest() -> None:
+    failed_one, others_begun = threading.Event(), threading.Barrier(4)
+
+    def work(item: int) -> int:
+        others_begun.wait(5)
+        if item == 0:
+            raise ServerUnavailable("down")
+        assert failed_one.wait(5)
+        return item
+
+    def failed(_item: int, error: RegistrySyncError) -> None:
+        failed_one.set()
+        raise error
+
+    done: dict[int, int] = {}
+    with pytest.raises(ServerUnavailable):
+        for_each(work, range(4), threads=4, done=done.__setitem__, failed=failed)
+    assert done == {1: 1, 2: 2, 3: 3}
+
+
+def test_what_done_itself_refuses_is_not_given_to_it_again() -> None:
+    calls: list[int] = []
+
+    def done(item: int, _result: int) -> None:
+        calls.append(item)
+        raise ServerUnavailable("the database is away")
+
+    with pytest.raises(ServerUnavailable):
+        for_each(lambda item: item, range(8), threads=4, done=done, failed=lambda _item, _error: None)
+    assert len(calls) == 1

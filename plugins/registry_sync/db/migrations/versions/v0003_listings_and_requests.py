@@ -42,11 +42,13 @@ def upgrade() -> None:
             op.add_column(table, column)
     _tell_attempts_apart()
     _create_requests()
+    _create_heads()
     _index_faults()
 
 
 def downgrade() -> None:
     op.drop_index("ix_blobs_fault", "blobs")
+    op.drop_table("run_heads")
     op.drop_table("sync_requests")
     _forget_attempts()
     for table, columns in _added_columns().items():
@@ -106,3 +108,17 @@ def _create_requests() -> None:
 def _index_faults() -> None:
     is_faulty = sa.text("fault IS NOT NULL")
     op.create_index("ix_blobs_fault", "blobs", ["digest"], sqlite_where=is_faulty, postgresql_where=is_faulty)
+
+
+def _create_heads() -> None:
+    """What a listing under way has asked for, for another try of its task."""
+    op.create_table(
+        "run_heads",
+        sa.Column("sync_run_id", plain_text(36), nullable=False),
+        sa.Column("name", plain_text(128), nullable=False),
+        sa.Column("digest", plain_text(255)),
+        sa.Column("asked_at", UtcDateTime(), nullable=False),
+        sa.Column("listing_began", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("sync_run_id", "name", name="pk_run_heads"),
+        sa.ForeignKeyConstraint(["sync_run_id"], ["sync_runs.id"], name="fk_run_heads_sync_run_id", ondelete="CASCADE"),
+    )

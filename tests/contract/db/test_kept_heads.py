@@ -1,0 +1,68 @@
+"""What a listing has asked for serves another try of the same listing, and nothing later."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from registry_sync.db.database import Database
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.references import TagName
+from registry_sync.domain.runs import KeptHead, ListedTag, RunKey, RunState, SyncRun
+from support.metadata import LISTED_AT, new_key, open_run
+
+pytestmark = pytest.mark.rule("A9.13")
+A, B, C = TagName("a"), TagName("b"), TagName("c")
+DIGEST, OTHER = Digest.of(b"a"), Digest.of(b"b")
+MINUTE = timedelta(minutes=1)
+
+
+def begun(database: Database, key: RunKey | None = None) -> SyncRun:
+    return open_run(database, database.repositories.ensure("app"), key=key or new_key())
+
+
+def test_another_try_finds_what_was_asked_for(database: Database) -> None:
+    key = new_key()
+    run = begun(database, key)
+    database.heads.keep(run.id, {A: DIGEST, B: None}, LISTED_AT)
+    database.heads.keep(run.id, {B: OTHER, C: OTHER}, LISTED_AT + MINUTE)
+    database.heads.keep(run.id, {}, LISTED_AT)
+    again = begun(database, key)
+    assert again.id == run.id
+    assert database.heads.since(run.id, LISTED_AT) == {
+        A: KeptHead(DIGEST, LISTED_AT),
+        B: KeptHead(None, LISTED_AT),
+        C: KeptHead(OTHER, LISTED_AT + MINUTE),
+    }
+    assert database.heads.since(run.id, LISTED_AT + MINUTE).keys() == {C}, "older ones are of another moment"
+    assert database.heads.since(begun(database).id, LISTED_AT) == {}
+
+
+def test_a_listing_that_was_recorded_meanwhile_makes_them_worthless(database: Database) -> None:
+    key = new_key()
+    run = begun(database, key)
+    database.heads.keep(run.id, {A: DIGEST}, LISTED_AT)
+    database.runs.record_listing(begun(database).id, LISTED_AT, [ListedTag(A, OTHER)])
+    assert begun(database, key).id == run.id
+    assert database.heads.since(run.id, LISTED_AT) == {}
+
+
+@pytest.mark.parametrize("state", [RunState.FAILED, RunState.CANCELED])
+def test_a_sync_that_is_begun_anew_after_its_end_forgets_them(database: Database, state: RunState) -> None:
+    key = new_key()
+    run = begun(database, key)
+    database.heads.keep(run.id, {A: DIGEST}, LISTED_AT)
+    database.runs.finish(run.id, state)
+    assert database.heads.since(begun(database, key).id, LISTED_AT) == {}
+
+
+def test_they_go_when_the_listing_is_recorded_or_found_unchanged_or_forgotten(database: Database) -> None:
+    runs = [begun(database) for _ in range(3)]
+    for run in runs:
+        database.heads.keep(run.id, {A: DIGEST}, LISTED_AT)
+    database.heads.forget(runs[0].id)
+    database.runs.record_listing(runs[1].id, LISTED_AT, [ListedTag(A, DIGEST)])
+    assert database.runs.settle_unchanged(runs[2].id, LISTED_AT, latest_number=None)
+    with database.reading() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM run_heads").scalar() == 0

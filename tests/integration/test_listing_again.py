@@ -1,0 +1,117 @@
+"""A listing that failed in its middle goes on in the next try: what was answered is not asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from registry_sync.domain.references import TagName
+from registry_sync.domain.runs import RunKey
+from registry_sync.errors import RateLimited, ServerUnavailable
+from registry_sync.sync import tag_heads
+from support.hostile_registry import HostileRegistry, reply
+from support.images import RepositoryContent
+from support.serving import serve
+from support.shapes import many_tags
+from support.syncing import Installation
+
+pytestmark = pytest.mark.rule("A9.13")
+NAME = "library/app"
+
+
+@pytest.fixture(scope="module")
+def content() -> RepositoryContent:
+    return many_tags(tags=60, images=6)
+
+
+@pytest.fixture
+def registry(content: RepositoryContent) -> Iterator[HostileRegistry]:
+    with HostileRegistry() as server:
+        yield serve(server, NAME, content)
+
+
+def refuse(registry: HostileRegistry, tag: str, status: int) -> None:
+    headers = [("Retry-After", "120")]
+    registry.on("HEAD", f"/v2/{NAME}/manifests/{tag}", reply(status, headers=headers))
+
+
+def asked(registry: HostileRegistry) -> list[str]:
+    """The tags that were asked for since the last call."""
+    tags = [request.path.rpartition("/")[2] for request in registry.asked("HEAD")]
+    registry.requests.clear()
+    return tags
+
+
+@pytest.mark.parametrize(("status", "error"), [(429, RateLimited), (503, ServerUnavailable)])
+def test_what_was_answered_before_a_registry_wanted_a_wait_is_not_asked_again(
+    here: Installation, registry: HostileRegistry, content: RepositoryContent, status: int, error: type[Exception]
+) -> None:
+    last = max(content.tags)
+    refuse(registry, last, status)
+    with pytest.raises(error):
+        here.sync("app", registry.base, NAME, run_id="r")
+    first = asked(registry)
+    assert sorted(first) == sorted(content.tags), "each once"
+    serve(registry, NAME, content)
+    version = here.sync("app", registry.base, NAME, run_id="r")
+    assert asked(registry) == [last]
+    assert version is not None
+    assert here.database.versions.tags(version.repository_id) == content.tags
+    run = here.database.runs.by_key(RunKey("registry_sync", "r"))
+    assert run.listed_at is not None
+    assert run.started_at is not None
+    assert run.listed_at < run.started_at, "it is as old as the oldest answer that it stands on"
+    assert any("59 tags of 60 were asked for by an earlier try" in line for line in here.lines)
+
+
+def test_a_kill_in_the_middle_loses_no_more_than_the_last_seconds(
+    here: Installation, registry: HostileRegistry, content: RepositoryContent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written at the end of the try then."""
+    monkeypatch.setattr(tag_heads, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(tag_heads.TagHeads, "kept_on_failure", lambda _self: nullcontext())
+    last = max(content.tags)
+    refuse(registry, last, 429)
+    with pytest.raises(RateLimited):
+        here.sync("app", registry.base, NAME, run_id="r")
+    asked(registry)
+    monkeypatch.undo()
+    serve(registry, NAME, content)
+    here.sync("app", registry.base, NAME, run_id="r")
+    assert asked(registry) == [last]
+
+
+def test_answers_of_another_moment_are_asked_for_again(
+    here: Installation, registry: HostileRegistry, content: RepositoryContent
+) -> None:
+    last = max(content.tags)
+    refuse(registry, last, 429)
+    with pytest.raises(RateLimited):
+        here.sync("app", registry.base, NAME, run_id="r")
+    serve(registry, NAME, content)
+    here.sync("app", registry.base, NAME, run_id="other")
+    asked(registry)
+    here.sync("app", registry.base, NAME, run_id="r")
+    assert len(asked(registry)) == len(content.tags), "another listing was recorded meanwhile"
+
+
+def test_answers_are_kept_for_an_hour_at_most(
+    here: Installation, registry: HostileRegistry, content: RepositoryContent
+) -> None:
+    last = max(content.tags)
+    refuse(registry, last, 429)
+    with pytest.raises(RateLimited):
+        here.sync("app", registry.base, NAME, run_id="r")
+    run = here.database.runs.by_key(RunKey("registry_sync", "r"))
+    kept = here.database.heads.since(run.id, datetime.now(timezone.utc) - tag_heads.LONGEST_KEPT)
+    assert len(kept) == len(content.tags) - 1
+    here.database.heads.forget(run.id)
+    old = datetime.now(timezone.utc) - tag_heads.LONGEST_KEPT - timedelta(seconds=1)
+    here.database.heads.keep(run.id, {TagName(tag): head.digest for tag, head in kept.items()}, old)
+    serve(registry, NAME, content)
+    asked(registry)
+    here.sync("app", registry.base, NAME, run_id="r")
+    assert len(asked(registry)) == len(content.tags)
