@@ -189,6 +189,13 @@ SETTINGS: dict[str, Any] = {
         "example": "mirrors@example.org",
         "default": "",
     },
+    "share_with_group": {
+        "description": "Whether files of the embedded stores are also for their group, and not for their owner alone.",
+        "version_added": "0.1.0",
+        "type": "boolean",
+        "example": None,
+        "default": "False",
+    },
     "sync_dag_id": {
         "description": "The DAG that a sync over REST runs; its access rules hold for reading over REST.",
         "version_added": "0.1.0",

@@ -108,6 +108,7 @@ class Instance:
         return running
 
     def _start(self, running: Running) -> Running:
+        self.layout.make_private()
         write_settings(self.layout, self.settings(running.port), self.password())
         startup = Startup(self.layout, self.environment(running.port), self._folder.write)
         return startup.run(running, self.api(running))

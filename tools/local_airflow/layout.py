@@ -1,4 +1,4 @@
-"""Where an instance keeps its things. Opens and creates nothing."""
+"""Where an instance keeps its things. Only :meth:`Layout.make_private` creates something."""
 
 from __future__ import annotations
 
@@ -75,6 +75,12 @@ class Layout:
     def program(self) -> Path:
         """The ``airflow`` command."""
         return self.python.parent / "airflow"
+
+    def make_private(self) -> None:
+        """Makes the folders that the instance writes to, or takes them from everybody but their owner."""
+        for folder in (self.home, self.process_logs, self.state):
+            folder.mkdir(0o700, parents=True, exist_ok=True)
+            folder.chmod(0o700)
 
     def search_path(self) -> str:
         """``PYTHONPATH`` under which this checkout's code comes before any that is installed."""

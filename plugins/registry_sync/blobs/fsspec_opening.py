@@ -15,6 +15,7 @@ import fsspec
 from registry_sync.blobs.fsspec_store import FsspecBlobStore
 from registry_sync.blobs.parts import PART_BYTES
 from registry_sync.blobs.remote_files import OBJECT_STORES, RemoteFiles, reason
+from registry_sync.domain.file_modes import OWNER_ONLY
 from registry_sync.errors import BlobStoreUnavailable, ConfigurationError, redact_url
 
 #: What is asked of S3 unless somebody says otherwise: a request without the framing in which newer clients send
@@ -64,4 +65,5 @@ def private_folder() -> Path:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise ConfigurationError(f"{folder} belongs to somebody else; name another spool folder, or remove it")
+    OWNER_ONLY.tighten(folder)
     return folder

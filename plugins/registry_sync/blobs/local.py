@@ -24,18 +24,23 @@ from registry_sync.blobs.partials import PATIENCE_SECONDS, PartialFolder
 from registry_sync.blobs.store import StoredBlob, Unlisted
 from registry_sync.blobs.writers import VerifyingWriter, open_writer, published_writer
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.file_modes import OWNER_ONLY, FileModes
 from registry_sync.errors import BlobMissing, BlobStoreError
 
 
 class LocalBlobStore:
     """A :class:`registry_sync.blobs.store.BlobStore` below the folder ``root``, which is made when it is needed.
 
-    ``patience_seconds`` is how long a writer waits for another of the same blob that makes no progress.
+    ``patience_seconds`` is how long a writer waits for another of the same blob that makes no progress; ``modes`` is
+    who may use what is made.
     """
 
-    def __init__(self, root: Path | str, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self, root: Path | str, *, patience_seconds: float = PATIENCE_SECONDS, modes: FileModes = OWNER_ONLY
+    ) -> None:
         self.root = Path(root)
-        self._partials = PartialFolder(self.root / PARTIALS, patience_seconds)
+        self._modes = modes
+        self._partials = PartialFolder(self.root / PARTIALS, patience_seconds, modes=modes)
 
     def __repr__(self) -> str:
         return f"LocalBlobStore({str(self.root)!r})"
@@ -86,7 +91,7 @@ class LocalBlobStore:
         with store_errors(self.root):
             if not path.exists():
                 return False
-            make_folder(folder)
+            make_folder(folder, self._modes)
             try:
                 path.rename(folder / flat_name(digest))
             except FileNotFoundError:
@@ -171,7 +176,7 @@ class LocalBlobStore:
             try:
                 source.rename(target)
             except FileNotFoundError:
-                make_folder(target.parent)
+                make_folder(target.parent, self._modes)
                 source.rename(target)
             except IsADirectoryError as problem:  # it names the other file
                 raise BlobStoreError(f"there is a folder in the place of a blob, at {target}: remove it") from problem

@@ -21,6 +21,7 @@ from registry_sync.blobs.folders import make_folder
 from registry_sync.blobs.names import flat_name
 from registry_sync.blobs.partial_file import Partial, write_all
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.file_modes import OWNER_ONLY, FileModes
 from registry_sync.errors import BlobStoreError
 
 #: How long a second writer waits for a first that makes no progress.
@@ -33,8 +34,11 @@ _TEMPORARY, _TEMPORARY_SECONDS = ".tmp", 60.0
 class PartialFolder:
     """The partials of one store."""
 
-    def __init__(self, folder: Path, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self, folder: Path, patience_seconds: float = PATIENCE_SECONDS, *, modes: FileModes = OWNER_ONLY
+    ) -> None:
         self.folder = folder
+        self._modes = modes
         self._patience_seconds = patience_seconds
 
     def path(self, digest: Digest) -> Path:
@@ -148,10 +152,12 @@ class PartialFolder:
     def _open(self, path: Path, flags: int) -> int:
         with store_errors(path):
             try:
-                return os.open(path, flags | os.O_CLOEXEC, 0o666)
+                descriptor = os.open(path, flags | os.O_CLOEXEC, self._modes.file)
             except FileNotFoundError:
-                make_folder(self.folder)
-                return os.open(path, flags | os.O_CLOEXEC, 0o666)
+                make_folder(self.folder, self._modes)
+                descriptor = os.open(path, flags | os.O_CLOEXEC, self._modes.file)
+            self._modes.apply(descriptor)
+        return descriptor
 
     def _own(self, digest: Digest, mark_bytes: int | None) -> Partial:
         path = self.temporary()

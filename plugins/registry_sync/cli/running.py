@@ -29,8 +29,10 @@ def errors_shown() -> Iterator[None]:
 @contextmanager
 def configured_database() -> Iterator[Database]:
     """The database that the settings name, as it is: neither migrated nor checked."""
-    with errors_shown(), Database.connect(load_settings().sql_alchemy_conn) as database:
-        yield database
+    with errors_shown():
+        settings = load_settings()
+        with Database.connect(settings.sql_alchemy_conn, modes=settings.file_modes) as database:
+            yield database
 
 
 @contextmanager

@@ -28,23 +28,26 @@ from registry_sync.db.sync_requests import SyncRequestStore
 from registry_sync.db.sync_runs import SyncRunStore
 from registry_sync.db.units import UnitStore
 from registry_sync.db.versions import VersionStore
+from registry_sync.domain.file_modes import OWNER_ONLY, FileModes
 from registry_sync.errors import DatabaseOutdated
 
 
 class Database:
     """A metadata database. Threads may share one; processes make their own. Nothing is opened before first use."""
 
-    def __init__(self, engine: Engine, patience_seconds: float | None = None) -> None:
+    def __init__(self, engine: Engine, patience_seconds: float | None = None, modes: FileModes = OWNER_ONLY) -> None:
         self._engine = engine
+        self._modes = modes
         self._patience_seconds = patience_seconds or BUSY_TIMEOUT_SECONDS
 
     @classmethod
-    def connect(cls, url: str, patience_seconds: float | None = None) -> Database:
+    def connect(cls, url: str, patience_seconds: float | None = None, *, modes: FileModes = OWNER_ONLY) -> Database:
         """The database at ``url``, a SQLite file or a PostgreSQL. Raises :class:`ConfigurationError`.
 
-        ``patience_seconds`` is how long a lock or a connection is waited for; None as long as a task waits.
+        ``patience_seconds`` is how long a lock or a connection is waited for; None as long as a task waits. ``modes``
+        is who may use the files of a SQLite.
         """
-        return cls(make_engine(read_url(url), patience_seconds), patience_seconds)
+        return cls(make_engine(read_url(url), patience_seconds), patience_seconds, modes)
 
     @property
     def is_embedded(self) -> bool:
@@ -75,7 +78,7 @@ class Database:
         It is not had twice by one thread. Raises :class:`DatabaseUnavailable` when others keep it for long.
         """
         if self.is_embedded:
-            with file_lock(f"{self._engine.url.database}.changes.lock", self._patience_seconds):
+            with file_lock(f"{self._engine.url.database}.changes.lock", self._patience_seconds, self._modes):
                 yield
             return
         with self.writing() as connection:
@@ -85,7 +88,7 @@ class Database:
 
     def upgrade(self) -> None:
         """Migrates to the schema of this release; safe when repeated and for several processes at once."""
-        schema.upgrade(self._engine)
+        schema.upgrade(self._engine, modes=self._modes)
 
     def downgrade(self, revision: str) -> None:
         """Migrates back to ``revision``; ``base`` removes every table with its records."""
@@ -111,6 +114,9 @@ class Database:
 
         Raises :class:`DatabaseOutdated` when that takes an operator.
         """
+        if self.is_embedded:
+            for suffix in ("", "-wal", "-shm", ".lock", ".changes.lock"):
+                self._modes.tighten(f"{self._engine.url.database}{suffix}")
         if self.is_embedded and schema.is_behind(self.revision()):
             self.upgrade()
         self.check()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from registry_sync.domain.file_modes import FileModes
 from registry_sync.errors import DatabaseError, DatabaseUnavailable
 
 #: Tells locks by name from the one under which PostgreSQL is migrated; the number is arbitrary.
@@ -20,13 +21,14 @@ _POLL_SECONDS = 0.02
 
 
 @contextmanager
-def file_lock(path: str, patience_seconds: float) -> Iterator[None]:
+def file_lock(path: str, patience_seconds: float, modes: FileModes) -> Iterator[None]:
     """Holds the lock of the file at ``path``, which is made. Raises :class:`DatabaseUnavailable` when it is not had."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, modes.file)
     except OSError as problem:
         raise DatabaseError(f"the lock {path} of the metadata database cannot be made: {problem.strerror}") from problem
     try:
+        modes.apply(descriptor)
         deadline = time.monotonic() + patience_seconds
         while not _is_locked(descriptor):
             if time.monotonic() > deadline:

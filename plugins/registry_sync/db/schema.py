@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from sqlalchemy import table as sql_table
 
 from registry_sync.db.edge import UPGRADE_COMMAND, converted_errors
 from registry_sync.db.engine import for_writing
+from registry_sync.domain.file_modes import OWNER_ONLY, FileModes
 from registry_sync.errors import DatabaseError, DatabaseFull, DatabaseOutdated
 
 if TYPE_CHECKING:
@@ -61,9 +63,12 @@ def refuse_other_than_head(revision: str | None) -> None:
     )
 
 
-def upgrade(engine: Engine, revision: str = "head") -> None:
-    """Migrates up to ``revision``; safe for several processes at once and when repeated."""
-    with _one_at_a_time(engine) as connection:
+def upgrade(engine: Engine, revision: str = "head", *, modes: FileModes = OWNER_ONLY) -> None:
+    """Migrates up to ``revision``; safe for several processes at once and when repeated.
+
+    ``modes`` is who may use a SQLite file that is made.
+    """
+    with _one_at_a_time(engine, modes) as connection:
         from alembic import command
 
         command.upgrade(_config(connection), revision)
@@ -78,13 +83,13 @@ def downgrade(engine: Engine, revision: str) -> None:
 
 
 @contextmanager
-def _one_at_a_time(engine: Engine) -> Iterator[Connection]:
+def _one_at_a_time(engine: Engine, modes: FileModes = OWNER_ONLY) -> Iterator[Connection]:
     from alembic.util import CommandError
 
     file = engine.url.database if engine.dialect.name == "sqlite" else None
     with (
         converted_errors(),
-        _file_lock(engine, file),
+        _file_lock(engine, file, modes),
         for_writing(engine.connect()) as connection,
         _tables_may_be_made_anew(connection, is_sqlite=file is not None),
         connection.begin(),
@@ -100,7 +105,7 @@ def _one_at_a_time(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def _file_lock(engine: Engine, file: str | None) -> Iterator[None]:
+def _file_lock(engine: Engine, file: str | None, modes: FileModes) -> Iterator[None]:
     """Holds ``file``'s lock while a SQLite database is made or migrated, and switches it to write-ahead logging.
 
     The switch needs the file for itself and does not wait for it, so it happens here, once.
@@ -109,8 +114,9 @@ def _file_lock(engine: Engine, file: str | None) -> Iterator[None]:
         yield
         return
     try:
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        lock = Path(f"{file}.lock").open("a")  # noqa: SIM115  # closed below; closing it releases the lock
+        _make_folder(Path(file).parent, modes)
+        lock = os.fdopen(_opened(f"{file}.lock", modes), "a")
+        os.close(_opened(file, modes))  # SQLite makes its other files like this one
     except OSError as problem:
         kind = DatabaseFull if problem.errno in (errno.ENOSPC, errno.EDQUOT) else DatabaseError
         raise kind(f"the metadata database {file} cannot be made: {problem.strerror}") from problem
@@ -134,6 +140,19 @@ def _tables_may_be_made_anew(connection: Connection, *, is_sqlite: bool) -> Iter
     finally:
         if is_sqlite:
             driver_connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _make_folder(folder: Path, modes: FileModes) -> None:
+    if not folder.is_dir():
+        folder.mkdir(OWNER_ONLY.folder, parents=True, exist_ok=True)
+        if modes != OWNER_ONLY:
+            folder.chmod(modes.folder)
+
+
+def _opened(path: str, modes: FileModes) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, modes.file)
+    modes.apply(descriptor)
+    return descriptor
 
 
 def _config(connection: Connection) -> Config:

@@ -117,9 +117,15 @@ def own_connection_prefix(remote_id: str) -> str:
 
 
 def is_own_connection(conn_id: str | None, remote_id: str | None = None) -> bool:
-    """Whether a connection was made for a remote: for the one of this id, or for any when that is None."""
-    prefix = OWN_CONNECTION_PREFIX if remote_id is None else own_connection_prefix(remote_id)
-    return conn_id is not None and conn_id.startswith(prefix)
+    """Whether a connection was made for a remote: for the one of this id, or for any when that is None.
+
+    For any in whatever case, since a database of Airflow's may take it for the same id.
+    """
+    if conn_id is None:
+        return False
+    if remote_id is None:
+        return conn_id.lower().startswith(OWN_CONNECTION_PREFIX)
+    return conn_id.startswith(own_connection_prefix(remote_id))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.db.edge import FOREIGN_ERROR, converted
-from registry_sync.domain.records import own_connection_prefix
+from registry_sync.domain.records import is_own_connection, own_connection_prefix
 from registry_sync.domain.references import RegistryUrl
 from registry_sync.hooks.extra import with_hidden_secrets
 
@@ -73,7 +73,8 @@ def take_connections(remote_id: str, *, but: str | None = None) -> Sequence[Conn
     prefix = own_connection_prefix(remote_id)
     with airflow_session() as session:
         own = session.query(Connection).filter(Connection.conn_id.startswith(prefix, autoescape=True)).all()
-        removed = [connection for connection in own if connection.conn_id != but]
+        # LIKE of SQLite and MySQL looks past case.
+        removed = [found for found in own if found.conn_id != but and is_own_connection(found.conn_id, remote_id)]
         copies = [connection_copy(connection) for connection in removed]
         for connection in removed:
             session.delete(connection)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from registry_sync.domain.file_modes import GROUP_TOO, OWNER_ONLY, FileModes
 from registry_sync.errors import ConfigurationError
 
 SECTION = "registry_sync"
@@ -28,6 +29,7 @@ class Settings:
     ``contact`` is whom the operator of a registry may write to, None for nobody.
     ``orphan_grace`` is how long content that nothing needs is kept before it is collected.
     ``trust_triggers`` is whether the parameters of a run count as those of its DAG's author, whoever triggered it.
+    ``share_with_group`` is whether stored files are also for their group; ``home`` the folder of the embedded defaults.
     ``sync_dag_id`` is the DAG that a sync over REST runs, and whose access rules hold for reading over REST.
     """
 
@@ -39,6 +41,13 @@ class Settings:
     contact: str | None = None
     orphan_grace: timedelta = timedelta(hours=DEFAULT_ORPHAN_GRACE_HOURS)
     trust_triggers: bool = False
+    share_with_group: bool = False
+    home: Path | None = None
+
+    @property
+    def file_modes(self) -> FileModes:
+        """Who may use the files of the embedded stores."""
+        return GROUP_TOO if self.share_with_group else OWNER_ONLY
 
 
 def load_settings() -> Settings:
@@ -62,6 +71,8 @@ def load_settings() -> Settings:
             hours=_hours(conf.get(SECTION, "orphan_grace_hours", fallback=""), "orphan_grace_hours")
         ),
         trust_triggers=_flag(conf.get(SECTION, "trust_triggers", fallback=""), "trust_triggers"),
+        share_with_group=_flag(conf.get(SECTION, "share_with_group", fallback=""), "share_with_group"),
+        home=home,
     )
 
 

@@ -20,7 +20,10 @@ def open_database(settings: Settings | None = None, *, patience_seconds: float |
     """
     from registry_sync.db.database import Database
 
-    database = Database.connect((settings or load_settings()).sql_alchemy_conn, patience_seconds)
+    settings = settings or load_settings()
+    database = Database.connect(settings.sql_alchemy_conn, patience_seconds, modes=settings.file_modes)
+    if settings.home is not None:
+        settings.file_modes.tighten(settings.home)
     database.ready()
     return database
 
@@ -29,4 +32,5 @@ def open_blobs(settings: Settings | None = None) -> BlobStore:
     """The blob store. Raises :class:`~registry_sync.errors.BlobStoreError` when it cannot be used."""
     from registry_sync.blobs import open_blob_store
 
-    return open_blob_store((settings or load_settings()).blob_store)
+    settings = settings or load_settings()
+    return open_blob_store(settings.blob_store, modes=settings.file_modes)

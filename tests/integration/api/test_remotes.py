@@ -170,6 +170,8 @@ def test_the_connection_of_one_remote_cannot_be_taken_for_another(admin: RestCli
     own = admin.post(LIST, name=name, **HUB, password="hunter22")["conn_id"]
     problem = admin.post(LIST, 400, name=f"{name}-thief", url="https://thief.example", upstream_name="app", conn_id=own)
     assert problem.keys() == {"conn_id"}
+    disguised = admin.patch(admin.post(LIST, name=f"{name}-2", **HUB)["pulp_href"], 400, conn_id=own.upper())
+    assert disguised.keys() == {"conn_id"}
 
 
 def test_a_remote_that_is_not_made_leaves_no_connection_behind(admin: RestClient, name: str) -> None:

@@ -45,6 +45,15 @@ def test_what_is_written_is_what_airflow_reads(layout: Layout) -> None:
     assert (layout.home / "airflow.cfg").stat().st_mode & 0o777 == 0o600
 
 
+def test_what_an_instance_writes_is_its_owners_alone(layout: Layout) -> None:
+    folders = (layout.home, layout.process_logs, layout.state)
+    layout.home.mkdir(0o755, parents=True)
+    layout.make_private()
+    assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
+    written = [layout.database, layout.task_logs, layout.secrets, layout.passwords, layout.migrated]
+    assert all(any(folder in path.parents for folder in folders) for path in written)
+
+
 def test_airflow_waits_for_a_lock_of_its_sqlite_as_long_as_ours_does(layout: Layout) -> None:
     """Both of its engines: the one of processes and tasks, and the one of asynchronous routes."""
     layout.home.mkdir(parents=True)
