@@ -25,7 +25,7 @@ from registry_sync.db.tables import manifest_blobs, repository_links, repository
 from registry_sync.db.version_records import resolve_number
 from registry_sync.domain.history import CopyRequest
 from registry_sync.domain.origins import Origin, OriginKind
-from registry_sync.domain.records import SyncMode
+from registry_sync.domain.records import Hold, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.errors import InvalidReference, RecordNotFound
 
@@ -69,7 +69,7 @@ def copy_tags(
         return None
     note_leftovers(connection, target.id)
     origin = Origin(OriginKind.COPY, source.id, number, by)
-    holds = lost_bytes_of_derived(connection, target.id, source.id, number)
+    holds = _lacking(connection, source, number, target, selection)
     return add_version(connection, target, difference, origin=origin, holds=holds, description=description)
 
 
@@ -92,6 +92,18 @@ def _select(connection: Connection, source: Row[Any], number: int, request: Copy
             LINKS.kind: _links_of(connection, manifest_ids, links),
         },
     )
+
+
+def _lacking(
+    connection: Connection, source: Row[Any], number: int, target: Row[Any], selection: _Selection
+) -> list[Hold]:
+    """Tags of the version that is being made whose bytes are not stored, as far as where they come from keeps bytes."""
+    copied = lost_bytes_of_derived(connection, target.id, source.id, number)
+    holds = [hold for hold in copied if hold.tag in selection.names]
+    if target.latest_number is not None:
+        kept = lost_bytes_of_derived(connection, target.id, target.id, target.latest_number)
+        holds += [hold for hold in kept if hold.tag not in selection.names]
+    return holds
 
 
 def _selected_names(repository: str, number: int, request: CopyRequest, names: Sequence[TagName]) -> list[TagName]:

@@ -88,6 +88,11 @@ def _shown(platforms: Collection[str]) -> str:
 def _refuse_to_leave_nothing(
     connection: Connection, run: Row[Any], remote: RemoteSpec, filtered: Sequence[Any]
 ) -> None:
+    in_run = (run_tags.c.sync_run_id == run.id) & run_tags.c.state.in_(_TAKEN)
+    # Nearly always one look; names in the form of a digest are looked at one by one.
+    plain = select(run_tags.c.name).where(in_run, run_tags.c.name.not_like("sha256-%"))
+    if connection.execute(plain.limit(1)).first() is not None:
+        return
     for row in _noted(connection, run.id, _TAKEN):
         if subject_by_name(TagName(row.name), None if row.digest is None else Digest(row.digest)) is None:
             return

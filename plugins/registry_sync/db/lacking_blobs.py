@@ -5,20 +5,32 @@ Asked from the few blobs that are missing up to the tags, so that a version that
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, literal, not_, or_, select, update
 
 from registry_sync.db.batches import in_batches
-from registry_sync.db.closures import Links, above_by_start, closure_by_root, closure_of, is_in_latest, tagged_in_run
+from registry_sync.db.closures import (
+    Links,
+    above_by_start,
+    closure_by_root,
+    closure_of,
+    is_in_latest,
+    is_present,
+    tagged_in_run,
+    there_is_none,
+)
 from registry_sync.db.remotes import last_synced_by
 from registry_sync.db.tables import (
     blobs,
     manifest_blobs,
     manifests,
+    repository_tags,
     repository_versions,
     run_blobs,
     run_tags,
+    sync_runs,
     tags,
 )
 from registry_sync.domain.digests import Digest
@@ -28,6 +40,8 @@ from registry_sync.domain.runs import TagState
 
 #: How many versions that were made out of one another are followed to the sync that the first came from.
 _LONGEST_ORIGIN = 20
+#: Tags in these states are of the run's remote, whose policy counts for them.
+_LISTED = (TagState.RESOLVED.value, TagState.UNCHANGED.value, TagState.HELD.value)
 _NAMING = manifest_blobs.c.manifest_id
 
 
@@ -81,9 +95,10 @@ def hold_tags(connection: Connection, run_id: str, reasons: dict[str, str]) -> N
 def tags_lacking_blobs(
     connection: Connection, repository_id: str, *, with_foreign: bool, run_id: str | None = None
 ) -> list[Hold]:
-    """Tags of the latest version below which a blob is not stored, as holds by name; why is said by ``run_id``.
+    """Tags of the latest version below which a blob is not stored, as holds by name.
 
-    The latest version is what the intervals say within the transaction.
+    The latest version is what the intervals say within the transaction. A run says why the bytes could not be had. Tags
+    that it does not list, and that came by a sync that leaves bytes for the first pull, are left out for it.
     """
     is_member = is_in_latest("blobs", blobs.c.id, repository_id)
     if connection.execute(select(blobs.c.id).where(blobs.c.stored_at.is_(None), is_member).limit(1)).first() is None:
@@ -108,13 +123,42 @@ def tags_lacking_blobs(
     for found in connection.execute(_tags_above(starts, repository_id)):
         digest_of[found.name] = found.digest
         worst[found.name] = min(worst.get(found.name, lacking[found.start_id]), lacking[found.start_id])
+    if run_id is not None:
+        for name in _left_for_first_pull(connection, repository_id, run_id, worst):
+            del worst[name]
     return [Hold(TagName(name), Digest(digest_of[name]), worst[name][1]) for name in sorted(worst)]
 
 
-def lost_bytes_of_derived(connection: Connection, repository_id: str, origin_id: str, origin_number: int) -> list[Hold]:
-    """Holds for a version that was just made out of one of ``origin_id``: its tags whose bytes are not stored.
+def came_for_first_pull() -> ColumnElement[bool]:
+    """Whether a row of ``repository_tags`` came with a version of a sync that leaves bytes for the first pull."""
+    return not_(
+        there_is_none(
+            repository_versions.c.repository_id == repository_tags.c.repository_id,
+            repository_versions.c.number == repository_tags.c.version_added,
+            sync_runs.c.id == repository_versions.c.sync_run_id,
+            sync_runs.c.remote_spec["policy"].as_string() != Policy.IMMEDIATE.value,
+        )
+    )
 
-    None when that content came by a sync that leaves bytes for the first pull.
+
+def _left_for_first_pull(connection: Connection, repository_id: str, run_id: str, names: Iterable[str]) -> list[str]:
+    is_listed = and_(run_tags.c.sync_run_id == run_id, run_tags.c.name == tags.c.name, run_tags.c.state.in_(_LISTED))
+    found: list[str] = []
+    for batch in in_batches(sorted(names)):
+        statement = (
+            select(tags.c.name)
+            .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
+            .where(tags.c.name.in_(batch), is_present(repository_tags, repository_id))
+            .where(there_is_none(is_listed), came_for_first_pull())
+        )
+        found += connection.execute(statement).scalars()
+    return found
+
+
+def lost_bytes_of_derived(connection: Connection, repository_id: str, origin_id: str, origin_number: int) -> list[Hold]:
+    """Tags of a version that was just made whose bytes are not stored, as holds, as far as they come from another one.
+
+    None when the content of that one came by a sync that leaves bytes for the first pull.
     """
     remote = _synced_by(connection, origin_id, origin_number)
     if remote is not None and remote.policy is not Policy.IMMEDIATE:

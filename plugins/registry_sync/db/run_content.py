@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, case, func, not_, select
+from sqlalchemy import Connection, Row, Select, and_, case, func, not_, or_, select
 
 from registry_sync.db.closures import Links, closure_of, is_in_latest, is_present, tagged_in_run, there_is_none
+from registry_sync.db.lacking_blobs import came_for_first_pull
 from registry_sync.db.tables import blobs, manifest_blobs, repository_tags, run_tags, tags
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import SyncMode
@@ -68,12 +69,17 @@ def _needed_rows(connection: Connection, run: Row[Any]) -> list[Any]:
 
 
 def _kept_roots(run: Row[Any]) -> Select[Any]:
-    """Ids of the manifests of the latest version's tags that the run does not bring anew and does not remove."""
+    """Ids of the manifests of the latest version's tags that the run does not bring anew and does not remove.
+
+    What an additive run does not list, and what came for the first pull to fetch, is left to that.
+    """
     noted = and_(run_tags.c.sync_run_id == run.id, run_tags.c.name == tags.c.name)
     if run.mode == SyncMode.MIRROR.value:
         stays = not_(there_is_none(noted, run_tags.c.state.in_(_KEPT)))
     else:
-        stays = there_is_none(noted, run_tags.c.state == TagState.RESOLVED.value)
+        is_listed = not_(there_is_none(noted, run_tags.c.state.in_(_KEPT)))
+        is_brought = not_(there_is_none(noted, run_tags.c.state == TagState.RESOLVED.value))
+        stays = or_(is_listed, and_(not_(is_brought), not_(came_for_first_pull())))
     return (
         select(tags.c.manifest_id)
         .join(repository_tags, repository_tags.c.tag_id == tags.c.id)

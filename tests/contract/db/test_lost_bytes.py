@@ -169,3 +169,33 @@ def test_a_rollback_to_what_was_reclaimed_meanwhile_holds_the_tags_that_lack_byt
     assert made.version is not None
     assert holds(made.version.holds) == {"other": (image("other").digest, f"blob {Digest.of(b'other')}: not stored")}
     assert database.versions.get(repository.id, 1).holds == (), "what a version said stays said"
+
+
+def test_tags_of_another_remote_that_are_fetched_when_they_are_pulled_are_left_to_that(
+    database: Database, upstream: Upstream
+) -> None:
+    """One repository, filled by turns by a remote that keeps bytes and by one that does not."""
+    repository, other = database.repositories.ensure("app"), Upstream()
+    other.tag("pulled", image("pulled"))
+    sync(database, repository, other, mode=SyncMode.ADDITIVE, policy=Policy.ON_DEMAND)
+    run = open_run(database, repository, mode=SyncMode.ADDITIVE)
+    play_stages(database, run, upstream)
+    needed = {blob.digest for blob in database.runs.needed_blobs(run.id)}
+    result = database.versions.commit(run.id)
+    assert Digest.of(b"pulled") not in needed
+    assert result.version is not None
+    assert result.version.is_complete
+    assert not database.contents.blob(Digest.of(b"pulled")).is_stored
+
+
+def test_a_copy_into_what_is_fetched_when_it_is_pulled_holds_nothing_of_that(
+    database: Database, repository: Repository, upstream: Upstream
+) -> None:
+    target, other = database.repositories.ensure("target"), Upstream()
+    other.tag("pulled", image("pulled"))
+    sync(database, target, other, policy=Policy.ON_DEMAND)
+    lose(database, "other")
+    made = database.versions.copy(target.id, CopyRequest(repository.id))
+    assert made.version is not None
+    assert database.versions.tags(target.id).keys() == {"pulled", *upstream.tags}
+    assert [hold.tag for hold in made.version.holds] == ["other"]
