@@ -64,6 +64,42 @@ def test_a_second_sync_of_the_same_content_completes_without_a_version(
         assert rest.ask("GET", href).status_code == 200, href
 
 
+def events_of(airflow: AirflowInstance, run_id: str) -> list[str]:
+    """The versions that assets were told of by a run."""
+    found = airflow.api("GET", f"/assets/events?source_run_id={run_id}&limit=50")["asset_events"]
+    return [event["extra"]["href"] for event in found]
+
+
+def test_clearing_what_has_ended_rewrites_no_history(
+    rest: RestClient, airflow: AirflowInstance, upstream: RegistryServer, name: str
+) -> None:
+    """The commit, the tasks before it, and the whole run when nothing changed: all end well, and what was told is."""
+    repository, remote = make_pair(rest, name, upstream.url)
+    ask = {"repository": repository["pulp_href"], "mirror": True}
+    task = rest.post(f"{remote['pulp_href']}sync/", 202, **ask)["task"]
+    made = finished(rest, task)["created_resources"]
+    run_id = airflow.remember("registry_sync", rest.get(task)["dag_run_id"])
+    provenance = rest.get(f"{made[0]}provenance/")
+    assert events_of(airflow, run_id) == made
+    clear = {"dry_run": False, "only_failed": False}
+    for tasks in (["commit_version"], ["fetch_manifests", "plan_blobs", "fetch_blobs", "commit_version"]):
+        airflow.api(
+            "POST", "/dags/registry_sync/clearTaskInstances", {**clear, "dag_run_id": run_id, "task_ids": tasks}
+        )
+        assert airflow.wait(run_id) == "success", airflow.reasons(run_id)
+        assert airflow.xcom(run_id, "commit_version")["version"]["pulp_href"] == made[0]
+    airflow.api("POST", f"/dags/registry_sync/dagRuns/{run_id}/clear", clear)
+    assert airflow.wait(run_id) == "success", airflow.reasons(run_id)
+    states = airflow.task_states(run_id)
+    assert states["fetch_manifests[0]"] == "skipped"
+    assert {task: state for task, state in states.items() if state != "skipped"} == {"list_tags": "success"}
+    again = finished(rest, task)
+    assert (again["state"], again["created_resources"]) == ("completed", made)
+    assert rest.get(f"{made[0]}provenance/") == provenance
+    assert events_of(airflow, run_id) == made
+    assert rest.get(repository["versions_href"])["count"] == 1
+
+
 def test_a_remote_with_certificates_and_credentials_reads_a_private_registry(
     rest: RestClient, tmp_path: Path, name: str
 ) -> None:

@@ -65,7 +65,9 @@ class TaskInstance(SimpleNamespace):
     """What the operators ask of Airflow's, with what they hand on."""
 
     def __init__(self) -> None:
-        super().__init__(dag_id="d", run_id="r", try_number=1, max_tries=4, handed_on={})
+        super().__init__(
+            dag_id="d", run_id="r", task_id="list_tags", map_index=-1, try_number=1, max_tries=4, handed_on={}
+        )
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.handed_on[key] = value
@@ -84,7 +86,8 @@ class Stages:
         operator = ListTagsOperator(
             task_id="list_tags", repository="r", url=self._registry.base, upstream_name=NAME, conn_id=self._conn_id
         )
-        shards = operator.execute({"ti": ti})  # type: ignore[typeddict-item]
+        dag_run = SimpleNamespace(conf=None)
+        shards = operator.execute({"ti": ti, "dag_run": dag_run})  # type: ignore[typeddict-item]
         self._sync_run = ti.handed_on["sync_run"]
         return shards
 

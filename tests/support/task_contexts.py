@@ -21,6 +21,7 @@ class TaskContext:
     map_index: int = -1
     dag_id: str = "promote"
     run_id: str = "manual__1"
+    task_id: str = "task"
     try_number: int = 1
     max_tries: int = 0
     handed_on: dict[str, Any] = field(default_factory=dict)
@@ -29,6 +30,10 @@ class TaskContext:
     def xcom_push(self, key: str, value: Any) -> None:
         """As a task instance does."""
         self.handed_on[key] = value
+
+    def get_task_states(self, _dag_id: str, **_which: Any) -> dict[str, dict[str, str]]:
+        """As a task instance does; nothing has been mapped."""
+        return {}
 
     def given(self) -> dict[str, Any]:
         """What ``execute`` is given."""

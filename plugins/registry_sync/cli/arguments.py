@@ -76,6 +76,11 @@ REVISION = _new(("-r", "--to-revision"), help="Schema revision to go back to; 'b
 RUN_STATE = _new(("--state",), help="Only runs in this state, such as failed", type=run_state, default=None)
 OPTIONAL_REPOSITORY = _new(("name",), help="Only of this repository", nargs="?", default=None)
 RUN_ID = _new(("run_id",), help="Run id of the DAG run, such as manual__2026-11-25T03:00:00+00:00")
+TASK = _new(
+    ("--task",),
+    help="The task that lists, of a run that has several syncs: its task_id, such as alpine.list_tags or list_tags[1]",
+    default=None,
+)
 DAG_ID = _new(("--dag-id",), help="The DAG of the run (default: the one that sync_dag_id names)", default=None)
 BASE = _new(
     ("--base",), help="Version to compare with, 0 for nothing (default: the one before)", type=base_number, default=None

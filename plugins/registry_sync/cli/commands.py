@@ -94,6 +94,7 @@ _RUN = (
         "sync_runs.approve",
         given.RUN_ID,
         given.DAG_ID,
+        given.TASK,
         given.YES,
     ),
 )

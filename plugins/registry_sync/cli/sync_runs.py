@@ -30,7 +30,7 @@ def list_all(args: Namespace) -> None:
 def approve(args: Namespace) -> None:
     """Lets a run remove more tags than its remote allows, and clears what failed of it so that it goes on."""
     with usable_database() as database:
-        key = RunKey(args.dag_id or load_settings().sync_dag_id, args.run_id)
+        key = RunKey(args.dag_id or load_settings().sync_dag_id, args.run_id, args.task or "")
         run = database.runs.by_key(key)
         repository = database.repositories.get(run.repository_id)
         if run.error:

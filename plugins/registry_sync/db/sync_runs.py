@@ -109,12 +109,23 @@ class SyncRunStore:
             return read_run(require_run(connection, run_id))
 
     def by_key(self, key: RunKey) -> SyncRun:
-        """The run of that key, of several the last that was begun anew. Raises :class:`RecordNotFound`."""
+        """The run of that key, of several the last that was begun anew.
+
+        Without a scope also the one sync of a DAG run that has one. Raises :class:`RecordNotFound`, which names the
+        scopes where there are several.
+        """
+        is_wanted = (sync_runs.c.dag_id == key.dag_id) & (sync_runs.c.run_id == key.run_id)
         with self._transactions.reading() as connection:
-            row = connection.execute(_last_attempt(key)).one_or_none()
-        if row is None:
-            raise RecordNotFound(f"there is no sync of DAG run {key.run_id!r} of {key.dag_id!r}")
-        return read_run(row)
+            rows = connection.execute(select(sync_runs).where(is_wanted).order_by(sync_runs.c.attempt)).all()
+        last = {row.scope: row for row in rows}
+        found = last.get(key.scope)
+        if found is None and not key.scope and len(last) == 1:
+            found = next(iter(last.values()))
+        if found is not None:
+            return read_run(found)
+        which = f" and the task {key.scope!r}" if key.scope else ""
+        there = f"; its syncs were begun by {', '.join(sorted(name or 'list_tags' for name in last))}" if last else ""
+        raise RecordNotFound(f"there is no sync of DAG run {key.run_id!r} of {key.dag_id!r}{which}{there}")
 
     def latest_settled(self, repository_id: str) -> SyncRun | None:
         """The sync that last brought the repository up to date, or found it so; None when there was none yet."""

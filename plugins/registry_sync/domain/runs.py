@@ -87,9 +87,10 @@ class Link:
 
 @dataclass(frozen=True)
 class RunKey:
-    """What makes a run the same run when its tasks are repeated: the DAG and the DAG run.
+    """What makes a run the same run when its tasks are repeated: the DAG, the DAG run and the task that lists.
 
-    ``scope`` tells several syncs of one DAG run apart, such as task groups or map indexes; empty for a lone one.
+    ``scope`` tells several syncs of one DAG run apart: the id of the task that lists, with the map index of a mapped
+    one; empty for a lone task ``list_tags``, and for what earlier releases recorded.
     """
 
     dag_id: str
@@ -196,7 +197,8 @@ class SyncRun:
     ``remote`` is the remote as this run uses it, with what the run overrides; ``remote_id`` None when the remote was
     deleted since. ``remote_changes`` says what the run changed of the stored remote, None when nothing. ``counts`` are
     those at its end; :meth:`SyncRunStore.progress` counts anew. ``attempt`` counts the runs of one key, from 1: one
-    that was begun anew after it had settled is another run.
+    that was begun anew after it had settled is another run. ``made_before`` has repository and number of the versions
+    that those before it made, where tasks are read, and is empty elsewhere.
     """
 
     id: str
@@ -216,6 +218,7 @@ class SyncRun:
     counts: RunCounts = field(default_factory=RunCounts)
     authority: Authority = Authority.TRIGGER
     remote_changes: str | None = None
+    made_before: tuple[tuple[str, int], ...] = ()
 
     @property
     def policy(self) -> Policy:

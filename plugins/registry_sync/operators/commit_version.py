@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from registry_sync.errors import RegistrySyncError, RunEnded, SyncError, TooManyRemovals
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.run_note import RUN_NOTE_KEY, held_note
-from registry_sync.operators.stage import SYNC_RUN_TEMPLATE, Stage, open_stage
+from registry_sync.operators.stage import Stage, open_stage
+from registry_sync.operators.sync_of_task import find_sync_run
 from registry_sync.operators.template_values import as_flag
 from registry_sync.operators.triggered import TriggeredTask
-from registry_sync.operators.version_events import tell_assets, versions_alias
+from registry_sync.operators.version_events import tell_assets, versions_alias, was_told
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -29,7 +30,7 @@ class CommitVersionOperator(TriggeredTask):
     Runs when no earlier stage failed, skipped ones included. Fails when a mirror would lose more tags than the remote
     allows; once the removals are approved, clearing this task lets the same run go on.
 
-    :param sync_run: id of the run, as ``list_tags`` hands it on
+    :param sync_run: id of the run, as a listing task hands it on; None for the one listing task above this task
     :param approve_removals: whether the run may remove more tags than its remote allows. It counts when the DAG's
         author says so, and not when whoever triggered the run does
     :param trust_triggers: whether whoever may trigger the DAG may approve removals in the parameters of a run
@@ -38,9 +39,7 @@ class CommitVersionOperator(TriggeredTask):
     template_fields: Sequence[str] = ("sync_run", "approve_removals")
     ui_color = "#d8f0d8"
 
-    def __init__(
-        self, *, sync_run: str = SYNC_RUN_TEMPLATE, approve_removals: bool | str = False, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, sync_run: str | None = None, approve_removals: bool | str = False, **kwargs: Any) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
         kwargs.setdefault("trigger_rule", "none_failed")
         kwargs.setdefault("outlets", [versions_alias()])
@@ -56,12 +55,12 @@ class CommitVersionOperator(TriggeredTask):
         from registry_sync.sync.commit_version import SHOWN_HOLDS, version_document
 
         with open_stage(context) as stage:
-            run, _ = stage.find(self.sync_run)
+            run, _ = stage.find(find_sync_run(self, context, self.sync_run))
             result = self._commit(stage, run, context)
             repository = stage.database.repositories.get(run.repository_id)
             latest = stage.database.versions.latest(run.repository_id) if result.version is None else None
             self._sweep(stage)
-        if result.version is not None:
+        if result.version is not None and not (run.state.is_settled and was_told(context, result.version)):
             tell_assets(context, repository.name, result.version)
         holds = [{"tag": hold.tag, "digest": hold.digest, "reason": hold.reason} for hold in result.holds[:SHOWN_HOLDS]]
         if holds:
@@ -112,7 +111,8 @@ class CommitVersionOperator(TriggeredTask):
 
 def _how_to_approve(run: SyncRun) -> str:
     """What a person types to let the run go on; the command clears this task as well."""
+    which = f" --task '{run.key.scope}'" if run.key.scope else ""
     return (
-        f"airflow registry-sync run approve '{run.key.run_id}' --dag-id '{run.key.dag_id}', "
+        f"airflow registry-sync run approve '{run.key.run_id}' --dag-id '{run.key.dag_id}'{which}, "
         "or begin a run with approve_removals"
     )

@@ -80,7 +80,7 @@ class CompareVersionsOperator(BaseOperator):
         handed_on = compared.as_json()
         if compared.is_equal and does_skip:
             context["ti"].xcom_push(key="return_value", value=handed_on)
-            skip(self.get_flat_relative_ids(upstream=False))
+            skip(context, self.get_flat_relative_ids(upstream=False))
         return handed_on
 
     def _sides(self, stage: Stage) -> tuple[tuple[str, int], tuple[str, int]]:

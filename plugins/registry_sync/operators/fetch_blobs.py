@@ -9,7 +9,7 @@ from airflow.sdk import BaseOperator
 
 from registry_sync.operators.fetch_manifests import MAP_INDEX_TEMPLATE
 from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import open_stage
+from registry_sync.operators.stage import open_stage, read_shard
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -37,15 +37,16 @@ class FetchBlobsOperator(BaseOperator):
         from registry_sync.sync.fetch_blobs import fetch_blobs
 
         with open_stage(context) as stage:
-            run, remote = stage.find(self.shard["sync_run"])
-            client, remote = stage.connect(remote, self.shard["shards"])
+            shard = read_shard(self.shard, "PlanBlobsOperator")
+            run, remote = stage.find(shard["sync_run"])
+            client, remote = stage.connect(remote, shard["shards"])
             fetched = fetch_blobs(
                 client,
                 stage.blobs,
                 stage.database,
                 run,
                 remote,
-                shard=self.shard["shard"],
+                shard=shard["shard"],
                 is_last_try=stage.is_last_try,
                 tell=self.log.info,
             )

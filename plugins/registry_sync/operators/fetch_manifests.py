@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import open_stage, skip
+from registry_sync.operators.stage import open_stage, read_shard, skip
+from registry_sync.operators.sync_of_task import is_lone_sync
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -20,7 +21,8 @@ MAP_INDEX_TEMPLATE = "{{ task.shard['label'] }}"
 class FetchManifestsOperator(BaseOperator):
     """Fetches the manifests of a shard of tags, exact bytes, and records them with their relations.
 
-    A small run, all of it in one shard, gets its blobs here too, and the tasks named by ``blob_tasks`` are skipped.
+    A small run, all of it in one shard, gets its blobs here too, and the tasks named by ``blob_tasks`` are skipped,
+    unless they are of several syncs.
 
     :param shard: an entry of what ``ListTagsOperator`` gives
     :param blob_tasks: ids of the tasks that plan and fetch blobs, skipped when there is nothing left for them
@@ -44,16 +46,18 @@ class FetchManifestsOperator(BaseOperator):
         from registry_sync.sync.small_run import fetch_small_run
 
         with open_stage(context) as stage:
-            run, remote = stage.find(self.shard["sync_run"])
-            client, remote = stage.connect(remote, self.shard["shards"])
+            shard = read_shard(self.shard, "ListTagsOperator")
+            run, remote = stage.find(shard["sync_run"])
+            client, remote = stage.connect(remote, shard["shards"])
             last = stage.is_last_try
             fetched = fetch_manifests(
-                client, stage.database, run, remote, shard=self.shard["shard"], is_last_try=last, tell=self.log.info
+                client, stage.database, run, remote, shard=shard["shard"], is_last_try=last, tell=self.log.info
             )
             self.log.info("%s", fetched)
             counts = asdict(fetched)
             blobs = None
-            if self.blob_tasks and self.shard["shards"] == 1:
+            is_small = self.blob_tasks and shard["shards"] == 1 and is_lone_sync(self)
+            if is_small and not run.state.is_settled:
                 blobs = fetch_small_run(
                     client,
                     stage.blobs,
@@ -66,5 +70,5 @@ class FetchManifestsOperator(BaseOperator):
                 )
         if blobs is not None:
             context["ti"].xcom_push(key="return_value", value={**counts, **asdict(blobs)})
-            skip(self.blob_tasks)
+            skip(context, self.blob_tasks)
         return counts

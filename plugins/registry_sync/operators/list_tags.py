@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from registry_sync.errors import RegistrySyncError
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.run_note import RUN_NOTE_KEY
-from registry_sync.operators.stage import SYNC_RUN_KEY, Stage, open_stage, run_key, skip
+from registry_sync.operators.stage import Stage, open_stage, skip
+from registry_sync.operators.sync_of_task import SYNC_RUN_KEY, is_mapped_instance, only_of_this_sync, run_key
 from registry_sync.operators.template_values import as_list, as_text
 from registry_sync.operators.triggered import TriggeredTask
 
@@ -25,7 +26,10 @@ class ListTagsOperator(TriggeredTask):
     """Lists the tags of a remote, resolves each with one HEAD and compares them with the latest version.
 
     Gives one map entry per shard of tags that are new or moved, for ``FetchManifestsOperator.expand(shard=…)``.
-    When the latest version equals the upstream, every later task of the run is skipped and no version is made.
+    When the latest version equals the upstream, every later task is skipped that waits for this sync alone, and no
+    version is made. One of several that are mapped skips nothing, and gives no entries then.
+
+    Each task, and each map index of it, begins a sync of its own.
 
     :param repository: name of the repository to sync into; created when it does not exist
     :param remote: name of the remote. An existing one is used as it is, and what else is said holds for this run; with
@@ -123,9 +127,9 @@ class ListTagsOperator(TriggeredTask):
             client, remote = stage.connect(remote)
             listed = list_tags(client, stage.database, run, remote, max_shards=max_shards, tell=self.log.info)
             context["ti"].xcom_push(key="summary", value=self._summary(stage, run, listed))
-        if listed.is_unchanged:
+        if listed.is_unchanged and not is_mapped_instance(context):
             self.log.info("nothing changed since the latest version; the rest is skipped")
-            skip(self.get_flat_relative_ids(upstream=False))
+            skip(context, only_of_this_sync(self))
         return [
             {
                 "sync_run": run.id,

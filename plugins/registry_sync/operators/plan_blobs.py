@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import SYNC_RUN_TEMPLATE, open_stage
+from registry_sync.operators.stage import open_stage
+from registry_sync.operators.sync_of_task import find_sync_run
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -19,13 +20,13 @@ class PlanBlobsOperator(BaseOperator):
 
     Gives one map entry per shard, for ``FetchBlobsOperator.expand(shard=…)``; none when nothing is missing.
 
-    :param sync_run: id of the run, as ``list_tags`` hands it on
+    :param sync_run: id of the run, as a listing task hands it on; None for the one listing task above this task
     """
 
     template_fields: Sequence[str] = ("sync_run",)
     ui_color = "#f8f4e0"
 
-    def __init__(self, *, sync_run: str = SYNC_RUN_TEMPLATE, **kwargs: Any) -> None:
+    def __init__(self, *, sync_run: str | None = None, **kwargs: Any) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
         kwargs.setdefault("trigger_rule", "none_failed")  # no tag moved, and blobs of the latest version are missing
         super().__init__(**kwargs)
@@ -36,7 +37,10 @@ class PlanBlobsOperator(BaseOperator):
         from registry_sync.sync.plan_blobs import plan_blobs
 
         with open_stage(context) as stage:
-            run, remote = stage.find(self.sync_run)
+            run, remote = stage.find(find_sync_run(self, context, self.sync_run))
+            if run.state.is_settled:
+                self.log.info("the sync has ended %s, so there is nothing to plan", run.state.value)
+                return []
             planned = plan_blobs(
                 stage.blobs,
                 stage.database,

@@ -16,16 +16,11 @@ if TYPE_CHECKING:
     from registry_sync.blobs import BlobStore
     from registry_sync.db.database import Database
     from registry_sync.domain.records import RemoteSpec
-    from registry_sync.domain.runs import RunKey, SyncRun
+    from registry_sync.domain.runs import SyncRun
     from registry_sync.hooks.settings import Settings
     from registry_sync.oci.client import RegistryClient
 
 log = logging.getLogger(__name__)
-
-#: The XCom key under which ``list_tags`` hands on the id of the sync run.
-SYNC_RUN_KEY = "sync_run"
-#: The template by which the other stages receive it.
-SYNC_RUN_TEMPLATE = "{{ ti.xcom_pull(task_ids='list_tags', key='sync_run') }}"
 
 
 @dataclass
@@ -143,18 +138,32 @@ def open_stage(context: Mapping[str, Any]) -> Iterator[Stage]:
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
 
 
-def skip(tasks: Iterable[str]) -> NoReturn:
-    """Ends the task well and skips ``tasks``, by id, those to be mapped included."""
+def skip(context: Mapping[str, Any], tasks: Iterable[str]) -> NoReturn:
+    """Ends the task well and skips ``tasks``, by id: those to be mapped, and those that an earlier try had mapped.
+
+    Airflow skips instances by map index, and a task that was cleared with its run keeps the instances it had.
+    """
     from airflow.sdk.exceptions import DownstreamTasksSkipped
 
-    raise DownstreamTasksSkipped(tasks=sorted(tasks))  # type: ignore[no-untyped-call]
+    ti, names = context["ti"], sorted(tasks)
+    found = ti.get_task_states(ti.dag_id, task_ids=names, run_ids=[ti.run_id]) if names else {}
+    instances = [(name, -1) for name in names]
+    for instance in found.get(ti.run_id, {}):
+        name, _, index = instance.rpartition("_")  # Airflow says fetch_blobs_0 for fetch_blobs[0]
+        if name in names and index.isdigit():
+            instances.append((name, int(index)))
+    raise DownstreamTasksSkipped(tasks=sorted(instances))  # type: ignore[no-untyped-call]
 
 
-def run_key(context: Mapping[str, Any]) -> RunKey:
-    """The key of the Airflow run that a task belongs to."""
-    from registry_sync.domain.runs import RunKey
-
-    return RunKey(dag_id=context["ti"].dag_id, run_id=context["ti"].run_id)
+def read_shard(shard: object, given_by: str) -> Mapping[str, Any]:
+    """What a mapped task was given. Raises :class:`ConfigurationError` for what is no entry of ``given_by``."""
+    if not isinstance(shard, Mapping) or not {"sync_run", "shard", "shards"} <= shard.keys():
+        what = "nothing" if shard is None else type(shard).__name__
+        raise ConfigurationError(
+            f"this task was given no shard, but {what}: map it over what {given_by} returns, with .expand(shard=…); "
+            "where that is mapped itself, put the lists that it returns into one first"
+        )
+    return shard
 
 
 def is_last_try(context: Mapping[str, Any]) -> bool:

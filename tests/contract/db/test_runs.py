@@ -30,6 +30,16 @@ def test_a_run_is_begun_once_for_each_key(database: Database) -> None:
         database.runs.by_key(RunKey("no", "such"))
 
 
+def test_the_one_sync_of_a_dag_run_is_found_without_its_scope_and_several_are_named(database: Database) -> None:
+    repository, key = database.repositories.ensure("app"), new_key()
+    first = open_run(database, repository, key=RunKey(key.dag_id, key.run_id, "a.list_tags"))
+    assert database.runs.by_key(key).id == first.id
+    second = open_run(database, repository, key=RunKey(key.dag_id, key.run_id, "list_tags[1]"))
+    with pytest.raises(RecordNotFound, match=r"begun by a\.list_tags, list_tags\[1\]"):
+        database.runs.by_key(key)
+    assert database.runs.by_key(second.key).id == second.id
+
+
 def test_a_repeat_with_other_parameters_is_refused(database: Database) -> None:
     repository, other = database.repositories.ensure("app"), database.repositories.ensure("other")
     key = new_key()

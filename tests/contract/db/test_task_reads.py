@@ -10,7 +10,7 @@ from registry_sync.db.task_reads import TaskReads
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.runs import RunKey, RunState
 from registry_sync.domain.units import UnitQuery
-from support.metadata import Upstream, image, new_key, open_run, play_stages, sync
+from support.metadata import LISTED_AT, Upstream, image, new_key, open_run, play_stages, sync
 
 
 def upstream_of(*names: str) -> Upstream:
@@ -35,11 +35,30 @@ def test_runs_are_found_with_the_counts_of_now(database: Database) -> None:
     assert TaskReads(database).by_run_ids(going.dag_id, []) == {}
 
 
-def test_a_run_of_a_task_group_is_not_the_run_of_the_whole(database: Database) -> None:
-    repository = database.repositories.ensure("task-reads-scoped")
-    key = new_key()
-    open_run(database, repository, key=RunKey(key.dag_id, key.run_id, "group"))
-    assert TaskReads(database).by_run_ids(key.dag_id, [key.run_id]) == {}
+def test_of_several_syncs_of_a_dag_run_the_one_of_list_tags_is_shown_and_the_versions_of_all(
+    database: Database,
+) -> None:
+    repository, key = database.repositories.ensure("task-reads-scoped"), new_key()
+    for scope in ("group.list_tags", "", "zebra"):
+        run = open_run(database, repository, key=RunKey(key.dag_id, key.run_id, scope))
+        play_stages(database, run, upstream_of(f"of-{scope}"))
+        database.versions.commit(run.id)
+    found = TaskReads(database).by_run_ids(key.dag_id, [key.run_id])[key.run_id]
+    assert (found.key.scope, found.version_number) == ("", 2)
+    assert sorted(found.made_before) == [(repository.id, 1), (repository.id, 3)]
+
+
+def test_a_run_that_was_begun_anew_keeps_the_versions_that_it_had_made(database: Database) -> None:
+    repository, key = database.repositories.ensure("task-reads-again"), new_key()
+    for name in ("one", "two"):
+        run = open_run(database, repository, key=key)
+        play_stages(database, run, upstream_of(name))
+        database.versions.commit(run.id)
+    again = open_run(database, repository, key=key)
+    assert database.runs.settle_unchanged(again.id, LISTED_AT, latest_number=2)
+    found = TaskReads(database).by_run_ids(key.dag_id, [key.run_id])[key.run_id]
+    assert (found.id, found.state, found.attempt) == (again.id, RunState.UNCHANGED, 3)
+    assert found.made_before == ((repository.id, 1), (repository.id, 2))
 
 
 def test_many_runs_take_as_many_queries_as_one(database: Database) -> None:

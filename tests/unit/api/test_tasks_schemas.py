@@ -78,3 +78,10 @@ def test_a_sync_that_had_settled_before_it_was_canceled_is_completed() -> None:
 def test_a_remote_that_was_deleted_is_not_named() -> None:
     shown = TaskDocument.of(DAG_RUN, replace(RUN, remote_id=None))
     assert shown.reserved_resources_record == [f"/pulp/api/v3/repositories/docker/docker/{RUN.repository_id}/"]
+
+
+def test_a_task_that_ran_again_names_the_versions_it_had_made_first() -> None:
+    again = replace(RUN, state=RunState.UNCHANGED, made_before=((RUN.repository_id, 1), (RUN.repository_id, 2)))
+    shown = TaskDocument.of(replace(DAG_RUN, state=TaskState.COMPLETED), again)
+    path = f"/pulp/api/v3/repositories/docker/docker/{RUN.repository_id}/versions"
+    assert shown.created_resources == [f"{path}/1/", f"{path}/2/"]

@@ -166,7 +166,7 @@ def test_what_comes_after_is_skipped_only_when_nothing_differs(database: Databas
     same = TaskContext()
     with pytest.raises(DownstreamTasksSkipped) as skipped:
         compare(same, repository="hello", base_number="2", skip_when_equal=True)
-    assert skipped.value.tasks == ["approve", "promote"]
+    assert skipped.value.tasks == [("approve", -1), ("promote", -1)]
     assert same.handed_on["return_value"]["is_equal"] is True
 
 

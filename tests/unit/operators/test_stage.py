@@ -8,13 +8,27 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
-from registry_sync.errors import NotFound, RegistrySyncError, ServerUnavailable
-from registry_sync.operators.stage import open_stage, run_key, skip
+from registry_sync.errors import ConfigurationError, NotFound, RegistrySyncError, ServerUnavailable
+from registry_sync.operators.stage import open_stage, read_shard, skip
 from registry_sync.operators.template_values import as_list, as_text
 
 
 def context(try_number: int = 1, max_tries: int = 4) -> dict[str, Any]:
     return {"ti": SimpleNamespace(dag_id="d", run_id="r", try_number=try_number, max_tries=max_tries)}
+
+
+class TaskInstances:
+    """A task instance that Airflow tells of others: ``states`` by instance, as it says them."""
+
+    dag_id, run_id = "d", "r"
+
+    def __init__(self, states: dict[str, str | None]) -> None:
+        self._states = states
+
+    def get_task_states(self, dag_id: str, *, task_ids: list[str], run_ids: list[str]) -> dict[str, Any]:
+        assert (dag_id, run_ids) == ("d", ["r"])
+        assert task_ids == sorted(task_ids)
+        return {"r": self._states} if self._states else {}
 
 
 @pytest.mark.parametrize(
@@ -85,12 +99,19 @@ def test_a_final_failure_is_noted_with_the_run_and_one_that_is_tried_again_is_no
     assert noted == [expected] * (1 if error.is_temporary else 2)
 
 
-def test_the_key_of_a_run_is_its_dag_run() -> None:
-    key = run_key(context())
-    assert (key.dag_id, key.run_id) == ("d", "r")
-
-
-def test_skipping_names_the_tasks_in_order() -> None:
+def test_what_is_skipped_are_tasks_and_all_that_an_earlier_try_had_mapped() -> None:
     with pytest.raises(DownstreamTasksSkipped) as caught:
-        skip({"b", "a"})
-    assert caught.value.tasks == ["a", "b"]
+        skip({"ti": TaskInstances({})}, {"b", "a"})
+    assert caught.value.tasks == [("a", -1), ("b", -1)]
+    states = {"a_0": None, "a_1": "removed", "a_12": "upstream_failed", "a_b_0": None, "b": None, "a_x": None}
+    with pytest.raises(DownstreamTasksSkipped) as caught:
+        skip({"ti": TaskInstances(states)}, {"b", "a"})
+    assert caught.value.tasks == [("a", -1), ("a", 0), ("a", 1), ("a", 12), ("b", -1)]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [(None, "nothing"), ([{"sync_run": "1"}], "list"), ({"sync_run": "1"}, "dict"), ("x", "str")]
+)
+def test_a_task_without_a_shard_says_so(given: object, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"no shard, but {told}: map it over what PlanBlobs returns"):
+        read_shard(given, "PlanBlobs")

@@ -37,7 +37,7 @@ class ProgressReport(BaseModel):
 
 
 class TaskDocument(BaseModel):
-    """A task. ``created_resources`` holds the path of the version that it made, if it made one.
+    """A task. ``created_resources`` holds the path of the version that it made, if any; of more when it ran again.
 
     ``dag_run_id`` is the run of the sync DAG in Airflow.
     """
@@ -91,9 +91,11 @@ def _error(dag_run: SyncDagRun, run: SyncRun | None, refusal: str | None) -> Tas
 
 
 def _created(run: SyncRun | None) -> list[str]:
-    if run is None or run.version_number is None:
+    """The versions that were made, the first first: a task that was run again keeps what it had made."""
+    if run is None:
         return []
-    return [version_href(run.repository_id, run.version_number)]
+    own = () if run.version_number is None else ((run.repository_id, run.version_number),)
+    return [version_href(repository_id, number) for repository_id, number in (*run.made_before, *own)]
 
 
 def _reserved(run: SyncRun | None) -> list[str]:

@@ -1,0 +1,126 @@
+"""Which sync a task is of: the one that the listing task above it begins, also where a DAG run has several.
+
+A task is of the nearest listing task: above a commit, and above another listing task, begins what is of another sync.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from registry_sync.errors import ConfigurationError
+from registry_sync.operators.template_values import as_text
+
+if TYPE_CHECKING:
+    from registry_sync.domain.runs import RunKey
+
+#: The XCom key under which a listing task hands on the id of its sync run.
+SYNC_RUN_KEY = "sync_run"
+#: The listing task of a DAG that has one sync; its sync needs no scope.
+LONE_TASK_ID = "list_tags"
+
+
+def run_key(context: Mapping[str, Any]) -> RunKey:
+    """The key of the sync that a listing task begins.
+
+    Its scope is the id of the task, with the map index of a mapped one; empty for an unmapped ``list_tags``.
+    """
+    from registry_sync.domain.runs import RunKey
+
+    ti = context["ti"]
+    scope = f"{ti.task_id}[{ti.map_index}]" if is_mapped_instance(context) else ti.task_id
+    return RunKey(dag_id=ti.dag_id, run_id=ti.run_id, scope="" if scope == LONE_TASK_ID else scope)
+
+
+def is_mapped_instance(context: Mapping[str, Any]) -> bool:
+    """Whether the task that runs is one of several that were mapped."""
+    return int(context["ti"].map_index) >= 0
+
+
+def find_sync_run(task: Any, context: Mapping[str, Any], given: str | None) -> str:
+    """The id of the sync run that ``task`` works for: ``given``, else what the listing task above it has handed on.
+
+    Raises :class:`ConfigurationError` when no listing task, or more than one, is above the task, or when that one
+    begins several syncs because it is mapped, or has not run.
+    """
+    text = as_text(given)
+    if text is not None:
+        return text
+    above = listings_above(task)
+    if len(above) != 1:
+        found = " and ".join(sorted(repr(listing.task_id) for listing in above)) or "none"
+        raise ConfigurationError(
+            f"the task {task.task_id!r} works for the sync of the listing task above it, and there is {found}. Set one "
+            "ListTagsOperator upstream of it, or pass "
+            f"sync_run=\"{{{{ ti.xcom_pull(task_ids='…', key='{SYNC_RUN_KEY}') }}}}\""
+        )
+    listing, ti = above[0], context["ti"]
+    if _is_mapped(listing) and not is_mapped_instance(context):
+        raise ConfigurationError(
+            f"the task {task.task_id!r} works for one sync, and {listing.task_id!r} is mapped and begins several: map "
+            "this task as well, with .expand(sync_run=…)"
+        )
+    map_index = ti.map_index if _is_mapped(listing) else -1
+    pulled = as_text(ti.xcom_pull(task_ids=listing.task_id, key=SYNC_RUN_KEY, map_indexes=map_index))
+    if pulled is None:
+        raise ConfigurationError(
+            f"the task {task.task_id!r} works for the sync that {listing.task_id!r} begins, and that one has not run "
+            "in this DAG run"
+        )
+    return pulled
+
+
+def listings_above(task: Any) -> list[Any]:
+    """The nearest listing tasks above a task, mapped ones included; none of a task that is in no DAG."""
+    from registry_sync.operators.commit_version import CommitVersionOperator
+
+    found: dict[str, Any] = {}
+    seen: set[str] = set()
+    waiting = list(task.dag.get_task(task.task_id).get_direct_relatives(upstream=True)) if task.has_dag() else []
+    while waiting:
+        near = waiting.pop()
+        if near.task_id in seen:
+            continue
+        seen.add(near.task_id)
+        if _is_listing(near):
+            found[near.task_id] = near
+        elif not _is_a(near, CommitVersionOperator):
+            waiting += near.get_direct_relatives(upstream=True)
+    return [found[name] for name in sorted(found)]
+
+
+def only_of_this_sync(task: Any) -> set[str]:
+    """Ids of the tasks below a listing task that wait for its sync alone.
+
+    Another listing task below it is of another sync, and so is what is below that one, or below one beside it.
+    """
+    below = set(task.get_flat_relative_ids(upstream=False))
+    for other in task.dag.tasks if task.has_dag() else ():
+        if other.task_id == task.task_id or not _is_listing(other):
+            continue
+        below_other = set(other.get_flat_relative_ids(upstream=False))
+        if task.task_id not in below_other:
+            below -= {other.task_id, *below_other}
+    return below
+
+
+def is_lone_sync(task: Any) -> bool:
+    """Whether the DAG run has one sync for a task: not that of a mapped listing task, or of several."""
+    above = listings_above(task)
+    return len(above) < 2 and not any(map(_is_mapped, above))
+
+
+def _is_listing(task: Any) -> bool:
+    from registry_sync.operators.list_tags import ListTagsOperator
+
+    return _is_a(task, ListTagsOperator)
+
+
+def _is_a(task: Any, kind: type) -> bool:
+    """Whether a task, mapped or not, is made by an operator of that kind."""
+    made_by = getattr(task, "operator_class", None) or type(task)
+    return isinstance(made_by, type) and issubclass(made_by, kind)
+
+
+def _is_mapped(task: Any) -> bool:
+    return bool(getattr(task, "is_mapped", False)) or task.get_closest_mapped_task_group() is not None

@@ -1,0 +1,135 @@
+"""Which sync a task works for, where a DAG has one and where it has several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, TaskGroup
+
+from registry_sync.errors import ConfigurationError
+from registry_sync.operators.commit_version import CommitVersionOperator
+from registry_sync.operators.fetch_blobs import FetchBlobsOperator
+from registry_sync.operators.fetch_manifests import FetchManifestsOperator
+from registry_sync.operators.list_tags import ListTagsOperator
+from registry_sync.operators.plan_blobs import PlanBlobsOperator
+from registry_sync.operators.sync_of_task import find_sync_run, is_lone_sync, only_of_this_sync, run_key
+
+
+def sync(list_tags: str = "list_tags", **parameters: Any) -> tuple[Any, Any]:
+    """The five tasks; the first and the last of them."""
+    first = ListTagsOperator(task_id=list_tags, repository="app", **parameters)
+    manifests = FetchManifestsOperator.partial(task_id="fetch_manifests").expand(shard=first.output)
+    plan = PlanBlobsOperator(task_id="plan_blobs")
+    blobs = FetchBlobsOperator.partial(task_id="fetch_blobs").expand(shard=plan.output)
+    last = CommitVersionOperator(task_id="commit_version")
+    first >> manifests >> plan >> blobs >> last
+    manifests >> last
+    return first, last
+
+
+def dag_of(build: Callable[[], Any]) -> DAG:
+    with DAG("several", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc)) as dag:
+        build()
+    return dag
+
+
+def context(map_index: int = -1, **handed_on: str) -> dict[str, Any]:
+    """A task instance; ``handed_on`` has the sync runs by listing task, dots as two underscores."""
+    found = {name.replace("__", "."): run for name, run in handed_on.items()}
+
+    def pull(*, task_ids: str, key: str, map_indexes: int) -> str | None:
+        assert key == "sync_run"
+        return found.get(task_ids if map_indexes < 0 else f"{task_ids}_{map_indexes}")
+
+    return {"ti": SimpleNamespace(map_index=map_index, xcom_pull=pull)}
+
+
+def two_groups() -> None:
+    for name in ("a", "b"):
+        with TaskGroup(name):
+            sync()
+
+
+def two_in_series() -> None:
+    with TaskGroup("a"):
+        _, last = sync()
+    with TaskGroup("b"):
+        first, _ = sync()
+    last >> first
+
+
+def test_the_task_that_lists_is_found_whatever_its_id() -> None:
+    dag = dag_of(lambda: sync(list_tags="look"))
+    for name in ("plan_blobs", "commit_version"):
+        assert find_sync_run(dag.get_task(name), context(look="run 1"), None) == "run 1"
+        assert find_sync_run(dag.get_task(name), context(look="run 1"), "run 2") == "run 2"
+    with pytest.raises(ConfigurationError, match="'look' begins, and that one has not run"):
+        find_sync_run(dag.get_task("commit_version"), context(), None)
+
+
+@pytest.mark.parametrize("build", [two_groups, two_in_series])
+def test_each_task_of_two_syncs_is_of_the_one_it_stands_below(build: Callable[[], None]) -> None:
+    dag = dag_of(build)
+    for name in ("a", "b"):
+        given = context(a__list_tags="run a", b__list_tags="run b")
+        for task in ("plan_blobs", "commit_version"):
+            assert find_sync_run(dag.get_task(f"{name}.{task}"), given, None) == f"run {name}"
+            assert is_lone_sync(dag.get_task(f"{name}.{task}"))
+
+
+def test_a_task_below_two_or_none_says_which_there_are() -> None:
+    def below_two() -> None:
+        commit = CommitVersionOperator(task_id="commit_version")
+        for name in ("one", "two"):
+            ListTagsOperator(task_id=name, repository="app") >> commit
+        CommitVersionOperator(task_id="alone")
+
+    dag = dag_of(below_two)
+    with pytest.raises(ConfigurationError, match="there is 'one' and 'two'"):
+        find_sync_run(dag.get_task("commit_version"), context(), None)
+    with pytest.raises(ConfigurationError, match="there is none"):
+        find_sync_run(dag.get_task("alone"), context(), None)
+
+
+def test_a_task_below_a_mapped_listing_is_to_be_mapped_as_well() -> None:
+    def mapped() -> None:
+        listed = ListTagsOperator.partial(task_id="list_tags", repository="app").expand(tags=[["a"], ["b"]])
+        listed >> CommitVersionOperator(task_id="commit_version")
+
+    dag = dag_of(mapped)
+    assert not is_lone_sync(dag.get_task("commit_version"))
+    with pytest.raises(ConfigurationError, match=r"'list_tags' is mapped and begins several"):
+        find_sync_run(dag.get_task("commit_version"), context(list_tags="run 1"), None)
+    assert find_sync_run(dag.get_task("commit_version"), context(1, list_tags_1="run 1"), None) == "run 1"
+
+
+def test_what_waits_for_one_sync_alone_is_skipped_and_the_other_sync_is_not() -> None:
+    def with_a_join() -> None:
+        two_groups()
+
+    dag = dag_of(with_a_join)
+    join = EmptyOperator(task_id="join", dag=dag)
+    tell = EmptyOperator(task_id="tell", dag=dag)
+    for name in ("a", "b"):
+        dag.get_task(f"{name}.commit_version").set_downstream(join)
+    dag.get_task("a.commit_version").set_downstream(tell)
+    stages = {"fetch_manifests", "plan_blobs", "fetch_blobs", "commit_version"}
+    assert only_of_this_sync(dag.get_task("a.list_tags")) == {"tell", *(f"a.{stage}" for stage in stages)}
+    series = dag_of(two_in_series)
+    for name in ("a", "b"):
+        expected = {f"{name}.{stage}" for stage in stages}
+        assert only_of_this_sync(series.get_task(f"{name}.list_tags")) == expected
+
+
+@pytest.mark.parametrize(
+    ("task_id", "map_index", "scope"),
+    [("list_tags", -1, ""), ("list_tags", 1, "list_tags[1]"), ("look", -1, "look"), ("a.list_tags", -1, "a.list_tags")],
+)
+def test_each_task_that_lists_and_each_of_its_instances_begins_a_sync(task_id: str, map_index: int, scope: str) -> None:
+    key = run_key({"ti": SimpleNamespace(dag_id="d", run_id="r", task_id=task_id, map_index=map_index)})
+    assert (key.dag_id, key.run_id, key.scope) == ("d", "r", scope)
