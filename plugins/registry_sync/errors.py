@@ -47,10 +47,11 @@
         ├── NothingSynced               every tag that changed is held, or a filter leaves nothing
         ├── TooManyHolds                more tags would be held than the remote allows
         ├── TooManyRemovals             a mirror would lose more tags than the remote allows
+        ├── StagesUnfinished            a stage was skipped, marked by hand or stopped
         ├── RemoteChanged               a run was repeated with other parameters
         ├── OtherUpstream               content of another upstream would take the place of what is there
         ├── TriggerRefused              a run was triggered with parameters that go further than a trigger may
-        └── RunEnded                    a task works for a run that has already ended
+        └── RunEnded                    a task works for a run that has ended
 
 ``is_temporary`` says whether doing the same again later may succeed. It is decided by type here, and for
 answers of a registry by :data:`TEMPORARY_STATUSES`; nobody reads messages to find out.
@@ -357,6 +358,10 @@ class TooManyRemovals(SyncError):
     """A mirror would lose more tags than its remote allows; the same run may be approved and go on."""
 
 
+class StagesUnfinished(SyncError):
+    """A stage was skipped, marked by hand or stopped before it had done its part, so that no version is made."""
+
+
 class RemoteChanged(SyncError):
     """A run was repeated with parameters other than those it began with."""
 
@@ -370,4 +375,4 @@ class TriggerRefused(SyncError):
 
 
 class RunEnded(SyncError):
-    """A task works for a run that has already ended in a version or unchanged."""
+    """A task works for a run that has ended: in a version or unchanged, with its DAG run, or with its repository."""

@@ -1,57 +1,105 @@
-"""The note of a DAG run: what a sync wants people to see in the grid, written when the run has ended.
+"""What is done when a DAG run has ended: its sync ends with it, and its note says what people should see in the grid.
 
-Airflow calls this in the scheduler, or in the API server when a person ends a run. It reads XComs of one key and writes
-one note, in the session that the run belongs to, and opens nothing of ours.
+Airflow calls this in the scheduler, or in the API server when a person ends a run. It reads XComs of two keys and
+writes one note, in the session that the run belongs to. Where these say that the run had a sync, and only there, it
+writes to the metadata database of registry-sync that this one has ended; with little patience, since the scheduler
+waits. What cannot be written now is found by ``sync.lost_runs`` later.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.listeners import hookimpl
 
+from registry_sync.domain.runs import DagRunEnd
+from registry_sync.errors import StagesUnfinished
+from registry_sync.hooks.dag_runs import CANCELED_NOTE, NO_VERSION_NOTE, NOTE_PREFIX
 from registry_sync.operators.run_note import RUN_NOTE_KEY
+from registry_sync.operators.sync_of_task import SYNC_RUN_KEY
 
 if TYPE_CHECKING:
     from airflow.models import DagRun
 
+    from registry_sync.domain.runs import SyncRun
+
 log = logging.getLogger(__name__)
-#: What our notes begin with; notes of people are left alone.
-PREFIX = "registry-sync: "
 #: The length of Airflow's column.
 _LENGTH = 1000
+#: The error of a stage after which the commit stays skipped, so that Airflow takes the run for a good one.
+_CUT_OFF = StagesUnfinished.__name__
+#: How long the scheduler waits for our database, and for how long it leaves one alone that did not answer.
+PATIENCE_SECONDS = 1.0
+PAUSE_SECONDS = 60.0
 
 
 class RunNotes:
-    """Keeps the notes of runs. One that went on and has nothing to say any more loses the note of the time before."""
+    """Ends syncs with their runs, and keeps the notes of runs.
+
+    A run in which a stage says that no commit follows it has failed, which Airflow does not see where the commit, its
+    last task, was skipped before. A run that went on and has nothing to say any more loses the note of the time before.
+    """
+
+    def __init__(self) -> None:
+        self._not_before = 0.0
 
     @hookimpl
     def on_dag_run_success(self, dag_run: DagRun) -> None:
         """Called when a run has ended well."""
-        _write_note(dag_run)
+        self._end(dag_run, DagRunEnd.SUCCESS)
 
     @hookimpl
     def on_dag_run_failed(self, dag_run: DagRun) -> None:
-        """Called when a run has failed."""
-        _write_note(dag_run)
+        """Called when a run has failed, or was marked as failed."""
+        self._end(dag_run, DagRunEnd.FAILED)
+
+    def _end(self, dag_run: DagRun, end: DagRunEnd) -> None:
+        from airflow.utils.state import DagRunState
+
+        try:
+            with _session_of(dag_run) as (session, row):
+                handed_on = _xcoms(session, row)
+                ended = self._end_syncs(row, end) if SYNC_RUN_KEY in handed_on else []
+                notes = handed_on.get(RUN_NOTE_KEY, [])
+                lacking = ended if end is DagRunEnd.SUCCESS else []
+                if any((run.error or "").startswith(_CUT_OFF) for run in lacking):
+                    row.set_state(DagRunState.FAILED)
+                _write_note(row, [*(f"{NO_VERSION_NOTE}: {run.error}" for run in lacking), *notes])
+        except Exception:  # the scheduler goes on whatever becomes of this
+            log.exception("the end of the run %s of %s could not be noted", dag_run.run_id, dag_run.dag_id)
+
+    def _end_syncs(self, row: DagRun, end: DagRunEnd) -> list[SyncRun]:
+        """Ends the syncs of a run; those that had not settled."""
+        from registry_sync.db.database import Database
+        from registry_sync.errors import RegistrySyncError
+        from registry_sync.hooks.settings import load_settings
+
+        if time.monotonic() < self._not_before:
+            return []
+        if row.note == CANCELED_NOTE:
+            end = DagRunEnd.CANCELED
+        try:
+            with Database.connect(load_settings().sql_alchemy_conn, patience_seconds=PATIENCE_SECONDS) as database:
+                database.check()
+                return database.run_ends.end(row.dag_id, row.run_id, end.state, end.reason, started_at=row.start_date)
+        except RegistrySyncError as problem:
+            self._not_before = time.monotonic() + PAUSE_SECONDS
+            log.warning("the sync of run %s of %s is ended later: %s", row.run_id, row.dag_id, problem)
+            return []
 
 
-def _write_note(dag_run: DagRun) -> None:
-    try:
-        with _session_of(dag_run) as (session, row):
-            if row.note and not row.note.startswith(PREFIX):
-                return
-            told = _told(session, row)
-            if told:
-                row.note = f"{PREFIX}{'; '.join(told)}"[:_LENGTH]
-            elif row.note:
-                row.note = None
-    except Exception:  # the scheduler goes on whatever becomes of a note
-        log.exception("the note of the run %s of %s could not be written", dag_run.run_id, dag_run.dag_id)
+def _write_note(row: DagRun, lines: list[str]) -> None:
+    if row.note and not row.note.startswith(NOTE_PREFIX):
+        return
+    if lines:
+        row.note = f"{NOTE_PREFIX}{'; '.join(line.removeprefix(NOTE_PREFIX) for line in lines)}"[:_LENGTH]
+    elif row.note:
+        row.note = None
 
 
 @contextmanager
@@ -73,16 +121,20 @@ def _session_of(dag_run: DagRun) -> Iterator[tuple[Any, DagRun]]:
         yield own, row
 
 
-def _told(session: Any, dag_run: DagRun) -> list[str]:
+def _xcoms(session: Any, dag_run: DagRun) -> dict[str, list[str]]:
+    """What the tasks of the run have handed on for us, by key."""
     from airflow.models.xcom import XComModel
     from sqlalchemy import select
 
     statement = (
-        select(XComModel.value)
-        .where(XComModel.dag_run_id == dag_run.id, XComModel.key == RUN_NOTE_KEY)
+        select(XComModel.key, XComModel.value)
+        .where(XComModel.dag_run_id == dag_run.id, XComModel.key.in_((RUN_NOTE_KEY, SYNC_RUN_KEY)))
         .order_by(XComModel.task_id, XComModel.map_index)
     )
-    return [_text(value) for value in session.scalars(statement)]
+    found: dict[str, list[str]] = {}
+    for key, value in session.execute(statement):
+        found.setdefault(key, []).append(_text(value))
+    return found
 
 
 def _text(value: Any) -> str:

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "operators": {"errors", "domain", "hooks", "sync"},
     "api": {"errors", "domain", "blobs", "db", "hooks"},
     "cli": {"errors", "domain", "blobs", "db", "hooks", "sync"},
-    "listener": {"operators"},
+    "listener": {"errors", "domain", "db", "hooks", "operators"},
     "plugin": {"api", "hooks", "listener"},
     "provider": set(),
     "__init__": set(),

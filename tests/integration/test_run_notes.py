@@ -54,7 +54,8 @@ def test_a_run_that_would_remove_too_much_says_so_and_a_parameter_lets_another_p
     assert said.startswith("registry-sync: 27 of 30 tags are gone")
     assert f"airflow registry-sync run approve '{stopped.run_id}'" in said
     passed = sync_in_process(**conf, approve_removals=True)
-    assert (passed.state, note(passed)) == ("success", None)
+    approved = "registry-sync: more tags were removed than the remote allows, as dag_test approved"
+    assert (passed.state, note(passed)) == ("success", approved)
     assert passed.version is not None
     assert passed.version["content_summary"]["removed"]["docker.tag"]["count"] == 27
     with open_database() as database:

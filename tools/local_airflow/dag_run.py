@@ -141,8 +141,9 @@ class DagRun:
             for detail in event.get("error_detail") or []:
                 if isinstance(detail, dict) and detail.get("exc_type"):
                     return error_line(detail["exc_type"], detail.get("exc_value") or "")
-        errors = [event for event in events if event.get("level") in {"error", "critical"}]
-        return str(errors[-1]["event"]) if errors else "its log names no error"
+            if event.get("level") in {"error", "critical"}:
+                return str(event["event"])
+        return "its log names no error"
 
     def log_path(self, task: TaskState, folder: Path) -> Path:
         """The log of a task's last try below Airflow's folder of task logs."""

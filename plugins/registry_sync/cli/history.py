@@ -20,9 +20,9 @@ from registry_sync.domain.history import (
     VersionDifference,
 )
 from registry_sync.domain.pages import PageRequest
+from registry_sync.domain.quantities import format_bytes, format_count
 from registry_sync.domain.records import Repository, SyncMode
 from registry_sync.domain.tag_filter import TagFilter
-from registry_sync.sync.progress import format_bytes, format_count
 
 #: Changes that a table shows of each kind; JSON and YAML have all.
 SHOWN_CHANGES = 50

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any
 
 from registry_sync.domain.digests import Digest
-from registry_sync.sync.progress import format_bytes
+from registry_sync.domain.quantities import format_bytes
 
 Row = Mapping[str, Any]
 _SHOWN_DIGITS = 12

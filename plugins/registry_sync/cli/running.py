@@ -11,7 +11,9 @@ from typing import TypeVar
 from registry_sync.db.database import Database
 from registry_sync.domain.pages import Page, PageRequest
 from registry_sync.errors import RegistrySyncError
+from registry_sync.hooks.dag_runs import run_end
 from registry_sync.hooks.settings import load_settings
+from registry_sync.sync.lost_runs import end_lost_runs
 
 T = TypeVar("T")
 _PAGE = 1000
@@ -41,6 +43,17 @@ def usable_database() -> Iterator[Database]:
     with configured_database() as database:
         database.ready()
         yield database
+
+
+def end_lost(database: Database) -> None:
+    """Ends syncs that are said to be running and whose DAG run has ended, where Airflow's database is reached."""
+    try:
+        end_lost_runs(database.run_ends, lambda run: run_end(run.key), tell=lambda line: print(line, file=sys.stderr))
+    except RegistrySyncError:
+        raise
+    except Exception as problem:  # noqa: BLE001  whatever keeps this machine from Airflow's metadata database
+        kind = type(problem).__name__
+        print(f"whether running syncs still run could not be asked of Airflow from here ({kind})", file=sys.stderr)
 
 
 def confirm(args: Namespace, question: str) -> None:

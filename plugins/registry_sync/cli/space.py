@@ -8,14 +8,14 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from registry_sync.cli.printing import print_document, print_fields, print_rows
-from registry_sync.cli.running import confirm, usable_database
+from registry_sync.cli.running import confirm, end_lost, usable_database
 from registry_sync.db.database import Database
+from registry_sync.domain.quantities import format_bytes, format_count
 from registry_sync.domain.space import Collection, DiskUsage, RepositoryUsage
 from registry_sync.errors import InvalidReference
 from registry_sync.hooks.settings import load_settings
 from registry_sync.hooks.stores import open_blobs
 from registry_sync.sync.collect import collect_orphans, preview_collection, summary
-from registry_sync.sync.progress import format_bytes, format_count
 from registry_sync.sync.reclaim import reclaim_blobs
 
 
@@ -43,6 +43,7 @@ def collect(args: Namespace) -> None:
                 _print_collection(preview, args.output)
                 return
             confirm(args, f"It {summary(preview)}. Go on?")
+        end_lost(database)
         collection = collect_orphans(database, store, grace=grace, clock=_now, tell=say)
     _print_collection(collection, args.output)
 

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from registry_sync.cli.printing import print_rows
-from registry_sync.cli.running import confirm, every, usable_database
+from registry_sync.cli.running import confirm, end_lost, every, usable_database
+from registry_sync.domain.quantities import format_count
 from registry_sync.domain.runs import RunKey, SyncRun
 from registry_sync.errors import RegistrySyncError
 from registry_sync.hooks.dag_runs import continue_run
@@ -19,6 +20,7 @@ from registry_sync.hooks.settings import load_settings
 def list_all(args: Namespace) -> None:
     """Sync runs, the newest first, of every repository or of one."""
     with usable_database() as database:
+        end_lost(database)
         repository_id = None if args.name is None else database.repositories.by_name(args.name).id
         states = None if args.state is None else [args.state]
         page = partial(database.runs.page, repository_id=repository_id, states=states)
@@ -38,7 +40,9 @@ def approve(args: Namespace) -> None:
         confirm(args, f"Let {key.run_id} remove these tags from {repository.name}?")
         database.runs.approve_removals(run.id, getpass.getuser())
         cleared = _go_on(key)
-    went_on = f"cleared {cleared} failed tasks, the run goes on" if cleared else "no task of it has failed"
+    went_on = (
+        f"cleared {format_count(cleared, 'failed task')}, the run goes on" if cleared else "no task of it has failed"
+    )
     print(f"the removals of {key.run_id} are approved; {went_on}")
 
 
@@ -66,5 +70,7 @@ def _row(run: SyncRun, repository: str | None) -> dict[str, Any]:
         "finished_at": run.finished_at,
         "received_bytes": run.usage.received_bytes,
         "held_tags": run.counts.held_tag_count,
+        "triggered_by": run.triggered_by,
+        "removals_approved_by": run.removals_approved_by,
         "error": run.error,
     }

@@ -10,10 +10,10 @@ from datetime import datetime, timezone
 from registry_sync.cli.printing import print_document, print_fields, print_rows
 from registry_sync.cli.running import usable_database
 from registry_sync.cli.space import say
+from registry_sync.domain.quantities import format_count
 from registry_sync.domain.space import FindingKind, Repair, Verification
 from registry_sync.hooks.clients import open_client
 from registry_sync.hooks.stores import open_blobs
-from registry_sync.sync.progress import format_count
 from registry_sync.sync.repair import repair_blobs
 from registry_sync.sync.verify import VerifyOptions, verify_blobs
 

@@ -18,7 +18,8 @@ from registry_sync.db.listings import LaterSay
 from registry_sync.db.membership import Difference, Membership
 from registry_sync.db.new_version import add_version, lock_repository, next_number
 from registry_sync.db.remotes import read_spec
-from registry_sync.db.sync_runs import require_run, settle
+from registry_sync.db.run_content import refuse_unfinished
+from registry_sync.db.sync_runs import refuse_over, require_run, settle
 from registry_sync.db.tables import (
     manifests,
     repositories,
@@ -28,10 +29,12 @@ from registry_sync.db.tables import (
     tags,
 )
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.origins import Origin
+from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import Hold, Policy, RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunState, TagState
-from registry_sync.errors import NothingSynced
+from registry_sync.errors import NothingSynced, TooManyRemovals
 
 
 def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
@@ -39,13 +42,16 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
 
     Raises :class:`NothingSynced` when nothing differs because tags are held, or a filter leaves nothing;
     :class:`VersionConflict` when it would undo a later listing or a rollback (see :mod:`~registry_sync.db.listings`);
-    :class:`TooManyHolds` or :class:`TooManyRemovals` by the remote's limits; :class:`RecordNotFound` for an unknown
-    run. Everything happens in the caller's transaction.
+    :class:`TooManyHolds` or :class:`TooManyRemovals` by the remote's limits; :class:`StagesUnfinished` when something
+    was listed or planned and no task came to it; :class:`RunEnded` when the DAG run has ended; :class:`RecordNotFound`
+    for an unknown run. Everything happens in the caller's transaction.
     """
     repository = lock_repository(connection, require_run(connection, run_id).repository_id)
     run = _lock_run(connection, run_id)
     if RunState(run.state).is_settled:
         return repository.id, run.version_number
+    refuse_over(run)
+    refuse_unfinished(connection, run_id)
     membership = _membership(connection, run, repository)
     later = LaterSay.since(connection, repository, run, membership.number)
     _hold_unfetched(connection, run_id)
@@ -57,20 +63,18 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     if not later.is_nothing:
         later.refuse_tags(changed_meanwhile | membership.tags_to_change())
     holds = _holds(connection, membership)
-    is_guarded = membership.is_mirror and run.removals_approved_by is None
-    removals = Removals.of(membership, remote) if is_guarded else None
+    removals = Removals.of(membership, remote) if membership.is_mirror else None
     difference = membership.apply()
     later.refuse_links()
-    if removals is not None:
-        removals.refuse_too_many(repository.latest_number)
+    _refuse_unapproved(connection, run, removals, repository.latest_number)
     _note_leftovers(connection, membership, difference)
     if remote.policy is Policy.IMMEDIATE:
         holds = _with_kept_tags(connection, run, remote, holds)
     refuse_too_many_holds(connection, run_id, remote, holds)
     if difference.is_empty:
         if holds:
-            held = f"{len(holds)} tags are" if len(holds) > 1 else "1 tag is"
-            raise NothingSynced(f"nothing was synced, {held} held: {first_holds(holds)}")
+            are_held = f"{format_count(len(holds), 'tag')} {'is' if len(holds) == 1 else 'are'} held"
+            raise NothingSynced(f"nothing was synced, {are_held}: {first_holds(holds)}")
         if repository.latest_number is None:
             raise NothingSynced(
                 f"every tag that {remote.source} listed was gone when it was fetched; no version was made"
@@ -81,6 +85,7 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
         connection,
         repository,
         difference,
+        origin=Origin(created_by=run.triggered_by),
         sync_run_id=run.id,
         holds=holds,
         referrers_problem=run.referrers_problem,
@@ -92,6 +97,22 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
 def _lock_run(connection: Connection, run_id: str) -> Row[Any]:
     """The row of the run, kept, so that no collector lets go of what the run noted before it is in the version."""
     return connection.execute(select(sync_runs).where(sync_runs.c.id == run_id).with_for_update(key_share=True)).one()
+
+
+def _refuse_unapproved(
+    connection: Connection, run: Row[Any], removals: Removals | None, base_number: int | None
+) -> None:
+    """Lets an approval stand with the run only where one was needed: it says who let content go."""
+    try:
+        if removals is not None:
+            removals.refuse_too_many(base_number)
+    except TooManyRemovals:
+        if run.removals_approved_by is None:
+            raise
+        return
+    if run.removals_approved_by is not None:
+        needless = update(sync_runs).where(sync_runs.c.id == run.id).values(removals_approved_by=None)
+        connection.execute(needless)
 
 
 def _membership(connection: Connection, run: Row[Any], repository: Row[Any]) -> Membership:
@@ -106,15 +127,10 @@ def _membership(connection: Connection, run: Row[Any], repository: Row[Any]) -> 
 
 
 def _hold_unfetched(connection: Connection, run_id: str) -> None:
-    """Holds tags that no task has come to, and those whose manifest is not stored."""
+    """Holds tags whose manifest is not stored."""
     is_stored = exists().where(manifests.c.digest == run_tags.c.digest)
     in_run = run_tags.c.sync_run_id == run_id
     held = {"state": TagState.HELD.value}
-    connection.execute(
-        update(run_tags)
-        .where(in_run, run_tags.c.state == TagState.PENDING.value)
-        .values(**held, reason="the tag was listed and not fetched")
-    )
     connection.execute(
         update(run_tags)
         .where(in_run, run_tags.c.state.in_([TagState.RESOLVED.value, TagState.UNCHANGED.value]), ~is_stored)

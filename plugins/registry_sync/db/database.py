@@ -23,6 +23,7 @@ from registry_sync.db.orphans import OrphanStore
 from registry_sync.db.provenance import ProvenanceStore
 from registry_sync.db.remotes import RemoteStore
 from registry_sync.db.repositories import RepositoryStore
+from registry_sync.db.run_ends import RunEndStore
 from registry_sync.db.selections import SelectionStore
 from registry_sync.db.sync_requests import SyncRequestStore
 from registry_sync.db.sync_runs import SyncRunStore
@@ -160,6 +161,11 @@ class Database:
     def heads(self) -> KeptHeadStore:
         """Digests of tags that a listing under way has asked for."""
         return KeptHeadStore(self)
+
+    @cached_property
+    def run_ends(self) -> RunEndStore:
+        """How runs end with their DAG runs, and go on with them."""
+        return RunEndStore(self)
 
     @cached_property
     def selections(self) -> SelectionStore:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row, select, update
 
 from registry_sync.db.named_records import NamedRecords
 from registry_sync.db.new_version import lock_repository
 from registry_sync.db.retention import keep_newest
+from registry_sync.db.run_ends import keep_keys_of_deleted
 from registry_sync.db.tables import repositories
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.pages import FIRST_PAGE, Page, PageRequest
 from registry_sync.domain.records import Repository, RepositorySpec
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import RecordNotFound
+
+#: Renaming a repository time and again does not make an endless list.
+_KEPT_NAMES = 20
 
 
 class RepositoryStore:
@@ -73,14 +77,35 @@ class RepositoryStore:
     def change(self, repository_id: str, change: Callable[[RepositorySpec], RepositorySpec]) -> Repository:
         """As :meth:`update`, by what ``change`` makes of what is stored; nobody else changes it in between."""
         with self._transactions.writing() as connection:
-            lock_repository(connection, repository_id)
+            before = lock_repository(connection, repository_id)
             changed = _RECORDS.change(connection, repository_id, lambda present: _named(change(present), present))
+            if changed.name != before.name:
+                _note_former_name(connection, before, changed.name)
             keep_newest(connection, repository_id, changed.retain_versions)
             return changed
 
+    def former_names(self, repository_id: str) -> tuple[str, ...]:
+        """Names that it had before and that no repository has now, the latest first. Raises :class:`RecordNotFound`."""
+        with self._transactions.reading() as connection:
+            row = connection.execute(
+                select(repositories.c.former_names).where(repositories.c.id == repository_id)
+            ).one_or_none()
+            if row is None:
+                raise RecordNotFound(f"there is no repository {repository_id[:255]!r}")
+            names: list[str] = row.former_names or []
+            taken = (
+                connection.execute(select(repositories.c.name).where(repositories.c.name.in_(names))).scalars().all()
+            )
+        return tuple(name for name in names if name not in taken)
+
     def delete(self, repository_id: str) -> None:
-        """Removes it with its versions and runs; its content stays stored. Raises :class:`RecordNotFound`."""
+        """Removes it with its versions and runs; its content stays stored. Raises :class:`RecordNotFound`.
+
+        A task of one of those runs that is repeated finds that out, and does not make the repository again.
+        """
         with self._transactions.writing() as connection:
+            lock_repository(connection, repository_id)
+            keep_keys_of_deleted(connection, repository_id)
             _RECORDS.delete(connection, repository_id)
 
 
@@ -89,6 +114,12 @@ def _named(spec: RepositorySpec, present: RepositorySpec | None = None) -> Repos
     if present is None or spec.name != present.name:
         RepositoryName(spec.name)
     return spec
+
+
+def _note_former_name(connection: Connection, before: Row[Any], name: str) -> None:
+    names = [before.name, *(former for former in before.former_names or () if former not in (before.name, name))]
+    values = {"former_names": names[:_KEPT_NAMES]}
+    connection.execute(update(repositories).where(repositories.c.id == before.id).values(**values))
 
 
 def _spec_values(spec: RepositorySpec) -> dict[str, Any]:

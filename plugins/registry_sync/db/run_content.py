@@ -9,12 +9,13 @@ from sqlalchemy import Connection, Row, Select, and_, case, func, not_, or_, sel
 
 from registry_sync.db.closures import Links, closure_of, is_in_latest, is_present, tagged_in_run, there_is_none
 from registry_sync.db.lacking_blobs import came_for_first_pull
-from registry_sync.db.tables import blobs, manifest_blobs, repository_tags, run_tags, tags
+from registry_sync.db.tables import blobs, manifest_blobs, repository_tags, run_blobs, run_tags, tags
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.runs import NeededBlob, TagState
 from registry_sync.domain.space import FindingKind
-from registry_sync.errors import RecordNotFound
+from registry_sync.errors import RecordNotFound, StagesUnfinished
 
 #: Tags in these states stay in a mirror as they are in its latest version.
 _KEPT = (TagState.UNCHANGED.value, TagState.HELD.value, TagState.FILTERED.value)
@@ -105,3 +106,26 @@ def _blobs_below(roots: Select[Any], links: Links) -> Select[Any]:
         .join(below, below.c.manifest_id == manifest_blobs.c.manifest_id)
         .group_by(blobs.c.id, blobs.c.digest, blobs.c.stored_at, blobs.c.fault)
     )
+
+
+def refuse_unfinished(connection: Connection, run_id: str) -> None:
+    """Raises :class:`StagesUnfinished` when a tag was listed, or a blob planned, and no task came to it.
+
+    A stage that has run leaves neither: it fetches, holds with a reason, or fails. One that was skipped, marked by hand
+    or stopped leaves them.
+    """
+    tags = select(run_tags.c.name).where(run_tags.c.sync_run_id == run_id, run_tags.c.state == TagState.PENDING.value)
+    planned = (
+        select(blobs.c.digest)
+        .join(run_blobs, run_blobs.c.blob_id == blobs.c.id)
+        .where(run_blobs.c.sync_run_id == run_id, run_blobs.c.reason.is_(None), blobs.c.stored_at.is_(None))
+    )
+    for noun, stage, statement in (("tag", "fetch_manifests", tags), ("blob", "fetch_blobs", planned)):
+        if connection.execute(statement.limit(1)).first() is None:
+            continue
+        count = connection.execute(select(func.count()).select_from(statement.subquery())).scalar_one()
+        raise StagesUnfinished(
+            f"{format_count(count, noun)} of this sync {'was' if count == 1 else 'were'} not fetched, "
+            f"because a task of {stage} was skipped, marked by hand or stopped; no version was made. Clear that task "
+            "with all that come after it, and the run goes on; or start a new one"
+        )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, bindparam, delete, select, update
 
 from registry_sync.db import run_content, run_counts
 from registry_sync.db.batches import in_batches, insert_absent, insert_or_keep, storable
@@ -21,6 +21,7 @@ from registry_sync.db.paging import fetch_page
 from registry_sync.db.remotes import read_spec, spec_values
 from registry_sync.db.tables import (
     blobs,
+    deleted_runs,
     manifest_blobs,
     remotes,
     repositories,
@@ -37,6 +38,8 @@ from registry_sync.domain.pages import Page, PageRequest
 from registry_sync.domain.records import RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import (
+    NOBODY,
+    AskedBy,
     Authority,
     ListedTag,
     NeededBlob,
@@ -54,6 +57,7 @@ _ORDERINGS = {"started_at": sync_runs.c.started_at, "finished_at": sync_runs.c.f
 _NEWEST_FIRST = PageRequest(ordering="-started_at")
 _REASON_LENGTH = 2000
 _GOING_ON = {"state": RunState.RUNNING.value, "finished_at": None, "version_number": None, "error": None}
+_OVER = "the DAG run {!r} has ended, and this task of it was still at work; it stops, and nothing of the sync changes"
 
 
 class SyncRunStore:
@@ -72,6 +76,7 @@ class SyncRunStore:
         mode: SyncMode,
         authority: Authority = Authority.TRIGGER,
         remote_changes: str | None = None,
+        by: AskedBy = NOBODY,
     ) -> SyncRun:
         """The run of that key, begun or begun anew: what an earlier attempt noted is forgotten, its versions stay.
 
@@ -80,14 +85,18 @@ class SyncRunStore:
         Call it before the tags are listed: what is recorded for the repository from now on may be later than they are.
         ``remote_changes`` None keeps what an earlier attempt noted: it has changed the remote.
         Raises :class:`RemoteChanged` when the run began for another repository, remote, mode or policy,
-        :class:`RecordNotFound` for an unknown repository or remote.
+        :class:`RecordNotFound` for an unknown repository or remote, :class:`RunEnded` when its DAG run has ended or
+        its repository was deleted.
         """
-        asked = {"repository_id": repository_id, "remote_id": remote_id, "mode": mode.value}
+        identity = {"repository_id": repository_id, "remote_id": remote_id, "mode": mode.value}
         begun: dict[str, Any] = {
             "remote_spec": spec_values(remote),
             "started_at": utc_now(),
             "removals_approved_by": None,
             "authority": authority.value,
+            "triggered_by": None if by.triggered_by is None else storable(by.triggered_by, _REASON_LENGTH),
+            "dag_run_started_at": by.dag_run_started_at,
+            "is_dag_run_over": False,
             **_GOING_ON,
         }
         if remote_changes is not None:
@@ -96,27 +105,35 @@ class SyncRunStore:
             for table, wanted, kind in ((repositories, repository_id, "repository"), (remotes, remote_id, "remote")):
                 if connection.execute(select(table.c.id).where(table.c.id == wanted)).first() is None:
                     raise RecordNotFound(f"there is no {kind} {wanted!r}")
+            _refuse_deleted(connection, _has_key(key, deleted_runs))
             begun["listing_began"] = last_number(connection, repository_id)
-            row = _lock_attempt(connection, key, {**asked, **begun})
-            _refuse_changes(row, {**asked, "policy": remote.policy.value})
+            row = _lock_attempt(connection, key, {**identity, **begun, "repository_name": by.repository_name})
+            _refuse_changes(row, {**identity, "policy": remote.policy.value})
+            if row.is_dag_run_over and is_of_ended_attempt(row, by.dag_run_started_at):
+                raise RunEnded(_OVER.format(row.run_id))
             _forget_notes(connection, row.id, keeps_heads=row.state == RunState.RUNNING.value)
             connection.execute(update(sync_runs).where(sync_runs.c.id == row.id).values(**begun))
             return read_run(require_run(connection, row.id))
 
     def get(self, run_id: str) -> SyncRun:
-        """The run by its own id. Raises :class:`RecordNotFound`."""
+        """The run by its own id. Raises :class:`RecordNotFound`, also when its repository was deleted."""
         with self._transactions.reading() as connection:
-            return read_run(require_run(connection, run_id))
+            row = connection.execute(select(sync_runs).where(sync_runs.c.id == run_id)).one_or_none()
+        if row is None:
+            raise RecordNotFound(f"there is no sync run {run_id[:255]!r}")
+        return read_run(row)
 
     def by_key(self, key: RunKey) -> SyncRun:
         """The run of that key, of several the last that was begun anew.
 
         Without a scope also the one sync of a DAG run that has one. Raises :class:`RecordNotFound`, which names the
-        scopes where there are several.
+        scopes where there are several, :class:`RunEnded` when its repository was deleted.
         """
         is_wanted = (sync_runs.c.dag_id == key.dag_id) & (sync_runs.c.run_id == key.run_id)
         with self._transactions.reading() as connection:
             rows = connection.execute(select(sync_runs).where(is_wanted).order_by(sync_runs.c.attempt)).all()
+            if not rows:
+                _refuse_deleted(connection, _has_key(key, deleted_runs))
         last = {row.scope: row for row in rows}
         found = last.get(key.scope)
         if found is None and not key.scope and len(last) == 1:
@@ -126,6 +143,15 @@ class SyncRunStore:
         which = f" and the task {key.scope!r}" if key.scope else ""
         there = f"; its syncs were begun by {', '.join(sorted(name or 'list_tags' for name in last))}" if last else ""
         raise RecordNotFound(f"there is no sync of DAG run {key.run_id!r} of {key.dag_id!r}{which}{there}")
+
+    def find(self, key: RunKey) -> SyncRun | None:
+        """The run of just that key, the last begun anew, or None. Raises :class:`RunEnded` as :meth:`by_key`."""
+        with self._transactions.reading() as connection:
+            row = connection.execute(_last_attempt(key)).one_or_none()
+            if row is None:
+                _refuse_deleted(connection, _has_key(key, deleted_runs))
+                return None
+        return read_run(row)
 
     def latest_settled(self, repository_id: str) -> SyncRun | None:
         """The sync that last brought the repository up to date, or found it so; None when there was none yet."""
@@ -189,6 +215,7 @@ class SyncRunStore:
         """Ends a run whose listing equals version ``latest_number``, the latest it knows of; None for none.
 
         False, and nothing is done, when another version is the latest by now. A run that has settled stays as it is.
+        Raises :class:`RunEnded` when its DAG run has ended.
         """
         with self._transactions.writing() as connection:
             repository_id = require_run(connection, run_id).repository_id
@@ -198,6 +225,7 @@ class SyncRunStore:
                 return False
             row = require_run(connection, run_id)
             if not RunState(row.state).is_settled:
+                refuse_over(row)
                 listed = {"listed_at": listed_at, "listing_number": number}
                 connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**listed))
                 settle(connection, run_id, RunState.UNCHANGED)
@@ -341,18 +369,18 @@ class SyncRunStore:
         Raises :class:`RunEnded` once it has settled.
         """
         with self._transactions.writing() as connection:
-            _require_open(connection, run_id)
+            _require_open(connection, run_id, also_ended=True)
             name = storable(approved_by, _REASON_LENGTH)
             connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(removals_approved_by=name))
 
     def finish(self, run_id: str, state: RunState, *, error: str | None = None) -> None:
-        """Ends the run in ``state``; one that has settled already stays as it is.
+        """Ends the run in ``state``; one that has settled already, or ended with its DAG run, stays as it is.
 
         A failed or canceled run keeps its notes, so that a repeat of its tasks continues.
         """
         with self._transactions.writing() as connection:
             row = require_run(connection, run_id)
-            if not RunState(row.state).is_settled:
+            if not RunState(row.state).is_settled and not row.is_dag_run_over:
                 settle(connection, run_id, state, error=error)
 
     def progress(self, run_id: str) -> RunCounts:
@@ -379,11 +407,37 @@ def settle(
 
 
 def require_run(connection: Connection, run_id: str) -> Row[Any]:
-    """The row of a run. Raises :class:`RecordNotFound`."""
+    """The row of a run. Raises :class:`RecordNotFound`, :class:`RunEnded` for a deleted repository."""
     row = connection.execute(select(sync_runs).where(sync_runs.c.id == run_id)).one_or_none()
     if row is None:
-        raise RecordNotFound(f"there is no sync run {run_id[:255]!r}")
+        raise _no_run(connection, run_id)
     return row
+
+
+def is_of_ended_attempt(row: Row[Any], dag_run_started_at: datetime | None) -> bool:
+    """Whether a task whose DAG run began then is of the attempt that the row of a run last noted."""
+    return dag_run_started_at is not None and row.dag_run_started_at == dag_run_started_at
+
+
+def refuse_over(row: Row[Any]) -> None:
+    """Raises :class:`RunEnded` for the row of a run whose DAG run has ended and was not begun anew."""
+    if row.is_dag_run_over:
+        raise RunEnded(_OVER.format(row.run_id))
+
+
+def _no_run(connection: Connection, run_id: str) -> RecordNotFound:
+    """The error for a run that is not there. Raises :class:`RunEnded` when its repository was deleted."""
+    _refuse_deleted(connection, deleted_runs.c.sync_run_id == run_id)
+    return RecordNotFound(f"there is no sync run {run_id[:255]!r}")
+
+
+def _refuse_deleted(connection: Connection, condition: ColumnElement[bool]) -> None:
+    name = connection.execute(select(deleted_runs.c.repository_name).where(condition).limit(1)).scalar_one_or_none()
+    if name is not None:
+        raise RunEnded(
+            f"the repository {name!r} was deleted after this run had begun, and the sync ended with it; "
+            "start a new run to sync into a repository of that name again"
+        )
 
 
 def read_run(row: Row[Any]) -> SyncRun:
@@ -406,6 +460,9 @@ def read_run(row: Row[Any]) -> SyncRun:
         remote_changes=row.remote_changes,
         usage=run_counts.usage(row),
         counts=run_counts.stored(row),
+        repository_name=row.repository_name,
+        triggered_by=row.triggered_by,
+        removals_approved_by=row.removals_approved_by,
     )
 
 
@@ -432,9 +489,7 @@ def _refuse_changes(row: Row[Any], asked: Mapping[str, str]) -> None:
 
 
 def _last_attempt(key: RunKey) -> Select[Any]:
-    is_wanted = (sync_runs.c.dag_id == key.dag_id) & (sync_runs.c.run_id == key.run_id)
-    attempts = select(sync_runs).where(is_wanted, sync_runs.c.scope == key.scope)
-    return attempts.order_by(sync_runs.c.attempt.desc()).limit(1)
+    return select(sync_runs).where(_has_key(key, sync_runs)).order_by(sync_runs.c.attempt.desc()).limit(1)
 
 
 def _lock_attempt(connection: Connection, key: RunKey, values: Mapping[str, Any]) -> Row[Any]:
@@ -448,11 +503,20 @@ def _lock_attempt(connection: Connection, key: RunKey, values: Mapping[str, Any]
     return row
 
 
-def _require_open(connection: Connection, run_id: str) -> Row[Any]:
-    """The row, locked, of a run that has not settled: two attempts of one task replace notes one after the other."""
+def _has_key(key: RunKey, table: Table) -> ColumnElement[bool]:
+    return (table.c.dag_id == key.dag_id) & (table.c.run_id == key.run_id) & (table.c.scope == key.scope)
+
+
+def _require_open(connection: Connection, run_id: str, *, also_ended: bool = False) -> Row[Any]:
+    """The row, locked, of a run that has not settled: two attempts of one task replace notes one after the other.
+
+    Nor may its DAG run have ended, unless ``also_ended``.
+    """
     row = connection.execute(select(sync_runs).where(sync_runs.c.id == run_id).with_for_update(key_share=True)).first()
     if row is None:
-        raise RecordNotFound(f"there is no sync run {run_id[:255]!r}")
+        raise _no_run(connection, run_id)
     if RunState(row.state).is_settled:
         raise RunEnded(f"the sync run {run_id} has ended {row.state}; start a new one to sync again")
+    if not also_ended:
+        refuse_over(row)
     return row

@@ -94,6 +94,8 @@ repositories = Table(
     # Listings and rollbacks are counted, so that a commit knows what was said since its sync began to list.
     Column("last_listing", Integer(), nullable=False, server_default=text("0")),
     Column("last_rollback", Integer(), nullable=False, server_default=text("0")),
+    # Names that it had before, whose assets are told of new versions while no other repository has them.
+    Column("former_names", NULLABLE_JSON),
 )
 
 remotes = Table(
@@ -245,6 +247,12 @@ sync_runs = Table(
     # The repository's last number when the run began to list, and the one that its listing took; see listings.py.
     Column("listing_began", Integer(), nullable=False, server_default=text("0")),
     Column("listing_number", Integer()),
+    # The name of the repository as it was asked for, which it may have lost since; None before schema 0003.
+    Column("repository_name", plain_text(255)),
+    # Who or what began the DAG run; when that was, which a cleared one does anew; whether it has ended since.
+    Column("triggered_by", Text()),
+    Column("dag_run_started_at", UtcDateTime()),
+    Column("is_dag_run_over", Boolean(), nullable=False, server_default=text("false")),
     UniqueConstraint("dag_id", "run_id", "scope", "attempt"),
     Index("ix_sync_runs_repository_id_started_at", "repository_id", "started_at"),
     Index("ix_sync_runs_started_at", "started_at"),
@@ -265,6 +273,19 @@ sync_requests = Table(
     Column("requested_at", UtcDateTime(), nullable=False, index=True),
     # Why it could not begin.
     Column("error", Text()),
+)
+
+# Runs of repositories that were deleted: a task of one that is repeated must not make the repository again.
+deleted_runs = Table(
+    "deleted_runs",
+    metadata,
+    Column("sync_run_id", plain_text(36), primary_key=True),
+    Column("dag_id", plain_text(250), nullable=False),
+    Column("run_id", plain_text(250), nullable=False),
+    Column("scope", plain_text(250), nullable=False),
+    Column("repository_name", plain_text(255), nullable=False),
+    Column("deleted_at", UtcDateTime(), nullable=False),
+    Index("ix_deleted_runs_dag_id_run_id_scope", "dag_id", "run_id", "scope"),
 )
 
 run_tags = Table(

@@ -18,6 +18,7 @@ from registry_sync.db.new_version import lock_repository
 from registry_sync.db.paging import fetch_page
 from registry_sync.db.retention import delete_version
 from registry_sync.db.rollback import roll_back
+from registry_sync.db.sync_runs import require_run
 from registry_sync.db.tables import blobs, manifests, repository_tags, repository_versions, tags
 from registry_sync.db.transactions import Transactions
 from registry_sync.db.version_records import (
@@ -99,16 +100,18 @@ class VersionStore:
     def commit(self, run_id: str) -> CommitResult:
         """The version that the run makes, or no version when nothing differs; a repeat gives the same.
 
-        One transaction under a lock on the repository. Tags that were not fetched, and changed ones that lack a blob
-        under the immediate policy, are held. Raises :class:`NothingSynced` when all there is to say is held,
-        :class:`RecordNotFound` for an unknown run.
+        One transaction under a lock on the repository. Changed tags that lack a blob under the immediate policy are
+        held. Raises :class:`NothingSynced` when all there is to say is held, :class:`StagesUnfinished` when something
+        was not fetched at all, :class:`RunEnded` when the DAG run has ended, :class:`RecordNotFound` for an unknown
+        run.
         """
         with self._transactions.writing() as connection:
             repository_id, number = commit_run(connection, run_id)
             if number is None:
                 return CommitResult(None)
             version = require_version(connection, repository_id, number)
-        return CommitResult(version, version.holds, version.summary.counts())
+            approved_by = require_run(connection, run_id).removals_approved_by
+        return CommitResult(version, version.holds, version.summary.counts(), approved_by)
 
     def difference(
         self,

@@ -48,6 +48,38 @@ def request_id_of(run_id: str) -> str | None:
     return run_id.removeprefix(REQUESTED_RUN_PREFIX) if run_id.startswith(REQUESTED_RUN_PREFIX) else None
 
 
+class DagRunEnd(str, Enum):
+    """How the DAG run of a sync ended that had not ended itself; ``gone`` when Airflow does not know it any more."""
+
+    FAILED = "failed"
+    SUCCESS = "success"
+    CANCELED = "canceled"
+    GONE = "gone"
+
+    @property
+    def state(self) -> RunState:
+        """What the sync is then. One whose DAG run ended well has failed all the same: it has made no version."""
+        return RunState.CANCELED if self in (DagRunEnd.CANCELED, DagRunEnd.GONE) else RunState.FAILED
+
+    @property
+    def reason(self) -> str:
+        """Why, for people."""
+        return _END_REASONS[self]
+
+
+_END_REASONS = {
+    DagRunEnd.FAILED: (
+        "the DAG run failed in Airflow and no task says why: it was marked as failed, timed out, or lost its worker"
+    ),
+    DagRunEnd.SUCCESS: (
+        "the DAG run ended well in Airflow and made no version: its commit, or a stage before it, was skipped or "
+        "marked by hand; clear list_tags with all that come after it, or start a new run"
+    ),
+    DagRunEnd.CANCELED: "the DAG run was canceled",
+    DagRunEnd.GONE: "the DAG run was deleted in Airflow before the sync had ended",
+}
+
+
 class TagState(str, Enum):
     """How far a run is with a tag: ``gone`` tags vanished upstream between the listing and the fetch.
 
@@ -126,6 +158,20 @@ class KeptHead:
 
 
 @dataclass(frozen=True)
+class AskedBy:
+    """What a run was begun by: the repository's name as it was asked for, who or what triggered the DAG run, and when
+    that began, which a cleared one does anew. None is what nobody said.
+    """
+
+    repository_name: str | None = None
+    triggered_by: str | None = None
+    dag_run_started_at: datetime | None = None
+
+
+NOBODY = AskedBy()
+
+
+@dataclass(frozen=True)
 class ListedTag:
     """A tag that upstream listed. ``digest`` is what upstream hinted, None when it gave none.
 
@@ -199,6 +245,9 @@ class SyncRun:
     those at its end; :meth:`SyncRunStore.progress` counts anew. ``attempt`` counts the runs of one key, from 1: one
     that was begun anew after it had settled is another run. ``made_before`` has repository and number of the versions
     that those before it made, where tasks are read, and is empty elsewhere.
+
+    ``repository_name`` is what was asked for, and another one after a rename. ``triggered_by`` says who or what began
+    the DAG run, ``removals_approved_by`` who let it remove more than its remote allows; None when nobody did or said.
     """
 
     id: str
@@ -219,6 +268,9 @@ class SyncRun:
     authority: Authority = Authority.TRIGGER
     remote_changes: str | None = None
     made_before: tuple[tuple[str, int], ...] = ()
+    repository_name: str | None = None
+    triggered_by: str | None = None
+    removals_approved_by: str | None = None
 
     @property
     def policy(self) -> Policy:
@@ -236,8 +288,12 @@ def is_fed_by(repository: Repository, remote: Remote, latest: SyncRun | None) ->
 
 @dataclass(frozen=True)
 class CommitResult:
-    """What a commit came to: ``version`` None when nothing differed. ``counts`` as in ``ContentSummary.counts``."""
+    """What a commit came to: ``version`` None when nothing differed. ``counts`` as in ``ContentSummary.counts``.
+
+    ``removals_approved_by`` is who let a mirror lose more than its remote allows; None where that was not needed.
+    """
 
     version: RepositoryVersion | None
     holds: tuple[Hold, ...] = ()
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    removals_approved_by: str | None = None

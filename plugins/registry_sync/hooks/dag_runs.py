@@ -1,13 +1,23 @@
-"""Runs of DAGs that have failed, continued through Airflow's own functions.
+"""Runs of DAGs: who began them, how they ended, and those that failed continued, through Airflow's own functions.
 
-Only where Airflow's metadata database can be reached: in the API server and in commands, not in tasks.
+What takes Airflow's metadata database is only for the API server and for commands, not for tasks.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from registry_sync.domain.runs import DagRunEnd, RunKey
 from registry_sync.errors import ConfigurationError, RecordNotFound
+
+#: The note of a run that was canceled over REST: Airflow itself has no state for it.
+CANCELED_NOTE = "Canceled over REST"
+#: What our notes of runs begin with; notes of people are left alone.
+NOTE_PREFIX = "registry-sync: "
+#: What the note of a run begins with that ended well and made no version.
+NO_VERSION_NOTE = f"{NOTE_PREFIX}no version was made"
+#: Runs that nobody in person began, by Airflow's type of run.
+_TRIGGERS = {"scheduled": "schedule", "asset_triggered": "asset", "backfill": "backfill"}
 
 if TYPE_CHECKING:
     from airflow.models import DagRun
@@ -21,6 +31,40 @@ def dag_of_run(run: DagRun, session: Any) -> Any:
     if dag is None:
         raise ConfigurationError(f"Airflow does not know the DAG {run.dag_id!r} any more")
     return dag
+
+
+def triggered_by(dag_run: Any) -> str | None:
+    """Who or what began a run: a user's name, ``schedule``, ``asset NAME, NAME`` or ``backfill``; None: nobody says.
+
+    ``dag_run`` is the one of a task's context or the one of Airflow's database.
+    """
+    run_type = getattr(dag_run, "run_type", "")
+    kind = _TRIGGERS.get(str(getattr(run_type, "value", run_type)))
+    user: str | None = getattr(dag_run, "triggering_user_name", None)
+    if kind == "asset":
+        events = getattr(dag_run, "consumed_asset_events", None) or ()
+        names = sorted({event.asset.name for event in events if event.asset is not None})
+        return f"asset {', '.join(names)}" if names else kind
+    if kind == "backfill" and user:
+        return f"backfill of {user}"
+    return kind or user
+
+
+def run_end(key: RunKey) -> DagRunEnd | None:
+    """How the DAG run of that key has ended, as Airflow's database says; None while it goes on."""
+    from airflow.models import DagRun
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        run = session.query(DagRun).filter(DagRun.dag_id == key.dag_id, DagRun.run_id == key.run_id).one_or_none()
+        return DagRunEnd.GONE if run is None else end_of(run)
+
+
+def end_of(run: DagRun) -> DagRunEnd | None:
+    """How a run has ended; None while it goes on."""
+    if str(run.state) not in ("failed", "success"):
+        return None
+    return DagRunEnd.CANCELED if run.note == CANCELED_NOTE else DagRunEnd(str(run.state))
 
 
 def continue_run(dag_id: str, run_id: str) -> int:

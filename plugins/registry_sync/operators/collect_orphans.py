@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
+from registry_sync.operators.airflow_runs import dag_run_end
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.stage import Stage, open_stage
 from registry_sync.operators.template_values import as_flag, as_number
@@ -38,9 +39,13 @@ class CollectOrphansOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Counts and bytes of what went, or would go, and of what waits for its grace."""
         from registry_sync.sync.collect import collect_orphans, preview_collection
+        from registry_sync.sync.lost_runs import end_lost_runs
 
         with open_stage(context) as stage:
-            work = preview_collection if as_flag(self.preview, "preview") else collect_orphans
+            is_preview = as_flag(self.preview, "preview")
+            if not is_preview:
+                end_lost_runs(stage.database.run_ends, lambda run: dag_run_end(context, run), tell=self.log.info)
+            work = preview_collection if is_preview else collect_orphans
             done = work(stage.database, stage.blobs, grace=self._grace(stage), tell=self.log.info)
         return {
             "dry_run": done.is_dry_run,

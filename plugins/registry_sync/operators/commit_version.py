@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from registry_sync.domain.quantities import format_count
 from registry_sync.errors import RegistrySyncError, RunEnded, SyncError, TooManyRemovals
 from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.run_note import RUN_NOTE_KEY, held_note
+from registry_sync.operators.run_note import RUN_NOTE_KEY, approved_note, held_note
 from registry_sync.operators.stage import Stage, open_stage
 from registry_sync.operators.sync_of_task import find_sync_run
+from registry_sync.operators.task_log import TaskReport
 from registry_sync.operators.template_values import as_flag
 from registry_sync.operators.triggered import TriggeredTask
-from registry_sync.operators.version_events import tell_assets, versions_alias, was_told
+from registry_sync.operators.version_events import tell_assets, version_outlets, was_told
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -42,7 +44,7 @@ class CommitVersionOperator(TriggeredTask):
     def __init__(self, *, sync_run: str | None = None, approve_removals: bool | str = False, **kwargs: Any) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
         kwargs.setdefault("trigger_rule", "none_failed")
-        kwargs.setdefault("outlets", [versions_alias()])
+        kwargs.setdefault("outlets", version_outlets())
         super().__init__(**kwargs)
         self.sync_run = sync_run
         self.approve_removals = approve_removals
@@ -50,7 +52,8 @@ class CommitVersionOperator(TriggeredTask):
     def execute(self, context: Context) -> dict[str, Any]:
         """``repository``, ``version`` in the documented shape or None, ``holds`` as tag, digest and reason.
 
-        ``unchanged_version`` is the latest version when nothing differed from it, else None.
+        ``unchanged_version`` is the latest version when nothing differed from it, else None; ``removals_approved_by``
+        is who let more tags go than the remote allows, None where nobody had to.
         """
         from registry_sync.sync.commit_version import SHOWN_HOLDS, version_document
 
@@ -58,19 +61,26 @@ class CommitVersionOperator(TriggeredTask):
             run, _ = stage.find(find_sync_run(self, context, self.sync_run))
             result = self._commit(stage, run, context)
             repository = stage.database.repositories.get(run.repository_id)
+            former_names = stage.database.repositories.former_names(run.repository_id)
             latest = stage.database.versions.latest(run.repository_id) if result.version is None else None
             self._sweep(stage)
         if result.version is not None and not (run.state.is_settled and was_told(context, result.version)):
-            tell_assets(context, repository.name, result.version)
+            tell_assets(context, repository.name, result.version, former_names)
+        notes = []
+        if result.removals_approved_by is not None:
+            notes.append(approved_note(result.removals_approved_by))
         holds = [{"tag": hold.tag, "digest": hold.digest, "reason": hold.reason} for hold in result.holds[:SHOWN_HOLDS]]
         if holds:
-            context["ti"].xcom_push(key=RUN_NOTE_KEY, value=held_note(holds, len(result.holds)))
+            notes.append(held_note(holds, len(result.holds)))
+        if notes:
+            context["ti"].xcom_push(key=RUN_NOTE_KEY, value="; ".join(notes))
         return {
             "repository": repository.name,
             "version": version_document(result.version) if result.version else None,
             "unchanged_version": version_document(latest) if latest else None,
             "hold_count": len(result.holds),
             "holds": holds,
+            "removals_approved_by": result.removals_approved_by,
         }
 
     def _commit(self, stage: Stage, run: SyncRun, context: Context) -> CommitResult:
@@ -81,7 +91,7 @@ class CommitVersionOperator(TriggeredTask):
             with suppress(RunEnded):  # a repeat after the commit gives the same version
                 stage.database.runs.approve_removals(run.id, user or f"the parameters of {run.key.run_id}")
         try:
-            return commit_version(stage.database, run, tell=self.log.info)
+            return commit_version(stage.database, run, tell=TaskReport(self.log))
         except SyncError as refused:
             is_approvable = isinstance(refused, TooManyRemovals)
             told = TooManyRemovals(f"{refused}: {_how_to_approve(run)}") if is_approvable else refused
@@ -106,7 +116,7 @@ class CommitVersionOperator(TriggeredTask):
             self.log.warning("partial downloads could not be swept: %s", problem)
             return
         if count:
-            self.log.info("swept %s partial downloads that nobody continued", count)
+            self.log.info("swept %s that nobody continued", format_count(count, "partial download"))
 
 
 def _how_to_approve(run: SyncRun) -> str:

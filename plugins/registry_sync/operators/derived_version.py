@@ -39,7 +39,8 @@ def hand_on(
 
     latest = stage.database.versions.latest(repository.id) if derived.version is None else None
     if derived.version is not None:
-        tell_assets(context, repository.name, derived.version)
+        former_names = stage.database.repositories.former_names(repository.id)
+        tell_assets(context, repository.name, derived.version, former_names)
     return {
         "repository": repository.name,
         "version": version_document(derived.version) if derived.version else None,

@@ -10,6 +10,7 @@ from airflow.sdk import BaseOperator
 from registry_sync.operators.fetch_manifests import MAP_INDEX_TEMPLATE
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.stage import open_stage, read_shard
+from registry_sync.operators.task_log import TaskReport
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -48,7 +49,7 @@ class FetchBlobsOperator(BaseOperator):
                 remote,
                 shard=shard["shard"],
                 is_last_try=stage.is_last_try,
-                tell=self.log.info,
+                tell=TaskReport(self.log),
             )
         self.log.info("%s", fetched)
         return asdict(fetched)

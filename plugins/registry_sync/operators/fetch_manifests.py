@@ -10,6 +10,7 @@ from airflow.sdk import BaseOperator
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.stage import open_stage, read_shard, skip
 from registry_sync.operators.sync_of_task import is_lone_sync
+from registry_sync.operators.task_log import TaskReport
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -49,9 +50,9 @@ class FetchManifestsOperator(BaseOperator):
             shard = read_shard(self.shard, "ListTagsOperator")
             run, remote = stage.find(shard["sync_run"])
             client, remote = stage.connect(remote, shard["shards"])
-            last = stage.is_last_try
+            last, report = stage.is_last_try, TaskReport(self.log)
             fetched = fetch_manifests(
-                client, stage.database, run, remote, shard=shard["shard"], is_last_try=last, tell=self.log.info
+                client, stage.database, run, remote, shard=shard["shard"], is_last_try=last, tell=report
             )
             self.log.info("%s", fetched)
             counts = asdict(fetched)
@@ -66,7 +67,7 @@ class FetchManifestsOperator(BaseOperator):
                     remote,
                     min_shard_bytes=stage.settings.min_shard_bytes,
                     is_last_try=last,
-                    tell=self.log.info,
+                    tell=report,
                 )
         if blobs is not None:
             context["ti"].xcom_push(key="return_value", value={**counts, **asdict(blobs)})

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.errors import RegistrySyncError
+from registry_sync.operators.airflow_runs import asked_by, dag_run_end
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.run_note import RUN_NOTE_KEY
 from registry_sync.operators.stage import Stage, open_stage, skip
 from registry_sync.operators.sync_of_task import SYNC_RUN_KEY, is_mapped_instance, only_of_this_sync, run_key
+from registry_sync.operators.task_log import TaskReport
 from registry_sync.operators.template_values import as_list, as_text
 from registry_sync.operators.triggered import TriggeredTask
 
@@ -107,9 +109,11 @@ class ListTagsOperator(TriggeredTask):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """The shards, ``[{"sync_run": id, "shard": number, "shards": how many, "label": "61 tags"}, …]``."""
+        from registry_sync.domain.quantities import format_count
         from registry_sync.sync.list_tags import list_tags
-        from registry_sync.sync.progress import format_count
+        from registry_sync.sync.lost_runs import end_lost_runs
 
+        report = TaskReport(self.log)
         with open_stage(context) as stage:
             try:
                 run, remote = self._open_run(stage, context)
@@ -121,11 +125,18 @@ class ListTagsOperator(TriggeredTask):
             if run.remote_changes:
                 self.log.info("%s", run.remote_changes)
                 context["ti"].xcom_push(key=RUN_NOTE_KEY, value=run.remote_changes)
+            end_lost_runs(
+                stage.database.run_ends,
+                lambda lost: dag_run_end(context, lost),
+                tell=report,
+                repository_id=run.repository_id,
+                without=run.id,
+            )
             repository = stage.database.repositories.get(run.repository_id)
             self.log.info("%s from %s at %s", repository.name, remote.upstream, remote.registry)
             max_shards = stage.max_shards(remote)
             client, remote = stage.connect(remote)
-            listed = list_tags(client, stage.database, run, remote, max_shards=max_shards, tell=self.log.info)
+            listed = list_tags(client, stage.database, run, remote, max_shards=max_shards, tell=report)
             context["ti"].xcom_push(key="summary", value=self._summary(stage, run, listed))
         if listed.is_unchanged and not is_mapped_instance(context):
             self.log.info("nothing changed since the latest version; the rest is skipped")
@@ -157,6 +168,7 @@ class ListTagsOperator(TriggeredTask):
                 self._request(frozenset(self.template_fields)),
                 authority=authority,
                 check_connection=check_connection,
+                by=asked_by(context),
             )
         )
 
@@ -167,7 +179,8 @@ class ListTagsOperator(TriggeredTask):
         key, requests = run_key(context), stage.database.requests
         asked = requests.get(key.dag_id, request_id)
         try:
-            run = open_requested_run(stage.database, key, asked, self._request(self.literal_fields(context)))
+            said = self._request(self.literal_fields(context))
+            run = open_requested_run(stage.database, key, asked, said, by=asked_by(context))
         except RegistrySyncError as refused:
             if not refused.is_temporary:
                 requests.note_error(request_id, f"{type(refused).__name__}: {refused}")

@@ -10,6 +10,7 @@ from airflow.sdk import BaseOperator
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.stage import open_stage
 from registry_sync.operators.sync_of_task import find_sync_run
+from registry_sync.operators.task_log import TaskReport
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -47,7 +48,7 @@ class PlanBlobsOperator(BaseOperator):
                 run,
                 max_shards=stage.max_shards(remote),
                 min_shard_bytes=stage.settings.min_shard_bytes,
-                tell=self.log.info,
+                tell=TaskReport(self.log),
             )
         context["ti"].xcom_push(
             key="summary",

@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.stage import open_stage
 from registry_sync.operators.template_values import as_list, as_text
-from registry_sync.operators.version_events import versions_alias
+from registry_sync.operators.version_events import version_outlets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -57,7 +57,7 @@ class PromoteTagsOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
-        kwargs.setdefault("outlets", [versions_alias()])
+        kwargs.setdefault("outlets", version_outlets())
         super().__init__(**kwargs)
         self.source = source
         self.target = target

@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.stage import open_stage
 from registry_sync.operators.template_values import as_text
-from registry_sync.operators.version_events import versions_alias
+from registry_sync.operators.version_events import version_outlets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -40,7 +40,7 @@ class RollBackVersionOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
-        kwargs.setdefault("outlets", [versions_alias()])
+        kwargs.setdefault("outlets", version_outlets())
         super().__init__(**kwargs)
         self.repository = repository
         self.number = number

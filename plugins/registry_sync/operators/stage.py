@@ -1,4 +1,4 @@
-"""What all five operators share: the run they belong to, what they work on, and how errors reach Airflow."""
+"""What all operators share: the run they belong to, what they work on, and how errors reach Airflow."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from registry_sync.errors import ConfigurationError, RegistrySyncError
+from registry_sync.errors import ConfigurationError, RegistrySyncError, RunEnded
+from registry_sync.operators.airflow_runs import dag_run_started_at, refuse_lost_commit
+from registry_sync.operators.task_log import log_errors_in_one_line
 from registry_sync.operators.triggered import refuse_unknown_parameters
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from registry_sync.blobs import BlobStore
     from registry_sync.db.database import Database
     from registry_sync.domain.records import RemoteSpec
@@ -30,6 +34,7 @@ class Stage:
     settings: Settings
     is_last_try: bool
     closing: ExitStack
+    dag_run_started_at: datetime | None = None
     _run: SyncRun | None = None
 
     @cached_property
@@ -58,9 +63,13 @@ class Stage:
             raise ConfigurationError(f"the sync run {run.id} records no remote; start a new DAG run")
         return run, run.remote
 
-    def find(self, sync_run: str | None) -> tuple[SyncRun, RemoteSpec]:
-        """The run of that id and its remote. Raises :class:`~registry_sync.errors.RecordNotFound`."""
-        return self.use(self.database.runs.get(sync_run or ""))
+    def find(self, sync_run: str) -> tuple[SyncRun, RemoteSpec]:
+        """The run of that id and its remote; a run that had ended with its DAG run goes on when that was cleared.
+
+        Raises :class:`RunEnded` when the DAG run has ended or the repository was deleted,
+        :class:`~registry_sync.errors.RecordNotFound`.
+        """
+        return self.use(self.database.run_ends.resume(sync_run, self.dag_run_started_at))
 
     def client(self, remote: RemoteSpec) -> RegistryClient:
         """A client of the remote's registry, with the credentials of its connection; what it uses is noted."""
@@ -83,11 +92,16 @@ class Stage:
 
         return most_tasks(remote, self.settings.max_shards)
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the stage works for a sync that has not settled in what it did."""
+        return self._run is not None and not self.database.runs.get(self._run.id).state.is_settled
+
     def note_failure(self, error: RegistrySyncError) -> None:
         """Notes with the run that it failed, and why; says so when even that cannot be written."""
         from registry_sync.domain.runs import RunState
 
-        if self._run is None:
+        if self._run is None or isinstance(error, RunEnded):
             return
         try:
             self.database.runs.finish(self._run.id, RunState.FAILED, error=f"{type(error).__name__}: {error}")
@@ -115,19 +129,22 @@ def open_stage(context: Mapping[str, Any]) -> Iterator[Stage]:
 
     A temporary error goes through as it is, so that the task is tried again; any other one becomes
     ``AirflowFailException``, because trying again would not help. Both keep the message. A failure that is final is
-    noted with the sync run.
+    noted with the sync run, and logged in one line. A repeated stage fails when no commit would follow it.
     """
     from airflow.sdk.exceptions import AirflowFailException
 
     from registry_sync.hooks.settings import load_settings
 
+    log_errors_in_one_line()
     last = is_last_try(context)
     try:
         refuse_unknown_parameters(context)
         with ExitStack() as closing:
-            stage = Stage(load_settings(), last, closing)
+            stage = Stage(load_settings(), last, closing, dag_run_started_at(context))
             try:
                 yield stage
+                if context["ti"].try_number > 1 and stage.is_unfinished:
+                    refuse_lost_commit(context)
             except RegistrySyncError as error:
                 if last or not error.is_temporary:
                     stage.note_failure(error)

@@ -51,8 +51,8 @@ class VerifyBlobsOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Counts: what was verified, what was found by kind, what was fetched again."""
+        from registry_sync.domain.quantities import format_count
         from registry_sync.domain.space import Repair
-        from registry_sync.sync.progress import format_count
         from registry_sync.sync.verify import verify_blobs
 
         with open_stage(context) as stage:

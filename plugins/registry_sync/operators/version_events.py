@@ -1,11 +1,16 @@
-"""New versions told to Airflow's assets, and handed on between tasks."""
+"""New versions told to Airflow's assets, and handed on between tasks.
+
+An asset is known by the repository's name, and its URI is made of that name too: Airflow keeps one of each name and
+one of each URI active, so that an asset whose URI outlives its name, or the other way round, is never active again.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from airflow.sdk import Asset, AssetAlias
 
@@ -18,16 +23,24 @@ _CLOCKS_DIFFER_BY = timedelta(hours=1)
 _EVENTS_LOOKED_AT = 1000
 #: Every version that a task makes is an event of this alias, and of an asset of its repository; schedule DAGs on it.
 VERSIONS_ALIAS = "registry_sync_versions"
+#: The same for assets of the names that a repository had before, so that each version is one event of the alias above.
+FORMER_NAMES_ALIAS = "registry_sync_former_names"
+_NAME_PREFIX = "registry_sync/"
+_URI_PREFIX = "x-registry-sync://repositories/"
 
 
-def versions_alias() -> AssetAlias:
-    """The outlet of a task that makes versions."""
-    return AssetAlias(VERSIONS_ALIAS)
+def version_outlets() -> list[AssetAlias]:
+    """The outlets of a task that makes versions."""
+    return [AssetAlias(VERSIONS_ALIAS), AssetAlias(FORMER_NAMES_ALIAS)]
 
 
-def tell_assets(context: Mapping[str, Any], repository: str, version: RepositoryVersion) -> None:
-    """An event of the alias and of the asset ``registry_sync/<repository>``, when the task ends well."""
-    uri = f"x-registry-sync://repositories/{version.repository_id}"
+def tell_assets(
+    context: Mapping[str, Any], repository: str, version: RepositoryVersion, former_names: Sequence[str] = ()
+) -> None:
+    """An event of the alias and of the asset ``registry_sync/<repository>``, when the task ends well.
+
+    Assets of ``former_names`` have one too: who waits for the repository by an older name goes on waiting for it.
+    """
     extra: dict[str, Any] = {
         "repository": repository,
         "number": version.number,
@@ -35,8 +48,37 @@ def tell_assets(context: Mapping[str, Any], repository: str, version: Repository
         "counts": version.summary.counts(),
         "hold_count": len(version.holds),
     }
-    asset = Asset(name=f"registry_sync/{repository}", uri=uri)
-    context["outlet_events"][versions_alias()].add(asset, extra=extra)
+    for alias, names in ((VERSIONS_ALIAS, (repository,)), (FORMER_NAMES_ALIAS, former_names)):
+        for name in names:
+            context["outlet_events"][AssetAlias(alias)].add(repository_asset(context, name), extra=extra)
+
+
+def repository_asset(context: Mapping[str, Any], repository: str) -> Asset:
+    """The asset of the repository of that name.
+
+    One that Airflow has active keeps its URI, also that of a former release, which was made of the repository's id.
+    """
+    # Airflow takes ASCII alone; a quoted name is another repository's only if that one has a quoted name itself.
+    quoted = quote(repository, safe="/")
+    name = f"{_NAME_PREFIX}{repository if repository.isascii() else quoted}"
+    uri = _active_uri(context, name) or f"{_URI_PREFIX}{quoted}"
+    return Asset(name=name, uri=uri)
+
+
+def _active_uri(context: Mapping[str, Any], name: str) -> str | None:
+    """The URI of the active asset of that name; None when there is none, or Airflow cannot be asked."""
+    if context.get("task") is None:
+        return None
+    from airflow.sdk.execution_time.comms import AssetResult, GetAssetByName
+    from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+    try:
+        found = SUPERVISOR_COMMS.send(GetAssetByName(name=name))
+    except Exception as problem:  # noqa: BLE001  the version is made; that Airflow does not say is no reason to fail
+        log.debug("Airflow does not say which asset %s is: %s", name, problem)
+        return None
+    uri = found.uri if isinstance(found, AssetResult) else ""
+    return uri if uri.startswith(_URI_PREFIX) else None
 
 
 def was_told(context: Mapping[str, Any], version: RepositoryVersion) -> bool:

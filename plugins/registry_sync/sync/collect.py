@@ -12,10 +12,10 @@ from typing import NamedTuple, Protocol
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.moments import utc_now
+from registry_sync.domain.quantities import format_bytes, format_count
 from registry_sync.domain.space import Amount, Collection, ContentKind, ContentRecord
 from registry_sync.errors import BlobStoreError
 from registry_sync.sync.blob_bytes import DeletingStore, StoredBytes
-from registry_sync.sync.progress import format_bytes, format_count
 
 #: Records of one transaction. A database that has one writer is held for as long as their bytes take to be removed.
 BATCH_SIZE = 100

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import RepositoryVersion
 from registry_sync.domain.runs import CommitResult, SyncRun
 from registry_sync.sync.ports import Database
-from registry_sync.sync.progress import format_count
+from registry_sync.sync.progress import warn
 
 #: Holds that are named in the log and in what the task hands on; all of them are stored with the version.
 SHOWN_HOLDS = 20
@@ -22,7 +23,12 @@ def commit_version(database: Database, run: SyncRun, *, tell: Callable[[str], No
     result = database.versions.commit(run.id)
     for hold in result.holds[:SHOWN_HOLDS]:
         kept = f"kept at {hold.digest}" if hold.digest else "left out"
-        tell(f"tag {hold.tag} {kept}: {hold.reason}")
+        warn(tell, f"tag {hold.tag} is held, {kept}: {hold.reason}")
+    if len(result.holds) > SHOWN_HOLDS:
+        more = format_count(len(result.holds) - SHOWN_HOLDS, "more tag")
+        warn(tell, f"{more} held; airflow registry-sync version show names all of them")
+    if result.removals_approved_by is not None:
+        warn(tell, f"more tags are removed than the remote allows, as {result.removals_approved_by} approved")
     if result.version is None:
         tell("nothing differs from the latest version, no version was made")
         return result

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from registry_sync.domain.history import Change, TagChange, VersionDifference
 from registry_sync.domain.pages import PageRequest
+from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.errors import ConfigurationError
-from registry_sync.sync.progress import format_count
 
 #: Tags that are named for each kind of change; all are counted.
 SHOWN_TAGS = 20

@@ -9,15 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.quantities import format_bytes, format_count
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.runs import NeededBlob, SyncRun
 from registry_sync.errors import RegistrySyncError
 from registry_sync.sync.parallel import for_each
-from registry_sync.sync.ports import BlobStore, Database, RegistryClient
-from registry_sync.sync.progress import Progress, format_bytes, format_count
+from registry_sync.sync.ports import BlobStore, BlobWriter, Database, RegistryClient
+from registry_sync.sync.progress import Progress, warn
 from registry_sync.sync.verdicts import Verdict, reason, verdict
 
 #: Finished blobs are noted in the database in groups of this many, or after this many seconds.
@@ -90,13 +92,13 @@ def fetch_blobs(
         counts.received_bytes += received_bytes or 0
         # Foreign layers come from elsewhere; what was found came at another time.
         notes.add(blob.digest, None if received_bytes is None or blob.is_foreign else remote.source)
-        progress.add(1, blob.size_bytes)
+        progress.add(1, blob.size_bytes, received_bytes or 0)
 
     def failed(blob: NeededBlob, error: RegistrySyncError) -> None:
         decision = verdict(error, is_last_try=is_last_try)
         if decision is Verdict.FATAL:
             raise error
-        tell(f"blob {blob.digest}: {reason(error)}")
+        warn(tell, f"blob {blob.digest}: {reason(error)}")
         if decision is Verdict.RETRY:
             retry.append(error)
             return
@@ -106,11 +108,12 @@ def fetch_blobs(
 
     try:
         for_each(
-            lambda blob: _fetch(client, store, remote, blob, described.get(blob.digest)),
+            lambda blob: _fetch(client, store, remote, blob, described.get(blob.digest), receive=progress.receive),
             blobs,
             threads=remote.download_concurrency,
             done=done,
             failed=failed,
+            idle=progress.report,
         )
     finally:
         notes.flush()
@@ -121,12 +124,32 @@ def fetch_blobs(
     return counts
 
 
+class _Counted:
+    """A writer that reports how many bytes arrive through it."""
+
+    def __init__(self, writer: BlobWriter, receive: Callable[[int], None]) -> None:
+        self._writer, self._receive = writer, receive
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        self._writer.write(chunk)
+        self._receive(len(chunk))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+
 def _fetch(
-    client: RegistryClient, store: BlobStore, remote: RemoteSpec, blob: NeededBlob, described: Descriptor | None
+    client: RegistryClient,
+    store: BlobStore,
+    remote: RemoteSpec,
+    blob: NeededBlob,
+    described: Descriptor | None,
+    *,
+    receive: Callable[[int], None],
 ) -> int | None:
     """Bytes received for ``blob``, None when the store has it; ``described`` holds what only a document says."""
     if not blob.is_broken and store.has(blob.digest, blob.size_bytes):
         return None
     descriptor = described or Descriptor(blob.media_type, blob.digest, blob.size_bytes)
     with store.writer(blob.digest, blob.size_bytes, replaces=blob.is_broken) as writer:
-        return client.fetch_blob(remote.upstream, descriptor, writer)
+        return client.fetch_blob(remote.upstream, descriptor, _Counted(writer, receive))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from registry_sync.domain.companions import companion_tags, fallback_tag
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import DEFAULT_LIMITS, Manifest, ManifestLimits
+from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import Link, ListedTag, SyncRun
@@ -20,7 +21,7 @@ from registry_sync.errors import RegistrySyncError
 from registry_sync.sync.choice import Choice
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import Database, RegistryClient
-from registry_sync.sync.progress import Progress, format_count
+from registry_sync.sync.progress import Progress, warn
 from registry_sync.sync.referrers import add_referrers, companions_there, tell_unknown
 from registry_sync.sync.verdicts import Verdict, reason, verdict
 from registry_sync.sync.walk import Walk, is_not_there
@@ -222,7 +223,7 @@ class _Stage:
     def _tell_missing(self, links: Sequence[Link]) -> None:
         for link in links:
             if link.is_missing:
-                self.tell(f"index {link.parent} lists {link.child}, which the registry does not have")
+                warn(self.tell, f"index {link.parent} lists {link.child}, which the registry does not have")
                 self.counts.missing_count += 1
 
     def _companions(self, digests: Sequence[Digest]) -> list[TagName]:
@@ -240,7 +241,7 @@ class _Stage:
     def _fail_companion(self, tag: TagName, error: RegistrySyncError) -> None:
         """A companion of which nothing can be said is fetched all the same, and held if that fails too."""
         self._refuse_fatal(error)
-        self.tell(f"tag {tag}: {reason(error)}")
+        warn(self.tell, f"tag {tag}: {reason(error)}")
         if verdict(error, is_last_try=self.is_last_try) is Verdict.RETRY:
             self.retry = error
 
@@ -254,7 +255,7 @@ class _Stage:
         for tag in retried:
             self.retry = held.pop(tag)
         for tag, error in sorted(held.items()):
-            self.tell(f"tag {tag} is held: {reason(error)}")
+            warn(self.tell, f"tag {tag} is held: {reason(error)}")
         runs, skipped = self.database.runs, {*held, *retried}
         resolved: Mapping[TagName, Digest] = {t: d for t, d in outcome.roots.items() if t not in skipped}
         runs.resolve_tags(self.run.id, resolved)

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Protocol
 
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.quantities import format_bytes, format_count
 from registry_sync.domain.space import Amount, BlobRecord, Finding, FindingKind, Verification
-from registry_sync.sync.progress import format_bytes, format_count
 
 #: Findings that are named; all of them are counted.
 SHOWN_FINDINGS = 100

@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 
 from registry_sync.domain.companions import looks_like_a_companion
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import ListedTag, SyncRun, TagState
@@ -21,7 +22,7 @@ from registry_sync.errors import NothingSynced
 from registry_sync.sync.choice import Choice
 from registry_sync.sync.known_companions import KnownCompanions
 from registry_sync.sync.ports import Database, RegistryClient
-from registry_sync.sync.progress import format_count
+from registry_sync.sync.progress import warn
 from registry_sync.sync.rechecks import tags_left_out, tags_to_read_again
 from registry_sync.sync.referrers import ask_for_referrers_api
 from registry_sync.sync.tag_heads import TagHeads
@@ -96,7 +97,8 @@ def list_tags(
     choice = Choice.of(remote)
     names = _names(client, remote, choice)
     if names.skipped:
-        tell(f"skipped {format_count(len(names.skipped), 'name')} that no tag can have: {names.skipped[0][:40]!r}")
+        count = format_count(len(names.skipped), "name")
+        warn(tell, f"skipped {count} that no tag can have: {names.skipped[0][:40]!r}")
     latest_number = database.versions.latest_number(run.repository_id)
     latest = database.versions.tags(run.repository_id)
     if not names.wanted:

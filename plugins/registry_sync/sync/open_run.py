@@ -17,8 +17,8 @@ from registry_sync.domain.records import (
     checked_repository_name,
     is_own_connection,
 )
-from registry_sync.domain.runs import Authority, RequestedSync, RunKey, SyncRun, is_fed_by
-from registry_sync.errors import ConfigurationError, NameTaken, OtherUpstream, RecordNotFound
+from registry_sync.domain.runs import NOBODY, AskedBy, Authority, RequestedSync, RunKey, SyncRun, is_fed_by
+from registry_sync.errors import ConfigurationError, NameTaken, OtherUpstream, RecordNotFound, RunEnded
 from registry_sync.sync.trigger_rules import refuse_untrusted
 
 MAX_CONCURRENCY = 100
@@ -93,6 +93,7 @@ class Remotes(Protocol):
 class OpenRuns(Protocol):
     """Sync runs by the key of their Airflow run."""
 
+    def find(self, key: RunKey, /) -> SyncRun | None: ...
     def latest_settled(self, repository_id: str, /) -> SyncRun | None: ...
     def begin(
         self,
@@ -105,6 +106,7 @@ class OpenRuns(Protocol):
         mode: SyncMode,
         authority: Authority,
         remote_changes: str | None = None,
+        by: AskedBy = NOBODY,
     ) -> SyncRun: ...
 
 
@@ -145,20 +147,24 @@ def open_run(
     *,
     authority: Authority = Authority.AUTHOR,
     check_connection: ConnectionCheck = lambda _remote: None,
+    by: AskedBy = NOBODY,
 ) -> SyncRun:
     """The run for ``request``; it keeps the remote as it uses it.
 
-    Everything is checked before anything is written. A repeat gives the same run, begun anew. Only what was said is
-    changed of a remote that is there. Raises :class:`InvalidReference`, :class:`ConfigurationError`,
-    :class:`OtherUpstream`, :class:`TriggerRefused` for what ``authority`` does not suffice for, or the database's
+    Everything is checked before anything is written. A repeat gives the same run, begun anew, and works on the
+    repository and the remote that it began with, whatever they are called by now. Only what was said is changed of a
+    remote that is there. Raises :class:`InvalidReference`, :class:`ConfigurationError`, :class:`OtherUpstream`,
+    :class:`TriggerRefused` for what ``authority`` does not suffice for, :class:`RunEnded` when the repository or the
+    remote that the run began with was deleted, or the database's
     :class:`~registry_sync.errors.RecordNotFound` for a remote that does not exist.
     """
-    plan = _plan(database, request, authority, check_connection)
+    begun = database.runs.find(key)
+    plan = _plan(database, request, begun, authority, check_connection)
     try:
         remote = plan.stored or database.remotes.create(plan.used)
         repository = plan.repository or database.repositories.create(RepositorySpec(plan.name))
     except NameTaken:  # another run was faster; what it made is judged as what was there before
-        plan = _plan(database, request, authority, check_connection)
+        plan = _plan(database, request, begun, authority, check_connection)
         remote = plan.stored or database.remotes.create(plan.used)
         repository = plan.repository or database.repositories.create(RepositorySpec(plan.name))
     run = database.runs.begin(
@@ -169,6 +175,7 @@ def open_run(
         mode=plan.mode,
         authority=authority,
         remote_changes=_describe(remote.spec, plan.used, plan.changed) if plan.changed else None,
+        by=replace(by, repository_name=plan.name),
     )
     if plan.changed:
         said = {name: getattr(plan.used, name) for name in plan.changed}
@@ -177,7 +184,12 @@ def open_run(
 
 
 def open_requested_run(
-    database: RequestDatabase, key: RunKey, asked: RequestedSync, overrides: SyncRequest | None = None
+    database: RequestDatabase,
+    key: RunKey,
+    asked: RequestedSync,
+    overrides: SyncRequest | None = None,
+    *,
+    by: AskedBy = NOBODY,
 ) -> SyncRun:
     """The run for what was asked for over REST: of those objects, whatever they are called by now.
 
@@ -199,6 +211,7 @@ def open_requested_run(
         remote=spec,
         mode=asked.mode,
         authority=Authority.REQUEST,
+        by=replace(by, repository_name=repository.name),
     )
 
 
@@ -223,13 +236,20 @@ def _asked_for(kind: str, record_id: str, get: Callable[[str], Any]) -> Any:
 
 
 def _plan(
-    database: RequestDatabase, request: SyncRequest, authority: Authority, check_connection: ConnectionCheck
+    database: RequestDatabase,
+    request: SyncRequest,
+    begun: SyncRun | None,
+    authority: Authority,
+    check_connection: ConnectionCheck,
 ) -> _Plan:
-    """What is to be done, after everything was checked."""
+    """What is to be done, after everything was checked; ``begun`` is the run that is repeated."""
     mode = _choice(SyncMode, "mode", request.mode)
     name = checked_repository_name(request.repository, "repository: give the name to sync into")
-    stored, used = _remote(database, request, name)
-    repository = _found(database.repositories.by_name, name)
+    stored, used = _remote(database, request, name, begun)
+    if begun is not None and name == begun.repository_name:
+        repository = database.repositories.get(begun.repository_id)
+    else:
+        repository = _found(database.repositories.by_name, name)
     latest = None if repository is None else database.runs.latest_settled(repository.id)
     _refuse_own_connection(used, stored)
     if authority is Authority.TRIGGER:
@@ -245,25 +265,36 @@ def _plan(
     return _Plan(name, mode, used, stored, repository, changed)
 
 
-def _remote(database: RequestDatabase, request: SyncRequest, repository: str) -> tuple[Remote | None, RemoteSpec]:
+def _remote(
+    database: RequestDatabase, request: SyncRequest, repository: str, begun: SyncRun | None
+) -> tuple[Remote | None, RemoteSpec]:
     """The stored remote, None for a new one, and the remote as the run uses it."""
     said = request.overrides()
     if not request.describes_remote:
         if request.remote is None:
             raise ConfigurationError("say where to sync from: the name of a remote, or url and upstream_name")
-        stored = database.remotes.by_name(request.remote)
+        stored = _present_remote(database, request.remote, begun)
         return stored, replace(stored.spec, **said).checked()
     if not request.url or not request.upstream_name:
         missing = "upstream_name" if request.url else "url"
         raise ConfigurationError(f"url and upstream_name belong together: {missing} is missing")
     name = request.remote or repository
     described = RemoteSpec(name, request.url, request.upstream_name, **said).checked()
-    found = _found(database.remotes.by_name, name)
+    found = _found(lambda wanted: _present_remote(database, wanted, begun), name)
     if found is None:
         return None, described
     if (described.registry, described.upstream) != (found.spec.registry, found.spec.upstream):
         said |= {"url": described.url, "upstream_name": described.upstream_name}
     return found, replace(found.spec, **said).checked()
+
+
+def _present_remote(database: RequestDatabase, name: str, begun: SyncRun | None) -> Remote:
+    """The remote of that name, which for a repeat is the one that the run began with."""
+    if begun is None or name != begun.remote.name:
+        return database.remotes.by_name(name)
+    if begun.remote_id is None:
+        raise RunEnded(f"the remote {name!r} was deleted after this run had begun; start a new run to sync again")
+    return database.remotes.get(begun.remote_id)
 
 
 def _refuse_own_connection(used: RemoteSpec, stored: Remote | None) -> None:

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from registry_sync.errors import RegistrySyncError
 
+IDLE_SECONDS = 5.0
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -19,12 +21,14 @@ def for_each(
     threads: int,
     done: Callable[[Item, Result], None],
     failed: Callable[[Item, RegistrySyncError], None],
+    idle: Callable[[], None] | None = None,
 ) -> None:
     """``work`` on every item, at most ``threads`` at once.
 
-    ``done`` and ``failed`` are called in the caller's thread, as items finish. An exception that they raise, or
-    one of ``work`` that is no :class:`RegistrySyncError`, stops the rest: what runs is finished, and given to ``done``
-    where it succeeded, unless it was ``done`` that raised; what waits is not begun.
+    ``done`` and ``failed`` are called in the caller's thread, as items finish, and ``idle`` every few seconds in which
+    none does. An exception that they raise, or one of ``work`` that is no :class:`RegistrySyncError`, stops the rest:
+    what runs is finished, and given to ``done`` where it succeeded, unless it was ``done`` that raised; what waits is
+    not begun.
     """
     waiting = iter(items)
     running: dict[Future[Result], Item] = {}
@@ -42,7 +46,9 @@ def for_each(
         fill()
         try:
             while running:
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                finished, _ = wait(running, return_when=FIRST_COMPLETED, timeout=IDLE_SECONDS if idle else None)
+                if idle and not finished:
+                    idle()
                 for future in finished:
                     item = running.pop(future)
                     try:

@@ -8,10 +8,11 @@ known to be broken is planned whatever lies under its digest.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.moments import utc_now
+from registry_sync.domain.quantities import format_bytes, format_count
 from registry_sync.domain.records import Policy
 from registry_sync.domain.runs import NeededBlob, SyncRun
 from registry_sync.domain.shards import plan_shards
@@ -19,7 +20,6 @@ from registry_sync.domain.space import FindingKind
 from registry_sync.errors import RegistrySyncError
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import BlobStore, Database
-from registry_sync.sync.progress import format_bytes, format_count
 
 #: What fetching any blob costs besides its bytes, in bytes that could have been fetched meanwhile: about a
 #: millisecond of processor time, at about a gigabyte a second.
@@ -46,14 +46,14 @@ class BlobsPlanned:
     needed_count: int
     stored_count: int
     foreign_count: int
-    shards: tuple[BlobShard, ...]
+    missing_count: int
+    missing_bytes: int
+    shards: tuple[BlobShard, ...] = ()
 
     def __str__(self) -> str:
-        missing = sum(shard.blob_count for shard in self.shards)
-        size = format_bytes(sum(shard.size_bytes for shard in self.shards))
         return (
             f"{format_count(self.needed_count, 'blob')} needed, {self.stored_count:,} in the store, "
-            f"{missing:,} to download ({size})"
+            f"{self.missing_count:,} to download ({format_bytes(self.missing_bytes)})"
         )
 
 
@@ -64,7 +64,7 @@ def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[l
     """
     needed = database.runs.needed_blobs(run.id)
     if run.policy is not Policy.IMMEDIATE:
-        return [], BlobsPlanned(len(needed), sum(blob.is_stored for blob in needed), 0, ())
+        return [], BlobsPlanned(len(needed), sum(blob.is_stored for blob in needed), 0, 0, 0)
     wanted = [blob for blob in needed if run.remote.include_foreign_layers or not blob.is_foreign]
     there = _there(store, [blob for blob in wanted if not blob.is_broken])
     found = [blob for blob in wanted if blob.digest in there and not blob.is_stored]
@@ -76,7 +76,8 @@ def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[l
     database.contents.mark_lost(lost, FindingKind.MISSING, utc_now())
     database.contents.mark_missing([blob.digest for blob in found if blob.digest not in there])
     missing = [blob for blob in wanted if blob.digest not in there]
-    return missing, BlobsPlanned(len(needed), len(there), len(needed) - len(wanted), ())
+    size_bytes = sum(blob.size_bytes for blob in missing)
+    return missing, BlobsPlanned(len(needed), len(there), len(needed) - len(wanted), len(missing), size_bytes)
 
 
 def _there(store: BlobStore, blobs: Sequence[NeededBlob]) -> set[Digest]:
@@ -127,6 +128,6 @@ def plan_blobs(
     """Plans the downloads of ``run``; a repeat plans anew what is still missing."""
     missing, counts = missing_blobs(store, database, run)
     shards = record_plan(database, run, missing, max_shards=max_shards, min_shard_bytes=min_shard_bytes)
-    planned = BlobsPlanned(counts.needed_count, counts.stored_count, counts.foreign_count, shards)
+    planned = replace(counts, shards=shards)
     tell(str(planned))
     return planned

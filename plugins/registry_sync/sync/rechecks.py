@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Manifest
+from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import SyncRun
 from registry_sync.errors import ContentError, RegistrySyncError
 from registry_sync.sync.choice import Choice
 from registry_sync.sync.ports import Database, RegistryClient
-from registry_sync.sync.progress import format_count
 from registry_sync.sync.referrers import list_referrers, tell_unknown
 from registry_sync.sync.verdicts import Verdict, verdict
 

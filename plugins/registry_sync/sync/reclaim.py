@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from registry_sync.domain.quantities import format_bytes, format_count
 from registry_sync.domain.space import Amount, ContentRecord
 from registry_sync.sync.blob_bytes import DeletingStore, StoredBytes
 from registry_sync.sync.collect import BATCH_SIZE
-from registry_sync.sync.progress import format_bytes, format_count
 
 
 class Reclaims(Protocol):

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from registry_sync.domain.companions import companion_names
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import SyncRun
 from registry_sync.errors import LimitExceeded, ReferrersUnavailable, RegistrySyncError
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import RegistryClient, Selections
-from registry_sync.sync.progress import format_count
 from registry_sync.sync.walk import Walk, is_not_there
 
 #: Referrers of referrers of referrers of referrers; a signed bill of material needs two.

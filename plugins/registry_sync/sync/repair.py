@@ -15,12 +15,13 @@ from typing import Protocol
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor
 from registry_sync.domain.moments import utc_now
+from registry_sync.domain.quantities import format_bytes, format_count
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.space import Amount, BlobRecord, Repair
 from registry_sync.errors import BlobStoreError, BlobStoreFull, DatabaseError, RegistrySyncError
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import BlobStore, RegistryClient
-from registry_sync.sync.progress import Progress, format_bytes, format_count
+from registry_sync.sync.progress import Progress
 from registry_sync.sync.verdicts import reason
 
 #: Blobs that are fetched before they are noted as stored.

@@ -14,13 +14,14 @@ from datetime import datetime, timedelta
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.moments import utc_now
+from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import KeptHead, SyncRun
 from registry_sync.errors import NotFound, RegistrySyncError
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import KeptHeads, RegistryClient
-from registry_sync.sync.progress import Progress, format_count
+from registry_sync.sync.progress import Progress
 from registry_sync.sync.verdicts import Verdict, verdict
 
 #: Older digests are asked for again; a list of tags may take as long.

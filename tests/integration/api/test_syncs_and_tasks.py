@@ -10,7 +10,10 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from registry_sync.domain.records import Repository
 from registry_sync.domain.runs import RequestedSync, RunKey, RunState
+from registry_sync.errors import RunEnded
+from registry_sync.hooks.dag_runs import run_end
 from registry_sync.operators.list_tags import ListTagsOperator
+from registry_sync.sync.lost_runs import end_lost_runs
 from support.metadata import Upstream, image, open_run, play_stages, sync
 from support.rest_api import DAG_ID, ApiServer, RestClient
 from support.task_contexts import TaskContext
@@ -296,3 +299,83 @@ def test_a_sync_of_a_dag_that_airflow_does_not_know_says_so(
     repository, remote = pair
     problem = admin.post(f"{remote['pulp_href']}sync/", 503, repository=repository["pulp_href"])
     assert "no_such_dag" in problem["detail"]
+
+
+def begin(api_server: ApiServer, pair: tuple[dict[str, Any], dict[str, Any]], task: str) -> str:
+    """The id of the sync that the first task of a run begins and hands on."""
+    from airflow.models.xcom import XComModel
+
+    set_state(task, "running")
+    run_id = dag_run(task).run_id
+    run = open_run(api_server.database, repository_of(api_server, pair), key=RunKey(DAG_ID, run_id))
+    XComModel.set("sync_run", run.id, dag_id=DAG_ID, task_id="list_tags", run_id=run_id)
+    return run.id
+
+
+def mark(admin: RestClient, task: str, state: str) -> None:
+    """What a person does in the grid."""
+    run_id = dag_run(task).run_id
+    answer = admin.ask("PATCH", f"/api/v2/dags/{DAG_ID}/dagRuns/{run_id}", {"state": state})
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_run_that_is_marked_as_failed_in_airflow_ends_its_sync(
+    admin: RestClient, api_server: ApiServer, pair: tuple[dict[str, Any], dict[str, Any]], task: str
+) -> None:
+    sync_id = begin(api_server, pair, task)
+    mark(admin, task, "failed")
+    ended = api_server.database.runs.get(sync_id)
+    assert (ended.state, ended.finished_at is not None) == (RunState.FAILED, True)
+    read = admin.get(task)
+    assert (read["state"], read["error"]) == ("failed", {"description": ended.error})
+    assert "marked as failed" in read["error"]["description"]
+    with pytest.raises(RunEnded):
+        api_server.database.versions.commit(sync_id)
+
+
+def test_a_run_that_is_marked_as_successful_says_that_it_made_no_version(
+    admin: RestClient, api_server: ApiServer, pair: tuple[dict[str, Any], dict[str, Any]], task: str
+) -> None:
+    sync_id = begin(api_server, pair, task)
+    mark(admin, task, "success")
+    assert api_server.database.runs.get(sync_id).state is RunState.FAILED
+    note = admin.get(f"/api/v2/dags/{DAG_ID}/dagRuns/{dag_run(task).run_id}")["note"]
+    assert note.startswith("registry-sync: no version was made: the DAG run ended well")
+    read = admin.get(task)
+    assert (read["state"], read["created_resources"]) == ("failed", [])
+    assert "made no version" in read["error"]["description"]
+    assert admin.get("tasks/", state="failed")["results"][0]["pulp_href"] == task
+    assert task not in [found["pulp_href"] for found in admin.get("tasks/", state="completed")["results"]]
+
+
+def test_a_canceled_task_is_a_canceled_sync(
+    admin: RestClient, api_server: ApiServer, pair: tuple[dict[str, Any], dict[str, Any]], task: str
+) -> None:
+    sync_id = begin(api_server, pair, task)
+    assert admin.patch(task, state="canceled")["state"] == "canceled"
+    ended = api_server.database.runs.get(sync_id)
+    assert (ended.state, ended.error) == (RunState.CANCELED, "the DAG run was canceled")
+    assert api_server.database.run_ends.unended(repository_id=ended.repository_id) == []
+
+
+def test_a_busy_database_keeps_nobody_from_marking_a_run_and_the_sync_ends_later(
+    admin: RestClient, api_server: ApiServer, pair: tuple[dict[str, Any], dict[str, Any]], task: str
+) -> None:
+    sync_id = begin(api_server, pair, task)
+    with api_server.database.writing():
+        mark(admin, task, "failed")
+    assert dag_run(task).state == "failed"
+    assert api_server.database.runs.get(sync_id).state is RunState.RUNNING
+    assert admin.get(task)["state"] == "failed"
+    ended = end_lost_runs(api_server.database.run_ends, lambda run: run_end(run.key), tell=str)
+    assert ended >= 1
+    assert api_server.database.runs.get(sync_id).state is RunState.FAILED
+
+
+def test_a_task_says_who_began_it_and_who_approved_its_removals(
+    admin: RestClient, api_server: ApiServer, pair: tuple[dict[str, Any], dict[str, Any]], task: str
+) -> None:
+    sync_id = begin(api_server, pair, task)
+    assert (admin.get(task)["triggered_by"], admin.get(task)["removals_approved_by"]) == ("admin", None)
+    api_server.database.runs.approve_removals(sync_id, "anna")
+    assert admin.get(task)["removals_approved_by"] == "anna"

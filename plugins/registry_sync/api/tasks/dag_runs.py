@@ -17,13 +17,10 @@ from typing import TYPE_CHECKING, Any
 from registry_sync.domain.pages import Page, PageRequest
 from registry_sync.domain.runs import REQUESTED_RUN_PREFIX
 from registry_sync.errors import ConfigurationError, RecordNotFound, SyncError
-from registry_sync.hooks.dag_runs import dag_of_run
+from registry_sync.hooks.dag_runs import CANCELED_NOTE, NO_VERSION_NOTE, dag_of_run, triggered_by
 
 if TYPE_CHECKING:
     from airflow.models import DagRun
-
-#: The note of a canceled run: Airflow itself has no state for it.
-CANCELED_NOTE = "Canceled over REST"
 
 
 class TaskState(str, Enum):
@@ -47,6 +44,7 @@ class SyncDagRun:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     failed_tasks: tuple[str, ...] = ()
+    triggered_by: str | None = None
 
 
 def trigger(dag_id: str, task_id: str, conf: dict[str, Any], user_name: str) -> None:
@@ -140,11 +138,12 @@ def _in_states(states: Sequence[TaskState]) -> Any:
     from airflow.models.dagrun import DagRunNote
 
     is_canceled = DagRun.dag_run_note.has(DagRunNote.content == CANCELED_NOTE)
+    has_no_version = DagRun.dag_run_note.has(DagRunNote.content.startswith(NO_VERSION_NOTE, autoescape=True))
     conditions = {
         TaskState.WAITING: DagRun.state == "queued",
         TaskState.RUNNING: DagRun.state == "running",
-        TaskState.COMPLETED: (DagRun.state == "success") & ~is_canceled,
-        TaskState.FAILED: (DagRun.state == "failed") & ~is_canceled,
+        TaskState.COMPLETED: (DagRun.state == "success") & ~is_canceled & ~has_no_version,
+        TaskState.FAILED: ((DagRun.state == "failed") & ~is_canceled) | ((DagRun.state == "success") & has_no_version),
         TaskState.CANCELED: DagRun.state.in_(["failed", "success"]) & is_canceled,
     }
     return functools.reduce(operator.or_, (conditions[state] for state in states), DagRun.id.is_(None))
@@ -168,6 +167,7 @@ def _shown(run: DagRun, session: Any = None) -> SyncDagRun:
         started_at=run.start_date,
         finished_at=run.end_date if state not in (TaskState.WAITING, TaskState.RUNNING) else None,
         failed_tasks=failed,
+        triggered_by=triggered_by(run),
     )
 
 
@@ -175,5 +175,7 @@ def _state(run: DagRun) -> TaskState:
     """A canceled run ends as failed; or as success, when the scheduler was just looking at it and all is skipped."""
     names = {"queued": TaskState.WAITING, "success": TaskState.COMPLETED, "failed": TaskState.FAILED}
     state = names.get(str(run.state), TaskState.RUNNING)
+    if state is TaskState.COMPLETED and (run.note or "").startswith(NO_VERSION_NOTE):
+        return TaskState.FAILED
     is_final = state in (TaskState.COMPLETED, TaskState.FAILED)
     return TaskState.CANCELED if is_final and run.note == CANCELED_NOTE else state

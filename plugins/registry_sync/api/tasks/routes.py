@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Annotated
 
 from fastapi import Query
@@ -19,7 +18,7 @@ from registry_sync.api.threads import Router
 from registry_sync.db.database import Database
 from registry_sync.db.task_reads import TaskReads
 from registry_sync.domain.hrefs import tasks_href
-from registry_sync.domain.runs import RunKey, RunState
+from registry_sync.domain.runs import DagRunEnd, RunKey
 from registry_sync.errors import RecordNotFound, SyncError
 from registry_sync.hooks.dag_runs import continue_run
 from registry_sync.hooks.settings import load_settings
@@ -54,9 +53,8 @@ def cancel_task(database: UsedDatabase, task_id: PathUuid, given: ChangedTask) -
     del given  # there is only one thing it can say
     dag_id = load_settings().sync_dag_id
     canceled = dag_runs.cancel(dag_id, task_id)
-    with suppress(RecordNotFound):  # it may not have begun
-        run = database.runs.by_key(RunKey(dag_id, canceled.run_id))
-        database.runs.finish(run.id, RunState.CANCELED)
+    end = DagRunEnd.CANCELED  # noted by the listener already, unless the database did not answer in time
+    database.run_ends.end(dag_id, canceled.run_id, end.state, end.reason, started_at=canceled.started_at)
     return _document(database, canceled)
 
 

@@ -11,7 +11,7 @@ from registry_sync.api.fields import GivenDocument, Moment, Sought, invalid, spl
 from registry_sync.api.pages import PageQuery
 from registry_sync.api.tasks.dag_runs import SyncDagRun, TaskState
 from registry_sync.domain.hrefs import remote_href, repository_href, task_href, version_href
-from registry_sync.domain.runs import RunCounts, SyncRun
+from registry_sync.domain.runs import DagRunEnd, RunCounts, SyncRun
 
 TASK_NAME = "registry_sync.sync"
 ORDERING_FIELDS = {"pulp_created": "created_at", "started_at": "started_at", "finished_at": "finished_at"}
@@ -39,7 +39,8 @@ class ProgressReport(BaseModel):
 class TaskDocument(BaseModel):
     """A task. ``created_resources`` holds the path of the version that it made, if any; of more when it ran again.
 
-    ``dag_run_id`` is the run of the sync DAG in Airflow.
+    ``dag_run_id`` is the run of the sync DAG in Airflow; ``triggered_by`` who began it; ``removals_approved_by`` who
+    let it remove more tags than its remote allows, null where nobody had to.
     """
 
     pulp_created: Moment
@@ -53,6 +54,8 @@ class TaskDocument(BaseModel):
     created_resources: list[str]
     reserved_resources_record: list[str]
     dag_run_id: str
+    triggered_by: str | None
+    removals_approved_by: str | None
 
     @classmethod
     def of(cls, dag_run: SyncDagRun, run: SyncRun | None, refusal: str | None = None) -> TaskDocument:
@@ -60,10 +63,15 @@ class TaskDocument(BaseModel):
 
         ``refusal`` says why it could not begin, None when it could.
 
-        A sync that had settled when it was canceled, or that was run again since, is completed.
+        A sync that had settled when it was canceled, or that was run again since, is completed. One that has made no
+        version, and has not found that there is none to make, has failed, though its run ended well.
         """
         if dag_run.state is TaskState.CANCELED and run is not None and run.state.is_settled:
             dag_run = replace(dag_run, state=TaskState.COMPLETED)
+        error = _error(dag_run, run, refusal)
+        if dag_run.state is TaskState.COMPLETED and run is not None and not run.state.is_settled:
+            dag_run = replace(dag_run, state=TaskState.FAILED)
+            error = TaskError(description=run.error or DagRunEnd.SUCCESS.reason)
         return cls(
             pulp_created=dag_run.created_at,
             pulp_href=task_href(dag_run.task_id),
@@ -71,11 +79,13 @@ class TaskDocument(BaseModel):
             name=TASK_NAME,
             started_at=dag_run.started_at,
             finished_at=dag_run.finished_at,
-            error=_error(dag_run, run, refusal),
+            error=error,
             progress_reports=[] if run is None else _reports(dag_run.state, run),
             created_resources=_created(run),
             reserved_resources_record=_reserved(run),
             dag_run_id=dag_run.run_id,
+            triggered_by=dag_run.triggered_by,
+            removals_approved_by=None if run is None else run.removals_approved_by,
         )
 
 

@@ -40,12 +40,18 @@ class RequestCounts(BaseModel):
 
 
 class SyncThen(BaseModel):
-    """The sync that made a version. ``task`` is its path when it was begun over REST, else null."""
+    """The sync that made a version. ``task`` is its path when it was begun over REST, else null.
+
+    ``triggered_by`` is the user who began it, or what did: ``schedule``, an asset, a backfill. ``removals_approved_by``
+    let it remove more tags than its remote allows; null where nobody had to.
+    """
 
     task: str | None
     dag_id: str
     dag_run_id: str
     mode: SyncMode
+    triggered_by: str | None
+    removals_approved_by: str | None
     remote: RemoteThen
     listed_at: Moment | None
     started_at: Moment
@@ -86,6 +92,8 @@ def _sync(run: SyncRun, sync_dag_id: str) -> dict[str, Any]:
         "dag_id": run.key.dag_id,
         "dag_run_id": run.key.run_id,
         "mode": run.mode,
+        "triggered_by": run.triggered_by,
+        "removals_approved_by": run.removals_approved_by,
         "remote": {
             "remote": None if run.remote_id is None else remote_href(run.remote_id),
             "name": remote.name,

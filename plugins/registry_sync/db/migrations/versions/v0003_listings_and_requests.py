@@ -18,7 +18,11 @@ depends_on = None
 def _added_columns() -> dict[str, list[sa.Column[Any]]]:
     """New columns by table; made anew at each call, because a column belongs to one table."""
     return {
-        "repositories": [_number("last_listing", "0"), _number("last_rollback", "0")],
+        "repositories": [
+            _number("last_listing", "0"),
+            _number("last_rollback", "0"),
+            sa.Column("former_names", sa.JSON()),
+        ],
         "sync_runs": [
             _number("attempt", "1"),
             _number("listing_began", "0"),
@@ -26,6 +30,10 @@ def _added_columns() -> dict[str, list[sa.Column[Any]]]:
             sa.Column("authority", plain_text(16)),
             sa.Column("remote_changes", sa.Text()),
             sa.Column("referrers_problem", sa.Text()),
+            sa.Column("repository_name", plain_text(255)),
+            sa.Column("triggered_by", sa.Text()),
+            sa.Column("dag_run_started_at", UtcDateTime()),
+            sa.Column("is_dag_run_over", sa.Boolean(), nullable=False, server_default=sa.text("false")),
         ],
         "repository_versions": [sa.Column("referrers_problem", sa.Text())],
         "blobs": [sa.Column("fault", plain_text(16)), sa.Column("fault_at", UtcDateTime())],
@@ -44,9 +52,11 @@ def upgrade() -> None:
     _create_requests()
     _create_heads()
     _index_faults()
+    _create_deleted_runs()
 
 
 def downgrade() -> None:
+    op.drop_table("deleted_runs")
     op.drop_index("ix_blobs_fault", "blobs")
     op.drop_table("run_heads")
     op.drop_table("sync_requests")
@@ -122,3 +132,17 @@ def _create_heads() -> None:
         sa.PrimaryKeyConstraint("sync_run_id", "name", name="pk_run_heads"),
         sa.ForeignKeyConstraint(["sync_run_id"], ["sync_runs.id"], name="fk_run_heads_sync_run_id", ondelete="CASCADE"),
     )
+
+
+def _create_deleted_runs() -> None:
+    op.create_table(
+        "deleted_runs",
+        sa.Column("sync_run_id", plain_text(36), nullable=False),
+        sa.Column("dag_id", plain_text(250), nullable=False),
+        sa.Column("run_id", plain_text(250), nullable=False),
+        sa.Column("scope", plain_text(250), nullable=False),
+        sa.Column("repository_name", plain_text(255), nullable=False),
+        sa.Column("deleted_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("sync_run_id", name="pk_deleted_runs"),
+    )
+    op.create_index("ix_deleted_runs_dag_id_run_id_scope", "deleted_runs", _KEY)

@@ -1,0 +1,42 @@
+"""Counts, sizes and durations in words, for logs, messages and tables: each said in this one way."""
+
+from __future__ import annotations
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_SECONDS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+def format_bytes(size_bytes: float) -> str:
+    """``340 MiB``: three digits at the most, in binary units."""
+    size = float(size_bytes)
+    for unit in _UNITS:
+        if size < 1000 or unit == _UNITS[-1]:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 99.95 else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.0f} {_UNITS[-1]}"
+
+
+def format_count(count: int, noun: str) -> str:
+    """``1 blob``, ``3,000 tags``, ``2 repositories``: the noun in the number that the count asks for."""
+    return f"{count:,} {noun if count == 1 else _plural(noun)}"
+
+
+def format_duration(seconds: float) -> str:
+    """``0.4 s``, ``42 s``, ``3 min 20 s``, ``2 h 5 min``, ``60 d 3 h``: two units at the most."""
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f} s"
+    left = round(seconds)
+    parts: list[str] = []
+    for unit, size in _SECONDS:
+        if left >= size or parts:
+            parts.append(f"{left // size} {unit}" if left // size else "")
+            left %= size
+        if len(parts) == 2:
+            break
+    return " ".join(part for part in parts if part)
+
+
+def _plural(noun: str) -> str:
+    if noun.endswith("y") and noun[-2:-1] not in tuple("aeiou"):
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"

@@ -1,0 +1,44 @@
+"""Syncs whose DAG run has ended without anybody saying so here: found by asking Airflow, and ended too.
+
+A DAG run may be deleted, and whoever sees runs end may not reach this database just then. Such a sync would be running
+for ever, and keep what it noted from being collected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from registry_sync.domain.runs import DagRunEnd, RunState, SyncRun
+
+
+class RunEnds(Protocol):
+    """Runs that may end."""
+
+    def unended(self, *, repository_id: str | None = None) -> list[SyncRun]: ...
+    def end(
+        self, dag_id: str, run_id: str, state: RunState, error: str | None, *, started_at: datetime | None = None
+    ) -> Sequence[SyncRun]: ...
+
+
+def end_lost_runs(
+    runs: RunEnds,
+    end_of: Callable[[SyncRun], DagRunEnd | None],
+    *,
+    tell: Callable[[str], None],
+    repository_id: str | None = None,
+    without: str | None = None,
+) -> int:
+    """Ends the syncs, of one repository or of all, whose DAG run has ended; how many. ``end_of`` asks Airflow.
+
+    ``without`` is the id of a sync that is known to go on. Costs one query, and a question for each sync that is said
+    to be running.
+    """
+    count = 0
+    for run in runs.unended(repository_id=repository_id):
+        end = None if run.id == without else end_of(run)
+        if end is not None and runs.end(run.key.dag_id, run.key.run_id, end.state, end.reason):
+            count += 1
+            tell(f"the sync of DAG run {run.key.run_id} of {run.key.dag_id} has ended {end.state.value}: {end.reason}")
+    return count
