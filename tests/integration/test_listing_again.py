@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
@@ -15,7 +16,7 @@ from registry_sync.sync import tag_heads
 from support.hostile_registry import HostileRegistry, reply
 from support.images import RepositoryContent
 from support.serving import serve
-from support.shapes import many_tags
+from support.shapes import every_kind, many_tags
 from support.syncing import Installation
 
 pytestmark = pytest.mark.rule("A9.13")
@@ -115,3 +116,21 @@ def test_answers_are_kept_for_an_hour_at_most(
     asked(registry)
     here.sync("app", registry.base, NAME, run_id="r")
     assert len(asked(registry)) == len(content.tags)
+
+
+def test_what_was_fetched_below_an_index_is_not_fetched_again_when_one_entry_was_refused(here: Installation) -> None:
+    """Each would be a pull of a registry that counts them."""
+    content = every_kind(seed=91)
+    index = next(manifest for manifest in content.manifests.values() if len(manifest.children) > 1)
+    refused = f"/v2/{NAME}/manifests/{index.children[0]}"
+    with serve(HostileRegistry(), NAME, content) as registry:
+        registry.on("GET", refused, reply(503))
+        with pytest.raises(ServerUnavailable):
+            here.sync("app", registry.base, NAME, run_id="r")
+        serve(registry, NAME, content)
+        version = here.sync("app", registry.base, NAME, run_id="r")
+        pulls = Counter(request.path for request in registry.asked("GET") if "/manifests/" in request.path)
+    assert version is not None
+    assert version.is_complete
+    assert pulls.pop(refused) == 2 + 1, "as often as one try may ask, and once more"
+    assert set(pulls.values()) == {1}

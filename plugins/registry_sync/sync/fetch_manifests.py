@@ -148,9 +148,15 @@ class _Stage:
         if self.choice.with_referrers:
             self._add_referrers(walk)
         trees = walk.trees(outcome.roots.values())
+        # What was fetched below a tag that is tried again need not be fetched again.
+        unfinished = walk.fetched_below(
+            digest
+            for digest, error in trees.broken.items()
+            if verdict(error, is_last_try=self.is_last_try) is Verdict.RETRY
+        )
         # What is left out is stored too, so that the next sync leaves it out without a request.
         left_out = [walk.fetched[digest] for digest in outcome.left_out if digest in walk.fetched]
-        self.database.contents.add_manifests([*trees.new, *left_out])
+        self.database.contents.add_manifests([*trees.new, *left_out, *unfinished])
         self.database.selections.record(self.run.id, trees.read, trees.links)
         self._tell_missing(trees.links)
         companions = self._companions(trees.read) if self.choice.with_referrers else []

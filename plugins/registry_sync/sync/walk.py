@@ -134,6 +134,18 @@ class Walk:
         except ContentError as error:
             self.failures[manifest.digest] = error
 
+    def fetched_below(self, roots: Iterable[Digest]) -> list[Manifest]:
+        """What was fetched at and below ``roots``, whole or not, children before parents as far as that is known."""
+        seen: dict[Digest, None] = {}
+        waiting = list(roots)
+        while waiting:
+            digest = waiting.pop()
+            if digest not in seen:
+                seen[digest] = None
+                waiting += [child.digest for child in self.entries.get(digest, ())]
+                waiting += self.referrers.get(digest, ())
+        return [self.fetched[digest] for digest in reversed(seen) if digest in self.fetched]
+
     def trees(self, roots: Iterable[Digest]) -> Trees:
         """What was read below ``roots``."""
         visit = _Visit(self)
