@@ -179,7 +179,7 @@ def test_a_tag_list_that_is_not_json_fails_the_listing(here: Installation) -> No
     with HostileRegistry() as hostile:
         hostile.on("GET", "/v2/", json_reply({}))
         hostile.on("GET", "/v2/app/tags/list", reply(200, "<html>welcome</html>", content_type="text/html"))
-        with pytest.raises(ProtocolError, match="JSON"):
+        with pytest.raises(ProtocolError, match="a web page"):
             here.sync("not-json", hostile.base, "app")
     assert versions_of(here, "not-json") is None
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from registry_sync.errors import NotARegistry
+from registry_sync.oci.client import RegistryClient
 from support.certificates import CertificateAuthority, ServerCertificate
 from support.choosing import NAME, held, sync
 from support.held import Held
@@ -162,3 +164,22 @@ def test_that_there_is_no_api_is_known_of_one_source_and_not_of_the_next(
         version = sync(here, other, allow_sparse=True)
     assert version is not None
     assert signed in held(here, version)
+
+
+@pytest.mark.rule("A2.1")
+@pytest.mark.parametrize("status", [200, 404])
+@pytest.mark.parametrize("include_tags", [None, ("1.0",)], ids=["listed", "named"])
+def test_a_sync_of_a_web_page_says_what_the_test_of_a_connection_says(
+    here: Installation, status: int, include_tags: tuple[str, ...] | None
+) -> None:
+    page = reply(status, LOGIN, content_type="text/html")
+    with HostileRegistry(otherwise=lambda _request: page) as site:
+        with (
+            RegistryClient(site.url) as client,
+            pytest.raises(NotARegistry, match="does not answer as a registry at /v2/") as tested,
+        ):
+            client.ping()
+        with pytest.raises(NotARegistry) as synced:
+            sync(here, site, include_tags=include_tags)
+    assert str(synced.value) == str(tested.value)
+    assert "a web page ('Sign in')" in str(synced.value)

@@ -137,6 +137,11 @@ class HostileRegistry:
         """Lays down answers for ``method`` and ``path``, which is without the query."""
         self._answers[method, path] = list(answers)
 
+    def on_everything(self, answer: Raw) -> None:
+        """Answers every request so from now on, whatever was laid down."""
+        self._answers.clear()
+        self._otherwise = lambda _request: answer
+
     def asked(self, method: str | None = None, path: str | None = None) -> list[Request]:
         """The requests so far, of a method and path if given."""
         with self._lock:

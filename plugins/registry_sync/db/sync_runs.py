@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, bindparam, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, bindparam, case, delete, select, update
 
 from registry_sync.db import run_content, run_counts
 from registry_sync.db.batches import in_batches, insert_absent, insert_or_keep, storable
@@ -56,6 +56,8 @@ from registry_sync.errors import RecordNotFound, RemoteChanged, RunEnded
 _ORDERINGS = {"started_at": sync_runs.c.started_at, "finished_at": sync_runs.c.finished_at}
 _NEWEST_FIRST = PageRequest(ordering="-started_at")
 _REASON_LENGTH = 2000
+#: How many digests are given to be asked for when something else is refused.
+MAX_LISTED_DIGESTS = 5
 _GOING_ON = {"state": RunState.RUNNING.value, "finished_at": None, "version_number": None, "error": None}
 _OVER = "the DAG run {!r} has ended, and this task of it was still at work; it stops, and nothing of the sync changes"
 
@@ -245,6 +247,17 @@ class SyncRunStore:
         with self._transactions.reading() as connection:
             rows = connection.execute(statement).all()
         return [ListedTag(TagName(row.name), Digest(row.digest) if row.digest else None, shard) for row in rows]
+
+    def listed_digests(self, run_id: str) -> list[Digest]:
+        """Some digests to which the run's tags were listed, those first that nothing was to be fetched of."""
+        statement = (
+            select(run_tags.c.digest)
+            .where(run_tags.c.sync_run_id == run_id, run_tags.c.digest.is_not(None))
+            .order_by(case((run_tags.c.state == TagState.UNCHANGED.value, 0), else_=1), run_tags.c.name)
+            .limit(MAX_LISTED_DIGESTS)
+        )
+        with self._transactions.reading() as connection:
+            return [Digest(digest) for digest in dict.fromkeys(connection.execute(statement).scalars())]
 
     def resolve_tags(self, run_id: str, digests: Mapping[TagName, Digest]) -> None:
         """Notes the digests that tags were fetched at; their manifests are to be stored before the commit.

@@ -130,6 +130,18 @@ def attested_digest(entry: Descriptor) -> str | None:
     return entry.annotations.get(REFERENCE_DIGEST)
 
 
+def entry_name(entry: Descriptor) -> str:
+    """What an entry of an index is, for people: ``linux/arm64``, ``the attestation of sha256:…``, or its type."""
+    if is_attestation(entry):
+        return f"the attestation of {(attested_digest(entry) or 'something')[:19]}"
+    platform = entry.platform or {}
+    parts = [platform.get(name) for name in ("os", "architecture", "variant")]
+    if parts[1:] == ["arm64", "v8"]:
+        parts.pop()
+    known = "/".join(part[:32] for part in parts if isinstance(part, str) and part.isprintable())
+    return known or f"an entry of type {entry.artifact_type or entry.media_type}"
+
+
 def names_an_image(entries: Iterable[Descriptor]) -> bool:
     """Whether an entry is more than an attestation: of an index that has none, nothing can be run."""
     return any(not is_attestation(entry) for entry in entries)

@@ -20,6 +20,7 @@ from registry_sync.errors import RegistrySyncError
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import BlobStore, BlobWriter, Database, RegistryClient
 from registry_sync.sync.progress import Progress, warn
+from registry_sync.sync.refusals import Refusals
 from registry_sync.sync.verdicts import Verdict, reason, verdict
 
 #: Finished blobs are noted in the database in groups of this many, or after this many seconds.
@@ -94,7 +95,10 @@ def fetch_blobs(
         notes.add(blob.digest, None if received_bytes is None or blob.is_foreign else remote.source)
         progress.add(1, blob.size_bytes, received_bytes or 0)
 
+    refusals = Refusals(client, remote, lambda: database.runs.listed_digests(run.id))
+
     def failed(blob: NeededBlob, error: RegistrySyncError) -> None:
+        error = refusals.settled(error, blob.digest)
         decision = verdict(error, is_last_try=is_last_try)
         if decision is Verdict.FATAL:
             raise error

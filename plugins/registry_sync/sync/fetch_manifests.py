@@ -23,6 +23,7 @@ from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import Database, RegistryClient
 from registry_sync.sync.progress import Progress, warn
 from registry_sync.sync.referrers import add_referrers, companions_there, tell_unknown
+from registry_sync.sync.refusals import Refusals
 from registry_sync.sync.verdicts import Verdict, reason, verdict
 from registry_sync.sync.walk import Walk, is_not_there
 
@@ -71,7 +72,8 @@ def fetch_manifests(
     last try they are held instead. Raises at once what would meet every request, such as refused credentials.
     """
     choice = Choice.of(remote)
-    stage = _Stage(client, database, run, remote, choice, shard, is_last_try, limits, tell)
+    refusals = Refusals(client, remote, lambda: database.runs.listed_digests(run.id))
+    stage = _Stage(client, database, run, remote, choice, shard, is_last_try, limits, tell, refusals)
     pending = database.runs.tags_of_shard(run.id, shard)
     progress = Progress(tell, "tag", len(pending))
     for group in _groups(pending):
@@ -122,6 +124,7 @@ class _Stage:
     is_last_try: bool
     limits: ManifestLimits
     tell: Callable[[str], None]
+    refusals: Refusals
     counts: ManifestsFetched = field(default_factory=ManifestsFetched)
     retry: RegistrySyncError | None = None
     _candidates: set[TagName] | None = None
@@ -139,7 +142,15 @@ class _Stage:
 
         Gives the tags that belong to what was found; they are the shard's from then on, whatever becomes of this task.
         """
-        walk = Walk(self.client, self.database.contents, self.remote, self.choice, self.limits, self._refuse_fatal)
+        walk = Walk(
+            self.client,
+            self.database.contents,
+            self.remote,
+            self.choice,
+            self.limits,
+            self._refuse_fatal,
+            self.refusals,
+        )
         outcome = _Outcome()
         self._resolve(group, walk, outcome)
         walk.descend(dict.fromkeys(outcome.roots.values()))
@@ -158,7 +169,7 @@ class _Stage:
         left_out = [walk.fetched[digest] for digest in outcome.left_out if digest in walk.fetched]
         self.database.contents.add_manifests([*trees.new, *left_out, *unfinished])
         self.database.selections.record(self.run.id, trees.read, trees.links)
-        self._tell_missing(trees.links)
+        self._tell_missing(trees.links, walk)
         companions = self._companions(trees.read) if self.choice.with_referrers else []
         self.database.selections.take(self.run.id, companions, self.shard)
         outcome.held |= {tag: trees.broken[digest] for tag, digest in outcome.roots.items() if digest in trees.broken}
@@ -180,6 +191,7 @@ class _Stage:
             outcome.roots[tag] = manifest.digest
 
         def failed(tag: TagName, error: RegistrySyncError) -> None:
+            error = self.refusals.settled(error, tag)
             if is_not_there(error):
                 outcome.gone.append(tag)
             else:
@@ -226,10 +238,11 @@ class _Stage:
             self._kept = self.database.selections.kept_referrers(self.run.repository_id)
         return self._kept
 
-    def _tell_missing(self, links: Sequence[Link]) -> None:
+    def _tell_missing(self, links: Sequence[Link], walk: Walk) -> None:
         for link in links:
             if link.is_missing:
-                warn(self.tell, f"index {link.parent} lists {link.child}, which the registry does not have")
+                name = walk.names.get(link.child, "an entry")
+                warn(self.tell, f"index {link.parent} lists {name}, {link.child}, which the registry does not have")
                 self.counts.missing_count += 1
 
     def _companions(self, digests: Sequence[Digest]) -> list[TagName]:
@@ -246,6 +259,7 @@ class _Stage:
 
     def _fail_companion(self, tag: TagName, error: RegistrySyncError) -> None:
         """A companion of which nothing can be said is fetched all the same, and held if that fails too."""
+        error = self.refusals.settled(error, tag)
         self._refuse_fatal(error)
         warn(self.tell, f"tag {tag}: {reason(error)}")
         if verdict(error, is_last_try=self.is_last_try) is Verdict.RETRY:

@@ -115,6 +115,7 @@ def add_referrers(
         known = {digest: None for digests in held.values() for digest in sorted(digests)}
         walk.descend({**known, **{entry.digest: entry for entries in listed.found.values() for entry in entries}})
         for subject, entries in listed.found.items():
+            walk.names.update((entry.digest, f"a referrer of type {entry.artifact_type}") for entry in entries)
             walk.referrers[subject] = tuple(_confirmed(walk, subject, entries, tell))
         for subject, digests in held.items():
             walk.referrers[subject] = tuple(digest for digest in sorted(digests) if walk.refers_to(digest, subject))

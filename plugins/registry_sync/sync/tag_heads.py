@@ -18,10 +18,11 @@ from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import KeptHead, SyncRun
-from registry_sync.errors import NotFound, RegistrySyncError
+from registry_sync.errors import NotFound, RegistryError, RegistrySyncError
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import KeptHeads, RegistryClient
 from registry_sync.sync.progress import Progress
+from registry_sync.sync.refusals import MAX_PROBES, Refusals
 from registry_sync.sync.verdicts import Verdict, verdict
 
 #: Older digests are asked for again; a list of tags may take as long.
@@ -73,19 +74,25 @@ class TagHeads:
 
     def _ask(self, names: list[TagName], heads: dict[TagName, Digest | None]) -> None:
         progress = Progress(self.tell, "tag", len(names))
+        refusals = Refusals(self.client, self.remote)
+        has_listing = self.remote.tag_filter.literal_tags is None
 
         def done(tag: TagName, digest: Digest | None) -> None:
+            refusals.note_served(tag)
             heads[tag] = self._new[tag] = digest
             if time.monotonic() - self._kept_at >= KEEP_SECONDS:
                 self._keep()
             progress.add(1)
 
         def failed(tag: TagName, error: RegistrySyncError) -> None:
+            # A password that nothing was given for yet is not tried on one tag after another: that locks accounts.
+            if has_listing or not isinstance(error, RegistryError) or error.status != 401:
+                refusals.others = lambda: names[:: max(1, len(names) // MAX_PROBES)]
+            error = refusals.settled(error, tag)
             if isinstance(error, NotFound) and error.kind == "repository":
                 raise error
             if isinstance(error, NotFound):
-                was_listed = self.remote.tag_filter.literal_tags is None
-                self.tell(f"tag {tag} is gone since the listing" if was_listed else f"tag {tag} is not there")
+                self.tell(f"tag {tag} is gone since the listing" if has_listing else f"tag {tag} is not there")
             elif verdict(error, is_last_try=False) is Verdict.HOLD:
                 heads[tag] = None
             else:
@@ -95,7 +102,7 @@ class TagHeads:
         if not self._new:
             self._new_at = utc_now()
         # Without a listing before it the first goes alone: a wrong password is sent once, not by every thread.
-        alone = 1 if self.remote.tag_filter.literal_tags is not None else 0
+        alone = 0 if has_listing else 1
         for part in (names[:alone], names[alone:]):
             for_each(
                 lambda tag: self.client.head_manifest(self.remote.upstream, tag).digest,

@@ -25,7 +25,8 @@ class Verdict(Enum):
     HOLD = "hold"
 
 
-#: Errors of a registry that will meet every other request too.
+#: Errors of a registry that will meet every other request too; what is of one manifest or blob alone is told from
+#: them by :mod:`registry_sync.sync.refusals` before.
 _MEET_EVERY_REQUEST = (
     AuthenticationFailed,
     ChallengeInvalid,

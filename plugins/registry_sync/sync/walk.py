@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor, Manifest, ManifestKind, ManifestLimits
-from registry_sync.domain.platforms import is_attestation
+from registry_sync.domain.platforms import entry_name, is_attestation
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.runs import Link, LinkKind
 from registry_sync.domain.units import KnownManifest
@@ -19,6 +19,7 @@ from registry_sync.errors import ContentError, LimitExceeded, NotFound, Registry
 from registry_sync.sync.choice import Choice
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import Contents, RegistryClient
+from registry_sync.sync.refusals import Refusals
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,13 @@ class Walk:
     choice: Choice
     limits: ManifestLimits
     refuse_fatal: Callable[[RegistrySyncError], None]
+    refusals: Refusals
     fetched: dict[Digest, Manifest] = field(default_factory=dict)
     stored: dict[Digest, KnownManifest] = field(default_factory=dict)
     failures: dict[Digest, RegistrySyncError] = field(default_factory=dict)
     entries: dict[Digest, tuple[Descriptor, ...]] = field(default_factory=dict)
     referrers: dict[Digest, tuple[Digest, ...]] = field(default_factory=dict)
+    names: dict[Digest, str] = field(default_factory=dict)
 
     def add(self, manifest: Manifest) -> None:
         """Takes a manifest that was fetched; what it lists is read by the next :meth:`descend`."""
@@ -110,6 +113,7 @@ class Walk:
 
     def fail(self, digest: Digest, error: RegistrySyncError) -> None:
         """Notes that ``digest``, or something that is needed with it, cannot be had."""
+        error = self.refusals.settled(error, digest)
         self.refuse_fatal(error)
         self.failures[digest] = error
 
@@ -124,11 +128,16 @@ class Walk:
             lambda item: self.client.get_manifest(self.remote.upstream, item[0], expected=item[1]),
             [(digest, expected) for digest, expected in unread.items() if digest not in known],
             threads=self.remote.download_concurrency,
-            done=lambda _item, manifest: self.add(manifest),
+            done=lambda _item, manifest: self._add_served(manifest),
             failed=lambda item, error: self.fail(item[0], error),
         )
 
+    def _add_served(self, manifest: Manifest) -> None:
+        self.refusals.note_served(manifest.digest)
+        self.add(manifest)
+
     def _list_entries(self, manifest: Manifest) -> None:
+        self.names.update((entry.digest, entry_name(entry)) for entry in manifest.children)
         try:
             self.entries[manifest.digest] = self.choice.entries(manifest)
         except ContentError as error:
@@ -188,6 +197,13 @@ class _Visit:
             self.new.append(self.walk.fetched[digest])
         return self.verdicts[digest]
 
+    def _named(self, problem: RegistrySyncError, digest: Digest, of: str, parent: Digest) -> RegistrySyncError:
+        """``problem`` of ``digest``, saying what it is to its parent; of what lies deeper it says so already."""
+        name = self.walk.names.get(digest)
+        if digest not in self.walk.failures or name is None:
+            return problem
+        return problem.with_message(f"{name} {of} {parent[:19]}: {problem.message}")
+
     def _look(self, digest: Digest) -> RegistrySyncError | None:
         walk = self.walk
         if digest in walk.failures:
@@ -201,12 +217,12 @@ class _Visit:
             is_gap = walk.choice.allow_sparse and is_not_there(walk.failures.get(child.digest))
             links.append(Link(digest, child.digest, LinkKind.CHILD, is_missing=is_gap))
             if problem is not None and not is_gap:
-                problems.append(problem)
+                problems.append(self._named(problem, child.digest, "of index", digest))
         for referrer in walk.referrers.get(digest, ()):
             problem = self.visit(referrer)
             links.append(Link(digest, referrer, LinkKind.REFERRER))
             if problem is not None:
-                problems.append(problem)
+                problems.append(self._named(problem, referrer, "of manifest", digest))
         self.links[digest] = list({link.child: link for link in reversed(links)}.values())
         self._sizes[digest] = 1 + sum(self._sizes.get(link.child, 1) for link in self.links[digest])
         limit = walk.limits.manifests_per_reference

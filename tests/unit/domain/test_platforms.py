@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor
-from registry_sync.domain.platforms import Platform, names_an_image, parse_platforms, platform_text, select_entries
+from registry_sync.domain.platforms import (
+    Platform,
+    entry_name,
+    names_an_image,
+    parse_platforms,
+    platform_text,
+    select_entries,
+)
 from registry_sync.errors import InvalidManifest, InvalidReference
 
 INDEX = Digest.of(b"index")
@@ -156,3 +163,29 @@ def test_a_platform_is_told_as_a_remote_names_it(platform: Any, text: str | None
     assert platform_text(platform) == text
     if text is not None:
         assert Platform.parse(text).matches(platform)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"platform": {"os": "linux", "architecture": "amd64"}}, "linux/amd64"),
+        ({"platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}}, "linux/arm64"),
+        ({"platform": {"os": "linux", "architecture": "arm", "variant": "v7"}}, "linux/arm/v7"),
+        ({"platform": {"os": 7, "architecture": "amd64"}}, "amd64"),
+        ({"platform": {"os": "a\nb"}}, "an entry of type a/b"),
+        ({}, "an entry of type a/b"),
+        ({"artifact_type": "c/d"}, "an entry of type c/d"),
+        (
+            {
+                "platform": {"os": "unknown", "architecture": "unknown"},
+                "annotations": {
+                    "vnd.docker.reference.type": "attestation-manifest",
+                    "vnd.docker.reference.digest": "sha256:" + "a" * 64,
+                },
+            },
+            "the attestation of sha256:aaaaaaaaaaaa",
+        ),
+    ],
+)
+def test_an_entry_is_called_what_it_is(fields: dict[str, Any], name: str) -> None:
+    assert entry_name(Descriptor("a/b", Digest.of(b"x"), 1, **fields)) == name
