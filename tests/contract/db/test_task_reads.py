@@ -7,7 +7,7 @@ from sqlalchemy import Engine, event
 
 from registry_sync.db.database import Database
 from registry_sync.db.task_reads import TaskReads
-from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.records import RemoteSpec, SyncMode
 from registry_sync.domain.runs import RunKey, RunState
 from registry_sync.domain.units import UnitQuery
 from support.metadata import LISTED_AT, Upstream, image, new_key, open_run, play_stages, sync
@@ -40,7 +40,7 @@ def test_of_several_syncs_of_a_dag_run_the_one_of_list_tags_is_shown_and_the_ver
 ) -> None:
     repository, key = database.repositories.ensure("task-reads-scoped"), new_key()
     for scope in ("group.list_tags", "", "zebra"):
-        run = open_run(database, repository, key=RunKey(key.dag_id, key.run_id, scope))
+        run = open_run(database, repository, mode=SyncMode.ADDITIVE, key=RunKey(key.dag_id, key.run_id, scope))
         play_stages(database, run, upstream_of(f"of-{scope}"))
         database.versions.commit(run.id)
     found = TaskReads(database).by_run_ids(key.dag_id, [key.run_id])[key.run_id]
@@ -51,10 +51,10 @@ def test_of_several_syncs_of_a_dag_run_the_one_of_list_tags_is_shown_and_the_ver
 def test_a_run_that_was_begun_anew_keeps_the_versions_that_it_had_made(database: Database) -> None:
     repository, key = database.repositories.ensure("task-reads-again"), new_key()
     for name in ("one", "two"):
-        run = open_run(database, repository, key=key)
+        run = open_run(database, repository, mode=SyncMode.ADDITIVE, key=key)
         play_stages(database, run, upstream_of(name))
         database.versions.commit(run.id)
-    again = open_run(database, repository, key=key)
+    again = open_run(database, repository, mode=SyncMode.ADDITIVE, key=key)
     assert database.runs.settle_unchanged(again.id, LISTED_AT, latest_number=2)
     found = TaskReads(database).by_run_ids(key.dag_id, [key.run_id])[key.run_id]
     assert (found.id, found.state, found.attempt) == (again.id, RunState.UNCHANGED, 3)
