@@ -55,6 +55,11 @@ class Postgres:
         with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
             connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
+    def drop_tablespace(self, name: str) -> None:
+        """Removes a tablespace in which nothing is any more."""
+        with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
+            connection.execute(f'DROP TABLESPACE "{name}"')
+
     def _conninfo(self, name: str) -> str:
         return f"host={self.socket_folder} user=tests dbname={name}"
 

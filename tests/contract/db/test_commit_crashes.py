@@ -7,6 +7,7 @@ have changed, and lets go of a version that is not kept any more.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,9 +19,10 @@ from registry_sync.db.database import Database
 from registry_sync.db.tables import metadata
 from registry_sync.domain.records import Repository, RepositorySpec
 from registry_sync.domain.runs import SyncRun
-from registry_sync.errors import DatabaseError, DatabaseUnavailable
+from registry_sync.errors import DatabaseError, DatabaseFull, DatabaseUnavailable
 from support.metadata import Upstream, image, index, open_run, play_stages, sync
 from support.postgres import Postgres, running_postgres
+from support.small_disks import CAN_MOUNT, MEBIBYTE, memory_disk
 
 #: More writes than a commit makes; reached only when the matrix does not end by itself.
 MOST_WRITES = 200
@@ -192,3 +194,26 @@ def test_a_database_that_goes_away_in_the_middle_is_a_passing_error_and_the_repe
     with Database.connect(url) as database:
         assert database.versions.commit(run.id).version is not None
         assert_third_version(database, repository)
+
+
+@pytest.mark.skipif(not CAN_MOUNT, reason="only root may mount a small disk")
+def test_a_full_disk_of_a_server_is_told_from_one_of_a_file(postgres: Postgres) -> None:
+    url = postgres.make_database("full_disk", "migrated")
+    with memory_disk(postgres.socket_folder / "small", 2 * MEBIBYTE) as disk:
+        owner = postgres.socket_folder.stat()
+        os.chown(disk, owner.st_uid, owner.st_gid)
+        with Database.connect(url) as database:
+            with database._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql(f"CREATE TABLESPACE small LOCATION '{disk}'")
+                connection.exec_driver_sql("ALTER TABLE repositories SET TABLESPACE small")
+            with pytest.raises(DatabaseFull, match="on the disk of its server"):
+                _fill_rows(database)
+            stored = database.repositories.page().total_count
+            assert 0 < stored < 1000
+        postgres.drop_database("full_disk")
+        postgres.drop_tablespace("small")
+
+
+def _fill_rows(database: Database) -> None:
+    for number in range(1000):
+        database.repositories.create(RepositorySpec(f"app-{number}", secrets.token_hex(5_000)))
