@@ -9,7 +9,6 @@ from typing import Any
 import fsspec
 
 from registry_sync.blobs import BlobStore, open_blob_store
-from registry_sync.blobs.parts import PART_BYTES
 from support.images import Blob
 
 #: Local files by our own calls, by fsspec's, memory, an object store.
@@ -18,6 +17,8 @@ MEBIBYTE = 1024 * 1024
 #: One blob that is collected in memory, and one that goes through a partial.
 SMALL, LARGE = 1000, 3 * MEBIBYTE + 123
 SIZES = {"small": SMALL, "large": LARGE}
+#: How long the parts of these stores are; as large as they must be for LARGE to be one.
+PART_BYTES = 4 * MEBIBYTE
 #: One that an object store keeps in three parts while it is written, the last of them short.
 PARTED = 2 * PART_BYTES + MEBIBYTE + 123
 
@@ -37,7 +38,7 @@ class Place:
         return Path(self.url.removeprefix("file://")) / ".partials" if self.kind == "local" else self.spool
 
     def open(self) -> BlobStore:
-        return open_blob_store(self.url, spool_folder=self.spool)
+        return open_store(self.url, self.spool)
 
     def elsewhere(self) -> Place:
         """The same place as another machine sees it, which shares the store and nothing else."""
@@ -66,6 +67,11 @@ class Place:
 
     def partial_files(self) -> list[Path]:
         return [path for path in self.partials.rglob("*") if path.is_file()] if self.partials.is_dir() else []
+
+
+def open_store(url: str, spool: Path) -> BlobStore:
+    """The store at ``url``, with the short parts of the tests."""
+    return open_blob_store(url, spool_folder=spool, part_bytes=PART_BYTES)
 
 
 def put(store: BlobStore, blob: Blob) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import resource
 import sys
+from pathlib import Path
 
-from registry_sync.blobs import BlobStore, open_blob_store
+from registry_sync.blobs import BlobStore
 from registry_sync.errors import RegistrySyncError
+from support.blob_stores import open_store
 from support.images import Blob
 
 PIECE = 256 * 1024
@@ -58,4 +60,4 @@ def limited(store: BlobStore, seed: int, size: int, count: int) -> None:
 if __name__ == "__main__":
     url, spool, command, *numbers = sys.argv[1:]
     commands = {"half": half, "many": many, "limited": limited}
-    commands[command](open_blob_store(url, spool_folder=spool), *map(int, numbers))
+    commands[command](open_store(url, Path(spool)), *map(int, numbers))

@@ -12,10 +12,9 @@ import pytest
 
 from registry_sync.blobs import BlobStore
 from registry_sync.blobs.names import blob_name
-from registry_sync.blobs.parts import PART_BYTES
 from registry_sync.errors import BlobStoreError, DigestMismatch
 from support.blob_processes import writing
-from support.blob_stores import KINDS, MEBIBYTE, PARTED, SIZES, Place, put, stored
+from support.blob_stores import KINDS, MEBIBYTE, PART_BYTES, PARTED, SIZES, Place, put, stored
 from support.images import Blob
 
 #: Stores that another process sees; memory dies with its own.
@@ -85,7 +84,7 @@ def test_another_machine_continues_exactly_where_a_writer_was_left(
 
 
 def test_two_machines_may_take_turns(place: Place, store: BlobStore, elsewhere: BlobStore, blob: Blob) -> None:
-    ends = [3 * MEBIBYTE, 5 * MEBIBYTE, PART_BYTES + 1, 2 * PART_BYTES - 1, 2 * PART_BYTES + 5, PARTED - 7]
+    ends = [MEBIBYTE, 3 * MEBIBYTE, PART_BYTES + 1, 2 * PART_BYTES - 1, 2 * PART_BYTES + 5, PARTED - 7]
     for turn, (begin, end) in enumerate(zip([0, *ends], [*ends, PARTED], strict=False)):
         assert _leave((store, elsewhere)[turn % 2], blob, end) == begin
     put(store, blob)
@@ -111,9 +110,9 @@ def test_who_comes_second_publishes_too_though_its_parts_are_gone(
         store.writer(blob.digest, PARTED) as one,
         elsewhere.writer(blob.digest, PARTED) as other,
     ):
-        for start in range(0, PARTED, 4 * MEBIBYTE):
-            one.write(blob.data[start : start + 4 * MEBIBYTE])
-            other.write(blob.data[start : start + 4 * MEBIBYTE])
+        for start in range(0, PARTED, MEBIBYTE):
+            one.write(blob.data[start : start + MEBIBYTE])
+            other.write(blob.data[start : start + MEBIBYTE])
         order = [one, other] if published_first == 0 else [other, one]
         order[0].commit()
         assert stored(store, blob) == blob.data
@@ -131,9 +130,9 @@ def test_a_writer_of_wrong_bytes_spoils_nothing_of_one_of_right_bytes(
         store.writer(blob.digest, PARTED) as right_one,
         elsewhere.writer(blob.digest, PARTED) as wrong_one,
     ):
-        for start in range(0, PARTED, 4 * MEBIBYTE):
-            right_one.write(blob.data[start : start + 4 * MEBIBYTE])
-            wrong_one.write(wrong[start : start + 4 * MEBIBYTE])
+        for start in range(0, PARTED, MEBIBYTE):
+            right_one.write(blob.data[start : start + MEBIBYTE])
+            wrong_one.write(wrong[start : start + MEBIBYTE])
         if is_wrong_first:
             with pytest.raises(DigestMismatch):
                 wrong_one.commit()

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.blobs import BlobStore, open_blob_store
-from registry_sync.blobs.parts import PART_BYTES
+from registry_sync.blobs import BlobStore
 from registry_sync.errors import BlobStoreError, BlobStoreFull
 from support.blob_processes import writing
-from support.blob_stores import MEBIBYTE, SMALL, Place, put, stored
+from support.blob_stores import MEBIBYTE, PART_BYTES, SMALL, Place, open_store, put, stored
 from support.images import Blob
 from support.small_disks import CAN_LOOP, CAN_MOUNT, ext4_disk, memory_disk
 
@@ -42,7 +41,7 @@ if CAN_MOUNT:
     def test_a_large_blob_on_a_full_disk_leaves_the_disk_as_it_was(
         small_disk: Path, tmp_path: Path, scheme: str
     ) -> None:
-        store = open_blob_store(f"{scheme}://{small_disk}/blobs", spool_folder=tmp_path / "spool")
+        store = open_store(f"{scheme}://{small_disk}/blobs", tmp_path / "spool")
         kept, blob = Blob.random(1, SMALL), Blob.random(2, 2 * DISK_BYTES)
         put(store, kept)
         with pytest.raises(BlobStoreFull, match="free space"):
@@ -55,7 +54,7 @@ if CAN_MOUNT:
     def test_a_small_blob_on_a_full_disk_can_be_stored_when_there_is_room_again(
         small_disk: Path, tmp_path: Path, scheme: str
     ) -> None:
-        store = open_blob_store(f"{scheme}://{small_disk}/blobs", spool_folder=tmp_path / "spool")
+        store = open_store(f"{scheme}://{small_disk}/blobs", tmp_path / "spool")
         blob = Blob.random(4, MEBIBYTE // 2)
         filler = _fill(small_disk)
         with pytest.raises(BlobStoreFull):
@@ -68,7 +67,7 @@ if CAN_MOUNT:
 
     def test_a_store_that_is_full_of_parts_is_left_as_it_was(tmp_path: Path) -> None:
         with memory_disk(tmp_path / "disk", 2 * PART_BYTES + MEBIBYTE) as disk:
-            store = open_blob_store(f"local://{disk}/blobs", spool_folder=tmp_path / "spool")
+            store = open_store(f"local://{disk}/blobs", tmp_path / "spool")
             with pytest.raises(BlobStoreFull, match="free space"):
                 put(store, Blob.random(8, 4 * PART_BYTES))
             assert [path for path in disk.rglob("*") if path.is_file()] == []
@@ -78,16 +77,16 @@ if CAN_MOUNT:
         url = f"local://{tmp_path}/blobs"
         with memory_disk(tmp_path / "disk", PART_BYTES + MEBIBYTE) as disk:
             with pytest.raises(BlobStoreFull, match="spool"):
-                put(open_blob_store(url, spool_folder=disk / "spool"), blob)
+                put(open_store(url, disk / "spool"), blob)
             assert [path for path in disk.rglob("*") if path.is_file()] == []
-        store = open_blob_store(url, spool_folder=tmp_path / "spool")
+        store = open_store(url, tmp_path / "spool")
         with store.writer(blob.digest, blob.size_bytes) as writer:
             assert writer.offset == PART_BYTES
         put(store, blob)
         assert stored(store, blob) == blob.data
 
     def test_a_full_spool_is_reported_like_a_full_store(small_disk: Path) -> None:
-        store = open_blob_store("memory://full-spool", spool_folder=small_disk / "spool")
+        store = open_store("memory://full-spool", small_disk / "spool")
         blob = Blob.random(5, 2 * DISK_BYTES)
         with pytest.raises(BlobStoreFull, match="spool"):
             put(store, blob)
@@ -120,7 +119,7 @@ def test_a_store_that_cannot_be_used_is_named_in_the_error(place: Place, tmp_pat
 
 @pytest.mark.parametrize("place", ["s3"], indirect=True)
 def test_an_object_store_without_the_bucket_is_an_error_that_names_it(place: Place, tmp_path: Path) -> None:
-    store = open_blob_store("s3://no-such-bucket/blobs", spool_folder=tmp_path / "spool")
+    store = open_store("s3://no-such-bucket/blobs", tmp_path / "spool")
     assert place.environment
     with pytest.raises(BlobStoreError, match="no-such-bucket"):
         put(store, Blob.random(8, SMALL))

@@ -8,7 +8,8 @@ import fsspec
 import pytest
 
 from registry_sync.blobs.s3_requests import join_objects
-from support.blob_stores import MEBIBYTE, Place
+from support.blob_stores import Place
+from support.object_store import LEAST_PART_BYTES
 
 pytestmark = pytest.mark.parametrize("place", ["s3"], indirect=True)
 
@@ -21,7 +22,7 @@ def bucket(place: Place) -> str:
 @pytest.fixture
 def filesystem(bucket: str) -> Any:
     filesystem = fsspec.filesystem("s3")
-    filesystem.pipe_file(f"{bucket}/one", b"1" * 5 * MEBIBYTE)
+    filesystem.pipe_file(f"{bucket}/one", b"1" * LEAST_PART_BYTES)
     filesystem.pipe_file(f"{bucket}/two", b"2" * 7)
     return filesystem
 
@@ -32,7 +33,7 @@ def _uploads(filesystem: Any, bucket: str) -> list[str]:
 
 def test_what_is_joined_has_the_bytes_of_all_in_their_order(filesystem: Any, bucket: str) -> None:
     join_objects(filesystem, [f"{bucket}/one", f"{bucket}/one", f"{bucket}/two"], f"{bucket}/joined")
-    assert filesystem.cat_file(f"{bucket}/joined") == b"1" * 10 * MEBIBYTE + b"2" * 7
+    assert filesystem.cat_file(f"{bucket}/joined") == b"1" * 2 * LEAST_PART_BYTES + b"2" * 7
     assert _uploads(filesystem, bucket) == []
 
 
