@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from sqlalchemy import event
 
@@ -99,7 +101,11 @@ def test_a_page_costs_the_same_few_queries_whatever_it_holds(database: Database)
     repository = database.repositories.ensure("app")
     counts = []
     statements: list[str] = []
-    event.listen(database._engine, "before_cursor_execute", lambda *parts: statements.append(parts[2]))
+
+    def note(*parts: Any) -> None:
+        statements.append(parts[2])
+
+    event.listen(database._engine, "before_cursor_execute", note)
     for size in (2, 60):
         upstream = Upstream()
         for number in range(size):
@@ -113,4 +119,5 @@ def test_a_page_costs_the_same_few_queries_whatever_it_holds(database: Database)
         database.units.blobs(query, request)
         database.versions.page(repository.id)
         counts.append(len(statements))
+    event.remove(database._engine, "before_cursor_execute", note)
     assert counts[0] == counts[1] <= 20
