@@ -47,7 +47,7 @@ def diff(args: Namespace) -> None:
     if tags:
         print_rows(tags if args.output == "plain" else tags[:SHOWN_CHANGES], args.output)
     if args.output == "table" and len(tags) > SHOWN_CHANGES:
-        print(f"and {len(tags) - SHOWN_CHANGES:,} more tags; --output plain or json has all")
+        print(f"and {format_count(len(tags) - SHOWN_CHANGES, 'more tag')}; --output plain or json has all")
 
 
 def roll_back(args: Namespace) -> None:

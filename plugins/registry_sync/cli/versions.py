@@ -25,14 +25,21 @@ def list_all(args: Namespace) -> None:
 
 
 def show(args: Namespace) -> None:
-    """What a version holds, added and removed, the tags that it holds back, and what its indexes lack."""
+    """What a version holds, added and removed, who made it, the tags that it holds back, and what its indexes lack."""
     with usable_database() as database:
         _, version = find(database, args.name, args.number)
+        run = database.provenance.version(version.repository_id, version.number).run
+    made = {
+        "dag_run": None if run is None else run.key.run_id,
+        "triggered_by": None if run is None else run.triggered_by,
+        "removals_approved_by": None if run is None else run.removals_approved_by,
+    }
     holds = [{"tag": hold.tag, "kept_digest": hold.digest, "reason": hold.reason} for hold in version.holds]
     gaps = [{"index": gap.parent, "missing_manifest": gap.digest} for gap in version.gaps]
     if args.output in ("json", "yaml"):
         document = {
             **row(version),
+            **made,
             "content_summary": version.summary.counts(),
             "holds": holds,
             "gaps": gaps,
@@ -41,6 +48,8 @@ def show(args: Namespace) -> None:
         print_document(document, args.output)
         return
     print_rows(summary_rows(version.summary), args.output)
+    if run is not None:
+        print_rows([made], args.output)
     for found in (holds, gaps):
         if found:
             print_rows(found, args.output)

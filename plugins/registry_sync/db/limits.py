@@ -21,6 +21,7 @@ from registry_sync.db.remotes import read_spec
 from registry_sync.db.tables import manifests, repository_tags, repository_versions, run_tags, sync_runs, tags
 from registry_sync.domain.companions import looks_like_a_companion, subject_by_name
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import Hold, RemoteSpec
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import COUNTED_TAG_STATES, TagState
@@ -38,8 +39,8 @@ def refuse_too_many_holds(connection: Connection, run_id: str, remote: RemoteSpe
     total = connection.execute(count).scalar_one()
     if len(holds) > remote.max_held_share * total:
         raise TooManyHolds(
-            f"{len(holds)} of {total} tags would be held, more than max_held_share {remote.max_held_share:g} of remote "
-            f"{remote.name!r} allows, so no version was made: {first_holds(holds)}"
+            f"{len(holds):,} of {format_count(total, 'tag')} would be held, more than max_held_share "
+            f"{remote.max_held_share:g} of remote {remote.name!r} allows, so no version was made: {first_holds(holds)}"
         )
 
 

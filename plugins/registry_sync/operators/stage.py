@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from registry_sync.domain.quantities import format_count
 from registry_sync.errors import ConfigurationError, RegistrySyncError, RunEnded
 from registry_sync.operators.airflow_runs import dag_run_started_at, refuse_lost_commit
 from registry_sync.operators.task_log import log_errors_in_one_line
@@ -113,7 +114,7 @@ class Stage:
 
         counts, limit = client.usage.counts(), client.usage.rate_limit
         if limit is not None:
-            log.info("%s allows %s more pulls", client.registry.netloc, limit.remaining)
+            log.info("%s allows %s", client.registry.netloc, format_count(limit.remaining, "more pull"))
         if self._run is None:
             return
         usage = RunUsage(**{field.name: getattr(counts, field.name) for field in fields(RunUsage)})

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import BinaryIO, Protocol
 
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.quantities import format_count
 from registry_sync.domain.space import Amount, BlobRecord, FindingKind
 from registry_sync.errors import BlobMissing, BlobStoreError, BlobStoreUnavailable, RegistrySyncError
 from registry_sync.sync.byte_rate import ByteRate
@@ -118,7 +119,8 @@ class BlobReading:
             self.findings.add(kind, record.digest, detail)
             self.unreadable.add(record.digest)
             if len(self.unreadable) >= MOST_UNREADABLE:
-                raise BlobStoreUnavailable(f"{len(self.unreadable)} blobs cannot be read; the last one {detail}")
+                count = format_count(len(self.unreadable), "blob")
+                raise BlobStoreUnavailable(f"{count} cannot be read; the last one {detail}")
             return
         is_gone = True
         if kind is FindingKind.BROKEN:

@@ -72,6 +72,8 @@ def test_repositories_and_versions_are_listed_for_programs(
     shown = json.loads(capsys.readouterr().out)
     assert shown["content_summary"]["added"] == {"docker.blob": 2, "docker.manifest": 1, "docker.tag": 1}
     assert shown["holds"] == [{"tag": "bad", "kept_digest": None, "reason": "no such blob"}]
+    assert shown["dag_run"].startswith("manual__")
+    assert (shown["triggered_by"], shown["removals_approved_by"]) == (None, None)
 
 
 def test_a_version_is_shown_as_tables_for_people(run: Run, url: str, capsys: pytest.CaptureFixture[str]) -> None:
