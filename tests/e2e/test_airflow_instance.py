@@ -81,7 +81,7 @@ def test_a_missing_upstream_fails_at_once_and_its_log_says_why(
 
 def test_parameters_that_do_not_fit_are_refused(airflow: AirflowInstance) -> None:
     with pytest.raises(ApiError, match="mode") as refused:
-        airflow.trigger(conf={"mode": "sideways"})
+        airflow.trigger(conf={"repository": "refused", "mode": "sideways"})
     assert refused.value.status == 400
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,17 @@ import pytest
 from registry_sync.db.database import Database
 from support.airflow_instance import AirflowInstance
 from support.fab import PASSWORD, ROLES, SETTINGS, make_fab_database
+from support.hostile_registry import HostileRegistry
 from support.metadata import Upstream, image, index, sync
+from support.registry import RegistryServer
 from support.rest_api import API, RestClient, hrefs_in
+from support.rights import World, by_trigger, connection_that_serves_any, documented, least, line_of, over_rest
 
 REPOSITORIES = "repositories/docker/docker/"
 REMOTES = "remotes/docker/docker/"
+UPSTREAM_NAME = "library/hello-world"
 DAG_SECONDS = 60
+RUN_SECONDS = 180
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +69,84 @@ def synced(fab: AirflowInstance, clients: dict[str, RestClient]) -> dict[str, st
 def statuses(clients: dict[str, RestClient], method: str, path: str, document: Any = None) -> tuple[int, ...]:
     """What each role is answered: Viewer, User, Op, Admin and Public."""
     return tuple(clients[role].ask(method, path, document).status_code for role in ROLES)
+
+
+# -- the table of rights in security.md --------------------------------------------------------------------------------
+
+#: From the least on; what Public may do is nothing.
+RISING = ("Public", "Viewer", "User", "Op", "Admin")
+
+
+@pytest.fixture(scope="module")
+def world(fab: AirflowInstance, clients: dict[str, RestClient], upstream: RegistryServer) -> World:
+    with Database.connect(f"sqlite:///{fab.home / 'registry_sync' / 'registry_sync.db'}") as database:
+        return World.made_by(clients["Admin"], database, upstream.url, UPSTREAM_NAME, bound=upstream.url)
+
+
+def test_the_table_by_a_trigger_and_what_the_runs_do(
+    clients: dict[str, RestClient], world: World, upstream: RegistryServer
+) -> None:
+    """Real runs of a user who may only trigger; a listener keeps all that the hosts of their choice are sent."""
+    end_other_runs(clients["Admin"])  # they try hosts again and again that are not there
+    remotes = {path: clients["Admin"].get(path) for path in (world.remote, world.other)}
+    with HostileRegistry() as listener:
+        runs = {}
+        for what, (_, by, _) in documented().items():
+            conf = line_of(what, by_trigger(world, upstream.url))
+            if conf is None:
+                continue
+            if by == "no" and conf["repository"] != world.name:
+                conf["url"] = listener.base
+            run = {"logical_date": None, "conf": conf}
+            assert least(clients, RISING[:2], lambda run=run: ("POST", RUNS, run)) == "no"  # type: ignore[misc]
+            runs[what] = clients["User"].ask("POST", RUNS, run).json()["dag_run_id"]
+        asked_for = {"repository": "forged"}
+        forged = {"dag_run_id": f"registry_sync__{uuid.uuid4()}", "logical_date": None, "conf": asked_for}
+        assert clients["User"].ask("POST", RUNS, forged).status_code == 200
+        ended = {what: ended_run(clients["Admin"], run_id) for what, run_id in runs.items()}
+        assert {what: run["state"] for what, run in ended.items()} == {
+            what: "failed" if documented()[what][1] == "no" else "success" for what in runs
+        }
+        assert ended_run(clients["Admin"], forged["dag_run_id"])["state"] == "failed"
+        assert listener.asked() == []
+    for what, run in ended.items():
+        assert run["state"] == "success" or run["note"], what
+    kept = [{**clients["Admin"].get(path), "pulp_last_updated": None} for path in remotes]
+    assert kept == [{**document, "pulp_last_updated": None} for document in remotes.values()]
+
+
+RUNS = "/api/v2/dags/registry_sync/dagRuns"
+
+
+def end_other_runs(admin: RestClient) -> None:
+    """Ends the runs that other tests began."""
+    for state in ("running", "queued"):
+        for run in admin.ask("GET", f"{RUNS}?state={state}&limit=100").json()["dag_runs"]:
+            admin.ask("PATCH", f"{RUNS}/{run['dag_run_id']}", {"state": "failed"})
+
+
+def ended_run(admin: RestClient, run_id: str) -> dict[str, Any]:
+    """The run as Airflow shows it once it has ended."""
+    deadline = time.monotonic() + RUN_SECONDS
+    while True:
+        run: dict[str, Any] = admin.ask("GET", f"{RUNS}/{run_id}").json()
+        if run["state"] in ("success", "failed"):
+            return run
+        assert time.monotonic() < deadline, run
+        time.sleep(0.3)
+
+
+@pytest.mark.parametrize("what", documented())
+def test_the_table_over_rest_and_in_the_form_for_connections(
+    clients: dict[str, RestClient], world: World, what: str
+) -> None:
+    assert least(clients, RISING, line_of(what, over_rest(world))) == documented()[what][0]
+    if what == "let a connection serve any registry":
+        form = least(clients, RISING, lambda: ("POST", "/api/v2/connections", connection_that_serves_any()))
+        assert form == documented()[what][2]
+
+
+# -- route by route ----------------------------------------------------------------------------------------------------
 
 
 def test_every_href_resolves_for_who_may_read_and_for_nobody_else(

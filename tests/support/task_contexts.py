@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,3 +48,21 @@ class TaskContext:
     def told(self) -> list[dict[str, Any]]:
         """What assets were told of new versions."""
         return [event.extra for event in self.events[AssetAlias(VERSIONS_ALIAS)].asset_alias_events]
+
+
+@cache
+def sync_dag() -> Any:
+    """The DAG ``registry_sync``."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    return DagBag().dags["registry_sync"]
+
+
+def rendered(task: Any, context: TaskContext, dag: Any = None) -> dict[str, Any]:
+    """Renders a task's templates as Airflow does before it runs, and gives the context."""
+    dag = dag or sync_dag()
+    params = {name: value for name, value in dag.params.dump().items() if isinstance(value, (str, list, bool, int))}
+    given = {**context.given(), "dag": dag, "params": {**dict.fromkeys(dag.params), **params, **(context.conf or {})}}
+    given["run_id"] = context.run_id
+    task.render_template_fields(given)
+    return given

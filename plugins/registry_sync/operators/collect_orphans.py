@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
-
 from registry_sync.operators.airflow_runs import dag_run_end
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.stage import Stage, open_stage
 from registry_sync.operators.template_values import as_flag, as_number
+from registry_sync.operators.triggered import TriggeredTask
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -18,13 +17,14 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class CollectOrphansOperator(BaseOperator):
+class CollectOrphansOperator(TriggeredTask):
     """Notes content that nothing needs, and removes what was noted longer than the grace ago.
 
     Runs beside syncs; a repeat goes on where one was killed.
 
     :param grace_hours: how long orphans are kept; None for ``[registry_sync] orphan_grace_hours``
     :param preview: whether only to say what would go
+    :param trust_triggers: whether whoever triggers a run may say a shorter grace than the setting
     """
 
     template_fields: Sequence[str] = ("grace_hours", "preview")
@@ -42,11 +42,13 @@ class CollectOrphansOperator(BaseOperator):
         from registry_sync.sync.lost_runs import end_lost_runs
 
         with open_stage(context) as stage:
-            is_preview = as_flag(self.preview, "preview")
-            if not is_preview:
+            previews, grace = as_flag(self.preview, "preview"), self._grace(stage)
+            if not previews and grace < stage.settings.orphan_grace:
+                self.require_author(context, stage.settings, "a shorter grace than orphan_grace_hours")
+            if not previews:
                 end_lost_runs(stage.database.run_ends, lambda run: dag_run_end(context, run), tell=self.log.info)
-            work = preview_collection if is_preview else collect_orphans
-            done = work(stage.database, stage.blobs, grace=self._grace(stage), tell=self.log.info)
+            work = preview_collection if previews else collect_orphans
+            done = work(stage.database, stage.blobs, grace=grace, tell=self.log.info)
         return {
             "dry_run": done.is_dry_run,
             "manifest_count": done.manifests.count,

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
-
+from registry_sync.errors import RecordNotFound
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.stage import open_stage
 from registry_sync.operators.template_values import as_list, as_text
+from registry_sync.operators.triggered import TriggeredTask
 from registry_sync.operators.version_events import version_outlets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class PromoteTagsOperator(BaseOperator):
+class PromoteTagsOperator(TriggeredTask):
     """Copies tags of a version into another repository, which gets a new version, or none when it has them so.
 
     Nothing is downloaded: content is stored once, whichever repositories hold it.
@@ -29,6 +30,7 @@ class PromoteTagsOperator(BaseOperator):
     :param mode: ``additive`` to keep what else the target holds, ``mirror`` to make it hold the selection alone
     :param description: what to say of the new version
     :param created_by: whom the version says it was made by; None for who triggered the run
+    :param trust_triggers: whether whoever triggers the run may name a target that exists in its parameters
     """
 
     template_fields: Sequence[str] = (
@@ -80,9 +82,11 @@ class PromoteTagsOperator(BaseOperator):
             wanted, mode = TagFilter.parse(as_list(self.tags), as_list(self.exclude_tags)), promotion_mode(self.mode)
             source = stage.database.repositories.by_name(self.source.strip())
             number = find_number(stage, source, self.number)
-            target = stage.database.repositories.ensure(
-                checked_repository_name(self.target, "target: give the name of a repository")
-            )
+            name = checked_repository_name(self.target, "target: give the name of a repository")
+            with suppress(RecordNotFound):
+                stage.database.repositories.by_name(name)
+                self.require_author(context, stage.settings, f"what {name!r} holds")
+            target = stage.database.repositories.ensure(name)
             made = stage.database.versions.copy(
                 target.id,
                 CopyRequest(source.id, number, wanted, mode),

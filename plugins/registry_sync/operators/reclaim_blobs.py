@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
-
 from registry_sync.errors import ConfigurationError
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.stage import open_stage
 from registry_sync.operators.template_values import as_flag, as_list
+from registry_sync.operators.triggered import TriggeredTask
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class ReclaimBlobsOperator(BaseOperator):
+class ReclaimBlobsOperator(TriggeredTask):
     """Removes the bytes of blobs that only these repositories hold; their versions stay, and name what is missing.
 
     :param repositories: names of repositories
     :param keep_latest: whether what their latest versions hold keeps its bytes
-    :param preview: whether only to say what would go
+    :param preview: whether only to say what would go; more than that is not for whoever triggers a run to say
+    :param trust_triggers: whether it is all the same
     """
 
     template_fields: Sequence[str] = ("repositories", "keep_latest", "preview")
@@ -50,6 +50,8 @@ class ReclaimBlobsOperator(BaseOperator):
             if names is None:
                 raise ConfigurationError("repositories: say whose bytes to reclaim")
             keep_latest, previews = as_flag(self.keep_latest, "keep_latest"), as_flag(self.preview, "preview")
+            if not previews:
+                self.require_author(context, stage.settings, "whose bytes are removed")
             found = [stage.database.repositories.by_name(name) for name in names]
             latest = [(repository.id, repository.latest_number) for repository in found]
             gone = reclaim_blobs(

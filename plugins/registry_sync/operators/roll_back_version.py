@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
-
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.stage import open_stage
 from registry_sync.operators.template_values import as_text
+from registry_sync.operators.triggered import TriggeredTask
 from registry_sync.operators.version_events import version_outlets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class RollBackVersionOperator(BaseOperator):
+class RollBackVersionOperator(TriggeredTask):
     """Makes a new version of a repository that holds what an older one held, or none when the latest does.
 
     Nothing is downloaded. The next mirror sync follows the upstream again.
@@ -25,6 +24,7 @@ class RollBackVersionOperator(BaseOperator):
     :param number: number of the version to go back to
     :param description: what to say of the new version
     :param created_by: whom the version says it was made by; None for who triggered the run
+    :param trust_triggers: whether whoever triggers the run may say all of this in its parameters
     """
 
     template_fields: Sequence[str] = ("repository", "number", "description", "created_by")
@@ -56,6 +56,7 @@ class RollBackVersionOperator(BaseOperator):
             repository = stage.database.repositories.by_name(self.repository.strip())
             if as_text(self.number) is None:
                 raise InvalidReference("number: say which version to go back to")
+            self.require_author(context, stage.settings, f"what {repository.name!r} holds")
             number = find_number(stage, repository, self.number)
             made = stage.database.versions.roll_back(
                 repository.id,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from registry_sync.errors import ConfigurationError
+from registry_sync.errors import ConfigurationError, TriggerRefused
 
 if TYPE_CHECKING:
     from registry_sync.domain.runs import Authority
@@ -68,6 +68,17 @@ class TriggeredTask(BaseOperator):
         from registry_sync.domain.runs import Authority
 
         return field in self.literal_fields(context) or self.authority(context, settings) is Authority.AUTHOR
+
+    def require_author(self, context: Mapping[str, Any], settings: Settings, what: str) -> None:
+        """Raises :class:`TriggerRefused` when the parameters are the trigger's; ``what`` is what they would do."""
+        from registry_sync.domain.runs import Authority
+
+        if self.authority(context, settings) is Authority.TRIGGER:
+            raise TriggerRefused(
+                f"{what} is not for whoever triggers a run to say. Nothing was changed. Whoever may do it uses REST or "
+                "the command line; the author of the DAG, or the settings of this installation, may trust triggers "
+                "(trust_triggers)"
+            )
 
     def _has_other_marks(self) -> bool:
         """Whether the DAG changes how templates are written."""

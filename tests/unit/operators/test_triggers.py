@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import Any
 
 import pytest
@@ -15,13 +14,17 @@ from registry_sync.db.database import Database
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.runs import Authority, RunKey
 from registry_sync.hooks.settings import load_settings
+from registry_sync.operators.collect_orphans import CollectOrphansOperator
 from registry_sync.operators.commit_version import CommitVersionOperator
 from registry_sync.operators.list_tags import ListTagsOperator
 from registry_sync.operators.plan_blobs import PlanBlobsOperator
+from registry_sync.operators.promote_tags import PromoteTagsOperator
+from registry_sync.operators.reclaim_blobs import ReclaimBlobsOperator
+from registry_sync.operators.roll_back_version import RollBackVersionOperator
 from registry_sync.operators.run_note import RUN_NOTE_KEY
 from support.hostile_registry import HostileRegistry, errors_reply, json_reply, reply
-from support.metadata import Upstream, image, open_run, play_stages, sync
-from support.task_contexts import TaskContext
+from support.metadata import Upstream, image, open_run, play_stages, sync, two_versions
+from support.task_contexts import TaskContext, rendered, sync_dag
 
 PLACE = {"upstream_name": "team/app"}
 DIGEST = f"sha256:{'a' * 64}"
@@ -53,23 +56,6 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         return conn_id
 
     return make
-
-
-@cache
-def sync_dag() -> Any:
-    from airflow.dag_processing.dagbag import DagBag
-
-    return DagBag().dags["registry_sync"]
-
-
-def rendered(task: Any, context: TaskContext, dag: Any = None) -> dict[str, Any]:
-    """Renders a task's templates as Airflow does before it runs, and gives the context."""
-    dag = dag or sync_dag()
-    params = {name: value for name, value in dag.params.dump().items() if isinstance(value, (str, list, bool, int))}
-    given = {**context.given(), "dag": dag, "params": {**dict.fromkeys(dag.params), **params, **(context.conf or {})}}
-    given["run_id"] = context.run_id
-    task.render_template_fields(given)
-    return given
 
 
 def list_tags(**conf: Any) -> TaskContext:
@@ -276,6 +262,50 @@ def test_a_run_id_that_somebody_types_in_grants_nothing(database: Database, list
     with pytest.raises(AirflowFailException, match="nobody asked over REST for the sync"):
         task.execute(rendered(task, TaskContext(conf=conf, dag_id="registry_sync", run_id=run_id)))
     assert listener.asked() == []
+
+
+# -- what else changes what is there -----------------------------------------------------------------------------------
+
+WHAT = {"what": Param("theirs", type="string")}
+
+
+@pytest.mark.parametrize(
+    ("operator", "written", "is_refused"),
+    [
+        (ReclaimBlobsOperator, {"repositories": "{{ params.what }}"}, True),
+        (ReclaimBlobsOperator, {"repositories": "{{ params.what }}", "preview": True}, False),
+        (CollectOrphansOperator, {"grace_hours": "{{ 0 if params.what else 1 }}"}, True),
+        (CollectOrphansOperator, {"grace_hours": "{{ 48 if params.what else 1 }}"}, False),
+        (RollBackVersionOperator, {"repository": "{{ params.what }}", "number": "1"}, True),
+        (PromoteTagsOperator, {"source": "source", "target": "{{ params.what }}"}, True),
+        (PromoteTagsOperator, {"source": "source", "target": "{{ params.what }}-new"}, False),
+    ],
+)
+def test_who_triggers_a_run_removes_and_replaces_nothing(
+    database: Database,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    operator: Any,
+    written: dict[str, Any],
+    is_refused: bool,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", (tmp_path / "blobs").as_uri())
+    for name in ("source", "theirs"):
+        two_versions(database, name)
+    runs = [
+        (is_refused, {"what": "theirs"}, {}),
+        (False, {}, {}),
+        (False, {"what": "theirs"}, {"trust_triggers": True}),
+    ]
+    for fails, conf, trust in runs:
+        with DAG("own", schedule=None, params=WHAT) as dag:
+            task = operator(task_id="task", **written, **trust)
+        context = rendered(task, TaskContext(conf=conf), dag)
+        if fails:
+            with pytest.raises(AirflowFailException, match="TriggerRefused"):
+                task.execute(context)
+        else:
+            task.execute(context)
 
 
 # -- what is not understood --------------------------------------------------------------------------------------------
