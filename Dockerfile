@@ -7,7 +7,7 @@ WORKDIR /build
 RUN python -m venv /opt/registry-sync
 COPY requirements/runtime.txt requirements/
 RUN /opt/registry-sync/bin/pip install --require-hashes --requirement requirements/runtime.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml LICENSE README.md ./
 COPY plugins plugins
 RUN /opt/registry-sync/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /opt/registry-sync/bin/pip install --no-deps --no-index /wheels/*.whl
