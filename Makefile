@@ -10,6 +10,8 @@ STATE := $(VENV)/stamps
 BIN := $(VENV)/bin
 LOCAL_AIRFLOW = PYTHONPATH=tools $(BIN)/python -m local_airflow
 PYTEST = $(BIN)/python -m pytest
+# Most tests wait for something at times, so a few more than there are cores.
+TEST_PROCESSES ?= 3
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-header \
 	$(UPGRADE) pyproject.toml
 
@@ -27,7 +29,7 @@ endif
 
 .PHONY: help
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 .PHONY: sync
 sync: $(READY) ## Sync a repository and print its version: REMOTE= NAME= REPOSITORY= TAGS= POLICY= MODE= CONN= REPLACE_UPSTREAM=
@@ -51,7 +53,11 @@ token: $(READY) ## Print a bearer token for its REST API
 
 .PHONY: test
 test: check ## Run all checks and tests, the quick ones first
-	@$(PYTEST)
+	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadfile
+
+.PHONY: test-quick
+test-quick: check ## Run the checks, the unit tests and the contracts on SQLite
+	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadfile -m 'not e2e' -k 'not postgresql' tests/architecture tests/unit tests/contract
 
 .PHONY: check
 check: $(TEST_READY) ## Check style and types
