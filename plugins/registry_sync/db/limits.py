@@ -49,31 +49,39 @@ class _Tag:
     """A tag of the version before; ``subject`` is what it belongs to by its name, ``state`` what the run noted."""
 
     name: TagName
-    digest: Digest
     subject: Digest | None
     state: str | None = None
 
 
 @dataclass(frozen=True)
 class Removals:
-    """The tags that a mirror is about to lose, and those that are present before."""
+    """The tags that a mirror is about to lose, and how many there are: an image's own, and the ``others`` by name."""
 
     membership: Membership
     remote: RemoteSpec
     lost: Sequence[_Tag]
-    present: Sequence[_Tag]
+    own_count: int
+    others: frozenset[str]
 
     @classmethod
     def of(cls, membership: Membership, remote: RemoteSpec) -> Removals | None:
         """What is to be lost, asked before the intervals are written; None when nothing is."""
-        connection = membership.connection
+        connection, repository_id = membership.connection, membership.repository_id
         names = connection.execute(membership.tags_to_lose()).scalars().all()
         if not names:
             return None
-        present = [_tag(row) for row in connection.execute(_present_tags(membership.repository_id))]
         states = _states(connection, membership.run_id, names)
-        lost = [_Tag(t.name, t.digest, t.subject, states.get(t.name)) for t in present if t.name in set(names)]
-        return cls(membership, remote, lost, present)
+        lost = [
+            _Tag(TagName(row.name), _subject(row), states.get(row.name))
+            for batch in in_batches(names)
+            for row in connection.execute(_present_tags(repository_id).where(tags.c.name.in_(batch)))
+        ]
+        # Only names in the form of a digest are looked at one by one.
+        named = connection.execute(_present_tags(repository_id).where(tags.c.name.like("sha256-%")))
+        others = frozenset(row.name for row in named if _subject(row) is not None)
+        is_present_here = is_present(repository_tags, repository_id)
+        count = select(func.count()).select_from(repository_tags).where(is_present_here)
+        return cls(membership, remote, lost, connection.execute(count).scalar_one() - len(others), others)
 
     def refuse_too_many(self, base_number: int | None) -> None:
         """Raises :class:`TooManyRemovals`; for when the intervals are written. ``base_number`` is the version before.
@@ -82,23 +90,23 @@ class Removals:
         """
         staying = self._staying({tag.subject for tag in self.lost if tag.subject is not None})
         counted = [tag for tag in self.lost if tag.subject is None or tag.subject in staying]
-        lost_names = {tag.name for tag in self.lost}
-        before = [tag for tag in self.present if tag.name not in lost_names] + counted
+        uncounted = {tag.name for tag in self.lost}.difference(tag.name for tag in counted)
+        other_count = len(self.others - uncounted)
+        all_count = self.own_count + other_count
         allowed = f"of remote {self.remote.name!r} allows"
-        for is_own, noun in ((True, "tag"), (False, "tag of signatures and other referrers")):
+        groups = ((True, "tag", self.own_count), (False, "tag of signatures and other referrers", other_count))
+        for is_own, noun, total in groups:
             lost = [tag for tag in counted if (tag.subject is None) == is_own]
-            total = sum((tag.subject is None) == is_own for tag in before)
             share = self.remote.max_removed_share
             if share is not None and len(lost) > share * total:
                 raise self._refusal(lost, total, noun, f"more than max_removed_share {share:g} {allowed}", base_number)
         most = self.remote.max_removed_tags
         if most is not None and len(counted) > most:
-            raise self._refusal(
-                counted, len(before), "tag", f"more than max_removed_tags {most} {allowed}", base_number
-            )
+            limit = f"more than max_removed_tags {most} {allowed}"
+            raise self._refusal(counted, all_count, "tag", limit, base_number)
         filtered = [tag for tag in counted if tag.state == TagState.FILTERED.value]
         if filtered:
-            raise self._refusal(filtered, len(before), "tag", "which takes an approval", base_number)
+            raise self._refusal(filtered, all_count, "tag", "which takes an approval", base_number)
 
     def _staying(self, digests: Iterable[Digest]) -> set[Digest]:
         """Those of ``digests`` that the new version holds."""
@@ -189,9 +197,8 @@ def _present_tags(repository_id: str) -> Any:
     )
 
 
-def _tag(row: Row[Any]) -> _Tag:
-    name, digest = TagName(row.name), Digest(row.digest)
-    return _Tag(name, digest, subject_by_name(name, digest))
+def _subject(row: Row[Any]) -> Digest | None:
+    return subject_by_name(TagName(row.name), Digest(row.digest))
 
 
 def _states(connection: Connection, run_id: str, names: Sequence[str]) -> dict[str, str]:
