@@ -22,6 +22,7 @@ from registry_sync.sync.fetch_manifests import fetch_manifests
 from registry_sync.sync.list_tags import TagsListed, list_tags
 from registry_sync.sync.open_run import SyncRequest, open_run
 from registry_sync.sync.plan_blobs import plan_blobs
+from support.ready_databases import ready_database
 
 _numbers = itertools.count(1)
 
@@ -51,9 +52,7 @@ class Installation:
     @classmethod
     def embedded(cls, folder: Path) -> Installation:
         """SQLite and local files below ``folder``."""
-        database = Database.connect(f"sqlite:///{folder / 'registry_sync.db'}")
-        database.ready()
-        return cls(database, open_blob_store((folder / "blobs").as_uri()))
+        return cls(ready_database(folder / "registry_sync.db"), open_blob_store((folder / "blobs").as_uri()))
 
     def sync(
         self,

@@ -19,6 +19,7 @@ from registry_sync.sync.reclaim import reclaim_blobs
 from registry_sync.sync.verify import VerifyOptions, verify_blobs
 from support.blob_stores import Place
 from support.metadata import Upstream, image, sync
+from support.ready_databases import ready_database
 from support.stored_texts import keep_texts
 
 TEXTS = ("one", "two", "three", "config")
@@ -30,8 +31,7 @@ def ignore(_line: str) -> None:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    with Database.connect(f"sqlite:///{tmp_path}/registry_sync.db") as opened:
-        opened.ready()
+    with ready_database(tmp_path / "registry_sync.db") as opened:
         yield opened
 
 

@@ -11,6 +11,7 @@ import pytest
 from registry_sync.cli import get_cli_commands
 from registry_sync.db.database import Database
 from support.commands import Run
+from support.ready_databases import ready_database
 
 
 @pytest.fixture
@@ -39,8 +40,7 @@ def run(url: str) -> Run:
 
 
 @pytest.fixture
-def database(url: str) -> Iterator[Database]:
+def database(url: str, tmp_path: Path) -> Iterator[Database]:
     """The configured metadata database, ready."""
-    with Database.connect(url) as database:
-        database.ready()
+    with ready_database(tmp_path / url.rpartition("/")[2]) as database:
         yield database

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from registry_sync.db.database import Database
+from support.ready_databases import ready_database
 
 
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """The configured metadata database, ready."""
-    url = f"sqlite:///{tmp_path}/registry_sync.db"
-    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN", url)
-    with Database.connect(url) as database:
-        database.ready()
+    path = tmp_path / "registry_sync.db"
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN", f"sqlite:///{path}")
+    with ready_database(path) as database:
         yield database
