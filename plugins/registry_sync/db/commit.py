@@ -19,7 +19,7 @@ from registry_sync.db.membership import Difference, Membership
 from registry_sync.db.new_version import add_version, lock_repository, next_number
 from registry_sync.db.remotes import read_spec
 from registry_sync.db.run_content import refuse_unfinished
-from registry_sync.db.sync_runs import refuse_over, require_run, settle
+from registry_sync.db.run_rows import refuse_over, require_run, settle
 from registry_sync.db.tables import (
     manifests,
     repositories,

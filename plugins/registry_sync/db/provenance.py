@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, case, func, select
 
 from registry_sync.db.intervals import BLOBS, MANIFESTS, Intervals
-from registry_sync.db.sync_runs import read_run
+from registry_sync.db.run_rows import read_run
 from registry_sync.db.tables import blobs, manifests, repositories, repository_versions, sync_runs
 from registry_sync.db.transactions import Transactions
 from registry_sync.db.version_records import read_versions, require_row

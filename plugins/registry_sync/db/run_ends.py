@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, insert, literal, select, update
 
-from registry_sync.db.sync_runs import is_of_ended_attempt, read_run, refuse_over, require_run, settle
+from registry_sync.db.run_rows import is_of_ended_attempt, read_run, refuse_over, require_run, settle
 from registry_sync.db.tables import UtcDateTime, deleted_runs, repositories, sync_runs
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.moments import utc_now

@@ -6,19 +6,31 @@ counts stay. What a run needs of the content is asked in ``run_content``.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, bindparam, case, delete, select, update
+from sqlalchemy import bindparam, case, delete, select, update
 
 from registry_sync.db import run_content, run_counts
-from registry_sync.db.batches import in_batches, insert_absent, insert_or_keep, storable
-from registry_sync.db.kept_heads import forget_heads
+from registry_sync.db.batches import in_batches, insert_absent, storable
 from registry_sync.db.listings import last_number, take_number
 from registry_sync.db.paging import fetch_page
-from registry_sync.db.remotes import read_spec, spec_values
+from registry_sync.db.remotes import spec_values
+from registry_sync.db.run_rows import (
+    forget_notes,
+    has_key,
+    is_of_ended_attempt,
+    last_attempt,
+    lock_attempt,
+    read_run,
+    refuse_changes,
+    refuse_deleted,
+    refuse_over,
+    require_open,
+    require_run,
+    settle,
+)
 from registry_sync.db.tables import (
     blobs,
     deleted_runs,
@@ -26,8 +38,6 @@ from registry_sync.db.tables import (
     remotes,
     repositories,
     run_blobs,
-    run_links,
-    run_manifests,
     run_tags,
     sync_runs,
 )
@@ -51,7 +61,7 @@ from registry_sync.domain.runs import (
     TagState,
 )
 from registry_sync.domain.space import FindingKind
-from registry_sync.errors import RecordNotFound, RemoteChanged, RunEnded
+from registry_sync.errors import RecordNotFound
 
 _ORDERINGS = {"started_at": sync_runs.c.started_at, "finished_at": sync_runs.c.finished_at}
 _NEWEST_FIRST = PageRequest(ordering="-started_at")
@@ -59,7 +69,6 @@ _REASON_LENGTH = 2000
 #: How many digests are given to be asked for when something else is refused.
 MAX_LISTED_DIGESTS = 5
 _GOING_ON = {"state": RunState.RUNNING.value, "finished_at": None, "version_number": None, "error": None}
-_OVER = "the DAG run {!r} has ended, and this task of it was still at work; it stops, and nothing of the sync changes"
 
 
 class SyncRunStore:
@@ -107,13 +116,13 @@ class SyncRunStore:
             for table, wanted, kind in ((repositories, repository_id, "repository"), (remotes, remote_id, "remote")):
                 if connection.execute(select(table.c.id).where(table.c.id == wanted)).first() is None:
                     raise RecordNotFound(f"there is no {kind} {wanted!r}")
-            _refuse_deleted(connection, _has_key(key, deleted_runs))
+            refuse_deleted(connection, has_key(key, deleted_runs))
             begun["listing_began"] = last_number(connection, repository_id)
-            row = _lock_attempt(connection, key, {**identity, **begun, "repository_name": by.repository_name})
-            _refuse_changes(row, {**identity, "policy": remote.policy.value})
-            if row.is_dag_run_over and is_of_ended_attempt(row, by.dag_run_started_at):
-                raise RunEnded(_OVER.format(row.run_id))
-            _forget_notes(connection, row.id, keeps_heads=row.state == RunState.RUNNING.value)
+            row = lock_attempt(connection, key, {**identity, **begun, "repository_name": by.repository_name})
+            refuse_changes(row, {**identity, "policy": remote.policy.value})
+            if is_of_ended_attempt(row, by.dag_run_started_at):
+                refuse_over(row)
+            forget_notes(connection, row.id, keeps_heads=row.state == RunState.RUNNING.value)
             connection.execute(update(sync_runs).where(sync_runs.c.id == row.id).values(**begun))
             return read_run(require_run(connection, row.id))
 
@@ -135,7 +144,7 @@ class SyncRunStore:
         with self._transactions.reading() as connection:
             rows = connection.execute(select(sync_runs).where(is_wanted).order_by(sync_runs.c.attempt)).all()
             if not rows:
-                _refuse_deleted(connection, _has_key(key, deleted_runs))
+                refuse_deleted(connection, has_key(key, deleted_runs))
         last = {row.scope: row for row in rows}
         found = last.get(key.scope)
         if found is None and not key.scope and len(last) == 1:
@@ -149,9 +158,9 @@ class SyncRunStore:
     def find(self, key: RunKey) -> SyncRun | None:
         """The run of just that key, the last begun anew, or None. Raises :class:`RunEnded` as :meth:`by_key`."""
         with self._transactions.reading() as connection:
-            row = connection.execute(_last_attempt(key)).one_or_none()
+            row = connection.execute(last_attempt(key)).one_or_none()
             if row is None:
-                _refuse_deleted(connection, _has_key(key, deleted_runs))
+                refuse_deleted(connection, has_key(key, deleted_runs))
                 return None
         return read_run(row)
 
@@ -207,8 +216,8 @@ class SyncRunStore:
         with self._transactions.writing() as connection:
             # The repository first, as a commit locks it.
             number = take_number(connection, require_run(connection, run_id).repository_id)
-            _require_open(connection, run_id)
-            _forget_notes(connection, run_id)
+            require_open(connection, run_id)
+            forget_notes(connection, run_id)
             insert_absent(connection, run_tags, rows)
             listed = {"listed_at": listed_at, "listing_number": number}
             connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**listed, **_GOING_ON))
@@ -318,7 +327,7 @@ class SyncRunStore:
         A digest that the run does not need raises :class:`RecordNotFound`.
         """
         with self._transactions.writing() as connection:
-            run = _require_open(connection, run_id)
+            run = require_open(connection, run_id)
             connection.execute(delete(run_blobs).where(run_blobs.c.sync_run_id == run_id))
             if shards:
                 insert_absent(connection, run_blobs, run_content.plan_rows(connection, run, shards))
@@ -382,7 +391,7 @@ class SyncRunStore:
         Raises :class:`RunEnded` once it has settled.
         """
         with self._transactions.writing() as connection:
-            _require_open(connection, run_id, also_ended=True)
+            require_open(connection, run_id, also_ended=True)
             name = storable(approved_by, _REASON_LENGTH)
             connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(removals_approved_by=name))
 
@@ -401,135 +410,3 @@ class SyncRunStore:
         with self._transactions.reading() as connection:
             row = require_run(connection, run_id)
             return run_counts.stored(row) if RunState(row.state).is_settled else run_counts.count(connection, run_id)
-
-
-def settle(
-    connection: Connection, run_id: str, state: RunState, *, error: str | None = None, version_number: int | None = None
-) -> None:
-    """Ends a run within the caller's transaction: keeps its counts, and removes its notes unless it may go on."""
-    counts = vars(run_counts.count(connection, run_id))
-    values = {
-        "state": state.value,
-        "finished_at": None if state is RunState.RUNNING else utc_now(),
-        "error": None if error is None else storable(error, _REASON_LENGTH),
-        "version_number": version_number,
-    }
-    connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**values, **counts))
-    if state.is_settled:
-        _forget_notes(connection, run_id)
-
-
-def require_run(connection: Connection, run_id: str) -> Row[Any]:
-    """The row of a run. Raises :class:`RecordNotFound`, :class:`RunEnded` for a deleted repository."""
-    row = connection.execute(select(sync_runs).where(sync_runs.c.id == run_id)).one_or_none()
-    if row is None:
-        raise _no_run(connection, run_id)
-    return row
-
-
-def is_of_ended_attempt(row: Row[Any], dag_run_started_at: datetime | None) -> bool:
-    """Whether a task whose DAG run began then is of the attempt that the row of a run last noted."""
-    return dag_run_started_at is not None and row.dag_run_started_at == dag_run_started_at
-
-
-def refuse_over(row: Row[Any]) -> None:
-    """Raises :class:`RunEnded` for the row of a run whose DAG run has ended and was not begun anew."""
-    if row.is_dag_run_over:
-        raise RunEnded(_OVER.format(row.run_id))
-
-
-def _no_run(connection: Connection, run_id: str) -> RecordNotFound:
-    """The error for a run that is not there. Raises :class:`RunEnded` when its repository was deleted."""
-    _refuse_deleted(connection, deleted_runs.c.sync_run_id == run_id)
-    return RecordNotFound(f"there is no sync run {run_id[:255]!r}")
-
-
-def _refuse_deleted(connection: Connection, condition: ColumnElement[bool]) -> None:
-    name = connection.execute(select(deleted_runs.c.repository_name).where(condition).limit(1)).scalar_one_or_none()
-    if name is not None:
-        raise RunEnded(
-            f"the repository {name!r} was deleted after this run had begun, and the sync ended with it; "
-            "start a new run to sync into a repository of that name again"
-        )
-
-
-def read_run(row: Row[Any]) -> SyncRun:
-    """A row of ``sync_runs`` as a value."""
-    return SyncRun(
-        id=row.id,
-        key=RunKey(row.dag_id, row.run_id, row.scope),
-        attempt=row.attempt,
-        repository_id=row.repository_id,
-        remote_id=row.remote_id,
-        mode=SyncMode(row.mode),
-        state=RunState(row.state),
-        started_at=row.started_at,
-        listed_at=row.listed_at,
-        finished_at=row.finished_at,
-        version_number=row.version_number,
-        error=row.error,
-        remote=read_spec(row.remote_spec),
-        authority=Authority(row.authority or Authority.TRIGGER),
-        remote_changes=row.remote_changes,
-        usage=run_counts.usage(row),
-        counts=run_counts.stored(row),
-        repository_name=row.repository_name,
-        triggered_by=row.triggered_by,
-        removals_approved_by=row.removals_approved_by,
-    )
-
-
-def _forget_notes(connection: Connection, run_id: str, *, keeps_heads: bool = False) -> None:
-    if not keeps_heads:
-        forget_heads(connection, run_id)
-    for table in (run_blobs, run_links, run_manifests, run_tags):
-        connection.execute(delete(table).where(table.c.sync_run_id == run_id))
-
-
-def _refuse_changes(row: Row[Any], asked: Mapping[str, str]) -> None:
-    began = {
-        "repository_id": row.repository_id,
-        "remote_id": row.remote_id,
-        "mode": row.mode,
-        "policy": row.remote_spec["policy"],
-    }
-    changed = [name.removesuffix("_id") for name, value in asked.items() if began[name] != value]
-    if changed:
-        raise RemoteChanged(
-            f"DAG run {row.run_id!r} of {row.dag_id!r} began with another {' and '.join(changed)}; "
-            "start a new DAG run to sync with the new parameters"
-        )
-
-
-def _last_attempt(key: RunKey) -> Select[Any]:
-    return select(sync_runs).where(_has_key(key, sync_runs)).order_by(sync_runs.c.attempt.desc()).limit(1)
-
-
-def _lock_attempt(connection: Connection, key: RunKey, values: Mapping[str, Any]) -> Row[Any]:
-    """The row, locked, of the run of that key that has not settled; a new one of ``values`` where there is none."""
-    statement = _last_attempt(key).with_for_update(key_share=True)
-    row = connection.execute(statement).one_or_none()
-    while row is None or RunState(row.state).is_settled:
-        identity = {"id": str(uuid.uuid4()), **vars(key), "attempt": 1 if row is None else row.attempt + 1}
-        connection.execute(insert_or_keep(connection, sync_runs), {**identity, **values})
-        row = connection.execute(statement).one()
-    return row
-
-
-def _has_key(key: RunKey, table: Table) -> ColumnElement[bool]:
-    return (table.c.dag_id == key.dag_id) & (table.c.run_id == key.run_id) & (table.c.scope == key.scope)
-
-
-def _require_open(connection: Connection, run_id: str, *, also_ended: bool = False) -> Row[Any]:
-    """The row, locked, of a run that has not settled: two attempts of one task replace notes one after the other.
-
-    Nor may its DAG run have ended, unless ``also_ended``.
-    """
-    row = connection.execute(select(sync_runs).where(sync_runs.c.id == run_id).with_for_update(key_share=True)).first()
-    if row is None:
-        raise _no_run(connection, run_id)
-    if RunState(row.state).is_settled:
-        raise RunEnded(f"the sync run {run_id} has ended {row.state}; start a new one to sync again")
-    if not also_ended:
-        refuse_over(row)
-    return row

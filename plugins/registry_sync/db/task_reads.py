@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from registry_sync.db import run_counts
 from registry_sync.db.batches import in_batches
-from registry_sync.db.sync_runs import read_run
+from registry_sync.db.run_rows import read_run
 from registry_sync.db.tables import sync_runs
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.runs import RunState, SyncRun

@@ -18,7 +18,7 @@ from registry_sync.db.new_version import lock_repository
 from registry_sync.db.paging import fetch_page
 from registry_sync.db.retention import delete_version
 from registry_sync.db.rollback import roll_back
-from registry_sync.db.sync_runs import require_run
+from registry_sync.db.run_rows import require_run
 from registry_sync.db.tables import blobs, manifests, repository_tags, repository_versions, tags
 from registry_sync.db.transactions import Transactions
 from registry_sync.db.version_records import (
