@@ -120,9 +120,10 @@ def test_a_connection_made_in_the_form_says_what_was_chosen(page: Page, airflow:
     made = airflow.api("GET", "/connections/from_the_form")
     extra = json.loads(made["extra"])
     connection = SimpleNamespace(**{name: made[name] for name in ("host", "login", "password", "schema", "port")})
-    connection.extra_dejson = extra
+    connection.extra_dejson, connection.conn_type = extra, made["conn_type"]
     found = read_connection("from_the_form", connection)
     assert (found.credential_helper, found.contact) == ("amazon_ecr", "mirrors@example.org")
     assert found.limits == HostLimits(4, 2.5)
     assert found.choices == {"allow_insecure_credentials": False}
+    assert (found.conn_type, found.allow_any_host) == ("registry", False)
     assert found.unknown_extra == ()
