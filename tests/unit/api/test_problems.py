@@ -48,7 +48,7 @@ def test_a_full_database_is_answered_with_503_and_says_whose_disk_it_is(tmp_path
         database.upgrade()
         event.listen(database._engine, "connect", lambda opened, _: opened.execute("PRAGMA max_page_count = 1"))
         database.close()
-        client = _client(lambda: [database.repositories.create(RepositorySpec(f"{n}" * 200)) for n in range(500)])
+        client = _client(lambda: [database.repositories.create(RepositorySpec(f"app{n:03}" * 40)) for n in range(500)])
         answer = client.get("/")
     assert answer.status_code == 503
     assert "the metadata database has no space left, on the disk that its file is on" in answer.json()["detail"]
