@@ -10,8 +10,8 @@ STATE := $(VENV)/stamps
 BIN := $(VENV)/bin
 LOCAL_AIRFLOW = PYTHONPATH=tools $(BIN)/python -m local_airflow
 PYTEST = $(BIN)/python -m pytest
-# Most tests wait for something at times, so a few more than there are cores.
-TEST_PROCESSES ?= 3
+# As many as a small machine has cores: a real Airflow of the tests takes one by itself.
+TEST_PROCESSES ?= 2
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-header \
 	$(UPGRADE) pyproject.toml
 
