@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,18 @@ def asked_of(examples: AirflowInstance) -> str:
     return name
 
 
+def await_executor(examples: AirflowInstance, run: str, task: str) -> None:
+    """Until the scheduler knows that the process of a task that waits for a person has ended.
+
+    It would take that end for a failure of what goes on, were the answer there before.
+    """
+    told = re.compile(rf"Received executor event with state success for task instance .*'{task}'.*{re.escape(run)}")
+    deadline = time.monotonic() + 60
+    while not told.search(examples.process_log("scheduler")):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def answer(examples: AirflowInstance, run: str, option: str) -> None:
     """Answers what a run waits for, as a person does under Required Actions."""
     detail = f"/dags/{GATE}/dagRuns/{run}/taskInstances/approve/-1/hitlDetails"
@@ -123,6 +136,7 @@ def test_a_new_version_is_promoted_once_somebody_has_seen_what_changes(examples:
         time.sleep(0.2)
     run = examples.remember(GATE, runs[0])
     examples.await_task(run, "approve", state="awaiting_input")
+    await_executor(examples, run, "approve")
     assert examples.xcom(run, "compare")["names"] == {"added": ["3.20", "3.21"], "removed": [], "moved": []}
     asked = examples.api("GET", f"/dags/{GATE}/dagRuns/{run}/taskInstances/approve/-1/hitlDetails")
     assert asked["subject"] == "Promote version 1 of alpine to alpine-production?"

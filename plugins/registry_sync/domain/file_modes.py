@@ -22,7 +22,7 @@ class FileModes:
 
     def tighten(self, path: str | os.PathLike[str]) -> None:
         """Takes from a file or folder of an earlier release what these do not allow; another user's is left."""
-        with contextlib.suppress(FileNotFoundError, PermissionError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             mode = os.stat(path).st_mode & 0o7777  # noqa: PTH116  asked for at each start
             if mode & 0o077 & ~self.folder:
                 os.chmod(path, mode & (self.folder | 0o700))  # noqa: PTH101  as above

@@ -22,7 +22,7 @@ from registry_sync.db.tables import manifests, metadata, repository_links
 from registry_sync.domain.pages import PageRequest
 from registry_sync.domain.runs import RunState
 from registry_sync.domain.units import UnitQuery
-from registry_sync.errors import NothingSynced
+from registry_sync.errors import StagesUnfinished
 from support import first_release
 from support.first_release.make import NAME, upstreams, versions_of
 from support.hostile_registry import HostileRegistry
@@ -174,7 +174,7 @@ def test_a_run_that_the_upgrade_interrupted_makes_no_half_version(database: Data
     repository = database.repositories.by_name("stopped")
     run = database.runs.page(repository_id=repository.id).items[0]
     assert run.state is RunState.FAILED
-    with pytest.raises(NothingSynced):
+    with pytest.raises(StagesUnfinished, match="was not fetched"):
         database.versions.commit(run.id)
     assert database.versions.latest(repository.id) is None
     here = Installation(database, open_blob_store((tmp_path / "blobs").as_uri()))
