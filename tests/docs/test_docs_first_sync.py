@@ -87,5 +87,5 @@ def test_the_commands_give_what_the_tutorial_shows(shell: subprocess.Popen[str])
     numbers = [row for row in words(versions) if row[0].isdecimal()]
     # Words are told by their place before the origin: tags, manifests, blobs, held tags, whether it is complete.
     tags = {row[0]: row[row.index("sync") - 5] for row in numbers}
-    assert list(tags.items()) == [("3", "1"), ("2", "8"), ("1", "2")]
+    assert list(tags.items()) == [("3", "4"), ("2", "8"), ("1", "2")]
     assert "Airflow is stopped" in printed

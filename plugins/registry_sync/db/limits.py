@@ -1,7 +1,7 @@
 """What a remote allows a sync to do: how many tags may be held, and how many a mirror may lose.
 
 Shares count however few tags there are: of one tag or of two, too, more than half is most of them. Tags of signatures
-and other referrers are counted by themselves, and those whose image goes are not counted: they go with it.
+and other referrers are counted by themselves, and those whose image is there and goes are not counted: they go with it.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Removals:
     lost: Sequence[_Tag]
     own_count: int
     others: frozenset[str]
+    present_subjects: frozenset[Digest]
 
     @classmethod
     def of(cls, membership: Membership, remote: RemoteSpec) -> Removals | None:
@@ -81,15 +82,17 @@ class Removals:
         others = frozenset(row.name for row in named if _subject(row) is not None)
         is_present_here = is_present(repository_tags, repository_id)
         count = select(func.count()).select_from(repository_tags).where(is_present_here)
-        return cls(membership, remote, lost, connection.execute(count).scalar_one() - len(others), others)
+        own_count = connection.execute(count).scalar_one() - len(others)
+        present = _held_manifests(membership, {tag.subject for tag in lost if tag.subject is not None})
+        return cls(membership, remote, lost, own_count, others, frozenset(present))
 
     def refuse_too_many(self, base_number: int | None) -> None:
         """Raises :class:`TooManyRemovals`; for when the intervals are written. ``base_number`` is the version before.
 
         What another choice of platforms leaves nothing of is never lost without an approval, however little it is.
         """
-        staying = self._staying({tag.subject for tag in self.lost if tag.subject is not None})
-        counted = [tag for tag in self.lost if tag.subject is None or tag.subject in staying]
+        going = self.present_subjects - _held_manifests(self.membership, self.present_subjects)
+        counted = [tag for tag in self.lost if tag.subject not in going]
         uncounted = {tag.name for tag in self.lost}.difference(tag.name for tag in counted)
         other_count = len(self.others - uncounted)
         all_count = self.own_count + other_count
@@ -107,17 +110,6 @@ class Removals:
         filtered = [tag for tag in counted if tag.state == TagState.FILTERED.value]
         if filtered:
             raise self._refusal(filtered, all_count, "tag", "which takes an approval", base_number)
-
-    def _staying(self, digests: Iterable[Digest]) -> set[Digest]:
-        """Those of ``digests`` that the new version holds."""
-        connection, found = self.membership.connection, set[Digest]()
-        for batch in in_batches(sorted(digests)):
-            statement = select(manifests.c.digest).where(
-                is_one_of(connection, manifests.c.digest, batch),
-                is_in_latest("manifests", manifests.c.id, self.membership.repository_id),
-            )
-            found.update(map(Digest, connection.execute(statement).scalars()))
-        return found
 
     def _refusal(
         self, lost: Sequence[_Tag], total: int, noun: str, limit: str, base_number: int | None
@@ -185,6 +177,18 @@ def first_holds(holds: Sequence[Hold]) -> str:
     """The first held tags with their reasons, and how many there are besides."""
     shown = "; ".join(f"{hold.tag}: {hold.reason}" for hold in holds[:_SHOWN])
     return f"{shown}{_more(len(holds))}"
+
+
+def _held_manifests(membership: Membership, digests: Iterable[Digest]) -> set[Digest]:
+    """Those of ``digests`` that the latest version holds: the one before, until the intervals are written."""
+    connection, found = membership.connection, set[Digest]()
+    for batch in in_batches(sorted(digests)):
+        statement = select(manifests.c.digest).where(
+            is_one_of(connection, manifests.c.digest, batch),
+            is_in_latest("manifests", manifests.c.id, membership.repository_id),
+        )
+        found.update(map(Digest, connection.execute(statement).scalars()))
+    return found
 
 
 def _present_tags(repository_id: str) -> Any:

@@ -143,8 +143,10 @@ def _tables_may_be_made_anew(connection: Connection, *, is_sqlite: bool) -> Iter
 
 
 def _make_folder(folder: Path, modes: FileModes) -> None:
+    """Makes ``folder`` and those above it, none of them open to others whatever the umask."""
     if not folder.is_dir():
-        folder.mkdir(OWNER_ONLY.folder, parents=True, exist_ok=True)
+        _make_folder(folder.parent, modes)
+        folder.mkdir(OWNER_ONLY.folder, exist_ok=True)
         if modes != OWNER_ONLY:
             folder.chmod(modes.folder)
 

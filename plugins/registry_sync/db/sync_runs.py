@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, case, delete, select, update
+from sqlalchemy import Row, bindparam, case, delete, select, update
 
 from registry_sync.db import run_content, run_counts
 from registry_sync.db.batches import in_batches, insert_absent, storable
 from registry_sync.db.listings import last_number, take_number
 from registry_sync.db.paging import fetch_page
-from registry_sync.db.remotes import spec_values
+from registry_sync.db.remotes import read_spec, spec_values
 from registry_sync.db.run_rows import (
     forget_notes,
     has_key,
@@ -108,6 +108,7 @@ class SyncRunStore:
             "triggered_by": None if by.triggered_by is None else storable(by.triggered_by, _REASON_LENGTH),
             "dag_run_started_at": by.dag_run_started_at,
             "is_dag_run_over": False,
+            "referrers_problem": None,
             **_GOING_ON,
         }
         if remote_changes is not None:
@@ -122,7 +123,7 @@ class SyncRunStore:
             refuse_changes(row, {**identity, "policy": remote.policy.value})
             if is_of_ended_attempt(row, by.dag_run_started_at):
                 refuse_over(row)
-            forget_notes(connection, row.id, keeps_heads=row.state == RunState.RUNNING.value)
+            forget_notes(connection, row.id, keeps_heads=_keeps_heads(row, remote))
             connection.execute(update(sync_runs).where(sync_runs.c.id == row.id).values(**begun))
             return read_run(require_run(connection, row.id))
 
@@ -410,3 +411,10 @@ class SyncRunStore:
         with self._transactions.reading() as connection:
             row = require_run(connection, run_id)
             return run_counts.stored(row) if RunState(row.state).is_settled else run_counts.count(connection, run_id)
+
+
+def _keeps_heads(row: Row[Any], remote: RemoteSpec) -> bool:
+    """Whether what an earlier try was answered is an answer of ``remote`` too: of that place, to those credentials."""
+    before = read_spec(row.remote_spec)
+    is_same = (before.source, before.url, before.conn_id) == (remote.source, remote.url, remote.conn_id)
+    return bool(row.state == RunState.RUNNING.value) and is_same

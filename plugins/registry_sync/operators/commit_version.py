@@ -102,8 +102,9 @@ class CommitVersionOperator(TriggeredTask):
         """Whether the parameter is the author's, and so is what the run selects."""
         from registry_sync.domain.runs import Authority
 
-        is_authors = self.is_authors("approve_removals", context, stage.settings)
-        if is_authors and run.authority is not Authority.TRIGGER:
+        # Of all its parameters, the sync that it names among them: an approval is for the run it was written for.
+        authority = self.authority(context, stage.settings)
+        if Authority.TRIGGER not in (authority, run.authority):
             return True
         self.log.warning("approve_removals is not for whoever triggers a run to say, and counts for nothing here")
         return False

@@ -63,12 +63,6 @@ class TriggeredTask(BaseOperator):
         is_silent = not context["dag_run"].conf and not _CHOSEN.search(repr(self._written))
         return Authority.AUTHOR if is_silent else Authority.TRIGGER
 
-    def is_authors(self, field: str, context: Mapping[str, Any], settings: Settings) -> bool:
-        """Whether the value of a template field is the author's word, whatever the other fields are."""
-        from registry_sync.domain.runs import Authority
-
-        return field in self.literal_fields(context) or self.authority(context, settings) is Authority.AUTHOR
-
     def require_author(self, context: Mapping[str, Any], settings: Settings, what: str) -> None:
         """Raises :class:`TriggerRefused` when the parameters are the trigger's; ``what`` is what they would do."""
         from registry_sync.domain.runs import Authority

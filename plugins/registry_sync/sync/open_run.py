@@ -17,7 +17,7 @@ from registry_sync.domain.records import (
     checked_repository_name,
     is_own_connection,
 )
-from registry_sync.domain.runs import NOBODY, AskedBy, Authority, RequestedSync, RunKey, SyncRun, is_fed_by
+from registry_sync.domain.runs import NOBODY, AskedBy, Authority, RequestedSync, RunKey, RunState, SyncRun, is_fed_by
 from registry_sync.errors import ConfigurationError, NameTaken, OtherUpstream, RecordNotFound, RunEnded
 from registry_sync.sync.trigger_rules import refuse_untrusted
 
@@ -195,14 +195,17 @@ def open_requested_run(
 
     ``overrides`` is what the author of the DAG says in its code for every run. Raises
     :class:`~registry_sync.errors.RecordNotFound` when one of the objects is gone, :class:`OtherUpstream` when the
-    repository has meanwhile got its content from elsewhere and who asked may not replace it.
+    repository has meanwhile got its content from elsewhere and who asked may not replace it. That right is good for
+    one sync: a run of the same id that comes after the sync has ended replaces nothing.
     """
     repository = _asked_for("repository", asked.repository_id, database.repositories.get)
     remote = _asked_for("remote", asked.remote_id, database.remotes.get)
     said = {} if overrides is None else overrides.overrides()
     spec = replace(remote.spec, **said).checked()
     _refuse_own_connection(spec, remote)
-    if not asked.may_replace_upstream:
+    begun = database.runs.find(key)
+    is_done = begun is not None and begun.state in (RunState.COMPLETED, RunState.UNCHANGED, RunState.CANCELED)
+    if is_done or not asked.may_replace_upstream:
         _refuse_other_remote(repository, remote, database.runs.latest_settled(repository.id))
     return database.runs.begin(
         key,

@@ -197,3 +197,17 @@ def test_images_that_are_named_after_their_own_digests_are_counted(database: Dat
         del upstream.tags[name]
     with pytest.raises(TooManyRemovals, match="6 of 7 tags are gone upstream"):
         commit(database, repository, upstream)
+
+
+@pytest.mark.parametrize("suffix", ["", ".sig", ".att"])
+def test_what_is_named_after_an_image_that_was_never_there_counts(
+    database: Database, repository: Repository, suffix: str
+) -> None:
+    """A repository of signatures alone; or images named after the index that they came from, by some tools."""
+    names = [fallback_tag(image(f"elsewhere {number}").digest) + suffix for number in range(10)]
+    commit(database, repository, tagged(*names))
+    with pytest.raises(TooManyRemovals, match="9 of 10"):
+        commit(database, repository, tagged(names[0]))
+    with pytest.raises(TooManyRemovals, match="max_removed_tags 0"):
+        commit(database, repository, tagged(*names[1:]), max_removed_share=None, max_removed_tags=0)
+    assert commit(database, repository, tagged(*names[:5])) == set(names[:5])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from registry_sync.domain.runs import Authority
 from registry_sync.hooks.settings import load_settings
 from registry_sync.operators.stage import open_stage
 from support.rest_api import ROLES, ApiServer, RestClient
@@ -90,4 +91,4 @@ def approves(conf: dict[str, Any]) -> bool:
     task = sync_dag().get_task("commit_version").prepare_for_execution()
     task.sync_run = "not asked for here"
     given = rendered(task, context)
-    return bool(task.is_authors("approve_removals", given, load_settings()))
+    return bool(task.authority(given, load_settings()) is Authority.AUTHOR)

@@ -252,6 +252,13 @@ def test_who_triggers_a_run_approves_no_removals(
     assert len(database.versions.tags(repository.id)) == 30
 
 
+def test_an_approval_in_the_code_is_not_for_a_sync_that_the_trigger_names() -> None:
+    with DAG("own", schedule=None, params={"sync_run": Param("", type="string")}) as dag:
+        task = CommitVersionOperator(task_id="commit", sync_run="{{ params.sync_run }}", approve_removals=True)
+    context = rendered(task, TaskContext(conf={"sync_run": "somebody's"}, dag_id="own"), dag)
+    assert task.authority(context, load_settings()) is Authority.TRIGGER
+
+
 # -- what was asked for over REST --------------------------------------------------------------------------------------
 
 

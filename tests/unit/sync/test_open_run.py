@@ -342,3 +342,19 @@ def test_a_request_is_one_dags_and_is_forgotten_in_the_end(database: Database, r
     database.requests.add(replace(asked, id="c", requested_at=asked.requested_at + KEPT * 1.1))
     with pytest.raises(RecordNotFound):
         database.requests.get("registry_sync", asked.id)
+
+
+@pytest.mark.parametrize("end", [RunState.COMPLETED, RunState.CANCELED])
+def test_the_right_to_replace_is_good_for_one_sync(database: Database, remote: Remote, end: RunState) -> None:
+    """Whoever has a run of that id once more, by clearing it or by triggering it again, is not who asked."""
+    other = database.remotes.create(replace(STORED, name="elsewhere", **OTHER))
+    asked = requested(database, other, may_replace_upstream=True)
+    run = carried_out(database, asked)
+    assert carried_out(database, asked).id == run.id, "another try of the same sync"
+    if end is RunState.COMPLETED:
+        settle(database, run)
+        settle(database, begin(database, SyncRequest("app", remote="app", replace_upstream=True), run_id="back"))
+    else:
+        database.runs.finish(run.id, end)
+    with pytest.raises(OtherUpstream, match="takes the right to change repositories"):
+        carried_out(database, asked)

@@ -56,9 +56,13 @@ def _start(database: Database, repository: Repository, remote: Remote, given: Ne
 
     Refused, for who may not change repositories, where another remote would replace what a repository holds.
     """
-    may_replace = may_change_repositories(user)
-    if not may_replace:
-        _refuse_other_remote(database, repository, remote)
+    is_other = not is_fed_by(repository, remote, database.runs.latest_settled(repository.id))
+    if is_other and not may_change_repositories(user):
+        raise HTTPException(
+            403,
+            f"The content of repository {repository.name!r} did not come from remote {remote.spec.name!r}. To let this "
+            "remote take the place takes the right to change repositories.",
+        )
     asked = RequestedSync(
         id=str(uuid.uuid4()),
         dag_id=load_settings().sync_dag_id,
@@ -66,7 +70,7 @@ def _start(database: Database, repository: Repository, remote: Remote, given: Ne
         remote_id=remote.id,
         mode=given.mode,
         requested_by=user.get_name(),
-        may_replace_upstream=may_replace,
+        may_replace_upstream=is_other,
         requested_at=utc_now(),
     )
     conf = {"repository": repository.name, "remote": remote.spec.name, "mode": given.mode.value}
@@ -78,14 +82,3 @@ def _start(database: Database, repository: Repository, remote: Remote, given: Ne
             database.requests.withdraw(asked.id)
         raise
     return TaskStarted(task=task_href(asked.id))
-
-
-def _refuse_other_remote(database: Database, repository: Repository, remote: Remote) -> None:
-    latest = database.runs.latest_settled(repository.id)
-    if is_fed_by(repository, remote, latest):
-        return
-    raise HTTPException(
-        403,
-        f"The content of repository {repository.name!r} did not come from remote {remote.spec.name!r}. To let this "
-        "remote take the place takes the right to change repositories.",
-    )
