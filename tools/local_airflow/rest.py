@@ -18,10 +18,14 @@ PAGE_SIZE = 100
 PAUSES_SECONDS = (0.2, 0.5, 1, 2)
 
 
+#: Longer than Airflow waits for a lock of its SQLite, so that what took long is not reported as lost.
+TIMEOUT_SECONDS = 90
+
+
 class AirflowApi:
     """Airflow's REST API at ``url``. It signs in at the first request. Every refusal is an :class:`ApiError`."""
 
-    def __init__(self, url: str, username: str, password: str, timeout_seconds: float = 30) -> None:
+    def __init__(self, url: str, username: str, password: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self.url = url
         self._username = username
         self._password = password
