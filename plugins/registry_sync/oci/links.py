@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import parse_qs
 
 from registry_sync.errors import PaginationError, RedirectRefused
 from registry_sync.oci.origins import Target
@@ -25,12 +26,17 @@ _PARAMETER = re.compile(
 _RELATION = re.compile(r"[a-z0-9][a-z0-9.:/_-]*")
 #: Relations of pages of a listing that are not the next one.
 _OTHER_PAGES = frozenset({"prev", "previous", "first", "last", "self", "start", "current", "up", "collection"})
+#: Of these, the pages that a listing that ends here may well have behind it.
+_PAGES_BEFORE = frozenset({"prev", "previous"})
 _REFERRERS = re.compile(r".*(/referrers/[^/]+)")
 
 
 @dataclass(frozen=True)
 class Link:
-    """A reference as written, and the relations it has, in lower case; empty when it says none."""
+    """A reference as written, and the relations it has, in lower case; empty when it says none.
+
+    The first ``rel`` counts (RFC 8288 section 3.3); of others only ``next`` is read, or a page would be lost.
+    """
 
     reference: str
     relations: frozenset[str]
@@ -60,9 +66,10 @@ def parse_links(header: str) -> Links:
         relations: frozenset[str] | None = None
         while parameter := _PARAMETER.match(header, position):
             position = parameter.end()
-            if (parameter["name"] or "").lower() == "rel" and relations is None:
+            if (parameter["name"] or "").lower() == "rel":
                 value = parameter["double"] or parameter["single"] or parameter["token"] or ""
-                relations = frozenset(_RELATION.findall(value.lower()))
+                said = frozenset(_RELATION.findall(value.lower()))
+                relations = said if relations is None else relations | (said & {"next"})
         links.append(Link(next(filter(None, reference.groups()), "").strip(), relations or frozenset()))
         if header[position:].lstrip()[:1] not in ("", ","):
             is_whole = False
@@ -97,7 +104,8 @@ def next_page(header: str | None, asked: Target) -> Target | None:
         meant = [link for link in unclear if not link.relations and _continues(link, asked)]
     if not meant:
         # A relation that is known to nobody is none of this listing's pages, unless it leads to one.
-        if found.is_whole and all(link.relations and not _continues(link, asked) for link in unclear):
+        is_clear = found.is_whole and all(link.relations and not _continues(link, asked) for link in unclear)
+        if is_clear and not any(_leads_on(link, asked) for link in found.links):
             return None
         raise PaginationError(
             f"{host} sends a Link of which it cannot be read whether a next page follows: {_shown(header)}",
@@ -138,6 +146,19 @@ def _continues(link: Link, asked: Target) -> bool:
     except RedirectRefused:
         return False
     return "?" in page.path and page != asked
+
+
+def _leads_on(link: Link, asked: Target) -> bool:
+    """Whether a link that is called another page leads to what comes after a tag or referrer, as no first page does."""
+    if link.relations & _PAGES_BEFORE or not _continues(link, asked):
+        return False
+    after = _after(_page(link, asked))
+    return bool(after) and after != _after(asked)
+
+
+def _after(target: Target) -> list[str]:
+    """What the page of ``target`` comes after; empty for a first page."""
+    return parse_qs(target.path.partition("?")[2]).get("last", [])
 
 
 def _shown(header: str) -> str:

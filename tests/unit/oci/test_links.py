@@ -133,6 +133,8 @@ def test_a8_01_of_referrers_the_query_is_used_and_no_other_subject_is_followed()
         f'{REFERENCE}; rel="next", nonsense',
         f'</v2/docker/a/b/tags/list?n=2>; rel="first", {REFERENCE}',
         f'{REFERENCE}; rel="next", {REFERENCE}; rel="next"',
+        f'{REFERENCE}; rel="first"; rel="next"',
+        f'{REFERENCE}; rel="next", </v2/docker/a/b/tags/list?last=y&n=2>; rel="last"',
     ],
 )
 def test_a7_02_what_a_link_means_is_read_however_it_is_written(header: str) -> None:
@@ -150,6 +152,8 @@ def test_a7_02_what_a_link_means_is_read_however_it_is_written(header: str) -> N
         '</x>; rel="prev", nonsense',
         '</x>; rel="prev", </y>',
         f'{REFERENCE}; rel="onwards"',
+        *(f'{REFERENCE}; rel="{name}"' for name in ("last", "start", "self", "up", "current", "first", "collection")),
+        f'</v2/docker/a/b/tags/list?n=2>; rel="first", {REFERENCE}; rel="last"',
         "next",
         "<>",
         "rel=next",
@@ -179,6 +183,19 @@ def test_the_queries_of_a_link_are_not_shown() -> None:
 )
 def test_a7_01_no_next_link_is_no_next_page(header: str | None) -> None:
     assert next_page(header, ASKED) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '</v2/docker/a/b/tags/list?n=2&last=b>; rel="last"',
+        '</v2/docker/a/b/tags/list?last=b&n=2>; rel="self"',
+        '</v2/docker/a/b/tags/list?n=2>; rel="first", </v2/docker/a/b/tags/list?last=a&n=2>; rel="prev"',
+        '</v2/docker/a/b/tags/list?n=2>; rel="start"',
+    ],
+)
+def test_a7_01_a_last_page_that_names_itself_and_those_before_is_an_end(header: str) -> None:
+    assert next_page(header, NEXT) is None
 
 
 @given(st.text(max_size=200))
