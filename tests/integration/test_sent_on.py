@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from registry_sync.domain import media_types
 from registry_sync.errors import NotARegistry
 from registry_sync.oci.client import RegistryClient
 from support.certificates import CertificateAuthority, ServerCertificate
@@ -142,6 +143,29 @@ def test_an_api_that_is_gone_takes_no_signature_with_it(here: Installation, plai
     version = sync(here, plain, allow_sparse=True)
     assert version is not None
     assert {signed, of_it} <= held(here, version)
+
+
+@pytest.mark.rule("A8.2")
+@pytest.mark.parametrize("is_sparse", [False, True])
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_a_listing_of_referrers_that_breaks_off_makes_no_image_missing(
+    here: Installation, plain: HostileRegistry, is_sparse: bool, is_elsewhere: bool
+) -> None:
+    build = ContentBuilder(seed=52)
+    image = build.image([build.blob(60)])
+    build.tag("v1", build.index([image]))
+    serve(plain, NAME, build.content())
+    serve_referrers(plain, NAME, build.content())
+    path = f"/v2/{NAME}/referrers/{image}"
+    link = f'<{"http://127.0.0.9:1" if is_elsewhere else ""}{path}?last=x>; rel="next"'
+    document = b'{"schemaVersion": 2, "manifests": []}'
+    first = reply(200, document, [("Link", link)], content_type=media_types.OCI_INDEX)
+    plain.on("GET", path, lambda request: reply(404) if request.query else first)
+    version = sync(here, plain, allow_sparse=is_sparse)
+    assert version is not None
+    assert (version.holds, version.is_complete) == ((), False)
+    assert WORDS in (version.referrers_problem or "")
+    assert image in held(here, version)
 
 
 @pytest.mark.rule("A8.2")

@@ -99,8 +99,6 @@ class ReferrersReader:
                 if repository not in self._with_api:
                     self._refusals[repository] = problem
             raise
-        with self._lock:
-            self._with_api.add(repository)
         return found
 
     def _without(self, repository: RepositoryName, subject: Digest, status: int) -> tuple[Descriptor, ...] | None:
@@ -133,9 +131,17 @@ class ReferrersReader:
                     repository=repository,
                 )
             visited.add(target.url)
-            page = self._first(target, occasion) if len(visited) == 1 else self._later(target, occasion)
-            target = next_page(page.link, page.target)
+            if len(visited) == 1:
+                page = self._first(target, occasion)
+                with self._lock:
+                    self._with_api.add(repository)
+            else:
+                page = self._later(target, occasion)
             found.update((child.digest, child) for child in page.listed.children)
+            try:
+                target = next_page(page.link, page.target)
+            except RedirectRefused as problem:
+                raise _unavailable(problem, occasion) from problem
         return tuple(found.values())
 
     def _first(self, target: Target, occasion: Occasion) -> _Page:
@@ -166,15 +172,28 @@ class ReferrersReader:
             raise
 
     def _later(self, target: Target, occasion: Occasion) -> _Page:
-        """A page after the first: it was named by the one before, so that anything else than it is an error."""
+        """A page after the first, which named it: where something else answers, nothing is known of the rest.
+
+        It never means that the manifest is missing. Raises :class:`ReferrersUnavailable`, and as :meth:`list` does.
+        """
 
         def read(answer: Answer) -> _Page:
-            if not _is_index(answer):
+            if answer.status != 200 or not _is_index(answer):
                 host = answer.target.origin.netloc
-                raise answer.protocol_error(f"{host} breaks off the referrers of {occasion} with something else")
+                text = f"{host} breaks off the referrers of {occasion} with something else ({answer.status})"
+                answer.discard()
+                raise _unavailable(answer.protocol_error(text), occasion)
             return self._read_page(answer)
 
-        return self._requester.ask("GET", target, occasion, ACCEPT, read)
+        try:
+            return self._requester.ask("GET", target, occasion, ACCEPT, read, accepted=_LASTING)
+        except (ChallengeInvalid, RedirectRefused) as problem:
+            raise _unavailable(problem, occasion) from problem
+        except RegistryError as problem:
+            is_redirect = problem.status is not None and 300 <= problem.status < 400
+            if is_redirect or (problem.redirected_by is not None and problem.status is None):
+                raise _unavailable(problem, occasion) from problem
+            raise
 
     def _read_page(self, answer: Answer) -> _Page:
         host = answer.target.origin.netloc

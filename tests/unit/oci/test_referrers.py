@@ -15,7 +15,6 @@ from registry_sync.errors import (
     NotFound,
     PaginationError,
     ProtocolError,
-    RedirectRefused,
     ReferrersUnavailable,
     RegistryError,
 )
@@ -84,7 +83,7 @@ def test_a8_01_no_referrers_are_no_referrers(registry, client_of) -> None:
 
 def test_a8_01_a_page_of_something_else_is_refused(registry, client_of) -> None:
     registry.on("GET", API, listing("a", following=f"/v2/{REPOSITORY}/referrers/{Digest.of(b'other')}?page=2"))
-    with pytest.raises(RedirectRefused):
+    with pytest.raises(ReferrersUnavailable, match="names a next page of something else"):
         found(registry, client_of)
     registry.on("GET", API, listing("a", following=API))
     with pytest.raises(PaginationError):
@@ -94,10 +93,10 @@ def test_a8_01_a_page_of_something_else_is_refused(registry, client_of) -> None:
 def test_a8_01_a_page_that_is_missing_is_an_error_and_not_the_end(registry, client_of) -> None:
     registry.on("GET", API, listing("a", following=f"{API}?page=2"), reply(404))
     client = client_of(registry)
-    with pytest.raises(NotFound):
+    with pytest.raises(ReferrersUnavailable, match="breaks off"):
         client.list_referrers_by_api(REPOSITORY, SUBJECT)
     registry.on("GET", API, listing("a"))
-    assert client.list_referrers_by_api(REPOSITORY, SUBJECT), "nothing was remembered of the API"
+    assert client.list_referrers_by_api(REPOSITORY, SUBJECT), "that is not remembered"
 
 
 def test_a8_01_pages_are_bounded(registry, client_of, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,10 +277,39 @@ def test_a8_02_400_for_one_subject_is_none_of_it_where_there_is_an_api(registry,
     assert client.list_referrers_by_api(REPOSITORY, SUBJECT)
 
 
-def test_a8_01_a_later_page_that_is_something_else_is_an_error_and_not_the_end(registry, client_of) -> None:
-    registry.on("GET", API, listing("a", following=f"{API}?page=2"), LOGIN_PAGE)
-    with pytest.raises(ProtocolError, match="breaks off"):
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *map(reply, (204, 400, 401, 403, 404, 405, 410, 501)),
+        LOGIN_PAGE,
+        moved("http://169.254.169.254/latest"),
+        moved(""),
+    ],
+)
+def test_a8_02_of_a_listing_that_breaks_off_nothing_is_known(registry, client_of, answer: Raw) -> None:
+    """It is no end of the listing, and nothing that is said of the manifest, or of another one's referrers."""
+    other = Digest.of(b"another subject")
+    registry.on("GET", API, listing("a", following=f"{API}?page=2"), answer)
+    registry.on("GET", f"/v2/{REPOSITORY}/referrers/{other}", listing("b"))
+    client = client_of(registry)
+    with pytest.raises(ReferrersUnavailable, match="cannot be looked up"):
+        client.list_referrers_by_api(REPOSITORY, SUBJECT)
+    assert client.list_referrers_by_api(REPOSITORY, other)
+
+
+def test_a8_02_a_next_page_elsewhere_is_not_asked_and_nothing_is_known(registry, other_host, client_of) -> None:
+    registry.on("GET", API, listing("a", following=f"{other_host.base}{API}?page=2"))
+    with pytest.raises(ReferrersUnavailable, match="names a next page at"):
         client_of(registry).list_referrers_by_api(REPOSITORY, SUBJECT)
+    assert other_host.requests == []
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a8_02_an_outage_at_a_later_page_is_an_outage(registry, client_of, status: int) -> None:
+    registry.on("GET", API, listing("a", following=f"{API}?page=2"), reply(status))
+    with pytest.raises(RegistryError) as failed:
+        client_of(registry).list_referrers_by_api(REPOSITORY, SUBJECT)
+    assert failed.value.is_temporary
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 406, 501])
