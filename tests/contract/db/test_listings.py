@@ -10,6 +10,7 @@ import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.history import CopyRequest
+from registry_sync.domain.moments import utc_now
 from registry_sync.domain.records import Repository, SyncMode
 from registry_sync.domain.runs import RunState, SyncRun
 from registry_sync.domain.tag_filter import TagFilter
@@ -266,3 +267,26 @@ def test_a_cleared_run_lists_anew_and_then_wins(database: Database, app: Reposit
     again = listed(database, app, upstream(latest="newest"), key=key)
     assert again.id == slow.id
     assert database.versions.commit(again.id).version is not None
+
+
+@pytest.mark.parametrize("rolls_back", [False, True])
+def test_a_sync_under_way_undoes_nothing_later_after_an_upgrade(database: Database, url: str, rolls_back: bool) -> None:
+    """Of the schema before, which had no numbers: what settled is numbered by its time, and so is a rollback."""
+    hour = timedelta(hours=1)
+    app = database.repositories.ensure("app")
+    for hours, tags in ((1, {"a": "1"}), (2, {"a": "1", "b": "1"})):
+        run = listed(database, app, upstream(**tags), listed_at=LISTED_AT - 9 * hour + hours * hour)
+        assert database.versions.commit(run.id).version is not None
+    slow = listed(database, app, upstream(a="1", b="1", c="old"))
+    quick = listed(database, app, upstream(a="1", b="1", c="new"), listed_at=LISTED_AT + hour)
+    later = listed(database, app, upstream(a="1", b="1", c="newest"), listed_at=utc_now() + hour)
+    if rolls_back:
+        database.versions.roll_back(app.id, 1)
+    else:
+        database.versions.commit(quick.id)
+    database.downgrade("0002")
+    database.upgrade()
+    with pytest.raises(VersionConflict):
+        database.versions.commit(slow.id)
+    assert database.versions.commit(later.id).version is not None
+    assert held_now(database, app)["c"] == digests(c="newest")["c"]

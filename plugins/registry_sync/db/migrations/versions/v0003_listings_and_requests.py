@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import defaultdict
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -49,6 +52,7 @@ def upgrade() -> None:
         for column in columns:
             op.add_column(table, column)
     _tell_attempts_apart()
+    _number_listings()
     _create_requests()
     _create_heads()
     _index_faults()
@@ -93,6 +97,40 @@ def _forget_attempts() -> None:
     with op.batch_alter_table("sync_runs") as table:
         table.drop_constraint("uq_sync_runs_dag_id_run_id_scope_attempt", type_="unique")
         table.create_unique_constraint("uq_sync_runs_dag_id_run_id_scope", _KEY)
+
+
+def _number_listings() -> None:
+    """Numbers listings and rollbacks in the order of their times, so that no sync under way undoes a later one."""
+    connection = op.get_bind()
+    runs = sa.table("sync_runs", *map(sa.column, ("id", "repository_id", "state", "listing_began", "listing_number")))
+    versions = sa.table("repository_versions", sa.column("repository_id"), sa.column("origin"))
+    repositories = sa.table("repositories", *map(sa.column, ("id", "last_listing", "last_rollback")))
+    listed_at, created_at = sa.column("listed_at", UtcDateTime()), sa.column("created_at", UtcDateTime())
+    events: dict[str, list[tuple[datetime, str]]] = defaultdict(list)
+    under_way: list[tuple[str, str, datetime]] = []
+    listed = sa.select(runs.c.id, runs.c.repository_id, runs.c.state, listed_at).select_from(runs)
+    for row in connection.execute(listed.where(listed_at.is_not(None))):
+        if row.state in ("completed", "unchanged"):
+            events[row.repository_id].append((row.listed_at, row.id))
+        else:
+            under_way.append((row.id, row.repository_id, row.listed_at))
+    rolled_back = sa.select(versions.c.repository_id, created_at).select_from(versions)
+    for row in connection.execute(rolled_back.where(versions.c.origin == "rollback")):
+        events[row.repository_id].append((row.created_at, ""))
+    for repository_id, found in events.items():
+        found.sort()
+        last_rollback = max((number for number, (_, run_id) in enumerate(found, 1) if not run_id), default=0)
+        connection.execute(
+            sa.update(repositories)
+            .where(repositories.c.id == repository_id)
+            .values(last_listing=len(found), last_rollback=last_rollback)
+        )
+        for number, (_, run_id) in enumerate(found, 1):
+            if run_id:
+                connection.execute(sa.update(runs).where(runs.c.id == run_id).values(listing_number=number))
+    for run_id, repository_id, moment in under_way:
+        began = bisect_left(events.get(repository_id, []), (moment, ""))
+        connection.execute(sa.update(runs).where(runs.c.id == run_id).values(listing_began=began))
 
 
 _BY_LISTING = "ix_sync_runs_repository_id_listing_number"
