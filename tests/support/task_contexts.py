@@ -23,6 +23,7 @@ class TaskContext:
     dag_id: str = "promote"
     run_id: str = "manual__1"
     task_id: str = "task"
+    run_type: str = "manual"
     try_number: int = 1
     max_tries: int = 0
     handed_on: dict[str, Any] = field(default_factory=dict)
@@ -42,7 +43,9 @@ class TaskContext:
 
     def given(self) -> dict[str, Any]:
         """What ``execute`` is given."""
-        dag_run = SimpleNamespace(run_id=self.run_id, triggering_user_name=self.user, conf=self.conf)
+        dag_run = SimpleNamespace(
+            run_id=self.run_id, run_type=self.run_type, triggering_user_name=self.user, conf=self.conf
+        )
         return {"ti": self, "dag_run": dag_run, "outlet_events": self.events}
 
     def told(self) -> list[dict[str, Any]]:

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 _TEMPLATE_MARKS = ("{{", "{%")
 #: What a trigger chooses besides ``conf``, as templates name it.
-_CHOSEN = re.compile(r"\b(run_id|dag_run|partition_key|triggering_asset_events)\b")
+_CHOSEN = re.compile(r"\b(run_id|dag_run|partition_key|triggering_asset_events|inlet_events|task_instance_key_str)\b")
+#: What a trigger chooses with the date of a run; of other runs the scheduler does.
+_DATES = re.compile(
+    r"\b(ds|ts|ds_nodash|ts_nodash|ts_nodash_with_tz|logical_date|data_interval_(start|end)|prev_\w+)\b"
+)
 
 
 class TriggeredTask(BaseOperator):
@@ -60,7 +64,9 @@ class TriggeredTask(BaseOperator):
             return Authority.AUTHOR
         if self.literal_fields(context) == frozenset(self.template_fields):
             return Authority.AUTHOR
-        is_silent = not context["dag_run"].conf and not _CHOSEN.search(repr(self._written))
+        dag_run, written = context["dag_run"], repr(self._written)
+        is_dated = getattr(dag_run, "run_type", "manual") not in ("scheduled", "backfill") and _DATES.search(written)
+        is_silent = not dag_run.conf and not _CHOSEN.search(written) and not is_dated
         return Authority.AUTHOR if is_silent else Authority.TRIGGER
 
     def require_author(self, context: Mapping[str, Any], settings: Settings, what: str) -> None:

@@ -185,6 +185,28 @@ def test_what_stands_in_the_dags_code_is_its_authors_word(
     assert task.authority(context, load_settings()).value == authority
 
 
+@pytest.mark.parametrize(
+    ("template", "of_manual", "of_scheduled"),
+    [
+        ("nightly-{{ ds_nodash }}", "trigger", "author"),
+        ("{{ logical_date | ds }}", "trigger", "author"),
+        ("{{ data_interval_start }}", "trigger", "author"),
+        ("{{ task_instance_key_str }}", "trigger", "trigger"),
+        ("{{ inlet_events }}", "trigger", "trigger"),
+        ("{{ params.adds }}", "author", "author"),
+    ],
+)
+def test_a_date_is_the_schedulers_or_of_whoever_triggers(
+    database: Database, template: str, of_manual: str, of_scheduled: str
+) -> None:
+    for run_type, authority in (("manual", of_manual), ("scheduled", of_scheduled), ("backfill", of_scheduled)):
+        with DAG("own", schedule=None, params={"adds": Param("a", type="string")}):
+            task = ListTagsOperator(task_id="list_tags", repository="r", remote="a")
+        task._written = {"tags": template}
+        context = TaskContext(run_type=run_type).given()
+        assert task.authority(context, load_settings()).value == authority
+
+
 def test_values_that_a_mapped_task_gets_are_not_taken_for_its_authors(database: Database) -> None:
     with DAG("own", schedule=None) as dag:
         task = ListTagsOperator(task_id="list_tags", repository="r", url="https://registry.example", upstream_name="a")
