@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_a_connection_that_serves_any_registry_is_nothing_that_rest_makes(world:
 
 def begins(conf: dict[str, Any]) -> bool:
     """Whether the DAG's first task begins a sync with these parameters; the registry is not asked."""
-    context = TaskContext(conf=conf, dag_id="registry_sync", run_id=f"manual__{conf['repository']}{conf}"[:200])
+    context = TaskContext(conf=conf, dag_id="registry_sync", run_id=f"manual__{uuid.uuid4()}")
     task = sync_dag().get_task("list_tags").prepare_for_execution()
     given = rendered(task, context)
     try:
