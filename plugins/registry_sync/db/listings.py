@@ -59,6 +59,13 @@ def take_number(connection: Connection, repository_id: str) -> int:
     return last_number(connection, repository_id)
 
 
+def list_again(connection: Connection, run_id: str, number: int) -> None:
+    """Lets a run begin to list after ``number``, which the caller has just taken; a rollback since it began stands."""
+    rolled_back = select(repositories.c.last_rollback).where(repositories.c.id == sync_runs.c.repository_id)
+    may_see_later = (sync_runs.c.id == run_id) & (sync_runs.c.listing_began >= rolled_back.scalar_subquery())
+    connection.execute(update(sync_runs).where(may_see_later).values(listing_began=number))
+
+
 def note_rollback(connection: Connection, repository_id: str) -> None:
     """Lets no sync that began to list before now undo what the caller rolls back."""
     number = take_number(connection, repository_id)

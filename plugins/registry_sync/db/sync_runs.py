@@ -14,7 +14,7 @@ from sqlalchemy import Row, bindparam, case, delete, select, update
 
 from registry_sync.db import run_content, run_counts
 from registry_sync.db.batches import in_batches, insert_absent, storable
-from registry_sync.db.listings import last_number, take_number
+from registry_sync.db.listings import last_number, list_again, take_number
 from registry_sync.db.paging import fetch_page
 from registry_sync.db.remotes import read_spec, spec_values
 from registry_sync.db.run_rows import (
@@ -226,16 +226,19 @@ class SyncRunStore:
     def settle_unchanged(self, run_id: str, listed_at: datetime, *, latest_number: int | None) -> bool:
         """Ends a run whose listing equals version ``latest_number``, the latest it knows of; None for none.
 
-        False, and nothing is done, when another version is the latest by now. A run that has settled stays as it is.
+        False when another version is the latest by now: list again then, which counts as begun after what was listed
+        until now, though not after a rollback. A run that has settled stays as it is.
         Raises :class:`RunEnded` when its DAG run has ended.
         """
         with self._transactions.writing() as connection:
             repository_id = require_run(connection, run_id).repository_id
             number = take_number(connection, repository_id)
             latest = select(repositories.c.latest_number).where(repositories.c.id == repository_id)
-            if connection.execute(latest).scalar_one() != latest_number:
-                return False
             row = require_run(connection, run_id)
+            if connection.execute(latest).scalar_one() != latest_number:
+                if not RunState(row.state).is_settled:
+                    list_again(connection, run_id, number)
+                return False
             if not RunState(row.state).is_settled:
                 refuse_over(row)
                 listed = {"listed_at": listed_at, "listing_number": number}

@@ -258,6 +258,35 @@ def test_what_was_compared_with_an_older_version_is_not_said_to_be_unchanged(
     assert database.runs.get(later.id).state is RunState.RUNNING
 
 
+def test_a_sync_that_lists_again_is_later_than_what_made_it_list_again(database: Database, app: Repository) -> None:
+    run = open_run(database, app)
+    database.versions.commit(listed(database, app, upstream(latest="between")).id)
+    assert not database.runs.settle_unchanged(run.id, LISTED_AT, latest_number=1)
+    play_stages(database, run, upstream(latest="newest"))
+    assert database.versions.commit(run.id).version is not None
+    assert held_now(database, app) == digests(latest="newest")
+
+
+def test_a_sync_that_lists_again_undoes_nothing_that_is_listed_after_that(database: Database, app: Repository) -> None:
+    run = open_run(database, app)
+    database.versions.commit(listed(database, app, upstream(latest="between")).id)
+    assert not database.runs.settle_unchanged(run.id, LISTED_AT, latest_number=1)
+    database.versions.commit(listed(database, app, upstream(latest="newest")).id)
+    play_stages(database, run, upstream(latest="older"))
+    with pytest.raises(VersionConflict):
+        database.versions.commit(run.id)
+
+
+def test_a_rollback_while_a_sync_lists_stands_though_it_lists_again(database: Database, app: Repository) -> None:
+    sync(database, app, upstream(latest="bad"))
+    run = open_run(database, app)
+    database.versions.roll_back(app.id, 1)
+    assert not database.runs.settle_unchanged(run.id, LISTED_AT, latest_number=2)
+    play_stages(database, run, upstream(latest="bad"))
+    with pytest.raises(VersionConflict, match="rolled back"):
+        database.versions.commit(run.id)
+
+
 def test_a_cleared_run_lists_anew_and_then_wins(database: Database, app: Repository) -> None:
     key = new_key()
     slow = listed(database, app, upstream(latest="older"), key=key)
