@@ -123,6 +123,8 @@ class SyncRunStore:
             refuse_changes(row, {**identity, "policy": remote.policy.value})
             if is_of_ended_attempt(row, by.dag_run_started_at):
                 refuse_over(row)
+            if read_spec(row.remote_spec).source != remote.source:
+                begun["has_referrers_api"] = None
             forget_notes(connection, row.id, keeps_heads=_keeps_heads(row, remote))
             connection.execute(update(sync_runs).where(sync_runs.c.id == row.id).values(**begun))
             return read_run(require_run(connection, row.id))

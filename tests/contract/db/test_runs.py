@@ -30,6 +30,26 @@ def test_a_run_is_begun_once_for_each_key(database: Database) -> None:
         database.runs.by_key(RunKey("no", "such"))
 
 
+@pytest.mark.parametrize(("upstream_name", "is_remembered"), [("library/app", True), ("team/other", False)])
+def test_a_run_begun_anew_knows_of_referrers_what_the_same_upstream_said(
+    database: Database, upstream_name: str, is_remembered: bool
+) -> None:
+    repository, key = database.repositories.ensure("app"), new_key()
+    remote = database.remotes.create(RemoteSpec("mine", "https://a.example", "library/app"))
+    run = open_run(database, repository, key=key, remote=remote)
+    database.selections.note_referrers_api(run.id, is_there=False)
+    database.selections.note_referrers_problem(run.id, "403")
+    changed = database.remotes.change(remote.id, lambda spec: replace(spec, upstream_name=upstream_name))
+    assert open_run(database, repository, key=key, remote=changed).id == run.id
+    assert database.selections.lacks_referrers_api(run.id) is is_remembered
+    upstream = Upstream()
+    upstream.tag("v1", image("v1"))
+    play_stages(database, run, upstream)
+    version = database.versions.commit(run.id).version
+    assert version is not None
+    assert version.referrers_problem is None
+
+
 def test_the_one_sync_of_a_dag_run_is_found_without_its_scope_and_several_are_named(database: Database) -> None:
     repository, key = database.repositories.ensure("app"), new_key()
     first = open_run(database, repository, key=RunKey(key.dag_id, key.run_id, "a.list_tags"))
