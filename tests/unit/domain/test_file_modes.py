@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry_sync.blobs.opening import open_blob_store
+from registry_sync.db.database import Database
 from registry_sync.domain.file_modes import GROUP_TOO, OWNER_ONLY, FileModes
 from registry_sync.hooks.settings import Settings
 from registry_sync.hooks.stores import open_blobs, open_database
@@ -59,6 +60,12 @@ def settings_at(folder: Path, *, share_with_group: bool = False) -> Settings:
 @pytest.mark.parametrize("share_with_group", [False, True])
 def test_what_is_stored_is_its_owners_or_its_groups(tmp_path: Path, umask: int, share_with_group: bool) -> None:
     fill(settings_at(tmp_path, share_with_group=share_with_group))
+
+
+def test_the_folders_above_a_database_are_its_owners_too(tmp_path: Path, umask: int) -> None:
+    with Database.connect(f"sqlite:///{tmp_path}/a/b/c/registry_sync.db") as database:
+        database.ready()
+    assert modes_below(tmp_path / "a") == ({0o600}, {0o700})
 
 
 def test_what_an_earlier_release_stored_is_taken_from_others(tmp_path: Path) -> None:
