@@ -195,8 +195,9 @@ def open_requested_run(
 
     ``overrides`` is what the author of the DAG says in its code for every run. Raises
     :class:`~registry_sync.errors.RecordNotFound` when one of the objects is gone, :class:`OtherUpstream` when the
-    repository has meanwhile got its content from elsewhere and who asked may not replace it. That right is good for
-    one sync: a run of the same id that comes after the sync has ended replaces nothing.
+    repository has meanwhile got its content from elsewhere and who asked may not replace it. What was asked is good
+    for one sync: a run of the same id that comes after the sync has ended, or that somebody else triggered, is a
+    trigger's from then on and replaces nothing.
     """
     repository = _asked_for("repository", asked.repository_id, database.repositories.get)
     remote = _asked_for("remote", asked.remote_id, database.remotes.get)
@@ -204,8 +205,10 @@ def open_requested_run(
     spec = replace(remote.spec, **said).checked()
     _refuse_own_connection(spec, remote)
     begun = database.runs.find(key)
-    is_done = begun is not None and begun.state in (RunState.COMPLETED, RunState.UNCHANGED, RunState.CANCELED)
-    if is_done or not asked.may_replace_upstream:
+    authority = Authority.REQUEST
+    if by.triggered_by != asked.requested_by or (begun is not None and _has_used_up(begun)):
+        authority = Authority.TRIGGER
+    if authority is Authority.TRIGGER or not asked.may_replace_upstream:
         _refuse_other_remote(repository, remote, database.runs.latest_settled(repository.id))
     return database.runs.begin(
         key,
@@ -213,9 +216,15 @@ def open_requested_run(
         remote_id=remote.id,
         remote=spec,
         mode=asked.mode,
-        authority=Authority.REQUEST,
+        authority=authority,
         by=replace(by, repository_name=repository.name),
     )
+
+
+def _has_used_up(begun: SyncRun) -> bool:
+    """Whether a run has used up what was asked: it has ended, or began when that was used up already."""
+    has_ended = begun.state in (RunState.COMPLETED, RunState.UNCHANGED, RunState.CANCELED)
+    return has_ended or begun.authority is not Authority.REQUEST
 
 
 def _refuse_other_remote(repository: Repository, remote: Remote, latest: SyncRun | None) -> None:

@@ -14,7 +14,7 @@ from registry_sync.db.database import Database
 from registry_sync.db.sync_requests import KEPT
 from registry_sync.domain.history import CopyRequest
 from registry_sync.domain.records import Policy, Remote, RemoteSpec, RepositorySpec, SyncMode
-from registry_sync.domain.runs import Authority, RequestedSync, RunKey, RunState, SyncRun
+from registry_sync.domain.runs import AskedBy, Authority, RequestedSync, RunKey, RunState, SyncRun
 from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.errors import ConfigurationError, OtherUpstream, RecordNotFound, TriggerRefused
 from registry_sync.sync.open_run import SyncRequest, open_requested_run, open_run
@@ -286,8 +286,11 @@ def requested(database: Database, remote: Remote, **more: Any) -> RequestedSync:
     return database.requests.get("registry_sync", asked.id)
 
 
-def carried_out(database: Database, asked: RequestedSync, overrides: SyncRequest | None = None) -> SyncRun:
-    return open_requested_run(database, RunKey("registry_sync", f"registry_sync__{asked.id}"), asked, overrides)
+def carried_out(
+    database: Database, asked: RequestedSync, overrides: SyncRequest | None = None, *, user: str = "anna"
+) -> SyncRun:
+    key, by = RunKey("registry_sync", f"registry_sync__{asked.id}"), AskedBy(triggered_by=user)
+    return open_requested_run(database, key, asked, overrides, by=by)
 
 
 def test_what_was_asked_for_happens_to_those_objects_whatever_they_are_called_by_now(
@@ -358,3 +361,29 @@ def test_the_right_to_replace_is_good_for_one_sync(database: Database, remote: R
         database.runs.finish(run.id, end)
     with pytest.raises(OtherUpstream, match="takes the right to change repositories"):
         carried_out(database, asked)
+
+
+def test_a_request_grants_nothing_to_a_sync_after_its_own(database: Database, remote: Remote) -> None:
+    """Not even to one that was let go on while the remote fed the repository, and failed."""
+    other = database.remotes.create(replace(STORED, name="elsewhere", **OTHER))
+    asked = requested(database, other, may_replace_upstream=True)
+    settle(database, carried_out(database, asked))
+    again = carried_out(database, asked)
+    assert (again.attempt, again.authority) == (2, Authority.TRIGGER)
+    database.runs.finish(again.id, RunState.FAILED)
+    settle(database, begin(database, SyncRequest("app", remote="app", replace_upstream=True), run_id="back"))
+    with pytest.raises(OtherUpstream, match="takes the right to change repositories"):
+        carried_out(database, asked)
+
+
+def test_a_request_grants_nothing_to_a_run_that_somebody_else_triggers_by_its_id(
+    database: Database, remote: Remote
+) -> None:
+    """The DAG run of who asked failed, and was deleted."""
+    other = database.remotes.create(replace(STORED, name="elsewhere", **OTHER))
+    asked = requested(database, other, may_replace_upstream=True)
+    run = carried_out(database, asked)
+    database.runs.finish(run.id, RunState.FAILED)
+    with pytest.raises(OtherUpstream, match="takes the right to change repositories"):
+        carried_out(database, asked, user="mallory")
+    assert carried_out(database, asked).authority is Authority.REQUEST, "cleared by who asked, or for them"
