@@ -103,10 +103,14 @@ class CommitVersionOperator(TriggeredTask):
         from registry_sync.domain.runs import Authority
 
         # Of all its parameters, the sync that it names among them: an approval is for the run it was written for.
-        authority = self.authority(context, stage.settings)
-        if Authority.TRIGGER not in (authority, run.authority):
+        authority, ti = self.authority(context, stage.settings), context["ti"]
+        is_of_this_dag_run = (run.key.dag_id, run.key.run_id) == (ti.dag_id, ti.run_id)
+        if is_of_this_dag_run and Authority.TRIGGER not in (authority, run.authority):
             return True
-        self.log.warning("approve_removals is not for whoever triggers a run to say, and counts for nothing here")
+        self.log.warning(
+            "approve_removals is not for whoever triggers a run to say, nor for a sync of another DAG run, and counts "
+            "for nothing here"
+        )
         return False
 
     def _sweep(self, stage: Stage) -> None:

@@ -2,17 +2,19 @@
 
 Airflow lets people trigger DAGs who may change neither connections nor remotes, and a task cannot ask the auth manager
 what they may. What a task can tell is where its parameters come from. Those that stand in the code of the DAG are its
-author's. A template may bring in what a trigger said: the run's ``conf``, or its id, which a trigger may choose.
+author's. A template may bring in what a trigger said: the run's ``conf``, or its id or date, which it may choose. So a
+template is the author's as far as it names what is known to be: parameters, the DAG's id, what tasks of the same run
+handed on, and dates where the scheduler chose them.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, XComArg
+from jinja2 import TemplateError, meta, nodes
 
 from registry_sync.errors import ConfigurationError, TriggerRefused
 
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
     from registry_sync.hooks.settings import Settings
 
 _TEMPLATE_MARKS = ("{{", "{%")
-#: What a trigger chooses besides ``conf``, as templates name it.
-_CHOSEN = re.compile(r"\b(run_id|dag_run|partition_key|triggering_asset_events|inlet_events|task_instance_key_str)\b")
-#: What a trigger chooses with the date of a run; of other runs the scheduler does.
-_DATES = re.compile(
-    r"\b(ds|ts|ds_nodash|ts_nodash|ts_nodash_with_tz|logical_date|data_interval_(start|end)|prev_\w+)\b"
-)
+#: What a template of the author's may name; the parameters are the DAG's defaults as long as ``conf`` is empty.
+_ALLOWED = frozenset({"params"})
+#: What it may also name in a run whose date follows from the DAG's schedule.
+_DATES = frozenset({"logical_date", "data_interval_start", "data_interval_end", "ds", "ds_nodash", "ts", "ts_nodash"})
+#: Of these a template may name a part alone: ``dag.dag_id``, and ``ti.xcom_pull`` of this run. ``self`` has it all.
+_IN_PART = frozenset({"dag", "ti", "task_instance", "self"})
+#: Arguments of ``ti.xcom_pull`` that keep to this run.
+_OWN_RUN = frozenset({"task_ids", "key", "map_indexes"})
 
 
 class TriggeredTask(BaseOperator):
@@ -64,9 +68,10 @@ class TriggeredTask(BaseOperator):
             return Authority.AUTHOR
         if self.literal_fields(context) == frozenset(self.template_fields):
             return Authority.AUTHOR
-        dag_run, written = context["dag_run"], repr(self._written)
-        is_dated = getattr(dag_run, "run_type", "manual") not in ("scheduled", "backfill") and _DATES.search(written)
-        is_silent = not dag_run.conf and not _CHOSEN.search(written) and not is_dated
+        dag_run = context["dag_run"]
+        is_scheduled = getattr(dag_run, "run_type", None) in ("scheduled", "backfill")
+        allowed = _ALLOWED | _DATES if is_scheduled else _ALLOWED
+        is_silent = not dag_run.conf and self._is_authors(self._written or {}, allowed)
         return Authority.AUTHOR if is_silent else Authority.TRIGGER
 
     def require_author(self, context: Mapping[str, Any], settings: Settings, what: str) -> None:
@@ -79,6 +84,32 @@ class TriggeredTask(BaseOperator):
                 "the command line; the author of the DAG, or the settings of this installation, may trust triggers "
                 "(trust_triggers)"
             )
+
+    def _is_authors(self, value: object, allowed: frozenset[str]) -> bool:
+        """Whether nothing in a value, as it is written, can be what a trigger chose, other than by ``conf``."""
+        if isinstance(value, XComArg):
+            return True
+        if isinstance(value, str):
+            return self._names_only(value, allowed)
+        if isinstance(value, list | tuple | set | frozenset):
+            return all(self._is_authors(part, allowed) for part in value)
+        if isinstance(value, dict):
+            return all(self._is_authors(part, allowed) for pair in value.items() for part in pair)
+        return _is_literal(value)
+
+    def _names_only(self, template: str, allowed: frozenset[str]) -> bool:
+        """Whether a template names what is allowed alone, and takes in no other template or file."""
+        if template.endswith(tuple(self.template_ext)):
+            return False
+        try:
+            tree = self.get_template_env().parse(template)
+        except TemplateError:
+            return False
+        if any(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends))):
+            return False
+        whole = sum(node.name in _IN_PART for node in tree.find_all(nodes.Name))
+        in_part = sum(map(_is_allowed_part, tree.find_all((nodes.Getattr, nodes.Call))))
+        return whole == in_part and meta.find_undeclared_variables(tree) <= allowed | _IN_PART
 
     def _has_other_marks(self) -> bool:
         """Whether the DAG changes how templates are written."""
@@ -111,6 +142,31 @@ def _with_near_names(unknown: Iterable[str], known: Iterable[str]) -> str:
         near = get_close_matches(name, known, n=1)
         told.append(f"{name[:80]!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
     return " and ".join(told)
+
+
+def _is_allowed_part(node: nodes.Node) -> bool:
+    """Whether a piece of a template is ``dag.dag_id``, or ``ti.xcom_pull(…)`` with written arguments."""
+    if isinstance(node, nodes.Getattr):
+        return isinstance(node.node, nodes.Name) and (node.node.name, node.attr) == ("dag", "dag_id")
+    if not isinstance(node, nodes.Call) or not isinstance(node.node, nodes.Getattr):
+        return False
+    of, pulled_from = node.node.node, [*node.args, *(given.value for given in node.kwargs)]
+    return (
+        isinstance(of, nodes.Name)
+        and of.name in ("ti", "task_instance")
+        and node.node.attr == "xcom_pull"
+        and len(node.args) < 2  # the second is the id of a DAG
+        and {given.key for given in node.kwargs} <= _OWN_RUN
+        and node.dyn_args is None
+        and node.dyn_kwargs is None
+        and all(map(_is_written, pulled_from))
+    )
+
+
+def _is_written(value: nodes.Node) -> bool:
+    if isinstance(value, nodes.List | nodes.Tuple):
+        return all(map(_is_written, value.items))
+    return isinstance(value, nodes.Const)
 
 
 def _is_literal(value: object) -> bool:

@@ -89,9 +89,9 @@ def test_a_parameter_approves_in_advance_and_a_repeat_gives_the_same_version(
     database: Database, repository: Repository
 ) -> None:
     run = shrunk(database, repository)
-    first = commit(run, TaskContext(), approve_removals="True")
+    first = commit(run, TaskContext(dag_id=KEY.dag_id), approve_removals="True")
     assert first["version"]["number"] == 2
-    assert commit(run, TaskContext(), approve_removals="True") == first
+    assert commit(run, TaskContext(dag_id=KEY.dag_id), approve_removals="True") == first
 
 
 def test_a_parameter_that_is_neither_yes_nor_no_removes_nothing(database: Database, repository: Repository) -> None:

@@ -207,6 +207,48 @@ def test_a_date_is_the_schedulers_or_of_whoever_triggers(
         assert task.authority(context, load_settings()).value == authority
 
 
+@pytest.mark.parametrize(
+    ("template", "of_manual", "of_scheduled"),
+    [
+        ("{{ params.adds }}", "author", "author"),
+        ("{{ params['adds'] | upper }}-{{ dag.dag_id }}", "author", "author"),
+        ("{% set x = params.adds %}{% for y in [x] %}{{ y }}{% endfor %}", "author", "author"),
+        ("{{ ds }}", "trigger", "author"),
+        ("{{ ti | attr('run_' ~ 'id') }}", "trigger", "trigger"),
+        ("{{ ti['run_' 'id'] }}", "trigger", "trigger"),
+        ("{{ ti.xcom_pull(task_ids=['a', 'b'], key='c')[0].d }}", "author", "author"),
+        ("{{ ti.xcom_pull('a', 'another_dag') }}", "trigger", "trigger"),
+        ("{{ ti.xcom_pull('a', run_id='x') }}", "trigger", "trigger"),
+        ("{{ ti.xcom_pull('a', include_prior_dates=True) }}", "trigger", "trigger"),
+        ("{{ ti.xcom_pull(ds) }}", "trigger", "trigger"),
+        ("{{ ti.xcom_pull('a') }}{{ ti.run_id }}", "trigger", "trigger"),
+        ("{{ var.value.a }}", "trigger", "trigger"),
+        ("{{ self._TemplateReference__context.run_id }}", "trigger", "trigger"),
+        ("{{ dag | attr('params') }}", "trigger", "trigger"),
+        ("{% include 'a' %}", "trigger", "trigger"),
+        (lambda context, jinja_env: context["run_id"], "trigger", "trigger"),
+    ],
+)
+def test_a_template_is_its_authors_word_when_it_names_nothing_that_a_trigger_may_choose(
+    database: Database, template: Any, of_manual: str, of_scheduled: str
+) -> None:
+    with DAG("own", schedule=None, params={"adds": Param("a", type="string")}):
+        task = ListTagsOperator(task_id="list_tags", repository="r", remote="a")
+    task._written = {"tags": [template], "repository": "r"}
+    by_type = {"manual": of_manual, "scheduled": of_scheduled, "backfill": of_scheduled, "asset_triggered": of_manual}
+    for run_type, authority in by_type.items():
+        assert task.authority(TaskContext(run_type=run_type).given(), load_settings()).value == authority, run_type
+
+
+def test_the_output_of_another_task_is_its_authors_word(database: Database) -> None:
+    with DAG("own", schedule=None):
+        chosen = ListTagsOperator(task_id="other", repository="r", remote="a").output
+        task = ListTagsOperator(task_id="list_tags", repository="r", remote="a", tags=chosen)
+    task._written = {"tags": chosen, "repository": "r"}
+    for conf, authority in ((None, "author"), ({"a": 1}, "trigger")):
+        assert task.authority(TaskContext(conf=conf).given(), load_settings()).value == authority
+
+
 def test_values_that_a_mapped_task_gets_are_not_taken_for_its_authors(database: Database) -> None:
     with DAG("own", schedule=None) as dag:
         task = ListTagsOperator(task_id="list_tags", repository="r", url="https://registry.example", upstream_name="a")
@@ -279,6 +321,24 @@ def test_an_approval_in_the_code_is_not_for_a_sync_that_the_trigger_names() -> N
         task = CommitVersionOperator(task_id="commit", sync_run="{{ params.sync_run }}", approve_removals=True)
     context = rendered(task, TaskContext(conf={"sync_run": "somebody's"}, dag_id="own"), dag)
     assert task.authority(context, load_settings()) is Authority.TRIGGER
+
+
+@pytest.mark.parametrize("key", [RunKey("other", "manual__1"), RunKey("own", "manual__2")])
+def test_an_approval_in_the_code_is_not_for_a_sync_of_another_dag_run(
+    database: Database, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, key: RunKey
+) -> None:
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", (tmp_path / "blobs").as_uri())
+    repository, upstream, few = database.repositories.ensure("r"), Upstream(), Upstream()
+    for number in range(30):
+        upstream.tag(f"tag-{number}", image(str(number)))
+    sync(database, repository, upstream)
+    few.tag("tag-1", image("1"))
+    run = open_run(database, repository, key=key, authority=Authority.AUTHOR)
+    play_stages(database, run, few)
+    with DAG("own", schedule=None) as dag:
+        task = CommitVersionOperator(task_id="commit", sync_run=run.id, approve_removals=True)
+    with pytest.raises(AirflowFailException, match="TooManyRemovals"):
+        task.execute(rendered(task, TaskContext(dag_id="own", run_id="manual__1"), dag))
 
 
 # -- what was asked for over REST --------------------------------------------------------------------------------------
