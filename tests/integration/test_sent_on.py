@@ -143,6 +143,35 @@ def test_an_api_that_is_gone_takes_no_signature_with_it(here: Installation, plai
     version = sync(here, plain, allow_sparse=True)
     assert version is not None
     assert {signed, of_it} <= held(here, version)
+    assert "had in a recent sync" in (version.referrers_problem or "")
+    assert not version.is_complete
+
+
+@pytest.mark.rule("A8.2")
+@pytest.mark.parametrize("answer", ["login", "404"])
+def test_the_signature_of_a_new_image_is_not_lost_to_one_answer_that_hides_the_api(
+    here: Installation, plain: HostileRegistry, answer: str
+) -> None:
+    build = ContentBuilder(seed=51)
+    signer = Signer(build)
+    for name in ("v1", "v2"):
+        image = build.image([build.blob(60)])
+        build.tag(name, image)
+        signed = signer.bundle(image)
+        serve(plain, NAME, build.content())
+        if name == "v1":
+            serve_referrers(plain, NAME, build.content())
+            assert sync(here, plain) is not None
+    ask_in_vain(plain, build, answer)
+    hidden = sync(here, plain)
+    assert hidden is not None
+    assert (hidden.is_complete, hidden.holds) == (False, ())
+    assert "had in a recent sync" in (hidden.referrers_problem or "")
+    serve_referrers(plain, NAME, build.content())
+    version = sync(here, plain)
+    assert version is not None
+    assert signed in held(here, version)
+    assert version.is_complete
 
 
 @pytest.mark.rule("A8.2")

@@ -217,6 +217,13 @@ class SelectionStore:
         Not when one of them found it: a proxy that hides it for a moment must not hide what comes after. What a remote
         was told when it stood for another registry or repository says nothing of this one.
         """
+        return self._told_of_the_api(run_id) == {False}
+
+    def knows_referrers_api(self, run_id: str) -> bool:
+        """Whether this run or recent ones of the same remote met the API, as :meth:`lacks_referrers_api` reads them."""
+        return True in self._told_of_the_api(run_id)
+
+    def _told_of_the_api(self, run_id: str) -> set[bool]:
         this = select(sync_runs.c.remote_id, sync_runs.c.remote_spec).where(sync_runs.c.id == run_id)
         statement = (
             select(sync_runs.c.has_referrers_api, sync_runs.c.remote_spec)
@@ -226,11 +233,10 @@ class SelectionStore:
         with self._transactions.reading() as connection:
             run = connection.execute(this).one_or_none()
             if run is None or run.remote_id is None:
-                return False
+                return set()
             source = read_spec(run.remote_spec).source
             found = connection.execute(statement.where(sync_runs.c.remote_id == run.remote_id))
-            told = {row.has_referrers_api for row in found if read_spec(row.remote_spec).source == source}
-            return told == {False}
+            return {row.has_referrers_api for row in found if read_spec(row.remote_spec).source == source}
 
     def note_referrers_problem(self, run_id: str, problem: str) -> None:
         """Notes why referrers could not be looked up; the version that the run makes says so."""

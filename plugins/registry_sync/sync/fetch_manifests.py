@@ -226,7 +226,13 @@ class _Stage:
         selections = self.database.selections
         if self._has_api is None and selections.lacks_referrers_api(self.run.id):
             self._has_api = False
-        listed = add_referrers(walk, has_api=self._has_api, kept=self._kept_referrers, tell=self.tell)
+        listed = add_referrers(
+            walk,
+            has_api=self._has_api,
+            knows_api=lambda: selections.knows_referrers_api(self.run.id),
+            kept=self._kept_referrers,
+            tell=self.tell,
+        )
         if listed.has_api is not None and listed.has_api is not self._has_api:
             self._has_api = listed.has_api
             selections.note_referrers_api(self.run.id, is_there=listed.has_api)

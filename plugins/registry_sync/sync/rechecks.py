@@ -80,7 +80,9 @@ def _with_other_referrers(
             raise error
         unreadable.add(subject)
 
-    listed = list_referrers(client, remote, held, failed=failed)
+    listed = list_referrers(
+        client, remote, held, knows_api=lambda: selections.knows_referrers_api(run.id), failed=failed
+    )
     if listed.has_api is not None:
         selections.note_referrers_api(run.id, is_there=listed.has_api)
     tell_unknown(selections, run, listed, tell)

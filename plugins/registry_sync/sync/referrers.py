@@ -49,19 +49,25 @@ def list_referrers(
     remote: RemoteSpec,
     subjects: Iterable[Digest],
     *,
+    knows_api: Callable[[], bool],
     failed: Callable[[Digest, RegistrySyncError], None],
 ) -> Listed:
     """What the registry says refers to each of ``subjects``.
 
-    A subject of which the answer cannot be read, or not now, is given to ``failed``.
+    Where it seems to have no API, and ``knows_api`` says that recent runs met it, nothing is known. A subject of which
+    the answer cannot be read, or not now, is given to ``failed``.
     """
     waiting = list(dict.fromkeys(subjects))
     listed = Listed()
 
     def done(subject: Digest, entries: tuple[Descriptor, ...] | None) -> None:
-        listed.has_api = entries is not None
         if entries is not None:
+            listed.has_api = True
             listed.found[subject] = entries
+        elif knows_api():
+            listed.unknown[subject] = _hidden(remote)
+        else:
+            listed.has_api = False
 
     def not_listed(subject: Digest, error: RegistrySyncError) -> None:
         if isinstance(error, ReferrersUnavailable):
@@ -82,10 +88,21 @@ def list_referrers(
     return listed
 
 
+def _hidden(remote: RemoteSpec) -> ReferrersUnavailable:
+    host = remote.registry.netloc
+    return ReferrersUnavailable(
+        f"what refers to manifests of {remote.upstream} cannot be looked up: {host} answers as if it had no referrers "
+        "API, which it had in a recent sync",
+        host=host,
+        repository=remote.upstream,
+    )
+
+
 def add_referrers(
     walk: Walk,
     *,
     has_api: bool | None,
+    knows_api: Callable[[], bool],
     kept: Callable[[], Mapping[Digest, frozenset[Digest]]],
     tell: Callable[[str], None],
 ) -> Listed:
@@ -103,7 +120,7 @@ def add_referrers(
         asked.update(subjects)
         listed = Listed()
         if everything.has_api is not False:
-            listed = list_referrers(walk.client, walk.remote, subjects, failed=walk.fail)
+            listed = list_referrers(walk.client, walk.remote, subjects, knows_api=knows_api, failed=walk.fail)
             everything.found |= listed.found
             everything.unknown |= listed.unknown
             everything.has_api = listed.has_api if listed.has_api is not None else everything.has_api
@@ -136,7 +153,13 @@ def ask_for_referrers_api(
     if one is None or selections.lacks_referrers_api(run.id):
         return
     # What cannot be read, or not now, is met again by the task that needs it.
-    listed = list_referrers(client, remote, [one], failed=lambda _subject, _error: None)
+    listed = list_referrers(
+        client,
+        remote,
+        [one],
+        knows_api=lambda: selections.knows_referrers_api(run.id),
+        failed=lambda _subject, _error: None,
+    )
     if listed.has_api is not None:
         selections.note_referrers_api(run.id, is_there=listed.has_api)
     tell_unknown(selections, run, listed, tell)
