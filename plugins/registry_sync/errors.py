@@ -47,6 +47,7 @@
         ├── NothingSynced               every tag that changed is held, or a filter leaves nothing
         ├── TooManyHolds                more tags would be held than the remote allows
         ├── TooManyRemovals             a mirror would lose more tags than the remote allows
+        ├── NothingToApprove            a run was to be approved that was not refused for what it removes
         ├── StagesUnfinished            a stage was skipped, marked by hand or stopped
         ├── RemoteChanged               a run was repeated with other parameters
         ├── OtherUpstream               content of another upstream would take the place of what is there
@@ -355,7 +356,16 @@ class TooManyHolds(SyncError):
 
 
 class TooManyRemovals(SyncError):
-    """A mirror would lose more tags than its remote allows; the same run may be approved and go on."""
+    """A mirror would lose more tags than its remote allows; the same run may be approved and go on.
+
+    ``fingerprint`` is the same for the same tags at the same digests; an approval is for these. None: nobody has said.
+    """
+
+    fingerprint: str | None = None
+
+
+class NothingToApprove(SyncError):
+    """A run was to be approved that was not refused for what it removes."""
 
 
 class StagesUnfinished(SyncError):

@@ -168,11 +168,31 @@ def test_a_tag_without_a_wanted_platform_may_be_let_go(
 
     def approve(stage: str, run: Any) -> None:
         if stage == "commit_version":
-            here.database.runs.approve_removals(run.id, "somebody")
+            here.database.runs.approve_removals(run.id, "somebody", in_advance=True)
 
     version = sync(here, registry, build, platforms=platforms, before=approve)
     assert version is not None
     assert tags(here, version) == {"v1"}
+
+
+def test_an_approval_of_what_was_refused_is_for_no_tag_that_was_held(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    platforms = ("linux/amd64",)
+    for name in ("v1", "v2", "v3", "v4", "lost"):
+        build.tag(name, index_of(build, "amd64"))
+    sync(here, registry, build, platforms=platforms)
+    less = ContentBuilder(seed=48)
+    less.tag("v1", index_of(less, "amd64"))
+    less.tag("lost", index_of(less, "arm64"))
+    with pytest.raises(TooManyRemovals, match="3 of 5 tags are gone upstream"):
+        sync(here, registry, less, platforms=platforms)
+    run = here.database.runs.page().items[0]
+    here.database.runs.approve_removals(run.id, "somebody")
+    version = here.database.versions.commit(run.id).version
+    assert version is not None
+    assert tags(here, version) == {"v1", "lost"}
+    assert [hold.tag for hold in version.holds] == ["lost"]
 
 
 def test_an_additive_sync_of_some_platforms_leaves_the_tags_of_others_alone(

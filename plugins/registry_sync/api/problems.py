@@ -29,6 +29,7 @@ from registry_sync.errors import (
     DatabaseUnavailable,
     InvalidReference,
     NameTaken,
+    NothingToApprove,
     OnlyVersion,
     RecordNotFound,
     RegistryError,
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 STATUSES: Mapping[type[RegistrySyncError], int] = {
     InvalidReference: 400,
     NameTaken: 400,
+    NothingToApprove: 400,
     RecordNotFound: 404,
     BlobMissing: 404,
     VersionConflict: 409,

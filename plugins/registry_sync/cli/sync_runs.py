@@ -37,8 +37,9 @@ def approve(args: Namespace) -> None:
         repository = database.repositories.get(run.repository_id)
         if run.error:
             print(run.error, file=sys.stderr)
-        confirm(args, f"Let {key.run_id} remove these tags from {repository.name}?")
-        database.runs.approve_removals(run.id, getpass.getuser())
+        if run.refused_removals is not None:  # else there is nothing to ask about, which the approval says
+            confirm(args, f"Let {key.run_id} remove these tags from {repository.name}?")
+        database.runs.approve_removals(run.id, getpass.getuser(), seen=run.refused_removals)
         cleared = _go_on(key)
     went_on = (
         f"cleared {format_count(cleared, 'failed task')}, the run goes on" if cleared else "no task of it has failed"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, select, update
+from sqlalchemy import Connection, Row, case, exists, select, update
 
 from registry_sync.db.batches import in_batches
 from registry_sync.db.closures import is_in_latest, is_present
@@ -99,17 +99,35 @@ def _lock_run(connection: Connection, run_id: str) -> Row[Any]:
     return connection.execute(select(sync_runs).where(sync_runs.c.id == run_id).with_for_update(key_share=True)).one()
 
 
+def note_refusal(connection: Connection, run_id: str, refused: TooManyRemovals) -> None:
+    """Keeps what an approval of the run will be for; one that was for other removals goes, one for these stays."""
+    is_open = (sync_runs.c.id == run_id) & sync_runs.c.state.not_in([s.value for s in RunState if s.is_settled])
+    is_for_these = sync_runs.c.refused_removals == refused.fingerprint
+    noted = {
+        "refused_removals": refused.fingerprint,
+        "removals_approved_by": case((is_for_these, sync_runs.c.removals_approved_by)),
+    }
+    connection.execute(update(sync_runs).where(is_open).values(**noted))
+
+
 def _refuse_unapproved(
     connection: Connection, run: Row[Any], removals: Removals | None, base_number: int | None
 ) -> None:
-    """Lets an approval stand with the run only where one was needed: it says who let content go."""
+    """Lets an approval stand with the run only where one was needed: it says who let content go.
+
+    One that was given after a refusal is for exactly what was refused then.
+    """
     try:
         if removals is not None:
             removals.refuse_too_many(base_number)
-    except TooManyRemovals:
+    except TooManyRemovals as refused:
         if run.removals_approved_by is None:
             raise
-        return
+        if run.refused_removals in (None, refused.fingerprint):
+            return
+        raise refused.with_message(
+            f"{run.removals_approved_by} approved that other tags go, and not these: {refused}"
+        ) from None
     if run.removals_approved_by is not None:
         needless = update(sync_runs).where(sync_runs.c.id == run.id).values(removals_approved_by=None)
         connection.execute(needless)

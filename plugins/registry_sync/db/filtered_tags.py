@@ -33,14 +33,16 @@ _SHOWN_PLATFORMS = 10
 def settle_filtered(connection: Connection, run: Row[Any], remote: RemoteSpec) -> None:
     """Holds the tags that a mirror would lose because their upstream has no wanted platform of them any more.
 
-    Tags that it would lose by another choice of platforms stay as they are noted, for who guards the removals. Raises
-    :class:`NothingSynced` when the platforms leave no image at all.
+    Tags that it would lose by another choice of platforms stay as they are noted, for who guards the removals. None is
+    held by a run that may remove whatever goes; an approval of what was refused is for no tag that was held then.
+    Raises :class:`NothingSynced` when the platforms leave no image at all.
     """
     filtered = _noted(connection, run.id, [TagState.FILTERED.value])
     if not filtered:
         return
     _refuse_to_leave_nothing(connection, run, remote, filtered)
-    if run.mode != SyncMode.MIRROR.value or run.removals_approved_by is not None:
+    is_approved_in_advance = run.removals_approved_by is not None and run.refused_removals is None
+    if run.mode != SyncMode.MIRROR.value or is_approved_in_advance:
         return
     if not platforms_are_unchanged(connection, run.repository_id, remote):
         return

@@ -49,6 +49,7 @@ class _Tag:
     """A tag of the version before; ``subject`` is what it belongs to by its name, ``state`` what the run noted."""
 
     name: TagName
+    digest: Digest
     subject: Digest | None
     state: str | None = None
 
@@ -73,7 +74,7 @@ class Removals:
             return None
         states = _states(connection, membership.run_id, names)
         lost = [
-            _Tag(TagName(row.name), _subject(row), states.get(row.name))
+            _Tag(TagName(row.name), Digest(row.digest), _subject(row), states.get(row.name))
             for batch in in_batches(names)
             for row in connection.execute(_present_tags(repository_id).where(tags.c.name.in_(batch)))
         ]
@@ -123,10 +124,16 @@ class Removals:
             what = f"{of_all} would go: " + ", ".join(f"{count} {predicate}" for count, predicate in said)
         changes = "".join(f"; {change}" for change in self._changes(causes, base_number))
         names = [tag.name for tag in lost]
-        return TooManyRemovals(
+        refused = TooManyRemovals(
             f"{what}, {limit}, so no version was made{changes}: {', '.join(names[:_SHOWN])}{_more(len(names))}. "
             "If they are to go, approve the removals of this run"
         )
+        refused.fingerprint = self._fingerprint()
+        return refused
+
+    def _fingerprint(self) -> Digest:
+        """The same for the same tags at the same digests: of all that go, also of those that no limit counts."""
+        return Digest.of("\n".join(sorted(f"{tag.name} {tag.digest}" for tag in self.lost)).encode())
 
     def _cause(self, tag: _Tag) -> str:
         """The filter or option that does not let the tag in, ``upstream`` when none does."""

@@ -97,6 +97,7 @@ def read_run(row: Row[Any]) -> SyncRun:
         repository_name=row.repository_name,
         triggered_by=row.triggered_by,
         removals_approved_by=row.removals_approved_by,
+        refused_removals=row.refused_removals,
     )
 
 
@@ -154,7 +155,9 @@ def require_open(connection: Connection, run_id: str, *, also_ended: bool = Fals
     if row is None:
         raise no_run(connection, run_id)
     if RunState(row.state).is_settled:
-        raise RunEnded(f"the sync run {run_id} has ended {row.state}; start a new one to sync again")
+        raise RunEnded(
+            f"the sync of DAG run {row.run_id!r} of {row.dag_id!r} has ended {row.state}; start a new one to sync again"
+        )
     if not also_ended:
         refuse_over(row)
     return row

@@ -61,7 +61,7 @@ from registry_sync.domain.runs import (
     TagState,
 )
 from registry_sync.domain.space import FindingKind
-from registry_sync.errors import RecordNotFound
+from registry_sync.errors import NothingToApprove, RecordNotFound
 
 _ORDERINGS = {"started_at": sync_runs.c.started_at, "finished_at": sync_runs.c.finished_at}
 _NEWEST_FIRST = PageRequest(ordering="-started_at")
@@ -104,6 +104,7 @@ class SyncRunStore:
             "remote_spec": spec_values(remote),
             "started_at": utc_now(),
             "removals_approved_by": None,
+            "refused_removals": None,
             "authority": authority.value,
             "triggered_by": None if by.triggered_by is None else storable(by.triggered_by, _REASON_LENGTH),
             "dag_run_started_at": by.dag_run_started_at,
@@ -391,15 +392,23 @@ class SyncRunStore:
         with self._transactions.writing() as connection:
             connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**added))
 
-    def approve_removals(self, run_id: str, approved_by: str) -> None:
-        """Lets the run remove more tags than its remote allows, until it begins anew.
+    def approve_removals(
+        self, run_id: str, approved_by: str, *, seen: str | None = None, in_advance: bool = False
+    ) -> None:
+        """Lets the run remove what it was refused for last, until it begins anew; ``in_advance``, whatever goes.
 
-        Raises :class:`RunEnded` once it has settled.
+        ``seen`` is what it was refused for (:attr:`SyncRun.refused_removals`) where the approval is for that alone.
+        Raises :class:`NothingToApprove` when it was not refused, or since for others, :class:`RunEnded` once it has
+        settled.
         """
+        values: dict[str, Any] = {"removals_approved_by": storable(approved_by, _REASON_LENGTH)}
         with self._transactions.writing() as connection:
-            require_open(connection, run_id, also_ended=True)
-            name = storable(approved_by, _REASON_LENGTH)
-            connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(removals_approved_by=name))
+            run = require_open(connection, run_id, also_ended=True)
+            if in_advance:
+                values["refused_removals"] = None
+            else:
+                _refuse_needless_approval(run, seen)
+            connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**values))
 
     def finish(self, run_id: str, state: RunState, *, error: str | None = None) -> None:
         """Ends the run in ``state``; one that has settled already, or ended with its DAG run, stays as it is.
@@ -416,6 +425,18 @@ class SyncRunStore:
         with self._transactions.reading() as connection:
             row = require_run(connection, run_id)
             return run_counts.stored(row) if RunState(row.state).is_settled else run_counts.count(connection, run_id)
+
+
+def _refuse_needless_approval(run: Row[Any], seen: str | None) -> None:
+    if run.refused_removals is None:
+        raise NothingToApprove(
+            f"the DAG run {run.run_id!r} was not stopped for the tags that it removes, so there is nothing to approve: "
+            "let it run, and when it fails with TooManyRemovals, see what would go and approve it then"
+        )
+    if seen not in (None, run.refused_removals):
+        raise NothingToApprove(
+            f"the DAG run {run.run_id!r} was stopped again since, for other tags; see what would go and approve it anew"
+        )
 
 
 def _keeps_heads(row: Row[Any], remote: RemoteSpec) -> bool:

@@ -239,6 +239,8 @@ sync_runs = Table(
     Column("referrers_problem", Text()),
     # Who let the run remove more than its remote allows; None: nobody.
     Column("removals_approved_by", Text()),
+    # The fingerprint of what it was refused for last, and may be approved for; without it an approval is for all.
+    Column("refused_removals", plain_text(255)),
     # On whose word it acts, None for runs of earlier releases; and what it changed of its remote, for people.
     Column("authority", plain_text(16)),
     Column("remote_changes", Text()),

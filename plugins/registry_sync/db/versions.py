@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 
 from registry_sync.db.batches import storable
 from registry_sync.db.closures import is_in_latest, is_in_version
-from registry_sync.db.commit import commit_run
+from registry_sync.db.commit import commit_run, note_refusal
 from registry_sync.db.copying import copy_tags
 from registry_sync.db.differences import version_difference
 from registry_sync.db.new_version import lock_repository
@@ -35,6 +35,7 @@ from registry_sync.domain.pages import FIRST_PAGE, Page, PageRequest
 from registry_sync.domain.records import Annotation, RepositoryVersion
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import CommitResult
+from registry_sync.errors import TooManyRemovals
 
 _ORDERINGS = {"number": repository_versions.c.number, "created_at": repository_versions.c.created_at}
 _NEWEST_FIRST = PageRequest(ordering="-number")
@@ -103,14 +104,19 @@ class VersionStore:
         One transaction under a lock on the repository. Changed tags that lack a blob under the immediate policy are
         held. Raises :class:`NothingSynced` when all there is to say is held, :class:`StagesUnfinished` when something
         was not fetched at all, :class:`RunEnded` when the DAG run has ended, :class:`RecordNotFound` for an unknown
-        run.
+        run; :class:`TooManyRemovals` for removals that nobody has approved, which are noted with the run and may be.
         """
-        with self._transactions.writing() as connection:
-            repository_id, number = commit_run(connection, run_id)
-            if number is None:
-                return CommitResult(None)
-            version = require_version(connection, repository_id, number)
-            approved_by = require_run(connection, run_id).removals_approved_by
+        try:
+            with self._transactions.writing() as connection:
+                repository_id, number = commit_run(connection, run_id)
+                if number is None:
+                    return CommitResult(None)
+                version = require_version(connection, repository_id, number)
+                approved_by = require_run(connection, run_id).removals_approved_by
+        except TooManyRemovals as refused:
+            with self._transactions.writing() as connection:
+                note_refusal(connection, run_id, refused)
+            raise
         return CommitResult(version, version.holds, version.summary.counts(), approved_by)
 
     def difference(

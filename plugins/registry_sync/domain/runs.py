@@ -248,6 +248,7 @@ class SyncRun:
 
     ``repository_name`` is what was asked for, and another one after a rename. ``triggered_by`` says who or what began
     the DAG run, ``removals_approved_by`` who let it remove more than its remote allows; None when nobody did or said.
+    ``refused_removals`` tells what it was last refused for, and may be approved for, from other removals.
     """
 
     id: str
@@ -271,6 +272,7 @@ class SyncRun:
     repository_name: str | None = None
     triggered_by: str | None = None
     removals_approved_by: str | None = None
+    refused_removals: str | None = None
 
     @property
     def policy(self) -> Policy:

@@ -33,8 +33,8 @@ class CommitVersionOperator(TriggeredTask):
     allows; once the removals are approved, clearing this task lets the same run go on.
 
     :param sync_run: id of the run, as a listing task hands it on; None for the one listing task above this task
-    :param approve_removals: whether the run may remove more tags than its remote allows. It counts when the DAG's
-        author says so, and not when whoever triggered the run does
+    :param approve_removals: whether the run may remove more tags than its remote allows, whichever these will be. It
+        counts when the DAG's author says so, and not when whoever triggered the run does
     :param trust_triggers: whether whoever may trigger the DAG may approve removals in the parameters of a run
     """
 
@@ -89,7 +89,8 @@ class CommitVersionOperator(TriggeredTask):
         if as_flag(self.approve_removals, "approve_removals") and self._may_approve(stage, run, context):
             user = context["dag_run"].triggering_user_name
             with suppress(RunEnded):  # a repeat after the commit gives the same version
-                stage.database.runs.approve_removals(run.id, user or f"the parameters of {run.key.run_id}")
+                approved_by = user or f"the parameters of {run.key.run_id}"
+                stage.database.runs.approve_removals(run.id, approved_by, in_advance=True)
         try:
             return commit_version(stage.database, run, tell=TaskReport(self.log))
         except SyncError as refused:

@@ -61,7 +61,7 @@ class Stage:
         """
         self._run = run
         if run.remote is None:
-            raise ConfigurationError(f"the sync run {run.id} records no remote; start a new DAG run")
+            raise ConfigurationError(f"the sync of DAG run {run.key.run_id!r} records no remote; start a new DAG run")
         return run, run.remote
 
     def find(self, sync_run: str) -> tuple[SyncRun, RemoteSpec]:

@@ -175,11 +175,11 @@ def test_an_approval_that_was_not_needed_is_not_told(database: Database, reposit
     sync(database, repository, upstream(*(f"tag-{number}" for number in range(30))))
     needless = open_run(database, repository)
     play_stages(database, needless, upstream(*(f"tag-{number}" for number in range(31))))
-    database.runs.approve_removals(needless.id, "bert")
+    database.runs.approve_removals(needless.id, "bert", in_advance=True)
     assert database.versions.commit(needless.id).removals_approved_by is None
     needed = open_run(database, repository)
     play_stages(database, needed, upstream("tag-0"))
-    database.runs.approve_removals(needed.id, "anna")
+    database.runs.approve_removals(needed.id, "anna", in_advance=True)
     for _ in range(2):
         assert database.versions.commit(needed.id).removals_approved_by == "anna"
     assert database.runs.get(needed.id).removals_approved_by == "anna"

@@ -96,7 +96,23 @@ def test_an_approval_may_be_repeated_until_the_task_has_ended_well(
     admin.post(f"{task}approve_removals/", 200)
     admin.post(f"{task}approve_removals/", 200)
     api_server.database.versions.commit(sync_run)
-    assert admin.post(f"{task}approve_removals/", 409).keys() == {"detail"}
+    ended = admin.post(f"{task}approve_removals/", 409)
+    assert ended.keys() == {"detail"}
+    assert run_id(task) in ended["detail"]
+    assert sync_run not in ended["detail"], "nobody knows a sync by its own id"
+
+
+def test_a_task_that_was_not_stopped_for_what_it_removes_cannot_be_approved(
+    api_server: ApiServer, admin: RestClient, repository: Repository, task: str
+) -> None:
+    run = open_run(api_server.database, repository, key=RunKey(DAG_ID, run_id(task)))
+    play_stages(api_server.database, run, upstream_with(3, repository.name))
+    (said,) = admin.post(f"{task}approve_removals/", 400)["non_field_errors"]
+    assert "nothing to approve" in said
+    assert "TooManyRemovals" in said
+    assert run_id(task) in said
+    with pytest.raises(TooManyRemovals):
+        api_server.database.versions.commit(run.id)
 
 
 def test_a_task_of_a_paused_dag_is_not_left_waiting(

@@ -378,5 +378,5 @@ def test_a_task_says_who_began_it_and_who_approved_its_removals(
 ) -> None:
     sync_id = begin(api_server, pair, task)
     assert (admin.get(task)["triggered_by"], admin.get(task)["removals_approved_by"]) == ("admin", None)
-    api_server.database.runs.approve_removals(sync_id, "anna")
+    api_server.database.runs.approve_removals(sync_id, "anna", in_advance=True)
     assert admin.get(task)["removals_approved_by"] == "anna"

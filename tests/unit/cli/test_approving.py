@@ -6,7 +6,10 @@ import pytest
 
 from registry_sync.cli import sync_runs
 from registry_sync.db.database import Database
+from registry_sync.domain.history import CopyRequest
+from registry_sync.domain.records import SyncMode
 from registry_sync.domain.runs import RunKey, RunState, SyncRun
+from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.errors import RecordNotFound, TooManyRemovals
 from support.commands import Run
 from support.metadata import Upstream, image, open_run, play_stages, sync
@@ -75,3 +78,35 @@ def test_a_run_that_has_settled_is_not_approved(run: Run, database: Database, st
     database.versions.commit(stopped.id)
     with pytest.raises(SystemExit, match="RunEnded: "):
         run("run", "approve", "manual__1", "--dag-id", "mirror", "--yes")
+
+
+def test_a_run_that_was_not_stopped_is_not_asked_about_and_what_to_do_is_said(
+    run: Run, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(_question: str) -> str:
+        raise AssertionError("there is nothing to ask about")
+
+    monkeypatch.setattr("builtins.input", ask)
+    open_run(database, database.repositories.ensure("hello"), key=KEY)
+    with pytest.raises(SystemExit, match=r"NothingToApprove: .*'manual__1' was not stopped.*approve it then"):
+        run("run", "approve", "manual__1", "--dag-id", "mirror")
+
+
+def test_other_removals_than_those_that_were_shown_are_not_approved(
+    run: Run, database: Database, stopped: SyncRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_again(_question: str) -> str:
+        """While the person reads, a tag comes from elsewhere and the run is cleared."""
+        source, upstream = database.repositories.ensure("staging"), Upstream()
+        upstream.tag("promoted", image("promoted"))
+        sync(database, source, upstream)
+        request = CopyRequest(source.id, None, TagFilter.parse(["promoted"]), SyncMode.ADDITIVE)
+        database.versions.copy(stopped.repository_id, request)
+        with pytest.raises(TooManyRemovals):
+            database.versions.commit(stopped.id)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", stop_again)
+    with pytest.raises(SystemExit, match=r"NothingToApprove: .*stopped again since, for other tags"):
+        run("run", "approve", "manual__1", "--dag-id", "mirror")
+    assert database.runs.get(stopped.id).removals_approved_by is None

@@ -8,8 +8,10 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from registry_sync.db.database import Database
-from registry_sync.domain.records import Repository
+from registry_sync.domain.history import CopyRequest
+from registry_sync.domain.records import Repository, SyncMode
 from registry_sync.domain.runs import RunKey, RunState, SyncRun
+from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.operators.commit_version import CommitVersionOperator
 from registry_sync.operators.run_note import RUN_NOTE_KEY, held_note
 from registry_sync.operators.template_values import as_flag
@@ -78,11 +80,34 @@ def test_an_approval_is_not_for_what_the_run_lists_when_it_begins_anew(
     database: Database, repository: Repository
 ) -> None:
     run = shrunk(database, repository)
+    with pytest.raises(AirflowFailException):
+        commit(run, TaskContext())
     database.runs.approve_removals(run.id, "anna")
     again = shrunk(database, repository)
     assert again.id == run.id
     with pytest.raises(AirflowFailException, match="TooManyRemovals"):
         commit(again, TaskContext())
+
+
+def test_what_goes_now_and_was_not_approved_stops_the_run_again(database: Database, repository: Repository) -> None:
+    run, context = shrunk(database, repository), TaskContext()
+    with pytest.raises(AirflowFailException):
+        commit(run, TaskContext())
+    database.runs.approve_removals(run.id, "anna")
+    source, upstream = database.repositories.ensure("staging"), Upstream()
+    upstream.tag("promoted", image("promoted"))
+    sync(database, source, upstream)
+    database.versions.copy(
+        repository.id, CopyRequest(source.id, None, TagFilter.parse(["promoted"]), SyncMode.ADDITIVE)
+    )
+    with pytest.raises(AirflowFailException) as failed:
+        commit(run, context)
+    said = str(failed.value)
+    assert said.startswith("TooManyRemovals: anna approved that other tags go, and not these: 28 of 31 tags are gone")
+    assert "airflow registry-sync run approve 'manual__1'" in said
+    assert f"TooManyRemovals: {context.handed_on[RUN_NOTE_KEY]}" == said
+    handed_on = commit(run, TaskContext(dag_id=KEY.dag_id), approve_removals=True)
+    assert handed_on["version"]["content_summary"]["removed"]["docker.tag"]["count"] == 28
 
 
 def test_a_parameter_approves_in_advance_and_a_repeat_gives_the_same_version(

@@ -33,6 +33,7 @@ def _added_columns() -> dict[str, list[sa.Column[Any]]]:
             sa.Column("authority", plain_text(16)),
             sa.Column("remote_changes", sa.Text()),
             sa.Column("referrers_problem", sa.Text()),
+            sa.Column("refused_removals", plain_text(255)),
             sa.Column("repository_name", plain_text(255)),
             sa.Column("triggered_by", sa.Text()),
             sa.Column("dag_run_started_at", UtcDateTime()),
@@ -53,6 +54,7 @@ def upgrade() -> None:
             op.add_column(table, column)
     _tell_attempts_apart()
     _number_listings()
+    _forget_approvals()
     _create_requests()
     _create_heads()
     _index_faults()
@@ -131,6 +133,13 @@ def _number_listings() -> None:
     for run_id, repository_id, moment in under_way:
         began = bisect_left(events.get(repository_id, []), (moment, ""))
         connection.execute(sa.update(runs).where(runs.c.id == run_id).values(listing_began=began))
+
+
+def _forget_approvals() -> None:
+    """An approval that no commit has used is not known to be for what would go; an author's is given anew."""
+    runs = sa.table("sync_runs", sa.column("state"), sa.column("removals_approved_by"))
+    is_open = runs.c.state.not_in(["completed", "unchanged"])
+    op.execute(sa.update(runs).where(is_open).values(removals_approved_by=None))
 
 
 _BY_LISTING = "ix_sync_runs_repository_id_listing_number"
