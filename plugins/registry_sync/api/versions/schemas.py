@@ -62,7 +62,7 @@ class MissingManifestDocument(BaseModel):
 class OriginDocument(BaseModel):
     """How a version came about. ``version`` is the one that a rollback or a copy took its content from.
 
-    It is null for a sync, and the version that it names may be gone. ``created_by`` is the user who asked for it.
+    It is null for a sync, and the version that it names may be gone. ``created_by`` is who or what asked for it.
     """
 
     kind: OriginKind
