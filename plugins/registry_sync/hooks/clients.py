@@ -89,12 +89,26 @@ def _read(conn_id: str | None) -> RegistryConnection:
     from airflow.sdk.exceptions import AirflowNotFoundException
 
     try:
-        return read_connection(conn_id, BaseHook.get_connection(conn_id))
+        found = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
         raise ConfigurationError(
             f"there is no Airflow connection {conn_id!r}; create it under Admin, Connections, with the type "
             "Container registry, or leave the connection out to read anonymously"
         ) from None
+    _refuse_other_name(conn_id, found.conn_id)
+    return read_connection(conn_id, found)
+
+
+def _refuse_other_name(conn_id: str, found: str | None) -> None:
+    """Raises :class:`ConfigurationError` when Airflow found a connection of another id.
+
+    A task asks for it in the path of a URL, where ``x/../id``, ``id#x`` and ``id?x`` lead to ``id``, and whom a
+    connection belongs to is told by its id.
+    """
+    if found not in (None, conn_id):
+        raise ConfigurationError(
+            f"{conn_id!r} is not the id of an Airflow connection, though Airflow finds one by it; give its id"
+        )
 
 
 def make_client(settings: RegistryConnection, remote: RemoteSpec | None, task_count: int = 1) -> RegistryClient:

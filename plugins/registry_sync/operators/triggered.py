@@ -4,7 +4,7 @@ Airflow lets people trigger DAGs who may change neither connections nor remotes,
 what they may. What a task can tell is where its parameters come from. Those that stand in the code of the DAG are its
 author's. A template may bring in what a trigger said: the run's ``conf``, or its id or date, which it may choose. So a
 template is the author's as far as it names what is known to be: parameters, the DAG's id, what tasks of the same run
-handed on, and dates where the scheduler chose them.
+handed on, and dates where the scheduler chose them. Whoever starts a backfill chooses its dates.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, XComArg
+from airflow.sdk.definitions.mappedoperator import MappedOperator
 from jinja2 import TemplateError, meta, nodes
 
 from registry_sync.errors import ConfigurationError, TriggerRefused
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _TEMPLATE_MARKS = ("{{", "{%")
 #: What a template of the author's may name; the parameters are the DAG's defaults as long as ``conf`` is empty.
 _ALLOWED = frozenset({"params"})
-#: What it may also name in a run whose date follows from the DAG's schedule.
+#: What it may also name in a run that the scheduler began, whose date follows from the DAG's schedule.
 _DATES = frozenset({"logical_date", "data_interval_start", "data_interval_end", "ds", "ds_nodash", "ts", "ts_nodash"})
 #: Of these a template may name a part alone: ``dag.dag_id``, and ``ti.xcom_pull`` of this run. ``self`` has it all.
 _IN_PART = frozenset({"dag", "ti", "task_instance", "self"})
@@ -36,7 +37,8 @@ _OWN_RUN = frozenset({"task_ids", "key", "map_indexes"})
 class TriggeredTask(BaseOperator):
     """An operator that knows which of its template fields its DAG's author wrote.
 
-    :param trust_triggers: whether whoever may trigger the DAG may have this task do all that its parameters can say
+    :param trust_triggers: whether whoever may trigger the DAG may have this task do all that its parameters can say;
+        of a mapped task it counts in ``partial`` and in ``default_args``, and not in what it is mapped over
     """
 
     def __init__(self, *, trust_triggers: bool = False, **kwargs: Any) -> None:
@@ -64,13 +66,12 @@ class TriggeredTask(BaseOperator):
         """On whose word the parameters of this task are: the author's or the trigger's."""
         from registry_sync.domain.runs import Authority
 
-        if self.trust_triggers or settings.trust_triggers:
+        if settings.trust_triggers or self._is_trusting():
             return Authority.AUTHOR
         if self.literal_fields(context) == frozenset(self.template_fields):
             return Authority.AUTHOR
         dag_run = context["dag_run"]
-        is_scheduled = getattr(dag_run, "run_type", None) in ("scheduled", "backfill")
-        allowed = _ALLOWED | _DATES if is_scheduled else _ALLOWED
+        allowed = _ALLOWED | _DATES if getattr(dag_run, "run_type", None) == "scheduled" else _ALLOWED
         is_silent = not dag_run.conf and self._is_authors(self._written or {}, allowed)
         return Authority.AUTHOR if is_silent else Authority.TRIGGER
 
@@ -84,6 +85,15 @@ class TriggeredTask(BaseOperator):
                 "the command line; the author of the DAG, or the settings of this installation, may trust triggers "
                 "(trust_triggers)"
             )
+
+    def _is_trusting(self) -> bool:
+        """Whether the DAG's code says that triggers are trusted. What a task is mapped over may be a trigger's."""
+        dag = self.get_dag()
+        written = self if dag is None else dag.get_task(self.task_id)
+        if dag is None or not isinstance(written, MappedOperator):
+            return self.trust_triggers
+        of_group = getattr(written.task_group, "default_args", None) or {}
+        return {**dag.default_args, **of_group, **written.partial_kwargs}.get("trust_triggers") is True
 
     def _is_authors(self, value: object, allowed: frozenset[str]) -> bool:
         """Whether nothing in a value, as it is written, can be what a trigger chose, other than by ``conf``."""

@@ -6,13 +6,18 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, BaseHook, Connection, Param
+from airflow.sdk.api.client import Client
+from airflow.sdk.api.datamodels._generated import ConnectionResponse
 from airflow.sdk.exceptions import AirflowFailException
 
 from registry_sync.db.database import Database
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.runs import Authority, RunKey
+from registry_sync.errors import ConfigurationError
+from registry_sync.hooks.clients import open_client
 from registry_sync.hooks.settings import load_settings
 from registry_sync.operators.collect_orphans import CollectOrphansOperator
 from registry_sync.operators.commit_version import CommitVersionOperator
@@ -117,6 +122,39 @@ def test_a_trigger_may_name_a_connection_for_the_host_that_is_in_it(
     assert database.remotes.by_name("mine").spec.conn_id == "bound"
 
 
+@pytest.mark.parametrize("alias", ["x/../{}", "./{}", "{}#x", "{}?x", "registry%5F{}"])
+def test_a_trigger_reaches_no_connection_by_another_name_of_it(
+    database: Database, listener: HostileRegistry, monkeypatch: pytest.MonkeyPatch, alias: str
+) -> None:
+    """Airflow's own client asks for a connection in the path of a URL; what is asked is written anew on the way."""
+    own = f"registry_sync_remote_{'0' * 32}_00000000"
+    host, port = listener.base.removeprefix("http://").split(":")
+    extra = json.dumps({"allow_insecure_credentials": True})
+
+    def serve(request: httpx.Request) -> httpx.Response:
+        conn_id = request.url.path.removeprefix("/connections/")
+        assert conn_id == own
+        place = {"schema": "http", "host": host, "port": int(port), "extra": extra}
+        return httpx.Response(200, json={"conn_id": conn_id, "conn_type": "registry", **LOGIN, **place})
+
+    client = Client(base_url="http://airflow.example", token="", transport=httpx.MockTransport(serve))
+
+    def get_connection(conn_id: str) -> Connection:
+        told = client.connections.get(conn_id)
+        assert isinstance(told, ConnectionResponse)
+        return Connection(**told.model_dump(exclude={"type", "schema_"}), schema=told.schema_)
+
+    monkeypatch.setattr(BaseHook, "get_connection", get_connection)
+    conn_id = alias.format(own.removeprefix("registry_") if "%" in alias else own)
+    for conf in ({}, {"remote": "another"}):
+        said = refusal(repository="mine", url=listener.base, **PLACE, conn_id=conn_id, **conf)
+        assert "is not the id of an Airflow connection" in said or "belongs to the remote it was made for" in said
+    assert listener.asked() == []
+    assert database.remotes.page().total_count == 0
+    with pytest.raises(ConfigurationError, match="is not the id of an Airflow connection"):
+        open_client(RemoteSpec("theirs", listener.base, "team/app", conn_id=conn_id))
+
+
 def test_a_stored_remote_with_a_connection_is_not_pointed_elsewhere(
     database: Database, listener: HostileRegistry, connect: Callable[..., str]
 ) -> None:
@@ -199,7 +237,7 @@ def test_what_stands_in_the_dags_code_is_its_authors_word(
 def test_a_date_is_the_schedulers_or_of_whoever_triggers(
     database: Database, template: str, of_manual: str, of_scheduled: str
 ) -> None:
-    for run_type, authority in (("manual", of_manual), ("scheduled", of_scheduled), ("backfill", of_scheduled)):
+    for run_type, authority in (("manual", of_manual), ("scheduled", of_scheduled), ("backfill", of_manual)):
         with DAG("own", schedule=None, params={"adds": Param("a", type="string")}):
             task = ListTagsOperator(task_id="list_tags", repository="r", remote="a")
         task._written = {"tags": template}
@@ -235,7 +273,7 @@ def test_a_template_is_its_authors_word_when_it_names_nothing_that_a_trigger_may
     with DAG("own", schedule=None, params={"adds": Param("a", type="string")}):
         task = ListTagsOperator(task_id="list_tags", repository="r", remote="a")
     task._written = {"tags": [template], "repository": "r"}
-    by_type = {"manual": of_manual, "scheduled": of_scheduled, "backfill": of_scheduled, "asset_triggered": of_manual}
+    by_type = {"manual": of_manual, "scheduled": of_scheduled, "backfill": of_manual, "asset_triggered": of_manual}
     for run_type, authority in by_type.items():
         assert task.authority(TaskContext(run_type=run_type).given(), load_settings()).value == authority, run_type
 
@@ -254,6 +292,30 @@ def test_values_that_a_mapped_task_gets_are_not_taken_for_its_authors(database: 
         task = ListTagsOperator(task_id="list_tags", repository="r", url="https://registry.example", upstream_name="a")
     context = rendered(task, TaskContext(conf={"a": 1}, map_index=0), dag)
     assert task.authority(context, load_settings()) is Authority.TRIGGER
+
+
+@pytest.mark.parametrize(
+    ("partial", "defaults", "authority"),
+    [
+        ({}, {}, "trigger"),
+        ({"trust_triggers": False}, {}, "trigger"),
+        ({"trust_triggers": True}, {}, "author"),
+        ({}, {"trust_triggers": True}, "author"),
+        ({"trust_triggers": False}, {"trust_triggers": True}, "trigger"),
+    ],
+)
+def test_what_a_task_is_mapped_over_is_no_word_of_trust(
+    database: Database, partial: dict[str, Any], defaults: dict[str, Any], authority: str
+) -> None:
+    """An author who maps over what a trigger says does not let it say whether it is trusted."""
+    said = {"repository": "r", "remote": "theirs", "ssl_validation": False}
+    given = said if "trust_triggers" in partial else {**said, "trust_triggers": True}
+    with DAG("own", schedule=None, default_args=defaults):
+        mapped = ListTagsOperator.partial(task_id="list_tags", **partial).expand_kwargs([given])
+    task = mapped.unmap(given)
+    task._written = said
+    context = TaskContext(conf={"mirrors": [given]}, map_index=0).given()
+    assert task.authority(context, load_settings()).value == authority
 
 
 def test_templates_that_are_written_otherwise_are_not_taken_for_plain_text(database: Database) -> None:
