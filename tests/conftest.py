@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import secrets
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from sqlalchemy import Engine, event
 
 if TYPE_CHECKING:
     from support.airflow_instance import AirflowInstance
@@ -27,7 +31,18 @@ os.environ |= {
     "AIRFLOW_HOME": str(AIRFLOW_HOME),
     "AIRFLOW__CORE__DAGS_FOLDER": str(CHECKOUT / "dags"),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    # Airflow reads the key once in a process: whoever is the first, it is there, and the same for all.
+    "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
 }
+# What tests start need not compile this project each time anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@event.listens_for(Engine, "connect")
+def _leave_writing_to_the_system(connection: Any, _record: object) -> None:
+    """Nobody's SQLite waits for the disk: what is written outlives its process all the same, kill or no kill."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 # How long an example takes says how busy the machine is, and nothing of what is tested.

@@ -8,13 +8,8 @@ with all of them, and a sync that is under way.
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -28,6 +23,7 @@ from registry_sync.db.database import Database
 from registry_sync.db.tables import (
     blobs,
     manifests,
+    metadata,
     orphaned_blobs,
     orphaned_manifests,
     repository_blobs,
@@ -38,13 +34,14 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.runs import RunState
 from registry_sync.domain.space import ContentKind
 from registry_sync.sync.collect import collect_orphans
+from support.dying import die, status_of_fork, was_killed
 from support.metadata import Upstream, image, index, open_run, play_stages, sync
-from support.postgres import Postgres
 from support.stored_texts import keep_texts
 
 GRACE = timedelta(hours=24)
 #: More writes than a collection makes; reached only when the matrix does not end by itself.
 MOST_WRITES = 200
+TABLES = tuple(table.name for table in metadata.sorted_tables)
 
 
 @dataclass(frozen=True)
@@ -106,8 +103,19 @@ class Writes:
     def __init__(self, database: Database, store: BlobStore, dies_at: int | None, die: Callable[[], None]) -> None:
         self.count = 0
         self._store, self._dies_at, self._die = store, dies_at, die
-        event.listen(database._engine, "before_cursor_execute", self._before_statement)
-        event.listen(database._engine, "commit", lambda _connection: self._note())
+        self._heard = (
+            (database._engine, "before_cursor_execute", self._before_statement),
+            (database._engine, "commit", self._before_commit),
+        )
+
+    def __enter__(self) -> Writes:
+        for heard in self._heard:
+            event.listen(*heard)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for heard in self._heard:
+            event.remove(*heard)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -121,6 +129,9 @@ class Writes:
     def _before_statement(self, _connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
         if statement.lstrip().split(maxsplit=1)[0] in ("INSERT", "UPDATE", "DELETE"):
             self._note()
+
+    def _before_commit(self, _connection: Any) -> None:
+        self._note()
 
     def _note(self) -> None:
         self.count += 1
@@ -167,113 +178,113 @@ def commits_whole(database: Database, store: BlobStore, run_id: str) -> None:
     assert hold_bytes <= set(store.digests())
 
 
-@pytest.fixture
-def world(database: Database, url: str, tmp_path: Path) -> World:
-    made = make_world(database, tmp_path / "blobs", url)
-    database.close()
-    return made
+class Scene:
+    """A world that is put back as it was at the beginning, again and again, for one database and one store.
 
+    The database is not made anew each time: most of what that costs is what an engine learns about its statements.
+    """
 
-@pytest.fixture
-def copies(request: pytest.FixtureRequest, dialect: str, world: World, tmp_path: Path) -> Callable[[], Any]:
-    """Makes copies of the world, each for the time of a block."""
-    made = iter(range(MOST_WRITES + 2))
-
-    @contextmanager
-    def copy() -> Iterator[World]:
-        number = next(made)
-        folder = tmp_path / f"blobs-{number}"
-        shutil.copytree(world.folder, folder)
-        if dialect == "sqlite":
-            path = tmp_path / f"copy-{number}.db"
-            shutil.copy(world.url.removeprefix("sqlite:///"), path)
-            yield World(f"sqlite:///{path}", folder, world.now, world.run_id)
-            path.unlink()
+    def __init__(self, database: Database, world: World, saved: Path) -> None:
+        self.database, self.world, self.store = database, world, open_blob_store(world.folder.as_uri())
+        self._saved = saved
+        shutil.copytree(world.folder, saved / "blobs")
+        if database.is_embedded:
+            database.close()
+            shutil.copy(self._path, saved / "registry_sync.db")
         else:
-            server: Postgres = request.getfixturevalue("postgres")
-            template = world.url.partition("@/")[2].partition("?")[0]
-            yield World(server.make_database(f"{template}_{number}", template), folder, world.now, world.run_id)
-            server.drop_database(f"{template}_{number}")
-        shutil.rmtree(folder)
+            self._execute("CREATE SCHEMA saved", *(f"CREATE TABLE saved.{t} AS TABLE {t}" for t in TABLES))
 
-    return copy
+    def begin_anew(self) -> None:
+        """Puts everything back, and breaks every connection as the end of a process does."""
+        self.database.close()
+        shutil.rmtree(self.world.folder)
+        shutil.copytree(self._saved / "blobs", self.world.folder)
+        if self.database.is_embedded:
+            for suffix in ("-wal", "-shm"):
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+            shutil.copy(self._saved / "registry_sync.db", self._path)
+        else:
+            emptied = [f"DELETE FROM {table}" for table in TABLES]
+            filled = [f"INSERT INTO {table} OVERRIDING SYSTEM VALUE TABLE saved.{table}" for table in TABLES]
+            self._execute("SET LOCAL session_replication_role = replica", *emptied, *filled)
+
+    def collect(self, store: Any = None) -> None:
+        self.world.collect(self.database, store or self.store)
+
+    def collect_and_die(self, number: int) -> None:
+        """A collection on a connection of its own, by a process that is killed before its write of that number."""
+        with (
+            Database.connect(self.world.url) as database,
+            Writes(database, self.store, number, die) as writes,
+        ):
+            self.world.collect(database, writes)
+
+    def hold_invariants(self) -> None:
+        hold_invariants(self.database, self.store)
+
+    def state(self) -> dict[str, set[Any]]:
+        return state(self.database, self.store)
+
+    def commits_whole(self) -> None:
+        commits_whole(self.database, self.store, self.world.run_id)
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.world.url.removeprefix("sqlite:///"))
+
+    def _execute(self, *statements: str) -> None:
+        with self.database.writing() as connection:
+            connection.exec_driver_sql("; ".join(statements))
 
 
-def undisturbed(copies: Callable[[], Any]) -> tuple[int, dict[str, set[Any]]]:
+@pytest.fixture
+def scene(database: Database, url: str, tmp_path: Path) -> Scene:
+    return Scene(database, make_world(database, tmp_path / "blobs", url), tmp_path / "saved")
+
+
+def undisturbed(scene: Scene) -> tuple[int, dict[str, set[Any]]]:
     """How many writes a collection makes, and what it ends with."""
-    with copies() as here, Database.connect(here.url) as database:
-        store = open_blob_store(here.folder.as_uri())
-        hold_invariants(database, store)
-        before = state(database, store)
-        writes = Writes(database, store, None, lambda: None)
-        here.collect(database, writes)
-        count, after = writes.count, state(database, store)
-        hold_invariants(database, store)
-        commits_whole(database, store, here.run_id)
+    scene.hold_invariants()
+    before = scene.state()
+    with Writes(scene.database, scene.store, None, lambda: None) as writes:
+        scene.collect(writes)
+    count, after = writes.count, scene.state()
+    scene.hold_invariants()
+    scene.commits_whole()
     changed = {name for name in before if before[name] != after[name]}
     assert changed == set(before), "the collection under test changes everything that one can change"
     return count, after
 
 
 @pytest.mark.slow
-def test_a_collector_may_die_at_every_write(copies: Callable[[], Any]) -> None:
-    count, expected = undisturbed(copies)
+def test_a_collector_may_die_at_every_write(scene: Scene) -> None:
+    count, expected = undisturbed(scene)
     assert 30 < count < MOST_WRITES
 
-    def die() -> None:
+    def stop() -> None:
         raise Killed
 
     for number in range(1, count + 1):
-        with copies() as here:
-            store = open_blob_store(here.folder.as_uri())
-            with Database.connect(here.url) as database:
-                with pytest.raises(Killed):
-                    here.collect(database, Writes(database, store, number, die))
-                hold_invariants(database, store)
-            with Database.connect(here.url) as database:
-                here.collect(database, store)
-                hold_invariants(database, store)
-                assert state(database, store) == expected, f"after dying at write {number}"
-                if number % 5 == 0:
-                    commits_whole(database, store, here.run_id)
-
-
-DYING = """
-import os, signal, sys
-from datetime import datetime
-from pathlib import Path
-from registry_sync.blobs import open_blob_store
-from registry_sync.db.database import Database
-sys.path.insert(0, sys.argv[5])
-from test_collector_crashes import World, Writes
-
-world = World(sys.argv[1], Path(sys.argv[2]), datetime.fromisoformat(sys.argv[3]), "")
-with Database.connect(world.url) as database:
-    store = open_blob_store(world.folder.as_uri())
-    world.collect(database, Writes(database, store, int(sys.argv[4]), lambda: os.kill(os.getpid(), signal.SIGKILL)))
-"""
+        scene.begin_anew()
+        with Writes(scene.database, scene.store, number, stop) as writes, pytest.raises(Killed):
+            scene.collect(writes)
+        scene.hold_invariants()
+        scene.database.close()
+        scene.collect()
+        scene.hold_invariants()
+        assert scene.state() == expected, f"after dying at write {number}"
+        if number % 5 == 0:
+            scene.commits_whole()
 
 
 @pytest.mark.slow
-def test_a_collector_may_be_killed(copies: Callable[[], Any]) -> None:
+def test_a_collector_may_be_killed(scene: Scene) -> None:
     """The same by ``kill -9`` at a few of the writes: a process that dies runs nothing that an exception would."""
-    count, expected = undisturbed(copies)
-    root = Path(__file__).parents[3]
-    path = os.pathsep.join(str(root / name) for name in ("plugins", "tests"))
+    count, expected = undisturbed(scene)
     for number in range(3, count, count // 6):
-        with copies() as here:
-            arguments = [here.url, str(here.folder), here.now.isoformat(), str(number), str(Path(__file__).parent)]
-            died = subprocess.run(
-                [sys.executable, "-c", DYING, *arguments],
-                env={**os.environ, "PYTHONPATH": path},
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=120,
-            )
-            assert died.returncode == -signal.SIGKILL, died.stderr
-            with Database.connect(here.url) as database:
-                store = open_blob_store(here.folder.as_uri())
-                hold_invariants(database, store)
-                here.collect(database, store)
-                assert state(database, store) == expected, f"after being killed at write {number}"
+        scene.begin_anew()
+        scene.database.close()
+        assert was_killed(status_of_fork(lambda number=number: scene.collect_and_die(number)))
+        scene.hold_invariants()
+        scene.collect()
+        assert scene.state() == expected, f"after being killed at write {number}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ from registry_sync.db.tables import metadata
 from registry_sync.domain.records import Repository, RepositorySpec
 from registry_sync.domain.runs import SyncRun
 from registry_sync.errors import DatabaseError, DatabaseFull, DatabaseUnavailable
+from support.dying import die, status_of_fork, was_killed
 from support.metadata import Upstream, image, index, open_run, play_stages, sync
 from support.postgres import Postgres, running_postgres
 from support.small_disks import CAN_MOUNT, MEBIBYTE, memory_disk
@@ -75,24 +75,11 @@ def on_write(database: Database, action: Callable[[int], None]) -> None:
     event.listen(database._engine, "commit", note)
 
 
-def commit_and_die(url: str, run_id: str, number: int) -> int:
-    """The status of a process that commits and is killed before its write of that number."""
-
-    def die(count: int) -> None:
-        if count == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            with Database.connect(url) as database:
-                on_write(database, die)
-                database.versions.commit(run_id)
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitpid(child, 0)[1]
+def commit_and_die(url: str, run_id: str, number: int) -> None:
+    """Commits, and kills this process before its write of that number."""
+    with Database.connect(url) as database:
+        on_write(database, lambda count: die() if count == number else None)
+        database.versions.commit(run_id)
 
 
 def test_a_commit_killed_before_any_of_its_writes_leaves_everything_as_it_was_and_the_repeat_makes_it_whole(
@@ -103,11 +90,10 @@ def test_a_commit_killed_before_any_of_its_writes_leaves_everything_as_it_was_an
     deaths = 0
     for number in range(1, MOST_WRITES):
         database.close()
-        status = commit_and_die(url, run.id, number)
+        status = status_of_fork(lambda number=number: commit_and_die(url, run.id, number))
         if status == 0:
             break
-        assert os.WIFSIGNALED(status), status
-        assert os.WTERMSIG(status) == signal.SIGKILL
+        assert was_killed(status), status
         deaths += 1
         assert everything(database) == before, f"killed before write {number}"
     assert deaths >= 15

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import secrets
 import warnings
@@ -25,7 +24,6 @@ def _settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{role}:{role}" for role in ROLES),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
-        "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
     }
 
 
@@ -39,15 +37,11 @@ def _in_force(settings: dict[str, str]) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def _running_server(_home_with_database: Path, _settings: dict[str, str]) -> Iterator[ApiServer]:
-    from airflow.models.crypto import get_fernet
-
     with ExitStack() as closing:
         with _in_force(_settings), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # those of Airflow's own code are not ours to mend
             from airflow.api_fastapi.app import create_app, get_auth_manager, purge_cached_app
 
-            get_fernet.cache_clear()
-            closing.callback(get_fernet.cache_clear)
             app = create_app()
             closing.callback(purge_cached_app)
             _store_dag()
