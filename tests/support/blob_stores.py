@@ -15,12 +15,12 @@ from support.images import Blob
 KINDS = ("local", "fsspec", "memory", "s3")
 MEBIBYTE = 1024 * 1024
 #: One blob that is collected in memory, and one that goes through a partial.
-SMALL, LARGE = 1000, 3 * MEBIBYTE + 123
+SMALL, LARGE = 1000, MEBIBYTE + MEBIBYTE // 4 + 123
 SIZES = {"small": SMALL, "large": LARGE}
 #: How long the parts of these stores are; as large as they must be for LARGE to be one.
-PART_BYTES = 4 * MEBIBYTE
+PART_BYTES = MEBIBYTE + MEBIBYTE // 2
 #: One that an object store keeps in three parts while it is written, the last of them short.
-PARTED = 2 * PART_BYTES + MEBIBYTE + 123
+PARTED = 2 * PART_BYTES + PART_BYTES // 4 + 123
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,10 @@ class S3Server:
         requests.put(f"{self.endpoint}/{bucket}", timeout=10, verify=self.ca_path or True).raise_for_status()
         return bucket
 
+    def forget(self) -> None:
+        """Removes every bucket; the server keeps what is in them in memory."""
+        requests.post(f"{self.endpoint}/moto-api/reset", timeout=10, verify=self.ca_path or True).raise_for_status()
+
 
 def allow_short_parts() -> None:
     """Lets the servers of this process join objects that are shorter than S3's 5 MiB, so that tests move less."""

@@ -22,8 +22,8 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture(params=KINDS)
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """An empty store of each kind."""
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """An empty store of each kind; what is kept in memory goes with the test."""
     kind: str = request.param
     environment: dict[str, str] = {}
     if kind == "s3":
@@ -37,7 +37,11 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         "memory": f"memory://{uuid.uuid4().hex}",
         "s3": f"s3://{bucket}/some/prefix" if kind == "s3" else "",
     }
-    return Place(kind, urls[kind], tmp_path / "spool", environment)
+    yield Place(kind, urls[kind], tmp_path / "spool", environment)
+    if kind == "s3":
+        server.forget()
+    if kind == "memory":
+        fsspec.filesystem("memory").store.clear()
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import pytest
 from registry_sync.blobs import BlobStore
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import BlobMissing, DigestMismatch, SizeMismatch, TruncatedBody, UnsupportedDigest
-from support.blob_stores import LARGE, MEBIBYTE, SIZES, SMALL, Place, put, stored
+from support.blob_stores import LARGE, MEBIBYTE, PARTED, SIZES, SMALL, Place, put, stored
 from support.images import Blob
 
-EDGES = (0, 1, SMALL, MEBIBYTE - 1, MEBIBYTE, MEBIBYTE + 1, LARGE, 9 * MEBIBYTE)
+EDGES = (0, 1, SMALL, MEBIBYTE - 1, MEBIBYTE, MEBIBYTE + 1, LARGE, PARTED)
 
 
 @pytest.mark.parametrize("size_bytes", EDGES)

@@ -14,13 +14,16 @@ from registry_sync.blobs import BlobStore
 from registry_sync.blobs.names import blob_name
 from registry_sync.errors import BlobStoreError, DigestMismatch
 from support.blob_processes import writing
-from support.blob_stores import KINDS, MEBIBYTE, PART_BYTES, PARTED, SIZES, Place, put, stored
+from support.blob_stores import KINDS, PART_BYTES, PARTED, SIZES, Place, put, stored
 from support.images import Blob
 
 #: Stores that another process sees; memory dies with its own.
 shared = pytest.mark.parametrize("place", [kind for kind in KINDS if kind != "memory"], indirect=True)
 #: Stores in which a partial is made of parts.
 parted = pytest.mark.parametrize("place", [kind for kind in KINDS if kind != "local"], indirect=True)
+
+#: How much is written at a time.
+STEP = PART_BYTES // 4
 
 
 @pytest.fixture
@@ -44,8 +47,8 @@ def _leave(store: BlobStore, blob: Blob, end: int, data: bytes | None = None) ->
     """Writes up to ``end`` and stops there; where it began."""
     with store.writer(blob.digest, blob.size_bytes) as writer:
         began = writer.offset
-        for start in range(began, end, MEBIBYTE):
-            writer.write((data or blob.data)[start : min(start + MEBIBYTE, end)])
+        for start in range(began, end, STEP):
+            writer.write((data or blob.data)[start : min(start + STEP, end)])
     return began
 
 
@@ -57,7 +60,7 @@ def _parts(place: Place) -> list[str]:
 def test_another_machine_continues_where_a_killed_one_had_completed_a_part(
     place: Place, elsewhere: BlobStore, blob: Blob
 ) -> None:
-    written = 2 * PART_BYTES + 3 * MEBIBYTE // 4
+    written = 2 * PART_BYTES + 3 * STEP // 4
     with writing(place.url, place.spool, "half", 1, PARTED, written, environment=place.environment) as process:
         process.hear()
         process.hear()
@@ -70,7 +73,7 @@ def test_another_machine_continues_where_a_killed_one_had_completed_a_part(
     assert _parts(place) == []
 
 
-@pytest.mark.parametrize("end", [MEBIBYTE, PART_BYTES, PART_BYTES + 77, PARTED])
+@pytest.mark.parametrize("end", [STEP, PART_BYTES, PART_BYTES + 77, PARTED])
 def test_another_machine_continues_exactly_where_a_writer_was_left(
     place: Place, store: BlobStore, elsewhere: BlobStore, blob: Blob, end: int
 ) -> None:
@@ -84,7 +87,7 @@ def test_another_machine_continues_exactly_where_a_writer_was_left(
 
 
 def test_two_machines_may_take_turns(place: Place, store: BlobStore, elsewhere: BlobStore, blob: Blob) -> None:
-    ends = [MEBIBYTE, 3 * MEBIBYTE, PART_BYTES + 1, 2 * PART_BYTES - 1, 2 * PART_BYTES + 5, PARTED - 7]
+    ends = [STEP, 3 * STEP, PART_BYTES + 1, 2 * PART_BYTES - 1, 2 * PART_BYTES + 5, PARTED - 7]
     for turn, (begin, end) in enumerate(zip([0, *ends], [*ends, PARTED], strict=False)):
         assert _leave((store, elsewhere)[turn % 2], blob, end) == begin
     put(store, blob)
@@ -110,9 +113,9 @@ def test_who_comes_second_publishes_too_though_its_parts_are_gone(
         store.writer(blob.digest, PARTED) as one,
         elsewhere.writer(blob.digest, PARTED) as other,
     ):
-        for start in range(0, PARTED, MEBIBYTE):
-            one.write(blob.data[start : start + MEBIBYTE])
-            other.write(blob.data[start : start + MEBIBYTE])
+        for start in range(0, PARTED, STEP):
+            one.write(blob.data[start : start + STEP])
+            other.write(blob.data[start : start + STEP])
         order = [one, other] if published_first == 0 else [other, one]
         order[0].commit()
         assert stored(store, blob) == blob.data
@@ -130,9 +133,9 @@ def test_a_writer_of_wrong_bytes_spoils_nothing_of_one_of_right_bytes(
         store.writer(blob.digest, PARTED) as right_one,
         elsewhere.writer(blob.digest, PARTED) as wrong_one,
     ):
-        for start in range(0, PARTED, MEBIBYTE):
-            right_one.write(blob.data[start : start + MEBIBYTE])
-            wrong_one.write(wrong[start : start + MEBIBYTE])
+        for start in range(0, PARTED, STEP):
+            right_one.write(blob.data[start : start + STEP])
+            wrong_one.write(wrong[start : start + STEP])
         if is_wrong_first:
             with pytest.raises(DigestMismatch):
                 wrong_one.commit()
@@ -161,7 +164,7 @@ def test_wrong_bytes_of_another_machine_are_noticed_and_forgotten(
 def test_wrong_bytes_of_this_machine_do_not_hide_right_ones_of_the_store(
     place: Place, store: BlobStore, elsewhere: BlobStore, blob: Blob
 ) -> None:
-    _leave(store, blob, PART_BYTES + MEBIBYTE)
+    _leave(store, blob, PART_BYTES + STEP)
     (spooled,) = [path for path in place.partial_files() if blob.digest.encoded in path.name]
     with spooled.open("r+b") as file:
         file.write(b"spoilt")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.blobs import BlobStore
+from registry_sync.blobs import BlobStore, open_blob_store
 from registry_sync.errors import BlobStoreError, BlobStoreFull
 from support.blob_processes import writing
 from support.blob_stores import MEBIBYTE, PART_BYTES, SMALL, Place, open_store, put, stored
@@ -41,7 +41,8 @@ if CAN_MOUNT:
     def test_a_large_blob_on_a_full_disk_leaves_the_disk_as_it_was(
         small_disk: Path, tmp_path: Path, scheme: str
     ) -> None:
-        store = open_store(f"{scheme}://{small_disk}/blobs", tmp_path / "spool")
+        url, spool = f"{scheme}://{small_disk}/blobs", tmp_path / "spool"
+        store = open_blob_store(url, spool_folder=spool, part_bytes=DISK_BYTES // 2)
         kept, blob = Blob.random(1, SMALL), Blob.random(2, 2 * DISK_BYTES)
         put(store, kept)
         with pytest.raises(BlobStoreFull, match="free space"):
