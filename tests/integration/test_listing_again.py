@@ -13,7 +13,7 @@ from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunKey
 from registry_sync.errors import RateLimited, ServerUnavailable
 from registry_sync.sync import tag_heads
-from support.hostile_registry import HostileRegistry, reply
+from support.hostile_registry import HostileRegistry, Raw, Request, reply, wait_until
 from support.images import RepositoryContent
 from support.serving import serve
 from support.shapes import every_kind, many_tags
@@ -34,9 +34,14 @@ def registry(content: RepositoryContent) -> Iterator[HostileRegistry]:
         yield serve(server, NAME, content)
 
 
-def refuse(registry: HostileRegistry, tag: str, status: int) -> None:
-    headers = [("Retry-After", "120")]
-    registry.on("HEAD", f"/v2/{NAME}/manifests/{tag}", reply(status, headers=headers))
+def refuse(registry: HostileRegistry, content: RepositoryContent, tag: str, status: int) -> None:
+    """Refuses ``tag`` with a long wait once all tags were asked for: after that nothing is asked."""
+
+    def refused(_request: Request) -> Raw:
+        assert wait_until(lambda: len(registry.asked("HEAD")) == len(content.tags), 30)
+        return reply(status, headers=[("Retry-After", "120")])
+
+    registry.on("HEAD", f"/v2/{NAME}/manifests/{tag}", refused)
 
 
 def asked(registry: HostileRegistry) -> list[str]:
@@ -51,7 +56,7 @@ def test_what_was_answered_before_a_registry_wanted_a_wait_is_not_asked_again(
     here: Installation, registry: HostileRegistry, content: RepositoryContent, status: int, error: type[Exception]
 ) -> None:
     last = max(content.tags)
-    refuse(registry, last, status)
+    refuse(registry, content, last, status)
     with pytest.raises(error):
         here.sync("app", registry.base, NAME, run_id="r")
     first = asked(registry)
@@ -75,7 +80,7 @@ def test_a_kill_in_the_middle_loses_no_more_than_the_last_seconds(
     monkeypatch.setattr(tag_heads, "KEEP_SECONDS", 0.0)
     monkeypatch.setattr(tag_heads.TagHeads, "kept_on_failure", lambda _self: nullcontext())
     last = max(content.tags)
-    refuse(registry, last, 429)
+    refuse(registry, content, last, 429)
     with pytest.raises(RateLimited):
         here.sync("app", registry.base, NAME, run_id="r")
     asked(registry)
@@ -89,7 +94,7 @@ def test_answers_of_another_moment_are_asked_for_again(
     here: Installation, registry: HostileRegistry, content: RepositoryContent
 ) -> None:
     last = max(content.tags)
-    refuse(registry, last, 429)
+    refuse(registry, content, last, 429)
     with pytest.raises(RateLimited):
         here.sync("app", registry.base, NAME, run_id="r")
     serve(registry, NAME, content)
@@ -103,7 +108,7 @@ def test_answers_are_kept_for_an_hour_at_most(
     here: Installation, registry: HostileRegistry, content: RepositoryContent
 ) -> None:
     last = max(content.tags)
-    refuse(registry, last, 429)
+    refuse(registry, content, last, 429)
     with pytest.raises(RateLimited):
         here.sync("app", registry.base, NAME, run_id="r")
     run = here.database.runs.by_key(RunKey("registry_sync", "r"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from registry_sync.domain.manifests import Descriptor
@@ -28,6 +31,49 @@ class FakeTime:
     @property
     def clock(self) -> Clock:
         return Clock(monotonic=lambda: self.elapsed, now=lambda: self.now, sleep=self.sleep)
+
+
+class SharedTime:
+    """Time of several threads, which passes only while all that are :meth:`at_work` sleep, however busy the machine is.
+
+    No thread that is at work may wait for another one otherwise.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._elapsed = 1000.0
+        self._at_work_count = 0
+        self._wakes_at: list[float] = []
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Around what one thread does."""
+        with self._changed:
+            self._at_work_count += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._at_work_count -= 1
+                self._pass()
+
+    def sleep(self, seconds: float) -> None:
+        with self._changed:
+            until = self._elapsed + seconds
+            self._wakes_at.append(until)
+            self._pass()
+            while self._elapsed < until:
+                self._changed.wait()
+            self._wakes_at.remove(until)
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(monotonic=lambda: self._elapsed, now=lambda: self._elapsed, sleep=self.sleep)
+
+    def _pass(self) -> None:
+        if self._wakes_at and len(self._wakes_at) >= self._at_work_count:
+            self._elapsed = max(self._elapsed, min(self._wakes_at))
+            self._changed.notify_all()
 
 
 class MemoryWriter:

@@ -25,7 +25,8 @@ class ClientOptions:
     credentials beside the registry itself; ``private_hosts`` may be redirected to although their addresses
     are private. ``allow_insecure_credentials`` lets passwords travel over plain http.
 
-    Time: ``longest_wait_seconds`` is the longest ``Retry-After`` that is slept through; a longer one is raised.
+    Time: ``longest_wait_seconds`` is the longest ``Retry-After`` that is slept through; a longer one is raised. Where a
+    registry asks for none, no wait is longer either.
     ``retry_budget_seconds`` ends the retries of one request. ``read_timeout_seconds`` is the longest silence and the
     longest time until the headers are there. A body that brings less than ``minimum_bytes_per_second`` over
     ``throughput_window_seconds`` is broken off; a blob is then continued.

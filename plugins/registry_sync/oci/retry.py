@@ -19,7 +19,10 @@ LONGEST_BACKOFF_SECONDS = 15.0
 
 
 class Retry:
-    """Runs attempts. A wait that a registry asks for is kept, or raised when it is longer than the options allow."""
+    """Runs attempts. A wait that a registry asks for is kept, or raised when it is longer than the options allow.
+
+    A wait of our own choice is never longer than that, so that it is the options that say how often is tried.
+    """
 
     def __init__(self, options: ClientOptions, clock: Clock, usage: Usage) -> None:
         self._options = options
@@ -44,7 +47,7 @@ class Retry:
     def wait_after(self, problem: RegistrySyncError, number: int, started: float) -> None:
         """Sleeps before attempt ``number + 1``; raises ``problem`` when that would be too long."""
         asked = problem.retry_after_seconds if isinstance(problem, RegistryError) else None
-        wait = asked if asked is not None else backoff_seconds(number)
+        wait = asked if asked is not None else min(backoff_seconds(number), self._options.longest_wait_seconds)
         spent = self._clock.monotonic() - started
         # A limiter of the floor has no status: what it says holds for pulls alone.
         is_told = isinstance(problem, RegistryError) and problem.status in SLOWING_STATUSES

@@ -87,6 +87,14 @@ def test_a9_04_attempts_come_to_an_end(fake_time: FakeTime) -> None:
     assert len(fake_time.sleeps) == 2
 
 
+def test_a9_04_a_wait_of_our_own_never_ends_the_attempts(fake_time: FakeTime) -> None:
+    """What is drawn by lot decides how long is waited, and not how often a request is sent."""
+    short = retry(fake_time, longest_wait_seconds=0.01, max_attempts=9)
+    assert short.run(failing(*[ServerUnavailable("x", status=503)] * 8)) == "done"
+    assert len(fake_time.sleeps) == 8
+    assert max(fake_time.sleeps) <= 0.01
+
+
 def test_a9_04_the_time_for_retries_comes_to_an_end(fake_time: FakeTime) -> None:
     slow = [ServerUnavailable("x", retry_after_seconds=15.0)] * 9
     with pytest.raises(ServerUnavailable):
