@@ -266,6 +266,30 @@ def test_the_log_tells_what_filters_leave_out_from_what_is_gone_and_names_what_w
     sync(here, registry, build)
     sync(here, registry, include_tags=("v[123]", "latset"))
     assert "3 tags, 0 new or moved, 0 gone upstream, 1 left out by the filters" in here.lines
-    assert "include_tags names what is not there: latset" in here.lines
+    missing = "include_tags names 1 tag that the upstream does not have: latset"
+    assert missing in here.lines.warnings
+    here.lines.warnings.clear()
     sync(here, registry, include_tags=("v1", "v2", "v3", "latset"))
-    assert "tag latset is not there" in here.lines
+    assert missing in here.lines.warnings
+    here.lines.warnings.clear()
+    sync(here, registry, include_tags=("v1", *(f"no-{number}" for number in range(7))), mode="additive")
+    assert (
+        "include_tags names 7 tags that the upstream does not have: no-0, no-1, no-2, no-3, no-4, 2 more"
+        in here.lines.warnings
+    )
+
+
+def test_a_named_tag_that_goes_while_it_is_synced_is_a_warning(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    for name in ("v1", "v2"):
+        build.tag(name, build.image([build.blob(50)]))
+    digest = build.content().tags["v2"]
+
+    def lose(stage: str, _run: object) -> None:
+        if stage == "fetch_manifests":
+            for reference in ("v2", digest):
+                registry.on("GET", f"/v2/{NAME}/manifests/{reference}", reply(404))
+
+    sync(here, registry, build, before=lose, include_tags=("v1", "v2"))
+    assert "tag v2, which include_tags names, is gone since it was listed" in here.lines.warnings

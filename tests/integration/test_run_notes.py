@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from registry_sync.hooks.stores import open_database
 from support.filling import place, push
+from support.hostile_registry import HostileRegistry, reply
 from support.registry import RegistryServer
+from support.serving import serve
 from support.shapes import documented_example, many_tags
 
 if TYPE_CHECKING:
@@ -72,6 +74,31 @@ def test_a_run_with_held_tags_names_them(sync_in_process: InProcessSync, registr
     assert said is not None
     assert "held:" in said
     assert "v1 is left out" in said
+
+
+def test_a_tag_that_was_asked_for_by_name_and_is_missing_is_named_where_people_look(
+    sync_in_process: InProcessSync, registry: RegistryServer
+) -> None:
+    push(registry, "named", documented_example())
+    conf = {"repository": "named", "url": registry.url, "upstream_name": "named", "tags": ["v1", "latst"]}
+    said = "registry-sync: include_tags names 1 tag that the upstream does not have: latst"
+    first = sync_in_process(**conf)
+    assert (first.state, note(first)) == ("success", said)
+    again = sync_in_process(**conf)
+    assert (again.state, again.tasks["commit_version"], note(again)) == ("success", "skipped", said)
+    changed = sync_in_process(**{**conf, "tags": ["latst", "v1", "other"], "mode": "additive"})
+    assert "2 tags that the upstream does not have: latst, other" in str(note(changed))
+    assert str(note(changed)).startswith("registry-sync: remote 'named' ")
+
+
+def test_a_run_that_could_not_look_up_signatures_says_why(sync_in_process: InProcessSync) -> None:
+    content = documented_example()
+    with serve(HostileRegistry(), "refusing", content) as server:
+        for digest in content.manifests:
+            server.on("GET", f"/v2/refusing/referrers/{digest}", reply(403))
+        run = sync_in_process(repository="refusing", url=server.base, upstream_name="refusing")
+    said = "registry-sync: the version may lack referrers: what refers to manifests of refusing cannot be looked up"
+    assert str(note(run)).startswith(said)
 
 
 def test_a_note_of_ours_goes_when_there_is_nothing_to_say_and_one_of_a_person_stays(

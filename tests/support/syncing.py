@@ -39,13 +39,28 @@ def new_client(remote: RemoteSpec, credentials: Credentials | None = None) -> Re
     return RegistryClient(RegistryUrl.parse(remote.url), credentials, options)
 
 
+class Lines(list[str]):
+    """What stages tell, all of it; the warnings among it by themselves too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.warnings: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        self.append(line)
+
+    def warning(self, line: str) -> None:
+        self.append(line)
+        self.warnings.append(line)
+
+
 @dataclass
 class Installation:
     """One installation's database and blob store; ``lines`` is everything the stages told."""
 
     database: Database
     store: BlobStore
-    lines: list[str] = field(default_factory=list)
+    lines: Lines = field(default_factory=Lines)
     max_shards: int = 3
     min_shard_bytes: int = 16 * 1024 * 1024
 
@@ -88,7 +103,7 @@ class Installation:
     ) -> CommitResult | None:
         """Every stage in order, each with what the one before recorded; None when the listing found nothing changed."""
         before = before or (lambda _stage, _run: None)
-        tell = self.lines.append
+        tell = self.lines
         run = open_run(self.database, RunKey("registry_sync", run_id), request)
         remote = run.remote
         assert remote is not None

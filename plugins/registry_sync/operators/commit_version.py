@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from registry_sync.domain.quantities import format_count
 from registry_sync.errors import RegistrySyncError, RunEnded, SyncError, TooManyRemovals
 from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.run_note import RUN_NOTE_KEY, approved_note, held_note
+from registry_sync.operators.run_note import RUN_NOTE_KEY, approved_note, held_note, referrers_note
 from registry_sync.operators.stage import Stage, open_stage
 from registry_sync.operators.sync_of_task import find_sync_run
 from registry_sync.operators.task_log import TaskReport
@@ -72,6 +72,8 @@ class CommitVersionOperator(TriggeredTask):
         holds = [{"tag": hold.tag, "digest": hold.digest, "reason": hold.reason} for hold in result.holds[:SHOWN_HOLDS]]
         if holds:
             notes.append(held_note(holds, len(result.holds)))
+        if result.version is not None and result.version.referrers_problem is not None:
+            notes.append(referrers_note(result.version.referrers_problem))
         if notes:
             context["ti"].xcom_push(key=RUN_NOTE_KEY, value="; ".join(notes))
         return {

@@ -122,7 +122,8 @@ class ListTagsOperator(TriggeredTask):
                     context["ti"].xcom_push(key=RUN_NOTE_KEY, value=str(refused))
                 raise
             context["ti"].xcom_push(key=SYNC_RUN_KEY, value=run.id)
-            if run.remote_changes:
+            notes = [run.remote_changes] if run.remote_changes else []
+            if notes:
                 self.log.info("%s", run.remote_changes)
                 context["ti"].xcom_push(key=RUN_NOTE_KEY, value=run.remote_changes)
             end_lost_runs(
@@ -137,6 +138,8 @@ class ListTagsOperator(TriggeredTask):
             max_shards = stage.max_shards(remote)
             client, remote = stage.connect(remote)
             listed = list_tags(client, stage.database, run, remote, max_shards=max_shards, tell=report)
+            if listed.missing_note:
+                context["ti"].xcom_push(key=RUN_NOTE_KEY, value="; ".join([*notes, listed.missing_note]))
             context["ti"].xcom_push(key="summary", value=self._summary(stage, run, listed))
         if listed.is_unchanged and not is_mapped_instance(context):
             self.log.info("nothing changed since the latest version; the rest is skipped")

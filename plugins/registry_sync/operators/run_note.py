@@ -28,6 +28,11 @@ def approved_note(approved_by: str) -> str:
     return f"more tags were removed than the remote allows, as {approved_by} approved"
 
 
+def referrers_note(problem: str) -> str:
+    """Why the version may lack signatures and the like."""
+    return f"the version may lack referrers: {problem}"
+
+
 def _held(hold: Mapping[str, Any]) -> str:
     what = f"kept at {hold['digest'][:19]}" if hold["digest"] else "left out"
     return f"{hold['tag']} is {what} ({hold['reason']})"

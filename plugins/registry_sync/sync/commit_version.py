@@ -40,7 +40,7 @@ def commit_version(database: Database, run: SyncRun, *, tell: Callable[[str], No
         + (f"; {format_count(len(result.version.gaps), 'manifest')} missing upstream" if result.version.gaps else "")
     )
     if result.version.referrers_problem is not None:
-        tell(f"version {result.version.number} may lack referrers: {result.version.referrers_problem}")
+        warn(tell, f"version {result.version.number} may lack referrers: {result.version.referrers_problem}")
     return result
 
 

@@ -286,6 +286,8 @@ class _Stage:
         resolved: Mapping[TagName, Digest] = {t: d for t, d in outcome.roots.items() if t not in skipped}
         runs.resolve_tags(self.run.id, resolved)
         runs.hold_tags(self.run.id, {tag: reason(error) for tag, error in held.items()})
+        for tag in set(outcome.gone).intersection(self.remote.tag_filter.exact_names):
+            warn(self.tell, f"tag {tag}, which include_tags names, is gone since it was listed")
         runs.drop_tags(self.run.id, outcome.gone)
         runs.filter_tags(self.run.id, outcome.filtered)
         self.counts.tag_count += len(resolved)

@@ -29,6 +29,7 @@ from registry_sync.sync.tag_heads import TagHeads
 
 #: Distinct manifests that make a shard of its own worth while; a task costs about as much as fetching these.
 MIN_SHARD_MANIFESTS = 1000
+_SHOWN_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class TagsListed:
     """What the listing found. ``shards`` is empty when no tag is new or moved.
 
     Of the present tags ``removed_count`` a mirror is about to lose, ``left_out_count`` of them by its own filters.
+    ``missing_names`` are the tags asked for by their names that the upstream does not have.
 
     ``is_unchanged`` says that the latest version equals the upstream and holds every byte its policy asks for, so
     that nothing remains to be done; never when no tag is left that passes the filters.
@@ -58,6 +60,16 @@ class TagsListed:
     is_unchanged: bool
     reread_count: int = 0
     left_out_count: int = 0
+    missing_names: tuple[TagName, ...] = ()
+
+    @property
+    def missing_note(self) -> str | None:
+        """What people should know of the tags asked for by name that are missing; None when none is."""
+        if not self.missing_names:
+            return None
+        count, more = len(self.missing_names), len(self.missing_names) - _SHOWN_NAMES
+        shown = [*self.missing_names[:_SHOWN_NAMES], *([f"{more:,} more"] if more > 0 else [])]
+        return f"include_tags names {format_count(count, 'tag')} that the upstream does not have: {', '.join(shown)}"
 
     def __str__(self) -> str:
         text = (
@@ -106,9 +118,7 @@ def list_tags(
     tag_heads = TagHeads(client, database.heads, run, remote, tell)
     with tag_heads.kept_on_failure():
         heads = tag_heads.resolve(names.wanted)
-        unlisted = sorted(set(remote.tag_filter.exact_names).difference(names.wanted))
-        if unlisted:
-            tell(f"include_tags names what is not there: {', '.join(unlisted[:5])}")
+        missing = tuple(sorted(set(remote.tag_filter.exact_names).difference(heads)))
         if not heads:
             raise NothingSynced(f"{remote.upstream} has none of the tags asked for: {', '.join(names.wanted[:5])}")
         if choice.with_referrers:
@@ -134,7 +144,10 @@ def list_tags(
         is_unchanged=bool(unchanged) and not changed and not removed and _has_all_bytes(database, run),
         reread_count=len(reread),
         left_out_count=len(left_out.intersection(removed) | _not_asked_for(remote, removed)),
+        missing_names=missing,
     )
+    if listed.missing_note:
+        warn(tell, listed.missing_note)
     tell(str(listed))
     listed_at = min(names.listed_at, tag_heads.asked_at or names.listed_at)
     if listed.is_unchanged:

@@ -21,6 +21,7 @@ from registry_sync.domain.runs import SyncRun
 from registry_sync.errors import LimitExceeded, ReferrersUnavailable, RegistrySyncError
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import RegistryClient, Selections
+from registry_sync.sync.progress import warn
 from registry_sync.sync.walk import Walk, is_not_there
 
 #: Referrers of referrers of referrers of referrers; a signed bill of material needs two.
@@ -169,7 +170,8 @@ def tell_unknown(selections: Selections, run: SyncRun, listed: Listed, tell: Cal
     """Notes with the run, for the version that it makes, that referrers could not be looked up, and why."""
     problem = listed.problem
     if problem is not None:
-        tell(f"referrers of {format_count(len(listed.unknown), 'manifest')} are as in the latest version: {problem}")
+        count = format_count(len(listed.unknown), "manifest")
+        warn(tell, f"referrers of {count} are as in the latest version: {problem}")
         selections.note_referrers_problem(run.id, problem)
 
 

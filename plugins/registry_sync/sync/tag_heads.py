@@ -60,7 +60,7 @@ class TagHeads:
             raise
 
     def resolve(self, names: list[TagName]) -> dict[TagName, Digest | None]:
-        """Tag to digest, None where HEAD does not say; tags that vanished since the listing are left out.
+        """Tag to digest, None where HEAD does not say; tags that the registry does not have are left out.
 
         Raises the client's errors for a registry that does not answer.
         """
@@ -92,7 +92,8 @@ class TagHeads:
             if isinstance(error, NotFound) and error.kind == "repository":
                 raise error
             if isinstance(error, NotFound):
-                self.tell(f"tag {tag} is gone since the listing" if has_listing else f"tag {tag} is not there")
+                if has_listing:
+                    self.tell(f"tag {tag} is gone since the listing")
             elif verdict(error, is_last_try=False) is Verdict.HOLD:
                 heads[tag] = None
             else:
