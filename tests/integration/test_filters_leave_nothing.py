@@ -14,6 +14,7 @@ from registry_sync.errors import NothingSynced, TooManyRemovals
 from support.choosing import NAME, got, held, sync, tags
 from support.hostile_registry import HostileRegistry, reply
 from support.images import ContentBuilder
+from support.serving import serve
 from support.signatures import Signer
 from support.syncing import Installation
 
@@ -293,3 +294,72 @@ def test_a_named_tag_that_goes_while_it_is_synced_is_a_warning(
 
     sync(here, registry, build, before=lose, include_tags=("v1", "v2"))
     assert "tag v2, which include_tags names, is gone since it was listed" in here.lines.warnings
+
+
+@pytest.mark.rule("A6.15")
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "later"])
+@pytest.mark.parametrize("mode", ["mirror", "additive"])
+def test_plain_images_do_not_hide_that_the_platforms_leave_nothing_of_any_index(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder, is_first: bool, mode: str
+) -> None:
+    build.tag("old", build.image([build.blob(50)]))
+    first = None if is_first else sync(here, registry, build, platforms=("linux/amd46",), mode=mode)
+    for number in range(5):
+        build.tag(f"v{number}", index := index_of(build, "amd64", "arm64"))
+    Signer(build).cosign_signature(index)
+    with pytest.raises(
+        NothingSynced,
+        match=r"platforms linux/amd46 of remote 'app' leave nothing of any of 5 tags that are indexes; there are "
+        r"linux/amd64, linux/arm64/v8\.",
+    ):
+        sync(here, registry, build, platforms=("linux/amd46",), mode=mode)
+    with pytest.raises(NothingSynced, match="leave nothing of any of 5 tags that are indexes"):
+        sync(here, registry, platforms=("linux/amd46",), mode=mode)
+    assert got(registry).isdisjoint({index}), "what is left out is known by then, and hides nothing"
+    assert latest(here) == first
+    version = sync(here, registry, platforms=("linux/amd64",), mode=mode)
+    assert version is not None
+    assert {"old", "v0", "v4"} <= tags(here, version)
+
+
+def test_an_index_that_the_repository_has_is_held_though_only_plain_images_are_beside_it(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    build.tag("old", build.image([build.blob(50)]))
+    build.tag("multi", index_of(build, "amd64"))
+    sync(here, registry, build, platforms=("linux/amd64",))
+    build.tag("multi", index_of(build, "arm64"))
+    with pytest.raises(NothingSynced, match="1 tag is held: multi"):
+        sync(here, registry, build, platforms=("linux/amd64",))
+    with pytest.raises(TooManyRemovals, match="1 of 2 tags has none of the platforms linux/amd46"):
+        sync(here, registry, build, platforms=("linux/amd46",))
+
+
+def test_a_held_tag_of_which_nothing_is_known_may_be_an_index(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    build.tag("old", build.image([build.blob(50)]))
+    build.tag("windows", index_of(build, "windows"))
+    build.tag("broken", broken := index_of(build, "amd64"))
+    serve(registry, NAME, build.content())
+    for reference in ("broken", broken):
+        registry.on("GET", f"/v2/{NAME}/manifests/{reference}", reply(200, b"no manifest"))
+    version = sync(here, registry, platforms=("linux/amd64",))
+    assert version is not None
+    assert [hold.tag for hold in version.holds] == ["broken"]
+    assert tags(here, version) == {"old"}
+
+
+def test_what_the_platforms_leave_out_is_a_warning_of_every_sync(
+    here: Installation, registry: HostileRegistry, build: ContentBuilder
+) -> None:
+    build.tag("linux", index_of(build, "amd64"))
+    build.tag("windows", index_of(build, "windows"))
+    said = "1 tag has none of the platforms linux/amd64 and is left out: windows"
+    assert sync(here, registry, build, platforms=("linux/amd64",)) is not None
+    assert here.lines.warnings.count(said) == 1
+    assert sync(here, registry, platforms=("linux/amd64",)) is None
+    assert here.lines.warnings.count(said) == 2
+    build.tag("other", index_of(build, "windows"))
+    assert sync(here, registry, build, platforms=("linux/amd64",)) is None
+    assert "2 tags have none of the platforms linux/amd64 and are left out: other, windows" in here.lines.warnings

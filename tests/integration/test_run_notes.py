@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from registry_sync.hooks.stores import open_database
 from support.filling import place, push
 from support.hostile_registry import HostileRegistry, reply
+from support.images import ContentBuilder
 from support.registry import RegistryServer
 from support.serving import serve
 from support.shapes import documented_example, many_tags
@@ -110,3 +111,19 @@ def test_a_note_of_ours_goes_when_there_is_nothing_to_say_and_one_of_a_person_st
     assert note(run) is None
     end_again(run, note="looked at on Friday")
     assert note(run) == "looked at on Friday"
+
+
+def test_a_run_whose_platforms_leave_tags_out_names_them_also_when_nothing_changed(
+    sync_in_process: InProcessSync, registry: RegistryServer
+) -> None:
+    build = ContentBuilder(seed=61)
+    for name, architecture in (("linux", "amd64"), ("power", "ppc64le")):
+        image = build.image([build.blob(50)])
+        platform = {"platform": {"os": "linux", "architecture": architecture}}
+        build.tag(name, build.index([image], descriptors={image: platform}))
+    push(registry, "some-platforms", build.content())
+    conf = {"url": registry.url, "upstream_name": "some-platforms", "platforms": ["linux/amd64"]}
+    for state in ("success", "skipped"):
+        run = sync_in_process(repository="some-platforms", **conf)
+        assert (run.state, run.tasks["commit_version"]) == ("success", state)
+        assert note(run) == "registry-sync: 1 tag has none of the platforms linux/amd64 and is left out: power"

@@ -32,6 +32,7 @@ from registry_sync.db.tables import (
 )
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.media_types import INDEX_TYPES
 from registry_sync.domain.moments import utc_now
 from registry_sync.domain.records import RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
@@ -138,6 +139,18 @@ class SelectionStore:
         )
         with self._transactions.reading() as connection:
             return {TagName(name) for name in connection.execute(statement).scalars()}
+
+    def has_index(self, repository_id: str) -> bool:
+        """Whether a tag of the latest version stands for an index; one that is named after a digest does not count."""
+        is_index = manifests.c.media_type.in_(sorted(INDEX_TYPES)) & tags.c.name.not_like("sha256-%")
+        statement = (
+            select(tags.c.id)
+            .join(manifests, manifests.c.id == tags.c.manifest_id)
+            .where(is_index, is_in_latest("tags", tags.c.id, repository_id))
+            .limit(1)
+        )
+        with self._transactions.reading() as connection:
+            return connection.execute(statement).first() is not None
 
     def referrers(self, repository_id: str) -> dict[Digest, frozenset[Digest]]:
         """Every manifest of the latest version, with those that are taken along because they refer to it."""

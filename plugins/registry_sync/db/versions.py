@@ -14,6 +14,7 @@ from registry_sync.db.closures import is_in_latest, is_in_version
 from registry_sync.db.commit import commit_run, note_refusal
 from registry_sync.db.copying import copy_tags
 from registry_sync.db.differences import version_difference
+from registry_sync.db.filtered_tags import tags_without_platform
 from registry_sync.db.new_version import lock_repository
 from registry_sync.db.paging import fetch_page
 from registry_sync.db.retention import delete_version
@@ -108,16 +109,19 @@ class VersionStore:
         """
         try:
             with self._transactions.writing() as connection:
+                filtered = tags_without_platform(connection, run_id)
                 repository_id, number = commit_run(connection, run_id)
                 if number is None:
-                    return CommitResult(None)
+                    return CommitResult(None, left_out=tuple(filtered))
                 version = require_version(connection, repository_id, number)
                 approved_by = require_run(connection, run_id).removals_approved_by
         except TooManyRemovals as refused:
             with self._transactions.writing() as connection:
                 note_refusal(connection, run_id, refused)
             raise
-        return CommitResult(version, version.holds, version.summary.counts(), approved_by)
+        held = {hold.tag for hold in version.holds}
+        left_out = tuple(tag for tag in filtered if tag not in held)
+        return CommitResult(version, version.holds, version.summary.counts(), approved_by, left_out)
 
     def difference(
         self,

@@ -12,6 +12,7 @@ from typing import Any
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.quantities import format_count
 from registry_sync.errors import InvalidManifest, InvalidReference
 
 #: How BuildKit marks the manifest that holds what it attests of another one (attestation-storage.md).
@@ -25,6 +26,7 @@ _FORM = re.compile(
     r"/(?P<architecture>[A-Za-z0-9_-]+)(/(?P<variant>[A-Za-z0-9._]+))?"
 )
 _MAX_LENGTH = 255
+_SHOWN_TAGS = 5
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,16 @@ def entry_name(entry: Descriptor) -> str:
         parts.pop()
     known = "/".join(part[:32] for part in parts if isinstance(part, str) and part.isprintable())
     return known or f"an entry of type {entry.artifact_type or entry.media_type}"
+
+
+def left_out_by_platforms(names: Sequence[str], platforms: Sequence[str]) -> str:
+    """``2 tags have none of the platforms linux/arm64 and are left out: a, b``; the first, and how many besides."""
+    has, is_ = ("has", "is") if len(names) == 1 else ("have", "are")
+    more = f" and {len(names) - _SHOWN_TAGS:,} more" if len(names) > _SHOWN_TAGS else ""
+    return (
+        f"{format_count(len(names), 'tag')} {has} none of the platforms {', '.join(platforms)} and {is_} left out: "
+        f"{', '.join(names[:_SHOWN_TAGS])}{more}"
+    )
 
 
 def names_an_image(entries: Iterable[Descriptor]) -> bool:

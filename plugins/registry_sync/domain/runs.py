@@ -293,9 +293,11 @@ class CommitResult:
     """What a commit came to: ``version`` None when nothing differed. ``counts`` as in ``ContentSummary.counts``.
 
     ``removals_approved_by`` is who let a mirror lose more than its remote allows; None where that was not needed.
+    ``left_out`` are tags that have none of the remote's platforms, by name; a repeat does not know them any more.
     """
 
     version: RepositoryVersion | None
     holds: tuple[Hold, ...] = ()
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     removals_approved_by: str | None = None
+    left_out: tuple[TagName, ...] = ()

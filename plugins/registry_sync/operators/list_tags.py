@@ -109,6 +109,7 @@ class ListTagsOperator(TriggeredTask):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """The shards, ``[{"sync_run": id, "shard": number, "shards": how many, "label": "61 tags"}, …]``."""
+        from registry_sync.domain.platforms import left_out_by_platforms
         from registry_sync.domain.quantities import format_count
         from registry_sync.sync.list_tags import list_tags
         from registry_sync.sync.lost_runs import end_lost_runs
@@ -138,8 +139,11 @@ class ListTagsOperator(TriggeredTask):
             max_shards = stage.max_shards(remote)
             client, remote = stage.connect(remote)
             listed = list_tags(client, stage.database, run, remote, max_shards=max_shards, tell=report)
-            if listed.missing_note:
-                context["ti"].xcom_push(key=RUN_NOTE_KEY, value="; ".join([*notes, listed.missing_note]))
+            notes += [listed.missing_note] if listed.missing_note else []
+            if listed.is_unchanged and listed.without_platform:  # else the commit knows of more
+                notes.append(left_out_by_platforms(listed.without_platform, run.remote.platforms or ()))
+            if notes:
+                context["ti"].xcom_push(key=RUN_NOTE_KEY, value="; ".join(notes))
             context["ti"].xcom_push(key="summary", value=self._summary(stage, run, listed))
         if listed.is_unchanged and not is_mapped_instance(context):
             self.log.info("nothing changed since the latest version; the rest is skipped")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from registry_sync.domain.platforms import left_out_by_platforms
 from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import RepositoryVersion
 from registry_sync.domain.runs import CommitResult, SyncRun
@@ -27,6 +28,8 @@ def commit_version(database: Database, run: SyncRun, *, tell: Callable[[str], No
     if len(result.holds) > SHOWN_HOLDS:
         more = format_count(len(result.holds) - SHOWN_HOLDS, "more tag")
         warn(tell, f"{more} held; airflow registry-sync version show names all of them")
+    if result.left_out:
+        warn(tell, left_out_by_platforms(result.left_out, run.remote.platforms or ()))
     if result.removals_approved_by is not None:
         warn(tell, f"more tags are removed than the remote allows, as {result.removals_approved_by} approved")
     if result.version is None:

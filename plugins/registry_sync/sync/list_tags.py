@@ -7,12 +7,13 @@ by its bytes. A listing that fails fails as a whole, so that no tag is taken for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from registry_sync.domain.companions import looks_like_a_companion
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.platforms import left_out_by_platforms
 from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
@@ -48,7 +49,8 @@ class TagsListed:
     ``missing_names`` are the tags asked for by their names that the upstream does not have.
 
     ``is_unchanged`` says that the latest version equals the upstream and holds every byte its policy asks for, so
-    that nothing remains to be done; never when no tag is left that passes the filters.
+    that nothing remains to be done; never when no tag is left that passes the filters, or no index of those that have
+    platforms. ``without_platform`` are tags that are known to have none of those that are wanted.
     """
 
     listed_count: int
@@ -61,6 +63,7 @@ class TagsListed:
     reread_count: int = 0
     left_out_count: int = 0
     missing_names: tuple[TagName, ...] = ()
+    without_platform: tuple[TagName, ...] = ()
 
     @property
     def missing_note(self) -> str | None:
@@ -141,10 +144,11 @@ def list_tags(
         removed_count=len(removed),
         skipped_names=names.skipped,
         shards=shards,
-        is_unchanged=bool(unchanged) and not changed and not removed and _has_all_bytes(database, run),
+        is_unchanged=bool(unchanged) and not changed and not removed and _is_whole(database, run, left_out),
         reread_count=len(reread),
         left_out_count=len(left_out.intersection(removed) | _not_asked_for(remote, removed)),
         missing_names=missing,
+        without_platform=tuple(sorted(left_out)),
     )
     if listed.missing_note:
         warn(tell, listed.missing_note)
@@ -152,6 +156,8 @@ def list_tags(
     listed_at = min(names.listed_at, tag_heads.asked_at or names.listed_at)
     if listed.is_unchanged:
         if database.runs.settle_unchanged(run.id, listed_at, latest_number=latest_number):
+            if left_out:
+                warn(tell, left_out_by_platforms(listed.without_platform, remote.platforms or ()))
             return listed
         tell("another version was made while the tags were listed, so they are listed again")
         database.heads.forget(run.id)
@@ -218,6 +224,13 @@ def _not_asked_for(remote: RemoteSpec, tags: Sequence[TagName]) -> set[TagName]:
     """Those that a filter does not let in; tags of signatures are not asked for by name."""
     wanted = set(remote.tag_filter.select(tags))
     return {tag for tag in tags if tag not in wanted and not looks_like_a_companion(tag)}
+
+
+def _is_whole(database: Database, run: SyncRun, left_out: Set[TagName]) -> bool:
+    """Whether the latest version lacks nothing; when the platforms leave no index, the commit says what that means."""
+    if left_out and not database.selections.has_index(run.repository_id):
+        return False
+    return _has_all_bytes(database, run)
 
 
 def _has_all_bytes(database: Database, run: SyncRun) -> bool:

@@ -11,7 +11,7 @@ from registry_sync.db.database import Database
 from registry_sync.domain.companions import fallback_tag
 from registry_sync.domain.records import RemoteSpec, Repository, SyncMode
 from registry_sync.domain.references import TagName
-from registry_sync.errors import TooManyRemovals
+from registry_sync.errors import NothingSynced, TooManyRemovals
 from support.metadata import Upstream, image, index, new_key, play_stages
 
 REMOTE = RemoteSpec("upstream", "https://registry.example", "library/app")
@@ -211,3 +211,34 @@ def test_what_is_named_after_an_image_that_was_never_there_counts(
     with pytest.raises(TooManyRemovals, match="max_removed_tags 0"):
         commit(database, repository, tagged(*names[1:]), max_removed_share=None, max_removed_tags=0)
     assert commit(database, repository, tagged(*names[:5])) == set(names[:5])
+
+
+@pytest.mark.parametrize("there", [{}, {"old": "old"}], ids=["first", "later"])
+def test_images_without_platforms_do_not_hide_that_the_platforms_leave_nothing_of_any_index(
+    database: Database, repository: Repository, there: dict[str, str]
+) -> None:
+    if there:
+        commit(database, repository, tagged("old"))
+    plain, windows = image("old"), index(image("w"), platform={"os": "windows", "architecture": "amd64"})
+    upstream = tagged("old")
+    upstream.tag("windows", windows, image("w"))
+    upstream.tag(fallback_tag(plain.digest), index(image("signature")), image("signature"))
+    with pytest.raises(
+        NothingSynced,
+        match=r"platforms linux/amd46 .* leave nothing of the only tag that is an index; there are windows/amd64\.",
+    ):
+        commit(database, repository, upstream, filtered={"windows": windows}, platforms=("linux/amd46",))
+    upstream.tag("linux", index(image("l"), platform=PLAIN), image("l"))
+    taken = commit(database, repository, upstream, filtered={"windows": windows}, platforms=("linux/amd64",))
+    assert taken == {"old", "linux", fallback_tag(plain.digest)}
+    assert database.selections.has_index(repository.id)
+
+
+def test_tags_named_after_themselves_are_indexes_like_others(database: Database, repository: Repository) -> None:
+    windows = index(image("w"), platform={"os": "windows", "architecture": "amd64"})
+    upstream, own = tagged("old"), index(image("l"), platform=PLAIN)
+    upstream.tag("windows", windows, image("w"))
+    upstream.tag(fallback_tag(own.digest), own, image("l"))
+    taken = commit(database, repository, upstream, filtered={"windows": windows}, platforms=("linux/amd64",))
+    assert taken == {"old", fallback_tag(own.digest)}
+    assert not database.selections.has_index(repository.id), "the commit looks closer"

@@ -14,6 +14,7 @@ from registry_sync.domain.manifests import Descriptor
 from registry_sync.domain.platforms import (
     Platform,
     entry_name,
+    left_out_by_platforms,
     names_an_image,
     parse_platforms,
     platform_text,
@@ -189,3 +190,16 @@ def test_a_platform_is_told_as_a_remote_names_it(platform: Any, text: str | None
 )
 def test_an_entry_is_called_what_it_is(fields: dict[str, Any], name: str) -> None:
     assert entry_name(Descriptor("a/b", Digest.of(b"x"), 1, **fields)) == name
+
+
+def test_tags_that_platforms_leave_out_are_named_and_counted() -> None:
+    names = [f"v{number}" for number in range(1_007)]
+    assert left_out_by_platforms(names[:1], ["linux/amd64"]) == (
+        "1 tag has none of the platforms linux/amd64 and is left out: v0"
+    )
+    assert (
+        left_out_by_platforms(names, ["linux/amd64", "linux/s390x"]).removeprefix(
+            "1,007 tags have none of the platforms "
+        )
+        == "linux/amd64, linux/s390x and are left out: v0, v1, v2, v3, v4 and 1,002 more"
+    )
