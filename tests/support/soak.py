@@ -26,8 +26,8 @@ from registry_sync.db.database import Database
 from registry_sync.db.tables import blobs, repository_blobs
 from registry_sync.domain.history import CopyRequest
 from registry_sync.domain.records import Repository
-from registry_sync.domain.runs import RunKey, RunState
-from registry_sync.errors import BlobMissing, RecordNotFound, RegistrySyncError
+from registry_sync.domain.runs import RunKey, RunState, SyncRun
+from registry_sync.errors import BlobMissing, RecordNotFound, RegistrySyncError, RunEnded
 from registry_sync.sync.collect import collect_orphans
 from registry_sync.sync.verify import VerifyOptions, verify_blobs
 from support.syncing import Installation
@@ -56,10 +56,22 @@ class Worker:
         repository = self.here.database.repositories.ensure(name)
         if repository.retain_versions is None:
             self.here.database.repositories.update(repository.id, replace(repository.spec, retain_versions=3))
+        began: list[SyncRun] = []
         try:
-            version = self.here.sync(name, self.registry, self.random.choice(UPSTREAMS), run_id=run_id, remote=run_id)
-        except RegistrySyncError:
-            with contextlib.suppress(RecordNotFound):  # it was deleted with its repository
+            version = self.here.sync(
+                name,
+                self.registry,
+                self.random.choice(UPSTREAMS),
+                run_id=run_id,
+                remote=run_id,
+                replace_upstream=True,  # the upstreams take each other's place in turn
+                before=lambda _stage, run: began.append(run),
+            )
+        except RegistrySyncError as error:
+            repository_id = began[0].repository_id if began else repository.id
+            if isinstance(error, RunEnded) and not self._is_deleted(repository_id):
+                raise RuntimeError(f"a sync was ended whose repository is there: {error}") from error
+            with contextlib.suppress(RecordNotFound, RunEnded):  # it was deleted with its repository
                 run = self.here.database.runs.by_key(RunKey("registry_sync", run_id))
                 self.here.database.runs.finish(run.id, RunState.FAILED, error="it failed")
             raise
@@ -133,6 +145,13 @@ class Worker:
             digest = database.contents.blob(row.digest).digest
             with store.open(digest) as file:
                 assert digest.matches(file.read()), f"{digest} holds other bytes"
+
+    def _is_deleted(self, repository_id: str) -> bool:
+        try:
+            self.here.database.repositories.get(repository_id)
+        except RecordNotFound:
+            return True
+        return False
 
     def _repositories(self) -> list[Repository]:
         page = self.here.database.repositories.page()
