@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.http.hooks.http import HttpHook
 
-from registry_sync.errors import RegistrySyncError
+from registry_sync.errors import NotARegistry, RegistrySyncError
 from registry_sync.hooks.clients import load_connection, make_client, registry_of
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from registry_sync.oci.session import PreparedRequest, Response, Session
 
 LARGEST_HARMLESS_CLOCK_OFFSET_SECONDS = 60
+_ONLY_REPOSITORIES = (
+    ". If it is a proxy that serves paths of repositories alone, a sync works all the same: it asks for a repository"
+)
 
 
 class RegistryHook(HttpHook):
@@ -104,12 +107,17 @@ class RegistryHook(HttpHook):
             if settings.registry is None and self.remote is None:
                 return False, "The connection has no host, so there is no registry to try it on."
             with self.get_client() as client:
-                ping = client.ping()
+                ping = client.ping(None if self.remote is None else self.remote.upstream)
                 found = [f"{client.registry} is a container registry"]
                 options = client.options
+        except NotARegistry as problem:
+            return False, f"{problem}{_ONLY_REPOSITORIES if problem.status == 404 else ''}"
         except RegistrySyncError as problem:
             return False, str(problem)
-        found.append(_who(settings, ping.is_authenticated, ping.auth_scheme))
+        if ping.is_served:
+            found.append(_who(settings, ping.is_authenticated, ping.auth_scheme))
+        else:
+            found.append("/v2/ is not served there, so the credentials were not tried out")
         if ping.realm_host:
             service = f" for service {ping.service}" if ping.service else ""
             found.append(f"tokens come from {ping.realm_host}{service}")

@@ -34,6 +34,22 @@ LARGE_AUTHORIZATION_BYTES = 4 * 1024
 #: Bad Request, Content Too Large, Request Header Fields Too Large, and what nginx says of it.
 _TOO_LARGE_STATUSES = frozenset({400, 413, 431, 494})
 _KINDS = {"NAME_UNKNOWN": "repository", "MANIFEST_UNKNOWN": "manifest", "BLOB_UNKNOWN": "blob"}
+#: Codes of errors that only a registry sends (distribution specification, "Error Codes"); others have these too:
+#: DENIED, UNAUTHORIZED, UNSUPPORTED, TOOMANYREQUESTS.
+_CODES_OF_REGISTRIES = frozenset(
+    {
+        "BLOB_UNKNOWN",
+        "BLOB_UPLOAD_INVALID",
+        "BLOB_UPLOAD_UNKNOWN",
+        "DIGEST_INVALID",
+        "MANIFEST_BLOB_UNKNOWN",
+        "MANIFEST_INVALID",
+        "MANIFEST_UNKNOWN",
+        "NAME_INVALID",
+        "NAME_UNKNOWN",
+        "SIZE_INVALID",
+    }
+)
 #: The code of an object store's error; what else such a document says may be a signature.
 _XML_CODE = re.compile(r"<Error>.*<Code>([A-Za-z0-9._-]{1,64})</Code>", re.DOTALL)
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -172,6 +188,11 @@ def error_of_refusal(refusal: Refusal, occasion: Occasion, *, is_anonymous: bool
             "than it reads"
         )
     return ProtocolError(f"{host} answers {status} for {occasion}{said}", **context)
+
+
+def speaks_for_a_registry(problem: RegistryError) -> bool:
+    """Whether an error has a code of the specification that only registries use."""
+    return not _CODES_OF_REGISTRIES.isdisjoint(problem.codes)
 
 
 def denied_message(host: str, occasion: Occasion, said: str) -> str:

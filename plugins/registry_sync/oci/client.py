@@ -23,7 +23,7 @@ from registry_sync.oci.realm import RealmPolicy
 from registry_sync.oci.referrers import ReferrersReader
 from registry_sync.oci.requester import ChallengeProbe, Requester
 from registry_sync.oci.retry import Retry
-from registry_sync.oci.tags import TagListing, list_tags
+from registry_sync.oci.tags import TagListing, has_tag_list, list_tags
 from registry_sync.oci.tokens import TokenStore
 from registry_sync.oci.transport import Transport
 from registry_sync.oci.usage import Usage
@@ -76,26 +76,35 @@ class RegistryClient:
         """Whether it has no credentials."""
         return self._authenticator.is_anonymous
 
-    def ping(self) -> Ping:
-        """What answers at ``/v2/``, the credentials tried out. Raises :class:`NotARegistry` and what auth raises."""
-        return ping(self._requester, self._authenticator)
+    def ping(self, repository: RepositoryName | None = None) -> Ping:
+        """What answers at ``/v2/``, the credentials tried out. Raises :class:`NotARegistry` and what auth raises.
+
+        Some proxies serve paths of repositories alone: where ``repository`` has a list of tags, it is a registry too.
+        """
+        try:
+            return ping(self._requester, self._authenticator)
+        except NotARegistry:
+            if repository is None or not has_tag_list(self._requester, repository):
+                raise
+            return Ping("none", is_served=False)
 
     def list_tags(self, repository: RepositoryName) -> TagListing:
         """All tags of ``repository``: :func:`registry_sync.oci.tags.list_tags`.
 
-        Raises :class:`NotARegistry` besides, as all that is read does, when a web page answers also at ``/v2/``.
+        Raises :class:`NotARegistry` besides, as all that is read does, when a web page comes in place of it, and
+        neither ``/v2/`` nor anything else was answered as by a registry.
         """
-        return self._from_a_registry(lambda: list_tags(self._requester, repository))
+        return self._from_a_registry(repository, lambda: list_tags(self._requester, repository))
 
     def head_manifest(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead:
         """What the registry says of a manifest; a hint. Raises :class:`NotFound` with kind ``manifest``."""
-        return self._from_a_registry(lambda: self._manifests.head(repository, reference))
+        return self._from_a_registry(repository, lambda: self._manifests.head(repository, reference))
 
     def get_manifest(
         self, repository: RepositoryName, reference: TagName | Digest, *, expected: Descriptor | None = None
     ) -> Manifest:
         """The manifest with its exact bytes, verified; ``expected`` is the descriptor that led to it."""
-        return self._from_a_registry(lambda: self._manifests.get(repository, reference, expected))
+        return self._from_a_registry(repository, lambda: self._manifests.get(repository, reference, expected))
 
     def fetch_blob(self, repository: RepositoryName, blob: Descriptor, writer: BlobWriter) -> int:
         """Brings ``blob`` into ``writer`` and commits it; gives the bytes received: :meth:`BlobFetcher.fetch`."""
@@ -109,20 +118,26 @@ class RegistryClient:
         """The same by the API alone, None where there is none: :meth:`ReferrersReader.list_by_api`."""
         return self._referrers.list_by_api(repository, subject)
 
-    def _from_a_registry(self, ask: Callable[[], T]) -> T:
-        """What ``ask`` gives. A page for people in its place is the registry's mistake, or there is no registry."""
+    def _from_a_registry(self, repository: RepositoryName, ask: Callable[[], T]) -> T:
+        """What ``ask`` gives. A page for people in its place is the registry's mistake, or there is no registry.
+
+        Whatever was read before tells a registry as well as ``/v2/`` does, which not all of them serve.
+        """
         try:
-            return ask()
+            found = ask()
         except RegistryError as problem:
             if problem.is_web_page:
                 with self._ping_lock:
                     if not self._is_registry:
-                        self._check_registry()
+                        self._check_registry(repository)
             raise
+        if not isinstance(found, ManifestHead) or found.digest is not None:
+            self._is_registry = True
+        return found
 
-    def _check_registry(self) -> None:
+    def _check_registry(self, repository: RepositoryName) -> None:
         try:
-            self.ping()
+            self.ping(repository)
         except NotARegistry:
             raise
         except RegistrySyncError:

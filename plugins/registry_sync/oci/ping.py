@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from registry_sync.errors import NotARegistry, NotFound, ProtocolError, RepositoryUnavailable
-from registry_sync.oci.answer_errors import Occasion, printable
+from registry_sync.oci.answer_errors import Occasion, printable, speaks_for_a_registry
 from registry_sync.oci.answers import Answer, web_page
 from registry_sync.oci.authenticator import Authenticator
 from registry_sync.oci.requester import Requester
@@ -22,7 +22,8 @@ class Ping:
 
     ``api_version`` is the legacy ``Docker-Distribution-API-Version``, None on registries that no longer send it.
     ``is_authenticated`` says that credentials were asked for and accepted. ``clock_offset_seconds`` is how far the
-    registry's clock is ahead, None when it does not tell the time.
+    registry's clock is ahead, None when it does not tell the time. ``is_served`` False says that ``/v2/`` itself is
+    not there, as before some proxies, and an error of a registry is: then nothing is known of authentication.
     """
 
     auth_scheme: str
@@ -31,6 +32,7 @@ class Ping:
     api_version: str | None = None
     is_authenticated: bool = False
     clock_offset_seconds: float | None = None
+    is_served: bool = True
 
 
 def ping(requester: Requester, authenticator: Authenticator) -> Ping:
@@ -45,6 +47,8 @@ def ping(requester: Requester, authenticator: Authenticator) -> Ping:
         if authenticator.choice is None:
             raise
     except (NotFound, ProtocolError) as problem:
+        if speaks_for_a_registry(problem):
+            return Ping("none", is_served=False)
         raise NotARegistry(
             f"{host} does not answer as a registry at /v2/: {problem}",
             host=host,

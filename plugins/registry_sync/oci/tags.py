@@ -11,8 +11,15 @@ from datetime import datetime, timezone
 from typing import Any
 
 from registry_sync.domain.references import RepositoryName, TagName
-from registry_sync.errors import InvalidReference, LimitExceeded, NotFound, PaginationError, ProtocolError
-from registry_sync.oci.answer_errors import Occasion, printable
+from registry_sync.errors import (
+    InvalidReference,
+    LimitExceeded,
+    NotFound,
+    PaginationError,
+    ProtocolError,
+    RegistryError,
+)
+from registry_sync.oci.answer_errors import Occasion, printable, speaks_for_a_registry
 from registry_sync.oci.answers import Answer
 from registry_sync.oci.links import next_page
 from registry_sync.oci.origins import Target
@@ -98,6 +105,14 @@ def list_tags(requester: Requester, repository: RepositoryName) -> TagListing:
             ) from problem
 
 
+def has_tag_list(requester: Requester, repository: RepositoryName) -> bool:
+    """Whether a registry answers for the tags of ``repository``: with a list, or an error as the specification has it.
+
+    One request, with retries. True also where that cannot be found out now.
+    """
+    return _Lister(requester, repository).is_served()
+
+
 class _PageVanished(Exception):
     """404 of a page after the first: the tag that it continues from is gone."""
 
@@ -117,6 +132,14 @@ class _Lister:
         while page is not None:
             page = self._next(page, progress)
         return TagListing(tuple(sorted(progress.tags)), tuple(progress.skipped), listed_at, progress.page_count)
+
+    def is_served(self) -> bool:
+        target = self._requester.target(f"{self._path}?n=1")
+        try:
+            self._requester.ask("GET", target, self._occasion, {"Accept": "application/json"}, self._read)
+        except RegistryError as problem:
+            return problem.is_temporary or speaks_for_a_registry(problem)
+        return True
 
     def _first_page(self, progress: _Progress) -> _Page:
         target = self._requester.target(f"{self._path}?n={PAGE_SIZE}")

@@ -6,6 +6,7 @@ from email.utils import formatdate
 
 import pytest
 
+from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import AccessDenied, AuthenticationFailed, NotARegistry, RegistryError
 from registry_sync.oci.credentials import Credentials
 from registry_sync.oci.ping import Ping
@@ -67,6 +68,23 @@ def test_a2_01_anything_else_is_no_registry(registry, client_of, answer: Raw) ->
     registry.on("GET", "/v2/", answer)
     with pytest.raises(NotARegistry):
         client_of(registry).ping()
+
+
+def test_a2_01_a_registrys_error_in_place_of_v2_is_of_a_registry(registry, client_of) -> None:
+    registry.on("GET", "/v2/", errors_reply(404, "NAME_UNKNOWN"))
+    assert client_of(registry).ping() == Ping("none", is_served=False)
+    registry.on("GET", "/v2/", errors_reply(404, "NOT_FOUND"))
+    with pytest.raises(NotARegistry):
+        client_of(registry).ping()
+
+
+def test_a2_01_a_list_of_tags_speaks_for_a_registry_whose_v2_is_missing(registry, client_of) -> None:
+    name = RepositoryName("team/app")
+    registry.on("GET", "/v2/", reply(404, b"<html>", content_type="text/html"))
+    with pytest.raises(NotARegistry):
+        client_of(registry).ping(name)
+    registry.on("GET", f"/v2/{name}/tags/list", json_reply({"tags": []}))
+    assert client_of(registry).ping(name) == Ping("none", is_served=False)
 
 
 def test_a2_01_a_login_page_is_no_registry(registry, client_of) -> None:

@@ -10,7 +10,7 @@ from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.references import TagName
 from registry_sync.errors import AccessDenied, NotFound, ProtocolError, RegistryError, ServerUnavailable
-from support.hostile_registry import HostileRegistry, Raw, errors_reply, reply
+from support.hostile_registry import HostileRegistry, Raw, errors_reply, json_reply, reply
 from support.oci import REPOSITORY
 
 CONFIG = {"mediaType": media_types.OCI_CONFIG, "digest": str(Digest.of(b"{}")), "size": 2}
@@ -150,6 +150,48 @@ def test_a2_01_a_web_page_of_a_registry_is_told_as_what_it_is_and_the_registry_a
         with pytest.raises(ProtocolError, match="answers with a web page"):
             ask()
     assert len(registry.asked(path="/v2/")) == 1
+
+
+@pytest.mark.parametrize("spoke", ["tags", "a manifest", "the list when asked"])
+def test_a2_01_a_registry_that_serves_paths_of_repositories_alone_is_one(registry, client_of, spoke: str) -> None:
+    """/v2/ is 404 before some proxies."""
+    registry.on("GET", "/v2/", PAGE)
+    registry.on("GET", f"/v2/{REPOSITORY}/tags/list", json_reply({"tags": ["other"]}))
+    registry.on("GET", BY_TAG, PAGE)
+    registry.on("GET", f"/v2/{REPOSITORY}/manifests/other", GIVEN)
+    client = client_of(registry)
+    if spoke == "tags":
+        assert client.list_tags(REPOSITORY).tags == ("other",)
+    elif spoke == "a manifest":
+        client.get_manifest(REPOSITORY, TagName("other"))
+    for _ in range(2):
+        with pytest.raises(RegistryError) as refused:
+            client.get_manifest(REPOSITORY, TAG)
+        assert type(refused.value).__name__ == "ProtocolError"
+    is_asked = spoke == "the list when asked"
+    assert len(registry.asked(path="/v2/")) == is_asked
+    assert len(registry.asked(path=f"/v2/{REPOSITORY}/tags/list")) == (is_asked or spoke == "tags")
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_registry"),
+    [
+        (errors_reply(404, "NAME_UNKNOWN"), True),
+        (reply(503), True),
+        (errors_reply(404, "NOT_FOUND"), False),
+        (json_reply({"message": "no"}), False),
+        (reply(404), False),
+    ],
+)
+def test_a2_01_what_says_nothing_as_a_registry_does_is_none(
+    registry, client_of, answer: Raw, is_registry: bool
+) -> None:
+    registry.on("GET", "/v2/", reply(404))
+    registry.on("GET", BY_TAG, PAGE)
+    registry.on("GET", f"/v2/{REPOSITORY}/tags/list", answer)
+    with pytest.raises(RegistryError) as refused:
+        client_of(registry).get_manifest(REPOSITORY, TAG)
+    assert (type(refused.value).__name__ == "NotARegistry") is not is_registry
 
 
 def test_a2_01_an_error_in_the_registrys_own_words_needs_no_look_at_what_it_is(registry, client_of) -> None:
