@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, exists, func, or_, select, update
 
 from registry_sync.db.batches import in_batches, is_one_of
-from registry_sync.db.remotes import read_spec
+from registry_sync.db.remotes import last_synced_by, read_spec
 from registry_sync.db.tables import blobs, remotes, repositories, repository_blobs, repository_versions, sync_runs
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.digests import Digest
@@ -139,9 +139,8 @@ def _recent_runs(connection: Connection, repository_id: str, limit: int) -> Sequ
 
 
 def _keeps(connection: Connection, repository_id: str) -> bool:
-    return any(
-        row.remote_spec["policy"] == Policy.IMMEDIATE.value for row in _recent_runs(connection, repository_id, 1)
-    )
+    last = last_synced_by(connection, repository_id)
+    return last is not None and last.policy is Policy.IMMEDIATE
 
 
 def _holders(

@@ -8,11 +8,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 
 from registry_sync.db.named_records import NamedRecords
-from registry_sync.db.tables import remotes, sync_runs
+from registry_sync.db.tables import remotes, repositories, sync_runs
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.pages import FIRST_PAGE, Page, PageRequest
 from registry_sync.domain.records import Policy, Remote, RemoteSpec
-from registry_sync.domain.runs import RunState
 
 #: Fields that are the same as columns and as JSON, and that runs of the first release do not record.
 _PLAIN_SINCE_0002 = (
@@ -140,10 +139,8 @@ def last_synced_by(connection: Connection, repository_id: str) -> RemoteSpec | N
     """The remote, as it was then, of the last sync of a repository that settled; None when there was none."""
     last = (
         select(sync_runs.c.remote_spec)
-        .where(sync_runs.c.repository_id == repository_id)
-        .where(sync_runs.c.state.in_([RunState.COMPLETED.value, RunState.UNCHANGED.value]))
-        .order_by(sync_runs.c.finished_at.desc())
-        .limit(1)
+        .join(repositories, repositories.c.settled_run_id == sync_runs.c.id)
+        .where(repositories.c.id == repository_id)
     )
     row = connection.execute(last).first()
     return None if row is None else read_spec(row.remote_spec)

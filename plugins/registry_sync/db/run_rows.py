@@ -13,7 +13,15 @@ from registry_sync.db import run_counts
 from registry_sync.db.batches import insert_or_keep, storable
 from registry_sync.db.kept_heads import forget_heads
 from registry_sync.db.remotes import read_spec
-from registry_sync.db.tables import deleted_runs, run_blobs, run_links, run_manifests, run_tags, sync_runs
+from registry_sync.db.tables import (
+    deleted_runs,
+    repositories,
+    run_blobs,
+    run_links,
+    run_manifests,
+    run_tags,
+    sync_runs,
+)
 from registry_sync.domain.moments import utc_now
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.runs import Authority, RunKey, RunState, SyncRun
@@ -26,7 +34,10 @@ _OVER = "the DAG run {!r} has ended, and this task of it was still at work; it s
 def settle(
     connection: Connection, run_id: str, state: RunState, *, error: str | None = None, version_number: int | None = None
 ) -> None:
-    """Ends a run within the caller's transaction: keeps its counts, and removes its notes unless it may go on."""
+    """Ends a run within the caller's transaction: keeps its counts, and removes its notes unless it may go on.
+
+    Whoever settles one has locked its repository, and made its version the latest.
+    """
     counts = vars(run_counts.count(connection, run_id))
     values = {
         "state": state.value,
@@ -37,6 +48,9 @@ def settle(
     connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**values, **counts))
     if state.is_settled:
         forget_notes(connection, run_id)
+        settled = {"settled_run_id": run_id, "settled_version": repositories.c.latest_number}
+        of_run = select(sync_runs.c.repository_id).where(sync_runs.c.id == run_id).scalar_subquery()
+        connection.execute(update(repositories).where(repositories.c.id == of_run).values(**settled))
 
 
 def require_run(connection: Connection, run_id: str) -> Row[Any]:

@@ -22,7 +22,6 @@ from registry_sync.db.tables import (
     repositories,
     repository_links,
     repository_manifests,
-    repository_versions,
     run_links,
     run_manifests,
     run_tags,
@@ -36,7 +35,7 @@ from registry_sync.domain.media_types import INDEX_TYPES
 from registry_sync.domain.moments import utc_now
 from registry_sync.domain.records import RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
-from registry_sync.domain.runs import Link, LinkKind, RunState, TagState
+from registry_sync.domain.runs import Link, LinkKind, TagState
 from registry_sync.errors import RecordNotFound
 
 #: For how long an earlier run is believed that a registry has no referrers API.
@@ -110,25 +109,15 @@ class SelectionStore:
         For a mirror also after an additive sync, which keeps what was taken along by other choices before.
         """
         last = (
-            select(sync_runs.c.remote_spec, sync_runs.c.id, sync_runs.c.finished_at, sync_runs.c.mode)
-            .where(sync_runs.c.repository_id == repository_id)
-            .where(sync_runs.c.state.in_([RunState.COMPLETED.value, RunState.UNCHANGED.value]))
-            .order_by(sync_runs.c.finished_at.desc())
-            .limit(1)
-        )
-        latest = (
-            select(repository_versions.c.created_at, repository_versions.c.sync_run_id)
-            .join(repositories, repositories.c.id == repository_versions.c.repository_id)
-            .where(repositories.c.id == repository_id, repository_versions.c.number == repositories.c.latest_number)
-            # Runs since were about a version that was deleted.
-            .where(repositories.c.latest_number == repositories.c.last_number)
+            select(sync_runs.c.remote_spec, sync_runs.c.mode)
+            .join(repositories, repositories.c.settled_run_id == sync_runs.c.id)
+            .where(repositories.c.id == repository_id, repositories.c.settled_version == repositories.c.latest_number)
         )
         with self._transactions.reading() as connection:
-            run, version = connection.execute(last).one_or_none(), connection.execute(latest).one_or_none()
-        if run is None or version is None or (mode is SyncMode.MIRROR and run.mode != mode.value):
+            run = connection.execute(last).one_or_none()
+        if run is None or (mode is SyncMode.MIRROR and run.mode != mode.value):
             return None
-        is_later = run.finished_at is not None and run.finished_at > version.created_at
-        return read_spec(run.remote_spec) if version.sync_run_id == run.id or is_later else None
+        return read_spec(run.remote_spec)
 
     def held_tags(self, repository_id: str) -> set[TagName]:
         """Tags that the latest version holds as they were: what is below them was not chosen by its sync."""

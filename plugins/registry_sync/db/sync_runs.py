@@ -170,12 +170,10 @@ class SyncRunStore:
 
     def latest_settled(self, repository_id: str) -> SyncRun | None:
         """The sync that last brought the repository up to date, or found it so; None when there was none yet."""
-        settled = [state.value for state in RunState if state.is_settled]
         statement = (
             select(sync_runs)
-            .where(sync_runs.c.repository_id == repository_id, sync_runs.c.state.in_(settled))
-            .order_by(sync_runs.c.finished_at.desc(), sync_runs.c.started_at.desc())
-            .limit(1)
+            .join(repositories, repositories.c.settled_run_id == sync_runs.c.id)
+            .where(repositories.c.id == repository_id)
         )
         with self._transactions.reading() as connection:
             row = connection.execute(statement).first()

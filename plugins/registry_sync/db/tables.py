@@ -94,6 +94,9 @@ repositories = Table(
     # Listings and rollbacks are counted, so that a commit knows what was said since its sync began to list.
     Column("last_listing", Integer(), nullable=False, server_default=text("0")),
     Column("last_rollback", Integer(), nullable=False, server_default=text("0")),
+    # The sync that settled last, and the version that was the latest then: in the order of their transactions.
+    Column("settled_run_id", plain_text(36)),
+    Column("settled_version", Integer()),
     # Names that it had before, whose assets are told of new versions while no other repository has them.
     Column("former_names", NULLABLE_JSON),
 )

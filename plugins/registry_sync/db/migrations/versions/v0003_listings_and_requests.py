@@ -24,6 +24,8 @@ def _added_columns() -> dict[str, list[sa.Column[Any]]]:
         "repositories": [
             _number("last_listing", "0"),
             _number("last_rollback", "0"),
+            sa.Column("settled_run_id", plain_text(36)),
+            sa.Column("settled_version", sa.Integer()),
             sa.Column("former_names", sa.JSON()),
         ],
         "sync_runs": [
@@ -54,6 +56,7 @@ def upgrade() -> None:
             op.add_column(table, column)
     _tell_attempts_apart()
     _number_listings()
+    _note_settled()
     _forget_approvals()
     _create_requests()
     _create_heads()
@@ -133,6 +136,29 @@ def _number_listings() -> None:
     for run_id, repository_id, moment in under_way:
         began = bisect_left(events.get(repository_id, []), (moment, ""))
         connection.execute(sa.update(runs).where(runs.c.id == run_id).values(listing_began=began))
+
+
+def _note_settled() -> None:
+    """The last of what had settled by the clock, which is all that was noted; and the version that it was about."""
+    connection = op.get_bind()
+    runs = sa.table("sync_runs", *map(sa.column, ("id", "repository_id", "state", "version_number")))
+    versions = sa.table("repository_versions", *map(sa.column, ("repository_id", "number")))
+    repositories = sa.table(
+        "repositories", *map(sa.column, ("id", "latest_number", "last_number", "settled_run_id", "settled_version"))
+    )
+    finished_at, created_at = sa.column("finished_at", UtcDateTime()), sa.column("created_at", UtcDateTime())
+    made = sa.select(versions, created_at).select_from(versions)
+    made_at = {(row.repository_id, row.number): row.created_at for row in connection.execute(made)}
+    latest_of = {row.id: row for row in connection.execute(sa.select(repositories))}
+    is_settled = runs.c.state.in_(["completed", "unchanged"]) & finished_at.is_not(None)
+    settled = sa.select(runs, finished_at).select_from(runs).where(is_settled).order_by(finished_at)
+    for repository_id, run in {row.repository_id: row for row in connection.execute(settled)}.items():
+        latest, about = latest_of[repository_id], run.version_number
+        is_of_latest = latest.latest_number is not None and latest.latest_number == latest.last_number
+        if about is None and is_of_latest and run.finished_at > made_at[repository_id, latest.latest_number]:
+            about = latest.latest_number
+        noted = {"settled_run_id": run.id, "settled_version": about}
+        connection.execute(sa.update(repositories).where(repositories.c.id == repository_id).values(**noted))
 
 
 def _forget_approvals() -> None:
