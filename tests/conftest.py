@@ -16,6 +16,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine, event
 
+from support import scheduling
+
 if TYPE_CHECKING:
     from support.airflow_instance import AirflowInstance
     from support.dag_runs import InProcessSync
@@ -49,14 +51,36 @@ def _leave_writing_to_the_system(connection: Any, _record: object) -> None:
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-#: The suites in the order in which they are run: what says most in the shortest time first.
-SUITES = ("architecture", "unit", "docs", "contract", "integration", "e2e")
+#: The Airflow that tests share, while it runs.
+_shared_airflow: list[AirflowInstance] = []
+
+
+def _path(item: pytest.Item) -> str:
+    return item.path.relative_to(CHECKOUT).as_posix()
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Sorts the suites; within one the order stays."""
-    items.sort(key=lambda item: SUITES.index(item.path.relative_to(CHECKOUT / "tests").parts[0]))
+    in_processes = hasattr(config, "workerinput")
+    items.sort(key=lambda item: scheduling.place(_path(item), in_processes=in_processes))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Several processes share the files out so that one Airflow is enough for all tests that can share one."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False  # the order is the one that the tests are sorted into
+    return scheduling.SharedAirflowScheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Stops the shared Airflow after its last test: one that idles takes a fifth of a core and most of the memory."""
+    yield
+    if _shared_airflow and (nextitem is None or _path(nextitem) not in scheduling.SHARING_AIRFLOW):
+        _shared_airflow.pop().instance.stop(grace_seconds=0)
 
 
 def pytest_unconfigure() -> None:
@@ -114,10 +138,23 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServe
 
 @pytest.fixture(scope="session")
 def airflow(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) -> Iterator[AirflowInstance]:
-    """A running Airflow with this checkout's DAGs; tests tell themselves apart by the repositories they sync into."""
+    """A running Airflow with this checkout's DAGs; tests tell themselves apart by the repositories they sync into.
+
+    Who asks for it is named in :data:`support.scheduling.SHARING_AIRFLOW`.
+    """
+    from support import waiting_dags
     from support.airflow_instance import AirflowInstance
 
-    settings = {"registry_sync": {"min_shard_mib": "192"}}
     folder = tmp_path_factory.mktemp("airflow")
-    with AirflowInstance(folder, database=airflow_database, settings=settings) as instance:
+    dags = folder / "dags"
+    shutil.copytree(CHECKOUT / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
+    (dags / "waiting.py").write_text(waiting_dags.CODE)
+    settings = {
+        "registry_sync": {"min_shard_mib": "192"},
+        "scheduler": {"parsing_cleanup_interval": "3"},
+        "dag_processor": {"min_file_process_interval": "10"},
+    }
+    env = {"GREETING": "hello"}
+    with AirflowInstance(folder, dags=dags, database=airflow_database, settings=settings, env=env) as instance:
+        _shared_airflow.append(instance)
         yield instance

@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from local_airflow.errors import ApiError
 from support.airflow_instance import AirflowInstance
 from support.registry import RegistryServer
-
-SLOW_DAG = """
-import time
-from datetime import timedelta
-from airflow.sdk import dag, task
-
-@dag(dag_id="slow", schedule=None)
-def slow():
-    @task(retries=1, retry_delay=timedelta(0))
-    def once_slow(number, ti=None):
-        if ti.try_number == 1:
-            time.sleep(120)
-        return number
-
-    once_slow.expand(number=[7])
-
-slow()
-"""
-
-
-@pytest.fixture(scope="module")
-def slow_airflow(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) -> Iterator[AirflowInstance]:
-    folder = tmp_path_factory.mktemp("slow")
-    dags = folder / "dags"
-    dags.mkdir()
-    (dags / "slow.py").write_text(SLOW_DAG)
-    with AirflowInstance(folder, dags=dags, database=airflow_database, env={"GREETING": "hello"}) as instance:
-        yield instance
 
 
 def test_a_sync_gives_the_documented_version(airflow: AirflowInstance, upstream: RegistryServer) -> None:
@@ -85,24 +55,19 @@ def test_parameters_that_do_not_fit_are_refused(airflow: AirflowInstance) -> Non
     assert refused.value.status == 400
 
 
-def test_a_killed_task_is_tried_again(slow_airflow: AirflowInstance) -> None:
-    run = slow_airflow.trigger("slow")
-    slow_airflow.kill_task(run, "once_slow", 0)
-    assert slow_airflow.wait(run) == "success"
-    assert slow_airflow.xcom(run, "once_slow", map_index=0) == 7
-    task = slow_airflow.task(run, "once_slow", 0)
+def test_a_killed_task_is_tried_again(airflow: AirflowInstance) -> None:
+    run = airflow.trigger("slow")
+    airflow.kill_task(run, "once_slow", 0)
+    assert airflow.wait(run) == "success"
+    assert airflow.xcom(run, "once_slow", map_index=0) == 7
+    task = airflow.task(run, "once_slow", 0)
     assert task is not None
     assert task.try_number == 2
 
 
-def test_two_instances_run_beside_each_other(airflow: AirflowInstance, slow_airflow: AirflowInstance) -> None:
-    assert airflow.url != slow_airflow.url
-    assert {dag["dag_id"] for dag in slow_airflow.api("GET", "/dags")["dags"]} == {"slow"}
-
-
-def test_a_command_with_its_environment_speaks_of_the_instance(slow_airflow: AirflowInstance) -> None:
-    env = slow_airflow.environment
-    program = str(slow_airflow.layout.program)
+def test_a_command_with_its_environment_speaks_of_the_instance(airflow: AirflowInstance) -> None:
+    env = airflow.environment
+    program = str(airflow.layout.program)
     told = subprocess.run([program, "dags", "list", "-o", "plain"], env=env, check=True, capture_output=True, text=True)
     assert "slow" in told.stdout
     assert env["GREETING"] == "hello"

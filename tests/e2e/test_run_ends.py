@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import pytest
 from local_airflow.errors import ApiError
 from registry_sync.db.database import Database
 from registry_sync.domain.runs import RunState
-from support.airflow_instance import CHECKOUT, AirflowInstance
+from support.airflow_instance import AirflowInstance
 from support.filling import push
 from support.hostile_registry import HostileRegistry, Raw, Request, reply
 from support.images import ContentBuilder
@@ -23,32 +22,6 @@ from support.registry import RegistryServer
 from support.rest_api import RestClient
 from support.serving import serve
 from support.shapes import wide
-
-WAITING = """
-from airflow.sdk import DAG, Asset, task
-
-for name in ("waited-for", "renamed-to"):
-    waited_for = Asset.ref(name=f"registry_sync/{name}")
-    with DAG(f"waits_for_{name}", schedule=waited_for, is_paused_upon_creation=False) as dag:
-
-        @task
-        def tell() -> str:
-            return "told"
-
-        tell()
-    globals()[name] = dag
-"""
-
-
-@pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) -> Iterator[AirflowInstance]:
-    """An Airflow with DAGs that wait for repositories by name."""
-    folder = tmp_path_factory.mktemp("airflow")
-    shutil.copytree(CHECKOUT / "dags", folder / "dags", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "dags" / "waiting.py").write_text(WAITING)
-    settings = {"scheduler": {"parsing_cleanup_interval": "3"}}
-    with AirflowInstance(folder, dags=folder / "dags", database=airflow_database, settings=settings) as instance:
-        yield instance
 
 
 @pytest.fixture

@@ -40,6 +40,13 @@ from support.signatures import (
 #: Filters that let the release in and none of the tags that belong to it; a name alone needs no listing.
 FILTERS = {"glob": ["1.*"], "name": ["1.0"]}
 _seeds = itertools.count(2000)
+#: Which tags are wanted is decided before anything is handed to another process.
+by_both_ways = pytest.mark.parametrize(
+    ("runner", "tags"),
+    [("scheduled", FILTERS["glob"]), *(("in process", tags) for tags in FILTERS.values())],
+    indirect=["runner"],
+    ids=["scheduled", *FILTERS],
+)
 
 
 @pytest.fixture
@@ -58,7 +65,7 @@ def registry(tmp_path: Path) -> Iterator[RegistryServer]:
         yield server
 
 
-@pytest.fixture(params=["scheduled", "in process"])
+@pytest.fixture
 def runner(request: pytest.FixtureRequest) -> Runner:
     if request.param == "scheduled":
         return Scheduled(request.getfixturevalue("airflow"))
@@ -127,7 +134,7 @@ def assert_verifies(held: Held) -> None:
 
 
 @pytest.mark.rule("A6.16", "A8.2", "A8.3", "A8.6", "A8.7", "A8.8")
-@pytest.mark.parametrize("tags", FILTERS.values(), ids=FILTERS)
+@by_both_ways
 def test_what_a_registry_without_the_api_keeps_under_tags_arrives_byte_for_byte(
     runner: Runner, registry: RegistryServer, content: RepositoryContent, tags: list[str]
 ) -> None:
@@ -143,7 +150,7 @@ def test_what_a_registry_without_the_api_keeps_under_tags_arrives_byte_for_byte(
 
 
 @pytest.mark.rule("A6.16", "A8.1", "A8.6", "A8.7", "A8.8")
-@pytest.mark.parametrize("tags", FILTERS.values(), ids=FILTERS)
+@by_both_ways
 def test_what_a_registry_with_the_api_lists_arrives_byte_for_byte(
     runner: Runner, zot: LookAlikeServer, content: RepositoryContent, tags: list[str]
 ) -> None:

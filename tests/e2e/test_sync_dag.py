@@ -90,7 +90,7 @@ def test_a_changed_upstream_makes_version_2(airflow: AirflowInstance, registry: 
 def test_a_large_repository_is_fetched_by_mapped_tasks_with_readable_labels(
     airflow: AirflowInstance, registry: RegistryServer
 ) -> None:
-    content = application(0.7)
+    content = application(0.05)
     place(registry, "team/large", content)
     run = airflow.sync(repository="large", url=registry.url, upstream_name="team/large")
     labels = {(task["task_id"], task["map_index"]): task["rendered_map_index"] for task in airflow.task_instances(run)}

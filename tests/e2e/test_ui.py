@@ -87,7 +87,7 @@ def test_the_form_has_words_for_everything_and_its_values_reach_the_run(
 def test_a_finished_run_reads_well_in_the_grid(page: Page, airflow: AirflowInstance, tmp_path: Path) -> None:
     with RegistryServer(tmp_path / "registry") as registry:
         # of another size than in other tests, whose blobs this Airflow may have already
-        place(registry, "team/application", application(0.75))
+        place(registry, "team/application", application(0.06))
         run = airflow.sync(repository="application", url=registry.url, upstream_name="team/application")
     page.goto(f"{airflow.url}/dags/registry_sync/runs/{run}")
     for task in ("list_tags", "fetch_manifests", "plan_blobs", "fetch_blobs", "commit_version"):

@@ -1,0 +1,41 @@
+"""In which order the suites run, and which files one process runs because they share a running Airflow."""
+
+from __future__ import annotations
+
+from xdist.scheduler import LoadFileScheduling
+
+#: The suites in the order in which they are run: what says most in the shortest time first.
+SUITES = ("architecture", "unit", "docs", "contract", "integration", "e2e")
+#: Files whose tests share the ``airflow`` of the session: one after the other, in one process, and it stops after them.
+SHARING_AIRFLOW = (
+    "tests/docs/test_rest_tutorials.py",
+    "tests/e2e/test_airflow_instance.py",
+    "tests/e2e/test_lookalikes.py",
+    "tests/e2e/test_rate_limits.py",
+    "tests/e2e/test_removals.py",
+    "tests/e2e/test_rest.py",
+    "tests/e2e/test_run_ends.py",
+    "tests/e2e/test_signed_images.py",
+    "tests/e2e/test_sync_dag.py",
+    "tests/e2e/test_ui.py",
+)
+#: Where several processes run tests, the longest begins first, and the short ones of integration fill up the end.
+_IN_PROCESSES = ("architecture", "unit", "e2e", "docs", "contract", "integration")
+
+
+def place(path: str, *, in_processes: bool) -> tuple[int, bool]:
+    """What files are sorted by; ``path`` is relative to the checkout. Within a suite the order stays."""
+    if path in SHARING_AIRFLOW:
+        return (-1, True) if in_processes else (SUITES.index("e2e"), False)
+    suites = _IN_PROCESSES if in_processes else SUITES
+    return suites.index(path.split("/")[1]), True
+
+
+class SharedAirflowScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """Gives files to processes as ``--dist loadfile`` does, in the order of the tests; those that share an Airflow
+    are one.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.split("::", 1)[0]
+        return "the shared Airflow" if path in SHARING_AIRFLOW else path

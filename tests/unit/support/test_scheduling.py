@@ -1,0 +1,37 @@
+"""The order of the suites, and what one process runs as one."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.scheduling import SHARING_AIRFLOW, place
+
+
+def test_every_test_that_takes_the_shared_airflow_is_in_a_file_that_shares_it(request: pytest.FixtureRequest) -> None:
+    """Of the tests of this run: one that is not would keep it running until the end, or find it stopped."""
+    root = request.config.rootpath
+    taking = [item for item in request.session.items if "airflow" in getattr(item, "fixturenames", ())]
+    assert {item.path.relative_to(root).as_posix() for item in taking} <= set(SHARING_AIRFLOW)
+
+
+def test_the_files_that_share_it_exist(request: pytest.FixtureRequest) -> None:
+    assert [path for path in SHARING_AIRFLOW if not (request.config.rootpath / path).is_file()] == []
+
+
+@pytest.mark.parametrize("in_processes", [False, True])
+def test_files_that_share_it_stand_side_by_side(in_processes: bool) -> None:
+    others = ["tests/unit/a.py", "tests/docs/b.py", "tests/e2e/test_make.py", "tests/integration/c.py"]
+    ordered = sorted([*others, *SHARING_AIRFLOW], key=lambda path: place(path, in_processes=in_processes))
+    shared = [path in SHARING_AIRFLOW for path in ordered]
+    first = shared.index(True)
+    assert all(shared[first : first + len(SHARING_AIRFLOW)])
+
+
+def test_one_process_begins_with_what_says_most_in_the_shortest_time() -> None:
+    paths = ["tests/e2e/a.py", "tests/contract/db/a.py", "tests/unit/a.py", "tests/architecture/a.py"]
+    assert sorted(paths, key=lambda path: place(path, in_processes=False)) == paths[::-1]
+
+
+def test_several_processes_begin_with_what_takes_longest() -> None:
+    paths = ["tests/integration/a.py", "tests/unit/a.py", SHARING_AIRFLOW[0]]
+    assert sorted(paths, key=lambda path: place(path, in_processes=True)) == paths[::-1]
