@@ -40,7 +40,7 @@ def run_schemathesis(api_server: ApiServer, folder: Path, *options: str, configu
         str(Path(sys.executable).with_name("schemathesis")),
         "run", f"{api_server.url}{API}/docs/api.json", f"--url={api_server.url}/pulp",
         f"--header=Authorization: Bearer {api_server.tokens['admin']}", f"--checks={','.join(CHECKS)}",
-        "--phases=coverage,fuzzing", "--seed=1", "--no-color", "--warnings=off", "--request-timeout=20", *options,
+        "--seed=1", "--no-color", "--warnings=off", "--request-timeout=20", *options,
     ]  # fmt: skip
     direct = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     done = subprocess.run(
@@ -58,12 +58,14 @@ def test_schemathesis_finds_no_undocumented_answer(
     run_schemathesis(
         api_server,
         tmp_path / "there",
+        "--phases=coverage,fuzzing",
         "--exclude-method=DELETE",
-        "--max-examples=8",
+        "--max-examples=2",
         "--max-time=40",
         configuration=there,
     )
-    run_schemathesis(api_server, tmp_path / "anywhere", "--max-examples=3", "--max-time=15")
+    # Whatever is tried with an id that leads nowhere ends alike, so that few examples say as much as all.
+    run_schemathesis(api_server, tmp_path / "anywhere", "--phases=fuzzing", "--max-examples=1", "--max-time=15")
 
 
 def test_the_document_describes_every_operation_and_no_other_status(admin: RestClient) -> None:
