@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 def status_of_fork(act: Callable[[], None]) -> int:
     """The status, as ``os.waitpid`` gives it, of a copy of this process that does ``act`` and nothing else: 0 when it
-    came to its end. What is connected to a database must be closed before, the copy connects anew.
+    came to its end. A database must be closed before, so that the copy connects anew.
     """
     child = os.fork()
     if child == 0:

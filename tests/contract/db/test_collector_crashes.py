@@ -212,12 +212,9 @@ class Scene:
         self.world.collect(self.database, store or self.store)
 
     def collect_and_die(self, number: int) -> None:
-        """A collection on a connection of its own, by a process that is killed before its write of that number."""
-        with (
-            Database.connect(self.world.url) as database,
-            Writes(database, self.store, number, die) as writes,
-        ):
-            self.world.collect(database, writes)
+        """A collection that kills its process before its write of that number."""
+        with Writes(self.database, self.store, number, die) as writes:
+            self.collect(writes)
 
     def hold_invariants(self) -> None:
         hold_invariants(self.database, self.store)

@@ -75,11 +75,10 @@ def on_write(database: Database, action: Callable[[int], None]) -> None:
     event.listen(database._engine, "commit", note)
 
 
-def commit_and_die(url: str, run_id: str, number: int) -> None:
+def commit_and_die(database: Database, run_id: str, number: int) -> None:
     """Commits, and kills this process before its write of that number."""
-    with Database.connect(url) as database:
-        on_write(database, lambda count: die() if count == number else None)
-        database.versions.commit(run_id)
+    on_write(database, lambda count: die() if count == number else None)
+    database.versions.commit(run_id)
 
 
 def test_a_commit_killed_before_any_of_its_writes_leaves_everything_as_it_was_and_the_repeat_makes_it_whole(
@@ -90,7 +89,7 @@ def test_a_commit_killed_before_any_of_its_writes_leaves_everything_as_it_was_an
     deaths = 0
     for number in range(1, MOST_WRITES):
         database.close()
-        status = status_of_fork(lambda number=number: commit_and_die(url, run.id, number))
+        status = status_of_fork(lambda number=number: commit_and_die(database, run.id, number))
         if status == 0:
             break
         assert was_killed(status), status
