@@ -52,7 +52,7 @@ token: $(READY) ## Print a bearer token for its REST API
 	@$(LOCAL_AIRFLOW) token
 
 .PHONY: test
-test: check ## Run all checks and tests, the quick ones first
+test: check ## Run all checks and tests, the checks first
 	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 .PHONY: test-quick
