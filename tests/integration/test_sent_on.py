@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from registry_sync.domain import media_types
+from registry_sync.domain.digests import Digest
 from registry_sync.errors import NotARegistry
 from registry_sync.oci.client import RegistryClient
+from registry_sync.oci.referrers import MAX_DOUBTED
 from support.certificates import CertificateAuthority, ServerCertificate
 from support.choosing import NAME, held, sync
 from support.held import Held
@@ -125,6 +128,85 @@ def test_referrers_that_cannot_be_looked_up_hurt_no_tag_and_the_version_says_so(
     assert third.holds == ()
     assert signed in held(here, third), "what could not be looked up stays as it was, also of a tag that is read again"
     assert WORDS in (third.referrers_problem or "")
+
+
+def refuse_referrers(registry: HostileRegistry, subject: Digest, answer: str) -> None:
+    registry.on("GET", f"/v2/{NAME}/referrers/{subject}", untold(answer))
+
+
+@pytest.mark.rule("A8.2")
+@pytest.mark.parametrize("answer", ["400", "404"])
+@pytest.mark.parametrize("odd", [0, 1])
+def test_a_known_api_that_answers_oddly_of_one_manifest_is_asked_about_the_others(
+    here: Installation, plain: HostileRegistry, answer: str, odd: int
+) -> None:
+    """As quay does of some kinds of manifests; whichever of the new ones is asked about first."""
+    here.has_tasks = True
+    build = ContentBuilder(seed=54)
+    signer = Signer(build)
+    build.tag("v1", first := build.image([build.blob(60)]))
+    signer.bundle(first)
+    serve(plain, NAME, build.content())
+    serve_referrers(plain, NAME, build.content())
+    assert sync(here, plain) is not None
+    images = [build.image([build.blob(61 + number)]) for number in range(2)]
+    for number, image in enumerate(images):
+        build.tag(f"v{number + 2}", image)
+    signed = signer.bundle(images[1 - odd])
+    serve(plain, NAME, build.content())
+    serve_referrers(plain, NAME, build.content())
+    refuse_referrers(plain, images[odd], answer)
+    version = sync(here, plain)
+    assert version is not None
+    assert version.holds == ()
+    assert signed in held(here, version)
+    if answer == "400":
+        assert (version.is_complete, version.referrers_problem) == (True, None), "nothing can refer to it"
+    else:
+        assert f"answers 404 for those of {images[odd]}" in (version.referrers_problem or "")
+    asked = Counter(request.path for request in plain.requests if "/referrers/" in request.path)
+    assert max(asked.values()) <= 3, "the listing, one that doubts, and one that knows"
+
+
+@pytest.mark.rule("A8.2")
+@pytest.mark.parametrize("has_signatures", [True, False])
+def test_what_the_latest_version_has_tells_whether_the_only_new_manifest_is_the_odd_one(
+    here: Installation, plain: HostileRegistry, has_signatures: bool
+) -> None:
+    here.has_tasks = True
+    build = ContentBuilder(seed=55)
+    build.tag("v1", first := build.image([build.blob(60)]))
+    if has_signatures:
+        Signer(build).bundle(first)
+    serve(plain, NAME, build.content())
+    serve_referrers(plain, NAME, build.content())
+    assert sync(here, plain) is not None
+    build.tag("v2", image := build.image([build.blob(61)]))
+    serve(plain, NAME, build.content())
+    refuse_referrers(plain, image, "400")
+    version = sync(here, plain)
+    assert version is not None
+    assert (version.is_complete, version.referrers_problem) == (True, None)
+
+
+@pytest.mark.rule("A8.2")
+def test_a_known_api_that_is_hidden_is_asked_a_few_times_in_each_task(
+    here: Installation, plain: HostileRegistry
+) -> None:
+    here.has_tasks = True
+    build = ContentBuilder(seed=56)
+    build.tag("v1", build.image([build.blob(60)]))
+    serve(plain, NAME, build.content())
+    serve_referrers(plain, NAME, build.content())
+    assert sync(here, plain) is not None
+    for number in range(20):
+        build.tag(f"n{number}", build.image([build.blob(61 + number)]))
+    ask_in_vain(plain, build, "400")
+    serve(plain, NAME, build.content())
+    version = sync(here, plain)
+    assert version is not None
+    assert "answers 400 as if it had no referrers API, which it had in a recent sync" in str(version.referrers_problem)
+    assert asked_for_referrers(plain) <= 1 + MAX_DOUBTED, "once while listing, for what was there before"
 
 
 @pytest.mark.rule("A8.2")

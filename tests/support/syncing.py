@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,17 @@ class Lines(list[str]):
 
 @dataclass
 class Installation:
-    """One installation's database and blob store; ``lines`` is everything the stages told."""
+    """One installation's database and blob store; ``lines`` is everything the stages told.
+
+    With ``has_tasks`` each shard of manifests has a client of its own, as in tasks.
+    """
 
     database: Database
     store: BlobStore
     lines: Lines = field(default_factory=Lines)
     max_shards: int = 3
     min_shard_bytes: int = 16 * 1024 * 1024
+    has_tasks: bool = False
 
     @classmethod
     def embedded(cls, folder: Path) -> Installation:
@@ -114,9 +119,10 @@ class Installation:
                 return None
             before("fetch_manifests", run)
             for shard in listed.shards:
-                fetch_manifests(
-                    registry, self.database, run, remote, shard=shard.number, is_last_try=is_last_try, tell=tell
-                )
+                with client(remote) if self.has_tasks else nullcontext(registry) as of_shard:
+                    fetch_manifests(
+                        of_shard, self.database, run, remote, shard=shard.number, is_last_try=is_last_try, tell=tell
+                    )
             before("plan_blobs", run)
             planned = plan_blobs(
                 self.store,

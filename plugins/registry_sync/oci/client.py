@@ -114,9 +114,11 @@ class RegistryClient:
         """What refers to ``subject`` by the referrers API or its fallback tag: :meth:`ReferrersReader.list`."""
         return self._referrers.list(repository, subject)
 
-    def list_referrers_by_api(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...] | None:
+    def list_referrers_by_api(
+        self, repository: RepositoryName, subject: Digest, *, is_known: bool = False
+    ) -> tuple[Descriptor, ...] | None:
         """The same by the API alone, None where there is none: :meth:`ReferrersReader.list_by_api`."""
-        return self._referrers.list_by_api(repository, subject)
+        return self._referrers.list_by_api(repository, subject, is_known=is_known)
 
     def _from_a_registry(self, repository: RepositoryName, ask: Callable[[], T]) -> T:
         """What ``ask`` gives. A page for people in its place is the registry's mistake, or there is no registry.

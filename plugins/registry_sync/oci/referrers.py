@@ -34,6 +34,8 @@ from registry_sync.oci.origins import Target
 from registry_sync.oci.requester import Requester
 
 MAX_PAGES = 100
+#: So many subjects with odd answers and none with an index mean that an API that was there is hidden now.
+MAX_DOUBTED = 4
 ACCEPT = {"Accept": media_types.OCI_INDEX}
 #: Answers to the first page that are looked at: whatever is no outage says something of the API.
 _LASTING = frozenset(range(200, 600)) - TEMPORARY_STATUSES
@@ -70,6 +72,7 @@ class ReferrersReader:
         self._with_api: set[RepositoryName] = set()
         self._without_api: set[RepositoryName] = set()
         self._refusals: dict[RepositoryName, ReferrersUnavailable] = {}
+        self._doubted: dict[RepositoryName, set[Digest]] = {}
 
     def list(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...]:
         """What the registry says refers to ``subject``, each once; whoever fetches one checks its own subject.
@@ -80,11 +83,15 @@ class ReferrersReader:
         found = self.list_by_api(repository, subject)
         return self._by_tag(repository, subject) if found is None else found
 
-    def list_by_api(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...] | None:
+    def list_by_api(
+        self, repository: RepositoryName, subject: Digest, *, is_known: bool = False
+    ) -> tuple[Descriptor, ...] | None:
         """What the referrers API says, each once, of any artifact type; None when the registry has no such API.
 
-        A registry that was found to have none, or not to tell, is not asked again for that repository. Whoever reads
-        the fallback tags from a listing needs no request for them. Raises as :meth:`list` does.
+        A registry that was found to have none, or not to tell, is not asked again for that repository. Where the API
+        ``is_known`` from before, an odd answer raises :class:`ReferrersUnavailable` for its subject, unless others were
+        listed: it may be of that subject alone. After :data:`MAX_DOUBTED` of them the registry is not asked again.
+        Whoever reads the fallback tags from a listing needs no request for them. Raises as :meth:`list` does.
         """
         if repository in self._without_api:
             return None
@@ -93,7 +100,7 @@ class ReferrersReader:
         try:
             found = self._by_api(repository, subject)
         except _NotTheApi as problem:
-            return self._without(repository, subject, problem.status)
+            return self._without(repository, subject, problem.status, is_known=is_known)
         except ReferrersUnavailable as problem:
             with self._lock:
                 if repository not in self._with_api:
@@ -101,21 +108,40 @@ class ReferrersReader:
             raise
         return found
 
-    def _without(self, repository: RepositoryName, subject: Digest, status: int) -> tuple[Descriptor, ...] | None:
+    def _without(
+        self, repository: RepositoryName, subject: Digest, status: int, *, is_known: bool
+    ) -> tuple[Descriptor, ...] | None:
         """What an answer that is no index means: no API, or where there was one for others, nothing of that subject."""
+        host = self._requester.target("/").origin.netloc
         with self._lock:
             if repository not in self._with_api:
-                self._without_api.add(repository)
-                return None
+                if not is_known:
+                    self._without_api.add(repository)
+                    return None
+                raise self._hidden(repository, subject, status)
         if status == 400:  # of a kind that nothing can refer to
             return ()
-        host = self._requester.target("/").origin.netloc
         raise ReferrersUnavailable(
             f"{host} lists referrers of other manifests of {repository}, and answers {status} for those of {subject}",
             host=host,
             repository=repository,
             status=status,
         )
+
+    def _hidden(self, repository: RepositoryName, subject: Digest, status: int) -> ReferrersUnavailable:
+        host = self._requester.target("/").origin.netloc
+        error = ReferrersUnavailable(
+            f"what refers to manifests of {repository} cannot be looked up: {host} answers {status} as if it had no "
+            "referrers API, which it had in a recent sync",
+            host=host,
+            repository=repository,
+            status=status,
+        )
+        doubted = self._doubted.setdefault(repository, set())
+        doubted.add(subject)
+        if len(doubted) >= MAX_DOUBTED:
+            self._refusals[repository] = error
+        return error
 
     def _by_api(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...]:
         """Raises :class:`_NotTheApi` when the registry does not have it."""

@@ -22,7 +22,7 @@ from registry_sync.sync.choice import Choice
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import Database, RegistryClient
 from registry_sync.sync.progress import Progress, warn
-from registry_sync.sync.referrers import add_referrers, companions_there, tell_unknown
+from registry_sync.sync.referrers import EarlierRuns, add_referrers, companions_there, tell_unknown
 from registry_sync.sync.refusals import Refusals
 from registry_sync.sync.verdicts import Verdict, reason, verdict
 from registry_sync.sync.walk import Walk, is_not_there
@@ -229,7 +229,7 @@ class _Stage:
         listed = add_referrers(
             walk,
             has_api=self._has_api,
-            knows_api=lambda: selections.knows_referrers_api(self.run.id),
+            earlier=EarlierRuns(selections, self.run),
             kept=self._kept_referrers,
             tell=self.tell,
         )

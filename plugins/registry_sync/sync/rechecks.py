@@ -17,7 +17,7 @@ from registry_sync.domain.runs import SyncRun
 from registry_sync.errors import ContentError, RegistrySyncError
 from registry_sync.sync.choice import Choice
 from registry_sync.sync.ports import Database, RegistryClient
-from registry_sync.sync.referrers import list_referrers, tell_unknown
+from registry_sync.sync.referrers import EarlierRuns, list_referrers, tell_unknown
 from registry_sync.sync.verdicts import Verdict, verdict
 
 
@@ -80,9 +80,7 @@ def _with_other_referrers(
             raise error
         unreadable.add(subject)
 
-    listed = list_referrers(
-        client, remote, held, knows_api=lambda: selections.knows_referrers_api(run.id), failed=failed
-    )
+    listed = list_referrers(client, remote, held, earlier=EarlierRuns(selections, run), failed=failed)
     if listed.has_api is not None:
         selections.note_referrers_api(run.id, is_there=listed.has_api)
     tell_unknown(selections, run, listed, tell)

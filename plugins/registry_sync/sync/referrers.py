@@ -8,8 +8,10 @@ keep the referrers that the latest version has of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 
 from registry_sync.domain.companions import companion_names
 from registry_sync.domain.digests import Digest
@@ -22,6 +24,7 @@ from registry_sync.errors import LimitExceeded, ReferrersUnavailable, RegistrySy
 from registry_sync.sync.parallel import for_each
 from registry_sync.sync.ports import RegistryClient, Selections
 from registry_sync.sync.progress import warn
+from registry_sync.sync.refusals import MAX_PROBES
 from registry_sync.sync.walk import Walk, is_not_there
 
 #: Referrers of referrers of referrers of referrers; a signed bill of material needs two.
@@ -45,30 +48,56 @@ class Listed:
         return next((error.message for error in self.unknown.values()), None)
 
 
+@dataclass(frozen=True)
+class EarlierRuns:
+    """What recent runs of the same remote found out of the referrers API of its registry."""
+
+    selections: Selections
+    run: SyncRun
+
+    def know_api(self) -> bool:
+        """Whether one of them met it."""
+        return self.selections.knows_referrers_api(self.run.id)
+
+    def subjects(self) -> Iterator[Digest]:
+        """Manifests that they may have asked about, first those of which the latest version has referrers."""
+        of_latest = self.selections.referrers(self.run.repository_id)
+        yield from sorted(of_latest, key=lambda subject: not of_latest[subject])
+
+
 def list_referrers(
     client: RegistryClient,
     remote: RemoteSpec,
     subjects: Iterable[Digest],
     *,
-    knows_api: Callable[[], bool],
+    earlier: EarlierRuns,
     failed: Callable[[Digest, RegistrySyncError], None],
 ) -> Listed:
     """What the registry says refers to each of ``subjects``.
 
-    Where it seems to have no API, and ``knows_api`` says that recent runs met it, nothing is known. A subject of which
-    the answer cannot be read, or not now, is given to ``failed``.
+    Where it seems to have no API, and earlier runs met it, a few others tell whether it is hidden, so that nothing is
+    known, or answers so of some subjects alone. A subject of which the answer cannot be read, or not now, is given to
+    ``failed``.
     """
     waiting = list(dict.fromkeys(subjects))
     listed = Listed()
+    if not waiting:
+        return listed
+    is_known = earlier.know_api()
+
+    def ask(some: Sequence[Digest]) -> None:
+        for_each(
+            lambda subject: client.list_referrers_by_api(remote.upstream, subject, is_known=is_known),
+            some,
+            threads=remote.download_concurrency,
+            done=done,
+            failed=not_listed,
+        )
 
     def done(subject: Digest, entries: tuple[Descriptor, ...] | None) -> None:
+        listed.has_api = entries is not None
         if entries is not None:
-            listed.has_api = True
             listed.found[subject] = entries
-        elif knows_api():
-            listed.unknown[subject] = _hidden(remote)
-        else:
-            listed.has_api = False
 
     def not_listed(subject: Digest, error: RegistrySyncError) -> None:
         if isinstance(error, ReferrersUnavailable):
@@ -77,33 +106,33 @@ def list_referrers(
             failed(subject, error)
 
     # The first one alone: a registry without the API is asked once.
-    for part in (waiting[:1], waiting[1:]):
-        if listed.has_api is not False:
-            for_each(
-                lambda subject: client.list_referrers_by_api(remote.upstream, subject),
-                part,
-                threads=remote.download_concurrency,
-                done=done,
-                failed=not_listed,
-            )
+    ask(waiting[:1])
+    rest = waiting[1:]
+    if is_known and listed.unknown and _is_served_to_others(client, remote, waiting, earlier):
+        listed.unknown.clear()
+        rest = waiting
+    if listed.has_api is not False:
+        ask(rest)
     return listed
 
 
-def _hidden(remote: RemoteSpec) -> ReferrersUnavailable:
-    host = remote.registry.netloc
-    return ReferrersUnavailable(
-        f"what refers to manifests of {remote.upstream} cannot be looked up: {host} answers as if it had no referrers "
-        "API, which it had in a recent sync",
-        host=host,
-        repository=remote.upstream,
-    )
+def _is_served_to_others(
+    client: RegistryClient, remote: RemoteSpec, subjects: Sequence[Digest], earlier: EarlierRuns
+) -> bool:
+    """Whether the API is there, though of the first of ``subjects`` nothing is said: a few others are asked about."""
+    others = (subject for subject in dict.fromkeys((*earlier.subjects(), *subjects[1:])) if subject != subjects[0])
+    for subject in islice(others, MAX_PROBES):
+        with suppress(RegistrySyncError):
+            client.list_referrers_by_api(remote.upstream, subject, is_known=True)
+            return True
+    return False
 
 
 def add_referrers(
     walk: Walk,
     *,
     has_api: bool | None,
-    knows_api: Callable[[], bool],
+    earlier: EarlierRuns,
     kept: Callable[[], Mapping[Digest, frozenset[Digest]]],
     tell: Callable[[str], None],
 ) -> Listed:
@@ -121,7 +150,7 @@ def add_referrers(
         asked.update(subjects)
         listed = Listed()
         if everything.has_api is not False:
-            listed = list_referrers(walk.client, walk.remote, subjects, knows_api=knows_api, failed=walk.fail)
+            listed = list_referrers(walk.client, walk.remote, subjects, earlier=earlier, failed=walk.fail)
             everything.found |= listed.found
             everything.unknown |= listed.unknown
             everything.has_api = listed.has_api if listed.has_api is not None else everything.has_api
@@ -158,7 +187,7 @@ def ask_for_referrers_api(
         client,
         remote,
         [one],
-        knows_api=lambda: selections.knows_referrers_api(run.id),
+        earlier=EarlierRuns(selections, run),
         failed=lambda _subject, _error: None,
     )
     if listed.has_api is not None:

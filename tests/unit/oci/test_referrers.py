@@ -20,7 +20,7 @@ from registry_sync.errors import (
 )
 from registry_sync.oci import referrers as referrers_module
 from registry_sync.oci.credentials import Credentials
-from registry_sync.oci.referrers import artifact_type_of
+from registry_sync.oci.referrers import MAX_DOUBTED, artifact_type_of
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
 from support.oci import REPOSITORY, MemoryWriter
 
@@ -275,6 +275,29 @@ def test_a8_02_400_for_one_subject_is_none_of_it_where_there_is_an_api(registry,
     assert client.list_referrers_by_api(REPOSITORY, SUBJECT)
     assert client.list_referrers_by_api(REPOSITORY, odd) == ()
     assert client.list_referrers_by_api(REPOSITORY, SUBJECT)
+
+
+@pytest.mark.parametrize("answer", [reply(400), reply(404), LOGIN_PAGE])
+def test_a8_02_an_odd_answer_of_a_known_api_is_of_its_subject_alone_until_there_are_too_many(
+    registry, client_of, answer: Raw
+) -> None:
+    odd = [Digest.of(b"odd %d" % number) for number in range(6)]
+    for subject in odd:
+        registry.on("GET", f"/v2/{REPOSITORY}/referrers/{subject}", answer)
+    registry.on("GET", API, listing("a"))
+    client = client_of(registry)
+    for _ in range(2):
+        with pytest.raises(ReferrersUnavailable, match="which it had in a recent sync"):
+            client.list_referrers_by_api(REPOSITORY, odd[0], is_known=True)
+    assert client.list_referrers_by_api(REPOSITORY, SUBJECT, is_known=True)
+    if answer == reply(400):
+        assert client.list_referrers_by_api(REPOSITORY, odd[0], is_known=True) == ()
+    hidden = client_of(registry)
+    registry.requests.clear()
+    for subject in (*odd, SUBJECT):
+        with pytest.raises(ReferrersUnavailable, match="which it had in a recent sync"):
+            hidden.list_referrers_by_api(REPOSITORY, subject, is_known=True)
+    assert len(registry.requests) == MAX_DOUBTED
 
 
 @pytest.mark.parametrize(
