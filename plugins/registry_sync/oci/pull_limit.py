@@ -20,6 +20,8 @@ from registry_sync.oci.usage import RateLimit, Usage
 
 #: What was told longer ago is asked for again before a pull, when none is under way that would tell.
 STALE_SECONDS = 10.0
+#: The same where other tasks of the sync pull meanwhile.
+SHARED_STALE_SECONDS = 0.1
 
 
 @dataclass
@@ -33,8 +35,11 @@ class Pull:
 class PullLimit:
     """Keeps ``floor`` pulls left over by all threads of a client, None for all may be used.
 
-    The client is one of ``sharers`` that pull at the same time. Each takes its part of what is left, less and less the
-    closer the floor is, because it learns of the others' pulls only by the answers to its own.
+    The client is one of ``sharers`` that pull at the same time, each with ``c`` threads. Each takes its part of what is
+    left, less and less the closer the floor is, because it learns of the others' pulls only by the answers to its own.
+    Alone it passes the floor by nothing. Several pass it by no more than ``(sharers - 1) * (c - 2)`` pulls, and by
+    these only where the registry's answers to all but one are late: whoever was told least has two left over for each
+    of the others, and of each of those no more than ``c`` pulls are under way that it was not told of.
     """
 
     def __init__(self, floor: int | None, sharers: int, *, host: str, clock: Clock, usage: Usage) -> None:
@@ -131,7 +136,8 @@ class PullLimit:
         with self._changed:
             while self._is_alone:
                 self._changed.wait()
-            is_stale = self._under_way == 0 and self._clock.monotonic() - self._told_at > STALE_SECONDS
+            kept_seconds = STALE_SECONDS if self._sharers == 1 else SHARED_STALE_SECONDS
+            is_stale = self._under_way == 0 and self._clock.monotonic() - self._told_at > kept_seconds
             self._is_alone = not self._is_unlimited and (self._left is None or is_stale)
             return self._is_alone
 

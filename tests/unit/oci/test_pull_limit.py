@@ -12,7 +12,7 @@ import pytest
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import NotFound, RateLimited, RegistrySyncError, ServerUnavailable
 from registry_sync.oci.client import RegistryClient
-from registry_sync.oci.pull_limit import STALE_SECONDS
+from registry_sync.oci.pull_limit import SHARED_STALE_SECONDS, STALE_SECONDS
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, reply
 from support.oci import REPOSITORY, FakeTime
 
@@ -123,6 +123,39 @@ def test_one_of_several_tasks_takes_its_part_of_what_is_left(registry, client_of
     assert {type(problem) for problem in pull_all(client, 50)} == {RateLimited}
     assert 1 < most <= 24
     assert hub.left == 46, "the next would need that four more and three for what the others began stay above 40"
+
+
+def test_a_task_that_did_not_pull_for_a_moment_asks_what_the_others_have_left(
+    registry, client_of, fake_time: FakeTime
+) -> None:
+    hub = Hub(registry, 100)
+    resting, draining = (client_of(registry, rate_limit_floor=40, rate_limit_sharers=2) for _ in range(2))
+    resting.get_manifest(REPOSITORY, DIGESTS[0])
+    pull_all(draining)
+    assert hub.left == 42
+    fake_time.elapsed += 2 * SHARED_STALE_SECONDS
+    pull_all(resting)
+    assert hub.left == 42
+    assert hub.head_count == 3
+
+
+def test_several_tasks_pass_the_floor_by_no_more_than_the_others_have_under_way(registry, client_of) -> None:
+    """The worst that can be: one is told nothing while the other pulls, and then begins all that it may at once."""
+    hub, threads = Hub(registry, 100), 20
+    late, draining = (client_of(registry, rate_limit_floor=40, rate_limit_sharers=2) for _ in range(2))
+    late.get_manifest(REPOSITORY, DIGESTS[0])
+    pull_all(draining, threads)
+    all_under_way = threading.Barrier(threads)
+
+    def answered_together(request: Request) -> Raw:
+        answer = hub.give(request)
+        all_under_way.wait(10)
+        return answer
+
+    for digest in DIGESTS:
+        registry.on("GET", f"/v2/{REPOSITORY}/manifests/{digest}", answered_together)
+    pull_all(late, threads)
+    assert hub.left == 40 - (2 - 1) * (threads - 2)
 
 
 @pytest.mark.parametrize("refusal", [403, 404, 405])
