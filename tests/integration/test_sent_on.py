@@ -19,7 +19,7 @@ from support.held import Held
 from support.hostile_registry import HostileRegistry, Raw, reply
 from support.images import ContentBuilder
 from support.lookalikes import known
-from support.lookalikes.quirks import ManifestAnswers, Referrers
+from support.lookalikes.quirks import Habit, LookAlike, ManifestAnswers, Referrers
 from support.lookalikes.server import HOSTS, LookAlikeServer
 from support.serving import serve, serve_referrers
 from support.shapes import every_kind, signed_application
@@ -68,6 +68,24 @@ def test_a_registry_that_sends_the_question_for_referrers_elsewhere_is_one_witho
         assert set(Held.read(here.database, here.store, "sent-on").tags) == set(content.tags)
         assert here.sync("sent-on", server.url, kind.repository, client=server.client) is None
         assert len(server.referrers_asked) == 1, "the run after knows it"
+
+
+@pytest.mark.rule("A8.2")
+@pytest.mark.parametrize("kind", [kind for kind in known.KNOWN if Habit.LACKS_REFERRERS in kind.habits], ids=str)
+def test_known_registries_without_the_api_are_asked_once_in_the_first_sync_and_never_in_the_next(
+    here: Installation, certificate: ServerCertificate, kind: LookAlike
+) -> None:
+    here.has_tasks = True
+    kind = replace(kind, manifests=replace(kind.manifests, is_limited_at_first=False))
+    content = every_kind(seed=57, releases=3)
+    with LookAlikeServer(kind, content, certificate) as server:
+        first = here.sync("known", server.url, kind.repository, client=server.client)
+        assert first is not None
+        assert (first.is_complete, first.referrers_problem) == (True, None)
+        asked = list(server.referrers_asked)
+        here.sync("known", server.url, kind.repository, client=server.client)
+        assert (len(set(asked)), len(server.referrers_asked) - len(asked)) == (1, 0)
+        assert len(asked) == 1 or kind.referrers.status == 401, "a 401 may be of a token, and is tried with a new one"
 
 
 WORDS = "cannot be looked up"
