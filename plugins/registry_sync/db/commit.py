@@ -19,7 +19,7 @@ from registry_sync.db.membership import Difference, Membership
 from registry_sync.db.new_version import add_version, lock_repository, next_number
 from registry_sync.db.remotes import read_spec
 from registry_sync.db.run_content import refuse_unfinished
-from registry_sync.db.run_rows import refuse_over, require_run, settle
+from registry_sync.db.run_rows import refuse_other_remote, refuse_over, require_run, settle
 from registry_sync.db.tables import (
     manifests,
     repositories,
@@ -42,6 +42,7 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
 
     Raises :class:`NothingSynced` when nothing differs because tags are held, or a filter leaves nothing;
     :class:`VersionConflict` when it would undo a later listing or a rollback (see :mod:`~registry_sync.db.listings`);
+    :class:`OtherUpstream` when it may not replace what came from another remote since it began;
     :class:`TooManyHolds` or :class:`TooManyRemovals` by the remote's limits; :class:`StagesUnfinished` when something
     was listed or planned and no task came to it; :class:`RunEnded` when the DAG run has ended; :class:`RecordNotFound`
     for an unknown run. Everything happens in the caller's transaction.
@@ -51,6 +52,7 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     if RunState(run.state).is_settled:
         return repository.id, run.version_number
     refuse_over(run)
+    refuse_other_remote(connection, run)
     refuse_unfinished(connection, run_id)
     membership = _membership(connection, run, repository)
     later = LaterSay.since(connection, repository, run, membership.number)

@@ -25,7 +25,7 @@ from registry_sync.db.tables import (
 from registry_sync.domain.moments import utc_now
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.runs import Authority, RunKey, RunState, SyncRun
-from registry_sync.errors import RecordNotFound, RemoteChanged, RunEnded
+from registry_sync.errors import OtherUpstream, RecordNotFound, RemoteChanged, RunEnded
 
 _REASON_LENGTH = 2000
 _OVER = "the DAG run {!r} has ended, and this task of it was still at work; it stops, and nothing of the sync changes"
@@ -70,6 +70,35 @@ def refuse_over(row: Row[Any]) -> None:
     """Raises :class:`RunEnded` for the row of a run whose DAG run has ended and was not begun anew."""
     if row.is_dag_run_over:
         raise RunEnded(_OVER.format(row.run_id))
+
+
+def last_settled(repository_id: str) -> Select[Any]:
+    """The row of the sync that last brought a repository up to date, or found it so, if any."""
+    return (
+        select(sync_runs)
+        .join(repositories, repositories.c.settled_run_id == sync_runs.c.id)
+        .where(repositories.c.id == repository_id)
+    )
+
+
+def refuse_other_remote(connection: Connection, row: Row[Any]) -> None:
+    """Raises :class:`OtherUpstream` for a run that may not replace what another remote has brought since it began.
+
+    A run that began with an empty repository is judged once more when it ends, by the same rule
+    (:func:`~registry_sync.domain.runs.is_fed_by`). The caller has locked the repository.
+    """
+    is_filled = select(repositories.c.latest_number).where(repositories.c.id == row.repository_id)
+    if row.may_replace_upstream is not False or connection.execute(is_filled).scalar_one() is None:
+        return
+    latest = connection.execute(last_settled(row.repository_id)).first()
+    own = read_spec(row.remote_spec).source
+    source = None if latest is None else read_spec(latest.remote_spec).source
+    if latest is not None and latest.remote_id == row.remote_id and (row.remote_id is not None or source == own):
+        return
+    raise OtherUpstream(
+        f"what the repository holds came from {source or 'no sync'} after this sync of {own} had begun, and stays. To "
+        "put another upstream in its place takes the right to change repositories, and a new sync"
+    )
 
 
 def no_run(connection: Connection, run_id: str) -> RecordNotFound:

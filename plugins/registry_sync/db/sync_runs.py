@@ -22,10 +22,12 @@ from registry_sync.db.run_rows import (
     has_key,
     is_of_ended_attempt,
     last_attempt,
+    last_settled,
     lock_attempt,
     read_run,
     refuse_changes,
     refuse_deleted,
+    refuse_other_remote,
     refuse_over,
     require_open,
     require_run,
@@ -86,6 +88,7 @@ class SyncRunStore:
         remote: RemoteSpec,
         mode: SyncMode,
         authority: Authority = Authority.TRIGGER,
+        may_replace_upstream: bool = True,
         remote_changes: str | None = None,
         by: AskedBy = NOBODY,
     ) -> SyncRun:
@@ -94,6 +97,7 @@ class SyncRunStore:
         One that has settled stays as it is, because what became of it is history; a run of its own begins after it.
         ``remote`` is kept with the run, so that a remote that changes meanwhile does not change what the run does.
         Call it before the tags are listed: what is recorded for the repository from now on may be later than they are.
+        ``may_replace_upstream`` is whether the run may go on when another remote has filled the repository meanwhile.
         ``remote_changes`` None keeps what an earlier attempt noted: it has changed the remote.
         Raises :class:`RemoteChanged` when the run began for another repository, remote, mode or policy,
         :class:`RecordNotFound` for an unknown repository or remote, :class:`RunEnded` when its DAG run has ended or
@@ -106,6 +110,7 @@ class SyncRunStore:
             "removals_approved_by": None,
             "refused_removals": None,
             "authority": authority.value,
+            "may_replace_upstream": may_replace_upstream,
             "triggered_by": None if by.triggered_by is None else storable(by.triggered_by, _REASON_LENGTH),
             "dag_run_started_at": by.dag_run_started_at,
             "is_dag_run_over": False,
@@ -170,13 +175,8 @@ class SyncRunStore:
 
     def latest_settled(self, repository_id: str) -> SyncRun | None:
         """The sync that last brought the repository up to date, or found it so; None when there was none yet."""
-        statement = (
-            select(sync_runs)
-            .join(repositories, repositories.c.settled_run_id == sync_runs.c.id)
-            .where(repositories.c.id == repository_id)
-        )
         with self._transactions.reading() as connection:
-            row = connection.execute(statement).first()
+            row = connection.execute(last_settled(repository_id)).first()
         return None if row is None else read_run(row)
 
     def page(
@@ -229,7 +229,7 @@ class SyncRunStore:
 
         False when another version is the latest by now: list again then, which counts as begun after what was listed
         until now, though not after a rollback. A run that has settled stays as it is.
-        Raises :class:`RunEnded` when its DAG run has ended.
+        Raises :class:`RunEnded` when its DAG run has ended, :class:`OtherUpstream` as a commit does.
         """
         with self._transactions.writing() as connection:
             repository_id = require_run(connection, run_id).repository_id
@@ -242,6 +242,7 @@ class SyncRunStore:
                 return False
             if not RunState(row.state).is_settled:
                 refuse_over(row)
+                refuse_other_remote(connection, row)
                 listed = {"listed_at": listed_at, "listing_number": number}
                 connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**listed))
                 settle(connection, run_id, RunState.UNCHANGED)

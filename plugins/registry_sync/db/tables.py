@@ -247,6 +247,8 @@ sync_runs = Table(
     # On whose word it acts, None for runs of earlier releases; and what it changed of its remote, for people.
     Column("authority", plain_text(16)),
     Column("remote_changes", Text()),
+    # Whether it may commit to what another remote has filled since it began; None for runs of earlier releases.
+    Column("may_replace_upstream", Boolean()),
     # A sync that is begun anew after it has settled is another one: what became of the first is history.
     Column("attempt", Integer(), nullable=False, server_default=text("1")),
     # The repository's last number when the run began to list, and the one that its listing took; see listings.py.

@@ -161,11 +161,14 @@ class KeptHead:
 class AskedBy:
     """What a run was begun by: the repository's name as it was asked for, who or what triggered the DAG run, and when
     that began, which a cleared one does anew. None is what nobody said.
+
+    ``is_cleared`` is whether somebody had the DAG run run again, of whom nothing is known.
     """
 
     repository_name: str | None = None
     triggered_by: str | None = None
     dag_run_started_at: datetime | None = None
+    is_cleared: bool = False
 
 
 NOBODY = AskedBy()

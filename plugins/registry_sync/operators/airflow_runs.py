@@ -22,10 +22,15 @@ _PASSED = frozenset({"skipped", "success", "removed"})
 
 
 def asked_by(context: Mapping[str, Any]) -> AskedBy:
-    """Who or what began the DAG run of a task, and when."""
+    """Who or what began the DAG run of a task, when, and whether it was cleared since."""
     from registry_sync.domain.runs import AskedBy
 
-    return AskedBy(triggered_by=triggered_by(context["dag_run"]), dag_run_started_at=dag_run_started_at(context))
+    dag_run = context["dag_run"]
+    return AskedBy(
+        triggered_by=triggered_by(dag_run),
+        dag_run_started_at=dag_run_started_at(context),
+        is_cleared=bool(getattr(dag_run, "clear_number", 0)),
+    )
 
 
 def dag_run_started_at(context: Mapping[str, Any]) -> datetime | None:

@@ -88,7 +88,7 @@ class CompareVersionsOperator(BaseOperator):
         from registry_sync.errors import RecordNotFound
         from registry_sync.operators.derived_version import find_number
 
-        repository = stage.database.repositories.by_name(self.repository.strip())
+        repository = stage.database.repositories.by_name(as_text(self.repository) or "")
         number = find_number(stage, repository, self.number)
         version, base_name = (repository.id, number), as_text(self.base_repository)
         if base_name is None or base_name == repository.name:

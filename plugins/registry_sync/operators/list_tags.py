@@ -207,14 +207,14 @@ class ListTagsOperator(TriggeredTask):
             return as_list(getattr(self, name)) if name in names else None
 
         return SyncRequest(
-            repository=self.repository,
+            repository=as_text(self.repository) or "",
             remote=text("remote"),
             url=text("url"),
             upstream_name=text("upstream_name"),
             include_tags=entries("tags"),
             exclude_tags=entries("exclude_tags"),
             policy=text("policy"),
-            mode=self.mode,
+            mode=as_text(self.mode) or "",
             conn_id=text("conn_id"),
             download_concurrency=text("download_concurrency"),
             ssl_validation=text("ssl_validation"),

@@ -80,9 +80,9 @@ class PromoteTagsOperator(TriggeredTask):
 
         with open_stage(context) as stage:
             wanted, mode = TagFilter.parse(as_list(self.tags), as_list(self.exclude_tags)), promotion_mode(self.mode)
-            source = stage.database.repositories.by_name(self.source.strip())
+            source = stage.database.repositories.by_name(as_text(self.source) or "")
             number = find_number(stage, source, self.number)
-            name = checked_repository_name(self.target, "target: give the name of a repository")
+            name = checked_repository_name(as_text(self.target) or "", "target: give the name of a repository")
             with suppress(RecordNotFound):
                 stage.database.repositories.by_name(name)
                 self.require_author(context, stage.settings, f"what {name!r} holds")

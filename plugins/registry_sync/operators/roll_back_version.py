@@ -53,7 +53,7 @@ class RollBackVersionOperator(TriggeredTask):
         from registry_sync.operators.derived_version import find_number, hand_on
 
         with open_stage(context) as stage:
-            repository = stage.database.repositories.by_name(self.repository.strip())
+            repository = stage.database.repositories.by_name(as_text(self.repository) or "")
             if as_text(self.number) is None:
                 raise InvalidReference("number: say which version to go back to")
             self.require_author(context, stage.settings, f"what {repository.name!r} holds")

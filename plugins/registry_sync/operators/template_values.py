@@ -8,20 +8,24 @@ from registry_sync.errors import ConfigurationError
 def as_list(value: object) -> tuple[str, ...] | None:
     """A template's text, ``a, b``, or a list, as a tuple; None for nothing.
 
-    A template field gives text; tags and globs hold no commas.
+    A template field gives text; tags and globs hold no commas. Raises :class:`ConfigurationError` for anything else.
     """
     if value is None:
         return None
     if isinstance(value, str):
         value = value.split(",")
     if not isinstance(value, list | tuple):
-        raise TypeError(f"expected text with commas or a list, got {type(value).__name__}")
-    entries = tuple(str(entry).strip() for entry in value if str(entry).strip())
-    return entries or None
+        raise ConfigurationError(f"give text with commas or a list, and not {type(value).__name__}")
+    return tuple(text for text in map(as_text, value) if text is not None) or None
 
 
 def as_text(value: object) -> str | None:
-    """A template's text without blanks around it; None when nothing is left, or for ``None``."""
+    """A template's text without blanks around it; None when nothing is left, or for ``None``.
+
+    Raises :class:`ConfigurationError` for what holds several values, as native templates may give it.
+    """
+    if isinstance(value, list | tuple | set | frozenset | dict):
+        raise ConfigurationError(f"give one text, and not {type(value).__name__}: {str(value)[:80]!r}")
     text = "" if value is None else str(value).strip()
     return None if text in ("", "None") else text
 

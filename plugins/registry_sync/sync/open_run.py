@@ -105,6 +105,7 @@ class OpenRuns(Protocol):
         remote: RemoteSpec,
         mode: SyncMode,
         authority: Authority,
+        may_replace_upstream: bool,
         remote_changes: str | None = None,
         by: AskedBy = NOBODY,
     ) -> SyncRun: ...
@@ -174,6 +175,7 @@ def open_run(
         remote=plan.used,
         mode=plan.mode,
         authority=authority,
+        may_replace_upstream=authority is not Authority.TRIGGER,
         remote_changes=_describe(remote.spec, plan.used, plan.changed) if plan.changed else None,
         by=replace(by, repository_name=plan.name),
     )
@@ -197,7 +199,8 @@ def open_requested_run(
     :class:`~registry_sync.errors.RecordNotFound` when one of the objects is gone, :class:`OtherUpstream` when the
     repository has meanwhile got its content from elsewhere and who asked may not replace it. What was asked is good
     for one sync: a run of the same id that comes after the sync has ended, or that somebody else triggered, is a
-    trigger's from then on and replaces nothing.
+    trigger's from then on and replaces nothing. Nor does one that was cleared, or that failed before: whoever may
+    change runs may have it run again, long after who asked has thought of something else.
     """
     repository = _asked_for("repository", asked.repository_id, database.repositories.get)
     remote = _asked_for("remote", asked.remote_id, database.remotes.get)
@@ -208,7 +211,9 @@ def open_requested_run(
     authority = Authority.REQUEST
     if by.triggered_by != asked.requested_by or (begun is not None and _has_used_up(begun)):
         authority = Authority.TRIGGER
-    if authority is Authority.TRIGGER or not asked.may_replace_upstream:
+    is_repeated = by.is_cleared or (begun is not None and begun.state is not RunState.RUNNING)
+    may_replace = asked.may_replace_upstream and authority is Authority.REQUEST and not is_repeated
+    if not may_replace:
         _refuse_other_remote(repository, remote, database.runs.latest_settled(repository.id))
     return database.runs.begin(
         key,
@@ -217,6 +222,7 @@ def open_requested_run(
         remote=spec,
         mode=asked.mode,
         authority=authority,
+        may_replace_upstream=may_replace,
         by=replace(by, repository_name=repository.name),
     )
 
@@ -233,7 +239,8 @@ def _refuse_other_remote(repository: Repository, remote: Remote, latest: SyncRun
     came = "from no sync" if latest is None else f"from {latest.remote.source}"
     raise OtherUpstream(
         f"what repository {repository.name!r} holds came {came}, and remote {remote.spec.name!r} is another one; "
-        "to let it take the place takes the right to change repositories"
+        "to let it take the place takes the right to change repositories, which goes with a new request and not with a "
+        "run that is cleared or triggered again"
     )
 
 

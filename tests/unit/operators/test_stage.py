@@ -47,9 +47,16 @@ def test_lists_come_as_text_with_commas_or_as_lists(given: object, read: object)
     assert as_list(given) == read
 
 
-def test_a_list_of_another_kind_is_refused() -> None:
-    with pytest.raises(TypeError, match="dict"):
-        as_list({"a": 1})
+@pytest.mark.parametrize("given", [{"a": 1}, 7, True, ["a", ["b"]], [{"a": 1}]])
+def test_a_list_of_another_kind_is_refused(given: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"and not (dict|int|bool|list)"):
+        as_list(given)
+
+
+@pytest.mark.parametrize("given", [[], ["a"], ("a",), {"a": 1}, {"a"}])
+def test_several_values_are_no_text(given: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"give one text, and not (list|tuple|dict|set)"):
+        as_text(given)
 
 
 @pytest.mark.parametrize(("given", "read"), [(None, None), ("", None), ("None", None), (" x ", "x"), (20, "20")])

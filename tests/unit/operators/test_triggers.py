@@ -27,6 +27,7 @@ from registry_sync.operators.promote_tags import PromoteTagsOperator
 from registry_sync.operators.reclaim_blobs import ReclaimBlobsOperator
 from registry_sync.operators.roll_back_version import RollBackVersionOperator
 from registry_sync.operators.run_note import RUN_NOTE_KEY
+from registry_sync.operators.stage import open_stage
 from support.hostile_registry import HostileRegistry, errors_reply, json_reply, reply
 from support.metadata import Upstream, image, open_run, play_stages, sync, two_versions
 from support.task_contexts import TaskContext, rendered, sync_dag
@@ -167,6 +168,70 @@ def test_a_stored_remote_with_a_connection_is_not_pointed_elsewhere(
         assert "url of remote 'theirs' would change" in said
     assert listener.asked() == []
     assert database.remotes.by_name("theirs").spec == stored
+
+
+ODD: list[tuple[dict[str, Any], str]] = [
+    ({"repository": ["theirs"]}, "give one text, and not list"),
+    ({"repository": {"name": "theirs"}}, "give one text, and not dict"),
+    ({"remote": ["theirs"]}, "give one text, and not list"),
+    ({"url": {"host": "x"}}, "give one text, and not dict"),
+    ({"tags": [["a"], "b"]}, "give one text, and not list"),
+    ({"tags": {"a": 1}}, "text with commas or a list"),
+    ({"mode": ["mirror"]}, "give one text, and not list"),
+    ({"mode": "MIRROR"}, "mode is 'MIRROR'"),
+    ({"ssl_validation": 0}, "ssl_validation is '0'"),
+    ({"ssl_validation": [False]}, "give one text, and not list"),
+    ({"ssl_validation": " FALSE "}, "ssl_validation would be turned off"),
+    ({"replace_upstream": "yes"}, "replace_upstream is 'yes'"),
+    ({"replace_upstream": " True"}, "replace_upstream is not for a trigger"),
+    ({"url": "https://anna:secret@registry.example"}, "credentials belong in an Airflow connection"),
+    ({"url": "https://registry.example."}, "no usable host"),
+    ({"url": "https://registry.example\\@127.0.0.1"}, "not the URL of a registry|credentials belong"),
+    ({"url": "https://registry.example/x"}, "give only scheme, host and port"),
+    ({"repository": "the\u200birs"}, "printable characters"),
+    ({"conn_id": " REGISTRY_SYNC_REMOTE_0123 "}, "belongs to the remote it was made for"),
+]
+
+
+@pytest.mark.parametrize(("said", "why"), ODD)
+def test_values_of_other_kinds_are_refused_at_once(
+    database: Database, listener: HostileRegistry, said: dict[str, Any], why: str
+) -> None:
+    """As native templates of a DAG of one's own hand them on."""
+    database.remotes.create(RemoteSpec("theirs", "https://registry.example", "team/app"))
+    params = {name: Param(None) for name in ("repository", "url", "upstream_name", *said)}
+    conf = {"repository": "mine", "url": listener.base, "upstream_name": "open/app", **said}
+    with DAG("own", schedule=None, params=params, render_template_as_native_obj=True) as dag:
+        task = ListTagsOperator(task_id="list_tags", **{name: f"{{{{ params.{name} }}}}" for name in conf})
+    context = rendered(task, TaskContext(conf=conf, dag_id="own"), dag)
+    for name, value in conf.items():  # a native template reads text as code, where it can
+        setattr(task, name, value)
+    with pytest.raises(AirflowFailException, match=why):
+        task.execute(context)
+    assert listener.asked() == []
+    assert (database.remotes.page().total_count, database.repositories.page().total_count) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "HTTPS://Registry.Example",
+        "https://registry.example:443/",
+        " registry.example\n",
+        "https://REGISTRY.example/v2/",
+    ],
+)
+def test_another_way_to_write_a_place_is_that_place(database: Database, url: str) -> None:
+    """It changes nothing of the remote, and a connection for that place serves it."""
+    stored = RemoteSpec("app", "https://registry.example", "team/app")
+    database.remotes.create(stored)
+    context = TaskContext(conf={"repository": "app", "url": url, "upstream_name": "team/app"}, dag_id="registry_sync")
+    task = sync_dag().get_task("list_tags").prepare_for_execution()
+    given = rendered(task, context)
+    with open_stage(given) as stage:
+        run, _ = task._open_run(stage, given)
+    assert (run.authority, run.remote_changes) == (Authority.TRIGGER, None)
+    assert database.remotes.by_name("app").spec == stored == run.remote
 
 
 # -- who is trusted ----------------------------------------------------------------------------------------------------

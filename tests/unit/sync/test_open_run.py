@@ -282,14 +282,21 @@ def requested(database: Database, remote: Remote, **more: Any) -> RequestedSync:
         may_replace_upstream=False,
         requested_at=datetime.now(timezone.utc),
     )
-    database.requests.add(replace(asked, **more))
-    return database.requests.get("registry_sync", asked.id)
+    kept = replace(asked, **more)
+    database.requests.add(kept)
+    return database.requests.get("registry_sync", kept.id)
 
 
 def carried_out(
-    database: Database, asked: RequestedSync, overrides: SyncRequest | None = None, *, user: str = "anna"
+    database: Database,
+    asked: RequestedSync,
+    overrides: SyncRequest | None = None,
+    *,
+    user: str = "anna",
+    is_cleared: bool = False,
 ) -> SyncRun:
-    key, by = RunKey("registry_sync", f"registry_sync__{asked.id}"), AskedBy(triggered_by=user)
+    key = RunKey("registry_sync", f"registry_sync__{asked.id}")
+    by = AskedBy(triggered_by=user, is_cleared=is_cleared)
     return open_requested_run(database, key, asked, overrides, by=by)
 
 
@@ -386,4 +393,80 @@ def test_a_request_grants_nothing_to_a_run_that_somebody_else_triggers_by_its_id
     database.runs.finish(run.id, RunState.FAILED)
     with pytest.raises(OtherUpstream, match="takes the right to change repositories"):
         carried_out(database, asked, user="mallory")
-    assert carried_out(database, asked).authority is Authority.REQUEST, "cleared by who asked, or for them"
+
+
+@pytest.mark.parametrize("is_cleared", [True, False])
+def test_the_right_to_replace_is_gone_when_a_run_is_cleared(
+    database: Database, remote: Remote, is_cleared: bool
+) -> None:
+    """Who may change runs may clear any, whatever who asked has decided since; what needs no right goes on."""
+    other = database.remotes.create(replace(STORED, name="elsewhere", **OTHER))
+    asked = requested(database, other, may_replace_upstream=True)
+    run = carried_out(database, asked)
+    database.runs.finish(run.id, RunState.FAILED)
+    with pytest.raises(OtherUpstream, match="not with a run that is cleared"):
+        carried_out(database, asked, is_cleared=is_cleared)
+    fed = requested(database, remote, id="22222222-2222-3333-4444-555555555555")
+    assert carried_out(database, fed).authority is Authority.REQUEST
+    assert carried_out(database, fed, is_cleared=True).authority is Authority.REQUEST
+
+
+def test_a_run_that_is_cleared_before_it_had_begun_replaces_nothing(database: Database, remote: Remote) -> None:
+    other = database.remotes.create(replace(STORED, name="elsewhere", **OTHER))
+    asked = requested(database, other, may_replace_upstream=True)
+    with pytest.raises(OtherUpstream, match="not with a run that is cleared"):
+        carried_out(database, asked, is_cleared=True)
+
+
+# -- what came from elsewhere while a sync was under way ---------------------------------------------------------------
+
+
+def started(database: Database, kind: str, other: Remote) -> SyncRun:
+    """A run from ``other`` into the repository ``new``, which is there and empty."""
+    repository = database.repositories.by_name("new")
+    if kind == "trigger":
+        request = SyncRequest("new", remote=other.spec.name)
+        return begin(database, request, run_id="theirs", authority=Authority.TRIGGER)
+    return carried_out(
+        database, requested(database, other, repository_id=repository.id, may_replace_upstream=kind == "replacing")
+    )
+
+
+@pytest.mark.parametrize("kind", ["trigger", "request", "replacing"])
+@pytest.mark.parametrize("equals", [False, True])
+def test_what_came_from_another_remote_meanwhile_is_not_replaced(
+    database: Database, remote: Remote, kind: str, equals: bool
+) -> None:
+    """An empty repository is for every remote, and only for the first one to fill it.
+
+    Nor is it taken for that other remote's from now on because this one happens to have the same.
+    """
+    other = database.remotes.create(replace(STORED, name="elsewhere", **OTHER))
+    new = database.repositories.create(RepositorySpec("new"))
+    run = started(database, kind, other)
+    settle(database, begin(database, SyncRequest("new", remote="app"), run_id="owner"))
+    upstream = Upstream()
+    upstream.tag("latest", image("owner" if equals else "theirs"))
+    play_stages(database, run, upstream)
+    if kind == "replacing":
+        assert database.versions.commit(run.id).version is None or not equals
+        return
+    with pytest.raises(OtherUpstream, match=r"came from registry\.example/team/app after this sync"):
+        database.versions.commit(run.id)
+    with pytest.raises(OtherUpstream, match=r"came from registry\.example/team/app after this sync"):
+        database.runs.settle_unchanged(run.id, datetime.now(timezone.utc), latest_number=1)
+    latest = database.runs.latest_settled(new.id)
+    assert latest is not None
+    assert latest.remote_id == remote.id
+
+
+def test_a_trigger_goes_on_with_what_its_remote_has_brought_meanwhile(database: Database, remote: Remote) -> None:
+    """Also when that remote has been pointed elsewhere since."""
+    database.remotes.update(remote.id, replace(STORED, **OTHER))
+    run = begin(database, SyncRequest("app", remote="app"), run_id="theirs", authority=Authority.TRIGGER)
+    settle(database, run)
+    later = begin(database, SyncRequest("app", remote="app", mode="additive"), authority=Authority.TRIGGER)
+    settle(database, begin(database, SyncRequest("app", remote="app", mode="additive"), run_id="schedule"))
+    database.remotes.delete(remote.id)
+    play_stages(database, later, Upstream())
+    assert database.versions.commit(later.id).version is None

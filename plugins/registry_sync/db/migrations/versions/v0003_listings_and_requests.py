@@ -33,6 +33,7 @@ def _added_columns() -> dict[str, list[sa.Column[Any]]]:
             _number("listing_began", "0"),
             sa.Column("listing_number", sa.Integer()),
             sa.Column("authority", plain_text(16)),
+            sa.Column("may_replace_upstream", sa.Boolean()),
             sa.Column("remote_changes", sa.Text()),
             sa.Column("referrers_problem", sa.Text()),
             sa.Column("refused_removals", plain_text(255)),
