@@ -19,7 +19,7 @@ from registry_sync.db.membership import Difference, Membership
 from registry_sync.db.new_version import add_version, lock_repository, next_number
 from registry_sync.db.remotes import read_spec
 from registry_sync.db.run_content import refuse_unfinished
-from registry_sync.db.run_rows import refuse_other_remote, refuse_over, require_run, settle
+from registry_sync.db.run_rows import lock_run, refuse_other_remote, refuse_over, require_run, settle
 from registry_sync.db.tables import (
     manifests,
     repositories,
@@ -48,7 +48,8 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     for an unknown run. Everything happens in the caller's transaction.
     """
     repository = lock_repository(connection, require_run(connection, run_id).repository_id)
-    run = _lock_run(connection, run_id)
+    # Kept, so that no collector lets go of what the run noted before it is in the version.
+    run = lock_run(connection, run_id)
     if RunState(run.state).is_settled:
         return repository.id, run.version_number
     refuse_over(run)
@@ -94,11 +95,6 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     )
     settle(connection, run_id, RunState.COMPLETED, version_number=number)
     return repository.id, number
-
-
-def _lock_run(connection: Connection, run_id: str) -> Row[Any]:
-    """The row of the run, kept, so that no collector lets go of what the run noted before it is in the version."""
-    return connection.execute(select(sync_runs).where(sync_runs.c.id == run_id).with_for_update(key_share=True)).one()
 
 
 def note_refusal(connection: Connection, run_id: str, refused: TooManyRemovals) -> None:

@@ -26,15 +26,20 @@ class KeptHeadStore:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
-    def keep(self, run_id: str, heads: Mapping[TagName, Digest | None], asked_at: datetime) -> None:
+    def keep(
+        self, run_id: str, heads: Mapping[TagName, Digest | None], asked_at: datetime, *, began: int | None = None
+    ) -> None:
         """Notes what HEADs said, None where they told no digest; ``asked_at`` is when the first of them was sent.
 
-        What is kept of a tag already stays.
+        What is kept of a tag already stays. Nothing is when ``began``, the run's ``listing_began`` before that, is not
+        the run's any more: another try has begun to list.
         """
         if not heads:
             return
         with self._transactions.writing() as connection:
             number = connection.execute(select(sync_runs.c.listing_began).where(sync_runs.c.id == run_id)).scalar_one()
+            if began not in (None, number):
+                return
             rows = [
                 {
                     "sync_run_id": run_id,

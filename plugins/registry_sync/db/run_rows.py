@@ -61,6 +61,23 @@ def require_run(connection: Connection, run_id: str) -> Row[Any]:
     return row
 
 
+def lock_run(connection: Connection, run_id: str) -> Row[Any]:
+    """The row of a run, kept as it is for everybody else until the transaction ends. Raises as :func:`require_run`."""
+    row = connection.execute(select(sync_runs).where(sync_runs.c.id == run_id).with_for_update(key_share=True)).first()
+    if row is None:
+        raise no_run(connection, run_id)
+    return row
+
+
+def refuse_other_try(row: Row[Any], began: int | None) -> None:
+    """Raises :class:`RunEnded` when another try has begun to list since the one that began after ``began``."""
+    if began is not None and row.listing_began != began:
+        raise RunEnded(
+            f"the sync of DAG run {row.run_id!r} was begun anew while this task still listed tags; it stops, and "
+            "nothing of the sync changes"
+        )
+
+
 def is_of_ended_attempt(row: Row[Any], dag_run_started_at: datetime | None) -> bool:
     """Whether a task whose DAG run began then is of the attempt that the row of a run last noted."""
     return dag_run_started_at is not None and row.dag_run_started_at == dag_run_started_at
@@ -141,6 +158,7 @@ def read_run(row: Row[Any]) -> SyncRun:
         triggered_by=row.triggered_by,
         removals_approved_by=row.removals_approved_by,
         refused_removals=row.refused_removals,
+        listing_began=row.listing_began,
     )
 
 
@@ -194,9 +212,7 @@ def require_open(connection: Connection, run_id: str, *, also_ended: bool = Fals
 
     Nor may its DAG run have ended, unless ``also_ended``.
     """
-    row = connection.execute(select(sync_runs).where(sync_runs.c.id == run_id).with_for_update(key_share=True)).first()
-    if row is None:
-        raise no_run(connection, run_id)
+    row = lock_run(connection, run_id)
     if RunState(row.state).is_settled:
         raise RunEnded(
             f"the sync of DAG run {row.run_id!r} of {row.dag_id!r} has ended {row.state}; start a new one to sync again"

@@ -24,10 +24,12 @@ from registry_sync.db.run_rows import (
     last_attempt,
     last_settled,
     lock_attempt,
+    lock_run,
     read_run,
     refuse_changes,
     refuse_deleted,
     refuse_other_remote,
+    refuse_other_try,
     refuse_over,
     require_open,
     require_run,
@@ -199,11 +201,14 @@ class SyncRunStore:
             rows, total = fetch_page(connection, statement, request, _ORDERINGS, sync_runs.c.id)
         return Page(tuple(map(read_run, rows)), total)
 
-    def record_listing(self, run_id: str, listed_at: datetime, tags: Sequence[ListedTag]) -> None:
+    def record_listing(
+        self, run_id: str, listed_at: datetime, tags: Sequence[ListedTag], *, began: int | None = None
+    ) -> None:
         """Notes what upstream listed, in place of what an earlier attempt noted; a failed run goes on with it.
 
         Call it when the listing has ended: it takes the repository's next number, as :mod:`registry_sync.db.listings`
-        says. Raises :class:`RunEnded` once the run has settled.
+        says. ``began`` is the run's ``listing_began`` when it began to list. Raises :class:`RunEnded` once the run has
+        settled, and when another try has begun to list since.
         """
         rows = [
             {
@@ -218,30 +223,36 @@ class SyncRunStore:
         with self._transactions.writing() as connection:
             # The repository first, as a commit locks it.
             number = take_number(connection, require_run(connection, run_id).repository_id)
-            require_open(connection, run_id)
+            refuse_other_try(require_open(connection, run_id), began)
             forget_notes(connection, run_id)
             insert_absent(connection, run_tags, rows)
             listed = {"listed_at": listed_at, "listing_number": number}
             connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**listed, **_GOING_ON))
 
-    def settle_unchanged(self, run_id: str, listed_at: datetime, *, latest_number: int | None) -> bool:
+    def settle_unchanged(
+        self, run_id: str, listed_at: datetime, *, latest_number: int | None, began: int | None = None
+    ) -> bool:
         """Ends a run whose listing equals version ``latest_number``, the latest it knows of; None for none.
 
         False when another version is the latest by now: list again then, which counts as begun after what was listed
-        until now, though not after a rollback. A run that has settled stays as it is.
-        Raises :class:`RunEnded` when its DAG run has ended, :class:`OtherUpstream` as a commit does.
+        until now, though not after a rollback. A run that has settled stays as it is. ``began`` as in
+        :meth:`record_listing`. Raises :class:`RunEnded` when its DAG run has ended or another try has begun to list,
+        :class:`OtherUpstream` as a commit does.
         """
         with self._transactions.writing() as connection:
             repository_id = require_run(connection, run_id).repository_id
             number = take_number(connection, repository_id)
             latest = select(repositories.c.latest_number).where(repositories.c.id == repository_id)
-            row = require_run(connection, run_id)
+            row = lock_run(connection, run_id)
+            is_open = not RunState(row.state).is_settled
+            if is_open:
+                refuse_over(row)
+                refuse_other_try(row, began)
             if connection.execute(latest).scalar_one() != latest_number:
-                if not RunState(row.state).is_settled:
+                if is_open:
                     list_again(connection, run_id, number)
                 return False
-            if not RunState(row.state).is_settled:
-                refuse_over(row)
+            if is_open:
                 refuse_other_remote(connection, row)
                 listed = {"listed_at": listed_at, "listing_number": number}
                 connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**listed))
@@ -415,7 +426,7 @@ class SyncRunStore:
         A failed or canceled run keeps its notes, so that a repeat of its tasks continues.
         """
         with self._transactions.writing() as connection:
-            row = require_run(connection, run_id)
+            row = lock_run(connection, run_id)
             if not RunState(row.state).is_settled and not row.is_dag_run_over:
                 settle(connection, run_id, state, error=error)
 

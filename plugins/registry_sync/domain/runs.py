@@ -252,6 +252,7 @@ class SyncRun:
     ``repository_name`` is what was asked for, and another one after a rename. ``triggered_by`` says who or what began
     the DAG run, ``removals_approved_by`` who let it remove more than its remote allows; None when nobody did or said.
     ``refused_removals`` tells what it was last refused for, and may be approved for, from other removals.
+    ``listing_began`` is the repository's last number when it began to list, which tells tries of its listing apart.
     """
 
     id: str
@@ -276,6 +277,7 @@ class SyncRun:
     triggered_by: str | None = None
     removals_approved_by: str | None = None
     refused_removals: str | None = None
+    listing_began: int = 0
 
     @property
     def policy(self) -> Policy:

@@ -155,19 +155,21 @@ def list_tags(
     tell(str(listed))
     listed_at = min(names.listed_at, tag_heads.asked_at or names.listed_at)
     if listed.is_unchanged:
-        if database.runs.settle_unchanged(run.id, listed_at, latest_number=latest_number):
+        began = run.listing_began
+        if database.runs.settle_unchanged(run.id, listed_at, latest_number=latest_number, began=began):
             if left_out:
                 warn(tell, left_out_by_platforms(listed.without_platform, remote.platforms or ()))
             return listed
         tell("another version was made while the tags were listed, so they are listed again")
         database.heads.forget(run.id)
-        return list_tags(client, database, run, remote, max_shards=max_shards, tell=tell)
+        again = database.runs.get(run.id)
+        return list_tags(client, database, again, remote, max_shards=max_shards, tell=tell)
     tags = [
         ListedTag(tag, digest, numbers.get(tag), TagState.FILTERED if tag in left_out else TagState.UNCHANGED)
         for tag, digest in heads.items()
     ]
     tags += [ListedTag(tag, unfetched=TagState.CANDIDATE) for tag in names.candidates if tag not in heads]
-    database.runs.record_listing(run.id, listed_at, tags)
+    database.runs.record_listing(run.id, listed_at, tags, began=run.listing_began)
     return listed
 
 

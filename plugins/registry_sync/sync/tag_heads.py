@@ -115,7 +115,7 @@ class TagHeads:
 
     def _keep(self) -> None:
         new, self._new = self._new, {}
-        self.kept.keep(self.run.id, new, self._new_at)
+        self.kept.keep(self.run.id, new, self._new_at, began=self.run.listing_began)
         self._new_at, self._kept_at = utc_now(), time.monotonic()
 
     def _note(self, asked_at: datetime) -> None:

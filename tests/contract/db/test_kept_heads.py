@@ -81,3 +81,14 @@ def test_what_another_upstream_or_another_account_was_asked_is_forgotten(
     changed = database.remotes.change(remote.id, lambda spec: replace(spec, **change))
     assert open_run(database, repository, key=key, remote=changed).id == run.id
     assert database.heads.since(run.id, LISTED_AT) == {}
+
+
+def test_a_lost_try_keeps_nothing_for_the_one_that_began_after_it(database: Database) -> None:
+    key = new_key()
+    lost = begun(database, key)
+    database.runs.record_listing(begun(database).id, LISTED_AT, [ListedTag(A, OTHER)])
+    again = begun(database, key)
+    database.heads.keep(lost.id, {A: DIGEST}, LISTED_AT, began=lost.listing_began)
+    assert database.heads.since(again.id, LISTED_AT) == {}
+    database.heads.keep(again.id, {A: OTHER}, LISTED_AT, began=again.listing_began)
+    assert database.heads.since(again.id, LISTED_AT) == {A: KeptHead(OTHER, LISTED_AT)}

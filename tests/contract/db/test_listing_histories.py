@@ -24,6 +24,7 @@ from registry_sync.errors import NothingSynced, VersionConflict
 from support.metadata import LISTED_AT, Upstream, image, open_run, play_stages, sync
 
 NAMES = ("a", "b", "c", "d")
+KINDS = ("version", "unchanged", "refused", "late and let pass", "found unchanged", "listed again")
 Tags = dict[str, int]
 
 
@@ -90,6 +91,8 @@ class Under:
     looked: int = 0
     recorded: int | None = None
     unread: frozenset[str] = frozenset()
+    compared: Tags = field(default_factory=dict)
+    compared_number: int | None = None
 
     @property
     def is_mirror(self) -> bool:
@@ -144,9 +147,7 @@ class Player:
         elif isinstance(step, Begin):
             said = {"include_tags": step.include, "max_removed_share": None}
             run = open_run(self.database, self.repository, mode=step.mode, **said)
-            self.listing.append(Under(run, step, self.now))
-            if step.looks_early:
-                self.listing[-1].look(self.upstream, self.now)
+            self.begin(Under(run, step, self.now))
         elif isinstance(step, Record) and self.listing:
             self.record(self.listing.pop(step.place % len(self.listing)))
         elif isinstance(step, Commit) and self.waiting:
@@ -156,9 +157,35 @@ class Player:
         found = {str(name): digest for name, digest in self.database.versions.tags(self.repository.id).items()}
         assert found == {name: image(f"{name}{value}").digest for name, value in self.latest.items()}
 
+    def begin(self, under: Under) -> None:
+        under.compared_number = self.database.versions.latest_number(self.repository.id)
+        under.compared = dict(self.latest)
+        if under.step.looks_early:
+            under.look(self.upstream, self.now)
+        self.listing.append(under)
+
+    def found_unchanged(self, under: Under) -> bool:
+        """What equals the version that it was compared with has ended, or lists again where that is not the latest."""
+        if not under.seen or under.wanted(under.compared) != under.compared:
+            return False
+        number, began = under.compared_number, self.database.runs.get(under.run.id).listing_began
+        if self.database.runs.settle_unchanged(under.run.id, LISTED_AT, latest_number=number, began=began):
+            assert self.latest == under.compared, "it was compared with what is the latest"
+            under.recorded = self.now
+            self.settled.append(under)
+            self.outcomes["found unchanged"] += 1
+            return True
+        if self.rolled_back <= under.began:
+            under.began = self.now
+        self.begin(under)
+        self.outcomes["listed again"] += 1
+        return True
+
     def record(self, under: Under) -> None:
         if not under.step.looks_early:
             under.look(self.upstream, self.now)
+        if self.found_unchanged(under):
+            return
         under.recorded = self.now
         under.unread = frozenset(name for name, value in under.seen.items() if self.latest.get(name) == value)
         content = Upstream()
@@ -242,4 +269,4 @@ def test_no_tag_goes_back_and_nobody_is_refused_without_need(database: Database,
         player = Player(database, database.repositories.ensure(f"app-{seed}"), source, outcomes)
         for step in history:
             player.play(step)
-    assert min(outcomes[kind] for kind in ("version", "unchanged", "refused", "late and let pass")) > 0, outcomes
+    assert min(outcomes[kind] for kind in KINDS) > 0, outcomes

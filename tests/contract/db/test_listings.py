@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from registry_sync.db.database import Database
+from registry_sync.db.tables import sync_runs
 from registry_sync.domain.history import CopyRequest
 from registry_sync.domain.moments import utc_now
 from registry_sync.domain.records import Repository, SyncMode
 from registry_sync.domain.runs import RunState, SyncRun
 from registry_sync.domain.tag_filter import TagFilter
-from registry_sync.errors import NothingSynced, VersionConflict
+from registry_sync.errors import NothingSynced, RunEnded, VersionConflict
 from support.metadata import LISTED_AT, Upstream, image, index, new_key, open_run, play_stages, sync
 
 
@@ -285,6 +290,79 @@ def test_a_rollback_while_a_sync_lists_stands_though_it_lists_again(database: Da
     play_stages(database, run, upstream(latest="bad"))
     with pytest.raises(VersionConflict, match="rolled back"):
         database.versions.commit(run.id)
+
+
+def begun_twice(database: Database, app: Repository) -> tuple[SyncRun, SyncRun]:
+    """A try that lost its worker and lists on, and the next one of the same task; another sync was between them."""
+    key = new_key()
+    lost = open_run(database, app, key=key)
+    database.versions.commit(listed(database, app, upstream(latest="between")).id)
+    again = open_run(database, app, key=key)
+    assert (again.id, again.listing_began > lost.listing_began) == (lost.id, True)
+    return lost, again
+
+
+def test_a_try_whose_worker_was_lost_says_nothing_for_the_one_that_began_after_it(
+    database: Database, app: Repository
+) -> None:
+    lost, again = begun_twice(database, app)
+    began = lost.listing_began
+    with pytest.raises(RunEnded, match="was begun anew while this task still listed"):
+        database.runs.record_listing(lost.id, LISTED_AT, [], began=began)
+    for number in (1, 2):
+        with pytest.raises(RunEnded, match="was begun anew while this task still listed"):
+            database.runs.settle_unchanged(lost.id, LISTED_AT, latest_number=number, began=began)
+    assert database.runs.get(again.id).listing_began == again.listing_began
+    assert database.runs.settle_unchanged(again.id, LISTED_AT, latest_number=2, began=again.listing_began)
+
+
+def test_a_lost_try_that_would_list_again_makes_the_next_one_no_later(database: Database, app: Repository) -> None:
+    """Else the next try undoes what was listed after it had begun."""
+    lost, again = begun_twice(database, app)
+    database.versions.commit(listed(database, app, upstream(latest="newest")).id)
+    with pytest.raises(RunEnded):
+        database.runs.settle_unchanged(lost.id, LISTED_AT, latest_number=1, began=lost.listing_began)
+    play_stages(database, again, upstream(latest="between"))
+    with pytest.raises(VersionConflict):
+        database.versions.commit(again.id)
+    assert held_now(database, app) == digests(latest="newest")
+
+
+def test_a_sync_whose_dag_run_has_ended_does_not_list_again(database: Database, app: Repository) -> None:
+    run = open_run(database, app)
+    database.versions.commit(listed(database, app, upstream(latest="between")).id)
+    database.run_ends.end(run.key.dag_id, run.key.run_id, RunState.CANCELED, "canceled")
+    with pytest.raises(RunEnded, match="has ended"):
+        database.runs.settle_unchanged(run.id, LISTED_AT, latest_number=1)
+    assert database.runs.get(run.id).listing_began == run.listing_began
+
+
+def end_while(database: Database, run: SyncRun, act: Callable[[], object], **values: Any) -> Future[object]:
+    """What ``act`` comes to that begins while somebody else ends the run, and holds its row until it is done."""
+    with ThreadPoolExecutor(1) as thread, database.writing() as connection:
+        connection.execute(update(sync_runs).where(sync_runs.c.id == run.id).values(**values))
+        acting = thread.submit(act)
+        wait([acting], timeout=0.3)
+    return acting
+
+
+def test_a_sync_that_is_canceled_while_it_is_found_unchanged_stays_canceled(
+    database: Database, app: Repository
+) -> None:
+    run = open_run(database, app)
+    settle = partial(database.runs.settle_unchanged, run.id, LISTED_AT, latest_number=1)
+    acting = end_while(database, run, settle, state=RunState.CANCELED.value, is_dag_run_over=True)
+    with pytest.raises(RunEnded):
+        acting.result()
+    assert database.runs.get(run.id).state is RunState.CANCELED
+
+
+def test_a_sync_that_settles_while_a_lost_task_of_it_fails_stays_settled(database: Database, app: Repository) -> None:
+    run = open_run(database, app)
+    fail = partial(database.runs.finish, run.id, RunState.FAILED, error="lost")
+    end_while(database, run, fail, state=RunState.COMPLETED.value, version_number=1).result()
+    ended = database.runs.get(run.id)
+    assert (ended.state, ended.version_number, ended.error) == (RunState.COMPLETED, 1, None)
 
 
 def test_a_cleared_run_lists_anew_and_then_wins(database: Database, app: Repository) -> None:
