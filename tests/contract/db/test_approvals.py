@@ -34,10 +34,10 @@ def tagged(*names: str) -> Upstream:
     return upstream
 
 
-def left(database: Database, repository: Repository, *names: str) -> SyncRun:
+def left(database: Database, repository: Repository, *names: str, hours: int = 1) -> SyncRun:
     """A mirror, ready to be committed, of an upstream that has these tags left."""
     run = open_run(database, repository)
-    play_stages(database, run, tagged(*names), listed_at=LISTED_AT + timedelta(hours=1))
+    play_stages(database, run, tagged(*names), listed_at=LISTED_AT + timedelta(hours=hours))
     return run
 
 
@@ -215,7 +215,7 @@ def test_an_approval_of_an_earlier_release_that_no_commit_has_used_is_asked_for_
     database: Database, repository: Repository, url: str
 ) -> None:
     """That release let approve a run before anything was refused, for whatever would go."""
-    done, waiting = left(database, repository, *FOUR[:3]), left(database, repository, "v1")
+    done, waiting = left(database, repository, *FOUR[:3]), left(database, repository, "v1", hours=2)
     for run in (done, waiting):
         database.runs.approve_removals(run.id, "anna", in_advance=True)
     with database.writing() as connection:
