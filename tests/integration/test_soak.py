@@ -1,5 +1,5 @@
-"""Programs at once on one PostgreSQL and one blob store for half a minute: syncs of upstreams that change, collectors
-with hardly any grace, rollbacks, copies and deletions, verification, and readers who must never miss a byte.
+"""Programs at once on one PostgreSQL and one blob store for 15 seconds: syncs of upstreams that change, collectors with
+hardly any grace, rollbacks, copies and deletions, verification, and readers who must never miss a byte.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from support.registry import RegistryServer
 from support.soak import COPIES, UPSTREAMS
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 25.0
+SECONDS = 15.0
 ROLES = ("sync", "sync", "sync", "collect", "collect", "change", "read", "verify")
 #: What each may meet when content or its repository goes from under it; it is then begun anew. A sync looks itself
 #: whether a repository was deleted when it is told so by RunEnded.

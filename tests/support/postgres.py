@@ -21,7 +21,17 @@ import psycopg
 
 _ACCOUNTS = ("postgres", "nobody")
 #: Durability is of no use to a database that lives as long as the tests.
-_SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "listen_addresses=", "max_connections=60")
+_SETTINGS = (
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "shared_buffers=32MB",
+    "listen_addresses=",
+    "max_connections=60",
+)
+_INITDB = ("-A", "trust", "-E", "UTF8", "--no-sync", "--wal-segsize=1")
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,7 @@ def running_postgres() -> Iterator[Postgres]:
     try:
         if os.geteuid() == 0:
             os.chown(folder, _account().pw_uid, _account().pw_gid)
-        _run(programs / "initdb", "-D", folder / "data", "-U", "tests", "-A", "trust", "-E", "UTF8", "--no-sync")
+        _run(programs / "initdb", "-D", folder / "data", "-U", "tests", *_INITDB)
         server = Postgres(folder, programs)
         server.start()
         try:
