@@ -19,6 +19,8 @@ SHARING_AIRFLOW = (
     "tests/e2e/test_sync_dag.py",
     "tests/e2e/test_ui.py",
 )
+#: The folder of those that share one API server, in the process of the tests.
+SHARING_API_SERVER = "tests/integration/api/"
 #: Where several processes run tests, the longest begins first, and the short ones of integration fill up the end.
 _IN_PROCESSES = ("architecture", "unit", "e2e", "docs", "contract", "integration")
 
@@ -31,11 +33,17 @@ def place(path: str, *, in_processes: bool) -> tuple[int, bool]:
     return suites.index(path.split("/")[1]), True
 
 
+def shared_by(path: str) -> str:
+    """What a file shares with all others of which the same is said; the file itself when it shares nothing."""
+    if path in SHARING_AIRFLOW:
+        return "the Airflow of the session"
+    return SHARING_API_SERVER if path.startswith(SHARING_API_SERVER) else path
+
+
 class SharedAirflowScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
-    """Gives files to processes as ``--dist loadfile`` does, in the order of the tests; those that share an Airflow
-    are one.
+    """Gives files to processes as ``--dist loadfile`` does, in the order of the tests; those that share an Airflow, or
+    its API server in their process, are one.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.split("::", 1)[0]
-        return "the shared Airflow" if path in SHARING_AIRFLOW else path
+        return shared_by(nodeid.split("::", 1)[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.scheduling import SHARING_AIRFLOW, place
+from support.scheduling import SHARING_AIRFLOW, place, shared_by
 
 
 def test_every_test_that_takes_the_shared_airflow_is_in_a_file_that_shares_it(request: pytest.FixtureRequest) -> None:
@@ -25,6 +25,12 @@ def test_files_that_share_it_stand_side_by_side(in_processes: bool) -> None:
     shared = [path in SHARING_AIRFLOW for path in ordered]
     first = shared.index(True)
     assert all(shared[first : first + len(SHARING_AIRFLOW)])
+
+
+def test_one_process_runs_all_that_share_something() -> None:
+    assert len({shared_by(path) for path in SHARING_AIRFLOW}) == 1
+    assert shared_by("tests/integration/api/test_a.py") == shared_by("tests/integration/api/test_b.py")
+    assert shared_by("tests/integration/test_a.py") != shared_by("tests/integration/test_b.py")
 
 
 def test_one_process_begins_with_what_says_most_in_the_shortest_time() -> None:
