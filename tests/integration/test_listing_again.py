@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from registry_sync.domain.moments import utc_now
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunKey
 from registry_sync.errors import RateLimited, ServerUnavailable
@@ -62,14 +63,14 @@ def test_what_was_answered_before_a_registry_wanted_a_wait_is_not_asked_again(
     first = asked(registry)
     assert sorted(first) == sorted(content.tags), "each once"
     serve(registry, NAME, content)
+    repeated_at = utc_now()
     version = here.sync("app", registry.base, NAME, run_id="r")
     assert asked(registry) == [last]
     assert version is not None
     assert here.database.versions.tags(version.repository_id) == content.tags
     run = here.database.runs.by_key(RunKey("registry_sync", "r"))
     assert run.listed_at is not None
-    assert run.started_at is not None
-    assert run.listed_at < run.started_at, "it is as old as the oldest answer that it stands on"
+    assert run.started_at < run.listed_at < repeated_at, "it is as old as the oldest answer that it stands on"
     assert any("59 tags of 60 were asked for by an earlier try" in line for line in here.lines)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, ScalarSelect, select, update
 
 from registry_sync.db.named_records import NamedRecords
 from registry_sync.db.tables import remotes, repositories, sync_runs
 from registry_sync.db.transactions import Transactions
 from registry_sync.domain.pages import FIRST_PAGE, Page, PageRequest
 from registry_sync.domain.records import Policy, Remote, RemoteSpec
+from registry_sync.domain.runs import RunKey, RunState
+from registry_sync.errors import OtherUpstream
 
 #: Fields that are the same as columns and as JSON, and that runs of the first release do not record.
 _PLAIN_SINCE_0002 = (
@@ -38,10 +41,16 @@ class RemoteStore:
                 return stored
             return _RECORDS.replace(connection, stored.id, spec)
 
-    def create(self, spec: RemoteSpec, remote_id: str | None = None) -> Remote:
-        """A new remote; ``remote_id`` is a new UUID that it shall have. Raises :class:`NameTaken`."""
+    def create(self, spec: RemoteSpec, remote_id: str | None = None, *, is_provisional: bool = False) -> Remote:
+        """A new remote; ``remote_id`` is a new UUID that it shall have. Raises :class:`NameTaken`.
+
+        One that ``is_provisional`` stays so until a version comes from it, or somebody else changes it.
+        """
         with self._transactions.writing() as connection:
-            return _RECORDS.create(connection, spec, remote_id)
+            made = _RECORDS.create(connection, spec, remote_id)
+            if is_provisional:
+                _mark(connection, made.id, is_provisional=True)
+            return replace(made, is_provisional=is_provisional)
 
     def get(self, remote_id: str) -> Remote:
         """Raises :class:`RecordNotFound`."""
@@ -73,16 +82,48 @@ class RemoteStore:
 
     def update(self, remote_id: str, spec: RemoteSpec) -> Remote:
         """The remote with all of its description replaced. Raises :class:`RecordNotFound`, :class:`NameTaken`."""
-        with self._transactions.writing() as connection:
-            return _RECORDS.replace(connection, remote_id, spec)
+        return self.change(remote_id, lambda _: spec)
 
-    def change(self, remote_id: str, change: Callable[[RemoteSpec], RemoteSpec]) -> Remote:
+    def change(
+        self, remote_id: str, change: Callable[[RemoteSpec], RemoteSpec], *, by_sync_run: str | None = None
+    ) -> Remote:
         """The remote as ``change`` makes it of what is stored; nobody else changes it in between.
 
-        Raises :class:`RecordNotFound`, :class:`NameTaken`, and what ``change`` raises.
+        With ``by_sync_run``, the id of the sync that changes it, a provisional one stays so. Any other change is a
+        person's, after which it is provisional no more. Raises :class:`RecordNotFound`, :class:`NameTaken`, and what
+        ``change`` raises.
         """
         with self._transactions.writing() as connection:
-            return _RECORDS.change(connection, remote_id, change)
+            changed = _RECORDS.change(connection, remote_id, change)
+            if by_sync_run is None and changed.is_provisional:
+                _mark(connection, remote_id, is_provisional=False)
+                changed = replace(changed, is_provisional=False)
+            return changed
+
+    def correct(self, remote_id: str, change: Callable[[RemoteSpec], RemoteSpec], *, by_sync_run: str) -> Remote:
+        """As :meth:`change` by a sync, to another upstream, while it is provisional and no other sync is under way.
+
+        What another sync brings comes from elsewhere. Raises :class:`OtherUpstream` where that is not so any more.
+        """
+        with self._transactions.writing() as connection:
+
+            def correct(stored: RemoteSpec) -> RemoteSpec:
+                is_provisional = connection.execute(
+                    select(remotes.c.is_provisional).where(remotes.c.id == remote_id)
+                ).scalar_one()
+                if not is_provisional or _syncs_under_way(connection, remote_id, without=by_sync_run):
+                    raise OtherUpstream(
+                        f"remote {stored.name!r} cannot be corrected any more, as another sync uses it. "
+                        "Nothing was changed"
+                    )
+                return change(stored)
+
+            return _RECORDS.change(connection, remote_id, correct)
+
+    def syncs_under_way(self, remote_id: str, *, without: str | None = None) -> tuple[RunKey, ...]:
+        """The syncs from it that have not ended, the oldest first, other than the one of the id ``without``."""
+        with self._transactions.reading() as connection:
+            return _syncs_under_way(connection, remote_id, without=without)
 
     def delete(self, remote_id: str) -> None:
         """Removes it; what was synced from it stays. Raises :class:`RecordNotFound`."""
@@ -135,6 +176,37 @@ def read_spec(values: Mapping[str, Any]) -> RemoteSpec:
     )
 
 
+def confirm_remote(connection: Connection, sync_run_id: str) -> None:
+    """Notes, within the caller's transaction, that what a repository holds is what the remote of that sync has.
+
+    A sync that found nothing, for a repository that holds nothing, says nothing of its remote.
+    """
+    of_run = (
+        select(sync_runs.c.remote_id)
+        .join(repositories, repositories.c.id == sync_runs.c.repository_id)
+        .where(sync_runs.c.id == sync_run_id, repositories.c.latest_number.is_not(None))
+    )
+    _mark(connection, of_run.scalar_subquery(), is_provisional=False)
+
+
+def _mark(connection: Connection, remote_id: str | ScalarSelect[Any], *, is_provisional: bool) -> None:
+    is_other = remotes.c.is_provisional != is_provisional
+    statement = update(remotes).where(remotes.c.id == remote_id, is_other).values(is_provisional=is_provisional)
+    connection.execute(statement)
+
+
+def _syncs_under_way(connection: Connection, remote_id: str, *, without: str | None = None) -> tuple[RunKey, ...]:
+    statement = (
+        select(sync_runs.c.dag_id, sync_runs.c.run_id, sync_runs.c.scope)
+        .where(sync_runs.c.remote_id == remote_id, sync_runs.c.state == RunState.RUNNING.value)
+        .where(~sync_runs.c.is_dag_run_over)
+        .order_by(sync_runs.c.started_at)
+    )
+    if without is not None:
+        statement = statement.where(sync_runs.c.id != without)
+    return tuple(RunKey(row.dag_id, row.run_id, row.scope) for row in connection.execute(statement))
+
+
 def last_synced_by(connection: Connection, repository_id: str) -> RemoteSpec | None:
     """The remote, as it was then, of the last sync of a repository that settled; None when there was none."""
     last = (
@@ -148,7 +220,7 @@ def last_synced_by(connection: Connection, repository_id: str) -> RemoteSpec | N
 
 def _remote(row: Row[Any]) -> Remote:
     values = {column.name: getattr(row, column.name) for column in remotes.c}
-    return Remote(row.id, read_spec(values), row.created_at, row.updated_at)
+    return Remote(row.id, read_spec(values), row.created_at, row.updated_at, row.is_provisional)
 
 
 _RECORDS = NamedRecords(remotes, "remote", spec_values, _remote)

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, Table, delete, se
 from registry_sync.db import run_counts
 from registry_sync.db.batches import insert_or_keep, storable
 from registry_sync.db.kept_heads import forget_heads
-from registry_sync.db.remotes import read_spec
+from registry_sync.db.remotes import confirm_remote, read_spec
 from registry_sync.db.tables import (
     deleted_runs,
     repositories,
@@ -47,6 +47,7 @@ def settle(
     }
     connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**values, **counts))
     if state.is_settled:
+        confirm_remote(connection, run_id)
         forget_notes(connection, run_id)
         settled = {"settled_run_id": run_id, "settled_version": repositories.c.latest_number}
         of_run = select(sync_runs.c.repository_id).where(sync_runs.c.id == run_id).scalar_subquery()

@@ -100,7 +100,8 @@ class SyncRunStore:
         ``remote`` is kept with the run, so that a remote that changes meanwhile does not change what the run does.
         Call it before the tags are listed: what is recorded for the repository from now on may be later than they are.
         ``may_replace_upstream`` is whether the run may go on when another remote has filled the repository meanwhile.
-        ``remote_changes`` None keeps what an earlier attempt noted: it has changed the remote.
+        ``remote_changes`` None keeps what an earlier attempt noted: it has changed the remote. The run started when its
+        first try did, and anew with a DAG run that is.
         Raises :class:`RemoteChanged` when the run began for another repository, remote, mode or policy,
         :class:`RecordNotFound` for an unknown repository or remote, :class:`RunEnded` when its DAG run has ended or
         its repository was deleted.
@@ -131,6 +132,8 @@ class SyncRunStore:
             refuse_changes(row, {**identity, "policy": remote.policy.value})
             if is_of_ended_attempt(row, by.dag_run_started_at):
                 refuse_over(row)
+            if row.dag_run_started_at == by.dag_run_started_at:
+                begun["started_at"] = row.started_at
             if read_spec(row.remote_spec).source != remote.source:
                 begun["has_referrers_api"] = None
             forget_notes(connection, row.id, keeps_heads=_keeps_heads(row, remote))

@@ -128,6 +128,8 @@ remotes = Table(
     Column("max_held_share", Float()),
     Column("max_removed_share", Float()),
     Column("max_removed_tags", Integer()),
+    # Made by a sync, and not confirmed yet: neither by a version that came from it nor by a person who changed it.
+    Column("is_provisional", Boolean(), nullable=False, server_default=text("false")),
 )
 
 manifests = Table(

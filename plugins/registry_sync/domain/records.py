@@ -101,6 +101,19 @@ class RemoteSpec:
         """The platforms that are taken from indexes, None for all."""
         return None if self.platforms is None else parse_platforms(self.platforms)
 
+    def limits(self) -> tuple[str, ...]:
+        """What is not taken of all that its upstream has, for people: ``only the tags 3.*``; nothing where all is."""
+        limits = []
+        if self.include_tags is not None:
+            limits.append(f"only the tags {', '.join(self.include_tags)}")
+        if self.exclude_tags:
+            limits.append(f"without the tags {', '.join(self.exclude_tags)}")
+        if self.platforms is not None:
+            limits.append(f"only the platforms {', '.join(self.platforms)}")
+        if not self.include_referrers:
+            limits.append("without signatures and other referrers")
+        return tuple(limits)
+
     def checked(self) -> RemoteSpec:
         """Itself, after every part that has a grammar was read. Raises :class:`InvalidReference`."""
         _ = (self.upstream, self.tag_filter, self.wanted_platforms)
@@ -130,12 +143,17 @@ def is_own_connection(conn_id: str | None, remote_id: str | None = None) -> bool
 
 @dataclass(frozen=True)
 class Remote:
-    """A stored remote: ``id`` is its UUID over REST; times are aware UTC."""
+    """A stored remote: ``id`` is its UUID over REST; times are aware UTC.
+
+    ``is_provisional`` is one that a sync made, that no sync has made a version from, and that nobody changed otherwise:
+    a typing error in it has cost nothing yet.
+    """
 
     id: str
     spec: RemoteSpec
     created_at: datetime
     updated_at: datetime
+    is_provisional: bool = False
 
 
 def checked_repository_name(text: str, wanted: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from registry_sync.errors import RegistrySyncError
+from registry_sync.errors import OtherUpstream, RegistrySyncError
 from registry_sync.operators.airflow_runs import asked_by, dag_run_end
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.run_note import RUN_NOTE_KEY
@@ -129,13 +130,14 @@ class ListTagsOperator(TriggeredTask):
                 context["ti"].xcom_push(key=RUN_NOTE_KEY, value=run.remote_changes)
             end_lost_runs(
                 stage.database.run_ends,
-                lambda lost: dag_run_end(context, lost),
+                partial(dag_run_end, context),
                 tell=report,
                 repository_id=run.repository_id,
                 without=run.id,
             )
             repository = stage.database.repositories.get(run.repository_id)
-            self.log.info("%s from %s at %s", repository.name, remote.upstream, remote.registry)
+            limits = "".join(f"; {limit}" for limit in remote.limits())
+            self.log.info("%s from %s at %s%s", repository.name, remote.upstream, remote.registry, limits)
             max_shards = stage.max_shards(remote)
             client, remote = stage.connect(remote)
             listed = list_tags(client, stage.database, run, remote, max_shards=max_shards, tell=report)
@@ -161,6 +163,7 @@ class ListTagsOperator(TriggeredTask):
     def _open_run(self, stage: Stage, context: Context) -> tuple[SyncRun, RemoteSpec]:
         from registry_sync.domain.runs import request_id_of
         from registry_sync.hooks.clients import check_connection
+        from registry_sync.sync.lost_runs import end_lost_runs
         from registry_sync.sync.open_run import open_run
 
         key = run_key(context)
@@ -168,16 +171,16 @@ class ListTagsOperator(TriggeredTask):
         if request_id is not None:
             return stage.use(self._open_requested_run(stage, context, request_id))
         authority = self.authority(context, stage.settings)
-        return stage.use(
-            open_run(
-                stage.database,
-                key,
-                self._request(frozenset(self.template_fields)),
-                authority=authority,
-                check_connection=check_connection,
-                by=asked_by(context),
-            )
+        request, by = self._request(frozenset(self.template_fields)), asked_by(context)
+        open_it = partial(
+            open_run, stage.database, key, request, authority=authority, check_connection=check_connection, by=by
         )
+        try:
+            return stage.use(open_it())
+        except OtherUpstream:  # a sync that seems to be under way may have lost its DAG run
+            if not end_lost_runs(stage.database.run_ends, partial(dag_run_end, context), tell=TaskReport(self.log)):
+                raise
+            return stage.use(open_it())
 
     def _open_requested_run(self, stage: Stage, context: Context, request_id: str) -> SyncRun:
         """The run of a sync that was asked for over REST; of its parameters only what the DAG's code says counts."""

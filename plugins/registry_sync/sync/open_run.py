@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from registry_sync.errors import ConfigurationError, NameTaken, OtherUpstream, R
 from registry_sync.sync.trigger_rules import refuse_untrusted
 
 MAX_CONCURRENCY = 100
+_WORD = 'If it is meant, say replace_upstream ("Replace the upstream" in the form)'
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,12 @@ class Repositories(Protocol):
 class Remotes(Protocol):
     """Remotes by name and id."""
 
-    def create(self, spec: RemoteSpec, /) -> Remote: ...
-    def change(self, remote_id: str, change: Callable[[RemoteSpec], RemoteSpec], /) -> Remote: ...
+    def create(self, spec: RemoteSpec, /, *, is_provisional: bool = False) -> Remote: ...
+    def change(
+        self, remote_id: str, change: Callable[[RemoteSpec], RemoteSpec], /, *, by_sync_run: str | None = None
+    ) -> Remote: ...
+    def correct(self, remote_id: str, change: Callable[[RemoteSpec], RemoteSpec], /, *, by_sync_run: str) -> Remote: ...
+    def syncs_under_way(self, remote_id: str, /, *, without: str | None = None) -> Sequence[RunKey]: ...
     def by_name(self, name: str, /) -> Remote: ...
     def get(self, remote_id: str, /) -> Remote: ...
 
@@ -130,7 +135,8 @@ ConnectionCheck = Callable[[RemoteSpec], None]
 class _Plan:
     """What a request comes to: ``stored`` and ``repository`` are None where they are to be created.
 
-    ``changed`` has the fields of the stored remote that the request changes for good.
+    ``changed`` has the fields of the stored remote that the request changes for good; it ``is_correction`` when they
+    make a provisional one another upstream.
     """
 
     name: str
@@ -139,6 +145,7 @@ class _Plan:
     stored: Remote | None = None
     repository: Repository | None = None
     changed: tuple[str, ...] = ()
+    is_correction: bool = False
 
 
 def open_run(
@@ -154,7 +161,8 @@ def open_run(
 
     Everything is checked before anything is written. A repeat gives the same run, begun anew, and works on the
     repository and the remote that it began with, whatever they are called by now. Only what was said is changed of a
-    remote that is there. Raises :class:`InvalidReference`, :class:`ConfigurationError`, :class:`OtherUpstream`,
+    remote that is there; one that an earlier sync made, and that no version came from yet, may be corrected to another
+    upstream. Raises :class:`InvalidReference`, :class:`ConfigurationError`, :class:`OtherUpstream`,
     :class:`TriggerRefused` for what ``authority`` does not suffice for, :class:`RunEnded` when the repository or the
     remote that the run began with was deleted, or the database's
     :class:`~registry_sync.errors.RecordNotFound` for a remote that does not exist.
@@ -162,11 +170,11 @@ def open_run(
     begun = database.runs.find(key)
     plan = _plan(database, request, begun, authority, check_connection)
     try:
-        remote = plan.stored or database.remotes.create(plan.used)
+        remote = plan.stored or database.remotes.create(plan.used, is_provisional=True)
         repository = plan.repository or database.repositories.create(RepositorySpec(plan.name))
     except NameTaken:  # another run was faster; what it made is judged as what was there before
         plan = _plan(database, request, begun, authority, check_connection)
-        remote = plan.stored or database.remotes.create(plan.used)
+        remote = plan.stored or database.remotes.create(plan.used, is_provisional=True)
         repository = plan.repository or database.repositories.create(RepositorySpec(plan.name))
     run = database.runs.begin(
         key,
@@ -181,7 +189,8 @@ def open_run(
     )
     if plan.changed:
         said = {name: getattr(plan.used, name) for name in plan.changed}
-        database.remotes.change(remote.id, lambda stored: replace(stored, **said))
+        store = database.remotes.correct if plan.is_correction else database.remotes.change
+        store(remote.id, lambda stored: replace(stored, **said), by_sync_run=run.id)
     return run
 
 
@@ -273,15 +282,19 @@ def _plan(
     _refuse_own_connection(used, stored)
     if authority is Authority.TRIGGER:
         refuse_untrusted(request, mode=mode, stored=stored, used=used, repository=repository, latest=latest)
+    is_correction = False
     if not request.replaces_upstream:
-        _refuse_other_upstream(name, stored, used, latest)
+        is_correction = _is_correction(database.remotes, stored, used, begun)
+        if not is_correction:
+            _refuse_other_remote_upstream(stored, used)
+        _refuse_other_content(name, stored, used, None if _holds_nothing(repository) else latest)
     changed: tuple[str, ...] = ()
     if stored is not None and request.describes_remote:
         said = ("url", "upstream_name", *request.overrides())
         changed = tuple(field for field in said if getattr(used, field) != getattr(stored.spec, field))
     if authority is Authority.TRIGGER and stored is None and used.conn_id is not None:
         check_connection(used)
-    return _Plan(name, mode, used, stored, repository, changed)
+    return _Plan(name, mode, used, stored, repository, changed, is_correction)
 
 
 def _remote(
@@ -325,20 +338,60 @@ def _refuse_own_connection(used: RemoteSpec, stored: Remote | None) -> None:
         )
 
 
-def _refuse_other_upstream(repository: str, stored: Remote | None, used: RemoteSpec, latest: SyncRun | None) -> None:
-    """Raises :class:`OtherUpstream`; an upstream is a place, by whichever remote it is reached."""
-    word = "If it is meant, say replace_upstream"
-    if stored is not None and (stored.spec.registry, stored.spec.upstream) != (used.registry, used.upstream):
+def _is_correction(remotes: Remotes, stored: Remote | None, used: RemoteSpec, begun: SyncRun | None) -> bool:
+    """Whether the run makes another upstream of a remote that nothing came from yet.
+
+    The repeat of a run that was corrected since does not take that back. Raises :class:`OtherUpstream` while another
+    sync from it is under way, which may still bring something.
+    """
+    if stored is None or not stored.is_provisional or _is_same_place(stored.spec, used):
+        return False
+    if begun is not None and begun.remote_changes is None:
+        return False
+    under_way = remotes.syncs_under_way(stored.id, without=None if begun is None else begun.id)
+    if under_way:
         raise OtherUpstream(
-            f"remote {used.name!r} is {stored.spec.upstream} at {stored.spec.registry}, and these parameters say "
-            f"{used.upstream} at {used.registry}. Nothing was changed. {word}; else give the new one a name of its "
-            "own, as remote"
+            f"{_both_upstreams(stored.spec, used)}. It could be corrected, but a sync from it is under way: DAG run "
+            f"{under_way[0].run_id!r} of {under_way[0].dag_id!r}. Nothing was changed. Let that end, or mark it as "
+            "failed, and run this again"
         )
+    return True
+
+
+def _holds_nothing(repository: Repository | None) -> bool:
+    return repository is None or repository.latest_number is None
+
+
+def _is_same_place(one: RemoteSpec, other: RemoteSpec) -> bool:
+    return (one.registry, one.upstream) == (other.registry, other.upstream)
+
+
+def _both_upstreams(stored: RemoteSpec, used: RemoteSpec) -> str:
+    return (
+        f"remote {used.name!r} is {stored.upstream} at {stored.registry}, and these parameters say "
+        f"{used.upstream} at {used.registry}"
+    )
+
+
+def _refuse_other_remote_upstream(stored: Remote | None, used: RemoteSpec) -> None:
+    """Raises :class:`OtherUpstream` where the run would make another upstream of the remote that is there."""
+    if stored is not None and not _is_same_place(stored.spec, used):
+        raise OtherUpstream(
+            f"{_both_upstreams(stored.spec, used)}. Nothing was changed. {_WORD}; else sync into another repository, "
+            "or give the new one a name of its own, as remote"
+        )
+
+
+def _refuse_other_content(repository: str, stored: Remote | None, used: RemoteSpec, latest: SyncRun | None) -> None:
+    """Raises :class:`OtherUpstream`; an upstream is a place, by whichever remote it is reached.
+
+    ``latest`` is the sync that last brought what the repository holds; None where it holds nothing.
+    """
     is_own = stored is not None and latest is not None and latest.remote_id == stored.id
     if latest is not None and not is_own and latest.remote.source != used.source:
         raise OtherUpstream(
             f"what repository {repository!r} holds came from {latest.remote.source}, and this would put {used.source} "
-            f"in its place. Nothing was changed. {word}; else sync into another repository"
+            f"in its place. Nothing was changed. {_WORD}; else sync into another repository"
         )
 
 

@@ -46,6 +46,16 @@ def upstream(*names: str) -> Upstream:
     return made
 
 
+def test_a_sync_started_with_its_first_try_and_anew_with_a_dag_run_that_is_cleared(
+    database: Database, repository: Repository
+) -> None:
+    key = new_key()
+    run = begin(database, repository, key, FIRST)
+    assert begin(database, repository, key, FIRST).started_at == run.started_at, "a task was tried again"
+    database.run_ends.end(key.dag_id, key.run_id, RunState.FAILED, "marked", started_at=FIRST)
+    assert begin(database, repository, key, AGAIN).started_at > run.started_at
+
+
 def test_a_running_sync_ends_with_its_dag_run_and_keeps_its_notes_for_those_who_go_on(
     database: Database, repository: Repository
 ) -> None:

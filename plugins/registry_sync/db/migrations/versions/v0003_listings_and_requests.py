@@ -42,6 +42,7 @@ def _added_columns() -> dict[str, list[sa.Column[Any]]]:
             sa.Column("dag_run_started_at", UtcDateTime()),
             sa.Column("is_dag_run_over", sa.Boolean(), nullable=False, server_default=sa.text("false")),
         ],
+        "remotes": [sa.Column("is_provisional", sa.Boolean(), nullable=False, server_default=sa.text("false"))],
         "repository_versions": [sa.Column("referrers_problem", sa.Text())],
         "blobs": [sa.Column("fault", plain_text(16)), sa.Column("fault_at", UtcDateTime())],
     }
