@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -558,7 +559,7 @@ def test_a_parameter_that_an_operator_does_not_have_breaks_the_dag() -> None:
 def test_the_form_asks_for_the_repository_and_takes_blanks_around_what_is_typed(
     database: Database, listener: HostileRegistry
 ) -> None:
-    params = sync_dag().params
+    params = copy.deepcopy(sync_dag().params)  # a parameter keeps the value that it was asked about
     assert params.get_param("repository").schema["type"] == "string"
     with pytest.raises(Exception, match="No value passed"):
         params.validate()
