@@ -16,7 +16,11 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generat
 	$(UPGRADE) pyproject.toml
 
 # What may be given, as `make sync NAME=library/alpine` or in the environment.
-export REMOTE NAME REPOSITORY TAGS POLICY MODE CONN REPLACE_UPSTREAM PORT PYTHON
+SYNC_VARIABLES := REMOTE NAME REPOSITORY TAGS EXCLUDE_TAGS PLATFORMS POLICY MODE CONN REPLACE_UPSTREAM PORT
+export $(SYNC_VARIABLES) PYTHON
+# Names of the variables on the command line that `make sync` does not have.
+MISTYPED = $(filter-out $(SYNC_VARIABLES) PYTHON VENV,$(foreach name,$(.VARIABLES),$(if $(findstring \
+	command line,$(origin $(name))),$(filter-out -% MAKE%,$(name)))))
 
 # Who gives an environment of their own (make VENV=…) gets nothing installed into it.
 ifeq ($(origin VENV),command line)
@@ -32,7 +36,8 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 .PHONY: sync
-sync: $(READY) ## Sync a repository and print its version: REMOTE= NAME= REPOSITORY= TAGS= POLICY= MODE= CONN= REPLACE_UPSTREAM=
+sync: $(READY) ## Sync a repository and print its version: REMOTE= NAME= REPOSITORY= TAGS= EXCLUDE_TAGS= PLATFORMS= POLICY= MODE= CONN= REPLACE_UPSTREAM=
+	$(if $(MISTYPED),$(error make sync knows no $(MISTYPED); it takes $(SYNC_VARIABLES)))
 	@$(LOCAL_AIRFLOW) sync
 
 .PHONY: up

@@ -195,9 +195,9 @@ def test_every_make_target_and_variable_has_a_line() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     told = rows(text("reference/make.md"))
     assert [name for name in re.findall(r"^([a-z]+):.*##", makefile, re.MULTILINE) if f"make {name}" not in told] == []
-    exported = re.search(r"^export (.+)$", makefile, re.MULTILINE)
-    assert exported is not None
-    assert [name for name in exported[1].split() if name not in told] == []
+    variables = re.search(r"^SYNC_VARIABLES := (.+)$", makefile, re.MULTILINE)
+    assert variables is not None
+    assert [name for name in (*variables[1].split(), "PYTHON") if name not in told] == []
 
 
 def commands(entries: Any, prefix: str = "airflow") -> Iterator[str]:

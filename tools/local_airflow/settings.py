@@ -116,6 +116,10 @@ def process_environment(layout: Layout, settings: Mapping[str, Mapping[str, str]
         "PATH": os.pathsep.join([str(layout.python.parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONPATH": layout.search_path(),
         "PYTHONUNBUFFERED": "1",
+        # Airflow's own use of a class that a library renamed: it would stand in the log of every task.
+        "PYTHONWARNINGS": ",".join(
+            filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:GitWildMatchPattern:DeprecationWarning"])
+        ),
         "NO_PROXY": direct,  # tasks ask the API server, which no proxy can reach
         "no_proxy": direct,
     }

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from local_airflow.dag_run import DagRun, TaskState, await_dag
-from local_airflow.errors import LocalAirflowError, SyncFailed
+from local_airflow.errors import ApiError, LocalAirflowError, SyncFailed
 from local_airflow.instance import Instance
+from local_airflow.layout import Layout
 from local_airflow.terminal import Board, say
 
 DAG_ID = "registry_sync"
@@ -21,6 +24,20 @@ DEFAULT_NAME = "library/hello-world"
 
 #: Variables that are handed on as they are when given, and the parameters of the DAG they become.
 PASSED_ON = {"POLICY": "policy", "MODE": "mode", "CONN": "conn_id"}
+#: The same for lists, separated by blanks or commas.
+LISTS = {"TAGS": "tags", "EXCLUDE_TAGS": "exclude_tags", "PLATFORMS": "platforms"}
+#: What each parameter is given by, and what it may be, for whoever gave another value.
+ASKED_FOR = {
+    "repository": ("REPOSITORY", "a name such as hello-world"),
+    "url": ("REMOTE", "the address of a registry without a path, such as https://quay.io"),
+    "upstream_name": ("NAME", "the name of a repository there, such as library/hello-world"),
+    "tags": ("TAGS", "names or globs such as 3.*, separated by blanks or commas"),
+    "exclude_tags": ("EXCLUDE_TAGS", "names or globs such as 3.*, separated by blanks or commas"),
+    "platforms": ("PLATFORMS", "platforms such as linux/amd64, separated by blanks or commas"),
+    "policy": ("POLICY", "immediate, on_demand or streamed"),
+    "mode": ("MODE", "mirror or additive"),
+    "conn_id": ("CONN", "the id of an Airflow connection"),
+}
 
 
 def sync(instance: Instance, env: Mapping[str, str], port: int | None) -> None:
@@ -36,7 +53,10 @@ def sync(instance: Instance, env: Mapping[str, str], port: int | None) -> None:
             say("Starting Airflow for this sync; `make up` keeps one running")
         api = instance.api(instance.start(port, temporary=True))
         await_dag(api, DAG_ID)
-        run = DagRun.trigger(api, DAG_ID, conf)
+        try:
+            run = DagRun.trigger(api, DAG_ID, conf)
+        except ApiError as error:
+            raise SyncFailed(refusal(str(error), conf)) from None
         try:
             follow(run)
         except KeyboardInterrupt:
@@ -44,7 +64,7 @@ def sync(instance: Instance, env: Mapping[str, str], port: int | None) -> None:
                 run.fail()
             raise
         if run.state() != "success":
-            raise SyncFailed(failure(run, run.tasks(), instance))
+            raise SyncFailed(failure(run, run.tasks(), instance, conf))
         print(json.dumps(synced_version(run), indent=2))
 
 
@@ -56,9 +76,8 @@ def parameters(env: Mapping[str, str]) -> dict[str, Any]:
         "url": (env.get("REMOTE") or DEFAULT_REMOTE).rstrip("/"),
         "upstream_name": name,
     }
-    tags = env.get("TAGS", "").replace(",", " ").split()
-    if tags:
-        conf["tags"] = tags
+    lists = {parameter: env.get(name, "").replace(",", " ").split() for name, parameter in LISTS.items()}
+    conf.update({parameter: entries for parameter, entries in lists.items() if entries})
     conf.update({parameter: env[name] for name, parameter in PASSED_ON.items() if env.get(name)})
     if env.get("REPLACE_UPSTREAM"):
         conf["replace_upstream"] = env["REPLACE_UPSTREAM"].lower() == "true"
@@ -92,18 +111,48 @@ def synced_version(run: DagRun) -> Any:
     return committed.get("unchanged_version") or listed.get("unchanged_version")
 
 
-def failure(run: DagRun, tasks: Iterable[TaskState], instance: Instance) -> str:
-    """Which tasks failed, why, and where to read on."""
+def refusal(error: str, conf: Mapping[str, Any]) -> str:
+    """Which variable has a value that the DAG does not take, and what it takes; else ``error`` as it is."""
+    refused = re.search(r"Invalid input for param (\w+):", error)
+    if refused is None or refused[1] not in ASKED_FOR:
+        return error
+    variable, possible = ASKED_FOR[refused[1]]
+    value = conf.get(refused[1])
+    shown = " ".join(value) if isinstance(value, list) else value
+    return f"{variable}={shown} cannot be used: {variable} is {possible}"
+
+
+def stored_choices(conf: Mapping[str, Any]) -> list[str]:
+    """What the sync has stored with its remote, and how it is changed; nothing when it chose nothing."""
+    chosen = [f"{name}={' '.join(conf[parameter])}" for name, parameter in LISTS.items() if parameter in conf]
+    if not chosen:
+        return []
+    kept = f"The remote keeps {', '.join(chosen)} for syncs that say nothing else; where that is wrong, say it anew "
+    return [kept + "(TAGS=* takes all tags)."]
+
+
+def failure(run: DagRun, tasks: Iterable[TaskState], instance: Instance, conf: Mapping[str, Any]) -> str:
+    """Which tasks failed, why, what is stored of the choices, and where to read on."""
     lines = []
     for task in sorted(tasks, key=lambda task: (task.task_id, task.map_index)):
         if task.state == "failed":
             lines += [
-                f"the task {task.name} failed: {run.reason(task, task.try_number)}",
+                f"the task {task.name} failed: {as_typed_here(run.reason(task, task.try_number), instance.layout)}",
                 f"  its log: {run.log_path(task, instance.layout.task_logs)}",
             ]
     if not lines:
         lines.append(
             f"the run {run.run_id} of {run.dag_id} failed before a task did; see {instance.layout.process_logs}"
         )
-    lines.append("Mend what it names and run the same command again: what is stored already is not fetched twice.")
+    lines += stored_choices(conf)
+    lines.append("Mend what it names and run the command again: what is stored already is not fetched twice.")
     return "\n".join(lines)
+
+
+def as_typed_here(reason: str, layout: Layout) -> str:
+    """``reason`` with what it tells people to say or run as they type it in this checkout."""
+    reason = re.sub(
+        r'say replace_upstream( \("Replace the upstream" in the form\))?', "say REPLACE_UPSTREAM=true", reason
+    )
+    command = f"AIRFLOW_HOME={shlex.quote(str(layout.home))} {shlex.quote(str(layout.program))} registry-sync"
+    return reason.replace("airflow registry-sync", command)

@@ -19,6 +19,7 @@ from registry_sync.domain.quantities import format_bytes
 
 Row = Mapping[str, Any]
 _SHOWN_DIGITS = 12
+_LEAST_COLUMN = 10
 
 
 def print_rows(rows: Sequence[Row], output: str) -> None:
@@ -29,7 +30,7 @@ def print_rows(rows: Sequence[Row], output: str) -> None:
         _console().print_as_plain_table([_exact(row) for row in rows])
     else:
         told = [name for name in (rows[0] if rows else ()) if any(not _is_nothing(row[name]) for row in rows)]
-        _console().print_as_table([_for_people({name: row[name] for name in told}) for row in rows])
+        _print_table(told, [_for_people({name: row[name] for name in told}) for row in rows])
 
 
 def print_fields(fields: Row, output: str) -> None:
@@ -58,6 +59,25 @@ def _console() -> Any:
     from airflow.cli.simple_table import AirflowConsole
 
     return AirflowConsole()
+
+
+def _print_table(names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    """Columns that end in ``_id`` are never broken or cut, because people paste what they see there."""
+    from airflow.cli.simple_table import SimpleTable
+
+    console = _console()
+    if not rows:
+        console.print_as_table([])
+        return
+    whole = [_title(name) for name in names if name.endswith("_id")]
+    table: Any = SimpleTable(show_header=True)  # type: ignore[no-untyped-call]
+    for title in map(_title, names):
+        table.add_column(title, no_wrap=title in whole)
+    for row in rows:
+        table.add_row(*row.values())
+    widths = sum(max(len(row[title]) for row in rows) for title in whole)
+    console.width = max(console.width, widths + _LEAST_COLUMN * (len(names) - len(whole)) + 3 * len(names))
+    console.print(table)
 
 
 def _exact(value: Any) -> Any:

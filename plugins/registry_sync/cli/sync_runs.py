@@ -41,9 +41,9 @@ def approve(args: Namespace) -> None:
             confirm(args, f"Let {key.run_id} remove these tags from {repository.name}?")
         database.runs.approve_removals(run.id, getpass.getuser(), seen=run.refused_removals)
         cleared = _go_on(key)
-    went_on = (
-        f"cleared {format_count(cleared, 'failed task')}, the run goes on" if cleared else "no task of it has failed"
-    )
+    went_on = "no task of it has failed"
+    if cleared:
+        went_on = f"cleared {format_count(cleared, 'failed task')}, and the run goes on once a scheduler runs"
     print(f"the removals of {key.run_id} are approved; {went_on}")
 
 

@@ -54,6 +54,21 @@ def test_a_count_and_its_bytes_are_two_columns_and_an_empty_column_is_none(capsy
     assert [cell.strip() for cell in second.split("|")] == ["tag", "0", "-"]
 
 
+def test_an_id_stands_whole_on_one_line_however_narrow_the_terminal_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what people paste into the next command."""
+    from airflow.cli import simple_table
+
+    monkeypatch.setattr(simple_table, "is_tty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    run_id = "manual__2026-11-28T18:13:00.123456+00:00_AbCdEfGh"
+    print_rows([{"run_id": run_id, "dag_id": "registry_sync", "error": "what went wrong " * 20}], "table")
+    printed = capsys.readouterr().out
+    assert any(run_id in line and "registry_sync" in line for line in printed.splitlines())
+    assert "…" not in printed
+
+
 def test_programs_get_exact_values(capsys: pytest.CaptureFixture[str]) -> None:
     from airflow.utils import yaml
 

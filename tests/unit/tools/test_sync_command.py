@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ import pytest
 from local_airflow.__main__ import asked_port
 from local_airflow.dag_run import TaskState, error_line
 from local_airflow.errors import LocalAirflowError
-from local_airflow.sync_command import parameters, progress_line
+from local_airflow.layout import Layout
+from local_airflow.sync_command import as_typed_here, parameters, progress_line, refusal, stored_choices
 from local_airflow.terminal import Board
 
 
@@ -53,6 +56,47 @@ from local_airflow.terminal import Board
 )
 def test_the_variables_become_parameters_of_the_dag(given: dict[str, str], asked: dict[str, Any]) -> None:
     assert parameters(given) == asked
+
+
+def test_lists_are_given_with_blanks_or_commas() -> None:
+    asked = parameters({"TAGS": "3.*", "EXCLUDE_TAGS": "3.1 3.2", "PLATFORMS": "linux/amd64,linux/arm64"})
+    assert asked["exclude_tags"] == ["3.1", "3.2"]
+    assert asked["platforms"] == ["linux/amd64", "linux/arm64"]
+
+
+def test_a_value_that_the_dag_refuses_is_named_with_its_variable_and_what_is_possible() -> None:
+    refused = (
+        "POST /api/v2/dags/registry_sync/dagRuns: 400 Invalid input for param mode: 'mirorr' is not one of "
+        "['mirror', 'additive']\n\nFailed validating 'enum' in schema:\n    {'type': 'string'}"
+    )
+    assert refusal(refused, {"mode": "mirorr"}) == "MODE=mirorr cannot be used: MODE is mirror or additive"
+    assert refusal("503 away", {}) == "503 away"
+
+
+def test_a_failed_sync_says_which_choices_the_remote_keeps() -> None:
+    assert stored_choices({"repository": "app"}) == []
+    (line,) = stored_choices({"tags": ["3.*", "latest"], "platforms": ["linux/amd64"]})
+    assert line.startswith("The remote keeps TAGS=3.* latest, PLATFORMS=linux/amd64 ")
+
+
+def test_what_people_are_told_to_say_or_run_can_be_typed_as_it_stands(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    told = as_typed_here(
+        'If it is meant, say replace_upstream ("Replace the upstream" in the form); or run: airflow registry-sync run '
+        "approve 'manual__1'",
+        layout,
+    )
+    assert told.startswith("If it is meant, say REPLACE_UPSTREAM=true; or run: AIRFLOW_HOME=")
+    assert f"{layout.program} registry-sync run approve 'manual__1'" in told
+
+
+@pytest.mark.parametrize("given", ["TAG=latest", "REPOSITRY=mine"])
+def test_a_variable_that_is_none_is_refused_with_the_list(given: str) -> None:
+    checkout = Path(__file__).parents[3]
+    command = ["make", "--dry-run", "sync", "VENV=/nowhere", given]
+    made = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    assert made.returncode != 0
+    assert f"make sync knows no {given.partition('=')[0]}; it takes REMOTE NAME REPOSITORY TAGS" in made.stderr
 
 
 @pytest.mark.parametrize(("text", "port"), [("", None), ("8081", 8081), ("65535", 65535)])
