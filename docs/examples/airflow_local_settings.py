@@ -1,6 +1,6 @@
 """Imports what a sync's tasks import, once, in the process from which Airflow forks them."""
 
-import registry_sync.blobs
+import registry_sync.blobs.opening
 import registry_sync.db.database
 import registry_sync.hooks.clients
 import registry_sync.oci.client
@@ -9,5 +9,4 @@ import registry_sync.sync.fetch_blobs
 import registry_sync.sync.fetch_manifests
 import registry_sync.sync.list_tags
 import registry_sync.sync.open_run
-import registry_sync.sync.plan_blobs
-import registry_sync.sync.small_run  # noqa: F401  all are imported to be there
+import registry_sync.sync.plan_blobs  # noqa: F401  all are imported to be there

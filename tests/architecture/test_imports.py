@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,19 +17,22 @@ DAGS = Path(__file__).parents[2] / "dags"
 MAY_IMPORT = {
     "errors": set(),
     "domain": {"errors"},
+    "pulp": {"errors", "domain"},
     "oci": {"errors", "domain"},
     "blobs": {"errors", "domain"},
     "db": {"errors", "domain"},
     "sync": {"errors", "domain"},
     "hooks": {"errors", "domain", "oci", "blobs", "db"},
-    "operators": {"errors", "domain", "hooks", "sync"},
-    "api": {"errors", "domain", "blobs", "db", "hooks"},
-    "cli": {"errors", "domain", "blobs", "db", "hooks", "sync"},
+    "operators": {"errors", "domain", "pulp", "hooks", "sync"},
+    "api": {"errors", "domain", "pulp", "blobs", "db", "hooks"},
+    "cli": {"errors", "domain", "pulp", "blobs", "db", "hooks", "sync"},
     "listener": {"errors", "domain", "db", "hooks", "operators"},
     "plugin": {"api", "hooks", "listener"},
     "provider": set(),
     "__init__": set(),
 }
+#: Parts that name classes of parts below them for type checking; at run time they are given them.
+TYPED_WITH_REAL_CLASSES = {"operators", "sync"}
 #: Outside libraries that belong to some parts only.
 BELONGS_ONLY_TO = {
     "requests": {"oci"},
@@ -105,7 +109,7 @@ def test_a_part_imports_only_parts_above_it() -> None:
     wrong = []
     for module in MODULES:
         allowed = MAY_IMPORT[module.part] | {module.part}
-        for name in module.imports_at_work if module.part == "operators" else module.imports:
+        for name in module.imports_at_work if module.part in TYPED_WITH_REAL_CLASSES else module.imports:
             is_ours = name.startswith("registry_sync.") and name != "registry_sync.__version__"
             if is_ours and name.split(".")[1] not in allowed:
                 wrong.append(f"{module.name}: {module.part} may not import {name}")
@@ -141,7 +145,8 @@ def _may_be_in_a_dag(name: str) -> bool:
 
 def test_no_module_has_the_name_of_a_standard_library_module() -> None:
     paths = [module.path for module in MODULES]
-    names = {str(path): path.stem if path.stem != "__init__" else path.parent.name for path in paths}
+    # A folder below a part is never the name of a module that somebody puts on the path: it is reached by its part.
+    names = {str(path): path.stem for path in paths}
     assert {path: name for path, name in names.items() if name in sys.stdlib_module_names} == {}
 
 
@@ -163,3 +168,21 @@ def test_no_function_is_longer_than_80_lines() -> None:
                 if length > 80 and "migrations" not in module.path.parts:
                     long.append(f"{module.name}:{node.name} {length}")
     assert long == []
+
+
+#: Files that each folder of a resource has, and operators, which bear the name of the stage that they run.
+MAY_RECUR = {"__init__", "routes", "documents"}
+
+
+def test_no_two_modules_and_no_two_public_classes_have_one_name() -> None:
+    modules = Counter(
+        module.path.stem for module in MODULES if module.part != "operators" and "migrations" not in module.path.parts
+    )
+    classes = Counter(
+        node.name
+        for module in MODULES
+        for node in module.tree.body
+        if isinstance(node, ast.ClassDef) and node.name[0] != "_"
+    )
+    assert {name for name, count in modules.items() if count > 1} - MAY_RECUR == set()
+    assert {name for name, count in classes.items() if count > 1} == set()

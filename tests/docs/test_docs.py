@@ -15,11 +15,11 @@ import pytest
 from registry_sync import __version__, errors, provider
 from registry_sync.db.schema import VERSION_TABLE
 from registry_sync.db.tables import metadata
-from registry_sync.domain.manifests import DEFAULT_LIMITS
+from registry_sync.domain.manifest_documents import DEFAULT_LIMITS
 from registry_sync.errors import PaginationError, RegistryError, RegistrySyncError
-from registry_sync.hooks.extra import IGNORED_EXTRA, KNOWN_EXTRA
+from registry_sync.hooks.connection import IGNORED_EXTRA, KNOWN_EXTRA
+from registry_sync.oci.http.transport import MAX_REDIRECTS
 from registry_sync.oci.tags import MAX_PAGES, MAX_TAGS
-from registry_sync.oci.transport import MAX_REDIRECTS
 from registry_sync.sync.verdicts import Verdict, verdict
 
 ROOT = Path(__file__).parents[2]

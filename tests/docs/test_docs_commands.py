@@ -98,8 +98,8 @@ def test_every_setting_that_is_shown_exists_and_can_be_read(page: str, block: st
 def test_the_refusal_that_is_shown_is_the_one_that_is_given() -> None:
     from registry_sync.domain.references import RegistryUrl
     from registry_sync.errors import RealmRefused
-    from registry_sync.oci.origins import Origin, Target
-    from registry_sync.oci.realm import RealmPolicy
+    from registry_sync.oci.auth.credentials import RealmPolicy
+    from registry_sync.oci.http.origins import Origin, Target
 
     own = Origin.of(RegistryUrl.parse("https://registry.example"))
     policy = RealmPolicy(own, frozenset(), allow_insecure=False)

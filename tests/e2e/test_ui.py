@@ -14,8 +14,7 @@ from types import SimpleNamespace
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from registry_sync.hooks.connection import read_connection
-from registry_sync.hooks.host_limits import HostLimits
+from registry_sync.hooks.connection import HostLimits, read_connection
 from support.airflow_instance import AirflowInstance
 from support.filling import place
 from support.registry import RegistryServer

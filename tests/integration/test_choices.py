@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from registry_sync.domain.units import Relation
+from registry_sync.domain.content_units import Relation
 from registry_sync.errors import TooManyHolds, TooManyRemovals
 from support.choosing import NAME, got, held, sync, tags
 from support.hostile_registry import HostileRegistry, json_reply, reply

@@ -10,8 +10,8 @@ import pytest
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.errors import AuthenticationFailed
 from registry_sync.hooks.registry import RegistryHook
+from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.client import RegistryClient
-from registry_sync.oci.credentials import Credentials
 from support.certificates import CertificateAuthority, ServerCertificate
 from support.lookalikes import known
 from support.lookalikes.quirks import LookAlike

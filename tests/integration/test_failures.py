@@ -20,7 +20,7 @@ from registry_sync.errors import (
     RepositoryUnavailable,
     ServerUnavailable,
 )
-from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.auth.credentials import Credentials
 from support.filling import push
 from support.hostile_registry import HostileRegistry, errors_reply, json_reply, reply
 from support.images import RepositoryContent

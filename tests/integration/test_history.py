@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from registry_sync.domain.history import CopyRequest
 from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import VersionConflict
 from support.filling import push
 from support.images import ContentBuilder, RepositoryContent

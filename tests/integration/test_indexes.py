@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import DEFAULT_LIMITS, ManifestLimits
+from registry_sync.domain.manifest_documents import DEFAULT_LIMITS, ManifestLimits
 from registry_sync.domain.records import RepositoryVersion
 from registry_sync.domain.runs import RunKey
 from registry_sync.sync.fetch_manifests import fetch_manifests

@@ -9,11 +9,11 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from registry_sync.domain.moments import utc_now
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunKey
+from registry_sync.domain.timestamps import utc_now
 from registry_sync.errors import RateLimited, ServerUnavailable
-from registry_sync.sync import tag_heads
+from registry_sync.sync import tag_resolution
 from support.hostile_registry import HostileRegistry, Raw, Request, reply, wait_until
 from support.images import RepositoryContent
 from support.serving import serve
@@ -78,8 +78,8 @@ def test_a_kill_in_the_middle_loses_no_more_than_the_last_seconds(
     here: Installation, registry: HostileRegistry, content: RepositoryContent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is written at the end of the try then."""
-    monkeypatch.setattr(tag_heads, "KEEP_SECONDS", 0.0)
-    monkeypatch.setattr(tag_heads.TagHeads, "kept_on_failure", lambda _self: nullcontext())
+    monkeypatch.setattr(tag_resolution, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(tag_resolution.TagHeads, "kept_on_failure", lambda _self: nullcontext())
     last = max(content.tags)
     refuse(registry, content, last, 429)
     with pytest.raises(RateLimited):
@@ -113,10 +113,10 @@ def test_answers_are_kept_for_an_hour_at_most(
     with pytest.raises(RateLimited):
         here.sync("app", registry.base, NAME, run_id="r")
     run = here.database.runs.by_key(RunKey("registry_sync", "r"))
-    kept = here.database.heads.since(run.id, datetime.now(timezone.utc) - tag_heads.LONGEST_KEPT)
+    kept = here.database.heads.since(run.id, datetime.now(timezone.utc) - tag_resolution.LONGEST_KEPT)
     assert len(kept) == len(content.tags) - 1
     here.database.heads.forget(run.id)
-    old = datetime.now(timezone.utc) - tag_heads.LONGEST_KEPT - timedelta(seconds=1)
+    old = datetime.now(timezone.utc) - tag_resolution.LONGEST_KEPT - timedelta(seconds=1)
     here.database.heads.keep(run.id, {TagName(tag): head.digest for tag, head in kept.items()}, old)
     serve(registry, NAME, content)
     asked(registry)

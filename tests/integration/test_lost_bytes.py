@@ -10,11 +10,11 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.runs import RunKey, RunState
 from registry_sync.errors import NothingSynced
 from registry_sync.sync.commit_version import commit_version
+from registry_sync.sync.fetch_blobs import fetch_small_run
 from registry_sync.sync.fetch_manifests import fetch_manifests
 from registry_sync.sync.list_tags import list_tags
+from registry_sync.sync.maintenance.collect import reclaim_blobs
 from registry_sync.sync.open_run import SyncRequest, open_run
-from registry_sync.sync.reclaim import reclaim_blobs
-from registry_sync.sync.small_run import fetch_small_run
 from support.choosing import NAME, sync, tags
 from support.hostile_registry import HostileRegistry, reply
 from support.images import ContentBuilder

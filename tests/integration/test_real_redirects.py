@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.auth.credentials import Credentials
 from support.filling import push
 from support.held import Held
 from support.object_store import s3_server

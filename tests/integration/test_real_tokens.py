@@ -12,8 +12,8 @@ import pytest
 
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.errors import AccessDenied, AuthenticationFailed, RealmRefused, RegistryError, RepositoryUnavailable
+from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.client import RegistryClient
-from registry_sync.oci.credentials import Credentials
 from support.certificates import CertificateAuthority
 from support.filling import place
 from support.held import Held

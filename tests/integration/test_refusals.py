@@ -9,8 +9,8 @@ import pytest
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import RepositoryVersion
 from registry_sync.errors import AuthenticationFailed, NotFound, NothingSynced, RegistryError
-from registry_sync.oci.credentials import Credentials
-from registry_sync.sync.refusals import MAX_PROBES
+from registry_sync.oci.auth.credentials import Credentials
+from registry_sync.sync.verdicts import MAX_PROBES
 from support.choosing import NAME, held, sync, tags
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, reply
 from support.images import ContentBuilder

@@ -11,10 +11,10 @@ import pytest
 
 from registry_sync.blobs.local import LocalBlobStore
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.space import Repair
+from registry_sync.domain.storage_reports import Repair
 from registry_sync.errors import BlobStoreError, BlobStoreFull, NothingSynced
-from registry_sync.sync.repair import repair_blobs
-from registry_sync.sync.verify import VerifyOptions, verify_blobs
+from registry_sync.sync.maintenance.repair import repair_blobs
+from registry_sync.sync.maintenance.verify import VerifyOptions, verify_blobs
 from support.filling import push
 from support.images import ContentBuilder, RepositoryContent
 from support.registry import RegistryServer

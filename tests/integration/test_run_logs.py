@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from registry_sync.domain.runs import SyncRun
-from registry_sync.sync.small_run import fetch_small_run
+from registry_sync.sync.fetch_blobs import fetch_small_run
 from support.filling import push
 from support.registry import RegistryServer
 from support.shapes import documented_example

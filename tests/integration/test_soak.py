@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.blobs import open_blob_store
+from registry_sync.blobs.opening import open_blob_store
 from registry_sync.db.database import Database
-from registry_sync.sync.collect import collect_orphans
-from registry_sync.sync.verify import VerifyOptions, verify_blobs
+from registry_sync.sync.maintenance.collect import collect_orphans
+from registry_sync.sync.maintenance.verify import VerifyOptions, verify_blobs
 from support.filling import push
 from support.images import ContentBuilder
 from support.invariants import assert_whole

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from registry_sync.domain.hrefs import version_href
 from registry_sync.domain.records import RepositoryVersion
-from registry_sync.sync.commit_version import version_document
+from registry_sync.pulp.documents import version_document
+from registry_sync.pulp.hrefs import latest_href_of, version_href
 from support.filling import place, push
 from support.hostile_registry import HostileRegistry
 from support.images import RepositoryContent
@@ -48,7 +48,7 @@ def assert_holds(here: Installation, version: RepositoryVersion | None, content:
 def test_the_documented_example_gives_the_documented_version(here: Installation, registry: RegistryServer) -> None:
     push(registry, "library/hello-world", documented_example())
     repository = here.database.repositories.ensure("codzo")
-    assert repository.latest_version_href is None
+    assert latest_href_of(repository) is None
     version = here.sync("codzo", registry.url, "library/hello-world")
     assert_holds(here, version, documented_example())
     document = version_document(version)
@@ -72,7 +72,7 @@ def test_the_documented_example_gives_the_documented_version(here: Installation,
         "content_summary": {**parts, "removed": {}},
         "number": 1,
     }
-    assert here.database.repositories.by_name("codzo").latest_version_href == href
+    assert latest_href_of(here.database.repositories.by_name("codzo")) == href
 
 
 def test_an_unchanged_upstream_costs_one_head_per_tag_and_makes_no_version(

@@ -10,7 +10,7 @@ import resource
 import sys
 from pathlib import Path
 
-from registry_sync.blobs import BlobStore
+from registry_sync.blobs.store import BlobStore
 from registry_sync.errors import RegistrySyncError
 from support.blob_stores import open_store
 from support.images import Blob

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from registry_sync.domain.content_units import Relation, UnitQuery
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.pages import PageRequest
 from registry_sync.domain.records import RemoteSpec, RepositoryVersion
-from registry_sync.domain.units import Relation, UnitQuery
 from support.hostile_registry import HostileRegistry
 from support.images import ContentBuilder
 from support.serving import serve

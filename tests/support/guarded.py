@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.auth.credentials import Credentials
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply
 from support.oci import REPOSITORY
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from registry_sync.blobs import BlobStore
+from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
+from registry_sync.domain.content_units import UnitQuery
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.pages import Page, PageRequest
 from registry_sync.domain.references import TagName
-from registry_sync.domain.units import UnitQuery
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Manifest
-from registry_sync.domain.origins import Origin, OriginKind
-from registry_sync.domain.records import SyncMode
-from registry_sync.domain.runs import Link
+from registry_sync.domain.manifest_documents import Manifest
+from registry_sync.domain.records import SyncMode, VersionOrigin, VersionOriginKind
+from registry_sync.domain.runs import ManifestLink
 
 #: What is taken along: from parent to child, whether the child is missing.
 Links = Mapping[tuple[Digest, Digest], bool]
@@ -76,9 +75,11 @@ def reached(roots: Iterable[Digest], links: Links) -> set[Digest]:
     return found
 
 
-def followed(roots: Iterable[Digest], catalog: Catalog, follow: Callable[[Manifest], list[Link]]) -> list[Link]:
+def followed(
+    roots: Iterable[Digest], catalog: Catalog, follow: Callable[[Manifest], list[ManifestLink]]
+) -> list[ManifestLink]:
     """Every link on the way down from ``roots``, as a run notes them."""
-    links: list[Link] = []
+    links: list[ManifestLink] = []
     seen: set[Digest] = set()
     waiting = list(roots)
     while waiting:
@@ -98,7 +99,7 @@ class History:
     content: dict[int, Content] = field(default_factory=dict)
     compared_with: dict[int, Content] = field(default_factory=dict)
     base_number: dict[int, int | None] = field(default_factory=dict)
-    origin: dict[int, Origin] = field(default_factory=dict)
+    origin: dict[int, VersionOrigin] = field(default_factory=dict)
     last_number: int = 0
     retain: int | None = None
 
@@ -112,7 +113,7 @@ class History:
         """What the latest version holds."""
         return self.content[self.numbers[-1]] if self.content else Content()
 
-    def add(self, content: Content, origin: Origin) -> int | None:
+    def add(self, content: Content, origin: VersionOrigin) -> int | None:
         """The number of the version that ``content`` makes, None when the latest is so already."""
         content.assert_whole()
         if content == self.latest:
@@ -155,7 +156,7 @@ def synced(
     latest: Content,
     read: Mapping[str, Digest],
     kept: Mapping[str, Digest],
-    run_links: Iterable[Link],
+    run_links: Iterable[ManifestLink],
     mode: SyncMode,
     catalog: Catalog,
 ) -> Content:
@@ -190,4 +191,4 @@ def _with_gaps_filled(old: Links, new: Links) -> dict[tuple[Digest, Digest], boo
     return links
 
 
-SYNC = Origin(OriginKind.SYNC)
+SYNC = VersionOrigin(VersionOriginKind.SYNC)

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from registry_sync.blobs import BlobStore
-from registry_sync.db.closures import is_in_version
+from registry_sync.blobs.store import BlobStore
+from registry_sync.db.content.closures import is_in_version
 from registry_sync.db.database import Database
 from registry_sync.db.tables import (
     blobs,

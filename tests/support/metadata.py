@@ -12,10 +12,10 @@ from typing import Any
 from registry_sync.db.database import Database
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor, Manifest, read_manifest
+from registry_sync.domain.manifest_documents import Descriptor, Manifest, read_manifest
 from registry_sync.domain.records import Policy, Remote, RemoteSpec, Repository, SyncMode
 from registry_sync.domain.references import TagName
-from registry_sync.domain.runs import Authority, CommitResult, Link, ListedTag, RunKey, SyncRun
+from registry_sync.domain.runs import Authority, CommitResult, ListedTag, ManifestLink, RunKey, SyncRun
 
 LISTED_AT = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 _run_numbers = itertools.count(1)
@@ -172,7 +172,7 @@ def play_stages(
     database.contents.add_manifests(below)
     children = [(parent.digest, child.digest) for parent in below for child in parent.children]
     there = database.contents.stored_manifests([child for _, child in children])
-    links = [Link(parent, child, is_missing=child not in there) for parent, child in children]
+    links = [ManifestLink(parent, child, is_missing=child not in there) for parent, child in children]
     database.selections.record(run.id, [manifest.digest for manifest in below], links)
     database.runs.resolve_tags(run.id, pending)
     if run.policy is not Policy.IMMEDIATE:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import DigestMismatch, SizeMismatch, TruncatedBody
-from registry_sync.oci.clock import Clock
+from registry_sync.oci.http.options import Clock
 
 REPOSITORY = RepositoryName("library/demo")
 

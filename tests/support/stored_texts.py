@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry_sync.blobs import BlobStore
+from registry_sync.blobs.store import BlobStore
 from registry_sync.domain.digests import Digest
 
 

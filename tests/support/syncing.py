@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from registry_sync.blobs import BlobStore, open_blob_store
+from registry_sync.blobs.opening import open_blob_store
+from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
 from registry_sync.domain.records import RemoteSpec, RepositoryVersion
 from registry_sync.domain.references import RegistryUrl
 from registry_sync.domain.runs import CommitResult, RunKey, SyncRun
+from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.client import RegistryClient
-from registry_sync.oci.credentials import Credentials
-from registry_sync.oci.options import ClientOptions
+from registry_sync.oci.http.options import ClientOptions
 from registry_sync.sync.commit_version import commit_version
 from registry_sync.sync.fetch_blobs import fetch_blobs
 from registry_sync.sync.fetch_manifests import fetch_manifests

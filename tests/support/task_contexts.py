@@ -10,7 +10,7 @@ from typing import Any
 from airflow.sdk import AssetAlias
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
-from registry_sync.operators.version_events import VERSIONS_ALIAS
+from registry_sync.operators.version_outputs import VERSIONS_ALIAS
 
 
 @dataclass

@@ -14,8 +14,8 @@ import pytest
 
 import registry_sync
 from registry_sync import provider
-from registry_sync.hooks.extra import KNOWN_EXTRA
-from registry_sync.hooks.minting import MINTS
+from registry_sync.hooks.connection import KNOWN_EXTRA
+from registry_sync.hooks.credential_helpers import MINTS
 
 INFO = provider.get_provider_info()
 PACKAGE = Path(registry_sync.__file__).parent

@@ -1,20 +1,22 @@
-"""Who may do what: the dependencies that every route has one of, by Airflow's own users and auth manager.
-
-Reading and syncing are held to what a user may do with the sync DAG and its runs, changes to what they may do with
-connections. Of Airflow's checks these are the ones that mean the same under SimpleAuthManager and FAB.
-"""
+"""Who may do what, by Airflow's own users and auth manager; and what a request must be before any of it is read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_connection, requires_access_dag
 from fastapi import Depends, Request
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import cookie_parser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry_sync.api.threads import run
+from registry_sync.api.dependencies import run
+from registry_sync.api.problems import WHOLE, detail, field_problems
 from registry_sync.hooks.settings import load_settings
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
@@ -89,3 +91,83 @@ CHANGE_RUN = _dependency(DagCheck("PUT", DagAccessEntity.RUN))
 CREATE = _dependency(ConnectionCheck("POST"))
 CHANGE = _dependency(ConnectionCheck("PUT"))
 DELETE = _dependency(ConnectionCheck("DELETE"))
+
+
+#: Certificates are the largest that is sent; a bundle of all public ones has 220 KB.
+MAX_BODY_BYTES = 1024 * 1024
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Guard:
+    """Middleware. ``cookie_name`` is the cookie of a session; ``own_origins`` gives origins that are allowed."""
+
+    def __init__(self, app: ASGIApp, *, cookie_name: str, own_origins: Callable[[], frozenset[str]]) -> None:
+        self._app = app
+        self._cookie_name = cookie_name
+        self._own_origins = own_origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if not self._has_credential(headers):
+            answer = detail(401, "Not signed in.", {"WWW-Authenticate": "Bearer"})
+        elif self._is_foreign(headers):
+            answer = detail(403, "This page's origin may not ask.")
+        elif _length(headers) > MAX_BODY_BYTES:
+            answer = field_problems(WHOLE, _too_large())
+        else:
+            await self._app(scope, _bounded(receive), send)
+            return
+        await answer(scope, receive, send)
+
+    def _has_credential(self, headers: Headers) -> bool:
+        scheme = headers.get("authorization", "").partition(" ")[0].lower()
+        return scheme == "bearer" or self._cookie_name in cookie_parser(headers.get("cookie", ""))
+
+    def _is_foreign(self, headers: Headers) -> bool:
+        origin = headers.get("origin")
+        if origin is None:
+            return headers.get("sec-fetch-site", "same-origin") in ("cross-site", "same-site")
+        asking = _host(origin)
+        if asking is None:
+            return True
+        # The scheme is that of the browser's connection, which a proxy in between may end; host and port tell.
+        here = _host(f"{origin.partition(':')[0]}://{headers.get('host', '')}")
+        return asking not in {here, *(_host(own) for own in self._own_origins())}
+
+
+def _bounded(receive: Receive) -> Receive:
+    """``receive``, refusing a body that turns out too large although it did not say its length."""
+    received_bytes = 0
+
+    async def bounded() -> Message:
+        nonlocal received_bytes
+        message = await receive()
+        received_bytes += len(message.get("body") or b"")
+        if received_bytes > MAX_BODY_BYTES:
+            raise HTTPException(400, _too_large())
+        return message
+
+    return bounded
+
+
+def _length(headers: Headers) -> int:
+    """The length that a body says it has, in bytes; 0 when it says none, and then it is counted as it comes."""
+    said = headers.get("content-length", "")
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 20 else 0
+
+
+def _too_large() -> str:
+    return f"The body is larger than {MAX_BODY_BYTES:,} bytes."
+
+
+def _host(origin: str) -> tuple[str, int | None] | None:
+    """Host and port of an origin, the scheme's own port filled in; None for ``null`` and what is no origin."""
+    try:
+        parts = urlsplit(origin)
+        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:
+        return None
+    return (parts.hostname, port) if parts.hostname else None

@@ -13,18 +13,18 @@ from fastapi.routing import APIRoute
 
 from registry_sync import __version__
 from registry_sync.api import problems
+from registry_sync.api.access import Guard
 from registry_sync.api.content.routes import router as content
-from registry_sync.api.copies.routes import router as copies
-from registry_sync.api.guard import Guard
+from registry_sync.api.dependencies import OpenedDatabase
 from registry_sync.api.manual.routes import router as manual
-from registry_sync.api.parts import Parts
 from registry_sync.api.remotes.routes import router as remotes
 from registry_sync.api.repositories.routes import router as repositories
 from registry_sync.api.status.routes import router as status
 from registry_sync.api.syncs.routes import router as syncs
 from registry_sync.api.tasks.routes import router as tasks
+from registry_sync.api.versions.routes import copies_router as copies
 from registry_sync.api.versions.routes import router as versions
-from registry_sync.domain.hrefs import API_PREFIX
+from registry_sync.pulp.hrefs import API_PREFIX
 
 #: Where Airflow mounts the app; what comes after it in paths is the app's own.
 MOUNT = "/pulp"
@@ -68,7 +68,7 @@ def create_app() -> FastAPI:
         lifespan=_lifespan,
         generate_unique_id_function=_operation_id,
     )
-    app.state.parts = Parts()
+    app.state.parts = OpenedDatabase()
     app.add_middleware(Guard, cookie_name=COOKIE_NAME_JWT_TOKEN, own_origins=own_origins)
     for router in ROUTERS:
         app.include_router(router, prefix=API_PREFIX.removeprefix(MOUNT), responses=problems.PROBLEM_ANSWERS)

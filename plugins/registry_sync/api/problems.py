@@ -17,8 +17,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, RootModel
 from starlette.exceptions import HTTPException
 
-from registry_sync.api.threads import RETRY_AFTER_SECONDS, ServerBusy
-from registry_sync.db.edge import FOREIGN_ERROR, converted
+from registry_sync.api.dependencies import RETRY_AFTER_SECONDS, ServerBusy
+from registry_sync.db.engine import FOREIGN_ERROR, converted
 from registry_sync.errors import (
     BlobMissing,
     BlobStoreUnavailable,

@@ -1,12 +1,6 @@
 """The content-addressed blob store: bytes under their digest, never under it before they are verified.
 
-:func:`open_blob_store` gives the store of a URL; what every store promises is in :mod:`registry_sync.blobs.store`,
-and one suite of tests holds all of them to it. Nothing here knows registries, databases or Airflow.
+:func:`registry_sync.blobs.opening.open_blob_store` gives the store of a URL; what every store promises is in
+:mod:`registry_sync.blobs.store`, and one suite of tests holds all of them to it.
+Nothing here knows registries, databases or Airflow.
 """
-
-from __future__ import annotations
-
-from registry_sync.blobs.opening import open_blob_store
-from registry_sync.blobs.store import BlobStore, BlobWriter, StoredBlob
-
-__all__ = ["BlobStore", "BlobWriter", "StoredBlob", "open_blob_store"]

@@ -15,14 +15,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
-from registry_sync.blobs import listing
-from registry_sync.blobs.failures import not_removed, size_error, store_errors
-from registry_sync.blobs.folders import flush_folder, make_folder
-from registry_sync.blobs.names import PARTIALS, QUARANTINE, flat_name
-from registry_sync.blobs.partial_file import Partial
-from registry_sync.blobs.partials import PATIENCE_SECONDS, PartialFolder
+from registry_sync.blobs import layout
+from registry_sync.blobs.layout import PARTIALS, QUARANTINE, flat_name
+from registry_sync.blobs.resume.resumable_file import Partial
+from registry_sync.blobs.resume.resumable_folder import PATIENCE_SECONDS, PartialFolder, flush_folder, make_folder
+from registry_sync.blobs.resume.verifying_writer import VerifyingWriter, open_writer, published_writer
 from registry_sync.blobs.store import StoredBlob, Unlisted
-from registry_sync.blobs.writers import VerifyingWriter, open_writer, published_writer
+from registry_sync.blobs.store_errors import not_removed, size_error, store_errors
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.file_modes import OWNER_ONLY, FileModes
 from registry_sync.errors import BlobMissing, BlobStoreError
@@ -104,13 +103,13 @@ class LocalBlobStore:
         return (blob.digest for blob in self.entries())
 
     def entries(self, unlisted: Unlisted | None = None, /) -> Iterator[StoredBlob]:
-        return listing.published(self._children, unlisted)
+        return layout.published(self._children, unlisted)
 
     def quarantined(self) -> Iterator[StoredBlob]:
-        return listing.quarantined(self._children)
+        return layout.quarantined(self._children)
 
     def strangers(self) -> Iterator[str]:
-        return listing.strangers(self._children)
+        return layout.strangers(self._children)
 
     def sweep_partials(self, older_than_seconds: float, /) -> int:
         count, failures = self._partials.sweep(older_than_seconds)
@@ -138,7 +137,7 @@ class LocalBlobStore:
             os.utime(partial.descriptor)  # an earlier writer may have written all of it, long ago
         self._move(partial.path, digest)
 
-    def _children(self, folder: str) -> Iterator[listing.Entry]:
+    def _children(self, folder: str) -> Iterator[layout.FolderEntry]:
         with store_errors(self.root):
             try:
                 with os.scandir(self.root / folder) as scanned:
@@ -152,7 +151,7 @@ class LocalBlobStore:
                 except FileNotFoundError:  # deleted meanwhile
                     continue
             name = f"{folder}/{entry.name}" if folder else entry.name
-            yield listing.Entry(name, entry.is_dir(), entry.is_file(), found.st_size, _time(found))
+            yield layout.FolderEntry(name, entry.is_dir(), entry.is_file(), found.st_size, _time(found))
 
     def _renew(self, digest: Digest, size_bytes: int) -> bool:
         """Whether the blob is there whole. Its time becomes this moment, where that is allowed."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from registry_sync.blobs.local import LocalBlobStore
-from registry_sync.blobs.parts import PART_BYTES
+from registry_sync.blobs.resume.multipart_upload import PART_BYTES
 from registry_sync.blobs.store import BlobStore
 from registry_sync.domain.file_modes import OWNER_ONLY, FileModes
 from registry_sync.errors import ConfigurationError, redact_url
@@ -39,6 +39,6 @@ def open_blob_store(
                 f"[registry_sync] blob_store is {place!r}: an absolute path or file:///absolute/path is needed"
             )
         return LocalBlobStore(path, modes=modes)
-    from registry_sync.blobs.fsspec_opening import open_fsspec_store
+    from registry_sync.blobs.object_store import open_fsspec_store
 
     return open_fsspec_store(url, spool_folder, part_bytes=part_bytes)

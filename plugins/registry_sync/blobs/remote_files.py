@@ -1,14 +1,11 @@
-"""The files of one store, as fsspec reaches them: names relative to its root, and errors that are ours.
-
-What differs between drivers is known here: which of them show an object only when it is whole, what their listings
-call a time, and that their errors have no common type. What a blob is is known elsewhere.
-"""
+"""The files of one store, as fsspec reaches them: names relative to its root, and errors that are ours."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import io
+import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +13,65 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from registry_sync.blobs.failures import not_removed, says_full, size_error, store_error
-from registry_sync.blobs.listing import Entry
-from registry_sync.blobs.names import PARTIALS
-from registry_sync.blobs.s3_requests import join_objects, remove_objects
+from registry_sync.blobs.layout import PARTIALS, FolderEntry
+from registry_sync.blobs.store_errors import not_removed, says_full, size_error, store_error
 from registry_sync.errors import BlobStoreError, BlobStoreUnavailable, RegistrySyncError
+
+log = logging.getLogger(__name__)
+
+#: Copies at once. The store works, nothing is sent.
+_THREADS = 8
+#: Objects that one request removes at most.
+_REMOVED_AT_ONCE = 1000
+
+
+def join_objects(filesystem: Any, sources: Sequence[str], target: str) -> None:
+    """Makes ``target`` of ``sources``, each but the last at least 5 MiB long, at most 10,000.
+
+    ``filesystem`` is an s3fs file system and raises its errors. An upload that fails is taken back, so that the bucket
+    keeps no invisible parts; one whose process is killed is left to a rule of the bucket.
+    """
+    bucket, key, _ = filesystem.split_path(target)
+    begun = filesystem.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+    upload = {"Bucket": bucket, "Key": key, "UploadId": begun["UploadId"]}
+
+    def copy(number: int) -> dict[str, Any]:
+        source_bucket, source_key, _ = filesystem.split_path(sources[number])
+        source = {"Bucket": source_bucket, "Key": source_key}
+        done = filesystem.call_s3("upload_part_copy", **upload, CopySource=source, PartNumber=number + 1)
+        return {"PartNumber": number + 1, "ETag": done["CopyPartResult"]["ETag"]}
+
+    try:
+        with ThreadPoolExecutor(min(_THREADS, len(sources))) as pool:
+            parts = list(pool.map(copy, range(len(sources))))
+        filesystem.call_s3("complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
+    except BaseException:
+        try:
+            filesystem.call_s3("abort_multipart_upload", **upload)
+        except Exception as problem:  # noqa: BLE001  another error is on its way
+            log.warning(
+                "the upload %s of %s could not be taken back, and keeps room until a rule of the bucket aborts it: %s",
+                upload["UploadId"],
+                target,
+                problem,
+            )
+        raise
+
+
+def remove_objects(filesystem: Any, paths: Sequence[str]) -> list[str]:
+    """Removes objects of one bucket, a thousand at a request; those of ``paths`` that the store says it left.
+
+    ``filesystem`` is an s3fs file system and raises its errors, also where the store knows no such request.
+    """
+    left = []
+    for start in range(0, len(paths), _REMOVED_AT_ONCE):
+        keys = {filesystem.split_path(path)[1]: path for path in paths[start : start + _REMOVED_AT_ONCE]}
+        bucket = filesystem.split_path(paths[start])[0]
+        listed = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        answer = filesystem.call_s3("delete_objects", Bucket=bucket, Delete=listed)
+        left += [keys[error["Key"]] for error in answer.get("Errors", []) if error.get("Key") in keys]
+    return left
+
 
 #: Object stores, in which an object appears whole or not at all.
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
@@ -29,7 +80,6 @@ _CHUNKS = {"s3": 8 * 1024 * 1024, "s3a": 8 * 1024 * 1024, "gs": 8 * 1024 * 1024,
 #: Those that can join objects into one by themselves, without sending a byte, and remove many at one request.
 _LIKE_S3 = frozenset({"s3", "s3a"})
 #: Files removed at once where each needs a request.
-_THREADS = 8
 #: What drivers call the time of a file in a listing; the first that is there is taken.
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
 
@@ -159,7 +209,7 @@ class RemoteFiles:
         with self._errors():
             self.filesystem.rm_file(self.path(name))
 
-    def children(self, folder: str) -> Iterator[Entry]:
+    def children(self, folder: str) -> Iterator[FolderEntry]:
         """What is in one folder; nothing when it is not there."""
         path = self.path(folder)
         with self._errors():
@@ -175,7 +225,7 @@ class RemoteFiles:
             is_folder = info["type"] == "directory"
             with self._errors():
                 stored_at = datetime.now(timezone.utc) if is_folder else self._time(info)
-            yield Entry(name, is_folder, info["type"] == "file", int(info["size"] or 0), stored_at)
+            yield FolderEntry(name, is_folder, info["type"] == "file", int(info["size"] or 0), stored_at)
 
     def _info(self, name: str) -> dict[str, Any]:
         with self._errors():

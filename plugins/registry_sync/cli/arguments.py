@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow.cli.cli_config import ARG_OUTPUT, ARG_YES, Arg
 
-from registry_sync.domain.hrefs import MAX_NUMBER
+from registry_sync.pulp.hrefs import MAX_NUMBER
 
 if TYPE_CHECKING:
     from registry_sync.domain.runs import RunState

@@ -16,24 +16,28 @@ def _command(name: str, purpose: str, where: str, *arguments: Arg) -> ActionComm
 
 
 _DB = (
-    _command("upgrade", "Create or migrate the metadata database", "metadata.upgrade"),
-    _command("check", "Say whether the metadata database can be used as it is", "metadata.check", given.OUTPUT),
-    _command("downgrade", "Migrate the metadata database back", "metadata.downgrade", given.REVISION, given.YES),
+    _command("upgrade", "Create or migrate the metadata database", "storage_commands.upgrade"),
+    _command("check", "Say whether the metadata database can be used as it is", "storage_commands.check", given.OUTPUT),
+    _command(
+        "downgrade", "Migrate the metadata database back", "storage_commands.downgrade", given.REVISION, given.YES
+    ),
 )
 _REPOSITORY = (
-    _command("list", "List repositories", "repositories.list_all", given.NAME_PART, given.OUTPUT),
-    _command("show", "Show a repository", "repositories.show", given.REPOSITORY, given.OUTPUT),
+    _command("list", "List repositories", "resource_commands.list_repositories", given.NAME_PART, given.OUTPUT),
+    _command("show", "Show a repository", "resource_commands.show_repository", given.REPOSITORY, given.OUTPUT),
 )
 _REMOTE = (
-    _command("list", "List remotes", "remotes.list_all", given.NAME_PART, given.OUTPUT),
-    _command("show", "Show a remote", "remotes.show", given.REMOTE, given.OUTPUT),
+    _command("list", "List remotes", "resource_commands.list_remotes", given.NAME_PART, given.OUTPUT),
+    _command("show", "Show a remote", "resource_commands.show_remote", given.REMOTE, given.OUTPUT),
 )
 _VERSION = (
-    _command("list", "List the versions of a repository", "versions.list_all", given.REPOSITORY, given.OUTPUT),
+    _command(
+        "list", "List the versions of a repository", "version_commands.list_versions", given.REPOSITORY, given.OUTPUT
+    ),
     _command(
         "show",
         "Show a version of a repository",
-        "versions.show",
+        "version_commands.show_version",
         given.REPOSITORY,
         given.OPTIONAL_NUMBER,
         given.OUTPUT,
@@ -41,7 +45,7 @@ _VERSION = (
     _command(
         "diff",
         "Show how a version differs from another one",
-        "history.diff",
+        "version_commands.diff",
         given.REPOSITORY,
         given.OPTIONAL_NUMBER,
         given.BASE,
@@ -51,7 +55,7 @@ _VERSION = (
     _command(
         "rollback",
         "Make a new version that holds what an older one held",
-        "history.roll_back",
+        "version_commands.roll_back",
         given.REPOSITORY,
         given.NUMBER,
         given.DESCRIPTION,
@@ -60,7 +64,7 @@ _VERSION = (
     _command(
         "promote",
         "Copy tags of a version into another repository",
-        "history.promote",
+        "version_commands.promote",
         given.SOURCE,
         given.TARGET,
         given.NUMBER_OPTION,
@@ -74,24 +78,37 @@ _VERSION = (
     _command(
         "describe",
         "Say something of a version: a description, labels",
-        "versions.describe",
+        "version_commands.describe",
         given.REPOSITORY,
         given.NUMBER,
         given.NEW_DESCRIPTION,
         given.LABEL,
         given.OUTPUT,
     ),
-    _command("delete", "Delete a version", "history.delete", given.REPOSITORY, given.NUMBER, given.YES),
+    _command("delete", "Delete a version", "version_commands.delete", given.REPOSITORY, given.NUMBER, given.YES),
 )
 _CONTENT = (
-    _command("show", "Show where content came from and who holds it", "content.show", given.DIGEST, given.OUTPUT),
+    _command(
+        "show",
+        "Show where content came from and who holds it",
+        "resource_commands.show_content",
+        given.DIGEST,
+        given.OUTPUT,
+    ),
 )
 _RUN = (
-    _command("list", "List sync runs", "sync_runs.list_all", given.OPTIONAL_REPOSITORY, given.RUN_STATE, given.OUTPUT),
+    _command(
+        "list",
+        "List sync runs",
+        "resource_commands.list_runs",
+        given.OPTIONAL_REPOSITORY,
+        given.RUN_STATE,
+        given.OUTPUT,
+    ),
     _command(
         "approve",
         "Let a stopped run remove more tags than its remote allows, and go on",
-        "sync_runs.approve",
+        "resource_commands.approve",
         given.RUN_ID,
         given.DAG_ID,
         given.TASK,
@@ -99,11 +116,11 @@ _RUN = (
     ),
 )
 _SPACE = (
-    _command("usage", "Show what content takes in the blob store", "space.usage", given.OUTPUT),
+    _command("usage", "Show what content takes in the blob store", "storage_commands.usage", given.OUTPUT),
     _command(
         "verify",
         "Hold stored blobs against the database and their digests",
-        "verification.verify",
+        "storage_commands.verify",
         given.SHARE,
         given.MIB_PER_SECOND,
         given.REPAIR,
@@ -112,7 +129,7 @@ _SPACE = (
     _command(
         "gc",
         "Delete content that no version and no sync needs",
-        "space.collect",
+        "storage_commands.collect",
         given.GRACE_HOURS,
         given.DRY_RUN,
         given.YES,
@@ -121,7 +138,7 @@ _SPACE = (
     _command(
         "reclaim",
         "Delete bytes that only the given repositories hold; their versions stay",
-        "space.reclaim",
+        "storage_commands.reclaim",
         given.NAMES,
         given.KEEP,
         given.DRY_RUN,

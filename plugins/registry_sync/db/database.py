@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -11,26 +14,55 @@ from types import TracebackType
 from sqlalchemy import Connection, Engine, text
 
 from registry_sync.db import schema
-from registry_sync.db.blob_bytes import BlobBytesStore
-from registry_sync.db.blob_checks import BlobCheckStore
-from registry_sync.db.contents import ContentStore
-from registry_sync.db.disk_usage import DiskUsageStore
-from registry_sync.db.edge import converted_errors
-from registry_sync.db.engine import BUSY_TIMEOUT_SECONDS, for_writing, make_engine, read_url
-from registry_sync.db.kept_heads import KeptHeadStore
-from registry_sync.db.locks import POSTGRESQL_SEED, file_lock
-from registry_sync.db.orphans import OrphanStore
-from registry_sync.db.provenance import ProvenanceStore
+from registry_sync.db.collection.blob_checks import BlobCheckStore
+from registry_sync.db.collection.blob_removal import BlobBytesStore
+from registry_sync.db.collection.disk_usage import DiskUsageStore
+from registry_sync.db.collection.orphans import OrphanStore
+from registry_sync.db.content.contents import ContentStore
+from registry_sync.db.content.provenance_store import ProvenanceStore
+from registry_sync.db.content.units import UnitStore
+from registry_sync.db.engine import BUSY_TIMEOUT_SECONDS, converted_errors, for_writing, make_engine, read_url
 from registry_sync.db.remotes import RemoteStore
 from registry_sync.db.repositories import RepositoryStore
-from registry_sync.db.run_ends import RunEndStore
-from registry_sync.db.selections import SelectionStore
-from registry_sync.db.sync_requests import SyncRequestStore
-from registry_sync.db.sync_runs import SyncRunStore
-from registry_sync.db.units import UnitStore
-from registry_sync.db.versions import VersionStore
+from registry_sync.db.runs.listings import KeptHeadStore
+from registry_sync.db.runs.run_ends import RunEndStore
+from registry_sync.db.runs.selections import SelectionStore
+from registry_sync.db.runs.sync_requests import SyncRequestStore
+from registry_sync.db.runs.sync_runs import SyncRunStore
+from registry_sync.db.versions.version_store import VersionStore
 from registry_sync.domain.file_modes import OWNER_ONLY, FileModes
-from registry_sync.errors import DatabaseOutdated
+from registry_sync.errors import DatabaseError, DatabaseOutdated, DatabaseUnavailable
+
+#: Tells locks by name from the one under which PostgreSQL is migrated; the number is arbitrary.
+POSTGRESQL_SEED = 7_250_131
+_POLL_SECONDS = 0.02
+
+
+@contextmanager
+def file_lock(path: str, patience_seconds: float, modes: FileModes) -> Iterator[None]:
+    """Holds the lock of the file at ``path``, which is made. Raises :class:`DatabaseUnavailable` when it is not had."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, modes.file)
+    except OSError as problem:
+        raise DatabaseError(f"the lock {path} of the metadata database cannot be made: {problem.strerror}") from problem
+    try:
+        modes.apply(descriptor)
+        deadline = time.monotonic() + patience_seconds
+        while not _is_locked(descriptor):
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable("another change of this kind is under way, and takes long; try again later")
+            time.sleep(_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class Database:

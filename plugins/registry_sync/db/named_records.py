@@ -13,10 +13,9 @@ from typing import Any, Generic, Protocol, TypeVar
 from sqlalchemy import ColumnElement, Connection, Row, Table, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from registry_sync.db.batches import insert_or_keep
-from registry_sync.db.paging import fetch_page
-from registry_sync.domain.moments import utc_now
+from registry_sync.db.queries import fetch_page, insert_or_keep
 from registry_sync.domain.pages import Page, PageRequest
+from registry_sync.domain.timestamps import utc_now
 from registry_sync.errors import NameTaken, RecordNotFound
 
 _SHOWN_CHARACTERS = 255

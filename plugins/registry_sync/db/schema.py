@@ -17,8 +17,7 @@ from sqlalchemy import Connection, Engine, inspect, select, text
 from sqlalchemy import column as sql_column
 from sqlalchemy import table as sql_table
 
-from registry_sync.db.edge import UPGRADE_COMMAND, converted_errors
-from registry_sync.db.engine import for_writing
+from registry_sync.db.engine import UPGRADE_COMMAND, converted_errors, for_writing
 from registry_sync.domain.file_modes import OWNER_ONLY, FileModes
 from registry_sync.errors import DatabaseError, DatabaseFull, DatabaseOutdated
 

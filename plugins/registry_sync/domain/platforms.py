@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.quantities import format_count
 from registry_sync.errors import InvalidManifest, InvalidReference
 

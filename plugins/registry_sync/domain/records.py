@@ -1,20 +1,72 @@
-"""Remotes, repositories, versions and sync runs as values: what the stores return and the stages pass on."""
+"""Remotes, repositories and versions as values: what the stores return and the stages pass on."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
-from registry_sync.domain.content_summary import ContentSummary
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.hrefs import version_href
-from registry_sync.domain.origins import SYNCED, Origin
 from registry_sync.domain.platforms import Platform, parse_platforms
 from registry_sync.domain.references import MAX_NAME_LENGTH, RegistryUrl, RepositoryName, TagName
 from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.errors import InvalidReference
+
+
+@dataclass(frozen=True)
+class ContentSummary:
+    """Counts of units by content type: added and removed since the base version, present in this one."""
+
+    added: Mapping[str, int] = field(default_factory=dict)
+    present: Mapping[str, int] = field(default_factory=dict)
+    removed: Mapping[str, int] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """The same without links, for logs and for what tasks hand on."""
+        return {
+            part: {kind: count for kind, count in getattr(self, part).items() if count}
+            for part in ("added", "present", "removed")
+        }
+
+
+class VersionOriginKind(str, Enum):
+    """``rollback`` makes an older version of the repository again; ``copy`` takes tags of another repository."""
+
+    SYNC = "sync"
+    ROLLBACK = "rollback"
+    COPY = "copy"
+
+
+@dataclass(frozen=True)
+class VersionOrigin:
+    """What a version was made from, and by whom.
+
+    ``repository_id`` and ``number`` name the version that a rollback or a copy took its content from; None for a
+    sync. That version may be gone since. ``created_by`` is who asked for it, None when nobody said.
+    """
+
+    kind: VersionOriginKind = VersionOriginKind.SYNC
+    repository_id: str | None = None
+    number: int | None = None
+    created_by: str | None = None
+
+
+SYNCED = VersionOrigin()
+
+
+_KEY = re.compile(r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)\s*", re.DOTALL)
+
+
+def has_private_key(text: str) -> bool:
+    """Whether a private key stands in ``text``, whole or cut off."""
+    return _KEY.search(text) is not None
+
+
+def split_private_keys(text: str) -> tuple[str, str]:
+    """The rest of ``text``, and the private keys in it."""
+    return _KEY.sub("", text), "".join(found.group() for found in _KEY.finditer(text))
 
 
 class Policy(str, Enum):
@@ -195,11 +247,6 @@ class Repository:
         """What a user said of it, to be changed and given back."""
         return RepositorySpec(self.name, self.description, self.retain_versions, self.labels)
 
-    @property
-    def latest_version_href(self) -> str | None:
-        """Path of the latest version, None before the first."""
-        return None if self.latest_number is None else version_href(self.id, self.latest_number)
-
 
 @dataclass(frozen=True)
 class Hold:
@@ -244,18 +291,8 @@ class RepositoryVersion:
     gaps: tuple[Gap, ...] = ()
     description: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-    origin: Origin = SYNCED
+    origin: VersionOrigin = SYNCED
     referrers_problem: str | None = None
-
-    @property
-    def href(self) -> str:
-        """Its path over REST."""
-        return version_href(self.repository_id, self.number)
-
-    @property
-    def base_href(self) -> str | None:
-        """Path of the version it was made from, None when it names none."""
-        return None if self.base_number is None else version_href(self.repository_id, self.base_number)
 
     @property
     def is_complete(self) -> bool:

@@ -1,11 +1,13 @@
-"""Sync runs as values: what one run was asked to do, what it found, and how it ended."""
+"""Sync runs as values: what one run was asked to do, what it found, how its work is divided, and how it ended."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import heapq
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from typing import Generic, TypeVar
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import Hold, Policy, Remote, RemoteSpec, Repository, RepositoryVersion, SyncMode
@@ -108,7 +110,7 @@ class LinkKind(str, Enum):
 
 
 @dataclass(frozen=True)
-class Link:
+class ManifestLink:
     """``child`` is taken along with ``parent``; ``is_missing`` when the registry does not have it."""
 
     parent: Digest
@@ -306,3 +308,36 @@ class CommitResult:
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     removals_approved_by: str | None = None
     left_out: tuple[TagName, ...] = ()
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class Shard(Generic[T]):
+    """Items for one mapped task, and their summed cost."""
+
+    number: int
+    items: list[T] = field(default_factory=list)
+    cost: int = 0
+
+
+def plan_shards(items: Iterable[tuple[T, int]], *, max_shards: int, min_cost: int) -> list[Shard[T]]:
+    """``items`` with their costs, over as few shards as keep each at ``min_cost`` or more, at most ``max_shards``.
+
+    The largest items are placed first, each into the cheapest shard. No items give no shards. Equal input gives
+    equal shards, so that a task that plans again plans the same.
+    """
+    ordered = sorted(items, key=lambda pair: (-pair[1], str(pair[0])))
+    if not ordered:
+        return []
+    total = sum(cost for _, cost in ordered)
+    count = max(1, min(max_shards, total // max(1, min_cost), len(ordered)))
+    shards: list[Shard[T]] = [Shard(number) for number in range(count)]
+    heap = [(0, number) for number in range(count)]
+    for item, cost in ordered:
+        _, number = heapq.heappop(heap)
+        shards[number].items.append(item)
+        shards[number].cost += cost
+        heapq.heappush(heap, (shards[number].cost, number))
+    return shards

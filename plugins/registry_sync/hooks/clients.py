@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry_sync.db.edge import UPGRADE_COMMAND
+from registry_sync.db.engine import UPGRADE_COMMAND
 from registry_sync.domain.records import DEFAULT_CONCURRENCY, RemoteSpec
 from registry_sync.domain.references import RegistryUrl
 from registry_sync.errors import ConfigurationError, InvalidReference, TriggerRefused
@@ -22,9 +22,9 @@ from registry_sync.hooks.connection import PEM_START, RegistryConnection, read_c
 from registry_sync.hooks.settings import load_settings
 
 if TYPE_CHECKING:
+    from registry_sync.oci.auth.credentials import Credentials, MintedCredentials
     from registry_sync.oci.client import RegistryClient
-    from registry_sync.oci.credentials import Credentials, MintedCredentials
-    from registry_sync.oci.options import ClientOptions
+    from registry_sync.oci.http.options import ClientOptions
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def _credentials(
 ) -> Credentials | MintedCredentials:
     if settings.credential_helper is None:
         return settings.credentials
-    from registry_sync.hooks.minting import minted_credentials
+    from registry_sync.hooks.credential_helpers import minted_credentials
 
     for secret in settings.credentials.secrets():
         _mask(secret)
@@ -167,8 +167,7 @@ def _tell_what_is_open(registry: RegistryUrl, options: ClientOptions) -> None:
 def _options(
     settings: RegistryConnection, remote: RemoteSpec | None, files: _PrivateFiles, task_count: int
 ) -> ClientOptions:
-    from registry_sync.oci.options import ClientOptions
-    from registry_sync.oci.user_agent import user_agent
+    from registry_sync.oci.http.options import ClientOptions, user_agent
 
     choices, limits = dict(settings.choices), settings.limits.share(task_count)
     verify, ca = settings.verify, settings.ca_certificate

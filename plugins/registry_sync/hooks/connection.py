@@ -1,21 +1,255 @@
-"""What an Airflow connection of type ``registry`` says, read into values. Nothing is connected to here.
-
-Extra holds the fields of the form and the names that :class:`HttpHook` users know. No Extra ever becomes a header.
-"""
+"""What an Airflow connection of type ``registry`` says, its Extra included, as values. Nothing is connected to here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from registry_sync.domain.records import has_private_key, split_private_keys
 from registry_sync.domain.references import DOCKER_HUB_ALIASES, RegistryUrl
 from registry_sync.errors import ConfigurationError, InvalidReference
-from registry_sync.hooks.extra import MASK, Extra, masked
-from registry_sync.hooks.host_limits import HostLimits
-from registry_sync.hooks.minting import MINTS
-from registry_sync.oci.credentials import Credentials
+from registry_sync.hooks.credential_helpers import MINTS
+from registry_sync.oci.auth.credentials import Credentials
+from registry_sync.oci.http.options import CONTACT_SHAPE, is_contact
+from registry_sync.oci.http.origins import Target
+from registry_sync.oci.http.rate_limits import LONGEST_TURN_SECONDS
+
+#: Every name that is read from Extra; others are told in the log, because a misspelt name would do nothing.
+KNOWN_EXTRA = frozenset(
+    {
+        "registry_token", "identity_token", "credential_helper", "trusted_realm_hosts", "private_hosts",
+        "allow_insecure_credentials", "verify", "verify_ssl", "ca_certificate", "cert", "client_certificate",
+        "client_private_key", "proxy", "proxies", "ns", "contact", "timeout", "concurrency", "host_concurrency",
+        "requests_per_second", "max_attempts", "allow_any_host", "rate_limit_floor", "strict_digest_header",
+    }
+)  # fmt: skip
+#: Those of them that hold secrets. Airflow hides each by its name wherever it shows a connection.
+SECRET_EXTRA = frozenset({"registry_token", "identity_token", "client_private_key", "proxy", "proxies"})
+#: Names that secrets had before, which Airflow shows; they are read, and renamed by ``db upgrade``.
+RENAMED_EXTRA = {"client_key": "client_private_key"}
+#: What Airflow shows in place of a secret.
+MASK = "***"
+#: Names of HttpHook that are decided here and not in the connection.
+IGNORED_EXTRA = frozenset({"stream", "allow_redirects", "max_redirects", "trust_env", "check_response", "srv_lookup"})
+#: Slower than one request in a hundred seconds no repository is synced.
+SLOWEST_REQUESTS_PER_SECOND, FASTEST_REQUESTS_PER_SECOND = 0.01, 10_000.0
+
+
+def with_hidden_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Extra with every secret under a name that Airflow hides; one that is so already stays as it is.
+
+    A private key may also stand in the text of a certificate, whose name Airflow does not hide.
+    """
+    hidden = dict(values)
+    for old, new in RENAMED_EXTRA.items():
+        if old in hidden:
+            former = hidden.pop(old)
+            hidden[new] = hidden.get(new) or former
+    pair = hidden.get("cert")
+    if isinstance(pair, str) and has_private_key(pair):
+        hidden["client_certificate"] = hidden.pop("cert")
+    elif isinstance(pair, (list, tuple)) and any(isinstance(part, str) and has_private_key(part) for part in pair):
+        hidden["client_certificate"] = "\n".join(hidden.pop("cert"))
+    for name in ("client_certificate", "ca_certificate", "verify", "verify_ssl"):
+        text = hidden.get(name)
+        if isinstance(text, str) and has_private_key(text):
+            hidden[name], key = split_private_keys(text)
+            if name == "client_certificate":
+                hidden["client_private_key"] = hidden.get("client_private_key") or key
+    return hidden
+
+
+class Extra:
+    """The Extra of one connection; complaints name the connection and the field.
+
+    ``outdated`` are names under which Airflow shows secrets that are in them.
+    """
+
+    def __init__(self, conn_id: str, values: Mapping[str, Any]) -> None:
+        self._conn_id = conn_id
+        given = {name: value for name, value in values.items() if value not in (None, "")}
+        self._values = with_hidden_secrets(given)
+        self.outdated = tuple(sorted(name for name in given if given[name] != self._values.get(name)))
+        for name in SECRET_EXTRA & self._values.keys():
+            value = self._values[name]
+            if MASK in (value, *(value.values() if isinstance(value, Mapping) else ())):
+                raise masked(conn_id, f"{name} in Extra")
+
+    def unknown(self) -> tuple[str, ...]:
+        return tuple(sorted(self._values.keys() - KNOWN_EXTRA - IGNORED_EXTRA))
+
+    def text(self, name: str) -> str | None:
+        value = self._values.get(name)
+        if value is not None and not isinstance(value, str):
+            raise self._invalid(name, "text")
+        return value.strip() or None if value else None
+
+    def flag(self, name: str) -> bool | None:
+        value = self._values.get(name)
+        if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+            return value.strip().lower() == "true"
+        if value is not None and not isinstance(value, bool):
+            raise self._invalid(name, "true or false")
+        return value
+
+    def verification(self) -> tuple[bool, str | None]:
+        """Whether to verify, and the path of a CA bundle where ``verify`` is one, as in requests."""
+        for name in ("verify", "verify_ssl"):
+            value = self._values.get(name)
+            if isinstance(value, str) and value.strip().lower() not in ("true", "false"):
+                return True, value.strip()
+            flag = self.flag(name)
+            if flag is not None:
+                return flag, None
+        return True, None
+
+    def client_pair(self) -> tuple[str | None, str | None]:
+        """Certificate and key, PEM text or paths; the key None when it is in the certificate's file."""
+        pair = self._values.get("cert")
+        if isinstance(pair, str):
+            return pair, None
+        if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(part, str) for part in pair):
+            return pair[0], pair[1]
+        if pair is not None:
+            raise self._invalid("cert", "a path, or a pair of paths")
+        return self.text("client_certificate"), self.text("client_private_key")
+
+    def proxy(self) -> str | None:
+        """One proxy for both schemes; of a map the https one."""
+        value = self._values.get("proxy") or self._values.get("proxies")
+        if isinstance(value, Mapping):
+            value = next((value[scheme] for scheme in ("https", "all", "http") if value.get(scheme)), None)
+        if value is not None and not isinstance(value, str):
+            raise self._invalid("proxy", "the URL of a proxy")
+        return value.strip() if value else None
+
+    def choices(self) -> dict[str, Any]:
+        """Options of the client by name, only those that are set."""
+        chosen: dict[str, Any] = {
+            "trusted_realm_hosts": self._hosts("trusted_realm_hosts"),
+            "private_hosts": self._hosts("private_hosts"),
+            "allow_insecure_credentials": self.flag("allow_insecure_credentials"),
+            "strict_digest_header": self.flag("strict_digest_header"),
+            "concurrency": self.number("concurrency", 1, 200),
+            "requests_per_second": self._rate("requests_per_second"),
+            "namespace": self._namespace("ns"),
+            "max_attempts": self.number("max_attempts", 1, 20),
+            "rate_limit_floor": self.number("rate_limit_floor", 0, 1_000_000_000),
+            **self._timeouts(),
+        }
+        return {name: value for name, value in chosen.items() if value is not None}
+
+    def contact(self) -> str | None:
+        """Whom the operator of the registry may write to."""
+        value = self.text("contact")
+        if value is not None and not is_contact(value):
+            raise self._invalid("contact", CONTACT_SHAPE)
+        return value
+
+    def choice(self, name: str, choices: Iterable[str]) -> str | None:
+        """One of ``choices``."""
+        value = self.text(name)
+        if value is not None and value not in choices:
+            raise self._invalid(name, f"one of {', '.join(sorted(choices))}")
+        return value
+
+    def _namespace(self, name: str) -> str | None:
+        value = self.text(name)
+        try:
+            if value is not None and (Target.parse(f"https://{value}").path != "/" or "/" in value):
+                raise ValueError("it has a path")  # noqa: TRY301 - one message for all that is wrong
+        except ValueError:
+            raise self._invalid(name, "a host such as docker.io or quay.io:8443, without scheme or path") from None
+        return value
+
+    def _hosts(self, name: str) -> frozenset[str] | None:
+        value = self._values.get(name)
+        if value is None:
+            return None
+        entries = re.split(r"[\s,]+", value) if isinstance(value, str) else value
+        if not isinstance(entries, (list, tuple)) or not all(isinstance(entry, str) for entry in entries):
+            raise self._invalid(name, "hosts separated by commas")
+        hosts = frozenset(entry.strip().lower() for entry in entries if entry.strip())
+        if any("/" in host or "*" in host for host in hosts):
+            raise self._invalid(name, "hosts such as auth.example or auth.example:8443, without scheme or wildcard")
+        return hosts
+
+    def _rate(self, name: str) -> float | None:
+        value = self._values.get(name)
+        if value is None:
+            return None
+        try:
+            rate = float("nan") if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            rate = float("nan")
+        if not SLOWEST_REQUESTS_PER_SECOND <= rate <= FASTEST_REQUESTS_PER_SECOND:
+            smallest, largest = SLOWEST_REQUESTS_PER_SECOND, FASTEST_REQUESTS_PER_SECOND
+            raise self._invalid(name, f"a number from {smallest} to {largest:.0f}")
+        return rate
+
+    def number(self, name: str, smallest: int, largest: int) -> int | None:
+        value = self._values.get(name)
+        if isinstance(value, str) and value.strip().isdigit():
+            value = int(value)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value <= largest:
+            raise self._invalid(name, f"a whole number from {smallest} to {largest}")
+        return value
+
+    def _timeouts(self) -> dict[str, float]:
+        """``timeout`` as requests has it: seconds for both, or a pair for connecting and reading."""
+        value = self._values.get("timeout")
+        if value is None:
+            return {}
+        pair = value if isinstance(value, (list, tuple)) else (value, value)
+        try:
+            connect, read = (float(part) for part in pair)
+        except (TypeError, ValueError):
+            raise self._invalid("timeout", "seconds, or a pair of them for connecting and reading") from None
+        if not (0 < connect <= 3600 and 0 < read <= 3600):
+            raise self._invalid("timeout", "between 0 and 3600 seconds")
+        return {"connect_timeout_seconds": connect, "read_timeout_seconds": read}
+
+    def _invalid(self, name: str, expected: str) -> ConfigurationError:
+        return ConfigurationError(f"connection {self._conn_id!r}: {name} in Extra must be {expected}")
+
+
+def masked(conn_id: str, where: str) -> ConfigurationError:
+    """The error for a secret that is what Airflow shows in place of secrets."""
+    return ConfigurationError(
+        f"connection {conn_id!r}: {where} is {MASK}, which Airflow shows in place of a secret; enter the secret itself"
+    )
+
+
+@dataclass(frozen=True)
+class HostLimits:
+    """The most that one host may be asked: at once, and in a second. None is no limit."""
+
+    concurrency: int | None = None
+    requests_per_second: float | None = None
+
+    def most_tasks(self, wanted: int) -> int:
+        """``wanted`` tasks, or as many as can have one request at a time each."""
+        return wanted if self.concurrency is None else min(wanted, self.concurrency)
+
+    def share(self, task_count: int) -> HostLimits:
+        """The part of one of ``task_count`` tasks; never less than one request at a time.
+
+        With a slow rate fewer are at work at a time, so that none waits for its turn until its errors are too old
+        to be tried again, and a stage that fails ends soon.
+        """
+        concurrency = None if self.concurrency is None else max(1, self.concurrency // task_count)
+        if self.requests_per_second is None:
+            return HostLimits(concurrency)
+        rate = self.requests_per_second / task_count
+        in_time = max(1, math.ceil(rate * LONGEST_TURN_SECONDS))
+        return HostLimits(in_time if concurrency is None else min(concurrency, in_time), rate)
+
 
 PEM_START = "-----BEGIN "
 #: The type of connections that were made for registries.
@@ -29,8 +263,9 @@ class RegistryConnection:
     ``conn_type`` is Airflow's; ``allow_any_host`` is whether whoever made the connection said that it may serve any
     registry, which counts only where it names none and its type is ``registry``.
 
-    ``credential_helper`` names who makes the credentials instead (:data:`~registry_sync.hooks.minting.MINTS`); user
-    name and password are then for that service. ``limits`` are of all tasks of a stage together. ``verify`` is
+    ``credential_helper`` names who makes the credentials instead (see
+    :data:`~registry_sync.hooks.credential_helpers.MINTS`); user name and
+    password are then for that service. ``limits`` are of all tasks of a stage together. ``verify`` is
     whether certificates are checked; ``choices`` are options of the client that the connection sets. ``contact`` is
     whom the operator of the registry may write to.
     """

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from registry_sync.domain.references import RegistryUrl
     from registry_sync.hooks.connection import RegistryConnection
     from registry_sync.oci.client import RegistryClient
-    from registry_sync.oci.options import ClientOptions
-    from registry_sync.oci.session import PreparedRequest, Response, Session
+    from registry_sync.oci.http.options import ClientOptions
+    from registry_sync.oci.http.session import PreparedRequest, Response, Session
 
 LARGEST_HARMLESS_CLOCK_OFFSET_SECONDS = 60
 _ONLY_REPOSITORIES = (
@@ -91,7 +91,7 @@ class RegistryHook(HttpHook):
     def check_response(self, response: Response) -> None:
         """Raises the :class:`~registry_sync.errors.RegistryError` that the status means; it keeps ``Retry-After``."""
         if response.status_code >= 400:
-            from registry_sync.oci.session import error_of_response
+            from registry_sync.oci.http.session import error_of_response
 
             is_anonymous = self._session_client is not None and self._session_client.is_anonymous
             raise error_of_response(response, is_anonymous=is_anonymous)

@@ -85,7 +85,7 @@ def _flag(text: str, name: str) -> bool:
 
 def _contact(text: str) -> str | None:
     """``text`` as it stands in ``User-Agent``; None for an empty one."""
-    from registry_sync.oci.user_agent import CONTACT_SHAPE, is_contact
+    from registry_sync.oci.http.options import CONTACT_SHAPE, is_contact
 
     if text and not is_contact(text):
         raise ConfigurationError(f"[registry_sync] contact = {text[:80]!r}: give {CONTACT_SHAPE}")

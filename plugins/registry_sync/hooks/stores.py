@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from registry_sync.hooks.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from registry_sync.blobs import BlobStore
+    from registry_sync.blobs.store import BlobStore
     from registry_sync.db.database import Database
 
 
@@ -30,7 +30,7 @@ def open_database(settings: Settings | None = None, *, patience_seconds: float |
 
 def open_blobs(settings: Settings | None = None) -> BlobStore:
     """The blob store. Raises :class:`~registry_sync.errors.BlobStoreError` when it cannot be used."""
-    from registry_sync.blobs import open_blob_store
+    from registry_sync.blobs.opening import open_blob_store
 
     settings = settings or load_settings()
     return open_blob_store(settings.blob_store, modes=settings.file_modes)

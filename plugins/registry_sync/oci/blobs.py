@@ -1,21 +1,15 @@
-"""Blobs, streamed as raw bytes into a writer and continued where they broke off.
-
-Follows the distribution specification, "Pulling blobs".
-
-The writer knows what is there already and verifies size and digest; this module decides what to ask for next. Each
-attempt begins at the registry: a redirect's signed URL is over before a long download is. A ``Range`` that is refused
-is asked for once more and then left out, so that what is there never keeps a blob from being fetched.
-"""
+"""Blobs, streamed as raw bytes into a writer and resumed where they broke off (RFC 9110 section 14)."""
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import (
     ContentError,
@@ -32,14 +26,30 @@ from registry_sync.errors import (
     TruncatedBody,
     UnsupportedDigest,
 )
-from registry_sync.oci.answer_errors import Occasion
-from registry_sync.oci.answers import Answer
-from registry_sync.oci.clock import Clock
-from registry_sync.oci.content_encoding import DECODABLE, decoded
-from registry_sync.oci.options import ClientOptions
-from registry_sync.oci.origins import Target
-from registry_sync.oci.ranges import continues, strong_etag
-from registry_sync.oci.requester import Requester
+from registry_sync.oci.http.error_mapping import RequestContext
+from registry_sync.oci.http.options import ClientOptions, Clock
+from registry_sync.oci.http.origins import Target
+from registry_sync.oci.http.requester import Requester
+from registry_sync.oci.http.responses import DECODABLE, Response, decoded
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/(?:([0-9]{1,18})|\*)")
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
+
+
+def continues(answer: Response, offset: int, size_bytes: int) -> bool:
+    """Whether a 206 is one part, from ``offset`` to the end of ``size_bytes``."""
+    match = _CONTENT_RANGE.fullmatch((answer.header("Content-Range") or "").strip())
+    if match is None:
+        return False
+    first, last, total = int(match[1]), int(match[2]), match[3]
+    return first == offset and last == size_bytes - 1 and (total is None or int(total) == size_bytes)
+
+
+def strong_etag(answer: Response) -> str | None:
+    """An entity tag that may stand in ``If-Range``; None when there is none, or a weak one."""
+    value = (answer.header("ETag") or "").strip()
+    return value if _STRONG_ETAG.fullmatch(value) else None
+
 
 #: The empty JSON object, which artifacts use for a config (image specification, "Guidance for an Empty Descriptor").
 EMPTY_JSON = b"{}"
@@ -62,7 +72,7 @@ class _RangeRefused(Exception):
     """What a request with ``Range`` was answered with says that it may do without."""
 
 
-class BlobWriter(Protocol):
+class BlobDestination(Protocol):
     """Where a blob goes: see the blob store for what each of these promises."""
 
     @property
@@ -81,7 +91,7 @@ class BlobFetcher:
         self.options = options
         self.clock = clock
 
-    def fetch(self, repository: RepositoryName, blob: Descriptor, writer: BlobWriter) -> int:
+    def fetch(self, repository: RepositoryName, blob: Descriptor, writer: BlobDestination) -> int:
         """Brings ``blob`` into ``writer`` and commits it; gives the bytes that came over the network.
 
         Raises :class:`NotFound`, :class:`SizeMismatch`, :class:`DigestMismatch`, :class:`TruncatedBody` when there
@@ -97,7 +107,7 @@ class BlobFetcher:
             writer.commit()
             return 0
         registry = self.requester.target(f"/v2/{repository}/blobs/{blob.digest}")
-        occasion = Occasion("blob", repository, blob.digest)
+        occasion = RequestContext("blob", repository, blob.digest)
         try:
             return _Download(self, registry, occasion, blob=blob, writer=writer).run()
         except NotFound:
@@ -105,9 +115,9 @@ class BlobFetcher:
                 raise
         return self._fetch_foreign(blob, writer)
 
-    def _fetch_foreign(self, blob: Descriptor, writer: BlobWriter) -> int:
+    def _fetch_foreign(self, blob: Descriptor, writer: BlobDestination) -> int:
         """From the first of its URLs that gives it. Whoever wrote the manifest chose them: no credentials go there."""
-        occasion = Occasion("blob", subject=blob.digest)
+        occasion = RequestContext("blob", subject=blob.digest)
         failure: RegistrySyncError | None = None
         for url in blob.urls[:MAX_FOREIGN_URLS]:
             try:
@@ -153,7 +163,13 @@ class _Download:
     """One blob on its way. ``received`` counts bytes of the network, also those that had to be thrown away."""
 
     def __init__(
-        self, fetcher: BlobFetcher, target: Target, occasion: Occasion, *, blob: Descriptor, writer: BlobWriter
+        self,
+        fetcher: BlobFetcher,
+        target: Target,
+        occasion: RequestContext,
+        *,
+        blob: Descriptor,
+        writer: BlobDestination,
     ) -> None:
         self._requester = fetcher.requester
         self._options = fetcher.options
@@ -250,7 +266,7 @@ class _Download:
         self._stream(answer)
         self._writer.commit()
 
-    def _ask(self, offset: int) -> Answer:
+    def _ask(self, offset: int) -> Response:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         if offset and self._etag:
             headers["If-Range"] = self._etag
@@ -275,7 +291,7 @@ class _Download:
                 ) from problem
             raise
 
-    def _align(self, answer: Answer, offset: int) -> None:
+    def _align(self, answer: Response, offset: int) -> None:
         """Makes the writer stand where the body begins. Raises :class:`RangeInvalid` after restarting the writer."""
         is_continued = (
             answer.status == 206
@@ -297,7 +313,7 @@ class _Download:
                 digest=self._blob.digest,
             )
 
-    def _check_length(self, answer: Answer) -> None:
+    def _check_length(self, answer: Response) -> None:
         declared = answer.content_length
         missing = self._blob.size_bytes - self._writer.offset
         if declared is None or declared == missing or self._is_decoding:
@@ -310,7 +326,7 @@ class _Download:
             got=declared,
         )
 
-    def _stream(self, answer: Answer) -> None:
+    def _stream(self, answer: Response) -> None:
         """The body into the writer. Stops at one byte too many; raises :class:`TruncatedBody` at one too few."""
         chunks: Iterator[bytes] = self._counted(answer)
         if self._is_decoding and self._encodings:
@@ -339,7 +355,7 @@ class _Download:
                 digest=self._blob.digest,
             )
 
-    def _too_long(self, answer: Answer, surplus: int) -> SizeMismatch:
+    def _too_long(self, answer: Response, surplus: int) -> SizeMismatch:
         size = self._blob.size_bytes
         return SizeMismatch(
             f"{answer.target.origin.netloc} sends more than the {size} bytes of blob {self._blob.digest}",
@@ -348,7 +364,7 @@ class _Download:
             got=size + surplus,
         )
 
-    def _counted(self, answer: Answer) -> Iterator[bytes]:
+    def _counted(self, answer: Response) -> Iterator[bytes]:
         """The chunks, counted as they pass."""
         for chunk in answer.chunks():
             self.received += len(chunk)

@@ -3,33 +3,117 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor, Manifest
+from registry_sync.domain.manifest_documents import Descriptor, Manifest
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName
-from registry_sync.errors import NotARegistry, RegistryError, RegistrySyncError
-from registry_sync.oci.authenticator import Authenticator
-from registry_sync.oci.blobs import BlobFetcher, BlobWriter
-from registry_sync.oci.clock import SYSTEM_CLOCK, Clock
-from registry_sync.oci.credentials import Credentials, CredentialSource, ToldCredentials
+from registry_sync.errors import (
+    NotARegistry,
+    NotFound,
+    ProtocolError,
+    RegistryError,
+    RegistrySyncError,
+    RepositoryUnavailable,
+)
+from registry_sync.oci.auth.authenticator import Authenticator
+from registry_sync.oci.auth.credentials import Credentials, CredentialSource, RealmPolicy, ToldCredentials
+from registry_sync.oci.auth.tokens import TokenStore
+from registry_sync.oci.blobs import BlobDestination, BlobFetcher
+from registry_sync.oci.http.error_mapping import RequestContext, printable, speaks_for_a_registry
+from registry_sync.oci.http.options import SYSTEM_CLOCK, ClientOptions, Clock
+from registry_sync.oci.http.origins import Origin
+from registry_sync.oci.http.requester import ChallengeProbe, Requester, Retry
+from registry_sync.oci.http.responses import Response, web_page
+from registry_sync.oci.http.transport import Transport
+from registry_sync.oci.http.usage import Usage
 from registry_sync.oci.manifests import ManifestHead, ManifestReader
-from registry_sync.oci.options import ClientOptions
-from registry_sync.oci.origins import Origin
-from registry_sync.oci.ping import Ping, ping
-from registry_sync.oci.realm import RealmPolicy
 from registry_sync.oci.referrers import ReferrersReader
-from registry_sync.oci.requester import ChallengeProbe, Requester
-from registry_sync.oci.retry import Retry
 from registry_sync.oci.tags import TagListing, has_tag_list, list_tags
-from registry_sync.oci.tokens import TokenStore
-from registry_sync.oci.transport import Transport
-from registry_sync.oci.usage import Usage
 
 if TYPE_CHECKING:
     import requests
+
+
+MAX_ANSWER_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Ping:
+    """``auth_scheme`` is ``none``, ``basic`` or ``bearer``; ``realm_host`` and ``service`` are of a bearer challenge.
+
+    ``api_version`` is the legacy ``Docker-Distribution-API-Version``, None on registries that no longer send it.
+    ``is_authenticated`` says that credentials were asked for and accepted. ``clock_offset_seconds`` is how far the
+    registry's clock is ahead, None when it does not tell the time. ``is_served`` False says that ``/v2/`` itself is
+    not there, as before some proxies, and an error of a registry is: then nothing is known of authentication.
+    """
+
+    auth_scheme: str
+    realm_host: str | None = None
+    service: str | None = None
+    api_version: str | None = None
+    is_authenticated: bool = False
+    clock_offset_seconds: float | None = None
+    is_served: bool = True
+
+
+def ping(requester: Requester, authenticator: Authenticator) -> Ping:
+    """Asks, and answers the challenge. Raises :class:`NotARegistry` when something else answers there."""
+    target = requester.target("/v2/")
+    host = target.origin.netloc
+    told: dict[str, Any] = {}
+    try:
+        told = requester.ask("GET", target, RequestContext("registry", subject=host), {}, _read)
+    except RepositoryUnavailable:
+        # Some registries give anonymous readers tokens for repositories only. It is a registry all the same.
+        if authenticator.choice is None:
+            raise
+    except (NotFound, ProtocolError) as problem:
+        if speaks_for_a_registry(problem):
+            return Ping("none", is_served=False)
+        raise NotARegistry(
+            f"{host} does not answer as a registry at /v2/: {problem}",
+            host=host,
+            method="GET",
+            url=target.url,
+            status=problem.status,
+        ) from problem
+    choice = authenticator.choice
+    if choice is None:
+        return Ping("none", **told)
+    return Ping(
+        choice.scheme,
+        realm_host=authenticator.realm_host(),
+        service=choice.challenge.service,
+        is_authenticated=not authenticator.is_anonymous,
+        **told,
+    )
+
+
+def _read(answer: Response) -> dict[str, Any]:
+    """What the answer tells of the registry; a page made for people is not a registry's answer."""
+    data = answer.read(MAX_ANSWER_BYTES, "answer to /v2/")
+    page = web_page(data, answer.header("Content-Type"))
+    if page is not None or data.lstrip()[:1] == b"<":
+        raise answer.protocol_error(f"{page or 'a web page'} answers there", is_web_page=True)
+    version = answer.header("Docker-Distribution-API-Version")
+    return {
+        "api_version": printable(version)[:64] if version else None,
+        "clock_offset_seconds": _clock_offset(answer.header("Date")),
+    }
+
+
+def _clock_offset(date: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(date or "").timestamp() - time.time()
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None
+
 
 T = TypeVar("T")
 
@@ -106,7 +190,7 @@ class RegistryClient:
         """The manifest with its exact bytes, verified; ``expected`` is the descriptor that led to it."""
         return self._from_a_registry(repository, lambda: self._manifests.get(repository, reference, expected))
 
-    def fetch_blob(self, repository: RepositoryName, blob: Descriptor, writer: BlobWriter) -> int:
+    def fetch_blob(self, repository: RepositoryName, blob: Descriptor, writer: BlobDestination) -> int:
         """Brings ``blob`` into ``writer`` and commits it; gives the bytes received: :meth:`BlobFetcher.fetch`."""
         return self._blobs.fetch(repository, blob, writer)
 
@@ -148,7 +232,7 @@ class RegistryClient:
 
     def session(self) -> requests.Session:
         """A ``requests`` session over the same connections and tokens; redirects are followed by ``requests``."""
-        from registry_sync.oci.session import open_session
+        from registry_sync.oci.http.session import open_session
 
         transport = self._transport
         return open_session(transport, self._authenticator)

@@ -1,7 +1,4 @@
-"""Manifests by tag and by digest (distribution specification, "Pulling manifests").
-
-The digest of a manifest is what its bytes hash to. What a registry says about it is compared, and a hint at most.
-"""
+"""Manifests by tag and by digest (distribution specification, "Pulling manifests"), and sizes they do not state."""
 
 from __future__ import annotations
 
@@ -11,25 +8,24 @@ from dataclasses import dataclass
 from functools import partial
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor, Manifest, ManifestLimits, read_manifest
+from registry_sync.domain.manifest_documents import Descriptor, Manifest, ManifestLimits, read_manifest
 from registry_sync.domain.media_types import ACCEPTED_MANIFEST_TYPES, SCHEMA1_TYPES, normalise
 from registry_sync.domain.references import RepositoryName, TagName
 from registry_sync.errors import (
     DigestMismatch,
     InvalidManifest,
     InvalidReference,
+    LimitExceeded,
     NotFound,
     ProtocolError,
     RegistryError,
     SizeMismatch,
 )
-from registry_sync.oci.answer_errors import Occasion, parse_error_body
-from registry_sync.oci.answers import Answer, web_page
-from registry_sync.oci.content_encoding import DECODABLE, decoded
-from registry_sync.oci.layer_sizes import layer_size_bytes
-from registry_sync.oci.options import ClientOptions
-from registry_sync.oci.pull_limit import Pull, PullLimit
-from registry_sync.oci.requester import Requester
+from registry_sync.oci.http.error_mapping import RequestContext, parse_error_body
+from registry_sync.oci.http.options import ClientOptions
+from registry_sync.oci.http.rate_limits import Pull, PullLimit
+from registry_sync.oci.http.requester import Requester
+from registry_sync.oci.http.responses import DECODABLE, Response, decoded, web_page
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +67,7 @@ class ManifestReader:
         403 may be a refusal of HEAD: the manifest is fetched then, whose answer decides, and whose bytes are hashed.
         """
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
-        occasion, request = Occasion("manifest", repository, reference), self._pulls.request()
+        occasion, request = RequestContext("manifest", repository, reference), self._pulls.request()
         try:
             answer = self._requester.ask("HEAD", target, occasion, self._accept, _released)
         except RegistryError as problem:
@@ -95,8 +91,8 @@ class ManifestReader:
     ) -> Manifest:
         """The manifest, verified; fetched once more when its bytes are not what was asked for.
 
-        Raises :class:`NotFound`, every error of :func:`~registry_sync.domain.manifests.read_manifest`, and what
-        requests raise.
+        Raises :class:`NotFound`, every error of :func:`~registry_sync.domain.manifest_documents.read_manifest`, and
+        what requests raise.
         """
         try:
             return self._get(repository, reference, expected)
@@ -137,19 +133,19 @@ class ManifestReader:
 
     @staticmethod
     def _page_error(
-        answer: Answer, page: str, repository: RepositoryName, reference: TagName | Digest
+        answer: Response, page: str, repository: RepositoryName, reference: TagName | Digest
     ) -> ProtocolError:
         host = answer.target.origin.netloc
         message = f"{host} answers with {page} in place of manifest {reference} of {repository}"
         return answer.protocol_error(message, is_web_page=True)
 
-    def _receive(self, repository: RepositoryName, reference: TagName | Digest, pull: Pull) -> tuple[Answer, bytes]:
+    def _receive(self, repository: RepositoryName, reference: TagName | Digest, pull: Pull) -> tuple[Response, bytes]:
         """An answer and its document, of which nothing is checked yet.
 
         What a place refuses that the registry redirects to is asked for once more at the registry, which may sign anew.
         """
 
-        def read(answer: Answer) -> tuple[Answer, bytes]:
+        def read(answer: Response) -> tuple[Response, bytes]:
             self._requester.usage.add("manifest_get_count")
             self._pulls.note(answer, pull)
             data = read_document(answer, self._limits)
@@ -157,7 +153,7 @@ class ManifestReader:
             return answer, data
 
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
-        occasion = Occasion("manifest", repository, reference)
+        occasion = RequestContext("manifest", repository, reference)
         try:
             return self._requester.ask("GET", target, occasion, self._accept, read)
         except RegistryError as problem:
@@ -182,7 +178,7 @@ class ManifestReader:
     def _layer_size_bytes(self, repository: RepositoryName, layer: Digest) -> int:
         return layer_size_bytes(self._requester, repository, layer, self._limits.blob_bytes)
 
-    def _compare_declared(self, answer: Answer, manifest: Manifest, *, is_by_digest: bool) -> None:
+    def _compare_declared(self, answer: Response, manifest: Manifest, *, is_by_digest: bool) -> None:
         declared = declared_digest(answer)
         if declared is None or declared.algorithm != manifest.digest.algorithm or declared == manifest.digest:
             return
@@ -194,7 +190,7 @@ class ManifestReader:
     def _ask_what_is_left(self, repository: RepositoryName, reference: TagName | Digest) -> None:
         """By a HEAD, which is no pull; whether the manifest is there is not asked."""
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
-        occasion, request = Occasion("manifest", repository, reference), self._pulls.request()
+        occasion, request = RequestContext("manifest", repository, reference), self._pulls.request()
         self._requester.usage.add("head_count")
         self._pulls.note(self._requester.ask("HEAD", target, occasion, self._accept, _released), request)
 
@@ -204,7 +200,7 @@ def _is_refusal_elsewhere(problem: RegistryError) -> bool:
     return problem.status is not None and problem.redirected_by is not None
 
 
-def declared_digest(answer: Answer) -> Digest | None:
+def declared_digest(answer: Response) -> Digest | None:
     """The ``Docker-Content-Digest`` of an answer; None when it is absent or no digest."""
     value = answer.header("Docker-Content-Digest")
     try:
@@ -213,7 +209,7 @@ def declared_digest(answer: Answer) -> Digest | None:
         return None
 
 
-def read_document(answer: Answer, limits: ManifestLimits) -> bytes:
+def read_document(answer: Response, limits: ManifestLimits) -> bytes:
     """The bytes of a manifest. Under a ``Content-Encoding`` the bytes as sent count when they are JSON already."""
     data = answer.read(limits.manifest_bytes, "manifest")
     encodings = answer.content_encodings
@@ -231,6 +227,46 @@ def read_document(answer: Answer, limits: ManifestLimits) -> bytes:
         return data
 
 
-def _released(answer: Answer) -> Answer:
+def _released(answer: Response) -> Response:
     answer.discard()
     return answer
+
+
+def layer_size_bytes(requester: Requester, repository: RepositoryName, layer: Digest, most_bytes: int) -> int:
+    """The size by HEAD, or by a GET that is broken off where HEAD does not tell.
+
+    Raises :class:`InvalidManifest` when the registry lacks the layer, which says nothing about the manifest that names
+    it; :class:`LimitExceeded`, :class:`ProtocolError`, and what requests raise.
+    """
+    occasion = RequestContext("blob", repository, layer)
+    target = requester.target(f"/v2/{repository}/blobs/{layer}")
+    requester.usage.add("head_count")
+    try:
+        try:
+            size = requester.ask("HEAD", target, occasion, {}, _declared)
+        except NotFound:
+            raise
+        except RegistryError as problem:
+            # A location that was signed for a GET alone refuses it.
+            if problem.is_temporary:
+                raise
+            size = None
+        if size is None:
+            size = requester.ask("GET", target, occasion, {}, _declared)
+    except NotFound as problem:
+        raise InvalidManifest(
+            f"{problem.host} lacks layer {layer}, so that its size cannot be told", digest=layer
+        ) from problem
+    if size is None:
+        host = target.origin.netloc
+        raise ProtocolError(
+            f"{host} does not tell the size of layer {layer}", host=host, repository=repository, url=target.url
+        )
+    if size > most_bytes:
+        raise LimitExceeded(f"layer {layer} has more than {most_bytes} bytes", digest=layer, limit="blob_bytes")
+    return size
+
+
+def _declared(answer: Response) -> int | None:
+    answer.discard()
+    return answer.content_length

@@ -10,10 +10,10 @@ import threading
 from dataclasses import dataclass
 
 from registry_sync.domain import media_types
-from registry_sync.domain.companions import fallback_tag
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor, Manifest, ManifestLimits, read_manifest
+from registry_sync.domain.manifest_documents import Descriptor, Manifest, ManifestLimits, read_manifest
 from registry_sync.domain.references import RepositoryName
+from registry_sync.domain.referrer_tags import fallback_tag
 from registry_sync.errors import (
     TEMPORARY_STATUSES,
     ChallengeInvalid,
@@ -25,13 +25,13 @@ from registry_sync.errors import (
     RegistryError,
     RegistrySyncError,
 )
-from registry_sync.oci.answer_errors import Occasion, parse_error_body, read_error_body
-from registry_sync.oci.answers import Answer
-from registry_sync.oci.links import next_page
+from registry_sync.oci.http.error_mapping import RequestContext, parse_error_body, read_error_body
+from registry_sync.oci.http.link_headers import next_page
+from registry_sync.oci.http.options import ClientOptions
+from registry_sync.oci.http.origins import Target
+from registry_sync.oci.http.requester import Requester
+from registry_sync.oci.http.responses import Response
 from registry_sync.oci.manifests import ManifestReader, read_document
-from registry_sync.oci.options import ClientOptions
-from registry_sync.oci.origins import Target
-from registry_sync.oci.requester import Requester
 
 MAX_PAGES = 100
 #: So many subjects with odd answers and none with an index mean that an API that was there is hidden now.
@@ -146,7 +146,7 @@ class ReferrersReader:
     def _by_api(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...]:
         """Raises :class:`_NotTheApi` when the registry does not have it."""
         target: Target | None = self._requester.target(f"/v2/{repository}/referrers/{subject}")
-        occasion = Occasion("manifest", repository, subject)
+        occasion = RequestContext("manifest", repository, subject)
         found: dict[Digest, Descriptor] = {}
         visited: set[str] = set()
         while target is not None:
@@ -170,10 +170,10 @@ class ReferrersReader:
                 raise _unavailable(problem, occasion) from problem
         return tuple(found.values())
 
-    def _first(self, target: Target, occasion: Occasion) -> _Page:
+    def _first(self, target: Target, occasion: RequestContext) -> _Page:
         """The first page. Raises :class:`_NotTheApi`, :class:`ReferrersUnavailable`, and as :meth:`list` does."""
 
-        def read(answer: Answer) -> _Page:
+        def read(answer: Response) -> _Page:
             if answer.sent_on_by is None and _is_refusal(answer):
                 if answer.status == 401:
                     raise _unavailable(
@@ -197,13 +197,13 @@ class ReferrersReader:
                 raise _NotTheApi(status) from problem
             raise
 
-    def _later(self, target: Target, occasion: Occasion) -> _Page:
+    def _later(self, target: Target, occasion: RequestContext) -> _Page:
         """A page after the first, which named it: where something else answers, nothing is known of the rest.
 
         It never means that the manifest is missing. Raises :class:`ReferrersUnavailable`, and as :meth:`list` does.
         """
 
-        def read(answer: Answer) -> _Page:
+        def read(answer: Response) -> _Page:
             if answer.status != 200 or not _is_index(answer):
                 host = answer.target.origin.netloc
                 text = f"{host} breaks off the referrers of {occasion} with something else ({answer.status})"
@@ -221,7 +221,7 @@ class ReferrersReader:
                 raise _unavailable(problem, occasion) from problem
             raise
 
-    def _read_page(self, answer: Answer) -> _Page:
+    def _read_page(self, answer: Response) -> _Page:
         host = answer.target.origin.netloc
         data = read_document(answer, self._limits)
         try:
@@ -243,11 +243,11 @@ class ReferrersReader:
         return () if index.digest == subject else index.children
 
 
-def _is_index(answer: Answer) -> bool:
+def _is_index(answer: Response) -> bool:
     return media_types.normalise(answer.header("Content-Type")) == media_types.OCI_INDEX
 
 
-def _is_refusal(answer: Answer) -> bool:
+def _is_refusal(answer: Response) -> bool:
     """Whether the registry itself says that it does not tell this reader.
 
     Without a challenge, after one was answered, 401 is how some say that there is no such path.
@@ -255,7 +255,7 @@ def _is_refusal(answer: Answer) -> bool:
     return answer.status == 403 or (answer.status == 401 and answer.header("WWW-Authenticate") is not None)
 
 
-def _unavailable(problem: RegistrySyncError, occasion: Occasion) -> ReferrersUnavailable:
+def _unavailable(problem: RegistrySyncError, occasion: RequestContext) -> ReferrersUnavailable:
     known = problem if isinstance(problem, RegistryError) else None
     return ReferrersUnavailable(
         f"what refers to manifests of {occasion.repository} cannot be looked up: {problem.message}",

@@ -19,11 +19,11 @@ from registry_sync.errors import (
     ProtocolError,
     RegistryError,
 )
-from registry_sync.oci.answer_errors import Occasion, printable, speaks_for_a_registry
-from registry_sync.oci.answers import Answer
-from registry_sync.oci.links import next_page
-from registry_sync.oci.origins import Target
-from registry_sync.oci.requester import Requester
+from registry_sync.oci.http.error_mapping import RequestContext, printable, speaks_for_a_registry
+from registry_sync.oci.http.link_headers import next_page
+from registry_sync.oci.http.origins import Target
+from registry_sync.oci.http.requester import Requester
+from registry_sync.oci.http.responses import Response
 
 PAGE_SIZE = 1000
 #: Lengths of a page that may be full although no link says that more follows.
@@ -122,7 +122,7 @@ class _Lister:
         self._requester = requester
         self._repository = repository
         self._path = f"/v2/{repository}/tags/list"
-        self._occasion = Occasion("repository", repository)
+        self._occasion = RequestContext("repository", repository)
         self._vanished: set[str] = set()
 
     def list(self) -> TagListing:
@@ -219,7 +219,7 @@ class _Lister:
         self._requester.usage.add("tag_page_count")
         return page
 
-    def _read(self, answer: Answer) -> _Page:
+    def _read(self, answer: Response) -> _Page:
         following = next_page(answer.header("Link"), answer.target)
         document = answer.read_json(MAX_PAGE_BYTES, "tag list")
         host = answer.target.origin.netloc

@@ -11,12 +11,11 @@ from registry_sync.domain.quantities import format_count
 from registry_sync.errors import RegistrySyncError, RunEnded, SyncError, TooManyRemovals
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.run_note import RUN_NOTE_KEY, approved_note, held_note, referrers_note
-from registry_sync.operators.stage import Stage, open_stage
+from registry_sync.operators.stage import Stage, TaskReport, open_stage
 from registry_sync.operators.sync_of_task import find_sync_run
-from registry_sync.operators.task_log import TaskReport
 from registry_sync.operators.template_values import as_flag
 from registry_sync.operators.triggered import TriggeredTask
-from registry_sync.operators.version_events import tell_assets, version_outlets, was_told
+from registry_sync.operators.version_outputs import tell_assets, version_outlets, was_told
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -56,7 +55,8 @@ class CommitVersionOperator(TriggeredTask):
         ``unchanged_version`` is the latest version when nothing differed from it, else None; ``removals_approved_by``
         is who let more tags go than the remote allows, None where nobody had to.
         """
-        from registry_sync.sync.commit_version import SHOWN_HOLDS, version_document
+        from registry_sync.pulp.documents import version_document
+        from registry_sync.sync.commit_version import SHOWN_HOLDS
 
         with open_stage(context) as stage:
             run, _ = stage.find(find_sync_run(self, context, self.sync_run))

@@ -86,7 +86,7 @@ class CompareVersionsOperator(BaseOperator):
     def _sides(self, stage: Stage) -> tuple[tuple[str, int], tuple[str, int]]:
         """Id and number of the version, and of the one to compare with, number 0 for the empty one."""
         from registry_sync.errors import RecordNotFound
-        from registry_sync.operators.derived_version import find_number
+        from registry_sync.operators.version_outputs import find_number
 
         repository = stage.database.repositories.by_name(as_text(self.repository) or "")
         number = find_number(stage, repository, self.number)

@@ -9,8 +9,7 @@ from airflow.sdk import BaseOperator
 
 from registry_sync.operators.fetch_manifests import MAP_INDEX_TEMPLATE
 from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import open_stage, read_shard
-from registry_sync.operators.task_log import TaskReport
+from registry_sync.operators.stage import TaskReport, open_stage, read_shard
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import open_stage, read_shard, skip
+from registry_sync.operators.stage import TaskReport, open_stage, read_shard, skip
 from registry_sync.operators.sync_of_task import is_lone_sync
-from registry_sync.operators.task_log import TaskReport
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -43,8 +42,8 @@ class FetchManifestsOperator(BaseOperator):
         """Counts of tags and manifests; blobs as well when they were fetched here."""
         from dataclasses import asdict
 
+        from registry_sync.sync.fetch_blobs import fetch_small_run
         from registry_sync.sync.fetch_manifests import fetch_manifests
-        from registry_sync.sync.small_run import fetch_small_run
 
         with open_stage(context) as stage:
             shard = read_shard(self.shard, "ListTagsOperator")

@@ -7,12 +7,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.errors import OtherUpstream, RegistrySyncError
-from registry_sync.operators.airflow_runs import asked_by, dag_run_end
 from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.run_note import RUN_NOTE_KEY
-from registry_sync.operators.stage import Stage, open_stage, skip
-from registry_sync.operators.sync_of_task import SYNC_RUN_KEY, is_mapped_instance, only_of_this_sync, run_key
-from registry_sync.operators.task_log import TaskReport
+from registry_sync.operators.stage import Stage, TaskReport, open_stage, skip
+from registry_sync.operators.sync_of_task import (
+    SYNC_RUN_KEY,
+    asked_by,
+    dag_run_end,
+    is_mapped_instance,
+    only_of_this_sync,
+    run_key,
+)
 from registry_sync.operators.template_values import as_list, as_text
 from registry_sync.operators.triggered import TriggeredTask
 
@@ -227,7 +232,7 @@ class ListTagsOperator(TriggeredTask):
         )
 
     def _summary(self, stage: Stage, run: SyncRun, listed: TagsListed) -> dict[str, Any]:
-        from registry_sync.sync.commit_version import version_document
+        from registry_sync.pulp.documents import version_document
 
         latest = stage.database.versions.latest(run.repository_id) if listed.is_unchanged else None
         return {

@@ -11,7 +11,7 @@ from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.stage import open_stage
 from registry_sync.operators.template_values import as_list, as_text
 from registry_sync.operators.triggered import TriggeredTask
-from registry_sync.operators.version_events import version_outlets
+from registry_sync.operators.version_outputs import version_outlets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -72,10 +72,10 @@ class PromoteTagsOperator(TriggeredTask):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """``repository``, ``version`` or None, ``unchanged_version`` or None, ``missing_blob_count``."""
-        from registry_sync.domain.history import CopyRequest
         from registry_sync.domain.records import checked_repository_name
         from registry_sync.domain.tag_filter import TagFilter
-        from registry_sync.operators.derived_version import find_number, hand_on
+        from registry_sync.domain.version_history import CopyRequest
+        from registry_sync.operators.version_outputs import find_number, hand_on
         from registry_sync.sync.compare_versions import promotion_mode
 
         with open_stage(context) as stage:

@@ -43,7 +43,7 @@ class ReclaimBlobsOperator(TriggeredTask):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """``blob_count`` and ``size_bytes`` of what went, or would go."""
-        from registry_sync.sync.reclaim import reclaim_blobs
+        from registry_sync.sync.maintenance.collect import reclaim_blobs
 
         with open_stage(context) as stage:
             names = as_list(self.repositories)

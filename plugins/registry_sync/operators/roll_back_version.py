@@ -9,7 +9,7 @@ from registry_sync.operators.retry import RegistryRetryPolicy
 from registry_sync.operators.stage import open_stage
 from registry_sync.operators.template_values import as_text
 from registry_sync.operators.triggered import TriggeredTask
-from registry_sync.operators.version_events import version_outlets
+from registry_sync.operators.version_outputs import version_outlets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -50,7 +50,7 @@ class RollBackVersionOperator(TriggeredTask):
     def execute(self, context: Context) -> dict[str, Any]:
         """``repository``, ``version`` or None, ``unchanged_version`` or None, ``missing_blob_count``."""
         from registry_sync.errors import InvalidReference
-        from registry_sync.operators.derived_version import find_number, hand_on
+        from registry_sync.operators.version_outputs import find_number, hand_on
 
         with open_stage(context) as stage:
             repository = stage.database.repositories.by_name(as_text(self.repository) or "")

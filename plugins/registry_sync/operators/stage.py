@@ -1,9 +1,10 @@
-"""What all operators share: the run they belong to, what they work on, and how errors reach Airflow."""
+"""What all operators share: their run, what they work on, how errors reach Airflow, and what the log says."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -11,21 +12,74 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from registry_sync.domain.quantities import format_count
 from registry_sync.errors import ConfigurationError, RegistrySyncError, RunEnded
-from registry_sync.operators.airflow_runs import dag_run_started_at, refuse_lost_commit
-from registry_sync.operators.task_log import log_errors_in_one_line
+from registry_sync.operators.sync_of_task import dag_run_started_at, refuse_lost_commit
 from registry_sync.operators.triggered import refuse_unknown_parameters
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from registry_sync.blobs import BlobStore
+    from registry_sync.blobs.store import BlobStore
     from registry_sync.db.database import Database
     from registry_sync.domain.records import RemoteSpec
     from registry_sync.domain.runs import SyncRun
     from registry_sync.hooks.settings import Settings
     from registry_sync.oci.client import RegistryClient
 
+
 log = logging.getLogger(__name__)
+
+
+class TaskReport:
+    """Lines of a stage in the log of its task; ``warning`` for what a person should look at though the run goes on."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def __call__(self, line: str) -> None:
+        self._logger.info("%s", line)
+
+    def warning(self, line: str) -> None:
+        """A line that stands out."""
+        self._logger.warning("%s", line)
+
+
+def log_errors_in_one_line() -> None:
+    """From now on this process logs errors of ours, and stops because of them, without a traceback.
+
+    Safe when repeated. Where Airflow logs in another way than it does now, the traceback stays.
+    """
+    import structlog
+
+    processors = structlog.get_config()["processors"]
+    if isinstance(processors, list) and _in_one_line not in processors:
+        processors.insert(0, _in_one_line)
+
+
+def _in_one_line(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    problem = _exception(event.get("exc_info"))
+    line = None if problem is None else _line(problem)
+    if line is None:
+        return event
+    log.debug("the traceback of the error", exc_info=problem)
+    event["event"] = line
+    del event["exc_info"]
+    return event
+
+
+def _exception(given: Any) -> BaseException | None:
+    """The exception that a log record is given: itself, ``True`` for the one being handled, or a triple."""
+    if given is True:
+        return sys.exc_info()[1]
+    if isinstance(given, tuple) and len(given) > 1:
+        given = given[1]
+    return given if isinstance(given, BaseException) else None
+
+
+def _line(problem: BaseException) -> str | None:
+    """The error in one line; None when it is none of ours."""
+    if isinstance(problem, RegistrySyncError):
+        return " ".join(f"{type(problem).__name__}: {problem}".split())
+    return " ".join(str(problem).split()) if isinstance(problem.__cause__, RegistrySyncError) else None
 
 
 @dataclass
@@ -79,7 +133,7 @@ class Stage:
     def connect(self, remote: RemoteSpec, task_count: int = 1) -> tuple[RegistryClient, RemoteSpec]:
         """A client for one of ``task_count`` tasks of a stage, and ``remote`` with the requests at once that are its.
 
-        Together the tasks keep to what the connection allows on the host (:mod:`registry_sync.hooks.host_limits`).
+        Together the tasks keep to what the connection allows on the host (:mod:`registry_sync.hooks.connection`).
         """
         from registry_sync.hooks.clients import open_client
 

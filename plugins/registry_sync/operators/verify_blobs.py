@@ -15,8 +15,8 @@ from registry_sync.operators.template_values import as_flag, as_number
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from registry_sync.domain.space import Repair, Verification
-    from registry_sync.sync.verify import VerifyOptions
+    from registry_sync.domain.storage_reports import Repair, Verification
+    from registry_sync.sync.maintenance.verify import VerifyOptions
 
 _MIB = 1024 * 1024
 _SHOWN_FAILURES = 5
@@ -52,8 +52,8 @@ class VerifyBlobsOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Counts: what was verified, what was found by kind, what was fetched again."""
         from registry_sync.domain.quantities import format_count
-        from registry_sync.domain.space import Repair
-        from registry_sync.sync.verify import verify_blobs
+        from registry_sync.domain.storage_reports import Repair
+        from registry_sync.sync.maintenance.verify import verify_blobs
 
         with open_stage(context) as stage:
             options, repairs = self._options(), as_flag(self.repair, "repair")
@@ -75,7 +75,7 @@ class VerifyBlobsOperator(BaseOperator):
 
     def _repair(self, stage: Stage, found: Verification) -> Repair:
         from registry_sync.hooks.clients import open_client
-        from registry_sync.sync.repair import repair_blobs
+        from registry_sync.sync.maintenance.repair import repair_blobs
 
         # What an earlier try noted as missing and did not bring back is lacking still.
         digests = {*found.lost, *stage.database.blob_checks.lacking()}
@@ -83,7 +83,7 @@ class VerifyBlobsOperator(BaseOperator):
 
     def _options(self) -> VerifyOptions:
         from registry_sync.errors import ConfigurationError
-        from registry_sync.sync.verify import VerifyOptions
+        from registry_sync.sync.maintenance.verify import VerifyOptions
 
         share, rate = as_number(self.share, "share"), as_number(self.mib_per_second, "mib_per_second")
         if share is None:

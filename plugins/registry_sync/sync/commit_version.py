@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from registry_sync.domain.platforms import left_out_by_platforms
 from registry_sync.domain.quantities import format_count
-from registry_sync.domain.records import RepositoryVersion
 from registry_sync.domain.runs import CommitResult, SyncRun
-from registry_sync.sync.ports import Database
-from registry_sync.sync.progress import warn
+from registry_sync.sync.parallel import warn
+
+if TYPE_CHECKING:
+    from registry_sync.db.database import Database
 
 #: Holds that are named in the log and in what the task hands on; all of them are stored with the version.
 SHOWN_HOLDS = 20
@@ -45,17 +46,6 @@ def commit_version(database: Database, run: SyncRun, *, tell: Callable[[str], No
     if result.version.referrers_problem is not None:
         warn(tell, f"version {result.version.number} may lack referrers: {result.version.referrers_problem}")
     return result
-
-
-def version_document(version: RepositoryVersion) -> dict[str, Any]:
-    """A version in the documented shape of the "Synchronize a Repository" workflow."""
-    return {
-        "pulp_created": version.created_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "pulp_href": version.href,
-        "base_version": version.base_href,
-        "content_summary": version.summary.as_json(version.href),
-        "number": version.number,
-    }
 
 
 def _count_text(counts: dict[str, int]) -> str:

@@ -4,34 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from registry_sync.domain.history import Change, TagChange, VersionDifference
 from registry_sync.domain.pages import PageRequest
 from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.domain.version_history import Change, TagChange
 from registry_sync.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from registry_sync.db.versions.version_store import VersionStore
 
 #: Tags that are named for each kind of change; all are counted.
 SHOWN_TAGS = 20
 _PAGE = 10_000
 _SHOWN_DIGITS = len("sha256:") + 12
-
-
-class Differences(Protocol):
-    """Versions that can be compared."""
-
-    def difference(
-        self,
-        repository_id: str,
-        number: int,
-        base_number: int,
-        /,
-        *,
-        base_repository_id: str | None = None,
-        request: PageRequest = ...,
-    ) -> VersionDifference: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +62,7 @@ class Comparison:
 
 
 def compare_versions(
-    versions: Differences, version: tuple[str, int], base: tuple[str, int], *, tags: TagFilter, mode: SyncMode
+    versions: VersionStore, version: tuple[str, int], base: tuple[str, int], *, tags: TagFilter, mode: SyncMode
 ) -> Comparison:
     """How ``version`` differs from ``base``, each a repository's id and a number, 0 for the empty version.
 

@@ -1,27 +1,27 @@
-"""The fourth stage: the bytes of one shard's blobs, each verified while it is written, then noted as stored.
-
-A blob that is there is not fetched; one that was half there is continued. A blob that cannot be had is recorded with
-the reason, and the commit holds the tags that need it; the others go on.
-"""
+"""The fourth stage: the bytes of one shard's blobs, each verified while it is written, then noted as stored."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.quantities import format_bytes, format_count
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.runs import NeededBlob, SyncRun
 from registry_sync.errors import RegistrySyncError
-from registry_sync.sync.parallel import for_each
-from registry_sync.sync.ports import BlobStore, BlobWriter, Database, RegistryClient
-from registry_sync.sync.progress import Progress, warn
-from registry_sync.sync.refusals import Refusals
-from registry_sync.sync.verdicts import Verdict, reason, verdict
+from registry_sync.sync.parallel import Progress, for_each, warn
+from registry_sync.sync.plan_blobs import BLOB_OVERHEAD_BYTES, missing_blobs, record_plan
+from registry_sync.sync.verdicts import Refusals, Verdict, reason, verdict
+
+if TYPE_CHECKING:
+    from registry_sync.blobs.store import BlobStore, BlobWriter
+    from registry_sync.db.database import Database
+    from registry_sync.oci.client import RegistryClient
+
 
 #: Finished blobs are noted in the database in groups of this many, or after this many seconds.
 NOTE_COUNT = 500
@@ -157,3 +157,26 @@ def _fetch(
     descriptor = described or Descriptor(blob.media_type, blob.digest, blob.size_bytes)
     with store.writer(blob.digest, blob.size_bytes, replaces=blob.is_broken) as writer:
         return client.fetch_blob(remote.upstream, descriptor, _Counted(writer, receive))
+
+
+def fetch_small_run(
+    client: RegistryClient,
+    store: BlobStore,
+    database: Database,
+    run: SyncRun,
+    remote: RemoteSpec,
+    *,
+    min_shard_bytes: int,
+    is_last_try: bool,
+    tell: Callable[[str], None],
+) -> BlobsFetched | None:
+    """Fetches all missing blobs of ``run`` when they would not make two shards; else None, and nothing was done.
+
+    Only for a run whose tags are all in one shard, because it must know everything the run needs.
+    """
+    missing, planned = missing_blobs(store, database, run)
+    if sum(blob.size_bytes + BLOB_OVERHEAD_BYTES for blob in missing) >= 2 * min_shard_bytes:
+        return None
+    tell(str(planned))
+    record_plan(database, run, missing, max_shards=1, min_shard_bytes=min_shard_bytes)
+    return fetch_blobs(client, store, database, run, remote, shard=0, is_last_try=is_last_try, tell=tell)

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from registry_sync.domain.companions import companion_tags, fallback_tag
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import DEFAULT_LIMITS, Manifest, ManifestLimits
+from registry_sync.domain.manifest_documents import DEFAULT_LIMITS, Manifest, ManifestLimits
 from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName
-from registry_sync.domain.runs import Link, ListedTag, SyncRun
+from registry_sync.domain.referrer_tags import companion_tags, fallback_tag
+from registry_sync.domain.runs import ListedTag, ManifestLink, SyncRun
 from registry_sync.errors import RegistrySyncError
-from registry_sync.sync.choice import Choice
-from registry_sync.sync.parallel import for_each
-from registry_sync.sync.ports import Database, RegistryClient
-from registry_sync.sync.progress import Progress, warn
-from registry_sync.sync.referrers import EarlierRuns, add_referrers, companions_there, tell_unknown
-from registry_sync.sync.refusals import Refusals
-from registry_sync.sync.verdicts import Verdict, reason, verdict
-from registry_sync.sync.walk import Walk, is_not_there
+from registry_sync.sync.attached_artifacts import EarlierRuns, add_referrers, companions_there, tell_unknown
+from registry_sync.sync.parallel import Progress, for_each, warn
+from registry_sync.sync.verdicts import Refusals, Verdict, reason, verdict
+from registry_sync.sync.walk import Selection, Walk, is_not_there
+
+if TYPE_CHECKING:
+    from registry_sync.db.database import Database
+    from registry_sync.oci.client import RegistryClient
 
 #: Roots that are walked together and recorded in one go; bounds memory and what a crash repeats.
 ROOTS_AT_ONCE = 250
@@ -71,7 +72,7 @@ def fetch_manifests(
     Temporary failures are raised after everything else was done, so that a retry finds only those left; on the
     last try they are held instead. Raises at once what would meet every request, such as refused credentials.
     """
-    choice = Choice.of(remote)
+    choice = Selection.of(remote)
     refusals = Refusals(client, remote, lambda: database.runs.listed_digests(run.id))
     stage = _Stage(client, database, run, remote, choice, shard, is_last_try, limits, tell, refusals)
     pending = database.runs.tags_of_shard(run.id, shard)
@@ -119,7 +120,7 @@ class _Stage:
     database: Database
     run: SyncRun
     remote: RemoteSpec
-    choice: Choice
+    choice: Selection
     shard: int
     is_last_try: bool
     limits: ManifestLimits
@@ -244,7 +245,7 @@ class _Stage:
             self._kept = self.database.selections.kept_referrers(self.run.repository_id)
         return self._kept
 
-    def _tell_missing(self, links: Sequence[Link], walk: Walk) -> None:
+    def _tell_missing(self, links: Sequence[ManifestLink], walk: Walk) -> None:
         for link in links:
             if link.is_missing:
                 name = walk.names.get(link.child, "an entry")

@@ -10,23 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
-from registry_sync.domain.companions import looks_like_a_companion
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.platforms import left_out_by_platforms
 from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
-from registry_sync.domain.runs import ListedTag, SyncRun, TagState
-from registry_sync.domain.shards import plan_shards
+from registry_sync.domain.referrer_tags import looks_like_a_companion
+from registry_sync.domain.runs import ListedTag, SyncRun, TagState, plan_shards
 from registry_sync.errors import NothingSynced
-from registry_sync.sync.choice import Choice
-from registry_sync.sync.known_companions import KnownCompanions
-from registry_sync.sync.ports import Database, RegistryClient
-from registry_sync.sync.progress import warn
-from registry_sync.sync.rechecks import tags_left_out, tags_to_read_again
-from registry_sync.sync.referrers import ask_for_referrers_api
-from registry_sync.sync.tag_heads import TagHeads
+from registry_sync.sync.attached_artifacts import ask_for_referrers_api
+from registry_sync.sync.parallel import warn
+from registry_sync.sync.tag_resolution import KnownCompanions, TagHeads, tags_left_out, tags_to_read_again
+from registry_sync.sync.walk import Selection
+
+if TYPE_CHECKING:
+    from registry_sync.db.database import Database
+    from registry_sync.oci.client import RegistryClient
 
 #: Distinct manifests that make a shard of its own worth while; a task costs about as much as fetching these.
 MIN_SHARD_MANIFESTS = 1000
@@ -109,7 +110,7 @@ def list_tags(
     Raises :class:`NothingSynced` when no tag passes the filters, the client's errors for a registry that does not
     answer, and the database's.
     """
-    choice = Choice.of(remote)
+    choice = Selection.of(remote)
     names = _names(client, remote, choice)
     if names.skipped:
         count = format_count(len(names.skipped), "name")
@@ -173,7 +174,7 @@ def list_tags(
     return listed
 
 
-def _names(client: RegistryClient, remote: RemoteSpec, choice: Choice) -> _Names:
+def _names(client: RegistryClient, remote: RemoteSpec, choice: Selection) -> _Names:
     tag_filter = remote.tag_filter
     literal = tag_filter.literal_tags
     if literal is not None:

@@ -6,24 +6,17 @@ for ever, and keep what it noted from being collected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from registry_sync.domain.runs import DagRunEnd, RunState, SyncRun
+from registry_sync.domain.runs import DagRunEnd, SyncRun
 
-
-class RunEnds(Protocol):
-    """Runs that may end."""
-
-    def unended(self, *, repository_id: str | None = None) -> list[SyncRun]: ...
-    def end(
-        self, dag_id: str, run_id: str, state: RunState, error: str | None, *, started_at: datetime | None = None
-    ) -> Sequence[SyncRun]: ...
+if TYPE_CHECKING:
+    from registry_sync.db.runs.run_ends import RunEndStore
 
 
 def end_lost_runs(
-    runs: RunEnds,
+    runs: RunEndStore,
     end_of: Callable[[SyncRun], DagRunEnd | None],
     *,
     tell: Callable[[str], None],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.records import (
     Policy,
@@ -20,6 +20,10 @@ from registry_sync.domain.records import (
 from registry_sync.domain.runs import NOBODY, AskedBy, Authority, RequestedSync, RunKey, RunState, SyncRun, is_fed_by
 from registry_sync.errors import ConfigurationError, NameTaken, OtherUpstream, RecordNotFound, RunEnded
 from registry_sync.sync.trigger_rules import refuse_untrusted
+
+if TYPE_CHECKING:
+    from registry_sync.db.database import Database
+    from registry_sync.db.remotes import RemoteStore
 
 MAX_CONCURRENCY = 100
 _WORD = 'If it is meant, say replace_upstream ("Replace the upstream" in the form)'
@@ -74,59 +78,6 @@ class SyncRequest:
         return {name: value for name, value in given.items() if value is not None}
 
 
-class Repositories(Protocol):
-    """Repositories by name and id."""
-
-    def create(self, spec: RepositorySpec, /) -> Repository: ...
-    def by_name(self, name: str, /) -> Repository: ...
-    def get(self, repository_id: str, /) -> Repository: ...
-
-
-class Remotes(Protocol):
-    """Remotes by name and id."""
-
-    def create(self, spec: RemoteSpec, /, *, is_provisional: bool = False) -> Remote: ...
-    def change(
-        self, remote_id: str, change: Callable[[RemoteSpec], RemoteSpec], /, *, by_sync_run: str | None = None
-    ) -> Remote: ...
-    def correct(self, remote_id: str, change: Callable[[RemoteSpec], RemoteSpec], /, *, by_sync_run: str) -> Remote: ...
-    def syncs_under_way(self, remote_id: str, /, *, without: str | None = None) -> Sequence[RunKey]: ...
-    def by_name(self, name: str, /) -> Remote: ...
-    def get(self, remote_id: str, /) -> Remote: ...
-
-
-class OpenRuns(Protocol):
-    """Sync runs by the key of their Airflow run."""
-
-    def find(self, key: RunKey, /) -> SyncRun | None: ...
-    def latest_settled(self, repository_id: str, /) -> SyncRun | None: ...
-    def begin(
-        self,
-        key: RunKey,
-        /,
-        *,
-        repository_id: str,
-        remote_id: str,
-        remote: RemoteSpec,
-        mode: SyncMode,
-        authority: Authority,
-        may_replace_upstream: bool,
-        remote_changes: str | None = None,
-        by: AskedBy = NOBODY,
-    ) -> SyncRun: ...
-
-
-class RequestDatabase(Protocol):
-    """The stores that opening a run uses."""
-
-    @property
-    def repositories(self) -> Repositories: ...
-    @property
-    def remotes(self) -> Remotes: ...
-    @property
-    def runs(self) -> OpenRuns: ...
-
-
 #: Looks whether a trigger may name a connection for a remote, which is about to be stored with it; raises when not.
 ConnectionCheck = Callable[[RemoteSpec], None]
 
@@ -149,7 +100,7 @@ class _Plan:
 
 
 def open_run(
-    database: RequestDatabase,
+    database: Database,
     key: RunKey,
     request: SyncRequest,
     *,
@@ -195,7 +146,7 @@ def open_run(
 
 
 def open_requested_run(
-    database: RequestDatabase,
+    database: Database,
     key: RunKey,
     asked: RequestedSync,
     overrides: SyncRequest | None = None,
@@ -264,7 +215,7 @@ def _asked_for(kind: str, record_id: str, get: Callable[[str], Any]) -> Any:
 
 
 def _plan(
-    database: RequestDatabase,
+    database: Database,
     request: SyncRequest,
     begun: SyncRun | None,
     authority: Authority,
@@ -298,7 +249,7 @@ def _plan(
 
 
 def _remote(
-    database: RequestDatabase, request: SyncRequest, repository: str, begun: SyncRun | None
+    database: Database, request: SyncRequest, repository: str, begun: SyncRun | None
 ) -> tuple[Remote | None, RemoteSpec]:
     """The stored remote, None for a new one, and the remote as the run uses it."""
     said = request.overrides()
@@ -320,7 +271,7 @@ def _remote(
     return found, replace(found.spec, **said).checked()
 
 
-def _present_remote(database: RequestDatabase, name: str, begun: SyncRun | None) -> Remote:
+def _present_remote(database: Database, name: str, begun: SyncRun | None) -> Remote:
     """The remote of that name, which for a repeat is the one that the run began with."""
     if begun is None or name != begun.remote.name:
         return database.remotes.by_name(name)
@@ -338,7 +289,7 @@ def _refuse_own_connection(used: RemoteSpec, stored: Remote | None) -> None:
         )
 
 
-def _is_correction(remotes: Remotes, stored: Remote | None, used: RemoteSpec, begun: SyncRun | None) -> bool:
+def _is_correction(remotes: RemoteStore, stored: Remote | None, used: RemoteSpec, begun: SyncRun | None) -> bool:
     """Whether the run makes another upstream of a remote that nothing came from yet.
 
     The repeat of a run that was corrected since does not take that back. Raises :class:`OtherUpstream` while another

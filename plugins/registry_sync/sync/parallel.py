@@ -1,12 +1,85 @@
-"""Work on many small items by threads, without losing what succeeded when something fails."""
+"""Work on many small items by threads, without losing what succeeded when something fails; its progress is logged."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from typing import TypeVar
 
+from registry_sync.domain.quantities import format_bytes, format_count, format_duration
 from registry_sync.errors import RegistrySyncError
+
+
+def warn(tell: Callable[[str], None], line: str) -> None:
+    """Reports ``line`` as a warning where ``tell`` knows such, else as any other line."""
+    getattr(tell, "warning", tell)(line)
+
+
+class Progress:
+    """Counts what is finished and says so through ``tell``, at most every ``interval_seconds``, and at the end.
+
+    Used by one thread, :meth:`receive` by any. ``total_bytes`` 0 leaves bytes out.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[[str], None],
+        noun: str,
+        total_count: int,
+        total_bytes: int = 0,
+        *,
+        interval_seconds: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._tell, self._noun, self._clock = tell, noun, clock
+        self._total_count, self._total_bytes = total_count, total_bytes
+        self._interval = interval_seconds
+        self._started = self._told = clock()
+        self._lock = threading.Lock()
+        self._received = self._received_of_done = 0
+        self.done_count = 0
+        self.done_bytes = 0
+
+    def receive(self, size_bytes: int) -> None:
+        """``size_bytes`` more have arrived of something that is not finished yet."""
+        with self._lock:
+            self._received += size_bytes
+
+    def add(self, count: int, size_bytes: int = 0, received_bytes: int = 0) -> None:
+        """``count`` more are finished: ``size_bytes``, of which :meth:`receive` saw ``received_bytes``."""
+        self.done_count += count
+        self.done_bytes += size_bytes
+        self._received_of_done += received_bytes
+        self.report()
+
+    def report(self) -> None:
+        """Says how far it is, when it was not said for a while."""
+        now = self._clock()
+        if now - self._told >= self._interval and self.done_count < self._total_count:
+            self._told = now
+            self._tell(self._line(now - self._started))
+
+    def finish(self) -> None:
+        """Says the last line, unless there was nothing to do."""
+        if self._total_count:
+            self._tell(self._line(self._clock() - self._started))
+
+    def _line(self, seconds: float) -> str:
+        line = f"{self.done_count:,} of {format_count(self._total_count, self._noun)}"
+        if not self._total_bytes:
+            return f"{line} in {format_duration(seconds)}"
+        arriving = max(0, self._received - self._received_of_done)
+        there = min(self.done_bytes + arriving, max(self.done_bytes, self._total_bytes))
+        # What was found, or was there in part, cost no time.
+        rate = (self._received or self.done_bytes) / seconds if seconds > 0 else 0.0
+        left = self._total_bytes - there
+        line += f", {format_bytes(there)} of {format_bytes(self._total_bytes)}, {format_bytes(rate)}/s"
+        if self.done_count >= self._total_count or not rate:
+            return f"{line} in {format_duration(seconds)}"
+        return f"{line}, {format_bytes(left)} left, about {format_duration(left / rate)}"
+
 
 IDLE_SECONDS = 5.0
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.moments import utc_now
 from registry_sync.domain.quantities import format_bytes, format_count
 from registry_sync.domain.records import Policy
-from registry_sync.domain.runs import NeededBlob, SyncRun
-from registry_sync.domain.shards import plan_shards
-from registry_sync.domain.space import FindingKind
+from registry_sync.domain.runs import NeededBlob, SyncRun, plan_shards
+from registry_sync.domain.storage_reports import FindingKind
+from registry_sync.domain.timestamps import utc_now
 from registry_sync.errors import RegistrySyncError
 from registry_sync.sync.parallel import for_each
-from registry_sync.sync.ports import BlobStore, Database
+
+if TYPE_CHECKING:
+    from registry_sync.blobs.store import BlobStore
+    from registry_sync.db.database import Database
 
 #: What fetching any blob costs besides its bytes, in bytes that could have been fetched meanwhile: about a
 #: millisecond of processor time, at about a gigabyte a second.

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING, Any
 
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.references import TagName
 from registry_sync.errors import (
+    AccessDenied,
     AuthenticationFailed,
     ChallengeInvalid,
     ConfigurationError,
     ContentError,
     NotARegistry,
+    NotFound,
     RealmRefused,
     RegistryError,
     RegistrySyncError,
     RepositoryUnavailable,
 )
+
+if TYPE_CHECKING:
+    from registry_sync.oci.client import RegistryClient
 
 
 class Verdict(Enum):
@@ -26,7 +37,7 @@ class Verdict(Enum):
 
 
 #: Errors of a registry that will meet every other request too; what is of one manifest or blob alone is told from
-#: them by :mod:`registry_sync.sync.refusals` before.
+#: them by :mod:`registry_sync.sync.verdicts` before.
 _MEET_EVERY_REQUEST = (
     AuthenticationFailed,
     ChallengeInvalid,
@@ -54,3 +65,68 @@ def verdict(error: RegistrySyncError, *, is_last_try: bool) -> Verdict:
 def reason(error: RegistrySyncError) -> str:
     """One line for people, with the kind of error first."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+
+
+Reference = TagName | Digest
+#: How many other things are asked for before everything is taken to be refused.
+MAX_PROBES = 3
+
+
+@dataclass
+class Refusals:
+    """The refusals that one stage meets; used by one thread. ``others`` are references that the registry had before."""
+
+    client: RegistryClient
+    remote: RemoteSpec
+    others: Callable[[], Iterable[Reference]] = tuple
+    _served: Reference | None = None
+    _is_closed: bool = False
+
+    def note_served(self, reference: Reference) -> None:
+        """Notes what was just served; it is asked for first when something is refused."""
+        self._served = reference
+
+    def settled(self, error: RegistrySyncError, of: Reference) -> RegistrySyncError:
+        """``error`` as it is meant: of ``of`` alone where something else of the repository is served, else unchanged.
+
+        Raises a temporary error that was met while finding that out.
+        """
+        if self._is_closed or not isinstance(error, RegistryError) or not self._is_doubtful(error):
+            return error
+        if not self._is_served(of):
+            self._is_closed = True
+            return error
+        message = f"{error.message}; others of the repository are served"
+        context: dict[str, Any] = {
+            "host": error.host,
+            "repository": error.repository,
+            "method": error.method,
+            "url": error.url,
+            "status": error.status,
+            "codes": error.codes,
+        }
+        return NotFound(message, **context) if isinstance(error, NotFound) else AccessDenied(message, **context)
+
+    def _is_doubtful(self, error: RegistryError) -> bool:
+        """Whether it may be of one or of all. What a token service refuses is of all."""
+        if isinstance(error, NotFound):
+            return error.kind == "repository"
+        if isinstance(error, ChallengeInvalid):
+            return error.status == 401
+        is_refusal = isinstance(error, AuthenticationFailed | RepositoryUnavailable) and error.status in (401, 403)
+        return is_refusal and f"/v2/{self.remote.upstream}/" in (error.url or "")
+
+    def _is_served(self, of: Reference) -> bool:
+        known = [] if self._served is None else [self._served]
+        candidates = (other for other in dict.fromkeys((*known, *self.others())) if other != of)
+        passing: RegistrySyncError | None = None
+        for _, other in zip(range(MAX_PROBES), candidates, strict=False):
+            try:
+                self.client.head_manifest(self.remote.upstream, other)
+            except RegistrySyncError as problem:  # noqa: PERF203 - three at most
+                passing = problem if problem.is_temporary else passing
+            else:
+                return True
+        if passing is not None:
+            raise passing
+        return False

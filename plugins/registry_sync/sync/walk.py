@@ -1,25 +1,60 @@
-"""What lies below manifests: read level by level, what is stored not fetched again, and told as trees.
-
-Below an index lie the entries that are taken, below any manifest what refers to it. A tree is whole when everything
-below its root was read; it may be a graph, and referrers may even form a circle.
-"""
+"""What lies below manifests: what a remote selects of it, read level by level, and what is stored not fetched again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from registry_sync.domain.content_units import KnownManifest
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor, Manifest, ManifestKind, ManifestLimits
-from registry_sync.domain.platforms import entry_name, is_attestation
+from registry_sync.domain.manifest_documents import Descriptor, Manifest, ManifestKind, ManifestLimits
+from registry_sync.domain.platforms import Platform, entry_name, is_attestation, names_an_image, select_entries
 from registry_sync.domain.records import RemoteSpec
-from registry_sync.domain.runs import Link, LinkKind
-from registry_sync.domain.units import KnownManifest
+from registry_sync.domain.references import TagName
+from registry_sync.domain.referrer_tags import looks_like_a_companion
+from registry_sync.domain.runs import LinkKind, ManifestLink
 from registry_sync.errors import ContentError, LimitExceeded, NotFound, RegistrySyncError
-from registry_sync.sync.choice import Choice
 from registry_sync.sync.parallel import for_each
-from registry_sync.sync.ports import Contents, RegistryClient
-from registry_sync.sync.refusals import Refusals
+from registry_sync.sync.verdicts import Refusals
+
+if TYPE_CHECKING:
+    from registry_sync.db.content.contents import ContentStore
+    from registry_sync.oci.client import RegistryClient
+
+
+@dataclass(frozen=True)
+class Selection:
+    """``platforms`` None takes every entry of an index; see :class:`RemoteSpec` for the rest.
+
+    Two syncs with equal choices take the same from the same content.
+    """
+
+    platforms: tuple[Platform, ...] | None
+    with_referrers: bool
+    allow_sparse: bool
+
+    @classmethod
+    def of(cls, remote: RemoteSpec) -> Selection:
+        """The choice of a remote."""
+        return cls(remote.wanted_platforms, remote.include_referrers, remote.allow_sparse)
+
+    def entries(self, manifest: Manifest) -> tuple[Descriptor, ...]:
+        """Entries of an index that are taken, each digest once; of other kinds none. Raises what selecting raises."""
+        taken = select_entries(manifest.children, self.platforms, manifest.digest)
+        return tuple({entry.digest: entry for entry in taken}.values())
+
+    def leaves_out(self, manifest: Manifest) -> bool:
+        """Whether nothing of an index can be run on a wanted platform. Raises as :meth:`entries` does."""
+        return (
+            self.platforms is not None
+            and names_an_image(manifest.children)
+            and not names_an_image(self.entries(manifest))
+        )
+
+    def is_candidate(self, allows: Callable[[TagName], bool], tag: TagName) -> bool:
+        """Whether a tag that was not asked for may hold what belongs to a manifest; ``allows`` is the tag filter's."""
+        return self.with_referrers and looks_like_a_companion(tag) and allows(tag)
 
 
 @dataclass(frozen=True)
@@ -31,7 +66,7 @@ class Trees:
 
     new: list[Manifest]
     read: list[Digest]
-    links: list[Link]
+    links: list[ManifestLink]
     broken: dict[Digest, RegistrySyncError]
 
 
@@ -40,9 +75,9 @@ class Walk:
     """One group of roots. ``refuse_fatal`` raises an error that would meet every other request too."""
 
     client: RegistryClient
-    contents: Contents
+    contents: ContentStore
     remote: RemoteSpec
-    choice: Choice
+    choice: Selection
     limits: ManifestLimits
     refuse_fatal: Callable[[RegistrySyncError], None]
     refusals: Refusals
@@ -181,7 +216,7 @@ class _Visit:
 
     walk: Walk
     verdicts: dict[Digest, RegistrySyncError | None] = field(default_factory=dict)
-    links: dict[Digest, list[Link]] = field(default_factory=dict)
+    links: dict[Digest, list[ManifestLink]] = field(default_factory=dict)
     new: list[Manifest] = field(default_factory=list)
     _sizes: dict[Digest, int] = field(default_factory=dict)
     _above: set[Digest] = field(default_factory=set)
@@ -210,17 +245,17 @@ class _Visit:
             return walk.failures[digest]
         if not walk.has_read(digest):
             return NotFound(f"manifest {digest} was not found")
-        links: list[Link] = []
+        links: list[ManifestLink] = []
         problems: list[RegistrySyncError] = []
         for child in walk.entries.get(digest, ()):
             problem = self.visit(child.digest)
             is_gap = walk.choice.allow_sparse and is_not_there(walk.failures.get(child.digest))
-            links.append(Link(digest, child.digest, LinkKind.CHILD, is_missing=is_gap))
+            links.append(ManifestLink(digest, child.digest, LinkKind.CHILD, is_missing=is_gap))
             if problem is not None and not is_gap:
                 problems.append(self._named(problem, child.digest, "of index", digest))
         for referrer in walk.referrers.get(digest, ()):
             problem = self.visit(referrer)
-            links.append(Link(digest, referrer, LinkKind.REFERRER))
+            links.append(ManifestLink(digest, referrer, LinkKind.REFERRER))
             if problem is not None:
                 problems.append(self._named(problem, referrer, "of manifest", digest))
         self.links[digest] = list({link.child: link for link in reversed(links)}.values())

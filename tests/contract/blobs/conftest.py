@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from registry_sync.blobs import BlobStore
+from registry_sync.blobs.store import BlobStore
 from support.blob_stores import KINDS, Place
 from support.object_store import S3Server, s3_server
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry_sync.blobs import BlobStore
+from registry_sync.blobs.store import BlobStore
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import BlobMissing, DigestMismatch, SizeMismatch, TruncatedBody, UnsupportedDigest
 from support.blob_stores import LARGE, MEBIBYTE, PARTED, SIZES, SMALL, Place, put, stored

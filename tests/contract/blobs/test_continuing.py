@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from registry_sync.blobs import BlobStore
+from registry_sync.blobs.store import BlobStore
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import DigestMismatch
 from support.blob_processes import writing

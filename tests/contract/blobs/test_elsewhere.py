@@ -10,8 +10,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from registry_sync.blobs import BlobStore
-from registry_sync.blobs.names import blob_name
+from registry_sync.blobs.layout import blob_name
+from registry_sync.blobs.store import BlobStore
 from registry_sync.errors import BlobStoreError, DigestMismatch
 from support.blob_processes import writing
 from support.blob_stores import KINDS, PART_BYTES, PARTED, SIZES, Place, put, stored

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from registry_sync.blobs import BlobStore, StoredBlob
-from registry_sync.blobs.names import blob_name
+from registry_sync.blobs.layout import blob_name
+from registry_sync.blobs.store import BlobStore, StoredBlob
 from registry_sync.errors import BlobMissing
 from support.blob_stores import KINDS, LARGE, MEBIBYTE, SIZES, SMALL, Place, put, stored
 from support.images import Blob

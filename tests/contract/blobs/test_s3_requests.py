@@ -7,7 +7,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from registry_sync.blobs.s3_requests import join_objects
+from registry_sync.blobs.remote_files import join_objects
 from support.blob_stores import Place
 from support.object_store import LEAST_PART_BYTES
 

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.blobs import BlobStore
-from registry_sync.blobs.names import blob_name
+from registry_sync.blobs.layout import blob_name
+from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
-from registry_sync.domain.space import Amount, FindingKind
+from registry_sync.domain.storage_reports import Amount, FindingKind
 from registry_sync.errors import BlobStoreError
-from registry_sync.sync.collect import collect_orphans
-from registry_sync.sync.reclaim import reclaim_blobs
-from registry_sync.sync.verify import VerifyOptions, verify_blobs
+from registry_sync.sync.maintenance.collect import collect_orphans, reclaim_blobs
+from registry_sync.sync.maintenance.verify import VerifyOptions, verify_blobs
 from support.blob_stores import Place
 from support.metadata import Upstream, image, sync
 from support.ready_databases import ready_database

@@ -9,10 +9,10 @@ from sqlalchemy import select, update
 
 from registry_sync.db.database import Database
 from registry_sync.db.tables import sync_runs
-from registry_sync.domain.history import CopyRequest
 from registry_sync.domain.records import Repository, SyncMode
 from registry_sync.domain.runs import RunState, SyncRun
 from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import NothingToApprove, RunEnded, TooManyRemovals
 from support.metadata import LISTED_AT, Upstream, image, new_key, open_run, play_stages, sync
 
@@ -166,7 +166,7 @@ def test_an_approval_that_comes_while_the_same_is_refused_again_stands(
     database: Database, repository: Repository
 ) -> None:
     """A cleared task that was still at work: its refusal is noted after the approval of the one before."""
-    from registry_sync.db.commit import note_refusal
+    from registry_sync.db.versions.commit import note_refusal
 
     run = left(database, repository, "v1")
     with pytest.raises(TooManyRemovals) as same:
@@ -180,7 +180,7 @@ def test_an_approval_that_comes_while_the_same_is_refused_again_stands(
 def test_a_refusal_of_a_run_that_has_settled_meanwhile_changes_nothing(
     database: Database, repository: Repository
 ) -> None:
-    from registry_sync.db.commit import note_refusal
+    from registry_sync.db.versions.commit import note_refusal
 
     run = left(database, repository, "v1")
     with pytest.raises(TooManyRemovals) as refusal:

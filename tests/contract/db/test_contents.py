@@ -11,11 +11,11 @@ from sqlalchemy import insert, select
 from registry_sync.db.database import Database
 from registry_sync.db.tables import manifests, orphaned_manifests
 from registry_sync.domain import media_types
+from registry_sync.domain.content_units import KnownManifest, UnitQuery
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor, Manifest, ManifestKind, read_manifest
-from registry_sync.domain.moments import utc_now
+from registry_sync.domain.manifest_documents import Descriptor, Manifest, ManifestKind, read_manifest
 from registry_sync.domain.pages import PageRequest
-from registry_sync.domain.units import KnownManifest, UnitQuery
+from registry_sync.domain.timestamps import utc_now
 from registry_sync.errors import RecordNotFound
 from support.metadata import image, index, layer
 

@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from registry_sync.blobs import BlobStore, open_blob_store
-from registry_sync.db.closures import is_in_version
+from registry_sync.blobs.opening import open_blob_store
+from registry_sync.blobs.store import BlobStore
+from registry_sync.db.content.closures import is_in_version
 from registry_sync.db.database import Database
 from registry_sync.db.tables import (
     blobs,
@@ -33,20 +34,27 @@ from registry_sync.db.tables import (
     repository_tags,
     tags,
 )
-from registry_sync.db.versions import VersionStore
+from registry_sync.db.versions.version_store import VersionStore
+from registry_sync.domain.content_units import Relation, UnitQuery
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.history import Amounts, Change, CopyRequest, TagChange, UnitDifference
-from registry_sync.domain.manifests import Descriptor, Manifest
-from registry_sync.domain.moments import utc_now
-from registry_sync.domain.origins import Origin, OriginKind
+from registry_sync.domain.manifest_documents import Descriptor, Manifest
 from registry_sync.domain.pages import PageRequest
-from registry_sync.domain.records import RemoteSpec, Repository, RepositorySpec, RepositoryVersion, SyncMode
+from registry_sync.domain.records import (
+    RemoteSpec,
+    Repository,
+    RepositorySpec,
+    RepositoryVersion,
+    SyncMode,
+    VersionOrigin,
+    VersionOriginKind,
+)
 from registry_sync.domain.references import TagName
-from registry_sync.domain.runs import CommitResult, Link, LinkKind, ListedTag
+from registry_sync.domain.runs import CommitResult, LinkKind, ListedTag, ManifestLink
 from registry_sync.domain.tag_filter import TagFilter
-from registry_sync.domain.units import Relation, UnitQuery
+from registry_sync.domain.timestamps import utc_now
+from registry_sync.domain.version_history import Amounts, Change, CopyRequest, TagChange, UnitDifference
 from registry_sync.errors import NothingSynced, OnlyVersion, RecordNotFound
-from registry_sync.sync.collect import collect_orphans
+from registry_sync.sync.maintenance.collect import collect_orphans
 from support.history_model import SYNC, Content, History, blobs_of, copied, followed, reached, synced
 from support.metadata import image, index, layer, new_key
 
@@ -68,16 +76,16 @@ class Choice:
         url, name = "https://registry.example", "library/app"
         return RemoteSpec("upstream", url, name, platforms=platforms, max_removed_share=None)
 
-    def follow(self, manifest: Manifest, catalog: dict[Digest, Manifest]) -> list[Link]:
+    def follow(self, manifest: Manifest, catalog: dict[Digest, Manifest]) -> list[ManifestLink]:
         entries = [child.digest for child in manifest.children]
         if self.number == 1:
             entries = entries[::2]
-        links = [Link(manifest.digest, child) for child in dict.fromkeys(entries)]
+        links = [ManifestLink(manifest.digest, child) for child in dict.fromkeys(entries)]
         if self.number == 2 and links:
             links[-1] = replace(links[-1], is_missing=True)
         if self.number != 1:
             referring = (other for other in catalog.values() if other.refers_to(manifest.digest))
-            links += [Link(manifest.digest, other.digest, LinkKind.REFERRER) for other in referring]
+            links += [ManifestLink(manifest.digest, other.digest, LinkKind.REFERRER) for other in referring]
         return links
 
 
@@ -273,7 +281,7 @@ class Player:
         repository: Repository,
         wanted: dict[str, Digest],
         gone: set[str],
-        links: list[Link],
+        links: list[ManifestLink],
         failing: set[Digest],
     ) -> CommitResult:
         database, spec = self.database, step.choice.spec
@@ -315,7 +323,7 @@ class Player:
             with pytest.raises(RecordNotFound):
                 self.database.versions.roll_back(repository.id, 1)
             return
-        origin = Origin(OriginKind.ROLLBACK, repository.id, number, "ada")
+        origin = VersionOrigin(VersionOriginKind.ROLLBACK, repository.id, number, "ada")
         made = history.add(history.content[number], origin)
         derived = self.database.versions.roll_back(repository.id, number, by="ada", description="back")
         self.assert_derived(step.repository, derived.version, made, derived.missing_blob_count)
@@ -336,7 +344,7 @@ class Player:
             return
         assert number is not None
         content = copied(source.content[number], names, target.latest, step.mode, self.catalog.manifests)
-        made = target.add(content, Origin(OriginKind.COPY, ids[0], number, "ada"))
+        made = target.add(content, VersionOrigin(VersionOriginKind.COPY, ids[0], number, "ada"))
         derived = self.database.versions.copy(ids[1], request, by="ada")
         self.assert_derived(1 - step.source, derived.version, made, derived.missing_blob_count)
         assert self.database.versions.copy(ids[1], request).version is None, "a repeat makes none"

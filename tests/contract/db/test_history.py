@@ -11,19 +11,18 @@ import pytest
 from sqlalchemy import event, select
 
 from registry_sync.db.database import Database
-from registry_sync.db.differences import version_difference
-from registry_sync.db.intervals import INTERVALS
 from registry_sync.db.tables import repository_links
+from registry_sync.db.versions.intervals import INTERVALS
+from registry_sync.db.versions.version_differences import version_difference
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.history import Change, CopyRequest
-from registry_sync.domain.manifests import Manifest
-from registry_sync.domain.moments import utc_now
-from registry_sync.domain.origins import OriginKind
+from registry_sync.domain.manifest_documents import Manifest
 from registry_sync.domain.pages import PageRequest
-from registry_sync.domain.records import Annotation, Policy, Repository, RepositorySpec, SyncMode
+from registry_sync.domain.records import Annotation, Policy, Repository, RepositorySpec, SyncMode, VersionOriginKind
 from registry_sync.domain.references import TagName
-from registry_sync.domain.runs import Link, LinkKind, ListedTag, RunState
+from registry_sync.domain.runs import LinkKind, ListedTag, ManifestLink, RunState
 from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.domain.timestamps import utc_now
+from registry_sync.domain.version_history import Change, CopyRequest
 from registry_sync.errors import InvalidReference, NothingSynced, OnlyVersion, RecordNotFound, VersionConflict
 from support.metadata import Upstream, image, index, layer, open_run, play_stages, sync
 
@@ -59,7 +58,7 @@ def test_a_rollback_makes_a_new_version_that_holds_what_the_old_one_holds(databa
     assert made is not None
     assert (made.number, made.base_number, made.description) == (4, 3, "bad release")
     assert (made.origin.kind, made.origin.repository_id, made.origin.number, made.origin.created_by) == (
-        OriginKind.ROLLBACK,
+        VersionOriginKind.ROLLBACK,
         app.id,
         1,
         "ada",
@@ -118,7 +117,9 @@ def test_a_sync_that_was_under_way_does_not_undo_a_rollback(database: Database, 
     assert database.versions.commit(later.id).version is not None
 
 
-def sync_links(database: Database, repository: Repository, root: Manifest, below: list[Manifest], *links: Link) -> None:
+def sync_links(
+    database: Database, repository: Repository, root: Manifest, below: list[Manifest], *links: ManifestLink
+) -> None:
     """A sync of the tag ``latest`` with exactly these links; what no link leads to is stored and not read."""
     run = open_run(database, repository)
     reached = {root.digest, *(link.child for link in links if not link.is_missing)}
@@ -143,9 +144,9 @@ def test_what_is_taken_along_comes_back_with_a_rollback_gaps_too(database: Datab
     repository = database.repositories.ensure("app")
     one, other = image("one"), image("other")
     both = index(one, other)
-    gap = Link(both.digest, other.digest, is_missing=True)
-    sync_links(database, repository, both, [one, other], Link(both.digest, one.digest), gap)
-    sync_links(database, repository, both, [one, other], Link(both.digest, other.digest))
+    gap = ManifestLink(both.digest, other.digest, is_missing=True)
+    sync_links(database, repository, both, [one, other], ManifestLink(both.digest, one.digest), gap)
+    sync_links(database, repository, both, [one, other], ManifestLink(both.digest, other.digest))
     made = database.versions.roll_back(repository.id, 1).version
     assert made is not None
     assert gaps_of_latest(database, repository) == {one.digest: False, other.digest: True}
@@ -188,7 +189,7 @@ def test_a_copy_brings_the_tags_that_are_named_with_all_below_them(database: Dat
     assert made is not None
     assert (made.number, made.origin.kind, made.origin.repository_id, made.origin.number) == (
         2,
-        OriginKind.COPY,
+        VersionOriginKind.COPY,
         source.id,
         1,
     )
@@ -205,7 +206,7 @@ def test_a_copy_takes_signatures_along_and_what_the_source_left_out_stays_out(da
     source, target = (database.repositories.ensure(name) for name in ("tested", "released"))
     taken, left, signature = image("taken"), image("left"), image("signature")
     both = index(taken, left)
-    links = [Link(both.digest, taken.digest), Link(taken.digest, signature.digest, LinkKind.REFERRER)]
+    links = [ManifestLink(both.digest, taken.digest), ManifestLink(taken.digest, signature.digest, LinkKind.REFERRER)]
     sync_links(database, source, both, [taken, left, signature], *links)
     database.versions.copy(target.id, CopyRequest(source.id))
     assert database.versions.difference(target.id, 1, 1, base_repository_id=source.id).is_empty
@@ -217,8 +218,8 @@ def test_a_copy_fills_a_gap_of_the_target_and_never_makes_one_but_in_a_mirror(da
     lacking, whole = (database.repositories.ensure(name) for name in ("lacking", "whole"))
     child = image("child")
     root = index(child)
-    sync_links(database, lacking, root, [child], Link(root.digest, child.digest, is_missing=True))
-    sync_links(database, whole, root, [child], Link(root.digest, child.digest))
+    sync_links(database, lacking, root, [child], ManifestLink(root.digest, child.digest, is_missing=True))
+    sync_links(database, whole, root, [child], ManifestLink(root.digest, child.digest))
     assert database.versions.copy(whole.id, CopyRequest(lacking.id, 1)).version is None
     filled = database.versions.copy(lacking.id, CopyRequest(whole.id, 1)).version
     assert filled is not None

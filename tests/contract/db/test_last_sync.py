@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy import update
 
 from registry_sync.db.database import Database
-from registry_sync.db.filtered_tags import platforms_are_unchanged
 from registry_sync.db.tables import repository_versions, sync_runs
-from registry_sync.domain.history import CopyRequest
-from registry_sync.domain.moments import utc_now
+from registry_sync.db.versions.platform_filter import platforms_are_unchanged
 from registry_sync.domain.records import Policy, Repository, SyncMode
 from registry_sync.domain.runs import SyncRun
 from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.domain.timestamps import utc_now
+from registry_sync.domain.version_history import CopyRequest
 from support.metadata import Upstream, image, open_run, play_stages, sync
 
 MIRROR = SyncMode.MIRROR

@@ -8,9 +8,9 @@ import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.history import CopyRequest
 from registry_sync.domain.records import Hold, Policy, Repository, SyncMode
 from registry_sync.domain.runs import RunState
+from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import NothingSynced
 from support.metadata import Upstream, image, index, layer, open_run, play_stages, sync
 

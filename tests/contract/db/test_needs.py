@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, insert, select
 
-from registry_sync.blobs import open_blob_store
+from registry_sync.blobs.opening import open_blob_store
 from registry_sync.db.database import Database
 from registry_sync.db.tables import (
     blobs,
@@ -29,8 +29,8 @@ from registry_sync.db.tables import (
     tags,
 )
 from registry_sync.domain.runs import TagState
-from registry_sync.domain.space import Amount, ContentKind
-from registry_sync.sync.blob_bytes import StoredBytes
+from registry_sync.domain.storage_reports import Amount, ContentKind
+from registry_sync.sync.maintenance.collect import StoredBytes
 from support.metadata import image, open_run
 from support.stored_texts import keep_texts
 

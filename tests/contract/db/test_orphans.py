@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from registry_sync.blobs import BlobStore, open_blob_store
+from registry_sync.blobs.opening import open_blob_store
+from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
 from registry_sync.db.tables import orphaned_blobs, orphaned_manifests, sync_runs, tags
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import Policy, RepositorySpec
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunState
-from registry_sync.domain.space import Amount, Collection, ContentKind
+from registry_sync.domain.storage_reports import Amount, Collection, ContentKind
 from registry_sync.errors import NothingSynced, RecordNotFound
-from registry_sync.sync.blob_bytes import StoredBytes
-from registry_sync.sync.collect import collect_orphans, preview_collection
+from registry_sync.sync.maintenance.collect import StoredBytes, collect_orphans, preview_collection
 from support.metadata import Upstream, image, index, open_run, play_stages, sync
 from support.stored_texts import keep_texts
 

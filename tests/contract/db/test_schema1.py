@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from registry_sync.db.database import Database
 from registry_sync.domain import media_types
+from registry_sync.domain.content_units import UnitQuery
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import read_manifest
-from registry_sync.domain.units import UnitQuery
+from registry_sync.domain.manifest_documents import read_manifest
 from support.schema1 import document, payload_of, signed
 
 

@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import Engine, event
 
 from registry_sync.db.database import Database
-from registry_sync.db.task_reads import TaskReads
+from registry_sync.db.runs.sync_runs import TaskReads
+from registry_sync.domain.content_units import UnitQuery
 from registry_sync.domain.records import RemoteSpec, SyncMode
 from registry_sync.domain.runs import RunKey, RunState
-from registry_sync.domain.units import UnitQuery
 from support.metadata import LISTED_AT, Upstream, image, new_key, open_run, play_stages, sync
 
 

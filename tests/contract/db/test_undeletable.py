@@ -11,11 +11,9 @@ import pytest
 from registry_sync.blobs.local import LocalBlobStore
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.space import Amount, Collection
+from registry_sync.domain.storage_reports import Amount, Collection
 from registry_sync.errors import BlobStoreError, BlobStoreUnavailable
-from registry_sync.sync.blob_bytes import MOST_PASSING
-from registry_sync.sync.collect import collect_orphans
-from registry_sync.sync.reclaim import reclaim_blobs
+from registry_sync.sync.maintenance.collect import MOST_PASSING, collect_orphans, reclaim_blobs
 from support.metadata import Upstream, image, sync
 from support.stored_texts import keep_texts
 

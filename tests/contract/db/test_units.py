@@ -9,11 +9,11 @@ from sqlalchemy import event
 
 from registry_sync.db.database import Database
 from registry_sync.domain import media_types
+from registry_sync.domain.content_units import Relation, UnitQuery
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import BlobRole
+from registry_sync.domain.manifest_documents import BlobRole
 from registry_sync.domain.pages import PageRequest
 from registry_sync.domain.records import Repository
-from registry_sync.domain.units import Relation, UnitQuery
 from registry_sync.errors import InvalidReference, RecordNotFound
 from support.metadata import Upstream, image, index, sync
 

@@ -16,8 +16,8 @@ import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.records import RemoteSpec, own_connection_prefix
-from registry_sync.hooks.connection_upgrade import upgrade_connections
-from registry_sync.hooks.extra import KNOWN_EXTRA, SECRET_EXTRA
+from registry_sync.hooks.connection import KNOWN_EXTRA, SECRET_EXTRA
+from registry_sync.hooks.own_connections import upgrade_connections
 from support.rest_api import ApiServer, RestClient
 
 LIST = "remotes/docker/docker/"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry_sync.api.parts import Parts
+from registry_sync.api.dependencies import OpenedDatabase
 from registry_sync.db.database import Database
 from support.rest_api import API, ApiServer, RestClient
 
@@ -34,7 +34,7 @@ def test_a_large_answer_is_compressed_on_its_way(admin: RestClient) -> None:
     assert answer.json()["info"]["title"] == "registry-sync"
 
 
-def replace_parts(monkeypatch: pytest.MonkeyPatch, parts: Parts) -> None:
+def replace_parts(monkeypatch: pytest.MonkeyPatch, parts: OpenedDatabase) -> None:
     """Has the running app work on other parts, until the end of the test."""
     from airflow.plugins_manager import get_fastapi_plugins
 
@@ -45,7 +45,7 @@ def replace_parts(monkeypatch: pytest.MonkeyPatch, parts: Parts) -> None:
 def test_a_database_that_does_not_answer_is_said_and_no_defect(
     admin: RestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Unreachable(Parts):
+    class Unreachable(OpenedDatabase):
         def database(self) -> Database:
             return Database.connect("postgresql://joe:do-not-tell@127.0.0.1:1/none")
 
@@ -62,7 +62,7 @@ def test_a_database_that_does_not_answer_is_said_and_no_defect(
 def test_a_defect_is_answered_without_saying_more_than_where_to_look(
     admin: RestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Broken(Parts):
+    class Broken(OpenedDatabase):
         def database(self) -> Database:
             raise KeyError("do-not-tell")
 

@@ -1,9 +1,6 @@
 """Makes the dumps beside it: a database as the first release left it, after syncs of every kind.
 
-Run with the first release's own code, not with this one's::
-
-    git worktree add /somewhere/else 18b0829
-    PYTHONPATH=/somewhere/else/plugins:/somewhere/else/tests python tests/support/first_release/make.py
+It ran with the first release's own code, of commit 18b0829; what ran is ``git show 2c87869:`` of this file.
 
 ``first_release.sql`` is the SQLite database itself. ``first_release.json`` has the same rows for any database, and
 what the first release's stores said of every version.
@@ -23,10 +20,10 @@ from typing import Any
 
 from registry_sync.db.database import Database
 from registry_sync.db.tables import metadata
+from registry_sync.domain.content_units import Relation, UnitQuery
 from registry_sync.domain.pages import PageRequest
 from registry_sync.domain.records import Repository, RepositorySpec, SyncMode
 from registry_sync.domain.runs import RunState
-from registry_sync.domain.units import Relation, UnitQuery
 from registry_sync.errors import RegistrySyncError
 from support.hostile_registry import HostileRegistry, reply
 from support.images import ContentBuilder, RepositoryContent

@@ -11,9 +11,9 @@ from typing import Any
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import RemoteSpec
+from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.client import RegistryClient
-from registry_sync.oci.credentials import Credentials
-from registry_sync.oci.options import ClientOptions
+from registry_sync.oci.http.options import ClientOptions
 from support.certificates import ServerCertificate
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
 from support.images import RepositoryContent

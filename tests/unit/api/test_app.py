@@ -9,8 +9,8 @@ from fastapi.routing import APIRoute
 
 from registry_sync import __version__
 from registry_sync.api.app import MOUNT, create_app
-from registry_sync.domain.hrefs import API_PREFIX
 from registry_sync.plugin import RegistrySyncPlugin
+from registry_sync.pulp.hrefs import API_PREFIX
 
 
 def test_the_app_is_made_where_the_package_only_lies_in_a_plugins_folder(monkeypatch: pytest.MonkeyPatch) -> None:

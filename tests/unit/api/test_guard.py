@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registry_sync.api.guard import MAX_BODY_BYTES, Guard
+from registry_sync.api.access import MAX_BODY_BYTES, Guard
 
 BEARER = {"authorization": "Bearer x"}
 PASSED = 200

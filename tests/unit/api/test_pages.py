@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from registry_sync.api.pages import PageDocument, PageQuery, page_document
+from registry_sync.api.fields import PageDocument, PageQuery, page_document
 from registry_sync.domain.pages import Page, PageRequest
 
 

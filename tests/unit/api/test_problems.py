@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, event
 
 from registry_sync import errors
-from registry_sync.api import problems, threads
+from registry_sync.api import dependencies, problems
 from registry_sync.api.problems import STATUSES, status_of
 from registry_sync.db.database import Database
 from registry_sync.domain.records import RepositorySpec
@@ -75,8 +75,8 @@ def test_what_airflows_own_database_refuses_is_told_from_ours(tmp_path: Path) ->
 
 
 def test_a_request_that_finds_no_thread_free_waits_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "PATIENCE_SECONDS", 0.01)
-    monkeypatch.setattr(threads, "THREAD_COUNT", 1)
+    monkeypatch.setattr(dependencies, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(dependencies, "THREAD_COUNT", 1)
     at_work, may_end = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -95,7 +95,7 @@ def test_a_request_that_finds_no_thread_free_waits_shortly(monkeypatch: pytest.M
 
 def _client(work: Callable[[], object]) -> TestClient:
     """A client of an app with one route, in threads of ours as all are."""
-    app, router = FastAPI(), threads.Router()
+    app, router = FastAPI(), dependencies.Router()
 
     def answer() -> None:
         work()

@@ -7,8 +7,8 @@ from datetime import datetime, timezone
 
 import pytest
 
-from registry_sync.api.tasks.dag_runs import SyncDagRun, TaskState
-from registry_sync.api.tasks.schemas import ProgressReport, TaskDocument
+from registry_sync.api.tasks.documents import ProgressReport, TaskDocument
+from registry_sync.api.tasks.sync_dag import SyncDagRun, TaskState
 from registry_sync.domain.records import RemoteSpec, SyncMode
 from registry_sync.domain.runs import RunCounts, RunKey, RunState, SyncRun
 

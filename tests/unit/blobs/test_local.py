@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_sync.blobs.listing import Entry, published
+from registry_sync.blobs.layout import FolderEntry, published
 from registry_sync.blobs.local import LocalBlobStore
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import BlobStoreError
@@ -73,7 +73,7 @@ def test_a_folder_that_cannot_be_listed_hides_none_of_the_others(tmp_path: Path)
         put(store, blob)
     closed = f"sha256/{blobs[1].digest.encoded[:2]}"
 
-    def children(folder: str) -> Iterator[Entry]:
+    def children(folder: str) -> Iterator[FolderEntry]:
         if folder == closed:
             raise BlobStoreError("permission denied")
         return iter(store._children(folder))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry_sync.blobs.names import blob_name, digest_of, flat_name, may_hold_blobs
+from registry_sync.blobs.layout import blob_name, digest_of, flat_name, may_hold_blobs
 from registry_sync.domain.digests import Digest
 
 DIGESTS = [Digest.of(b"some bytes"), Digest.of(b"some bytes", "sha512")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry_sync.blobs.parts import MAX_PART_COUNT, PART_BYTES, Part, part_bytes
+from registry_sync.blobs.resume.multipart_upload import MAX_PART_COUNT, PART_BYTES, Part, part_bytes
 
 GIBIBYTE = 1 << 30
 

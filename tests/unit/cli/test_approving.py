@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from registry_sync.cli import sync_runs
+from registry_sync.cli import resource_commands
 from registry_sync.db.database import Database
-from registry_sync.domain.history import CopyRequest
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.runs import RunKey, RunState, SyncRun
 from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import RecordNotFound, TooManyRemovals
 from support.commands import Run
 from support.metadata import Upstream, image, open_run, play_stages, sync
@@ -56,7 +56,7 @@ def test_where_airflow_cannot_be_reached_the_approval_stands_and_what_is_left_to
     def unreachable(_dag_id: str, _run_id: str) -> int:
         raise ConnectionRefusedError("no such host")
 
-    monkeypatch.setattr(sync_runs, "continue_run", unreachable)
+    monkeypatch.setattr(resource_commands, "continue_run", unreachable)
     with pytest.raises(SystemExit, match=r"are approved, .*no such host.*clear the task commit_version"):
         run("run", "approve", "manual__1", "--dag-id", "mirror", "--yes")
     assert database.versions.commit(stopped.id).counts["removed"]["docker.tag"] == 27
@@ -68,7 +68,7 @@ def test_a_run_that_airflow_does_not_know_any_more_is_told(
     def unknown(_dag_id: str, _run_id: str) -> int:
         raise RecordNotFound("Airflow has no run")
 
-    monkeypatch.setattr(sync_runs, "continue_run", unknown)
+    monkeypatch.setattr(resource_commands, "continue_run", unknown)
     with pytest.raises(SystemExit, match="RecordNotFound: Airflow has no run"):
         run("run", "approve", "manual__1", "--dag-id", "mirror", "--yes")
 

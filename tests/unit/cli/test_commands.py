@@ -237,9 +237,9 @@ def test_the_tree_of_commands_is_made_without_what_the_commands_need() -> None:
         "registry_sync.cli",
         "registry_sync.cli.arguments",
         "registry_sync.cli.commands",
-        "registry_sync.domain",
-        "registry_sync.domain.hrefs",
         "registry_sync.errors",
+        "registry_sync.pulp",
+        "registry_sync.pulp.hrefs",
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from registry_sync.blobs import open_blob_store
+from registry_sync.blobs.opening import open_blob_store
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
 from support.commands import Run

@@ -7,9 +7,16 @@ from dataclasses import replace
 import pytest
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.history import Amounts, Change, TagChange, TagDifference, UnitDifference, VersionDifference
 from registry_sync.domain.pages import Page
 from registry_sync.domain.references import TagName
+from registry_sync.domain.version_history import (
+    Amounts,
+    Change,
+    TagChange,
+    TagDifference,
+    UnitDifference,
+    VersionDifference,
+)
 
 ONE, OTHER = Digest.of(b"one"), Digest.of(b"other")
 NO_TAGS = TagDifference(Page((), 0), 0, 0, 0, shared_count=3)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import BlobRole, Descriptor, ManifestKind, ManifestLimits, read_manifest
+from registry_sync.domain.manifest_documents import BlobRole, Descriptor, ManifestKind, ManifestLimits, read_manifest
 from registry_sync.errors import (
     AmbiguousManifest,
     ContentError,

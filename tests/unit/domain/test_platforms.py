@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.platforms import (
     Platform,
     entry_name,

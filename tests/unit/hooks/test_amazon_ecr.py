@@ -15,11 +15,10 @@ import pytest
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import RegistryUrl, RepositoryName
 from registry_sync.errors import AuthenticationFailed, ConfigurationError, ProtocolError, ServerUnavailable
-from registry_sync.hooks.amazon_ecr import amazon_ecr
 from registry_sync.hooks.clients import open_client
-from registry_sync.hooks.minting import minted_credentials
+from registry_sync.hooks.credential_helpers import amazon_ecr, minted_credentials
 from registry_sync.hooks.registry import RegistryHook
-from registry_sync.oci.credentials import ANONYMOUS, Credentials
+from registry_sync.oci.auth.credentials import ANONYMOUS, Credentials
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
 from support.object_store import s3_server
 

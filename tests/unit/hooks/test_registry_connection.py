@@ -12,11 +12,16 @@ from hypothesis import strategies as st
 
 from registry_sync.domain.references import RegistryUrl
 from registry_sync.errors import ConfigurationError
-from registry_sync.hooks.connection import read_connection
-from registry_sync.hooks.extra import KNOWN_EXTRA, RENAMED_EXTRA, SECRET_EXTRA, with_hidden_secrets
-from registry_sync.hooks.host_limits import HostLimits
-from registry_sync.oci.credentials import Credentials
-from registry_sync.oci.options import ClientOptions
+from registry_sync.hooks.connection import (
+    KNOWN_EXTRA,
+    RENAMED_EXTRA,
+    SECRET_EXTRA,
+    HostLimits,
+    read_connection,
+    with_hidden_secrets,
+)
+from registry_sync.oci.auth.credentials import Credentials
+from registry_sync.oci.http.options import ClientOptions
 from registry_sync.provider import CONNECTION_FIELDS
 
 ANY = RegistryUrl.parse("https://any.example")

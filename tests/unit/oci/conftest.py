@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
+from registry_sync.oci.auth.credentials import Credentials, CredentialSource
 from registry_sync.oci.client import RegistryClient
-from registry_sync.oci.clock import Clock
-from registry_sync.oci.credentials import Credentials, CredentialSource
-from registry_sync.oci.options import ClientOptions
+from registry_sync.oci.http.options import ClientOptions, Clock
 from support.hostile_registry import HostileRegistry
 from support.oci import FakeTime
 

@@ -17,8 +17,8 @@ from registry_sync.errors import (
     RepositoryUnavailable,
     ServerUnavailable,
 )
-from registry_sync.oci.answer_errors import MAX_MESSAGE_LENGTH, Occasion, parse_error_body, printable
-from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.auth.credentials import Credentials
+from registry_sync.oci.http.error_mapping import MAX_MESSAGE_LENGTH, RequestContext, parse_error_body, printable
 from support.hostile_registry import Raw, errors_reply, reply
 from support.oci import REPOSITORY
 
@@ -59,14 +59,14 @@ def test_a9_01_a_code_without_message_is_told(registry, client_of) -> None:
 @pytest.mark.parametrize(
     ("occasion", "text"),
     [
-        (Occasion("manifest", "a/b", "latest"), "manifest latest of a/b"),
-        (Occasion("blob", subject="sha256:00"), "blob sha256:00"),
-        (Occasion("repository", "a/b"), "repository a/b"),
-        (Occasion("repository", "a/b", "a/b"), "repository a/b"),
-        (Occasion("registry"), "registry"),
+        (RequestContext("manifest", "a/b", "latest"), "manifest latest of a/b"),
+        (RequestContext("blob", subject="sha256:00"), "blob sha256:00"),
+        (RequestContext("repository", "a/b"), "repository a/b"),
+        (RequestContext("repository", "a/b", "a/b"), "repository a/b"),
+        (RequestContext("registry"), "registry"),
     ],
 )
-def test_what_a_request_was_for_reads_as_a_sentence_does(occasion: Occasion, text: str) -> None:
+def test_what_a_request_was_for_reads_as_a_sentence_does(occasion: RequestContext, text: str) -> None:
     assert str(occasion) == text
 
 

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_sync.domain import media_types
-from registry_sync.domain.companions import fallback_tag
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import ManifestLimits, read_manifest
+from registry_sync.domain.manifest_documents import ManifestLimits, read_manifest
 from registry_sync.domain.references import TagName
+from registry_sync.domain.referrer_tags import fallback_tag
 from registry_sync.domain.strict_json import parse_strict_json
 from registry_sync.errors import (
     ChallengeInvalid,
@@ -30,16 +30,15 @@ from registry_sync.errors import (
     RealmRefused,
     RedirectRefused,
 )
-from registry_sync.oci.addresses import AddressGate, is_disguised
-from registry_sync.oci.authenticator import choose
-from registry_sync.oci.content_encoding import DECODABLE, decoded
-from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.auth.authenticator import choose
+from registry_sync.oci.auth.challenges import scopes_to_ask, split_scope
+from registry_sync.oci.auth.credentials import Credentials, RealmPolicy
+from registry_sync.oci.blobs import continues, strong_etag
+from registry_sync.oci.http.address_gate import AddressGate, is_disguised
+from registry_sync.oci.http.origins import Origin, Target
+from registry_sync.oci.http.requester import warnings_in
+from registry_sync.oci.http.responses import DECODABLE, decoded
 from registry_sync.oci.manifests import declared_digest
-from registry_sync.oci.origins import Origin, Target
-from registry_sync.oci.ranges import continues, strong_etag
-from registry_sync.oci.realm import RealmPolicy
-from registry_sync.oci.requester import warnings_in
-from registry_sync.oci.scopes import scopes_to_ask, split_scope
 
 OWN = Origin("https", "registry.example", 443)
 ASKED_AT = Target(OWN, "/v2/a/tags/list")

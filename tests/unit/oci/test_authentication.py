@@ -20,9 +20,9 @@ from registry_sync.errors import (
     RealmRefused,
     RepositoryUnavailable,
 )
+from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.client import RegistryClient
-from registry_sync.oci.credentials import Credentials
-from registry_sync.oci.options import ClientOptions
+from registry_sync.oci.http.options import ClientOptions
 from support.guarded import BASIC, TAG_LIST, TAGS, USER, challenge, guarded
 from support.hostile_registry import Raw, Request, errors_reply, json_reply, reply
 from support.oci import REPOSITORY, FakeTime

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.references import TagName
 from registry_sync.errors import (
     AuthenticationFailed,
@@ -21,8 +21,8 @@ from registry_sync.errors import (
     SizeMismatch,
     TruncatedBody,
 )
+from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.blobs import foreign_target
-from registry_sync.oci.credentials import Credentials
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
 from support.oci import REPOSITORY, FakeTime, MemoryWriter
 

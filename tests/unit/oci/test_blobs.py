@@ -11,7 +11,7 @@ import zlib
 import pytest
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.errors import (
     DigestMismatch,
     LimitExceeded,
@@ -22,7 +22,7 @@ from registry_sync.errors import (
     TruncatedBody,
     UnsupportedDigest,
 )
-from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.auth.credentials import Credentials
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
 from support.oci import REPOSITORY, FakeTime, MemoryWriter
 

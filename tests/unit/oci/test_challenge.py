@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_sync.errors import ChallengeInvalid, ProtocolError
-from registry_sync.oci.challenge import Challenge, parse_challenges
+from registry_sync.oci.auth.challenges import Challenge, parse_challenges
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor, Manifest
+from registry_sync.domain.manifest_documents import Descriptor, Manifest
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName
 from registry_sync.errors import AuthenticationFailed, NotFound, RepositoryUnavailable, ServerUnavailable
+from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.client import RegistryClient
-from registry_sync.oci.credentials import Credentials
-from registry_sync.oci.options import ClientOptions
+from registry_sync.oci.http.options import ClientOptions
 from support import shapes
 from support.filling import place
 from support.images import RepositoryContent

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from registry_sync.errors import AuthenticationFailed, ServerUnavailable
-from registry_sync.oci.credentials import Credentials, Minted, MintedCredentials, ToldCredentials
+from registry_sync.oci.auth.credentials import Credentials, Minted, MintedCredentials, ToldCredentials
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply
 from support.oci import REPOSITORY, FakeTime
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_sync.errors import PaginationError, RedirectRefused
-from registry_sync.oci.links import Link, next_page, parse_links
-from registry_sync.oci.origins import Origin, Target
+from registry_sync.oci.http.link_headers import WebLink, next_page, parse_links
+from registry_sync.oci.http.origins import Origin, Target
 
 OWN = Origin("https", "registry.example", 443)
 ASKED = Target(OWN, "/v2/docker/a/b/tags/list?n=1000")
@@ -42,7 +42,7 @@ REFERENCE = "</v2/docker/a/b/tags/list?last=b&n=2>"
     ],
 )
 def test_a7_02_links_are_read_by_their_grammar(header: str, expected: list[tuple[str, set[str]]]) -> None:
-    expected_links = tuple(Link(reference, frozenset(relations)) for reference, relations in expected)
+    expected_links = tuple(WebLink(reference, frozenset(relations)) for reference, relations in expected)
     assert parse_links(header).links == expected_links
 
 

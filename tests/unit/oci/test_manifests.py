@@ -11,7 +11,7 @@ import pytest
 
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor, ManifestLimits
+from registry_sync.domain.manifest_documents import Descriptor, ManifestLimits
 from registry_sync.domain.references import TagName
 from registry_sync.errors import (
     AccessDenied,
@@ -27,8 +27,8 @@ from registry_sync.errors import (
     UnsupportedDigest,
     UnsupportedManifest,
 )
-from registry_sync.oci.credentials import Credentials
-from registry_sync.oci.usage import RateLimit
+from registry_sync.oci.auth.credentials import Credentials
+from registry_sync.oci.http.usage import RateLimit
 from support.hostile_registry import Raw, errors_reply, reply
 from support.oci import REPOSITORY, FakeTime
 

@@ -7,10 +7,10 @@ from urllib.parse import parse_qs
 import pytest
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.references import TagName
 from registry_sync.errors import RealmRefused
-from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.auth.credentials import Credentials
 from support.hostile_registry import Request, errors_reply, json_reply, reply
 from support.oci import REPOSITORY, MemoryWriter
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_sync.oci.origins import Origin, Target
+from registry_sync.oci.http.origins import Origin, Target
 
 HERE = Target(Origin("https", "registry.example", 443), "/v2/a/blobs/x?y=1")
 

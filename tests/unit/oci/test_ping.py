@@ -8,8 +8,8 @@ import pytest
 
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import AccessDenied, AuthenticationFailed, NotARegistry, RegistryError
-from registry_sync.oci.credentials import Credentials
-from registry_sync.oci.ping import Ping
+from registry_sync.oci.auth.credentials import Credentials
+from registry_sync.oci.client import Ping
 from support.hostile_registry import Raw, errors_reply, json_reply, reply
 
 USER = Credentials("alice", "correct horse")

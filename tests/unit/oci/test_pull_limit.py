@@ -12,7 +12,7 @@ import pytest
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import NotFound, RateLimited, RegistrySyncError, ServerUnavailable
 from registry_sync.oci.client import RegistryClient
-from registry_sync.oci.pull_limit import SHARED_STALE_SECONDS, STALE_SECONDS
+from registry_sync.oci.http.rate_limits import SHARED_STALE_SECONDS, STALE_SECONDS
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, reply
 from support.oci import REPOSITORY, FakeTime
 

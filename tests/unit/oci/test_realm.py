@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from registry_sync.errors import RealmRefused
-from registry_sync.oci.origins import Origin, Target
-from registry_sync.oci.realm import RealmPolicy
+from registry_sync.oci.auth.credentials import RealmPolicy
+from registry_sync.oci.http.origins import Origin, Target
 
 OWN = Origin("https", "registry.example", 443)
 ASKED_AT = Target(OWN, "/v2/a/tags/list")

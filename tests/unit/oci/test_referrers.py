@@ -7,10 +7,10 @@ import json
 import pytest
 
 from registry_sync.domain import media_types
-from registry_sync.domain.companions import companion_tags, fallback_tag
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import read_manifest
+from registry_sync.domain.manifest_documents import read_manifest
 from registry_sync.domain.references import RepositoryName, TagName
+from registry_sync.domain.referrer_tags import companion_tags, fallback_tag
 from registry_sync.errors import (
     NotFound,
     PaginationError,
@@ -19,7 +19,7 @@ from registry_sync.errors import (
     RegistryError,
 )
 from registry_sync.oci import referrers as referrers_module
-from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.referrers import MAX_DOUBTED, artifact_type_of
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
 from support.oci import REPOSITORY, MemoryWriter

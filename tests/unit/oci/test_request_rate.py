@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.references import TagName
-from registry_sync.oci.clock import Clock
-from registry_sync.oci.credentials import Credentials
-from registry_sync.oci.request_rate import RequestRate
+from registry_sync.oci.auth.credentials import Credentials
+from registry_sync.oci.http.options import Clock
+from registry_sync.oci.http.rate_limits import RequestRate
 from support.hostile_registry import errors_reply, json_reply, reply
 from support.oci import REPOSITORY, FakeTime, MemoryWriter
 

@@ -6,7 +6,7 @@ import pytest
 
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import ManifestLimits
+from registry_sync.domain.manifest_documents import ManifestLimits
 from registry_sync.domain.references import TagName
 from registry_sync.errors import (
     DigestMismatch,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_sync.oci.scopes import canonical_scopes, scopes_to_ask, split_scope
+from registry_sync.oci.auth.challenges import canonical_scopes, scopes_to_ask, split_scope
 
 WANTED = "repository:library/demo:pull"
 

@@ -12,9 +12,8 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.references import TagName
 from registry_sync.errors import RateLimited, RegistrySyncError, ServerUnavailable
 from registry_sync.oci.client import RegistryClient
-from registry_sync.oci.clock import Clock
-from registry_sync.oci.options import ClientOptions
-from registry_sync.oci.request_rate import RequestRate
+from registry_sync.oci.http.options import ClientOptions, Clock
+from registry_sync.oci.http.rate_limits import RequestRate
 from registry_sync.sync.parallel import for_each
 from support.hostile_registry import Raw, Request, errors_reply, json_reply, reply
 from support.oci import REPOSITORY, FakeTime, SharedTime

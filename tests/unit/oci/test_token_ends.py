@@ -11,13 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.errors import AuthenticationFailed, RegistrySyncError, ServerUnavailable
+from registry_sync.oci.auth.credentials import Credentials, Minted, MintedCredentials
 from registry_sync.oci.client import RegistryClient
-from registry_sync.oci.clock import Clock
-from registry_sync.oci.credentials import Credentials, Minted, MintedCredentials
-from registry_sync.oci.options import ClientOptions
-from registry_sync.oci.origins import Origin, Target
+from registry_sync.oci.http.options import ClientOptions, Clock
+from registry_sync.oci.http.origins import Origin, Target
 from registry_sync.sync.parallel import for_each
 from support.guarded import TAG_LIST, TAGS, USER, challenge
 from support.hostile_registry import HostileRegistry, Raw, Request, json_reply, reply, wait_until

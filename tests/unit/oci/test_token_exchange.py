@@ -18,7 +18,7 @@ from registry_sync.errors import (
     RegistryError,
     RepositoryUnavailable,
 )
-from registry_sync.oci.credentials import Credentials
+from registry_sync.oci.auth.credentials import Credentials
 from support.guarded import BASIC, TAG_LIST, TAGS, USER, challenge, guarded
 from support.hostile_registry import Raw, Request, errors_reply, json_reply, reply
 from support.oci import REPOSITORY, FakeTime

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_sync.oci.tokens import scrubbed, token_life_seconds
+from registry_sync.oci.auth.tokens import scrubbed, token_life_seconds
 
 NOW = 1_800_000_000.0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import Descriptor
+from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.references import RegistryUrl
 from registry_sync.errors import (
     ConfigurationError,
@@ -23,9 +23,9 @@ from registry_sync.errors import (
     ServerUnavailable,
     UntrustedCertificate,
 )
+from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.client import RegistryClient
-from registry_sync.oci.credentials import Credentials
-from registry_sync.oci.options import ClientOptions
+from registry_sync.oci.http.options import ClientOptions
 from support.certificates import CertificateAuthority
 from support.hostile_registry import HostileRegistry, Raw, Request, json_reply, reply
 from support.oci import REPOSITORY, FakeTime, MemoryWriter

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_sync.oci.usage import RateLimit, Usage, UsageCounts
+from registry_sync.oci.http.usage import RateLimit, Usage, UsageCounts
 
 
 class Headers:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from registry_sync import __version__
-from registry_sync.oci.user_agent import is_contact, user_agent
+from registry_sync.oci.http.options import is_contact, user_agent
 from support.hostile_registry import json_reply
 from support.oci import REPOSITORY
 

@@ -8,10 +8,10 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from registry_sync.db.database import Database
-from registry_sync.domain.history import CopyRequest
 from registry_sync.domain.records import Repository, SyncMode
 from registry_sync.domain.runs import RunKey, RunState, SyncRun
 from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.domain.version_history import CopyRequest
 from registry_sync.operators.commit_version import CommitVersionOperator
 from registry_sync.operators.run_note import RUN_NOTE_KEY, held_note
 from registry_sync.operators.template_values import as_flag

@@ -11,8 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from registry_sync.errors import NothingSynced, RegistrySyncError, ServerUnavailable
 from registry_sync.hooks.dag_runs import triggered_by
-from registry_sync.operators.stage import open_stage
-from registry_sync.operators.task_log import TaskReport
+from registry_sync.operators.stage import TaskReport, open_stage
 
 
 def logged(problem: BaseException) -> dict[str, Any]:

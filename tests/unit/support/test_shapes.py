@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import read_manifest
+from registry_sync.domain.manifest_documents import read_manifest
 from support import shapes
 from support.images import Blob, ContentBuilder, RepositoryContent
 

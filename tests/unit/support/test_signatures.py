@@ -11,9 +11,9 @@ import pytest
 import requests
 
 from registry_sync.domain import media_types
-from registry_sync.domain.companions import fallback_tag
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifests import read_manifest
+from registry_sync.domain.manifest_documents import read_manifest
+from registry_sync.domain.referrer_tags import fallback_tag
 from registry_sync.oci.referrers import artifact_type_of
 from support import signatures
 from support.filling import push

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from registry_sync.sync.byte_rate import ByteRate
+from registry_sync.sync.maintenance.blob_reading import ByteRate
 
 
 class Time:

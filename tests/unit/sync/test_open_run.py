@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from registry_sync.db.database import Database
-from registry_sync.db.sync_requests import KEPT
-from registry_sync.domain.history import CopyRequest
+from registry_sync.db.runs.sync_requests import KEPT
 from registry_sync.domain.records import Policy, Remote, RemoteSpec, RepositorySpec, SyncMode
 from registry_sync.domain.runs import AskedBy, Authority, RequestedSync, RunKey, RunState, SyncRun
 from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import ConfigurationError, OtherUpstream, RecordNotFound, TriggerRefused
 from registry_sync.sync.open_run import SyncRequest, open_requested_run, open_run
 from support.metadata import Upstream, image, play_stages

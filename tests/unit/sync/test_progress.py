@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry_sync.sync.progress import Progress, warn
+from registry_sync.sync.parallel import Progress, warn
 
 
 class Clock:

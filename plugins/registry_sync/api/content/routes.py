@@ -9,22 +9,21 @@ from typing import Annotated
 from fastapi import Query
 
 from registry_sync.api.access import READ
-from registry_sync.api.content.provenance import BlobProvenanceDocument, ManifestProvenanceDocument
-from registry_sync.api.content.schemas import (
+from registry_sync.api.content.documents import (
     BlobDocument,
+    BlobProvenanceDocument,
     ContentQuery,
     DigestQuery,
     ManifestDocument,
+    ManifestProvenanceDocument,
     TagDocument,
     TagQuery,
 )
-from registry_sync.api.fields import PathUnitId
-from registry_sync.api.pages import PageDocument, page_document
-from registry_sync.api.parts import UsedDatabase
+from registry_sync.api.dependencies import Router, UsedDatabase
+from registry_sync.api.fields import PageDocument, PathUnitId, page_document
 from registry_sync.api.problems import NOT_FOUND, InvalidField
-from registry_sync.api.threads import Router
-from registry_sync.domain.hrefs import units_href
 from registry_sync.errors import RecordNotFound
+from registry_sync.pulp.hrefs import units_href
 
 router = Router(prefix="/content/docker", tags=["content"])
 

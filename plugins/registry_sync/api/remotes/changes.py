@@ -14,12 +14,17 @@ from dataclasses import replace
 
 from registry_sync.api.access import SignedIn, may_use_connection
 from registry_sync.api.problems import InvalidField
-from registry_sync.api.remotes.schemas import GivenRemote
+from registry_sync.api.remotes.documents import GivenRemote
 from registry_sync.db.database import Database
 from registry_sync.domain.records import OWN_CONNECTION_PREFIX, Remote, RemoteSpec, is_own_connection
 from registry_sync.errors import InvalidReference, SyncError
-from registry_sync.hooks.connection_upgrade import adopted
-from registry_sync.hooks.own_connections import change_connection, create_connection, give_back, take_connections
+from registry_sync.hooks.own_connections import (
+    adopted,
+    change_connection,
+    create_connection,
+    give_back,
+    take_connections,
+)
 
 Store = Callable[[RemoteSpec], Remote]
 

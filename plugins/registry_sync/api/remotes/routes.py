@@ -7,14 +7,12 @@ from typing import Annotated
 from fastapi import Query, Response
 
 from registry_sync.api.access import CHANGE, CREATE, DELETE, READ, SignedIn
-from registry_sync.api.fields import PathUuid, split_list
-from registry_sync.api.pages import PageDocument, page_document
-from registry_sync.api.parts import UsedDatabase
+from registry_sync.api.dependencies import Router, UsedDatabase
+from registry_sync.api.fields import PageDocument, PathUuid, page_document, split_list
 from registry_sync.api.problems import CONFLICT, NOT_FOUND
 from registry_sync.api.remotes import changes
-from registry_sync.api.remotes.schemas import ORDERING_FIELDS, ChangedRemote, NewRemote, RemoteDocument, RemoteQuery
-from registry_sync.api.threads import Router
-from registry_sync.domain.hrefs import remote_href, remotes_href
+from registry_sync.api.remotes.documents import ORDERING_FIELDS, ChangedRemote, NewRemote, RemoteDocument, RemoteQuery
+from registry_sync.pulp.hrefs import remote_href, remotes_href
 
 router = Router(prefix="/remotes/docker/docker", tags=["remotes"])
 

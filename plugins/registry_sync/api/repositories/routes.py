@@ -10,11 +10,10 @@ from typing import Annotated
 from fastapi import Query, Response
 
 from registry_sync.api.access import CHANGE, CREATE, DELETE, READ
-from registry_sync.api.fields import PathUuid, split_list
-from registry_sync.api.pages import PageDocument, page_document
-from registry_sync.api.parts import UsedDatabase
+from registry_sync.api.dependencies import Router, UsedDatabase
+from registry_sync.api.fields import PageDocument, PathUuid, page_document, split_list
 from registry_sync.api.problems import NOT_FOUND, InvalidField
-from registry_sync.api.repositories.schemas import (
+from registry_sync.api.repositories.documents import (
     ORDERING_FIELDS,
     ChangedRepository,
     NewRepository,
@@ -22,9 +21,8 @@ from registry_sync.api.repositories.schemas import (
     RepositoryQuery,
     UsageDocument,
 )
-from registry_sync.api.threads import Router
-from registry_sync.domain.hrefs import repositories_href, repository_href
 from registry_sync.errors import InvalidReference
+from registry_sync.pulp.hrefs import repositories_href, repository_href
 
 router = Router(prefix="/repositories/docker/docker", tags=["repositories"])
 

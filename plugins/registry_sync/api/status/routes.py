@@ -9,8 +9,7 @@ from pydantic import BaseModel
 
 from registry_sync import __version__
 from registry_sync.api.access import SIGNED_IN
-from registry_sync.api.parts import Parts
-from registry_sync.api.threads import Router
+from registry_sync.api.dependencies import OpenedDatabase, Router
 from registry_sync.errors import RegistrySyncError
 from registry_sync.hooks.settings import load_settings
 
@@ -61,7 +60,7 @@ def read_status(request: Request) -> StatusDocument:
     )
 
 
-def _database_connection(parts: Parts) -> DatabaseConnection:
+def _database_connection(parts: OpenedDatabase) -> DatabaseConnection:
     try:
         parts.database().check()
     except RegistrySyncError as problem:

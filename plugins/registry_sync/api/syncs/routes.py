@@ -1,26 +1,60 @@
-"""``sync/`` of a remote and of a repository: each begins a run of the sync DAG and answers with its task."""
+"""``sync/`` of a remote and of a repository: each starts a run of the sync DAG and responds with its task."""
 
 from __future__ import annotations
 
 import uuid
 from contextlib import suppress
+from typing import Annotated
 
 from fastapi import HTTPException
+from pydantic import BaseModel, Field
 
 from registry_sync.api.access import SYNC, SignedIn, may_change_repositories
-from registry_sync.api.fields import PathUuid
-from registry_sync.api.parts import UsedDatabase
+from registry_sync.api.dependencies import Router, UsedDatabase
+from registry_sync.api.fields import Flag, GivenDocument, GivenHref, PathUuid, parsed
 from registry_sync.api.problems import NOT_FOUND, InvalidField
-from registry_sync.api.syncs.schemas import NewSync, SyncFromRemote, SyncIntoRepository, TaskStarted
-from registry_sync.api.tasks import dag_runs
-from registry_sync.api.threads import Router
+from registry_sync.api.tasks import sync_dag
 from registry_sync.db.database import Database
-from registry_sync.domain.hrefs import read_remote_href, read_repository_href, task_href
-from registry_sync.domain.moments import utc_now
-from registry_sync.domain.records import Remote, Repository
+from registry_sync.domain.records import Remote, Repository, SyncMode
 from registry_sync.domain.runs import RequestedSync, is_fed_by
+from registry_sync.domain.timestamps import utc_now
 from registry_sync.errors import RecordNotFound, RegistrySyncError
 from registry_sync.hooks.settings import load_settings
+from registry_sync.pulp.hrefs import read_remote_href, read_repository_href, task_href
+
+_Mirror = Annotated[
+    Flag, Field(description="Whether what is gone upstream is removed from the new version; false keeps it")
+]
+
+
+class NewSync(GivenDocument):
+    """How to sync."""
+
+    mirror: _Mirror = False
+
+    @property
+    def mode(self) -> SyncMode:
+        """In the domain's word."""
+        return SyncMode.MIRROR if self.mirror else SyncMode.ADDITIVE
+
+
+class SyncIntoRepository(NewSync):
+    """A sync of a remote: into which repository."""
+
+    repository: Annotated[GivenHref, parsed(read_repository_href), Field(description="Path of a repository")]
+
+
+class SyncFromRemote(NewSync):
+    """A sync of a repository: from which remote."""
+
+    remote: Annotated[GivenHref, parsed(read_remote_href), Field(description="Path of a remote")]
+
+
+class TaskStarted(BaseModel):
+    """The task that was begun."""
+
+    task: str
+
 
 router = Router(tags=["sync"])
 
@@ -76,7 +110,7 @@ def _start(database: Database, repository: Repository, remote: Remote, given: Ne
     conf = {"repository": repository.name, "remote": remote.spec.name, "mode": given.mode.value}
     database.requests.add(asked)
     try:
-        dag_runs.trigger(asked.dag_id, asked.id, conf, user.get_name())
+        sync_dag.trigger(asked.dag_id, asked.id, conf, user.get_name())
     except BaseException:
         with suppress(RegistrySyncError):
             database.requests.withdraw(asked.id)

@@ -1,34 +1,91 @@
-"""``/repositories/docker/docker/<id>/versions/``: versions read, compared, described, removed and rolled back to."""
+"""``…/versions/`` and ``…/copy_tags/``: versions read, compared, described, removed, rolled back to and copied."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Query, Response
 
 from registry_sync.api.access import CHANGE, DELETE, READ, SignedIn
-from registry_sync.api.fields import PathNumber, PathUuid
-from registry_sync.api.pages import PageDocument, PageQuery, page_document
-from registry_sync.api.parts import UsedDatabase
-from registry_sync.api.problems import CONFLICT, NOT_FOUND
-from registry_sync.api.threads import Router
-from registry_sync.api.versions.derived import DERIVED, derived_answer
-from registry_sync.api.versions.differences import DifferenceDocument, DifferenceQuery
-from registry_sync.api.versions.provenance import ProvenanceDocument
-from registry_sync.api.versions.schemas import (
+from registry_sync.api.dependencies import Router, UsedDatabase
+from registry_sync.api.fields import PageDocument, PageQuery, PathNumber, PathUuid, page_document
+from registry_sync.api.problems import CONFLICT, NOT_FOUND, InvalidField
+from registry_sync.api.versions.documents import (
     ORDERING_FIELDS,
     ChangedVersion,
     DerivedVersionDocument,
     HeldTagDocument,
     MissingManifestDocument,
+    NewCopy,
     NewRollback,
     VersionDocument,
     VersionQuery,
 )
-from registry_sync.domain.hrefs import read_repository_href, version_href, versions_href
+from registry_sync.api.versions.reports import DifferenceDocument, DifferenceQuery, ProvenanceDocument
+from registry_sync.db.database import Database
 from registry_sync.domain.pages import Page
 from registry_sync.domain.records import Annotation
+from registry_sync.domain.version_history import CopyRequest, DerivedVersion
+from registry_sync.errors import RecordNotFound
 from registry_sync.hooks.settings import load_settings
+from registry_sync.pulp.hrefs import href_of, read_repository_href, version_href, versions_href
+
+#: What such an operation answers besides 201.
+DERIVED: dict[int | str, dict[str, Any]] = {
+    200: {"model": DerivedVersionDocument, "description": "The latest version is so already; none was made"}
+}
+
+
+def derived_answer(
+    database: Database, repository_id: str, derived: DerivedVersion, response: Response
+) -> DerivedVersionDocument:
+    """The version that was made with its path as ``Location``, or the latest with 200 when none was."""
+    version = derived.version
+    if version is None:
+        response.status_code = 200
+        version = database.versions.latest(repository_id)
+    else:
+        response.headers["Location"] = href_of(version)
+    if version is None:
+        raise RecordNotFound(f"repository {repository_id!r} has no version")
+    return DerivedVersionDocument.of_derived(derived, version)
+
+
+copies_router = Router(tags=["versions"])
+
+
+@copies_router.post(
+    "/repositories/docker/docker/{repository_id}/copy_tags/",
+    status_code=201,
+    dependencies=CHANGE,
+    responses={**NOT_FOUND, **DERIVED},
+)
+def copy_tags(
+    database: UsedDatabase, repository_id: PathUuid, given: NewCopy, user: SignedIn, response: Response
+) -> DerivedVersionDocument:
+    """Makes a new version with tags of another repository. When the latest has them so, it is the answer, with 200."""
+    database.repositories.get(repository_id)
+    request = given.request()
+    _require_source(database, given, request)
+    try:
+        made = database.versions.copy(repository_id, request, by=user.get_name(), description=given.description)
+    except RecordNotFound as problem:
+        raise InvalidField("names", str(problem)) from None
+    return derived_answer(database, repository_id, made, response)
+
+
+def _require_source(database: Database, given: NewCopy, request: CopyRequest) -> None:
+    """What is wrong with the source is said of its field."""
+    field = "source_repository" if given.source_repository is not None else "source_repository_version"
+    try:
+        source = database.repositories.get(request.repository_id)
+        if request.number is not None:
+            database.versions.get(source.id, request.number)
+    except RecordNotFound as problem:
+        raise InvalidField(field, str(problem)) from None
+    if source.latest_number is None:
+        raise InvalidField(field, f"repository {source.name!r} has no version yet")
+
 
 router = Router(prefix="/repositories/docker/docker/{repository_id}/versions", tags=["versions"])
 

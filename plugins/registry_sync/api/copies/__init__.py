@@ -1,1 +1,0 @@
-"""Tags copied from one repository to another over REST."""

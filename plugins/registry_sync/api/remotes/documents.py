@@ -1,0 +1,268 @@
+"""Remotes as they are sent and shown. What is secret is taken and never shown."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+
+from registry_sync.api.fields import (
+    Flag,
+    GivenDocument,
+    Labels,
+    Moment,
+    Name,
+    PageQuery,
+    Sought,
+    invalid,
+    parsed,
+    split_list,
+    whole_number,
+)
+from registry_sync.domain.platforms import Platform
+from registry_sync.domain.records import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_REMOVED_SHARE,
+    OWN_CONNECTION_PREFIX,
+    Policy,
+    Remote,
+    has_private_key,
+    split_private_keys,
+)
+from registry_sync.domain.references import RegistryUrl, RepositoryName
+from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.hooks.connection import MASK
+from registry_sync.pulp.hrefs import remote_href
+
+#: Fields that are kept in an Airflow connection.
+SECRET_FIELDS = ("username", "password", "ssl_client_key")
+ORDERING_FIELDS = {"name": "name", "pulp_created": "created_at", "pulp_last_updated": "updated_at"}
+_MAX_PEM = 500_000
+_KEY = re.compile(r"\s*-----BEGIN [A-Z ]*PRIVATE KEY-----\s.*-----END [A-Z ]*PRIVATE KEY-----\s*", re.DOTALL)
+
+
+def _certificates(text: str) -> str:
+    if has_private_key(text):
+        raise invalid("There is a private key in it, which would be shown; the key belongs in ssl_client_key.")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError, TypeError):  # TypeError: text that is not ASCII
+        raise invalid("Give certificates in PEM format.") from None
+    return text
+
+
+def _private_key(text: str) -> str:
+    if not _KEY.fullmatch(text):
+        raise invalid("Give a private key in PEM format.")
+    return text
+
+
+def _proxy(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        is_proxy = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_proxy = False
+    if not is_proxy or not text.isprintable() or " " in text:
+        raise invalid("Give the URL of a proxy, such as http://proxy.example:3128.")
+    if parts.username is not None or parts.password is not None:
+        raise invalid("Credentials of a proxy belong in an Airflow connection: its Extra has a field proxy.")
+    return text
+
+
+def _connection_id(text: str) -> str:
+    if not re.fullmatch(r"[\w.:/#!()\\-]+", text):
+        raise invalid("This cannot be the id of an Airflow connection.")
+    return text
+
+
+def _secret(text: str) -> str:
+    if text == MASK:
+        raise invalid(f"{MASK} is what Airflow shows in place of a secret; send the secret itself.")
+    return text
+
+
+def _shown_certificates(text: str | None) -> str | None:
+    """Without a private key, which earlier releases took there."""
+    return None if text is None else split_private_keys(text)[0]
+
+
+def _tag_list(text: str) -> None:
+    TagFilter.parse(split_list(text))
+
+
+Pem = Annotated[str, StringConstraints(max_length=_MAX_PEM), AfterValidator(_certificates)]
+PrivateKey = Annotated[str, StringConstraints(max_length=_MAX_PEM), AfterValidator(_private_key)]
+Url = Annotated[str, StringConstraints(max_length=2_000), parsed(RegistryUrl.parse)]
+UpstreamName = Annotated[str, StringConstraints(max_length=255), parsed(RepositoryName)]
+TagList = Annotated[str, StringConstraints(max_length=100_000), parsed(_tag_list)]
+ProxyUrl = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_proxy)]
+ConnectionId = Annotated[str, StringConstraints(min_length=1, max_length=250), AfterValidator(_connection_id)]
+
+
+Platforms = Annotated[
+    list[Annotated[str, StringConstraints(max_length=255), parsed(Platform.parse)]],
+    Field(min_length=1, max_length=100, description="Such as linux/amd64 or linux/arm/v7; null for all"),
+]
+#: A part of the tags.
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Secret = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_secret)]
+Concurrency: Any = whole_number(1, 100)
+TagCount: Any = whole_number(0, 1_000_000)
+
+
+class RemoteDocument(BaseModel):
+    """A remote. ``username``, ``password`` and ``ssl_client_key`` are always null: they are kept and never shown."""
+
+    pulp_created: Moment
+    pulp_href: str
+    pulp_last_updated: Moment
+    download_concurrency: int
+    name: str
+    policy: Policy
+    proxy_url: str | None
+    ssl_ca_certificate: str | None
+    ssl_client_certificate: str | None
+    ssl_client_key: None
+    ssl_validation: bool
+    upstream_name: str
+    url: str
+    whitelist_tags: str | None
+    exclude_tags: str | None
+    username: None
+    password: None
+    conn_id: str | None
+    platforms: list[str] | None
+    include_referrers: bool
+    allow_sparse: bool
+    allow_schema1: bool
+    include_foreign_layers: bool
+    max_held_share: float | None
+    max_removed_share: float | None
+    max_removed_tags: int | None
+    pulp_labels: dict[str, str]
+
+    @classmethod
+    def of(cls, remote: Remote) -> RemoteDocument:
+        """A stored remote, shown."""
+        spec = remote.spec
+        return cls(
+            pulp_created=remote.created_at,
+            pulp_href=remote_href(remote.id),
+            pulp_last_updated=remote.updated_at,
+            download_concurrency=spec.download_concurrency,
+            name=spec.name,
+            policy=spec.policy,
+            proxy_url=spec.proxy_url,
+            ssl_ca_certificate=_shown_certificates(spec.ssl_ca_certificate),
+            ssl_client_certificate=_shown_certificates(spec.ssl_client_certificate),
+            ssl_client_key=None,
+            ssl_validation=spec.ssl_validation,
+            upstream_name=spec.upstream_name,
+            url=spec.url,
+            whitelist_tags=None if spec.include_tags is None else ",".join(spec.include_tags),
+            exclude_tags=",".join(spec.exclude_tags) or None,
+            username=None,
+            password=None,
+            conn_id=spec.conn_id,
+            platforms=None if spec.platforms is None else list(spec.platforms),
+            include_referrers=spec.include_referrers,
+            allow_sparse=spec.allow_sparse,
+            allow_schema1=spec.allow_schema1,
+            include_foreign_layers=spec.include_foreign_layers,
+            max_held_share=spec.max_held_share,
+            max_removed_share=spec.max_removed_share,
+            max_removed_tags=spec.max_removed_tags,
+            pulp_labels=dict(spec.labels),
+        )
+
+
+class GivenRemote(GivenDocument):
+    """What new and changed remotes have in common; left out means the default, or as it was."""
+
+    only_in_answers: ClassVar[frozenset[str]] = frozenset({"pulp_created", "pulp_href", "pulp_last_updated"})
+
+    policy: Annotated[Policy, Field(description="When the bytes of blobs are downloaded")] = Policy.IMMEDIATE
+    download_concurrency: Concurrency = DEFAULT_CONCURRENCY
+    whitelist_tags: Annotated[
+        TagList | None, Field(description="Tags and globs of tags to take, separated by commas; null for all")
+    ] = None
+    exclude_tags: Annotated[TagList | None, Field(description="Tags and globs of tags to leave out")] = None
+    proxy_url: ProxyUrl | None = None
+    ssl_ca_certificate: Pem | None = None
+    ssl_client_certificate: Pem | None = None
+    ssl_client_key: PrivateKey | None = None
+    ssl_validation: Flag = True
+    username: Secret | None = None
+    password: Secret | None = None
+    conn_id: Annotated[
+        ConnectionId | None,
+        Field(description=f"An Airflow connection with the credentials. Own ones begin with {OWN_CONNECTION_PREFIX}"),
+    ] = None
+    platforms: Platforms | None = None
+    include_referrers: Annotated[Flag, Field(description="Whether signatures and other referrers come along")] = True
+    allow_sparse: Annotated[
+        Flag, Field(description="Whether an index is taken of which the registry lacks entries")
+    ] = False
+    allow_schema1: Annotated[Flag, Field(description="Whether Docker's schema 1 manifests are taken")] = False
+    include_foreign_layers: Annotated[
+        Flag, Field(description="Whether layers are fetched that lie elsewhere, from their URLs")
+    ] = False
+    max_held_share: Annotated[
+        Share | None, Field(description="No version is made when more of the tags would be held; null: no limit")
+    ] = None
+    max_removed_share: Annotated[
+        Share | None,
+        Field(description="No version is made when a mirror would lose more of its tags, however few; null: no limit"),
+    ] = DEFAULT_REMOVED_SHARE
+    max_removed_tags: Annotated[TagCount | None, Field(description="The same as a number of tags; null: no limit")] = (
+        None
+    )
+    pulp_labels: Labels
+
+    def spec_values(self, *, only_given: bool) -> dict[str, Any]:
+        """The fields of a ``RemoteSpec``, all of them or those that were sent; nothing secret, and no connection."""
+        values = self.model_dump(exclude_unset=only_given, exclude={*SECRET_FIELDS, "conn_id"})
+        if "whitelist_tags" in values:
+            values["include_tags"] = split_list(values.pop("whitelist_tags"))
+        if "exclude_tags" in values:
+            values["exclude_tags"] = split_list(values["exclude_tags"]) or ()
+        if values.get("platforms") is not None:
+            values["platforms"] = tuple(values["platforms"])
+        if "pulp_labels" in values:
+            values["labels"] = values.pop("pulp_labels")
+        return values
+
+    def secrets(self) -> dict[str, str | None]:
+        """The secret fields that were sent."""
+        return {name: getattr(self, name) for name in SECRET_FIELDS if name in self.model_fields_set}
+
+
+class NewRemote(GivenRemote):
+    """A remote to be made, or put in place of another's description."""
+
+    name: Name
+    url: Annotated[Url, Field(description="The registry, such as https://registry-1.docker.io")]
+    upstream_name: Annotated[UpstreamName, Field(description="The repository there, such as library/hello-world")]
+
+
+class ChangedRemote(GivenRemote):
+    """What to change of a remote; what is left out stays."""
+
+    name: Annotated[Name, Field(default_factory=str)]
+    url: Annotated[Url, Field(default_factory=str)]
+    upstream_name: Annotated[UpstreamName, Field(default_factory=str)]
+
+
+class RemoteQuery(PageQuery):
+    """Which remotes, and in which order."""
+
+    name: Sought | None = None
+    name__in: Annotated[Sought | None, Field(description="Names separated by commas")] = None
+    name__icontains: Annotated[Sought | None, Field(description="Part of the name, in any case")] = None
+    ordering: (
+        Literal["name", "-name", "pulp_created", "-pulp_created", "pulp_last_updated", "-pulp_last_updated"] | None
+    ) = None

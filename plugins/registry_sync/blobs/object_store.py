@@ -1,0 +1,191 @@
+"""Blobs wherever fsspec reaches: object stores, remote file systems, memory; and how their drivers are set up."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+
+from registry_sync.blobs import layout
+from registry_sync.blobs.layout import QUARANTINE, blob_name, flat_name
+from registry_sync.blobs.remote_files import OBJECT_STORES, RemoteFiles, reason
+from registry_sync.blobs.resume.multipart_upload import PART_BYTES, MultipartUpload, part_bytes, sweep_parts
+from registry_sync.blobs.resume.resumable_file import Partial
+from registry_sync.blobs.resume.resumable_folder import PATIENCE_SECONDS, PartialFolder
+from registry_sync.blobs.resume.verifying_writer import VerifyingWriter, open_writer
+from registry_sync.blobs.store import StoredBlob, Unlisted
+from registry_sync.blobs.store_errors import not_removed, store_error
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.file_modes import OWNER_ONLY
+from registry_sync.errors import BlobMissing, BlobStoreUnavailable, ConfigurationError, redact_url
+
+
+class FsspecBlobStore:
+    """A :class:`registry_sync.blobs.store.BlobStore` in ``files``.
+
+    ``spool`` is a local folder for blobs on their way. To write a blob that is there already uploads it again, unless
+    another process of this machine was seen to publish it: to ask each time would cost more. Blobs of more than
+    ``part_bytes`` go into the store in parts.
+    """
+
+    def __init__(
+        self,
+        files: RemoteFiles,
+        spool: Path,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        part_bytes: int = PART_BYTES,
+    ) -> None:
+        self._files = files
+        self._least_part_bytes = part_bytes
+        self._spool = PartialFolder(spool, patience_seconds)
+
+    def __repr__(self) -> str:
+        return f"FsspecBlobStore({self._files.place!r})"
+
+    def has(self, digest: Digest, size_bytes: int | None = None, /) -> bool:
+        try:
+            found = self._files.size(blob_name(digest))
+        except FileNotFoundError:
+            return False
+        return size_bytes is None or found == size_bytes
+
+    def writer(self, digest: Digest, size_bytes: int, /, *, replaces: bool = False) -> VerifyingWriter:
+        length = part_bytes(size_bytes, self._least_part_bytes)
+        parts = MultipartUpload(self._files, digest, length) if size_bytes > length else None
+
+        def is_published() -> bool:
+            return not replaces and self.has(digest, size_bytes)
+
+        return open_writer(digest, size_bytes, self._spool, self, is_published, parts=parts)
+
+    def open(self, digest: Digest, /) -> BinaryIO:
+        with self._missing(digest):
+            return self._files.open(blob_name(digest))
+
+    def size(self, digest: Digest, /) -> int:
+        with self._missing(digest):
+            return self._files.size(blob_name(digest))
+
+    def delete(self, digest: Digest, /, *, stored_before: datetime | None = None) -> bool:
+        name = blob_name(digest)
+        try:
+            # Some object stores remove what is not there without a word, so the answer must be asked for first.
+            if self._files.stored_at(name) >= (stored_before or datetime.max.replace(tzinfo=timezone.utc)):
+                return False
+            self._files.remove(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def quarantine(self, digest: Digest, /) -> bool:
+        try:
+            self._files.move(blob_name(digest), f"{QUARANTINE}/{flat_name(digest)}")
+        except FileNotFoundError:
+            return False
+        return True
+
+    def digests(self) -> Iterator[Digest]:
+        return (blob.digest for blob in self.entries())
+
+    def entries(self, unlisted: Unlisted | None = None, /) -> Iterator[StoredBlob]:
+        return layout.published(self._files.children, unlisted)
+
+    def quarantined(self) -> Iterator[StoredBlob]:
+        return layout.quarantined(self._files.children)
+
+    def strangers(self) -> Iterator[str]:
+        return layout.strangers(self._files.children)
+
+    def sweep_partials(self, older_than_seconds: float, /) -> int:
+        oldest = datetime.now(timezone.utc) - timedelta(seconds=older_than_seconds)
+        count, failures = self._spool.sweep(older_than_seconds)
+        parts_count, parts_failures = sweep_parts(self._files, oldest)
+        if failures + parts_failures:
+            raise not_removed(failures + parts_failures, "partials")
+        return count + parts_count
+
+    def publish_bytes(self, digest: Digest, data: bytes | bytearray, /) -> None:
+        """Publishes a small blob whose digest was verified."""
+        with self._present():
+            self._files.put_bytes(blob_name(digest), data)
+
+    def publish_partial(self, digest: Digest, partial: Partial, /) -> None:
+        """Publishes a blob whose digest was verified while it was written to the spool."""
+        with self._present():
+            self._files.put_file(blob_name(digest), partial.path, partial.offset)
+        partial.path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _missing(self, digest: Digest) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise BlobMissing(f"the blob store at {self._files.place} has no blob {digest}") from None
+
+    @contextlib.contextmanager
+    def _present(self) -> Iterator[None]:
+        """What is missing when something is written is the place to write it to, such as a bucket."""
+        try:
+            yield
+        except FileNotFoundError as problem:
+            raise store_error(problem, self._files.place) from problem
+
+
+#: What is asked of S3 unless somebody says otherwise: a request without the framing in which newer clients send
+#: checksums, and which not every store that speaks like S3 takes off again. Variables by which one says otherwise.
+_S3_CONFIG = {
+    "request_checksum_calculation": "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "response_checksum_validation": "AWS_RESPONSE_CHECKSUM_VALIDATION",
+}
+
+
+def open_fsspec_store(
+    url: str, spool_folder: Path | str | None = None, *, part_bytes: int = PART_BYTES
+) -> FsspecBlobStore:
+    """The store at an fsspec URL. Raises :class:`ConfigurationError` for one that fsspec cannot open."""
+    place = redact_url(url)
+    protocol = url.partition("://")[0]
+    # Another process may have published a blob meanwhile, so that listings must not be remembered.
+    options: dict[str, Any] = {"use_listings_cache": False} if protocol in OBJECT_STORES else {}
+    if protocol in ("s3", "s3a"):
+        options["config_kwargs"] = _s3_config()
+    try:
+        filesystem, root = fsspec.core.url_to_fs(url, **options)
+    except (ImportError, ValueError) as problem:
+        raise ConfigurationError(
+            f"[registry_sync] blob_store is {place}, which fsspec cannot open: {problem}; is its driver installed?"
+        ) from None
+    except Exception as problem:  # drivers that connect at once raise what they like
+        raise BlobStoreUnavailable(f"the blob store at {place} does not answer: {reason(problem)}") from problem
+    base = Path(spool_folder) if spool_folder is not None else private_folder()
+    spool = base / hashlib.sha256(place.encode()).hexdigest()[:16]
+    return FsspecBlobStore(RemoteFiles(filesystem, root, place=place, protocol=protocol), spool, part_bytes=part_bytes)
+
+
+def _s3_config() -> dict[str, Any]:
+    """What botocore is configured with: what is set for fsspec, and our own choice where nothing is."""
+    ours = {name: "when_required" for name, variable in _S3_CONFIG.items() if variable not in os.environ}
+    for protocol in ("s3a", "s3"):
+        ours |= fsspec.config.conf.get(protocol, {}).get("config_kwargs", {})
+    return ours
+
+
+def private_folder() -> Path:
+    """A folder among the system's temporary files that belongs to this user alone. Raises ConfigurationError."""
+    folder = Path(tempfile.gettempdir()) / f"registry_sync_spool_{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise ConfigurationError(f"{folder} belongs to somebody else; name another spool folder, or remove it")
+    OWNER_ONLY.tighten(folder)
+    return folder

@@ -1,0 +1,1 @@
+"""Blobs while they are written: verified, resumable after a break, published as a whole."""

@@ -1,0 +1,202 @@
+"""What the database says of blobs whose bytes are verified: which are stored, when each was last read, who had them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, exists, func, or_, select, update
+
+from registry_sync.db.engine import Transactions
+from registry_sync.db.queries import in_batches, is_one_of
+from registry_sync.db.remotes import last_synced_by, read_spec
+from registry_sync.db.tables import blobs, remotes, repositories, repository_blobs, repository_versions, sync_runs
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.records import Policy, RemoteSpec
+from registry_sync.domain.runs import RunState
+from registry_sync.domain.storage_reports import BlobRecord, FindingKind
+
+_ENDED_WELL = (RunState.COMPLETED.value, RunState.UNCHANGED.value)
+#: Runs of a repository that are looked at for where its blobs may be had.
+_RECENT_RUNS = 20
+_COLUMNS = tuple(
+    blobs.c[name] for name in ("digest", "size_bytes", "media_type", "stored_at", "is_foreign", "fault", "fault_at")
+)
+
+
+class BlobCheckStore:
+    """Each method is a short transaction of its own and may be repeated."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def records(self, digests: Iterable[Digest]) -> dict[Digest, BlobRecord]:
+        """What is recorded of those of ``digests`` that are."""
+        found: dict[Digest, BlobRecord] = {}
+        with self._transactions.reading() as connection:
+            for batch in in_batches(sorted(set(digests))):
+                rows = connection.execute(select(*_COLUMNS).where(is_one_of(connection, blobs.c.digest, batch)))
+                found.update((Digest(row.digest), _record(row)) for row in rows)
+        return found
+
+    def stored_after(self, after: str, limit: int) -> list[BlobRecord]:
+        """The next blobs that are noted as stored, by digest; ``after`` is the last digest, empty to begin."""
+        statement = select(*_COLUMNS).where(blobs.c.stored_at.is_not(None), blobs.c.digest > after)
+        with self._transactions.reading() as connection:
+            return list(map(_record, connection.execute(statement.order_by(blobs.c.digest).limit(limit))))
+
+    def faulty_after(self, after: str, limit: int) -> list[BlobRecord]:
+        """The next blobs that were found broken or missing and not mended since, by digest; empty to begin."""
+        statement = select(*_COLUMNS).where(blobs.c.fault.is_not(None), blobs.c.digest > after)
+        with self._transactions.reading() as connection:
+            return list(map(_record, connection.execute(statement.order_by(blobs.c.digest).limit(limit))))
+
+    def stored_count(self) -> int:
+        """How many blobs are noted as stored."""
+        with self._transactions.reading() as connection:
+            return connection.execute(
+                select(func.count()).select_from(blobs).where(blobs.c.stored_at.is_not(None))
+            ).scalar_one()
+
+    def due(self, verified_before: datetime, limit: int, *, without: Iterable[Digest] = ()) -> list[BlobRecord]:
+        """Stored blobs that were not verified since then: never verified ones first, then by when they were."""
+        is_due = or_(blobs.c.verified_at.is_(None), blobs.c.verified_at < verified_before)
+        statement = (
+            select(*_COLUMNS)
+            .where(blobs.c.stored_at.is_not(None), is_due, blobs.c.digest.not_in(list(without)))
+            .order_by(blobs.c.verified_at.is_not(None), blobs.c.verified_at, blobs.c.id)
+            .limit(limit)
+        )
+        with self._transactions.reading() as connection:
+            return list(map(_record, connection.execute(statement)))
+
+    def mark_verified(self, digests: Iterable[Digest], at: datetime) -> None:
+        """Notes that the bytes of these blobs were read and are good."""
+        with self._transactions.writing() as connection:
+            for batch in in_batches(sorted(set(digests))):
+                # Locked in one order, as in ContentStore.mark_stored.
+                is_listed = is_one_of(connection, blobs.c.digest, batch)
+                wanted = select(blobs.c.id).where(is_listed).order_by(blobs.c.digest)
+                ids = connection.execute(wanted.with_for_update(key_share=True, of=blobs)).scalars().all()
+                connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(verified_at=at))
+
+    def lacking(self) -> list[Digest]:
+        """Blobs that are missing, foreign ones apart, though the last sync of a repository that holds them kept bytes.
+
+        Repositories whose blobs are fetched when they are pulled lack nothing.
+        """
+        with self._transactions.reading() as connection:
+            keeping = [row.id for row in connection.execute(select(repositories.c.id)) if _keeps(connection, row.id)]
+            found: set[str] = set()
+            for batch in in_batches(keeping):
+                is_held = exists().where(
+                    repository_blobs.c.blob_id == blobs.c.id, repository_blobs.c.repository_id.in_(batch)
+                )
+                missing = select(blobs.c.digest).where(blobs.c.stored_at.is_(None), ~blobs.c.is_foreign, is_held)
+                found.update(connection.execute(missing).scalars())
+        return [Digest(digest) for digest in sorted(found)]
+
+    def sources(self, digests: Iterable[Digest]) -> dict[Digest, tuple[RemoteSpec, ...]]:
+        """The remotes from which repositories that hold these blobs were synced, the likeliest first.
+
+        A remote that was changed since is given as it is now where it still leads to the same place. For a copy, the
+        remotes of what it was copied from.
+        """
+        with self._transactions.reading() as connection:
+            sources, holders = _holders(connection, digests)
+            origins = _origins(connection, {repository for found in holders.values() for repository in found})
+            remotes_of = {repository: _remotes(connection, repository) for repository in set().union(*origins.values())}
+        return {
+            digest: _distinct(
+                [spec for repository in found for origin in origins[repository] for spec in remotes_of[origin]],
+                sources[digest],
+            )
+            for digest, found in holders.items()
+        }
+
+
+def _record(row: Any) -> BlobRecord:
+    return BlobRecord(
+        digest=Digest(row.digest),
+        size_bytes=row.size_bytes,
+        media_type=row.media_type,
+        is_stored=row.stored_at is not None,
+        is_foreign=row.is_foreign,
+        fault=None if row.fault is None else FindingKind(row.fault),
+        fault_at=row.fault_at,
+    )
+
+
+def _recent_runs(connection: Connection, repository_id: str, limit: int) -> Sequence[Any]:
+    return connection.execute(
+        select(sync_runs.c.remote_id, sync_runs.c.remote_spec)
+        .where(sync_runs.c.repository_id == repository_id, sync_runs.c.state.in_(_ENDED_WELL))
+        .order_by(sync_runs.c.started_at.desc())
+        .limit(limit)
+    ).all()
+
+
+def _keeps(connection: Connection, repository_id: str) -> bool:
+    last = last_synced_by(connection, repository_id)
+    return last is not None and last.policy is Policy.IMMEDIATE
+
+
+def _holders(
+    connection: Connection, digests: Iterable[Digest]
+) -> tuple[dict[Digest, str | None], dict[Digest, list[str]]]:
+    """Where the bytes of each blob came from, and the repositories that hold it."""
+    sources: dict[Digest, str | None] = {}
+    holders: dict[Digest, list[str]] = {}
+    for batch in in_batches(sorted(set(digests))):
+        statement = (
+            select(blobs.c.digest, blobs.c.source, repository_blobs.c.repository_id)
+            .join(repository_blobs, repository_blobs.c.blob_id == blobs.c.id)
+            .where(is_one_of(connection, blobs.c.digest, batch))
+            .distinct()
+            .order_by(blobs.c.digest, repository_blobs.c.repository_id)
+        )
+        for row in connection.execute(statement):
+            sources[Digest(row.digest)] = row.source
+            holders.setdefault(Digest(row.digest), []).append(row.repository_id)
+    return sources, holders
+
+
+def _origins(connection: Connection, repository_ids: set[str]) -> dict[str, set[str]]:
+    """Each repository with those that it was copied from, and those that they were copied from."""
+    copied: dict[str, set[str]] = defaultdict(set)
+    versions = repository_versions.c
+    found = select(versions.repository_id, versions.origin_repository_id).where(
+        versions.origin_repository_id.is_not(None), versions.origin_repository_id != versions.repository_id
+    )
+    for row in connection.execute(found.distinct()):
+        copied[row.repository_id].add(row.origin_repository_id)
+    origins: dict[str, set[str]] = {}
+    for repository in repository_ids:
+        reached, waiting = {repository}, [repository]
+        while waiting:
+            new = copied[waiting.pop()] - reached
+            reached |= new
+            waiting += new
+        origins[repository] = reached
+    return origins
+
+
+def _remotes(connection: Connection, repository_id: str) -> list[RemoteSpec]:
+    specs: list[RemoteSpec] = []
+    for row in _recent_runs(connection, repository_id, _RECENT_RUNS):
+        spec = read_spec(row.remote_spec)
+        now = connection.execute(select(remotes).where(remotes.c.id == row.remote_id)).mappings().one_or_none()
+        current = None if now is None else read_spec(dict(now))
+        leads_there = current is not None and (current.url, current.upstream_name) == (spec.url, spec.upstream_name)
+        specs.append(current if current is not None and leads_there else spec)
+    return specs
+
+
+def _distinct(specs: Iterable[RemoteSpec], source: str | None) -> tuple[RemoteSpec, ...]:
+    """Each place and connection once, that of ``source`` first."""
+    found: dict[tuple[str, str, str | None], RemoteSpec] = {}
+    for spec in specs:
+        found.setdefault((spec.url, spec.upstream_name, spec.conn_id), spec)
+    return tuple(sorted(found.values(), key=lambda spec: spec.source != source))

@@ -1,0 +1,210 @@
+"""Bytes of blobs that go: with the record of an orphan, or alone, when room is reclaimed.
+
+Always in two transactions. The first says that the blob is missing, so that a crash in between leaves nothing that is
+said to be stored and is not. The second holds the record, asks again whether anybody needs the bytes, and removes them:
+who comes to need them meanwhile waits for the record, or is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, update
+
+from registry_sync.db.collection.orphans import blob_is_in_run, blob_is_needed, lock_unneeded
+from registry_sync.db.content.closures import is_in_version
+from registry_sync.db.engine import Transactions
+from registry_sync.db.queries import BATCH_SIZE, in_batches, insert_or_keep, is_one_of
+from registry_sync.db.tables import blobs, orphaned_blobs, repository_blobs
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.storage_reports import Amount, ContentKind, ContentRecord
+from registry_sync.domain.timestamps import utc_now
+
+#: What a record says of bytes for the moment in which they are removed.
+_UNKNOWN_TYPE = "application/octet-stream"
+
+
+class Bytes(Protocol):
+    """What is needed of the blob store."""
+
+    @property
+    def failures(self) -> Mapping[str, Exception]:
+        """What could not be removed, by digest, and why; its records stay."""
+
+    def present(self, digests: Sequence[Digest], /) -> set[Digest]:
+        """Those of ``digests`` that are there."""
+
+    def delete(self, digests: Sequence[Digest], /, *, stored_before: datetime | None = None) -> set[Digest]:
+        """Removes them; those that were there, and were not written again since ``stored_before``."""
+
+
+class BlobBytesStore:
+    """Methods may be repeated, also by several at once; records that somebody works with are passed over."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def delete_orphans(self, ids: Sequence[int], noted_before: datetime, stored: Bytes) -> tuple[Amount, Amount]:
+        """Removes orphans noted since before then that are still unneeded, and the bytes first.
+
+        Gives the records that went, and of what bytes were there.
+        """
+        with self._transactions.writing() as connection:
+            rows = lock_unneeded(connection, ContentKind.BLOB, ids, noted_before)
+            going = [row.id for row in rows]
+            connection.execute(update(blobs).where(blobs.c.id.in_(going)).values(stored_at=None))
+        if not going:
+            return Amount(), Amount()
+        with self._transactions.writing() as connection:
+            gone = _lock_missing(connection, going, ~blob_is_needed())
+            _note_kept(connection, going, gone, stored)
+            freed = stored.delete([Digest(row.digest) for row in gone])
+            gone = _without_failures(connection, gone, stored)
+            connection.execute(delete(blobs).where(blobs.c.id.in_([row.id for row in gone])))
+        return Amount.of(row.size_bytes for row in gone), _freed(gone, freed)
+
+    def due(self, noted_before: datetime) -> Amount:
+        """Bytes in the blob store of orphans that were noted before then and are still unneeded; changes nothing."""
+        statement = (
+            select(func.count(), func.coalesce(func.sum(blobs.c.size_bytes), 0))
+            .select_from(blobs.join(orphaned_blobs, orphaned_blobs.c.blob_id == blobs.c.id))
+            .where(orphaned_blobs.c.orphaned_at < noted_before, blobs.c.stored_at.is_not(None), ~blob_is_needed())
+        )
+        with self._transactions.reading() as connection:
+            row = connection.execute(statement).one()
+        return Amount(row[0], int(row[1]))
+
+    def delete_strays(self, strays: Mapping[Digest, int], stored_before: datetime, stored: Bytes) -> Amount:
+        """Removes bytes, by digest with their size, that no record names and that were written before then.
+
+        A record of the moment keeps a sync that comes to need them waiting until they are gone.
+        """
+        with self._transactions.writing() as connection:
+            held = [digest for digest in sorted(strays) if _hold(connection, digest, strays[digest])]
+            gone = stored.delete(held, stored_before=stored_before)
+            connection.execute(delete(blobs).where(blobs.c.digest.in_(held)))
+        return Amount.of(strays[digest] for digest in gone)
+
+    def unrecorded(self, digests: Iterable[Digest]) -> set[Digest]:
+        """Those of ``digests`` that no record names."""
+        unknown = set(digests)
+        with self._transactions.reading() as connection:
+            for batch in in_batches(sorted(unknown)):
+                known = connection.execute(
+                    select(blobs.c.digest).where(is_one_of(connection, blobs.c.digest, batch))
+                ).scalars()
+                unknown -= {Digest(digest) for digest in known}
+        return unknown
+
+    def reclaimable(
+        self,
+        repository_ids: Sequence[str],
+        kept: Sequence[tuple[str, int]] = (),
+        *,
+        after_id: int = 0,
+        limit: int = BATCH_SIZE,
+    ) -> list[ContentRecord]:
+        """The next stored blobs, by id, that only these repositories hold, and none of the versions ``kept``.
+
+        Those that a sync under way needs are left out. ``kept`` are pairs of repository and number.
+        """
+        statement = (
+            select(blobs.c.id, blobs.c.digest, blobs.c.size_bytes)
+            .where(blobs.c.stored_at.is_not(None), blobs.c.id > after_id, *_may_be_reclaimed(repository_ids, kept))
+            .order_by(blobs.c.id)
+            .limit(limit)
+        )
+        with self._transactions.reading() as connection:
+            rows = connection.execute(statement).all()
+        return [ContentRecord(row.id, Digest(row.digest), row.size_bytes) for row in rows]
+
+    def reclaim(
+        self, ids: Sequence[int], repository_ids: Sequence[str], kept: Sequence[tuple[str, int]], stored: Bytes
+    ) -> Amount:
+        """Removes the bytes of those of ``ids`` that are still reclaimable, and notes the blobs as missing."""
+        conditions = _may_be_reclaimed(repository_ids, kept)
+        with self._transactions.writing() as connection:
+            taking = select(blobs.c.id).where(blobs.c.id.in_(ids)).order_by(blobs.c.digest)
+            locked = connection.execute(taking.with_for_update(skip_locked=True)).scalars().all()
+            # As in lock_unneeded, another statement, to see what was committed meanwhile.
+            still = select(blobs.c.id).where(blobs.c.id.in_(locked), blobs.c.stored_at.is_not(None), *conditions)
+            going = connection.execute(still).scalars().all()
+            connection.execute(update(blobs).where(blobs.c.id.in_(going)).values(stored_at=None))
+        if not going:
+            return Amount()
+        with self._transactions.writing() as connection:
+            gone = _lock_missing(connection, going, *conditions)
+            _note_kept(connection, going, gone, stored)
+            freed = stored.delete([Digest(row.digest) for row in gone])
+            _without_failures(connection, gone, stored)
+        return _freed(gone, freed)
+
+    def forget_faults(self, repository_ids: Sequence[str], kept: Sequence[tuple[str, int]]) -> None:
+        """Notes that of the blobs whose bytes may be reclaimed none is lost any more: they are not to be stored."""
+        conditions = (blobs.c.fault.is_not(None), *_may_be_reclaimed(repository_ids, kept))
+        with self._transactions.writing() as connection:
+            taking = select(blobs.c.id).where(*conditions).order_by(blobs.c.digest)
+            locked = connection.execute(taking.with_for_update(skip_locked=True, of=blobs)).scalars().all()
+            for batch in in_batches(locked):
+                connection.execute(update(blobs).where(blobs.c.id.in_(batch)).values(fault=None, fault_at=None))
+
+
+def _may_be_reclaimed(repository_ids: Sequence[str], kept: Sequence[tuple[str, int]]) -> list[ColumnElement[bool]]:
+    is_here = repository_blobs.c.blob_id == blobs.c.id
+    return [
+        exists().where(is_here, repository_blobs.c.repository_id.in_(repository_ids)),
+        ~exists().where(is_here, repository_blobs.c.repository_id.not_in(repository_ids)),
+        *(~exists().where(is_here, is_in_version(repository_blobs, repository, number)) for repository, number in kept),
+        ~blob_is_in_run(),
+    ]
+
+
+def _lock_missing(connection: Connection, ids: Sequence[int], *conditions: ColumnElement[bool]) -> Sequence[Any]:
+    """Those of ``ids``, locked, that are still noted as missing and fit ``conditions``."""
+    taking = select(blobs.c.id).where(blobs.c.id.in_(ids), blobs.c.stored_at.is_(None)).order_by(blobs.c.digest)
+    locked = connection.execute(taking.with_for_update(skip_locked=True)).scalars().all()
+    fitting = select(blobs.c.id, blobs.c.digest, blobs.c.size_bytes).where(blobs.c.id.in_(locked), *conditions)
+    return connection.execute(fitting.order_by(blobs.c.digest)).all()
+
+
+def _without_failures(connection: Connection, rows: Sequence[Any], stored: Bytes) -> Sequence[Any]:
+    """Those of ``rows`` whose bytes could be removed. The others say again that they are stored, where they are."""
+    stuck = {row.id: Digest(row.digest) for row in rows if row.digest in stored.failures}
+    if not stuck:
+        return rows
+    present = stored.present(list(stuck.values()))
+    there = [blob_id for blob_id, digest in stuck.items() if digest in present]
+    connection.execute(update(blobs).where(blobs.c.id.in_(there), blobs.c.fault.is_(None)).values(stored_at=utc_now()))
+    return [row for row in rows if row.id not in stuck]
+
+
+def _note_kept(connection: Connection, ids: Sequence[int], gone: Sequence[Any], stored: Bytes) -> None:
+    """Notes as stored again what was noted as missing, is needed meanwhile, and is there."""
+    kept = set(ids) - {row.id for row in gone}
+    if not kept:
+        return
+    taking = select(blobs.c.id, blobs.c.digest).where(blobs.c.id.in_(kept), blobs.c.stored_at.is_(None))
+    taking = taking.order_by(blobs.c.digest).with_for_update(key_share=True, skip_locked=True)
+    rows = connection.execute(taking).all()
+    present = stored.present([Digest(row.digest) for row in rows])
+    there = [row.id for row in rows if row.digest in present]
+    connection.execute(update(blobs).where(blobs.c.id.in_(there), blobs.c.fault.is_(None)).values(stored_at=utc_now()))
+
+
+def _hold(connection: Connection, digest: Digest, size_bytes: int) -> bool:
+    """Makes a record of ``digest``; False when there is one."""
+    record = {
+        "digest": digest,
+        "size_bytes": size_bytes,
+        "media_type": _UNKNOWN_TYPE,
+        "is_foreign": False,
+        "created_at": utc_now(),
+    }
+    done = connection.execute(insert_or_keep(connection, blobs), record, execution_options={"preserve_rowcount": True})
+    return done.rowcount == 1
+
+
+def _freed(rows: Sequence[Any], digests: set[Digest]) -> Amount:
+    return Amount.of(row.size_bytes for row in rows if row.digest in digests)

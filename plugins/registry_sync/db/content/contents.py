@@ -1,0 +1,319 @@
+"""Manifests and blobs: content stored once, whichever repositories hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, delete, func, select, true, update
+
+from registry_sync.db.engine import Transactions
+from registry_sync.db.queries import ids_by_digest, in_batches, insert_absent, insert_or_keep, is_one_of, storable
+from registry_sync.db.tables import blobs, manifest_blobs, manifest_children, manifests, orphaned_manifests
+from registry_sync.domain.content_units import BlobUnit, KnownManifest, StoredManifest
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifest_documents import Descriptor, Manifest, ManifestKind, ManifestLimits, read_manifest
+from registry_sync.domain.storage_reports import FindingKind
+from registry_sync.domain.timestamps import utc_now
+from registry_sync.errors import RecordNotFound
+
+#: Documents sent in one statement, in bytes; a driver may hold all of a statement's parameters at once.
+_BATCH_BYTES = 8 * 1024 * 1024
+_MEDIA_TYPE_LENGTH = 255
+#: What is stored was within the limits that held when it was fetched.
+_NO_NEW_LIMITS = ManifestLimits(manifest_bytes=1 << 30, entries=1_000_000)
+
+
+class ContentStore:
+    """Each method is a short transaction of its own, and may be repeated or run twice at once."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def stored_manifests(self, digests: Iterable[Digest]) -> dict[Digest, KnownManifest]:
+        """Those of ``digests`` that are stored; indexes as they are read again from their bytes.
+
+        None of them is an orphan afterwards, so that no collector takes it before its age was counted anew.
+        """
+        orphans = select(orphaned_manifests.c.manifest_id).where(orphaned_manifests.c.manifest_id == manifests.c.id)
+        found: dict[Digest, KnownManifest] = {}
+        with self._transactions.reading() as connection:
+            for batch in in_batches(sorted(set(digests))):
+                found.update(_known(connection, is_one_of(connection, manifests.c.digest, batch), ~orphans.exists()))
+        waiting = [digest for digest in sorted(set(digests)) if digest not in found]
+        return found | self._adopt(waiting)
+
+    def _adopt(self, digests: Sequence[Digest]) -> dict[Digest, KnownManifest]:
+        """Those of ``digests`` that are stored though nothing needed them; a collector at work is waited for."""
+        found: dict[Digest, KnownManifest] = {}
+        for batch in in_batches(digests):
+            with self._transactions.reading() as connection:
+                ids = select(manifests.c.id).where(is_one_of(connection, manifests.c.digest, batch))
+                is_one = orphaned_manifests.c.manifest_id.in_(ids)
+                if connection.execute(select(orphaned_manifests.c.manifest_id).where(is_one).limit(1)).first() is None:
+                    continue
+            with self._transactions.writing() as connection:
+                connection.execute(delete(orphaned_manifests).where(is_one))
+                found.update(_known(connection, is_one_of(connection, manifests.c.digest, batch)))
+        return found
+
+    def add_manifests(self, manifests_in_order: Sequence[Manifest]) -> None:
+        """Stores manifests with their relations and a record of each blob they name; children come before parents.
+
+        What is stored already is left as it is. An entry of an index whose manifest is not stored is kept by its
+        digest, and connected when that manifest comes.
+        """
+        given = {manifest.digest: manifest for manifest in manifests_in_order}
+        if not given:
+            return
+        with self._transactions.writing() as connection:
+            stored = ids_by_digest(connection, manifests, sorted(given))
+            new = [given[digest] for digest in sorted(given.keys() - stored.keys())]
+            blob_ids = _add_blobs(connection, [blob for manifest in new for _, blob in manifest.blobs()])
+            _add_documents(connection, new)
+            ids = ids_by_digest(connection, manifests, [manifest.digest for manifest in new])
+            _add_relations(connection, new, ids, blob_ids)
+            _connect_to_parents(connection, ids)
+
+    def mark_stored(self, digests: Iterable[Digest], *, source: str | None = None) -> None:
+        """Notes that the blob store has the bytes of these blobs, and where they came from if ``source`` says so.
+
+        What was wrong with them before is mended by that.
+        """
+        said = {} if source is None else {"source": storable(source)}
+        mended = {"stored_at": utc_now(), "fault": None, "fault_at": None}
+        self._mark(digests, blobs.c.stored_at.is_(None), mended | said)
+
+    def mark_missing(self, digests: Iterable[Digest]) -> None:
+        """Notes that the blob store lacks the bytes of these blobs, and that this is as it should be."""
+        self._mark(digests, blobs.c.stored_at.is_not(None), {"stored_at": None})
+
+    def mark_lost(self, digests: Iterable[Digest], fault: FindingKind, at: datetime) -> None:
+        """Notes that the blob store should have the bytes of these blobs and has no good ones; the first time stays."""
+        since = func.coalesce(blobs.c.fault_at, at)
+        self._mark(digests, true(), {"stored_at": None, "fault": fault.value, "fault_at": since})
+
+    def _mark(self, digests: Iterable[Digest], is_other: ColumnElement[bool], said: Mapping[str, Any]) -> None:
+        ordered = sorted(set(digests))
+        if not ordered:
+            return
+        with self._transactions.writing() as connection:
+            for batch in in_batches(ordered):
+                # Rows are locked in one order, lest two tasks that share blobs wait for each other.
+                is_listed = is_one_of(connection, blobs.c.digest, batch)
+                wanted = select(blobs.c.id).where(is_listed, is_other).order_by(blobs.c.digest)
+                ids = connection.execute(wanted.with_for_update(of=blobs)).scalars().all()
+                connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(**said))
+
+    def descriptors(self, digests: Iterable[Digest]) -> dict[Digest, Descriptor]:
+        """How manifests describe blobs, with the URLs and the bytes that only their documents hold.
+
+        Of several descriptions of one blob, one with its bytes goes before one with URLs. Unknown blobs are left out.
+        """
+        found: dict[Digest, Descriptor] = {}
+        wanted = sorted(set(digests))
+        with self._transactions.reading() as connection:
+            for batch in in_batches(wanted):
+                for manifest in _naming(connection, batch):
+                    for _, blob in manifest.blobs():
+                        if blob.digest in batch and _says_more(blob, found.get(blob.digest)):
+                            found[blob.digest] = blob
+        return found
+
+    def manifest(self, digest: Digest) -> StoredManifest:
+        """The manifest's exact bytes and media type. Raises :class:`RecordNotFound`."""
+        statement = select(manifests.c.media_type, manifests.c.data).where(manifests.c.digest == digest)
+        with self._transactions.reading() as connection:
+            row = connection.execute(statement).one_or_none()
+        if row is None:
+            raise RecordNotFound(f"there is no manifest {digest}")
+        return StoredManifest(digest, row.media_type, row.data)
+
+    def blob(self, digest: Digest) -> BlobUnit:
+        """What is known of a blob. Raises :class:`RecordNotFound`."""
+        with self._transactions.reading() as connection:
+            row = connection.execute(select(blobs).where(blobs.c.digest == digest)).one_or_none()
+        if row is None:
+            raise RecordNotFound(f"there is no blob {digest}")
+        return blob_unit(row)
+
+
+def blob_unit(row: Any) -> BlobUnit:
+    """A row of ``blobs`` as a value."""
+    return BlobUnit(
+        id=row.id,
+        digest=Digest(row.digest),
+        size_bytes=row.size_bytes,
+        media_type=row.media_type,
+        is_foreign=row.is_foreign,
+        created_at=row.created_at,
+        stored_at=row.stored_at,
+    )
+
+
+def _known(connection: Connection, *conditions: ColumnElement[bool]) -> Iterator[tuple[Digest, KnownManifest]]:
+    """The stored manifests that fit, which are at most a batch."""
+    is_index = manifests.c.kind == ManifestKind.INDEX.value
+    plain = select(manifests.c.digest, manifests.c.subject_digest).where(*conditions, ~is_index)
+    for name, subject in connection.execute(plain):
+        yield Digest(name), KnownManifest(Digest(name), Digest(subject) if subject else None)
+    listing = select(manifests.c.digest, manifests.c.media_type, manifests.c.data).where(*conditions, is_index)
+    for name, media_type, data in connection.execute(listing):
+        index = read_manifest(data, content_type=media_type, digest=Digest(name), limits=_NO_NEW_LIMITS)
+        yield index.digest, KnownManifest(index.digest, index.subject.digest if index.subject else None, index)
+
+
+def _naming(connection: Connection, batch: Sequence[Digest]) -> Iterator[Manifest]:
+    """Manifests that name one of these blobs as foreign, or with its bytes, as read from their documents."""
+    statement = (
+        select(manifests.c.digest, manifests.c.media_type, manifests.c.data)
+        .join(manifest_blobs, manifest_blobs.c.manifest_id == manifests.c.id)
+        .join(blobs, blobs.c.id == manifest_blobs.c.blob_id)
+        .where(is_one_of(connection, blobs.c.digest, batch), manifest_blobs.c.is_foreign | manifest_blobs.c.is_inline)
+        .order_by(manifests.c.digest)
+    )
+    last = None
+    for name, media_type, data in connection.execute(statement):
+        if name != last:
+            last = name
+            yield read_manifest(data, content_type=media_type, digest=Digest(name), limits=_NO_NEW_LIMITS)
+
+
+def _says_more(blob: Descriptor, known: Descriptor | None) -> bool:
+    if known is None:
+        return True
+    return (blob.inline is not None, bool(blob.urls)) > (known.inline is not None, bool(known.urls))
+
+
+def _add_blobs(connection: Connection, named: Iterable[Descriptor]) -> dict[Digest, int]:
+    """Records the blobs that are new; a blob that any manifest names as distributable is no foreign one."""
+    wanted: dict[Digest, Descriptor] = {}
+    for descriptor in named:
+        if descriptor.digest not in wanted or not descriptor.is_foreign:
+            wanted[descriptor.digest] = descriptor
+    now = utc_now()
+    rows = [
+        {
+            "digest": digest,
+            "size_bytes": descriptor.size_bytes,
+            "media_type": storable(descriptor.media_type, _MEDIA_TYPE_LENGTH),
+            "is_foreign": descriptor.is_foreign,
+            "created_at": now,
+        }
+        for digest, descriptor in sorted(wanted.items())
+    ]
+    insert_absent(connection, blobs, rows)
+    for batch in in_batches(digest for digest, descriptor in sorted(wanted.items()) if not descriptor.is_foreign):
+        misnamed = select(blobs.c.id).where(is_one_of(connection, blobs.c.digest, batch), blobs.c.is_foreign)
+        ids = connection.execute(misnamed.order_by(blobs.c.digest).with_for_update(of=blobs)).scalars().all()
+        if ids:
+            connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(is_foreign=False))
+    return _held_ids(connection, rows)
+
+
+def _held_ids(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[Digest, int]:
+    """Ids of blobs by digest, kept from collectors until the end of the transaction.
+
+    One that a collector took between the insert, which found it there, and now is inserted again.
+    """
+    ids: dict[Digest, int] = {}
+    for batch in in_batches(rows):
+        waiting = batch
+        while waiting:
+            digests = [row["digest"] for row in waiting]
+            is_listed = is_one_of(connection, blobs.c.digest, digests)
+            held = select(blobs.c.digest, blobs.c.id).where(is_listed).order_by(blobs.c.digest)
+            found = connection.execute(held.with_for_update(read=True, key_share=True, of=blobs)).all()
+            ids.update((Digest(row.digest), row.id) for row in found)
+            waiting = [row for row in waiting if row["digest"] not in ids]
+            insert_absent(connection, blobs, waiting)
+    return ids
+
+
+def _add_documents(connection: Connection, new: Iterable[Manifest]) -> None:
+    statement, now = insert_or_keep(connection, manifests), utc_now()
+    rows: list[dict[str, Any]] = []
+    waiting_bytes = 0
+    for manifest in new:
+        rows.append(
+            {
+                "digest": manifest.digest,
+                "media_type": storable(manifest.media_type, _MEDIA_TYPE_LENGTH),
+                "kind": manifest.kind.value,
+                "size_bytes": manifest.size_bytes,
+                "artifact_type": storable(manifest.artifact_type, 255) if manifest.artifact_type else None,
+                "subject_digest": manifest.subject.digest if manifest.subject else None,
+                "annotations": {storable(key): storable(value) for key, value in manifest.annotations.items()},
+                "created_at": now,
+                "data": manifest.data,
+            }
+        )
+        waiting_bytes += manifest.size_bytes
+        if waiting_bytes >= _BATCH_BYTES:
+            connection.execute(statement, rows)
+            rows, waiting_bytes = [], 0
+    if rows:
+        connection.execute(statement, rows)
+
+
+def _add_relations(
+    connection: Connection, new: Iterable[Manifest], ids: dict[Digest, int], blob_ids: dict[Digest, int]
+) -> None:
+    to_blobs: list[dict[str, Any]] = []
+    to_children: list[dict[str, Any]] = []
+    for manifest in new:
+        for position, (role, blob) in enumerate(manifest.blobs()):
+            to_blobs.append(
+                {
+                    "manifest_id": ids[manifest.digest],
+                    "position": position,
+                    "blob_id": blob_ids[blob.digest],
+                    "role": role.value,
+                    "media_type": storable(blob.media_type, _MEDIA_TYPE_LENGTH),
+                    "size_bytes": blob.size_bytes,
+                    "is_foreign": blob.is_foreign,
+                    "is_inline": blob.inline is not None,
+                }
+            )
+        for position, child in enumerate(manifest.children):
+            to_children.append(
+                {
+                    "parent_id": ids[manifest.digest],
+                    "position": position,
+                    "child_digest": child.digest,
+                    "media_type": storable(child.media_type, _MEDIA_TYPE_LENGTH),
+                    "size_bytes": child.size_bytes,
+                    "platform": None if child.platform is None else _plain_platform(child.platform),
+                }
+            )
+    insert_absent(connection, manifest_blobs, to_blobs)
+    insert_absent(connection, manifest_children, to_children)
+
+
+def _plain_platform(platform: Mapping[str, Any]) -> dict[str, Any]:
+    """The texts and lists of texts of a platform object; other values mean nothing there (image-index.md)."""
+    plain: dict[str, Any] = {}
+    for key, value in platform.items():
+        if isinstance(value, str):
+            plain[storable(key)] = storable(value)
+        elif isinstance(value, list):
+            plain[storable(key)] = [storable(entry) for entry in value if isinstance(entry, str)]
+    return plain
+
+
+def _connect_to_parents(connection: Connection, ids: dict[Digest, int]) -> None:
+    """Fills in the children's ids, of entries that are new and of older ones that waited for these manifests."""
+    child = select(manifests.c.id).where(manifests.c.digest == manifest_children.c.child_digest).scalar_subquery()
+    is_open = manifest_children.c.child_id.is_(None)
+    for batch in in_batches(ids.items()):
+        connection.execute(
+            update(manifest_children)
+            .where(manifest_children.c.parent_id.in_([manifest_id for _, manifest_id in batch]), is_open)
+            .values(child_id=child)
+        )
+        connection.execute(
+            update(manifest_children)
+            .where(is_one_of(connection, manifest_children.c.child_digest, [digest for digest, _ in batch]), is_open)
+            .values(child_id=child)
+        )

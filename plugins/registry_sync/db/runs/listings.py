@@ -1,0 +1,270 @@
+"""Which listing wins: they are numbered, and a late commit undoes no later one; and the HEADs that a listing keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, delete, or_, select, update
+
+from registry_sync.db.content.closures import LinkRows, is_in_version, is_present, manifests_above
+from registry_sync.db.engine import Transactions
+from registry_sync.db.queries import insert_absent
+from registry_sync.db.remotes import read_spec
+from registry_sync.db.tables import (
+    repositories,
+    repository_links,
+    repository_manifests,
+    repository_tags,
+    repository_versions,
+    run_heads,
+    sync_runs,
+    tags,
+)
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.records import RemoteSpec, SyncMode, VersionOriginKind
+from registry_sync.domain.references import TagName
+from registry_sync.domain.runs import KeptHead, RunState
+from registry_sync.errors import RecordNotFound, VersionConflict
+
+
+class KeptHeadStore:
+    """Each method is a short transaction of its own and may be repeated."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def keep(
+        self, run_id: str, heads: Mapping[TagName, Digest | None], asked_at: datetime, *, began: int | None = None
+    ) -> None:
+        """Notes what HEADs said, None where they told no digest; ``asked_at`` is when the first of them was sent.
+
+        What is kept of a tag already stays. Nothing is when ``began``, the run's ``listing_began`` before that, is not
+        the run's any more: another try has begun to list.
+        """
+        if not heads:
+            return
+        with self._transactions.writing() as connection:
+            number = connection.execute(select(sync_runs.c.listing_began).where(sync_runs.c.id == run_id)).scalar_one()
+            if began not in (None, number):
+                return
+            rows = [
+                {
+                    "sync_run_id": run_id,
+                    "name": name,
+                    "digest": digest,
+                    "asked_at": asked_at,
+                    "listing_began": number,
+                }
+                for name, digest in sorted(heads.items())
+            ]
+            insert_absent(connection, run_heads, rows)
+
+    def since(self, run_id: str, earliest: datetime) -> dict[TagName, KeptHead]:
+        """What was asked for at ``earliest`` or later, when nothing was listed for the repository meanwhile."""
+        statement = (
+            select(run_heads.c.name, run_heads.c.digest, run_heads.c.asked_at)
+            .join(sync_runs, sync_runs.c.id == run_heads.c.sync_run_id)
+            .where(run_heads.c.sync_run_id == run_id, run_heads.c.asked_at >= earliest)
+            .where(run_heads.c.listing_began == sync_runs.c.listing_began)
+        )
+        with self._transactions.reading() as connection:
+            return {
+                TagName(row.name): KeptHead(Digest(row.digest) if row.digest else None, row.asked_at)
+                for row in connection.execute(statement)
+            }
+
+    def forget(self, run_id: str) -> None:
+        """Removes what is kept of a run."""
+        with self._transactions.writing() as connection:
+            forget_heads(connection, run_id)
+
+
+def forget_heads(connection: Connection, run_id: str) -> None:
+    """As :meth:`KeptHeadStore.forget`, within the caller's transaction."""
+    connection.execute(delete(run_heads).where(run_heads.c.sync_run_id == run_id))
+
+
+_SETTLED = [state.value for state in RunState if state.is_settled]
+
+
+def last_number(connection: Connection, repository_id: str) -> int:
+    """The number that was taken last, 0 before the first. Raises :class:`RecordNotFound`."""
+    statement = select(repositories.c.last_listing).where(repositories.c.id == repository_id)
+    number: int | None = connection.execute(statement).scalar_one_or_none()
+    if number is None:
+        raise RecordNotFound(f"there is no repository {repository_id[:255]!r}")
+    return number
+
+
+def take_number(connection: Connection, repository_id: str) -> int:
+    """The next number; the repository's row is locked until the transaction ends. Raises :class:`RecordNotFound`."""
+    is_wanted = repositories.c.id == repository_id
+    connection.execute(update(repositories).where(is_wanted).values(last_listing=repositories.c.last_listing + 1))
+    return last_number(connection, repository_id)
+
+
+def list_again(connection: Connection, run_id: str, number: int) -> None:
+    """Lets a run begin to list after ``number``, which the caller has just taken; a rollback since it began stands."""
+    rolled_back = select(repositories.c.last_rollback).where(repositories.c.id == sync_runs.c.repository_id)
+    may_see_later = (sync_runs.c.id == run_id) & (sync_runs.c.listing_began >= rolled_back.scalar_subquery())
+    connection.execute(update(sync_runs).where(may_see_later).values(listing_began=number))
+
+
+def note_rollback(connection: Connection, repository_id: str) -> None:
+    """Lets no sync that began to list before now undo what the caller rolls back."""
+    number = take_number(connection, repository_id)
+    connection.execute(update(repositories).where(repositories.c.id == repository_id).values(last_rollback=number))
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """A sync that may have seen a later upstream, and has ended well."""
+
+    spec: RemoteSpec
+    is_mirror: bool
+    version_number: int | None
+    changed: frozenset[str]
+
+    def has_the_say_of(self, names: Iterable[str], present: Set[str]) -> bool:
+        """Whether it said of one of these tags what it is; ``present`` are the tags of the latest version."""
+        if self.is_mirror:
+            return any(names)
+        there = [TagName(name) for name in names if name in present]
+        return bool(self.spec.tag_filter.select(there)) or not self.changed.isdisjoint(there)
+
+
+@dataclass(frozen=True)
+class LaterSay:
+    """What was said since a run began to list; ``number`` is the version that the run is about to make."""
+
+    connection: Connection
+    repository: Row[Any]
+    number: int
+    is_rolled_back: bool
+    settled: Sequence[_Settled]
+
+    @classmethod
+    def since(cls, connection: Connection, repository: Row[Any], run: Row[Any], number: int) -> LaterSay:
+        """Usually nothing, at the cost of one look-up; the caller has locked ``repository``."""
+        rows = connection.execute(
+            select(sync_runs).where(
+                sync_runs.c.repository_id == repository.id,
+                sync_runs.c.listing_number > run.listing_began,
+                sync_runs.c.state.in_(_SETTLED),
+                sync_runs.c.id != run.id,
+            )
+        ).all()
+        own = read_spec(run.remote_spec)
+        settled = [
+            _read_settled(connection, row, spec)
+            for row, spec in ((row, read_spec(row.remote_spec)) for row in rows)
+            if spec.source == own.source or (row.remote_id is not None and row.remote_id == run.remote_id)
+        ]
+        return cls(connection, repository, number, repository.last_rollback > run.listing_began, settled)
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the run may change what it likes."""
+        return not self.is_rolled_back and not self.settled
+
+    def refuse_tags(self, names: Set[str]) -> None:
+        """Raises :class:`VersionConflict` when one of the tags that the run is about to change was spoken of since."""
+        if not names:
+            return
+        if self.is_rolled_back:
+            raise self._rolled_back()
+        present = set(self.connection.execute(self._present_names()).scalars())
+        for sync in self.settled:
+            if sync.has_the_say_of(names, present):
+                raise self._later(sync)
+
+    def refuse_links(self) -> None:
+        """Raises :class:`VersionConflict` when the version as it is made has changed what stays otherwise than said.
+
+        That is what is taken along from manifests that were there before. An additive sync leaves what others add.
+        """
+        if self.is_nothing:
+            return
+        changed = self.connection.execute(self._changed_links()).all()
+        if not changed:
+            return
+        if self.is_rolled_back:
+            raise self._rolled_back()
+        closed = {row.parent_id for row in changed if row.version_removed == self.number}
+        above = self._tags_above(closed) if closed else set()
+        for sync in self.settled:
+            if sync.is_mirror or sync.has_the_say_of(above, above):
+                raise self._later(sync)
+
+    def _present_names(self) -> Select[Any]:
+        return (
+            select(tags.c.name)
+            .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
+            .where(is_present(repository_tags, self.repository.id))
+        )
+
+    def _changed_links(self) -> Select[Any]:
+        """Links that come or go below manifests that are in both versions."""
+        links, members = repository_links.c, repository_manifests.c
+        return (
+            select(links.parent_id, links.version_removed)
+            .join(repository_manifests, members.manifest_id == links.parent_id)
+            .where(is_present(repository_manifests, self.repository.id), members.version_added < self.number)
+            .where(links.repository_id == self.repository.id)
+            .where(or_(links.version_added == self.number, links.version_removed == self.number))
+        )
+
+    def _tags_above(self, manifest_ids: Set[int]) -> set[str]:
+        """Tags of the version before, from which links lead to one of these manifests."""
+        before = self.repository.latest_number
+        starts = select(repository_manifests.c.manifest_id).where(
+            repository_manifests.c.repository_id == self.repository.id,
+            repository_manifests.c.manifest_id.in_(sorted(manifest_ids)),
+        )
+        above = manifests_above(starts, LinkRows.of_version(self.repository.id, before))
+        statement = (
+            select(tags.c.name)
+            .join(above, above.c.manifest_id == tags.c.manifest_id)
+            .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
+            .where(is_in_version(repository_tags, self.repository.id, before))
+        )
+        return set(self.connection.execute(statement).scalars())
+
+    def _rolled_back(self) -> VersionConflict:
+        versions = repository_versions.c
+        statement = (
+            select(versions.number, versions.origin_number)
+            .where(versions.repository_id == self.repository.id, versions.origin == VersionOriginKind.ROLLBACK.value)
+            .order_by(versions.number.desc())
+        )
+        made = self.connection.execute(statement.limit(1)).first()
+        which = f" to version {made.origin_number}" if made else ""
+        what = f", which made version {made.number}" if made else ""
+        return VersionConflict(
+            f"{self.repository.name!r} was rolled back{which} after this sync began to list tags{what}; the rollback "
+            "stands, and a new sync has the upstream's state again"
+        )
+
+    def _later(self, sync: _Settled) -> VersionConflict:
+        found = "found nothing to change" if sync.version_number is None else f"made version {sync.version_number}"
+        return VersionConflict(
+            f"another sync of {sync.spec.source} listed the same tags later, or at the same time, and {found} of "
+            f"{self.repository.name!r} meanwhile; what it found stands, and a new sync has the upstream's state"
+        )
+
+
+def _read_settled(connection: Connection, row: Row[Any], spec: RemoteSpec) -> _Settled:
+    changed: frozenset[str] = frozenset()
+    if row.version_number is not None:
+        number, members = row.version_number, repository_tags.c
+        moved = (
+            select(tags.c.name)
+            .join(repository_tags, members.tag_id == tags.c.id)
+            .where(members.repository_id == row.repository_id)
+            .where(or_(members.version_added == number, members.version_removed == number))
+        )
+        changed = frozenset(connection.execute(moved).scalars())
+    return _Settled(spec, row.mode == SyncMode.MIRROR.value, row.version_number, changed)

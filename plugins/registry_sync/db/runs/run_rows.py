@@ -1,0 +1,223 @@
+"""Rows of sync runs within a transaction: found, locked, read as values, ended, and refused where they are over."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, delete, select, update
+
+from registry_sync.db.queries import insert_or_keep, storable
+from registry_sync.db.remotes import confirm_remote, read_spec
+from registry_sync.db.runs import run_counts
+from registry_sync.db.runs.listings import forget_heads
+from registry_sync.db.tables import (
+    deleted_runs,
+    repositories,
+    run_blobs,
+    run_links,
+    run_manifests,
+    run_tags,
+    sync_runs,
+)
+from registry_sync.domain.records import SyncMode
+from registry_sync.domain.runs import Authority, RunKey, RunState, SyncRun
+from registry_sync.domain.timestamps import utc_now
+from registry_sync.errors import OtherUpstream, RecordNotFound, RemoteChanged, RunEnded
+
+_REASON_LENGTH = 2000
+_OVER = "the DAG run {!r} has ended, and this task of it was still at work; it stops, and nothing of the sync changes"
+
+
+def settle(
+    connection: Connection, run_id: str, state: RunState, *, error: str | None = None, version_number: int | None = None
+) -> None:
+    """Ends a run within the caller's transaction: keeps its counts, and removes its notes unless it may go on.
+
+    Whoever settles one has locked its repository, and made its version the latest.
+    """
+    counts = vars(run_counts.count(connection, run_id))
+    values = {
+        "state": state.value,
+        "finished_at": None if state is RunState.RUNNING else utc_now(),
+        "error": None if error is None else storable(error, _REASON_LENGTH),
+        "version_number": version_number,
+    }
+    connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**values, **counts))
+    if state.is_settled:
+        confirm_remote(connection, run_id)
+        forget_notes(connection, run_id)
+        settled = {"settled_run_id": run_id, "settled_version": repositories.c.latest_number}
+        of_run = select(sync_runs.c.repository_id).where(sync_runs.c.id == run_id).scalar_subquery()
+        connection.execute(update(repositories).where(repositories.c.id == of_run).values(**settled))
+
+
+def require_run(connection: Connection, run_id: str) -> Row[Any]:
+    """The row of a run. Raises :class:`RecordNotFound`, :class:`RunEnded` for a deleted repository."""
+    row = connection.execute(select(sync_runs).where(sync_runs.c.id == run_id)).one_or_none()
+    if row is None:
+        raise no_run(connection, run_id)
+    return row
+
+
+def lock_run(connection: Connection, run_id: str) -> Row[Any]:
+    """The row of a run, kept as it is for everybody else until the transaction ends. Raises as :func:`require_run`."""
+    row = connection.execute(select(sync_runs).where(sync_runs.c.id == run_id).with_for_update(key_share=True)).first()
+    if row is None:
+        raise no_run(connection, run_id)
+    return row
+
+
+def refuse_other_try(row: Row[Any], began: int | None) -> None:
+    """Raises :class:`RunEnded` when another try has begun to list since the one that began after ``began``."""
+    if began is not None and row.listing_began != began:
+        raise RunEnded(
+            f"the sync of DAG run {row.run_id!r} was begun anew while this task still listed tags; it stops, and "
+            "nothing of the sync changes"
+        )
+
+
+def is_of_ended_attempt(row: Row[Any], dag_run_started_at: datetime | None) -> bool:
+    """Whether a task whose DAG run began then is of the attempt that the row of a run last noted."""
+    return dag_run_started_at is not None and row.dag_run_started_at == dag_run_started_at
+
+
+def refuse_over(row: Row[Any]) -> None:
+    """Raises :class:`RunEnded` for the row of a run whose DAG run has ended and was not begun anew."""
+    if row.is_dag_run_over:
+        raise RunEnded(_OVER.format(row.run_id))
+
+
+def last_settled(repository_id: str) -> Select[Any]:
+    """The row of the sync that last brought a repository up to date, or found it so, if any."""
+    return (
+        select(sync_runs)
+        .join(repositories, repositories.c.settled_run_id == sync_runs.c.id)
+        .where(repositories.c.id == repository_id)
+    )
+
+
+def refuse_other_remote(connection: Connection, row: Row[Any]) -> None:
+    """Raises :class:`OtherUpstream` for a run that may not replace what another remote has brought since it began.
+
+    A run that began with an empty repository is judged once more when it ends, by the same rule
+    (:func:`~registry_sync.domain.runs.is_fed_by`). The caller has locked the repository.
+    """
+    is_filled = select(repositories.c.latest_number).where(repositories.c.id == row.repository_id)
+    if row.may_replace_upstream is not False or connection.execute(is_filled).scalar_one() is None:
+        return
+    latest = connection.execute(last_settled(row.repository_id)).first()
+    own = read_spec(row.remote_spec).source
+    source = None if latest is None else read_spec(latest.remote_spec).source
+    if latest is not None and latest.remote_id == row.remote_id and (row.remote_id is not None or source == own):
+        return
+    raise OtherUpstream(
+        f"what the repository holds came from {source or 'no sync'} after this sync of {own} had begun, and stays. To "
+        "put another upstream in its place takes the right to change repositories, and a new sync"
+    )
+
+
+def no_run(connection: Connection, run_id: str) -> RecordNotFound:
+    """The error for a run that is not there. Raises :class:`RunEnded` when its repository was deleted."""
+    refuse_deleted(connection, deleted_runs.c.sync_run_id == run_id)
+    return RecordNotFound(f"there is no sync run {run_id[:255]!r}")
+
+
+def refuse_deleted(connection: Connection, condition: ColumnElement[bool]) -> None:
+    """Raises :class:`RunEnded` when a run under that condition was of a repository that is deleted."""
+    name = connection.execute(select(deleted_runs.c.repository_name).where(condition).limit(1)).scalar_one_or_none()
+    if name is not None:
+        raise RunEnded(
+            f"the repository {name!r} was deleted after this run had begun, and the sync ended with it; "
+            "start a new run to sync into a repository of that name again"
+        )
+
+
+def read_run(row: Row[Any]) -> SyncRun:
+    """A row of ``sync_runs`` as a value."""
+    return SyncRun(
+        id=row.id,
+        key=RunKey(row.dag_id, row.run_id, row.scope),
+        attempt=row.attempt,
+        repository_id=row.repository_id,
+        remote_id=row.remote_id,
+        mode=SyncMode(row.mode),
+        state=RunState(row.state),
+        started_at=row.started_at,
+        listed_at=row.listed_at,
+        finished_at=row.finished_at,
+        version_number=row.version_number,
+        error=row.error,
+        remote=read_spec(row.remote_spec),
+        authority=Authority(row.authority or Authority.TRIGGER),
+        remote_changes=row.remote_changes,
+        usage=run_counts.usage(row),
+        counts=run_counts.stored(row),
+        repository_name=row.repository_name,
+        triggered_by=row.triggered_by,
+        removals_approved_by=row.removals_approved_by,
+        refused_removals=row.refused_removals,
+        listing_began=row.listing_began,
+    )
+
+
+def forget_notes(connection: Connection, run_id: str, *, keeps_heads: bool = False) -> None:
+    """Removes what a run has noted; the digests that its listing was given stay when it ``keeps_heads``."""
+    if not keeps_heads:
+        forget_heads(connection, run_id)
+    for table in (run_blobs, run_links, run_manifests, run_tags):
+        connection.execute(delete(table).where(table.c.sync_run_id == run_id))
+
+
+def refuse_changes(row: Row[Any], asked: Mapping[str, str]) -> None:
+    """Raises :class:`RemoteChanged` when the run in ``row`` began with anything else than what is ``asked``."""
+    began = {
+        "repository_id": row.repository_id,
+        "remote_id": row.remote_id,
+        "mode": row.mode,
+        "policy": row.remote_spec["policy"],
+    }
+    changed = [name.removesuffix("_id") for name, value in asked.items() if began[name] != value]
+    if changed:
+        raise RemoteChanged(
+            f"DAG run {row.run_id!r} of {row.dag_id!r} began with another {' and '.join(changed)}; "
+            "start a new DAG run to sync with the new parameters"
+        )
+
+
+def last_attempt(key: RunKey) -> Select[Any]:
+    """The row of the newest run of that key, if any."""
+    return select(sync_runs).where(has_key(key, sync_runs)).order_by(sync_runs.c.attempt.desc()).limit(1)
+
+
+def lock_attempt(connection: Connection, key: RunKey, values: Mapping[str, Any]) -> Row[Any]:
+    """The row, locked, of the run of that key that has not settled; a new one of ``values`` where there is none."""
+    statement = last_attempt(key).with_for_update(key_share=True)
+    row = connection.execute(statement).one_or_none()
+    while row is None or RunState(row.state).is_settled:
+        identity = {"id": str(uuid.uuid4()), **vars(key), "attempt": 1 if row is None else row.attempt + 1}
+        connection.execute(insert_or_keep(connection, sync_runs), {**identity, **values})
+        row = connection.execute(statement).one()
+    return row
+
+
+def has_key(key: RunKey, table: Table) -> ColumnElement[bool]:
+    """The condition that a row of ``table`` is of that key."""
+    return (table.c.dag_id == key.dag_id) & (table.c.run_id == key.run_id) & (table.c.scope == key.scope)
+
+
+def require_open(connection: Connection, run_id: str, *, also_ended: bool = False) -> Row[Any]:
+    """The row, locked, of a run that has not settled: two attempts of one task replace notes one after the other.
+
+    Nor may its DAG run have ended, unless ``also_ended``.
+    """
+    row = lock_run(connection, run_id)
+    if RunState(row.state).is_settled:
+        raise RunEnded(
+            f"the sync of DAG run {row.run_id!r} of {row.dag_id!r} has ended {row.state}; start a new one to sync again"
+        )
+    if not also_ended:
+        refuse_over(row)
+    return row

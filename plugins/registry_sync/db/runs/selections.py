@@ -1,0 +1,264 @@
+"""What a run takes along below its tags, and what the latest version of a repository took along.
+
+A run reads manifests and notes links: from an index to the entries that are wanted, from a subject to what refers to
+it. The commit follows these links and no others; until then they are working notes, as the run's tags are.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Select, case, select, update
+
+from registry_sync.db.content.closures import (
+    LinkRows,
+    is_in_latest,
+    is_present,
+    manifests_above,
+    reached,
+    read_children,
+)
+from registry_sync.db.engine import Transactions
+from registry_sync.db.queries import ids_by_digest, in_batches, insert_absent, is_one_of, storable
+from registry_sync.db.remotes import read_spec
+from registry_sync.db.tables import (
+    manifests,
+    repositories,
+    repository_links,
+    repository_manifests,
+    run_links,
+    run_manifests,
+    run_tags,
+    sync_runs,
+    tags,
+    version_holds,
+)
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.media_types import INDEX_TYPES
+from registry_sync.domain.records import RemoteSpec, SyncMode
+from registry_sync.domain.references import TagName
+from registry_sync.domain.runs import LinkKind, ManifestLink, TagState
+from registry_sync.domain.timestamps import utc_now
+from registry_sync.errors import RecordNotFound
+
+#: For how long an earlier run is believed that a registry has no referrers API.
+API_REMEMBERED = timedelta(days=7)
+
+
+class SelectionStore:
+    """Each method is a short transaction of its own and may be repeated."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def record(self, run_id: str, read: Iterable[Digest], links: Iterable[ManifestLink]) -> None:
+        """Notes manifests that were read, and everything that is taken along from them; all of these are stored.
+
+        Only a missing child may be unknown. Raises :class:`RecordNotFound` for any other manifest that is not stored.
+        """
+        parents, noted = sorted(set(read)), sorted(set(links), key=lambda link: (link.parent, link.child))
+        with self._transactions.writing() as connection:
+            ids = ids_by_digest(connection, manifests, {*parents, *(link.child for link in noted)})
+            unknown = next((digest for digest in parents if digest not in ids), None) or next(
+                (link.child for link in noted if not link.is_missing and link.child not in ids), None
+            )
+            if unknown is not None:
+                raise RecordNotFound(f"manifest {unknown} is not stored")
+            rows = [{"sync_run_id": run_id, "manifest_id": ids[digest]} for digest in parents]
+            insert_absent(connection, run_manifests, rows)
+            insert_absent(
+                connection,
+                run_links,
+                [
+                    {
+                        "sync_run_id": run_id,
+                        "parent_id": ids[link.parent],
+                        "child_digest": link.child,
+                        "child_id": None if link.is_missing else ids[link.child],
+                        "kind": link.kind.value,
+                    }
+                    for link in noted
+                ],
+            )
+
+    def candidates(self, run_id: str) -> set[TagName]:
+        """Tags that the run listed and was not asked for."""
+        statement = select(run_tags.c.name).where(
+            run_tags.c.sync_run_id == run_id, run_tags.c.state == TagState.CANDIDATE.value
+        )
+        with self._transactions.reading() as connection:
+            return {TagName(name) for name in connection.execute(statement).scalars()}
+
+    def take(self, run_id: str, names: Iterable[TagName], shard: int) -> None:
+        """Adds tags to those that the run was asked for, to be fetched by ``shard``; one that is there stays."""
+        ordered = sorted(set(names))
+        if not ordered:
+            return
+        pending = {"state": TagState.PENDING.value, "shard": shard}
+        with self._transactions.writing() as connection:
+            insert_absent(connection, run_tags, [{"sync_run_id": run_id, "name": name, **pending} for name in ordered])
+            for batch in in_batches(ordered):
+                connection.execute(
+                    update(run_tags)
+                    .where(run_tags.c.sync_run_id == run_id, run_tags.c.name.in_(batch))
+                    .where(run_tags.c.state == TagState.CANDIDATE.value)
+                    .values(**pending)
+                )
+
+    def chosen_by(self, repository_id: str, mode: SyncMode) -> RemoteSpec | None:
+        """The remote by which the content of the latest version was last chosen; None when no sync did that.
+
+        So it is before the first version, after a version that came from another one, and after the latest was deleted.
+        For a mirror also after an additive sync, which keeps what was taken along by other choices before.
+        """
+        last = (
+            select(sync_runs.c.remote_spec, sync_runs.c.mode)
+            .join(repositories, repositories.c.settled_run_id == sync_runs.c.id)
+            .where(repositories.c.id == repository_id, repositories.c.settled_version == repositories.c.latest_number)
+        )
+        with self._transactions.reading() as connection:
+            run = connection.execute(last).one_or_none()
+        if run is None or (mode is SyncMode.MIRROR and run.mode != mode.value):
+            return None
+        return read_spec(run.remote_spec)
+
+    def held_tags(self, repository_id: str) -> set[TagName]:
+        """Tags that the latest version holds as they were: what is below them was not chosen by its sync."""
+        statement = (
+            select(version_holds.c.tag)
+            .join(repositories, repositories.c.id == version_holds.c.repository_id)
+            .where(repositories.c.id == repository_id, version_holds.c.number == repositories.c.latest_number)
+        )
+        with self._transactions.reading() as connection:
+            return {TagName(name) for name in connection.execute(statement).scalars()}
+
+    def has_index(self, repository_id: str) -> bool:
+        """Whether a tag of the latest version stands for an index; one that is named after a digest does not count."""
+        is_index = manifests.c.media_type.in_(sorted(INDEX_TYPES)) & tags.c.name.not_like("sha256-%")
+        statement = (
+            select(tags.c.id)
+            .join(manifests, manifests.c.id == tags.c.manifest_id)
+            .where(is_index, is_in_latest("tags", tags.c.id, repository_id))
+            .limit(1)
+        )
+        with self._transactions.reading() as connection:
+            return connection.execute(statement).first() is not None
+
+    def referrers(self, repository_id: str) -> dict[Digest, frozenset[Digest]]:
+        """Every manifest of the latest version, with those that are taken along because they refer to it."""
+        members = (
+            select(manifests.c.id, manifests.c.digest)
+            .join(repository_manifests, repository_manifests.c.manifest_id == manifests.c.id)
+            .where(is_present(repository_manifests, repository_id))
+        )
+        linked = select(repository_links.c.parent_id, repository_links.c.child_digest).where(
+            is_present(repository_links, repository_id), repository_links.c.kind == LinkKind.REFERRER.value
+        )
+        with self._transactions.reading() as connection:
+            digests = {row.id: row.digest for row in connection.execute(members)}
+            found: dict[int, set[Digest]] = defaultdict(set)
+            for row in connection.execute(linked):
+                found[row.parent_id].add(Digest(row.child_digest))
+        return {Digest(digest): frozenset(found[unit]) for unit, digest in digests.items()}
+
+    def kept_referrers(self, repository_id: str) -> dict[Digest, frozenset[Digest]]:
+        """As :meth:`referrers`, of those manifests alone to which something refers."""
+        statement = (
+            select(manifests.c.digest, repository_links.c.child_digest)
+            .join(repository_links, repository_links.c.parent_id == manifests.c.id)
+            .where(is_present(repository_links, repository_id), repository_links.c.kind == LinkKind.REFERRER.value)
+        )
+        found: dict[Digest, set[Digest]] = defaultdict(set)
+        with self._transactions.reading() as connection:
+            for row in connection.execute(statement):
+                found[Digest(row.digest)].add(Digest(row.child_digest))
+        return {subject: frozenset(referrers) for subject, referrers in found.items()}
+
+    def below(self, repository_id: str, names: Iterable[TagName]) -> set[Digest]:
+        """Manifests of the latest version that these of its tags stand for, and all that links lead to from there."""
+        roots: set[int] = set()
+        found: set[Digest] = set()
+        with self._transactions.reading() as connection:
+            for batch in in_batches(sorted(set(names))):
+                present = select(tags.c.manifest_id).where(
+                    tags.c.name.in_(batch), is_in_latest("tags", tags.c.id, repository_id)
+                )
+                roots.update(connection.execute(present).scalars())
+            below = reached(roots, read_children(connection, LinkRows.of_latest(repository_id)))
+            for ids in in_batches(sorted(below)):
+                digests = select(manifests.c.digest).where(manifests.c.id.in_(ids))
+                found.update(map(Digest, connection.execute(digests).scalars()))
+        return found
+
+    def tags_above(self, repository_id: str, digests: Iterable[Digest]) -> set[TagName]:
+        """Tags of the latest version from which links lead to any of these manifests, or which stand for one."""
+        names: set[TagName] = set()
+        with self._transactions.reading() as connection:
+            for batch in in_batches(sorted(set(digests))):
+                starts = select(manifests.c.id).where(is_one_of(connection, manifests.c.digest, batch))
+                names.update(_tags_of(connection, repository_id, starts))
+        return names
+
+    def tags_above_gaps(self, repository_id: str) -> set[TagName]:
+        """Tags of the latest version below which an entry is missing that their registry did not have."""
+        gaps = select(repository_links.c.parent_id).where(
+            is_present(repository_links, repository_id), repository_links.c.child_id.is_(None)
+        )
+        with self._transactions.reading() as connection:
+            if connection.execute(gaps.limit(1)).first() is None:
+                return set()
+            return set(_tags_of(connection, repository_id, gaps))
+
+    def note_referrers_api(self, run_id: str, *, is_there: bool) -> None:
+        """Notes whether the run's registry has the referrers API; that it has, said by any task, stands."""
+        has_it = sync_runs.c.has_referrers_api
+        value = True if is_there else case((has_it.is_(True), True), else_=False)
+        with self._transactions.writing() as connection:
+            connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(has_referrers_api=value))
+
+    def lacks_referrers_api(self, run_id: str) -> bool:
+        """Whether this run or recent ones of the same remote found that the repository has no referrers API.
+
+        Not when one of them found it: a proxy that hides it for a moment must not hide what comes after. What a remote
+        was told when it stood for another registry or repository says nothing of this one.
+        """
+        return self._told_of_the_api(run_id) == {False}
+
+    def knows_referrers_api(self, run_id: str) -> bool:
+        """Whether this run or recent ones of the same remote met the API, as :meth:`lacks_referrers_api` reads them."""
+        return True in self._told_of_the_api(run_id)
+
+    def _told_of_the_api(self, run_id: str) -> set[bool]:
+        this = select(sync_runs.c.remote_id, sync_runs.c.remote_spec).where(sync_runs.c.id == run_id)
+        statement = (
+            select(sync_runs.c.has_referrers_api, sync_runs.c.remote_spec)
+            .where(sync_runs.c.has_referrers_api.is_not(None))
+            .where(sync_runs.c.started_at > utc_now() - API_REMEMBERED)
+        )
+        with self._transactions.reading() as connection:
+            run = connection.execute(this).one_or_none()
+            if run is None or run.remote_id is None:
+                return set()
+            source = read_spec(run.remote_spec).source
+            found = connection.execute(statement.where(sync_runs.c.remote_id == run.remote_id))
+            return {row.has_referrers_api for row in found if read_spec(row.remote_spec).source == source}
+
+    def note_referrers_problem(self, run_id: str, problem: str) -> None:
+        """Notes why referrers could not be looked up; the version that the run makes says so."""
+        with self._transactions.writing() as connection:
+            connection.execute(
+                update(sync_runs).where(sync_runs.c.id == run_id).values(referrers_problem=storable(problem))
+            )
+
+
+def _tags_of(connection: Connection, repository_id: str, starts: Select[Any]) -> Sequence[TagName]:
+    above = manifests_above(starts, LinkRows.of_latest(repository_id))
+    statement = (
+        select(tags.c.name)
+        .join(above, above.c.manifest_id == tags.c.manifest_id)
+        .where(is_in_latest("tags", tags.c.id, repository_id))
+    )
+    return [TagName(name) for name in connection.execute(statement).scalars()]

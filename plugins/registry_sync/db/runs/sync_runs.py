@@ -1,0 +1,490 @@
+"""Sync runs: what a run was asked to do, the tags it listed, the blobs it planned, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, bindparam, case, delete, select, update
+
+from registry_sync.db.engine import Transactions
+from registry_sync.db.queries import fetch_page, in_batches, insert_absent, storable
+from registry_sync.db.remotes import read_spec, spec_values
+from registry_sync.db.runs import needed_blobs, run_counts
+from registry_sync.db.runs.listings import last_number, list_again, take_number
+from registry_sync.db.runs.run_rows import (
+    forget_notes,
+    has_key,
+    is_of_ended_attempt,
+    last_attempt,
+    last_settled,
+    lock_attempt,
+    lock_run,
+    read_run,
+    refuse_changes,
+    refuse_deleted,
+    refuse_other_remote,
+    refuse_other_try,
+    refuse_over,
+    require_open,
+    require_run,
+    settle,
+)
+from registry_sync.db.tables import (
+    blobs,
+    deleted_runs,
+    manifest_blobs,
+    remotes,
+    repositories,
+    run_blobs,
+    run_tags,
+    sync_runs,
+)
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.pages import Page, PageRequest
+from registry_sync.domain.records import RemoteSpec, SyncMode
+from registry_sync.domain.references import TagName
+from registry_sync.domain.runs import (
+    NOBODY,
+    AskedBy,
+    Authority,
+    ListedTag,
+    NeededBlob,
+    RunCounts,
+    RunKey,
+    RunState,
+    RunUsage,
+    SyncRun,
+    TagState,
+)
+from registry_sync.domain.storage_reports import FindingKind
+from registry_sync.domain.timestamps import utc_now
+from registry_sync.errors import NothingToApprove, RecordNotFound
+
+
+class TaskReads:
+    """Reads only."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def by_run_ids(self, dag_id: str, run_ids: Sequence[str]) -> dict[str, SyncRun]:
+        """The sync runs of these runs of a DAG, by run id; those that have not begun are left out.
+
+        Of a run that was begun anew after it had settled, the last one, which names the versions that were made before.
+        So of a DAG run that has several syncs: the one of the task ``list_tags``, else the first by its scope.
+        """
+        found: dict[str, SyncRun] = {}
+        with self._transactions.reading() as connection:
+            for batch in in_batches(run_ids):
+                of_batch = select(sync_runs).where(sync_runs.c.dag_id == dag_id, sync_runs.c.run_id.in_(batch))
+                # The one that is shown comes last.
+                rows = connection.execute(of_batch.order_by(sync_runs.c.scope.desc(), sync_runs.c.attempt))
+                for run in map(read_run, rows):
+                    found[run.key.run_id] = replace(run, made_before=_made(found.get(run.key.run_id)))
+                shown = [run for run in found.values() if run.state is RunState.RUNNING]
+                counts = run_counts.count_many(connection, [run.id for run in shown])
+                found |= {run.key.run_id: replace(run, counts=counts.get(run.id, run.counts)) for run in shown}
+        return found
+
+
+def _made(run: SyncRun | None) -> tuple[tuple[str, int], ...]:
+    """The versions that a run, and those before it, made: repository and number."""
+    if run is None:
+        return ()
+    own = () if run.version_number is None else ((run.repository_id, run.version_number),)
+    return (*run.made_before, *own)
+
+
+_ORDERINGS = {"started_at": sync_runs.c.started_at, "finished_at": sync_runs.c.finished_at}
+_NEWEST_FIRST = PageRequest(ordering="-started_at")
+_REASON_LENGTH = 2000
+#: How many digests are given to be asked for when something else is refused.
+MAX_LISTED_DIGESTS = 5
+_GOING_ON = {"state": RunState.RUNNING.value, "finished_at": None, "version_number": None, "error": None}
+
+
+class SyncRunStore:
+    """Each method is a short transaction of its own and may be repeated."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def begin(
+        self,
+        key: RunKey,
+        *,
+        repository_id: str,
+        remote_id: str,
+        remote: RemoteSpec,
+        mode: SyncMode,
+        authority: Authority = Authority.TRIGGER,
+        may_replace_upstream: bool = True,
+        remote_changes: str | None = None,
+        by: AskedBy = NOBODY,
+    ) -> SyncRun:
+        """The run of that key, begun or begun anew: what an earlier attempt noted is forgotten, its versions stay.
+
+        One that has settled stays as it is, because what became of it is history; a run of its own begins after it.
+        ``remote`` is kept with the run, so that a remote that changes meanwhile does not change what the run does.
+        Call it before the tags are listed: what is recorded for the repository from now on may be later than they are.
+        ``may_replace_upstream`` is whether the run may go on when another remote has filled the repository meanwhile.
+        ``remote_changes`` None keeps what an earlier attempt noted: it has changed the remote. The run started when its
+        first try did, and anew with a DAG run that is.
+        Raises :class:`RemoteChanged` when the run began for another repository, remote, mode or policy,
+        :class:`RecordNotFound` for an unknown repository or remote, :class:`RunEnded` when its DAG run has ended or
+        its repository was deleted.
+        """
+        identity = {"repository_id": repository_id, "remote_id": remote_id, "mode": mode.value}
+        begun: dict[str, Any] = {
+            "remote_spec": spec_values(remote),
+            "started_at": utc_now(),
+            "removals_approved_by": None,
+            "refused_removals": None,
+            "authority": authority.value,
+            "may_replace_upstream": may_replace_upstream,
+            "triggered_by": None if by.triggered_by is None else storable(by.triggered_by, _REASON_LENGTH),
+            "dag_run_started_at": by.dag_run_started_at,
+            "is_dag_run_over": False,
+            "referrers_problem": None,
+            **_GOING_ON,
+        }
+        if remote_changes is not None:
+            begun["remote_changes"] = storable(remote_changes, _REASON_LENGTH)
+        with self._transactions.writing() as connection:
+            for table, wanted, kind in ((repositories, repository_id, "repository"), (remotes, remote_id, "remote")):
+                if connection.execute(select(table.c.id).where(table.c.id == wanted)).first() is None:
+                    raise RecordNotFound(f"there is no {kind} {wanted!r}")
+            refuse_deleted(connection, has_key(key, deleted_runs))
+            begun["listing_began"] = last_number(connection, repository_id)
+            row = lock_attempt(connection, key, {**identity, **begun, "repository_name": by.repository_name})
+            refuse_changes(row, {**identity, "policy": remote.policy.value})
+            if is_of_ended_attempt(row, by.dag_run_started_at):
+                refuse_over(row)
+            if row.dag_run_started_at == by.dag_run_started_at:
+                begun["started_at"] = row.started_at
+            if read_spec(row.remote_spec).source != remote.source:
+                begun["has_referrers_api"] = None
+            forget_notes(connection, row.id, keeps_heads=_keeps_heads(row, remote))
+            connection.execute(update(sync_runs).where(sync_runs.c.id == row.id).values(**begun))
+            return read_run(require_run(connection, row.id))
+
+    def get(self, run_id: str) -> SyncRun:
+        """The run by its own id. Raises :class:`RecordNotFound`, also when its repository was deleted."""
+        with self._transactions.reading() as connection:
+            row = connection.execute(select(sync_runs).where(sync_runs.c.id == run_id)).one_or_none()
+        if row is None:
+            raise RecordNotFound(f"there is no sync run {run_id[:255]!r}")
+        return read_run(row)
+
+    def by_key(self, key: RunKey) -> SyncRun:
+        """The run of that key, of several the last that was begun anew.
+
+        Without a scope also the one sync of a DAG run that has one. Raises :class:`RecordNotFound`, which names the
+        scopes where there are several, :class:`RunEnded` when its repository was deleted.
+        """
+        is_wanted = (sync_runs.c.dag_id == key.dag_id) & (sync_runs.c.run_id == key.run_id)
+        with self._transactions.reading() as connection:
+            rows = connection.execute(select(sync_runs).where(is_wanted).order_by(sync_runs.c.attempt)).all()
+            if not rows:
+                refuse_deleted(connection, has_key(key, deleted_runs))
+        last = {row.scope: row for row in rows}
+        found = last.get(key.scope)
+        if found is None and not key.scope and len(last) == 1:
+            found = next(iter(last.values()))
+        if found is not None:
+            return read_run(found)
+        which = f" and the task {key.scope!r}" if key.scope else ""
+        there = f"; its syncs were begun by {', '.join(sorted(name or 'list_tags' for name in last))}" if last else ""
+        raise RecordNotFound(f"there is no sync of DAG run {key.run_id!r} of {key.dag_id!r}{which}{there}")
+
+    def find(self, key: RunKey) -> SyncRun | None:
+        """The run of just that key, the last begun anew, or None. Raises :class:`RunEnded` as :meth:`by_key`."""
+        with self._transactions.reading() as connection:
+            row = connection.execute(last_attempt(key)).one_or_none()
+            if row is None:
+                refuse_deleted(connection, has_key(key, deleted_runs))
+                return None
+        return read_run(row)
+
+    def latest_settled(self, repository_id: str) -> SyncRun | None:
+        """The sync that last brought the repository up to date, or found it so; None when there was none yet."""
+        with self._transactions.reading() as connection:
+            row = connection.execute(last_settled(repository_id)).first()
+        return None if row is None else read_run(row)
+
+    def page(
+        self,
+        request: PageRequest = _NEWEST_FIRST,
+        *,
+        repository_id: str | None = None,
+        remote_id: str | None = None,
+        states: Sequence[RunState] | None = None,
+    ) -> Page[SyncRun]:
+        """Runs, the newest first unless ordered otherwise by ``started_at`` or ``finished_at``."""
+        statement = select(sync_runs)
+        if repository_id is not None:
+            statement = statement.where(sync_runs.c.repository_id == repository_id)
+        if remote_id is not None:
+            statement = statement.where(sync_runs.c.remote_id == remote_id)
+        if states is not None:
+            statement = statement.where(sync_runs.c.state.in_([state.value for state in states]))
+        with self._transactions.reading() as connection:
+            rows, total = fetch_page(connection, statement, request, _ORDERINGS, sync_runs.c.id)
+        return Page(tuple(map(read_run, rows)), total)
+
+    def record_listing(
+        self, run_id: str, listed_at: datetime, tags: Sequence[ListedTag], *, began: int | None = None
+    ) -> None:
+        """Notes what upstream listed, in place of what an earlier attempt noted; a failed run goes on with it.
+
+        Call it when the listing has ended: it takes the repository's next number, as
+        :mod:`registry_sync.db.runs.listings` says. ``began`` is the run's ``listing_began`` when it began to list.
+        Raises :class:`RunEnded` once the run has settled, and when another try has begun to list since.
+        """
+        rows = [
+            {
+                "sync_run_id": run_id,
+                "name": tag.name,
+                "shard": tag.shard,
+                "state": tag.state.value,
+                "digest": tag.digest,
+            }
+            for tag in tags
+        ]
+        with self._transactions.writing() as connection:
+            # The repository first, as a commit locks it.
+            number = take_number(connection, require_run(connection, run_id).repository_id)
+            refuse_other_try(require_open(connection, run_id), began)
+            forget_notes(connection, run_id)
+            insert_absent(connection, run_tags, rows)
+            listed = {"listed_at": listed_at, "listing_number": number}
+            connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**listed, **_GOING_ON))
+
+    def settle_unchanged(
+        self, run_id: str, listed_at: datetime, *, latest_number: int | None, began: int | None = None
+    ) -> bool:
+        """Ends a run whose listing equals version ``latest_number``, the latest it knows of; None for none.
+
+        False when another version is the latest by now: list again then, which counts as begun after what was listed
+        until now, though not after a rollback. A run that has settled stays as it is. ``began`` as in
+        :meth:`record_listing`. Raises :class:`RunEnded` when its DAG run has ended or another try has begun to list,
+        :class:`OtherUpstream` as a commit does.
+        """
+        with self._transactions.writing() as connection:
+            repository_id = require_run(connection, run_id).repository_id
+            number = take_number(connection, repository_id)
+            latest = select(repositories.c.latest_number).where(repositories.c.id == repository_id)
+            row = lock_run(connection, run_id)
+            is_open = not RunState(row.state).is_settled
+            if is_open:
+                refuse_over(row)
+                refuse_other_try(row, began)
+            if connection.execute(latest).scalar_one() != latest_number:
+                if is_open:
+                    list_again(connection, run_id, number)
+                return False
+            if is_open:
+                refuse_other_remote(connection, row)
+                listed = {"listed_at": listed_at, "listing_number": number}
+                connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**listed))
+                settle(connection, run_id, RunState.UNCHANGED)
+            return True
+
+    def tags_of_shard(self, run_id: str, shard: int) -> list[ListedTag]:
+        """The tags that a mapped task still has to fetch, by name."""
+        statement = (
+            select(run_tags.c.name, run_tags.c.digest)
+            .where(
+                run_tags.c.sync_run_id == run_id,
+                run_tags.c.shard == shard,
+                run_tags.c.state == TagState.PENDING.value,
+            )
+            .order_by(run_tags.c.name)
+        )
+        with self._transactions.reading() as connection:
+            rows = connection.execute(statement).all()
+        return [ListedTag(TagName(row.name), Digest(row.digest) if row.digest else None, shard) for row in rows]
+
+    def listed_digests(self, run_id: str) -> list[Digest]:
+        """Some digests to which the run's tags were listed, those first that nothing was to be fetched of."""
+        statement = (
+            select(run_tags.c.digest)
+            .where(run_tags.c.sync_run_id == run_id, run_tags.c.digest.is_not(None))
+            .order_by(case((run_tags.c.state == TagState.UNCHANGED.value, 0), else_=1), run_tags.c.name)
+            .limit(MAX_LISTED_DIGESTS)
+        )
+        with self._transactions.reading() as connection:
+            return [Digest(digest) for digest in dict.fromkeys(connection.execute(statement).scalars())]
+
+    def resolve_tags(self, run_id: str, digests: Mapping[TagName, Digest]) -> None:
+        """Notes the digests that tags were fetched at; their manifests are to be stored before the commit.
+
+        A tag that is held stays so: what was fetched for it may have been collected meanwhile.
+        """
+        self._move_tags(
+            run_id, TagState.RESOLVED, [{"tag": name, "new_digest": digest} for name, digest in digests.items()]
+        )
+
+    def hold_tags(self, run_id: str, reasons: Mapping[TagName, str]) -> None:
+        """Notes tags that cannot be brought up to date in this run, and why."""
+        self._move_tags(
+            run_id,
+            TagState.HELD,
+            [{"tag": name, "new_reason": storable(reason, _REASON_LENGTH)} for name, reason in reasons.items()],
+        )
+
+    def drop_tags(self, run_id: str, names: Iterable[TagName]) -> None:
+        """Notes tags that were listed and are gone upstream since."""
+        self._move_tags(run_id, TagState.GONE, [{"tag": name} for name in names])
+
+    def filter_tags(self, run_id: str, digests: Mapping[TagName, Digest]) -> None:
+        """Notes tags that lead to an index without any wanted platform, with the digest of that index."""
+        self._move_tags(
+            run_id, TagState.FILTERED, [{"tag": name, "new_digest": digest} for name, digest in digests.items()]
+        )
+
+    def _move_tags(self, run_id: str, state: TagState, changes: list[dict[str, Any]]) -> None:
+        if not changes:
+            return
+        values: dict[str, Any] = {"state": state.value, "reason": None}
+        for column, parameter in (("digest", "new_digest"), ("reason", "new_reason")):
+            if parameter in changes[0]:
+                values[column] = bindparam(parameter)
+        statement = (
+            update(run_tags)
+            .where(run_tags.c.sync_run_id == run_id, run_tags.c.name == bindparam("tag"))
+            .values(**values)
+        )
+        if state is TagState.RESOLVED:
+            statement = statement.where(run_tags.c.state != TagState.HELD.value)
+        with self._transactions.writing() as connection:
+            for batch in in_batches(sorted(changes, key=lambda change: str(change["tag"]))):
+                connection.execute(statement, batch)
+
+    def needed_blobs(self, run_id: str) -> list[NeededBlob]:
+        """Every blob below the tags that changed, and those below unchanged tags that are not stored.
+
+        Each digest once, by digest; foreign ones are included and flagged.
+        """
+        with self._transactions.reading() as connection:
+            return needed_blobs.needed_blobs(connection, require_run(connection, run_id))
+
+    def record_plan(self, run_id: str, shards: Mapping[int, Sequence[Digest]]) -> None:
+        """Notes which mapped task fetches which blobs, in place of an earlier plan. Raises :class:`RunEnded`.
+
+        A digest that the run does not need raises :class:`RecordNotFound`.
+        """
+        with self._transactions.writing() as connection:
+            run = require_open(connection, run_id)
+            connection.execute(delete(run_blobs).where(run_blobs.c.sync_run_id == run_id))
+            if shards:
+                insert_absent(connection, run_blobs, needed_blobs.plan_rows(connection, run, shards))
+
+    def blobs_of_shard(self, run_id: str, shard: int) -> list[NeededBlob]:
+        """The blobs that a mapped task still has to fetch, the largest first: neither stored nor failed."""
+        inline = select(manifest_blobs.c.blob_id).where(
+            manifest_blobs.c.blob_id == blobs.c.id, manifest_blobs.c.is_inline
+        )
+        described = (run_blobs.c.size_bytes, run_blobs.c.media_type, run_blobs.c.is_foreign)
+        statement = (
+            select(blobs.c.digest, blobs.c.fault, *described, inline.exists().label("is_inline"))
+            .join(blobs, blobs.c.id == run_blobs.c.blob_id)
+            .where(run_blobs.c.sync_run_id == run_id, run_blobs.c.shard == shard)
+            .where(blobs.c.stored_at.is_(None), run_blobs.c.reason.is_(None))
+            .order_by(run_blobs.c.size_bytes.desc(), blobs.c.digest)
+        )
+        with self._transactions.reading() as connection:
+            return [
+                NeededBlob(
+                    Digest(row.digest),
+                    row.size_bytes,
+                    row.media_type,
+                    is_foreign=row.is_foreign,
+                    is_inline=bool(row.is_inline),
+                    is_broken=row.fault == FindingKind.BROKEN.value,
+                )
+                for row in connection.execute(statement)
+            ]
+
+    def fail_blobs(self, run_id: str, reasons: Mapping[Digest, str]) -> None:
+        """Notes blobs that cannot be had in this run, and why; the commit holds the tags that need them."""
+        if not reasons:
+            return
+        blob_id = select(blobs.c.id).where(blobs.c.digest == bindparam("blob")).scalar_subquery()
+        statement = (
+            update(run_blobs)
+            .where(run_blobs.c.sync_run_id == run_id, run_blobs.c.blob_id == blob_id)
+            .values(reason=bindparam("new_reason"))
+        )
+        with self._transactions.writing() as connection:
+            changes = [
+                {"blob": digest, "new_reason": storable(reason, _REASON_LENGTH)}
+                for digest, reason in sorted(reasons.items())
+            ]
+            for batch in in_batches(changes):
+                connection.execute(statement, batch)
+
+    def add_usage(self, run_id: str, usage: RunUsage) -> None:
+        """Adds to the run's counters; each task gives what it used itself."""
+        names = [name for name in vars(usage) if getattr(usage, name)]
+        if not names:
+            return
+        added = {name: sync_runs.c[name] + getattr(usage, name) for name in names}
+        with self._transactions.writing() as connection:
+            connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**added))
+
+    def approve_removals(
+        self, run_id: str, approved_by: str, *, seen: str | None = None, in_advance: bool = False
+    ) -> None:
+        """Lets the run remove what it was refused for last, until it begins anew; ``in_advance``, whatever goes.
+
+        ``seen`` is what it was refused for (:attr:`SyncRun.refused_removals`) where the approval is for that alone.
+        Raises :class:`NothingToApprove` when it was not refused, or since for others, :class:`RunEnded` once it has
+        settled.
+        """
+        values: dict[str, Any] = {"removals_approved_by": storable(approved_by, _REASON_LENGTH)}
+        with self._transactions.writing() as connection:
+            run = require_open(connection, run_id, also_ended=True)
+            if in_advance:
+                values["refused_removals"] = None
+            else:
+                _refuse_needless_approval(run, seen)
+            connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**values))
+
+    def finish(self, run_id: str, state: RunState, *, error: str | None = None) -> None:
+        """Ends the run in ``state``; one that has settled already, or ended with its DAG run, stays as it is.
+
+        A failed or canceled run keeps its notes, so that a repeat of its tasks continues.
+        """
+        with self._transactions.writing() as connection:
+            row = lock_run(connection, run_id)
+            if not RunState(row.state).is_settled and not row.is_dag_run_over:
+                settle(connection, run_id, state, error=error)
+
+    def progress(self, run_id: str) -> RunCounts:
+        """How far the run is, counted now; for a settled run, the counts it ended with."""
+        with self._transactions.reading() as connection:
+            row = require_run(connection, run_id)
+            return run_counts.stored(row) if RunState(row.state).is_settled else run_counts.count(connection, run_id)
+
+
+def _refuse_needless_approval(run: Row[Any], seen: str | None) -> None:
+    if run.refused_removals is None:
+        raise NothingToApprove(
+            f"the DAG run {run.run_id!r} was not stopped for the tags that it removes, so there is nothing to approve: "
+            "let it run, and when it fails with TooManyRemovals, see what would go and approve it then"
+        )
+    if seen not in (None, run.refused_removals):
+        raise NothingToApprove(
+            f"the DAG run {run.run_id!r} was stopped again since, for other tags; see what would go and approve it anew"
+        )
+
+
+def _keeps_heads(row: Row[Any], remote: RemoteSpec) -> bool:
+    """Whether what an earlier try was answered is an answer of ``remote`` too: of that place, to those credentials."""
+    before = read_spec(row.remote_spec)
+    is_same = (before.source, before.url, before.conn_id) == (remote.source, remote.url, remote.conn_id)
+    return bool(row.state == RunState.RUNNING.value) and is_same

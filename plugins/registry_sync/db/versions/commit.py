@@ -1,0 +1,295 @@
+"""The commit of a run: a new version of its repository in one transaction, or none when nothing differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, case, exists, insert, select, update
+
+from registry_sync.db.content.closures import is_in_latest, is_present
+from registry_sync.db.content.missing_bytes import hold_new_tags, hold_tags, tags_lacking_blobs
+from registry_sync.db.queries import in_batches, storable
+from registry_sync.db.remotes import read_spec
+from registry_sync.db.runs.listings import LaterSay
+from registry_sync.db.runs.needed_blobs import refuse_unfinished
+from registry_sync.db.runs.run_rows import lock_run, refuse_other_remote, refuse_over, require_run, settle
+from registry_sync.db.tables import (
+    manifests,
+    repositories,
+    repository_tags,
+    repository_versions,
+    run_tags,
+    sync_runs,
+    tags,
+    version_holds,
+)
+from registry_sync.db.versions.membership import Difference, Membership
+from registry_sync.db.versions.platform_filter import settle_filtered
+from registry_sync.db.versions.removal_guard import LostTags, first_holds, refuse_too_many_holds
+from registry_sync.db.versions.retention import keep_newest
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.quantities import format_count
+from registry_sync.domain.records import SYNCED, Hold, Policy, RemoteSpec, SyncMode, VersionOrigin
+from registry_sync.domain.references import TagName
+from registry_sync.domain.runs import RunState, TagState
+from registry_sync.domain.timestamps import utc_now
+from registry_sync.errors import NothingSynced, RecordNotFound, TooManyRemovals
+
+_KINDS = ("tags", "manifests", "blobs")
+
+
+def lock_repository(connection: Connection, repository_id: str) -> Row[Any]:
+    """The repository's row, for this transaction alone until it ends. Raises :class:`RecordNotFound`."""
+    statement = select(repositories).where(repositories.c.id == repository_id).with_for_update(key_share=True)
+    row = connection.execute(statement).one_or_none()
+    if row is None:
+        raise RecordNotFound(f"there is no repository {repository_id[:255]!r}")
+    return row
+
+
+def next_number(repository: Row[Any]) -> int:
+    """The number of the version that comes next; no number is given twice, whatever was deleted."""
+    return int(repository.last_number or 0) + 1
+
+
+def add_version(
+    connection: Connection,
+    repository: Row[Any],
+    difference: Difference,
+    *,
+    origin: VersionOrigin = SYNCED,
+    sync_run_id: str | None = None,
+    holds: Sequence[Hold] = (),
+    description: str | None = None,
+    referrers_problem: str | None = None,
+) -> int:
+    """Makes :func:`next_number` the latest version of ``repository``, whose intervals say so already; its number.
+
+    ``difference`` is that to the version that was the latest until now. Versions beyond what the repository retains
+    go.
+    """
+    base: int | None = repository.latest_number
+    number = next_number(repository)
+    identity = {"repository_id": repository.id, "number": number}
+    values: dict[str, Any] = {
+        "base_number": base,
+        "sync_run_id": sync_run_id,
+        "created_at": utc_now(),
+        "description": None if description is None else storable(description),
+        "labels": {},
+        "origin": origin.kind.value,
+        "origin_repository_id": origin.repository_id,
+        "origin_number": origin.number,
+        "referrers_problem": referrers_problem,
+        "created_by": None if origin.created_by is None else storable(origin.created_by),
+    }
+    counts = _counts(connection, repository.id, base, difference)
+    connection.execute(insert(repository_versions).values(**identity, **values, **counts))
+    held = [{**identity, "tag": hold.tag, "digest": hold.digest, "reason": hold.reason} for hold in holds]
+    for batch in in_batches(held):
+        connection.execute(insert(version_holds), batch)
+    numbers = {"latest_number": number, "last_number": number}
+    connection.execute(update(repositories).where(repositories.c.id == repository.id).values(**numbers))
+    keep_newest(connection, repository.id, repository.retain_versions)
+    return number
+
+
+def _counts(connection: Connection, repository_id: str, base: int | None, difference: Difference) -> dict[str, int]:
+    present = dict.fromkeys(_KINDS, 0)
+    if base is not None:
+        is_base = (repository_versions.c.repository_id == repository_id) & (repository_versions.c.number == base)
+        row = connection.execute(select(repository_versions).where(is_base)).one()
+        present = {kind: getattr(row, f"{kind}_present") for kind in _KINDS}
+    counts: dict[str, int] = {}
+    for kind in _KINDS:
+        counts[f"{kind}_added"] = difference.added[kind]
+        counts[f"{kind}_removed"] = difference.removed[kind]
+        counts[f"{kind}_present"] = present[kind] + difference.added[kind] - difference.removed[kind]
+    return counts
+
+
+def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
+    """The repository, and the number of the version that the run makes or made; None when nothing differs.
+
+    Raises :class:`NothingSynced` when nothing differs because tags are held, or a filter leaves nothing;
+    :class:`VersionConflict` when it would undo a later listing or a rollback (see
+    :mod:`~registry_sync.db.runs.listings`);
+    :class:`OtherUpstream` when it may not replace what came from another remote since it began;
+    :class:`TooManyHolds` or :class:`TooManyRemovals` by the remote's limits; :class:`StagesUnfinished` when something
+    was listed or planned and no task came to it; :class:`RunEnded` when the DAG run has ended; :class:`RecordNotFound`
+    for an unknown run. Everything happens in the caller's transaction.
+    """
+    repository = lock_repository(connection, require_run(connection, run_id).repository_id)
+    # Kept, so that no collector lets go of what the run noted before it is in the version.
+    run = lock_run(connection, run_id)
+    if RunState(run.state).is_settled:
+        return repository.id, run.version_number
+    refuse_over(run)
+    refuse_other_remote(connection, run)
+    refuse_unfinished(connection, run_id)
+    membership = _membership(connection, run, repository)
+    later = LaterSay.since(connection, repository, run, membership.number)
+    _hold_unfetched(connection, run_id)
+    changed_meanwhile = _hold_changed_meanwhile(connection, run)
+    remote = read_spec(run.remote_spec)
+    settle_filtered(connection, run, remote)
+    if remote.policy is Policy.IMMEDIATE:
+        hold_new_tags(connection, run_id, with_foreign=remote.include_foreign_layers)
+    if not later.is_nothing:
+        later.refuse_tags(changed_meanwhile | membership.tags_to_change())
+    holds = _holds(connection, membership)
+    removals = LostTags.of(membership, remote) if membership.is_mirror else None
+    difference = membership.apply()
+    later.refuse_links()
+    _refuse_unapproved(connection, run, removals, repository.latest_number)
+    _note_leftovers(connection, membership, difference)
+    if remote.policy is Policy.IMMEDIATE:
+        holds = _with_kept_tags(connection, run, remote, holds)
+    refuse_too_many_holds(connection, run_id, remote, holds)
+    if difference.is_empty:
+        if holds:
+            are_held = f"{format_count(len(holds), 'tag')} {'is' if len(holds) == 1 else 'are'} held"
+            raise NothingSynced(f"nothing was synced, {are_held}: {first_holds(holds)}")
+        if repository.latest_number is None:
+            raise NothingSynced(
+                f"every tag that {remote.source} listed was gone when it was fetched; no version was made"
+            )
+        settle(connection, run_id, RunState.UNCHANGED)
+        return repository.id, None
+    number = add_version(
+        connection,
+        repository,
+        difference,
+        origin=VersionOrigin(created_by=run.triggered_by),
+        sync_run_id=run.id,
+        holds=holds,
+        referrers_problem=run.referrers_problem,
+    )
+    settle(connection, run_id, RunState.COMPLETED, version_number=number)
+    return repository.id, number
+
+
+def note_refusal(connection: Connection, run_id: str, refused: TooManyRemovals) -> None:
+    """Keeps what an approval of the run will be for; one that was for other removals goes, one for these stays."""
+    is_open = (sync_runs.c.id == run_id) & sync_runs.c.state.not_in([s.value for s in RunState if s.is_settled])
+    is_for_these = sync_runs.c.refused_removals == refused.fingerprint
+    noted = {
+        "refused_removals": refused.fingerprint,
+        "removals_approved_by": case((is_for_these, sync_runs.c.removals_approved_by)),
+    }
+    connection.execute(update(sync_runs).where(is_open).values(**noted))
+
+
+def _refuse_unapproved(
+    connection: Connection, run: Row[Any], removals: LostTags | None, base_number: int | None
+) -> None:
+    """Lets an approval stand with the run only where one was needed: it says who let content go.
+
+    One that was given after a refusal is for exactly what was refused then.
+    """
+    try:
+        if removals is not None:
+            removals.refuse_too_many(base_number)
+    except TooManyRemovals as refused:
+        if run.removals_approved_by is None:
+            raise
+        if run.refused_removals in (None, refused.fingerprint):
+            return
+        raise refused.with_message(
+            f"{run.removals_approved_by} approved that other tags go, and not these: {refused}"
+        ) from None
+    if run.removals_approved_by is not None:
+        needless = update(sync_runs).where(sync_runs.c.id == run.id).values(removals_approved_by=None)
+        connection.execute(needless)
+
+
+def _membership(connection: Connection, run: Row[Any], repository: Row[Any]) -> Membership:
+    return Membership(
+        connection=connection,
+        repository_id=repository.id,
+        run_id=run.id,
+        number=next_number(repository),
+        is_mirror=run.mode == SyncMode.MIRROR.value,
+        has_leftovers=repository.has_leftovers,
+    )
+
+
+def _hold_unfetched(connection: Connection, run_id: str) -> None:
+    """Holds tags whose manifest is not stored."""
+    is_stored = exists().where(manifests.c.digest == run_tags.c.digest)
+    in_run = run_tags.c.sync_run_id == run_id
+    held = {"state": TagState.HELD.value}
+    connection.execute(
+        update(run_tags)
+        .where(in_run, run_tags.c.state.in_([TagState.RESOLVED.value, TagState.UNCHANGED.value]), ~is_stored)
+        .values(**held, reason="the manifest of the tag was not stored")
+    )
+
+
+def _hold_changed_meanwhile(connection: Connection, run: Row[Any]) -> set[str]:
+    """Holds, and gives, tags that the run found unchanged and did not read, and that the latest version has no more.
+
+    A version was deleted, or made of something else, since the tags were listed; what is below is not known then.
+    """
+    is_unchanged = (run_tags.c.sync_run_id == run.id) & (run_tags.c.state == TagState.UNCHANGED.value)
+    still_there = (
+        select(run_tags.c.name)
+        .join(tags, tags.c.name == run_tags.c.name)
+        .join(manifests, (manifests.c.id == tags.c.manifest_id) & (manifests.c.digest == run_tags.c.digest))
+        .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
+        .where(is_unchanged, is_present(repository_tags, run.repository_id))
+    )
+    found = connection.execute(select(run_tags.c.name).where(is_unchanged)).scalars().all()
+    gone = set(found) - set(connection.execute(still_there).scalars())
+    for batch in in_batches(sorted(gone)):
+        connection.execute(
+            update(run_tags)
+            .where(run_tags.c.sync_run_id == run.id, run_tags.c.name.in_(batch))
+            .values(state=TagState.HELD.value, reason="the repository was changed after the tag was found unchanged")
+        )
+    return gone
+
+
+def _holds(connection: Connection, membership: Membership) -> list[Hold]:
+    """The held tags by name; each keeps the digest that it has in the latest version, if any."""
+    kept = (
+        select(manifests.c.digest)
+        .join(tags, tags.c.manifest_id == manifests.c.id)
+        .where(tags.c.name == run_tags.c.name, is_in_latest("tags", tags.c.id, membership.repository_id))
+        .scalar_subquery()
+    )
+    statement = (
+        select(run_tags.c.name, kept.label("digest"), run_tags.c.reason)
+        .where(run_tags.c.sync_run_id == membership.run_id, run_tags.c.state == TagState.HELD.value)
+        .order_by(run_tags.c.name)
+    )
+    return [
+        Hold(TagName(row.name), None if row.digest is None else Digest(row.digest), row.reason or "")
+        for row in connection.execute(statement)
+    ]
+
+
+def _with_kept_tags(connection: Connection, run: Row[Any], remote: RemoteSpec, holds: list[Hold]) -> list[Hold]:
+    """``holds`` and one for each other tag of the version, as it is now, whose bytes are not all stored.
+
+    Whether it was found unchanged or is kept though it is gone upstream: its bytes may have been reclaimed, and the
+    upstream may not give them again.
+    """
+    held = {hold.tag for hold in holds}
+    with_foreign = remote.include_foreign_layers
+    lacking = tags_lacking_blobs(connection, run.repository_id, with_foreign=with_foreign, run_id=run.id)
+    added = [hold for hold in lacking if hold.tag not in held]
+    hold_tags(connection, run.id, {hold.tag: hold.reason for hold in added})
+    return sorted([*holds, *added], key=lambda hold: hold.tag)
+
+
+def _note_leftovers(connection: Connection, membership: Membership, difference: Difference) -> None:
+    """An additive sync that removed a tag may leave its manifest behind; a mirror has just looked for such."""
+    has_leftovers = not membership.is_mirror and (membership.has_leftovers or difference.removed["tags"] > 0)
+    if has_leftovers != membership.has_leftovers:
+        connection.execute(
+            update(repositories)
+            .where(repositories.c.id == membership.repository_id)
+            .values(has_leftovers=has_leftovers)
+        )

@@ -1,0 +1,258 @@
+"""Versions made from versions: a rollback holds what an older one held, a copy adds tags of another repository."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, literal, select, tuple_, update
+
+from registry_sync.db.content.closures import LinkRows, is_in_version, is_present, reached, read_children, there_is_none
+from registry_sync.db.content.missing_bytes import lost_bytes_of_derived
+from registry_sync.db.queries import in_batches
+from registry_sync.db.runs.listings import note_rollback
+from registry_sync.db.tables import manifest_blobs, repository_links, repository_tags, tags
+from registry_sync.db.versions.commit import add_version, lock_repository, next_number
+from registry_sync.db.versions.intervals import (
+    BLOBS,
+    INTERVALS,
+    LINKS,
+    MANIFESTS,
+    TAGS,
+    UNITS,
+    Intervals,
+    count_changes,
+    covers,
+    note_leftovers,
+)
+from registry_sync.db.versions.membership import Difference
+from registry_sync.db.versions.version_rows import require_row, resolve_number
+from registry_sync.domain.records import Hold, SyncMode, VersionOrigin, VersionOriginKind
+from registry_sync.domain.references import TagName
+from registry_sync.domain.version_history import CopyRequest
+from registry_sync.errors import InvalidReference, RecordNotFound
+
+
+def roll_back(
+    connection: Connection, repository: Row[Any], number: int, *, by: str | None, description: str | None
+) -> int | None:
+    """The number of the version made, None when the latest holds the same; the caller has locked ``repository``.
+
+    The cost follows the difference. What tags were held at that time stays with that version. Raises
+    :class:`RecordNotFound`.
+    """
+    require_row(connection, repository.id, number)
+    new_number = next_number(repository)
+    for intervals in INTERVALS:
+        _close_absent(connection, intervals, repository.id, number, new_number)
+        _open_missing(connection, intervals, repository.id, number, new_number)
+    difference = made_difference(connection, repository.id, new_number)
+    if difference.is_empty:
+        return None
+    note_leftovers(connection, repository.id)
+    note_rollback(connection, repository.id)
+    origin = VersionOrigin(VersionOriginKind.ROLLBACK, repository.id, number, by)
+    holds = lost_bytes_of_derived(connection, repository.id, repository.id, number)
+    return add_version(connection, repository, difference, origin=origin, holds=holds, description=description)
+
+
+def made_difference(connection: Connection, repository_id: str, number: int) -> Difference:
+    """What the intervals say that version ``number``, the latest, adds and removes."""
+    changes = {unit.kind: count_changes(connection, unit, repository_id, number) for unit in UNITS}
+    return Difference(
+        added={kind: added for kind, (added, _) in changes.items()},
+        removed={kind: removed for kind, (_, removed) in changes.items()},
+        has_other_links=any(count_changes(connection, LINKS, repository_id, number)),
+    )
+
+
+def _close_absent(
+    connection: Connection, intervals: Intervals, repository_id: str, number: int, new_number: int
+) -> None:
+    """Ends what is present and was not there then."""
+    table, then = intervals.table, intervals.table.alias("at_that_time")
+    was_not_there = there_is_none(intervals.is_same(then, table), covers(then, number))
+    is_newer = (table.c.version_added > number) & was_not_there
+    connection.execute(
+        update(table).where(is_present(table, repository_id), is_newer).values(version_removed=new_number)
+    )
+
+
+def _open_missing(
+    connection: Connection, intervals: Intervals, repository_id: str, number: int, new_number: int
+) -> None:
+    """Begins what was there then and is not present."""
+    then, now = intervals.table.alias("at_that_time"), intervals.table.alias("now")
+    is_absent = there_is_none(intervals.is_same_unit(now, then), now.c.version_removed.is_(None))
+    names = [*intervals.unit, *intervals.said]
+    rows = select(then.c.repository_id, literal(new_number), *(then.c[name] for name in names)).where(
+        then.c.repository_id == repository_id,
+        then.c.version_added <= number,
+        then.c.version_removed > number,
+        is_absent,
+    )
+    connection.execute(
+        insert(intervals.table).from_select(["repository_id", "version_added", *names], rows, include_defaults=False)
+    )
+
+
+_SHOWN_NAMES = 5
+#: A unit of any kind by its key, with what is said of it besides: a link's child and kind, nothing for others.
+_Units = dict[tuple[Any, ...], tuple[Any, ...]]
+
+
+@dataclass
+class _Selection:
+    """What is to be copied: units by the word of their table of intervals; the names of its tags."""
+
+    names: set[TagName]
+    units: dict[str, _Units] = field(default_factory=dict)
+
+
+def copy_tags(
+    connection: Connection, repository_id: str, request: CopyRequest, *, by: str | None, description: str | None
+) -> int | None:
+    """The number of the version made, None when the latest is so already. For errors see :meth:`VersionStore.copy`."""
+    if repository_id == request.repository_id:
+        raise InvalidReference(
+            "a repository is not copied into itself; to have an older version again, roll back to it"
+        )
+    locked = {each: lock_repository(connection, each) for each in sorted((repository_id, request.repository_id))}
+    source, target = locked[request.repository_id], locked[repository_id]
+    number = resolve_number(connection, source.id, request.number)
+    if number is None:
+        raise RecordNotFound(f"repository {source.name!r} has no version yet")
+    selection = _select(connection, source, number, request)
+    new_number = next_number(target)
+    for intervals in INTERVALS:
+        present = _present(connection, intervals, target.id)
+        wanted = selection.units[intervals.kind]
+        going = _going(connection, intervals, present, selection, request.mode)
+        _close(connection, intervals, target.id, going, new_number)
+        coming = {key: said for key, said in wanted.items() if key not in present or key in going}
+        _open(connection, intervals, target.id, coming, new_number)
+    difference = made_difference(connection, target.id, new_number)
+    if difference.is_empty:
+        return None
+    note_leftovers(connection, target.id)
+    origin = VersionOrigin(VersionOriginKind.COPY, source.id, number, by)
+    holds = _lacking(connection, source, number, target, selection)
+    return add_version(connection, target, difference, origin=origin, holds=holds, description=description)
+
+
+def _select(connection: Connection, source: Row[Any], number: int, request: CopyRequest) -> _Selection:
+    rows = connection.execute(
+        select(tags.c.id, tags.c.name, tags.c.manifest_id)
+        .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
+        .where(is_in_version(repository_tags, source.id, number))
+    ).all()
+    names = set(_selected_names(source.name, number, request, [TagName(row.name) for row in rows]))
+    chosen = [row for row in rows if row.name in names]
+    links = LinkRows.of_version(source.id, number)
+    manifest_ids = reached((row.manifest_id for row in chosen), read_children(connection, links))
+    return _Selection(
+        names,
+        {
+            TAGS.kind: {(row.id,): () for row in chosen},
+            MANIFESTS.kind: {(manifest_id,): () for manifest_id in manifest_ids},
+            BLOBS.kind: _blobs_of(connection, manifest_ids),
+            LINKS.kind: _links_of(connection, manifest_ids, links),
+        },
+    )
+
+
+def _lacking(
+    connection: Connection, source: Row[Any], number: int, target: Row[Any], selection: _Selection
+) -> list[Hold]:
+    """Tags of the version that is being made whose bytes are not stored, as far as where they come from keeps bytes."""
+    copied = lost_bytes_of_derived(connection, target.id, source.id, number)
+    holds = [hold for hold in copied if hold.tag in selection.names]
+    if target.latest_number is not None:
+        kept = lost_bytes_of_derived(connection, target.id, target.id, target.latest_number)
+        holds += [hold for hold in kept if hold.tag not in selection.names]
+    return holds
+
+
+def _selected_names(repository: str, number: int, request: CopyRequest, names: Sequence[TagName]) -> list[TagName]:
+    where = f"version {number} of repository {repository!r}"
+    missing = sorted(set(request.tags.exact_names) - set(names))
+    if missing:
+        more = f" and {len(missing) - _SHOWN_NAMES} more" if len(missing) > _SHOWN_NAMES else ""
+        raise RecordNotFound(f"{where} has no tag {', '.join(map(repr, missing[:_SHOWN_NAMES]))}{more}")
+    selected = request.tags.select(names)
+    if not selected:
+        raise RecordNotFound(f"no tag of {where} is selected")
+    return selected
+
+
+def _blobs_of(connection: Connection, manifest_ids: Iterable[int]) -> _Units:
+    found: _Units = {}
+    for batch in in_batches(sorted(manifest_ids)):
+        statement = select(manifest_blobs.c.blob_id).where(manifest_blobs.c.manifest_id.in_(batch)).distinct()
+        found.update({(blob_id,): () for blob_id in connection.execute(statement).scalars()})
+    return found
+
+
+def _links_of(connection: Connection, manifest_ids: Set[int], links: LinkRows) -> _Units:
+    columns = [repository_links.c[name] for name in (*LINKS.unit, *LINKS.said)]
+    rows = connection.execute(select(*columns).where(links.condition))
+    return _units(LINKS, (row for row in rows if row.parent_id in manifest_ids))
+
+
+def _present(connection: Connection, intervals: Intervals, repository_id: str) -> _Units:
+    columns = [intervals.table.c[name] for name in (*intervals.unit, *intervals.said)]
+    return _units(intervals, connection.execute(select(*columns).where(is_present(intervals.table, repository_id))))
+
+
+def _units(intervals: Intervals, rows: Iterable[Row[Any]]) -> _Units:
+    size = len(intervals.unit)
+    return {tuple(row[:size]): tuple(row[size:]) for row in rows}
+
+
+def _going(
+    connection: Connection, intervals: Intervals, present: _Units, selection: _Selection, mode: SyncMode
+) -> set[tuple[Any, ...]]:
+    """Keys of what leaves the target: for a mirror all that is not selected, else what the selection stands for."""
+    wanted = selection.units[intervals.kind]
+    if mode is SyncMode.MIRROR:
+        return {key for key, said in present.items() if wanted.get(key) != said}
+    if intervals is TAGS:
+        return _moving(connection, present, selection)
+    # A gap is filled by what the selection has; what the target has is not given up for a gap.
+    return {key for key, said in present.items() if None in said and key in wanted and wanted[key] != said}
+
+
+def _moving(
+    connection: Connection, present: Mapping[tuple[Any, ...], Any], selection: _Selection
+) -> set[tuple[Any, ...]]:
+    """Tags of the target that have the name of a selected one and stand for another manifest."""
+    wanted = selection.units[TAGS.kind]
+    going: set[tuple[Any, ...]] = set()
+    for batch in in_batches(sorted(key[0] for key in present if key not in wanted)):
+        for row in connection.execute(select(tags.c.id, tags.c.name).where(tags.c.id.in_(batch))):
+            if row.name in selection.names:
+                going.add((row.id,))
+    return going
+
+
+def _close(
+    connection: Connection, intervals: Intervals, repository_id: str, keys: Iterable[tuple[Any, ...]], number: int
+) -> None:
+    table = intervals.table
+    columns = [table.c[name] for name in intervals.unit]
+    for batch in in_batches(sorted(keys)):
+        # One column is compared as such, which is planned better than a tuple of one.
+        is_one = tuple_(*columns).in_(batch) if len(columns) > 1 else columns[0].in_([key[0] for key in batch])
+        statement = update(table).where(is_present(table, repository_id), is_one)
+        connection.execute(statement.values(version_removed=number))
+
+
+def _open(connection: Connection, intervals: Intervals, repository_id: str, units: _Units, number: int) -> None:
+    names = (*intervals.unit, *intervals.said)
+    rows = (
+        {"repository_id": repository_id, "version_added": number, **dict(zip(names, (*key, *said), strict=True))}
+        for key, said in sorted(units.items(), key=lambda item: item[0])
+    )
+    for batch in in_batches(rows):
+        connection.execute(insert(intervals.table), batch)

@@ -1,0 +1,246 @@
+"""What a remote allows a sync to do: how many tags may be held, and how many a mirror may lose.
+
+Shares count however few tags there are: of one tag or of two, too, more than half is most of them. Tags of signatures
+and other referrers are counted by themselves, and those whose image is there and goes are not counted: they go with it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select
+
+from registry_sync.db.content.closures import is_in_latest, is_present
+from registry_sync.db.queries import in_batches, is_one_of
+from registry_sync.db.remotes import read_spec
+from registry_sync.db.tables import manifests, repository_tags, repository_versions, run_tags, sync_runs, tags
+from registry_sync.db.versions.membership import Membership
+from registry_sync.db.versions.platform_filter import platforms_there
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.quantities import format_count
+from registry_sync.domain.records import Hold, RemoteSpec
+from registry_sync.domain.references import TagName
+from registry_sync.domain.referrer_tags import looks_like_a_companion, subject_by_name
+from registry_sync.domain.runs import COUNTED_TAG_STATES, TagState
+from registry_sync.errors import TooManyHolds, TooManyRemovals
+
+_SHOWN = 5
+
+
+def refuse_too_many_holds(connection: Connection, run_id: str, remote: RemoteSpec, holds: Sequence[Hold]) -> None:
+    """Raises :class:`TooManyHolds` when a larger share of the run's tags is held than its remote allows."""
+    if remote.max_held_share is None or not holds:
+        return
+    wanted = run_tags.c.state.in_([state.value for state in COUNTED_TAG_STATES])
+    count = select(func.count()).select_from(run_tags).where(run_tags.c.sync_run_id == run_id, wanted)
+    total = connection.execute(count).scalar_one()
+    if len(holds) > remote.max_held_share * total:
+        raise TooManyHolds(
+            f"{len(holds):,} of {format_count(total, 'tag')} would be held, more than max_held_share "
+            f"{remote.max_held_share:g} of remote {remote.name!r} allows, so no version was made: {first_holds(holds)}"
+        )
+
+
+@dataclass(frozen=True)
+class _Tag:
+    """A tag of the version before; ``subject`` is what it belongs to by its name, ``state`` what the run noted."""
+
+    name: TagName
+    digest: Digest
+    subject: Digest | None
+    state: str | None = None
+
+
+@dataclass(frozen=True)
+class LostTags:
+    """The tags that a mirror is about to lose, and how many there are: an image's own, and the ``others`` by name."""
+
+    membership: Membership
+    remote: RemoteSpec
+    lost: Sequence[_Tag]
+    own_count: int
+    others: frozenset[str]
+    present_subjects: frozenset[Digest]
+
+    @classmethod
+    def of(cls, membership: Membership, remote: RemoteSpec) -> LostTags | None:
+        """What is to be lost, asked before the intervals are written; None when nothing is."""
+        connection, repository_id = membership.connection, membership.repository_id
+        names = connection.execute(membership.tags_to_lose()).scalars().all()
+        if not names:
+            return None
+        states = _states(connection, membership.run_id, names)
+        lost = [
+            _Tag(TagName(row.name), Digest(row.digest), _subject(row), states.get(row.name))
+            for batch in in_batches(names)
+            for row in connection.execute(_present_tags(repository_id).where(tags.c.name.in_(batch)))
+        ]
+        # Only names in the form of a digest are looked at one by one.
+        named = connection.execute(_present_tags(repository_id).where(tags.c.name.like("sha256-%")))
+        others = frozenset(row.name for row in named if _subject(row) is not None)
+        is_present_here = is_present(repository_tags, repository_id)
+        count = select(func.count()).select_from(repository_tags).where(is_present_here)
+        own_count = connection.execute(count).scalar_one() - len(others)
+        present = _held_manifests(membership, {tag.subject for tag in lost if tag.subject is not None})
+        return cls(membership, remote, lost, own_count, others, frozenset(present))
+
+    def refuse_too_many(self, base_number: int | None) -> None:
+        """Raises :class:`TooManyRemovals`; for when the intervals are written. ``base_number`` is the version before.
+
+        What another choice of platforms leaves nothing of is never lost without an approval, however little it is.
+        """
+        going = self.present_subjects - _held_manifests(self.membership, self.present_subjects)
+        counted = [tag for tag in self.lost if tag.subject not in going]
+        uncounted = {tag.name for tag in self.lost}.difference(tag.name for tag in counted)
+        other_count = len(self.others - uncounted)
+        all_count = self.own_count + other_count
+        allowed = f"of remote {self.remote.name!r} allows"
+        groups = ((True, "tag", self.own_count), (False, "tag of signatures and other referrers", other_count))
+        for is_own, noun, total in groups:
+            lost = [tag for tag in counted if (tag.subject is None) == is_own]
+            share = self.remote.max_removed_share
+            if share is not None and len(lost) > share * total:
+                raise self._refusal(lost, total, noun, f"more than max_removed_share {share:g} {allowed}", base_number)
+        most = self.remote.max_removed_tags
+        if most is not None and len(counted) > most:
+            limit = f"more than max_removed_tags {most} {allowed}"
+            raise self._refusal(counted, all_count, "tag", limit, base_number)
+        filtered = [tag for tag in counted if tag.state == TagState.FILTERED.value]
+        if filtered:
+            raise self._refusal(filtered, all_count, "tag", "which takes an approval", base_number)
+
+    def _refusal(
+        self, lost: Sequence[_Tag], total: int, noun: str, limit: str, base_number: int | None
+    ) -> TooManyRemovals:
+        causes = Counter(self._cause(tag) for tag in lost)
+        said = [(count, self._predicate(cause, lost, count)) for cause, count in causes.most_common()]
+        of_all = f"the only {noun}" if total == 1 else f"{len(lost)} of {total} {noun.replace('tag', 'tags', 1)}"
+        if len(said) == 1:
+            what = f"{of_all} {said[0][1]}"
+        else:
+            what = f"{of_all} would go: " + ", ".join(f"{count} {predicate}" for count, predicate in said)
+        changes = "".join(f"; {change}" for change in self._changes(causes, base_number))
+        names = [tag.name for tag in lost]
+        refused = TooManyRemovals(
+            f"{what}, {limit}, so no version was made{changes}: {', '.join(names[:_SHOWN])}{_more(len(names))}. "
+            "If they are to go, approve the removals of this run"
+        )
+        refused.fingerprint = self._fingerprint()
+        return refused
+
+    def _fingerprint(self) -> Digest:
+        """The same for the same tags at the same digests: of all that go, also of those that no limit counts."""
+        return Digest.of("\n".join(sorted(f"{tag.name} {tag.digest}" for tag in self.lost)).encode())
+
+    def _cause(self, tag: _Tag) -> str:
+        """The filter or option that does not let the tag in, ``upstream`` when none does."""
+        if tag.state == TagState.FILTERED.value:
+            return "platforms"
+        left_out_by = self.remote.tag_filter.left_out_by(tag.name)
+        if left_out_by == "include_tags" and tag.subject is not None and looks_like_a_companion(tag.name):
+            if not self.remote.include_referrers:
+                return "include_referrers"
+            return "subject" if tag.state == TagState.CANDIDATE.value else "upstream"
+        return left_out_by or "upstream"
+
+    def _predicate(self, cause: str, lost: Sequence[_Tag], count: int) -> str:
+        remote, are = self.remote, "is" if count == 1 else "are"
+        if cause == "platforms":
+            digests = _filtered_digests(self.membership, [tag.name for tag in lost])
+            there = platforms_there(self.membership.connection, digests)
+            has = "has" if count == 1 else "have"
+            return f"{has} none of the platforms {_few(remote.platforms)}, there are {there}"
+        return {
+            "include_tags": f"{are} not among include_tags {_few(remote.include_tags)}",
+            "exclude_tags": f"{are} left out by exclude_tags {_few(remote.exclude_tags)}",
+            "include_referrers": f"{are} left out by include_referrers false",
+            "subject": f"{'belongs' if count == 1 else 'belong'} to nothing that is taken",
+        }.get(cause, f"{are} gone upstream")
+
+    def _changes(self, causes: Iterable[str], base_number: int | None) -> list[str]:
+        """Which of the options that lead to this were others for the version before."""
+        run = select(sync_runs.c.remote_spec).join(
+            repository_versions, repository_versions.c.sync_run_id == sync_runs.c.id
+        )
+        is_base = repository_versions.c.number == base_number
+        of_base = run.where(repository_versions.c.repository_id == self.membership.repository_id, is_base)
+        row = self.membership.connection.execute(of_base).first()
+        if row is None:
+            return []
+        before, changes = read_spec(row.remote_spec), []
+        for option in sorted({"source" if cause == "upstream" else cause for cause in causes} - {"subject"}):
+            was = getattr(before, option)
+            if was != getattr(self.remote, option):
+                shown = _few(was) if isinstance(was, tuple | None) else str(was).lower()
+                name = "the upstream" if option == "source" else option
+                changes.append(f"{name} was {shown} for version {base_number}")
+        return changes
+
+
+def first_holds(holds: Sequence[Hold]) -> str:
+    """The first held tags with their reasons, and how many there are besides."""
+    shown = "; ".join(f"{hold.tag}: {hold.reason}" for hold in holds[:_SHOWN])
+    return f"{shown}{_more(len(holds))}"
+
+
+def _held_manifests(membership: Membership, digests: Iterable[Digest]) -> set[Digest]:
+    """Those of ``digests`` that the latest version holds: the one before, until the intervals are written."""
+    connection, found = membership.connection, set[Digest]()
+    for batch in in_batches(sorted(digests)):
+        statement = select(manifests.c.digest).where(
+            is_one_of(connection, manifests.c.digest, batch),
+            is_in_latest("manifests", manifests.c.id, membership.repository_id),
+        )
+        found.update(map(Digest, connection.execute(statement).scalars()))
+    return found
+
+
+def _present_tags(repository_id: str) -> Any:
+    return (
+        select(tags.c.name, manifests.c.digest)
+        .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
+        .join(manifests, manifests.c.id == tags.c.manifest_id)
+        .where(is_present(repository_tags, repository_id))
+        .order_by(tags.c.name)
+    )
+
+
+def _subject(row: Row[Any]) -> Digest | None:
+    return subject_by_name(TagName(row.name), Digest(row.digest))
+
+
+def _states(connection: Connection, run_id: str, names: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for batch in in_batches(names):
+        statement = select(run_tags.c.name, run_tags.c.state).where(
+            run_tags.c.sync_run_id == run_id, run_tags.c.name.in_(batch)
+        )
+        found.update({row.name: row.state for row in connection.execute(statement)})
+    return found
+
+
+def _filtered_digests(membership: Membership, names: Sequence[str]) -> list[str]:
+    """Digests of the indexes that these tags lead to now."""
+    found: list[str] = []
+    for batch in in_batches(names):
+        statement = select(run_tags.c.digest).where(
+            run_tags.c.sync_run_id == membership.run_id,
+            run_tags.c.name.in_(batch),
+            run_tags.c.state == TagState.FILTERED.value,
+            run_tags.c.digest.is_not(None),
+        )
+        found += membership.connection.execute(statement).scalars()
+    return found
+
+
+def _few(values: Sequence[str] | None) -> str:
+    if values is None:
+        return "all"
+    return ", ".join(values[:_SHOWN]) + (f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else "") or "empty"
+
+
+def _more(count: int) -> str:
+    return f"; and {count - _SHOWN} more" if count > _SHOWN else ""

@@ -1,0 +1,135 @@
+"""Rows of versions as values, and which versions there are; within the caller's transaction."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, select, tuple_
+
+from registry_sync.db.content.closures import is_in_latest
+from registry_sync.db.queries import in_batches
+from registry_sync.db.tables import (
+    blobs,
+    manifests,
+    repositories,
+    repository_links,
+    repository_versions,
+    version_holds,
+)
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.records import ContentSummary, Gap, Hold, RepositoryVersion, VersionOrigin, VersionOriginKind
+from registry_sync.domain.references import TagName
+from registry_sync.domain.version_history import DerivedVersion
+from registry_sync.errors import RecordNotFound
+
+
+def latest_number(connection: Connection, repository_id: str) -> int | None:
+    """The number of the latest version, None before the first. Raises :class:`RecordNotFound`."""
+    row = connection.execute(
+        select(repositories.c.latest_number).where(repositories.c.id == repository_id)
+    ).one_or_none()
+    if row is None:
+        raise RecordNotFound(f"there is no repository {repository_id[:255]!r}")
+    number: int | None = row.latest_number
+    return number
+
+
+def resolve_number(connection: Connection, repository_id: str, number: int | None) -> int | None:
+    """``number``, which exists, or for None the latest; None before the first. Raises :class:`RecordNotFound`."""
+    if number is None:
+        return latest_number(connection, repository_id)
+    require_row(connection, repository_id, number)
+    return number
+
+
+def require_row(connection: Connection, repository_id: str, number: int) -> Row[Any]:
+    """The row of a version. Raises :class:`RecordNotFound`."""
+    row = connection.execute(select_version(repository_id, number)).one_or_none()
+    if row is None:
+        raise RecordNotFound(f"there is no version {number} of repository {repository_id[:255]!r}")
+    return row
+
+
+def require_version(connection: Connection, repository_id: str, number: int) -> RepositoryVersion:
+    """The version with its holds. Raises :class:`RecordNotFound`."""
+    return read_versions(connection, [require_row(connection, repository_id, number)])[0]
+
+
+def select_version(repository_id: str, number: int) -> Select[Any]:
+    """A SELECT of that version's row."""
+    is_wanted = (repository_versions.c.repository_id == repository_id) & (repository_versions.c.number == number)
+    return select(repository_versions).where(is_wanted)
+
+
+def read_versions(connection: Connection, rows: Sequence[Row[Any]]) -> list[RepositoryVersion]:
+    """Rows of versions as values, with the holds and gaps of all of them."""
+    holds: dict[tuple[str, int], list[Hold]] = defaultdict(list)
+    identity = tuple_(version_holds.c.repository_id, version_holds.c.number)
+    for batch in in_batches([(row.repository_id, row.number) for row in rows]):
+        statement = select(version_holds).where(identity.in_(batch)).order_by(version_holds.c.tag)
+        for hold in connection.execute(statement):
+            kept = None if hold.digest is None else Digest(hold.digest)
+            holds[hold.repository_id, hold.number].append(Hold(TagName(hold.tag), kept, hold.reason))
+    gaps = _gaps(connection, sorted({row.repository_id for row in rows}))
+    return [
+        RepositoryVersion(
+            repository_id=row.repository_id,
+            number=row.number,
+            created_at=row.created_at,
+            summary=_summary(row),
+            base_number=row.base_number,
+            holds=tuple(holds[row.repository_id, row.number]),
+            gaps=tuple(
+                gap
+                for gap, added, removed in gaps[row.repository_id]
+                if added <= row.number and (removed is None or row.number < removed)
+            ),
+            description=row.description,
+            labels=row.labels,
+            origin=VersionOrigin(
+                VersionOriginKind(row.origin), row.origin_repository_id, row.origin_number, row.created_by
+            ),
+            referrers_problem=row.referrers_problem,
+        )
+        for row in rows
+    ]
+
+
+def _gaps(connection: Connection, repository_ids: Sequence[str]) -> Mapping[str, Sequence[tuple[Gap, int, int | None]]]:
+    """Every gap of these repositories, with the versions it was added and removed in; there are few."""
+    found: dict[str, list[tuple[Gap, int, int | None]]] = defaultdict(list)
+    links = repository_links.c
+    for batch in in_batches(repository_ids):
+        statement = (
+            select(links.repository_id, manifests.c.digest, links.child_digest, links.version_added)
+            .add_columns(links.version_removed)
+            .join(manifests, manifests.c.id == links.parent_id)
+            .where(links.repository_id.in_(batch), links.child_id.is_(None))
+            .order_by(manifests.c.digest, links.child_digest)
+        )
+        for row in connection.execute(statement):
+            gap = Gap(Digest(row.digest), Digest(row.child_digest))
+            found[row.repository_id].append((gap, row.version_added, row.version_removed))
+    return found
+
+
+def derived_version(connection: Connection, repository_id: str, number: int | None) -> DerivedVersion:
+    """What a rollback or a copy came to, with what is missing of the latest version."""
+    is_member = is_in_latest("blobs", blobs.c.id, repository_id)
+    missing = select(func.count(), func.coalesce(func.sum(blobs.c.size_bytes), 0)).where(
+        blobs.c.stored_at.is_(None), ~blobs.c.is_foreign, is_member
+    )
+    count, size_bytes = connection.execute(missing).one()
+    version = None if number is None else require_version(connection, repository_id, number)
+    return DerivedVersion(version, count, int(size_bytes))
+
+
+def _summary(row: Row[Any]) -> ContentSummary:
+    kinds = {"docker.blob": "blobs", "docker.manifest": "manifests", "docker.tag": "tags"}
+    parts = {
+        part: {name: getattr(row, f"{kind}_{part}") for name, kind in kinds.items()}
+        for part in ("added", "present", "removed")
+    }
+    return ContentSummary(**parts)

@@ -1,0 +1,197 @@
+"""Repository versions: numbered, immutable sets of content, what makes them, and how they compare.
+
+No method changes what a version holds. What is said of a version (:meth:`VersionStore.annotate`) is no content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import func, select, update
+
+from registry_sync.db.content.closures import is_in_latest, is_in_version
+from registry_sync.db.engine import Transactions
+from registry_sync.db.queries import fetch_page, storable
+from registry_sync.db.runs.run_rows import require_run
+from registry_sync.db.tables import blobs, manifests, repository_tags, repository_versions, tags
+from registry_sync.db.versions.commit import commit_run, lock_repository, note_refusal
+from registry_sync.db.versions.derived_versions import copy_tags, roll_back
+from registry_sync.db.versions.platform_filter import tags_without_platform
+from registry_sync.db.versions.retention import delete_version
+from registry_sync.db.versions.version_differences import version_difference
+from registry_sync.db.versions.version_rows import (
+    derived_version,
+    latest_number,
+    read_versions,
+    require_row,
+    require_version,
+    resolve_number,
+)
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.pages import FIRST_PAGE, Page, PageRequest
+from registry_sync.domain.records import Annotation, RepositoryVersion
+from registry_sync.domain.references import TagName
+from registry_sync.domain.runs import CommitResult
+from registry_sync.domain.version_history import CopyRequest, DerivedVersion, VersionDifference
+from registry_sync.errors import TooManyRemovals
+
+_ORDERINGS = {"number": repository_versions.c.number, "created_at": repository_versions.c.created_at}
+_NEWEST_FIRST = PageRequest(ordering="-number")
+
+
+class VersionStore:
+    """Each method is a transaction of its own."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def latest_number(self, repository_id: str) -> int | None:
+        """The number of the latest version, None before the first. Raises :class:`RecordNotFound`."""
+        with self._transactions.reading() as connection:
+            return latest_number(connection, repository_id)
+
+    def latest(self, repository_id: str) -> RepositoryVersion | None:
+        """The latest version, None before the first."""
+        with self._transactions.reading() as connection:
+            number = latest_number(connection, repository_id)
+            return None if number is None else require_version(connection, repository_id, number)
+
+    def get(self, repository_id: str, number: int) -> RepositoryVersion:
+        """Raises :class:`RecordNotFound`."""
+        with self._transactions.reading() as connection:
+            return require_version(connection, repository_id, number)
+
+    def page(self, repository_id: str, request: PageRequest = _NEWEST_FIRST) -> Page[RepositoryVersion]:
+        """A repository's versions, the newest first unless ordered otherwise by ``number`` or ``created_at``."""
+        statement = select(repository_versions).where(repository_versions.c.repository_id == repository_id)
+        with self._transactions.reading() as connection:
+            rows, total = fetch_page(connection, statement, request, _ORDERINGS, repository_versions.c.number)
+            return Page(tuple(read_versions(connection, rows)), total)
+
+    def tags(self, repository_id: str, number: int | None = None) -> dict[TagName, Digest]:
+        """The tags of a version, the latest by default, by name; empty before the first version.
+
+        Raises :class:`RecordNotFound`.
+        """
+        with self._transactions.reading() as connection:
+            wanted = resolve_number(connection, repository_id, number)
+            if wanted is None:
+                return {}
+            rows = connection.execute(
+                select(tags.c.name, manifests.c.digest)
+                .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
+                .join(manifests, manifests.c.id == tags.c.manifest_id)
+                .where(is_in_version(repository_tags, repository_id, wanted))
+                .order_by(tags.c.name)
+            )
+            return {TagName(row.name): Digest(row.digest) for row in rows}
+
+    def missing_blob_count(self, repository_id: str, *, with_foreign: bool = False) -> int:
+        """How many blobs of the latest version are not in the blob store; foreign ones count ``with_foreign``."""
+        # From the few blobs that are missing anywhere to the membership, not from the many members.
+        is_member = is_in_latest("blobs", blobs.c.id, repository_id)
+        statement = select(func.count()).select_from(blobs).where(blobs.c.stored_at.is_(None), is_member)
+        if not with_foreign:
+            statement = statement.where(~blobs.c.is_foreign)
+        with self._transactions.reading() as connection:
+            return connection.execute(statement).scalar_one()
+
+    def commit(self, run_id: str) -> CommitResult:
+        """The version that the run makes, or no version when nothing differs; a repeat gives the same.
+
+        One transaction under a lock on the repository. Changed tags that lack a blob under the immediate policy are
+        held. Raises :class:`NothingSynced` when all there is to say is held, :class:`StagesUnfinished` when something
+        was not fetched at all, :class:`RunEnded` when the DAG run has ended, :class:`RecordNotFound` for an unknown
+        run; :class:`TooManyRemovals` for removals that nobody has approved, which are noted with the run and may be.
+        """
+        try:
+            with self._transactions.writing() as connection:
+                filtered = tags_without_platform(connection, run_id)
+                repository_id, number = commit_run(connection, run_id)
+                if number is None:
+                    return CommitResult(None, left_out=tuple(filtered))
+                version = require_version(connection, repository_id, number)
+                approved_by = require_run(connection, run_id).removals_approved_by
+        except TooManyRemovals as refused:
+            with self._transactions.writing() as connection:
+                note_refusal(connection, run_id, refused)
+            raise
+        held = {hold.tag for hold in version.holds}
+        left_out = tuple(tag for tag in filtered if tag not in held)
+        return CommitResult(version, version.holds, version.summary.counts(), approved_by, left_out)
+
+    def difference(
+        self,
+        repository_id: str,
+        number: int,
+        base_number: int,
+        *,
+        base_repository_id: str | None = None,
+        request: PageRequest = FIRST_PAGE,
+    ) -> VersionDifference:
+        """How a version differs from any other one, of another repository too; base 0 is the empty version.
+
+        ``request`` says which part of each of the three lists is wanted; its ordering is not used. Raises
+        :class:`RecordNotFound`.
+        """
+        with self._transactions.reading() as connection:
+            base = (base_repository_id or repository_id, base_number)
+            return version_difference(connection, (repository_id, number), base, request)
+
+    def roll_back(
+        self, repository_id: str, number: int, *, by: str | None = None, description: str | None = None
+    ) -> DerivedVersion:
+        """A new version that holds what version ``number`` held; none when the latest does, so a repeat makes none.
+
+        One transaction under a lock on the repository. Blobs whose bytes are not stored any more are no obstacle, and
+        are counted. Raises :class:`RecordNotFound`.
+        """
+        with self._transactions.writing() as connection:
+            repository = lock_repository(connection, repository_id)
+            made = roll_back(connection, repository, number, by=by, description=description)
+            return derived_version(connection, repository_id, made)
+
+    def copy(
+        self,
+        repository_id: str,
+        request: CopyRequest,
+        *,
+        by: str | None = None,
+        description: str | None = None,
+    ) -> DerivedVersion:
+        """A new version of ``repository_id`` with tags of a version of another repository; a repeat makes none.
+
+        The tags come with all that the other version takes along below them. One transaction under locks on both
+        repositories. Raises :class:`RecordNotFound` for an unknown repository, version or tag, and when no tag is
+        selected; :class:`InvalidReference` for a copy of a repository into itself.
+        """
+        with self._transactions.writing() as connection:
+            made = copy_tags(connection, repository_id, request, by=by, description=description)
+            return derived_version(connection, repository_id, made)
+
+    def delete(self, repository_id: str, number: int) -> None:
+        """Removes a version. What the others hold stays, and the number is not given again.
+
+        What it added and removed is what the next version did from now on. Raises :class:`RecordNotFound`, and
+        :class:`OnlyVersion` for the last that remains.
+        """
+        with self._transactions.writing() as connection:
+            delete_version(connection, lock_repository(connection, repository_id), number)
+
+    def annotate(
+        self, repository_id: str, number: int, change: Callable[[Annotation], Annotation]
+    ) -> RepositoryVersion:
+        """The version, of which is said from now on what ``change`` makes of what is said of it.
+
+        Nobody else changes that in between. Raises :class:`RecordNotFound`.
+        """
+        versions = repository_versions.c
+        with self._transactions.writing() as connection:
+            lock_repository(connection, repository_id)
+            row = require_row(connection, repository_id, number)
+            said = change(Annotation(row.description, row.labels))
+            description = None if said.description is None else storable(said.description)
+            is_wanted = (versions.repository_id == repository_id) & (versions.number == number)
+            values = {"description": description, "labels": dict(said.labels)}
+            connection.execute(update(repository_versions).where(is_wanted).values(**values))
+            return require_version(connection, repository_id, number)

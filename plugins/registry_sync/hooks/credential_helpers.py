@@ -1,0 +1,148 @@
+"""Credential helpers: who makes short-lived credentials for a registry, by the name that a connection gives.
+
+Amazon's are made by AWS from a key or role (its page "Private registry authentication").
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from registry_sync.domain.references import RegistryUrl
+from registry_sync.errors import (
+    AuthenticationFailed,
+    ConfigurationError,
+    ProtocolError,
+    RegistryError,
+    ServerUnavailable,
+)
+from registry_sync.oci.auth.credentials import Credentials, Minted, MintedCredentials
+from registry_sync.oci.http.error_mapping import printable
+
+_PRIVATE = re.compile(
+    r"(?P<account>[0-9]{12})\.dkr\.ecr(?P<fips>-fips)?\.(?P<region>[a-z]{2,}(?:-[a-z0-9]+)+)\.amazonaws\.com(?:\.cn)?"
+)
+_PUBLIC = "public.ecr.aws"
+_PUBLIC_REGION = "us-east-1"
+_ACCESS_KEY = re.compile(r"[A-Z0-9]{16,128}")
+#: Refusals that pass: AWS is overloaded, or wants fewer requests.
+_PASSING = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"})
+
+
+def amazon_ecr(registry: RegistryUrl, login: Credentials, proxy_url: str | None) -> Callable[[], Minted]:
+    """What mints for ``registry``: a private one, ``<account>.dkr.ecr.<region>.amazonaws.com``, or public.ecr.aws.
+
+    ``login`` is an access key and its secret; anonymous leaves it to boto3 where to find a key or role. Raises
+    :class:`ConfigurationError` for another host, for a user name that is no key, and without boto3.
+    """
+    found = _PRIVATE.fullmatch(registry.host)
+    if found is None and registry.host != _PUBLIC:
+        raise ConfigurationError(
+            f"credential_helper amazon_ecr makes passwords for <account>.dkr.ecr.<region>.amazonaws.com and {_PUBLIC}, "
+            f"and {registry.netloc} is neither"
+        )
+    if (login.username or login.password) and not (login.has_password and _ACCESS_KEY.fullmatch(login.username or "")):
+        raise ConfigurationError(
+            "with credential_helper amazon_ecr, user name and password are an AWS access key and its secret; leave "
+            "both empty to use the role or key that boto3 finds by itself"
+        )
+    if found is None:
+        service, region, arguments, is_fips = "ecr-public", _PUBLIC_REGION, {}, False
+    else:
+        service, region, is_fips = "ecr", found["region"], bool(found["fips"])
+        arguments = {"registryIds": [found["account"]]}
+    session = _boto3().session.Session(
+        aws_access_key_id=login.username, aws_secret_access_key=login.password, region_name=region
+    )
+
+    def mint() -> Minted:
+        answer = _ask(session, service, arguments, registry.netloc, proxy_url=proxy_url, is_fips=is_fips)
+        return _read(answer, registry.netloc)
+
+    return mint
+
+
+def _boto3() -> Any:
+    try:
+        import boto3
+    except ImportError as problem:
+        raise ConfigurationError(
+            "credential_helper amazon_ecr needs boto3: install registry-sync[amazon] wherever tasks and the API server "
+            "run"
+        ) from problem
+    return boto3
+
+
+def _ask(
+    session: Any, service: str, arguments: dict[str, Any], host: str, *, proxy_url: str | None, is_fips: bool
+) -> dict[str, Any]:
+    """The answer of AWS. Nothing but the connection's proxy is between: the environment's are not read."""
+    from botocore import exceptions
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=10,
+        read_timeout=60,
+        retries={"mode": "standard", "total_max_attempts": 3},
+        proxies={"http": proxy_url, "https": proxy_url} if proxy_url else {},
+        use_fips_endpoint=is_fips or None,
+    )
+    try:
+        client = session.client(service, config=config)
+        try:
+            return client.get_authorization_token(**arguments)  # type: ignore[no-any-return]
+        finally:
+            client.close()
+    except exceptions.ClientError as problem:
+        raise _refusal(problem.response, service, host) from problem
+    except (exceptions.ConnectionError, exceptions.HTTPClientError) as problem:
+        raise ServerUnavailable(f"AWS cannot be asked for a password for {host}: {problem}", host=host) from problem
+    except exceptions.BotoCoreError as problem:
+        raise ConfigurationError(
+            f"AWS cannot be asked for a password for {host}: {problem}. Give an access key and its secret as user name "
+            "and password of the connection, or a role to the machine"
+        ) from problem
+
+
+def _refusal(response: dict[str, Any], service: str, host: str) -> RegistryError:
+    error = response.get("Error", {})
+    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+    code = printable(str(error.get("Code") or ""))
+    message = f"AWS gives no password for {host}: {code}: {printable(str(error.get('Message') or ''))}"
+    if status >= 500 or code in _PASSING:
+        return ServerUnavailable(message, host=host)
+    return AuthenticationFailed(
+        f"{message} (the key or role needs {service}:GetAuthorizationToken)", host=host, codes=(code,)
+    )
+
+
+def _read(answer: dict[str, Any], host: str) -> Minted:
+    """The password and its life. A private registry's answer has a list of one, the public one's the entry itself."""
+    data = answer.get("authorizationData")
+    try:
+        entry = data[0] if isinstance(data, list) else data or {}
+        pair = base64.b64decode(entry["authorizationToken"], validate=True).decode("utf-8")
+        username, _, password = pair.partition(":")
+        life_seconds = entry["expiresAt"].timestamp() - time.time()
+    except (ValueError, LookupError, TypeError, AttributeError):
+        username, password, life_seconds = "", "", 0.0
+    if not username or not password:
+        raise ProtocolError(f"AWS answers without a password for {host}", host=host)
+    return Minted(Credentials(username, password), life_seconds)
+
+
+#: From the registry, the user name and password of the connection, and the proxy, to what mints. Each raises
+#: :class:`~registry_sync.errors.ConfigurationError` at once for what can be known without asking anybody.
+MINTS: Mapping[str, Callable[[RegistryUrl, Credentials, str | None], Callable[[], Minted]]] = {
+    "amazon_ecr": amazon_ecr,
+}
+
+
+def minted_credentials(
+    helper: str, registry: RegistryUrl, login: Credentials, proxy_url: str | None
+) -> MintedCredentials:
+    """Credentials for ``registry`` as ``helper`` makes them; nothing is asked before they are needed."""
+    return MintedCredentials(MINTS[helper](registry, login, proxy_url))

@@ -1,0 +1,1 @@
+"""Who a client is to its registry: credentials, challenges, tokens, and where they may be sent."""

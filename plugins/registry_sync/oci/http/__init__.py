@@ -1,0 +1,1 @@
+"""Requests and responses below the registry API: connections, redirects, limits, retries, error mapping."""

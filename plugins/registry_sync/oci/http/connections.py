@@ -1,0 +1,236 @@
+"""Connection pools that go only to judged addresses and send targets exactly as they were received."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote
+
+import certifi
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, ProxyManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import NameResolutionError, NewConnectionError
+from urllib3.util import Timeout, parse_url
+
+from registry_sync.errors import ConfigurationError
+from registry_sync.oci.auth.credentials import Credentials
+from registry_sync.oci.http.address_gate import AddressGate
+from registry_sync.oci.http.options import ClientOptions
+from registry_sync.oci.http.origins import Origin
+from registry_sync.oci.http.read_pace import PunctualResponse
+
+#: Probes after a minute of silence keep long transfers alive through firewalls that forget connections.
+_SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 4))
+        if hasattr(socket, name)
+    ),
+]
+
+
+class TargetHeaders(dict[str, str]):
+    """Headers that carry the target of the request line too, which urllib3 would otherwise write its own way.
+
+    ``on_send`` is called when the request has a connection and leaves.
+    """
+
+    target: str = ""
+    on_send: Callable[[], None] | None = None
+
+    def copy(self) -> TargetHeaders:
+        result = TargetHeaders(self)
+        result.target, result.on_send = self.target, self.on_send
+        return result
+
+
+class _Connection(HTTPConnection):
+    response_class = PunctualResponse
+
+    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
+        _note_sent(headers)
+        super().request(method, getattr(headers, "target", "") or url, body=body, headers=headers, **options)
+        _forget_query(self, url)
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = PunctualResponse
+
+    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
+        _note_sent(headers)
+        try:
+            super().request(method, getattr(headers, "target", "") or url, body=body, headers=headers, **options)
+        except ssl.SSLEOFError:
+            # A server that refuses a client's certificate says so and closes; that is still to be read.
+            if isinstance(self.sock, ssl.SSLSocket):
+                self.sock.recv(1)
+            raise
+        _forget_query(self, url)
+
+
+def _note_sent(headers: Any) -> None:
+    on_send = getattr(headers, "on_send", None)
+    if on_send is not None:
+        on_send()
+
+
+def _forget_query(connection: Any, url: str) -> None:
+    """Leaves urllib3 only ``url`` for its log: queries can be signatures."""
+    if connection._response_options is not None:  # noqa: SLF001 - nowhere else is it kept
+        connection._response_options = connection._response_options._replace(request_url=url)  # noqa: SLF001
+
+
+def _connect_judged(connection: HTTPConnection, gate: AddressGate, connect: Any) -> socket.socket:
+    name = connection._dns_host  # noqa: SLF001 - where urllib3 keeps the name that it connects to
+    try:
+        addresses = gate.resolve(name, connection.port or 0)
+    except socket.gaierror as problem:
+        raise NameResolutionError(name, connection, problem) from problem
+    failure: NewConnectionError | None = None
+    try:
+        for address in addresses:
+            connection._dns_host = address  # noqa: SLF001 - the judged address, so that no second lookup happens
+            try:
+                return connect()  # type: ignore[no-any-return]
+            except NewConnectionError as problem:
+                failure = problem
+    finally:
+        connection._dns_host = name  # noqa: SLF001 - certificates and Host speak of the name
+    raise failure or NewConnectionError(connection, f"{name} has no address")
+
+
+class _GatedConnection(_Connection):
+    def __init__(self, *args: Any, gate: AddressGate, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._gate = gate
+
+    def _new_conn(self) -> socket.socket:
+        return _connect_judged(self, self._gate, super()._new_conn)
+
+
+class _GatedSecureConnection(_SecureConnection):
+    def __init__(self, *args: Any, gate: AddressGate, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._gate = gate
+
+    def _new_conn(self) -> socket.socket:
+        return _connect_judged(self, self._gate, super()._new_conn)
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+def _connect_unwarned(_pool: HTTPSConnectionPool, conn: Any) -> None:
+    """Connects early, as urllib3 does, without its warning: to leave the check of certificates out was a choice."""
+    if conn.is_closed:
+        conn.connect()
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+    _validate_conn = _connect_unwarned
+
+
+class _GatedPool(HTTPConnectionPool):
+    ConnectionCls = _GatedConnection
+
+
+class _GatedSecurePool(HTTPSConnectionPool):
+    ConnectionCls = _GatedSecureConnection
+    _validate_conn = _connect_unwarned
+
+
+class ConnectionPools:
+    """One pool for each origin, shared by all threads; at most ``options.concurrency`` connections in each."""
+
+    def __init__(self, own: Origin, options: ClientOptions, gate: AddressGate) -> None:
+        self._own = own
+        self._options = options
+        self._gate = gate
+        self._pools: dict[Origin, HTTPConnectionPool] = {}
+        self._own_proxy = self._foreign_proxy = None
+        if options.proxy_url:
+            self._own_proxy = self._proxy(options.proxy_url, _tls_context(options, is_own=True))
+            self._foreign_proxy = self._proxy(options.proxy_url, _tls_context(options, is_own=False))
+        self._own_tls = _tls_context(options, is_own=True) if own.scheme == "https" else None
+        # Made at once when it reads files, which may be gone after a moment; else when a foreign host is met.
+        has_files = isinstance(options.verify, str)
+        self._foreign_tls = _tls_context(options, is_own=False) if has_files else None
+
+    @property
+    def is_proxied(self) -> bool:
+        """Whether a proxy resolves the names."""
+        return self._own_proxy is not None
+
+    def pool(self, origin: Origin) -> HTTPConnectionPool:
+        """The pool of connections to ``origin``."""
+        found = self._pools.get(origin)
+        return found if found is not None else self._pools.setdefault(origin, self._open(origin))
+
+    def close(self) -> None:
+        """Closes what is idle; connections in use close when they are done."""
+        while self._pools:
+            self._pools.popitem()[1].close()
+
+    def _open(self, origin: Origin) -> HTTPConnectionPool:
+        proxy = self._own_proxy if origin == self._own else self._foreign_proxy
+        if proxy is not None:
+            return proxy.connection_from_host(origin.host, origin.port, origin.scheme)
+        if origin.scheme == "http":
+            return _GatedPool(origin.host, origin.port, gate=self._gate, **self._common())
+        if origin != self._own and self._foreign_tls is None:
+            self._foreign_tls = _tls_context(self._options, is_own=False)
+        tls = self._own_tls if origin == self._own else self._foreign_tls
+        return _GatedSecurePool(origin.host, origin.port, gate=self._gate, ssl_context=tls, **self._common())
+
+    def _common(self) -> dict[str, Any]:
+        timeout = Timeout(connect=self._options.connect_timeout_seconds, read=self._options.read_timeout_seconds)
+        return {
+            "maxsize": self._options.concurrency,
+            "block": True,
+            "timeout": timeout,
+            "socket_options": _SOCKET_OPTIONS,
+        }
+
+    def _proxy(self, url: str, tls: ssl.SSLContext) -> ProxyManager:
+        try:
+            parts = parse_url(url)
+        except ValueError:  # its message repeats the URL, with the password in it
+            raise ConfigurationError("the proxy is not a URL; such as http://proxy.example:3128") from None
+        if parts.scheme not in ("http", "https") or not parts.host:
+            raise ConfigurationError("the proxy is not an http or https URL; such as http://proxy.example:3128")
+        username, _, password = (parts.auth or "").partition(":")
+        login = Credentials(unquote(username), unquote(password))
+        headers = {"Proxy-Authorization": login.basic} if parts.auth else None
+        bare = parts._replace(auth=None).url
+        # The proxy is not the registry: it is shown no client certificate.
+        before = _tls_context(self._options, is_own=False) if parts.scheme == "https" else None
+        manager = ProxyManager(bare, proxy_headers=headers, ssl_context=tls, proxy_ssl_context=before, **self._common())
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+        return manager
+
+
+def _tls_context(options: ClientOptions, *, is_own: bool) -> ssl.SSLContext:
+    """TLS 1.2 or later. A configured CA alone vouches for the registry, beside the public ones for other hosts."""
+    bundle = options.verify if isinstance(options.verify, str) else None
+    try:
+        context = ssl.create_default_context(cafile=bundle if bundle and is_own else certifi.where())
+        if bundle and not is_own:
+            context.load_verify_locations(cafile=bundle)
+        if options.verify is False:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if options.client_certificate and is_own:
+            paths = options.client_certificate
+            context.load_cert_chain(*((paths,) if isinstance(paths, str) else paths))
+    except (OSError, ssl.SSLError) as problem:
+        raise ConfigurationError(
+            f"the CA or client certificate cannot be read: {getattr(problem, 'reason', None) or problem}"
+        ) from problem
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

@@ -1,0 +1,233 @@
+"""Statuses and error codes of responses, turned into errors (distribution specification, "Error Codes")."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from registry_sync.errors import (
+    TEMPORARY_STATUSES,
+    AccessDenied,
+    NotFound,
+    ProtocolError,
+    RateLimited,
+    RegistryError,
+    RegistrySyncError,
+    RepositoryUnavailable,
+    ServerUnavailable,
+)
+from registry_sync.oci.http.origins import Target
+from registry_sync.oci.http.responses import Response, web_page
+
+#: Longer is not a wait but a mistake, such as seconds since 1970 in place of a duration.
+LONGEST_BELIEVED_SECONDS = 24 * 3600.0
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """Seconds to wait from ``now`` (seconds since 1970); None when the value is absent, past or not to be believed.
+
+    Seconds, a date, and seconds since 1970 (which some registries send) are understood.
+    """
+    text = (value or "").strip()
+    if re.fullmatch(r"[0-9]{1,12}(?:\.[0-9]{1,6})?", text):
+        seconds = float(text)
+        if seconds > LONGEST_BELIEVED_SECONDS:
+            seconds -= now
+    else:
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - now
+        except (TypeError, ValueError, OverflowError, IndexError):
+            return None
+    return seconds if 0 < seconds <= LONGEST_BELIEVED_SECONDS else None
+
+
+MAX_ERROR_BYTES = 64 * 1024
+MAX_MESSAGE_LENGTH = 500
+#: An Authorization from this size on may be why a request was not read: servers take 8 KiB of headers, some less.
+LARGE_AUTHORIZATION_BYTES = 4 * 1024
+#: Bad Request, Content Too Large, Request Header Fields Too Large, and what nginx says of it.
+_TOO_LARGE_STATUSES = frozenset({400, 413, 431, 494})
+_KINDS = {"NAME_UNKNOWN": "repository", "MANIFEST_UNKNOWN": "manifest", "BLOB_UNKNOWN": "blob"}
+#: Codes of errors that only a registry sends (distribution specification, "Error Codes"); others have these too:
+#: DENIED, UNAUTHORIZED, UNSUPPORTED, TOOMANYREQUESTS.
+_CODES_OF_REGISTRIES = frozenset(
+    {
+        "BLOB_UNKNOWN",
+        "BLOB_UPLOAD_INVALID",
+        "BLOB_UPLOAD_UNKNOWN",
+        "DIGEST_INVALID",
+        "MANIFEST_BLOB_UNKNOWN",
+        "MANIFEST_INVALID",
+        "MANIFEST_UNKNOWN",
+        "NAME_INVALID",
+        "NAME_UNKNOWN",
+        "SIZE_INVALID",
+    }
+)
+#: The code of an object store's error; what else such a document says may be a signature.
+_XML_CODE = re.compile(r"<Error>.*<Code>([A-Za-z0-9._-]{1,64})</Code>", re.DOTALL)
+_CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True)
+class RequestContext:
+    """What a request was for: ``kind`` is ``manifest``, ``blob``, ``repository`` or ``registry``."""
+
+    kind: str
+    repository: str | None = None
+    subject: str = ""
+
+    def __str__(self) -> str:
+        of = f" of {self.repository}" if self.repository and self.kind != "repository" else ""
+        return f"{self.kind} {self.subject or self.repository or ''}{of}".replace("  ", " ").strip()
+
+
+def read_error_body(answer: Response) -> tuple[tuple[str, ...], str]:
+    """At most three codes and a printable message of an error; both empty when the body says nothing. Consumes it."""
+    data = _error_data(answer)
+    return parse_error_body(data)
+
+
+def _error_data(answer: Response) -> bytes:
+    """The body of an error as far as it is looked at; empty when it is encoded."""
+    data = b""
+    if answer.method != "HEAD":
+        with contextlib.suppress(RegistrySyncError):
+            for chunk in answer.chunks():
+                data += chunk
+                if len(data) > MAX_ERROR_BYTES:
+                    answer.abandon()
+                    break
+    answer.discard()
+    return b"" if answer.content_encodings else data
+
+
+def parse_error_body(data: bytes) -> tuple[tuple[str, ...], str]:
+    """Codes and message of a body in the specification's shape; of any other its text, of a web page its title."""
+    text = data[:MAX_ERROR_BYTES].decode("utf-8", "replace")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    errors = document.get("errors") if isinstance(document, dict) else None
+    entries = [entry for entry in errors if isinstance(entry, dict)][:3] if isinstance(errors, list) else []
+    codes = tuple(code for entry in entries if isinstance(code := entry.get("code"), str) and _CODE.fullmatch(code))
+    messages = [message for entry in entries if isinstance(message := entry.get("message"), str)]
+    if not entries and (page := web_page(data, None)) is not None:
+        messages = [page]
+    elif not entries and (code := _XML_CODE.search(text)):
+        messages = [code[1]]
+    elif not entries and not text.lstrip().startswith("<"):
+        messages = [text]
+    return codes, printable("; ".join(messages))
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, without control characters, of bounded length."""
+    kept = "".join(character if character.isprintable() else " " for character in text[: 4 * MAX_MESSAGE_LENGTH])
+    return " ".join(kept.split())[:MAX_MESSAGE_LENGTH]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An answer that is an error, read: what :func:`error_of_refusal` decides from."""
+
+    target: Target
+    method: str
+    status: int
+    codes: tuple[str, ...] = ()
+    message: str = ""
+    retry_after_seconds: float | None = None
+    sent_on_by: str | None = None
+    authorization_bytes: int = 0
+    is_web_page: bool = False
+
+
+def error_of(
+    answer: Response, occasion: RequestContext, *, is_anonymous: bool, now: float, scrub: Callable[[str], str]
+) -> RegistryError:
+    """The error that ``answer`` means; the answer is consumed. ``scrub`` takes secrets out of what a server echoes."""
+    retry_after = parse_retry_after(answer.header("Retry-After"), now)
+    data = _error_data(answer)
+    codes, message = parse_error_body(data)
+    refusal = Refusal(
+        answer.target,
+        answer.method,
+        answer.status,
+        codes,
+        scrub(message),
+        retry_after,
+        answer.sent_on_by,
+        answer.authorization_bytes,
+        web_page(data, answer.header("Content-Type")) is not None,
+    )
+    return error_of_refusal(refusal, occasion, is_anonymous=is_anonymous)
+
+
+def error_of_refusal(refusal: Refusal, occasion: RequestContext, *, is_anonymous: bool) -> RegistryError:
+    """The error by status: missing, limited, temporary, forbidden, or outside the specification."""
+    host, status, codes = refusal.target.origin.netloc, refusal.status, refusal.codes
+    said = f": {refusal.message}" if refusal.message else f" ({', '.join(codes)})" if codes else ""
+    context: dict[str, Any] = {
+        "host": host,
+        "repository": occasion.repository,
+        "method": refusal.method,
+        "url": refusal.target.url,
+        "status": status,
+        "codes": codes,
+        "retry_after_seconds": refusal.retry_after_seconds,
+        "is_web_page": refusal.is_web_page,
+        "redirected_by": refusal.sent_on_by,
+    }
+    if refusal.sent_on_by is not None:
+        said += f"; {refusal.sent_on_by} redirects there"
+    if status == 404:
+        kind = next((_KINDS[code] for code in codes if code in _KINDS), occasion.kind)
+        return NotFound(f"{host} has no {occasion}{said}", kind=kind, **context)
+    if status == 429:
+        return RateLimited(f"{host} allows no more requests for now{said}", **context)
+    if status in TEMPORARY_STATUSES:
+        return ServerUnavailable(f"{host} answers {status} for {occasion}{said}", **context)
+    if status in (401, 403):
+        if is_anonymous and refusal.sent_on_by is None:
+            message = unavailable_message(host, occasion, status, said, is_anonymous=True)
+            return RepositoryUnavailable(message, **context)
+        # Who was redirected to was shown no credentials and knows no repositories: it says nothing of either.
+        is_own = refusal.sent_on_by is None
+        message = denied_message(host, occasion, said) if is_own else f"{host} refuses {occasion} with {status}{said}"
+        return AccessDenied(message, **context)
+    if status in _TOO_LARGE_STATUSES and refusal.authorization_bytes >= LARGE_AUTHORIZATION_BYTES:
+        said += (
+            f"; the Authorization of the request had {refusal.authorization_bytes / 1024:.0f} KiB, which may be more "
+            "than it reads"
+        )
+    return ProtocolError(f"{host} answers {status} for {occasion}{said}", **context)
+
+
+def speaks_for_a_registry(problem: RegistryError) -> bool:
+    """Whether an error has a code of the specification that only registries use."""
+    return not _CODES_OF_REGISTRIES.isdisjoint(problem.codes)
+
+
+def denied_message(host: str, occasion: RequestContext, said: str) -> str:
+    """What a refusal of a known reader can mean; some registries refuse what they do not have."""
+    told = f"{host} does not allow these credentials to read {occasion}{said}"
+    return f"{told}; or it does not exist there" if occasion.repository else told
+
+
+def unavailable_message(host: str, occasion: RequestContext, status: int, said: str, *, is_anonymous: bool) -> str:
+    """All that a refusal of an anonymous or half-known reader can mean."""
+    if is_anonymous:
+        return (
+            f"{host} refuses {occasion} with {status} to anonymous readers{said}: it does not exist there, or it is "
+            "private"
+        )
+    return (
+        f"{host} refuses {occasion} with {status}{said}: it does not exist there, it is private, "
+        "or the credentials of the connection do not reach it"
+    )

@@ -1,0 +1,273 @@
+"""One request to the registry, with authentication, retries and error mapping around the transport."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
+from typing import Any, TypeVar
+
+from registry_sync.domain.references import RepositoryName
+from registry_sync.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    ChallengeInvalid,
+    RateLimited,
+    RegistryError,
+    RegistrySyncError,
+    RepositoryUnavailable,
+)
+from registry_sync.oci.auth.authenticator import Authenticator, NothingElse
+from registry_sync.oci.auth.challenges import parse_challenges, pull_scope
+from registry_sync.oci.auth.tokens import scrubbed
+from registry_sync.oci.http.error_mapping import (
+    RequestContext,
+    denied_message,
+    error_of,
+    read_error_body,
+    unavailable_message,
+)
+from registry_sync.oci.http.options import ClientOptions, Clock
+from registry_sync.oci.http.origins import Target
+from registry_sync.oci.http.rate_limits import SLOWING_STATUSES
+from registry_sync.oci.http.responses import Response
+from registry_sync.oci.http.transport import Transport
+from registry_sync.oci.http.usage import Usage
+
+T = TypeVar("T")
+FIRST_BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 15.0
+
+
+class Retry:
+    """Runs attempts. A wait that a registry asks for is kept, or raised when it is longer than the options allow.
+
+    A wait of our own choice is never longer than that, so that it is the options that say how often is tried.
+    """
+
+    def __init__(self, options: ClientOptions, clock: Clock, usage: Usage) -> None:
+        self._options = options
+        self._clock = clock
+        self._usage = usage
+        self._paused_until = float("-inf")
+        self._limit: RegistryError | None = None
+
+    def run(self, attempt: Callable[[], T]) -> T:
+        """What ``attempt`` gives; the last error when it keeps failing. Only temporary errors are tried again."""
+        started = self._clock.monotonic()
+        self.await_pause()
+        for number in range(1, self._options.max_attempts):
+            try:
+                return attempt()
+            except RegistrySyncError as problem:  # noqa: PERF203 - the loop is about errors
+                if not problem.is_temporary:
+                    raise
+                self.wait_after(problem, number, started)
+        return attempt()
+
+    def wait_after(self, problem: RegistrySyncError, number: int, started: float) -> None:
+        """Sleeps before attempt ``number + 1``; raises ``problem`` when that would be too long."""
+        asked = problem.retry_after_seconds if isinstance(problem, RegistryError) else None
+        wait = asked if asked is not None else min(backoff_seconds(number), self._options.longest_wait_seconds)
+        spent = self._clock.monotonic() - started
+        # A limiter of the floor has no status: what it says holds for pulls alone.
+        is_told = isinstance(problem, RegistryError) and problem.status in SLOWING_STATUSES
+        if wait > self._options.longest_wait_seconds or spent + wait > self._options.retry_budget_seconds:
+            if is_told and asked is not None and isinstance(problem, RegistryError):
+                self._limit, self._paused_until = problem, self._clock.monotonic() + asked
+            raise problem
+        self._usage.add("retry_count")
+        if is_told or isinstance(problem, RateLimited):
+            self._paused_until = max(self._paused_until, self._clock.monotonic() + wait)
+        self._clock.sleep(wait)
+
+    def await_pause(self) -> None:
+        """Waits while the registry wants no requests: what one thread was told holds for all of a client.
+
+        Raises what it was told with what is left of a wait that is too long, and asks nothing meanwhile.
+        """
+        wait = self._paused_until - self._clock.monotonic()
+        if wait > self._options.longest_wait_seconds and self._limit is not None:
+            left = copy(self._limit)
+            left.retry_after_seconds = wait
+            raise left
+        if wait > 0:
+            self._clock.sleep(wait)
+
+
+def backoff_seconds(number: int) -> float:
+    """A random wait after the ``number``-th failure, between nothing and a bound that doubles each time."""
+    return random.uniform(0, min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** (number - 1)))
+
+
+log = logging.getLogger(__name__)
+_WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
+MAX_WARNING_BYTES = 4096
+
+
+class Requester:
+    """Asks one registry; shared by all threads of a client."""
+
+    def __init__(
+        self, transport: Transport, authenticator: Authenticator, retry: Retry, clock: Clock, usage: Usage
+    ) -> None:
+        self._transport = transport
+        self._authenticator = authenticator
+        self.clock = clock
+        self.retry = retry
+        self.usage = usage
+
+    def target(self, path: str) -> Target:
+        """``path`` on the registry."""
+        return Target(self._transport.own, path)
+
+    def ask(
+        self,
+        method: str,
+        target: Target,
+        occasion: RequestContext,
+        headers: Mapping[str, str],
+        read: Callable[[Response], T],
+        *,
+        accepted: frozenset[int] = frozenset({200}),
+    ) -> T:
+        """What ``read`` makes of the answer; asked again, and read again, after temporary errors."""
+
+        def attempt() -> T:
+            answer = self.ask_once(method, target, occasion, headers, accepted=accepted)
+            try:
+                return read(answer)
+            except BaseException:
+                answer.abandon()
+                raise
+
+        return self.retry.run(attempt)
+
+    def ask_once(
+        self,
+        method: str,
+        target: Target,
+        occasion: RequestContext,
+        headers: Mapping[str, str],
+        *,
+        accepted: frozenset[int] = frozenset({200}),
+    ) -> Response:
+        """The answer, when its status is in ``accepted``. Raises the other statuses' errors.
+
+        A 401 is answered as :class:`~registry_sync.oci.auth.authenticator.Login` says; the body of one that is accepted
+        was read.
+        """
+        scope = pull_scope(RepositoryName(occasion.repository)) if occasion.repository else None
+        login = self._authenticator.login(scope)
+        refusal: tuple[Response, tuple[str, ...]] | None = None
+        while True:
+            try:
+                answer = self._transport.follow(method, target, headers, login)
+            except NothingElse:
+                if refusal is None:
+                    raise
+                return self._refused(refusal, occasion, accepted)
+            if answer.status != 401 or answer.target.origin != self._transport.own:
+                break
+            # Read first: a token may be asked for at the same host, which must not wait for this connection.
+            refusal = answer, read_error_body(answer)[0]
+            try:
+                is_refused = login.is_refused(answer.header("WWW-Authenticate"), answer.target)
+            except ChallengeInvalid as problem:
+                problem.redirected_by = answer.sent_on_by
+                raise
+            if is_refused:
+                return self._refused(refusal, occasion, accepted)
+        if (warning := answer.header("Warning")) is not None:
+            self._note_warning(warning)
+        if answer.status in accepted:
+            return answer
+        raise self.error(answer, occasion)
+
+    def _refused(
+        self, refusal: tuple[Response, tuple[str, ...]], occasion: RequestContext, accepted: frozenset[int]
+    ) -> Response:
+        answer, codes = refusal
+        if 401 in accepted:
+            return answer
+        raise self.unauthorized(answer, occasion, codes)
+
+    def unauthorized(self, answer: Response, occasion: RequestContext, codes: tuple[str, ...]) -> RegistryError:
+        """The error of a 401 that stays; ``codes`` are those of its body, which was read."""
+        host = answer.target.origin.netloc
+        try:
+            challenges = parse_challenges(answer.header("WWW-Authenticate") or "")
+        except RegistryError:
+            challenges = ()
+        context: dict[str, Any] = {
+            "host": host,
+            "repository": occasion.repository,
+            "method": answer.method,
+            "url": answer.target.url,
+            "status": 401,
+            "redirected_by": answer.sent_on_by,
+        }
+        if self._authenticator.is_anonymous:
+            message = unavailable_message(host, occasion, 401, "", is_anonymous=True)
+            return RepositoryUnavailable(message, codes=codes, **context)
+        if not any(challenge.is_about_scope for challenge in challenges):
+            return AuthenticationFailed(
+                f"{host} rejects the credentials of the connection for {occasion}: they are wrong or do not reach it"
+                + (", or it does not exist there" if occasion.repository else ""),
+                codes=codes,
+                **context,
+            )
+        if host == "registry-1.docker.io":
+            message = unavailable_message(host, occasion, 401, "", is_anonymous=False)
+            return RepositoryUnavailable(message, codes=codes, **context)
+        return AccessDenied(denied_message(host, occasion, ""), codes=codes, **context)
+
+    def error(self, answer: Response, occasion: RequestContext) -> RegistryError:
+        """The error that ``answer`` means, which is consumed."""
+        return error_of(
+            answer,
+            occasion,
+            is_anonymous=self._authenticator.is_anonymous,
+            now=self.clock.now(),
+            scrub=lambda text: scrubbed(text, self._authenticator.secrets()),
+        )
+
+    def _note_warning(self, header: str) -> None:
+        for text in warnings_in(header):
+            if self.usage.note_warning(text):
+                log.warning("%s warns: %s", self._transport.own.netloc, text)
+
+
+def warnings_in(header: str) -> Iterator[str]:
+    """The texts of a ``Warning`` header in the form of the distribution specification, "Warnings"; others are left out.
+
+    What a text says is for people; it is printable.
+    """
+    for match in _WARNING.finditer(header[:MAX_WARNING_BYTES]):
+        text = re.sub(r"\\(.)", r"\1", match[1])
+        if text.isprintable():
+            yield text
+
+
+class ChallengeProbe:
+    """The challenge of ``/v2/``, asked once: some registries leave it out everywhere else."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._lock = threading.Lock()
+        self._header: str | None = None
+        self._is_asked = False
+
+    def __call__(self) -> tuple[str | None, Target]:
+        """The header, None when ``/v2/`` has none either, and the target it came from."""
+        target = Target(self._transport.own, "/v2/")
+        with self._lock:
+            if not self._is_asked:
+                answer = self._transport.follow("GET", target, {})
+                self._header = answer.header("WWW-Authenticate") if answer.status == 401 else None
+                answer.discard()
+                self._is_asked = True
+        return self._header, target

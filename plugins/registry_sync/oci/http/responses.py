@@ -1,0 +1,356 @@
+"""One response of a server: its status, headers and body as raw bytes, decoded within a bound where it is encoded."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import json
+import re
+import ssl
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    IncompleteRead,
+    NameResolutionError,
+    NewConnectionError,
+    ProxyError,
+    ReadTimeoutError,
+    SSLError,
+)
+from urllib3.exceptions import ProtocolError as BrokenConnection
+
+from registry_sync.errors import (
+    TEMPORARY_STATUSES,
+    AuthenticationFailed,
+    ConfigurationError,
+    LimitExceeded,
+    ProtocolError,
+    RegistrySyncError,
+    ServerUnavailable,
+    TruncatedBody,
+    UntrustedCertificate,
+)
+from registry_sync.oci.http.origins import Target
+from registry_sync.oci.http.read_pace import Pace
+
+READ_BYTES = 1024 * 1024
+#: Pieces of a body are joined until they are this large, so that what consumes them does not work in crumbs.
+CHUNK_BYTES = 256 * 1024
+#: A body no longer than this is read to its end, because that is cheaper than a new connection.
+DRAIN_BYTES = 16 * 1024
+PROXY_AUTHENTICATION_REQUIRED = 407
+#: How a web page begins, and where it says what it is; a title is looked for no further in.
+_PAGE = re.compile(r"\s*<(?:!doctype html|html|head|body|title|h1|p|center)\b", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
+MAX_PAGE_BYTES = 16 * 1024
+MAX_TITLE_LENGTH = 100
+_TUNNEL = re.compile(r"Tunnel connection failed: ([0-9]{3})\b.*", re.DOTALL)
+#: OpenSSL's reasons for alerts about a client's certificate (RFC 8446 section 6.2).
+_CERTIFICATE_ALERTS = frozenset(
+    {
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "TLSV1_ALERT_UNKNOWN_CA",
+        "TLSV1_ALERT_ACCESS_DENIED",
+    }
+)
+
+
+#: OpenSSL's reasons for a server that answers in something else than TLS; which one depends on its version.
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
+
+
+class Response:
+    """The answer to one request. Whoever gets one reads it to the end, or calls :meth:`discard`.
+
+    ``sent_on_by`` is the host whose redirects led to ``target``, None for the target that was asked for.
+    ``authorization_bytes`` is how long the ``Authorization`` was that the request carried, 0 without one.
+    """
+
+    __slots__ = ("_pace", "_response", "authorization_bytes", "method", "sent_on_by", "status", "target")
+
+    def __init__(self, response: BaseHTTPResponse, method: str, target: Target, pace: Pace) -> None:
+        self._response = response
+        self._pace = pace
+        self.method = method
+        self.target = target
+        self.status = response.status
+        self.sent_on_by: str | None = None
+        self.authorization_bytes = 0
+
+    def header(self, name: str) -> str | None:
+        """The value, repeated headers joined by ``", "``; None when absent."""
+        return self._response.headers.get(name)
+
+    @property
+    def content_encodings(self) -> tuple[str, ...]:
+        """What the body claims to be encoded with, in the order applied; empty for plain bytes."""
+        value = self.header("Content-Encoding")
+        if not value:
+            return ()
+        return tuple(part for item in value.split(",") if (part := item.strip().lower()) not in ("", "identity"))
+
+    @property
+    def content_length(self) -> int | None:
+        """The declared number of bytes, None when absent or unreadable."""
+        value = (self.header("Content-Length") or "").strip()
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body, in pieces of some hundred kilobytes. What arrived is given before an error is raised.
+
+        Raises :class:`TruncatedBody` when it ends early, :class:`ServerUnavailable` when it stalls or drips.
+        """
+        watch = self._pace.watch()
+        pieces: list[bytes] = []
+        gathered = 0
+        failure: RegistrySyncError | None = None
+        while True:
+            watch.ask()
+            try:
+                piece = self._response.read1(READ_BYTES, decode_content=False)
+            except (HTTPError, OSError, ValueError) as problem:
+                failure = converted(problem, self.method, self.target)
+                break
+            if not piece:
+                break
+            pieces.append(piece)
+            gathered += len(piece)
+            if not watch.got(len(piece)):
+                host = self.target.origin.netloc
+                failure = ServerUnavailable(f"{host} sends too slowly to wait for", host=host, method=self.method)
+                break
+            if gathered >= CHUNK_BYTES:
+                yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                pieces, gathered = [], 0
+        if pieces:
+            yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if failure is not None:
+            self.abandon()
+            raise failure
+        self._response.release_conn()
+
+    def read(self, limit: int, what: str) -> bytes:
+        """The whole body of at most ``limit`` bytes. Raises :class:`LimitExceeded` naming ``what``, and as
+        :meth:`chunks` does.
+        """
+        declared = self.content_length
+        if declared is not None and declared > limit:
+            self.abandon()
+            raise LimitExceeded(f"{what} of {self.target.origin.netloc} is larger than {limit} bytes", limit=what)
+        data = bytearray()
+        for chunk in self.chunks():
+            data += chunk
+            if len(data) > limit:
+                self.abandon()
+                raise LimitExceeded(f"{what} of {self.target.origin.netloc} is larger than {limit} bytes", limit=what)
+        if declared is not None and len(data) < declared:
+            raise TruncatedBody(f"{what} of {self.target.origin.netloc} ended after {len(data)} of {declared} bytes")
+        return bytes(data)
+
+    def read_json(self, limit: int, what: str) -> dict[str, Any]:
+        """The body as a JSON object. Raises :class:`ProtocolError` when it is none, and as :meth:`read` does."""
+        data = self.read(limit, what)
+        try:
+            document = json.loads(data.decode("utf-8"), object_pairs_hook=_unambiguous)
+        except (ValueError, RecursionError):
+            document = None
+        if not data and self.content_length is None:
+            raise TruncatedBody(f"{what} of {self.target.origin.netloc} ended before it began")
+        if not isinstance(document, dict):
+            if (page := web_page(data, self.header("Content-Type"))) is not None:
+                raise self.protocol_error(
+                    f"{self.target.origin.netloc} answers with {page} in place of its {what}", is_web_page=True
+                )
+            raise self.protocol_error(f"{what} of {self.target.origin.netloc} is not a JSON object")
+        return document
+
+    def protocol_error(self, message: str, **context: Any) -> ProtocolError:
+        """An error that names this request."""
+        return ProtocolError(
+            message,
+            host=self.target.origin.netloc,
+            method=self.method,
+            url=self.target.url,
+            status=self.status,
+            redirected_by=self.sent_on_by,
+            **context,
+        )
+
+    def discard(self) -> None:
+        """Lets go of the connection: kept when little or no body is left on it, closed otherwise. Safe to repeat."""
+        length = 0 if self.method == "HEAD" or self.status in (204, 304) else self.content_length
+        if length is not None and length <= DRAIN_BYTES:
+            # An empty body is read too: a connection that goes back with its answer open fails the next request.
+            with contextlib.suppress(HTTPError, OSError, ValueError):
+                self._response.read(DRAIN_BYTES, decode_content=False)
+        else:
+            self._response.close()
+        self._response.release_conn()
+
+    def abandon(self) -> None:
+        """Closes the connection, whatever is left on it. Safe to repeat."""
+        self._response.close()
+        self._response.release_conn()
+
+
+def web_page(data: bytes, content_type: str | None) -> str | None:
+    """What a body is called when it is a page made for people, with its title; None when it is none."""
+    start = data[:MAX_PAGE_BYTES].decode("utf-8", "replace")
+    is_page = "html" in (content_type or "").lower() or _PAGE.match(start)
+    if not is_page or start.lstrip()[:1] == "{":
+        return None
+    title = _TITLE.search(start)
+    words = " ".join(html.unescape(title[1]).split()) if title else ""
+    shown = "".join(character for character in words if character.isprintable())[:MAX_TITLE_LENGTH]
+    return f"a web page ({shown!r})" if shown else "a web page"
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON document. Raises :class:`ValueError` when a name stands twice: readers would differ."""
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a name stands twice")
+    return document
+
+
+def converted(  # noqa: PLR0911 - a table with one row for each kind of failure
+    problem: Exception, method: str, target: Target
+) -> RegistrySyncError:
+    """The error of this project for one of the libraries underneath, or of the operating system."""
+    host = target.origin.netloc
+    context: dict[str, Any] = {"host": host, "method": method, "url": target.url}
+    if isinstance(problem, IncompleteRead) or _cause(problem, IncompleteRead):
+        return TruncatedBody(f"{host} ended a body early")
+    if isinstance(problem, (SSLError, ProxyError)) and _is_untrusted(problem):
+        whose = f"the proxy before {host}" if isinstance(problem, ProxyError) else host
+        return UntrustedCertificate(
+            f"the TLS certificate of {whose} is not trusted ({_reason(problem)}); "
+            "give the CA that signed it, or switch the check off for this remote",
+            **context,
+        )
+    if isinstance(problem, (SSLError, ProxyError)) and _speaks_plain_http(problem):
+        if isinstance(problem, ProxyError):
+            return ConfigurationError(f"the proxy before {host} does not speak TLS; write its URL with http://")
+        return ProtocolError(
+            f"{host} speaks plain http where https was expected: use the port that speaks https, or write http:// if "
+            "the registry is meant to be read without TLS",
+            **context,
+        )
+    if isinstance(problem, ProxyError):
+        status = _tunnel_status(problem)
+        if status is not None and status not in TEMPORARY_STATUSES:
+            return proxy_refusal(status, host)
+        return ServerUnavailable(f"the proxy before {host} does not connect: {_reason(problem)}", **context)
+    if isinstance(problem, SSLError) and (alert := _refused_certificate(problem)) is not None:
+        return AuthenticationFailed(
+            f"{host} does not take the client certificate, or asks for one ({alert}); give it in the connection, as "
+            "client_certificate with client_private_key",
+            **context,
+        )
+    if isinstance(problem, NameResolutionError):
+        return ServerUnavailable(f"the name {target.origin.host} cannot be resolved", **context)
+    if isinstance(problem, (ConnectTimeoutError, NewConnectionError)):
+        return ServerUnavailable(f"no connection to {host}: {_reason(problem)}", **context)
+    if isinstance(problem, ReadTimeoutError):
+        return ServerUnavailable(f"{host} did not go on answering in time", **context)
+    if isinstance(problem, (BrokenConnection, SSLError, OSError)) and not _is_nonsense(problem):
+        return ServerUnavailable(f"the connection to {host} broke: {_reason(problem)}", **context)
+    return ProtocolError(f"{host} does not answer in HTTP: {_reason(problem)}", **context)
+
+
+def proxy_refusal(status: int, host: str) -> ConfigurationError:
+    """What it means that a proxy answers ``status`` instead of the registry."""
+    if status in (401, PROXY_AUTHENTICATION_REQUIRED):  # some say 401 of what is wrong, and 407 of what is missing
+        return ConfigurationError(
+            f"the proxy before {host} asks for a user name and password, or refuses those it is given ({status}); "
+            "write them into its URL, http://user:password@proxy.example:3128, special characters percent-encoded"
+        )
+    return ConfigurationError(f"the proxy does not let through to {host} ({status}); its operator must allow that")
+
+
+def _tunnel_status(problem: BaseException) -> int | None:
+    """The status by which a proxy refused a tunnel; the standard library gives it in its message only."""
+    found = (_TUNNEL.fullmatch(str(cause)) for cause in _causes(problem) if isinstance(cause, OSError))
+    return next((int(match[1]) for match in found if match), None)
+
+
+def _refused_certificate(problem: BaseException) -> str | None:
+    """The alert by which a server refuses what a client showed it, in OpenSSL's words; None for other failures."""
+    alerts = (cause.reason for cause in _causes(problem) if isinstance(cause, ssl.SSLError))
+    return next((alert for alert in alerts if alert in _CERTIFICATE_ALERTS), None)
+
+
+def _causes(problem: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting: list[BaseException] = [problem]
+    while waiting:
+        current = waiting.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        waiting.extend(item for item in (*current.args, current.__cause__) if isinstance(item, BaseException))
+
+
+def _cause(problem: BaseException, kind: type[BaseException]) -> bool:
+    return any(isinstance(cause, kind) for cause in _causes(problem))
+
+
+def _is_untrusted(problem: BaseException) -> bool:
+    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(problem))
+
+
+def _speaks_plain_http(problem: BaseException) -> bool:
+    """Whether the server answered the first bytes of TLS with something that is none."""
+    reasons = (cause.reason for cause in _causes(problem) if isinstance(cause, ssl.SSLError))
+    return any(reason in _NO_TLS for reason in reasons)
+
+
+def _is_nonsense(problem: BaseException) -> bool:
+    from http.client import BadStatusLine, LineTooLong, RemoteDisconnected
+
+    return any(
+        isinstance(cause, (BadStatusLine, LineTooLong)) and not isinstance(cause, RemoteDisconnected)
+        for cause in _causes(problem)
+    )
+
+
+def _reason(problem: BaseException) -> str:
+    innermost = list(_causes(problem))[-1]
+    text = str(innermost) or type(innermost).__name__
+    return "".join(character if character.isprintable() else " " for character in text)[:200]
+
+
+DECODABLE = frozenset({"gzip", "x-gzip", "deflate"})
+_STEP_BYTES = 1024 * 1024
+
+
+def decoded(chunks: Iterable[bytes], encoding: str, limit: int) -> Iterator[bytes]:
+    """The decoded bytes of ``chunks``, in pieces, never more than ``limit`` in all.
+
+    Raises :class:`LimitExceeded`, :class:`TruncatedBody` when the data ends early, and ``zlib.error`` for other data.
+    """
+    decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32 if encoding != "deflate" else zlib.MAX_WBITS)
+    given = 0
+    for chunk in chunks:
+        waiting = chunk
+        while waiting and not decoder.eof:
+            piece = decoder.decompress(waiting, _STEP_BYTES)
+            waiting = decoder.unconsumed_tail
+            given += len(piece)
+            if given > limit:
+                raise LimitExceeded(f"a body decodes to more than {limit} bytes", limit="decoded body")
+            if piece:
+                yield piece
+    if not decoder.eof:
+        raise TruncatedBody("an encoded body ended early")

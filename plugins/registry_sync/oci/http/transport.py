@@ -1,0 +1,165 @@
+"""Requests of a client: one session of connections, redirects followed by hand, errors converted at this edge.
+
+``Authorization`` goes to the registry's own origin and nowhere else (distribution specification, "API"); it is put on
+for each hop anew and never copied along.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, quote
+
+from urllib3.exceptions import HTTPError
+
+from registry_sync.errors import RedirectRefused, RegistrySyncError
+from registry_sync.oci.http.address_gate import AddressGate
+from registry_sync.oci.http.connections import ConnectionPools, TargetHeaders
+from registry_sync.oci.http.options import ClientOptions, Clock
+from registry_sync.oci.http.origins import Origin, Target
+from registry_sync.oci.http.rate_limits import SLOWING_STATUSES, RequestRate
+from registry_sync.oci.http.read_pace import Pace
+from registry_sync.oci.http.responses import PROXY_AUTHENTICATION_REQUIRED, Response, converted, proxy_refusal
+
+if TYPE_CHECKING:
+    from registry_sync.oci.auth.authenticator import Login
+
+log = logging.getLogger(__name__)
+REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+MAX_REDIRECTS = 10
+#: Threads beyond the concurrency wait for a connection; so long only when those before them hang.
+LONGEST_WAIT_FOR_CONNECTION_SECONDS = 600
+
+
+class Transport:
+    """Sends requests; shared by all threads of a client."""
+
+    def __init__(self, own: Origin, options: ClientOptions, clock: Clock) -> None:
+        self.own = own
+        self._gate = AddressGate(own.host, options.private_hosts | options.trusted_realm_hosts)
+        self.pools = ConnectionPools(own, options, self._gate)
+        self._pace = Pace(options.throughput_window_seconds, options.minimum_bytes_per_second, clock)
+        self.clock = clock
+        self._namespace = options.namespace
+        self.rate = RequestRate(options.requests_per_second, clock, options.concurrency)
+        self.user_agent = options.user_agent
+
+    def send(
+        self,
+        method: str,
+        target: Target,
+        headers: Mapping[str, str],
+        *,
+        body: bytes | None = None,
+        login: Login | None = None,
+    ) -> Response:
+        """The answer of exactly ``target``, whatever its status. Raises :class:`ServerUnavailable` and its kin.
+
+        ``login`` authorizes a request to the registry itself, once that has its turn; raises what it raises.
+        """
+        origin = target.origin
+        if origin != self.own:
+            self._gate.check_name(origin.host)
+        sent = TargetHeaders(headers)
+        sent["User-Agent"] = self.user_agent
+        sent.setdefault("Accept-Encoding", "identity")
+        sent.target = target.path
+        if self.pools.is_proxied and origin.scheme == "http":
+            sent.target = target.url
+        asked_at = self.clock.monotonic()
+        if origin == self.own:
+            asked_at = self.rate.wait()
+            if login is not None and (authorization := login.authorization(self.rate.wait)) is not None:
+                sent["Authorization"] = authorization
+                sent.on_send = login.note_sent
+        # What urllib3 is told is what it logs, and queries can be signatures.
+        url = sent.target.partition("?")[0]
+        try:
+            response = self.pools.pool(origin).urlopen(
+                method,
+                url,
+                body=body,
+                headers=sent,
+                redirect=False,
+                retries=False,
+                assert_same_host=False,
+                pool_timeout=LONGEST_WAIT_FOR_CONNECTION_SECONDS,
+                preload_content=False,
+                decode_content=False,
+            )
+        except (HTTPError, OSError, ValueError) as problem:
+            raise converted(problem, method, target) from problem
+        answer = Response(response, method, target, self._pace)
+        if login is not None and origin == self.own:
+            answer.authorization_bytes = len(sent.get("Authorization", ""))
+        self.note_status(answer.status, origin, asked_at)
+        if answer.status == PROXY_AUTHENTICATION_REQUIRED and self.pools.is_proxied:
+            answer.discard()
+            raise proxy_refusal(answer.status, origin.netloc)
+        return answer
+
+    def follow(self, method: str, target: Target, headers: Mapping[str, str], login: Login | None = None) -> Response:
+        """The answer at the end of the redirects of a GET or HEAD. Raises :class:`RedirectRefused`."""
+        target = self._with_namespace(target)
+        asked_host, has_moved = target.origin.netloc, False
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                answer = self.send(method, target, headers, login=login)
+            except RegistrySyncError as problem:
+                if not has_moved:
+                    raise
+                explained = problem.with_message(f"{problem.message}; {asked_host} redirects there")
+                explained.redirected_by = asked_host
+                raise explained from problem
+            answer.sent_on_by = asked_host if has_moved else None
+            if answer.status not in REDIRECT_STATUSES:
+                return answer
+            target, has_moved = self._next_hop(answer), True
+        raise RedirectRefused(
+            f"{self.own.netloc} redirects more than {MAX_REDIRECTS} times", host=self.own.netloc, method=method
+        )
+
+    def note_status(self, status: int, origin: Origin, asked_at: float) -> None:
+        """Asks the registry less often when it, or a host that it leads to, says that this was too often."""
+        if status in SLOWING_STATUSES and (rate := self.rate.slow_down(asked_at)) is not None:
+            log.info(
+                "%s answers %d; %s is asked %.3g times a second for now, and gradually more often",
+                origin.netloc,
+                status,
+                self.own.netloc,
+                rate,
+            )
+
+    def _with_namespace(self, target: Target) -> Target:
+        """``target`` saying whose content is meant, where one is configured. Redirects are followed as they are."""
+        path, _, query = target.path.partition("?")
+        is_content = target.origin == self.own and path.startswith("/v2/") and path != "/v2/"
+        if self._namespace is None or not is_content or "ns" in parse_qs(query):
+            return target
+        return target._replace(path=f"{path}?{query}{'&' if query else ''}ns={quote(self._namespace, safe=':')}")
+
+    def close(self) -> None:
+        """Closes the idle connections. The transport can still be used; it opens new ones."""
+        self.pools.close()
+
+    def _next_hop(self, answer: Response) -> Target:
+        location = answer.header("Location")
+        answer.discard()
+        host = answer.target.origin.netloc
+        if not location:
+            raise answer.protocol_error(f"{host} answers {answer.status} without a Location")
+        try:
+            following = Target.parse(location, relative_to=answer.target)
+        except ValueError as problem:
+            raise RedirectRefused(
+                f"{host} redirects to what cannot be followed: {problem}", host=host, method=answer.method
+            ) from None
+        if following.origin.scheme == "http" and "https" in (answer.target.origin.scheme, self.own.scheme):
+            raise RedirectRefused(
+                f"{host} redirects from https to plain http at {following.origin.netloc}",
+                host=host,
+                method=answer.method,
+                url=following.url,
+            )
+        return following

@@ -1,0 +1,141 @@
+"""What operators return of new versions: XComs for later tasks, and events of Airflow's assets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow.sdk import Asset, AssetAlias
+
+from registry_sync.operators.stage import Stage
+from registry_sync.operators.template_values import as_text
+from registry_sync.pulp.hrefs import href_of
+
+if TYPE_CHECKING:
+    from registry_sync.domain.records import Repository, RepositoryVersion
+    from registry_sync.domain.version_history import DerivedVersion
+
+
+log = logging.getLogger(__name__)
+
+_CLOCKS_DIFFER_BY = timedelta(hours=1)
+_EVENTS_LOOKED_AT = 1000
+#: Every version that a task makes is an event of this alias, and of an asset of its repository; schedule DAGs on it.
+VERSIONS_ALIAS = "registry_sync_versions"
+#: The same for assets of the names that a repository had before, so that each version is one event of the alias above.
+FORMER_NAMES_ALIAS = "registry_sync_former_names"
+_NAME_PREFIX = "registry_sync/"
+_URI_PREFIX = "x-registry-sync://repositories/"
+
+
+def version_outlets() -> list[AssetAlias]:
+    """The outlets of a task that makes versions."""
+    return [AssetAlias(VERSIONS_ALIAS), AssetAlias(FORMER_NAMES_ALIAS)]
+
+
+def tell_assets(
+    context: Mapping[str, Any], repository: str, version: RepositoryVersion, former_names: Sequence[str] = ()
+) -> None:
+    """An event of the alias and of the asset ``registry_sync/<repository>``, when the task ends well.
+
+    Assets of ``former_names`` have one too: who waits for the repository by an older name goes on waiting for it.
+    """
+    extra: dict[str, Any] = {
+        "repository": repository,
+        "number": version.number,
+        "href": href_of(version),
+        "counts": version.summary.counts(),
+        "hold_count": len(version.holds),
+    }
+    for alias, names in ((VERSIONS_ALIAS, (repository,)), (FORMER_NAMES_ALIAS, former_names)):
+        for name in names:
+            context["outlet_events"][AssetAlias(alias)].add(repository_asset(context, name), extra=extra)
+
+
+def repository_asset(context: Mapping[str, Any], repository: str) -> Asset:
+    """The asset of the repository of that name.
+
+    One that Airflow has active keeps its URI, also that of a former release, which was made of the repository's id.
+    """
+    # Airflow takes ASCII alone; a quoted name is another repository's only if that one has a quoted name itself.
+    quoted = quote(repository, safe="/")
+    name = f"{_NAME_PREFIX}{repository if repository.isascii() else quoted}"
+    uri = _active_uri(context, name) or f"{_URI_PREFIX}{quoted}"
+    return Asset(name=name, uri=uri)
+
+
+def _active_uri(context: Mapping[str, Any], name: str) -> str | None:
+    """The URI of the active asset of that name; None when there is none, or Airflow cannot be asked."""
+    if context.get("task") is None:
+        return None
+    from airflow.sdk.execution_time.comms import AssetResult, GetAssetByName
+    from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+    try:
+        found = SUPERVISOR_COMMS.send(GetAssetByName(name=name))
+    except Exception as problem:  # noqa: BLE001  the version is made; that Airflow does not say is no reason to fail
+        log.debug("Airflow does not say which asset %s is: %s", name, problem)
+        return None
+    uri = found.uri if isinstance(found, AssetResult) else ""
+    return uri if uri.startswith(_URI_PREFIX) else None
+
+
+def was_told(context: Mapping[str, Any], version: RepositoryVersion) -> bool:
+    """Whether this task has told of that version before, as Airflow knows: a task that was cleared tells it no more.
+
+    False when Airflow cannot be asked: rather an event twice than none.
+    """
+    from airflow.sdk.execution_time.context import InletEventsAccessor
+
+    ti = context["ti"]
+    # What is told of a version is told soon after it was made; the clocks of two machines may differ.
+    after = (version.created_at - _CLOCKS_DIFFER_BY).isoformat()
+    try:
+        events = list(InletEventsAccessor(alias_name=VERSIONS_ALIAS).after(after).limit(_EVENTS_LOOKED_AT))
+    except Exception as problem:  # noqa: BLE001  the version is made, and whatever Airflow raises does not undo that
+        log.warning("Airflow does not say which versions it was told of, so it is told again: %s", problem)
+        return False
+    own = (ti.dag_id, ti.run_id, ti.task_id)
+    return any(
+        (event.source_dag_id, event.source_run_id, event.source_task_id) == own
+        and (event.extra or {}).get("href") == href_of(version)
+        for event in events
+    )
+
+
+def find_number(stage: Stage, repository: Repository, number: int | str | None) -> int:
+    """The number that a parameter names, else the latest. Raises :class:`InvalidReference`, :class:`RecordNotFound`."""
+    from registry_sync.errors import InvalidReference, RecordNotFound
+
+    text = as_text(number)
+    if text is not None:
+        if not text.isascii() or not text.isdigit():
+            raise InvalidReference(f"{text[:40]!r} is not the number of a version of {repository.name!r}")
+        return stage.database.versions.get(repository.id, int(text[:10])).number
+    if repository.latest_number is None:
+        raise RecordNotFound(f"repository {repository.name!r} has no version yet")
+    return repository.latest_number
+
+
+def hand_on(
+    stage: Stage, context: Mapping[str, Any], repository: Repository, derived: DerivedVersion
+) -> dict[str, Any]:
+    """Tells assets of a new version. ``repository``, ``version``, ``unchanged_version`` as a commit hands them on.
+
+    ``missing_blob_count`` counts blobs whose bytes are not in the store; the next immediate sync fetches them.
+    """
+    from registry_sync.pulp.documents import version_document
+
+    latest = stage.database.versions.latest(repository.id) if derived.version is None else None
+    if derived.version is not None:
+        former_names = stage.database.repositories.former_names(repository.id)
+        tell_assets(context, repository.name, derived.version, former_names)
+    return {
+        "repository": repository.name,
+        "version": version_document(derived.version) if derived.version else None,
+        "unchanged_version": version_document(latest) if latest else None,
+        "missing_blob_count": derived.missing_blob_count,
+    }

@@ -1,0 +1,117 @@
+"""Paths of everything that has one over REST, made and read in this one place.
+
+A path is absolute and without a host, as documented: ``/pulp/api/v3/repositories/docker/docker/<uuid>/``. Readers
+raise :class:`InvalidReference` for the path of something else; they do not look whether the thing exists.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from registry_sync.errors import InvalidReference
+
+if TYPE_CHECKING:
+    from registry_sync.domain.records import Repository, RepositoryVersion
+
+API_PREFIX = "/pulp/api/v3"
+#: Content types in the order of the documented answers, with the last part of their content path.
+CONTENT_PATHS = {"docker.blob": "blobs", "docker.manifest": "manifests", "docker.tag": "tags"}
+#: The largest number of a version or of a unit that either database holds.
+MAX_NUMBER = 2**31 - 1
+MAX_UNIT_ID = 2**63 - 1
+
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_REPOSITORY = re.compile(rf"{API_PREFIX}/repositories/docker/docker/({_UUID})/")
+_REMOTE = re.compile(rf"{API_PREFIX}/remotes/docker/docker/({_UUID})/")
+_VERSION = re.compile(rf"{API_PREFIX}/repositories/docker/docker/({_UUID})/versions/([1-9][0-9]{{0,9}})/")
+
+
+def repositories_href() -> str:
+    """The list of repositories."""
+    return f"{API_PREFIX}/repositories/docker/docker/"
+
+
+def repository_href(repository_id: str) -> str:
+    """A repository, by the id (UUID) that it has over REST."""
+    return f"{repositories_href()}{repository_id}/"
+
+
+def versions_href(repository_id: str) -> str:
+    """The list of a repository's versions."""
+    return f"{repository_href(repository_id)}versions/"
+
+
+def version_href(repository_id: str, number: int) -> str:
+    """A repository version."""
+    return f"{versions_href(repository_id)}{number}/"
+
+
+def href_of(version: RepositoryVersion) -> str:
+    """A repository version that was read."""
+    return version_href(version.repository_id, version.number)
+
+
+def base_href_of(version: RepositoryVersion) -> str | None:
+    """The version that it was made from, None when it names none."""
+    return None if version.base_number is None else version_href(version.repository_id, version.base_number)
+
+
+def latest_href_of(repository: Repository) -> str | None:
+    """The latest version of a repository, None before the first."""
+    return None if repository.latest_number is None else version_href(repository.id, repository.latest_number)
+
+
+def remotes_href() -> str:
+    """The list of remotes."""
+    return f"{API_PREFIX}/remotes/docker/docker/"
+
+
+def remote_href(remote_id: str) -> str:
+    """A remote, by its UUID."""
+    return f"{remotes_href()}{remote_id}/"
+
+
+def tasks_href() -> str:
+    """The list of tasks."""
+    return f"{API_PREFIX}/tasks/"
+
+
+def task_href(task_id: str) -> str:
+    """A task, by its UUID."""
+    return f"{tasks_href()}{task_id}/"
+
+
+def units_href(content_type: str) -> str:
+    """The list of units of a content type, such as ``docker.tag``."""
+    return f"{API_PREFIX}/content/docker/{CONTENT_PATHS[content_type]}/"
+
+
+def unit_href(content_type: str, unit_id: int) -> str:
+    """A content unit, by its number."""
+    return f"{units_href(content_type)}{unit_id}/"
+
+
+def read_repository_href(href: str) -> str:
+    """The id in the path of a repository."""
+    return _read(_REPOSITORY, href, "repository", repository_href("<uuid>"))[0]
+
+
+def read_remote_href(href: str) -> str:
+    """The id in the path of a remote."""
+    return _read(_REMOTE, href, "remote", remote_href("<uuid>"))[0]
+
+
+def read_version_href(href: str) -> tuple[str, int]:
+    """The repository's id and the number in the path of a repository version."""
+    repository_id, number = _read(_VERSION, href, "repository version", f"{versions_href('<uuid>')}<number>/")
+    if int(number) > MAX_NUMBER:
+        raise InvalidReference(f"there is no version {number}")
+    return repository_id, int(number)
+
+
+def _read(pattern: re.Pattern[str], href: str, kind: str, example: str) -> tuple[str, ...]:
+    match = pattern.fullmatch(href)
+    if match is None:
+        raise InvalidReference(f"{href[:200]!r} is not the path of a {kind}; such as {example}")
+    return match.groups()

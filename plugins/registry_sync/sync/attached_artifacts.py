@@ -1,0 +1,263 @@
+"""What refers to the manifests that a sync takes: signatures, attestations, bills of material, and so on upwards.
+
+A registry with the referrers API is asked for each manifest; what others keep under tags is found by the tags' names
+(distribution specification, "Listing Referrers" and "Referrers Tag Schema"; cosign's suffixed tags). What claims to
+refer to a manifest and names another subject is not taken. Where a registry does not let the API be asked, manifests
+keep the referrers that the latest version has of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifest_documents import Descriptor
+from registry_sync.domain.quantities import format_count
+from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.references import TagName
+from registry_sync.domain.referrer_tags import companion_names
+from registry_sync.domain.runs import SyncRun
+from registry_sync.errors import LimitExceeded, ReferrersUnavailable, RegistrySyncError
+from registry_sync.sync.parallel import for_each, warn
+from registry_sync.sync.verdicts import MAX_PROBES
+from registry_sync.sync.walk import Walk, is_not_there
+
+if TYPE_CHECKING:
+    from registry_sync.db.runs.selections import SelectionStore
+    from registry_sync.oci.client import RegistryClient
+
+#: Referrers of referrers of referrers of referrers; a signed bill of material needs two.
+REFERRER_DEPTH = 4
+
+
+@dataclass
+class Listed:
+    """What a registry says refers to manifests, and of which it cannot be asked.
+
+    ``has_api`` None says that nothing is known of the API: nothing was asked, or could be.
+    """
+
+    found: dict[Digest, tuple[Descriptor, ...]] = field(default_factory=dict)
+    unknown: dict[Digest, ReferrersUnavailable] = field(default_factory=dict)
+    has_api: bool | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot be asked, the first reason of all; None when it could be."""
+        return next((error.message for error in self.unknown.values()), None)
+
+
+@dataclass(frozen=True)
+class EarlierRuns:
+    """What recent runs of the same remote found out of the referrers API of its registry."""
+
+    selections: SelectionStore
+    run: SyncRun
+
+    def know_api(self) -> bool:
+        """Whether one of them met it."""
+        return self.selections.knows_referrers_api(self.run.id)
+
+    def subjects(self) -> Iterator[Digest]:
+        """Manifests that they may have asked about, first those of which the latest version has referrers."""
+        of_latest = self.selections.referrers(self.run.repository_id)
+        yield from sorted(of_latest, key=lambda subject: not of_latest[subject])
+
+
+def list_referrers(
+    client: RegistryClient,
+    remote: RemoteSpec,
+    subjects: Iterable[Digest],
+    *,
+    earlier: EarlierRuns,
+    failed: Callable[[Digest, RegistrySyncError], None],
+) -> Listed:
+    """What the registry says refers to each of ``subjects``.
+
+    Where it seems to have no API, and earlier runs met it, a few others tell whether it is hidden, so that nothing is
+    known, or answers so of some subjects alone. A subject of which the answer cannot be read, or not now, is given to
+    ``failed``.
+    """
+    waiting = list(dict.fromkeys(subjects))
+    listed = Listed()
+    if not waiting:
+        return listed
+    is_known = earlier.know_api()
+
+    def ask(some: Sequence[Digest]) -> None:
+        for_each(
+            lambda subject: client.list_referrers_by_api(remote.upstream, subject, is_known=is_known),
+            some,
+            threads=remote.download_concurrency,
+            done=done,
+            failed=not_listed,
+        )
+
+    def done(subject: Digest, entries: tuple[Descriptor, ...] | None) -> None:
+        listed.has_api = entries is not None
+        if entries is not None:
+            listed.found[subject] = entries
+
+    def not_listed(subject: Digest, error: RegistrySyncError) -> None:
+        if isinstance(error, ReferrersUnavailable):
+            listed.unknown[subject] = error
+        else:
+            failed(subject, error)
+
+    # The first one alone: a registry without the API is asked once.
+    ask(waiting[:1])
+    rest = waiting[1:]
+    if is_known and listed.unknown and _is_served_to_others(client, remote, waiting, earlier):
+        listed.unknown.clear()
+        rest = waiting
+    if listed.has_api is not False:
+        ask(rest)
+    return listed
+
+
+def _is_served_to_others(
+    client: RegistryClient, remote: RemoteSpec, subjects: Sequence[Digest], earlier: EarlierRuns
+) -> bool:
+    """Whether the API is there, though of the first of ``subjects`` nothing is said: a few others are asked about."""
+    others = (subject for subject in dict.fromkeys((*earlier.subjects(), *subjects[1:])) if subject != subjects[0])
+    for subject in islice(others, MAX_PROBES):
+        with suppress(RegistrySyncError):
+            client.list_referrers_by_api(remote.upstream, subject, is_known=True)
+            return True
+    return False
+
+
+def add_referrers(
+    walk: Walk,
+    *,
+    has_api: bool | None,
+    earlier: EarlierRuns,
+    kept: Callable[[], Mapping[Digest, frozenset[Digest]]],
+    tell: Callable[[str], None],
+) -> Listed:
+    """Reads what refers to what ``walk`` has read, and so on; gives all that was listed.
+
+    Nothing is asked where ``has_api`` says that there is no API. ``kept`` gives the referrers of manifests in the
+    latest version, for those of which the registry is not asked, or cannot be.
+    """
+    everything = Listed(has_api=has_api)
+    asked: set[Digest] = set()
+    for depth in range(REFERRER_DEPTH + 1):
+        subjects = [digest for digest in (*walk.fetched, *walk.stored) if digest not in asked]
+        if not subjects:
+            break
+        asked.update(subjects)
+        listed = Listed()
+        if everything.has_api is not False:
+            listed = list_referrers(walk.client, walk.remote, subjects, earlier=earlier, failed=walk.fail)
+            everything.found |= listed.found
+            everything.unknown |= listed.unknown
+            everything.has_api = listed.has_api if listed.has_api is not None else everything.has_api
+        if depth == REFERRER_DEPTH:
+            _refuse_deeper(walk, listed.found)
+            break
+        untold = subjects if everything.has_api is False else list(listed.unknown)
+        held = {subject: found for subject in untold if (found := kept().get(subject))}
+        known = {digest: None for digests in held.values() for digest in sorted(digests)}
+        walk.descend({**known, **{entry.digest: entry for entries in listed.found.values() for entry in entries}})
+        for subject, entries in listed.found.items():
+            walk.names.update((entry.digest, f"a referrer of type {entry.artifact_type}") for entry in entries)
+            walk.referrers[subject] = tuple(_confirmed(walk, subject, entries, tell))
+        for subject, digests in held.items():
+            walk.referrers[subject] = tuple(digest for digest in sorted(digests) if walk.refers_to(digest, subject))
+    return everything
+
+
+def ask_for_referrers_api(
+    client: RegistryClient,
+    selections: SelectionStore,
+    run: SyncRun,
+    remote: RemoteSpec,
+    digests: Iterable[Digest | None],
+    *,
+    tell: Callable[[str], None],
+) -> None:
+    """Finds out by one of ``digests`` whether the registry has the API, so that not every task has to."""
+    one = next((digest for digest in digests if digest is not None), None)
+    if one is None or selections.lacks_referrers_api(run.id):
+        return
+    # What cannot be read, or not now, is met again by the task that needs it.
+    listed = list_referrers(
+        client,
+        remote,
+        [one],
+        earlier=EarlierRuns(selections, run),
+        failed=lambda _subject, _error: None,
+    )
+    if listed.has_api is not None:
+        selections.note_referrers_api(run.id, is_there=listed.has_api)
+    tell_unknown(selections, run, listed, tell)
+
+
+def tell_unknown(selections: SelectionStore, run: SyncRun, listed: Listed, tell: Callable[[str], None]) -> None:
+    """Notes with the run, for the version that it makes, that referrers could not be looked up, and why."""
+    problem = listed.problem
+    if problem is not None:
+        count = format_count(len(listed.unknown), "manifest")
+        warn(tell, f"referrers of {count} are as in the latest version: {problem}")
+        selections.note_referrers_problem(run.id, problem)
+
+
+def _confirmed(
+    walk: Walk, subject: Digest, entries: Iterable[Descriptor], tell: Callable[[str], None]
+) -> Iterable[Digest]:
+    for entry in entries:
+        if is_not_there(walk.failures.get(entry.digest)):
+            tell(f"referrer {entry.digest} of {subject} is listed and gone")
+        elif walk.has_read(entry.digest) and not walk.refers_to(entry.digest, subject):
+            tell(f"manifest {entry.digest} is listed as a referrer of {subject} and does not name it as its subject")
+        else:
+            yield entry.digest
+
+
+def _refuse_deeper(walk: Walk, listed: Mapping[Digest, tuple[Descriptor, ...]]) -> None:
+    for subject, entries in listed.items():
+        if any(entry.digest not in walk.fetched and entry.digest not in walk.stored for entry in entries):
+            problem = f"referrers of referrers are nested deeper than {REFERRER_DEPTH}"
+            walk.failures.setdefault(subject, LimitExceeded(problem, digest=subject, limit="depth"))
+        else:
+            walk.referrers[subject] = tuple(e.digest for e in entries if walk.refers_to(e.digest, subject))
+
+
+def companions_there(
+    client: RegistryClient,
+    remote: RemoteSpec,
+    digests: Iterable[Digest],
+    *,
+    failed: Callable[[TagName, RegistrySyncError], None],
+) -> list[TagName]:
+    """The tags that belong to one of ``digests``, for a sync that has no listing: each that may be there is asked for.
+
+    A registry that takes such a tag for the digest, and answers with the manifest itself, has none. Those that were
+    asked for in any case are left out.
+    """
+    subject_of = {name: digest for digest in dict.fromkeys(digests) for name in companion_names(digest)}
+    wanted = set(remote.tag_filter.select(subject_of))
+    allowed = [name for name in subject_of if remote.tag_filter.allows(name) and name not in wanted]
+    there: list[TagName] = []
+
+    def done(name: TagName, digest: Digest | None) -> None:
+        if digest != subject_of[name]:
+            there.append(name)
+
+    def not_there(name: TagName, error: RegistrySyncError) -> None:
+        if not is_not_there(error):
+            failed(name, error)
+
+    for_each(
+        lambda name: client.head_manifest(remote.upstream, name).digest,
+        allowed,
+        threads=remote.download_concurrency,
+        done=done,
+        failed=not_there,
+    )
+    return sorted(there)

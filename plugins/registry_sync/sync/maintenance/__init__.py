@@ -1,0 +1,1 @@
+"""What keeps the blob store and the database in order: collect, reclaim, verify, repair."""

@@ -1,0 +1,260 @@
+"""Collecting what nothing needs: manifests with their tags, then blobs that only they named, then untracked bytes.
+
+Reclaiming: the bytes of blobs that only given repositories hold. Their versions stay, and name what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.quantities import format_bytes, format_count
+from registry_sync.domain.storage_reports import Amount, Collection, ContentKind, removal_error
+from registry_sync.domain.timestamps import utc_now
+from registry_sync.errors import BlobStoreError, RegistrySyncError
+from registry_sync.sync.parallel import for_each
+
+if TYPE_CHECKING:
+    from registry_sync.blobs.store import BlobStore
+    from registry_sync.db.database import Database
+
+
+_THREADS = 16
+#: Failures that may pass before the store itself is taken to be away.
+MOST_PASSING = 20
+
+
+class StoredBytes:
+    """The blobs of ``store``; ``failures`` are what could not be removed, by digest or other name, and why.
+
+    When as many as :data:`MOST_PASSING` meet what may pass, the last of these errors is raised after what had begun was
+    finished.
+    """
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self.failures: dict[str, BlobStoreError] = {}
+
+    def present(self, digests: Sequence[Digest]) -> set[Digest]:
+        """Those of ``digests`` that are there; one that cannot be asked for is not."""
+
+        def failed(_digest: Digest, error: RegistrySyncError) -> None:
+            if error.is_temporary or not isinstance(error, BlobStoreError):
+                raise error
+
+        return _those(self._store.has, digests, failed)
+
+    def delete(self, digests: Sequence[Digest], *, stored_before: datetime | None = None) -> set[Digest]:
+        """Removes them; those that were there, and were not written again since ``stored_before``."""
+        return _those(lambda digest: self._store.delete(digest, stored_before=stored_before), digests, self.note)
+
+    def note(self, name: str, error: RegistrySyncError) -> None:
+        """Notes a failure. Raises it when the store is away, or when it is none of the store's."""
+        if not isinstance(error, BlobStoreError):
+            raise error
+        self.failures[name] = error
+        if error.is_temporary and sum(known.is_temporary for known in self.failures.values()) >= MOST_PASSING:
+            raise error
+
+    def raise_failures(self) -> None:
+        """Raises one :class:`BlobStoreError` for everything that could not be removed, if anything could not."""
+        if self.failures:
+            raise removal_error(self.failures)
+
+
+def _those(
+    ask: Callable[[Digest], bool], digests: Sequence[Digest], failed: Callable[[Digest, RegistrySyncError], None]
+) -> set[Digest]:
+    found: set[Digest] = set()
+
+    def done(digest: Digest, answer: bool) -> None:
+        if answer:
+            found.add(digest)
+
+    for_each(ask, digests, threads=min(_THREADS, len(digests)), done=done, failed=failed)
+    return found
+
+
+#: Records of one transaction. A database that has one writer is held for as long as their bytes take to be removed.
+BATCH_SIZE = 100
+_NOTED_AT_ONCE = 1000
+
+
+class _Moment(NamedTuple):
+    now: datetime
+    noted_before: datetime
+
+
+def collect_orphans(
+    database: Database,
+    store: BlobStore,
+    *,
+    grace: timedelta,
+    tell: Callable[[str], None],
+    clock: Callable[[], datetime] = utc_now,
+    batch_size: int = BATCH_SIZE,
+) -> Collection:
+    """Notes what nothing needs, and removes what was noted longer than ``grace`` ago; safe to repeat at any point.
+
+    A blob waits for its own grace after the last manifest that named it went. Bytes without a record go when they
+    were written longer than ``grace`` ago. What the store does not let go stays with its record, is tried again by the
+    next collection, and is raised as one :class:`BlobStoreError` after everything else was done. Raises at once what
+    the database raises, and the store when it is away; what was removed until then stays removed.
+    """
+    now = clock()
+    moment = _Moment(now, now - grace)
+    released = database.orphans.release_runs(moment.noted_before)
+    if released:
+        tell(f"released what {format_count(released, 'sync')} had fetched that ended badly")
+    manifests = _collect_manifests(database, moment, batch_size)
+    stored = StoredBytes(store)
+    blobs, freed = _collect_blobs(database, stored, moment, batch_size)
+    strays = Amount()
+    for batch in _strays(database, store, moment.noted_before, batch_size, stored.note):
+        strays += database.blob_bytes.delete_strays(batch, moment.noted_before, stored)
+    _, waiting_manifests = database.orphans.unneeded(ContentKind.MANIFEST, moment.noted_before)
+    _, waiting_blobs = database.orphans.unneeded(ContentKind.BLOB, moment.noted_before)
+    collection = Collection(
+        manifests=manifests,
+        blobs=blobs,
+        freed=freed,
+        strays=strays,
+        waiting_manifests=waiting_manifests,
+        waiting_blobs=waiting_blobs,
+        released_runs=released,
+    )
+    tell(summary(collection))
+    stored.raise_failures()
+    return collection
+
+
+def preview_collection(
+    database: Database,
+    store: BlobStore,
+    *,
+    grace: timedelta,
+    tell: Callable[[str], None],
+    clock: Callable[[], datetime] = utc_now,
+    batch_size: int = BATCH_SIZE,
+) -> Collection:
+    """What :func:`collect_orphans` would remove now, and what would wait; changes nothing.
+
+    Blobs of manifests that would go are still named by them, and neither counted nor waiting.
+    """
+    noted_before = clock() - grace
+    manifests, waiting_manifests = database.orphans.unneeded(ContentKind.MANIFEST, noted_before)
+    blobs, waiting_blobs = database.orphans.unneeded(ContentKind.BLOB, noted_before)
+    strays = Amount()
+    for batch in _strays(database, store, noted_before, batch_size, None):
+        strays += Amount.of(batch.values())
+    collection = Collection(
+        is_dry_run=True,
+        manifests=manifests,
+        blobs=blobs,
+        freed=database.blob_bytes.due(noted_before),
+        strays=strays,
+        waiting_manifests=waiting_manifests,
+        waiting_blobs=waiting_blobs,
+        released_runs=database.orphans.unreleased_runs(noted_before),
+    )
+    tell(summary(collection))
+    return collection
+
+
+def summary(collection: Collection) -> str:
+    """A collection in one line."""
+    waiting = collection.waiting_manifests.count + collection.waiting_blobs.count
+    return (
+        f"{'would remove' if collection.is_dry_run else 'removed'} "
+        f"{format_count(collection.manifests.count, 'manifest')}, {format_count(collection.blobs.count, 'blob')} and "
+        f"{format_count(collection.strays.count, 'stray file')}, {format_bytes(collection.freed_bytes)}; "
+        f"{format_count(waiting, 'orphan')} younger than the grace"
+    )
+
+
+def _collect_manifests(database: Database, moment: _Moment, batch_size: int) -> Amount:
+    _note_all(database, ContentKind.MANIFEST, moment.now)
+    gone = Amount()
+    for ids in _due(database, ContentKind.MANIFEST, moment.noted_before, batch_size):
+        gone += database.orphans.delete_manifests(ids, moment.noted_before)
+    return gone
+
+
+def _collect_blobs(database: Database, stored: StoredBytes, moment: _Moment, batch_size: int) -> tuple[Amount, Amount]:
+    _note_all(database, ContentKind.BLOB, moment.now)
+    gone, freed = Amount(), Amount()
+    for ids in _due(database, ContentKind.BLOB, moment.noted_before, batch_size):
+        records, removed = database.blob_bytes.delete_orphans(ids, moment.noted_before, stored)
+        gone, freed = gone + records, freed + removed
+    return gone, freed
+
+
+def _note_all(database: Database, kind: ContentKind, now: datetime) -> None:
+    last: int | None = 0
+    while last is not None:
+        last = database.orphans.note(kind, now, after_id=last, limit=_NOTED_AT_ONCE)
+
+
+def _due(database: Database, kind: ContentKind, noted_before: datetime, limit: int) -> Iterator[list[int]]:
+    last = 0
+    while found := database.orphans.due(kind, noted_before, after_id=last, limit=limit):
+        last = found[-1].id
+        yield [orphan.id for orphan in found]
+
+
+def _strays(
+    database: Database,
+    store: BlobStore,
+    stored_before: datetime,
+    batch_size: int,
+    unlisted: Callable[[str, BlobStoreError], None] | None,
+) -> Iterator[dict[Digest, int]]:
+    """Bytes that no record names and that are old enough, with their sizes, in batches."""
+    waiting: dict[Digest, int] = {}
+    for entry in store.entries(unlisted):
+        if entry.stored_at < stored_before:
+            waiting[entry.digest] = entry.size_bytes
+        if len(waiting) >= 10 * batch_size:
+            yield from _unrecorded(database, waiting, batch_size)
+            waiting = {}
+    yield from _unrecorded(database, waiting, batch_size)
+
+
+def _unrecorded(database: Database, sizes: Mapping[Digest, int], batch_size: int) -> Iterator[dict[Digest, int]]:
+    unknown = sorted(database.blob_bytes.unrecorded(list(sizes)))
+    for start in range(0, len(unknown), batch_size):
+        yield {digest: sizes[digest] for digest in unknown[start : start + batch_size]}
+
+
+def reclaim_blobs(
+    database: Database,
+    store: BlobStore,
+    repository_ids: Sequence[str],
+    *,
+    kept: Sequence[tuple[str, int]] = (),
+    is_dry_run: bool = False,
+    batch_size: int = BATCH_SIZE,
+    tell: Callable[[str], None],
+) -> Amount:
+    """Removes the bytes of blobs that only these repositories hold, and none of the versions ``kept``; of how many.
+
+    ``kept`` are pairs of repository and number. Blobs that another repository holds or a sync under way needs stay. A
+    dry run removes nothing. What was lost and would have been removed is missed no more. Raises as
+    :func:`~registry_sync.sync.maintenance.collect.collect_orphans` does; a repeat goes on.
+    """
+    gone, last, stored = Amount(), 0, StoredBytes(store)
+    while found := database.blob_bytes.reclaimable(repository_ids, kept, after_id=last, limit=batch_size):
+        last = found[-1].id
+        if is_dry_run:
+            gone += Amount.of(record.size_bytes for record in found)
+        else:
+            ids = [record.id for record in found]
+            gone += database.blob_bytes.reclaim(ids, repository_ids, kept, stored)
+    if not is_dry_run:
+        database.blob_bytes.forget_faults(repository_ids, kept)
+    verb = "would reclaim" if is_dry_run else "reclaimed"
+    tell(f"{verb} {format_bytes(gone.size_bytes)} of {format_count(gone.count, 'blob')}")
+    stored.raise_failures()
+    return gone

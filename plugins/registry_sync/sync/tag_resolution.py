@@ -1,0 +1,245 @@
+"""What each tag points to, by one HEAD; which unchanged tags are read again, which belong to what is held."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifest_documents import Manifest
+from registry_sync.domain.quantities import format_count
+from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.references import TagName
+from registry_sync.domain.referrer_tags import companion_tags, fallback_tag
+from registry_sync.domain.runs import KeptHead, SyncRun
+from registry_sync.domain.timestamps import utc_now
+from registry_sync.errors import ContentError, NotFound, RegistryError, RegistrySyncError
+from registry_sync.sync.attached_artifacts import EarlierRuns, companions_there, list_referrers, tell_unknown
+from registry_sync.sync.parallel import Progress, for_each
+from registry_sync.sync.verdicts import MAX_PROBES, Refusals, Verdict, verdict
+from registry_sync.sync.walk import Selection
+
+if TYPE_CHECKING:
+    from registry_sync.db.database import Database
+    from registry_sync.db.runs.listings import KeptHeadStore
+    from registry_sync.db.runs.selections import SelectionStore
+    from registry_sync.oci.client import RegistryClient
+
+
+Heads = Mapping[TagName, Digest | None]
+
+
+@dataclass(frozen=True)
+class KnownCompanions:
+    """``latest`` are the tags of the latest version, ``candidates`` those of a listing that were not asked for.
+
+    Without a listing, the companions that are held are asked for again, and those that a tag's own manifest may have.
+    """
+
+    client: RegistryClient
+    selections: SelectionStore
+    run: SyncRun
+    remote: RemoteSpec
+    latest: Mapping[TagName, Digest]
+    candidates: Sequence[TagName]
+
+    def heads(self, heads: Heads, resolve: Callable[[list[TagName]], Heads]) -> dict[TagName, Digest | None]:
+        """Digests of the companions of those of ``heads`` that are unchanged, and of what belongs to these, by tag.
+
+        None where a HEAD does not say, as in ``heads``; ``resolve`` asks.
+        """
+        has_listing = self.remote.tag_filter.literal_tags is None
+        if has_listing and not self.candidates:
+            return {}
+        found: dict[TagName, Digest | None] = {}
+        unchanged = self._unchanged(heads)
+        while unchanged:
+            below = self.selections.below(self.run.repository_id, unchanged)
+            names = companion_tags(self.candidates if has_listing else self.latest, below)
+            if not has_listing:
+                names += self._there(unchanged.values())
+            asked = resolve([name for name in dict.fromkeys(names) if name not in heads and name not in found])
+            # Some registries take the tag for the digest that it is named after.
+            asked = {name: digest for name, digest in asked.items() if digest is None or name != fallback_tag(digest)}
+            found |= asked
+            unchanged = self._unchanged(asked)
+        return found
+
+    def _unchanged(self, heads: Heads) -> dict[TagName, Digest]:
+        return {tag: digest for tag, digest in self.latest.items() if heads.get(tag) == digest}
+
+    def _there(self, digests: Iterable[Digest]) -> list[TagName]:
+        def failed(_tag: TagName, error: RegistrySyncError) -> None:
+            raise error
+
+        return companions_there(self.client, self.remote, digests, failed=failed)
+
+
+def tags_left_out(database: Database, choice: Selection, digests: Mapping[TagName, Digest | None]) -> set[TagName]:
+    """Those of the tags that stand for an index, known already, without any wanted platform."""
+    if choice.platforms is None:
+        return set()
+    known = database.contents.stored_manifests(digest for digest in digests.values() if digest is not None)
+    left_out = {digest for digest, manifest in known.items() if manifest.index and _leaves_out(choice, manifest.index)}
+    return {tag for tag, digest in digests.items() if digest in left_out}
+
+
+def _leaves_out(choice: Selection, index: Manifest) -> bool:
+    try:
+        return choice.leaves_out(index)
+    except ContentError:  # held, with this reason, by who reads it
+        return False
+
+
+def tags_to_read_again(
+    client: RegistryClient,
+    database: Database,
+    run: SyncRun,
+    remote: RemoteSpec,
+    unchanged: Mapping[TagName, Digest],
+    *,
+    tell: Callable[[str], None],
+) -> set[TagName]:
+    """Those of ``unchanged`` of which more is to be known than their digest."""
+    if not unchanged:
+        return set()
+    selections, choice = database.selections, Selection.of(remote)
+    chosen_by = selections.chosen_by(run.repository_id, run.mode)
+    if chosen_by is None or Selection.of(chosen_by) != choice:
+        tell("what is taken along from the tags was chosen otherwise before, so all of them are read again")
+        return set(unchanged)
+    again = selections.tags_above_gaps(run.repository_id) | selections.held_tags(run.repository_id)
+    again &= unchanged.keys()
+    if choice.with_referrers:
+        changed = _with_other_referrers(client, database, run, remote, tell)
+        if changed:
+            tell(f"{format_count(len(changed), 'manifest')} with other referrers than before")
+            again |= selections.tags_above(run.repository_id, changed) & unchanged.keys()
+    return again
+
+
+def _with_other_referrers(
+    client: RegistryClient, database: Database, run: SyncRun, remote: RemoteSpec, tell: Callable[[str], None]
+) -> set[Digest]:
+    """Manifests of the latest version to which the registry lists other referrers than it holds."""
+    selections = database.selections
+    if selections.lacks_referrers_api(run.id):
+        return set()
+    held = selections.referrers(run.repository_id)
+    unreadable: set[Digest] = set()
+
+    def failed(subject: Digest, error: RegistrySyncError) -> None:
+        # Only what a later try cannot mend is left to the tag's own fetch, which holds it with the reason.
+        if verdict(error, is_last_try=False) is not Verdict.HOLD:
+            raise error
+        unreadable.add(subject)
+
+    listed = list_referrers(client, remote, held, earlier=EarlierRuns(selections, run), failed=failed)
+    if listed.has_api is not None:
+        selections.note_referrers_api(run.id, is_there=listed.has_api)
+    tell_unknown(selections, run, listed, tell)
+    if listed.has_api is False:
+        return set()
+    other = {s for s, entries in listed.found.items() if {entry.digest for entry in entries} != held[s]}
+    return other | unreadable
+
+
+#: Older digests are asked for again; a list of tags may take as long.
+LONGEST_KEPT = timedelta(hours=1)
+#: How often digests are kept; most listings have ended by then and keep none.
+KEEP_SECONDS = 5.0
+
+
+@dataclass
+class TagHeads:
+    """The HEADs of one try of a listing. ``asked_at`` is when the first digest in use was asked for, None for none."""
+
+    client: RegistryClient
+    kept: KeptHeadStore
+    run: SyncRun
+    remote: RemoteSpec
+    tell: Callable[[str], None]
+    asked_at: datetime | None = None
+    _earlier: Mapping[TagName, KeptHead] = field(default_factory=dict)
+    _new: dict[TagName, Digest | None] = field(default_factory=dict)
+    _new_at: datetime = field(default_factory=utc_now)
+    _kept_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._earlier = self.kept.since(self.run.id, utc_now() - LONGEST_KEPT)
+
+    @contextmanager
+    def kept_on_failure(self) -> Iterator[None]:
+        """Around the rest of the try: what was answered until it fails is kept for the next."""
+        try:
+            yield
+        except BaseException:
+            with suppress(RegistrySyncError):
+                self._keep()
+            raise
+
+    def resolve(self, names: list[TagName]) -> dict[TagName, Digest | None]:
+        """Tag to digest, None where HEAD does not say; tags that the registry does not have are left out.
+
+        Raises the client's errors for a registry that does not answer.
+        """
+        known = {tag: self._earlier[tag] for tag in names if tag in self._earlier}
+        heads = {tag: head.digest for tag, head in known.items()}
+        if known:
+            self.tell(f"{format_count(len(known), 'tag')} of {len(names):,} were asked for by an earlier try")
+            self._note(min(head.asked_at for head in known.values()))
+        self._ask([tag for tag in names if tag not in known], heads)
+        return {tag: heads[tag] for tag in names if tag in heads}
+
+    def _ask(self, names: list[TagName], heads: dict[TagName, Digest | None]) -> None:
+        progress = Progress(self.tell, "tag", len(names))
+        refusals = Refusals(self.client, self.remote)
+        has_listing = self.remote.tag_filter.literal_tags is None
+
+        def done(tag: TagName, digest: Digest | None) -> None:
+            refusals.note_served(tag)
+            heads[tag] = self._new[tag] = digest
+            if time.monotonic() - self._kept_at >= KEEP_SECONDS:
+                self._keep()
+            progress.add(1)
+
+        def failed(tag: TagName, error: RegistrySyncError) -> None:
+            # A password that nothing was given for yet is not tried on one tag after another: that locks accounts.
+            if has_listing or not isinstance(error, RegistryError) or error.status != 401:
+                refusals.others = lambda: names[:: max(1, len(names) // MAX_PROBES)]
+            error = refusals.settled(error, tag)
+            if isinstance(error, NotFound) and error.kind == "repository":
+                raise error
+            if isinstance(error, NotFound):
+                if has_listing:
+                    self.tell(f"tag {tag} is gone since the listing")
+            elif verdict(error, is_last_try=False) is Verdict.HOLD:
+                heads[tag] = None
+            else:
+                raise error
+            progress.add(1)
+
+        if not self._new:
+            self._new_at = utc_now()
+        # Without a listing before it the first goes alone: a wrong password is sent once, not by every thread.
+        alone = 0 if has_listing else 1
+        for part in (names[:alone], names[alone:]):
+            for_each(
+                lambda tag: self.client.head_manifest(self.remote.upstream, tag).digest,
+                part,
+                threads=self.remote.download_concurrency,
+                done=done,
+                failed=failed,
+            )
+
+    def _keep(self) -> None:
+        new, self._new = self._new, {}
+        self.kept.keep(self.run.id, new, self._new_at, began=self.run.listing_began)
+        self._new_at, self._kept_at = utc_now(), time.monotonic()
+
+    def _note(self, asked_at: datetime) -> None:
+        self.asked_at = min(asked_at, self.asked_at or asked_at)
