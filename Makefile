@@ -36,9 +36,12 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 .PHONY: sync
-sync: $(READY) ## Sync a repository and print its version: REMOTE= NAME= REPOSITORY= TAGS= EXCLUDE_TAGS= PLATFORMS= POLICY= MODE= CONN= REPLACE_UPSTREAM=
-	$(if $(MISTYPED),$(error make sync knows no $(MISTYPED); it takes $(SYNC_VARIABLES)))
+sync: known-variables $(READY) ## Sync a repository and print its version: REMOTE= NAME= REPOSITORY= TAGS= EXCLUDE_TAGS= PLATFORMS= POLICY= MODE= CONN= REPLACE_UPSTREAM=
 	@$(LOCAL_AIRFLOW) sync
+
+.PHONY: known-variables
+known-variables:
+	@$(if $(MISTYPED),$(error make sync knows no $(MISTYPED); it takes $(SYNC_VARIABLES)))
 
 .PHONY: up
 up: $(READY) ## Start a local Airflow and keep it running: PORT=8080

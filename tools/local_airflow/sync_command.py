@@ -26,6 +26,7 @@ DEFAULT_NAME = "library/hello-world"
 PASSED_ON = {"POLICY": "policy", "MODE": "mode", "CONN": "conn_id"}
 #: The same for lists, separated by blanks or commas.
 LISTS = {"TAGS": "tags", "EXCLUDE_TAGS": "exclude_tags", "PLATFORMS": "platforms"}
+_REFUSED_WHOLE = ("OtherUpstream", "TriggerRefused", "ConfigurationError", "InvalidReference")
 #: What each parameter is given by, and what it may be, for whoever gave another value.
 ASKED_FOR = {
     "repository": ("REPOSITORY", "a name such as hello-world"),
@@ -64,12 +65,15 @@ def sync(instance: Instance, env: Mapping[str, str], port: int | None) -> None:
                 run.fail()
             raise
         if run.state() != "success":
-            raise SyncFailed(failure(run, run.tasks(), instance, conf))
+            raise SyncFailed(failure(run, run.tasks(), instance))
         print(json.dumps(synced_version(run), indent=2))
 
 
 def parameters(env: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters of the DAG that the variables ask for; an empty variable is one that is not given."""
+    """The parameters of the DAG that the variables ask for; an empty variable is one that is not given.
+
+    Raises :class:`LocalAirflowError` for what is neither true nor false.
+    """
     name = env.get("NAME") or DEFAULT_NAME
     conf: dict[str, Any] = {
         "repository": env.get("REPOSITORY") or name.rstrip("/").rpartition("/")[2],
@@ -79,8 +83,11 @@ def parameters(env: Mapping[str, str]) -> dict[str, Any]:
     lists = {parameter: env.get(name, "").replace(",", " ").split() for name, parameter in LISTS.items()}
     conf.update({parameter: entries for parameter, entries in lists.items() if entries})
     conf.update({parameter: env[name] for name, parameter in PASSED_ON.items() if env.get(name)})
-    if env.get("REPLACE_UPSTREAM"):
-        conf["replace_upstream"] = env["REPLACE_UPSTREAM"].lower() == "true"
+    replaces = env.get("REPLACE_UPSTREAM", "").lower()
+    if replaces not in ("", "true", "false"):
+        raise LocalAirflowError(f"REPLACE_UPSTREAM={replaces} cannot be used: it is true or false")
+    if replaces:
+        conf["replace_upstream"] = replaces == "true"
     return conf
 
 
@@ -118,33 +125,35 @@ def refusal(error: str, conf: Mapping[str, Any]) -> str:
         return error
     variable, possible = ASKED_FOR[refused[1]]
     value = conf.get(refused[1])
-    shown = " ".join(value) if isinstance(value, list) else value
+    shown = re.sub(r"//[^/]*@", "//***@", " ".join(value) if isinstance(value, list) else str(value))
     return f"{variable}={shown} cannot be used: {variable} is {possible}"
 
 
-def stored_choices(conf: Mapping[str, Any]) -> list[str]:
-    """What the sync has stored with its remote, and how it is changed; nothing when it chose nothing."""
-    chosen = [f"{name}={' '.join(conf[parameter])}" for name, parameter in LISTS.items() if parameter in conf]
-    if not chosen:
+def stored_choices(reasons: Iterable[str]) -> list[str]:
+    """What a failed sync leaves stored with its remote, and how that is changed; nothing where it was refused whole."""
+    if any(reason.startswith(_REFUSED_WHOLE) for reason in reasons):
         return []
-    kept = f"The remote keeps {', '.join(chosen)} for syncs that say nothing else; where that is wrong, say it anew "
-    return [kept + "(TAGS=* takes all tags)."]
+    kept = (
+        "What TAGS, EXCLUDE_TAGS, PLATFORMS and POLICY said, now or before, stays with the remote until said anew"
+    )
+    return [f"{kept}; TAGS=* takes all tags. The log of list_tags has what counted."]
 
 
-def failure(run: DagRun, tasks: Iterable[TaskState], instance: Instance, conf: Mapping[str, Any]) -> str:
+def failure(run: DagRun, tasks: Iterable[TaskState], instance: Instance) -> str:
     """Which tasks failed, why, what is stored of the choices, and where to read on."""
-    lines = []
+    lines, reasons = [], []
     for task in sorted(tasks, key=lambda task: (task.task_id, task.map_index)):
         if task.state == "failed":
+            reasons.append(run.reason(task, task.try_number))
             lines += [
-                f"the task {task.name} failed: {as_typed_here(run.reason(task, task.try_number), instance.layout)}",
+                f"the task {task.name} failed: {as_typed_here(reasons[-1], instance.layout)}",
                 f"  its log: {run.log_path(task, instance.layout.task_logs)}",
             ]
     if not lines:
         lines.append(
             f"the run {run.run_id} of {run.dag_id} failed before a task did; see {instance.layout.process_logs}"
         )
-    lines += stored_choices(conf)
+    lines += stored_choices(reasons)
     lines.append("Mend what it names and run the command again: what is stored already is not fetched twice.")
     return "\n".join(lines)
 

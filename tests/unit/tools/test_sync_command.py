@@ -73,10 +73,21 @@ def test_a_value_that_the_dag_refuses_is_named_with_its_variable_and_what_is_pos
     assert refusal("503 away", {}) == "503 away"
 
 
-def test_a_failed_sync_says_which_choices_the_remote_keeps() -> None:
-    assert stored_choices({"repository": "app"}) == []
-    (line,) = stored_choices({"tags": ["3.*", "latest"], "platforms": ["linux/amd64"]})
-    assert line.startswith("The remote keeps TAGS=3.* latest, PLATFORMS=linux/amd64 ")
+def test_a_failed_sync_says_that_choices_stay_unless_nothing_was_stored() -> None:
+    assert stored_choices(["OtherUpstream: remote 'app' is …"]) == []
+    (line,) = stored_choices(["NothingSynced: no tag is let in"])
+    assert "TAGS=* takes all tags" in line
+
+
+def test_no_password_is_repeated_of_a_value_that_is_refused() -> None:
+    refused = "400 Invalid input for param url: 'https://joe:hunter22@host/' does not match"
+    told = refusal(refused, {"url": "https://joe:hunter22@host/"})
+    assert told.startswith("REMOTE=https://***@host/ cannot be used")
+
+
+def test_a_word_that_is_neither_true_nor_false_is_refused() -> None:
+    with pytest.raises(LocalAirflowError, match="REPLACE_UPSTREAM=yes cannot be used: it is true or false"):
+        parameters({"REPLACE_UPSTREAM": "yes"})
 
 
 def test_what_people_are_told_to_say_or_run_can_be_typed_as_it_stands(tmp_path: Path) -> None:
@@ -93,7 +104,7 @@ def test_what_people_are_told_to_say_or_run_can_be_typed_as_it_stands(tmp_path: 
 @pytest.mark.parametrize("given", ["TAG=latest", "REPOSITRY=mine"])
 def test_a_variable_that_is_none_is_refused_with_the_list(given: str) -> None:
     checkout = Path(__file__).parents[3]
-    command = ["make", "--dry-run", "sync", "VENV=/nowhere", given]
+    command = ["make", "--dry-run", "sync", given]
     made = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
     assert made.returncode != 0
     assert f"make sync knows no {given.partition('=')[0]}; it takes REMOTE NAME REPOSITORY TAGS" in made.stderr
