@@ -65,21 +65,21 @@ class BareLoop:
         return self._all(pool, self._head, listing["tags"])
 
     def _head(self, tag: str) -> str:
-        answer = self._session.head(f"{self._base}/manifests/{tag}", headers=_ACCEPT, timeout=60)
-        return answer.headers["Docker-Content-Digest"]
+        response = self._session.head(f"{self._base}/manifests/{tag}", headers=_ACCEPT, timeout=60)
+        return response.headers["Docker-Content-Digest"]
 
     def _manifest(self, digest: str) -> dict[str, Any]:
-        answer = self._session.get(f"{self._base}/manifests/{digest}", headers=_ACCEPT, timeout=60)
-        if f"sha256:{hashlib.sha256(answer.content).hexdigest()}" != digest:
+        response = self._session.get(f"{self._base}/manifests/{digest}", headers=_ACCEPT, timeout=60)
+        if f"sha256:{hashlib.sha256(response.content).hexdigest()}" != digest:
             raise RuntimeError(f"{digest} came with other bytes")
-        document: dict[str, Any] = json.loads(answer.content)
+        document: dict[str, Any] = json.loads(response.content)
         return document
 
     def _blob(self, digest: str) -> None:
         hasher = hashlib.sha256()
-        answer = self._session.get(f"{self._base}/blobs/{digest}", headers=_ACCEPT, stream=True, timeout=60)
-        with answer, (self._folder / digest.partition(":")[2]).open("wb", buffering=0) as file:
-            while chunk := answer.raw.read(CHUNK_BYTES):
+        response = self._session.get(f"{self._base}/blobs/{digest}", headers=_ACCEPT, stream=True, timeout=60)
+        with response, (self._folder / digest.partition(":")[2]).open("wb", buffering=0) as file:
+            while chunk := response.raw.read(CHUNK_BYTES):
                 hasher.update(chunk)
                 file.write(chunk)
         if f"sha256:{hasher.hexdigest()}" != digest:

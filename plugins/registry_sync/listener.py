@@ -63,9 +63,9 @@ class RunNotes:
 
         try:
             with _session_of(dag_run) as (session, row):
-                handed_on = _xcoms(session, row)
-                ended = self._end_syncs(row, end) if SYNC_RUN_KEY in handed_on else []
-                notes = handed_on.get(RUN_NOTE_KEY, [])
+                returned = _xcoms(session, row)
+                ended = self._end_syncs(row, end) if SYNC_RUN_KEY in returned else []
+                notes = returned.get(RUN_NOTE_KEY, [])
                 lacking = ended if end is DagRunEnd.SUCCESS else []
                 if any((run.error or "").startswith(_CUT_OFF) for run in lacking):
                     row.set_state(DagRunState.FAILED)

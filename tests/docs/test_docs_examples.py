@@ -120,7 +120,7 @@ def await_executor(examples: AirflowInstance, run: str, task: str) -> None:
         time.sleep(0.2)
 
 
-def answer(examples: AirflowInstance, run: str, option: str) -> None:
+def response(examples: AirflowInstance, run: str, option: str) -> None:
     """Answers what a run waits for, as a person does under Required Actions."""
     detail = f"/dags/{GATE}/dagRuns/{run}/taskInstances/approve/-1/hitlDetails"
     examples.api("PATCH", detail, json={"chosen_options": [option]})
@@ -141,7 +141,7 @@ def test_a_new_version_is_promoted_once_somebody_has_seen_what_changes(examples:
     asked = examples.api("GET", f"/dags/{GATE}/dagRuns/{run}/taskInstances/approve/-1/hitlDetails")
     assert asked["subject"] == "Promote version 1 of alpine to alpine-production?"
     assert "**2 tags added**: 3.20, 3.21" in asked["body"]
-    answer(examples, run, "Approve")
+    response(examples, run, "Approve")
     assert examples.wait(run) == "success", examples.reasons(run)
     promoted = examples.xcom(run, "promote")
     assert (promoted["repository"], promoted["missing_blob_count"]) == ("alpine-production", 0)

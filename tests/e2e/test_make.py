@@ -83,8 +83,8 @@ def test_status_tells_of_every_part(clone: Clone, running: str) -> None:
 def test_the_token_opens_the_rest_api(clone: Clone, running: str) -> None:
     token = clone.make("token").stdout.strip()
     request = urllib.request.Request(f"{running}/api/v2/dags", headers={"Authorization": f"Bearer {token}"})
-    with urllib.request.urlopen(request) as answer:
-        found = {dag["dag_id"] for dag in json.load(answer)["dags"]}
+    with urllib.request.urlopen(request) as response:
+        found = {dag["dag_id"] for dag in json.load(response)["dags"]}
     assert found == {path.stem for path in (clone.folder / "dags").glob("*.py")}
 
 

@@ -43,14 +43,14 @@ class LimitingRegistry:
             path = f"/v2/limited/manifests/{digest}"
             self.server.on("GET", path, self._limit(reply(200, manifest.data, content_type=manifest.media_type)))
 
-    def _limit(self, answer: Raw) -> Any:
+    def _limit(self, response: Raw) -> Any:
         def answered(_request: Request) -> Raw:
             with self._lock:
                 self._given_count += 1
                 if self._given_count > 1 and not self.is_open.is_set():
                     self.refused_count += 1
                     return errors_reply(429, "TOOMANYREQUESTS", headers=[("Retry-After", str(WAIT_SECONDS))])
-            return answer
+            return response
 
         return answered
 

@@ -47,8 +47,8 @@ def note(airflow: AirflowInstance, run: str) -> str | None:
 
 def is_marked(airflow: AirflowInstance, run: str) -> bool:
     """Whether the grid of the web UI shows that the run has a note."""
-    answer = RestClient(airflow.url, airflow.token()).ask("GET", "/ui/grid/runs/registry_sync?limit=100")
-    return bool(next(shown for shown in answer.json() if shown["run_id"] == run)["has_note"])
+    response = RestClient(airflow.url, airflow.token()).ask("GET", "/ui/grid/runs/registry_sync?limit=100")
+    return bool(next(shown for shown in response.json() if shown["run_id"] == run)["has_note"])
 
 
 def removed(airflow: AirflowInstance, run: str) -> int:

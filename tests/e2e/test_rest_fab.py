@@ -40,9 +40,9 @@ def clients(fab: AirflowInstance) -> dict[str, RestClient]:
     made = {}
     for role in ROLES:
         nobody = RestClient(fab.url)
-        answer = nobody.ask("POST", "/auth/token", {"username": role.lower(), "password": PASSWORD})
-        assert answer.status_code == 201, answer.text
-        made[role] = RestClient(fab.url, answer.json()["access_token"])
+        response = nobody.ask("POST", "/auth/token", {"username": role.lower(), "password": PASSWORD})
+        assert response.status_code == 201, response.text
+        made[role] = RestClient(fab.url, response.json()["access_token"])
     deadline = time.monotonic() + DAG_SECONDS
     while not made["Admin"].get("status/")["sync_dag"]["is_known"]:
         assert time.monotonic() < deadline

@@ -52,12 +52,12 @@ class Gate:
         self.server = serve(HostileRegistry(), "gated", self.content)
         data = self.content.blobs[layer].data
 
-        def answer(_request: Request) -> Raw:
+        def response(_request: Request) -> Raw:
             self.reached.set()
             self.opened.wait(120)
             return reply(200, data, content_type="application/octet-stream")
 
-        self.server.on("GET", f"/v2/gated/blobs/{layer}", answer)
+        self.server.on("GET", f"/v2/gated/blobs/{layer}", response)
 
     def conf(self, repository: str) -> dict[str, str]:
         return {"repository": repository, "url": self.server.base, "upstream_name": "gated"}

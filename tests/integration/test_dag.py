@@ -46,13 +46,13 @@ def test_lists_never_travel_between_tasks(sync_in_process: InProcessSync, regist
     place(registry, "many", many_tags(tags=1500, images=60))
     run = sync_in_process(repository="many", url=registry.url, upstream_name="many")
     assert counts(run.version, "present")["docker.tag"] == 1500
-    handed_on = [
+    returned = [
         run.xcom("list_tags"),
         run.xcom("list_tags", key="summary"),
         run.xcom("fetch_manifests", map_index=0),
         run.xcom("commit_version"),
     ]
-    assert max(len(json.dumps(value)) for value in handed_on) < 3000
+    assert max(len(json.dumps(value)) for value in returned) < 3000
 
 
 def test_what_is_noted_with_the_run_is_what_the_registry_was_asked(

@@ -90,13 +90,13 @@ def is_stored(store: BlobStore, blob: Blob) -> bool:
         return all(file.read(len(piece)) == piece for piece in blob.pieces()) and not file.read(1)
 
 
-def assert_in_a_row(answers: list[Forwarded], begin: int) -> int:
+def assert_in_a_row(responses: list[Forwarded], begin: int) -> int:
     """Each answer begins where the one before it ended, and none has more than the link lets through; the end."""
-    for before, after in itertools.pairwise(answers):
+    for before, after in itertools.pairwise(responses):
         assert after.begin == before.end, "no byte twice, and none left out"
-    assert answers[0].begin == begin
-    assert all(answer.byte_count <= DROP_BYTES for answer in answers)
-    return answers[-1].end
+    assert responses[0].begin == begin
+    assert all(response.byte_count <= DROP_BYTES for response in responses)
+    return responses[-1].end
 
 
 @pytest.mark.rule("A5.11")
@@ -127,7 +127,7 @@ def test_a_large_blob_over_a_link_that_breaks_and_across_a_kill_is_fetched_once(
     assert assert_in_a_row(after, written) == blob.size_bytes, "continued at the byte after the last that was written"
     in_flight = forwarded - written
     assert 0 <= in_flight <= IN_FLIGHT_BYTES
-    assert sum(answer.byte_count for answer in before + after) == blob.size_bytes + in_flight
+    assert sum(response.byte_count for response in before + after) == blob.size_bytes + in_flight
 
 
 @pytest.mark.rule("A5.11")
@@ -160,4 +160,4 @@ def test_another_machine_fetches_only_what_the_object_store_lacks(
     assert assert_in_a_row(after, kept) == blob.size_bytes, "continued at the end of what the store has"
     lost = forwarded - kept
     assert lost <= 2 * PART_BYTES + IN_FLIGHT_BYTES
-    assert sum(answer.byte_count for answer in before + after) == blob.size_bytes + lost
+    assert sum(response.byte_count for response in before + after) == blob.size_bytes + lost

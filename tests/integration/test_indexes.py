@@ -101,13 +101,13 @@ def test_a6_13_manifests_below_one_tag_are_bounded(
     url = serve(registry, NAME, build.content()).base
     request = SyncRequest(repository="nested", url=url, upstream_name=NAME)
     run = open_run(here.database, RunKey("registry_sync", "bounded"), request)
-    remote, tell = run.remote, here.lines.append
+    remote, report = run.remote, here.lines.append
     assert remote is not None
     with new_client(remote) as client:
-        list_tags(client, here.database, run, remote, max_shards=1, tell=tell)
+        list_tags(client, here.database, run, remote, max_shards=1, report=report)
         limits = ManifestLimits(manifests_per_reference=limit)
         fetched = fetch_manifests(
-            client, here.database, run, remote, shard=0, is_last_try=False, tell=tell, limits=limits
+            client, here.database, run, remote, shard=0, is_last_try=False, report=report, limits=limits
         )
     assert (fetched.tag_count, fetched.held_count) == (2 - held_count, held_count)
     assert bool([line for line in here.lines if "many is held: LimitExceeded" in line]) == bool(held_count)

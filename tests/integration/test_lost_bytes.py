@@ -40,7 +40,7 @@ def reclaimed(here: Installation, registry: HostileRegistry, build: ContentBuild
     build.tag("kept", build.image([build.blob(61)]))
     version = sync(here, registry, build)
     assert version is not None
-    reclaim_blobs(here.database, here.store, [version.repository_id], tell=here.lines.append)
+    reclaim_blobs(here.database, here.store, [version.repository_id], report=here.lines.append)
     registry.on("GET", f"/v2/{NAME}/blobs/{lost}", reply(404))
     return lost
 
@@ -80,17 +80,17 @@ def test_the_short_way_of_small_runs_passes_over_nothing_either(
     build.tag("kept", build.image([build.blob(62)]))
     serve(registry, NAME, build.content())
     registry.on("GET", f"/v2/{NAME}/blobs/{lost}", reply(404))
-    database, tell = here.database, here.lines.append
+    database, report = here.database, here.lines.append
     run = open_run(database, RunKey("registry_sync", "small"), SyncRequest(repository="app", remote="app"))
     with new_client(run.remote) as client:
-        listed = list_tags(client, database, run, run.remote, max_shards=1, tell=tell)
+        listed = list_tags(client, database, run, run.remote, max_shards=1, report=report)
         assert len(listed.shards) == 1
-        fetch_manifests(client, database, run, run.remote, shard=0, is_last_try=True, tell=tell)
+        fetch_manifests(client, database, run, run.remote, shard=0, is_last_try=True, report=report)
         fetched = fetch_small_run(
-            client, here.store, database, run, run.remote, min_shard_bytes=1 << 24, is_last_try=True, tell=tell
+            client, here.store, database, run, run.remote, min_shard_bytes=1 << 24, is_last_try=True, report=report
         )
     assert fetched is not None
     assert fetched.failed_count == 1
-    result = commit_version(database, run, tell=tell)
+    result = commit_version(database, run, report=report)
     assert [hold.tag for hold in result.holds] == ["old"]
     assert database.runs.get(run.id).state is RunState.COMPLETED

@@ -34,13 +34,13 @@ class Pulls:
                 )
 
     def _answer(self, data: bytes, media_type: str, digest: str):  # type: ignore[no-untyped-def]
-        def answer(request: Request) -> Raw:
+        def response(request: Request) -> Raw:
             with self._lock:
                 self.left -= request.method == "GET"
                 left = [("ratelimit-remaining", f"{self.left};w=21600"), ("Docker-Content-Digest", digest)]
             return reply(200, data, left, content_type=media_type)
 
-        return answer
+        return response
 
 
 def leaving_over(remote: RemoteSpec) -> RegistryClient:

@@ -52,15 +52,15 @@ def lose(here: Installation, digests: list[Digest]) -> tuple[Digest, ...]:
     """Deletes blobs past the database; what verification finds lost."""
     for digest in digests:
         here.store.delete(digest)
-    return verify_blobs(here.database, here.store, VerifyOptions(share=0), tell=here.lines.append).lost
+    return verify_blobs(here.database, here.store, VerifyOptions(share=0), report=here.lines.append).lost
 
 
 def repair(here: Installation, lost: tuple[Digest, ...]) -> Repair:
-    return repair_blobs(here.database, here.store, new_client, lost, tell=here.lines.append)
+    return repair_blobs(here.database, here.store, new_client, lost, report=here.lines.append)
 
 
 def whole(here: Installation, content: RepositoryContent) -> bool:
-    found = verify_blobs(here.database, here.store, VerifyOptions(), tell=here.lines.append)
+    found = verify_blobs(here.database, here.store, VerifyOptions(), report=here.lines.append)
     return found.is_clean and found.verified.count == len(content.blobs)
 
 
@@ -123,7 +123,7 @@ def test_a_sync_fetches_again_what_is_known_to_be_broken_though_nothing_changed(
     for digest in broken:
         here.store.path(digest).write_bytes(bytes(made.blobs[digest].size_bytes))
     store = here.store if is_set_aside else NotSetAside(here.store.root)
-    assert verify_blobs(here.database, store, VerifyOptions(), tell=here.lines.append).lost == tuple(broken)
+    assert verify_blobs(here.database, store, VerifyOptions(), report=here.lines.append).lost == tuple(broken)
     assert [here.store.has(digest) for digest in broken] == [not is_set_aside] * 2
     registry.reset_counts()
     assert here.sync("app", registry.url, "app") is None, "no new version"
@@ -146,7 +146,7 @@ def test_what_a_sync_finds_missing_and_cannot_fetch_is_told_by_the_next_verifica
     with pytest.raises(NothingSynced):
         here.sync("app", registry.url, "app")
     assert not here.database.contents.blob(lost).is_stored
-    found = verify_blobs(here.database, here.store, VerifyOptions(share=0), tell=here.lines.append)
+    found = verify_blobs(here.database, here.store, VerifyOptions(share=0), report=here.lines.append)
     assert found.lost == (lost,)
 
 
@@ -163,7 +163,7 @@ def test_broken_bytes_are_fetched_again_and_kept_for_a_person_to_look_at(
         byte = file.read(1)[0]
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 1]))
-    found = verify_blobs(here.database, here.store, VerifyOptions(), tell=here.lines.append)
+    found = verify_blobs(here.database, here.store, VerifyOptions(), report=here.lines.append)
     assert found.lost == (large,)
     assert repair(here, found.lost).fetched.count == 1
     assert whole(here, made)

@@ -66,11 +66,11 @@ class TaskInstance(SimpleNamespace):
 
     def __init__(self) -> None:
         super().__init__(
-            dag_id="d", run_id="r", task_id="list_tags", map_index=-1, try_number=1, max_tries=4, handed_on={}
+            dag_id="d", run_id="r", task_id="list_tags", map_index=-1, try_number=1, max_tries=4, returned={}
         )
 
     def xcom_push(self, key: str, value: Any) -> None:
-        self.handed_on[key] = value
+        self.returned[key] = value
 
 
 class Stages:
@@ -88,7 +88,7 @@ class Stages:
         )
         dag_run = SimpleNamespace(conf=None)
         shards = operator.execute({"ti": ti, "dag_run": dag_run})  # type: ignore[typeddict-item]
-        self._sync_run = ti.handed_on["sync_run"]
+        self._sync_run = ti.returned["sync_run"]
         return shards
 
     def plan_blobs(self) -> list[dict[str, Any]]:

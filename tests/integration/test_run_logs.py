@@ -25,7 +25,7 @@ def test_a_small_run_says_what_it_downloads_before_it_does(here: Installation, r
                     run.remote,
                     min_shard_bytes=1 << 30,
                     is_last_try=True,
-                    tell=report,
+                    report=report,
                 )
 
     here.sync("app", registry.url, "app", before=fetch_here)

@@ -43,10 +43,10 @@ def push(registry: HostileRegistry, **tags: list[Digest]) -> dict[str, tuple[Dig
     for tag, layers in tags.items():
         payload = payload_of(document(layers, tag=tag))
         found[tag] = digest, data = Digest.of(payload), signed(payload)
-        answer = reply(200, data, [("Docker-Content-Digest", digest)], content_type=media_types.DOCKER_SCHEMA1_SIGNED)
+        response = reply(200, data, [("Docker-Content-Digest", digest)], content_type=media_types.DOCKER_SCHEMA1_SIGNED)
         for name in (tag, digest):
             for method in ("GET", "HEAD"):
-                registry.on(method, f"/v2/{NAME}/manifests/{name}", answer)
+                registry.on(method, f"/v2/{NAME}/manifests/{name}", response)
     registry.on("GET", f"/v2/{NAME}/tags/list", json_reply({"tags": list(tags)}))
     return found
 

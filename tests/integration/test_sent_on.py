@@ -97,17 +97,17 @@ def plain() -> Iterator[HostileRegistry]:
         yield server
 
 
-def untold(answer: str) -> Raw:
+def untold(response: str) -> Raw:
     """What is answered in place of a list of referrers."""
     locations = {"refused by policy": "http://169.254.169.254/latest", "not reached": "http://127.0.0.1:1/x"}
-    if answer == "login":
+    if response == "login":
         return reply(200, LOGIN, content_type="text/html")
-    return reply(int(answer)) if answer.isdigit() else reply(307, headers=[("Location", locations[answer])])
+    return reply(int(response)) if response.isdigit() else reply(307, headers=[("Location", locations[response])])
 
 
-def ask_in_vain(registry: HostileRegistry, build: ContentBuilder, answer: str) -> None:
+def ask_in_vain(registry: HostileRegistry, build: ContentBuilder, response: str) -> None:
     for subject in build.content().manifests:
-        registry.on("GET", f"/v2/{NAME}/referrers/{subject}", untold(answer))
+        registry.on("GET", f"/v2/{NAME}/referrers/{subject}", untold(response))
 
 
 def asked_for_referrers(registry: HostileRegistry) -> int:
@@ -115,16 +115,16 @@ def asked_for_referrers(registry: HostileRegistry) -> int:
 
 
 @pytest.mark.rule("A8.2")
-@pytest.mark.parametrize("answer", ["refused by policy", "not reached", "403"])
+@pytest.mark.parametrize("response", ["refused by policy", "not reached", "403"])
 def test_referrers_that_cannot_be_looked_up_hurt_no_tag_and_the_version_says_so(
-    here: Installation, plain: HostileRegistry, answer: str
+    here: Installation, plain: HostileRegistry, response: str
 ) -> None:
     build = ContentBuilder(seed=48)
     signer = Signer(build)
     index = build.index([build.image([build.blob(60)])])
     build.tag("v1", index)
     serve(plain, NAME, build.content())
-    ask_in_vain(plain, build, answer)
+    ask_in_vain(plain, build, response)
     first = sync(here, plain)
     assert first is not None
     assert (first.holds, first.is_complete) == ((), False)
@@ -139,7 +139,7 @@ def test_referrers_that_cannot_be_looked_up_hurt_no_tag_and_the_version_says_so(
     assert signed in held(here, second), "it is looked up as soon as it can be"
     assert (second.referrers_problem, second.is_complete) == (None, True)
     build.tag("v2", build.image([build.blob(61)]))
-    ask_in_vain(plain, build, answer)
+    ask_in_vain(plain, build, response)
     serve(plain, NAME, build.content())
     third = sync(here, plain, allow_sparse=True)
     assert third is not None
@@ -148,15 +148,15 @@ def test_referrers_that_cannot_be_looked_up_hurt_no_tag_and_the_version_says_so(
     assert WORDS in (third.referrers_problem or "")
 
 
-def refuse_referrers(registry: HostileRegistry, subject: Digest, answer: str) -> None:
-    registry.on("GET", f"/v2/{NAME}/referrers/{subject}", untold(answer))
+def refuse_referrers(registry: HostileRegistry, subject: Digest, response: str) -> None:
+    registry.on("GET", f"/v2/{NAME}/referrers/{subject}", untold(response))
 
 
 @pytest.mark.rule("A8.2")
-@pytest.mark.parametrize("answer", ["400", "404"])
+@pytest.mark.parametrize("response", ["400", "404"])
 @pytest.mark.parametrize("odd", [0, 1])
 def test_a_known_api_that_answers_oddly_of_one_manifest_is_asked_about_the_others(
-    here: Installation, plain: HostileRegistry, answer: str, odd: int
+    here: Installation, plain: HostileRegistry, response: str, odd: int
 ) -> None:
     """As quay does of some kinds of manifests; whichever of the new ones is asked about first."""
     here.has_tasks = True
@@ -173,12 +173,12 @@ def test_a_known_api_that_answers_oddly_of_one_manifest_is_asked_about_the_other
     signed = signer.bundle(images[1 - odd])
     serve(plain, NAME, build.content())
     serve_referrers(plain, NAME, build.content())
-    refuse_referrers(plain, images[odd], answer)
+    refuse_referrers(plain, images[odd], response)
     version = sync(here, plain)
     assert version is not None
     assert version.holds == ()
     assert signed in held(here, version)
-    if answer == "400":
+    if response == "400":
         assert (version.is_complete, version.referrers_problem) == (True, None), "nothing can refer to it"
     else:
         assert f"answers 404 for those of {images[odd]}" in (version.referrers_problem or "")
@@ -248,9 +248,9 @@ def test_an_api_that_is_gone_takes_no_signature_with_it(here: Installation, plai
 
 
 @pytest.mark.rule("A8.2")
-@pytest.mark.parametrize("answer", ["login", "404"])
+@pytest.mark.parametrize("response", ["login", "404"])
 def test_the_signature_of_a_new_image_is_not_lost_to_one_answer_that_hides_the_api(
-    here: Installation, plain: HostileRegistry, answer: str
+    here: Installation, plain: HostileRegistry, response: str
 ) -> None:
     build = ContentBuilder(seed=51)
     signer = Signer(build)
@@ -262,7 +262,7 @@ def test_the_signature_of_a_new_image_is_not_lost_to_one_answer_that_hides_the_a
         if name == "v1":
             serve_referrers(plain, NAME, build.content())
             assert sync(here, plain) is not None
-    ask_in_vain(plain, build, answer)
+    ask_in_vain(plain, build, response)
     hidden = sync(here, plain)
     assert hidden is not None
     assert (hidden.is_complete, hidden.holds) == (False, ())

@@ -64,14 +64,14 @@ def test_programs_at_once_lose_nothing_and_leave_nothing(tmp_path: Path, registr
         with Database.connect(url) as database:
             store = open_blob_store((tmp_path / "blobs").as_uri())
             assert assert_whole(database, store, additive=COPIES) > 0
-            found = verify_blobs(database, store, VerifyOptions(), tell=print)
+            found = verify_blobs(database, store, VerifyOptions(), report=print)
             assert found.lost == ()
             # All of it goes when nothing needs it, so that no collector left anything behind.
             for repository in database.repositories.page().items:
                 database.repositories.delete(repository.id)
             for hours in range(1, 4):
                 at = datetime.now(timezone.utc) + timedelta(hours=hours)
-                collect_orphans(database, store, grace=timedelta(), clock=lambda at=at: at, tell=print)
+                collect_orphans(database, store, grace=timedelta(), clock=lambda at=at: at, report=print)
             assert database.units.manifests().total_count == database.units.blobs().total_count == 0
             assert list(store.digests()) == []
     print(dict(did))

@@ -189,8 +189,8 @@ class AirflowInstance:
         The id comes from Airflow and is believed only when the process is one that this instance started.
         """
         self.await_task(run_id, task_id, map_index)
-        answers = self.task_instances(run_id)
-        pid = next(a["pid"] for a in answers if (a["task_id"], a["map_index"]) == (task_id, map_index))
+        responses = self.task_instances(run_id)
+        pid = next(a["pid"] for a in responses if (a["task_id"], a["map_index"]) == (task_id, map_index))
         ours = [member for record in self.instance.require_running().processes for member in processes.members(record)]
         if pid not in ours:
             raise AssertionError(f"process {pid} of {task_id} is not one of this Airflow")

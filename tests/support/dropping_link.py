@@ -37,7 +37,7 @@ class DroppingLink:
     """A proxy to ``port`` of this host between ``with`` and its end. It breaks after ``drop_bytes`` of a body."""
 
     def __init__(self, port: int, drop_bytes: int) -> None:
-        self.answers: list[Forwarded] = []
+        self.responses: list[Forwarded] = []
         self._target = ("127.0.0.1", port)
         self._drop_bytes = drop_bytes
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -61,13 +61,13 @@ class DroppingLink:
 
     def of(self, part_of_path: str) -> list[Forwarded]:
         """The answers of one thing, in the order of their beginning; some may have forwarded nothing."""
-        return [answer for answer in self.answers if part_of_path in answer.path]
+        return [response for response in self.responses if part_of_path in response.path]
 
     def await_bytes(self, part_of_path: str, count: int, timeout_seconds: float = 60) -> None:
         """Returns when so many bytes were forwarded of one thing."""
 
         def forwarded() -> bool:
-            return sum(answer.byte_count for answer in self.of(part_of_path)) >= count
+            return sum(response.byte_count for response in self.of(part_of_path)) >= count
 
         with self._changed:
             assert self._changed.wait_for(forwarded, timeout_seconds), "the bytes were not asked for"
@@ -114,24 +114,24 @@ class DroppingLink:
             return bool(head)
         begins = _RANGE.search(request) if head.split(b" ")[1] == b"206" else None
         begin = int(begins[1]) if begins else 0
-        answer = Forwarded(path.decode(), begin, begin)
-        self.answers.append(answer)
+        response = Forwarded(path.decode(), begin, begin)
+        self.responses.append(response)
         rest = int(length[1])
-        while rest and answer.byte_count < self._drop_bytes:
-            piece = answered.read(min(rest, _PIECE, self._drop_bytes - answer.byte_count))
+        while rest and response.byte_count < self._drop_bytes:
+            piece = answered.read(min(rest, _PIECE, self._drop_bytes - response.byte_count))
             if not piece:
                 return False
-            self._send(piece, client, answer)
+            self._send(piece, client, response)
             rest -= len(piece)
         return not rest
 
-    def _send(self, piece: bytes, client: socket.socket, answer: Forwarded) -> None:
+    def _send(self, piece: bytes, client: socket.socket, response: Forwarded) -> None:
         view = memoryview(piece)
         while view:
             sent = client.send(view)
             view = view[sent:]
             with self._changed:
-                answer.end += sent
+                response.end += sent
                 self._changed.notify_all()
 
 

@@ -99,7 +99,7 @@ def tls_before(port: int, chain_path: Path, key_path: Path) -> Iterator[int]:
     threads: list[threading.Thread] = []
     opened: list[socket.socket] = []
 
-    def hand_on(source: socket.socket, target: socket.socket) -> None:
+    def derived_result(source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError):
             while data := source.recv(65536):
                 target.sendall(data)
@@ -112,9 +112,9 @@ def tls_before(port: int, chain_path: Path, key_path: Path) -> Iterator[int]:
             outer = context.wrap_socket(plain, server_side=True)
             inner = socket.create_connection(("127.0.0.1", port))
             opened.extend((outer, inner))
-            back = threading.Thread(target=hand_on, args=(inner, outer), daemon=True)
+            back = threading.Thread(target=derived_result, args=(inner, outer), daemon=True)
             back.start()
-            hand_on(outer, inner)
+            derived_result(outer, inner)
             back.join(timeout=5)
 
     def accept() -> None:

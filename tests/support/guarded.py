@@ -24,9 +24,9 @@ def guarded(
 ) -> None:
     """Lets ``path`` be read with the bearer token ``accepted`` only."""
 
-    def answer(request: Request) -> Raw:
+    def response(request: Request) -> Raw:
         if request.header("authorization") == f"Bearer {accepted}":
             return TAG_LIST
         return challenge(f'Bearer realm="{realm}",service="demo registry",scope="{scope}"')
 
-    registry.on("GET", path, answer)
+    registry.on("GET", path, response)

@@ -133,14 +133,14 @@ class HostileRegistry:
     def url(self) -> RegistryUrl:
         return RegistryUrl.parse(self.base)
 
-    def on(self, method: str, path: str, *answers: Answer) -> None:
+    def on(self, method: str, path: str, *responses: Answer) -> None:
         """Lays down answers for ``method`` and ``path``, which is without the query."""
-        self._answers[method, path] = list(answers)
+        self._answers[method, path] = list(responses)
 
-    def on_everything(self, answer: Raw) -> None:
+    def on_everything(self, response: Raw) -> None:
         """Answers every request so from now on, whatever was laid down."""
         self._answers.clear()
-        self._otherwise = lambda _request: answer
+        self._otherwise = lambda _request: response
 
     def asked(self, method: str | None = None, path: str | None = None) -> list[Request]:
         """The requests so far, of a method and path if given."""
@@ -196,9 +196,9 @@ class HostileRegistry:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with connection, connection.makefile("rb") as stream:
                 while (request := _read_request(stream)) is not None:
-                    answer = self._answer_for(request)
-                    self._send(connection, answer, request)
-                    if answer.closes:
+                    response = self._answer_for(request)
+                    self._send(connection, response, request)
+                    if response.closes:
                         return
         except (OSError, ValueError):
             pass
@@ -210,14 +210,14 @@ class HostileRegistry:
     def _answer_for(self, request: Request) -> Raw:
         with self._lock:
             self.requests.append(request)
-            answers = self._answers.get((request.method, request.path))
-            answer: Answer = self._otherwise or reply(404, content_type=None)
-            if answers:
-                answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        return answer if isinstance(answer, Raw) else answer(request)
+            responses = self._answers.get((request.method, request.path))
+            response: Answer = self._otherwise or reply(404, content_type=None)
+            if responses:
+                response = responses.pop(0) if len(responses) > 1 else responses[0]
+        return response if isinstance(response, Raw) else response(request)
 
-    def _send(self, connection: socket.socket, answer: Raw, request: Request) -> None:
-        for piece in answer.pieces:
+    def _send(self, connection: socket.socket, response: Raw, request: Request) -> None:
+        for piece in response.pieces:
             if isinstance(piece, float):
                 self._is_stopped.wait(piece)
             elif request.method == "HEAD":

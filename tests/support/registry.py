@@ -288,10 +288,10 @@ class RegistryServer:
     # -- filling and emptying over its API -----------------------------------------------------------------------
 
     def _ask(self, method: str, url: str, *, allow: Iterable[int] = (), **options: Any) -> requests.Response:
-        answer = self.session.request(method, urljoin(self.url, url), timeout=60, **options)
-        if not answer.ok and answer.status_code not in allow:
-            raise RuntimeError(f"{method} {url}: {answer.status_code} {answer.text[:500]}")
-        return answer
+        response = self.session.request(method, urljoin(self.url, url), timeout=60, **options)
+        if not response.ok and response.status_code not in allow:
+            raise RuntimeError(f"{method} {url}: {response.status_code} {response.text[:500]}")
+        return response
 
     def push_blob(self, repository: str, digest: str, data: bytes | Iterable[bytes]) -> None:
         """Uploads a blob in one piece (distribution specification, "Pushing a blob monolithically")."""
@@ -306,18 +306,18 @@ class RegistryServer:
 
     def mount_blob(self, repository: str, digest: str, source: str) -> bool:
         """Whether the blob was mounted from another repository; when not, nothing is left open."""
-        answer = self._ask("POST", f"/v2/{repository}/blobs/uploads/?mount={digest}&from={source}")
-        if answer.status_code == 201:
+        response = self._ask("POST", f"/v2/{repository}/blobs/uploads/?mount={digest}&from={source}")
+        if response.status_code == 201:
             return True
-        self._ask("DELETE", answer.headers["Location"])
+        self._ask("DELETE", response.headers["Location"])
         return False
 
     def push_manifest(self, repository: str, reference: str, media_type: str, data: bytes) -> Digest:
         """Puts a manifest under a tag or its digest; its blobs and children must be there."""
-        answer = self._ask(
+        response = self._ask(
             "PUT", f"/v2/{repository}/manifests/{reference}", data=data, headers={"Content-Type": media_type}
         )
-        return Digest(answer.headers["Docker-Content-Digest"])
+        return Digest(response.headers["Docker-Content-Digest"])
 
     def delete_manifest(self, repository: str, digest: str) -> None:
         """Deletes a manifest and with it the tags that name it."""
@@ -333,8 +333,8 @@ class RegistryServer:
 
     def tags(self, repository: str) -> list[str]:
         """The tags it lists, sorted; none for a repository it does not know."""
-        answer = self._ask("GET", f"/v2/{repository}/tags/list", allow=(404,))
-        return sorted(answer.json().get("tags") or []) if answer.ok else []
+        response = self._ask("GET", f"/v2/{repository}/tags/list", allow=(404,))
+        return sorted(response.json().get("tags") or []) if response.ok else []
 
     # -- its storage ---------------------------------------------------------------------------------------------
 

@@ -66,9 +66,11 @@ class RestClient:
         self._document(self.ask("DELETE", path), status)
 
     @staticmethod
-    def _document(answer: requests.Response, status: int) -> Any:
-        assert answer.status_code == status, f"{answer.request.method} {answer.url}: {answer.status_code} {answer.text}"
-        return answer.json() if answer.content else None
+    def _document(response: requests.Response, status: int) -> Any:
+        assert response.status_code == status, (
+            f"{response.request.method} {response.url}: {response.status_code} {response.text}"
+        )
+        return response.json() if response.content else None
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ def serve(
             registry.on("HEAD", path, reply(200, b"", said, length=len(manifest.data), content_type=kind))
             registry.on("GET", path, reply(200, manifest.data, headers, content_type=kind))
     for digest, blob in content.blobs.items():
-        answer = reply(200, blob.data, content_type="application/octet-stream")
-        registry.on("GET", f"/v2/{repository}/blobs/{digest}", answer)
+        response = reply(200, blob.data, content_type="application/octet-stream")
+        registry.on("GET", f"/v2/{repository}/blobs/{digest}", response)
     return registry
 
 

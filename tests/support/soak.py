@@ -102,15 +102,17 @@ class Worker:
 
     def collect(self) -> None:
         """Collects with hardly any grace, in small batches."""
-        done = collect_orphans(self.here.database, self.here.store, grace=GRACE, tell=lambda _line: None, batch_size=5)
+        done = collect_orphans(
+            self.here.database, self.here.store, grace=GRACE, report=lambda _line: None, batch_size=5
+        )
         self.did["collected"] += 1
         self.did["manifests gone"] += done.manifests.count
         self.did["blobs gone"] += done.blobs.count
-        self.did["strays gone"] += done.strays.count
+        self.did["strays gone"] += done.untracked.count
 
     def verify(self) -> None:
         """Verifies half of the blobs; nothing was broken, so that nothing may be found lost."""
-        found = verify_blobs(self.here.database, self.here.store, VerifyOptions(share=0.5), tell=lambda _line: None)
+        found = verify_blobs(self.here.database, self.here.store, VerifyOptions(share=0.5), report=lambda _line: None)
         if found.lost:
             raise RuntimeError(f"found lost what was not: {found.findings}")
         self.did["verified"] += 1

@@ -109,20 +109,22 @@ class Installation:
     ) -> CommitResult | None:
         """Every stage in order, each with what the one before recorded; None when the listing found nothing changed."""
         before = before or (lambda _stage, _run: None)
-        tell = self.lines
+        report = self.lines
         run = open_run(self.database, RunKey("registry_sync", run_id), request)
         remote = run.remote
         assert remote is not None
         with client(remote) as registry:
             before("list_tags", run)
-            listed: TagsListed = list_tags(registry, self.database, run, remote, max_shards=self.max_shards, tell=tell)
+            listed: TagsListed = list_tags(
+                registry, self.database, run, remote, max_shards=self.max_shards, report=report
+            )
             if listed.is_unchanged:
                 return None
             before("fetch_manifests", run)
             for shard in listed.shards:
                 with client(remote) if self.has_tasks else nullcontext(registry) as of_shard:
                     fetch_manifests(
-                        of_shard, self.database, run, remote, shard=shard.number, is_last_try=is_last_try, tell=tell
+                        of_shard, self.database, run, remote, shard=shard.number, is_last_try=is_last_try, report=report
                     )
             before("plan_blobs", run)
             planned = plan_blobs(
@@ -131,7 +133,7 @@ class Installation:
                 run,
                 max_shards=self.max_shards,
                 min_shard_bytes=self.min_shard_bytes,
-                tell=tell,
+                report=report,
             )
             before("fetch_blobs", run)
             for blobs in planned.shards:
@@ -143,7 +145,7 @@ class Installation:
                     remote,
                     shard=blobs.number,
                     is_last_try=is_last_try,
-                    tell=tell,
+                    report=report,
                 )
         before("commit_version", run)
-        return commit_version(self.database, run, tell=tell)
+        return commit_version(self.database, run, report=report)

@@ -15,7 +15,7 @@ from registry_sync.operators.version_outputs import VERSIONS_ALIAS
 
 @dataclass
 class TaskContext:
-    """``handed_on`` has the XComs that were pushed while it ran; ``user`` triggered the run, with ``conf``."""
+    """``returned`` has the XComs that were pushed while it ran; ``user`` triggered the run, with ``conf``."""
 
     user: str | None = "anna"
     conf: dict[str, Any] | None = None
@@ -26,12 +26,12 @@ class TaskContext:
     run_type: str = "manual"
     try_number: int = 1
     max_tries: int = 0
-    handed_on: dict[str, Any] = field(default_factory=dict)
+    returned: dict[str, Any] = field(default_factory=dict)
     events: OutletEventAccessors = field(default_factory=OutletEventAccessors)
 
     def xcom_push(self, key: str, value: Any) -> None:
         """As a task instance does."""
-        self.handed_on[key] = value
+        self.returned[key] = value
 
     def get_task_states(self, _dag_id: str, **_which: Any) -> dict[str, dict[str, str]]:
         """As a task instance does; nothing has been mapped."""

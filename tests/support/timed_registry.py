@@ -43,8 +43,8 @@ class TimedRegistry(HostileRegistry):
         time.sleep(self._service_seconds)
         return super()._answer_for(request)
 
-    def _send(self, connection: socket.socket, answer: Raw, request: Request) -> None:
+    def _send(self, connection: socket.socket, response: Raw, request: Request) -> None:
         # Before the last byte is sent: who has it may ask again at once.
         with self._notes:
             self._at_work -= 1
-        super()._send(connection, answer, request)
+        super()._send(connection, response, request)

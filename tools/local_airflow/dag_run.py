@@ -31,16 +31,16 @@ class TaskState:
     seconds: float
 
     @classmethod
-    def parse(cls, answer: dict[str, Any]) -> TaskState:
+    def parse(cls, response: dict[str, Any]) -> TaskState:
         """The state that an entry of the REST API tells of."""
-        index, label = int(answer["map_index"]), answer.get("rendered_map_index") or ""
+        index, label = int(response["map_index"]), response.get("rendered_map_index") or ""
         return cls(
-            task_id=answer["task_id"],
+            task_id=response["task_id"],
             map_index=index,
             label="" if label == str(index) else label,  # Airflow shows the index where no label is rendered yet
-            state=answer["state"] or "waiting",
-            try_number=int(answer["try_number"]),
-            seconds=float(answer["duration"] or 0),
+            state=response["state"] or "waiting",
+            try_number=int(response["try_number"]),
+            seconds=float(response["duration"] or 0),
         )
 
     @property
@@ -82,8 +82,8 @@ class DagRun:
     @classmethod
     def trigger(cls, api: AirflowApi, dag_id: str, conf: dict[str, Any]) -> DagRun:
         """A new run with ``conf``. Raises :class:`ApiError` when the parameters do not fit the DAG's."""
-        answer = api.request("POST", f"/dags/{quote(dag_id)}/dagRuns", {"logical_date": None, "conf": conf})
-        return cls(api, dag_id, answer["dag_run_id"])
+        response = api.request("POST", f"/dags/{quote(dag_id)}/dagRuns", {"logical_date": None, "conf": conf})
+        return cls(api, dag_id, response["dag_run_id"])
 
     def state(self) -> str:
         """``queued``, ``running``, ``success`` or ``failed``."""
@@ -128,8 +128,8 @@ class DagRun:
     def log(self, task_id: str, try_number: int, map_index: int = -1) -> list[dict[str, Any]]:
         """The events in the log of a try, oldest first; none when there is no log."""
         path = f"{self._path}/taskInstances/{quote(task_id)}/logs/{try_number}"
-        answer = self._api.request("GET", path, query={"map_index": map_index, "full_content": "true"})
-        return [event if isinstance(event, dict) else {"event": event} for event in answer["content"]]
+        response = self._api.request("GET", path, query={"map_index": map_index, "full_content": "true"})
+        return [event if isinstance(event, dict) else {"event": event} for event in response["content"]]
 
     def reason(self, task: TaskState, try_number: int) -> str:
         """Why a try of a task failed, in one line: the error that ended it, as its log has it."""

@@ -35,8 +35,8 @@ class AirflowApi:
 
     def token(self) -> str:
         """A new bearer token."""
-        answer = self._send("POST", "/auth/token", {"username": self._username, "password": self._password}, {})
-        return str(answer["access_token"])
+        response = self._send("POST", "/auth/token", {"username": self._username, "password": self._password}, {})
+        return str(response["access_token"])
 
     def request(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None) -> Any:
         """The decoded JSON answer to a request for ``path`` below ``/api/v2``; None for an empty one.
@@ -67,8 +67,8 @@ class AirflowApi:
 
     def health(self) -> dict[str, str]:
         """``status`` of each part by its name, such as ``scheduler``."""
-        answer = self._send("GET", "/api/v2/monitor/health", None, {})
-        return {name: str(part.get("status")) for name, part in answer.items() if isinstance(part, dict)}
+        response = self._send("GET", "/api/v2/monitor/health", None, {})
+        return {name: str(part.get("status")) for name, part in response.items() if isinstance(part, dict)}
 
     def warm_up(self) -> None:
         """Has the server load what serves the tasks: seconds that the first task would wait for otherwise."""
@@ -82,8 +82,8 @@ class AirflowApi:
             method=method,
         )
         try:
-            with self._opener.open(request, timeout=self._timeout_seconds) as answer:
-                data = answer.read()
+            with self._opener.open(request, timeout=self._timeout_seconds) as response:
+                data = response.read()
         except urllib.error.HTTPError as error:
             with error:
                 raise ApiError(f"{method} {target}: {error.code} {_detail(error.read())}", error.code) from None

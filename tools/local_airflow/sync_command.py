@@ -133,9 +133,7 @@ def stored_choices(reasons: Iterable[str]) -> list[str]:
     """What a failed sync leaves stored with its remote, and how that is changed; nothing where it was refused whole."""
     if any(reason.startswith(_REFUSED_WHOLE) for reason in reasons):
         return []
-    kept = (
-        "What TAGS, EXCLUDE_TAGS, PLATFORMS and POLICY said, now or before, stays with the remote until said anew"
-    )
+    kept = "What TAGS, EXCLUDE_TAGS, PLATFORMS and POLICY said, now or before, stays with the remote until said anew"
     return [f"{kept}; TAGS=* takes all tags. The log of list_tags has what counted."]
 
 

@@ -112,15 +112,15 @@ class Guard:
             return
         headers = Headers(scope=scope)
         if not self._has_credential(headers):
-            answer = detail(401, "Not signed in.", {"WWW-Authenticate": "Bearer"})
+            response = detail(401, "Not signed in.", {"WWW-Authenticate": "Bearer"})
         elif self._is_foreign(headers):
-            answer = detail(403, "This page's origin may not ask.")
+            response = detail(403, "This page's origin may not ask.")
         elif _length(headers) > MAX_BODY_BYTES:
-            answer = field_problems(WHOLE, _too_large())
+            response = field_problems(WHOLE, _too_large())
         else:
             await self._app(scope, _bounded(receive), send)
             return
-        await answer(scope, receive, send)
+        await response(scope, receive, send)
 
     def _has_credential(self, headers: Headers) -> bool:
         scheme = headers.get("authorization", "").partition(" ")[0].lower()

@@ -71,7 +71,7 @@ def create_app() -> FastAPI:
     app.state.parts = OpenedDatabase()
     app.add_middleware(Guard, cookie_name=COOKIE_NAME_JWT_TOKEN, own_origins=own_origins)
     for router in ROUTERS:
-        app.include_router(router, prefix=API_PREFIX.removeprefix(MOUNT), responses=problems.PROBLEM_ANSWERS)
+        app.include_router(router, prefix=API_PREFIX.removeprefix(MOUNT), responses=problems.PROBLEM_RESPONSES)
     problems.install(app)
     return app
 

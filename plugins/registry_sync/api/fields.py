@@ -27,9 +27,9 @@ from registry_sync.pulp.hrefs import MAX_NUMBER, MAX_UNIT_ID
 MAX_LABELS = 100
 
 
-def shown_moment(moment: datetime) -> str:
+def shown_timestamp(timestamp: datetime) -> str:
     """``2019-09-05T14:29:43.424822Z``: UTC, always with six digits after the second."""
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return timestamp.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def invalid(message: str) -> PydanticCustomError:
@@ -101,9 +101,9 @@ Flag = Annotated[
         {"anyOf": [{"type": "boolean"}, {"type": "string", "enum": ["true", "false", "True", "False"]}]},
     ),
 ]
-Moment = Annotated[
+Timestamp = Annotated[
     datetime,
-    PlainSerializer(shown_moment, return_type=str),
+    PlainSerializer(shown_timestamp, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
 ]
 Name = Annotated[
@@ -133,13 +133,13 @@ class GivenDocument(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-    only_in_answers: ClassVar[frozenset[str]] = frozenset()
+    only_in_responses: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod
-    def _without_what_only_answers_have(cls, value: Any) -> Any:
+    def _without_what_only_responses_have(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: given for name, given in value.items() if name not in cls.only_in_answers}
+            return {name: given for name, given in value.items() if name not in cls.only_in_responses}
         return value
 
 

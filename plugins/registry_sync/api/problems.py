@@ -82,7 +82,7 @@ class Problem(BaseModel):
 
 
 #: What every operation may answer besides its own, for the OpenAPI document.
-PROBLEM_ANSWERS: dict[int | str, dict[str, Any]] = {
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     400: {"model": FieldProblems, "description": "Bad input, by field"},
     401: {"model": Problem, "description": "Not signed in"},
     403: {"model": Problem, "description": "Not allowed, or asked for by a foreign page"},
@@ -117,16 +117,16 @@ def status_of(error: RegistrySyncError) -> int:
 
 def install(app: FastAPI) -> None:
     """Makes ``app`` answer every error in these shapes."""
-    app.add_exception_handler(RegistrySyncError, _answer_our_error)
-    app.add_exception_handler(FOREIGN_ERROR, _answer_error_of_airflow)
-    app.add_exception_handler(ServerBusy, _answer_busy)
-    app.add_exception_handler(InvalidField, _answer_invalid_field)
-    app.add_exception_handler(RequestValidationError, _answer_invalid_request)
-    app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(Exception, _answer_defect)
+    app.add_exception_handler(RegistrySyncError, _our_error_response)
+    app.add_exception_handler(FOREIGN_ERROR, _airflow_error_response)
+    app.add_exception_handler(ServerBusy, _busy_response)
+    app.add_exception_handler(InvalidField, _invalid_field_response)
+    app.add_exception_handler(RequestValidationError, _invalid_request_response)
+    app.add_exception_handler(HTTPException, _http_error_response)
+    app.add_exception_handler(Exception, _defect_response)
 
 
-async def _answer_our_error(_request: Request, error: Exception) -> JSONResponse:
+async def _our_error_response(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RegistrySyncError)  # noqa: S101  narrows the type that handlers are declared with
     status = status_of(error)
     if isinstance(error, NameTaken):
@@ -139,22 +139,22 @@ async def _answer_our_error(_request: Request, error: Exception) -> JSONResponse
     return detail(status, str(error), _COME_AGAIN if is_to_repeat else None)
 
 
-async def _answer_error_of_airflow(request: Request, error: Exception) -> JSONResponse:
+async def _airflow_error_response(request: Request, error: Exception) -> JSONResponse:
     """Of our own database no error gets here unconverted."""
     assert isinstance(error, FOREIGN_ERROR)  # noqa: S101  as above
-    return await _answer_our_error(request, converted(error, "Airflow's own metadata database"))
+    return await _our_error_response(request, converted(error, "Airflow's own metadata database"))
 
 
-async def _answer_busy(_request: Request, error: Exception) -> JSONResponse:
+async def _busy_response(_request: Request, error: Exception) -> JSONResponse:
     return detail(503, str(error), _COME_AGAIN)
 
 
-async def _answer_invalid_field(_request: Request, error: Exception) -> JSONResponse:
+async def _invalid_field_response(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, InvalidField)  # noqa: S101  as above
     return field_problems(error.field, str(error))
 
 
-async def _answer_invalid_request(_request: Request, error: Exception) -> JSONResponse:
+async def _invalid_request_response(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101  as above
     problems: dict[str, list[str]] = defaultdict(list)
     if any(problem["loc"][:1] == ("path",) for problem in error.errors()):
@@ -164,7 +164,7 @@ async def _answer_invalid_request(_request: Request, error: Exception) -> JSONRe
     return JSONResponse({field: list(dict.fromkeys(said)) for field, said in problems.items()}, status_code=400)
 
 
-async def _answer_http_error(_request: Request, error: Exception) -> JSONResponse:
+async def _http_error_response(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101  as above
     if error.status_code == 400:
         return field_problems(WHOLE, str(error.detail))
@@ -174,7 +174,7 @@ async def _answer_http_error(_request: Request, error: Exception) -> JSONRespons
     return detail(error.status_code, str(error.detail), headers)
 
 
-async def _answer_defect(_request: Request, _error: Exception) -> JSONResponse:
+async def _defect_response(_request: Request, _error: Exception) -> JSONResponse:
     return detail(500, "Something went wrong here; the log of the API server says what.")
 
 

@@ -64,7 +64,7 @@ def published(children: Children, unlisted: Unlisted | None = None) -> Iterator[
     return (found for found in _walk(children, "", unlisted) if isinstance(found, StoredBlob))
 
 
-def strangers(children: Children) -> Iterator[str]:
+def unknown_files(children: Children) -> Iterator[str]:
     """What is neither a blob nor the store's own. A folder that can hold no blob stands for all that is in it."""
     return (found for found in _walk(children, "", None) if isinstance(found, str))
 

@@ -17,8 +17,8 @@ from typing import BinaryIO
 
 from registry_sync.blobs import layout
 from registry_sync.blobs.layout import PARTIALS, QUARANTINE, flat_name
-from registry_sync.blobs.resume.resumable_file import Partial
-from registry_sync.blobs.resume.resumable_folder import PATIENCE_SECONDS, PartialFolder, flush_folder, make_folder
+from registry_sync.blobs.resume.resumable_file import ResumableFile
+from registry_sync.blobs.resume.resumable_folder import PATIENCE_SECONDS, ResumableFolder, flush_folder, make_folder
 from registry_sync.blobs.resume.verifying_writer import VerifyingWriter, open_writer, published_writer
 from registry_sync.blobs.store import StoredBlob, Unlisted
 from registry_sync.blobs.store_errors import not_removed, size_error, store_errors
@@ -39,7 +39,7 @@ class LocalBlobStore:
     ) -> None:
         self.root = Path(root)
         self._modes = modes
-        self._partials = PartialFolder(self.root / PARTIALS, patience_seconds, modes=modes)
+        self._resumables = ResumableFolder(self.root / PARTIALS, patience_seconds, modes=modes)
 
     def __repr__(self) -> str:
         return f"LocalBlobStore({str(self.root)!r})"
@@ -64,7 +64,7 @@ class LocalBlobStore:
         def is_published() -> bool:
             return not replaces and self.has(digest, size_bytes)
 
-        return open_writer(digest, size_bytes, self._partials, self, is_published)
+        return open_writer(digest, size_bytes, self._resumables, self, is_published)
 
     def open(self, digest: Digest, /) -> BinaryIO:
         with store_errors(self.root), _missing(digest):
@@ -108,25 +108,25 @@ class LocalBlobStore:
     def quarantined(self) -> Iterator[StoredBlob]:
         return layout.quarantined(self._children)
 
-    def strangers(self) -> Iterator[str]:
-        return layout.strangers(self._children)
+    def unknown_files(self) -> Iterator[str]:
+        return layout.unknown_files(self._children)
 
-    def sweep_partials(self, older_than_seconds: float, /) -> int:
-        count, failures = self._partials.sweep(older_than_seconds)
+    def sweep_resumables(self, older_than_seconds: float, /) -> int:
+        count, failures = self._resumables.sweep(older_than_seconds)
         if failures:
             raise not_removed(failures, "partials")
         return count
 
     def publish_bytes(self, digest: Digest, data: bytes | bytearray, /) -> None:
         """Publishes a small blob whose digest was verified."""
-        temporary = self._partials.write_temporary(data, is_durable=True)
+        temporary = self._resumables.write_temporary(data, is_durable=True)
         try:
             self._move(temporary, digest)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
-    def publish_partial(self, digest: Digest, partial: Partial, /) -> None:
+    def publish_resumable(self, digest: Digest, partial: ResumableFile, /) -> None:
         """Publishes a blob whose digest was verified while it was written."""
         partial.flush()
         with store_errors(partial.path):

@@ -18,8 +18,8 @@ from registry_sync.blobs import layout
 from registry_sync.blobs.layout import QUARANTINE, blob_name, flat_name
 from registry_sync.blobs.remote_files import OBJECT_STORES, RemoteFiles, reason
 from registry_sync.blobs.resume.multipart_upload import PART_BYTES, MultipartUpload, part_bytes, sweep_parts
-from registry_sync.blobs.resume.resumable_file import Partial
-from registry_sync.blobs.resume.resumable_folder import PATIENCE_SECONDS, PartialFolder
+from registry_sync.blobs.resume.resumable_file import ResumableFile
+from registry_sync.blobs.resume.resumable_folder import PATIENCE_SECONDS, ResumableFolder
 from registry_sync.blobs.resume.verifying_writer import VerifyingWriter, open_writer
 from registry_sync.blobs.store import StoredBlob, Unlisted
 from registry_sync.blobs.store_errors import not_removed, store_error
@@ -46,7 +46,7 @@ class FsspecBlobStore:
     ) -> None:
         self._files = files
         self._least_part_bytes = part_bytes
-        self._spool = PartialFolder(spool, patience_seconds)
+        self._spool = ResumableFolder(spool, patience_seconds)
 
     def __repr__(self) -> str:
         return f"FsspecBlobStore({self._files.place!r})"
@@ -102,10 +102,10 @@ class FsspecBlobStore:
     def quarantined(self) -> Iterator[StoredBlob]:
         return layout.quarantined(self._files.children)
 
-    def strangers(self) -> Iterator[str]:
-        return layout.strangers(self._files.children)
+    def unknown_files(self) -> Iterator[str]:
+        return layout.unknown_files(self._files.children)
 
-    def sweep_partials(self, older_than_seconds: float, /) -> int:
+    def sweep_resumables(self, older_than_seconds: float, /) -> int:
         oldest = datetime.now(timezone.utc) - timedelta(seconds=older_than_seconds)
         count, failures = self._spool.sweep(older_than_seconds)
         parts_count, parts_failures = sweep_parts(self._files, oldest)
@@ -118,7 +118,7 @@ class FsspecBlobStore:
         with self._present():
             self._files.put_bytes(blob_name(digest), data)
 
-    def publish_partial(self, digest: Digest, partial: Partial, /) -> None:
+    def publish_resumable(self, digest: Digest, partial: ResumableFile, /) -> None:
         """Publishes a blob whose digest was verified while it was written to the spool."""
         with self._present():
             self._files.put_file(blob_name(digest), partial.path, partial.offset)

@@ -32,8 +32,8 @@ def join_objects(filesystem: Any, sources: Sequence[str], target: str) -> None:
     keeps no invisible parts; one whose process is killed is left to a rule of the bucket.
     """
     bucket, key, _ = filesystem.split_path(target)
-    begun = filesystem.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
-    upload = {"Bucket": bucket, "Key": key, "UploadId": begun["UploadId"]}
+    started = filesystem.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+    upload = {"Bucket": bucket, "Key": key, "UploadId": started["UploadId"]}
 
     def copy(number: int) -> dict[str, Any]:
         source_bucket, source_key, _ = filesystem.split_path(sources[number])
@@ -68,8 +68,8 @@ def remove_objects(filesystem: Any, paths: Sequence[str]) -> list[str]:
         keys = {filesystem.split_path(path)[1]: path for path in paths[start : start + _REMOVED_AT_ONCE]}
         bucket = filesystem.split_path(paths[start])[0]
         listed = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
-        answer = filesystem.call_s3("delete_objects", Bucket=bucket, Delete=listed)
-        left += [keys[error["Key"]] for error in answer.get("Errors", []) if error.get("Key") in keys]
+        response = filesystem.call_s3("delete_objects", Bucket=bucket, Delete=listed)
+        left += [keys[error["Key"]] for error in response.get("Errors", []) if error.get("Key") in keys]
     return left
 
 

@@ -107,13 +107,13 @@ class BlobStore(Protocol):
     def quarantined(self) -> Iterator[StoredBlob]:
         """Every blob that was set aside and not removed since; its time may be that of before."""
 
-    def strangers(self) -> Iterator[str]:
+    def unknown_files(self) -> Iterator[str]:
         """Names below the root that are neither blobs nor the store's own, to report and never to remove.
 
         A folder in which no blob can lie stands for everything in it.
         """
 
-    def sweep_partials(self, older_than_seconds: float, /) -> int:
+    def sweep_resumables(self, older_than_seconds: float, /) -> int:
         """Removes partials that nobody writes and that were not touched for so long; how many.
 
         Also, whatever their age, what is left of a partial whose blob is published. Raises :class:`BlobStoreError`

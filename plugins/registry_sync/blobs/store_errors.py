@@ -11,7 +11,7 @@ from registry_sync.errors import BlobStoreError, BlobStoreFull, BlobStoreUnavail
 #: No room: on the disk, in the quota, or under the process's limit of file size.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: May pass: network file systems that are away, and a process or host out of handles or memory.
-_PASSING = frozenset(
+_TRANSIENT = frozenset(
     {
         errno.EAGAIN,
         errno.EBUSY,
@@ -58,7 +58,7 @@ def store_error(problem: OSError, place: str) -> BlobStoreError:
             f"the blob store at {place} is full ({reason}): free space, raise the quota, or set [registry_sync] "
             "blob_store to a larger place; blobs that are stored stay good"
         )
-    if problem.errno in _PASSING:
+    if problem.errno in _TRANSIENT:
         return BlobStoreUnavailable(f"the blob store at {place} does not answer: {reason}")
     if problem.errno in _REFUSED or isinstance(problem, PermissionError):
         return BlobStoreError(
@@ -74,13 +74,13 @@ def says_full(problem: BaseException) -> bool:
     """
     cause: BaseException | None = problem
     while cause is not None:
-        answer = getattr(cause, "response", None)
-        if isinstance(answer, Mapping):
-            code = answer.get("Error", {}).get("Code")
-            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        response = getattr(cause, "response", None)
+        if isinstance(response, Mapping):
+            code = response.get("Error", {}).get("Code")
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         else:
             code = getattr(cause, "error_code", None)
-            status = getattr(answer if answer is not None else cause, "status_code", getattr(cause, "status", None))
+            status = getattr(response if response is not None else cause, "status_code", getattr(cause, "status", None))
         if status == _INSUFFICIENT_STORAGE or code in _FULL_CODES or code == str(_INSUFFICIENT_STORAGE):
             return True
         cause = cause.__cause__

@@ -48,7 +48,7 @@ def usable_database() -> Iterator[Database]:
 def end_lost(database: Database) -> None:
     """Ends syncs that are said to be running and whose DAG run has ended, where Airflow's database is reached."""
     try:
-        end_lost_runs(database.run_ends, lambda run: run_end(run.key), tell=lambda line: print(line, file=sys.stderr))
+        end_lost_runs(database.run_ends, lambda run: run_end(run.key), report=lambda line: print(line, file=sys.stderr))
     except RegistrySyncError:
         raise
     except Exception as problem:  # noqa: BLE001  whatever keeps this machine from Airflow's metadata database
@@ -61,10 +61,10 @@ def confirm(args: Namespace, question: str) -> None:
     if args.yes:
         return
     try:
-        answer = input(f"{question} [y/N] ")
+        response = input(f"{question} [y/N] ")
     except EOFError:
         sys.exit("nothing was done: there is nobody to ask; give --yes")
-    if answer.strip().lower() not in ("y", "yes"):
+    if response.strip().lower() not in ("y", "yes"):
         sys.exit("nothing was done")
 
 

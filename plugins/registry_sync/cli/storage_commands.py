@@ -88,13 +88,13 @@ def collect(args: Namespace) -> None:
     with usable_database() as database:
         store = open_blobs(settings)
         if args.dry_run or not args.yes:
-            preview = preview_collection(database, store, grace=grace, clock=_now, tell=_ignore)
+            preview = preview_collection(database, store, grace=grace, clock=_now, report=_ignore)
             if args.dry_run:
                 _print_collection(preview, args.output)
                 return
             confirm(args, f"It {summary(preview)}. Go on?")
         end_lost(database)
-        collection = collect_orphans(database, store, grace=grace, clock=_now, tell=say)
+        collection = collect_orphans(database, store, grace=grace, clock=_now, report=say)
     _print_collection(collection, args.output)
 
 
@@ -105,12 +105,12 @@ def reclaim(args: Namespace) -> None:
         kept = [_kept(database, text) for text in args.keep or ()]
         store = open_blobs()
         if args.dry_run or not args.yes:
-            amount = reclaim_blobs(database, store, repository_ids, kept=kept, is_dry_run=True, tell=_ignore)
+            amount = reclaim_blobs(database, store, repository_ids, kept=kept, is_dry_run=True, report=_ignore)
             if not args.dry_run:
                 size = format_bytes(amount.size_bytes)
                 confirm(args, f"Delete {size} of {format_count(amount.count, 'blob')} from the blob store?")
         if not args.dry_run:
-            amount = reclaim_blobs(database, store, repository_ids, kept=kept, tell=say)
+            amount = reclaim_blobs(database, store, repository_ids, kept=kept, report=say)
     print_fields({"is_dry_run": args.dry_run, "blobs": amount.count, "freed_bytes": amount.size_bytes}, args.output)
 
 
@@ -179,7 +179,7 @@ def _print_collection(collection: Collection, output: str) -> None:
             "is_dry_run": collection.is_dry_run,
             "manifests": collection.manifests.count,
             "blobs": collection.blobs.count,
-            "stray_blobs": collection.strays.count,
+            "stray_blobs": collection.untracked.count,
             "freed_bytes": collection.freed_bytes,
             "waiting_manifests": collection.waiting_manifests.count,
             "waiting_blobs": collection.waiting_blobs.count,
@@ -200,13 +200,13 @@ def verify(args: Namespace) -> None:
     with usable_database() as database:
         options = VerifyOptions(args.share, rate).checked()
         store = open_blobs()
-        found = verify_blobs(database, store, options, clock=_verify_now, tell=say)
+        found = verify_blobs(database, store, options, clock=_verify_now, report=say)
         # What was noted as missing before losses were remembered is lacking still.
         lost = sorted({*found.lost, *database.blob_checks.lacking()}) if args.repair else []
         if lost:
             # Connections of Airflow's own database are looked up only by a process that says it may.
             os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
-            repair = repair_blobs(database, store, open_client, lost, clock=_verify_now, tell=say)
+            repair = repair_blobs(database, store, open_client, lost, clock=_verify_now, report=say)
     _print(found, repair, args.output)
     left = _left(found, repair)
     if left:

@@ -159,7 +159,7 @@ def roll_back(args: Namespace) -> None:
         made = database.versions.roll_back(
             repository.id, version.number, by=getpass.getuser(), description=args.description
         )
-    _tell(made, repository, f"version {version.number} is what the latest holds", args.output)
+    _report(made, repository, f"version {version.number} is what the latest holds", args.output)
 
 
 def promote(args: Namespace) -> None:
@@ -172,7 +172,7 @@ def promote(args: Namespace) -> None:
             confirm(args, f"Remove from {target.name} every tag that is not promoted?")
         request = CopyRequest(source.id, version.number, TagFilter.parse(args.tag, args.exclude_tag), mode)
         made = database.versions.copy(target.id, request, by=getpass.getuser(), description=args.description)
-    _tell(made, target, "it has these tags already", args.output)
+    _report(made, target, "it has these tags already", args.output)
 
 
 def delete(args: Namespace) -> None:
@@ -184,7 +184,7 @@ def delete(args: Namespace) -> None:
     print(f"version {version.number} of {repository.name} is deleted")
 
 
-def _tell(made: DerivedVersion, repository: Repository, unchanged: str, output: str) -> None:
+def _report(made: DerivedVersion, repository: Repository, unchanged: str, output: str) -> None:
     document = {
         "repository": repository.name,
         "version": None if made.version is None else row(made.version),

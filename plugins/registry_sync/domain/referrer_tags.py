@@ -14,7 +14,7 @@ from registry_sync.domain.references import TagName
 COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
 _NOT_OF_A_TAG = re.compile(r"[^a-zA-Z0-9._-]")
 _NAMED_AFTER = re.compile(r"sha256-(?P<encoded>[0-9a-f]{64})(?P<suffix>\.(sig|att|sbom))?")
-_COMPANION = re.compile(r"[a-z0-9._-]{1,32}-[a-zA-Z0-9_=-]{32,64}(\.(sig|att|sbom))?")
+_REFERRER_TAG = re.compile(r"[a-z0-9._-]{1,32}-[a-zA-Z0-9_=-]{32,64}(\.(sig|att|sbom))?")
 
 
 def fallback_tag(digest: Digest) -> TagName:
@@ -23,20 +23,20 @@ def fallback_tag(digest: Digest) -> TagName:
     return TagName(_NOT_OF_A_TAG.sub("-", text))
 
 
-def companion_names(digest: Digest) -> tuple[TagName, ...]:
+def referrer_tag_names(digest: Digest) -> tuple[TagName, ...]:
     """The tags under which something may be kept that belongs to ``digest``."""
     fallback = fallback_tag(digest)
     return (fallback, *(TagName(f"{fallback}{suffix}") for suffix in COSIGN_SUFFIXES))
 
 
-def looks_like_a_companion(tag: TagName) -> bool:
+def looks_like_a_referrer_tag(tag: TagName) -> bool:
     """Whether ``tag`` has the form of one that belongs to a digest."""
-    return _COMPANION.fullmatch(tag) is not None
+    return _REFERRER_TAG.fullmatch(tag) is not None
 
 
-def companion_tags(tags: Iterable[TagName], digests: Iterable[Digest]) -> list[TagName]:
+def referrer_tags(tags: Iterable[TagName], digests: Iterable[Digest]) -> list[TagName]:
     """Those of ``tags`` that belong to one of ``digests``, sorted; the tags are a whole listing, unfiltered."""
-    wanted = {name for digest in digests for name in companion_names(digest)}
+    wanted = {name for digest in digests for name in referrer_tag_names(digest)}
     return sorted({tag for tag in tags if tag in wanted})
 
 

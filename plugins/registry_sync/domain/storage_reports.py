@@ -51,7 +51,7 @@ class ContentRecord:
 class Collection:
     """What a collection removed; a dry run says what would go.
 
-    ``blobs`` are records, ``freed`` bytes that lay in the blob store, ``strays`` bytes that no record named, which
+    ``blobs`` are records, ``freed`` bytes that lay in the blob store, ``untracked`` bytes that no record named, which
     are freed too. ``waiting_manifests`` and ``waiting_blobs`` are orphans younger than the grace. ``released_runs``
     ended badly before the grace, and what they had fetched is no longer kept for them.
     """
@@ -60,7 +60,7 @@ class Collection:
     manifests: Amount = Amount()
     blobs: Amount = Amount()
     freed: Amount = Amount()
-    strays: Amount = Amount()
+    untracked: Amount = Amount()
     waiting_manifests: Amount = Amount()
     waiting_blobs: Amount = Amount()
     released_runs: int = 0
@@ -68,7 +68,7 @@ class Collection:
     @property
     def freed_bytes(self) -> int:
         """Bytes that the blob store has more room."""
-        return self.freed.size_bytes + self.strays.size_bytes
+        return self.freed.size_bytes + self.untracked.size_bytes
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ class FindingKind(str, Enum):
     BROKEN = "broken"
     MISSING = "missing"
     UNNOTED = "unnoted"
-    STRAY = "stray"
-    STRANGER = "stranger"
+    UNTRACKED_BLOB = "stray"
+    UNKNOWN_FILE = "stranger"
     UNREADABLE = "unreadable"
 
 
@@ -195,13 +195,13 @@ class Verification:
 class Repair:
     """What a repair brought back; ``failures`` says of each blob that is still lacking why.
 
-    ``passing`` is one of the errors behind them that may pass, None when none may.
+    ``transient`` is one of the errors behind them that may pass, None when none may.
     """
 
     fetched: Amount = Amount()
     found_count: int = 0
     failures: dict[Digest, str] = field(default_factory=dict)
-    passing: RegistrySyncError | None = field(default=None, compare=False)
+    transient: RegistrySyncError | None = field(default=None, compare=False)
 
 
 def removal_error(failures: Mapping[str, BlobStoreError]) -> BlobStoreError:

@@ -124,7 +124,7 @@ def make_client(settings: RegistryConnection, remote: RemoteSpec | None, task_co
     with _private_files() as files:
         options = _options(settings, remote, files, task_count)
         credentials = _credentials(settings, registry, options.proxy_url)
-        _tell_what_is_open(registry, options)
+        _log_what_is_open(registry, options)
         return RegistryClient(registry, credentials, options, _mask)
 
 
@@ -154,7 +154,7 @@ def _credentials(
     return minted_credentials(settings.credential_helper, registry, settings.credentials, proxy_url)
 
 
-def _tell_what_is_open(registry: RegistryUrl, options: ClientOptions) -> None:
+def _log_what_is_open(registry: RegistryUrl, options: ClientOptions) -> None:
     """Tells the log which protection was switched off, in each task: a choice made once is easily forgotten."""
     if options.verify is False:
         log.warning("The certificates of %s and of what it redirects to are NOT verified", registry.netloc)

@@ -29,7 +29,7 @@ _PUBLIC = "public.ecr.aws"
 _PUBLIC_REGION = "us-east-1"
 _ACCESS_KEY = re.compile(r"[A-Z0-9]{16,128}")
 #: Refusals that pass: AWS is overloaded, or wants fewer requests.
-_PASSING = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"})
+_TRANSIENT = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"})
 
 
 def amazon_ecr(registry: RegistryUrl, login: Credentials, proxy_url: str | None) -> Callable[[], Minted]:
@@ -59,8 +59,8 @@ def amazon_ecr(registry: RegistryUrl, login: Credentials, proxy_url: str | None)
     )
 
     def mint() -> Minted:
-        answer = _ask(session, service, arguments, registry.netloc, proxy_url=proxy_url, is_fips=is_fips)
-        return _read(answer, registry.netloc)
+        response = _ask(session, service, arguments, registry.netloc, proxy_url=proxy_url, is_fips=is_fips)
+        return _read(response, registry.netloc)
 
     return mint
 
@@ -112,16 +112,16 @@ def _refusal(response: dict[str, Any], service: str, host: str) -> RegistryError
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
     code = printable(str(error.get("Code") or ""))
     message = f"AWS gives no password for {host}: {code}: {printable(str(error.get('Message') or ''))}"
-    if status >= 500 or code in _PASSING:
+    if status >= 500 or code in _TRANSIENT:
         return ServerUnavailable(message, host=host)
     return AuthenticationFailed(
         f"{message} (the key or role needs {service}:GetAuthorizationToken)", host=host, codes=(code,)
     )
 
 
-def _read(answer: dict[str, Any], host: str) -> Minted:
+def _read(response: dict[str, Any], host: str) -> Minted:
     """The password and its life. A private registry's answer has a list of one, the public one's the entry itself."""
-    data = answer.get("authorizationData")
+    data = response.get("authorizationData")
     try:
         entry = data[0] if isinstance(data, list) else data or {}
         pair = base64.b64decode(entry["authorizationToken"], validate=True).decode("utf-8")

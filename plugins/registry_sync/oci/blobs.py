@@ -36,18 +36,18 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/(?:([0-9]{1,18})
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
 
 
-def continues(answer: Response, offset: int, size_bytes: int) -> bool:
+def continues(response: Response, offset: int, size_bytes: int) -> bool:
     """Whether a 206 is one part, from ``offset`` to the end of ``size_bytes``."""
-    match = _CONTENT_RANGE.fullmatch((answer.header("Content-Range") or "").strip())
+    match = _CONTENT_RANGE.fullmatch((response.header("Content-Range") or "").strip())
     if match is None:
         return False
     first, last, total = int(match[1]), int(match[2]), match[3]
     return first == offset and last == size_bytes - 1 and (total is None or int(total) == size_bytes)
 
 
-def strong_etag(answer: Response) -> str | None:
+def strong_etag(response: Response) -> str | None:
     """An entity tag that may stand in ``If-Range``; None when there is none, or a weak one."""
-    value = (answer.header("ETag") or "").strip()
+    value = (response.header("ETag") or "").strip()
     return value if _STRONG_ETAG.fullmatch(value) else None
 
 
@@ -107,9 +107,9 @@ class BlobFetcher:
             writer.commit()
             return 0
         registry = self.requester.target(f"/v2/{repository}/blobs/{blob.digest}")
-        occasion = RequestContext("blob", repository, blob.digest)
+        request_context = RequestContext("blob", repository, blob.digest)
         try:
-            return _Download(self, registry, occasion, blob=blob, writer=writer).run()
+            return _Download(self, registry, request_context, blob=blob, writer=writer).run()
         except NotFound:
             if not (blob.urls and self.options.follow_foreign_urls):
                 raise
@@ -117,12 +117,12 @@ class BlobFetcher:
 
     def _fetch_foreign(self, blob: Descriptor, writer: BlobDestination) -> int:
         """From the first of its URLs that gives it. Whoever wrote the manifest chose them: no credentials go there."""
-        occasion = RequestContext("blob", subject=blob.digest)
+        request_context = RequestContext("blob", subject=blob.digest)
         failure: RegistrySyncError | None = None
         for url in blob.urls[:MAX_FOREIGN_URLS]:
             try:
                 target = foreign_target(url, self.requester.target("/").origin.scheme)
-                return _Download(self, target, occasion, blob=blob, writer=writer).run()
+                return _Download(self, target, request_context, blob=blob, writer=writer).run()
             except (RegistryError, ContentError) as problem:  # noqa: PERF203 - the loop is about errors
                 failure = problem
         raise failure or NotFound(f"nobody has blob {blob.digest}", kind="blob")
@@ -166,7 +166,7 @@ class _Download:
         self,
         fetcher: BlobFetcher,
         target: Target,
-        occasion: RequestContext,
+        request_context: RequestContext,
         *,
         blob: Descriptor,
         writer: BlobDestination,
@@ -177,7 +177,7 @@ class _Download:
         self._blob = blob
         self._writer = writer
         self._target = target
-        self._occasion = occasion
+        self._request_context = request_context
         self._etag: str | None = None
         self._encodings: tuple[str, ...] = ()
         self._is_decoding = False
@@ -250,20 +250,20 @@ class _Download:
         if self._is_decoding and offset:
             self._writer.restart()
             offset = 0
-        answer = self._ask(0 if self._is_rangeless else offset)
-        if answer.status == 416:
-            answer.discard()
+        response = self._ask(0 if self._is_rangeless else offset)
+        if response.status == 416:
+            response.discard()
             if offset and not self._is_rangeless:
                 self._is_rangeless = True
                 raise _RangeRefused
             raise RangeInvalid(f"{self._host} cannot continue blob {self._blob.digest}", digest=self._blob.digest)
         # From zero it is tried once: what is broken off again is left to the next try of the task.
         self._is_last = self._is_rangeless
-        self._align(answer, offset)
-        self._etag = strong_etag(answer) or self._etag
-        self._encodings = answer.content_encodings
-        self._check_length(answer)
-        self._stream(answer)
+        self._align(response, offset)
+        self._etag = strong_etag(response) or self._etag
+        self._encodings = response.content_encodings
+        self._check_length(response)
+        self._stream(response)
         self._writer.commit()
 
     def _ask(self, offset: int) -> Response:
@@ -273,7 +273,7 @@ class _Download:
         self._has_asked_range |= bool(offset)
         self._requester.usage.add("blob_get_count")
         try:
-            return self._requester.ask_once("GET", self._target, self._occasion, headers, accepted=ACCEPTED)
+            return self._requester.ask_once("GET", self._target, self._request_context, headers, accepted=ACCEPTED)
         except NotFound:
             raise
         except RegistryError as problem:
@@ -291,21 +291,21 @@ class _Download:
                 ) from problem
             raise
 
-    def _align(self, answer: Response, offset: int) -> None:
+    def _align(self, response: Response, offset: int) -> None:
         """Makes the writer stand where the body begins. Raises :class:`RangeInvalid` after restarting the writer."""
         is_continued = (
-            answer.status == 206
+            response.status == 206
             and bool(offset)
             and not self._is_rangeless
-            and continues(answer, offset, self._blob.size_bytes)
+            and continues(response, offset, self._blob.size_bytes)
         )
         self._has_continued |= is_continued
         if is_continued:
             self._refused_range_count = 0
-        elif answer.status == 200 and offset:
+        elif response.status == 200 and offset:
             self._writer.restart()
-        elif answer.status == 206:
-            answer.discard()
+        elif response.status == 206:
+            response.discard()
             self._etag = None
             self._writer.restart()
             raise RangeInvalid(
@@ -313,22 +313,22 @@ class _Download:
                 digest=self._blob.digest,
             )
 
-    def _check_length(self, answer: Response) -> None:
-        declared = answer.content_length
+    def _check_length(self, response: Response) -> None:
+        declared = response.content_length
         missing = self._blob.size_bytes - self._writer.offset
         if declared is None or declared == missing or self._is_decoding:
             return
-        answer.discard()
+        response.discard()
         raise SizeMismatch(
-            f"{answer.target.origin.netloc} declares {declared} bytes where blob {self._blob.digest} has {missing}",
+            f"{response.target.origin.netloc} declares {declared} bytes where blob {self._blob.digest} has {missing}",
             digest=self._blob.digest,
             expected=missing,
             got=declared,
         )
 
-    def _stream(self, answer: Response) -> None:
+    def _stream(self, response: Response) -> None:
         """The body into the writer. Stops at one byte too many; raises :class:`TruncatedBody` at one too few."""
-        chunks: Iterator[bytes] = self._counted(answer)
+        chunks: Iterator[bytes] = self._counted(response)
         if self._is_decoding and self._encodings:
             chunks = decoded(chunks, self._encodings[0], self._blob.size_bytes)
         room = self._blob.size_bytes - self._writer.offset
@@ -336,37 +336,37 @@ class _Download:
             for chunk in chunks:
                 room -= len(chunk)
                 if room < 0:
-                    raise self._too_long(answer, -room)  # noqa: TRY301 - the connection is let go of below
+                    raise self._too_long(response, -room)  # noqa: TRY301 - the connection is let go of below
                 self._writer.write(chunk)
         except zlib.error:
             raise DigestMismatch(
                 f"blob {self._blob.digest} is neither what was sent nor what that decodes to", digest=self._blob.digest
             ) from None
         except BaseException:
-            answer.abandon()
+            response.abandon()
             raise
         if room and self._encodings and not self._is_decoding:
             raise SizeMismatch(
-                f"{answer.target.origin.netloc} sends blob {self._blob.digest} encoded", digest=self._blob.digest
+                f"{response.target.origin.netloc} sends blob {self._blob.digest} encoded", digest=self._blob.digest
             )
         if room:
             raise TruncatedBody(
-                f"{answer.target.origin.netloc} ended blob {self._blob.digest} {room} bytes early",
+                f"{response.target.origin.netloc} ended blob {self._blob.digest} {room} bytes early",
                 digest=self._blob.digest,
             )
 
-    def _too_long(self, answer: Response, surplus: int) -> SizeMismatch:
+    def _too_long(self, response: Response, surplus: int) -> SizeMismatch:
         size = self._blob.size_bytes
         return SizeMismatch(
-            f"{answer.target.origin.netloc} sends more than the {size} bytes of blob {self._blob.digest}",
+            f"{response.target.origin.netloc} sends more than the {size} bytes of blob {self._blob.digest}",
             digest=self._blob.digest,
             expected=size,
             got=size + surplus,
         )
 
-    def _counted(self, answer: Response) -> Iterator[bytes]:
+    def _counted(self, response: Response) -> Iterator[bytes]:
         """The chunks, counted as they pass."""
-        for chunk in answer.chunks():
+        for chunk in response.chunks():
             self.received += len(chunk)
             self._requester.usage.add("received_bytes", len(chunk))
             yield chunk

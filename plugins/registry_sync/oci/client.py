@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import requests
 
 
-MAX_ANSWER_BYTES = 64 * 1024
+MAX_RESPONSE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -95,16 +95,16 @@ def ping(requester: Requester, authenticator: Authenticator) -> Ping:
     )
 
 
-def _read(answer: Response) -> dict[str, Any]:
+def _read(response: Response) -> dict[str, Any]:
     """What the answer tells of the registry; a page made for people is not a registry's answer."""
-    data = answer.read(MAX_ANSWER_BYTES, "answer to /v2/")
-    page = web_page(data, answer.header("Content-Type"))
+    data = response.read(MAX_RESPONSE_BYTES, "answer to /v2/")
+    page = web_page(data, response.header("Content-Type"))
     if page is not None or data.lstrip()[:1] == b"<":
-        raise answer.protocol_error(f"{page or 'a web page'} answers there", is_web_page=True)
-    version = answer.header("Docker-Distribution-API-Version")
+        raise response.protocol_error(f"{page or 'a web page'} answers there", is_web_page=True)
+    version = response.header("Docker-Distribution-API-Version")
     return {
         "api_version": printable(version)[:64] if version else None,
-        "clock_offset_seconds": _clock_offset(answer.header("Date")),
+        "clock_offset_seconds": _clock_offset(response.header("Date")),
     }
 
 

@@ -67,9 +67,9 @@ class ManifestReader:
         403 may be a refusal of HEAD: the manifest is fetched then, whose answer decides, and whose bytes are hashed.
         """
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
-        occasion, request = RequestContext("manifest", repository, reference), self._pulls.request()
+        request_context, request = RequestContext("manifest", repository, reference), self._pulls.request()
         try:
-            answer = self._requester.ask("HEAD", target, occasion, self._accept, _released)
+            response = self._requester.ask("HEAD", target, request_context, self._accept, _released)
         except RegistryError as problem:
             if problem.is_temporary or not (problem.status == 403 or _is_refusal_elsewhere(problem)):
                 raise
@@ -81,10 +81,12 @@ class ManifestReader:
             return ManifestHead(manifest.digest, manifest.media_type, len(manifest.data))
         finally:
             self._requester.usage.add("head_count")
-        self._pulls.note(answer, request)
-        if web_page(b"", answer.header("Content-Type")) is not None:
-            raise self._page_error(answer, "a web page", repository, reference)
-        return ManifestHead(declared_digest(answer), normalise(answer.header("Content-Type")), answer.content_length)
+        self._pulls.note(response, request)
+        if web_page(b"", response.header("Content-Type")) is not None:
+            raise self._page_error(response, "a web page", repository, reference)
+        return ManifestHead(
+            declared_digest(response), normalise(response.header("Content-Type")), response.content_length
+        )
 
     def get(
         self, repository: RepositoryName, reference: TagName | Digest, expected: Descriptor | None = None
@@ -102,11 +104,11 @@ class ManifestReader:
     def _get(self, repository: RepositoryName, reference: TagName | Digest, expected: Descriptor | None) -> Manifest:
         wanted = reference if isinstance(reference, Digest) else None
         with self._pulls.pull(partial(self._ask_what_is_left, repository, reference)) as pull:
-            answer, data = self._receive(repository, reference, pull)
+            response, data = self._receive(repository, reference, pull)
         try:
             manifest = read_manifest(
                 data,
-                content_type=answer.header("Content-Type"),
+                content_type=response.header("Content-Type"),
                 expected=expected,
                 digest=wanted,
                 limits=self._limits,
@@ -114,12 +116,12 @@ class ManifestReader:
             )
         except (InvalidManifest, DigestMismatch):
             if codes := parse_error_body(data)[0]:
-                host = answer.target.origin.netloc
-                raise answer.protocol_error(
+                host = response.target.origin.netloc
+                raise response.protocol_error(
                     f"{host} answers 200 with errors for manifest {reference} of {repository}", codes=codes
                 ) from None
-            if (page := web_page(data, answer.header("Content-Type"))) is not None:
-                raise self._page_error(answer, page, repository, reference) from None
+            if (page := web_page(data, response.header("Content-Type"))) is not None:
+                raise self._page_error(response, page, repository, reference) from None
             raise
         if expected is not None and len(data) != expected.size_bytes:
             raise SizeMismatch(
@@ -128,16 +130,16 @@ class ManifestReader:
                 expected=expected.size_bytes,
                 got=len(data),
             )
-        self._compare_declared(answer, manifest, is_by_digest=wanted is not None)
+        self._compare_declared(response, manifest, is_by_digest=wanted is not None)
         return manifest
 
     @staticmethod
     def _page_error(
-        answer: Response, page: str, repository: RepositoryName, reference: TagName | Digest
+        response: Response, page: str, repository: RepositoryName, reference: TagName | Digest
     ) -> ProtocolError:
-        host = answer.target.origin.netloc
+        host = response.target.origin.netloc
         message = f"{host} answers with {page} in place of manifest {reference} of {repository}"
-        return answer.protocol_error(message, is_web_page=True)
+        return response.protocol_error(message, is_web_page=True)
 
     def _receive(self, repository: RepositoryName, reference: TagName | Digest, pull: Pull) -> tuple[Response, bytes]:
         """An answer and its document, of which nothing is checked yet.
@@ -145,23 +147,23 @@ class ManifestReader:
         What a place refuses that the registry redirects to is asked for once more at the registry, which may sign anew.
         """
 
-        def read(answer: Response) -> tuple[Response, bytes]:
+        def read(response: Response) -> tuple[Response, bytes]:
             self._requester.usage.add("manifest_get_count")
-            self._pulls.note(answer, pull)
-            data = read_document(answer, self._limits)
+            self._pulls.note(response, pull)
+            data = read_document(response, self._limits)
             self._requester.usage.add("received_bytes", len(data))
-            return answer, data
+            return response, data
 
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
-        occasion = RequestContext("manifest", repository, reference)
+        request_context = RequestContext("manifest", repository, reference)
         try:
-            return self._requester.ask("GET", target, occasion, self._accept, read)
+            return self._requester.ask("GET", target, request_context, self._accept, read)
         except RegistryError as problem:
             is_told = isinstance(problem, NotFound) and problem.codes
             if problem.is_temporary or is_told or not _is_refusal_elsewhere(problem):
                 raise
         try:
-            return self._requester.ask("GET", target, occasion, self._accept, read)
+            return self._requester.ask("GET", target, request_context, self._accept, read)
         except NotFound as problem:
             if problem.codes or not _is_refusal_elsewhere(problem):
                 raise
@@ -178,11 +180,13 @@ class ManifestReader:
     def _layer_size_bytes(self, repository: RepositoryName, layer: Digest) -> int:
         return layer_size_bytes(self._requester, repository, layer, self._limits.blob_bytes)
 
-    def _compare_declared(self, answer: Response, manifest: Manifest, *, is_by_digest: bool) -> None:
-        declared = declared_digest(answer)
+    def _compare_declared(self, response: Response, manifest: Manifest, *, is_by_digest: bool) -> None:
+        declared = declared_digest(response)
         if declared is None or declared.algorithm != manifest.digest.algorithm or declared == manifest.digest:
             return
-        message = f"{answer.target.origin.netloc} declares {declared} for a manifest whose bytes are {manifest.digest}"
+        message = (
+            f"{response.target.origin.netloc} declares {declared} for a manifest whose bytes are {manifest.digest}"
+        )
         if is_by_digest and self._is_strict:
             raise DigestMismatch(message, digest=manifest.digest, got=declared)
         log.warning("%s; the bytes are what counts", message)
@@ -190,9 +194,9 @@ class ManifestReader:
     def _ask_what_is_left(self, repository: RepositoryName, reference: TagName | Digest) -> None:
         """By a HEAD, which is no pull; whether the manifest is there is not asked."""
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
-        occasion, request = RequestContext("manifest", repository, reference), self._pulls.request()
+        request_context, request = RequestContext("manifest", repository, reference), self._pulls.request()
         self._requester.usage.add("head_count")
-        self._pulls.note(self._requester.ask("HEAD", target, occasion, self._accept, _released), request)
+        self._pulls.note(self._requester.ask("HEAD", target, request_context, self._accept, _released), request)
 
 
 def _is_refusal_elsewhere(problem: RegistryError) -> bool:
@@ -200,26 +204,26 @@ def _is_refusal_elsewhere(problem: RegistryError) -> bool:
     return problem.status is not None and problem.redirected_by is not None
 
 
-def declared_digest(answer: Response) -> Digest | None:
+def declared_digest(response: Response) -> Digest | None:
     """The ``Docker-Content-Digest`` of an answer; None when it is absent or no digest."""
-    value = answer.header("Docker-Content-Digest")
+    value = response.header("Docker-Content-Digest")
     try:
         return Digest(value.strip()) if value else None
     except InvalidReference:
         return None
 
 
-def read_document(answer: Response, limits: ManifestLimits) -> bytes:
+def read_document(response: Response, limits: ManifestLimits) -> bytes:
     """The bytes of a manifest. Under a ``Content-Encoding`` the bytes as sent count when they are JSON already."""
-    data = answer.read(limits.manifest_bytes, "manifest")
-    encodings = answer.content_encodings
+    data = response.read(limits.manifest_bytes, "manifest")
+    encodings = response.content_encodings
     if not encodings:
         return data
     if data.lstrip().startswith(b"{"):
         return data
     if len(encodings) > 1 or encodings[0] not in DECODABLE:
-        raise answer.protocol_error(
-            f"{answer.target.origin.netloc} encodes a manifest with {encodings[0][:20]!r} unasked"
+        raise response.protocol_error(
+            f"{response.target.origin.netloc} encodes a manifest with {encodings[0][:20]!r} unasked"
         )
     try:
         return b"".join(decoded([data], encodings[0], limits.manifest_bytes))
@@ -227,9 +231,9 @@ def read_document(answer: Response, limits: ManifestLimits) -> bytes:
         return data
 
 
-def _released(answer: Response) -> Response:
-    answer.discard()
-    return answer
+def _released(response: Response) -> Response:
+    response.discard()
+    return response
 
 
 def layer_size_bytes(requester: Requester, repository: RepositoryName, layer: Digest, most_bytes: int) -> int:
@@ -238,12 +242,12 @@ def layer_size_bytes(requester: Requester, repository: RepositoryName, layer: Di
     Raises :class:`InvalidManifest` when the registry lacks the layer, which says nothing about the manifest that names
     it; :class:`LimitExceeded`, :class:`ProtocolError`, and what requests raise.
     """
-    occasion = RequestContext("blob", repository, layer)
+    request_context = RequestContext("blob", repository, layer)
     target = requester.target(f"/v2/{repository}/blobs/{layer}")
     requester.usage.add("head_count")
     try:
         try:
-            size = requester.ask("HEAD", target, occasion, {}, _declared)
+            size = requester.ask("HEAD", target, request_context, {}, _declared)
         except NotFound:
             raise
         except RegistryError as problem:
@@ -252,7 +256,7 @@ def layer_size_bytes(requester: Requester, repository: RepositoryName, layer: Di
                 raise
             size = None
         if size is None:
-            size = requester.ask("GET", target, occasion, {}, _declared)
+            size = requester.ask("GET", target, request_context, {}, _declared)
     except NotFound as problem:
         raise InvalidManifest(
             f"{problem.host} lacks layer {layer}, so that its size cannot be told", digest=layer
@@ -267,6 +271,6 @@ def layer_size_bytes(requester: Requester, repository: RepositoryName, layer: Di
     return size
 
 
-def _declared(answer: Response) -> int | None:
-    answer.discard()
-    return answer.content_length
+def _declared(response: Response) -> int | None:
+    response.discard()
+    return response.content_length

@@ -146,7 +146,7 @@ class ReferrersReader:
     def _by_api(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...]:
         """Raises :class:`_NotTheApi` when the registry does not have it."""
         target: Target | None = self._requester.target(f"/v2/{repository}/referrers/{subject}")
-        occasion = RequestContext("manifest", repository, subject)
+        request_context = RequestContext("manifest", repository, subject)
         found: dict[Digest, Descriptor] = {}
         visited: set[str] = set()
         while target is not None:
@@ -158,79 +158,80 @@ class ReferrersReader:
                 )
             visited.add(target.url)
             if len(visited) == 1:
-                page = self._first(target, occasion)
+                page = self._first(target, request_context)
                 with self._lock:
                     self._with_api.add(repository)
             else:
-                page = self._later(target, occasion)
+                page = self._later(target, request_context)
             found.update((child.digest, child) for child in page.listed.children)
             try:
                 target = next_page(page.link, page.target)
             except RedirectRefused as problem:
-                raise _unavailable(problem, occasion) from problem
+                raise _unavailable(problem, request_context) from problem
         return tuple(found.values())
 
-    def _first(self, target: Target, occasion: RequestContext) -> _Page:
+    def _first(self, target: Target, request_context: RequestContext) -> _Page:
         """The first page. Raises :class:`_NotTheApi`, :class:`ReferrersUnavailable`, and as :meth:`list` does."""
 
-        def read(answer: Response) -> _Page:
-            if answer.sent_on_by is None and _is_refusal(answer):
-                if answer.status == 401:
+        def read(response: Response) -> _Page:
+            if response.sent_on_by is None and _is_refusal(response):
+                if response.status == 401:
                     raise _unavailable(
-                        self._requester.unauthorized(answer, occasion, read_error_body(answer)[0]), occasion
+                        self._requester.unauthorized(response, request_context, read_error_body(response)[0]),
+                        request_context,
                     )
-                raise _unavailable(self._requester.error(answer, occasion), occasion)
-            if answer.status != 200 or not _is_index(answer):
-                answer.discard()
-                raise _NotTheApi(answer.status)
-            return self._read_page(answer)
+                raise _unavailable(self._requester.error(response, request_context), request_context)
+            if response.status != 200 or not _is_index(response):
+                response.discard()
+                raise _NotTheApi(response.status)
+            return self._read_page(response)
 
         try:
-            return self._requester.ask("GET", target, occasion, ACCEPT, read, accepted=_LASTING)
+            return self._requester.ask("GET", target, request_context, ACCEPT, read, accepted=_LASTING)
         except ChallengeInvalid:
             raise _NotTheApi(401) from None
         except RegistrySyncError as problem:
             status = problem.status if isinstance(problem, RegistryError) else None
             if isinstance(problem, RedirectRefused) or (problem.redirected_by is not None and status is None):
-                raise _unavailable(problem, occasion) from problem
+                raise _unavailable(problem, request_context) from problem
             if isinstance(problem, RegistryError) and status is not None and 300 <= status < 400:
                 raise _NotTheApi(status) from problem
             raise
 
-    def _later(self, target: Target, occasion: RequestContext) -> _Page:
+    def _later(self, target: Target, request_context: RequestContext) -> _Page:
         """A page after the first, which named it: where something else answers, nothing is known of the rest.
 
         It never means that the manifest is missing. Raises :class:`ReferrersUnavailable`, and as :meth:`list` does.
         """
 
-        def read(answer: Response) -> _Page:
-            if answer.status != 200 or not _is_index(answer):
-                host = answer.target.origin.netloc
-                text = f"{host} breaks off the referrers of {occasion} with something else ({answer.status})"
-                answer.discard()
-                raise _unavailable(answer.protocol_error(text), occasion)
-            return self._read_page(answer)
+        def read(response: Response) -> _Page:
+            if response.status != 200 or not _is_index(response):
+                host = response.target.origin.netloc
+                text = f"{host} breaks off the referrers of {request_context} with something else ({response.status})"
+                response.discard()
+                raise _unavailable(response.protocol_error(text), request_context)
+            return self._read_page(response)
 
         try:
-            return self._requester.ask("GET", target, occasion, ACCEPT, read, accepted=_LASTING)
+            return self._requester.ask("GET", target, request_context, ACCEPT, read, accepted=_LASTING)
         except (ChallengeInvalid, RedirectRefused) as problem:
-            raise _unavailable(problem, occasion) from problem
+            raise _unavailable(problem, request_context) from problem
         except RegistryError as problem:
             is_redirect = problem.status is not None and 300 <= problem.status < 400
             if is_redirect or (problem.redirected_by is not None and problem.status is None):
-                raise _unavailable(problem, occasion) from problem
+                raise _unavailable(problem, request_context) from problem
             raise
 
-    def _read_page(self, answer: Response) -> _Page:
-        host = answer.target.origin.netloc
-        data = read_document(answer, self._limits)
+    def _read_page(self, response: Response) -> _Page:
+        host = response.target.origin.netloc
+        data = read_document(response, self._limits)
         try:
             index = read_manifest(data, content_type=media_types.OCI_INDEX, limits=self._limits)
         except ContentError as problem:
-            raise answer.protocol_error(f"{host} lists referrers unreadably: {problem}") from None
+            raise response.protocol_error(f"{host} lists referrers unreadably: {problem}") from None
         if codes := parse_error_body(data)[0]:
-            raise answer.protocol_error(f"{host} answers 200 with errors for referrers", codes=codes)
-        return _Page(index, answer.header("Link"), answer.target)
+            raise response.protocol_error(f"{host} answers 200 with errors for referrers", codes=codes)
+        return _Page(index, response.header("Link"), response.target)
 
     def _by_tag(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...]:
         try:
@@ -243,24 +244,24 @@ class ReferrersReader:
         return () if index.digest == subject else index.children
 
 
-def _is_index(answer: Response) -> bool:
-    return media_types.normalise(answer.header("Content-Type")) == media_types.OCI_INDEX
+def _is_index(response: Response) -> bool:
+    return media_types.normalise(response.header("Content-Type")) == media_types.OCI_INDEX
 
 
-def _is_refusal(answer: Response) -> bool:
+def _is_refusal(response: Response) -> bool:
     """Whether the registry itself says that it does not tell this reader.
 
     Without a challenge, after one was answered, 401 is how some say that there is no such path.
     """
-    return answer.status == 403 or (answer.status == 401 and answer.header("WWW-Authenticate") is not None)
+    return response.status == 403 or (response.status == 401 and response.header("WWW-Authenticate") is not None)
 
 
-def _unavailable(problem: RegistrySyncError, occasion: RequestContext) -> ReferrersUnavailable:
+def _unavailable(problem: RegistrySyncError, request_context: RequestContext) -> ReferrersUnavailable:
     known = problem if isinstance(problem, RegistryError) else None
     return ReferrersUnavailable(
-        f"what refers to manifests of {occasion.repository} cannot be looked up: {problem.message}",
+        f"what refers to manifests of {request_context.repository} cannot be looked up: {problem.message}",
         host=known.host if known else "",
-        repository=occasion.repository,
+        repository=request_context.repository,
         method="GET",
         url=known.url if known else None,
         status=known.status if known else None,

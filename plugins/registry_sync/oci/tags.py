@@ -122,7 +122,7 @@ class _Lister:
         self._requester = requester
         self._repository = repository
         self._path = f"/v2/{repository}/tags/list"
-        self._occasion = RequestContext("repository", repository)
+        self._request_context = RequestContext("repository", repository)
         self._vanished: set[str] = set()
 
     def list(self) -> TagListing:
@@ -136,7 +136,7 @@ class _Lister:
     def is_served(self) -> bool:
         target = self._requester.target(f"{self._path}?n=1")
         try:
-            self._requester.ask("GET", target, self._occasion, {"Accept": "application/json"}, self._read)
+            self._requester.ask("GET", target, self._request_context, {"Accept": "application/json"}, self._read)
         except RegistryError as problem:
             return problem.is_temporary or speaks_for_a_registry(problem)
         return True
@@ -206,7 +206,7 @@ class _Lister:
             )
         progress.visited.add(target.url)
         try:
-            page = self._requester.ask("GET", target, self._occasion, {"Accept": "application/json"}, self._read)
+            page = self._requester.ask("GET", target, self._request_context, {"Accept": "application/json"}, self._read)
         except NotFound as problem:
             if is_first:
                 raise
@@ -219,17 +219,17 @@ class _Lister:
         self._requester.usage.add("tag_page_count")
         return page
 
-    def _read(self, answer: Response) -> _Page:
-        following = next_page(answer.header("Link"), answer.target)
-        document = answer.read_json(MAX_PAGE_BYTES, "tag list")
-        host = answer.target.origin.netloc
+    def _read(self, response: Response) -> _Page:
+        following = next_page(response.header("Link"), response.target)
+        document = response.read_json(MAX_PAGE_BYTES, "tag list")
+        host = response.target.origin.netloc
         if document.get("errors"):
-            raise answer.protocol_error(f"{host} answers 200 with errors for a tag list")
+            raise response.protocol_error(f"{host} answers 200 with errors for a tag list")
         if "tags" not in document:
-            raise answer.protocol_error(f"{host} sends a tag list without tags, not even an empty list of them")
+            raise response.protocol_error(f"{host} sends a tag list without tags, not even an empty list of them")
         names = document["tags"]
         if names is not None and not isinstance(names, list):
-            raise answer.protocol_error(f"{host} sends tags that are no list")
+            raise response.protocol_error(f"{host} sends tags that are no list")
         return _Page(names or [], following)
 
     def _pagination_error(self, problem: str) -> PaginationError:

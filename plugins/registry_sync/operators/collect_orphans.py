@@ -46,14 +46,14 @@ class CollectOrphansOperator(TriggeredTask):
             if not previews and grace < stage.settings.orphan_grace:
                 self.require_author(context, stage.settings, "a shorter grace than orphan_grace_hours")
             if not previews:
-                end_lost_runs(stage.database.run_ends, lambda run: dag_run_end(context, run), tell=self.log.info)
+                end_lost_runs(stage.database.run_ends, lambda run: dag_run_end(context, run), report=self.log.info)
             work = preview_collection if previews else collect_orphans
-            done = work(stage.database, stage.blobs, grace=grace, tell=self.log.info)
+            done = work(stage.database, stage.blobs, grace=grace, report=self.log.info)
         return {
             "dry_run": done.is_dry_run,
             "manifest_count": done.manifests.count,
             "blob_count": done.blobs.count,
-            "stray_count": done.strays.count,
+            "stray_count": done.untracked.count,
             "freed_bytes": done.freed_bytes,
             "waiting_manifest_count": done.waiting_manifests.count,
             "waiting_blob_count": done.waiting_blobs.count,

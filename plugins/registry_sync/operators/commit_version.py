@@ -15,7 +15,7 @@ from registry_sync.operators.stage import Stage, TaskReport, open_stage
 from registry_sync.operators.sync_of_task import find_sync_run
 from registry_sync.operators.template_values import as_flag
 from registry_sync.operators.triggered import TriggeredTask
-from registry_sync.operators.version_outputs import tell_assets, version_outlets, was_told
+from registry_sync.operators.version_outputs import emit_asset_events, version_outlets, was_told
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from registry_sync.domain.runs import CommitResult, SyncRun
 
 #: How long a partial download waits for the task that continues it.
-PARTIALS_KEPT_SECONDS = 7 * 24 * 3600
+RESUMABLES_KEPT_SECONDS = 7 * 24 * 3600
 
 
 class CommitVersionOperator(TriggeredTask):
@@ -66,7 +66,7 @@ class CommitVersionOperator(TriggeredTask):
             latest = stage.database.versions.latest(run.repository_id) if result.version is None else None
             self._sweep(stage)
         if result.version is not None and not (run.state.is_settled and was_told(context, result.version)):
-            tell_assets(context, repository.name, result.version, former_names)
+            emit_asset_events(context, repository.name, result.version, former_names)
         notes = []
         if result.removals_approved_by is not None:
             notes.append(approved_note(result.removals_approved_by))
@@ -97,7 +97,7 @@ class CommitVersionOperator(TriggeredTask):
                 approved_by = user or f"the parameters of {run.key.run_id}"
                 stage.database.runs.approve_removals(run.id, approved_by, in_advance=True)
         try:
-            return commit_version(stage.database, run, tell=TaskReport(self.log))
+            return commit_version(stage.database, run, report=TaskReport(self.log))
         except SyncError as refused:
             is_approvable = isinstance(refused, TooManyRemovals)
             told = TooManyRemovals(f"{refused}: {_how_to_approve(run)}") if is_approvable else refused
@@ -122,7 +122,7 @@ class CommitVersionOperator(TriggeredTask):
     def _sweep(self, stage: Stage) -> None:
         """Removes partial downloads that nobody came back for; the version is committed, so a failure is only told."""
         try:
-            count = stage.blobs.sweep_partials(PARTIALS_KEPT_SECONDS)
+            count = stage.blobs.sweep_resumables(RESUMABLES_KEPT_SECONDS)
         except RegistrySyncError as problem:
             self.log.warning("partial downloads could not be swept: %s", problem)
             return

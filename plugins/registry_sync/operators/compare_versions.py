@@ -77,11 +77,11 @@ class CompareVersionsOperator(BaseOperator):
             version, base = self._sides(stage)
             compared = compare_versions(stage.database.versions, version, base, tags=wanted, mode=mode)
         self.log.info("%s", compared.markdown())
-        handed_on = compared.as_json()
+        returned = compared.as_json()
         if compared.is_equal and does_skip:
-            context["ti"].xcom_push(key="return_value", value=handed_on)
+            context["ti"].xcom_push(key="return_value", value=returned)
             skip(context, self.get_flat_relative_ids(upstream=False))
-        return handed_on
+        return returned
 
     def _sides(self, stage: Stage) -> tuple[tuple[str, int], tuple[str, int]]:
         """Id and number of the version, and of the one to compare with, number 0 for the empty one."""

@@ -48,7 +48,7 @@ class FetchBlobsOperator(BaseOperator):
                 remote,
                 shard=shard["shard"],
                 is_last_try=stage.is_last_try,
-                tell=TaskReport(self.log),
+                report=TaskReport(self.log),
             )
         self.log.info("%s", fetched)
         return asdict(fetched)

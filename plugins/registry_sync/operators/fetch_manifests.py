@@ -51,7 +51,7 @@ class FetchManifestsOperator(BaseOperator):
             client, remote = stage.connect(remote, shard["shards"])
             last, report = stage.is_last_try, TaskReport(self.log)
             fetched = fetch_manifests(
-                client, stage.database, run, remote, shard=shard["shard"], is_last_try=last, tell=report
+                client, stage.database, run, remote, shard=shard["shard"], is_last_try=last, report=report
             )
             self.log.info("%s", fetched)
             counts = asdict(fetched)
@@ -66,7 +66,7 @@ class FetchManifestsOperator(BaseOperator):
                     remote,
                     min_shard_bytes=stage.settings.min_shard_bytes,
                     is_last_try=last,
-                    tell=report,
+                    report=report,
                 )
         if blobs is not None:
             context["ti"].xcom_push(key="return_value", value={**counts, **asdict(blobs)})

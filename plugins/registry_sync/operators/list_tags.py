@@ -136,7 +136,7 @@ class ListTagsOperator(TriggeredTask):
             end_lost_runs(
                 stage.database.run_ends,
                 partial(dag_run_end, context),
-                tell=report,
+                report=report,
                 repository_id=run.repository_id,
                 without=run.id,
             )
@@ -145,7 +145,7 @@ class ListTagsOperator(TriggeredTask):
             self.log.info("%s from %s at %s%s", repository.name, remote.upstream, remote.registry, limits)
             max_shards = stage.max_shards(remote)
             client, remote = stage.connect(remote)
-            listed = list_tags(client, stage.database, run, remote, max_shards=max_shards, tell=report)
+            listed = list_tags(client, stage.database, run, remote, max_shards=max_shards, report=report)
             notes += [listed.missing_note] if listed.missing_note else []
             if listed.is_unchanged and listed.without_platform:  # else the commit knows of more
                 notes.append(left_out_by_platforms(listed.without_platform, run.remote.platforms or ()))
@@ -183,7 +183,7 @@ class ListTagsOperator(TriggeredTask):
         try:
             return stage.use(open_it())
         except OtherUpstream:  # a sync that seems to be under way may have lost its DAG run
-            if not end_lost_runs(stage.database.run_ends, partial(dag_run_end, context), tell=TaskReport(self.log)):
+            if not end_lost_runs(stage.database.run_ends, partial(dag_run_end, context), report=TaskReport(self.log)):
                 raise
             return stage.use(open_it())
 

@@ -47,7 +47,7 @@ class PlanBlobsOperator(BaseOperator):
                 run,
                 max_shards=stage.max_shards(remote),
                 min_shard_bytes=stage.settings.min_shard_bytes,
-                tell=TaskReport(self.log),
+                report=TaskReport(self.log),
             )
         context["ti"].xcom_push(
             key="summary",

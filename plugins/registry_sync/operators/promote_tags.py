@@ -75,7 +75,7 @@ class PromoteTagsOperator(TriggeredTask):
         from registry_sync.domain.records import checked_repository_name
         from registry_sync.domain.tag_filter import TagFilter
         from registry_sync.domain.version_history import CopyRequest
-        from registry_sync.operators.version_outputs import find_number, hand_on
+        from registry_sync.operators.version_outputs import derived_result, find_number
         from registry_sync.sync.compare_versions import promotion_mode
 
         with open_stage(context) as stage:
@@ -95,4 +95,4 @@ class PromoteTagsOperator(TriggeredTask):
             )
             told = "it has them already" if made.version is None else f"version {made.version.number}"
             self.log.info("tags of %s version %s promoted to %s: %s", source.name, number, target.name, told)
-            return hand_on(stage, context, target, made)
+            return derived_result(stage, context, target, made)

@@ -60,6 +60,6 @@ class ReclaimBlobsOperator(TriggeredTask):
                 [repository.id for repository in found],
                 kept=[(owner, number) for owner, number in latest if keep_latest and number is not None],
                 is_dry_run=previews,
-                tell=self.log.info,
+                report=self.log.info,
             )
         return {"dry_run": previews, "blob_count": gone.count, "size_bytes": gone.size_bytes}

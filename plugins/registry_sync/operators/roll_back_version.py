@@ -50,7 +50,7 @@ class RollBackVersionOperator(TriggeredTask):
     def execute(self, context: Context) -> dict[str, Any]:
         """``repository``, ``version`` or None, ``unchanged_version`` or None, ``missing_blob_count``."""
         from registry_sync.errors import InvalidReference
-        from registry_sync.operators.version_outputs import find_number, hand_on
+        from registry_sync.operators.version_outputs import derived_result, find_number
 
         with open_stage(context) as stage:
             repository = stage.database.repositories.by_name(as_text(self.repository) or "")
@@ -66,4 +66,4 @@ class RollBackVersionOperator(TriggeredTask):
             )
             told = "the latest version holds the same" if made.version is None else f"version {made.version.number}"
             self.log.info("%s rolled back to version %s: %s", repository.name, number, told)
-            return hand_on(stage, context, repository, made)
+            return derived_result(stage, context, repository, made)

@@ -57,12 +57,12 @@ class VerifyBlobsOperator(BaseOperator):
 
         with open_stage(context) as stage:
             options, repairs = self._options(), as_flag(self.repair, "repair")
-            found = verify_blobs(stage.database, stage.blobs, options, tell=self.log.info)
+            found = verify_blobs(stage.database, stage.blobs, options, report=self.log.info)
             repaired = self._repair(stage, found) if repairs else Repair()
             lost = repaired.failures if repairs else dict.fromkeys(found.lost, "not repaired")
             if lost:
-                if repaired.passing is not None and not stage.is_last_try:
-                    raise repaired.passing
+                if repaired.transient is not None and not stage.is_last_try:
+                    raise repaired.transient
                 shown = "; ".join(f"{digest}: {why}" for digest, why in list(lost.items())[:_SHOWN_FAILURES])
                 raise BlobMissing(f"lost {format_count(len(lost), 'blob')}: {shown}")
         return {
@@ -79,7 +79,7 @@ class VerifyBlobsOperator(BaseOperator):
 
         # What an earlier try noted as missing and did not bring back is lacking still.
         digests = {*found.lost, *stage.database.blob_checks.lacking()}
-        return repair_blobs(stage.database, stage.blobs, open_client, sorted(digests), tell=self.log.info)
+        return repair_blobs(stage.database, stage.blobs, open_client, sorted(digests), report=self.log.info)
 
     def _options(self) -> VerifyOptions:
         from registry_sync.errors import ConfigurationError

@@ -36,7 +36,7 @@ def version_outlets() -> list[AssetAlias]:
     return [AssetAlias(VERSIONS_ALIAS), AssetAlias(FORMER_NAMES_ALIAS)]
 
 
-def tell_assets(
+def emit_asset_events(
     context: Mapping[str, Any], repository: str, version: RepositoryVersion, former_names: Sequence[str] = ()
 ) -> None:
     """An event of the alias and of the asset ``registry_sync/<repository>``, when the task ends well.
@@ -120,7 +120,7 @@ def find_number(stage: Stage, repository: Repository, number: int | str | None) 
     return repository.latest_number
 
 
-def hand_on(
+def derived_result(
     stage: Stage, context: Mapping[str, Any], repository: Repository, derived: DerivedVersion
 ) -> dict[str, Any]:
     """Tells assets of a new version. ``repository``, ``version``, ``unchanged_version`` as a commit hands them on.
@@ -132,7 +132,7 @@ def hand_on(
     latest = stage.database.versions.latest(repository.id) if derived.version is None else None
     if derived.version is not None:
         former_names = stage.database.repositories.former_names(repository.id)
-        tell_assets(context, repository.name, derived.version, former_names)
+        emit_asset_events(context, repository.name, derived.version, former_names)
     return {
         "repository": repository.name,
         "version": version_document(derived.version) if derived.version else None,

@@ -19,7 +19,7 @@ from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName
-from registry_sync.domain.referrer_tags import companion_names
+from registry_sync.domain.referrer_tags import referrer_tag_names
 from registry_sync.domain.runs import SyncRun
 from registry_sync.errors import LimitExceeded, ReferrersUnavailable, RegistrySyncError
 from registry_sync.sync.parallel import for_each, warn
@@ -137,7 +137,7 @@ def add_referrers(
     has_api: bool | None,
     earlier: EarlierRuns,
     kept: Callable[[], Mapping[Digest, frozenset[Digest]]],
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Listed:
     """Reads what refers to what ``walk`` has read, and so on; gives all that was listed.
 
@@ -166,7 +166,7 @@ def add_referrers(
         walk.descend({**known, **{entry.digest: entry for entries in listed.found.values() for entry in entries}})
         for subject, entries in listed.found.items():
             walk.names.update((entry.digest, f"a referrer of type {entry.artifact_type}") for entry in entries)
-            walk.referrers[subject] = tuple(_confirmed(walk, subject, entries, tell))
+            walk.referrers[subject] = tuple(_confirmed(walk, subject, entries, report))
         for subject, digests in held.items():
             walk.referrers[subject] = tuple(digest for digest in sorted(digests) if walk.refers_to(digest, subject))
     return everything
@@ -179,7 +179,7 @@ def ask_for_referrers_api(
     remote: RemoteSpec,
     digests: Iterable[Digest | None],
     *,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> None:
     """Finds out by one of ``digests`` whether the registry has the API, so that not every task has to."""
     one = next((digest for digest in digests if digest is not None), None)
@@ -195,26 +195,26 @@ def ask_for_referrers_api(
     )
     if listed.has_api is not None:
         selections.note_referrers_api(run.id, is_there=listed.has_api)
-    tell_unknown(selections, run, listed, tell)
+    report_unknown(selections, run, listed, report)
 
 
-def tell_unknown(selections: SelectionStore, run: SyncRun, listed: Listed, tell: Callable[[str], None]) -> None:
+def report_unknown(selections: SelectionStore, run: SyncRun, listed: Listed, report: Callable[[str], None]) -> None:
     """Notes with the run, for the version that it makes, that referrers could not be looked up, and why."""
     problem = listed.problem
     if problem is not None:
         count = format_count(len(listed.unknown), "manifest")
-        warn(tell, f"referrers of {count} are as in the latest version: {problem}")
+        warn(report, f"referrers of {count} are as in the latest version: {problem}")
         selections.note_referrers_problem(run.id, problem)
 
 
 def _confirmed(
-    walk: Walk, subject: Digest, entries: Iterable[Descriptor], tell: Callable[[str], None]
+    walk: Walk, subject: Digest, entries: Iterable[Descriptor], report: Callable[[str], None]
 ) -> Iterable[Digest]:
     for entry in entries:
         if is_not_there(walk.failures.get(entry.digest)):
-            tell(f"referrer {entry.digest} of {subject} is listed and gone")
+            report(f"referrer {entry.digest} of {subject} is listed and gone")
         elif walk.has_read(entry.digest) and not walk.refers_to(entry.digest, subject):
-            tell(f"manifest {entry.digest} is listed as a referrer of {subject} and does not name it as its subject")
+            report(f"manifest {entry.digest} is listed as a referrer of {subject} and does not name it as its subject")
         else:
             yield entry.digest
 
@@ -228,7 +228,7 @@ def _refuse_deeper(walk: Walk, listed: Mapping[Digest, tuple[Descriptor, ...]]) 
             walk.referrers[subject] = tuple(e.digest for e in entries if walk.refers_to(e.digest, subject))
 
 
-def companions_there(
+def present_referrer_tags(
     client: RegistryClient,
     remote: RemoteSpec,
     digests: Iterable[Digest],
@@ -240,7 +240,7 @@ def companions_there(
     A registry that takes such a tag for the digest, and answers with the manifest itself, has none. Those that were
     asked for in any case are left out.
     """
-    subject_of = {name: digest for digest in dict.fromkeys(digests) for name in companion_names(digest)}
+    subject_of = {name: digest for digest in dict.fromkeys(digests) for name in referrer_tag_names(digest)}
     wanted = set(remote.tag_filter.select(subject_of))
     allowed = [name for name in subject_of if remote.tag_filter.allows(name) and name not in wanted]
     there: list[TagName] = []

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SHOWN_HOLDS = 20
 
 
-def commit_version(database: Database, run: SyncRun, *, tell: Callable[[str], None]) -> CommitResult:
+def commit_version(database: Database, run: SyncRun, *, report: Callable[[str], None]) -> CommitResult:
     """Commits what ``run`` fetched; a repeat gives the same version.
 
     Raises :class:`~registry_sync.errors.NothingSynced` when every tag that changed is held.
@@ -25,26 +25,26 @@ def commit_version(database: Database, run: SyncRun, *, tell: Callable[[str], No
     result = database.versions.commit(run.id)
     for hold in result.holds[:SHOWN_HOLDS]:
         kept = f"kept at {hold.digest}" if hold.digest else "left out"
-        warn(tell, f"tag {hold.tag} is held, {kept}: {hold.reason}")
+        warn(report, f"tag {hold.tag} is held, {kept}: {hold.reason}")
     if len(result.holds) > SHOWN_HOLDS:
         more = format_count(len(result.holds) - SHOWN_HOLDS, "more tag")
-        warn(tell, f"{more} held; airflow registry-sync version show names all of them")
+        warn(report, f"{more} held; airflow registry-sync version show names all of them")
     if result.left_out:
-        warn(tell, left_out_by_platforms(result.left_out, run.remote.platforms or ()))
+        warn(report, left_out_by_platforms(result.left_out, run.remote.platforms or ()))
     if result.removals_approved_by is not None:
-        warn(tell, f"more tags are removed than the remote allows, as {result.removals_approved_by} approved")
+        warn(report, f"more tags are removed than the remote allows, as {result.removals_approved_by} approved")
     if result.version is None:
-        tell("nothing differs from the latest version, no version was made")
+        report("nothing differs from the latest version, no version was made")
         return result
     counts = result.version.summary.counts()
-    tell(
+    report(
         f"version {result.version.number}: "
         + "; ".join(f"{part} " + _count_text(counts[part]) for part in ("added", "removed", "present"))
         + (f"; {format_count(len(result.holds), 'tag')} held" if result.holds else "")
         + (f"; {format_count(len(result.version.gaps), 'manifest')} missing upstream" if result.version.gaps else "")
     )
     if result.version.referrers_problem is not None:
-        warn(tell, f"version {result.version.number} may lack referrers: {result.version.referrers_problem}")
+        warn(report, f"version {result.version.number} may lack referrers: {result.version.referrers_problem}")
     return result
 
 

@@ -73,7 +73,7 @@ def fetch_blobs(
     *,
     shard: int,
     is_last_try: bool,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> BlobsFetched:
     """Fetches the blobs of ``shard`` that are still pending, ``download_concurrency`` at once, largest first.
 
@@ -82,7 +82,7 @@ def fetch_blobs(
     """
     blobs = sorted(database.runs.blobs_of_shard(run.id, shard), key=lambda blob: -blob.size_bytes)
     counts, notes = BlobsFetched(), _Notes(database)
-    progress = Progress(tell, "blob", len(blobs), sum(blob.size_bytes for blob in blobs))
+    progress = Progress(report, "blob", len(blobs), sum(blob.size_bytes for blob in blobs))
     described = database.contents.descriptors(blob.digest for blob in blobs if blob.is_foreign or blob.is_inline)
     failures: dict[Digest, str] = {}
     retry: list[RegistrySyncError] = []
@@ -102,7 +102,7 @@ def fetch_blobs(
         decision = verdict(error, is_last_try=is_last_try)
         if decision is Verdict.FATAL:
             raise error
-        warn(tell, f"blob {blob.digest}: {reason(error)}")
+        warn(report, f"blob {blob.digest}: {reason(error)}")
         if decision is Verdict.RETRY:
             retry.append(error)
             return
@@ -168,7 +168,7 @@ def fetch_small_run(
     *,
     min_shard_bytes: int,
     is_last_try: bool,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> BlobsFetched | None:
     """Fetches all missing blobs of ``run`` when they would not make two shards; else None, and nothing was done.
 
@@ -177,6 +177,6 @@ def fetch_small_run(
     missing, planned = missing_blobs(store, database, run)
     if sum(blob.size_bytes + BLOB_OVERHEAD_BYTES for blob in missing) >= 2 * min_shard_bytes:
         return None
-    tell(str(planned))
+    report(str(planned))
     record_plan(database, run, missing, max_shards=1, min_shard_bytes=min_shard_bytes)
-    return fetch_blobs(client, store, database, run, remote, shard=0, is_last_try=is_last_try, tell=tell)
+    return fetch_blobs(client, store, database, run, remote, shard=0, is_last_try=is_last_try, report=report)

@@ -16,10 +16,10 @@ from registry_sync.domain.manifest_documents import DEFAULT_LIMITS, Manifest, Ma
 from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName
-from registry_sync.domain.referrer_tags import companion_tags, fallback_tag
+from registry_sync.domain.referrer_tags import fallback_tag, referrer_tags
 from registry_sync.domain.runs import ListedTag, ManifestLink, SyncRun
 from registry_sync.errors import RegistrySyncError
-from registry_sync.sync.attached_artifacts import EarlierRuns, add_referrers, companions_there, tell_unknown
+from registry_sync.sync.attached_artifacts import EarlierRuns, add_referrers, present_referrer_tags, report_unknown
 from registry_sync.sync.parallel import Progress, for_each, warn
 from registry_sync.sync.verdicts import Refusals, Verdict, reason, verdict
 from registry_sync.sync.walk import Selection, Walk, is_not_there
@@ -64,7 +64,7 @@ def fetch_manifests(
     *,
     shard: int,
     is_last_try: bool,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     limits: ManifestLimits = DEFAULT_LIMITS,
 ) -> ManifestsFetched:
     """Fetches and records what the pending tags of ``shard`` need.
@@ -74,11 +74,11 @@ def fetch_manifests(
     """
     choice = Selection.of(remote)
     refusals = Refusals(client, remote, lambda: database.runs.listed_digests(run.id))
-    stage = _Stage(client, database, run, remote, choice, shard, is_last_try, limits, tell, refusals)
+    stage = _Stage(client, database, run, remote, choice, shard, is_last_try, limits, report, refusals)
     pending = database.runs.tags_of_shard(run.id, shard)
-    progress = Progress(tell, "tag", len(pending))
+    progress = Progress(report, "tag", len(pending))
     for group in _groups(pending):
-        stage.fetch_with_companions(group)
+        stage.fetch_with_referrer_tags(group)
         progress.add(len(group))
     progress.finish()
     if stage.retry is not None:
@@ -124,7 +124,7 @@ class _Stage:
     shard: int
     is_last_try: bool
     limits: ManifestLimits
-    tell: Callable[[str], None]
+    report: Callable[[str], None]
     refusals: Refusals
     counts: ManifestsFetched = field(default_factory=ManifestsFetched)
     retry: RegistrySyncError | None = None
@@ -133,7 +133,7 @@ class _Stage:
     _has_api: bool | None = None
     _kept: Mapping[Digest, frozenset[Digest]] | None = None
 
-    def fetch_with_companions(self, group: list[ListedTag]) -> None:
+    def fetch_with_referrer_tags(self, group: list[ListedTag]) -> None:
         """As :meth:`fetch`, and then the tags that belong to what was found, and so on."""
         while group:
             group = [ListedTag(name, None, self.shard) for name in self.fetch(group)]
@@ -170,13 +170,13 @@ class _Stage:
         left_out = [walk.fetched[digest] for digest in outcome.left_out if digest in walk.fetched]
         self.database.contents.add_manifests([*trees.new, *left_out, *unfinished])
         self.database.selections.record(self.run.id, trees.read, trees.links)
-        self._tell_missing(trees.links, walk)
-        companions = self._companions(trees.read) if self.choice.with_referrers else []
-        self.database.selections.take(self.run.id, companions, self.shard)
+        self._report_missing(trees.links, walk)
+        referrer_tags = self._referrer_tags(trees.read) if self.choice.with_referrers else []
+        self.database.selections.take(self.run.id, referrer_tags, self.shard)
         outcome.held |= {tag: trees.broken[digest] for tag, digest in outcome.roots.items() if digest in trees.broken}
         self._record(outcome)
         self.counts.manifest_count += len(trees.new)
-        return companions
+        return referrer_tags
 
     def _resolve(self, group: Sequence[ListedTag], walk: Walk, outcome: _Outcome) -> None:
         """Finds the digest of each tag; those whose HEAD said nothing are fetched by name and hashed."""
@@ -232,43 +232,43 @@ class _Stage:
             has_api=self._has_api,
             earlier=EarlierRuns(selections, self.run),
             kept=self._kept_referrers,
-            tell=self.tell,
+            report=self.report,
         )
         if listed.has_api is not None and listed.has_api is not self._has_api:
             self._has_api = listed.has_api
             selections.note_referrers_api(self.run.id, is_there=listed.has_api)
         if listed.problem is not None:
-            tell_unknown(selections, self.run, listed, self.tell)
+            report_unknown(selections, self.run, listed, self.report)
 
     def _kept_referrers(self) -> Mapping[Digest, frozenset[Digest]]:
         if self._kept is None:
             self._kept = self.database.selections.kept_referrers(self.run.repository_id)
         return self._kept
 
-    def _tell_missing(self, links: Sequence[ManifestLink], walk: Walk) -> None:
+    def _report_missing(self, links: Sequence[ManifestLink], walk: Walk) -> None:
         for link in links:
             if link.is_missing:
                 name = walk.names.get(link.child, "an entry")
-                warn(self.tell, f"index {link.parent} lists {name}, {link.child}, which the registry does not have")
+                warn(self.report, f"index {link.parent} lists {name}, {link.child}, which the registry does not have")
                 self.counts.missing_count += 1
 
-    def _companions(self, digests: Sequence[Digest]) -> list[TagName]:
+    def _referrer_tags(self, digests: Sequence[Digest]) -> list[TagName]:
         """Tags, not asked for yet, that belong to one of ``digests``."""
         new = [digest for digest in digests if digest not in self._sought]
         self._sought.update(new)
         if self.remote.tag_filter.literal_tags is not None:
-            return companions_there(self.client, self.remote, new, failed=self._fail_companion)
+            return present_referrer_tags(self.client, self.remote, new, failed=self._fail_referrer_tag)
         if self._candidates is None:
             self._candidates = self.database.selections.candidates(self.run.id)
-        names = companion_tags(self._candidates, new)
+        names = referrer_tags(self._candidates, new)
         self._candidates.difference_update(names)
         return names
 
-    def _fail_companion(self, tag: TagName, error: RegistrySyncError) -> None:
+    def _fail_referrer_tag(self, tag: TagName, error: RegistrySyncError) -> None:
         """A companion of which nothing can be said is fetched all the same, and held if that fails too."""
         error = self.refusals.settled(error, tag)
         self._refuse_fatal(error)
-        warn(self.tell, f"tag {tag}: {reason(error)}")
+        warn(self.report, f"tag {tag}: {reason(error)}")
         if verdict(error, is_last_try=self.is_last_try) is Verdict.RETRY:
             self.retry = error
 
@@ -282,13 +282,13 @@ class _Stage:
         for tag in retried:
             self.retry = held.pop(tag)
         for tag, error in sorted(held.items()):
-            warn(self.tell, f"tag {tag} is held: {reason(error)}")
+            warn(self.report, f"tag {tag} is held: {reason(error)}")
         runs, skipped = self.database.runs, {*held, *retried}
         resolved: Mapping[TagName, Digest] = {t: d for t, d in outcome.roots.items() if t not in skipped}
         runs.resolve_tags(self.run.id, resolved)
         runs.hold_tags(self.run.id, {tag: reason(error) for tag, error in held.items()})
         for tag in set(outcome.gone).intersection(self.remote.tag_filter.exact_names):
-            warn(self.tell, f"tag {tag}, which include_tags names, is gone since it was listed")
+            warn(self.report, f"tag {tag}, which include_tags names, is gone since it was listed")
         runs.drop_tags(self.run.id, outcome.gone)
         runs.filter_tags(self.run.id, outcome.filtered)
         self.counts.tag_count += len(resolved)

@@ -17,12 +17,12 @@ from registry_sync.domain.platforms import left_out_by_platforms
 from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
-from registry_sync.domain.referrer_tags import looks_like_a_companion
+from registry_sync.domain.referrer_tags import looks_like_a_referrer_tag
 from registry_sync.domain.runs import ListedTag, SyncRun, TagState, plan_shards
 from registry_sync.errors import NothingSynced
 from registry_sync.sync.attached_artifacts import ask_for_referrers_api
 from registry_sync.sync.parallel import warn
-from registry_sync.sync.tag_resolution import KnownCompanions, TagHeads, tags_left_out, tags_to_read_again
+from registry_sync.sync.tag_resolution import KnownReferrerTags, TagHeads, tags_left_out, tags_to_read_again
 from registry_sync.sync.walk import Selection
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def list_tags(
     remote: RemoteSpec,
     *,
     max_shards: int,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> TagsListed:
     """Lists, selects and resolves the tags of ``remote`` and records them with ``run``; a repeat records them anew.
 
@@ -114,29 +114,29 @@ def list_tags(
     names = _names(client, remote, choice)
     if names.skipped:
         count = format_count(len(names.skipped), "name")
-        warn(tell, f"skipped {count} that no tag can have: {names.skipped[0][:40]!r}")
+        warn(report, f"skipped {count} that no tag can have: {names.skipped[0][:40]!r}")
     latest_number = database.versions.latest_number(run.repository_id)
     latest = database.versions.tags(run.repository_id)
     if not names.wanted:
         _refuse_empty(remote, run, names.listed_count, len(latest))
-    tag_heads = TagHeads(client, database.heads, run, remote, tell)
+    tag_heads = TagHeads(client, database.heads, run, remote, report)
     with tag_heads.kept_on_failure():
         heads = tag_heads.resolve(names.wanted)
         missing = tuple(sorted(set(remote.tag_filter.exact_names).difference(heads)))
         if not heads:
             raise NothingSynced(f"{remote.upstream} has none of the tags asked for: {', '.join(names.wanted[:5])}")
         if choice.with_referrers:
-            known = KnownCompanions(client, database.selections, run, remote, latest, names.candidates)
+            known = KnownReferrerTags(client, database.selections, run, remote, latest, names.candidates)
             heads |= known.heads(heads, tag_heads.resolve)
         moved = {tag: digest for tag, digest in heads.items() if digest is None or latest.get(tag) != digest}
         left_out = tags_left_out(database, choice, moved)
         unchanged = {tag: digest for tag, digest in latest.items() if tag in heads and tag not in moved}
-        reread = tags_to_read_again(client, database, run, remote, unchanged, tell=tell)
+        reread = tags_to_read_again(client, database, run, remote, unchanged, report=report)
     changed = {tag: heads[tag] for tag in heads if tag in reread or (tag in moved and tag not in left_out)}
     shards, numbers = _shards(changed, max_shards)
     if choice.with_referrers and len(shards) > 1 and not unchanged:
         with tag_heads.kept_on_failure():
-            ask_for_referrers_api(client, database.selections, run, remote, changed.values(), tell=tell)
+            ask_for_referrers_api(client, database.selections, run, remote, changed.values(), report=report)
     removed = [tag for tag in latest if tag not in heads or tag in left_out] if run.mode is SyncMode.MIRROR else []
     listed = TagsListed(
         listed_count=names.listed_count,
@@ -152,19 +152,19 @@ def list_tags(
         without_platform=tuple(sorted(left_out)),
     )
     if listed.missing_note:
-        warn(tell, listed.missing_note)
-    tell(str(listed))
+        warn(report, listed.missing_note)
+    report(str(listed))
     listed_at = min(names.listed_at, tag_heads.asked_at or names.listed_at)
     if listed.is_unchanged:
         began = run.listing_began
         if database.runs.settle_unchanged(run.id, listed_at, latest_number=latest_number, began=began):
             if left_out:
-                warn(tell, left_out_by_platforms(listed.without_platform, remote.platforms or ()))
+                warn(report, left_out_by_platforms(listed.without_platform, remote.platforms or ()))
             return listed
-        tell("another version was made while the tags were listed, so they are listed again")
+        report("another version was made while the tags were listed, so they are listed again")
         database.heads.forget(run.id)
         again = database.runs.get(run.id)
-        return list_tags(client, database, again, remote, max_shards=max_shards, tell=tell)
+        return list_tags(client, database, again, remote, max_shards=max_shards, report=report)
     tags = [
         ListedTag(tag, digest, numbers.get(tag), TagState.FILTERED if tag in left_out else TagState.UNCHANGED)
         for tag, digest in heads.items()
@@ -226,7 +226,7 @@ def _shards(
 def _not_asked_for(remote: RemoteSpec, tags: Sequence[TagName]) -> set[TagName]:
     """Those that a filter does not let in; tags of signatures are not asked for by name."""
     wanted = set(remote.tag_filter.select(tags))
-    return {tag for tag in tags if tag not in wanted and not looks_like_a_companion(tag)}
+    return {tag for tag in tags if tag not in wanted and not looks_like_a_referrer_tag(tag)}
 
 
 def _is_whole(database: Database, run: SyncRun, left_out: Set[TagName]) -> bool:

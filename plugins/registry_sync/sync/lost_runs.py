@@ -19,7 +19,7 @@ def end_lost_runs(
     runs: RunEndStore,
     end_of: Callable[[SyncRun], DagRunEnd | None],
     *,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     repository_id: str | None = None,
     without: str | None = None,
 ) -> int:
@@ -33,5 +33,7 @@ def end_lost_runs(
         end = None if run.id == without else end_of(run)
         if end is not None and runs.end(run.key.dag_id, run.key.run_id, end.state, end.reason):
             count += 1
-            tell(f"the sync of DAG run {run.key.run_id} of {run.key.dag_id} has ended {end.state.value}: {end.reason}")
+            report(
+                f"the sync of DAG run {run.key.run_id} of {run.key.dag_id} has ended {end.state.value}: {end.reason}"
+            )
     return count

@@ -118,13 +118,13 @@ def open_run(
     remote that the run began with was deleted, or the database's
     :class:`~registry_sync.errors.RecordNotFound` for a remote that does not exist.
     """
-    begun = database.runs.find(key)
-    plan = _plan(database, request, begun, authority, check_connection)
+    started = database.runs.find(key)
+    plan = _plan(database, request, started, authority, check_connection)
     try:
         remote = plan.stored or database.remotes.create(plan.used, is_provisional=True)
         repository = plan.repository or database.repositories.create(RepositorySpec(plan.name))
     except NameTaken:  # another run was faster; what it made is judged as what was there before
-        plan = _plan(database, request, begun, authority, check_connection)
+        plan = _plan(database, request, started, authority, check_connection)
         remote = plan.stored or database.remotes.create(plan.used, is_provisional=True)
         repository = plan.repository or database.repositories.create(RepositorySpec(plan.name))
     run = database.runs.begin(
@@ -167,11 +167,11 @@ def open_requested_run(
     said = {} if overrides is None else overrides.overrides()
     spec = replace(remote.spec, **said).checked()
     _refuse_own_connection(spec, remote)
-    begun = database.runs.find(key)
+    started = database.runs.find(key)
     authority = Authority.REQUEST
-    if by.triggered_by != asked.requested_by or (begun is not None and _has_used_up(begun)):
+    if by.triggered_by != asked.requested_by or (started is not None and _has_used_up(started)):
         authority = Authority.TRIGGER
-    is_repeated = by.is_cleared or (begun is not None and begun.state is not RunState.RUNNING)
+    is_repeated = by.is_cleared or (started is not None and started.state is not RunState.RUNNING)
     may_replace = asked.may_replace_upstream and authority is Authority.REQUEST and not is_repeated
     if not may_replace:
         _refuse_other_remote(repository, remote, database.runs.latest_settled(repository.id))
@@ -187,10 +187,10 @@ def open_requested_run(
     )
 
 
-def _has_used_up(begun: SyncRun) -> bool:
+def _has_used_up(started: SyncRun) -> bool:
     """Whether a run has used up what was asked: it has ended, or began when that was used up already."""
-    has_ended = begun.state in (RunState.COMPLETED, RunState.UNCHANGED, RunState.CANCELED)
-    return has_ended or begun.authority is not Authority.REQUEST
+    has_ended = started.state in (RunState.COMPLETED, RunState.UNCHANGED, RunState.CANCELED)
+    return has_ended or started.authority is not Authority.REQUEST
 
 
 def _refuse_other_remote(repository: Repository, remote: Remote, latest: SyncRun | None) -> None:
@@ -217,16 +217,16 @@ def _asked_for(kind: str, record_id: str, get: Callable[[str], Any]) -> Any:
 def _plan(
     database: Database,
     request: SyncRequest,
-    begun: SyncRun | None,
+    started: SyncRun | None,
     authority: Authority,
     check_connection: ConnectionCheck,
 ) -> _Plan:
-    """What is to be done, after everything was checked; ``begun`` is the run that is repeated."""
+    """What is to be done, after everything was checked; ``started`` is the run that is repeated."""
     mode = _choice(SyncMode, "mode", request.mode)
     name = checked_repository_name(request.repository, "repository: give the name to sync into")
-    stored, used = _remote(database, request, name, begun)
-    if begun is not None and name == begun.repository_name:
-        repository = database.repositories.get(begun.repository_id)
+    stored, used = _remote(database, request, name, started)
+    if started is not None and name == started.repository_name:
+        repository = database.repositories.get(started.repository_id)
     else:
         repository = _found(database.repositories.by_name, name)
     latest = None if repository is None else database.runs.latest_settled(repository.id)
@@ -235,7 +235,7 @@ def _plan(
         refuse_untrusted(request, mode=mode, stored=stored, used=used, repository=repository, latest=latest)
     is_correction = False
     if not request.replaces_upstream:
-        is_correction = _is_correction(database.remotes, stored, used, begun)
+        is_correction = _is_correction(database.remotes, stored, used, started)
         if not is_correction:
             _refuse_other_remote_upstream(stored, used)
         _refuse_other_content(name, stored, used, None if _holds_nothing(repository) else latest)
@@ -249,21 +249,21 @@ def _plan(
 
 
 def _remote(
-    database: Database, request: SyncRequest, repository: str, begun: SyncRun | None
+    database: Database, request: SyncRequest, repository: str, started: SyncRun | None
 ) -> tuple[Remote | None, RemoteSpec]:
     """The stored remote, None for a new one, and the remote as the run uses it."""
     said = request.overrides()
     if not request.describes_remote:
         if request.remote is None:
             raise ConfigurationError("say where to sync from: the name of a remote, or url and upstream_name")
-        stored = _present_remote(database, request.remote, begun)
+        stored = _present_remote(database, request.remote, started)
         return stored, replace(stored.spec, **said).checked()
     if not request.url or not request.upstream_name:
         missing = "upstream_name" if request.url else "url"
         raise ConfigurationError(f"url and upstream_name belong together: {missing} is missing")
     name = request.remote or repository
     described = RemoteSpec(name, request.url, request.upstream_name, **said).checked()
-    found = _found(lambda wanted: _present_remote(database, wanted, begun), name)
+    found = _found(lambda wanted: _present_remote(database, wanted, started), name)
     if found is None:
         return None, described
     if (described.registry, described.upstream) != (found.spec.registry, found.spec.upstream):
@@ -271,13 +271,13 @@ def _remote(
     return found, replace(found.spec, **said).checked()
 
 
-def _present_remote(database: Database, name: str, begun: SyncRun | None) -> Remote:
+def _present_remote(database: Database, name: str, started: SyncRun | None) -> Remote:
     """The remote of that name, which for a repeat is the one that the run began with."""
-    if begun is None or name != begun.remote.name:
+    if started is None or name != started.remote.name:
         return database.remotes.by_name(name)
-    if begun.remote_id is None:
+    if started.remote_id is None:
         raise RunEnded(f"the remote {name!r} was deleted after this run had begun; start a new run to sync again")
-    return database.remotes.get(begun.remote_id)
+    return database.remotes.get(started.remote_id)
 
 
 def _refuse_own_connection(used: RemoteSpec, stored: Remote | None) -> None:
@@ -289,7 +289,7 @@ def _refuse_own_connection(used: RemoteSpec, stored: Remote | None) -> None:
         )
 
 
-def _is_correction(remotes: RemoteStore, stored: Remote | None, used: RemoteSpec, begun: SyncRun | None) -> bool:
+def _is_correction(remotes: RemoteStore, stored: Remote | None, used: RemoteSpec, started: SyncRun | None) -> bool:
     """Whether the run makes another upstream of a remote that nothing came from yet.
 
     The repeat of a run that was corrected since does not take that back. Raises :class:`OtherUpstream` while another
@@ -297,9 +297,9 @@ def _is_correction(remotes: RemoteStore, stored: Remote | None, used: RemoteSpec
     """
     if stored is None or not stored.is_provisional or _is_same_place(stored.spec, used):
         return False
-    if begun is not None and begun.remote_changes is None:
+    if started is not None and started.remote_changes is None:
         return False
-    under_way = remotes.syncs_under_way(stored.id, without=None if begun is None else begun.id)
+    under_way = remotes.syncs_under_way(stored.id, without=None if started is None else started.id)
     if under_way:
         raise OtherUpstream(
             f"{_both_upstreams(stored.spec, used)}. It could be corrected, but a sync from it is under way: DAG run "

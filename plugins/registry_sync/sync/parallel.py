@@ -12,20 +12,20 @@ from registry_sync.domain.quantities import format_bytes, format_count, format_d
 from registry_sync.errors import RegistrySyncError
 
 
-def warn(tell: Callable[[str], None], line: str) -> None:
-    """Reports ``line`` as a warning where ``tell`` knows such, else as any other line."""
-    getattr(tell, "warning", tell)(line)
+def warn(report: Callable[[str], None], line: str) -> None:
+    """Reports ``line`` as a warning where ``report`` knows such, else as any other line."""
+    getattr(report, "warning", report)(line)
 
 
 class Progress:
-    """Counts what is finished and says so through ``tell``, at most every ``interval_seconds``, and at the end.
+    """Counts what is finished and says so through ``report``, at most every ``interval_seconds``, and at the end.
 
     Used by one thread, :meth:`receive` by any. ``total_bytes`` 0 leaves bytes out.
     """
 
     def __init__(
         self,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         noun: str,
         total_count: int,
         total_bytes: int = 0,
@@ -33,7 +33,7 @@ class Progress:
         interval_seconds: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._tell, self._noun, self._clock = tell, noun, clock
+        self._report, self._noun, self._clock = report, noun, clock
         self._total_count, self._total_bytes = total_count, total_bytes
         self._interval = interval_seconds
         self._started = self._told = clock()
@@ -59,12 +59,12 @@ class Progress:
         now = self._clock()
         if now - self._told >= self._interval and self.done_count < self._total_count:
             self._told = now
-            self._tell(self._line(now - self._started))
+            self._report(self._line(now - self._started))
 
     def finish(self) -> None:
         """Says the last line, unless there was nothing to do."""
         if self._total_count:
-            self._tell(self._line(self._clock() - self._started))
+            self._report(self._line(self._clock() - self._started))
 
     def _line(self, seconds: float) -> str:
         line = f"{self.done_count:,} of {format_count(self._total_count, self._noun)}"

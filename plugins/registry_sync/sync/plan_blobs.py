@@ -126,11 +126,11 @@ def plan_blobs(
     *,
     max_shards: int,
     min_shard_bytes: int,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> BlobsPlanned:
     """Plans the downloads of ``run``; a repeat plans anew what is still missing."""
     missing, counts = missing_blobs(store, database, run)
     shards = record_plan(database, run, missing, max_shards=max_shards, min_shard_bytes=min_shard_bytes)
     planned = replace(counts, shards=shards)
-    tell(str(planned))
+    report(str(planned))
     return planned

@@ -14,11 +14,11 @@ from registry_sync.domain.manifest_documents import Manifest
 from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName
-from registry_sync.domain.referrer_tags import companion_tags, fallback_tag
+from registry_sync.domain.referrer_tags import fallback_tag, referrer_tags
 from registry_sync.domain.runs import KeptHead, SyncRun
 from registry_sync.domain.timestamps import utc_now
 from registry_sync.errors import ContentError, NotFound, RegistryError, RegistrySyncError
-from registry_sync.sync.attached_artifacts import EarlierRuns, companions_there, list_referrers, tell_unknown
+from registry_sync.sync.attached_artifacts import EarlierRuns, list_referrers, present_referrer_tags, report_unknown
 from registry_sync.sync.parallel import Progress, for_each
 from registry_sync.sync.verdicts import MAX_PROBES, Refusals, Verdict, verdict
 from registry_sync.sync.walk import Selection
@@ -34,7 +34,7 @@ Heads = Mapping[TagName, Digest | None]
 
 
 @dataclass(frozen=True)
-class KnownCompanions:
+class KnownReferrerTags:
     """``latest`` are the tags of the latest version, ``candidates`` those of a listing that were not asked for.
 
     Without a listing, the companions that are held are asked for again, and those that a tag's own manifest may have.
@@ -59,7 +59,7 @@ class KnownCompanions:
         unchanged = self._unchanged(heads)
         while unchanged:
             below = self.selections.below(self.run.repository_id, unchanged)
-            names = companion_tags(self.candidates if has_listing else self.latest, below)
+            names = referrer_tags(self.candidates if has_listing else self.latest, below)
             if not has_listing:
                 names += self._there(unchanged.values())
             asked = resolve([name for name in dict.fromkeys(names) if name not in heads and name not in found])
@@ -76,7 +76,7 @@ class KnownCompanions:
         def failed(_tag: TagName, error: RegistrySyncError) -> None:
             raise error
 
-        return companions_there(self.client, self.remote, digests, failed=failed)
+        return present_referrer_tags(self.client, self.remote, digests, failed=failed)
 
 
 def tags_left_out(database: Database, choice: Selection, digests: Mapping[TagName, Digest | None]) -> set[TagName]:
@@ -102,7 +102,7 @@ def tags_to_read_again(
     remote: RemoteSpec,
     unchanged: Mapping[TagName, Digest],
     *,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> set[TagName]:
     """Those of ``unchanged`` of which more is to be known than their digest."""
     if not unchanged:
@@ -110,20 +110,20 @@ def tags_to_read_again(
     selections, choice = database.selections, Selection.of(remote)
     chosen_by = selections.chosen_by(run.repository_id, run.mode)
     if chosen_by is None or Selection.of(chosen_by) != choice:
-        tell("what is taken along from the tags was chosen otherwise before, so all of them are read again")
+        report("what is taken along from the tags was chosen otherwise before, so all of them are read again")
         return set(unchanged)
     again = selections.tags_above_gaps(run.repository_id) | selections.held_tags(run.repository_id)
     again &= unchanged.keys()
     if choice.with_referrers:
-        changed = _with_other_referrers(client, database, run, remote, tell)
+        changed = _with_other_referrers(client, database, run, remote, report)
         if changed:
-            tell(f"{format_count(len(changed), 'manifest')} with other referrers than before")
+            report(f"{format_count(len(changed), 'manifest')} with other referrers than before")
             again |= selections.tags_above(run.repository_id, changed) & unchanged.keys()
     return again
 
 
 def _with_other_referrers(
-    client: RegistryClient, database: Database, run: SyncRun, remote: RemoteSpec, tell: Callable[[str], None]
+    client: RegistryClient, database: Database, run: SyncRun, remote: RemoteSpec, report: Callable[[str], None]
 ) -> set[Digest]:
     """Manifests of the latest version to which the registry lists other referrers than it holds."""
     selections = database.selections
@@ -141,7 +141,7 @@ def _with_other_referrers(
     listed = list_referrers(client, remote, held, earlier=EarlierRuns(selections, run), failed=failed)
     if listed.has_api is not None:
         selections.note_referrers_api(run.id, is_there=listed.has_api)
-    tell_unknown(selections, run, listed, tell)
+    report_unknown(selections, run, listed, report)
     if listed.has_api is False:
         return set()
     other = {s for s, entries in listed.found.items() if {entry.digest for entry in entries} != held[s]}
@@ -162,7 +162,7 @@ class TagHeads:
     kept: KeptHeadStore
     run: SyncRun
     remote: RemoteSpec
-    tell: Callable[[str], None]
+    report: Callable[[str], None]
     asked_at: datetime | None = None
     _earlier: Mapping[TagName, KeptHead] = field(default_factory=dict)
     _new: dict[TagName, Digest | None] = field(default_factory=dict)
@@ -190,13 +190,13 @@ class TagHeads:
         known = {tag: self._earlier[tag] for tag in names if tag in self._earlier}
         heads = {tag: head.digest for tag, head in known.items()}
         if known:
-            self.tell(f"{format_count(len(known), 'tag')} of {len(names):,} were asked for by an earlier try")
+            self.report(f"{format_count(len(known), 'tag')} of {len(names):,} were asked for by an earlier try")
             self._note(min(head.asked_at for head in known.values()))
         self._ask([tag for tag in names if tag not in known], heads)
         return {tag: heads[tag] for tag in names if tag in heads}
 
     def _ask(self, names: list[TagName], heads: dict[TagName, Digest | None]) -> None:
-        progress = Progress(self.tell, "tag", len(names))
+        progress = Progress(self.report, "tag", len(names))
         refusals = Refusals(self.client, self.remote)
         has_listing = self.remote.tag_filter.literal_tags is None
 
@@ -216,7 +216,7 @@ class TagHeads:
                 raise error
             if isinstance(error, NotFound):
                 if has_listing:
-                    self.tell(f"tag {tag} is gone since the listing")
+                    self.report(f"tag {tag} is gone since the listing")
             elif verdict(error, is_last_try=False) is Verdict.HOLD:
                 heads[tag] = None
             else:

@@ -119,14 +119,14 @@ class Refusals:
     def _is_served(self, of: Reference) -> bool:
         known = [] if self._served is None else [self._served]
         candidates = (other for other in dict.fromkeys((*known, *self.others())) if other != of)
-        passing: RegistrySyncError | None = None
+        transient: RegistrySyncError | None = None
         for _, other in zip(range(MAX_PROBES), candidates, strict=False):
             try:
                 self.client.head_manifest(self.remote.upstream, other)
             except RegistrySyncError as problem:  # noqa: PERF203 - three at most
-                passing = problem if problem.is_temporary else passing
+                transient = problem if problem.is_temporary else transient
             else:
                 return True
-        if passing is not None:
-            raise passing
+        if transient is not None:
+            raise transient
         return False

@@ -12,7 +12,7 @@ from registry_sync.domain.manifest_documents import Descriptor, Manifest, Manife
 from registry_sync.domain.platforms import Platform, entry_name, is_attestation, names_an_image, select_entries
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName
-from registry_sync.domain.referrer_tags import looks_like_a_companion
+from registry_sync.domain.referrer_tags import looks_like_a_referrer_tag
 from registry_sync.domain.runs import LinkKind, ManifestLink
 from registry_sync.errors import ContentError, LimitExceeded, NotFound, RegistrySyncError
 from registry_sync.sync.parallel import for_each
@@ -54,7 +54,7 @@ class Selection:
 
     def is_candidate(self, allows: Callable[[TagName], bool], tag: TagName) -> bool:
         """Whether a tag that was not asked for may hold what belongs to a manifest; ``allows`` is the tag filter's."""
-        return self.with_referrers and looks_like_a_companion(tag) and allows(tag)
+        return self.with_referrers and looks_like_a_referrer_tag(tag) and allows(tag)
 
 
 @dataclass(frozen=True)

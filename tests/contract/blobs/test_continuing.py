@@ -216,7 +216,7 @@ def test_a_sweep_takes_old_partials_and_nothing_else(store: BlobStore, place: Pl
     for path in place.partial_files():
         if old.digest.encoded in path.name:
             os.utime(path, (time.time() - 7200,) * 2)
-    assert store.sweep_partials(3600) == 1
+    assert store.sweep_resumables(3600) == 1
     assert _offset_found(store, old) == 0
     assert _offset_found(store, fresh) == MEBIBYTE
     assert stored(store, published) == published.data
@@ -226,10 +226,10 @@ def test_a_sweep_leaves_a_partial_that_somebody_writes(store: BlobStore) -> None
     blob = Blob.random(14, LARGE)
     with store.writer(blob.digest, LARGE) as writer:
         writer.write(blob.data)
-        assert store.sweep_partials(0) == 0
+        assert store.sweep_resumables(0) == 0
         writer.commit()
     assert stored(store, blob) == blob.data
 
 
 def test_a_sweep_of_an_empty_store_finds_nothing(store: BlobStore) -> None:
-    assert store.sweep_partials(0) == 0
+    assert store.sweep_resumables(0) == 0

@@ -244,7 +244,7 @@ def test_parts_that_were_left_after_the_blob_was_published_are_harmless_and_swep
     assert stored(store, blob) == blob.data
     for name, data in left.items():
         place.write(name, data)
-    assert elsewhere.sweep_partials(0) == 1
+    assert elsewhere.sweep_resumables(0) == 1
     assert _parts(place) == []
     assert stored(store, blob) == blob.data
 
@@ -257,7 +257,7 @@ def test_a_writer_whose_parts_are_swept_away_publishes_all_the_same(
         writer.write(blob.data[: 2 * PART_BYTES + 5])
         while len(_parts(place)) < 2:  # the second is stored beside the writer
             time.sleep(0.01)
-        assert elsewhere.sweep_partials(0) == 1
+        assert elsewhere.sweep_resumables(0) == 1
         writer.write(blob.data[2 * PART_BYTES + 5 :])
         writer.commit()
     assert stored(elsewhere, blob) == blob.data
@@ -272,10 +272,10 @@ def test_a_sweep_leaves_the_old_beginning_of_what_somebody_still_writes(
     names = _parts(place)
     files = [Path(place.url.removeprefix("local://")) / name for name in names]
     os.utime(files[0], (time.time() - 7200,) * 2)
-    assert elsewhere.sweep_partials(3600) == 0
+    assert elsewhere.sweep_resumables(3600) == 0
     assert _parts(place) == names
     os.utime(files[1], (time.time() - 7200,) * 2)
-    assert elsewhere.sweep_partials(3600) == 1
+    assert elsewhere.sweep_resumables(3600) == 1
     assert _parts(place) == []
 
 

@@ -27,7 +27,7 @@ def test_a_listing_has_each_blob_with_its_size_and_its_time(store: BlobStore) ->
 
 
 def test_an_empty_store_lists_nothing(store: BlobStore) -> None:
-    assert [*store.entries(), *store.digests(), *store.quarantined(), *store.strangers()] == []
+    assert [*store.entries(), *store.digests(), *store.quarantined(), *store.unknown_files()] == []
 
 
 def test_blobs_may_be_deleted_while_they_are_listed(store: BlobStore) -> None:
@@ -101,7 +101,7 @@ def test_a_broken_blob_that_is_set_aside_is_missing_and_kept(store: BlobStore, p
     assert store.quarantine(blob.digest)
     assert not store.has(blob.digest)
     assert not store.has(blob.digest, size_bytes)
-    assert [*store.digests(), *store.entries(), *store.strangers()] == []
+    assert [*store.digests(), *store.entries(), *store.unknown_files()] == []
     with pytest.raises(BlobMissing):
         store.open(blob.digest)
     (entry,) = store.quarantined()
@@ -158,9 +158,9 @@ def test_names_that_are_no_blobs_are_reported_and_left(store: BlobStore, place: 
     for name in names:
         place.write(name, b"not a blob")
     expected = {*names} - {"backup/of/something", f"blake3/{encoded[:2]}/{encoded}", "sha256/zz/what"}
-    assert sorted(store.strangers()) == sorted(expected | {"backup", "blake3", "sha256/zz"})
+    assert sorted(store.unknown_files()) == sorted(expected | {"backup", "blake3", "sha256/zz"})
     assert [entry.digest for entry in store.entries()] == [blob.digest]
-    assert store.sweep_partials(0) == 0
+    assert store.sweep_resumables(0) == 0
     assert {*names} <= {*place.names()}
 
 
@@ -168,8 +168,8 @@ def test_what_the_store_keeps_for_itself_is_no_stranger(store: BlobStore) -> Non
     blob = Blob.random(11, LARGE)
     with store.writer(blob.digest, LARGE) as writer:
         writer.write(blob.data[:MEBIBYTE])
-        assert list(store.strangers()) == []
-    assert list(store.strangers()) == []
+        assert list(store.unknown_files()) == []
+    assert list(store.unknown_files()) == []
 
 
 def test_an_entry_can_be_taken_apart(store: BlobStore) -> None:

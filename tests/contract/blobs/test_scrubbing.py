@@ -53,9 +53,9 @@ def test_broken_and_missing_bytes_strays_and_strangers_are_found(
     store.delete(two)
     keep_texts(store, "stray")
     place.write("notes.txt", b"somebody's")
-    found = verify_blobs(database, store, VerifyOptions(), tell=ignore)
+    found = verify_blobs(database, store, VerifyOptions(), report=ignore)
     assert found.counts == dict.fromkeys(
-        (FindingKind.BROKEN, FindingKind.MISSING, FindingKind.STRAY, FindingKind.STRANGER), 1
+        (FindingKind.BROKEN, FindingKind.MISSING, FindingKind.UNTRACKED_BLOB, FindingKind.UNKNOWN_FILE), 1
     )
     assert found.lost == tuple(sorted([one, two]))
     assert found.verified.count == 2
@@ -70,13 +70,13 @@ def test_orphans_and_old_strays_are_collected(
     (stray,) = keep_texts(store, "stray")
     database.repositories.delete(repository)
     now = datetime.now(timezone.utc)
-    gone, strays = Amount(), Amount()
+    gone, untracked = Amount(), Amount()
     for days in range(4):
         at = now + timedelta(days=2 * days)
-        done = collect_orphans(database, store, grace=timedelta(days=1), clock=lambda at=at: at, tell=ignore)
-        gone, strays = gone + done.freed, strays + done.strays
+        done = collect_orphans(database, store, grace=timedelta(days=1), clock=lambda at=at: at, report=ignore)
+        gone, untracked = gone + done.freed, untracked + done.untracked
     assert gone == Amount(4, sum(map(len, TEXTS)))
-    assert strays == Amount(1, len("stray"))
+    assert untracked == Amount(1, len("stray"))
     assert list(store.digests()) == []
     assert not store.has(stray)
 
@@ -88,19 +88,19 @@ def test_a_folder_in_the_place_of_a_blob_stops_no_collection(
     store.delete(stuck)
     place.write(f"{blob_name(stuck)}/somebody's", b"somebody's")
     assert not store.has(stuck)
-    assert verify_blobs(database, store, VerifyOptions(), tell=ignore).lost == (stuck,)
+    assert verify_blobs(database, store, VerifyOptions(), report=ignore).lost == (stuck,)
     database.repositories.delete(repository)
     now = datetime.now(timezone.utc)
     for days in range(3):
         at = now + timedelta(days=2 * days)
         with pytest.raises(BlobStoreError, match=f"1 could not be removed, .*{stuck}") if days == 2 else nullcontext():
-            collect_orphans(database, store, grace=timedelta(days=1), clock=lambda at=at: at, tell=ignore)
+            collect_orphans(database, store, grace=timedelta(days=1), clock=lambda at=at: at, report=ignore)
     assert list(store.digests()) == []
     assert [blob.digest for blob in database.units.blobs().items] == [stuck]
 
 
 def test_bytes_are_reclaimed(database: Database, place: Place, store: BlobStore, repository: str) -> None:
-    done = reclaim_blobs(database, store, [repository], tell=ignore)
+    done = reclaim_blobs(database, store, [repository], report=ignore)
     assert done == Amount(4, sum(map(len, TEXTS)))
     assert list(store.digests()) == []
     assert database.versions.missing_blob_count(repository) == 4

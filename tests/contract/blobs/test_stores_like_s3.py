@@ -163,9 +163,9 @@ def test_parts_that_cannot_be_removed_are_told_and_go_with_the_next_sweep(
     assert "3 of 3 files could not be removed" in said
     assert len(names(url)) == 4
     with pytest.raises(BlobStoreError, match="1 partials could not be removed"):
-        store.sweep_partials(7 * 86400)
+        store.sweep_resumables(7 * 86400)
     locked.count = 0
-    assert store.sweep_partials(7 * 86400) == 1
+    assert store.sweep_resumables(7 * 86400) == 1
     assert names(url) == [blob_name(blob.digest)]
 
 
@@ -176,7 +176,7 @@ def test_a_sweep_leaves_parts_that_were_written_after_their_blob_was(url: str, s
     time.sleep(1.1)  # S3 counts seconds
     with store.writer(blob.digest, PARTED) as writer:
         writer.write(blob.data[: MEBIBYTE + 5])
-    assert store.sweep_partials(7 * 86400) == 0
+    assert store.sweep_resumables(7 * 86400) == 0
     assert len(names(url)) == 3
 
 
@@ -191,7 +191,7 @@ def test_one_part_that_cannot_be_removed_keeps_no_sweep_from_the_others(
     stuck = min(blob.digest for blob in blobs)
     server.refuse("DELETE", stuck.encoded, 403, "AccessDenied")
     with pytest.raises(BlobStoreError, match="1 partials could not be removed, any others were"):
-        store.sweep_partials(0)
+        store.sweep_resumables(0)
     assert {name.split("/")[1] for name in names(url)} == {stuck.replace(":", "-")}
 
 
@@ -252,7 +252,7 @@ def test_what_may_not_be_deleted_keeps_no_collection_from_the_rest_and_no_repair
             writer.commit()
         assert store.has(one)
         with pytest.raises(BlobStoreError, match=f"1 could not be removed, .*{one}.*refuses"):
-            reclaim_blobs(database, store, [repository.id], tell=lambda _line: None)
+            reclaim_blobs(database, store, [repository.id], report=lambda _line: None)
         assert list(store.digests()) == [one]
         with pytest.raises(BlobStoreError, match="refuses"):
             store.quarantine(one)

@@ -56,9 +56,9 @@ def promote(database: Database, repository: Repository, *names: str) -> None:
 
 
 def test_a_run_that_was_not_refused_cannot_be_approved(database: Database, repository: Repository) -> None:
-    begun = open_run(database, repository)
+    started = open_run(database, repository)
     listed = left(database, repository, "v1")
-    for run in (begun, listed):
+    for run in (started, listed):
         with pytest.raises(NothingToApprove, match=f"{run.key.run_id!r} .*nothing to approve.*TooManyRemovals"):
             database.runs.approve_removals(run.id, "anna")
     refused(database, listed)

@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> BlobStore:
 def collect(database: Database, store: Any, at: datetime = SOON, batch_size: int = 20) -> Collection:
     """A collection without grace."""
     return collect_orphans(
-        database, store, grace=timedelta(), clock=lambda: at, tell=lambda _line: None, batch_size=batch_size
+        database, store, grace=timedelta(), clock=lambda: at, report=lambda _line: None, batch_size=batch_size
     )
 
 
@@ -141,7 +141,7 @@ def test_syncs_beside_collectors_lose_nothing_and_end_whole(database: Database, 
         rounds = 0
         while not stop.is_set():
             grace = timedelta(milliseconds=50)
-            collect_orphans(database, store, grace=grace, tell=lambda _line: None, batch_size=3)
+            collect_orphans(database, store, grace=grace, report=lambda _line: None, batch_size=3)
             rounds += 1
         return rounds
 

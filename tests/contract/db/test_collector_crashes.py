@@ -55,7 +55,7 @@ class World:
     run_id: str
 
     def collect(self, database: Database, store: Any) -> None:
-        collect_orphans(database, store, grace=GRACE, clock=lambda: self.now, tell=lambda _line: None, batch_size=2)
+        collect_orphans(database, store, grace=GRACE, clock=lambda: self.now, report=lambda _line: None, batch_size=2)
 
 
 def upstream_of(store: BlobStore, name: str) -> Upstream:

@@ -370,7 +370,7 @@ class Player:
         for _ in range(3):
             now = utc_now() + timedelta(days=next(_days))
             collect_orphans(
-                self.database, self.store, grace=timedelta(hours=1), tell=self.lines.append, clock=lambda now=now: now
+                self.database, self.store, grace=timedelta(hours=1), report=self.lines.append, clock=lambda now=now: now
             )
         self.stored = {digest for digest in self.stored if self._is_stored(digest)}
 

@@ -20,17 +20,17 @@ DIGEST, OTHER = Digest.of(b"a"), Digest.of(b"b")
 MINUTE = timedelta(minutes=1)
 
 
-def begun(database: Database, key: RunKey | None = None) -> SyncRun:
+def started(database: Database, key: RunKey | None = None) -> SyncRun:
     return open_run(database, database.repositories.ensure("app"), key=key or new_key())
 
 
 def test_another_try_finds_what_was_asked_for(database: Database) -> None:
     key = new_key()
-    run = begun(database, key)
+    run = started(database, key)
     database.heads.keep(run.id, {A: DIGEST, B: None}, LISTED_AT)
     database.heads.keep(run.id, {B: OTHER, C: OTHER}, LISTED_AT + MINUTE)
     database.heads.keep(run.id, {}, LISTED_AT)
-    again = begun(database, key)
+    again = started(database, key)
     assert again.id == run.id
     assert database.heads.since(run.id, LISTED_AT) == {
         A: KeptHead(DIGEST, LISTED_AT),
@@ -38,29 +38,29 @@ def test_another_try_finds_what_was_asked_for(database: Database) -> None:
         C: KeptHead(OTHER, LISTED_AT + MINUTE),
     }
     assert database.heads.since(run.id, LISTED_AT + MINUTE).keys() == {C}, "older ones are of another moment"
-    assert database.heads.since(begun(database).id, LISTED_AT) == {}
+    assert database.heads.since(started(database).id, LISTED_AT) == {}
 
 
 def test_a_listing_that_was_recorded_meanwhile_makes_them_worthless(database: Database) -> None:
     key = new_key()
-    run = begun(database, key)
+    run = started(database, key)
     database.heads.keep(run.id, {A: DIGEST}, LISTED_AT)
-    database.runs.record_listing(begun(database).id, LISTED_AT, [ListedTag(A, OTHER)])
-    assert begun(database, key).id == run.id
+    database.runs.record_listing(started(database).id, LISTED_AT, [ListedTag(A, OTHER)])
+    assert started(database, key).id == run.id
     assert database.heads.since(run.id, LISTED_AT) == {}
 
 
 @pytest.mark.parametrize("state", [RunState.FAILED, RunState.CANCELED])
 def test_a_sync_that_is_begun_anew_after_its_end_forgets_them(database: Database, state: RunState) -> None:
     key = new_key()
-    run = begun(database, key)
+    run = started(database, key)
     database.heads.keep(run.id, {A: DIGEST}, LISTED_AT)
     database.runs.finish(run.id, state)
-    assert database.heads.since(begun(database, key).id, LISTED_AT) == {}
+    assert database.heads.since(started(database, key).id, LISTED_AT) == {}
 
 
 def test_they_go_when_the_listing_is_recorded_or_found_unchanged_or_forgotten(database: Database) -> None:
-    runs = [begun(database) for _ in range(3)]
+    runs = [started(database) for _ in range(3)]
     for run in runs:
         database.heads.keep(run.id, {A: DIGEST}, LISTED_AT)
     database.heads.forget(runs[0].id)
@@ -85,9 +85,9 @@ def test_what_another_upstream_or_another_account_was_asked_is_forgotten(
 
 def test_a_lost_try_keeps_nothing_for_the_one_that_began_after_it(database: Database) -> None:
     key = new_key()
-    lost = begun(database, key)
-    database.runs.record_listing(begun(database).id, LISTED_AT, [ListedTag(A, OTHER)])
-    again = begun(database, key)
+    lost = started(database, key)
+    database.runs.record_listing(started(database).id, LISTED_AT, [ListedTag(A, OTHER)])
+    again = started(database, key)
     database.heads.keep(lost.id, {A: DIGEST}, LISTED_AT, began=lost.listing_began)
     assert database.heads.since(again.id, LISTED_AT) == {}
     database.heads.keep(again.id, {A: OTHER}, LISTED_AT, began=again.listing_began)

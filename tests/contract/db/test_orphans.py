@@ -49,11 +49,11 @@ def clock() -> Clock:
 
 
 def collect(database: Database, store: BlobStore, clock: Clock, batch_size: int = 3) -> Collection:
-    return collect_orphans(database, store, grace=GRACE, clock=clock, tell=lambda _line: None, batch_size=batch_size)
+    return collect_orphans(database, store, grace=GRACE, clock=clock, report=lambda _line: None, batch_size=batch_size)
 
 
 def preview(database: Database, store: BlobStore, clock: Clock) -> Collection:
-    return preview_collection(database, store, grace=GRACE, clock=clock, tell=lambda _line: None)
+    return preview_collection(database, store, grace=GRACE, clock=clock, report=lambda _line: None)
 
 
 def collect_all(database: Database, store: BlobStore, clock: Clock) -> list[Collection]:
@@ -229,9 +229,9 @@ def test_a_preview_says_what_would_go_and_changes_nothing(database: Database, st
     clock.pass_hours(25)
     seen = preview(database, store, clock)
     assert seen.is_dry_run
-    assert (seen.manifests.count, seen.strays) == (1, Amount(1, len("stray")))
+    assert (seen.manifests.count, seen.untracked) == (1, Amount(1, len("stray")))
     done = collect(database, store, clock)
-    assert (done.manifests, done.strays) == (seen.manifests, seen.strays)
+    assert (done.manifests, done.untracked) == (seen.manifests, seen.untracked)
     clock.pass_hours(25)
     seen = preview(database, store, clock)
     assert seen.blobs == Amount(2, len("layer" + "config"))
@@ -261,9 +261,9 @@ def test_bytes_that_no_record_names_go_when_they_are_old(database: Database, sto
     upstream = Upstream()
     upstream.tag("latest", image("layer"))
     sync(database, database.repositories.ensure("app"), upstream)
-    assert collect(database, store, clock).strays == Amount()
+    assert collect(database, store, clock).untracked == Amount()
     clock.pass_hours(25)
-    assert collect(database, store, clock).strays == Amount(1, len("stray"))
+    assert collect(database, store, clock).untracked == Amount(1, len("stray"))
     assert not store.has(stray)
     assert store.has(named)
     assert known(database, stray) == set()
@@ -278,7 +278,7 @@ def test_bytes_that_a_sync_came_to_name_meanwhile_are_no_strays(
     upstream.tag("latest", image("layer"))
     sync(database, database.repositories.ensure("app"), upstream)
     clock.pass_hours(25)
-    gone = database.blob_bytes.delete_strays({digest: 5, lone: 4}, clock.now, StoredBytes(store))
+    gone = database.blob_bytes.delete_untracked({digest: 5, lone: 4}, clock.now, StoredBytes(store))
     assert gone == Amount(1, 4)
     assert store.has(digest)
     assert database.contents.blob(digest).is_stored

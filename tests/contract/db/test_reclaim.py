@@ -38,7 +38,7 @@ def filled(database: Database, store: BlobStore, name: str, *texts: str) -> str:
 def reclaim(
     database: Database, store: BlobStore, *ids: str, kept: Sequence[tuple[str, int]] = (), dry: bool = False
 ) -> Amount:
-    return reclaim_blobs(database, store, ids, kept=kept, is_dry_run=dry, batch_size=2, tell=lambda _line: None)
+    return reclaim_blobs(database, store, ids, kept=kept, is_dry_run=dry, batch_size=2, report=lambda _line: None)
 
 
 def test_bytes_go_and_the_version_stays(database: Database, store: BlobStore) -> None:

@@ -22,17 +22,17 @@ def upstream_of(*names: str) -> Upstream:
 
 def test_runs_are_found_with_the_counts_of_now(database: Database) -> None:
     repository = database.repositories.ensure("task-reads")
-    going, waiting, done = (new_key() for _ in range(3))
+    to_remove, waiting, done = (new_key() for _ in range(3))
     run = open_run(database, repository, key=done)
     play_stages(database, run, upstream_of("one"))
     database.versions.commit(run.id)
-    play_stages(database, open_run(database, repository, key=going), upstream_of("one", "two"))
-    found = TaskReads(database).by_run_ids(going.dag_id, [key.run_id for key in (going, waiting, done)])
-    assert found.keys() == {going.run_id, done.run_id}
-    assert (found[going.run_id].counts.tag_count, found[going.run_id].counts.stored_blob_count) == (2, 2)
+    play_stages(database, open_run(database, repository, key=to_remove), upstream_of("one", "two"))
+    found = TaskReads(database).by_run_ids(to_remove.dag_id, [key.run_id for key in (to_remove, waiting, done)])
+    assert found.keys() == {to_remove.run_id, done.run_id}
+    assert (found[to_remove.run_id].counts.tag_count, found[to_remove.run_id].counts.stored_blob_count) == (2, 2)
     assert (found[done.run_id].state, found[done.run_id].version_number) == (RunState.COMPLETED, 1)
-    assert TaskReads(database).by_run_ids("another_dag", [going.run_id]) == {}
-    assert TaskReads(database).by_run_ids(going.dag_id, []) == {}
+    assert TaskReads(database).by_run_ids("another_dag", [to_remove.run_id]) == {}
+    assert TaskReads(database).by_run_ids(to_remove.dag_id, []) == {}
 
 
 def test_of_several_syncs_of_a_dag_run_the_one_of_list_tags_is_shown_and_the_versions_of_all(

@@ -13,7 +13,7 @@ from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.storage_reports import Amount, Collection
 from registry_sync.errors import BlobStoreError, BlobStoreUnavailable
-from registry_sync.sync.maintenance.collect import MOST_PASSING, collect_orphans, reclaim_blobs
+from registry_sync.sync.maintenance.collect import MOST_TRANSIENT, collect_orphans, reclaim_blobs
 from support.metadata import Upstream, image, sync
 from support.stored_texts import keep_texts
 
@@ -45,8 +45,8 @@ def store(tmp_path: Path) -> Locked:
 def collect(database: Database, store: LocalBlobStore, told: list[str] | None = None) -> Collection:
     """A collection without grace, later than all before it."""
     now = datetime.now(timezone.utc) + timedelta(days=next(_days))
-    tell = [].append if told is None else told.append
-    return collect_orphans(database, store, grace=timedelta(), clock=lambda: now, tell=tell, batch_size=2)
+    report = [].append if told is None else told.append
+    return collect_orphans(database, store, grace=timedelta(), clock=lambda: now, report=report, batch_size=2)
 
 
 def abandoned(database: Database, store: LocalBlobStore, *texts: str) -> None:
@@ -104,12 +104,12 @@ def test_of_many_the_first_ones_are_named(database: Database, store: Locked) -> 
 
 
 def test_a_store_that_is_away_is_not_asked_for_everything(database: Database, store: Locked) -> None:
-    texts = [f"layer {number}" for number in range(2 * MOST_PASSING)]
+    texts = [f"layer {number}" for number in range(2 * MOST_TRANSIENT)]
     abandoned(database, store, *texts)
     store.locked = {Digest.of(text.encode()): BlobStoreUnavailable("away") for text in texts}
     with pytest.raises(BlobStoreUnavailable, match="away"):
         collect(database, store)
-    assert len(store.asked) < 2 * MOST_PASSING
+    assert len(store.asked) < 2 * MOST_TRANSIENT
     store.locked = {}
     assert collect(database, store).blobs.count == len(texts)
 
@@ -123,7 +123,7 @@ def test_a_stray_that_cannot_be_removed_keeps_none_of_the_others(database: Datab
         assert list(store.digests()) == [ONE]
         assert database.units.blobs().total_count == 0
     store.locked = {}
-    assert collect(database, store).strays == Amount(1, len("one"))
+    assert collect(database, store).untracked == Amount(1, len("one"))
 
 
 def test_what_cannot_be_removed_keeps_nothing_else_from_being_reclaimed(database: Database, store: Locked) -> None:
@@ -136,7 +136,7 @@ def test_what_cannot_be_removed_keeps_nothing_else_from_being_reclaimed(database
     told: list[str] = []
 
     def reclaim() -> Amount:
-        return reclaim_blobs(database, store, [repository.id], batch_size=2, tell=told.append)
+        return reclaim_blobs(database, store, [repository.id], batch_size=2, report=told.append)
 
     with pytest.raises(BlobStoreError, match=f"1 could not be removed, .*: {TWO}: locked"):
         reclaim()

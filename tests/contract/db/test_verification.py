@@ -52,7 +52,7 @@ def verify(
     database: Database, store: Any, *, share: float = 1.0, at: datetime = NOW, rate: ByteRate | None = None
 ) -> Verification:
     options = VerifyOptions(share=share)
-    return verify_blobs(database, store, options, clock=lambda: at, tell=lambda _line: None, rate=rate)
+    return verify_blobs(database, store, options, clock=lambda: at, report=lambda _line: None, rate=rate)
 
 
 def flip_a_bit(store: LocalBlobStore, digest: Digest) -> None:
@@ -138,7 +138,7 @@ def test_what_is_gone_from_the_database_is_lost_no_more(
     database.repositories.delete(database.repositories.by_name("app").id)
     for days in range(4):
         at = NOW + timedelta(days=days)
-        collect_orphans(database, store, grace=timedelta(), clock=lambda at=at: at, tell=lambda _line: None)
+        collect_orphans(database, store, grace=timedelta(), clock=lambda at=at: at, report=lambda _line: None)
     assert verify(database, store, at=LATER).is_clean
 
 
@@ -148,9 +148,9 @@ def test_what_is_reclaimed_is_lost_no_more(
     flip_a_bit(store, stored["two"])
     verify(database, store)
     repository = database.repositories.by_name("app").id
-    reclaim_blobs(database, store, [repository], kept=[(repository, 1)], tell=lambda _line: None)
+    reclaim_blobs(database, store, [repository], kept=[(repository, 1)], report=lambda _line: None)
     assert verify(database, store, at=LATER).counts == {FindingKind.BROKEN: 1}, "a version that is kept needs it"
-    reclaim_blobs(database, store, [repository], tell=lambda _line: None)
+    reclaim_blobs(database, store, [repository], report=lambda _line: None)
     assert verify(database, store, at=LATER).is_clean
 
 
@@ -251,7 +251,7 @@ def test_strays_and_strangers_are_told_and_left(
     stray = keep_texts(store, "stray")[0]
     (store.root / "notes.txt").write_text("somebody's")
     result = verify(database, store)
-    assert result.counts == {FindingKind.STRAY: 1, FindingKind.STRANGER: 1}
+    assert result.counts == {FindingKind.UNTRACKED_BLOB: 1, FindingKind.UNKNOWN_FILE: 1}
     assert result.lost == ()
     assert store.has(stray)
     assert (store.root / "notes.txt").exists()
@@ -388,7 +388,7 @@ def repair(database: Database, store: LocalBlobStore, remotes: dict[str, Remote]
             raise ConfigurationError(f"nothing at {spec.url}")
         yield remotes[spec.url]
 
-    return repair_blobs(database, store, open_client, digests, clock=lambda: NOW, tell=lambda _line: None)
+    return repair_blobs(database, store, open_client, digests, clock=lambda: NOW, report=lambda _line: None)
 
 
 def sync_from(database: Database, repository: str, url: str, upstream: Upstream) -> None:

@@ -85,8 +85,8 @@ def test_the_count_of_a_summary_is_that_of_the_list_it_links(api_server: ApiServ
 
 def test_no_href_is_open_to_nobody_or_to_a_token_that_is_none(api_server: ApiServer, every_href: list[str]) -> None:
     for href in (*every_href, f"{API}/docs/", f"{API}/docs/api.json", "/pulp/", "/pulp/no/such/path"):
-        answer = api_server.client(None).ask("GET", href)
-        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer"), href
+        response = api_server.client(None).ask("GET", href)
+        assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer"), href
         forged = RestClient(api_server.url, f"{api_server.tokens['admin'][:-4]}AAAA")
         assert forged.ask("GET", href).status_code in (401, 403, 404), href
         assert href.startswith("/pulp/no") or href == "/pulp/" or forged.ask("GET", href).status_code != 404
@@ -168,13 +168,13 @@ def test_a_foreign_page_is_refused_and_changes_nothing(
 
 def test_a_form_of_a_foreign_page_is_no_document(api_server: ApiServer, name: str) -> None:
     """Without an Origin, as old browsers send it: only application/json is read, which a form cannot send."""
-    answer = api_server.client(None).session.post(
+    response = api_server.client(None).session.post(
         f"{api_server.url}{API}/{REPOSITORIES}",
         data=f'{{"name": "{name}"}}',
         headers={"Cookie": f"_token={api_server.tokens['admin']}", "Content-Type": "text/plain"},
         timeout=60,
     )
-    assert answer.status_code == 400
+    assert response.status_code == 400
 
 
 def test_a_page_that_the_operator_allows_may_ask(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,45 +200,45 @@ def test_a_bad_question_is_refused_with_its_parameter(
 )
 def test_a_body_that_is_no_document_is_refused(admin: RestClient, body: bytes) -> None:
     headers = {"Content-Type": "application/json"}
-    answer = admin.session.post(
+    response = admin.session.post(
         f"{admin.url}{API}/{REPOSITORIES}",
         data=body,
         timeout=60,
         headers={**headers, "Authorization": f"Bearer {admin.token}"},
     )
-    assert answer.status_code == 400
-    assert all(isinstance(messages, list) for messages in answer.json().values())
+    assert response.status_code == 400
+    assert all(isinstance(messages, list) for messages in response.json().values())
 
 
 def test_a_document_of_another_content_type_is_refused(admin: RestClient) -> None:
-    answer = admin.session.post(
+    response = admin.session.post(
         f"{admin.url}{API}/{REPOSITORIES}",
         data={"name": "n"},
         timeout=60,
         headers={"Authorization": f"Bearer {admin.token}"},
     )
-    assert answer.status_code == 400
+    assert response.status_code == 400
 
 
 @pytest.mark.parametrize("says_its_length", [True, False])
 def test_a_body_of_10_mb_is_refused(admin: RestClient, name: str, says_its_length: bool) -> None:
     body = b'{"name": "' + name.encode() + b'", "description": "' + b"a" * 10_000_000 + b'"}'
     chunks = (body[start : start + 65536] for start in range(0, len(body), 65536))
-    answer = admin.session.post(
+    response = admin.session.post(
         f"{admin.url}{API}/{REPOSITORIES}",
         data=body if says_its_length else chunks,
         headers={"Authorization": f"Bearer {admin.token}", "Content-Type": "application/json"},
         timeout=60,
     )
-    assert answer.status_code == 400
-    assert "larger" in answer.json()["non_field_errors"][0]
+    assert response.status_code == 400
+    assert "larger" in response.json()["non_field_errors"][0]
     assert admin.get(REPOSITORIES, name=name)["count"] == 0
 
 
 def test_other_methods_are_not_allowed(admin: RestClient) -> None:
     for method, path in (("DELETE", REPOSITORIES), ("POST", "status/"), ("PUT", "tasks/")):
-        answer = admin.ask(method, path)
-        assert (answer.status_code, list(answer.json())) == (405, ["detail"])
+        response = admin.ask(method, path)
+        assert (response.status_code, list(response.json())) == (405, ["detail"])
 
 
 def test_a_path_without_its_slash_at_the_end_is_not_there(admin: RestClient) -> None:

@@ -49,8 +49,8 @@ def sent_post(server: ApiServer, path: str, document: dict[str, Any]) -> socket.
 
 
 def status_of(sending: socket.socket) -> int:
-    with sending, sending.makefile("rb") as answer:
-        return int(answer.readline().split()[1])
+    with sending, sending.makefile("rb") as response:
+        return int(response.readline().split()[1])
 
 
 def test_airflows_own_routes_answer_while_many_requests_of_ours_wait_for_a_lock(api_server: ApiServer) -> None:
@@ -68,9 +68,9 @@ def test_airflows_own_routes_answer_while_many_requests_of_ours_wait_for_a_lock(
 
 def test_a_lock_that_stays_is_answered_soon_with_when_to_come_again(admin: RestClient, api_server: ApiServer) -> None:
     with write_lock(our_file(api_server)):
-        answer = admin.ask("POST", REPOSITORIES, {"name": f"late-{secrets.token_hex(4)}"})
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
-    assert "the metadata database is busy" in answer.json()["detail"]
+        response = admin.ask("POST", REPOSITORIES, {"name": f"late-{secrets.token_hex(4)}"})
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+    assert "the metadata database is busy" in response.json()["detail"]
 
 
 def test_changes_of_different_fields_at_once_are_all_kept(admin: RestClient, api_server: ApiServer, name: str) -> None:

@@ -108,10 +108,10 @@ class _Page(HTMLParser):
 
 def test_people_read_the_document_as_a_page_that_loads_nothing(api_server: ApiServer) -> None:
     viewer = api_server.client("viewer")
-    answer = viewer.ask("GET", "docs/")
-    assert answer.headers["content-type"].startswith("text/html")
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
-    page = _Page(answer.text)
+    response = viewer.ask("GET", "docs/")
+    assert response.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    page = _Page(response.text)
     assert page.loads == []
     for link in page.links:
         if link.startswith("#"):
@@ -119,7 +119,7 @@ def test_people_read_the_document_as_a_page_that_loads_nothing(api_server: ApiSe
         else:
             assert viewer.ask("GET", link).status_code == 200, link
     for path in viewer.get("docs/api.json")["paths"]:
-        assert f"/pulp{path}" in re.sub(r"<[^>]+>", "", answer.text)
+        assert f"/pulp{path}" in re.sub(r"<[^>]+>", "", response.text)
 
 
 def test_the_page_is_for_people_who_are_signed_in(api_server: ApiServer) -> None:

@@ -162,11 +162,11 @@ def test_airflow_shows_no_secret_of_any_connection(admin: RestClient, name: str)
     extra = {name: f"{'hush' if name in SECRET_EXTRA else 'shown'}-of-{name}" for name in KNOWN_EXTRA}
     extra |= {"proxies": {"https": "http://joe:hush-of-proxies@proxy.example"}}
     add(name, login="joe", password="hush-password", host="registry.example", extra=json.dumps(extra))
-    answers = [admin.ask("GET", f"/api/v2/connections/{name}"), admin.ask("GET", "/api/v2/connections?limit=1000")]
-    for answer in answers:
-        assert answer.status_code == 200
-        assert "hush-" not in answer.text
-        assert "shown-of-client_certificate" in answer.text
+    responses = [admin.ask("GET", f"/api/v2/connections/{name}"), admin.ask("GET", "/api/v2/connections?limit=1000")]
+    for response in responses:
+        assert response.status_code == 200
+        assert "hush-" not in response.text
+        assert "shown-of-client_certificate" in response.text
 
 
 def test_airflow_does_not_show_the_key_of_a_remote(admin: RestClient, name: str, tmp_path: Any) -> None:
@@ -225,9 +225,9 @@ def test_connections_of_an_earlier_release_are_upgraded(
 
 def test_a_change_over_rest_upgrades_the_connection_too(earlier: tuple[Database, str, str], admin: RestClient) -> None:
     _, href, before = earlier
-    answer = admin.get(href)
-    assert answer["conn_id"] == before
-    changed = admin.put(href, **{**answer, "password": "new-secret"})
+    response = admin.get(href)
+    assert response["conn_id"] == before
+    changed = admin.put(href, **{**response, "password": "new-secret"})
     assert own_connections(href) == [changed["conn_id"]]
     assert read(changed["conn_id"]) == {**UPGRADED, "password": "new-secret"}
     assert read(before) is None

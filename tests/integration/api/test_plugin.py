@@ -29,9 +29,9 @@ def test_status_says_what_runs_here(admin: RestClient) -> None:
 
 
 def test_a_large_answer_is_compressed_on_its_way(admin: RestClient) -> None:
-    answer = admin.ask("GET", f"{API}/docs/api.json")
-    assert answer.headers["content-encoding"] == "gzip"
-    assert answer.json()["info"]["title"] == "registry-sync"
+    response = admin.ask("GET", f"{API}/docs/api.json")
+    assert response.headers["content-encoding"] == "gzip"
+    assert response.json()["info"]["title"] == "registry-sync"
 
 
 def replace_parts(monkeypatch: pytest.MonkeyPatch, parts: OpenedDatabase) -> None:
@@ -51,9 +51,9 @@ def test_a_database_that_does_not_answer_is_said_and_no_defect(
 
     replace_parts(monkeypatch, Unreachable())
     for path in ("repositories/docker/docker/", "content/docker/tags/", "tasks/"):
-        answer = admin.ask("GET", path)
-        assert (answer.status_code, list(answer.json())) == (503, ["detail"])
-        assert "do-not-tell" not in answer.text
+        response = admin.ask("GET", path)
+        assert (response.status_code, list(response.json())) == (503, ["detail"])
+        assert "do-not-tell" not in response.text
     connection = admin.get("status/")["database_connection"]
     assert connection["connected"] is False
     assert "database" in connection["detail"]
@@ -67,6 +67,6 @@ def test_a_defect_is_answered_without_saying_more_than_where_to_look(
             raise KeyError("do-not-tell")
 
     replace_parts(monkeypatch, Broken())
-    answer = admin.ask("GET", "repositories/docker/docker/")
-    assert (answer.status_code, list(answer.json())) == (500, ["detail"])
-    assert "do-not-tell" not in answer.text
+    response = admin.ask("GET", "repositories/docker/docker/")
+    assert (response.status_code, list(response.json())) == (500, ["detail"])
+    assert "do-not-tell" not in response.text

@@ -102,7 +102,7 @@ def test_a_secret_is_in_no_table_no_answer_and_no_log(
     caplog.set_level(logging.DEBUG)
     secrets = {"password": "do-not-tell-4711", "ssl_client_key": private_key}
     made = admin.post(LIST, name=name, **HUB, username="joe", **secrets)
-    answers = [
+    responses = [
         admin.ask("GET", made["pulp_href"]).text,
         admin.ask("GET", LIST, params={"name": name}).text,
         admin.ask("PATCH", made["pulp_href"], {"password": "do-not-tell-4711", "nonsense": 1}).text,
@@ -114,7 +114,7 @@ def test_a_secret_is_in_no_table_no_answer_and_no_log(
     ours.close()
     printed = capfd.readouterr()
     key_line = private_key.splitlines()[1]
-    for text in (*answers, tables, caplog.text, printed.out, printed.err):
+    for text in (*responses, tables, caplog.text, printed.out, printed.err):
         assert "do-not-tell-4711" not in text
         assert key_line not in text
     row = connection(made["conn_id"])

@@ -144,5 +144,5 @@ def test_a_task_that_has_not_begun_or_was_canceled_cannot_be_approved(admin: Res
 
 def test_approving_takes_the_right_to_change_runs(api_server: ApiServer, repository: Repository, task: str) -> None:
     stop(api_server, repository, task)
-    answers = [api_server.client(role).ask("POST", f"{task}approve_removals/").status_code for role in ROLES]
-    assert answers == [403, 200, 200, 200]
+    responses = [api_server.client(role).ask("POST", f"{task}approve_removals/").status_code for role in ROLES]
+    assert responses == [403, 200, 200, 200]

@@ -27,8 +27,8 @@ def test_a_repository_is_made_and_read_back_as_documented(admin: RestClient, nam
 
 
 def test_the_answer_to_a_new_repository_says_where_it_is(admin: RestClient, name: str) -> None:
-    answer = admin.ask("POST", LIST, {"name": name})
-    assert answer.headers["location"] == answer.json()["pulp_href"]
+    response = admin.ask("POST", LIST, {"name": name})
+    assert response.headers["location"] == response.json()["pulp_href"]
 
 
 def test_a_second_repository_of_a_name_is_refused(admin: RestClient, name: str) -> None:

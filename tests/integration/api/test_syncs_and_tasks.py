@@ -316,8 +316,8 @@ def begin(api_server: ApiServer, pair: tuple[dict[str, Any], dict[str, Any]], ta
 def mark(admin: RestClient, task: str, state: str) -> None:
     """What a person does in the grid."""
     run_id = dag_run(task).run_id
-    answer = admin.ask("PATCH", f"/api/v2/dags/{DAG_ID}/dagRuns/{run_id}", {"state": state})
-    assert answer.status_code == 200, answer.text
+    response = admin.ask("PATCH", f"/api/v2/dags/{DAG_ID}/dagRuns/{run_id}", {"state": state})
+    assert response.status_code == 200, response.text
 
 
 def test_a_run_that_is_marked_as_failed_in_airflow_ends_its_sync(
@@ -368,7 +368,7 @@ def test_a_busy_database_keeps_nobody_from_marking_a_run_and_the_sync_ends_later
     assert dag_run(task).state == "failed"
     assert api_server.database.runs.get(sync_id).state is RunState.RUNNING
     assert admin.get(task)["state"] == "failed"
-    ended = end_lost_runs(api_server.database.run_ends, lambda run: run_end(run.key), tell=str)
+    ended = end_lost_runs(api_server.database.run_ends, lambda run: run_end(run.key), report=str)
     assert ended >= 1
     assert api_server.database.runs.get(sync_id).state is RunState.FAILED
 

@@ -266,9 +266,9 @@ def test_a_repository_says_what_it_takes(admin: RestClient, repository: str, tar
 def test_a_rollback_answers_with_the_version_it_made_and_the_second_time_with_the_latest(
     admin: RestClient, repository: str
 ) -> None:
-    answer = admin.ask("POST", f"{repository}versions/1/rollback/", {"description": "latest does not start"})
-    made = answer.json()
-    assert (answer.status_code, answer.headers["location"]) == (201, f"{repository}versions/3/")
+    response = admin.ask("POST", f"{repository}versions/1/rollback/", {"description": "latest does not start"})
+    made = response.json()
+    assert (response.status_code, response.headers["location"]) == (201, f"{repository}versions/3/")
     assert (made["pulp_href"], made["base_version"]) == (f"{repository}versions/3/", f"{repository}versions/2/")
     assert made["description"] == "latest does not start"
     assert made["origin"] == {"kind": "rollback", "version": f"{repository}versions/1/", "created_by": "admin"}
@@ -291,11 +291,11 @@ def test_a_rollback_counts_blobs_whose_bytes_are_gone(
 
 
 def test_tags_are_copied_with_what_is_below_them(admin: RestClient, repository: str, target: str) -> None:
-    answer = admin.ask(
+    response = admin.ask(
         "POST", f"{target}copy_tags/", {"source_repository_version": f"{repository}versions/1/", "names": ["l*"]}
     )
-    made = answer.json()
-    assert (answer.status_code, answer.headers["location"]) == (201, f"{target}versions/1/")
+    made = response.json()
+    assert (response.status_code, response.headers["location"]) == (201, f"{target}versions/1/")
     assert made["origin"] == {"kind": "copy", "version": f"{repository}versions/1/", "created_by": "admin"}
     assert made["content_summary"]["added"].keys() == {"docker.blob", "docker.manifest", "docker.tag"}
     assert tags(admin, made["pulp_href"]) == ["latest"]

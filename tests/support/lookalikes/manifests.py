@@ -38,7 +38,7 @@ class ManifestDesk:
         self._get_numbers = itertools.count(1)
         self._denied: str | None = None
 
-    def answer(self, request: Request, reference: str) -> Raw:
+    def response(self, request: Request, reference: str) -> Raw:
         """A manifest by tag or digest."""
         self._witness.see_manifest_request(request)
         manifest = self.named(reference)

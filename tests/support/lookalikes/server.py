@@ -47,9 +47,10 @@ class LookAlikeServer:
         self.witness = Witness()
         self._ca_path = certificate.ca_path
         pair = (str(certificate.chain_path), str(certificate.key_path))
-        answers = (self._answer, self._answer_for_tokens, self._answer_from_storage)
+        responses = (self._answer, self._answer_for_tokens, self._answer_from_storage)
         self.registry, self.tokens, self.storage = (
-            HostileRegistry(pair, host=host, otherwise=answer) for host, answer in zip(HOSTS, answers, strict=True)
+            HostileRegistry(pair, host=host, otherwise=response)
+            for host, response in zip(HOSTS, responses, strict=True)
         )
         realm_host = self.tokens if kind.auth.realm_is_elsewhere else self.registry
         self.gate = Gate(kind, f"{realm_host.base}{kind.auth.realm}", self.witness)
@@ -119,7 +120,7 @@ class LookAlikeServer:
         above = self.kind.sends_on_to
         if above is not None and request.path.startswith(f"/v2{above}/"):
             return self._answer_as_upstream(request, request.path.removeprefix(f"/v2{above}"))
-        return self._signed.answer(request)
+        return self._signed.response(request)
 
     def _answer_as_upstream(self, request: Request, path: str) -> Raw:
         """The registry behind one that only redirects: it lets everybody in, and knows no tokens of the other."""
@@ -174,12 +175,12 @@ class LookAlikeServer:
 
     def _content_answer(self, request: Request, kind: str, reference: str) -> Raw:
         if kind == "tags":
-            return self._lister.answer(request)
+            return self._lister.response(request)
         if kind == "blobs":
             return self._blob(request, reference)
         if kind == "referrers":
             return self.manifests.referrers(reference)
-        given = self.manifests.answer(request, reference)
+        given = self.manifests.response(request, reference)
         refusal = self.kind.manifests.head_refusal
         if refusal is None or (manifest := self.manifests.named(reference)) is None:
             return given

@@ -53,7 +53,7 @@ class SignedStorage:
             return reply(head_refusal, "<Error><Code>SignatureDoesNotMatch</Code></Error>")
         return reply(200, manifest.data, content_type=manifest.media_type)
 
-    def answer(self, request: Request) -> Raw:
+    def response(self, request: Request) -> Raw:
         """The blob; 400 with credentials, 403 for what was not signed so, or was used before."""
         self._witness.see(request, "storage host")
         if request.header("authorization") is not None:

@@ -26,7 +26,7 @@ class TagLister:
         self._has_vanished = False
         self._refusals = 0
 
-    def answer(self, request: Request) -> Raw:
+    def response(self, request: Request) -> Raw:
         """A page, or what this registry answers in its place."""
         query = {name: values[0] for name, values in parse_qs(request.query).items()}
         size = int(query["n"]) if "n" in query else self._pages.cap

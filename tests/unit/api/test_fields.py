@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import ValidationError
 
-from registry_sync.api.fields import Flag, GivenDocument, Moment, Name, shown_moment, split_list, whole_number
+from registry_sync.api.fields import Flag, GivenDocument, Name, Timestamp, shown_timestamp, split_list, whole_number
 
 Size: Any = whole_number(1, 100)
 
 
 class Given(GivenDocument):
-    only_in_answers: ClassVar[frozenset[str]] = frozenset({"pulp_href"})
+    only_in_responses: ClassVar[frozenset[str]] = frozenset({"pulp_href"})
 
     name: Name = "given"
     flag: Flag = True
@@ -22,7 +22,7 @@ class Given(GivenDocument):
 
 
 class Shown(GivenDocument):
-    moment: Moment
+    timestamp: Timestamp
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_an_error_does_not_repeat_what_was_sent() -> None:
 
 
 def test_a_moment_is_shown_in_utc_with_six_digits() -> None:
-    moment = datetime(2019, 9, 5, 16, 29, 43, tzinfo=timezone(timedelta(hours=2)))
-    assert shown_moment(moment) == "2019-09-05T14:29:43.000000Z"
-    assert Shown(moment=moment).model_dump() == {"moment": "2019-09-05T14:29:43.000000Z"}
+    timestamp = datetime(2019, 9, 5, 16, 29, 43, tzinfo=timezone(timedelta(hours=2)))
+    assert shown_timestamp(timestamp) == "2019-09-05T14:29:43.000000Z"
+    assert Shown(timestamp=timestamp).model_dump() == {"timestamp": "2019-09-05T14:29:43.000000Z"}
 
 
 @pytest.mark.parametrize(("text", "entries"), [(None, None), ("", ()), (" , ", ()), ("a, b,,c", ("a", "b", "c"))])

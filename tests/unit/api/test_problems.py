@@ -49,29 +49,29 @@ def test_a_full_database_is_answered_with_503_and_says_whose_disk_it_is(tmp_path
         event.listen(database._engine, "connect", lambda opened, _: opened.execute("PRAGMA max_page_count = 1"))
         database.close()
         client = _client(lambda: [database.repositories.create(RepositorySpec(f"app{n:03}" * 40)) for n in range(500)])
-        answer = client.get("/")
-    assert answer.status_code == 503
-    assert "the metadata database has no space left, on the disk that its file is on" in answer.json()["detail"]
-    assert "Retry-After" not in answer.headers, "it takes an operator"
+        response = client.get("/")
+    assert response.status_code == 503
+    assert "the metadata database has no space left, on the disk that its file is on" in response.json()["detail"]
+    assert "Retry-After" not in response.headers, "it takes an operator"
 
 
 def test_what_passes_says_when_to_come_again(tmp_path: Path) -> None:
     with Database.connect(f"sqlite:///{tmp_path}/registry_sync.db", patience_seconds=0.01) as database:
         database.upgrade()
         with database.writing():
-            answer = _client(lambda: database.repositories.ensure("app")).get("/")
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
-    assert "busy" in answer.json()["detail"]
+            response = _client(lambda: database.repositories.ensure("app")).get("/")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+    assert "busy" in response.json()["detail"]
 
 
 def test_what_airflows_own_database_refuses_is_told_from_ours(tmp_path: Path) -> None:
     airflows = create_engine(f"sqlite:///{tmp_path}/airflow.db", connect_args={"timeout": 0.01})
     with airflows.connect() as holder, airflows.connect() as asking:
         holder.exec_driver_sql("BEGIN IMMEDIATE")
-        answer = _client(lambda: asking.exec_driver_sql("CREATE TABLE connection (id)")).get("/")
+        response = _client(lambda: asking.exec_driver_sql("CREATE TABLE connection (id)")).get("/")
     airflows.dispose()
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
-    assert "Airflow's own metadata database is busy" in answer.json()["detail"]
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+    assert "Airflow's own metadata database is busy" in response.json()["detail"]
 
 
 def test_a_request_that_finds_no_thread_free_waits_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,10 +97,10 @@ def _client(work: Callable[[], object]) -> TestClient:
     """A client of an app with one route, in threads of ours as all are."""
     app, router = FastAPI(), dependencies.Router()
 
-    def answer() -> None:
+    def response() -> None:
         work()
 
-    router.add_api_route("/", answer)
+    router.add_api_route("/", response)
     app.include_router(router)
     problems.install(app)
     return TestClient(app, raise_server_exceptions=False)

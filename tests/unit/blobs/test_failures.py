@@ -65,7 +65,7 @@ class _Response:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         {"response": {"Error": {"Code": "QuotaExceeded"}, "ResponseMetadata": {"HTTPStatusCode": 403}}},
         {"response": {"Error": {"Code": "507"}}},
@@ -76,9 +76,9 @@ class _Response:
         {"error_code": "InsufficientStorage"},
     ],
 )
-def test_an_object_store_that_says_in_its_own_words_that_it_is_full_is_full(answer: dict[str, object]) -> None:
+def test_an_object_store_that_says_in_its_own_words_that_it_is_full_is_full(response: dict[str, object]) -> None:
     translated = OSError(errno.EIO, "something went wrong")
-    translated.__cause__ = Answered(**answer)
+    translated.__cause__ = Answered(**response)
     assert type(store_error(translated, "s3://bucket")) is BlobStoreFull
 
 

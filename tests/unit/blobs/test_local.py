@@ -44,7 +44,7 @@ def test_a_link_that_leads_nowhere_is_reported_and_stops_no_listing(tmp_path: Pa
     (tmp_path / "sha256" / encoded[:2]).mkdir(exist_ok=True)
     (tmp_path / "sha256" / encoded[:2] / encoded).symlink_to(tmp_path / "nowhere")
     assert list(store.digests()) == [blob.digest]
-    assert list(store.strangers()) == [f"sha256/{encoded[:2]}/{encoded}"]
+    assert list(store.unknown_files()) == [f"sha256/{encoded[:2]}/{encoded}"]
 
 
 def test_a_blob_that_was_moved_and_linked_to_is_a_blob_of_its_size(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_folder_of_strangers_is_not_looked_into(tmp_path: Path) -> None:
     for name in ("lost+found/deep/file", f"sha256/{'a' * 2}/{'a' * 64}/file"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("not a blob")
-    assert sorted(LocalBlobStore(tmp_path).strangers()) == ["lost+found", f"sha256/aa/{'a' * 64}"]
+    assert sorted(LocalBlobStore(tmp_path).unknown_files()) == ["lost+found", f"sha256/aa/{'a' * 64}"]
 
 
 def test_a_file_of_the_wrong_size_under_a_digest_is_replaced(tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ def test_a_sweep_leaves_a_temporary_of_this_moment(tmp_path: Path) -> None:
     temporary = tmp_path / ".partials" / "0123.tmp"
     temporary.parent.mkdir()
     temporary.write_bytes(b"being written")
-    assert store.sweep_partials(0) == 0
+    assert store.sweep_resumables(0) == 0
     os.utime(temporary, (time.time() - 120,) * 2)
-    assert store.sweep_partials(0) == 1
+    assert store.sweep_resumables(0) == 1
     assert not temporary.exists()
 
 
@@ -153,7 +153,7 @@ def test_a_sweep_takes_what_a_killed_process_left_of_an_unpublished_blob(tmp_pat
     store, blob = LocalBlobStore(tmp_path), Blob.random(7, LARGE)
     with store.writer(blob.digest, LARGE) as writer:
         writer.write(b"left")
-    assert store.sweep_partials(0) == 1
+    assert store.sweep_resumables(0) == 1
     with store.writer(blob.digest, LARGE) as writer:
         assert writer.offset == 0
 
@@ -180,7 +180,7 @@ def test_one_partial_that_cannot_be_removed_keeps_no_sweep_from_the_others(tmp_p
     for name in ("sha256-00", "sha256-bb"):
         (tmp_path / ".partials" / name).write_bytes(b"left")
     with pytest.raises(BlobStoreError, match=r"1 partials could not be removed, any others were: .*sha256-aa"):
-        store.sweep_partials(0)
+        store.sweep_resumables(0)
     assert [path.name for path in (tmp_path / ".partials").iterdir()] == ["sha256-aa"]
 
 

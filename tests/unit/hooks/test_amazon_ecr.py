@@ -143,7 +143,7 @@ def aws_error(status: int, code: str) -> Raw:
 
 
 @pytest.mark.parametrize(
-    ("answer", "error", "is_temporary"),
+    ("response", "error", "is_temporary"),
     [
         (aws_error(400, "AccessDeniedException"), AuthenticationFailed, False),
         (aws_error(403, "UnrecognizedClientException"), AuthenticationFailed, False),
@@ -162,10 +162,10 @@ def aws_error(status: int, code: str) -> Raw:
     ids=["denied", "unknown key", "throttled", "broken", "page", "none", "nothing", "no base64", "cut off"],
 )
 def test_what_aws_refuses_is_told_by_who_must_act(
-    aws: HostileRegistry, answer: Raw, error: type[Exception], is_temporary: bool, monkeypatch: pytest.MonkeyPatch
+    aws: HostileRegistry, response: Raw, error: type[Exception], is_temporary: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    aws.on("POST", "/", answer)
+    aws.on("POST", "/", response)
     with pytest.raises(error, match=HOST) as raised:
         mint()
     assert getattr(raised.value, "is_temporary") is is_temporary  # noqa: B009 - the class is a parameter

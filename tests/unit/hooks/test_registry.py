@@ -75,13 +75,13 @@ def remote_of(server: HostileRegistry, **fields: Any) -> RemoteSpec:
 def guarded(server: HostileRegistry) -> None:
     """Lets alice read."""
 
-    def answer(request: Request) -> Raw:
+    def response(request: Request) -> Raw:
         if request.header("authorization") == BASIC:
             return json_reply({"tags": ["a"]})
         return errors_reply(401, "UNAUTHORIZED", headers=[("WWW-Authenticate", "Basic realm=x")])
 
-    server.on("GET", TAGS, answer)
-    server.on("GET", "/v2/", answer)
+    server.on("GET", TAGS, response)
+    server.on("GET", "/v2/", response)
 
 
 def test_it_is_an_http_hook_with_names_of_its_own() -> None:
@@ -425,14 +425,14 @@ def test_testing_exchanges_a_token_and_names_the_token_service(registry, connect
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("response", "words"),
     [
         (errors_reply(401, "X", headers=[("WWW-Authenticate", "Basic realm=x")]), "rejects the credentials"),
         (reply(404, b"<html>"), "does not answer as a registry"),
     ],
 )
-def test_testing_fails_with_the_reason(registry, connect, answer: Raw, words: str) -> None:
-    registry.on("GET", "/v2/", answer)
+def test_testing_fails_with_the_reason(registry, connect, response: Raw, words: str) -> None:
+    registry.on("GET", "/v2/", response)
     ok, message = RegistryHook(connect(login="alice", password="correct horse", **plain(registry))).test_connection()
     assert not ok
     assert words in message
@@ -468,9 +468,9 @@ def test_testing_tells_of_a_clock_that_is_wrong(registry, connect) -> None:
 def test_run_authenticates_like_the_client(registry, connect) -> None:
     guarded(registry)
     hook = RegistryHook(connect(login="alice", password="correct horse", **plain(registry)))
-    answer = hook.run(TAGS)
-    assert isinstance(answer, requests.Response)
-    assert answer.json() == {"tags": ["a"]}
+    response = hook.run(TAGS)
+    assert isinstance(response, requests.Response)
+    assert response.json() == {"tags": ["a"]}
     hook.close()
 
 

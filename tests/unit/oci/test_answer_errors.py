@@ -26,8 +26,8 @@ TAGS = f"/v2/{REPOSITORY}/tags/list"
 READY = Credentials(registry_token="ready-token")
 
 
-def raised_by(registry, client_of, answer: Raw, **options: object) -> RegistryError:  # type: ignore[no-untyped-def]
-    registry.on("GET", TAGS, answer)
+def raised_by(registry, client_of, response: Raw, **options: object) -> RegistryError:  # type: ignore[no-untyped-def]
+    registry.on("GET", TAGS, response)
     with pytest.raises(RegistryError) as raised:
         client_of(registry, READY, max_attempts=1, **options).list_tags(REPOSITORY)
     return raised.value
@@ -57,7 +57,7 @@ def test_a9_01_a_code_without_message_is_told(registry, client_of) -> None:
 
 
 @pytest.mark.parametrize(
-    ("occasion", "text"),
+    ("request_context", "text"),
     [
         (RequestContext("manifest", "a/b", "latest"), "manifest latest of a/b"),
         (RequestContext("blob", subject="sha256:00"), "blob sha256:00"),
@@ -66,8 +66,8 @@ def test_a9_01_a_code_without_message_is_told(registry, client_of) -> None:
         (RequestContext("registry"), "registry"),
     ],
 )
-def test_what_a_request_was_for_reads_as_a_sentence_does(occasion: RequestContext, text: str) -> None:
-    assert str(occasion) == text
+def test_what_a_request_was_for_reads_as_a_sentence_does(request_context: RequestContext, text: str) -> None:
+    assert str(request_context) == text
 
 
 @pytest.mark.parametrize(

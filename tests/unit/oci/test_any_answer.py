@@ -93,13 +93,13 @@ def error_of(operation: Callable[[], object]) -> str:
 
 
 @settings(max_examples=80, deadline=None)
-@given(answers=st.lists(_answers, min_size=1, max_size=3), has_password=st.booleans())
+@given(responses=st.lists(_answers, min_size=1, max_size=3), has_password=st.booleans())
 def test_any_answer_ends_in_a_result_or_an_error_of_ours(
-    server: HostileRegistry, answers: list[Raw], has_password: bool
+    server: HostileRegistry, responses: list[Raw], has_password: bool
 ) -> None:
     for path in PATHS:
         for method in ("GET", "HEAD", "POST"):
-            server.on(method, path, *answers)
+            server.on(method, path, *responses)
     options = ClientOptions(max_attempts=2, read_timeout_seconds=1, concurrency=1, allow_insecure_credentials=True)
     credentials = Credentials("alice", "correct horse") if has_password else None
     client = RegistryClient(server.url, credentials, options, clock=Clock(sleep=lambda _seconds: None))
@@ -128,13 +128,13 @@ def test_a4_04_any_token_answer_ends_in_a_result_or_an_error_of_ours(
 ) -> None:
     sent: list[str] = []
 
-    def answer(request: Request) -> Raw:
+    def response(request: Request) -> Raw:
         if (authorization := request.header("authorization")) is not None:
             sent.append(authorization)
             return json_reply({"tags": ["a"]})
         return reply(401, headers=[("WWW-Authenticate", f'Bearer realm="{server.base}/token"')])
 
-    server.on("GET", PATHS[1], answer)
+    server.on("GET", PATHS[1], response)
     for method in ("GET", "POST"):
         server.on(method, "/token", json_reply(document))
     options = ClientOptions(max_attempts=1, read_timeout_seconds=1, allow_insecure_credentials=True)

@@ -54,7 +54,7 @@ class Headers:
         return self._values.get(name.lower())
 
 
-def answer(**values: str) -> Any:
+def response(**values: str) -> Any:
     return Headers(**values)
 
 
@@ -74,21 +74,21 @@ def test_a5_11_any_content_range_continues_exactly_or_not_at_all(
     offset = data.draw(st.integers(0, 10**18))
     size = data.draw(st.integers(offset + 1, 10**18 + 1))
     text = f"{unit}{first}-{last}/{total}"
-    if continues(answer(Content_Range=text), offset, size):
+    if continues(response(Content_Range=text), offset, size):
         assert (int(first), int(last)) == (offset, size - 1)
         assert total == "*" or int(total) == size
-    assert continues(answer(Content_Range=f"bytes {offset}-{size - 1}/{size}"), offset, size) is (size <= 10**18 - 1)
+    assert continues(response(Content_Range=f"bytes {offset}-{size - 1}/{size}"), offset, size) is (size <= 10**18 - 1)
 
 
 @given(st.text(max_size=40))
 def test_a5_11_any_entity_tag_is_strong_and_printable_or_none(text: str) -> None:
-    found = strong_etag(answer(ETag=text))
+    found = strong_etag(response(ETag=text))
     assert found is None or (found.isascii() and found.isprintable() and found[0] == found[-1] == '"')
 
 
 @given(st.text(max_size=100))
 def test_a6_04_any_declared_digest_is_a_digest_or_none(text: str) -> None:
-    found = declared_digest(answer(Docker_Content_Digest=text))
+    found = declared_digest(response(Docker_Content_Digest=text))
     assert found is None or found == text.strip()
 
 

@@ -44,12 +44,12 @@ def test_a2_03_a_401_without_any_challenge_is_an_error(registry, client_of) -> N
 
 
 def test_a2_06_bearer_is_taken_although_basic_comes_first(registry, client_of) -> None:
-    def answer(request: Request) -> Raw:
+    def response(request: Request) -> Raw:
         if request.header("authorization") == "Bearer good":
             return TAG_LIST
         return challenge(f'Negotiate, Basic realm="x", Bearer realm="{registry.base}/token"')
 
-    registry.on("GET", TAGS, answer)
+    registry.on("GET", TAGS, response)
     registry.on("GET", "/token", json_reply({"token": "good"}))
     client_of(registry, USER).list_tags(REPOSITORY)
     assert [request.header("authorization") for request in registry.asked(path=TAGS)] == [None, "Bearer good"]
@@ -110,12 +110,12 @@ def test_a2_06_other_schemes_are_not_spoken(registry, client_of) -> None:
 
 @pytest.mark.parametrize("status", [404, 501])
 def test_a2_06_basic_is_tried_once_when_the_token_service_is_missing(registry, client_of, status: int) -> None:
-    def answer(request: Request) -> Raw:
+    def response(request: Request) -> Raw:
         if request.header("authorization") == BASIC:
             return TAG_LIST
         return challenge(f'Bearer realm="{registry.base}/token", Basic realm="x"')
 
-    registry.on("GET", TAGS, answer)
+    registry.on("GET", TAGS, response)
     registry.on("GET", "/token", reply(status))
     client = client_of(registry, USER)
     for _ in range(3):
@@ -124,12 +124,12 @@ def test_a2_06_basic_is_tried_once_when_the_token_service_is_missing(registry, c
 
 
 def test_a2_06_a_token_service_that_fails_is_left_alone_where_basic_is_taken(registry, client_of) -> None:
-    def answer(request: Request) -> Raw:
+    def response(request: Request) -> Raw:
         if request.header("authorization") == BASIC:
             return TAG_LIST
         return challenge(f'Bearer realm="{registry.base}/token", Basic realm="x"')
 
-    registry.on("GET", TAGS, answer)
+    registry.on("GET", TAGS, response)
     registry.on("GET", "/token", reply(503))
     client = client_of(registry, USER)
     with ThreadPoolExecutor(8) as threads:
@@ -228,11 +228,11 @@ def test_a3_09_every_secret_is_told_before_it_is_sent(registry, client_of) -> No
     told: list[str] = []
     told_when_asked: list[list[str]] = []
 
-    def answer(_request: Request) -> Raw:
+    def response(_request: Request) -> Raw:
         told_when_asked.append(list(told))
         return json_reply({"token": "good"})
 
-    registry.on("GET", "/token", answer)
+    registry.on("GET", "/token", response)
     client_of(registry, USER, on_secret=told.append).list_tags(REPOSITORY)
     assert "correct horse" in told_when_asked[0]
     assert told[-1] == "good"
@@ -270,8 +270,8 @@ def test_a3_09_representations_show_no_secret() -> None:
 def test_requests_of_a_session_are_authenticated_like_the_clients_own(registry, client_of) -> None:
     guarded(registry, f"{registry.base}/token")
     registry.on("GET", "/token", json_reply({"token": "good"}))
-    answer = client_of(registry).session().get(f"{registry.base}{TAGS}", timeout=5)
-    assert (answer.status_code, answer.json()["tags"]) == (200, ["a"])
+    response = client_of(registry).session().get(f"{registry.base}{TAGS}", timeout=5)
+    assert (response.status_code, response.json()["tags"]) == (200, ["a"])
     assert parse_qs(registry.asked(path="/token")[0].query)["scope"] == [f"repository:{REPOSITORY}:pull"]
 
 

@@ -92,13 +92,13 @@ def test_a4_12_a_token_that_ends_in_the_middle_of_a_blob_is_replaced_and_the_blo
     tokens = iter(["first", "second"])
     registry.on("GET", "/token", lambda _request: json_reply({"token": next(tokens)}))
 
-    def answer(request: Request) -> Raw:
+    def response(request: Request) -> Raw:
         authorization = request.header("authorization")
         if request.header("range") is None:
             return CUT if authorization == "Bearer first" else challenged(registry)
         return REST if authorization == "Bearer second" else challenged(registry)
 
-    registry.on("GET", PATH, answer)
+    registry.on("GET", PATH, response)
     writer = MemoryWriter(BLOB)
     client_of(registry).fetch_blob(REPOSITORY, BLOB, writer)
     assert writer.published == DATA
@@ -151,10 +151,10 @@ def test_a5_18_a_form_whose_answer_breaks_off_is_sent_again_only_when_the_reader
     tags = f"/v2/{REPOSITORY}/tags/list"
     registry.on("POST", "/token", broken, broken, json_reply({"access_token": "good"}))
 
-    def answer(request: Request) -> Raw:
+    def response(request: Request) -> Raw:
         return json_reply({"tags": ["a"]}) if request.header("authorization") else challenged(registry)
 
-    registry.on("GET", tags, answer)
+    registry.on("GET", tags, response)
     credentials = Credentials(identity_token="id-token")
     with pytest.raises(TruncatedBody):
         client_of(registry, credentials, max_attempts=1).list_tags(REPOSITORY)
@@ -165,14 +165,14 @@ def test_a5_18_a_form_whose_answer_breaks_off_is_sent_again_only_when_the_reader
     assert client.usage.retry_count == 1
 
 
-@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-"])
+@pytest.mark.parametrize("started", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a5_18_headers_that_break_off_are_no_answer_and_are_asked_for_again(
-    registry, client_of, method: str, begun: bytes
+    registry, client_of, method: str, started: bytes
 ) -> None:
     path = f"/v2/{REPOSITORY}/manifests/latest"
     image = b'{"schemaVersion": 2, "manifests": []}'
-    registry.on(method, path, Raw((begun,)), reply(200, image))
+    registry.on(method, path, Raw((started,)), reply(200, image))
     client = client_of(registry)
     (client.get_manifest if method == "GET" else client.head_manifest)(REPOSITORY, TagName("latest"))
     assert [request.method for request in registry.requests] == [method, method]
@@ -189,7 +189,7 @@ def test_a5_18_frames_of_http_2_are_no_answer(registry, client_of) -> None:
 def test_a5_18_no_more_connections_are_open_at_once_than_allowed(registry, client_of) -> None:
     lock, counts = threading.Lock(), {"now": 0, "most": 0}
 
-    def answer(_request: Request) -> Raw:
+    def response(_request: Request) -> Raw:
         with lock:
             counts["now"] += 1
             counts["most"] = max(counts["most"], counts["now"])
@@ -198,7 +198,7 @@ def test_a5_18_no_more_connections_are_open_at_once_than_allowed(registry, clien
             counts["now"] -= 1
         return reply(200, DATA)
 
-    registry.on("GET", PATH, answer)
+    registry.on("GET", PATH, response)
     client = client_of(registry, concurrency=3)
     with ThreadPoolExecutor(12) as threads:
         list(threads.map(lambda _: client.fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB)), range(12)))
@@ -209,14 +209,14 @@ def test_a5_18_no_more_connections_are_open_at_once_than_allowed(registry, clien
 def one_byte_at_a_time(fake_time: FakeTime, data: bytes, seconds: float, *, gives: int = 1):  # type: ignore[no-untyped-def]
     """A registry that gives ``gives`` bytes of ``data`` and breaks off, each time after ``seconds``."""
 
-    def answer(request: Request) -> Raw:
+    def response(request: Request) -> Raw:
         fake_time.elapsed += seconds
         start = int((request.header("range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
         head = f"HTTP/1.1 {206 if start else 200} X\r\nContent-Length: {len(data) - start}\r\n"
         head += f"Content-Range: bytes {start}-{len(data) - 1}/{len(data)}\r\n" if start else ""
         return Raw((f"{head}\r\n".encode(), data[start : start + gives]))
 
-    return answer
+    return response
 
 
 def small(length: int) -> tuple[Descriptor, str]:

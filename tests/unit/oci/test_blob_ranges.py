@@ -41,21 +41,21 @@ def without_ranges(refusal: Raw, *whole: Raw) -> Answers:
     """A server that gives ``whole``, one after another, and ``refusal`` to any ``Range``."""
     left = list(whole)
 
-    def answer(request: Request) -> Raw:
+    def response(request: Request) -> Raw:
         if request.header("range") is not None:
             return refusal
         return left.pop(0) if len(left) > 1 else left[0]
 
-    return answer
+    return response
 
 
-def redirected(registry: HostileRegistry, storage: HostileRegistry, answer: Answers) -> None:
+def redirected(registry: HostileRegistry, storage: HostileRegistry, response: Answers) -> None:
     """Lets ``storage`` answer for the blob, each time at a URL of its own, as signed ones are."""
     signed = iter(range(100))
 
     def moved(_request: Request) -> Raw:
         path = f"/signed-{next(signed)}"
-        storage.on("GET", path, answer)
+        storage.on("GET", path, response)
         return reply(307, headers=[("Location", f"{storage.base}{path}")])
 
     registry.on("GET", PATH, moved)
@@ -156,8 +156,8 @@ def test_a_range_that_is_served_in_between_begins_the_count_anew(registry, other
     over = reply(403, XML)
     more = reply(206, DATA[HALF:30_000], [("Content-Range", f"bytes {HALF}-{SIZE - 1}/{SIZE}")], length=SIZE - HALF)
     rest = reply(206, DATA[30_000:], [("Content-Range", f"bytes 30000-{SIZE - 1}/{SIZE}")])
-    answers = iter([over, Raw(more.pieces), over, rest])
-    redirected(registry, other_host, lambda _request: next(answers))
+    responses = iter([over, Raw(more.pieces), over, rest])
+    redirected(registry, other_host, lambda _request: next(responses))
     writer = MemoryWriter(BLOB, DATA[:HALF])
     client_of(registry).fetch_blob(REPOSITORY, BLOB, writer)
     assert (writer.published, writer.restart_count) == (DATA, 0)

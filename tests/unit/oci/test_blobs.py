@@ -87,10 +87,10 @@ def test_a5_10_a_body_without_length_ends_where_the_descriptor_says(registry, cl
         body = b"".join(
             b"%x\r\n%s\r\n" % (len(DATA[i : i + 99_999]), DATA[i : i + 99_999]) for i in range(0, SIZE, 99_999)
         )
-        answer = Raw((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", body, b"0\r\n\r\n"), closes=False)
+        response = Raw((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", body, b"0\r\n\r\n"), closes=False)
     else:
-        answer = reply(200, DATA, length=None)
-    registry.on("GET", PATH, answer)
+        response = reply(200, DATA, length=None)
+    registry.on("GET", PATH, response)
     writer, _ = fetched(registry, client_of)
     assert writer.published == DATA
 
@@ -395,12 +395,12 @@ def test_a4_12_a_token_that_ends_in_the_middle_is_renewed_for_the_rest(registry,
         401, "UNAUTHORIZED", headers=[("WWW-Authenticate", f'Bearer realm="{registry.base}/token"')]
     )
 
-    def answer(request: Request) -> Raw:
+    def response(request: Request) -> Raw:
         if request.header("authorization") == "Bearer first" and not request.header("range"):
             return cut_at(HALF)
         return honest(request) if request.header("authorization") == "Bearer second" else challenge
 
-    registry.on("GET", PATH, answer)
+    registry.on("GET", PATH, response)
     writer, _ = fetched(registry, client_of)
     assert writer.published == DATA
     assert writer.restart_count == 0
@@ -426,7 +426,7 @@ def test_a9_08_no_more_connections_than_allowed_are_open_at_once(registry, clien
     active, peak, lock = [0], [0], threading.Lock()
 
     def counted(data: bytes):  # type: ignore[no-untyped-def]
-        def answer(_request: Request) -> Raw:
+        def response(_request: Request) -> Raw:
             with lock:
                 active[0] += 1
                 peak[0] = max(peak[0], active[0])
@@ -435,7 +435,7 @@ def test_a9_08_no_more_connections_than_allowed_are_open_at_once(registry, clien
                 active[0] -= 1
             return reply(200, data)
 
-        return answer
+        return response
 
     for number, blob in enumerate(small):
         registry.on("GET", path(blob), counted(b"%d" % number))

@@ -110,12 +110,12 @@ def accepts(registry: HostileRegistry, passwords: set[str], header: str = "Basic
     """Lets who shows one of ``passwords`` by Basic list the tags."""
     wanted = {Credentials("AWS", password).basic for password in passwords}
 
-    def answer(request: Request) -> Raw:
+    def response(request: Request) -> Raw:
         if request.header("authorization") in wanted:
             return json_reply({"tags": ["a"]})
         return errors_reply(401, "DENIED", headers=[("WWW-Authenticate", header)])
 
-    registry.on("GET", TAGS, answer)
+    registry.on("GET", TAGS, response)
 
 
 def test_a_password_that_ends_in_mid_run_is_replaced_after_the_401(registry, client_of, fake_time: FakeTime) -> None:

@@ -54,7 +54,7 @@ def test_wrong_credentials_are_told(registry, client_of) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         reply(404, b"<html>", content_type="text/html"),
         reply(200, b"<!DOCTYPE html>", content_type="text/html"),
@@ -64,8 +64,8 @@ def test_wrong_credentials_are_told(registry, client_of) -> None:
         reply(201),
     ],
 )
-def test_a2_01_anything_else_is_no_registry(registry, client_of, answer: Raw) -> None:
-    registry.on("GET", "/v2/", answer)
+def test_a2_01_anything_else_is_no_registry(registry, client_of, response: Raw) -> None:
+    registry.on("GET", "/v2/", response)
     with pytest.raises(NotARegistry):
         client_of(registry).ping()
 

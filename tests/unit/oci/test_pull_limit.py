@@ -113,9 +113,9 @@ def test_one_of_several_tasks_takes_its_part_of_what_is_left(registry, client_of
         nonlocal most
         under_way.add(request.path)
         most = max(most, len(under_way))
-        answer = hub.give(request)
+        response = hub.give(request)
         under_way.remove(request.path)
-        return answer
+        return response
 
     for digest in DIGESTS:
         registry.on("GET", f"/v2/{REPOSITORY}/manifests/{digest}", counted)
@@ -148,9 +148,9 @@ def test_several_tasks_pass_the_floor_by_no_more_than_the_others_have_under_way(
     all_under_way = threading.Barrier(threads)
 
     def answered_together(request: Request) -> Raw:
-        answer = hub.give(request)
+        response = hub.give(request)
         all_under_way.wait(10)
-        return answer
+        return response
 
     for digest in DIGESTS:
         registry.on("GET", f"/v2/{REPOSITORY}/manifests/{digest}", answered_together)
@@ -214,10 +214,10 @@ def test_answers_in_another_order_than_given_raise_nothing_again(registry, clien
     first_is_given, second_arrived = threading.Event(), threading.Event()
 
     def late(request: Request) -> Raw:
-        answer = hub.give(request)
+        response = hub.give(request)
         first_is_given.set()
         assert second_arrived.wait(5)
-        return answer
+        return response
 
     registry.on("GET", f"/v2/{REPOSITORY}/manifests/{DIGESTS[0]}", late)
     with ThreadPoolExecutor(1) as pool:

@@ -10,7 +10,7 @@ from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import read_manifest
 from registry_sync.domain.references import RepositoryName, TagName
-from registry_sync.domain.referrer_tags import companion_tags, fallback_tag
+from registry_sync.domain.referrer_tags import fallback_tag, referrer_tags
 from registry_sync.errors import (
     NotFound,
     PaginationError,
@@ -193,15 +193,15 @@ def moved(location: str, status: int = 307) -> Raw:
 @pytest.mark.parametrize("redirect", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("is_elsewhere", [True, False], ids=["another host", "another path"])
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [*map(reply, (400, 401, 403, 404, 405, 406, 410, 501, 204)), errors_reply(404, "NAME_UNKNOWN"), LOGIN_PAGE],
 )
 def test_a8_02_what_is_no_index_means_no_api_wherever_it_comes_from(
-    registry, other_host, client_of, answer: Raw, is_elsewhere: bool, redirect: int
+    registry, other_host, client_of, response: Raw, is_elsewhere: bool, redirect: int
 ) -> None:
     place = other_host if is_elsewhere else registry
     registry.on("GET", API, moved(f"{place.base}/elsewhere?x=y", redirect))
-    place.on("GET", "/elsewhere", answer)
+    place.on("GET", "/elsewhere", response)
     registry.on("GET", FALLBACK, listing("a"))
     client = client_of(registry)
     for _ in range(2):
@@ -253,12 +253,12 @@ def test_a8_02_403_of_the_registry_is_a_refusal_and_asked_once(registry, client_
     assert len(registry.requests) == 1
 
 
-@pytest.mark.parametrize("answer", [reply(403), reply(404), LOGIN_PAGE, moved("http://169.254.169.254/latest")])
-def test_a8_02_one_subject_that_is_refused_hides_no_other(registry, client_of, answer: Raw) -> None:
+@pytest.mark.parametrize("response", [reply(403), reply(404), LOGIN_PAGE, moved("http://169.254.169.254/latest")])
+def test_a8_02_one_subject_that_is_refused_hides_no_other(registry, client_of, response: Raw) -> None:
     """Also where that would mean that there is no API, had there not been one a moment ago."""
     refused = Digest.of(b"another subject")
     registry.on("GET", API, listing("a"))
-    registry.on("GET", f"/v2/{REPOSITORY}/referrers/{refused}", answer)
+    registry.on("GET", f"/v2/{REPOSITORY}/referrers/{refused}", response)
     client = client_of(registry)
     assert client.list_referrers_by_api(REPOSITORY, SUBJECT)
     with pytest.raises(ReferrersUnavailable):
@@ -277,20 +277,20 @@ def test_a8_02_400_for_one_subject_is_none_of_it_where_there_is_an_api(registry,
     assert client.list_referrers_by_api(REPOSITORY, SUBJECT)
 
 
-@pytest.mark.parametrize("answer", [reply(400), reply(404), LOGIN_PAGE])
+@pytest.mark.parametrize("response", [reply(400), reply(404), LOGIN_PAGE])
 def test_a8_02_an_odd_answer_of_a_known_api_is_of_its_subject_alone_until_there_are_too_many(
-    registry, client_of, answer: Raw
+    registry, client_of, response: Raw
 ) -> None:
     odd = [Digest.of(b"odd %d" % number) for number in range(6)]
     for subject in odd:
-        registry.on("GET", f"/v2/{REPOSITORY}/referrers/{subject}", answer)
+        registry.on("GET", f"/v2/{REPOSITORY}/referrers/{subject}", response)
     registry.on("GET", API, listing("a"))
     client = client_of(registry)
     for _ in range(2):
         with pytest.raises(ReferrersUnavailable, match="which it had in a recent sync"):
             client.list_referrers_by_api(REPOSITORY, odd[0], is_known=True)
     assert client.list_referrers_by_api(REPOSITORY, SUBJECT, is_known=True)
-    if answer == reply(400):
+    if response == reply(400):
         assert client.list_referrers_by_api(REPOSITORY, odd[0], is_known=True) == ()
     hidden = client_of(registry)
     registry.requests.clear()
@@ -301,7 +301,7 @@ def test_a8_02_an_odd_answer_of_a_known_api_is_of_its_subject_alone_until_there_
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         *map(reply, (204, 400, 401, 403, 404, 405, 410, 501)),
         LOGIN_PAGE,
@@ -309,10 +309,10 @@ def test_a8_02_an_odd_answer_of_a_known_api_is_of_its_subject_alone_until_there_
         moved(""),
     ],
 )
-def test_a8_02_of_a_listing_that_breaks_off_nothing_is_known(registry, client_of, answer: Raw) -> None:
+def test_a8_02_of_a_listing_that_breaks_off_nothing_is_known(registry, client_of, response: Raw) -> None:
     """It is no end of the listing, and nothing that is said of the manifest, or of another one's referrers."""
     other = Digest.of(b"another subject")
-    registry.on("GET", API, listing("a", following=f"{API}?page=2"), answer)
+    registry.on("GET", API, listing("a", following=f"{API}?page=2"), response)
     registry.on("GET", f"/v2/{REPOSITORY}/referrers/{other}", listing("b"))
     client = client_of(registry)
     with pytest.raises(ReferrersUnavailable, match="cannot be looked up"):
@@ -473,7 +473,7 @@ def test_a8_06_companions_are_found_in_the_listing_by_name() -> None:
         TagName(f"{fallback_tag(two)}.sbom"),
     ]
     others = [TagName("latest"), TagName(f"{fallback_tag(Digest.of(b'3'))}.sig"), TagName(f"{fallback_tag(one)}.txt")]
-    assert companion_tags([*others, *names], [one, two]) == sorted(names)
+    assert referrer_tags([*others, *names], [one, two]) == sorted(names)
 
 
 def fetched(registry: HostileRegistry, client_of, document: bytes):  # type: ignore[no-untyped-def]

@@ -174,7 +174,7 @@ def test_a2_01_a_registry_that_serves_paths_of_repositories_alone_is_one(registr
 
 
 @pytest.mark.parametrize(
-    ("answer", "is_registry"),
+    ("response", "is_registry"),
     [
         (errors_reply(404, "NAME_UNKNOWN"), True),
         (reply(503), True),
@@ -184,11 +184,11 @@ def test_a2_01_a_registry_that_serves_paths_of_repositories_alone_is_one(registr
     ],
 )
 def test_a2_01_what_says_nothing_as_a_registry_does_is_none(
-    registry, client_of, answer: Raw, is_registry: bool
+    registry, client_of, response: Raw, is_registry: bool
 ) -> None:
     registry.on("GET", "/v2/", reply(404))
     registry.on("GET", BY_TAG, PAGE)
-    registry.on("GET", f"/v2/{REPOSITORY}/tags/list", answer)
+    registry.on("GET", f"/v2/{REPOSITORY}/tags/list", response)
     with pytest.raises(RegistryError) as refused:
         client_of(registry).get_manifest(REPOSITORY, TAG)
     assert (type(refused.value).__name__ == "NotARegistry") is not is_registry

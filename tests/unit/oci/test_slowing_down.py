@@ -71,11 +71,11 @@ def test_a_bucket_of_10_refilled_at_20_a_second_gives_400_tags_in_one_go(registr
     bucket = Bucket(time.clock)
     digest = ("Docker-Content-Digest", str(Digest.of(b"x")))
 
-    def answer(_request: Request) -> Raw:
+    def response(_request: Request) -> Raw:
         return reply(200, b"", [digest]) if bucket.takes() else reply(status)
 
     for number in range(400):
-        registry.on("HEAD", f"/v2/{REPOSITORY}/manifests/v{number}", answer)
+        registry.on("HEAD", f"/v2/{REPOSITORY}/manifests/v{number}", response)
     options = ClientOptions(concurrency=THREADS)
     with RegistryClient(registry.url, None, options, clock=time.clock) as client:
         heads = head_all(client, time, 400)

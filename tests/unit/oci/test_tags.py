@@ -31,14 +31,14 @@ def page(names: object, following: str | None = None) -> Raw:
 def paged(names: list[str], size: int, *, links: bool = True):  # type: ignore[no-untyped-def]
     """An honest registry that gives at most ``size`` names a page."""
 
-    def answer(request: Request) -> Raw:
+    def response(request: Request) -> Raw:
         query = parse_qs(request.query)
         start = names.index(query["last"][0]) + 1 if "last" in query else 0
         part = names[start : start + size]
         more = start + size < len(names)
         return page(part, f"{TAGS}?last={part[-1]}&n={size}" if more and links else None)
 
-    return answer
+    return response
 
 
 def test_a7_01_pages_are_followed_by_their_links_to_the_end(registry, client_of) -> None:

@@ -28,16 +28,16 @@ pytestmark = pytest.mark.rule("A4.12")
 class Tokens:
     """Numbered tokens; ``accepted`` says of each whether the registry takes it, at the moment it is shown."""
 
-    def __init__(self, registry: HostileRegistry, accepted: Callable[[str], bool], **answer: object) -> None:
+    def __init__(self, registry: HostileRegistry, accepted: Callable[[str], bool], **response: object) -> None:
         self.registry = registry
         self.accepted = accepted
         self.given: list[str] = []
         registry.on("GET", TAGS, self.listing)
-        registry.on("GET", "/token", lambda _request: self.give(answer))
+        registry.on("GET", "/token", lambda _request: self.give(response))
 
-    def give(self, answer: dict[str, object]) -> Raw:
+    def give(self, response: dict[str, object]) -> Raw:
         self.given.append(f"token-{len(self.given) + 1}")
-        return json_reply({"token": self.given[-1], **answer})
+        return json_reply({"token": self.given[-1], **response})
 
     def listing(self, request: Request) -> Raw:
         token = (request.header("authorization") or "").removeprefix("Bearer ")

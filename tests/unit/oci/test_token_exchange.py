@@ -189,11 +189,11 @@ def test_a4_12_a_token_revoked_early_is_replaced_once(registry, client_of) -> No
     valid = {"token": "first"}
     registry.on("GET", "/token", lambda _request: json_reply({"token": next(tokens)}))
 
-    def answer(request: Request) -> Raw:
+    def response(request: Request) -> Raw:
         good = request.header("authorization") == f"Bearer {valid['token']}"
         return TAG_LIST if good else challenge(f'Bearer realm="{registry.base}/token",service="s"')
 
-    registry.on("GET", TAGS, answer)
+    registry.on("GET", TAGS, response)
     client = client_of(registry)
     client.list_tags(REPOSITORY)
     valid["token"] = "second"
@@ -277,11 +277,11 @@ def test_a4_15_a_new_refresh_token_replaces_the_old_in_memory(registry, client_o
 def test_a4_17_credentials_made_anew_are_used_after_a_401(registry, client_of) -> None:
     passwords = {"now": "old"}
 
-    def answer(request: Request) -> Raw:
+    def response(request: Request) -> Raw:
         fresh = "Basic " + base64.b64encode(b"AWS:new").decode()
         return TAG_LIST if request.header("authorization") == fresh else challenge('Basic realm="x"')
 
-    registry.on("GET", TAGS, answer)
+    registry.on("GET", TAGS, response)
     client = client_of(registry, lambda: Credentials("AWS", passwords["now"]))
     with pytest.raises(AuthenticationFailed):
         client.list_tags(REPOSITORY)

@@ -414,10 +414,10 @@ def test_a_proxy_is_asked_with_whole_urls_and_its_own_password(registry, client_
 
 
 def test_a3_04_a_proxy_is_not_sent_to_a_metadata_service(registry) -> None:
-    def answer(_request: Request) -> Raw:
+    def response(_request: Request) -> Raw:
         return moved("http://169.254.169.254/")
 
-    registry.on("GET", "http://registry.invalid/v2/", answer)
+    registry.on("GET", "http://registry.invalid/v2/", response)
     options = ClientOptions(proxy_url=registry.base)
     with (
         RegistryClient(RegistryUrl.parse("http://registry.invalid"), options=options) as client,

@@ -37,9 +37,9 @@ def roll_back(context: TaskContext, **parameters: Any) -> dict[str, Any]:
 
 def test_a_rollback_makes_a_version_that_assets_are_told_of(database: Database, hello: Repository) -> None:
     context = TaskContext()
-    handed_on = roll_back(context, repository="hello", number="1", description="latest does not start")
-    assert (handed_on["repository"], handed_on["version"]["number"]) == ("hello", 3)
-    assert (handed_on["unchanged_version"], handed_on["missing_blob_count"]) == (None, 0)
+    returned = roll_back(context, repository="hello", number="1", description="latest does not start")
+    assert (returned["repository"], returned["version"]["number"]) == ("hello", 3)
+    assert (returned["unchanged_version"], returned["missing_blob_count"]) == (None, 0)
     made = database.versions.get(hello.id, 3)
     assert (made.description, made.origin.created_by) == ("latest does not start", "anna")
     assert tags(database, "hello") == ["latest", "old"]
@@ -49,8 +49,8 @@ def test_a_rollback_makes_a_version_that_assets_are_told_of(database: Database, 
 
 def test_a_rollback_to_what_is_there_makes_and_tells_nothing(database: Database, hello: Repository) -> None:
     context = TaskContext()
-    handed_on = roll_back(context, repository="hello", number=2)
-    assert (handed_on["version"], handed_on["unchanged_version"]["number"]) == (None, 2)
+    returned = roll_back(context, repository="hello", number=2)
+    assert (returned["version"], returned["unchanged_version"]["number"]) == (None, 2)
     assert context.told() == []
 
 
@@ -80,8 +80,8 @@ def promote(context: TaskContext, **parameters: Any) -> dict[str, Any]:
 
 def test_tags_are_promoted_into_a_repository_that_is_made_for_them(database: Database, hello: Repository) -> None:
     context = TaskContext()
-    handed_on = promote(context, source="hello", target="production", number="1", tags="la*, old", exclude_tags="old")
-    assert handed_on["version"]["number"] == 1
+    returned = promote(context, source="hello", target="production", number="1", tags="la*, old", exclude_tags="old")
+    assert returned["version"]["number"] == 1
     assert tags(database, "production") == ["latest"]
     assert [told["repository"] for told in context.told()] == ["production"]
     made = database.versions.get(database.repositories.by_name("production").id, 1)
@@ -167,7 +167,7 @@ def test_what_comes_after_is_skipped_only_when_nothing_differs(database: Databas
     with pytest.raises(DownstreamTasksSkipped) as skipped:
         compare(same, repository="hello", base_number="2", skip_when_equal=True)
     assert skipped.value.tasks == [("approve", -1), ("promote", -1)]
-    assert same.handed_on["return_value"]["is_equal"] is True
+    assert same.returned["return_value"]["is_equal"] is True
 
 
 def test_what_is_handed_on_stays_small_however_much_differs(database: Database) -> None:

@@ -60,7 +60,7 @@ def test_a_run_that_would_remove_too_much_stops_and_says_what_and_how_to_go_on(
     assert "tag-03, tag-04" in said
     assert "airflow registry-sync run approve 'manual__1' --dag-id 'mirror'" in said
     assert "approve_removals" in said
-    assert f"TooManyRemovals: {context.handed_on[RUN_NOTE_KEY]}" == said
+    assert f"TooManyRemovals: {context.returned[RUN_NOTE_KEY]}" == said
     stopped = database.runs.get(run.id)
     assert (stopped.state, stopped.error) == (RunState.FAILED, said)
     assert len(database.versions.tags(repository.id)) == 30
@@ -71,8 +71,8 @@ def test_once_approved_the_same_run_commits(database: Database, repository: Repo
     with pytest.raises(AirflowFailException):
         commit(run, TaskContext())
     database.runs.approve_removals(run.id, "anna")
-    handed_on = commit(run, TaskContext())
-    assert handed_on["version"]["content_summary"]["removed"]["docker.tag"]["count"] == 27
+    returned = commit(run, TaskContext())
+    assert returned["version"]["content_summary"]["removed"]["docker.tag"]["count"] == 27
     assert database.runs.get(run.id).state is RunState.COMPLETED
 
 
@@ -105,9 +105,9 @@ def test_what_goes_now_and_was_not_approved_stops_the_run_again(database: Databa
     said = str(failed.value)
     assert said.startswith("TooManyRemovals: anna approved that other tags go, and not these: 28 of 31 tags are gone")
     assert "airflow registry-sync run approve 'manual__1'" in said
-    assert f"TooManyRemovals: {context.handed_on[RUN_NOTE_KEY]}" == said
-    handed_on = commit(run, TaskContext(dag_id=KEY.dag_id), approve_removals=True)
-    assert handed_on["version"]["content_summary"]["removed"]["docker.tag"]["count"] == 28
+    assert f"TooManyRemovals: {context.returned[RUN_NOTE_KEY]}" == said
+    returned = commit(run, TaskContext(dag_id=KEY.dag_id), approve_removals=True)
+    assert returned["version"]["content_summary"]["removed"]["docker.tag"]["count"] == 28
 
 
 def test_a_parameter_approves_in_advance_and_a_repeat_gives_the_same_version(
@@ -140,10 +140,10 @@ def test_a_run_with_holds_notes_them(database: Database, repository: Repository)
     upstream.tag("bad", image("bad"))
     run, context = open_run(database, repository, key=KEY), TaskContext()
     play_stages(database, run, upstream, held={"bad": "not JSON", "tag-00": "no such blob"})
-    handed_on = commit(run, context)
+    returned = commit(run, context)
     kept = database.versions.tags(repository.id)["tag-00"]  # type: ignore[index]
     note = f"2 tags are held: bad is left out (not JSON); tag-00 is kept at {kept[:19]} (no such blob)"
-    assert (context.handed_on[RUN_NOTE_KEY], handed_on["hold_count"]) == (note, 2)
+    assert (context.returned[RUN_NOTE_KEY], returned["hold_count"]) == (note, 2)
     assert [told["hold_count"] for told in context.told()] == [2]
 
 
@@ -154,15 +154,15 @@ def test_a_run_that_makes_no_version_because_of_its_holds_notes_why(database: Da
     play_stages(database, run, upstream, held={"tag-00": "no such blob"})
     with pytest.raises(AirflowFailException, match="NothingSynced") as failed:
         commit(run, context)
-    assert f"NothingSynced: {context.handed_on[RUN_NOTE_KEY]}" == str(failed.value)
-    assert "no such blob" in context.handed_on[RUN_NOTE_KEY]
+    assert f"NothingSynced: {context.returned[RUN_NOTE_KEY]}" == str(failed.value)
+    assert "no such blob" in context.returned[RUN_NOTE_KEY]
 
 
 def test_a_run_without_holds_notes_nothing(database: Database, repository: Repository) -> None:
     run, context = open_run(database, repository, key=KEY), TaskContext()
     play_stages(database, run, upstream_with(31))
     commit(run, context)
-    assert context.handed_on == {}
+    assert context.returned == {}
 
 
 def test_a_note_of_many_holds_names_the_first_and_counts_the_rest() -> None:

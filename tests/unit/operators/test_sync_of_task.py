@@ -38,9 +38,9 @@ def dag_of(build: Callable[[], Any]) -> DAG:
     return dag
 
 
-def context(map_index: int = -1, **handed_on: str) -> dict[str, Any]:
-    """A task instance; ``handed_on`` has the sync runs by listing task, dots as two underscores."""
-    found = {name.replace("__", "."): run for name, run in handed_on.items()}
+def context(map_index: int = -1, **returned: str) -> dict[str, Any]:
+    """A task instance; ``returned`` has the sync runs by listing task, dots as two underscores."""
+    found = {name.replace("__", "."): run for name, run in returned.items()}
 
     def pull(*, task_ids: str, key: str, map_indexes: int) -> str | None:
         assert key == "sync_run"
@@ -114,10 +114,10 @@ def test_what_waits_for_one_sync_alone_is_skipped_and_the_other_sync_is_not() ->
 
     dag = dag_of(with_a_join)
     join = EmptyOperator(task_id="join", dag=dag)
-    tell = EmptyOperator(task_id="tell", dag=dag)
+    report = EmptyOperator(task_id="tell", dag=dag)
     for name in ("a", "b"):
         dag.get_task(f"{name}.commit_version").set_downstream(join)
-    dag.get_task("a.commit_version").set_downstream(tell)
+    dag.get_task("a.commit_version").set_downstream(report)
     stages = {"fetch_manifests", "plan_blobs", "fetch_blobs", "commit_version"}
     assert only_of_this_sync(dag.get_task("a.list_tags")) == {"tell", *(f"a.{stage}" for stage in stages)}
     series = dag_of(two_in_series)

@@ -80,7 +80,7 @@ def refusal(**conf: Any) -> str:
     with pytest.raises(AirflowFailException) as failed:
         task.execute(rendered(task, context))
     said = str(failed.value)
-    assert context.handed_on.get(RUN_NOTE_KEY, said) in said
+    assert context.returned.get(RUN_NOTE_KEY, said) in said
     return said
 
 
@@ -240,7 +240,7 @@ def test_another_way_to_write_a_place_is_that_place(database: Database, url: str
 
 def test_a_trigger_creates_and_syncs_what_is_new(database: Database, listener: HostileRegistry) -> None:
     context = list_tags(repository="mine", url=listener.base, upstream_name="open/app")
-    run = database.runs.get(context.handed_on["sync_run"])
+    run = database.runs.get(context.returned["sync_run"])
     assert (run.authority, run.remote.url) == (Authority.TRIGGER, listener.base)
     assert credentials_in(listener) == []
 
@@ -257,8 +257,8 @@ def test_an_installation_may_trust_its_triggers_and_the_note_says_what_changed(
     assert "policy of remote 'mine' would change" in refusal(**change(listener))
     monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__TRUST_TRIGGERS", "True")
     context = list_tags(**change(listener))
-    assert context.handed_on[RUN_NOTE_KEY] == "remote 'mine' changed: policy from immediate to on_demand"
-    assert list_tags(**change(listener), tags=["a"]).handed_on[RUN_NOTE_KEY].endswith("tags from all to a")
+    assert context.returned[RUN_NOTE_KEY] == "remote 'mine' changed: policy from immediate to on_demand"
+    assert list_tags(**change(listener), tags=["a"]).returned[RUN_NOTE_KEY].endswith("tags from all to a")
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def bearer(
     kind = server.kind
     host = server.tokens if kind.auth.realm_is_elsewhere else server.registry
     query = {"service": kind.auth.service, "scope": scope or f"repository:{kind.repository}:pull"}
-    answer = ask(f"{host.base}{kind.auth.realm}", basic(kind), params=query).json()
-    return {"Authorization": f"Bearer {answer[kind.auth.token_field]}"}
+    response = ask(f"{host.base}{kind.auth.realm}", basic(kind), params=query).json()
+    return {"Authorization": f"Bearer {response[kind.auth.token_field]}"}
 
 
 def manifest_url(server: LookAlikeServer, reference: str) -> str:
@@ -93,9 +93,9 @@ def test_each_asks_who_is_there_and_takes_its_own_answer(kind: LookAlike, serve:
     refused = ask(f"{server.url}/v2/")
     assert (refused.status_code, bool(refused.headers["WWW-Authenticate"])) == (401, True)
     is_bearer = kind.auth.schemes == ("Bearer",) or kind is known.ARTIFACTORY
-    answer = ask(manifest_url(server, "oci-index"), bearer(server, ask) if is_bearer else basic(kind))
+    response = ask(manifest_url(server, "oci-index"), bearer(server, ask) if is_bearer else basic(kind))
     expected = 307 if kind.sends_on_to else 429 if kind.manifests.is_limited_at_first else 200
-    assert answer.status_code == expected
+    assert response.status_code == expected
     assert server.witness.violations == []
 
 
@@ -202,8 +202,8 @@ def verbatim(location: str, certificate: ServerCertificate) -> tuple[int, bytes]
         parts.hostname or "", parts.port, context=ssl.create_default_context(cafile=str(certificate.ca_path))
     )
     connection.request("GET", location.partition(parts.netloc)[2], headers={**GOOD, "User-Agent": "tests"})
-    answer = connection.getresponse()
-    status, body = answer.status, answer.read()
+    response = connection.getresponse()
+    status, body = response.status, response.read()
     connection.close()
     return status, body
 
@@ -245,9 +245,9 @@ def test_distribution_gives_an_image_for_a_list_and_no_oci_manifest_unless_they_
 ) -> None:
     server = serve(known.DISTRIBUTION)
     token = bearer(server, ask)
-    answer = ask(manifest_url(server, "docker-list"), {**token, "Accept": media_types.DOCKER_MANIFEST})
+    response = ask(manifest_url(server, "docker-list"), {**token, "Accept": media_types.DOCKER_MANIFEST})
     child = content.manifests[content.tags["docker-list"]].children[0]
-    assert Digest.of(answer.content) == answer.headers["Docker-Content-Digest"] == child
+    assert Digest.of(response.content) == response.headers["Docker-Content-Digest"] == child
     assert ask(manifest_url(server, "oci-image"), {**token, "Accept": "*/*"}).status_code == 404
     assert ask(manifest_url(server, "oci-image"), token).status_code == 200
 
@@ -264,13 +264,13 @@ def test_a_page_size_above_the_cap_is_noted_when_it_is_asked_for_again(serve: An
 def test_a_wrong_link_leads_nowhere_and_its_query_goes_on(kind: LookAlike, serve: Any, ask: Any) -> None:
     server = serve(kind)
     token = basic(kind) if kind is known.NEXUS else bearer(server, ask)
-    answer = ask(f"{server.url}/v2/{kind.repository}/tags/list", token)
-    following = answer.links["next"]["url"]
+    response = ask(f"{server.url}/v2/{kind.repository}/tags/list", token)
+    following = response.links["next"]["url"]
     assert not following.startswith(f"/v2/{kind.repository}/")
     assert ask(f"{server.url}{following}", token).status_code == (400 if kind is known.NEXUS else 401)
     assert len(server.witness.violations) == (kind is known.NEXUS)
     good = ask(f"{server.url}/v2/{kind.repository}/tags/list?{following.partition('?')[2]}", token)
-    listed = [*answer.json()["tags"], *good.json()["tags"]]
+    listed = [*response.json()["tags"], *good.json()["tags"]]
     assert sorted(set(listed) - set(kind.tags.odd_names)) == sorted(every_kind(releases=120).tags)
 
 
@@ -294,19 +294,19 @@ def test_blobs_come_in_parts_and_configs_compressed(serve: Any, ask: Any, conten
     part = ask(url, {**token, "Range": "bytes=7-"})
     assert (part.status_code, part.content) == (206, layer.data[7:])
     config = content.manifests[content.tags["oci-image"]].blobs[0]
-    answer = ask(f"{server.url}/v2/team/app/blobs/{config}", token)
-    assert (answer.headers["Content-Encoding"], answer.content) == ("gzip", content.blobs[config].data)
+    response = ask(f"{server.url}/v2/team/app/blobs/{config}", token)
+    assert (response.headers["Content-Encoding"], response.content) == ("gzip", content.blobs[config].data)
 
 
 def test_gitlab_takes_the_fallback_tag_for_the_digest(serve: Any, ask: Any, content: RepositoryContent) -> None:
     server = serve(known.GITLAB)
     subject = content.tags["oci-image"]
-    answer = ask(manifest_url(server, subject.replace(":", "-")), bearer(server, ask))
-    assert Digest.of(answer.content) == subject
+    response = ask(manifest_url(server, subject.replace(":", "-")), bearer(server, ask))
+    assert Digest.of(response.content) == subject
 
 
 def test_zot_lists_what_refers_to_a_manifest(serve: Any, ask: Any, content: RepositoryContent) -> None:
     server = serve(known.ZOT)
-    answer = ask(f"{server.url}/v2/team/app/referrers/{content.tags['oci-image']}", basic(known.ZOT))
-    assert answer.headers["Content-Type"] == media_types.OCI_INDEX
-    assert [entry["digest"] for entry in answer.json()["manifests"]] == [content.tags["referrer"]]
+    response = ask(f"{server.url}/v2/team/app/referrers/{content.tags['oci-image']}", basic(known.ZOT))
+    assert response.headers["Content-Type"] == media_types.OCI_INDEX
+    assert [entry["digest"] for entry in response.json()["manifests"]] == [content.tags["referrer"]]

@@ -31,12 +31,12 @@ def served_wrongly(server: RegistryServer, repository: str, content: RepositoryC
     wrong: list[str] = []
     with requests.Session() as session:
         for name, digest in content.tags.items():
-            answer = session.head(f"{base}/manifests/{name}", headers=ACCEPT)
-            if answer.headers.get("Docker-Content-Digest") != digest:
+            response = session.head(f"{base}/manifests/{name}", headers=ACCEPT)
+            if response.headers.get("Docker-Content-Digest") != digest:
                 wrong.append(name)
         for manifest in content.manifests.values():
-            answer = session.get(f"{base}/manifests/{manifest.digest}", headers=ACCEPT)
-            if answer.content != manifest.data or answer.headers["Content-Type"] != manifest.media_type:
+            response = session.get(f"{base}/manifests/{manifest.digest}", headers=ACCEPT)
+            if response.content != manifest.data or response.headers["Content-Type"] != manifest.media_type:
                 wrong.append(manifest.digest)
         wrong += [
             digest
@@ -112,8 +112,8 @@ def test_a_tag_can_be_moved_and_deleted(server: RegistryServer) -> None:
     manifest = content.manifests[content.tags["v2"]]
     server.push_manifest("moving", "v1", manifest.media_type, manifest.data)
     server.delete_tag("moving", "linux")
-    answer = requests.head(f"{server.url}/v2/moving/manifests/v1", headers=ACCEPT)
-    assert answer.headers["Docker-Content-Digest"] == manifest.digest
+    response = requests.head(f"{server.url}/v2/moving/manifests/v1", headers=ACCEPT)
+    assert response.headers["Docker-Content-Digest"] == manifest.digest
     assert server.tags("moving") == sorted(set(content.tags) - {"linux"})
 
 

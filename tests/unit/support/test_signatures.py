@@ -111,6 +111,6 @@ def test_a_registry_takes_and_serves_it(tmp_path: Path, content: RepositoryConte
         assert server.tags("signed") == sorted(given.tags)
         for digest, manifest in given.manifests.items():
             url = f"{server.url}/v2/signed/manifests/{digest}"
-            answer = requests.get(url, headers={"Accept": manifest.media_type}, timeout=10)
-            assert answer.content == manifest.data
+            response = requests.get(url, headers={"Accept": manifest.media_type}, timeout=10)
+            assert response.content == manifest.data
         server.close_session()

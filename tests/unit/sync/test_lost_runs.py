@@ -35,7 +35,7 @@ def test_a_sync_whose_dag_run_has_ended_ends_too_and_says_how(
     lines: list[str] = []
     run = open_run(database, database.repositories.ensure("app"))
     for count in (1, 0):
-        assert end_lost_runs(database.run_ends, lambda _run: end, tell=lines.append) == count
+        assert end_lost_runs(database.run_ends, lambda _run: end, report=lines.append) == count
     ended = database.runs.get(run.id)
     assert (ended.state, len(lines)) == (state, 1)
     assert ended.finished_at is not None
@@ -53,6 +53,6 @@ def test_a_sync_that_goes_on_and_those_of_others_are_left_alone(database: Databa
         asked.append(run.id)
         return DagRunEnd.FAILED if run.id == lost.id else None
 
-    assert end_lost_runs(database.run_ends, end_of, tell=str, repository_id=mine.id, without=own.id) == 1
+    assert end_lost_runs(database.run_ends, end_of, report=str, repository_id=mine.id, without=own.id) == 1
     assert sorted(asked) == sorted([going_on.id, lost.id])
     assert [run.state for run in database.runs.page().items].count(RunState.RUNNING) == 3

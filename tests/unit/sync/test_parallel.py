@@ -52,10 +52,10 @@ def test_no_more_than_the_given_threads_work_at_once() -> None:
 
 
 def test_an_error_that_failed_raises_stops_what_has_not_begun() -> None:
-    begun: list[int] = []
+    started: list[int] = []
 
     def work(item: int) -> None:
-        begun.append(item)
+        started.append(item)
         raise ServerUnavailable("down")
 
     def failed(_item: int, error: Exception) -> None:
@@ -63,7 +63,7 @@ def test_an_error_that_failed_raises_stops_what_has_not_begun() -> None:
 
     with pytest.raises(ServerUnavailable):
         for_each(work, range(10_000), threads=2, done=lambda _i, _r: None, failed=failed)
-    assert len(begun) < 20
+    assert len(started) < 20
 
 
 def test_a_bug_in_the_work_is_not_swallowed() -> None:

@@ -122,8 +122,8 @@ def test_what_is_no_port_is_refused_by_name(text: str) -> None:
 
 
 def _task(**changes: Any) -> TaskState:
-    answer = {"task_id": "fetch_blobs", "map_index": 2, "rendered_map_index": "9 blobs", "state": "success"}
-    return TaskState.parse({**answer, "try_number": 1, "duration": 1.26, **changes})
+    response = {"task_id": "fetch_blobs", "map_index": 2, "rendered_map_index": "9 blobs", "state": "success"}
+    return TaskState.parse({**response, "try_number": 1, "duration": 1.26, **changes})
 
 
 def test_a_line_tells_task_index_state_seconds_and_label() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from registry_sync.api.fields import GivenHref, Moment, PageQuery, Sought, split_list
+from registry_sync.api.fields import GivenHref, PageQuery, Sought, Timestamp, split_list
 from registry_sync.api.problems import InvalidField
 from registry_sync.domain.content_units import BlobUnit, ChildReference, ManifestUnit, Relation, TagUnit, UnitQuery
 from registry_sync.domain.digests import Digest
@@ -25,7 +25,7 @@ _RELATIONS = {
 class BlobDocument(BaseModel):
     """A blob. ``is_stored`` says whether its bytes are here; ``is_foreign`` that they are kept elsewhere."""
 
-    pulp_created: Moment
+    pulp_created: Timestamp
     pulp_href: str
     digest: str
     media_type: str
@@ -71,7 +71,7 @@ class ListedManifestDocument(BaseModel):
 class ManifestDocument(BaseModel):
     """A manifest with its relations, in the order of the document; ``size`` is that of the document itself."""
 
-    pulp_created: Moment
+    pulp_created: Timestamp
     pulp_href: str
     digest: str
     media_type: str
@@ -107,7 +107,7 @@ class ManifestDocument(BaseModel):
 class TagDocument(BaseModel):
     """A tag: ``digest`` and ``media_type`` are those of the manifest that it names."""
 
-    pulp_created: Moment
+    pulp_created: Timestamp
     pulp_href: str
     name: str
     digest: str
@@ -256,7 +256,7 @@ class ManifestProvenanceDocument(BaseModel):
 
     digest: str
     size: int
-    pulp_created: Moment
+    pulp_created: Timestamp
     holders: list[HolderDocument]
 
     @classmethod
@@ -280,12 +280,12 @@ class BlobProvenanceDocument(BaseModel):
 
     digest: str
     size: int
-    pulp_created: Moment
+    pulp_created: Timestamp
     source: str | None
-    stored_at: Moment | None
-    verified_at: Moment | None
+    stored_at: Timestamp | None
+    verified_at: Timestamp | None
     fault: str | None
-    fault_at: Moment | None
+    fault_at: Timestamp | None
     holders: list[HolderDocument]
 
     @classmethod

@@ -69,11 +69,11 @@ def _operation(server: str, method: str, path: str, operation: Mapping[str, Any]
         lines.append(f"<table><tr><th>parameter</th><th>in</th><th></th></tr>{''.join(rows)}</table>")
     if "requestBody" in operation:
         lines.append(f"<p>Body: {_schema_link(operation['requestBody'])}</p>")
-    answers = (
-        f"<tr><td>{escape(status)}</td><td>{escape(answer['description'])}</td><td>{_schema_link(answer)}</td></tr>"
-        for status, answer in operation["responses"].items()
+    responses = (
+        f"<tr><td>{escape(status)}</td><td>{escape(response['description'])}</td><td>{_schema_link(response)}</td></tr>"
+        for status, response in operation["responses"].items()
     )
-    lines.append(f"<table><tr><th>answer</th><th></th><th></th></tr>{''.join(answers)}</table></details>")
+    lines.append(f"<table><tr><th>answer</th><th></th><th></th></tr>{''.join(responses)}</table></details>")
     return "".join(lines)
 
 

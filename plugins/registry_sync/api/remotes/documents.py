@@ -13,10 +13,10 @@ from registry_sync.api.fields import (
     Flag,
     GivenDocument,
     Labels,
-    Moment,
     Name,
     PageQuery,
     Sought,
+    Timestamp,
     invalid,
     parsed,
     split_list,
@@ -117,9 +117,9 @@ TagCount: Any = whole_number(0, 1_000_000)
 class RemoteDocument(BaseModel):
     """A remote. ``username``, ``password`` and ``ssl_client_key`` are always null: they are kept and never shown."""
 
-    pulp_created: Moment
+    pulp_created: Timestamp
     pulp_href: str
-    pulp_last_updated: Moment
+    pulp_last_updated: Timestamp
     download_concurrency: int
     name: str
     policy: Policy
@@ -183,7 +183,7 @@ class RemoteDocument(BaseModel):
 class GivenRemote(GivenDocument):
     """What new and changed remotes have in common; left out means the default, or as it was."""
 
-    only_in_answers: ClassVar[frozenset[str]] = frozenset({"pulp_created", "pulp_href", "pulp_last_updated"})
+    only_in_responses: ClassVar[frozenset[str]] = frozenset({"pulp_created", "pulp_href", "pulp_last_updated"})
 
     policy: Annotated[Policy, Field(description="When the bytes of blobs are downloaded")] = Policy.IMMEDIATE
     download_concurrency: Concurrency = DEFAULT_CONCURRENCY

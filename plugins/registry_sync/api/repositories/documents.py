@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from registry_sync.api.fields import FreeText, GivenDocument, Labels, Moment, Name, PageQuery, Sought, whole_number
+from registry_sync.api.fields import FreeText, GivenDocument, Labels, Name, PageQuery, Sought, Timestamp, whole_number
 from registry_sync.domain.records import Repository, RepositorySpec
 from registry_sync.domain.storage_reports import Amount, RepositoryUsage
 from registry_sync.pulp.hrefs import MAX_NUMBER, latest_href_of, repository_href, versions_href
@@ -24,7 +24,7 @@ ORDERING_FIELDS = {"name": "name", "pulp_created": "created_at", "pulp_last_upda
 class RepositoryDocument(BaseModel):
     """A repository. ``latest_version_href`` is null before the first version."""
 
-    pulp_created: Moment
+    pulp_created: Timestamp
     pulp_href: str
     latest_version_href: str | None
     versions_href: str
@@ -32,7 +32,7 @@ class RepositoryDocument(BaseModel):
     name: str
     retain_repo_versions: int | None
     pulp_labels: dict[str, str]
-    pulp_last_updated: Moment
+    pulp_last_updated: Timestamp
 
     @classmethod
     def of(cls, repository: Repository) -> RepositoryDocument:
@@ -93,7 +93,7 @@ class UsageDocument(BaseModel):
 
 
 class _GivenRepository(GivenDocument):
-    only_in_answers: ClassVar[frozenset[str]] = frozenset(
+    only_in_responses: ClassVar[frozenset[str]] = frozenset(
         {"pulp_created", "pulp_href", "pulp_last_updated", "latest_version_href", "versions_href"}
     )
 

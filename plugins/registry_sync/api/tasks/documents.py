@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from registry_sync.api.fields import GivenDocument, Moment, PageQuery, Sought, invalid, split_list
+from registry_sync.api.fields import GivenDocument, PageQuery, Sought, Timestamp, invalid, split_list
 from registry_sync.api.tasks.sync_dag import SyncDagRun, TaskState
 from registry_sync.domain.runs import DagRunEnd, RunCounts, SyncRun
 from registry_sync.pulp.hrefs import remote_href, repository_href, task_href, version_href
@@ -42,12 +42,12 @@ class TaskDocument(BaseModel):
     let it remove more tags than its remote allows, null where nobody had to.
     """
 
-    pulp_created: Moment
+    pulp_created: Timestamp
     pulp_href: str
     state: TaskState
     name: str
-    started_at: Moment | None
-    finished_at: Moment | None
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
     error: TaskError | None
     progress_reports: list[ProgressReport]
     created_resources: list[str]
@@ -188,6 +188,6 @@ class TaskQuery(PageQuery):
 class ChangedTask(GivenDocument):
     """What may be changed of a task: it may be canceled."""
 
-    only_in_answers: ClassVar[frozenset[str]] = frozenset()
+    only_in_responses: ClassVar[frozenset[str]] = frozenset()
 
     state: Literal["canceled"]

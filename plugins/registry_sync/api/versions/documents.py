@@ -20,8 +20,8 @@ from registry_sync.api.fields import (
     GivenDocument,
     GivenHref,
     Labels,
-    Moment,
     PageQuery,
+    Timestamp,
     invalid,
     parsed,
 )
@@ -101,7 +101,7 @@ class VersionDocument(BaseModel):
     ``missing_manifests`` are only there when there are some, and have the first of them.
     """
 
-    pulp_created: Moment
+    pulp_created: Timestamp
     pulp_href: str
     base_version: str | None
     content_summary: SummaryDocument
@@ -171,7 +171,10 @@ def _shown(version: RepositoryVersion) -> Mapping[str, Any]:
 class ChangedVersion(GivenDocument):
     """What to say of a version from now on; what is left out stays. What it holds never changes."""
 
-    only_in_answers: ClassVar[frozenset[str]] = frozenset(VersionDocument.model_fields) - {"description", "pulp_labels"}
+    only_in_responses: ClassVar[frozenset[str]] = frozenset(VersionDocument.model_fields) - {
+        "description",
+        "pulp_labels",
+    }
 
     description: FreeText | None = None
     pulp_labels: Labels

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, Field
 
-from registry_sync.api.fields import GivenHref, Moment, PageQuery, parsed
+from registry_sync.api.fields import GivenHref, PageQuery, Timestamp, parsed
 from registry_sync.api.versions.documents import OriginDocument
 from registry_sync.domain.records import Policy, SyncMode
 from registry_sync.domain.runs import SyncRun, request_id_of
@@ -189,9 +189,9 @@ class SyncThen(BaseModel):
     triggered_by: str | None
     removals_approved_by: str | None
     remote: RemoteThen
-    listed_at: Moment | None
-    started_at: Moment
-    finished_at: Moment | None
+    listed_at: Timestamp | None
+    started_at: Timestamp
+    finished_at: Timestamp | None
     requests: RequestCounts
 
 
@@ -202,7 +202,7 @@ class ProvenanceDocument(BaseModel):
     """
 
     version: str
-    pulp_created: Moment
+    pulp_created: Timestamp
     origin: OriginDocument
     origin_repository: str | None
     sync: SyncThen | None

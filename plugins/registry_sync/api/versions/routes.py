@@ -36,7 +36,7 @@ DERIVED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def derived_answer(
+def derived_response(
     database: Database, repository_id: str, derived: DerivedVersion, response: Response
 ) -> DerivedVersionDocument:
     """The version that was made with its path as ``Location``, or the latest with 200 when none was."""
@@ -71,7 +71,7 @@ def copy_tags(
         made = database.versions.copy(repository_id, request, by=user.get_name(), description=given.description)
     except RecordNotFound as problem:
         raise InvalidField("names", str(problem)) from None
-    return derived_answer(database, repository_id, made, response)
+    return derived_response(database, repository_id, made, response)
 
 
 def _require_source(database: Database, given: NewCopy, request: CopyRequest) -> None:
@@ -182,7 +182,7 @@ def roll_back(
 ) -> DerivedVersionDocument:
     """Makes a new version that holds what this one held. When the latest does, it is the answer, with 200."""
     made = database.versions.roll_back(repository_id, number, by=user.get_name(), description=given.description)
-    return derived_answer(database, repository_id, made, response)
+    return derived_response(database, repository_id, made, response)
 
 
 def _latest(database: UsedDatabase, repository_id: str | None) -> int | None:

@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from registry_sync.blobs.resume.multipart_upload import MultipartUpload, Part
-from registry_sync.blobs.resume.resumable_file import Partial
-from registry_sync.blobs.resume.resumable_folder import PartialFolder
+from registry_sync.blobs.resume.resumable_file import ResumableFile
+from registry_sync.blobs.resume.resumable_folder import ResumableFolder
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import BlobStoreError, BlobStoreFull
 
@@ -24,7 +24,7 @@ class Publisher(Protocol):
     def publish_bytes(self, digest: Digest, data: bytes | bytearray, /) -> None:
         """From memory."""
 
-    def publish_partial(self, digest: Digest, partial: Partial, /) -> None:
+    def publish_resumable(self, digest: Digest, partial: ResumableFile, /) -> None:
         """From a partial, whose file is gone from its place afterwards; it is closed by the caller."""
 
 
@@ -57,7 +57,7 @@ class Body(Protocol):
 class MemoryBody:
     """The bytes of a small blob."""
 
-    def __init__(self, digest: Digest, size_bytes: int, folder: PartialFolder) -> None:
+    def __init__(self, digest: Digest, size_bytes: int, folder: ResumableFolder) -> None:
         self._digest = digest
         self._folder = folder
         self._data = bytearray(folder.read(digest, size_bytes))
@@ -97,51 +97,51 @@ class MemoryBody:
 class FileBody:
     """The bytes of a larger blob, in a partial."""
 
-    def __init__(self, digest: Digest, partial: Partial) -> None:
+    def __init__(self, digest: Digest, partial: ResumableFile) -> None:
         self._digest = digest
-        self._partial = partial
+        self._resumable = partial
 
     @property
     def offset(self) -> int:
-        return self._partial.offset
+        return self._resumable.offset
 
     def append(self, chunk: bytes | memoryview) -> None:
-        self._partial.append(chunk)
+        self._resumable.append(chunk)
 
     def encoded(self) -> str:
-        return self._partial.hasher.hexdigest()
+        return self._resumable.hasher.hexdigest()
 
     def restart(self) -> None:
-        self._partial.restart()
+        self._resumable.restart()
 
     def publish(self, publisher: Publisher) -> None:
-        publisher.publish_partial(self._digest, self._partial)
-        self._partial.close()
+        publisher.publish_resumable(self._digest, self._resumable)
+        self._resumable.close()
 
     def leave(self) -> None:
-        self._partial.leave()
+        self._resumable.leave()
 
     def discard(self) -> None:
-        self._partial.discard()
+        self._resumable.discard()
 
 
 log = logging.getLogger(__name__)
 
 
-class PartedBody:
+class MultipartBody:
     """A :class:`registry_sync.blobs.resume.bodies.Body`; ``partial`` marks its hash at the end of each part."""
 
     def __init__(
         self,
         digest: Digest,
         size_bytes: int,
-        partial: Partial,
+        partial: ResumableFile,
         parts: MultipartUpload,
         is_published: Callable[[], bool],
     ) -> None:
         self._digest = digest
         self._size_bytes = size_bytes
-        self._partial = partial
+        self._resumable = partial
         self._parts = parts
         self._is_published = is_published
         self._part_bytes = parts.part_bytes
@@ -153,8 +153,13 @@ class PartedBody:
 
     @classmethod
     def continuing(
-        cls, digest: Digest, size_bytes: int, partial: Partial, parts: MultipartUpload, is_published: Callable[[], bool]
-    ) -> PartedBody:
+        cls,
+        digest: Digest,
+        size_bytes: int,
+        partial: ResumableFile,
+        parts: MultipartUpload,
+        is_published: Callable[[], bool],
+    ) -> MultipartBody:
         """One that begins with everything that is in ``partial`` and in ``parts``."""
         body = cls(digest, size_bytes, partial, parts, is_published)
         try:
@@ -166,18 +171,18 @@ class PartedBody:
 
     @property
     def offset(self) -> int:
-        return self._partial.offset
+        return self._resumable.offset
 
     def append(self, chunk: bytes | memoryview) -> None:
-        self._partial.append(chunk)
+        self._resumable.append(chunk)
         self._send()
 
     def encoded(self) -> str:
-        return self._partial.hasher.hexdigest()
+        return self._resumable.hasher.hexdigest()
 
     def restart(self) -> None:
         self._forget()
-        self._partial.restart()
+        self._resumable.restart()
 
     def publish(self, publisher: Publisher) -> None:
         try:
@@ -204,25 +209,25 @@ class PartedBody:
         # Parts may be gone because another machine published the blob, or the store may not know how to join them.
         is_joined = self._parts.can_join and self._parts.join(map(self._part, self._numbers()), self._size_bytes)
         if is_joined or (self._parts.can_join and self._is_published()):
-            self._partial.discard()
+            self._resumable.discard()
         else:
-            publisher.publish_partial(self._digest, self._partial)
-            self._partial.close()
+            publisher.publish_resumable(self._digest, self._resumable)
+            self._resumable.close()
 
     def leave(self) -> None:
         with contextlib.suppress(BlobStoreError):  # nothing was promised, and another error is on its way
             self._settle()
-            if self._partial.is_open:
+            if self._resumable.is_open:
                 self._send_rest()
                 self._settle()
-        self._partial.leave()
+        self._resumable.leave()
         self._pool.shutdown()
 
     def discard(self) -> None:
         try:
             self._forget()
         finally:
-            self._partial.discard()
+            self._resumable.discard()
             self._pool.shutdown()
 
     def _take_over(self) -> None:
@@ -230,41 +235,41 @@ class PartedBody:
         found = self._parts.found()
         self._stored = set(found)
         for part in found:
-            offset = self._partial.offset
+            offset = self._resumable.offset
             if part.begin <= offset < part.end <= self._size_bytes:
                 data = self._parts.read(part, offset)
-                if offset + len(data) == part.end and self._partial.hasher.hexdigest_with(data) == part.prefix:
-                    self._partial.append(data)
+                if offset + len(data) == part.end and self._resumable.hasher.hexdigest_with(data) == part.prefix:
+                    self._resumable.append(data)
                 else:
                     self._stored.discard(part)
 
     def _numbers(self) -> range:
         """Of all parts that the bytes so far are divided into; the last may be shorter."""
-        return range(-(-self._partial.offset // self._part_bytes))
+        return range(-(-self._resumable.offset // self._part_bytes))
 
     def _part(self, number: int) -> Part:
         """The part of that number, of bytes that are there."""
-        marks = self._partial.hasher.marks
+        marks = self._resumable.hasher.marks
         begin = number * self._part_bytes
         if number < len(marks):
             return Part(begin, begin + self._part_bytes, marks[number])
-        return Part(begin, self._partial.offset, self._partial.hasher.hexdigest())
+        return Part(begin, self._resumable.offset, self._resumable.hasher.hexdigest())
 
     def _send(self) -> None:
         """Begins to store what is complete, one part at a time."""
-        while self._sent_count < len(self._partial.hasher.marks):
+        while self._sent_count < len(self._resumable.hasher.marks):
             self._store(self._part(self._sent_count))
             self._sent_count += 1
 
     def _send_rest(self) -> None:
         """Begins to store what follows the last complete part."""
-        if self._partial.offset % self._part_bytes:
+        if self._resumable.offset % self._part_bytes:
             self._store(self._part(self._numbers()[-1]))
 
     def _store(self, part: Part) -> None:
         self._settle()
         if part not in self._stored:
-            data = self._partial.read(part.begin, part.end)
+            data = self._resumable.read(part.begin, part.end)
             self._under_way = part, self._pool.submit(self._parts.put, part, data)
 
     def _settle(self) -> None:

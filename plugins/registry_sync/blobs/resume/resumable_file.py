@@ -52,7 +52,7 @@ _WRITE_BACK_BYTES = 8 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
 
 
-class Partial:
+class ResumableFile:
     """An open, locked partial: its bytes so far are hashed, new ones are appended.
 
     ``mark_bytes`` is what :class:`PrefixHash` takes.

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from registry_sync.blobs.layout import flat_name
-from registry_sync.blobs.resume.resumable_file import Partial, write_all
+from registry_sync.blobs.resume.resumable_file import ResumableFile, write_all
 from registry_sync.blobs.store_errors import size_error, store_error, store_errors
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.file_modes import OWNER_ONLY, FileModes
@@ -48,7 +48,7 @@ _POLL_SECONDS = 0.05
 _TEMPORARY, _TEMPORARY_SECONDS = ".tmp", 60.0
 
 
-class PartialFolder:
+class ResumableFolder:
     """The partials of one store."""
 
     def __init__(
@@ -68,7 +68,7 @@ class PartialFolder:
 
     def take(
         self, digest: Digest, size_bytes: int, is_published: Callable[[], bool], mark_bytes: int | None = None
-    ) -> Partial | None:
+    ) -> ResumableFile | None:
         """The partial of ``digest``, locked and hashed; None when somebody published the blob meanwhile.
 
         ``mark_bytes`` is what :class:`PrefixHash` takes.
@@ -81,7 +81,7 @@ class PartialFolder:
                     is_locked = self._lock(descriptor)
                     is_named = _is_named(descriptor, path)
                 if is_locked and is_named:
-                    partial = Partial(path, descriptor, digest, is_shared=True, mark_bytes=mark_bytes)
+                    partial = ResumableFile(path, descriptor, digest, is_shared=True, mark_bytes=mark_bytes)
                     partial.rehash(size_bytes)
                     return partial
             except BaseException:
@@ -176,11 +176,11 @@ class PartialFolder:
             self._modes.apply(descriptor)
         return descriptor
 
-    def _own(self, digest: Digest, mark_bytes: int | None) -> Partial:
+    def _own(self, digest: Digest, mark_bytes: int | None) -> ResumableFile:
         path = self.temporary()
         descriptor = self._open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         _try_lock(descriptor)  # keeps a sweep away
-        return Partial(path, descriptor, digest, is_shared=False, mark_bytes=mark_bytes)
+        return ResumableFile(path, descriptor, digest, is_shared=False, mark_bytes=mark_bytes)
 
     def _lock(self, descriptor: int) -> bool:
         """Whether the lock was had, perhaps after waiting. A file system without locks never gives it."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
-from registry_sync.blobs.resume.bodies import SMALL_BYTES, Body, FileBody, MemoryBody, PartedBody, Publisher
+from registry_sync.blobs.resume.bodies import SMALL_BYTES, Body, FileBody, MemoryBody, MultipartBody, Publisher
 from registry_sync.blobs.resume.multipart_upload import MultipartUpload
-from registry_sync.blobs.resume.resumable_folder import PartialFolder
+from registry_sync.blobs.resume.resumable_folder import ResumableFolder
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import DigestMismatch, SizeMismatch, TruncatedBody
 
@@ -80,7 +80,7 @@ class VerifyingWriter:
 def open_writer(
     digest: Digest,
     size_bytes: int,
-    folder: PartialFolder,
+    folder: ResumableFolder,
     publisher: Publisher,
     is_published: Callable[[], bool],
     *,
@@ -100,7 +100,7 @@ def open_writer(
         if parts is None:
             body = FileBody(digest, partial)
         else:
-            body = PartedBody.continuing(digest, size_bytes, partial, parts, is_published)
+            body = MultipartBody.continuing(digest, size_bytes, partial, parts, is_published)
     return VerifyingWriter(digest, size_bytes, publisher, body)
 
 

@@ -53,13 +53,13 @@ class BlobBytesStore:
         """
         with self._transactions.writing() as connection:
             rows = lock_unneeded(connection, ContentKind.BLOB, ids, noted_before)
-            going = [row.id for row in rows]
-            connection.execute(update(blobs).where(blobs.c.id.in_(going)).values(stored_at=None))
-        if not going:
+            to_remove = [row.id for row in rows]
+            connection.execute(update(blobs).where(blobs.c.id.in_(to_remove)).values(stored_at=None))
+        if not to_remove:
             return Amount(), Amount()
         with self._transactions.writing() as connection:
-            gone = _lock_missing(connection, going, ~blob_is_needed())
-            _note_kept(connection, going, gone, stored)
+            gone = _lock_missing(connection, to_remove, ~blob_is_needed())
+            _note_kept(connection, to_remove, gone, stored)
             freed = stored.delete([Digest(row.digest) for row in gone])
             gone = _without_failures(connection, gone, stored)
             connection.execute(delete(blobs).where(blobs.c.id.in_([row.id for row in gone])))
@@ -76,16 +76,16 @@ class BlobBytesStore:
             row = connection.execute(statement).one()
         return Amount(row[0], int(row[1]))
 
-    def delete_strays(self, strays: Mapping[Digest, int], stored_before: datetime, stored: Bytes) -> Amount:
+    def delete_untracked(self, untracked: Mapping[Digest, int], stored_before: datetime, stored: Bytes) -> Amount:
         """Removes bytes, by digest with their size, that no record names and that were written before then.
 
         A record of the moment keeps a sync that comes to need them waiting until they are gone.
         """
         with self._transactions.writing() as connection:
-            held = [digest for digest in sorted(strays) if _hold(connection, digest, strays[digest])]
+            held = [digest for digest in sorted(untracked) if _hold(connection, digest, untracked[digest])]
             gone = stored.delete(held, stored_before=stored_before)
             connection.execute(delete(blobs).where(blobs.c.digest.in_(held)))
-        return Amount.of(strays[digest] for digest in gone)
+        return Amount.of(untracked[digest] for digest in gone)
 
     def unrecorded(self, digests: Iterable[Digest]) -> set[Digest]:
         """Those of ``digests`` that no record names."""
@@ -130,13 +130,13 @@ class BlobBytesStore:
             locked = connection.execute(taking.with_for_update(skip_locked=True)).scalars().all()
             # As in lock_unneeded, another statement, to see what was committed meanwhile.
             still = select(blobs.c.id).where(blobs.c.id.in_(locked), blobs.c.stored_at.is_not(None), *conditions)
-            going = connection.execute(still).scalars().all()
-            connection.execute(update(blobs).where(blobs.c.id.in_(going)).values(stored_at=None))
-        if not going:
+            to_remove = connection.execute(still).scalars().all()
+            connection.execute(update(blobs).where(blobs.c.id.in_(to_remove)).values(stored_at=None))
+        if not to_remove:
             return Amount()
         with self._transactions.writing() as connection:
-            gone = _lock_missing(connection, going, *conditions)
-            _note_kept(connection, going, gone, stored)
+            gone = _lock_missing(connection, to_remove, *conditions)
+            _note_kept(connection, to_remove, gone, stored)
             freed = stored.delete([Digest(row.digest) for row in gone])
             _without_failures(connection, gone, stored)
         return _freed(gone, freed)

@@ -138,7 +138,7 @@ class SyncRunStore:
         its repository was deleted.
         """
         identity = {"repository_id": repository_id, "remote_id": remote_id, "mode": mode.value}
-        begun: dict[str, Any] = {
+        started: dict[str, Any] = {
             "remote_spec": spec_values(remote),
             "started_at": utc_now(),
             "removals_approved_by": None,
@@ -152,23 +152,23 @@ class SyncRunStore:
             **_GOING_ON,
         }
         if remote_changes is not None:
-            begun["remote_changes"] = storable(remote_changes, _REASON_LENGTH)
+            started["remote_changes"] = storable(remote_changes, _REASON_LENGTH)
         with self._transactions.writing() as connection:
             for table, wanted, kind in ((repositories, repository_id, "repository"), (remotes, remote_id, "remote")):
                 if connection.execute(select(table.c.id).where(table.c.id == wanted)).first() is None:
                     raise RecordNotFound(f"there is no {kind} {wanted!r}")
             refuse_deleted(connection, has_key(key, deleted_runs))
-            begun["listing_began"] = last_number(connection, repository_id)
-            row = lock_attempt(connection, key, {**identity, **begun, "repository_name": by.repository_name})
+            started["listing_began"] = last_number(connection, repository_id)
+            row = lock_attempt(connection, key, {**identity, **started, "repository_name": by.repository_name})
             refuse_changes(row, {**identity, "policy": remote.policy.value})
             if is_of_ended_attempt(row, by.dag_run_started_at):
                 refuse_over(row)
             if row.dag_run_started_at == by.dag_run_started_at:
-                begun["started_at"] = row.started_at
+                started["started_at"] = row.started_at
             if read_spec(row.remote_spec).source != remote.source:
-                begun["has_referrers_api"] = None
+                started["has_referrers_api"] = None
             forget_notes(connection, row.id, keeps_heads=_keeps_heads(row, remote))
-            connection.execute(update(sync_runs).where(sync_runs.c.id == row.id).values(**begun))
+            connection.execute(update(sync_runs).where(sync_runs.c.id == row.id).values(**started))
             return read_run(require_run(connection, row.id))
 
     def get(self, run_id: str) -> SyncRun:

@@ -128,10 +128,10 @@ def copy_tags(
     for intervals in INTERVALS:
         present = _present(connection, intervals, target.id)
         wanted = selection.units[intervals.kind]
-        going = _going(connection, intervals, present, selection, request.mode)
-        _close(connection, intervals, target.id, going, new_number)
-        coming = {key: said for key, said in wanted.items() if key not in present or key in going}
-        _open(connection, intervals, target.id, coming, new_number)
+        to_remove = _to_remove(connection, intervals, present, selection, request.mode)
+        _close(connection, intervals, target.id, to_remove, new_number)
+        to_add = {key: said for key, said in wanted.items() if key not in present or key in to_remove}
+        _open(connection, intervals, target.id, to_add, new_number)
     difference = made_difference(connection, target.id, new_number)
     if difference.is_empty:
         return None
@@ -210,7 +210,7 @@ def _units(intervals: Intervals, rows: Iterable[Row[Any]]) -> _Units:
     return {tuple(row[:size]): tuple(row[size:]) for row in rows}
 
 
-def _going(
+def _to_remove(
     connection: Connection, intervals: Intervals, present: _Units, selection: _Selection, mode: SyncMode
 ) -> set[tuple[Any, ...]]:
     """Keys of what leaves the target: for a mirror all that is not selected, else what the selection stands for."""
@@ -228,12 +228,12 @@ def _moving(
 ) -> set[tuple[Any, ...]]:
     """Tags of the target that have the name of a selected one and stand for another manifest."""
     wanted = selection.units[TAGS.kind]
-    going: set[tuple[Any, ...]] = set()
+    to_remove: set[tuple[Any, ...]] = set()
     for batch in in_batches(sorted(key[0] for key in present if key not in wanted)):
         for row in connection.execute(select(tags.c.id, tags.c.name).where(tags.c.id.in_(batch))):
             if row.name in selection.names:
-                going.add((row.id,))
-    return going
+                to_remove.add((row.id,))
+    return to_remove
 
 
 def _close(

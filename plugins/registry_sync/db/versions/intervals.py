@@ -80,10 +80,10 @@ def covers(rows: Any, number: int) -> ColumnElement[bool]:
 def count_changes(connection: Connection, intervals: Intervals, repository_id: str, number: int) -> tuple[int, int]:
     """How many intervals begin with version ``number``, and how many end with it."""
     table = intervals.table
-    begun, ended = (
+    started, ended = (
         connection.execute(
             select(func.count()).select_from(table).where(table.c.repository_id == repository_id, column == number)
         ).scalar_one()
         for column in (table.c.version_added, table.c.version_removed)
     )
-    return begun, ended
+    return started, ended

@@ -152,11 +152,11 @@ class Membership:
 
     def apply(self) -> Difference:
         """Opens and closes the intervals, and counts."""
-        going = self.connection.execute(self._tags_to_remove()).all()
+        to_remove = self.connection.execute(self._tags_to_remove()).all()
         links = LinkChanges(self.connection, self.repository_id, self.run_id, self.number, self.is_mirror)
         outdated = links.outdated()
-        candidates = self._candidates(going, outdated) if self.is_mirror else set()
-        for batch in in_batches(row.tag_id for row in going):
+        candidates = self._candidates(to_remove, outdated) if self.is_mirror else set()
+        for batch in in_batches(row.tag_id for row in to_remove):
             self._close(repository_tags, repository_tags.c.tag_id.in_(batch))
         added = {"tags": self._open_tags(), "manifests": 0, "blobs": 0}
         links.close(outdated)
@@ -168,7 +168,7 @@ class Membership:
             self._close_manifests(candidates)
             self._close_blobs()
         removed = {
-            "tags": len(going),
+            "tags": len(to_remove),
             "manifests": self._count(self._removed(repository_manifests), repository_manifests),
             "blobs": self._count(self._removed(repository_blobs), repository_blobs),
         }
@@ -176,8 +176,8 @@ class Membership:
 
     def tags_to_change(self) -> set[str]:
         """Names of tags that the version has otherwise than the one before: added, moved and removed ones."""
-        going = self._tags_to_remove().subquery("going")
-        removed = select(tags.c.name).join(going, going.c.tag_id == tags.c.id)
+        to_remove = self._tags_to_remove().subquery("going")
+        removed = select(tags.c.name).join(to_remove, to_remove.c.tag_id == tags.c.id)
         changed = self._changed_tags().subquery("changed")
         return {
             *self.connection.execute(select(changed.c.name)).scalars(),
@@ -262,14 +262,14 @@ class Membership:
         )
         return self._open(repository_blobs, below)
 
-    def _candidates(self, going: Iterable[Row[Any]], outdated: Iterable[Row[Any]]) -> set[int]:
+    def _candidates(self, to_remove: Iterable[Row[Any]], outdated: Iterable[Row[Any]]) -> set[int]:
         """Ids of manifests that may have to go: what lies below removed tags and links, or with leftovers all."""
         if self.has_leftovers:
             present = select(repository_manifests.c.manifest_id).where(
                 is_present(repository_manifests, self.repository_id)
             )
             return set(self.connection.execute(present).scalars())
-        starts = {row.manifest_id for row in going} | {row.child_id for row in outdated if row.child_id is not None}
+        starts = {row.manifest_id for row in to_remove} | {row.child_id for row in outdated if row.child_id is not None}
         found: set[int] = set()
         for batch in in_batches(sorted(starts)):
             roots = select(manifests.c.id).where(manifests.c.id.in_(batch))

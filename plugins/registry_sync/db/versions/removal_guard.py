@@ -23,7 +23,7 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import Hold, RemoteSpec
 from registry_sync.domain.references import TagName
-from registry_sync.domain.referrer_tags import looks_like_a_companion, subject_by_name
+from registry_sync.domain.referrer_tags import looks_like_a_referrer_tag, subject_by_name
 from registry_sync.domain.runs import COUNTED_TAG_STATES, TagState
 from registry_sync.errors import TooManyHolds, TooManyRemovals
 
@@ -92,8 +92,8 @@ class LostTags:
 
         What another choice of platforms leaves nothing of is never lost without an approval, however little it is.
         """
-        going = self.present_subjects - _held_manifests(self.membership, self.present_subjects)
-        counted = [tag for tag in self.lost if tag.subject not in going]
+        to_remove = self.present_subjects - _held_manifests(self.membership, self.present_subjects)
+        counted = [tag for tag in self.lost if tag.subject not in to_remove]
         uncounted = {tag.name for tag in self.lost}.difference(tag.name for tag in counted)
         other_count = len(self.others - uncounted)
         all_count = self.own_count + other_count
@@ -140,7 +140,7 @@ class LostTags:
         if tag.state == TagState.FILTERED.value:
             return "platforms"
         left_out_by = self.remote.tag_filter.left_out_by(tag.name)
-        if left_out_by == "include_tags" and tag.subject is not None and looks_like_a_companion(tag.name):
+        if left_out_by == "include_tags" and tag.subject is not None and looks_like_a_referrer_tag(tag.name):
             if not self.remote.include_referrers:
                 return "include_referrers"
             return "subject" if tag.state == TagState.CANDIDATE.value else "upstream"

@@ -121,15 +121,15 @@ class ToldCredentials:
 
     def __call__(self) -> Credentials:
         """The credentials of this moment."""
-        return self._tell(self._given() if callable(self._given) else self._given)
+        return self._report(self._given() if callable(self._given) else self._given)
 
     def renew(self, rejected: Credentials) -> Credentials:
         """Others than ``rejected`` where the source can make others; else what it gives now."""
         if isinstance(self._given, MintedCredentials):
-            return self._tell(self._given.renew(rejected))
+            return self._report(self._given.renew(rejected))
         return self()
 
-    def _tell(self, credentials: Credentials) -> Credentials:
+    def _report(self, credentials: Credentials) -> Credentials:
         if credentials not in self._told:
             for secret in credentials.secrets():
                 self._on_secret(secret)

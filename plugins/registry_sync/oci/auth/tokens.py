@@ -36,7 +36,7 @@ from registry_sync.oci.http.transport import REDIRECT_STATUSES, Transport
 from registry_sync.oci.http.usage import Usage
 
 CLIENT_ID = "registry-sync"
-MAX_ANSWER_BYTES = 128 * 1024
+MAX_RESPONSE_BYTES = 128 * 1024
 SHORTEST_LIFE_SECONDS = 60.0
 LONGEST_LIFE_SECONDS = 24 * 3600.0
 SMALLEST_MARGIN_SECONDS = 5.0
@@ -154,13 +154,13 @@ class TokenStore:
 
     def _exchange(self, request: TokenRequest) -> Token:
         began, began_at = self.tick(), self.clock.monotonic()
-        answer = self._ask(request)
-        if answer.status != 200:
-            raise self._refused(answer, request)
-        document = answer.read_json(MAX_ANSWER_BYTES, "token answer")
+        response = self._ask(request)
+        if response.status != 200:
+            raise self._refused(response, request)
+        document = response.read_json(MAX_RESPONSE_BYTES, "token answer")
         text = document.get("token") or document.get("access_token")
         if not isinstance(text, str) or not _TOKEN.fullmatch(text):
-            raise answer.protocol_error(f"{request.realm.origin.netloc} answers without a usable token")
+            raise response.protocol_error(f"{request.realm.origin.netloc} answers without a usable token")
         self._on_secret(text)
         self._usage.add("token_exchange_count")
         refresh = document.get("refresh_token")
@@ -180,12 +180,12 @@ class TokenStore:
         credentials = request.credentials
         if not credentials.identity_token:
             return self._get(request, credentials.basic if credentials.has_password else None)
-        answer = self._post(request)
-        if answer.status in (404, 405) and credentials.username:
-            answer.discard()
+        response = self._post(request)
+        if response.status in (404, 405) and credentials.username:
+            response.discard()
             pair = f"{credentials.username}:{credentials.identity_token}".encode()
             return self._get(request, f"Basic {base64.b64encode(pair).decode('ascii')}")
-        return answer
+        return response
 
     def _get(self, request: TokenRequest, authorization: str | None) -> Response:
         query = [("scope", scope) for scope in request.scopes]
@@ -217,21 +217,21 @@ class TokenStore:
     def _without_redirect(
         self, method: str, target: Target, headers: dict[str, str], body: bytes | None = None
     ) -> Response:
-        answer = self._send(method, target, headers, body)
-        if answer.status in REDIRECT_STATUSES:
-            answer.discard()
+        response = self._send(method, target, headers, body)
+        if response.status in REDIRECT_STATUSES:
+            response.discard()
             raise RealmRefused(
                 f"{target.origin.netloc} redirects a request that carries credentials", host=target.origin.netloc
             )
-        return answer
+        return response
 
     def _anonymous(self, target: Target) -> Response:
         for _ in range(MAX_ANONYMOUS_REDIRECTS + 1):
-            answer = self._send("GET", target, {})
-            if answer.status not in REDIRECT_STATUSES:
-                return answer
-            location = answer.header("Location") or ""
-            answer.discard()
+            response = self._send("GET", target, {})
+            if response.status not in REDIRECT_STATUSES:
+                return response
+            location = response.header("Location") or ""
+            response.discard()
             try:
                 following = Target.parse(location, relative_to=target)
             except ValueError as problem:
@@ -252,10 +252,10 @@ class TokenStore:
             own = self._transport.own.netloc
             raise problem.with_message(f"{problem.message}; {own} takes its tokens from there") from problem
 
-    def _refused(self, answer: Response, request: TokenRequest) -> RegistryError:
+    def _refused(self, response: Response, request: TokenRequest) -> RegistryError:
         secrets = (*request.credentials.secrets(), *self._refresh_tokens.values())
         error = error_of(
-            answer,
+            response,
             RequestContext("token", subject=" ".join(request.scopes)),
             is_anonymous=request.credentials.is_anonymous,
             now=self.clock.now(),
@@ -266,7 +266,7 @@ class TokenStore:
             return error
         context: dict[str, Any] = {
             "host": host,
-            "method": answer.method,
+            "method": response.method,
             "url": request.realm.url,
             "status": error.status,
         }

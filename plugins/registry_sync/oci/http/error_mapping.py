@@ -87,24 +87,24 @@ class RequestContext:
         return f"{self.kind} {self.subject or self.repository or ''}{of}".replace("  ", " ").strip()
 
 
-def read_error_body(answer: Response) -> tuple[tuple[str, ...], str]:
+def read_error_body(response: Response) -> tuple[tuple[str, ...], str]:
     """At most three codes and a printable message of an error; both empty when the body says nothing. Consumes it."""
-    data = _error_data(answer)
+    data = _error_data(response)
     return parse_error_body(data)
 
 
-def _error_data(answer: Response) -> bytes:
+def _error_data(response: Response) -> bytes:
     """The body of an error as far as it is looked at; empty when it is encoded."""
     data = b""
-    if answer.method != "HEAD":
+    if response.method != "HEAD":
         with contextlib.suppress(RegistrySyncError):
-            for chunk in answer.chunks():
+            for chunk in response.chunks():
                 data += chunk
                 if len(data) > MAX_ERROR_BYTES:
-                    answer.abandon()
+                    response.abandon()
                     break
-    answer.discard()
-    return b"" if answer.content_encodings else data
+    response.discard()
+    return b"" if response.content_encodings else data
 
 
 def parse_error_body(data: bytes) -> tuple[tuple[str, ...], str]:
@@ -149,33 +149,33 @@ class Refusal:
 
 
 def error_of(
-    answer: Response, occasion: RequestContext, *, is_anonymous: bool, now: float, scrub: Callable[[str], str]
+    response: Response, request_context: RequestContext, *, is_anonymous: bool, now: float, scrub: Callable[[str], str]
 ) -> RegistryError:
-    """The error that ``answer`` means; the answer is consumed. ``scrub`` takes secrets out of what a server echoes."""
-    retry_after = parse_retry_after(answer.header("Retry-After"), now)
-    data = _error_data(answer)
+    """The error that ``response`` means; its body is read. ``scrub`` takes secrets out of what a server echoes."""
+    retry_after = parse_retry_after(response.header("Retry-After"), now)
+    data = _error_data(response)
     codes, message = parse_error_body(data)
     refusal = Refusal(
-        answer.target,
-        answer.method,
-        answer.status,
+        response.target,
+        response.method,
+        response.status,
         codes,
         scrub(message),
         retry_after,
-        answer.sent_on_by,
-        answer.authorization_bytes,
-        web_page(data, answer.header("Content-Type")) is not None,
+        response.sent_on_by,
+        response.authorization_bytes,
+        web_page(data, response.header("Content-Type")) is not None,
     )
-    return error_of_refusal(refusal, occasion, is_anonymous=is_anonymous)
+    return error_of_refusal(refusal, request_context, is_anonymous=is_anonymous)
 
 
-def error_of_refusal(refusal: Refusal, occasion: RequestContext, *, is_anonymous: bool) -> RegistryError:
+def error_of_refusal(refusal: Refusal, request_context: RequestContext, *, is_anonymous: bool) -> RegistryError:
     """The error by status: missing, limited, temporary, forbidden, or outside the specification."""
     host, status, codes = refusal.target.origin.netloc, refusal.status, refusal.codes
     said = f": {refusal.message}" if refusal.message else f" ({', '.join(codes)})" if codes else ""
     context: dict[str, Any] = {
         "host": host,
-        "repository": occasion.repository,
+        "repository": request_context.repository,
         "method": refusal.method,
         "url": refusal.target.url,
         "status": status,
@@ -187,26 +187,30 @@ def error_of_refusal(refusal: Refusal, occasion: RequestContext, *, is_anonymous
     if refusal.sent_on_by is not None:
         said += f"; {refusal.sent_on_by} redirects there"
     if status == 404:
-        kind = next((_KINDS[code] for code in codes if code in _KINDS), occasion.kind)
-        return NotFound(f"{host} has no {occasion}{said}", kind=kind, **context)
+        kind = next((_KINDS[code] for code in codes if code in _KINDS), request_context.kind)
+        return NotFound(f"{host} has no {request_context}{said}", kind=kind, **context)
     if status == 429:
         return RateLimited(f"{host} allows no more requests for now{said}", **context)
     if status in TEMPORARY_STATUSES:
-        return ServerUnavailable(f"{host} answers {status} for {occasion}{said}", **context)
+        return ServerUnavailable(f"{host} answers {status} for {request_context}{said}", **context)
     if status in (401, 403):
         if is_anonymous and refusal.sent_on_by is None:
-            message = unavailable_message(host, occasion, status, said, is_anonymous=True)
+            message = unavailable_message(host, request_context, status, said, is_anonymous=True)
             return RepositoryUnavailable(message, **context)
         # Who was redirected to was shown no credentials and knows no repositories: it says nothing of either.
         is_own = refusal.sent_on_by is None
-        message = denied_message(host, occasion, said) if is_own else f"{host} refuses {occasion} with {status}{said}"
+        message = (
+            denied_message(host, request_context, said)
+            if is_own
+            else f"{host} refuses {request_context} with {status}{said}"
+        )
         return AccessDenied(message, **context)
     if status in _TOO_LARGE_STATUSES and refusal.authorization_bytes >= LARGE_AUTHORIZATION_BYTES:
         said += (
             f"; the Authorization of the request had {refusal.authorization_bytes / 1024:.0f} KiB, which may be more "
             "than it reads"
         )
-    return ProtocolError(f"{host} answers {status} for {occasion}{said}", **context)
+    return ProtocolError(f"{host} answers {status} for {request_context}{said}", **context)
 
 
 def speaks_for_a_registry(problem: RegistryError) -> bool:
@@ -214,20 +218,23 @@ def speaks_for_a_registry(problem: RegistryError) -> bool:
     return not _CODES_OF_REGISTRIES.isdisjoint(problem.codes)
 
 
-def denied_message(host: str, occasion: RequestContext, said: str) -> str:
+def denied_message(host: str, request_context: RequestContext, said: str) -> str:
     """What a refusal of a known reader can mean; some registries refuse what they do not have."""
-    told = f"{host} does not allow these credentials to read {occasion}{said}"
-    return f"{told}; or it does not exist there" if occasion.repository else told
+    told = f"{host} does not allow these credentials to read {request_context}{said}"
+    return f"{told}; or it does not exist there" if request_context.repository else told
 
 
-def unavailable_message(host: str, occasion: RequestContext, status: int, said: str, *, is_anonymous: bool) -> str:
+def unavailable_message(
+    host: str, request_context: RequestContext, status: int, said: str, *, is_anonymous: bool
+) -> str:
     """All that a refusal of an anonymous or half-known reader can mean."""
     if is_anonymous:
         return (
-            f"{host} refuses {occasion} with {status} to anonymous readers{said}: it does not exist there, or it is "
+            f"{host} refuses {request_context} with {status} to anonymous readers{said}: "
+            "it does not exist there, or it is "
             "private"
         )
     return (
-        f"{host} refuses {occasion} with {status}{said}: it does not exist there, it is private, "
+        f"{host} refuses {request_context} with {status}{said}: it does not exist there, it is private, "
         "or the credentials of the connection do not reach it"
     )

@@ -147,10 +147,10 @@ class PullLimit:
         """To be made before a request whose answer is noted and which is no pull."""
         return Pull(next(self._ticks))
 
-    def note(self, answer: Response, request: Pull) -> None:
+    def note(self, response: Response, request: Pull) -> None:
         """Keeps what the answer to ``request`` says of what is left; answers may arrive in another order than given."""
-        self._usage.note_rate_limit(answer)
-        left = RateLimit.read(answer)
+        self._usage.note_rate_limit(response)
+        left = RateLimit.read(response)
         if left is None:
             return
         request.is_told = True

@@ -128,7 +128,7 @@ class Requester:
         self,
         method: str,
         target: Target,
-        occasion: RequestContext,
+        request_context: RequestContext,
         headers: Mapping[str, str],
         read: Callable[[Response], T],
         *,
@@ -137,11 +137,11 @@ class Requester:
         """What ``read`` makes of the answer; asked again, and read again, after temporary errors."""
 
         def attempt() -> T:
-            answer = self.ask_once(method, target, occasion, headers, accepted=accepted)
+            response = self.ask_once(method, target, request_context, headers, accepted=accepted)
             try:
-                return read(answer)
+                return read(response)
             except BaseException:
-                answer.abandon()
+                response.abandon()
                 raise
 
         return self.retry.run(attempt)
@@ -150,7 +150,7 @@ class Requester:
         self,
         method: str,
         target: Target,
-        occasion: RequestContext,
+        request_context: RequestContext,
         headers: Mapping[str, str],
         *,
         accepted: frozenset[int] = frozenset({200}),
@@ -160,76 +160,79 @@ class Requester:
         A 401 is answered as :class:`~registry_sync.oci.auth.authenticator.Login` says; the body of one that is accepted
         was read.
         """
-        scope = pull_scope(RepositoryName(occasion.repository)) if occasion.repository else None
+        scope = pull_scope(RepositoryName(request_context.repository)) if request_context.repository else None
         login = self._authenticator.login(scope)
         refusal: tuple[Response, tuple[str, ...]] | None = None
         while True:
             try:
-                answer = self._transport.follow(method, target, headers, login)
+                response = self._transport.follow(method, target, headers, login)
             except NothingElse:
                 if refusal is None:
                     raise
-                return self._refused(refusal, occasion, accepted)
-            if answer.status != 401 or answer.target.origin != self._transport.own:
+                return self._refused(refusal, request_context, accepted)
+            if response.status != 401 or response.target.origin != self._transport.own:
                 break
             # Read first: a token may be asked for at the same host, which must not wait for this connection.
-            refusal = answer, read_error_body(answer)[0]
+            refusal = response, read_error_body(response)[0]
             try:
-                is_refused = login.is_refused(answer.header("WWW-Authenticate"), answer.target)
+                is_refused = login.is_refused(response.header("WWW-Authenticate"), response.target)
             except ChallengeInvalid as problem:
-                problem.redirected_by = answer.sent_on_by
+                problem.redirected_by = response.sent_on_by
                 raise
             if is_refused:
-                return self._refused(refusal, occasion, accepted)
-        if (warning := answer.header("Warning")) is not None:
+                return self._refused(refusal, request_context, accepted)
+        if (warning := response.header("Warning")) is not None:
             self._note_warning(warning)
-        if answer.status in accepted:
-            return answer
-        raise self.error(answer, occasion)
+        if response.status in accepted:
+            return response
+        raise self.error(response, request_context)
 
     def _refused(
-        self, refusal: tuple[Response, tuple[str, ...]], occasion: RequestContext, accepted: frozenset[int]
+        self, refusal: tuple[Response, tuple[str, ...]], request_context: RequestContext, accepted: frozenset[int]
     ) -> Response:
-        answer, codes = refusal
+        response, codes = refusal
         if 401 in accepted:
-            return answer
-        raise self.unauthorized(answer, occasion, codes)
+            return response
+        raise self.unauthorized(response, request_context, codes)
 
-    def unauthorized(self, answer: Response, occasion: RequestContext, codes: tuple[str, ...]) -> RegistryError:
+    def unauthorized(
+        self, response: Response, request_context: RequestContext, codes: tuple[str, ...]
+    ) -> RegistryError:
         """The error of a 401 that stays; ``codes`` are those of its body, which was read."""
-        host = answer.target.origin.netloc
+        host = response.target.origin.netloc
         try:
-            challenges = parse_challenges(answer.header("WWW-Authenticate") or "")
+            challenges = parse_challenges(response.header("WWW-Authenticate") or "")
         except RegistryError:
             challenges = ()
         context: dict[str, Any] = {
             "host": host,
-            "repository": occasion.repository,
-            "method": answer.method,
-            "url": answer.target.url,
+            "repository": request_context.repository,
+            "method": response.method,
+            "url": response.target.url,
             "status": 401,
-            "redirected_by": answer.sent_on_by,
+            "redirected_by": response.sent_on_by,
         }
         if self._authenticator.is_anonymous:
-            message = unavailable_message(host, occasion, 401, "", is_anonymous=True)
+            message = unavailable_message(host, request_context, 401, "", is_anonymous=True)
             return RepositoryUnavailable(message, codes=codes, **context)
         if not any(challenge.is_about_scope for challenge in challenges):
             return AuthenticationFailed(
-                f"{host} rejects the credentials of the connection for {occasion}: they are wrong or do not reach it"
-                + (", or it does not exist there" if occasion.repository else ""),
+                f"{host} rejects the credentials of the connection for {request_context}: "
+                "they are wrong or do not reach it"
+                + (", or it does not exist there" if request_context.repository else ""),
                 codes=codes,
                 **context,
             )
         if host == "registry-1.docker.io":
-            message = unavailable_message(host, occasion, 401, "", is_anonymous=False)
+            message = unavailable_message(host, request_context, 401, "", is_anonymous=False)
             return RepositoryUnavailable(message, codes=codes, **context)
-        return AccessDenied(denied_message(host, occasion, ""), codes=codes, **context)
+        return AccessDenied(denied_message(host, request_context, ""), codes=codes, **context)
 
-    def error(self, answer: Response, occasion: RequestContext) -> RegistryError:
-        """The error that ``answer`` means, which is consumed."""
+    def error(self, response: Response, request_context: RequestContext) -> RegistryError:
+        """The error that ``response`` means, which is consumed."""
         return error_of(
-            answer,
-            occasion,
+            response,
+            request_context,
             is_anonymous=self._authenticator.is_anonymous,
             now=self.clock.now(),
             scrub=lambda text: scrubbed(text, self._authenticator.secrets()),
@@ -266,8 +269,8 @@ class ChallengeProbe:
         target = Target(self._transport.own, "/v2/")
         with self._lock:
             if not self._is_asked:
-                answer = self._transport.follow("GET", target, {})
-                self._header = answer.header("WWW-Authenticate") if answer.status == 401 else None
-                answer.discard()
+                response = self._transport.follow("GET", target, {})
+                self._header = response.header("WWW-Authenticate") if response.status == 401 else None
+                response.discard()
                 self._is_asked = True
         return self._header, target

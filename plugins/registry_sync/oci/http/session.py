@@ -134,12 +134,12 @@ class _Challenges:
                 break
             again = response.request.copy()
             try:
-                answer = self._adapter.send(again, **options)
+                retried = self._adapter.send(again, **options)
             except NothingElse:
                 break
-            answer.history[:] = [*response.history, response]
-            answer.request = again
-            response = answer
+            retried.history[:] = [*response.history, response]
+            retried.request = again
+            response = retried
         return response
 
 

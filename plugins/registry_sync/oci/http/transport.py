@@ -76,7 +76,7 @@ class Transport:
         # What urllib3 is told is what it logs, and queries can be signatures.
         url = sent.target.partition("?")[0]
         try:
-            response = self.pools.pool(origin).urlopen(
+            received = self.pools.pool(origin).urlopen(
                 method,
                 url,
                 body=body,
@@ -90,14 +90,14 @@ class Transport:
             )
         except (HTTPError, OSError, ValueError) as problem:
             raise converted(problem, method, target) from problem
-        answer = Response(response, method, target, self._pace)
+        response = Response(received, method, target, self._pace)
         if login is not None and origin == self.own:
-            answer.authorization_bytes = len(sent.get("Authorization", ""))
-        self.note_status(answer.status, origin, asked_at)
-        if answer.status == PROXY_AUTHENTICATION_REQUIRED and self.pools.is_proxied:
-            answer.discard()
-            raise proxy_refusal(answer.status, origin.netloc)
-        return answer
+            response.authorization_bytes = len(sent.get("Authorization", ""))
+        self.note_status(response.status, origin, asked_at)
+        if response.status == PROXY_AUTHENTICATION_REQUIRED and self.pools.is_proxied:
+            response.discard()
+            raise proxy_refusal(response.status, origin.netloc)
+        return response
 
     def follow(self, method: str, target: Target, headers: Mapping[str, str], login: Login | None = None) -> Response:
         """The answer at the end of the redirects of a GET or HEAD. Raises :class:`RedirectRefused`."""
@@ -105,17 +105,17 @@ class Transport:
         asked_host, has_moved = target.origin.netloc, False
         for _ in range(MAX_REDIRECTS + 1):
             try:
-                answer = self.send(method, target, headers, login=login)
+                response = self.send(method, target, headers, login=login)
             except RegistrySyncError as problem:
                 if not has_moved:
                     raise
                 explained = problem.with_message(f"{problem.message}; {asked_host} redirects there")
                 explained.redirected_by = asked_host
                 raise explained from problem
-            answer.sent_on_by = asked_host if has_moved else None
-            if answer.status not in REDIRECT_STATUSES:
-                return answer
-            target, has_moved = self._next_hop(answer), True
+            response.sent_on_by = asked_host if has_moved else None
+            if response.status not in REDIRECT_STATUSES:
+                return response
+            target, has_moved = self._next_hop(response), True
         raise RedirectRefused(
             f"{self.own.netloc} redirects more than {MAX_REDIRECTS} times", host=self.own.netloc, method=method
         )
@@ -143,23 +143,23 @@ class Transport:
         """Closes the idle connections. The transport can still be used; it opens new ones."""
         self.pools.close()
 
-    def _next_hop(self, answer: Response) -> Target:
-        location = answer.header("Location")
-        answer.discard()
-        host = answer.target.origin.netloc
+    def _next_hop(self, response: Response) -> Target:
+        location = response.header("Location")
+        response.discard()
+        host = response.target.origin.netloc
         if not location:
-            raise answer.protocol_error(f"{host} answers {answer.status} without a Location")
+            raise response.protocol_error(f"{host} answers {response.status} without a Location")
         try:
-            following = Target.parse(location, relative_to=answer.target)
+            following = Target.parse(location, relative_to=response.target)
         except ValueError as problem:
             raise RedirectRefused(
-                f"{host} redirects to what cannot be followed: {problem}", host=host, method=answer.method
+                f"{host} redirects to what cannot be followed: {problem}", host=host, method=response.method
             ) from None
-        if following.origin.scheme == "http" and "https" in (answer.target.origin.scheme, self.own.scheme):
+        if following.origin.scheme == "http" and "https" in (response.target.origin.scheme, self.own.scheme):
             raise RedirectRefused(
                 f"{host} redirects from https to plain http at {following.origin.netloc}",
                 host=host,
-                method=answer.method,
+                method=response.method,
                 url=following.url,
             )
         return following

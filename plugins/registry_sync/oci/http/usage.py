@@ -24,13 +24,13 @@ class RateLimit:
     source: str | None = None
 
     @classmethod
-    def read(cls, answer: _Headers) -> RateLimit | None:
+    def read(cls, response: _Headers) -> RateLimit | None:
         """From the ``ratelimit-*`` headers of an answer; None when they are absent or unreadable: no limit is known."""
-        remaining = _last_limit(answer.header("ratelimit-remaining"))
+        remaining = _last_limit(response.header("ratelimit-remaining"))
         if remaining is None:
             return None
-        limit = _last_limit(answer.header("ratelimit-limit")) or (None, None)
-        source = re.sub(r"[^\x21-\x7e]", "", answer.header("docker-ratelimit-source") or "")[:128]
+        limit = _last_limit(response.header("ratelimit-limit")) or (None, None)
+        source = re.sub(r"[^\x21-\x7e]", "", response.header("docker-ratelimit-source") or "")[:128]
         return cls(remaining[0], limit[0], remaining[1] or limit[1], source or None)
 
 
@@ -70,9 +70,9 @@ class Usage:
         with self._lock:
             self._counts[counter] += amount
 
-    def note_rate_limit(self, answer: _Headers) -> None:
+    def note_rate_limit(self, response: _Headers) -> None:
         """Keeps what the headers of an answer say of the rate limit."""
-        limit = RateLimit.read(answer)
+        limit = RateLimit.read(response)
         if limit is not None:
             self.rate_limit = limit
 

@@ -60,8 +60,8 @@ SHOWN_FINDINGS = 100
 class Findings:
     """Used by one thread. ``marks`` takes the notes of blobs that are lost, since ``now`` or before."""
 
-    def __init__(self, marks: ContentStore, store: BlobStore, tell: Callable[[str], None], now: datetime) -> None:
-        self._marks, self._store, self._tell, self._now = marks, store, tell, now
+    def __init__(self, marks: ContentStore, store: BlobStore, report: Callable[[str], None], now: datetime) -> None:
+        self._marks, self._store, self._report, self._now = marks, store, report, now
         self._counts: Counter[FindingKind] = Counter()
         self._shown: list[Finding] = []
         self._lost: set[Digest] = set()
@@ -71,7 +71,7 @@ class Findings:
         self._counts[kind] += 1
         if len(self._shown) < SHOWN_FINDINGS:
             self._shown.append(Finding(kind, name, detail))
-            self._tell(f"{kind.value}: {name}{f', {detail}' if detail else ''}")
+            self._report(f"{kind.value}: {name}{f', {detail}' if detail else ''}")
 
     def add_lost(self, kind: FindingKind, digests: Sequence[Digest], detail: str, *, is_gone: bool = True) -> None:
         """Counts blobs of which the store has no good bytes, and notes them as lost until they are stored again.
@@ -134,7 +134,7 @@ class BlobReading:
     findings: Findings
     rate: ByteRate
     clock: Callable[[], datetime]
-    tell: Callable[[str], None]
+    report: Callable[[str], None]
     verified: Amount = field(default_factory=Amount)
     unreadable: set[Digest] = field(default_factory=set)
     _good: list[BlobRecord] = field(default_factory=list)
@@ -147,7 +147,7 @@ class BlobReading:
         """
         if not records:
             return
-        progress = Progress(self.tell, "blob", len(records), sum(record.size_bytes for record in records))
+        progress = Progress(self.report, "blob", len(records), sum(record.size_bytes for record in records))
 
         def done(record: BlobRecord, problem: tuple[FindingKind, str] | None) -> None:
             progress.add(1, record.size_bytes)

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 _THREADS = 16
 #: Failures that may pass before the store itself is taken to be away.
-MOST_PASSING = 20
+MOST_TRANSIENT = 20
 
 
 class StoredBytes:
     """The blobs of ``store``; ``failures`` are what could not be removed, by digest or other name, and why.
 
-    When as many as :data:`MOST_PASSING` meet what may pass, the last of these errors is raised after what had begun was
-    finished.
+    When as many as :data:`MOST_TRANSIENT` meet what may pass, the last of these errors is raised after what had
+    begun was finished.
     """
 
     def __init__(self, store: BlobStore) -> None:
@@ -55,7 +55,7 @@ class StoredBytes:
         if not isinstance(error, BlobStoreError):
             raise error
         self.failures[name] = error
-        if error.is_temporary and sum(known.is_temporary for known in self.failures.values()) >= MOST_PASSING:
+        if error.is_temporary and sum(known.is_temporary for known in self.failures.values()) >= MOST_TRANSIENT:
             raise error
 
     def raise_failures(self) -> None:
@@ -69,8 +69,8 @@ def _those(
 ) -> set[Digest]:
     found: set[Digest] = set()
 
-    def done(digest: Digest, answer: bool) -> None:
-        if answer:
+    def done(digest: Digest, response: bool) -> None:
+        if response:
             found.add(digest)
 
     for_each(ask, digests, threads=min(_THREADS, len(digests)), done=done, failed=failed)
@@ -82,7 +82,7 @@ BATCH_SIZE = 100
 _NOTED_AT_ONCE = 1000
 
 
-class _Moment(NamedTuple):
+class _Times(NamedTuple):
     now: datetime
     noted_before: datetime
 
@@ -92,7 +92,7 @@ def collect_orphans(
     store: BlobStore,
     *,
     grace: timedelta,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     clock: Callable[[], datetime] = utc_now,
     batch_size: int = BATCH_SIZE,
 ) -> Collection:
@@ -104,28 +104,28 @@ def collect_orphans(
     the database raises, and the store when it is away; what was removed until then stays removed.
     """
     now = clock()
-    moment = _Moment(now, now - grace)
-    released = database.orphans.release_runs(moment.noted_before)
+    timestamp = _Times(now, now - grace)
+    released = database.orphans.release_runs(timestamp.noted_before)
     if released:
-        tell(f"released what {format_count(released, 'sync')} had fetched that ended badly")
-    manifests = _collect_manifests(database, moment, batch_size)
+        report(f"released what {format_count(released, 'sync')} had fetched that ended badly")
+    manifests = _collect_manifests(database, timestamp, batch_size)
     stored = StoredBytes(store)
-    blobs, freed = _collect_blobs(database, stored, moment, batch_size)
-    strays = Amount()
-    for batch in _strays(database, store, moment.noted_before, batch_size, stored.note):
-        strays += database.blob_bytes.delete_strays(batch, moment.noted_before, stored)
-    _, waiting_manifests = database.orphans.unneeded(ContentKind.MANIFEST, moment.noted_before)
-    _, waiting_blobs = database.orphans.unneeded(ContentKind.BLOB, moment.noted_before)
+    blobs, freed = _collect_blobs(database, stored, timestamp, batch_size)
+    untracked = Amount()
+    for batch in _untracked(database, store, timestamp.noted_before, batch_size, stored.note):
+        untracked += database.blob_bytes.delete_untracked(batch, timestamp.noted_before, stored)
+    _, waiting_manifests = database.orphans.unneeded(ContentKind.MANIFEST, timestamp.noted_before)
+    _, waiting_blobs = database.orphans.unneeded(ContentKind.BLOB, timestamp.noted_before)
     collection = Collection(
         manifests=manifests,
         blobs=blobs,
         freed=freed,
-        strays=strays,
+        untracked=untracked,
         waiting_manifests=waiting_manifests,
         waiting_blobs=waiting_blobs,
         released_runs=released,
     )
-    tell(summary(collection))
+    report(summary(collection))
     stored.raise_failures()
     return collection
 
@@ -135,7 +135,7 @@ def preview_collection(
     store: BlobStore,
     *,
     grace: timedelta,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     clock: Callable[[], datetime] = utc_now,
     batch_size: int = BATCH_SIZE,
 ) -> Collection:
@@ -146,20 +146,20 @@ def preview_collection(
     noted_before = clock() - grace
     manifests, waiting_manifests = database.orphans.unneeded(ContentKind.MANIFEST, noted_before)
     blobs, waiting_blobs = database.orphans.unneeded(ContentKind.BLOB, noted_before)
-    strays = Amount()
-    for batch in _strays(database, store, noted_before, batch_size, None):
-        strays += Amount.of(batch.values())
+    untracked = Amount()
+    for batch in _untracked(database, store, noted_before, batch_size, None):
+        untracked += Amount.of(batch.values())
     collection = Collection(
         is_dry_run=True,
         manifests=manifests,
         blobs=blobs,
         freed=database.blob_bytes.due(noted_before),
-        strays=strays,
+        untracked=untracked,
         waiting_manifests=waiting_manifests,
         waiting_blobs=waiting_blobs,
         released_runs=database.orphans.unreleased_runs(noted_before),
     )
-    tell(summary(collection))
+    report(summary(collection))
     return collection
 
 
@@ -169,24 +169,26 @@ def summary(collection: Collection) -> str:
     return (
         f"{'would remove' if collection.is_dry_run else 'removed'} "
         f"{format_count(collection.manifests.count, 'manifest')}, {format_count(collection.blobs.count, 'blob')} and "
-        f"{format_count(collection.strays.count, 'stray file')}, {format_bytes(collection.freed_bytes)}; "
+        f"{format_count(collection.untracked.count, 'stray file')}, {format_bytes(collection.freed_bytes)}; "
         f"{format_count(waiting, 'orphan')} younger than the grace"
     )
 
 
-def _collect_manifests(database: Database, moment: _Moment, batch_size: int) -> Amount:
-    _note_all(database, ContentKind.MANIFEST, moment.now)
+def _collect_manifests(database: Database, timestamp: _Times, batch_size: int) -> Amount:
+    _note_all(database, ContentKind.MANIFEST, timestamp.now)
     gone = Amount()
-    for ids in _due(database, ContentKind.MANIFEST, moment.noted_before, batch_size):
-        gone += database.orphans.delete_manifests(ids, moment.noted_before)
+    for ids in _due(database, ContentKind.MANIFEST, timestamp.noted_before, batch_size):
+        gone += database.orphans.delete_manifests(ids, timestamp.noted_before)
     return gone
 
 
-def _collect_blobs(database: Database, stored: StoredBytes, moment: _Moment, batch_size: int) -> tuple[Amount, Amount]:
-    _note_all(database, ContentKind.BLOB, moment.now)
+def _collect_blobs(
+    database: Database, stored: StoredBytes, timestamp: _Times, batch_size: int
+) -> tuple[Amount, Amount]:
+    _note_all(database, ContentKind.BLOB, timestamp.now)
     gone, freed = Amount(), Amount()
-    for ids in _due(database, ContentKind.BLOB, moment.noted_before, batch_size):
-        records, removed = database.blob_bytes.delete_orphans(ids, moment.noted_before, stored)
+    for ids in _due(database, ContentKind.BLOB, timestamp.noted_before, batch_size):
+        records, removed = database.blob_bytes.delete_orphans(ids, timestamp.noted_before, stored)
         gone, freed = gone + records, freed + removed
     return gone, freed
 
@@ -204,7 +206,7 @@ def _due(database: Database, kind: ContentKind, noted_before: datetime, limit: i
         yield [orphan.id for orphan in found]
 
 
-def _strays(
+def _untracked(
     database: Database,
     store: BlobStore,
     stored_before: datetime,
@@ -236,7 +238,7 @@ def reclaim_blobs(
     kept: Sequence[tuple[str, int]] = (),
     is_dry_run: bool = False,
     batch_size: int = BATCH_SIZE,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Amount:
     """Removes the bytes of blobs that only these repositories hold, and none of the versions ``kept``; of how many.
 
@@ -255,6 +257,6 @@ def reclaim_blobs(
     if not is_dry_run:
         database.blob_bytes.forget_faults(repository_ids, kept)
     verb = "would reclaim" if is_dry_run else "reclaimed"
-    tell(f"{verb} {format_bytes(gone.size_bytes)} of {format_count(gone.count, 'blob')}")
+    report(f"{verb} {format_bytes(gone.size_bytes)} of {format_count(gone.count, 'blob')}")
     stored.raise_failures()
     return gone

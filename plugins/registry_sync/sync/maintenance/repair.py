@@ -37,7 +37,7 @@ def repair_blobs(
     open_client: Callable[[RemoteSpec], AbstractContextManager[RegistryClient]],
     digests: Iterable[Digest],
     *,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     clock: Callable[[], datetime] = utc_now,
 ) -> Repair:
     """Brings back those of ``digests`` that are not stored; a repeat goes on with what is left.
@@ -57,16 +57,16 @@ def repair_blobs(
             del sources[record.digest][0]
         try:
             with open_client(remote) as client:
-                work.fetch(client, remote, batch, tell)
+                work.fetch(client, remote, batch, report)
         except (BlobStoreError, DatabaseError):
             raise
         except RegistrySyncError as error:  # the client could not be opened
             work.fail(batch, error)
     for digest in work.waiting:
         work.failures.setdefault(digest, "no repository that holds it was synced from a remote that is known")
-    passing = next((work.passing[digest] for digest in work.failures if digest in work.passing), None)
-    result = Repair(work.fetched, work.found_count, work.failures, passing)
-    tell(summary(result))
+    transient = next((work.transient[digest] for digest in work.failures if digest in work.transient), None)
+    result = Repair(work.fetched, work.found_count, work.failures, transient)
+    report(summary(result))
     return result
 
 
@@ -93,14 +93,14 @@ class _Repair:
     fetched: Amount = field(default_factory=Amount)
     found_count: int = 0
     failures: dict[Digest, str] = field(default_factory=dict)
-    passing: dict[Digest, RegistrySyncError] = field(default_factory=dict)
+    transient: dict[Digest, RegistrySyncError] = field(default_factory=dict)
 
     def fetch(
-        self, client: RegistryClient, remote: RemoteSpec, batch: Sequence[BlobRecord], tell: Callable[[str], None]
+        self, client: RegistryClient, remote: RemoteSpec, batch: Sequence[BlobRecord], report: Callable[[str], None]
     ) -> None:
         """Fetches what ``remote`` has of ``batch``."""
-        tell(f"fetching {format_count(len(batch), 'blob')} again from {remote.registry}/{remote.upstream}")
-        progress = Progress(tell, "blob", len(batch), sum(record.size_bytes for record in batch))
+        report(f"fetching {format_count(len(batch), 'blob')} again from {remote.registry}/{remote.upstream}")
+        progress = Progress(report, "blob", len(batch), sum(record.size_bytes for record in batch))
         arrived: dict[Digest, bool] = {}
         described = self.database.contents.descriptors(record.digest for record in batch)
 
@@ -117,7 +117,7 @@ class _Repair:
             if isinstance(error, BlobStoreError) and (error.is_temporary or isinstance(error, BlobStoreFull)):
                 raise error
             self.fail([record], error)
-            tell(f"blob {record.digest}: {reason(error)}")
+            report(f"blob {record.digest}: {reason(error)}")
 
         try:
             for_each(
@@ -137,7 +137,7 @@ class _Repair:
             if record.digest in self.waiting:
                 self.failures[record.digest] = reason(error)
                 if error.is_temporary:
-                    self.passing[record.digest] = error
+                    self.transient[record.digest] = error
 
     def _fetch(
         self, client: RegistryClient, remote: RemoteSpec, record: BlobRecord, described: Descriptor | None

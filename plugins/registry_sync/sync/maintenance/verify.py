@@ -48,7 +48,7 @@ def verify_blobs(
     store: BlobStore,
     options: VerifyOptions,
     *,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     clock: Callable[[], datetime] = utc_now,
     rate: ByteRate | None = None,
 ) -> Verification:
@@ -60,8 +60,8 @@ def verify_blobs(
     rate = rate or ByteRate(options.checked().bytes_per_second)
     checks = database.blob_checks
     began = clock()
-    findings = Findings(database.contents, store, tell, began)
-    reading = BlobReading(checks, store, findings, rate, clock, tell)
+    findings = Findings(database.contents, store, report, began)
+    reading = BlobReading(checks, store, findings, rate, clock, report)
     left = math.ceil(options.share * checks.stored_count())
     reading.read(_compare(checks, store, findings))
     while left > 0 and (page := checks.due(began, min(left, _PAGE), without=reading.unreadable)):
@@ -70,7 +70,7 @@ def verify_blobs(
     for record in _faulty(checks):
         findings.add_remembered(record)
     result = findings.result(reading.verified)
-    tell(summary(result))
+    report(summary(result))
     return result
 
 
@@ -88,11 +88,13 @@ def _compare(checks: BlobCheckStore, store: BlobStore, findings: Findings) -> li
             there.add(entry.digest)
             record = records.get(entry.digest)
             if record is None:
-                findings.add(FindingKind.STRAY, entry.digest, f"{entry.size_bytes:,} bytes that no record names")
+                findings.add(
+                    FindingKind.UNTRACKED_BLOB, entry.digest, f"{entry.size_bytes:,} bytes that no record names"
+                )
             elif not record.is_stored or record.size_bytes != entry.size_bytes:
                 suspects.append(record)
-    for name in store.strangers():
-        findings.add(FindingKind.STRANGER, name, "a name in the blob store that is no blob")
+    for name in store.unknown_files():
+        findings.add(FindingKind.UNKNOWN_FILE, name, "a name in the blob store that is no blob")
     _find_missing(checks, store, there, findings)
     return suspects
 
