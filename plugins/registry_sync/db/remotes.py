@@ -100,10 +100,11 @@ class RemoteStore:
                 changed = replace(changed, is_provisional=False)
             return changed
 
-    def correct(self, remote_id: str, change: Callable[[RemoteSpec], RemoteSpec], *, by_sync_run: str) -> Remote:
-        """As :meth:`change` by a sync, to another upstream, while it is provisional and no other sync is under way.
+    def correct(self, remote_id: str, change: Callable[[RemoteSpec], RemoteSpec]) -> Remote:
+        """As :meth:`change` by a sync, to another upstream, while it is provisional and no sync from it is under way.
 
-        What another sync brings comes from elsewhere. Raises :class:`OtherUpstream` where that is not so any more.
+        What such a sync brings comes from elsewhere; one that is continued later makes no version any more
+        (:func:`refuse_corrected`). Raises :class:`OtherUpstream` where that is not so.
         """
         with self._transactions.writing() as connection:
 
@@ -111,7 +112,7 @@ class RemoteStore:
                 is_provisional = connection.execute(
                     select(remotes.c.is_provisional).where(remotes.c.id == remote_id)
                 ).scalar_one()
-                if not is_provisional or _syncs_under_way(connection, remote_id, without=by_sync_run):
+                if not is_provisional or _syncs_under_way(connection, remote_id):
                     raise OtherUpstream(
                         f"remote {stored.name!r} cannot be corrected any more, as another sync uses it. "
                         "Nothing was changed"
@@ -120,10 +121,10 @@ class RemoteStore:
 
             return _RECORDS.change(connection, remote_id, correct)
 
-    def syncs_under_way(self, remote_id: str, *, without: str | None = None) -> tuple[RunKey, ...]:
-        """The syncs from it that have not ended, the oldest first, other than the one of the id ``without``."""
+    def syncs_under_way(self, remote_id: str) -> tuple[RunKey, ...]:
+        """The syncs from it that have not ended, the oldest first."""
         with self._transactions.reading() as connection:
-            return _syncs_under_way(connection, remote_id, without=without)
+            return _syncs_under_way(connection, remote_id)
 
     def delete(self, remote_id: str) -> None:
         """Removes it; what was synced from it stays. Raises :class:`RecordNotFound`."""
@@ -195,15 +196,23 @@ def _mark(connection: Connection, remote_id: str | ScalarSelect[Any], *, is_prov
     connection.execute(statement)
 
 
-def _syncs_under_way(connection: Connection, remote_id: str, *, without: str | None = None) -> tuple[RunKey, ...]:
+def refuse_corrected(connection: Connection, remote_id: str | None, used: RemoteSpec) -> None:
+    """Raises :class:`OtherUpstream` for a sync from ``used`` whose remote was corrected to another upstream since."""
+    row = connection.execute(select(remotes).where(remotes.c.id == remote_id, remotes.c.is_provisional)).first()
+    if row is not None and (now := _remote(row).spec).source != used.source:
+        raise OtherUpstream(
+            f"remote {now.name!r} was corrected after this sync of {used.source} had begun, and is {now.source} now. "
+            "No version was made; start a new run"
+        )
+
+
+def _syncs_under_way(connection: Connection, remote_id: str) -> tuple[RunKey, ...]:
     statement = (
         select(sync_runs.c.dag_id, sync_runs.c.run_id, sync_runs.c.scope)
         .where(sync_runs.c.remote_id == remote_id, sync_runs.c.state == RunState.RUNNING.value)
         .where(~sync_runs.c.is_dag_run_over)
         .order_by(sync_runs.c.started_at)
     )
-    if without is not None:
-        statement = statement.where(sync_runs.c.id != without)
     return tuple(RunKey(row.dag_id, row.run_id, row.scope) for row in connection.execute(statement))
 
 

@@ -121,12 +121,15 @@ def open_run(
     started = database.runs.find(key)
     plan = _plan(database, request, started, authority, check_connection)
     try:
-        remote = plan.stored or database.remotes.create(plan.used, is_provisional=True)
+        remote = plan.stored or database.remotes.create(plan.used, is_provisional=authority is not Authority.TRIGGER)
         repository = plan.repository or database.repositories.create(RepositorySpec(plan.name))
     except NameTaken:  # another run was faster; what it made is judged as what was there before
         plan = _plan(database, request, started, authority, check_connection)
-        remote = plan.stored or database.remotes.create(plan.used, is_provisional=True)
+        remote = plan.stored or database.remotes.create(plan.used, is_provisional=authority is not Authority.TRIGGER)
         repository = plan.repository or database.repositories.create(RepositorySpec(plan.name))
+    said = {name: getattr(plan.used, name) for name in plan.changed}
+    if plan.is_correction:  # before the run is recorded, which would go on with it also where that is refused
+        database.remotes.correct(remote.id, lambda stored: replace(stored, **said))
     run = database.runs.begin(
         key,
         repository_id=repository.id,
@@ -138,10 +141,8 @@ def open_run(
         remote_changes=_describe(remote.spec, plan.used, plan.changed) if plan.changed else None,
         by=replace(by, repository_name=plan.name),
     )
-    if plan.changed:
-        said = {name: getattr(plan.used, name) for name in plan.changed}
-        store = database.remotes.correct if plan.is_correction else database.remotes.change
-        store(remote.id, lambda stored: replace(stored, **said), by_sync_run=run.id)
+    if plan.changed and not plan.is_correction:
+        database.remotes.change(remote.id, lambda stored: replace(stored, **said), by_sync_run=run.id)
     return run
 
 
@@ -292,14 +293,12 @@ def _refuse_own_connection(used: RemoteSpec, stored: Remote | None) -> None:
 def _is_correction(remotes: RemoteStore, stored: Remote | None, used: RemoteSpec, started: SyncRun | None) -> bool:
     """Whether the run makes another upstream of a remote that nothing came from yet.
 
-    The repeat of a run that was corrected since does not take that back. Raises :class:`OtherUpstream` while another
-    sync from it is under way, which may still bring something.
+    The repeat of a run corrects nothing: where its remote is another by now, a later one has corrected it. Raises
+    :class:`OtherUpstream` while a sync from it is under way, which may still bring something.
     """
-    if stored is None or not stored.is_provisional or _is_same_place(stored.spec, used):
+    if started is not None or stored is None or not stored.is_provisional or _is_same_place(stored.spec, used):
         return False
-    if started is not None and started.remote_changes is None:
-        return False
-    under_way = remotes.syncs_under_way(stored.id, without=None if started is None else started.id)
+    under_way = remotes.syncs_under_way(stored.id)
     if under_way:
         raise OtherUpstream(
             f"{_both_upstreams(stored.spec, used)}. It could be corrected, but a sync from it is under way: DAG run "

@@ -66,20 +66,49 @@ def test_several_typing_errors_one_after_the_other(database: Database) -> None:
     assert begin(database, MEANT, "meant").remote.upstream_name == "team/app"
 
 
-def test_a_repeat_of_the_correcting_task_goes_on_and_of_the_corrected_one_takes_nothing_back(
-    database: Database,
-) -> None:
+def test_a_repeat_of_the_correcting_task_goes_on(database: Database) -> None:
     failed(database, TYPED)
+    remote = database.remotes.by_name("app")
+    database.remotes.correct(remote.id, lambda spec: replace(spec, upstream_name="team/app"))
     run = begin(database, MEANT, "meant")
-    database.remotes.change(
-        run.remote_id or "", lambda spec: replace(spec, upstream_name="team/ap"), by_sync_run=run.id
-    )
-    assert begin(database, MEANT, "meant").id == run.id, "it had died before it changed the remote"
+    assert begin(database, MEANT, "meant").id == run.id, "it had died before it was recorded, and then again"
     assert stored(database).upstream_name == "team/app"
+
+
+@pytest.mark.parametrize(
+    "earlier", [TYPED, replace(TYPED, upstream_name="team/aap"), replace(TYPED, include_tags=("4.*",))]
+)
+def test_a_repeat_of_what_was_corrected_takes_nothing_back(database: Database, earlier: SyncRequest) -> None:
+    """Also where it had changed the remote itself."""
+    failed(database, TYPED, "first")
+    failed(database, earlier, "earlier")
+    run = begin(database, MEANT, "meant")
     database.runs.finish(run.id, RunState.FAILED, error="RateLimited: later")
     with pytest.raises(OtherUpstream):
-        begin(database, TYPED, "typed")
+        begin(database, earlier, "earlier")
     assert stored(database).upstream_name == "team/app"
+
+
+def test_what_was_corrected_makes_no_version_any_more(database: Database) -> None:
+    """It had fetched all, failed before its commit, and is continued after the correction."""
+    typed = begin(database, TYPED, "typed")
+    upstream = Upstream()
+    upstream.tag("3.1", image("of the wrong one"))
+    play_stages(database, typed, upstream)
+    database.runs.finish(typed.id, RunState.FAILED, error="BlobStoreFull: later")
+    meant = begin(database, MEANT, "meant")
+    with pytest.raises(OtherUpstream, match="was corrected after this sync"):
+        database.versions.commit(typed.id)
+    commit(database, meant)
+    assert database.repositories.by_name("app").latest_number == 1
+
+
+def test_what_a_trigger_made_takes_the_word(database: Database) -> None:
+    """Its filters and its connection are not the author's."""
+    run = begin(database, replace(TYPED, include_tags=("evil",)), "triggered", Authority.TRIGGER)
+    database.runs.finish(run.id, RunState.FAILED, error="NotFound: there is no repository team/ap")
+    with pytest.raises(OtherUpstream, match="replace_upstream"):
+        begin(database, MEANT, "meant")
 
 
 def test_what_holds_content_takes_the_word(database: Database) -> None:
@@ -141,7 +170,7 @@ def test_of_two_corrections_at_once_one_is_refused(database: Database) -> None:
     remote_id = failed(database, TYPED).remote_id or ""
     begin(database, TYPED, "between")
     with pytest.raises(OtherUpstream, match="another sync uses it"):
-        database.remotes.correct(remote_id, lambda spec: replace(spec, upstream_name="x"), by_sync_run="another")
+        database.remotes.correct(remote_id, lambda spec: replace(spec, upstream_name="x"))
     assert stored(database).upstream_name == "team/ap"
 
 

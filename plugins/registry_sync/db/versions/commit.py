@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, case, exists, insert, select, update
 from registry_sync.db.content.closures import is_in_latest, is_present
 from registry_sync.db.content.missing_bytes import hold_new_tags, hold_tags, tags_lacking_blobs
 from registry_sync.db.queries import in_batches, storable
-from registry_sync.db.remotes import read_spec
+from registry_sync.db.remotes import read_spec, refuse_corrected
 from registry_sync.db.runs.listings import LaterSay
 from registry_sync.db.runs.needed_blobs import refuse_unfinished
 from registry_sync.db.runs.run_rows import lock_run, refuse_other_remote, refuse_over, require_run, settle
@@ -127,6 +127,7 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
         return repository.id, run.version_number
     refuse_over(run)
     refuse_other_remote(connection, run)
+    refuse_corrected(connection, run.remote_id, read_spec(run.remote_spec))
     refuse_unfinished(connection, run_id)
     membership = _membership(connection, run, repository)
     later = LaterSay.since(connection, repository, run, membership.number)
