@@ -42,7 +42,7 @@ class RestClient:
         sent: dict[str, str | None] = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
         sent |= headers or {}
         return self.session.request(
-            method, self.url + full, json=json, headers=sent, timeout=60, allow_redirects=False, **more
+            method, self.url + full, json=json, headers=sent, timeout=90, allow_redirects=False, **more
         )
 
     def get(self, path: str, status: int = 200, **query: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,7 +54,8 @@ def _leave(store: BlobStore, blob: Blob, end: int, data: bytes | None = None) ->
 
 
 def _parts(place: Place) -> list[str]:
-    return [name for name in place.names() if name.startswith(".partials/")]
+    """Parts that are stored; one that is still being written has another name."""
+    return [name for name in place.names() if re.match(r"\.partials/.*/\d{15}-\d{15}-", name)]
 
 
 @shared
