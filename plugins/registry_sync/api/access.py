@@ -1,4 +1,13 @@
-"""Who may do what, by Airflow's own users and auth manager; and what a request must be before any of it is read."""
+"""Who may do what, by Airflow's own users and auth manager; and what a request must be before any of it is read.
+
+Reading and syncing are held to what a user may do with the sync DAG and its runs, changes to what they may do with
+connections. Of Airflow's checks these are the ones that mean the same under SimpleAuthManager and FAB.
+
+Before that, :class:`Guard` only sees that a credential is there; whose it is and what they may do is found out by the
+checks of each route. Browsers send the session's cookie along with what a foreign page asks for, so a request that
+names a foreign ``Origin`` is refused whatever its credential, unless Airflow's own setting for foreign pages allows
+that origin.
+"""
 
 from __future__ import annotations
 

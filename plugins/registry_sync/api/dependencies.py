@@ -1,4 +1,8 @@
-"""What routes work on: the metadata database, opened once per process, and a bounded number of threads of our own."""
+"""What routes work on: the metadata database, opened once per process, and a bounded number of threads of our own.
+
+Whatever waits for a database does so in one of them. A request that finds none free waits shortly, without a thread,
+and is then answered with 503 and ``Retry-After``. What runs on the event loop is quick and waits for nothing.
+"""
 
 from __future__ import annotations
 

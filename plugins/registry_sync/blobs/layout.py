@@ -1,4 +1,10 @@
-"""Where what lies below the root of a store, and how it is listed. The layout is the same in every store."""
+"""Where what lies below the root of a store, and how it is listed. The layout is the same in every store.
+
+A blob has three parts in its name: algorithm, first two characters, encoded. What begins with a dot is the store's
+own and no blob, since no algorithm of a digest begins so. Everything else was put there by a stranger.
+
+One walk for all stores: a store says what is in one folder, and here is decided what of it is a blob.
+"""
 
 from __future__ import annotations
 

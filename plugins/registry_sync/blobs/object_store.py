@@ -1,4 +1,9 @@
-"""Blobs wherever fsspec reaches: object stores, remote file systems, memory; and how their drivers are set up."""
+"""Blobs wherever fsspec reaches: object stores, remote file systems, memory; and how their drivers are set up.
+
+Bytes are collected and verified on this machine first: small blobs in memory, larger ones in a spool folder, where
+they can be continued. Blobs of one part are handed over whole (docs/adr/0011-blobs-on-an-object-store.md); larger ones
+go into the store part by part meanwhile, where any machine can continue them (docs/adr/0012-parts-in-the-store.md).
+"""
 
 from __future__ import annotations
 

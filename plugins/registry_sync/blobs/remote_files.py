@@ -1,4 +1,11 @@
-"""The files of one store, as fsspec reaches them: names relative to its root, and errors that are ours."""
+"""The files of one store, as fsspec reaches them: names relative to its root, and errors that are ours.
+
+Stores that speak like S3 may refuse to join objects, or to remove many at one request; whoever calls has another way
+then.
+
+What differs between drivers is known here: which of them show an object only when it is whole, what their listings
+call a time, and that their errors have no common type. What a blob is is known elsewhere.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The metadata database as the rest of the project sees it: one object with its stores."""
+"""The metadata database as the rest of the project sees it: one object with its stores.
+
+Its locks by name are for work that no transaction can hold together, because part of it happens elsewhere. They hold
+between threads, processes and machines, and are dropped with whoever holds them. Nothing in the database is
+locked meanwhile: only those wait who ask for the same lock.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""Engines: an address turned into connections that behave alike on both databases, and foreign errors into ours."""
+"""Engines: an address turned into connections that behave alike on both databases, and foreign errors into ours.
+
+Decided by the type of the driver's error and by SQLSTATE or SQLite's result code, not by messages; SQLite before
+Python 3.11 tells no code, there its fixed texts are compared.
+
+SQLite is opened so that several processes may work on one file: a write begins with ``BEGIN IMMEDIATE``, so that
+writers queue for up to :data:`BUSY_TIMEOUT_SECONDS` where a later upgrade of a read lock would fail at once.
+"""
 
 from __future__ import annotations
 

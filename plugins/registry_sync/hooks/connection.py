@@ -1,4 +1,12 @@
-"""What an Airflow connection of type ``registry`` says, its Extra included, as values. Nothing is connected to here."""
+"""What an Airflow connection of type ``registry`` says, its Extra included, as values. Nothing is connected to here.
+
+The mapped tasks of a stage run on several machines and know nothing of each other, but each knows how many they are.
+So each takes an equal part, whether the others are running at the moment or not: together they stay below the limit,
+and when some wait or have ended they stay below it by more. Other DAG runs are not known here; an Airflow pool
+bounds how many tasks are at work on a host (docs/how-to/limit-requests.md).
+
+Extra holds the fields of the form and the names that :class:`HttpHook` users know. No Extra ever becomes a header.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,11 @@
 """Credential helpers: who makes short-lived credentials for a registry, by the name that a connection gives.
 
 Amazon's are made by AWS from a key or role (its page "Private registry authentication").
+
+The same bytes as ``aws ecr get-login-password`` gives, with the end that AWS states.
+
+A helper of another cloud is a function of this shape in a module of its own, a line in :data:`MINTS`, and its name in
+the form (``provider.py``). It imports its SDK when it is called and not before.
 """
 
 from __future__ import annotations

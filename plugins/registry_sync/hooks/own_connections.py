@@ -1,4 +1,11 @@
-"""Connections that remotes have of their own, in Airflow's secret storage: made, changed and removed with them."""
+"""Connections that remotes have of their own, in Airflow's secret storage: made, changed and removed with them.
+
+Such a connection is for its remote's registry alone; :class:`~registry_sync.hooks.connection.RegistryConnection` sends
+its credentials nowhere else. Its id begins with what only that remote has, so that none is ever taken for another's.
+Works where Airflow's own database can be reached: in the API server and in commands, never in tasks.
+
+An upgrade gives secrets in Extra the names that Airflow hides, and connections ids that say whose they are.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""Blobs, streamed as raw bytes into a writer and resumed where they broke off (RFC 9110 section 14)."""
+"""Blobs, streamed as raw bytes into a writer and resumed where they broke off (RFC 9110 section 14).
+
+Follows the distribution specification, "Pulling blobs".
+
+The writer knows what is there already and verifies size and digest; this module decides what to ask for next. Each
+attempt begins at the registry: a redirect's signed URL is over before a long download is. A ``Range`` that is refused
+is asked for once more and then left out, so that what is there never keeps a blob from being fetched.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Manifests by tag and by digest (distribution specification, "Pulling manifests"), and sizes they do not state."""
+"""Manifests by tag and by digest (distribution specification, "Pulling manifests"), and sizes they do not state.
+
+The digest of a manifest is what its bytes hash to. What a registry says about it is compared, and a hint at most.
+
+Follows the distribution specification, "Checking if content exists in the registry".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""What all operators share: their run, what they work on, how errors reach Airflow, and what the log says."""
+"""What all operators share: their run, what they work on, how errors reach Airflow, and what the log says.
+
+Airflow's task runner logs whatever ends a task with its traceback. For an error of ours the message says what happened
+and what to do, and the frames are those of Airflow. So the record is made one line on its way into the log; the
+traceback is there at level DEBUG. A defect keeps its traceback.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,11 @@
 """Which sync a task is of, and what its task asks Airflow of DAG runs.
 
 A task is of the sync that the listing task above it starts, also where a DAG run has several.
+
+What is asked of Airflow goes through the task's own connection to the API server, because tasks cannot reach its
+database.
+
+A task is of the nearest listing task: above a commit, and above another listing task, begins what is of another sync.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""What operators return of new versions: XComs for later tasks, and events of Airflow's assets."""
+"""What operators return of new versions: XComs for later tasks, and events of Airflow's assets.
+
+An asset is known by the repository's name, and its URI is made of that name too: Airflow keeps one of each name and
+one of each URI active, so that an asset whose URI outlives its name, or the other way round, is never active again.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""The fourth stage: the bytes of one shard's blobs, each verified while it is written, then noted as stored."""
+"""The fourth stage: the bytes of one shard's blobs, each verified while it is written, then noted as stored.
+
+A blob that is there is not fetched; one that was half there is continued. A blob that cannot be had is recorded with
+the reason, and the commit holds the tags that need it; the others go on.
+
+A task costs about half a second from trigger to end whatever it does, so that planning and fetching by tasks of
+their own is worth while only for more than a small run needs (see docs/adr).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,13 @@
-"""What each tag points to, by one HEAD; which unchanged tags are read again, which belong to what is held."""
+"""What each tag points to, by one HEAD; which unchanged tags are read again, which belong to what is held.
+
+What belongs to new content is found when that is fetched. What belongs to content that is about to go is left alone.
+
+A tag that stands for the same manifest as in the latest version may still bring something else: when the remote now
+chooses otherwise, when an entry was missing upstream and may have come, when something new refers to it.
+
+A registry that stops to answer, or wants a wait, fails the task. What it answered until then is in the database, and
+the next try asks for the rest, unless too much time has passed: a listing is of one moment.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What an error means for a sync: the whole run stops, the task is tried again, or only some tags are hurt."""
+"""What an error means for a sync: the whole run stops, the task is tried again, or only some tags are hurt.
+
+A scanner blocks one image, and a repository is closed: both are 401 or 403. An entry of an index is missing, and a
+repository is gone: both can be 404 with the same code. What follows differs, so one HEAD tells them apart.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What lies below manifests: what a remote selects of it, read level by level, and what is stored not fetched again."""
+"""What lies below manifests: what a remote selects of it, read level by level, and what is stored not fetched again.
+
+Below an index lie the entries that are taken, below any manifest what refers to it. A tree is whole when everything
+below its root was read; it may be a graph, and referrers may even form a circle.
+"""
 
 from __future__ import annotations
 

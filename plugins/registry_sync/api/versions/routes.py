@@ -1,4 +1,8 @@
-"""``…/versions/`` and ``…/copy_tags/``: versions read, compared, described, removed, rolled back to and copied."""
+"""``…/versions/`` and ``…/copy_tags/``: versions read, compared, described, removed, rolled back to and copied.
+
+A copy and a rollback are short work in one transaction, so the version itself is the response and there is no task to
+wait for.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,14 @@
-"""Where the bytes of a blob are while they are written: in memory, in a resumable file, or in parts in the store."""
+"""Where the bytes of a blob are while they are written: in memory, in a resumable file, or in parts in the store.
+
+Blobs up to :data:`SMALL_BYTES` are collected in memory and touch the disk once, when they are complete or left;
+most blobs of most registries are configs and small layers, for which each call to the system counts. Larger ones go
+through a :class:`ResumableFile`.
+
+For an object store that file is as on a file system, so that processes of one machine wait for each other. Each part
+that is complete is stored while the next one is written; a writer that is left stores the rest as well. The next
+writer, wherever it is, finds what its own machine lacks in the store. When all is there and verified, the store joins
+the parts, or is given the file.
+"""
 
 from __future__ import annotations
 

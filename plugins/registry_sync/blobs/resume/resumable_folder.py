@@ -1,6 +1,12 @@
 """Resumable files: what was written of blobs that are not published, in a folder of their own beside the blobs.
 
 Folders survive a loss of power: each is flushed into the one above it before it is used.
+
+A resumable file belongs to one writer at a time, by an advisory lock (flock) that the kernel drops with the process
+that holds it. Whoever comes second waits as long as the first makes progress, then continues where it stopped or
+finds the blob published, so that two syncs do not fetch one layer twice; when the first stands still, the second
+takes a temporary of its own. Such files are not flushed: after a crash of the process all is there, after a loss of
+power perhaps not, and then the digest tells.
 """
 
 from __future__ import annotations

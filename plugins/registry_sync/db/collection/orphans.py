@@ -1,4 +1,12 @@
-"""Content that nothing needs: noted when it is first seen so, and removed when that was long enough ago."""
+"""Content that nothing needs: noted when it is first seen so, and removed when that was long enough ago.
+
+A manifest is needed while a version holds it, or a sync under way has listed, read or linked it; that a stored index
+lists it is no reason, because what a version takes along is decided by its links. A blob is needed while a stored
+manifest names it, or a sync under way plans it. Whoever lost its notes needs nothing, see ``OrphanStore.release_runs``.
+
+Nothing here waits for a sync. Rows that somebody works with are passed over and looked at the next time; those that
+are locked are asked again whether they are needed, in a statement that sees what was committed meanwhile.
+"""
 
 from __future__ import annotations
 

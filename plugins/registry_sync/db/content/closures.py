@@ -1,4 +1,8 @@
-"""What lies below manifests: recursive queries over the links of a run or of a repository, and a graph in memory."""
+"""What lies below manifests: recursive queries over the links of a run or of a repository, and a graph in memory.
+
+For a version as a whole the graph is quicker than a recursive query, and does not depend on what a database believes
+about the sizes of its tables right after a large sync. Few manifests are better asked for by a query.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,22 @@
-"""Which listing wins: they are numbered, and a late commit undoes no later one; and the HEADs that a listing keeps."""
+"""Which listing wins: they are numbered, and a late commit undoes no later one; and the HEADs that a listing keeps.
+
+A sync notes the last number when it begins to list (``listing_began``), and takes the next one when what it listed is
+recorded (``listing_number``). A listing whose number is not above what a sync noted had ended before that sync began to
+list, so the sync has seen a later upstream. Any other listing may have seen a later one. A rollback takes a number too.
+No clock is asked, and what counts is kept with repositories and syncs, not with versions, which come and go.
+
+A HEAD is kept as of the time at which it was asked. So it serves the try after a failed one, as long as it is young and
+nothing else was listed for the repository since; a sync that starts anew after it failed forgets it.
+
+A commit is refused when what it would change was said otherwise since by
+
+- a rollback;
+- a mirror of the same upstream: it has the say of every tag;
+- an additive sync of the same upstream: it has the say of the tags that are there and that its filters select.
+
+So two additive syncs of other tags both count, whichever commits first, and a commit that changes nothing is never
+refused. Syncs of different upstreams into one repository do not concern each other.
+"""
 
 from __future__ import annotations
 

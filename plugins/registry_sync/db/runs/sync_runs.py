@@ -1,4 +1,8 @@
-"""Sync runs: what a run was asked to do, the tags it listed, the blobs it planned, and how it ended."""
+"""Sync runs: what a run was asked to do, the tags it listed, the blobs it planned, and how it ended.
+
+Tags and blobs of a run are its working notes. They are removed when it settles in a version or unchanged; the
+counts stay. What a run needs of the content is asked in ``needed_blobs``.
+"""
 
 from __future__ import annotations
 

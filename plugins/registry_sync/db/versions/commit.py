@@ -1,4 +1,7 @@
-"""The commit of a run: a new version of its repository in one transaction, or none when nothing differs."""
+"""The commit of a run: a new version of its repository in one transaction, or none when nothing differs.
+
+The repository's row is locked first, so that commits to one repository follow each other and numbers have no gaps.
+"""
 
 from __future__ import annotations
 

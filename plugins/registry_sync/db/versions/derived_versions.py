@@ -1,4 +1,14 @@
-"""Versions made from versions: a rollback holds what an older one held, a copy adds tags of another repository."""
+"""Versions made from versions: a rollback holds what an older one held, a copy adds tags of another repository.
+
+Bytes of it may have been reclaimed meanwhile. That does not stop a rollback: a version is a set of content, told by
+digests, and which bytes are in the store is no part of it. They are counted, the tags that lack them are held with that
+reason, and the next immediate sync of those tags fetches them; a refusal would keep bad tags in place when they are to
+go at once.
+
+A tag comes with what its manifest takes along by the links of the source version, not by what a registry or another
+version says. Nothing is fetched: content is stored once, and bytes that are missing at the source are missing here,
+which holds the tags that lack them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The four tables of intervals seen as one: what a version holds of tags, manifests and blobs, and its links."""
+"""The four tables of intervals seen as one: what a version holds of tags, manifests and blobs, and its links.
+
+Whatever changes one of them as a whole (rollback, deletion, retention) goes through :data:`INTERVALS`, so that none
+is left out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,16 @@
-"""The difference between two versions, applied to the intervals: tags and links first, then manifests, then blobs."""
+"""The difference between two versions, applied to the intervals: tags and links first, then manifests, then blobs.
+
+Of the manifests that the run read, it has the say; what it did not read keeps its links.
+
+The cost of every step follows the difference, not the size of the version, and depends on no statistics:
+
+- what a run has read takes along what its links say now; what it has not read keeps its links;
+- what is added lies below the added tags and links, less what is present;
+- what may be removed lay below the removed tags and links. Of that, a manifest stays that a kept tag stands for or
+  that a kept manifest takes along, with all below it; a blob stays that a kept manifest names.
+
+Additive syncs remove no manifests, links and blobs. What they leave behind is looked for, once, by the next mirror.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 """What a 401 asks for: the challenges of ``WWW-Authenticate`` (RFC 9110 section 11.6.1), and the scopes of tokens.
 
 A scope is ``type:name:actions`` (distribution's token scope documentation), several are separated by blanks.
+
+Several header lines arrive joined by commas, which also separate parameters and challenges; the grammar tells them
+apart. Unknown schemes are read and left alone.
 """
 
 from __future__ import annotations

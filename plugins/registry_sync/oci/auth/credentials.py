@@ -1,4 +1,8 @@
-"""What a registry is told about who asks, where tokens may be asked for, and who may be given the credentials."""
+"""What a registry is told about who asks, where tokens may be asked for, and who may be given the credentials.
+
+A challenge is written by the registry, or by whoever took it over: it must not be able to send a stored password to a
+host of its choice (CVE-2020-15157 and its many relatives).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Statuses and error codes of responses, turned into errors (distribution specification, "Error Codes")."""
+"""Statuses and error codes of responses, turned into errors (distribution specification, "Error Codes").
+
+The status decides; codes refine. No message is ever read to find out what happened.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,14 @@
-"""How often a registry may be asked, and how many pulls of manifests it still allows."""
+"""How often a registry may be asked, and how many pulls of manifests it still allows.
+
+What counts is a request to the registry's own origin: tag lists, manifests, blobs and their ranges, each retry, a
+token service on the same host, and a redirect that leads back. Token services and storage on other hosts have limits
+of their own and are not slowed down by what is configured. When one of them says that it is asked too often, the
+requests that lead there become fewer too.
+
+Docker Hub counts GETs of manifests, and says with each answer how many are left; HEADs it does not count. So what is
+left is asked for by a HEAD before the first pull, and pulls that are under way count as made. Other programs may pull
+at the same time: nothing here can know of theirs before the registry says so.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""One response of a server: its status, headers and body as raw bytes, decoded within a bound where it is encoded."""
+"""One response of a server: its status, headers and body as raw bytes, decoded within a bound where it is encoded.
+
+Bodies are never decoded by the library underneath: digests are over the bytes as sent, and a mislabelled
+``Content-Encoding`` must not change them.
+"""
 
 from __future__ import annotations
 

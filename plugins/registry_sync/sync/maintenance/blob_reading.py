@@ -1,4 +1,7 @@
-"""Blobs read again and compared with their digests, by a few threads, at a set rate; and what that finds."""
+"""Blobs read again and compared with their digests, by a few threads, at a set rate; and what that finds.
+
+Bytes are wrong only when two reads say so: what another process puts in their place meanwhile is not taken for them.
+"""
 
 from __future__ import annotations
 

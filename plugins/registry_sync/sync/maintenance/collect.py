@@ -1,6 +1,14 @@
 """Collecting what nothing needs: manifests with their tags, then blobs that only they named, then untracked bytes.
 
 Reclaiming: the bytes of blobs that only given repositories hold. Their versions stay, and name what is missing.
+
+What cannot be removed, such as an object under a lock, keeps none of the others; it is noted, and told in the end.
+
+Content is first noted as orphaned, and goes when it is still unneeded after a grace; a sync under way keeps what it
+works with. A collection runs beside syncs and other collections, may be killed anywhere and repeated.
+
+A sync that keeps bytes fetches them again; repositories whose blobs are fetched when they are pulled go on as they
+began.
 """
 
 from __future__ import annotations
