@@ -35,7 +35,7 @@ class BlobDocument(BaseModel):
 
     @classmethod
     def of(cls, blob: BlobUnit) -> BlobDocument:
-        """A stored blob, shown."""
+        """The document of a stored blob."""
         return cls(
             pulp_created=blob.created_at,
             pulp_href=unit_href("docker.blob", blob.id),
@@ -58,7 +58,7 @@ class ListedManifestDocument(BaseModel):
 
     @classmethod
     def of(cls, child: ChildReference) -> ListedManifestDocument:
-        """An entry, shown."""
+        """The document of an entry."""
         return cls(
             digest=child.digest,
             media_type=child.media_type,
@@ -86,7 +86,7 @@ class ManifestDocument(BaseModel):
 
     @classmethod
     def of(cls, manifest: ManifestUnit) -> ManifestDocument:
-        """A stored manifest, shown."""
+        """The document of a stored manifest."""
         config = manifest.config
         return cls(
             pulp_created=manifest.created_at,
@@ -116,7 +116,7 @@ class TagDocument(BaseModel):
 
     @classmethod
     def of(cls, tag: TagUnit) -> TagDocument:
-        """A stored tag, shown."""
+        """The document of a stored tag."""
         return cls(
             pulp_created=tag.created_at,
             pulp_href=unit_href("docker.tag", tag.id),
@@ -242,7 +242,7 @@ class HolderDocument(BaseModel):
 
     @classmethod
     def of(cls, holder: Holder) -> HolderDocument:
-        """A holder, shown."""
+        """The document of a holder."""
         return cls(
             repository=repository_href(holder.repository_id),
             name=holder.repository_name,
@@ -261,7 +261,7 @@ class ManifestProvenanceDocument(BaseModel):
 
     @classmethod
     def of(cls, found: ManifestProvenance) -> ManifestProvenanceDocument:
-        """A provenance, shown."""
+        """The document of a provenance."""
         return cls(
             digest=found.digest,
             size=found.size_bytes,
@@ -290,7 +290,7 @@ class BlobProvenanceDocument(BaseModel):
 
     @classmethod
     def of(cls, found: BlobProvenance) -> BlobProvenanceDocument:
-        """A provenance, shown."""
+        """The document of a provenance."""
         return cls(
             digest=found.digest,
             size=found.size_bytes,

@@ -147,7 +147,7 @@ class RemoteDocument(BaseModel):
 
     @classmethod
     def of(cls, remote: Remote) -> RemoteDocument:
-        """A stored remote, shown."""
+        """The document of a stored remote."""
         spec = remote.spec
         return cls(
             pulp_created=remote.created_at,

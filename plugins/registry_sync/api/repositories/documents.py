@@ -36,7 +36,7 @@ class RepositoryDocument(BaseModel):
 
     @classmethod
     def of(cls, repository: Repository) -> RepositoryDocument:
-        """A stored repository, shown."""
+        """The document of a stored repository."""
         return cls(
             pulp_created=repository.created_at,
             pulp_href=repository_href(repository.id),
@@ -58,7 +58,7 @@ class AmountDocument(BaseModel):
 
     @classmethod
     def of(cls, amount: Amount) -> AmountDocument:
-        """An amount, shown."""
+        """The document of an amount."""
         return cls(count=amount.count, size=amount.size_bytes)
 
 
@@ -80,7 +80,7 @@ class UsageDocument(BaseModel):
 
     @classmethod
     def of(cls, usage: RepositoryUsage) -> UsageDocument:
-        """A usage, shown."""
+        """The document of a usage."""
         return cls(
             version_count=usage.version_count,
             manifests=AmountDocument.of(usage.manifests),

@@ -60,7 +60,7 @@ class HeldTagDocument(BaseModel):
 
     @classmethod
     def of(cls, hold: Hold) -> HeldTagDocument:
-        """A hold, shown."""
+        """The document of a hold."""
         return cls(name=hold.tag, digest=hold.digest, reason=hold.reason)
 
 
@@ -72,7 +72,7 @@ class MissingManifestDocument(BaseModel):
 
     @classmethod
     def of(cls, gap: Gap) -> MissingManifestDocument:
-        """A gap, shown."""
+        """The document of a gap."""
         return cls(digest=gap.digest, index=gap.parent)
 
 
@@ -88,7 +88,7 @@ class OriginDocument(BaseModel):
 
     @classmethod
     def of(cls, origin: VersionOrigin) -> OriginDocument:
-        """An origin, shown."""
+        """The document of an origin."""
         is_named = origin.repository_id is not None and origin.number is not None
         href = version_href(str(origin.repository_id), int(origin.number or 0)) if is_named else None
         return cls(kind=origin.kind, version=href, created_by=origin.created_by)
@@ -118,7 +118,7 @@ class VersionDocument(BaseModel):
 
     @classmethod
     def of(cls, version: RepositoryVersion) -> VersionDocument:
-        """A stored version, shown."""
+        """The document of a stored version."""
         return cls(**_shown(version))
 
     @model_serializer(mode="wrap")

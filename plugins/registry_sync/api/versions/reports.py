@@ -62,7 +62,7 @@ class ChangedTagDocument(BaseModel):
 
     @classmethod
     def of(cls, changed: TagChange) -> ChangedTagDocument:
-        """A change, shown."""
+        """The document of a change."""
         return cls(change=changed.change, name=changed.name, before=changed.before, after=changed.after)
 
 
@@ -76,7 +76,7 @@ class ChangedUnitDocument(BaseModel):
 
     @classmethod
     def of(cls, changed: UnitChange) -> ChangedUnitDocument:
-        """A change, shown."""
+        """The document of a change."""
         return cls.model_validate(
             {
                 "change": changed.change,
@@ -105,7 +105,7 @@ class DifferenceDocument(BaseModel):
 
     @classmethod
     def of(cls, difference: VersionDifference, query: DifferenceQuery) -> DifferenceDocument:
-        """A difference, shown; ``query`` is what was asked."""
+        """The document of a difference; ``query`` is what was asked."""
         tags, units = difference.tags, {"docker.blob": difference.blobs, "docker.manifest": difference.manifests}
         of_tags = AmountsDocument(
             added=tags.added_count, shared=tags.shared_count, removed=tags.removed_count, moved=tags.moved_count
@@ -209,7 +209,7 @@ class ProvenanceDocument(BaseModel):
 
     @classmethod
     def of(cls, provenance: VersionProvenance, sync_dag_id: str) -> ProvenanceDocument:
-        """A provenance, shown; ``sync_dag_id`` is the DAG whose runs are tasks."""
+        """The document of a provenance; ``sync_dag_id`` is the DAG whose runs are tasks."""
         run = provenance.run
         return cls(
             version=href_of(provenance.version),

@@ -1,0 +1,28 @@
+"""What the connections use of urllib3 that is no part of its interface: another release that lacks it fails here."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+
+@pytest.mark.parametrize("kind", [HTTPConnection, HTTPSConnection])
+def test_a_connection_keeps_the_name_that_it_connects_to_and_what_it_logs_where_they_are_changed(
+    kind: type[HTTPConnection],
+) -> None:
+    connection = kind("registry.example", port=5000)
+    assert connection._dns_host == "registry.example"
+    assert connection._response_options is None
+    assert "_dns_host" in inspect.getsource(kind._new_conn)
+    assert "_response_options" in inspect.getsource(HTTPConnection.request)
+    assert "_new_conn" in inspect.getsource(kind.connect)
+
+
+def test_a_pool_makes_its_connections_of_the_class_that_it_names_and_checks_them_where_that_is_replaced() -> None:
+    assert "ConnectionCls" in inspect.getsource(HTTPConnectionPool._new_conn)
+    assert "ConnectionCls" in inspect.getsource(HTTPSConnectionPool._new_conn)
+    assert "_validate_conn" in inspect.getsource(HTTPConnectionPool._make_request)
+    assert inspect.signature(HTTPSConnectionPool._validate_conn).parameters.keys() == {"self", "conn"}
