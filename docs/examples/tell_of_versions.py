@@ -13,7 +13,7 @@ VERSIONS = AssetAlias("registry_sync_versions")
 with DAG(dag_id="tell_of_versions", schedule=VERSIONS, catchup=False):
 
     @task
-    def report(triggering_asset_events: Any = None) -> list[str]:
+    def tell(triggering_asset_events: Any = None) -> list[str]:
         """A line for each new version: ``alpine: version 2, 3 tags added, 1 removed``."""
         lines = []
         for event in triggering_asset_events[VERSIONS]:
@@ -25,4 +25,4 @@ with DAG(dag_id="tell_of_versions", schedule=VERSIONS, catchup=False):
         log.info("; ".join(lines))
         return lines
 
-    report()
+    tell()
