@@ -20,6 +20,16 @@ USERNAME = "admin"
 #: where several tasks begin at once.
 SQLITE_PATIENCE_SECONDS = 60
 
+#: What Airflow runs after it chose which warnings it shows. ``PYTHONWARNINGS`` would have it show none of its own.
+LOCAL_SETTINGS = '''\
+"""Silences what Airflow's own use of a renamed class brings into the log of every task."""
+
+import warnings
+
+__all__: list[str] = []
+warnings.filterwarnings("ignore", message="GitWildMatchPattern ", category=DeprecationWarning)
+'''
+
 Settings = dict[str, dict[str, str]]
 
 
@@ -89,7 +99,7 @@ def airflow_settings(layout: Layout, port: int, kept: Mapping[str, str]) -> Sett
 
 
 def write_settings(layout: Layout, settings: Mapping[str, Mapping[str, str]], password: str) -> None:
-    """Writes ``airflow.cfg`` and the file of passwords."""
+    """Writes ``airflow.cfg``, the file of passwords and, where there are none, Airflow's local settings."""
     lines = []
     for section, options in settings.items():
         lines.append(f"[{section}]")
@@ -97,6 +107,9 @@ def write_settings(layout: Layout, settings: Mapping[str, Mapping[str, str]], pa
         lines.append("")
     write_private(layout.home / "airflow.cfg", "\n".join(lines))
     write_private(layout.passwords, json.dumps({USERNAME: password}) + "\n")
+    local_settings = layout.home / "config" / "airflow_local_settings.py"
+    if not local_settings.exists():
+        write_private(local_settings, LOCAL_SETTINGS)
 
 
 def process_environment(layout: Layout, settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -116,10 +129,6 @@ def process_environment(layout: Layout, settings: Mapping[str, Mapping[str, str]
         "PATH": os.pathsep.join([str(layout.python.parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONPATH": layout.search_path(),
         "PYTHONUNBUFFERED": "1",
-        # Airflow's own use of a class that a library renamed: it would stand in the log of every task.
-        "PYTHONWARNINGS": ",".join(
-            filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:GitWildMatchPattern:DeprecationWarning"])
-        ),
         "NO_PROXY": direct,  # tasks ask the API server, which no proxy can reach
         "no_proxy": direct,
     }

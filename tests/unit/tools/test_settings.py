@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import configparser
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from local_airflow.instance import Instance
 from local_airflow.layout import Layout
-from local_airflow.settings import load_secrets, write_settings
+from local_airflow.settings import load_secrets, process_environment, write_settings
 from registry_sync.db.engine import BUSY_TIMEOUT_SECONDS
 
 
@@ -107,3 +109,26 @@ def test_a_proxy_is_not_asked_for_the_instance_itself(layout: Layout, monkeypatc
     monkeypatch.setenv("NO_PROXY", "example.org")
     env = Instance(layout).environment(1234)
     assert env["NO_PROXY"] == env["no_proxy"] == "example.org,127.0.0.1,localhost"
+
+
+def test_one_warning_of_a_library_is_silenced_and_no_other_of_airflows(layout: Layout) -> None:
+    """It would stand in the log of every task; people must still see what of their DAGs is deprecated."""
+    instance = Instance(layout)
+    write_settings(layout, instance.settings(1234), instance.password())
+    program = (
+        "import airflow, warnings\n"
+        "for text in ('GitWildMatchPattern (x) is deprecated', 'another one'):\n"
+        "    warnings.warn_explicit(text, DeprecationWarning, 'x.py', 1, module='airflow.models')\n"
+    )
+    environment = process_environment(layout, instance.settings(1234))
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert "another one" in ran.stdout + ran.stderr
+    assert "GitWildMatchPattern" not in ran.stdout + ran.stderr
+
+
+def test_local_settings_that_somebody_put_there_stay(layout: Layout) -> None:
+    instance, own = Instance(layout), layout.home / "config" / "airflow_local_settings.py"
+    own.parent.mkdir(parents=True)
+    own.write_text("# mine\n")
+    write_settings(layout, instance.settings(1234), instance.password())
+    assert own.read_text() == "# mine\n"
