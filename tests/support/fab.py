@@ -13,7 +13,10 @@ from local_airflow.settings import write_settings
 ROLES = ("Viewer", "User", "Op", "Admin", "Public")
 PASSWORD = "a password for tests"
 SETTINGS = {
-    "core": {"auth_manager": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"},
+    "core": {
+        "auth_manager": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
+        "parallelism": "2",  # FAB's sessions and many starting tasks can stop each other for as long as SQLite waits
+    },
     "fab": {"update_fab_perms": "True"},
     "registry_sync": {"trust_triggers": "False"},  # here people have roles, unlike at the owner of a `make up`
 }
