@@ -130,13 +130,13 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
         return repository.id, run.version_number
     refuse_over(run)
     refuse_other_remote(connection, run)
-    refuse_corrected(connection, run.remote_id, read_spec(run.remote_spec))
+    remote = read_spec(run.remote_spec)
+    refuse_corrected(connection, run.remote_id, remote)
     refuse_unfinished(connection, run_id)
     membership = _membership(connection, run, repository)
     later = LaterSay.since(connection, repository, run, membership.number)
     _hold_unfetched(connection, run_id)
     changed_meanwhile = _hold_changed_meanwhile(connection, run)
-    remote = read_spec(run.remote_spec)
     settle_filtered(connection, run, remote)
     if remote.policy is Policy.IMMEDIATE:
         hold_new_tags(connection, run_id, with_foreign=remote.include_foreign_layers)
