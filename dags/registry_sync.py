@@ -14,7 +14,7 @@ from registry_sync.operators.fetch_blobs import FetchBlobsOperator
 from registry_sync.operators.fetch_manifests import FetchManifestsOperator
 from registry_sync.operators.list_tags import ListTagsOperator
 from registry_sync.operators.plan_blobs import PlanBlobsOperator
-from registry_sync.operators.retry import RegistryRetryPolicy
+from registry_sync.operators.stage import RegistryRetryPolicy
 
 PARAMS = {
     "repository": Param(

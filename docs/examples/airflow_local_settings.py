@@ -1,8 +1,8 @@
 """Imports what a sync's tasks import, once, in the process from which Airflow forks them."""
 
-import registry_sync.blobs.opening
 import registry_sync.db.database
 import registry_sync.hooks.clients
+import registry_sync.hooks.stores
 import registry_sync.oci.client
 import registry_sync.sync.commit_version
 import registry_sync.sync.fetch_blobs

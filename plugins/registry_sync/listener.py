@@ -20,8 +20,7 @@ from airflow.listeners import hookimpl
 from registry_sync.domain.runs import DagRunEnd
 from registry_sync.errors import StagesUnfinished
 from registry_sync.hooks.dag_runs import CANCELED_NOTE, NO_VERSION_NOTE, NOTE_PREFIX
-from registry_sync.operators.run_note import RUN_NOTE_KEY
-from registry_sync.operators.sync_of_task import SYNC_RUN_KEY
+from registry_sync.operators.task_values import RUN_NOTE_KEY, SYNC_RUN_KEY
 
 if TYPE_CHECKING:
     from airflow.models import DagRun

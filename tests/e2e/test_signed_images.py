@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.referrer_tags import fallback_tag
+from registry_sync.domain.references import fallback_tag
 from support.certificates import CertificateAuthority, ServerCertificate
 from support.dag_runners import InProcess, Runner, Scheduled, is_unchanged
 from support.filling import push

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.referrer_tags import fallback_tag
+from registry_sync.domain.references import fallback_tag
 from support.choosing import NAME, got, sync, tags
 from support.hostile_registry import HostileRegistry
 from support.images import ContentBuilder

@@ -18,8 +18,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.blobs.store import BlobStore
+from registry_sync.hooks.stores import open_blob_store
 from registry_sync.oci.http.responses import CHUNK_BYTES, READ_BYTES
 from support.dropping_link import SEND_BUFFER_BYTES, DroppingLink, Forwarded
 from support.filling import place
@@ -42,7 +42,7 @@ IN_FLIGHT_BYTES = 2 * SEND_BUFFER_BYTES + RECEIVE_BUFFER_BYTES + CHUNK_BYTES + R
 SYNC = """
     import sys
     from pathlib import Path
-    from registry_sync.blobs.opening import open_blob_store
+    from registry_sync.hooks.stores import open_blob_store
     from registry_sync.db.database import Database
     from registry_sync.domain.references import RegistryUrl
     from registry_sync.oci.client import RegistryClient

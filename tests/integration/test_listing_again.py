@@ -9,9 +9,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunKey
-from registry_sync.domain.timestamps import utc_now
 from registry_sync.errors import RateLimited, ServerUnavailable
 from registry_sync.sync import tag_resolution
 from support.hostile_registry import HostileRegistry, Raw, Request, reply, wait_until

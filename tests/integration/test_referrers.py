@@ -9,7 +9,7 @@ import pytest
 
 from registry_sync.domain import media_types
 from registry_sync.domain.content_units import Relation
-from registry_sync.domain.referrer_tags import fallback_tag
+from registry_sync.domain.references import fallback_tag
 from support.choosing import NAME, got, held, sync, tags
 from support.hostile_registry import HostileRegistry, reply
 from support.images import ContentBuilder

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.db.database import Database
+from registry_sync.hooks.stores import open_blob_store
 from registry_sync.sync.maintenance.collect import collect_orphans
 from registry_sync.sync.maintenance.verify import VerifyOptions, verify_blobs
 from support.filling import push

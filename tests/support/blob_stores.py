@@ -8,8 +8,8 @@ from typing import Any
 
 import fsspec
 
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.blobs.store import BlobStore
+from registry_sync.hooks.stores import open_blob_store
 from support.images import Blob
 
 #: Local files by our own calls, by fsspec's, memory, an object store.

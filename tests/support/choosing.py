@@ -6,8 +6,7 @@ from typing import Any
 
 from registry_sync.domain.content_units import Relation, UnitQuery
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.pages import PageRequest
-from registry_sync.domain.records import RemoteSpec, RepositoryVersion
+from registry_sync.domain.records import PageRequest, RemoteSpec, RepositoryVersion
 from support.hostile_registry import HostileRegistry
 from support.images import ContentBuilder
 from support.serving import serve

@@ -9,10 +9,9 @@ from typing import Any, Protocol
 
 import pytest
 
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
-from registry_sync.hooks.stores import open_blobs, open_database
+from registry_sync.hooks.stores import open_blob_store, open_blobs, open_database
 from support.airflow_instance import AirflowInstance
 from support.dag_runs import InProcessSync
 from support.held import Held

@@ -10,7 +10,7 @@ from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
 from registry_sync.domain.content_units import UnitQuery
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.pages import Page, PageRequest
+from registry_sync.domain.records import Page, PageRequest
 from registry_sync.domain.references import TagName
 
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.referrer_tags import fallback_tag
+from registry_sync.domain.references import fallback_tag
 from support.images import EMPTY_CONFIG, BuiltManifest, ContentBuilder, RepositoryContent
 
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"

@@ -20,7 +20,6 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.db.content.closures import is_in_version
 from registry_sync.db.database import Database
 from registry_sync.db.tables import blobs, repository_blobs
@@ -28,6 +27,7 @@ from registry_sync.domain.records import Repository
 from registry_sync.domain.runs import RunKey, RunState, SyncRun
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import BlobMissing, RecordNotFound, RegistrySyncError, RunEnded
+from registry_sync.hooks.stores import open_blob_store
 from registry_sync.sync.maintenance.collect import collect_orphans
 from registry_sync.sync.maintenance.verify import VerifyOptions, verify_blobs
 from support.syncing import Installation

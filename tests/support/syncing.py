@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
 from registry_sync.domain.records import RemoteSpec, RepositoryVersion
 from registry_sync.domain.references import RegistryUrl
 from registry_sync.domain.runs import CommitResult, RunKey, SyncRun
+from registry_sync.hooks.stores import open_blob_store
 from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.client import RegistryClient
 from registry_sync.oci.http.options import ClientOptions

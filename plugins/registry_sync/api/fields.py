@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from registry_sync.domain.pages import Page, PageRequest
+from registry_sync.domain.records import Page, PageRequest
 from registry_sync.errors import InvalidReference
 from registry_sync.pulp.hrefs import MAX_NUMBER, MAX_UNIT_ID
 

@@ -17,11 +17,15 @@ from typing import BinaryIO
 
 from registry_sync.blobs import layout
 from registry_sync.blobs.layout import PARTIALS, QUARANTINE, flat_name
-from registry_sync.blobs.resume.resumable_file import ResumableFile
-from registry_sync.blobs.resume.resumable_folder import PATIENCE_SECONDS, ResumableFolder, flush_folder, make_folder
+from registry_sync.blobs.resume.resumable_files import (
+    PATIENCE_SECONDS,
+    ResumableFile,
+    ResumableFolder,
+    flush_folder,
+    make_folder,
+)
 from registry_sync.blobs.resume.verifying_writer import VerifyingWriter, open_writer, published_writer
-from registry_sync.blobs.store import StoredBlob, Unlisted
-from registry_sync.blobs.store_errors import not_removed, size_error, store_errors
+from registry_sync.blobs.store import StoredBlob, Unlisted, not_removed, size_error, store_errors
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.file_modes import OWNER_ONLY, FileModes
 from registry_sync.errors import BlobMissing, BlobStoreError

@@ -23,11 +23,9 @@ from registry_sync.blobs import layout
 from registry_sync.blobs.layout import QUARANTINE, blob_name, flat_name
 from registry_sync.blobs.remote_files import OBJECT_STORES, RemoteFiles, reason
 from registry_sync.blobs.resume.multipart_upload import PART_BYTES, MultipartUpload, part_bytes, sweep_parts
-from registry_sync.blobs.resume.resumable_file import ResumableFile
-from registry_sync.blobs.resume.resumable_folder import PATIENCE_SECONDS, ResumableFolder
+from registry_sync.blobs.resume.resumable_files import PATIENCE_SECONDS, ResumableFile, ResumableFolder
 from registry_sync.blobs.resume.verifying_writer import VerifyingWriter, open_writer
-from registry_sync.blobs.store import StoredBlob, Unlisted
-from registry_sync.blobs.store_errors import not_removed, store_error
+from registry_sync.blobs.store import StoredBlob, Unlisted, not_removed, store_error
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.file_modes import OWNER_ONLY
 from registry_sync.errors import BlobMissing, BlobStoreUnavailable, ConfigurationError, redact_url

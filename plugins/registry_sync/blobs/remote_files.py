@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from registry_sync.blobs.layout import PARTIALS, FolderEntry
-from registry_sync.blobs.store_errors import not_removed, says_full, size_error, store_error
+from registry_sync.blobs.store import not_removed, says_full, size_error, store_error
 from registry_sync.errors import BlobStoreError, BlobStoreUnavailable, RegistrySyncError
 
 log = logging.getLogger(__name__)

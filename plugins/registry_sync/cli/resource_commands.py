@@ -9,8 +9,15 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from registry_sync.cli.command_context import confirm, end_lost, every, usable_database
-from registry_sync.cli.printing import print_document, print_fields, print_rows
+from registry_sync.cli.command_context import (
+    confirm,
+    end_lost,
+    every,
+    print_document,
+    print_fields,
+    print_rows,
+    usable_database,
+)
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import format_count

@@ -8,8 +8,15 @@ from argparse import Namespace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from registry_sync.cli.command_context import configured_database, confirm, end_lost, usable_database
-from registry_sync.cli.printing import print_document, print_fields, print_rows
+from registry_sync.cli.command_context import (
+    configured_database,
+    confirm,
+    end_lost,
+    print_document,
+    print_fields,
+    print_rows,
+    usable_database,
+)
 from registry_sync.db.database import Database
 from registry_sync.domain.quantities import format_bytes, format_count
 from registry_sync.domain.storage_reports import (

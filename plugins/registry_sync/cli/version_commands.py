@@ -8,12 +8,17 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from registry_sync.cli.command_context import confirm, every, usable_database
-from registry_sync.cli.printing import print_document, print_fields, print_rows
+from registry_sync.cli.command_context import confirm, every, print_document, print_fields, print_rows, usable_database
 from registry_sync.db.database import Database
-from registry_sync.domain.pages import PageRequest
 from registry_sync.domain.quantities import format_bytes, format_count
-from registry_sync.domain.records import Annotation, ContentSummary, Repository, RepositoryVersion, SyncMode
+from registry_sync.domain.records import (
+    Annotation,
+    ContentSummary,
+    PageRequest,
+    Repository,
+    RepositoryVersion,
+    SyncMode,
+)
 from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.domain.version_history import (
     CopyRequest,

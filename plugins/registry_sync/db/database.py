@@ -24,7 +24,6 @@ from registry_sync.db.collection.blob_removal import BlobBytesStore
 from registry_sync.db.collection.disk_usage import DiskUsageStore
 from registry_sync.db.collection.orphans import OrphanStore
 from registry_sync.db.content.contents import ContentStore
-from registry_sync.db.content.provenance_store import ProvenanceStore
 from registry_sync.db.content.units import UnitStore
 from registry_sync.db.engine import BUSY_TIMEOUT_SECONDS, converted_errors, for_writing, make_engine, read_url
 from registry_sync.db.remotes import RemoteStore
@@ -34,7 +33,7 @@ from registry_sync.db.runs.run_ends import RunEndStore
 from registry_sync.db.runs.selections import SelectionStore
 from registry_sync.db.runs.sync_requests import SyncRequestStore
 from registry_sync.db.runs.sync_runs import SyncRunStore
-from registry_sync.db.versions.version_store import VersionStore
+from registry_sync.db.versions.version_store import ProvenanceStore, VersionStore
 from registry_sync.domain.file_modes import OWNER_ONLY, FileModes
 from registry_sync.errors import DatabaseError, DatabaseOutdated, DatabaseUnavailable
 

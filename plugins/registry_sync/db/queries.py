@@ -1,17 +1,39 @@
-"""Statements over many rows: in batches that every database takes, and in pages with the total of all."""
+"""Statements over many rows: in batches that every database takes, and in pages with the total of all.
+
+Records that people know by a name of their own: what repositories and remotes have in common in the database.
+
+A record is made of a specification, which bears the name and is what a user says of it; id and times are ours.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Insert, Row, Select, Table, func, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Insert,
+    Row,
+    Select,
+    Table,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.pages import PageRequest
-from registry_sync.errors import InvalidReference
+from registry_sync.domain.quantities import utc_now
+from registry_sync.domain.records import Page, PageRequest
+from registry_sync.errors import InvalidReference, NameTaken, RecordNotFound
 
 T = TypeVar("T")
 BATCH_SIZE = 500
@@ -96,3 +118,121 @@ def fetch_page(
     total = connection.execute(select(func.count()).select_from(statement.subquery())).scalar_one()
     rows = connection.execute(ordered.offset(request.offset).limit(min(request.limit, MAX_LIMIT))).all()
     return rows, total
+
+
+_SHOWN_CHARACTERS = 255
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Spec = TypeVar("Spec", bound=_Named)
+
+
+class _Specified(Protocol):
+    @property
+    def spec(self) -> Any: ...
+
+
+Record = TypeVar("Record", bound=_Specified)
+
+
+@dataclass(frozen=True)
+class NamedRecords(Generic[Spec, Record]):
+    """One table of them, within the caller's transaction. ``kind`` is its word in messages.
+
+    ``values`` gives the columns that a specification fills, ``read`` the record of a row.
+    """
+
+    table: Table
+    kind: str
+    values: Callable[[Spec], dict[str, Any]]
+    read: Callable[[Row[Any]], Record]
+
+    def by_id(self, connection: Connection, record_id: str) -> Record:
+        """Raises :class:`RecordNotFound`."""
+        return self._require(connection, self.table.c.id == record_id, record_id)
+
+    def by_name(self, connection: Connection, name: str) -> Record:
+        """Raises :class:`RecordNotFound`."""
+        return self._require(connection, self.table.c.name == name, name)
+
+    def ensure(self, connection: Connection, spec: Spec) -> Record:
+        """The record of that name, made of ``spec`` if there is none; safe for several at once."""
+        connection.execute(insert_or_keep(connection, self.table), self._new_values(spec))
+        return self.by_name(connection, spec.name)
+
+    def create(self, connection: Connection, spec: Spec, record_id: str | None = None) -> Record:
+        """A new record, of ``record_id`` or any id. Raises :class:`NameTaken`."""
+        values = self._new_values(spec)
+        if record_id is not None:
+            values["id"] = record_id
+        self._unless_taken(spec.name, lambda: connection.execute(insert(self.table), values))
+        return self.by_id(connection, values["id"])
+
+    def replace(self, connection: Connection, record_id: str, spec: Spec) -> Record:
+        """The record as ``spec`` says from now on. Raises :class:`RecordNotFound`, :class:`NameTaken`."""
+        statement = update(self.table).where(self.table.c.id == record_id)
+        changed = statement.values(**self.values(spec), updated_at=utc_now())
+        self._unless_taken(spec.name, lambda: connection.execute(changed))
+        return self.by_id(connection, record_id)
+
+    def change(self, connection: Connection, record_id: str, change: Callable[[Spec], Spec]) -> Record:
+        """The record as ``change`` makes it of what is stored; nobody else changes it in between.
+
+        Raises :class:`RecordNotFound`, :class:`NameTaken`, and what ``change`` raises.
+        """
+        is_asked = self.table.c.id == record_id
+        present = self._require(connection, is_asked, record_id, is_locked=True)
+        return self.replace(connection, record_id, change(present.spec))
+
+    def delete(self, connection: Connection, record_id: str) -> None:
+        """Removes it. Raises :class:`RecordNotFound`."""
+        self.by_id(connection, record_id)
+        connection.execute(delete(self.table).where(self.table.c.id == record_id))
+
+    def page(
+        self,
+        connection: Connection,
+        request: PageRequest,
+        *,
+        name: str | None,
+        names: Sequence[str] | None,
+        name_contains: str | None,
+    ) -> Page[Record]:
+        """Records ordered by ``name`` (default), ``created_at`` or ``updated_at``; None does not narrow."""
+        columns = self.table.c
+        statement = select(self.table)
+        if name is not None:
+            statement = statement.where(columns.name == name)
+        if names is not None:
+            statement = statement.where(columns.name.in_(names))
+        if name_contains is not None:
+            statement = statement.where(columns.name.icontains(name_contains, autoescape=True))
+        orderings = {field: columns[field] for field in ("name", "created_at", "updated_at")}
+        rows, total = fetch_page(connection, statement, request, orderings, columns.id)
+        return Page(tuple(map(self.read, rows)), total)
+
+    def _new_values(self, spec: Spec) -> dict[str, Any]:
+        now = utc_now()
+        return {"id": str(uuid.uuid4()), **self.values(spec), "created_at": now, "updated_at": now}
+
+    def _require(
+        self, connection: Connection, condition: ColumnElement[bool], asked: str, *, is_locked: bool = False
+    ) -> Record:
+        """``is_locked`` keeps the row for this transaction; on SQLite it has the whole database for itself."""
+        statement = select(self.table).where(condition)
+        if is_locked:
+            statement = statement.with_for_update(key_share=True)
+        row = connection.execute(statement).one_or_none()
+        if row is None:
+            raise RecordNotFound(f"there is no {self.kind} {asked[:_SHOWN_CHARACTERS]!r}")
+        return self.read(row)
+
+    def _unless_taken(self, name: str, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except IntegrityError:
+            raise NameTaken(f"there is a {self.kind} {name[:_SHOWN_CHARACTERS]!r} already") from None

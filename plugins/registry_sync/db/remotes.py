@@ -9,10 +9,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, ScalarSelect, select, update
 
 from registry_sync.db.engine import Transactions
-from registry_sync.db.named_records import NamedRecords
+from registry_sync.db.queries import NamedRecords
 from registry_sync.db.tables import remotes, repositories, sync_runs
-from registry_sync.domain.pages import FIRST_PAGE, Page, PageRequest
-from registry_sync.domain.records import Policy, Remote, RemoteSpec
+from registry_sync.domain.records import FIRST_PAGE, Page, PageRequest, Policy, Remote, RemoteSpec
 from registry_sync.domain.runs import RunKey, RunState
 from registry_sync.errors import OtherUpstream
 

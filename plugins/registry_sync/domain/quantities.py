@@ -1,6 +1,14 @@
-"""Counts, sizes and durations in words, for logs, messages and tables: each said in this one way."""
+"""The current time; and counts, sizes and durations in words, for logs, messages and tables."""
 
 from __future__ import annotations
+
+from datetime import datetime, timezone
+
+
+def utc_now() -> datetime:
+    """Now, aware and in UTC."""
+    return datetime.now(timezone.utc)
+
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _SECONDS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))

@@ -1,4 +1,6 @@
-"""Remotes, repositories and versions as values: what the stores return and the stages pass on."""
+"""Remotes, repositories and versions as values, and lists of them in pages: what the stores return and the stages
+pass on.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from typing import Generic, TypeVar
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.platforms import Platform, parse_platforms
 from registry_sync.domain.references import MAX_NAME_LENGTH, RegistryUrl, RepositoryName, TagName
 from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.errors import InvalidReference
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """Which part is wanted: ``limit`` items from ``offset``, ordered by a field's name, ``-name`` for descending.
+
+    ``ordering`` empty means the order that suits the list. Stores raise ``InvalidReference`` for unknown fields.
+    """
+
+    offset: int = 0
+    limit: int = 100
+    ordering: str = ""
+
+
+FIRST_PAGE = PageRequest()
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """``items`` in order, and how many there are in all (``total_count``), whatever part was asked for."""
+
+    items: tuple[T, ...]
+    total_count: int
 
 
 @dataclass(frozen=True)

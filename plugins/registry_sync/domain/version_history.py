@@ -10,8 +10,7 @@ from datetime import datetime
 from enum import Enum
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.pages import Page
-from registry_sync.domain.records import RepositoryVersion, SyncMode
+from registry_sync.domain.records import Page, RepositoryVersion, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import SyncRun
 from registry_sync.domain.tag_filter import TagFilter

@@ -1,14 +1,52 @@
-"""The metadata database and the blob store that the settings name, opened."""
+"""The metadata database and the blob store that the settings name, opened; which store stands for which URL."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
+from registry_sync.blobs.local import LocalBlobStore
+from registry_sync.blobs.resume.multipart_upload import PART_BYTES
+from registry_sync.blobs.store import BlobStore
+from registry_sync.domain.file_modes import OWNER_ONLY, FileModes
+from registry_sync.errors import ConfigurationError, redact_url
 from registry_sync.hooks.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from registry_sync.blobs.store import BlobStore
     from registry_sync.db.database import Database
+
+
+def open_blob_store(
+    url: str,
+    *,
+    spool_folder: Path | str | None = None,
+    part_bytes: int = PART_BYTES,
+    modes: FileModes = OWNER_ONLY,
+) -> BlobStore:
+    """The store at ``url``; nothing is made or asked before it is used.
+
+    ``file:///path`` or an absolute path is a :class:`LocalBlobStore`; every other URL goes to fsspec, which must
+    know its scheme (``s3`` needs s3fs, and so on) and takes credentials from its own configuration. Such a store
+    collects large blobs in ``spool_folder`` before it uploads them, those of more than ``part_bytes`` in parts; None
+    means a private folder of this user among the system's temporary files. ``modes`` is who may use what is made in a
+    folder. Raises :class:`ConfigurationError`.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigurationError("[registry_sync] blob_store is a URL that cannot be read") from None
+    if parts.scheme in ("", "file"):
+        path = Path(unquote(parts.path) if parts.scheme else url)
+        if not path.is_absolute() or parts.netloc not in ("", "localhost"):
+            place = redact_url(url[:200])
+            raise ConfigurationError(
+                f"[registry_sync] blob_store is {place!r}: an absolute path or file:///absolute/path is needed"
+            )
+        return LocalBlobStore(path, modes=modes)
+    from registry_sync.blobs.object_store import open_fsspec_store
+
+    return open_fsspec_store(url, spool_folder, part_bytes=part_bytes)
 
 
 def open_database(settings: Settings | None = None, *, patience_seconds: float | None = None) -> Database:
@@ -30,7 +68,7 @@ def open_database(settings: Settings | None = None, *, patience_seconds: float |
 
 def open_blobs(settings: Settings | None = None) -> BlobStore:
     """The blob store. Raises :class:`~registry_sync.errors.BlobStoreError` when it cannot be used."""
-    from registry_sync.blobs.opening import open_blob_store
+    from registry_sync.hooks.stores import open_blob_store
 
     settings = settings or load_settings()
     return open_blob_store(settings.blob_store, modes=settings.file_modes)

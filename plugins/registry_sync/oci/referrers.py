@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor, Manifest, ManifestLimits, read_manifest
-from registry_sync.domain.references import RepositoryName
-from registry_sync.domain.referrer_tags import fallback_tag
+from registry_sync.domain.references import RepositoryName, fallback_tag
 from registry_sync.errors import (
     TEMPORARY_STATUSES,
     ChallengeInvalid,

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import Stage, open_stage
-from registry_sync.operators.sync_of_task import dag_run_end
-from registry_sync.operators.template_values import as_flag, as_number
+from registry_sync.operators.stage import RegistryRetryPolicy, Stage, open_stage
+from registry_sync.operators.task_values import as_flag, as_number, dag_run_end
 from registry_sync.operators.triggered import TriggeredTask
 
 if TYPE_CHECKING:
@@ -38,8 +36,7 @@ class CollectOrphansOperator(TriggeredTask):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Counts and bytes of what went, or would go, and of what waits for its grace."""
-        from registry_sync.sync.lost_runs import end_lost_runs
-        from registry_sync.sync.maintenance.collect import collect_orphans, preview_collection
+        from registry_sync.sync.maintenance.collect import collect_orphans, end_lost_runs, preview_collection
 
         with open_stage(context) as stage:
             previews, grace = as_flag(self.preview, "preview"), self._grace(stage)

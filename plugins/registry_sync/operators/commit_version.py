@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 from registry_sync.domain.platforms import left_out_by_platforms
 from registry_sync.domain.quantities import format_count
 from registry_sync.errors import RegistrySyncError, RunEnded, SyncError, TooManyRemovals
-from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.run_note import RUN_NOTE_KEY, approved_note, held_note, referrers_note
-from registry_sync.operators.stage import Stage, TaskReport, open_stage
-from registry_sync.operators.sync_of_task import find_sync_run
-from registry_sync.operators.template_values import as_flag
+from registry_sync.operators.stage import RegistryRetryPolicy, Stage, TaskReport, open_stage
+from registry_sync.operators.task_values import (
+    RUN_NOTE_KEY,
+    approved_note,
+    as_flag,
+    find_sync_run,
+    held_note,
+    referrers_note,
+)
 from registry_sync.operators.triggered import TriggeredTask
 from registry_sync.operators.version_outputs import emit_asset_events, version_outlets, was_told
 

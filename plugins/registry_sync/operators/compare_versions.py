@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import Stage, open_stage, skip
-from registry_sync.operators.template_values import as_flag, as_list, as_text
+from registry_sync.operators.stage import RegistryRetryPolicy, Stage, open_stage, skip
+from registry_sync.operators.task_values import as_flag, as_list, as_text
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from registry_sync.operators.fetch_manifests import MAP_INDEX_TEMPLATE
-from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import TaskReport, open_stage, read_shard
+from registry_sync.operators.stage import RegistryRetryPolicy, TaskReport, open_stage, read_shard
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

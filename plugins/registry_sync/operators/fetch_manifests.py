@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import TaskReport, open_stage, read_shard, skip
-from registry_sync.operators.sync_of_task import is_lone_sync
+from registry_sync.operators.stage import RegistryRetryPolicy, TaskReport, open_stage, read_shard, skip
+from registry_sync.operators.task_values import is_lone_sync
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -7,18 +7,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.errors import OtherUpstream, RegistrySyncError
-from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.run_note import RUN_NOTE_KEY
-from registry_sync.operators.stage import Stage, TaskReport, open_stage, skip
-from registry_sync.operators.sync_of_task import (
+from registry_sync.operators.stage import RegistryRetryPolicy, Stage, TaskReport, open_stage, skip
+from registry_sync.operators.task_values import (
+    RUN_NOTE_KEY,
     SYNC_RUN_KEY,
+    as_list,
+    as_text,
     asked_by,
     dag_run_end,
     is_mapped_instance,
     only_of_this_sync,
     run_key,
 )
-from registry_sync.operators.template_values import as_list, as_text
 from registry_sync.operators.triggered import TriggeredTask
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class ListTagsOperator(TriggeredTask):
         from registry_sync.domain.platforms import left_out_by_platforms
         from registry_sync.domain.quantities import format_count
         from registry_sync.sync.list_tags import list_tags
-        from registry_sync.sync.lost_runs import end_lost_runs
+        from registry_sync.sync.maintenance.collect import end_lost_runs
 
         report = TaskReport(self.log)
         with open_stage(context) as stage:
@@ -168,7 +168,7 @@ class ListTagsOperator(TriggeredTask):
     def _open_run(self, stage: Stage, context: Context) -> tuple[SyncRun, RemoteSpec]:
         from registry_sync.domain.runs import request_id_of
         from registry_sync.hooks.clients import check_connection
-        from registry_sync.sync.lost_runs import end_lost_runs
+        from registry_sync.sync.maintenance.collect import end_lost_runs
         from registry_sync.sync.open_run import open_run
 
         key = run_key(context)

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.errors import ConfigurationError
-from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import open_stage
-from registry_sync.operators.template_values import as_flag, as_list
+from registry_sync.operators.stage import RegistryRetryPolicy, open_stage
+from registry_sync.operators.task_values import as_flag, as_list
 from registry_sync.operators.triggered import TriggeredTask
 
 if TYPE_CHECKING:

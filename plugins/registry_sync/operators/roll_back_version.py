@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from registry_sync.operators.retry import RegistryRetryPolicy
-from registry_sync.operators.stage import open_stage
-from registry_sync.operators.template_values import as_text
+from registry_sync.operators.stage import RegistryRetryPolicy, open_stage
+from registry_sync.operators.task_values import as_text
 from registry_sync.operators.triggered import TriggeredTask
 from registry_sync.operators.version_outputs import version_outlets
 

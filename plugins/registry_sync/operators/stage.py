@@ -12,12 +12,15 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow.sdk import RetryDecision, RetryPolicy
+
 from registry_sync.domain.quantities import format_count
-from registry_sync.errors import ConfigurationError, RegistrySyncError, RunEnded
-from registry_sync.operators.sync_of_task import dag_run_started_at, refuse_lost_commit
+from registry_sync.errors import ConfigurationError, RateLimited, RegistryError, RegistrySyncError, RunEnded
+from registry_sync.operators.task_values import dag_run_started_at, refuse_lost_commit
 from registry_sync.operators.triggered import refuse_unknown_parameters
 
 if TYPE_CHECKING:
@@ -29,6 +32,44 @@ if TYPE_CHECKING:
     from registry_sync.domain.runs import SyncRun
     from registry_sync.hooks.settings import Settings
     from registry_sync.oci.client import RegistryClient
+
+
+#: The longest delay that is taken from a registry; Docker Hub's limits last six hours.
+LONGEST_DELAY = timedelta(hours=6)
+#: What trying again does not mend.
+DEFECTS = (AttributeError, ImportError, NameError, SyntaxError, TypeError)
+
+
+class RegistryRetryPolicy(RetryPolicy):
+    """Waits as long as the registry asked, holding no slot; a defect in a program fails at once.
+
+    Anything else is retried by the task's own rules.
+    """
+
+    def evaluate(
+        self,
+        exception: BaseException,
+        try_number: int,  # noqa: ARG002  the signature is Airflow's
+        max_tries: int,  # noqa: ARG002
+        context: Any = None,  # noqa: ARG002
+    ) -> RetryDecision:
+        """The decision for ``exception``; see :class:`airflow.sdk.RetryPolicy`."""
+        if isinstance(exception, RegistryError) and exception.retry_after_seconds:
+            delay = min(timedelta(seconds=exception.retry_after_seconds), LONGEST_DELAY)
+            why = "is limiting requests" if isinstance(exception, RateLimited) else "is unavailable"
+            return RetryDecision.retry(delay=delay, reason=f"{exception.host} {why}, try again in {delay}")
+        if isinstance(exception, DEFECTS):
+            return RetryDecision.fail(reason=f"a defect, not a passing failure: {type(exception).__name__}")
+        return RetryDecision.default()
+
+    def serialize(self) -> dict[str, Any]:
+        """Nothing to keep: the policy has no parameters."""
+        return {}
+
+    @classmethod
+    def deserialize(cls, data: dict[str, Any]) -> RegistryRetryPolicy:  # noqa: ARG003  as above
+        """The policy."""
+        return cls()
 
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from airflow.sdk import Asset, AssetAlias
 
 from registry_sync.operators.stage import Stage
-from registry_sync.operators.template_values import as_text
+from registry_sync.operators.task_values import as_text
 from registry_sync.pulp.hrefs import href_of
 
 if TYPE_CHECKING:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry_sync.domain.pages import PageRequest
 from registry_sync.domain.quantities import format_count
-from registry_sync.domain.records import SyncMode
+from registry_sync.domain.records import PageRequest, SyncMode
 from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.domain.version_history import Change, TagChange
 from registry_sync.errors import ConfigurationError

@@ -16,8 +16,7 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.platforms import left_out_by_platforms
 from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
-from registry_sync.domain.references import TagName
-from registry_sync.domain.referrer_tags import looks_like_a_referrer_tag
+from registry_sync.domain.references import TagName, looks_like_a_referrer_tag
 from registry_sync.domain.runs import ListedTag, SyncRun, TagState, plan_shards
 from registry_sync.errors import NothingSynced
 from registry_sync.sync.attached_artifacts import ask_for_referrers_api

@@ -15,8 +15,7 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor, Manifest, ManifestKind, ManifestLimits
 from registry_sync.domain.platforms import Platform, entry_name, is_attestation, names_an_image, select_entries
 from registry_sync.domain.records import RemoteSpec
-from registry_sync.domain.references import TagName
-from registry_sync.domain.referrer_tags import looks_like_a_referrer_tag
+from registry_sync.domain.references import TagName, looks_like_a_referrer_tag
 from registry_sync.domain.runs import LinkKind, ManifestLink
 from registry_sync.errors import ContentError, LimitExceeded, NotFound, RegistrySyncError
 from registry_sync.sync.parallel import for_each

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.blobs.store import BlobStore
 from registry_sync.errors import BlobStoreError, BlobStoreFull
+from registry_sync.hooks.stores import open_blob_store
 from support.blob_processes import writing
 from support.blob_stores import MEBIBYTE, PART_BYTES, SMALL, Place, open_store, put, stored
 from support.images import Blob

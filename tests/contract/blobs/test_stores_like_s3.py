@@ -11,10 +11,10 @@ import fsspec
 import pytest
 
 from registry_sync.blobs.layout import blob_name
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
 from registry_sync.errors import BlobStoreError, BlobStoreFull, BlobStoreUnavailable
+from registry_sync.hooks.stores import open_blob_store
 from registry_sync.sync.maintenance.collect import reclaim_blobs
 from support.blob_stores import MEBIBYTE, SMALL, put, stored
 from support.certificates import CertificateAuthority

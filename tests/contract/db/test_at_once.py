@@ -14,8 +14,7 @@ import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.content_units import UnitQuery
-from registry_sync.domain.pages import PageRequest
-from registry_sync.domain.records import RemoteSpec, RepositorySpec
+from registry_sync.domain.records import PageRequest, RemoteSpec, RepositorySpec
 from registry_sync.errors import DatabaseError, DatabaseUnavailable, InvalidReference, RecordNotFound
 from support.metadata import Upstream, image, index, open_run, play_stages, sync
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.blobs.store import BlobStore
 from registry_sync.db.collection.blob_removal import BlobBytesStore
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.storage_reports import Amount, Collection, ContentKind
 from registry_sync.errors import DatabaseError, DatabaseUnavailable
+from registry_sync.hooks.stores import open_blob_store
 from registry_sync.sync.maintenance.collect import StoredBytes, collect_orphans
 from support.between import BetweenWrites
 from support.metadata import Upstream, image, index, open_run, play_stages, sync

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from sqlalchemy import event, select
 
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
 from registry_sync.db.tables import (
@@ -34,6 +33,7 @@ from registry_sync.db.tables import (
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.runs import RunState
 from registry_sync.domain.storage_reports import ContentKind
+from registry_sync.hooks.stores import open_blob_store
 from registry_sync.sync.maintenance.collect import collect_orphans
 from support.dying import die, status_of_fork, was_killed
 from support.metadata import Upstream, image, index, open_run, play_stages, sync

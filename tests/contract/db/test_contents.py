@@ -14,8 +14,8 @@ from registry_sync.domain import media_types
 from registry_sync.domain.content_units import KnownManifest, UnitQuery
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor, Manifest, ManifestKind, read_manifest
-from registry_sync.domain.pages import PageRequest
-from registry_sync.domain.timestamps import utc_now
+from registry_sync.domain.quantities import utc_now
+from registry_sync.domain.records import PageRequest
 from registry_sync.errors import RecordNotFound
 from support.metadata import image, index, layer
 

@@ -21,7 +21,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.blobs.store import BlobStore
 from registry_sync.db.content.closures import is_in_version
 from registry_sync.db.database import Database
@@ -38,8 +37,9 @@ from registry_sync.db.versions.version_store import VersionStore
 from registry_sync.domain.content_units import Relation, UnitQuery
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor, Manifest
-from registry_sync.domain.pages import PageRequest
+from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import (
+    PageRequest,
     RemoteSpec,
     Repository,
     RepositorySpec,
@@ -51,9 +51,9 @@ from registry_sync.domain.records import (
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import CommitResult, LinkKind, ListedTag, ManifestLink
 from registry_sync.domain.tag_filter import TagFilter
-from registry_sync.domain.timestamps import utc_now
 from registry_sync.domain.version_history import Amounts, Change, CopyRequest, TagChange, UnitDifference
 from registry_sync.errors import NothingSynced, OnlyVersion, RecordNotFound
+from registry_sync.hooks.stores import open_blob_store
 from registry_sync.sync.maintenance.collect import collect_orphans
 from support.history_model import SYNC, Content, History, blobs_of, copied, followed, reached, synced
 from support.metadata import image, index, layer, new_key

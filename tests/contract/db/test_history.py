@@ -12,16 +12,23 @@ from sqlalchemy import event, select
 
 from registry_sync.db.database import Database
 from registry_sync.db.tables import repository_links
-from registry_sync.db.versions.intervals import INTERVALS
 from registry_sync.db.versions.version_differences import version_difference
+from registry_sync.db.versions.version_rows import INTERVALS
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Manifest
-from registry_sync.domain.pages import PageRequest
-from registry_sync.domain.records import Annotation, Policy, Repository, RepositorySpec, SyncMode, VersionOriginKind
+from registry_sync.domain.quantities import utc_now
+from registry_sync.domain.records import (
+    Annotation,
+    PageRequest,
+    Policy,
+    Repository,
+    RepositorySpec,
+    SyncMode,
+    VersionOriginKind,
+)
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import LinkKind, ListedTag, ManifestLink, RunState
 from registry_sync.domain.tag_filter import TagFilter
-from registry_sync.domain.timestamps import utc_now
 from registry_sync.domain.version_history import Change, CopyRequest
 from registry_sync.errors import InvalidReference, NothingSynced, OnlyVersion, RecordNotFound, VersionConflict
 from support.metadata import Upstream, image, index, layer, open_run, play_stages, sync

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, insert, select
 
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.db.database import Database
 from registry_sync.db.tables import (
     blobs,
@@ -30,6 +29,7 @@ from registry_sync.db.tables import (
 )
 from registry_sync.domain.runs import TagState
 from registry_sync.domain.storage_reports import Amount, ContentKind
+from registry_sync.hooks.stores import open_blob_store
 from registry_sync.sync.maintenance.collect import StoredBytes
 from support.metadata import image, open_run
 from support.stored_texts import keep_texts

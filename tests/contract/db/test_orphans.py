@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
 from registry_sync.db.tables import orphaned_blobs, orphaned_manifests, sync_runs, tags
@@ -18,6 +17,7 @@ from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunState
 from registry_sync.domain.storage_reports import Amount, Collection, ContentKind
 from registry_sync.errors import NothingSynced, RecordNotFound
+from registry_sync.hooks.stores import open_blob_store
 from registry_sync.sync.maintenance.collect import StoredBytes, collect_orphans, preview_collection
 from support.metadata import Upstream, image, index, open_run, play_stages, sync
 from support.stored_texts import keep_texts

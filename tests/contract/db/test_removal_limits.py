@@ -9,8 +9,7 @@ import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.records import RemoteSpec, Repository, SyncMode
-from registry_sync.domain.references import TagName
-from registry_sync.domain.referrer_tags import fallback_tag
+from registry_sync.domain.references import TagName, fallback_tag
 from registry_sync.errors import NothingSynced, TooManyRemovals
 from support.metadata import Upstream, image, index, new_key, play_stages
 

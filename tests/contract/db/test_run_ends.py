@@ -9,11 +9,11 @@ from sqlalchemy import text
 
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Repository, RepositorySpec
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import AskedBy, ListedTag, RunKey, RunState, SyncRun
 from registry_sync.domain.storage_reports import ContentKind
-from registry_sync.domain.timestamps import utc_now
 from registry_sync.errors import RunEnded, StagesUnfinished
 from support.metadata import LISTED_AT, Upstream, image, new_key, open_run, play_stages, sync
 

@@ -8,8 +8,7 @@ import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.pages import PageRequest
-from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
+from registry_sync.domain.records import PageRequest, Policy, RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import ListedTag, NeededBlob, RunCounts, RunKey, RunState, RunUsage
 from registry_sync.errors import NothingSynced, RecordNotFound, RemoteChanged, RunEnded

@@ -16,7 +16,7 @@ from registry_sync.db import migrations, schema
 from registry_sync.db.database import Database
 from registry_sync.db.engine import make_engine, read_url
 from registry_sync.db.tables import metadata, repositories
-from registry_sync.domain.timestamps import utc_now
+from registry_sync.domain.quantities import utc_now
 from registry_sync.errors import DatabaseError, DatabaseOutdated
 
 

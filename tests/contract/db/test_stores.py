@@ -11,8 +11,7 @@ from sqlalchemy import update
 
 from registry_sync.db.database import Database
 from registry_sync.db.tables import repositories
-from registry_sync.domain.pages import PageRequest
-from registry_sync.domain.records import Policy, RemoteSpec, Repository, RepositorySpec
+from registry_sync.domain.records import PageRequest, Policy, RemoteSpec, Repository, RepositorySpec
 from registry_sync.errors import InvalidReference, NameTaken, RecordNotFound
 from support.metadata import Upstream, image, open_run, sync
 

@@ -12,8 +12,7 @@ from registry_sync.domain import media_types
 from registry_sync.domain.content_units import Relation, UnitQuery
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import BlobRole
-from registry_sync.domain.pages import PageRequest
-from registry_sync.domain.records import Repository
+from registry_sync.domain.records import PageRequest, Repository
 from registry_sync.errors import InvalidReference, RecordNotFound
 from support.metadata import Upstream, image, index, sync
 

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, MetaData, func, insert, select, text
 
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.db import schema
 from registry_sync.db.content.closures import is_in_version
 from registry_sync.db.database import Database
 from registry_sync.db.engine import make_engine, read_url
 from registry_sync.db.tables import manifests, metadata, repository_links
 from registry_sync.domain.content_units import UnitQuery
-from registry_sync.domain.pages import PageRequest
+from registry_sync.domain.records import PageRequest
 from registry_sync.domain.runs import RunState
 from registry_sync.errors import StagesUnfinished
+from registry_sync.hooks.stores import open_blob_store
 from support import first_release
 from support.first_release.make import NAME, upstreams, versions_of
 from support.hostile_registry import HostileRegistry

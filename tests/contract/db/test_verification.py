@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from registry_sync.blobs.local import LocalBlobStore
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.db.database import Database
 from registry_sync.db.tables import blobs, repository_blobs, repository_versions
 from registry_sync.domain.digests import Digest
@@ -20,10 +19,10 @@ from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
 from registry_sync.domain.storage_reports import Amount, FindingKind, Repair
 from registry_sync.errors import BlobStoreError, BlobStoreUnavailable, ConfigurationError, NotFound
-from registry_sync.sync.maintenance.blob_reading import ByteRate
+from registry_sync.hooks.stores import open_blob_store
 from registry_sync.sync.maintenance.collect import collect_orphans, reclaim_blobs
 from registry_sync.sync.maintenance.repair import repair_blobs
-from registry_sync.sync.maintenance.verify import Verification, VerifyOptions, verify_blobs
+from registry_sync.sync.maintenance.verify import ByteRate, Verification, VerifyOptions, verify_blobs
 from support.metadata import Upstream, image, new_key, play_stages, sync
 from support.stored_texts import keep_texts
 

@@ -13,7 +13,7 @@ from registry_sync.domain.runs import RequestedSync, RunKey, RunState
 from registry_sync.errors import RunEnded
 from registry_sync.hooks.dag_runs import run_end
 from registry_sync.operators.list_tags import ListTagsOperator
-from registry_sync.sync.lost_runs import end_lost_runs
+from registry_sync.sync.maintenance.collect import end_lost_runs
 from support.metadata import Upstream, image, open_run, play_stages, sync
 from support.rest_api import DAG_ID, ApiServer, RestClient
 from support.task_contexts import TaskContext

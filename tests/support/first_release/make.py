@@ -21,8 +21,7 @@ from typing import Any
 from registry_sync.db.database import Database
 from registry_sync.db.tables import metadata
 from registry_sync.domain.content_units import Relation, UnitQuery
-from registry_sync.domain.pages import PageRequest
-from registry_sync.domain.records import Repository, RepositorySpec, SyncMode
+from registry_sync.domain.records import PageRequest, Repository, RepositorySpec, SyncMode
 from registry_sync.domain.runs import RunState
 from registry_sync.errors import RegistrySyncError
 from support.hostile_registry import HostileRegistry, reply

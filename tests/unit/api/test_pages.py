@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from registry_sync.api.fields import PageDocument, PageQuery, page_document
-from registry_sync.domain.pages import Page, PageRequest
+from registry_sync.domain.records import Page, PageRequest
 
 
 class Query(PageQuery):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.blobs.store_errors import not_removed, size_error, store_error, store_errors
+from registry_sync.blobs.store import not_removed, size_error, store_error, store_errors
 from registry_sync.errors import BlobStoreError, BlobStoreFull, BlobStoreUnavailable
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from registry_sync.blobs.local import LocalBlobStore
 from registry_sync.blobs.object_store import FsspecBlobStore, private_folder
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.errors import ConfigurationError
+from registry_sync.hooks.stores import open_blob_store
 
 
 @pytest.mark.parametrize("url", ["file:///var/blobs", "/var/blobs", "file://localhost/var/blobs"])
@@ -52,7 +52,7 @@ def test_opening_a_local_store_makes_nothing(tmp_path: Path) -> None:
 
 def test_a_local_store_works_without_fsspec() -> None:
     code = (
-        "import sys; from registry_sync.blobs.opening import open_blob_store; "
+        "import sys; from registry_sync.hooks.stores import open_blob_store; "
         "open_blob_store('/x'); print('fsspec' in sys.modules)"
     )
     paths = os.pathsep.join(sys.path)

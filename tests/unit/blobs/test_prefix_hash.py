@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_sync.blobs.resume.resumable_file import PrefixHash
+from registry_sync.blobs.resume.resumable_files import PrefixHash
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import UnsupportedDigest
 

@@ -235,7 +235,6 @@ def test_the_tree_of_commands_is_made_without_what_the_commands_need() -> None:
     ours = loaded.stdout.splitlines()[-1].split()
     assert set(ours) - {"registry_sync.provider"} == {
         "registry_sync.cli",
-        "registry_sync.cli.arguments",
         "registry_sync.cli.commands",
         "registry_sync.errors",
         "registry_sync.pulp",

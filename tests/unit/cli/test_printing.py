@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from registry_sync.cli.printing import print_fields, print_rows
+from registry_sync.cli.command_context import print_fields, print_rows
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import Policy
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
+from registry_sync.hooks.stores import open_blob_store
 from support.commands import Run
 from support.filling import push
 from support.images import ContentBuilder, RepositoryContent

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.references import TagName
-from registry_sync.domain.referrer_tags import fallback_tag, subject_by_name
+from registry_sync.domain.references import TagName, fallback_tag, subject_by_name
 
 IMAGE, OTHER = Digest.of(b"image"), Digest.of(b"other")
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.db.database import Database
 from registry_sync.domain.file_modes import GROUP_TOO, OWNER_ONLY, FileModes
 from registry_sync.hooks.settings import Settings
-from registry_sync.hooks.stores import open_blobs, open_database
+from registry_sync.hooks.stores import open_blob_store, open_blobs, open_database
 from support.blob_stores import LARGE, SMALL, put
 from support.images import Blob
 

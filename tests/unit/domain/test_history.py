@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.pages import Page
+from registry_sync.domain.records import Page
 from registry_sync.domain.references import TagName
 from registry_sync.domain.version_history import (
     Amounts,

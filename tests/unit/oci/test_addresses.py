@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_sync.errors import RedirectRefused
-from registry_sync.oci.http.address_gate import AddressGate, Reach, is_disguised, reach_of
+from registry_sync.oci.http.origins import AddressGate, Reach, is_disguised, reach_of
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import ManifestLimits, read_manifest
-from registry_sync.domain.references import TagName
-from registry_sync.domain.referrer_tags import fallback_tag
+from registry_sync.domain.references import TagName, fallback_tag
 from registry_sync.domain.strict_json import parse_strict_json
 from registry_sync.errors import (
     ChallengeInvalid,
@@ -34,8 +33,7 @@ from registry_sync.oci.auth.authenticator import choose
 from registry_sync.oci.auth.challenges import scopes_to_ask, split_scope
 from registry_sync.oci.auth.credentials import Credentials, RealmPolicy
 from registry_sync.oci.blobs import continues, strong_etag
-from registry_sync.oci.http.address_gate import AddressGate, is_disguised
-from registry_sync.oci.http.origins import Origin, Target
+from registry_sync.oci.http.origins import AddressGate, Origin, Target, is_disguised
 from registry_sync.oci.http.requester import warnings_in
 from registry_sync.oci.http.responses import DECODABLE, decoded
 from registry_sync.oci.manifests import declared_digest

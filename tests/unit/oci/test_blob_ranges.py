@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.blobs.opening import open_blob_store
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.errors import (
@@ -19,6 +18,7 @@ from registry_sync.errors import (
     ServerUnavailable,
     TruncatedBody,
 )
+from registry_sync.hooks.stores import open_blob_store
 from registry_sync.oci.auth.credentials import Credentials
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, reply
 from support.oci import REPOSITORY, MemoryWriter

@@ -9,8 +9,7 @@ import pytest
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import read_manifest
-from registry_sync.domain.references import RepositoryName, TagName
-from registry_sync.domain.referrer_tags import fallback_tag, referrer_tags
+from registry_sync.domain.references import RepositoryName, TagName, fallback_tag, referrer_tags
 from registry_sync.errors import (
     NotFound,
     PaginationError,

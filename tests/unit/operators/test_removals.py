@@ -13,8 +13,7 @@ from registry_sync.domain.runs import RunKey, RunState, SyncRun
 from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.operators.commit_version import CommitVersionOperator
-from registry_sync.operators.run_note import RUN_NOTE_KEY, held_note
-from registry_sync.operators.template_values import as_flag
+from registry_sync.operators.task_values import RUN_NOTE_KEY, as_flag, held_note
 from support.metadata import Upstream, image, open_run, play_stages, sync
 from support.task_contexts import TaskContext
 

@@ -8,7 +8,7 @@ import pytest
 from airflow.sdk.definitions.retry_policy import RetryAction
 
 from registry_sync.errors import DatabaseUnavailable, RateLimited, ServerUnavailable
-from registry_sync.operators.retry import RegistryRetryPolicy
+from registry_sync.operators.stage import RegistryRetryPolicy
 
 
 def decide(exception: BaseException):  # type: ignore[no-untyped-def]

@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from registry_sync.errors import ConfigurationError, NotFound, RegistrySyncError, ServerUnavailable
 from registry_sync.operators.stage import open_stage, read_shard, skip
-from registry_sync.operators.template_values import as_list, as_text
+from registry_sync.operators.task_values import as_list, as_text
 
 
 def context(try_number: int = 1, max_tries: int = 4) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from registry_sync.operators.fetch_blobs import FetchBlobsOperator
 from registry_sync.operators.fetch_manifests import FetchManifestsOperator
 from registry_sync.operators.list_tags import ListTagsOperator
 from registry_sync.operators.plan_blobs import PlanBlobsOperator
-from registry_sync.operators.sync_of_task import find_sync_run, is_lone_sync, only_of_this_sync, run_key
+from registry_sync.operators.task_values import find_sync_run, is_lone_sync, only_of_this_sync, run_key
 
 
 def sync(list_tags: str = "list_tags", **parameters: Any) -> tuple[Any, Any]:

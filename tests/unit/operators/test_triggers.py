@@ -27,8 +27,8 @@ from registry_sync.operators.plan_blobs import PlanBlobsOperator
 from registry_sync.operators.promote_tags import PromoteTagsOperator
 from registry_sync.operators.reclaim_blobs import ReclaimBlobsOperator
 from registry_sync.operators.roll_back_version import RollBackVersionOperator
-from registry_sync.operators.run_note import RUN_NOTE_KEY
 from registry_sync.operators.stage import open_stage
+from registry_sync.operators.task_values import RUN_NOTE_KEY
 from support.hostile_registry import HostileRegistry, errors_reply, json_reply, reply
 from support.metadata import Upstream, image, open_run, play_stages, sync, two_versions
 from support.task_contexts import TaskContext, rendered, sync_dag

@@ -13,7 +13,7 @@ import requests
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import read_manifest
-from registry_sync.domain.referrer_tags import fallback_tag
+from registry_sync.domain.references import fallback_tag
 from registry_sync.oci.referrers import artifact_type_of
 from support import signatures
 from support.filling import push

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from registry_sync.sync.maintenance.blob_reading import ByteRate
+from registry_sync.sync.maintenance.verify import ByteRate
 
 
 class Time:

@@ -9,7 +9,7 @@ import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.runs import DagRunEnd, RunState, SyncRun
-from registry_sync.sync.lost_runs import end_lost_runs
+from registry_sync.sync.maintenance.collect import end_lost_runs
 from support.metadata import open_run
 
 

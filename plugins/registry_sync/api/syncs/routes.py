@@ -15,9 +15,9 @@ from registry_sync.api.fields import Flag, GivenDocument, GivenHref, PathUuid, p
 from registry_sync.api.problems import NOT_FOUND, InvalidField
 from registry_sync.api.tasks import sync_dag
 from registry_sync.db.database import Database
+from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Remote, Repository, SyncMode
 from registry_sync.domain.runs import RequestedSync, is_fed_by
-from registry_sync.domain.timestamps import utc_now
 from registry_sync.errors import RecordNotFound, RegistrySyncError
 from registry_sync.hooks.settings import load_settings
 from registry_sync.pulp.hrefs import read_remote_href, read_repository_href, task_href

@@ -14,7 +14,7 @@ from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from registry_sync.domain.pages import Page, PageRequest
+from registry_sync.domain.records import Page, PageRequest
 from registry_sync.domain.runs import REQUESTED_RUN_PREFIX
 from registry_sync.errors import ConfigurationError, RecordNotFound, SyncError
 from registry_sync.hooks.dag_runs import CANCELED_NOTE, NO_VERSION_NOTE, dag_of_run, triggered_by

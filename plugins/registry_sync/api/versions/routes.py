@@ -27,8 +27,7 @@ from registry_sync.api.versions.documents import (
 )
 from registry_sync.api.versions.reports import DifferenceDocument, DifferenceQuery, ProvenanceDocument
 from registry_sync.db.database import Database
-from registry_sync.domain.pages import Page
-from registry_sync.domain.records import Annotation
+from registry_sync.domain.records import Annotation, Page
 from registry_sync.domain.version_history import CopyRequest, DerivedVersion
 from registry_sync.errors import RecordNotFound
 from registry_sync.hooks.settings import load_settings

@@ -19,8 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from registry_sync.blobs.resume.multipart_upload import MultipartUpload, Part
-from registry_sync.blobs.resume.resumable_file import ResumableFile
-from registry_sync.blobs.resume.resumable_folder import ResumableFolder
+from registry_sync.blobs.resume.resumable_files import ResumableFile, ResumableFolder
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import BlobStoreError, BlobStoreFull
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from registry_sync.blobs.layout import PARTIALS, blob_name, digest_of, flat_name
 from registry_sync.blobs.remote_files import RemoteFiles
-from registry_sync.blobs.store_errors import store_error
+from registry_sync.blobs.store import store_error
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import BlobStoreError, BlobStoreFull, BlobStoreUnavailable
 

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from registry_sync.blobs.resume.bodies import SMALL_BYTES, Body, FileBody, MemoryBody, MultipartBody, Publisher
 from registry_sync.blobs.resume.multipart_upload import MultipartUpload
-from registry_sync.blobs.resume.resumable_folder import ResumableFolder
+from registry_sync.blobs.resume.resumable_files import ResumableFolder
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import DigestMismatch, SizeMismatch, TruncatedBody
 

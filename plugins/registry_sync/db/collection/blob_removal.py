@@ -19,8 +19,8 @@ from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import BATCH_SIZE, in_batches, insert_or_keep, is_one_of
 from registry_sync.db.tables import blobs, orphaned_blobs, repository_blobs
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.storage_reports import Amount, ContentKind, ContentRecord
-from registry_sync.domain.timestamps import utc_now
 
 #: What a record says of bytes for the moment in which they are removed.
 _UNKNOWN_TYPE = "application/octet-stream"

@@ -14,8 +14,8 @@ from registry_sync.db.tables import blobs, manifest_blobs, manifest_children, ma
 from registry_sync.domain.content_units import BlobUnit, KnownManifest, StoredManifest
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor, Manifest, ManifestKind, ManifestLimits, read_manifest
+from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.storage_reports import FindingKind
-from registry_sync.domain.timestamps import utc_now
 from registry_sync.errors import RecordNotFound
 
 #: Documents sent in one statement, in bytes; a driver may hold all of a statement's parameters at once.

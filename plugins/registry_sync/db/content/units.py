@@ -29,7 +29,7 @@ from registry_sync.domain.content_units import (
 )
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import BlobRole, ManifestKind
-from registry_sync.domain.pages import FIRST_PAGE, Page, PageRequest
+from registry_sync.domain.records import FIRST_PAGE, Page, PageRequest
 from registry_sync.domain.references import TagName
 from registry_sync.errors import RecordNotFound
 

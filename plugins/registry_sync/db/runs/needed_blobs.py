@@ -9,13 +9,13 @@ from sqlalchemy import Connection, Row, Select, and_, case, func, not_, or_, sel
 
 from registry_sync.db.content.closures import (
     LinkRows,
+    came_for_first_pull,
     closure_of,
     is_in_latest,
     is_present,
     tagged_in_run,
     there_is_none,
 )
-from registry_sync.db.content.missing_bytes import came_for_first_pull
 from registry_sync.db.tables import blobs, manifest_blobs, repository_tags, run_blobs, run_tags, tags
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import format_count

@@ -16,8 +16,8 @@ from sqlalchemy import Connection, Row, and_, insert, literal, select, update
 from registry_sync.db.engine import Transactions
 from registry_sync.db.runs.run_rows import is_of_ended_attempt, read_run, refuse_over, require_run, settle
 from registry_sync.db.tables import UtcDateTime, deleted_runs, repositories, sync_runs
+from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.runs import RunState, SyncRun
-from registry_sync.domain.timestamps import utc_now
 
 _OPEN = (RunState.RUNNING.value, RunState.FAILED.value, RunState.CANCELED.value)
 

@@ -1,19 +1,23 @@
-"""Rows of sync runs within a transaction: found, locked, read as values, ended, and refused where they are over."""
+"""Rows of sync runs within a transaction: found, locked, read as values, ended, and refused where they are over.
+
+What a run counts: its tags by state, its blobs by what became of them, and what it cost the registry.
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, case, delete, func, select, update
 
 from registry_sync.db.queries import insert_or_keep, storable
 from registry_sync.db.remotes import confirm_remote, read_spec
-from registry_sync.db.runs import run_counts
 from registry_sync.db.runs.listings import forget_heads
 from registry_sync.db.tables import (
+    blobs,
     deleted_runs,
     repositories,
     run_blobs,
@@ -22,10 +26,66 @@ from registry_sync.db.tables import (
     run_tags,
     sync_runs,
 )
+from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import SyncMode
-from registry_sync.domain.runs import Authority, RunKey, RunState, SyncRun
-from registry_sync.domain.timestamps import utc_now
+from registry_sync.domain.runs import COUNTED_TAG_STATES, Authority, RunCounts, RunKey, RunState, RunUsage, SyncRun
 from registry_sync.errors import OtherUpstream, RecordNotFound, RemoteChanged, RunEnded
+
+
+def read_counts(row: Row[Any]) -> RunCounts:
+    """The counts that a run's row keeps."""
+    return RunCounts(**{field.name: getattr(row, field.name) for field in fields(RunCounts)})
+
+
+def read_usage(row: Row[Any]) -> RunUsage:
+    """What a run's row says it cost."""
+    return RunUsage(**{field.name: getattr(row, field.name) for field in fields(RunUsage)})
+
+
+def count_run(connection: Connection, run_id: str) -> RunCounts:
+    """The counts as they are now, in two queries."""
+    return count_runs(connection, [run_id])[run_id]
+
+
+def count_runs(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunCounts]:
+    """The counts of several runs as they are now, by run, in two queries; at most as many as a statement takes."""
+    by_state: dict[str, dict[str, int]] = {run_id: {} for run_id in run_ids}
+    if not run_ids:
+        return {}
+    for row in connection.execute(
+        select(run_tags.c.sync_run_id, run_tags.c.state, func.count().label("tag_count"))
+        .where(run_tags.c.sync_run_id.in_(run_ids), run_tags.c.state.in_([s.value for s in COUNTED_TAG_STATES]))
+        .group_by(run_tags.c.sync_run_id, run_tags.c.state)
+    ):
+        by_state[row.sync_run_id][row.state] = row.tag_count
+    planned = {row["sync_run_id"]: row for row in connection.execute(_planned_blobs(run_ids)).mappings()}
+    return {
+        run_id: RunCounts(
+            tag_count=sum(states.values()),
+            **{f"{state.value}_tag_count": states.get(state.value, 0) for state in COUNTED_TAG_STATES},
+            **{name: int(value) for name, value in planned.get(run_id, {}).items() if name != "sync_run_id"},
+        )
+        for run_id, states in by_state.items()
+    }
+
+
+def _planned_blobs(run_ids: Sequence[str]) -> Select[Any]:
+    is_stored, size_bytes = blobs.c.stored_at.is_not(None), run_blobs.c.size_bytes
+    has_failed = blobs.c.stored_at.is_(None) & run_blobs.c.reason.is_not(None)
+    return (
+        select(
+            run_blobs.c.sync_run_id,
+            func.count().label("blob_count"),
+            func.coalesce(func.sum(size_bytes), 0).label("blob_bytes"),
+            func.coalesce(func.sum(case((is_stored, 1), else_=0)), 0).label("stored_blob_count"),
+            func.coalesce(func.sum(case((is_stored, size_bytes), else_=0)), 0).label("stored_blob_bytes"),
+            func.coalesce(func.sum(case((has_failed, 1), else_=0)), 0).label("failed_blob_count"),
+        )
+        .join(blobs, blobs.c.id == run_blobs.c.blob_id)
+        .where(run_blobs.c.sync_run_id.in_(run_ids))
+        .group_by(run_blobs.c.sync_run_id)
+    )
+
 
 _REASON_LENGTH = 2000
 _OVER = "the DAG run {!r} has ended, and this task of it was still at work; it stops, and nothing of the sync changes"
@@ -38,7 +98,7 @@ def settle(
 
     Whoever settles one has locked its repository, and made its version the latest.
     """
-    counts = vars(run_counts.count(connection, run_id))
+    counts = vars(count_run(connection, run_id))
     values = {
         "state": state.value,
         "finished_at": None if state is RunState.RUNNING else utc_now(),
@@ -153,8 +213,8 @@ def read_run(row: Row[Any]) -> SyncRun:
         remote=read_spec(row.remote_spec),
         authority=Authority(row.authority or Authority.TRIGGER),
         remote_changes=row.remote_changes,
-        usage=run_counts.usage(row),
-        counts=run_counts.stored(row),
+        usage=read_usage(row),
+        counts=read_counts(row),
         repository_name=row.repository_name,
         triggered_by=row.triggered_by,
         removals_approved_by=row.removals_approved_by,

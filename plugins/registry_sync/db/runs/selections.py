@@ -38,10 +38,10 @@ from registry_sync.db.tables import (
 )
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.media_types import INDEX_TYPES
+from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import LinkKind, ManifestLink, TagState
-from registry_sync.domain.timestamps import utc_now
 from registry_sync.errors import RecordNotFound
 
 #: For how long an earlier run is believed that a registry has no referrers API.

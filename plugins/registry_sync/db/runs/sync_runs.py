@@ -16,7 +16,7 @@ from sqlalchemy import Row, bindparam, case, delete, select, update
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import fetch_page, in_batches, insert_absent, storable
 from registry_sync.db.remotes import read_spec, spec_values
-from registry_sync.db.runs import needed_blobs, run_counts
+from registry_sync.db.runs import needed_blobs, run_rows
 from registry_sync.db.runs.listings import last_number, list_again, take_number
 from registry_sync.db.runs.run_rows import (
     forget_notes,
@@ -47,8 +47,8 @@ from registry_sync.db.tables import (
     sync_runs,
 )
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.pages import Page, PageRequest
-from registry_sync.domain.records import RemoteSpec, SyncMode
+from registry_sync.domain.quantities import utc_now
+from registry_sync.domain.records import Page, PageRequest, RemoteSpec, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import (
     NOBODY,
@@ -64,7 +64,6 @@ from registry_sync.domain.runs import (
     TagState,
 )
 from registry_sync.domain.storage_reports import FindingKind
-from registry_sync.domain.timestamps import utc_now
 from registry_sync.errors import NothingToApprove, RecordNotFound
 
 
@@ -89,7 +88,7 @@ class TaskReads:
                 for run in map(read_run, rows):
                     found[run.key.run_id] = replace(run, made_before=_made(found.get(run.key.run_id)))
                 shown = [run for run in found.values() if run.state is RunState.RUNNING]
-                counts = run_counts.count_many(connection, [run.id for run in shown])
+                counts = run_rows.count_runs(connection, [run.id for run in shown])
                 found |= {run.key.run_id: replace(run, counts=counts.get(run.id, run.counts)) for run in shown}
         return found
 
@@ -472,7 +471,7 @@ class SyncRunStore:
         """How far the run is, counted now; for a settled run, the counts it ended with."""
         with self._transactions.reading() as connection:
             row = require_run(connection, run_id)
-            return run_counts.stored(row) if RunState(row.state).is_settled else run_counts.count(connection, run_id)
+            return run_rows.read_counts(row) if RunState(row.state).is_settled else run_rows.count_run(connection, run_id)
 
 
 def _refuse_needless_approval(run: Row[Any], seen: str | None) -> None:

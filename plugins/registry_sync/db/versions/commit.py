@@ -10,8 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, case, exists, insert, select, update
 
-from registry_sync.db.content.closures import is_in_latest, is_present
-from registry_sync.db.content.missing_bytes import hold_new_tags, hold_tags, tags_lacking_blobs
+from registry_sync.db.content.closures import hold_new_tags, hold_tags, is_in_latest, is_present, tags_lacking_blobs
 from registry_sync.db.queries import in_batches, storable
 from registry_sync.db.remotes import read_spec, refuse_corrected
 from registry_sync.db.runs.listings import LaterSay
@@ -28,15 +27,13 @@ from registry_sync.db.tables import (
     version_holds,
 )
 from registry_sync.db.versions.membership import Difference, Membership
-from registry_sync.db.versions.platform_filter import settle_filtered
-from registry_sync.db.versions.removal_guard import LostTags, first_holds, refuse_too_many_holds
+from registry_sync.db.versions.removal_guard import LostTags, first_holds, refuse_too_many_holds, settle_filtered
 from registry_sync.db.versions.retention import keep_newest
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.quantities import format_count
+from registry_sync.domain.quantities import format_count, utc_now
 from registry_sync.domain.records import SYNCED, Hold, Policy, RemoteSpec, SyncMode, VersionOrigin
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunState, TagState
-from registry_sync.domain.timestamps import utc_now
 from registry_sync.errors import NothingSynced, RecordNotFound, TooManyRemovals
 
 _KINDS = ("tags", "manifests", "blobs")

@@ -18,13 +18,21 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, literal, select, tuple_, update
 
-from registry_sync.db.content.closures import LinkRows, is_in_version, is_present, reached, read_children, there_is_none
-from registry_sync.db.content.missing_bytes import lost_bytes_of_derived
+from registry_sync.db.content.closures import (
+    LinkRows,
+    is_in_version,
+    is_present,
+    lost_bytes_of_derived,
+    reached,
+    read_children,
+    there_is_none,
+)
 from registry_sync.db.queries import in_batches
 from registry_sync.db.runs.listings import note_rollback
 from registry_sync.db.tables import manifest_blobs, repository_links, repository_tags, tags
 from registry_sync.db.versions.commit import add_version, lock_repository, next_number
-from registry_sync.db.versions.intervals import (
+from registry_sync.db.versions.membership import Difference
+from registry_sync.db.versions.version_rows import (
     BLOBS,
     INTERVALS,
     LINKS,
@@ -35,9 +43,9 @@ from registry_sync.db.versions.intervals import (
     count_changes,
     covers,
     note_leftovers,
+    require_row,
+    resolve_number,
 )
-from registry_sync.db.versions.membership import Difference
-from registry_sync.db.versions.version_rows import require_row, resolve_number
 from registry_sync.domain.records import Hold, SyncMode, VersionOrigin, VersionOriginKind
 from registry_sync.domain.references import TagName
 from registry_sync.domain.version_history import CopyRequest

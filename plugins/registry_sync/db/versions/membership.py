@@ -57,8 +57,8 @@ from registry_sync.db.tables import (
     run_tags,
     tags,
 )
+from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.runs import TagState
-from registry_sync.domain.timestamps import utc_now
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,14 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, delete, func, select, update
 
 from registry_sync.db.tables import repositories, repository_versions
-from registry_sync.db.versions.intervals import INTERVALS, UNITS, Intervals, count_changes, note_leftovers
-from registry_sync.db.versions.version_rows import require_row
+from registry_sync.db.versions.version_rows import (
+    INTERVALS,
+    UNITS,
+    Intervals,
+    count_changes,
+    note_leftovers,
+    require_row,
+)
 from registry_sync.errors import OnlyVersion
 
 _versions = repository_versions.c

@@ -14,10 +14,18 @@ from sqlalchemy import Connection, Row, Select, String, case, cast, func, litera
 from registry_sync.db.content.closures import there_is_none
 from registry_sync.db.queries import fetch_page
 from registry_sync.db.tables import blobs, manifests, tags
-from registry_sync.db.versions.intervals import BLOBS, LINKS, MANIFESTS, TAGS, Intervals, covers
-from registry_sync.db.versions.version_rows import latest_number, require_row
+from registry_sync.db.versions.version_rows import (
+    BLOBS,
+    LINKS,
+    MANIFESTS,
+    TAGS,
+    Intervals,
+    covers,
+    latest_number,
+    require_row,
+)
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.pages import Page, PageRequest
+from registry_sync.domain.records import Page, PageRequest
 from registry_sync.domain.references import TagName
 from registry_sync.domain.version_history import (
     Amounts,

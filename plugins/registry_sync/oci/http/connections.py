@@ -16,10 +16,9 @@ from urllib3.util import Timeout, parse_url
 
 from registry_sync.errors import ConfigurationError
 from registry_sync.oci.auth.credentials import Credentials
-from registry_sync.oci.http.address_gate import AddressGate
 from registry_sync.oci.http.options import ClientOptions
-from registry_sync.oci.http.origins import Origin
-from registry_sync.oci.http.read_pace import PunctualResponse
+from registry_sync.oci.http.origins import AddressGate, Origin
+from registry_sync.oci.http.responses import PunctualResponse
 
 #: Probes after a minute of silence keep long transfers alive through firewalls that forget connections.
 _SOCKET_OPTIONS = [

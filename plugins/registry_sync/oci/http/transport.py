@@ -14,13 +14,11 @@ from urllib.parse import parse_qs, quote
 from urllib3.exceptions import HTTPError
 
 from registry_sync.errors import RedirectRefused, RegistrySyncError
-from registry_sync.oci.http.address_gate import AddressGate
 from registry_sync.oci.http.connections import ConnectionPools, TargetHeaders
 from registry_sync.oci.http.options import ClientOptions, Clock
-from registry_sync.oci.http.origins import Origin, Target
+from registry_sync.oci.http.origins import AddressGate, Origin, Target
 from registry_sync.oci.http.rate_limits import SLOWING_STATUSES, RequestRate
-from registry_sync.oci.http.read_pace import Pace
-from registry_sync.oci.http.responses import PROXY_AUTHENTICATION_REQUIRED, Response, converted, proxy_refusal
+from registry_sync.oci.http.responses import PROXY_AUTHENTICATION_REQUIRED, Pace, Response, converted, proxy_refusal
 
 if TYPE_CHECKING:
     from registry_sync.oci.auth.authenticator import Login

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor
-from registry_sync.domain.quantities import format_bytes, format_count
+from registry_sync.domain.quantities import format_bytes, format_count, utc_now
 from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.storage_reports import Amount, BlobRecord, Repair
-from registry_sync.domain.timestamps import utc_now
 from registry_sync.errors import BlobStoreError, BlobStoreFull, DatabaseError, RegistrySyncError
 from registry_sync.sync.parallel import Progress, for_each
 from registry_sync.sync.verdicts import reason

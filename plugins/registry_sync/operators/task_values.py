@@ -1,4 +1,8 @@
-"""Which sync a task is of, and what its task asks Airflow of DAG runs.
+"""What a task reads and passes on: values of template fields, the sync that it is of, and the note of its run.
+
+What a template field gives, as text or already as a value, read as what an operator needs.
+
+Which sync a task is of, and what its task asks Airflow of DAG runs.
 
 A task is of the sync that the listing task above it starts, also where a DAG run has several.
 
@@ -6,21 +10,72 @@ What is asked of Airflow goes through the task's own connection to the API serve
 database.
 
 A task is of the nearest listing task: above a commit, and above another listing task, begins what is of another sync.
+
+What a person who watches the grid should know of a run, handed on as an XCom that becomes the run's note.
+
+A task cannot write the note of its run. :mod:`registry_sync.listener` does, in the scheduler, when the run has ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from registry_sync.domain.quantities import format_count
 from registry_sync.domain.runs import DagRunEnd
 from registry_sync.errors import ConfigurationError, StagesUnfinished
 from registry_sync.hooks.dag_runs import triggered_by
-from registry_sync.operators.template_values import as_text
 
 if TYPE_CHECKING:
     from registry_sync.domain.runs import AskedBy, RunKey, SyncRun
+
+
+def as_list(value: object) -> tuple[str, ...] | None:
+    """A template's text, ``a, b``, or a list, as a tuple; None for nothing.
+
+    A template field gives text; tags and globs hold no commas. Raises :class:`ConfigurationError` for anything else.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, list | tuple):
+        raise ConfigurationError(f"give text with commas or a list, and not {type(value).__name__}")
+    return tuple(text for text in map(as_text, value) if text is not None) or None
+
+
+def as_text(value: object) -> str | None:
+    """A template's text without blanks around it; None when nothing is left, or for ``None``.
+
+    Raises :class:`ConfigurationError` for what holds several values, as native templates may give it.
+    """
+    if isinstance(value, list | tuple | set | frozenset | dict):
+        raise ConfigurationError(f"give one text, and not {type(value).__name__}: {str(value)[:80]!r}")
+    text = "" if value is None else str(value).strip()
+    return None if text in ("", "None") else text
+
+
+def as_flag(value: object, name: str) -> bool:
+    """``true`` in any case is a yes; ``false``, ``None`` and nothing are a no.
+
+    Raises :class:`ConfigurationError` for anything else, since a yes may destroy; ``name`` is what it speaks of.
+    """
+    text = str(value).strip().lower()
+    if text not in ("true", "false", "", "none"):
+        raise ConfigurationError(f"{name} is {text[:40]!r}; it is true or false")
+    return text == "true"
+
+
+def as_number(value: object, name: str) -> float | None:
+    """``value`` as a number; None for nothing. Raises :class:`ConfigurationError`, which says ``name``."""
+    text = as_text(value)
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigurationError(f"{name} is {text[:40]!r}; give a number") from None
 
 
 _NOT_ENDED = ("queued", "running")
@@ -198,3 +253,31 @@ def _is_a(task: Any, kind: type) -> bool:
 
 def _is_mapped(task: Any) -> bool:
     return bool(getattr(task, "is_mapped", False)) or task.get_closest_mapped_task_group() is not None
+
+
+#: The key of the XCom.
+RUN_NOTE_KEY = "registry_sync_run_note"
+_SHOWN_HOLDS = 5
+
+
+def held_note(holds: Sequence[Mapping[str, Any]], hold_count: int) -> str:
+    """``2 tags are held: a is kept at sha256:…; b is left out``, with the reasons of the first ones."""
+    shown = [_held(hold) for hold in holds[:_SHOWN_HOLDS]]
+    if hold_count > len(shown):
+        shown.append(f"{hold_count - len(shown):,} more")
+    return f"{format_count(hold_count, 'tag')} {'is' if hold_count == 1 else 'are'} held: {'; '.join(shown)}"
+
+
+def approved_note(approved_by: str) -> str:
+    """Who let a mirror lose more than its remote allows."""
+    return f"more tags were removed than the remote allows, as {approved_by} approved"
+
+
+def referrers_note(problem: str) -> str:
+    """Why the version may lack signatures and the like."""
+    return f"the version may lack referrers: {problem}"
+
+
+def _held(hold: Mapping[str, Any]) -> str:
+    what = f"kept at {hold['digest'][:19]}" if hold["digest"] else "left out"
+    return f"{hold['tag']} is {what} ({hold['reason']})"

@@ -1,1 +1,0 @@
-"""The OpenAPI document, and a page that shows it to people."""
