@@ -471,7 +471,9 @@ class SyncRunStore:
         """How far the run is, counted now; for a settled run, the counts it ended with."""
         with self._transactions.reading() as connection:
             row = require_run(connection, run_id)
-            return run_rows.read_counts(row) if RunState(row.state).is_settled else run_rows.count_run(connection, run_id)
+            return (
+                run_rows.read_counts(row) if RunState(row.state).is_settled else run_rows.count_run(connection, run_id)
+            )
 
 
 def _refuse_needless_approval(run: Row[Any], seen: str | None) -> None:
