@@ -1,3 +1,3 @@
 """registry-sync: container repositories, mirrored by Airflow as versioned content."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

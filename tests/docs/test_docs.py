@@ -6,11 +6,13 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from datetime import date
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.version import Version
 
 from registry_sync import __version__, errors, provider
 from registry_sync.db.schema import VERSION_TABLE
@@ -121,9 +123,35 @@ def test_the_release_has_one_number() -> None:
     assert told[1] == __version__
 
 
-def test_the_changelog_begins_with_what_is_unreleased() -> None:
-    titles = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+def changelog() -> tuple[str, list[tuple[Version, date]]]:
+    """What stands under Unreleased, and the releases below it."""
+    page = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    titles = re.findall(r"^## (.+)$", page, re.MULTILINE)
     assert titles[0] == "Unreleased"
+    given = [re.fullmatch(r"(\d+\.\d+\.\d+) \((\d{4}-\d\d-\d\d)\)", title) for title in titles[1:]]
+    assert all(given), titles
+    releases = [(Version(found[1]), date.fromisoformat(found[2])) for found in given if found is not None]
+    return section(page, "Unreleased").strip(), releases
+
+
+def test_the_changelog_has_its_releases_in_order_below_what_is_unreleased() -> None:
+    _, releases = changelog()
+    assert releases == sorted(releases, reverse=True)
+    assert len({version for version, _ in releases}) == len(releases) > 0
+
+
+def test_the_number_is_that_of_the_newest_release_or_of_what_comes_after_it() -> None:
+    """``make release`` sets the one, the commit after it the other."""
+    unreleased, releases = changelog()
+    number, (newest, _) = Version(__version__), releases[0]
+    assert number.is_devrelease == bool(unreleased)
+    assert number > newest if unreleased else number == newest
+
+
+def test_every_setting_came_with_a_release_or_comes_with_the_next() -> None:
+    _, releases = changelog()
+    known = {str(version) for version, _ in releases} | {Version(__version__).base_version}
+    assert {setting["version_added"] for setting in provider.SETTINGS.values()} <= known
 
 
 # -- what exists has its line -------------------------------------------------------------------------------------
