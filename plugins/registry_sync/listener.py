@@ -68,7 +68,7 @@ class RunNotes:
                 lacking = ended if end is DagRunEnd.SUCCESS else []
                 if any((run.error or "").startswith(_CUT_OFF) for run in lacking):
                     row.set_state(DagRunState.FAILED)
-                _write_note(row, [*(f"{NO_VERSION_NOTE}: {run.error}" for run in lacking), *notes])
+                _write_note(row, [*map(_no_version, lacking), *notes])
         except Exception:  # the scheduler goes on whatever becomes of this
             log.exception("the end of the run %s of %s could not be noted", dag_run.run_id, dag_run.dag_id)
 
@@ -90,6 +90,11 @@ class RunNotes:
             self._not_before = time.monotonic() + PAUSE_SECONDS
             log.warning("the sync of run %s of %s is ended later: %s", row.run_id, row.dag_id, problem)
             return []
+
+
+def _no_version(run: SyncRun) -> str:
+    which = f" for {run.key.scope}" if run.key.scope else ""
+    return f"{NO_VERSION_NOTE}{which}: {run.error}"
 
 
 def _write_note(row: DagRun, lines: list[str]) -> None:

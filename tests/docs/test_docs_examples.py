@@ -27,6 +27,7 @@ FILES = (
     "collect_weekly",
     "mirror_alpine",
     "mirror_many",
+    "mirrors_in_groups",
     "mirrors_of_one_host",
     "promote_with_a_gate",
     "smallest",
@@ -34,7 +35,17 @@ FILES = (
 )
 MIRRORS_OF_ONE_HOST = ("docker_hub_alpine", "docker_hub_hello-world")
 GATE = "promote_with_a_gate"
-DAGS = ("collect_weekly", "mirror_alpine", "mirror_many", *MIRRORS_OF_ONE_HOST, GATE, "smallest", "tell_of_versions")
+GROUPED = "mirrors_in_groups"
+DAGS = (
+    "collect_weekly",
+    "mirror_alpine",
+    "mirror_many",
+    GROUPED,
+    *MIRRORS_OF_ONE_HOST,
+    GATE,
+    "smallest",
+    "tell_of_versions",
+)
 DOCKER_HUB = "https://registry-1.docker.io"
 
 
@@ -95,6 +106,22 @@ def test_the_dag_of_ones_own_syncs_what_its_filters_let_in(examples: AirflowInst
     run = examples.trigger("mirror_alpine")
     assert examples.wait(run) == "success", examples.reasons(run)
     assert tag_counts(examples.xcom(run, "commit_version")["version"]) == {"added": 3, "present": 3, "removed": 0}
+
+
+def test_two_syncs_in_groups_of_one_dag_make_a_version_each(examples: AirflowInstance) -> None:
+    """Under names of their own; each skips what it does not need of its own group."""
+    run = examples.trigger(GROUPED)
+    assert examples.wait(run) == "success", examples.reasons(run)
+    states = examples.task_states(run)
+    for name, tags in (("alpine", 3), ("hello-world", 8)):
+        group = f"docker_hub.{name}"
+        assert (states[f"{group}.read[0]"], states[f"{group}.plan"]) == ("success", "skipped")
+        committed = examples.xcom(run, f"{group}.keep")
+        assert committed["repository"] == f"library/{name}"
+        assert tag_counts(committed["version"]) == {"added": tags, "present": tags, "removed": 0}
+    again = examples.trigger(GROUPED)
+    assert examples.wait(again) == "success"
+    assert sorted(examples.task_states(again).values()) == ["skipped"] * 8 + ["success"] * 2
 
 
 def gate_runs(examples: AirflowInstance) -> list[str]:

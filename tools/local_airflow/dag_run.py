@@ -21,7 +21,7 @@ FINAL_STATES = frozenset({"success", "failed"})
 
 @dataclass(frozen=True)
 class TaskState:
-    """A task instance as it stands. ``map_index`` is -1 for a task that is not mapped."""
+    """A task instance as it stands. ``map_index`` is -1 for a task that is not mapped; ``operator`` its class."""
 
     task_id: str
     map_index: int
@@ -29,6 +29,7 @@ class TaskState:
     state: str
     try_number: int
     seconds: float
+    operator: str = ""
 
     @classmethod
     def parse(cls, response: dict[str, Any]) -> TaskState:
@@ -41,6 +42,7 @@ class TaskState:
             state=response["state"] or "waiting",
             try_number=int(response["try_number"]),
             seconds=float(response["duration"] or 0),
+            operator=response.get("operator_name") or "",
         )
 
     @property

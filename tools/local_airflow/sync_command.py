@@ -110,12 +110,18 @@ def progress_line(task: TaskState) -> str:
 
 def synced_version(run: DagRun) -> Any:
     """The version that equals the upstream now: the one the run made, or the latest when nothing had changed."""
-    committed = run.xcom("commit_version") or {}
+    tasks = run.tasks()
+    committed = run.xcom(task_of("CommitVersionOperator", tasks)) or {}
     if committed.get("version") is not None:
         return committed["version"]
-    listed = run.xcom("list_tags", key="summary") or {}
+    listed = run.xcom(task_of("ListTagsOperator", tasks), key="summary") or {}
     say("Nothing changed upstream: no new version")
     return committed.get("unchanged_version") or listed.get("unchanged_version")
+
+
+def task_of(operator: str, tasks: Iterable[TaskState]) -> str:
+    """The id of the task of that operator, whatever its DAG calls it."""
+    return next((task.task_id for task in tasks if task.operator == operator), operator)
 
 
 def refusal(error: str, conf: Mapping[str, Any]) -> str:
@@ -129,17 +135,20 @@ def refusal(error: str, conf: Mapping[str, Any]) -> str:
     return f"{variable}={shown} cannot be used: {variable} is {possible}"
 
 
-def stored_choices(reasons: Iterable[str]) -> list[str]:
-    """What a failed sync leaves stored with its remote, and how that is changed; nothing where it was refused whole."""
+def stored_choices(reasons: Iterable[str], listing: str) -> list[str]:
+    """What a failed sync leaves stored with its remote, and how that is changed; nothing where it was refused whole.
+
+    ``listing`` is the task that lists, whose log has it.
+    """
     if any(reason.startswith(_REFUSED_WHOLE) for reason in reasons):
         return []
     kept = "What TAGS, EXCLUDE_TAGS, PLATFORMS and POLICY said, now or before, stays with the remote until said anew"
-    return [f"{kept}; TAGS=* takes all tags. The log of list_tags has what counted."]
+    return [f"{kept}; TAGS=* takes all tags. The log of {listing} has what counted."]
 
 
 def failure(run: DagRun, tasks: Iterable[TaskState], instance: Instance) -> str:
     """Which tasks failed, why, what is stored of the choices, and where to read on."""
-    lines, reasons = [], []
+    lines, reasons, tasks = [], [], list(tasks)
     for task in sorted(tasks, key=lambda task: (task.task_id, task.map_index)):
         if task.state == "failed":
             reasons.append(run.reason(task, task.try_number))
@@ -151,7 +160,7 @@ def failure(run: DagRun, tasks: Iterable[TaskState], instance: Instance) -> str:
         lines.append(
             f"the run {run.run_id} of {run.dag_id} failed before a task did; see {instance.layout.process_logs}"
         )
-    lines += stored_choices(reasons)
+    lines += stored_choices(reasons, task_of("ListTagsOperator", tasks))
     lines.append("Mend what it names and run the command again: what is stored already is not fetched twice.")
     return "\n".join(lines)
 

@@ -75,7 +75,7 @@ _END_REASONS = {
     ),
     DagRunEnd.SUCCESS: (
         "the DAG run ended well in Airflow and made no version: its commit, or a stage before it, was skipped or "
-        "marked by hand; clear list_tags with all that come after it, or start a new run"
+        "marked by hand; clear the task that lists with all that come after it, or start a new run"
     ),
     DagRunEnd.CANCELED: "the DAG run was canceled",
     DagRunEnd.GONE: "the DAG run was deleted in Airflow before the sync had ended",
@@ -124,7 +124,7 @@ class RunKey:
     """What makes a run the same run when its tasks are repeated: the DAG, the DAG run and the task that lists.
 
     ``scope`` tells several syncs of one DAG run apart: the id of the task that lists, with the map index of a mapped
-    one; empty for a lone task ``list_tags``, and for what earlier releases recorded.
+    one; empty where no other task of the DAG lists, and in what earlier releases recorded of a task ``list_tags``.
     """
 
     dag_id: str

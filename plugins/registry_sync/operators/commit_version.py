@@ -16,6 +16,7 @@ from registry_sync.operators.task_values import (
     as_flag,
     find_sync_run,
     held_note,
+    note_of_sync,
     referrers_note,
 )
 from registry_sync.operators.triggered import TriggeredTask
@@ -82,7 +83,8 @@ class CommitVersionOperator(TriggeredTask):
         if result.left_out:
             notes.append(left_out_by_platforms(result.left_out, run.remote.platforms or ()))
         if notes:
-            context["ti"].xcom_push(key=RUN_NOTE_KEY, value="; ".join(notes))
+            note = note_of_sync("; ".join(notes), repository.name, run.key.scope)
+            context["ti"].xcom_push(key=RUN_NOTE_KEY, value=note)
         return {
             "repository": repository.name,
             "version": version_document(result.version) if result.version else None,
@@ -105,7 +107,8 @@ class CommitVersionOperator(TriggeredTask):
         except SyncError as refused:
             is_approvable = isinstance(refused, TooManyRemovals)
             told = TooManyRemovals(f"{refused}: {_how_to_approve(run)}") if is_approvable else refused
-            context["ti"].xcom_push(key=RUN_NOTE_KEY, value=str(told))
+            name = stage.database.repositories.get(run.repository_id).name
+            context["ti"].xcom_push(key=RUN_NOTE_KEY, value=note_of_sync(str(told), name, run.key.scope))
             raise told from refused.__cause__
 
     def _may_approve(self, stage: Stage, run: SyncRun, context: Context) -> bool:

@@ -9,9 +9,11 @@ from airflow.sdk import BaseOperator
 
 from registry_sync.operators.fetch_manifests import MAP_INDEX_TEMPLATE
 from registry_sync.operators.stage import RegistryRetryPolicy, TaskReport, open_stage, read_shard
+from registry_sync.operators.task_values import refuse_expanded_group
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
 
 class FetchBlobsOperator(BaseOperator):
@@ -28,6 +30,12 @@ class FetchBlobsOperator(BaseOperator):
         kwargs.setdefault("map_index_template", MAP_INDEX_TEMPLATE)
         super().__init__(**kwargs)
         self.shard = shard
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """As Airflow's. Raises :class:`ConfigurationError` in a task group that is expanded."""
+        refuse_expanded_group(cls, kwargs)
+        return super().partial(**kwargs)
 
     def execute(self, context: Context) -> dict[str, int]:
         """Counts of blobs and bytes."""

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from registry_sync.operators.stage import RegistryRetryPolicy, TaskReport, open_stage, read_shard, skip
-from registry_sync.operators.task_values import is_lone_sync
+from registry_sync.operators.task_values import is_lone_sync, refuse_expanded_group, task_ids_near
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
 #: Shown in the grid instead of the map index.
 MAP_INDEX_TEMPLATE = "{{ task.shard['label'] }}"
@@ -24,7 +25,8 @@ class FetchManifestsOperator(BaseOperator):
     unless they are of several syncs.
 
     :param shard: an entry of what ``ListTagsOperator`` gives
-    :param blob_tasks: ids of the tasks that plan and fetch blobs, skipped when there is nothing left for them
+    :param blob_tasks: ids of the tasks that plan and fetch blobs, skipped when there is nothing left for them; in a
+        task group without the group's own, as they were given there
     """
 
     template_fields: Sequence[str] = ("shard",)
@@ -36,6 +38,12 @@ class FetchManifestsOperator(BaseOperator):
         super().__init__(**kwargs)
         self.shard = shard
         self.blob_tasks = blob_tasks
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """As Airflow's. Raises :class:`ConfigurationError` in a task group that is expanded."""
+        refuse_expanded_group(cls, kwargs)
+        return super().partial(**kwargs)
 
     def execute(self, context: Context) -> dict[str, int]:
         """Counts of tags and manifests; blobs as well when they were fetched here."""
@@ -69,5 +77,5 @@ class FetchManifestsOperator(BaseOperator):
                 )
         if blobs is not None:
             context["ti"].xcom_push(key="return_value", value={**counts, **asdict(blobs)})
-            skip(context, self.blob_tasks)
+            skip(context, task_ids_near(self, self.blob_tasks))
         return counts

@@ -16,6 +16,7 @@ from registry_sync.operators.task_values import (
     asked_by,
     dag_run_end,
     is_mapped_instance,
+    note_of_sync,
     only_of_this_sync,
     run_key,
 )
@@ -126,13 +127,13 @@ class ListTagsOperator(TriggeredTask):
                 run, remote = self._open_run(stage, context)
             except RegistrySyncError as refused:  # there is no sync yet that could say it
                 if not refused.is_temporary:
-                    context["ti"].xcom_push(key=RUN_NOTE_KEY, value=str(refused))
+                    self._note(context, str(refused))
                 raise
             context["ti"].xcom_push(key=SYNC_RUN_KEY, value=run.id)
             notes = [run.remote_changes] if run.remote_changes else []
             if notes:
                 self.log.info("%s", run.remote_changes)
-                context["ti"].xcom_push(key=RUN_NOTE_KEY, value=run.remote_changes)
+                self._note(context, *notes)
             end_lost_runs(
                 stage.database.run_ends,
                 partial(dag_run_end, context),
@@ -150,7 +151,7 @@ class ListTagsOperator(TriggeredTask):
             if listed.is_unchanged and listed.without_platform:  # else the commit knows of more
                 notes.append(left_out_by_platforms(listed.without_platform, run.remote.platforms or ()))
             if notes:
-                context["ti"].xcom_push(key=RUN_NOTE_KEY, value="; ".join(notes))
+                self._note(context, *notes)
             context["ti"].xcom_push(key="summary", value=self._summary(stage, run, listed))
         if listed.is_unchanged and not is_mapped_instance(context):
             self.log.info("nothing changed since the latest version; the rest is skipped")
@@ -164,6 +165,10 @@ class ListTagsOperator(TriggeredTask):
             }
             for shard in listed.shards
         ]
+
+    def _note(self, context: Context, *notes: str) -> None:
+        note = note_of_sync("; ".join(notes), as_text(self.repository), run_key(context).scope)
+        context["ti"].xcom_push(key=RUN_NOTE_KEY, value=note)
 
     def _open_run(self, stage: Stage, context: Context) -> tuple[SyncRun, RemoteSpec]:
         from registry_sync.domain.runs import request_id_of

@@ -4,7 +4,9 @@ What a template field gives, as text or already as a value, read as what an oper
 
 Which sync a task is of, and what its task asks Airflow of DAG runs.
 
-A task is of the sync that the listing task above it starts, also where a DAG run has several.
+A task is of the sync that the listing task above it starts, also where a DAG run has several. No task is known by a
+name: they are told by their operators and by what stands above and below them, so that they may be called anything and
+stand in any task group.
 
 What is asked of Airflow goes through the task's own connection to the API server, because tasks cannot reach its
 database.
@@ -18,7 +20,7 @@ A task cannot write the note of its run. :mod:`registry_sync.listener` does, in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +118,7 @@ def dag_run_end(context: Mapping[str, Any], run: SyncRun) -> DagRunEnd | None:
 
 
 def refuse_lost_commit(context: Mapping[str, Any]) -> None:
-    """Raises :class:`StagesUnfinished` when the commit that is to follow a repeated task was skipped and stays so.
+    """Raises :class:`StagesUnfinished` when the commit of a repeated task's sync was skipped and stays so.
 
     A run that is marked as failed skips what had not begun, and clearing what has failed leaves that skipped: such a
     run would end well without a version.
@@ -135,30 +137,32 @@ def refuse_lost_commit(context: Mapping[str, Any]) -> None:
 
 
 def _commits_after(task: Any) -> Iterator[str]:
+    """The commits below a task that are of its sync."""
     from registry_sync.operators.commit_version import CommitVersionOperator
 
+    own = {task.task_id} if _is_listing(task) else {listing.task_id for listing in listings_above(task)}
     for after in task.get_flat_relatives(upstream=False):
-        kind = getattr(after, "operator_class", type(after))
-        if isinstance(kind, type) and issubclass(kind, CommitVersionOperator):
+        if _is_a(after, CommitVersionOperator) and own & {listing.task_id for listing in listings_above(after)}:
             yield after.task_id
 
 
 #: The XCom key under which a listing task hands on the id of its sync run.
 SYNC_RUN_KEY = "sync_run"
-#: The listing task of a DAG that has one sync; its sync needs no scope.
-LONE_TASK_ID = "list_tags"
 
 
 def run_key(context: Mapping[str, Any]) -> RunKey:
     """The key of the sync that a listing task begins.
 
-    Its scope is the id of the task, with the map index of a mapped one; empty for an unmapped ``list_tags``.
+    Its scope is the id of the task, with the map index of a mapped one; empty where no other task of the DAG lists.
     """
     from registry_sync.domain.runs import RunKey
 
-    ti = context["ti"]
-    scope = f"{ti.task_id}[{ti.map_index}]" if is_mapped_instance(context) else ti.task_id
-    return RunKey(dag_id=ti.dag_id, run_id=ti.run_id, scope="" if scope == LONE_TASK_ID else scope)
+    ti, task = context["ti"], context.get("task")
+    if is_mapped_instance(context):
+        scope = f"{ti.task_id}[{ti.map_index}]"
+    else:
+        scope = "" if task is None or _is_only_listing(task) else ti.task_id
+    return RunKey(dag_id=ti.dag_id, run_id=ti.run_id, scope=scope)
 
 
 def is_mapped_instance(context: Mapping[str, Any]) -> bool:
@@ -239,6 +243,47 @@ def is_lone_sync(task: Any) -> bool:
     return len(above) < 2 and not any(map(_is_mapped, above))
 
 
+def task_ids_near(task: Any, names: Iterable[str]) -> list[str]:
+    """``names`` as ids of tasks of the DAG: of a task in ``task``'s own group, or in the nearest one around it.
+
+    A name that no task has is given as it is.
+    """
+    known, groups = set(task.dag.task_ids) if task.has_dag() else set(), []
+    group = task.task_group
+    while group is not None:
+        groups.append(group)
+        group = group.parent_group
+    found = []
+    for name in names:
+        candidates = [*(group.child_id(name) for group in groups), name]
+        found.append(next((candidate for candidate in candidates if candidate in known), name))
+    return found
+
+
+def refuse_expanded_group(operator: type, given: Mapping[str, Any]) -> None:
+    """Raises :class:`ConfigurationError` for what is about to be expanded where the task group is expanded itself.
+
+    Airflow expands no task there, and says so without a word of what to do. ``given`` are the arguments of ``partial``.
+    """
+    from airflow.sdk.definitions._internal.contextmanager import TaskGroupContext
+
+    group = given.get("task_group") or TaskGroupContext.get_current(given.get("dag"))
+    expanded = None if group is None else next(group.iter_mapped_task_groups(), None)
+    if expanded is not None:
+        raise ConfigurationError(
+            f"{operator.__name__} is expanded over shards, and Airflow expands no task in a task group "
+            f"that is expanded itself, as {expanded.group_id!r} is. For many repositories make a task group for each, "
+            "in a loop of the DAG file; or where they are known only when it runs, start a run of a DAG for each: "
+            "TriggerDagRunOperator.partial(…).expand(conf=…)"
+        )
+
+
+def _is_only_listing(task: Any) -> bool:
+    """Whether no other task of the DAG lists."""
+    others = task.dag.tasks if task.has_dag() else ()
+    return not any(_is_listing(other) for other in others if other.task_id != task.task_id)
+
+
 def _is_listing(task: Any) -> bool:
     from registry_sync.operators.list_tags import ListTagsOperator
 
@@ -276,6 +321,11 @@ def approved_note(approved_by: str) -> str:
 def referrers_note(problem: str) -> str:
     """Why the version may lack signatures and the like."""
     return f"the version may lack referrers: {problem}"
+
+
+def note_of_sync(note: str, repository: str | None, scope: str) -> str:
+    """``note``; of one of several syncs of a DAG run with its repository and the task that listed before it."""
+    return f"{repository} ({scope}): {note}" if scope else note
 
 
 def _held(hold: Mapping[str, Any]) -> str:

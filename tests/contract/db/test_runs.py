@@ -57,6 +57,13 @@ def test_the_one_sync_of_a_dag_run_is_found_without_its_scope_and_several_are_na
     with pytest.raises(RecordNotFound, match=r"begun by a\.list_tags, list_tags\[1\]"):
         database.runs.by_key(key)
     assert database.runs.by_key(second.key).id == second.id
+    with pytest.raises(RecordNotFound, match=r"begun by a\.list_tags, list_tags\[1\]"):
+        database.runs.by_key(RunKey(key.dag_id, key.run_id, "b.list_tags"))
+
+
+def test_the_one_sync_of_a_dag_run_without_a_scope_is_found_by_the_task_that_lists(database: Database) -> None:
+    only = open_run(database, database.repositories.ensure("app"), key=new_key())
+    assert database.runs.by_key(RunKey(only.key.dag_id, only.key.run_id, "alpine.look")).id == only.id
 
 
 def test_a_repeat_with_other_parameters_is_refused(database: Database) -> None:

@@ -9,15 +9,22 @@ from typing import Any
 
 import pytest
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, TaskGroup
+from airflow.sdk import DAG, TaskGroup, task_group
 
-from registry_sync.errors import ConfigurationError
+from registry_sync.errors import ConfigurationError, StagesUnfinished
 from registry_sync.operators.commit_version import CommitVersionOperator
 from registry_sync.operators.fetch_blobs import FetchBlobsOperator
 from registry_sync.operators.fetch_manifests import FetchManifestsOperator
 from registry_sync.operators.list_tags import ListTagsOperator
 from registry_sync.operators.plan_blobs import PlanBlobsOperator
-from registry_sync.operators.task_values import find_sync_run, is_lone_sync, only_of_this_sync, run_key
+from registry_sync.operators.task_values import (
+    find_sync_run,
+    is_lone_sync,
+    only_of_this_sync,
+    refuse_lost_commit,
+    run_key,
+    task_ids_near,
+)
 
 
 def sync(list_tags: str = "list_tags", **parameters: Any) -> tuple[Any, Any]:
@@ -126,10 +133,91 @@ def test_what_waits_for_one_sync_alone_is_skipped_and_the_other_sync_is_not() ->
         assert only_of_this_sync(series.get_task(f"{name}.list_tags")) == expected
 
 
+def one_group() -> None:
+    with TaskGroup("a"):
+        sync("look")
+
+
+def one_in_a_group_and_one_outside() -> None:
+    one_group()
+    sync()
+
+
 @pytest.mark.parametrize(
-    ("task_id", "map_index", "scope"),
-    [("list_tags", -1, ""), ("list_tags", 1, "list_tags[1]"), ("look", -1, "look"), ("a.list_tags", -1, "a.list_tags")],
+    ("build", "task_id", "map_index", "scope"),
+    [
+        (sync, "list_tags", -1, ""),
+        (sync, "list_tags", 1, "list_tags[1]"),
+        (one_group, "a.look", -1, ""),
+        (two_groups, "a.list_tags", -1, "a.list_tags"),
+        (one_in_a_group_and_one_outside, "a.look", -1, "a.look"),
+        (one_in_a_group_and_one_outside, "list_tags", -1, "list_tags"),
+    ],
 )
-def test_each_task_that_lists_and_each_of_its_instances_begins_a_sync(task_id: str, map_index: int, scope: str) -> None:
-    key = run_key({"ti": SimpleNamespace(dag_id="d", run_id="r", task_id=task_id, map_index=map_index)})
+def test_each_task_that_lists_and_each_of_its_instances_begins_a_sync(
+    build: Callable[[], Any], task_id: str, map_index: int, scope: str
+) -> None:
+    task = dag_of(build).get_task(task_id)
+    ti = SimpleNamespace(dag_id="d", run_id="r", task_id=task_id, map_index=map_index)
+    key = run_key({"ti": ti, "task": task})
     assert (key.dag_id, key.run_id, key.scope) == ("d", "r", scope)
+
+
+def test_names_of_tasks_are_those_of_the_nearest_group() -> None:
+    def nested() -> None:
+        with TaskGroup("outer"):
+            EmptyOperator(task_id="plan")
+            with TaskGroup("inner"):
+                EmptyOperator(task_id="look")
+                EmptyOperator(task_id="blobs")
+            with TaskGroup("bare", prefix_group_id=False):
+                EmptyOperator(task_id="bare_look")
+                EmptyOperator(task_id="bare_blobs")
+
+    dag = dag_of(nested)
+    look = dag.get_task("outer.inner.look")
+    names = ["plan", "blobs", "outer.inner.blobs", "bare_blobs", "nobody"]
+    assert task_ids_near(look, names) == [
+        "outer.plan",
+        "outer.inner.blobs",
+        "outer.inner.blobs",
+        "bare_blobs",
+        "nobody",
+    ]
+    assert task_ids_near(dag.get_task("bare_look"), ["bare_blobs"]) == ["bare_blobs"]
+    assert task_ids_near(EmptyOperator(task_id="alone"), ["plan"]) == ["plan"]
+
+
+@pytest.mark.parametrize("operator", [FetchManifestsOperator, FetchBlobsOperator])
+def test_a_group_that_is_expanded_is_refused_when_the_dag_is_read_with_what_to_do(operator: Any) -> None:
+    @task_group
+    def mirror(repository: str) -> None:
+        listed = ListTagsOperator(task_id="list_tags", repository=repository)
+        with TaskGroup("inside"):
+            operator.partial(task_id="fetch").expand(shard=listed.output)
+
+    with pytest.raises(ConfigurationError) as refused:
+        dag_of(lambda: mirror.expand(repository=["a", "b"]))
+    assert f"{operator.__name__} is expanded" in str(refused.value)
+    assert "as 'mirror' is" in str(refused.value)
+    assert "a loop of the DAG file" in str(refused.value)
+    assert "TriggerDagRunOperator.partial(…).expand(conf=…)" in str(refused.value)
+    assert dag_of(lambda: [mirror.override(group_id=name)(name) for name in ("a", "b")]).has_task("b.inside.fetch")
+
+
+@pytest.mark.parametrize("name", ["list_tags", "fetch_manifests"])
+def test_a_commit_that_stays_skipped_is_missed_by_its_own_sync_alone(name: str) -> None:
+    """In a series the commit of the second sync comes after the first one too, and makes no version of it."""
+    states = {"a.commit_version": "skipped", "b.commit_version": None}
+
+    def get_task_states(*, task_ids: list[str], **_which: Any) -> dict[str, dict[str, str | None]]:
+        return {"r": {task_id: states[task_id] for task_id in task_ids}}
+
+    def context_of(task: Any) -> dict[str, Any]:
+        ti = SimpleNamespace(dag_id="d", run_id="r", task_id=task.task_id, get_task_states=get_task_states)
+        return {"ti": ti, "task": task}
+
+    dag = dag_of(two_in_series)
+    with pytest.raises(StagesUnfinished, match=r"^a\.commit_version of this run was skipped"):
+        refuse_lost_commit(context_of(dag.get_task(f"a.{name}")))
+    refuse_lost_commit(context_of(dag.get_task(f"b.{name}")))

@@ -13,7 +13,7 @@ from local_airflow.__main__ import asked_port
 from local_airflow.dag_run import TaskState, error_line
 from local_airflow.errors import LocalAirflowError
 from local_airflow.layout import Layout
-from local_airflow.sync_command import as_typed_here, parameters, progress_line, refusal, stored_choices
+from local_airflow.sync_command import as_typed_here, parameters, progress_line, refusal, stored_choices, task_of
 from local_airflow.terminal import Board
 
 
@@ -74,9 +74,17 @@ def test_a_value_that_the_dag_refuses_is_named_with_its_variable_and_what_is_pos
 
 
 def test_a_failed_sync_says_that_choices_stay_unless_nothing_was_stored() -> None:
-    assert stored_choices(["OtherUpstream: remote 'app' is …"]) == []
-    (line,) = stored_choices(["NothingSynced: no tag is let in"])
-    assert "TAGS=* takes all tags" in line
+    assert stored_choices(["OtherUpstream: remote 'app' is …"], "look") == []
+    (line,) = stored_choices(["NothingSynced: no tag is let in"], "look")
+    assert "TAGS=* takes all tags. The log of look has" in line
+
+
+def test_tasks_are_known_by_their_operators() -> None:
+    tasks = [
+        TaskState(task_id=name, map_index=-1, label="", state="success", try_number=1, seconds=1, operator=operator)
+        for name, operator in (("look", "ListTagsOperator"), ("group.keep", "CommitVersionOperator"))
+    ]
+    assert task_of("CommitVersionOperator", tasks) == "group.keep"
 
 
 def test_no_password_is_repeated_of_a_value_that_is_refused() -> None:

@@ -133,6 +133,6 @@ def refuse_unfinished(connection: Connection, run_id: str) -> None:
         count = connection.execute(select(func.count()).select_from(statement.subquery())).scalar_one()
         raise StagesUnfinished(
             f"{format_count(count, noun)} of this sync {'was' if count == 1 else 'were'} not fetched, "
-            f"because a task of {stage} was skipped, marked by hand or stopped; no version was made. Clear that task "
-            "with all that come after it, and the run goes on; or start a new one"
+            f"because a task of the stage {stage} was skipped, marked by hand or stopped; no version was made. Clear "
+            "that task with all that come after it, and the run goes on; or start a new one"
         )

@@ -77,7 +77,7 @@ class TaskReads:
         """The sync runs of these runs of a DAG, by run id; those that have not begun are left out.
 
         Of a run that was begun anew after it had settled, the last one, which names the versions that were made before.
-        So of a DAG run that has several syncs: the one of the task ``list_tags``, else the first by its scope.
+        So of a DAG run that has several syncs: the first by its scope.
         """
         found: dict[str, SyncRun] = {}
         with self._transactions.reading() as connection:
@@ -185,8 +185,9 @@ class SyncRunStore:
     def by_key(self, key: RunKey) -> SyncRun:
         """The run of that key, of several the last that was begun anew.
 
-        Without a scope also the one sync of a DAG run that has one. Raises :class:`RecordNotFound`, which names the
-        scopes where there are several, :class:`RunEnded` when its repository was deleted.
+        Of a DAG run that has one sync it is that one, also where the key or the run has no scope. Raises
+        :class:`RecordNotFound`, which names the scopes where there are several, :class:`RunEnded` when its repository
+        was deleted.
         """
         is_wanted = (sync_runs.c.dag_id == key.dag_id) & (sync_runs.c.run_id == key.run_id)
         with self._transactions.reading() as connection:
@@ -195,12 +196,13 @@ class SyncRunStore:
                 refuse_deleted(connection, has_key(key, deleted_runs))
         last = {row.scope: row for row in rows}
         found = last.get(key.scope)
-        if found is None and not key.scope and len(last) == 1:
+        if found is None and len(last) == 1 and not (key.scope and "" not in last):
             found = next(iter(last.values()))
         if found is not None:
             return read_run(found)
         which = f" and the task {key.scope!r}" if key.scope else ""
-        there = f"; its syncs were begun by {', '.join(sorted(name or 'list_tags' for name in last))}" if last else ""
+        names = ", ".join(sorted(name or "a task that is not named" for name in last))
+        there = f"; its syncs were begun by {names}" if last else ""
         raise RecordNotFound(f"there is no sync of DAG run {key.run_id!r} of {key.dag_id!r}{which}{there}")
 
     def find(self, key: RunKey) -> SyncRun | None:
