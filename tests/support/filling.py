@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from registry_sync.domain.digests import Digest
 from support.images import Blob, BuiltManifest, RepositoryContent
+from support.memory_registry import MemoryRegistry
 from support.registry import RegistryServer
 
 T = TypeVar("T")
@@ -17,12 +18,21 @@ _THREADS = 8
 _HELD_BYTES = 8 * 1024 * 1024
 
 
-def push(server: RegistryServer, repository: str, content: RepositoryContent, *, mount_from: str | None = None) -> None:
+def push(
+    server: RegistryServer | MemoryRegistry,
+    repository: str,
+    content: RepositoryContent,
+    *,
+    mount_from: str | None = None,
+) -> None:
     """Pushes everything over the registry's API; a push again is safe and moves the tags.
 
     With ``mount_from`` blobs that this other repository holds are mounted instead of uploaded. The registry's
     counts are not touched.
     """
+    if isinstance(server, MemoryRegistry):
+        server.add(repository, content)
+        return
 
     def push_blob(blob: Blob) -> None:
         if mount_from is not None and server.mount_blob(repository, blob.digest, mount_from):
@@ -47,11 +57,14 @@ def push(server: RegistryServer, repository: str, content: RepositoryContent, *,
         _at_once(server, push_tag, [name for name, digest in content.tags.items() if digest in digests])
 
 
-def place(server: RegistryServer, repository: str, content: RepositoryContent) -> None:
+def place(server: RegistryServer | MemoryRegistry, repository: str, content: RepositoryContent) -> None:
     """Writes everything into the registry's storage, many times faster than :func:`push` and with the same result.
 
     The registry may run meanwhile. Content that it would refuse is not checked.
     """
+    if isinstance(server, MemoryRegistry):
+        server.add(repository, content)
+        return
     for blob in content.blobs.values():
         _write_blob(server.blob_path(blob.digest), blob)
     for manifest in content.manifests.values():

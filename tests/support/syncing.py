@@ -1,10 +1,12 @@
-"""A whole sync in this process, stage by stage, for tests of breadth: real registry, store and database, no Airflow."""
+"""A whole sync in this process, stage by stage, for tests of breadth: a real store and database, and a
+registry that is real or in memory; no Airflow.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from registry_sync.domain.references import RegistryUrl
 from registry_sync.domain.runs import CommitResult, RunKey, SyncRun
 from registry_sync.hooks.stores import open_blob_store
 from registry_sync.oci.auth.credentials import Credentials
-from registry_sync.oci.client import RegistryClient
+from registry_sync.oci.client import RegistryClient, RegistryReader
 from registry_sync.oci.http.options import ClientOptions
 from registry_sync.sync.commit_version import commit_version
 from registry_sync.sync.fetch_blobs import fetch_blobs
@@ -24,21 +26,32 @@ from registry_sync.sync.fetch_manifests import fetch_manifests
 from registry_sync.sync.list_tags import TagsListed, list_tags
 from registry_sync.sync.open_run import SyncRequest, open_run
 from registry_sync.sync.plan_blobs import plan_blobs
+from support.memory_client import MemoryClient
+from support.memory_registry import running_at
 from support.ready_databases import ready_database
 
 _numbers = itertools.count(1)
 
 
-def new_client(remote: RemoteSpec, credentials: Credentials | None = None) -> RegistryClient:
-    """A client with short waits, so that tests of failures are quick."""
-    options = ClientOptions(
-        concurrency=remote.download_concurrency,
-        max_attempts=2,
-        longest_wait_seconds=0.2,
-        allow_insecure_credentials=True,
-        follow_foreign_urls=remote.include_foreign_layers,
-    )
-    return RegistryClient(RegistryUrl.parse(remote.url), credentials, options)
+def new_client(
+    remote: RemoteSpec, credentials: Credentials | None = None, **options: Any
+) -> RegistryClient | MemoryClient:
+    """A client with short waits, so that tests of failures are quick; in memory where the registry is."""
+    chosen: dict[str, Any] = {
+        "concurrency": remote.download_concurrency,
+        "max_attempts": 2,
+        "longest_wait_seconds": 0.2,
+        "allow_insecure_credentials": True,
+        "follow_foreign_urls": remote.include_foreign_layers,
+    }
+    known = ClientOptions(**(chosen | options))
+    if (registry := running_at(remote.url)) is not None:
+        return registry.client(credentials, known)
+    return RegistryClient(RegistryUrl.parse(remote.url), credentials, known)
+
+
+#: Opens the registry of a remote.
+OpenClient = Callable[[RemoteSpec], AbstractContextManager[RegistryReader]]
 
 
 class Lines(list[str]):
@@ -84,7 +97,7 @@ class Installation:
         run_id: str | None = None,
         credentials: Credentials | None = None,
         is_last_try: bool = False,
-        client: Callable[[RemoteSpec], RegistryClient] | None = None,
+        client: OpenClient | None = None,
         before: Callable[[str, SyncRun], None] | None = None,
         **request: Any,
     ) -> RepositoryVersion | None:
@@ -103,7 +116,7 @@ class Installation:
         request: SyncRequest,
         *,
         run_id: str,
-        client: Callable[[RemoteSpec], RegistryClient],
+        client: OpenClient,
         is_last_try: bool = False,
         before: Callable[[str, SyncRun], None] | None = None,
     ) -> CommitResult | None:

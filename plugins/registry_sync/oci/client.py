@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor, Manifest
@@ -113,6 +113,32 @@ def _clock_offset(date: str | None) -> float | None:
         return parsedate_to_datetime(date or "").timestamp() - time.time()
     except (TypeError, ValueError, OverflowError, IndexError):
         return None
+
+
+class RegistryReader(Protocol):
+    """What a sync reads from a registry: the one seam with a second implementation, which tests have in memory.
+
+    Each method gives, raises and counts what :class:`RegistryClient` says of it; both pass one contract suite.
+    """
+
+    @property
+    def usage(self) -> Usage: ...
+
+    def list_tags(self, repository: RepositoryName) -> TagListing: ...
+
+    def head_manifest(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead: ...
+
+    def get_manifest(
+        self, repository: RepositoryName, reference: TagName | Digest, *, expected: Descriptor | None = None
+    ) -> Manifest: ...
+
+    def fetch_blob(self, repository: RepositoryName, blob: Descriptor, writer: BlobDestination) -> int: ...
+
+    def list_referrers(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...]: ...
+
+    def list_referrers_by_api(
+        self, repository: RepositoryName, subject: Digest, *, is_known: bool = False
+    ) -> tuple[Descriptor, ...] | None: ...
 
 
 T = TypeVar("T")

@@ -27,7 +27,7 @@ from registry_sync.sync.walk import Walk, is_not_there
 
 if TYPE_CHECKING:
     from registry_sync.db.runs.selections import SelectionStore
-    from registry_sync.oci.client import RegistryClient
+    from registry_sync.oci.client import RegistryReader
 
 #: Referrers of referrers of referrers of referrers; a signed bill of material needs two.
 REFERRER_DEPTH = 4
@@ -68,7 +68,7 @@ class EarlierRuns:
 
 
 def list_referrers(
-    client: RegistryClient,
+    client: RegistryReader,
     remote: RemoteSpec,
     subjects: Iterable[Digest],
     *,
@@ -119,7 +119,7 @@ def list_referrers(
 
 
 def _is_served_to_others(
-    client: RegistryClient, remote: RemoteSpec, subjects: Sequence[Digest], earlier: EarlierRuns
+    client: RegistryReader, remote: RemoteSpec, subjects: Sequence[Digest], earlier: EarlierRuns
 ) -> bool:
     """Whether the API is there, though of the first of ``subjects`` nothing is said: a few others are asked about."""
     others = (subject for subject in dict.fromkeys((*earlier.subjects(), *subjects[1:])) if subject != subjects[0])
@@ -172,7 +172,7 @@ def add_referrers(
 
 
 def ask_for_referrers_api(
-    client: RegistryClient,
+    client: RegistryReader,
     selections: SelectionStore,
     run: SyncRun,
     remote: RemoteSpec,
@@ -228,7 +228,7 @@ def _refuse_deeper(walk: Walk, listed: Mapping[Digest, tuple[Descriptor, ...]]) 
 
 
 def present_referrer_tags(
-    client: RegistryClient,
+    client: RegistryReader,
     remote: RemoteSpec,
     digests: Iterable[Digest],
     *,

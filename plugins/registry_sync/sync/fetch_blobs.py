@@ -27,7 +27,7 @@ from registry_sync.sync.verdicts import Refusals, Verdict, reason, verdict
 if TYPE_CHECKING:
     from registry_sync.blobs.store import BlobStore, BlobWriter
     from registry_sync.db.database import Database
-    from registry_sync.oci.client import RegistryClient
+    from registry_sync.oci.client import RegistryReader
 
 
 #: Finished blobs are noted in the database in groups of this many, or after this many seconds.
@@ -72,7 +72,7 @@ class _Notes:
 
 
 def fetch_blobs(
-    client: RegistryClient,
+    client: RegistryReader,
     store: BlobStore,
     database: Database,
     run: SyncRun,
@@ -150,7 +150,7 @@ class _Counted:
 
 
 def _fetch(
-    client: RegistryClient,
+    client: RegistryReader,
     store: BlobStore,
     remote: RemoteSpec,
     blob: NeededBlob,
@@ -167,7 +167,7 @@ def _fetch(
 
 
 def fetch_small_run(
-    client: RegistryClient,
+    client: RegistryReader,
     store: BlobStore,
     database: Database,
     run: SyncRun,

@@ -25,7 +25,7 @@ from registry_sync.sync.walk import Selection, Walk, is_not_there
 
 if TYPE_CHECKING:
     from registry_sync.db.database import Database
-    from registry_sync.oci.client import RegistryClient
+    from registry_sync.oci.client import RegistryReader
 
 #: Roots that are walked together and recorded in one go; bounds memory and what a crash repeats.
 ROOTS_AT_ONCE = 250
@@ -56,7 +56,7 @@ class ManifestsFetched:
 
 
 def fetch_manifests(
-    client: RegistryClient,
+    client: RegistryReader,
     database: Database,
     run: SyncRun,
     remote: RemoteSpec,
@@ -115,7 +115,7 @@ class _Outcome:
 class _Stage:
     """The shard's work, group by group; ``retry`` is the last temporary failure that asks for another try."""
 
-    client: RegistryClient
+    client: RegistryReader
     database: Database
     run: SyncRun
     remote: RemoteSpec

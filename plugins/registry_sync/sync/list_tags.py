@@ -26,7 +26,7 @@ from registry_sync.sync.walk import Selection
 
 if TYPE_CHECKING:
     from registry_sync.db.database import Database
-    from registry_sync.oci.client import RegistryClient
+    from registry_sync.oci.client import RegistryReader
 
 #: Distinct manifests that make a shard of its own worth while; a task costs about as much as fetching these.
 MIN_SHARD_MANIFESTS = 1000
@@ -96,7 +96,7 @@ class _Names:
 
 
 def list_tags(
-    client: RegistryClient,
+    client: RegistryReader,
     database: Database,
     run: SyncRun,
     remote: RemoteSpec,
@@ -173,7 +173,7 @@ def list_tags(
     return listed
 
 
-def _names(client: RegistryClient, remote: RemoteSpec, choice: Selection) -> _Names:
+def _names(client: RegistryReader, remote: RemoteSpec, choice: Selection) -> _Names:
     tag_filter = remote.tag_filter
     literal = tag_filter.literal_tags
     if literal is not None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from registry_sync.db.database import Database
     from registry_sync.db.runs.listings import KeptHeadStore
     from registry_sync.db.runs.selections import SelectionStore
-    from registry_sync.oci.client import RegistryClient
+    from registry_sync.oci.client import RegistryReader
 
 
 Heads = Mapping[TagName, Digest | None]
@@ -47,7 +47,7 @@ class KnownReferrerTags:
     Without a listing, the companions that are held are asked for again, and those that a tag's own manifest may have.
     """
 
-    client: RegistryClient
+    client: RegistryReader
     selections: SelectionStore
     run: SyncRun
     remote: RemoteSpec
@@ -103,7 +103,7 @@ def _leaves_out(choice: Selection, index: Manifest) -> bool:
 
 
 def tags_to_read_again(
-    client: RegistryClient,
+    client: RegistryReader,
     database: Database,
     run: SyncRun,
     remote: RemoteSpec,
@@ -130,7 +130,7 @@ def tags_to_read_again(
 
 
 def _with_other_referrers(
-    client: RegistryClient, database: Database, run: SyncRun, remote: RemoteSpec, report: Callable[[str], None]
+    client: RegistryReader, database: Database, run: SyncRun, remote: RemoteSpec, report: Callable[[str], None]
 ) -> set[Digest]:
     """Manifests of the latest version to which the registry lists other referrers than it holds."""
     selections = database.selections
@@ -165,7 +165,7 @@ KEEP_SECONDS = 5.0
 class TagHeads:
     """The HEADs of one try of a listing. ``asked_at`` is when the first digest in use was asked for, None for none."""
 
-    client: RegistryClient
+    client: RegistryReader
     kept: KeptHeadStore
     run: SyncRun
     remote: RemoteSpec

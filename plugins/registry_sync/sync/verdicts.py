@@ -29,7 +29,7 @@ from registry_sync.errors import (
 )
 
 if TYPE_CHECKING:
-    from registry_sync.oci.client import RegistryClient
+    from registry_sync.oci.client import RegistryReader
 
 
 class Verdict(Enum):
@@ -80,7 +80,7 @@ MAX_PROBES = 3
 class Refusals:
     """The refusals that one stage meets; used by one thread. ``others`` are references that the registry had before."""
 
-    client: RegistryClient
+    client: RegistryReader
     remote: RemoteSpec
     others: Callable[[], Iterable[Reference]] = tuple
     _served: Reference | None = None

@@ -23,7 +23,7 @@ from registry_sync.sync.verdicts import Refusals
 
 if TYPE_CHECKING:
     from registry_sync.db.content.contents import ContentStore
-    from registry_sync.oci.client import RegistryClient
+    from registry_sync.oci.client import RegistryReader
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Trees:
 class Walk:
     """One group of roots. ``refuse_fatal`` raises an error that would meet every other request too."""
 
-    client: RegistryClient
+    client: RegistryReader
     contents: ContentStore
     remote: RemoteSpec
     choice: Selection

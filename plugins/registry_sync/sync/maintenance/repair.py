@@ -24,7 +24,7 @@ from registry_sync.sync.verdicts import reason
 if TYPE_CHECKING:
     from registry_sync.blobs.store import BlobStore
     from registry_sync.db.database import Database
-    from registry_sync.oci.client import RegistryClient
+    from registry_sync.oci.client import RegistryReader
 
 #: Blobs that are fetched before they are noted as stored.
 _GROUP = 500
@@ -33,7 +33,7 @@ _GROUP = 500
 def repair_blobs(
     database: Database,
     store: BlobStore,
-    open_client: Callable[[RemoteSpec], AbstractContextManager[RegistryClient]],
+    open_client: Callable[[RemoteSpec], AbstractContextManager[RegistryReader]],
     digests: Iterable[Digest],
     *,
     report: Callable[[str], None],
@@ -95,7 +95,7 @@ class _Repair:
     transient: dict[Digest, RegistrySyncError] = field(default_factory=dict)
 
     def fetch(
-        self, client: RegistryClient, remote: RemoteSpec, batch: Sequence[BlobRecord], report: Callable[[str], None]
+        self, client: RegistryReader, remote: RemoteSpec, batch: Sequence[BlobRecord], report: Callable[[str], None]
     ) -> None:
         """Fetches what ``remote`` has of ``batch``."""
         report(f"fetching {format_count(len(batch), 'blob')} again from {remote.registry}/{remote.upstream}")
@@ -139,7 +139,7 @@ class _Repair:
                     self.transient[record.digest] = error
 
     def _fetch(
-        self, client: RegistryClient, remote: RemoteSpec, record: BlobRecord, described: Descriptor | None
+        self, client: RegistryReader, remote: RemoteSpec, record: BlobRecord, described: Descriptor | None
     ) -> bool:
         """Whether the blob was fetched; False when the store has it."""
         if not record.is_broken and self.store.has(record.digest, record.size_bytes):

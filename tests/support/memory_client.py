@@ -1,0 +1,498 @@
+"""The reader of a registry in memory: gives, raises and counts what the real client does, without HTTP and waits.
+
+Errors are made by the client's own table, retries counted by its own :class:`~registry_sync.oci.http.requester.Retry`
+in a time that passes at once, manifests read by the domain: what is written again here is what lies between.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import partial
+from types import TracebackType
+from typing import Any, TypeVar
+
+from registry_sync.domain import media_types
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifest_documents import Descriptor, Manifest, read_manifest
+from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName, fallback_tag
+from registry_sync.errors import (
+    AuthenticationFailed,
+    ChallengeInvalid,
+    ContentError,
+    DigestMismatch,
+    InvalidManifest,
+    InvalidReference,
+    NotFound,
+    PaginationError,
+    ProtocolError,
+    ReferrersUnavailable,
+    RegistryError,
+    RegistrySyncError,
+    ServerUnavailable,
+    SizeMismatch,
+    TruncatedBody,
+    UnsupportedDigest,
+)
+from registry_sync.oci.auth.credentials import Credentials
+from registry_sync.oci.blobs import EMPTY_JSON, EMPTY_JSON_DIGEST, PROGRESS_BYTES, BlobDestination
+from registry_sync.oci.http.error_mapping import Refusal, RequestContext, error_of_refusal, printable
+from registry_sync.oci.http.options import ClientOptions
+from registry_sync.oci.http.origins import Origin, Target
+from registry_sync.oci.http.requester import Retry
+from registry_sync.oci.http.usage import Usage
+from registry_sync.oci.manifests import ManifestHead
+from registry_sync.oci.referrers import MAX_DOUBTED
+from registry_sync.oci.tags import TagListing
+from support.memory_registry import MemoryRegistry, MemoryRequest, MemoryResponse, running_at
+from support.oci import FakeTime
+
+T = TypeVar("T")
+_PATHS = {"tags": "tags/list", "manifest": "manifests/", "blob": "blobs/", "referrers": "referrers/"}
+
+
+class _PageVanished(Exception):
+    """404 of a page after the first."""
+
+
+@dataclass
+class _Knowledge:
+    """What a client has found out of the referrers API of one repository."""
+
+    has_api: bool | None = None
+    refusal: ReferrersUnavailable | None = None
+    doubted: set[Digest] = field(default_factory=set)
+
+
+class MemoryClient:
+    """Reads from ``registry``; safe to share between threads. Of ``options`` those count that no network needs."""
+
+    def __init__(
+        self, registry: MemoryRegistry, credentials: Credentials | None = None, options: ClientOptions | None = None
+    ) -> None:
+        self.usage = Usage()
+        self.options = options or ClientOptions()
+        self._registry = registry
+        self._credentials = credentials
+        self._origin = Origin.of(RegistryUrl.parse(registry.url))
+        self._clock = FakeTime().clock
+        self._retry = Retry(self.options, self._clock, self.usage)
+        self._knowledge: dict[str, _Knowledge] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> MemoryClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is open."""
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether it has no credentials."""
+        return self._credentials is None
+
+    # -- tags ----------------------------------------------------------------------------------------------------
+
+    def list_tags(self, repository: RepositoryName) -> TagListing:
+        """All tags, page by page; a page that vanishes starts the listing again, once."""
+        try:
+            return self._list_tags(repository)
+        except _PageVanished:
+            try:
+                return self._list_tags(repository)
+            except _PageVanished as problem:
+                raise PaginationError(
+                    f"the tags of {repository} change faster than they can be listed: a page vanished twice",
+                    repository=repository,
+                ) from problem
+
+    def _list_tags(self, repository: RepositoryName) -> TagListing:
+        listed_at = datetime.now(timezone.utc)
+        tags: set[TagName] = set()
+        skipped: dict[str, None] = {}
+        last, page_count, has_more = None, 0, True
+        while has_more:
+            names, has_more = self._tag_page(repository, last)
+            page_count += 1
+            before = len(tags) + len(skipped)
+            for name in names:
+                try:
+                    tags.add(TagName(name))
+                except InvalidReference:  # noqa: PERF203 - one bad name must not cost the others
+                    skipped[printable(str(name)[:128])] = None
+            if last is not None and names and len(tags) + len(skipped) == before:
+                raise PaginationError(
+                    f"{self._origin.netloc} repeats a page of the tags of {repository}",
+                    repository=repository,
+                    host=self._origin.netloc,
+                )
+            last = str(names[-1]) if names else last
+        return TagListing(tuple(sorted(tags)), tuple(skipped), listed_at, page_count)
+
+    def _tag_page(self, repository: RepositoryName, last: str | None) -> tuple[list[Any], bool]:
+        request = MemoryRequest("GET", "tags", repository, last=last)
+
+        def read(response: MemoryResponse) -> tuple[list[Any], bool]:
+            document = json.loads(_whole(response, "tag list", self._origin.netloc))
+            if not isinstance(document.get("tags"), list):
+                raise self._protocol_error(request, "sends a tag list without tags, not even an empty list of them")
+            return document["tags"], response.has_more
+
+        try:
+            page = self._ask(request, RequestContext("repository", repository), read)
+        except NotFound as problem:
+            if last is None:
+                raise
+            raise _PageVanished from problem
+        except ProtocolError as problem:
+            if last is None or problem.status == 200:
+                raise
+            raise PaginationError(
+                f"{self._origin.netloc} does not give ({problem.status}) a page that it named itself of the tags of "
+                f"{repository}",
+                repository=repository,
+                host=self._origin.netloc,
+            ) from problem
+        self.usage.add("tag_page_count")
+        return page
+
+    # -- manifests -----------------------------------------------------------------------------------------------
+
+    def head_manifest(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead:
+        """What the registry says of a manifest; where it refuses HEAD by 403, the manifest itself is fetched."""
+        request = MemoryRequest("HEAD", "manifest", repository, reference)
+        try:
+            response = self._ask(request, RequestContext("manifest", repository, reference), lambda response: response)
+        except RegistryError as problem:
+            if problem.status != 403:
+                raise
+            try:
+                manifest = self.get_manifest(repository, reference)
+            except RegistryError:
+                self.usage.add("manifest_get_count")
+                raise
+            return ManifestHead(manifest.digest, manifest.media_type, len(manifest.data))
+        finally:
+            self.usage.add("head_count")
+        return ManifestHead(response.digest, media_types.normalise(response.media_type), len(response.data))
+
+    def get_manifest(
+        self, repository: RepositoryName, reference: TagName | Digest, *, expected: Descriptor | None = None
+    ) -> Manifest:
+        """The manifest, verified; fetched once more when its bytes are not what was asked for."""
+        try:
+            return self._get_manifest(repository, reference, expected)
+        except (DigestMismatch, SizeMismatch):
+            return self._get_manifest(repository, reference, expected)
+
+    def _get_manifest(
+        self, repository: RepositoryName, reference: TagName | Digest, expected: Descriptor | None
+    ) -> Manifest:
+        wanted = reference if isinstance(reference, Digest) else None
+        response, data = self._ask(
+            MemoryRequest("GET", "manifest", repository, reference),
+            RequestContext("manifest", repository, reference),
+            self._receive,
+        )
+        manifest = read_manifest(
+            data,
+            content_type=response.media_type,
+            expected=expected,
+            digest=wanted,
+            limits=self.options.limits,
+            schema1_size_of=partial(self._layer_size_bytes, repository) if self.options.allow_schema1 else None,
+        )
+        if expected is not None and len(data) != expected.size_bytes:
+            raise SizeMismatch(
+                f"manifest {manifest.digest} has {len(data)} bytes and its descriptor says {expected.size_bytes}",
+                digest=manifest.digest,
+                expected=expected.size_bytes,
+                got=len(data),
+            )
+        if wanted is not None and response.digest not in (None, manifest.digest) and self.options.strict_digest_header:
+            message = f"{self._origin.netloc} declares {response.digest} for a manifest whose bytes are {wanted}"
+            raise DigestMismatch(message, digest=wanted, got=response.digest or "")
+        return manifest
+
+    def _receive(self, response: MemoryResponse) -> tuple[MemoryResponse, bytes]:
+        self.usage.add("manifest_get_count")
+        data = _whole(response, "manifest", self._origin.netloc)
+        self.usage.add("received_bytes", len(data))
+        return response, data
+
+    def _layer_size_bytes(self, repository: RepositoryName, layer: Digest) -> int:
+        self.usage.add("head_count")
+        request = MemoryRequest("HEAD", "blob", repository, layer)
+        try:
+            return self._ask(request, RequestContext("blob", repository, layer), lambda response: len(response.data))
+        except NotFound as problem:
+            message = f"{self._origin.netloc} lacks layer {layer}, so that its size cannot be told"
+            raise InvalidManifest(message, digest=layer) from problem
+
+    # -- blobs ---------------------------------------------------------------------------------------------------
+
+    def fetch_blob(self, repository: RepositoryName, blob: Descriptor, writer: BlobDestination) -> int:
+        """Brings ``blob`` into ``writer``, from where that stands, and commits it; gives the bytes received."""
+        if not blob.digest.is_verifiable:
+            raise UnsupportedDigest(f"blob {blob.digest} cannot be verified here", digest=blob.digest)
+        known = EMPTY_JSON if blob.digest == EMPTY_JSON_DIGEST else blob.inline
+        if known is not None and len(known) == blob.size_bytes:
+            if writer.offset:
+                writer.restart()
+            writer.write(known)
+            writer.commit()
+            return 0
+        try:
+            return self.download(repository, blob, writer)
+        except NotFound:
+            if not (blob.urls and self.options.follow_foreign_urls):
+                raise
+        return self._fetch_foreign(blob, writer)
+
+    def _fetch_foreign(self, blob: Descriptor, writer: BlobDestination) -> int:
+        """From the first URL that gives it: ``<url of a registry in memory>/<repository>``."""
+        failure: RegistrySyncError | None = None
+        for url in blob.urls:
+            scheme, _, rest = url.partition("://")
+            host, _, name = rest.partition("/")
+            registry = running_at(f"{scheme}://{host}")
+            if registry is None:
+                failure = ServerUnavailable(f"the name {host} cannot be resolved", host=host)
+                continue
+            elsewhere = MemoryClient(registry, None, self.options)
+            elsewhere.usage = self.usage
+            try:
+                return elsewhere.download(RepositoryName(name), blob, writer)
+            except (RegistryError, ContentError) as problem:
+                failure = problem
+        raise failure or NotFound(f"nobody has blob {blob.digest}", kind="blob")
+
+    def download(self, repository: RepositoryName, blob: Descriptor, writer: BlobDestination) -> int:
+        """What this registry has of ``blob``, asked for again from where it broke off; gives the bytes received."""
+        received = failure_count = 0
+        offset, started, is_repeated = writer.offset, self._clock.monotonic(), False
+        while True:
+            try:
+                if not (writer.offset == blob.size_bytes and blob.size_bytes):
+                    response = self._request_blob(repository, blob, writer)
+                    received += len(response.data[: response.breaks_after])
+                    self._write(response, blob, writer)
+                writer.commit()
+                return received
+            except (DigestMismatch, SizeMismatch):  # noqa: PERF203 - the loop is about errors
+                if is_repeated:
+                    raise
+                is_repeated = True
+                writer.restart()
+            except RegistrySyncError as problem:
+                if not problem.is_temporary:
+                    raise
+                if writer.offset - offset >= PROGRESS_BYTES:
+                    failure_count, offset, started = 0, writer.offset, self._clock.monotonic()
+                failure_count += 1
+                if failure_count >= self.options.max_attempts:
+                    raise
+                self._retry.wait_after(problem, failure_count, started)
+
+    def _request_blob(self, repository: RepositoryName, blob: Descriptor, writer: BlobDestination) -> MemoryResponse:
+        """The rest of ``blob``, or all of it with the writer at its beginning."""
+        self.usage.add("blob_get_count")
+        request = MemoryRequest("GET", "blob", repository, blob.digest, offset=writer.offset)
+        response = self._ask_once(request, RequestContext("blob", repository, blob.digest), accepted={200, 206})
+        if response.status == 200 and writer.offset:
+            writer.restart()
+        missing = blob.size_bytes - writer.offset
+        if len(response.data) != missing:
+            raise SizeMismatch(
+                f"{self._origin.netloc} declares {len(response.data)} bytes where blob {blob.digest} has {missing}",
+                digest=blob.digest,
+                expected=missing,
+                got=len(response.data),
+            )
+        return response
+
+    def _write(self, response: MemoryResponse, blob: Descriptor, writer: BlobDestination) -> None:
+        arrived = response.data[: response.breaks_after]
+        self.usage.add("received_bytes", len(arrived))
+        if arrived:
+            writer.write(arrived)
+        if len(arrived) < len(response.data):
+            raise TruncatedBody(f"{self._origin.netloc} ended a body early")
+
+    # -- referrers -----------------------------------------------------------------------------------------------
+
+    def list_referrers(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...]:
+        """What refers to ``subject`` by the API, or by the fallback tag where there is no API."""
+        found = self.list_referrers_by_api(repository, subject)
+        if found is not None:
+            return found
+        try:
+            index = self.get_manifest(repository, fallback_tag(subject))
+        except NotFound as problem:
+            if problem.kind == "repository":
+                raise
+            return ()
+        return () if index.digest == subject else index.children
+
+    def list_referrers_by_api(
+        self, repository: RepositoryName, subject: Digest, *, is_known: bool = False
+    ) -> tuple[Descriptor, ...] | None:
+        """The same by the API alone, None where there is none; what was found out of it is remembered."""
+        with self._lock:
+            known = self._knowledge.setdefault(repository, _Knowledge())
+        if known.has_api is False:
+            return None
+        if known.refusal is not None:
+            raise known.refusal.with_message(known.refusal.message)
+        try:
+            return self._list_referrers(repository, subject, known)
+        except ReferrersUnavailable as problem:
+            with self._lock:
+                if not known.has_api:
+                    known.refusal = problem
+            raise
+        except _NotTheApi as problem:
+            return self._without(repository, subject, known, problem.status, is_known=is_known)
+
+    def _list_referrers(self, repository: RepositoryName, subject: Digest, known: _Knowledge) -> tuple[Descriptor, ...]:
+        context = RequestContext("manifest", repository, subject)
+        found: dict[Digest, Descriptor] = {}
+        last, has_more = None, True
+        while has_more:
+            request = MemoryRequest("GET", "referrers", repository, subject, last=last)
+            response = self._ask(request, context, lambda response: response, is_lasting_accepted=True)
+            if response.status in (401, 403) and last is None and (response.status == 403 or response.has_challenge):
+                raise self._unavailable(self._error(request, response, context), repository)
+            if response.status != 200 or response.media_type != media_types.OCI_INDEX:
+                if last is None:
+                    raise _NotTheApi(response.status)
+                said = f"breaks off the referrers of {context} with something else ({response.status})"
+                raise self._unavailable(self._protocol_error(request, said, response.status), repository)
+            known.has_api = True
+            index = read_manifest(response.data, content_type=media_types.OCI_INDEX, limits=self.options.limits)
+            found.update((child.digest, child) for child in index.children)
+            last, has_more = str(len(found)), response.has_more
+        return tuple(found.values())
+
+    def _without(
+        self, repository: RepositoryName, subject: Digest, known: _Knowledge, status: int, *, is_known: bool
+    ) -> tuple[Descriptor, ...] | None:
+        host = self._origin.netloc
+        with self._lock:
+            if not known.has_api and not is_known:
+                known.has_api = False
+                return None
+            if not known.has_api:
+                error = ReferrersUnavailable(
+                    f"what refers to manifests of {repository} cannot be looked up: {host} answers {status} as if it "
+                    "had no referrers API, which it had in a recent sync",
+                    host=host,
+                    repository=repository,
+                    status=status,
+                )
+                known.doubted.add(subject)
+                if len(known.doubted) >= MAX_DOUBTED:
+                    known.refusal = error
+                raise error
+        if status == 400:
+            return ()
+        raise ReferrersUnavailable(
+            f"{host} lists referrers of other manifests of {repository}, and answers {status} for those of {subject}",
+            host=host,
+            repository=repository,
+            status=status,
+        )
+
+    @staticmethod
+    def _unavailable(problem: RegistryError, repository: RepositoryName) -> ReferrersUnavailable:
+        return ReferrersUnavailable(
+            f"what refers to manifests of {repository} cannot be looked up: {problem.message}",
+            host=problem.host,
+            repository=repository,
+            method="GET",
+            url=problem.url,
+            status=problem.status,
+            codes=problem.codes,
+        )
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def _ask(
+        self,
+        request: MemoryRequest,
+        context: RequestContext,
+        read: Callable[[MemoryResponse], T],
+        *,
+        is_lasting_accepted: bool = False,
+    ) -> T:
+        """What ``read`` makes of the response; asked again after temporary errors."""
+        return self._retry.run(lambda: read(self._ask_once(request, context, is_lasting_accepted=is_lasting_accepted)))
+
+    def _ask_once(
+        self,
+        request: MemoryRequest,
+        context: RequestContext,
+        accepted: frozenset[int] | set[int] = frozenset({200}),
+        *,
+        is_lasting_accepted: bool = False,
+    ) -> MemoryResponse:
+        response = self._registry.respond(request, self._credentials)
+        if response.status in accepted:
+            return response
+        error = self._error(request, response, context)
+        if is_lasting_accepted and not error.is_temporary:
+            return response
+        raise error
+
+    def _error(self, request: MemoryRequest, response: MemoryResponse, context: RequestContext) -> RegistryError:
+        target, host = self._target(request), self._origin.netloc
+        if response.status == 0:
+            return ServerUnavailable(f"the connection to {host} broke", host=host, method=request.method)
+        if response.status == 401 and not response.has_challenge:
+            return ChallengeInvalid(f"{host} answers 401 and does not say how to authenticate", host=host, status=401)
+        if response.status == 401 and not self.is_anonymous:
+            return AuthenticationFailed(
+                f"{host} rejects the credentials of the connection for {context}: they are wrong or do not reach it, "
+                "or it does not exist there",
+                host=host,
+                repository=request.repository,
+                method=request.method,
+                url=target.url,
+                status=401,
+                codes=response.codes,
+            )
+        refused = Refusal(
+            target,
+            request.method,
+            response.status,
+            response.codes,
+            response.message,
+            response.retry_after_seconds,
+        )
+        return error_of_refusal(refused, context, is_anonymous=self.is_anonymous)
+
+    def _protocol_error(self, request: MemoryRequest, said: str, status: int = 200) -> ProtocolError:
+        host, url = self._origin.netloc, self._target(request).url
+        return ProtocolError(f"{host} {said}", host=host, method=request.method, url=url, status=status)
+
+    def _target(self, request: MemoryRequest) -> Target:
+        return Target(self._origin, f"/v2/{request.repository}/{_PATHS[request.kind]}{request.reference}")
+
+
+class _NotTheApi(Exception):
+    """The first page is something else than an image index."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def _whole(response: MemoryResponse, what: str, host: str) -> bytes:
+    if response.breaks_after is not None and response.breaks_after < len(response.data):
+        raise TruncatedBody(f"{what} of {host} ended after {response.breaks_after} of {len(response.data)} bytes")
+    return response.data
