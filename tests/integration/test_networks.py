@@ -112,7 +112,7 @@ def test_without_the_ca_nothing_is_asked_and_another_ca_is_none(
     registry = start(certificate=authority.server())
     other = CertificateAuthority(tmp_path / "other").certificate_path.read_text()
     for extra in ({}, {"ca_certificate": other}):
-        with pytest.raises(UntrustedCertificate, match="give the CA that signed it"):
+        with pytest.raises(UntrustedCertificate, match="configure the CA that signed it"):
             sync(registry.url, **extra)
     assert registry.log().requests == ()
 
@@ -233,7 +233,7 @@ def test_a_proxy_that_asks_for_a_password_gets_its_own(
 ) -> None:
     registry = start(certificate=authority.server()) if is_tls else start()
     extra = {"ca_certificate": str(authority.certificate_path)} if is_tls else {}
-    with pytest.raises(ConfigurationError, match="asks for a user name and password"):
+    with pytest.raises(ConfigurationError, match="requires a user name and password"):
         sync(registry.url, proxy=guarded_proxy.url, **extra)
     # of a wrong password tinyproxy says 401, which cannot be told from the registry's unless there is a tunnel
     with pytest.raises(ConfigurationError if is_tls else RepositoryUnavailable, match="401") as refused:

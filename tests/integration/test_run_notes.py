@@ -98,7 +98,7 @@ def test_a_run_that_could_not_look_up_signatures_says_why(sync_in_process: InPro
         for digest in content.manifests:
             server.on("GET", f"/v2/refusing/referrers/{digest}", reply(403))
         run = sync_in_process(repository="refusing", url=server.base, upstream_name="refusing")
-    said = "registry-sync: the version may lack referrers: what refers to manifests of refusing cannot be looked up"
+    said = "registry-sync: the version may lack referrers: the referrers of manifests of refusing cannot be listed"
     assert str(note(run)).startswith(said)
 
 

@@ -88,7 +88,7 @@ def test_known_registries_without_the_api_are_asked_once_in_the_first_sync_and_n
         assert len(asked) == 1 or kind.referrers.status == 401, "a 401 may be of a token, and is tried with a new one"
 
 
-WORDS = "cannot be looked up"
+WORDS = "cannot be listed"
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_a_known_api_that_answers_oddly_of_one_manifest_is_asked_about_the_other
     if response == "400":
         assert (version.is_complete, version.referrers_problem) == (True, None), "nothing can refer to it"
     else:
-        assert f"answers 404 for those of {images[odd]}" in (version.referrers_problem or "")
+        assert f"responds 404 for those of {images[odd]}" in (version.referrers_problem or "")
     asked = Counter(request.path for request in plain.requests if "/referrers/" in request.path)
     assert max(asked.values()) <= 3, "the listing, one that doubts, and one that knows"
 
@@ -223,7 +223,7 @@ def test_a_known_api_that_is_hidden_is_asked_a_few_times_in_each_task(
     serve(plain, NAME, build.content())
     version = sync(here, plain)
     assert version is not None
-    assert "answers 400 as if it had no referrers API, which it had in a recent sync" in str(version.referrers_problem)
+    assert "responds 400 as if it had no referrers API, which it had in a recent sync" in str(version.referrers_problem)
     assert asked_for_referrers(plain) <= 1 + MAX_DOUBTED, "once while listing, for what was there before"
 
 
@@ -329,7 +329,7 @@ def test_a_sync_of_a_web_page_says_what_the_test_of_a_connection_says(
     with HostileRegistry(otherwise=lambda _request: page) as site:
         with (
             RegistryClient(site.url) as client,
-            pytest.raises(NotARegistry, match="does not answer as a registry at /v2/") as tested,
+            pytest.raises(NotARegistry, match="does not respond as a registry at /v2/") as tested,
         ):
             client.ping()
         with pytest.raises(NotARegistry) as synced:

@@ -1,10 +1,10 @@
-"""Blobs, streamed as raw bytes into a writer and resumed where they broke off (RFC 9110 section 14).
+"""Downloads of blobs, streamed as raw bytes into a writer and resumed where they broke off (RFC 9110 section 14).
 
 Follows the distribution specification, "Pulling blobs".
 
-The writer knows what is there already and verifies size and digest; this module decides what to ask for next. Each
-attempt begins at the registry: a redirect's signed URL is over before a long download is. A ``Range`` that is refused
-is asked for once more and then left out, so that what is there never keeps a blob from being fetched.
+The writer knows which bytes are present and verifies size and digest; this module decides which request comes next.
+Each attempt starts at the registry, because a redirect's signed URL can expire before a long download ends. A
+``Range`` that is refused is sent once more and then omitted, so that an incomplete file never blocks its blob.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
 
 
 def continues(response: Response, offset: int, size_bytes: int) -> bool:
-    """Whether a 206 is one part, from ``offset`` to the end of ``size_bytes``."""
+    """Whether a 206 is a single range, from ``offset`` to the end of ``size_bytes``."""
     match = _CONTENT_RANGE.fullmatch((response.header("Content-Range") or "").strip())
     if match is None:
         return False
@@ -53,34 +53,34 @@ def continues(response: Response, offset: int, size_bytes: int) -> bool:
 
 
 def strong_etag(response: Response) -> str | None:
-    """An entity tag that may stand in ``If-Range``; None when there is none, or a weak one."""
+    """The entity tag for ``If-Range``; None when the response has none, or a weak one."""
     value = (response.header("ETag") or "").strip()
     return value if _STRONG_ETAG.fullmatch(value) else None
 
 
-#: The empty JSON object, which artifacts use for a config (image specification, "Guidance for an Empty Descriptor").
+#: The empty JSON object that artifacts use as config (image specification, "Guidance for an Empty Descriptor").
 EMPTY_JSON = b"{}"
 EMPTY_JSON_DIGEST = Digest.of(EMPTY_JSON)
 ACCEPTED = frozenset({200, 206, 416})
-#: What counts as progress between two attempts; without it the attempts are numbered and come to an end.
+#: What counts as progress between two attempts; attempts without progress are limited.
 PROGRESS_BYTES = 1024 * 1024
 PROGRESS_SECONDS = 60.0
 MAX_ATTEMPTS_PER_BLOB = 50
 MAX_FOREIGN_URLS = 5
-#: Statuses by which storage hosts say that a signed URL is over.
+#: Statuses by which storage hosts say that a signed URL has expired.
 _EXPIRED = frozenset({400, 401, 403, 410})
 
 
-#: Temporary statuses that say something of the server, not of the ``Range``.
+#: Temporary statuses that concern the server, not the ``Range``.
 _BUSY = frozenset({429, 503})
 
 
 class _RangeRefused(Exception):
-    """What a request with ``Range`` was answered with says that it may do without."""
+    """The response to a request with ``Range`` suggests that the request succeeds without it."""
 
 
 class BlobDestination(Protocol):
-    """Where a blob goes: see the blob store for what each of these promises."""
+    """Where a blob is written; the blob store documents what each method guarantees."""
 
     @property
     def offset(self) -> int: ...
@@ -99,10 +99,10 @@ class BlobFetcher:
         self.clock = clock
 
     def fetch(self, repository: RepositoryName, blob: Descriptor, writer: BlobDestination) -> int:
-        """Brings ``blob`` into ``writer`` and commits it; gives the bytes that came over the network.
+        """Downloads ``blob`` into ``writer`` and commits it; returns the number of bytes received.
 
-        Raises :class:`NotFound`, :class:`SizeMismatch`, :class:`DigestMismatch`, :class:`TruncatedBody` when there
-        is no progress, :class:`UnsupportedDigest`, and what requests and the writer raise.
+        Raises :class:`NotFound`, :class:`SizeMismatch`, :class:`DigestMismatch`, :class:`TruncatedBody` without
+        progress, :class:`UnsupportedDigest`, and the errors of requests and of the writer.
         """
         if not blob.digest.is_verifiable:
             raise UnsupportedDigest(f"blob {blob.digest} cannot be verified here", digest=blob.digest)
@@ -123,7 +123,7 @@ class BlobFetcher:
         return self._fetch_foreign(blob, writer)
 
     def _fetch_foreign(self, blob: Descriptor, writer: BlobDestination) -> int:
-        """From the first of its URLs that gives it. Whoever wrote the manifest chose them: no credentials go there."""
+        """Downloads from the first URL that serves it. The manifest's author set the URLs: no credentials are sent."""
         request_context = RequestContext("blob", subject=blob.digest)
         failure: RegistrySyncError | None = None
         for url in blob.urls[:MAX_FOREIGN_URLS]:
@@ -132,24 +132,24 @@ class BlobFetcher:
                 return _Download(self, target, request_context, blob=blob, writer=writer).run()
             except (RegistryError, ContentError) as problem:  # noqa: PERF203 - the loop is about errors
                 failure = problem
-        raise failure or NotFound(f"nobody has blob {blob.digest}", kind="blob")
+        raise failure or NotFound(f"no host has blob {blob.digest}", kind="blob")
 
 
 def foreign_target(url: str, registry_scheme: str) -> Target:
-    """Where a descriptor's URL leads. Raises :class:`RedirectRefused` for no web address, and for http from https."""
+    """The target of a descriptor's URL. Raises :class:`RedirectRefused` unless it is http(s), and for https to http."""
     try:
         target = Target.parse(url)
     except ValueError as problem:
-        raise RedirectRefused(f"a blob is said to be where nothing is fetched from: {problem}") from None
+        raise RedirectRefused(f"a blob's URL cannot be used: {problem}") from None
     if target.origin.scheme == "http" and registry_scheme == "https":
-        raise RedirectRefused(f"a blob is said to be at {target.origin} in plain http", host=target.origin.netloc)
+        raise RedirectRefused(f"a blob's URL is plain http at {target.origin}", host=target.origin.netloc)
     return target
 
 
 def _refuses_range(problem: RegistryError, *, is_storage: bool) -> bool:
-    """Whether a refusal of a request with ``Range`` may be one of the ``Range`` alone.
+    """Whether the refusal may concern the ``Range`` alone.
 
-    Storage says so by any status; the registry itself by others than those for what may not be read.
+    From storage any status may; from the registry itself, any but those that deny access.
     """
     if problem.status is None or problem.is_temporary:
         return False
@@ -158,7 +158,7 @@ def _refuses_range(problem: RegistryError, *, is_storage: bool) -> bool:
 
 @dataclass
 class _Attempts:
-    """How often it was tried since the last progress."""
+    """Counts of attempts, in all and since the last progress."""
 
     total: int = 0
     since_progress: int = 0
@@ -167,7 +167,7 @@ class _Attempts:
 
 
 class _Download:
-    """One blob on its way. ``received`` counts bytes of the network, also those that had to be thrown away."""
+    """The download of one blob. ``received`` counts bytes from the network, discarded ones included."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class _Download:
         self._encodings: tuple[str, ...] = ()
         self._is_decoding = False
         self._refused_range_count = 0
-        self._has_asked_range = self._has_continued = False
+        self._has_sent_range = self._has_continued = False
         self._is_rangeless = False
         self._is_last = False
         self.received = 0
@@ -216,17 +216,17 @@ class _Download:
                 try:
                     started = self._wait(problem, attempts, started)
                 except RegistrySyncError:
-                    if not self._may_leave_range_out(problem):
+                    if not self._may_omit_range(problem):
                         raise
                     self._is_rangeless = True
 
-    def _may_leave_range_out(self, problem: RegistrySyncError) -> bool:
-        """Whether what was asked for with ``Range`` came to nothing, and not because the server is busy."""
+    def _may_omit_range(self, problem: RegistrySyncError) -> bool:
+        """Whether requests with ``Range`` achieved nothing, and not because the server is busy."""
         is_busy = isinstance(problem, RegistryError) and problem.status in _BUSY
-        return self._has_asked_range and not (is_busy or self._is_rangeless or self._has_continued)
+        return self._has_sent_range and not (is_busy or self._is_rangeless or self._has_continued)
 
     def _wait(self, problem: RegistrySyncError, attempts: _Attempts, started: float) -> float:
-        """Waits before the next attempt, or raises ``problem``; gives when the present row of failures began."""
+        """Waits before the next attempt, or raises ``problem``; returns when the current row of failures started."""
         now = self._clock.monotonic()
         attempts.total += 1
         gained = self._writer.offset - attempts.offset
@@ -239,7 +239,7 @@ class _Download:
         return started
 
     def _may_start_again(self, problem: ContentError, mismatches: int) -> bool:
-        """Once as it is, for damage on the way; once decoded, when the answer claims to be encoded."""
+        """Once unchanged, for damage in transit; once with decoding, when the response claims an encoding."""
         if isinstance(problem, LimitExceeded) and not self._is_decoding:
             return False
         if self._encodings and not self._is_decoding:
@@ -257,14 +257,14 @@ class _Download:
         if self._is_decoding and offset:
             self._writer.restart()
             offset = 0
-        response = self._ask(0 if self._is_rangeless else offset)
+        response = self._request(0 if self._is_rangeless else offset)
         if response.status == 416:
             response.discard()
             if offset and not self._is_rangeless:
                 self._is_rangeless = True
                 raise _RangeRefused
             raise RangeInvalid(f"{self._host} cannot continue blob {self._blob.digest}", digest=self._blob.digest)
-        # From zero it is tried once: what is broken off again is left to the next try of the task.
+        # A download from zero is tried once: if it breaks off, the task's next try continues it.
         self._is_last = self._is_rangeless
         self._align(response, offset)
         self._etag = strong_etag(response) or self._etag
@@ -273,14 +273,14 @@ class _Download:
         self._stream(response)
         self._writer.commit()
 
-    def _ask(self, offset: int) -> Response:
+    def _request(self, offset: int) -> Response:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         if offset and self._etag:
             headers["If-Range"] = self._etag
-        self._has_asked_range |= bool(offset)
+        self._has_sent_range |= bool(offset)
         self._requester.usage.add("blob_get_count")
         try:
-            return self._requester.ask_once("GET", self._target, self._request_context, headers, accepted=ACCEPTED)
+            return self._requester.send_once("GET", self._target, self._request_context, headers, accepted=ACCEPTED)
         except NotFound:
             raise
         except RegistryError as problem:
@@ -291,7 +291,7 @@ class _Download:
                 raise _RangeRefused from problem
             if problem.status in _EXPIRED and problem.redirected_by is not None:
                 raise ServerUnavailable(
-                    f"{problem.host} no longer gives what {self._host} redirected to ({problem.status})",
+                    f"{problem.host} no longer serves the URL that {self._host} redirected to ({problem.status})",
                     host=problem.host,
                     repository=problem.repository,
                     status=problem.status,
@@ -299,7 +299,7 @@ class _Download:
             raise
 
     def _align(self, response: Response, offset: int) -> None:
-        """Makes the writer stand where the body begins. Raises :class:`RangeInvalid` after restarting the writer."""
+        """Sets the writer to where the body starts. Raises :class:`RangeInvalid` after restarting the writer."""
         is_continued = (
             response.status == 206
             and bool(offset)
@@ -316,7 +316,7 @@ class _Download:
             self._etag = None
             self._writer.restart()
             raise RangeInvalid(
-                f"{self._host} sends another part of blob {self._blob.digest} than was asked for",
+                f"{self._host} sends another range of blob {self._blob.digest} than was requested",
                 digest=self._blob.digest,
             )
 
@@ -334,7 +334,7 @@ class _Download:
         )
 
     def _stream(self, response: Response) -> None:
-        """The body into the writer. Stops at one byte too many; raises :class:`TruncatedBody` at one too few."""
+        """Writes the body. Stops at one byte too many; raises :class:`TruncatedBody` at one too few."""
         chunks: Iterator[bytes] = self._counted(response)
         if self._is_decoding and self._encodings:
             chunks = decoded(chunks, self._encodings[0], self._blob.size_bytes)
@@ -343,11 +343,12 @@ class _Download:
             for chunk in chunks:
                 room -= len(chunk)
                 if room < 0:
-                    raise self._too_long(response, -room)  # noqa: TRY301 - the connection is let go of below
+                    raise self._too_long(response, -room)  # noqa: TRY301 - the connection is released below
                 self._writer.write(chunk)
         except zlib.error:
             raise DigestMismatch(
-                f"blob {self._blob.digest} is neither what was sent nor what that decodes to", digest=self._blob.digest
+                f"blob {self._blob.digest} is neither the bytes received nor their decoded form",
+                digest=self._blob.digest,
             ) from None
         except BaseException:
             response.abandon()
@@ -372,7 +373,7 @@ class _Download:
         )
 
     def _counted(self, response: Response) -> Iterator[bytes]:
-        """The chunks, counted as they pass."""
+        """The chunks of the body, counted."""
         for chunk in response.chunks():
             self.received += len(chunk)
             self._requester.usage.add("received_bytes", len(chunk))

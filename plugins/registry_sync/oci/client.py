@@ -1,4 +1,4 @@
-"""The client of one registry: what a sync asks of it, behind one small interface."""
+"""The client of one registry: everything that a sync reads from it, behind one small interface."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from registry_sync.errors import (
     RepositoryUnavailable,
 )
 from registry_sync.oci.auth.authenticator import Authenticator
-from registry_sync.oci.auth.credentials import Credentials, CredentialSource, RealmPolicy, ToldCredentials
+from registry_sync.oci.auth.credentials import Credentials, CredentialSource, RealmPolicy, ReportedCredentials
 from registry_sync.oci.auth.tokens import TokenStore
 from registry_sync.oci.blobs import BlobDestination, BlobFetcher
 from registry_sync.oci.http.error_mapping import RequestContext, printable, speaks_for_a_registry
@@ -45,12 +45,13 @@ MAX_RESPONSE_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class Ping:
-    """``auth_scheme`` is ``none``, ``basic`` or ``bearer``; ``realm_host`` and ``service`` are of a bearer challenge.
+    """The registry's response to ``/v2/``.
 
+    ``auth_scheme`` is ``none``, ``basic`` or ``bearer``; ``realm_host`` and ``service`` belong to a bearer challenge.
     ``api_version`` is the legacy ``Docker-Distribution-API-Version``, None on registries that no longer send it.
-    ``is_authenticated`` says that credentials were asked for and accepted. ``clock_offset_seconds`` is how far the
-    registry's clock is ahead, None when it does not tell the time. ``is_served`` False says that ``/v2/`` itself is
-    not there, as before some proxies, and an error of a registry is: then nothing is known of authentication.
+    ``is_authenticated`` says that credentials were requested and accepted. ``clock_offset_seconds`` is how far the
+    registry's clock is ahead, None without a ``Date`` header. ``is_served`` False says that ``/v2/`` itself is missing,
+    as before some proxies, and that a registry's error came instead: then nothing is known about authentication.
     """
 
     auth_scheme: str
@@ -63,44 +64,44 @@ class Ping:
 
 
 def ping(requester: Requester, authenticator: Authenticator) -> Ping:
-    """Asks, and answers the challenge. Raises :class:`NotARegistry` when something else answers there."""
+    """Requests ``/v2/`` and authenticates. Raises :class:`NotARegistry` when something else responds there."""
     target = requester.target("/v2/")
     host = target.origin.netloc
-    told: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     try:
-        told = requester.ask("GET", target, RequestContext("registry", subject=host), {}, _read)
+        found = requester.send("GET", target, RequestContext("registry", subject=host), {}, _read)
     except RepositoryUnavailable:
-        # Some registries give anonymous readers tokens for repositories only. It is a registry all the same.
-        if authenticator.choice is None:
+        # Some registries issue anonymous tokens for repositories only. It is a registry all the same.
+        if authenticator.selected is None:
             raise
     except (NotFound, ProtocolError) as problem:
         if speaks_for_a_registry(problem):
             return Ping("none", is_served=False)
         raise NotARegistry(
-            f"{host} does not answer as a registry at /v2/: {problem}",
+            f"{host} does not respond as a registry at /v2/: {problem}",
             host=host,
             method="GET",
             url=target.url,
             status=problem.status,
         ) from problem
-    choice = authenticator.choice
-    if choice is None:
-        return Ping("none", **told)
+    selected = authenticator.selected
+    if selected is None:
+        return Ping("none", **found)
     return Ping(
-        choice.scheme,
+        selected.scheme,
         realm_host=authenticator.realm_host(),
-        service=choice.challenge.service,
+        service=selected.challenge.service,
         is_authenticated=not authenticator.is_anonymous,
-        **told,
+        **found,
     )
 
 
 def _read(response: Response) -> dict[str, Any]:
-    """What the answer tells of the registry; a page made for people is not a registry's answer."""
-    data = response.read(MAX_RESPONSE_BYTES, "answer to /v2/")
+    """The version and clock offset in the headers. Raises :class:`ProtocolError` for a web page."""
+    data = response.read(MAX_RESPONSE_BYTES, "response to /v2/")
     page = web_page(data, response.header("Content-Type"))
     if page is not None or data.lstrip()[:1] == b"<":
-        raise response.protocol_error(f"{page or 'a web page'} answers there", is_web_page=True)
+        raise response.protocol_error(f"{page or 'a web page'} is served there", is_web_page=True)
     version = response.header("Docker-Distribution-API-Version")
     return {
         "api_version": printable(version)[:64] if version else None,
@@ -145,11 +146,11 @@ T = TypeVar("T")
 
 
 class RegistryClient:
-    """Reads from one registry; safe to share between threads, and nothing is shared between two clients.
+    """Reads from one registry. Safe to share between threads; two clients share nothing.
 
-    ``credentials`` may be a callable that gives those of the moment. ``on_secret`` is told every secret before it
-    is used, tokens that the registry hands out included. ``usage`` counts what was asked. Files that
-    the options name are read here and not needed afterwards.
+    ``credentials`` may be a callable that returns the current ones. ``on_secret`` is called with each secret before it
+    is used, tokens issued by the registry included. ``usage`` counts the requests. The files that the options name are
+    read by the constructor only.
     """
 
     def __init__(
@@ -161,7 +162,7 @@ class RegistryClient:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         options = options or ClientOptions()
-        told = on_secret or (lambda _secret: None)
+        report = on_secret or (lambda _secret: None)
         self.registry = registry
         self.options = options
         self.usage = Usage()
@@ -169,8 +170,8 @@ class RegistryClient:
         self._transport = Transport(origin, options, clock)
         retry = Retry(options, clock, self.usage)
         self._authenticator = Authenticator(
-            ToldCredentials(credentials, told),
-            TokenStore(self._transport, clock, self.usage, told),
+            ReportedCredentials(credentials, report),
+            TokenStore(self._transport, clock, self.usage, report),
             RealmPolicy(origin, options.trusted_realm_hosts, allow_insecure=options.allow_insecure_credentials),
             ChallengeProbe(self._transport),
         )
@@ -183,13 +184,13 @@ class RegistryClient:
 
     @property
     def is_anonymous(self) -> bool:
-        """Whether it has no credentials."""
+        """Whether the client has no credentials."""
         return self._authenticator.is_anonymous
 
     def ping(self, repository: RepositoryName | None = None) -> Ping:
-        """What answers at ``/v2/``, the credentials tried out. Raises :class:`NotARegistry` and what auth raises.
+        """The response at ``/v2/``, with the credentials tried. Raises :class:`NotARegistry` and authentication errors.
 
-        Some proxies serve paths of repositories alone: where ``repository`` has a list of tags, it is a registry too.
+        Some proxies serve the paths of repositories alone: a host with a tag list of ``repository`` is a registry too.
         """
         try:
             return ping(self._requester, self._authenticator)
@@ -201,13 +202,13 @@ class RegistryClient:
     def list_tags(self, repository: RepositoryName) -> TagListing:
         """All tags of ``repository``: :func:`registry_sync.oci.tags.list_tags`.
 
-        Raises :class:`NotARegistry` besides, as all that is read does, when a web page comes in place of it, and
-        neither ``/v2/`` nor anything else was answered as by a registry.
+        As every read, it also raises :class:`NotARegistry` when a web page comes in its place and the host has
+        responded as a registry neither at ``/v2/`` nor elsewhere.
         """
         return self._from_a_registry(repository, lambda: list_tags(self._requester, repository))
 
     def head_manifest(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead:
-        """What the registry says of a manifest; a hint. Raises :class:`NotFound` with kind ``manifest``."""
+        """What the registry says about a manifest: a hint. Raises :class:`NotFound` with kind ``manifest``."""
         return self._from_a_registry(repository, lambda: self._manifests.head(repository, reference))
 
     def get_manifest(
@@ -217,26 +218,26 @@ class RegistryClient:
         return self._from_a_registry(repository, lambda: self._manifests.get(repository, reference, expected))
 
     def fetch_blob(self, repository: RepositoryName, blob: Descriptor, writer: BlobDestination) -> int:
-        """Brings ``blob`` into ``writer`` and commits it; gives the bytes received: :meth:`BlobFetcher.fetch`."""
+        """Downloads ``blob`` into ``writer`` and commits it; returns the bytes received: :meth:`BlobFetcher.fetch`."""
         return self._blobs.fetch(repository, blob, writer)
 
     def list_referrers(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...]:
-        """What refers to ``subject`` by the referrers API or its fallback tag: :meth:`ReferrersReader.list`."""
+        """The referrers of ``subject``, by the referrers API or its fallback tag: :meth:`ReferrersReader.list`."""
         return self._referrers.list(repository, subject)
 
     def list_referrers_by_api(
         self, repository: RepositoryName, subject: Digest, *, is_known: bool = False
     ) -> tuple[Descriptor, ...] | None:
-        """The same by the API alone, None where there is none: :meth:`ReferrersReader.list_by_api`."""
+        """The same by the API alone, None where the API is missing: :meth:`ReferrersReader.list_by_api`."""
         return self._referrers.list_by_api(repository, subject, is_known=is_known)
 
-    def _from_a_registry(self, repository: RepositoryName, ask: Callable[[], T]) -> T:
-        """What ``ask`` gives. A page for people in its place is the registry's mistake, or there is no registry.
+    def _from_a_registry(self, repository: RepositoryName, read: Callable[[], T]) -> T:
+        """The result of ``read``. After a web page in its place, checks that the host is a registry at all.
 
-        Whatever was read before tells a registry as well as ``/v2/`` does, which not all of them serve.
+        Any earlier successful read proves a registry as well as ``/v2/`` does, which not all of them serve.
         """
         try:
-            found = ask()
+            found = read()
         except RegistryError as problem:
             if problem.is_web_page:
                 with self._ping_lock:
@@ -253,7 +254,7 @@ class RegistryClient:
         except NotARegistry:
             raise
         except RegistrySyncError:
-            return  # what answered first is told
+            return  # the first error is reported
         self._is_registry = True
 
     def session(self) -> requests.Session:

@@ -1,8 +1,8 @@
-"""Manifests by tag and by digest (distribution specification, "Pulling manifests"), and sizes they do not state.
+"""Manifests by tag and by digest, and the sizes of layers that a schema 1 manifest does not state.
 
-The digest of a manifest is what its bytes hash to. What a registry says about it is compared, and a hint at most.
+The digest of a manifest is the hash of its bytes. The digest that a registry declares is a hint, and is compared.
 
-Follows the distribution specification, "Checking if content exists in the registry".
+Follows the distribution specification, "Pulling manifests" and "Checking if content exists in the registry".
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ManifestHead:
-    """What a registry says of a manifest: a hint whether it changed, never its identity.
+    """What a registry says about a manifest: a hint whether it changed, never its identity.
 
-    ``digest`` None when it is not told or unreadable; ``size_bytes`` None when it is not told.
+    ``digest`` is None when it is absent or unreadable, ``size_bytes`` when it is absent.
     """
 
     digest: Digest | None
@@ -66,17 +66,17 @@ class ManifestReader:
         self._accept = {"Accept": ", ".join(accepted)}
 
     def head(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead:
-        """What the registry says. Raises :class:`NotFound` and what requests raise.
+        """What the registry says about the manifest. Raises :class:`NotFound` and what requests raise.
 
-        A refusal by a place that the registry redirects to decides nothing, because it may be signed for GET alone, and
-        403 may be a refusal of HEAD: the manifest is fetched then, whose answer decides, and whose bytes are hashed.
+        A refusal after a redirect decides nothing, because the URL may be signed for GET alone, and 403 may refuse HEAD
+        alone: the manifest is then fetched, the response to GET decides, and the bytes are hashed.
         """
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
         request_context, request = RequestContext("manifest", repository, reference), self._pulls.request()
         try:
-            response = self._requester.ask("HEAD", target, request_context, self._accept, _released)
+            response = self._requester.send("HEAD", target, request_context, self._accept, _released)
         except RegistryError as problem:
-            if problem.is_temporary or not (problem.status == 403 or _is_refusal_elsewhere(problem)):
+            if problem.is_temporary or not (problem.status == 403 or _is_refused_after_redirect(problem)):
                 raise
             try:
                 manifest = self.get(repository, reference)
@@ -86,7 +86,7 @@ class ManifestReader:
             return ManifestHead(manifest.digest, manifest.media_type, len(manifest.data))
         finally:
             self._requester.usage.add("head_count")
-        self._pulls.note(response, request)
+        self._pulls.record(response, request)
         if web_page(b"", response.header("Content-Type")) is not None:
             raise self._page_error(response, "a web page", repository, reference)
         return ManifestHead(
@@ -96,7 +96,7 @@ class ManifestReader:
     def get(
         self, repository: RepositoryName, reference: TagName | Digest, expected: Descriptor | None = None
     ) -> Manifest:
-        """The manifest, verified; fetched once more when its bytes are not what was asked for.
+        """The manifest, verified; fetched once more when its bytes do not match what was requested.
 
         Raises :class:`NotFound`, every error of :func:`~registry_sync.domain.manifest_documents.read_manifest`, and
         what requests raise.
@@ -108,7 +108,7 @@ class ManifestReader:
 
     def _get(self, repository: RepositoryName, reference: TagName | Digest, expected: Descriptor | None) -> Manifest:
         wanted = reference if isinstance(reference, Digest) else None
-        with self._pulls.pull(partial(self._ask_what_is_left, repository, reference)) as pull:
+        with self._pulls.pull(partial(self._query_remaining, repository, reference)) as pull:
             response, data = self._receive(repository, reference, pull)
         try:
             manifest = read_manifest(
@@ -123,7 +123,7 @@ class ManifestReader:
             if codes := parse_error_body(data)[0]:
                 host = response.target.origin.netloc
                 raise response.protocol_error(
-                    f"{host} answers 200 with errors for manifest {reference} of {repository}", codes=codes
+                    f"{host} responds 200 with errors for manifest {reference} of {repository}", codes=codes
                 ) from None
             if (page := web_page(data, response.header("Content-Type"))) is not None:
                 raise self._page_error(response, page, repository, reference) from None
@@ -143,18 +143,18 @@ class ManifestReader:
         response: Response, page: str, repository: RepositoryName, reference: TagName | Digest
     ) -> ProtocolError:
         host = response.target.origin.netloc
-        message = f"{host} answers with {page} in place of manifest {reference} of {repository}"
+        message = f"{host} responds with {page} in place of manifest {reference} of {repository}"
         return response.protocol_error(message, is_web_page=True)
 
     def _receive(self, repository: RepositoryName, reference: TagName | Digest, pull: Pull) -> tuple[Response, bytes]:
-        """An answer and its document, of which nothing is checked yet.
+        """The response and its unchecked document.
 
-        What a place refuses that the registry redirects to is asked for once more at the registry, which may sign anew.
+        A refusal after a redirect is followed by one more request to the registry, which may sign another URL.
         """
 
         def read(response: Response) -> tuple[Response, bytes]:
             self._requester.usage.add("manifest_get_count")
-            self._pulls.note(response, pull)
+            self._pulls.record(response, pull)
             data = read_document(response, self._limits)
             self._requester.usage.add("received_bytes", len(data))
             return response, data
@@ -162,17 +162,17 @@ class ManifestReader:
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
         request_context = RequestContext("manifest", repository, reference)
         try:
-            return self._requester.ask("GET", target, request_context, self._accept, read)
+            return self._requester.send("GET", target, request_context, self._accept, read)
         except RegistryError as problem:
-            is_told = isinstance(problem, NotFound) and problem.codes
-            if problem.is_temporary or is_told or not _is_refusal_elsewhere(problem):
+            is_missing = isinstance(problem, NotFound) and problem.codes
+            if problem.is_temporary or is_missing or not _is_refused_after_redirect(problem):
                 raise
         try:
-            return self._requester.ask("GET", target, request_context, self._accept, read)
+            return self._requester.send("GET", target, request_context, self._accept, read)
         except NotFound as problem:
-            if problem.codes or not _is_refusal_elsewhere(problem):
+            if problem.codes or not _is_refused_after_redirect(problem):
                 raise
-            # A store that lacks what it was asked for is no registry that says it has no such manifest.
+            # A 404 of the storage behind a registry does not mean that the registry has no such manifest.
             raise ProtocolError(
                 problem.message,
                 host=problem.host,
@@ -194,23 +194,23 @@ class ManifestReader:
         )
         if is_by_digest and self._is_strict:
             raise DigestMismatch(message, digest=manifest.digest, got=declared)
-        log.warning("%s; the bytes are what counts", message)
+        log.warning("%s; the digest of the bytes is used", message)
 
-    def _ask_what_is_left(self, repository: RepositoryName, reference: TagName | Digest) -> None:
-        """By a HEAD, which is no pull; whether the manifest is there is not asked."""
+    def _query_remaining(self, repository: RepositoryName, reference: TagName | Digest) -> None:
+        """Reads the remaining pulls with a HEAD, which does not count as one; the manifest need not exist."""
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
         request_context, request = RequestContext("manifest", repository, reference), self._pulls.request()
         self._requester.usage.add("head_count")
-        self._pulls.note(self._requester.ask("HEAD", target, request_context, self._accept, _released), request)
+        self._pulls.record(self._requester.send("HEAD", target, request_context, self._accept, _released), request)
 
 
-def _is_refusal_elsewhere(problem: RegistryError) -> bool:
-    """Whether it is the answer of a place to which the registry had redirected."""
+def _is_refused_after_redirect(problem: RegistryError) -> bool:
+    """Whether the error is the response of a host that the registry redirected to."""
     return problem.status is not None and problem.redirected_by is not None
 
 
 def declared_digest(response: Response) -> Digest | None:
-    """The ``Docker-Content-Digest`` of an answer; None when it is absent or no digest."""
+    """The ``Docker-Content-Digest`` of a response; None when it is absent or no digest."""
     value = response.header("Docker-Content-Digest")
     try:
         return Digest(value.strip()) if value else None
@@ -219,7 +219,7 @@ def declared_digest(response: Response) -> Digest | None:
 
 
 def read_document(response: Response, limits: ManifestLimits) -> bytes:
-    """The bytes of a manifest. Under a ``Content-Encoding`` the bytes as sent count when they are JSON already."""
+    """The bytes of a manifest; decoded by ``Content-Encoding`` unless the bytes as sent are JSON already."""
     data = response.read(limits.manifest_bytes, "manifest")
     encodings = response.content_encodings
     if not encodings:
@@ -228,7 +228,7 @@ def read_document(response: Response, limits: ManifestLimits) -> bytes:
         return data
     if len(encodings) > 1 or encodings[0] not in DECODABLE:
         raise response.protocol_error(
-            f"{response.target.origin.netloc} encodes a manifest with {encodings[0][:20]!r} unasked"
+            f"{response.target.origin.netloc} encodes a manifest with {encodings[0][:20]!r}, which was not requested"
         )
     try:
         return b"".join(decoded([data], encodings[0], limits.manifest_bytes))
@@ -242,34 +242,34 @@ def _released(response: Response) -> Response:
 
 
 def layer_size_bytes(requester: Requester, repository: RepositoryName, layer: Digest, most_bytes: int) -> int:
-    """The size by HEAD, or by a GET that is broken off where HEAD does not tell.
+    """The size by HEAD, or by a GET whose body is not read where HEAD gives none.
 
-    Raises :class:`InvalidManifest` when the registry lacks the layer, which says nothing about the manifest that names
-    it; :class:`LimitExceeded`, :class:`ProtocolError`, and what requests raise.
+    Raises :class:`InvalidManifest` when the registry lacks the layer, :class:`LimitExceeded`, :class:`ProtocolError`,
+    and what requests raise.
     """
     request_context = RequestContext("blob", repository, layer)
     target = requester.target(f"/v2/{repository}/blobs/{layer}")
     requester.usage.add("head_count")
     try:
         try:
-            size = requester.ask("HEAD", target, request_context, {}, _declared)
+            size = requester.send("HEAD", target, request_context, {}, _declared)
         except NotFound:
             raise
         except RegistryError as problem:
-            # A location that was signed for a GET alone refuses it.
+            # A URL that is signed for GET alone refuses HEAD.
             if problem.is_temporary:
                 raise
             size = None
         if size is None:
-            size = requester.ask("GET", target, request_context, {}, _declared)
+            size = requester.send("GET", target, request_context, {}, _declared)
     except NotFound as problem:
         raise InvalidManifest(
-            f"{problem.host} lacks layer {layer}, so that its size cannot be told", digest=layer
+            f"{problem.host} lacks layer {layer}, so that its size is unknown", digest=layer
         ) from problem
     if size is None:
         host = target.origin.netloc
         raise ProtocolError(
-            f"{host} does not tell the size of layer {layer}", host=host, repository=repository, url=target.url
+            f"{host} does not state the size of layer {layer}", host=host, repository=repository, url=target.url
         )
     if size > most_bytes:
         raise LimitExceeded(f"layer {layer} has more than {most_bytes} bytes", digest=layer, limit="blob_bytes")

@@ -1,7 +1,7 @@
-"""What refers to a manifest: signatures, attestations, bills of material.
+"""The referrers of a manifest: signatures, attestations, bills of material.
 
-Follows the distribution specification, "Listing Referrers". A registry without the API is read by its fallback tag. An
-outage is an error and never means that there is nothing, nor does a refusal: a mirror would drop signatures.
+Follows the distribution specification, "Listing Referrers". A registry without the API is read by the fallback tag. An
+outage or a refusal is an error and never an empty list: a mirror would drop signatures.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from registry_sync.oci.http.responses import Response
 from registry_sync.oci.manifests import ManifestReader, read_document
 
 MAX_PAGES = 100
-#: So many subjects with odd answers and none with an index mean that an API that was there is hidden now.
+#: After this many subjects with unexpected responses and none with an index, a known API counts as unavailable.
 MAX_DOUBTED = 4
 ACCEPT = {"Accept": media_types.OCI_INDEX}
-#: Answers to the first page that are looked at: whatever is no outage says something of the API.
+#: Statuses of the first page that are examined: any that is not an outage says something about the API.
 _LASTING = frozenset(range(200, 600)) - TEMPORARY_STATUSES
 
 
 class _NotTheApi(Exception):
-    """The first page is something else than an image index."""
+    """The first page is not an image index."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -50,7 +50,7 @@ class _NotTheApi(Exception):
 
 @dataclass(frozen=True)
 class _Page:
-    """One page, its ``Link``, and where it came from."""
+    """One page, its ``Link`` and its target."""
 
     listed: Manifest
     link: str | None
@@ -60,7 +60,7 @@ class _Page:
 class ReferrersReader:
     """Lists referrers.
 
-    Which repositories lack the API is remembered as long as the client lives, and which are not told of it, too.
+    Remembers, as long as the client lives, which repositories lack the API and which refuse it.
     """
 
     def __init__(self, requester: Requester, manifests: ManifestReader, options: ClientOptions) -> None:
@@ -74,7 +74,7 @@ class ReferrersReader:
         self._doubted: dict[RepositoryName, set[Digest]] = {}
 
     def list(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...]:
-        """What the registry says refers to ``subject``, each once; whoever fetches one checks its own subject.
+        """The referrers that the registry lists for ``subject``, each once; their ``subject`` fields are not checked.
 
         Raises :class:`PaginationError`, :class:`ReferrersUnavailable` and what requests raise; a missing API or tag is
         no error.
@@ -85,12 +85,12 @@ class ReferrersReader:
     def list_by_api(
         self, repository: RepositoryName, subject: Digest, *, is_known: bool = False
     ) -> tuple[Descriptor, ...] | None:
-        """What the referrers API says, each once, of any artifact type; None when the registry has no such API.
+        """The referrers by the API, each once, of any artifact type; None when the registry has no such API.
 
-        A registry that was found to have none, or not to tell, is not asked again for that repository. Where the API
-        ``is_known`` from before, an odd answer raises :class:`ReferrersUnavailable` for its subject, unless others were
-        listed: it may be of that subject alone. After :data:`MAX_DOUBTED` of them the registry is not asked again.
-        Whoever reads the fallback tags from a listing needs no request for them. Raises as :meth:`list` does.
+        A registry without the API, or that refuses it, is not queried again for that repository. Where ``is_known``
+        says that an earlier sync found the API, an unexpected response raises :class:`ReferrersUnavailable` for its
+        subject alone; after :data:`MAX_DOUBTED` of them the registry is not queried again. No fallback tag is
+        requested. Raises as :meth:`list` does.
         """
         if repository in self._without_api:
             return None
@@ -110,7 +110,7 @@ class ReferrersReader:
     def _without(
         self, repository: RepositoryName, subject: Digest, status: int, *, is_known: bool
     ) -> tuple[Descriptor, ...] | None:
-        """What an answer that is no index means: no API, or where there was one for others, nothing of that subject."""
+        """The meaning of a response that is no index: no API, or where others were listed, none for this subject."""
         host = self._requester.target("/").origin.netloc
         with self._lock:
             if repository not in self._with_api:
@@ -118,10 +118,10 @@ class ReferrersReader:
                     self._without_api.add(repository)
                     return None
                 raise self._hidden(repository, subject, status)
-        if status == 400:  # of a kind that nothing can refer to
+        if status == 400:  # a manifest type that cannot be a subject
             return ()
         raise ReferrersUnavailable(
-            f"{host} lists referrers of other manifests of {repository}, and answers {status} for those of {subject}",
+            f"{host} lists referrers of other manifests of {repository}, and responds {status} for those of {subject}",
             host=host,
             repository=repository,
             status=status,
@@ -130,7 +130,7 @@ class ReferrersReader:
     def _hidden(self, repository: RepositoryName, subject: Digest, status: int) -> ReferrersUnavailable:
         host = self._requester.target("/").origin.netloc
         error = ReferrersUnavailable(
-            f"what refers to manifests of {repository} cannot be looked up: {host} answers {status} as if it had no "
+            f"the referrers of manifests of {repository} cannot be listed: {host} responds {status} as if it had no "
             "referrers API, which it had in a recent sync",
             host=host,
             repository=repository,
@@ -173,7 +173,7 @@ class ReferrersReader:
         """The first page. Raises :class:`_NotTheApi`, :class:`ReferrersUnavailable`, and as :meth:`list` does."""
 
         def read(response: Response) -> _Page:
-            if response.sent_on_by is None and _is_refusal(response):
+            if response.redirected_by is None and _is_refusal(response):
                 if response.status == 401:
                     raise _unavailable(
                         self._requester.unauthorized(response, request_context, read_error_body(response)[0]),
@@ -186,7 +186,7 @@ class ReferrersReader:
             return self._read_page(response)
 
         try:
-            return self._requester.ask("GET", target, request_context, ACCEPT, read, accepted=_LASTING)
+            return self._requester.send("GET", target, request_context, ACCEPT, read, accepted=_LASTING)
         except ChallengeInvalid:
             raise _NotTheApi(401) from None
         except RegistrySyncError as problem:
@@ -198,21 +198,21 @@ class ReferrersReader:
             raise
 
     def _later(self, target: Target, request_context: RequestContext) -> _Page:
-        """A page after the first, which named it: where something else answers, nothing is known of the rest.
+        """A page that the one before links to. A failure never means that the manifest is missing.
 
-        It never means that the manifest is missing. Raises :class:`ReferrersUnavailable`, and as :meth:`list` does.
+        Raises :class:`ReferrersUnavailable`, and as :meth:`list` does.
         """
 
         def read(response: Response) -> _Page:
             if response.status != 200 or not _is_index(response):
                 host = response.target.origin.netloc
-                text = f"{host} breaks off the referrers of {request_context} with something else ({response.status})"
+                text = f"{host} breaks off the list of referrers of {request_context} ({response.status})"
                 response.discard()
                 raise _unavailable(response.protocol_error(text), request_context)
             return self._read_page(response)
 
         try:
-            return self._requester.ask("GET", target, request_context, ACCEPT, read, accepted=_LASTING)
+            return self._requester.send("GET", target, request_context, ACCEPT, read, accepted=_LASTING)
         except (ChallengeInvalid, RedirectRefused) as problem:
             raise _unavailable(problem, request_context) from problem
         except RegistryError as problem:
@@ -227,9 +227,9 @@ class ReferrersReader:
         try:
             index = read_manifest(data, content_type=media_types.OCI_INDEX, limits=self._limits)
         except ContentError as problem:
-            raise response.protocol_error(f"{host} lists referrers unreadably: {problem}") from None
+            raise response.protocol_error(f"{host} sends a list of referrers that cannot be read: {problem}") from None
         if codes := parse_error_body(data)[0]:
-            raise response.protocol_error(f"{host} answers 200 with errors for referrers", codes=codes)
+            raise response.protocol_error(f"{host} responds 200 with errors for referrers", codes=codes)
         return _Page(index, response.header("Link"), response.target)
 
     def _by_tag(self, repository: RepositoryName, subject: Digest) -> tuple[Descriptor, ...]:
@@ -239,7 +239,7 @@ class ReferrersReader:
             if problem.kind == "repository":
                 raise
             return ()
-        # Some registries read such a tag as the digest and answer with the subject itself.
+        # Some registries read such a tag as the digest and respond with the subject itself.
         return () if index.digest == subject else index.children
 
 
@@ -248,9 +248,9 @@ def _is_index(response: Response) -> bool:
 
 
 def _is_refusal(response: Response) -> bool:
-    """Whether the registry itself says that it does not tell this reader.
+    """Whether the registry itself denies this reader the list.
 
-    Without a challenge, after one was answered, 401 is how some say that there is no such path.
+    After authentication, some registries respond 401 without a challenge for a path that does not exist.
     """
     return response.status == 403 or (response.status == 401 and response.header("WWW-Authenticate") is not None)
 
@@ -258,7 +258,7 @@ def _is_refusal(response: Response) -> bool:
 def _unavailable(problem: RegistrySyncError, request_context: RequestContext) -> ReferrersUnavailable:
     known = problem if isinstance(problem, RegistryError) else None
     return ReferrersUnavailable(
-        f"what refers to manifests of {request_context.repository} cannot be looked up: {problem.message}",
+        f"the referrers of manifests of {request_context.repository} cannot be listed: {problem.message}",
         host=known.host if known else "",
         repository=request_context.repository,
         method="GET",
@@ -270,5 +270,5 @@ def _unavailable(problem: RegistrySyncError, request_context: RequestContext) ->
 
 
 def artifact_type_of(manifest: Manifest) -> str | None:
-    """What kind of artifact a referrer is: its own type, of images the config's, of indexes none."""
+    """The artifact type of a referrer: its own, of images the config's media type, of indexes None."""
     return manifest.artifact_type or (manifest.config.media_type if manifest.config is not None else None)

@@ -1,7 +1,7 @@
-"""All tags of a repository, over as many pages as there are (distribution specification, "Listing Tags").
+"""All tags of a repository, over all pages (distribution specification, "Listing Tags").
 
-A listing is whole or an error: a mirror deletes what is not listed, so that nothing which cannot be read is taken for
-its end. Names outside the grammar are left out and told.
+A listing is complete or an error: a mirror removes what is not listed, so an unreadable page is never read as the end.
+Names outside the grammar are skipped and reported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from registry_sync.oci.http.requester import Requester
 from registry_sync.oci.http.responses import Response
 
 PAGE_SIZE = 1000
-#: Lengths of a page that may be full although no link says that more follows.
+#: Lengths of a page that may be full although it has no link to another one.
 SUSPICIOUS_COUNTS = frozenset({50, 100, 1000, 10000})
 MAX_PAGES = 2000
 MAX_TAGS = 200_000
@@ -38,9 +38,9 @@ MAX_SECONDS = 3600
 
 @dataclass(frozen=True)
 class TagListing:
-    """The tags at ``listed_at`` (when the first page was asked for), each once, sorted.
+    """The tags at ``listed_at`` (when the first page was requested), each once, sorted.
 
-    ``skipped`` shows names that are no tags, at most a thousand, made printable.
+    ``skipped`` has names that are no tags, at most a thousand, made printable.
     """
 
     tags: tuple[TagName, ...]
@@ -70,14 +70,14 @@ class _Progress:
         for name in names:
             try:
                 self.tags.add(TagName(name))
-            except InvalidReference:  # noqa: PERF203 - one bad name must not cost the others
+            except InvalidReference:  # noqa: PERF203 - one invalid name must not lose the others
                 if len(self.skipped) < MAX_SKIPPED:
                     self.skipped[printable(str(name)[:128])] = None
         return len(self.tags) + len(self.skipped) - before
 
 
 def _last_tag(names: list[Any]) -> TagName | None:
-    """The last of ``names`` that is a tag: some registries put null or digests among them."""
+    """The last of ``names`` that is a tag: some registries list null or digests as well."""
     for name in reversed(names):
         try:
             return TagName(name)
@@ -90,7 +90,7 @@ def list_tags(requester: Requester, repository: RepositoryName) -> TagListing:
     """Every tag of ``repository``.
 
     Raises :class:`NotFound` with kind ``repository``, :class:`PaginationError`, :class:`RedirectRefused`,
-    :class:`LimitExceeded` and what requests raise. A page that vanishes starts the listing again, once.
+    :class:`LimitExceeded` and what requests raise. A page that disappears restarts the listing, once.
     """
     lister = _Lister(requester, repository)
     try:
@@ -100,21 +100,21 @@ def list_tags(requester: Requester, repository: RepositoryName) -> TagListing:
             return lister.list()
         except _PageVanished as problem:
             raise PaginationError(
-                f"the tags of {repository} change faster than they can be listed: a page vanished twice",
+                f"the tags of {repository} change faster than they can be listed: a page disappeared twice",
                 repository=repository,
             ) from problem
 
 
 def has_tag_list(requester: Requester, repository: RepositoryName) -> bool:
-    """Whether a registry answers for the tags of ``repository``: with a list, or an error as the specification has it.
+    """Whether a registry serves the tags of ``repository``: a list, or an error in the specification's form.
 
-    One request, with retries. True also where that cannot be found out now.
+    One request, with retries. A temporary failure counts as True.
     """
     return _Lister(requester, repository).is_served()
 
 
 class _PageVanished(Exception):
-    """404 of a page after the first: the tag that it continues from is gone."""
+    """404 for a page after the first: the tag that it continues from was deleted."""
 
 
 class _Lister:
@@ -136,7 +136,7 @@ class _Lister:
     def is_served(self) -> bool:
         target = self._requester.target(f"{self._path}?n=1")
         try:
-            self._requester.ask("GET", target, self._request_context, {"Accept": "application/json"}, self._read)
+            self._get(target)
         except RegistryError as problem:
             return problem.is_temporary or speaks_for_a_registry(problem)
         return True
@@ -146,7 +146,7 @@ class _Lister:
         try:
             page = self._fetch(target, progress)
         except (ProtocolError, NotFound) as problem:
-            # Some registries refuse a page size above their own.
+            # Some registries refuse a page size above their own maximum.
             if problem.status not in (400, 405) and "UNSUPPORTED" not in problem.codes:
                 raise
             page = self._fetch(self._requester.target(self._path), progress)
@@ -170,19 +170,19 @@ class _Lister:
         elif not added:
             raise self._pagination_error("repeats a page")
         if progress.empty_count > MAX_EMPTY_PAGES and following.following is not None:
-            raise self._pagination_error("names page after page without tags")
+            raise self._pagination_error("links to page after page without tags")
         return following
 
     def _probe(self, page: _Page, progress: _Progress) -> _Page | None:
-        """The page after one that looks full and names no next one; None when it was the last.
+        """The page after one that looks full and links to none; None when it was the last.
 
-        404 may mean that nothing follows, or that the tag is gone since: which of both, the repeated listing shows.
+        404 means the end, or that the tag was deleted meanwhile; the repeated listing decides which.
         """
         if len(page.names) not in SUSPICIOUS_COUNTS:
             return None
         continuation = _last_tag(page.names)
         if continuation is None:
-            raise self._pagination_error("gives nothing to continue from after a full page")
+            raise self._pagination_error("has no tag to continue from at the end of a full page")
         target = self._requester.target(f"{self._path}?n={len(page.names)}&last={continuation}")
         if target.url in progress.visited:
             return None
@@ -197,7 +197,7 @@ class _Lister:
 
     def _fetch(self, target: Target, progress: _Progress, *, is_first: bool = True) -> _Page:
         if target.url in progress.visited:
-            raise self._pagination_error("names a page that was listed before")
+            raise self._pagination_error("links to a page that was listed before")
         if progress.page_count >= MAX_PAGES:
             raise LimitExceeded(f"{self._repository} has more than {MAX_PAGES} pages of tags", limit="tag pages")
         if self._requester.clock.monotonic() - progress.started > MAX_SECONDS:
@@ -206,7 +206,7 @@ class _Lister:
             )
         progress.visited.add(target.url)
         try:
-            page = self._requester.ask("GET", target, self._request_context, {"Accept": "application/json"}, self._read)
+            page = self._get(target)
         except NotFound as problem:
             if is_first:
                 raise
@@ -214,26 +214,31 @@ class _Lister:
         except ProtocolError as problem:
             if is_first or problem.status == 200:
                 raise
-            raise self._pagination_error(f"does not give ({problem.status}) a page that it named itself") from problem
+            raise self._pagination_error(f"does not serve ({problem.status}) a page that it linked to") from problem
         progress.page_count += 1
         self._requester.usage.add("tag_page_count")
         return page
+
+    def _get(self, target: Target) -> _Page:
+        return self._requester.send("GET", target, self._request_context, {"Accept": "application/json"}, self._read)
 
     def _read(self, response: Response) -> _Page:
         following = next_page(response.header("Link"), response.target)
         document = response.read_json(MAX_PAGE_BYTES, "tag list")
         host = response.target.origin.netloc
         if document.get("errors"):
-            raise response.protocol_error(f"{host} answers 200 with errors for a tag list")
+            raise response.protocol_error(f"{host} responds 200 with errors for a tag list")
         if "tags" not in document:
-            raise response.protocol_error(f"{host} sends a tag list without tags, not even an empty list of them")
+            raise response.protocol_error(f"{host} sends a tag list without the field tags")
         names = document["tags"]
         if names is not None and not isinstance(names, list):
-            raise response.protocol_error(f"{host} sends tags that are no list")
+            raise response.protocol_error(f"{host} sends tags that are not a list")
         return _Page(names or [], following)
 
     def _pagination_error(self, problem: str) -> PaginationError:
         host = self._requester.target("/").origin.netloc
         return PaginationError(
-            f"{host} {problem} of the tags of {self._repository}", repository=self._repository, host=host
+            f"the tags of {self._repository} cannot be listed: {host} {problem}",
+            repository=self._repository,
+            host=host,
         )

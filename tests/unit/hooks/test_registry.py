@@ -428,7 +428,7 @@ def test_testing_exchanges_a_token_and_names_the_token_service(registry, connect
     ("response", "words"),
     [
         (errors_reply(401, "X", headers=[("WWW-Authenticate", "Basic realm=x")]), "rejects the credentials"),
-        (reply(404, b"<html>"), "does not answer as a registry"),
+        (reply(404, b"<html>"), "does not respond as a registry"),
     ],
 )
 def test_testing_fails_with_the_reason(registry, connect, response: Raw, words: str) -> None:

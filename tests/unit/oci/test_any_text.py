@@ -29,8 +29,8 @@ from registry_sync.errors import (
     RealmRefused,
     RedirectRefused,
 )
-from registry_sync.oci.auth.authenticator import choose
-from registry_sync.oci.auth.challenges import scopes_to_ask, split_scope
+from registry_sync.oci.auth.authenticator import select_challenge
+from registry_sync.oci.auth.challenges import scopes_to_request, split_scope
 from registry_sync.oci.auth.credentials import Credentials, RealmPolicy
 from registry_sync.oci.blobs import continues, strong_etag
 from registry_sync.oci.http.origins import AddressGate, Origin, Target, is_disguised
@@ -103,7 +103,7 @@ _challenges = st.lists(st.sampled_from(["Bearer ", "Basic ", "realm=", '"', "htt
 @given(_challenges.map("".join))
 def test_a2_04_any_challenge_is_chosen_or_refused(header: str) -> None:
     with contextlib.suppress(ChallengeInvalid, ProtocolError):
-        assert choose(header, ASKED_AT, Credentials("alice", "secret")).scheme in ("bearer", "basic")
+        assert select_challenge(header, ASKED_AT, Credentials("alice", "secret")).scheme in ("bearer", "basic")
 
 
 _parts = ("https:", "http:", "/", "//", "registry.example", "evil", "@", "#", "?", ":443", "\\", "[::1]", "é", "%")
@@ -126,7 +126,7 @@ def test_a3_04_any_host_is_judged(host: str) -> None:
 
 @given(st.text(max_size=80))
 def test_a4_11_no_scope_asks_for_more_than_reading_the_repository(offered: str) -> None:
-    for scope in scopes_to_ask(offered, "repository:library/demo:pull"):
+    for scope in scopes_to_request(offered, "repository:library/demo:pull"):
         _, name, actions = split_scope(scope)
         assert (name, actions) == ("library/demo", {"pull"})
 

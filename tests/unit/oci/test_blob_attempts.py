@@ -81,7 +81,7 @@ def test_a5_05_a_storage_host_that_never_gives_what_it_signed_is_left_in_the_end
 ) -> None:
     registry.on("GET", PATH, moved(other_host, "/over"))
     other_host.on("GET", "/over", reply(403))
-    with pytest.raises(ServerUnavailable, match="no longer gives"):
+    with pytest.raises(ServerUnavailable, match="no longer serves"):
         client_of(registry, max_attempts=3).fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
     assert len(registry.requests) == 3
 

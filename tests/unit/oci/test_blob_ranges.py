@@ -110,7 +110,7 @@ def test_what_the_last_sync_kept_keeps_no_sync_from_getting_the_blob(
 def test_what_is_there_is_kept_until_the_whole_is_given(registry, other_host, client_of) -> None:
     redirected(registry, other_host, lambda _request: reply(403, XML))
     writer = MemoryWriter(BLOB, DATA[:HALF])
-    with pytest.raises(ServerUnavailable, match="no longer gives"):
+    with pytest.raises(ServerUnavailable, match="no longer serves"):
         client_of(registry, max_attempts=3).fetch_blob(REPOSITORY, BLOB, writer)
     assert ranges(registry) == [RANGE, RANGE, None, None, None]
     assert (writer.offset, writer.restart_count) == (HALF, 0)

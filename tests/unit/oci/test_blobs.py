@@ -172,7 +172,7 @@ def test_a5_11_a_total_that_is_not_told_is_fine(registry, client_of) -> None:
 
 def test_a5_11_a_part_that_nobody_asked_for_is_refused(registry, client_of) -> None:
     registry.on("GET", PATH, part(0))
-    with pytest.raises(RegistrySyncError, match="another part"):
+    with pytest.raises(RegistrySyncError, match="another range"):
         fetched(registry, client_of)
 
 

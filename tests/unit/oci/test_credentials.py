@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from registry_sync.errors import AuthenticationFailed, ServerUnavailable
-from registry_sync.oci.auth.credentials import Credentials, Minted, MintedCredentials, ToldCredentials
+from registry_sync.oci.auth.credentials import Credentials, Minted, MintedCredentials, ReportedCredentials
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply
 from support.oci import REPOSITORY, FakeTime
 
@@ -95,7 +95,7 @@ def test_refused_ones_are_replaced_once_for_all_threads_unless_they_are_new(fake
 
 def test_every_secret_is_told_before_it_is_given(fake_time: FakeTime) -> None:
     told: list[str] = []
-    source = ToldCredentials(MintedCredentials(Mint(), fake_time.clock), told.append)
+    source = ReportedCredentials(MintedCredentials(Mint(), fake_time.clock), told.append)
     first = source()
     fake_time.elapsed += 60
     second = source.renew(first)

@@ -176,7 +176,7 @@ def test_a8_02_a_401_with_a_challenge_is_a_refusal_and_not_no_referrers(
     registry.on("GET", "/token", json_reply({"token": "good"}))
     client = client_of(registry, credentials)
     for _ in range(2):
-        with pytest.raises(ReferrersUnavailable, match="cannot be looked up") as refused:
+        with pytest.raises(ReferrersUnavailable, match="cannot be listed") as refused:
             client.list_referrers_by_api(REPOSITORY, SUBJECT)
         assert (refused.value.status, refused.value.is_temporary) == (401, False)
     assert len(registry.asked(path=API)) == 2, "with and without a token, and not again"
@@ -237,7 +237,7 @@ def test_a8_02_where_the_question_may_not_or_cannot_go_nothing_is_known(registry
     registry.on("GET", API, moved(places.get(target, target)))
     client = client_of(registry, max_attempts=2, connect_timeout_seconds=0.3)
     for _ in range(2):
-        with pytest.raises(ReferrersUnavailable, match="cannot be looked up") as unknown:
+        with pytest.raises(ReferrersUnavailable, match="cannot be listed") as unknown:
             client.list_referrers_by_api(REPOSITORY, SUBJECT)
         assert not unknown.value.is_temporary
     assert len(registry.asked(path=API)) <= (11 if target == "loop" else 2), "the repository is asked once"
@@ -314,7 +314,7 @@ def test_a8_02_of_a_listing_that_breaks_off_nothing_is_known(registry, client_of
     registry.on("GET", API, listing("a", following=f"{API}?page=2"), response)
     registry.on("GET", f"/v2/{REPOSITORY}/referrers/{other}", listing("b"))
     client = client_of(registry)
-    with pytest.raises(ReferrersUnavailable, match="cannot be looked up"):
+    with pytest.raises(ReferrersUnavailable, match="cannot be listed"):
         client.list_referrers_by_api(REPOSITORY, SUBJECT)
     assert client.list_referrers_by_api(REPOSITORY, other)
 

@@ -110,7 +110,7 @@ def test_a6_17_a_size_that_head_does_not_tell_is_told_by_get(old, client_of, hea
 def test_a6_17_a_size_that_nobody_tells_is_an_error(old, client_of) -> None:
     old.on("HEAD", blob_path(BASE), reply(200, length=None))
     old.on("GET", blob_path(BASE), reply(200, b"base", length=None))
-    with pytest.raises(ProtocolError, match="does not tell the size"):
+    with pytest.raises(ProtocolError, match="does not state the size"):
         client_of(old, allow_schema1=True).get_manifest(REPOSITORY, TAG)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_sync.oci.auth.challenges import canonical_scopes, scopes_to_ask, split_scope
+from registry_sync.oci.auth.challenges import canonical_scopes, scopes_to_request, split_scope
 
 WANTED = "repository:library/demo:pull"
 
@@ -36,11 +36,11 @@ def test_a4_08_the_canonical_spelling_is_its_own(scopes: list[str]) -> None:
 
 
 def test_a4_10_pull_is_asked_for_although_the_challenge_has_no_scope() -> None:
-    assert scopes_to_ask("", WANTED) == (WANTED,)
+    assert scopes_to_request("", WANTED) == (WANTED,)
 
 
 def test_a4_10_the_registrys_own_spelling_comes_first() -> None:
-    assert scopes_to_ask("repository(plugin):library/demo:pull", WANTED) == (
+    assert scopes_to_request("repository(plugin):library/demo:pull", WANTED) == (
         "repository(plugin):library/demo:pull",
         WANTED,
     )
@@ -59,8 +59,8 @@ def test_a4_10_the_registrys_own_spelling_comes_first() -> None:
     ],
 )
 def test_a4_11_more_than_reading_this_repository_is_not_asked_for(offered: str) -> None:
-    assert scopes_to_ask(offered, WANTED) == (WANTED,)
+    assert scopes_to_request(offered, WANTED) == (WANTED,)
 
 
 def test_a4_11_without_a_repository_no_scope_is_asked_for() -> None:
-    assert scopes_to_ask("registry:catalog:*", None) == ()
+    assert scopes_to_request("registry:catalog:*", None) == ()

@@ -52,7 +52,7 @@ def test_a4_16_anonymous_readers_exchange_without_a_password(registry, client_of
 def test_a4_16_an_anonymous_401_of_the_token_service_says_that_credentials_may_be_missing(registry, client_of) -> None:
     guarded(registry, f"{registry.base}/token")
     registry.on("GET", "/token", errors_reply(401, "UNAUTHORIZED"))
-    with pytest.raises(RepositoryUnavailable, match="needs credentials or does not exist"):
+    with pytest.raises(RepositoryUnavailable, match="requires credentials or does not exist"):
         client_of(registry).list_tags(REPOSITORY)
 
 

@@ -244,7 +244,9 @@ def test_a_token_service_that_is_not_reached_is_named_with_who_takes_its_tokens_
     with HostileRegistry() as gone:
         realm, host = f"{gone.base}/token", gone.netloc
     registry.on("GET", TAGS, reply(401, headers=[("WWW-Authenticate", f'Bearer realm="{realm}",service="s"')]))
-    with pytest.raises(ServerUnavailable, match=f"no connection to {host}: .*; {registry.netloc} takes its tokens"):
+    with pytest.raises(
+        ServerUnavailable, match=f"no connection to {host}: .*; {registry.netloc} uses it as its token service"
+    ):
         client_of(registry, max_attempts=1).list_tags(REPOSITORY)
 
 
@@ -258,7 +260,7 @@ def test_an_unknown_name_is_said_to_be_unknown(fake_time: FakeTime) -> None:
 
 def test_what_is_no_http_is_said_not_to_be(registry, client_of) -> None:
     registry.on("GET", TAGS, Raw((b"SSH-2.0-OpenSSH_9.2\r\n",)))
-    with pytest.raises(ProtocolError, match="does not answer in HTTP"):
+    with pytest.raises(ProtocolError, match="does not respond in HTTP"):
         client_of(registry).list_tags(REPOSITORY)
 
 
@@ -430,10 +432,10 @@ def test_a3_04_a_proxy_is_not_sent_to_a_metadata_service(registry) -> None:
 @pytest.mark.parametrize(
     ("status", "error", "words"),
     [
-        (407, ConfigurationError, "asks for a user name and password"),
-        (401, ConfigurationError, "asks for a user name and password"),
-        (403, ConfigurationError, "does not let through to registry.invalid"),
-        (405, ConfigurationError, "does not let through to registry.invalid"),
+        (407, ConfigurationError, "requires a user name and password"),
+        (401, ConfigurationError, "requires a user name and password"),
+        (403, ConfigurationError, "does not allow connections to registry.invalid"),
+        (405, ConfigurationError, "does not allow connections to registry.invalid"),
         (429, ServerUnavailable, "does not connect"),
         (502, ServerUnavailable, "does not connect"),
         (503, ServerUnavailable, "does not connect"),
@@ -458,7 +460,7 @@ def test_a_407_is_the_proxys_and_without_a_proxy_it_is_no_answer(registry, clien
     url = RegistryUrl.parse("http://registry.invalid")
     with (
         RegistryClient(url, options=ClientOptions(proxy_url=registry.base)) as client,
-        pytest.raises(ConfigurationError, match="asks for a user name and password"),
+        pytest.raises(ConfigurationError, match="requires a user name and password"),
     ):
         client.ping()
     with pytest.raises(ProtocolError, match="407"):

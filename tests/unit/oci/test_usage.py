@@ -50,8 +50,8 @@ def test_a9_06_any_text_is_read_or_is_no_limit(limit: str, remaining: str) -> No
 
 def test_the_latest_limit_stays_when_an_answer_tells_none() -> None:
     usage = Usage()
-    usage.note_rate_limit(Headers(ratelimit_remaining="9"))
-    usage.note_rate_limit(Headers())
+    usage.record_rate_limit(Headers(ratelimit_remaining="9"))
+    usage.record_rate_limit(Headers())
     assert usage.rate_limit == RateLimit(9)
 
 
@@ -72,6 +72,6 @@ def test_every_count_can_be_read_by_its_name() -> None:
 
 def test_a9_09_warnings_are_kept_once_and_not_without_end() -> None:
     usage = Usage()
-    assert usage.note_warning("old")
-    assert not usage.note_warning("old")
-    assert [usage.note_warning(f"w{number}") for number in range(120)].count(True) == 99
+    assert usage.record_warning("old")
+    assert not usage.record_warning("old")
+    assert [usage.record_warning(f"w{number}") for number in range(120)].count(True) == 99

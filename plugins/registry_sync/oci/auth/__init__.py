@@ -1,1 +1,1 @@
-"""Who a client is to its registry: credentials, challenges, tokens, and where they may be sent."""
+"""Authentication to a registry: credentials, challenges, tokens, and the hosts that they may be sent to."""

@@ -1,9 +1,9 @@
-"""What a 401 asks for: the challenges of ``WWW-Authenticate`` (RFC 9110 section 11.6.1), and the scopes of tokens.
+"""The challenges of ``WWW-Authenticate`` (RFC 9110 section 11.6.1) and the scopes of tokens.
 
-A scope is ``type:name:actions`` (distribution's token scope documentation), several are separated by blanks.
+A scope is ``type:name:actions`` (distribution's token scope documentation); several are separated by blanks.
 
-Several header lines arrive joined by commas, which also separate parameters and challenges; the grammar tells them
-apart. Unknown schemes are read and left alone.
+Repeated header lines arrive joined by commas, which also separate parameters and challenges; the grammar distinguishes
+them. Unknown schemes are parsed and ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PULL = "pull"
 
 
 def pull_scope(repository: RepositoryName) -> str:
-    """What reading ``repository`` needs."""
+    """The scope to read ``repository``."""
     return f"repository:{repository}:{PULL}"
 
 
@@ -33,9 +33,9 @@ def split_scope(scope: str) -> tuple[str, str, frozenset[str]]:
 
 
 def canonical_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
-    """The same scopes in one spelling: actions of one name merged and sorted, ``*`` in place of all.
+    """The scopes in canonical form: actions of one name merged and sorted, ``*`` in place of all.
 
-    What is no scope is kept as it is.
+    A text that is no scope is kept unchanged.
     """
     merged: dict[tuple[str, str], set[str]] = {}
     opaque = set()
@@ -53,11 +53,11 @@ def canonical_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({*readable, *opaque}))
 
 
-def scopes_to_ask(offered: str, wanted: str | None) -> tuple[str, ...]:
-    """What to ask a token service for: the registry's own spelling first where it means ``wanted``, then ``wanted``.
+def scopes_to_request(offered: str, wanted: str | None) -> tuple[str, ...]:
+    """The scopes of a token request: first the registry's own spelling of ``wanted``, then ``wanted``.
 
-    ``offered`` is the challenge's scope, which counts for nothing else: a registry that asks for more than to read
-    this repository does not get it. ``wanted`` None asks for no scope.
+    ``offered`` is the challenge's scope; parts of it beyond ``wanted`` are ignored, so that a registry cannot request
+    more than reading this repository. ``wanted`` None requests no scope.
     """
     if wanted is None:
         return ()
@@ -84,14 +84,14 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 
 @dataclass(frozen=True)
 class Challenge:
-    """``scheme`` in lower case; ``parameters`` by name in lower case, empty for a bare scheme or a token68."""
+    """One challenge: ``scheme`` and the names of ``parameters`` in lower case; no parameters for a token68."""
 
     scheme: str
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def realm(self) -> str:
-        """The realm, empty when there is none."""
+        """The realm, empty when absent."""
         return self.parameters.get("realm", "")
 
     @property
@@ -101,20 +101,20 @@ class Challenge:
 
     @property
     def scope(self) -> str:
-        """Scopes that the registry asks for, separated by blanks; may be empty."""
+        """Scopes that the registry requests, separated by blanks; may be empty."""
         return self.parameters.get("scope", "")
 
     @property
     def is_about_scope(self) -> bool:
-        """Whether the registry says that the token was good and does not suffice (RFC 6750 section 3.1)."""
+        """Whether the token is valid and its scope is insufficient (RFC 6750 section 3.1)."""
         return self.parameters.get("error") == "insufficient_scope"
 
 
 def parse_challenges(header: str) -> tuple[Challenge, ...]:
     """The challenges in their order.
 
-    Raises :class:`ChallengeInvalid` for a value outside the grammar and for a parameter that appears twice, of which
-    two readers could take different ones; :class:`ProtocolError` when there is more than is read.
+    Raises :class:`ChallengeInvalid` for a value outside the grammar and for a repeated parameter, which is ambiguous;
+    :class:`ProtocolError` for a header that is too long.
     """
     if len(header) > MAX_HEADER_BYTES:
         raise ProtocolError(f"a WWW-Authenticate header is longer than {MAX_HEADER_BYTES} bytes")
@@ -123,7 +123,7 @@ def parse_challenges(header: str) -> tuple[Challenge, ...]:
     while position < len(header):
         if len(challenges) == MAX_CHALLENGES:
             raise ProtocolError(f"a WWW-Authenticate header has more than {MAX_CHALLENGES} challenges")
-        scheme, position = _take(_TOKEN, header, position)
+        scheme, position = _read(_TOKEN, header, position)
         parameters, position = _parameters(header, position)
         challenges.append(Challenge(scheme.lower(), parameters))
         position = _end(_SEPARATORS, header, position)
@@ -131,7 +131,7 @@ def parse_challenges(header: str) -> tuple[Challenge, ...]:
 
 
 def _parameters(header: str, position: int) -> tuple[dict[str, str], int]:
-    """The parameters from ``position`` on, and where the next challenge begins."""
+    """The parameters from ``position`` on, and the position of the next challenge."""
     parameters: dict[str, str] = {}
     start = _end(_SPACE, header, position)
     if start == position:
@@ -140,7 +140,7 @@ def _parameters(header: str, position: int) -> tuple[dict[str, str], int]:
         return parameters, token68.end()
     position = start
     while position < len(header) and _is_parameter(header, position):
-        name, position = _take(_TOKEN, header, position)
+        name, position = _read(_TOKEN, header, position)
         position = _end(_SPACE, header, _end(_SPACE, header, position) + 1)
         value, position = _value(header, position)
         if name.lower() in parameters:
@@ -148,13 +148,13 @@ def _parameters(header: str, position: int) -> tuple[dict[str, str], int]:
         parameters[name.lower()] = value
         after = _end(_SPACE, header, position)
         if after < len(header) and header[after] != ",":
-            raise ChallengeInvalid("a challenge has text after a value that belongs to nothing")
+            raise ChallengeInvalid("a challenge has unexpected text after a value")
         position = _end(_SEPARATORS, header, after)
     return parameters, position
 
 
 def _is_parameter(header: str, position: int) -> bool:
-    """Whether ``token = value`` begins here, and not the scheme of another challenge."""
+    """Whether ``token = value`` starts here, and not the scheme of another challenge."""
     name = _TOKEN.match(header, position)
     if name is None:
         return False
@@ -171,14 +171,14 @@ def _value(header: str, position: int) -> tuple[str, int]:
         if quoted is None:
             raise ChallengeInvalid("a challenge has a quotation mark that is never closed")
         return re.sub(r"\\(.)", r"\1", quoted[1], flags=re.DOTALL), quoted.end()
-    # Some registries leave out the marks around URLs; up to the next comma or blank is what they mean.
+    # Some registries omit the quotation marks around URLs; the value then ends at the next comma or blank.
     unquoted = re.compile(r"[^\s,\"]+").match(header, position)
     if unquoted is None:
         raise ChallengeInvalid("a challenge has a parameter without a value")
     return unquoted[0], unquoted.end()
 
 
-def _take(pattern: re.Pattern[str], header: str, position: int) -> tuple[str, int]:
+def _read(pattern: re.Pattern[str], header: str, position: int) -> tuple[str, int]:
     match = pattern.match(header, position)
     if match is None:
         raise ChallengeInvalid(f"a challenge cannot be read at its character {position}")

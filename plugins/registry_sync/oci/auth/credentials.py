@@ -1,7 +1,7 @@
-"""What a registry is told about who asks, where tokens may be asked for, and who may be given the credentials.
+"""Credentials, their sources, and the hosts that may receive them.
 
-A challenge is written by the registry, or by whoever took it over: it must not be able to send a stored password to a
-host of its choice (CVE-2020-15157 and its many relatives).
+A challenge comes from the registry, or from an attacker who controls it: it must not be able to send a stored password
+to an arbitrary host (CVE-2020-15157 and similar).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from registry_sync.errors import RealmRefused, RegistrySyncError
 from registry_sync.oci.http.options import SYSTEM_CLOCK, Clock
 from registry_sync.oci.http.origins import Origin, Target
 
-#: Minted credentials are not replaced when they are younger than this: newer ones would be refused as well.
+#: Minted credentials younger than this are not replaced: newer ones would be refused as well.
 YOUNGEST_REPLACED_SECONDS = 60.0
 
 
@@ -23,8 +23,8 @@ YOUNGEST_REPLACED_SECONDS = 60.0
 class Credentials:
     """One identity at one registry; all None is anonymous.
 
-    ``username`` and ``password`` serve Basic and the exchange for a token; ``registry_token`` is a bearer token
-    that is used as it is; ``identity_token`` is an OAuth2 refresh token. No secret is shown by ``repr``.
+    ``username`` and ``password`` serve Basic and the exchange for a token; ``registry_token`` is a ready-made bearer
+    token; ``identity_token`` is an OAuth2 refresh token. ``repr`` shows no secret.
     """
 
     username: str | None = None
@@ -34,12 +34,12 @@ class Credentials:
 
     @property
     def has_password(self) -> bool:
-        """Whether there is what Basic needs. An empty password is none."""
+        """Whether Basic can be used; an empty password is none."""
         return bool(self.username and self.password)
 
     @property
     def is_anonymous(self) -> bool:
-        """Whether nothing here identifies anyone."""
+        """Whether no identity is given."""
         return not (self.has_password or self.registry_token or self.identity_token)
 
     @property
@@ -49,7 +49,7 @@ class Credentials:
         return f"Basic {base64.b64encode(pair).decode('ascii')}"
 
     def secrets(self) -> tuple[str, ...]:
-        """Every text in here that must not be shown, the Basic pair as it is sent included."""
+        """Every secret text, including the Basic pair as it is sent."""
         named = (self.password, self.registry_token, self.identity_token)
         sent = (self.basic.partition(" ")[2],) if self.has_password else ()
         return tuple(text for text in named if text) + sent
@@ -57,23 +57,23 @@ class Credentials:
 
 ANONYMOUS = Credentials()
 
-#: Gives the credentials of this moment; called before each exchange, so that short-lived ones can be made anew.
+#: Returns the current credentials; called before each exchange, so that short-lived ones can be renewed.
 CredentialSource = Callable[[], Credentials]
 
 
 @dataclass(frozen=True)
 class Minted:
-    """Credentials that a service made for us, good for ``life_seconds`` from now."""
+    """Credentials issued by a service, valid for ``life_seconds`` from now."""
 
     credentials: Credentials
     life_seconds: float
 
 
 class MintedCredentials:
-    """A source of credentials that ``mint`` makes: kept, and made anew before they end or once they are refused.
+    """A source of credentials issued by ``mint``: kept, and renewed before they expire or once they are refused.
 
-    Safe to share between threads; those that need new ones wait for one minting. When minting fails while the old
-    ones are still good, they are used on and it is tried again a minute later.
+    Safe to share between threads, which wait for one minting. When minting fails while the old credentials are still
+    valid, they stay in use and minting is retried a minute later.
     """
 
     def __init__(self, mint: Callable[[], Minted], clock: Clock = SYSTEM_CLOCK) -> None:
@@ -81,17 +81,17 @@ class MintedCredentials:
         self._clock = clock
         self._lock = threading.Lock()
         self._held: Credentials | None = None
-        self._minted_at = self._renew_at = self._ends_at = float("-inf")
+        self._minted_at = self._renew_at = self._expires_at = float("-inf")
 
     def __call__(self) -> Credentials:
-        """Credentials that are good for a while. Raises what ``mint`` raises."""
+        """Valid credentials. Raises what ``mint`` raises."""
         with self._lock:
             if self._held is None or self._clock.monotonic() >= self._renew_at:
                 return self._make(self._held)
             return self._held
 
     def renew(self, rejected: Credentials) -> Credentials:
-        """Others than ``rejected``, which a registry refused; the same when they were made only just now."""
+        """Credentials other than ``rejected``, which a registry refused; the same when they were issued just now."""
         with self._lock:
             age = self._clock.monotonic() - self._minted_at
             if self._held is None or (self._held == rejected and age >= YOUNGEST_REPLACED_SECONDS):
@@ -103,45 +103,45 @@ class MintedCredentials:
         try:
             minted = self._mint()
         except RegistrySyncError:
-            if fallback is None or now >= self._ends_at:
+            if fallback is None or now >= self._expires_at:
                 raise
-            self._renew_at = min(self._ends_at, now + YOUNGEST_REPLACED_SECONDS)
+            self._renew_at = min(self._expires_at, now + YOUNGEST_REPLACED_SECONDS)
             return fallback
         life = max(YOUNGEST_REPLACED_SECONDS, minted.life_seconds)
         self._held, self._minted_at = minted.credentials, now
-        self._ends_at, self._renew_at = now + life, now + life * 0.9
+        self._expires_at, self._renew_at = now + life, now + life * 0.9
         return minted.credentials
 
 
-class ToldCredentials:
-    """A source over fixed credentials or another source; each secret is told to ``on_secret`` before it is used."""
+class ReportedCredentials:
+    """A source over fixed credentials or another source that passes each secret to ``on_secret`` before its use."""
 
     def __init__(
         self, given: Credentials | CredentialSource | MintedCredentials | None, on_secret: Callable[[str], None]
     ) -> None:
         self._given = given or ANONYMOUS
         self._on_secret = on_secret
-        self._told: set[Credentials] = set()
+        self._reported: set[Credentials] = set()
 
     def __call__(self) -> Credentials:
-        """The credentials of this moment."""
+        """The current credentials."""
         return self._report(self._given() if callable(self._given) else self._given)
 
     def renew(self, rejected: Credentials) -> Credentials:
-        """Others than ``rejected`` where the source can make others; else what it gives now."""
+        """Credentials other than ``rejected`` where the source can issue others; else the current ones."""
         if isinstance(self._given, MintedCredentials):
             return self._report(self._given.renew(rejected))
         return self()
 
     def _report(self, credentials: Credentials) -> Credentials:
-        if credentials not in self._told:
+        if credentials not in self._reported:
             for secret in credentials.secrets():
                 self._on_secret(secret)
-            self._told.add(credentials)
+            self._reported.add(credentials)
         return credentials
 
 
-#: Public registries whose token service has another host, known to belong to them.
+#: Public registries whose token service is on another host, known to belong to them.
 KNOWN_REALMS = {
     "registry-1.docker.io": frozenset({"auth.docker.io"}),
     "registry.gitlab.com": frozenset({"gitlab.com"}),
@@ -156,16 +156,16 @@ class RealmPolicy:
         self._trusted = trusted_hosts | KNOWN_REALMS.get(own.netloc, frozenset())
         self._allow_insecure = allow_insecure
 
-    def check(self, realm: str, asked_at: Target, *, has_secret: bool) -> Target:
-        """The token service that ``realm`` names. Raises :class:`RealmRefused`.
+    def check(self, realm: str, sent_by: Target, *, has_secret: bool) -> Target:
+        """The token service at ``realm``. Raises :class:`RealmRefused`.
 
-        A relative realm is resolved against the request, and must then be the registry itself.
+        A relative realm is resolved against ``sent_by``, the target of the request, and must be the registry itself.
         """
         if "#" in realm:
             raise self._refusal(realm, "it has a fragment")
         is_relative = "://" not in realm
         try:
-            target = Target.parse(realm, relative_to=asked_at)
+            target = Target.parse(realm, relative_to=sent_by)
         except ValueError as problem:
             raise self._refusal(realm, str(problem)) from None
         if is_relative and target.origin != self._own:
@@ -179,10 +179,10 @@ class RealmPolicy:
         return target
 
     def check_basic(self) -> None:
-        """Whether a password may go to the registry itself. Raises :class:`RealmRefused`."""
+        """Checks that a password may be sent to the registry itself. Raises :class:`RealmRefused`."""
         if self._own.scheme == "http" and not self._allow_insecure:
             raise RealmRefused(
-                f"{self._own.netloc} asks for a password over plain http; use https, or set "
+                f"{self._own.netloc} requests a password over plain http; use https, or set "
                 "allow_insecure_credentials on the connection if this network is trusted",
                 host=self._own.netloc,
             )
@@ -208,5 +208,5 @@ class RealmPolicy:
         except ValueError:
             shown = "a realm that is no URL"
         return RealmRefused(
-            f"{self._own.netloc} sends to {shown} for a token, and that is refused: {reason}", host=self._own.netloc
+            f"{self._own.netloc} refers to {shown} for a token, and that is refused: {reason}", host=self._own.netloc
         )

@@ -1,7 +1,7 @@
-"""Bearer tokens: asking a token service for one, and keeping it until shortly before it ends.
+"""Bearer tokens: requested from a token service, and kept until shortly before they expire.
 
-Both dialects are spoken (distribution's token and OAuth2 documentation): GET with Basic for a password, POST for an
-identity token. Nothing is kept outside of the instance, so that two connections never share a token.
+Both protocols are supported (distribution's token and OAuth2 documentation): GET with Basic for a password, POST for an
+identity token. Nothing is kept outside the instance, so that two connections never share a token.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ SHORTEST_LIFE_SECONDS = 60.0
 LONGEST_LIFE_SECONDS = 24 * 3600.0
 SMALLEST_MARGIN_SECONDS = 5.0
 MAX_ANONYMOUS_REDIRECTS = 3
-#: What a token is sent later than this after its receipt waited here, and may have ended meanwhile.
+#: A token that is sent later than this after its receipt waited in this process, and may have expired meanwhile.
 LATE_SECONDS = 0.25
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True)
 class TokenRequest:
-    """What a token is asked for: from whom, for which service and scopes, as whom."""
+    """A request for a token: the token service, the service and scopes it is for, and the credentials."""
 
     realm: Target
     service: str | None
@@ -63,20 +63,20 @@ class TokenRequest:
 
 @dataclass(frozen=True)
 class Token:
-    """A token, believed until ``ends_at``; by the service's own word it may be over at ``over_at`` (monotonic seconds).
+    """A token, used until ``used_until``; by its stated life it expires at ``expires_at`` (monotonic seconds).
 
-    ``began`` is the tick at which its exchange began: what is newer has the larger one.
+    ``started`` is the tick at which its exchange started; newer tokens have larger ones.
     """
 
     text: str = field(repr=False)
-    began: int = 0
+    started: int = 0
     received_at: float = 0.0
-    ends_at: float = 0.0
-    over_at: float = math.inf
+    used_until: float = 0.0
+    expires_at: float = math.inf
 
 
 class TokenStore:
-    """Tokens of one registry. Threads that need the same token wait for one exchange and share its result."""
+    """Tokens of one registry. Threads that require the same token wait for one exchange and share its result."""
 
     def __init__(self, transport: Transport, clock: Clock, usage: Usage, on_secret: Callable[[str], None]) -> None:
         self._transport = transport
@@ -91,18 +91,18 @@ class TokenStore:
         self._refresh_tokens: dict[tuple[Target, Credentials], str] = {}
 
     def tick(self) -> int:
-        """A number larger than all before it: it orders exchanges and refusals however coarse a clock is."""
+        """A number larger than all before it: it orders exchanges and refusals, however coarse the clock."""
         return next(self._ticks)
 
     def get(self, request: TokenRequest, *, after: int = 0, turn: Callable[[], object] = lambda: None) -> Token:
-        """A token for ``request`` whose exchange began after the tick ``after``.
+        """A token for ``request`` whose exchange started after the tick ``after``.
 
-        Who waited for the exchange of another thread calls ``turn`` before it takes the token: many of them would else
-        begin their requests at once.
+        After waiting for another thread's exchange, ``turn`` is called before the token is used: otherwise many threads
+        would start their requests at once.
 
         Raises :class:`AuthenticationFailed`, :class:`RealmRefused`, :class:`RepositoryUnavailable` and what the
-        transport raises. Nothing is tried again here: whoever needs the token tries the whole request again. A
-        refusal that is final is remembered and not asked for again: bad logins lock accounts.
+        transport raises. Nothing is retried here: the caller retries the whole request. A final refusal is remembered
+        and not requested again: repeated failed logins lock accounts.
         """
         key = request.key
         if (token := self._kept(key, after)) is not None:
@@ -122,22 +122,22 @@ class TokenStore:
             exchange_lock.release()
 
     def reject(self, token: Token) -> None:
-        """Forgets ``token``, which the registry did not accept; one that was had later stays, whatever its text."""
+        """Drops ``token``, which the registry did not accept; a later one stays, even with the same text."""
         with self._lock:
             for key, kept in list(self._tokens.items()):
-                if kept.text == token.text and kept.began <= token.began:
+                if kept.text == token.text and kept.started <= token.started:
                     del self._tokens[key]
 
-    def may_have_ended(self, token: Token, sent_at: float) -> bool:
-        """Whether ``token``, sent at ``sent_at`` and refused just now, can have ended on its way.
+    def may_have_expired(self, token: Token, sent_at: float) -> bool:
+        """Whether ``token``, sent at ``sent_at`` and refused just now, can have expired in transit.
 
-        It can when it waited here, or when it is over by what its service said of it.
+        It can when it waited in this process, or when its stated life has ended.
         """
-        return sent_at - token.received_at >= LATE_SECONDS or self.clock.monotonic() >= token.over_at
+        return sent_at - token.received_at >= LATE_SECONDS or self.clock.monotonic() >= token.expires_at
 
     def _kept(self, key: tuple[Any, ...], after: int) -> Token | None:
         token = self._tokens.get(key)
-        return token if token and token.began > after and token.ends_at > self.clock.monotonic() else None
+        return token if token and token.started > after and token.used_until > self.clock.monotonic() else None
 
     def _exchange_once(self, request: TokenRequest) -> Token:
         key = request.key
@@ -153,14 +153,14 @@ class TokenStore:
         return token
 
     def _exchange(self, request: TokenRequest) -> Token:
-        began, began_at = self.tick(), self.clock.monotonic()
-        response = self._ask(request)
+        started, started_at = self.tick(), self.clock.monotonic()
+        response = self._send_request(request)
         if response.status != 200:
             raise self._refused(response, request)
-        document = response.read_json(MAX_RESPONSE_BYTES, "token answer")
+        document = response.read_json(MAX_RESPONSE_BYTES, "token response")
         text = document.get("token") or document.get("access_token")
         if not isinstance(text, str) or not _TOKEN.fullmatch(text):
-            raise response.protocol_error(f"{request.realm.origin.netloc} answers without a usable token")
+            raise response.protocol_error(f"{request.realm.origin.netloc} responds without a usable token")
         self._on_secret(text)
         self._usage.add("token_exchange_count")
         refresh = document.get("refresh_token")
@@ -170,13 +170,13 @@ class TokenStore:
         life = token_life_seconds(document, self.clock.now())
         return Token(
             text,
-            began,
+            started,
             received_at=self.clock.monotonic(),
-            ends_at=began_at + life - max(SMALLEST_MARGIN_SECONDS, life / 10),
-            over_at=began_at + (_stated_life_seconds(document) or math.inf),
+            used_until=started_at + life - max(SMALLEST_MARGIN_SECONDS, life / 10),
+            expires_at=started_at + (_stated_life_seconds(document) or math.inf),
         )
 
-    def _ask(self, request: TokenRequest) -> Response:
+    def _send_request(self, request: TokenRequest) -> Response:
         credentials = request.credentials
         if not credentials.identity_token:
             return self._get(request, credentials.basic if credentials.has_password else None)
@@ -235,7 +235,7 @@ class TokenStore:
             try:
                 following = Target.parse(location, relative_to=target)
             except ValueError as problem:
-                raise RealmRefused(f"a token service redirects to nowhere: {problem}") from None
+                raise RealmRefused(f"a token service redirects to an unusable URL: {problem}") from None
             if following.origin.scheme == "http" and target.origin.scheme == "https":
                 raise RealmRefused("a token service redirects from https to http", host=target.origin.netloc)
             target = following
@@ -245,12 +245,12 @@ class TokenStore:
         try:
             return self._transport.send(method, target, {"Accept": "application/json", **headers}, body=body)
         except RedirectRefused as problem:
-            raise RealmRefused(f"no token is asked for there: {problem}", host=target.origin.netloc) from problem
+            raise RealmRefused(f"no token is requested there: {problem}", host=target.origin.netloc) from problem
         except RegistrySyncError as problem:
             if target.origin == self._transport.own:
                 raise
             own = self._transport.own.netloc
-            raise problem.with_message(f"{problem.message}; {own} takes its tokens from there") from problem
+            raise problem.with_message(f"{problem.message}; {own} uses it as its token service") from problem
 
     def _refused(self, response: Response, request: TokenRequest) -> RegistryError:
         secrets = (*request.credentials.secrets(), *self._refresh_tokens.values())
@@ -272,7 +272,7 @@ class TokenStore:
         }
         if request.credentials.is_anonymous:
             return RepositoryUnavailable(
-                f"{host} gives no token to anonymous readers ({error.status}): the repository needs credentials or "
+                f"{host} issues no token to anonymous readers ({error.status}): the repository requires credentials or "
                 "does not exist",
                 codes=error.codes,
                 **context,
@@ -292,9 +292,9 @@ def scrubbed(text: str, secrets: tuple[str, ...]) -> str:
 
 
 def token_life_seconds(document: dict[str, Any], now: float) -> float:
-    """How long a token lives from its receipt, between a minute and a day.
+    """The life of a token from its receipt, between a minute and a day.
 
-    ``issued_at`` may only shorten that, and not by so much that the token would be over: then a clock is wrong.
+    ``issued_at`` may only shorten it, and is ignored where the token would have expired: then a clock is wrong.
     """
     stated = _stated_life_seconds(document)
     life = min(LONGEST_LIFE_SECONDS, stated) if stated >= SHORTEST_LIFE_SECONDS else SHORTEST_LIFE_SECONDS
@@ -310,7 +310,7 @@ def token_life_seconds(document: dict[str, Any], now: float) -> float:
 
 
 def _stated_life_seconds(document: dict[str, Any]) -> float:
-    """What a token service says of the life of its token; 0 when it says nothing, or no positive number."""
+    """The ``expires_in`` of a token response; 0 when it is absent or no positive number."""
     try:
         stated = float(document.get("expires_in") or 0)
     except (TypeError, ValueError, OverflowError):

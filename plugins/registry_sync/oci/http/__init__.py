@@ -1,1 +1,1 @@
-"""Requests and responses below the registry API: connections, redirects, limits, retries, error mapping."""
+"""HTTP below the registry API: connections, redirects, rate limits, retries, error mapping."""

@@ -1,4 +1,4 @@
-"""Connection pools that go only to judged addresses and send targets exactly as they were received."""
+"""Connection pools that connect only to checked addresses and send request targets byte for byte."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from registry_sync.oci.http.options import ClientOptions
 from registry_sync.oci.http.origins import AddressGate, Origin
 from registry_sync.oci.http.responses import PunctualResponse
 
-#: Probes after a minute of silence keep long transfers alive through firewalls that forget connections.
+#: Keep-alive probes after a minute of silence keep long transfers open through firewalls that drop idle connections.
 _SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -33,9 +33,9 @@ _SOCKET_OPTIONS = [
 
 
 class TargetHeaders(dict[str, str]):
-    """Headers that carry the target of the request line too, which urllib3 would otherwise write its own way.
+    """Headers that also carry the target of the request line, which urllib3 would otherwise normalise.
 
-    ``on_send`` is called when the request has a connection and leaves.
+    ``on_send`` is called when the request has a connection and is sent.
     """
 
     target: str = ""
@@ -51,7 +51,7 @@ class _Connection(HTTPConnection):
     response_class = PunctualResponse
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        _note_sent(headers)
+        _report_sent(headers)
         super().request(method, getattr(headers, "target", "") or url, body=body, headers=headers, **options)
         _forget_query(self, url)
 
@@ -60,31 +60,31 @@ class _SecureConnection(HTTPSConnection):
     response_class = PunctualResponse
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        _note_sent(headers)
+        _report_sent(headers)
         try:
             super().request(method, getattr(headers, "target", "") or url, body=body, headers=headers, **options)
         except ssl.SSLEOFError:
-            # A server that refuses a client's certificate says so and closes; that is still to be read.
+            # A server that refuses a client's certificate sends an alert and closes; read the alert.
             if isinstance(self.sock, ssl.SSLSocket):
                 self.sock.recv(1)
             raise
         _forget_query(self, url)
 
 
-def _note_sent(headers: Any) -> None:
+def _report_sent(headers: Any) -> None:
     on_send = getattr(headers, "on_send", None)
     if on_send is not None:
         on_send()
 
 
 def _forget_query(connection: Any, url: str) -> None:
-    """Leaves urllib3 only ``url`` for its log: queries can be signatures."""
-    if connection._response_options is not None:  # noqa: SLF001 - nowhere else is it kept
+    """Gives urllib3 only ``url`` for its log: queries can be signatures."""
+    if connection._response_options is not None:  # noqa: SLF001 - it is stored nowhere else
         connection._response_options = connection._response_options._replace(request_url=url)  # noqa: SLF001
 
 
-def _connect_judged(connection: HTTPConnection, gate: AddressGate, connect: Any) -> socket.socket:
-    name = connection._dns_host  # noqa: SLF001 - where urllib3 keeps the name that it connects to
+def _connect_checked(connection: HTTPConnection, gate: AddressGate, connect: Any) -> socket.socket:
+    name = connection._dns_host  # noqa: SLF001 - the name that urllib3 connects to
     try:
         addresses = gate.resolve(name, connection.port or 0)
     except socket.gaierror as problem:
@@ -92,13 +92,13 @@ def _connect_judged(connection: HTTPConnection, gate: AddressGate, connect: Any)
     failure: NewConnectionError | None = None
     try:
         for address in addresses:
-            connection._dns_host = address  # noqa: SLF001 - the judged address, so that no second lookup happens
+            connection._dns_host = address  # noqa: SLF001 - the checked address, so that no second lookup happens
             try:
                 return connect()  # type: ignore[no-any-return]
             except NewConnectionError as problem:
                 failure = problem
     finally:
-        connection._dns_host = name  # noqa: SLF001 - certificates and Host speak of the name
+        connection._dns_host = name  # noqa: SLF001 - certificates and Host use the name
     raise failure or NewConnectionError(connection, f"{name} has no address")
 
 
@@ -108,7 +108,7 @@ class _GatedConnection(_Connection):
         self._gate = gate
 
     def _new_conn(self) -> socket.socket:
-        return _connect_judged(self, self._gate, super()._new_conn)
+        return _connect_checked(self, self._gate, super()._new_conn)
 
 
 class _GatedSecureConnection(_SecureConnection):
@@ -117,7 +117,7 @@ class _GatedSecureConnection(_SecureConnection):
         self._gate = gate
 
     def _new_conn(self) -> socket.socket:
-        return _connect_judged(self, self._gate, super()._new_conn)
+        return _connect_checked(self, self._gate, super()._new_conn)
 
 
 class _Pool(HTTPConnectionPool):
@@ -125,7 +125,7 @@ class _Pool(HTTPConnectionPool):
 
 
 def _connect_unwarned(_pool: HTTPSConnectionPool, conn: Any) -> None:
-    """Connects early, as urllib3 does, without its warning: to leave the check of certificates out was a choice."""
+    """Connects early, as urllib3 does, without its warning: the user disabled certificate verification."""
     if conn.is_closed:
         conn.connect()
 
@@ -145,7 +145,7 @@ class _GatedSecurePool(HTTPSConnectionPool):
 
 
 class ConnectionPools:
-    """One pool for each origin, shared by all threads; at most ``options.concurrency`` connections in each."""
+    """One pool per origin, shared by all threads, with at most ``options.concurrency`` connections each."""
 
     def __init__(self, own: Origin, options: ClientOptions, gate: AddressGate) -> None:
         self._own = own
@@ -157,7 +157,7 @@ class ConnectionPools:
             self._own_proxy = self._proxy(options.proxy_url, _tls_context(options, is_own=True))
             self._foreign_proxy = self._proxy(options.proxy_url, _tls_context(options, is_own=False))
         self._own_tls = _tls_context(options, is_own=True) if own.scheme == "https" else None
-        # Made at once when it reads files, which may be gone after a moment; else when a foreign host is met.
+        # Created now when it reads files, which may be deleted soon; else at the first request to another host.
         has_files = isinstance(options.verify, str)
         self._foreign_tls = _tls_context(options, is_own=False) if has_files else None
 
@@ -172,7 +172,7 @@ class ConnectionPools:
         return found if found is not None else self._pools.setdefault(origin, self._open(origin))
 
     def close(self) -> None:
-        """Closes what is idle; connections in use close when they are done."""
+        """Closes idle connections; connections in use close when their requests end."""
         while self._pools:
             self._pools.popitem()[1].close()
 
@@ -200,14 +200,14 @@ class ConnectionPools:
         try:
             parts = parse_url(url)
         except ValueError:  # its message repeats the URL, with the password in it
-            raise ConfigurationError("the proxy is not a URL; such as http://proxy.example:3128") from None
+            raise ConfigurationError("the proxy is not a URL such as http://proxy.example:3128") from None
         if parts.scheme not in ("http", "https") or not parts.host:
-            raise ConfigurationError("the proxy is not an http or https URL; such as http://proxy.example:3128")
+            raise ConfigurationError("the proxy is not an http or https URL such as http://proxy.example:3128")
         username, _, password = (parts.auth or "").partition(":")
         login = Credentials(unquote(username), unquote(password))
         headers = {"Proxy-Authorization": login.basic} if parts.auth else None
         bare = parts._replace(auth=None).url
-        # The proxy is not the registry: it is shown no client certificate.
+        # The proxy is not the registry: it gets no client certificate.
         before = _tls_context(self._options, is_own=False) if parts.scheme == "https" else None
         manager = ProxyManager(bare, proxy_headers=headers, ssl_context=tls, proxy_ssl_context=before, **self._common())
         manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
@@ -215,7 +215,7 @@ class ConnectionPools:
 
 
 def _tls_context(options: ClientOptions, *, is_own: bool) -> ssl.SSLContext:
-    """TLS 1.2 or later. A configured CA alone vouches for the registry, beside the public ones for other hosts."""
+    """TLS 1.2 or later. The registry is verified by the configured CA alone, other hosts by the public CAs as well."""
     bundle = options.verify if isinstance(options.verify, str) else None
     try:
         context = ssl.create_default_context(cafile=bundle if bundle and is_own else certifi.where())

@@ -1,6 +1,6 @@
-"""Statuses and error codes of responses, turned into errors (distribution specification, "Error Codes").
+"""The errors for statuses and error codes of responses (distribution specification, "Error Codes").
 
-The status decides; codes refine. No message is ever read to find out what happened.
+The status decides and codes refine. The text of a message is never interpreted.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from registry_sync.errors import (
 from registry_sync.oci.http.origins import Target
 from registry_sync.oci.http.responses import Response, web_page
 
-#: Longer is not a wait but a mistake, such as seconds since 1970 in place of a duration.
+#: A longer wait is a mistake, such as seconds since 1970 in place of a duration.
 LONGEST_BELIEVED_SECONDS = 24 * 3600.0
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Seconds to wait from ``now`` (seconds since 1970); None when the value is absent, past or not to be believed.
+    """Seconds to wait from ``now`` (seconds since 1970); None when the value is absent, past or implausible.
 
-    Seconds, a date, and seconds since 1970 (which some registries send) are understood.
+    Reads seconds, a date, and seconds since 1970, which some registries send.
     """
     text = (value or "").strip()
     if re.fullmatch(r"[0-9]{1,12}(?:\.[0-9]{1,6})?", text):
@@ -51,13 +51,13 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
 
 MAX_ERROR_BYTES = 64 * 1024
 MAX_MESSAGE_LENGTH = 500
-#: An Authorization from this size on may be why a request was not read: servers take 8 KiB of headers, some less.
+#: An Authorization of this size may be why a request was refused: servers accept 8 KiB of headers, some less.
 LARGE_AUTHORIZATION_BYTES = 4 * 1024
-#: Bad Request, Content Too Large, Request Header Fields Too Large, and what nginx says of it.
+#: Bad Request, Content Too Large, Request Header Fields Too Large, and nginx's own status for the last.
 _TOO_LARGE_STATUSES = frozenset({400, 413, 431, 494})
 _KINDS = {"NAME_UNKNOWN": "repository", "MANIFEST_UNKNOWN": "manifest", "BLOB_UNKNOWN": "blob"}
-#: Codes of errors that only a registry sends (distribution specification, "Error Codes"); others have these too:
-#: DENIED, UNAUTHORIZED, UNSUPPORTED, TOOMANYREQUESTS.
+#: Error codes that only a registry sends (distribution specification, "Error Codes"). Other servers also send
+#: DENIED, UNAUTHORIZED, UNSUPPORTED and TOOMANYREQUESTS.
 _CODES_OF_REGISTRIES = frozenset(
     {
         "BLOB_UNKNOWN",
@@ -72,14 +72,14 @@ _CODES_OF_REGISTRIES = frozenset(
         "SIZE_INVALID",
     }
 )
-#: The code of an object store's error; what else such a document says may be a signature.
+#: The code in an object store's error; the rest of the document may include a signature.
 _XML_CODE = re.compile(r"<Error>.*<Code>([A-Za-z0-9._-]{1,64})</Code>", re.DOTALL)
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True)
 class RequestContext:
-    """What a request was for: ``kind`` is ``manifest``, ``blob``, ``repository`` or ``registry``."""
+    """The object of a request: ``kind`` is ``manifest``, ``blob``, ``repository`` or ``registry``."""
 
     kind: str
     repository: str | None = None
@@ -91,13 +91,13 @@ class RequestContext:
 
 
 def read_error_body(response: Response) -> tuple[tuple[str, ...], str]:
-    """At most three codes and a printable message of an error; both empty when the body says nothing. Consumes it."""
+    """At most three codes and a printable message of an error, both empty without a readable body. Consumes it."""
     data = _error_data(response)
     return parse_error_body(data)
 
 
 def _error_data(response: Response) -> bytes:
-    """The body of an error as far as it is looked at; empty when it is encoded."""
+    """The start of an error's body, as far as it is read; empty when it is encoded."""
     data = b""
     if response.method != "HEAD":
         with contextlib.suppress(RegistrySyncError):
@@ -111,7 +111,7 @@ def _error_data(response: Response) -> bytes:
 
 
 def parse_error_body(data: bytes) -> tuple[tuple[str, ...], str]:
-    """Codes and message of a body in the specification's shape; of any other its text, of a web page its title."""
+    """Codes and message of a body in the specification's form; else no codes and the text, or a web page's title."""
     text = data[:MAX_ERROR_BYTES].decode("utf-8", "replace")
     try:
         document = json.loads(text)
@@ -138,7 +138,7 @@ def printable(text: str) -> str:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer that is an error, read: what :func:`error_of_refusal` decides from."""
+    """An error response that has been read: the input of :func:`error_of_refusal`."""
 
     target: Target
     method: str
@@ -146,7 +146,7 @@ class Refusal:
     codes: tuple[str, ...] = ()
     message: str = ""
     retry_after_seconds: float | None = None
-    sent_on_by: str | None = None
+    redirected_by: str | None = None
     authorization_bytes: int = 0
     is_web_page: bool = False
 
@@ -154,7 +154,7 @@ class Refusal:
 def error_of(
     response: Response, request_context: RequestContext, *, is_anonymous: bool, now: float, scrub: Callable[[str], str]
 ) -> RegistryError:
-    """The error that ``response`` means; its body is read. ``scrub`` takes secrets out of what a server echoes."""
+    """The error for ``response``, whose body is read. ``scrub`` removes secrets that a server echoes."""
     retry_after = parse_retry_after(response.header("Retry-After"), now)
     data = _error_data(response)
     codes, message = parse_error_body(data)
@@ -165,7 +165,7 @@ def error_of(
         codes,
         scrub(message),
         retry_after,
-        response.sent_on_by,
+        response.redirected_by,
         response.authorization_bytes,
         web_page(data, response.header("Content-Type")) is not None,
     )
@@ -173,7 +173,7 @@ def error_of(
 
 
 def error_of_refusal(refusal: Refusal, request_context: RequestContext, *, is_anonymous: bool) -> RegistryError:
-    """The error by status: missing, limited, temporary, forbidden, or outside the specification."""
+    """The error by status: missing, rate limited, temporary, forbidden, or outside the specification."""
     host, status, codes = refusal.target.origin.netloc, refusal.status, refusal.codes
     said = f": {refusal.message}" if refusal.message else f" ({', '.join(codes)})" if codes else ""
     context: dict[str, Any] = {
@@ -185,23 +185,23 @@ def error_of_refusal(refusal: Refusal, request_context: RequestContext, *, is_an
         "codes": codes,
         "retry_after_seconds": refusal.retry_after_seconds,
         "is_web_page": refusal.is_web_page,
-        "redirected_by": refusal.sent_on_by,
+        "redirected_by": refusal.redirected_by,
     }
-    if refusal.sent_on_by is not None:
-        said += f"; {refusal.sent_on_by} redirects there"
+    if refusal.redirected_by is not None:
+        said += f"; {refusal.redirected_by} redirects there"
     if status == 404:
         kind = next((_KINDS[code] for code in codes if code in _KINDS), request_context.kind)
         return NotFound(f"{host} has no {request_context}{said}", kind=kind, **context)
     if status == 429:
         return RateLimited(f"{host} allows no more requests for now{said}", **context)
     if status in TEMPORARY_STATUSES:
-        return ServerUnavailable(f"{host} answers {status} for {request_context}{said}", **context)
+        return ServerUnavailable(f"{host} responds {status} for {request_context}{said}", **context)
     if status in (401, 403):
-        if is_anonymous and refusal.sent_on_by is None:
+        if is_anonymous and refusal.redirected_by is None:
             message = unavailable_message(host, request_context, status, said, is_anonymous=True)
             return RepositoryUnavailable(message, **context)
-        # Who was redirected to was shown no credentials and knows no repositories: it says nothing of either.
-        is_own = refusal.sent_on_by is None
+        # A host after a redirect received no credentials and knows no repositories: it says nothing about either.
+        is_own = refusal.redirected_by is None
         message = (
             denied_message(host, request_context, said)
             if is_own
@@ -211,26 +211,26 @@ def error_of_refusal(refusal: Refusal, request_context: RequestContext, *, is_an
     if status in _TOO_LARGE_STATUSES and refusal.authorization_bytes >= LARGE_AUTHORIZATION_BYTES:
         said += (
             f"; the Authorization of the request had {refusal.authorization_bytes / 1024:.0f} KiB, which may be more "
-            "than it reads"
+            "than it accepts"
         )
-    return ProtocolError(f"{host} answers {status} for {request_context}{said}", **context)
+    return ProtocolError(f"{host} responds {status} for {request_context}{said}", **context)
 
 
 def speaks_for_a_registry(problem: RegistryError) -> bool:
-    """Whether an error has a code of the specification that only registries use."""
+    """Whether an error has a code that only registries send."""
     return not _CODES_OF_REGISTRIES.isdisjoint(problem.codes)
 
 
 def denied_message(host: str, request_context: RequestContext, said: str) -> str:
-    """What a refusal of a known reader can mean; some registries refuse what they do not have."""
-    told = f"{host} does not allow these credentials to read {request_context}{said}"
-    return f"{told}; or it does not exist there" if request_context.repository else told
+    """The message for a refusal of an authenticated reader; some registries also refuse what does not exist."""
+    message = f"{host} does not allow these credentials to read {request_context}{said}"
+    return f"{message}; or it does not exist there" if request_context.repository else message
 
 
 def unavailable_message(
     host: str, request_context: RequestContext, status: int, said: str, *, is_anonymous: bool
 ) -> str:
-    """All that a refusal of an anonymous or half-known reader can mean."""
+    """The message with every possible reason for refusing an anonymous or partly authorized reader."""
     if is_anonymous:
         return (
             f"{host} refuses {request_context} with {status} to anonymous readers{said}: "

@@ -1,4 +1,4 @@
-"""What may be chosen about a client, its clock and its name included. Times in seconds, sizes in bytes."""
+"""The options of a client, its clock and its ``User-Agent``. Times in seconds, sizes in bytes."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def is_contact(text: str) -> bool:
 
 
 def user_agent(contact: str | None = None) -> str:
-    """The ``User-Agent`` of every request, the same from release to release but for the number.
+    """The ``User-Agent`` of every request; between releases only the version changes.
 
-    ``contact`` says whom to write to. Raises :class:`ValueError` for what :func:`is_contact` refuses.
+    ``contact`` is the address of the operator. Raises :class:`ValueError` for a text that :func:`is_contact` refuses.
     """
     if contact is not None and not is_contact(contact):
         raise ValueError(f"a contact is {CONTACT_SHAPE}")
@@ -49,30 +49,30 @@ def user_agent(contact: str | None = None) -> str:
 class ClientOptions:
     """How a client connects, waits and gives up.
 
-    Connections: ``concurrency`` is the most connections to one host. ``requests_per_second`` spaces the requests to
-    the registry itself, None for no limit (:mod:`registry_sync.oci.http.rate_limits`). ``verify`` is a path to a CA
-    bundle, True for the public ones, False for no check. ``client_certificate`` is a path to a PEM file with
-    certificate and key, or a pair of paths; it is shown to the registry alone. ``proxy_url`` is http or https.
+    Connections: ``concurrency`` is the maximum number of connections to one host. ``requests_per_second`` spaces the
+    requests to the registry itself, None for no limit (:mod:`registry_sync.oci.http.rate_limits`). ``verify`` is a path
+    to a CA bundle, True for the public CAs, False for no verification. ``client_certificate`` is a path to a PEM file
+    with certificate and key, or a pair of paths; it is sent to the registry alone. ``proxy_url`` is http or https.
 
-    Mirrors: ``namespace`` is the host that a registry stands in for; it is sent with each request for content, as
+    Mirrors: ``namespace`` is the host whose content the registry serves; it is sent with each request for content, as
     ``ns``, to the registry itself and nowhere else (distribution specification, "Registry Proxying").
 
-    Trust: hosts are ``host`` or ``host:port``, compared exactly. ``trusted_realm_hosts`` may be given the
-    credentials beside the registry itself; ``private_hosts`` may be redirected to although their addresses
-    are private. ``allow_insecure_credentials`` lets passwords travel over plain http.
+    Trust: hosts are ``host`` or ``host:port``, compared exactly. ``trusted_realm_hosts`` may receive the credentials
+    besides the registry itself; redirects may lead to ``private_hosts`` although their addresses are private.
+    ``allow_insecure_credentials`` permits passwords over plain http.
 
-    Time: ``longest_wait_seconds`` is the longest ``Retry-After`` that is slept through; a longer one is raised. Where a
-    registry asks for none, no wait is longer either.
+    Time: ``longest_wait_seconds`` is the longest wait before a retry; a longer ``Retry-After`` is raised as an error.
     ``retry_budget_seconds`` ends the retries of one request. ``read_timeout_seconds`` is the longest silence and the
-    longest time until the headers are there. A body that brings less than ``minimum_bytes_per_second`` over
-    ``throughput_window_seconds`` is broken off; a blob is then continued.
+    longest time until the headers are complete. A body with less than ``minimum_bytes_per_second`` over
+    ``throughput_window_seconds`` is broken off; a blob is then resumed.
 
-    Docker Hub: with ``rate_limit_floor``, manifests are no longer pulled when fewer pulls than that would remain, those
-    under way counted; ``rate_limit_sharers`` is how many clients share what remains above it.
-    ``strict_digest_header`` False believes the bytes where a registry sends another ``Docker-Content-Digest``.
-    With ``follow_foreign_urls``, a blob that the registry does not have is fetched from the URLs of its descriptor,
-    without credentials. With ``allow_schema1``, manifests of Docker's schema 1 are asked for and read; each costs a
-    HEAD for every layer, whose size they do not tell.
+    Docker Hub: with ``rate_limit_floor``, manifests are no longer pulled when fewer pulls than that would remain,
+    running ones counted; ``rate_limit_sharers`` is the number of clients that share the pulls above it.
+
+    Content: ``strict_digest_header`` False trusts the bytes where a registry sends another ``Docker-Content-Digest``.
+    With ``follow_foreign_urls``, a blob that the registry lacks is fetched from the URLs of its descriptor, without
+    credentials. With ``allow_schema1``, manifests of Docker's schema 1 are requested and read; each costs a HEAD per
+    layer, because they do not state the sizes.
     """
 
     concurrency: int = DEFAULT_CONCURRENCY

@@ -1,15 +1,12 @@
-"""Where requests go, and where a registry may send them.
+"""Origins and targets of requests, and the addresses that a registry may send the client to.
 
-Origins and targets of requests: scheme, host and port on one side, path and query as received on the other.
+An origin is scheme, host and port; a target adds path and query. A path is kept byte for byte, because a signed URL is
+invalid when it is written differently.
 
-A path is kept byte for byte, because signed URLs stop working when they are written in another way.
-
-Which addresses a registry may send the client to.
-
-A registry chooses where its realm, redirects and links point. None of them may reach what only the machine that runs
-the client can reach: link-local and cloud metadata addresses never, private and loopback ones when the registry
-itself is at such an address or the host is listed. Addresses are judged where they are resolved, and the connection
-goes to exactly those, so that a name cannot change its meaning in between.
+A registry controls where its realm, redirects and links point, and must not use the client to reach hosts that only its
+machine can reach. Link-local and cloud metadata addresses are always refused; private and loopback addresses are
+allowed only when the registry itself has such an address or the host is listed. Addresses are checked when they are
+resolved, and the connection uses exactly those, so that a second lookup cannot change them.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ _URL = re.compile(
     r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>[^#]*)(?P<fragment>#.*)?", re.DOTALL
 )
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9_.-]+)(?::(?P<port>[0-9]{0,5}))?")
-#: What a request line can carry; everything else is percent-encoded and nothing else is touched.
+#: Characters that a request line can carry; all others are percent-encoded, and nothing else is changed.
 _LINE_SAFE = "".join(chr(code) for code in range(0x21, 0x7F))
 MAX_URL_LENGTH = 16 * 1024
 
@@ -43,17 +40,17 @@ class Origin(NamedTuple):
 
     @classmethod
     def of(cls, registry: RegistryUrl) -> Origin:
-        """The origin at which a registry answers."""
+        """The origin of a registry."""
         return cls(registry.scheme, registry.host, registry.port or DEFAULT_PORTS[registry.scheme])
 
     @property
     def netloc(self) -> str:
-        """``host[:port]``, the port left out when it is the scheme's own."""
+        """``host[:port]``, without the scheme's default port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     def is_named_by(self, hosts: frozenset[str]) -> bool:
-        """Whether one of ``hosts`` is exactly this host or ``host:port``. A bare host means the scheme's own port."""
+        """Whether one of ``hosts`` is exactly this ``host:port``. A bare host means the scheme's default port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return self.netloc in hosts or f"{host}:{self.port}" in hosts
 
@@ -62,14 +59,14 @@ class Origin(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Where one request goes: ``path`` begins with ``/`` and carries the query."""
+    """The target of one request: ``path`` starts with ``/`` and includes the query."""
 
     origin: Origin
     path: str
 
     @classmethod
     def parse(cls, text: str, relative_to: Target | None = None) -> Target:
-        """The target that ``text`` names; a fragment is dropped. Raises :class:`ValueError` saying what is wrong."""
+        """The target of the URL ``text``, without its fragment. Raises :class:`ValueError` with the reason."""
         if len(text) > MAX_URL_LENGTH:
             raise ValueError("it is too long")
         text = text.strip(" \t")
@@ -95,7 +92,7 @@ class Target(NamedTuple):
 
     @property
     def url(self) -> str:
-        """The whole URL, the query included: for sending, not for showing."""
+        """The whole URL, the query included: for requests, not for messages."""
         return f"{self.origin}{self.path}"
 
 
@@ -106,7 +103,7 @@ _NUMERIC_LABEL = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)")
 
 
 class Reach(IntEnum):
-    """How far an address reaches, the narrowest last."""
+    """The range in which an address is reachable, the narrowest last."""
 
     PUBLIC = 0
     PRIVATE = 1
@@ -115,7 +112,7 @@ class Reach(IntEnum):
 
 
 def reach_of(text: str) -> Reach:
-    """The reach of an address. Raises :class:`ValueError` when ``text`` is none."""
+    """The reach of an address. Raises :class:`ValueError` when ``text`` is not one."""
     address = ipaddress.ip_address(text.partition("%")[0])
     if str(address) in _METADATA or address.is_link_local or address.is_multicast or address.is_unspecified:
         return Reach.FORBIDDEN
@@ -131,7 +128,7 @@ def reach_of(text: str) -> Reach:
 
 
 def is_disguised(host: str) -> bool:
-    """Whether ``host`` is an address in a spelling that only some readers take for one (``0x7f.1``, ``2852039166``)."""
+    """Whether ``host`` is an address in a form that only some resolvers accept (``0x7f.1``, ``2852039166``)."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -140,9 +137,9 @@ def is_disguised(host: str) -> bool:
 
 
 class AddressGate:
-    """Resolves hosts and lets pass what may be connected to.
+    """Resolves hosts and refuses forbidden addresses.
 
-    ``own_host`` is the registry, which may be anywhere: somebody configured it. ``listed_hosts`` may be private.
+    ``own_host`` is the registry, which may have any address, because it is configured. ``listed_hosts`` may be private.
     """
 
     def __init__(self, own_host: str, listed_hosts: frozenset[str] = frozenset()) -> None:
@@ -151,35 +148,35 @@ class AddressGate:
         self._own_reach = Reach.PUBLIC
 
     def check_name(self, host: str) -> None:
-        """Refuses what can be told from the name alone. Raises :class:`RedirectRefused`."""
+        """Checks the name alone. Raises :class:`RedirectRefused`."""
         if host == self._own_host:
             return
         if is_disguised(host):
-            raise RedirectRefused(f"{host[:80]!r} is an address in disguise and is not connected to", host=host)
+            raise RedirectRefused(f"{host[:80]!r} is an address in an unusual form and is refused", host=host)
         try:
-            self._judge(host, host)
+            self._check(host, host)
         except ValueError:
             if host == "localhost" or host.endswith(".localhost"):
-                self._judge(host, "127.0.0.1")
+                self._check(host, "127.0.0.1")
 
     def resolve(self, host: str, port: int) -> list[str]:
-        """Every address of ``host``, in the resolver's order. Raises :class:`RedirectRefused`, or ``OSError`` of it."""
+        """Every address of ``host``, in the resolver's order. Raises :class:`RedirectRefused` and its ``OSError``."""
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         if host == self._own_host:
             self._own_reach = min(Reach.LOOPBACK, max(reach_of(address) for address in addresses))
         else:
             for address in addresses:
-                self._judge(host, address)
+                self._check(host, address)
         return addresses
 
-    def _judge(self, host: str, address: str) -> None:
+    def _check(self, host: str, address: str) -> None:
         reach = reach_of(address)
         if reach is Reach.FORBIDDEN or (
             reach is not Reach.PUBLIC and reach > self._own_reach and host not in self._listed
         ):
             raise RedirectRefused(
                 f"{host[:80]} has the address {address}, which a registry may not send this client to; "
-                "if it is meant, add the host to private_hosts of the connection",
+                "if that is intended, add the host to private_hosts of the connection",
                 host=host,
             )

@@ -20,7 +20,7 @@ from registry_sync.errors import (
     RegistrySyncError,
     RepositoryUnavailable,
 )
-from registry_sync.oci.auth.authenticator import Authenticator, NothingElse
+from registry_sync.oci.auth.authenticator import Authenticator, NoAuthorizationLeft
 from registry_sync.oci.auth.challenges import parse_challenges, pull_scope
 from registry_sync.oci.auth.tokens import scrubbed
 from registry_sync.oci.http.error_mapping import (
@@ -43,9 +43,9 @@ LONGEST_BACKOFF_SECONDS = 15.0
 
 
 class Retry:
-    """Runs attempts. A wait that a registry asks for is kept, or raised when it is longer than the options allow.
+    """Runs attempts. A registry's ``Retry-After`` is respected, or raised when it is longer than the options allow.
 
-    A wait of our own choice is never longer than that, so that it is the options that say how often is tried.
+    The client's own backoff is never longer than that, so that the options alone determine the number of attempts.
     """
 
     def __init__(self, options: ClientOptions, clock: Clock, usage: Usage) -> None:
@@ -56,7 +56,7 @@ class Retry:
         self._limit: RegistryError | None = None
 
     def run(self, attempt: Callable[[], T]) -> T:
-        """What ``attempt`` gives; the last error when it keeps failing. Only temporary errors are tried again."""
+        """The result of ``attempt``; its last error when it keeps failing. Only temporary errors are retried."""
         started = self._clock.monotonic()
         self.await_pause()
         for number in range(1, self._options.max_attempts):
@@ -70,30 +70,30 @@ class Retry:
 
     def wait_after(self, problem: RegistrySyncError, number: int, started: float) -> None:
         """Sleeps before attempt ``number + 1``; raises ``problem`` when that would be too long."""
-        asked = problem.retry_after_seconds if isinstance(problem, RegistryError) else None
-        wait = asked if asked is not None else min(backoff_seconds(number), self._options.longest_wait_seconds)
+        requested = problem.retry_after_seconds if isinstance(problem, RegistryError) else None
+        wait = requested if requested is not None else min(backoff_seconds(number), self._options.longest_wait_seconds)
         spent = self._clock.monotonic() - started
-        # A limiter of the floor has no status: what it says holds for pulls alone.
-        is_told = isinstance(problem, RegistryError) and problem.status in SLOWING_STATUSES
+        # The error for the floor has no status: it concerns pulls alone.
+        is_limited = isinstance(problem, RegistryError) and problem.status in SLOWING_STATUSES
         if wait > self._options.longest_wait_seconds or spent + wait > self._options.retry_budget_seconds:
-            if is_told and asked is not None and isinstance(problem, RegistryError):
-                self._limit, self._paused_until = problem, self._clock.monotonic() + asked
+            if is_limited and requested is not None and isinstance(problem, RegistryError):
+                self._limit, self._paused_until = problem, self._clock.monotonic() + requested
             raise problem
         self._usage.add("retry_count")
-        if is_told or isinstance(problem, RateLimited):
+        if is_limited or isinstance(problem, RateLimited):
             self._paused_until = max(self._paused_until, self._clock.monotonic() + wait)
         self._clock.sleep(wait)
 
     def await_pause(self) -> None:
-        """Waits while the registry wants no requests: what one thread was told holds for all of a client.
+        """Waits while the registry accepts no requests; a pause applies to all threads of a client.
 
-        Raises what it was told with what is left of a wait that is too long, and asks nothing meanwhile.
+        Where the pause is too long, raises the registry's error with the remaining wait, without a request.
         """
         wait = self._paused_until - self._clock.monotonic()
         if wait > self._options.longest_wait_seconds and self._limit is not None:
-            left = copy(self._limit)
-            left.retry_after_seconds = wait
-            raise left
+            error = copy(self._limit)
+            error.retry_after_seconds = wait
+            raise error
         if wait > 0:
             self._clock.sleep(wait)
 
@@ -109,7 +109,7 @@ MAX_WARNING_BYTES = 4096
 
 
 class Requester:
-    """Asks one registry; shared by all threads of a client."""
+    """Sends requests to one registry; shared by all threads of a client."""
 
     def __init__(
         self, transport: Transport, authenticator: Authenticator, retry: Retry, clock: Clock, usage: Usage
@@ -121,10 +121,10 @@ class Requester:
         self.usage = usage
 
     def target(self, path: str) -> Target:
-        """``path`` on the registry."""
+        """The target ``path`` on the registry."""
         return Target(self._transport.own, path)
 
-    def ask(
+    def send(
         self,
         method: str,
         target: Target,
@@ -134,10 +134,10 @@ class Requester:
         *,
         accepted: frozenset[int] = frozenset({200}),
     ) -> T:
-        """What ``read`` makes of the answer; asked again, and read again, after temporary errors."""
+        """The result of ``read`` on the response; requested and read again after temporary errors."""
 
         def attempt() -> T:
-            response = self.ask_once(method, target, request_context, headers, accepted=accepted)
+            response = self.send_once(method, target, request_context, headers, accepted=accepted)
             try:
                 return read(response)
             except BaseException:
@@ -146,7 +146,7 @@ class Requester:
 
         return self.retry.run(attempt)
 
-    def ask_once(
+    def send_once(
         self,
         method: str,
         target: Target,
@@ -155,10 +155,10 @@ class Requester:
         *,
         accepted: frozenset[int] = frozenset({200}),
     ) -> Response:
-        """The answer, when its status is in ``accepted``. Raises the other statuses' errors.
+        """The response, when its status is in ``accepted``. Raises the errors of other statuses.
 
-        A 401 is answered as :class:`~registry_sync.oci.auth.authenticator.Login` says; the body of one that is accepted
-        was read.
+        A 401 is handled by :class:`~registry_sync.oci.auth.authenticator.Login`; the body of one that is accepted has
+        been read.
         """
         scope = pull_scope(RepositoryName(request_context.repository)) if request_context.repository else None
         login = self._authenticator.login(scope)
@@ -166,23 +166,23 @@ class Requester:
         while True:
             try:
                 response = self._transport.follow(method, target, headers, login)
-            except NothingElse:
+            except NoAuthorizationLeft:
                 if refusal is None:
                     raise
                 return self._refused(refusal, request_context, accepted)
             if response.status != 401 or response.target.origin != self._transport.own:
                 break
-            # Read first: a token may be asked for at the same host, which must not wait for this connection.
+            # Read first: a token may be requested from the same host, which must not wait for this connection.
             refusal = response, read_error_body(response)[0]
             try:
                 is_refused = login.is_refused(response.header("WWW-Authenticate"), response.target)
             except ChallengeInvalid as problem:
-                problem.redirected_by = response.sent_on_by
+                problem.redirected_by = response.redirected_by
                 raise
             if is_refused:
                 return self._refused(refusal, request_context, accepted)
         if (warning := response.header("Warning")) is not None:
-            self._note_warning(warning)
+            self._log_warning(warning)
         if response.status in accepted:
             return response
         raise self.error(response, request_context)
@@ -198,7 +198,7 @@ class Requester:
     def unauthorized(
         self, response: Response, request_context: RequestContext, codes: tuple[str, ...]
     ) -> RegistryError:
-        """The error of a 401 that stays; ``codes`` are those of its body, which was read."""
+        """The error of a final 401; ``codes`` are those of its body, which has been read."""
         host = response.target.origin.netloc
         try:
             challenges = parse_challenges(response.header("WWW-Authenticate") or "")
@@ -210,7 +210,7 @@ class Requester:
             "method": response.method,
             "url": response.target.url,
             "status": 401,
-            "redirected_by": response.sent_on_by,
+            "redirected_by": response.redirected_by,
         }
         if self._authenticator.is_anonymous:
             message = unavailable_message(host, request_context, 401, "", is_anonymous=True)
@@ -229,7 +229,7 @@ class Requester:
         return AccessDenied(denied_message(host, request_context, ""), codes=codes, **context)
 
     def error(self, response: Response, request_context: RequestContext) -> RegistryError:
-        """The error that ``response`` means, which is consumed."""
+        """The error for ``response``, which is consumed."""
         return error_of(
             response,
             request_context,
@@ -238,16 +238,16 @@ class Requester:
             scrub=lambda text: scrubbed(text, self._authenticator.secrets()),
         )
 
-    def _note_warning(self, header: str) -> None:
+    def _log_warning(self, header: str) -> None:
         for text in warnings_in(header):
-            if self.usage.note_warning(text):
+            if self.usage.record_warning(text):
                 log.warning("%s warns: %s", self._transport.own.netloc, text)
 
 
 def warnings_in(header: str) -> Iterator[str]:
-    """The texts of a ``Warning`` header in the form of the distribution specification, "Warnings"; others are left out.
+    """The printable texts of a ``Warning`` header in the specified form; others are skipped.
 
-    What a text says is for people; it is printable.
+    Follows the distribution specification, "Warnings".
     """
     for match in _WARNING.finditer(header[:MAX_WARNING_BYTES]):
         text = re.sub(r"\\(.)", r"\1", match[1])
@@ -256,21 +256,21 @@ def warnings_in(header: str) -> Iterator[str]:
 
 
 class ChallengeProbe:
-    """The challenge of ``/v2/``, asked once: some registries leave it out everywhere else."""
+    """The challenge of ``/v2/``, requested once: some registries omit it everywhere else."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._lock = threading.Lock()
         self._header: str | None = None
-        self._is_asked = False
+        self._is_known = False
 
     def __call__(self) -> tuple[str | None, Target]:
-        """The header, None when ``/v2/`` has none either, and the target it came from."""
+        """The header, None when ``/v2/`` has none either, and the target that sent it."""
         target = Target(self._transport.own, "/v2/")
         with self._lock:
-            if not self._is_asked:
+            if not self._is_known:
                 response = self._transport.follow("GET", target, {})
                 self._header = response.header("WWW-Authenticate") if response.status == 401 else None
                 response.discard()
-                self._is_asked = True
+                self._is_known = True
         return self._header, target

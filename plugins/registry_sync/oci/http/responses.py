@@ -1,12 +1,10 @@
-"""One response of a server: its status, headers and body as raw bytes, decoded within a bound where it is encoded.
+"""Responses of a server: status, headers and body as raw bytes, and the limits on how slow it may be.
 
-Bodies are never decoded by the library underneath: digests are over the bytes as sent, and a mislabelled
-``Content-Encoding`` must not change them.
+The HTTP library never decodes a body: digests are over the bytes as sent, and a wrong ``Content-Encoding`` must not
+change them. Encoded bodies are decoded here, within a size limit.
 
-How slow a server may be: from the request to the end of its headers, and byte for byte after that.
-
-Timeouts of sockets bound the silence between two bytes only, so that a server that sends a byte now and then would
-hold a worker for ever.
+A socket's timeout limits only the silence between two bytes, so that a server could block a worker for ever with a byte
+now and then. So the time to the end of the headers and the throughput of the body are limited too.
 """
 
 from __future__ import annotations
@@ -55,7 +53,7 @@ from registry_sync.oci.http.origins import Target
 
 @dataclass(frozen=True)
 class Pace:
-    """The least of a body: ``minimum_bytes_per_second`` over each ``window_seconds`` spent waiting for it."""
+    """The lowest throughput of a body: ``minimum_bytes_per_second`` over each ``window_seconds`` of waiting."""
 
     window_seconds: float
     minimum_bytes_per_second: float
@@ -67,21 +65,21 @@ class Pace:
 
 
 class PaceWatch:
-    """Adds up what arrived and how long it was waited for; the time that the reader itself takes is not counted."""
+    """Measures the bytes received and the time spent waiting; the time of the reader itself is not counted."""
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
         self._waited_seconds = 0.0
         self._seen_bytes = 0
-        self._asked_at = 0.0
+        self._wait_started_at = 0.0
 
-    def ask(self) -> None:
+    def start_wait(self) -> None:
         """Call it before waiting."""
-        self._asked_at = self._pace.clock.monotonic()
+        self._wait_started_at = self._pace.clock.monotonic()
 
-    def got(self, size_bytes: int) -> bool:
-        """Call it after waiting; False when it was too little for too long."""
-        self._waited_seconds += self._pace.clock.monotonic() - self._asked_at
+    def end_wait(self, size_bytes: int) -> bool:
+        """Call it after waiting; False when the throughput of a window was too low."""
+        self._waited_seconds += self._pace.clock.monotonic() - self._wait_started_at
         self._seen_bytes += size_bytes
         if self._waited_seconds < self._pace.window_seconds:
             return True
@@ -91,26 +89,26 @@ class PaceWatch:
 
 
 class _Received(io.RawIOBase):
-    """The bytes of a socket, and an error instead of them after ``deadline`` (monotonic) where one is set.
+    """The bytes of a socket; an error after ``deadline`` (monotonic seconds), None for no deadline.
 
-    While ``is_beginning``, the end of the bytes is an error too: headers that break off are no headers.
+    While ``is_in_headers``, the end of the bytes is an error too: incomplete headers are invalid.
     """
 
     def __init__(self, raw: io.RawIOBase) -> None:
         super().__init__()
         self._raw = raw
         self.deadline: float | None = None
-        self.is_beginning = False
+        self.is_in_headers = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int | None:
         if self.deadline is not None and time.monotonic() > self.deadline:
-            raise TimeoutError("the headers of an answer take too long")
+            raise TimeoutError("the headers of a response take too long")
         count = self._raw.readinto(buffer)
-        if count == 0 and self.is_beginning:
-            raise ConnectionResetError("the connection ended before the headers of the answer did")
+        if count == 0 and self.is_in_headers:
+            raise ConnectionResetError("the connection ended before the headers of the response")
         return count
 
     def close(self) -> None:
@@ -119,7 +117,7 @@ class _Received(io.RawIOBase):
 
 
 class PunctualResponse(HTTPResponse):
-    """An answer whose status line and headers must arrive within the socket's timeout, all together."""
+    """A response whose complete status line and headers must arrive within the socket's timeout."""
 
     def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
         super().__init__(sock, *arguments, **options)
@@ -130,19 +128,19 @@ class PunctualResponse(HTTPResponse):
     def begin(self) -> None:
         if self._timeout_seconds is not None:
             self._received.deadline = time.monotonic() + self._timeout_seconds
-        self._received.is_beginning = True
+        self._received.is_in_headers = True
         super().begin()
-        self._received.is_beginning = False
+        self._received.is_in_headers = False
         self._received.deadline = None
 
 
 READ_BYTES = 1024 * 1024
-#: Pieces of a body are joined until they are this large, so that what consumes them does not work in crumbs.
+#: Pieces of a body are joined up to this size, so that consumers handle few large chunks.
 CHUNK_BYTES = 256 * 1024
 #: A body no longer than this is read to its end, because that is cheaper than a new connection.
 DRAIN_BYTES = 16 * 1024
 PROXY_AUTHENTICATION_REQUIRED = 407
-#: How a web page begins, and where it says what it is; a title is looked for no further in.
+#: The start of a web page and its title, which is searched in the first ``MAX_PAGE_BYTES``.
 _PAGE = re.compile(r"\s*<(?:!doctype html|html|head|body|title|h1|p|center)\b", re.IGNORECASE)
 _TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
 MAX_PAGE_BYTES = 16 * 1024
@@ -163,18 +161,18 @@ _CERTIFICATE_ALERTS = frozenset(
 )
 
 
-#: OpenSSL's reasons for a server that answers in something else than TLS; which one depends on its version.
+#: OpenSSL's reasons for a response that is not TLS; which one depends on its version.
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
 
 
 class Response:
-    """The answer to one request. Whoever gets one reads it to the end, or calls :meth:`discard`.
+    """The response to one request. Read it to the end, or call :meth:`discard`.
 
-    ``sent_on_by`` is the host whose redirects led to ``target``, None for the target that was asked for.
-    ``authorization_bytes`` is how long the ``Authorization`` was that the request carried, 0 without one.
+    ``redirected_by`` is the host whose redirects led to ``target``, None for the requested target itself.
+    ``authorization_bytes`` is the length of the request's ``Authorization``, 0 without one.
     """
 
-    __slots__ = ("_pace", "_response", "authorization_bytes", "method", "sent_on_by", "status", "target")
+    __slots__ = ("_pace", "_response", "authorization_bytes", "method", "redirected_by", "status", "target")
 
     def __init__(self, response: BaseHTTPResponse, method: str, target: Target, pace: Pace) -> None:
         self._response = response
@@ -182,16 +180,16 @@ class Response:
         self.method = method
         self.target = target
         self.status = response.status
-        self.sent_on_by: str | None = None
+        self.redirected_by: str | None = None
         self.authorization_bytes = 0
 
     def header(self, name: str) -> str | None:
-        """The value, repeated headers joined by ``", "``; None when absent."""
+        """The value of a header, None when absent; repeated headers are joined by ``", "``."""
         return self._response.headers.get(name)
 
     @property
     def content_encodings(self) -> tuple[str, ...]:
-        """What the body claims to be encoded with, in the order applied; empty for plain bytes."""
+        """The declared encodings of the body, in the order applied; empty for plain bytes."""
         value = self.header("Content-Encoding")
         if not value:
             return ()
@@ -204,16 +202,16 @@ class Response:
         return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None
 
     def chunks(self) -> Iterator[bytes]:
-        """The body, in pieces of some hundred kilobytes. What arrived is given before an error is raised.
+        """The body, in chunks of some hundred kilobytes. Received bytes are yielded before an error is raised.
 
-        Raises :class:`TruncatedBody` when it ends early, :class:`ServerUnavailable` when it stalls or drips.
+        Raises :class:`TruncatedBody` when it ends early, :class:`ServerUnavailable` when it stalls or is too slow.
         """
         watch = self._pace.watch()
         pieces: list[bytes] = []
         gathered = 0
         failure: RegistrySyncError | None = None
         while True:
-            watch.ask()
+            watch.start_wait()
             try:
                 piece = self._response.read1(READ_BYTES, decode_content=False)
             except (HTTPError, OSError, ValueError) as problem:
@@ -223,9 +221,9 @@ class Response:
                 break
             pieces.append(piece)
             gathered += len(piece)
-            if not watch.got(len(piece)):
+            if not watch.end_wait(len(piece)):
                 host = self.target.origin.netloc
-                failure = ServerUnavailable(f"{host} sends too slowly to wait for", host=host, method=self.method)
+                failure = ServerUnavailable(f"{host} sends a body too slowly", host=host, method=self.method)
                 break
             if gathered >= CHUNK_BYTES:
                 yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -238,8 +236,9 @@ class Response:
         self._response.release_conn()
 
     def read(self, limit: int, what: str) -> bytes:
-        """The whole body of at most ``limit`` bytes. Raises :class:`LimitExceeded` naming ``what``, and as
-        :meth:`chunks` does.
+        """The whole body of at most ``limit`` bytes.
+
+        Raises :class:`LimitExceeded`, with ``what`` in its message, and as :meth:`chunks` does.
         """
         declared = self.content_length
         if declared is not None and declared > limit:
@@ -256,39 +255,39 @@ class Response:
         return bytes(data)
 
     def read_json(self, limit: int, what: str) -> dict[str, Any]:
-        """The body as a JSON object. Raises :class:`ProtocolError` when it is none, and as :meth:`read` does."""
+        """The body as a JSON object. Raises :class:`ProtocolError` when it is not one, and as :meth:`read` does."""
         data = self.read(limit, what)
         try:
             document = json.loads(data.decode("utf-8"), object_pairs_hook=_unambiguous)
         except (ValueError, RecursionError):
             document = None
         if not data and self.content_length is None:
-            raise TruncatedBody(f"{what} of {self.target.origin.netloc} ended before it began")
+            raise TruncatedBody(f"{what} of {self.target.origin.netloc} is empty")
         if not isinstance(document, dict):
             if (page := web_page(data, self.header("Content-Type"))) is not None:
                 raise self.protocol_error(
-                    f"{self.target.origin.netloc} answers with {page} in place of its {what}", is_web_page=True
+                    f"{self.target.origin.netloc} responds with {page} in place of its {what}", is_web_page=True
                 )
             raise self.protocol_error(f"{what} of {self.target.origin.netloc} is not a JSON object")
         return document
 
     def protocol_error(self, message: str, **context: Any) -> ProtocolError:
-        """An error that names this request."""
+        """An error with the context of this request."""
         return ProtocolError(
             message,
             host=self.target.origin.netloc,
             method=self.method,
             url=self.target.url,
             status=self.status,
-            redirected_by=self.sent_on_by,
+            redirected_by=self.redirected_by,
             **context,
         )
 
     def discard(self) -> None:
-        """Lets go of the connection: kept when little or no body is left on it, closed otherwise. Safe to repeat."""
+        """Releases the connection: kept when little or no body is unread, closed otherwise. Safe to repeat."""
         length = 0 if self.method == "HEAD" or self.status in (204, 304) else self.content_length
         if length is not None and length <= DRAIN_BYTES:
-            # An empty body is read too: a connection that goes back with its answer open fails the next request.
+            # An empty body is read too: a connection that is released with an open response fails the next request.
             with contextlib.suppress(HTTPError, OSError, ValueError):
                 self._response.read(DRAIN_BYTES, decode_content=False)
         else:
@@ -296,13 +295,13 @@ class Response:
         self._response.release_conn()
 
     def abandon(self) -> None:
-        """Closes the connection, whatever is left on it. Safe to repeat."""
+        """Closes the connection, whatever is unread. Safe to repeat."""
         self._response.close()
         self._response.release_conn()
 
 
 def web_page(data: bytes, content_type: str | None) -> str | None:
-    """What a body is called when it is a page made for people, with its title; None when it is none."""
+    """A description of a body that is a web page, with its title; None for any other body."""
     start = data[:MAX_PAGE_BYTES].decode("utf-8", "replace")
     is_page = "html" in (content_type or "").lower() or _PAGE.match(start)
     if not is_page or start.lstrip()[:1] == "{":
@@ -314,17 +313,17 @@ def web_page(data: bytes, content_type: str | None) -> str | None:
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a JSON document. Raises :class:`ValueError` when a name stands twice: readers would differ."""
+    """An object of a JSON document. Raises :class:`ValueError` for a repeated name, which is ambiguous."""
     document = dict(pairs)
     if len(document) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name is repeated")
     return document
 
 
 def converted(  # noqa: PLR0911 - a table with one row for each kind of failure
     problem: Exception, method: str, target: Target
 ) -> RegistrySyncError:
-    """The error of this project for one of the libraries underneath, or of the operating system."""
+    """The error for an exception of the HTTP library or the operating system."""
     host = target.origin.netloc
     context: dict[str, Any] = {"host": host, "method": method, "url": target.url}
     if isinstance(problem, IncompleteRead) or _cause(problem, IncompleteRead):
@@ -333,15 +332,15 @@ def converted(  # noqa: PLR0911 - a table with one row for each kind of failure
         whose = f"the proxy before {host}" if isinstance(problem, ProxyError) else host
         return UntrustedCertificate(
             f"the TLS certificate of {whose} is not trusted ({_reason(problem)}); "
-            "give the CA that signed it, or switch the check off for this remote",
+            "configure the CA that signed it, or disable verification for this remote",
             **context,
         )
     if isinstance(problem, (SSLError, ProxyError)) and _speaks_plain_http(problem):
         if isinstance(problem, ProxyError):
             return ConfigurationError(f"the proxy before {host} does not speak TLS; write its URL with http://")
         return ProtocolError(
-            f"{host} speaks plain http where https was expected: use the port that speaks https, or write http:// if "
-            "the registry is meant to be read without TLS",
+            f"{host} speaks plain http where https was expected: use its https port, or write http:// if the registry "
+            "is meant to be read without TLS",
             **context,
         )
     if isinstance(problem, ProxyError):
@@ -351,7 +350,7 @@ def converted(  # noqa: PLR0911 - a table with one row for each kind of failure
         return ServerUnavailable(f"the proxy before {host} does not connect: {_reason(problem)}", **context)
     if isinstance(problem, SSLError) and (alert := _refused_certificate(problem)) is not None:
         return AuthenticationFailed(
-            f"{host} does not take the client certificate, or asks for one ({alert}); give it in the connection, as "
+            f"{host} does not accept the client certificate, or requires one ({alert}); set it in the connection, as "
             "client_certificate with client_private_key",
             **context,
         )
@@ -360,30 +359,32 @@ def converted(  # noqa: PLR0911 - a table with one row for each kind of failure
     if isinstance(problem, (ConnectTimeoutError, NewConnectionError)):
         return ServerUnavailable(f"no connection to {host}: {_reason(problem)}", **context)
     if isinstance(problem, ReadTimeoutError):
-        return ServerUnavailable(f"{host} did not go on answering in time", **context)
+        return ServerUnavailable(f"{host} did not respond in time", **context)
     if isinstance(problem, (BrokenConnection, SSLError, OSError)) and not _is_nonsense(problem):
         return ServerUnavailable(f"the connection to {host} broke: {_reason(problem)}", **context)
-    return ProtocolError(f"{host} does not answer in HTTP: {_reason(problem)}", **context)
+    return ProtocolError(f"{host} does not respond in HTTP: {_reason(problem)}", **context)
 
 
 def proxy_refusal(status: int, host: str) -> ConfigurationError:
-    """What it means that a proxy answers ``status`` instead of the registry."""
-    if status in (401, PROXY_AUTHENTICATION_REQUIRED):  # some say 401 of what is wrong, and 407 of what is missing
+    """The error for a proxy that responds ``status`` in place of the registry."""
+    if status in (401, PROXY_AUTHENTICATION_REQUIRED):  # some send 401 for wrong and 407 for missing credentials
         return ConfigurationError(
-            f"the proxy before {host} asks for a user name and password, or refuses those it is given ({status}); "
+            f"the proxy before {host} requires a user name and password, or refuses the given ones ({status}); "
             "write them into its URL, http://user:password@proxy.example:3128, special characters percent-encoded"
         )
-    return ConfigurationError(f"the proxy does not let through to {host} ({status}); its operator must allow that")
+    return ConfigurationError(
+        f"the proxy does not allow connections to {host} ({status}); its operator must allow them"
+    )
 
 
 def _tunnel_status(problem: BaseException) -> int | None:
-    """The status by which a proxy refused a tunnel; the standard library gives it in its message only."""
+    """The status by which a proxy refused a tunnel; the standard library has it in the message only."""
     found = (_TUNNEL.fullmatch(str(cause)) for cause in _causes(problem) if isinstance(cause, OSError))
     return next((int(match[1]) for match in found if match), None)
 
 
 def _refused_certificate(problem: BaseException) -> str | None:
-    """The alert by which a server refuses what a client showed it, in OpenSSL's words; None for other failures."""
+    """The alert by which a server refuses a client's certificate, as OpenSSL names it; None for other failures."""
     alerts = (cause.reason for cause in _causes(problem) if isinstance(cause, ssl.SSLError))
     return next((alert for alert in alerts if alert in _CERTIFICATE_ALERTS), None)
 
@@ -409,7 +410,7 @@ def _is_untrusted(problem: BaseException) -> bool:
 
 
 def _speaks_plain_http(problem: BaseException) -> bool:
-    """Whether the server answered the first bytes of TLS with something that is none."""
+    """Whether the server responded to the TLS handshake with something else."""
     reasons = (cause.reason for cause in _causes(problem) if isinstance(cause, ssl.SSLError))
     return any(reason in _NO_TLS for reason in reasons)
 
@@ -434,7 +435,7 @@ _STEP_BYTES = 1024 * 1024
 
 
 def decoded(chunks: Iterable[bytes], encoding: str, limit: int) -> Iterator[bytes]:
-    """The decoded bytes of ``chunks``, in pieces, never more than ``limit`` in all.
+    """The decoded bytes of ``chunks``, in pieces, at most ``limit`` in all.
 
     Raises :class:`LimitExceeded`, :class:`TruncatedBody` when the data ends early, and ``zlib.error`` for other data.
     """

@@ -1,6 +1,6 @@
-"""The client's connections and credentials as a ``requests`` session, for code that speaks to a registry by itself.
+"""The client's connections and credentials as a ``requests`` session, for code that sends its own requests.
 
-A request through it goes the same way as the client's own: the same pools and address policy, the same tokens.
+Its requests use the same connection pools, address policy, rate limit and tokens as the client's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib3 import HTTPConnectionPool
 
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import InvalidReference, RegistryError
-from registry_sync.oci.auth.authenticator import Authenticator, Login, NothingElse
+from registry_sync.oci.auth.authenticator import Authenticator, Login, NoAuthorizationLeft
 from registry_sync.oci.auth.challenges import pull_scope
 from registry_sync.oci.http.error_mapping import (
     Refusal,
@@ -50,20 +50,20 @@ class PooledAdapter(HTTPAdapter):
         self._own = transport.own
         self._clock = transport.clock
         self._rate = transport.rate
-        self._note_status = transport.note_status
+        self._record_status = transport.record_status
 
     def send(self, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
-        """As requests, at the rate that the client keeps; authorized when it has its turn.
+        """Sends as ``requests`` does, at the client's rate; authorized at the request's turn.
 
-        Raises :class:`NothingElse` as :meth:`Login.authorization`, and what exchanges raise.
+        Raises :class:`NoAuthorizationLeft` as :meth:`Login.authorization`, and what exchanges raise.
         """
         target = Target.parse(request.url or "")
-        asked_at = self._rate.wait() if target.origin == self._own else self._clock.monotonic()
+        requested_at = self._rate.wait() if target.origin == self._own else self._clock.monotonic()
         for hook in request.hooks.get("response", ()):
             if isinstance(hook, _Challenges):
                 hook.authorize(request, target, self._rate.wait)
         response = super().send(request, *arguments, **options)
-        self._note_status(response.status_code, target.origin, asked_at)
+        self._record_status(response.status_code, target.origin, requested_at)
         return response
 
     def get_connection_with_tls_context(
@@ -76,16 +76,16 @@ class PooledAdapter(HTTPAdapter):
         return self._pools.pool(Target.parse(request.url or "").origin)
 
     def request_url(self, request: PreparedRequest, proxies: Mapping[str, str] | None) -> str:  # noqa: ARG002 - as above
-        """The path, or the whole URL where a proxy is to fetch it in the clear."""
+        """The path, or the whole URL for a proxy that fetches it over plain http."""
         target = Target.parse(request.url or "")
         return target.url if self._pools.is_proxied and target.origin.scheme == "http" else target.path
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Nothing: the pools have their TLS settings."""
+        """Does nothing: the pools have their own TLS settings."""
 
 
 class RegistryAuth(AuthBase):
-    """Tokens and Basic for one registry, and for no other host that a request or redirect names."""
+    """Tokens and Basic for one registry, and for no other host of a request or redirect."""
 
     def __init__(self, own: Origin, authenticator: Authenticator, adapter: PooledAdapter) -> None:
         self._own = own
@@ -99,7 +99,7 @@ class RegistryAuth(AuthBase):
 
 
 class _Challenges:
-    """One request's authorization and the answer to its 401; redirects that stay at the registry take it along."""
+    """One request's authorization and the handling of its 401, also for redirects that stay at the registry."""
 
     def __init__(self, own: Origin, authenticator: Authenticator, adapter: PooledAdapter) -> None:
         self._own = own
@@ -109,7 +109,7 @@ class _Challenges:
         self._header: str | None = None
 
     def authorize(self, request: PreparedRequest, target: Target, turn: Callable[[], object]) -> None:
-        """Puts on what the registry itself is to be sent, and takes it off for any other host."""
+        """Sets ``Authorization`` for the registry itself, and removes it for any other host."""
         if target.origin != self._own:
             if self._header is not None and request.headers.get("Authorization") == self._header:
                 del request.headers["Authorization"]
@@ -120,22 +120,22 @@ class _Challenges:
         self._header = self._login.authorization(turn)
         if self._header is not None:
             request.headers["Authorization"] = self._header
-            request.headers.on_send = self._login.note_sent  # type: ignore[attr-defined]
+            request.headers.on_send = self._login.record_sent  # type: ignore[attr-defined]
 
     def __call__(self, response: Response, **options: Any) -> Response:
-        """The response that is left when every challenge was answered."""
+        """The response after every challenge has been handled."""
         while (login := self._login) is not None and response.status_code == 401:
             target = Target.parse(response.request.url or "")
             if target.origin != self._own:
                 break
-            # Read first: a token may be asked for at the same host, which must not wait for this connection.
+            # Read first: a token may be requested from the same host, which must not wait for this connection.
             _ = response.content
             if login.is_refused(response.headers.get("WWW-Authenticate"), target):
                 break
             again = response.request.copy()
             try:
                 retried = self._adapter.send(again, **options)
-            except NothingElse:
+            except NoAuthorizationLeft:
                 break
             retried.history[:] = [*response.history, response]
             retried.request = again
@@ -144,7 +144,7 @@ class _Challenges:
 
 
 def scope_of(target: Target) -> str | None:
-    """What reading ``target`` needs, read from its path; None for ``/v2/`` and what is no content of a repository."""
+    """The scope to read ``target``, from its path; None for ``/v2/`` and paths outside a repository's content."""
     path = target.path.partition("?")[0].removeprefix("/v2/")
     for part in ("/manifests/", "/blobs/", "/tags/list", "/referrers/"):
         name, found, _ = path.rpartition(part)
@@ -157,7 +157,7 @@ def scope_of(target: Target) -> str | None:
 
 
 def error_of_response(response: Response, *, is_anonymous: bool = False) -> RegistryError:
-    """The error that an answer of a session means, what the registry said and asked for included."""
+    """The error for a response of a session, with the registry's codes, message and ``Retry-After``."""
     target = Target.parse(response.url)
     codes, message = parse_error_body(response.content)
     refusal = Refusal(
@@ -176,7 +176,7 @@ def error_of_response(response: Response, *, is_anonymous: bool = False) -> Regi
 
 
 def open_session(transport: Transport, authenticator: Authenticator) -> Session:
-    """A session that takes nothing from the environment and keeps no cookies."""
+    """A session that reads nothing from the environment and keeps no cookies."""
     session = Session()
     session.trust_env = False
     session.cookies = _NoCookies()
@@ -192,4 +192,4 @@ class _NoCookies(RequestsCookieJar):
     """A jar that stays empty."""
 
     def set_cookie(self, cookie: Any, *arguments: Any, **options: Any) -> None:
-        """Nothing: a registry is told who asks by ``Authorization`` alone."""
+        """Does nothing: a registry identifies the client by ``Authorization`` alone."""

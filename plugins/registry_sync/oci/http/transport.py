@@ -1,7 +1,7 @@
-"""Requests of a client: one session of connections, redirects followed by hand, errors converted at this edge.
+"""Sends a client's requests: follows redirects itself and translates the HTTP library's errors.
 
-``Authorization`` goes to the registry's own origin and nowhere else (distribution specification, "API"); it is put on
-for each hop anew and never copied along.
+``Authorization`` goes to the registry's own origin and nowhere else (distribution specification, "API"); it is set for
+each hop and never copied to the next.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 10
-#: Threads beyond the concurrency wait for a connection; so long only when those before them hang.
+#: Threads beyond the concurrency wait for a connection; this long only when the others hang.
 LONGEST_WAIT_FOR_CONNECTION_SECONDS = 600
 
 
@@ -52,9 +52,9 @@ class Transport:
         body: bytes | None = None,
         login: Login | None = None,
     ) -> Response:
-        """The answer of exactly ``target``, whatever its status. Raises :class:`ServerUnavailable` and its kin.
+        """The response of exactly ``target``, whatever its status. Raises the errors of :func:`converted`.
 
-        ``login`` authorizes a request to the registry itself, once that has its turn; raises what it raises.
+        ``login`` authorizes a request to the registry itself, at its turn; raises what that raises.
         """
         origin = target.origin
         if origin != self.own:
@@ -65,13 +65,13 @@ class Transport:
         sent.target = target.path
         if self.pools.is_proxied and origin.scheme == "http":
             sent.target = target.url
-        asked_at = self.clock.monotonic()
+        requested_at = self.clock.monotonic()
         if origin == self.own:
-            asked_at = self.rate.wait()
+            requested_at = self.rate.wait()
             if login is not None and (authorization := login.authorization(self.rate.wait)) is not None:
                 sent["Authorization"] = authorization
-                sent.on_send = login.note_sent
-        # What urllib3 is told is what it logs, and queries can be signatures.
+                sent.on_send = login.record_sent
+        # urllib3 logs the URL that it gets, and queries can be signatures.
         url = sent.target.partition("?")[0]
         try:
             received = self.pools.pool(origin).urlopen(
@@ -91,26 +91,26 @@ class Transport:
         response = Response(received, method, target, self._pace)
         if login is not None and origin == self.own:
             response.authorization_bytes = len(sent.get("Authorization", ""))
-        self.note_status(response.status, origin, asked_at)
+        self.record_status(response.status, origin, requested_at)
         if response.status == PROXY_AUTHENTICATION_REQUIRED and self.pools.is_proxied:
             response.discard()
             raise proxy_refusal(response.status, origin.netloc)
         return response
 
     def follow(self, method: str, target: Target, headers: Mapping[str, str], login: Login | None = None) -> Response:
-        """The answer at the end of the redirects of a GET or HEAD. Raises :class:`RedirectRefused`."""
+        """The response at the end of the redirects of a GET or HEAD. Raises :class:`RedirectRefused`."""
         target = self._with_namespace(target)
-        asked_host, has_moved = target.origin.netloc, False
+        requested_host, has_moved = target.origin.netloc, False
         for _ in range(MAX_REDIRECTS + 1):
             try:
                 response = self.send(method, target, headers, login=login)
             except RegistrySyncError as problem:
                 if not has_moved:
                     raise
-                explained = problem.with_message(f"{problem.message}; {asked_host} redirects there")
-                explained.redirected_by = asked_host
+                explained = problem.with_message(f"{problem.message}; {requested_host} redirects there")
+                explained.redirected_by = requested_host
                 raise explained from problem
-            response.sent_on_by = asked_host if has_moved else None
+            response.redirected_by = requested_host if has_moved else None
             if response.status not in REDIRECT_STATUSES:
                 return response
             target, has_moved = self._next_hop(response), True
@@ -118,11 +118,11 @@ class Transport:
             f"{self.own.netloc} redirects more than {MAX_REDIRECTS} times", host=self.own.netloc, method=method
         )
 
-    def note_status(self, status: int, origin: Origin, asked_at: float) -> None:
-        """Asks the registry less often when it, or a host that it leads to, says that this was too often."""
-        if status in SLOWING_STATUSES and (rate := self.rate.slow_down(asked_at)) is not None:
+    def record_status(self, status: int, origin: Origin, requested_at: float) -> None:
+        """Slows down requests to the registry when it, or a host that it redirects to, gets too many."""
+        if status in SLOWING_STATUSES and (rate := self.rate.slow_down(requested_at)) is not None:
             log.info(
-                "%s answers %d; %s is asked %.3g times a second for now, and gradually more often",
+                "%s responds %d; requests to %s are limited to %.3g a second for now, and gradually more",
                 origin.netloc,
                 status,
                 self.own.netloc,
@@ -130,7 +130,7 @@ class Transport:
             )
 
     def _with_namespace(self, target: Target) -> Target:
-        """``target`` saying whose content is meant, where one is configured. Redirects are followed as they are."""
+        """``target`` with the configured namespace, if any. Targets of redirects are not changed."""
         path, _, query = target.path.partition("?")
         is_content = target.origin == self.own and path.startswith("/v2/") and path != "/v2/"
         if self._namespace is None or not is_content or "ns" in parse_qs(query):
@@ -138,7 +138,7 @@ class Transport:
         return target._replace(path=f"{path}?{query}{'&' if query else ''}ns={quote(self._namespace, safe=':')}")
 
     def close(self) -> None:
-        """Closes the idle connections. The transport can still be used; it opens new ones."""
+        """Closes idle connections. The transport stays usable and opens new ones."""
         self.pools.close()
 
     def _next_hop(self, response: Response) -> Target:
@@ -146,12 +146,12 @@ class Transport:
         response.discard()
         host = response.target.origin.netloc
         if not location:
-            raise response.protocol_error(f"{host} answers {response.status} without a Location")
+            raise response.protocol_error(f"{host} responds {response.status} without a Location")
         try:
             following = Target.parse(location, relative_to=response.target)
         except ValueError as problem:
             raise RedirectRefused(
-                f"{host} redirects to what cannot be followed: {problem}", host=host, method=response.method
+                f"{host} redirects to a URL that cannot be followed: {problem}", host=host, method=response.method
             ) from None
         if following.origin.scheme == "http" and "https" in (response.target.origin.scheme, self.own.scheme):
             raise RedirectRefused(

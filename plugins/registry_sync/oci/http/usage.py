@@ -1,4 +1,4 @@
-"""What a client has asked for so far, counted across its threads."""
+"""Counts of a client's requests, across its threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Headers(Protocol):
 
 @dataclass(frozen=True)
 class RateLimit:
-    """Pulls that a registry still allows, as Docker Hub tells it; ``window_seconds`` and ``limit`` None when untold."""
+    """The pulls that a registry still allows, as Docker Hub reports them; absent fields are None."""
 
     remaining: int
     limit: int | None = None
@@ -25,7 +25,7 @@ class RateLimit:
 
     @classmethod
     def read(cls, response: _Headers) -> RateLimit | None:
-        """From the ``ratelimit-*`` headers of an answer; None when they are absent or unreadable: no limit is known."""
+        """Reads the ``ratelimit-*`` headers of a response; None when they are absent or unreadable."""
         remaining = _last_limit(response.header("ratelimit-remaining"))
         if remaining is None:
             return None
@@ -45,7 +45,7 @@ def _last_limit(value: str | None) -> tuple[int, int | None] | None:
 
 @dataclass(frozen=True)
 class UsageCounts:
-    """One reading of :class:`Usage`. ``received_bytes`` counts bodies of manifests and blobs as they came."""
+    """One reading of :class:`Usage`. ``received_bytes`` counts bodies of manifests and blobs as received."""
 
     head_count: int = 0
     manifest_get_count: int = 0
@@ -57,7 +57,7 @@ class UsageCounts:
 
 
 class Usage:
-    """Counters that only grow; safe to use from several threads. ``rate_limit`` is the latest told, or None."""
+    """Counters that only grow; safe to use from several threads. ``rate_limit`` is the latest reported, or None."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -70,14 +70,14 @@ class Usage:
         with self._lock:
             self._counts[counter] += amount
 
-    def note_rate_limit(self, response: _Headers) -> None:
-        """Keeps what the headers of an answer say of the rate limit."""
+    def record_rate_limit(self, response: _Headers) -> None:
+        """Records the rate limit in the headers of a response."""
         limit = RateLimit.read(response)
         if limit is not None:
             self.rate_limit = limit
 
-    def note_warning(self, text: str) -> bool:
-        """Keeps a registry's warning; True the first time. At most a hundred different ones are kept."""
+    def record_warning(self, text: str) -> bool:
+        """Records a registry's warning; True the first time. At most a hundred different ones are kept."""
         with self._lock:
             if text in self._warnings or len(self._warnings) >= 100:
                 return False
@@ -91,7 +91,7 @@ class Usage:
             return tuple(self._warnings)
 
     def counts(self) -> UsageCounts:
-        """All counters at one moment."""
+        """All counters at one point in time."""
         with self._lock:
             return UsageCounts(**self._counts)
 

@@ -181,7 +181,7 @@ def test_nothing_slows_a_client_that_is_answered_well_or_with_another_error(regi
     registry.on("GET", TAGS, errors_reply(500, "X"), errors_reply(502, "X"), json_reply({"tags": ["a"]}))
     client = client_of(registry)
     client.list_tags(REPOSITORY)
-    assert client._requester._transport.rate._too_much is None
+    assert client._requester._transport.rate._excessive_rate is None
 
 
 @pytest.mark.rule("A9.5")

@@ -114,7 +114,7 @@ def test_a9_04_an_outage_where_a_request_leads_is_tried_again_as_any(
 
 PAGE = reply(200, "<html><head><title>Welcome</title></head></html>", content_type="text/html; charset=utf-8")
 NO_PAGE = reply(404, "<html><head><title>Nothing here</title></head></html>", content_type="text/html")
-WORDS = "does not answer as a registry at /v2/"
+WORDS = "does not respond as a registry at /v2/"
 
 
 @pytest.mark.parametrize("page", [PAGE, NO_PAGE])
@@ -147,7 +147,7 @@ def test_a2_01_a_web_page_of_a_registry_is_told_as_what_it_is_and_the_registry_a
     registry.on("HEAD", BY_TAG, PAGE)
     client = client_of(registry)
     for ask in (lambda: client.list_tags(REPOSITORY), lambda: client.head_manifest(REPOSITORY, TAG)):
-        with pytest.raises(ProtocolError, match="answers with a web page"):
+        with pytest.raises(ProtocolError, match="responds with a web page"):
             ask()
     assert len(registry.asked(path="/v2/")) == 1
 
