@@ -1,6 +1,6 @@
-"""The content-addressed blob store: bytes under their digest, never under it before they are verified.
+"""The content-addressed blob store: bytes are published under their digest, and only after verification.
 
-:func:`registry_sync.hooks.stores.open_blob_store` gives the store of a URL; what every store promises is in
-:mod:`registry_sync.blobs.store`, and one suite of tests holds all of them to it.
-Nothing here knows registries, databases or Airflow.
+:func:`registry_sync.hooks.stores.open_blob_store` opens the store at a URL. :mod:`registry_sync.blobs.store` states the
+guarantees of every store, and one contract suite tests all stores. This package knows no registries, databases or
+Airflow.
 """

@@ -1,9 +1,9 @@
-"""Where what lies below the root of a store, and how it is listed. The layout is the same in every store.
+"""The layout below the root of a store, the same in every store, and its listing.
 
-A blob has three parts in its name: algorithm, first two characters, encoded. What begins with a dot is the store's
-own and no blob, since no algorithm of a digest begins so. Everything else was put there by a stranger.
+The name of a blob has three components: algorithm, first two characters, encoded. A name that starts with a dot is the
+store's own and no blob, since no digest algorithm starts so. Everything else is an unknown file.
 
-One walk for all stores: a store says what is in one folder, and here is decided what of it is a blob.
+One walk serves all stores: a store lists a single folder, and this module decides which entries are blobs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from registry_sync.blobs.store import StoredBlob, Unlisted
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import BlobStoreError, InvalidReference
 
-#: What was written of blobs that are not published.
+#: Resumable downloads: the incomplete bytes of blobs that are not published.
 PARTIALS = ".partials"
-#: Blobs whose bytes were found to be others than their digest says.
+#: Blobs whose bytes do not match their digest.
 QUARANTINE = ".quarantine"
 _FIRST_TWO = re.compile(r"[0-9a-f]{2}")
 
@@ -31,12 +31,12 @@ def blob_name(digest: Digest) -> str:
 
 
 def flat_name(digest: Digest) -> str:
-    """The name of what belongs to a blob in a folder of the store's own: ``sha256-abcd…``."""
+    """The name that stands for a blob in one of the store's own folders: ``sha256-abcd…``."""
     return f"{digest.algorithm}-{digest.encoded}"
 
 
 def digest_of(name: str) -> Digest | None:
-    """The digest that a name of :func:`blob_name` or :func:`flat_name` stands for; None for any other name."""
+    """The digest of a name made by :func:`blob_name` or :func:`flat_name`; None for any other name."""
     algorithm, _, rest = name.partition("/" if "/" in name else "-")
     try:
         digest = Digest(f"{algorithm}:{rest.rpartition('/')[2]}")
@@ -46,13 +46,13 @@ def digest_of(name: str) -> Digest | None:
 
 
 def may_hold_blobs(folder: str) -> bool:
-    """Whether blobs can lie somewhere below ``folder``, which is relative to the root."""
+    """Whether ``folder``, relative to the root, can contain blobs."""
     algorithm, _, first_two = folder.partition("/")
     return algorithm in ("sha256", "sha512") and (not first_two or _FIRST_TWO.fullmatch(first_two) is not None)
 
 
 class FolderEntry(NamedTuple):
-    """One name in a folder. ``name`` is relative to the root of the store; what is neither folder nor file is odd."""
+    """One entry of a folder; ``name`` is relative to the root. A device or dangling link is neither folder nor file."""
 
     name: str
     is_folder: bool
@@ -61,22 +61,22 @@ class FolderEntry(NamedTuple):
     stored_at: datetime
 
 
-#: What is in one folder, "" for the root; nothing for a folder that is not there.
+#: Lists one folder, "" for the root; a missing folder has no entries.
 Children = Callable[[str], Iterable[FolderEntry]]
 
 
 def published(children: Children, unlisted: Unlisted | None = None) -> Iterator[StoredBlob]:
-    """Every blob under its digest."""
+    """Every published blob."""
     return (found for found in _walk(children, "", unlisted) if isinstance(found, StoredBlob))
 
 
 def unknown_files(children: Children) -> Iterator[str]:
-    """What is neither a blob nor the store's own. A folder that can hold no blob stands for all that is in it."""
+    """The names that are neither blobs nor the store's own. A folder that cannot contain blobs is one name."""
     return (found for found in _walk(children, "", None) if isinstance(found, str))
 
 
 def quarantined(children: Children) -> Iterator[StoredBlob]:
-    """Every blob that was set aside."""
+    """Every blob in quarantine."""
     for entry in children(QUARANTINE):
         digest = digest_of(entry.name.rpartition("/")[2])
         if digest is not None:

@@ -1,8 +1,8 @@
-"""Blobs on a local (or mounted) file system, by the system's own calls.
+"""Blobs on a local (or mounted) file system, through the operating system's calls.
 
-A blob lies at ``<root>/<algorithm>/<first two characters>/<encoded>``. It gets there in one order: bytes flushed,
-digest right, file renamed into place, folder flushed. So whatever is under a digest is whole, after a crash and after
-a loss of power alike. See docs/adr/0010-blobs-on-a-file-system.md for what was measured.
+A blob is at ``<root>/<algorithm>/<first two characters>/<encoded>``. Publishing has one order: flush the bytes, verify
+the digest, rename the file into place, flush the folder. So a file under a digest is complete, also after a crash or a
+loss of power. docs/adr/0010-blobs-on-a-file-system.md has the measurements.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from registry_sync.errors import BlobMissing, BlobStoreError
 
 
 class LocalBlobStore:
-    """A :class:`registry_sync.blobs.store.BlobStore` below the folder ``root``, which is made when it is needed.
+    """A :class:`registry_sync.blobs.store.BlobStore` below the folder ``root``, which is created by the first write.
 
-    ``patience_seconds`` is how long a writer waits for another of the same blob that makes no progress; ``modes`` is
-    who may use what is made.
+    ``patience_seconds`` is how long a writer waits for another writer of the same blob that makes no progress;
+    ``modes`` are the permissions of new files and folders.
     """
 
     def __init__(
@@ -49,16 +49,16 @@ class LocalBlobStore:
         return f"LocalBlobStore({str(self.root)!r})"
 
     def path(self, digest: Digest) -> Path:
-        """Where the blob lies, or would."""
-        return Path(self._place(digest))
+        """The path of the blob, published or not."""
+        return Path(self._location(digest))
 
     def has(self, digest: Digest, size_bytes: int | None = None, /) -> bool:
         with store_errors(self.root):
             try:
-                found = os.stat(self._place(digest))  # noqa: PTH116 - asked for each blob of a sync; no Path is made
+                found = os.stat(self._location(digest))  # noqa: PTH116 - called for each blob of a sync; creates no Path
             except FileNotFoundError:
                 return False
-        # A folder in a blob's place is none.
+        # A folder in the place of a blob is not a blob.
         return stat.S_ISREG(found.st_mode) and (size_bytes is None or found.st_size == size_bytes)
 
     def writer(self, digest: Digest, size_bytes: int, /, *, replaces: bool = False) -> VerifyingWriter:
@@ -118,11 +118,11 @@ class LocalBlobStore:
     def sweep_resumables(self, older_than_seconds: float, /) -> int:
         count, failures = self._resumables.sweep(older_than_seconds)
         if failures:
-            raise not_removed(failures, "partials")
+            raise not_removed(failures, "resumable downloads")
         return count
 
     def publish_bytes(self, digest: Digest, data: bytes | bytearray, /) -> None:
-        """Publishes a small blob whose digest was verified."""
+        """Publishes a small blob whose digest has been verified."""
         temporary = self._resumables.write_temporary(data, is_durable=True)
         try:
             self._move(temporary, digest)
@@ -130,16 +130,16 @@ class LocalBlobStore:
             temporary.unlink(missing_ok=True)
             raise
 
-    def publish_resumable(self, digest: Digest, partial: ResumableFile, /) -> None:
+    def publish_resumable(self, digest: Digest, resumable: ResumableFile, /) -> None:
         """Publishes a blob whose digest was verified while it was written."""
-        partial.flush()
-        with store_errors(partial.path):
-            # Where locks do nothing another process may have written into the same file.
-            if (found := os.fstat(partial.descriptor).st_size) != partial.offset:
-                partial.discard()
-                raise size_error(str(partial.path), partial.offset, found)
-            os.utime(partial.descriptor)  # an earlier writer may have written all of it, long ago
-        self._move(partial.path, digest)
+        resumable.flush()
+        with store_errors(resumable.path):
+            # Where locks have no effect, another process may have written into the same file.
+            if (found := os.fstat(resumable.descriptor).st_size) != resumable.offset:
+                resumable.discard()
+                raise size_error(str(resumable.path), resumable.offset, found)
+            os.utime(resumable.descriptor)  # an earlier writer may have completed it long ago
+        self._move(resumable.path, digest)
 
     def _children(self, folder: str) -> Iterator[layout.FolderEntry]:
         with store_errors(self.root):
@@ -151,25 +151,25 @@ class LocalBlobStore:
         for entry in entries:
             with store_errors(self.root):
                 try:
-                    found = entry.stat(follow_symlinks=not _leads_nowhere(entry))
+                    found = entry.stat(follow_symlinks=not _is_dangling(entry))
                 except FileNotFoundError:  # deleted meanwhile
                     continue
             name = f"{folder}/{entry.name}" if folder else entry.name
             yield layout.FolderEntry(name, entry.is_dir(), entry.is_file(), found.st_size, _time(found))
 
     def _renew(self, digest: Digest, size_bytes: int) -> bool:
-        """Whether the blob is there whole. Its time becomes this moment, where that is allowed."""
+        """Whether the complete blob exists. Its modification time is set to now, where permitted."""
         if not self.has(digest, size_bytes):
             return False
         try:
-            os.utime(self._place(digest))
+            os.utime(self._location(digest))
         except FileNotFoundError:  # deleted meanwhile
             return False
-        except OSError:  # another user's, or a disk to read from: it is there all the same
+        except OSError:  # another user's file, or a read-only disk: the blob exists all the same
             pass
         return True
 
-    def _place(self, digest: Digest) -> str:
+    def _location(self, digest: Digest) -> str:
         encoded = digest.encoded
         return f"{self.root}/{digest.algorithm}/{encoded[:2]}/{encoded}"
 
@@ -181,8 +181,8 @@ class LocalBlobStore:
             except FileNotFoundError:
                 make_folder(target.parent, self._modes)
                 source.rename(target)
-            except IsADirectoryError as problem:  # it names the other file
-                raise BlobStoreError(f"there is a folder in the place of a blob, at {target}: remove it") from problem
+            except IsADirectoryError as problem:  # its filename is the source
+                raise BlobStoreError(f"a folder is in the place of a blob, at {target}: remove it") from problem
             flush_folder(target.parent)
 
 
@@ -190,7 +190,7 @@ def _time(found: os.stat_result) -> datetime:
     return datetime.fromtimestamp(found.st_mtime, timezone.utc)
 
 
-def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+def _is_dangling(entry: os.DirEntry[str]) -> bool:
     return entry.is_symlink() and not (entry.is_file() or entry.is_dir())
 
 

@@ -1,8 +1,9 @@
-"""Blobs wherever fsspec reaches: object stores, remote file systems, memory; and how their drivers are set up.
+"""Blobs in any store that fsspec supports (object stores, remote file systems, memory), and its drivers' set-up.
 
-Bytes are collected and verified on this machine first: small blobs in memory, larger ones in a spool folder, where
-they can be continued. Blobs of one part are handed over whole (docs/adr/0011-blobs-on-an-object-store.md); larger ones
-go into the store part by part meanwhile, where any machine can continue them (docs/adr/0012-parts-in-the-store.md).
+Bytes are first collected and verified on this machine: small blobs in memory, larger ones in a spool folder, where
+downloads can be resumed. A blob of one part is uploaded whole (docs/adr/0011-blobs-on-an-object-store.md); the parts of
+a larger one are uploaded during the download, so that any machine can resume it
+(docs/adr/0012-multipart-uploads-in-the-store.md).
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from registry_sync.errors import BlobMissing, BlobStoreUnavailable, Configuratio
 class FsspecBlobStore:
     """A :class:`registry_sync.blobs.store.BlobStore` in ``files``.
 
-    ``spool`` is a local folder for blobs on their way. To write a blob that is there already uploads it again, unless
-    another process of this machine was seen to publish it: to ask each time would cost more. Blobs of more than
-    ``part_bytes`` go into the store in parts.
+    ``spool`` is a local folder for downloads. Writing a blob that is published already uploads it again, unless this
+    machine saw another of its processes publish it: a request before each write would cost more. Blobs of more than
+    ``part_bytes`` are uploaded in parts.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class FsspecBlobStore:
     def delete(self, digest: Digest, /, *, stored_before: datetime | None = None) -> bool:
         name = blob_name(digest)
         try:
-            # Some object stores remove what is not there without a word, so the answer must be asked for first.
+            # Some object stores report success for a missing object, so existence is checked first.
             if self._files.stored_at(name) >= (stored_before or datetime.max.replace(tzinfo=timezone.utc)):
                 return False
             self._files.remove(name)
@@ -113,19 +114,19 @@ class FsspecBlobStore:
         count, failures = self._spool.sweep(older_than_seconds)
         parts_count, parts_failures = sweep_parts(self._files, oldest)
         if failures + parts_failures:
-            raise not_removed(failures + parts_failures, "partials")
+            raise not_removed(failures + parts_failures, "resumable downloads")
         return count + parts_count
 
     def publish_bytes(self, digest: Digest, data: bytes | bytearray, /) -> None:
-        """Publishes a small blob whose digest was verified."""
+        """Publishes a small blob whose digest has been verified."""
         with self._present():
             self._files.put_bytes(blob_name(digest), data)
 
-    def publish_resumable(self, digest: Digest, partial: ResumableFile, /) -> None:
+    def publish_resumable(self, digest: Digest, resumable: ResumableFile, /) -> None:
         """Publishes a blob whose digest was verified while it was written to the spool."""
         with self._present():
-            self._files.put_file(blob_name(digest), partial.path, partial.offset)
-        partial.path.unlink(missing_ok=True)
+            self._files.put_file(blob_name(digest), resumable.path, resumable.offset)
+        resumable.path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _missing(self, digest: Digest) -> Iterator[None]:
@@ -136,15 +137,15 @@ class FsspecBlobStore:
 
     @contextlib.contextmanager
     def _present(self) -> Iterator[None]:
-        """What is missing when something is written is the place to write it to, such as a bucket."""
+        """Translates a missing file during a write: then the location, such as a bucket, is missing."""
         try:
             yield
         except FileNotFoundError as problem:
             raise store_error(problem, self._files.place) from problem
 
 
-#: What is asked of S3 unless somebody says otherwise: a request without the framing in which newer clients send
-#: checksums, and which not every store that speaks like S3 takes off again. Variables by which one says otherwise.
+#: Options of S3 requests, with the environment variables that override them. By default requests do not use the framing
+#: in which newer clients send checksums: not every S3-compatible store removes it again.
 _S3_CONFIG = {
     "request_checksum_calculation": "AWS_REQUEST_CHECKSUM_CALCULATION",
     "response_checksum_validation": "AWS_RESPONSE_CHECKSUM_VALIDATION",
@@ -157,7 +158,7 @@ def open_fsspec_store(
     """The store at an fsspec URL. Raises :class:`ConfigurationError` for one that fsspec cannot open."""
     place = redact_url(url)
     protocol = url.partition("://")[0]
-    # Another process may have published a blob meanwhile, so that listings must not be remembered.
+    # Another process may publish a blob at any time, so listings must not be cached.
     options: dict[str, Any] = {"use_listings_cache": False} if protocol in OBJECT_STORES else {}
     if protocol in ("s3", "s3a"):
         options["config_kwargs"] = _s3_config()
@@ -167,28 +168,28 @@ def open_fsspec_store(
         raise ConfigurationError(
             f"[registry_sync] blob_store is {place}, which fsspec cannot open: {problem}; is its driver installed?"
         ) from None
-    except Exception as problem:  # drivers that connect at once raise what they like
-        raise BlobStoreUnavailable(f"the blob store at {place} does not answer: {reason(problem)}") from problem
+    except Exception as problem:  # drivers that connect at once raise errors of any type
+        raise BlobStoreUnavailable(f"the blob store at {place} does not respond: {reason(problem)}") from problem
     base = Path(spool_folder) if spool_folder is not None else private_folder()
     spool = base / hashlib.sha256(place.encode()).hexdigest()[:16]
     return FsspecBlobStore(RemoteFiles(filesystem, root, place=place, protocol=protocol), spool, part_bytes=part_bytes)
 
 
 def _s3_config() -> dict[str, Any]:
-    """What botocore is configured with: what is set for fsspec, and our own choice where nothing is."""
-    ours = {name: "when_required" for name, variable in _S3_CONFIG.items() if variable not in os.environ}
+    """The configuration of botocore: the settings of fsspec, and the defaults above where there are none."""
+    config = {name: "when_required" for name, variable in _S3_CONFIG.items() if variable not in os.environ}
     for protocol in ("s3a", "s3"):
-        ours |= fsspec.config.conf.get(protocol, {}).get("config_kwargs", {})
-    return ours
+        config |= fsspec.config.conf.get(protocol, {}).get("config_kwargs", {})
+    return config
 
 
 def private_folder() -> Path:
-    """A folder among the system's temporary files that belongs to this user alone. Raises ConfigurationError."""
+    """A temporary folder that belongs to this user alone. Raises :class:`ConfigurationError`."""
     folder = Path(tempfile.gettempdir()) / f"registry_sync_spool_{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise ConfigurationError(f"{folder} belongs to somebody else; name another spool folder, or remove it")
+        raise ConfigurationError(f"{folder} belongs to another user; configure another spool folder, or remove it")
     OWNER_ONLY.tighten(folder)
     return folder

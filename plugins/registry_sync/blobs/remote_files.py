@@ -1,10 +1,9 @@
-"""The files of one store, as fsspec reaches them: names relative to its root, and errors that are ours.
+"""The files of one store through fsspec: names relative to its root, and the drivers' errors translated.
 
-Stores that speak like S3 may refuse to join objects, or to remove many at one request; whoever calls has another way
-then.
+S3-compatible stores may refuse to join objects or to remove many in one request; callers then have another way.
 
-What differs between drivers is known here: which of them show an object only when it is whole, what their listings
-call a time, and that their errors have no common type. What a blob is is known elsewhere.
+This module knows the differences between drivers: which ones show an object only when it is complete, how their
+listings call a time, and that their errors have no common type. It does not know blobs.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from registry_sync.errors import BlobStoreError, BlobStoreUnavailable, RegistryS
 
 log = logging.getLogger(__name__)
 
-#: Copies at once. The store works, nothing is sent.
+#: Concurrent copies inside the store, and concurrent removals.
 _THREADS = 8
-#: Objects that one request removes at most.
+#: The most objects that one request removes.
 _REMOVED_AT_ONCE = 1000
 
 
 def join_objects(filesystem: Any, sources: Sequence[str], target: str) -> None:
-    """Makes ``target`` of ``sources``, each but the last at least 5 MiB long, at most 10,000.
+    """Joins ``sources`` into ``target``: at most 10,000, each but the last at least 5 MiB long.
 
-    ``filesystem`` is an s3fs file system and raises its errors. An upload that fails is taken back, so that the bucket
-    keeps no invisible parts; one whose process is killed is left to a rule of the bucket.
+    ``filesystem`` is an s3fs file system and raises its errors. A failed multipart upload is aborted, so that the
+    bucket keeps no invisible parts; one whose process was killed is left to a lifecycle rule of the bucket.
     """
     bucket, key, _ = filesystem.split_path(target)
     started = filesystem.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
@@ -55,9 +54,9 @@ def join_objects(filesystem: Any, sources: Sequence[str], target: str) -> None:
     except BaseException:
         try:
             filesystem.call_s3("abort_multipart_upload", **upload)
-        except Exception as problem:  # noqa: BLE001  another error is on its way
+        except Exception as problem:  # noqa: BLE001  another error is being raised
             log.warning(
-                "the upload %s of %s could not be taken back, and keeps room until a rule of the bucket aborts it: %s",
+                "the multipart upload %s of %s could not be aborted; its space is used until the bucket aborts it: %s",
                 upload["UploadId"],
                 target,
                 problem,
@@ -66,35 +65,34 @@ def join_objects(filesystem: Any, sources: Sequence[str], target: str) -> None:
 
 
 def remove_objects(filesystem: Any, paths: Sequence[str]) -> list[str]:
-    """Removes objects of one bucket, a thousand at a request; those of ``paths`` that the store says it left.
+    """Removes objects of one bucket, a thousand per request; returns those that the store did not remove.
 
-    ``filesystem`` is an s3fs file system and raises its errors, also where the store knows no such request.
+    ``filesystem`` is an s3fs file system and raises its errors, also where the store does not support the request.
     """
-    left = []
+    remaining = []
     for start in range(0, len(paths), _REMOVED_AT_ONCE):
         keys = {filesystem.split_path(path)[1]: path for path in paths[start : start + _REMOVED_AT_ONCE]}
         bucket = filesystem.split_path(paths[start])[0]
         listed = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
         response = filesystem.call_s3("delete_objects", Bucket=bucket, Delete=listed)
-        left += [keys[error["Key"]] for error in response.get("Errors", []) if error.get("Key") in keys]
-    return left
+        remaining += [keys[error["Key"]] for error in response.get("Errors", []) if error.get("Key") in keys]
+    return remaining
 
 
-#: Object stores, in which an object appears whole or not at all.
+#: Object stores, in which an object appears complete or not at all.
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
-#: Of these the drivers take a size of parts; their own choice of 50 MB, ten at once, is much memory per upload.
+#: The part sizes of uploads, where drivers have one; their default of 50 MB, ten at once, uses much memory.
 _CHUNKS = {"s3": 8 * 1024 * 1024, "s3a": 8 * 1024 * 1024, "gs": 8 * 1024 * 1024, "gcs": 8 * 1024 * 1024}
-#: Those that can join objects into one by themselves, without sending a byte, and remove many at one request.
+#: Stores that can join objects without a transfer, and remove many in one request.
 _LIKE_S3 = frozenset({"s3", "s3a"})
-#: Files removed at once where each needs a request.
-#: What drivers call the time of a file in a listing; the first that is there is taken.
+#: How drivers name the time of a file in a listing; the first one present is used.
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
 
 
 class RemoteFiles:
-    """Files below ``root`` of an fsspec file system; ``place`` is how messages call the store.
+    """Files below ``root`` of an fsspec file system; ``place`` names the store in messages.
 
-    Methods raise :class:`BlobStoreError` and those below it; where a file is not there, :class:`FileNotFoundError`.
+    Methods raise :class:`BlobStoreError` and its subclasses, and :class:`FileNotFoundError` for a missing file.
     """
 
     def __init__(self, filesystem: Any, root: str, *, place: str, protocol: str) -> None:
@@ -102,16 +100,16 @@ class RemoteFiles:
         self.root = root.rstrip("/")
         self.place = place
         self.protocol = protocol
-        #: Whether the store is asked to remove many objects at one request; not after it refused.
+        #: Whether many objects are removed in one request; False after the store refused that.
         self._removes_many = protocol in _LIKE_S3
 
     def path(self, name: str) -> str:
-        """What the driver calls the file ``name``."""
+        """The driver's path of the file ``name``."""
         return f"{self.root}/{name}" if name else self.root
 
     def size(self, name: str) -> int:
         info = self._info(name)
-        if info["type"] == "directory":  # a folder in a file's place is none
+        if info["type"] == "directory":  # a folder in the place of a file is not a file
             raise FileNotFoundError(name)
         return int(info["size"])
 
@@ -123,31 +121,31 @@ class RemoteFiles:
             return self._time(info)
 
     def open(self, name: str) -> BinaryIO:
-        """The bytes, to read and to seek in."""
+        """The bytes as a seekable stream."""
         with self._errors():
             if self.protocol == "memory":  # its files share one position
                 return io.BytesIO(self.filesystem.cat_file(self.path(name)))
             return cast("BinaryIO", self.filesystem.open(self.path(name), "rb"))
 
-    def read(self, name: str, begin: int = 0) -> bytes:
-        """The bytes from ``begin`` on."""
+    def read(self, name: str, start: int = 0) -> bytes:
+        """The bytes from ``start`` on."""
         with self._errors():
-            return bytes(self.filesystem.cat_file(self.path(name), start=begin))
+            return bytes(self.filesystem.cat_file(self.path(name), start=start))
 
     def put_bytes(self, name: str, data: bytes | bytearray) -> None:
-        """Writes a file that appears whole or not at all. Raises :class:`BlobStoreError` if its size is another one."""
+        """Writes a file that appears complete or not at all. Raises :class:`BlobStoreError` for a wrong size."""
         self._put(name, len(data), lambda path: self.filesystem.pipe_file(path, bytes(data)))
 
     def put_file(self, name: str, source: Path, size_bytes: int) -> None:
-        """As :meth:`put_bytes`, the ``size_bytes`` that are in a file of this machine."""
+        """As :meth:`put_bytes`, from a local file of ``size_bytes``."""
         options = {"chunksize": _CHUNKS[self.protocol]} if self.protocol in _CHUNKS else {}
         self._put(name, size_bytes, lambda path: self.filesystem.put_file(str(source), path, **options))
 
     def move(self, name: str, target: str) -> None:
-        """In an object store a copy and a deletion, so that a crash between them leaves both."""
+        """Moves a file; in an object store by copy and deletion, so that a crash between them leaves both."""
         with self._errors():
             if self.protocol in OBJECT_STORES:
-                # Not the driver's own move, which removes by a request for many that not every store knows.
+                # Not the driver's own move, which removes by the request for many that not every store supports.
                 self.filesystem.cp_file(self.path(name), self.path(target))
                 self.filesystem.rm_file(self.path(name))
                 return
@@ -156,49 +154,49 @@ class RemoteFiles:
 
     @property
     def can_join(self) -> bool:
-        """Whether :meth:`join` is known here."""
+        """Whether the store supports :meth:`join`."""
         return self.protocol in _LIKE_S3
 
     def join(self, names: Iterable[str], target: str) -> None:
-        """Makes ``target`` of the bytes of ``names``, inside the store. It appears whole or not at all."""
+        """Joins the files ``names`` into ``target``, inside the store. It appears complete or not at all."""
         with self._errors():
             join_objects(self.filesystem, [self.path(name) for name in names], self.path(target))
 
-    def remove_if_there(self, name: str) -> None:
-        """Removes one file; none is well too."""
+    def remove_if_present(self, name: str) -> None:
+        """Removes one file; a missing one is no error."""
         with contextlib.suppress(FileNotFoundError):
             self.remove(name)
 
     def remove_folder(self, name: str) -> None:
-        """Removes the files in a folder, and the folder; none is well too. What is written meanwhile may stay.
+        """Removes a folder with its files; a missing one is no error. Files written meanwhile may stay.
 
-        Raises :class:`BlobStoreError` when some could not be removed; the others are.
+        Raises :class:`BlobStoreError` when some files could not be removed; the others are.
         """
         if self.protocol not in OBJECT_STORES:
             self._remove_each([entry.name for entry in self.children(name)])
-            with contextlib.suppress(Exception):  # another file came into it, or it went with its last file
+            with contextlib.suppress(Exception):  # it has another file now, or disappeared with its last file
                 self.filesystem.rmdir(self.path(name))
             return
         with self._errors():
             paths = sorted(self.filesystem.find(self.path(name)))
-        self._remove_each([path.removeprefix(f"{self.root}/") for path in self._left_of_many(paths)])
+        self._remove_each([path.removeprefix(f"{self.root}/") for path in self._remove_many(paths)])
 
-    def _left_of_many(self, paths: list[str]) -> list[str]:
-        """Those of ``paths`` that one request for all of them did not remove; all of them where there is none."""
+    def _remove_many(self, paths: list[str]) -> list[str]:
+        """Removes ``paths`` by requests for many; returns the remaining ones, all where that is not supported."""
         if self._removes_many and paths:
             try:
                 return remove_objects(self.filesystem, paths)
-            except Exception:  # noqa: BLE001  whatever it says, they are removed one by one
+            except Exception:  # noqa: BLE001  after any error they are removed one by one
                 self._removes_many = False
         return paths
 
     def _remove_each(self, names: Sequence[str]) -> None:
-        """Removes files one by one. Raises after all were tried, or when the store does not answer."""
+        """Removes files one by one. Raises after all were tried, or when the store does not respond."""
         failures: list[BlobStoreError] = []
 
         def remove(name: str) -> BlobStoreError | None:
             try:
-                self.remove_if_there(name)
+                self.remove_if_present(name)
             except BlobStoreError as problem:
                 return problem
             return None
@@ -217,7 +215,7 @@ class RemoteFiles:
             self.filesystem.rm_file(self.path(name))
 
     def children(self, folder: str) -> Iterator[FolderEntry]:
-        """What is in one folder; nothing when it is not there."""
+        """The entries of one folder; none when it is missing."""
         path = self.path(folder)
         with self._errors():
             self.filesystem.invalidate_cache(path)
@@ -227,7 +225,7 @@ class RemoteFiles:
                 return
         for info in sorted(found, key=lambda info: str(info["name"])):
             name = str(info["name"]).removeprefix(self.root).strip("/")
-            if name == folder:  # the mark that some tools leave for an empty folder
+            if name == folder:  # the marker object that some tools create for an empty folder
                 continue
             is_folder = info["type"] == "directory"
             with self._errors():
@@ -256,7 +254,7 @@ class RemoteFiles:
                 upload(path)
                 self._check_size(path, size_bytes)
                 return
-            # Beside a part, so that it goes with the parts when the writer is killed; never beside a blob.
+            # Beside an uploaded part, so that both are swept when the writer is killed; never beside a blob.
             folder = name.rpartition("/")[0] if name.startswith(f"{PARTIALS}/") else PARTIALS
             temporary = self.path(f"{folder}/{uuid.uuid4().hex}")
             for written in (temporary, path):
@@ -271,13 +269,15 @@ class RemoteFiles:
                 raise
 
     def _check_size(self, path: str, size_bytes: int) -> None:
-        """Asks the store how long the file is that was just written; one of another length is removed again."""
+        """Checks the stored size of a file that was just written, and removes the file if it is wrong."""
         try:
             found = int(self.filesystem.info(path)["size"])
         except FileNotFoundError:
-            raise BlobStoreUnavailable(f"the blob store at {self.place} does not show what was just written") from None
+            raise BlobStoreUnavailable(
+                f"the blob store at {self.place} does not show a file that was just written"
+            ) from None
         if found != size_bytes:
-            with contextlib.suppress(Exception):  # what is wrong with the store is said below
+            with contextlib.suppress(Exception):  # the error below reports the problem
                 self.filesystem.rm_file(path)
             raise size_error(self.place, size_bytes, found)
 
@@ -293,14 +293,14 @@ class RemoteFiles:
             raise
         except OSError as problem:
             raise store_error(problem, self.place) from problem
-        except Exception as problem:  # each driver has errors of its own, of no common type
+        except Exception as problem:  # drivers' errors have no common type
             if says_full(problem):
                 raise store_error(OSError(errno.ENOSPC, reason(problem)), self.place) from problem
             raise BlobStoreUnavailable(
-                f"the blob store at {self.place} does not answer: {reason(problem)}"
+                f"the blob store at {self.place} does not respond: {reason(problem)}"
             ) from problem
 
 
 def reason(problem: Exception) -> str:
-    """What a driver's error says, and of which type it is."""
+    """The type and text of a driver's error."""
     return f"{type(problem).__name__}: {str(problem)[:300]}"

@@ -1,9 +1,9 @@
-"""What every blob store promises, and the errors of the operating system turned into ours.
+"""The guarantees of every blob store, and the translation of the operating system's errors.
 
-Stores differ in where the bytes lie, in nothing that a caller could notice.
+Stores differ in where they keep the bytes, and in nothing that a caller could notice.
 
-A blob is published when all of its bytes were verified; until then nothing can be read under its digest. What was
-written and not published is kept as a *partial* and continued by the next writer, also after a crash.
+A blob is published once all of its bytes are verified; until then nothing can be read under its digest. Bytes that were
+written but not published are kept as a *resumable download*, which the next writer continues, also after a crash.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import BinaryIO, NamedTuple, Protocol
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import BlobStoreError, BlobStoreFull, BlobStoreUnavailable
 
-#: Called with the name of a folder and what its listing met.
+#: Called with the name of a folder that cannot be listed, and the error.
 Unlisted = Callable[[str, BlobStoreError], None]
 
 
 class StoredBlob(NamedTuple):
-    """A blob as a listing shows it.
+    """A blob in a listing.
 
-    ``stored_at`` is when its bytes were last written or found complete by a writer, by the clock of the store.
+    ``stored_at`` is when a writer last wrote its bytes or found them complete, by the store's clock.
     """
 
     digest: Digest
@@ -33,100 +33,100 @@ class StoredBlob(NamedTuple):
 
 
 class BlobWriter(Protocol):
-    """Takes the bytes of one blob in order. For one thread; leaving it without :meth:`commit` keeps a partial.
+    """Writes the bytes of one blob in order. For one thread; without :meth:`commit` the download stays resumable.
 
-    All methods raise :class:`BlobStoreFull` (what was written is given up, so that the disk has room again),
+    All methods raise :class:`BlobStoreFull` (after removing the written bytes, to free the disk),
     :class:`BlobStoreUnavailable` or :class:`BlobStoreError`.
     """
 
     @property
     def offset(self) -> int:
-        """How many bytes are there already. Equal to the size when the blob needs nothing but :meth:`commit`."""
+        """The number of bytes written so far. Equal to the size when only :meth:`commit` is missing."""
 
     def write(self, chunk: bytes | memoryview, /) -> None:
-        """Appends. Raises :class:`SizeMismatch` and takes nothing of ``chunk`` when that would pass the size."""
+        """Appends ``chunk``. Raises :class:`SizeMismatch`, and writes nothing, if it would exceed the size."""
 
     def restart(self) -> None:
-        """Forgets everything written; the offset becomes 0."""
+        """Drops all written bytes; the offset becomes 0."""
 
     def commit(self) -> None:
-        """Verifies size, then digest, and publishes; when it returns, the blob survives a loss of power.
+        """Verifies size, then digest, and publishes; on return the blob survives a loss of power.
 
-        Again after that it does nothing. Raises :class:`TruncatedBody` when bytes are lacking, and keeps them;
-        :class:`DigestMismatch` when they are wrong, and forgets them.
+        A repeat does nothing. Raises :class:`TruncatedBody` when bytes are missing, and keeps the written ones;
+        :class:`DigestMismatch` when they are wrong, and drops them.
         """
 
     def discard(self) -> None:
-        """Forgets everything written, on disk too. The writer takes no more."""
+        """Drops all written bytes, on disk too. The writer accepts no more."""
 
 
 class BlobStore(Protocol):
     """Blobs by digest, safe to use from several threads and processes at once."""
 
     def has(self, digest: Digest, size_bytes: int | None = None, /) -> bool:
-        """Whether the blob is published, and of that size when one is given."""
+        """Whether the blob is published, with size ``size_bytes`` unless that is None."""
 
     def writer(
         self, digest: Digest, size_bytes: int, /, *, replaces: bool = False
     ) -> AbstractContextManager[BlobWriter]:
-        """A writer for one blob, beginning with what an earlier one left behind.
+        """A writer for one blob that resumes an earlier download.
 
-        With ``replaces`` bytes that are published are not trusted: it writes all of them, in place of those.
-
-        Raises :class:`UnsupportedDigest` for a digest that cannot be verified.
+        With ``replaces``, published bytes are not trusted: the writer writes all bytes and replaces them. Raises
+        :class:`UnsupportedDigest` for a digest that cannot be verified.
         """
 
     def open(self, digest: Digest, /) -> BinaryIO:
-        """The bytes, to read and to seek in; the caller closes it. Raises :class:`BlobMissing`."""
+        """The bytes as a seekable stream, which the caller closes. Raises :class:`BlobMissing`."""
 
     def size(self, digest: Digest, /) -> int:
         """Size in bytes. Raises :class:`BlobMissing`."""
 
     def delete(self, digest: Digest, /, *, stored_before: datetime | None = None) -> bool:
-        """Removes the blob; False when there was none, so that a repeat is safe.
+        """Removes the blob; False when it is missing, so that a repeat is safe.
 
-        Who reads it at the moment reads on in a file system; an object store may have no more of it.
-        With ``stored_before`` one that was stored at that time or later is left, and the answer is False: somebody
-        wrote it again since it was found to be unneeded. A writer that is at work is not disturbed; it publishes.
+        An open reader can read on from a file system, but perhaps not from an object store. With ``stored_before``, a
+        blob that was stored at that time or later is kept and the result is False: it was written again after it was
+        found unreferenced. A running writer is not disturbed and publishes the blob.
         """
 
     def quarantine(self, digest: Digest, /) -> bool:
-        """Sets a blob aside whose bytes are not those of its digest; False when there was none.
+        """Moves a blob with wrong bytes into quarantine; False when it is missing.
 
-        It is not published afterwards, so that the next sync fetches it, and its bytes are kept for a person to look
-        at. One that was set aside before is replaced.
+        It is no longer published, so that the next sync fetches it, and its bytes are kept for inspection. Replaces an
+        earlier one in quarantine.
         """
 
     def digests(self) -> Iterator[Digest]:
-        """Every published blob, in no order that means anything."""
+        """Every published blob, in no particular order."""
 
     def entries(self, unlisted: Unlisted | None = None, /) -> Iterator[StoredBlob]:
-        """Every published blob with its size, listed folder by folder; nothing is asked for each blob.
+        """Every published blob with its size, listed folder by folder, without a request per blob.
 
-        A folder that cannot be listed, though the store answers, is told to ``unlisted`` and passed over, or raised.
-        Blobs may be deleted while it goes on. One that is published meanwhile may be listed or not.
+        A folder that cannot be listed, though the store responds, is passed to ``unlisted`` and skipped; without
+        ``unlisted`` its error is raised. Blobs may be deleted during the iteration; a blob published meanwhile may or
+        may not be listed.
         """
 
     def quarantined(self) -> Iterator[StoredBlob]:
-        """Every blob that was set aside and not removed since; its time may be that of before."""
+        """Every blob in quarantine; its time may be that of its publication."""
 
     def unknown_files(self) -> Iterator[str]:
-        """Names below the root that are neither blobs nor the store's own, to report and never to remove.
+        """Names below the root that are neither blobs nor the store's own: for reports, never to be removed.
 
-        A folder in which no blob can lie stands for everything in it.
+        A folder that cannot contain blobs is one name.
         """
 
     def sweep_resumables(self, older_than_seconds: float, /) -> int:
-        """Removes partials that nobody writes and that were not touched for so long; how many.
+        """Removes resumable downloads without a writer that were not modified for that long; returns their number.
 
-        Also, whatever their age, what is left of a partial whose blob is published. Raises :class:`BlobStoreError`
-        after all were tried when some could not be removed.
+        Also removes, whatever their age, the remains of downloads whose blobs are published. Raises
+        :class:`BlobStoreError` after trying all when some could not be removed.
         """
 
 
-#: No room: on the disk, in the quota, or under the process's limit of file size.
+#: No space: on the disk, in the quota, or under the process's file size limit.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-#: May pass: network file systems that are away, and a process or host out of handles or memory.
+#: Transient: a network file system that is unreachable, or a process or host out of handles or memory.
 _TRANSIENT = frozenset(
     {
         errno.EAGAIN,
@@ -143,7 +143,7 @@ _TRANSIENT = frozenset(
         errno.ETIMEDOUT,
     }
 )
-#: What object stores call a full disk or a quota that is used up, whatever the status is that they say it with.
+#: The codes of object stores for a full disk or an exhausted quota, whatever the status of the response.
 _FULL_CODES = frozenset(
     {
         "BucketQuotaExceeded",
@@ -167,26 +167,26 @@ _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def store_error(problem: OSError, place: str) -> BlobStoreError:
-    """Our error for ``problem``, met while using ``place`` (a path or redacted URL)."""
+    """The error for ``problem``, raised while using ``place`` (a path or redacted URL)."""
     reason = str(problem.strerror or problem)[:300] or type(problem).__name__
     if problem.errno in FULL or says_full(problem):
         return BlobStoreFull(
             f"the blob store at {place} is full ({reason}): free space, raise the quota, or set [registry_sync] "
-            "blob_store to a larger place; blobs that are stored stay good"
+            "blob_store to a larger location; stored blobs are not affected"
         )
     if problem.errno in _TRANSIENT:
-        return BlobStoreUnavailable(f"the blob store at {place} does not answer: {reason}")
+        return BlobStoreUnavailable(f"the blob store at {place} does not respond: {reason}")
     if problem.errno in _REFUSED or isinstance(problem, PermissionError):
         return BlobStoreError(
-            f"the blob store at {place} refuses: {reason}; Airflow's tasks must be allowed to read and write there"
+            f"the blob store at {place} refuses access: {reason}; Airflow's tasks must be able to read and write there"
         )
     return BlobStoreError(f"the blob store at {place} failed: {reason}")
 
 
 def says_full(problem: BaseException) -> bool:
-    """Whether ``problem``, or what caused it, is the answer of an object store that has no room.
+    """Whether ``problem`` or one of its causes is the response of a full object store.
 
-    Drivers have no common type for such an answer; botocore's has a dictionary, others an object with a status.
+    Drivers have no common type for it: botocore's error has a dictionary, others have an object with a status.
     """
     cause: BaseException | None = problem
     while cause is not None:
@@ -204,22 +204,22 @@ def says_full(problem: BaseException) -> bool:
 
 
 def size_error(place: str, expected: int, found: int) -> BlobStoreError:
-    """The error of a file at ``place`` that holds another number of bytes than were written."""
+    """The error for a file at ``place`` whose stored size differs from the number of bytes written."""
     return BlobStoreError(
         f"the blob store at {place} keeps {found:,} bytes of a file to which {expected:,} were written, and nothing is "
-        'stored; a store like S3 may keep the framing of checksums: see "Stores that speak like S3" in the reference '
-        "of the blob store"
+        'stored; an S3-compatible store may keep the framing of checksums: see "S3-compatible stores" in the '
+        "reference of the blob store"
     )
 
 
 def not_removed(failures: Sequence[BlobStoreError], what: str) -> BlobStoreError:
-    """The error of ``failures``, met one by one while the others of ``what`` were removed; temporary if the last is."""
-    return type(failures[-1])(f"{len(failures):,} {what} could not be removed, any others were: {failures[-1]}")
+    """The error for the ``failures`` to remove ``what`` while others were removed; temporary if the last one is."""
+    return type(failures[-1])(f"{len(failures):,} {what} could not be removed; any others were: {failures[-1]}")
 
 
 @contextmanager
 def store_errors(place: object) -> Iterator[None]:
-    """Raises every :class:`OSError` of its body as ours."""
+    """Translates every :class:`OSError` of its body."""
     try:
         yield
     except OSError as problem:

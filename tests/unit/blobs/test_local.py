@@ -179,7 +179,9 @@ def test_one_partial_that_cannot_be_removed_keeps_no_sweep_from_the_others(tmp_p
     (tmp_path / ".partials" / "sha256-aa").mkdir(parents=True)
     for name in ("sha256-00", "sha256-bb"):
         (tmp_path / ".partials" / name).write_bytes(b"left")
-    with pytest.raises(BlobStoreError, match=r"1 partials could not be removed, any others were: .*sha256-aa"):
+    with pytest.raises(
+        BlobStoreError, match=r"1 resumable downloads could not be removed; any others were: .*sha256-aa"
+    ):
         store.sweep_resumables(0)
     assert [path.name for path in (tmp_path / ".partials").iterdir()] == ["sha256-aa"]
 

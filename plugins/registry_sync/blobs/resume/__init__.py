@@ -1,1 +1,1 @@
-"""Blobs while they are written: verified, resumable after a break, published as a whole."""
+"""Blobs during their download: hashed, resumable after a failure, published once they are complete."""

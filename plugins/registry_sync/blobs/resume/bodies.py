@@ -1,13 +1,13 @@
-"""Where the bytes of a blob are while they are written: in memory, in a resumable file, or in parts in the store.
+"""The bytes of a blob during its download: in memory, in a resumable file, or in a multipart upload.
 
-Blobs up to :data:`SMALL_BYTES` are collected in memory and touch the disk once, when they are complete or left;
-most blobs of most registries are configs and small layers, for which each call to the system counts. Larger ones go
-through a :class:`ResumableFile`.
+Blobs up to :data:`SMALL_BYTES` are collected in memory and written to disk once, when they are complete or the writer
+is closed: most blobs of most registries are configs and small layers, for which each system call counts. Larger ones
+use a :class:`ResumableFile`.
 
-For an object store that file is as on a file system, so that processes of one machine wait for each other. Each part
-that is complete is stored while the next one is written; a writer that is left stores the rest as well. The next
-writer, wherever it is, finds what its own machine lacks in the store. When all is there and verified, the store joins
-the parts, or is given the file.
+A store of objects uses the same local file, so that processes of one machine wait for each other. Each complete part is
+uploaded while the next one is written; a writer that is closed early uploads the rest as well. The next writer, on any
+machine, reads from the store the parts that its machine lacks. Once all bytes are verified, the store joins the parts,
+or the file is uploaded whole.
 """
 
 from __future__ import annotations
@@ -23,44 +23,44 @@ from registry_sync.blobs.resume.resumable_files import ResumableFile, ResumableF
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import BlobStoreError, BlobStoreFull
 
-#: Up to this size a blob is held in memory until it is complete.
+#: Up to this size a blob is kept in memory until it is complete.
 SMALL_BYTES = 1024 * 1024
 
 
 class Publisher(Protocol):
-    """How a store takes verified bytes. Both are durable and atomic, and safe when the blob is there already."""
+    """Publishes verified bytes, durably and atomically; safe when the blob exists already."""
 
     def publish_bytes(self, digest: Digest, data: bytes | bytearray, /) -> None:
-        """From memory."""
+        """Publishes a blob from memory."""
 
-    def publish_resumable(self, digest: Digest, partial: ResumableFile, /) -> None:
-        """From a partial, whose file is gone from its place afterwards; it is closed by the caller."""
+    def publish_resumable(self, digest: Digest, resumable: ResumableFile, /) -> None:
+        """Publishes a resumable file and moves or removes it; the caller closes it."""
 
 
 class Body(Protocol):
-    """The bytes of one blob while they are written. Which are right is not its business."""
+    """The bytes of one blob during its download, not verified. Publish, leave and discard end it."""
 
     @property
     def offset(self) -> int:
-        """How many there are."""
+        """The number of bytes so far."""
 
     def append(self, chunk: bytes | memoryview) -> None:
-        """Takes the next ones."""
+        """Adds the next bytes."""
 
     def encoded(self) -> str:
-        """The encoded part of their digest."""
+        """The encoded part of the digest of the bytes."""
 
     def restart(self) -> None:
-        """Forgets them."""
+        """Drops the bytes."""
 
     def publish(self, publisher: Publisher) -> None:
-        """Hands them over, and is done."""
+        """Publishes the bytes."""
 
     def leave(self) -> None:
-        """Keeps them for the next writer, and is done."""
+        """Keeps the bytes for the next writer."""
 
     def discard(self) -> None:
-        """Forgets them, and is done."""
+        """Drops the bytes, on disk and in the store too."""
 
 
 class MemoryBody:
@@ -96,7 +96,7 @@ class MemoryBody:
 
     def leave(self) -> None:
         if len(self._data) > self._found_count:
-            with contextlib.suppress(BlobStoreError):  # nothing was promised, and another error is on its way
+            with contextlib.suppress(BlobStoreError):  # keeping is best effort, and another error is being raised
                 self._folder.keep(self._digest, self._data)
 
     def discard(self) -> None:
@@ -104,11 +104,11 @@ class MemoryBody:
 
 
 class FileBody:
-    """The bytes of a larger blob, in a partial."""
+    """The bytes of a larger blob, in a resumable file."""
 
-    def __init__(self, digest: Digest, partial: ResumableFile) -> None:
+    def __init__(self, digest: Digest, resumable: ResumableFile) -> None:
         self._digest = digest
-        self._resumable = partial
+        self._resumable = resumable
 
     @property
     def offset(self) -> int:
@@ -138,43 +138,46 @@ log = logging.getLogger(__name__)
 
 
 class MultipartBody:
-    """A :class:`registry_sync.blobs.resume.bodies.Body`; ``partial`` marks its hash at the end of each part."""
+    """The bytes of a larger blob in a resumable file and a multipart upload, one part behind.
+
+    ``resumable`` records its hash at the end of each part.
+    """
 
     def __init__(
         self,
         digest: Digest,
         size_bytes: int,
-        partial: ResumableFile,
+        resumable: ResumableFile,
         parts: MultipartUpload,
         is_published: Callable[[], bool],
     ) -> None:
         self._digest = digest
         self._size_bytes = size_bytes
-        self._resumable = partial
+        self._resumable = resumable
         self._parts = parts
         self._is_published = is_published
         self._part_bytes = parts.part_bytes
         self._stored: set[Part] = set()
-        #: How many parts from the beginning are stored or being stored.
+        #: How many parts from the start are uploaded or being uploaded.
         self._sent_count = 0
-        self._under_way: tuple[Part, Future[None]] | None = None
+        self._running: tuple[Part, Future[None]] | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="blob-part")
 
     @classmethod
-    def continuing(
+    def resuming(
         cls,
         digest: Digest,
         size_bytes: int,
-        partial: ResumableFile,
+        resumable: ResumableFile,
         parts: MultipartUpload,
         is_published: Callable[[], bool],
     ) -> MultipartBody:
-        """One that begins with everything that is in ``partial`` and in ``parts``."""
-        body = cls(digest, size_bytes, partial, parts, is_published)
+        """A body that resumes with the bytes in ``resumable`` and ``parts``."""
+        body = cls(digest, size_bytes, resumable, parts, is_published)
         try:
-            body._take_over()
+            body._read_stored_parts()
         except BaseException:
-            partial.leave()
+            resumable.leave()
             raise
         return body
 
@@ -204,7 +207,7 @@ class MultipartBody:
             self._parts.forget()
         except BlobStoreError as problem:
             log.warning(
-                "blob %s is stored; parts of it that take room as well are removed by a later sweep: %s",
+                "blob %s is stored; its remaining parts, which use space, are removed by a later sweep: %s",
                 self._digest,
                 problem,
             )
@@ -215,7 +218,7 @@ class MultipartBody:
             self._send()
             self._send_rest()
         self._settle()
-        # Parts may be gone because another machine published the blob, or the store may not know how to join them.
+        # Parts may be missing because another machine published the blob, or the store may not support joining.
         is_joined = self._parts.can_join and self._parts.join(map(self._part, self._numbers()), self._size_bytes)
         if is_joined or (self._parts.can_join and self._is_published()):
             self._resumable.discard()
@@ -224,7 +227,7 @@ class MultipartBody:
             self._resumable.close()
 
     def leave(self) -> None:
-        with contextlib.suppress(BlobStoreError):  # nothing was promised, and another error is on its way
+        with contextlib.suppress(BlobStoreError):  # keeping is best effort, and another error is being raised
             self._settle()
             if self._resumable.is_open:
                 self._send_rest()
@@ -239,13 +242,13 @@ class MultipartBody:
             self._resumable.discard()
             self._pool.shutdown()
 
-    def _take_over(self) -> None:
-        """Makes of what the store has and this machine lacks a part of the partial, as far as one follows another."""
+    def _read_stored_parts(self) -> None:
+        """Appends to the resumable file the stored parts that this machine lacks, as far as they are contiguous."""
         found = self._parts.found()
         self._stored = set(found)
         for part in found:
             offset = self._resumable.offset
-            if part.begin <= offset < part.end <= self._size_bytes:
+            if part.start <= offset < part.end <= self._size_bytes:
                 data = self._parts.read(part, offset)
                 if offset + len(data) == part.end and self._resumable.hasher.hexdigest_with(data) == part.prefix:
                     self._resumable.append(data)
@@ -253,40 +256,40 @@ class MultipartBody:
                     self._stored.discard(part)
 
     def _numbers(self) -> range:
-        """Of all parts that the bytes so far are divided into; the last may be shorter."""
+        """The numbers of all parts of the bytes so far; the last part may be shorter."""
         return range(-(-self._resumable.offset // self._part_bytes))
 
     def _part(self, number: int) -> Part:
-        """The part of that number, of bytes that are there."""
+        """The part with that number, which has been written."""
         marks = self._resumable.hasher.marks
-        begin = number * self._part_bytes
+        start = number * self._part_bytes
         if number < len(marks):
-            return Part(begin, begin + self._part_bytes, marks[number])
-        return Part(begin, self._resumable.offset, self._resumable.hasher.hexdigest())
+            return Part(start, start + self._part_bytes, marks[number])
+        return Part(start, self._resumable.offset, self._resumable.hasher.hexdigest())
 
     def _send(self) -> None:
-        """Begins to store what is complete, one part at a time."""
+        """Starts to upload the complete parts, one at a time."""
         while self._sent_count < len(self._resumable.hasher.marks):
             self._store(self._part(self._sent_count))
             self._sent_count += 1
 
     def _send_rest(self) -> None:
-        """Begins to store what follows the last complete part."""
+        """Starts to upload the bytes after the last complete part."""
         if self._resumable.offset % self._part_bytes:
             self._store(self._part(self._numbers()[-1]))
 
     def _store(self, part: Part) -> None:
         self._settle()
         if part not in self._stored:
-            data = self._resumable.read(part.begin, part.end)
-            self._under_way = part, self._pool.submit(self._parts.put, part, data)
+            data = self._resumable.read(part.start, part.end)
+            self._running = part, self._pool.submit(self._parts.put, part, data)
 
     def _settle(self) -> None:
-        """Waits for the part under way. Raises what storing it met; then it is stored again by the next call."""
-        if self._under_way is None:
+        """Waits for the running upload. Raises its error; the next call then uploads that part again."""
+        if self._running is None:
             return
-        part, stored = self._under_way
-        self._under_way = None
+        part, stored = self._running
+        self._running = None
         try:
             stored.result()
         except BlobStoreFull:
@@ -294,12 +297,12 @@ class MultipartBody:
                 self.discard()
             raise
         except BlobStoreError:
-            self._sent_count = min(self._sent_count, part.begin // self._part_bytes)
+            self._sent_count = min(self._sent_count, part.start // self._part_bytes)
             raise
         self._stored.add(part)
 
     def _forget(self) -> None:
-        with contextlib.suppress(BlobStoreError):  # of bytes that are not wanted any more
+        with contextlib.suppress(BlobStoreError):  # its bytes are no longer wanted
             self._settle()
         if self._stored:
             self._parts.forget()

@@ -1,14 +1,14 @@
-"""Resumable files: what was written of blobs that are not published, in a folder of their own beside the blobs.
+"""Resumable files: the bytes of blobs that are not published yet, in a folder of their own beside the blobs.
 
-Folders survive a loss of power: each is flushed into the one above it before it is used.
+New folders survive a loss of power: each is flushed into its parent before it is used.
 
-A resumable file belongs to one writer at a time, by an advisory lock (flock) that the kernel drops with the process
-that holds it. Whoever comes second waits as long as the first makes progress, then continues where it stopped or
-finds the blob published, so that two syncs do not fetch one layer twice; when the first stands still, the second
-takes a temporary of its own. Such files are not flushed: after a crash of the process all is there, after a loss of
-power perhaps not, and then the digest tells.
+A resumable file belongs to one writer at a time, by an advisory lock (flock) that the kernel releases when the process
+ends. A second writer waits while the first makes progress; then it resumes where the first stopped, or finds the blob
+published, so that two syncs do not fetch one layer twice. When the first makes no progress, the second uses a temporary
+file of its own. The files are not flushed: after a crash of the process they are complete, after a loss of power
+perhaps not, which the digest shows.
 
-One resumable file while it is written: bytes appended and hashed in one pass, and flushed to the disk early.
+Bytes are appended and hashed in one pass, and written back to the disk early.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from registry_sync.errors import BlobStoreError
 
 
 class PrefixHash:
-    """The hash of the bytes so far, and of the first 1, 2, 3 … times ``mark_bytes`` of them; None marks nothing.
+    """The hash of the bytes so far, and of the first 1, 2, 3 … times ``mark_bytes`` of them; None for no marks.
 
     Raises :class:`UnsupportedDigest`.
     """
@@ -41,40 +41,40 @@ class PrefixHash:
         self._room = mark_bytes
 
     def update(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Takes the next bytes."""
+        """Hashes the next bytes."""
         if self._room is None or self._mark_bytes is None:
             self._hasher.update(chunk)
             return
         rest = memoryview(chunk)
         while rest:
-            taken = rest[: self._room]
-            self._hasher.update(taken)
-            self._room -= len(taken)
+            piece = rest[: self._room]
+            self._hasher.update(piece)
+            self._room -= len(piece)
             if not self._room:
                 self.marks.append(self._hasher.hexdigest())
                 self._room = self._mark_bytes
-            rest = rest[len(taken) :]
+            rest = rest[len(piece) :]
 
     def hexdigest(self) -> str:
-        """Of all bytes so far; more may follow."""
+        """The digest of all bytes so far; more may follow."""
         return self._hasher.hexdigest()
 
     def hexdigest_with(self, more: bytes) -> str:
-        """Of all bytes so far and ``more``, which is not taken."""
+        """The digest of all bytes so far and ``more``, which is not added."""
         hasher = self._hasher.copy()
         hasher.update(more)
         return hasher.hexdigest()
 
 
-#: After so many bytes the disk is told to begin writing (measured: 1.1 GB/s, against 0.4 to 0.7 without).
+#: After this many bytes write-back to the disk starts (measured: 1.1 GB/s, against 0.4 to 0.7 without).
 _WRITE_BACK_BYTES = 8 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
 
 
 class ResumableFile:
-    """An open, locked partial: its bytes so far are hashed, new ones are appended.
+    """An open, locked resumable file: its bytes so far are hashed, new ones are appended.
 
-    ``mark_bytes`` is what :class:`PrefixHash` takes.
+    ``mark_bytes`` as in :class:`PrefixHash`.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ResumableFile:
         self._written_back = 0
 
     def rehash(self, size_bytes: int) -> None:
-        """Takes over what an earlier writer left; more than ``size_bytes`` cannot be of use and is dropped."""
+        """Hashes the bytes of an earlier writer; more than ``size_bytes`` are useless and are dropped."""
         with store_errors(self.path):
             if os.fstat(self.descriptor).st_size > size_bytes:
                 os.ftruncate(self.descriptor, 0)
@@ -103,20 +103,20 @@ class ResumableFile:
 
     @property
     def is_open(self) -> bool:
-        """False when it was closed or removed."""
+        """False once the file is closed or removed."""
         return self.descriptor >= 0
 
-    def read(self, begin: int, end: int) -> bytes:
-        """Bytes of it that were written."""
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes ``start`` to ``end``, which have been written."""
         with store_errors(self.path):
             pieces = []
-            while begin < end and (piece := os.pread(self.descriptor, end - begin, begin)):
+            while start < end and (piece := os.pread(self.descriptor, end - start, start)):
                 pieces.append(piece)
-                begin += len(piece)
+                start += len(piece)
             return b"".join(pieces)
 
     def append(self, chunk: bytes | memoryview) -> None:
-        """Writes all of ``chunk``. On a full disk the partial is removed: others need the room to report it."""
+        """Writes all of ``chunk``. On a full disk the file is removed, to make space for the report of the error."""
         try:
             write_all(self.descriptor, chunk)
         except OSError as problem:
@@ -129,10 +129,10 @@ class ResumableFile:
             self._write_back()
 
     def _write_back(self) -> None:
-        """Lets the disk begin now, so that the flush at the end finds little to do.
+        """Starts write-back now, so that the final flush is short.
 
-        Of the ways to say so this one needs nothing but the standard library; it also drops the pages from the
-        cache once they are written, where a stream that is read later, if ever, only displaces what others need.
+        This call needs the standard library alone. It also drops the written pages from the cache, where a blob that is
+        read later, if ever, would only displace other data.
         """
         if hasattr(os, "posix_fadvise"):
             with store_errors(self.path):
@@ -142,7 +142,7 @@ class ResumableFile:
         self._written_back = self.offset
 
     def flush(self) -> None:
-        """Makes its bytes survive a loss of power."""
+        """Flushes the bytes, so that they survive a loss of power."""
         try:
             os.fsync(self.descriptor)
         except OSError as problem:
@@ -151,7 +151,7 @@ class ResumableFile:
             raise store_error(problem, str(self.path)) from problem
 
     def restart(self) -> None:
-        """Empties it."""
+        """Empties the file."""
         with store_errors(self.path):
             os.ftruncate(self.descriptor, 0)
             os.lseek(self.descriptor, 0, os.SEEK_SET)
@@ -159,14 +159,14 @@ class ResumableFile:
         self.offset = self._written_back = 0
 
     def leave(self) -> None:
-        """Unlocks it and keeps it for the next writer, if it holds anything that one could find."""
+        """Unlocks the file and keeps it for the next writer; removes an empty or temporary one."""
         if self._is_shared and self.offset:
             self.close()
         else:
             self.discard()
 
     def discard(self) -> None:
-        """Removes it. The name goes first and the lock after it, so that nobody locks what is being removed."""
+        """Removes the file. The name is removed before the lock, so that no writer locks a removed file."""
         if self.is_open:
             try:
                 with store_errors(self.path):
@@ -175,21 +175,21 @@ class ResumableFile:
                 self.close()
 
     def close(self) -> None:
-        """Unlocks it, whatever became of its name."""
+        """Unlocks and closes the file, whether or not it still has its name."""
         if self.is_open:
             os.close(self.descriptor)
             self.descriptor = -1
 
 
 def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
-    """Writes all of ``data``: the system may take less at once. Raises :class:`OSError`."""
+    """Writes all of ``data``: one system call may write less. Raises :class:`OSError`."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
 
 def make_folder(folder: Path, modes: FileModes = OWNER_ONLY) -> None:
-    """Makes ``folder`` and those above it; one that exists is left as it is. Raises :class:`OSError`."""
+    """Creates ``folder`` and its parents; an existing folder is not changed. Raises :class:`OSError`."""
     if not folder.is_dir():
         make_folder(folder.parent, modes)
         with contextlib.suppress(FileExistsError):
@@ -200,7 +200,7 @@ def make_folder(folder: Path, modes: FileModes = OWNER_ONLY) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Makes the names in ``folder`` survive. Raises :class:`OSError`."""
+    """Flushes the names in ``folder``, so that they survive a loss of power. Raises :class:`OSError`."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -208,15 +208,15 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-#: How long a second writer waits for a first that makes no progress.
+#: How long a second writer waits for a first writer without progress.
 PATIENCE_SECONDS = 30.0
 _POLL_SECONDS = 0.05
-#: A temporary may lie between two calls of its writer without a lock, for moments; a sweep leaves it so long.
+#: A temporary file may briefly have no lock between two calls of its writer; a sweep keeps it for this long.
 _TEMPORARY, _TEMPORARY_SECONDS = ".tmp", 60.0
 
 
 class ResumableFolder:
-    """The partials of one store."""
+    """The resumable files of one store."""
 
     def __init__(
         self, folder: Path, patience_seconds: float = PATIENCE_SECONDS, *, modes: FileModes = OWNER_ONLY
@@ -226,19 +226,19 @@ class ResumableFolder:
         self._patience_seconds = patience_seconds
 
     def path(self, digest: Digest) -> Path:
-        """Where the partial of ``digest`` lies."""
+        """The path of the resumable file of ``digest``."""
         return self.folder / flat_name(digest)
 
     def temporary(self) -> Path:
-        """A name that nobody else has."""
+        """A unique path."""
         return self.folder / f"{uuid.uuid4().hex}{_TEMPORARY}"
 
-    def take(
+    def acquire(
         self, digest: Digest, size_bytes: int, is_published: Callable[[], bool], mark_bytes: int | None = None
     ) -> ResumableFile | None:
-        """The partial of ``digest``, locked and hashed; None when somebody published the blob meanwhile.
+        """The resumable file of ``digest``, locked and hashed; None when another writer published the blob meanwhile.
 
-        ``mark_bytes`` is what :class:`PrefixHash` takes.
+        ``mark_bytes`` as in :class:`PrefixHash`.
         """
         path = self.path(digest)
         while True:
@@ -248,20 +248,20 @@ class ResumableFolder:
                     is_locked = self._lock(descriptor)
                     is_named = _is_named(descriptor, path)
                 if is_locked and is_named:
-                    partial = ResumableFile(path, descriptor, digest, is_shared=True, mark_bytes=mark_bytes)
-                    partial.rehash(size_bytes)
-                    return partial
+                    resumable = ResumableFile(path, descriptor, digest, is_shared=True, mark_bytes=mark_bytes)
+                    resumable.rehash(size_bytes)
+                    return resumable
             except BaseException:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
             if not is_locked:
-                return self._own(digest, mark_bytes)
+                return self._open_temporary(digest, mark_bytes)
             if is_published():
                 return None
 
     def read(self, digest: Digest, size_bytes: int) -> bytes:
-        """What an earlier writer of a small blob left; empty when nothing, or when it cannot be of use."""
+        """The bytes of an earlier writer of a small blob; empty when there are none, or when they are too many."""
         with store_errors(self.path(digest)):
             try:
                 descriptor = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
@@ -274,18 +274,18 @@ class ResumableFolder:
         return data if len(data) <= size_bytes else b""
 
     def keep(self, digest: Digest, data: bytes | bytearray | memoryview) -> None:
-        """Leaves ``data`` for the next writer of a small blob."""
+        """Keeps ``data`` for the next writer of a small blob."""
         path = self.write_temporary(data, is_durable=False)
         with store_errors(path):
             path.replace(self.path(digest))
 
     def forget(self, digest: Digest) -> None:
-        """Removes the partial of a small blob."""
+        """Removes the resumable file of a small blob."""
         with store_errors(self.path(digest)):
             self.path(digest).unlink(missing_ok=True)
 
     def write_temporary(self, data: bytes | bytearray | memoryview, *, is_durable: bool) -> Path:
-        """``data`` in a file of its own, flushed if ``is_durable``. A file that cannot be completed is removed."""
+        """Writes ``data`` to a temporary file, flushed if ``is_durable``. An incomplete file is removed."""
         path = self.temporary()
         descriptor = self._open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
@@ -303,7 +303,7 @@ class ResumableFolder:
         return path
 
     def sweep(self, older_than_seconds: float) -> tuple[int, list[BlobStoreError]]:
-        """Removes what nobody holds and nobody touched for so long; how many, and what could not be removed."""
+        """Removes unlocked files that were not modified for that long; returns their number and the errors."""
         now = time.time()
         count, failures = 0, list[BlobStoreError]()
         with store_errors(self.folder):
@@ -343,14 +343,14 @@ class ResumableFolder:
             self._modes.apply(descriptor)
         return descriptor
 
-    def _own(self, digest: Digest, mark_bytes: int | None) -> ResumableFile:
+    def _open_temporary(self, digest: Digest, mark_bytes: int | None) -> ResumableFile:
         path = self.temporary()
         descriptor = self._open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         _try_lock(descriptor)  # keeps a sweep away
         return ResumableFile(path, descriptor, digest, is_shared=False, mark_bytes=mark_bytes)
 
     def _lock(self, descriptor: int) -> bool:
-        """Whether the lock was had, perhaps after waiting. A file system without locks never gives it."""
+        """Whether the lock was acquired, perhaps after waiting; never on a file system without locks."""
         seen, seen_at = -1, time.monotonic()
         while (is_locked := _try_lock(descriptor)) is None:
             size, now = os.fstat(descriptor).st_size, time.monotonic()
@@ -363,7 +363,7 @@ class ResumableFolder:
 
 
 def _try_lock(descriptor: int) -> bool | None:
-    """True when locked, None when somebody else holds it, False where there are no locks."""
+    """True when locked, None when another process has the lock, False where locks are not supported."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -374,10 +374,10 @@ def _try_lock(descriptor: int) -> bool | None:
 
 
 def _is_named(descriptor: int, path: Path) -> bool:
-    """Whether ``path`` still is the file behind ``descriptor``."""
+    """Whether ``path`` is still the file of ``descriptor``."""
     try:
         named = path.stat()
     except FileNotFoundError:
         return False
-    held = os.fstat(descriptor)
-    return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
+    opened = os.fstat(descriptor)
+    return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)

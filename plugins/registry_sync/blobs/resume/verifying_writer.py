@@ -1,4 +1,4 @@
-"""The writer that every store hands out: it verifies, and leaves to the store only how bytes are published."""
+"""The writer of every store: it verifies the bytes; the store only publishes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from registry_sync.errors import DigestMismatch, SizeMismatch, TruncatedBody
 
 
 class VerifyingWriter:
-    """A :class:`registry_sync.blobs.store.BlobWriter`; ``body`` None means that the blob is published already."""
+    """A :class:`registry_sync.blobs.store.BlobWriter`; ``body`` None for a blob that is published already."""
 
     def __init__(self, digest: Digest, size_bytes: int, publisher: Publisher, body: Body | None) -> None:
         self._digest = digest
@@ -66,7 +66,7 @@ class VerifyingWriter:
         if encoded != self._digest.encoded:
             self._body.restart()
             got = f"{self._digest.algorithm}:{encoded}"
-            raise DigestMismatch(f"blob {self._digest} came with other bytes: {got}", digest=self._digest, got=got)
+            raise DigestMismatch(f"blob {self._digest} has other bytes: {got}", digest=self._digest, got=got)
         self._body.publish(self._publisher)
         self._body = None
         self._is_published = True
@@ -86,9 +86,9 @@ def open_writer(
     *,
     parts: MultipartUpload | None = None,
 ) -> VerifyingWriter:
-    """A writer that continues what lies in ``folder``; ``is_published`` is asked after waiting for another writer.
+    """A writer that resumes the download in ``folder``; calls ``is_published`` after waiting for another writer.
 
-    With ``parts`` what is written is kept there too, and what lies there is continued. Raises
+    With ``parts``, the bytes are also uploaded there, and uploaded parts are resumed. Raises
     :class:`UnsupportedDigest`.
     """
     body: Body | None = None
@@ -96,14 +96,14 @@ def open_writer(
     if size_bytes <= SMALL_BYTES:
         digest.hasher()
         body = MemoryBody(digest, size_bytes, folder)
-    elif (partial := folder.take(digest, size_bytes, is_published, mark_bytes)) is not None:
+    elif (resumable := folder.acquire(digest, size_bytes, is_published, mark_bytes)) is not None:
         if parts is None:
-            body = FileBody(digest, partial)
+            body = FileBody(digest, resumable)
         else:
-            body = MultipartBody.continuing(digest, size_bytes, partial, parts, is_published)
+            body = MultipartBody.resuming(digest, size_bytes, resumable, parts, is_published)
     return VerifyingWriter(digest, size_bytes, publisher, body)
 
 
 def published_writer(digest: Digest, size_bytes: int, publisher: Publisher) -> VerifyingWriter:
-    """A writer of a blob that is there already: it needs no bytes, and to commit it does nothing."""
+    """A writer of a published blob: it requires no bytes, and its commit does nothing."""
     return VerifyingWriter(digest, size_bytes, publisher, None)

@@ -110,7 +110,7 @@ def test_what_a_store_does_not_show_after_it_was_written_is_tried_again(
     blob = Blob.random(4, SMALL)
     hidden = server.refuse("HEAD", "/sha256/", 404, "NoSuchKey")
     listed = server.refuse("GET", "list-type=2", 404, "NoSuchKey")
-    with pytest.raises(BlobStoreUnavailable, match="does not show what was just written"):
+    with pytest.raises(BlobStoreUnavailable, match="does not show a file that was just written"):
         put(store, blob)
     hidden.count = listed.count = 0
     put(store, blob)
@@ -162,7 +162,7 @@ def test_parts_that_cannot_be_removed_are_told_and_go_with_the_next_sweep(
     assert blob.digest in said
     assert "3 of 3 files could not be removed" in said
     assert len(names(url)) == 4
-    with pytest.raises(BlobStoreError, match="1 partials could not be removed"):
+    with pytest.raises(BlobStoreError, match="1 resumable downloads could not be removed"):
         store.sweep_resumables(7 * 86400)
     locked.count = 0
     assert store.sweep_resumables(7 * 86400) == 1
@@ -190,7 +190,7 @@ def test_one_part_that_cannot_be_removed_keeps_no_sweep_from_the_others(
     server.refuse("POST", "?delete", 501, "NotImplemented")
     stuck = min(blob.digest for blob in blobs)
     server.refuse("DELETE", stuck.encoded, 403, "AccessDenied")
-    with pytest.raises(BlobStoreError, match="1 partials could not be removed, any others were"):
+    with pytest.raises(BlobStoreError, match="1 resumable downloads could not be removed; any others were"):
         store.sweep_resumables(0)
     assert {name.split("/")[1] for name in names(url)} == {stuck.replace(":", "-")}
 
@@ -267,4 +267,4 @@ def test_an_upload_that_cannot_be_taken_back_is_told(
     with caplog.at_level(logging.WARNING, "registry_sync"):
         put(store, blob)
     assert stored(store, blob) == blob.data
-    assert "could not be taken back" in caplog.text
+    assert "could not be aborted" in caplog.text

@@ -91,7 +91,7 @@ def test_a_file_of_another_size_says_both_sizes_and_where_to_read_on() -> None:
     said = str(size_error("s3://bucket", 1000, 1086))
     assert "1,086" in said
     assert "1,000" in said
-    assert "Stores that speak like S3" in said
+    assert "S3-compatible stores" in said
 
 
 def test_what_could_not_be_removed_is_as_temporary_as_the_last_of_it() -> None:
