@@ -199,8 +199,7 @@ class ListedTag:
 class NeededBlob:
     """A blob that a run's manifests name. Foreign ones are listed and by default not fetched.
 
-    ``is_inline`` says that a manifest carries the bytes; it is told of blobs that are to be fetched. One that
-    ``is_broken`` is fetched again, though the store has some bytes.
+    One that ``is_broken`` is fetched again, though the store has some bytes.
     """
 
     digest: Digest
@@ -208,7 +207,6 @@ class NeededBlob:
     media_type: str
     is_foreign: bool = False
     is_stored: bool = False
-    is_inline: bool = False
     is_broken: bool = False
 
 

@@ -10,7 +10,7 @@ their own is worth while only for more than a small run needs (see docs/adr).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.runs import NeededBlob, SyncRun
 from registry_sync.errors import RegistrySyncError
 from registry_sync.sync.parallel import Progress, for_each, warn
-from registry_sync.sync.plan_blobs import BLOB_OVERHEAD_BYTES, missing_blobs, record_plan
+from registry_sync.sync.plan_blobs import BLOB_OVERHEAD_BYTES, missing_blobs
 from registry_sync.sync.verdicts import Refusals, Verdict, reason, verdict
 
 if TYPE_CHECKING:
@@ -87,10 +87,26 @@ def fetch_blobs(
     Temporary failures are raised after everything else was done; on the last try they are recorded instead.
     Raises at once what would meet every blob: a full store, a lost database, refused credentials.
     """
-    blobs = sorted(database.runs.blobs_of_shard(run.id, shard), key=lambda blob: -blob.size_bytes)
+    blobs = database.runs.blobs_of_shard(run.id, shard)
+    return _fetch_all(client, store, database, run, remote, blobs=blobs, is_last_try=is_last_try, report=report)
+
+
+def _fetch_all(
+    client: RegistryReader,
+    store: BlobStore,
+    database: Database,
+    run: SyncRun,
+    remote: RemoteSpec,
+    *,
+    blobs: Sequence[NeededBlob],
+    is_last_try: bool,
+    report: Callable[[str], None],
+) -> BlobsFetched:
+    """As :func:`fetch_blobs`, for blobs that were planned."""
+    blobs = sorted(blobs, key=lambda blob: (-blob.size_bytes, blob.digest))
     counts, notes = BlobsFetched(), _Notes(database)
     progress = Progress(report, "blob", len(blobs), sum(blob.size_bytes for blob in blobs))
-    described = database.contents.descriptors(blob.digest for blob in blobs if blob.is_foreign or blob.is_inline)
+    described = database.contents.descriptors(blob.digest for blob in blobs)
     failures: dict[Digest, str] = {}
     retry: list[RegistrySyncError] = []
 
@@ -161,7 +177,10 @@ def _fetch(
     """Bytes received for ``blob``, None when the store has it; ``described`` holds what only a document says."""
     if not blob.is_broken and store.has(blob.digest, blob.size_bytes):
         return None
-    descriptor = described or Descriptor(blob.media_type, blob.digest, blob.size_bytes)
+    if described is None or not (blob.is_foreign or described.inline is not None):
+        # Another manifest's URLs are not for a blob that the registry itself distributes.
+        described = Descriptor(blob.media_type, blob.digest, blob.size_bytes)
+    descriptor = described
     with store.writer(blob.digest, blob.size_bytes, replaces=blob.is_broken) as writer:
         return client.fetch_blob(remote.upstream, descriptor, _Counted(writer, receive))
 
@@ -185,5 +204,6 @@ def fetch_small_run(
     if sum(blob.size_bytes + BLOB_OVERHEAD_BYTES for blob in missing) >= 2 * min_shard_bytes:
         return None
     report(str(planned))
-    record_plan(database, run, missing, max_shards=1, min_shard_bytes=min_shard_bytes)
-    return fetch_blobs(client, store, database, run, remote, shard=0, is_last_try=is_last_try, report=report)
+    # What is planned keeps its content from being collected, and is what the run's counts and the commit go by.
+    database.runs.record_plan(run.id, {0: missing} if missing else {})
+    return _fetch_all(client, store, database, run, remote, blobs=missing, is_last_try=is_last_try, report=report)

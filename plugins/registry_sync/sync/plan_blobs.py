@@ -99,22 +99,23 @@ def _there(store: BlobStore, blobs: Sequence[NeededBlob]) -> set[Digest]:
     return there
 
 
-def record_plan(
+def _record_plan(
     database: Database, run: SyncRun, missing: Sequence[NeededBlob], *, max_shards: int, min_shard_bytes: int
 ) -> tuple[BlobShard, ...]:
     """``missing`` in at most ``max_shards`` shards balanced by bytes, recorded with ``run``.
 
     None is made smaller than ``min_shard_bytes`` of work, each blob's overhead included.
     """
-    sizes = {blob.digest: blob.size_bytes for blob in missing}
+    of_digest = {blob.digest: blob for blob in missing}
     shards = plan_shards(
-        ((digest, size + BLOB_OVERHEAD_BYTES) for digest, size in sizes.items()),
+        ((digest, blob.size_bytes + BLOB_OVERHEAD_BYTES) for digest, blob in of_digest.items()),
         max_shards=max_shards,
         min_cost=min_shard_bytes,
     )
-    database.runs.record_plan(run.id, {shard.number: shard.items for shard in shards})
+    planned = {shard.number: [of_digest[digest] for digest in shard.items] for shard in shards}
+    database.runs.record_plan(run.id, planned)
     return tuple(
-        BlobShard(shard.number, len(shard.items), sum(sizes[digest] for digest in shard.items)) for shard in shards
+        BlobShard(number, len(blobs), sum(blob.size_bytes for blob in blobs)) for number, blobs in planned.items()
     )
 
 
@@ -129,7 +130,7 @@ def plan_blobs(
 ) -> BlobsPlanned:
     """Plans the downloads of ``run``; a repeat plans anew what is still missing."""
     missing, counts = missing_blobs(store, database, run)
-    shards = record_plan(database, run, missing, max_shards=max_shards, min_shard_bytes=min_shard_bytes)
+    shards = _record_plan(database, run, missing, max_shards=max_shards, min_shard_bytes=min_shard_bytes)
     planned = replace(counts, shards=shards)
     report(str(planned))
     return planned

@@ -304,11 +304,9 @@ class Player:
         database.contents.add_manifests([self.catalog.manifests[digest] for digest in reversed(self._sorted(below))])
         database.selections.record(run.id, below, links)
         database.runs.resolve_tags(run.id, pending)
-        needed = [
-            blob.digest for blob in database.runs.needed_blobs(run.id) if not blob.is_foreign and not blob.is_stored
-        ]
+        needed = [blob for blob in database.runs.needed_blobs(run.id) if not blob.is_foreign and not blob.is_stored]
         database.runs.record_plan(run.id, {0: needed})
-        database.contents.mark_stored([digest for digest in needed if digest not in failing])
+        database.contents.mark_stored([blob.digest for blob in needed if blob.digest not in failing])
         database.runs.fail_blobs(run.id, dict.fromkeys(failing, "failed by the test"))
         return database.versions.commit(run.id)
 

@@ -154,8 +154,9 @@ def test_blobs_of_unchanged_tags_are_needed_again_when_the_store_lost_them(datab
     database.runs.record_listing(
         run.id, LISTED_AT, [ListedTag(TagName("latest"), upstream.tags["latest"].digest, None)]
     )
-    assert [blob.digest for blob in database.runs.needed_blobs(run.id)] == [Digest.of(b"b")]
-    database.runs.record_plan(run.id, {0: [Digest.of(b"b")]})
+    needed = database.runs.needed_blobs(run.id)
+    assert [blob.digest for blob in needed] == [Digest.of(b"b")]
+    database.runs.record_plan(run.id, {0: needed})
     assert [blob.digest for blob in database.runs.blobs_of_shard(run.id, 0)] == [Digest.of(b"b")]
     database.contents.mark_stored([Digest.of(b"b")])
     assert database.versions.commit(run.id).version is None
@@ -172,7 +173,8 @@ def test_a_shard_of_blobs_shrinks_as_they_are_stored_or_fail(database: Database)
     database.runs.record_listing(run.id, LISTED_AT, [ListedTag(TagName("latest"), None, 0)])
     database.contents.add_manifests(list(upstream.catalog.values()))
     database.runs.resolve_tags(run.id, {TagName("latest"): upstream.tags["latest"].digest})
-    plan = {0: [layers[name].digest for name in sizes], 1: [Digest.of(b"c")]}
+    needed = {blob.digest: blob for blob in database.runs.needed_blobs(run.id)}
+    plan = {0: [needed[layers[name].digest] for name in sizes], 1: [needed[Digest.of(b"c")]]}
     for _ in range(2):
         database.runs.record_plan(run.id, plan)
     assert [blob.size_bytes for blob in database.runs.blobs_of_shard(run.id, 0)] == [300, 20, 1]
@@ -185,7 +187,7 @@ def test_a_shard_of_blobs_shrinks_as_they_are_stored_or_fail(database: Database)
     database.runs.record_plan(run.id, {})
     assert database.runs.blobs_of_shard(run.id, 0) == []
     with pytest.raises(RecordNotFound, match="does not need"):
-        database.runs.record_plan(run.id, {0: [Digest.of(b"unknown")]})
+        database.runs.record_plan(run.id, {0: [NeededBlob(Digest.of(b"unknown"), 7, "text/plain")]})
 
 
 def test_usage_adds_up_over_tasks(database: Database) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from sqlalchemy import (
@@ -106,45 +107,34 @@ class LinkRows:
         return condition
 
 
-def closure_of(roots: Select[Any], links: LinkRows, name: str = "closure") -> CTE:
-    """``roots``, a SELECT of one column of manifest ids, and all that links lead to, as a CTE with ``manifest_id``."""
-    table = links.table
-    start = select(roots.subquery(f"{name}_roots").c[0].label("manifest_id")).cte(name, recursive=True)
-    return start.union(
-        select(table.c.child_id).join(start, table.c.parent_id == start.c.manifest_id).where(links.is_followed)
-    )
+class Direction(Enum):
+    """Which way links are followed: down to what is taken along with a manifest, or up to what takes it along."""
+
+    DOWN = "down"
+    UP = "up"
+
+    def step(self, table: Any) -> tuple[Any, Any]:
+        """The columns of a table of links that are left from and arrived at."""
+        ends = (table.c.parent_id, table.c.child_id)
+        return ends if self is Direction.DOWN else ends[::-1]
 
 
-def closure_by_root(roots: Select[Any], links: LinkRows) -> CTE:
-    """As :func:`closure_of`, with the root that led there: ``root_id`` and ``manifest_id``."""
-    table = links.table
-    given = roots.subquery("rooted_roots").c[0]
-    start = select(given.label("root_id"), given.label("manifest_id")).cte("rooted", recursive=True)
-    return start.union(
-        select(start.c.root_id, table.c.child_id)
-        .join(start, table.c.parent_id == start.c.manifest_id)
-        .where(links.is_followed)
-    )
+def closure_of(
+    starts: Select[Any], links: LinkRows, direction: Direction = Direction.DOWN, *, name: str = "closure"
+) -> CTE:
+    """``starts``, a SELECT of one column of manifest ids, and all that links lead to, as a CTE with ``manifest_id``."""
+    left, arrived = direction.step(links.table)
+    found = select(starts.subquery(f"{name}_starts").c[0].label("manifest_id")).cte(name, recursive=True)
+    return found.union(select(arrived).join(found, left == found.c.manifest_id).where(links.is_followed))
 
 
-def manifests_above(starts: Select[Any], links: LinkRows) -> CTE:
-    """``starts``, a SELECT of manifest ids, and every manifest from which links lead to them, as ``manifest_id``."""
-    table = links.table
-    start = select(starts.subquery("above_starts").c[0].label("manifest_id")).cte("above", recursive=True)
-    return start.union(
-        select(table.c.parent_id).join(start, table.c.child_id == start.c.manifest_id).where(links.condition)
-    )
-
-
-def above_by_start(starts: Select[Any], links: LinkRows) -> CTE:
-    """As :func:`manifests_above`, with the manifest that it began at: ``start_id`` and ``manifest_id``."""
-    table = links.table
-    given = starts.subquery("lacking_starts").c[0]
-    start = select(given.label("start_id"), given.label("manifest_id")).cte("above_start", recursive=True)
-    return start.union(
-        select(start.c.start_id, table.c.parent_id)
-        .join(start, table.c.child_id == start.c.manifest_id)
-        .where(links.condition)
+def closure_by_start(starts: Select[Any], links: LinkRows, direction: Direction = Direction.DOWN) -> CTE:
+    """As :func:`closure_of`, with the manifest that led there: ``start_id`` and ``manifest_id``."""
+    left, arrived = direction.step(links.table)
+    given = starts.subquery("given_starts").c[0]
+    found = select(given.label("start_id"), given.label("manifest_id")).cte("by_start", recursive=True)
+    return found.union(
+        select(found.c.start_id, arrived).join(found, left == found.c.manifest_id).where(links.is_followed)
     )
 
 
@@ -217,19 +207,19 @@ def hold_new_tags(connection: Connection, run_id: str, *, with_foreign: bool) ->
     )
     if connection.execute(lacking.limit(1)).first() is None:
         return
-    rooted = closure_by_root(roots, links)
+    rooted = closure_by_start(roots, links)
     noted = (run_blobs.c.blob_id == blobs.c.id) & (run_blobs.c.sync_run_id == run_id)
     rows = connection.execute(
-        select(rooted.c.root_id, blobs.c.digest, run_blobs.c.reason)
+        select(rooted.c.start_id, blobs.c.digest, run_blobs.c.reason)
         .join(manifest_blobs, manifest_blobs.c.manifest_id == rooted.c.manifest_id)
         .join(blobs, blobs.c.id == manifest_blobs.c.blob_id)
         .outerjoin(run_blobs, noted)
         .where(_is_lacking(with_foreign))
-        .order_by(rooted.c.root_id, run_blobs.c.reason.is_(None), blobs.c.digest)
+        .order_by(rooted.c.start_id, run_blobs.c.reason.is_(None), blobs.c.digest)
     )
     reason_of: dict[int, str] = {}
     for row in rows:
-        reason_of.setdefault(row.root_id, _reason(row.digest, row.reason))
+        reason_of.setdefault(row.start_id, _reason(row.digest, row.reason))
     resolved = (
         select(run_tags.c.name, manifests.c.id.label("manifest_id"))
         .join(manifests, manifests.c.digest == run_tags.c.digest)
@@ -347,7 +337,7 @@ def _synced_by(connection: Connection, repository_id: str, number: int) -> Remot
 
 def _tags_above(starts: Select[Any], repository_id: str) -> Select[Any]:
     """Tags of the latest version from which links lead to one of ``starts``: ``name``, ``digest``, ``start_id``."""
-    above = above_by_start(starts, LinkRows.of_latest(repository_id))
+    above = closure_by_start(starts, LinkRows.of_latest(repository_id), Direction.UP)
     return (
         select(tags.c.name, manifests.c.digest, above.c.start_id)
         .join(tags, tags.c.manifest_id == above.c.manifest_id)

@@ -27,7 +27,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, or_, select, update
 
-from registry_sync.db.content.closures import LinkRows, is_in_version, is_present, manifests_above
+from registry_sync.db.content.closures import Direction, LinkRows, closure_of, is_in_version, is_present
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import insert_absent
 from registry_sync.db.remotes import read_spec
@@ -242,7 +242,7 @@ class LaterSay:
             repository_manifests.c.repository_id == self.repository.id,
             repository_manifests.c.manifest_id.in_(sorted(manifest_ids)),
         )
-        above = manifests_above(starts, LinkRows.of_version(self.repository.id, before))
+        above = closure_of(starts, LinkRows.of_version(self.repository.id, before), Direction.UP)
         statement = (
             select(tags.c.name)
             .join(above, above.c.manifest_id == tags.c.manifest_id)

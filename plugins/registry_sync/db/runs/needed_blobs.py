@@ -16,6 +16,7 @@ from registry_sync.db.content.closures import (
     tagged_in_run,
     there_is_none,
 )
+from registry_sync.db.queries import ids_by_digest
 from registry_sync.db.tables import blobs, manifest_blobs, repository_tags, run_blobs, run_tags, tags
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import format_count
@@ -43,23 +44,23 @@ def needed_blobs(connection: Connection, run: Row[Any]) -> list[NeededBlob]:
     ]
 
 
-def plan_rows(connection: Connection, run: Row[Any], shards: Mapping[int, Sequence[Digest]]) -> list[dict[str, Any]]:
-    """Rows of ``run_blobs`` for a plan, in one order. Raises :class:`RecordNotFound` for a blob that is not needed."""
-    needed = {row.digest: row for row in _needed_rows(connection, run)}
-    shard_of = {digest: shard for shard, digests in shards.items() for digest in digests}
-    unknown = next((digest for digest in shard_of if digest not in needed), None)
+def plan_rows(connection: Connection, run_id: str, shards: Mapping[int, Sequence[NeededBlob]]) -> list[dict[str, Any]]:
+    """Rows of ``run_blobs`` for a plan, in one order. Raises :class:`RecordNotFound` for an unknown blob."""
+    planned = {blob.digest: (shard, blob) for shard, of_shard in shards.items() for blob in of_shard}
+    ids = ids_by_digest(connection, blobs, planned)
+    unknown = next((digest for digest in planned if digest not in ids), None)
     if unknown is not None:
         raise RecordNotFound(f"the sync run does not need blob {unknown}")
     return [
         {
-            "sync_run_id": run.id,
-            "blob_id": needed[digest].id,
-            "shard": shard_of[digest],
-            "size_bytes": needed[digest].size_bytes,
-            "media_type": needed[digest].media_type,
-            "is_foreign": bool(needed[digest].is_foreign),
+            "sync_run_id": run_id,
+            "blob_id": ids[digest],
+            "shard": shard,
+            "size_bytes": blob.size_bytes,
+            "media_type": blob.media_type,
+            "is_foreign": blob.is_foreign,
         }
-        for digest in sorted(shard_of)
+        for digest, (shard, blob) in sorted(planned.items())
     ]
 
 

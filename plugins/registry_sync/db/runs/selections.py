@@ -14,10 +14,11 @@ from typing import Any
 from sqlalchemy import Connection, Select, case, select, update
 
 from registry_sync.db.content.closures import (
+    Direction,
     LinkRows,
+    closure_of,
     is_in_latest,
     is_present,
-    manifests_above,
     reached,
     read_children,
 )
@@ -255,7 +256,7 @@ class SelectionStore:
 
 
 def _tags_of(connection: Connection, repository_id: str, starts: Select[Any]) -> Sequence[TagName]:
-    above = manifests_above(starts, LinkRows.of_latest(repository_id))
+    above = closure_of(starts, LinkRows.of_latest(repository_id), Direction.UP)
     statement = (
         select(tags.c.name)
         .join(above, above.c.manifest_id == tags.c.manifest_id)

@@ -39,7 +39,6 @@ from registry_sync.db.runs.run_rows import (
 from registry_sync.db.tables import (
     blobs,
     deleted_runs,
-    manifest_blobs,
     remotes,
     repositories,
     run_blobs,
@@ -377,25 +376,22 @@ class SyncRunStore:
         with self._transactions.reading() as connection:
             return needed_blobs.needed_blobs(connection, require_run(connection, run_id))
 
-    def record_plan(self, run_id: str, shards: Mapping[int, Sequence[Digest]]) -> None:
-        """Notes which mapped task fetches which blobs, in place of an earlier plan. Raises :class:`RunEnded`.
+    def record_plan(self, run_id: str, shards: Mapping[int, Sequence[NeededBlob]]) -> None:
+        """Notes which mapped task fetches which of the needed blobs, in place of an earlier plan.
 
-        A digest that the run does not need raises :class:`RecordNotFound`.
+        Raises :class:`RunEnded`, and :class:`RecordNotFound` for a blob that is not recorded.
         """
         with self._transactions.writing() as connection:
-            run = require_open(connection, run_id)
+            require_open(connection, run_id)
             connection.execute(delete(run_blobs).where(run_blobs.c.sync_run_id == run_id))
             if shards:
-                insert_absent(connection, run_blobs, needed_blobs.plan_rows(connection, run, shards))
+                insert_absent(connection, run_blobs, needed_blobs.plan_rows(connection, run_id, shards))
 
     def blobs_of_shard(self, run_id: str, shard: int) -> list[NeededBlob]:
         """The blobs that a mapped task still has to fetch, the largest first: neither stored nor failed."""
-        inline = select(manifest_blobs.c.blob_id).where(
-            manifest_blobs.c.blob_id == blobs.c.id, manifest_blobs.c.is_inline
-        )
         described = (run_blobs.c.size_bytes, run_blobs.c.media_type, run_blobs.c.is_foreign)
         statement = (
-            select(blobs.c.digest, blobs.c.fault, *described, inline.exists().label("is_inline"))
+            select(blobs.c.digest, blobs.c.fault, *described)
             .join(blobs, blobs.c.id == run_blobs.c.blob_id)
             .where(run_blobs.c.sync_run_id == run_id, run_blobs.c.shard == shard)
             .where(blobs.c.stored_at.is_(None), run_blobs.c.reason.is_(None))
@@ -408,7 +404,6 @@ class SyncRunStore:
                     row.size_bytes,
                     row.media_type,
                     is_foreign=row.is_foreign,
-                    is_inline=bool(row.is_inline),
                     is_broken=row.fault == FindingKind.BROKEN.value,
                 )
                 for row in connection.execute(statement)

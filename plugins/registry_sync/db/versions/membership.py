@@ -128,7 +128,7 @@ class LinkChanges:
 
     def _taken(self) -> CTE:
         """Ids of the manifests that the run takes into the version."""
-        return closure_of(tagged_in_run(self.run_id, [TagState.RESOLVED]), LinkRows.of_run(self.run_id), "taken")
+        return closure_of(tagged_in_run(self.run_id, [TagState.RESOLVED]), LinkRows.of_run(self.run_id), name="taken")
 
 
 _WANTED = (TagState.RESOLVED.value, TagState.UNCHANGED.value)

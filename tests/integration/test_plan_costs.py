@@ -1,0 +1,93 @@
+"""How often a plan asks the database what is below the tags: once, and nothing that was just written is read back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from registry_sync.domain.runs import RunKey, SyncRun
+from registry_sync.sync.commit_version import commit_version
+from registry_sync.sync.fetch_blobs import fetch_small_run
+from registry_sync.sync.fetch_manifests import fetch_manifests
+from registry_sync.sync.list_tags import list_tags
+from registry_sync.sync.open_run import SyncRequest, open_run
+from registry_sync.sync.plan_blobs import plan_blobs
+from support.hostile_registry import HostileRegistry
+from support.images import ContentBuilder, RepositoryContent
+from support.serving import serve
+from support.statements import executed_statements, recursive
+from support.syncing import Installation, new_client
+
+NAME = "team/app"
+
+
+@pytest.fixture
+def content() -> RepositoryContent:
+    build = ContentBuilder(seed=61)
+    build.tag("latest", build.index([build.image([build.blob(size)]) for size in (40, 50, 60)]))
+    return build.content()
+
+
+@pytest.fixture
+def registry(content: RepositoryContent) -> Iterator[HostileRegistry]:
+    with HostileRegistry() as server:
+        yield serve(server, NAME, content)
+
+
+@pytest.fixture
+def run(here: Installation, registry: HostileRegistry) -> SyncRun:
+    """A run whose manifests are fetched."""
+    request = SyncRequest(repository="app", url=str(registry.url), upstream_name=NAME)
+    opened = open_run(here.database, RunKey("registry_sync", "run"), request)
+    with new_client(opened.remote) as client:
+        list_tags(client, here.database, opened, opened.remote, max_shards=1, report=here.lines)
+        fetch_manifests(client, here.database, opened, opened.remote, shard=0, is_last_try=True, report=here.lines)
+    return opened
+
+
+def test_a_plan_asks_once_what_is_below_the_tags(here: Installation, run: SyncRun) -> None:
+    with executed_statements() as statements:
+        planned = plan_blobs(here.store, here.database, run, max_shards=2, min_shard_bytes=1, report=here.lines)
+    assert (len(planned.shards), planned.missing_count) == (2, 6)
+    assert len(recursive(statements)) == 1, "\n".join(recursive(statements))
+
+
+def test_a_small_run_passes_on_what_it_planned_and_reads_nothing_of_it_again(
+    here: Installation, registry: HostileRegistry, content: RepositoryContent, run: SyncRun
+) -> None:
+    with executed_statements() as statements, new_client(run.remote) as client:
+        fetched = fetch_small_run(
+            client, here.store, here.database, run, run.remote, min_shard_bytes=1 << 24, is_last_try=True,
+            report=here.lines,
+        )  # fmt: skip
+    assert fetched is not None
+    assert fetched.fetched_count == 6
+    assert len(recursive(statements)) == 1, "\n".join(recursive(statements))
+    read_back = [statement for statement in statements if statement.startswith("SELECT") and "run_blobs" in statement]
+    assert read_back == []
+    with executed_statements() as statements:
+        result = commit_version(here.database, run, report=here.lines)
+    assert not any("is_stored" in statement for statement in recursive(statements)), "a commit plans nothing"
+    assert result.version is not None
+    counts = here.database.runs.get(run.id).counts
+    assert (counts.blob_count, counts.stored_blob_count) == (6, 6), "what was planned is counted all the same"
+    assert all(here.store.has(blob) for blob in content.blobs)
+
+
+def test_a_small_run_that_is_tried_again_plans_what_is_still_missing(
+    here: Installation, registry: HostileRegistry, content: RepositoryContent, run: SyncRun
+) -> None:
+    """Also where another blob than before is missing by then, and one that failed can be had."""
+    first, *_ = sorted(content.blobs)
+    for _ in range(2):
+        with new_client(run.remote) as client:
+            fetch_small_run(
+                client, here.store, here.database, run, run.remote, min_shard_bytes=1 << 24, is_last_try=True,
+                report=here.lines,
+            )  # fmt: skip
+        here.store.delete(first)
+        here.database.contents.mark_missing([first])
+    asked = [request.path for request in registry.asked("GET") if "/blobs/" in request.path]
+    assert asked.count(f"/v2/{NAME}/blobs/{first}") == 2
+    assert len(asked) == len(content.blobs) + 1
