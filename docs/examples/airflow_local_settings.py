@@ -1,4 +1,4 @@
-"""Imports what a sync's tasks import, once, in the process from which Airflow forks them."""
+"""Imports the modules of a sync's tasks once, in the process from which Airflow forks them."""
 
 import registry_sync.db.database
 import registry_sync.hooks.clients
@@ -9,4 +9,4 @@ import registry_sync.sync.fetch_blobs
 import registry_sync.sync.fetch_manifests
 import registry_sync.sync.list_tags
 import registry_sync.sync.open_run
-import registry_sync.sync.plan_blobs  # noqa: F401  all are imported to be there
+import registry_sync.sync.plan_blobs  # noqa: F401  imported for later use

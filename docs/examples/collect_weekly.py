@@ -1,4 +1,4 @@
-"""Every Sunday night: content that nothing has needed for three days goes."""
+"""Every Sunday night: removes content that has been unreferenced for three days."""
 
 from __future__ import annotations
 

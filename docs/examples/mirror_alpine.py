@@ -1,4 +1,4 @@
-"""A repository that is synced every night, with operators of its own.
+"""Syncs one repository every night, with a DAG of its own.
 
 The three stages in between run only when something changed, the two for blobs only when there is much to download.
 """

@@ -1,4 +1,4 @@
-"""Several repositories in one DAG, each synced in a task group of its own, by tasks with names of their own."""
+"""Several repositories in one DAG, each synced in its own task group, by tasks with other names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIRRORS = {"alpine": ["3.*", "latest"], "hello-world": ["*"]}
 
 
 def sync(name: str, tags: list[str]) -> None:
-    """The five stages of a sync; they find each other, in whichever task group and under whatever names."""
+    """The five stages of a sync; they find each other in any task group and under any names."""
     look = ListTagsOperator(
         task_id="look",
         repository=f"library/{name}",

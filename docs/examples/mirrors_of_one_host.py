@@ -1,4 +1,4 @@
-"""Repositories of one host, a DAG for each: their tasks share a pool, so that the host is asked by few at a time."""
+"""Repositories of one host, a DAG for each. Their tasks share a pool, so that few send requests at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tags that were synced go into the repository that production uses, once a person has seen what would change."""
+"""Copies synced tags into the repository that production uses, once a person has approved the changes."""
 
 from __future__ import annotations
 

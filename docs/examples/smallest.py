@@ -1,4 +1,4 @@
-"""The least that syncs a repository every day: the five stages of a sync, in a row."""
+"""Syncs a repository every day: the five stages of a sync, in a row."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ FILES = (
     "mirrors_of_one_host",
     "promote_with_a_gate",
     "smallest",
-    "tell_of_versions",
+    "log_new_versions",
 )
 MIRRORS_OF_ONE_HOST = ("docker_hub_alpine", "docker_hub_hello-world")
 GATE = "promote_with_a_gate"
@@ -44,13 +44,13 @@ DAGS = (
     *MIRRORS_OF_ONE_HOST,
     GATE,
     "smallest",
-    "tell_of_versions",
+    "log_new_versions",
 )
 DOCKER_HUB = "https://registry-1.docker.io"
 
 
 def releases() -> RepositoryContent:
-    """Five tags, of which the examples' filters let in three."""
+    """Five tags, of which the examples' filters select three."""
     build = ContentBuilder(seed=11)
     for name in ("3.20", "3.21", "3.22_rc1", "edge", "latest"):
         build.tag(name, build.image([build.blob(500)]))
@@ -128,7 +128,7 @@ def gate_runs(examples: AirflowInstance) -> list[str]:
     return [run["dag_run_id"] for run in examples.api("GET", f"/dags/{GATE}/dagRuns?order_by=id")["dag_runs"]]
 
 
-def asked_of(examples: AirflowInstance) -> str:
+def triggered_by(examples: AirflowInstance) -> str:
     """The name of the user whom the tests sign in as."""
     run = examples.api("GET", f"/dags/{GATE}/dagRuns/{gate_runs(examples)[0]}/taskInstances/approve/-1/hitlDetails")
     name: str = run["responded_by_user"]["name"]
@@ -140,9 +140,9 @@ def await_executor(examples: AirflowInstance, run: str, task: str) -> None:
 
     It would take that end for a failure of what goes on, were the answer there before.
     """
-    told = re.compile(rf"Received executor event with state success for task instance .*'{task}'.*{re.escape(run)}")
+    logged = re.compile(rf"Received executor event with state success for task instance .*'{task}'.*{re.escape(run)}")
     deadline = time.monotonic() + 60
-    while not told.search(examples.process_log("scheduler")):
+    while not logged.search(examples.process_log("scheduler")):
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
@@ -165,16 +165,16 @@ def test_a_new_version_is_promoted_once_somebody_has_seen_what_changes(examples:
     examples.await_task(run, "approve", state="awaiting_input")
     await_executor(examples, run, "approve")
     assert examples.xcom(run, "compare")["names"] == {"added": ["3.20", "3.21"], "removed": [], "moved": []}
-    asked = examples.api("GET", f"/dags/{GATE}/dagRuns/{run}/taskInstances/approve/-1/hitlDetails")
-    assert asked["subject"] == "Promote version 1 of alpine to alpine-production?"
-    assert "**2 tags added**: 3.20, 3.21" in asked["body"]
+    details = examples.api("GET", f"/dags/{GATE}/dagRuns/{run}/taskInstances/approve/-1/hitlDetails")
+    assert details["subject"] == "Promote version 1 of alpine to alpine-production?"
+    assert "**2 tags added**: 3.20, 3.21" in details["body"]
     response(examples, run, "Approve")
     assert examples.wait(run) == "success", examples.reasons(run)
     promoted = examples.xcom(run, "promote")
     assert (promoted["repository"], promoted["missing_blob_count"]) == ("alpine-production", 0)
     assert tag_counts(promoted["version"]) == {"added": 2, "present": 2, "removed": 0}
     origin = RestClient(examples.url, examples.token()).get(promoted["version"]["pulp_href"])["origin"]
-    assert (origin["kind"], origin["created_by"]) == ("copy", asked_of(examples))
+    assert (origin["kind"], origin["created_by"]) == ("copy", triggered_by(examples))
     again = examples.trigger(GATE)
     assert examples.wait(again) == "success"
     assert examples.task_states(again) == {"compare": "success", "approve": "skipped", "promote": "skipped"}
@@ -191,7 +191,7 @@ def test_the_smallest_dag_makes_a_version_and_skips_when_nothing_changed(example
     assert sorted(examples.task_states(second).values()) == ["skipped"] * 4 + ["success"]
 
 
-def test_every_new_version_of_many_syncs_is_told_once(examples: AirflowInstance) -> None:
+def test_every_new_version_of_many_syncs_is_logged_once(examples: AirflowInstance) -> None:
     """Three runs of the delivered DAG, a version each, and each version in exactly one line."""
     run = examples.trigger("mirror_many")
     assert examples.wait(run) == "success", examples.reasons(run)
@@ -199,18 +199,18 @@ def test_every_new_version_of_many_syncs_is_told_once(examples: AirflowInstance)
         "archive: version 1, 5 tags added, 0 removed",
         "hello-world: version 1, 8 tags added, 0 removed",
     }
-    told: list[str] = []
+    logged: list[str] = []
     seen: set[str] = set()
     deadline = time.monotonic() + 90
-    while not wanted <= set(told):
-        assert time.monotonic() < deadline, told
-        for entry in examples.api("GET", "/dags/tell_of_versions/dagRuns")["dag_runs"]:
+    while not wanted <= set(logged):
+        assert time.monotonic() < deadline, logged
+        for entry in examples.api("GET", "/dags/log_new_versions/dagRuns")["dag_runs"]:
             if entry["dag_run_id"] not in seen:
                 seen.add(entry["dag_run_id"])
-                follower = examples.remember("tell_of_versions", entry["dag_run_id"])
+                follower = examples.remember("log_new_versions", entry["dag_run_id"])
                 assert examples.wait(follower) == "success"
-                told += examples.xcom(follower, "tell")
-    assert len(told) == len(set(told))
+                logged += examples.xcom(follower, "log_versions")
+    assert len(logged) == len(set(logged))
 
 
 @pytest.mark.rule("A9.8")

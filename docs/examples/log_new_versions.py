@@ -1,4 +1,4 @@
-"""Does something whenever a sync has made a new version, of whichever repository."""
+"""Logs each new version, of any repository."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from airflow.sdk import DAG, AssetAlias, task
 log = logging.getLogger(__name__)
 VERSIONS = AssetAlias("registry_sync_versions")
 
-with DAG(dag_id="tell_of_versions", schedule=VERSIONS, catchup=False):
+with DAG(dag_id="log_new_versions", schedule=VERSIONS, catchup=False):
 
     @task
-    def tell(triggering_asset_events: Any = None) -> list[str]:
+    def log_versions(triggering_asset_events: Any = None) -> list[str]:
         """A line for each new version: ``alpine: version 2, 3 tags added, 1 removed``."""
         lines = []
         for event in triggering_asset_events[VERSIONS]:
@@ -25,4 +25,4 @@ with DAG(dag_id="tell_of_versions", schedule=VERSIONS, catchup=False):
         log.info("; ".join(lines))
         return lines
 
-    tell()
+    log_versions()
