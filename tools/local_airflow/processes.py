@@ -57,6 +57,11 @@ def spawn(name: str, command: Sequence[str], env: Mapping[str, str], log: Path) 
         ],
         setsid=True,
     )
+    return find(name, pid)
+
+
+def find(name: str, pid: int) -> ProcessRecord:
+    """The record of the process that has the id ``pid`` now; one that never was alive when there is none."""
     stat = _stat(pid)
     return ProcessRecord(name, pid, stat.started_ticks if stat else 0, boot_id())
 

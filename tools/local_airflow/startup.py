@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from local_airflow import migration, processes
+from local_airflow import launch, migration, processes
 from local_airflow.errors import ApiError, StartFailed
 from local_airflow.layout import Layout
 from local_airflow.processes import ProcessRecord
 from local_airflow.rest import AirflowApi
 from local_airflow.running import Running
 
-#: The parts of Airflow and their commands. Task logs are read from the folder that all share, so nobody needs
-#: to serve them on a port.
+#: The parts of Airflow and their commands; the process of the first starts the others. Task logs are read from the
+#: folder that all share, so nobody needs to serve them on a port.
 COMMANDS = {
     "api-server": ("api-server",),
     "scheduler": ("scheduler", "--skip-serve-logs"),
     "dag-processor": ("dag-processor",),
     "triggerer": ("triggerer", "--skip-serve-logs"),
 }
+FIRST = next(iter(COMMANDS))
 #: The parts as the health check names them.
 HEALTH_NAMES = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 START_SECONDS = 180
@@ -39,24 +42,51 @@ class Startup:
 
     def run(self, running: Running, api: AirflowApi) -> Running:
         """``running`` with all parts, healthy. Raises :class:`StartFailed`; then some may be left running."""
-        waiting = dict(COMMANDS)
+        migrating: ProcessRecord | None = None
         if not migration.is_migrated(self._layout):
             migration.drop_half_made(self._layout)
-            # the API server reads the database only when it is asked, so its long start need not wait
-            running = self._spawn(running, "migration", migration.COMMAND)
+            # nothing that the parts import first reads the database, so that long part of their start need not wait
+            command = [str(self._layout.python), str(self._layout.program), *migration.COMMAND]
+            running = self._spawn(running, "migration", command)
             migrating = running.processes[-1]
-            running = self._spawn(running, "api-server", waiting.pop("api-server"))
-            self._await_migration(migrating)
-            running = running.without_process(migrating)
-        for name, command in waiting.items():
-            running = self._spawn(running, name, command)
+        control, theirs = socket.socketpair()
+        with control:
+            with theirs:
+                running = self._spawn_launcher(running, theirs)
+            running = self._find_others(running, control)
+            if migrating is not None:
+                self._await_migration(migrating)
+                running = running.without_process(migrating)
+            with contextlib.suppress(BrokenPipeError):  # a part that ended is found below, with its log
+                control.sendall(bytes(len(COMMANDS)))
         self._await_health(running, api)
         return running
 
-    def _spawn(self, running: Running, name: str, arguments: tuple[str, ...]) -> Running:
+    def _spawn_launcher(self, running: Running, control: socket.socket) -> Running:
+        for name in COMMANDS:
+            self._log(name).unlink(missing_ok=True)
+        parts = [(name, str(self._log(name)), arguments) for name, arguments in COMMANDS.items()]
+        control.set_inheritable(True)
+        command = [str(self._layout.python), launch.__file__, str(control.fileno()), json.dumps(parts)]
+        return self._spawn(running, FIRST, command)
+
+    def _find_others(self, running: Running, control: socket.socket) -> Running:
+        """With the parts that the first of them has started, which go on only when they are told to."""
+        control.settimeout(START_SECONDS)
+        try:
+            with control.makefile() as lines:
+                found = lines.readline()
+        except TimeoutError:
+            raise self._failure(FIRST, f"was not ready within {START_SECONDS} seconds") from None
+        if not found:
+            raise self._failure(FIRST, "ended")
+        for name, pid in json.loads(found).items():
+            running = self._write(running.with_process(processes.find(name, pid)))
+        return running
+
+    def _spawn(self, running: Running, name: str, command: list[str]) -> Running:
         log = self._log(name)
         log.unlink(missing_ok=True)
-        command = [str(self._layout.python), str(self._layout.program), *arguments]
         return self._write(running.with_process(processes.spawn(name, command, self._env, log)))
 
     def _await_migration(self, migrating: ProcessRecord) -> None:

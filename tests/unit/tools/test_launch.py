@@ -1,0 +1,92 @@
+"""Parts that come out of one process, with a package of the test's own in Airflow's place."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from local_airflow import launch, processes
+
+#: Says in its log which part it is; whoever is the API server ends, others go on for a while.
+MAIN = """
+import os, sys, time
+
+def main():
+    print(*sys.argv[1:], os.getpid(), os.getsid(0), flush=True)
+    if sys.argv[1] != "api-server":
+        time.sleep(60)
+"""
+PARTS = {"api-server": ["api-server"], "scheduler": ["scheduler", "--quietly"], "triggerer": ["triggerer"]}
+
+
+@pytest.fixture
+def airflow(tmp_path: Path) -> Path:
+    """A folder with something to import for Airflow."""
+    package = tmp_path / "airflow"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(MAIN)
+    return tmp_path
+
+
+def start(folder: Path, control: socket.socket) -> subprocess.Popen[bytes]:
+    control.set_inheritable(True)
+    parts = [(name, str(folder / f"{name}.log"), arguments) for name, arguments in PARTS.items()]
+    with (folder / "api-server.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, launch.__file__, str(control.fileno()), json.dumps(parts)],
+            env={**os.environ, "PYTHONPATH": str(folder)},
+            pass_fds=[control.fileno()],
+            stdout=log,
+        )
+
+
+def told(folder: Path, name: str) -> list[str]:
+    log = folder / f"{name}.log"
+    return log.read_text().split() if log.exists() else []
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_each_part_leads_a_session_of_its_own_and_writes_its_own_log(airflow: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, start(airflow, theirs) as first:
+        theirs.close()
+        others = json.loads(ours.makefile().readline())
+        assert list(others) == ["scheduler", "triggerer"]
+        records = [processes.find(name, pid) for name, pid in others.items()]
+        assert not any(told(airflow, name) for name in PARTS), "none goes on before its id is written down"
+        ours.sendall(bytes(len(PARTS)))
+        wait_until(lambda: all(told(airflow, name) for name in PARTS))
+        assert first.wait(timeout=60) == 0
+        assert told(airflow, "api-server")[:2] == ["api-server", str(first.pid)]
+        pid = str(others["scheduler"])
+        assert told(airflow, "scheduler") == ["scheduler", "--quietly", pid, pid]
+        assert all(processes.is_alive(record) for record in records), "they outlive the process that started them"
+        processes.stop(records, grace_seconds=10)
+        assert not any(processes.is_alive(record) for record in records)
+
+
+def test_no_part_goes_on_when_whoever_starts_them_is_gone(airflow: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, start(airflow, theirs) as first:
+        with ours:
+            theirs.close()
+            others = json.loads(ours.makefile().readline())
+            records = [processes.find(name, pid) for name, pid in others.items()]
+        assert first.wait(timeout=60) == 0
+        wait_until(lambda: not any(processes.is_alive(record) for record in records))
+        assert not any(told(airflow, name) for name in PARTS)
