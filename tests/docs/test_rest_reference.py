@@ -7,8 +7,8 @@ import re
 import pytest
 
 from registry_sync.api.app import create_app
-from registry_sync.api.remotes.documents import RemoteDocument
-from registry_sync.api.tasks.sync_dag import TaskState
+from registry_sync.pulp.repository_documents import RemoteDocument
+from registry_sync.pulp.task_documents import TaskState
 from support.documents import DOCS
 
 TEXT = (DOCS / "reference/rest-api.md").read_text(encoding="utf-8")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from registry_sync.domain.records import RepositoryVersion
-from registry_sync.pulp.documents import version_document
 from registry_sync.pulp.hrefs import latest_href_of, version_href
+from registry_sync.pulp.version_documents import version_document
 from support.filling import place, push
 from support.hostile_registry import HostileRegistry
 from support.images import RepositoryContent

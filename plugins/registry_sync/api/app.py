@@ -1,6 +1,7 @@
 """The REST API as one FastAPI app, to be mounted under :data:`MOUNT` of Airflow's API server.
 
-``/docs/``: the OpenAPI document for programs, and as a page for people, without anything from elsewhere.
+``/docs/``: the OpenAPI document for programs, and as a page for people, without anything from elsewhere. ``/status/``:
+which releases run here, and whether what they need is there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from html import escape
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,16 +22,18 @@ from fastapi.routing import APIRoute
 from registry_sync import __version__
 from registry_sync.api import problems
 from registry_sync.api.access import SIGNED_IN, Guard
-from registry_sync.api.content.routes import router as content
+from registry_sync.api.content_routes import router as content
 from registry_sync.api.dependencies import OpenedDatabase, Router
-from registry_sync.api.remotes.routes import router as remotes
-from registry_sync.api.repositories.routes import router as repositories
-from registry_sync.api.status.routes import router as status
-from registry_sync.api.syncs.routes import router as syncs
-from registry_sync.api.tasks.routes import router as tasks
-from registry_sync.api.versions.routes import copies_router as copies
-from registry_sync.api.versions.routes import router as versions
+from registry_sync.api.remote_routes import router as remotes
+from registry_sync.api.repository_routes import router as repositories
+from registry_sync.api.task_routes import router as tasks
+from registry_sync.api.task_routes import syncs_router as syncs
+from registry_sync.api.version_routes import copies_router as copies
+from registry_sync.api.version_routes import router as versions
+from registry_sync.errors import RegistrySyncError
+from registry_sync.hooks.settings import load_settings
 from registry_sync.pulp.hrefs import API_PREFIX
+from registry_sync.pulp.task_documents import ComponentVersion, DatabaseConnection, StatusDocument, SyncDag
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -133,9 +137,41 @@ def _document(request: Request) -> dict[str, Any]:
     return {**request.app.openapi(), "servers": [{"url": request.scope.get("root_path") or "/"}]}
 
 
+status_router = Router(prefix="/status", tags=["status"])
+
+
+@status_router.get("/", dependencies=SIGNED_IN)
+def read_status(request: Request) -> StatusDocument:
+    """Releases, the metadata database and the sync DAG. Answered with 200 also when something is wrong with them."""
+    return StatusDocument(
+        versions=[
+            ComponentVersion(component="docker", version=__version__, package="registry-sync"),
+            ComponentVersion(component="airflow", version=version("apache-airflow-core"), package="apache-airflow"),
+        ],
+        database_connection=_database_connection(request.app.state.parts),
+        sync_dag=_sync_dag(load_settings().sync_dag_id),
+    )
+
+
+def _database_connection(parts: OpenedDatabase) -> DatabaseConnection:
+    try:
+        parts.database().check()
+    except RegistrySyncError as problem:
+        return DatabaseConnection(connected=False, detail=str(problem))
+    return DatabaseConnection(connected=True, detail=None)
+
+
+def _sync_dag(dag_id: str) -> SyncDag:
+    from airflow.models import DagModel
+
+    dag = DagModel.get_current(dag_id)
+    is_known = dag is not None and not dag.is_stale
+    return SyncDag(dag_id=dag_id, is_known=is_known, is_paused=bool(dag is not None and dag.is_paused))
+
+
 #: Where Airflow mounts the app; what comes after it in paths is the app's own.
 MOUNT = "/pulp"
-ROUTERS = (repositories, remotes, syncs, copies, tasks, versions, content, status, pages_router)
+ROUTERS = (repositories, remotes, syncs, copies, tasks, versions, content, status_router, pages_router)
 DESCRIPTION = (
     "Container repositories, mirrored as versioned content: create a repository, create a remote, sync, wait for the "
     "task, read the version. Sign in as to Airflow: with a bearer token, or the cookie of a session."

@@ -1,11 +1,9 @@
-"""Kinds of fields that several documents have, what documents that people send have in common, and lists as pages."""
+"""Kinds of fields that people send, and what the documents that people send have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timezone
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
-from urllib.parse import urlencode
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -13,23 +11,16 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     StringConstraints,
     WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from registry_sync.domain.records import Page, PageRequest
 from registry_sync.errors import InvalidReference
 from registry_sync.pulp.hrefs import MAX_NUMBER, MAX_UNIT_ID
 
 MAX_LABELS = 100
-
-
-def shown_timestamp(timestamp: datetime) -> str:
-    """``2019-09-05T14:29:43.424822Z``: UTC, always with six digits after the second."""
-    return timestamp.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def invalid(message: str) -> PydanticCustomError:
@@ -101,11 +92,6 @@ Flag = Annotated[
         {"anyOf": [{"type": "boolean"}, {"type": "string", "enum": ["true", "false", "True", "False"]}]},
     ),
 ]
-Timestamp = Annotated[
-    datetime,
-    PlainSerializer(shown_timestamp, return_type=str),
-    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
-]
 Name = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255), AfterValidator(_printable)
 ]
@@ -148,50 +134,3 @@ def split_list(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     return tuple(entry for part in text.split(",") if (entry := part.strip()))
-
-
-T = TypeVar("T")
-S = TypeVar("S")
-DEFAULT_LIMIT = 100
-MAX_LIMIT = 1000
-
-
-class PageQuery(BaseModel):
-    """Which part of a list; lists add their filters and their ``ordering``. Unknown parameters are refused."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="How many, at the most")] = DEFAULT_LIMIT
-    offset: Annotated[int, Field(ge=0, le=MAX_NUMBER, description="How many to leave out before")] = 0
-
-    def part(self, fields: dict[str, str], ordering: str | None) -> PageRequest:
-        """For a store; ``fields`` gives its name for a field of answers, ``ordering`` None is its own order."""
-        if ordering is None:
-            return PageRequest(self.offset, self.limit)
-        sign = "-" if ordering.startswith("-") else ""
-        return PageRequest(self.offset, self.limit, sign + fields[ordering.removeprefix("-")])
-
-
-class PageDocument(BaseModel, Generic[T]):
-    """Part of a list. ``count`` is how many there are in all; ``next`` and ``previous`` are paths, or null."""
-
-    count: int
-    next: str | None
-    previous: str | None
-    results: list[T]
-
-
-def page_document(href: str, query: PageQuery, page: Page[S], show: Callable[[S], T]) -> PageDocument[T]:
-    """A page of the list at ``href``, with the same filters and order in the paths to its neighbours."""
-    last, before = query.offset + len(page.items), max(query.offset - query.limit, 0)
-    return PageDocument(
-        count=page.total_count,
-        next=_neighbour(href, query, last) if page.items and last < page.total_count else None,
-        previous=_neighbour(href, query, before) if query.offset else None,
-        results=[show(item) for item in page.items],
-    )
-
-
-def _neighbour(href: str, query: PageQuery, offset: int) -> str:
-    given = query.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"limit", "offset"})
-    return f"{href}?{urlencode({**given, 'limit': query.limit, 'offset': offset}, safe='/')}"

@@ -60,7 +60,7 @@ class CommitVersionOperator(TriggeredTask):
         ``unchanged_version`` is the latest version when nothing differed from it, else None; ``removals_approved_by``
         is who let more tags go than the remote allows, None where nobody had to.
         """
-        from registry_sync.pulp.documents import version_document
+        from registry_sync.pulp.version_documents import version_document
         from registry_sync.sync.commit_version import SHOWN_HOLDS
 
         with open_stage(context) as stage:

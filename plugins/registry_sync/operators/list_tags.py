@@ -237,7 +237,7 @@ class ListTagsOperator(TriggeredTask):
         )
 
     def _summary(self, stage: Stage, run: SyncRun, listed: TagsListed) -> dict[str, Any]:
-        from registry_sync.pulp.documents import version_document
+        from registry_sync.pulp.version_documents import version_document
 
         latest = stage.database.versions.latest(run.repository_id) if listed.is_unchanged else None
         return {

@@ -131,7 +131,7 @@ def derived_result(
 
     ``missing_blob_count`` counts blobs whose bytes are not in the store; the next immediate sync fetches them.
     """
-    from registry_sync.pulp.documents import version_document
+    from registry_sync.pulp.version_documents import version_document
 
     latest = stage.database.versions.latest(repository.id) if derived.version is None else None
     if derived.version is not None:

@@ -1,41 +1,96 @@
-"""Documents in Pulp's shapes that tasks return and REST shows: a version and its content summary."""
+"""What all documents have in common: how they are read from values of the domain, times, and lists in pages.
+
+A document is read from the attributes of a value: a field from the attribute of its own name, or of the name that the
+domain has for it; and what no attribute says, such as most paths, from the value itself. So a new field of a document
+is one line, and nothing is copied by hand.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from typing import Annotated, Any, Generic, TypeVar
 
-from registry_sync.domain.records import ContentSummary, RepositoryVersion
-from registry_sync.pulp.hrefs import CONTENT_PATHS, base_href_of, href_of, units_href
+from pydantic import (
+    AliasGenerator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 
-_PARAMETERS = {
-    "added": "repository_version_added",
-    "present": "repository_version",
-    "removed": "repository_version_removed",
+T = TypeVar("T")
+
+#: What the domain calls a field that Pulp calls otherwise.
+_DOMAIN_NAMES = {
+    "pulp_created": "created_at",
+    "pulp_last_updated": "updated_at",
+    "pulp_labels": "labels",
+    "size": "size_bytes",
 }
 
 
-def summary_document(summary: ContentSummary, href: str) -> dict[str, Any]:
-    """The documented ``content_summary``; ``href`` is the version's own path, which the content links carry.
-
-    A type without units is left out of each part, so that an empty part reads ``{}``.
-    """
-    return {
-        part: {
-            kind: {"count": counts[kind], "href": f"{units_href(kind)}?{_PARAMETERS[part]}={href}"}
-            for kind in CONTENT_PATHS
-            if counts.get(kind)
-        }
-        for part, counts in (("added", summary.added), ("present", summary.present), ("removed", summary.removed))
-    }
+def domain_name(field: str) -> str:
+    """The attribute, or the ordering of a store, that a field of a document stands for."""
+    return _DOMAIN_NAMES.get(field, field)
 
 
-def version_document(version: RepositoryVersion) -> dict[str, Any]:
-    """A version in the documented shape of the "Synchronize a Repository" workflow."""
-    href = href_of(version)
-    return {
-        "pulp_created": version.created_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "pulp_href": href,
-        "base_version": base_href_of(version),
-        "content_summary": summary_document(version.summary, href),
-        "number": version.number,
-    }
+def shown_timestamp(timestamp: datetime) -> str:
+    """``2019-09-05T14:29:43.424822Z``: UTC, always with six digits after the second."""
+    return timestamp.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+Timestamp = Annotated[
+    datetime,
+    PlainSerializer(shown_timestamp, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]
+#: A field that is read from the value itself, by the :func:`made` in its annotation.
+WHOLE: Any = Field(validation_alias="whole")
+
+
+def made(make: Callable[[Any], Any]) -> BeforeValidator:
+    """A field that ``make`` makes of the attribute, or of the whole value, that it is read from."""
+    return BeforeValidator(make)
+
+
+class Together:
+    """The attributes of several values as those of one, of two alike the first one's; ``whole`` is the first value."""
+
+    def __init__(self, whole: Any, *others: Any) -> None:
+        self.whole = whole
+        self._others = others
+
+    def __getattr__(self, name: str) -> Any:
+        for value in (self.whole, *self._others):
+            if hasattr(value, name):
+                return getattr(value, name)
+        raise AttributeError(name)
+
+
+class Document(BaseModel):
+    """A document of the REST API, read from a value by ``model_validate``, or from several :class:`Together`."""
+
+    model_config = ConfigDict(
+        from_attributes=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        alias_generator=AliasGenerator(validation_alias=domain_name),
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_attributes(cls, value: Any) -> Any:
+        return value if isinstance(value, Mapping | Document | Together) else Together(value)
+
+
+class PageDocument(BaseModel, Generic[T]):
+    """Part of a list. ``count`` is how many there are in all; ``next`` and ``previous`` are paths, or null."""
+
+    count: int
+    next: str | None
+    previous: str | None
+    results: list[T]

@@ -82,6 +82,16 @@ def task_href(task_id: str) -> str:
     return f"{tasks_href()}{task_id}/"
 
 
+def syncs_href() -> str:
+    """The list of syncs."""
+    return f"{API_PREFIX}/syncs/"
+
+
+def sync_href(sync_run_id: str) -> str:
+    """A sync, by the UUID of its record."""
+    return f"{syncs_href()}{sync_run_id}/"
+
+
 def units_href(content_type: str) -> str:
     """The list of units of a content type, such as ``docker.tag``."""
     return f"{API_PREFIX}/content/docker/{CONTENT_PATHS[content_type]}/"

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import ValidationError
 
-from registry_sync.api.fields import Flag, GivenDocument, Name, Timestamp, shown_timestamp, split_list, whole_number
+from registry_sync.api.fields import Flag, GivenDocument, Name, split_list, whole_number
+from registry_sync.pulp.documents import Timestamp, shown_timestamp
 
 Size: Any = whole_number(1, 100)
 

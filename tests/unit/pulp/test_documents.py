@@ -1,60 +1,75 @@
-"""A content summary is the object that Pulp documents, with no word about what is not there."""
+"""How documents are read from values of the domain."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Annotated
 
-from registry_sync.domain.records import ContentSummary
-from registry_sync.pulp.documents import summary_document
-from registry_sync.pulp.hrefs import CONTENT_PATHS
+import pytest
+from pydantic import AliasPath, Field, ValidationError
 
-COUNTS = st.dictionaries(st.sampled_from(sorted(CONTENT_PATHS)), st.integers(0, 10**6))
-HREF = "/pulp/api/v3/repositories/docker/docker/5b9e1a0e-33d8-44b8-a8f7-2b8f4f0c6b7d/versions/1/"
+from registry_sync.pulp.documents import WHOLE, Document, Timestamp, Together, domain_name, made
 
-
-def test_a_first_sync_reads_as_documented() -> None:
-    present = {"docker.blob": 31, "docker.manifest": 21, "docker.tag": 8}
-    content = "/pulp/api/v3/content/docker"
-    assert summary_document(ContentSummary(added=present, present=present), HREF) == {
-        "added": {
-            "docker.blob": {"count": 31, "href": f"{content}/blobs/?repository_version_added={HREF}"},
-            "docker.manifest": {"count": 21, "href": f"{content}/manifests/?repository_version_added={HREF}"},
-            "docker.tag": {"count": 8, "href": f"{content}/tags/?repository_version_added={HREF}"},
-        },
-        "present": {
-            "docker.blob": {"count": 31, "href": f"{content}/blobs/?repository_version={HREF}"},
-            "docker.manifest": {"count": 21, "href": f"{content}/manifests/?repository_version={HREF}"},
-            "docker.tag": {"count": 8, "href": f"{content}/tags/?repository_version={HREF}"},
-        },
-        "removed": {},
-    }
+NINE = datetime(2019, 9, 5, 9, 0, 0, 7, tzinfo=timezone(timedelta(hours=2)))
 
 
-def test_what_was_removed_links_to_what_was_removed() -> None:
-    summary = summary_document(ContentSummary(removed={"docker.tag": 2}), HREF)
-    assert summary["removed"] == {
-        "docker.tag": {"count": 2, "href": f"/pulp/api/v3/content/docker/tags/?repository_version_removed={HREF}"}
-    }
+@dataclass(frozen=True)
+class Inner:
+    size_bytes: int = 3
 
 
-def test_an_empty_summary_has_three_empty_parts() -> None:
-    assert summary_document(ContentSummary(), HREF) == {"added": {}, "present": {}, "removed": {}}
-    assert ContentSummary().counts() == {"added": {}, "present": {}, "removed": {}}
+@dataclass(frozen=True)
+class Value:
+    name: str = "codzo"
+    created_at: datetime = NINE
+    inner: tuple[Inner, ...] = (Inner(1), Inner(2))
+    first: Inner = field(default_factory=Inner)
+
+    @property
+    def is_long(self) -> bool:
+        return len(self.name) > 4
 
 
-def test_the_types_stand_in_the_documented_order_whatever_order_they_come_in() -> None:
-    summary = ContentSummary(present={"docker.tag": 1, "docker.manifest": 1, "docker.blob": 1})
-    assert list(summary_document(summary, HREF)["present"]) == ["docker.blob", "docker.manifest", "docker.tag"]
+class InnerDocument(Document):
+    size: int
 
 
-@given(added=COUNTS, present=COUNTS, removed=COUNTS)
-def test_a_type_without_units_is_left_out_and_every_other_keeps_its_count(
-    added: dict[str, int], present: dict[str, int], removed: dict[str, int]
-) -> None:
-    summary = ContentSummary(added, present, removed)
-    document, counts = summary_document(summary, HREF), summary.counts()
-    for part, given_counts in (("added", added), ("present", present), ("removed", removed)):
-        expected = {kind: count for kind, count in given_counts.items() if count}
-        assert {kind: entry["count"] for kind, entry in document[part].items()} == expected
-        assert counts[part] == expected
+class Shown(Document):
+    pulp_created: Timestamp
+    pulp_href: Annotated[str, made(lambda value: f"/things/{value.name}/"), WHOLE]
+    is_long: bool
+    inner: list[InnerDocument]
+    first_size: Annotated[int, Field(validation_alias=AliasPath("first", "size_bytes"))]
+
+
+def test_a_document_is_read_from_attributes_and_from_the_whole_value_in_the_order_of_its_fields() -> None:
+    assert Shown.model_validate(Value()).model_dump_json() == (
+        '{"pulp_created":"2019-09-05T07:00:00.000007Z","pulp_href":"/things/codzo/","is_long":true,'
+        '"inner":[{"size":1},{"size":2}],"first_size":3}'
+    )
+
+
+def test_an_attribute_that_a_value_lacks_is_no_empty_field() -> None:
+    with pytest.raises(ValidationError, match="size"):
+        InnerDocument.model_validate(Value())
+
+
+def test_two_values_are_read_as_one_and_the_first_is_the_whole() -> None:
+    @dataclass
+    class More:
+        name: str = "not asked"
+        size_bytes: int = 9
+
+    class Both(Shown):
+        name: str
+        size: int
+
+    read = Both.model_validate(Together(Value(), More()))
+    assert (read.name, read.size, read.pulp_href) == ("codzo", 9, "/things/codzo/")
+
+
+def test_fields_and_orders_of_lists_have_one_name_in_the_domain() -> None:
+    assert [domain_name(field) for field in ("pulp_created", "pulp_last_updated", "size", "pulp_labels", "name")] == [
+        "created_at", "updated_at", "size_bytes", "labels", "name",
+    ]  # fmt: skip

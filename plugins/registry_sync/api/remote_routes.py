@@ -1,45 +1,47 @@
-"""Remotes as they are sent and shown. What is secret is taken and never shown."""
+"""``/remotes/docker/docker/``: list, make, read, change and remove remotes. What is secret is taken and never shown."""
 
 from __future__ import annotations
 
 import re
 import ssl
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from fastapi import Response
+from pydantic import AfterValidator, Field, StringConstraints
 
+from registry_sync.api import remote_changes
+from registry_sync.api.access import CHANGE, CREATE, DELETE, SignedIn
+from registry_sync.api.dependencies import Router, UsedDatabase
 from registry_sync.api.fields import (
     Flag,
     GivenDocument,
     Labels,
     Name,
-    PageQuery,
-    Sought,
-    Timestamp,
+    PathUuid,
     invalid,
     parsed,
     split_list,
     whole_number,
 )
+from registry_sync.api.problems import CONFLICT, NOT_FOUND
+from registry_sync.api.resources import NamedQuery, Resource
 from registry_sync.domain.platforms import Platform
 from registry_sync.domain.records import (
     DEFAULT_CONCURRENCY,
     DEFAULT_REMOVED_SHARE,
     OWN_CONNECTION_PREFIX,
     Policy,
-    Remote,
     has_private_key,
-    split_private_keys,
 )
 from registry_sync.domain.references import RegistryUrl, RepositoryName
 from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.hooks.connection import MASK
-from registry_sync.pulp.hrefs import remote_href
+from registry_sync.pulp.hrefs import remote_href, remotes_href
+from registry_sync.pulp.repository_documents import RemoteDocument
 
 #: Fields that are kept in an Airflow connection.
 SECRET_FIELDS = ("username", "password", "ssl_client_key")
-ORDERING_FIELDS = {"name": "name", "pulp_created": "created_at", "pulp_last_updated": "updated_at"}
 _MAX_PEM = 500_000
 _KEY = re.compile(r"\s*-----BEGIN [A-Z ]*PRIVATE KEY-----\s.*-----END [A-Z ]*PRIVATE KEY-----\s*", re.DOTALL)
 
@@ -85,11 +87,6 @@ def _secret(text: str) -> str:
     return text
 
 
-def _shown_certificates(text: str | None) -> str | None:
-    """Without a private key, which earlier releases took there."""
-    return None if text is None else split_private_keys(text)[0]
-
-
 def _tag_list(text: str) -> None:
     TagFilter.parse(split_list(text))
 
@@ -112,72 +109,6 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Secret = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_secret)]
 Concurrency: Any = whole_number(1, 100)
 TagCount: Any = whole_number(0, 1_000_000)
-
-
-class RemoteDocument(BaseModel):
-    """A remote. ``username``, ``password`` and ``ssl_client_key`` are always null: they are kept and never shown."""
-
-    pulp_created: Timestamp
-    pulp_href: str
-    pulp_last_updated: Timestamp
-    download_concurrency: int
-    name: str
-    policy: Policy
-    proxy_url: str | None
-    ssl_ca_certificate: str | None
-    ssl_client_certificate: str | None
-    ssl_client_key: None
-    ssl_validation: bool
-    upstream_name: str
-    url: str
-    whitelist_tags: str | None
-    exclude_tags: str | None
-    username: None
-    password: None
-    conn_id: str | None
-    platforms: list[str] | None
-    include_referrers: bool
-    allow_sparse: bool
-    allow_schema1: bool
-    include_foreign_layers: bool
-    max_held_share: float | None
-    max_removed_share: float | None
-    max_removed_tags: int | None
-    pulp_labels: dict[str, str]
-
-    @classmethod
-    def of(cls, remote: Remote) -> RemoteDocument:
-        """The document of a stored remote."""
-        spec = remote.spec
-        return cls(
-            pulp_created=remote.created_at,
-            pulp_href=remote_href(remote.id),
-            pulp_last_updated=remote.updated_at,
-            download_concurrency=spec.download_concurrency,
-            name=spec.name,
-            policy=spec.policy,
-            proxy_url=spec.proxy_url,
-            ssl_ca_certificate=_shown_certificates(spec.ssl_ca_certificate),
-            ssl_client_certificate=_shown_certificates(spec.ssl_client_certificate),
-            ssl_client_key=None,
-            ssl_validation=spec.ssl_validation,
-            upstream_name=spec.upstream_name,
-            url=spec.url,
-            whitelist_tags=None if spec.include_tags is None else ",".join(spec.include_tags),
-            exclude_tags=",".join(spec.exclude_tags) or None,
-            username=None,
-            password=None,
-            conn_id=spec.conn_id,
-            platforms=None if spec.platforms is None else list(spec.platforms),
-            include_referrers=spec.include_referrers,
-            allow_sparse=spec.allow_sparse,
-            allow_schema1=spec.allow_schema1,
-            include_foreign_layers=spec.include_foreign_layers,
-            max_held_share=spec.max_held_share,
-            max_removed_share=spec.max_removed_share,
-            max_removed_tags=spec.max_removed_tags,
-            pulp_labels=dict(spec.labels),
-        )
 
 
 class GivenRemote(GivenDocument):
@@ -257,12 +188,47 @@ class ChangedRemote(GivenRemote):
     upstream_name: Annotated[UpstreamName, Field(default_factory=str)]
 
 
-class RemoteQuery(PageQuery):
-    """Which remotes, and in which order."""
+router = Router(prefix="/remotes/docker/docker", tags=["remotes"])
 
-    name: Sought | None = None
-    name__in: Annotated[Sought | None, Field(description="Names separated by commas")] = None
-    name__icontains: Annotated[Sought | None, Field(description="Part of the name, in any case")] = None
-    ordering: (
-        Literal["name", "-name", "pulp_created", "-pulp_created", "pulp_last_updated", "-pulp_last_updated"] | None
-    ) = None
+
+Resource(
+    one="remote",
+    many="remotes",
+    listed="Remotes, by name unless ordered otherwise.",
+    read="A remote.",
+    href=remotes_href(),
+    query=NamedQuery,
+    document=RemoteDocument,
+    page=lambda database, query: database.remotes.page(query.page_request(), **query.names()),
+    get=lambda database, remote_id: database.remotes.get(remote_id),
+).add_routes(router)
+
+
+@router.post("/", status_code=201, dependencies=CREATE)
+def create_remote(database: UsedDatabase, given: NewRemote, user: SignedIn, response: Response) -> RemoteDocument:
+    """A new remote. Credentials go into a connection of its own, unless ``conn_id`` names one."""
+    remote = remote_changes.create_remote(database, given, user)
+    response.headers["Location"] = remote_href(remote.id)
+    return RemoteDocument.model_validate(remote)
+
+
+@router.put("/{remote_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **CONFLICT})
+def replace_remote(database: UsedDatabase, remote_id: PathUuid, given: NewRemote, user: SignedIn) -> RemoteDocument:
+    """The remote with its whole description replaced; credentials that are left out or null stay."""
+    return RemoteDocument.model_validate(
+        remote_changes.change_remote(database, remote_id, given, user, is_replacement=True)
+    )
+
+
+@router.patch("/{remote_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **CONFLICT})
+def change_remote(database: UsedDatabase, remote_id: PathUuid, given: ChangedRemote, user: SignedIn) -> RemoteDocument:
+    """The remote with what was sent changed; null removes a credential."""
+    return RemoteDocument.model_validate(
+        remote_changes.change_remote(database, remote_id, given, user, is_replacement=False)
+    )
+
+
+@router.delete("/{remote_id}/", status_code=204, dependencies=DELETE, responses=NOT_FOUND)
+def delete_remote(database: UsedDatabase, remote_id: PathUuid) -> None:
+    """Removes the remote and the credentials that were kept for it; what was synced from it stays."""
+    remote_changes.delete_remote(database, remote_id)

@@ -9,42 +9,16 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.records import Page, PageRequest
 from registry_sync.domain.runs import REQUESTED_RUN_PREFIX
 from registry_sync.errors import ConfigurationError, RecordNotFound, SyncError
 from registry_sync.hooks.dag_runs import CANCELED_NOTE, NO_VERSION_NOTE, dag_of_run, triggered_by
+from registry_sync.pulp.task_documents import SyncDagRun, TaskState
 
 if TYPE_CHECKING:
     from airflow.models import DagRun
-
-
-class TaskState(str, Enum):
-    """What is known of a task; the last three are final."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELED = "canceled"
-
-
-@dataclass(frozen=True)
-class SyncDagRun:
-    """A run of the sync DAG; times are aware UTC, None before they are."""
-
-    task_id: str
-    run_id: str
-    state: TaskState
-    created_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    failed_tasks: tuple[str, ...] = ()
-    triggered_by: str | None = None
 
 
 def trigger(dag_id: str, task_id: str, conf: dict[str, Any], user_name: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from registry_sync.api.fields import PageDocument, PageQuery, page_document
+from registry_sync.api.resources import PageQuery, page_document
 from registry_sync.domain.records import Page, PageRequest
+from registry_sync.pulp.documents import PageDocument
 
 
 class Query(PageQuery):
@@ -49,7 +50,7 @@ def test_neighbours_keep_filters_and_order() -> None:
     ("ordering", "stored"), [(None, ""), ("pulp_created", "created_at"), ("-pulp_created", "-created_at")]
 )
 def test_an_ordering_is_told_in_the_words_of_the_store(ordering: str | None, stored: str) -> None:
-    assert Query(offset=3, limit=7).part({"pulp_created": "created_at"}, ordering) == PageRequest(3, 7, stored)
+    assert Query(offset=3, limit=7, ordering=ordering).page_request() == PageRequest(3, 7, stored)
 
 
 def test_unknown_parameters_are_refused() -> None:

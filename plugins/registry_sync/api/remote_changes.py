@@ -11,10 +11,10 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from registry_sync.api.access import SignedIn, may_use_connection
 from registry_sync.api.problems import InvalidField
-from registry_sync.api.remotes.documents import GivenRemote
 from registry_sync.db.database import Database
 from registry_sync.domain.records import OWN_CONNECTION_PREFIX, Remote, RemoteSpec, is_own_connection
 from registry_sync.errors import InvalidReference, SyncError
@@ -25,6 +25,9 @@ from registry_sync.hooks.own_connections import (
     give_back,
     take_connections,
 )
+
+if TYPE_CHECKING:
+    from registry_sync.api.remote_routes import GivenRemote
 
 Store = Callable[[RemoteSpec], Remote]
 

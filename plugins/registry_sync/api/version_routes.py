@@ -6,32 +6,146 @@ wait for.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
+from urllib.parse import urlencode
 
 from fastapi import Query, Response
+from pydantic import Field, StringConstraints, model_validator
 
 from registry_sync.api.access import CHANGE, DELETE, READ, SignedIn
 from registry_sync.api.dependencies import Router, UsedDatabase
-from registry_sync.api.fields import PageDocument, PageQuery, PathNumber, PathUuid, page_document
-from registry_sync.api.problems import CONFLICT, NOT_FOUND, InvalidField
-from registry_sync.api.versions.documents import (
-    ORDERING_FIELDS,
-    ChangedVersion,
-    DerivedVersionDocument,
-    HeldTagDocument,
-    MissingManifestDocument,
-    NewCopy,
-    NewRollback,
-    VersionDocument,
-    VersionQuery,
+from registry_sync.api.fields import (
+    Flag,
+    FreeText,
+    GivenDocument,
+    GivenHref,
+    Labels,
+    PathNumber,
+    PathUuid,
+    invalid,
+    parsed,
 )
-from registry_sync.api.versions.reports import DifferenceDocument, DifferenceQuery, ProvenanceDocument
+from registry_sync.api.problems import CONFLICT, NOT_FOUND, InvalidField
+from registry_sync.api.resources import PageQuery, ordered_by, page_document
 from registry_sync.db.database import Database
-from registry_sync.domain.records import Annotation, Page
-from registry_sync.domain.version_history import CopyRequest, DerivedVersion
+from registry_sync.domain.records import Annotation, Page, SyncMode
+from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.domain.version_history import CopyRequest, DerivedVersion, VersionDifference
 from registry_sync.errors import RecordNotFound
 from registry_sync.hooks.settings import load_settings
-from registry_sync.pulp.hrefs import href_of, read_repository_href, version_href, versions_href
+from registry_sync.pulp.documents import PageDocument, Together
+from registry_sync.pulp.hrefs import (
+    MAX_NUMBER,
+    href_of,
+    read_repository_href,
+    read_version_href,
+    repository_href,
+    version_href,
+    versions_href,
+)
+from registry_sync.pulp.sync_documents import tasks_of
+from registry_sync.pulp.version_documents import (
+    DerivedVersionDocument,
+    DifferenceDocument,
+    HeldTagDocument,
+    MissingManifestDocument,
+    NextPart,
+    ProvenanceDocument,
+    VersionDocument,
+)
+
+
+class ChangedVersion(GivenDocument):
+    """What to say of a version from now on; what is left out stays. What it holds never changes."""
+
+    only_in_responses: ClassVar[frozenset[str]] = frozenset(VersionDocument.model_fields) - {
+        "description",
+        "pulp_labels",
+    }
+
+    description: FreeText | None = None
+    pulp_labels: Labels
+
+
+class NewRollback(GivenDocument):
+    """What to say of the version that a rollback makes."""
+
+    description: FreeText | None = None
+
+
+_VersionOrder: Any = ordered_by("number", "pulp_created")
+
+
+class VersionQuery(PageQuery):
+    """In which order; the newest first unless said otherwise."""
+
+    default_ordering: ClassVar[str] = "-number"
+
+    ordering: _VersionOrder = None
+
+
+MAX_NAMES = 1000
+
+
+def _read_pattern(text: str) -> object:
+    return TagFilter.parse([text], ())
+
+
+Pattern = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128), parsed(_read_pattern)]
+
+
+class NewCopy(GivenDocument):
+    """Which tags, of which repository or version. Exactly one of the two paths is given."""
+
+    source_repository: Annotated[
+        Annotated[GivenHref, parsed(read_repository_href)] | None,
+        Field(description="Path of a repository, whose latest version is taken"),
+    ] = None
+    source_repository_version: Annotated[
+        Annotated[GivenHref, parsed(read_version_href)] | None, Field(description="Path of a repository version")
+    ] = None
+    names: Annotated[
+        list[Pattern] | None,
+        Field(min_length=1, max_length=MAX_NAMES, description="Names and globs of tags; null for all"),
+    ] = None
+    mirror: Annotated[
+        Flag,
+        Field(description="Whether what else the repository holds is removed from the new version; false keeps it"),
+    ] = False
+    description: FreeText | None = None
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> NewCopy:
+        if (self.source_repository is None) == (self.source_repository_version is None):
+            raise invalid("Give either source_repository or source_repository_version.")
+        return self
+
+    def request(self) -> CopyRequest:
+        """As a store takes it."""
+        if self.source_repository_version is not None:
+            repository_id, number = read_version_href(self.source_repository_version)
+        else:
+            repository_id, number = read_repository_href(str(self.source_repository)), None
+        return CopyRequest(
+            repository_id,
+            number,
+            TagFilter.parse(self.names, ()),
+            SyncMode.MIRROR if self.mirror else SyncMode.ADDITIVE,
+        )
+
+
+class DifferenceQuery(PageQuery):
+    """Which version to compare with, and which part of each of the three lists."""
+
+    base: Annotated[
+        int | None,
+        Field(ge=0, le=MAX_NUMBER, description="Number of the other version; 0 is the empty one before the first"),
+    ] = None
+    base_repository: Annotated[
+        Annotated[GivenHref, parsed(read_repository_href)] | None,
+        Field(description="Path of the repository that the other version is of; the same unless given"),
+    ] = None
+
 
 #: What such an operation answers besides 201.
 DERIVED: dict[int | str, dict[str, Any]] = {
@@ -51,7 +165,7 @@ def derived_response(
         response.headers["Location"] = href_of(version)
     if version is None:
         raise RecordNotFound(f"repository {repository_id!r} has no version")
-    return DerivedVersionDocument.of_derived(derived, version)
+    return DerivedVersionDocument.model_validate(Together(version, derived))
 
 
 copies_router = Router(tags=["versions"])
@@ -99,14 +213,14 @@ def list_versions(
 ) -> PageDocument[VersionDocument]:
     """Versions of a repository, the newest first unless ordered otherwise."""
     database.repositories.get(repository_id)
-    page = database.versions.page(repository_id, query.part(ORDERING_FIELDS, query.ordering or "-number"))
-    return page_document(versions_href(repository_id), query, page, VersionDocument.of)
+    page = database.versions.page(repository_id, query.page_request())
+    return page_document(versions_href(repository_id), query, page, VersionDocument.model_validate)
 
 
 @router.get("/{number}/", dependencies=READ, responses=NOT_FOUND)
 def read_version(database: UsedDatabase, repository_id: PathUuid, number: PathNumber) -> VersionDocument:
     """A repository version."""
-    return VersionDocument.of(database.versions.get(repository_id, number))
+    return VersionDocument.model_validate(database.versions.get(repository_id, number))
 
 
 @router.patch("/{number}/", dependencies=CHANGE, responses=NOT_FOUND)
@@ -119,7 +233,7 @@ def change_version(
     def change(said: Annotation) -> Annotation:
         return Annotation(sent.get("description", said.description), sent.get("pulp_labels", said.labels))
 
-    return VersionDocument.of(database.versions.annotate(repository_id, number, change))
+    return VersionDocument.model_validate(database.versions.annotate(repository_id, number, change))
 
 
 @router.delete("/{number}/", status_code=204, dependencies=DELETE, responses={**NOT_FOUND, **CONFLICT})
@@ -139,9 +253,9 @@ def compare_version(
         is_own = other in (None, repository_id)
         base = database.versions.get(repository_id, number).base_number if is_own else _latest(database, other)
     found = database.versions.difference(
-        repository_id, number, base or 0, base_repository_id=other, request=query.part({}, None)
+        repository_id, number, base or 0, base_repository_id=other, request=query.page_request()
     )
-    return DifferenceDocument.of(found, query)
+    return DifferenceDocument.model_validate(Together(found, NextPart(_next_part(found, query))))
 
 
 @router.get("/{number}/holds/", dependencies=READ, responses=NOT_FOUND)
@@ -151,7 +265,7 @@ def list_holds(
     """Tags that the version could not bring up to date, by name."""
     holds = database.versions.get(repository_id, number).holds
     page = Page(holds[query.offset : query.offset + query.limit], len(holds))
-    return page_document(f"{version_href(repository_id, number)}holds/", query, page, HeldTagDocument.of)
+    return page_document(f"{version_href(repository_id, number)}holds/", query, page, HeldTagDocument.model_validate)
 
 
 @router.get("/{number}/missing_manifests/", dependencies=READ, responses=NOT_FOUND)
@@ -162,7 +276,7 @@ def list_missing_manifests(
     gaps = database.versions.get(repository_id, number).gaps
     page = Page(gaps[query.offset : query.offset + query.limit], len(gaps))
     return page_document(
-        f"{version_href(repository_id, number)}missing_manifests/", query, page, MissingManifestDocument.of
+        f"{version_href(repository_id, number)}missing_manifests/", query, page, MissingManifestDocument.model_validate
     )
 
 
@@ -170,7 +284,7 @@ def list_missing_manifests(
 def read_provenance(database: UsedDatabase, repository_id: PathUuid, number: PathNumber) -> ProvenanceDocument:
     """Where the version came from: the sync with its remote as it was then, or the version that it was made of."""
     found = database.provenance.version(repository_id, number)
-    return ProvenanceDocument.of(found, load_settings().sync_dag_id)
+    return ProvenanceDocument.model_validate(found, context=tasks_of(load_settings().sync_dag_id))
 
 
 @router.post("/{number}/rollback/", status_code=201, dependencies=CHANGE, responses={**NOT_FOUND, **DERIVED})
@@ -190,3 +304,15 @@ def roll_back(
 
 def _latest(database: UsedDatabase, repository_id: str | None) -> int | None:
     return database.repositories.get(repository_id or "").latest_number
+
+
+def _next_part(difference: VersionDifference, query: DifferenceQuery) -> str | None:
+    end = query.offset + query.limit
+    longest = max(part.page.total_count for part in (difference.tags, difference.manifests, difference.blobs))
+    if end >= longest:
+        return None
+    given: dict[str, int | str] = {"base": difference.base_number, "limit": query.limit, "offset": end}
+    if difference.base_repository_id != difference.repository_id:
+        given["base_repository"] = repository_href(difference.base_repository_id)
+    href = version_href(difference.repository_id, difference.number)
+    return f"{href}diff/?{urlencode(given, safe='/')}"

@@ -1,1 +1,0 @@
-"""Content units over REST: blobs, manifests and tags."""

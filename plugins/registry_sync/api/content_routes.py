@@ -1,0 +1,189 @@
+"""``/content/docker/{blobs,manifests,tags}/``: list and read content units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
+
+from registry_sync.api.access import READ
+from registry_sync.api.dependencies import Router, UsedDatabase
+from registry_sync.api.fields import GivenHref, PathUnitId, Sought, split_list
+from registry_sync.api.problems import NOT_FOUND, InvalidField
+from registry_sync.api.resources import NameFilters, PageQuery, Resource, ordered_by
+from registry_sync.db.content.units import UnitStore
+from registry_sync.db.database import Database
+from registry_sync.domain.content_units import Relation, UnitQuery
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.records import Page, PageRequest
+from registry_sync.errors import InvalidReference, RecordNotFound
+from registry_sync.pulp.content_documents import (
+    BlobDocument,
+    BlobProvenanceDocument,
+    ManifestDocument,
+    ManifestProvenanceDocument,
+    TagDocument,
+)
+from registry_sync.pulp.hrefs import read_version_href, units_href
+
+T = TypeVar("T")
+_RELATIONS = {
+    "repository_version": Relation.PRESENT,
+    "repository_version_added": Relation.ADDED,
+    "repository_version_removed": Relation.REMOVED,
+}
+
+
+class ContentQuery(PageQuery):
+    """Which units: of one version, or of all that is stored. At most one of the three relations may be given."""
+
+    repository_version: Annotated[GivenHref | None, Field(description="Path of a version that has them")] = None
+    repository_version_added: Annotated[GivenHref | None, Field(description="Path of a version that added them")] = None
+    repository_version_removed: Annotated[
+        GivenHref | None, Field(description="Path of a version that removed them")
+    ] = None
+    digest: Sought | None = None
+    digest__in: Annotated[Sought | None, Field(description="Digests separated by commas")] = None
+    media_type: Sought | None = None
+    media_type__in: Annotated[Sought | None, Field(description="Media types separated by commas")] = None
+
+    def unit_query(self) -> UnitQuery:
+        """For the store. Raises :class:`InvalidField`."""
+        field = self.version_field()
+        repository_id, number = self._version(field) if field else (None, None)
+        return UnitQuery(
+            repository_id=repository_id,
+            number=number,
+            relation=_RELATIONS.get(field, Relation.PRESENT),
+            digests=self._digests(),
+            media_types=_either(self.media_type, split_list(self.media_type__in)),
+        )
+
+    def version_field(self) -> str:
+        """The parameter that names a version; empty when none does. Raises :class:`InvalidField` for two."""
+        given = [field for field in _RELATIONS if getattr(self, field) is not None]
+        if len(given) > 1:
+            raise InvalidField(given[1], f"Give this or {given[0]}, not both.")
+        return given[0] if given else ""
+
+    def _version(self, field: str) -> tuple[str, int]:
+        try:
+            return read_version_href(getattr(self, field))
+        except InvalidReference as problem:
+            raise InvalidField(field, str(problem)) from None
+
+    def _digests(self) -> tuple[Digest, ...] | None:
+        wanted: dict[str, tuple[Digest, ...]] = {}
+        for field, texts in (("digest", split_list(self.digest)), ("digest__in", split_list(self.digest__in))):
+            if texts is not None:
+                try:
+                    wanted[field] = tuple(Digest(text) for text in texts)
+                except InvalidReference as problem:
+                    raise InvalidField(field, str(problem)) from None
+        if len(wanted) == 2:
+            return tuple(digest for digest in wanted["digest"] if digest in wanted["digest__in"])
+        return next(iter(wanted.values()), None)
+
+
+_DigestOrder: Any = ordered_by("digest", "media_type", "size", "pulp_created")
+_TagOrder: Any = ordered_by("name", "digest", "pulp_created")
+
+
+class DigestQuery(ContentQuery):
+    """Which blobs or manifests, and in which order."""
+
+    ordering: _DigestOrder = None
+
+
+class TagQuery(NameFilters, ContentQuery):
+    """Which tags, and in which order. ``digest`` and ``media_type`` are those of the manifest."""
+
+    ordering: _TagOrder = None
+
+    def unit_query(self) -> UnitQuery:
+        """As for other units, with the tag's name."""
+        return replace(super().unit_query(), **self.names())
+
+
+def _either(one: str | None, several: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """What fits both; None when neither is given."""
+    if one is None:
+        return several
+    return (one,) if several is None or one in several else ()
+
+
+router = Router(prefix="/content/docker", tags=["content"])
+
+
+def _units(
+    read: Callable[[UnitStore, UnitQuery, PageRequest], Page[T]],
+) -> Callable[[Database, ContentQuery], Page[T]]:
+    """The page of a query. A version that is not there is bad input, since a filter names it."""
+
+    def page(database: Database, query: ContentQuery) -> Page[T]:
+        try:
+            return read(database.units, query.unit_query(), query.page_request())
+        except RecordNotFound as problem:
+            raise InvalidField(query.version_field(), str(problem)) from None
+
+    return page
+
+
+Resource(
+    one="blob",
+    many="blobs",
+    listed="Blobs, by digest unless ordered otherwise.",
+    read="A blob.",
+    href=units_href("docker.blob"),
+    query=DigestQuery,
+    document=BlobDocument,
+    page=_units(UnitStore.blobs),
+    get=lambda database, unit_id: database.units.blob(unit_id),
+    id_name="unit_id",
+    id_type=PathUnitId,
+).add_routes(router, "/blobs")
+
+
+@router.get("/blobs/{unit_id}/provenance/", dependencies=READ, responses=NOT_FOUND)
+def read_blob_provenance(database: UsedDatabase, unit_id: PathUnitId) -> BlobProvenanceDocument:
+    """Where a blob came from, and which repositories hold it."""
+    return BlobProvenanceDocument.model_validate(database.provenance.blob(database.units.blob(unit_id).digest))
+
+
+Resource(
+    one="manifest",
+    many="manifests",
+    listed="Manifests with their relations, by digest unless ordered otherwise.",
+    read="A manifest with its relations.",
+    href=units_href("docker.manifest"),
+    query=DigestQuery,
+    document=ManifestDocument,
+    page=_units(UnitStore.manifests),
+    get=lambda database, unit_id: database.units.manifest(unit_id),
+    id_name="unit_id",
+    id_type=PathUnitId,
+).add_routes(router, "/manifests")
+
+
+@router.get("/manifests/{unit_id}/provenance/", dependencies=READ, responses=NOT_FOUND)
+def read_manifest_provenance(database: UsedDatabase, unit_id: PathUnitId) -> ManifestProvenanceDocument:
+    """Since when a manifest is here, and which repositories hold it."""
+    digest = database.units.manifest(unit_id).digest
+    return ManifestProvenanceDocument.model_validate(database.provenance.manifest(digest))
+
+
+Resource(
+    one="tag",
+    many="tags",
+    listed="Tags, by name unless ordered otherwise.",
+    read="A tag.",
+    href=units_href("docker.tag"),
+    query=TagQuery,
+    document=TagDocument,
+    page=_units(UnitStore.tags),
+    get=lambda database, unit_id: database.units.tag(unit_id),
+    id_name="unit_id",
+    id_type=PathUnitId,
+).add_routes(router, "/tags")

@@ -1,1 +1,0 @@
-"""Remotes over REST, and where their credentials are kept."""

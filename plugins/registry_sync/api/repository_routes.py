@@ -1,0 +1,123 @@
+"""``/repositories/docker/docker/``: list, make, read, change and remove repositories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar
+
+from fastapi import Response
+from pydantic import Field
+
+from registry_sync.api.access import CHANGE, CREATE, DELETE, READ
+from registry_sync.api.dependencies import Router, UsedDatabase
+from registry_sync.api.fields import FreeText, GivenDocument, Labels, Name, PathUuid, whole_number
+from registry_sync.api.problems import NOT_FOUND, InvalidField
+from registry_sync.api.resources import NamedQuery, Resource
+from registry_sync.domain.records import RepositorySpec
+from registry_sync.errors import InvalidReference
+from registry_sync.pulp.hrefs import MAX_NUMBER, repositories_href, repository_href
+from registry_sync.pulp.repository_documents import RepositoryDocument, UsageDocument
+
+_SPEC_FIELDS = {
+    "name": "name",
+    "description": "description",
+    "retain_repo_versions": "retain_versions",
+    "pulp_labels": "labels",
+}
+VersionCount: Any = whole_number(1, MAX_NUMBER)
+
+
+class _GivenRepository(GivenDocument):
+    only_in_responses: ClassVar[frozenset[str]] = frozenset(RepositoryDocument.model_fields) - _SPEC_FIELDS.keys()
+
+    def spec_values(self, *, only_given: bool) -> dict[str, Any]:
+        """The fields of a :class:`RepositorySpec`, all of them or those that were sent."""
+        sent = self.model_dump(exclude_unset=only_given)
+        return {_SPEC_FIELDS[name]: value for name, value in sent.items()}
+
+
+class NewRepository(_GivenRepository):
+    """A repository to be made, or put in place of another's description."""
+
+    name: Annotated[Name, Field(description="As a registry could serve it, such as library/hello-world")]
+    description: FreeText | None = None
+    retain_repo_versions: Annotated[
+        VersionCount | None,
+        Field(description="How many of the newest versions to keep; null for all"),
+    ] = None
+    pulp_labels: Labels
+
+    def spec(self) -> RepositorySpec:
+        """As a store takes it."""
+        return RepositorySpec(**self.spec_values(only_given=False))
+
+
+class ChangedRepository(_GivenRepository):
+    """What to change of a repository; what is left out stays."""
+
+    name: Annotated[Name, Field(default_factory=str)]
+    description: FreeText | None = None
+    retain_repo_versions: VersionCount | None = None
+    pulp_labels: Labels
+
+
+router = Router(prefix="/repositories/docker/docker", tags=["repositories"])
+Resource(
+    one="repository",
+    many="repositories",
+    listed="Repositories, by name unless ordered otherwise.",
+    read="A repository.",
+    href=repositories_href(),
+    query=NamedQuery,
+    document=RepositoryDocument,
+    page=lambda database, query: database.repositories.page(query.page_request(), **query.names()),
+    get=lambda database, repository_id: database.repositories.get(repository_id),
+).add_routes(router)
+
+
+@router.post("/", status_code=201, dependencies=CREATE)
+def create_repository(database: UsedDatabase, given: NewRepository, response: Response) -> RepositoryDocument:
+    """A new repository, without versions."""
+    with _name_checked():
+        repository = database.repositories.create(given.spec())
+    response.headers["Location"] = repository_href(repository.id)
+    return RepositoryDocument.model_validate(repository)
+
+
+@router.put("/{repository_id}/", dependencies=CHANGE, responses=NOT_FOUND)
+def replace_repository(database: UsedDatabase, repository_id: PathUuid, given: NewRepository) -> RepositoryDocument:
+    """The repository with its whole description replaced; its versions stay."""
+    with _name_checked():
+        return RepositoryDocument.model_validate(database.repositories.update(repository_id, given.spec()))
+
+
+@router.patch("/{repository_id}/", dependencies=CHANGE, responses=NOT_FOUND)
+def change_repository(database: UsedDatabase, repository_id: PathUuid, given: ChangedRepository) -> RepositoryDocument:
+    """The repository with what was sent changed."""
+    values = given.spec_values(only_given=True)
+    with _name_checked():
+        changed = database.repositories.change(repository_id, lambda spec: replace(spec, **values))
+    return RepositoryDocument.model_validate(changed)
+
+
+@router.delete("/{repository_id}/", status_code=204, dependencies=DELETE, responses=NOT_FOUND)
+def delete_repository(database: UsedDatabase, repository_id: PathUuid) -> None:
+    """Removes the repository with its versions; content that others hold stays."""
+    database.repositories.delete(repository_id)
+
+
+@router.get("/{repository_id}/usage/", dependencies=READ, responses=NOT_FOUND)
+def read_usage(database: UsedDatabase, repository_id: PathUuid) -> UsageDocument:
+    """What the repository takes in the blob store, and what it holds alone."""
+    return UsageDocument.model_validate(database.disk_usage.repository(repository_id))
+
+
+@contextmanager
+def _name_checked() -> Iterator[None]:
+    """The grammar of new names is the only one that a store holds a description of a repository against."""
+    try:
+        yield
+    except InvalidReference as problem:
+        raise InvalidField("name", f"{problem}.") from None

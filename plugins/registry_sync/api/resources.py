@@ -1,0 +1,151 @@
+"""Lists and reads of a kind of thing, the same for all kinds: pages, filters, orders, and the route of each.
+
+A resource says what it is (:class:`Resource`), and adds the verbs of its own to its router.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from urllib.parse import urlencode
+
+from fastapi import Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry_sync.api.access import READ
+from registry_sync.api.dependencies import Router, UsedDatabase
+from registry_sync.api.fields import PathUuid, Sought, split_list
+from registry_sync.api.problems import NOT_FOUND
+from registry_sync.db.database import Database
+from registry_sync.domain.records import Page, PageRequest
+from registry_sync.pulp.documents import Document, PageDocument, domain_name
+from registry_sync.pulp.hrefs import MAX_NUMBER
+
+S = TypeVar("S")
+T = TypeVar("T")
+Q = TypeVar("Q", bound="PageQuery")
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+
+
+class PageQuery(BaseModel):
+    """Which part of a list; lists add their filters and their ``ordering``. Unknown parameters are refused."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    #: The order of the list unless asked otherwise; empty for the store's own.
+    default_ordering: ClassVar[str] = ""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="How many, at the most")] = DEFAULT_LIMIT
+    offset: Annotated[int, Field(ge=0, le=MAX_NUMBER, description="How many to leave out before")] = 0
+
+    def page_request(self) -> PageRequest:
+        """The part in the words of the stores."""
+        ordering: str = getattr(self, "ordering", None) or self.default_ordering
+        sign = "-" if ordering.startswith("-") else ""
+        return PageRequest(self.offset, self.limit, sign + domain_name(ordering.removeprefix("-")))
+
+
+def ordered_by(*fields: str) -> Any:
+    """An ``ordering`` by one of these fields of the document, with ``-`` before it for the other direction."""
+    return Literal[tuple(f"{sign}{field}" for field in fields for sign in ("", "-"))] | None
+
+
+class NameFilters(BaseModel):
+    """Filters of a list whose entries have a name."""
+
+    name: Sought | None = None
+    name__in: Annotated[Sought | None, Field(description="Names separated by commas")] = None
+    name__icontains: Annotated[Sought | None, Field(description="Part of the name, in any case")] = None
+
+    def names(self) -> dict[str, Any]:
+        """The filters that a store takes."""
+        return {"name": self.name, "names": split_list(self.name__in), "name_contains": self.name__icontains}
+
+
+_NamedOrder: Any = ordered_by("name", "pulp_created", "pulp_last_updated")
+
+
+class NamedQuery(NameFilters, PageQuery):
+    """Which repositories or remotes, and in which order."""
+
+    ordering: _NamedOrder = None
+
+
+def page_document(href: str, query: PageQuery, page: Page[S], show: Callable[[S], T]) -> PageDocument[T]:
+    """A page of the list at ``href``, with the same filters and order in the paths to its neighbours."""
+    last, before = query.offset + len(page.items), max(query.offset - query.limit, 0)
+    return PageDocument(
+        count=page.total_count,
+        next=_neighbour(href, query, last) if page.items and last < page.total_count else None,
+        previous=_neighbour(href, query, before) if query.offset else None,
+        results=[show(item) for item in page.items],
+    )
+
+
+def _neighbour(href: str, query: PageQuery, offset: int) -> str:
+    given = query.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"limit", "offset"})
+    return f"{href}?{urlencode({**given, 'limit': query.limit, 'offset': offset}, safe='/')}"
+
+
+@dataclass(frozen=True)
+class Resource(Generic[Q, S]):
+    """A kind of thing with a list, at ``href``, and entries below it that are known by an id of type ``id_type``.
+
+    ``one`` and ``many`` are its name, ``listed`` and ``read`` say of both routes what they give. ``page`` gives what
+    fits a query, ``get`` the entry of an id; that raises :class:`RecordNotFound`. ``context`` is what the document is
+    read with besides the value.
+    """
+
+    one: str
+    many: str
+    listed: str
+    read: str
+    href: str
+    query: type[Q]
+    document: type[Document]
+    page: Callable[[Database, Q], Page[S]]
+    get: Callable[[Database, Any], S]
+    id_name: str = ""
+    id_type: Any = PathUuid
+    context: Callable[[], Any] = lambda: None
+
+    def shown(self, value: S) -> Any:
+        """The document of a value."""
+        return self.document.model_validate(value, context=self.context())
+
+    def add_routes(self, router: Router, path: str = "", access: Any = READ) -> None:
+        """Adds the list and the read of one to ``router``, below ``path``, for who passes ``access``."""
+
+        def list_entries(database: Database, query: Q) -> PageDocument[Any]:
+            found, context = self.page(database, query), self.context()
+            return page_document(
+                self.href, query, found, lambda value: self.document.model_validate(value, context=context)
+            )
+
+        def read_entry(database: Database, entry_id: Any) -> Any:
+            return self.shown(self.get(database, entry_id))
+
+        # FastAPI reads the types of parameters here.
+        list_entries.__annotations__ = {
+            "database": UsedDatabase,
+            "query": Annotated[self.query, Query()],
+            "return": PageDocument[self.document],  # type: ignore[name-defined]
+        }
+        id_name = self.id_name or f"{self.one}_id"
+        read_entry.__annotations__ = {
+            "database": UsedDatabase,
+            "entry_id": Annotated[self.id_type, Path(alias=id_name)],
+            "return": self.document,
+        }
+        router.add_api_route(
+            f"{path}/", list_entries, name=f"list_{self.many}", description=self.listed, dependencies=access
+        )
+        router.add_api_route(
+            f"{path}/{{{id_name}}}/",
+            read_entry,
+            name=f"read_{self.one}",
+            description=self.read,
+            dependencies=access,
+            responses=NOT_FOUND,
+        )

@@ -1,1 +1,0 @@
-"""Syncs begun over REST."""

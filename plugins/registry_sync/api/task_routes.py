@@ -1,0 +1,213 @@
+"""``/tasks/``: list and read tasks, and cancel one; and ``sync/`` of a remote and of a repository, which start them.
+
+Each sync that is asked for starts a run of the sync DAG, and its task is the response.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated, Any, Literal
+
+from fastapi import HTTPException, Query
+from pydantic import AfterValidator, Field
+
+from registry_sync.api import sync_dag
+from registry_sync.api.access import CHANGE_RUN, READ_TASKS, SYNC, SignedIn, may_change_repositories
+from registry_sync.api.dependencies import Router, UsedDatabase
+from registry_sync.api.fields import Flag, GivenDocument, GivenHref, PathUuid, Sought, invalid, parsed, split_list
+from registry_sync.api.problems import CONFLICT, NOT_FOUND, InvalidField
+from registry_sync.api.resources import PageQuery, ordered_by, page_document
+from registry_sync.db.database import Database
+from registry_sync.db.runs.sync_runs import TaskReads
+from registry_sync.domain.quantities import utc_now
+from registry_sync.domain.records import Page, Remote, Repository, SyncMode
+from registry_sync.domain.runs import DagRunEnd, RequestedSync, RunKey, is_fed_by
+from registry_sync.errors import RecordNotFound, RegistrySyncError, SyncError
+from registry_sync.hooks.dag_runs import continue_run
+from registry_sync.hooks.settings import load_settings
+from registry_sync.pulp.documents import PageDocument
+from registry_sync.pulp.hrefs import read_remote_href, read_repository_href, task_href, tasks_href
+from registry_sync.pulp.task_documents import RequestedTask, SyncDagRun, TaskDocument, TaskStarted, TaskState
+
+_Mirror = Annotated[
+    Flag, Field(description="Whether what is gone upstream is removed from the new version; false keeps it")
+]
+
+
+class NewSync(GivenDocument):
+    """How to sync."""
+
+    mirror: _Mirror = False
+
+    @property
+    def mode(self) -> SyncMode:
+        """In the domain's word."""
+        return SyncMode.MIRROR if self.mirror else SyncMode.ADDITIVE
+
+
+class SyncIntoRepository(NewSync):
+    """A sync of a remote: into which repository."""
+
+    repository: Annotated[GivenHref, parsed(read_repository_href), Field(description="Path of a repository")]
+
+
+class SyncFromRemote(NewSync):
+    """A sync of a repository: from which remote."""
+
+    remote: Annotated[GivenHref, parsed(read_remote_href), Field(description="Path of a remote")]
+
+
+syncs_router = Router(tags=["sync"])
+
+
+@syncs_router.post("/remotes/docker/docker/{remote_id}/sync/", status_code=202, dependencies=SYNC, responses=NOT_FOUND)
+def sync_remote(database: UsedDatabase, remote_id: PathUuid, given: SyncIntoRepository, user: SignedIn) -> TaskStarted:
+    """Takes the remote's content into a repository."""
+    remote = database.remotes.get(remote_id)
+    try:
+        repository = database.repositories.get(read_repository_href(given.repository))
+    except RecordNotFound as problem:
+        raise InvalidField("repository", str(problem)) from None
+    return _start(database, repository, remote, given, user)
+
+
+@syncs_router.post(
+    "/repositories/docker/docker/{repository_id}/sync/", status_code=202, dependencies=SYNC, responses=NOT_FOUND
+)
+def sync_repository(
+    database: UsedDatabase, repository_id: PathUuid, given: SyncFromRemote, user: SignedIn
+) -> TaskStarted:
+    """Takes a remote's content into the repository."""
+    repository = database.repositories.get(repository_id)
+    try:
+        remote = database.remotes.get(read_remote_href(given.remote))
+    except RecordNotFound as problem:
+        raise InvalidField("remote", str(problem)) from None
+    return _start(database, repository, remote, given, user)
+
+
+def _start(database: Database, repository: Repository, remote: Remote, given: NewSync, user: SignedIn) -> TaskStarted:
+    """Keeps what was asked for, by ids, and begins a run that acts on it; the run's parameters are for people.
+
+    Refused, for who may not change repositories, where another remote would replace what a repository holds.
+    """
+    is_other = not is_fed_by(repository, remote, database.runs.latest_settled(repository.id))
+    if is_other and not may_change_repositories(user):
+        raise HTTPException(
+            403,
+            f"The content of repository {repository.name!r} did not come from remote {remote.spec.name!r}. To let this "
+            "remote take the place takes the right to change repositories.",
+        )
+    asked = RequestedSync(
+        id=str(uuid.uuid4()),
+        dag_id=load_settings().sync_dag_id,
+        repository_id=repository.id,
+        remote_id=remote.id,
+        mode=given.mode,
+        requested_by=user.get_name(),
+        may_replace_upstream=is_other,
+        requested_at=utc_now(),
+    )
+    conf = {"repository": repository.name, "remote": remote.spec.name, "mode": given.mode.value}
+    database.requests.add(asked)
+    try:
+        sync_dag.trigger(asked.dag_id, asked.id, conf, user.get_name())
+    except BaseException:
+        with suppress(RegistrySyncError):
+            database.requests.withdraw(asked.id)
+        raise
+    return TaskStarted(task=task_href(asked.id))
+
+
+_TaskOrder: Any = ordered_by("pulp_created", "started_at", "finished_at")
+
+
+def _known_states(text: str) -> str:
+    known = {state.value for state in TaskState}
+    unknown = [name for name in split_list(text) or () if name not in known]
+    if unknown or not split_list(text):
+        raise invalid(f"Give states separated by commas: {', '.join(sorted(known))}.")
+    return text
+
+
+class TaskQuery(PageQuery):
+    """Which tasks; the newest first unless ordered otherwise."""
+
+    state: TaskState | None = None
+    state__in: Annotated[
+        Annotated[Sought, AfterValidator(_known_states)] | None, Field(description="States separated by commas")
+    ] = None
+    ordering: _TaskOrder = None
+
+    def states(self) -> list[TaskState] | None:
+        """The states asked for; None for all."""
+        several = split_list(self.state__in)
+        if several is None:
+            return None if self.state is None else [self.state]
+        return [state for state in TaskState if state.value in several and self.state in (None, state)]
+
+
+class ChangedTask(GivenDocument):
+    """What may be changed of a task: it may be canceled."""
+
+    state: Literal["canceled"]
+
+
+router = Router(prefix="/tasks", tags=["tasks"])
+
+
+@router.get("/", dependencies=READ_TASKS)
+def list_tasks(database: UsedDatabase, query: Annotated[TaskQuery, Query()]) -> PageDocument[TaskDocument]:
+    """Syncs that were begun over REST, the newest first unless ordered otherwise."""
+    dag_id = load_settings().sync_dag_id
+    page = sync_dag.page(dag_id, query.page_request(), query.states())
+    tasks = Page(_tasks(database, page.items), page.total_count)
+    return page_document(tasks_href(), query, tasks, TaskDocument.model_validate)
+
+
+@router.get("/{task_id}/", dependencies=READ_TASKS, responses=NOT_FOUND)
+def read_task(database: UsedDatabase, task_id: PathUuid) -> TaskDocument:
+    """A task: its state, how far it is, why it failed, and what it made."""
+    return _document(database, sync_dag.find(load_settings().sync_dag_id, task_id))
+
+
+@router.patch("/{task_id}/", dependencies=CHANGE_RUN, responses={**NOT_FOUND, **CONFLICT})
+def cancel_task(database: UsedDatabase, task_id: PathUuid, given: ChangedTask) -> TaskDocument:
+    """The task, canceled: what runs of it is stopped, and what it has downloaded stays for the next sync."""
+    del given  # there is only one thing it can say
+    dag_id = load_settings().sync_dag_id
+    canceled = sync_dag.cancel(dag_id, task_id)
+    end = DagRunEnd.CANCELED  # noted by the listener already, unless the database did not answer in time
+    database.run_ends.end(dag_id, canceled.run_id, end.state, end.reason, started_at=canceled.started_at)
+    return _document(database, canceled)
+
+
+@router.post("/{task_id}/approve_removals/", dependencies=CHANGE_RUN, responses={**NOT_FOUND, **CONFLICT})
+def approve_removals(database: UsedDatabase, task_id: PathUuid, user: SignedIn) -> TaskDocument:
+    """The task, which may remove more tags than its remote allows; one that stopped at that limit goes on."""
+    dag_id = load_settings().sync_dag_id
+    dag_run = sync_dag.find(dag_id, task_id)
+    if dag_run.state is TaskState.CANCELED:
+        raise SyncError("the task was canceled; begin another sync")
+    try:
+        run = database.runs.by_key(RunKey(dag_id, dag_run.run_id))
+    except RecordNotFound:
+        raise SyncError("nothing of the task has run, so it has nothing to remove") from None
+    database.runs.approve_removals(run.id, user.get_name())
+    continue_run(dag_id, dag_run.run_id)
+    return _document(database, sync_dag.find(dag_id, task_id))
+
+
+def _document(database: Database, dag_run: SyncDagRun) -> TaskDocument:
+    return TaskDocument.model_validate(*_tasks(database, [dag_run]))
+
+
+def _tasks(database: Database, dag_runs: Sequence[SyncDagRun]) -> tuple[RequestedTask, ...]:
+    """The runs with what is recorded of their syncs, and why those could not begin that could not."""
+    run_ids = [dag_run.run_id for dag_run in dag_runs]
+    runs = TaskReads(database).by_run_ids(load_settings().sync_dag_id, run_ids)
+    failed = [dag_run.task_id for dag_run in dag_runs if dag_run.state is TaskState.FAILED]
+    refusals = database.requests.errors(failed) if failed else {}
+    return tuple(RequestedTask(run, runs.get(run.run_id), refusals.get(run.task_id)) for run in dag_runs)

@@ -1,1 +1,0 @@
-"""Tasks over REST: what became of a sync."""

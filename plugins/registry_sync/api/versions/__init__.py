@@ -1,1 +1,0 @@
-"""Repository versions over REST."""

@@ -1,0 +1,120 @@
+"""Content units as they are shown: blobs, manifests and tags, and where they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from registry_sync.domain.content_units import BlobReference
+from registry_sync.domain.manifest_documents import ManifestKind
+from registry_sync.pulp.documents import Document, Timestamp, made
+from registry_sync.pulp.hrefs import repository_href, unit_href
+
+
+def _blob_href(blob_id: int) -> str:
+    return unit_href("docker.blob", blob_id)
+
+
+def _manifest_href(manifest_id: int | None) -> str | None:
+    return None if manifest_id is None else unit_href("docker.manifest", manifest_id)
+
+
+def _config_href(config: BlobReference | None) -> str | None:
+    return None if config is None else _blob_href(config.id)
+
+
+def _blob_hrefs(layers: Sequence[BlobReference]) -> list[str]:
+    return [_blob_href(layer.id) for layer in layers]
+
+
+def _tag_href(tag_id: int) -> str:
+    return unit_href("docker.tag", tag_id)
+
+
+class BlobDocument(Document):
+    """A blob. ``is_stored`` says whether its bytes are here; ``is_foreign`` that they are kept elsewhere."""
+
+    pulp_created: Timestamp
+    pulp_href: Annotated[str, made(_blob_href), Field(validation_alias="id")]
+    digest: str
+    media_type: str
+    size: int
+    is_foreign: bool
+    is_stored: bool
+
+
+class ListedManifestDocument(Document):
+    """An entry of an index. ``manifest`` is its path, null while that manifest is not stored."""
+
+    digest: str
+    media_type: str
+    size: int
+    platform: dict[str, Any] | None
+    manifest: Annotated[str | None, made(_manifest_href), Field(validation_alias="id")]
+
+
+class ManifestDocument(Document):
+    """A manifest with its relations, in the order of the document; ``size`` is that of the document itself."""
+
+    pulp_created: Timestamp
+    pulp_href: Annotated[str, made(_manifest_href), Field(validation_alias="id")]
+    digest: str
+    media_type: str
+    size: int
+    kind: ManifestKind
+    artifact_type: str | None
+    subject: str | None
+    annotations: dict[str, str]
+    config_blob: Annotated[str | None, made(_config_href), Field(validation_alias="config")]
+    blobs: Annotated[list[str], made(_blob_hrefs), Field(validation_alias="layers")]
+    listed_manifests: Annotated[list[ListedManifestDocument], Field(validation_alias="children")]
+
+
+class TagDocument(Document):
+    """A tag: ``digest`` and ``media_type`` are those of the manifest that it names."""
+
+    pulp_created: Timestamp
+    pulp_href: Annotated[str, made(_tag_href), Field(validation_alias="id")]
+    name: str
+    digest: str
+    media_type: str
+    tagged_manifest: Annotated[str, made(_manifest_href), Field(validation_alias="manifest_id")]
+
+
+class HolderDocument(Document):
+    """A repository that holds the content: since which of its versions, and whether the latest still does."""
+
+    repository: Annotated[str, made(repository_href), Field(validation_alias="repository_id")]
+    name: Annotated[str, Field(validation_alias="repository_name")]
+    first_version: Annotated[int, Field(validation_alias="first_number")]
+    is_in_latest: bool
+
+
+class ManifestProvenanceDocument(Document):
+    """Since when a manifest is stored, and who holds it, by name."""
+
+    digest: str
+    size: int
+    pulp_created: Timestamp
+    holders: list[HolderDocument]
+
+
+class BlobProvenanceDocument(Document):
+    """Where a blob came from, and who holds it, by name.
+
+    ``source`` is the host and repository that its bytes came from, null when nobody noted it; ``stored_at`` is null
+    while they are not in the blob store, ``verified_at`` when they were never read again. ``fault`` is ``broken`` or
+    ``missing`` when a verification found that at ``fault_at`` and nobody mended it since, else null.
+    """
+
+    digest: str
+    size: int
+    pulp_created: Timestamp
+    source: str | None
+    stored_at: Timestamp | None
+    verified_at: Timestamp | None
+    fault: str | None
+    fault_at: Timestamp | None
+    holders: list[HolderDocument]

@@ -1,0 +1,112 @@
+"""Repositories and remotes as they are shown, and what repositories take in the blob store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import AliasGenerator, AliasPath, ConfigDict, Field
+
+from registry_sync.domain.records import Policy, split_private_keys
+from registry_sync.pulp.documents import WHOLE, Document, Timestamp, domain_name, made
+from registry_sync.pulp.hrefs import latest_href_of, remote_href, repository_href, versions_href
+
+
+class RepositoryDocument(Document):
+    """A repository. ``latest_version_href`` is null before the first version."""
+
+    pulp_created: Timestamp
+    pulp_href: Annotated[str, made(repository_href), Field(validation_alias="id")]
+    latest_version_href: Annotated[str | None, made(latest_href_of), WHOLE]
+    versions_href: Annotated[str, made(versions_href), Field(validation_alias="id")]
+    description: str | None
+    name: str
+    retain_repo_versions: Annotated[int | None, Field(validation_alias="retain_versions")]
+    pulp_labels: dict[str, str]
+    pulp_last_updated: Timestamp
+
+
+class AmountDocument(Document):
+    """A number of units and the bytes they take."""
+
+    count: int
+    size: int
+
+
+class UsageDocument(Document):
+    """What a repository takes in all of its versions, each unit once.
+
+    ``blobs`` are those in the blob store, ``own_blobs`` those of them that no other repository holds: what could go
+    with it. ``missing_blobs`` are not in the store, ``broken_blobs`` were lost there and are not mended.
+    ``by_versions`` counts a blob once for each version that holds it.
+    """
+
+    version_count: int
+    manifests: AmountDocument
+    blobs: AmountDocument
+    own_blobs: AmountDocument
+    missing_blobs: Annotated[AmountDocument, Field(validation_alias="missing")]
+    broken_blobs: Annotated[AmountDocument, Field(validation_alias="broken")]
+    by_versions: AmountDocument
+
+
+def _without_keys(certificates: str | None) -> str | None:
+    """Without a private key, which earlier releases took among certificates."""
+    return None if certificates is None else split_private_keys(certificates)[0]
+
+
+def _joined(tags: Sequence[str] | None) -> str | None:
+    return None if tags is None else ",".join(tags)
+
+
+def _joined_or_null(tags: Sequence[str]) -> str | None:
+    return ",".join(tags) or None
+
+
+def _null(_remote: Any) -> None:
+    return None
+
+
+def _attribute_of_remote(field: str) -> str | AliasPath:
+    """What a user said of a remote stands in its specification, what Pulp adds in the remote itself."""
+    name = domain_name(field)
+    return name if field in ("pulp_created", "pulp_last_updated") else AliasPath("spec", name)
+
+
+#: A field that is kept and never shown.
+Hidden = Annotated[None, made(_null), WHOLE]
+Certificates = Annotated[str | None, made(_without_keys)]
+
+
+class RemoteDocument(Document):
+    """A remote. ``username``, ``password`` and ``ssl_client_key`` are always null: they are kept and never shown."""
+
+    model_config = ConfigDict(alias_generator=AliasGenerator(validation_alias=_attribute_of_remote))
+
+    pulp_created: Timestamp
+    pulp_href: Annotated[str, made(remote_href), Field(validation_alias="id")]
+    pulp_last_updated: Timestamp
+    download_concurrency: int
+    name: str
+    policy: Policy
+    proxy_url: str | None
+    ssl_ca_certificate: Certificates
+    ssl_client_certificate: Certificates
+    ssl_client_key: Hidden
+    ssl_validation: bool
+    upstream_name: str
+    url: str
+    whitelist_tags: Annotated[str | None, made(_joined), Field(validation_alias=AliasPath("spec", "include_tags"))]
+    exclude_tags: Annotated[str | None, made(_joined_or_null)]
+    username: Hidden
+    password: Hidden
+    conn_id: str | None
+    platforms: list[str] | None
+    include_referrers: bool
+    allow_sparse: bool
+    allow_schema1: bool
+    include_foreign_layers: bool
+    max_held_share: float | None
+    max_removed_share: float | None
+    max_removed_tags: int | None
+    pulp_labels: dict[str, str]

@@ -1,0 +1,74 @@
+"""Syncs as they are shown: every run that takes a remote's content into a repository, whoever began it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AliasPath, BeforeValidator, Field, ValidationInfo
+
+from registry_sync.domain.records import SyncMode
+from registry_sync.domain.runs import RunKey, RunState, SyncRun, request_id_of
+from registry_sync.pulp.documents import WHOLE, Document, Timestamp, made
+from registry_sync.pulp.hrefs import remote_href, repository_href, sync_href, task_href, version_href
+
+
+def tasks_of(sync_dag_id: str) -> dict[str, str]:
+    """The context in which documents of syncs are read: runs of the DAG ``sync_dag_id`` may be tasks."""
+    return {"sync_dag_id": sync_dag_id}
+
+
+def remote_href_of(run: SyncRun) -> str | None:
+    """The remote of a sync, None when it was deleted since."""
+    return None if run.remote_id is None else remote_href(run.remote_id)
+
+
+def _task_href(key: RunKey, info: ValidationInfo) -> str | None:
+    is_task = key.dag_id == (info.context or {}).get("sync_dag_id")
+    request_id = request_id_of(key.run_id) if is_task else None
+    return None if request_id is None else task_href(request_id)
+
+
+def _version_href(run: SyncRun) -> str | None:
+    return None if run.version_number is None else version_href(run.repository_id, run.version_number)
+
+
+#: The path of a sync's task, null when it was not begun over REST.
+TaskHref = Annotated[str | None, BeforeValidator(_task_href), Field(validation_alias="key")]
+
+
+class RequestCounts(Document):
+    """What a sync asked of its registry."""
+
+    heads: Annotated[int, Field(validation_alias="head_count")]
+    manifests: Annotated[int, Field(validation_alias="manifest_get_count")]
+    blobs: Annotated[int, Field(validation_alias="blob_get_count")]
+    tag_pages: Annotated[int, Field(validation_alias="tag_page_count")]
+    retries: Annotated[int, Field(validation_alias="retry_count")]
+    received_bytes: int
+
+
+class SyncDocument(Document):
+    """A sync. ``repository_version`` is the version that it made, null while it has made none.
+
+    ``task`` is its path when it was started over REST, else null. ``triggered_by`` is the user who started it, or what
+    did: ``schedule``, an asset, a backfill. ``held_tag_count`` is how many tags it could not bring up to date, counted
+    at its end.
+    """
+
+    pulp_href: Annotated[str, made(sync_href), Field(validation_alias="id")]
+    state: RunState
+    mode: SyncMode
+    repository: Annotated[str, made(repository_href), Field(validation_alias="repository_id")]
+    remote: Annotated[str | None, made(remote_href_of), WHOLE]
+    repository_version: Annotated[str | None, made(_version_href), WHOLE]
+    task: TaskHref
+    dag_id: Annotated[str, Field(validation_alias=AliasPath("key", "dag_id"))]
+    dag_run_id: Annotated[str, Field(validation_alias=AliasPath("key", "run_id"))]
+    triggered_by: str | None
+    removals_approved_by: str | None
+    started_at: Timestamp
+    listed_at: Timestamp | None
+    finished_at: Timestamp | None
+    error: str | None
+    held_tag_count: Annotated[int, Field(validation_alias=AliasPath("counts", "held_tag_count"))]
+    requests: Annotated[RequestCounts, Field(validation_alias="usage")]

@@ -1,0 +1,236 @@
+"""Tasks as they are shown: what became of a sync that was asked for, by its DAG run and by its record together; and
+the state of the installation that carries them out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Annotated
+
+from pydantic import AliasPath, Field
+
+from registry_sync.domain.runs import DagRunEnd, RunCounts, SyncRun
+from registry_sync.pulp.documents import Document, Timestamp, made
+from registry_sync.pulp.hrefs import repository_href, task_href, version_href
+from registry_sync.pulp.sync_documents import remote_href_of
+
+
+class TaskState(str, Enum):
+    """What is known of a task; the last three are final."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+#: Of reports that have not ended, what the task's own end means for them.
+_ENDS = {TaskState.COMPLETED: "completed", TaskState.FAILED: "failed", TaskState.CANCELED: "canceled"}
+
+
+@dataclass(frozen=True)
+class SyncDagRun:
+    """A run of the sync DAG; times are aware UTC, None before they are."""
+
+    task_id: str
+    run_id: str
+    state: TaskState
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    failed_tasks: tuple[str, ...] = ()
+    triggered_by: str | None = None
+
+
+@dataclass(frozen=True)
+class RequestedTask:
+    """A run of the sync DAG with what is recorded of the sync, None before it has begun: what a task is read from.
+
+    ``refusal`` says why it could not begin, None when it could.
+
+    A sync that had settled when it was canceled, or that was run again since, is completed. One that has made no
+    version, and has not found that there is none to make, has failed, though its run ended well.
+    """
+
+    dag_run: SyncDagRun
+    run: SyncRun | None
+    refusal: str | None = None
+    name: str = "registry_sync.sync"
+
+    @property
+    def _is_settled(self) -> bool:
+        return self.run is not None and self.run.state.is_settled
+
+    @property
+    def _has_made_nothing(self) -> bool:
+        return self.dag_run.state is TaskState.COMPLETED and self.run is not None and not self._is_settled
+
+    @property
+    def state(self) -> TaskState:
+        """The state that both say together."""
+        if self._has_made_nothing:
+            return TaskState.FAILED
+        if self.dag_run.state is TaskState.CANCELED and self._is_settled:
+            return TaskState.COMPLETED
+        return self.dag_run.state
+
+    @property
+    def error(self) -> TaskError | None:
+        """Why it failed, None when it did not."""
+        if self.state is not TaskState.FAILED:
+            return None
+        recorded = None if self.run is None else self.run.error
+        if self._has_made_nothing:
+            return TaskError(description=recorded or DagRunEnd.SUCCESS.reason)
+        where = ", ".join(self.dag_run.failed_tasks) or "its tasks"
+        return TaskError(description=self.refusal or recorded or f"The run failed; the log of {where} says why.")
+
+    @property
+    def progress_reports(self) -> list[ProgressReport]:
+        """How far each part is, nothing before the sync has begun."""
+        return [] if self.run is None else _reports(self.state, self.run)
+
+    @property
+    def created_resources(self) -> list[str]:
+        """The versions that were made, the first first: a task that was run again keeps what it had made."""
+        run = self.run
+        if run is None:
+            return []
+        own = () if run.version_number is None else ((run.repository_id, run.version_number),)
+        return [version_href(repository_id, number) for repository_id, number in (*run.made_before, *own)]
+
+    @property
+    def reserved_resources(self) -> list[str]:
+        """The repository and the remote, unless that was deleted since."""
+        if self.run is None:
+            return []
+        remote = remote_href_of(self.run)
+        return [repository_href(self.run.repository_id), *([] if remote is None else [remote])]
+
+    @property
+    def removals_approved_by(self) -> str | None:
+        """Who let it remove more tags than its remote allows, None where nobody had to."""
+        return None if self.run is None else self.run.removals_approved_by
+
+
+class TaskError(Document):
+    """Why a task failed, for people."""
+
+    description: str
+
+
+class ProgressReport(Document):
+    """How far one part of a task is: ``done`` of ``total``; ``total`` is null before it is known."""
+
+    message: str
+    code: str
+    state: str
+    total: int | None
+    done: int
+    suffix: str | None = None
+
+
+class TaskDocument(Document):
+    """A task. ``created_resources`` holds the path of the version that it made, if any; of more when it ran again.
+
+    ``dag_run_id`` is the run of the sync DAG in Airflow; ``triggered_by`` who began it; ``removals_approved_by`` who
+    let it remove more tags than its remote allows, null where nobody had to.
+    """
+
+    pulp_created: Annotated[Timestamp, Field(validation_alias=AliasPath("dag_run", "created_at"))]
+    pulp_href: Annotated[str, made(task_href), Field(validation_alias=AliasPath("dag_run", "task_id"))]
+    state: TaskState
+    name: str
+    started_at: Annotated[Timestamp | None, Field(validation_alias=AliasPath("dag_run", "started_at"))]
+    finished_at: Annotated[Timestamp | None, Field(validation_alias=AliasPath("dag_run", "finished_at"))]
+    error: TaskError | None
+    progress_reports: list[ProgressReport]
+    created_resources: list[str]
+    reserved_resources_record: Annotated[list[str], Field(validation_alias="reserved_resources")]
+    dag_run_id: Annotated[str, Field(validation_alias=AliasPath("dag_run", "run_id"))]
+    triggered_by: Annotated[str | None, Field(validation_alias=AliasPath("dag_run", "triggered_by"))]
+    removals_approved_by: str | None
+
+
+class TaskStarted(Document):
+    """The task that was begun."""
+
+    task: str
+
+
+class ComponentVersion(Document):
+    """A part and its release."""
+
+    component: str
+    version: str
+    package: str
+
+
+class DatabaseConnection(Document):
+    """Whether the metadata database answers and fits this release; ``detail`` says what to do when not."""
+
+    connected: bool
+    detail: str | None
+
+
+class SyncDag(Document):
+    """The DAG that a sync runs: whether Airflow knows it, and whether it is paused."""
+
+    dag_id: str
+    is_known: bool
+    is_paused: bool
+
+
+class StatusDocument(Document):
+    """The state of the installation."""
+
+    versions: list[ComponentVersion]
+    database_connection: DatabaseConnection
+    sync_dag: SyncDag
+
+
+def _reports(state: TaskState, run: SyncRun) -> list[ProgressReport]:
+    counts = run.counts
+    is_listed = run.listed_at is not None or state in _ENDS
+    fetched = counts.tag_count - counts.pending_tag_count
+    return [
+        _report("Downloading tag list", "sync.downloading.tag_list", state, int(is_listed), 1),
+        _report(
+            "Processing manifests",
+            "sync.processing.manifests",
+            state,
+            fetched,
+            counts.tag_count if is_listed else None,
+        ),
+        _report(
+            "Downloading blobs", "sync.downloading.blobs", state, counts.stored_blob_count, _planned(counts, state)
+        ),
+        *_held(counts),
+    ]
+
+
+def _planned(counts: RunCounts, state: TaskState) -> int | None:
+    """Blobs to download: unknown while manifests are being fetched, which are what names them."""
+    is_known = counts.blob_count or state in _ENDS or (counts.tag_count and not counts.pending_tag_count)
+    return counts.blob_count if is_known else None
+
+
+def _held(counts: RunCounts) -> list[ProgressReport]:
+    if not counts.held_tag_count:
+        return []
+    count = counts.held_tag_count
+    return [
+        ProgressReport(
+            message="Holding tags back", code="sync.holding.tags", state="completed", total=count, done=count
+        )
+    ]
+
+
+def _report(message: str, code: str, state: TaskState, done: int, total: int | None) -> ProgressReport:
+    shown = "completed" if total is not None and done >= total else _ENDS.get(state, "running")
+    if done == 0 and shown == "running":
+        shown = "waiting"
+    return ProgressReport(message=message, code=code, state=shown, total=total, done=done)

@@ -1,0 +1,291 @@
+"""Repository versions as they are shown: what they hold, how two of them differ, and where one came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AliasChoices,
+    AliasGenerator,
+    AliasPath,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+from registry_sync.domain.records import (
+    ContentSummary,
+    Policy,
+    RepositoryVersion,
+    SyncMode,
+    VersionOrigin,
+    VersionOriginKind,
+)
+from registry_sync.domain.version_history import Change, VersionDifference
+from registry_sync.pulp.documents import WHOLE, Document, Timestamp, made
+from registry_sync.pulp.hrefs import CONTENT_PATHS, base_href_of, href_of, units_href, version_href
+from registry_sync.pulp.sync_documents import RequestCounts, TaskHref, remote_href_of
+
+T = TypeVar("T")
+#: Held tags and missing manifests that a version shows itself; all of them are lists of their own.
+SHOWN = 20
+_PARAMETERS = {
+    "added": "repository_version_added",
+    "present": "repository_version",
+    "removed": "repository_version_removed",
+}
+
+
+def summary_document(summary: ContentSummary, href: str) -> dict[str, Any]:
+    """The documented ``content_summary``; ``href`` is the version's own path, which the content links carry.
+
+    A type without units is left out of each part, so that an empty part reads ``{}``.
+    """
+    return {
+        part: {
+            kind: {"count": counts[kind], "href": f"{units_href(kind)}?{_PARAMETERS[part]}={href}"}
+            for kind in CONTENT_PATHS
+            if counts.get(kind)
+        }
+        for part, counts in (("added", summary.added), ("present", summary.present), ("removed", summary.removed))
+    }
+
+
+def version_document(version: RepositoryVersion) -> dict[str, Any]:
+    """A version in the documented shape of the "Synchronize a Repository" workflow, as XComs have it."""
+    return DocumentedVersion.model_validate(version).model_dump(mode="json")
+
+
+def _summary(version: RepositoryVersion) -> dict[str, Any]:
+    return summary_document(version.summary, href_of(version))
+
+
+def _first(entries: Sequence[T]) -> Sequence[T]:
+    return entries[:SHOWN]
+
+
+def _origin_href(origin: VersionOrigin) -> str | None:
+    if origin.repository_id is None or origin.number is None:
+        return None
+    return version_href(origin.repository_id, origin.number)
+
+
+class UnitCount(Document):
+    """How many units of one type, and the path of their list."""
+
+    count: int
+    href: str
+
+
+class SummaryDocument(Document):
+    """Units by content type; a type without units is left out."""
+
+    added: dict[str, UnitCount]
+    present: dict[str, UnitCount]
+    removed: dict[str, UnitCount]
+
+
+class HeldTagDocument(Document):
+    """A tag that could not be brought up to date: the digest it keeps, null when it is left out, and why."""
+
+    name: Annotated[str, Field(validation_alias="tag")]
+    digest: str | None
+    reason: str
+
+
+class MissingManifestDocument(Document):
+    """An entry of ``index`` that its registry did not have, where the remote allowed that."""
+
+    digest: str
+    index: Annotated[str, Field(validation_alias="parent")]
+
+
+class OriginDocument(Document):
+    """How a version came about. ``version`` is the one that a rollback or a copy took its content from.
+
+    It is null for a sync, and the version that it names may be gone. ``created_by`` is who or what asked for it.
+    """
+
+    kind: VersionOriginKind
+    version: Annotated[str | None, made(_origin_href), WHOLE]
+    created_by: str | None
+
+
+class DocumentedVersion(Document):
+    """A version with the documented fields and no other."""
+
+    pulp_created: Timestamp
+    pulp_href: Annotated[str, made(href_of), WHOLE]
+    base_version: Annotated[str | None, made(base_href_of), WHOLE]
+    content_summary: Annotated[SummaryDocument, made(_summary), WHOLE]
+    number: int
+
+
+class VersionDocument(DocumentedVersion):
+    """A repository version; complete when no tag is held, no manifest is missing and referrers were looked up.
+
+    ``referrers_problem`` is why these could not be looked up, and only there when they could not. ``held_tags`` and
+    ``missing_manifests`` are only there when there are some, and have the first of them.
+    """
+
+    is_complete: bool
+    held_tag_count: Annotated[int, made(len), Field(validation_alias="holds")]
+    missing_manifest_count: Annotated[int, made(len), Field(validation_alias="gaps")]
+    description: str | None
+    pulp_labels: dict[str, str]
+    origin: OriginDocument
+    held_tags: Annotated[list[HeldTagDocument], made(_first)] = Field(default=[], validation_alias="holds")
+    missing_manifests: Annotated[list[MissingManifestDocument], made(_first)] = Field(
+        default=[], validation_alias="gaps"
+    )
+    referrers_problem: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_empty_lists(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        shown: dict[str, Any] = serialize(self)
+        for name in ("held_tags", "missing_manifests", "referrers_problem"):
+            if not shown.get(name):
+                shown.pop(name, None)
+        return shown
+
+
+class DerivedVersionDocument(VersionDocument):
+    """A version that a rollback or a copy made, or the latest when it is so already.
+
+    ``missing_blob_*`` tell of blobs that it holds and whose bytes are not here; the next immediate sync fetches them.
+    """
+
+    missing_blob_count: int
+    missing_blob_bytes: int
+
+
+# -- differences -------------------------------------------------------------------------------------------------
+
+
+def _compared_href(difference: VersionDifference) -> str:
+    return version_href(difference.repository_id, difference.number)
+
+
+def _compared_base_href(difference: VersionDifference) -> str | None:
+    if difference.base_number == 0:
+        return None
+    return version_href(difference.base_repository_id, difference.base_number)
+
+
+def _counts(difference: VersionDifference) -> Mapping[str, Any]:
+    blobs, manifests = difference.blobs.count, difference.manifests.count
+    return {"docker.blob": blobs, "docker.manifest": manifests, "docker.tag": difference.tags}
+
+
+def _sizes(difference: VersionDifference) -> Mapping[str, Any]:
+    return {"docker.blob": difference.blobs.size_bytes, "docker.manifest": difference.manifests.size_bytes}
+
+
+class AmountsDocument(Document):
+    """Units: in the version alone, in both, in the base alone; ``moved`` tags are in none of the other numbers."""
+
+    model_config = ConfigDict(
+        alias_generator=AliasGenerator(validation_alias=lambda name: AliasChoices(name, f"{name}_count"))
+    )
+
+    added: int
+    shared: int
+    removed: int
+    moved: int | None = None
+
+
+class ChangedTagDocument(Document):
+    """A tag that differs: ``before`` is its digest in the base, ``after`` that in the version; null where it is not."""
+
+    change: Change
+    name: str
+    before: str | None
+    after: str | None
+
+
+class ChangedUnitDocument(Document):
+    """A manifest or blob that only one of the two versions holds."""
+
+    change: Literal[Change.ADDED, Change.REMOVED]
+    digest: str
+    media_type: str
+    size: int
+
+
+@dataclass(frozen=True)
+class NextPart:
+    """The path of the next part of a difference, None where its lists end: what its document is read from as well."""
+
+    next: str | None
+
+
+class DifferenceDocument(Document):
+    """How a version differs from its base. Counts and sizes are of all; the lists are the part that was asked for.
+
+    ``base_version`` is null for the empty version. ``next`` is the path of the next part while a list goes on.
+    """
+
+    version: Annotated[str, made(_compared_href), WHOLE]
+    base_version: Annotated[str | None, made(_compared_base_href), WHOLE]
+    is_empty: bool
+    counts: Annotated[dict[str, AmountsDocument], made(_counts), WHOLE]
+    sizes: Annotated[dict[str, AmountsDocument], made(_sizes), WHOLE]
+    tags: Annotated[list[ChangedTagDocument], Field(validation_alias=AliasPath("tags", "page", "items"))]
+    manifests: Annotated[list[ChangedUnitDocument], Field(validation_alias=AliasPath("manifests", "page", "items"))]
+    blobs: Annotated[list[ChangedUnitDocument], Field(validation_alias=AliasPath("blobs", "page", "items"))]
+    next: str | None
+
+
+# -- provenance --------------------------------------------------------------------------------------------------
+
+
+class RemoteThen(Document):
+    """A remote as a sync used it. ``remote`` is its path, null when it was deleted since. It holds no secret."""
+
+    model_config = ConfigDict(alias_generator=AliasGenerator(validation_alias=lambda name: AliasPath("remote", name)))
+
+    remote: Annotated[str | None, made(remote_href_of), WHOLE]
+    name: str
+    url: str
+    upstream_name: str
+    policy: Policy
+    include_tags: list[str] | None
+    exclude_tags: list[str]
+    platforms: list[str] | None
+    conn_id: str | None
+
+
+class SyncThen(Document):
+    """The sync that made a version. ``task`` is its path when it was begun over REST, else null.
+
+    ``triggered_by`` is the user who began it, or what did: ``schedule``, an asset, a backfill. ``removals_approved_by``
+    let it remove more tags than its remote allows; null where nobody had to.
+    """
+
+    task: TaskHref
+    dag_id: Annotated[str, Field(validation_alias=AliasPath("key", "dag_id"))]
+    dag_run_id: Annotated[str, Field(validation_alias=AliasPath("key", "run_id"))]
+    mode: SyncMode
+    triggered_by: str | None
+    removals_approved_by: str | None
+    remote: Annotated[RemoteThen, WHOLE]
+    listed_at: Timestamp | None
+    started_at: Timestamp
+    finished_at: Timestamp | None
+    requests: Annotated[RequestCounts, Field(validation_alias="usage")]
+
+
+class ProvenanceDocument(Document):
+    """How a version came about. ``sync`` is null for a rollback, a copy, and when the run is not kept any more.
+
+    ``origin_repository`` is the name of the repository that a rollback or a copy took from, null when it is gone.
+    """
+
+    version: Annotated[str, made(href_of)]
+    pulp_created: Annotated[Timestamp, Field(validation_alias=AliasPath("version", "created_at"))]
+    origin: Annotated[OriginDocument, Field(validation_alias=AliasPath("version", "origin"))]
+    origin_repository: Annotated[str | None, Field(validation_alias="origin_repository_name")]
+    sync: Annotated[SyncThen | None, Field(validation_alias="run")]
