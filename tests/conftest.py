@@ -142,13 +142,14 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) ->
 
     Who asks for it is named in :data:`support.scheduling.SHARING_AIRFLOW`.
     """
-    from support import waiting_dags
+    from support import grouped_dags, waiting_dags
     from support.airflow_instance import AirflowInstance
 
     folder = tmp_path_factory.mktemp("airflow")
     dags = folder / "dags"
     shutil.copytree(CHECKOUT / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
     (dags / "waiting.py").write_text(waiting_dags.CODE)
+    (dags / "grouped.py").write_text(grouped_dags.CODE)
     settings = {
         "registry_sync": {"min_shard_mib": "192"},
         "scheduler": {"parsing_cleanup_interval": "3"},

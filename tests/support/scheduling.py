@@ -17,6 +17,7 @@ SHARING_AIRFLOW = (
     "tests/e2e/test_run_ends.py",
     "tests/e2e/test_signed_images.py",
     "tests/e2e/test_sync_dag.py",
+    "tests/e2e/test_syncs_in_groups.py",
     "tests/e2e/test_ui.py",
 )
 #: The folder of those that share one API server, in the process of the tests.
