@@ -26,9 +26,11 @@ MISTYPED = $(filter-out $(SYNC_VARIABLES) PYTHON VENV,$(foreach name,$(.VARIABLE
 ifeq ($(origin VENV),command line)
 READY :=
 TEST_READY :=
+DOCS_READY :=
 else
 READY := $(STATE)/project
 TEST_READY := $(STATE)/dev $(STATE)/project $(STATE)/debian
+DOCS_READY := $(STATE)/docs $(STATE)/project
 endif
 
 .PHONY: help
@@ -77,10 +79,15 @@ check: $(TEST_READY) ## Check style and types
 bench: $(TEST_READY) ## Measure what the documentation promises
 	@PYTHONPATH=plugins:tests:tools $(BIN)/python -m benchmarks
 
+.PHONY: docs
+docs: $(DOCS_READY) ## Build the documentation as a site, with a reference generated from the code: .local/docs/html
+	@PYTHONPATH=tools $(BIN)/python -W ignore -m documentation $(LOCAL)/docs
+
 .PHONY: lock
 lock: $(TEST_READY) ## Lock the packages again after a change of pyproject.toml; newer ones with UPGRADE=--upgrade
 	@$(LOCK) --extra amazon --extra postgresql --extra s3 --group dev --output-file requirements/dev.txt
 	@$(LOCK) --extra postgresql --group build --constraint requirements/dev.txt --output-file requirements/runtime.txt
+	@$(LOCK:3.10=3.11) --extra postgresql --extra docs --constraint requirements/dev.txt --output-file requirements/docs.txt
 
 .PHONY: clean
 clean: ## Stop what runs and remove .local/
@@ -98,6 +105,11 @@ $(STATE)/runtime: requirements/runtime.txt $(STATE)/venv
 	@touch $@
 
 $(STATE)/dev: requirements/dev.txt $(STATE)/runtime
+	@tools/bootstrap.sh requirements $(VENV) $<
+	@touch $@
+
+$(STATE)/docs: requirements/docs.txt $(STATE)/runtime
+	@$(BIN)/python -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "The site is built with Python 3.11 or later")'
 	@tools/bootstrap.sh requirements $(VENV) $<
 	@touch $@
 

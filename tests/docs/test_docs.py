@@ -27,7 +27,10 @@ from registry_sync.sync.verdicts import Verdict, verdict
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "plugins" / "registry_sync"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted(DOCS.rglob("*.md")),
+]
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _INCLUDE = re.compile(
@@ -121,6 +124,14 @@ def test_the_release_has_one_number() -> None:
     told = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
     assert told is not None
     assert told[1] == __version__
+
+
+def test_contributors_are_sent_to_files_that_are_there() -> None:
+    named = re.findall(r"`([\w./-]+(?:/|\.py|\.md|\.toml))`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    made = {".local/", "routes.py", "documents.py"}
+    assert len(named) > 20
+    there = (ROOT, PACKAGE, DOCS / "reference")
+    assert [name for name in named if name not in made and not any((root / name).exists() for root in there)] == []
 
 
 def changelog() -> tuple[str, list[tuple[Version, date]]]:

@@ -1,0 +1,36 @@
+"""What Sphinx is told. It runs without a network: no font, script or inventory comes from elsewhere."""
+
+from __future__ import annotations
+
+import registry_sync
+
+project = "registry-sync"
+author = "registry-sync"
+copyright = "The authors of registry-sync, Apache License 2.0"  # noqa: A001  the name is Sphinx's
+version = release = registry_sync.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["examples"]
+# Titles can be linked to as on code hosts, which is what the pages and their tests do.
+myst_heading_anchors = 4
+myst_enable_extensions = ["attrs_inline"]
+# Blocks of JSON and configuration leave things out with "…", which no lexer of them knows.
+suppress_warnings = ["misc.highlighting_failure"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+# What classes have is on the page, and would fill the list of its parts.
+toc_object_entries = False
+python_use_unqualified_type_names = True
+add_module_names = False
+
+html_theme = "furo"
+html_title = f"registry-sync {release}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {"navigation_with_keys": True}
