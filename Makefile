@@ -83,6 +83,10 @@ bench: $(TEST_READY) ## Measure what the documentation promises
 docs: $(DOCS_READY) ## Build the documentation as a site, with a reference generated from the code: .local/docs/html
 	@PYTHONPATH=tools $(BIN)/python -W ignore -m documentation $(LOCAL)/docs
 
+.PHONY: dist
+dist: $(TEST_READY) ## Build what a release publishes, and try it in a fresh environment: .local/dist
+	@PYTHONPATH=tools $(BIN)/python -m release $(LOCAL)/dist
+
 .PHONY: lock
 lock: $(TEST_READY) ## Lock the packages again after a change of pyproject.toml; newer ones with UPGRADE=--upgrade
 	@$(LOCK) --extra amazon --extra postgresql --extra s3 --group dev --output-file requirements/dev.txt
