@@ -7,16 +7,23 @@ from pathlib import Path
 
 import pytest
 
+from registry_sync.hooks.stores import open_blob_store
+from support.ready_databases import RenewedDatabase
 from support.registry import RegistryServer
 from support.syncing import Installation
 
 
+@pytest.fixture(scope="session")
+def _renewed_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RenewedDatabase]:
+    database = RenewedDatabase(tmp_path_factory.mktemp("here") / "registry_sync.db")
+    yield database
+    database.close()
+
+
 @pytest.fixture
-def here(tmp_path: Path) -> Iterator[Installation]:
+def here(_renewed_database: RenewedDatabase, tmp_path: Path) -> Installation:
     """An installation with nothing in it."""
-    installation = Installation.embedded(tmp_path)
-    yield installation
-    installation.database.close()
+    return Installation(_renewed_database.renewed(), open_blob_store((tmp_path / "blobs").as_uri()))
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,9 +10,8 @@ import pytest
 from registry_sync.domain.content_units import Relation
 from registry_sync.errors import TooManyHolds, TooManyRemovals
 from support.choosing import NAME, got, held, sync, tags
-from support.hostile_registry import HostileRegistry, json_reply, reply
 from support.images import ContentBuilder
-from support.serving import serve
+from support.memory_registry import MemoryRegistry, refusal
 from support.syncing import Installation
 
 AMD64 = {"platform": {"os": "linux", "architecture": "amd64"}}
@@ -22,9 +20,8 @@ WINDOWS = {"platform": {"os": "windows", "architecture": "amd64", "os.version": 
 
 
 @pytest.fixture
-def registry() -> Iterator[HostileRegistry]:
-    with HostileRegistry() as server:
-        yield server
+def registry() -> MemoryRegistry:
+    return MemoryRegistry()
 
 
 @pytest.fixture
@@ -54,7 +51,7 @@ class Multi:
 @pytest.mark.rule("A6.15")
 @pytest.mark.rule("A6.16")
 def test_only_the_wanted_platforms_are_fetched_with_their_attestations_and_the_index_stays_as_it_is(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     multi = Multi(build)
     version = sync(here, registry, build, platforms=("linux/amd64",))
@@ -69,7 +66,7 @@ def test_only_the_wanted_platforms_are_fetched_with_their_attestations_and_the_i
 
 @pytest.mark.rule("A6.15")
 def test_another_choice_of_platforms_is_noticed_though_no_tag_moved_and_costs_only_what_is_new(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     multi = Multi(build)
     sync(here, registry, build, platforms=("linux/amd64",))
@@ -85,7 +82,7 @@ def test_another_choice_of_platforms_is_noticed_though_no_tag_moved_and_costs_on
 
 
 def test_an_additive_sync_keeps_the_platforms_it_took_before(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     multi = Multi(build)
     sync(here, registry, build, platforms=("linux/amd64",))
@@ -97,7 +94,7 @@ def test_an_additive_sync_keeps_the_platforms_it_took_before(
 
 
 def test_a_manifest_that_is_left_out_of_one_index_stays_where_a_tag_stands_for_it(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     multi = Multi(build)
     build.tag("arm", multi.arm64)
@@ -112,7 +109,7 @@ def test_a_manifest_that_is_left_out_of_one_index_stays_where_a_tag_stands_for_i
 
 
 def test_tags_without_a_wanted_platform_are_left_out_and_cost_nothing_the_next_time(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     Multi(build)
     build.tag("windows", build.index([image := build.image()], descriptors={image: WINDOWS}))
@@ -130,7 +127,7 @@ def test_tags_without_a_wanted_platform_are_left_out_and_cost_nothing_the_next_t
 
 @pytest.mark.rule("A6.15")
 def test_a_platform_that_cannot_be_read_holds_its_tag_alone(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     Multi(build)
     build.tag("odd", build.index([image := build.image()], descriptors={image: {"platform": {"os": 1}}}))
@@ -143,22 +140,21 @@ def test_a_platform_that_cannot_be_read_holds_its_tag_alone(
 class Sparse:
     """An index of two, under the tag ``sparse``, of which the registry has the first."""
 
-    def __init__(self, build: ContentBuilder, registry: HostileRegistry) -> None:
+    def __init__(self, build: ContentBuilder, registry: MemoryRegistry) -> None:
         self.there, self.missing = build.image([build.blob(40)]), build.image([build.blob(41)])
         self.index = build.index([self.there, self.missing])
         build.tag("sparse", self.index)
         build.tag("good", build.image([build.blob(42)]))
-        serve(registry, NAME, build.content())
-        self.path = f"/v2/{NAME}/manifests/{self.missing}"
+        registry.serve(NAME, build.content())
         self.answer_missing(registry, 404)
 
-    def answer_missing(self, registry: HostileRegistry, status: int) -> None:
-        registry.on("GET", self.path, json_reply({"errors": [{"code": "MANIFEST_UNKNOWN"}]}, status))
+    def answer_missing(self, registry: MemoryRegistry, status: int) -> None:
+        registry.on("GET", "manifest", self.missing, refusal(status, "MANIFEST_UNKNOWN"))
 
 
 @pytest.mark.rule("A6.14")
 def test_an_index_with_a_gap_is_held_by_default(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     sparse = Sparse(build, registry)
     version = sync(here, registry)
@@ -169,7 +165,7 @@ def test_an_index_with_a_gap_is_held_by_default(
 
 @pytest.mark.rule("A6.14")
 def test_a_gap_is_allowed_where_the_remote_says_so_and_filled_when_the_registry_has_it(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     sparse = Sparse(build, registry)
     first = sync(here, registry, allow_sparse=True)
@@ -179,7 +175,7 @@ def test_a_gap_is_allowed_where_the_remote_says_so_and_filled_when_the_registry_
     assert {gap.parent for gap in first.gaps} == {sparse.index}
     assert sparse.missing not in held(here, first)
     assert sync(here, registry, allow_sparse=True) is None, "a gap that stays makes no version"
-    serve(registry, NAME, build.content())
+    registry.serve(NAME, build.content())
     second = sync(here, registry, allow_sparse=True)
     assert second is not None
     assert held(here, second, Relation.ADDED) == {sparse.missing}
@@ -190,7 +186,7 @@ def test_a_gap_is_allowed_where_the_remote_says_so_and_filled_when_the_registry_
 @pytest.mark.rule("A6.14")
 @pytest.mark.parametrize("status", [500, 503])
 def test_an_entry_that_may_not_or_cannot_be_had_is_no_gap(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder, status: int
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder, status: int
 ) -> None:
     Sparse(build, registry).answer_missing(registry, status)
     version = sync(here, registry, allow_sparse=True, is_last_try=True)
@@ -200,7 +196,7 @@ def test_an_entry_that_may_not_or_cannot_be_had_is_no_gap(
 
 @pytest.mark.rule("A6.14")
 def test_an_entry_that_is_refused_is_no_gap(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     Sparse(build, registry).answer_missing(registry, 403)
     version = sync(here, registry, allow_sparse=True, is_last_try=True)
@@ -211,20 +207,21 @@ def test_an_entry_that_is_refused_is_no_gap(
 
 @pytest.mark.rule("A5.17")
 def test_foreign_layers_are_fetched_from_where_they_lie_only_when_the_remote_includes_them(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     foreign = build.blob_of(b"a layer of somebody else's")
+    elsewhere = MemoryRegistry()
+    elsewhere.push_blob("layers", foreign, b"a layer of somebody else's")
     layer = build.descriptor(
-        foreign, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", urls=[f"{registry.base}/elsewhere"]
+        foreign, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", urls=[f"{elsewhere.url}/layers"]
     )
     build.tag("v1", build.image([foreign], docker=True, extra={"layers": [layer]}))
-    serve(registry, NAME, build.content())
-    registry.on("GET", f"/v2/{NAME}/blobs/{foreign}", reply(404))
-    registry.on("GET", "/elsewhere", reply(200, b"a layer of somebody else's"))
+    registry.serve(NAME, build.content())
+    registry.on("GET", "blob", foreign, refusal(404))
     version = sync(here, registry)
     assert version is not None
     assert not here.store.has(foreign)
-    assert registry.asked("GET", "/elsewhere") == []
+    assert elsewhere.log().count() == 0
     assert sync(here, registry, include_foreign_layers=True) is None, "the version is as it was"
     assert here.store.has(foreign)
     assert here.database.contents.blob(foreign).is_stored
@@ -232,7 +229,7 @@ def test_foreign_layers_are_fetched_from_where_they_lie_only_when_the_remote_inc
 
 @pytest.mark.rule("A5.16")
 def test_bytes_that_a_manifest_carries_itself_are_not_asked_for(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     data = b"a small layer"
     inline = build.blob_of(data)
@@ -241,11 +238,11 @@ def test_bytes_that_a_manifest_carries_itself_are_not_asked_for(
     version = sync(here, registry, build)
     assert version is not None
     assert here.store.has(inline, len(data))
-    assert registry.asked("GET", f"/v2/{NAME}/blobs/{inline}") == []
+    assert registry.log().count("GET", "blob", reference=inline) == 0
 
 
 def test_more_holds_than_the_remote_allows_make_no_version(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     Sparse(build, registry)
     with pytest.raises(TooManyHolds, match=r"1 of 2 tags would be held.*max_held_share 0\.4.*sparse"):
@@ -256,7 +253,7 @@ def test_more_holds_than_the_remote_allows_make_no_version(
 
 
 def test_a_mirror_that_would_lose_too_many_tags_stops_and_goes_on_when_that_is_approved(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     image = build.image([build.blob(60)])
     for number in range(30):
@@ -285,7 +282,7 @@ def test_a_mirror_that_would_lose_too_many_tags_stops_and_goes_on_when_that_is_a
     ],
 )
 def test_the_limits_of_removals(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder, limits: dict[str, Any], stops: bool
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder, limits: dict[str, Any], stops: bool
 ) -> None:
     image = build.image([build.blob(60)])
     for number in range(31):
@@ -303,7 +300,7 @@ def test_the_limits_of_removals(
 
 
 def test_a_mirror_after_additive_syncs_takes_along_what_it_chooses_and_no_more(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     multi = Multi(build)
     sync(here, registry, build, mode="additive")
@@ -317,20 +314,19 @@ def test_a_mirror_after_additive_syncs_takes_along_what_it_chooses_and_no_more(
 
 
 def test_a_tag_that_was_held_while_the_choice_changed_follows_the_choice_once_it_can(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     multi = Multi(build)
     build.tag("other", build.image([build.blob(30)]))
     assert sync(here, registry, build, platforms=("linux/amd64",)) is not None
     build.tag("other", build.image([build.blob(31)]))
-    serve(registry, NAME, build.content())
-    path = f"/v2/{NAME}/manifests/{multi.arm64}"
-    registry.on("GET", path, reply(404, b""))
+    registry.serve(NAME, build.content())
+    registry.on("GET", "manifest", multi.arm64, refusal(404))
     version = sync(here, registry)
     assert version is not None
     assert [hold.tag for hold in version.holds] == ["multi"]
     assert multi.arm64 not in held(here, version)
-    serve(registry, NAME, build.content())
+    registry.serve(NAME, build.content())
     whole = sync(here, registry)
     assert whole is not None
     assert held(here, whole) == set(build.content().closure(["multi", "other"]).manifests)

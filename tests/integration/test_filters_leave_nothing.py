@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,9 +12,8 @@ from registry_sync.domain.records import RepositoryVersion
 from registry_sync.domain.runs import RunState
 from registry_sync.errors import NothingSynced, TooManyRemovals
 from support.choosing import NAME, got, held, sync, tags
-from support.hostile_registry import HostileRegistry, reply
 from support.images import ContentBuilder
-from support.serving import serve
+from support.memory_registry import MemoryRegistry, document, refusal
 from support.signatures import Signer
 from support.syncing import Installation
 
@@ -26,9 +25,8 @@ PLATFORMS = {
 
 
 @pytest.fixture
-def registry() -> Iterator[HostileRegistry]:
-    with HostileRegistry() as server:
-        yield server
+def registry() -> MemoryRegistry:
+    return MemoryRegistry()
 
 
 @pytest.fixture
@@ -50,7 +48,7 @@ def latest(here: Installation) -> RepositoryVersion | None:
 @pytest.mark.parametrize("mode", ["mirror", "additive"])
 @pytest.mark.parametrize("is_known", [False, True], ids=["unknown", "known to another repository"])
 def test_a_first_sync_of_which_the_platforms_leave_nothing_fails_and_says_which_there_are(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder, mode: str, is_known: bool
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder, mode: str, is_known: bool
 ) -> None:
     for name in ("a", "b"):
         build.tag(name, index_of(build, "amd64", "arm64"))
@@ -71,7 +69,7 @@ def test_a_first_sync_of_which_the_platforms_leave_nothing_fails_and_says_which_
 @pytest.mark.rule("A6.15")
 @pytest.mark.parametrize("count", [1, 2, 12])
 def test_a_typing_error_in_the_platforms_never_empties_a_mirror(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder, count: int
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder, count: int
 ) -> None:
     for number in range(count):
         build.tag(f"v{number}", index_of(build, "amd64", "arm64"))
@@ -86,7 +84,7 @@ def test_a_typing_error_in_the_platforms_never_empties_a_mirror(
 
 
 def test_signatures_that_are_left_are_not_taken_for_something(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     build.tag("v1", index := index_of(build, "amd64"))
     Signer(build).cosign_signature(index)
@@ -97,7 +95,7 @@ def test_signatures_that_are_left_are_not_taken_for_something(
 
 @pytest.mark.rule("A6.15")
 def test_a_nested_index_without_a_wanted_platform_is_nothing_either(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     build.tag("nested", build.index([index_of(build, "amd64")]))
     build.tag("other", index_of(build, "arm64"))
@@ -110,7 +108,7 @@ def test_a_nested_index_without_a_wanted_platform_is_nothing_either(
 
 @pytest.mark.rule("A6.15")
 def test_another_choice_of_platforms_that_leaves_nothing_of_a_tag_stops_until_it_is_approved(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     for number in range(9):
         build.tag(f"v{number}", index_of(build, "amd64", "arm64"))
@@ -134,7 +132,7 @@ def test_another_choice_of_platforms_that_leaves_nothing_of_a_tag_stops_until_it
 
 @pytest.mark.rule("A6.15")
 def test_a_tag_that_is_published_again_without_a_wanted_platform_is_held_and_the_others_go_on(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     platforms = ("linux/amd64",)
     build.tag("v1", index_of(build, "amd64"))
@@ -159,7 +157,7 @@ def test_a_tag_that_is_published_again_without_a_wanted_platform_is_held_and_the
 
 
 def test_a_tag_without_a_wanted_platform_may_be_let_go(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     platforms = ("linux/amd64",)
     build.tag("v1", index_of(build, "amd64"))
@@ -177,7 +175,7 @@ def test_a_tag_without_a_wanted_platform_may_be_let_go(
 
 
 def test_an_approval_of_what_was_refused_is_for_no_tag_that_was_held(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     platforms = ("linux/amd64",)
     for name in ("v1", "v2", "v3", "v4", "lost"):
@@ -197,7 +195,7 @@ def test_an_approval_of_what_was_refused_is_for_no_tag_that_was_held(
 
 
 def test_an_additive_sync_of_some_platforms_leaves_the_tags_of_others_alone(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     build.tag("linux", index_of(build, "amd64"))
     build.tag("windows", index_of(build, "windows"))
@@ -227,7 +225,7 @@ def test_an_additive_sync_of_some_platforms_leaves_the_tags_of_others_alone(
 )
 def test_tag_filters_that_leave_nothing_are_named(
     here: Installation,
-    registry: HostileRegistry,
+    registry: MemoryRegistry,
     build: ContentBuilder,
     filters: Mapping[str, Any],
     said: str,
@@ -245,14 +243,14 @@ def test_tag_filters_that_leave_nothing_are_named(
 
 
 def test_a_first_sync_whose_tags_all_went_meanwhile_says_so(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     build.tag("v1", image := build.image([build.blob(50)]))
 
     def lose(stage: str, _run: object) -> None:
         if stage == "fetch_manifests":
             for reference in ("v1", image):
-                registry.on("GET", f"/v2/{NAME}/manifests/{reference}", reply(404))
+                registry.on("GET", "manifest", reference, refusal(404))
 
     with pytest.raises(NothingSynced, match=r"every tag that .* listed was gone when it was fetched"):
         sync(here, registry, build, before=lose)
@@ -260,7 +258,7 @@ def test_a_first_sync_whose_tags_all_went_meanwhile_says_so(
 
 
 def test_the_log_tells_what_filters_leave_out_from_what_is_gone_and_names_what_was_never_there(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     for name in ("v1", "v2", "v3", "v4"):
         build.tag(name, build.image([build.blob(50)]))
@@ -281,7 +279,7 @@ def test_the_log_tells_what_filters_leave_out_from_what_is_gone_and_names_what_w
 
 
 def test_a_named_tag_that_goes_while_it_is_synced_is_a_warning(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     for name in ("v1", "v2"):
         build.tag(name, build.image([build.blob(50)]))
@@ -290,7 +288,7 @@ def test_a_named_tag_that_goes_while_it_is_synced_is_a_warning(
     def lose(stage: str, _run: object) -> None:
         if stage == "fetch_manifests":
             for reference in ("v2", digest):
-                registry.on("GET", f"/v2/{NAME}/manifests/{reference}", reply(404))
+                registry.on("GET", "manifest", reference, refusal(404))
 
     sync(here, registry, build, before=lose, include_tags=("v1", "v2"))
     assert "tag v2, which include_tags names, is gone since it was listed" in here.lines.warnings
@@ -300,7 +298,7 @@ def test_a_named_tag_that_goes_while_it_is_synced_is_a_warning(
 @pytest.mark.parametrize("is_first", [True, False], ids=["first", "later"])
 @pytest.mark.parametrize("mode", ["mirror", "additive"])
 def test_plain_images_do_not_hide_that_the_platforms_leave_nothing_of_any_index(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder, is_first: bool, mode: str
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder, is_first: bool, mode: str
 ) -> None:
     build.tag("old", build.image([build.blob(50)]))
     first = None if is_first else sync(here, registry, build, platforms=("linux/amd46",), mode=mode)
@@ -323,7 +321,7 @@ def test_plain_images_do_not_hide_that_the_platforms_leave_nothing_of_any_index(
 
 
 def test_an_index_that_the_repository_has_is_held_though_only_plain_images_are_beside_it(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     build.tag("old", build.image([build.blob(50)]))
     build.tag("multi", index_of(build, "amd64"))
@@ -336,14 +334,14 @@ def test_an_index_that_the_repository_has_is_held_though_only_plain_images_are_b
 
 
 def test_a_held_tag_of_which_nothing_is_known_may_be_an_index(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     build.tag("old", build.image([build.blob(50)]))
     build.tag("windows", index_of(build, "windows"))
     build.tag("broken", broken := index_of(build, "amd64"))
-    serve(registry, NAME, build.content())
+    registry.serve(NAME, build.content())
     for reference in ("broken", broken):
-        registry.on("GET", f"/v2/{NAME}/manifests/{reference}", reply(200, b"no manifest"))
+        registry.on("GET", "manifest", reference, document(b"no manifest", "application/json"))
     version = sync(here, registry, platforms=("linux/amd64",))
     assert version is not None
     assert [hold.tag for hold in version.holds] == ["broken"]
@@ -351,7 +349,7 @@ def test_a_held_tag_of_which_nothing_is_known_may_be_an_index(
 
 
 def test_what_the_platforms_leave_out_is_a_warning_of_every_sync(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     build.tag("linux", index_of(build, "amd64"))
     build.tag("windows", index_of(build, "windows"))

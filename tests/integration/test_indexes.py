@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from registry_sync.domain.digests import Digest
@@ -13,18 +11,16 @@ from registry_sync.domain.runs import RunKey
 from registry_sync.sync.fetch_manifests import fetch_manifests
 from registry_sync.sync.list_tags import list_tags
 from registry_sync.sync.open_run import SyncRequest, open_run
-from support.hostile_registry import HostileRegistry
 from support.images import ContentBuilder
-from support.serving import serve
+from support.memory_registry import MemoryRegistry
 from support.syncing import Installation, new_client
 
 NAME = "team/nested"
 
 
 @pytest.fixture
-def registry() -> Iterator[HostileRegistry]:
-    with HostileRegistry() as server:
-        yield server
+def registry() -> MemoryRegistry:
+    return MemoryRegistry()
 
 
 @pytest.fixture
@@ -35,16 +31,16 @@ def build() -> ContentBuilder:
     return builder
 
 
-def synced(here: Installation, registry: HostileRegistry, build: ContentBuilder) -> RepositoryVersion:
-    version = here.sync("nested", serve(registry, NAME, build.content()).base, NAME)
+def synced(here: Installation, registry: MemoryRegistry, build: ContentBuilder) -> RepositoryVersion:
+    registry.serve(NAME, build.content())
+    version = here.sync("nested", registry.url, NAME)
     assert version is not None
     return version
 
 
-def manifests_got(registry: HostileRegistry) -> list[str]:
+def manifests_got(registry: MemoryRegistry) -> list[str]:
     """What manifests were got by, in order of the text."""
-    prefix = f"/v2/{NAME}/manifests/"
-    return sorted(request.path.removeprefix(prefix) for request in registry.asked("GET") if prefix in request.path)
+    return sorted(request.reference for request in registry.log().select("GET", "manifest"))
 
 
 def chain(build: ContentBuilder, length: int) -> Digest:
@@ -56,7 +52,7 @@ def chain(build: ContentBuilder, length: int) -> Digest:
 
 
 def test_a6_13_a_manifest_that_many_indexes_name_is_got_once(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     shared = build.image([build.blob(70)])
     left, right = build.index([shared, shared]), build.index([shared, build.image()])
@@ -68,7 +64,7 @@ def test_a6_13_a_manifest_that_many_indexes_name_is_got_once(
 
 
 def test_a6_13_indexes_are_followed_to_a_depth_and_no_deeper(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     build.tag("deepest", chain(build, DEFAULT_LIMITS.depth + 1))
     build.tag("deeper", chain(build, DEFAULT_LIMITS.depth + 2))
@@ -80,7 +76,7 @@ def test_a6_13_indexes_are_followed_to_a_depth_and_no_deeper(
 
 
 def test_a6_13_few_manifests_that_unfold_to_a_hundred_million_cost_what_they_are(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     bomb = build.image()
     for _ in range(4):
@@ -94,12 +90,12 @@ def test_a6_13_few_manifests_that_unfold_to_a_hundred_million_cost_what_they_are
 @pytest.mark.rule("A6.10")
 @pytest.mark.parametrize(("limit", "held_count"), [(8, 0), (7, 1)])
 def test_a6_13_manifests_below_one_tag_are_bounded(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder, limit: int, held_count: int
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder, limit: int, held_count: int
 ) -> None:
     images = [build.image() for _ in range(5)]
     build.tag("many", build.index([build.index(images[:3]), build.index(images[3:])]))
-    url = serve(registry, NAME, build.content()).base
-    request = SyncRequest(repository="nested", url=url, upstream_name=NAME)
+    registry.serve(NAME, build.content())
+    request = SyncRequest(repository="nested", url=registry.url, upstream_name=NAME)
     run = open_run(here.database, RunKey("registry_sync", "bounded"), request)
     remote, report = run.remote, here.lines.append
     assert remote is not None
@@ -114,11 +110,10 @@ def test_a6_13_manifests_below_one_tag_are_bounded(
 
 
 def test_a6_18_a_tag_is_resolved_once_and_all_below_it_is_got_by_digest(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     build.tag("latest", build.index([build.image([build.blob(60)]), build.image()]))
     synced(here, registry, build)
-    prefix = f"/v2/{NAME}/manifests/"
-    heads = [request.path.removeprefix(prefix) for request in registry.asked("HEAD")]
-    assert sorted(heads) == ["good", "latest"]
+    heads = registry.log().select("HEAD", "manifest")
+    assert sorted(request.reference for request in heads) == ["good", "latest"]
     assert manifests_got(registry) == sorted(build.content().manifests)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from registry_sync.domain.digests import Digest
@@ -16,16 +14,14 @@ from registry_sync.sync.list_tags import list_tags
 from registry_sync.sync.maintenance.collect import reclaim_blobs
 from registry_sync.sync.open_run import SyncRequest, open_run
 from support.choosing import NAME, sync, tags
-from support.hostile_registry import HostileRegistry, reply
 from support.images import ContentBuilder
-from support.serving import serve
+from support.memory_registry import MemoryRegistry, refusal
 from support.syncing import Installation, new_client
 
 
 @pytest.fixture
-def registry() -> Iterator[HostileRegistry]:
-    with HostileRegistry() as server:
-        yield server
+def registry() -> MemoryRegistry:
+    return MemoryRegistry()
 
 
 @pytest.fixture
@@ -33,7 +29,7 @@ def build() -> ContentBuilder:
     return ContentBuilder(seed=47)
 
 
-def reclaimed(here: Installation, registry: HostileRegistry, build: ContentBuilder) -> Digest:
+def reclaimed(here: Installation, registry: MemoryRegistry, build: ContentBuilder) -> Digest:
     """A mirror of two tags whose bytes were reclaimed; the blob of ``old`` that the registry lost meanwhile."""
     lost = build.blob(60)
     build.tag("old", build.image([lost]))
@@ -41,18 +37,18 @@ def reclaimed(here: Installation, registry: HostileRegistry, build: ContentBuild
     version = sync(here, registry, build)
     assert version is not None
     reclaim_blobs(here.database, here.store, [version.repository_id], report=here.lines.append)
-    registry.on("GET", f"/v2/{NAME}/blobs/{lost}", reply(404))
+    registry.on("GET", "blob", lost, refusal(404))
     return lost
 
 
 @pytest.mark.parametrize("mode", ["mirror", "additive"])
 def test_an_unchanged_tag_that_lacks_a_blob_is_held_by_the_version_that_another_tag_makes(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder, mode: str
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder, mode: str
 ) -> None:
     lost = reclaimed(here, registry, build)
     build.tag("new", build.image([build.blob(62)]))
-    serve(registry, NAME, build.content())
-    registry.on("GET", f"/v2/{NAME}/blobs/{lost}", reply(404))
+    registry.serve(NAME, build.content())
+    registry.on("GET", "blob", lost, refusal(404))
     version = sync(here, registry, mode=mode)
     assert version is not None
     assert version.number == 2
@@ -65,7 +61,7 @@ def test_an_unchanged_tag_that_lacks_a_blob_is_held_by_the_version_that_another_
 
 
 def test_a_sync_that_finds_every_tag_unchanged_and_a_blob_lost_fails_and_names_it(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     lost = reclaimed(here, registry, build)
     with pytest.raises(NothingSynced, match=f"1 tag is held: old: blob {lost}: NotFound: .* has no blob"):
@@ -74,12 +70,12 @@ def test_a_sync_that_finds_every_tag_unchanged_and_a_blob_lost_fails_and_names_i
 
 
 def test_the_short_way_of_small_runs_passes_over_nothing_either(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     lost = reclaimed(here, registry, build)
     build.tag("kept", build.image([build.blob(62)]))
-    serve(registry, NAME, build.content())
-    registry.on("GET", f"/v2/{NAME}/blobs/{lost}", reply(404))
+    registry.serve(NAME, build.content())
+    registry.on("GET", "blob", lost, refusal(404))
     database, report = here.database, here.lines.append
     run = open_run(database, RunKey("registry_sync", "small"), SyncRequest(repository="app", remote="app"))
     with new_client(run.remote) as client:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-
 import pytest
 
 from registry_sync.domain import media_types
 from registry_sync.domain.content_units import Relation
 from registry_sync.domain.references import fallback_tag
 from support.choosing import NAME, got, held, sync, tags
-from support.hostile_registry import HostileRegistry, reply
 from support.images import ContentBuilder
-from support.serving import serve, serve_referrers
+from support.memory_registry import MemoryRegistry, document, referrers_page, refusal
 from support.signatures import Signer
 from support.syncing import Installation
 
 
 @pytest.fixture
-def registry() -> Iterator[HostileRegistry]:
-    with HostileRegistry() as server:
-        yield server
+def registry() -> MemoryRegistry:
+    return MemoryRegistry(has_referrers_api=True)
 
 
 @pytest.fixture
@@ -46,10 +41,9 @@ class Signed:
 
 @pytest.mark.rule("A8.6")
 def test_referrers_of_every_manifest_come_along_and_those_of_referrers(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     signed = Signed(build)
-    serve_referrers(registry, NAME, build.content())
     version = sync(here, registry, build)
     assert version is not None
     assert held(here, version) == signed.content | signed.referrers
@@ -61,14 +55,13 @@ def test_referrers_of_every_manifest_come_along_and_those_of_referrers(
 
 
 def test_referrers_are_left_out_where_the_remote_says_so_and_go_when_it_changes_its_mind(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     signed = Signed(build)
-    serve_referrers(registry, NAME, build.content())
     version = sync(here, registry, build, include_referrers=False)
     assert version is not None
     assert held(here, version) == signed.content
-    assert not [request for request in registry.requests if "/referrers/" in request.path]
+    assert registry.log().count("GET", "referrers") == 0
     version = sync(here, registry, include_referrers=True)
     assert version is not None
     assert held(here, version, Relation.ADDED) == signed.referrers == got(registry)
@@ -79,21 +72,18 @@ def test_referrers_are_left_out_where_the_remote_says_so_and_go_when_it_changes_
 
 @pytest.mark.rule("A8.6")
 def test_a_signature_that_comes_later_is_noticed_though_no_tag_moved_and_one_that_goes_too(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     image = build.image([build.blob(60)])
     build.tag("v1", image)
     build.tag("v2", build.image([build.blob(61)]))
-    serve_referrers(registry, NAME, build.content())
     sync(here, registry, build)
     bundle = Signer(build).bundle(image)
-    serve_referrers(registry, NAME, build.content())
     version = sync(here, registry, build)
     assert version is not None
     assert held(here, version, Relation.ADDED) == {bundle} == got(registry)
     assert tags(here, version) == {"v1", "v2"}
-    empty = json.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []})
-    registry.on("GET", f"/v2/{NAME}/referrers/{image}", reply(200, empty, content_type=media_types.OCI_INDEX))
+    registry.on("GET", "referrers", image, referrers_page([]))
     version = sync(here, registry)
     assert version is not None
     assert held(here, version, Relation.REMOVED) == {bundle}
@@ -101,18 +91,12 @@ def test_a_signature_that_comes_later_is_noticed_though_no_tag_moved_and_one_tha
 
 @pytest.mark.rule("A8.4")
 def test_a_manifest_that_is_listed_as_a_referrer_and_names_another_subject_is_not_taken(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     image, stranger = build.image([build.blob(60)]), build.image([build.blob(61)])
     build.tag("v1", image)
-    serve_referrers(registry, NAME, build.content())
-    document = {
-        "schemaVersion": 2,
-        "mediaType": media_types.OCI_INDEX,
-        "manifests": [build.descriptor(stranger, media_types.OCI_MANIFEST)],
-    }
-    path = f"/v2/{NAME}/referrers/{image}"
-    registry.on("GET", path, reply(200, json.dumps(document), content_type=media_types.OCI_INDEX))
+    listed = referrers_page([build.descriptor(stranger, media_types.OCI_MANIFEST)])
+    registry.on("GET", "referrers", image, listed)
     version = sync(here, registry, build)
     assert version is not None
     assert held(here, version) == {image}
@@ -121,33 +105,29 @@ def test_a_manifest_that_is_listed_as_a_referrer_and_names_another_subject_is_no
 
 @pytest.mark.rule("A8.6")
 def test_referrers_that_refer_to_each_other_in_a_circle_are_walked_once(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     image = build.image([build.blob(60)])
     build.tag("v1", image)
     bundle = Signer(build).bundle(image)
-    serve_referrers(registry, NAME, build.content())
     # No two documents can name each other; a registry can claim that the image refers to what refers to it.
     entry = build.descriptor(image, media_types.OCI_MANIFEST)
-    document = json.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": [entry]})
-    path = f"/v2/{NAME}/referrers/{bundle}"
-    registry.on("GET", path, reply(200, document, content_type=media_types.OCI_INDEX))
+    registry.on("GET", "referrers", bundle, referrers_page([entry]))
     version = sync(here, registry, build)
     assert version is not None
     assert held(here, version) == {image, bundle}
-    assert len(registry.asked("GET", path)) == 1
+    assert registry.log().count("GET", "referrers", reference=bundle) == 1
 
 
 @pytest.mark.rule("A8.6")
 def test_referrers_nested_too_deeply_hold_the_tag_with_the_limit(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     digest = build.image([build.blob(60)])
     build.tag("deep", digest)
     build.tag("good", build.image([build.blob(61)]))
     for _ in range(5):
         digest = Signer(build).sbom(digest)
-    serve_referrers(registry, NAME, build.content())
     version = sync(here, registry, build)
     assert version is not None
     assert [(hold.tag, "nested deeper" in hold.reason) for hold in version.holds] == [("deep", True)]
@@ -155,12 +135,11 @@ def test_referrers_nested_too_deeply_hold_the_tag_with_the_limit(
 
 @pytest.mark.rule("A8.2")
 def test_an_outage_of_the_referrers_api_holds_the_tag_and_never_means_that_there_are_none(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     signed = Signed(build)
     build.tag("other", build.image([build.blob(62)]))
-    serve_referrers(registry, NAME, build.content())
-    registry.on("GET", f"/v2/{NAME}/referrers/{signed.image}", reply(503))
+    registry.on("GET", "referrers", signed.image, refusal(503))
     version = sync(here, registry, build, is_last_try=True)
     assert version is not None
     assert [(hold.tag, "503" in hold.reason) for hold in version.holds] == [("v1", True)]
@@ -169,14 +148,13 @@ def test_an_outage_of_the_referrers_api_holds_the_tag_and_never_means_that_there
 
 @pytest.mark.rule("A8.9")
 def test_a_subject_that_is_not_there_hurts_nothing(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     ghost = ContentBuilder(seed=5)
     absent = ghost.image([ghost.blob(9)])
     subject = {"mediaType": media_types.OCI_MANIFEST, "digest": str(absent), "size": 9}
     lone = build.image([build.blob(60)], extra={"subject": subject})
     build.tag("signature", lone)
-    serve_referrers(registry, NAME, build.content())
     version = sync(here, registry, build)
     assert version is not None
     assert held(here, version) == {lone}
@@ -186,7 +164,7 @@ def test_a_subject_that_is_not_there_hurts_nothing(
 @pytest.mark.rule("A7.12")
 @pytest.mark.rule("A8.6")
 def test_what_has_a_tag_of_its_own_comes_along_though_no_filter_lets_it_in(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     signer = Signer(build)
     child = build.image([build.blob(60)])
@@ -210,7 +188,7 @@ def test_what_has_a_tag_of_its_own_comes_along_though_no_filter_lets_it_in(
 
 @pytest.mark.rule("A8.6")
 def test_what_belongs_to_content_that_goes_goes_with_it_and_makes_no_second_version(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     old, new = build.image([build.blob(60)]), build.image([build.blob(61)])
     build.tag("v1", old)
@@ -226,7 +204,7 @@ def test_what_belongs_to_content_that_goes_goes_with_it_and_makes_no_second_vers
 
 @pytest.mark.rule("A8.6")
 def test_exact_names_bring_what_belongs_to_them_without_a_listing(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     signer = Signer(build)
     child = build.image([build.blob(60)])
@@ -236,12 +214,12 @@ def test_exact_names_bring_what_belongs_to_them_without_a_listing(
     assert version is not None
     assert tags(here, version) == {"v1", f"{fallback_tag(child)}.sig"}
     assert signs_child in held(here, version)
-    assert not [request for request in registry.requests if "/tags/" in request.path]
+    assert registry.log().tag_page_count == 0
     assert sync(here, registry, include_tags=("v1",)) is None
 
 
 def test_what_is_left_out_by_name_stays_out_though_it_belongs_to_something(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     image = build.image([build.blob(60)])
     build.tag("v1", image)
@@ -255,15 +233,14 @@ def test_what_is_left_out_by_name_stays_out_though_it_belongs_to_something(
 
 @pytest.mark.rule("A8.4")
 def test_a_registry_that_reads_a_fallback_tag_as_the_digest_has_no_such_tag(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     image = build.image([build.blob(60)])
     build.tag("v1", image)
-    served = serve(registry, NAME, build.content())
+    registry.serve(NAME, build.content())
     manifest = build.content().manifests[image]
-    path, kind = f"/v2/{NAME}/manifests/{fallback_tag(image)}", manifest.media_type
-    served.on("HEAD", path, reply(200, b"", length=len(manifest.data), content_type=kind))
-    served.on("GET", path, reply(200, manifest.data, content_type=kind))
+    for method in ("HEAD", "GET"):
+        registry.on(method, "manifest", fallback_tag(image), document(manifest.data, manifest.media_type))
     version = sync(here, registry, include_tags=("v1",))
     assert version is not None
     assert tags(here, version) == {"v1"}

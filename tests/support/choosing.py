@@ -1,4 +1,4 @@
-"""Syncs of one scripted repository, and what they took along: for tests of what is chosen."""
+"""Syncs of one repository of a registry in memory, and what they took along: for tests of what is chosen."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 from registry_sync.domain.content_units import Relation, UnitQuery
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import PageRequest, RemoteSpec, RepositoryVersion
-from support.hostile_registry import HostileRegistry
 from support.images import ContentBuilder
-from support.serving import serve
+from support.memory_registry import MemoryRegistry
 from support.syncing import Installation
 
 NAME = "team/app"
@@ -21,15 +20,15 @@ OF_THE_REMOTE = {
 
 
 def sync(
-    here: Installation, registry: HostileRegistry, build: ContentBuilder | None = None, **request: Any
+    here: Installation, registry: MemoryRegistry, build: ContentBuilder | None = None, **request: Any
 ) -> RepositoryVersion | None:
     """Syncs what was built so far, or what the registry serves already; requests are counted from here."""
     if build is not None:
-        serve(registry, NAME, build.content())
-    registry.requests.clear()
+        registry.serve(NAME, build.content())
+    registry.reset_counts()
     remote = {name: request.pop(name) for name in list(request) if name in OF_THE_REMOTE}
-    here.database.remotes.ensure(RemoteSpec("app", registry.base, NAME, **remote))
-    return here.sync("app", registry.base, NAME, **request)
+    here.database.remotes.ensure(RemoteSpec("app", registry.url, NAME, **remote))
+    return here.sync("app", registry.url, NAME, **request)
 
 
 def held(here: Installation, version: RepositoryVersion, relation: Relation = Relation.PRESENT) -> set[Digest]:
@@ -42,7 +41,6 @@ def tags(here: Installation, version: RepositoryVersion) -> set[str]:
     return set(here.database.versions.tags(version.repository_id, version.number))
 
 
-def got(registry: HostileRegistry) -> set[str]:
+def got(registry: MemoryRegistry) -> set[str]:
     """Digests and tags by which manifests were got."""
-    prefix = f"/v2/{NAME}/manifests/"
-    return {request.path.removeprefix(prefix) for request in registry.asked("GET") if prefix in request.path}
+    return {request.reference for request in registry.log().select("GET", "manifest")}
