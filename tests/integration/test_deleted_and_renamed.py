@@ -10,18 +10,23 @@ import pytest
 from registry_sync.domain.records import RepositorySpec
 from registry_sync.errors import RecordNotFound, RemoteChanged, RunEnded, ServerUnavailable
 from support.filling import push
-from support.registry import RegistryServer
+from support.memory_registry import MemoryRegistry
 from support.shapes import documented_example
 from support.syncing import Installation
 
 
 @pytest.fixture
-def upstream(registry: RegistryServer) -> RegistryServer:
+def registry() -> MemoryRegistry:
+    return MemoryRegistry()
+
+
+@pytest.fixture
+def upstream(registry: MemoryRegistry) -> MemoryRegistry:
     push(registry, "app", documented_example())
     return registry
 
 
-def interrupted(here: Installation, upstream: RegistryServer, stage: str, **request: str) -> None:
+def interrupted(here: Installation, upstream: MemoryRegistry, stage: str, **request: str) -> None:
     """A first try of the run ``one`` that breaks off before ``stage``."""
 
     def fail(reached: str, _run: object) -> None:
@@ -43,7 +48,7 @@ def delete_remote(here: Installation) -> None:
 @pytest.mark.parametrize("stage", ["list_tags", "fetch_manifests", "commit_version"])
 @pytest.mark.parametrize(("delete", "what"), [(delete_repository, "repository 'app'"), (delete_remote, "remote 'app'")])
 def test_what_was_deleted_while_a_sync_waited_for_its_next_try_does_not_come_back(
-    here: Installation, upstream: RegistryServer, stage: str, delete: Callable[[Installation], None], what: str
+    here: Installation, upstream: MemoryRegistry, stage: str, delete: Callable[[Installation], None], what: str
 ) -> None:
     interrupted(here, upstream, stage)
     delete(here)
@@ -56,7 +61,7 @@ def test_what_was_deleted_while_a_sync_waited_for_its_next_try_does_not_come_bac
     assert here.sync("app", upstream.url, "app", run_id="two") is not None, "a new run may make it again"
 
 
-def test_what_was_made_anew_meanwhile_is_not_taken_for_it(here: Installation, upstream: RegistryServer) -> None:
+def test_what_was_made_anew_meanwhile_is_not_taken_for_it(here: Installation, upstream: MemoryRegistry) -> None:
     interrupted(here, upstream, "fetch_manifests")
     delete_repository(here)
     another = here.database.repositories.ensure("app")
@@ -66,7 +71,7 @@ def test_what_was_made_anew_meanwhile_is_not_taken_for_it(here: Installation, up
 
 
 def test_a_repository_and_a_remote_that_were_renamed_are_synced_under_their_new_names(
-    here: Installation, upstream: RegistryServer
+    here: Installation, upstream: MemoryRegistry
 ) -> None:
     interrupted(here, upstream, "fetch_manifests")
     repository, remote = here.database.repositories.by_name("app"), here.database.remotes.by_name("app")
@@ -79,7 +84,7 @@ def test_a_repository_and_a_remote_that_were_renamed_are_synced_under_their_new_
     assert [found.spec.name for found in here.database.remotes.page().items] == ["elsewhere"]
 
 
-def test_a_name_that_another_repository_took_over_is_not_followed(here: Installation, upstream: RegistryServer) -> None:
+def test_a_name_that_another_repository_took_over_is_not_followed(here: Installation, upstream: MemoryRegistry) -> None:
     interrupted(here, upstream, "list_tags")
     repository = here.database.repositories.by_name("app")
     here.database.repositories.update(repository.id, RepositorySpec("renamed"))
@@ -90,7 +95,7 @@ def test_a_name_that_another_repository_took_over_is_not_followed(here: Installa
     assert here.database.versions.latest(taken.id) is None
 
 
-def test_a_repeat_that_asks_for_another_repository_is_refused(here: Installation, upstream: RegistryServer) -> None:
+def test_a_repeat_that_asks_for_another_repository_is_refused(here: Installation, upstream: MemoryRegistry) -> None:
     interrupted(here, upstream, "fetch_manifests")
     with pytest.raises(RemoteChanged, match="another repository"):
         here.sync("other", upstream.url, "app", run_id="one", remote="app")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from registry_sync.domain.tag_filter import TagFilter
@@ -11,15 +9,14 @@ from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import VersionConflict
 from support.filling import push
 from support.images import ContentBuilder, RepositoryContent
-from support.registry import RegistryServer
+from support.memory_registry import MemoryRegistry
 from support.shapes import documented_example
 from support.syncing import Installation
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    with RegistryServer(tmp_path_factory.mktemp("registry")) as server:
-        yield server
+@pytest.fixture
+def registry() -> MemoryRegistry:
+    return MemoryRegistry()
 
 
 def release(number: int) -> RepositoryContent:
@@ -29,7 +26,7 @@ def release(number: int) -> RepositoryContent:
 
 
 def test_a_sync_after_a_rollback_takes_the_upstreams_state_again_and_fetches_no_blob_twice(
-    here: Installation, registry: RegistryServer
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     push(registry, "rolled", documented_example())
     first = here.sync("app", registry.url, "rolled")
@@ -49,7 +46,7 @@ def test_a_sync_after_a_rollback_takes_the_upstreams_state_again_and_fetches_no_
 
 
 def test_bytes_that_were_reclaimed_come_back_with_the_sync_after_a_rollback(
-    here: Installation, registry: RegistryServer
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     first_content = release(2)
     push(registry, "reclaimed", first_content)
@@ -71,7 +68,7 @@ def test_bytes_that_were_reclaimed_come_back_with_the_sync_after_a_rollback(
             assert stored.read() == blob.data
 
 
-def test_a_rollback_in_the_middle_of_a_sync_stands(here: Installation, registry: RegistryServer) -> None:
+def test_a_rollback_in_the_middle_of_a_sync_stands(here: Installation, registry: MemoryRegistry) -> None:
     push(registry, "middle", release(4))
     first = here.sync("app", registry.url, "middle")
     push(registry, "middle", release(5))
@@ -89,7 +86,7 @@ def test_a_rollback_in_the_middle_of_a_sync_stands(here: Installation, registry:
 
 
 def test_a_version_deleted_in_the_middle_of_a_sync_leaves_no_index_without_its_images(
-    here: Installation, registry: RegistryServer
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     push(registry, "deleted", documented_example())
     first = here.sync("app", registry.url, "deleted")
@@ -116,7 +113,7 @@ def test_a_version_deleted_in_the_middle_of_a_sync_leaves_no_index_without_its_i
 
 
 def test_promoted_tags_are_whole_without_a_request_and_say_where_they_came_from(
-    here: Installation, registry: RegistryServer
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     content = documented_example()
     push(registry, "team/promoted", content)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 
@@ -14,9 +13,9 @@ from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import RunKey
 from registry_sync.errors import RateLimited, ServerUnavailable
 from registry_sync.sync import tag_resolution
-from support.hostile_registry import HostileRegistry, Raw, Request, reply, wait_until
+from support.hostile_registry import wait_until
 from support.images import RepositoryContent
-from support.serving import serve
+from support.memory_registry import MemoryRegistry, MemoryResponse, refusal
 from support.shapes import every_kind, many_tags
 from support.syncing import Installation
 
@@ -30,41 +29,42 @@ def content() -> RepositoryContent:
 
 
 @pytest.fixture
-def registry(content: RepositoryContent) -> Iterator[HostileRegistry]:
-    with HostileRegistry() as server:
-        yield serve(server, NAME, content)
+def registry(content: RepositoryContent) -> MemoryRegistry:
+    registry = MemoryRegistry()
+    registry.serve(NAME, content)
+    return registry
 
 
-def refuse(registry: HostileRegistry, content: RepositoryContent, tag: str, status: int) -> None:
+def refuse(registry: MemoryRegistry, content: RepositoryContent, tag: str, status: int) -> None:
     """Refuses ``tag`` with a long wait once all tags were asked for: after that nothing is asked."""
 
-    def refused(_request: Request) -> Raw:
-        assert wait_until(lambda: len(registry.asked("HEAD")) == len(content.tags), 30)
-        return reply(status, headers=[("Retry-After", "120")])
+    def refused() -> MemoryResponse:
+        assert wait_until(lambda: registry.log().manifest_head_count == len(content.tags), 30)
+        return refusal(status, retry_after_seconds=120)
 
-    registry.on("HEAD", f"/v2/{NAME}/manifests/{tag}", refused)
+    registry.on("HEAD", "manifest", tag, refused)
 
 
-def asked(registry: HostileRegistry) -> list[str]:
+def asked(registry: MemoryRegistry) -> list[str]:
     """The tags that were asked for since the last call."""
-    tags = [request.path.rpartition("/")[2] for request in registry.asked("HEAD")]
-    registry.requests.clear()
+    tags = [request.reference for request in registry.log().select("HEAD", "manifest")]
+    registry.reset_counts()
     return tags
 
 
 @pytest.mark.parametrize(("status", "error"), [(429, RateLimited), (503, ServerUnavailable)])
 def test_what_was_answered_before_a_registry_wanted_a_wait_is_not_asked_again(
-    here: Installation, registry: HostileRegistry, content: RepositoryContent, status: int, error: type[Exception]
+    here: Installation, registry: MemoryRegistry, content: RepositoryContent, status: int, error: type[Exception]
 ) -> None:
     last = max(content.tags)
     refuse(registry, content, last, status)
     with pytest.raises(error):
-        here.sync("app", registry.base, NAME, run_id="r")
+        here.sync("app", registry.url, NAME, run_id="r")
     first = asked(registry)
     assert sorted(first) == sorted(content.tags), "each once"
-    serve(registry, NAME, content)
+    registry.serve(NAME, content)
     repeated_at = utc_now()
-    version = here.sync("app", registry.base, NAME, run_id="r")
+    version = here.sync("app", registry.url, NAME, run_id="r")
     assert asked(registry) == [last]
     assert version is not None
     assert here.database.versions.tags(version.repository_id) == content.tags
@@ -75,7 +75,7 @@ def test_what_was_answered_before_a_registry_wanted_a_wait_is_not_asked_again(
 
 
 def test_a_kill_in_the_middle_loses_no_more_than_the_last_seconds(
-    here: Installation, registry: HostileRegistry, content: RepositoryContent, monkeypatch: pytest.MonkeyPatch
+    here: Installation, registry: MemoryRegistry, content: RepositoryContent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is written at the end of the try then."""
     monkeypatch.setattr(tag_resolution, "KEEP_SECONDS", 0.0)
@@ -83,44 +83,44 @@ def test_a_kill_in_the_middle_loses_no_more_than_the_last_seconds(
     last = max(content.tags)
     refuse(registry, content, last, 429)
     with pytest.raises(RateLimited):
-        here.sync("app", registry.base, NAME, run_id="r")
+        here.sync("app", registry.url, NAME, run_id="r")
     asked(registry)
     monkeypatch.undo()
-    serve(registry, NAME, content)
-    here.sync("app", registry.base, NAME, run_id="r")
+    registry.serve(NAME, content)
+    here.sync("app", registry.url, NAME, run_id="r")
     assert asked(registry) == [last]
 
 
 def test_answers_of_another_moment_are_asked_for_again(
-    here: Installation, registry: HostileRegistry, content: RepositoryContent
+    here: Installation, registry: MemoryRegistry, content: RepositoryContent
 ) -> None:
     last = max(content.tags)
     refuse(registry, content, last, 429)
     with pytest.raises(RateLimited):
-        here.sync("app", registry.base, NAME, run_id="r")
-    serve(registry, NAME, content)
-    here.sync("app", registry.base, NAME, run_id="other")
+        here.sync("app", registry.url, NAME, run_id="r")
+    registry.serve(NAME, content)
+    here.sync("app", registry.url, NAME, run_id="other")
     asked(registry)
-    here.sync("app", registry.base, NAME, run_id="r")
+    here.sync("app", registry.url, NAME, run_id="r")
     assert len(asked(registry)) == len(content.tags), "another listing was recorded meanwhile"
 
 
 def test_answers_are_kept_for_an_hour_at_most(
-    here: Installation, registry: HostileRegistry, content: RepositoryContent
+    here: Installation, registry: MemoryRegistry, content: RepositoryContent
 ) -> None:
     last = max(content.tags)
     refuse(registry, content, last, 429)
     with pytest.raises(RateLimited):
-        here.sync("app", registry.base, NAME, run_id="r")
+        here.sync("app", registry.url, NAME, run_id="r")
     run = here.database.runs.by_key(RunKey("registry_sync", "r"))
     kept = here.database.heads.since(run.id, datetime.now(timezone.utc) - tag_resolution.LONGEST_KEPT)
     assert len(kept) == len(content.tags) - 1
     here.database.heads.forget(run.id)
     old = datetime.now(timezone.utc) - tag_resolution.LONGEST_KEPT - timedelta(seconds=1)
     here.database.heads.keep(run.id, {TagName(tag): head.digest for tag, head in kept.items()}, old)
-    serve(registry, NAME, content)
+    registry.serve(NAME, content)
     asked(registry)
-    here.sync("app", registry.base, NAME, run_id="r")
+    here.sync("app", registry.url, NAME, run_id="r")
     assert len(asked(registry)) == len(content.tags)
 
 
@@ -128,14 +128,14 @@ def test_what_was_fetched_below_an_index_is_not_fetched_again_when_one_entry_was
     """Each would be a pull of a registry that counts them."""
     content = every_kind(seed=91)
     index = next(manifest for manifest in content.manifests.values() if len(manifest.children) > 1)
-    refused = f"/v2/{NAME}/manifests/{index.children[0]}"
-    with serve(HostileRegistry(), NAME, content) as registry:
-        registry.on("GET", refused, reply(503))
-        with pytest.raises(ServerUnavailable):
-            here.sync("app", registry.base, NAME, run_id="r")
-        serve(registry, NAME, content)
-        version = here.sync("app", registry.base, NAME, run_id="r")
-        pulls = Counter(request.path for request in registry.asked("GET") if "/manifests/" in request.path)
+    registry, refused = MemoryRegistry(), index.children[0]
+    registry.serve(NAME, content)
+    registry.on("GET", "manifest", refused, refusal(503))
+    with pytest.raises(ServerUnavailable):
+        here.sync("app", registry.url, NAME, run_id="r")
+    registry.serve(NAME, content)
+    version = here.sync("app", registry.url, NAME, run_id="r")
+    pulls = Counter(request.reference for request in registry.log().select("GET", "manifest"))
     assert version is not None
     assert version.is_complete
     assert pulls.pop(refused) == 2 + 1, "as often as one try may ask, and once more"

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
+
 from registry_sync.domain.runs import SyncRun
 from registry_sync.sync.fetch_blobs import fetch_small_run
 from support.filling import push
-from support.registry import RegistryServer
+from support.memory_registry import MemoryRegistry
 from support.shapes import documented_example
 from support.syncing import Installation, Lines, new_client
 
 
-def test_a_small_run_says_what_it_downloads_before_it_does(here: Installation, registry: RegistryServer) -> None:
+@pytest.fixture
+def registry() -> MemoryRegistry:
+    return MemoryRegistry()
+
+
+def test_a_small_run_says_what_it_downloads_before_it_does(here: Installation, registry: MemoryRegistry) -> None:
     push(registry, "app", documented_example())
     report = Lines()
 
@@ -34,7 +41,7 @@ def test_a_small_run_says_what_it_downloads_before_it_does(here: Installation, r
     assert fetched.startswith("31 of 31 blobs, ")
 
 
-def test_held_tags_are_warnings(here: Installation, registry: RegistryServer) -> None:
+def test_held_tags_are_warnings(here: Installation, registry: MemoryRegistry) -> None:
     content = documented_example()
     push(registry, "app", content)
     registry.delete_blob("app", content.manifests[content.tags["v1"]].blobs[0])
