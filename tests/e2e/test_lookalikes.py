@@ -8,19 +8,18 @@ What a good client does not do is noted by the look-alikes, and must be nothing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from support.certificates import CertificateAuthority, ServerCertificate
 from support.dag_runners import InProcess, Runner, Scheduled, is_unchanged
-from support.filling import push
 from support.held import Held
 from support.images import RepositoryContent
 from support.lookalikes import known
 from support.lookalikes.quirks import Habit, LookAlike
 from support.lookalikes.server import HOSTS, LookAlikeServer
-from support.registry import RegistryServer
+from support.memory_registry import MemoryRegistry
 from support.shapes import every_kind
 from support.syncing import Installation
 
@@ -40,21 +39,16 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> ServerCertificate:
     return CertificateAuthority(tmp_path_factory.mktemp("ca")).server(hosts=HOSTS)
 
 
-@pytest.fixture(scope="module")
-def plain_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    with RegistryServer(tmp_path_factory.mktemp("plain")) as server:
-        yield server
-
-
 @pytest.fixture
 def plainly_held(
-    plain_registry: RegistryServer, tmp_path_factory: pytest.TempPathFactory
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[RepositoryContent], Held]:
     """What a sync of some content from a plain registry gives, in an installation of its own."""
 
     def sync(content: RepositoryContent) -> Held:
         name = f"plain/app-{next(_seeds)}"
-        push(plain_registry, name, content)
+        plain_registry = MemoryRegistry()
+        plain_registry.add(name, content)
         installation = Installation.embedded(tmp_path_factory.mktemp("plainly"))
         try:
             assert installation.sync("plain", plain_registry.url, name) is not None

@@ -24,18 +24,15 @@ from registry_sync.oci.auth.credentials import Credentials
 from support.filling import push
 from support.hostile_registry import HostileRegistry, errors_reply, json_reply, reply
 from support.images import RepositoryContent
+from support.memory_registry import MemoryRegistry, refusal
 from support.registry import PASSWORD, USERNAME, RegistryServer
-from support.serving import serve
 from support.shapes import documented_example, wide
 from support.syncing import Installation
 
 
-def flip_byte(registry: RegistryServer, digest: Digest) -> None:
-    """Changes one byte of what the registry stores under ``digest``."""
-    path = registry.blob_path(digest)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(bytes(data))
+@pytest.fixture
+def registry() -> MemoryRegistry:
+    return MemoryRegistry()
 
 
 def layer_of(content: RepositoryContent, tag: str) -> Digest:
@@ -48,11 +45,11 @@ def versions_of(here: Installation, name: str) -> int | None:
     return here.database.repositories.by_name(name).latest_number
 
 
-def test_a_blob_of_other_bytes_holds_its_tag_and_no_other(here: Installation, registry: RegistryServer) -> None:
+def test_a_blob_of_other_bytes_holds_its_tag_and_no_other(here: Installation, registry: MemoryRegistry) -> None:
     content = wide(0.01, tags=5)
     push(registry, "bad-blob", content)
     bad = layer_of(content, "build-3")
-    flip_byte(registry, bad)
+    registry.damage_blob(bad)
     version = here.sync("bad-blob", registry.url, "bad-blob")
     assert version is not None
     kept = content.closure([name for name in content.tags if name != "build-3"])
@@ -65,7 +62,7 @@ def test_a_blob_of_other_bytes_holds_its_tag_and_no_other(here: Installation, re
 
 
 def test_a_tag_that_moved_to_something_broken_stays_at_its_last_good_digest(
-    here: Installation, registry: RegistryServer
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     content = wide(0.01, tags=3)
     push(registry, "moved-bad", content.closure(["build-0", "build-1"]))
@@ -75,7 +72,7 @@ def test_a_tag_that_moved_to_something_broken_stays_at_its_last_good_digest(
     manifest = content.manifests[content.tags["build-2"]]
     registry.push_manifest("moved-bad", "build-0", manifest.media_type, manifest.data)
     registry.delete_tag("moved-bad", "build-2")
-    flip_byte(registry, layer_of(content, "build-2"))
+    registry.damage_blob(layer_of(content, "build-2"))
     with pytest.raises(NothingSynced, match="build-0"):
         here.sync("moved-bad", registry.url, "moved-bad")
     assert versions_of(here, "moved-bad") == 1
@@ -86,10 +83,10 @@ def test_a_tag_that_moved_to_something_broken_stays_at_its_last_good_digest(
     assert [(hold.tag, hold.digest) for hold in version.holds] == [("build-0", content.tags["build-0"])]
 
 
-def test_when_every_tag_is_hurt_the_sync_fails_and_says_why(here: Installation, registry: RegistryServer) -> None:
+def test_when_every_tag_is_hurt_the_sync_fails_and_says_why(here: Installation, registry: MemoryRegistry) -> None:
     content = wide(0.01, tags=1)
     push(registry, "all-bad", content)
-    flip_byte(registry, layer_of(content, "build-0"))
+    registry.damage_blob(layer_of(content, "build-0"))
     with pytest.raises(NothingSynced, match="DigestMismatch"):
         here.sync("all-bad", registry.url, "all-bad")
     assert versions_of(here, "all-bad") is None
@@ -97,7 +94,7 @@ def test_when_every_tag_is_hurt_the_sync_fails_and_says_why(here: Installation, 
 
 @pytest.mark.rule("A6.18")
 def test_a_manifest_that_is_gone_between_listing_and_fetching_is_left_out(
-    here: Installation, registry: RegistryServer
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     content = wide(0.01, tags=4)
     push(registry, "vanishing", content)
@@ -114,7 +111,7 @@ def test_a_manifest_that_is_gone_between_listing_and_fetching_is_left_out(
 
 @pytest.mark.rule("A6.18")
 def test_a_tag_that_moves_between_listing_and_fetching_is_followed_when_its_manifest_is_gone(
-    here: Installation, registry: RegistryServer
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     content = wide(0.01, tags=2)
     push(registry, "moving", content)
@@ -132,7 +129,7 @@ def test_a_tag_that_moves_between_listing_and_fetching_is_followed_when_its_mani
 
 
 @pytest.mark.rule("A6.14")
-def test_a_child_that_is_missing_holds_the_index_that_names_it(here: Installation, registry: RegistryServer) -> None:
+def test_a_child_that_is_missing_holds_the_index_that_names_it(here: Installation, registry: MemoryRegistry) -> None:
     content = documented_example()
     push(registry, "sparse", content)
     child = content.tags["v1"]
@@ -152,7 +149,7 @@ def test_a_registry_that_is_not_there_is_a_temporary_error_that_names_it(here: I
     assert versions_of(here, "nowhere") is None
 
 
-def test_a_repository_that_does_not_exist_is_named(here: Installation, registry: RegistryServer) -> None:
+def test_a_repository_that_does_not_exist_is_named(here: Installation, registry: MemoryRegistry) -> None:
     with pytest.raises(NotFound, match="no/such") as caught:
         here.sync("missing", registry.url, "no/such")
     assert (caught.value.kind, caught.value.is_temporary) == ("repository", False)
@@ -185,7 +182,7 @@ def test_a_tag_list_that_is_not_json_fails_the_listing(here: Installation) -> No
 
 
 def test_a_listing_that_breaks_off_on_a_later_page_never_reads_as_deleted(
-    here: Installation, registry: RegistryServer
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     content = wide(0.01, tags=3)
     push(registry, "paged", content)
@@ -206,7 +203,7 @@ def test_a_listing_that_breaks_off_on_a_later_page_never_reads_as_deleted(
     assert len(here.database.versions.tags(here.database.repositories.by_name("paged").id)) == 3
 
 
-def test_a_mirror_is_never_emptied_by_filters_that_match_nothing(here: Installation, registry: RegistryServer) -> None:
+def test_a_mirror_is_never_emptied_by_filters_that_match_nothing(here: Installation, registry: MemoryRegistry) -> None:
     push(registry, "emptied", wide(0.01, tags=2))
     assert here.sync("emptied", registry.url, "emptied") is not None
     with pytest.raises(NothingSynced, match="lose all of its 2 tags"):
@@ -222,23 +219,19 @@ def test_a_registry_that_limits_is_raised_with_its_own_delay(here: Installation)
     assert caught.value.retry_after_seconds == 120
 
 
-def flaky(content: RepositoryContent, tag: str) -> HostileRegistry:
-    """A registry that serves ``content`` and answers 503 for the manifest of ``tag``."""
-    hostile = serve(HostileRegistry(), "flaky", content)
-    hostile.on("GET", f"/v2/flaky/manifests/{content.tags[tag]}", errors_reply(503, "UNAVAILABLE"))
-    return hostile
-
-
-def test_a_temporary_failure_of_one_manifest_is_raised_and_a_retry_continues(here: Installation) -> None:
+def test_a_temporary_failure_of_one_manifest_is_raised_and_a_retry_continues(
+    here: Installation, registry: MemoryRegistry
+) -> None:
     content = wide(0.01, tags=4)
-    with flaky(content, "build-1") as hostile:
-        with pytest.raises(ServerUnavailable):
-            here.sync("flaky", hostile.base, "flaky", run_id="one")
-        run = here.database.runs.page().items[0]
-        counts = here.database.runs.progress(run.id)
-        assert (counts.resolved_tag_count, counts.pending_tag_count) == (3, 1), "the others are done"
-        assert versions_of(here, "flaky") is None
-        version = here.sync("flaky", hostile.base, "flaky", run_id="two", is_last_try=True)
+    registry.serve("flaky", content)
+    registry.on("GET", "manifest", content.tags["build-1"], refusal(503, "UNAVAILABLE"))
+    with pytest.raises(ServerUnavailable):
+        here.sync("flaky", registry.url, "flaky", run_id="one")
+    run = here.database.runs.page().items[0]
+    counts = here.database.runs.progress(run.id)
+    assert (counts.resolved_tag_count, counts.pending_tag_count) == (3, 1), "the others are done"
+    assert versions_of(here, "flaky") is None
+    version = here.sync("flaky", registry.url, "flaky", run_id="two", is_last_try=True)
     assert version is not None
     assert [hold.tag for hold in version.holds] == ["build-1"]
     assert "503" in version.holds[0].reason or "ServerUnavailable" in version.holds[0].reason

@@ -18,6 +18,7 @@ from support.images import RepositoryContent
 from support.lookalikes import known
 from support.lookalikes.quirks import LookAlike
 from support.lookalikes.server import HOSTS, LookAlikeServer
+from support.memory_registry import MemoryRegistry
 from support.shapes import documented_example
 from support.syncing import Installation
 
@@ -46,7 +47,9 @@ def test_a_repository_that_cannot_be_seen_any_more_fails_the_sync_and_loses_noth
     here: Installation, kind: LookAlike, content: RepositoryContent, certificate: ServerCertificate
 ) -> None:
     with LookAlikeServer(kind, content, certificate) as server:
-        assert here.sync("kept", server.url, kind.repository, client=server.client) is not None
+        before = MemoryRegistry()
+        before.serve(kind.repository, content)
+        assert here.sync("kept", server.url, kind.repository, client=lambda _remote: before.client()) is not None
         server.is_gone = True
         with pytest.raises(RegistryError) as caught:
             here.sync("kept", server.url, kind.repository, client=server.client)

@@ -1,4 +1,4 @@
-"""Repair from a real registry when things go wrong: a disk that is full, a repository that is gone, another remote."""
+"""Repair from a registry when things go wrong: a disk that is full, a repository that is gone, another remote."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from registry_sync.sync.maintenance.repair import repair_blobs
 from registry_sync.sync.maintenance.verify import VerifyOptions, verify_blobs
 from support.filling import push
 from support.images import ContentBuilder, RepositoryContent
-from support.registry import RegistryServer
+from support.memory_registry import MemoryRegistry
 from support.syncing import Installation, new_client
 
 MEBIBYTE = 1024 * 1024
@@ -64,8 +64,13 @@ def whole(here: Installation, content: RepositoryContent) -> bool:
     return found.is_clean and found.verified.count == len(content.blobs)
 
 
+@pytest.fixture
+def registry() -> MemoryRegistry:
+    return MemoryRegistry()
+
+
 def test_a_full_disk_stops_the_repair_keeps_what_it_fetched_and_the_repeat_finishes(
-    here: Installation, registry: RegistryServer
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     made = content()
     push(registry, "app", made)
@@ -89,7 +94,7 @@ def test_a_full_disk_stops_the_repair_keeps_what_it_fetched_and_the_repeat_finis
 
 
 def test_blobs_come_from_another_repository_when_the_first_is_gone(
-    here: Installation, registry: RegistryServer
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     made = content()
     push(registry, "first", made)
@@ -113,7 +118,7 @@ def test_blobs_come_from_another_repository_when_the_first_is_gone(
 
 @pytest.mark.parametrize("is_set_aside", [True, False], ids=["set-aside", "left-in-place"])
 def test_a_sync_fetches_again_what_is_known_to_be_broken_though_nothing_changed(
-    here: Installation, registry: RegistryServer, is_set_aside: bool
+    here: Installation, registry: MemoryRegistry, is_set_aside: bool
 ) -> None:
     made = content()
     push(registry, "app", made)
@@ -132,7 +137,7 @@ def test_a_sync_fetches_again_what_is_known_to_be_broken_though_nothing_changed(
 
 
 def test_what_a_sync_finds_missing_and_cannot_fetch_is_told_by_the_next_verification(
-    here: Installation, registry: RegistryServer
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     made = content()
     push(registry, "app", made)
@@ -151,7 +156,7 @@ def test_what_a_sync_finds_missing_and_cannot_fetch_is_told_by_the_next_verifica
 
 
 def test_broken_bytes_are_fetched_again_and_kept_for_a_person_to_look_at(
-    here: Installation, registry: RegistryServer
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     made = content()
     push(registry, "app", made)

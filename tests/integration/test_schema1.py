@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,15 +9,13 @@ import pytest
 
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import RemoteSpec
 from registry_sync.errors import NothingSynced
-from registry_sync.oci.client import RegistryClient
 from support.certificates import CertificateAuthority
 from support.held import Held
-from support.hostile_registry import HostileRegistry, json_reply, reply
 from support.images import Blob, BuiltManifest, ContentBuilder, RepositoryContent
 from support.lookalikes import known
 from support.lookalikes.server import HOSTS, LookAlikeServer
+from support.memory_registry import MemoryRegistry, refusal
 from support.schema1 import document, payload_of, signed
 from support.syncing import Installation, new_client
 
@@ -29,39 +25,33 @@ EMPTY, BASE, TOP = LAYERS
 
 
 @pytest.fixture
-def registry() -> Iterator[HostileRegistry]:
-    with HostileRegistry() as server:
-        for layer, data in LAYERS.items():
-            for method in ("GET", "HEAD"):
-                server.on(method, f"/v2/{NAME}/blobs/{layer}", reply(200, data))
-        yield server
+def registry() -> MemoryRegistry:
+    registry = MemoryRegistry()
+    for layer, data in LAYERS.items():
+        registry.push_blob(NAME, layer, data)
+    return registry
 
 
-def push(registry: HostileRegistry, **tags: list[Digest]) -> dict[str, tuple[Digest, bytes]]:
+def push(registry: MemoryRegistry, **tags: list[Digest]) -> dict[str, tuple[Digest, bytes]]:
     """Tags on signed manifests with these layers: the digest that the registry tells of each, and its bytes."""
     found = {}
     for tag, layers in tags.items():
         payload = payload_of(document(layers, tag=tag))
         found[tag] = digest, data = Digest.of(payload), signed(payload)
-        response = reply(200, data, [("Docker-Content-Digest", digest)], content_type=media_types.DOCKER_SCHEMA1_SIGNED)
-        for name in (tag, digest):
-            for method in ("GET", "HEAD"):
-                registry.on(method, f"/v2/{NAME}/manifests/{name}", response)
-    registry.on("GET", f"/v2/{NAME}/tags/list", json_reply({"tags": list(tags)}))
+        manifest = BuiltManifest(digest, media_types.DOCKER_SCHEMA1_SIGNED, data)
+        registry.add(NAME, RepositoryContent({tag: digest}, {digest: manifest}, {}))
     return found
 
 
-def allowing(remote: RemoteSpec) -> RegistryClient:
-    """A client as the hook makes it for a remote with ``allow_schema1``."""
-    usual = new_client(remote)
-    return RegistryClient(usual.registry, options=replace(usual.options, allow_schema1=True))
+#: A client as the hook makes it for a remote with ``allow_schema1``.
+allowing = partial(new_client, allow_schema1=True)
 
 
 def test_a6_17_an_allowed_image_is_taken_whole_and_found_unchanged_afterwards(
-    here: Installation, registry: HostileRegistry
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     pushed = push(registry, one=[TOP, EMPTY, BASE, EMPTY], two=[EMPTY, BASE])
-    version = here.sync("old", registry.base, NAME, client=allowing)
+    version = here.sync("old", registry.url, NAME, client=allowing)
     assert version is not None
     assert here.database.versions.tags(version.repository_id) == {tag: digest for tag, (digest, _) in pushed.items()}
     assert version.summary.counts()["present"] == {"docker.blob": 3, "docker.manifest": 2, "docker.tag": 2}
@@ -70,26 +60,26 @@ def test_a6_17_an_allowed_image_is_taken_whole_and_found_unchanged_afterwards(
     for layer, content in LAYERS.items():
         with here.store.open(layer) as stored:
             assert stored.read() == content
-    asked = len(registry.asked("GET"))
-    assert here.sync("old", registry.base, NAME, client=allowing) is None
-    assert [request.path for request in registry.asked("GET")[asked:]] == [f"/v2/{NAME}/tags/list"]
+    registry.reset_counts()
+    assert here.sync("old", registry.url, NAME, client=allowing) is None
+    assert [request.kind for request in registry.log().select("GET")] == ["tags"]
 
 
-def test_a6_17_unless_allowed_the_tags_are_held_with_what_to_do(here: Installation, registry: HostileRegistry) -> None:
+def test_a6_17_unless_allowed_the_tags_are_held_with_what_to_do(here: Installation, registry: MemoryRegistry) -> None:
     push(registry, one=[BASE])
     with pytest.raises(NothingSynced):
-        here.sync("old", registry.base, NAME)
+        here.sync("old", registry.url, NAME)
     assert [line for line in here.lines if "one is held" in line and "allow_schema1" in line]
 
 
 def test_a6_17_a_layer_that_is_missing_holds_its_tag_and_removes_nothing(
-    here: Installation, registry: HostileRegistry
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     pushed = push(registry, one=[BASE], two=[TOP])
-    here.sync("old", registry.base, NAME, client=allowing)
+    here.sync("old", registry.url, NAME, client=allowing)
     push(registry, one=[EMPTY], two=[BASE])
-    registry.on("HEAD", f"/v2/{NAME}/blobs/{EMPTY}", reply(404))
-    version = here.sync("old", registry.base, NAME, client=allowing)
+    registry.on("HEAD", "blob", EMPTY, refusal(404))
+    version = here.sync("old", registry.url, NAME, client=allowing)
     assert version is not None
     tags = here.database.versions.tags(version.repository_id)
     assert tags["one"] == pushed["one"][0]

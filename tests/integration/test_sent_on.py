@@ -8,25 +8,29 @@ from dataclasses import replace
 
 import pytest
 
-from registry_sync.domain import media_types
-from registry_sync.domain.digests import Digest
 from registry_sync.errors import NotARegistry
 from registry_sync.oci.client import RegistryClient
 from registry_sync.oci.referrers import MAX_DOUBTED
+from support import serving
 from support.certificates import CertificateAuthority, ServerCertificate
 from support.choosing import NAME, held, sync
 from support.held import Held
 from support.hostile_registry import HostileRegistry, Raw, reply
 from support.images import ContentBuilder
 from support.lookalikes import known
-from support.lookalikes.quirks import Habit, LookAlike, ManifestAnswers, Referrers
+from support.lookalikes.quirks import Habit, ManifestAnswers, Referrers
 from support.lookalikes.server import HOSTS, LookAlikeServer
-from support.serving import serve, serve_referrers
+from support.memory_registry import ANY, MemoryRegistry, document, referrers_page, refusal
 from support.shapes import every_kind, signed_application
 from support.signatures import Signer, with_fallback_tags
 from support.syncing import Installation
 
 LOGIN = "<html><head><title>Sign in</title></head></html>"
+
+
+@pytest.fixture
+def registry() -> MemoryRegistry:
+    return MemoryRegistry()
 
 
 @pytest.fixture(scope="module")
@@ -71,21 +75,22 @@ def test_a_registry_that_sends_the_question_for_referrers_elsewhere_is_one_witho
 
 
 @pytest.mark.rule("A8.2")
-@pytest.mark.parametrize("kind", [kind for kind in known.KNOWN if Habit.LACKS_REFERRERS in kind.habits], ids=str)
+@pytest.mark.parametrize(
+    "status", sorted({kind.referrers.status for kind in known.KNOWN if Habit.LACKS_REFERRERS in kind.habits})
+)
 def test_known_registries_without_the_api_are_asked_once_in_the_first_sync_and_never_in_the_next(
-    here: Installation, certificate: ServerCertificate, kind: LookAlike
+    here: Installation, registry: MemoryRegistry, status: int
 ) -> None:
     here.has_tasks = True
-    kind = replace(kind, manifests=replace(kind.manifests, is_limited_at_first=False))
-    content = every_kind(seed=57, releases=3)
-    with LookAlikeServer(kind, content, certificate) as server:
-        first = here.sync("known", server.url, kind.repository, client=server.client)
-        assert first is not None
-        assert (first.is_complete, first.referrers_problem) == (True, None)
-        asked = list(server.referrers_asked)
-        here.sync("known", server.url, kind.repository, client=server.client)
-        assert (len(set(asked)), len(server.referrers_asked) - len(asked)) == (1, 0)
-        assert len(asked) == 1 or kind.referrers.status == 401, "a 401 may be of a token, and is tried with a new one"
+    registry.on("GET", "referrers", ANY, refusal(status))
+    registry.serve(NAME, every_kind(seed=57, releases=3))
+    first = here.sync("known", registry.url, NAME)
+    assert first is not None
+    assert (first.is_complete, first.referrers_problem) == (True, None)
+    asked = [request.reference for request in registry.log().select("GET", "referrers")]
+    here.sync("known", registry.url, NAME)
+    assert (len(set(asked)), registry.log().count("GET", "referrers") - len(asked)) == (1, 0)
+    assert len(asked) == 1
 
 
 WORDS = "cannot be listed"
@@ -105,7 +110,7 @@ def untold(response: str) -> Raw:
     return reply(int(response)) if response.isdigit() else reply(307, headers=[("Location", locations[response])])
 
 
-def ask_in_vain(registry: HostileRegistry, build: ContentBuilder, response: str) -> None:
+def refuse_referrers(registry: HostileRegistry, build: ContentBuilder, response: str) -> None:
     for subject in build.content().manifests:
         registry.on("GET", f"/v2/{NAME}/referrers/{subject}", untold(response))
 
@@ -123,8 +128,8 @@ def test_referrers_that_cannot_be_looked_up_hurt_no_tag_and_the_version_says_so(
     signer = Signer(build)
     index = build.index([build.image([build.blob(60)])])
     build.tag("v1", index)
-    serve(plain, NAME, build.content())
-    ask_in_vain(plain, build, response)
+    serving.serve(plain, NAME, build.content())
+    refuse_referrers(plain, build, response)
     first = sync(here, plain)
     assert first is not None
     assert (first.holds, first.is_complete) == ((), False)
@@ -132,15 +137,15 @@ def test_referrers_that_cannot_be_looked_up_hurt_no_tag_and_the_version_says_so(
     assert asked_for_referrers(plain) <= 2, "it is asked once, and again where nothing was reached"
     assert any("may lack referrers" in line for line in here.lines)
     signed = signer.bundle(index)
-    serve(plain, NAME, build.content())
-    serve_referrers(plain, NAME, build.content())
+    serving.serve(plain, NAME, build.content())
+    serving.serve_referrers(plain, NAME, build.content())
     second = sync(here, plain)
     assert second is not None
     assert signed in held(here, second), "it is looked up as soon as it can be"
     assert (second.referrers_problem, second.is_complete) == (None, True)
     build.tag("v2", build.image([build.blob(61)]))
-    ask_in_vain(plain, build, response)
-    serve(plain, NAME, build.content())
+    refuse_referrers(plain, build, response)
+    serving.serve(plain, NAME, build.content())
     third = sync(here, plain, allow_sparse=True)
     assert third is not None
     assert third.holds == ()
@@ -148,15 +153,21 @@ def test_referrers_that_cannot_be_looked_up_hurt_no_tag_and_the_version_says_so(
     assert WORDS in (third.referrers_problem or "")
 
 
-def refuse_referrers(registry: HostileRegistry, subject: Digest, response: str) -> None:
-    registry.on("GET", f"/v2/{NAME}/referrers/{subject}", untold(response))
+def ask_in_vain(registry: MemoryRegistry, response: str) -> None:
+    page = document(LOGIN, "text/html") if response == "login" else refusal(int(response))
+    registry.on("GET", "referrers", ANY, page)
+
+
+def serve_referrers(registry: MemoryRegistry) -> None:
+    registry.has_referrers_api = True
+    registry.forget("referrers")
 
 
 @pytest.mark.rule("A8.2")
 @pytest.mark.parametrize("response", ["400", "404"])
 @pytest.mark.parametrize("odd", [0, 1])
 def test_a_known_api_that_answers_oddly_of_one_manifest_is_asked_about_the_others(
-    here: Installation, plain: HostileRegistry, response: str, odd: int
+    here: Installation, registry: MemoryRegistry, response: str, odd: int
 ) -> None:
     """As quay does of some kinds of manifests; whichever of the new ones is asked about first."""
     here.has_tasks = True
@@ -164,17 +175,17 @@ def test_a_known_api_that_answers_oddly_of_one_manifest_is_asked_about_the_other
     signer = Signer(build)
     build.tag("v1", first := build.image([build.blob(60)]))
     signer.bundle(first)
-    serve(plain, NAME, build.content())
-    serve_referrers(plain, NAME, build.content())
-    assert sync(here, plain) is not None
+    registry.serve(NAME, build.content())
+    serve_referrers(registry)
+    assert sync(here, registry) is not None
     images = [build.image([build.blob(61 + number)]) for number in range(2)]
     for number, image in enumerate(images):
         build.tag(f"v{number + 2}", image)
     signed = signer.bundle(images[1 - odd])
-    serve(plain, NAME, build.content())
-    serve_referrers(plain, NAME, build.content())
-    refuse_referrers(plain, images[odd], response)
-    version = sync(here, plain)
+    registry.serve(NAME, build.content())
+    serve_referrers(registry)
+    registry.on("GET", "referrers", images[odd], refusal(int(response)))
+    version = sync(here, registry)
     assert version is not None
     assert version.holds == ()
     assert signed in held(here, version)
@@ -182,65 +193,65 @@ def test_a_known_api_that_answers_oddly_of_one_manifest_is_asked_about_the_other
         assert (version.is_complete, version.referrers_problem) == (True, None), "nothing can refer to it"
     else:
         assert f"responds 404 for those of {images[odd]}" in (version.referrers_problem or "")
-    asked = Counter(request.path for request in plain.requests if "/referrers/" in request.path)
+    asked = Counter(request.reference for request in registry.log().select("GET", "referrers"))
     assert max(asked.values()) <= 3, "the listing, one that doubts, and one that knows"
 
 
 @pytest.mark.rule("A8.2")
 @pytest.mark.parametrize("has_signatures", [True, False])
 def test_what_the_latest_version_has_tells_whether_the_only_new_manifest_is_the_odd_one(
-    here: Installation, plain: HostileRegistry, has_signatures: bool
+    here: Installation, registry: MemoryRegistry, has_signatures: bool
 ) -> None:
     here.has_tasks = True
     build = ContentBuilder(seed=55)
     build.tag("v1", first := build.image([build.blob(60)]))
     if has_signatures:
         Signer(build).bundle(first)
-    serve(plain, NAME, build.content())
-    serve_referrers(plain, NAME, build.content())
-    assert sync(here, plain) is not None
+    registry.serve(NAME, build.content())
+    serve_referrers(registry)
+    assert sync(here, registry) is not None
     build.tag("v2", image := build.image([build.blob(61)]))
-    serve(plain, NAME, build.content())
-    refuse_referrers(plain, image, "400")
-    version = sync(here, plain)
+    registry.serve(NAME, build.content())
+    registry.on("GET", "referrers", image, refusal(400))
+    version = sync(here, registry)
     assert version is not None
     assert (version.is_complete, version.referrers_problem) == (True, None)
 
 
 @pytest.mark.rule("A8.2")
 def test_a_known_api_that_is_hidden_is_asked_a_few_times_in_each_task(
-    here: Installation, plain: HostileRegistry
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     here.has_tasks = True
     build = ContentBuilder(seed=56)
     build.tag("v1", build.image([build.blob(60)]))
-    serve(plain, NAME, build.content())
-    serve_referrers(plain, NAME, build.content())
-    assert sync(here, plain) is not None
+    registry.serve(NAME, build.content())
+    serve_referrers(registry)
+    assert sync(here, registry) is not None
     for number in range(20):
         build.tag(f"n{number}", build.image([build.blob(61 + number)]))
-    ask_in_vain(plain, build, "400")
-    serve(plain, NAME, build.content())
-    version = sync(here, plain)
+    ask_in_vain(registry, "400")
+    registry.serve(NAME, build.content())
+    version = sync(here, registry)
     assert version is not None
     assert "responds 400 as if it had no referrers API, which it had in a recent sync" in str(version.referrers_problem)
-    assert asked_for_referrers(plain) <= 1 + MAX_DOUBTED, "once while listing, for what was there before"
+    assert registry.log().count("GET", "referrers") <= 1 + MAX_DOUBTED, "once while listing, for what was there before"
 
 
 @pytest.mark.rule("A8.2")
-def test_an_api_that_is_gone_takes_no_signature_with_it(here: Installation, plain: HostileRegistry) -> None:
+def test_an_api_that_is_gone_takes_no_signature_with_it(here: Installation, registry: MemoryRegistry) -> None:
     build = ContentBuilder(seed=49)
     index = build.index([build.image([build.blob(60)])])
     build.tag("v1", index)
     signed = Signer(build).bundle(index)
     of_it = Signer(build).notation(signed)
-    serve(plain, NAME, build.content())
-    serve_referrers(plain, NAME, build.content())
-    assert sync(here, plain) is not None
+    registry.serve(NAME, build.content())
+    serve_referrers(registry)
+    assert sync(here, registry) is not None
     build.tag("v2", build.image([build.blob(61)]))
-    ask_in_vain(plain, build, "login")
-    serve(plain, NAME, build.content())
-    version = sync(here, plain, allow_sparse=True)
+    ask_in_vain(registry, "login")
+    registry.serve(NAME, build.content())
+    version = sync(here, registry, allow_sparse=True)
     assert version is not None
     assert {signed, of_it} <= held(here, version)
     assert "had in a recent sync" in (version.referrers_problem or "")
@@ -250,7 +261,7 @@ def test_an_api_that_is_gone_takes_no_signature_with_it(here: Installation, plai
 @pytest.mark.rule("A8.2")
 @pytest.mark.parametrize("response", ["login", "404"])
 def test_the_signature_of_a_new_image_is_not_lost_to_one_answer_that_hides_the_api(
-    here: Installation, plain: HostileRegistry, response: str
+    here: Installation, registry: MemoryRegistry, response: str
 ) -> None:
     build = ContentBuilder(seed=51)
     signer = Signer(build)
@@ -258,17 +269,17 @@ def test_the_signature_of_a_new_image_is_not_lost_to_one_answer_that_hides_the_a
         image = build.image([build.blob(60)])
         build.tag(name, image)
         signed = signer.bundle(image)
-        serve(plain, NAME, build.content())
+        registry.serve(NAME, build.content())
         if name == "v1":
-            serve_referrers(plain, NAME, build.content())
-            assert sync(here, plain) is not None
-    ask_in_vain(plain, build, response)
-    hidden = sync(here, plain)
+            serve_referrers(registry)
+            assert sync(here, registry) is not None
+    ask_in_vain(registry, response)
+    hidden = sync(here, registry)
     assert hidden is not None
     assert (hidden.is_complete, hidden.holds) == (False, ())
     assert "had in a recent sync" in (hidden.referrers_problem or "")
-    serve_referrers(plain, NAME, build.content())
-    version = sync(here, plain)
+    serve_referrers(registry)
+    version = sync(here, registry)
     assert version is not None
     assert signed in held(here, version)
     assert version.is_complete
@@ -276,21 +287,16 @@ def test_the_signature_of_a_new_image_is_not_lost_to_one_answer_that_hides_the_a
 
 @pytest.mark.rule("A8.2")
 @pytest.mark.parametrize("is_sparse", [False, True])
-@pytest.mark.parametrize("is_elsewhere", [False, True])
 def test_a_listing_of_referrers_that_breaks_off_makes_no_image_missing(
-    here: Installation, plain: HostileRegistry, is_sparse: bool, is_elsewhere: bool
+    here: Installation, registry: MemoryRegistry, is_sparse: bool
 ) -> None:
     build = ContentBuilder(seed=52)
     image = build.image([build.blob(60)])
     build.tag("v1", build.index([image]))
-    serve(plain, NAME, build.content())
-    serve_referrers(plain, NAME, build.content())
-    path = f"/v2/{NAME}/referrers/{image}"
-    link = f'<{"http://127.0.0.9:1" if is_elsewhere else ""}{path}?last=x>; rel="next"'
-    document = b'{"schemaVersion": 2, "manifests": []}'
-    first = reply(200, document, [("Link", link)], content_type=media_types.OCI_INDEX)
-    plain.on("GET", path, lambda request: reply(404) if request.query else first)
-    version = sync(here, plain, allow_sparse=is_sparse)
+    registry.serve(NAME, build.content())
+    serve_referrers(registry)
+    registry.on("GET", "referrers", image, referrers_page([], has_more=True), refusal(404))
+    version = sync(here, registry, allow_sparse=is_sparse)
     assert version is not None
     assert (version.holds, version.is_complete) == ((), False)
     assert WORDS in (version.referrers_problem or "")
@@ -299,22 +305,20 @@ def test_a_listing_of_referrers_that_breaks_off_makes_no_image_missing(
 
 @pytest.mark.rule("A8.2")
 def test_that_there_is_no_api_is_known_of_one_source_and_not_of_the_next(
-    here: Installation, plain: HostileRegistry
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     """A remote that comes to stand for another repository is asked anew."""
     build = ContentBuilder(seed=50)
     index = build.index([build.image([build.blob(60)])])
     build.tag("v1", index)
     signed = Signer(build).bundle(index)
-    serve(plain, NAME, build.content())
-    ask_in_vain(plain, build, "404")
-    assert sync(here, plain) is not None
-    with HostileRegistry() as other:
-        serve(other, NAME, build.content())
-        serve_referrers(other, NAME, build.content())
-        build.tag("v2", index)
-        serve(other, NAME, build.content())
-        version = sync(here, other, allow_sparse=True)
+    registry.serve(NAME, build.content())
+    ask_in_vain(registry, "404")
+    assert sync(here, registry) is not None
+    other = MemoryRegistry(has_referrers_api=True)
+    build.tag("v2", index)
+    other.serve(NAME, build.content())
+    version = sync(here, other, allow_sparse=True)
     assert version is not None
     assert signed in held(here, version)
 

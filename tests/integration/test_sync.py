@@ -1,4 +1,7 @@
-"""Syncs from a real registry, stage by stage in this process: what a version holds, and what it cost the registry."""
+"""Syncs, stage by stage in this process: what a version holds, and what it cost the registry.
+
+A real registry says so of the example, of an unchanged upstream and of every kind of content; the rest is in memory.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,20 @@ from registry_sync.domain.records import RepositoryVersion
 from registry_sync.pulp.hrefs import latest_href_of, version_href
 from registry_sync.pulp.version_documents import version_document
 from support.filling import place, push
-from support.hostile_registry import HostileRegistry
 from support.images import RepositoryContent
+from support.memory_registry import MemoryRegistry
 from support.registry import RegistryServer
-from support.serving import serve
 from support.shapes import documented_example, every_kind, many_tags, nested, wide
 from support.syncing import Installation
 
 
+@pytest.fixture
+def registry() -> MemoryRegistry:
+    return MemoryRegistry()
+
+
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+def real_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
     with RegistryServer(tmp_path_factory.mktemp("registry")) as server:
         yield server
 
@@ -45,11 +52,11 @@ def assert_holds(here: Installation, version: RepositoryVersion | None, content:
             assert stored.read() == blob.data
 
 
-def test_the_documented_example_gives_the_documented_version(here: Installation, registry: RegistryServer) -> None:
-    push(registry, "library/hello-world", documented_example())
+def test_the_documented_example_gives_the_documented_version(here: Installation, real_registry: RegistryServer) -> None:
+    push(real_registry, "library/hello-world", documented_example())
     repository = here.database.repositories.ensure("codzo")
     assert latest_href_of(repository) is None
-    version = here.sync("codzo", registry.url, "library/hello-world")
+    version = here.sync("codzo", real_registry.url, "library/hello-world")
     assert_holds(here, version, documented_example())
     document = version_document(version)
     href = version_href(repository.id, 1)
@@ -76,30 +83,32 @@ def test_the_documented_example_gives_the_documented_version(here: Installation,
 
 
 def test_an_unchanged_upstream_costs_one_head_per_tag_and_makes_no_version(
-    here: Installation, registry: RegistryServer
+    here: Installation, real_registry: RegistryServer
 ) -> None:
-    push(registry, "unchanged", documented_example())
-    assert here.sync("unchanged", registry.url, "unchanged") is not None
-    registry.reset_counts()
-    assert here.sync("unchanged", registry.url, "unchanged") is None
-    log = registry.log()
+    push(real_registry, "unchanged", documented_example())
+    assert here.sync("unchanged", real_registry.url, "unchanged") is not None
+    real_registry.reset_counts()
+    assert here.sync("unchanged", real_registry.url, "unchanged") is None
+    log = real_registry.log()
     assert (log.manifest_head_count, log.manifest_get_count, log.blob_get_count, log.blob_head_count) == (8, 0, 0, 0)
     assert log.tag_page_count == 1
     repository = here.database.repositories.by_name("unchanged")
     assert repository.latest_number == 1
 
 
-def test_a_first_sync_asks_for_each_manifest_and_each_blob_once(here: Installation, registry: RegistryServer) -> None:
-    push(registry, "once", documented_example())
-    registry.reset_counts()
-    here.sync("once", registry.url, "once")
-    log = registry.log()
+def test_a_first_sync_asks_for_each_manifest_and_each_blob_once(
+    here: Installation, real_registry: RegistryServer
+) -> None:
+    push(real_registry, "once", documented_example())
+    real_registry.reset_counts()
+    here.sync("once", real_registry.url, "once")
+    log = real_registry.log()
     assert (log.manifest_head_count, log.manifest_get_count, log.blob_get_count) == (8, 21, 31)
 
 
 @pytest.mark.parametrize("mode", ["mirror", "additive"])
 def test_a_changed_upstream_gives_a_version_with_exact_counts(
-    here: Installation, registry: RegistryServer, mode: str
+    here: Installation, registry: MemoryRegistry, mode: str
 ) -> None:
     """One tag moved, one added, one deleted; version 1 reads as before."""
     name = f"changing-{mode}"
@@ -147,26 +156,26 @@ def test_a_changed_upstream_gives_a_version_with_exact_counts(
     assert here.database.versions.tags(version.repository_id, 1) == old.tags
 
 
-def test_every_kind_of_content_arrives_byte_for_byte(here: Installation, registry: RegistryServer) -> None:
+def test_every_kind_of_content_arrives_byte_for_byte(here: Installation, real_registry: RegistryServer) -> None:
     """Docker and OCI, lists and indexes, no layers, an empty layer, artifacts with the empty config, subjects."""
-    push(registry, "kinds", every_kind())
-    assert_holds(here, here.sync("kinds", registry.url, "kinds"), every_kind())
+    push(real_registry, "kinds", every_kind())
+    assert_holds(here, here.sync("kinds", real_registry.url, "kinds"), every_kind())
 
 
-def test_an_artifact_manifest_arrives_byte_for_byte(here: Installation) -> None:
+def test_an_artifact_manifest_arrives_byte_for_byte(here: Installation, registry: MemoryRegistry) -> None:
     """A type that the artifact specification had, and that Debian's registry does not take."""
     content = every_kind(artifact_manifest=True)
-    with serve(HostileRegistry(), "artifacts", content) as registry:
-        assert_holds(here, here.sync("artifacts", registry.base, "artifacts"), content)
+    push(registry, "artifacts", content)
+    assert_holds(here, here.sync("artifacts", registry.url, "artifacts"), content)
 
 
-def test_an_index_nested_three_deep_arrives_whole(here: Installation, registry: RegistryServer) -> None:
+def test_an_index_nested_three_deep_arrives_whole(here: Installation, registry: MemoryRegistry) -> None:
     push(registry, "nested", nested())
     assert_holds(here, here.sync("nested", registry.url, "nested"), nested())
 
 
 def test_three_thousand_tags_over_three_hundred_manifests_cost_three_hundred_gets(
-    here: Installation, registry: RegistryServer
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     content = many_tags()
     place(registry, "many", content)
@@ -176,7 +185,7 @@ def test_three_thousand_tags_over_three_hundred_manifests_cost_three_hundred_get
     assert (log.manifest_head_count, log.manifest_get_count, log.blob_get_count) == (3000, 300, 601)
 
 
-def test_a_blob_that_two_repositories_share_is_fetched_once(here: Installation, registry: RegistryServer) -> None:
+def test_a_blob_that_two_repositories_share_is_fetched_once(here: Installation, registry: MemoryRegistry) -> None:
     content = wide(0.01, tags=8)
     push(registry, "shared-a", content)
     push(registry, "shared-b", content)
@@ -188,14 +197,14 @@ def test_a_blob_that_two_repositories_share_is_fetched_once(here: Installation, 
     assert registry.log().blob_get_count == 0
 
 
-def test_filters_choose_by_name_and_glob(here: Installation, registry: RegistryServer) -> None:
+def test_filters_choose_by_name_and_glob(here: Installation, registry: MemoryRegistry) -> None:
     push(registry, "filtered", documented_example())
     version = here.sync("filtered", registry.url, "filtered", include_tags=("v?", "latest"), exclude_tags=("v2",))
     assert version is not None
     assert sorted(here.database.versions.tags(version.repository_id)) == ["latest", "v1", "v3"]
 
 
-def test_exact_names_need_no_listing(here: Installation, registry: RegistryServer) -> None:
+def test_exact_names_need_no_listing(here: Installation, registry: MemoryRegistry) -> None:
     push(registry, "literal", documented_example())
     registry.reset_counts()
     here.sync("literal", registry.url, "literal", include_tags=("v1", "v3"), include_referrers=False)
@@ -203,7 +212,7 @@ def test_exact_names_need_no_listing(here: Installation, registry: RegistryServe
 
 
 def test_exact_names_are_asked_for_with_the_names_of_what_may_belong_to_them(
-    here: Installation, registry: RegistryServer
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     push(registry, "companions", documented_example())
     for _ in range(2):
@@ -213,7 +222,7 @@ def test_exact_names_are_asked_for_with_the_names_of_what_may_belong_to_them(
 
 
 def test_on_demand_leaves_blobs_for_later_and_a_change_to_immediate_fetches_them(
-    here: Installation, registry: RegistryServer
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     content = documented_example()
     push(registry, "policy", content)
@@ -229,7 +238,7 @@ def test_on_demand_leaves_blobs_for_later_and_a_change_to_immediate_fetches_them
 
 
 def test_a_blob_that_vanished_from_the_store_is_fetched_again_when_it_is_needed(
-    here: Installation, registry: RegistryServer
+    here: Installation, registry: MemoryRegistry
 ) -> None:
     content = documented_example()
     push(registry, "lost", content)

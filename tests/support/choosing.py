@@ -1,4 +1,4 @@
-"""Syncs of one repository of a registry in memory, and what they took along: for tests of what is chosen."""
+"""Syncs of one repository, in memory or scripted, and what they took along: for tests of what is chosen."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 from registry_sync.domain.content_units import Relation, UnitQuery
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import PageRequest, RemoteSpec, RepositoryVersion
+from support.hostile_registry import HostileRegistry
 from support.images import ContentBuilder
 from support.memory_registry import MemoryRegistry
+from support.serving import serve
 from support.syncing import Installation
 
 NAME = "team/app"
@@ -20,15 +22,22 @@ OF_THE_REMOTE = {
 
 
 def sync(
-    here: Installation, registry: MemoryRegistry, build: ContentBuilder | None = None, **request: Any
+    here: Installation, registry: MemoryRegistry | HostileRegistry, build: ContentBuilder | None = None, **request: Any
 ) -> RepositoryVersion | None:
     """Syncs what was built so far, or what the registry serves already; requests are counted from here."""
-    if build is not None:
-        registry.serve(NAME, build.content())
-    registry.reset_counts()
+    if isinstance(registry, HostileRegistry):
+        url = registry.base
+        if build is not None:
+            serve(registry, NAME, build.content())
+        registry.requests.clear()
+    else:
+        url = registry.url
+        if build is not None:
+            registry.serve(NAME, build.content())
+        registry.reset_counts()
     remote = {name: request.pop(name) for name in list(request) if name in OF_THE_REMOTE}
-    here.database.remotes.ensure(RemoteSpec("app", registry.url, NAME, **remote))
-    return here.sync("app", registry.url, NAME, **request)
+    here.database.remotes.ensure(RemoteSpec("app", url, NAME, **remote))
+    return here.sync("app", url, NAME, **request)
 
 
 def held(here: Installation, version: RepositoryVersion, relation: Relation = Relation.PRESENT) -> set[Digest]:

@@ -60,6 +60,8 @@ class Held:
 
 
 HELD = Held()
+#: Any reference, where nothing is said of one by its name.
+ANY = "*"
 NO_RESPONSE = MemoryResponse(status=0)
 Scripted = MemoryResponse | Held
 #: A response, or what gives it when the request comes.
@@ -248,9 +250,17 @@ class MemoryRegistry:
     # -- scripts -------------------------------------------------------------------------------------------------
 
     def on(self, method: str, kind: str, reference: str, *responses: Script) -> None:
-        """Lays down what such requests get, one after another; the last stays. ``reference`` is empty for tags."""
+        """Lays down what such requests get, one after another; the last stays.
+
+        ``reference`` is empty for tags, and may be :data:`ANY`.
+        """
         with self._lock:
             self._scripts[method, kind, reference] = list(responses)
+
+    def forget(self, kind: str) -> None:
+        """Forgets what scripts say of requests of a kind."""
+        with self._lock:
+            self._scripts = {key: script for key, script in self._scripts.items() if key[1] != kind}
 
     def on_everything(self, response: Scripted) -> None:
         """Gives every request this from now on, whatever was laid down."""
@@ -291,7 +301,8 @@ class MemoryRegistry:
         return replace(response, codes=(), message="") if request.method == "HEAD" else response
 
     def _script(self, request: MemoryRequest) -> Script:
-        scripts = self._scripts.get((request.method, request.kind, request.reference))
+        named = (request.method, request.kind, request.reference)
+        scripts = self._scripts.get(named) or self._scripts.get((request.method, request.kind, ANY))
         if not scripts:
             return HELD
         return scripts.pop(0) if len(scripts) > 1 else scripts[0]
