@@ -20,6 +20,7 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor, Manifest, read_manifest
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName, fallback_tag
 from registry_sync.errors import (
+    TEMPORARY_STATUSES,
     AuthenticationFailed,
     ChallengeInvalid,
     ContentError,
@@ -32,6 +33,7 @@ from registry_sync.errors import (
     ReferrersUnavailable,
     RegistryError,
     RegistrySyncError,
+    RepositoryUnavailable,
     ServerUnavailable,
     SizeMismatch,
     TruncatedBody,
@@ -39,7 +41,13 @@ from registry_sync.errors import (
 )
 from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.blobs import EMPTY_JSON, EMPTY_JSON_DIGEST, PROGRESS_BYTES, BlobDestination
-from registry_sync.oci.http.error_mapping import Refusal, RequestContext, error_of_refusal, printable
+from registry_sync.oci.http.error_mapping import (
+    Refusal,
+    RequestContext,
+    error_of_refusal,
+    printable,
+    unavailable_message,
+)
 from registry_sync.oci.http.options import ClientOptions
 from registry_sync.oci.http.origins import Origin, Target
 from registry_sync.oci.http.requester import Retry
@@ -51,6 +59,7 @@ from support.memory_registry import MemoryRegistry, MemoryRequest, MemoryRespons
 from support.oci import FakeTime
 
 T = TypeVar("T")
+_LASTING = frozenset(range(200, 600)) - TEMPORARY_STATUSES
 _PATHS = {"tags": "tags/list", "manifest": "manifests/", "blob": "blobs/", "referrers": "referrers/"}
 
 
@@ -107,7 +116,7 @@ class MemoryClient:
                 return self._list_tags(repository)
             except _PageVanished as problem:
                 raise PaginationError(
-                    f"the tags of {repository} change faster than they can be listed: a page vanished twice",
+                    f"the tags of {repository} change faster than they can be listed: a page disappeared twice",
                     repository=repository,
                 ) from problem
 
@@ -126,11 +135,7 @@ class MemoryClient:
                 except InvalidReference:  # noqa: PERF203 - one bad name must not cost the others
                     skipped[printable(str(name)[:128])] = None
             if last is not None and names and len(tags) + len(skipped) == before:
-                raise PaginationError(
-                    f"{self._origin.netloc} repeats a page of the tags of {repository}",
-                    repository=repository,
-                    host=self._origin.netloc,
-                )
+                raise self._pagination_error(repository, "repeats a page")
             last = str(names[-1]) if names else last
         return TagListing(tuple(sorted(tags)), tuple(skipped), listed_at, page_count)
 
@@ -138,9 +143,13 @@ class MemoryClient:
         request = MemoryRequest("GET", "tags", repository, last=last)
 
         def read(response: MemoryResponse) -> tuple[list[Any], bool]:
-            document = json.loads(_whole(response, "tag list", self._origin.netloc))
-            if not isinstance(document.get("tags"), list):
-                raise self._protocol_error(request, "sends a tag list without tags, not even an empty list of them")
+            host = self._origin.netloc
+            try:
+                document = json.loads(self._whole(response).decode())
+            except ValueError:
+                raise self._protocol_error(request, f"tag list of {host} is not a JSON object") from None
+            if "tags" not in document:
+                raise self._protocol_error(request, f"{host} sends a tag list without the field tags")
             return document["tags"], response.has_more
 
         try:
@@ -152,14 +161,16 @@ class MemoryClient:
         except ProtocolError as problem:
             if last is None or problem.status == 200:
                 raise
-            raise PaginationError(
-                f"{self._origin.netloc} does not give ({problem.status}) a page that it named itself of the tags of "
-                f"{repository}",
-                repository=repository,
-                host=self._origin.netloc,
-            ) from problem
+            said = f"does not serve ({problem.status}) a page that it linked to"
+            raise self._pagination_error(repository, said) from problem
         self.usage.add("tag_page_count")
         return page
+
+    def _pagination_error(self, repository: RepositoryName, said: str) -> PaginationError:
+        host = self._origin.netloc
+        return PaginationError(
+            f"the tags of {repository} cannot be listed: {host} {said}", repository=repository, host=host
+        )
 
     # -- manifests -----------------------------------------------------------------------------------------------
 
@@ -221,7 +232,7 @@ class MemoryClient:
 
     def _receive(self, response: MemoryResponse) -> tuple[MemoryResponse, bytes]:
         self.usage.add("manifest_get_count")
-        data = _whole(response, "manifest", self._origin.netloc)
+        data = self._whole(response)
         self.usage.add("received_bytes", len(data))
         return response, data
 
@@ -231,7 +242,7 @@ class MemoryClient:
         try:
             return self._ask(request, RequestContext("blob", repository, layer), lambda response: len(response.data))
         except NotFound as problem:
-            message = f"{self._origin.netloc} lacks layer {layer}, so that its size cannot be told"
+            message = f"{self._origin.netloc} lacks layer {layer}, so that its size is unknown"
             raise InvalidManifest(message, digest=layer) from problem
 
     # -- blobs ---------------------------------------------------------------------------------------------------
@@ -303,7 +314,7 @@ class MemoryClient:
         """The rest of ``blob``, or all of it with the writer at its beginning."""
         self.usage.add("blob_get_count")
         request = MemoryRequest("GET", "blob", repository, blob.digest, offset=writer.offset)
-        response = self._ask_once(request, RequestContext("blob", repository, blob.digest), accepted={200, 206})
+        response = self._ask_once(request, RequestContext("blob", repository, blob.digest), frozenset({200, 206}))
         if response.status == 200 and writer.offset:
             writer.restart()
         missing = blob.size_bytes - writer.offset
@@ -365,13 +376,13 @@ class MemoryClient:
         last, has_more = None, True
         while has_more:
             request = MemoryRequest("GET", "referrers", repository, subject, last=last)
-            response = self._ask(request, context, lambda response: response, is_lasting_accepted=True)
+            response = self._ask(request, context, lambda response: response, _LASTING)
             if response.status in (401, 403) and last is None and (response.status == 403 or response.has_challenge):
                 raise self._unavailable(self._error(request, response, context), repository)
             if response.status != 200 or response.media_type != media_types.OCI_INDEX:
                 if last is None:
                     raise _NotTheApi(response.status)
-                said = f"breaks off the referrers of {context} with something else ({response.status})"
+                said = f"{self._origin.netloc} breaks off the list of referrers of {context} ({response.status})"
                 raise self._unavailable(self._protocol_error(request, said, response.status), repository)
             known.has_api = True
             index = read_manifest(response.data, content_type=media_types.OCI_INDEX, limits=self.options.limits)
@@ -389,7 +400,7 @@ class MemoryClient:
                 return None
             if not known.has_api:
                 error = ReferrersUnavailable(
-                    f"what refers to manifests of {repository} cannot be looked up: {host} answers {status} as if it "
+                    f"the referrers of manifests of {repository} cannot be listed: {host} responds {status} as if it "
                     "had no referrers API, which it had in a recent sync",
                     host=host,
                     repository=repository,
@@ -402,7 +413,7 @@ class MemoryClient:
         if status == 400:
             return ()
         raise ReferrersUnavailable(
-            f"{host} lists referrers of other manifests of {repository}, and answers {status} for those of {subject}",
+            f"{host} lists referrers of other manifests of {repository}, and responds {status} for those of {subject}",
             host=host,
             repository=repository,
             status=status,
@@ -411,7 +422,7 @@ class MemoryClient:
     @staticmethod
     def _unavailable(problem: RegistryError, repository: RepositoryName) -> ReferrersUnavailable:
         return ReferrersUnavailable(
-            f"what refers to manifests of {repository} cannot be looked up: {problem.message}",
+            f"the referrers of manifests of {repository} cannot be listed: {problem.message}",
             host=problem.host,
             repository=repository,
             method="GET",
@@ -427,58 +438,53 @@ class MemoryClient:
         request: MemoryRequest,
         context: RequestContext,
         read: Callable[[MemoryResponse], T],
-        *,
-        is_lasting_accepted: bool = False,
+        accepted: frozenset[int] = frozenset({200}),
     ) -> T:
         """What ``read`` makes of the response; asked again after temporary errors."""
-        return self._retry.run(lambda: read(self._ask_once(request, context, is_lasting_accepted=is_lasting_accepted)))
+        return self._retry.run(lambda: read(self._ask_once(request, context, accepted)))
 
-    def _ask_once(
-        self,
-        request: MemoryRequest,
-        context: RequestContext,
-        accepted: frozenset[int] | set[int] = frozenset({200}),
-        *,
-        is_lasting_accepted: bool = False,
-    ) -> MemoryResponse:
+    def _ask_once(self, request: MemoryRequest, context: RequestContext, accepted: frozenset[int]) -> MemoryResponse:
         response = self._registry.respond(request, self._credentials)
-        if response.status in accepted:
-            return response
-        error = self._error(request, response, context)
-        if is_lasting_accepted and not error.is_temporary:
-            return response
-        raise error
+        if response.status not in accepted:
+            raise self._error(request, response, context)
+        return response
 
     def _error(self, request: MemoryRequest, response: MemoryResponse, context: RequestContext) -> RegistryError:
         target, host = self._target(request), self._origin.netloc
         if response.status == 0:
             return ServerUnavailable(f"the connection to {host} broke", host=host, method=request.method)
         if response.status == 401 and not response.has_challenge:
-            return ChallengeInvalid(f"{host} answers 401 and does not say how to authenticate", host=host, status=401)
-        if response.status == 401 and not self.is_anonymous:
+            return ChallengeInvalid(f"{host} responds 401 and does not say how to authenticate", host=host, status=401)
+        context_of_error: dict[str, Any] = {
+            "host": host,
+            "repository": request.repository,
+            "method": request.method,
+            "url": target.url,
+            "status": 401,
+            "codes": response.codes,
+        }
+        if response.status == 401 and self.is_anonymous:
+            message = unavailable_message(host, context, 401, "", is_anonymous=True)
+            return RepositoryUnavailable(message, **context_of_error)
+        if response.status == 401:
             return AuthenticationFailed(
                 f"{host} rejects the credentials of the connection for {context}: they are wrong or do not reach it, "
                 "or it does not exist there",
-                host=host,
-                repository=request.repository,
-                method=request.method,
-                url=target.url,
-                status=401,
-                codes=response.codes,
+                **context_of_error,
             )
-        refused = Refusal(
-            target,
-            request.method,
-            response.status,
-            response.codes,
-            response.message,
-            response.retry_after_seconds,
-        )
+        wait, codes = response.retry_after_seconds, response.codes
+        refused = Refusal(target, request.method, response.status, codes, response.message, wait)
         return error_of_refusal(refused, context, is_anonymous=self.is_anonymous)
 
-    def _protocol_error(self, request: MemoryRequest, said: str, status: int = 200) -> ProtocolError:
+    def _protocol_error(self, request: MemoryRequest, message: str, status: int = 200) -> ProtocolError:
         host, url = self._origin.netloc, self._target(request).url
-        return ProtocolError(f"{host} {said}", host=host, method=request.method, url=url, status=status)
+        return ProtocolError(message, host=host, method=request.method, url=url, status=status)
+
+    def _whole(self, response: MemoryResponse) -> bytes:
+        """A body that is read at once."""
+        if response.breaks_after is not None and response.breaks_after < len(response.data):
+            raise TruncatedBody(f"{self._origin.netloc} ended a body early")
+        return response.data
 
     def _target(self, request: MemoryRequest) -> Target:
         return Target(self._origin, f"/v2/{request.repository}/{_PATHS[request.kind]}{request.reference}")
@@ -490,9 +496,3 @@ class _NotTheApi(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
-
-
-def _whole(response: MemoryResponse, what: str, host: str) -> bytes:
-    if response.breaks_after is not None and response.breaks_after < len(response.data):
-        raise TruncatedBody(f"{what} of {host} ended after {response.breaks_after} of {len(response.data)} bytes")
-    return response.data

@@ -11,11 +11,25 @@ from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.references import RepositoryName, TagName
+from registry_sync.errors import RegistrySyncError
 from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.client import RegistryReader
 from support.filling import push
 from support.images import ContentBuilder
-from support.memory_registry import HELD, NO_RESPONSE, MemoryResponse, refusal
+from support.memory_over_http import over_http
+from support.memory_registry import (
+    ANY,
+    HELD,
+    NO_RESPONSE,
+    Held,
+    MemoryRegistry,
+    MemoryResponse,
+    Scripted,
+    document,
+    referrers_page,
+    refusal,
+    tag_page,
+)
 from support.oci import MemoryWriter
 from support.registry import PASSWORD, USERNAME
 from support.registry_sources import Source, error_of
@@ -150,3 +164,104 @@ def test_a_registry_that_stops_to_answer_is_temporary_for_everything(
     scripted.registry.on_everything(NO_RESPONSE)
     error = error_of(lambda: call[3](scripted.reader(), name))
     assert (error["type"], error.get("status"), error["is_temporary"]) == ("ServerUnavailable", None, True)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        *(refusal(status, "DENIED", "said so") for status in (400, 403, 404, 418, 429, 500, 503)),
+        refusal(401, "UNAUTHORIZED", has_challenge=True),
+        refusal(401),
+        document(b"no manifest"),
+        document(b"{}", "application/json"),
+        MemoryResponse(data=bytes(15)),
+        Held(breaks_after=3),
+    ],
+    ids=lambda response: str(getattr(response, "status", "broken")),
+)
+@pytest.mark.parametrize("credentials", [None, READY], ids=["nobody", "known"])
+def test_what_is_said_is_the_same(
+    name: RepositoryName, call: tuple[str, str, str, Call], credentials: Credentials | None, response: Scripted
+) -> None:
+    """Tests of what a sync says may stand on the reader in memory."""
+    method, kind, reference, run = call
+    registry = MemoryRegistry()
+    registry.push_blob(name, GHOST, b"nobody has this")
+    registry.push_manifest(name, "v1", media_types.OCI_MANIFEST, b'{"schemaVersion": 2, "config": {}, "layers": []}')
+    for any_method in {method, "GET"}:
+        registry.on(any_method, kind, reference, response)
+    with over_http(registry) as server:
+        sources = [Source(registry, False, ""), Source(registry, True, server.base)]
+        said = [outcome(lambda source=source: run(source.reader(credentials), name)) for source in sources]
+        sources[1].close()
+        assert said[0].replace(registry.netloc, server.netloc) == said[1]
+
+
+def said_by_both(
+    registry: MemoryRegistry, script: Callable[[], None], call: Callable[[RegistryReader], object]
+) -> None:
+    """Calls both readers after the same script, and compares their words."""
+    said = []
+    with over_http(registry) as server:
+        for source in (Source(registry, False, ""), Source(registry, True, server.base)):
+            script()
+            said.append(outcome(lambda source=source: call(source.reader())))
+            source.close()
+        assert said[0], "there is an error"
+        assert said[0].replace(registry.netloc, server.netloc) == said[1]
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        (tag_page(["a"], has_more=True), refusal(404), tag_page(["a"], has_more=True), refusal(404)),
+        (tag_page(["a"], has_more=True), refusal(400)),
+        (tag_page(["a"], has_more=True), tag_page(["a"])),
+    ],
+    ids=["vanished", "not served", "repeated"],
+)
+def test_what_is_said_of_a_listing_is_the_same(name: RepositoryName, pages: tuple[MemoryResponse, ...]) -> None:
+    registry = MemoryRegistry()
+    said_by_both(registry, lambda: registry.on("GET", "tags", "", *pages), lambda reader: reader.list_tags(name))
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize(
+    "responses",
+    [
+        (refusal(403, "DENIED", "not for you"),),
+        (refusal(401, has_challenge=True),),
+        (refusal(503),),
+        (referrers_page([]), refusal(404)),
+        (referrers_page([{"mediaType": "a/b", "digest": GHOST, "size": 1}], has_more=True), refusal(404)),
+    ],
+    ids=["403", "401", "503", "one alone", "later page"],
+)
+def test_what_is_said_of_referrers_is_the_same(
+    name: RepositoryName, responses: tuple[MemoryResponse, ...], is_known: bool
+) -> None:
+    registry, subjects = MemoryRegistry(), (GHOST, Digest.of(b"another"))
+
+    def call(reader: RegistryReader) -> None:
+        for subject in subjects:
+            reader.list_referrers_by_api(name, subject, is_known=is_known)
+
+    said_by_both(registry, lambda: registry.on("GET", "referrers", ANY, *responses), call)
+
+
+def test_what_is_said_of_an_api_that_is_hidden_is_the_same(name: RepositoryName) -> None:
+    registry = MemoryRegistry()
+    said_by_both(
+        registry,
+        lambda: registry.on("GET", "referrers", ANY, refusal(404)),
+        lambda reader: reader.list_referrers_by_api(name, GHOST, is_known=True),
+    )
+
+
+def outcome(call: Callable[[], object]) -> str:
+    """The error that ``call`` raises, in its words; nothing where it raises none."""
+    try:
+        call()
+    except RegistrySyncError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
