@@ -20,11 +20,13 @@ from registry_sync.operators.plan_blobs import PlanBlobsOperator
 from registry_sync.operators.task_values import (
     find_sync_run,
     is_lone_sync,
+    note_of_sync,
     only_of_this_sync,
     refuse_lost_commit,
     run_key,
     task_ids_near,
 )
+from support.documents import DOCS
 
 
 def sync(list_tags: str = "list_tags", **parameters: Any) -> tuple[Any, Any]:
@@ -202,7 +204,15 @@ def test_a_group_that_is_expanded_is_refused_when_the_dag_is_read_with_what_to_d
     assert "as 'mirror' is" in str(refused.value)
     assert "a loop of the DAG file" in str(refused.value)
     assert "TriggerDagRunOperator.partial(…).expand(conf=…)" in str(refused.value)
+    guide = " ".join((DOCS / "how-to" / "schedule-a-sync.md").read_text(encoding="utf-8").split())
+    shown = str(refused.value).partition(", as ")[0].replace(operator.__name__, "FetchManifestsOperator")
+    assert shown in guide
     assert dag_of(lambda: [mirror.override(group_id=name)(name) for name in ("a", "b")]).has_task("b.inside.fetch")
+
+
+def test_a_note_says_which_sync_it_is_of_where_there_are_several() -> None:
+    assert note_of_sync("1 tag is held", "app", "") == "1 tag is held"
+    assert note_of_sync("1 tag is held", "app", "a.list_tags") == "app (a.list_tags): 1 tag is held"
 
 
 @pytest.mark.parametrize("name", ["list_tags", "fetch_manifests"])
