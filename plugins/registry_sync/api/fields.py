@@ -17,7 +17,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from registry_sync.errors import InvalidReference
+from registry_sync.domain.quantities import parse_flag
+from registry_sync.errors import ConfigurationError, InvalidReference
 from registry_sync.pulp.hrefs import MAX_NUMBER, MAX_UNIT_ID
 
 MAX_LABELS = 100
@@ -54,10 +55,14 @@ def _without_nul(text: str) -> str:
 
 
 def _read_flag(value: Any) -> Any:
-    """Command line clients send texts."""
-    if isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    return value
+    """Command line clients send texts. What is no flag stays as it is, and is refused for its type."""
+    if not isinstance(value, str) or value != value.strip():
+        return value
+    try:
+        flag = parse_flag(value, "")
+    except ConfigurationError:
+        return value
+    return value if flag is None else flag
 
 
 def _read_number(value: Any) -> Any:

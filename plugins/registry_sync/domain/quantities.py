@@ -1,13 +1,29 @@
-"""The current time; and counts, sizes and durations in words, for logs, messages and tables."""
+"""The current time; yes and no as people write them; and counts, sizes and durations in words, for logs and tables."""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
 
+from registry_sync.errors import ConfigurationError
+
 
 def utc_now() -> datetime:
     """Now, aware and in UTC."""
     return datetime.now(timezone.utc)
+
+
+def parse_flag(value: object, name: str) -> bool | None:
+    """``value`` as a boolean: one itself, or ``true`` or ``false`` in any case; None for None and for blank text.
+
+    The one reader of what people write for yes and no, in settings, connections, parameters and requests. Raises
+    :class:`ConfigurationError`, which says ``name``, for anything else: a yes may destroy, so nothing is guessed.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text not in ("true", "false", ""):
+        raise ConfigurationError(f"{name} is {text[:40]!r}; it is true or false")
+    return text == "true" if text else None
 
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from registry_sync.domain.quantities import parse_flag
 from registry_sync.domain.records import has_private_key, split_private_keys
 from registry_sync.domain.references import DOCKER_HUB_ALIASES, RegistryUrl
 from registry_sync.errors import ConfigurationError, InvalidReference
@@ -97,20 +98,21 @@ class Extra:
         return value.strip() or None if value else None
 
     def flag(self, name: str) -> bool | None:
-        value = self._values.get(name)
-        if isinstance(value, str) and value.strip().lower() in ("true", "false"):
-            return value.strip().lower() == "true"
-        if value is not None and not isinstance(value, bool):
-            raise self._invalid(name, "true or false")
-        return value
+        try:
+            return parse_flag(self._values.get(name), name)
+        except ConfigurationError:  # its text says the value, which may be a secret in the wrong field
+            raise self._invalid(name, "true or false") from None
 
     def verification(self) -> tuple[bool, str | None]:
         """Whether to verify, and the path of a CA bundle where ``verify`` is one, as in requests."""
         for name in ("verify", "verify_ssl"):
             value = self._values.get(name)
-            if isinstance(value, str) and value.strip().lower() not in ("true", "false"):
+            try:
+                flag = parse_flag(value, name)
+            except ConfigurationError:
+                if not isinstance(value, str):
+                    raise self._invalid(name, "true or false") from None
                 return True, value.strip()
-            flag = self.flag(name)
             if flag is not None:
                 return flag, None
         return True, None

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from registry_sync.domain.file_modes import GROUP_TOO, OWNER_ONLY, FileModes
+from registry_sync.domain.quantities import parse_flag
 from registry_sync.errors import ConfigurationError
 
 SECTION = "registry_sync"
@@ -78,9 +79,7 @@ def load_settings() -> Settings:
 
 def _flag(text: str, name: str) -> bool:
     """``text`` as true or false; false for an empty one."""
-    if text.strip().lower() not in ("true", "false", ""):
-        raise ConfigurationError(f"[registry_sync] {name} = {text[:40]!r}: give True or False")
-    return text.strip().lower() == "true"
+    return bool(parse_flag(text, f"[registry_sync] {name}"))
 
 
 def _contact(text: str) -> str | None:

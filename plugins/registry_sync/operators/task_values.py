@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from registry_sync.domain.quantities import format_count
+from registry_sync.domain.quantities import format_count, parse_flag
 from registry_sync.domain.runs import DagRunEnd
 from registry_sync.errors import ConfigurationError, StagesUnfinished
 from registry_sync.hooks.dag_runs import triggered_by
@@ -59,14 +59,12 @@ def as_text(value: object) -> str | None:
 
 
 def as_flag(value: object, name: str) -> bool:
-    """``true`` in any case is a yes; ``false``, ``None`` and nothing are a no.
+    """A template's yes or no; ``None``, which templates give in any case, and nothing are a no.
 
-    Raises :class:`ConfigurationError` for anything else, since a yes may destroy; ``name`` is what it speaks of.
+    Raises :class:`ConfigurationError` for anything else; ``name`` is what it speaks of.
     """
-    text = str(value).strip().lower()
-    if text not in ("true", "false", "", "none"):
-        raise ConfigurationError(f"{name} is {text[:40]!r}; it is true or false")
-    return text == "true"
+    is_none = str(value).strip().lower() == "none"
+    return bool(parse_flag(None if is_none else value, name))
 
 
 def as_number(value: object, name: str) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from registry_sync.domain.quantities import parse_flag
 from registry_sync.domain.records import (
     Policy,
     Remote,
@@ -61,7 +62,7 @@ class SyncRequest:
     @property
     def replaces_upstream(self) -> bool:
         """Whether another upstream may take the place of one. Raises :class:`ConfigurationError`."""
-        return bool(_flag("replace_upstream", self.replace_upstream))
+        return bool(parse_flag(self.replace_upstream, "replace_upstream"))
 
     def overrides(self) -> dict[str, Any]:
         """The fields of a :class:`RemoteSpec` that were given. Raises :class:`ConfigurationError`."""
@@ -71,9 +72,9 @@ class SyncRequest:
             "conn_id": self.conn_id,
             "policy": None if self.policy is None else _choice(Policy, "policy", self.policy),
             "download_concurrency": _concurrency(self.download_concurrency),
-            "ssl_validation": _flag("ssl_validation", self.ssl_validation),
+            "ssl_validation": parse_flag(self.ssl_validation, "ssl_validation"),
             "platforms": self.platforms,
-            "include_referrers": _flag("include_referrers", self.include_referrers),
+            "include_referrers": parse_flag(self.include_referrers, "include_referrers"),
         }
         return {name: value for name, value in given.items() if value is not None}
 
@@ -390,11 +391,3 @@ def _concurrency(text: str | None) -> int | None:
     if not text.isdigit() or not 1 <= int(text) <= MAX_CONCURRENCY:
         raise ConfigurationError(f"download_concurrency is {text[:40]!r}; give a number from 1 to {MAX_CONCURRENCY}")
     return int(text)
-
-
-def _flag(name: str, text: bool | str | None) -> bool | None:
-    if text is None or isinstance(text, bool):
-        return text
-    if text.lower() not in ("true", "false"):
-        raise ConfigurationError(f"{name} is {text[:40]!r}; it is true or false")
-    return text.lower() == "true"

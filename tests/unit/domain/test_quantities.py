@@ -1,10 +1,15 @@
-"""Counts, sizes and durations in words."""
+"""Yes and no as people write them; counts, sizes and durations in words."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from registry_sync.domain.quantities import format_bytes, format_count, format_duration
+import registry_sync
+from registry_sync.domain.quantities import format_bytes, format_count, format_duration, parse_flag
+from registry_sync.errors import ConfigurationError
 
 
 @pytest.mark.parametrize(
@@ -59,3 +64,28 @@ def test_a_noun_follows_its_count(count: int, noun: str, text: str) -> None:
 )
 def test_a_duration_reads_as_a_person_says_it(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (True, True), (False, False), (None, None), ("true", True), ("True", True), (" FALSE ", False), ("", None),
+        ("  ", None),
+    ],
+)  # fmt: skip
+def test_a_flag_is_read_wherever_people_write_one(given: object, expected: bool | None) -> None:
+    assert parse_flag(given, "preview") is expected
+
+
+@pytest.mark.parametrize("given", ["yes", "1", 1, 0, "on", "none", "truefalse", [], ["true"], "t"])
+def test_anything_else_is_no_flag_and_the_error_says_of_what(given: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"preview is .*; it is true or false"):
+        parse_flag(given, "preview")
+
+
+def test_nothing_else_reads_yes_and_no() -> None:
+    """Five readers once took five sets of words."""
+    package = Path(registry_sync.__file__).parent
+    words = re.compile(r"""["']true["'], *["']false["']""")
+    readers = {path.name for path in package.rglob("*.py") if words.search(path.read_text())}
+    assert readers == {"quantities.py", "fields.py"}, "the second names them in the OpenAPI document"
