@@ -50,8 +50,8 @@ from registry_sync.oci.http.error_mapping import (
 )
 from registry_sync.oci.http.options import ClientOptions
 from registry_sync.oci.http.origins import Origin, Target
+from registry_sync.oci.http.rate_limits import Usage
 from registry_sync.oci.http.requester import Retry
-from registry_sync.oci.http.usage import Usage
 from registry_sync.oci.manifests import ManifestHead
 from registry_sync.oci.referrers import MAX_DOUBTED
 from registry_sync.oci.tags import TagListing

@@ -28,10 +28,10 @@ from registry_sync.oci.blobs import BlobDestination, BlobFetcher
 from registry_sync.oci.http.error_mapping import RequestContext, printable, speaks_for_a_registry
 from registry_sync.oci.http.options import SYSTEM_CLOCK, ClientOptions, Clock
 from registry_sync.oci.http.origins import Origin
+from registry_sync.oci.http.rate_limits import Usage
 from registry_sync.oci.http.requester import ChallengeProbe, Requester, Retry
 from registry_sync.oci.http.responses import Response, web_page
 from registry_sync.oci.http.transport import Transport
-from registry_sync.oci.http.usage import Usage
 from registry_sync.oci.manifests import ManifestHead, ManifestReader
 from registry_sync.oci.referrers import ReferrersReader
 from registry_sync.oci.tags import TagListing, has_tag_list, list_tags
@@ -171,7 +171,7 @@ class RegistryClient:
         retry = Retry(options, clock, self.usage)
         self._authenticator = Authenticator(
             ReportedCredentials(credentials, report),
-            TokenStore(self._transport, clock, self.usage, report),
+            TokenStore(self._transport, clock, report),
             RealmPolicy(origin, options.trusted_realm_hosts, allow_insecure=options.allow_insecure_credentials),
             ChallengeProbe(self._transport),
         )

@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -210,16 +210,13 @@ class Stage:
             log.warning("the failure could not be noted with the sync run: %s", problem)
 
     def _note_usage(self, client: RegistryClient) -> None:
-        from registry_sync.domain.runs import RunUsage
-
-        counts, limit = client.usage.counts(), client.usage.rate_limit
+        limit = client.usage.rate_limit
         if limit is not None:
             log.info("%s allows %s", client.registry.netloc, format_count(limit.remaining, "more pull"))
         if self._run is None:
             return
-        usage = RunUsage(**{field.name: getattr(counts, field.name) for field in fields(RunUsage)})
         try:
-            self.database.runs.add_usage(self._run.id, usage)
+            self.database.runs.add_usage(self._run.id, client.usage.counts())
         except RegistrySyncError as problem:
             log.warning("what the registry was asked could not be noted: %s", problem)
 

@@ -73,7 +73,7 @@ def test_a5_05_a_signed_url_that_is_over_in_the_middle_is_asked_for_anew_from_wh
     assert writer.restart_count == 0
     assert [request.path for request in other_host.requests] == ["/signed", "/over", "/new"]
     assert [request.header("range") for request in registry.requests] == [None, f"bytes={HALF}-", f"bytes={HALF}-"]
-    assert client.usage.retry_count == 2
+    assert client.usage.counts().retry_count == 2
 
 
 def test_a5_05_a_storage_host_that_never_gives_what_it_signed_is_left_in_the_end(
@@ -162,7 +162,7 @@ def test_a5_18_a_form_whose_answer_breaks_off_is_sent_again_only_when_the_reader
     client = client_of(registry, credentials, max_attempts=2)
     assert client.list_tags(REPOSITORY).tags == ("a",)
     assert [request.method for request in registry.requests[2:]] == ["GET", "POST", "POST", "GET"]
-    assert client.usage.retry_count == 1
+    assert client.usage.counts().retry_count == 1
 
 
 @pytest.mark.parametrize("started", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-"])

@@ -78,7 +78,7 @@ def test_storage_that_refuses_a_range_is_asked_once_more_and_then_from_zero(
     assert len({request.path for request in other_host.requests}) == len(registry.requests), (
         "a fresh redirect each time"
     )
-    assert client.usage.retry_count == len(registry.requests) - 1
+    assert client.usage.counts().retry_count == len(registry.requests) - 1
 
 
 @pytest.mark.parametrize("status", [400, 405, 412, 416, 501])

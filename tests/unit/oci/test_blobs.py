@@ -70,8 +70,8 @@ def test_a_blob_arrives(registry, client_of) -> None:
     registry.on("GET", PATH, honest)
     writer, client = fetched(registry, client_of)
     assert writer.published == DATA
-    assert client.usage.blob_get_count == 1
-    assert client.usage.received_bytes == SIZE
+    assert client.usage.counts().blob_get_count == 1
+    assert client.usage.counts().received_bytes == SIZE
     assert registry.requests[0].header("range") is None
 
 
@@ -109,7 +109,7 @@ def test_a5_10_every_kind_of_truncation_is_noticed_and_continued(registry, clien
     assert writer.published == DATA
     assert writer.restart_count == 0
     assert registry.requests[1].header("range") == f"bytes={HALF}-"
-    assert client.usage.retry_count == 1
+    assert client.usage.counts().retry_count == 1
 
 
 def test_a5_11_a_writer_that_has_something_is_continued(registry, client_of) -> None:
@@ -117,7 +117,7 @@ def test_a5_11_a_writer_that_has_something_is_continued(registry, client_of) -> 
     writer, client = fetched(registry, client_of, already=DATA[:HALF])
     assert writer.published == DATA
     assert registry.requests[0].header("range") == f"bytes={HALF}-"
-    assert client.usage.received_bytes == SIZE - HALF
+    assert client.usage.counts().received_bytes == SIZE - HALF
 
 
 def test_a5_11_a_writer_that_has_everything_needs_no_request(registry, client_of) -> None:
@@ -197,7 +197,7 @@ def test_a5_08_an_endless_body_is_left_at_one_byte_too_many(registry, client_of)
     client = client_of(registry)
     with pytest.raises(SizeMismatch):
         client.fetch_blob(REPOSITORY, blob, MemoryWriter(blob))
-    assert client.usage.received_bytes < 50_000_000
+    assert client.usage.counts().received_bytes < 50_000_000
 
 
 @pytest.mark.parametrize("declared", [SIZE - 1, SIZE + 1, 10_000_000_000])
@@ -206,7 +206,7 @@ def test_a5_09_another_declared_length_is_refused_before_anything_is_read(regist
     client = client_of(registry)
     with pytest.raises(SizeMismatch):
         client.fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
-    assert client.usage.received_bytes == 0
+    assert client.usage.counts().received_bytes == 0
 
 
 def test_a5_12_a_registry_that_gives_little_by_little_is_left_in_the_end(registry, client_of) -> None:
@@ -234,7 +234,7 @@ def test_a5_12_attempts_that_get_on_are_not_counted(registry, client_of) -> None
     registry.on("GET", path(blob), by_pieces)
     writer, client = fetched(registry, client_of, blob, max_attempts=3)
     assert writer.published == DATA * 4
-    assert client.usage.retry_count == 10
+    assert client.usage.counts().retry_count == 10
 
 
 def test_a5_13_a_blob_that_drips_is_broken_off_and_continued(registry, client_of) -> None:
@@ -243,7 +243,7 @@ def test_a5_13_a_blob_that_drips_is_broken_off_and_continued(registry, client_of
     options = {"minimum_bytes_per_second": 1000, "throughput_window_seconds": 0.2}
     writer, client = fetched(registry, client_of, real_time=True, **options)
     assert writer.published == DATA
-    assert client.usage.retry_count == 1
+    assert client.usage.counts().retry_count == 1
 
 
 def test_a5_13_a_slow_writer_is_not_the_registrys_fault(registry, client_of, fake_time: FakeTime) -> None:
@@ -255,7 +255,7 @@ def test_a5_13_a_slow_writer_is_not_the_registrys_fault(registry, client_of, fak
     registry.on("GET", PATH, honest)
     client = client_of(registry)
     client.fetch_blob(REPOSITORY, BLOB, Slow(BLOB))
-    assert client.usage.retry_count == 0
+    assert client.usage.counts().retry_count == 0
 
 
 def test_a5_13_headers_that_drip_are_given_up(registry, client_of) -> None:
@@ -266,7 +266,7 @@ def test_a5_13_headers_that_drip_are_given_up(registry, client_of) -> None:
     writer, client = fetched(registry, client_of, read_timeout_seconds=0.3)
     assert time.monotonic() - started < 5
     assert writer.published == DATA
-    assert client.usage.retry_count == 1
+    assert client.usage.counts().retry_count == 1
 
 
 def test_a5_13_a_stalled_blob_is_continued(registry, client_of) -> None:
@@ -291,7 +291,7 @@ def test_a5_16_inline_bytes_need_no_request(registry, client_of) -> None:
     writer, client = fetched(registry, client_of, blob)
     assert writer.published == b"inline"
     assert registry.requests == []
-    assert client.usage.blob_get_count == 0
+    assert client.usage.counts().blob_get_count == 0
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "br", "gzip, br"])

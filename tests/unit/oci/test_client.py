@@ -56,7 +56,7 @@ def test_every_tag_is_listed_and_every_head_tells_its_digest(
         assert (head.media_type, head.size_bytes) == (built.media_type, len(built.data))
     log = server.log()
     assert (log.tag_page_count, log.manifest_head_count, log.manifest_get_count) == (1, len(content.tags), 0)
-    assert (client.usage.tag_page_count, client.usage.head_count) == (1, len(content.tags))
+    assert (client.usage.counts().tag_page_count, client.usage.counts().head_count) == (1, len(content.tags))
 
 
 def test_every_manifest_and_blob_arrives_byte_for_byte(
@@ -85,7 +85,7 @@ def test_every_manifest_and_blob_arrives_byte_for_byte(
     with ThreadPoolExecutor(8) as threads:
         fetched = dict(zip(blobs, threads.map(fetch, blobs.values()), strict=True))
     assert fetched == {digest: content.blobs[digest].data for digest in blobs}
-    assert server.log().blob_get_count == client.usage.blob_get_count
+    assert server.log().blob_get_count == client.usage.counts().blob_get_count
 
 
 def test_a_blob_is_continued_with_a_range(server: RegistryServer, client: RegistryClient) -> None:

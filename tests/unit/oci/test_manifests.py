@@ -28,7 +28,7 @@ from registry_sync.errors import (
     UnsupportedManifest,
 )
 from registry_sync.oci.auth.credentials import Credentials
-from registry_sync.oci.http.usage import RateLimit
+from registry_sync.oci.http.rate_limits import RateLimit
 from support.hostile_registry import Raw, errors_reply, reply
 from support.oci import REPOSITORY, FakeTime
 
@@ -87,8 +87,8 @@ def test_a6_03_the_bytes_are_kept_and_the_digest_is_theirs(registry, client_of) 
     client = client_of(registry)
     found = client.get_manifest(REPOSITORY, TAG)
     assert (found.data, found.digest, found.media_type) == (IMAGE, DIGEST, media_types.OCI_MANIFEST)
-    assert client.usage.manifest_get_count == 1
-    assert client.usage.received_bytes == len(IMAGE)
+    assert client.usage.counts().manifest_get_count == 1
+    assert client.usage.counts().received_bytes == len(IMAGE)
 
 
 def test_a6_03_other_bytes_than_were_asked_for_are_fetched_once_more_and_then_refused(registry, client_of) -> None:
@@ -142,7 +142,7 @@ def test_a6_05_a_head_says_what_the_registry_says(registry, client_of) -> None:
     client = client_of(registry)
     head = client.head_manifest(REPOSITORY, TAG)
     assert (head.digest, head.media_type, head.size_bytes) == (DIGEST, media_types.OCI_MANIFEST, len(IMAGE))
-    assert client.usage.head_count == 1
+    assert client.usage.counts().head_count == 1
 
 
 @pytest.mark.parametrize("headers", [[], [declared("sha256:ZZ")], [declared("../../etc/passwd")]])
@@ -268,7 +268,7 @@ def test_a9_01_a_refused_head_is_asked_once_more_by_get_to_learn_why(registry, c
     client = client_of(registry, READY)
     with pytest.raises(AccessDenied, match="billing is overdue") as raised:
         client.head_manifest(REPOSITORY, TAG)
-    assert (client.usage.head_count, client.usage.manifest_get_count) == (1, 1)
+    assert (client.usage.counts().head_count, client.usage.counts().manifest_get_count) == (1, 1)
     assert raised.value.codes == ("DENIED",)
     assert [request.method for request in registry.requests] == ["HEAD", "GET"]
     with pytest.raises(RepositoryUnavailable):

@@ -42,7 +42,7 @@ def test_a6_04_a_head_that_is_refused_where_it_leads_is_asked_once_by_get(
     head = client.head_manifest(REPOSITORY, TAG)
     assert (head.digest, head.media_type, head.size_bytes) == (DIGEST, media_types.OCI_MANIFEST, len(IMAGE))
     assert [request.method for request in registry.asked(path=BY_TAG)] == ["HEAD", "GET"]
-    assert (client.usage.head_count, client.usage.manifest_get_count) == (1, 1)
+    assert (client.usage.counts().head_count, client.usage.counts().manifest_get_count) == (1, 1)
 
 
 def test_a6_04_a_head_that_is_refused_where_get_is_not_is_asked_by_get(registry, client_of) -> None:
@@ -87,7 +87,7 @@ def test_a5_05_a_manifest_that_is_refused_where_it_leads_is_asked_for_once_more(
     client = client_of(registry)
     assert client.get_manifest(REPOSITORY, TAG).digest == DIGEST
     assert len(registry.asked("GET", BY_TAG)) == 2
-    assert client.usage.retry_count == 0
+    assert client.usage.counts().retry_count == 0
 
 
 @pytest.mark.parametrize("status", REFUSALS)

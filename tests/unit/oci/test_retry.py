@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from registry_sync.errors import NotFound, RateLimited, RegistryError, ServerUnavailable, TruncatedBody
 from registry_sync.oci.http.error_mapping import parse_retry_after
 from registry_sync.oci.http.options import ClientOptions
+from registry_sync.oci.http.rate_limits import Usage
 from registry_sync.oci.http.requester import Retry, backoff_seconds
-from registry_sync.oci.http.usage import Usage
 from support.hostile_registry import json_reply, reply
 from support.oci import REPOSITORY, FakeTime
 

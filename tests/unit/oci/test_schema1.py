@@ -59,7 +59,7 @@ def test_a6_17_an_old_image_arrives_whole(old, client_of) -> None:
         client.fetch_blob(REPOSITORY, layer, writer)
         assert writer.published == LAYERS[layer.digest]
     assert len(old.asked("HEAD", blob_path(SECOND))) == 1
-    assert client.usage.head_count == 1 + len(LAYERS)
+    assert client.usage.counts().head_count == 1 + len(LAYERS)
 
 
 def test_a6_17_by_tag_the_digest_is_computed_from_the_payload(old, client_of) -> None:

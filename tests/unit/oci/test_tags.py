@@ -48,7 +48,7 @@ def test_a7_01_pages_are_followed_by_their_links_to_the_end(registry, client_of)
     before = datetime.now(timezone.utc)
     listing = client.list_tags(REPOSITORY)
     assert listing.tags == tuple(names)
-    assert listing.page_count == client.usage.tag_page_count == 10
+    assert listing.page_count == client.usage.counts().tag_page_count == 10
     assert before <= listing.listed_at <= datetime.now(timezone.utc)
     assert registry.requests[0].query == "n=1000"
 

@@ -135,7 +135,7 @@ def test_a5_05_an_expired_redirect_is_asked_for_anew_at_the_registry(registry, o
     client = client_of(registry)
     client.fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
     assert len(registry.asked(path=PATH)) == 2
-    assert client.usage.retry_count == 1
+    assert client.usage.counts().retry_count == 1
 
 
 def test_a5_05_a_storage_host_that_asks_for_a_password_is_not_given_the_registrys(
@@ -182,7 +182,7 @@ def test_a9_04_what_may_pass_is_tried_again(registry, client_of, broken: Raw) ->
     registry.on("GET", TAGS, broken, json_reply({"tags": ["a"]}))
     client = client_of(registry)
     assert client.list_tags(REPOSITORY).tags == ("a",)
-    assert client.usage.retry_count == 1
+    assert client.usage.counts().retry_count == 1
 
 
 def test_a9_04_a_stalled_answer_is_given_up_and_tried_again(registry, client_of) -> None:
@@ -339,7 +339,7 @@ def test_a9_12_https_to_a_port_that_speaks_http_fails_at_once_and_says_so(
         with pytest.raises(ProtocolError, match=f"{netloc} speaks plain http where https was expected") as failed:
             client.list_tags(REPOSITORY)
         assert not failed.value.is_temporary
-        assert client.usage.retry_count == 0
+        assert client.usage.counts().retry_count == 0
     assert fake_time.sleeps == []
 
 
@@ -362,7 +362,7 @@ def test_a9_04_tls_that_ends_without_saying_so_is_tried_again(
         registry.on("GET", TAGS, Raw((sent,)), json_reply({"tags": ["a"]}))
         client = client_of(registry, verify=str(certificate.ca_path))
         assert client.list_tags(REPOSITORY).tags == ("a",)
-        assert client.usage.retry_count == 1
+        assert client.usage.counts().retry_count == 1
 
 
 def test_the_configured_ca_vouches_for_redirect_targets_too(authority: CertificateAuthority, client_of) -> None:

@@ -33,7 +33,6 @@ from registry_sync.oci.http.options import Clock
 from registry_sync.oci.http.origins import Target
 from registry_sync.oci.http.responses import Response
 from registry_sync.oci.http.transport import REDIRECT_STATUSES, Transport
-from registry_sync.oci.http.usage import Usage
 
 CLIENT_ID = "registry-sync"
 MAX_RESPONSE_BYTES = 128 * 1024
@@ -78,10 +77,9 @@ class Token:
 class TokenStore:
     """Tokens of one registry. Threads that require the same token wait for one exchange and share its result."""
 
-    def __init__(self, transport: Transport, clock: Clock, usage: Usage, on_secret: Callable[[str], None]) -> None:
+    def __init__(self, transport: Transport, clock: Clock, on_secret: Callable[[str], None]) -> None:
         self._transport = transport
         self.clock = clock
-        self._usage = usage
         self._on_secret = on_secret
         self._ticks = itertools.count(1)
         self._lock = threading.Lock()
@@ -162,7 +160,6 @@ class TokenStore:
         if not isinstance(text, str) or not _TOKEN.fullmatch(text):
             raise response.protocol_error(f"{request.realm.origin.netloc} responds without a usable token")
         self._on_secret(text)
-        self._usage.add("token_exchange_count")
         refresh = document.get("refresh_token")
         if isinstance(refresh, str) and _TOKEN.fullmatch(refresh) and request.credentials.identity_token:
             self._on_secret(refresh)

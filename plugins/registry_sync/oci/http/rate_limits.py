@@ -1,4 +1,4 @@
-"""The rate of requests to a registry, and the number of manifest pulls that it still allows.
+"""The rate of requests to a registry, the number of manifest pulls that it still allows, and what a client has used.
 
 The rate covers every request to the registry's own origin: tag lists, manifests, blobs and their ranges, each retry, a
 token service on the same host, and a redirect that leads back. Token services and storage on other hosts have limits
@@ -13,16 +13,17 @@ are known only once the registry reports them.
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from registry_sync.domain.runs import RunUsage
 from registry_sync.errors import RateLimited, RegistryError
 from registry_sync.oci.http.options import Clock
 from registry_sync.oci.http.responses import Response
-from registry_sync.oci.http.usage import RateLimit, Usage
 
 #: Statuses by which a server says that it gets too many requests (RFC 6585 section 4, RFC 9110 section 15.6.4).
 SLOWING_STATUSES = frozenset({429, 503})
@@ -33,6 +34,76 @@ GAIN_PER_SECOND = 0.05
 #: At this multiple of the rate that was too high, requests are no longer slowed down.
 RELEASED_AT = 4
 _WINDOW_SECONDS = 1.0
+_LIMIT = re.compile(r"\s*([0-9]{1,9})\s*(?:;\s*w=([0-9]{1,9}))?.*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class RateLimit:
+    """The pulls that a registry still allows, as Docker Hub reports them; absent fields are None."""
+
+    remaining: int
+    limit: int | None = None
+    window_seconds: int | None = None
+    source: str | None = None
+
+    @classmethod
+    def read(cls, response: Response) -> RateLimit | None:
+        """Reads the ``ratelimit-*`` headers of a response; None when they are absent or unreadable."""
+        remaining = _last_limit(response.header("ratelimit-remaining"))
+        if remaining is None:
+            return None
+        limit = _last_limit(response.header("ratelimit-limit")) or (None, None)
+        source = re.sub(r"[^\x21-\x7e]", "", response.header("docker-ratelimit-source") or "")[:128]
+        return cls(remaining[0], limit[0], remaining[1] or limit[1], source or None)
+
+
+def _last_limit(value: str | None) -> tuple[int, int | None] | None:
+    """The number and window of ``100;w=21600``, or of the last in a list that has a window (``100, 100;w=21600``)."""
+    parsed = [match.groups() for part in (value or "").split(",") if (match := _LIMIT.fullmatch(part))]
+    if not parsed:
+        return None
+    number, window = next((pair for pair in reversed(parsed) if pair[1]), parsed[-1])
+    return int(number), int(window) if window else None
+
+
+class Usage:
+    """Counters that only grow; safe to use from several threads. ``rate_limit`` is the latest reported, or None."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts = dict.fromkeys(RunUsage.__dataclass_fields__, 0)
+        self._warnings: dict[str, None] = {}
+        self.rate_limit: RateLimit | None = None
+
+    def add(self, counter: str, amount: int = 1) -> None:
+        """Adds to one of the counters of :class:`~registry_sync.domain.runs.RunUsage`."""
+        with self._lock:
+            self._counts[counter] += amount
+
+    def record_rate_limit(self, response: Response) -> None:
+        """Records the rate limit in the headers of a response."""
+        limit = RateLimit.read(response)
+        if limit is not None:
+            self.rate_limit = limit
+
+    def record_warning(self, text: str) -> bool:
+        """Records a registry's warning; True the first time. At most a hundred different ones are kept."""
+        with self._lock:
+            if text in self._warnings or len(self._warnings) >= 100:
+                return False
+            self._warnings[text] = None
+            return True
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings of the registry, each once, in the order they came."""
+        with self._lock:
+            return tuple(self._warnings)
+
+    def counts(self) -> RunUsage:
+        """All counters at one point in time."""
+        with self._lock:
+            return RunUsage(**self._counts)
 
 
 class RequestRate:

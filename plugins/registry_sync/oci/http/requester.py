@@ -32,10 +32,9 @@ from registry_sync.oci.http.error_mapping import (
 )
 from registry_sync.oci.http.options import ClientOptions, Clock
 from registry_sync.oci.http.origins import Target
-from registry_sync.oci.http.rate_limits import SLOWING_STATUSES
+from registry_sync.oci.http.rate_limits import SLOWING_STATUSES, Usage
 from registry_sync.oci.http.responses import Response
 from registry_sync.oci.http.transport import Transport
-from registry_sync.oci.http.usage import Usage
 
 T = TypeVar("T")
 FIRST_BACKOFF_SECONDS = 0.5
