@@ -17,6 +17,7 @@ from packaging.version import Version
 from registry_sync import __version__, errors, provider
 from registry_sync.db.schema import VERSION_TABLE
 from registry_sync.db.tables import metadata
+from registry_sync.domain.known_registries import KNOWN_REGISTRIES
 from registry_sync.domain.manifest_documents import DEFAULT_LIMITS
 from registry_sync.errors import PaginationError, RegistryError, RegistrySyncError
 from registry_sync.hooks.connection import IGNORED_EXTRA, KNOWN_EXTRA
@@ -228,6 +229,21 @@ def test_every_parameter_of_the_dag_has_a_line_with_its_title_and_no_other_has()
         title = next(ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg == "title")
         assert told[str(key.value)][1] == title
     assert list(told) == names
+
+
+def test_every_known_registry_has_a_line_with_all_that_is_known_of_it() -> None:
+    page = (DOCS / "reference" / "known-registries.md").read_text()
+    lines = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| ") and "`" in line}
+    assert lines.keys() == {known.name for known in KNOWN_REGISTRIES}
+    for known in KNOWN_REGISTRIES:
+        facts = {
+            known.host, *known.aliases, *known.websites, *known.token_hosts, known.credentials_path,
+            known.credential_helper, known.login_service, known.login_region,
+            *(f"<{name}>" for name, _ in known.placeholders if name not in ("account", "region")),
+        }  # fmt: skip
+        facts |= {f"{known.official_namespace}/"} if known.official_namespace else set()
+        said = {f"`{fact}`" for fact in facts if fact}
+        assert [fact for fact in said if fact not in lines[known.name]] == []
 
 
 def test_every_make_target_and_variable_has_a_line() -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.known_registries import DOCKER_HUB, known_registry, registry_called
 from registry_sync.errors import InvalidReference
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -25,9 +26,8 @@ _HOST = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.
 #: Host and name together are at most this long, as clients expect (distribution specification, note on <name>).
 MAX_NAME_LENGTH = 255
 
-#: Where Docker Hub answers the registry API, and the names by which people call it.
-DOCKER_HUB_HOST = "registry-1.docker.io"
-DOCKER_HUB_ALIASES = frozenset({"docker.io", "index.docker.io", "registry.hub.docker.com", DOCKER_HUB_HOST})
+#: For messages that say what an address looks like.
+_EXAMPLE = f"https://{DOCKER_HUB.host}"
 
 
 def _shown(text: object) -> str:
@@ -108,7 +108,7 @@ class RegistryUrl:
         except ValueError:
             # Where a password begins and ends in it cannot be told, so nothing of it is repeated.
             raise InvalidReference(
-                f"url is not the URL of a registry: host or port cannot be read; such as https://{DOCKER_HUB_HOST}"
+                f"url is not the URL of a registry: host or port cannot be read; such as {_EXAMPLE}"
             ) from None
         shown = f"{parts.scheme}://{host}"
         if parts.scheme not in ("http", "https"):
@@ -118,17 +118,16 @@ class RegistryUrl:
         if parts.username is not None or parts.password is not None:
             raise InvalidReference(f"{shown!r}: credentials belong in an Airflow connection, not in the URL")
         if not _HOST.fullmatch(f"[{host}]" if ":" in host else host):
-            raise InvalidReference(
-                f"url is not the URL of a registry: it has no usable host; such as https://{DOCKER_HUB_HOST}"
-            )
+            raise InvalidReference(f"url is not the URL of a registry: it has no usable host; such as {_EXAMPLE}")
         if parts.path.rstrip("/") not in ("", "/v2") or parts.query or parts.fragment:
             raise InvalidReference(
                 f"{shown!r}: give only scheme, host and port; the repository belongs in upstream_name"
             )
-        if host == "hub.docker.com":
-            raise InvalidReference(f"hub.docker.com is Docker Hub's website; its registry is https://{DOCKER_HUB_HOST}")
-        if host in DOCKER_HUB_ALIASES:
-            host = DOCKER_HUB_HOST
+        known = registry_called(host)
+        if host in known.websites:
+            raise InvalidReference(f"{host} is {known.name}'s website; its registry is https://{known.host}")
+        if host in known.aliases:
+            host = known.host
         return cls(parts.scheme, host, None if port == {"https": 443, "http": 80}[parts.scheme] else port)
 
     @property
@@ -137,15 +136,11 @@ class RegistryUrl:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}" if self.port else host
 
-    @property
-    def is_docker_hub(self) -> bool:
-        """Whether this is Docker Hub, whose official images live under ``library/``."""
-        return self.host == DOCKER_HUB_HOST
-
     def upstream_name(self, name: str) -> RepositoryName:
         """``name`` as this registry calls it: on Docker Hub a one-component name gets ``library/``."""
-        if self.is_docker_hub and "/" not in name:
-            name = f"library/{name}"
+        namespace = known_registry(self.host).official_namespace
+        if namespace is not None and "/" not in name:
+            name = f"{namespace}/{name}"
         if len(self.netloc) + 1 + len(name) > MAX_NAME_LENGTH:
             raise InvalidReference(f"host and repository name are longer than {MAX_NAME_LENGTH} characters together")
         return RepositoryName(name)

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from registry_sync.domain.known_registries import registry_called
 from registry_sync.domain.quantities import parse_flag
 from registry_sync.domain.records import has_private_key, split_private_keys
-from registry_sync.domain.references import DOCKER_HUB_ALIASES, RegistryUrl
+from registry_sync.domain.references import RegistryUrl
 from registry_sync.errors import ConfigurationError, InvalidReference
 from registry_sync.hooks.credential_helpers import MINTS
 from registry_sync.oci.auth.credentials import Credentials
@@ -358,7 +359,7 @@ def _registry(conn_id: str, connection: Any) -> RegistryUrl | None:
     try:
         parts = urlsplit(url)
         # The address under which Docker Hub's credentials have been stored for ever.
-        if (parts.hostname or "") in DOCKER_HUB_ALIASES and parts.path.rstrip("/") == "/v1":
+        if parts.path.rstrip("/") == registry_called(parts.hostname or "").credentials_path:
             url = f"{parts.scheme}://{parts.netloc}"
         if connection.port and parts.port is None:
             url = f"{parts.scheme}://{parts.netloc}:{connection.port}{urlsplit(url).path}"

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from registry_sync.domain.known_registries import known_registry
 from registry_sync.domain.references import RegistryUrl
 from registry_sync.errors import (
     AuthenticationFailed,
@@ -27,11 +28,6 @@ from registry_sync.errors import (
 from registry_sync.oci.auth.credentials import Credentials, Minted, MintedCredentials
 from registry_sync.oci.http.error_mapping import printable
 
-_PRIVATE = re.compile(
-    r"(?P<account>[0-9]{12})\.dkr\.ecr(?P<fips>-fips)?\.(?P<region>[a-z]{2,}(?:-[a-z0-9]+)+)\.amazonaws\.com(?:\.cn)?"
-)
-_PUBLIC = "public.ecr.aws"
-_PUBLIC_REGION = "us-east-1"
 _ACCESS_KEY = re.compile(r"[A-Z0-9]{16,128}")
 #: Refusals that pass: AWS is overloaded, or wants fewer requests.
 _TRANSIENT = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"})
@@ -43,24 +39,24 @@ def amazon_ecr(registry: RegistryUrl, login: Credentials, proxy_url: str | None)
     ``login`` is an access key and its secret; anonymous leaves it to boto3 where to find a key or role. Raises
     :class:`ConfigurationError` for another host, for a user name that is no key, and without boto3.
     """
-    found = _PRIVATE.fullmatch(registry.host)
-    if found is None and registry.host != _PUBLIC:
+    known = known_registry(registry.host)
+    found = known.parts(registry.host)
+    if known.credential_helper != "amazon_ecr" or known.login_service is None or found is None:
         raise ConfigurationError(
-            f"credential_helper amazon_ecr makes passwords for <account>.dkr.ecr.<region>.amazonaws.com and {_PUBLIC}, "
-            f"and {registry.netloc} is neither"
+            "credential_helper amazon_ecr makes passwords for <account>.dkr.ecr.<region>.amazonaws.com and "
+            f"public.ecr.aws, and {registry.netloc} is neither"
         )
     if (login.username or login.password) and not (login.has_password and _ACCESS_KEY.fullmatch(login.username or "")):
         raise ConfigurationError(
             "with credential_helper amazon_ecr, user name and password are an AWS access key and its secret; leave "
             "both empty to use the role or key that boto3 finds by itself"
         )
-    if found is None:
-        service, region, arguments, is_fips = "ecr-public", _PUBLIC_REGION, {}, False
-    else:
-        service, region, is_fips = "ecr", found["region"], bool(found["fips"])
-        arguments = {"registryIds": [found["account"]]}
+    service, is_fips = known.login_service, bool(found.get("fips"))
+    arguments = {"registryIds": [found["account"]]} if "account" in found else {}
     session = _boto3().session.Session(
-        aws_access_key_id=login.username, aws_secret_access_key=login.password, region_name=region
+        aws_access_key_id=login.username,
+        aws_secret_access_key=login.password,
+        region_name=known.login_region or found["region"],
     )
 
     def mint() -> Minted:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from registry_sync.domain.known_registries import known_registry
 from registry_sync.errors import RealmRefused, RegistrySyncError
 from registry_sync.oci.http.options import SYSTEM_CLOCK, Clock
 from registry_sync.oci.http.origins import Origin, Target
@@ -141,19 +142,12 @@ class ReportedCredentials:
         return credentials
 
 
-#: Public registries whose token service is on another host, known to belong to them.
-KNOWN_REALMS = {
-    "registry-1.docker.io": frozenset({"auth.docker.io"}),
-    "registry.gitlab.com": frozenset({"gitlab.com"}),
-}
-
-
 class RealmPolicy:
     """The policy of one registry, ``own``; ``trusted_hosts`` are exact ``host`` or ``host:port`` of its connection."""
 
     def __init__(self, own: Origin, trusted_hosts: frozenset[str], *, allow_insecure: bool) -> None:
         self._own = own
-        self._trusted = trusted_hosts | KNOWN_REALMS.get(own.netloc, frozenset())
+        self._trusted = trusted_hosts | known_registry(own.netloc).token_hosts
         self._allow_insecure = allow_insecure
 
     def check(self, realm: str, sent_by: Target, *, has_secret: bool) -> Target:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from typing import Any, TypeVar
 
+from registry_sync.domain.known_registries import known_registry
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import (
     AccessDenied,
@@ -222,7 +223,7 @@ class Requester:
                 codes=codes,
                 **context,
             )
-        if host == "registry-1.docker.io":
+        if known_registry(host).hides_existence:
             message = unavailable_message(host, request_context, 401, "", is_anonymous=False)
             return RepositoryUnavailable(message, codes=codes, **context)
         return AccessDenied(denied_message(host, request_context, ""), codes=codes, **context)
