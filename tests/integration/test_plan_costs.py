@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from registry_sync.domain.runs import RunKey, SyncRun
@@ -13,9 +11,8 @@ from registry_sync.sync.fetch_manifests import fetch_manifests
 from registry_sync.sync.list_tags import list_tags
 from registry_sync.sync.open_run import SyncRequest, open_run
 from registry_sync.sync.plan_blobs import plan_blobs
-from support.hostile_registry import HostileRegistry
 from support.images import ContentBuilder, RepositoryContent
-from support.serving import serve
+from support.memory_registry import MemoryRegistry
 from support.statements import executed_statements, recursive
 from support.syncing import Installation, new_client
 
@@ -30,15 +27,16 @@ def content() -> RepositoryContent:
 
 
 @pytest.fixture
-def registry(content: RepositoryContent) -> Iterator[HostileRegistry]:
-    with HostileRegistry() as server:
-        yield serve(server, NAME, content)
+def registry(content: RepositoryContent) -> MemoryRegistry:
+    registry = MemoryRegistry()
+    registry.serve(NAME, content)
+    return registry
 
 
 @pytest.fixture
-def run(here: Installation, registry: HostileRegistry) -> SyncRun:
+def run(here: Installation, registry: MemoryRegistry) -> SyncRun:
     """A run whose manifests are fetched."""
-    request = SyncRequest(repository="app", url=str(registry.url), upstream_name=NAME)
+    request = SyncRequest(repository="app", url=registry.url, upstream_name=NAME)
     opened = open_run(here.database, RunKey("registry_sync", "run"), request)
     with new_client(opened.remote) as client:
         list_tags(client, here.database, opened, opened.remote, max_shards=1, report=here.lines)
@@ -54,7 +52,7 @@ def test_a_plan_asks_once_what_is_below_the_tags(here: Installation, run: SyncRu
 
 
 def test_a_small_run_passes_on_what_it_planned_and_reads_nothing_of_it_again(
-    here: Installation, registry: HostileRegistry, content: RepositoryContent, run: SyncRun
+    here: Installation, registry: MemoryRegistry, content: RepositoryContent, run: SyncRun
 ) -> None:
     with executed_statements() as statements, new_client(run.remote) as client:
         fetched = fetch_small_run(
@@ -76,7 +74,7 @@ def test_a_small_run_passes_on_what_it_planned_and_reads_nothing_of_it_again(
 
 
 def test_a_small_run_that_is_tried_again_plans_what_is_still_missing(
-    here: Installation, registry: HostileRegistry, content: RepositoryContent, run: SyncRun
+    here: Installation, registry: MemoryRegistry, content: RepositoryContent, run: SyncRun
 ) -> None:
     """Also where another blob than before is missing by then, and one that failed can be had."""
     first, *_ = sorted(content.blobs)
@@ -88,6 +86,6 @@ def test_a_small_run_that_is_tried_again_plans_what_is_still_missing(
             )  # fmt: skip
         here.store.delete(first)
         here.database.contents.mark_missing([first])
-    asked = [request.path for request in registry.asked("GET") if "/blobs/" in request.path]
-    assert asked.count(f"/v2/{NAME}/blobs/{first}") == 2
+    asked = [request.reference for request in registry.log().select("GET", "blob")]
+    assert asked.count(first) == 2
     assert len(asked) == len(content.blobs) + 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -15,14 +13,15 @@ from registry_sync.blobs.local import LocalBlobStore
 from registry_sync.db.database import Database
 from registry_sync.db.tables import blobs, repository_blobs, repository_versions
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
 from registry_sync.domain.storage_reports import Amount, FindingKind, Repair
-from registry_sync.errors import BlobStoreError, BlobStoreUnavailable, ConfigurationError, NotFound
+from registry_sync.errors import BlobStoreError, BlobStoreUnavailable, ConfigurationError
 from registry_sync.hooks.stores import open_blob_store
 from registry_sync.sync.maintenance.collect import collect_orphans, reclaim_blobs
 from registry_sync.sync.maintenance.repair import repair_blobs
 from registry_sync.sync.maintenance.verify import ByteRate, Verification, VerifyOptions, verify_blobs
+from support.memory_client import MemoryClient
+from support.memory_registry import MemoryRegistry
 from support.metadata import Upstream, image, new_key, play_stages, sync
 from support.stored_texts import keep_texts
 
@@ -115,7 +114,7 @@ def test_what_is_broken_or_missing_is_found_again_until_it_is_mended(
         }
     records = database.blob_checks.records(lost)
     assert {records[digest].fault_at for digest in lost} == {NOW}, "the first time stays"
-    assert repair(database, store, {HOME: Remote(*TEXTS)}, list(again.lost)).fetched.count == 2
+    assert repair(database, store, {HOME: registry_of(*TEXTS)}, list(again.lost)).fetched.count == 2
     assert verify(database, store, at=NOW + timedelta(days=4)).is_clean
 
 
@@ -185,7 +184,7 @@ def test_what_is_broken_and_cannot_be_set_aside_stops_no_verification_and_is_rep
         assert all("could not be set aside" in finding.detail for finding in result.findings)
         assert not is_stored(database, stored["two"])
     assert store.has(stored["two"]), "wrong bytes of the right size"
-    done = repair(database, stuck, {HOME: Remote(*TEXTS)}, list(result.lost))
+    done = repair(database, stuck, {HOME: registry_of(*TEXTS)}, list(result.lost))
     assert done.fetched.count == 2
     assert verify(database, stuck, at=LATER + timedelta(hours=1)).is_clean
 
@@ -198,7 +197,7 @@ def test_a_folder_in_the_place_of_a_blob_is_found_and_keeps_no_repair_from_the_o
     store.path(stored["two"]).mkdir()
     lost = verify(database, store).lost
     assert lost == tuple(sorted([stored["two"], stored["three"]]))
-    result = repair(database, store, {HOME: Remote(*TEXTS)}, list(lost))
+    result = repair(database, store, {HOME: registry_of(*TEXTS)}, list(lost))
     assert list(result.failures) == [stored["two"]]
     assert store.has(stored["three"])
 
@@ -364,28 +363,26 @@ def test_what_a_collector_takes_meanwhile_is_no_finding(
     assert result.verified.count == 4
 
 
-class Remote:
-    """A registry that has ``texts``; what it was asked for is in ``asked``."""
-
-    def __init__(self, *texts: str) -> None:
-        self.texts = {Digest.of(text.encode()): text.encode() for text in texts}
-        self.asked: list[Digest] = []
-
-    def fetch_blob(self, _repository: object, blob: Descriptor, writer: Any) -> int:
-        self.asked.append(blob.digest)
-        if blob.digest not in self.texts:
-            raise NotFound(f"no blob {blob.digest}", kind="blob")
-        writer.write(self.texts[blob.digest])
-        writer.commit()
-        return blob.size_bytes
+def registry_of(*texts: str) -> MemoryRegistry:
+    """A registry whose ``library/app`` has ``texts`` as blobs."""
+    registry = MemoryRegistry()
+    for text in texts:
+        registry.push_blob("library/app", Digest.of(text.encode()), text.encode())
+    return registry
 
 
-def repair(database: Database, store: LocalBlobStore, remotes: dict[str, Remote], digests: list[Digest]) -> Repair:
-    @contextlib.contextmanager
-    def open_client(spec: RemoteSpec) -> Iterator[Any]:
+def asked(registry: MemoryRegistry) -> list[str]:
+    """The blobs that it was asked for."""
+    return [request.reference for request in registry.log().select("GET", "blob")]
+
+
+def repair(
+    database: Database, store: LocalBlobStore, remotes: dict[str, MemoryRegistry], digests: list[Digest]
+) -> Repair:
+    def open_client(spec: RemoteSpec) -> MemoryClient:
         if spec.url not in remotes:
             raise ConfigurationError(f"nothing at {spec.url}")
-        yield remotes[spec.url]
+        return remotes[spec.url].client()
 
     return repair_blobs(database, store, open_client, digests, clock=lambda: NOW, report=lambda _line: None)
 
@@ -410,10 +407,10 @@ def test_what_was_lost_is_fetched_again_from_the_remote_it_came_from(
     flip_a_bit(store, stored["two"])
     store.delete(stored["three"])
     lost = verify(database, store).lost
-    registry = Remote(*TEXTS)
+    registry = registry_of(*TEXTS)
     result = repair(database, store, {HOME: registry}, list(lost))
     assert result == Repair(Amount(2, len("twothree")), 0, {})
-    assert sorted(registry.asked) == sorted([stored["two"], stored["three"]])
+    assert sorted(asked(registry)) == sorted([stored["two"], stored["three"]])
     assert verify(database, store, at=NOW + timedelta(hours=1)).is_clean
     assert all(is_stored(database, digest) for digest in stored.values())
     assert repair(database, store, {HOME: registry}, list(lost)) == Repair(), "a repeat has nothing to do"
@@ -429,11 +426,11 @@ def test_another_remote_is_asked_for_what_the_first_one_lost(database: Database,
     with database.writing() as connection:
         source = "other.example/library/app"
         connection.execute(update(blobs).where(blobs.c.digest == two).values(source=source))
-    remotes = {HOME: Remote("two"), OTHER: Remote("one")}
+    remotes = {HOME: registry_of("two"), OTHER: registry_of("one")}
     result = repair(database, store, remotes, [one, two])
     assert result.failures == {}
     assert result.fetched.count == 2
-    assert two in remotes[OTHER].asked, "where it came from is asked first"
+    assert two in asked(remotes[OTHER]), "where it came from is asked first"
     assert store.has(one)
     assert store.has(two)
 
@@ -444,7 +441,7 @@ def test_what_no_remote_has_is_told_with_the_reason_and_the_others_come_back(
     for text in ("one", "two"):
         store.delete(stored[text])
     lost = list(verify(database, store).lost)
-    result = repair(database, store, {HOME: Remote("one")}, lost)
+    result = repair(database, store, {HOME: registry_of("one")}, lost)
     assert result.fetched.count == 1
     assert list(result.failures) == [stored["two"]]
     assert "no blob" in result.failures[stored["two"]]
@@ -473,7 +470,7 @@ def test_a_blob_of_a_copy_is_fetched_from_where_the_original_came_from(
         )
         connection.execute(update(repository_blobs).values(repository_id=copy.id))
     store.delete(stored["one"])
-    result = repair(database, store, {HOME: Remote("one")}, list(verify(database, store).lost))
+    result = repair(database, store, {HOME: registry_of("one")}, list(verify(database, store).lost))
     assert result.fetched.count == 1
 
 
