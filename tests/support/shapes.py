@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
+from registry_sync.domain.digests import Digest
 from support.images import ContentBuilder, RepositoryContent
 from support.signatures import BUILDKIT_ATTESTATION, Signer
 
@@ -153,6 +155,35 @@ def signed_application(seed: int = 8) -> RepositoryContent:
         signer.notation(index)
         signer.notation(images[0], is_cose=True)
         signer.bundle(signer.sbom(images[1]))
+    return build.content()
+
+
+def any_shape(seed: int) -> RepositoryContent:
+    """A small repository whose shape ``seed`` determines: images that share layers, nested indexes, attestations,
+    artifacts, signatures by tag and by subject, and several tags on one of them.
+    """
+    dice, build = random.Random(seed), ContentBuilder(seed=seed)
+    signer = Signer(build)
+    layers = [build.blob(dice.choice((1, 64, 900, 3000))) for _ in range(5)]
+    images = [build.image(dice.sample(layers, dice.randint(0, 3)), docker=dice.random() < 0.4) for _ in range(4)]
+    images.append(build.artifact(dice.sample(layers, 2)))
+    indexes: list[Digest] = []
+    for _ in range(dice.randint(1, 3)):
+        children = dice.sample([*images, *indexes[-1:]], dice.randint(0, 3))
+        entries = {}
+        if children and dice.random() < 0.5:
+            children.append(attestation := build.attestation(children[0]))
+            entries[attestation] = build.attestation_entry(children[0])
+        indexes.append(build.index(children, docker=dice.random() < 0.3, descriptors=entries))
+    roots = [*images, *indexes]
+    for number in range(dice.randint(3, 7)):
+        build.tag(f"v{number}", dice.choice(roots))
+    for of in dice.sample(roots, 3):
+        make = dice.choice((signer.bundle, signer.sbom, signer.notation, signer.cosign_signature))
+        if dice.random() < 0.5:
+            signer.bundle(make(of))
+        else:
+            make(of)
     return build.content()
 
 
