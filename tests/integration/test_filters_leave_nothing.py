@@ -58,7 +58,7 @@ def test_a_first_sync_of_which_the_platforms_leave_nothing_fails_and_says_which_
         here.database.repositories.delete(here.database.repositories.by_name("app").id)
     with pytest.raises(
         NothingSynced,
-        match=r"platforms linux/amd46 of remote 'app' leave nothing of any of 3 tags; there are "
+        match=r"platforms linux/amd46 of remote 'app' leave nothing of any of 3 tags; available are "
         r"linux/amd64, linux/arm64/v8, windows\(10\.0\.20348\.2582\)/amd64\.",
     ):
         sync(here, registry, build, platforms=("linux/amd46",), mode=mode)
@@ -116,7 +116,7 @@ def test_another_choice_of_platforms_that_leaves_nothing_of_a_tag_stops_until_it
     first = sync(here, registry, build)
     with pytest.raises(
         TooManyRemovals,
-        match=r"1 of 10 tags has none of the platforms linux/amd64, there are windows.*takes an approval.*"
+        match=r"1 of 10 tags has none of the platforms linux/amd64; available are windows.*takes an approval.*"
         r"platforms was all for version 1: windows\. ",
     ):
         sync(here, registry, platforms=("linux/amd64",))
@@ -307,7 +307,7 @@ def test_plain_images_do_not_hide_that_the_platforms_leave_nothing_of_any_index(
     Signer(build).cosign_signature(index)
     with pytest.raises(
         NothingSynced,
-        match=r"platforms linux/amd46 of remote 'app' leave nothing of any of 5 tags that are indexes; there are "
+        match=r"platforms linux/amd46 of remote 'app' leave nothing of any of 5 tags that are indexes; available are "
         r"linux/amd64, linux/arm64/v8\.",
     ):
         sync(here, registry, build, platforms=("linux/amd46",), mode=mode)

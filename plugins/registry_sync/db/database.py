@@ -1,8 +1,8 @@
-"""The metadata database as the rest of the project sees it: one object with its stores.
+"""The metadata database: one object that connects, migrates, locks, and gives the stores.
 
-Its locks by name are for work that no transaction can hold together, because part of it happens elsewhere. They hold
-between threads, processes and machines, and are dropped with whoever holds them. Nothing in the database is
-locked meanwhile: only those wait who ask for the same lock.
+Named locks are for work that one transaction cannot cover, because part of it happens outside the database. They hold
+between threads, processes and machines, and are released when their holder exits. They lock no rows: only callers that
+take the same lock wait.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from registry_sync.db.versions.version_store import ProvenanceStore, VersionStor
 from registry_sync.domain.file_modes import OWNER_ONLY, FileModes
 from registry_sync.errors import DatabaseError, DatabaseOutdated, DatabaseUnavailable
 
-#: Tells locks by name from the one under which PostgreSQL is migrated; the number is arbitrary.
+#: Keeps named locks apart from the lock under which PostgreSQL is migrated; the number is arbitrary.
 POSTGRESQL_SEED = 7_250_131
 _POLL_SECONDS = 0.02
 
 
 @contextmanager
 def file_lock(path: str, patience_seconds: float, modes: FileModes) -> Iterator[None]:
-    """Holds the lock of the file at ``path``, which is made. Raises :class:`DatabaseUnavailable` when it is not had."""
+    """Locks the file at ``path``, creating it. Raises :class:`DatabaseUnavailable` after ``patience_seconds``."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, modes.file)
     except OSError as problem:
@@ -54,7 +54,7 @@ def file_lock(path: str, patience_seconds: float, modes: FileModes) -> Iterator[
         deadline = time.monotonic() + patience_seconds
         while not _is_locked(descriptor):
             if time.monotonic() > deadline:
-                raise DatabaseUnavailable("another change of this kind is under way, and takes long; try again later")
+                raise DatabaseUnavailable("another change of this kind has been in progress for long; try again later")
             time.sleep(_POLL_SECONDS)
         yield
     finally:
@@ -70,7 +70,7 @@ def _is_locked(descriptor: int) -> bool:
 
 
 class Database:
-    """A metadata database. Threads may share one; processes make their own. Nothing is opened before first use."""
+    """A metadata database. Threads may share one; each process makes its own. It connects at first use."""
 
     def __init__(self, engine: Engine, patience_seconds: float | None = None, modes: FileModes = OWNER_ONLY) -> None:
         self._engine = engine
@@ -79,16 +79,16 @@ class Database:
 
     @classmethod
     def connect(cls, url: str, patience_seconds: float | None = None, *, modes: FileModes = OWNER_ONLY) -> Database:
-        """The database at ``url``, a SQLite file or a PostgreSQL. Raises :class:`ConfigurationError`.
+        """The database at ``url``, a SQLite file or PostgreSQL. Raises :class:`ConfigurationError`.
 
-        ``patience_seconds`` is how long a lock or a connection is waited for; None as long as a task waits. ``modes``
-        is who may use the files of a SQLite.
+        ``patience_seconds`` limits the wait for a lock or a connection; None waits as long as a task does. ``modes``
+        sets who may access the files of a SQLite database.
         """
         return cls(make_engine(read_url(url), patience_seconds), patience_seconds, modes)
 
     @property
     def is_embedded(self) -> bool:
-        """Whether it is a SQLite file, which migrates itself."""
+        """Whether it is a SQLite file, which is migrated at its first use."""
         return self._engine.dialect.name == "sqlite"
 
     @property
@@ -98,21 +98,21 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that only reads. Database errors come out of it as ours."""
+        """A read-only transaction. Errors of the driver are raised as :class:`DatabaseError`."""
         with converted_errors(), self._engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that may write: all of it is kept, or nothing when it is left by an error."""
+        """A transaction that may write: committed as a whole, or rolled back when an error leaves it."""
         with converted_errors(), for_writing(self._engine.connect()) as connection, connection.begin():
             yield connection
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """A lock by name, for what cannot be done in one transaction; SQLite has one for all names.
+        """A named lock, for changes that do not fit into one transaction; SQLite has one lock for all names.
 
-        It is not had twice by one thread. Raises :class:`DatabaseUnavailable` when others keep it for long.
+        Not reentrant. Raises :class:`DatabaseUnavailable` when others hold it for too long.
         """
         if self.is_embedded:
             with file_lock(f"{self._engine.url.database}.changes.lock", self._patience_seconds, self._modes):
@@ -124,32 +124,32 @@ class Database:
             yield
 
     def upgrade(self) -> None:
-        """Migrates to the schema of this release; safe when repeated and for several processes at once."""
+        """Migrates to the schema of this release; safe to repeat and to run concurrently."""
         schema.upgrade(self._engine, modes=self._modes)
 
     def downgrade(self, revision: str) -> None:
-        """Migrates back to ``revision``; ``base`` removes every table with its records."""
+        """Migrates down to ``revision``; ``base`` drops every table."""
         schema.downgrade(self._engine, revision)
 
     needed_revision = schema.HEAD_REVISION
 
     def revision(self) -> str | None:
-        """The schema it is at, None when it is empty or does not exist."""
+        """The schema revision of the database, None when it is empty or does not exist."""
         if self._is_absent():
             return None
         with self.reading() as connection:
             return schema.current_revision(connection)
 
     def check(self) -> None:
-        """Raises :class:`DatabaseOutdated` with the command to run unless the schema is the one of this release."""
+        """Raises :class:`DatabaseOutdated` with the command to run unless the schema is that of this release."""
         if self._is_absent():
-            raise DatabaseOutdated("the embedded metadata database does not exist yet; it is made at its first use")
+            raise DatabaseOutdated("the embedded metadata database does not exist yet; it is created at its first use")
         schema.refuse_other_than_head(self.revision())
 
     def ready(self) -> None:
-        """Makes sure that the stores can be used: an embedded database is migrated, another one is checked.
+        """Prepares the database for use: migrates an embedded one, checks any other.
 
-        Raises :class:`DatabaseOutdated` when that takes an operator.
+        Raises :class:`DatabaseOutdated` when an operator has to migrate it.
         """
         if self.is_embedded:
             for suffix in ("", "-wal", "-shm", ".lock", ".changes.lock"):
@@ -162,7 +162,7 @@ class Database:
         return self.is_embedded and not Path(str(self._engine.url.database)).exists()
 
     def close(self) -> None:
-        """Closes its connections; a later use opens new ones."""
+        """Closes the connections; a later use opens new ones."""
         self._engine.dispose()
 
     def __enter__(self) -> Database:
@@ -185,65 +185,65 @@ class Database:
 
     @cached_property
     def runs(self) -> SyncRunStore:
-        """Sync runs with what they listed and planned."""
+        """Sync runs with the tags they listed and the blobs they planned."""
         return SyncRunStore(self)
 
     @cached_property
     def requests(self) -> SyncRequestStore:
-        """Syncs as they were asked for over REST."""
+        """Syncs requested over REST."""
         return SyncRequestStore(self)
 
     @cached_property
     def heads(self) -> KeptHeadStore:
-        """Digests of tags that a listing under way has asked for."""
+        """Digests of tags that the HEADs of a running listing returned."""
         return KeptHeadStore(self)
 
     @cached_property
     def run_ends(self) -> RunEndStore:
-        """How runs end with their DAG runs, and go on with them."""
+        """Runs that end with their DAG runs, or resume with them."""
         return RunEndStore(self)
 
     @cached_property
     def selections(self) -> SelectionStore:
-        """What runs and versions take along below their tags."""
+        """The manifests that runs and versions include below their tags."""
         return SelectionStore(self)
 
     @cached_property
     def contents(self) -> ContentStore:
-        """Manifests and blobs, whichever repositories hold them."""
+        """Manifests and blobs, independent of repositories."""
         return ContentStore(self)
 
     @cached_property
     def versions(self) -> VersionStore:
-        """Repository versions, and the commit that makes them."""
+        """Repository versions, and the commit that creates them."""
         return VersionStore(self)
 
     @cached_property
     def provenance(self) -> ProvenanceStore:
-        """Where versions and content came from, and who holds it."""
+        """Where versions and content came from, and which repositories hold it."""
         return ProvenanceStore(self)
 
     @cached_property
     def units(self) -> UnitStore:
-        """Pages of content units, for people and REST."""
+        """Pages of content units, for REST and the UI."""
         return UnitStore(self)
 
     @cached_property
     def orphans(self) -> OrphanStore:
-        """Content that nothing needs, to be collected."""
+        """Unreachable content, for garbage collection."""
         return OrphanStore(self)
 
     @cached_property
     def blob_bytes(self) -> BlobBytesStore:
-        """Bytes of blobs that go, when they are collected or reclaimed."""
+        """Removal of blobs' bytes, by garbage collection or to reclaim space."""
         return BlobBytesStore(self)
 
     @cached_property
     def blob_checks(self) -> BlobCheckStore:
-        """What verifying and repairing blobs need to know."""
+        """The state of blobs for verification and repair."""
         return BlobCheckStore(self)
 
     @cached_property
     def disk_usage(self) -> DiskUsageStore:
-        """What content takes."""
+        """The disk usage of content."""
         return DiskUsageStore(self)

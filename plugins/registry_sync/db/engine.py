@@ -1,10 +1,10 @@
-"""Engines: an address turned into connections that behave alike on both databases, and foreign errors into ours.
+"""Engines: a URL turned into connections that behave alike on both databases, and driver errors turned into ours.
 
-Decided by the type of the driver's error and by SQLSTATE or SQLite's result code, not by messages; SQLite before
-Python 3.11 tells no code, there its fixed texts are compared.
+Errors are classified by the type of the driver's error and by SQLSTATE or SQLite's result code, not by messages. Before
+Python 3.11 the sqlite3 module gives no code; there its fixed texts are compared.
 
-SQLite is opened so that several processes may work on one file: a write begins with ``BEGIN IMMEDIATE``, so that
-writers queue for up to :data:`BUSY_TIMEOUT_SECONDS` where a later upgrade of a read lock would fail at once.
+SQLite is opened for several processes on one file: a write starts with ``BEGIN IMMEDIATE``, so that writers queue for
+up to :data:`BUSY_TIMEOUT_SECONDS`. Upgrading a read lock later would fail at once.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from sqlalchemy.pool import QueuePool
 from registry_sync.errors import ConfigurationError, DatabaseError, DatabaseFull, DatabaseOutdated, DatabaseUnavailable
 
 UPGRADE_COMMAND = "airflow registry-sync db upgrade"
-#: What :func:`converted` takes: the errors of databases, ours and Airflow's.
+#: The errors that :func:`converted` accepts: those of our database and of Airflow's.
 FOREIGN_ERROR = exc.SQLAlchemyError
 OURS = "the metadata database"
 _SQLITE_BUSY, _SQLITE_FULL = 5, 13
 _SQLITE_BUSY_TEXT = "database is locked"
 _SQLITE_FULL_TEXT = "database or disk is full"
 _SQLITE_UNKNOWN = ("no such table", "no such column", "has no column named")
-#: SQLSTATE: disk_full, out_of_memory is left alone; undefined_table, undefined_column.
+#: SQLSTATE: disk_full (out_of_memory is not converted); undefined_table, undefined_column.
 _POSTGRESQL_FULL = "53100"
 _POSTGRESQL_BUSY = "55P03"  # lock_not_available
 _POSTGRESQL_UNKNOWN = frozenset({"42P01", "42703"})
@@ -38,7 +38,7 @@ _POSTGRESQL_UNKNOWN = frozenset({"42P01", "42703"})
 
 @contextmanager
 def converted_errors() -> Iterator[None]:
-    """Raises :class:`DatabaseUnavailable`, :class:`DatabaseOutdated` or :class:`DatabaseError` for what is inside."""
+    """Converts driver errors into :class:`DatabaseUnavailable`, :class:`DatabaseOutdated` or :class:`DatabaseError`."""
     try:
         yield
     except exc.SQLAlchemyError as problem:
@@ -46,7 +46,7 @@ def converted_errors() -> Iterator[None]:
 
 
 def converted(problem: exc.SQLAlchemyError, database: str = OURS) -> DatabaseError:
-    """The error of ours that it is; ``database`` names the database that it came from."""
+    """The corresponding :class:`DatabaseError`; ``database`` is the name of the failing database in messages."""
     if isinstance(problem, exc.TimeoutError):
         return DatabaseUnavailable(f"all connections to {database} are in use; try again later")
     if not isinstance(problem, exc.DBAPIError):
@@ -59,13 +59,13 @@ def _converted_from_driver(problem: exc.DBAPIError, database: str) -> DatabaseEr
     said = _first_line(cause)
     if _is_full(cause):
         disk = "the disk that its file is on" if type(cause).__module__ == "sqlite3" else "the disk of its server"
-        return DatabaseFull(f"{database} has no space left, on {disk}: {said}; what is stored stays good")
+        return DatabaseFull(f"{database} has no space left, on {disk}: {said}; stored content stays intact")
     if _is_busy(cause):
-        return DatabaseUnavailable(f"{database} is busy: others hold its locks for long; try again later")
+        return DatabaseUnavailable(f"{database} is busy: another transaction holds its locks for long; try again later")
     if database == OURS and _is_unknown_to_schema(cause):
         return DatabaseOutdated(f"{database} lacks what this release needs ({said}); run: {UPGRADE_COMMAND}")
     if isinstance(problem, exc.OperationalError | exc.InterfaceError) or problem.connection_invalidated:
-        return DatabaseUnavailable(f"{database} does not answer: {said}")
+        return DatabaseUnavailable(f"{database} does not respond: {said}")
     refused = "a record" if isinstance(problem, exc.IntegrityError) else "a statement"
     return DatabaseError(f"{database} refused {refused}: {said}")
 
@@ -96,10 +96,10 @@ def _first_line(problem: BaseException) -> str:
 
 
 class Transactions(Protocol):
-    """Opens transactions; errors of the database come out of them as ours."""
+    """Opens transactions; driver errors are raised as :class:`DatabaseError`."""
 
     def reading(self) -> AbstractContextManager[Connection]:
-        """A transaction that only reads."""
+        """A read-only transaction."""
         ...
 
     def writing(self) -> AbstractContextManager[Connection]:
@@ -114,7 +114,7 @@ _POSTGRESQL_SPELLINGS = frozenset({"postgresql", "postgres", "postgresql+psycopg
 
 
 def read_url(text: str) -> URL:
-    """``text`` as an address that is supported: a SQLite file, or PostgreSQL through psycopg 3.
+    """``text`` as a URL of a supported database: a SQLite file, or PostgreSQL through psycopg 3.
 
     Raises :class:`ConfigurationError` for others, for SQLite in memory, and when psycopg is not installed.
     """
@@ -142,10 +142,10 @@ def read_url(text: str) -> URL:
 
 
 def make_engine(url: URL, patience_seconds: float | None = None) -> Engine:
-    """An engine for ``url`` as given by :func:`read_url`. Connects lazily; few connections, as tasks live shortly.
+    """An engine for ``url`` as returned by :func:`read_url`. Connects lazily; the pool is small, as tasks are short.
 
-    ``patience_seconds`` is for those that somebody waits for: a lock or a connection that is not had by then is an
-    error. None waits as tasks do, on PostgreSQL for a lock without end.
+    ``patience_seconds`` limits the wait for a lock or a connection when a person waits for the result. None waits as
+    tasks do: on PostgreSQL without limit for a lock.
     """
     if url.get_backend_name() == "sqlite":
         engine = create_engine(
@@ -175,12 +175,12 @@ def make_engine(url: URL, patience_seconds: float | None = None) -> Engine:
 
 
 def for_writing(connection: Connection) -> Connection:
-    """``connection``, whose next transaction takes SQLite's write lock at its beginning."""
+    """``connection``, whose next transaction acquires SQLite's write lock when it starts."""
     return connection.execution_options(**{_WRITING: True})
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    # The driver must not begin transactions by itself, it would do so late and without the lock.
+    # The driver must not start transactions itself: it would do so late and without the lock.
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
 
@@ -191,6 +191,6 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _limit_waiting(patience_seconds: float, connection: Connection) -> None:
-    """For this transaction alone, as a pool between here and PostgreSQL may give the session to another."""
+    """Limits this transaction alone: a pooler in front of PostgreSQL may give the session to another client."""
     if connection.get_execution_options().get(_WRITING, False):
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {ceil(patience_seconds * 1000)}")

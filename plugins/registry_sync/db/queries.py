@@ -1,8 +1,7 @@
-"""Statements over many rows: in batches that every database takes, and in pages with the total of all.
+"""Statements over many rows, in batches that every database accepts and in pages with totals; and named records.
 
-Records that people know by a name of their own: what repositories and remotes have in common in the database.
-
-A record is made of a specification, which bears the name and is what a user says of it; id and times are ours.
+A named record (repository, remote) consists of a specification, which users write and which contains the name, and of
+an id and timestamps, which are assigned.
 """
 
 from __future__ import annotations
@@ -40,17 +39,17 @@ BATCH_SIZE = 500
 
 
 def in_batches(items: Iterable[T], size: int = BATCH_SIZE) -> Iterator[list[T]]:
-    """``items`` in lists of at most ``size``, in order; no items give no lists."""
+    """``items`` in lists of at most ``size``, in order; none for no items."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
 
 
 def is_one_of(connection: Connection, column: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
-    """Whether ``column`` is one of ``values``, at most a batch: each looked up by an index.
+    """Whether ``column`` is one of ``values``, at most one batch: each looked up in an index.
 
-    PostgreSQL reads a whole table rather than look up hundreds of listed values, and compares each row with each of
-    them; a set that is joined it looks up.
+    For hundreds of listed values PostgreSQL would scan the whole table and compare each row with each value; a joined
+    set is looked up.
     """
     wanted = list(values)
     if connection.dialect.name == "postgresql":
@@ -60,7 +59,7 @@ def is_one_of(connection: Connection, column: ColumnElement[Any], values: Iterab
 
 
 def ids_by_digest(connection: Connection, table: Table, digests: Iterable[Digest]) -> dict[Digest, int]:
-    """Ids of the manifests or blobs of those digests; those that are not stored are left out."""
+    """Ids of the manifests or blobs of those digests; those that are not stored are omitted."""
     ids: dict[Digest, int] = {}
     for batch in in_batches(sorted(digests)):
         found = select(table.c.digest, table.c.id).where(is_one_of(connection, table.c.digest, batch))
@@ -69,29 +68,29 @@ def ids_by_digest(connection: Connection, table: Table, digests: Iterable[Digest
 
 
 def insert_or_keep(connection: Connection, table: Table) -> Insert:
-    """An INSERT that leaves a row alone that is there already, whoever wrote it, even at the same moment."""
+    """An INSERT that keeps an existing row, also one inserted concurrently."""
     if connection.dialect.name == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing()
     return sqlite.insert(table).on_conflict_do_nothing()
 
 
 def insert_absent(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Inserts those of ``rows`` that are not there. Give rows in one order everywhere, lest writers deadlock."""
+    """Inserts those of ``rows`` that do not exist. Always pass rows in the same order, lest writers deadlock."""
     statement = insert_or_keep(connection, table)
     for batch in in_batches(rows):
         connection.execute(statement, batch)
 
 
 def storable(text: str, length: int | None = None) -> str:
-    """``text`` as both databases can hold it: no NUL, no lone surrogates, cut to ``length`` characters.
+    """``text`` as both databases can store it: no NUL, no lone surrogates, cut to ``length`` characters.
 
-    What comes from a registry may hold either; exact bytes are kept elsewhere, this text is for people and queries.
+    Text from a registry may contain either. Exact bytes are kept elsewhere; this text is for people and queries.
     """
     clean = text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
     return clean if length is None else clean[:length]
 
 
-#: More than this is not read at once, whatever was asked for.
+#: The most rows of one page, whatever limit is requested.
 MAX_LIMIT = 10_000
 
 
@@ -104,8 +103,8 @@ def fetch_page(
 ) -> tuple[Sequence[Row[Any]], int]:
     """The rows of the page and the total count.
 
-    ``orderings`` names what may be ordered by, the first entry is the default; ``tie_breaker`` makes the order
-    total. Raises :class:`InvalidReference` for another ordering or a negative offset.
+    ``orderings`` lists the possible orderings, the default first; ``tie_breaker`` makes the order total. Raises
+    :class:`InvalidReference` for another ordering or a negative offset.
     """
     if request.offset < 0 or request.limit < 0:
         raise InvalidReference("offset and limit of a page are 0 or more")
@@ -141,9 +140,9 @@ Record = TypeVar("Record", bound=_Specified)
 
 @dataclass(frozen=True)
 class NamedRecords(Generic[Spec, Record]):
-    """One table of them, within the caller's transaction. ``kind`` is its word in messages.
+    """A table of named records, within the caller's transaction. ``kind`` is the word for a record in messages.
 
-    ``values`` gives the columns that a specification fills, ``read`` the record of a row.
+    ``values`` gives the columns of a specification, ``read`` the record of a row.
     """
 
     table: Table
@@ -160,32 +159,32 @@ class NamedRecords(Generic[Spec, Record]):
         return self._require(connection, self.table.c.name == name, name)
 
     def ensure(self, connection: Connection, spec: Spec) -> Record:
-        """The record of that name, made of ``spec`` if there is none; safe for several at once."""
+        """The record of that name, created from ``spec`` if there is none; safe to run concurrently."""
         connection.execute(insert_or_keep(connection, self.table), self._new_values(spec))
         return self.by_name(connection, spec.name)
 
     def create(self, connection: Connection, spec: Spec, record_id: str | None = None) -> Record:
-        """A new record, of ``record_id`` or any id. Raises :class:`NameTaken`."""
+        """A new record with ``record_id`` or a random id. Raises :class:`NameTaken`."""
         values = self._new_values(spec)
         if record_id is not None:
             values["id"] = record_id
-        self._unless_taken(spec.name, lambda: connection.execute(insert(self.table), values))
+        self._refusing_duplicates(spec.name, lambda: connection.execute(insert(self.table), values))
         return self.by_id(connection, values["id"])
 
     def replace(self, connection: Connection, record_id: str, spec: Spec) -> Record:
-        """The record as ``spec`` says from now on. Raises :class:`RecordNotFound`, :class:`NameTaken`."""
+        """The record with its specification replaced. Raises :class:`RecordNotFound`, :class:`NameTaken`."""
         statement = update(self.table).where(self.table.c.id == record_id)
         changed = statement.values(**self.values(spec), updated_at=utc_now())
-        self._unless_taken(spec.name, lambda: connection.execute(changed))
+        self._refusing_duplicates(spec.name, lambda: connection.execute(changed))
         return self.by_id(connection, record_id)
 
     def change(self, connection: Connection, record_id: str, change: Callable[[Spec], Spec]) -> Record:
-        """The record as ``change`` makes it of what is stored; nobody else changes it in between.
+        """The record with its specification changed by ``change``, as one atomic update.
 
-        Raises :class:`RecordNotFound`, :class:`NameTaken`, and what ``change`` raises.
+        Raises :class:`RecordNotFound`, :class:`NameTaken`, and the errors of ``change``.
         """
-        is_asked = self.table.c.id == record_id
-        present = self._require(connection, is_asked, record_id, is_locked=True)
+        is_requested = self.table.c.id == record_id
+        present = self._require(connection, is_requested, record_id, is_locked=True)
         return self.replace(connection, record_id, change(present.spec))
 
     def delete(self, connection: Connection, record_id: str) -> None:
@@ -202,7 +201,7 @@ class NamedRecords(Generic[Spec, Record]):
         names: Sequence[str] | None,
         name_contains: str | None,
     ) -> Page[Record]:
-        """Records ordered by ``name`` (default), ``created_at`` or ``updated_at``; None does not narrow."""
+        """Records ordered by ``name`` (default), ``created_at`` or ``updated_at``; a filter of None selects all."""
         columns = self.table.c
         statement = select(self.table)
         if name is not None:
@@ -220,18 +219,18 @@ class NamedRecords(Generic[Spec, Record]):
         return {"id": str(uuid.uuid4()), **self.values(spec), "created_at": now, "updated_at": now}
 
     def _require(
-        self, connection: Connection, condition: ColumnElement[bool], asked: str, *, is_locked: bool = False
+        self, connection: Connection, condition: ColumnElement[bool], requested: str, *, is_locked: bool = False
     ) -> Record:
-        """``is_locked`` keeps the row for this transaction; on SQLite it has the whole database for itself."""
+        """``is_locked`` locks the row until the transaction ends; a write on SQLite locks the whole database anyway."""
         statement = select(self.table).where(condition)
         if is_locked:
             statement = statement.with_for_update(key_share=True)
         row = connection.execute(statement).one_or_none()
         if row is None:
-            raise RecordNotFound(f"there is no {self.kind} {asked[:_SHOWN_CHARACTERS]!r}")
+            raise RecordNotFound(f"there is no {self.kind} {requested[:_SHOWN_CHARACTERS]!r}")
         return self.read(row)
 
-    def _unless_taken(self, name: str, write: Callable[[], object]) -> None:
+    def _refusing_duplicates(self, name: str, write: Callable[[], object]) -> None:
         try:
             write()
         except IntegrityError:

@@ -1,4 +1,4 @@
-"""Repositories: named places that content is synced into."""
+"""Repositories: named places into which content is synced."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from registry_sync.domain.records import FIRST_PAGE, Page, PageRequest, Reposito
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import RecordNotFound
 
-#: Renaming a repository time and again does not make an endless list.
+#: Former names that are kept of a repository, so that repeated renames do not grow the list without limit.
 _KEPT_NAMES = 20
 
 
 class RepositoryStore:
     """Each method is a short transaction of its own.
 
-    A name that is given is one under which a registry could serve the repository, else :class:`InvalidReference` is
-    raised. Repositories of earlier releases with other names can be used, and keep theirs until they are renamed.
+    A new name must be valid for a registry, else :class:`InvalidReference` is raised. Repositories of earlier releases
+    with other names remain usable and keep them until they are renamed.
     """
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
     def ensure(self, name: str) -> Repository:
-        """The repository of that name, made now if there is none; safe when repeated and for several at once."""
+        """The repository of that name, created if there is none; safe to repeat and to run concurrently."""
         with self._transactions.writing() as connection:
             try:
                 return _RECORDS.by_name(connection, name)
@@ -67,24 +67,24 @@ class RepositoryStore:
             return _RECORDS.page(connection, request, name=name, names=names, name_contains=name_contains)
 
     def update(self, repository_id: str, spec: RepositorySpec) -> Repository:
-        """The repository as ``spec`` says from now on; versions that it does not retain any more go at once.
+        """The repository with its specification replaced; versions that it no longer retains are removed at once.
 
         Raises :class:`RecordNotFound`, :class:`NameTaken`.
         """
         return self.change(repository_id, lambda _: spec)
 
     def change(self, repository_id: str, change: Callable[[RepositorySpec], RepositorySpec]) -> Repository:
-        """As :meth:`update`, by what ``change`` makes of what is stored; nobody else changes it in between."""
+        """As :meth:`update`, with the specification that ``change`` makes from the stored one, atomically."""
         with self._transactions.writing() as connection:
             before = lock_repository(connection, repository_id)
             changed = _RECORDS.change(connection, repository_id, lambda present: _named(change(present), present))
             if changed.name != before.name:
-                _note_former_name(connection, before, changed.name)
+                _record_former_name(connection, before, changed.name)
             keep_newest(connection, repository_id, changed.retain_versions)
             return changed
 
     def former_names(self, repository_id: str) -> tuple[str, ...]:
-        """Names that it had before and that no repository has now, the latest first. Raises :class:`RecordNotFound`."""
+        """Earlier names that no repository has now, the latest first. Raises :class:`RecordNotFound`."""
         with self._transactions.reading() as connection:
             row = connection.execute(
                 select(repositories.c.former_names).where(repositories.c.id == repository_id)
@@ -92,15 +92,15 @@ class RepositoryStore:
             if row is None:
                 raise RecordNotFound(f"there is no repository {repository_id[:255]!r}")
             names: list[str] = row.former_names or []
-            taken = (
+            in_use = (
                 connection.execute(select(repositories.c.name).where(repositories.c.name.in_(names))).scalars().all()
             )
-        return tuple(name for name in names if name not in taken)
+        return tuple(name for name in names if name not in in_use)
 
     def delete(self, repository_id: str) -> None:
         """Removes it with its versions and runs; its content stays stored. Raises :class:`RecordNotFound`.
 
-        A task of one of those runs that is repeated finds that out, and does not make the repository again.
+        Repeated tasks of those runs detect the removal and do not create the repository again.
         """
         with self._transactions.writing() as connection:
             lock_repository(connection, repository_id)
@@ -109,13 +109,13 @@ class RepositoryStore:
 
 
 def _named(spec: RepositorySpec, present: RepositorySpec | None = None) -> RepositorySpec:
-    """``spec``, whose name could be served, or is the one that is ``present``."""
+    """``spec``, after a check that its name is valid or unchanged from ``present``."""
     if present is None or spec.name != present.name:
         RepositoryName(spec.name)
     return spec
 
 
-def _note_former_name(connection: Connection, before: Row[Any], name: str) -> None:
+def _record_former_name(connection: Connection, before: Row[Any], name: str) -> None:
     names = [before.name, *(former for former in before.former_names or () if former not in (before.name, name))]
     values = {"former_names": names[:_KEPT_NAMES]}
     connection.execute(update(repositories).where(repositories.c.id == before.id).values(**values))

@@ -1,4 +1,4 @@
-"""The state of the schema: which revision a database is at, and the way to the one this release needs.
+"""The schema: the revision that a database is at, and the migration to the one this release needs.
 
 Alembic is imported only to migrate; a check costs one query.
 """
@@ -24,7 +24,7 @@ from registry_sync.errors import DatabaseError, DatabaseFull, DatabaseOutdated
 if TYPE_CHECKING:
     from alembic.config import Config
 
-#: The newest migration, which a test compares with the folder of migrations.
+#: The newest migration; a test compares it with the folder of migrations.
 HEAD_REVISION = "0003"
 VERSION_TABLE = "registry_sync_schema"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -33,7 +33,7 @@ _LOCK_NUMBER = 7_250_131_906_412_817
 
 
 def current_revision(connection: Connection) -> str | None:
-    """The revision the database is at, None for an empty one."""
+    """The revision of the database, None for an empty one."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     revision: str | None = connection.execute(
@@ -43,12 +43,12 @@ def current_revision(connection: Connection) -> str | None:
 
 
 def is_behind(revision: str | None) -> bool:
-    """Whether a database at ``revision`` is to be migrated up to be used by this release."""
+    """Whether a database at ``revision`` has to be migrated before this release can use it."""
     return revision is None or revision < HEAD_REVISION
 
 
 def refuse_other_than_head(revision: str | None) -> None:
-    """Raises :class:`DatabaseOutdated`, saying what to run, unless ``revision`` is the one of this release."""
+    """Raises :class:`DatabaseOutdated` with the remedy unless ``revision`` is that of this release."""
     if revision == HEAD_REVISION:
         return
     if not is_behind(revision):
@@ -63,9 +63,9 @@ def refuse_other_than_head(revision: str | None) -> None:
 
 
 def upgrade(engine: Engine, revision: str = "head", *, modes: FileModes = OWNER_ONLY) -> None:
-    """Migrates up to ``revision``; safe for several processes at once and when repeated.
+    """Migrates up to ``revision``; safe to repeat and to run concurrently.
 
-    ``modes`` is who may use a SQLite file that is made.
+    ``modes`` sets who may access a SQLite file that is created.
     """
     with _one_at_a_time(engine, modes) as connection:
         from alembic import command
@@ -74,7 +74,7 @@ def upgrade(engine: Engine, revision: str = "head", *, modes: FileModes = OWNER_
 
 
 def downgrade(engine: Engine, revision: str) -> None:
-    """Migrates down to ``revision``; ``base`` removes every table with its records."""
+    """Migrates down to ``revision``; ``base`` drops every table."""
     with _one_at_a_time(engine) as connection:
         from alembic import command
 
@@ -100,14 +100,14 @@ def _one_at_a_time(engine: Engine, modes: FileModes = OWNER_ONLY) -> Iterator[Co
         except CommandError as problem:
             raise DatabaseError(f"the metadata database cannot be migrated: {problem}") from problem
         if file is not None and connection.execute(text("PRAGMA foreign_key_check")).first() is not None:
-            raise DatabaseError("the metadata database cannot be migrated: records would refer to what is not there")
+            raise DatabaseError("the metadata database cannot be migrated: records would refer to missing rows")
 
 
 @contextmanager
 def _file_lock(engine: Engine, file: str | None, modes: FileModes) -> Iterator[None]:
-    """Holds ``file``'s lock while a SQLite database is made or migrated, and switches it to write-ahead logging.
+    """Holds ``file``'s lock while a SQLite database is created or migrated, and switches it to write-ahead logging.
 
-    The switch needs the file for itself and does not wait for it, so it happens here, once.
+    The switch needs exclusive access and does not wait for it, so it happens here, once.
     """
     if file is None:
         yield
@@ -130,7 +130,7 @@ def _file_lock(engine: Engine, file: str | None, modes: FileModes) -> Iterator[N
 
 @contextmanager
 def _tables_may_be_made_anew(connection: Connection, *, is_sqlite: bool) -> Iterator[None]:
-    """SQLite alters most of a table by making it anew; what refers to the old one must not go with it meanwhile."""
+    """SQLite alters most tables by copying them; foreign keys are off meanwhile, so that no cascade deletes rows."""
     driver_connection: Any = connection.connection.driver_connection
     if is_sqlite:
         driver_connection.execute("PRAGMA foreign_keys = OFF")
@@ -142,7 +142,7 @@ def _tables_may_be_made_anew(connection: Connection, *, is_sqlite: bool) -> Iter
 
 
 def _make_folder(folder: Path, modes: FileModes) -> None:
-    """Makes ``folder`` and those above it, none of them open to others whatever the umask."""
+    """Creates ``folder`` and its parents; none of them is accessible to others, whatever the umask."""
     if not folder.is_dir():
         _make_folder(folder.parent, modes)
         folder.mkdir(OWNER_ONLY.folder, exist_ok=True)

@@ -1,10 +1,10 @@
-"""The tables. Content is stored once; what a repository's versions hold is kept as intervals.
+"""The tables. Content is stored once; the content of a repository's versions is stored as intervals.
 
-A row in ``repository_tags``, ``repository_manifests`` or ``repository_blobs`` says that a unit was added with
-version ``version_added`` and is present up to, not including, ``version_removed`` (None: still present). A unit
-that comes back gets a second row. So a version costs its difference to the one before, and any two can be compared.
+A row in ``repository_tags``, ``repository_manifests`` or ``repository_blobs`` says that a unit was added in version
+``version_added`` and is present up to, not including, ``version_removed`` (None: still present). A unit that is added
+again gets a second row. So a version costs its difference to the one before, and any two can be compared.
 
-The migrations in ``migrations/versions`` make these tables; a test holds the two against each other.
+The migrations in ``migrations/versions`` create these tables; a test compares the two.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment, aware and in UTC on both sides; SQLite, which knows no zones, holds it as naive UTC."""
+    """A timestamp, aware and in UTC on both sides; SQLite, which has no time zones, stores naive UTC."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -58,7 +58,7 @@ def plain_text(length: int) -> TypeEngine[str]:
     return String(length).with_variant(String(length, collation="C"), "postgresql")
 
 
-#: Keys of units: 64 bits, and on SQLite the row's own number.
+#: Keys of units: 64 bits; on SQLite the rowid.
 UNIT_ID = BigInteger().with_variant(Integer(), "sqlite")
 NULLABLE_JSON = JSON(none_as_null=True)
 
@@ -87,17 +87,17 @@ repositories = Table(
     Column("created_at", UtcDateTime(), nullable=False),
     Column("updated_at", UtcDateTime(), nullable=False),
     Column("latest_number", Integer()),
-    # Whether an additive sync may have left content that no tag leads to, which the next mirror has to look for.
+    # Whether an additive sync may have left content that no tag reaches, which the next mirror has to look for.
     Column("has_leftovers", Boolean(), nullable=False, server_default=text("false")),
-    # The highest number ever given to a version: those of deleted versions do not come back.
+    # The highest number ever given to a version: numbers of deleted versions are not reused.
     Column("last_number", Integer()),
-    # Listings and rollbacks are counted, so that a commit knows what was said since its sync began to list.
+    # Listings and rollbacks are numbered, so that a commit detects those since its sync started to list.
     Column("last_listing", Integer(), nullable=False, server_default=text("0")),
     Column("last_rollback", Integer(), nullable=False, server_default=text("0")),
-    # The sync that settled last, and the version that was the latest then: in the order of their transactions.
+    # The sync that settled last, in the order of transactions, and the latest version at that point.
     Column("settled_run_id", plain_text(36)),
     Column("settled_version", Integer()),
-    # Names that it had before, whose assets are told of new versions while no other repository has them.
+    # Earlier names, whose assets also receive events for new versions while no other repository has the name.
     Column("former_names", NULLABLE_JSON),
 )
 
@@ -128,7 +128,7 @@ remotes = Table(
     Column("max_held_share", Float()),
     Column("max_removed_share", Float()),
     Column("max_removed_tags", Integer()),
-    # Made by a sync, and not confirmed yet: neither by a version that came from it nor by a person who changed it.
+    # Created by a sync and not confirmed yet: no version came from it and no person changed it.
     Column("is_provisional", Boolean(), nullable=False, server_default=text("false")),
 )
 
@@ -144,7 +144,7 @@ manifests = Table(
     Column("subject_digest", plain_text(255), index=True),
     Column("annotations", JSON(), nullable=False),
     Column("created_at", UtcDateTime(), nullable=False),
-    # Last, so that reading the columns before it does not walk through the pages of a large document.
+    # Last, so that reading the other columns does not load the pages of a large document.
     Column("data", LargeBinary(), nullable=False),
 )
 
@@ -158,10 +158,10 @@ blobs = Table(
     Column("is_foreign", Boolean(), nullable=False),
     Column("created_at", UtcDateTime(), nullable=False),
     Column("stored_at", UtcDateTime()),
-    # Host and repository that the bytes came from, and when they were last read again and compared with the digest.
+    # Host and repository that the bytes came from, and when they were last verified against the digest.
     Column("source", Text()),
     Column("verified_at", UtcDateTime()),
-    # What a verification found wrong with the bytes, and since when; None once they are stored again.
+    # The fault that a verification found, and since when; None once the bytes are stored again.
     Column("fault", plain_text(16)),
     Column("fault_at", UtcDateTime()),
 )
@@ -178,7 +178,7 @@ Index(
     postgresql_where=blobs.c.fault.is_not(None),
 )
 
-# What a manifest says of a blob stands with the relation: two manifests may describe one digest differently.
+# A manifest's description of a blob is stored with the relation: two manifests may describe one digest differently.
 manifest_blobs = Table(
     "manifest_blobs",
     metadata,
@@ -189,11 +189,11 @@ manifest_blobs = Table(
     Column("media_type", plain_text(255), nullable=False),
     Column("size_bytes", BigInteger(), nullable=False),
     Column("is_foreign", Boolean(), nullable=False),
-    # Whether the manifest carries the bytes itself.
+    # Whether the manifest contains the bytes itself (the descriptor's ``data``).
     Column("is_inline", Boolean(), nullable=False, server_default=text("false")),
 )
 
-# child_id is None while the child is not stored: an index may be held without all that it lists.
+# child_id is None while the child is not stored: an index may be held without all its entries.
 manifest_children = Table(
     "manifest_children",
     metadata,
@@ -226,7 +226,7 @@ sync_runs = Table(
     Column("repository_id", plain_text(36), ForeignKey("repositories.id", ondelete="CASCADE"), nullable=False),
     Column("remote_id", plain_text(36), ForeignKey("remotes.id", ondelete="SET NULL"), index=True),
     Column("mode", plain_text(16), nullable=False),
-    # The remote as this run uses it: later changes of the remote are for later runs.
+    # The remote as this run uses it: later changes of the remote apply to later runs.
     Column("remote_spec", JSON(), nullable=False),
     Column("state", plain_text(16), nullable=False),
     Column("started_at", UtcDateTime(), nullable=False),
@@ -238,27 +238,27 @@ sync_runs = Table(
     *_counts("tag_count", "pending_tag_count", "unchanged_tag_count", "resolved_tag_count"),
     *_counts("held_tag_count", "gone_tag_count", "blob_count", "blob_bytes"),
     *_counts("stored_blob_count", "stored_blob_bytes", "failed_blob_count"),
-    # Whether the registry has the referrers API; None while the run has not asked.
+    # Whether the registry has the referrers API; None while the run has not requested it.
     Column("has_referrers_api", Boolean()),
-    # Why referrers could not be looked up; None: they were, or nothing was asked.
+    # Why referrers could not be looked up; None: they were, or none were requested.
     Column("referrers_problem", Text()),
-    # Who let the run remove more than its remote allows; None: nobody.
+    # Who approved that the run removes more than its remote allows; None: nobody.
     Column("removals_approved_by", Text()),
-    # The fingerprint of what it was refused for last, and may be approved for; without it an approval is for all.
+    # The fingerprint of the removals that were last refused and may be approved; without it an approval is for any.
     Column("refused_removals", plain_text(255)),
-    # On whose word it acts, None for runs of earlier releases; and what it changed of its remote, for people.
+    # The authority it acts on, None for runs of earlier releases; and its changes to the remote, for people.
     Column("authority", plain_text(16)),
     Column("remote_changes", Text()),
-    # Whether it may commit to what another remote has filled since it began; None for runs of earlier releases.
+    # Whether it may replace content that another remote added since it started; None for runs of earlier releases.
     Column("may_replace_upstream", Boolean()),
-    # A sync that is begun anew after it has settled is another one: what became of the first is history.
+    # A sync that is started again after it settled is a new attempt; the row of the first one is history.
     Column("attempt", Integer(), nullable=False, server_default=text("1")),
-    # The repository's last number when the run began to list, and the one that its listing took; see listings.py.
+    # The repository's last number when the run started to list, and the number of its listing; see listings.py.
     Column("listing_began", Integer(), nullable=False, server_default=text("0")),
     Column("listing_number", Integer()),
-    # The name of the repository as it was asked for, which it may have lost since; None before schema 0003.
+    # The name of the repository as requested; it may have been renamed since. None before schema 0003.
     Column("repository_name", plain_text(255)),
-    # Who or what began the DAG run; when that was, which a cleared one does anew; whether it has ended since.
+    # Who or what started the DAG run; when it started, which changes when it is cleared; whether it has ended since.
     Column("triggered_by", Text()),
     Column("dag_run_started_at", UtcDateTime()),
     Column("is_dag_run_over", Boolean(), nullable=False, server_default=text("false")),
@@ -268,7 +268,7 @@ sync_runs = Table(
     Index("ix_sync_runs_repository_id_listing_number", "repository_id", "listing_number"),
 )
 
-# What was asked for over REST, by the id of the task; ids of what is gone stay, so that a run can say so.
+# Syncs requested over REST, by the id of the task; ids of deleted records stay, so that a run can report them.
 sync_requests = Table(
     "sync_requests",
     metadata,
@@ -280,11 +280,11 @@ sync_requests = Table(
     Column("requested_by", Text(), nullable=False),
     Column("may_replace_upstream", Boolean(), nullable=False),
     Column("requested_at", UtcDateTime(), nullable=False, index=True),
-    # Why it could not begin.
+    # Why it could not start.
     Column("error", Text()),
 )
 
-# Runs of repositories that were deleted: a task of one that is repeated must not make the repository again.
+# Runs of deleted repositories: a repeated task of one must not create the repository again.
 deleted_runs = Table(
     "deleted_runs",
     metadata,
@@ -333,8 +333,8 @@ run_blobs = Table(
     Index("ix_run_blobs_sync_run_id_shard", "sync_run_id", "shard"),
 )
 
-# Which manifests a run has read, and what it takes along from each: entries of an index, as far as they are
-# selected, and referrers. child_id is None for an entry that is selected and that the registry does not have.
+# Which manifests a run has read, and which it includes from each: the selected entries of an index, and referrers.
+# child_id is None for a selected entry that the registry does not have.
 run_manifests = Table(
     "run_manifests",
     metadata,
@@ -365,7 +365,7 @@ repository_versions = Table(
     *_counts("blobs_added", "blobs_present", "blobs_removed"),
     Column("description", Text()),
     Column("labels", JSON(), nullable=False, server_default=text("'{}'")),
-    # How it was made: by a sync, or from a version of this or another repository, which origin_* name.
+    # How it was made: by a sync, or from a version of this or another repository, given by origin_*.
     Column("origin", plain_text(16), nullable=False, server_default=text("'sync'")),
     Column("origin_repository_id", plain_text(36)),
     Column("origin_number", Integer()),
@@ -418,7 +418,7 @@ repository_tags = _membership("tags", "tag_id")
 repository_manifests = _membership("manifests", "manifest_id")
 repository_blobs = _membership("blobs", "blob_id")
 
-# What the versions of a repository take along from each manifest they hold, as intervals like the units'.
+# The manifests that a repository's versions include from each manifest they hold, as intervals like the units'.
 repository_links = Table(
     "repository_links",
     metadata,
@@ -452,7 +452,7 @@ Index(
     postgresql_where=_is_gap,
 )
 
-# Content that nothing needed when it was last looked for, and since when; collected when that is long enough ago.
+# Content that was unreachable at the last collection, and since when; removed after the grace period.
 orphaned_manifests = Table(
     "orphaned_manifests",
     metadata,

@@ -84,7 +84,7 @@ def test_an_approval_is_not_for_tags_that_were_promoted_since(database: Database
     refused(database, run, "3 of 4 tags are gone upstream")
     database.runs.approve_removals(run.id, "anna")
     promote(database, repository, "w1")
-    refused(database, run, "^anna approved that other tags go.* 4 of 5 tags are gone upstream.*w1")
+    refused(database, run, "^anna approved the removal of other tags.* 4 of 5 tags are gone upstream.*w1")
     assert database.runs.get(run.id).removals_approved_by is None
     refused(database, run, "^4 of 5 tags are gone upstream")
     assert len(database.versions.tags(repository.id)) == 5
@@ -102,7 +102,7 @@ def test_an_approval_is_not_for_a_tag_that_has_moved_since(database: Database, r
     sync(database, source, moved)
     request = CopyRequest(source.id, None, TagFilter.parse(["v2"]), SyncMode.ADDITIVE)
     database.versions.copy(repository.id, request)
-    refused(database, run, "^anna approved that other tags go")
+    refused(database, run, "^anna approved the removal of other tags")
     assert len(database.versions.tags(repository.id)) == 4
 
 
@@ -114,7 +114,7 @@ def test_an_approval_is_not_for_what_is_held_no_more(database: Database, reposit
     refused(database, run, "3 of 5 tags")
     database.runs.approve_removals(run.id, "anna")
     database.runs.drop_tags(run.id, ["v2"])  # type: ignore[list-item]
-    refused(database, run, "^anna approved that other tags go.* 4 of 5 tags")
+    refused(database, run, "^anna approved the removal of other tags.* 4 of 5 tags")
 
 
 def test_an_approval_is_not_for_what_a_run_lists_when_it_begins_anew(

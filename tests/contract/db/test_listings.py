@@ -307,10 +307,10 @@ def test_a_try_whose_worker_was_lost_says_nothing_for_the_one_that_began_after_i
 ) -> None:
     lost, again = begun_twice(database, app)
     began = lost.listing_began
-    with pytest.raises(RunEnded, match="was begun anew while this task still listed"):
+    with pytest.raises(RunEnded, match="was restarted while this task still listed"):
         database.runs.record_listing(lost.id, LISTED_AT, [], began=began)
     for number in (1, 2):
-        with pytest.raises(RunEnded, match="was begun anew while this task still listed"):
+        with pytest.raises(RunEnded, match="was restarted while this task still listed"):
             database.runs.settle_unchanged(lost.id, LISTED_AT, latest_number=number, began=began)
     assert database.runs.get(again.id).listing_began == again.listing_began
     assert database.runs.settle_unchanged(again.id, LISTED_AT, latest_number=2, began=again.listing_began)

@@ -190,7 +190,7 @@ def test_a_sync_that_ended_badly_keeps_its_content_for_the_grace_and_is_then_rel
     collect_all(database, store, clock)
     assert known(database, top.digest, child.digest, *digests) == set()
     # A task that is repeated all the same commits nothing by halves, and says why.
-    with pytest.raises(NothingSynced, match="collected"):
+    with pytest.raises(NothingSynced, match="garbage collection"):
         database.versions.commit(run.id)
     # The whole run, begun anew, fetches all of it again.
     again = open_run(database, database.repositories.ensure("app"), key=run.key)
@@ -347,5 +347,5 @@ def test_a_task_that_still_runs_when_its_sync_is_released_resolves_nothing_any_m
     clock.pass_hours(25)
     assert collect(database, store, clock).released_runs == 1
     database.runs.resolve_tags(run.id, {TagName("latest"): upstream.tags["latest"].digest})
-    with pytest.raises(NothingSynced, match="collected"):
+    with pytest.raises(NothingSynced, match="garbage collection"):
         database.versions.commit(run.id)

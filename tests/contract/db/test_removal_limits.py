@@ -92,25 +92,25 @@ def test_more_than_half_of_the_tags_never_go_unasked_whatever_their_number(
             ["a1", "a2", "b"],
             ["a1", "a2", "b"],
             {"include_tags": ("b*",)},
-            "are not among include_tags b*, more than {limit}; include_tags was all for version 1: a1, a2. If",
+            "are not among include_tags b*, more than {limit}; include_tags was all for version 1: a1, a2. To remove",
         ),
         (
             ["a1", "a2", "b"],
             ["a1", "a2", "b"],
             {"exclude_tags": ("a*", "c")},
-            "are left out by exclude_tags a*, c, more than {limit}; exclude_tags was empty for version 1: a1, a2. If",
+            "are excluded by exclude_tags a*, c, more than {limit}; exclude_tags was empty for version 1: a1, a2. To",
         ),
         (
             ["a1", "a2", "b", "c"],
             ["a1", "a2", "b"],
             {"exclude_tags": ("a*",)},
-            "3 of 4 tags would go: 2 are left out by exclude_tags a*, 1 is gone upstream, more than",
+            "3 of 4 tags would be removed: 2 are excluded by exclude_tags a*, 1 is gone upstream, more than",
         ),
         (
             ["a", "b"],
             [],
             {"upstream_name": "library/other"},
-            "so no version was made; the upstream was registry.example/library/app for version 1: a, b. If",
+            "so no version was made; the upstream was registry.example/library/app for version 1: a, b. To remove",
         ),
         (
             ["a", "b", "c"],
@@ -132,7 +132,7 @@ def test_the_text_says_which_filter_or_option_led_to_it(
         commit(database, repository, upstream, **options)
     limit = "max_removed_share 0.5 of remote 'upstream' allows, so no version was made"
     assert said.format(limit=limit) in str(refused.value)
-    assert str(refused.value).endswith("If they are to go, approve the removals of this run")
+    assert str(refused.value).endswith("To remove them, approve the removals of this run")
 
 
 def test_what_another_choice_of_platforms_leaves_nothing_of_is_asked_for_alone(
@@ -144,7 +144,7 @@ def test_what_another_choice_of_platforms_leaves_nothing_of_is_asked_for_alone(
     del upstream.tags["multi"]
     upstream.tags["multi"] = multi
     with pytest.raises(
-        TooManyRemovals, match=r"1 of 5 tags has none of the platforms linux/arm64, there are linux/amd64"
+        TooManyRemovals, match=r"1 of 5 tags has none of the platforms linux/arm64; available are linux/amd64"
     ):
         commit(database, repository, upstream, filtered={"multi": multi}, platforms=("linux/arm64",))
 
@@ -170,7 +170,7 @@ def test_signatures_of_images_that_stay_are_counted_by_themselves(database: Data
     commit(database, repository, signed, **options)
     with pytest.raises(
         TooManyRemovals,
-        match=r"3 of 3 tags of signatures and other referrers are left out by include_referrers false, more than .*; "
+        match=r"3 of 3 tags of signatures and other referrers are excluded by include_referrers false, more than .*; "
         "include_referrers was true for version 1: ",
     ):
         commit(database, repository, upstream, **options, include_referrers=False)
@@ -224,7 +224,7 @@ def test_images_without_platforms_do_not_hide_that_the_platforms_leave_nothing_o
     upstream.tag(fallback_tag(plain.digest), index(image("signature")), image("signature"))
     with pytest.raises(
         NothingSynced,
-        match=r"platforms linux/amd46 .* leave nothing of the only tag that is an index; there are windows/amd64\.",
+        match=r"platforms linux/amd46 .* leave nothing of the only tag that is an index; available are windows/amd64\.",
     ):
         commit(database, repository, upstream, filtered={"windows": windows}, platforms=("linux/amd46",))
     upstream.tag("linux", index(image("l"), platform=PLAIN), image("l"))

@@ -54,10 +54,10 @@ def test_the_one_sync_of_a_dag_run_is_found_without_its_scope_and_several_are_na
     first = open_run(database, repository, key=RunKey(key.dag_id, key.run_id, "a.list_tags"))
     assert database.runs.by_key(key).id == first.id
     second = open_run(database, repository, key=RunKey(key.dag_id, key.run_id, "list_tags[1]"))
-    with pytest.raises(RecordNotFound, match=r"begun by a\.list_tags, list_tags\[1\]"):
+    with pytest.raises(RecordNotFound, match=r"started by a\.list_tags, list_tags\[1\]"):
         database.runs.by_key(key)
     assert database.runs.by_key(second.key).id == second.id
-    with pytest.raises(RecordNotFound, match=r"begun by a\.list_tags, list_tags\[1\]"):
+    with pytest.raises(RecordNotFound, match=r"started by a\.list_tags, list_tags\[1\]"):
         database.runs.by_key(RunKey(key.dag_id, key.run_id, "b.list_tags"))
 
 

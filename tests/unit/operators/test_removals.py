@@ -102,7 +102,7 @@ def test_what_goes_now_and_was_not_approved_stops_the_run_again(database: Databa
     with pytest.raises(AirflowFailException) as failed:
         commit(run, context)
     said = str(failed.value)
-    assert said.startswith("TooManyRemovals: anna approved that other tags go, and not these: 28 of 31 tags are gone")
+    assert said.startswith("TooManyRemovals: anna approved the removal of other tags, not of these: 28 of 31 tags")
     assert "airflow registry-sync run approve 'manual__1'" in said
     assert f"TooManyRemovals: {context.returned[RUN_NOTE_KEY]}" == said
     returned = commit(run, TaskContext(dag_id=KEY.dag_id), approve_removals=True)

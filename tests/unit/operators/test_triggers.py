@@ -476,7 +476,7 @@ def test_a_run_id_that_somebody_types_in_grants_nothing(database: Database, list
     run_id = "registry_sync__11111111-2222-3333-4444-555555555555"
     conf = {"repository": "mine", "url": listener.base, "upstream_name": "open/app"}
     task = sync_dag().get_task("list_tags").prepare_for_execution()
-    with pytest.raises(AirflowFailException, match="nobody asked over REST for the sync"):
+    with pytest.raises(AirflowFailException, match="was not requested over REST"):
         task.execute(rendered(task, TaskContext(conf=conf, dag_id="registry_sync", run_id=run_id)))
     assert listener.asked() == []
 

@@ -343,7 +343,7 @@ def test_what_the_dags_code_says_for_every_run_counts(database: Database, remote
 
 def test_a_request_is_one_dags_and_is_forgotten_in_the_end(database: Database, remote: Remote) -> None:
     asked = requested(database, remote)
-    with pytest.raises(RecordNotFound, match="nobody asked over REST"):
+    with pytest.raises(RecordNotFound, match="was not requested over REST"):
         database.requests.get("another_dag", asked.id)
     database.requests.note_error(asked.id, "RecordNotFound: gone")
     assert database.requests.errors([asked.id, "unknown"]) == {asked.id: "RecordNotFound: gone"}

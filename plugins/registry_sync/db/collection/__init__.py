@@ -1,1 +1,1 @@
-"""Garbage collection and integrity: what is unreachable, what was removed, what is stored, and what it takes."""
+"""Garbage collection, removal and verification of stored content, and its disk usage."""

@@ -1,4 +1,4 @@
-"""What the database says of blobs whose bytes are verified: which are stored, when each was last read, who had them."""
+"""The records behind verification: which blobs are stored, when each was last verified, and which remotes had them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from registry_sync.domain.runs import RunState
 from registry_sync.domain.storage_reports import BlobRecord, FindingKind
 
 _ENDED_WELL = (RunState.COMPLETED.value, RunState.UNCHANGED.value)
-#: Runs of a repository that are looked at for where its blobs may be had.
+#: The most recent runs of a repository whose remotes are tried for its blobs.
 _RECENT_RUNS = 20
 _COLUMNS = tuple(
     blobs.c[name] for name in ("digest", "size_bytes", "media_type", "stored_at", "is_foreign", "fault", "fault_at")
@@ -33,7 +33,7 @@ class BlobCheckStore:
         self._transactions = transactions
 
     def records(self, digests: Iterable[Digest]) -> dict[Digest, BlobRecord]:
-        """What is recorded of those of ``digests`` that are."""
+        """The records of ``digests``; unknown blobs are omitted."""
         found: dict[Digest, BlobRecord] = {}
         with self._transactions.reading() as connection:
             for batch in in_batches(sorted(set(digests))):
@@ -42,26 +42,26 @@ class BlobCheckStore:
         return found
 
     def stored_after(self, after: str, limit: int) -> list[BlobRecord]:
-        """The next blobs that are noted as stored, by digest; ``after`` is the last digest, empty to begin."""
+        """The next blobs recorded as stored, by digest; ``after`` is the last digest of the page before, or empty."""
         statement = select(*_COLUMNS).where(blobs.c.stored_at.is_not(None), blobs.c.digest > after)
         with self._transactions.reading() as connection:
             return list(map(_record, connection.execute(statement.order_by(blobs.c.digest).limit(limit))))
 
     def faulty_after(self, after: str, limit: int) -> list[BlobRecord]:
-        """The next blobs that were found broken or missing and not mended since, by digest; empty to begin."""
+        """The next blobs that were found broken or missing and not repaired since, by digest; ``after`` as above."""
         statement = select(*_COLUMNS).where(blobs.c.fault.is_not(None), blobs.c.digest > after)
         with self._transactions.reading() as connection:
             return list(map(_record, connection.execute(statement.order_by(blobs.c.digest).limit(limit))))
 
     def stored_count(self) -> int:
-        """How many blobs are noted as stored."""
+        """How many blobs are recorded as stored."""
         with self._transactions.reading() as connection:
             return connection.execute(
                 select(func.count()).select_from(blobs).where(blobs.c.stored_at.is_not(None))
             ).scalar_one()
 
     def due(self, verified_before: datetime, limit: int, *, without: Iterable[Digest] = ()) -> list[BlobRecord]:
-        """Stored blobs that were not verified since then: never verified ones first, then by when they were."""
+        """Stored blobs not verified since ``verified_before``: never verified ones first, then by time."""
         is_due = or_(blobs.c.verified_at.is_(None), blobs.c.verified_at < verified_before)
         statement = (
             select(*_COLUMNS)
@@ -73,7 +73,7 @@ class BlobCheckStore:
             return list(map(_record, connection.execute(statement)))
 
     def mark_verified(self, digests: Iterable[Digest], at: datetime) -> None:
-        """Notes that the bytes of these blobs were read and are good."""
+        """Records that the bytes of these blobs were read and are intact."""
         with self._transactions.writing() as connection:
             for batch in in_batches(sorted(set(digests))):
                 # Locked in one order, as in ContentStore.mark_stored.
@@ -83,9 +83,9 @@ class BlobCheckStore:
                 connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(verified_at=at))
 
     def lacking(self) -> list[Digest]:
-        """Blobs that are missing, foreign ones apart, though the last sync of a repository that holds them kept bytes.
+        """Missing blobs, foreign ones excepted, of repositories whose last sync stored blobs (policy ``immediate``).
 
-        Repositories whose blobs are fetched when they are pulled lack nothing.
+        Repositories whose blobs are fetched on pull miss nothing.
         """
         with self._transactions.reading() as connection:
             keeping = [row.id for row in connection.execute(select(repositories.c.id)) if _keeps(connection, row.id)]
@@ -101,8 +101,8 @@ class BlobCheckStore:
     def sources(self, digests: Iterable[Digest]) -> dict[Digest, tuple[RemoteSpec, ...]]:
         """The remotes from which repositories that hold these blobs were synced, the likeliest first.
 
-        A remote that was changed since is given as it is now where it still leads to the same place. For a copy, the
-        remotes of what it was copied from.
+        A remote that has been changed since is returned in its current form if it still has the same URL and upstream
+        name. For a copy, the remotes of the repositories that it was copied from.
         """
         with self._transactions.reading() as connection:
             sources, holders = _holders(connection, digests)
@@ -146,7 +146,7 @@ def _keeps(connection: Connection, repository_id: str) -> bool:
 def _holders(
     connection: Connection, digests: Iterable[Digest]
 ) -> tuple[dict[Digest, str | None], dict[Digest, list[str]]]:
-    """Where the bytes of each blob came from, and the repositories that hold it."""
+    """The source of each blob's bytes, and the repositories that hold it."""
     sources: dict[Digest, str | None] = {}
     holders: dict[Digest, list[str]] = {}
     for batch in in_batches(sorted(set(digests))):
@@ -164,7 +164,7 @@ def _holders(
 
 
 def _origins(connection: Connection, repository_ids: set[str]) -> dict[str, set[str]]:
-    """Each repository with those that it was copied from, and those that they were copied from."""
+    """Each repository with those that it was copied from, directly or through others."""
     copied: dict[str, set[str]] = defaultdict(set)
     versions = repository_versions.c
     found = select(versions.repository_id, versions.origin_repository_id).where(
@@ -189,13 +189,13 @@ def _remotes(connection: Connection, repository_id: str) -> list[RemoteSpec]:
         spec = read_spec(row.remote_spec)
         now = connection.execute(select(remotes).where(remotes.c.id == row.remote_id)).mappings().one_or_none()
         current = None if now is None else read_spec(dict(now))
-        leads_there = current is not None and (current.url, current.upstream_name) == (spec.url, spec.upstream_name)
-        specs.append(current if current is not None and leads_there else spec)
+        is_same_place = current is not None and (current.url, current.upstream_name) == (spec.url, spec.upstream_name)
+        specs.append(current if current is not None and is_same_place else spec)
     return specs
 
 
 def _distinct(specs: Iterable[RemoteSpec], source: str | None) -> tuple[RemoteSpec, ...]:
-    """Each place and connection once, that of ``source`` first."""
+    """Each upstream and connection once, that of ``source`` first."""
     found: dict[tuple[str, str, str | None], RemoteSpec] = {}
     for spec in specs:
         found.setdefault((spec.url, spec.upstream_name, spec.conn_id), spec)

@@ -1,8 +1,8 @@
-"""Bytes of blobs that go: with the record of an orphan, or alone, when room is reclaimed.
+"""Removal of blobs' bytes: of orphans together with their records, or of bytes alone to reclaim space.
 
-Always in two transactions. The first says that the blob is missing, so that a crash in between leaves nothing that is
-said to be stored and is not. The second holds the record, asks again whether anybody needs the bytes, and removes them:
-who comes to need them meanwhile waits for the record, or is seen.
+Always in two transactions. The first records the blob as missing, so that a crash in between leaves no blob that is
+recorded as stored and is not. The second locks the record, checks again that the bytes are unreferenced, and removes
+them: a sync that starts to reference them meanwhile either waits for the lock or is seen by the check.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.storage_reports import Amount, ContentKind, ContentRecord
 
-#: What a record says of bytes for the moment in which they are removed.
+#: The media type of the temporary record of untracked bytes that are being removed.
 _UNKNOWN_TYPE = "application/octet-stream"
 
 
 class Bytes(Protocol):
-    """What is needed of the blob store."""
+    """The methods of the blob store that removal uses."""
 
     @property
     def failures(self) -> Mapping[str, Exception]:
-        """What could not be removed, by digest, and why; its records stay."""
+        """The errors of bytes that could not be removed, by digest; their records stay."""
 
     def present(self, digests: Sequence[Digest], /) -> set[Digest]:
-        """Those of ``digests`` that are there."""
+        """Those of ``digests`` that exist."""
 
     def delete(self, digests: Sequence[Digest], /, *, stored_before: datetime | None = None) -> set[Digest]:
-        """Removes them; those that were there, and were not written again since ``stored_before``."""
+        """Removes them; returns those that existed and were not written again since ``stored_before``."""
 
 
 class BlobBytesStore:
-    """Methods may be repeated, also by several at once; records that somebody works with are passed over."""
+    """Methods may be repeated, also concurrently; records locked by others are skipped."""
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
     def delete_orphans(self, ids: Sequence[int], noted_before: datetime, stored: Bytes) -> tuple[Amount, Amount]:
-        """Removes orphans noted since before then that are still unneeded, and the bytes first.
+        """Removes orphans recorded before ``noted_before`` that are still unreachable, their bytes first.
 
-        Gives the records that went, and of what bytes were there.
+        Returns the amounts of removed records and of bytes freed.
         """
         with self._transactions.writing() as connection:
             rows = lock_unneeded(connection, ContentKind.BLOB, ids, noted_before)
@@ -59,14 +59,14 @@ class BlobBytesStore:
             return Amount(), Amount()
         with self._transactions.writing() as connection:
             gone = _lock_missing(connection, to_remove, ~blob_is_needed())
-            _note_kept(connection, to_remove, gone, stored)
+            _record_kept(connection, to_remove, gone, stored)
             freed = stored.delete([Digest(row.digest) for row in gone])
             gone = _without_failures(connection, gone, stored)
             connection.execute(delete(blobs).where(blobs.c.id.in_([row.id for row in gone])))
         return Amount.of(row.size_bytes for row in gone), _freed(gone, freed)
 
     def due(self, noted_before: datetime) -> Amount:
-        """Bytes in the blob store of orphans that were noted before then and are still unneeded; changes nothing."""
+        """Stored bytes of orphans recorded before ``noted_before`` that are still unreachable; changes nothing."""
         statement = (
             select(func.count(), func.coalesce(func.sum(blobs.c.size_bytes), 0))
             .select_from(blobs.join(orphaned_blobs, orphaned_blobs.c.blob_id == blobs.c.id))
@@ -77,9 +77,9 @@ class BlobBytesStore:
         return Amount(row[0], int(row[1]))
 
     def delete_untracked(self, untracked: Mapping[Digest, int], stored_before: datetime, stored: Bytes) -> Amount:
-        """Removes bytes, by digest with their size, that no record names and that were written before then.
+        """Removes bytes without a record, given by digest with their size, that were written before ``stored_before``.
 
-        A record of the moment keeps a sync that comes to need them waiting until they are gone.
+        A temporary record makes a sync that needs one of them wait until they are removed.
         """
         with self._transactions.writing() as connection:
             held = [digest for digest in sorted(untracked) if _hold(connection, digest, untracked[digest])]
@@ -88,7 +88,7 @@ class BlobBytesStore:
         return Amount.of(untracked[digest] for digest in gone)
 
     def unrecorded(self, digests: Iterable[Digest]) -> set[Digest]:
-        """Those of ``digests`` that no record names."""
+        """Those of ``digests`` that have no record."""
         unknown = set(digests)
         with self._transactions.reading() as connection:
             for batch in in_batches(sorted(unknown)):
@@ -108,7 +108,7 @@ class BlobBytesStore:
     ) -> list[ContentRecord]:
         """The next stored blobs, by id, that only these repositories hold, and none of the versions ``kept``.
 
-        Those that a sync under way needs are left out. ``kept`` are pairs of repository and number.
+        Blobs that a running sync uses are omitted. ``kept`` are pairs of repository id and version number.
         """
         statement = (
             select(blobs.c.id, blobs.c.digest, blobs.c.size_bytes)
@@ -123,12 +123,12 @@ class BlobBytesStore:
     def reclaim(
         self, ids: Sequence[int], repository_ids: Sequence[str], kept: Sequence[tuple[str, int]], stored: Bytes
     ) -> Amount:
-        """Removes the bytes of those of ``ids`` that are still reclaimable, and notes the blobs as missing."""
+        """Removes the bytes of those of ``ids`` that are still reclaimable, and records the blobs as missing."""
         conditions = _may_be_reclaimed(repository_ids, kept)
         with self._transactions.writing() as connection:
-            taking = select(blobs.c.id).where(blobs.c.id.in_(ids)).order_by(blobs.c.digest)
-            locked = connection.execute(taking.with_for_update(skip_locked=True)).scalars().all()
-            # As in lock_unneeded, another statement, to see what was committed meanwhile.
+            candidates = select(blobs.c.id).where(blobs.c.id.in_(ids)).order_by(blobs.c.digest)
+            locked = connection.execute(candidates.with_for_update(skip_locked=True)).scalars().all()
+            # As in lock_unneeded, a separate statement, to see what was committed meanwhile.
             still = select(blobs.c.id).where(blobs.c.id.in_(locked), blobs.c.stored_at.is_not(None), *conditions)
             to_remove = connection.execute(still).scalars().all()
             connection.execute(update(blobs).where(blobs.c.id.in_(to_remove)).values(stored_at=None))
@@ -136,17 +136,17 @@ class BlobBytesStore:
             return Amount()
         with self._transactions.writing() as connection:
             gone = _lock_missing(connection, to_remove, *conditions)
-            _note_kept(connection, to_remove, gone, stored)
+            _record_kept(connection, to_remove, gone, stored)
             freed = stored.delete([Digest(row.digest) for row in gone])
             _without_failures(connection, gone, stored)
         return _freed(gone, freed)
 
     def forget_faults(self, repository_ids: Sequence[str], kept: Sequence[tuple[str, int]]) -> None:
-        """Notes that of the blobs whose bytes may be reclaimed none is lost any more: they are not to be stored."""
+        """Clears the faults of blobs whose bytes may be reclaimed: these bytes are not needed any more."""
         conditions = (blobs.c.fault.is_not(None), *_may_be_reclaimed(repository_ids, kept))
         with self._transactions.writing() as connection:
-            taking = select(blobs.c.id).where(*conditions).order_by(blobs.c.digest)
-            locked = connection.execute(taking.with_for_update(skip_locked=True, of=blobs)).scalars().all()
+            candidates = select(blobs.c.id).where(*conditions).order_by(blobs.c.digest)
+            locked = connection.execute(candidates.with_for_update(skip_locked=True, of=blobs)).scalars().all()
             for batch in in_batches(locked):
                 connection.execute(update(blobs).where(blobs.c.id.in_(batch)).values(fault=None, fault_at=None))
 
@@ -162,39 +162,43 @@ def _may_be_reclaimed(repository_ids: Sequence[str], kept: Sequence[tuple[str, i
 
 
 def _lock_missing(connection: Connection, ids: Sequence[int], *conditions: ColumnElement[bool]) -> Sequence[Any]:
-    """Those of ``ids``, locked, that are still noted as missing and fit ``conditions``."""
-    taking = select(blobs.c.id).where(blobs.c.id.in_(ids), blobs.c.stored_at.is_(None)).order_by(blobs.c.digest)
-    locked = connection.execute(taking.with_for_update(skip_locked=True)).scalars().all()
+    """Those of ``ids``, locked, that are still recorded as missing and match ``conditions``."""
+    candidates = select(blobs.c.id).where(blobs.c.id.in_(ids), blobs.c.stored_at.is_(None)).order_by(blobs.c.digest)
+    locked = connection.execute(candidates.with_for_update(skip_locked=True)).scalars().all()
     fitting = select(blobs.c.id, blobs.c.digest, blobs.c.size_bytes).where(blobs.c.id.in_(locked), *conditions)
     return connection.execute(fitting.order_by(blobs.c.digest)).all()
 
 
 def _without_failures(connection: Connection, rows: Sequence[Any], stored: Bytes) -> Sequence[Any]:
-    """Those of ``rows`` whose bytes could be removed. The others say again that they are stored, where they are."""
+    """Those of ``rows`` whose bytes could be removed. The others are recorded as stored again, if they exist."""
     stuck = {row.id: Digest(row.digest) for row in rows if row.digest in stored.failures}
     if not stuck:
         return rows
     present = stored.present(list(stuck.values()))
-    there = [blob_id for blob_id, digest in stuck.items() if digest in present]
-    connection.execute(update(blobs).where(blobs.c.id.in_(there), blobs.c.fault.is_(None)).values(stored_at=utc_now()))
+    existing = [blob_id for blob_id, digest in stuck.items() if digest in present]
+    connection.execute(
+        update(blobs).where(blobs.c.id.in_(existing), blobs.c.fault.is_(None)).values(stored_at=utc_now())
+    )
     return [row for row in rows if row.id not in stuck]
 
 
-def _note_kept(connection: Connection, ids: Sequence[int], gone: Sequence[Any], stored: Bytes) -> None:
-    """Notes as stored again what was noted as missing, is needed meanwhile, and is there."""
+def _record_kept(connection: Connection, ids: Sequence[int], gone: Sequence[Any], stored: Bytes) -> None:
+    """Records as stored again the blobs that were recorded as missing, are in use meanwhile, and exist."""
     kept = set(ids) - {row.id for row in gone}
     if not kept:
         return
-    taking = select(blobs.c.id, blobs.c.digest).where(blobs.c.id.in_(kept), blobs.c.stored_at.is_(None))
-    taking = taking.order_by(blobs.c.digest).with_for_update(key_share=True, skip_locked=True)
-    rows = connection.execute(taking).all()
+    candidates = select(blobs.c.id, blobs.c.digest).where(blobs.c.id.in_(kept), blobs.c.stored_at.is_(None))
+    candidates = candidates.order_by(blobs.c.digest).with_for_update(key_share=True, skip_locked=True)
+    rows = connection.execute(candidates).all()
     present = stored.present([Digest(row.digest) for row in rows])
-    there = [row.id for row in rows if row.digest in present]
-    connection.execute(update(blobs).where(blobs.c.id.in_(there), blobs.c.fault.is_(None)).values(stored_at=utc_now()))
+    existing = [row.id for row in rows if row.digest in present]
+    connection.execute(
+        update(blobs).where(blobs.c.id.in_(existing), blobs.c.fault.is_(None)).values(stored_at=utc_now())
+    )
 
 
 def _hold(connection: Connection, digest: Digest, size_bytes: int) -> bool:
-    """Makes a record of ``digest``; False when there is one."""
+    """Creates a record of ``digest``; False when there is one already."""
     record = {
         "digest": digest,
         "size_bytes": size_bytes,

@@ -1,7 +1,7 @@
-"""What content takes: in all, for each repository, and what it would take if nothing were shared.
+"""Disk usage of content: in total, for each repository, and without deduplication.
 
-Sizes are those of the records; ``verify`` holds them against the blob store. Foreign blobs that are not stored are
-nobody's lack.
+Sizes are those of the records; ``verify`` compares them with the blob store. Foreign blobs that are not stored do not
+count as missing.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _IS_FAULTY = blobs.c.fault.is_not(None)
 
 
 class DiskUsageStore:
-    """Reads only; a report is counted anew each time, over all of the content, or over that of one repository."""
+    """Reads only; each report is computed from the content of all repositories, or of one."""
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
     def report(self) -> DiskUsage:
-        """What everything takes, and each repository by name."""
+        """The usage of all content, and of each repository by name."""
         with self._transactions.reading() as connection:
             is_held = exists().where(repository_blobs.c.blob_id == blobs.c.id)
             orphans = blobs.join(orphaned_blobs, orphaned_blobs.c.blob_id == blobs.c.id)
@@ -55,7 +55,7 @@ class DiskUsageStore:
             )
 
     def repository(self, repository_id: str) -> RepositoryUsage:
-        """What one repository takes. Raises :class:`RecordNotFound`."""
+        """The usage of one repository. Raises :class:`RecordNotFound`."""
         with self._transactions.reading() as connection:
             found = _repositories(connection, repository_id)
         if not found:
@@ -64,7 +64,7 @@ class DiskUsageStore:
 
 
 def _repositories(connection: Connection, repository_id: str | None = None) -> list[RepositoryUsage]:
-    """By name; all of them, or the one of that id."""
+    """The usage of all repositories by name, or of the one with that id."""
     held_manifests = _by_repository(
         connection, _distinct(repository_manifests, manifests, "manifest_id", *_of(repository_manifests, repository_id))
     )
@@ -98,12 +98,12 @@ def _repositories(connection: Connection, repository_id: str | None = None) -> l
 
 
 def _of(membership: Any, repository_id: str | None) -> list[ColumnElement[bool]]:
-    """The condition that a membership is of that repository; none for all of them."""
+    """The condition that a row belongs to that repository; none for all repositories."""
     return [] if repository_id is None else [membership.c.repository_id == repository_id]
 
 
 def _distinct(membership: Any, units: Any, unit: str, *conditions: ColumnElement[bool]) -> Select[Any]:
-    """Repository and size of each unit that it holds in any version, once."""
+    """Repository and size of each unit that it holds in any version, once per unit."""
     return (
         select(membership.c.repository_id, units.c.id, units.c.size_bytes)
         .join(units, units.c.id == membership.c[unit])
@@ -130,7 +130,7 @@ def _version_numbers(connection: Connection, repository_id: str | None) -> dict[
 
 
 def _by_versions(connection: Connection, numbers: dict[str, list[int]], repository_id: str | None) -> dict[str, Amount]:
-    """Stored blobs, each once for every version that holds it: by intervals, of which there are few different ones."""
+    """Stored blobs, counted once per version that holds them: computed from the few distinct intervals."""
     rows = repository_blobs.c
     statement = (
         select(rows.repository_id, rows.version_added, rows.version_removed, func.count(), func.sum(blobs.c.size_bytes))

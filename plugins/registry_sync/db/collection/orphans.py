@@ -1,11 +1,12 @@
-"""Content that nothing needs: noted when it is first seen so, and removed when that was long enough ago.
+"""Orphans: unreachable content, recorded when it is first found, and removed after a grace period.
 
-A manifest is needed while a version holds it, or a sync under way has listed, read or linked it; that a stored index
-lists it is no reason, because what a version takes along is decided by its links. A blob is needed while a stored
-manifest names it, or a sync under way plans it. Whoever lost its notes needs nothing, see ``OrphanStore.release_runs``.
+The roots are repository versions and running syncs. A manifest is reachable while a version holds it, or a running sync
+has listed, read or linked it; that a stored index lists it does not count, because links decide what a version
+includes. A blob is reachable while a stored manifest names it, or a running sync plans it. A sync whose records were
+released is no root any more, see ``OrphanStore.release_runs``.
 
-Nothing here waits for a sync. Rows that somebody works with are passed over and looked at the next time; those that
-are locked are asked again whether they are needed, in a statement that sees what was committed meanwhile.
+Nothing here waits for a sync. Rows locked by others are skipped until the next collection; locked rows are checked
+again in a separate statement, which sees what was committed meanwhile.
 """
 
 from __future__ import annotations
@@ -41,65 +42,68 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.runs import RunState, TagState
 from registry_sync.domain.storage_reports import Amount, ContentKind, ContentRecord
 
-#: Tags in these states lead to nothing that the run takes.
-_LEFT_OUT = (TagState.HELD.value, TagState.GONE.value, TagState.FILTERED.value)
+#: Tags in these states lead to nothing that the run includes.
+_EXCLUDED = (TagState.HELD.value, TagState.GONE.value, TagState.FILTERED.value)
 
 
 def manifest_is_needed() -> ColumnElement[bool]:
-    """Whether a row of ``manifests`` is needed; looked up for each row of the enclosing statement."""
+    """Whether a row of ``manifests`` is reachable; a correlated condition on the enclosing statement."""
     unit = manifests.c.id
     return or_(
-        _there_is(repository_manifests.c.manifest_id == unit),
-        _there_is(repository_links.c.child_id == unit),
-        _there_is(repository_links.c.parent_id == unit),
-        _there_is(tags.c.manifest_id == unit, repository_tags.c.tag_id == tags.c.id),
+        _any_row(repository_manifests.c.manifest_id == unit),
+        _any_row(repository_links.c.child_id == unit),
+        _any_row(repository_links.c.parent_id == unit),
+        _any_row(tags.c.manifest_id == unit, repository_tags.c.tag_id == tags.c.id),
         manifest_is_in_run(),
     )
 
 
 def manifest_is_in_run() -> ColumnElement[bool]:
-    """Whether a sync under way has listed, read or linked a row of ``manifests``."""
+    """Whether a running sync has listed, read or linked a row of ``manifests``."""
     unit = manifests.c.id
     return or_(
-        _there_is(run_manifests.c.manifest_id == unit),
-        _there_is(run_links.c.child_id == unit),
-        _there_is(run_links.c.parent_id == unit),
-        _there_is(run_tags.c.digest == manifests.c.digest, run_tags.c.state.not_in(_LEFT_OUT)),
+        _any_row(run_manifests.c.manifest_id == unit),
+        _any_row(run_links.c.child_id == unit),
+        _any_row(run_links.c.parent_id == unit),
+        _any_row(run_tags.c.digest == manifests.c.digest, run_tags.c.state.not_in(_EXCLUDED)),
     )
 
 
 def blob_is_needed() -> ColumnElement[bool]:
-    """Whether a row of ``blobs`` is needed; looked up for each row of the enclosing statement."""
+    """Whether a row of ``blobs`` is reachable; a correlated condition on the enclosing statement."""
     unit = blobs.c.id
     return or_(
-        _there_is(manifest_blobs.c.blob_id == unit),
-        _there_is(repository_blobs.c.blob_id == unit),
-        _there_is(run_blobs.c.blob_id == unit),
+        _any_row(manifest_blobs.c.blob_id == unit),
+        _any_row(repository_blobs.c.blob_id == unit),
+        _any_row(run_blobs.c.blob_id == unit),
     )
 
 
 def blob_is_in_run() -> ColumnElement[bool]:
-    """Whether a sync under way plans a row of ``blobs``, or has a manifest that names it."""
+    """Whether a running sync plans a row of ``blobs``, or has a manifest that names it."""
     unit = blobs.c.id
     in_run = manifest_is_in_run()
     return or_(
-        _there_is(run_blobs.c.blob_id == unit),
-        _there_is(manifest_blobs.c.blob_id == unit, manifests.c.id == manifest_blobs.c.manifest_id, in_run),
+        _any_row(run_blobs.c.blob_id == unit),
+        _any_row(manifest_blobs.c.blob_id == unit, manifests.c.id == manifest_blobs.c.manifest_id, in_run),
     )
 
 
-def _there_is(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+def _any_row(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return not_(there_is_none(*conditions))
 
 
 _ENDED_BADLY = (RunState.FAILED.value, RunState.CANCELED.value)
 _UNDER_WAY = (TagState.PENDING.value, TagState.RESOLVED.value, TagState.UNCHANGED.value)
-_RELEASED = "what the sync had fetched was collected, because it had ended long before; start a new sync"
+_RELEASED = (
+    "the content that the sync had fetched was removed by garbage collection, because the sync had ended long "
+    "before; start a new sync"
+)
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """The tables of one kind of content; ``is_needed`` is a condition on rows of ``units``."""
+    """The tables of one kind of content; ``is_needed`` is the condition that a row of ``units`` is reachable."""
 
     units: Table
     orphans: Table
@@ -114,46 +118,46 @@ _KINDS = {
 
 
 class OrphanStore:
-    """Each method is one or two short transactions and may be repeated, also by several collectors at once."""
+    """Each method is one or two short transactions and may be repeated, also by several collectors concurrently."""
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
     def release_runs(self, ended_before: datetime) -> int:
-        """Forgets what syncs noted that failed or were canceled before then; how many.
+        """Deletes the records of syncs that failed or were canceled before ``ended_before``; the number of these syncs.
 
-        Their tags become held, so that a task that is repeated all the same commits none of them by halves.
+        Their tags become held, so that a task that is repeated nevertheless commits none of them incompletely.
         """
         with self._transactions.reading() as connection:
-            ended = connection.execute(select(sync_runs.c.id).where(*_has_notes(ended_before))).scalars().all()
+            ended = connection.execute(select(sync_runs.c.id).where(*_has_records(ended_before))).scalars().all()
         return sum(self._release(run_id, ended_before) for run_id in ended)
 
     def unreleased_runs(self, ended_before: datetime) -> int:
         """How many syncs :meth:`release_runs` would find."""
-        statement = select(func.count()).select_from(sync_runs).where(*_has_notes(ended_before))
+        statement = select(func.count()).select_from(sync_runs).where(*_has_records(ended_before))
         with self._transactions.reading() as connection:
             return connection.execute(statement).scalar_one()
 
     def note(self, kind: ContentKind, now: datetime, *, after_id: int = 0, limit: int = BATCH_SIZE) -> int | None:
-        """Notes which of the next units nothing needs, and forgets that of those that something needs again.
+        """Records which of the next units are unreachable, and deletes the records of those that are reachable again.
 
-        Gives the id to go on after, None at the end. What was noted before keeps its time.
+        Returns the id to continue after, None at the end. Units recorded earlier keep their timestamp.
         """
         tables = _KINDS[kind]
         with self._transactions.reading() as connection:
             ids = _next_ids(connection, tables, after_id, limit)
             differs = bool(ids) and any(
                 connection.execute(statement.limit(1)).first() is not None
-                for statement in (_unnoted(tables, ids), _needed_again(tables, ids))
+                for statement in (_new_orphans(tables, ids), _reachable_again(tables, ids))
             )
         if differs:
-            self._note(tables, ids, now)
+            self._record(tables, ids, now)
         return ids[-1] if len(ids) == limit else None
 
     def due(
         self, kind: ContentKind, noted_before: datetime, *, after_id: int = 0, limit: int = BATCH_SIZE
     ) -> list[ContentRecord]:
-        """The next units that were noted before then, by id; whether they are still unneeded is asked again later."""
+        """The next units recorded before ``noted_before``, by id; removal checks again that they are unreachable."""
         tables = _KINDS[kind]
         unit = tables.units.c
         statement = (
@@ -168,7 +172,7 @@ class OrphanStore:
         return [ContentRecord(row.id, Digest(row.digest), row.size_bytes) for row in rows]
 
     def unneeded(self, kind: ContentKind, noted_before: datetime) -> tuple[Amount, Amount]:
-        """What would go now, and what would wait for its grace, noted or not; changes nothing."""
+        """The amounts that a collection would remove now, and after the grace period; changes nothing."""
         tables = _KINDS[kind]
         unit, noted_at = tables.units.c, tables.orphans.c.orphaned_at
         statement = (
@@ -183,7 +187,7 @@ class OrphanStore:
         return Amount(due[0], int(due[1])), Amount(waiting[0], int(waiting[1]))
 
     def delete_manifests(self, ids: Sequence[int], noted_before: datetime) -> Amount:
-        """Removes those of ``ids`` that are noted since before then and still unneeded, with their dead tags."""
+        """Removes those of ``ids`` recorded before ``noted_before`` and still unreachable, with their unused tags."""
         with self._transactions.writing() as connection:
             rows = lock_unneeded(connection, ContentKind.MANIFEST, ids, noted_before)
             gone = [row.id for row in rows]
@@ -194,7 +198,7 @@ class OrphanStore:
 
     def _release(self, run_id: str, ended_before: datetime) -> bool:
         with self._transactions.writing() as connection:
-            still = select(sync_runs.c.id).where(sync_runs.c.id == run_id, *_has_notes(ended_before))
+            still = select(sync_runs.c.id).where(sync_runs.c.id == run_id, *_has_records(ended_before))
             if connection.execute(still.with_for_update(key_share=True, skip_locked=True)).first() is None:
                 return False
             connection.execute(
@@ -206,14 +210,14 @@ class OrphanStore:
                 connection.execute(delete(table).where(table.c.sync_run_id == run_id))
         return True
 
-    def _note(self, tables: _Kind, ids: Sequence[int], now: datetime) -> None:
+    def _record(self, tables: _Kind, ids: Sequence[int], now: datetime) -> None:
         with self._transactions.writing() as connection:
-            seen = _needed_again(tables, ids).with_for_update(of=tables.orphans, skip_locked=True)
+            seen = _reachable_again(tables, ids).with_for_update(of=tables.orphans, skip_locked=True)
             again = connection.execute(seen).scalars().all()
             connection.execute(delete(tables.orphans).where(tables.orphan_id.in_(again)))
-            # Taken, so that a collector beside this one cannot remove them before they are noted.
-            taking = _unnoted(tables, ids).order_by(tables.units.c.digest)
-            new = connection.execute(taking.with_for_update(read=True, key_share=True, skip_locked=True)).scalars()
+            # Locked, so that a concurrent collector cannot remove them before they are recorded.
+            candidates = _new_orphans(tables, ids).order_by(tables.units.c.digest)
+            new = connection.execute(candidates.with_for_update(read=True, key_share=True, skip_locked=True)).scalars()
             name = tables.orphan_id.name
             insert_absent(connection, tables.orphans, [{name: unit_id, "orphaned_at": now} for unit_id in new])
 
@@ -221,29 +225,30 @@ class OrphanStore:
 def lock_unneeded(
     connection: Connection, kind: ContentKind, ids: Sequence[int], noted_before: datetime
 ) -> Sequence[Any]:
-    """Rows ``id``, ``digest``, ``size_bytes`` of ``ids``, locked, noted since before then and needed by nothing.
+    """Rows ``id``, ``digest``, ``size_bytes`` of those of ``ids``, locked, recorded as orphans and still unreachable.
 
-    Those that something needs again are noted no more; those that somebody works with are left out.
+    Only orphans recorded before ``noted_before`` count. Records of units that are reachable again are deleted; units
+    locked by others are omitted.
     """
     tables = _KINDS[kind]
     unit = tables.units.c
-    # The note is taken with its row: a sync that finds the unit removes the note, and is seen by that.
-    taking = (
+    # The orphan's record is locked with the unit: a sync that uses the unit deletes the record, which is seen here.
+    candidates = (
         select(unit.id)
         .join(tables.orphans, tables.orphan_id == unit.id)
         .where(unit.id.in_(ids), tables.orphans.c.orphaned_at < noted_before)
         .order_by(unit.digest)
     )
-    locked = connection.execute(taking.with_for_update(skip_locked=True)).scalars().all()
-    # Another statement, which sees what was committed until the rows were taken.
+    locked = connection.execute(candidates.with_for_update(skip_locked=True)).scalars().all()
+    # A separate statement, which sees what was committed until the rows were locked.
     needed = connection.execute(select(unit.id).where(unit.id.in_(locked), tables.is_needed())).scalars().all()
     connection.execute(delete(tables.orphans).where(tables.orphan_id.in_(needed)))
     free = select(unit.id, unit.digest, unit.size_bytes).where(unit.id.in_(set(locked) - set(needed)))
     return connection.execute(free.order_by(unit.digest)).all()
 
 
-def _has_notes(ended_before: datetime) -> list[ColumnElement[bool]]:
-    """Conditions on syncs that ended badly before then and may still be continued with what they noted."""
+def _has_records(ended_before: datetime) -> list[ColumnElement[bool]]:
+    """Conditions on syncs that failed or were canceled before then and whose records allow them to be continued."""
     run = sync_runs.c.id
     return [
         sync_runs.c.state.in_(_ENDED_BADLY),
@@ -262,15 +267,15 @@ def _next_ids(connection: Connection, tables: _Kind, after_id: int, limit: int) 
     return list(connection.execute(select(unit).where(unit > after_id).order_by(unit).limit(limit)).scalars())
 
 
-def _unnoted(tables: _Kind, ids: Sequence[int]) -> Select[Any]:
-    """Ids of the range of ``ids`` that nothing needs and that are not noted."""
+def _new_orphans(tables: _Kind, ids: Sequence[int]) -> Select[Any]:
+    """Ids within the range of ``ids`` that are unreachable and not recorded."""
     unit = tables.units.c.id
-    is_noted = exists().where(tables.orphan_id == unit)
-    return select(unit).where(unit.between(ids[0], ids[-1]), ~is_noted, ~tables.is_needed())
+    is_recorded = exists().where(tables.orphan_id == unit)
+    return select(unit).where(unit.between(ids[0], ids[-1]), ~is_recorded, ~tables.is_needed())
 
 
-def _needed_again(tables: _Kind, ids: Sequence[int]) -> Select[Any]:
-    """Ids of the range of ``ids`` that are noted and that something needs."""
+def _reachable_again(tables: _Kind, ids: Sequence[int]) -> Select[Any]:
+    """Ids within the range of ``ids`` that are recorded and reachable again."""
     unit = tables.units.c.id
     return (
         select(unit)

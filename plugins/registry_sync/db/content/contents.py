@@ -1,4 +1,4 @@
-"""Manifests and blobs: content stored once, whichever repositories hold it."""
+"""Manifests and blobs: content that is stored once and shared by all repositories."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from registry_sync.errors import RecordNotFound
 #: Documents sent in one statement, in bytes; a driver may hold all of a statement's parameters at once.
 _BATCH_BYTES = 8 * 1024 * 1024
 _MEDIA_TYPE_LENGTH = 255
-#: What is stored was within the limits that held when it was fetched.
+#: Stored documents met the limits when they were fetched.
 _NO_NEW_LIMITS = ManifestLimits(manifest_bytes=1 << 30, entries=1_000_000)
 
 
 class ContentStore:
-    """Each method is a short transaction of its own, and may be repeated or run twice at once."""
+    """Each method is a short transaction of its own, and may be repeated or run concurrently."""
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
     def stored_manifests(self, digests: Iterable[Digest]) -> dict[Digest, KnownManifest]:
-        """Those of ``digests`` that are stored; indexes as they are read again from their bytes.
+        """Those of ``digests`` that are stored; indexes are parsed again from their bytes.
 
-        None of them is an orphan afterwards, so that no collector takes it before its age was counted anew.
+        None of them is an orphan afterwards, so that garbage collection starts a new grace period for each.
         """
         orphans = select(orphaned_manifests.c.manifest_id).where(orphaned_manifests.c.manifest_id == manifests.c.id)
         found: dict[Digest, KnownManifest] = {}
@@ -45,7 +45,7 @@ class ContentStore:
         return found | self._adopt(waiting)
 
     def _adopt(self, digests: Sequence[Digest]) -> dict[Digest, KnownManifest]:
-        """Those of ``digests`` that are stored though nothing needed them; a collector at work is waited for."""
+        """Those of ``digests`` that are stored as orphans; waits for a running garbage collection."""
         found: dict[Digest, KnownManifest] = {}
         for batch in in_batches(digests):
             with self._transactions.reading() as connection:
@@ -59,10 +59,10 @@ class ContentStore:
         return found
 
     def add_manifests(self, manifests_in_order: Sequence[Manifest]) -> None:
-        """Stores manifests with their relations and a record of each blob they name; children come before parents.
+        """Stores manifests with their relations and a record of each blob they name; children precede parents.
 
-        What is stored already is left as it is. An entry of an index whose manifest is not stored is kept by its
-        digest, and connected when that manifest comes.
+        Manifests that are stored already do not change. An index's entry whose manifest is not stored is kept by
+        digest, and connected when that manifest is added.
         """
         given = {manifest.digest: manifest for manifest in manifests_in_order}
         if not given:
@@ -77,20 +77,20 @@ class ContentStore:
             _connect_to_parents(connection, ids)
 
     def mark_stored(self, digests: Iterable[Digest], *, source: str | None = None) -> None:
-        """Notes that the blob store has the bytes of these blobs, and where they came from if ``source`` says so.
+        """Records that the blob store has the bytes of these blobs, and where they came from if ``source`` is given.
 
-        What was wrong with them before is mended by that.
+        This clears a fault that was recorded before.
         """
         said = {} if source is None else {"source": storable(source)}
         mended = {"stored_at": utc_now(), "fault": None, "fault_at": None}
         self._mark(digests, blobs.c.stored_at.is_(None), mended | said)
 
     def mark_missing(self, digests: Iterable[Digest]) -> None:
-        """Notes that the blob store lacks the bytes of these blobs, and that this is as it should be."""
+        """Records that the blob store lacks the bytes of these blobs, and that this is no fault."""
         self._mark(digests, blobs.c.stored_at.is_not(None), {"stored_at": None})
 
     def mark_lost(self, digests: Iterable[Digest], fault: FindingKind, at: datetime) -> None:
-        """Notes that the blob store should have the bytes of these blobs and has no good ones; the first time stays."""
+        """Records that the bytes of these blobs are lost; an earlier fault keeps its timestamp."""
         since = func.coalesce(blobs.c.fault_at, at)
         self._mark(digests, true(), {"stored_at": None, "fault": fault.value, "fault_at": since})
 
@@ -100,16 +100,16 @@ class ContentStore:
             return
         with self._transactions.writing() as connection:
             for batch in in_batches(ordered):
-                # Rows are locked in one order, lest two tasks that share blobs wait for each other.
+                # Rows are locked in one order, lest two tasks that share blobs deadlock.
                 is_listed = is_one_of(connection, blobs.c.digest, batch)
                 wanted = select(blobs.c.id).where(is_listed, is_other).order_by(blobs.c.digest)
                 ids = connection.execute(wanted.with_for_update(of=blobs)).scalars().all()
                 connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(**said))
 
     def descriptors(self, digests: Iterable[Digest]) -> dict[Digest, Descriptor]:
-        """How manifests describe blobs, with the URLs and the bytes that only their documents hold.
+        """The descriptors of blobs, with URLs and embedded data, which only the manifests' documents contain.
 
-        Of several descriptions of one blob, one with its bytes goes before one with URLs. Unknown blobs are left out.
+        Of several descriptors of one blob, one with data precedes one with URLs. Unknown blobs are omitted.
         """
         found: dict[Digest, Descriptor] = {}
         wanted = sorted(set(digests))
@@ -131,7 +131,7 @@ class ContentStore:
         return StoredManifest(digest, row.media_type, row.data)
 
     def blob(self, digest: Digest) -> BlobUnit:
-        """What is known of a blob. Raises :class:`RecordNotFound`."""
+        """The record of a blob. Raises :class:`RecordNotFound`."""
         with self._transactions.reading() as connection:
             row = connection.execute(select(blobs).where(blobs.c.digest == digest)).one_or_none()
         if row is None:
@@ -153,7 +153,7 @@ def blob_unit(row: Any) -> BlobUnit:
 
 
 def _known(connection: Connection, *conditions: ColumnElement[bool]) -> Iterator[tuple[Digest, KnownManifest]]:
-    """The stored manifests that fit, which are at most a batch."""
+    """The stored manifests that match, at most one batch."""
     is_index = manifests.c.kind == ManifestKind.INDEX.value
     plain = select(manifests.c.digest, manifests.c.subject_digest).where(*conditions, ~is_index)
     for name, subject in connection.execute(plain):
@@ -165,7 +165,7 @@ def _known(connection: Connection, *conditions: ColumnElement[bool]) -> Iterator
 
 
 def _naming(connection: Connection, batch: Sequence[Digest]) -> Iterator[Manifest]:
-    """Manifests that name one of these blobs as foreign, or with its bytes, as read from their documents."""
+    """Manifests that name one of these blobs as foreign, or embed its data, parsed from their documents."""
     statement = (
         select(manifests.c.digest, manifests.c.media_type, manifests.c.data)
         .join(manifest_blobs, manifest_blobs.c.manifest_id == manifests.c.id)
@@ -187,7 +187,7 @@ def _says_more(blob: Descriptor, known: Descriptor | None) -> bool:
 
 
 def _add_blobs(connection: Connection, named: Iterable[Descriptor]) -> dict[Digest, int]:
-    """Records the blobs that are new; a blob that any manifest names as distributable is no foreign one."""
+    """Records new blobs; a blob that any manifest names as distributable is not foreign."""
     wanted: dict[Digest, Descriptor] = {}
     for descriptor in named:
         if descriptor.digest not in wanted or not descriptor.is_foreign:
@@ -213,9 +213,9 @@ def _add_blobs(connection: Connection, named: Iterable[Descriptor]) -> dict[Dige
 
 
 def _held_ids(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[Digest, int]:
-    """Ids of blobs by digest, kept from collectors until the end of the transaction.
+    """Ids of blobs by digest, locked against garbage collection until the end of the transaction.
 
-    One that a collector took between the insert, which found it there, and now is inserted again.
+    A blob that was collected between the insert, which found it present, and this query is inserted again.
     """
     ids: dict[Digest, int] = {}
     for batch in in_batches(rows):
@@ -292,7 +292,7 @@ def _add_relations(
 
 
 def _plain_platform(platform: Mapping[str, Any]) -> dict[str, Any]:
-    """The texts and lists of texts of a platform object; other values mean nothing there (image-index.md)."""
+    """The strings and lists of strings of a platform object; other values have no meaning there (image-index.md)."""
     plain: dict[str, Any] = {}
     for key, value in platform.items():
         if isinstance(value, str):
@@ -303,7 +303,7 @@ def _plain_platform(platform: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _connect_to_parents(connection: Connection, ids: dict[Digest, int]) -> None:
-    """Fills in the children's ids, of entries that are new and of older ones that waited for these manifests."""
+    """Sets the child ids of new entries, and of older entries whose manifests were missing until now."""
     child = select(manifests.c.id).where(manifests.c.digest == manifest_children.c.child_digest).scalar_subquery()
     is_open = manifest_children.c.child_id.is_(None)
     for batch in in_batches(ids.items()):

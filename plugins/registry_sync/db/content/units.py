@@ -1,6 +1,6 @@
-"""Pages of content units: what a version holds, added or removed, with the relations of each unit.
+"""Pages of content units: those that a version holds, added or removed, with their relations.
 
-A page costs a bounded number of queries, whatever it holds: the units, their total, and their relations.
+A page costs a fixed number of queries: the units, their total, and their relations.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from registry_sync.domain.records import FIRST_PAGE, Page, PageRequest
 from registry_sync.domain.references import TagName
 from registry_sync.errors import RecordNotFound
 
-#: All but the documents.
+#: All columns but the documents.
 _MANIFEST_COLUMNS = tuple(column for column in manifests.c if column.name != "data")
 _DIGEST_ORDERINGS = ("digest", "media_type", "size_bytes", "created_at")
 
@@ -77,18 +77,18 @@ class UnitStore:
         return Page(tuple(map(_tag_unit, rows)), total)
 
     def blob(self, unit_id: int) -> BlobUnit:
-        """The blob of that number."""
+        """The blob with that id."""
         with self._transactions.reading() as connection:
             return blob_unit(_one(connection, select(blobs).where(blobs.c.id == unit_id), "blob", unit_id))
 
     def manifest(self, unit_id: int) -> ManifestUnit:
-        """The manifest of that number, with its relations."""
+        """The manifest with that id, with its relations."""
         with self._transactions.reading() as connection:
             statement = select(*_MANIFEST_COLUMNS).where(manifests.c.id == unit_id)
             return _manifest_units(connection, [_one(connection, statement, "manifest", unit_id)])[0]
 
     def tag(self, unit_id: int) -> TagUnit:
-        """The tag of that number."""
+        """The tag with that id."""
         with self._transactions.reading() as connection:
             return _tag_unit(_one(connection, _select_tags().where(tags.c.id == unit_id), "tag", unit_id))
 

@@ -1,4 +1,4 @@
-"""What Alembic runs for each migration command: on the connection and in the transaction that it is given."""
+"""Runs the migrations for each Alembic command, on the connection and in the transaction that the caller passes."""
 
 from __future__ import annotations
 

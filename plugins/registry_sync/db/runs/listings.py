@@ -1,21 +1,22 @@
-"""Which listing wins: they are numbered, and a late commit undoes no later one; and the HEADs that a listing keeps.
+"""The order of listings: a late commit undoes no later listing; and the results of a listing's HEADs.
 
-A sync notes the last number when it begins to list (``listing_began``), and takes the next one when what it listed is
-recorded (``listing_number``). A listing whose number is not above what a sync noted had ended before that sync began to
-list, so the sync has seen a later upstream. Any other listing may have seen a later one. A rollback takes a number too.
-No clock is asked, and what counts is kept with repositories and syncs, not with versions, which come and go.
+A sync records the repository's last number when it starts to list (``listing_began``), and takes the next one when its
+listing is recorded (``listing_number``). A listing whose number is not above the ``listing_began`` of a sync had ended
+before that sync started to list, so the sync has seen a later upstream. Any other listing may have seen a later one. A
+rollback takes a number too. No clock is involved, and the numbers are kept with repositories and syncs, not with
+versions, which can be deleted.
 
-A HEAD is kept as of the time at which it was asked. So it serves the try after a failed one, as long as it is young and
-nothing else was listed for the repository since; a sync that starts anew after it failed forgets it.
+The result of a HEAD is kept with the time of its request. It serves the try after a failed one, as long as it is recent
+and nothing else was listed for the repository since; a sync that restarts after a failure deletes it.
 
-A commit is refused when what it would change was said otherwise since by
+A commit is refused when it would change something that was determined differently since by
 
 - a rollback;
-- a mirror of the same upstream: it has the say of every tag;
-- an additive sync of the same upstream: it has the say of the tags that are there and that its filters select.
+- a mirror of the same upstream: it determines every tag;
+- an additive sync of the same upstream: it determines the tags that are present and that its filters select.
 
-So two additive syncs of other tags both count, whichever commits first, and a commit that changes nothing is never
-refused. Syncs of different upstreams into one repository do not concern each other.
+So two additive syncs of different tags both count, whichever commits first, and a commit without changes is never
+refused. Syncs of different upstreams into one repository do not affect each other.
 """
 
 from __future__ import annotations
@@ -57,10 +58,10 @@ class KeptHeadStore:
     def keep(
         self, run_id: str, heads: Mapping[TagName, Digest | None], asked_at: datetime, *, began: int | None = None
     ) -> None:
-        """Notes what HEADs said, None where they told no digest; ``asked_at`` is when the first of them was sent.
+        """Records the digests from HEADs, None where the response had none; ``asked_at`` is when the first was sent.
 
-        What is kept of a tag already stays. Nothing is when ``began``, the run's ``listing_began`` before that, is not
-        the run's any more: another try has begun to list.
+        Existing records of a tag stay. Nothing is recorded when ``began``, an earlier ``listing_began`` of the run,
+        differs from the current one: another try has started to list.
         """
         if not heads:
             return
@@ -81,7 +82,7 @@ class KeptHeadStore:
             insert_absent(connection, run_heads, rows)
 
     def since(self, run_id: str, earliest: datetime) -> dict[TagName, KeptHead]:
-        """What was asked for at ``earliest`` or later, when nothing was listed for the repository meanwhile."""
+        """The results requested at ``earliest`` or later, if nothing was listed for the repository meanwhile."""
         statement = (
             select(run_heads.c.name, run_heads.c.digest, run_heads.c.asked_at)
             .join(sync_runs, sync_runs.c.id == run_heads.c.sync_run_id)
@@ -95,7 +96,7 @@ class KeptHeadStore:
             }
 
     def forget(self, run_id: str) -> None:
-        """Removes what is kept of a run."""
+        """Deletes the results of a run."""
         with self._transactions.writing() as connection:
             forget_heads(connection, run_id)
 
@@ -109,7 +110,7 @@ _SETTLED = [state.value for state in RunState if state.is_settled]
 
 
 def last_number(connection: Connection, repository_id: str) -> int:
-    """The number that was taken last, 0 before the first. Raises :class:`RecordNotFound`."""
+    """The last number, 0 before the first. Raises :class:`RecordNotFound`."""
     statement = select(repositories.c.last_listing).where(repositories.c.id == repository_id)
     number: int | None = connection.execute(statement).scalar_one_or_none()
     if number is None:
@@ -125,21 +126,21 @@ def take_number(connection: Connection, repository_id: str) -> int:
 
 
 def list_again(connection: Connection, run_id: str, number: int) -> None:
-    """Lets a run begin to list after ``number``, which the caller has just taken; a rollback since it began stands."""
+    """Lets a run list again after ``number``, which the caller has just taken; a rollback in between stays in force."""
     rolled_back = select(repositories.c.last_rollback).where(repositories.c.id == sync_runs.c.repository_id)
     may_see_later = (sync_runs.c.id == run_id) & (sync_runs.c.listing_began >= rolled_back.scalar_subquery())
     connection.execute(update(sync_runs).where(may_see_later).values(listing_began=number))
 
 
 def note_rollback(connection: Connection, repository_id: str) -> None:
-    """Lets no sync that began to list before now undo what the caller rolls back."""
+    """Prevents syncs that started to list before now from undoing the caller's rollback."""
     number = take_number(connection, repository_id)
     connection.execute(update(repositories).where(repositories.c.id == repository_id).values(last_rollback=number))
 
 
 @dataclass(frozen=True)
 class _Settled:
-    """A sync that may have seen a later upstream, and has ended well."""
+    """A settled sync that may have seen a later upstream."""
 
     spec: RemoteSpec
     is_mirror: bool
@@ -147,16 +148,16 @@ class _Settled:
     changed: frozenset[str]
 
     def has_the_say_of(self, names: Iterable[str], present: Set[str]) -> bool:
-        """Whether it said of one of these tags what it is; ``present`` are the tags of the latest version."""
+        """Whether it determines one of these tags; ``present`` are the tags of the latest version."""
         if self.is_mirror:
             return any(names)
-        there = [TagName(name) for name in names if name in present]
-        return bool(self.spec.tag_filter.select(there)) or not self.changed.isdisjoint(there)
+        existing = [TagName(name) for name in names if name in present]
+        return bool(self.spec.tag_filter.select(existing)) or not self.changed.isdisjoint(existing)
 
 
 @dataclass(frozen=True)
 class LaterSay:
-    """What was said since a run began to list; ``number`` is the version that the run is about to make."""
+    """The changes since a run started to list; ``number`` is the version that the run is about to make."""
 
     connection: Connection
     repository: Row[Any]
@@ -166,7 +167,7 @@ class LaterSay:
 
     @classmethod
     def since(cls, connection: Connection, repository: Row[Any], run: Row[Any], number: int) -> LaterSay:
-        """Usually nothing, at the cost of one look-up; the caller has locked ``repository``."""
+        """Usually empty, at the cost of one query; the caller has locked ``repository``."""
         rows = connection.execute(
             select(sync_runs).where(
                 sync_runs.c.repository_id == repository.id,
@@ -185,11 +186,11 @@ class LaterSay:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether the run may change what it likes."""
+        """Whether the run may change anything."""
         return not self.is_rolled_back and not self.settled
 
     def refuse_tags(self, names: Set[str]) -> None:
-        """Raises :class:`VersionConflict` when one of the tags that the run is about to change was spoken of since."""
+        """Raises :class:`VersionConflict` when a tag that the run is about to change was determined since."""
         if not names:
             return
         if self.is_rolled_back:
@@ -200,9 +201,9 @@ class LaterSay:
                 raise self._later(sync)
 
     def refuse_links(self) -> None:
-        """Raises :class:`VersionConflict` when the version as it is made has changed what stays otherwise than said.
+        """Raises :class:`VersionConflict` when the new version changes links that were determined since.
 
-        That is what is taken along from manifests that were there before. An additive sync leaves what others add.
+        These are the links from manifests that were present before. An additive sync keeps links that others add.
         """
         if self.is_nothing:
             return
@@ -225,7 +226,7 @@ class LaterSay:
         )
 
     def _changed_links(self) -> Select[Any]:
-        """Links that come or go below manifests that are in both versions."""
+        """Links added or removed below manifests that are in both versions."""
         links, members = repository_links.c, repository_manifests.c
         return (
             select(links.parent_id, links.version_removed)
@@ -236,7 +237,7 @@ class LaterSay:
         )
 
     def _tags_above(self, manifest_ids: Set[int]) -> set[str]:
-        """Tags of the version before, from which links lead to one of these manifests."""
+        """Tags of the previous version from which links lead to one of these manifests."""
         before = self.repository.latest_number
         starts = select(repository_manifests.c.manifest_id).where(
             repository_manifests.c.repository_id == self.repository.id,
@@ -262,15 +263,15 @@ class LaterSay:
         which = f" to version {made.origin_number}" if made else ""
         what = f", which made version {made.number}" if made else ""
         return VersionConflict(
-            f"{self.repository.name!r} was rolled back{which} after this sync began to list tags{what}; the rollback "
-            "stands, and a new sync has the upstream's state again"
+            f"{self.repository.name!r} was rolled back{which} after this sync started to list tags{what}; the rollback "
+            "stands, and a new sync restores the upstream's state"
         )
 
     def _later(self, sync: _Settled) -> VersionConflict:
         found = "found nothing to change" if sync.version_number is None else f"made version {sync.version_number}"
         return VersionConflict(
             f"another sync of {sync.spec.source} listed the same tags later, or at the same time, and {found} of "
-            f"{self.repository.name!r} meanwhile; what it found stands, and a new sync has the upstream's state"
+            f"{self.repository.name!r} meanwhile; its result stands, and a new sync fetches the upstream's state"
         )
 
 

@@ -1,9 +1,10 @@
-"""How sync runs end from outside, when their DAG run has, and how they go on when it is cleared.
+"""Sync runs that end with their DAG run, and that resume when it is cleared.
 
-A task notes its own failure with its run (``SyncRunStore.finish``); but a run is also marked as failed, times out,
-loses its worker or is deleted. Whoever sees a DAG run end says so here. From then on the record is closed: tasks that
-still run and do not know it change nothing more, and only a task of a DAG run that was begun anew opens it again. What
-an ended run noted keeps its content from being collected until the grace of ``OrphanStore.release_runs``.
+A task records its own failure with its run (``SyncRunStore.finish``); but a DAG run is also marked as failed, times
+out, loses its worker or is deleted. The listener reports the end of a DAG run here. From then on the record is closed:
+tasks that are still running change nothing more, and only a task of a DAG run that was started again reopens it. The
+records of an ended run protect its content from garbage collection for the grace period of
+``OrphanStore.release_runs``.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ class RunEndStore:
     def end(
         self, dag_id: str, run_id: str, state: RunState, error: str | None, *, started_at: datetime | None = None
     ) -> list[SyncRun]:
-        """Ends every sync of a DAG run that has not settled; those, as they are then.
+        """Ends every sync of a DAG run that has not settled, and returns them.
 
-        A sync whose task has noted a failure keeps that, unless it is canceled. ``started_at`` is when the DAG run
-        began, by which its tasks are known that still run; None when that is not known.
+        A sync whose task has recorded a failure keeps it, unless it is canceled. ``started_at`` is when the DAG run
+        started, by which its remaining tasks are recognized; None when it is unknown.
         """
         is_open = and_(
             sync_runs.c.dag_id == dag_id,
@@ -50,19 +51,19 @@ class RunEndStore:
             for row in rows:
                 if row.state == RunState.RUNNING.value or state is RunState.CANCELED:
                     settle(connection, row.id, state, error=error)
-                over = {"is_dag_run_over": True, "dag_run_started_at": started_at}
-                connection.execute(update(sync_runs).where(sync_runs.c.id == row.id).values(**over))
+                ended = {"is_dag_run_over": True, "dag_run_started_at": started_at}
+                connection.execute(update(sync_runs).where(sync_runs.c.id == row.id).values(**ended))
             return [read_run(require_run(connection, row.id)) for row in rows]
 
     def resume(self, sync_run_id: str, started_at: datetime | None) -> SyncRun:
-        """The run for a task of the DAG run that began at ``started_at``; one that had ended goes on when that is new.
+        """The run for a task of the DAG run that started at ``started_at``; an ended run resumes for a new start time.
 
         Raises :class:`RunEnded` for a task of the DAG run that has ended, and when the repository was deleted;
         :class:`RecordNotFound`.
         """
         with self._transactions.reading() as connection:
             row = require_run(connection, sync_run_id)
-            if not _is_to_be_opened(row, started_at):
+            if not _must_reopen(row, started_at):
                 return read_run(row)
         with self._transactions.writing() as connection:
             again = {"state": RunState.RUNNING.value, "finished_at": None, "error": None, "is_dag_run_over": False}
@@ -75,7 +76,7 @@ class RunEndStore:
             return read_run(require_run(connection, sync_run_id))
 
     def unended(self, *, repository_id: str | None = None) -> list[SyncRun]:
-        """Syncs that are running as far as is known, the oldest first; of one repository, or of all for None."""
+        """Syncs that are recorded as running, the oldest first; of one repository, or of all for None."""
         statement = select(sync_runs).where(sync_runs.c.state == RunState.RUNNING.value)
         if repository_id is not None:
             statement = statement.where(sync_runs.c.repository_id == repository_id)
@@ -84,7 +85,7 @@ class RunEndStore:
 
 
 def keep_keys_of_deleted(connection: Connection, repository_id: str) -> None:
-    """Notes which runs a repository had that is about to be deleted, so that none of them makes it again."""
+    """Records the runs of a repository that is about to be deleted, so that none of them creates it again."""
     name = select(repositories.c.name).where(repositories.c.id == repository_id).scalar_subquery()
     rows = select(
         sync_runs.c.dag_id,
@@ -98,7 +99,7 @@ def keep_keys_of_deleted(connection: Connection, repository_id: str) -> None:
     connection.execute(insert(deleted_runs).from_select(columns, rows))
 
 
-def _is_to_be_opened(row: Row[Any], started_at: datetime | None) -> bool:
+def _must_reopen(row: Row[Any], started_at: datetime | None) -> bool:
     if RunState(row.state).is_settled or not row.is_dag_run_over:
         return False
     if is_of_ended_attempt(row, started_at):

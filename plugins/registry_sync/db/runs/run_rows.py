@@ -1,6 +1,6 @@
-"""Rows of sync runs within a transaction: found, locked, read as values, ended, and refused where they are over.
+"""Rows of sync runs within a transaction: found, locked, read as values, ended, counted, and refused once ended.
 
-What a run counts: its tags by state, its blobs by what became of them, and what it cost the registry.
+The counts are its tags by state, its blobs by result, and its requests to the registry.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_counts(row: Row[Any]) -> RunCounts:
 
 
 def read_usage(row: Row[Any]) -> RunUsage:
-    """What a run's row says it cost."""
+    """The usage that a run's row keeps."""
     return RunUsage(**{field.name: getattr(row, field.name) for field in fields(RunUsage)})
 
 
@@ -48,7 +48,7 @@ def count_run(connection: Connection, run_id: str) -> RunCounts:
 
 
 def count_runs(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunCounts]:
-    """The counts of several runs as they are now, by run, in two queries; at most as many as a statement takes."""
+    """The counts of several runs as they are now, by run id, in two queries; at most one batch of runs."""
     by_state: dict[str, dict[str, int]] = {run_id: {} for run_id in run_ids}
     if not run_ids:
         return {}
@@ -88,15 +88,17 @@ def _planned_blobs(run_ids: Sequence[str]) -> Select[Any]:
 
 
 _REASON_LENGTH = 2000
-_OVER = "the DAG run {!r} has ended, and this task of it was still at work; it stops, and nothing of the sync changes"
+_ENDED = (
+    "the DAG run {!r} has ended while this task of it was still running; the task stops, and the sync does not change"
+)
 
 
 def settle(
     connection: Connection, run_id: str, state: RunState, *, error: str | None = None, version_number: int | None = None
 ) -> None:
-    """Ends a run within the caller's transaction: keeps its counts, and removes its notes unless it may go on.
+    """Ends a run within the caller's transaction: keeps its counts, and deletes its records unless it may resume.
 
-    Whoever settles one has locked its repository, and made its version the latest.
+    A caller that settles a run has locked its repository, and has made its version the latest.
     """
     counts = vars(count_run(connection, run_id))
     values = {
@@ -123,7 +125,7 @@ def require_run(connection: Connection, run_id: str) -> Row[Any]:
 
 
 def lock_run(connection: Connection, run_id: str) -> Row[Any]:
-    """The row of a run, kept as it is for everybody else until the transaction ends. Raises as :func:`require_run`."""
+    """The row of a run, locked until the transaction ends. Raises as :func:`require_run`."""
     row = connection.execute(select(sync_runs).where(sync_runs.c.id == run_id).with_for_update(key_share=True)).first()
     if row is None:
         raise no_run(connection, run_id)
@@ -131,27 +133,27 @@ def lock_run(connection: Connection, run_id: str) -> Row[Any]:
 
 
 def refuse_other_try(row: Row[Any], began: int | None) -> None:
-    """Raises :class:`RunEnded` when another try has begun to list since the one that began after ``began``."""
+    """Raises :class:`RunEnded` when another try has started to list since the caller's, which read ``began``."""
     if began is not None and row.listing_began != began:
         raise RunEnded(
-            f"the sync of DAG run {row.run_id!r} was begun anew while this task still listed tags; it stops, and "
-            "nothing of the sync changes"
+            f"the sync of DAG run {row.run_id!r} was restarted while this task still listed tags; the task stops, and "
+            "the sync does not change"
         )
 
 
 def is_of_ended_attempt(row: Row[Any], dag_run_started_at: datetime | None) -> bool:
-    """Whether a task whose DAG run began then is of the attempt that the row of a run last noted."""
+    """Whether a task whose DAG run started then belongs to the attempt that the row last recorded."""
     return dag_run_started_at is not None and row.dag_run_started_at == dag_run_started_at
 
 
 def refuse_over(row: Row[Any]) -> None:
-    """Raises :class:`RunEnded` for the row of a run whose DAG run has ended and was not begun anew."""
+    """Raises :class:`RunEnded` for a run whose DAG run has ended and was not started again."""
     if row.is_dag_run_over:
-        raise RunEnded(_OVER.format(row.run_id))
+        raise RunEnded(_ENDED.format(row.run_id))
 
 
 def last_settled(repository_id: str) -> Select[Any]:
-    """The row of the sync that last brought a repository up to date, or found it so, if any."""
+    """The row of the sync that last updated a repository or found it unchanged, if any."""
     return (
         select(sync_runs)
         .join(repositories, repositories.c.settled_run_id == sync_runs.c.id)
@@ -160,9 +162,9 @@ def last_settled(repository_id: str) -> Select[Any]:
 
 
 def refuse_other_remote(connection: Connection, row: Row[Any]) -> None:
-    """Raises :class:`OtherUpstream` for a run that may not replace what another remote has brought since it began.
+    """Raises :class:`OtherUpstream` for a run that may not replace content that another remote added since it started.
 
-    A run that began with an empty repository is judged once more when it ends, by the same rule
+    A run that started with an empty repository is judged again when it ends, by the same rule
     (:func:`~registry_sync.domain.runs.is_fed_by`). The caller has locked the repository.
     """
     is_filled = select(repositories.c.latest_number).where(repositories.c.id == row.repository_id)
@@ -174,24 +176,24 @@ def refuse_other_remote(connection: Connection, row: Row[Any]) -> None:
     if latest is not None and latest.remote_id == row.remote_id and (row.remote_id is not None or source == own):
         return
     raise OtherUpstream(
-        f"what the repository holds came from {source or 'no sync'} after this sync of {own} had begun, and stays. To "
-        "put another upstream in its place takes the right to change repositories, and a new sync"
+        f"the content of the repository came from {source or 'no sync'} after this sync of {own} had started, and "
+        "stays. Replacing it with another upstream takes the right to change repositories, and a new sync"
     )
 
 
 def no_run(connection: Connection, run_id: str) -> RecordNotFound:
-    """The error for a run that is not there. Raises :class:`RunEnded` when its repository was deleted."""
+    """The error for a missing run. Raises :class:`RunEnded` when its repository was deleted."""
     refuse_deleted(connection, deleted_runs.c.sync_run_id == run_id)
     return RecordNotFound(f"there is no sync run {run_id[:255]!r}")
 
 
 def refuse_deleted(connection: Connection, condition: ColumnElement[bool]) -> None:
-    """Raises :class:`RunEnded` when a run under that condition was of a repository that is deleted."""
+    """Raises :class:`RunEnded` when a run that matches ``condition`` belonged to a deleted repository."""
     name = connection.execute(select(deleted_runs.c.repository_name).where(condition).limit(1)).scalar_one_or_none()
     if name is not None:
         raise RunEnded(
-            f"the repository {name!r} was deleted after this run had begun, and the sync ended with it; "
-            "start a new run to sync into a repository of that name again"
+            f"the repository {name!r} was deleted after this run had started, and the sync ended with it; start a new "
+            "run to sync into a repository of that name again"
         )
 
 
@@ -224,26 +226,26 @@ def read_run(row: Row[Any]) -> SyncRun:
 
 
 def forget_notes(connection: Connection, run_id: str, *, keeps_heads: bool = False) -> None:
-    """Removes what a run has noted; the digests that its listing was given stay when it ``keeps_heads``."""
+    """Deletes the records of a run; the digests from its listing's HEADs stay when it ``keeps_heads``."""
     if not keeps_heads:
         forget_heads(connection, run_id)
     for table in (run_blobs, run_links, run_manifests, run_tags):
         connection.execute(delete(table).where(table.c.sync_run_id == run_id))
 
 
-def refuse_changes(row: Row[Any], asked: Mapping[str, str]) -> None:
-    """Raises :class:`RemoteChanged` when the run in ``row`` began with anything else than what is ``asked``."""
+def refuse_changes(row: Row[Any], requested: Mapping[str, str]) -> None:
+    """Raises :class:`RemoteChanged` when the run in ``row`` started with other parameters than ``requested``."""
     began = {
         "repository_id": row.repository_id,
         "remote_id": row.remote_id,
         "mode": row.mode,
         "policy": row.remote_spec["policy"],
     }
-    changed = [name.removesuffix("_id") for name, value in asked.items() if began[name] != value]
+    changed = [name.removesuffix("_id") for name, value in requested.items() if began[name] != value]
     if changed:
         raise RemoteChanged(
-            f"DAG run {row.run_id!r} of {row.dag_id!r} began with another {' and '.join(changed)}; "
-            "start a new DAG run to sync with the new parameters"
+            f"DAG run {row.run_id!r} of {row.dag_id!r} started with another {' and '.join(changed)}; start a new DAG "
+            "run to sync with the new parameters"
         )
 
 
@@ -253,7 +255,7 @@ def last_attempt(key: RunKey) -> Select[Any]:
 
 
 def lock_attempt(connection: Connection, key: RunKey, values: Mapping[str, Any]) -> Row[Any]:
-    """The row, locked, of the run of that key that has not settled; a new one of ``values`` where there is none."""
+    """The locked row of the unsettled run of that key; a new one made of ``values`` if there is none."""
     statement = last_attempt(key).with_for_update(key_share=True)
     row = connection.execute(statement).one_or_none()
     while row is None or RunState(row.state).is_settled:
@@ -264,14 +266,14 @@ def lock_attempt(connection: Connection, key: RunKey, values: Mapping[str, Any])
 
 
 def has_key(key: RunKey, table: Table) -> ColumnElement[bool]:
-    """The condition that a row of ``table`` is of that key."""
+    """The condition that a row of ``table`` has that key."""
     return (table.c.dag_id == key.dag_id) & (table.c.run_id == key.run_id) & (table.c.scope == key.scope)
 
 
 def require_open(connection: Connection, run_id: str, *, also_ended: bool = False) -> Row[Any]:
-    """The row, locked, of a run that has not settled: two attempts of one task replace notes one after the other.
+    """The locked row of a run that has not settled: two attempts of one task replace records one after the other.
 
-    Nor may its DAG run have ended, unless ``also_ended``.
+    Its DAG run must not have ended either, unless ``also_ended``.
     """
     row = lock_run(connection, run_id)
     if RunState(row.state).is_settled:

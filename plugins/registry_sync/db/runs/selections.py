@@ -1,7 +1,7 @@
-"""What a run takes along below its tags, and what the latest version of a repository took along.
+"""The manifests that a run includes below its tags, and those that the latest version of a repository includes.
 
-A run reads manifests and notes links: from an index to the entries that are wanted, from a subject to what refers to
-it. The commit follows these links and no others; until then they are working notes, as the run's tags are.
+A run reads manifests and records links: from an index to its selected entries, from a subject to its referrers. The
+commit follows these links and no others; until then they are working records, like the run's tags.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import LinkKind, ManifestLink, TagState
 from registry_sync.errors import RecordNotFound
 
-#: For how long an earlier run is believed that a registry has no referrers API.
+#: How long the finding of an earlier run that a registry has no referrers API is used.
 API_REMEMBERED = timedelta(days=7)
 
 
@@ -56,15 +56,15 @@ class SelectionStore:
         self._transactions = transactions
 
     def record(self, run_id: str, read: Iterable[Digest], links: Iterable[ManifestLink]) -> None:
-        """Notes manifests that were read, and everything that is taken along from them; all of these are stored.
+        """Records manifests that were read, and the links from them; all of these manifests are stored.
 
         Only a missing child may be unknown. Raises :class:`RecordNotFound` for any other manifest that is not stored.
         """
-        parents, noted = sorted(set(read)), sorted(set(links), key=lambda link: (link.parent, link.child))
+        parents, ordered = sorted(set(read)), sorted(set(links), key=lambda link: (link.parent, link.child))
         with self._transactions.writing() as connection:
-            ids = ids_by_digest(connection, manifests, {*parents, *(link.child for link in noted)})
+            ids = ids_by_digest(connection, manifests, {*parents, *(link.child for link in ordered)})
             unknown = next((digest for digest in parents if digest not in ids), None) or next(
-                (link.child for link in noted if not link.is_missing and link.child not in ids), None
+                (link.child for link in ordered if not link.is_missing and link.child not in ids), None
             )
             if unknown is not None:
                 raise RecordNotFound(f"manifest {unknown} is not stored")
@@ -81,12 +81,12 @@ class SelectionStore:
                         "child_id": None if link.is_missing else ids[link.child],
                         "kind": link.kind.value,
                     }
-                    for link in noted
+                    for link in ordered
                 ],
             )
 
     def candidates(self, run_id: str) -> set[TagName]:
-        """Tags that the run listed and was not asked for."""
+        """Tags that the run listed and that its tag filter does not select."""
         statement = select(run_tags.c.name).where(
             run_tags.c.sync_run_id == run_id, run_tags.c.state == TagState.CANDIDATE.value
         )
@@ -94,7 +94,7 @@ class SelectionStore:
             return {TagName(name) for name in connection.execute(statement).scalars()}
 
     def take(self, run_id: str, names: Iterable[TagName], shard: int) -> None:
-        """Adds tags to those that the run was asked for, to be fetched by ``shard``; one that is there stays."""
+        """Adds tags to the selected ones, to be fetched by ``shard``; tags that are selected already stay."""
         ordered = sorted(set(names))
         if not ordered:
             return
@@ -110,10 +110,10 @@ class SelectionStore:
                 )
 
     def chosen_by(self, repository_id: str, mode: SyncMode) -> RemoteSpec | None:
-        """The remote by which the content of the latest version was last chosen; None when no sync did that.
+        """The remote whose options selected the content of the latest version; None when no sync selected it.
 
-        So it is before the first version, after a version that came from another one, and after the latest was deleted.
-        For a mirror also after an additive sync, which keeps what was taken along by other choices before.
+        That is so before the first version, after a version made from another one, and after the latest was deleted.
+        For a mirror also after an additive sync, which keeps what earlier selections included.
         """
         last = (
             select(sync_runs.c.remote_spec, sync_runs.c.mode)
@@ -127,7 +127,7 @@ class SelectionStore:
         return read_spec(run.remote_spec)
 
     def held_tags(self, repository_id: str) -> set[TagName]:
-        """Tags that the latest version holds as they were: what is below them was not chosen by its sync."""
+        """Tags that the latest version holds back: its sync did not select the content below them."""
         statement = (
             select(version_holds.c.tag)
             .join(repositories, repositories.c.id == version_holds.c.repository_id)
@@ -137,7 +137,7 @@ class SelectionStore:
             return {TagName(name) for name in connection.execute(statement).scalars()}
 
     def has_index(self, repository_id: str) -> bool:
-        """Whether a tag of the latest version stands for an index; one that is named after a digest does not count."""
+        """Whether a tag of the latest version refers to an index; tags named after a digest do not count."""
         is_index = manifests.c.media_type.in_(sorted(INDEX_TYPES)) & tags.c.name.not_like("sha256-%")
         statement = (
             select(tags.c.id)
@@ -149,7 +149,7 @@ class SelectionStore:
             return connection.execute(statement).first() is not None
 
     def referrers(self, repository_id: str) -> dict[Digest, frozenset[Digest]]:
-        """Every manifest of the latest version, with those that are taken along because they refer to it."""
+        """Every manifest of the latest version, with the manifests that are included as its referrers."""
         members = (
             select(manifests.c.id, manifests.c.digest)
             .join(repository_manifests, repository_manifests.c.manifest_id == manifests.c.id)
@@ -166,7 +166,7 @@ class SelectionStore:
         return {Digest(digest): frozenset(found[unit]) for unit, digest in digests.items()}
 
     def kept_referrers(self, repository_id: str) -> dict[Digest, frozenset[Digest]]:
-        """As :meth:`referrers`, of those manifests alone to which something refers."""
+        """As :meth:`referrers`, for the manifests that have referrers only."""
         statement = (
             select(manifests.c.digest, repository_links.c.child_digest)
             .join(repository_links, repository_links.c.parent_id == manifests.c.id)
@@ -179,7 +179,7 @@ class SelectionStore:
         return {subject: frozenset(referrers) for subject, referrers in found.items()}
 
     def below(self, repository_id: str, names: Iterable[TagName]) -> set[Digest]:
-        """Manifests of the latest version that these of its tags stand for, and all that links lead to from there."""
+        """Manifests of the latest version that these of its tags refer to, and all that links lead to from there."""
         roots: set[int] = set()
         found: set[Digest] = set()
         with self._transactions.reading() as connection:
@@ -195,7 +195,7 @@ class SelectionStore:
         return found
 
     def tags_above(self, repository_id: str, digests: Iterable[Digest]) -> set[TagName]:
-        """Tags of the latest version from which links lead to any of these manifests, or which stand for one."""
+        """Tags of the latest version that refer to one of these manifests, directly or through links."""
         names: set[TagName] = set()
         with self._transactions.reading() as connection:
             for batch in in_batches(sorted(set(digests))):
@@ -204,7 +204,7 @@ class SelectionStore:
         return names
 
     def tags_above_gaps(self, repository_id: str) -> set[TagName]:
-        """Tags of the latest version below which an entry is missing that their registry did not have."""
+        """Tags of the latest version below which an entry is missing because the registry did not have it."""
         gaps = select(repository_links.c.parent_id).where(
             is_present(repository_links, repository_id), repository_links.c.child_id.is_(None)
         )
@@ -214,25 +214,25 @@ class SelectionStore:
             return set(_tags_of(connection, repository_id, gaps))
 
     def note_referrers_api(self, run_id: str, *, is_there: bool) -> None:
-        """Notes whether the run's registry has the referrers API; that it has, said by any task, stands."""
+        """Records whether the run's registry has the referrers API; a positive finding of any task stays."""
         has_it = sync_runs.c.has_referrers_api
         value = True if is_there else case((has_it.is_(True), True), else_=False)
         with self._transactions.writing() as connection:
             connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(has_referrers_api=value))
 
     def lacks_referrers_api(self, run_id: str) -> bool:
-        """Whether this run or recent ones of the same remote found that the repository has no referrers API.
+        """Whether this run or recent runs of the same remote found that the repository has no referrers API.
 
-        Not when one of them found it: a proxy that hides it for a moment must not hide what comes after. What a remote
-        was told when it stood for another registry or repository says nothing of this one.
+        False when one of them found it: a proxy that hides it temporarily must not hide later referrers. Findings from
+        when the remote had another registry or repository do not count.
         """
-        return self._told_of_the_api(run_id) == {False}
+        return self._referrers_api_findings(run_id) == {False}
 
     def knows_referrers_api(self, run_id: str) -> bool:
-        """Whether this run or recent ones of the same remote met the API, as :meth:`lacks_referrers_api` reads them."""
-        return True in self._told_of_the_api(run_id)
+        """Whether this run or recent runs of the same remote found the API; see :meth:`lacks_referrers_api`."""
+        return True in self._referrers_api_findings(run_id)
 
-    def _told_of_the_api(self, run_id: str) -> set[bool]:
+    def _referrers_api_findings(self, run_id: str) -> set[bool]:
         this = select(sync_runs.c.remote_id, sync_runs.c.remote_spec).where(sync_runs.c.id == run_id)
         statement = (
             select(sync_runs.c.has_referrers_api, sync_runs.c.remote_spec)
@@ -248,7 +248,7 @@ class SelectionStore:
             return {row.has_referrers_api for row in found if read_spec(row.remote_spec).source == source}
 
     def note_referrers_problem(self, run_id: str, problem: str) -> None:
-        """Notes why referrers could not be looked up; the version that the run makes says so."""
+        """Records why referrers could not be looked up; the version that the run makes says so."""
         with self._transactions.writing() as connection:
             connection.execute(
                 update(sync_runs).where(sync_runs.c.id == run_id).values(referrers_problem=storable(problem))

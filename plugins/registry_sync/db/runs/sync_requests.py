@@ -1,7 +1,7 @@
-"""What was asked for over REST: written by the API server once the rights were checked, read by the task of the run.
+"""Syncs requested over REST: written by the API server after its access checks, read by the task of the run.
 
-A DAG run's own parameters are whatever its trigger says. A row here can only be written by who may write to this
-database, so that a run acts on the row and not on its parameters.
+The parameters of a DAG run are controlled by whoever triggers it. Only a process with write access to this database can
+write a row here, so a run acts on the row and not on its parameters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from registry_sync.domain.records import SyncMode
 from registry_sync.domain.runs import RequestedSync
 from registry_sync.errors import RecordNotFound
 
-#: How long a request is kept, so that its run can be cleared and run again.
+#: How long a request is kept, so that its run can be cleared and repeated.
 KEPT = timedelta(days=90)
 _ERROR_LENGTH = 2000
 
@@ -31,7 +31,7 @@ class SyncRequestStore:
         self._transactions = transactions
 
     def add(self, request: RequestedSync) -> None:
-        """Keeps a request, before its DAG run is triggered; those that are too old to be run again go."""
+        """Records a request before its DAG run is triggered; requests too old to be repeated are deleted."""
         with self._transactions.writing() as connection:
             connection.execute(delete(sync_requests).where(sync_requests.c.requested_at < request.requested_at - KEPT))
             connection.execute(insert(sync_requests), {**vars(request), "mode": request.mode.value})
@@ -42,11 +42,11 @@ class SyncRequestStore:
         with self._transactions.reading() as connection:
             row = connection.execute(statement).one_or_none()
         if row is None:
-            raise RecordNotFound(f"nobody asked over REST for the sync {request_id[:255]!r} of the DAG {dag_id!r}")
+            raise RecordNotFound(f"the sync {request_id[:255]!r} of the DAG {dag_id!r} was not requested over REST")
         return _request(row)
 
     def errors(self, request_ids: Sequence[str]) -> dict[str, str]:
-        """Why requests could not begin, by their ids; those that could are left out."""
+        """Why requests could not start, by their ids; those that could are omitted."""
         found: dict[str, str] = {}
         with self._transactions.reading() as connection:
             for batch in in_batches(request_ids):
@@ -57,13 +57,13 @@ class SyncRequestStore:
         return found
 
     def note_error(self, request_id: str, error: str | None) -> None:
-        """Notes why a request cannot begin, None once it did; nothing for an unknown one."""
+        """Records why a request cannot start, None once it did; ignores an unknown one."""
         values = {"error": None if error is None else storable(error, _ERROR_LENGTH)}
         with self._transactions.writing() as connection:
             connection.execute(update(sync_requests).where(sync_requests.c.id == request_id).values(**values))
 
     def withdraw(self, request_id: str) -> None:
-        """Removes a request whose run was not triggered; one that is gone already is fine."""
+        """Deletes a request whose run was not triggered; safe to repeat."""
         with self._transactions.writing() as connection:
             connection.execute(delete(sync_requests).where(sync_requests.c.id == request_id))
 

@@ -1,7 +1,7 @@
-"""Sync runs: what a run was asked to do, the tags it listed, the blobs it planned, and how it ended.
+"""Sync runs: the parameters of a run, the tags it listed, the blobs it planned, and how it ended.
 
-Tags and blobs of a run are its working notes. They are removed when it settles in a version or unchanged; the
-counts stay. What a run needs of the content is asked in ``needed_blobs``.
+Tags and blobs of a run are its working records. They are deleted when it settles in a version or unchanged; the counts
+stay. The content that a run needs is queried in ``needed_blobs``.
 """
 
 from __future__ import annotations
@@ -73,27 +73,27 @@ class TaskReads:
         self._transactions = transactions
 
     def by_run_ids(self, dag_id: str, run_ids: Sequence[str]) -> dict[str, SyncRun]:
-        """The sync runs of these runs of a DAG, by run id; those that have not begun are left out.
+        """The sync runs of these runs of a DAG, by run id; those that have not started are omitted.
 
-        Of a run that was begun anew after it had settled, the last one, which names the versions that were made before.
-        So of a DAG run that has several syncs: the first by its scope.
+        For a run that was started again after it had settled, the last one, with the versions that were made before.
+        For a DAG run with several syncs, the first by scope.
         """
         found: dict[str, SyncRun] = {}
         with self._transactions.reading() as connection:
             for batch in in_batches(run_ids):
                 of_batch = select(sync_runs).where(sync_runs.c.dag_id == dag_id, sync_runs.c.run_id.in_(batch))
-                # The one that is shown comes last.
+                # The last row of each run id is the one returned.
                 rows = connection.execute(of_batch.order_by(sync_runs.c.scope.desc(), sync_runs.c.attempt))
                 for run in map(read_run, rows):
                     found[run.key.run_id] = replace(run, made_before=_made(found.get(run.key.run_id)))
-                shown = [run for run in found.values() if run.state is RunState.RUNNING]
-                counts = run_rows.count_runs(connection, [run.id for run in shown])
-                found |= {run.key.run_id: replace(run, counts=counts.get(run.id, run.counts)) for run in shown}
+                running = [run for run in found.values() if run.state is RunState.RUNNING]
+                counts = run_rows.count_runs(connection, [run.id for run in running])
+                found |= {run.key.run_id: replace(run, counts=counts.get(run.id, run.counts)) for run in running}
         return found
 
 
 def _made(run: SyncRun | None) -> tuple[tuple[str, int], ...]:
-    """The versions that a run, and those before it, made: repository and number."""
+    """The versions that a run and its predecessors made: repository id and number."""
     if run is None:
         return ()
     own = () if run.version_number is None else ((run.repository_id, run.version_number),)
@@ -103,7 +103,7 @@ def _made(run: SyncRun | None) -> tuple[tuple[str, int], ...]:
 _ORDERINGS = {"started_at": sync_runs.c.started_at, "finished_at": sync_runs.c.finished_at}
 _NEWEST_FIRST = PageRequest(ordering="-started_at")
 _REASON_LENGTH = 2000
-#: How many digests are given to be asked for when something else is refused.
+#: The most digests that are offered for requests that test access after another request was refused.
 MAX_LISTED_DIGESTS = 5
 _GOING_ON = {"state": RunState.RUNNING.value, "finished_at": None, "version_number": None, "error": None}
 
@@ -127,17 +127,18 @@ class SyncRunStore:
         remote_changes: str | None = None,
         by: AskedBy = NOBODY,
     ) -> SyncRun:
-        """The run of that key, begun or begun anew: what an earlier attempt noted is forgotten, its versions stay.
+        """The run of that key, started or restarted: records of an earlier attempt are deleted, its versions stay.
 
-        One that has settled stays as it is, because what became of it is history; a run of its own begins after it.
-        ``remote`` is kept with the run, so that a remote that changes meanwhile does not change what the run does.
-        Call it before the tags are listed: what is recorded for the repository from now on may be later than they are.
-        ``may_replace_upstream`` is whether the run may go on when another remote has filled the repository meanwhile.
-        ``remote_changes`` None keeps what an earlier attempt noted: it has changed the remote. The run started when its
-        first try did, and anew with a DAG run that is.
-        Raises :class:`RemoteChanged` when the run began for another repository, remote, mode or policy,
-        :class:`RecordNotFound` for an unknown repository or remote, :class:`RunEnded` when its DAG run has ended or
-        its repository was deleted.
+        A settled run is history and does not change; a new run is started instead. ``remote`` is kept with the run, so
+        that later changes of the remote do not affect it. Call it before the tags are listed: whatever is recorded for
+        the repository from now on may be newer than the listing. ``may_replace_upstream`` says whether the run may
+        continue when another remote has filled the repository meanwhile. ``remote_changes`` None keeps the record of an
+        earlier attempt, which changed the remote. The start time is that of the first try, and a new one for a
+        restarted DAG run.
+
+        Raises :class:`RemoteChanged` when the run started for another repository, remote, mode or policy,
+        :class:`RecordNotFound` for an unknown repository or remote, :class:`RunEnded` when its DAG run has ended or its
+        repository was deleted.
         """
         identity = {"repository_id": repository_id, "remote_id": remote_id, "mode": mode.value}
         started: dict[str, Any] = {
@@ -182,11 +183,11 @@ class SyncRunStore:
         return read_run(row)
 
     def by_key(self, key: RunKey) -> SyncRun:
-        """The run of that key, of several the last that was begun anew.
+        """The run of that key, the last attempt if there are several.
 
-        Of a DAG run that has one sync it is that one, also where the key or the run has no scope. Raises
-        :class:`RecordNotFound`, which names the scopes where there are several, :class:`RunEnded` when its repository
-        was deleted.
+        For a DAG run with one sync it is that one, also where the key or the run has no scope. Raises
+        :class:`RecordNotFound`, which lists the scopes if there are several, :class:`RunEnded` when its repository was
+        deleted.
         """
         is_wanted = (sync_runs.c.dag_id == key.dag_id) & (sync_runs.c.run_id == key.run_id)
         with self._transactions.reading() as connection:
@@ -200,12 +201,12 @@ class SyncRunStore:
         if found is not None:
             return read_run(found)
         which = f" and the task {key.scope!r}" if key.scope else ""
-        names = ", ".join(sorted(name or "a task that is not named" for name in last))
-        there = f"; its syncs were begun by {names}" if last else ""
-        raise RecordNotFound(f"there is no sync of DAG run {key.run_id!r} of {key.dag_id!r}{which}{there}")
+        names = ", ".join(sorted(name or "an unnamed task" for name in last))
+        known = f"; its syncs were started by {names}" if last else ""
+        raise RecordNotFound(f"there is no sync of DAG run {key.run_id!r} of {key.dag_id!r}{which}{known}")
 
     def find(self, key: RunKey) -> SyncRun | None:
-        """The run of just that key, the last begun anew, or None. Raises :class:`RunEnded` as :meth:`by_key`."""
+        """The last attempt of exactly that key, or None. Raises :class:`RunEnded` as :meth:`by_key`."""
         with self._transactions.reading() as connection:
             row = connection.execute(last_attempt(key)).one_or_none()
             if row is None:
@@ -214,7 +215,7 @@ class SyncRunStore:
         return read_run(row)
 
     def latest_settled(self, repository_id: str) -> SyncRun | None:
-        """The sync that last brought the repository up to date, or found it so; None when there was none yet."""
+        """The sync that last updated the repository or found it unchanged; None when there was none yet."""
         with self._transactions.reading() as connection:
             row = connection.execute(last_settled(repository_id)).first()
         return None if row is None else read_run(row)
@@ -227,7 +228,7 @@ class SyncRunStore:
         remote_id: str | None = None,
         states: Sequence[RunState] | None = None,
     ) -> Page[SyncRun]:
-        """Runs, the newest first unless ordered otherwise by ``started_at`` or ``finished_at``."""
+        """Runs, the newest first by default; ordered by ``started_at`` or ``finished_at``."""
         statement = select(sync_runs)
         if repository_id is not None:
             statement = statement.where(sync_runs.c.repository_id == repository_id)
@@ -242,11 +243,11 @@ class SyncRunStore:
     def record_listing(
         self, run_id: str, listed_at: datetime, tags: Sequence[ListedTag], *, began: int | None = None
     ) -> None:
-        """Notes what upstream listed, in place of what an earlier attempt noted; a failed run goes on with it.
+        """Records the listed tags, replacing those of an earlier attempt; a failed run continues with them.
 
-        Call it when the listing has ended: it takes the repository's next number, as
-        :mod:`registry_sync.db.runs.listings` says. ``began`` is the run's ``listing_began`` when it began to list.
-        Raises :class:`RunEnded` once the run has settled, and when another try has begun to list since.
+        Call it when the listing has ended: it assigns the repository's next number, as described in
+        :mod:`registry_sync.db.runs.listings`. ``began`` is the run's ``listing_began`` from before it listed. Raises
+        :class:`RunEnded` once the run has settled, and when another try has started to list since.
         """
         rows = [
             {
@@ -259,7 +260,7 @@ class SyncRunStore:
             for tag in tags
         ]
         with self._transactions.writing() as connection:
-            # The repository first, as a commit locks it.
+            # The repository is locked first, in the order of a commit.
             number = take_number(connection, require_run(connection, run_id).repository_id)
             refuse_other_try(require_open(connection, run_id), began)
             forget_notes(connection, run_id)
@@ -270,12 +271,12 @@ class SyncRunStore:
     def settle_unchanged(
         self, run_id: str, listed_at: datetime, *, latest_number: int | None, began: int | None = None
     ) -> bool:
-        """Ends a run whose listing equals version ``latest_number``, the latest it knows of; None for none.
+        """Ends a run whose listing equals version ``latest_number``, the latest it knows of (None for none).
 
-        False when another version is the latest by now: list again then, which counts as begun after what was listed
-        until now, though not after a rollback. A run that has settled stays as it is. ``began`` as in
-        :meth:`record_listing`. Raises :class:`RunEnded` when its DAG run has ended or another try has begun to list,
-        :class:`OtherUpstream` as a commit does.
+        False when another version is the latest by now: list again then; the new listing counts as started after the
+        one until now, but not after a rollback. A settled run does not change. ``began`` as in :meth:`record_listing`.
+        Raises :class:`RunEnded` when its DAG run has ended or another try has started to list, :class:`OtherUpstream`
+        as a commit does.
         """
         with self._transactions.writing() as connection:
             repository_id = require_run(connection, run_id).repository_id
@@ -298,7 +299,7 @@ class SyncRunStore:
             return True
 
     def tags_of_shard(self, run_id: str, shard: int) -> list[ListedTag]:
-        """The tags that a mapped task still has to fetch, by name."""
+        """The tags that a mapped task has yet to fetch, by name."""
         statement = (
             select(run_tags.c.name, run_tags.c.digest)
             .where(
@@ -313,7 +314,7 @@ class SyncRunStore:
         return [ListedTag(TagName(row.name), Digest(row.digest) if row.digest else None, shard) for row in rows]
 
     def listed_digests(self, run_id: str) -> list[Digest]:
-        """Some digests to which the run's tags were listed, those first that nothing was to be fetched of."""
+        """Some digests of the run's listed tags, those of unchanged tags first."""
         statement = (
             select(run_tags.c.digest)
             .where(run_tags.c.sync_run_id == run_id, run_tags.c.digest.is_not(None))
@@ -324,16 +325,16 @@ class SyncRunStore:
             return [Digest(digest) for digest in dict.fromkeys(connection.execute(statement).scalars())]
 
     def resolve_tags(self, run_id: str, digests: Mapping[TagName, Digest]) -> None:
-        """Notes the digests that tags were fetched at; their manifests are to be stored before the commit.
+        """Records the digests at which tags were fetched; their manifests must be stored before the commit.
 
-        A tag that is held stays so: what was fetched for it may have been collected meanwhile.
+        A held tag stays held: content fetched for it may have been collected meanwhile.
         """
         self._move_tags(
             run_id, TagState.RESOLVED, [{"tag": name, "new_digest": digest} for name, digest in digests.items()]
         )
 
     def hold_tags(self, run_id: str, reasons: Mapping[TagName, str]) -> None:
-        """Notes tags that cannot be brought up to date in this run, and why."""
+        """Records tags that this run cannot update, with the reasons."""
         self._move_tags(
             run_id,
             TagState.HELD,
@@ -341,11 +342,11 @@ class SyncRunStore:
         )
 
     def drop_tags(self, run_id: str, names: Iterable[TagName]) -> None:
-        """Notes tags that were listed and are gone upstream since."""
+        """Records tags that were listed and have disappeared upstream since."""
         self._move_tags(run_id, TagState.GONE, [{"tag": name} for name in names])
 
     def filter_tags(self, run_id: str, digests: Mapping[TagName, Digest]) -> None:
-        """Notes tags that lead to an index without any wanted platform, with the digest of that index."""
+        """Records tags of an index without any wanted platform, with the digest of the index."""
         self._move_tags(
             run_id, TagState.FILTERED, [{"tag": name, "new_digest": digest} for name, digest in digests.items()]
         )
@@ -369,7 +370,7 @@ class SyncRunStore:
                 connection.execute(statement, batch)
 
     def needed_blobs(self, run_id: str) -> list[NeededBlob]:
-        """Every blob below the tags that changed, and those below unchanged tags that are not stored.
+        """All blobs below changed tags, and those below unchanged tags that are not stored.
 
         Each digest once, by digest; foreign ones are included and flagged.
         """
@@ -377,7 +378,7 @@ class SyncRunStore:
             return needed_blobs.needed_blobs(connection, require_run(connection, run_id))
 
     def record_plan(self, run_id: str, shards: Mapping[int, Sequence[NeededBlob]]) -> None:
-        """Notes which mapped task fetches which of the needed blobs, in place of an earlier plan.
+        """Records which mapped task fetches which of the needed blobs, replacing an earlier plan.
 
         Raises :class:`RunEnded`, and :class:`RecordNotFound` for a blob that is not recorded.
         """
@@ -388,7 +389,7 @@ class SyncRunStore:
                 insert_absent(connection, run_blobs, needed_blobs.plan_rows(connection, run_id, shards))
 
     def blobs_of_shard(self, run_id: str, shard: int) -> list[NeededBlob]:
-        """The blobs that a mapped task still has to fetch, the largest first: neither stored nor failed."""
+        """The blobs that a mapped task has yet to fetch, the largest first: neither stored nor failed."""
         described = (run_blobs.c.size_bytes, run_blobs.c.media_type, run_blobs.c.is_foreign)
         statement = (
             select(blobs.c.digest, blobs.c.fault, *described)
@@ -410,7 +411,7 @@ class SyncRunStore:
             ]
 
     def fail_blobs(self, run_id: str, reasons: Mapping[Digest, str]) -> None:
-        """Notes blobs that cannot be had in this run, and why; the commit holds the tags that need them."""
+        """Records blobs that this run cannot fetch, and why; the commit holds the tags that reference them."""
         if not reasons:
             return
         blob_id = select(blobs.c.id).where(blobs.c.digest == bindparam("blob")).scalar_subquery()
@@ -428,7 +429,7 @@ class SyncRunStore:
                 connection.execute(statement, batch)
 
     def add_usage(self, run_id: str, usage: RunUsage) -> None:
-        """Adds to the run's counters; each task gives what it used itself."""
+        """Adds to the run's counters; each task adds its own usage."""
         names = [name for name in vars(usage) if getattr(usage, name)]
         if not names:
             return
@@ -439,11 +440,11 @@ class SyncRunStore:
     def approve_removals(
         self, run_id: str, approved_by: str, *, seen: str | None = None, in_advance: bool = False
     ) -> None:
-        """Lets the run remove what it was refused for last, until it begins anew; ``in_advance``, whatever goes.
+        """Approves the removals that were last refused, until the run restarts; ``in_advance``, any removals.
 
-        ``seen`` is what it was refused for (:attr:`SyncRun.refused_removals`) where the approval is for that alone.
-        Raises :class:`NothingToApprove` when it was not refused, or since for others, :class:`RunEnded` once it has
-        settled.
+        ``seen`` is the fingerprint (:attr:`SyncRun.refused_removals`) if the approval is for these removals alone.
+        Raises :class:`NothingToApprove` when nothing was refused, or other removals since, :class:`RunEnded` once it
+        has settled.
         """
         values: dict[str, Any] = {"removals_approved_by": storable(approved_by, _REASON_LENGTH)}
         with self._transactions.writing() as connection:
@@ -455,9 +456,9 @@ class SyncRunStore:
             connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**values))
 
     def finish(self, run_id: str, state: RunState, *, error: str | None = None) -> None:
-        """Ends the run in ``state``; one that has settled already, or ended with its DAG run, stays as it is.
+        """Ends the run in ``state``; a run that has settled already, or ended with its DAG run, does not change.
 
-        A failed or canceled run keeps its notes, so that a repeat of its tasks continues.
+        A failed or canceled run keeps its records, so that a repeat of its tasks continues.
         """
         with self._transactions.writing() as connection:
             row = lock_run(connection, run_id)
@@ -465,7 +466,7 @@ class SyncRunStore:
                 settle(connection, run_id, state, error=error)
 
     def progress(self, run_id: str) -> RunCounts:
-        """How far the run is, counted now; for a settled run, the counts it ended with."""
+        """The progress of the run, counted now; for a settled run, the counts it ended with."""
         with self._transactions.reading() as connection:
             row = require_run(connection, run_id)
             return (
@@ -477,16 +478,17 @@ def _refuse_needless_approval(run: Row[Any], seen: str | None) -> None:
     if run.refused_removals is None:
         raise NothingToApprove(
             f"the DAG run {run.run_id!r} was not stopped for the tags that it removes, so there is nothing to approve: "
-            "let it run, and when it fails with TooManyRemovals, see what would go and approve it then"
+            "let it run, and if it fails with TooManyRemovals, review the removals and approve them then"
         )
     if seen not in (None, run.refused_removals):
         raise NothingToApprove(
-            f"the DAG run {run.run_id!r} was stopped again since, for other tags; see what would go and approve it anew"
+            f"the DAG run {run.run_id!r} was stopped again since, for other tags; review the removals and approve them "
+            "again"
         )
 
 
 def _keeps_heads(row: Row[Any], remote: RemoteSpec) -> bool:
-    """Whether what an earlier try was answered is an answer of ``remote`` too: of that place, to those credentials."""
+    """Whether responses to an earlier try are valid for ``remote``: from the same place, with the same credentials."""
     before = read_spec(row.remote_spec)
     is_same = (before.source, before.url, before.conn_id) == (remote.source, remote.url, remote.conn_id)
     return bool(row.state == RunState.RUNNING.value) and is_same

@@ -1,1 +1,1 @@
-"""Repository versions: how they are made, compared, copied, rolled back and removed."""
+"""Repository versions: created, compared, copied, rolled back and removed."""

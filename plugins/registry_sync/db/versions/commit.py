@@ -40,7 +40,7 @@ _KINDS = ("tags", "manifests", "blobs")
 
 
 def lock_repository(connection: Connection, repository_id: str) -> Row[Any]:
-    """The repository's row, for this transaction alone until it ends. Raises :class:`RecordNotFound`."""
+    """The repository's row, locked until the transaction ends. Raises :class:`RecordNotFound`."""
     statement = select(repositories).where(repositories.c.id == repository_id).with_for_update(key_share=True)
     row = connection.execute(statement).one_or_none()
     if row is None:
@@ -49,7 +49,7 @@ def lock_repository(connection: Connection, repository_id: str) -> Row[Any]:
 
 
 def next_number(repository: Row[Any]) -> int:
-    """The number of the version that comes next; no number is given twice, whatever was deleted."""
+    """The number of the next version; numbers of deleted versions are not reused."""
     return int(repository.last_number or 0) + 1
 
 
@@ -64,10 +64,10 @@ def add_version(
     description: str | None = None,
     referrers_problem: str | None = None,
 ) -> int:
-    """Makes :func:`next_number` the latest version of ``repository``, whose intervals say so already; its number.
+    """Records :func:`next_number` as the latest version of ``repository``, whose intervals already say so; its number.
 
-    ``difference`` is that to the version that was the latest until now. Versions beyond what the repository retains
-    go.
+    ``difference`` is the difference to the version that was the latest until now. Versions beyond those that the
+    repository retains are removed.
     """
     base: int | None = repository.latest_number
     number = next_number(repository)
@@ -112,16 +112,15 @@ def _counts(connection: Connection, repository_id: str, base: int | None, differ
 def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     """The repository, and the number of the version that the run makes or made; None when nothing differs.
 
-    Raises :class:`NothingSynced` when nothing differs because tags are held, or a filter leaves nothing;
+    Raises :class:`NothingSynced` when nothing differs because tags are held, or when a filter excludes everything;
     :class:`VersionConflict` when it would undo a later listing or a rollback (see
-    :mod:`~registry_sync.db.runs.listings`);
-    :class:`OtherUpstream` when it may not replace what came from another remote since it began;
-    :class:`TooManyHolds` or :class:`TooManyRemovals` by the remote's limits; :class:`StagesUnfinished` when something
-    was listed or planned and no task came to it; :class:`RunEnded` when the DAG run has ended; :class:`RecordNotFound`
-    for an unknown run. Everything happens in the caller's transaction.
+    :mod:`~registry_sync.db.runs.listings`); :class:`OtherUpstream` when it may not replace content that another remote
+    added since the run started; :class:`TooManyHolds` or :class:`TooManyRemovals` by the remote's limits;
+    :class:`StagesUnfinished` when something was listed or planned and no task processed it; :class:`RunEnded` when the
+    DAG run has ended; :class:`RecordNotFound` for an unknown run. Everything happens in the caller's transaction.
     """
     repository = lock_repository(connection, require_run(connection, run_id).repository_id)
-    # Kept, so that no collector lets go of what the run noted before it is in the version.
+    # Locked, so that no garbage collection releases the run's records before they are in the version.
     run = lock_run(connection, run_id)
     if RunState(run.state).is_settled:
         return repository.id, run.version_number
@@ -144,7 +143,7 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     difference = membership.apply()
     later.refuse_links()
     _refuse_unapproved(connection, run, removals, repository.latest_number)
-    _note_leftovers(connection, membership, difference)
+    _record_leftovers(connection, membership, difference)
     if remote.policy is Policy.IMMEDIATE:
         holds = _with_kept_tags(connection, run, remote, holds)
     refuse_too_many_holds(connection, run_id, remote, holds)
@@ -172,22 +171,22 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
 
 
 def note_refusal(connection: Connection, run_id: str, refused: TooManyRemovals) -> None:
-    """Keeps what an approval of the run will be for; one that was for other removals goes, one for these stays."""
+    """Records the refused removals, to which an approval of the run refers; drops an approval of other removals."""
     is_open = (sync_runs.c.id == run_id) & sync_runs.c.state.not_in([s.value for s in RunState if s.is_settled])
     is_for_these = sync_runs.c.refused_removals == refused.fingerprint
-    noted = {
+    refusal = {
         "refused_removals": refused.fingerprint,
         "removals_approved_by": case((is_for_these, sync_runs.c.removals_approved_by)),
     }
-    connection.execute(update(sync_runs).where(is_open).values(**noted))
+    connection.execute(update(sync_runs).where(is_open).values(**refusal))
 
 
 def _refuse_unapproved(
     connection: Connection, run: Row[Any], removals: LostTags | None, base_number: int | None
 ) -> None:
-    """Lets an approval stand with the run only where one was needed: it says who let content go.
+    """Keeps an approval with the run only where it was needed: it records who approved the removals.
 
-    One that was given after a refusal is for exactly what was refused then.
+    An approval that was given after a refusal covers exactly the removals that were refused then.
     """
     try:
         if removals is not None:
@@ -198,11 +197,11 @@ def _refuse_unapproved(
         if run.refused_removals in (None, refused.fingerprint):
             return
         raise refused.with_message(
-            f"{run.removals_approved_by} approved that other tags go, and not these: {refused}"
+            f"{run.removals_approved_by} approved the removal of other tags, not of these: {refused}"
         ) from None
     if run.removals_approved_by is not None:
-        needless = update(sync_runs).where(sync_runs.c.id == run.id).values(removals_approved_by=None)
-        connection.execute(needless)
+        unneeded = update(sync_runs).where(sync_runs.c.id == run.id).values(removals_approved_by=None)
+        connection.execute(unneeded)
 
 
 def _membership(connection: Connection, run: Row[Any], repository: Row[Any]) -> Membership:
@@ -229,12 +228,13 @@ def _hold_unfetched(connection: Connection, run_id: str) -> None:
 
 
 def _hold_changed_meanwhile(connection: Connection, run: Row[Any]) -> set[str]:
-    """Holds, and gives, tags that the run found unchanged and did not read, and that the latest version has no more.
+    """Holds, and returns, tags that the run found unchanged and that the latest version no longer has.
 
-    A version was deleted, or made of something else, since the tags were listed; what is below is not known then.
+    A version was deleted, or made from another one, since the tags were listed. The run did not read these tags, so the
+    content below them is unknown.
     """
     is_unchanged = (run_tags.c.sync_run_id == run.id) & (run_tags.c.state == TagState.UNCHANGED.value)
-    still_there = (
+    still_present = (
         select(run_tags.c.name)
         .join(tags, tags.c.name == run_tags.c.name)
         .join(manifests, (manifests.c.id == tags.c.manifest_id) & (manifests.c.digest == run_tags.c.digest))
@@ -242,7 +242,7 @@ def _hold_changed_meanwhile(connection: Connection, run: Row[Any]) -> set[str]:
         .where(is_unchanged, is_present(repository_tags, run.repository_id))
     )
     found = connection.execute(select(run_tags.c.name).where(is_unchanged)).scalars().all()
-    gone = set(found) - set(connection.execute(still_there).scalars())
+    gone = set(found) - set(connection.execute(still_present).scalars())
     for batch in in_batches(sorted(gone)):
         connection.execute(
             update(run_tags)
@@ -272,10 +272,10 @@ def _holds(connection: Connection, membership: Membership) -> list[Hold]:
 
 
 def _with_kept_tags(connection: Connection, run: Row[Any], remote: RemoteSpec, holds: list[Hold]) -> list[Hold]:
-    """``holds`` and one for each other tag of the version, as it is now, whose bytes are not all stored.
+    """``holds``, and one for each other tag of the version whose bytes are not all stored.
 
-    Whether it was found unchanged or is kept though it is gone upstream: its bytes may have been reclaimed, and the
-    upstream may not give them again.
+    This includes unchanged tags and tags that are kept though they are gone upstream: their bytes may have been
+    reclaimed, and the upstream may not have them any more.
     """
     held = {hold.tag for hold in holds}
     with_foreign = remote.include_foreign_layers
@@ -285,8 +285,8 @@ def _with_kept_tags(connection: Connection, run: Row[Any], remote: RemoteSpec, h
     return sorted([*holds, *added], key=lambda hold: hold.tag)
 
 
-def _note_leftovers(connection: Connection, membership: Membership, difference: Difference) -> None:
-    """An additive sync that removed a tag may leave its manifest behind; a mirror has just looked for such."""
+def _record_leftovers(connection: Connection, membership: Membership, difference: Difference) -> None:
+    """An additive sync that removed a tag may leave its manifest behind; a mirror has just removed such leftovers."""
     has_leftovers = not membership.is_mirror and (membership.has_leftovers or difference.removed["tags"] > 0)
     if has_leftovers != membership.has_leftovers:
         connection.execute(

@@ -1,13 +1,13 @@
-"""Versions made from versions: a rollback holds what an older one held, a copy adds tags of another repository.
+"""Versions made from versions: a rollback restores an older version, a copy adds tags of another repository.
 
-Bytes of it may have been reclaimed meanwhile. That does not stop a rollback: a version is a set of content, told by
-digests, and which bytes are in the store is no part of it. They are counted, the tags that lack them are held with that
-reason, and the next immediate sync of those tags fetches them; a refusal would keep bad tags in place when they are to
-go at once.
+Blobs of the older version may have been reclaimed since. That does not prevent a rollback: a version is a set of
+digests, independent of the bytes in the blob store. The missing blobs are counted, the tags that lack them are held
+with that reason, and the next immediate sync of those tags fetches them. Refusing the rollback would keep bad tags in
+place when they must be removed at once.
 
-A tag comes with what its manifest takes along by the links of the source version, not by what a registry or another
-version says. Nothing is fetched: content is stored once, and bytes that are missing at the source are missing here,
-which holds the tags that lack them.
+A copied tag includes what the links of the source version lead to below its manifest, whatever a registry or another
+version says. Nothing is fetched: content is stored once, and blobs that are missing at the source are missing here, so
+that the tags that lack them are held.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ from registry_sync.errors import InvalidReference, RecordNotFound
 def roll_back(
     connection: Connection, repository: Row[Any], number: int, *, by: str | None, description: str | None
 ) -> int | None:
-    """The number of the version made, None when the latest holds the same; the caller has locked ``repository``.
+    """The number of the new version, None when the latest holds the same; the caller has locked ``repository``.
 
-    The cost follows the difference. What tags were held at that time stays with that version. Raises
+    The cost is proportional to the difference. The older version's holds are not restored. Raises
     :class:`RecordNotFound`.
     """
     require_row(connection, repository.id, number)
@@ -76,7 +76,7 @@ def roll_back(
 
 
 def made_difference(connection: Connection, repository_id: str, number: int) -> Difference:
-    """What the intervals say that version ``number``, the latest, adds and removes."""
+    """The units that version ``number``, the latest, adds and removes according to the intervals."""
     changes = {unit.kind: count_changes(connection, unit, repository_id, number) for unit in UNITS}
     return Difference(
         added={kind: added for kind, (added, _) in changes.items()},
@@ -88,10 +88,10 @@ def made_difference(connection: Connection, repository_id: str, number: int) -> 
 def _close_absent(
     connection: Connection, intervals: Intervals, repository_id: str, number: int, new_number: int
 ) -> None:
-    """Ends what is present and was not there then."""
+    """Ends the intervals of units that are present now and were not present in version ``number``."""
     table, then = intervals.table, intervals.table.alias("at_that_time")
-    was_not_there = there_is_none(intervals.is_same(then, table), covers(then, number))
-    is_newer = (table.c.version_added > number) & was_not_there
+    was_absent = there_is_none(intervals.is_same(then, table), covers(then, number))
+    is_newer = (table.c.version_added > number) & was_absent
     connection.execute(
         update(table).where(is_present(table, repository_id), is_newer).values(version_removed=new_number)
     )
@@ -100,7 +100,7 @@ def _close_absent(
 def _open_missing(
     connection: Connection, intervals: Intervals, repository_id: str, number: int, new_number: int
 ) -> None:
-    """Begins what was there then and is not present."""
+    """Starts intervals for units that were present in version ``number`` and are not now."""
     then, now = intervals.table.alias("at_that_time"), intervals.table.alias("now")
     is_absent = there_is_none(intervals.is_same_unit(now, then), now.c.version_removed.is_(None))
     names = [*intervals.unit, *intervals.said]
@@ -116,13 +116,13 @@ def _open_missing(
 
 
 _SHOWN_NAMES = 5
-#: A unit of any kind by its key, with what is said of it besides: a link's child and kind, nothing for others.
+#: A unit of any kind by its key, with its other columns: a link's child and kind, none for the others.
 _Units = dict[tuple[Any, ...], tuple[Any, ...]]
 
 
 @dataclass
 class _Selection:
-    """What is to be copied: units by the word of their table of intervals; the names of its tags."""
+    """The units to copy by the kind of their intervals, and the names of the tags."""
 
     names: set[TagName]
     units: dict[str, _Units] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class _Selection:
 def copy_tags(
     connection: Connection, repository_id: str, request: CopyRequest, *, by: str | None, description: str | None
 ) -> int | None:
-    """The number of the version made, None when the latest is so already. For errors see :meth:`VersionStore.copy`."""
+    """The number of the new version, None when nothing differs. For errors see :meth:`VersionStore.copy`."""
     if repository_id == request.repository_id:
         raise InvalidReference(
             "a repository is not copied into itself; to have an older version again, roll back to it"
@@ -166,13 +166,13 @@ def _select(connection: Connection, source: Row[Any], number: int, request: Copy
         .where(is_in_version(repository_tags, source.id, number))
     ).all()
     names = set(_selected_names(source.name, number, request, [TagName(row.name) for row in rows]))
-    chosen = [row for row in rows if row.name in names]
+    selected = [row for row in rows if row.name in names]
     links = LinkRows.of_version(source.id, number)
-    manifest_ids = reached((row.manifest_id for row in chosen), read_children(connection, links))
+    manifest_ids = reached((row.manifest_id for row in selected), read_children(connection, links))
     return _Selection(
         names,
         {
-            TAGS.kind: {(row.id,): () for row in chosen},
+            TAGS.kind: {(row.id,): () for row in selected},
             MANIFESTS.kind: {(manifest_id,): () for manifest_id in manifest_ids},
             BLOBS.kind: _blobs_of(connection, manifest_ids),
             LINKS.kind: _links_of(connection, manifest_ids, links),
@@ -183,7 +183,7 @@ def _select(connection: Connection, source: Row[Any], number: int, request: Copy
 def _lacking(
     connection: Connection, source: Row[Any], number: int, target: Row[Any], selection: _Selection
 ) -> list[Hold]:
-    """Tags of the version that is being made whose bytes are not stored, as far as where they come from keeps bytes."""
+    """Holds for tags of the new version whose bytes are missing, where their origin is one that keeps bytes."""
     copied = lost_bytes_of_derived(connection, target.id, source.id, number)
     holds = [hold for hold in copied if hold.tag in selection.names]
     if target.latest_number is not None:
@@ -231,20 +231,20 @@ def _units(intervals: Intervals, rows: Iterable[Row[Any]]) -> _Units:
 def _to_remove(
     connection: Connection, intervals: Intervals, present: _Units, selection: _Selection, mode: SyncMode
 ) -> set[tuple[Any, ...]]:
-    """Keys of what leaves the target: for a mirror all that is not selected, else what the selection stands for."""
+    """Keys to remove from the target: for a mirror all that are not selected, else those that the selection moves."""
     wanted = selection.units[intervals.kind]
     if mode is SyncMode.MIRROR:
         return {key for key, said in present.items() if wanted.get(key) != said}
     if intervals is TAGS:
         return _moving(connection, present, selection)
-    # A gap is filled by what the selection has; what the target has is not given up for a gap.
+    # A gap is filled from the selection; content of the target is not replaced by a gap.
     return {key for key, said in present.items() if None in said and key in wanted and wanted[key] != said}
 
 
 def _moving(
     connection: Connection, present: Mapping[tuple[Any, ...], Any], selection: _Selection
 ) -> set[tuple[Any, ...]]:
-    """Tags of the target that have the name of a selected one and stand for another manifest."""
+    """Tags of the target with the name of a selected tag that refer to another manifest."""
     wanted = selection.units[TAGS.kind]
     to_remove: set[tuple[Any, ...]] = set()
     for batch in in_batches(sorted(key[0] for key in present if key not in wanted)):
@@ -260,7 +260,7 @@ def _close(
     table = intervals.table
     columns = [table.c[name] for name in intervals.unit]
     for batch in in_batches(sorted(keys)):
-        # One column is compared as such, which is planned better than a tuple of one.
+        # A single column is compared directly, which is planned better than a tuple of one.
         is_one = tuple_(*columns).in_(batch) if len(columns) > 1 else columns[0].in_([key[0] for key in batch])
         statement = update(table).where(is_present(table, repository_id), is_one)
         connection.execute(statement.values(version_removed=number))

@@ -1,15 +1,15 @@
-"""The difference between two versions, applied to the intervals: tags and links first, then manifests, then blobs.
+"""Applies a run to the intervals of a repository: tags and links first, then manifests, then blobs.
 
-Of the manifests that the run read, it has the say; what it did not read keeps its links.
+For manifests that the run read, its links apply; manifests that it did not read keep their links.
 
-The cost of every step follows the difference, not the size of the version, and depends on no statistics:
+The cost of every step is proportional to the difference, not to the size of the version, and depends on no statistics:
 
-- what a run has read takes along what its links say now; what it has not read keeps its links;
-- what is added lies below the added tags and links, less what is present;
-- what may be removed lay below the removed tags and links. Of that, a manifest stays that a kept tag stands for or
-  that a kept manifest takes along, with all below it; a blob stays that a kept manifest names.
+- manifests that the run read get the links that it recorded; others keep theirs;
+- additions are what lies below the added tags and links, except what is present;
+- candidates for removal are what lay below the removed tags and links. Of these, a manifest stays if a kept tag refers
+  to it or a kept manifest includes it, with all below it; a blob stays if a kept manifest names it.
 
-Additive syncs remove no manifests, links and blobs. What they leave behind is looked for, once, by the next mirror.
+Additive syncs remove no manifests, links and blobs. The next mirror looks, once, for what they left behind.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ from registry_sync.domain.runs import TagState
 
 @dataclass(frozen=True)
 class LinkChanges:
-    """The links of a repository, about to become those of version ``number``."""
+    """Changes the links of a repository to those of version ``number``."""
 
     connection: Connection
     repository_id: str
@@ -72,8 +72,8 @@ class LinkChanges:
     is_mirror: bool
 
     def outdated(self) -> Sequence[Row[Any]]:
-        """Links that what the run read has no more; for an additive run only gaps that are filled now."""
-        taken, present = self._taken(), repository_links.c
+        """Links that manifests read by the run no longer have; for an additive run only gaps that are filled now."""
+        included, present = self._included(), repository_links.c
         is_same = and_(
             run_links.c.sync_run_id == self.run_id,
             run_links.c.parent_id == present.parent_id,
@@ -86,7 +86,7 @@ class LinkChanges:
             condition = is_gap & not_(there_is_none(is_same, ~has_gap))
         statement = (
             select(present.parent_id, present.child_digest, present.child_id)
-            .join(taken, taken.c.manifest_id == present.parent_id)
+            .join(included, included.c.manifest_id == present.parent_id)
             .join(run_manifests, run_manifests.c.manifest_id == present.parent_id)
             .where(
                 is_present(repository_links, self.repository_id),
@@ -97,7 +97,7 @@ class LinkChanges:
         return list(self.connection.execute(statement))
 
     def close(self, outdated: Iterable[Row[Any]]) -> None:
-        """Ends those links with the version before."""
+        """Ends those links with the previous version."""
         statement = (
             update(repository_links)
             .where(
@@ -111,12 +111,12 @@ class LinkChanges:
             self.connection.execute(statement, batch)
 
     def open(self) -> int:
-        """Begins what the run takes along, and counts it; a link that is open stays, by the index that allows one."""
-        taken = self._taken()
+        """Starts the links of the run and returns their count; a unique index keeps links that are open already."""
+        included = self._included()
         columns = ("parent_id", "child_digest", "child_id", "kind")
         rows = (
             select(literal(self.repository_id), literal(self.number), *(run_links.c[name] for name in columns))
-            .join(taken, taken.c.manifest_id == run_links.c.parent_id)
+            .join(included, included.c.manifest_id == run_links.c.parent_id)
             .where(run_links.c.sync_run_id == self.run_id)
         )
         names = ["repository_id", "version_added", *columns]
@@ -126,9 +126,11 @@ class LinkChanges:
         )
         return self.connection.execute(select(func.count()).select_from(repository_links).where(is_new)).scalar_one()
 
-    def _taken(self) -> CTE:
-        """Ids of the manifests that the run takes into the version."""
-        return closure_of(tagged_in_run(self.run_id, [TagState.RESOLVED]), LinkRows.of_run(self.run_id), name="taken")
+    def _included(self) -> CTE:
+        """Ids of the manifests that the run includes in the version."""
+        return closure_of(
+            tagged_in_run(self.run_id, [TagState.RESOLVED]), LinkRows.of_run(self.run_id), name="included"
+        )
 
 
 _WANTED = (TagState.RESOLVED.value, TagState.UNCHANGED.value)
@@ -136,7 +138,7 @@ _WANTED = (TagState.RESOLVED.value, TagState.UNCHANGED.value)
 
 @dataclass(frozen=True)
 class Difference:
-    """Counts of units added and removed, by the words of summaries, and whether anything is taken along otherwise."""
+    """Counts of units added and removed, by the names used in summaries, and whether any links differ."""
 
     added: dict[str, int]
     removed: dict[str, int]
@@ -144,15 +146,15 @@ class Difference:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the version would equal the one before."""
+        """Whether the version would equal the previous one."""
         return not any(self.added.values()) and not any(self.removed.values()) and not self.has_other_links
 
 
 @dataclass(frozen=True)
 class Membership:
-    """The membership of one repository, about to become version ``number`` by what a run lists.
+    """Changes the content of one repository to that of version ``number``, by the tags that a run listed.
 
-    ``is_mirror`` removes what the run does not list; ``has_leftovers`` says that an additive sync went before.
+    ``is_mirror`` removes what the run did not list; ``has_leftovers`` says that an additive sync preceded it.
     """
 
     connection: Connection
@@ -163,7 +165,7 @@ class Membership:
     has_leftovers: bool
 
     def apply(self) -> Difference:
-        """Opens and closes the intervals, and counts."""
+        """Opens and closes the intervals, and returns the counts."""
         to_remove = self.connection.execute(self._tags_to_remove()).all()
         links = LinkChanges(self.connection, self.repository_id, self.run_id, self.number, self.is_mirror)
         outdated = links.outdated()
@@ -187,8 +189,8 @@ class Membership:
         return Difference(added, removed, has_other_links=bool(outdated or opened_links))
 
     def tags_to_change(self) -> set[str]:
-        """Names of tags that the version has otherwise than the one before: added, moved and removed ones."""
-        to_remove = self._tags_to_remove().subquery("going")
+        """Names of tags that differ from the previous version: added, moved and removed ones."""
+        to_remove = self._tags_to_remove().subquery("to_remove")
         removed = select(tags.c.name).join(to_remove, to_remove.c.tag_id == tags.c.id)
         changed = self._changed_tags().subquery("changed")
         return {
@@ -275,7 +277,7 @@ class Membership:
         return self._open(repository_blobs, below)
 
     def _candidates(self, to_remove: Iterable[Row[Any]], outdated: Iterable[Row[Any]]) -> set[int]:
-        """Ids of manifests that may have to go: what lies below removed tags and links, or with leftovers all."""
+        """Ids of manifests that may have to be removed: all below removed tags and links; with leftovers, all."""
         if self.has_leftovers:
             present = select(repository_manifests.c.manifest_id).where(
                 is_present(repository_manifests, self.repository_id)
@@ -335,7 +337,7 @@ class Membership:
             self._close(repository_blobs, repository_blobs.c.blob_id.in_(batch), is_unnamed)
 
     def _open(self, table: Any, units: Select[Any]) -> int:
-        """Opens intervals for those of ``units`` that have none open, by the index that allows one; how many."""
+        """Opens intervals for those of ``units`` that have none open, by the unique index; their count."""
         unit = next(column.name for column in table.c if column.name.endswith("_id") and column.name != "repository_id")
         rows = select(literal(self.repository_id), units.subquery("wanted").c[0], literal(self.number))
         names = ["repository_id", unit, "version_added"]
@@ -345,12 +347,12 @@ class Membership:
         return self._count(self._added(table), table)
 
     def _close(self, table: Any, *conditions: ColumnElement[bool]) -> None:
-        """Closes the open intervals that fit."""
+        """Closes the open intervals that match."""
         statement = update(table).where(is_present(table, self.repository_id), *conditions)
         self.connection.execute(statement.values(version_removed=self.number))
 
     def _count(self, condition: ColumnElement[bool], table: Any) -> int:
-        # Asked, not taken from the driver: SQLite's knows no row count of a statement that begins with WITH.
+        # Counted by a query: SQLite's driver gives no row count for a statement that starts with WITH.
         return self.connection.execute(select(func.count()).select_from(table).where(condition)).scalar_one()
 
     def _added(self, table: Any) -> ColumnElement[bool]:

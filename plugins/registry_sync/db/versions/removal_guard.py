@@ -1,14 +1,14 @@
-"""What a remote allows a sync to do: how many tags may be held, and how many a mirror may lose.
+"""The limits of a remote: how many tags may be held, and how many tags a mirror may remove.
 
-Shares count however few tags there are: of one tag or of two, too, more than half is most of them. Tags of signatures
-and other referrers are counted by themselves, and those whose image is there and goes are not counted: they go with it.
+Shares apply to any number of tags: of one or two tags, too, more than half is the majority. Tags of signatures and
+other referrers are counted separately, and those whose image is removed as well are not counted.
 
-Tags that lead to an index without any wanted platform: new ones are left out, and present ones never in silence.
+Tags that lead to an index without any wanted platform: new ones are excluded, present ones never silently.
 
-When the platforms were chosen otherwise before, that choice is taken for the reason, and the removal of what it leaves
-nothing of takes an approval. When the upstream published a tag again without them, that tag is held and the others go
-on. A choice that leaves nothing at all is an error, and so is one that leaves nothing of any index, where the latest
-version has none of these tags either.
+If the platforms were selected differently before, the change of selection is the reason, and removing the tags that it
+leaves without any image takes an approval. If the upstream republished a tag without them, that tag is held and the
+others continue. A selection that leaves nothing at all is an error, and so is one that leaves nothing of any index,
+where the latest version has none of these tags either.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ from registry_sync.domain.references import TagName, looks_like_a_referrer_tag, 
 from registry_sync.domain.runs import COUNTED_TAG_STATES, TagState
 from registry_sync.errors import NothingSynced, TooManyHolds, TooManyRemovals
 
-_TAKEN = (TagState.RESOLVED.value, TagState.UNCHANGED.value, TagState.HELD.value)
+_SELECTED = (TagState.RESOLVED.value, TagState.UNCHANGED.value, TagState.HELD.value)
 _SHOWN_PLATFORMS = 10
-#: Of a held tag that was not read nobody knows what it is.
+#: The type of a held tag that was not read is unknown.
 _MAY_BE_AN_INDEX = or_(manifests.c.media_type.in_(sorted(INDEX_TYPES)), manifests.c.id.is_(None))
 
 
 def settle_filtered(connection: Connection, run: Row[Any], remote: RemoteSpec) -> None:
-    """Holds the tags that a mirror would lose because their upstream has no wanted platform of them any more.
+    """Holds the tags that a mirror would remove because the upstream no longer has any wanted platform of them.
 
-    Tags that it would lose by another choice of platforms stay as they are noted, for who guards the removals. None is
-    held by a run that may remove whatever goes; an approval of what was refused is for no tag that was held then.
-    Raises :class:`NothingSynced` when the platforms leave no image at all, or nothing of any index.
+    Tags that another selection of platforms would remove keep their state, for the guard of removals. A run that was
+    approved in advance holds none; an approval of refused removals does not cover tags that were held then. Raises
+    :class:`NothingSynced` when the platforms leave no image at all, or nothing of any index.
     """
-    filtered = _noted(connection, run.id, [TagState.FILTERED.value])
+    filtered = _tags_in_states(connection, run.id, [TagState.FILTERED.value])
     if not filtered:
         return
     _refuse_to_leave_nothing(connection, run, remote, filtered)
@@ -66,26 +66,26 @@ def settle_filtered(connection: Connection, run: Row[Any], remote: RemoteSpec) -
         return
     digest_of = {row.name: row.digest for row in filtered}
     kept = _present(connection, run.repository_id, digest_of)
-    there = _platforms_by_index(connection, [digest_of[name] for name in kept])
-    text = "the upstream has it for {} now, and for none of the platforms {} of the remote"
+    listed = _platforms_by_index(connection, [digest_of[name] for name in kept])
+    text = "the upstream now has it for {}, and for none of the platforms {} of the remote"
     wanted = ", ".join(remote.platforms or ())
-    reasons = {name: text.format(_shown(there.get(digest_of[name], ())), wanted) for name in kept}
+    reasons = {name: text.format(_shown(listed.get(digest_of[name], ())), wanted) for name in kept}
     hold_tags(connection, run.id, reasons)
 
 
 def tags_without_platform(connection: Connection, run_id: str) -> list[TagName]:
     """Tags of a run that lead to an index without any wanted platform, by name, until the run settles."""
-    return sorted(TagName(row.name) for row in _noted(connection, run_id, [TagState.FILTERED.value]))
+    return sorted(TagName(row.name) for row in _tags_in_states(connection, run_id, [TagState.FILTERED.value]))
 
 
 def platforms_are_unchanged(connection: Connection, repository_id: str, remote: RemoteSpec) -> bool:
-    """Whether the last sync of the repository chose the same platforms."""
+    """Whether the last sync of the repository selected the same platforms."""
     before = last_synced_by(connection, repository_id)
     return before is not None and _platforms(before) == _platforms(remote)
 
 
 def platforms_there(connection: Connection, digests: Iterable[str]) -> str:
-    """The platforms that these indexes list, as a remote names them; the first ones, and how many there are besides."""
+    """The platforms that these indexes list, in a remote's notation: the first ones, and the count of the others."""
     found = _platforms_by_index(connection, digests)
     return _shown({platform for platforms in found.values() for platform in platforms})
 
@@ -113,39 +113,39 @@ def _shown(platforms: Collection[str]) -> str:
 def _refuse_to_leave_nothing(
     connection: Connection, run: Row[Any], remote: RemoteSpec, filtered: Sequence[Any]
 ) -> None:
-    """Plain images are for no platform that a tag says, so they show nothing of whether the platforms are meant."""
-    taken = _taken(run.id)
+    """Plain images name no platform, so they do not show whether the platforms were selected on purpose."""
+    selected = _selected(run.id)
     is_plain_name = run_tags.c.name.not_like("sha256-%")
-    # Nearly always one look; names in the form of a digest are looked at one by one.
-    if connection.execute(taken.where(is_plain_name, _MAY_BE_AN_INDEX).limit(1)).first() is not None:
+    # Nearly always one query; names in the form of a digest are checked one by one.
+    if connection.execute(selected.where(is_plain_name, _MAY_BE_AN_INDEX).limit(1)).first() is not None:
         return
-    own = [row for row in connection.execute(taken.where(~is_plain_name)) if not _belongs_to_another(row)]
+    own = [row for row in connection.execute(selected.where(~is_plain_name)) if not _belongs_to_another(row)]
     if any(row.may_be_an_index for row in own):
         return
     remedy, whose = "correct the platforms", "the only tag" if len(filtered) == 1 else f"any of {len(filtered):,} tags"
-    if own or connection.execute(taken.where(is_plain_name).limit(1)).first() is not None:
+    if own or connection.execute(selected.where(is_plain_name).limit(1)).first() is not None:
         if _present(connection, run.repository_id, (row.name for row in filtered)):
             return
         whose += " that is an index" if len(filtered) == 1 else " that are indexes"
-        remedy += ", or leave these tags out with exclude_tags"
+        remedy += ", or exclude these tags with exclude_tags"
     raise NothingSynced(
-        f"platforms {', '.join(remote.platforms or ())} of remote {remote.name!r} leave nothing of {whose}; there are "
-        f"{platforms_there(connection, [row.digest for row in filtered])}. Nothing was synced; {remedy}"
+        f"platforms {', '.join(remote.platforms or ())} of remote {remote.name!r} leave nothing of {whose}; available "
+        f"are {platforms_there(connection, [row.digest for row in filtered])}. Nothing was synced; {remedy}"
     )
 
 
-def _taken(run_id: str) -> Select[Any]:
-    """Tags that the run takes or holds, and whether each may be an index."""
+def _selected(run_id: str) -> Select[Any]:
+    """Tags that the run selects or holds, and whether each may be an index."""
     columns = (run_tags.c.name, run_tags.c.digest, _MAY_BE_AN_INDEX.label("may_be_an_index"))
     known = run_tags.outerjoin(manifests, manifests.c.digest == run_tags.c.digest)
-    return select(*columns).select_from(known).where(run_tags.c.sync_run_id == run_id, run_tags.c.state.in_(_TAKEN))
+    return select(*columns).select_from(known).where(run_tags.c.sync_run_id == run_id, run_tags.c.state.in_(_SELECTED))
 
 
 def _belongs_to_another(row: Row[Any]) -> bool:
     return subject_by_name(TagName(row.name), None if row.digest is None else Digest(row.digest)) is not None
 
 
-def _noted(connection: Connection, run_id: str, states: Collection[str]) -> list[Any]:
+def _tags_in_states(connection: Connection, run_id: str, states: Collection[str]) -> list[Any]:
     statement = select(run_tags.c.name, run_tags.c.digest).where(
         run_tags.c.sync_run_id == run_id, run_tags.c.state.in_(states)
     )
@@ -188,7 +188,7 @@ def refuse_too_many_holds(connection: Connection, run_id: str, remote: RemoteSpe
 
 @dataclass(frozen=True)
 class _Tag:
-    """A tag of the version before; ``subject`` is what it belongs to by its name, ``state`` what the run noted."""
+    """A tag of the previous version; ``subject`` is the digest in its name, ``state`` the run's record of it."""
 
     name: TagName
     digest: Digest
@@ -198,7 +198,7 @@ class _Tag:
 
 @dataclass(frozen=True)
 class LostTags:
-    """The tags that a mirror is about to lose, and how many there are: an image's own, and the ``others`` by name."""
+    """The tags that a mirror is about to remove, and the tag counts: of images, and the ``others`` by name."""
 
     membership: Membership
     remote: RemoteSpec
@@ -209,7 +209,7 @@ class LostTags:
 
     @classmethod
     def of(cls, membership: Membership, remote: RemoteSpec) -> LostTags | None:
-        """What is to be lost, asked before the intervals are written; None when nothing is."""
+        """The tags to be removed, read before the intervals are written; None when there are none."""
         connection, repository_id = membership.connection, membership.repository_id
         names = connection.execute(membership.tags_to_lose()).scalars().all()
         if not names:
@@ -220,7 +220,7 @@ class LostTags:
             for batch in in_batches(names)
             for row in connection.execute(_present_tags(repository_id).where(tags.c.name.in_(batch)))
         ]
-        # Only names in the form of a digest are looked at one by one.
+        # Only names in the form of a digest are checked one by one.
         named = connection.execute(_present_tags(repository_id).where(tags.c.name.like("sha256-%")))
         others = frozenset(row.name for row in named if _subject(row) is not None)
         is_present_here = is_present(repository_tags, repository_id)
@@ -230,9 +230,10 @@ class LostTags:
         return cls(membership, remote, lost, own_count, others, frozenset(present))
 
     def refuse_too_many(self, base_number: int | None) -> None:
-        """Raises :class:`TooManyRemovals`; for when the intervals are written. ``base_number`` is the version before.
+        """Raises :class:`TooManyRemovals`. To be called after the intervals are written.
 
-        What another choice of platforms leaves nothing of is never lost without an approval, however little it is.
+        ``base_number`` is the base version. Tags that another selection of platforms leaves without any image always
+        take an approval, however few they are.
         """
         to_remove = self.present_subjects - _held_manifests(self.membership, self.present_subjects)
         counted = [tag for tag in self.lost if tag.subject not in to_remove]
@@ -263,47 +264,47 @@ class LostTags:
         if len(said) == 1:
             what = f"{of_all} {said[0][1]}"
         else:
-            what = f"{of_all} would go: " + ", ".join(f"{count} {predicate}" for count, predicate in said)
+            what = f"{of_all} would be removed: " + ", ".join(f"{count} {predicate}" for count, predicate in said)
         changes = "".join(f"; {change}" for change in self._changes(causes, base_number))
         names = [tag.name for tag in lost]
         refused = TooManyRemovals(
-            f"{what}, {limit}, so no version was made{changes}: {', '.join(names[:_SHOWN])}{_more(len(names))}. "
-            "If they are to go, approve the removals of this run"
+            f"{what}, {limit}, so no version was made{changes}: {', '.join(names[:_SHOWN])}{_more(len(names))}. To "
+            "remove them, approve the removals of this run"
         )
         refused.fingerprint = self._fingerprint()
         return refused
 
     def _fingerprint(self) -> Digest:
-        """The same for the same tags at the same digests: of all that go, also of those that no limit counts."""
+        """The same for the same tags at the same digests, including removed tags that no limit counts."""
         return Digest.of("\n".join(sorted(f"{tag.name} {tag.digest}" for tag in self.lost)).encode())
 
     def _cause(self, tag: _Tag) -> str:
-        """The filter or option that does not let the tag in, ``upstream`` when none does."""
+        """The filter or option that excludes the tag, ``upstream`` when none does."""
         if tag.state == TagState.FILTERED.value:
             return "platforms"
-        left_out_by = self.remote.tag_filter.left_out_by(tag.name)
-        if left_out_by == "include_tags" and tag.subject is not None and looks_like_a_referrer_tag(tag.name):
+        excluded_by = self.remote.tag_filter.left_out_by(tag.name)
+        if excluded_by == "include_tags" and tag.subject is not None and looks_like_a_referrer_tag(tag.name):
             if not self.remote.include_referrers:
                 return "include_referrers"
             return "subject" if tag.state == TagState.CANDIDATE.value else "upstream"
-        return left_out_by or "upstream"
+        return excluded_by or "upstream"
 
     def _predicate(self, cause: str, lost: Sequence[_Tag], count: int) -> str:
         remote, are = self.remote, "is" if count == 1 else "are"
         if cause == "platforms":
             digests = _filtered_digests(self.membership, [tag.name for tag in lost])
-            there = platforms_there(self.membership.connection, digests)
+            listed = platforms_there(self.membership.connection, digests)
             has = "has" if count == 1 else "have"
-            return f"{has} none of the platforms {_few(remote.platforms)}, there are {there}"
+            return f"{has} none of the platforms {_few(remote.platforms)}; available are {listed}"
         return {
             "include_tags": f"{are} not among include_tags {_few(remote.include_tags)}",
-            "exclude_tags": f"{are} left out by exclude_tags {_few(remote.exclude_tags)}",
-            "include_referrers": f"{are} left out by include_referrers false",
-            "subject": f"{'belongs' if count == 1 else 'belong'} to nothing that is taken",
+            "exclude_tags": f"{are} excluded by exclude_tags {_few(remote.exclude_tags)}",
+            "include_referrers": f"{are} excluded by include_referrers false",
+            "subject": f"{'belongs' if count == 1 else 'belong'} to nothing that is selected",
         }.get(cause, f"{are} gone upstream")
 
     def _changes(self, causes: Iterable[str], base_number: int | None) -> list[str]:
-        """Which of the options that lead to this were others for the version before."""
+        """The options behind the removals that had other values for the previous version."""
         run = select(sync_runs.c.remote_spec).join(
             repository_versions, repository_versions.c.sync_run_id == sync_runs.c.id
         )
@@ -323,13 +324,13 @@ class LostTags:
 
 
 def first_holds(holds: Sequence[Hold]) -> str:
-    """The first held tags with their reasons, and how many there are besides."""
+    """The first held tags with their reasons, and how many more there are."""
     shown = "; ".join(f"{hold.tag}: {hold.reason}" for hold in holds[:_SHOWN])
     return f"{shown}{_more(len(holds))}"
 
 
 def _held_manifests(membership: Membership, digests: Iterable[Digest]) -> set[Digest]:
-    """Those of ``digests`` that the latest version holds: the one before, until the intervals are written."""
+    """Those of ``digests`` that the latest version holds; the previous one, until the intervals are written."""
     connection, found = membership.connection, set[Digest]()
     for batch in in_batches(sorted(digests)):
         statement = select(manifests.c.digest).where(
@@ -365,7 +366,7 @@ def _states(connection: Connection, run_id: str, names: Sequence[str]) -> dict[s
 
 
 def _filtered_digests(membership: Membership, names: Sequence[str]) -> list[str]:
-    """Digests of the indexes that these tags lead to now."""
+    """Digests of the indexes that these tags now lead to."""
     found: list[str] = []
     for batch in in_batches(names):
         statement = select(run_tags.c.digest).where(

@@ -1,8 +1,7 @@
-"""Which versions of a repository are kept, and how one goes: by number, or because newer ones are enough.
+"""Removal of versions: one by number, or all but the newest.
 
-A version that goes takes along only the record of what it was. Content that other versions hold stays theirs, and
-bytes stay in the blob store until they are collected. What the other versions hold never changes, and their numbers
-are never given again.
+Removing a version removes only its record. Content that other versions hold stays, and bytes stay in the blob store
+until garbage collection. The content of the other versions never changes, and numbers are never reused.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _versions = repository_versions.c
 def keep_newest(connection: Connection, repository_id: str, retain_count: int | None) -> None:
     """Removes all but the newest ``retain_count`` versions; None keeps all, and the latest is always kept.
 
-    What the kept ones say of themselves stays as it was; the oldest of them then names no base. Safe to repeat.
+    The records of the kept versions do not change, except that the oldest of them has no base any more. Safe to repeat.
     """
     if retain_count is None:
         return
@@ -41,8 +40,8 @@ def keep_newest(connection: Connection, repository_id: str, retain_count: int | 
 def delete_version(connection: Connection, repository: Row[Any], number: int) -> None:
     """Removes one version of ``repository``, whose row the caller has locked.
 
-    What it added and removed becomes what the next one did; when it was the oldest, the next one stays as it is and
-    names no base. When it was the latest, the one before is the latest again.
+    Its additions and removals become those of the next version; after the oldest is removed, the next one stays as it
+    is and has no base. After the latest is removed, the previous one is the latest again.
 
     Raises :class:`RecordNotFound`, and :class:`OnlyVersion` for the last that remains.
     """
@@ -51,8 +50,8 @@ def delete_version(connection: Connection, repository: Row[Any], number: int) ->
     after = _neighbour(connection, repository.id, func.min(_versions.number), _versions.number > number)
     if before is None and after is None:
         raise OnlyVersion(
-            f"version {number} is the only one of repository {repository.name!r}; a repository that has content keeps "
-            "a version of it; delete the repository to have none"
+            f"version {number} is the only one of repository {repository.name!r}; a repository with content keeps at "
+            "least one version; to remove the last one, delete the repository"
         )
     if before is None:
         assert after is not None  # noqa: S101  # said above
@@ -79,7 +78,7 @@ def _is_version(repository_id: str, number: int) -> Any:
 def _forget_before(connection: Connection, repository_id: str, oldest: int) -> None:
     """Removes versions before ``oldest``.
 
-    Intervals that ended before it go; those that end with it stay, because they are what that version removed.
+    Intervals that ended before it are deleted; those that end with it stay, because they are its removals.
     """
     in_repository = _versions.repository_id == repository_id
     connection.execute(delete(repository_versions).where(in_repository, _versions.number < oldest))
@@ -93,7 +92,7 @@ def _forget_before(connection: Connection, repository_id: str, oldest: int) -> N
 
 
 def _undo(connection: Connection, repository_id: str, number: int, before: int) -> None:
-    """Takes the latest version back: what it added goes, and what it removed is present again."""
+    """Reverts the latest version: its additions are deleted, and its removals are present again."""
     for intervals in INTERVALS:
         table = intervals.table
         in_repository = table.c.repository_id == repository_id
@@ -106,9 +105,9 @@ def _undo(connection: Connection, repository_id: str, number: int, before: int) 
 
 
 def _squash(connection: Connection, repository_id: str, number: int, before: int, after: int) -> None:
-    """Gives what version ``number`` added and removed to the version ``after``, which follows ``before`` from now on.
+    """Moves the additions and removals of version ``number`` to version ``after``, whose base becomes ``before``.
 
-    What came with the one and went with the other was only in between; what went and came back was there all along.
+    Units added by the one and removed by the other disappear; units removed and added again were never interrupted.
     """
     counts: dict[str, int] = {}
     for intervals in INTERVALS:

@@ -1,7 +1,7 @@
-"""How two versions differ, by their intervals: what was added, removed and moved, how many, and how many bytes.
+"""The difference of two versions, from their intervals: units added, removed and moved, with counts and bytes.
 
-Between versions of one repository the cost follows the number of changes from the one to the other; only what both
-share is added up over a whole version. Versions of two repositories are compared unit by unit.
+Within one repository the cost is proportional to the number of changes between the two; only the size of what both
+share is summed over a whole version. Versions of two repositories are compared unit by unit.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def version_difference(
 ) -> VersionDifference:
     """The difference from ``base`` to ``version``, each a repository's id and a number, 0 for the empty version.
 
-    Lists are cut to ``request``, counts and bytes are not. Raises :class:`RecordNotFound`.
+    Lists are cut to ``request``, counts and bytes are totals. Raises :class:`RecordNotFound`.
     """
     side, other = _side(connection, *version), _side(connection, *base)
     return VersionDifference(
@@ -81,17 +81,19 @@ def _side(connection: Connection, repository_id: str, number: int) -> _Side:
 
 
 def _only(intervals: Intervals, side: _Side, other: _Side) -> Select[Any]:
-    """Keys of what ``side`` holds and ``other`` does not: ids of units, ends of links."""
-    rows, there = intervals.table, intervals.table.alias("there")
+    """Keys of the units and links that ``side`` holds and ``other`` does not."""
+    rows, elsewhere = intervals.table, intervals.table.alias("elsewhere")
     is_missing = there_is_none(
-        there.c.repository_id == other.repository_id, intervals.is_alike(there, rows), covers(there, other.number)
+        elsewhere.c.repository_id == other.repository_id,
+        intervals.is_alike(elsewhere, rows),
+        covers(elsewhere, other.number),
     )
     statement = select(*(rows.c[name] for name in intervals.unit)).where(
         rows.c.repository_id == side.repository_id, covers(rows, side.number), is_missing
     )
     if side.repository_id != other.repository_id:
         return statement
-    # What both hold without a break is left out by an index, and not looked at.
+    # An index skips what both hold without interruption.
     if side.number > other.number:
         return statement.where(rows.c.version_added > other.number)
     return statement.where(rows.c.version_removed <= other.number)

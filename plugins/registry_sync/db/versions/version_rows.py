@@ -1,9 +1,7 @@
-"""Rows of versions as values, and which versions there are; within the caller's transaction.
+"""Rows of versions as values, and the tables of intervals under one interface; within the caller's transaction.
 
-The four tables of intervals seen as one: what a version holds of tags, manifests and blobs, and its links.
-
-Whatever changes one of them as a whole (rollback, deletion, retention) goes through :data:`INTERVALS`, so that none
-is left out.
+:data:`INTERVALS` lists all four tables: a version's tags, manifests and blobs, and its links. Every operation on a
+whole version (rollback, deletion, retention) goes through it, so that no table is skipped.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ from registry_sync.errors import RecordNotFound
 
 
 def note_leftovers(connection: Connection, repository_id: str) -> None:
-    """Looks through the latest version, as a whole, and notes it with the repository."""
+    """Records whether the latest version contains manifests that no tag reaches. Reads the whole version."""
     tagged = (
         select(tags.c.manifest_id)
         .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
@@ -54,9 +52,9 @@ def note_leftovers(connection: Connection, repository_id: str) -> None:
 
 @dataclass(frozen=True)
 class Intervals:
-    """A table of intervals. ``unit`` names the columns that a unit is told by, ``said`` what is said of it besides.
+    """A table of intervals. ``unit`` names the columns that identify a unit, ``said`` the columns that describe it.
 
-    Two intervals of a unit of which different things are said are two contents, though only one may be open.
+    Two intervals of one unit with different descriptions are different content, though only one of them may be open.
     """
 
     kind: str
@@ -69,11 +67,11 @@ class Intervals:
         return and_(*(one.c[name] == other.c[name] for name in ("repository_id", *self.unit)))
 
     def is_same(self, one: Any, other: Any) -> ColumnElement[bool]:
-        """As :meth:`is_same_unit`, and the same is said of it."""
+        """As :meth:`is_same_unit`, with the same description."""
         return and_(one.c.repository_id == other.c.repository_id, self.is_alike(one, other))
 
     def is_alike(self, one: Any, other: Any) -> ColumnElement[bool]:
-        """Whether rows of two aliases of the table say the same of one unit, in whichever repositories."""
+        """Whether rows of two aliases of the table describe one unit alike, in any repositories."""
         units = (one.c[name] == other.c[name] for name in self.unit)
         return and_(*units, *(one.c[name].is_not_distinct_from(other.c[name]) for name in self.said))
 
@@ -82,13 +80,13 @@ TAGS = Intervals("tags", repository_tags, ("tag_id",))
 MANIFESTS = Intervals("manifests", repository_manifests, ("manifest_id",))
 BLOBS = Intervals("blobs", repository_blobs, ("blob_id",))
 LINKS = Intervals("links", repository_links, ("parent_id", "child_digest"), ("child_id", "kind"))
-#: What summaries count.
+#: The units that summaries count.
 UNITS = (TAGS, MANIFESTS, BLOBS)
 INTERVALS = (*UNITS, LINKS)
 
 
 def covers(rows: Any, number: int) -> ColumnElement[bool]:
-    """Whether the interval includes version ``number``, whose repository is the caller's matter."""
+    """Whether the interval includes version ``number``; the caller restricts the repository."""
     return and_(
         rows.c.version_added <= number,
         rows.c.version_removed.is_(None) | (rows.c.version_removed > number),
@@ -96,7 +94,7 @@ def covers(rows: Any, number: int) -> ColumnElement[bool]:
 
 
 def count_changes(connection: Connection, intervals: Intervals, repository_id: str, number: int) -> tuple[int, int]:
-    """How many intervals begin with version ``number``, and how many end with it."""
+    """How many intervals start with version ``number``, and how many end with it."""
     table = intervals.table
     started, ended = (
         connection.execute(
@@ -140,7 +138,7 @@ def require_version(connection: Connection, repository_id: str, number: int) -> 
 
 
 def select_version(repository_id: str, number: int) -> Select[Any]:
-    """A SELECT of that version's row."""
+    """A SELECT of the version's row."""
     is_wanted = (repository_versions.c.repository_id == repository_id) & (repository_versions.c.number == number)
     return select(repository_versions).where(is_wanted)
 
@@ -198,7 +196,7 @@ def _gaps(connection: Connection, repository_ids: Sequence[str]) -> Mapping[str,
 
 
 def derived_version(connection: Connection, repository_id: str, number: int | None) -> DerivedVersion:
-    """What a rollback or a copy came to, with what is missing of the latest version."""
+    """The result of a rollback or copy, with the count and size of the missing blobs of the latest version."""
     is_member = is_in_latest("blobs", blobs.c.id, repository_id)
     missing = select(func.count(), func.coalesce(func.sum(blobs.c.size_bytes), 0)).where(
         blobs.c.stored_at.is_(None), ~blobs.c.is_foreign, is_member
@@ -210,8 +208,8 @@ def derived_version(connection: Connection, repository_id: str, number: int | No
 
 def _summary(row: Row[Any]) -> ContentSummary:
     kinds = {"docker.blob": "blobs", "docker.manifest": "manifests", "docker.tag": "tags"}
-    parts = {
-        part: {name: getattr(row, f"{kind}_{part}") for name, kind in kinds.items()}
-        for part in ("added", "present", "removed")
+    changes = {
+        change: {name: getattr(row, f"{kind}_{change}") for name, kind in kinds.items()}
+        for change in ("added", "present", "removed")
     }
-    return ContentSummary(**parts)
+    return ContentSummary(**changes)

@@ -1,8 +1,6 @@
-"""Repository versions: numbered, immutable sets of content, what makes them, and how they compare.
+"""Repository versions: numbered, immutable sets of content; how they are made and compared, and where they came from.
 
-No method changes what a version holds. What is said of a version (:meth:`VersionStore.annotate`) is no content.
-
-Where versions and content came from, and which repositories hold it. Reads only.
+No method changes the content of a version. Its description and labels (:meth:`VersionStore.annotate`) are not content.
 """
 
 from __future__ import annotations
@@ -58,13 +56,13 @@ from registry_sync.errors import RecordNotFound, TooManyRemovals
 
 
 class ProvenanceStore:
-    """Each method is a short transaction of its own. What is not there raises :class:`RecordNotFound`."""
+    """Each method is a short transaction of its own. Missing records raise :class:`RecordNotFound`."""
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
     def version(self, repository_id: str, number: int) -> VersionProvenance:
-        """The version with the sync that made it, as far as that is still known."""
+        """The version with the sync that made it, if that is still recorded."""
         with self._transactions.reading() as connection:
             row = require_row(connection, repository_id, number)
             run = connection.execute(select(sync_runs).where(sync_runs.c.id == row.sync_run_id)).one_or_none()
@@ -76,7 +74,7 @@ class ProvenanceStore:
             )
 
     def blob(self, digest: Digest) -> BlobProvenance:
-        """Where the bytes of a blob came from, when they were stored and verified, and who holds it."""
+        """Where the bytes of a blob came from, when they were stored and verified, and which repositories hold it."""
         with self._transactions.reading() as connection:
             row = _require(connection, blobs, "blob", digest)
             return BlobProvenance(
@@ -92,7 +90,7 @@ class ProvenanceStore:
             )
 
     def manifest(self, digest: Digest) -> ManifestProvenance:
-        """Since when a manifest is stored, and who holds it."""
+        """When a manifest was stored, and which repositories hold it."""
         with self._transactions.reading() as connection:
             row = _require(connection, manifests, "manifest", digest)
             return ManifestProvenance(digest, row.size_bytes, row.created_at, _holders(connection, MANIFESTS, row.id))
@@ -118,7 +116,7 @@ def _holders(connection: Connection, intervals: Intervals, unit_id: int) -> tupl
             func.count(case((rows.c.version_removed.is_(None), 1))).label("open"),
         )
         .join(rows, rows.c.repository_id == repositories.c.id)
-        # What ended with the oldest version that is kept is in none.
+        # Intervals that ended with the oldest kept version are in no version.
         .where(
             rows.c[intervals.unit[0]] == unit_id, rows.c.version_removed.is_(None) | (rows.c.version_removed > oldest)
         )
@@ -158,7 +156,7 @@ class VersionStore:
             return require_version(connection, repository_id, number)
 
     def page(self, repository_id: str, request: PageRequest = _NEWEST_FIRST) -> Page[RepositoryVersion]:
-        """A repository's versions, the newest first unless ordered otherwise by ``number`` or ``created_at``."""
+        """A repository's versions, the newest first by default; ordered by ``number`` or ``created_at``."""
         statement = select(repository_versions).where(repository_versions.c.repository_id == repository_id)
         with self._transactions.reading() as connection:
             rows, total = fetch_page(connection, statement, request, _ORDERINGS, repository_versions.c.number)
@@ -183,8 +181,8 @@ class VersionStore:
             return {TagName(row.name): Digest(row.digest) for row in rows}
 
     def missing_blob_count(self, repository_id: str, *, with_foreign: bool = False) -> int:
-        """How many blobs of the latest version are not in the blob store; foreign ones count ``with_foreign``."""
-        # From the few blobs that are missing anywhere to the membership, not from the many members.
+        """How many blobs of the latest version the blob store lacks; foreign ones are counted ``with_foreign``."""
+        # Starts from the few blobs that are missing anywhere, not from the many members.
         is_member = is_in_latest("blobs", blobs.c.id, repository_id)
         statement = select(func.count()).select_from(blobs).where(blobs.c.stored_at.is_(None), is_member)
         if not with_foreign:
@@ -193,12 +191,13 @@ class VersionStore:
             return connection.execute(statement).scalar_one()
 
     def commit(self, run_id: str) -> CommitResult:
-        """The version that the run makes, or no version when nothing differs; a repeat gives the same.
+        """The version that the run makes, or no version when nothing differs; a repeat returns the same.
 
-        One transaction under a lock on the repository. Changed tags that lack a blob under the immediate policy are
-        held. Raises :class:`NothingSynced` when all there is to say is held, :class:`StagesUnfinished` when something
-        was not fetched at all, :class:`RunEnded` when the DAG run has ended, :class:`RecordNotFound` for an unknown
-        run; :class:`TooManyRemovals` for removals that nobody has approved, which are noted with the run and may be.
+        One transaction under a lock on the repository. Under the immediate policy, changed tags that lack a blob are
+        held. Raises :class:`NothingSynced` when everything that differs is held, :class:`StagesUnfinished` when
+        something was not fetched at all, :class:`RunEnded` when the DAG run has ended, :class:`RecordNotFound` for an
+        unknown run; :class:`TooManyRemovals` for removals without an approval, which are recorded with the run and may
+        then be approved.
         """
         try:
             with self._transactions.writing() as connection:
@@ -213,8 +212,8 @@ class VersionStore:
                 note_refusal(connection, run_id, refused)
             raise
         held = {hold.tag for hold in version.holds}
-        left_out = tuple(tag for tag in filtered if tag not in held)
-        return CommitResult(version, version.holds, version.summary.counts(), approved_by, left_out)
+        excluded = tuple(tag for tag in filtered if tag not in held)
+        return CommitResult(version, version.holds, version.summary.counts(), approved_by, excluded)
 
     def difference(
         self,
@@ -225,9 +224,9 @@ class VersionStore:
         base_repository_id: str | None = None,
         request: PageRequest = FIRST_PAGE,
     ) -> VersionDifference:
-        """How a version differs from any other one, of another repository too; base 0 is the empty version.
+        """The difference from any other version, also of another repository; base 0 is the empty version.
 
-        ``request`` says which part of each of the three lists is wanted; its ordering is not used. Raises
+        ``request`` selects the page of each of the three lists; its ordering is not used. Raises
         :class:`RecordNotFound`.
         """
         with self._transactions.reading() as connection:
@@ -237,9 +236,9 @@ class VersionStore:
     def roll_back(
         self, repository_id: str, number: int, *, by: str | None = None, description: str | None = None
     ) -> DerivedVersion:
-        """A new version that holds what version ``number`` held; none when the latest does, so a repeat makes none.
+        """A new version with the content of version ``number``; none when the latest has it, so a repeat makes none.
 
-        One transaction under a lock on the repository. Blobs whose bytes are not stored any more are no obstacle, and
+        One transaction under a lock on the repository. Blobs whose bytes are no longer stored do not prevent it, and
         are counted. Raises :class:`RecordNotFound`.
         """
         with self._transactions.writing() as connection:
@@ -257,7 +256,7 @@ class VersionStore:
     ) -> DerivedVersion:
         """A new version of ``repository_id`` with tags of a version of another repository; a repeat makes none.
 
-        The tags come with all that the other version takes along below them. One transaction under locks on both
+        The tags come with everything that the other version includes below them. One transaction under locks on both
         repositories. Raises :class:`RecordNotFound` for an unknown repository, version or tag, and when no tag is
         selected; :class:`InvalidReference` for a copy of a repository into itself.
         """
@@ -266,9 +265,9 @@ class VersionStore:
             return derived_version(connection, repository_id, made)
 
     def delete(self, repository_id: str, number: int) -> None:
-        """Removes a version. What the others hold stays, and the number is not given again.
+        """Removes a version. The content of the others stays, and the number is not reused.
 
-        What it added and removed is what the next version did from now on. Raises :class:`RecordNotFound`, and
+        Its additions and removals become those of the next version. Raises :class:`RecordNotFound`, and
         :class:`OnlyVersion` for the last that remains.
         """
         with self._transactions.writing() as connection:
@@ -277,10 +276,7 @@ class VersionStore:
     def annotate(
         self, repository_id: str, number: int, change: Callable[[Annotation], Annotation]
     ) -> RepositoryVersion:
-        """The version, of which is said from now on what ``change`` makes of what is said of it.
-
-        Nobody else changes that in between. Raises :class:`RecordNotFound`.
-        """
+        """The version with its annotation changed by ``change``, atomically. Raises :class:`RecordNotFound`."""
         versions = repository_versions.c
         with self._transactions.writing() as connection:
             lock_repository(connection, repository_id)
