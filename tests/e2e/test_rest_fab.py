@@ -153,7 +153,7 @@ def test_every_href_resolves_for_who_may_read_and_for_nobody_else(
     fab: AirflowInstance, clients: dict[str, RestClient], synced: dict[str, str]
 ) -> None:
     found: dict[str, None] = {}
-    waiting = [f"{API}/{path}" for path in (REPOSITORIES, REMOTES, "tasks/", "content/docker/tags/")]
+    waiting = [f"{API}/{path}" for path in (REPOSITORIES, REMOTES, "tasks/", "syncs/", "content/docker/tags/")]
     while waiting:
         href = waiting.pop()
         if href not in found:

@@ -91,6 +91,13 @@ ASKED = (
     "content/docker/blobs/999999/",
     "content/docker/manifests/999999/provenance/",
     "content/docker/tags/x/",
+    "syncs/",
+    "syncs/?state=failed&limit=1&offset=1",
+    "syncs/?state__in=completed,unchanged&ordering=finished_at&limit=2",
+    f"syncs/?repository={API}/repositories/docker/docker/{_NOWHERE}/",
+    f"syncs/?remote={API}/repositories/docker/docker/{_NOWHERE}/",
+    "syncs/?state=waiting",
+    f"syncs/{_NOWHERE}/",
 )
 _OF_A_VERSION = (
     "diff/",

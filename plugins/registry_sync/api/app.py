@@ -26,8 +26,9 @@ from registry_sync.api.content_routes import router as content
 from registry_sync.api.dependencies import OpenedDatabase, Router
 from registry_sync.api.remote_routes import router as remotes
 from registry_sync.api.repository_routes import router as repositories
+from registry_sync.api.sync_routes import router as syncs
 from registry_sync.api.task_routes import router as tasks
-from registry_sync.api.task_routes import syncs_router as syncs
+from registry_sync.api.task_routes import started_router as started_syncs
 from registry_sync.api.version_routes import copies_router as copies
 from registry_sync.api.version_routes import router as versions
 from registry_sync.errors import RegistrySyncError
@@ -171,7 +172,7 @@ def _sync_dag(dag_id: str) -> SyncDag:
 
 #: Where Airflow mounts the app; what comes after it in paths is the app's own.
 MOUNT = "/pulp"
-ROUTERS = (repositories, remotes, syncs, copies, tasks, versions, content, status_router, pages_router)
+ROUTERS = (repositories, remotes, started_syncs, copies, tasks, syncs, versions, content, status_router, pages_router)
 DESCRIPTION = (
     "Container repositories, mirrored as versioned content: create a repository, create a remote, sync, wait for the "
     "task, read the version. Sign in as to Airflow: with a bearer token, or the cookie of a session."

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from registry_sync.api.access import READ
 from registry_sync.api.dependencies import Router, UsedDatabase
-from registry_sync.api.fields import PathUuid, Sought, split_list
+from registry_sync.api.fields import PathUuid, Sought, invalid, split_list
 from registry_sync.api.problems import NOT_FOUND
 from registry_sync.db.database import Database
 from registry_sync.domain.records import Page, PageRequest
 from registry_sync.pulp.documents import Document, PageDocument, domain_name
 from registry_sync.pulp.hrefs import MAX_NUMBER
 
+E = TypeVar("E", bound=Enum)
 S = TypeVar("S")
 T = TypeVar("T")
 Q = TypeVar("Q", bound="PageQuery")
@@ -49,6 +51,26 @@ class PageQuery(BaseModel):
 def ordered_by(*fields: str) -> Any:
     """An ``ordering`` by one of these fields of the document, with ``-`` before it for the other direction."""
     return Literal[tuple(f"{sign}{field}" for field in fields for sign in ("", "-"))] | None
+
+
+def listed_states(kind: type[Enum]) -> Any:
+    """Text with states of ``kind``, separated by commas."""
+    known = {str(member.value) for member in kind}
+
+    def check(text: str) -> str:
+        values = split_list(text)
+        if not values or not known.issuperset(values):
+            raise invalid(f"Give states separated by commas: {', '.join(sorted(known))}.")
+        return text
+
+    return Annotated[Sought, AfterValidator(check)]
+
+
+def wanted_states(kind: type[E], one: E | None, several: str | None) -> list[E] | None:
+    """What fits both of two filters by state, of which ``several`` is one of :func:`listed_states`; None for all."""
+    if several is None:
+        return None if one is None else [one]
+    return [member for member in kind if str(member.value) in (split_list(several) or ()) and one in (None, member)]
 
 
 class NameFilters(BaseModel):

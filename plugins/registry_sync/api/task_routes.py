@@ -11,14 +11,14 @@ from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import HTTPException, Query
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from registry_sync.api import sync_dag
 from registry_sync.api.access import CHANGE_RUN, READ_TASKS, SYNC, SignedIn, may_change_repositories
 from registry_sync.api.dependencies import Router, UsedDatabase
-from registry_sync.api.fields import Flag, GivenDocument, GivenHref, PathUuid, Sought, invalid, parsed, split_list
+from registry_sync.api.fields import Flag, GivenDocument, GivenHref, PathUuid, parsed
 from registry_sync.api.problems import CONFLICT, NOT_FOUND, InvalidField
-from registry_sync.api.resources import PageQuery, ordered_by, page_document
+from registry_sync.api.resources import PageQuery, listed_states, ordered_by, page_document, wanted_states
 from registry_sync.db.database import Database
 from registry_sync.db.runs.sync_runs import TaskReads
 from registry_sync.domain.quantities import utc_now
@@ -59,10 +59,12 @@ class SyncFromRemote(NewSync):
     remote: Annotated[GivenHref, parsed(read_remote_href), Field(description="Path of a remote")]
 
 
-syncs_router = Router(tags=["sync"])
+started_router = Router(tags=["sync"])
 
 
-@syncs_router.post("/remotes/docker/docker/{remote_id}/sync/", status_code=202, dependencies=SYNC, responses=NOT_FOUND)
+@started_router.post(
+    "/remotes/docker/docker/{remote_id}/sync/", status_code=202, dependencies=SYNC, responses=NOT_FOUND
+)
 def sync_remote(database: UsedDatabase, remote_id: PathUuid, given: SyncIntoRepository, user: SignedIn) -> TaskStarted:
     """Takes the remote's content into a repository."""
     remote = database.remotes.get(remote_id)
@@ -73,7 +75,7 @@ def sync_remote(database: UsedDatabase, remote_id: PathUuid, given: SyncIntoRepo
     return _start(database, repository, remote, given, user)
 
 
-@syncs_router.post(
+@started_router.post(
     "/repositories/docker/docker/{repository_id}/sync/", status_code=202, dependencies=SYNC, responses=NOT_FOUND
 )
 def sync_repository(
@@ -122,31 +124,15 @@ def _start(database: Database, repository: Repository, remote: Remote, given: Ne
 
 
 _TaskOrder: Any = ordered_by("pulp_created", "started_at", "finished_at")
-
-
-def _known_states(text: str) -> str:
-    known = {state.value for state in TaskState}
-    unknown = [name for name in split_list(text) or () if name not in known]
-    if unknown or not split_list(text):
-        raise invalid(f"Give states separated by commas: {', '.join(sorted(known))}.")
-    return text
+_States: Any = listed_states(TaskState)
 
 
 class TaskQuery(PageQuery):
     """Which tasks; the newest first unless ordered otherwise."""
 
     state: TaskState | None = None
-    state__in: Annotated[
-        Annotated[Sought, AfterValidator(_known_states)] | None, Field(description="States separated by commas")
-    ] = None
+    state__in: Annotated[_States | None, Field(description="States separated by commas")] = None
     ordering: _TaskOrder = None
-
-    def states(self) -> list[TaskState] | None:
-        """The states asked for; None for all."""
-        several = split_list(self.state__in)
-        if several is None:
-            return None if self.state is None else [self.state]
-        return [state for state in TaskState if state.value in several and self.state in (None, state)]
 
 
 class ChangedTask(GivenDocument):
@@ -162,7 +148,8 @@ router = Router(prefix="/tasks", tags=["tasks"])
 def list_tasks(database: UsedDatabase, query: Annotated[TaskQuery, Query()]) -> PageDocument[TaskDocument]:
     """Syncs that were begun over REST, the newest first unless ordered otherwise."""
     dag_id = load_settings().sync_dag_id
-    page = sync_dag.page(dag_id, query.page_request(), query.states())
+    states = wanted_states(TaskState, query.state, query.state__in)
+    page = sync_dag.page(dag_id, query.page_request(), states)
     tasks = Page(_tasks(database, page.items), page.total_count)
     return page_document(tasks_href(), query, tasks, TaskDocument.model_validate)
 

@@ -52,7 +52,12 @@ def every_href(api_server: ApiServer, synced: dict[str, Any]) -> list[str]:
     viewer = api_server.client("viewer")
     found: dict[str, None] = {}
     waiting = [f"{API}/{REPOSITORIES}?name={synced['name']}", f"{API}/{REMOTES}?name={synced['name']}"]
-    waiting += [f"{API}/tasks/?limit=2", f"{API}/status/", f"{API}/content/docker/tags/?limit=1"]
+    waiting += [
+        f"{API}/tasks/?limit=2",
+        f"{API}/syncs/?repository={synced['repository']}",
+        f"{API}/status/",
+        f"{API}/content/docker/tags/?limit=1",
+    ]
     while waiting:
         href = waiting.pop()
         if href in found:
@@ -97,7 +102,9 @@ def statuses(api_server: ApiServer, method: str, path: str, document: Any = None
     return tuple(api_server.client(role).ask(method, path, document).status_code for role in ROLES)
 
 
-@pytest.mark.parametrize("path", [REPOSITORIES, REMOTES, "tasks/", "content/docker/blobs/", "status/", "docs/"])
+@pytest.mark.parametrize(
+    "path", [REPOSITORIES, REMOTES, "tasks/", "syncs/", "content/docker/blobs/", "status/", "docs/"]
+)
 def test_everybody_who_may_see_the_dag_may_read(api_server: ApiServer, path: str) -> None:
     assert statuses(api_server, "GET", path) == READ
 

@@ -117,6 +117,10 @@ BAD_QUERIES: list[tuple[str, str, dict[str, Any]]] = [
     *(("content/docker/tags/", field, {field: "a\x00b"}) for field in ("name", "name__in", "name__icontains")),
     (REPOSITORIES, "name", {"name": "a\x00b"}),
     ("tasks/", "state", {"state": "done"}),
+    ("syncs/", "state", {"state": "waiting"}),
+    ("syncs/", "state__in", {"state__in": "failed,waiting"}),
+    ("syncs/", "repository", {"repository": "codzo"}),
+    ("syncs/", "ordering", {"ordering": "state"}),
     ("tasks/", "state__in", {"state__in": "waiting,done"}),
     *(
         ("content/docker/blobs/", field, {field: value})

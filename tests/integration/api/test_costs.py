@@ -73,6 +73,7 @@ BOUNDS = {
     "content/docker/manifests/?repository_version={version}": 6,
     "content/docker/tags/?repository_version={version}": 4,
     "tasks/": 4,
+    "syncs/": 3,
     "{task}": 3,
     "status/": 3,
     "docs/api.json": 1,
