@@ -5,7 +5,7 @@ A resource says what it is (:class:`Resource`), and adds the verbs of its own to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
@@ -103,6 +103,11 @@ def page_document(href: str, query: PageQuery, page: Page[S], show: Callable[[S]
         previous=_neighbour(href, query, before) if query.offset else None,
         results=[show(item) for item in page.items],
     )
+
+
+def part_of(items: Sequence[S], query: PageQuery) -> Page[S]:
+    """The page of what is held in memory."""
+    return Page(tuple(items[query.offset : query.offset + query.limit]), len(items))
 
 
 def _neighbour(href: str, query: PageQuery, offset: int) -> str:

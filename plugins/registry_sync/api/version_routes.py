@@ -26,9 +26,9 @@ from registry_sync.api.fields import (
     parsed,
 )
 from registry_sync.api.problems import CONFLICT, NOT_FOUND, InvalidField
-from registry_sync.api.resources import PageQuery, ordered_by, page_document
+from registry_sync.api.resources import PageQuery, ordered_by, page_document, part_of
 from registry_sync.db.database import Database
-from registry_sync.domain.records import Annotation, Page, SyncMode
+from registry_sync.domain.records import Annotation, SyncMode
 from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.domain.version_history import CopyRequest, DerivedVersion, VersionDifference
 from registry_sync.errors import RecordNotFound
@@ -264,7 +264,7 @@ def list_holds(
 ) -> PageDocument[HeldTagDocument]:
     """Tags that the version could not bring up to date, by name."""
     holds = database.versions.get(repository_id, number).holds
-    page = Page(holds[query.offset : query.offset + query.limit], len(holds))
+    page = part_of(holds, query)
     return page_document(f"{version_href(repository_id, number)}holds/", query, page, HeldTagDocument.model_validate)
 
 
@@ -274,7 +274,7 @@ def list_missing_manifests(
 ) -> PageDocument[MissingManifestDocument]:
     """Entries of indexes that their registry did not have, by the index's digest."""
     gaps = database.versions.get(repository_id, number).gaps
-    page = Page(gaps[query.offset : query.offset + query.limit], len(gaps))
+    page = part_of(gaps, query)
     return page_document(
         f"{version_href(repository_id, number)}missing_manifests/", query, page, MissingManifestDocument.model_validate
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import (
     AliasGenerator,
@@ -65,10 +65,10 @@ class Together:
         self._others = others
 
     def __getattr__(self, name: str) -> Any:
-        for value in (self.whole, *self._others):
-            if hasattr(value, name):
+        for value in self._others:
+            if not hasattr(self.whole, name) and hasattr(value, name):
                 return getattr(value, name)
-        raise AttributeError(name)
+        return getattr(self.whole, name)
 
 
 class Document(BaseModel):
@@ -81,10 +81,18 @@ class Document(BaseModel):
         alias_generator=AliasGenerator(validation_alias=domain_name),
     )
 
+    _reads_whole: ClassVar[bool] = False
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        cls._reads_whole = any(field.validation_alias == "whole" for field in cls.model_fields.values())
+
     @model_validator(mode="before")
     @classmethod
-    def _read_attributes(cls, value: Any) -> Any:
-        return value if isinstance(value, Mapping | Document | Together) else Together(value)
+    def _with_itself(cls, value: Any) -> Any:
+        is_read_as_it_is = not cls._reads_whole or isinstance(value, Mapping | Document | Together)
+        return value if is_read_as_it_is else Together(value)
 
 
 class PageDocument(BaseModel, Generic[T]):

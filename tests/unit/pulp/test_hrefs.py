@@ -17,6 +17,7 @@ def test_paths_are_the_documented_ones() -> None:
     assert hrefs.version_href(ID, 1) == f"{BASE}/repositories/docker/docker/{ID}/versions/1/"
     assert hrefs.remote_href(ID) == f"{BASE}/remotes/docker/docker/{ID}/"
     assert hrefs.task_href(ID) == f"{BASE}/tasks/{ID}/"
+    assert hrefs.sync_href(ID) == f"{BASE}/syncs/{ID}/"
     assert hrefs.units_href("docker.tag") == f"{BASE}/content/docker/tags/"
     assert hrefs.unit_href("docker.blob", 7) == f"{BASE}/content/docker/blobs/7/"
 
