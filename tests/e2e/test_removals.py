@@ -77,7 +77,7 @@ def test_a_stopped_run_is_approved_by_the_command_that_its_message_names(
     assert f"airflow registry-sync run approve '{run}'" in said
     done = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "cleared 1 failed task, and the run goes on once a scheduler runs" in done.stdout
+    assert "cleared 1 failed task, and the run continues once a scheduler runs" in done.stdout
     assert "TooManyRemovals" in done.stderr
     airflow.await_task(run, "commit_version", state="success")
     assert airflow.wait(run) == "success"

@@ -1,6 +1,6 @@
 """The commands below ``airflow registry-sync``, which Airflow finds through the provider's ``cli`` entry.
 
-Every ``airflow`` command asks for them. So nothing is imported here, and the module of a command only when it runs.
+Every ``airflow`` command loads them. So nothing is imported here, and the module of a command only when it runs.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""What every command needs around its work, and how it prints what it gives.
+"""The context of every command: the database, errors as one line, confirmation before destructive work, and output.
 
-What every command needs around its work: the database, errors as one line, a question before what destroys.
+Output is a table for people, or exact values as JSON, YAML or plain columns for programs.
 
-What commands print: tables for people, and exact values as JSON, YAML or plain columns for programs.
-
-Rows are dicts whose names say their units. In a table ``added_bytes`` is shown as ``added size`` with a unit,
-``created_at`` to the second, a count with its thousands apart, a digest by its first digits, and a column without any
-value is left out; a program gets everything in full.
+Rows are dicts whose names include their units. A table shows ``added_bytes`` as ``added size`` with a unit,
+``created_at`` to the second, counts with separated thousands and shortened digests, and omits columns without any
+value; programs get all values in full.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ _PAGE = 1000
 
 @contextmanager
 def errors_shown() -> Iterator[None]:
-    """Ends the command with the message of an error of ours and status 1, without a traceback."""
+    """Ends the command with the message of a :class:`RegistrySyncError` and status 1, without a traceback."""
     try:
         yield
     except RegistrySyncError as problem:
@@ -44,7 +42,7 @@ def errors_shown() -> Iterator[None]:
 
 @contextmanager
 def configured_database() -> Iterator[Database]:
-    """The database that the settings name, as it is: neither migrated nor checked."""
+    """The configured database, neither migrated nor checked."""
     with errors_shown():
         settings = load_settings()
         with Database.connect(settings.sql_alchemy_conn, modes=settings.file_modes) as database:
@@ -53,31 +51,31 @@ def configured_database() -> Iterator[Database]:
 
 @contextmanager
 def usable_database() -> Iterator[Database]:
-    """The database that the settings name, its schema ready."""
+    """The configured database with a current schema."""
     with configured_database() as database:
         database.ready()
         yield database
 
 
 def end_lost(database: Database) -> None:
-    """Ends syncs that are said to be running and whose DAG run has ended, where Airflow's database is reached."""
+    """Ends syncs recorded as running whose DAG run has ended, where Airflow's database is reachable."""
     try:
         end_lost_runs(database.run_ends, lambda run: run_end(run.key), report=lambda line: print(line, file=sys.stderr))
     except RegistrySyncError:
         raise
-    except Exception as problem:  # noqa: BLE001  whatever keeps this machine from Airflow's metadata database
+    except Exception as problem:  # noqa: BLE001  any reason why Airflow's metadata database is not reachable
         kind = type(problem).__name__
-        print(f"whether running syncs still run could not be asked of Airflow from here ({kind})", file=sys.stderr)
+        print(f"Airflow could not be queried for the state of running syncs ({kind})", file=sys.stderr)
 
 
 def confirm(args: Namespace, question: str) -> None:
-    """Asks unless ``--yes`` was given; anything but yes ends the command with status 1, and so does no terminal."""
+    """Asks for confirmation unless ``--yes`` is set; without one, or a terminal, the command ends with status 1."""
     if args.yes:
         return
     try:
         response = input(f"{question} [y/N] ")
     except EOFError:
-        sys.exit("nothing was done: there is nobody to ask; give --yes")
+        sys.exit("nothing was done: no terminal for the confirmation; use --yes")
     if response.strip().lower() not in ("y", "yes"):
         sys.exit("nothing was done")
 
@@ -103,12 +101,12 @@ def print_rows(rows: Sequence[Row], output: str) -> None:
     elif output == "plain":
         _console().print_as_plain_table([_exact(row) for row in rows])
     else:
-        told = [name for name in (rows[0] if rows else ()) if any(not _is_nothing(row[name]) for row in rows)]
-        _print_table(told, [_for_people({name: row[name] for name in told}) for row in rows])
+        names = [name for name in (rows[0] if rows else ()) if any(not _is_nothing(row[name]) for row in rows)]
+        _print_table(names, [_for_people({name: row[name] for name in names}) for row in rows])
 
 
 def print_fields(fields: Row, output: str) -> None:
-    """One thing: name and value below each other for people."""
+    """One object: a table of names and values for people."""
     if output in ("json", "yaml"):
         print_document(fields, output)
     elif output == "plain":
@@ -119,7 +117,7 @@ def print_fields(fields: Row, output: str) -> None:
 
 
 def print_document(document: Row | Sequence[Row], output: str) -> None:
-    """Anything, as ``json`` or ``yaml``; JSON is on one line unless a person sees it."""
+    """Any document, as ``json`` or ``yaml``; JSON is on one line unless standard output is a terminal."""
     exact = _exact(document)
     if output == "json":
         print(json.dumps(exact, indent=2 if sys.stdout.isatty() else None))
@@ -136,7 +134,7 @@ def _console() -> Any:
 
 
 def _print_table(names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-    """Columns that end in ``_id`` are never broken or cut, because people paste what they see there."""
+    """Prints a table. Columns that end in ``_id`` are never wrapped or cut, so that their values can be copied."""
     from airflow.cli.simple_table import SimpleTable
 
     console = _console()
@@ -155,7 +153,7 @@ def _print_table(names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> Non
 
 
 def _exact(value: Any) -> Any:
-    """The value in types that JSON and YAML have."""
+    """The value in the types of JSON and YAML."""
     if isinstance(value, Enum):
         return _exact(value.value)
     if isinstance(value, datetime):

@@ -1,10 +1,7 @@
-"""The tree of commands: names, what they are for, their arguments, and where each is.
+"""The tree of commands: their names, purposes, arguments and functions.
 
-What commands are given: the arguments that Airflow's parser reads, each said once.
-
-Loaded by every ``airflow`` command, so that nothing is imported here that takes time.
-
-A command's module is imported when it runs.
+Every ``airflow`` command loads this module, so it imports nothing slow; the module of a command is imported when it
+runs.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
     from registry_sync.domain.runs import RunState
 
 
-# Airflow's class carries no annotations.
+# Airflow's class has no annotations.
 _new: Callable[..., Arg] = Arg
 _LARGEST = 1_000_000
 _LABEL_NAME, _LABEL_VALUE = 255, 1000
@@ -30,12 +27,12 @@ _LABEL_NAME, _LABEL_VALUE = 255, 1000
 def version_number(text: str) -> int:
     """The number of a version, from 1."""
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:20]) <= MAX_NUMBER:
-        raise ArgumentTypeError(f"{text[:40]!r} is not the number of a version: give a whole number from 1")
+        raise ArgumentTypeError(f"{text[:40]!r} is not the number of a version: use a whole number from 1")
     return int(text)
 
 
 def base_number(text: str) -> int:
-    """The number of a version to compare with; 0 is the empty one before the first."""
+    """The number of a version to compare with; 0 is the empty version before the first."""
     return 0 if text == "0" else version_number(text)
 
 
@@ -54,7 +51,7 @@ def label(text: str) -> tuple[str, str]:
     """Name and value of a label; an empty value removes it."""
     name, equals, value = text.partition("=")
     if not name or not equals or len(name) > _LABEL_NAME or len(value) > _LABEL_VALUE or not text.isprintable():
-        raise ArgumentTypeError(f"{text[:40]!r} is not a label: give NAME=VALUE, or NAME= to remove it")
+        raise ArgumentTypeError(f"{text[:40]!r} is not a label: use NAME=VALUE, or NAME= to remove it")
     return name, value
 
 
@@ -72,42 +69,51 @@ def run_state(text: str) -> RunState:
 OUTPUT, YES = ARG_OUTPUT, ARG_YES
 REPOSITORY = _new(("name",), help="Name of the repository")
 REMOTE = _new(("name",), help="Name of the remote")
-NAME_PART = _new(("--name",), help="Only those with this in their name, in any case", default=None)
+NAME_PART = _new(("--name",), help="Only names that contain this text, ignoring case", default=None)
 NUMBER = _new(("number",), help="Number of the version", type=version_number)
 OPTIONAL_NUMBER = _new(
     ("number",), help="Number of the version (default: the latest)", nargs="?", type=version_number, default=None
 )
-REVISION = _new(("-r", "--to-revision"), help="Schema revision to go back to; 'base' drops all", required=True)
+REVISION = _new(
+    ("-r", "--to-revision"), help="Schema revision to migrate back to; 'base' drops all tables", required=True
+)
 RUN_STATE = _new(("--state",), help="Only runs in this state, such as failed", type=run_state, default=None)
 OPTIONAL_REPOSITORY = _new(("name",), help="Only of this repository", nargs="?", default=None)
 RUN_ID = _new(("run_id",), help="Run id of the DAG run, such as manual__2026-11-25T03:00:00+00:00")
 TASK = _new(
     ("--task",),
-    help="The task that lists, of a run that has several syncs: its task_id, such as alpine.list_tags or list_tags[1]",
+    help="The listing task, for a run with several syncs: its task_id, such as alpine.list_tags or list_tags[1]",
     default=None,
 )
 DAG_ID = _new(("--dag-id",), help="The DAG of the run (default: the one that sync_dag_id names)", default=None)
 BASE = _new(
-    ("--base",), help="Version to compare with, 0 for nothing (default: the one before)", type=base_number, default=None
+    ("--base",),
+    help="Version to compare with, 0 for nothing (default: the previous one)",
+    type=base_number,
+    default=None,
 )
 BASE_REPOSITORY = _new(
     ("--base-repository",),
-    help="Compare with a version of this repository, its latest unless --base says",
+    help="Compare with a version of this repository (default: its latest, or --base)",
     default=None,
 )
-SOURCE = _new(("source",), help="Name of the repository to take tags from")
-TARGET = _new(("target",), help="Name of the repository that gets them")
+SOURCE = _new(("source",), help="Name of the repository to copy tags from")
+TARGET = _new(("target",), help="Name of the repository to copy tags into")
 NUMBER_OPTION = _new(
     ("--number",), help="Version of the source (default: the latest)", type=version_number, default=None
 )
 TAG = _new(("--tag",), help="Only this tag, a name or a glob; may be repeated", action="append", default=None)
-EXCLUDE_TAG = _new(("--exclude-tag",), help="Leave out this tag, likewise", action="append", default=None)
-MIRROR = _new(("--mirror",), help="Remove from the target what is not promoted", action="store_true", default=False)
-DESCRIPTION = _new(("--description",), help="What to say of the new version", default=None)
-DRY_RUN = _new(("--dry-run",), help="Say what would go, and change nothing", action="store_true", default=False)
+EXCLUDE_TAG = _new(
+    ("--exclude-tag",), help="Exclude this tag, a name or a glob; may be repeated", action="append", default=None
+)
+MIRROR = _new(("--mirror",), help="Remove other tags from the target", action="store_true", default=False)
+DESCRIPTION = _new(("--description",), help="Description of the new version", default=None)
+DRY_RUN = _new(
+    ("--dry-run",), help="Show what would be removed, and change nothing", action="store_true", default=False
+)
 GRACE_HOURS = _new(
     ("--grace-hours",),
-    help="How long content must have been unneeded (default: the setting orphan_grace_hours)",
+    help="How long content must have been unreferenced (default: the setting orphan_grace_hours)",
     type=amount,
     default=None,
 )
@@ -120,13 +126,13 @@ KEEP = _new(
 )
 SHARE = _new(
     ("--share",),
-    help="Read this share of the stored blobs, from 0 to 1, those first that were not read for longest",
+    help="Read this share of the stored blobs, from 0 to 1, starting with those not read for longest",
     type=amount,
     default=1.0,
 )
-MIB_PER_SECOND = _new(("--mib-per-second",), help="Read no faster than this", type=amount, default=None)
+MIB_PER_SECOND = _new(("--mib-per-second",), help="Maximum read rate", type=amount, default=None)
 REPAIR = _new(
-    ("--repair",), help="Fetch what is lost again from the remotes it came from", action="store_true", default=False
+    ("--repair",), help="Fetch lost blobs again from the remotes they came from", action="store_true", default=False
 )
 DIGEST = _new(("digest",), help="Digest of a blob or manifest, such as sha256:…")
 LABEL = _new(
@@ -136,7 +142,7 @@ LABEL = _new(
     type=label,
     default=None,
 )
-NEW_DESCRIPTION = _new(("--description",), help="What to say of it; '' for nothing", default=None)
+NEW_DESCRIPTION = _new(("--description",), help="Description of the version; '' removes it", default=None)
 
 
 def _command(name: str, purpose: str, where: str, *arguments: Arg) -> ActionCommand:
@@ -146,7 +152,7 @@ def _command(name: str, purpose: str, where: str, *arguments: Arg) -> ActionComm
 
 _DB = (
     _command("upgrade", "Create or migrate the metadata database", "storage_commands.upgrade"),
-    _command("check", "Say whether the metadata database can be used as it is", "storage_commands.check", OUTPUT),
+    _command("check", "Check whether the metadata database can be used as it is", "storage_commands.check", OUTPUT),
     _command("downgrade", "Migrate the metadata database back", "storage_commands.downgrade", REVISION, YES),
 )
 _REPOSITORY = (
@@ -169,7 +175,7 @@ _VERSION = (
     ),
     _command(
         "diff",
-        "Show how a version differs from another one",
+        "Compare a version with another one",
         "version_commands.diff",
         REPOSITORY,
         OPTIONAL_NUMBER,
@@ -179,7 +185,7 @@ _VERSION = (
     ),
     _command(
         "rollback",
-        "Make a new version that holds what an older one held",
+        "Make a new version with the content of an older one",
         "version_commands.roll_back",
         REPOSITORY,
         NUMBER,
@@ -202,7 +208,7 @@ _VERSION = (
     ),
     _command(
         "describe",
-        "Say something of a version: a description, labels",
+        "Set the description and labels of a version",
         "version_commands.describe",
         REPOSITORY,
         NUMBER,
@@ -215,7 +221,7 @@ _VERSION = (
 _CONTENT = (
     _command(
         "show",
-        "Show where content came from and who holds it",
+        "Show where content came from and which repositories have it",
         "resource_commands.show_content",
         DIGEST,
         OUTPUT,
@@ -232,7 +238,7 @@ _RUN = (
     ),
     _command(
         "approve",
-        "Let a stopped run remove more tags than its remote allows, and go on",
+        "Approve the removals of a stopped run, so that it continues",
         "resource_commands.approve",
         RUN_ID,
         DAG_ID,
@@ -241,10 +247,10 @@ _RUN = (
     ),
 )
 _SPACE = (
-    _command("usage", "Show what content takes in the blob store", "storage_commands.usage", OUTPUT),
+    _command("usage", "Show the space that content uses in the blob store", "storage_commands.usage", OUTPUT),
     _command(
         "verify",
-        "Hold stored blobs against the database and their digests",
+        "Compare stored blobs with the database and their digests",
         "storage_commands.verify",
         SHARE,
         MIB_PER_SECOND,
@@ -253,7 +259,7 @@ _SPACE = (
     ),
     _command(
         "gc",
-        "Delete content that no version and no sync needs",
+        "Delete content that no version and no sync references",
         "storage_commands.collect",
         GRACE_HOURS,
         DRY_RUN,
@@ -262,7 +268,7 @@ _SPACE = (
     ),
     _command(
         "reclaim",
-        "Delete bytes that only the given repositories hold; their versions stay",
+        "Delete bytes that only the given repositories reference; their versions stay",
         "storage_commands.reclaim",
         NAMES,
         KEEP,
@@ -276,12 +282,12 @@ COMMANDS = (
         "registry-sync",
         "Mirror container repositories as versioned content",
         (
-            GroupCommand("db", "Look after the metadata database of registry-sync", _DB),
-            GroupCommand("repository", "Look at repositories", _REPOSITORY),
-            GroupCommand("remote", "Look at remotes", _REMOTE),
-            GroupCommand("version", "Look at repository versions, go back to them, promote them", _VERSION),
-            GroupCommand("content", "Look at blobs and manifests", _CONTENT),
-            GroupCommand("run", "Look at sync runs, and let stopped ones go on", _RUN),
+            GroupCommand("db", "Manage the metadata database of registry-sync", _DB),
+            GroupCommand("repository", "Show repositories", _REPOSITORY),
+            GroupCommand("remote", "Show remotes", _REMOTE),
+            GroupCommand("version", "Show, roll back to and promote repository versions", _VERSION),
+            GroupCommand("content", "Show blobs and manifests", _CONTENT),
+            GroupCommand("run", "Show sync runs, and approve the removals of stopped ones", _RUN),
             *_SPACE,
         ),
     ),

@@ -1,4 +1,4 @@
-"""``repository``, ``remote``, ``run`` and ``content``: listed and shown, and the removals of a stopped run approved."""
+"""The commands ``repository``, ``remote``, ``run`` and ``content``: lists, details, and approval of removals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from registry_sync.hooks.settings import load_settings
 
 
 def list_repositories(args: Namespace) -> None:
-    """Every repository with its latest version."""
+    """Lists repositories with their latest version."""
     with usable_database() as database:
         page = partial(database.repositories.page, name_contains=args.name)
         rows = [_repository_row(repository) for repository in every(page)]
@@ -38,7 +38,7 @@ def list_repositories(args: Namespace) -> None:
 
 
 def show_repository(args: Namespace) -> None:
-    """What is known of a repository."""
+    """Shows a repository."""
     with usable_database() as database:
         repository = database.repositories.by_name(args.name)
         latest = database.versions.latest(repository.id)
@@ -67,7 +67,7 @@ def _repository_row(repository: Repository) -> dict[str, Any]:
 
 
 def list_remotes(args: Namespace) -> None:
-    """Every remote: where it reads from, and what."""
+    """Lists remotes with their upstream and filters."""
     with usable_database() as database:
         page = partial(database.remotes.page, name_contains=args.name)
         rows = [_remote_row(remote) for remote in every(page)]
@@ -75,7 +75,7 @@ def list_remotes(args: Namespace) -> None:
 
 
 def show_remote(args: Namespace) -> None:
-    """Everything that was said of a remote."""
+    """Shows all options of a remote."""
     with usable_database() as database:
         remote = database.remotes.by_name(args.name)
     said = {field.name: _shown_remote(getattr(remote.spec, field.name)) for field in fields(remote.spec)}
@@ -85,7 +85,7 @@ def show_remote(args: Namespace) -> None:
 
 
 def _shown_remote(value: Any) -> Any:
-    """Without a private key, which earlier releases took among certificates."""
+    """The value without a private key, which earlier releases accepted among certificates."""
     return split_private_keys(value)[0] if isinstance(value, str) else value
 
 
@@ -103,7 +103,7 @@ def _remote_row(remote: Remote) -> dict[str, Any]:
 
 
 def show_content(args: Namespace) -> None:
-    """What is known of the content of a digest."""
+    """Shows the blob or manifest of a digest."""
     with usable_database() as database:
         found = _find(database, Digest(args.digest))
     fields: dict[str, Any] = {
@@ -139,11 +139,11 @@ def _find(database: Database, digest: Digest) -> BlobProvenance | ManifestProven
     try:
         return database.provenance.blob(digest)
     except RecordNotFound:
-        raise RecordNotFound(f"there is neither a manifest nor a blob {digest}") from None
+        raise RecordNotFound(f"no manifest or blob {digest} exists") from None
 
 
 def list_runs(args: Namespace) -> None:
-    """Sync runs, the newest first, of every repository or of one."""
+    """Lists sync runs, the newest first, of every repository or of one."""
     with usable_database() as database:
         end_lost(database)
         repository_id = None if args.name is None else database.repositories.by_name(args.name).id
@@ -155,30 +155,30 @@ def list_runs(args: Namespace) -> None:
 
 
 def approve(args: Namespace) -> None:
-    """Lets a run remove more tags than its remote allows, and clears what failed of it so that it goes on."""
+    """Approves the removals of a run, and clears its failed tasks so that it continues."""
     with usable_database() as database:
         key = RunKey(args.dag_id or load_settings().sync_dag_id, args.run_id, args.task or "")
         run = database.runs.by_key(key)
         repository = database.repositories.get(run.repository_id)
         if run.error:
             print(run.error, file=sys.stderr)
-        if run.refused_removals is not None:  # else there is nothing to ask about, which the approval says
+        if run.refused_removals is not None:  # otherwise the approval raises NothingToApprove
             confirm(args, f"Let {key.run_id} remove these tags from {repository.name}?")
         database.runs.approve_removals(run.id, getpass.getuser(), seen=run.refused_removals)
-        cleared = _go_on(key)
-    went_on = "no task of it has failed"
+        cleared = _clear_failed(key)
+    continuation = "no task of it has failed"
     if cleared:
-        went_on = f"cleared {format_count(cleared, 'failed task')}, and the run goes on once a scheduler runs"
-    print(f"the removals of {key.run_id} are approved; {went_on}")
+        continuation = f"cleared {format_count(cleared, 'failed task')}, and the run continues once a scheduler runs"
+    print(f"the removals of {key.run_id} are approved; {continuation}")
 
 
-def _go_on(key: RunKey) -> int:
-    """Clears what failed of the run; ends the command with what to do where that cannot be done here."""
+def _clear_failed(key: RunKey) -> int:
+    """Clears the failed tasks of the run and returns their number; ends the command with what to do if it cannot."""
     try:
         return continue_run(key.dag_id, key.run_id)
     except RegistrySyncError:
         raise
-    except Exception as problem:  # noqa: BLE001  whatever keeps this machine from Airflow's metadata database
+    except Exception as problem:  # noqa: BLE001  any reason why Airflow's metadata database is not reachable
         sys.exit(
             f"the removals of {key.run_id} are approved, and its failed tasks could not be cleared from here "
             f"({type(problem).__name__}: {problem}); clear the task commit_version of the run in Airflow"

@@ -1,4 +1,4 @@
-"""``db``, ``usage``, ``gc``, ``reclaim`` and ``verify``: the database migrated, and what is stored kept in order."""
+"""The commands ``db``, ``usage``, ``gc``, ``reclaim`` and ``verify``: migrations, space and integrity."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from registry_sync.sync.maintenance.verify import VerifyOptions, verify_blobs
 
 
 def upgrade(_args: Namespace) -> None:
-    """Creates or migrates the configured metadata database, and upgrades connections; safe when repeated."""
+    """Creates or migrates the configured metadata database, and upgrades connections. Safe to repeat."""
     with configured_database() as database:
         database.upgrade()
         print(f"{database.location} is at schema {database.revision()}")
@@ -46,11 +46,11 @@ def upgrade(_args: Namespace) -> None:
             for change in upgrade_connections(database):
                 print(change)
         except DatabaseError as problem:
-            print(f"Connections were not looked at: {problem}", file=sys.stderr)  # Airflow may not be set up yet
+            print(f"Connections were not checked: {problem}", file=sys.stderr)  # Airflow may not be set up yet
 
 
 def check(args: Namespace) -> None:
-    """Says whether the configured metadata database can be used; ends with status 1 when not."""
+    """Checks whether the configured metadata database can be used; ends with status 1 when not."""
     with configured_database() as database:
         try:
             database.check()
@@ -69,7 +69,7 @@ def check(args: Namespace) -> None:
 
 
 def downgrade(args: Namespace) -> None:
-    """Migrates the configured metadata database back, after asking; what the older schema cannot hold is lost."""
+    """Migrates the configured metadata database back, after confirmation; data beyond the older schema is lost."""
     with configured_database() as database:
         confirm(args, f"Migrate {database.location} back to {args.to_revision}? Records may be lost.")
         database.downgrade(args.to_revision)
@@ -77,7 +77,7 @@ def downgrade(args: Namespace) -> None:
 
 
 def usage(args: Namespace) -> None:
-    """What all content takes, and what each repository does."""
+    """Shows the space used by all content, and by each repository."""
     with usable_database() as database:
         report = database.disk_usage.report()
     repositories = [_repository_row(each) for each in report.repositories]
@@ -89,7 +89,7 @@ def usage(args: Namespace) -> None:
 
 
 def collect(args: Namespace) -> None:
-    """Deletes what no version and no sync needs, and has not for the grace, after asking."""
+    """Deletes content that no version and no sync has referenced for the grace period, after confirmation."""
     settings = load_settings()
     grace = settings.orphan_grace if args.grace_hours is None else timedelta(hours=args.grace_hours)
     with usable_database() as database:
@@ -99,14 +99,14 @@ def collect(args: Namespace) -> None:
             if args.dry_run:
                 _print_collection(preview, args.output)
                 return
-            confirm(args, f"It {summary(preview)}. Go on?")
+            confirm(args, f"It {summary(preview)}. Continue?")
         end_lost(database)
         collection = collect_orphans(database, store, grace=grace, clock=_now, report=say)
     _print_collection(collection, args.output)
 
 
 def reclaim(args: Namespace) -> None:
-    """Deletes bytes that only these repositories hold, after asking; their versions stay and name what is missing."""
+    """Deletes bytes that only these repositories reference, after confirmation; their versions stay."""
     with usable_database() as database:
         repository_ids = [database.repositories.by_name(name).id for name in args.names]
         kept = [_kept(database, text) for text in args.keep or ()]
@@ -122,7 +122,7 @@ def reclaim(args: Namespace) -> None:
 
 
 def say(line: str) -> None:
-    """Progress, apart from what is printed for programs."""
+    """Prints progress to standard error, apart from the output for programs."""
     print(line, file=sys.stderr)
 
 
@@ -135,7 +135,7 @@ def _now() -> datetime:
 
 
 def _kept(database: Database, text: str) -> tuple[str, int]:
-    """The version that ``name:number`` stands for, or ``name`` for the latest. Raises :class:`InvalidReference`."""
+    """The version of ``name:number``, or of ``name`` for the latest. Raises :class:`InvalidReference`."""
     name, colon, number = text.rpartition(":")
     if not colon:
         name, number = text, ""
@@ -144,7 +144,7 @@ def _kept(database: Database, text: str) -> tuple[str, int]:
         return repository.id, repository.latest_number
     if not number.isascii() or not number.isdigit():
         raise InvalidReference(
-            f"{text[:80]!r} does not name a version to keep: give NAME:NUMBER, or NAME for its latest"
+            f"{text[:80]!r} does not name a version to keep: use NAME:NUMBER, or NAME for its latest"
         )
     return repository.id, database.versions.get(repository.id, int(number[:10])).number
 
@@ -201,27 +201,27 @@ _MIB = 1024 * 1024
 
 
 def verify(args: Namespace) -> None:
-    """Verifies, and repairs with ``--repair``; ends with status 1 when something is wrong and stays so."""
+    """Verifies blobs, and repairs them with ``--repair``; ends with status 1 when blobs stay lost or unreadable."""
     rate = None if args.mib_per_second is None else args.mib_per_second * _MIB
     repair: Repair | None = None
     with usable_database() as database:
         options = VerifyOptions(args.share, rate).checked()
         store = open_blobs()
         found = verify_blobs(database, store, options, clock=_verify_now, report=say)
-        # What was noted as missing before losses were remembered is lacking still.
+        # Blobs that were recorded as missing before losses had a record of their own are still missing.
         lost = sorted({*found.lost, *database.blob_checks.lacking()}) if args.repair else []
         if lost:
-            # Connections of Airflow's own database are looked up only by a process that says it may.
+            # Only a process with this variable reads connections from Airflow's own database.
             os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
             repair = repair_blobs(database, store, open_client, lost, clock=_verify_now, report=say)
     _print(found, repair, args.output)
     left = _left(found, repair)
     if left:
-        sys.exit(f"{format_count(left, 'blob')} cannot be served as things are")
+        sys.exit(f"{format_count(left, 'blob')} cannot be served")
 
 
 def _left(found: Verification, repair: Repair | None) -> int:
-    """Blobs whose bytes are lost, or could not be read, after the repair."""
+    """The number of blobs whose bytes are lost, or could not be read, after the repair."""
     lost = len(found.lost) if repair is None else len(repair.failures)
     return lost + found.counts.get(FindingKind.UNREADABLE, 0)
 
@@ -241,7 +241,7 @@ def _print(found: Verification, repair: Repair | None, output: str) -> None:
         return
     print_fields(fields, output)
     for rows in (findings, failures):
-        if rows and output == "plain":  # people have seen them come
+        if rows and output == "plain":  # a table's reader has seen them as progress
             print_rows(rows, output)
 
 

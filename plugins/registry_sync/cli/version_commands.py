@@ -1,4 +1,4 @@
-"""``version``: versions listed, shown, described, compared, and made or removed: rolled back to, promoted, deleted."""
+"""The command ``version``: list, show, describe, compare, roll back, promote and delete versions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KINDS = ("docker.tag", "docker.manifest", "docker.blob")
 
 
 def list_versions(args: Namespace) -> None:
-    """Every version of a repository, the newest first."""
+    """Lists the versions of a repository, the newest first."""
     with usable_database() as database:
         repository = database.repositories.by_name(args.name)
         rows = [row(version) for version in every(partial(database.versions.page, repository.id), ordering="-number")]
@@ -42,7 +42,7 @@ def list_versions(args: Namespace) -> None:
 
 
 def show_version(args: Namespace) -> None:
-    """What a version holds, added and removed, who made it, the tags that it holds back, and what its indexes lack."""
+    """Shows a version: its content and changes, its author, its held tags, and the missing entries of its indexes."""
     with usable_database() as database:
         _, version = find(database, args.name, args.number)
         run = database.provenance.version(version.repository_id, version.number).run
@@ -75,22 +75,22 @@ def show_version(args: Namespace) -> None:
 
 
 def describe(args: Namespace) -> None:
-    """Says something of a version; what it holds never changes."""
+    """Sets the description and labels of a version; its content never changes."""
     with usable_database() as database:
         _, version = find(database, args.name, args.number)
         described = database.versions.annotate(version.repository_id, version.number, partial(_changed, args))
     print_fields({**row(described), "labels": dict(described.labels)}, args.output)
 
 
-def _changed(args: Namespace, said: Annotation) -> Annotation:
-    """An empty description or label removes it."""
-    labels = {**said.labels, **dict(args.label or ())}
-    description = said.description if args.description is None else args.description or None
+def _changed(args: Namespace, current: Annotation) -> Annotation:
+    """The changed annotation; an empty description or label removes it."""
+    labels = {**current.labels, **dict(args.label or ())}
+    description = current.description if args.description is None else args.description or None
     return Annotation(description, {name: value for name, value in labels.items() if value})
 
 
 def number_or_latest(repository: Repository, number: int | None) -> int:
-    """The number asked for, else the latest version's. Raises :class:`RecordNotFound` before the first."""
+    """The given number, else the latest version's. Raises :class:`RecordNotFound` before the first."""
     wanted = repository.latest_number if number is None else number
     if wanted is None:
         raise RecordNotFound(f"repository {repository.name!r} has no version yet")
@@ -126,18 +126,18 @@ def row(version: RepositoryVersion) -> dict[str, Any]:
 
 
 def summary_rows(summary: ContentSummary) -> list[dict[str, Any]]:
-    """A row for each type of content: how many were added, are present, were removed."""
+    """A row for each type of content, with its added, present and removed counts."""
     counts = summary.counts()
     return [{"content": kind, **{part: counts[part].get(kind, 0) for part in counts}} for kind in KINDS]
 
 
-#: Changes that a table shows of each kind; JSON and YAML have all.
+#: The most changes of each kind in a table; JSON and YAML have all.
 SHOWN_CHANGES = 50
 _PAGE = 10_000
 
 
 def diff(args: Namespace) -> None:
-    """What differs between a version and another one: tags by name, manifests and blobs by digest and bytes."""
+    """Compares a version with another one: tags by name, manifests and blobs by digest and bytes."""
     with usable_database() as database:
         repository, version = find(database, args.name, args.number)
         base = repository if args.base_repository is None else database.repositories.by_name(args.base_repository)
@@ -158,30 +158,30 @@ def diff(args: Namespace) -> None:
 
 
 def roll_back(args: Namespace) -> None:
-    """Makes a new version that holds what an older one held."""
+    """Makes a new version with the content of an older one."""
     with usable_database() as database:
         repository, version = find(database, args.name, args.number)
         made = database.versions.roll_back(
             repository.id, version.number, by=getpass.getuser(), description=args.description
         )
-    _report(made, repository, f"version {version.number} is what the latest holds", args.output)
+    _report(made, repository, f"the latest has the content of version {version.number}", args.output)
 
 
 def promote(args: Namespace) -> None:
-    """Copies tags of a version into another repository, with all that is below them."""
+    """Copies tags of a version into another repository, with all content below them."""
     mode = SyncMode.MIRROR if args.mirror else SyncMode.ADDITIVE
     with usable_database() as database:
         source, version = find(database, args.source, args.number)
         target = database.repositories.by_name(args.target)
         if args.mirror:
-            confirm(args, f"Remove from {target.name} every tag that is not promoted?")
+            confirm(args, f"Remove every tag that is not promoted from {target.name}?")
         request = CopyRequest(source.id, version.number, TagFilter.parse(args.tag, args.exclude_tag), mode)
         made = database.versions.copy(target.id, request, by=getpass.getuser(), description=args.description)
     _report(made, target, "it has these tags already", args.output)
 
 
 def delete(args: Namespace) -> None:
-    """Removes a version; what others hold stays."""
+    """Deletes a version; the content of the others stays."""
     with usable_database() as database:
         repository, version = find(database, args.name, args.number)
         confirm(args, f"Delete version {version.number} of {repository.name}?")
@@ -206,12 +206,12 @@ def _report(made: DerivedVersion, repository: Repository, unchanged: str, output
     if made.missing_blob_count:
         print(
             f"{format_count(made.missing_blob_count, 'blob')} ({format_bytes(made.missing_blob_bytes)}) are not in the "
-            "blob store; the next immediate sync that has these tags fetches them"
+            "blob store; the next immediate sync with these tags fetches them"
         )
 
 
 def _every_part(database: Database, version: tuple[str, int], base: tuple[str, int]) -> list[VersionDifference]:
-    """The whole difference, in parts of bounded size; counts are those of all in each."""
+    """The whole difference in parts of bounded size; each has the counts of all."""
     parts: list[VersionDifference] = []
     offset, longest = 0, 1
     while offset < longest:

@@ -1,1 +1,1 @@
-"""The wire: hrefs and documents in Pulp's shapes, in one place for REST, commands and XCom."""
+"""The wire format: hrefs and documents in Pulp's form, in one place for REST, commands and XCom."""

@@ -1,4 +1,4 @@
-"""Content units as they are shown: blobs, manifests and tags, and where they came from."""
+"""The documents of content units: blobs, manifests and tags, and their provenance."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _tag_href(tag_id: int) -> str:
 
 
 class BlobDocument(Document):
-    """A blob. ``is_stored`` says whether its bytes are here; ``is_foreign`` that they are kept elsewhere."""
+    """A blob. ``is_stored`` says whether its bytes are stored; ``is_foreign`` that they are kept elsewhere."""
 
     pulp_created: Timestamp
     pulp_href: Annotated[str, made(_blob_href), Field(validation_alias="id")]
@@ -73,7 +73,7 @@ class ManifestDocument(Document):
 
 
 class TagDocument(Document):
-    """A tag: ``digest`` and ``media_type`` are those of the manifest that it names."""
+    """A tag; ``digest`` and ``media_type`` are those of its manifest."""
 
     pulp_created: Timestamp
     pulp_href: Annotated[str, made(_tag_href), Field(validation_alias="id")]
@@ -84,7 +84,7 @@ class TagDocument(Document):
 
 
 class HolderDocument(Document):
-    """A repository that holds the content: since which of its versions, and whether the latest still does."""
+    """A repository with the content: its first version with it, and whether the latest version has it."""
 
     repository: Annotated[str, made(repository_href), Field(validation_alias="repository_id")]
     name: Annotated[str, Field(validation_alias="repository_name")]
@@ -93,7 +93,7 @@ class HolderDocument(Document):
 
 
 class ManifestProvenanceDocument(Document):
-    """Since when a manifest is stored, and who holds it, by name."""
+    """Since when a manifest is stored, and the repositories that have it, by name."""
 
     digest: str
     size: int
@@ -102,11 +102,11 @@ class ManifestProvenanceDocument(Document):
 
 
 class BlobProvenanceDocument(Document):
-    """Where a blob came from, and who holds it, by name.
+    """Where a blob came from, and the repositories that have it, by name.
 
-    ``source`` is the host and repository that its bytes came from, null when nobody noted it; ``stored_at`` is null
-    while they are not in the blob store, ``verified_at`` when they were never read again. ``fault`` is ``broken`` or
-    ``missing`` when a verification found that at ``fault_at`` and nobody mended it since, else null.
+    ``source`` is the host and repository that its bytes came from, null when not recorded; ``stored_at`` is null while
+    they are not in the blob store, ``verified_at`` when they were never verified again. ``fault`` is ``broken`` or
+    ``missing`` when a verification found that at ``fault_at`` and it has not been repaired since, else null.
     """
 
     digest: str

@@ -1,8 +1,8 @@
-"""What all documents have in common: how they are read from values of the domain, times, and lists in pages.
+"""The base of all documents: how they are read from domain objects, timestamps, and pages of lists.
 
-A document is read from the attributes of a value: a field from the attribute of its own name, or of the name that the
-domain has for it; and what no attribute says, such as most paths, from the value itself. So a new field of a document
-is one line, and nothing is copied by hand.
+A document is read from the attributes of an object: a field from the attribute of the same name, or of the domain's
+name for it; a field without an attribute, such as most paths, from the object itself. So a new field of a document is
+one line, and nothing is copied by hand.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydantic import (
 
 T = TypeVar("T")
 
-#: What the domain calls a field that Pulp calls otherwise.
+#: The domain's names of fields that have another name in Pulp.
 _DOMAIN_NAMES = {
     "pulp_created": "created_at",
     "pulp_last_updated": "updated_at",
@@ -34,7 +34,7 @@ _DOMAIN_NAMES = {
 
 
 def domain_name(field: str) -> str:
-    """The attribute, or the ordering of a store, that a field of a document stands for."""
+    """The attribute, or the ordering of a store, for a field of a document."""
     return _DOMAIN_NAMES.get(field, field)
 
 
@@ -48,17 +48,17 @@ Timestamp = Annotated[
     PlainSerializer(shown_timestamp, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
 ]
-#: A field that is read from the value itself, by the :func:`made` in its annotation.
+#: A field that is read from the object itself, by the :func:`made` in its annotation.
 WHOLE: Any = Field(validation_alias="whole")
 
 
 def made(make: Callable[[Any], Any]) -> BeforeValidator:
-    """A field that ``make`` makes of the attribute, or of the whole value, that it is read from."""
+    """A field whose value ``make`` computes from its attribute, or from the whole object."""
     return BeforeValidator(make)
 
 
 class Together:
-    """The attributes of several values as those of one, of two alike the first one's; ``whole`` is the first value."""
+    """The attributes of several objects as those of one, the first object's first; ``whole`` is the first object."""
 
     def __init__(self, whole: Any, *others: Any) -> None:
         self.whole = whole
@@ -72,7 +72,7 @@ class Together:
 
 
 class Document(BaseModel):
-    """A document of the REST API, read from a value by ``model_validate``, or from several :class:`Together`."""
+    """A document of the REST API, read from an object by ``model_validate``, or from several :class:`Together`."""
 
     model_config = ConfigDict(
         from_attributes=True,
@@ -96,7 +96,7 @@ class Document(BaseModel):
 
 
 class PageDocument(BaseModel, Generic[T]):
-    """Part of a list. ``count`` is how many there are in all; ``next`` and ``previous`` are paths, or null."""
+    """A page of a list. ``count`` is the total number of entries; ``next`` and ``previous`` are paths, or null."""
 
     count: int
     next: str | None

@@ -1,7 +1,7 @@
-"""Paths of everything that has one over REST, made and read in this one place.
+"""The paths of all REST resources, created and parsed in this one place.
 
-A path is absolute and without a host, as documented: ``/pulp/api/v3/repositories/docker/docker/<uuid>/``. Readers
-raise :class:`InvalidReference` for the path of something else; they do not look whether the thing exists.
+A path is absolute and without a host, as documented: ``/pulp/api/v3/repositories/docker/docker/<uuid>/``. Parsing
+raises :class:`InvalidReference` for the path of another resource; it does not check that the resource exists.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from registry_sync.domain.records import Repository, RepositoryVersion
 
 API_PREFIX = "/pulp/api/v3"
-#: Content types in the order of the documented answers, with the last part of their content path.
+#: Content types in the order of the documented responses, with the last part of their content path.
 CONTENT_PATHS = {"docker.blob": "blobs", "docker.manifest": "manifests", "docker.tag": "tags"}
-#: The largest number of a version or of a unit that either database holds.
+#: The largest number of a version or of a unit in either database.
 MAX_NUMBER = 2**31 - 1
 MAX_UNIT_ID = 2**63 - 1
 
@@ -33,7 +33,7 @@ def repositories_href() -> str:
 
 
 def repository_href(repository_id: str) -> str:
-    """A repository, by the id (UUID) that it has over REST."""
+    """A repository, by its UUID."""
     return f"{repositories_href()}{repository_id}/"
 
 
@@ -48,12 +48,12 @@ def version_href(repository_id: str, number: int) -> str:
 
 
 def href_of(version: RepositoryVersion) -> str:
-    """A repository version that was read."""
+    """The path of a repository version."""
     return version_href(version.repository_id, version.number)
 
 
 def base_href_of(version: RepositoryVersion) -> str | None:
-    """The version that it was made from, None when it names none."""
+    """The base of a version, None without one."""
     return None if version.base_number is None else version_href(version.repository_id, version.base_number)
 
 
@@ -123,5 +123,5 @@ def read_version_href(href: str) -> tuple[str, int]:
 def _read(pattern: re.Pattern[str], href: str, kind: str, example: str) -> tuple[str, ...]:
     match = pattern.fullmatch(href)
     if match is None:
-        raise InvalidReference(f"{href[:200]!r} is not the path of a {kind}; such as {example}")
+        raise InvalidReference(f"{href[:200]!r} is not the path of a {kind}, such as {example}")
     return match.groups()

@@ -1,4 +1,4 @@
-"""Repositories and remotes as they are shown, and what repositories take in the blob store."""
+"""The documents of repositories and remotes, and of the space that repositories use in the blob store."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class RepositoryDocument(Document):
 
 
 class AmountDocument(Document):
-    """A number of units and the bytes they take."""
+    """A number of units and their bytes."""
 
     count: int
     size: int
 
 
 class UsageDocument(Document):
-    """What a repository takes in all of its versions, each unit once.
+    """The space used by all versions of a repository, each unit counted once.
 
-    ``blobs`` are those in the blob store, ``own_blobs`` those of them that no other repository holds: what could go
-    with it. ``missing_blobs`` are not in the store, ``broken_blobs`` were lost there and are not mended.
-    ``by_versions`` counts a blob once for each version that holds it.
+    ``blobs`` are those in the blob store, ``own_blobs`` those of them that no other repository references and that
+    could be removed with it. ``missing_blobs`` are not in the store, ``broken_blobs`` were lost there and are not
+    repaired. ``by_versions`` counts a blob once for each version that has it.
     """
 
     version_count: int
@@ -51,7 +51,7 @@ class UsageDocument(Document):
 
 
 def _without_keys(certificates: str | None) -> str | None:
-    """Without a private key, which earlier releases took among certificates."""
+    """The text without a private key, which earlier releases accepted among certificates."""
     return None if certificates is None else split_private_keys(certificates)[0]
 
 
@@ -68,18 +68,18 @@ def _null(_remote: Any) -> None:
 
 
 def _attribute_of_remote(field: str) -> str | AliasPath:
-    """What a user said of a remote stands in its specification, what Pulp adds in the remote itself."""
+    """Options of a remote are in its specification, Pulp's additional fields in the remote itself."""
     name = domain_name(field)
     return name if field in ("pulp_created", "pulp_last_updated") else AliasPath("spec", name)
 
 
-#: A field that is kept and never shown.
+#: A field that is stored and never returned.
 Hidden = Annotated[None, made(_null), WHOLE]
 Certificates = Annotated[str | None, made(_without_keys)]
 
 
 class RemoteDocument(Document):
-    """A remote. ``username``, ``password`` and ``ssl_client_key`` are always null: they are kept and never shown."""
+    """A remote. ``username``, ``password`` and ``ssl_client_key`` are always null: they are never returned."""
 
     model_config = ConfigDict(alias_generator=AliasGenerator(validation_alias=_attribute_of_remote))
 

@@ -1,4 +1,4 @@
-"""Syncs as they are shown: every run that takes a remote's content into a repository, whoever began it."""
+"""The documents of syncs: all runs that sync a remote's content into a repository, however they were started."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from registry_sync.pulp.hrefs import remote_href, repository_href, sync_href, ta
 
 
 def tasks_of(sync_dag_id: str) -> dict[str, str]:
-    """The context in which documents of syncs are read: runs of the DAG ``sync_dag_id`` may be tasks."""
+    """The validation context of sync documents: runs of the DAG ``sync_dag_id`` may be tasks."""
     return {"sync_dag_id": sync_dag_id}
 
 
 def remote_href_of(run: SyncRun) -> str | None:
-    """The remote of a sync, None when it was deleted since."""
+    """The path of a sync's remote, None when that was deleted since."""
     return None if run.remote_id is None else remote_href(run.remote_id)
 
 
@@ -32,12 +32,12 @@ def _version_href(run: SyncRun) -> str | None:
     return None if run.version_number is None else version_href(run.repository_id, run.version_number)
 
 
-#: The path of a sync's task, null when it was not begun over REST.
+#: The path of a sync's task, null when it was not started over REST.
 TaskHref = Annotated[str | None, BeforeValidator(_task_href), Field(validation_alias="key")]
 
 
 class RequestCounts(Document):
-    """What a sync asked of its registry."""
+    """The number of a sync's requests to its registry, and the bytes received."""
 
     heads: Annotated[int, Field(validation_alias="head_count")]
     manifests: Annotated[int, Field(validation_alias="manifest_get_count")]
@@ -50,9 +50,9 @@ class RequestCounts(Document):
 class SyncDocument(Document):
     """A sync. ``repository_version`` is the version that it made, null while it has made none.
 
-    ``task`` is its path when it was started over REST, else null. ``triggered_by`` is the user who started it, or what
-    did: ``schedule``, an asset, a backfill. ``held_tag_count`` is how many tags it could not bring up to date, counted
-    at its end.
+    ``task`` is its path when it was started over REST, else null. ``triggered_by`` is the user who started it, or
+    ``schedule``, an asset, a backfill. ``held_tag_count`` is the number of tags that it could not update, counted at
+    its end.
     """
 
     pulp_href: Annotated[str, made(sync_href), Field(validation_alias="id")]

@@ -1,6 +1,4 @@
-"""Tasks as they are shown: what became of a sync that was asked for, by its DAG run and by its record together; and
-the state of the installation that carries them out.
-"""
+"""The documents of tasks, each the outcome of a requested sync by its DAG run and its record, and of the status."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from registry_sync.pulp.sync_documents import remote_href_of
 
 
 class TaskState(str, Enum):
-    """What is known of a task; the last three are final."""
+    """The state of a task; the last three are final."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -27,13 +25,13 @@ class TaskState(str, Enum):
     CANCELED = "canceled"
 
 
-#: Of reports that have not ended, what the task's own end means for them.
+#: The final state of progress reports that had not ended before their task did.
 _ENDS = {TaskState.COMPLETED: "completed", TaskState.FAILED: "failed", TaskState.CANCELED: "canceled"}
 
 
 @dataclass(frozen=True)
 class SyncDagRun:
-    """A run of the sync DAG; times are aware UTC, None before they are."""
+    """A run of the sync DAG; timestamps are aware UTC, None while in the future."""
 
     task_id: str
     run_id: str
@@ -47,12 +45,12 @@ class SyncDagRun:
 
 @dataclass(frozen=True)
 class RequestedTask:
-    """A run of the sync DAG with what is recorded of the sync, None before it has begun: what a task is read from.
+    """The source of a task document: a run of the sync DAG, and the record of its sync, None before it has started.
 
-    ``refusal`` says why it could not begin, None when it could.
+    ``refusal`` says why the sync could not start, None when it could.
 
-    A sync that had settled when it was canceled, or that was run again since, is completed. One that has made no
-    version, and has not found that there is none to make, has failed, though its run ended well.
+    A sync that had settled when it was canceled, or that was run again since, is completed. One that has neither made
+    a version nor found that nothing changed has failed, even if its run succeeded.
     """
 
     dag_run: SyncDagRun
@@ -70,7 +68,7 @@ class RequestedTask:
 
     @property
     def state(self) -> TaskState:
-        """The state that both say together."""
+        """The state by run and record together."""
         if self._has_made_nothing:
             return TaskState.FAILED
         if self.dag_run.state is TaskState.CANCELED and self._is_settled:
@@ -79,7 +77,7 @@ class RequestedTask:
 
     @property
     def error(self) -> TaskError | None:
-        """Why it failed, None when it did not."""
+        """The reason of the failure, None unless the task has failed."""
         if self.state is not TaskState.FAILED:
             return None
         recorded = None if self.run is None else self.run.error
@@ -90,12 +88,12 @@ class RequestedTask:
 
     @property
     def progress_reports(self) -> list[ProgressReport]:
-        """How far each part is, nothing before the sync has begun."""
+        """The progress of each part, empty before the sync has started."""
         return [] if self.run is None else _reports(self.state, self.run)
 
     @property
     def created_resources(self) -> list[str]:
-        """The versions that were made, the first first: a task that was run again keeps what it had made."""
+        """The paths of the versions that were made, oldest first; a task that was run again keeps earlier ones."""
         run = self.run
         if run is None:
             return []
@@ -104,7 +102,7 @@ class RequestedTask:
 
     @property
     def reserved_resources(self) -> list[str]:
-        """The repository and the remote, unless that was deleted since."""
+        """The paths of the repository and of the remote, without a remote that was deleted since."""
         if self.run is None:
             return []
         remote = remote_href_of(self.run)
@@ -112,18 +110,18 @@ class RequestedTask:
 
     @property
     def removals_approved_by(self) -> str | None:
-        """Who let it remove more tags than its remote allows, None where nobody had to."""
+        """Who approved the removal of more tags than the remote allows, None without an approval."""
         return None if self.run is None else self.run.removals_approved_by
 
 
 class TaskError(Document):
-    """Why a task failed, for people."""
+    """Why a task failed, as text."""
 
     description: str
 
 
 class ProgressReport(Document):
-    """How far one part of a task is: ``done`` of ``total``; ``total`` is null before it is known."""
+    """The progress of one part of a task: ``done`` of ``total``, which is null before it is known."""
 
     message: str
     code: str
@@ -134,10 +132,10 @@ class ProgressReport(Document):
 
 
 class TaskDocument(Document):
-    """A task. ``created_resources`` holds the path of the version that it made, if any; of more when it ran again.
+    """A task. ``created_resources`` has the path of the version that it made, if any; of several when it ran again.
 
-    ``dag_run_id`` is the run of the sync DAG in Airflow; ``triggered_by`` who began it; ``removals_approved_by`` who
-    let it remove more tags than its remote allows, null where nobody had to.
+    ``dag_run_id`` is the run of the sync DAG in Airflow; ``triggered_by`` who started it; ``removals_approved_by`` who
+    approved the removal of more tags than its remote allows, null without an approval.
     """
 
     pulp_created: Annotated[Timestamp, Field(validation_alias=AliasPath("dag_run", "created_at"))]
@@ -156,13 +154,13 @@ class TaskDocument(Document):
 
 
 class TaskStarted(Document):
-    """The task that was begun."""
+    """The task that was started."""
 
     task: str
 
 
 class ComponentVersion(Document):
-    """A part and its release."""
+    """A component and its release."""
 
     component: str
     version: str
@@ -170,14 +168,14 @@ class ComponentVersion(Document):
 
 
 class DatabaseConnection(Document):
-    """Whether the metadata database answers and fits this release; ``detail`` says what to do when not."""
+    """Whether the metadata database responds and matches this release; ``detail`` says what to do when not."""
 
     connected: bool
     detail: str | None
 
 
 class SyncDag(Document):
-    """The DAG that a sync runs: whether Airflow knows it, and whether it is paused."""
+    """The sync DAG: whether Airflow knows it, and whether it is paused."""
 
     dag_id: str
     is_known: bool
@@ -213,7 +211,7 @@ def _reports(state: TaskState, run: SyncRun) -> list[ProgressReport]:
 
 
 def _planned(counts: RunCounts, state: TaskState) -> int | None:
-    """Blobs to download: unknown while manifests are being fetched, which are what names them."""
+    """The number of blobs to download, None while the manifests that reference them are being fetched."""
     is_known = counts.blob_count or state in _ENDS or (counts.tag_count and not counts.pending_tag_count)
     return counts.blob_count if is_known else None
 

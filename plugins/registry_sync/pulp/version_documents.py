@@ -1,4 +1,4 @@
-"""Repository versions as they are shown: what they hold, how two of them differ, and where one came from."""
+"""The documents of repository versions: their content, the difference of two versions, and their provenance."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from registry_sync.pulp.hrefs import CONTENT_PATHS, base_href_of, href_of, units
 from registry_sync.pulp.sync_documents import RequestCounts, TaskHref, remote_href_of
 
 T = TypeVar("T")
-#: Held tags and missing manifests that a version shows itself; all of them are lists of their own.
+#: The most held tags and missing manifests in a version's document; their lists have all of them.
 SHOWN = 20
 _PARAMETERS = {
     "added": "repository_version_added",
@@ -40,9 +40,9 @@ _PARAMETERS = {
 
 
 def summary_document(summary: ContentSummary, href: str) -> dict[str, Any]:
-    """The documented ``content_summary``; ``href`` is the version's own path, which the content links carry.
+    """The documented ``content_summary``; ``href`` is the version's own path, which the content links contain.
 
-    A type without units is left out of each part, so that an empty part reads ``{}``.
+    Types without units are omitted from each part, so that an empty part is ``{}``.
     """
     return {
         part: {
@@ -55,7 +55,7 @@ def summary_document(summary: ContentSummary, href: str) -> dict[str, Any]:
 
 
 def version_document(version: RepositoryVersion) -> dict[str, Any]:
-    """A version in the documented shape of the "Synchronize a Repository" workflow, as XComs have it."""
+    """A version in the documented form of the "Synchronize a Repository" workflow, for XComs."""
     return DocumentedVersion.model_validate(version).model_dump(mode="json")
 
 
@@ -74,14 +74,14 @@ def _origin_href(origin: VersionOrigin) -> str | None:
 
 
 class UnitCount(Document):
-    """How many units of one type, and the path of their list."""
+    """The number of units of one type, and the path of their list."""
 
     count: int
     href: str
 
 
 class SummaryDocument(Document):
-    """Units by content type; a type without units is left out."""
+    """Units by content type; types without units are omitted."""
 
     added: dict[str, UnitCount]
     present: dict[str, UnitCount]
@@ -89,7 +89,7 @@ class SummaryDocument(Document):
 
 
 class HeldTagDocument(Document):
-    """A tag that could not be brought up to date: the digest it keeps, null when it is left out, and why."""
+    """A tag that could not be updated: the digest it keeps, null when it is omitted, and the reason."""
 
     name: Annotated[str, Field(validation_alias="tag")]
     digest: str | None
@@ -104,9 +104,9 @@ class MissingManifestDocument(Document):
 
 
 class OriginDocument(Document):
-    """How a version came about. ``version`` is the one that a rollback or a copy took its content from.
+    """The origin of a version. ``version`` is the source of a rollback or a copy.
 
-    It is null for a sync, and the version that it names may be gone. ``created_by`` is who or what asked for it.
+    It is null for a sync, and may have been deleted since. ``created_by`` is the user, or what requested the version.
     """
 
     kind: VersionOriginKind
@@ -115,7 +115,7 @@ class OriginDocument(Document):
 
 
 class DocumentedVersion(Document):
-    """A version with the documented fields and no other."""
+    """A version with the documented fields and no others."""
 
     pulp_created: Timestamp
     pulp_href: Annotated[str, made(href_of), WHOLE]
@@ -125,10 +125,10 @@ class DocumentedVersion(Document):
 
 
 class VersionDocument(DocumentedVersion):
-    """A repository version; complete when no tag is held, no manifest is missing and referrers were looked up.
+    """A repository version; complete when no tag is held, no manifest is missing and referrers were listed.
 
-    ``referrers_problem`` is why these could not be looked up, and only there when they could not. ``held_tags`` and
-    ``missing_manifests`` are only there when there are some, and have the first of them.
+    ``referrers_problem`` is present only when referrers could not be listed, and says why. ``held_tags`` and
+    ``missing_manifests`` are present only when they are not empty, and have the first entries.
     """
 
     is_complete: bool
@@ -153,9 +153,9 @@ class VersionDocument(DocumentedVersion):
 
 
 class DerivedVersionDocument(VersionDocument):
-    """A version that a rollback or a copy made, or the latest when it is so already.
+    """A version that a rollback or a copy made, or the latest when that has the same content already.
 
-    ``missing_blob_*`` tell of blobs that it holds and whose bytes are not here; the next immediate sync fetches them.
+    ``missing_blob_*`` count its blobs whose bytes are not stored; the next immediate sync fetches them.
     """
 
     missing_blob_count: int
@@ -185,7 +185,7 @@ def _sizes(difference: VersionDifference) -> Mapping[str, Any]:
 
 
 class AmountsDocument(Document):
-    """Units: in the version alone, in both, in the base alone; ``moved`` tags are in none of the other numbers."""
+    """Numbers of units in the version alone, in both, in the base alone; ``moved`` tags are counted separately."""
 
     model_config = ConfigDict(
         alias_generator=AliasGenerator(validation_alias=lambda name: AliasChoices(name, f"{name}_count"))
@@ -198,7 +198,7 @@ class AmountsDocument(Document):
 
 
 class ChangedTagDocument(Document):
-    """A tag that differs: ``before`` is its digest in the base, ``after`` that in the version; null where it is not."""
+    """A tag that differs: ``before`` is its digest in the base, ``after`` that in the version; null where absent."""
 
     change: Change
     name: str
@@ -207,7 +207,7 @@ class ChangedTagDocument(Document):
 
 
 class ChangedUnitDocument(Document):
-    """A manifest or blob that only one of the two versions holds."""
+    """A manifest or blob that only one of the two versions has."""
 
     change: Literal[Change.ADDED, Change.REMOVED]
     digest: str
@@ -217,15 +217,15 @@ class ChangedUnitDocument(Document):
 
 @dataclass(frozen=True)
 class NextPart:
-    """The path of the next part of a difference, None where its lists end: what its document is read from as well."""
+    """The path of the next page of a difference, None at the end of its lists; an additional source of its document."""
 
     next: str | None
 
 
 class DifferenceDocument(Document):
-    """How a version differs from its base. Counts and sizes are of all; the lists are the part that was asked for.
+    """The difference of a version from its base. Counts and sizes are of all units; the lists are the requested page.
 
-    ``base_version`` is null for the empty version. ``next`` is the path of the next part while a list goes on.
+    ``base_version`` is null for the empty version. ``next`` is the path of the next page while a list has more.
     """
 
     version: Annotated[str, made(_compared_href), WHOLE]
@@ -243,7 +243,7 @@ class DifferenceDocument(Document):
 
 
 class RemoteThen(Document):
-    """A remote as a sync used it. ``remote`` is its path, null when it was deleted since. It holds no secret."""
+    """A remote as a sync used it, without secrets. ``remote`` is its path, null when it was deleted since."""
 
     model_config = ConfigDict(alias_generator=AliasGenerator(validation_alias=lambda name: AliasPath("remote", name)))
 
@@ -259,10 +259,10 @@ class RemoteThen(Document):
 
 
 class SyncThen(Document):
-    """The sync that made a version. ``task`` is its path when it was begun over REST, else null.
+    """The sync that made a version. ``task`` is its path when it was started over REST, else null.
 
-    ``triggered_by`` is the user who began it, or what did: ``schedule``, an asset, a backfill. ``removals_approved_by``
-    let it remove more tags than its remote allows; null where nobody had to.
+    ``triggered_by`` is the user who started it, or ``schedule``, an asset, a backfill. ``removals_approved_by``
+    approved the removal of more tags than its remote allows; null without an approval.
     """
 
     task: TaskHref
@@ -279,9 +279,9 @@ class SyncThen(Document):
 
 
 class ProvenanceDocument(Document):
-    """How a version came about. ``sync`` is null for a rollback, a copy, and when the run is not kept any more.
+    """The provenance of a version. ``sync`` is null for a rollback, a copy, and when the run is no longer kept.
 
-    ``origin_repository`` is the name of the repository that a rollback or a copy took from, null when it is gone.
+    ``origin_repository`` is the name of the source repository of a rollback or a copy, null when it was deleted.
     """
 
     version: Annotated[str, made(href_of)]

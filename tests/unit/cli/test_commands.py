@@ -188,7 +188,7 @@ def test_content_tells_where_it_came_from_and_who_holds_it(
     [
         (("repository", "show", "nowhere"), "RecordNotFound: there is no repository 'nowhere'"),
         (("remote", "show", "nowhere"), "RecordNotFound: there is no remote 'nowhere'"),
-        (("content", "show", f"sha256:{'0' * 64}"), "RecordNotFound: there is neither a manifest nor a blob sha256:0"),
+        (("content", "show", f"sha256:{'0' * 64}"), "RecordNotFound: no manifest or blob sha256:0"),
         (("content", "show", "latest"), "InvalidReference: "),
         (("version", "describe", "empty", "7"), "there is no version 7 of repository 'empty'"),
         (("run", "list", "nowhere"), "RecordNotFound: there is no repository 'nowhere'"),

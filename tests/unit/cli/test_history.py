@@ -121,7 +121,7 @@ def test_without_a_terminal_what_destroys_needs_a_yes(
         raise EOFError
 
     monkeypatch.setattr("builtins.input", nobody)
-    with pytest.raises(SystemExit, match="give --yes"):
+    with pytest.raises(SystemExit, match="use --yes"):
         run("version", "delete", "hello", "1")
     assert hello.versions.get(hello.repositories.by_name("hello").id, 1).number == 1
 

@@ -112,7 +112,7 @@ def test_bytes_are_reclaimed_after_a_yes_and_kept_versions_keep_theirs(
     [
         (("reclaim", "nowhere"), "there is no repository 'nowhere'"),
         (("reclaim", "app", "--keep", "app:7"), "there is no version 7"),
-        (("reclaim", "app", "--keep", "app:x"), "give NAME:NUMBER"),
+        (("reclaim", "app", "--keep", "app:x"), "use NAME:NUMBER"),
         (("verify", "--share", "2"), "give a number from 0 to 1"),
         (("verify", "--mib-per-second", "0"), "more than 0"),
     ],
