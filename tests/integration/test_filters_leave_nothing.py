@@ -103,7 +103,7 @@ def test_a_nested_index_without_a_wanted_platform_is_nothing_either(
     assert version is not None
     assert tags(here, version) == {"other"}
     assert sync(here, registry, platforms=("linux/arm64",)) is None
-    assert got(registry) == set(), "what is left out is known"
+    assert got(registry) == set(), "the excluded indexes are known"
 
 
 @pytest.mark.rule("A6.15")
@@ -218,9 +218,9 @@ def test_an_additive_sync_of_some_platforms_leaves_the_tags_of_others_alone(
             {"include_tags": ("v1*",), "exclude_tags": ("v*",)},
             r"none of its 2 tags passes the filters include_tags v1\* and exclude_tags v\*",
         ),
-        ({"include_tags": ("v1",), "exclude_tags": ("v*",)}, r"exclude_tags v\* leaves out all of include_tags"),
+        ({"include_tags": ("v1",), "exclude_tags": ("v*",)}, r"exclude_tags v\* excludes all of include_tags"),
         ({"include_tags": ()}, r"include_tags names no tag"),
-        ({"include_tags": ("v3",)}, r"none of the tags asked for: v3"),
+        ({"include_tags": ("v3",)}, r"none of the requested tags: v3"),
     ],
 )
 def test_tag_filters_that_leave_nothing_are_named(
@@ -264,7 +264,7 @@ def test_the_log_tells_what_filters_leave_out_from_what_is_gone_and_names_what_w
         build.tag(name, build.image([build.blob(50)]))
     sync(here, registry, build)
     sync(here, registry, include_tags=("v[123]", "latset"))
-    assert "3 tags, 0 new or moved, 0 gone upstream, 1 left out by the filters" in here.lines
+    assert "3 tags, 0 new or moved, 0 gone upstream, 1 excluded by the filters" in here.lines
     missing = "include_tags names 1 tag that the upstream does not have: latset"
     assert missing in here.lines.warnings
     here.lines.warnings.clear()
@@ -313,7 +313,7 @@ def test_plain_images_do_not_hide_that_the_platforms_leave_nothing_of_any_index(
         sync(here, registry, build, platforms=("linux/amd46",), mode=mode)
     with pytest.raises(NothingSynced, match="leave nothing of any of 5 tags that are indexes"):
         sync(here, registry, platforms=("linux/amd46",), mode=mode)
-    assert got(registry).isdisjoint({index}), "what is left out is known by then, and hides nothing"
+    assert got(registry).isdisjoint({index}), "the excluded index is known by then, and hides nothing"
     assert latest(here) == first
     version = sync(here, registry, platforms=("linux/amd64",), mode=mode)
     assert version is not None
@@ -353,11 +353,11 @@ def test_what_the_platforms_leave_out_is_a_warning_of_every_sync(
 ) -> None:
     build.tag("linux", index_of(build, "amd64"))
     build.tag("windows", index_of(build, "windows"))
-    said = "1 tag has none of the platforms linux/amd64 and is left out: windows"
+    said = "1 tag has none of the platforms linux/amd64 and is excluded: windows"
     assert sync(here, registry, build, platforms=("linux/amd64",)) is not None
     assert here.lines.warnings.count(said) == 1
     assert sync(here, registry, platforms=("linux/amd64",)) is None
     assert here.lines.warnings.count(said) == 2
     build.tag("other", index_of(build, "windows"))
     assert sync(here, registry, build, platforms=("linux/amd64",)) is None
-    assert "2 tags have none of the platforms linux/amd64 and are left out: other, windows" in here.lines.warnings
+    assert "2 tags have none of the platforms linux/amd64 and are excluded: other, windows" in here.lines.warnings

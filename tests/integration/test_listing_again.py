@@ -71,7 +71,7 @@ def test_what_was_answered_before_a_registry_wanted_a_wait_is_not_asked_again(
     run = here.database.runs.by_key(RunKey("registry_sync", "r"))
     assert run.listed_at is not None
     assert run.started_at < run.listed_at < repeated_at, "it is as old as the oldest answer that it stands on"
-    assert any("59 tags of 60 were asked for by an earlier try" in line for line in here.lines)
+    assert any("59 tags of 60 were resolved by an earlier try" in line for line in here.lines)
 
 
 def test_a_kill_in_the_middle_loses_no_more_than_the_last_seconds(

@@ -74,7 +74,7 @@ def test_a_run_with_held_tags_names_them(sync_in_process: InProcessSync, registr
     said = note(run)
     assert said is not None
     assert "held:" in said
-    assert "v1 is left out" in said
+    assert "v1 is omitted" in said
 
 
 def test_a_tag_that_was_asked_for_by_name_and_is_missing_is_named_where_people_look(
@@ -107,7 +107,7 @@ def test_a_note_of_ours_goes_when_there_is_nothing_to_say_and_one_of_a_person_st
 ) -> None:
     push(registry, "plain", documented_example())
     run = sync_in_process(repository="plain", url=registry.url, upstream_name="plain")
-    end_again(run, note="registry-sync: 1 tag is held: v1 is left out (gone)")
+    end_again(run, note="registry-sync: 1 tag is held: v1 is omitted (gone)")
     assert note(run) is None
     end_again(run, note="looked at on Friday")
     assert note(run) == "looked at on Friday"
@@ -126,4 +126,4 @@ def test_a_run_whose_platforms_leave_tags_out_names_them_also_when_nothing_chang
     for state in ("success", "skipped"):
         run = sync_in_process(repository="some-platforms", **conf)
         assert (run.state, run.tasks["commit_version"]) == ("success", state)
-        assert note(run) == "registry-sync: 1 tag has none of the platforms linux/amd64 and is left out: power"
+        assert note(run) == "registry-sync: 1 tag has none of the platforms linux/amd64 and is excluded: power"

@@ -145,11 +145,11 @@ def entry_name(entry: Descriptor) -> str:
 
 
 def left_out_by_platforms(names: Sequence[str], platforms: Sequence[str]) -> str:
-    """``2 tags have none of the platforms linux/arm64 and are left out: a, b``; the first, and how many besides."""
+    """``2 tags have none of the platforms linux/arm64 and are excluded: a, b``; the first, and how many besides."""
     has, is_ = ("has", "is") if len(names) == 1 else ("have", "are")
     more = f" and {len(names) - _SHOWN_TAGS:,} more" if len(names) > _SHOWN_TAGS else ""
     return (
-        f"{format_count(len(names), 'tag')} {has} none of the platforms {', '.join(platforms)} and {is_} left out: "
+        f"{format_count(len(names), 'tag')} {has} none of the platforms {', '.join(platforms)} and {is_} excluded: "
         f"{', '.join(names[:_SHOWN_TAGS])}{more}"
     )
 

@@ -304,7 +304,7 @@ _SHOWN_HOLDS = 5
 
 
 def held_note(holds: Sequence[Mapping[str, Any]], hold_count: int) -> str:
-    """``2 tags are held: a is kept at sha256:…; b is left out``, with the reasons of the first ones."""
+    """``2 tags are held: a is kept at sha256:…; b is omitted``, with the reasons of the first ones."""
     shown = [_held(hold) for hold in holds[:_SHOWN_HOLDS]]
     if hold_count > len(shown):
         shown.append(f"{hold_count - len(shown):,} more")
@@ -327,5 +327,5 @@ def note_of_sync(note: str, repository: str | None, scope: str) -> str:
 
 
 def _held(hold: Mapping[str, Any]) -> str:
-    what = f"kept at {hold['digest'][:19]}" if hold["digest"] else "left out"
+    what = f"kept at {hold['digest'][:19]}" if hold["digest"] else "omitted"
     return f"{hold['tag']} is {what} ({hold['reason']})"

@@ -1,9 +1,9 @@
-"""What refers to the manifests that a sync takes: signatures, attestations, bills of material, and so on upwards.
+"""Referrers of the manifests that a sync includes: signatures, attestations, SBOMs, and their own referrers.
 
-A registry with the referrers API is asked for each manifest; what others keep under tags is found by the tags' names
-(distribution specification, "Listing Referrers" and "Referrers Tag Schema"; cosign's suffixed tags). What claims to
-refer to a manifest and names another subject is not taken. Where a registry does not let the API be asked, manifests
-keep the referrers that the latest version has of them.
+For a registry with the referrers API it is requested for each manifest; otherwise referrer tags are found by their
+names (distribution specification, "Listing Referrers" and "Referrers Tag Schema"; cosign's suffixed tags). A manifest
+that is listed as a referrer and names another subject is not included. Where a registry refuses the API, manifests keep
+their referrers of the latest version.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from registry_sync.domain.runs import SyncRun
 from registry_sync.errors import LimitExceeded, ReferrersUnavailable, RegistrySyncError
 from registry_sync.sync.parallel import for_each, warn
 from registry_sync.sync.verdicts import MAX_PROBES
-from registry_sync.sync.walk import Walk, is_not_there
+from registry_sync.sync.walk import Walk, is_missing_upstream
 
 if TYPE_CHECKING:
     from registry_sync.db.runs.selections import SelectionStore
     from registry_sync.oci.client import RegistryReader
 
-#: Referrers of referrers of referrers of referrers; a signed bill of material needs two.
+#: The most levels of referrers of referrers; a signed SBOM needs two.
 REFERRER_DEPTH = 4
 
 
 @dataclass
 class Listed:
-    """What a registry says refers to manifests, and of which it cannot be asked.
+    """The referrers that a registry lists, and the manifests for which it cannot list them.
 
-    ``has_api`` None says that nothing is known of the API: nothing was asked, or could be.
+    ``has_api`` None says that nothing is known of the API: no request was sent, or none succeeded.
     """
 
     found: dict[Digest, tuple[Descriptor, ...]] = field(default_factory=dict)
@@ -46,23 +46,23 @@ class Listed:
 
     @property
     def problem(self) -> str | None:
-        """Why it cannot be asked, the first reason of all; None when it could be."""
+        """The first reason why referrers cannot be listed; None when they can."""
         return next((error.message for error in self.unknown.values()), None)
 
 
 @dataclass(frozen=True)
 class EarlierRuns:
-    """What recent runs of the same remote found out of the referrers API of its registry."""
+    """The findings of recent runs of the same remote about its registry's referrers API."""
 
     selections: SelectionStore
     run: SyncRun
 
     def know_api(self) -> bool:
-        """Whether one of them met it."""
+        """Whether one of them found the API."""
         return self.selections.knows_referrers_api(self.run.id)
 
     def subjects(self) -> Iterator[Digest]:
-        """Manifests that they may have asked about, first those of which the latest version has referrers."""
+        """Manifests that they may have queried, first those with referrers in the latest version."""
         of_latest = self.selections.referrers(self.run.repository_id)
         yield from sorted(of_latest, key=lambda subject: not of_latest[subject])
 
@@ -75,11 +75,11 @@ def list_referrers(
     earlier: EarlierRuns,
     failed: Callable[[Digest, RegistrySyncError], None],
 ) -> Listed:
-    """What the registry says refers to each of ``subjects``.
+    """The referrers that the registry lists for each of ``subjects``.
 
-    Where it seems to have no API, and earlier runs met it, a few others tell whether it is hidden, so that nothing is
-    known, or answers so of some subjects alone. A subject of which the answer cannot be read, or not now, is given to
-    ``failed``.
+    Where it seems to have no API, and earlier runs found one, a few other subjects are queried to determine whether the
+    API is hidden, so that nothing is known, or fails for some subjects only. Subjects whose response is invalid or
+    temporarily unavailable are passed to ``failed``.
     """
     waiting = list(dict.fromkeys(subjects))
     listed = Listed()
@@ -87,7 +87,7 @@ def list_referrers(
         return listed
     is_known = earlier.know_api()
 
-    def ask(some: Sequence[Digest]) -> None:
+    def request(some: Sequence[Digest]) -> None:
         for_each(
             lambda subject: client.list_referrers_by_api(remote.upstream, subject, is_known=is_known),
             some,
@@ -107,21 +107,21 @@ def list_referrers(
         else:
             failed(subject, error)
 
-    # The first one alone: a registry without the API is asked once.
-    ask(waiting[:1])
+    # The first one alone: a registry without the API gets one request.
+    request(waiting[:1])
     rest = waiting[1:]
     if is_known and listed.unknown and _is_served_to_others(client, remote, waiting, earlier):
         listed.unknown.clear()
         rest = waiting
     if listed.has_api is not False:
-        ask(rest)
+        request(rest)
     return listed
 
 
 def _is_served_to_others(
     client: RegistryReader, remote: RemoteSpec, subjects: Sequence[Digest], earlier: EarlierRuns
 ) -> bool:
-    """Whether the API is there, though of the first of ``subjects`` nothing is said: a few others are asked about."""
+    """Whether the API exists, though it fails for the first of ``subjects``: a few others are queried."""
     others = (subject for subject in dict.fromkeys((*earlier.subjects(), *subjects[1:])) if subject != subjects[0])
     for subject in islice(others, MAX_PROBES):
         with suppress(RegistrySyncError):
@@ -138,18 +138,18 @@ def add_referrers(
     kept: Callable[[], Mapping[Digest, frozenset[Digest]]],
     report: Callable[[str], None],
 ) -> Listed:
-    """Reads what refers to what ``walk`` has read, and so on; gives all that was listed.
+    """Reads the referrers of what ``walk`` has read, level by level; returns all that was listed.
 
-    Nothing is asked where ``has_api`` says that there is no API. ``kept`` gives the referrers of manifests in the
-    latest version, for those of which the registry is not asked, or cannot be.
+    No request is sent where ``has_api`` says that there is no API. ``kept`` returns the referrers in the latest
+    version, for manifests that are not or cannot be queried.
     """
     everything = Listed(has_api=has_api)
-    asked: set[Digest] = set()
+    queried: set[Digest] = set()
     for depth in range(REFERRER_DEPTH + 1):
-        subjects = [digest for digest in (*walk.fetched, *walk.stored) if digest not in asked]
+        subjects = [digest for digest in (*walk.fetched, *walk.stored) if digest not in queried]
         if not subjects:
             break
-        asked.update(subjects)
+        queried.update(subjects)
         listed = Listed()
         if everything.has_api is not False:
             listed = list_referrers(walk.client, walk.remote, subjects, earlier=earlier, failed=walk.fail)
@@ -159,8 +159,8 @@ def add_referrers(
         if depth == REFERRER_DEPTH:
             _refuse_deeper(walk, listed.found)
             break
-        untold = subjects if everything.has_api is False else list(listed.unknown)
-        held = {subject: found for subject in untold if (found := kept().get(subject))}
+        unlisted = subjects if everything.has_api is False else list(listed.unknown)
+        held = {subject: found for subject in unlisted if (found := kept().get(subject))}
         known = {digest: None for digests in held.values() for digest in sorted(digests)}
         walk.descend({**known, **{entry.digest: entry for entries in listed.found.values() for entry in entries}})
         for subject, entries in listed.found.items():
@@ -180,11 +180,11 @@ def ask_for_referrers_api(
     *,
     report: Callable[[str], None],
 ) -> None:
-    """Finds out by one of ``digests`` whether the registry has the API, so that not every task has to."""
+    """Determines with one of ``digests`` whether the registry has the API, so that not every task has to."""
     one = next((digest for digest in digests if digest is not None), None)
     if one is None or selections.lacks_referrers_api(run.id):
         return
-    # What cannot be read, or not now, is met again by the task that needs it.
+    # Other errors will occur again in the task that fetches the manifest.
     listed = list_referrers(
         client,
         remote,
@@ -193,12 +193,12 @@ def ask_for_referrers_api(
         failed=lambda _subject, _error: None,
     )
     if listed.has_api is not None:
-        selections.note_referrers_api(run.id, is_there=listed.has_api)
+        selections.note_referrers_api(run.id, exists=listed.has_api)
     report_unknown(selections, run, listed, report)
 
 
 def report_unknown(selections: SelectionStore, run: SyncRun, listed: Listed, report: Callable[[str], None]) -> None:
-    """Notes with the run, for the version that it makes, that referrers could not be looked up, and why."""
+    """Records with the run, for the version that it makes, why referrers could not be looked up."""
     problem = listed.problem
     if problem is not None:
         count = format_count(len(listed.unknown), "manifest")
@@ -210,7 +210,7 @@ def _confirmed(
     walk: Walk, subject: Digest, entries: Iterable[Descriptor], report: Callable[[str], None]
 ) -> Iterable[Digest]:
     for entry in entries:
-        if is_not_there(walk.failures.get(entry.digest)):
+        if is_missing_upstream(walk.failures.get(entry.digest)):
             report(f"referrer {entry.digest} of {subject} is listed and gone")
         elif walk.has_read(entry.digest) and not walk.refers_to(entry.digest, subject):
             report(f"manifest {entry.digest} is listed as a referrer of {subject} and does not name it as its subject")
@@ -242,14 +242,14 @@ def present_referrer_tags(
     subject_of = {name: digest for digest in dict.fromkeys(digests) for name in referrer_tag_names(digest)}
     wanted = set(remote.tag_filter.select(subject_of))
     allowed = [name for name in subject_of if remote.tag_filter.allows(name) and name not in wanted]
-    there: list[TagName] = []
+    existing: list[TagName] = []
 
     def done(name: TagName, digest: Digest | None) -> None:
         if digest != subject_of[name]:
-            there.append(name)
+            existing.append(name)
 
-    def not_there(name: TagName, error: RegistrySyncError) -> None:
-        if not is_not_there(error):
+    def not_served(name: TagName, error: RegistrySyncError) -> None:
+        if not is_missing_upstream(error):
             failed(name, error)
 
     for_each(
@@ -257,6 +257,6 @@ def present_referrer_tags(
         allowed,
         threads=remote.download_concurrency,
         done=done,
-        failed=not_there,
+        failed=not_served,
     )
-    return sorted(there)
+    return sorted(existing)

@@ -13,18 +13,18 @@ from registry_sync.sync.parallel import warn
 if TYPE_CHECKING:
     from registry_sync.db.database import Database
 
-#: Holds that are named in the log and in what the task hands on; all of them are stored with the version.
+#: Holds that are listed in the log and in the task's XCom; all of them are stored with the version.
 SHOWN_HOLDS = 20
 
 
 def commit_version(database: Database, run: SyncRun, *, report: Callable[[str], None]) -> CommitResult:
-    """Commits what ``run`` fetched; a repeat gives the same version.
+    """Commits the content that ``run`` fetched; a repeat returns the same version.
 
     Raises :class:`~registry_sync.errors.NothingSynced` when every tag that changed is held.
     """
     result = database.versions.commit(run.id)
     for hold in result.holds[:SHOWN_HOLDS]:
-        kept = f"kept at {hold.digest}" if hold.digest else "left out"
+        kept = f"kept at {hold.digest}" if hold.digest else "omitted"
         warn(report, f"tag {hold.tag} is held, {kept}: {hold.reason}")
     if len(result.holds) > SHOWN_HOLDS:
         more = format_count(len(result.holds) - SHOWN_HOLDS, "more tag")

@@ -1,4 +1,4 @@
-"""What differs between two versions by tags, in few words: for whoever decides whether the one may follow the other."""
+"""A short comparison of two versions by their tags, for deciding whether to promote one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from registry_sync.errors import ConfigurationError
 if TYPE_CHECKING:
     from registry_sync.db.versions.version_store import VersionStore
 
-#: Tags that are named for each kind of change; all are counted.
+#: Tags that are listed for each kind of change; all are counted.
 SHOWN_TAGS = 20
 _PAGE = 10_000
 _SHOWN_DIGITS = len("sha256:") + 12
@@ -23,7 +23,7 @@ _SHOWN_DIGITS = len("sha256:") + 12
 
 @dataclass(frozen=True)
 class Comparison:
-    """``counts`` has every kind of change; ``first`` the first tags of each, by name. ``base_number`` 0 is nothing."""
+    """``counts`` has every kind of change; ``first`` the first tags of each. ``base_number`` 0 is the empty version."""
 
     number: int
     base_number: int
@@ -36,7 +36,7 @@ class Comparison:
         return not any(self.counts.values())
 
     def as_json(self) -> dict[str, Any]:
-        """As tasks hand it on: bounded, however much differs."""
+        """The value for XCom: of bounded size, however much differs."""
         return {
             "number": self.number,
             "base_number": self.base_number,
@@ -47,13 +47,13 @@ class Comparison:
         }
 
     def markdown(self) -> str:
-        """A line for each kind of change: how many tags, and which."""
+        """A line for each kind of change, with the count and the first tags."""
         if self.is_equal:
             return "No tag differs."
         lines = []
         for change in Change:
             if self.counts[change]:
-                shown = ", ".join(_told(tag) for tag in self.first[change])
+                shown = ", ".join(_tag_text(tag) for tag in self.first[change])
                 left = self.counts[change] - len(self.first[change])
                 more = f" and {left:,} more" if left else ""
                 lines.append(f"- **{format_count(self.counts[change], 'tag')} {change.value}**: {shown}{more}")
@@ -63,17 +63,17 @@ class Comparison:
 def compare_versions(
     versions: VersionStore, version: tuple[str, int], base: tuple[str, int], *, tags: TagFilter, mode: SyncMode
 ) -> Comparison:
-    """How ``version`` differs from ``base``, each a repository's id and a number, 0 for the empty version.
+    """The difference from ``base`` to ``version``, each a repository's id and a number, 0 for the empty version.
 
-    Only ``tags`` count; under ``additive`` what only the base has does not. Raises
+    Only ``tags`` count; under ``additive`` tags that only the base has do not. Raises
     :class:`~registry_sync.errors.RecordNotFound`.
     """
     counts = dict.fromkeys(Change, 0)
     first: dict[Change, list[TagChange]] = {change: [] for change in Change}
     offset, total = 0, 1
     while offset < total:
-        part = versions.difference(*version, base[1], base_repository_id=base[0], request=PageRequest(offset, _PAGE))
-        page = part.tags.page
+        found = versions.difference(*version, base[1], base_repository_id=base[0], request=PageRequest(offset, _PAGE))
+        page = found.tags.page
         wanted = set(tags.select(changed.name for changed in page.items))
         for changed in page.items:
             is_kept = mode is SyncMode.ADDITIVE and changed.change is Change.REMOVED
@@ -94,7 +94,7 @@ def promotion_mode(text: str) -> SyncMode:
         raise ConfigurationError(f"mode is {text[:40]!r}; it is one of {known}") from None
 
 
-def _told(tag: TagChange) -> str:
+def _tag_text(tag: TagChange) -> str:
     if tag.change is Change.MOVED:
         return f"{tag.name} (`{_short(tag.before)}` to `{_short(tag.after)}`)"
     return tag.name

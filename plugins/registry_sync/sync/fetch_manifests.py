@@ -1,8 +1,8 @@
-"""The second stage: the manifests below the tags of one shard, exact bytes, children before parents.
+"""The second stage: the manifests below the tags of one shard, with their exact bytes, children before parents.
 
-A tag was resolved once; everything below it is fetched by digest, level by level, and what the database knows
-is not fetched again. Whatever one tag meets hurts that tag alone: it is held with the reason, and the rest go on.
-What is finished is recorded as it goes, so that a repeat continues.
+A tag was resolved once; everything below it is fetched by digest, level by level, and manifests in the database are not
+fetched again. An error of one tag affects that tag alone: it is held with the reason, and the others continue. Finished
+work is recorded as it is done, so that a repeat continues.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from registry_sync.errors import RegistrySyncError
 from registry_sync.sync.attached_artifacts import EarlierRuns, add_referrers, present_referrer_tags, report_unknown
 from registry_sync.sync.parallel import Progress, for_each, warn
 from registry_sync.sync.verdicts import Refusals, Verdict, reason, verdict
-from registry_sync.sync.walk import Selection, Walk, is_not_there
+from registry_sync.sync.walk import Selection, Walk, is_missing_upstream
 
 if TYPE_CHECKING:
     from registry_sync.db.database import Database
     from registry_sync.oci.client import RegistryReader
 
-#: Roots that are walked together and recorded in one go; bounds memory and what a crash repeats.
+#: Roots that are walked together and recorded at once; bounds memory and the work that a crash repeats.
 ROOTS_AT_ONCE = 250
 
 
 @dataclass
 class ManifestsFetched:
-    """Counts of one shard: tags by outcome, manifests that were new here, entries that the registry does not have."""
+    """Counts of one shard: tags by outcome, new manifests, entries that the registry does not have."""
 
     tag_count: int = 0
     manifest_count: int = 0
@@ -43,16 +43,16 @@ class ManifestsFetched:
     missing_count: int = 0
 
     def __str__(self) -> str:
-        parts = [format_count(self.tag_count, "tag"), format_count(self.manifest_count, "new manifest")]
+        texts = [format_count(self.tag_count, "tag"), format_count(self.manifest_count, "new manifest")]
         if self.held_count:
-            parts.append(f"{self.held_count:,} held")
+            texts.append(f"{self.held_count:,} held")
         if self.gone_count:
-            parts.append(f"{self.gone_count:,} gone")
+            texts.append(f"{self.gone_count:,} gone")
         if self.filtered_count:
-            parts.append(f"{self.filtered_count:,} without a wanted platform")
+            texts.append(f"{self.filtered_count:,} without a wanted platform")
         if self.missing_count:
-            parts.append(f"{format_count(self.missing_count, 'manifest')} not there")
-        return ", ".join(parts)
+            texts.append(f"{format_count(self.missing_count, 'manifest')} missing")
+        return ", ".join(texts)
 
 
 def fetch_manifests(
@@ -66,14 +66,14 @@ def fetch_manifests(
     report: Callable[[str], None],
     limits: ManifestLimits = DEFAULT_LIMITS,
 ) -> ManifestsFetched:
-    """Fetches and records what the pending tags of ``shard`` need.
+    """Fetches and records the manifests of the pending tags of ``shard``.
 
-    Temporary failures are raised after everything else was done, so that a retry finds only those left; on the
-    last try they are held instead. Raises at once what would meet every request, such as refused credentials.
+    Temporary failures are raised after everything else was done, so that a retry finds only those left; on the last try
+    the tags are held instead. Errors that affect every request, such as refused credentials, are raised at once.
     """
-    choice = Selection.of(remote)
+    selection = Selection.of(remote)
     refusals = Refusals(client, remote, lambda: database.runs.listed_digests(run.id))
-    stage = _Stage(client, database, run, remote, choice, shard, is_last_try, limits, report, refusals)
+    stage = _Stage(client, database, run, remote, selection, shard, is_last_try, limits, report, refusals)
     pending = database.runs.tags_of_shard(run.id, shard)
     progress = Progress(report, "tag", len(pending))
     for group in _groups(pending):
@@ -102,24 +102,24 @@ def _groups(tags: Sequence[ListedTag]) -> Iterator[list[ListedTag]]:
 
 @dataclass
 class _Outcome:
-    """What became of the tags of one group."""
+    """The outcome of the tags of one group."""
 
     roots: dict[TagName, Digest] = field(default_factory=dict)
     held: dict[TagName, RegistrySyncError] = field(default_factory=dict)
     gone: list[TagName] = field(default_factory=list)
     filtered: dict[TagName, Digest] = field(default_factory=dict)
-    left_out: dict[Digest, None] = field(default_factory=dict)
+    excluded: dict[Digest, None] = field(default_factory=dict)
 
 
 @dataclass
 class _Stage:
-    """The shard's work, group by group; ``retry`` is the last temporary failure that asks for another try."""
+    """The shard's work, group by group; ``retry`` is the last temporary failure that requires another try."""
 
     client: RegistryReader
     database: Database
     run: SyncRun
     remote: RemoteSpec
-    choice: Selection
+    selection: Selection
     shard: int
     is_last_try: bool
     limits: ManifestLimits
@@ -133,20 +133,20 @@ class _Stage:
     _kept: Mapping[Digest, frozenset[Digest]] | None = None
 
     def fetch_with_referrer_tags(self, group: list[ListedTag]) -> None:
-        """As :meth:`fetch`, and then the tags that belong to what was found, and so on."""
+        """As :meth:`fetch`, followed by the referrer tags of what was found, and so on."""
         while group:
             group = [ListedTag(name, None, self.shard) for name in self.fetch(group)]
 
     def fetch(self, group: list[ListedTag]) -> list[TagName]:
         """Walks below the tags of ``group``, records manifests, then the outcome of each tag.
 
-        Gives the tags that belong to what was found; they are the shard's from then on, whatever becomes of this task.
+        Returns the referrer tags of what was found; they belong to the shard from then on, even if this task fails.
         """
         walk = Walk(
             self.client,
             self.database.contents,
             self.remote,
-            self.choice,
+            self.selection,
             self.limits,
             self._refuse_fatal,
             self.refusals,
@@ -155,22 +155,22 @@ class _Stage:
         self._resolve(group, walk, outcome)
         walk.descend(dict.fromkeys(outcome.roots.values()))
         self._follow_moved(walk, outcome)
-        self._leave_out(walk, outcome)
-        if self.choice.with_referrers:
+        self._exclude_filtered(walk, outcome)
+        if self.selection.with_referrers:
             self._add_referrers(walk)
         trees = walk.trees(outcome.roots.values())
-        # What was fetched below a tag that is tried again need not be fetched again.
+        # Manifests below a tag that is tried again are stored, so that they need not be fetched again.
         unfinished = walk.fetched_below(
             digest
             for digest, error in trees.broken.items()
             if verdict(error, is_last_try=self.is_last_try) is Verdict.RETRY
         )
-        # What is left out is stored too, so that the next sync leaves it out without a request.
-        left_out = [walk.fetched[digest] for digest in outcome.left_out if digest in walk.fetched]
-        self.database.contents.add_manifests([*trees.new, *left_out, *unfinished])
+        # Excluded indexes are stored too, so that the next sync excludes them without a request.
+        excluded = [walk.fetched[digest] for digest in outcome.excluded if digest in walk.fetched]
+        self.database.contents.add_manifests([*trees.new, *excluded, *unfinished])
         self.database.selections.record(self.run.id, trees.read, trees.links)
         self._report_missing(trees.links, walk)
-        referrer_tags = self._referrer_tags(trees.read) if self.choice.with_referrers else []
+        referrer_tags = self._referrer_tags(trees.read) if self.selection.with_referrers else []
         self.database.selections.take(self.run.id, referrer_tags, self.shard)
         outcome.held |= {tag: trees.broken[digest] for tag, digest in outcome.roots.items() if digest in trees.broken}
         self._record(outcome)
@@ -178,13 +178,13 @@ class _Stage:
         return referrer_tags
 
     def _resolve(self, group: Sequence[ListedTag], walk: Walk, outcome: _Outcome) -> None:
-        """Finds the digest of each tag; those whose HEAD said nothing are fetched by name and hashed."""
+        """Finds the digest of each tag; those without a digest from HEAD are fetched by name and hashed."""
         outcome.roots.update({tag.name: tag.digest for tag in group if tag.digest is not None})
 
         def done(tag: TagName, manifest: Manifest) -> None:
             if tag == fallback_tag(manifest.digest) and not self.remote.tag_filter.wants(tag):
-                # The registry takes such a tag for the digest, and answers with the subject itself. A tag that was
-                # asked for stays a tag: some tools name every image after its digest.
+                # The registry treats such a tag as the digest, and responds with the subject itself. A tag that the
+                # filter selects stays a tag: some tools name every image after its digest.
                 outcome.gone.append(tag)
                 return
             walk.add(manifest)
@@ -192,7 +192,7 @@ class _Stage:
 
         def failed(tag: TagName, error: RegistrySyncError) -> None:
             error = self.refusals.settled(error, tag)
-            if is_not_there(error):
+            if is_missing_upstream(error):
                 outcome.gone.append(tag)
             else:
                 self._refuse_fatal(error)
@@ -207,20 +207,20 @@ class _Stage:
         )
 
     def _follow_moved(self, walk: Walk, outcome: _Outcome) -> None:
-        """Tags whose manifest is gone are asked for once more by name: they moved, or they are gone too."""
-        lost = [tag for tag, digest in outcome.roots.items() if is_not_there(walk.failures.get(digest))]
+        """Tags whose manifest is gone are requested again by name: they were moved, or they are gone too."""
+        lost = [tag for tag, digest in outcome.roots.items() if is_missing_upstream(walk.failures.get(digest))]
         if lost:
             for tag in lost:
                 del outcome.roots[tag]
             self._resolve([ListedTag(tag, None, None) for tag in lost], walk, outcome)
             walk.descend({outcome.roots[tag]: None for tag in lost if tag in outcome.roots})
 
-    def _leave_out(self, walk: Walk, outcome: _Outcome) -> None:
-        """Tags that lead to an index without a wanted platform, at whatever depth, are not synced."""
+    def _exclude_filtered(self, walk: Walk, outcome: _Outcome) -> None:
+        """Excludes tags that lead to an index without a wanted platform, at any depth."""
         for tag, digest in list(outcome.roots.items()):
-            if self.choice.platforms is not None and (indexes := walk.indexes_left_out(digest)):
+            if self.selection.platforms is not None and (indexes := walk.excluded_indexes(digest)):
                 outcome.filtered[tag] = outcome.roots.pop(tag)
-                outcome.left_out.update(dict.fromkeys(indexes))
+                outcome.excluded.update(dict.fromkeys(indexes))
 
     def _add_referrers(self, walk: Walk) -> None:
         selections = self.database.selections
@@ -235,7 +235,7 @@ class _Stage:
         )
         if listed.has_api is not None and listed.has_api is not self._has_api:
             self._has_api = listed.has_api
-            selections.note_referrers_api(self.run.id, is_there=listed.has_api)
+            selections.note_referrers_api(self.run.id, exists=listed.has_api)
         if listed.problem is not None:
             report_unknown(selections, self.run, listed, self.report)
 
@@ -252,7 +252,7 @@ class _Stage:
                 self.counts.missing_count += 1
 
     def _referrer_tags(self, digests: Sequence[Digest]) -> list[TagName]:
-        """Tags, not asked for yet, that belong to one of ``digests``."""
+        """Referrer tags of ``digests`` that have not been requested yet."""
         new = [digest for digest in digests if digest not in self._sought]
         self._sought.update(new)
         if self.remote.tag_filter.literal_tags is not None:
@@ -264,7 +264,7 @@ class _Stage:
         return names
 
     def _fail_referrer_tag(self, tag: TagName, error: RegistrySyncError) -> None:
-        """A companion of which nothing can be said is fetched all the same, and held if that fails too."""
+        """A referrer tag whose HEAD fails is fetched nevertheless, and held if that fails too."""
         error = self.refusals.settled(error, tag)
         self._refuse_fatal(error)
         warn(self.report, f"tag {tag}: {reason(error)}")

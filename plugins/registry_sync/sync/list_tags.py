@@ -1,8 +1,8 @@
-"""The first stage: which tags the upstream has, to which digest each points, and which of them are new or moved.
+"""The first stage: the upstream's tags, the digest of each, and which of them are new or moved.
 
-A tag costs one HEAD. What HEAD says is a hint: a digest equal to the latest version's means there is nothing to
-fetch, unless something else is to be taken from it now (see ``rechecks``); anything else is fetched, hashed and decided
-by its bytes. A listing that fails fails as a whole, so that no tag is taken for deleted because a page was lost.
+A tag costs one HEAD. The digest from HEAD is a hint: if it equals the latest version's, nothing is fetched, unless the
+selection below the tag has changed (see ``tags_to_read_again``); otherwise the manifest is fetched, hashed and judged
+by its bytes. A listing fails as a whole, so that a lost page never makes a tag look deleted.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from registry_sync.db.database import Database
     from registry_sync.oci.client import RegistryReader
 
-#: Distinct manifests that make a shard of its own worth while; a task costs about as much as fetching these.
+#: Distinct manifests from which a separate shard pays off: a task costs about as much as fetching these.
 MIN_SHARD_MANIFESTS = 1000
 _SHOWN_NAMES = 5
 
 
 @dataclass(frozen=True)
 class TagShard:
-    """Tags for one task: its number and how many tags it has."""
+    """The tags of one task: the shard's number and the count of tags."""
 
     number: int
     tag_count: int
@@ -43,14 +43,14 @@ class TagShard:
 
 @dataclass(frozen=True)
 class TagsListed:
-    """What the listing found. ``shards`` is empty when no tag is new or moved.
+    """The result of a listing. ``shards`` is empty when no tag is new or moved.
 
-    Of the present tags ``removed_count`` a mirror is about to lose, ``left_out_count`` of them by its own filters.
-    ``missing_names`` are the tags asked for by their names that the upstream does not have.
+    A mirror will remove ``removed_count`` of the present tags, ``left_out_count`` of them because its own filters
+    exclude them. ``missing_names`` are the tags that the filter names and that the upstream does not have.
 
-    ``is_unchanged`` says that the latest version equals the upstream and holds every byte its policy asks for, so
-    that nothing remains to be done; never when no tag is left that passes the filters, or no index of those that have
-    platforms. ``without_platform`` are tags that are known to have none of those that are wanted.
+    ``is_unchanged`` says that the latest version equals the upstream and holds all bytes that its policy requires, so
+    that nothing remains to be done; it is never true when no tag passes the filters, or no index has a wanted platform.
+    ``without_platform`` are tags that are known to have no wanted platform.
     """
 
     listed_count: int
@@ -67,7 +67,7 @@ class TagsListed:
 
     @property
     def missing_note(self) -> str | None:
-        """What people should know of the tags asked for by name that are missing; None when none is."""
+        """A warning about tags that ``include_tags`` names and that are missing; None when none is."""
         if not self.missing_names:
             return None
         count, more = len(self.missing_names), len(self.missing_names) - _SHOWN_NAMES
@@ -80,13 +80,13 @@ class TagsListed:
             f"{self.removed_count - self.left_out_count:,} gone upstream"
         )
         if self.left_out_count:
-            text = f"{text}, {self.left_out_count:,} left out by the filters"
+            text = f"{text}, {self.left_out_count:,} excluded by the filters"
         return f"{text}, {self.reread_count:,} to be read again" if self.reread_count else text
 
 
 @dataclass(frozen=True)
 class _Names:
-    """What was listed: the tags asked for, and candidates for what belongs to them."""
+    """The listed names: the selected tags, and candidates for their referrer tags."""
 
     wanted: list[TagName]
     candidates: list[TagName]
@@ -104,13 +104,13 @@ def list_tags(
     max_shards: int,
     report: Callable[[str], None],
 ) -> TagsListed:
-    """Lists, selects and resolves the tags of ``remote`` and records them with ``run``; a repeat records them anew.
+    """Lists, selects and resolves the tags of ``remote`` and records them with ``run``; a repeat replaces the record.
 
     Raises :class:`NothingSynced` when no tag passes the filters, the client's errors for a registry that does not
-    answer, and the database's.
+    respond, and the database's.
     """
-    choice = Selection.of(remote)
-    names = _names(client, remote, choice)
+    selection = Selection.of(remote)
+    names = _names(client, remote, selection)
     if names.skipped:
         count = format_count(len(names.skipped), "name")
         warn(report, f"skipped {count} that no tag can have: {names.skipped[0][:40]!r}")
@@ -123,20 +123,20 @@ def list_tags(
         heads = tag_heads.resolve(names.wanted)
         missing = tuple(sorted(set(remote.tag_filter.exact_names).difference(heads)))
         if not heads:
-            raise NothingSynced(f"{remote.upstream} has none of the tags asked for: {', '.join(names.wanted[:5])}")
-        if choice.with_referrers:
+            raise NothingSynced(f"{remote.upstream} has none of the requested tags: {', '.join(names.wanted[:5])}")
+        if selection.with_referrers:
             known = KnownReferrerTags(client, database.selections, run, remote, latest, names.candidates)
             heads |= known.heads(heads, tag_heads.resolve)
         moved = {tag: digest for tag, digest in heads.items() if digest is None or latest.get(tag) != digest}
-        left_out = tags_left_out(database, choice, moved)
+        excluded = tags_left_out(database, selection, moved)
         unchanged = {tag: digest for tag, digest in latest.items() if tag in heads and tag not in moved}
         reread = tags_to_read_again(client, database, run, remote, unchanged, report=report)
-    changed = {tag: heads[tag] for tag in heads if tag in reread or (tag in moved and tag not in left_out)}
+    changed = {tag: heads[tag] for tag in heads if tag in reread or (tag in moved and tag not in excluded)}
     shards, numbers = _shards(changed, max_shards)
-    if choice.with_referrers and len(shards) > 1 and not unchanged:
+    if selection.with_referrers and len(shards) > 1 and not unchanged:
         with tag_heads.kept_on_failure():
             ask_for_referrers_api(client, database.selections, run, remote, changed.values(), report=report)
-    removed = [tag for tag in latest if tag not in heads or tag in left_out] if run.mode is SyncMode.MIRROR else []
+    removed = [tag for tag in latest if tag not in heads or tag in excluded] if run.mode is SyncMode.MIRROR else []
     listed = TagsListed(
         listed_count=names.listed_count,
         selected_count=len(heads),
@@ -144,11 +144,11 @@ def list_tags(
         removed_count=len(removed),
         skipped_names=names.skipped,
         shards=shards,
-        is_unchanged=bool(unchanged) and not changed and not removed and _is_whole(database, run, left_out),
+        is_unchanged=bool(unchanged) and not changed and not removed and _is_whole(database, run, excluded),
         reread_count=len(reread),
-        left_out_count=len(left_out.intersection(removed) | _not_asked_for(remote, removed)),
+        left_out_count=len(excluded.intersection(removed) | _excluded_by_filter(remote, removed)),
         missing_names=missing,
-        without_platform=tuple(sorted(left_out)),
+        without_platform=tuple(sorted(excluded)),
     )
     if listed.missing_note:
         warn(report, listed.missing_note)
@@ -157,7 +157,7 @@ def list_tags(
     if listed.is_unchanged:
         began = run.listing_began
         if database.runs.settle_unchanged(run.id, listed_at, latest_number=latest_number, began=began):
-            if left_out:
+            if excluded:
                 warn(report, left_out_by_platforms(listed.without_platform, remote.platforms or ()))
             return listed
         report("another version was made while the tags were listed, so they are listed again")
@@ -165,7 +165,7 @@ def list_tags(
         again = database.runs.get(run.id)
         return list_tags(client, database, again, remote, max_shards=max_shards, report=report)
     tags = [
-        ListedTag(tag, digest, numbers.get(tag), TagState.FILTERED if tag in left_out else TagState.UNCHANGED)
+        ListedTag(tag, digest, numbers.get(tag), TagState.FILTERED if tag in excluded else TagState.UNCHANGED)
         for tag, digest in heads.items()
     ]
     tags += [ListedTag(tag, unfetched=TagState.CANDIDATE) for tag in names.candidates if tag not in heads]
@@ -173,7 +173,7 @@ def list_tags(
     return listed
 
 
-def _names(client: RegistryReader, remote: RemoteSpec, choice: Selection) -> _Names:
+def _names(client: RegistryReader, remote: RemoteSpec, selection: Selection) -> _Names:
     tag_filter = remote.tag_filter
     literal = tag_filter.literal_tags
     if literal is not None:
@@ -181,7 +181,7 @@ def _names(client: RegistryReader, remote: RemoteSpec, choice: Selection) -> _Na
     listing = client.list_tags(remote.upstream)
     wanted = tag_filter.select(listing.tags)
     others = set(listing.tags).difference(wanted)
-    candidates = sorted(tag for tag in others if choice.is_candidate(tag_filter.allows, tag))
+    candidates = sorted(tag for tag in others if selection.is_candidate(tag_filter.allows, tag))
     return _Names(wanted, candidates, len(listing.tags), listing.skipped, listing.listed_at)
 
 
@@ -196,10 +196,10 @@ def _refuse_empty(remote: RemoteSpec, run: SyncRun, listed_count: int, present_c
 
 
 def _why_nothing(remote: RemoteSpec, listed_count: int) -> str:
-    """Which filter leaves nothing."""
+    """The reason why the filters select nothing."""
     include, exclude = remote.include_tags, ", ".join(remote.exclude_tags)
     if remote.tag_filter.literal_tags is not None:
-        return f"exclude_tags {exclude} leaves out all of include_tags" if include else "include_tags names no tag"
+        return f"exclude_tags {exclude} excludes all of include_tags" if include else "include_tags names no tag"
     if not listed_count:
         return "it lists no tags"
     count = format_count(listed_count, "tag")
@@ -212,7 +212,7 @@ def _why_nothing(remote: RemoteSpec, listed_count: int) -> str:
 def _shards(
     changed: Mapping[TagName, Digest | None], max_shards: int
 ) -> tuple[tuple[TagShard, ...], dict[TagName, int]]:
-    """Changed tags in shards; tags of one digest share a shard, so that it is fetched once."""
+    """Changed tags in shards; tags with the same digest share a shard, so that it is fetched once."""
     groups: dict[str, list[TagName]] = {}
     for tag, digest in changed.items():
         groups.setdefault(digest or f"tag {tag}", []).append(tag)
@@ -222,15 +222,15 @@ def _shards(
     return tuple(TagShard(shard.number, count) for shard, count in zip(planned, counts, strict=True)), numbers
 
 
-def _not_asked_for(remote: RemoteSpec, tags: Sequence[TagName]) -> set[TagName]:
-    """Those that a filter does not let in; tags of signatures are not asked for by name."""
+def _excluded_by_filter(remote: RemoteSpec, tags: Sequence[TagName]) -> set[TagName]:
+    """Those that a filter excludes; referrer tags are not selected by name."""
     wanted = set(remote.tag_filter.select(tags))
     return {tag for tag in tags if tag not in wanted and not looks_like_a_referrer_tag(tag)}
 
 
-def _is_whole(database: Database, run: SyncRun, left_out: Set[TagName]) -> bool:
-    """Whether the latest version lacks nothing; when the platforms leave no index, the commit says what that means."""
-    if left_out and not database.selections.has_index(run.repository_id):
+def _is_whole(database: Database, run: SyncRun, excluded: Set[TagName]) -> bool:
+    """Whether the latest version is complete; False when the platforms leave no index, which the commit judges."""
+    if excluded and not database.selections.has_index(run.repository_id):
         return False
     return _has_all_bytes(database, run)
 

@@ -1,4 +1,4 @@
-"""Work on many small items by threads, without losing what succeeded when something fails; its progress is logged."""
+"""Work on many small items in threads that keeps the results of others when one fails; its progress is logged."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from registry_sync.errors import RegistrySyncError
 
 
 def warn(report: Callable[[str], None], line: str) -> None:
-    """Reports ``line`` as a warning where ``report`` knows such, else as any other line."""
+    """Reports ``line`` as a warning if ``report`` supports warnings, else as any other line."""
     getattr(report, "warning", report)(line)
 
 
 class Progress:
-    """Counts what is finished and says so through ``report``, at most every ``interval_seconds``, and at the end.
+    """Counts finished items and reports the progress, at most every ``interval_seconds``, and at the end.
 
-    Used by one thread, :meth:`receive` by any. ``total_bytes`` 0 leaves bytes out.
+    Used by one thread, :meth:`receive` by any. ``total_bytes`` 0 omits bytes.
     """
 
     def __init__(
@@ -36,33 +36,33 @@ class Progress:
         self._report, self._noun, self._clock = report, noun, clock
         self._total_count, self._total_bytes = total_count, total_bytes
         self._interval = interval_seconds
-        self._started = self._told = clock()
+        self._started = self._reported_at = clock()
         self._lock = threading.Lock()
         self._received = self._received_of_done = 0
         self.done_count = 0
         self.done_bytes = 0
 
     def receive(self, size_bytes: int) -> None:
-        """``size_bytes`` more have arrived of something that is not finished yet."""
+        """Counts ``size_bytes`` more received of unfinished items."""
         with self._lock:
             self._received += size_bytes
 
     def add(self, count: int, size_bytes: int = 0, received_bytes: int = 0) -> None:
-        """``count`` more are finished: ``size_bytes``, of which :meth:`receive` saw ``received_bytes``."""
+        """Counts ``count`` more finished items of ``size_bytes``, of which :meth:`receive` saw ``received_bytes``."""
         self.done_count += count
         self.done_bytes += size_bytes
         self._received_of_done += received_bytes
         self.report()
 
     def report(self) -> None:
-        """Says how far it is, when it was not said for a while."""
+        """Reports the progress if the interval has passed since the last line."""
         now = self._clock()
-        if now - self._told >= self._interval and self.done_count < self._total_count:
-            self._told = now
+        if now - self._reported_at >= self._interval and self.done_count < self._total_count:
+            self._reported_at = now
             self._report(self._line(now - self._started))
 
     def finish(self) -> None:
-        """Says the last line, unless there was nothing to do."""
+        """Reports the last line, unless there was nothing to do."""
         if self._total_count:
             self._report(self._line(self._clock() - self._started))
 
@@ -71,11 +71,11 @@ class Progress:
         if not self._total_bytes:
             return f"{line} in {format_duration(seconds)}"
         arriving = max(0, self._received - self._received_of_done)
-        there = min(self.done_bytes + arriving, max(self.done_bytes, self._total_bytes))
-        # What was found, or was there in part, cost no time.
+        present = min(self.done_bytes + arriving, max(self.done_bytes, self._total_bytes))
+        # Bytes that existed before took no time.
         rate = (self._received or self.done_bytes) / seconds if seconds > 0 else 0.0
-        left = self._total_bytes - there
-        line += f", {format_bytes(there)} of {format_bytes(self._total_bytes)}, {format_bytes(rate)}/s"
+        left = self._total_bytes - present
+        line += f", {format_bytes(present)} of {format_bytes(self._total_bytes)}, {format_bytes(rate)}/s"
         if self.done_count >= self._total_count or not rate:
             return f"{line} in {format_duration(seconds)}"
         return f"{line}, {format_bytes(left)} left, about {format_duration(left / rate)}"
@@ -96,12 +96,12 @@ def for_each(
     failed: Callable[[Item, RegistrySyncError], None],
     idle: Callable[[], None] | None = None,
 ) -> None:
-    """``work`` on every item, at most ``threads`` at once.
+    """Runs ``work`` on every item, at most ``threads`` at once.
 
     ``done`` and ``failed`` are called in the caller's thread, as items finish, and ``idle`` every few seconds in which
-    none does. An exception that they raise, or one of ``work`` that is no :class:`RegistrySyncError`, stops the rest:
-    what runs is finished, and given to ``done`` where it succeeded, unless it was ``done`` that raised; what waits is
-    not begun.
+    none does. An exception from these, or one from ``work`` that is no :class:`RegistrySyncError`, stops the rest:
+    running items finish, and are passed to ``done`` if they succeed, unless ``done`` raised; waiting items are not
+    started.
     """
     waiting = iter(items)
     running: dict[Future[Result], Item] = {}

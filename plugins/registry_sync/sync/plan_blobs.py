@@ -1,8 +1,8 @@
-"""The third stage: which blobs the store lacks, each once, in shards of nearly equal work.
+"""The third stage: the blobs that the store lacks, each once, in shards of nearly equal work.
 
-The store decides what is there, not the database: a blob that another repository brought, or that an earlier try
-wrote, is noted and not planned; one that the database believes in and the store lost is planned again. A blob that is
-known to be broken is planned whatever lies under its digest.
+The store decides what is present, not the database: a blob that another repository or an earlier try stored is recorded
+and not planned; a blob that the database records as stored and the store has lost is planned again. A blob that is
+known to be broken is planned whatever the store has under its digest.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from registry_sync.blobs.store import BlobStore
     from registry_sync.db.database import Database
 
-#: What fetching any blob costs besides its bytes, in bytes that could have been fetched meanwhile: about a
-#: millisecond of processor time, at about a gigabyte a second.
+#: The overhead of fetching a blob, in bytes that could have been fetched meanwhile: about a millisecond of processor
+#: time at about a gigabyte a second.
 BLOB_OVERHEAD_BYTES = 1024 * 1024
 _STORE_THREADS = 16
 
 
 @dataclass(frozen=True)
 class BlobShard:
-    """Blobs for one task: its number, how many and how many bytes."""
+    """The blobs of one task: the shard's number, the count and size of blobs."""
 
     number: int
     blob_count: int
@@ -43,7 +43,7 @@ class BlobShard:
 
 @dataclass(frozen=True)
 class BlobsPlanned:
-    """What a run needs: blobs in all, those that are there, and shards of those that are not."""
+    """The blobs of a run: all, those in the store, and shards of the missing ones."""
 
     needed_count: int
     stored_count: int
@@ -68,27 +68,28 @@ def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[l
     if run.policy is not Policy.IMMEDIATE:
         return [], BlobsPlanned(len(needed), sum(blob.is_stored for blob in needed), 0, 0, 0)
     wanted = [blob for blob in needed if run.remote.include_foreign_layers or not blob.is_foreign]
-    there = _there(store, [blob for blob in wanted if not blob.is_broken])
-    found = [blob for blob in wanted if blob.digest in there and not blob.is_stored]
+    stored = _stored(store, [blob for blob in wanted if not blob.is_broken])
+    found = [blob for blob in wanted if blob.digest in stored and not blob.is_stored]
     database.contents.mark_stored(blob.digest for blob in found)
     if found:
-        # Who takes bytes away looks at the database first: what is there now that it says so, stays.
-        there -= {blob.digest for blob in found} - _there(store, found)
-    lost = [blob.digest for blob in wanted if blob.digest not in there and blob.is_stored]
+        # A process that removes bytes reads the database first: bytes that are present after the record was written
+        # stay.
+        stored -= {blob.digest for blob in found} - _stored(store, found)
+    lost = [blob.digest for blob in wanted if blob.digest not in stored and blob.is_stored]
     database.contents.mark_lost(lost, FindingKind.MISSING, utc_now())
-    database.contents.mark_missing([blob.digest for blob in found if blob.digest not in there])
-    missing = [blob for blob in wanted if blob.digest not in there]
+    database.contents.mark_missing([blob.digest for blob in found if blob.digest not in stored])
+    missing = [blob for blob in wanted if blob.digest not in stored]
     size_bytes = sum(blob.size_bytes for blob in missing)
-    return missing, BlobsPlanned(len(needed), len(there), len(needed) - len(wanted), len(missing), size_bytes)
+    return missing, BlobsPlanned(len(needed), len(stored), len(needed) - len(wanted), len(missing), size_bytes)
 
 
-def _there(store: BlobStore, blobs: Sequence[NeededBlob]) -> set[Digest]:
+def _stored(store: BlobStore, blobs: Sequence[NeededBlob]) -> set[Digest]:
     """Those of ``blobs`` that the store has."""
-    there: set[Digest] = set()
+    stored: set[Digest] = set()
 
-    def done(blob: NeededBlob, is_there: bool) -> None:
-        if is_there:
-            there.add(blob.digest)
+    def done(blob: NeededBlob, is_stored: bool) -> None:
+        if is_stored:
+            stored.add(blob.digest)
 
     def failed(_blob: NeededBlob, error: RegistrySyncError) -> None:
         raise error
@@ -96,7 +97,7 @@ def _there(store: BlobStore, blobs: Sequence[NeededBlob]) -> set[Digest]:
     for_each(
         lambda blob: store.has(blob.digest, blob.size_bytes), blobs, threads=_STORE_THREADS, done=done, failed=failed
     )
-    return there
+    return stored
 
 
 def _record_plan(
@@ -104,7 +105,7 @@ def _record_plan(
 ) -> tuple[BlobShard, ...]:
     """``missing`` in at most ``max_shards`` shards balanced by bytes, recorded with ``run``.
 
-    None is made smaller than ``min_shard_bytes`` of work, each blob's overhead included.
+    No shard is smaller than ``min_shard_bytes`` of work, including each blob's overhead.
     """
     of_digest = {blob.digest: blob for blob in missing}
     shards = plan_shards(
@@ -128,7 +129,7 @@ def plan_blobs(
     min_shard_bytes: int,
     report: Callable[[str], None],
 ) -> BlobsPlanned:
-    """Plans the downloads of ``run``; a repeat plans anew what is still missing."""
+    """Plans the downloads of ``run``; a repeat plans the blobs that are still missing."""
     missing, counts = missing_blobs(store, database, run)
     shards = _record_plan(database, run, missing, max_shards=max_shards, min_shard_bytes=min_shard_bytes)
     planned = replace(counts, shards=shards)

@@ -1,12 +1,12 @@
-"""What each tag points to, by one HEAD; which unchanged tags are read again, which belong to what is held.
+"""Resolution of tags: the digest of each tag by one HEAD, unchanged tags to be read again, and known referrer tags.
 
-What belongs to new content is found when that is fetched. What belongs to content that is about to go is left alone.
+Referrer tags of new content are found when it is fetched; those of content that is about to be removed are ignored.
 
-A tag that stands for the same manifest as in the latest version may still bring something else: when the remote now
-chooses otherwise, when an entry was missing upstream and may have come, when something new refers to it.
+A tag with the same manifest as in the latest version may still need reading: when the remote's selection has changed,
+when an entry was missing upstream and may exist now, when it has a new referrer.
 
-A registry that stops to answer, or wants a wait, fails the task. What it answered until then is in the database, and
-the next try asks for the rest, unless too much time has passed: a listing is of one moment.
+A registry that stops responding, or requests a delay, fails the task. The responses until then are in the database, and
+the next try requests the rest, unless too much time has passed: a listing represents one point in time.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ Heads = Mapping[TagName, Digest | None]
 
 @dataclass(frozen=True)
 class KnownReferrerTags:
-    """``latest`` are the tags of the latest version, ``candidates`` those of a listing that were not asked for.
+    """``latest`` are the tags of the latest version, ``candidates`` the listed tags that the filter does not select.
 
-    Without a listing, the companions that are held are asked for again, and those that a tag's own manifest may have.
+    Without a listing, the referrer tags that are held are requested again, and those that a tag's own manifest may
+    have.
     """
 
     client: RegistryReader
@@ -55,9 +56,9 @@ class KnownReferrerTags:
     candidates: Sequence[TagName]
 
     def heads(self, heads: Heads, resolve: Callable[[list[TagName]], Heads]) -> dict[TagName, Digest | None]:
-        """Digests of the companions of those of ``heads`` that are unchanged, and of what belongs to these, by tag.
+        """The referrer tags of the unchanged ones of ``heads``, and referrer tags of these, with digests.
 
-        None where a HEAD does not say, as in ``heads``; ``resolve`` asks.
+        None where a HEAD has no digest, as in ``heads``; ``resolve`` sends the HEADs.
         """
         has_listing = self.remote.tag_filter.literal_tags is None
         if has_listing and not self.candidates:
@@ -68,37 +69,37 @@ class KnownReferrerTags:
             below = self.selections.below(self.run.repository_id, unchanged)
             names = referrer_tags(self.candidates if has_listing else self.latest, below)
             if not has_listing:
-                names += self._there(unchanged.values())
-            asked = resolve([name for name in dict.fromkeys(names) if name not in heads and name not in found])
-            # Some registries take the tag for the digest that it is named after.
-            asked = {name: digest for name, digest in asked.items() if digest is None or name != fallback_tag(digest)}
-            found |= asked
-            unchanged = self._unchanged(asked)
+                names += self._existing(unchanged.values())
+            resolved = resolve([name for name in dict.fromkeys(names) if name not in heads and name not in found])
+            # Some registries treat the tag as the digest in its name.
+            resolved = {n: digest for n, digest in resolved.items() if digest is None or n != fallback_tag(digest)}
+            found |= resolved
+            unchanged = self._unchanged(resolved)
         return found
 
     def _unchanged(self, heads: Heads) -> dict[TagName, Digest]:
         return {tag: digest for tag, digest in self.latest.items() if heads.get(tag) == digest}
 
-    def _there(self, digests: Iterable[Digest]) -> list[TagName]:
+    def _existing(self, digests: Iterable[Digest]) -> list[TagName]:
         def failed(_tag: TagName, error: RegistrySyncError) -> None:
             raise error
 
         return present_referrer_tags(self.client, self.remote, digests, failed=failed)
 
 
-def tags_left_out(database: Database, choice: Selection, digests: Mapping[TagName, Digest | None]) -> set[TagName]:
-    """Those of the tags that stand for an index, known already, without any wanted platform."""
-    if choice.platforms is None:
+def tags_left_out(database: Database, selection: Selection, digests: Mapping[TagName, Digest | None]) -> set[TagName]:
+    """Those of the tags that refer to a stored index without any wanted platform."""
+    if selection.platforms is None:
         return set()
     known = database.contents.stored_manifests(digest for digest in digests.values() if digest is not None)
-    left_out = {digest for digest, manifest in known.items() if manifest.index and _leaves_out(choice, manifest.index)}
-    return {tag for tag, digest in digests.items() if digest in left_out}
+    excluded = {digest for digest, manifest in known.items() if manifest.index and _excludes(selection, manifest.index)}
+    return {tag for tag, digest in digests.items() if digest in excluded}
 
 
-def _leaves_out(choice: Selection, index: Manifest) -> bool:
+def _excludes(selection: Selection, index: Manifest) -> bool:
     try:
-        return choice.leaves_out(index)
-    except ContentError:  # held, with this reason, by who reads it
+        return selection.excludes(index)
+    except ContentError:  # held with this reason by the stage that reads it
         return False
 
 
@@ -111,17 +112,17 @@ def tags_to_read_again(
     *,
     report: Callable[[str], None],
 ) -> set[TagName]:
-    """Those of ``unchanged`` of which more is to be known than their digest."""
+    """Those of ``unchanged`` whose content has to be read, although their digest is known."""
     if not unchanged:
         return set()
-    selections, choice = database.selections, Selection.of(remote)
-    chosen_by = selections.chosen_by(run.repository_id, run.mode)
-    if chosen_by is None or Selection.of(chosen_by) != choice:
-        report("what is taken along from the tags was chosen otherwise before, so all of them are read again")
+    selections, selection = database.selections, Selection.of(remote)
+    previous = selections.chosen_by(run.repository_id, run.mode)
+    if previous is None or Selection.of(previous) != selection:
+        report("the content below the tags was selected differently before, so all of them are read again")
         return set(unchanged)
     again = selections.tags_above_gaps(run.repository_id) | selections.held_tags(run.repository_id)
     again &= unchanged.keys()
-    if choice.with_referrers:
+    if selection.with_referrers:
         changed = _with_other_referrers(client, database, run, remote, report)
         if changed:
             report(f"{format_count(len(changed), 'manifest')} with other referrers than before")
@@ -132,7 +133,7 @@ def tags_to_read_again(
 def _with_other_referrers(
     client: RegistryReader, database: Database, run: SyncRun, remote: RemoteSpec, report: Callable[[str], None]
 ) -> set[Digest]:
-    """Manifests of the latest version to which the registry lists other referrers than it holds."""
+    """Manifests of the latest version for which the registry lists other referrers than the version holds."""
     selections = database.selections
     if selections.lacks_referrers_api(run.id):
         return set()
@@ -140,14 +141,14 @@ def _with_other_referrers(
     unreadable: set[Digest] = set()
 
     def failed(subject: Digest, error: RegistrySyncError) -> None:
-        # Only what a later try cannot mend is left to the tag's own fetch, which holds it with the reason.
+        # Only permanent errors are left to the tag's own fetch, which holds it with the reason.
         if verdict(error, is_last_try=False) is not Verdict.HOLD:
             raise error
         unreadable.add(subject)
 
     listed = list_referrers(client, remote, held, earlier=EarlierRuns(selections, run), failed=failed)
     if listed.has_api is not None:
-        selections.note_referrers_api(run.id, is_there=listed.has_api)
+        selections.note_referrers_api(run.id, exists=listed.has_api)
     report_unknown(selections, run, listed, report)
     if listed.has_api is False:
         return set()
@@ -155,15 +156,15 @@ def _with_other_referrers(
     return other | unreadable
 
 
-#: Older digests are asked for again; a list of tags may take as long.
+#: Older digests are requested again; a list of tags may take as long.
 LONGEST_KEPT = timedelta(hours=1)
-#: How often digests are kept; most listings have ended by then and keep none.
+#: How often digests are stored; most listings end before the first time.
 KEEP_SECONDS = 5.0
 
 
 @dataclass
 class TagHeads:
-    """The HEADs of one try of a listing. ``asked_at`` is when the first digest in use was asked for, None for none."""
+    """The HEADs of one try of a listing. ``asked_at`` is when the first digest in use was requested, None for none."""
 
     client: RegistryReader
     kept: KeptHeadStore
@@ -181,7 +182,7 @@ class TagHeads:
 
     @contextmanager
     def kept_on_failure(self) -> Iterator[None]:
-        """Around the rest of the try: what was answered until it fails is kept for the next."""
+        """Wraps the rest of the try: on failure the responses so far are kept for the next one."""
         try:
             yield
         except BaseException:
@@ -190,19 +191,19 @@ class TagHeads:
             raise
 
     def resolve(self, names: list[TagName]) -> dict[TagName, Digest | None]:
-        """Tag to digest, None where HEAD does not say; tags that the registry does not have are left out.
+        """Tag to digest, None where HEAD has no digest; tags that the registry does not have are omitted.
 
-        Raises the client's errors for a registry that does not answer.
+        Raises the client's errors for a registry that does not respond.
         """
         known = {tag: self._earlier[tag] for tag in names if tag in self._earlier}
         heads = {tag: head.digest for tag, head in known.items()}
         if known:
-            self.report(f"{format_count(len(known), 'tag')} of {len(names):,} were asked for by an earlier try")
-            self._note(min(head.asked_at for head in known.values()))
-        self._ask([tag for tag in names if tag not in known], heads)
+            self.report(f"{format_count(len(known), 'tag')} of {len(names):,} were resolved by an earlier try")
+            self._record_time(min(head.asked_at for head in known.values()))
+        self._request([tag for tag in names if tag not in known], heads)
         return {tag: heads[tag] for tag in names if tag in heads}
 
-    def _ask(self, names: list[TagName], heads: dict[TagName, Digest | None]) -> None:
+    def _request(self, names: list[TagName], heads: dict[TagName, Digest | None]) -> None:
         progress = Progress(self.report, "tag", len(names))
         refusals = Refusals(self.client, self.remote)
         has_listing = self.remote.tag_filter.literal_tags is None
@@ -215,7 +216,7 @@ class TagHeads:
             progress.add(1)
 
         def failed(tag: TagName, error: RegistrySyncError) -> None:
-            # A password that nothing was given for yet is not tried on one tag after another: that locks accounts.
+            # A password that has not worked yet is not tried on one tag after another: that locks accounts.
             if has_listing or not isinstance(error, RegistryError) or error.status != 401:
                 refusals.others = lambda: names[:: max(1, len(names) // MAX_PROBES)]
             error = refusals.settled(error, tag)
@@ -232,12 +233,13 @@ class TagHeads:
 
         if not self._new:
             self._new_at = utc_now()
-        # Without a listing before it the first goes alone: a wrong password is sent once, not by every thread.
+        # Without a listing before it the first request is sent alone: a wrong password is sent once, not by every
+        # thread.
         alone = 0 if has_listing else 1
-        for part in (names[:alone], names[alone:]):
+        for batch in (names[:alone], names[alone:]):
             for_each(
                 lambda tag: self.client.head_manifest(self.remote.upstream, tag).digest,
-                part,
+                batch,
                 threads=self.remote.download_concurrency,
                 done=done,
                 failed=failed,
@@ -248,5 +250,5 @@ class TagHeads:
         self.kept.keep(self.run.id, new, self._new_at, began=self.run.listing_began)
         self._new_at, self._kept_at = utc_now(), time.monotonic()
 
-    def _note(self, asked_at: datetime) -> None:
+    def _record_time(self, asked_at: datetime) -> None:
         self.asked_at = min(asked_at, self.asked_at or asked_at)

@@ -1,8 +1,8 @@
-"""What whoever triggers a run may have it do, when nobody knows what else they may do.
+"""What the trigger of a run may request when its other rights are unknown.
 
-Airflow lets people trigger DAGs who may change neither connections nor remotes, and a task cannot ask what they may. So
-such a run creates what is new, and syncs what is there as it is stored; it may ask for less of it where that harms
-nobody. The rules look at values only: what a run asks for stands beside what is stored.
+Airflow lets users trigger DAGs who may change neither connections nor remotes, and a task cannot query a user's rights.
+Such a run therefore may create new records and sync existing ones as they are stored; it may narrow the selection where
+that harms nobody. The rules compare values only: the requested ones with the stored ones.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from registry_sync.sync.open_run import SyncRequest
 
 ADVICE = (
-    "Nothing was changed. Whoever may do it does it over REST; the author of the DAG, or the settings of this "
-    "installation, may trust triggers (trust_triggers)"
+    "Nothing was changed. A user with the right to do it can do it over REST; the author of the DAG, or the settings "
+    "of this installation, may trust triggers (trust_triggers)"
 )
 
 
@@ -34,15 +34,15 @@ def refuse_untrusted(
     repository: Repository | None,
     latest: SyncRun | None,
 ) -> None:
-    """Raises :class:`TriggerRefused` with all that goes too far.
+    """Raises :class:`TriggerRefused` with everything that exceeds the rights of a trigger.
 
-    ``stored`` is the remote that is there, None for a new one; ``used`` the remote as the run would use it, and as it
-    would be stored where ``request`` describes it; ``repository`` None for a new one; ``latest`` the sync that last
-    brought it up to date.
+    ``stored`` is the existing remote, None for a new one; ``used`` the remote as the run would use it, and as it would
+    be stored where ``request`` describes it; ``repository`` None for a new one; ``latest`` the sync that last updated
+    it.
     """
     refused = [*_of_remote(request, mode, stored, used), *_of_repository(stored, repository, latest)]
     if request.replaces_upstream:
-        refused.append("replace_upstream is not for a trigger to say")
+        refused.append("replace_upstream is not allowed for a trigger")
     if refused:
         raise TriggerRefused(
             f"the parameters that this run was triggered with go further than a trigger may: {'; '.join(refused)}. "
@@ -61,30 +61,30 @@ def _of_remote(request: SyncRequest, mode: SyncMode, stored: Remote | None, used
     if request.describes_remote:
         kept = [name for name in changed if name != "ssl_validation" or used.ssl_validation]
         if kept:
-            yield f"{' and '.join(map(_said, kept))} of remote {spec.name!r} would change"
+            yield f"{' and '.join(map(_parameter, kept))} of remote {spec.name!r} would change"
         return
     for name in changed:
         if name in ("include_tags", "exclude_tags"):
             if mode is not SyncMode.ADDITIVE or not _is_narrower(spec, used):
-                yield f"{_said(name)} may only narrow those of remote {spec.name!r}, and only with mode additive"
+                yield f"{_parameter(name)} may only narrow those of remote {spec.name!r}, and only with mode additive"
         elif name == "download_concurrency":
             if used.download_concurrency > spec.download_concurrency:
                 yield f"download_concurrency may only be lower than that of remote {spec.name!r}"
         elif name != "ssl_validation":
-            yield f"{_said(name)} would be another than that of remote {spec.name!r}"
+            yield f"{_parameter(name)} would differ from that of remote {spec.name!r}"
 
 
 def _of_repository(stored: Remote | None, repository: Repository | None, latest: SyncRun | None) -> Iterator[str]:
     if repository is None:
         return
     if stored is None:
-        yield f"a new remote would be synced into repository {repository.name!r}, which is there"
+        yield f"a new remote would be synced into repository {repository.name!r}, which exists"
     elif not is_fed_by(repository, stored, latest):
         yield f"repository {repository.name!r} did not get its content from remote {stored.spec.name!r}"
 
 
 def _is_narrower(spec: RemoteSpec, used: RemoteSpec) -> bool:
-    """Whether every tag that ``used`` selects is one that ``spec`` selects, as far as the entries show it."""
+    """Whether every tag that ``used`` selects is selected by ``spec``, as far as the entries show."""
     allowed = TagFilter.parse(spec.include_tags, spec.exclude_tags)
     if not set(spec.exclude_tags) <= set(used.exclude_tags):
         return False
@@ -100,6 +100,6 @@ def _is_selected(allowed: TagFilter, entry: str) -> bool:
         return False
 
 
-def _said(name: str) -> str:
-    """The name by which people say a field."""
+def _parameter(name: str) -> str:
+    """The name of a field as a parameter."""
     return "tags" if name == "include_tags" else name

@@ -1,7 +1,7 @@
-"""What an error means for a sync: the whole run stops, the task is tried again, or only some tags are hurt.
+"""The consequence of an error: the whole run stops, the task is retried, or only some tags are held.
 
-A scanner blocks one image, and a repository is closed: both are 401 or 403. An entry of an index is missing, and a
-repository is gone: both can be 404 with the same code. What follows differs, so one HEAD tells them apart.
+A blocked image and a closed repository both give 401 or 403. A missing entry of an index and a deleted repository can
+both give 404 with the same code. One HEAD of other content distinguishes them.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 
 class Verdict(Enum):
-    """``FATAL`` stops the task, ``RETRY`` lets the task be tried again, ``HOLD`` hurts only the tags concerned."""
+    """``FATAL`` stops the task, ``RETRY`` has the task retried, ``HOLD`` affects only the tags concerned."""
 
     FATAL = "fatal"
     RETRY = "retry"
     HOLD = "hold"
 
 
-#: Errors of a registry that will meet every other request too; what is of one manifest or blob alone is told from
-#: them by :mod:`registry_sync.sync.verdicts` before.
+#: Errors of a registry that affect every other request too; :class:`Refusals` has turned those that concern one
+#: manifest or blob alone into other errors before.
 _MEET_EVERY_REQUEST = (
     AuthenticationFailed,
     ChallengeInvalid,
@@ -53,11 +53,11 @@ _MEET_EVERY_REQUEST = (
 
 
 def verdict(error: RegistrySyncError, *, is_last_try: bool) -> Verdict:
-    """What ``error``, met while one manifest or blob was fetched, means.
+    """The consequence of ``error``, which occurred while one manifest or blob was fetched.
 
-    On the last try of a task a registry's temporary failure becomes a hold, so that one image that a registry
-    cannot deliver does not keep the others from being synced. Errors of the database, the blob store and the
-    settings are never held against a tag.
+    On the last try of a task a registry's temporary failure becomes a hold, so that one image that a registry cannot
+    deliver does not keep the others from being synced. Errors of the database, the blob store and the settings never
+    hold a tag.
     """
     if isinstance(error, _MEET_EVERY_REQUEST) or not isinstance(error, RegistryError | ContentError):
         return Verdict.FATAL
@@ -72,13 +72,13 @@ def reason(error: RegistrySyncError) -> str:
 
 
 Reference = TagName | Digest
-#: How many other things are asked for before everything is taken to be refused.
+#: How many other references are requested before the whole repository is considered refused.
 MAX_PROBES = 3
 
 
 @dataclass
 class Refusals:
-    """The refusals that one stage meets; used by one thread. ``others`` are references that the registry had before."""
+    """The refusals that one stage receives; used by one thread. ``others`` are references served before."""
 
     client: RegistryReader
     remote: RemoteSpec
@@ -87,13 +87,13 @@ class Refusals:
     _is_closed: bool = False
 
     def note_served(self, reference: Reference) -> None:
-        """Notes what was just served; it is asked for first when something is refused."""
+        """Records a reference that was served; it is requested first when another one is refused."""
         self._served = reference
 
     def settled(self, error: RegistrySyncError, of: Reference) -> RegistrySyncError:
-        """``error`` as it is meant: of ``of`` alone where something else of the repository is served, else unchanged.
+        """``error`` as an error of ``of`` alone where other content of the repository is served, else unchanged.
 
-        Raises a temporary error that was met while finding that out.
+        Raises a temporary error that occurs during that check.
         """
         if self._is_closed or not isinstance(error, RegistryError) or not self._is_doubtful(error):
             return error
@@ -112,7 +112,7 @@ class Refusals:
         return NotFound(message, **context) if isinstance(error, NotFound) else AccessDenied(message, **context)
 
     def _is_doubtful(self, error: RegistryError) -> bool:
-        """Whether it may be of one or of all. What a token service refuses is of all."""
+        """Whether it may concern one reference or all. Refusals of a token service concern all."""
         if isinstance(error, NotFound):
             return error.kind == "repository"
         if isinstance(error, ChallengeInvalid):

@@ -1,7 +1,7 @@
-"""What lies below manifests: what a remote selects of it, read level by level, and what is stored not fetched again.
+"""The walk below manifests: selects content by a remote's options, level by level, and fetches only new manifests.
 
-Below an index lie the entries that are taken, below any manifest what refers to it. A tree is whole when everything
-below its root was read; it may be a graph, and referrers may even form a circle.
+Below an index are its selected entries, below any manifest its referrers. A tree is complete when everything below its
+root was read; it may be a graph, and referrers may even form a cycle.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Selection:
-    """``platforms`` None takes every entry of an index; see :class:`RemoteSpec` for the rest.
+    """The content that a remote selects. ``platforms`` None selects every entry of an index.
 
-    Two syncs with equal choices take the same from the same content.
+    See :class:`RemoteSpec` for the other options. Two syncs with equal selections include the same from the same
+    content.
     """
 
     platforms: tuple[Platform, ...] | None
@@ -39,16 +40,16 @@ class Selection:
 
     @classmethod
     def of(cls, remote: RemoteSpec) -> Selection:
-        """The choice of a remote."""
+        """The selection of a remote."""
         return cls(remote.wanted_platforms, remote.include_referrers, remote.allow_sparse)
 
     def entries(self, manifest: Manifest) -> tuple[Descriptor, ...]:
-        """Entries of an index that are taken, each digest once; of other kinds none. Raises what selecting raises."""
-        taken = select_entries(manifest.children, self.platforms, manifest.digest)
-        return tuple({entry.digest: entry for entry in taken}.values())
+        """The selected entries of an index, each digest once; empty for other kinds. Raises as ``select_entries``."""
+        selected = select_entries(manifest.children, self.platforms, manifest.digest)
+        return tuple({entry.digest: entry for entry in selected}.values())
 
-    def leaves_out(self, manifest: Manifest) -> bool:
-        """Whether nothing of an index can be run on a wanted platform. Raises as :meth:`entries` does."""
+    def excludes(self, manifest: Manifest) -> bool:
+        """Whether no image of an index runs on a wanted platform. Raises as :meth:`entries` does."""
         return (
             self.platforms is not None
             and names_an_image(manifest.children)
@@ -56,15 +57,15 @@ class Selection:
         )
 
     def is_candidate(self, allows: Callable[[TagName], bool], tag: TagName) -> bool:
-        """Whether a tag that was not asked for may hold what belongs to a manifest; ``allows`` is the tag filter's."""
+        """Whether an unselected tag may be a referrer tag; ``allows`` is the tag filter's method."""
         return self.with_referrers and looks_like_a_referrer_tag(tag) and allows(tag)
 
 
 @dataclass(frozen=True)
 class Trees:
-    """``new`` are manifests to store, children before parents; ``read`` and ``links`` cover the whole trees.
+    """``new`` are manifests to store, children before parents; ``read`` and ``links`` cover the complete trees.
 
-    ``broken`` are roots whose tree is not whole, with the reason.
+    ``broken`` are roots whose tree is not complete, with the reason.
     """
 
     new: list[Manifest]
@@ -75,12 +76,12 @@ class Trees:
 
 @dataclass
 class Walk:
-    """One group of roots. ``refuse_fatal`` raises an error that would meet every other request too."""
+    """One group of roots. ``refuse_fatal`` raises an error that would affect every other request too."""
 
     client: RegistryReader
     contents: ContentStore
     remote: RemoteSpec
-    choice: Selection
+    selection: Selection
     limits: ManifestLimits
     refuse_fatal: Callable[[RegistrySyncError], None]
     refusals: Refusals
@@ -92,12 +93,12 @@ class Walk:
     names: dict[Digest, str] = field(default_factory=dict)
 
     def add(self, manifest: Manifest) -> None:
-        """Takes a manifest that was fetched; what it lists is read by the next :meth:`descend`."""
+        """Adds a fetched manifest; its entries are read by the next :meth:`descend`."""
         self.fetched[manifest.digest] = manifest
         self._list_entries(manifest)
 
     def has_read(self, digest: Digest) -> bool:
-        """Whether what ``digest`` lists and refers to is known."""
+        """Whether the entries and the subject of ``digest`` are known."""
         return digest in self.fetched or digest in self.stored
 
     def index(self, digest: Digest) -> Manifest | None:
@@ -107,33 +108,35 @@ class Walk:
             return fetched if fetched.kind is ManifestKind.INDEX else None
         return self.stored[digest].index if digest in self.stored else None
 
-    def indexes_left_out(self, root: Digest) -> list[Digest]:
-        """The indexes below ``root`` and itself, the lowest first, when the choice leaves no image in any of them.
+    def excluded_indexes(self, root: Digest) -> list[Digest]:
+        """The indexes at and below ``root``, the lowest first, when the selection leaves no image in any of them.
 
-        None when something can be run, could not be read, or was never there to be left out.
+        Empty when an image remains, when one could not be read, or when there was no image to exclude.
         """
         found: list[Digest] = []
-        waiting, seen, has_left_out = [root], {root}, False
+        waiting, seen, has_excluded = [root], {root}, False
         while waiting:
             digest = waiting.pop()
             index = self.index(digest)
             if index is None or digest in self.failures:
                 return []
             found.append(digest)
-            taken = [entry for entry in self.entries.get(digest, ()) if not is_attestation(entry)]
-            has_left_out = has_left_out or len(taken) < len({e.digest for e in index.children if not is_attestation(e)})
-            waiting += [entry.digest for entry in taken if entry.digest not in seen]
-            seen.update(entry.digest for entry in taken)
-        return found[::-1] if has_left_out else []
+            images = [entry for entry in self.entries.get(digest, ()) if not is_attestation(entry)]
+            has_excluded = has_excluded or len(images) < len(
+                {e.digest for e in index.children if not is_attestation(e)}
+            )
+            waiting += [entry.digest for entry in images if entry.digest not in seen]
+            seen.update(entry.digest for entry in images)
+        return found[::-1] if has_excluded else []
 
     def refers_to(self, digest: Digest, subject: Digest) -> bool:
-        """Whether a manifest that was read names ``subject`` as its own."""
+        """Whether a manifest that was read names ``subject`` as its subject."""
         if digest in self.fetched:
             return self.fetched[digest].refers_to(subject)
         return digest in self.stored and self.stored[digest].subject == subject
 
     def descend(self, wanted: Mapping[Digest, Descriptor | None]) -> None:
-        """Reads ``wanted``, by digest with the descriptor that led there, and all entries below, a level at a time."""
+        """Reads ``wanted``, by digest with the referring descriptor, and all entries below, level by level."""
         level = dict(wanted)
         for _ in range(self.limits.depth + 2):
             self._read(level)
@@ -150,7 +153,7 @@ class Walk:
             self.failures.setdefault(digest, LimitExceeded(problem, digest=digest, limit="depth"))
 
     def fail(self, digest: Digest, error: RegistrySyncError) -> None:
-        """Notes that ``digest``, or something that is needed with it, cannot be had."""
+        """Records that ``digest``, or something that is required with it, cannot be fetched."""
         error = self.refusals.settled(error, digest)
         self.refuse_fatal(error)
         self.failures[digest] = error
@@ -177,12 +180,12 @@ class Walk:
     def _list_entries(self, manifest: Manifest) -> None:
         self.names.update((entry.digest, entry_name(entry)) for entry in manifest.children)
         try:
-            self.entries[manifest.digest] = self.choice.entries(manifest)
+            self.entries[manifest.digest] = self.selection.entries(manifest)
         except ContentError as error:
             self.failures[manifest.digest] = error
 
     def fetched_below(self, roots: Iterable[Digest]) -> list[Manifest]:
-        """What was fetched at and below ``roots``, whole or not, children before parents as far as that is known."""
+        """The manifests fetched at and below ``roots``, complete or not, children before parents as far as known."""
         seen: dict[Digest, None] = {}
         waiting = list(roots)
         while waiting:
@@ -194,28 +197,28 @@ class Walk:
         return [self.fetched[digest] for digest in reversed(seen) if digest in self.fetched]
 
     def trees(self, roots: Iterable[Digest]) -> Trees:
-        """What was read below ``roots``."""
+        """The trees below ``roots`` as far as they were read."""
         visit = _Visit(self)
         broken = {digest: problem for digest in roots if (problem := visit.visit(digest)) is not None}
-        whole = [digest for digest, problem in visit.verdicts.items() if problem is None]
-        # In a circle, a link may have been noted before what it leads to turned out to be broken.
+        complete = [digest for digest, problem in visit.verdicts.items() if problem is None]
+        # In a cycle, a link may have been recorded before its target turned out to be broken.
         links = [
             link
-            for digest in whole
+            for digest in complete
             for link in visit.links[digest]
             if link.is_missing or visit.verdicts[link.child] is None
         ]
-        return Trees(visit.new, whole, links, broken)
+        return Trees(visit.new, complete, links, broken)
 
 
-def is_not_there(error: RegistrySyncError | None) -> bool:
-    """Whether a registry said that it does not have a manifest; not that it may not be had, or not now."""
+def is_missing_upstream(error: RegistrySyncError | None) -> bool:
+    """Whether a registry reports that a manifest does not exist, not that access is denied or fails temporarily."""
     return isinstance(error, NotFound) and error.kind != "repository"
 
 
 @dataclass
 class _Visit:
-    """A walk through what was read, depth first; ``verdicts`` None means whole."""
+    """A depth-first traversal of the manifests that were read; ``verdicts`` None means complete."""
 
     walk: Walk
     verdicts: dict[Digest, RegistrySyncError | None] = field(default_factory=dict)
@@ -225,7 +228,7 @@ class _Visit:
     _above: set[Digest] = field(default_factory=set)
 
     def visit(self, digest: Digest) -> RegistrySyncError | None:
-        """What is wrong with ``digest`` or below it; None when nothing is, or when it is being visited already."""
+        """The error of ``digest`` or of a manifest below it; None when there is none, or while it is being visited."""
         if digest in self.verdicts or digest in self._above:
             return self.verdicts.get(digest)
         self._above.add(digest)
@@ -236,7 +239,7 @@ class _Visit:
         return self.verdicts[digest]
 
     def _named(self, problem: RegistrySyncError, digest: Digest, of: str, parent: Digest) -> RegistrySyncError:
-        """``problem`` of ``digest``, saying what it is to its parent; of what lies deeper it says so already."""
+        """``problem`` of ``digest`` with its role in the parent; errors from deeper levels already say it."""
         name = self.walk.names.get(digest)
         if digest not in self.walk.failures or name is None:
             return problem
@@ -252,7 +255,7 @@ class _Visit:
         problems: list[RegistrySyncError] = []
         for child in walk.entries.get(digest, ()):
             problem = self.visit(child.digest)
-            is_gap = walk.choice.allow_sparse and is_not_there(walk.failures.get(child.digest))
+            is_gap = walk.selection.allow_sparse and is_missing_upstream(walk.failures.get(child.digest))
             links.append(ManifestLink(digest, child.digest, LinkKind.CHILD, is_missing=is_gap))
             if problem is not None and not is_gap:
                 problems.append(self._named(problem, child.digest, "of index", digest))

@@ -110,7 +110,7 @@ def test_what_is_broken_or_missing_is_found_again_until_it_is_mended(
         assert again.counts == found
         assert again.lost == lost
         assert {finding.detail for finding in again.findings} == {
-            f"found so {NOW:%Y-%m-%d %H:%M} UTC, and not mended since"
+            f"found so {NOW:%Y-%m-%d %H:%M} UTC, and not repaired since"
         }
     records = database.blob_checks.records(lost)
     assert {records[digest].fault_at for digest in lost} == {NOW}, "the first time stays"
@@ -181,7 +181,7 @@ def test_what_is_broken_and_cannot_be_set_aside_stops_no_verification_and_is_rep
     for at in (NOW, LATER):
         result = verify(database, stuck, at=at)
         assert result.counts == {FindingKind.BROKEN: 2}
-        assert all("could not be set aside" in finding.detail for finding in result.findings)
+        assert all("could not be quarantined" in finding.detail for finding in result.findings)
         assert not is_stored(database, stored["two"])
     assert store.has(stored["two"]), "wrong bytes of the right size"
     done = repair(database, stuck, {HOME: registry_of(*TEXTS)}, list(result.lost))

@@ -141,7 +141,7 @@ def test_a_run_with_holds_notes_them(database: Database, repository: Repository)
     play_stages(database, run, upstream, held={"bad": "not JSON", "tag-00": "no such blob"})
     returned = commit(run, context)
     kept = database.versions.tags(repository.id)["tag-00"]  # type: ignore[index]
-    note = f"2 tags are held: bad is left out (not JSON); tag-00 is kept at {kept[:19]} (no such blob)"
+    note = f"2 tags are held: bad is omitted (not JSON); tag-00 is kept at {kept[:19]} (no such blob)"
     assert (context.returned[RUN_NOTE_KEY], returned["hold_count"]) == (note, 2)
     assert [told["hold_count"] for told in context.told()] == [2]
 
@@ -166,5 +166,5 @@ def test_a_run_without_holds_notes_nothing(database: Database, repository: Repos
 
 def test_a_note_of_many_holds_names_the_first_and_counts_the_rest() -> None:
     holds = [{"tag": f"t{number}", "digest": None, "reason": "r"} for number in range(20)]
-    assert held_note(holds, 1000).endswith("t4 is left out (r); 995 more")
-    assert held_note(holds[:1], 1) == "1 tag is held: t0 is left out (r)"
+    assert held_note(holds, 1000).endswith("t4 is omitted (r); 995 more")
+    assert held_note(holds[:1], 1) == "1 tag is held: t0 is omitted (r)"

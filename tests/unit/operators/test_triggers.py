@@ -184,7 +184,7 @@ ODD: list[tuple[dict[str, Any], str]] = [
     ({"ssl_validation": [False]}, "give one text, and not list"),
     ({"ssl_validation": " FALSE "}, "ssl_validation would be turned off"),
     ({"replace_upstream": "yes"}, "replace_upstream is 'yes'"),
-    ({"replace_upstream": " True"}, "replace_upstream is not for a trigger"),
+    ({"replace_upstream": " True"}, "replace_upstream is not allowed for a trigger"),
     ({"url": "https://anna:secret@registry.example"}, "credentials belong in an Airflow connection"),
     ({"url": "https://registry.example."}, "no usable host"),
     ({"url": "https://registry.example\\@127.0.0.1"}, "not the URL of a registry|credentials belong"),

@@ -213,10 +213,10 @@ class SelectionStore:
                 return set()
             return set(_tags_of(connection, repository_id, gaps))
 
-    def note_referrers_api(self, run_id: str, *, is_there: bool) -> None:
+    def note_referrers_api(self, run_id: str, *, exists: bool) -> None:
         """Records whether the run's registry has the referrers API; a positive finding of any task stays."""
         has_it = sync_runs.c.has_referrers_api
-        value = True if is_there else case((has_it.is_(True), True), else_=False)
+        value = True if exists else case((has_it.is_(True), True), else_=False)
         with self._transactions.writing() as connection:
             connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(has_referrers_api=value))
 

@@ -1,1 +1,1 @@
-"""What keeps the blob store and the database in order: collect, reclaim, verify, repair."""
+"""Maintenance of the blob store and the database: collect, reclaim, verify, repair."""

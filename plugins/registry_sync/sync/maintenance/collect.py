@@ -1,19 +1,18 @@
-"""Collecting what nothing needs: manifests with their tags, then blobs that only they named, then untracked bytes.
+"""Garbage collection, reclaiming of blobs' bytes, and the end of lost runs.
 
-Reclaiming: the bytes of blobs that only given repositories hold. Their versions stay, and name what is missing.
+A collection removes unreachable manifests with their tags, then blobs that only they named, then untracked bytes.
+Unreachable content is first recorded as orphaned, and removed when it is still unreachable after a grace period; a
+running sync protects the content that it uses. A collection runs concurrently with syncs and other collections, and may
+be killed at any point and repeated. Content that cannot be removed, such as an object under a retention lock, does not
+stop the rest; it is recorded and reported at the end.
 
-What cannot be removed, such as an object under a lock, keeps none of the others; it is noted, and told in the end.
+Reclaiming removes the bytes of blobs that only given repositories hold. Their versions stay, and list the missing
+blobs. The next sync of a repository that stores blobs fetches them again; repositories whose blobs are fetched on pull
+continue to do so.
 
-Content is first noted as orphaned, and goes when it is still unneeded after a grace; a sync under way keeps what it
-works with. A collection runs beside syncs and other collections, may be killed anywhere and repeated.
-
-A sync that keeps bytes fetches them again; repositories whose blobs are fetched when they are pulled go on as they
-began.
-
-Syncs whose DAG run has ended without anybody saying so here: found by asking Airflow, and ended too.
-
-A DAG run may be deleted, and whoever sees runs end may not reach this database just then. Such a sync would be running
-for ever, and keep what it noted from being collected.
+Lost runs are syncs whose DAG run has ended without a report of it here: a DAG run may be deleted, or the listener may
+not reach this database at that point. They are found through Airflow and ended, because they would otherwise run
+forever and protect their content from collection.
 """
 
 from __future__ import annotations
@@ -43,10 +42,10 @@ def end_lost_runs(
     repository_id: str | None = None,
     without: str | None = None,
 ) -> int:
-    """Ends the syncs, of one repository or of all, whose DAG run has ended; how many. ``end_of`` asks Airflow.
+    """Ends the syncs of one repository or of all whose DAG run has ended; their number. ``end_of`` queries Airflow.
 
-    ``without`` is the id of a sync that is known to go on. Costs one query, and a question for each sync that is said
-    to be running.
+    ``without`` is the id of a sync that is known to be running. Costs one query, and one request for each sync that is
+    recorded as running.
     """
     count = 0
     for run in runs.unended(repository_id=repository_id):
@@ -60,15 +59,14 @@ def end_lost_runs(
 
 
 _THREADS = 16
-#: Failures that may pass before the store itself is taken to be away.
+#: The number of transient failures after which the store itself is considered unavailable.
 MOST_TRANSIENT = 20
 
 
 class StoredBytes:
-    """The blobs of ``store``; ``failures`` are what could not be removed, by digest or other name, and why.
+    """The blobs of ``store``; ``failures`` are the errors of what could not be removed, by digest or other name.
 
-    When as many as :data:`MOST_TRANSIENT` meet what may pass, the last of these errors is raised after what had
-    begun was finished.
+    After :data:`MOST_TRANSIENT` transient failures the last one is raised, once running removals have finished.
     """
 
     def __init__(self, store: BlobStore) -> None:
@@ -76,7 +74,7 @@ class StoredBytes:
         self.failures: dict[str, BlobStoreError] = {}
 
     def present(self, digests: Sequence[Digest]) -> set[Digest]:
-        """Those of ``digests`` that are there; one that cannot be asked for is not."""
+        """Those of ``digests`` that exist; one that cannot be checked counts as missing."""
 
         def failed(_digest: Digest, error: RegistrySyncError) -> None:
             if error.is_temporary or not isinstance(error, BlobStoreError):
@@ -85,11 +83,11 @@ class StoredBytes:
         return _those(self._store.has, digests, failed)
 
     def delete(self, digests: Sequence[Digest], *, stored_before: datetime | None = None) -> set[Digest]:
-        """Removes them; those that were there, and were not written again since ``stored_before``."""
+        """Removes them; returns those that existed and were not written again since ``stored_before``."""
         return _those(lambda digest: self._store.delete(digest, stored_before=stored_before), digests, self.note)
 
     def note(self, name: str, error: RegistrySyncError) -> None:
-        """Notes a failure. Raises it when the store is away, or when it is none of the store's."""
+        """Records a failure. Raises it when the store is unavailable, or when it is not an error of the store."""
         if not isinstance(error, BlobStoreError):
             raise error
         self.failures[name] = error
@@ -97,27 +95,27 @@ class StoredBytes:
             raise error
 
     def raise_failures(self) -> None:
-        """Raises one :class:`BlobStoreError` for everything that could not be removed, if anything could not."""
+        """Raises one :class:`BlobStoreError` for everything that could not be removed, if there was any."""
         if self.failures:
             raise removal_error(self.failures)
 
 
 def _those(
-    ask: Callable[[Digest], bool], digests: Sequence[Digest], failed: Callable[[Digest, RegistrySyncError], None]
+    check: Callable[[Digest], bool], digests: Sequence[Digest], failed: Callable[[Digest, RegistrySyncError], None]
 ) -> set[Digest]:
     found: set[Digest] = set()
 
-    def done(digest: Digest, response: bool) -> None:
-        if response:
+    def done(digest: Digest, is_one: bool) -> None:
+        if is_one:
             found.add(digest)
 
-    for_each(ask, digests, threads=min(_THREADS, len(digests)), done=done, failed=failed)
+    for_each(check, digests, threads=min(_THREADS, len(digests)), done=done, failed=failed)
     return found
 
 
-#: Records of one transaction. A database that has one writer is held for as long as their bytes take to be removed.
+#: Records per transaction. A database with a single writer is locked for as long as it takes to remove their bytes.
 BATCH_SIZE = 100
-_NOTED_AT_ONCE = 1000
+_RECORDED_AT_ONCE = 1000
 
 
 class _Times(NamedTuple):
@@ -134,18 +132,18 @@ def collect_orphans(
     clock: Callable[[], datetime] = utc_now,
     batch_size: int = BATCH_SIZE,
 ) -> Collection:
-    """Notes what nothing needs, and removes what was noted longer than ``grace`` ago; safe to repeat at any point.
+    """Records unreachable content, and removes what was recorded longer than ``grace`` ago; safe to repeat.
 
-    A blob waits for its own grace after the last manifest that named it went. Bytes without a record go when they
-    were written longer than ``grace`` ago. What the store does not let go stays with its record, is tried again by the
-    next collection, and is raised as one :class:`BlobStoreError` after everything else was done. Raises at once what
-    the database raises, and the store when it is away; what was removed until then stays removed.
+    A blob has its own grace period after the last manifest that named it was removed. Bytes without a record are
+    removed when they were written longer than ``grace`` ago. What the store cannot remove keeps its record, is tried
+    again by the next collection, and is raised as one :class:`BlobStoreError` after everything else was done. Errors of
+    the database, and of a store that is unavailable, are raised at once; what was removed until then stays removed.
     """
     now = clock()
     timestamp = _Times(now, now - grace)
     released = database.orphans.release_runs(timestamp.noted_before)
     if released:
-        report(f"released what {format_count(released, 'sync')} had fetched that ended badly")
+        report(f"released the content of {format_count(released, 'failed or canceled sync')}")
     manifests = _collect_manifests(database, timestamp, batch_size)
     stored = StoredBytes(store)
     blobs, freed = _collect_blobs(database, stored, timestamp, batch_size)
@@ -179,7 +177,7 @@ def preview_collection(
 ) -> Collection:
     """What :func:`collect_orphans` would remove now, and what would wait; changes nothing.
 
-    Blobs of manifests that would go are still named by them, and neither counted nor waiting.
+    Blobs of manifests that would be removed are still named by them, and counted neither as removed nor as waiting.
     """
     noted_before = clock() - grace
     manifests, waiting_manifests = database.orphans.unneeded(ContentKind.MANIFEST, noted_before)
@@ -207,34 +205,34 @@ def summary(collection: Collection) -> str:
     return (
         f"{'would remove' if collection.is_dry_run else 'removed'} "
         f"{format_count(collection.manifests.count, 'manifest')}, {format_count(collection.blobs.count, 'blob')} and "
-        f"{format_count(collection.untracked.count, 'stray file')}, {format_bytes(collection.freed_bytes)}; "
-        f"{format_count(waiting, 'orphan')} younger than the grace"
+        f"{format_count(collection.untracked.count, 'untracked blob')}, {format_bytes(collection.freed_bytes)}; "
+        f"{format_count(waiting, 'orphan')} younger than the grace period"
     )
 
 
 def _collect_manifests(database: Database, timestamp: _Times, batch_size: int) -> Amount:
-    _note_all(database, ContentKind.MANIFEST, timestamp.now)
-    gone = Amount()
+    _record_all(database, ContentKind.MANIFEST, timestamp.now)
+    removed_records = Amount()
     for ids in _due(database, ContentKind.MANIFEST, timestamp.noted_before, batch_size):
-        gone += database.orphans.delete_manifests(ids, timestamp.noted_before)
-    return gone
+        removed_records += database.orphans.delete_manifests(ids, timestamp.noted_before)
+    return removed_records
 
 
 def _collect_blobs(
     database: Database, stored: StoredBytes, timestamp: _Times, batch_size: int
 ) -> tuple[Amount, Amount]:
-    _note_all(database, ContentKind.BLOB, timestamp.now)
-    gone, freed = Amount(), Amount()
+    _record_all(database, ContentKind.BLOB, timestamp.now)
+    removed_records, freed = Amount(), Amount()
     for ids in _due(database, ContentKind.BLOB, timestamp.noted_before, batch_size):
         records, removed = database.blob_bytes.delete_orphans(ids, timestamp.noted_before, stored)
-        gone, freed = gone + records, freed + removed
-    return gone, freed
+        removed_records, freed = removed_records + records, freed + removed
+    return removed_records, freed
 
 
-def _note_all(database: Database, kind: ContentKind, now: datetime) -> None:
+def _record_all(database: Database, kind: ContentKind, now: datetime) -> None:
     last: int | None = 0
     while last is not None:
-        last = database.orphans.note(kind, now, after_id=last, limit=_NOTED_AT_ONCE)
+        last = database.orphans.note(kind, now, after_id=last, limit=_RECORDED_AT_ONCE)
 
 
 def _due(database: Database, kind: ContentKind, noted_before: datetime, limit: int) -> Iterator[list[int]]:
@@ -251,7 +249,7 @@ def _untracked(
     batch_size: int,
     unlisted: Callable[[str, BlobStoreError], None] | None,
 ) -> Iterator[dict[Digest, int]]:
-    """Bytes that no record names and that are old enough, with their sizes, in batches."""
+    """Bytes without a record that are old enough, with their sizes, in batches."""
     waiting: dict[Digest, int] = {}
     for entry in store.entries(unlisted):
         if entry.stored_at < stored_before:
@@ -278,23 +276,23 @@ def reclaim_blobs(
     batch_size: int = BATCH_SIZE,
     report: Callable[[str], None],
 ) -> Amount:
-    """Removes the bytes of blobs that only these repositories hold, and none of the versions ``kept``; of how many.
+    """Removes the bytes of blobs that only these repositories hold, and none of the versions ``kept``.
 
-    ``kept`` are pairs of repository and number. Blobs that another repository holds or a sync under way needs stay. A
-    dry run removes nothing. What was lost and would have been removed is missed no more. Raises as
-    :func:`~registry_sync.sync.maintenance.collect.collect_orphans` does; a repeat goes on.
+    Returns the amount. ``kept`` are pairs of repository id and version number. Blobs that another repository holds or a
+    running sync uses stay. A dry run removes nothing. Faults of reclaimed blobs are cleared. Raises as
+    :func:`~registry_sync.sync.maintenance.collect.collect_orphans` does; a repeat continues.
     """
-    gone, last, stored = Amount(), 0, StoredBytes(store)
+    removed_records, last, stored = Amount(), 0, StoredBytes(store)
     while found := database.blob_bytes.reclaimable(repository_ids, kept, after_id=last, limit=batch_size):
         last = found[-1].id
         if is_dry_run:
-            gone += Amount.of(record.size_bytes for record in found)
+            removed_records += Amount.of(record.size_bytes for record in found)
         else:
             ids = [record.id for record in found]
-            gone += database.blob_bytes.reclaim(ids, repository_ids, kept, stored)
+            removed_records += database.blob_bytes.reclaim(ids, repository_ids, kept, stored)
     if not is_dry_run:
         database.blob_bytes.forget_faults(repository_ids, kept)
     verb = "would reclaim" if is_dry_run else "reclaimed"
-    report(f"{verb} {format_bytes(gone.size_bytes)} of {format_count(gone.count, 'blob')}")
+    report(f"{verb} {format_bytes(removed_records.size_bytes)} of {format_count(removed_records.count, 'blob')}")
     stored.raise_failures()
-    return gone
+    return removed_records

@@ -1,7 +1,7 @@
-"""Repair: blobs that were lost, fetched again from the remotes of the repositories that hold them.
+"""Repair: fetches lost blobs again from the remotes of the repositories that hold them.
 
-The remote that the bytes came from is asked first, then the others, until one of them has the blob. What arrives is
-verified while it is written, so that a repair cannot make things worse.
+The remote that the bytes came from is tried first, then the others, until one of them has the blob. Bytes are verified
+while they are written, so that a repair cannot make things worse.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from registry_sync.db.database import Database
     from registry_sync.oci.client import RegistryReader
 
-#: Blobs that are fetched before they are noted as stored.
+#: Blobs that are fetched before they are recorded as stored.
 _GROUP = 500
 
 
@@ -39,10 +39,10 @@ def repair_blobs(
     report: Callable[[str], None],
     clock: Callable[[], datetime] = utc_now,
 ) -> Repair:
-    """Brings back those of ``digests`` that are not stored; a repeat goes on with what is left.
+    """Fetches those of ``digests`` that are not stored; a repeat continues with the rest.
 
-    What no remote has is a failure in the result. Raises what the database or the store raises; what was fetched
-    until then is kept.
+    Blobs that no remote has are failures in the result. Errors of the database and the store are raised; what was
+    fetched until then is kept.
     """
     records = database.blob_checks.records(digests)
     waiting = {digest: record for digest, record in records.items() if not record.is_stored}
@@ -62,7 +62,7 @@ def repair_blobs(
         except RegistrySyncError as error:  # the client could not be opened
             work.fail(batch, error)
     for digest in work.waiting:
-        work.failures.setdefault(digest, "no repository that holds it was synced from a remote that is known")
+        work.failures.setdefault(digest, "no repository that holds it was synced from a known remote")
     transient = next((work.transient[digest] for digest in work.failures if digest in work.transient), None)
     result = Repair(work.fetched, work.found_count, work.failures, transient)
     report(summary(result))
@@ -72,18 +72,18 @@ def repair_blobs(
 def summary(result: Repair) -> str:
     """A repair in one line."""
     fetched = f"{format_count(result.fetched.count, 'blob')}, {format_bytes(result.fetched.size_bytes)}"
-    failed = f"; {len(result.failures):,} could not be had" if result.failures else ""
+    failed = f"; {len(result.failures):,} could not be fetched" if result.failures else ""
     return f"repaired {fetched}{failed}"
 
 
 def _next_remote(waiting: Iterable[Digest], sources: Mapping[Digest, Sequence[RemoteSpec]]) -> RemoteSpec | None:
-    """The remote that is the next choice for the first of the blobs that has one left; None when none has."""
+    """The next remote for the first of the blobs that has one left; None when none has."""
     return next((sources[digest][0] for digest in waiting if sources.get(digest)), None)
 
 
 @dataclass
 class _Repair:
-    """Blobs that are ``waiting``, and what became of the others."""
+    """The blobs that are ``waiting``, and the outcome of the others."""
 
     database: Database
     store: BlobStore
@@ -97,7 +97,7 @@ class _Repair:
     def fetch(
         self, client: RegistryReader, remote: RemoteSpec, batch: Sequence[BlobRecord], report: Callable[[str], None]
     ) -> None:
-        """Fetches what ``remote`` has of ``batch``."""
+        """Fetches the blobs of ``batch`` that ``remote`` has."""
         report(f"fetching {format_count(len(batch), 'blob')} again from {remote.registry}/{remote.upstream}")
         progress = Progress(report, "blob", len(batch), sum(record.size_bytes for record in batch))
         arrived: dict[Digest, bool] = {}
@@ -109,10 +109,10 @@ class _Repair:
             self.found_count += not is_fetched
             arrived[record.digest] = is_fetched
             if len(arrived) >= _GROUP:
-                self._note(arrived, remote)
+                self._record_stored(arrived, remote)
 
         def failed(record: BlobRecord, error: RegistrySyncError) -> None:
-            # What meets one blob alone, such as a folder in its place, keeps none of the others.
+            # An error of one blob, such as a folder in its place, does not stop the others.
             if isinstance(error, BlobStoreError) and (error.is_temporary or isinstance(error, BlobStoreFull)):
                 raise error
             self.fail([record], error)
@@ -127,11 +127,11 @@ class _Repair:
                 failed=failed,
             )
         finally:
-            self._note(arrived, remote)
+            self._record_stored(arrived, remote)
         progress.finish()
 
     def fail(self, batch: Iterable[BlobRecord], error: RegistrySyncError) -> None:
-        """Notes why these blobs could not be had for now; another remote may have them."""
+        """Records why these blobs could not be fetched; another remote may have them."""
         for record in batch:
             if record.digest in self.waiting:
                 self.failures[record.digest] = reason(error)
@@ -146,13 +146,13 @@ class _Repair:
             return False
         descriptor = Descriptor(record.media_type, record.digest, record.size_bytes)
         if described is not None and (record.is_foreign or described.inline is not None):
-            descriptor = described  # with the URLs, or the bytes, that only its manifest has
+            descriptor = described  # with the URLs, or the bytes, that only its manifest contains
         with self.store.writer(record.digest, record.size_bytes, replaces=record.is_broken) as writer:
             client.fetch_blob(remote.upstream, descriptor, writer)
         return True
 
-    def _note(self, arrived: dict[Digest, bool], remote: RemoteSpec) -> None:
-        """Notes blobs as stored and verified; True stands for those that were fetched, and not found."""
+    def _record_stored(self, arrived: dict[Digest, bool], remote: RemoteSpec) -> None:
+        """Records blobs as stored and verified; True marks those that were fetched rather than found."""
         own = [digest for digest, is_fetched in arrived.items() if is_fetched and not self.waiting[digest].is_foreign]
         self.database.contents.mark_stored(own, source=remote.source)
         self.database.contents.mark_stored(arrived)

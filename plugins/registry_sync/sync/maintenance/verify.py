@@ -1,12 +1,11 @@
-"""Verification: the database and the blob store held against each other, and the bytes of blobs against their digests.
+"""Verification: compares the database with the blob store, and the bytes of blobs with their digests.
 
-The comparison costs one listing and covers everything. Reading costs time, so that it can be a share of the blobs:
-those that were not read for the longest time come first, and after enough rounds all were read. What is lost is noted
-as lost, and found again by each verification until it is stored or gone; ``repair`` brings it back.
+The comparison costs one listing and covers everything. Reading takes time, so it can be limited to a share of the
+blobs: those that were not read for the longest time come first, and after enough rounds all were read. Lost blobs are
+recorded, and reported by each verification until they are stored or removed; ``repair`` fetches them again.
 
-Blobs read again and compared with their digests, by a few threads, at a set rate; and what that finds.
-
-Bytes are wrong only when two reads say so: what another process puts in their place meanwhile is not taken for them.
+Blobs are read by a few threads, at a limited rate. Bytes count as broken only when two reads find them so, because
+another process may replace them meanwhile.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ if TYPE_CHECKING:
 
 
 class ByteRate:
-    """Turns for reading threads: together at most ``bytes_per_second``, None for no limit.
+    """A rate limit for reading threads: together at most ``bytes_per_second``, None for no limit.
 
-    Nothing is saved up: a pause is not made up for by reading faster afterwards.
+    Unused capacity is not saved: reading is not faster after a pause.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class ByteRate:
         self._free_at = clock()
 
     def take(self, size_bytes: int) -> None:
-        """Waits until as many bytes may be read as were taken before, then counts ``size_bytes`` more."""
+        """Waits until the bytes taken before are within the rate, then counts ``size_bytes`` more."""
         if not self._seconds_per_byte:
             return
         with self._lock:
@@ -70,12 +69,12 @@ class ByteRate:
             self._sleep(turn_at - now)
 
 
-#: Findings that are named; all of them are counted.
+#: Findings that are listed; all of them are counted.
 SHOWN_FINDINGS = 100
 
 
 class Findings:
-    """Used by one thread. ``marks`` takes the notes of blobs that are lost, since ``now`` or before."""
+    """The findings of a verification; used by one thread. ``marks`` records lost blobs, as of ``now`` or before."""
 
     def __init__(self, marks: ContentStore, store: BlobStore, report: Callable[[str], None], now: datetime) -> None:
         self._marks, self._store, self._report, self._now = marks, store, report, now
@@ -91,10 +90,10 @@ class Findings:
             self._report(f"{kind.value}: {name}{f', {detail}' if detail else ''}")
 
     def add_lost(self, kind: FindingKind, digests: Sequence[Digest], detail: str, *, is_gone: bool = True) -> None:
-        """Counts blobs of which the store has no good bytes, and notes them as lost until they are stored again.
+        """Counts blobs whose bytes are lost, and records them as lost until they are stored again.
 
-        What somebody stores at the same moment is noted as stored again; that cannot be told from bytes that are wrong
-        and could not be set aside, and for these ``is_gone`` is False.
+        Bytes that are stored concurrently are recorded as stored again. They cannot be distinguished from broken bytes
+        that could not be quarantined; for these ``is_gone`` is False.
         """
         if digests:
             self._marks.mark_lost(digests, kind, self._now)
@@ -105,25 +104,25 @@ class Findings:
         self._lost.update(digests)
 
     def add_remembered(self, record: BlobRecord) -> None:
-        """Counts a blob that an earlier verification found lost and nobody mended, unless it was found now as well."""
+        """Counts a blob that an earlier verification found lost and nobody repaired, unless this one found it too."""
         if record.digest not in self._lost and record.fault is not None:
             found_at = f" {record.fault_at:%Y-%m-%d %H:%M} UTC" if record.fault_at else " earlier"
-            self.add(record.fault, record.digest, f"found so{found_at}, and not mended since")
+            self.add(record.fault, record.digest, f"found so{found_at}, and not repaired since")
             self._lost.add(record.digest)
 
     def add_unnoted(self, digests: Sequence[Digest]) -> None:
-        """Counts blobs that the store has and that were noted as missing, and notes them as stored.
+        """Counts blobs that the store has and that were recorded as missing, and records them as stored.
 
-        What somebody removes at the same moment is noted as missing again.
+        Bytes that are removed concurrently are recorded as missing again.
         """
         if digests:
             self._marks.mark_stored(digests)
             self._marks.mark_missing([digest for digest in digests if not self._store.has(digest)])
         for digest in digests:
-            self.add(FindingKind.UNNOTED, digest, "the store has it, and it was noted as missing")
+            self.add(FindingKind.UNNOTED, digest, "the store has it, and it was recorded as missing")
 
     def result(self, verified: Amount) -> Verification:
-        """What was found, where ``verified`` was read and is good."""
+        """The result, with ``verified`` as the amount of intact blobs."""
         return Verification(verified, dict(self._counts), tuple(self._shown), tuple(sorted(self._lost)))
 
 
@@ -134,17 +133,17 @@ def summary(result: Verification) -> str:
     return f"verified {verified}; found {found or 'nothing wrong'}"
 
 
-#: Blobs that cannot be read before the store itself is taken to be away.
+#: The number of unreadable blobs after which the store itself is considered unavailable.
 MOST_UNREADABLE = 20
-MISSING = "noted as stored, and the store does not have it"
+MISSING = "recorded as stored, and the store does not have it"
 _THREADS = 4
 _CHUNK_BYTES = 1024 * 1024
-_NOTE_SECONDS = 5.0
+_RECORD_SECONDS = 5.0
 
 
 @dataclass
 class BlobReading:
-    """Reads blobs; ``verified`` are those that are good, ``unreadable`` those that could not be read now."""
+    """Reads blobs; ``verified`` is the amount of intact ones, ``unreadable`` those that could not be read now."""
 
     checks: BlobCheckStore
     store: BlobStore
@@ -155,10 +154,10 @@ class BlobReading:
     verified: Amount = field(default_factory=Amount)
     unreadable: set[Digest] = field(default_factory=set)
     _good: list[BlobRecord] = field(default_factory=list)
-    _noted_at: float = field(default_factory=time.monotonic)
+    _recorded_at: float = field(default_factory=time.monotonic)
 
     def read(self, records: Sequence[BlobRecord]) -> None:
-        """Reads these blobs, notes every few seconds which are good, and sets aside those that are broken.
+        """Reads these blobs, records the intact ones every few seconds, and quarantines the broken ones.
 
         Raises :class:`BlobStoreUnavailable` when too many cannot be read.
         """
@@ -169,11 +168,11 @@ class BlobReading:
         def done(record: BlobRecord, problem: tuple[FindingKind, str] | None) -> None:
             progress.add(1, record.size_bytes)
             if problem is not None:
-                self._note_problem(record, *problem)
+                self._record_problem(record, *problem)
                 return
             self._good.append(record)
-            if time.monotonic() - self._noted_at > _NOTE_SECONDS:
-                self._note_good()
+            if time.monotonic() - self._recorded_at > _RECORD_SECONDS:
+                self._record_good()
 
         def failed(_record: BlobRecord, error: RegistrySyncError) -> None:
             raise error
@@ -181,17 +180,18 @@ class BlobReading:
         try:
             for_each(self._judge, records, threads=_THREADS, done=done, failed=failed)
         finally:
-            self._note_good()
+            self._record_good()
         progress.finish()
 
     def _judge(self, record: BlobRecord) -> tuple[FindingKind, str] | None:
-        """What is wrong with the bytes of a blob, None for nothing."""
+        """The problem with the bytes of a blob, None for none."""
         try:
             return self._problem(record) and self._problem(record)
         except BlobMissing:
             return FindingKind.MISSING, MISSING
         except (OSError, BlobStoreError) as problem:
-            # A medium that has lost its bytes says EIO; everything else is between it and us, and may pass.
+            # A medium that has lost bytes reports EIO; other errors lie between it and this process, and may be
+            # transient.
             is_broken = isinstance(problem, OSError) and problem.errno == errno.EIO
             kind = FindingKind.BROKEN if is_broken else FindingKind.UNREADABLE
             return kind, f"cannot be read: {getattr(problem, 'strerror', None) or problem}"
@@ -206,14 +206,14 @@ class BlobReading:
         found = hasher.hexdigest()
         return None if found == record.digest.encoded else (FindingKind.BROKEN, f"{size_bytes:,} bytes of {found}")
 
-    def _note_good(self) -> None:
-        good, self._good, self._noted_at = self._good, [], time.monotonic()
+    def _record_good(self) -> None:
+        good, self._good, self._recorded_at = self._good, [], time.monotonic()
         if good:
             self.findings.add_unnoted([record.digest for record in good if not record.is_stored])
             self.checks.mark_verified([record.digest for record in good], self.clock())
             self.verified += Amount.of(record.size_bytes for record in good)
 
-    def _note_problem(self, record: BlobRecord, kind: FindingKind, detail: str) -> None:
+    def _record_problem(self, record: BlobRecord, kind: FindingKind, detail: str) -> None:
         if kind is FindingKind.UNREADABLE:
             self.findings.add(kind, record.digest, detail)
             self.unreadable.add(record.digest)
@@ -225,8 +225,8 @@ class BlobReading:
         if kind is FindingKind.BROKEN:
             try:
                 self.store.quarantine(record.digest)
-            except BlobStoreError as problem:  # it is not used all the same, and tried again the next time
-                is_gone, detail = False, f"{detail}; it could not be set aside: {problem}"
+            except BlobStoreError as problem:  # it is not used anyway, and quarantined the next time
+                is_gone, detail = False, f"{detail}; it could not be quarantined: {problem}"
         now = self.checks.records([record.digest]).get(record.digest)
         was_collected = now is None or (kind is FindingKind.MISSING and not now.is_stored)
         if not was_collected:
@@ -238,17 +238,17 @@ _PAGE = 1000
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """``share`` of the stored blobs is read, from 0 for none to 1 for all, at most ``bytes_per_second`` (None: any)."""
+    """``share`` of the stored blobs is read, 0 for none to 1 for all, at most ``bytes_per_second`` (None: no limit)."""
 
     share: float = 1.0
     bytes_per_second: float | None = None
 
     def checked(self) -> VerifyOptions:
-        """Itself. Raises :class:`ConfigurationError` for numbers that make no sense."""
+        """Itself. Raises :class:`ConfigurationError` for numbers out of range."""
         if not 0 <= self.share <= 1:
             raise ConfigurationError(f"the share of blobs to verify is {self.share}; give a number from 0 to 1")
         if self.bytes_per_second is not None and not self.bytes_per_second > 0:
-            raise ConfigurationError("the rate of a verification is more than 0; leave it out for no limit")
+            raise ConfigurationError("the rate of a verification is more than 0; omit it for no limit")
         return self
 
 
@@ -261,19 +261,19 @@ def verify_blobs(
     clock: Callable[[], datetime] = utc_now,
     rate: ByteRate | None = None,
 ) -> Verification:
-    """Compares, reads, and notes what is lost; safe to repeat, and beside syncs and collections.
+    """Compares, reads, and records lost blobs; safe to repeat, and to run concurrently with syncs and collections.
 
-    What a killed verification had read comes last in the next one. ``rate`` is made of the options unless given.
-    Raises what the database or the store raises, :class:`BlobStoreUnavailable` when many blobs cannot be read.
+    Blobs that a killed verification had read come last in the next one. ``rate`` is made from the options unless given.
+    Raises the errors of the database and the store, :class:`BlobStoreUnavailable` when many blobs cannot be read.
     """
     rate = rate or ByteRate(options.checked().bytes_per_second)
     checks = database.blob_checks
-    began = clock()
-    findings = Findings(database.contents, store, report, began)
+    started_at = clock()
+    findings = Findings(database.contents, store, report, started_at)
     reading = BlobReading(checks, store, findings, rate, clock, report)
     left = math.ceil(options.share * checks.stored_count())
     reading.read(_compare(checks, store, findings))
-    while left > 0 and (page := checks.due(began, min(left, _PAGE), without=reading.unreadable)):
+    while left > 0 and (page := checks.due(started_at, min(left, _PAGE), without=reading.unreadable)):
         reading.read(page)
         left -= len(page)
     for record in _faulty(checks):
@@ -284,9 +284,9 @@ def verify_blobs(
 
 
 def _compare(checks: BlobCheckStore, store: BlobStore, findings: Findings) -> list[BlobRecord]:
-    """Blobs that are to be read whatever the share: of another size than recorded, or there and noted as missing."""
+    """Blobs to read regardless of the share: those of another size than recorded, or recorded as missing."""
     suspects: list[BlobRecord] = []
-    there: set[Digest] = set()
+    existing: set[Digest] = set()
 
     def unlisted(folder: str, problem: BlobStoreError) -> None:
         findings.add(FindingKind.UNREADABLE, folder, f"cannot be listed: {problem}")
@@ -294,27 +294,25 @@ def _compare(checks: BlobCheckStore, store: BlobStore, findings: Findings) -> li
     for page in _pages(store.entries(unlisted)):
         records = checks.records([entry.digest for entry in page])
         for entry in page:
-            there.add(entry.digest)
+            existing.add(entry.digest)
             record = records.get(entry.digest)
             if record is None:
-                findings.add(
-                    FindingKind.UNTRACKED_BLOB, entry.digest, f"{entry.size_bytes:,} bytes that no record names"
-                )
+                findings.add(FindingKind.UNTRACKED_BLOB, entry.digest, f"{entry.size_bytes:,} bytes without a record")
             elif not record.is_stored or record.size_bytes != entry.size_bytes:
                 suspects.append(record)
     for name in store.unknown_files():
-        findings.add(FindingKind.UNKNOWN_FILE, name, "a name in the blob store that is no blob")
-    _find_missing(checks, store, there, findings)
+        findings.add(FindingKind.UNKNOWN_FILE, name, "a file in the blob store that is no blob")
+    _find_missing(checks, store, existing, findings)
     return suspects
 
 
-def _find_missing(checks: BlobCheckStore, store: BlobStore, there: set[Digest], findings: Findings) -> None:
+def _find_missing(checks: BlobCheckStore, store: BlobStore, existing: set[Digest], findings: Findings) -> None:
     after = ""
     while page := checks.stored_after(after, _PAGE):
         after = page[-1].digest
-        # What was stored while the store was listed is asked for; what was collected meanwhile has no record now.
+        # Blobs stored while the store was listed are checked again; those collected meanwhile have no record now.
         absent = [
-            record.digest for record in page if record.digest not in there and _is_absent(store, record, findings)
+            record.digest for record in page if record.digest not in existing and _is_absent(store, record, findings)
         ]
         now = checks.records(absent)
         lost = [digest for digest in absent if digest in now and now[digest].is_stored]
@@ -322,13 +320,13 @@ def _find_missing(checks: BlobCheckStore, store: BlobStore, there: set[Digest], 
 
 
 def _is_absent(store: BlobStore, record: BlobRecord, findings: Findings) -> bool:
-    """Whether the store says that it does not have the blob; not when it refuses to say."""
+    """Whether the store reports the blob as missing; False when it cannot be checked."""
     try:
         return not store.has(record.digest)
     except BlobStoreError as problem:
         if problem.is_temporary:
             raise
-        findings.add(FindingKind.UNREADABLE, record.digest, f"cannot be looked for: {problem}")
+        findings.add(FindingKind.UNREADABLE, record.digest, f"cannot be checked: {problem}")
         return False
 
 
