@@ -21,13 +21,11 @@ from registry_sync.blobs.resume.resumable_files import (
     PATIENCE_SECONDS,
     ResumableFile,
     ResumableFolder,
-    flush_folder,
-    make_folder,
 )
 from registry_sync.blobs.resume.verifying_writer import VerifyingWriter, open_writer, published_writer
 from registry_sync.blobs.store import StoredBlob, Unlisted, not_removed, size_error, store_errors
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.file_modes import OWNER_ONLY, FileModes
+from registry_sync.domain.file_modes import OWNER_ONLY, FileModes, flush_folder
 from registry_sync.errors import BlobMissing, BlobStoreError
 
 
@@ -94,7 +92,7 @@ class LocalBlobStore:
         with store_errors(self.root):
             if not path.exists():
                 return False
-            make_folder(folder, self._modes)
+            self._modes.make_folder(folder)
             try:
                 path.rename(folder / flat_name(digest))
             except FileNotFoundError:
@@ -179,7 +177,7 @@ class LocalBlobStore:
             try:
                 source.rename(target)
             except FileNotFoundError:
-                make_folder(target.parent, self._modes)
+                self._modes.make_folder(target.parent)
                 source.rename(target)
             except IsADirectoryError as problem:  # its filename is the source
                 raise BlobStoreError(f"a folder is in the place of a blob, at {target}: remove it") from problem

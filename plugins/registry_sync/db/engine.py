@@ -26,13 +26,12 @@ UPGRADE_COMMAND = "airflow registry-sync db upgrade"
 #: The errors that :func:`converted` accepts: those of our database and of Airflow's.
 FOREIGN_ERROR = exc.SQLAlchemyError
 OURS = "the metadata database"
-_SQLITE_BUSY, _SQLITE_FULL = 5, 13
-_SQLITE_BUSY_TEXT = "database is locked"
-_SQLITE_FULL_TEXT = "database or disk is full"
+#: Conditions: SQLSTATE of PostgreSQL, code and text of SQLite. Here disk_full (out_of_memory is not converted).
+_FULL = ("53100", 13, "database or disk is full")
+#: The same: lock_not_available.
+_BUSY = ("55P03", 5, "database is locked")
 _SQLITE_UNKNOWN = ("no such table", "no such column", "has no column named")
-#: SQLSTATE: disk_full (out_of_memory is not converted); undefined_table, undefined_column.
-_POSTGRESQL_FULL = "53100"
-_POSTGRESQL_BUSY = "55P03"  # lock_not_available
+#: SQLSTATE: undefined_table, undefined_column.
 _POSTGRESQL_UNKNOWN = frozenset({"42P01", "42703"})
 
 
@@ -57,10 +56,10 @@ def converted(problem: exc.SQLAlchemyError, database: str = OURS) -> DatabaseErr
 def _converted_from_driver(problem: exc.DBAPIError, database: str) -> DatabaseError:
     cause = problem.orig or problem
     said = _first_line(cause)
-    if _is_full(cause):
+    if _is_condition(cause, _FULL):
         disk = "the disk that its file is on" if type(cause).__module__ == "sqlite3" else "the disk of its server"
         return DatabaseFull(f"{database} has no space left, on {disk}: {said}; stored content stays intact")
-    if _is_busy(cause):
+    if _is_condition(cause, _BUSY):
         return DatabaseUnavailable(f"{database} is busy: another transaction holds its locks for long; try again later")
     if database == OURS and _is_unknown_to_schema(cause):
         return DatabaseOutdated(f"{database} lacks what this release needs ({said}); run: {UPGRADE_COMMAND}")
@@ -70,18 +69,13 @@ def _converted_from_driver(problem: exc.DBAPIError, database: str) -> DatabaseEr
     return DatabaseError(f"{database} refused {refused}: {said}")
 
 
-def _is_busy(cause: BaseException) -> bool:
-    if getattr(cause, "sqlstate", None) == _POSTGRESQL_BUSY:
+def _is_condition(cause: BaseException, condition: tuple[str, int, str]) -> bool:
+    """Whether a driver reports ``condition``: a SQLSTATE of PostgreSQL, SQLite's code, or its text."""
+    sqlstate, sqlite_code, sqlite_text = condition
+    if getattr(cause, "sqlstate", None) == sqlstate:
         return True
     code = getattr(cause, "sqlite_errorcode", None)
-    return code & 0xFF == _SQLITE_BUSY if code is not None else str(cause) == _SQLITE_BUSY_TEXT
-
-
-def _is_full(cause: BaseException) -> bool:
-    if getattr(cause, "sqlstate", None) == _POSTGRESQL_FULL:
-        return True
-    code = getattr(cause, "sqlite_errorcode", None)
-    return code & 0xFF == _SQLITE_FULL if code is not None else str(cause) == _SQLITE_FULL_TEXT
+    return code & 0xFF == sqlite_code if code is not None else str(cause) == sqlite_text
 
 
 def _is_unknown_to_schema(cause: BaseException) -> bool:

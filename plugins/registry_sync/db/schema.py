@@ -113,7 +113,7 @@ def _file_lock(engine: Engine, file: str | None, modes: FileModes) -> Iterator[N
         yield
         return
     try:
-        _make_folder(Path(file).parent, modes)
+        modes.make_folder(Path(file).parent)
         lock = os.fdopen(_opened(f"{file}.lock", modes), "a")
         os.close(_opened(file, modes))  # SQLite makes its other files like this one
     except OSError as problem:
@@ -139,15 +139,6 @@ def _tables_may_be_made_anew(connection: Connection, *, is_sqlite: bool) -> Iter
     finally:
         if is_sqlite:
             driver_connection.execute("PRAGMA foreign_keys = ON")
-
-
-def _make_folder(folder: Path, modes: FileModes) -> None:
-    """Creates ``folder`` and its parents; none of them is accessible to others, whatever the umask."""
-    if not folder.is_dir():
-        _make_folder(folder.parent, modes)
-        folder.mkdir(OWNER_ONLY.folder, exist_ok=True)
-        if modes != OWNER_ONLY:
-            folder.chmod(modes.folder)
 
 
 def _opened(path: str, modes: FileModes) -> int:

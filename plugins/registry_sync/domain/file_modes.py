@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,28 @@ class FileModes:
             mode = os.stat(path).st_mode & 0o7777  # noqa: PTH116  asked for at each start
             if mode & 0o077 & ~self.folder:
                 os.chmod(path, mode & (self.folder | 0o700))  # noqa: PTH101  as above
+
+    def make_folder(self, folder: Path) -> None:
+        """Creates ``folder`` and its parents, none of them open to others whatever the umask.
+
+        An existing folder is not changed. A new one survives a loss of power. Raises :class:`OSError`.
+        """
+        if not folder.is_dir():
+            self.make_folder(folder.parent)
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(0o700)
+                if self.folder != 0o700:
+                    folder.chmod(self.folder)
+            flush_folder(folder.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flushes the names in ``folder``, so that they survive a loss of power. Raises :class:`OSError`."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 OWNER_ONLY = FileModes(0o600, 0o700)

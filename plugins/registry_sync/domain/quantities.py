@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from enum import Enum
+from typing import TypeVar
 
 from registry_sync.errors import ConfigurationError
+
+ChoiceT = TypeVar("ChoiceT", bound=Enum)
 
 
 def utc_now() -> datetime:
@@ -24,6 +28,15 @@ def parse_flag(value: object, name: str) -> bool | None:
     if text not in ("true", "false", ""):
         raise ConfigurationError(f"{name} is {text[:40]!r}; it is true or false")
     return text == "true" if text else None
+
+
+def parse_choice(choices: type[ChoiceT], text: str, name: str) -> ChoiceT:
+    """The one of ``choices`` with the value ``text``. Raises :class:`ConfigurationError`, which says all of them."""
+    try:
+        return choices(text)
+    except ValueError:
+        known = ", ".join(choice.value for choice in choices)
+        raise ConfigurationError(f"{name} is {text[:40]!r}; it is one of {known}") from None
 
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")

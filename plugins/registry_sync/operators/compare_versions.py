@@ -67,11 +67,14 @@ class CompareVersionsOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """``number``, ``base_number``, ``is_equal``, ``counts`` and ``names`` of tags by change, ``markdown``."""
+        from registry_sync.domain.quantities import parse_choice
+        from registry_sync.domain.records import SyncMode
         from registry_sync.domain.tag_filter import TagFilter
-        from registry_sync.sync.compare_versions import compare_versions, promotion_mode
+        from registry_sync.sync.compare_versions import compare_versions
 
         with open_stage(context) as stage:
-            wanted, mode = TagFilter.parse(as_list(self.tags), as_list(self.exclude_tags)), promotion_mode(self.mode)
+            wanted = TagFilter.parse(as_list(self.tags), as_list(self.exclude_tags))
+            mode = parse_choice(SyncMode, self.mode, "mode")
             does_skip = as_flag(self.skip_when_equal, "skip_when_equal")
             version, base = self._sides(stage)
             compared = compare_versions(stage.database.versions, version, base, tags=wanted, mode=mode)

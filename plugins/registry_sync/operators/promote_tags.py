@@ -71,14 +71,15 @@ class PromoteTagsOperator(TriggeredTask):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """``repository``, ``version`` or None, ``unchanged_version`` or None, ``missing_blob_count``."""
-        from registry_sync.domain.records import checked_repository_name
+        from registry_sync.domain.quantities import parse_choice
+        from registry_sync.domain.records import SyncMode, checked_repository_name
         from registry_sync.domain.tag_filter import TagFilter
         from registry_sync.domain.version_history import CopyRequest
         from registry_sync.operators.version_outputs import derived_result, find_number
-        from registry_sync.sync.compare_versions import promotion_mode
 
         with open_stage(context) as stage:
-            wanted, mode = TagFilter.parse(as_list(self.tags), as_list(self.exclude_tags)), promotion_mode(self.mode)
+            wanted = TagFilter.parse(as_list(self.tags), as_list(self.exclude_tags))
+            mode = parse_choice(SyncMode, self.mode, "mode")
             source = stage.database.repositories.by_name(as_text(self.source) or "")
             number = find_number(stage, source, self.number)
             name = checked_repository_name(as_text(self.target) or "", "target: give the name of a repository")

@@ -10,7 +10,6 @@ from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import PageRequest, SyncMode
 from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.domain.version_history import Change, TagChange
-from registry_sync.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from registry_sync.db.versions.version_store import VersionStore
@@ -83,15 +82,6 @@ def compare_versions(
                     first[changed.change].append(changed)
         offset, total = offset + _PAGE, page.total_count
     return Comparison(version[1], base[1], counts, first)
-
-
-def promotion_mode(text: str) -> SyncMode:
-    """``additive`` or ``mirror``. Raises :class:`ConfigurationError`."""
-    try:
-        return SyncMode(text)
-    except ValueError:
-        known = ", ".join(mode.value for mode in SyncMode)
-        raise ConfigurationError(f"mode is {text[:40]!r}; it is one of {known}") from None
 
 
 def _tag_text(tag: TagChange) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from registry_sync.domain.quantities import parse_flag
+from registry_sync.domain.quantities import parse_choice, parse_flag
 from registry_sync.domain.records import (
     Policy,
     Remote,
@@ -70,7 +70,7 @@ class SyncRequest:
             "include_tags": self.include_tags,
             "exclude_tags": self.exclude_tags,
             "conn_id": self.conn_id,
-            "policy": None if self.policy is None else _choice(Policy, "policy", self.policy),
+            "policy": None if self.policy is None else parse_choice(Policy, self.policy, "policy"),
             "download_concurrency": _concurrency(self.download_concurrency),
             "ssl_validation": parse_flag(self.ssl_validation, "ssl_validation"),
             "platforms": self.platforms,
@@ -224,7 +224,7 @@ def _plan(
     check_connection: ConnectionCheck,
 ) -> _Plan:
     """What is to be done, after everything was checked; ``started`` is the run that is repeated."""
-    mode = _choice(SyncMode, "mode", request.mode)
+    mode = parse_choice(SyncMode, request.mode, "mode")
     name = checked_repository_name(request.repository, "repository: give the name to sync into")
     stored, used = _remote(database, request, name, started)
     if started is not None and name == started.repository_name:
@@ -375,14 +375,6 @@ def _shown(name: str, spec: RemoteSpec) -> str:
 
 #: What None means of a field.
 _UNSAID: Mapping[str, str] = {"include_tags": "all", "platforms": "all"}
-
-
-def _choice(choices: type[Any], name: str, text: str) -> Any:
-    try:
-        return choices(text)
-    except ValueError:
-        known = ", ".join(choice.value for choice in choices)
-        raise ConfigurationError(f"{name} is {text[:40]!r}; it is one of {known}") from None
 
 
 def _concurrency(text: str | None) -> int | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import registry_sync
 from registry_sync.db.database import Database
 from registry_sync.domain.file_modes import GROUP_TOO, OWNER_ONLY, FileModes
 from registry_sync.hooks.settings import Settings
@@ -100,3 +102,26 @@ def test_permissions_are_only_taken(tmp_path: Path, modes: FileModes, before: in
     modes.tighten(path)
     assert path.stat().st_mode & 0o777 == after
     modes.tighten(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("modes", [OWNER_ONLY, GROUP_TOO], ids=["owner", "group"])
+def test_folders_are_made_by_one_function_from_the_top_down_and_those_that_exist_stay(
+    tmp_path: Path, umask: int, modes: FileModes
+) -> None:
+    top = tmp_path / "top"
+    top.mkdir(0o755)
+    top.chmod(0o755)
+    for _ in range(2):
+        modes.make_folder(top / "a" / "b")
+    assert top.stat().st_mode & 0o7777 == 0o755
+    assert modes_below(top / "a")[1] == {modes.folder}
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="Not a directory"):
+        modes.make_folder(tmp_path / "file" / "a")
+
+
+def test_nothing_else_makes_folders_where_content_is_stored() -> None:
+    """But the spool in the system's folder for temporary files, which is this user's alone in any case."""
+    package = Path(registry_sync.__file__).parent
+    makers = {path.name for path in package.rglob("*.py") if re.search(r"\.mkdir\(|os\.makedirs\(", path.read_text())}
+    assert makers == {"file_modes.py", "object_store.py"}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import registry_sync
-from registry_sync.domain.quantities import format_bytes, format_count, format_duration, parse_flag
+from registry_sync.domain.quantities import format_bytes, format_count, format_duration, parse_choice, parse_flag
+from registry_sync.domain.records import SyncMode
 from registry_sync.errors import ConfigurationError
 
 
@@ -81,6 +82,12 @@ def test_a_flag_is_read_wherever_people_write_one(given: object, expected: bool 
 def test_anything_else_is_no_flag_and_the_error_says_of_what(given: object) -> None:
     with pytest.raises(ConfigurationError, match=r"preview is .*; it is true or false"):
         parse_flag(given, "preview")
+
+
+def test_a_choice_is_one_of_the_values_of_an_enum() -> None:
+    assert parse_choice(SyncMode, "mirror", "mode") is SyncMode.MIRROR
+    with pytest.raises(ConfigurationError, match="mode is 'Mirror'; it is one of mirror, additive"):
+        parse_choice(SyncMode, "Mirror", "mode")
 
 
 def test_nothing_else_reads_yes_and_no() -> None:

@@ -13,7 +13,6 @@ Bytes are appended and hashed in one pass, and written back to the disk early.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import time
@@ -188,26 +187,6 @@ def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def make_folder(folder: Path, modes: FileModes = OWNER_ONLY) -> None:
-    """Creates ``folder`` and its parents; an existing folder is not changed. Raises :class:`OSError`."""
-    if not folder.is_dir():
-        make_folder(folder.parent, modes)
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(OWNER_ONLY.folder)
-            if modes != OWNER_ONLY:
-                folder.chmod(modes.folder)
-        flush_folder(folder.parent)
-
-
-def flush_folder(folder: Path) -> None:
-    """Flushes the names in ``folder``, so that they survive a loss of power. Raises :class:`OSError`."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 #: How long a second writer waits for a first writer without progress.
 PATIENCE_SECONDS = 30.0
 _POLL_SECONDS = 0.05
@@ -338,7 +317,7 @@ class ResumableFolder:
             try:
                 descriptor = os.open(path, flags | os.O_CLOEXEC, self._modes.file)
             except FileNotFoundError:
-                make_folder(self.folder, self._modes)
+                self._modes.make_folder(self.folder)
                 descriptor = os.open(path, flags | os.O_CLOEXEC, self._modes.file)
             self._modes.apply(descriptor)
         return descriptor

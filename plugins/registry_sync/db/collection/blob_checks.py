@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, exists, func, or_, select, update
 
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import in_batches, is_one_of
@@ -43,13 +43,14 @@ class BlobCheckStore:
 
     def stored_after(self, after: str, limit: int) -> list[BlobRecord]:
         """The next blobs recorded as stored, by digest; ``after`` is the last digest of the page before, or empty."""
-        statement = select(*_COLUMNS).where(blobs.c.stored_at.is_not(None), blobs.c.digest > after)
-        with self._transactions.reading() as connection:
-            return list(map(_record, connection.execute(statement.order_by(blobs.c.digest).limit(limit))))
+        return self._after(after, limit, blobs.c.stored_at.is_not(None))
 
     def faulty_after(self, after: str, limit: int) -> list[BlobRecord]:
         """The next blobs that were found broken or missing and not repaired since, by digest; ``after`` as above."""
-        statement = select(*_COLUMNS).where(blobs.c.fault.is_not(None), blobs.c.digest > after)
+        return self._after(after, limit, blobs.c.fault.is_not(None))
+
+    def _after(self, after: str, limit: int, condition: ColumnElement[bool]) -> list[BlobRecord]:
+        statement = select(*_COLUMNS).where(condition, blobs.c.digest > after)
         with self._transactions.reading() as connection:
             return list(map(_record, connection.execute(statement.order_by(blobs.c.digest).limit(limit))))
 
