@@ -1,12 +1,11 @@
-"""Who may do what, by Airflow's own users and auth manager; and what a request must be before any of it is read.
+"""Access checks by Airflow's users and auth manager, and the checks of a request before its body is read.
 
-Reading and syncing are held to what a user may do with the sync DAG and its runs, changes to what they may do with
-connections. Of Airflow's checks these are the ones that mean the same under SimpleAuthManager and FAB.
+Reading and syncing require a user's rights on the sync DAG and its runs, changes require their rights on connections.
+Of Airflow's checks these are the ones with the same meaning under SimpleAuthManager and FAB.
 
-Before that, :class:`Guard` only sees that a credential is there; whose it is and what they may do is found out by the
-checks of each route. Browsers send the session's cookie along with what a foreign page asks for, so a request that
-names a foreign ``Origin`` is refused whatever its credential, unless Airflow's own setting for foreign pages allows
-that origin.
+Before that, :class:`Guard` only checks that a credential is present; the checks of each route identify the user and
+their rights. Browsers send the session's cookie with requests of foreign pages, so a request with a foreign ``Origin``
+is refused whatever its credential, unless Airflow's own setting for foreign pages allows that origin.
 """
 
 from __future__ import annotations
@@ -29,25 +28,25 @@ from registry_sync.api.problems import WHOLE, detail, field_problems
 from registry_sync.hooks.settings import load_settings
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
-#: The user who asks; nobody gets here without signing in.
+#: The authenticated user of a request.
 SignedIn = GetUserDep
 
 
 class AccessCheck:
-    """A dependency that refuses with 401 who is not signed in, and with 403 who may not."""
+    """A dependency that refuses a user without authentication with 401, and one without the right with 403."""
 
     __call__: Callable[..., Any]
 
 
 class SignedInCheck(AccessCheck):
-    """Anybody who is signed in."""
+    """Any authenticated user."""
 
     async def __call__(self, user: SignedIn) -> BaseUser:
         return user
 
 
 class DagCheck(AccessCheck):
-    """Who may do ``method`` with the sync DAG, or with its runs."""
+    """A user who may do ``method`` with the sync DAG, or with its runs."""
 
     def __init__(self, method: Method, entity: DagAccessEntity | None = None) -> None:
         self._method: Method = method
@@ -81,7 +80,7 @@ def may_use_connection(user: BaseUser, conn_id: str) -> bool:
 
 
 def may_change_repositories(user: BaseUser) -> bool:
-    """Whether a user may change repositories and remotes, as :data:`CHANGE` finds it out."""
+    """Whether a user may change repositories and remotes, by the check of :data:`CHANGE`."""
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails
 
@@ -102,13 +101,13 @@ CHANGE = _dependency(ConnectionCheck("PUT"))
 DELETE = _dependency(ConnectionCheck("DELETE"))
 
 
-#: Certificates are the largest that is sent; a bundle of all public ones has 220 KB.
+#: Certificates are the largest field; a bundle of all public ones has 220 KB.
 MAX_BODY_BYTES = 1024 * 1024
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Guard:
-    """Middleware. ``cookie_name`` is the cookie of a session; ``own_origins`` gives origins that are allowed."""
+    """Middleware. ``cookie_name`` is the cookie of a session; ``own_origins`` returns the allowed origins."""
 
     def __init__(self, app: ASGIApp, *, cookie_name: str, own_origins: Callable[[], frozenset[str]]) -> None:
         self._app = app
@@ -123,7 +122,7 @@ class Guard:
         if not self._has_credential(headers):
             response = detail(401, "Not signed in.", {"WWW-Authenticate": "Bearer"})
         elif self._is_foreign(headers):
-            response = detail(403, "This page's origin may not ask.")
+            response = detail(403, "Requests of this page's origin are not allowed.")
         elif _length(headers) > MAX_BODY_BYTES:
             response = field_problems(WHOLE, _too_large())
         else:
@@ -139,16 +138,16 @@ class Guard:
         origin = headers.get("origin")
         if origin is None:
             return headers.get("sec-fetch-site", "same-origin") in ("cross-site", "same-site")
-        asking = _host(origin)
-        if asking is None:
+        requesting = _host(origin)
+        if requesting is None:
             return True
-        # The scheme is that of the browser's connection, which a proxy in between may end; host and port tell.
+        # The scheme is that of the browser's connection, which a proxy may terminate; host and port are compared.
         here = _host(f"{origin.partition(':')[0]}://{headers.get('host', '')}")
-        return asking not in {here, *(_host(own) for own in self._own_origins())}
+        return requesting not in {here, *(_host(own) for own in self._own_origins())}
 
 
 def _bounded(receive: Receive) -> Receive:
-    """``receive``, refusing a body that turns out too large although it did not say its length."""
+    """``receive``, refusing a body without a declared length that turns out too large."""
     received_bytes = 0
 
     async def bounded() -> Message:
@@ -163,7 +162,7 @@ def _bounded(receive: Receive) -> Receive:
 
 
 def _length(headers: Headers) -> int:
-    """The length that a body says it has, in bytes; 0 when it says none, and then it is counted as it comes."""
+    """The declared length of a body in bytes; 0 without one, and then it is counted as received."""
     said = headers.get("content-length", "")
     return int(said) if said.isascii() and said.isdigit() and len(said) < 20 else 0
 
@@ -173,7 +172,7 @@ def _too_large() -> str:
 
 
 def _host(origin: str) -> tuple[str, int | None] | None:
-    """Host and port of an origin, the scheme's own port filled in; None for ``null`` and what is no origin."""
+    """Host and port of an origin, by default the scheme's port; None for ``null`` and for an invalid origin."""
     try:
         parts = urlsplit(origin)
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme)

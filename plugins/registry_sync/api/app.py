@@ -1,7 +1,7 @@
 """The REST API as one FastAPI app, to be mounted under :data:`MOUNT` of Airflow's API server.
 
-``/docs/``: the OpenAPI document for programs, and as a page for people, without anything from elsewhere. ``/status/``:
-which releases run here, and whether what they need is there.
+``/docs/``: the OpenAPI document for programs, and as a self-contained page for people. ``/status/``: the installed
+releases, the state of the metadata database and of the sync DAG.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ pre { overflow-x: auto; background: #8881; padding: .7rem } .method { display: i
 
 
 def render(document: Mapping[str, Any]) -> str:
-    """The page for an OpenAPI 3.1 document."""
+    """The HTML page for an OpenAPI 3.1 document."""
     server = document["servers"][0]["url"].rstrip("/")
     info = document["info"]
     parts = [
@@ -96,7 +96,7 @@ def _operation(server: str, method: str, path: str, operation: Mapping[str, Any]
         f"<tr><td>{escape(status)}</td><td>{escape(response['description'])}</td><td>{_schema_link(response)}</td></tr>"
         for status, response in operation["responses"].items()
     )
-    lines.append(f"<table><tr><th>answer</th><th></th><th></th></tr>{''.join(responses)}</table></details>")
+    lines.append(f"<table><tr><th>response</th><th></th><th></th></tr>{''.join(responses)}</table></details>")
     return "".join(lines)
 
 
@@ -108,7 +108,7 @@ def _parameter_rows(operation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _schema_link(holder: Mapping[str, Any]) -> str:
-    """The name of the document in a body or an answer, linked; empty when there is none."""
+    """A link to the document of a body or a response; empty without one."""
     for media in holder.get("content", {}).values():
         name = media.get("schema", {}).get("$ref", "").rpartition("/")[2]
         if name:
@@ -117,7 +117,7 @@ def _schema_link(holder: Mapping[str, Any]) -> str:
 
 
 pages_router = Router(prefix="/docs", tags=["docs"])
-#: The page loads nothing and runs nothing.
+#: The page loads and runs nothing.
 _PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
@@ -134,7 +134,7 @@ def read_page(request: Request) -> HTMLResponse:
 
 
 def _document(request: Request) -> dict[str, Any]:
-    """With the server that paths are relative to: where the app is mounted."""
+    """The OpenAPI document with the server that paths are relative to: where the app is mounted."""
     return {**request.app.openapi(), "servers": [{"url": request.scope.get("root_path") or "/"}]}
 
 
@@ -143,7 +143,7 @@ status_router = Router(prefix="/status", tags=["status"])
 
 @status_router.get("/", dependencies=SIGNED_IN)
 def read_status(request: Request) -> StatusDocument:
-    """Releases, the metadata database and the sync DAG. Answered with 200 also when something is wrong with them."""
+    """Releases, the metadata database and the sync DAG. Responds with 200 also when one of them has a problem."""
     return StatusDocument(
         versions=[
             ComponentVersion(component="docker", version=__version__, package="registry-sync"),
@@ -170,20 +170,20 @@ def _sync_dag(dag_id: str) -> SyncDag:
     return SyncDag(dag_id=dag_id, is_known=is_known, is_paused=bool(dag is not None and dag.is_paused))
 
 
-#: Where Airflow mounts the app; what comes after it in paths is the app's own.
+#: The path at which Airflow mounts the app.
 MOUNT = "/pulp"
 ROUTERS = (repositories, remotes, started_syncs, copies, tasks, syncs, versions, content, status_router, pages_router)
 DESCRIPTION = (
     "Container repositories, mirrored as versioned content: create a repository, create a remote, sync, wait for the "
-    "task, read the version. Sign in as to Airflow: with a bearer token, or the cookie of a session."
+    "task, read the version. Authenticate as in Airflow: with a bearer token, or the cookie of a session."
 )
 
 
 class RestApi(FastAPI):
-    """The app; what it documents is what it answers: bad input is 400 here, never FastAPI's own 422."""
+    """The app. Its document matches its responses: invalid input is 400, never FastAPI's own 422."""
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document, made once."""
+        """The OpenAPI document, created once."""
         if self.openapi_schema is None:
             document = get_openapi(
                 title=self.title, version=self.version, description=self.description, routes=self.routes
@@ -221,7 +221,7 @@ def create_app() -> FastAPI:
 
 
 def own_origins() -> frozenset[str]:
-    """Origins whose pages may ask: Airflow's own, and those that its setting for foreign pages allows."""
+    """The origins whose pages may send requests: Airflow's own, and those that its setting allows."""
     from airflow.configuration import conf
 
     allowed = conf.get("api", "access_control_allow_origins", fallback="").split()
@@ -235,7 +235,7 @@ def _operation_id(route: APIRoute) -> str:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Airflow's own dependencies look for the auth manager on the app that a route belongs to, which is this one."""
+    """Sets the auth manager, which Airflow's dependencies look up in the app of a route, which is this one."""
     from airflow.api_fastapi.app import get_auth_manager
 
     app.state.auth_manager = get_auth_manager()

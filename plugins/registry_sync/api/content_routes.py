@@ -37,7 +37,7 @@ _RELATIONS = {
 
 
 class ContentQuery(PageQuery):
-    """Which units: of one version, or of all that is stored. At most one of the three relations may be given."""
+    """The filters of content units: those of one version, or all. At most one of the three relations may be given."""
 
     repository_version: Annotated[GivenHref | None, Field(description="Path of a version that has them")] = None
     repository_version_added: Annotated[GivenHref | None, Field(description="Path of a version that added them")] = None
@@ -50,7 +50,7 @@ class ContentQuery(PageQuery):
     media_type__in: Annotated[Sought | None, Field(description="Media types separated by commas")] = None
 
     def unit_query(self) -> UnitQuery:
-        """For the store. Raises :class:`InvalidField`."""
+        """The query for the store. Raises :class:`InvalidField`."""
         field = self.version_field()
         repository_id, number = self._version(field) if field else (None, None)
         return UnitQuery(
@@ -62,10 +62,10 @@ class ContentQuery(PageQuery):
         )
 
     def version_field(self) -> str:
-        """The parameter that names a version; empty when none does. Raises :class:`InvalidField` for two."""
+        """The parameter that names a version; empty without one. Raises :class:`InvalidField` for two."""
         given = [field for field in _RELATIONS if getattr(self, field) is not None]
         if len(given) > 1:
-            raise InvalidField(given[1], f"Give this or {given[0]}, not both.")
+            raise InvalidField(given[1], f"Send this or {given[0]}, not both.")
         return given[0] if given else ""
 
     def _version(self, field: str) -> tuple[str, int]:
@@ -92,23 +92,23 @@ _TagOrder: Any = ordered_by("name", "digest", "pulp_created")
 
 
 class DigestQuery(ContentQuery):
-    """Which blobs or manifests, and in which order."""
+    """The filters and order of blobs or manifests."""
 
     ordering: _DigestOrder = None
 
 
 class TagQuery(NameFilters, ContentQuery):
-    """Which tags, and in which order. ``digest`` and ``media_type`` are those of the manifest."""
+    """The filters and order of tags. ``digest`` and ``media_type`` are those of the manifest."""
 
     ordering: _TagOrder = None
 
     def unit_query(self) -> UnitQuery:
-        """As for other units, with the tag's name."""
+        """The query of other units, with filters by name."""
         return replace(super().unit_query(), **self.names())
 
 
 def _either(one: str | None, several: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """What fits both; None when neither is given."""
+    """The values that match both; None when neither is given."""
     if one is None:
         return several
     return (one,) if several is None or one in several else ()
@@ -120,7 +120,7 @@ router = Router(prefix="/content/docker", tags=["content"])
 def _units(
     read: Callable[[UnitStore, UnitQuery, PageRequest], Page[T]],
 ) -> Callable[[Database, ContentQuery], Page[T]]:
-    """The page of a query. A version that is not there is bad input, since a filter names it."""
+    """The page of a query. A missing version is invalid input, since a filter names it."""
 
     def page(database: Database, query: ContentQuery) -> Page[T]:
         try:
@@ -148,7 +148,7 @@ Resource(
 
 @router.get("/blobs/{unit_id}/provenance/", dependencies=READ, responses=NOT_FOUND)
 def read_blob_provenance(database: UsedDatabase, unit_id: PathUnitId) -> BlobProvenanceDocument:
-    """Where a blob came from, and which repositories hold it."""
+    """Where a blob came from, and which repositories have it."""
     return BlobProvenanceDocument.model_validate(database.provenance.blob(database.units.blob(unit_id).digest))
 
 
@@ -169,7 +169,7 @@ Resource(
 
 @router.get("/manifests/{unit_id}/provenance/", dependencies=READ, responses=NOT_FOUND)
 def read_manifest_provenance(database: UsedDatabase, unit_id: PathUnitId) -> ManifestProvenanceDocument:
-    """Since when a manifest is here, and which repositories hold it."""
+    """Since when a manifest is stored, and which repositories have it."""
     digest = database.units.manifest(unit_id).digest
     return ManifestProvenanceDocument.model_validate(database.provenance.manifest(digest))
 

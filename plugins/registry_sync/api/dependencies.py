@@ -1,7 +1,7 @@
-"""What routes work on: the metadata database, opened once per process, and a bounded number of threads of our own.
+"""The dependencies of routes: the metadata database, opened once per process, and a bounded pool of threads.
 
-Whatever waits for a database does so in one of them. A request that finds none free waits shortly, without a thread,
-and is then answered with 503 and ``Retry-After``. What runs on the event loop is quick and waits for nothing.
+All work that waits for a database runs in one of these threads. A request that finds none free waits a short time,
+without a thread, and then gets 503 with ``Retry-After``. Code on the event loop is quick and never blocks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from registry_sync.hooks.stores import open_database
 
 
 class OpenedDatabase:
-    """Opened parts of the installation; threads share one. :meth:`close` may be followed by another use."""
+    """The database of the process, shared by its threads. It can be used again after :meth:`close`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -47,7 +47,7 @@ class OpenedDatabase:
         return self._database
 
     def close(self) -> None:
-        """Closes what is open."""
+        """Closes the database if it is open."""
         with self._lock:
             if self._database is not None:
                 self._database.close()
@@ -55,7 +55,7 @@ class OpenedDatabase:
 
 
 async def database_of(request: Request) -> Database:
-    """The database, as a dependency."""
+    """The database as a dependency."""
     parts: OpenedDatabase = request.app.state.parts
     opened = parts.opened
     return opened if opened is not None else await run(parts.database)
@@ -64,11 +64,11 @@ async def database_of(request: Request) -> Database:
 UsedDatabase = Annotated[Database, Depends(database_of)]
 
 
-#: How many of our requests are worked on at a time by one process.
+#: The number of requests that one process serves at a time.
 THREAD_COUNT = 10
 #: How long a request waits for one of them, and then again for the lock of a database.
 PATIENCE_SECONDS = 5.0
-#: What is said to clients that are to come again.
+#: The ``Retry-After`` of responses to requests that may succeed later.
 RETRY_AFTER_SECONDS = 5
 
 P = ParamSpec("P")
@@ -76,14 +76,14 @@ R = TypeVar("R")
 
 
 class ServerBusy(Exception):
-    """All threads of the API are at work, and stayed so."""
+    """No thread of the API became free in time."""
 
     def __init__(self) -> None:
-        super().__init__("All threads of this API are at work; try again later.")
+        super().__init__("All threads of this API are in use; try again later.")
 
 
 class _Limits:
-    """``slots`` are waited for. ``threads`` keeps ours apart from those that Airflow shares; a slot comes first."""
+    """``slots`` limits requests, which wait for one first; ``threads`` separates our threads from Airflow's."""
 
     def __init__(self) -> None:
         self.slots = anyio.CapacityLimiter(THREAD_COUNT)
@@ -94,7 +94,7 @@ _limits: RunVar[_Limits] = RunVar("registry_sync_threads")
 
 
 async def run(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """What ``work`` gives, in a thread of ours. Raises :class:`ServerBusy`."""
+    """The result of ``work``, run in a thread of the pool. Raises :class:`ServerBusy`."""
     limits, borrower = _limits.get(None), object()
     if limits is None:
         limits = _Limits()
@@ -111,7 +111,7 @@ async def run(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 
 def in_own_thread(work: Callable[P, R]) -> Callable[P, Awaitable[R]]:
-    """``work`` as FastAPI awaits it: by the same parameters, in a thread of ours."""
+    """``work`` as a coroutine function for FastAPI with the same parameters, run in a thread of the pool."""
 
     @functools.wraps(work)
     async def awaited(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -122,13 +122,13 @@ def in_own_thread(work: Callable[P, R]) -> Callable[P, Awaitable[R]]:
 
 class _Route(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        # A route is made again where its router is included, and then it is awaited already.
+        # A route is created again where its router is included, and is then a coroutine function already.
         is_awaited = inspect.iscoroutinefunction(endpoint)
         super().__init__(path, endpoint if is_awaited else in_own_thread(endpoint), **options)
 
 
 class Router(APIRouter):
-    """A router whose routes are plain functions and run in threads of ours."""
+    """A router whose routes are plain functions and run in threads of the pool."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(route_class=_Route, **options)

@@ -1,4 +1,4 @@
-"""Kinds of fields that people send, and what the documents that people send have in common."""
+"""The types of request fields, and the base of request documents."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MAX_LABELS = 100
 
 
 def invalid(message: str) -> PydanticCustomError:
-    """An error for validators, with a message for people."""
+    """An error for validators, with a message."""
     return PydanticCustomError("invalid", "{message}", {"message": message})
 
 
 def parsed(read: Callable[[str], object]) -> AfterValidator:
-    """Checks a text with one of the domain's grammars, and leaves it as it is."""
+    """Validates a text with one of the domain's grammars, and keeps it unchanged."""
 
     def check(text: str) -> str:
         try:
@@ -55,7 +55,7 @@ def _without_nul(text: str) -> str:
 
 
 def _read_flag(value: Any) -> Any:
-    """Command line clients send texts. What is no flag stays as it is, and is refused for its type."""
+    """Reads the text of a flag, which command line clients send; other values are kept and refused for their type."""
     if not isinstance(value, str) or value != value.strip():
         return value
     try:
@@ -101,7 +101,7 @@ Name = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255), AfterValidator(_printable)
 ]
 FreeText = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_without_nul)]
-#: Text to look for.
+#: Text to search for.
 Sought = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_printable)]
 Labels = Annotated[
     dict[
@@ -110,7 +110,7 @@ Labels = Annotated[
     ],
     Field(max_length=MAX_LABELS, default_factory=dict),
 ]
-#: Ids in paths; what cannot be one is answered as an id that nothing has.
+#: Ids in paths; an invalid one is handled as an unknown id.
 PathUuid = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 PathNumber = Annotated[int, Field(ge=1, le=MAX_NUMBER)]
 PathUnitId = Annotated[int, Field(ge=1, le=MAX_UNIT_ID)]
@@ -118,9 +118,9 @@ GivenHref = Annotated[str, StringConstraints(max_length=500)]
 
 
 class GivenDocument(BaseModel):
-    """A document that somebody sends: unknown fields are refused.
+    """A document in a request: unknown fields are refused.
 
-    Fields that only answers have may be there and mean nothing, so that an answer may be changed and sent back.
+    Fields that only responses have are accepted and ignored, so that a response may be changed and sent back.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)

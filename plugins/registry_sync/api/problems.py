@@ -1,7 +1,7 @@
-"""What goes wrong, as answers: the one table from errors to HTTP status, and the documented shape of bad input.
+"""Error responses: the only mapping from errors to HTTP status, and the documented form of invalid input.
 
-Bad input is answered with 400 and ``{"field": ["message", …]}``; ``non_field_errors`` stands for the whole. Anything
-else is ``{"detail": "message"}``. No answer repeats what was sent, which may hold a secret.
+The response to invalid input is 400 with ``{"field": ["message", …]}``; ``non_field_errors`` stands for the whole. All
+others are ``{"detail": "message"}``. No response repeats the input, which may include a secret.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from registry_sync.errors import (
 
 log = logging.getLogger(__name__)
 
-#: An error is answered with the status of its own type, or of the nearest one above it in the tree.
+#: The status for an error is that of its type, or of the nearest base class.
 STATUSES: Mapping[type[RegistrySyncError], int] = {
     InvalidReference: 400,
     NameTaken: 400,
@@ -60,8 +60,8 @@ STATUSES: Mapping[type[RegistrySyncError], int] = {
     RegistrySyncError: 500,
 }
 WHOLE = "non_field_errors"
-#: With answers that may be another one soon (RFC 9110 section 10.2.3).
-_COME_AGAIN = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+#: The header of responses to requests that may succeed soon (RFC 9110 section 10.2.3).
+_RETRY_LATER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 _MESSAGES = {
     "missing": "This field is required.",
     "extra_forbidden": "Unexpected field.",
@@ -72,28 +72,30 @@ _MESSAGES = {
 
 
 class FieldProblems(RootModel[dict[str, list[str]]]):
-    """What is wrong with a request, by field."""
+    """The problems of a request, by field."""
 
 
 class Problem(BaseModel):
-    """What went wrong."""
+    """The problem of a request."""
 
     detail: str
 
 
-#: What every operation may answer besides its own, for the OpenAPI document.
+#: The responses of every operation besides its own, for the OpenAPI document.
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    400: {"model": FieldProblems, "description": "Bad input, by field"},
+    400: {"model": FieldProblems, "description": "Invalid input, by field"},
     401: {"model": Problem, "description": "Not signed in"},
-    403: {"model": Problem, "description": "Not allowed, or asked for by a foreign page"},
-    503: {"model": Problem, "description": "An operator must act first, or it works again later"},
+    403: {"model": Problem, "description": "Not allowed, or a request of a foreign page"},
+    503: {"model": Problem, "description": "An operator must act first, or a later retry succeeds"},
 }
-NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such thing"}}
-CONFLICT: dict[int | str, dict[str, Any]] = {409: {"model": Problem, "description": "As things are it cannot be done"}}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "Not found"}}
+CONFLICT: dict[int | str, dict[str, Any]] = {
+    409: {"model": Problem, "description": "Not possible in the current state"}
+}
 
 
 class InvalidField(Exception):
-    """A field's value cannot be taken, found by more than its type; answered as other bad input."""
+    """A field's value is invalid, beyond its type; the response is that of other invalid input."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -101,22 +103,22 @@ class InvalidField(Exception):
 
 
 def field_problems(field: str, *messages: str) -> JSONResponse:
-    """The answer to bad input in one field."""
+    """The response to invalid input in one field."""
     return JSONResponse({field: list(messages)}, status_code=400)
 
 
 def detail(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """An answer that says what is wrong in one sentence."""
+    """A response with the problem in one sentence."""
     return JSONResponse({"detail": message}, status_code=status, headers=headers)
 
 
 def status_of(error: RegistrySyncError) -> int:
-    """The HTTP status that the table gives an error."""
+    """The HTTP status of an error by the table."""
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
 def install(app: FastAPI) -> None:
-    """Makes ``app`` answer every error in these shapes."""
+    """Makes ``app`` respond to every error in these forms."""
     app.add_exception_handler(RegistrySyncError, _our_error_response)
     app.add_exception_handler(FOREIGN_ERROR, _airflow_error_response)
     app.add_exception_handler(ServerBusy, _busy_response)
@@ -136,17 +138,17 @@ async def _our_error_response(_request: Request, error: Exception) -> JSONRespon
     if status >= 500:
         log.warning("%s: %s", type(error).__name__, error)
     is_to_repeat = status == 503 and error.is_temporary
-    return detail(status, str(error), _COME_AGAIN if is_to_repeat else None)
+    return detail(status, str(error), _RETRY_LATER if is_to_repeat else None)
 
 
 async def _airflow_error_response(request: Request, error: Exception) -> JSONResponse:
-    """Of our own database no error gets here unconverted."""
+    """The response to an error of Airflow's database; errors of our own database have been translated before."""
     assert isinstance(error, FOREIGN_ERROR)  # noqa: S101  as above
     return await _our_error_response(request, converted(error, "Airflow's own metadata database"))
 
 
 async def _busy_response(_request: Request, error: Exception) -> JSONResponse:
-    return detail(503, str(error), _COME_AGAIN)
+    return detail(503, str(error), _RETRY_LATER)
 
 
 async def _invalid_field_response(_request: Request, error: Exception) -> JSONResponse:
@@ -158,7 +160,7 @@ async def _invalid_request_response(_request: Request, error: Exception) -> JSON
     assert isinstance(error, RequestValidationError)  # noqa: S101  as above
     problems: dict[str, list[str]] = defaultdict(list)
     if any(problem["loc"][:1] == ("path",) for problem in error.errors()):
-        return detail(404, "There is no such thing.")
+        return detail(404, "Not found.")
     for problem in error.errors():
         problems[_field(problem["loc"])].append(_message(problem))
     return JSONResponse({field: list(dict.fromkeys(said)) for field, said in problems.items()}, status_code=400)
@@ -179,7 +181,7 @@ async def _defect_response(_request: Request, _error: Exception) -> JSONResponse
 
 
 def _field(location: Sequence[Any]) -> str:
-    """The name of the field in ``("body", "name", …)`` or ``("query", "limit")``; of the whole when there is none."""
+    """The name of the field in ``("body", "name", …)`` or ``("query", "limit")``; :data:`WHOLE` without one."""
     names = [part for part in location[1:2] if isinstance(part, str)]
     return names[0] if names else WHOLE
 

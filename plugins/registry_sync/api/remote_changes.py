@@ -1,8 +1,8 @@
-"""A remote and its connection changed together, though they live in two databases.
+"""Changes of a remote together with its connection, which is in another database.
 
-Whoever changes a remote or its connection holds the remote's lock. Secrets are in place before a remote points to them;
-when a step fails, those before it are taken back. After a change no connection of the remote's own is left but the one
-that it points to.
+A change of a remote or its connection holds the remote's lock. Secrets are stored before a remote refers to them; when
+a step fails, the steps before it are undone. After a change the remote has no connections of its own other than the one
+it refers to.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Store = Callable[[RemoteSpec], Remote]
 
 
 def create_remote(database: Database, given: GivenRemote, user: SignedIn) -> Remote:
-    """A new remote with its credentials."""
+    """Creates a remote with its credentials."""
     spec = _checked(RemoteSpec(**given.spec_values(only_given=False)))
     secrets = {name: value for name, value in given.secrets().items() if value is not None}
     _check_connection(given, None, secrets, user)
@@ -46,10 +46,9 @@ def create_remote(database: Database, given: GivenRemote, user: SignedIn) -> Rem
 def change_remote(
     database: Database, remote_id: str, given: GivenRemote, user: SignedIn, *, is_replacement: bool
 ) -> Remote:
-    """The remote as ``given`` says; credentials and connection that were not sent stay.
+    """Changes the remote by ``given``; credentials and connection that were not sent are kept.
 
-    Null removes a credential, but not in a replacement: that may be an answer, changed and sent back, which shows null
-    for what it hides.
+    Null removes a credential, but not in a replacement: that may be a changed response, which has null for secrets.
     """
     with database.lock(f"remote {remote_id}"):
         before = database.remotes.get(remote_id)
@@ -62,7 +61,7 @@ def change_remote(
 
 
 def delete_remote(database: Database, remote_id: str) -> None:
-    """Removes the remote and the connections that were made for it."""
+    """Removes the remote and the connections that were created for it."""
     with database.lock(f"remote {remote_id}"):
         adopted(database, database.remotes.get(remote_id))
         taken = take_connections(remote_id)
@@ -90,7 +89,7 @@ def _change(database: Database, remote: Remote, given: GivenRemote, user: Signed
 
     def store(changed: RemoteSpec) -> Remote:
         def change(stored: RemoteSpec) -> RemoteSpec:
-            # The lock is among those who change credentials; a sync that describes its remote does not ask for it.
+            # The lock is for changes of credentials; a sync that changes its remote does not acquire it.
             if (stored.url, stored.conn_id) != (remote.spec.url, present):
                 raise SyncError("a sync has changed url or connection of this remote meanwhile; try again")
             return _checked(replace(stored, **values, conn_id=changed.conn_id))
@@ -121,14 +120,14 @@ def _with_new_connection(remote_id: str, spec: RemoteSpec, secrets: dict[str, st
 
 
 def _check_connection(given: GivenRemote, remote: Remote | None, secrets: dict[str, str], user: SignedIn) -> None:
-    """That there is one source of credentials, and that the user may have the remote use it."""
+    """Checks that there is one source of credentials, and that the user may use it. Raises :class:`InvalidField`."""
     conn_id, present = given.conn_id, None if remote is None else remote.spec.conn_id
     if conn_id is not None and conn_id != present:
         if secrets:
-            raise InvalidField("conn_id", "Give a connection or credentials, not both.")
+            raise InvalidField("conn_id", "Send a connection or credentials, not both.")
         if is_own_connection(conn_id):
             raise InvalidField(
-                "conn_id", f"Connections {OWN_CONNECTION_PREFIX}… belong to the remote they were made for."
+                "conn_id", f"Connections {OWN_CONNECTION_PREFIX}… belong to the remote they were created for."
             )
         if not may_use_connection(user, conn_id):
             raise InvalidField("conn_id", "You may not use this connection.")
@@ -137,13 +136,13 @@ def _check_connection(given: GivenRemote, remote: Remote | None, secrets: dict[s
     if secrets and present is not None and not is_own and is_kept:
         raise InvalidField(
             "conn_id",
-            "The credentials of this remote are in a connection of yours. Change them there, or send conn_id null "
+            "The credentials of this remote are in your own connection. Change them there, or send conn_id null "
             "with the new ones.",
         )
 
 
 def _checked(spec: RemoteSpec) -> RemoteSpec:
-    """What only its fields together can tell: whether host and name are too long in one."""
+    """The specification, checked for rules over several fields: host and name together may be too long."""
     try:
         return spec.checked()
     except InvalidReference as problem:

@@ -1,4 +1,4 @@
-"""``/remotes/docker/docker/``: list, make, read, change and remove remotes. What is secret is taken and never shown."""
+"""``/remotes/docker/docker/``: list, create, read, change and delete remotes. Secrets are accepted, never returned."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ _KEY = re.compile(r"\s*-----BEGIN [A-Z ]*PRIVATE KEY-----\s.*-----END [A-Z ]*PRI
 
 def _certificates(text: str) -> str:
     if has_private_key(text):
-        raise invalid("There is a private key in it, which would be shown; the key belongs in ssl_client_key.")
+        raise invalid("It includes a private key, which would be readable; send the key as ssl_client_key.")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except (ssl.SSLError, ValueError, TypeError):  # TypeError: text that is not ASCII
-        raise invalid("Give certificates in PEM format.") from None
+        raise invalid("Send certificates in PEM format.") from None
     return text
 
 
 def _private_key(text: str) -> str:
     if not _KEY.fullmatch(text):
-        raise invalid("Give a private key in PEM format.")
+        raise invalid("Send a private key in PEM format.")
     return text
 
 
@@ -69,7 +69,7 @@ def _proxy(text: str) -> str:
     except ValueError:
         is_proxy = False
     if not is_proxy or not text.isprintable() or " " in text:
-        raise invalid("Give the URL of a proxy, such as http://proxy.example:3128.")
+        raise invalid("Send the URL of a proxy, such as http://proxy.example:3128.")
     if parts.username is not None or parts.password is not None:
         raise invalid("Credentials of a proxy belong in an Airflow connection: its Extra has a field proxy.")
     return text
@@ -112,16 +112,16 @@ TagCount: Any = whole_number(0, 1_000_000)
 
 
 class GivenRemote(GivenDocument):
-    """What new and changed remotes have in common; left out means the default, or as it was."""
+    """The fields of new and changed remotes; an omitted field has its default, or is not changed."""
 
     only_in_responses: ClassVar[frozenset[str]] = frozenset({"pulp_created", "pulp_href", "pulp_last_updated"})
 
     policy: Annotated[Policy, Field(description="When the bytes of blobs are downloaded")] = Policy.IMMEDIATE
     download_concurrency: Concurrency = DEFAULT_CONCURRENCY
     whitelist_tags: Annotated[
-        TagList | None, Field(description="Tags and globs of tags to take, separated by commas; null for all")
+        TagList | None, Field(description="Tags and globs of tags to include, separated by commas; null for all")
     ] = None
-    exclude_tags: Annotated[TagList | None, Field(description="Tags and globs of tags to leave out")] = None
+    exclude_tags: Annotated[TagList | None, Field(description="Tags and globs of tags to exclude")] = None
     proxy_url: ProxyUrl | None = None
     ssl_ca_certificate: Pem | None = None
     ssl_client_certificate: Pem | None = None
@@ -131,16 +131,18 @@ class GivenRemote(GivenDocument):
     password: Secret | None = None
     conn_id: Annotated[
         ConnectionId | None,
-        Field(description=f"An Airflow connection with the credentials. Own ones begin with {OWN_CONNECTION_PREFIX}"),
+        Field(
+            description=f"An Airflow connection with the credentials. Own ones start with {OWN_CONNECTION_PREFIX}"
+        ),
     ] = None
     platforms: Platforms | None = None
-    include_referrers: Annotated[Flag, Field(description="Whether signatures and other referrers come along")] = True
+    include_referrers: Annotated[Flag, Field(description="Whether signatures and other referrers are included")] = True
     allow_sparse: Annotated[
-        Flag, Field(description="Whether an index is taken of which the registry lacks entries")
+        Flag, Field(description="Whether an index is accepted of which the registry lacks entries")
     ] = False
-    allow_schema1: Annotated[Flag, Field(description="Whether Docker's schema 1 manifests are taken")] = False
+    allow_schema1: Annotated[Flag, Field(description="Whether Docker's schema 1 manifests are accepted")] = False
     include_foreign_layers: Annotated[
-        Flag, Field(description="Whether layers are fetched that lie elsewhere, from their URLs")
+        Flag, Field(description="Whether layers that are kept elsewhere are fetched, from their URLs")
     ] = False
     max_held_share: Annotated[
         Share | None, Field(description="No version is made when more of the tags would be held; null: no limit")
@@ -173,7 +175,7 @@ class GivenRemote(GivenDocument):
 
 
 class NewRemote(GivenRemote):
-    """A remote to be made, or put in place of another's description."""
+    """A new remote, or the replacement of a remote's description."""
 
     name: Name
     url: Annotated[Url, Field(description="The registry, such as https://registry-1.docker.io")]
@@ -181,7 +183,7 @@ class NewRemote(GivenRemote):
 
 
 class ChangedRemote(GivenRemote):
-    """What to change of a remote; what is left out stays."""
+    """The changes of a remote; omitted fields are not changed."""
 
     name: Annotated[Name, Field(default_factory=str)]
     url: Annotated[Url, Field(default_factory=str)]
@@ -206,7 +208,7 @@ Resource(
 
 @router.post("/", status_code=201, dependencies=CREATE)
 def create_remote(database: UsedDatabase, given: NewRemote, user: SignedIn, response: Response) -> RemoteDocument:
-    """A new remote. Credentials go into a connection of its own, unless ``conn_id`` names one."""
+    """Creates a remote. Credentials are kept in a connection of its own, unless ``conn_id`` names one."""
     remote = remote_changes.create_remote(database, given, user)
     response.headers["Location"] = remote_href(remote.id)
     return RemoteDocument.model_validate(remote)
@@ -214,7 +216,7 @@ def create_remote(database: UsedDatabase, given: NewRemote, user: SignedIn, resp
 
 @router.put("/{remote_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **CONFLICT})
 def replace_remote(database: UsedDatabase, remote_id: PathUuid, given: NewRemote, user: SignedIn) -> RemoteDocument:
-    """The remote with its whole description replaced; credentials that are left out or null stay."""
+    """Replaces the whole description of the remote; credentials that are omitted or null are kept."""
     return RemoteDocument.model_validate(
         remote_changes.change_remote(database, remote_id, given, user, is_replacement=True)
     )
@@ -222,7 +224,7 @@ def replace_remote(database: UsedDatabase, remote_id: PathUuid, given: NewRemote
 
 @router.patch("/{remote_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **CONFLICT})
 def change_remote(database: UsedDatabase, remote_id: PathUuid, given: ChangedRemote, user: SignedIn) -> RemoteDocument:
-    """The remote with what was sent changed; null removes a credential."""
+    """Changes the given fields of the remote; null removes a credential."""
     return RemoteDocument.model_validate(
         remote_changes.change_remote(database, remote_id, given, user, is_replacement=False)
     )
@@ -230,5 +232,5 @@ def change_remote(database: UsedDatabase, remote_id: PathUuid, given: ChangedRem
 
 @router.delete("/{remote_id}/", status_code=204, dependencies=DELETE, responses=NOT_FOUND)
 def delete_remote(database: UsedDatabase, remote_id: PathUuid) -> None:
-    """Removes the remote and the credentials that were kept for it; what was synced from it stays."""
+    """Deletes the remote and its credentials; synced content stays."""
     remote_changes.delete_remote(database, remote_id)

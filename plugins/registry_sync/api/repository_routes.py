@@ -1,4 +1,4 @@
-"""``/repositories/docker/docker/``: list, make, read, change and remove repositories."""
+"""``/repositories/docker/docker/``: list, create, read, change and delete repositories."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _GivenRepository(GivenDocument):
 
 
 class NewRepository(_GivenRepository):
-    """A repository to be made, or put in place of another's description."""
+    """A new repository, or the replacement of a repository's description."""
 
     name: Annotated[Name, Field(description="As a registry could serve it, such as library/hello-world")]
     description: FreeText | None = None
@@ -50,12 +50,12 @@ class NewRepository(_GivenRepository):
     pulp_labels: Labels
 
     def spec(self) -> RepositorySpec:
-        """As a store takes it."""
+        """The specification for the store."""
         return RepositorySpec(**self.spec_values(only_given=False))
 
 
 class ChangedRepository(_GivenRepository):
-    """What to change of a repository; what is left out stays."""
+    """The changes of a repository; omitted fields are not changed."""
 
     name: Annotated[Name, Field(default_factory=str)]
     description: FreeText | None = None
@@ -79,7 +79,7 @@ Resource(
 
 @router.post("/", status_code=201, dependencies=CREATE)
 def create_repository(database: UsedDatabase, given: NewRepository, response: Response) -> RepositoryDocument:
-    """A new repository, without versions."""
+    """Creates a repository, without versions."""
     with _name_checked():
         repository = database.repositories.create(given.spec())
     response.headers["Location"] = repository_href(repository.id)
@@ -88,14 +88,14 @@ def create_repository(database: UsedDatabase, given: NewRepository, response: Re
 
 @router.put("/{repository_id}/", dependencies=CHANGE, responses=NOT_FOUND)
 def replace_repository(database: UsedDatabase, repository_id: PathUuid, given: NewRepository) -> RepositoryDocument:
-    """The repository with its whole description replaced; its versions stay."""
+    """Replaces the whole description of the repository; its versions stay."""
     with _name_checked():
         return RepositoryDocument.model_validate(database.repositories.update(repository_id, given.spec()))
 
 
 @router.patch("/{repository_id}/", dependencies=CHANGE, responses=NOT_FOUND)
 def change_repository(database: UsedDatabase, repository_id: PathUuid, given: ChangedRepository) -> RepositoryDocument:
-    """The repository with what was sent changed."""
+    """Changes the given fields of the repository."""
     values = given.spec_values(only_given=True)
     with _name_checked():
         changed = database.repositories.change(repository_id, lambda spec: replace(spec, **values))
@@ -104,19 +104,19 @@ def change_repository(database: UsedDatabase, repository_id: PathUuid, given: Ch
 
 @router.delete("/{repository_id}/", status_code=204, dependencies=DELETE, responses=NOT_FOUND)
 def delete_repository(database: UsedDatabase, repository_id: PathUuid) -> None:
-    """Removes the repository with its versions; content that others hold stays."""
+    """Deletes the repository with its versions; content of other repositories stays."""
     database.repositories.delete(repository_id)
 
 
 @router.get("/{repository_id}/usage/", dependencies=READ, responses=NOT_FOUND)
 def read_usage(database: UsedDatabase, repository_id: PathUuid) -> UsageDocument:
-    """What the repository takes in the blob store, and what it holds alone."""
+    """The space that the repository uses in the blob store, and the content that it alone references."""
     return UsageDocument.model_validate(database.disk_usage.repository(repository_id))
 
 
 @contextmanager
 def _name_checked() -> Iterator[None]:
-    """The grammar of new names is the only one that a store holds a description of a repository against."""
+    """Translates an invalid name: a store checks a repository's description against the grammar of names alone."""
     try:
         yield
     except InvalidReference as problem:

@@ -1,6 +1,6 @@
-"""Lists and reads of a kind of thing, the same for all kinds: pages, filters, orders, and the route of each.
+"""Lists and reads, the same for all resources: pages, filters, orders, and their routes.
 
-A resource says what it is (:class:`Resource`), and adds the verbs of its own to its router.
+A resource describes itself by a :class:`Resource`, and adds its other operations to its router.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ MAX_LIMIT = 1000
 
 
 class PageQuery(BaseModel):
-    """Which part of a list; lists add their filters and their ``ordering``. Unknown parameters are refused."""
+    """The page of a list; lists add their filters and their ``ordering``. Unknown parameters are refused."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-    #: The order of the list unless asked otherwise; empty for the store's own.
+    #: The order of the list by default; empty for the store's own.
     default_ordering: ClassVar[str] = ""
 
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="How many, at the most")] = DEFAULT_LIMIT
-    offset: Annotated[int, Field(ge=0, le=MAX_NUMBER, description="How many to leave out before")] = 0
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="The maximum number of entries")] = DEFAULT_LIMIT
+    offset: Annotated[int, Field(ge=0, le=MAX_NUMBER, description="The number of entries to skip")] = 0
 
     def page_request(self) -> PageRequest:
-        """The part in the words of the stores."""
+        """The page as a request to a store."""
         ordering: str = getattr(self, "ordering", None) or self.default_ordering
         sign = "-" if ordering.startswith("-") else ""
         return PageRequest(self.offset, self.limit, sign + domain_name(ordering.removeprefix("-")))
@@ -60,7 +60,7 @@ def listed_states(kind: type[Enum]) -> Any:
     def check(text: str) -> str:
         values = split_list(text)
         if not values or not known.issuperset(values):
-            raise invalid(f"Give states separated by commas: {', '.join(sorted(known))}.")
+            raise invalid(f"Send states separated by commas: {', '.join(sorted(known))}.")
         return text
 
     return Annotated[Sought, AfterValidator(check)]
@@ -78,10 +78,10 @@ class NameFilters(BaseModel):
 
     name: Sought | None = None
     name__in: Annotated[Sought | None, Field(description="Names separated by commas")] = None
-    name__icontains: Annotated[Sought | None, Field(description="Part of the name, in any case")] = None
+    name__icontains: Annotated[Sought | None, Field(description="Part of the name, ignoring case")] = None
 
     def names(self) -> dict[str, Any]:
-        """The filters that a store takes."""
+        """The filters as arguments of a store."""
         return {"name": self.name, "names": split_list(self.name__in), "name_contains": self.name__icontains}
 
 
@@ -89,13 +89,13 @@ _NamedOrder: Any = ordered_by("name", "pulp_created", "pulp_last_updated")
 
 
 class NamedQuery(NameFilters, PageQuery):
-    """Which repositories or remotes, and in which order."""
+    """The filters and order of repositories or remotes."""
 
     ordering: _NamedOrder = None
 
 
 def page_document(href: str, query: PageQuery, page: Page[S], show: Callable[[S], T]) -> PageDocument[T]:
-    """A page of the list at ``href``, with the same filters and order in the paths to its neighbours."""
+    """A page of the list at ``href``; the paths of its neighbours have the same filters and order."""
     last, before = query.offset + len(page.items), max(query.offset - query.limit, 0)
     return PageDocument(
         count=page.total_count,
@@ -117,11 +117,11 @@ def _neighbour(href: str, query: PageQuery, offset: int) -> str:
 
 @dataclass(frozen=True)
 class Resource(Generic[Q, S]):
-    """A kind of thing with a list, at ``href``, and entries below it that are known by an id of type ``id_type``.
+    """A resource with a list at ``href``, and entries below it with ids of type ``id_type``.
 
-    ``one`` and ``many`` are its name, ``listed`` and ``read`` say of both routes what they give. ``page`` gives what
-    fits a query, ``get`` the entry of an id; that raises :class:`RecordNotFound`. ``context`` is what the document is
-    read with besides the value.
+    ``one`` and ``many`` are its name, ``listed`` and ``read`` describe its two routes. ``page`` returns the page of a
+    query, ``get`` the entry of an id; that raises :class:`RecordNotFound`. ``context`` returns the validation context
+    of the document.
     """
 
     one: str
@@ -138,11 +138,11 @@ class Resource(Generic[Q, S]):
     context: Callable[[], Any] = lambda: None
 
     def shown(self, value: S) -> Any:
-        """The document of a value."""
+        """The document of an entry."""
         return self.document.model_validate(value, context=self.context())
 
     def add_routes(self, router: Router, path: str = "", access: Any = READ) -> None:
-        """Adds the list and the read of one to ``router``, below ``path``, for who passes ``access``."""
+        """Adds the list and the read of an entry to ``router``, below ``path``, with the checks of ``access``."""
 
         def list_entries(database: Database, query: Q) -> PageDocument[Any]:
             found, context = self.page(database, query), self.context()

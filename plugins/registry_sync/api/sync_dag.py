@@ -1,7 +1,7 @@
-"""Runs of the sync DAG, begun, found, listed and canceled through Airflow's own functions in the API server's process.
+"""Runs of the sync DAG: started, found, listed and canceled by Airflow's own functions in the API server's process.
 
-A task is a run of the sync DAG whose run id carries a UUID of ours: ``registry_sync__<uuid>``. So a task is there from
-the moment it was asked for, before anything of it has run.
+A task is a run of the sync DAG with a UUID in its run id: ``registry_sync__<uuid>``. So a task exists as soon as it is
+requested, before the run has started.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def trigger(dag_id: str, task_id: str, conf: dict[str, Any], user_name: str) -> None:
-    """Begins a run. Raises :class:`ConfigurationError` when the DAG cannot run as things are."""
+    """Starts a run. Raises :class:`ConfigurationError` when the DAG cannot run in its current state."""
     from airflow.api.common.trigger_dag import trigger_dag
     from airflow.exceptions import DagNotFound, DagRunAlreadyExists, ParamValidationError
     from airflow.models import DagModel
@@ -46,7 +46,7 @@ def trigger(dag_id: str, task_id: str, conf: dict[str, Any], user_name: str) -> 
     except DagNotFound:
         raise ConfigurationError(f"Airflow does not know the DAG {dag_id!r} that a sync runs (yet)") from None
     except (DagRunAlreadyExists, ParamValidationError, ValueError) as problem:
-        raise ConfigurationError(f"the DAG {dag_id!r} does not take a sync: {problem}") from problem
+        raise ConfigurationError(f"the DAG {dag_id!r} does not accept a sync: {problem}") from problem
 
 
 def find(dag_id: str, task_id: str) -> SyncDagRun:
@@ -78,7 +78,7 @@ def page(dag_id: str, request: PageRequest, states: Sequence[TaskState] | None =
 
 
 def cancel(dag_id: str, task_id: str) -> SyncDagRun:
-    """The run, ended as Airflow ends one that somebody marks as failed. Raises :class:`SyncError` when it has ended."""
+    """Ends the run as Airflow does for one marked as failed. Raises :class:`SyncError` when it has ended already."""
     from airflow.api_fastapi.core_api.datamodels.dag_run import DagRunMutableStates
     from airflow.api_fastapi.core_api.services.public.dag_run import patch_dag_run_state
     from airflow.utils.session import create_session
@@ -107,7 +107,7 @@ def _require(session: Any, dag_id: str, task_id: str) -> DagRun:
 
 
 def _in_states(states: Sequence[TaskState]) -> Any:
-    """The condition that a run is in one of ``states``; of none, that it is in none."""
+    """The condition that a run is in one of ``states``; always false for no states."""
     from airflow.models import DagRun
     from airflow.models.dagrun import DagRunNote
 
@@ -124,7 +124,7 @@ def _in_states(states: Sequence[TaskState]) -> Any:
 
 
 def _shown(run: DagRun, session: Any = None) -> SyncDagRun:
-    """The run as a value; with a session, which of its tasks failed is looked up."""
+    """The run as a domain object; with a session, its failed tasks are included."""
     from airflow.utils.state import TaskInstanceState
 
     state = _state(run)
@@ -146,7 +146,7 @@ def _shown(run: DagRun, session: Any = None) -> SyncDagRun:
 
 
 def _state(run: DagRun) -> TaskState:
-    """A canceled run ends as failed; or as success, when the scheduler was just looking at it and all is skipped."""
+    """The state of a task. A canceled run ends as failed; or as success, when the scheduler just found all skipped."""
     names = {"queued": TaskState.WAITING, "success": TaskState.COMPLETED, "failed": TaskState.FAILED}
     state = names.get(str(run.state), TaskState.RUNNING)
     if state is TaskState.COMPLETED and (run.note or "").startswith(NO_VERSION_NOTE):

@@ -1,6 +1,6 @@
-"""``/tasks/``: list and read tasks, and cancel one; and ``sync/`` of a remote and of a repository, which start them.
+"""``/tasks/``: list, read and cancel tasks; and ``sync/`` of a remote and of a repository, which start them.
 
-Each sync that is asked for starts a run of the sync DAG, and its task is the response.
+Each requested sync starts a run of the sync DAG, and its task is the response.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ from registry_sync.pulp.hrefs import read_remote_href, read_repository_href, tas
 from registry_sync.pulp.task_documents import RequestedTask, SyncDagRun, TaskDocument, TaskStarted, TaskState
 
 _Mirror = Annotated[
-    Flag, Field(description="Whether what is gone upstream is removed from the new version; false keeps it")
+    Flag, Field(description="Whether what was deleted upstream is removed from the new version; false keeps it")
 ]
 
 
 class NewSync(GivenDocument):
-    """How to sync."""
+    """The options of a sync."""
 
     mirror: _Mirror = False
 
     @property
     def mode(self) -> SyncMode:
-        """In the domain's word."""
+        """The mode in the domain."""
         return SyncMode.MIRROR if self.mirror else SyncMode.ADDITIVE
 
 
 class SyncIntoRepository(NewSync):
-    """A sync of a remote: into which repository."""
+    """A sync of a remote into a repository."""
 
     repository: Annotated[GivenHref, parsed(read_repository_href), Field(description="Path of a repository")]
 
 
 class SyncFromRemote(NewSync):
-    """A sync of a repository: from which remote."""
+    """A sync of a repository from a remote."""
 
     remote: Annotated[GivenHref, parsed(read_remote_href), Field(description="Path of a remote")]
 
@@ -66,7 +66,7 @@ started_router = Router(tags=["sync"])
     "/remotes/docker/docker/{remote_id}/sync/", status_code=202, dependencies=SYNC, responses=NOT_FOUND
 )
 def sync_remote(database: UsedDatabase, remote_id: PathUuid, given: SyncIntoRepository, user: SignedIn) -> TaskStarted:
-    """Takes the remote's content into a repository."""
+    """Syncs the remote's content into a repository."""
     remote = database.remotes.get(remote_id)
     try:
         repository = database.repositories.get(read_repository_href(given.repository))
@@ -81,7 +81,7 @@ def sync_remote(database: UsedDatabase, remote_id: PathUuid, given: SyncIntoRepo
 def sync_repository(
     database: UsedDatabase, repository_id: PathUuid, given: SyncFromRemote, user: SignedIn
 ) -> TaskStarted:
-    """Takes a remote's content into the repository."""
+    """Syncs a remote's content into the repository."""
     repository = database.repositories.get(repository_id)
     try:
         remote = database.remotes.get(read_remote_href(given.remote))
@@ -91,18 +91,18 @@ def sync_repository(
 
 
 def _start(database: Database, repository: Repository, remote: Remote, given: NewSync, user: SignedIn) -> TaskStarted:
-    """Keeps what was asked for, by ids, and begins a run that acts on it; the run's parameters are for people.
+    """Stores the request, by ids, and starts a run for it; the run's parameters are for people only.
 
-    Refused, for who may not change repositories, where another remote would replace what a repository holds.
+    Where another remote would replace a repository's content, it requires the right to change repositories.
     """
     is_other = not is_fed_by(repository, remote, database.runs.latest_settled(repository.id))
     if is_other and not may_change_repositories(user):
         raise HTTPException(
             403,
-            f"The content of repository {repository.name!r} did not come from remote {remote.spec.name!r}. To let this "
-            "remote take the place takes the right to change repositories.",
+            f"The content of repository {repository.name!r} did not come from remote {remote.spec.name!r}. To replace "
+            "it by this remote's requires the right to change repositories.",
         )
-    asked = RequestedSync(
+    requested = RequestedSync(
         id=str(uuid.uuid4()),
         dag_id=load_settings().sync_dag_id,
         repository_id=repository.id,
@@ -113,14 +113,14 @@ def _start(database: Database, repository: Repository, remote: Remote, given: Ne
         requested_at=utc_now(),
     )
     conf = {"repository": repository.name, "remote": remote.spec.name, "mode": given.mode.value}
-    database.requests.add(asked)
+    database.requests.add(requested)
     try:
-        sync_dag.trigger(asked.dag_id, asked.id, conf, user.get_name())
+        sync_dag.trigger(requested.dag_id, requested.id, conf, user.get_name())
     except BaseException:
         with suppress(RegistrySyncError):
-            database.requests.withdraw(asked.id)
+            database.requests.withdraw(requested.id)
         raise
-    return TaskStarted(task=task_href(asked.id))
+    return TaskStarted(task=task_href(requested.id))
 
 
 _TaskOrder: Any = ordered_by("pulp_created", "started_at", "finished_at")
@@ -128,7 +128,7 @@ _States: Any = listed_states(TaskState)
 
 
 class TaskQuery(PageQuery):
-    """Which tasks; the newest first unless ordered otherwise."""
+    """The filters and order of tasks; the newest first by default."""
 
     state: TaskState | None = None
     state__in: Annotated[_States | None, Field(description="States separated by commas")] = None
@@ -136,7 +136,7 @@ class TaskQuery(PageQuery):
 
 
 class ChangedTask(GivenDocument):
-    """What may be changed of a task: it may be canceled."""
+    """The change of a task: it can only be canceled."""
 
     state: Literal["canceled"]
 
@@ -146,7 +146,7 @@ router = Router(prefix="/tasks", tags=["tasks"])
 
 @router.get("/", dependencies=READ_TASKS)
 def list_tasks(database: UsedDatabase, query: Annotated[TaskQuery, Query()]) -> PageDocument[TaskDocument]:
-    """Syncs that were begun over REST, the newest first unless ordered otherwise."""
+    """Syncs that were started over REST, the newest first unless ordered otherwise."""
     dag_id = load_settings().sync_dag_id
     states = wanted_states(TaskState, query.state, query.state__in)
     page = sync_dag.page(dag_id, query.page_request(), states)
@@ -156,28 +156,28 @@ def list_tasks(database: UsedDatabase, query: Annotated[TaskQuery, Query()]) -> 
 
 @router.get("/{task_id}/", dependencies=READ_TASKS, responses=NOT_FOUND)
 def read_task(database: UsedDatabase, task_id: PathUuid) -> TaskDocument:
-    """A task: its state, how far it is, why it failed, and what it made."""
+    """A task: its state, its progress, the reason of a failure, and the version it made."""
     return _document(database, sync_dag.find(load_settings().sync_dag_id, task_id))
 
 
 @router.patch("/{task_id}/", dependencies=CHANGE_RUN, responses={**NOT_FOUND, **CONFLICT})
 def cancel_task(database: UsedDatabase, task_id: PathUuid, given: ChangedTask) -> TaskDocument:
-    """The task, canceled: what runs of it is stopped, and what it has downloaded stays for the next sync."""
-    del given  # there is only one thing it can say
+    """Cancels the task: its running tasks are stopped, and downloaded content is kept for the next sync."""
+    del given  # it has only one possible value
     dag_id = load_settings().sync_dag_id
     canceled = sync_dag.cancel(dag_id, task_id)
-    end = DagRunEnd.CANCELED  # noted by the listener already, unless the database did not answer in time
+    end = DagRunEnd.CANCELED  # recorded by the listener already, unless the database did not respond in time
     database.run_ends.end(dag_id, canceled.run_id, end.state, end.reason, started_at=canceled.started_at)
     return _document(database, canceled)
 
 
 @router.post("/{task_id}/approve_removals/", dependencies=CHANGE_RUN, responses={**NOT_FOUND, **CONFLICT})
 def approve_removals(database: UsedDatabase, task_id: PathUuid, user: SignedIn) -> TaskDocument:
-    """The task, which may remove more tags than its remote allows; one that stopped at that limit goes on."""
+    """Approves the removals of the task, which may then remove more tags than its remote allows, and continues it."""
     dag_id = load_settings().sync_dag_id
     dag_run = sync_dag.find(dag_id, task_id)
     if dag_run.state is TaskState.CANCELED:
-        raise SyncError("the task was canceled; begin another sync")
+        raise SyncError("the task was canceled; start another sync")
     try:
         run = database.runs.by_key(RunKey(dag_id, dag_run.run_id))
     except RecordNotFound:
@@ -192,7 +192,7 @@ def _document(database: Database, dag_run: SyncDagRun) -> TaskDocument:
 
 
 def _tasks(database: Database, dag_runs: Sequence[SyncDagRun]) -> tuple[RequestedTask, ...]:
-    """The runs with what is recorded of their syncs, and why those could not begin that could not."""
+    """The runs with the records of their syncs, and the reasons of those that could not start."""
     run_ids = [dag_run.run_id for dag_run in dag_runs]
     runs = TaskReads(database).by_run_ids(load_settings().sync_dag_id, run_ids)
     failed = [dag_run.task_id for dag_run in dag_runs if dag_run.state is TaskState.FAILED]

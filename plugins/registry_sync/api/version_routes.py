@@ -1,7 +1,6 @@
-"""``…/versions/`` and ``…/copy_tags/``: versions read, compared, described, removed, rolled back to and copied.
+"""``…/versions/`` and ``…/copy_tags/``: read, compare, describe, delete, roll back and copy versions.
 
-A copy and a rollback are short work in one transaction, so the version itself is the response and there is no task to
-wait for.
+A copy and a rollback are one short transaction, so the version itself is the response and there is no task to wait for.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ from registry_sync.pulp.version_documents import (
 
 
 class ChangedVersion(GivenDocument):
-    """What to say of a version from now on; what is left out stays. What it holds never changes."""
+    """The changed description and labels of a version; omitted fields are not changed, nor is its content."""
 
     only_in_responses: ClassVar[frozenset[str]] = frozenset(VersionDocument.model_fields) - {
         "description",
@@ -68,7 +67,7 @@ class ChangedVersion(GivenDocument):
 
 
 class NewRollback(GivenDocument):
-    """What to say of the version that a rollback makes."""
+    """The description of the version that a rollback makes."""
 
     description: FreeText | None = None
 
@@ -77,7 +76,7 @@ _VersionOrder: Any = ordered_by("number", "pulp_created")
 
 
 class VersionQuery(PageQuery):
-    """In which order; the newest first unless said otherwise."""
+    """The order of versions; the newest first by default."""
 
     default_ordering: ClassVar[str] = "-number"
 
@@ -95,11 +94,11 @@ Pattern = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, 
 
 
 class NewCopy(GivenDocument):
-    """Which tags, of which repository or version. Exactly one of the two paths is given."""
+    """The tags to copy, and their repository or version. Exactly one of the two paths is required."""
 
     source_repository: Annotated[
         Annotated[GivenHref, parsed(read_repository_href)] | None,
-        Field(description="Path of a repository, whose latest version is taken"),
+        Field(description="Path of a repository, whose latest version is copied"),
     ] = None
     source_repository_version: Annotated[
         Annotated[GivenHref, parsed(read_version_href)] | None, Field(description="Path of a repository version")
@@ -110,18 +109,18 @@ class NewCopy(GivenDocument):
     ] = None
     mirror: Annotated[
         Flag,
-        Field(description="Whether what else the repository holds is removed from the new version; false keeps it"),
+        Field(description="Whether the repository's other tags are removed from the new version; false keeps them"),
     ] = False
     description: FreeText | None = None
 
     @model_validator(mode="after")
     def _has_one_source(self) -> NewCopy:
         if (self.source_repository is None) == (self.source_repository_version is None):
-            raise invalid("Give either source_repository or source_repository_version.")
+            raise invalid("Send either source_repository or source_repository_version.")
         return self
 
     def request(self) -> CopyRequest:
-        """As a store takes it."""
+        """The request for the store."""
         if self.source_repository_version is not None:
             repository_id, number = read_version_href(self.source_repository_version)
         else:
@@ -135,28 +134,28 @@ class NewCopy(GivenDocument):
 
 
 class DifferenceQuery(PageQuery):
-    """Which version to compare with, and which part of each of the three lists."""
+    """The version to compare with, and the page of each of the three lists."""
 
     base: Annotated[
         int | None,
-        Field(ge=0, le=MAX_NUMBER, description="Number of the other version; 0 is the empty one before the first"),
+        Field(ge=0, le=MAX_NUMBER, description="Number of the other version; 0 is the empty version before the first"),
     ] = None
     base_repository: Annotated[
         Annotated[GivenHref, parsed(read_repository_href)] | None,
-        Field(description="Path of the repository that the other version is of; the same unless given"),
+        Field(description="Path of the other version's repository; by default the same"),
     ] = None
 
 
-#: What such an operation answers besides 201.
+#: The response of a rollback or copy besides 201.
 DERIVED: dict[int | str, dict[str, Any]] = {
-    200: {"model": DerivedVersionDocument, "description": "The latest version is so already; none was made"}
+    200: {"model": DerivedVersionDocument, "description": "The latest version has this content already; none was made"}
 }
 
 
 def derived_response(
     database: Database, repository_id: str, derived: DerivedVersion, response: Response
 ) -> DerivedVersionDocument:
-    """The version that was made with its path as ``Location``, or the latest with 200 when none was."""
+    """The new version with its path as ``Location``, or the latest with 200 when none was made."""
     version = derived.version
     if version is None:
         response.status_code = 200
@@ -180,7 +179,7 @@ copies_router = Router(tags=["versions"])
 def copy_tags(
     database: UsedDatabase, repository_id: PathUuid, given: NewCopy, user: SignedIn, response: Response
 ) -> DerivedVersionDocument:
-    """Makes a new version with tags of another repository. When the latest has them so, it is the answer, with 200."""
+    """Makes a new version with tags of another repository. If the latest has them already, responds with it and 200."""
     database.repositories.get(repository_id)
     request = given.request()
     _require_source(database, given, request)
@@ -192,7 +191,7 @@ def copy_tags(
 
 
 def _require_source(database: Database, given: NewCopy, request: CopyRequest) -> None:
-    """What is wrong with the source is said of its field."""
+    """Checks the source. Raises :class:`InvalidField` for its field."""
     field = "source_repository" if given.source_repository is not None else "source_repository_version"
     try:
         source = database.repositories.get(request.repository_id)
@@ -227,18 +226,18 @@ def read_version(database: UsedDatabase, repository_id: PathUuid, number: PathNu
 def change_version(
     database: UsedDatabase, repository_id: PathUuid, number: PathNumber, given: ChangedVersion
 ) -> VersionDocument:
-    """The version with another description or other labels; what it holds never changes."""
+    """Changes the description or labels of the version; its content never changes."""
     sent = given.model_dump(exclude_unset=True)
 
-    def change(said: Annotation) -> Annotation:
-        return Annotation(sent.get("description", said.description), sent.get("pulp_labels", said.labels))
+    def change(current: Annotation) -> Annotation:
+        return Annotation(sent.get("description", current.description), sent.get("pulp_labels", current.labels))
 
     return VersionDocument.model_validate(database.versions.annotate(repository_id, number, change))
 
 
 @router.delete("/{number}/", status_code=204, dependencies=DELETE, responses={**NOT_FOUND, **CONFLICT})
 def delete_version(database: UsedDatabase, repository_id: PathUuid, number: PathNumber) -> None:
-    """Removes a version. What the others hold stays, and so does the only one."""
+    """Deletes a version. The content of the others stays; the only version cannot be deleted."""
     database.versions.delete(repository_id, number)
 
 
@@ -246,7 +245,7 @@ def delete_version(database: UsedDatabase, repository_id: PathUuid, number: Path
 def compare_version(
     database: UsedDatabase, repository_id: PathUuid, number: PathNumber, query: Annotated[DifferenceQuery, Query()]
 ) -> DifferenceDocument:
-    """How the version differs from another one, of another repository too; from its base unless one is given."""
+    """Compares the version with another one, also of another repository; by default with its base."""
     other = None if query.base_repository is None else read_repository_href(query.base_repository)
     base = query.base
     if base is None:
@@ -262,7 +261,7 @@ def compare_version(
 def list_holds(
     database: UsedDatabase, repository_id: PathUuid, number: PathNumber, query: Annotated[PageQuery, Query()]
 ) -> PageDocument[HeldTagDocument]:
-    """Tags that the version could not bring up to date, by name."""
+    """Tags that the version could not update, by name."""
     holds = database.versions.get(repository_id, number).holds
     page = part_of(holds, query)
     return page_document(f"{version_href(repository_id, number)}holds/", query, page, HeldTagDocument.model_validate)
@@ -282,7 +281,7 @@ def list_missing_manifests(
 
 @router.get("/{number}/provenance/", dependencies=READ, responses=NOT_FOUND)
 def read_provenance(database: UsedDatabase, repository_id: PathUuid, number: PathNumber) -> ProvenanceDocument:
-    """Where the version came from: the sync with its remote as it was then, or the version that it was made of."""
+    """Where the version came from: the sync with its remote as it was then, or the version that it was made from."""
     found = database.provenance.version(repository_id, number)
     return ProvenanceDocument.model_validate(found, context=tasks_of(load_settings().sync_dag_id))
 
@@ -297,7 +296,7 @@ def roll_back(
     user: SignedIn,
     response: Response,
 ) -> DerivedVersionDocument:
-    """Makes a new version that holds what this one held. When the latest does, it is the answer, with 200."""
+    """Makes a new version with this one's content. If the latest has the same, responds with it and 200."""
     made = database.versions.roll_back(repository_id, number, by=user.get_name(), description=given.description)
     return derived_response(database, repository_id, made, response)
 

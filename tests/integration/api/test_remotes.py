@@ -156,7 +156,7 @@ def test_credentials_do_not_go_along_to_another_registry(admin: RestClient, name
 
 def test_a_remote_has_a_connection_or_credentials_not_both(admin: RestClient, name: str) -> None:
     problem = admin.post(LIST, 400, name=name, **HUB, conn_id="quay", password="hunter22")
-    assert problem == {"conn_id": ["Give a connection or credentials, not both."]}
+    assert problem == {"conn_id": ["Send a connection or credentials, not both."]}
     made = admin.post(LIST, name=name, **HUB, conn_id="quay")
     assert admin.patch(made["pulp_href"], 400, password="hunter22").keys() == {"conn_id"}
     own = admin.patch(made["pulp_href"], conn_id=None, password="hunter22")["conn_id"]
