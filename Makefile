@@ -1,4 +1,4 @@
-# All commands of the project. Everything they make is in .local/, which `make clean` removes.
+# All commands of the project. Everything they create is in .local/, which `make clean` removes.
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
@@ -10,19 +10,19 @@ STATE := $(VENV)/stamps
 BIN := $(VENV)/bin
 LOCAL_AIRFLOW = PYTHONPATH=tools $(BIN)/python -m local_airflow
 PYTEST = $(BIN)/python -m pytest
-# As many as a small machine has cores: a real Airflow of the tests takes one by itself.
+# As many as a small machine has cores: a real Airflow of the tests uses one alone.
 TEST_PROCESSES ?= 2
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-header \
 	$(UPGRADE) pyproject.toml
 
-# What may be given, as `make sync NAME=library/alpine` or in the environment.
+# The variables, set as in `make sync NAME=library/alpine` or in the environment.
 SYNC_VARIABLES := REMOTE NAME REPOSITORY TAGS EXCLUDE_TAGS PLATFORMS POLICY MODE CONN REPLACE_UPSTREAM PORT
 export $(SYNC_VARIABLES) PYTHON
-# Names of the variables on the command line that `make sync` does not have.
+# Names of variables on the command line that `make sync` does not know.
 MISTYPED = $(filter-out $(SYNC_VARIABLES) PYTHON VENV,$(foreach name,$(.VARIABLES),$(if $(findstring \
 	command line,$(origin $(name))),$(filter-out -% MAKE%,$(name)))))
 
-# Who gives an environment of their own (make VENV=…) gets nothing installed into it.
+# Nothing is installed into an environment that the user sets (make VENV=…).
 ifeq ($(origin VENV),command line)
 READY :=
 TEST_READY :=
@@ -43,18 +43,18 @@ sync: known-variables $(READY) ## Sync a repository and print its version: REMOT
 
 .PHONY: known-variables
 known-variables:
-	@$(if $(MISTYPED),$(error make sync knows no $(MISTYPED); it takes $(SYNC_VARIABLES)))
+	@$(if $(MISTYPED),$(error make sync does not know $(MISTYPED); it accepts $(SYNC_VARIABLES)))
 
 .PHONY: up
 up: $(READY) ## Start a local Airflow and keep it running: PORT=8080
 	@$(LOCAL_AIRFLOW) up
 
 .PHONY: down
-down: $(READY) ## Stop it
+down: $(READY) ## Stop the local Airflow
 	@$(LOCAL_AIRFLOW) down
 
 .PHONY: status
-status: $(READY) ## Say what of it runs
+status: $(READY) ## Show what of the local Airflow runs
 	@$(LOCAL_AIRFLOW) status
 
 .PHONY: token
@@ -98,7 +98,7 @@ clean: ## Stop what runs and remove .local/
 	@if [ -x $(BIN)/python ] && [ -e $(LOCAL)/run/instance.json ]; then $(LOCAL_AIRFLOW) down; fi
 	@rm -rf $(LOCAL)
 
-# -- set-up: the stamps stand in the environment that they speak of ---------------------------------------------
+# -- set-up: the stamps are in the environment that they describe ------------------------------------------------
 
 $(STATE)/venv: $(if $(wildcard $(BIN)/python),,FORCE)
 	@tools/bootstrap.sh venv $(VENV)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sets up what the Makefile's targets need. Standard output stays empty.
+# Sets up the requirements of the Makefile's targets. Standard output stays empty.
 #
 #   bootstrap.sh venv FOLDER                a virtual environment
 #   bootstrap.sh requirements FOLDER FILE   the locked packages of FILE in it, checked against their hashes
@@ -12,18 +12,18 @@ set -eu
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "error: $*"; exit 1; }
 
-# Installs the Debian packages $2... or says what to type; $1 says what they are for.
+# Installs the Debian packages $2..., or prints the command for it; $1 is their purpose.
 install_debian() {
     purpose=$1
     shift
     if ! command -v apt-get >/dev/null; then
-        fail "$purpose needs these packages, by their Debian names: $*"
+        fail "$purpose requires these packages, by their Debian names: $*"
     elif [ "$(id -u)" = 0 ]; then
         as_root='env'
     elif sudo -n true 2>/dev/null; then
         as_root='sudo -n env'
     else
-        say "$purpose needs Debian packages, and this user may not install them. Run this, then the same command again:"
+        say "$purpose requires Debian packages, and this user may not install them. Run this, then the same command again:"
         fail "sudo apt-get update && sudo apt-get install --yes --no-install-recommends $*"
     fi
     say "Installing Debian packages: $*"
@@ -57,11 +57,11 @@ make_venv() {
     ! "$1/bin/python" -m pip --version >/dev/null 2>&1 || return 0
     python=$(choose_python)
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-        # Debian keeps these two in a package of their own
+        # Debian has these two in a separate package
         version=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
         install_debian 'A virtual environment' "$version-venv"
     fi
-    say "Making a virtual environment with $("$python" --version)"
+    say "Creating a virtual environment with $("$python" --version)"
     "$python" -m venv --clear "$1"
 }
 
@@ -81,7 +81,7 @@ install_listed() {
         case $package in '' | '#'*) continue ;; esac
         is_installed "$package" || missing="$missing $package"
     done <"$1"
-    # shellcheck disable=SC2086  names of packages hold no blanks
+    # shellcheck disable=SC2086  names of packages have no blanks
     [ -z "$missing" ] || install_debian 'The tests' $missing
 }
 

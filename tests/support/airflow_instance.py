@@ -138,7 +138,7 @@ class AirflowInstance:
 
     def task_instances(self, run_id: str) -> list[dict[str, Any]]:
         """The task instances as the REST API gives them."""
-        return self._runs[run_id].task_answers()
+        return self._runs[run_id].task_responses()
 
     def task_states(self, run_id: str) -> dict[str, str]:
         """State by task; mapped ones are ``fetch_blobs[0]`` and so on."""
@@ -211,7 +211,7 @@ def make_database(folder: Path) -> Path:
     write_settings(layout, instance.settings(port=0), instance.password())
     command = [str(layout.python), str(layout.program), *migration.COMMAND]
     subprocess.run(command, env=instance.environment(port=0), check=True, capture_output=True)
-    migration.note_migrated(layout)
+    migration.record_migrated(layout)
     return layout.home
 
 

@@ -1,7 +1,7 @@
 """``python -m local_airflow up|down|status|token|sync``: what ``make`` calls.
 
-Results go to standard output, everything else to standard error. What is asked for is read from the environment,
-because ``make`` hands its variables on there whatever characters they hold.
+Results go to standard output, everything else to standard error. Parameters are read from the environment, through
+which ``make`` passes its variables with any characters.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 def up(instance: Instance, env: Mapping[str, str]) -> None:
-    """Starts Airflow unless it runs, and says where."""
+    """Starts Airflow unless it runs, and prints its address."""
     running = instance.running()
-    port = asked_port(env)
+    port = requested_port(env)
     if running is None:
         say("Starting Airflow")
         port = port or DEFAULT_PORT
@@ -40,7 +40,7 @@ def down(instance: Instance, _env: Mapping[str, str]) -> None:
 
 
 def status(instance: Instance, _env: Mapping[str, str]) -> None:
-    """Says what runs. Raises :class:`NotRunning`."""
+    """Prints the address and the state of each component. Raises :class:`NotRunning`."""
     recorded = instance.recorded()
     ended = recorded.ended() if recorded is not None else []
     if recorded is not None and ended:
@@ -56,25 +56,25 @@ def token(instance: Instance, _env: Mapping[str, str]) -> None:
     print(instance.api().token())
 
 
-def asked_port(env: Mapping[str, str]) -> int | None:
-    """``PORT`` as a number; None when none is asked for."""
+def requested_port(env: Mapping[str, str]) -> int | None:
+    """``PORT`` as a number; None when it is not set."""
     text = env.get("PORT", "")
     if not text:
         return None
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise LocalAirflowError(f"PORT={text}: give a number from 1 to 65535")
+        raise LocalAirflowError(f"PORT={text}: use a number from 1 to 65535")
     return int(text)
 
 
 def _sync(instance: Instance, env: Mapping[str, str]) -> None:
-    sync(instance, env, asked_port(env))
+    sync(instance, env, requested_port(env))
 
 
 COMMANDS = {"up": up, "down": down, "status": status, "token": token, "sync": _sync}
 
 
 def main() -> int:
-    """The exit status: 0, 1 when something went wrong (it was said what), 130 after Ctrl-C."""
+    """The exit status: 0, 1 after an error (which was printed), 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="local_airflow", description="The local Airflow of this checkout.")
     parser.add_argument("command", choices=COMMANDS)
     command = COMMANDS[parser.parse_args().command]
@@ -91,7 +91,7 @@ def main() -> int:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """A termination is treated like Ctrl-C, so that what was started is stopped."""
+    """Handles a termination like Ctrl-C, so that started processes are stopped."""
     raise KeyboardInterrupt
 
 

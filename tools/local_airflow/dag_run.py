@@ -12,16 +12,16 @@ from local_airflow.errors import ApiError, DagBroken
 from local_airflow.rest import AirflowApi, quote
 
 POLL_SECONDS = 0.2
-#: The DAG processor needs a few seconds for its first look at the DAG files.
+#: The DAG processor takes a few seconds to parse the DAG files for the first time.
 DAG_SECONDS = 90
-#: A task nobody has looked at yet: nothing to tell.
+#: A task that has not been scheduled yet: nothing to report.
 WAITING = ("waiting", 0)
 FINAL_STATES = frozenset({"success", "failed"})
 
 
 @dataclass(frozen=True)
 class TaskState:
-    """A task instance as it stands. ``map_index`` is -1 for a task that is not mapped; ``operator`` its class."""
+    """The state of a task instance. ``map_index`` is -1 for a task that is not mapped; ``operator`` its class."""
 
     task_id: str
     map_index: int
@@ -33,7 +33,7 @@ class TaskState:
 
     @classmethod
     def parse(cls, response: dict[str, Any]) -> TaskState:
-        """The state that an entry of the REST API tells of."""
+        """The state in an entry of the REST API."""
         index, label = int(response["map_index"]), response.get("rendered_map_index") or ""
         return cls(
             task_id=response["task_id"],
@@ -65,8 +65,8 @@ def await_dag(api: AirflowApi, dag_id: str, timeout_seconds: float = DAG_SECONDS
                 return
         broken = list(api.every("/importErrors", "import_errors"))
         if broken:
-            told = "\n\n".join(f"{error['filename']}:\n{error['stack_trace']}" for error in broken)
-            raise DagBroken(f"The DAG {dag_id} is not there, and these files cannot be imported:\n\n{told}")
+            errors = "\n\n".join(f"{error['filename']}:\n{error['stack_trace']}" for error in broken)
+            raise DagBroken(f"The DAG {dag_id} is missing, and these files cannot be imported:\n\n{errors}")
         if time.monotonic() > deadline:
             raise DagBroken(f"The DAG {dag_id} did not appear within {timeout_seconds:.0f} seconds")
         time.sleep(POLL_SECONDS)
@@ -83,7 +83,7 @@ class DagRun:
 
     @classmethod
     def trigger(cls, api: AirflowApi, dag_id: str, conf: dict[str, Any]) -> DagRun:
-        """A new run with ``conf``. Raises :class:`ApiError` when the parameters do not fit the DAG's."""
+        """A new run with ``conf``. Raises :class:`ApiError` when the DAG refuses the parameters."""
         response = api.request("POST", f"/dags/{quote(dag_id)}/dagRuns", {"logical_date": None, "conf": conf})
         return cls(api, dag_id, response["dag_run_id"])
 
@@ -96,18 +96,18 @@ class DagRun:
         self._api.request("PATCH", self._path, {"state": "failed"})
 
     def tasks(self) -> list[TaskState]:
-        """The task instances, in no certain order."""
-        return [TaskState.parse(task) for task in self.task_answers()]
+        """The task instances, in no particular order."""
+        return [TaskState.parse(task) for task in self.task_responses()]
 
-    def task_answers(self) -> list[dict[str, Any]]:
-        """The task instances as the REST API gives them."""
+    def task_responses(self) -> list[dict[str, Any]]:
+        """The task instances as in the REST API."""
         return list(self._api.every(f"{self._path}/taskInstances", "task_instances"))
 
     def changes(self) -> Iterator[TaskState]:
         """Every change of a task's state, as it happens, until the run has ended."""
         seen: dict[tuple[str, int], tuple[str, int]] = {}
         while True:
-            is_final = self.state() in FINAL_STATES  # asked first: then no change comes after the tasks are read
+            is_final = self.state() in FINAL_STATES  # read first: then no change can follow the read of the tasks
             for task in self.tasks():
                 key, now = (task.task_id, task.map_index), (task.state, task.try_number)
                 if seen.get(key, WAITING) != now:
@@ -118,7 +118,7 @@ class DagRun:
             time.sleep(POLL_SECONDS)
 
     def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
-        """What a task handed on; None when it handed on nothing."""
+        """An XCom of a task; None when it has none."""
         path = f"{self._path}/taskInstances/{quote(task_id)}/xcomEntries/{quote(key)}"
         try:
             return self._api.request("GET", path, query={"map_index": map_index, "deserialize": "false"})["value"]
@@ -128,13 +128,13 @@ class DagRun:
             raise
 
     def log(self, task_id: str, try_number: int, map_index: int = -1) -> list[dict[str, Any]]:
-        """The events in the log of a try, oldest first; none when there is no log."""
+        """The events in the log of a try, oldest first; empty without a log."""
         path = f"{self._path}/taskInstances/{quote(task_id)}/logs/{try_number}"
         response = self._api.request("GET", path, query={"map_index": map_index, "full_content": "true"})
         return [event if isinstance(event, dict) else {"event": event} for event in response["content"]]
 
     def reason(self, task: TaskState, try_number: int) -> str:
-        """Why a try of a task failed, in one line: the error that ended it, as its log has it."""
+        """Why a try of a task failed, in one line: the error that ended it, from its log."""
         try:
             events = self.log(task.task_id, try_number, task.map_index)
         except ApiError:
@@ -156,5 +156,5 @@ class DagRun:
 
 
 def error_line(kind: str, message: str) -> str:
-    """An error in one line. The operators wrap one that is no use to retry; then the message has its kind."""
+    """An error in one line. The operators wrap an error that is not retried; then the message has its type."""
     return message if kind == "AirflowFailException" and message else f"{kind}: {message}".rstrip(": ")

@@ -1,26 +1,26 @@
-"""What can go wrong with a local instance, each with a message for the person at the terminal."""
+"""The errors of a local instance, each with a message for the terminal."""
 
 from __future__ import annotations
 
 
 class LocalAirflowError(Exception):
-    """The root. ``str()`` says what happened and what to do."""
+    """The base class. ``str()`` says what happened and what to do."""
 
 
 class PortTaken(LocalAirflowError):
-    """Another program listens on the port that was asked for."""
+    """Another program listens on the requested port."""
 
 
 class StartFailed(LocalAirflowError):
-    """A part of Airflow did not start; the message has its name and the end of its log."""
+    """A component of Airflow did not start; the message has its name and the end of its log."""
 
 
 class NotRunning(LocalAirflowError):
-    """There is no running instance to use."""
+    """No instance is running."""
 
 
 class ApiError(LocalAirflowError):
-    """Airflow's REST API refused. ``status`` is the HTTP status, None when there was no answer."""
+    """Airflow's REST API refused a request. ``status`` is the HTTP status, None without a response."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)

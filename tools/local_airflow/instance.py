@@ -1,4 +1,4 @@
-"""One local Airflow: its start, what is known of it, its end."""
+"""One local Airflow: start, state and stop."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from local_airflow.settings import (
 )
 from local_airflow.startup import Startup
 
-#: How long the parts of Airflow may take to end by themselves.
+#: How long the components of Airflow may take to end after SIGTERM.
 GRACE_SECONDS = 5
 
 
 class Instance:
     """The local Airflow of a :class:`Layout`.
 
-    ``overrides`` are settings, section to option to value, laid over the usual ones; ``env`` is added to the
+    ``overrides`` are settings, section to option to value, that replace the usual ones; ``env`` is added to the
     environment of the processes.
     """
 
@@ -46,19 +46,19 @@ class Instance:
         self._folder = RunFolder(layout.state)
 
     def running(self) -> Running | None:
-        """What runs, completely; None when nothing does or a part has ended."""
+        """The running instance; None when none runs or a component has ended."""
         recorded = self._folder.read()
         return recorded if recorded is not None and recorded.processes and not recorded.ended() else None
 
     def require_running(self) -> Running:
-        """What runs. Raises :class:`NotRunning`."""
+        """The running instance. Raises :class:`NotRunning`."""
         running = self.running()
         if running is None:
             raise NotRunning("No Airflow runs for this checkout. Start it with: make up")
         return running
 
     def recorded(self) -> Running | None:
-        """What was started last and not stopped since, whether or not all of it still runs."""
+        """The last started instance that was not stopped, whether or not all of its processes still run."""
         return self._folder.read()
 
     def password(self) -> str:
@@ -66,26 +66,26 @@ class Instance:
         return load_secrets(self.layout)["admin_password"]
 
     def api(self, running: Running | None = None) -> AirflowApi:
-        """A client of what runs. Raises :class:`NotRunning`."""
+        """A client of the running instance. Raises :class:`NotRunning`."""
         running = running or self.require_running()
         return AirflowApi(running.url, USERNAME, self.password())
 
     def settings(self, port: int) -> Settings:
-        """The settings in force for an API server on ``port``."""
+        """The settings of an instance with its API server on ``port``."""
         settings = airflow_settings(self.layout, port, load_secrets(self.layout))
         for section, options in self._overrides.items():
             settings.setdefault(section, {}).update(options)
         return settings
 
     def environment(self, port: int) -> dict[str, str]:
-        """The environment of its processes; with it, the ``airflow`` command speaks of this instance."""
+        """The environment of its processes; with it, the ``airflow`` command uses this instance."""
         return {**process_environment(self.layout, self.settings(port)), **self._env}
 
     def start(self, port: int | None = None, *, temporary: bool = False) -> Running:
-        """What runs afterwards: what ran before, or a new start on ``port`` (None: any free one).
+        """The running instance, or a new one on ``port`` (None: any free one).
 
-        A temporary instance that is started again as a lasting one becomes lasting. Raises :class:`PortTaken`
-        and :class:`StartFailed`; then nothing is left running.
+        A temporary instance that is started again as a permanent one becomes permanent. Raises :class:`PortTaken`
+        and :class:`StartFailed`; then no process keeps running.
         """
         with self._folder.lock():
             running = self.running()
@@ -114,7 +114,7 @@ class Instance:
         return startup.run(running, self.api(running))
 
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> bool:
-        """Ends it, running tasks included; False when there was nothing to end."""
+        """Stops the instance, including running tasks; False when there was none."""
         with self._folder.lock():
             return self._stop_recorded(grace_seconds)
 
@@ -130,7 +130,7 @@ class Instance:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Around a start and the use of what it gives: a temporary instance is stopped when its last use ends."""
+        """Surrounds the start and use of an instance: a temporary one is stopped when its last use ends."""
         with self._folder.use() as use:
             try:
                 yield

@@ -1,9 +1,9 @@
-"""Airflow's parts out of one process: what all of them import is imported once, and lies in memory once.
+"""Starts Airflow's components from one process, so that their common imports are done and kept in memory once.
 
 :mod:`local_airflow.startup` runs this file with the number of a socket and, as JSON, one ``[name, log, arguments]``
-for each part, the arguments being those of ``airflow``. The first part becomes of this process itself; each other is
-a child that leads a session of its own. Their ids are sent as one JSON line, the first part's excepted. A part goes
-on when it has read one byte, by when its id is written down; when the other end is closed before, it ends.
+per component, with the arguments of ``airflow``. This process itself becomes the first component; each other one is a
+child that leads a session of its own. Their ids, except the first one's, are sent as one JSON line. A component
+continues when it has read one byte, which is sent once its id is recorded; when the socket is closed before, it ends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-#: What the parts import first of all. What an Airflow does not have is left to the parts.
+#: The modules that the components import. Those that an Airflow does not have are skipped.
 IMPORTED = (
     "airflow.__main__",
     "airflow.cli.commands.api_server_command",
@@ -38,12 +38,12 @@ IMPORTED = (
 
 
 def launch(control: socket.socket, parts: Sequence[tuple[str, str, list[str]]]) -> None:
-    """Starts the parts; returns when the first of them has ended, and in each child when that has."""
-    gc.disable()  # nothing of what is imported goes again
+    """Starts the components; returns when the first one has ended, and in each child when that one has."""
+    gc.disable()  # nothing that is imported becomes garbage
     for module in IMPORTED:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
-    gc.freeze()  # nor is it looked through by any part, which would copy its memory
+    gc.freeze()  # nor is it scanned by any component, which would copy its memory
     gc.enable()
     (_, _, mine), *others = parts
     pids = {}
@@ -77,5 +77,5 @@ def _run(control: socket.socket, arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, whose modules are none of Airflow's
+    sys.path.pop(0)  # the folder of this file, whose modules are not Airflow's
     launch(socket.socket(fileno=int(sys.argv[1])), json.loads(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""Where an instance keeps its things. Only :meth:`Layout.make_private` creates something."""
+"""The folders and files of an instance. Only :meth:`Layout.make_private` creates any."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def _running_python() -> Path:
-    """The interpreter that runs this, unresolved: behind its symbolic link it would no longer be that of the venv."""
+    """The running interpreter, with its symbolic link unresolved: the target is not the one of the venv."""
     return Path(sys.executable)
 
 
@@ -20,8 +20,8 @@ def _running_python() -> Path:
 class Layout:
     """The folders and files of one instance, all below ``folder``.
 
-    ``checkout`` gives the code; ``dags`` and ``plugins`` default to its folders. ``python`` is the interpreter
-    whose environment has Airflow.
+    ``checkout`` has the code; ``dags`` and ``plugins`` default to its folders. ``python`` is the interpreter of the
+    environment with Airflow.
     """
 
     folder: Path
@@ -59,7 +59,7 @@ class Layout:
 
     @property
     def migrated(self) -> Path:
-        """Holds the version of the Airflow that brought the database up."""
+        """The file with the version of the Airflow that migrated the database."""
         return self.home / "migrated"
 
     @property
@@ -77,12 +77,12 @@ class Layout:
         return self.python.parent / "airflow"
 
     def make_private(self) -> None:
-        """Makes the folders that the instance writes to, or takes them from everybody but their owner."""
+        """Creates the folders that the instance writes to, and restricts them to their owner."""
         for folder in (self.home, self.process_logs, self.state):
             folder.mkdir(0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
 
     def search_path(self) -> str:
-        """``PYTHONPATH`` under which this checkout's code comes before any that is installed."""
+        """The ``PYTHONPATH`` with which this checkout's code precedes any installed code."""
         inherited = os.environ.get("PYTHONPATH")
         return os.pathsep.join([str(self.plugins), *([inherited] if inherited else [])])

@@ -8,12 +8,12 @@ import socket
 LOOPBACK = "127.0.0.1"
 
 
-#: Below those that Linux hands out by itself (ip_local_port_range), so that nobody gets one by chance meanwhile.
+#: Below the ephemeral ports of Linux (ip_local_port_range), so that no program gets one by chance meanwhile.
 _RANGE = range(20_000, 32_000)
 
 
 def free_port() -> int:
-    """A port that nobody listens on, for a server that takes some seconds until it does."""
+    """A port on which no program listens, for a server that takes some seconds to start."""
     ports = random.sample(_RANGE, len(_RANGE))
     return next(port for port in ports if not is_taken(port))
 

@@ -1,8 +1,7 @@
-"""Long-running processes, each the leader of a session of its own, found again later without mistaking another.
+"""Long-running processes, each the leader of its own session, identified later without confusing them with others.
 
-A process is known by its id together with the moment it started, as Linux counts it; an id alone may have been
-given to someone else since. What a leader started stays in its session, so that nothing of it is left behind.
-Nothing here looks at names.
+A process is identified by its id and its start time in Linux's clock ticks; the id alone may be reused by another
+process. Children of a leader stay in its session, so that all of them can be stopped. Names of processes are not used.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
-#: How often the end of a process is looked for.
+#: How often the end of a process is polled.
 POLL_SECONDS = 0.05
 
 
@@ -39,7 +38,7 @@ class _Stat:
 
 
 def boot_id() -> str:
-    """What changes with every boot of the machine."""
+    """An id that changes with every boot of the machine."""
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
@@ -61,13 +60,13 @@ def spawn(name: str, command: Sequence[str], env: Mapping[str, str], log: Path) 
 
 
 def find(name: str, pid: int) -> ProcessRecord:
-    """The record of the process that has the id ``pid`` now; one that never was alive when there is none."""
+    """The record of the process with the id ``pid``; without one, a record that is not alive."""
     stat = _stat(pid)
     return ProcessRecord(name, pid, stat.started_ticks if stat else 0, boot_id())
 
 
 def is_alive(record: ProcessRecord) -> bool:
-    """Whether that very process still runs; a zombie does not."""
+    """Whether exactly that process still runs; a zombie does not."""
     _reap(record.pid)
     stat = _stat(record.pid)
     return (
@@ -79,7 +78,7 @@ def is_alive(record: ProcessRecord) -> bool:
 
 
 def wait(record: ProcessRecord, timeout_seconds: float) -> int | None:
-    """The exit status of a child of this process, negative for a signal; None when it runs on after that time."""
+    """The exit status of a child of this process, negative for a signal; None when it still runs after that time."""
     deadline = time.monotonic() + timeout_seconds
     while True:
         pid, status = os.waitpid(record.pid, os.WNOHANG)
@@ -91,29 +90,29 @@ def wait(record: ProcessRecord, timeout_seconds: float) -> int | None:
 
 
 def stop(records: Iterable[ProcessRecord], grace_seconds: float) -> None:
-    """Asks the processes to end and, after ``grace_seconds``, kills what is left of their sessions.
+    """Sends SIGTERM to the processes and, after ``grace_seconds``, kills what remains of their sessions.
 
-    Those that have ended already are passed over; a repeat does nothing.
+    Processes that have ended already are skipped; a repeat does nothing.
     """
-    ours = [record for record in records if record.boot_id == boot_id()]
-    for record in filter(is_alive, ours):
+    current = [record for record in records if record.boot_id == boot_id()]
+    for record in filter(is_alive, current):
         with contextlib.suppress(ProcessLookupError):
             os.kill(record.pid, signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
-    while any(is_alive(record) for record in ours) and time.monotonic() < deadline:
+    while any(is_alive(record) for record in current) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
-    while left := [pid for record in ours for pid in members(record)]:
-        for pid in left:
+    while remaining := [pid for record in current for pid in members(record)]:
+        for pid in remaining:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(POLL_SECONDS)
 
 
 def members(record: ProcessRecord) -> list[int]:
-    """Ids of what runs in the session of ``record``.
+    """The ids of the processes in the session of ``record``.
 
-    Linux gives the id of a session to no other process while the session has members. Once it is empty the id
-    may come back with another process, which started later and leads the session itself; it is left alone.
+    Linux does not reuse the id of a session that has members. Once the session is empty, the id may belong to another
+    process, which started later and leads its own session; it is not included.
     """
     _reap(record.pid)
     leader = _stat(record.pid)
@@ -138,11 +137,11 @@ def _stat(pid: int) -> _Stat | None:
         text = (PROC / str(pid) / "stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = text.rpartition(")")[2].split()  # the name before may hold anything, brackets and blanks included
+    fields = text.rpartition(")")[2].split()  # the name before it may include brackets and blanks
     return _Stat(pid=pid, state=fields[0], session=int(fields[3]), started_ticks=int(fields[19]))
 
 
 def _reap(pid: int) -> None:
-    """Takes note of the end of a child of ours, so that it does not stay as a zombie."""
+    """Reaps a child of this process that has ended, so that it does not stay as a zombie."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)

@@ -14,16 +14,16 @@ from typing import Any
 from local_airflow.errors import ApiError
 
 PAGE_SIZE = 100
-#: Between tries of a request that only reads.
+#: The pauses between tries of a request that only reads.
 PAUSES_SECONDS = (0.2, 0.5, 1, 2)
 
 
-#: Longer than Airflow waits for a lock of its SQLite, so that what took long is not reported as lost.
+#: Longer than Airflow waits for a lock of its SQLite, so that a slow request is not reported as failed.
 TIMEOUT_SECONDS = 90
 
 
 class AirflowApi:
-    """Airflow's REST API at ``url``. It signs in at the first request. Every refusal is an :class:`ApiError`."""
+    """Airflow's REST API at ``url``. It authenticates at the first request. Every refusal is an :class:`ApiError`."""
 
     def __init__(self, url: str, username: str, password: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self.url = url
@@ -39,9 +39,9 @@ class AirflowApi:
         return str(response["access_token"])
 
     def request(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None) -> Any:
-        """The decoded JSON answer to a request for ``path`` below ``/api/v2``; None for an empty one.
+        """The decoded JSON response to a request for ``path`` below ``/api/v2``; None for an empty one.
 
-        Reading is tried again when the server is too busy to answer, as one on SQLite may be for a moment.
+        Reads are retried when the server is too busy to respond, as one on SQLite may briefly be.
         """
         if self._token is None:
             self._token = self.token()
@@ -66,12 +66,12 @@ class AirflowApi:
                 return
 
     def health(self) -> dict[str, str]:
-        """``status`` of each part by its name, such as ``scheduler``."""
+        """The ``status`` of each component by its name, such as ``scheduler``."""
         response = self._send("GET", "/api/v2/monitor/health", None, {})
         return {name: str(part.get("status")) for name, part in response.items() if isinstance(part, dict)}
 
     def warm_up(self) -> None:
-        """Has the server load what serves the tasks: seconds that the first task would wait for otherwise."""
+        """Makes the server load the API of the tasks, for which the first task would otherwise wait some seconds."""
         self._send("GET", "/execution/health", None, {})
 
     def _send(self, method: str, target: str, body: Any, headers: Mapping[str, str]) -> Any:
@@ -98,7 +98,7 @@ def quote(text: str) -> str:
 
 
 def _detail(body: bytes) -> str:
-    """What an error answer says, in one line."""
+    """The message of an error response, in one line."""
     try:
         detail = json.loads(body)["detail"]
     except (ValueError, KeyError, TypeError):

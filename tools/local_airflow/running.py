@@ -1,7 +1,7 @@
-"""What is written down of a running instance, and the locks around it.
+"""The record of a running instance, and its locks.
 
-A later command, or one after a crash, finds by it exactly what was started. The lock serializes starts and
-stops; the uses tell whether a temporary instance is still needed.
+A later command, also after a crash, uses the record to find exactly the started processes. The lock serializes starts
+and stops; the locks of uses show whether a temporary instance is still in use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from local_airflow.settings import write_private
 
 @dataclass(frozen=True)
 class Running:
-    """What was started. A ``temporary`` instance ends with the last command that uses it."""
+    """A started instance. A ``temporary`` one ends with the last command that uses it."""
 
     port: int
     temporary: bool
@@ -33,7 +33,7 @@ class Running:
         return f"http://{LOOPBACK}:{self.port}"
 
     def ended(self) -> list[str]:
-        """Names of the parts that do not run any more."""
+        """The names of the components that no longer run."""
         return [record.name for record in self.processes if not processes.is_alive(record)]
 
     def with_process(self, record: ProcessRecord) -> Running:
@@ -50,7 +50,7 @@ class RunFolder:
         self.folder = folder
 
     def read(self) -> Running | None:
-        """What was started last and not stopped since; whether it still runs is not looked at."""
+        """The last started instance that was not stopped; it may not run any more."""
         try:
             record = json.loads((self.folder / "instance.json").read_text())
         except FileNotFoundError:
@@ -67,14 +67,14 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Held by one process at a time; waits for its turn."""
+        """A lock of one process at a time; waits for it."""
         with self._open("lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     @contextlib.contextmanager
     def use(self) -> Iterator[TextIO]:
-        """One use among others; what it gives is for :meth:`is_last_use`."""
+        """Records one of several uses; pass the result to :meth:`is_last_use`."""
         with self._open("uses") as use:
             fcntl.flock(use, fcntl.LOCK_SH)
             yield use

@@ -1,6 +1,6 @@
 """Airflow's settings for a local instance, and the secrets in them.
 
-The settings are chosen for short runs on a small machine; what they bring is said beside each.
+The settings suit short runs on a small machine; comments give their effects.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from local_airflow.layout import Layout
 from local_airflow.ports import LOOPBACK
 
 USERNAME = "admin"
-#: How long Airflow waits for a lock of its SQLite, as registry-sync does for its own. SQLite's five seconds end in 500
-#: where several tasks begin at once.
+#: How long Airflow waits for a lock of its SQLite, as registry-sync does for its own. SQLite's five seconds lead to 500
+#: when several tasks start at once.
 SQLITE_PATIENCE_SECONDS = 60
 
-#: What Airflow runs after it chose which warnings it shows. ``PYTHONWARNINGS`` would have it show none of its own.
+#: The code that Airflow runs after its set-up of warnings. ``PYTHONWARNINGS`` would disable all of that set-up.
 LOCAL_SETTINGS = '''\
-"""Silences what Airflow's own use of a renamed class brings into the log of every task."""
+"""Silences the warning about Airflow's own use of a renamed class in the log of every task."""
 
 import warnings
 
@@ -34,7 +34,7 @@ Settings = dict[str, dict[str, str]]
 
 
 def load_secrets(layout: Layout) -> dict[str, str]:
-    """The secrets of the instance; made at the first call and kept, readable by the owner alone."""
+    """The secrets of the instance; created by the first call and kept, readable by the owner alone."""
     if layout.secrets.exists():
         return dict(json.loads(layout.secrets.read_text()))
     made = {
@@ -65,7 +65,7 @@ def airflow_settings(layout: Layout, port: int, kept: Mapping[str, str]) -> Sett
             "plugins_folder": str(layout.plugins),
             "load_examples": "False",
             "executor": "LocalExecutor",
-            "parallelism": "8",  # slots, each a process; more bring nothing on two cores
+            "parallelism": "8",  # slots, each a process; more have no benefit on two cores
             "dags_are_paused_at_creation": "False",
             "test_connection": "Enabled",
             "fernet_key": kept["fernet_key"],
@@ -75,7 +75,7 @@ def airflow_settings(layout: Layout, port: int, kept: Mapping[str, str]) -> Sett
         },
         "database": {
             "sql_alchemy_conn": f"sqlite:///{layout.database}?timeout={SQLITE_PATIENCE_SECONDS}",
-            "check_migrations": "False",  # the start has seen to it; the API server starts meanwhile
+            "check_migrations": "False",  # the start migrates the database while the API server starts
         },
         "api": {
             "host": LOOPBACK,
@@ -86,20 +86,20 @@ def airflow_settings(layout: Layout, port: int, kept: Mapping[str, str]) -> Sett
         },
         "api_auth": {"jwt_secret": kept["jwt_secret"]},
         "scheduler": {"scheduler_idle_sleep_time": "0.1"},  # a chain of four tasks in 1.5 s instead of 5
-        "workers": {"min_heartbeat_interval": "1"},  # a finished task gives its slot back up to 5 s earlier
+        "workers": {"min_heartbeat_interval": "1"},  # a finished task frees its slot up to 5 s earlier
         "dag_processor": {
-            "min_file_process_interval": "5",  # a changed DAG file is seen after this many seconds
+            "min_file_process_interval": "5",  # a changed DAG file is parsed after this many seconds
             "refresh_interval": "5",  # a new DAG file likewise
             "bundle_refresh_check_interval": "1",
         },
         "logging": {"base_log_folder": str(layout.task_logs)},
-        "registry_sync": {"trust_triggers": "True"},  # who may trigger here is who owns it
+        "registry_sync": {"trust_triggers": "True"},  # the only user who may trigger is the owner
         "usage_data_collection": {"enabled": "False"},
     }
 
 
 def write_settings(layout: Layout, settings: Mapping[str, Mapping[str, str]], password: str) -> None:
-    """Writes ``airflow.cfg``, the file of passwords and, where there are none, Airflow's local settings."""
+    """Writes ``airflow.cfg``, the file of passwords and, if missing, Airflow's local settings."""
     lines = []
     for section, options in settings.items():
         lines.append(f"[{section}]")
@@ -115,13 +115,13 @@ def write_settings(layout: Layout, settings: Mapping[str, Mapping[str, str]], pa
 def process_environment(layout: Layout, settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """The environment of the instance's processes.
 
-    The caller's own reaches them, connections and variables for Airflow included, without what would point
-    them at another installation.
+    It is the caller's, including connections and variables for Airflow, without the variables that refer to another
+    installation.
     """
-    ours = {f"AIRFLOW__{section}__{name}".upper() for section, options in settings.items() for name in options}
-    ours |= {f"{name}{suffix}" for name in ours for suffix in ("_CMD", "_SECRET")}
-    ours |= {"AIRFLOW_HOME", "AIRFLOW_CONFIG"}
-    inherited = {name: value for name, value in os.environ.items() if name not in ours}
+    replaced = {f"AIRFLOW__{section}__{name}".upper() for section, options in settings.items() for name in options}
+    replaced |= {f"{name}{suffix}" for name in replaced for suffix in ("_CMD", "_SECRET")}
+    replaced |= {"AIRFLOW_HOME", "AIRFLOW_CONFIG"}
+    inherited = {name: value for name, value in os.environ.items() if name not in replaced}
     direct = ",".join(filter(None, [os.environ.get("NO_PROXY", os.environ.get("no_proxy")), LOOPBACK, "localhost"]))
     return {
         **inherited,
@@ -129,6 +129,6 @@ def process_environment(layout: Layout, settings: Mapping[str, Mapping[str, str]
         "PATH": os.pathsep.join([str(layout.python.parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONPATH": layout.search_path(),
         "PYTHONUNBUFFERED": "1",
-        "NO_PROXY": direct,  # tasks ask the API server, which no proxy can reach
+        "NO_PROXY": direct,  # tasks use the API server, which no proxy can reach
         "no_proxy": direct,
     }

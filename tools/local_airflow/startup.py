@@ -1,4 +1,4 @@
-"""The start of Airflow's parts, as much of it at once as can be, until all of them are healthy."""
+"""The start of Airflow's components, as parallel as possible, until all of them are healthy."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from local_airflow.processes import ProcessRecord
 from local_airflow.rest import AirflowApi
 from local_airflow.running import Running
 
-#: The parts of Airflow and their commands; the process of the first starts the others. Task logs are read from the
-#: folder that all share, so nobody needs to serve them on a port.
+#: The components of Airflow and their commands; the process of the first one starts the others. Task logs are read from
+#: a shared folder, so they are not served on a port.
 COMMANDS = {
     "api-server": ("api-server",),
     "scheduler": ("scheduler", "--skip-serve-logs"),
@@ -25,7 +25,7 @@ COMMANDS = {
     "triggerer": ("triggerer", "--skip-serve-logs"),
 }
 FIRST = next(iter(COMMANDS))
-#: The parts as the health check names them.
+#: The names of the components in the health check.
 HEALTH_NAMES = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 START_SECONDS = 180
 POLL_SECONDS = 0.1
@@ -33,7 +33,7 @@ LOG_LINES = 25
 
 
 class Startup:
-    """One start. ``write`` keeps what was started so far and is called before the next is."""
+    """One start. ``write`` records the processes started so far, and is called before the next one is started."""
 
     def __init__(self, layout: Layout, env: Mapping[str, str], write: Callable[[Running], Running]) -> None:
         self._layout = layout
@@ -41,11 +41,11 @@ class Startup:
         self._write = write
 
     def run(self, running: Running, api: AirflowApi) -> Running:
-        """``running`` with all parts, healthy. Raises :class:`StartFailed`; then some may be left running."""
+        """``running`` with all components, healthy. Raises :class:`StartFailed`; then some may keep running."""
         migrating: ProcessRecord | None = None
         if not migration.is_migrated(self._layout):
             migration.drop_half_made(self._layout)
-            # nothing that the parts import first reads the database, so that long part of their start need not wait
+            # the imports of the components do not read the database, so they run during the migration
             command = [str(self._layout.python), str(self._layout.program), *migration.COMMAND]
             running = self._spawn(running, "migration", command)
             migrating = running.processes[-1]
@@ -57,7 +57,7 @@ class Startup:
             if migrating is not None:
                 self._await_migration(migrating)
                 running = running.without_process(migrating)
-            with contextlib.suppress(BrokenPipeError):  # a part that ended is found below, with its log
+            with contextlib.suppress(BrokenPipeError):  # a component that ended is found below, with its log
                 control.sendall(bytes(len(COMMANDS)))
         self._await_health(running, api)
         return running
@@ -95,7 +95,7 @@ class Startup:
             raise self._failure("migration", f"did not end within {START_SECONDS} seconds")
         if status != 0:
             raise self._failure("migration", "failed")
-        migration.note_migrated(self._layout)
+        migration.record_migrated(self._layout)
 
     def _await_health(self, running: Running, api: AirflowApi) -> None:
         deadline = time.monotonic() + START_SECONDS

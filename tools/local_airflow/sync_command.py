@@ -22,13 +22,13 @@ DAG_ID = "registry_sync"
 DEFAULT_REMOTE = "https://registry-1.docker.io"
 DEFAULT_NAME = "library/hello-world"
 
-#: Variables that are handed on as they are when given, and the parameters of the DAG they become.
+#: Variables that are passed unchanged when set, and their parameters of the DAG.
 PASSED_ON = {"POLICY": "policy", "MODE": "mode", "CONN": "conn_id"}
 #: The same for lists, separated by blanks or commas.
 LISTS = {"TAGS": "tags", "EXCLUDE_TAGS": "exclude_tags", "PLATFORMS": "platforms"}
 _REFUSED_WHOLE = ("OtherUpstream", "TriggerRefused", "ConfigurationError", "InvalidReference")
-#: What each parameter is given by, and what it may be, for whoever gave another value.
-ASKED_FOR = {
+#: The variable of each parameter, and its possible values, for the message about another value.
+VARIABLES = {
     "repository": ("REPOSITORY", "a name such as hello-world"),
     "url": ("REMOTE", "the address of a registry without a path, such as https://quay.io"),
     "upstream_name": ("NAME", "the name of a repository there, such as library/hello-world"),
@@ -70,9 +70,9 @@ def sync(instance: Instance, env: Mapping[str, str], port: int | None) -> None:
 
 
 def parameters(env: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters of the DAG that the variables ask for; an empty variable is one that is not given.
+    """The parameters of the DAG by the variables; an empty variable counts as not set.
 
-    Raises :class:`LocalAirflowError` for what is neither true nor false.
+    Raises :class:`LocalAirflowError` for a flag that is neither true nor false.
     """
     name = env.get("NAME") or DEFAULT_NAME
     conf: dict[str, Any] = {
@@ -92,7 +92,7 @@ def parameters(env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def follow(run: DagRun) -> None:
-    """Shows every change of the run's tasks until the run ends, and why a try failed that is made again."""
+    """Shows every change of the run's tasks until the run ends, and why a try failed that is retried."""
     board = Board()
     for task in run.changes():
         text = progress_line(task)
@@ -102,14 +102,14 @@ def follow(run: DagRun) -> None:
 
 
 def progress_line(task: TaskState) -> str:
-    """Task with map index, state, seconds when it took any, and what a mapped task is about."""
+    """Task with map index, state, duration if any, and the label of a mapped task."""
     seconds = f"{task.seconds:6.1f} s" if task.seconds else " " * 8
     label = f"  {task.label}" if task.label and task.map_index >= 0 else ""
     return f"  {task.name:<20} {task.state:<14} {seconds}{label}".rstrip()
 
 
 def synced_version(run: DagRun) -> Any:
-    """The version that equals the upstream now: the one the run made, or the latest when nothing had changed."""
+    """The version that equals the upstream: the one that the run made, or the latest when nothing had changed."""
     tasks = run.tasks()
     committed = run.xcom(task_of("CommitVersionOperator", tasks)) or {}
     if committed.get("version") is not None:
@@ -120,34 +120,34 @@ def synced_version(run: DagRun) -> Any:
 
 
 def task_of(operator: str, tasks: Iterable[TaskState]) -> str:
-    """The id of the task of that operator, whatever its DAG calls it."""
+    """The id of the task with that operator, whatever its name in the DAG."""
     return next((task.task_id for task in tasks if task.operator == operator), operator)
 
 
 def refusal(error: str, conf: Mapping[str, Any]) -> str:
-    """Which variable has a value that the DAG does not take, and what it takes; else ``error`` as it is."""
+    """The variable whose value the DAG refuses, with its possible values; otherwise ``error`` unchanged."""
     refused = re.search(r"Invalid input for param (\w+):", error)
-    if refused is None or refused[1] not in ASKED_FOR:
+    if refused is None or refused[1] not in VARIABLES:
         return error
-    variable, possible = ASKED_FOR[refused[1]]
+    variable, possible = VARIABLES[refused[1]]
     value = conf.get(refused[1])
     shown = re.sub(r"//[^/]*@", "//***@", " ".join(value) if isinstance(value, list) else str(value))
     return f"{variable}={shown} cannot be used: {variable} is {possible}"
 
 
-def stored_choices(reasons: Iterable[str], listing: str) -> list[str]:
-    """What a failed sync leaves stored with its remote, and how that is changed; nothing where it was refused whole.
+def stored_selection(reasons: Iterable[str], listing: str) -> list[str]:
+    """The note that a failed sync keeps its options with the remote; empty where the sync was refused as a whole.
 
-    ``listing`` is the task that lists, whose log has it.
+    ``listing`` is the listing task, whose log has the options.
     """
     if any(reason.startswith(_REFUSED_WHOLE) for reason in reasons):
         return []
-    kept = "What TAGS, EXCLUDE_TAGS, PLATFORMS and POLICY said, now or before, stays with the remote until said anew"
-    return [f"{kept}; TAGS=* takes all tags. The log of {listing} has what counted."]
+    kept = "The values of TAGS, EXCLUDE_TAGS, PLATFORMS and POLICY, now or before, stay with the remote until changed"
+    return [f"{kept}; TAGS=* selects all tags. The log of {listing} has the values that were used."]
 
 
 def failure(run: DagRun, tasks: Iterable[TaskState], instance: Instance) -> str:
-    """Which tasks failed, why, what is stored of the choices, and where to read on."""
+    """The failed tasks, their reasons and logs, and the options that are kept."""
     lines, reasons, tasks = [], [], list(tasks)
     for task in sorted(tasks, key=lambda task: (task.task_id, task.map_index)):
         if task.state == "failed":
@@ -158,17 +158,17 @@ def failure(run: DagRun, tasks: Iterable[TaskState], instance: Instance) -> str:
             ]
     if not lines:
         lines.append(
-            f"the run {run.run_id} of {run.dag_id} failed before a task did; see {instance.layout.process_logs}"
+            f"the run {run.run_id} of {run.dag_id} failed without a failed task; see {instance.layout.process_logs}"
         )
-    lines += stored_choices(reasons, task_of("ListTagsOperator", tasks))
-    lines.append("Mend what it names and run the command again: what is stored already is not fetched twice.")
+    lines += stored_selection(reasons, task_of("ListTagsOperator", tasks))
+    lines.append("Fix the cause and run the command again: stored content is not fetched twice.")
     return "\n".join(lines)
 
 
 def as_typed_here(reason: str, layout: Layout) -> str:
-    """``reason`` with what it tells people to say or run as they type it in this checkout."""
+    """``reason`` with its parameters and commands as they are typed in this checkout."""
     reason = re.sub(
-        r'say replace_upstream( \("Replace the upstream" in the form\))?', "say REPLACE_UPSTREAM=true", reason
+        r'(?:say|set) replace_upstream( \("Replace the upstream" in the form\))?', "set REPLACE_UPSTREAM=true", reason
     )
     command = f"AIRFLOW_HOME={shlex.quote(str(layout.home))} {shlex.quote(str(layout.program))} registry-sync"
     return reason.replace("airflow registry-sync", command)

@@ -1,4 +1,4 @@
-"""Lines for the person at the terminal, on standard error; standard output is kept for results."""
+"""Output for the terminal, on standard error; standard output is reserved for results."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def say(text: str) -> None:
 
 
 class Board:
-    """Lines that each tell of one thing and change with it.
+    """Status lines, one per key.
 
-    On a terminal a line is changed where it stands; elsewhere every change is a new line.
+    On a terminal a line is updated in place; elsewhere every change is a new line.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -24,7 +24,7 @@ class Board:
         self._rows: dict[str, int] = {}
 
     def show(self, key: str, text: str) -> None:
-        """Shows ``text`` as what is to be said of ``key`` now."""
+        """Shows ``text`` as the current status of ``key``."""
         row = self._rows.get(key)
         if row is None:
             self._rows[key] = len(self._rows)
@@ -32,5 +32,5 @@ class Board:
             print(text, file=self._stream, flush=True)
             return
         up = len(self._rows) - row
-        text = text[: shutil.get_terminal_size().columns - 1]  # a line that wraps would stand on two rows
+        text = text[: shutil.get_terminal_size().columns - 1]  # a wrapped line would take two rows
         print(f"\x1b[{up}A\r\x1b[2K{text}\x1b[{up}B\r", end="", file=self._stream, flush=True)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from local_airflow.__main__ import asked_port
+from local_airflow.__main__ import requested_port
 from local_airflow.dag_run import TaskState, error_line
 from local_airflow.errors import LocalAirflowError
 from local_airflow.layout import Layout
-from local_airflow.sync_command import as_typed_here, parameters, progress_line, refusal, stored_choices, task_of
+from local_airflow.sync_command import as_typed_here, parameters, progress_line, refusal, stored_selection, task_of
 from local_airflow.terminal import Board
 
 
@@ -74,8 +74,8 @@ def test_a_value_that_the_dag_refuses_is_named_with_its_variable_and_what_is_pos
 
 
 def test_a_failed_sync_says_that_choices_stay_unless_nothing_was_stored() -> None:
-    assert stored_choices(["OtherUpstream: remote 'app' is …"], "look") == []
-    (line,) = stored_choices(["NothingSynced: no tag is let in"], "look")
+    assert stored_selection(["OtherUpstream: remote 'app' is …"], "look") == []
+    (line,) = stored_selection(["NothingSynced: no tag is let in"], "look")
     assert "TAGS=* takes all tags. The log of look has" in line
 
 
@@ -115,18 +115,18 @@ def test_a_variable_that_is_none_is_refused_with_the_list(given: str) -> None:
     command = ["make", "--dry-run", "sync", given]
     made = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
     assert made.returncode != 0
-    assert f"make sync knows no {given.partition('=')[0]}; it takes REMOTE NAME REPOSITORY TAGS" in made.stderr
+    assert f"make sync does not know {given.partition('=')[0]}; it accepts REMOTE NAME REPOSITORY TAGS" in made.stderr
 
 
 @pytest.mark.parametrize(("text", "port"), [("", None), ("8081", 8081), ("65535", 65535)])
 def test_a_port_is_read(text: str, port: int | None) -> None:
-    assert asked_port({"PORT": text}) == port
+    assert requested_port({"PORT": text}) == port
 
 
 @pytest.mark.parametrize("text", ["0", "65536", "-1", "http", "80 80", "²"])
 def test_what_is_no_port_is_refused_by_name(text: str) -> None:
     with pytest.raises(LocalAirflowError, match="PORT="):
-        asked_port({"PORT": text})
+        requested_port({"PORT": text})
 
 
 def _task(**changes: Any) -> TaskState:
