@@ -159,7 +159,7 @@ def test_committing_again_changes_nothing(store: BlobStore, size_bytes: int) -> 
 
 
 @pytest.mark.parametrize("size_bytes", SIZES.values(), ids=SIZES)
-def test_a_blob_that_is_there_may_be_written_again(store: BlobStore, size_bytes: int) -> None:
+def test_a_blob_that_exists_may_be_written_again(store: BlobStore, size_bytes: int) -> None:
     blob = Blob.random(13, size_bytes)
     put(store, blob)
     put(store, blob)

@@ -47,7 +47,7 @@ def test_deleting_again_deletes_nothing(store: BlobStore, size_bytes: int) -> No
     assert not store.delete(blob.digest, stored_before=datetime.now(timezone.utc))
 
 
-def test_a_delete_leaves_what_was_stored_since_the_time_it_is_told(store: BlobStore) -> None:
+def test_a_delete_leaves_what_was_stored_since_the_given_time(store: BlobStore) -> None:
     blob = Blob.random(2, SMALL)
     before = datetime.now(timezone.utc) - timedelta(seconds=2)
     put(store, blob)
@@ -71,7 +71,7 @@ def test_a_blob_that_is_written_again_is_as_young_as_that(store: BlobStore, size
 
 
 @pytest.mark.parametrize("size_bytes", SIZES.values(), ids=SIZES)
-def test_a_blob_that_is_deleted_while_it_is_written_is_there_in_the_end(store: BlobStore, size_bytes: int) -> None:
+def test_a_blob_that_is_deleted_while_it_is_written_exists_in_the_end(store: BlobStore, size_bytes: int) -> None:
     blob = Blob.random(4, size_bytes)
     with store.writer(blob.digest, size_bytes) as writer:
         writer.write(blob.data[:-1])
@@ -83,7 +83,7 @@ def test_a_blob_that_is_deleted_while_it_is_written_is_there_in_the_end(store: B
 
 @pytest.mark.parametrize("place", [kind for kind in KINDS if kind != "s3"], indirect=True)
 @pytest.mark.parametrize("size_bytes", SIZES.values(), ids=SIZES)
-def test_who_reads_a_blob_of_a_file_system_that_is_deleted_reads_on(store: BlobStore, size_bytes: int) -> None:
+def test_a_reader_of_a_blob_of_a_file_system_that_is_deleted_reads_on(store: BlobStore, size_bytes: int) -> None:
     blob = Blob.random(5, size_bytes)
     put(store, blob)
     with store.open(blob.digest) as file:
@@ -93,7 +93,7 @@ def test_who_reads_a_blob_of_a_file_system_that_is_deleted_reads_on(store: BlobS
 
 
 @pytest.mark.parametrize("size_bytes", SIZES.values(), ids=SIZES)
-def test_a_broken_blob_that_is_set_aside_is_missing_and_kept(store: BlobStore, place: Place, size_bytes: int) -> None:
+def test_a_broken_blob_that_is_quarantined_is_missing_and_kept(store: BlobStore, place: Place, size_bytes: int) -> None:
     blob = Blob.random(6, size_bytes)
     broken = b"broken" + blob.data[6:]
     put(store, blob)
@@ -112,7 +112,7 @@ def test_a_broken_blob_that_is_set_aside_is_missing_and_kept(store: BlobStore, p
 
 
 @pytest.mark.parametrize("size_bytes", SIZES.values(), ids=SIZES)
-def test_a_blob_that_was_set_aside_is_written_like_one_that_never_was(
+def test_a_blob_that_was_quarantined_is_written_like_one_that_never_was(
     store: BlobStore, place: Place, size_bytes: int
 ) -> None:
     blob = Blob.random(7, size_bytes)
@@ -125,12 +125,12 @@ def test_a_blob_that_was_set_aside_is_written_like_one_that_never_was(
     assert [entry.digest for entry in store.quarantined()] == [blob.digest]
 
 
-def test_what_is_not_there_cannot_be_set_aside(store: BlobStore, place: Place) -> None:
+def test_what_is_missing_cannot_be_quarantined(store: BlobStore, place: Place) -> None:
     assert not store.quarantine(Blob.random(8, SMALL).digest)
     assert place.names() == []
 
 
-def test_a_blob_that_breaks_again_is_set_aside_again(store: BlobStore, place: Place) -> None:
+def test_a_blob_that_breaks_again_is_quarantined_again(store: BlobStore, place: Place) -> None:
     blob = Blob.random(9, SMALL)
     for broken in (b"first", b"second time"):
         place.write(blob_name(blob.digest), broken)
@@ -164,7 +164,7 @@ def test_names_that_are_no_blobs_are_reported_and_left(store: BlobStore, place: 
     assert {*names} <= {*place.names()}
 
 
-def test_what_the_store_keeps_for_itself_is_no_stranger(store: BlobStore) -> None:
+def test_what_the_store_keeps_for_itself_is_no_unknown_file(store: BlobStore) -> None:
     blob = Blob.random(11, LARGE)
     with store.writer(blob.digest, LARGE) as writer:
         writer.write(blob.data[:MEBIBYTE])

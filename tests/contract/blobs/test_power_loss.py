@@ -1,6 +1,6 @@
 """What was committed to a folder survives a loss of power, whole; what was not is never mistaken for it.
 
-The power goes on a real file system: the device of an ext4 disk is copied in the middle of work, and the copy mounted.
+The power fails on a real file system: the device of an ext4 disk is copied in the middle of work, and the copy mounted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if CAN_LOOP:
             assert not (left / "file").exists()
 
     @pytest.mark.parametrize("size_bytes", SIZES.values(), ids=SIZES)
-    def test_a_blob_is_there_when_the_power_goes_right_after_its_commit(disk: Path, size_bytes: int) -> None:
+    def test_a_blob_exists_when_the_power_goes_right_after_its_commit(disk: Path, size_bytes: int) -> None:
         blob = Blob.random(1, size_bytes)
         with LocalBlobStore(disk / "deep" / "blobs").writer(blob.digest, size_bytes) as writer:
             writer.write(blob.data)
@@ -40,7 +40,7 @@ if CAN_LOOP:
                 assert stored(LocalBlobStore(left / "deep" / "blobs"), blob) == blob.data
 
     @pytest.mark.parametrize("size_bytes", SIZES.values(), ids=SIZES)
-    def test_a_blob_beside_others_is_there_too(disk: Path, size_bytes: int) -> None:
+    def test_a_blob_beside_others_exists_too(disk: Path, size_bytes: int) -> None:
         """Folders that were there before must be flushed as well."""
         store, blob = LocalBlobStore(disk / "blobs"), Blob.random(2, size_bytes)
         put(store, blob)
@@ -49,7 +49,7 @@ if CAN_LOOP:
         with after_a_loss_of_power(disk) as left:
             assert stored(LocalBlobStore(left / "blobs"), blob) == blob.data
 
-    def test_a_partial_that_the_power_spoilt_never_becomes_a_blob(disk: Path) -> None:
+    def test_a_resumable_download_that_the_power_spoilt_never_becomes_a_blob(disk: Path) -> None:
         blob = Blob.random(3, LARGE)
         with LocalBlobStore(disk / "blobs").writer(blob.digest, LARGE) as writer:
             writer.write(blob.data[:-1])
@@ -62,7 +62,7 @@ if CAN_LOOP:
                     put(store, blob)
                 assert stored(store, blob) == blob.data
 
-    def test_a_blob_that_was_set_aside_stays_aside(disk: Path) -> None:
+    def test_a_blob_that_was_quarantined_stays_quarantined(disk: Path) -> None:
         store, blob = LocalBlobStore(disk / "blobs"), Blob.random(4, SMALL)
         put(store, blob)
         assert store.quarantine(blob.digest)

@@ -21,7 +21,7 @@ shared = pytest.mark.parametrize("place", [kind for kind in KINDS if kind != "me
 
 
 @pytest.mark.parametrize("size_bytes", SIZES.values(), ids=SIZES)
-def test_a_writer_goes_on_where_the_one_before_it_broke_off(store: BlobStore, place: Place, size_bytes: int) -> None:
+def test_a_writer_continues_where_the_one_before_it_broke_off(store: BlobStore, place: Place, size_bytes: int) -> None:
     blob = Blob.random(1, size_bytes)
     for part in range(1, 4):
         with pytest.raises(ConnectionResetError):
@@ -32,7 +32,7 @@ def test_a_writer_goes_on_where_the_one_before_it_broke_off(store: BlobStore, pl
 
 
 @pytest.mark.parametrize("size_bytes", SIZES.values(), ids=SIZES)
-def test_a_restarted_writer_begins_at_nothing(store: BlobStore, place: Place, size_bytes: int) -> None:
+def test_a_restarted_writer_starts_at_nothing(store: BlobStore, place: Place, size_bytes: int) -> None:
     blob = Blob.random(2, size_bytes)
     with store.writer(blob.digest, size_bytes) as writer:
         writer.write(b"wrong" * 10)
@@ -77,7 +77,7 @@ def test_a_writer_that_wrote_nothing_leaves_nothing(store: BlobStore, place: Pla
 
 
 @pytest.mark.parametrize("size_bytes", SIZES.values(), ids=SIZES)
-def test_a_partial_longer_than_the_blob_is_not_used(store: BlobStore, size_bytes: int) -> None:
+def test_a_resumable_download_longer_than_the_blob_is_not_used(store: BlobStore, size_bytes: int) -> None:
     blob = Blob.random(5, size_bytes)
     with store.writer(blob.digest, size_bytes + 100) as writer:
         writer.write(bytes(size_bytes + 50))
@@ -86,7 +86,9 @@ def test_a_partial_longer_than_the_blob_is_not_used(store: BlobStore, size_bytes
 
 
 @pytest.mark.parametrize("size_bytes", SIZES.values(), ids=SIZES)
-def test_a_partial_that_was_spoilt_is_noticed_and_replaced(store: BlobStore, place: Place, size_bytes: int) -> None:
+def test_a_resumable_download_that_was_spoilt_is_noticed_and_replaced(
+    store: BlobStore, place: Place, size_bytes: int
+) -> None:
     blob = Blob.random(6, size_bytes)
     with store.writer(blob.digest, size_bytes) as writer:
         writer.write(blob.data[:-100])
@@ -123,10 +125,10 @@ def test_whatever_is_published_when_a_process_is_killed_is_whole(place: Place) -
             first = process.hear()
             time.sleep(delay)
             process.kill()
-            told = [first, *process.rest()]
+            reported = [first, *process.rest()]
         by_digest = {blob.digest: blob for blob in (Blob.random(seed + number, size) for number in range(90))}
         published = set(store.digests()) & by_digest.keys()
-        assert {Digest(line.split()[1]) for line in told if line.startswith("published")} <= published
+        assert {Digest(line.split()[1]) for line in reported if line.startswith("published")} <= published
         for digest in published:
             assert stored(store, by_digest[digest]) == by_digest[digest].data
 
@@ -148,7 +150,7 @@ def test_a_second_writer_waits_for_the_first_and_finds_the_blob_published(place:
     assert stored(store, blob) == blob.data
 
 
-def test_a_second_writer_goes_on_where_a_first_one_was_killed(store: BlobStore, place: Place) -> None:
+def test_a_second_writer_continues_where_a_first_one_was_killed(store: BlobStore, place: Place) -> None:
     blob = Blob.random(9, LARGE)
     with writing(place.url, place.spool, "half", 9, LARGE, MEBIBYTE, environment=place.environment) as process:
         process.hear()
@@ -207,7 +209,7 @@ def test_processes_may_publish_the_same_blobs_at_once(place: Place) -> None:
     assert place.partial_files() == []
 
 
-def test_a_sweep_takes_old_partials_and_nothing_else(store: BlobStore, place: Place) -> None:
+def test_a_sweep_takes_old_resumable_downloads_and_nothing_else(store: BlobStore, place: Place) -> None:
     published, old, fresh = (Blob.random(seed, LARGE) for seed in (11, 12, 13))
     put(store, published)
     for blob in (old, fresh):
@@ -222,7 +224,7 @@ def test_a_sweep_takes_old_partials_and_nothing_else(store: BlobStore, place: Pl
     assert stored(store, published) == published.data
 
 
-def test_a_sweep_leaves_a_partial_that_somebody_writes(store: BlobStore) -> None:
+def test_a_sweep_leaves_a_resumable_download_that_somebody_writes(store: BlobStore) -> None:
     blob = Blob.random(14, LARGE)
     with store.writer(blob.digest, LARGE) as writer:
         writer.write(blob.data)

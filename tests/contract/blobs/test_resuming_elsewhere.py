@@ -1,4 +1,4 @@
-"""A partial is kept in the store: whoever shares the store continues it, on whatever machine, and nobody spoils it."""
+"""Downloads are resumable in the store: any machine that shares it can continue them, and none can damage them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.images import Blob
 
 #: Stores that another process sees; memory dies with its own.
 shared = pytest.mark.parametrize("place", [kind for kind in KINDS if kind != "memory"], indirect=True)
-#: Stores in which a partial is made of parts.
+#: Stores in which a resumable download is a multipart upload.
 parted = pytest.mark.parametrize("place", [kind for kind in KINDS if kind != "local"], indirect=True)
 
 #: How much is written at a time.
@@ -45,7 +45,7 @@ def wrong() -> bytes:
 
 
 def _leave(store: BlobStore, blob: Blob, end: int, data: bytes | None = None) -> int:
-    """Writes up to ``end`` and stops there; where it began."""
+    """Writes up to ``end`` and stops there; returns the offset at which it started."""
     with store.writer(blob.digest, blob.size_bytes) as writer:
         began = writer.offset
         for start in range(began, end, STEP):
@@ -108,7 +108,7 @@ def test_two_machines_may_write_one_blob_at_once(
 
 @parted
 @pytest.mark.parametrize("published_first", [0, 1])
-def test_who_comes_second_publishes_too_though_its_parts_are_gone(
+def test_a_second_writer_publishes_too_though_its_parts_are_gone(
     place: Place, store: BlobStore, elsewhere: BlobStore, blob: Blob, published_first: int
 ) -> None:
     with (
@@ -193,7 +193,7 @@ def test_a_part_that_is_not_what_its_name_says_is_not_used(
 
 
 @parted
-def test_what_a_stranger_puts_among_the_parts_stops_nothing(
+def test_unknown_files_among_the_parts_stop_nothing(
     place: Place, store: BlobStore, elsewhere: BlobStore, blob: Blob
 ) -> None:
     _leave(store, blob, PART_BYTES + 5)
@@ -204,7 +204,7 @@ def test_what_a_stranger_puts_among_the_parts_stops_nothing(
 
 
 @parted
-def test_what_is_discarded_or_begun_anew_is_not_continued_elsewhere(
+def test_what_is_discarded_or_restarted_is_not_continued_elsewhere(
     place: Place, store: BlobStore, elsewhere: BlobStore, blob: Blob
 ) -> None:
     for end in ("discard", "restart"):
@@ -216,7 +216,7 @@ def test_what_is_discarded_or_begun_anew_is_not_continued_elsewhere(
 
 
 @parted
-def test_a_blob_of_one_part_leaves_nothing_in_the_store_before_it_is_there(place: Place, store: BlobStore) -> None:
+def test_a_blob_of_one_part_leaves_nothing_in_the_store_before_it_is_published(place: Place, store: BlobStore) -> None:
     blob = Blob.random(3, PART_BYTES)
     _leave(store, blob, PART_BYTES)
     assert place.names() == []
@@ -283,7 +283,7 @@ def test_a_sweep_leaves_the_old_beginning_of_what_somebody_still_writes(
 
 @pytest.fixture
 def away(place: Place) -> None:
-    """The bucket is not there until the test goes on."""
+    """A bucket that is missing until the test continues."""
     filesystem = fsspec.filesystem("s3")
     filesystem.rmdir(place.url.split("/")[2])
 
@@ -339,7 +339,7 @@ def test_s3_makes_the_blob_of_its_parts_by_itself(
 
 
 @pytest.mark.parametrize("place", ["s3"], indirect=True)
-def test_a_writer_that_began_anew_stores_its_parts_again(place: Place, store: BlobStore, blob: Blob) -> None:
+def test_a_writer_that_restarted_stores_its_parts_again(place: Place, store: BlobStore, blob: Blob) -> None:
     with store.writer(blob.digest, PARTED) as writer:
         writer.write(blob.data)
         writer.restart()

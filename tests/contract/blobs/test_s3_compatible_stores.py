@@ -37,7 +37,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HostileO
 
 @pytest.fixture
 def server(running: tuple[HostileObjectStore, S3Server]) -> Iterator[HostileObjectStore]:
-    """The server, well-behaved at the beginning of each test."""
+    """The server, well-behaved at the start of each test."""
     yield running[0]
     running[0].reset()
 
@@ -79,7 +79,7 @@ def test_a_store_that_keeps_the_framing_of_checksums_is_sent_none(
 def test_bytes_that_were_framed_and_kept_so_are_noticed_before_they_count_as_stored(
     server: HostileObjectStore, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int
 ) -> None:
-    """Somebody asked for checksums, which are framed over TLS."""
+    """Checksums are configured, which are framed over TLS."""
     monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
     store = open_blob_store(url, spool_folder=tmp_path / "spool", part_bytes=MEBIBYTE)
     server.keeps_framing = True
@@ -130,7 +130,7 @@ def test_where_many_cannot_be_removed_at_once_parts_are_removed_one_by_one(
     assert server.count("DELETE") == 6
 
 
-def test_what_is_broken_is_set_aside_where_many_cannot_be_removed_at_once(
+def test_what_is_broken_is_quarantined_where_many_cannot_be_removed_at_once(
     server: HostileObjectStore, url: str, store: BlobStore
 ) -> None:
     server.refuse("POST", "?delete", 400, "MissingContentMD5")
@@ -141,7 +141,7 @@ def test_what_is_broken_is_set_aside_where_many_cannot_be_removed_at_once(
 
 
 @pytest.mark.parametrize("is_all_at_once", [True, False], ids=["at-once", "one-by-one"])
-def test_parts_that_cannot_be_removed_are_told_and_go_with_the_next_sweep(
+def test_parts_that_cannot_be_removed_are_reported_and_go_with_the_next_sweep(
     server: HostileObjectStore,
     url: str,
     store: BlobStore,
@@ -236,7 +236,7 @@ def test_a_store_that_is_full_when_its_parts_are_joined_is_not_sent_the_blob_aga
 def test_what_may_not_be_deleted_keeps_no_collection_from_the_rest_and_no_repair_from_its_bytes(
     server: HostileObjectStore, store: BlobStore, tmp_path: Path
 ) -> None:
-    """An account without the right to delete: what is broken cannot be set aside, and is replaced all the same."""
+    """An account without the right to delete: a broken blob cannot be quarantined, and is replaced nevertheless."""
     texts = ("one", "two", "config")
     one = keep_texts(store, *texts)[0]
     with Database.connect(f"sqlite:///{tmp_path}/registry_sync.db") as database:
@@ -258,7 +258,7 @@ def test_what_may_not_be_deleted_keeps_no_collection_from_the_rest_and_no_repair
             store.quarantine(one)
 
 
-def test_an_upload_that_cannot_be_taken_back_is_told(
+def test_an_upload_that_cannot_be_aborted_is_reported(
     server: HostileObjectStore, store: BlobStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.refuse("POST", "uploadId=", 400, "InvalidPart", count=1)

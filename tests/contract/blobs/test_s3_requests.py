@@ -40,7 +40,7 @@ def test_what_is_joined_has_the_bytes_of_all_in_their_order(filesystem: Any, buc
 @pytest.mark.parametrize(
     ("sources", "error"), [(("one", "gone"), FileNotFoundError), (("two", "one"), OSError)], ids=["missing", "short"]
 )
-def test_what_cannot_be_joined_is_taken_back(
+def test_what_cannot_be_joined_is_aborted(
     filesystem: Any, bucket: str, sources: tuple[str, ...], error: type[Exception]
 ) -> None:
     with pytest.raises(error):

@@ -45,7 +45,7 @@ def repository(database: Database, store: BlobStore) -> str:
     return made.id
 
 
-def test_broken_and_missing_bytes_strays_and_strangers_are_found(
+def test_broken_and_missing_bytes_untracked_blobs_and_unknown_files_are_found(
     database: Database, place: Place, store: BlobStore, repository: str
 ) -> None:
     one, two, three, _config = (blob.digest for blob in database.units.blobs().items)
@@ -64,7 +64,7 @@ def test_broken_and_missing_bytes_strays_and_strangers_are_found(
     assert store.has(three)
 
 
-def test_orphans_and_old_strays_are_collected(
+def test_orphans_and_old_untracked_blobs_are_collected(
     database: Database, place: Place, store: BlobStore, repository: str
 ) -> None:
     (stray,) = keep_texts(store, "stray")

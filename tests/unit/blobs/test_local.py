@@ -29,7 +29,7 @@ def test_a_blob_lies_under_its_algorithm_and_its_first_two_characters(tmp_path: 
     assert store.path(blob.digest) == tmp_path / "sha256" / encoded[:2] / encoded
 
 
-def test_files_of_strangers_are_no_blobs(tmp_path: Path) -> None:
+def test_unknown_files_are_no_blobs(tmp_path: Path) -> None:
     store, blob = LocalBlobStore(tmp_path), Blob.random(2, SMALL)
     put(store, blob)
     store.path(blob.digest).with_name("README").write_text("not a blob")
@@ -86,7 +86,7 @@ def test_a_folder_that_cannot_be_listed_hides_none_of_the_others(tmp_path: Path)
         list(published(children))
 
 
-def test_a_folder_of_strangers_is_not_looked_into(tmp_path: Path) -> None:
+def test_an_unknown_folder_is_not_looked_into(tmp_path: Path) -> None:
     for name in ("lost+found/deep/file", f"sha256/{'a' * 2}/{'a' * 64}/file"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("not a blob")
@@ -102,7 +102,7 @@ def test_a_file_of_the_wrong_size_under_a_digest_is_replaced(tmp_path: Path) -> 
     assert stored(store, blob) == blob.data
 
 
-def test_a_writer_of_a_stored_blob_needs_no_bytes(tmp_path: Path) -> None:
+def test_a_writer_of_a_stored_blob_requires_no_bytes(tmp_path: Path) -> None:
     store, blob = LocalBlobStore(tmp_path), Blob.random(4, LARGE)
     put(store, blob)
     with store.writer(blob.digest, LARGE) as writer:
@@ -138,7 +138,7 @@ def test_what_a_second_writer_left_unfinished_is_not_kept(tmp_path: Path) -> Non
         assert third.offset == MEBIBYTE
 
 
-def test_a_sweep_leaves_a_temporary_of_this_moment(tmp_path: Path) -> None:
+def test_a_sweep_leaves_a_temporary_that_is_new(tmp_path: Path) -> None:
     store = LocalBlobStore(tmp_path)
     temporary = tmp_path / ".partials" / "0123.tmp"
     temporary.parent.mkdir()
@@ -159,7 +159,7 @@ def test_a_sweep_takes_what_a_killed_process_left_of_an_unpublished_blob(tmp_pat
 
 
 def test_a_file_that_somebody_else_wrote_into_is_not_published(tmp_path: Path) -> None:
-    """Where locks do nothing two processes may write into one partial; the bytes that were hashed are not all then."""
+    """Where locks have no effect, two processes may write into one file, which then has more bytes than were hashed."""
     store, blob = LocalBlobStore(tmp_path), Blob.random(11, LARGE)
     with store.writer(blob.digest, LARGE) as writer:
         writer.write(blob.data)
@@ -174,7 +174,7 @@ def test_a_file_that_somebody_else_wrote_into_is_not_published(tmp_path: Path) -
     assert stored(store, blob) == blob.data
 
 
-def test_one_partial_that_cannot_be_removed_keeps_no_sweep_from_the_others(tmp_path: Path) -> None:
+def test_one_resumable_download_that_cannot_be_removed_keeps_no_sweep_from_the_others(tmp_path: Path) -> None:
     store = LocalBlobStore(tmp_path)
     (tmp_path / ".partials" / "sha256-aa").mkdir(parents=True)
     for name in ("sha256-00", "sha256-bb"):

@@ -53,7 +53,7 @@ def test_the_file_that_an_error_names_is_named() -> None:
 
 
 class Answered(OSError):
-    """As drivers raise what an object store answers: botocore with a dictionary, others with a status of their own."""
+    """The errors of drivers for responses of object stores: botocore has a dictionary, others have a status."""
 
     def __init__(self, **said: object) -> None:
         super().__init__(errno.EIO, "the store said no")

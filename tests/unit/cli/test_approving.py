@@ -1,4 +1,4 @@
-"""Removals of a stopped run approved by a command; that the run goes on is tried in a real Airflow (tests/e2e)."""
+"""Removals of a stopped run approved by a command; that the run continues is tried in a real Airflow (tests/e2e)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_where_airflow_cannot_be_reached_the_approval_stands_and_what_is_left_to
     assert database.versions.commit(stopped.id).counts["removed"]["docker.tag"] == 27
 
 
-def test_a_run_that_airflow_does_not_know_any_more_is_told(
+def test_a_run_that_airflow_does_not_know_any_more_is_reported(
     run: Run, stopped: SyncRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unknown(_dag_id: str, _run_id: str) -> int:
@@ -80,7 +80,7 @@ def test_a_run_that_has_settled_is_not_approved(run: Run, database: Database, st
         run("run", "approve", "manual__1", "--dag-id", "mirror", "--yes")
 
 
-def test_a_run_that_was_not_stopped_is_not_asked_about_and_what_to_do_is_said(
+def test_a_run_that_was_not_stopped_is_not_confirmed_and_what_to_do_is_said(
     run: Run, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ask(_question: str) -> str:

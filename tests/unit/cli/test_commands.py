@@ -146,7 +146,7 @@ def test_a_label_that_is_none_is_refused(run: Run, text: str) -> None:
     assert ended.value.code == 2
 
 
-def test_content_tells_where_it_came_from_and_who_holds_it(
+def test_content_reports_where_it_came_from_and_who_holds_it(
     run: Run, database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
     upstream = Upstream()
@@ -200,7 +200,7 @@ def test_content_tells_where_it_came_from_and_who_holds_it(
         (("db", "downgrade", "-r", "9999", "-y"), "cannot be migrated"),
     ],
 )
-def test_what_is_not_there_ends_a_command_with_a_message(run: Run, url: str, words: tuple[str, ...], said: str) -> None:
+def test_what_is_missing_ends_a_command_with_a_message(run: Run, url: str, words: tuple[str, ...], said: str) -> None:
     with Database.connect(url) as database:
         database.ready()
         database.repositories.ensure("empty")
@@ -218,7 +218,7 @@ def test_loading_the_commands_loads_neither_the_database_nor_the_registry_client
     assert loaded.stdout.strip() == ""
 
 
-def test_the_tree_of_commands_is_made_without_what_the_commands_need() -> None:
+def test_the_tree_of_commands_is_made_without_what_the_commands_require() -> None:
     """Every ``airflow`` command makes it."""
     script = (
         "import sys; from registry_sync.cli import get_cli_commands; get_cli_commands(); "

@@ -114,7 +114,7 @@ def test_a_version_is_deleted_after_a_yes_and_the_only_one_never(
     assert tags(hello, "hello") == ["latest", "new"]
 
 
-def test_without_a_terminal_what_destroys_needs_a_yes(
+def test_without_a_terminal_what_destroys_requires_a_yes(
     run: Run, hello: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nobody(_question: str) -> str:

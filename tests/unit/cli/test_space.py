@@ -1,4 +1,4 @@
-"""Content told in bytes, collected, reclaimed, verified and repaired by commands, on a real blob store and registry."""
+"""Commands that measure, collect, reclaim, verify and repair content, on a real blob store and registry."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_clean_store_is_verified_with_status_0(
     assert (shown["verified_bytes"], shown["broken"], shown["findings"]) == (content.blob_bytes, 0, [])
 
 
-def test_what_is_broken_and_missing_is_told_and_repaired(
+def test_what_is_broken_and_missing_is_reported_and_repaired(
     run: Run, here: Installation, content: RepositoryContent, tmp_path: Path, capsys: Printed
 ) -> None:
     files = {digest: next((tmp_path / "blobs").rglob(digest.encoded)) for digest in content.blobs}
@@ -148,7 +148,7 @@ def test_what_is_broken_and_missing_is_told_and_repaired(
     assert {finding["name"] for finding in shown["findings"]} == {broken, gone}
 
 
-def test_what_was_found_broken_is_told_and_repaired_by_the_next_verification(
+def test_what_was_found_broken_is_reported_and_repaired_by_the_next_verification(
     run: Run, here: Installation, content: RepositoryContent, tmp_path: Path, capsys: Printed
 ) -> None:
     broken = layer(content, "a")
@@ -172,7 +172,7 @@ def test_what_was_found_broken_is_told_and_repaired_by_the_next_verification(
     assert here.store.has(broken)
 
 
-def test_what_was_noted_as_missing_before_losses_were_remembered_is_repaired(
+def test_what_was_recorded_as_missing_before_losses_were_remembered_is_repaired(
     run: Run, here: Installation, content: RepositoryContent, capsys: Printed
 ) -> None:
     lost = layer(content, "b")
@@ -184,7 +184,7 @@ def test_what_was_noted_as_missing_before_losses_were_remembered_is_repaired(
 
 
 @pytest.mark.parametrize("command", [("gc", "--grace-hours", "0"), ("reclaim", "app")])
-def test_what_cannot_be_removed_is_told_with_status_1_and_the_rest_goes(
+def test_what_cannot_be_removed_is_reported_with_status_1_and_the_rest_goes(
     run: Run, here: Installation, content: RepositoryContent, tmp_path: Path, capsys: Printed, command: tuple[str, ...]
 ) -> None:
     stuck = layer(content, "b")
@@ -211,7 +211,7 @@ def test_a_repair_fetches_again_what_a_verification_lost(
     assert here.store.has(lost)
 
 
-def test_what_cannot_be_repaired_is_told_with_its_reason(
+def test_what_cannot_be_repaired_is_reported_with_its_reason(
     run: Run,
     here: Installation,
     content: RepositoryContent,

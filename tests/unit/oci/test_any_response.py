@@ -94,7 +94,7 @@ def error_of(operation: Callable[[], object]) -> str:
 
 @settings(max_examples=80, deadline=None)
 @given(responses=st.lists(_answers, min_size=1, max_size=3), has_password=st.booleans())
-def test_any_answer_ends_in_a_result_or_an_error_of_ours(
+def test_any_response_ends_in_a_result_or_an_error_of_ours(
     server: HostileRegistry, responses: list[Raw], has_password: bool
 ) -> None:
     for path in PATHS:
@@ -105,8 +105,8 @@ def test_any_answer_ends_in_a_result_or_an_error_of_ours(
     client = RegistryClient(server.url, credentials, options, clock=Clock(sleep=lambda _seconds: None))
     with client:
         for operation in operations(client):
-            told = error_of(operation)
-            assert "correct horse" not in told
+            reported = error_of(operation)
+            assert "correct horse" not in reported
         server.on("GET", PATHS[1], json_reply({"tags": ["still-here"]}))
         server.on("GET", "/token", json_reply({"token": "good"}))
         assert client.list_tags(REPOSITORY).tags == ("still-here",)
@@ -123,7 +123,7 @@ _token_answers = st.dictionaries(
 
 @settings(max_examples=60, deadline=None)
 @given(document=_token_answers, has_identity_token=st.booleans())
-def test_a4_04_any_token_answer_ends_in_a_result_or_an_error_of_ours(
+def test_a4_04_any_token_response_ends_in_a_result_or_an_error_of_ours(
     server: HostileRegistry, document: dict[str, object], has_identity_token: bool
 ) -> None:
     sent: list[str] = []
@@ -140,8 +140,8 @@ def test_a4_04_any_token_answer_ends_in_a_result_or_an_error_of_ours(
     options = ClientOptions(max_attempts=1, read_timeout_seconds=1, allow_insecure_credentials=True)
     credentials = Credentials(identity_token="correct horse") if has_identity_token else None
     with RegistryClient(server.url, credentials, options, clock=Clock(sleep=lambda _seconds: None)) as client:
-        told = error_of(lambda: client.list_tags(REPOSITORY))
-    assert "correct horse" not in told
+        reported = error_of(lambda: client.list_tags(REPOSITORY))
+    assert "correct horse" not in reported
     allowed = [f"Bearer {document[name]}" for name in ("token", "access_token") if isinstance(document.get(name), str)]
     assert set(sent) <= set(allowed)
-    assert bool(sent) != bool(told)
+    assert bool(sent) != bool(reported)

@@ -43,7 +43,7 @@ ASKED_AT = Target(OWN, "/v2/a/tags/list")
 
 
 class Headers:
-    """Stands in for an answer where only headers are read."""
+    """Stands in for a response where only headers are read."""
 
     def __init__(self, **values: str) -> None:
         self._values = {name.replace("_", "-").lower(): value for name, value in values.items()}
@@ -101,7 +101,7 @@ _challenges = st.lists(st.sampled_from(["Bearer ", "Basic ", "realm=", '"', "htt
 
 
 @given(_challenges.map("".join))
-def test_a2_04_any_challenge_is_chosen_or_refused(header: str) -> None:
+def test_a2_04_any_challenge_is_selected_or_refused(header: str) -> None:
     with contextlib.suppress(ChallengeInvalid, ProtocolError):
         assert select_challenge(header, ASKED_AT, Credentials("alice", "secret")).scheme in ("bearer", "basic")
 
@@ -125,7 +125,7 @@ def test_a3_04_any_host_is_judged(host: str) -> None:
 
 
 @given(st.text(max_size=80))
-def test_a4_11_no_scope_asks_for_more_than_reading_the_repository(offered: str) -> None:
+def test_a4_11_no_scope_requests_more_than_reading_the_repository(offered: str) -> None:
     for scope in scopes_to_request(offered, "repository:library/demo:pull"):
         _, name, actions = split_scope(scope)
         assert (name, actions) == ("library/demo", {"pull"})

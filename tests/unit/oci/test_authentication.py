@@ -1,4 +1,4 @@
-"""Challenges of a registry are answered once, with the right thing, to the right host."""
+"""Each challenge of a registry is followed once, with the right credentials, sent to the right host."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ def test_a9_03_docker_hub_hides_what_may_not_be_read_and_does_not_say_that_it_is
     assert sent == {f"{hub}{TAGS}": "Bearer good", "http://auth.docker.io/token": BASIC}
 
 
-def test_a2_06_a_bearer_challenge_without_realm_is_passed_over(registry, client_of) -> None:
+def test_a2_06_a_bearer_challenge_without_realm_is_skipped(registry, client_of) -> None:
     registry.on("GET", TAGS, challenge('Bearer service="s", Basic realm="x"'), TAG_LIST)
     client_of(registry, USER).list_tags(REPOSITORY)
     assert registry.asked(path=TAGS)[1].header("authorization") == BASIC
 
 
-def test_a2_06_basic_needs_a_password(registry, client_of) -> None:
+def test_a2_06_basic_requires_a_password(registry, client_of) -> None:
     registry.on("GET", TAGS, challenge('Basic realm="x"'))
     with pytest.raises(RepositoryUnavailable):
         client_of(registry).list_tags(REPOSITORY)
@@ -123,7 +123,7 @@ def test_a2_06_basic_is_tried_once_when_the_token_service_is_missing(registry, c
     assert len(registry.asked(path="/token")) == 1
 
 
-def test_a2_06_a_token_service_that_fails_is_left_alone_where_basic_is_taken(registry, client_of) -> None:
+def test_a2_06_a_token_service_that_fails_is_ignored_where_basic_is_taken(registry, client_of) -> None:
     def response(request: Request) -> Raw:
         if request.header("authorization") == BASIC:
             return TAG_LIST
@@ -185,7 +185,7 @@ def test_a3_04_a_token_request_does_not_go_to_a_metadata_service(registry, clien
         client_of(registry).list_tags(REPOSITORY)
 
 
-def test_a3_06_a_password_is_not_sent_over_plain_http_unasked(registry, client_of) -> None:
+def test_a3_06_a_password_is_not_sent_over_plain_http_unrequested(registry, client_of) -> None:
     registry.on("GET", TAGS, challenge('Basic realm="x"'))
     with pytest.raises(RealmRefused, match="plain http"):
         client_of(registry, USER, allow_insecure_credentials=False).list_tags(REPOSITORY)
@@ -223,22 +223,22 @@ def test_a3_08_two_clients_share_no_token(registry, client_of) -> None:
     ]
 
 
-def test_a3_09_every_secret_is_told_before_it_is_sent(registry, client_of) -> None:
+def test_a3_09_every_secret_is_reported_before_it_is_sent(registry, client_of) -> None:
     guarded(registry, f"{registry.base}/token")
-    told: list[str] = []
+    reported: list[str] = []
     told_when_asked: list[list[str]] = []
 
     def response(_request: Request) -> Raw:
-        told_when_asked.append(list(told))
+        told_when_asked.append(list(reported))
         return json_reply({"token": "good"})
 
     registry.on("GET", "/token", response)
-    client_of(registry, USER, on_secret=told.append).list_tags(REPOSITORY)
+    client_of(registry, USER, on_secret=reported.append).list_tags(REPOSITORY)
     assert "correct horse" in told_when_asked[0]
-    assert told[-1] == "good"
+    assert reported[-1] == "good"
 
 
-def test_a3_09_the_most_talkative_log_tells_no_secret(
+def test_a3_09_the_most_talkative_log_reports_no_secret(
     registry, other_host, client_of, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -257,8 +257,8 @@ def test_a3_09_the_most_talkative_log_tells_no_secret(
     other_host.on("GET", "/x", TAG_LIST)
     client_of(registry, USER).list_tags(REPOSITORY)
     assert f"GET {TAGS}" in caplog.text
-    told = caplog.text
-    assert [word for word in ("hidden", "good-token", "correct horse", BASIC) if word in told] == []
+    reported = caplog.text
+    assert [word for word in ("hidden", "good-token", "correct horse", BASIC) if word in reported] == []
 
 
 def test_a3_09_representations_show_no_secret() -> None:

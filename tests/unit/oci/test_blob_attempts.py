@@ -1,4 +1,4 @@
-"""What is asked for again after a blob or an answer broke off, where, and with what."""
+"""What is requested again after a blob or a response broke off, where, and with what."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a5_04_range_and_entity_tag_are_sent_again_to_where_a_redirect_leads(reg
 
 
 @pytest.mark.parametrize("status", [400, 403, 410])
-def test_a5_05_a_signed_url_that_is_over_in_the_middle_is_asked_for_anew_from_where_the_blob_stands(
+def test_a5_05_a_signed_url_that_expires_in_the_middle_is_requested_again_from_where_the_blob_stands(
     registry, other_host, client_of, status: int
 ) -> None:
     registry.on("GET", PATH, *[moved(other_host, f"/{name}") for name in ("signed", "over", "new")])
@@ -76,9 +76,7 @@ def test_a5_05_a_signed_url_that_is_over_in_the_middle_is_asked_for_anew_from_wh
     assert client.usage.counts().retry_count == 2
 
 
-def test_a5_05_a_storage_host_that_never_gives_what_it_signed_is_left_in_the_end(
-    registry, other_host, client_of
-) -> None:
+def test_a5_05_a_storage_host_that_never_gives_what_it_signed_is_given_up(registry, other_host, client_of) -> None:
     registry.on("GET", PATH, moved(other_host, "/over"))
     other_host.on("GET", "/over", reply(403))
     with pytest.raises(ServerUnavailable, match="no longer serves"):
@@ -106,7 +104,7 @@ def test_a4_12_a_token_that_ends_in_the_middle_of_a_blob_is_replaced_and_the_blo
     assert len(registry.asked(path="/token")) == 2
 
 
-def test_a4_12_a_blob_that_may_no_longer_be_read_is_not_asked_for_for_ever(registry, client_of) -> None:
+def test_a4_12_a_blob_that_may_no_longer_be_read_is_not_requested_for_ever(registry, client_of) -> None:
     registry.on("GET", "/token", json_reply({"token": "good"}))
     registry.on("GET", PATH, challenged(registry), CUT, challenged(registry))
     with pytest.raises(AuthenticationFailed):
@@ -117,7 +115,7 @@ def test_a4_12_a_blob_that_may_no_longer_be_read_is_not_asked_for_for_ever(regis
 @pytest.mark.parametrize(
     "refusal", [errors_reply(404, "BLOB_UNKNOWN"), errors_reply(404, "MANIFEST_UNKNOWN"), reply(404)]
 )
-def test_a5_14_a_blob_is_asked_for_at_the_blob_endpoint_alone(registry, client_of, refusal: Raw) -> None:
+def test_a5_14_a_blob_is_requested_at_the_blob_endpoint_alone(registry, client_of, refusal: Raw) -> None:
     registry.on("GET", PATH, refusal)
     registry.on("GET", f"/v2/{REPOSITORY}/manifests/{BLOB.digest}", reply(200, DATA))
     with pytest.raises(NotFound):
@@ -129,7 +127,7 @@ def test_a5_14_a_blob_is_asked_for_at_the_blob_endpoint_alone(registry, client_o
     "refusal", [errors_reply(404, "MANIFEST_UNKNOWN"), errors_reply(404, "BLOB_UNKNOWN"), reply(404)]
 )
 @pytest.mark.parametrize("reference", [TagName("latest"), BLOB.digest])
-def test_a5_14_a_manifest_is_asked_for_at_the_manifest_endpoint_alone(
+def test_a5_14_a_manifest_is_requested_at_the_manifest_endpoint_alone(
     registry, client_of, refusal: Raw, reference: TagName | Digest
 ) -> None:
     path = f"/v2/{REPOSITORY}/manifests/{reference}"
@@ -143,10 +141,10 @@ def test_a5_14_a_manifest_is_asked_for_at_the_manifest_endpoint_alone(
     assert {request.path for request in registry.requests} == {path}
 
 
-def test_a5_18_a_form_whose_answer_breaks_off_is_sent_again_only_when_the_reader_asks_again(
+def test_a5_18_a_form_whose_response_breaks_off_is_sent_again_only_when_the_reader_asks_again(
     registry, client_of
 ) -> None:
-    """It may have done its work although the answer is lost; so nothing below the retries repeats it."""
+    """It may have done its work although the response is lost; so nothing below the retries repeats it."""
     broken = Raw((b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n", b'{"access_'))
     tags = f"/v2/{REPOSITORY}/tags/list"
     registry.on("POST", "/token", broken, broken, json_reply({"access_token": "good"}))
@@ -167,7 +165,7 @@ def test_a5_18_a_form_whose_answer_breaks_off_is_sent_again_only_when_the_reader
 
 @pytest.mark.parametrize("started", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a5_18_headers_that_break_off_are_no_answer_and_are_asked_for_again(
+def test_a5_18_headers_that_break_off_are_no_response_and_are_requested_again(
     registry, client_of, method: str, started: bytes
 ) -> None:
     path = f"/v2/{REPOSITORY}/manifests/latest"
@@ -179,7 +177,7 @@ def test_a5_18_headers_that_break_off_are_no_answer_and_are_asked_for_again(
     assert registry.connection_count == 2
 
 
-def test_a5_18_frames_of_http_2_are_no_answer(registry, client_of) -> None:
+def test_a5_18_frames_of_http_2_are_no_response(registry, client_of) -> None:
     settings_and_goaway = bytes.fromhex("000000040000000000" + "000008070000000000" + "00000000" + "0000000b")
     registry.on("GET", PATH, Raw((settings_and_goaway,)))
     with pytest.raises((ServerUnavailable, ProtocolError)):
@@ -277,7 +275,7 @@ def test_a5_08_what_was_written_before_one_byte_too_many_is_thrown_away(registry
     assert [request.header("range") for request in registry.requests] == [None, None]
 
 
-def test_a5_07_a_blob_that_is_decoded_and_breaks_off_begins_at_its_beginning(registry, client_of) -> None:
+def test_a5_07_a_blob_that_is_decoded_and_breaks_off_starts_from_zero(registry, client_of) -> None:
     data = random.Random(5).randbytes(1_500_000)
     packed = gzip.compress(data)
     blob = Descriptor("application/octet-stream", Digest.of(data), len(data))
@@ -302,14 +300,14 @@ def test_a5_07_a_blob_under_two_encodings_is_not_decoded(registry, client_of) ->
 
 
 @pytest.mark.parametrize("already", [b"", b"{"])
-def test_a5_15_the_empty_object_is_known_whatever_was_there(registry, client_of, already: bytes) -> None:
+def test_a5_15_the_empty_object_is_known_whatever_exists(registry, client_of, already: bytes) -> None:
     blob = Descriptor("x/y", Digest.of(b"{}"), 2)
     writer = MemoryWriter(blob, already)
     assert client_of(registry).fetch_blob(REPOSITORY, blob, writer) == 0
     assert (writer.published, registry.requests) == (b"{}", [])
 
 
-def test_a5_15_the_empty_object_of_another_size_is_asked_for_and_refused(registry, client_of) -> None:
+def test_a5_15_the_empty_object_of_another_size_is_requested_and_refused(registry, client_of) -> None:
     blob = Descriptor("x/y", Digest.of(b"{}"), 3)
     registry.on("GET", f"/v2/{REPOSITORY}/blobs/{blob.digest}", reply(200, b"{}"))
     with pytest.raises(SizeMismatch):

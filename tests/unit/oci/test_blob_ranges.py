@@ -1,4 +1,4 @@
-"""A part of a blob that is there helps where ranges are served, and keeps nothing from arriving where they are not."""
+"""An incomplete blob saves bytes where ranges are served, and never blocks the blob where they are not."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def without_ranges(refusal: Raw, *whole: Raw) -> Answers:
 
 
 def redirected(registry: HostileRegistry, storage: HostileRegistry, response: Answers) -> None:
-    """Lets ``storage`` answer for the blob, each time at a URL of its own, as signed ones are."""
+    """Lets ``storage`` serve the blob, each time at another URL, as signed ones are."""
     signed = iter(range(100))
 
     def moved(_request: Request) -> Raw:
@@ -66,7 +66,7 @@ def ranges(server: HostileRegistry) -> list[str | None]:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 405, 416, 501])
-def test_storage_that_refuses_a_range_is_asked_once_more_and_then_from_zero(
+def test_storage_that_refuses_a_range_is_requested_once_more_and_then_from_zero(
     registry, other_host, client_of, status: int
 ) -> None:
     redirected(registry, other_host, without_ranges(reply(status, XML, content_type="application/xml"), CUT, WHOLE))
@@ -82,7 +82,7 @@ def test_storage_that_refuses_a_range_is_asked_once_more_and_then_from_zero(
 
 
 @pytest.mark.parametrize("status", [400, 405, 412, 416, 501])
-def test_a_registry_that_refuses_a_range_itself_is_asked_likewise(registry, client_of, status: int) -> None:
+def test_a_registry_that_refuses_a_range_itself_is_requested_likewise(registry, client_of, status: int) -> None:
     registry.on("GET", PATH, without_ranges(reply(status, XML), CUT, WHOLE))
     writer = MemoryWriter(BLOB)
     client_of(registry).fetch_blob(REPOSITORY, BLOB, writer)
@@ -107,7 +107,7 @@ def test_what_the_last_sync_kept_keeps_no_sync_from_getting_the_blob(
         assert file.read() == DATA
 
 
-def test_what_is_there_is_kept_until_the_whole_is_given(registry, other_host, client_of) -> None:
+def test_what_exists_is_kept_until_the_whole_is_given(registry, other_host, client_of) -> None:
     redirected(registry, other_host, lambda _request: reply(403, XML))
     writer = MemoryWriter(BLOB, DATA[:HALF])
     with pytest.raises(ServerUnavailable, match="no longer serves"):
@@ -152,7 +152,7 @@ def test_a_server_that_is_busy_says_nothing_of_ranges(registry, client_of, statu
     assert ranges(registry) == [RANGE] * 3
 
 
-def test_a_range_that_is_served_in_between_begins_the_count_anew(registry, other_host, client_of) -> None:
+def test_a_range_that_is_served_in_between_restarts_the_count(registry, other_host, client_of) -> None:
     over = reply(403, XML)
     more = reply(206, DATA[HALF:30_000], [("Content-Range", f"bytes {HALF}-{SIZE - 1}/{SIZE}")], length=SIZE - HALF)
     rest = reply(206, DATA[30_000:], [("Content-Range", f"bytes 30000-{SIZE - 1}/{SIZE}")])

@@ -49,7 +49,7 @@ def part(start: int, data: bytes = DATA, *, content_range: str | None = None, **
 
 
 def cut_at(end: int, *headers: tuple[str, str]) -> Raw:
-    """An honest answer that breaks off after ``end`` bytes."""
+    """An honest response that breaks off after ``end`` bytes."""
     return reply(200, DATA[:end], headers, length=SIZE, cut=True)
 
 
@@ -120,7 +120,7 @@ def test_a5_11_a_writer_that_has_something_is_continued(registry, client_of) -> 
     assert client.usage.counts().received_bytes == SIZE - HALF
 
 
-def test_a5_11_a_writer_that_has_everything_needs_no_request(registry, client_of) -> None:
+def test_a5_11_a_writer_that_has_everything_requires_no_request(registry, client_of) -> None:
     writer, _ = fetched(registry, client_of, already=DATA)
     assert writer.published == DATA
     assert registry.requests == []
@@ -156,7 +156,7 @@ def test_a5_11_a_registry_that_ignores_ranges_starts_from_zero(registry, client_
         reply(416),
     ],
 )
-def test_a5_11_a_part_that_does_not_continue_what_is_there_starts_again(registry, client_of, wrong: Raw) -> None:
+def test_a5_11_a_part_that_does_not_continue_what_exists_starts_again(registry, client_of, wrong: Raw) -> None:
     registry.on("GET", PATH, wrong, honest)
     writer, _ = fetched(registry, client_of, already=DATA[:HALF])
     assert writer.published == DATA
@@ -164,13 +164,13 @@ def test_a5_11_a_part_that_does_not_continue_what_is_there_starts_again(registry
     assert registry.requests[1].header("range") is None
 
 
-def test_a5_11_a_total_that_is_not_told_is_fine(registry, client_of) -> None:
+def test_a5_11_a_total_that_is_not_reported_is_fine(registry, client_of) -> None:
     registry.on("GET", PATH, part(HALF, content_range=f"bytes {HALF}-{SIZE - 1}/*"))
     writer, _ = fetched(registry, client_of, already=DATA[:HALF])
     assert writer.published == DATA
 
 
-def test_a5_11_a_part_that_nobody_asked_for_is_refused(registry, client_of) -> None:
+def test_a5_11_a_part_that_nobody_requested_is_refused(registry, client_of) -> None:
     registry.on("GET", PATH, part(0))
     with pytest.raises(RegistrySyncError, match="another range"):
         fetched(registry, client_of)
@@ -209,7 +209,7 @@ def test_a5_09_another_declared_length_is_refused_before_anything_is_read(regist
     assert client.usage.counts().received_bytes == 0
 
 
-def test_a5_12_a_registry_that_gives_little_by_little_is_left_in_the_end(registry, client_of) -> None:
+def test_a5_12_a_registry_that_gives_little_by_little_is_given_up(registry, client_of) -> None:
     def one_more(request: Request) -> Raw:
         start = int((request.header("range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
         head = f"HTTP/1.1 {206 if start else 200} X\r\nContent-Length: {SIZE - start}\r\n"
@@ -286,7 +286,7 @@ def test_a5_15_empty_blobs_are_blobs(registry, client_of, data: bytes) -> None:
     assert len(registry.requests) == (0 if data else 1)
 
 
-def test_a5_16_inline_bytes_need_no_request(registry, client_of) -> None:
+def test_a5_16_inline_bytes_require_no_request(registry, client_of) -> None:
     blob = Descriptor("x/y", Digest.of(b"inline"), 6, inline=b"inline")
     writer, client = fetched(registry, client_of, blob)
     assert writer.published == b"inline"
@@ -316,7 +316,7 @@ def test_a5_07_a_blob_that_is_really_encoded_is_decoded(
     assert writer.published == data
 
 
-def test_a5_06_identity_is_asked_for_and_a_compressed_layer_stays_compressed(registry, client_of) -> None:
+def test_a5_06_identity_is_requested_and_a_compressed_layer_stays_compressed(registry, client_of) -> None:
     layer = gzip.compress(b"layer" * 1000)
     blob = descriptor(layer)
     registry.on("GET", path(blob), reply(200, layer, [("Content-Encoding", "gzip")]))
@@ -343,7 +343,7 @@ def foreign(*urls: str, data: bytes = b"windows base layer") -> Descriptor:
     return Descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", Digest.of(data), len(data), urls)
 
 
-def test_a5_17_a_foreign_blob_is_not_looked_for_elsewhere_unasked(registry, other_host, client_of) -> None:
+def test_a5_17_a_foreign_blob_is_not_looked_for_elsewhere_unrequested(registry, other_host, client_of) -> None:
     with pytest.raises(NotFound):
         fetched(registry, client_of, foreign(f"{other_host.base}/layer"))
     assert other_host.requests == []

@@ -43,7 +43,7 @@ def client(server: RegistryServer) -> Iterator[RegistryClient]:
         yield opened
 
 
-def test_every_tag_is_listed_and_every_head_tells_its_digest(
+def test_every_tag_is_listed_and_every_head_reports_its_digest(
     server: RegistryServer, client: RegistryClient, content: RepositoryContent
 ) -> None:
     listing = client.list_tags(REPOSITORY)
@@ -100,7 +100,7 @@ def test_a_blob_is_continued_with_a_range(server: RegistryServer, client: Regist
     assert request.status == 206
 
 
-def test_what_is_missing_is_told_by_its_kind(client: RegistryClient) -> None:
+def test_what_is_missing_is_reported_by_its_kind(client: RegistryClient) -> None:
     nowhere = Digest.of(b"nowhere")
     with pytest.raises(NotFound) as tag:
         client.get_manifest(REPOSITORY, TagName("nowhere"))
@@ -116,7 +116,7 @@ def test_many_tags_take_one_page_for_each_thousand(server: RegistryServer, clien
     assert len(client.list_tags(RepositoryName("team/many")).tags) == 2500
 
 
-def test_a_password_is_asked_for_and_learnt_once(tmp_path: Path, content: RepositoryContent) -> None:
+def test_a_password_is_requested_and_learnt_once(tmp_path: Path, content: RepositoryContent) -> None:
     options = ClientOptions(allow_insecure_credentials=True)
     with RegistryServer(tmp_path / "registry", basic_auth=True) as server:
         place(server, REPOSITORY, content)

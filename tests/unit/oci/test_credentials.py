@@ -1,4 +1,4 @@
-"""Credentials that are made for a while: made when needed, before they end, and after a registry refused them."""
+"""Short-lived credentials: issued when required, before they expire, and after a registry refused them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TAGS = f"/v2/{REPOSITORY}/tags/list"
 
 
 class Mint:
-    """Makes ``AWS:password-1``, ``AWS:password-2`` and so on, each for ``life_seconds``; fails while told to."""
+    """Makes ``AWS:password-1``, ``AWS:password-2`` and so on, each for ``life_seconds``; fails while ``is_failing``."""
 
     def __init__(self, life_seconds: float = 1000) -> None:
         self.life_seconds = life_seconds
@@ -42,8 +42,8 @@ def test_they_are_made_once_and_again_when_a_tenth_of_their_life_is_left(fake_ti
     assert source().password == "password-2"
 
 
-def test_a_life_that_is_over_or_too_short_is_taken_for_a_minute(fake_time: FakeTime) -> None:
-    """A clock that is wrong must not make a service be asked without end."""
+def test_a_life_that_has_ended_or_is_too_short_is_used_for_a_minute(fake_time: FakeTime) -> None:
+    """A wrong clock must not lead to endless requests to a token service."""
     mint = Mint(life_seconds=-3600)
     source = MintedCredentials(mint, fake_time.clock)
     for _ in range(50):
@@ -66,7 +66,7 @@ def test_while_the_service_is_down_the_old_ones_are_used_until_they_end(fake_tim
     assert source().password == "password-2"
 
 
-def test_threads_that_need_new_ones_wait_for_one_minting(fake_time: FakeTime) -> None:
+def test_threads_that_require_new_ones_wait_for_one_minting(fake_time: FakeTime) -> None:
     mint = Mint()
     entered, go_on = threading.Event(), threading.Event()
 
@@ -93,14 +93,14 @@ def test_refused_ones_are_replaced_once_for_all_threads_unless_they_are_new(fake
     assert mint.count == 2
 
 
-def test_every_secret_is_told_before_it_is_given(fake_time: FakeTime) -> None:
-    told: list[str] = []
-    source = ReportedCredentials(MintedCredentials(Mint(), fake_time.clock), told.append)
+def test_every_secret_is_reported_before_it_is_given(fake_time: FakeTime) -> None:
+    reported: list[str] = []
+    source = ReportedCredentials(MintedCredentials(Mint(), fake_time.clock), reported.append)
     first = source()
     fake_time.elapsed += 60
     second = source.renew(first)
     source()
-    assert told == [*first.secrets(), *second.secrets()]
+    assert reported == [*first.secrets(), *second.secrets()]
 
 
 # -- a client with such credentials ---------------------------------------------------------------------------------

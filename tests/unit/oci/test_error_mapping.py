@@ -51,7 +51,7 @@ def test_a9_01_codes_and_messages_are_taken_where_they_are_well_formed(
     assert parse_error_body(json.dumps(body).encode()) == (codes, message)
 
 
-def test_a9_01_a_code_without_message_is_told(registry, client_of) -> None:
+def test_a9_01_a_code_without_message_is_reported(registry, client_of) -> None:
     assert "(DENIED)" in str(raised_by(registry, client_of, errors_reply(403, "DENIED")))
     assert "(DENIED)" not in str(raised_by(registry, client_of, errors_reply(403, "DENIED", "said in words")))
 
@@ -85,7 +85,7 @@ def test_what_a_request_was_for_reads_as_a_sentence_does(request_context: Reques
         (b"<Error><Code>a b</Code></Error>", ""),
     ],
 )
-def test_a9_01_of_a_page_the_title_is_told_and_of_a_stores_error_the_code(body: bytes, message: str) -> None:
+def test_a9_01_of_a_page_the_title_is_reported_and_of_a_stores_error_the_code(body: bytes, message: str) -> None:
     assert parse_error_body(body) == ((), message)
 
 
@@ -108,7 +108,7 @@ def test_a9_01_a_refusal_of_a_large_authorization_says_how_large_it_was(registry
     assert "Authorization" not in str(small.value)
 
 
-def test_a9_01_an_authorization_that_was_not_sent_on_is_not_blamed(registry, other_host, client_of) -> None:
+def test_a9_01_an_authorization_that_was_not_forwarded_is_not_blamed(registry, other_host, client_of) -> None:
     registry.on("GET", TAGS, reply(307, headers=[("Location", f"{other_host.base}/tags")]))
     other_host.on("GET", "/tags", reply(400))
     token = Credentials(registry_token="t" * 20_000)

@@ -91,7 +91,7 @@ def test_a6_03_the_bytes_are_kept_and_the_digest_is_theirs(registry, client_of) 
     assert client.usage.counts().received_bytes == len(IMAGE)
 
 
-def test_a6_03_other_bytes_than_were_asked_for_are_fetched_once_more_and_then_refused(registry, client_of) -> None:
+def test_a6_03_other_bytes_than_were_requested_are_fetched_once_more_and_then_refused(registry, client_of) -> None:
     registry.on("GET", BY_DIGEST, manifest(IMAGE + b" "), manifest())
     assert client_of(registry).get_manifest(REPOSITORY, DIGEST).data == IMAGE
     registry.on("GET", BY_DIGEST, manifest(IMAGE + b" "))
@@ -201,7 +201,7 @@ def encoded(data: bytes, encoding: str) -> Raw:
     ],
 )
 @pytest.mark.parametrize("reference", [TAG, DIGEST])
-def test_a5_07_an_encoding_that_was_not_asked_for_is_undone_or_was_never_there(
+def test_a5_07_an_encoding_that_was_not_requested_is_undone_or_was_never_there(
     registry, client_of, data: bytes, encoding: str, reference: Any
 ) -> None:
     meant = SPACED if data is SPACED else IMAGE
@@ -226,7 +226,7 @@ def test_a5_07_an_encoding_that_cannot_be_undone_is_an_error(registry, client_of
         client_of(registry).get_manifest(REPOSITORY, TAG)
 
 
-def test_a9_02_a_missing_manifest_is_told_from_a_missing_repository(registry, client_of) -> None:
+def test_a9_02_a_missing_manifest_is_distinguished_from_a_missing_repository(registry, client_of) -> None:
     for code, kind in (("MANIFEST_UNKNOWN", "manifest"), ("NAME_UNKNOWN", "repository"), ("UNKNOWN", "manifest")):
         registry.on("GET", BY_TAG, errors_reply(404, code))
         with pytest.raises(NotFound) as raised:
@@ -248,7 +248,7 @@ def test_a9_02_errors_under_status_200_are_an_error_of_the_registry(registry, cl
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a6_20_nothing_is_asked_conditionally_and_an_unasked_304_is_no_manifest(
+def test_a6_20_nothing_is_requested_conditionally_and_an_unrequested_304_is_no_manifest(
     registry, client_of, method: str
 ) -> None:
     registry.on(method, BY_TAG, manifest(IMAGE, ("ETag", f'"{DIGEST}"')), reply(304, content_type=None))
@@ -262,7 +262,7 @@ def test_a6_20_nothing_is_asked_conditionally_and_an_unasked_304_is_no_manifest(
     assert not {"if-none-match", "if-modified-since"} & asked
 
 
-def test_a9_01_a_refused_head_is_asked_once_more_by_get_to_learn_why(registry, client_of) -> None:
+def test_a9_01_a_refused_head_is_requested_once_more_by_get_to_learn_why(registry, client_of) -> None:
     registry.on("HEAD", BY_TAG, reply(403))
     registry.on("GET", BY_TAG, errors_reply(403, "DENIED", "billing is overdue"))
     client = client_of(registry, READY)
@@ -292,7 +292,7 @@ def test_a9_06_the_rate_limit_is_read_and_its_floor_respected(registry, client_o
 @pytest.mark.parametrize(
     ("remaining", "floor", "is_refused"), [(None, 20, False), (21, 20, False), (20, 20, True), (0, None, False)]
 )
-def test_a9_06_pulls_go_on_down_to_the_floor_and_without_one_to_the_end(
+def test_a9_06_pulls_continue_down_to_the_floor_and_without_one_to_the_end(
     registry, client_of, remaining: int | None, floor: int | None, is_refused: bool
 ) -> None:
     limit = [] if remaining is None else [("ratelimit-remaining", f"{remaining};w=21600")]

@@ -1,4 +1,4 @@
-"""A mirror is told whose content is meant: with each request for content, and nobody else is told."""
+"""The namespace is sent to a mirror with each request for content, and to no other host."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_nothing_is_said_unless_it_is_configured(registry, client_of) -> None:
     assert namespace_of(registry.requests[0]) == []
 
 
-def test_pings_token_services_and_redirect_targets_are_not_told(registry, other_host, client_of) -> None:
+def test_pings_token_services_and_redirect_targets_are_not_reported(registry, other_host, client_of) -> None:
     challenge = errors_reply(401, "X", headers=[("WWW-Authenticate", f'Bearer realm="{registry.base}/v2/auth"')])
     registry.on("GET", "/v2/", json_reply({}))
     registry.on("GET", "/v2/auth", json_reply({"token": "t"}))

@@ -1,4 +1,4 @@
-"""What answers at ``/v2/``, and whether it is a registry."""
+"""The response at ``/v2/``, and whether it is that of a registry."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ def test_a2_01_an_open_registry(registry, client_of) -> None:
     assert registry.requests[0].target == "/v2/"
 
 
-def test_a2_02_the_version_header_is_not_needed(registry, client_of) -> None:
+def test_a2_02_the_version_header_is_not_required(registry, client_of) -> None:
     registry.on("GET", "/v2/", reply(200, b"", content_type=None))
     assert client_of(registry).ping() == Ping("none")
 
 
-def test_a2_01_a_registry_with_tokens_is_asked_with_one(registry, client_of) -> None:
+def test_a2_01_a_registry_with_tokens_gets_one(registry, client_of) -> None:
     registry.on("GET", "/v2/", challenged(f'Bearer realm="{registry.base}/token",service="svc"'), json_reply({}))
     registry.on("GET", "/token", json_reply({"token": "good"}))
     found = client_of(registry, USER).ping()
     assert found == Ping("bearer", realm_host=registry.netloc, service="svc", is_authenticated=True)
 
 
-def test_a2_01_a_registry_with_passwords_is_asked_with_one(registry, client_of) -> None:
+def test_a2_01_a_registry_with_passwords_gets_one(registry, client_of) -> None:
     registry.on("GET", "/v2/", challenged("Basic realm=x"), json_reply({}))
     assert client_of(registry, USER).ping() == Ping("basic", is_authenticated=True)
 
 
-def test_an_anonymous_reader_learns_what_would_be_asked_for(registry, client_of) -> None:
+def test_an_anonymous_reader_learns_what_would_be_requested(registry, client_of) -> None:
     registry.on("GET", "/v2/", challenged("Basic realm=x"))
     assert client_of(registry).ping() == Ping("basic")
 
 
-def test_wrong_credentials_are_told(registry, client_of) -> None:
+def test_wrong_credentials_are_reported(registry, client_of) -> None:
     registry.on("GET", "/v2/", challenged("Basic realm=x"))
     with pytest.raises(AuthenticationFailed):
         client_of(registry, USER).ping()

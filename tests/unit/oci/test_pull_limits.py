@@ -29,7 +29,7 @@ DIGESTS = list(DOCUMENTS)
 
 
 class Hub:
-    """Counts GETs of manifests, and says with each answer how many are left; HEADs are free."""
+    """Counts GETs of manifests, and reports with each response how many remain; HEADs are free."""
 
     def __init__(self, registry: HostileRegistry, left: int, *, tells_by_head: bool = True) -> None:
         self.left = left
@@ -90,13 +90,13 @@ def test_twenty_threads_stop_at_the_floor_in_this_run_and_in_the_next(registry, 
         assert (hub.pull_count, hub.left, hub.head_count) == (20, 40, 2)
 
 
-def test_without_a_floor_nothing_is_asked_before_and_all_is_pulled(registry, client_of) -> None:
+def test_without_a_floor_nothing_is_requested_before_and_all_is_pulled(registry, client_of) -> None:
     hub = Hub(registry, 60)
     assert pull_all(client_of(registry)) == []
     assert (hub.pull_count, hub.head_count) == (100, 0)
 
 
-def test_a_registry_without_limits_is_asked_once(registry, client_of) -> None:
+def test_a_registry_without_limits_is_requested_once(registry, client_of) -> None:
     hub = Hub(registry, 60)
     hub.headers = list  # type: ignore[method-assign]
     assert pull_all(client_of(registry, rate_limit_floor=40)) == []
@@ -125,7 +125,7 @@ def test_one_of_several_tasks_takes_its_part_of_what_is_left(registry, client_of
     assert hub.left == 46, "the next would need that four more and three for what the others began stay above 40"
 
 
-def test_a_task_that_did_not_pull_for_a_moment_asks_what_the_others_have_left(
+def test_a_task_that_did_not_pull_for_a_while_queries_what_the_others_left(
     registry, client_of, fake_time: FakeTime
 ) -> None:
     hub = Hub(registry, 100)
@@ -140,7 +140,7 @@ def test_a_task_that_did_not_pull_for_a_moment_asks_what_the_others_have_left(
 
 
 def test_several_tasks_pass_the_floor_by_no_more_than_the_others_have_under_way(registry, client_of) -> None:
-    """The worst that can be: one is told nothing while the other pulls, and then begins all that it may at once."""
+    """The worst case: one client gets no report while the other pulls, and then starts all its pulls at once."""
     hub, threads = Hub(registry, 100), 20
     late, draining = (client_of(registry, rate_limit_floor=40, rate_limit_sharers=2) for _ in range(2))
     late.get_manifest(REPOSITORY, DIGESTS[0])
@@ -167,7 +167,7 @@ def test_where_a_head_says_nothing_the_first_pull_goes_alone(registry, client_of
     assert (hub.pull_count, hub.left) == (3, 40)
 
 
-def test_when_what_is_left_cannot_be_asked_now_nothing_is_pulled(registry, client_of) -> None:
+def test_when_what_is_left_cannot_be_requested_now_nothing_is_pulled(registry, client_of) -> None:
     hub = Hub(registry, 60)
     for digest in DIGESTS:
         registry.on("HEAD", f"/v2/{REPOSITORY}/manifests/{digest}", reply(503))
@@ -180,7 +180,7 @@ def test_when_what_is_left_cannot_be_asked_now_nothing_is_pulled(registry, clien
     assert hub.pull_count == 1
 
 
-def test_an_answer_that_tells_nothing_counts_as_a_pull(registry, client_of) -> None:
+def test_a_response_without_a_limit_counts_as_a_pull(registry, client_of) -> None:
     hub = Hub(registry, 42)
     client = client_of(registry, rate_limit_floor=40)
     for digest in DIGESTS[:2]:
@@ -192,8 +192,8 @@ def test_an_answer_that_tells_nothing_counts_as_a_pull(registry, client_of) -> N
     assert hub.pull_count == 0
 
 
-def test_what_was_told_long_ago_is_asked_for_again(registry, client_of, fake_time: FakeTime) -> None:
-    """Others have pulled meanwhile, or the window is over."""
+def test_what_was_reported_long_ago_is_requested_again(registry, client_of, fake_time: FakeTime) -> None:
+    """Others have pulled meanwhile, or the window has expired."""
     hub = Hub(registry, 42)
     client = client_of(registry, rate_limit_floor=40)
     client.get_manifest(REPOSITORY, DIGESTS[0])
@@ -207,7 +207,7 @@ def test_what_was_told_long_ago_is_asked_for_again(registry, client_of, fake_tim
     assert (hub.pull_count, hub.head_count) == (2, 3)
 
 
-def test_answers_in_another_order_than_given_raise_nothing_again(registry, client_of) -> None:
+def test_responses_in_another_order_than_given_raise_nothing_again(registry, client_of) -> None:
     """The one that was given first arrives last, and says of more than is left by then."""
     hub = Hub(registry, 43)
     client = client_of(registry, rate_limit_floor=40)

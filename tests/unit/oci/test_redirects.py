@@ -29,7 +29,7 @@ def to(host: HostileRegistry, path: str = "/signed", status: int = 307) -> Raw:
 @pytest.mark.parametrize("status", REFUSALS)
 @pytest.mark.parametrize("redirect", [302, 307])
 @pytest.mark.parametrize("is_elsewhere", [True, False])
-def test_a6_04_a_head_that_is_refused_where_it_leads_is_asked_once_by_get(
+def test_a6_04_a_head_that_is_refused_where_it_leads_is_requested_once_by_get(
     registry, other_host, client_of, status: int, redirect: int, is_elsewhere: bool
 ) -> None:
     """Storage that signs for GET refuses a HEAD of the same address."""
@@ -45,7 +45,7 @@ def test_a6_04_a_head_that_is_refused_where_it_leads_is_asked_once_by_get(
     assert (client.usage.counts().head_count, client.usage.counts().manifest_get_count) == (1, 1)
 
 
-def test_a6_04_a_head_that_is_refused_where_get_is_not_is_asked_by_get(registry, client_of) -> None:
+def test_a6_04_a_head_that_is_refused_where_get_is_not_is_requested_by_get(registry, client_of) -> None:
     registry.on("HEAD", BY_TAG, reply(403))
     registry.on("GET", BY_TAG, GIVEN)
     assert client_of(registry).head_manifest(REPOSITORY, TAG).digest == DIGEST
@@ -79,7 +79,7 @@ def test_a6_18_a_store_that_lacks_a_manifest_says_nothing_of_its_tag(registry, o
 
 
 @pytest.mark.parametrize("status", REFUSALS)
-def test_a5_05_a_manifest_that_is_refused_where_it_leads_is_asked_for_once_more(
+def test_a5_05_a_manifest_that_is_refused_where_it_leads_is_requested_once_more(
     registry, other_host, client_of, status: int
 ) -> None:
     registry.on("GET", BY_TAG, to(other_host))
@@ -119,7 +119,7 @@ WORDS = "does not respond as a registry at /v2/"
 
 @pytest.mark.parametrize("page", [PAGE, NO_PAGE])
 @pytest.mark.parametrize("ask", ["tags", "get", "head", "ping"])
-def test_a2_01_a_web_page_in_place_of_a_registry_is_said_so_whatever_is_asked(
+def test_a2_01_a_web_page_in_place_of_a_registry_is_said_so_whatever_is_requested(
     registry, client_of, page: Raw, ask: str
 ) -> None:
     """In the words of the test of a connection."""
@@ -141,7 +141,9 @@ def test_a2_01_a_web_page_in_place_of_a_registry_is_said_so_whatever_is_asked(
     assert "a web page ('" in str(refused.value)
 
 
-def test_a2_01_a_web_page_of_a_registry_is_told_as_what_it_is_and_the_registry_asked_once(registry, client_of) -> None:
+def test_a2_01_a_web_page_of_a_registry_is_reported_as_such_and_the_registry_requested_once(
+    registry, client_of
+) -> None:
     registry.on("GET", "/v2/", reply(200, "{}"))
     registry.on("GET", f"/v2/{REPOSITORY}/tags/list", PAGE)
     registry.on("HEAD", BY_TAG, PAGE)
@@ -194,7 +196,7 @@ def test_a2_01_what_says_nothing_as_a_registry_does_is_none(
     assert (type(refused.value).__name__ == "NotARegistry") is not is_registry
 
 
-def test_a2_01_an_error_in_the_registrys_own_words_needs_no_look_at_what_it_is(registry, client_of) -> None:
+def test_a2_01_an_error_in_the_registrys_own_words_requires_no_check_of_the_registry(registry, client_of) -> None:
     registry.on("GET", f"/v2/{REPOSITORY}/tags/list", errors_reply(404, "NAME_UNKNOWN"))
     with pytest.raises(NotFound):
         client_of(registry).list_tags(REPOSITORY)

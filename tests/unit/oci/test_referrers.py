@@ -132,7 +132,7 @@ def test_a8_02_a_registry_without_the_api_is_read_by_the_fallback_tag_and_rememb
     assert len(registry.asked(path=API)) == 1
 
 
-def test_a8_02_the_api_alone_is_asked_and_its_absence_remembered_for_each_repository(registry, client_of) -> None:
+def test_a8_02_the_api_alone_is_requested_and_its_absence_remembered_for_each_repository(registry, client_of) -> None:
     other = RepositoryName("library/other")
     registry.on("GET", API, reply(404))
     registry.on("GET", FALLBACK, listing("a"))
@@ -153,7 +153,7 @@ def test_a8_02_the_api_alone_is_asked_and_its_absence_remembered_for_each_reposi
 def test_a8_02_a_401_without_challenge_that_a_token_does_not_help_is_no_api(
     registry, client_of, credentials: Credentials | None
 ) -> None:
-    """As Harbor answered up to 2.7: everything else is read with the same token."""
+    """As Harbor served up to 2.7: everything else is read with the same token."""
 
     def guarded(request: Request) -> Raw:
         if (request.header("authorization") or "").startswith("Bearer"):
@@ -243,7 +243,7 @@ def test_a8_02_where_the_question_may_not_or_cannot_go_nothing_is_known(registry
     assert len(registry.asked(path=API)) <= (11 if target == "loop" else 2), "the repository is asked once"
 
 
-def test_a8_02_403_of_the_registry_is_a_refusal_and_asked_once(registry, client_of) -> None:
+def test_a8_02_403_of_the_registry_is_a_refusal_and_requested_once(registry, client_of) -> None:
     registry.on("GET", API, errors_reply(403, "DENIED", "not for you"))
     client = client_of(registry)
     for subject in (SUBJECT, Digest.of(b"another")):
@@ -254,7 +254,7 @@ def test_a8_02_403_of_the_registry_is_a_refusal_and_asked_once(registry, client_
 
 @pytest.mark.parametrize("response", [reply(403), reply(404), LOGIN_PAGE, moved("http://169.254.169.254/latest")])
 def test_a8_02_one_subject_that_is_refused_hides_no_other(registry, client_of, response: Raw) -> None:
-    """Also where that would mean that there is no API, had there not been one a moment ago."""
+    """Also where that would mean that there is no API, if the API had not been seen before."""
     refused = Digest.of(b"another subject")
     registry.on("GET", API, listing("a"))
     registry.on("GET", f"/v2/{REPOSITORY}/referrers/{refused}", response)
@@ -266,7 +266,7 @@ def test_a8_02_one_subject_that_is_refused_hides_no_other(registry, client_of, r
 
 
 def test_a8_02_400_for_one_subject_is_none_of_it_where_there_is_an_api(registry, client_of) -> None:
-    """As quay answers for kinds of manifests that nothing can refer to."""
+    """The response of quay for manifests that cannot have referrers."""
     odd = Digest.of(b"of another kind")
     registry.on("GET", API, listing("a"))
     registry.on("GET", f"/v2/{REPOSITORY}/referrers/{odd}", reply(400))
@@ -277,7 +277,7 @@ def test_a8_02_400_for_one_subject_is_none_of_it_where_there_is_an_api(registry,
 
 
 @pytest.mark.parametrize("response", [reply(400), reply(404), LOGIN_PAGE])
-def test_a8_02_an_odd_answer_of_a_known_api_is_of_its_subject_alone_until_there_are_too_many(
+def test_a8_02_an_odd_response_of_a_known_api_is_of_its_subject_alone_until_there_are_too_many(
     registry, client_of, response: Raw
 ) -> None:
     odd = [Digest.of(b"odd %d" % number) for number in range(6)]
@@ -319,7 +319,7 @@ def test_a8_02_of_a_listing_that_breaks_off_nothing_is_known(registry, client_of
     assert client.list_referrers_by_api(REPOSITORY, other)
 
 
-def test_a8_02_a_next_page_elsewhere_is_not_asked_and_nothing_is_known(registry, other_host, client_of) -> None:
+def test_a8_02_a_next_page_elsewhere_is_not_requested_and_nothing_is_known(registry, other_host, client_of) -> None:
     registry.on("GET", API, listing("a", following=f"{other_host.base}{API}?page=2"))
     with pytest.raises(ReferrersUnavailable, match="names a next page at"):
         client_of(registry).list_referrers_by_api(REPOSITORY, SUBJECT)
@@ -432,8 +432,8 @@ def test_a8_04_a_referrer_is_one_when_its_own_subject_says_so(registry, client_o
     assert manifest.refers_to(SUBJECT) is (claimed == SUBJECT)
 
 
-def test_a8_05_no_filter_is_asked_for_and_one_that_is_claimed_changes_nothing(registry, client_of) -> None:
-    """Registries may filter or not; what is asked for unfiltered is told apart by the type of each entry."""
+def test_a8_05_no_filter_is_requested_and_one_that_is_claimed_changes_nothing(registry, client_of) -> None:
+    """Registries may filter or not; an unfiltered list is filtered by the type of each entry."""
     filtered = reply(
         200, index("a", "b"), [("OCI-Filters-Applied", "artifactType")], content_type=media_types.OCI_INDEX
     )
@@ -518,7 +518,7 @@ def test_a8_08_a_notation_signature_is_known_by_its_own_type_or_its_configs(
     assert [layer.media_type for layer in manifest.layers] == [layer_type]
 
 
-def test_a8_09_a_subject_that_is_not_there_is_asked_for_by_nobody(registry, client_of) -> None:
+def test_a8_09_a_subject_that_is_missing_is_requested_by_nobody(registry, client_of) -> None:
     absent = Digest.of(b"never pushed")
     manifest = fetched(registry, client_of, signature(BUNDLE, subject=absent))
     assert manifest.subject is not None
@@ -528,13 +528,13 @@ def test_a8_09_a_subject_that_is_not_there_is_asked_for_by_nobody(registry, clie
     assert [request.path for request in registry.requests if str(absent) in request.path] == []
 
 
-def test_a8_10_extensions_for_signatures_are_passed_over(registry, client_of) -> None:
-    told = [("X-Registry-Supports-Signatures", "1")]
+def test_a8_10_extensions_for_signatures_are_skipped(registry, client_of) -> None:
+    reported = [("X-Registry-Supports-Signatures", "1")]
     image = signature(BUNDLE, subject=None)
-    registry.on("GET", "/v2/", json_reply({}, headers=told))
-    registry.on("GET", f"/v2/{REPOSITORY}/tags/list", json_reply({"tags": ["a"]}, headers=told))
+    registry.on("GET", "/v2/", json_reply({}, headers=reported))
+    registry.on("GET", f"/v2/{REPOSITORY}/tags/list", json_reply({"tags": ["a"]}, headers=reported))
     path = f"/v2/{REPOSITORY}/manifests/a"
-    registry.on("GET", path, reply(200, image, told, content_type=media_types.OCI_MANIFEST))
+    registry.on("GET", path, reply(200, image, reported, content_type=media_types.OCI_MANIFEST))
     client = client_of(registry)
     client.ping()
     assert client.list_tags(REPOSITORY).tags == ("a",)

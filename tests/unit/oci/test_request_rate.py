@@ -51,7 +51,7 @@ def test_without_a_limit_nobody_waits(fake_time: FakeTime) -> None:
 
 
 def test_threads_share_the_turns() -> None:
-    """Each thread is told to sleep until a turn of its own, although no time passes meanwhile."""
+    """Each thread sleeps until its own turn, although no time passes meanwhile."""
     sleeps: list[float] = []
     lock = threading.Lock()
 

@@ -109,8 +109,8 @@ def test_a9_05_a_long_wait_is_raised_at_once_with_its_length(fake_time: FakeTime
     assert fake_time.sleeps == []
 
 
-def test_a9_05_what_one_thread_is_told_holds_for_all(fake_time: FakeTime) -> None:
-    """After a 429 nothing is asked before the time is over, by whatever thread."""
+def test_a9_05_what_one_thread_is_notified_holds_for_all(fake_time: FakeTime) -> None:
+    """After a 429 no thread sends a request before the delay has passed."""
     limited = retry(fake_time)
     slept: list[float] = []
 
@@ -125,7 +125,7 @@ def test_a9_05_what_one_thread_is_told_holds_for_all(fake_time: FakeTime) -> Non
     assert slept == [10, 10]
 
 
-def test_a9_05_after_a_long_wait_was_raised_nothing_is_asked_until_it_is_over(
+def test_a9_05_after_a_long_wait_was_raised_nothing_is_requested_until_it_ends(
     registry, client_of, fake_time: FakeTime
 ) -> None:
     """A shard of a thousand manifests does not collect a thousand refusals."""
@@ -158,7 +158,7 @@ def test_a9_05_the_registrys_own_wait_is_kept(registry, client_of, fake_time: Fa
     assert fake_time.sleeps == [3]
 
 
-def test_a9_07_a_limit_told_in_plain_text_is_a_limit(registry, client_of, fake_time: FakeTime) -> None:
+def test_a9_07_a_limit_reported_in_plain_text_is_a_limit(registry, client_of, fake_time: FakeTime) -> None:
     registry.on(
         "GET", TAGS, reply(429, b"Too Many Requests (HAP429).", [("Retry-After", "3600")], content_type="text/plain")
     )

@@ -1,4 +1,4 @@
-"""Docker's schema 1 from a registry: asked for where it is allowed, with sizes that the registry tells."""
+"""Docker's schema 1 from a registry: requested where it is allowed, with sizes from the registry."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a6_17_the_old_types_are_accepted_where_they_are_allowed_and_not_elsewhe
 
 
 @pytest.mark.parametrize("reference", [TAG, DIGEST])
-def test_a6_17_unless_allowed_it_is_refused_by_name_and_no_layer_is_asked_for(
+def test_a6_17_unless_allowed_it_is_refused_by_name_and_no_layer_is_requested(
     old, client_of, reference: TagName | Digest
 ) -> None:
     with pytest.raises(UnsupportedManifest, match="allow_schema1"):
@@ -83,7 +83,7 @@ def test_a6_17_unless_allowed_it_is_refused_by_name_and_no_layer_is_asked_for(
     assert len(old.requests) == 1
 
 
-def test_a6_17_another_payload_than_was_asked_for_is_fetched_once_more_and_then_refused(old, client_of) -> None:
+def test_a6_17_another_payload_than_was_requested_is_fetched_once_more_and_then_refused(old, client_of) -> None:
     other = signed(payload_of(document([BASE])))
     old.on("GET", BY_DIGEST, reply(200, other, content_type=media_types.DOCKER_SCHEMA1_SIGNED))
     with pytest.raises(DigestMismatch):
@@ -99,7 +99,7 @@ def test_a6_17_a_layer_that_is_missing_is_no_missing_tag(old, client_of) -> None
 
 
 @pytest.mark.parametrize("head", [reply(200, length=None), reply(405), reply(403), errors_reply(400, "UNSUPPORTED")])
-def test_a6_17_a_size_that_head_does_not_tell_is_told_by_get(old, client_of, head: Raw) -> None:
+def test_a6_17_a_size_that_head_does_not_report_is_reported_by_get(old, client_of, head: Raw) -> None:
     old.on("HEAD", blob_path(BASE), head)
     client = client_of(old, allow_schema1=True, concurrency=1)
     for _ in range(2):
@@ -107,7 +107,7 @@ def test_a6_17_a_size_that_head_does_not_tell_is_told_by_get(old, client_of, hea
         assert [layer.size_bytes for layer in manifest.layers] == [12, 4, 12]
 
 
-def test_a6_17_a_size_that_nobody_tells_is_an_error(old, client_of) -> None:
+def test_a6_17_a_size_that_is_reported_nowhere_is_an_error(old, client_of) -> None:
     old.on("HEAD", blob_path(BASE), reply(200, length=None))
     old.on("GET", blob_path(BASE), reply(200, b"base", length=None))
     with pytest.raises(ProtocolError, match="does not state the size"):
@@ -122,7 +122,7 @@ def test_a6_17_a_layer_that_is_too_large_is_refused(old, client_of) -> None:
         client.get_manifest(REPOSITORY, TAG)
 
 
-def test_a6_17_an_outage_while_sizes_are_asked_for_is_tried_again_within_its_own_bound(
+def test_a6_17_an_outage_while_sizes_are_requested_is_tried_again_within_its_own_bound(
     old, client_of, fake_time: FakeTime
 ) -> None:
     old.on("HEAD", blob_path(BASE), reply(503), reply(200, b"base"))

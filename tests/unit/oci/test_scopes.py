@@ -1,4 +1,4 @@
-"""A token is asked for reading one repository, whatever a registry would like it to be good for."""
+"""A token is requested for reading one repository, whatever scope a registry offers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a4_08_a_name_with_a_port_is_read_from_the_right() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "repository", "repository:a", "::", ":a:pull", "repository::pull"])
-def test_a4_08_what_is_no_scope_is_told(text: str) -> None:
+def test_a4_08_what_is_no_scope_is_reported(text: str) -> None:
     with pytest.raises(ValueError, match="not a scope"):
         split_scope(text)
 
@@ -35,7 +35,7 @@ def test_a4_08_the_canonical_spelling_is_its_own(scopes: list[str]) -> None:
     assert canonical_scopes(canonical_scopes(scopes)) == canonical_scopes(scopes)
 
 
-def test_a4_10_pull_is_asked_for_although_the_challenge_has_no_scope() -> None:
+def test_a4_10_pull_is_requested_although_the_challenge_has_no_scope() -> None:
     assert scopes_to_request("", WANTED) == (WANTED,)
 
 
@@ -58,9 +58,9 @@ def test_a4_10_the_registrys_own_spelling_comes_first() -> None:
         "repository:library/demo:",
     ],
 )
-def test_a4_11_more_than_reading_this_repository_is_not_asked_for(offered: str) -> None:
+def test_a4_11_more_than_reading_this_repository_is_not_requested(offered: str) -> None:
     assert scopes_to_request(offered, WANTED) == (WANTED,)
 
 
-def test_a4_11_without_a_repository_no_scope_is_asked_for() -> None:
+def test_a4_11_without_a_repository_no_scope_is_requested() -> None:
     assert scopes_to_request("registry:catalog:*", None) == ()

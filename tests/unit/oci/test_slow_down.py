@@ -1,4 +1,4 @@
-"""A registry that says that it is asked too often is asked less often by all threads, and slowly more again."""
+"""After a 429 or 503 all threads of a client send fewer requests, and slowly more again."""
 
 from __future__ import annotations
 
@@ -100,12 +100,12 @@ def test_the_rate_at_which_requests_were_made_is_halved(fake_time: FakeTime) -> 
     assert rate.slow_down(rate.wait()) == pytest.approx(10, rel=0.3), "and again"
 
 
-def test_threads_that_have_only_begun_are_taken_to_do_more_in_a_second(fake_time: FakeTime) -> None:
+def test_threads_that_have_only_started_are_taken_to_do_more_in_a_second(fake_time: FakeTime) -> None:
     rate = RequestRate(None, fake_time.clock, threads=20)
     assert rate.slow_down(rate.wait()) == 10
 
 
-def test_what_was_asked_before_the_last_halving_says_nothing_of_it(fake_time: FakeTime) -> None:
+def test_what_was_requested_before_the_last_halving_says_nothing_of_it(fake_time: FakeTime) -> None:
     rate = RequestRate(None, fake_time.clock, threads=20)
     under_way = [rate.wait() for _ in range(20)]
     fake_time.elapsed += 0.1
@@ -177,7 +177,7 @@ def test_the_client_its_session_and_storage_slow_the_same_requests(
     assert 10 <= interval(sent_on) < 15
 
 
-def test_nothing_slows_a_client_that_is_answered_well_or_with_another_error(registry, client_of) -> None:
+def test_nothing_slows_a_client_that_is_served_or_gets_another_error(registry, client_of) -> None:
     registry.on("GET", TAGS, errors_reply(500, "X"), errors_reply(502, "X"), json_reply({"tags": ["a"]}))
     client = client_of(registry)
     client.list_tags(REPOSITORY)
@@ -186,7 +186,7 @@ def test_nothing_slows_a_client_that_is_answered_well_or_with_another_error(regi
 
 @pytest.mark.rule("A9.5")
 @pytest.mark.parametrize(("status", "error"), [(429, RateLimited), (503, ServerUnavailable)])
-def test_a_long_wait_that_one_thread_was_told_holds_for_all(
+def test_a_long_wait_that_one_thread_was_notified_holds_for_all(
     registry, client_of, fake_time: FakeTime, status: int, error: type[RegistrySyncError]
 ) -> None:
     registry.on("GET", TAGS, reply(status, headers=[("Retry-After", "120")]), json_reply({"tags": ["v1"]}))

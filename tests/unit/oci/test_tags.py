@@ -81,7 +81,7 @@ def test_a7_04_a_full_page_that_ends_with_no_tag_is_continued_by_the_last_that_i
 
 
 def test_a7_04_a_full_page_without_any_tag_is_an_error(registry, client_of) -> None:
-    """What follows it cannot be asked for, and may be all the tags."""
+    """What follows it cannot be requested, and may be all the tags."""
     registry.on("GET", TAGS, page([None] * 100))
     with pytest.raises(PaginationError, match="no tag to continue from"):
         client_of(registry).list_tags(REPOSITORY)
@@ -128,7 +128,7 @@ def test_a7_05_pages_that_bring_nothing_new_are_an_error(registry, client_of) ->
         client_of(registry).list_tags(REPOSITORY)
 
 
-def test_a7_05_three_empty_pages_are_passed_over_and_a_fourth_is_an_error(registry, client_of) -> None:
+def test_a7_05_three_empty_pages_are_skipped_and_a_fourth_is_an_error(registry, client_of) -> None:
     empty = [page([], f"{TAGS}?last={number}") for number in range(4)]
     registry.on("GET", TAGS, page(["a"], f"{TAGS}?last=a"), *empty[:3], page(["b"]))
     assert client_of(registry).list_tags(REPOSITORY).tags == ("a", "b")
@@ -187,7 +187,7 @@ def test_a7_05_a_listing_that_takes_longer_than_an_hour_is_given_up(registry, cl
 @pytest.mark.parametrize(
     "refusal", [reply(400), reply(405), errors_reply(404, "UNSUPPORTED"), errors_reply(400, "UNSUPPORTED")]
 )
-def test_a7_06_a_page_size_that_is_refused_is_left_out(registry, client_of, refusal: Raw) -> None:
+def test_a7_06_a_page_size_that_is_refused_is_omitted(registry, client_of, refusal: Raw) -> None:
     registry.on("GET", TAGS, refusal, page(["a"]))
     assert client_of(registry).list_tags(REPOSITORY).tags == ("a",)
     assert [request.query for request in registry.requests] == ["n=1000", ""]
@@ -198,7 +198,7 @@ def test_a7_06_a_list_sent_as_plain_text_is_a_list(registry, client_of) -> None:
     assert client_of(registry).list_tags(REPOSITORY).tags == ("a",)
 
 
-def test_a7_07_unknown_keys_are_left_alone(registry, client_of) -> None:
+def test_a7_07_unknown_keys_are_ignored(registry, client_of) -> None:
     registry.on("GET", TAGS, json_reply({"tags": ["a"], "child": ["x"], "manifest": {"sha256:x": {"tag": ["b"]}}}))
     assert client_of(registry).list_tags(REPOSITORY).tags == ("a",)
 
@@ -212,7 +212,7 @@ def test_a7_07_a_key_of_100_mb_is_not_read(registry, client_of, tells_its_length
         client_of(registry).list_tags(REPOSITORY)
 
 
-def test_a6_19_a_listing_says_when_it_began_whatever_changes_while_it_is_made(registry, client_of) -> None:
+def test_a6_19_a_listing_says_when_it_started_whatever_changes_while_it_is_made(registry, client_of) -> None:
     asked_at: list[datetime] = []
 
     def first(_request: Request) -> Raw:
@@ -242,13 +242,13 @@ def test_a7_09_no_tags_are_no_tags(registry, client_of, document: dict[str, obje
     assert client_of(registry).list_tags(REPOSITORY).tags == ()
 
 
-def test_a7_10_a_page_that_vanishes_starts_the_listing_again(registry, client_of) -> None:
+def test_a7_10_a_page_that_disappears_starts_the_listing_again(registry, client_of) -> None:
     first = page(["a", "b"], f"{TAGS}?last=b")
     registry.on("GET", TAGS, first, errors_reply(404, "NAME_UNKNOWN"), page(["a"], f"{TAGS}?last=a"), page(["c"]))
     assert client_of(registry).list_tags(REPOSITORY).tags == ("a", "c")
 
 
-def test_a7_10_a_page_that_vanishes_twice_is_no_missing_repository(registry, client_of) -> None:
+def test_a7_10_a_page_that_disappears_twice_is_no_missing_repository(registry, client_of) -> None:
     first = page(["a"], f"{TAGS}?last=a")
     registry.on("GET", TAGS, first, reply(404), first, reply(404))
     with pytest.raises(PaginationError, match="disappeared twice"):
@@ -292,7 +292,7 @@ def test_a7_02_of_several_headers_the_one_that_names_the_next_page_is_found(regi
     assert client_of(registry).list_tags(REPOSITORY).tags == ("a", "b", "c")
 
 
-def test_a7_03_a_page_of_another_repository_is_read_of_the_one_that_was_asked(registry, client_of) -> None:
+def test_a7_03_a_page_of_another_repository_is_read_of_the_one_that_was_requested(registry, client_of) -> None:
     registry.on("GET", TAGS, page(["a", "b"], "/v2/wrong/tags/list?last=b"), page(["c"]))
     assert client_of(registry).list_tags(REPOSITORY).tags == ("a", "b", "c")
     assert registry.requests[1].target == f"{TAGS}?last=b"
@@ -325,8 +325,8 @@ def test_a9_02_what_is_no_tag_list_is_an_error(registry, client_of, body: bytes)
 
 
 def test_a9_02_errors_under_status_200_are_an_error(registry, client_of) -> None:
-    for told in ({}, {"tags": None}, {"tags": ["a-part-of-them"]}):
-        registry.on("GET", TAGS, json_reply({**told, "errors": [{"code": "UNKNOWN"}]}))
+    for reported in ({}, {"tags": None}, {"tags": ["a-part-of-them"]}):
+        registry.on("GET", TAGS, json_reply({**reported, "errors": [{"code": "UNKNOWN"}]}))
         with pytest.raises(ProtocolError, match="200 with errors"):
             client_of(registry).list_tags(REPOSITORY)
 
@@ -344,7 +344,7 @@ def test_a_nesting_bomb_is_no_tag_list(registry, client_of) -> None:
         client_of(registry).list_tags(REPOSITORY)
 
 
-def test_a9_03_a_missing_repository_is_told_from_a_refused_one(registry, client_of) -> None:
+def test_a9_03_a_missing_repository_is_distinguished_from_a_refused_one(registry, client_of) -> None:
     registry.on("GET", TAGS, errors_reply(404, "NAME_UNKNOWN", "repository name not known to registry"))
     with pytest.raises(NotFound) as missing:
         client_of(registry).list_tags(REPOSITORY)

@@ -1,4 +1,4 @@
-"""Tokens are had from token services: how they are asked, what they may answer, when they are asked again."""
+"""Tokens of token services: the requests, the possible responses, the retries."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a4_02_an_identity_token_is_posted_as_a_form_and_never_as_basic(registry
 
 
 @pytest.mark.parametrize("status", [404, 405])
-def test_a4_02_a_token_service_without_post_is_asked_by_get(registry, client_of, status: int) -> None:
+def test_a4_02_a_token_service_without_post_is_requested_by_get(registry, client_of, status: int) -> None:
     guarded(registry, f"{registry.base}/token")
     registry.on("POST", "/token", reply(status))
     registry.on("GET", "/token", json_reply({"token": "good"}))
@@ -127,7 +127,7 @@ def test_a4_04_a_token_may_have_either_name(registry, client_of, document: objec
     assert client_of(registry).list_tags(REPOSITORY).tags == ("a",)
 
 
-def test_a4_05_an_answer_of_more_than_128_kib_is_not_read(registry, client_of) -> None:
+def test_a4_05_a_response_of_more_than_128_kib_is_not_read(registry, client_of) -> None:
     guarded(registry, f"{registry.base}/token")
     registry.on("GET", "/token", json_reply({"token": "x" * 200_000}))
     with pytest.raises(LimitExceeded):
@@ -173,7 +173,7 @@ def test_a4_09_twenty_threads_share_one_exchange(registry, client_of) -> None:
     assert len(registry.asked(path="/token")) == 1
 
 
-def test_a4_09_a_token_service_at_the_registry_itself_needs_no_second_connection(registry, client_of) -> None:
+def test_a4_09_a_token_service_at_the_registry_itself_requires_no_second_connection(registry, client_of) -> None:
     """A thread that waits for a token holds no connection, or all of them together would wait for ever."""
     guarded(registry, f"{registry.base}/token")
     registry.on("GET", "/token", json_reply({"token": "good"}))
@@ -210,7 +210,7 @@ def test_a4_12_a_token_revoked_early_is_replaced_once(registry, client_of) -> No
         (None, "", RepositoryUnavailable),
     ],
 )
-def test_a4_12_a_registry_that_never_accepts_its_token_is_asked_twice(
+def test_a4_12_a_registry_that_never_accepts_its_token_is_requested_twice(
     registry, client_of, credentials: Credentials | None, suffix: str, error: type[RegistryError]
 ) -> None:
     registry.on("GET", TAGS, challenge(f'Bearer realm="{registry.base}/token",service="s"{suffix}'))
@@ -249,7 +249,7 @@ def test_a4_13_twenty_threads_are_rejected_once(registry, client_of, credentials
     assert len(registry.asked(path="/token")) == 1
 
 
-def test_a4_14_a_token_service_that_is_busy_is_asked_again_within_one_budget(
+def test_a4_14_a_token_service_that_is_busy_is_requested_again_within_one_budget(
     registry, client_of, fake_time: FakeTime
 ) -> None:
     guarded(registry, f"{registry.base}/token")

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.rule("A4.12")
 
 
 class Tokens:
-    """Numbered tokens; ``accepted`` says of each whether the registry takes it, at the moment it is shown."""
+    """Numbered tokens; ``accepted`` says whether the registry accepts one at the time of a request."""
 
     def __init__(self, registry: HostileRegistry, accepted: Callable[[str], bool], **response: object) -> None:
         self.registry = registry
@@ -61,7 +61,7 @@ def listed_by(tool: str, client: RegistryClient, registry: HostileRegistry) -> b
 def test_a_token_that_another_thread_fetched_before_and_that_ends_on_its_way_is_replaced(
     registry, client_of, tool: str
 ) -> None:
-    """B is asked for credentials while A uses up the first token, and is then sent with it."""
+    """B gets the first token while A uses it up, and is then sent with it."""
     tokens = Tokens(registry, lambda token: token in tokens.given[1:])
     b_waits, a_is_done = threading.Event(), threading.Event()
 
@@ -90,7 +90,7 @@ def test_a_token_that_another_thread_fetched_before_and_that_ends_on_its_way_is_
 
 @pytest.mark.parametrize("tool", ["client", "session"])
 def test_a_registry_that_never_accepts_is_sent_two_requests_with_two_tokens(registry, client_of, tool: str) -> None:
-    """Also when the client knows from the beginning what it is asked for."""
+    """Also when the client knows the challenge from the start."""
     tokens = Tokens(registry, lambda token: token == "token-1", expires_in=60)
     client = client_of(registry, USER)
     assert listed_by(tool, client, registry)
@@ -105,7 +105,7 @@ def test_a_registry_that_never_accepts_is_sent_two_requests_with_two_tokens(regi
     assert len(tokens.given) == 2
 
 
-def test_when_the_kept_token_is_over_too_it_is_two_sends_and_two_exchanges_of_one_try(
+def test_when_the_kept_token_has_expired_too_it_is_two_sends_and_two_exchanges_of_one_try(
     registry, client_of, fake_time: FakeTime
 ) -> None:
     tokens = Tokens(registry, lambda token: token == "token-1", expires_in=300)
@@ -185,7 +185,7 @@ def test_a_token_is_read_anew_for_each_hop_that_stays_at_the_registry(registry, 
 
 
 def test_threads_that_waited_for_one_exchange_take_another_turn_each(registry, client_of) -> None:
-    """So that they do not all begin at the moment when the token is there."""
+    """So that they do not all start at the time when the token arrives."""
     slept: list[float] = []
     clock = Clock(monotonic=lambda: 1000.0, sleep=slept.append)
     options = ClientOptions(allow_insecure_credentials=True, requests_per_second=10)
@@ -218,7 +218,7 @@ def test_threads_that_waited_for_one_exchange_take_another_turn_each(registry, c
 def test_a_token_that_waited_here_for_a_connection_makes_a_temporary_error(
     registry, other_host, client_of, fake_time: FakeTime
 ) -> None:
-    """Its exchange began after the 401, and half a minute passed before the request could leave."""
+    """Its exchange started after the 401, and half a minute passed before the request could leave."""
     occupied, let_go = threading.Event(), threading.Event()
 
     def occupy(_request: Request) -> Raw:
@@ -245,7 +245,9 @@ def test_a_token_that_waited_here_for_a_connection_makes_a_temporary_error(
     assert len(registry.asked(path=TAGS)) == 2
 
 
-def test_a_token_that_is_over_by_its_own_word_makes_a_temporary_error(registry, client_of, fake_time: FakeTime) -> None:
+def test_a_token_that_has_expired_by_its_stated_life_makes_a_temporary_error(
+    registry, client_of, fake_time: FakeTime
+) -> None:
     tokens = Tokens(registry, lambda _token: False, expires_in=1)
 
     def slow(request: Request) -> Raw:

@@ -104,7 +104,7 @@ def test_a5_03_a_redirect_to_a_place_that_is_not_the_webs_is_refused(registry, c
     assert len(registry.requests) == 1
 
 
-def test_a5_03_a_redirect_without_location_is_no_answer(registry, client_of) -> None:
+def test_a5_03_a_redirect_without_location_is_no_response(registry, client_of) -> None:
     registry.on("GET", PATH, reply(307))
     with pytest.raises(ProtocolError, match="Location"):
         client_of(registry).fetch_blob(REPOSITORY, BLOB, MemoryWriter(BLOB))
@@ -128,7 +128,7 @@ def test_a5_04_range_and_encoding_are_sent_again_and_cookies_never(registry, oth
         assert (request.header("user-agent") or "").startswith("registry-sync/")
 
 
-def test_a5_05_an_expired_redirect_is_asked_for_anew_at_the_registry(registry, other_host, client_of) -> None:
+def test_a5_05_an_expired_redirect_is_requested_again_at_the_registry(registry, other_host, client_of) -> None:
     registry.on("GET", PATH, moved(f"{other_host.base}/old"), moved(f"{other_host.base}/new"))
     other_host.on("GET", "/old", reply(403, b"<Error>ExpiredRequest</Error>"))
     other_host.on("GET", "/new", reply(200, DATA))
@@ -138,7 +138,7 @@ def test_a5_05_an_expired_redirect_is_asked_for_anew_at_the_registry(registry, o
     assert client.usage.counts().retry_count == 1
 
 
-def test_a5_05_a_storage_host_that_asks_for_a_password_is_not_given_the_registrys(
+def test_a5_05_a_storage_host_that_requests_a_password_is_not_given_the_registrys(
     registry, other_host, client_of
 ) -> None:
     registry.on("GET", PATH, moved(f"{other_host.base}/old"), moved(f"{other_host.base}/new"))
@@ -185,7 +185,7 @@ def test_a9_04_what_may_pass_is_tried_again(registry, client_of, broken: Raw) ->
     assert client.usage.counts().retry_count == 1
 
 
-def test_a9_04_a_stalled_answer_is_given_up_and_tried_again(registry, client_of) -> None:
+def test_a9_04_a_stalled_response_is_given_up_and_retried(registry, client_of) -> None:
     registry.on("GET", TAGS, Raw((30.0,)), json_reply({"tags": ["a"]}))
     assert client_of(registry, read_timeout_seconds=0.2).list_tags(REPOSITORY).tags == ("a",)
 
@@ -203,7 +203,7 @@ def test_a9_04_a_refused_connection_is_temporary(fake_time: FakeTime) -> None:
 def test_a5_13_a_host_that_never_accepts_is_given_up_after_the_time_for_connecting(fake_time: FakeTime) -> None:
     with contextlib.ExitStack() as kept, socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         port = full.getsockname()[1]
-        for _ in range(4):  # these fill the queue, which nobody empties
+        for _ in range(4):  # these fill the queue, which is never emptied
             waiting = kept.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(("127.0.0.1", port))
@@ -240,7 +240,7 @@ def test_a5_03_a_refused_redirect_names_who_redirects_there(registry, client_of)
         client_of(registry).list_tags(REPOSITORY)
 
 
-def test_a_token_service_that_is_not_reached_is_named_with_who_takes_its_tokens_there(registry, client_of) -> None:
+def test_a_token_service_that_is_not_reached_is_named_with_the_registry_that_uses_it(registry, client_of) -> None:
     with HostileRegistry() as gone:
         realm, host = f"{gone.base}/token", gone.netloc
     registry.on("GET", TAGS, reply(401, headers=[("WWW-Authenticate", f'Bearer realm="{realm}",service="s"')]))
@@ -300,7 +300,7 @@ def test_a5_03_a_redirect_from_https_to_http_is_refused(authority: CertificateAu
     assert other_host.requests == []
 
 
-def test_a9_12_https_does_not_become_http_where_nothing_else_answers(registry, client_of) -> None:
+def test_a9_12_https_does_not_become_http_where_nothing_else_responds(registry, client_of) -> None:
     secure = RegistryUrl.parse(registry.base.replace("http://", "https://"))
     options = ClientOptions(max_attempts=1, connect_timeout_seconds=0.2, read_timeout_seconds=0.2)
     with RegistryClient(secure, READY, options) as client:
@@ -375,7 +375,7 @@ def test_the_configured_ca_vouches_for_redirect_targets_too(authority: Certifica
         assert len(storage.requests) == 1
 
 
-def test_files_of_the_options_are_not_needed_after_the_client_is_made(
+def test_files_of_the_options_are_not_required_after_the_client_is_made(
     authority: CertificateAuthority, client_of, tmp_path: Path
 ) -> None:
     certificate = authority.server()
@@ -399,8 +399,8 @@ def test_a_file_that_cannot_be_read_is_a_matter_of_configuration(options: dict[s
 # -- proxies -----------------------------------------------------------------------------------------------------
 
 
-def test_a_proxy_is_asked_with_whole_urls_and_its_own_password(registry, client_of) -> None:
-    """The proxy resolves the name, so that a name unknown here can be asked for."""
+def test_a_proxy_gets_whole_urls_and_its_own_password(registry, client_of) -> None:
+    """The proxy resolves the name, so that a name unknown here can be used."""
     registry.on("GET", "http://registry.invalid/v2/", json_reply({}))
     url = RegistryUrl.parse("http://registry.invalid")
     options = ClientOptions(proxy_url=f"http://us%40er:pa%3As%2Fs-%C3%BC@{registry.netloc}", max_attempts=1)
@@ -441,7 +441,7 @@ def test_a3_04_a_proxy_is_not_sent_to_a_metadata_service(registry) -> None:
         (503, ServerUnavailable, "does not connect"),
     ],
 )
-def test_a_proxy_that_opens_no_tunnel_is_told_by_who_must_act(
+def test_a_proxy_that_opens_no_tunnel_is_reported_by_who_must_act(
     registry, fake_time: FakeTime, status: int, error: type[RegistrySyncError], words: str
 ) -> None:
     registry.on("CONNECT", "registry.invalid:443", reply(status, b"no"))
@@ -454,7 +454,7 @@ def test_a_proxy_that_opens_no_tunnel_is_told_by_who_must_act(
     assert len(registry.requests) == (2 if raised.value.is_temporary else 1)
 
 
-def test_a_407_is_the_proxys_and_without_a_proxy_it_is_no_answer(registry, client_of) -> None:
+def test_a_407_is_the_proxys_and_without_a_proxy_it_is_no_response(registry, client_of) -> None:
     registry.on("GET", "http://registry.invalid/v2/", reply(407))
     registry.on("GET", TAGS, reply(407))
     url = RegistryUrl.parse("http://registry.invalid")
@@ -481,7 +481,7 @@ def test_a_proxy_at_https_is_verified_as_other_hosts_are(authority: CertificateA
 
 
 @pytest.mark.parametrize("proxy", ["socks5://proxy.example:1080", "proxy.example:3128", "http://", "http://[::1"])
-def test_a_proxy_that_cannot_be_used_is_told_without_its_text(proxy: str) -> None:
+def test_a_proxy_that_cannot_be_used_is_reported_without_its_text(proxy: str) -> None:
     with pytest.raises(ConfigurationError, match="the proxy is not"):
         RegistryClient(RegistryUrl.parse("https://registry.example"), options=ClientOptions(proxy_url=proxy))
 

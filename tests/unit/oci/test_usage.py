@@ -50,7 +50,7 @@ def test_a9_06_any_text_is_read_or_is_no_limit(limit: str, remaining: str) -> No
     assert found is None or found.remaining >= 0
 
 
-def test_the_latest_limit_stays_when_an_answer_tells_none() -> None:
+def test_the_latest_limit_stays_when_a_response_has_none() -> None:
     usage = Usage()
     usage.record_rate_limit(Headers(ratelimit_remaining="9"))
     usage.record_rate_limit(Headers())

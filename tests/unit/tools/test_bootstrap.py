@@ -41,7 +41,7 @@ class Machine:
         (self.bin / name).chmod(0o755)
 
     def add_debian(self) -> None:
-        """The commands of Debian, which write down what they are asked to install."""
+        """The commands of Debian, which record what they are called to install."""
         note = f'#!/bin/sh\necho "$DEBIAN_FRONTEND $0 $*" >> {self.folder}/asked\n'
         self.add("apt-get", note.replace("$0", "apt-get"))
         self.add("id", f"#!/bin/sh\necho {self.uid}\n")
@@ -84,12 +84,12 @@ exec {sys.executable} "$@"
 
     @property
     def asked(self) -> list[str]:
-        """What Debian was asked to do."""
+        """The recorded calls of Debian's commands."""
         path = self.folder / "asked"
         return path.read_text().splitlines() if path.exists() else []
 
 
-def test_without_any_python_the_message_says_which_is_needed(tmp_path: Path) -> None:
+def test_without_any_python_the_message_says_which_is_required(tmp_path: Path) -> None:
     done = Machine(tmp_path).run("venv", ".local/venv")
     assert done.returncode != 0
     assert "no Python 3.10 to 3.14" in done.stderr
@@ -106,7 +106,7 @@ def test_a_newer_python_beside_an_old_python3_is_found(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
-def test_a_python_that_is_asked_for_and_too_old_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_python_that_is_requested_and_too_old_is_refused_by_name(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.add("python3.9", OLD_PYTHON)
     machine.add_python()
@@ -135,7 +135,7 @@ def test_an_environment_whose_python_is_gone_is_made_anew(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("uid", "has_sudo"), [(0, False), (1000, True)])
-def test_whoever_may_gets_debians_venv_package(tmp_path: Path, uid: int, has_sudo: bool) -> None:
+def test_a_user_with_the_right_gets_debians_venv_package(tmp_path: Path, uid: int, has_sudo: bool) -> None:
     machine = Machine(tmp_path, uid=uid, has_sudo=has_sudo)
     machine.add_debian()
     machine.add_python(has_ensurepip=False)
@@ -148,7 +148,7 @@ def test_whoever_may_gets_debians_venv_package(tmp_path: Path, uid: int, has_sud
     ]
 
 
-def test_whoever_may_not_is_told_the_command(tmp_path: Path) -> None:
+def test_a_user_without_the_right_gets_the_command(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.add_debian()
     machine.add_python(has_ensurepip=False)
@@ -167,7 +167,7 @@ def test_only_missing_packages_of_a_list_are_installed(tmp_path: Path) -> None:
     assert machine.asked[-1].endswith("--no-install-recommends skopeo runc")
 
 
-def test_nothing_is_asked_when_all_of_a_list_is_there(tmp_path: Path) -> None:
+def test_nothing_is_requested_when_all_of_a_list_exists(tmp_path: Path) -> None:
     machine = Machine(tmp_path, installed=["jq", "runc"])
     machine.add_debian()
     (machine.checkout / "list").write_text("jq\nrunc\n")

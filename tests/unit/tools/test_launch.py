@@ -15,7 +15,7 @@ import pytest
 
 from local_airflow import launch, processes
 
-#: Says in its log which part it is; whoever is the API server ends, others go on for a while.
+#: Writes its component to its log; the API server ends, the others run on for a while.
 MAIN = """
 import os, sys, time
 
@@ -49,7 +49,7 @@ def start(folder: Path, control: socket.socket) -> subprocess.Popen[bytes]:
         )
 
 
-def told(folder: Path, name: str) -> list[str]:
+def reported(folder: Path, name: str) -> list[str]:
     log = folder / f"{name}.log"
     return log.read_text().split() if log.exists() else []
 
@@ -68,19 +68,19 @@ def test_each_part_leads_a_session_of_its_own_and_writes_its_own_log(airflow: Pa
         others = json.loads(ours.makefile().readline())
         assert list(others) == ["scheduler", "triggerer"]
         records = [processes.find(name, pid) for name, pid in others.items()]
-        assert not any(told(airflow, name) for name in PARTS), "none goes on before its id is written down"
+        assert not any(reported(airflow, name) for name in PARTS), "none goes on before its id is written down"
         ours.sendall(bytes(len(PARTS)))
-        wait_until(lambda: all(told(airflow, name) for name in PARTS))
+        wait_until(lambda: all(reported(airflow, name) for name in PARTS))
         assert first.wait(timeout=60) == 0
-        assert told(airflow, "api-server")[:2] == ["api-server", str(first.pid)]
+        assert reported(airflow, "api-server")[:2] == ["api-server", str(first.pid)]
         pid = str(others["scheduler"])
-        assert told(airflow, "scheduler") == ["scheduler", "--quietly", pid, pid]
+        assert reported(airflow, "scheduler") == ["scheduler", "--quietly", pid, pid]
         assert all(processes.is_alive(record) for record in records), "they outlive the process that started them"
         processes.stop(records, grace_seconds=10)
         assert not any(processes.is_alive(record) for record in records)
 
 
-def test_no_part_goes_on_when_whoever_starts_them_is_gone(airflow: Path) -> None:
+def test_no_component_continues_when_its_parent_is_gone(airflow: Path) -> None:
     ours, theirs = socket.socketpair()
     with theirs, start(airflow, theirs) as first:
         with ours:
@@ -89,4 +89,4 @@ def test_no_part_goes_on_when_whoever_starts_them_is_gone(airflow: Path) -> None
             records = [processes.find(name, pid) for name, pid in others.items()]
         assert first.wait(timeout=60) == 0
         wait_until(lambda: not any(processes.is_alive(record) for record in records))
-        assert not any(told(airflow, name) for name in PARTS)
+        assert not any(reported(airflow, name) for name in PARTS)

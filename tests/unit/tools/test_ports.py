@@ -18,5 +18,5 @@ def test_a_port_is_free_again_when_its_server_is_gone() -> None:
     assert not is_taken(port)
 
 
-def test_two_who_ask_at_once_are_hardly_given_the_same() -> None:
+def test_two_requests_at_once_are_hardly_given_the_same() -> None:
     assert len({free_port() for _ in range(20)}) > 15

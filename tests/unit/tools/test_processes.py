@@ -10,7 +10,7 @@ from pathlib import Path
 
 from local_airflow import processes
 
-#: A leader that ignores being asked to end, as does the child in a process group of its own that it starts.
+#: A leader that ignores SIGTERM, as does its child in another process group.
 STUBBORN = """
 import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -31,7 +31,7 @@ def _spawn(folder: Path, code: str, lines: int = 1) -> processes.ProcessRecord:
     return record
 
 
-def test_a_process_that_is_asked_to_end_ends(tmp_path: Path) -> None:
+def test_a_process_ends_on_sigterm(tmp_path: Path) -> None:
     record = _spawn(tmp_path, GENTLE)
     assert processes.is_alive(record)
     processes.stop([record], grace_seconds=10)
@@ -55,7 +55,7 @@ def test_children_that_outlive_their_leader_are_killed(tmp_path: Path) -> None:
     assert processes.members(record) == []
 
 
-def test_another_process_that_has_the_same_id_is_left_alone(tmp_path: Path) -> None:
+def test_another_process_that_has_the_same_id_is_ignored(tmp_path: Path) -> None:
     record = _spawn(tmp_path, GENTLE)
     earlier = replace(record, started_ticks=record.started_ticks - 1)
     before_a_reboot = replace(record, boot_id="another boot")
@@ -75,7 +75,7 @@ def test_stopping_twice_is_the_same_as_once(tmp_path: Path) -> None:
     assert not processes.is_alive(record)
 
 
-def test_the_exit_status_of_a_child_is_told_and_its_end_awaited(tmp_path: Path) -> None:
+def test_the_exit_status_of_a_child_is_reported_and_its_end_awaited(tmp_path: Path) -> None:
     record = _spawn(tmp_path, "import sys; print('ready'); sys.exit(3)")
     assert processes.wait(record, timeout_seconds=10) == 3
 

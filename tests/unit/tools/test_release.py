@@ -48,7 +48,7 @@ def test_what_is_missing_or_too_much_or_wrong_is_named(
         assert expected in faults
 
 
-def test_a_source_distribution_has_what_is_needed_to_build_from_it(tmp_path: Path) -> None:
+def test_a_source_distribution_has_what_is_required_to_build_from_it(tmp_path: Path) -> None:
     archive = tmp_path / "x.tar.gz"
     with tarfile.open(archive, "w:gz") as opened:
         for name in (*SOURCES, ".local/cache", "plugins/registry_sync/py.typed"):

@@ -1,4 +1,4 @@
-"""The client of Airflow's REST API, and runs followed by it, against a server that answers as it is told."""
+"""The client of Airflow's REST API, and runs followed by it, against a scripted server."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_listing_is_read_page_by_page(server: HostileRegistry, api: AirflowApi
     assert [dag["n"] for dag in api.every("/dags", "dags")] == list(range(150))
 
 
-def test_a_refusal_says_what_was_asked_and_why(server: HostileRegistry, api: AirflowApi) -> None:
+def test_a_refusal_says_what_was_requested_and_why(server: HostileRegistry, api: AirflowApi) -> None:
     server.on("POST", "/api/v2/dags/d/dagRuns", json_reply({"detail": "mode is wrong"}, 400))
     with pytest.raises(ApiError, match="POST /api/v2/dags/d/dagRuns: 400 mode is wrong") as refused:
         DagRun.trigger(api, "d", {})
@@ -81,13 +81,13 @@ def test_a_trigger_is_never_sent_twice(server: HostileRegistry, api: AirflowApi)
     assert _paths(server).count("/api/v2/dags/d/dagRuns") == 1
 
 
-def test_a_server_that_is_not_there_has_no_status() -> None:
+def test_a_server_that_is_missing_has_no_status() -> None:
     with pytest.raises(ApiError, match="refused") as refused:
         AirflowApi(f"http://127.0.0.1:{free_port()}", "admin", "secret").token()
     assert refused.value.status is None
 
 
-def test_a_dag_that_cannot_be_imported_is_told_with_its_error(server: HostileRegistry, api: AirflowApi) -> None:
+def test_a_dag_that_cannot_be_imported_is_reported_with_its_error(server: HostileRegistry, api: AirflowApi) -> None:
     server.on("GET", "/api/v2/dags/d", json_reply({"detail": "not found"}, 404))
     errors = [{"filename": "d.py", "stack_trace": "SyntaxError: oh"}]
     server.on("GET", "/api/v2/importErrors", json_reply({"import_errors": errors, "total_entries": 1}))
@@ -116,7 +116,7 @@ def _tasks(*states: str | None) -> Raw:
     return json_reply({"task_instances": tasks, "total_entries": len(tasks)})
 
 
-def test_every_change_of_a_task_is_told_once_and_nothing_of_one_that_waits(
+def test_every_change_of_a_task_is_reported_once_and_nothing_of_one_that_waits(
     server: HostileRegistry, run: DagRun
 ) -> None:
     states = [json_reply({"state": state}) for state in ("running", "running", "success")]

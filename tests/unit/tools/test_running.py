@@ -42,7 +42,7 @@ def test_what_is_written_is_read_and_forgotten_once(tmp_path: Path) -> None:
     assert folder.read() is None
 
 
-def test_the_last_use_is_told_from_one_among_others(tmp_path: Path) -> None:
+def test_the_last_use_is_distinguished_from_one_among_others(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with folder.use() as one:
         with folder.use():

@@ -1,4 +1,4 @@
-"""What a local Airflow is told, and what of the caller's environment reaches it."""
+"""The settings of a local Airflow, and the part of the caller's environment that reaches it."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_connections_and_other_settings_of_the_caller_reach_it(layout: Layout, m
     assert env["MORE"] == "1"
 
 
-def test_a_proxy_is_not_asked_for_the_instance_itself(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_is_used_for_the_instance_itself(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "example.org")
     env = Instance(layout).environment(1234)
     assert env["NO_PROXY"] == env["no_proxy"] == "example.org,127.0.0.1,localhost"

@@ -1,4 +1,4 @@
-"""What ``make sync`` asks for, and how it tells what became of it."""
+"""The parameters of ``make sync``, and its report of the result."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def test_a_value_that_the_dag_refuses_is_named_with_its_variable_and_what_is_pos
     assert refusal("503 away", {}) == "503 away"
 
 
-def test_a_failed_sync_says_that_choices_stay_unless_nothing_was_stored() -> None:
+def test_a_failed_sync_says_that_options_stay_unless_nothing_was_stored() -> None:
     assert stored_selection(["OtherUpstream: remote 'app' is …"], "look") == []
     (line,) = stored_selection(["NothingSynced: no tag is let in"], "look")
-    assert "TAGS=* takes all tags. The log of look has" in line
+    assert "TAGS=* selects all tags. The log of look has" in line
 
 
 def test_tasks_are_known_by_their_operators() -> None:
@@ -89,8 +89,8 @@ def test_tasks_are_known_by_their_operators() -> None:
 
 def test_no_password_is_repeated_of_a_value_that_is_refused() -> None:
     refused = "400 Invalid input for param url: 'https://joe:hunter22@host/' does not match"
-    told = refusal(refused, {"url": "https://joe:hunter22@host/"})
-    assert told.startswith("REMOTE=https://***@host/ cannot be used")
+    reported = refusal(refused, {"url": "https://joe:hunter22@host/"})
+    assert reported.startswith("REMOTE=https://***@host/ cannot be used")
 
 
 def test_a_word_that_is_neither_true_nor_false_is_refused() -> None:
@@ -98,15 +98,15 @@ def test_a_word_that_is_neither_true_nor_false_is_refused() -> None:
         parameters({"REPLACE_UPSTREAM": "yes"})
 
 
-def test_what_people_are_told_to_say_or_run_can_be_typed_as_it_stands(tmp_path: Path) -> None:
+def test_what_a_message_says_to_set_or_run_can_be_typed_as_it_stands(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    told = as_typed_here(
+    reported = as_typed_here(
         'If it is meant, say replace_upstream ("Replace the upstream" in the form); or run: airflow registry-sync run '
         "approve 'manual__1'",
         layout,
     )
-    assert told.startswith("If it is meant, say REPLACE_UPSTREAM=true; or run: AIRFLOW_HOME=")
-    assert f"{layout.program} registry-sync run approve 'manual__1'" in told
+    assert reported.startswith("If it is meant, set REPLACE_UPSTREAM=true; or run: AIRFLOW_HOME=")
+    assert f"{layout.program} registry-sync run approve 'manual__1'" in reported
 
 
 @pytest.mark.parametrize("given", ["TAG=latest", "REPOSITRY=mine"])
@@ -134,7 +134,7 @@ def _task(**changes: Any) -> TaskState:
     return TaskState.parse({**response, "try_number": 1, "duration": 1.26, **changes})
 
 
-def test_a_line_tells_task_index_state_seconds_and_label() -> None:
+def test_a_line_reports_task_index_state_seconds_and_label() -> None:
     assert progress_line(_task()).split() == ["fetch_blobs[2]", "success", "1.3", "s", "9", "blobs"]
 
 
@@ -156,7 +156,7 @@ def test_an_index_in_place_of_a_label_is_not_repeated() -> None:
         ("KeyError", "", "KeyError"),
     ],
 )
-def test_an_error_is_told_in_one_line(kind: str, message: str, line: str) -> None:
+def test_an_error_is_reported_in_one_line(kind: str, message: str, line: str) -> None:
     assert error_line(kind, message) == line
 
 
