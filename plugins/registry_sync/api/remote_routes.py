@@ -131,9 +131,7 @@ class GivenRemote(GivenDocument):
     password: Secret | None = None
     conn_id: Annotated[
         ConnectionId | None,
-        Field(
-            description=f"An Airflow connection with the credentials. Own ones start with {OWN_CONNECTION_PREFIX}"
-        ),
+        Field(description=f"An Airflow connection with the credentials. Own ones start with {OWN_CONNECTION_PREFIX}"),
     ] = None
     platforms: Platforms | None = None
     include_referrers: Annotated[Flag, Field(description="Whether signatures and other referrers are included")] = True
