@@ -181,7 +181,7 @@ def _clear_failed(key: RunKey) -> int:
     except Exception as problem:  # noqa: BLE001  any reason why Airflow's metadata database is not reachable
         sys.exit(
             f"the removals of {key.run_id} are approved, and its failed tasks could not be cleared from here "
-            f"({type(problem).__name__}: {problem}); clear the task commit_version of the run in Airflow"
+            f"({type(problem).__name__}: {problem}); clear the failed CommitVersionOperator of the run in Airflow"
         )
 
 

@@ -57,7 +57,7 @@ def test_where_airflow_cannot_be_reached_the_approval_stands_and_what_is_left_to
         raise ConnectionRefusedError("no such host")
 
     monkeypatch.setattr(resource_commands, "continue_run", unreachable)
-    with pytest.raises(SystemExit, match=r"are approved, .*no such host.*clear the task commit_version"):
+    with pytest.raises(SystemExit, match=r"are approved, .*no such host.*clear the failed CommitVersionOperator"):
         run("run", "approve", "manual__1", "--dag-id", "mirror", "--yes")
     assert database.versions.commit(stopped.id).counts["removed"]["docker.tag"] == 27
 
@@ -88,7 +88,7 @@ def test_a_run_that_was_not_stopped_is_not_confirmed_and_what_to_do_is_said(
 
     monkeypatch.setattr("builtins.input", ask)
     open_run(database, database.repositories.ensure("hello"), key=KEY)
-    with pytest.raises(SystemExit, match=r"NothingToApprove: .*'manual__1' was not stopped.*approve it then"):
+    with pytest.raises(SystemExit, match=r"NothingToApprove: .*'manual__1' was not stopped.*approve them then"):
         run("run", "approve", "manual__1", "--dag-id", "mirror")
 
 
