@@ -1,35 +1,37 @@
 """The DAG against look-alikes of well-known registries: each gives what a plain registry gives of the same content.
 
-One for each way to sign in is synced by a real scheduler, in its processes; the others by the same DAG in the process
-of the test.
+One for each way to sign in is synced by a real scheduler, in its processes; the others by the stages of the DAG in the
+process of the test, with the client that its tasks make of the connection.
 What a good client does not do is noted by the look-alikes, and must be nothing.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from support.certificates import CertificateAuthority, ServerCertificate
-from support.dag_runners import InProcess, Runner, Scheduled, is_unchanged
+from support.dag_runners import InStages, Runner, Scheduled, is_unchanged
 from support.held import Held
 from support.images import RepositoryContent
 from support.lookalikes import known
 from support.lookalikes.quirks import Habit, LookAlike
 from support.lookalikes.server import HOSTS, LookAlikeServer
 from support.memory_registry import MemoryRegistry
+from support.ready_databases import RenewedDatabase
 from support.shapes import every_kind
 from support.syncing import Installation
 
-#: Synced by a real scheduler; whoever is not named here is synced in the process of the test.
+#: Synced by a real scheduler; whoever is not named here is synced by the stages alone.
 SCHEDULED = (
     known.DOCKER_HUB,  # a token of a service elsewhere
     known.ECR,  # a password with each request
     known.GITLAB,  # a token that ends in the middle
 )
-IN_PROCESS = tuple(kind for kind in known.KNOWN if kind not in SCHEDULED)
+IN_STAGES = tuple(kind for kind in known.KNOWN if kind not in SCHEDULED)
 RELEASES = 120
 _seeds = itertools.count(100)
 
@@ -39,37 +41,48 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> ServerCertificate:
     return CertificateAuthority(tmp_path_factory.mktemp("ca")).server(hosts=HOSTS)
 
 
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RenewedDatabase, RenewedDatabase]]:
+    """Of the installation that is tested, and of the one that it is compared with."""
+    folder = tmp_path_factory.mktemp("databases")
+    tested, plain = RenewedDatabase(folder / "tested.db"), RenewedDatabase(folder / "plain.db")
+    yield tested, plain
+    tested.close()
+    plain.close()
+
+
 @pytest.fixture
 def plainly_held(
-    tmp_path_factory: pytest.TempPathFactory,
+    databases: tuple[RenewedDatabase, RenewedDatabase], tmp_path: Path
 ) -> Callable[[RepositoryContent], Held]:
     """What a sync of some content from a plain registry gives, in an installation of its own."""
 
     def sync(content: RepositoryContent) -> Held:
-        name = f"plain/app-{next(_seeds)}"
         plain_registry = MemoryRegistry()
-        plain_registry.add(name, content)
-        installation = Installation.embedded(tmp_path_factory.mktemp("plainly"))
-        try:
-            assert installation.sync("plain", plain_registry.url, name) is not None
-            return Held.read(installation.database, installation.store, "plain")
-        finally:
-            installation.database.close()
+        plain_registry.add("plain/app", content)
+        installation = Installation.on(databases[1].renewed(), tmp_path / "plain")
+        assert installation.sync("plain", plain_registry.url, "plain/app") is not None
+        return Held.read(installation.database, installation.store, "plain")
 
     return sync
 
 
 @pytest.fixture
-def runner(request: pytest.FixtureRequest) -> Runner:
+def runner(
+    request: pytest.FixtureRequest,
+    databases: tuple[RenewedDatabase, RenewedDatabase],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Runner:
     if request.node.callspec.params["kind"] in SCHEDULED:
         return Scheduled(request.getfixturevalue("airflow"))
-    return InProcess(request.getfixturevalue("sync_in_process"), request.getfixturevalue("monkeypatch"))
+    return InStages(Installation.on(databases[0].renewed(), tmp_path), monkeypatch)
 
 
 @pytest.mark.rule("A1.3", "A2.3", "A2.6", "A3.2", "A4.1", "A4.10", "A4.16", "A5.1", "A5.2", "A5.4", "A5.7")
 @pytest.mark.rule("A6.1", "A6.4", "A6.6", "A7.1", "A7.3", "A7.4", "A7.6", "A7.7", "A7.9", "A7.10", "A9.6", "A9.7")
 @pytest.mark.rule("A8.2", "A8.10", "A9.5", "A9.10")
-@pytest.mark.parametrize("kind", [*SCHEDULED, *IN_PROCESS], ids=str)
+@pytest.mark.parametrize("kind", [*SCHEDULED, *IN_STAGES], ids=str)
 def test_a_registry_with_habits_of_its_own_gives_what_a_plain_one_gives(
     kind: LookAlike,
     runner: Runner,

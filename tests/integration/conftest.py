@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.hooks.stores import open_blob_store
 from support.ready_databases import RenewedDatabase
 from support.registry import RegistryServer
 from support.syncing import Installation
@@ -23,7 +22,7 @@ def _renewed_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rene
 @pytest.fixture
 def here(_renewed_database: RenewedDatabase, tmp_path: Path) -> Installation:
     """An installation with nothing in it."""
-    return Installation(_renewed_database.renewed(), open_blob_store((tmp_path / "blobs").as_uri()))
+    return Installation.on(_renewed_database.renewed(), tmp_path)
 
 
 @pytest.fixture

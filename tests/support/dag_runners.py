@@ -1,4 +1,4 @@
-"""Two ways to run the DAG, alike to a test: by a real scheduler, and in the process of the test."""
+"""Ways to run what the DAG runs, alike to a test: by a real scheduler, and in the process of the test."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pytest
 
 from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
+from registry_sync.hooks.clients import open_client
 from registry_sync.hooks.stores import open_blob_store, open_blobs, open_database
 from support.airflow_instance import AirflowInstance
 from support.dag_runs import InProcessSync
 from support.held import Held
+from support.syncing import Installation
 
 
 class Runner(Protocol):
@@ -66,6 +68,26 @@ class InProcess:
         store: BlobStore = open_blobs()
         with _closing(open_database()) as database:
             return Held.read(database, store, repository)
+
+
+class InStages:
+    """By the stages of the DAG one after the other, with the client that its tasks make of the connection."""
+
+    def __init__(self, here: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._here = here
+        self._here.has_tasks = True
+        self._monkeypatch = monkeypatch
+
+    def connect(self, conn_id: str, connection: dict[str, Any]) -> None:
+        self._monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+
+    def sync(self, **conf: Any) -> dict[str, str]:
+        states: dict[str, str] = {}
+        self._here.sync(**conf, client=open_client, before=lambda stage, _run: states.update({stage: "success"}))
+        return states
+
+    def held(self, repository: str) -> Held:
+        return Held.read(self._here.database, self._here.store, repository)
 
 
 def is_unchanged(states: dict[str, str]) -> bool:

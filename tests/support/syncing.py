@@ -86,7 +86,12 @@ class Installation:
     @classmethod
     def embedded(cls, folder: Path) -> Installation:
         """SQLite and local files below ``folder``."""
-        return cls(ready_database(folder / "registry_sync.db"), open_blob_store((folder / "blobs").as_uri()))
+        return cls.on(ready_database(folder / "registry_sync.db"), folder)
+
+    @classmethod
+    def on(cls, database: Database, folder: Path) -> Installation:
+        """``database``, and local files below ``folder``."""
+        return cls(database, open_blob_store((folder / "blobs").as_uri()))
 
     def sync(
         self,
