@@ -20,7 +20,7 @@ from registry_sync.api.fields import Flag, GivenDocument, GivenHref, PathUuid, p
 from registry_sync.api.problems import CONFLICT, NOT_FOUND, InvalidField
 from registry_sync.api.resources import PageQuery, listed_states, ordered_by, page_document, wanted_states
 from registry_sync.db.database import Database
-from registry_sync.db.runs.sync_runs import TaskReads
+from registry_sync.db.runs.dag_run_stores import TaskReads
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Page, Remote, Repository, SyncMode
 from registry_sync.domain.runs import DagRunEnd, RequestedSync, RunKey, is_fed_by

@@ -28,10 +28,9 @@ from registry_sync.db.content.units import UnitStore
 from registry_sync.db.engine import BUSY_TIMEOUT_SECONDS, converted_errors, for_writing, make_engine, read_url
 from registry_sync.db.remotes import RemoteStore
 from registry_sync.db.repositories import RepositoryStore
+from registry_sync.db.runs.dag_run_stores import RunEndStore, SyncRequestStore
 from registry_sync.db.runs.listings import KeptHeadStore
-from registry_sync.db.runs.run_ends import RunEndStore
 from registry_sync.db.runs.selections import SelectionStore
-from registry_sync.db.runs.sync_requests import SyncRequestStore
 from registry_sync.db.runs.sync_runs import SyncRunStore
 from registry_sync.db.versions.version_store import ProvenanceStore, VersionStore
 from registry_sync.domain.file_modes import OWNER_ONLY, FileModes

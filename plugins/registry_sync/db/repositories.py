@@ -9,10 +9,10 @@ from sqlalchemy import Connection, Row, select, update
 
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import NamedRecords
-from registry_sync.db.runs.run_ends import keep_keys_of_deleted
+from registry_sync.db.runs.dag_run_stores import keep_keys_of_deleted
 from registry_sync.db.tables import repositories
 from registry_sync.db.versions.commit import lock_repository
-from registry_sync.db.versions.retention import keep_newest
+from registry_sync.db.versions.version_rows import keep_newest
 from registry_sync.domain.records import FIRST_PAGE, Page, PageRequest, Repository, RepositorySpec
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import RecordNotFound

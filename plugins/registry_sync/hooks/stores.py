@@ -68,7 +68,5 @@ def open_database(settings: Settings | None = None, *, patience_seconds: float |
 
 def open_blobs(settings: Settings | None = None) -> BlobStore:
     """The blob store. Raises :class:`~registry_sync.errors.BlobStoreError` when it cannot be used."""
-    from registry_sync.hooks.stores import open_blob_store
-
     settings = settings or load_settings()
     return open_blob_store(settings.blob_store, modes=settings.file_modes)

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from registry_sync.db.database import Database
-from registry_sync.db.runs.sync_runs import TaskReads
+from registry_sync.db.runs.dag_run_stores import TaskReads
 from registry_sync.domain.content_units import UnitQuery
 from registry_sync.domain.records import RemoteSpec, SyncMode
 from registry_sync.domain.runs import RunKey, RunState

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from registry_sync.db.database import Database
-from registry_sync.db.runs.sync_requests import KEPT
+from registry_sync.db.runs.dag_run_stores import KEPT
 from registry_sync.domain.records import Policy, Remote, RemoteSpec, RepositorySpec, SyncMode
 from registry_sync.domain.runs import AskedBy, Authority, RequestedSync, RunKey, RunState, SyncRun
 from registry_sync.domain.tag_filter import TagFilter

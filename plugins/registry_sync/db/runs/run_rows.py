@@ -29,7 +29,7 @@ from registry_sync.db.tables import (
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.runs import COUNTED_TAG_STATES, Authority, RunCounts, RunKey, RunState, RunUsage, SyncRun
-from registry_sync.errors import OtherUpstream, RecordNotFound, RemoteChanged, RunEnded
+from registry_sync.errors import NothingToApprove, OtherUpstream, RecordNotFound, RemoteChanged, RunEnded
 
 
 def read_counts(row: Row[Any]) -> RunCounts:
@@ -283,3 +283,17 @@ def require_open(connection: Connection, run_id: str, *, also_ended: bool = Fals
     if not also_ended:
         refuse_over(row)
     return row
+
+
+def refuse_needless_approval(run: Row[Any], seen: str | None) -> None:
+    """Raises :class:`NothingToApprove` for a run that was not refused, or since ``seen`` for other removals."""
+    if run.refused_removals is None:
+        raise NothingToApprove(
+            f"the DAG run {run.run_id!r} was not stopped for the tags that it removes, so there is nothing to approve: "
+            "let it run, and if it fails with TooManyRemovals, review the removals and approve them then"
+        )
+    if seen not in (None, run.refused_removals):
+        raise NothingToApprove(
+            f"the DAG run {run.run_id!r} was stopped again since, for other tags; review the removals and approve them "
+            "again"
+        )

@@ -1,13 +1,12 @@
 """Sync runs: the parameters of a run, the tags it listed, the blobs it planned, and how it ended.
 
 Tags and blobs of a run are its working records. They are deleted when it settles in a version or unchanged; the counts
-stay. The content that a run needs is queried in ``needed_blobs``.
+stay. The content that a run needs is queried in ``selections``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +15,7 @@ from sqlalchemy import Row, bindparam, case, delete, select, update
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import fetch_page, in_batches, insert_absent, storable
 from registry_sync.db.remotes import read_spec, spec_values
-from registry_sync.db.runs import needed_blobs, run_rows
+from registry_sync.db.runs import run_rows, selections
 from registry_sync.db.runs.listings import last_number, list_again, take_number
 from registry_sync.db.runs.run_rows import (
     forget_notes,
@@ -29,6 +28,7 @@ from registry_sync.db.runs.run_rows import (
     read_run,
     refuse_changes,
     refuse_deleted,
+    refuse_needless_approval,
     refuse_other_remote,
     refuse_other_try,
     refuse_over,
@@ -63,42 +63,7 @@ from registry_sync.domain.runs import (
     TagState,
 )
 from registry_sync.domain.storage_reports import FindingKind
-from registry_sync.errors import NothingToApprove, RecordNotFound
-
-
-class TaskReads:
-    """Reads only."""
-
-    def __init__(self, transactions: Transactions) -> None:
-        self._transactions = transactions
-
-    def by_run_ids(self, dag_id: str, run_ids: Sequence[str]) -> dict[str, SyncRun]:
-        """The sync runs of these runs of a DAG, by run id; those that have not started are omitted.
-
-        For a run that was started again after it had settled, the last one, with the versions that were made before.
-        For a DAG run with several syncs, the first by scope.
-        """
-        found: dict[str, SyncRun] = {}
-        with self._transactions.reading() as connection:
-            for batch in in_batches(run_ids):
-                of_batch = select(sync_runs).where(sync_runs.c.dag_id == dag_id, sync_runs.c.run_id.in_(batch))
-                # The last row of each run id is the one returned.
-                rows = connection.execute(of_batch.order_by(sync_runs.c.scope.desc(), sync_runs.c.attempt))
-                for run in map(read_run, rows):
-                    found[run.key.run_id] = replace(run, made_before=_made(found.get(run.key.run_id)))
-                running = [run for run in found.values() if run.state is RunState.RUNNING]
-                counts = run_rows.count_runs(connection, [run.id for run in running])
-                found |= {run.key.run_id: replace(run, counts=counts.get(run.id, run.counts)) for run in running}
-        return found
-
-
-def _made(run: SyncRun | None) -> tuple[tuple[str, int], ...]:
-    """The versions that a run and its predecessors made: repository id and number."""
-    if run is None:
-        return ()
-    own = () if run.version_number is None else ((run.repository_id, run.version_number),)
-    return (*run.made_before, *own)
-
+from registry_sync.errors import RecordNotFound
 
 _ORDERINGS = {"started_at": sync_runs.c.started_at, "finished_at": sync_runs.c.finished_at}
 _NEWEST_FIRST = PageRequest(ordering="-started_at")
@@ -375,7 +340,7 @@ class SyncRunStore:
         Each digest once, by digest; foreign ones are included and flagged.
         """
         with self._transactions.reading() as connection:
-            return needed_blobs.needed_blobs(connection, require_run(connection, run_id))
+            return selections.needed_blobs(connection, require_run(connection, run_id))
 
     def record_plan(self, run_id: str, shards: Mapping[int, Sequence[NeededBlob]]) -> None:
         """Records which mapped task fetches which of the needed blobs, replacing an earlier plan.
@@ -386,7 +351,7 @@ class SyncRunStore:
             require_open(connection, run_id)
             connection.execute(delete(run_blobs).where(run_blobs.c.sync_run_id == run_id))
             if shards:
-                insert_absent(connection, run_blobs, needed_blobs.plan_rows(connection, run_id, shards))
+                insert_absent(connection, run_blobs, selections.plan_rows(connection, run_id, shards))
 
     def blobs_of_shard(self, run_id: str, shard: int) -> list[NeededBlob]:
         """The blobs that a mapped task has yet to fetch, the largest first: neither stored nor failed."""
@@ -452,7 +417,7 @@ class SyncRunStore:
             if in_advance:
                 values["refused_removals"] = None
             else:
-                _refuse_needless_approval(run, seen)
+                refuse_needless_approval(run, seen)
             connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**values))
 
     def finish(self, run_id: str, state: RunState, *, error: str | None = None) -> None:
@@ -472,19 +437,6 @@ class SyncRunStore:
             return (
                 run_rows.read_counts(row) if RunState(row.state).is_settled else run_rows.count_run(connection, run_id)
             )
-
-
-def _refuse_needless_approval(run: Row[Any], seen: str | None) -> None:
-    if run.refused_removals is None:
-        raise NothingToApprove(
-            f"the DAG run {run.run_id!r} was not stopped for the tags that it removes, so there is nothing to approve: "
-            "let it run, and if it fails with TooManyRemovals, review the removals and approve them then"
-        )
-    if seen not in (None, run.refused_removals):
-        raise NothingToApprove(
-            f"the DAG run {run.run_id!r} was stopped again since, for other tags; review the removals and approve them "
-            "again"
-        )
 
 
 def _keeps_heads(row: Row[Any], remote: RemoteSpec) -> bool:

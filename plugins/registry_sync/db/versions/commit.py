@@ -14,8 +14,8 @@ from registry_sync.db.content.closures import hold_new_tags, hold_tags, is_in_la
 from registry_sync.db.queries import in_batches, storable
 from registry_sync.db.remotes import read_spec, refuse_corrected
 from registry_sync.db.runs.listings import LaterSay
-from registry_sync.db.runs.needed_blobs import refuse_unfinished
 from registry_sync.db.runs.run_rows import lock_run, refuse_other_remote, refuse_over, require_run, settle
+from registry_sync.db.runs.selections import refuse_unfinished
 from registry_sync.db.tables import (
     manifests,
     repositories,
@@ -28,7 +28,7 @@ from registry_sync.db.tables import (
 )
 from registry_sync.db.versions.membership import Difference, Membership
 from registry_sync.db.versions.removal_guard import LostTags, first_holds, refuse_too_many_holds, settle_filtered
-from registry_sync.db.versions.retention import keep_newest
+from registry_sync.db.versions.version_rows import keep_newest
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import format_count, utc_now
 from registry_sync.domain.records import SYNCED, Hold, Policy, RemoteSpec, SyncMode, VersionOrigin

@@ -26,12 +26,12 @@ from registry_sync.db.tables import (
 from registry_sync.db.versions.commit import commit_run, lock_repository, note_refusal
 from registry_sync.db.versions.derived_versions import copy_tags, roll_back
 from registry_sync.db.versions.removal_guard import tags_without_platform
-from registry_sync.db.versions.retention import delete_version
 from registry_sync.db.versions.version_differences import version_difference
 from registry_sync.db.versions.version_rows import (
     BLOBS,
     MANIFESTS,
     Intervals,
+    delete_version,
     derived_version,
     latest_number,
     read_versions,

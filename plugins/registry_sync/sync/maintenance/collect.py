@@ -31,7 +31,7 @@ from registry_sync.sync.parallel import for_each
 if TYPE_CHECKING:
     from registry_sync.blobs.store import BlobStore
     from registry_sync.db.database import Database
-    from registry_sync.db.runs.run_ends import RunEndStore
+    from registry_sync.db.runs.dag_run_stores import RunEndStore
 
 
 def end_lost_runs(
