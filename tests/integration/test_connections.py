@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.errors import AuthenticationFailed
 from registry_sync.hooks.registry import RegistryHook
 from registry_sync.oci.auth.credentials import Credentials
@@ -79,7 +79,7 @@ def test_a_sync_with_a_wrong_password_sends_it_once(
 
         def client(remote: RemoteSpec) -> RegistryClient:
             usual = server.client(remote)
-            return RegistryClient(remote.registry, wrong, usual.options)
+            return RegistryClient(remote.url, wrong, usual.options)
 
         with pytest.raises(AuthenticationFailed):
             here.sync("locked-out", server.url, kind.repository, client=client, include_tags=tags)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -76,7 +75,7 @@ def test_a_repository_and_a_remote_that_were_renamed_are_synced_under_their_new_
     interrupted(here, upstream, "fetch_manifests")
     repository, remote = here.database.repositories.by_name("app"), here.database.remotes.by_name("app")
     here.database.repositories.update(repository.id, RepositorySpec("renamed"))
-    here.database.remotes.update(remote.id, replace(remote.spec, name="elsewhere"))
+    here.database.remotes.update(remote.id, remote.spec.changed(name="elsewhere"))
     version = here.sync("app", upstream.url, "app", run_id="one")
     assert version is not None
     assert version.repository_id == repository.id

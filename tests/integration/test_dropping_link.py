@@ -54,7 +54,7 @@ SYNC = """
     database.ready()
     here = Installation(database, open_blob_store(store, spool_folder=spool, part_bytes=int(part_bytes)))
     request = SyncRequest(repository="models", url=url, upstream_name="models")
-    result = here.run(request, run_id="one", client=lambda remote: RegistryClient(RegistryUrl.parse(remote.url)))
+    result = here.run(request, run_id="one", client=lambda remote: RegistryClient(remote.url))
     print("version", result.version.number, result.version.is_complete)
 """
 

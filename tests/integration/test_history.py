@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.domain.references import TagFilter
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import VersionConflict
 from support.filling import push

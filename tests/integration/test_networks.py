@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +253,7 @@ def test_the_proxy_of_a_remote_comes_before_the_connections(
         "network",
         registry.url,
         NAME,
-        client=lambda remote: open_client(replace(remote, proxy_url=proxy.url)),
+        client=lambda remote: open_client(remote.changed(proxy_url=proxy.url)),
         conn_id="network",
     )
     assert_whole(here, version)

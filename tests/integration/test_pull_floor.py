@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.errors import RateLimited
 from registry_sync.oci.client import RegistryClient
 from support.hostile_registry import HostileRegistry, Raw, Request, reply
@@ -45,7 +45,7 @@ class Pulls:
 
 def leaving_over(remote: RemoteSpec) -> RegistryClient:
     usual = new_client(remote)
-    return RegistryClient(remote.registry, None, replace(usual.options, rate_limit_floor=FLOOR))
+    return RegistryClient(remote.url, None, replace(usual.options, rate_limit_floor=FLOOR))
 
 
 def test_the_floor_holds_in_a_run_in_its_retry_and_in_the_next_run(here: Installation) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.errors import AccessDenied, AuthenticationFailed, RealmRefused, RegistryError, RepositoryUnavailable
 from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.client import RegistryClient
@@ -49,7 +49,7 @@ def trusting(service: TokenService, credentials: Credentials | None) -> Callable
     def client(remote: RemoteSpec) -> RegistryClient:
         usual = new_client(remote)
         options = replace(usual.options, trusted_realm_hosts=frozenset({service.server.netloc}))
-        return RegistryClient(remote.registry, credentials, options)
+        return RegistryClient(remote.url, credentials, options)
 
     return client
 

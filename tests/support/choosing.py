@@ -6,7 +6,8 @@ from typing import Any
 
 from registry_sync.domain.content_units import Relation, UnitQuery
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import PageRequest, RemoteSpec, RepositoryVersion
+from registry_sync.domain.records import PageRequest, RepositoryVersion
+from registry_sync.domain.remote import RemoteSpec
 from support.hostile_registry import HostileRegistry
 from support.images import ContentBuilder
 from support.memory_registry import MemoryRegistry
@@ -36,7 +37,7 @@ def sync(
             registry.serve(NAME, build.content())
         registry.reset_counts()
     remote = {name: request.pop(name) for name in list(request) if name in OF_THE_REMOTE}
-    here.database.remotes.ensure(RemoteSpec("app", url, NAME, **remote))
+    here.database.remotes.ensure(RemoteSpec.parse("app", url, NAME, **remote))
     return here.sync("app", url, NAME, **request)
 
 

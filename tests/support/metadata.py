@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
@@ -13,8 +13,9 @@ from registry_sync.db.database import Database
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor, Manifest, read_manifest
-from registry_sync.domain.records import Policy, Remote, RemoteSpec, Repository, SyncMode
+from registry_sync.domain.records import Repository, SyncMode
 from registry_sync.domain.references import TagName
+from registry_sync.domain.remote import Policy, Remote, RemoteSpec
 from registry_sync.domain.runs import Authority, CommitResult, ListedTag, ManifestLink, RunKey, SyncRun
 
 LISTED_AT = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
@@ -135,13 +136,13 @@ def open_run(
     """
     name, upstream_name = said.pop("name", "upstream"), said.pop("upstream_name", "library/app")
     remote = remote or database.remotes.ensure(
-        RemoteSpec(name, "https://registry.example", upstream_name, policy=policy)
+        RemoteSpec.parse(name, "https://registry.example", upstream_name, policy=policy)
     )
     return database.runs.begin(
         key or new_key(),
         repository_id=repository.id,
         remote_id=remote.id,
-        remote=replace(remote.spec, **said),
+        remote=remote.spec.changed(**said),
         mode=mode,
         authority=authority,
     )

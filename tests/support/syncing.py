@@ -13,8 +13,8 @@ from typing import Any
 
 from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
-from registry_sync.domain.records import RemoteSpec, RepositoryVersion
-from registry_sync.domain.references import RegistryUrl
+from registry_sync.domain.records import RepositoryVersion
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import CommitResult, RunKey, SyncRun
 from registry_sync.hooks.stores import open_blob_store
 from registry_sync.oci.auth.credentials import Credentials
@@ -45,9 +45,9 @@ def new_client(
         "follow_foreign_urls": remote.include_foreign_layers,
     }
     known = ClientOptions(**(chosen | options))
-    if (registry := running_at(remote.url)) is not None:
+    if (registry := running_at(str(remote.url))) is not None:
         return registry.client(credentials, known)
-    return RegistryClient(RegistryUrl.parse(remote.url), credentials, known)
+    return RegistryClient(remote.url, credentials, known)
 
 
 #: Opens the registry of a remote.

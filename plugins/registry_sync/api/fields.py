@@ -65,23 +65,23 @@ def _read_flag(value: Any) -> Any:
     return value if flag is None else flag
 
 
-def _read_number(value: Any) -> Any:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
-        return int(value)
-    return value
+def whole_number(lowest: int, highest: int, *, digit_count: int = 9) -> Any:
+    """A whole number, or its text of at most ``digit_count`` digits."""
 
+    def read(value: Any) -> Any:
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= digit_count:
+            return int(value)
+        return value
 
-def whole_number(lowest: int, highest: int) -> Any:
-    """A whole number, or its text."""
     return Annotated[
         int,
         Field(strict=True, ge=lowest, le=highest),
-        BeforeValidator(_read_number),
+        BeforeValidator(read),
         WithJsonSchema(
             {
                 "anyOf": [
                     {"type": "integer", "minimum": lowest, "maximum": highest},
-                    {"type": "string", "pattern": "^[0-9]{1,9}$"},
+                    {"type": "string", "pattern": f"^[0-9]{{1,{digit_count}}}$"},
                 ]
             }
         ),

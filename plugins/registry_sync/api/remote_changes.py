@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from registry_sync.api.access import SignedIn, may_use_connection
 from registry_sync.api.problems import InvalidField
 from registry_sync.db.database import Database
-from registry_sync.domain.records import OWN_CONNECTION_PREFIX, Remote, RemoteSpec, is_own_connection
+from registry_sync.domain.remote import OWN_CONNECTION_PREFIX, Remote, RemoteSpec, is_own_connection
 from registry_sync.errors import InvalidReference, SyncError
 from registry_sync.hooks.own_connections import (
     adopted,
@@ -34,7 +34,7 @@ Store = Callable[[RemoteSpec], Remote]
 
 def create_remote(database: Database, given: GivenRemote, user: SignedIn) -> Remote:
     """Creates a remote with its credentials."""
-    spec = _checked(RemoteSpec(**given.spec_values(only_given=False)))
+    spec = _checked(lambda: RemoteSpec.parse(**given.spec_values(only_given=False)))
     secrets = {name: value for name, value in given.secrets().items() if value is not None}
     _check_connection(given, None, secrets, user)
     remote_id = str(uuid.uuid4())
@@ -74,16 +74,16 @@ def delete_remote(database: Database, remote_id: str) -> None:
 
 def _change(database: Database, remote: Remote, given: GivenRemote, user: SignedIn, *, is_replacement: bool) -> Remote:
     values, present = given.spec_values(only_given=not is_replacement), remote.spec.conn_id
-    spec, sent = _checked(replace(remote.spec, **values)), given.secrets()
+    spec, sent = _checked(lambda: remote.spec.changed(**values)), given.secrets()
     new = {name: value for name, value in sent.items() if value is not None}
     _check_connection(given, remote, new, user)
     wanted = given.conn_id if "conn_id" in given.model_fields_set else present
     is_kept = wanted is not None and wanted == present and is_own_connection(present, remote.id)
-    is_moved = spec.registry != remote.spec.registry
+    is_moved = spec.url != remote.spec.url
     if is_kept and is_moved and not new:
         raise InvalidField(
             "url",
-            f"The credentials of this remote are for {remote.spec.registry}. Send those for the new registry with its "
+            f"The credentials of this remote are for {remote.spec.url}. Send those for the new registry with its "
             "url, or conn_id null to have none.",
         )
 
@@ -92,7 +92,7 @@ def _change(database: Database, remote: Remote, given: GivenRemote, user: Signed
             # The lock is for changes of credentials; a sync that changes its remote does not acquire it.
             if (stored.url, stored.conn_id) != (remote.spec.url, present):
                 raise SyncError("a sync has changed url or connection of this remote meanwhile; try again")
-            return _checked(replace(stored, **values, conn_id=changed.conn_id))
+            return _checked(lambda: stored.changed(**values, conn_id=changed.conn_id))
 
         return database.remotes.change(remote.id, change)
 
@@ -101,7 +101,7 @@ def _change(database: Database, remote: Remote, given: GivenRemote, user: Signed
     changed = store(replace(spec, conn_id=wanted))
     if wanted is not None and is_kept and sent:
         try:
-            change_connection(wanted, spec.registry, new if is_replacement else sent)
+            change_connection(wanted, spec.url, new if is_replacement else sent)
         except BaseException:
             with suppress(Exception):
                 database.remotes.update(remote.id, remote.spec)
@@ -110,7 +110,7 @@ def _change(database: Database, remote: Remote, given: GivenRemote, user: Signed
 
 
 def _with_new_connection(remote_id: str, spec: RemoteSpec, secrets: dict[str, str], store: Store) -> Remote:
-    conn_id = create_connection(remote_id, spec.registry, secrets)
+    conn_id = create_connection(remote_id, spec.url, secrets)
     try:
         return store(replace(spec, conn_id=conn_id))
     except BaseException:
@@ -141,9 +141,9 @@ def _check_connection(given: GivenRemote, remote: Remote | None, secrets: dict[s
         )
 
 
-def _checked(spec: RemoteSpec) -> RemoteSpec:
+def _checked(make: Callable[[], RemoteSpec]) -> RemoteSpec:
     """The specification, checked for rules over several fields: host and name together may be too long."""
     try:
-        return spec.checked()
+        return make()
     except InvalidReference as problem:
         raise InvalidField("upstream_name", str(problem)) from None

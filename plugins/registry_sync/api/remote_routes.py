@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import ssl
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 from fastapi import Response
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, create_model
 
 from registry_sync.api import remote_changes
 from registry_sync.api.access import CHANGE, CREATE, DELETE, SignedIn
@@ -27,18 +27,16 @@ from registry_sync.api.fields import (
 from registry_sync.api.problems import CONFLICT, NOT_FOUND
 from registry_sync.api.resources import NamedQuery, Resource
 from registry_sync.domain.platforms import Platform
-from registry_sync.domain.records import (
-    DEFAULT_CONCURRENCY,
-    DEFAULT_REMOVED_SHARE,
-    OWN_CONNECTION_PREFIX,
+from registry_sync.domain.references import RegistryUrl, RepositoryName, TagFilter
+from registry_sync.domain.remote import (
+    OPTIONS,
     Policy,
+    RemoteSpec,
     has_private_key,
 )
-from registry_sync.domain.references import RegistryUrl, RepositoryName
-from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.hooks.connection import MASK
 from registry_sync.pulp.hrefs import remote_href, remotes_href
-from registry_sync.pulp.repository_documents import RemoteDocument
+from registry_sync.pulp.repository_documents import REST_NAMES, RemoteDocument
 
 #: Fields that are kept in an Airflow connection.
 SECRET_FIELDS = ("username", "password", "ssl_client_key")
@@ -100,71 +98,70 @@ ProxyUrl = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_p
 ConnectionId = Annotated[str, StringConstraints(min_length=1, max_length=250), AfterValidator(_connection_id)]
 
 
+def _about(name: str) -> Any:
+    """What an option is."""
+    return Field(description=OPTIONS[name].description)
+
+
+def _number(name: str) -> Any:
+    """A whole number within the bounds of an option."""
+    lowest, highest = int(OPTIONS[name].minimum or 0), int(OPTIONS[name].maximum or 0)
+    return whole_number(lowest, highest, digit_count=max(9, len(str(highest))))
+
+
 Platforms = Annotated[
     list[Annotated[str, StringConstraints(max_length=255), parsed(Platform.parse)]],
-    Field(min_length=1, max_length=100, description="Such as linux/amd64 or linux/arm/v7; null for all"),
+    Field(min_length=1, max_length=100, description=OPTIONS["platforms"].description),
 ]
 #: A part of the tags.
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Secret = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_secret)]
-Concurrency: Any = whole_number(1, 100)
-TagCount: Any = whole_number(0, 1_000_000)
 
 
-class GivenRemote(GivenDocument):
+def _plain_options() -> dict[str, Any]:
+    """A field for each option that is a yes or no, a whole number or a share: its bounds, default and meaning."""
+    hints, plain = get_type_hints(RemoteSpec), {}
+    for name in OPTIONS:
+        types = get_args(hints[name]) or (hints[name],)
+        kinds = {bool: Flag, int: _number(name), float: Share}
+        kind = next((kinds[found] for found in types if found in kinds), None)
+        if kind is not None:
+            allowed = kind | None if type(None) in types else kind
+            plain[name] = (Annotated[allowed, _about(name)], getattr(RemoteSpec, name))
+    return plain
+
+
+_PlainOptions: Any = create_model("_PlainOptions", __base__=GivenDocument, **_plain_options())
+
+
+class GivenRemote(_PlainOptions):  # type: ignore[misc]  # made of the definition of the options
     """The fields of new and changed remotes; an omitted field has its default, or is not changed."""
 
     only_in_responses: ClassVar[frozenset[str]] = frozenset({"pulp_created", "pulp_href", "pulp_last_updated"})
 
-    policy: Annotated[Policy, Field(description="When the bytes of blobs are downloaded")] = Policy.IMMEDIATE
-    download_concurrency: Concurrency = DEFAULT_CONCURRENCY
-    whitelist_tags: Annotated[
-        TagList | None, Field(description="Tags and globs of tags to include, separated by commas; null for all")
-    ] = None
-    exclude_tags: Annotated[TagList | None, Field(description="Tags and globs of tags to exclude")] = None
+    policy: Annotated[Policy, _about("policy")] = Policy.IMMEDIATE
+    whitelist_tags: Annotated[TagList | None, _about("include_tags")] = None
+    exclude_tags: Annotated[TagList | None, _about("exclude_tags")] = None
     proxy_url: ProxyUrl | None = None
     ssl_ca_certificate: Pem | None = None
     ssl_client_certificate: Pem | None = None
     ssl_client_key: PrivateKey | None = None
-    ssl_validation: Flag = True
     username: Secret | None = None
     password: Secret | None = None
-    conn_id: Annotated[
-        ConnectionId | None,
-        Field(description=f"An Airflow connection with the credentials. Own ones start with {OWN_CONNECTION_PREFIX}"),
-    ] = None
+    conn_id: Annotated[ConnectionId | None, _about("conn_id")] = None
     platforms: Platforms | None = None
-    include_referrers: Annotated[Flag, Field(description="Whether signatures and other referrers are included")] = True
-    allow_sparse: Annotated[
-        Flag, Field(description="Whether an index is accepted of which the registry lacks entries")
-    ] = False
-    allow_schema1: Annotated[Flag, Field(description="Whether Docker's schema 1 manifests are accepted")] = False
-    include_foreign_layers: Annotated[
-        Flag, Field(description="Whether layers that are kept elsewhere are fetched, from their URLs")
-    ] = False
-    max_held_share: Annotated[
-        Share | None, Field(description="No version is made when more of the tags would be held; null: no limit")
-    ] = None
-    max_removed_share: Annotated[
-        Share | None,
-        Field(description="No version is made when a mirror would lose more of its tags, however few; null: no limit"),
-    ] = DEFAULT_REMOVED_SHARE
-    max_removed_tags: Annotated[TagCount | None, Field(description="The same as a number of tags; null: no limit")] = (
-        None
-    )
     pulp_labels: Labels
 
     def spec_values(self, *, only_given: bool) -> dict[str, Any]:
         """The fields of a ``RemoteSpec``, all of them or those that were sent; nothing secret, and no connection."""
-        values = self.model_dump(exclude_unset=only_given, exclude={*SECRET_FIELDS, "conn_id"})
-        if "whitelist_tags" in values:
-            values["include_tags"] = split_list(values.pop("whitelist_tags"))
+        values: dict[str, Any] = self.model_dump(exclude_unset=only_given, exclude={*SECRET_FIELDS, "conn_id"})
+        values.update({name: values.pop(field) for name, field in REST_NAMES.items() if field in values})
+        if "include_tags" in values:
+            values["include_tags"] = split_list(values["include_tags"])
         if "exclude_tags" in values:
             values["exclude_tags"] = split_list(values["exclude_tags"]) or ()
         if values.get("platforms") is not None:
             values["platforms"] = tuple(values["platforms"])
-        if "pulp_labels" in values:
-            values["labels"] = values.pop("pulp_labels")
         return values
 
     def secrets(self) -> dict[str, str | None]:

@@ -22,7 +22,8 @@ from registry_sync.api.resources import PageQuery, listed_states, ordered_by, pa
 from registry_sync.db.database import Database
 from registry_sync.db.runs.dag_run_stores import TaskReads
 from registry_sync.domain.quantities import utc_now
-from registry_sync.domain.records import Page, Remote, Repository, SyncMode
+from registry_sync.domain.records import Page, Repository, SyncMode
+from registry_sync.domain.remote import Remote
 from registry_sync.domain.runs import DagRunEnd, RequestedSync, RunKey, is_fed_by
 from registry_sync.errors import RecordNotFound, RegistrySyncError, SyncError
 from registry_sync.hooks.dag_runs import continue_run

@@ -28,7 +28,7 @@ from registry_sync.api.problems import CONFLICT, NOT_FOUND, InvalidField
 from registry_sync.api.resources import PageQuery, ordered_by, page_document, part_of
 from registry_sync.db.database import Database
 from registry_sync.domain.records import Annotation, SyncMode
-from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.domain.references import TagFilter
 from registry_sync.domain.version_history import CopyRequest, DerivedVersion, VersionDifference
 from registry_sync.errors import RecordNotFound
 from registry_sync.hooks.settings import load_settings

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import sys
 from argparse import Namespace
-from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -21,7 +20,8 @@ from registry_sync.cli.command_context import (
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import format_count
-from registry_sync.domain.records import Remote, Repository, split_private_keys
+from registry_sync.domain.records import Repository
+from registry_sync.domain.remote import Remote, split_private_keys
 from registry_sync.domain.runs import RunKey, SyncRun
 from registry_sync.domain.version_history import BlobProvenance, ManifestProvenance
 from registry_sync.errors import RecordNotFound, RegistrySyncError
@@ -78,7 +78,7 @@ def show_remote(args: Namespace) -> None:
     """Shows all options of a remote."""
     with usable_database() as database:
         remote = database.remotes.by_name(args.name)
-    said = {field.name: _shown_remote(getattr(remote.spec, field.name)) for field in fields(remote.spec)}
+    said = {name: _shown_remote(value) for name, value in remote.spec.document().items()}
     print_fields(
         {**said, "created_at": remote.created_at, "updated_at": remote.updated_at, "id": remote.id}, args.output
     )
@@ -93,7 +93,7 @@ def _remote_row(remote: Remote) -> dict[str, Any]:
     spec = remote.spec
     return {
         "name": spec.name,
-        "url": spec.url,
+        "url": spec.url.written,
         "upstream_name": spec.upstream_name,
         "policy": spec.policy,
         "include_tags": spec.include_tags,

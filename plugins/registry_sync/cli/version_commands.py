@@ -19,7 +19,7 @@ from registry_sync.domain.records import (
     RepositoryVersion,
     SyncMode,
 )
-from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.domain.references import TagFilter
 from registry_sync.domain.version_history import (
     CopyRequest,
     DerivedVersion,

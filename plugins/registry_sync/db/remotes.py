@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,19 +11,10 @@ from sqlalchemy import Connection, Row, ScalarSelect, select, update
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import NamedRecords
 from registry_sync.db.tables import remotes, repositories, sync_runs
-from registry_sync.domain.records import FIRST_PAGE, Page, PageRequest, Policy, Remote, RemoteSpec
+from registry_sync.domain.records import FIRST_PAGE, Page, PageRequest
+from registry_sync.domain.remote import Remote, RemoteSpec
 from registry_sync.domain.runs import RunKey, RunState
 from registry_sync.errors import OtherUpstream
-
-#: Fields that are the same as columns and as JSON, and that runs of the first release do not record.
-_PLAIN_SINCE_0002 = (
-    "allow_sparse",
-    "allow_schema1",
-    "include_foreign_layers",
-    "max_held_share",
-    "max_removed_share",
-    "max_removed_tags",
-)
 
 
 class RemoteStore:
@@ -36,7 +27,7 @@ class RemoteStore:
         """The remote of that name, made or brought up to ``spec``; ``updated_at`` moves only when it differs."""
         with self._transactions.writing() as connection:
             stored = _RECORDS.ensure(connection, spec)
-            if spec_values(stored.spec) == spec_values(spec):
+            if stored.spec.document() == spec.document():
                 return stored
             return _RECORDS.replace(connection, stored.id, spec)
 
@@ -65,7 +56,7 @@ class RemoteStore:
         """Remotes with that connection, the oldest first."""
         with self._transactions.reading() as connection:
             is_using = select(remotes).where(remotes.c.conn_id == conn_id).order_by(remotes.c.created_at, remotes.c.id)
-            return tuple(map(_remote, connection.execute(is_using)))
+            return tuple(map(read_remote, connection.execute(is_using)))
 
     def page(
         self,
@@ -131,51 +122,6 @@ class RemoteStore:
             _RECORDS.delete(connection, remote_id)
 
 
-def spec_values(spec: RemoteSpec) -> dict[str, Any]:
-    """``spec`` as columns, or as JSON: only texts, numbers, lists and maps."""
-    return {
-        "name": spec.name,
-        "url": spec.url,
-        "upstream_name": spec.upstream_name,
-        "include_tags": None if spec.include_tags is None else list(spec.include_tags),
-        "exclude_tags": list(spec.exclude_tags),
-        "policy": Policy(spec.policy).value,
-        "download_concurrency": spec.download_concurrency,
-        "conn_id": spec.conn_id,
-        "proxy_url": spec.proxy_url,
-        "ssl_validation": spec.ssl_validation,
-        "ssl_ca_certificate": spec.ssl_ca_certificate,
-        "ssl_client_certificate": spec.ssl_client_certificate,
-        "platforms": None if spec.platforms is None else list(spec.platforms),
-        "include_referrers": spec.include_referrers,
-        "labels": dict(spec.labels),
-        **{name: getattr(spec, name) for name in _PLAIN_SINCE_0002},
-    }
-
-
-def read_spec(values: Mapping[str, Any]) -> RemoteSpec:
-    """What :func:`spec_values` wrote, as columns or as JSON."""
-    return RemoteSpec(
-        name=values["name"],
-        url=values["url"],
-        upstream_name=values["upstream_name"],
-        include_tags=None if values["include_tags"] is None else tuple(values["include_tags"]),
-        exclude_tags=tuple(values["exclude_tags"]),
-        policy=Policy(values["policy"]),
-        download_concurrency=values["download_concurrency"],
-        conn_id=values["conn_id"],
-        proxy_url=values["proxy_url"],
-        ssl_validation=values["ssl_validation"],
-        ssl_ca_certificate=values["ssl_ca_certificate"],
-        ssl_client_certificate=values["ssl_client_certificate"],
-        platforms=None if values["platforms"] is None else tuple(values["platforms"]),
-        include_referrers=values["include_referrers"],
-        labels=values["labels"],
-        # A run that began before the schema had them was made under other rules, which its end does not need.
-        **{name: values[name] for name in _PLAIN_SINCE_0002 if name in values},
-    )
-
-
 def confirm_remote(connection: Connection, sync_run_id: str) -> None:
     """Notes, within the caller's transaction, that what a repository holds is what the remote of that sync has.
 
@@ -198,7 +144,7 @@ def _mark(connection: Connection, remote_id: str | ScalarSelect[Any], *, is_prov
 def refuse_corrected(connection: Connection, remote_id: str | None, used: RemoteSpec) -> None:
     """Raises :class:`OtherUpstream` for a sync from ``used`` whose remote was corrected to another upstream since."""
     row = connection.execute(select(remotes).where(remotes.c.id == remote_id, remotes.c.is_provisional)).first()
-    if row is not None and (now := _remote(row).spec).source != used.source:
+    if row is not None and (now := read_remote(row).spec).source != used.source:
         raise OtherUpstream(
             f"remote {now.name!r} was corrected after this sync of {used.source} had begun, and is {now.source} now. "
             "No version was made; start a new run"
@@ -223,12 +169,21 @@ def last_synced_by(connection: Connection, repository_id: str) -> RemoteSpec | N
         .where(repositories.c.id == repository_id)
     )
     row = connection.execute(last).first()
-    return None if row is None else read_spec(row.remote_spec)
+    return None if row is None else RemoteSpec.of_document(row.remote_spec)
 
 
-def _remote(row: Row[Any]) -> Remote:
-    values = {column.name: getattr(row, column.name) for column in remotes.c}
-    return Remote(row.id, read_spec(values), row.created_at, row.updated_at, row.is_provisional)
+def read_remote(row: Row[Any]) -> Remote:
+    """A row of ``remotes`` as a value."""
+    spec = RemoteSpec.of_document({**row.options, **{name: getattr(row, name) for name in _COLUMNS}})
+    return Remote(row.id, spec, row.created_at, row.updated_at, row.is_provisional)
 
 
-_RECORDS = NamedRecords(remotes, "remote", spec_values, _remote)
+def _columns(spec: RemoteSpec) -> dict[str, Any]:
+    """``spec`` in the columns that are searched, and its other options as one document."""
+    options = spec.document()
+    return {**{name: options.pop(name) for name in _COLUMNS}, "options": options}
+
+
+#: What has columns of its own.
+_COLUMNS = ("name", "url", "upstream_name", "conn_id")
+_RECORDS = NamedRecords(remotes, "remote", _columns, read_remote)

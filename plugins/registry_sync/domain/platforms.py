@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from registry_sync.domain.digests import Digest
@@ -34,7 +34,8 @@ class Platform:
     """A platform that is wanted: ``os(os.version+os.feature)/architecture/variant``, as in ``linux/arm/v7``.
 
     A version or feature that is left out may be anything. So may a variant, but ``arm64`` is its ``v8`` and ``arm``
-    its ``v7``, here and in an index.
+    its ``v7``, here and in an index. ``written`` is the text that it was parsed from, which is also its ``str``; two
+    that were written differently may be the same.
     """
 
     os: str
@@ -42,6 +43,10 @@ class Platform:
     variant: str | None = None
     os_version: str | None = None
     os_features: tuple[str, ...] = ()
+    written: str = field(compare=False, repr=False, kw_only=True)
+
+    def __str__(self) -> str:
+        return self.written
 
     @classmethod
     def parse(cls, text: str) -> Platform:
@@ -58,6 +63,7 @@ class Platform:
             variant=found["variant"],
             os_version=found["version"] or None,
             os_features=tuple(found["features"].split("+")[1:]) if found["features"] else (),
+            written=text,
         )
 
     def matches(self, platform: Mapping[str, Any]) -> bool:
@@ -144,12 +150,13 @@ def entry_name(entry: Descriptor) -> str:
     return known or f"an entry of type {entry.artifact_type or entry.media_type}"
 
 
-def left_out_by_platforms(names: Sequence[str], platforms: Sequence[str]) -> str:
+def left_out_by_platforms(names: Sequence[str], platforms: Iterable[Platform]) -> str:
     """``2 tags have none of the platforms linux/arm64 and are excluded: a, b``; the first, and how many besides."""
     has, is_ = ("has", "is") if len(names) == 1 else ("have", "are")
     more = f" and {len(names) - _SHOWN_TAGS:,} more" if len(names) > _SHOWN_TAGS else ""
+    wanted = ", ".join(map(str, platforms))
     return (
-        f"{format_count(len(names), 'tag')} {has} none of the platforms {', '.join(platforms)} and {is_} excluded: "
+        f"{format_count(len(names), 'tag')} {has} none of the platforms {wanted} and {is_} excluded: "
         f"{', '.join(names[:_SHOWN_TAGS])}{more}"
     )
 

@@ -3,6 +3,8 @@
 Text is checked once, here, before it may stand in a URL, a file name or a table. Docker Hub's aliases are
 resolved here too, so that the rest of the code knows one registry under one address.
 
+Which tags of a repository are wanted: exact names and globs to include, and the same to exclude.
+
 Tags by which signatures, attestations and bills of material are found beside the manifests they speak of.
 
 The fallback tag is the distribution specification's ("Referrers Tag Schema"); the suffixed ones are cosign's.
@@ -10,9 +12,11 @@ The fallback tag is the distribution specification's ("Referrers Tag Schema"); t
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from urllib.parse import urlsplit
 
 from registry_sync.domain.digests import Digest
@@ -22,6 +26,8 @@ from registry_sync.errors import InvalidReference
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_GLOB_CHARACTERS = re.compile(r"[*?\[]")
+_PATTERN = re.compile(r"[a-zA-Z0-9_.*?\[\]!-]{1,128}")
 _HOST = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])")
 #: Host and name together are at most this long, as clients expect (distribution specification, note on <name>).
 MAX_NAME_LENGTH = 255
@@ -64,6 +70,103 @@ class TagName(str):
         return super().__new__(cls, text)
 
 
+class TagPattern(str):
+    """A tag name, or a glob of tag names (``*``, ``?``, ``[ab]``, ``[!ab]``). Raises :class:`InvalidReference`."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: object) -> TagPattern:
+        if not isinstance(text, str) or not _PATTERN.fullmatch(text):
+            raise InvalidReference(f"{str(text)[:80]!r} is neither a tag nor a glob of tags")
+        pattern = super().__new__(cls, text)
+        if not pattern.is_glob:
+            TagName(text)
+        return pattern
+
+    @classmethod
+    def parse_all(cls, entries: Iterable[str]) -> tuple[TagPattern, ...]:
+        """Checks every entry; blanks around entries and empty entries are dropped."""
+        return tuple(cls(entry.strip()) for entry in entries if entry.strip())
+
+    @property
+    def is_glob(self) -> bool:
+        """Whether it may stand for several tags."""
+        return _GLOB_CHARACTERS.search(self) is not None
+
+
+class _Matcher:
+    """Matches whole names, with case, against patterns that were compiled once."""
+
+    def __init__(self, patterns: Iterable[TagPattern]) -> None:
+        self.exact = dict.fromkeys(pattern for pattern in patterns if not pattern.is_glob)
+        globs = [fnmatch.translate(pattern) for pattern in patterns if pattern.is_glob]
+        self._globs = re.compile("|".join(globs)) if globs else None
+
+    def __call__(self, name: str) -> bool:
+        return name in self.exact or (self._globs is not None and self._globs.match(name) is not None)
+
+
+@dataclass(frozen=True)
+class TagFilter:
+    """``include`` None means every tag, an empty tuple none; ``exclude`` is applied after it.
+
+    An entry is a tag name or a glob, matched against the whole name, with case.
+    """
+
+    include: tuple[TagPattern, ...] | None = None
+    exclude: tuple[TagPattern, ...] = ()
+
+    @classmethod
+    def parse(cls, include: Iterable[str] | None = None, exclude: Iterable[str] | None = None) -> TagFilter:
+        """Checks every entry; blanks around entries, empty ones and repeats are dropped.
+
+        Raises :class:`InvalidReference`.
+        """
+        return cls(None if include is None else _each_once(include), _each_once(exclude or ()))
+
+    @cached_property
+    def literal_tags(self) -> tuple[TagName, ...] | None:
+        """The tags asked for, when all are exact names, so that no listing is needed; else None."""
+        if self.include is None or any(pattern.is_glob for pattern in self.include):
+            return None
+        return self.exact_names
+
+    @cached_property
+    def exact_names(self) -> tuple[TagName, ...]:
+        """The entries to include that are names, each once, in their order, as far as they are not excluded."""
+        return tuple(TagName(name) for name in self._is_included.exact if not self._is_excluded(name))
+
+    def wants(self, tag: TagName) -> bool:
+        """Whether ``tag`` is asked for, by its name, by a glob or with all."""
+        return (self.include is None or self._is_included(tag)) and not self._is_excluded(tag)
+
+    def left_out_by(self, tag: TagName) -> str | None:
+        """The filter that does not let ``tag`` in, ``include_tags`` or ``exclude_tags``; None when it is wanted."""
+        if not self.allows(tag):
+            return "exclude_tags"
+        return None if self.wants(tag) else "include_tags"
+
+    def allows(self, tag: TagName) -> bool:
+        """Whether ``tag`` is not excluded."""
+        return not self._is_excluded(tag)
+
+    def select(self, tags: Iterable[TagName]) -> list[TagName]:
+        """The wanted ones of ``tags``, each once, sorted."""
+        return sorted({tag for tag in tags if self.wants(tag)})
+
+    @cached_property
+    def _is_included(self) -> _Matcher:
+        return _Matcher(self.include or ())
+
+    @cached_property
+    def _is_excluded(self) -> _Matcher:
+        return _Matcher(self.exclude)
+
+
+def _each_once(entries: Iterable[str]) -> tuple[TagPattern, ...]:
+    return tuple(dict.fromkeys(TagPattern.parse_all(entries)))
+
+
 @dataclass(frozen=True)
 class Reference:
     """What a manifest is asked by: a tag, a digest, or both (then the digest is what counts)."""
@@ -87,12 +190,14 @@ class Reference:
 class RegistryUrl:
     """The root of a registry: ``scheme``, ``host`` in lower case, ``port`` or None for the scheme's own.
 
-    A registry answers at ``/v2/`` of its host; a path is refused, because clients would not look there.
+    A registry answers at ``/v2/`` of its host; a path is refused, because clients would not look there. ``written`` is
+    the text that it was parsed from, for whoever wrote it; two that were written differently may be the same.
     """
 
     scheme: str
     host: str
     port: int | None = None
+    written: str = field(default="", compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> RegistryUrl:
@@ -128,7 +233,8 @@ class RegistryUrl:
             raise InvalidReference(f"{host} is {known.name}'s website; its registry is https://{known.host}")
         if host in known.aliases:
             host = known.host
-        return cls(parts.scheme, host, None if port == {"https": 443, "http": 80}[parts.scheme] else port)
+        is_default = port == {"https": 443, "http": 80}[parts.scheme]
+        return cls(parts.scheme, host, None if is_default else port, written=text)
 
     @property
     def netloc(self) -> str:

@@ -10,8 +10,9 @@ from enum import Enum
 from typing import Generic, TypeVar
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import Hold, Policy, Remote, RemoteSpec, Repository, RepositoryVersion, SyncMode
+from registry_sync.domain.records import Hold, Repository, RepositoryVersion, SyncMode
 from registry_sync.domain.references import TagName
+from registry_sync.domain.remote import Policy, Remote, RemoteSpec
 
 
 class RunState(str, Enum):

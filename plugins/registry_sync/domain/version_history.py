@@ -11,9 +11,8 @@ from enum import Enum
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import Page, RepositoryVersion, SyncMode
-from registry_sync.domain.references import TagName
+from registry_sync.domain.references import TagFilter, TagName
 from registry_sync.domain.runs import SyncRun
-from registry_sync.domain.tag_filter import TagFilter
 
 
 @dataclass(frozen=True)

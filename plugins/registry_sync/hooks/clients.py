@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry_sync.db.engine import UPGRADE_COMMAND
-from registry_sync.domain.records import DEFAULT_CONCURRENCY, RemoteSpec
 from registry_sync.domain.references import RegistryUrl
-from registry_sync.errors import ConfigurationError, InvalidReference, TriggerRefused
+from registry_sync.domain.remote import DEFAULT_CONCURRENCY, RemoteSpec
+from registry_sync.errors import ConfigurationError, TriggerRefused
 from registry_sync.hooks.connection import PEM_START, RegistryConnection, read_connection
 from registry_sync.hooks.settings import load_settings
 
@@ -78,7 +78,7 @@ def check_connection(remote: RemoteSpec) -> None:
     if settings.registry is None:
         raise TriggerRefused(
             f"connection {remote.conn_id!r} may serve any registry, so that its credentials would go wherever the "
-            f"parameters of this run say. A trigger may only name one whose host is {remote.registry}"
+            f"parameters of this run say. A trigger may only name one whose host is {remote.url}"
         )
 
 
@@ -134,12 +134,8 @@ def registry_of(settings: RegistryConnection, remote: RemoteSpec | None) -> Regi
         if settings.registry is None:
             raise ConfigurationError(f"connection {settings.conn_id!r} has no host, and no remote says one")
         return settings.registry
-    try:
-        registry = remote.registry
-    except InvalidReference as problem:
-        raise ConfigurationError(f"remote {remote.name!r}: {problem}") from problem
-    settings.check_registry(registry)
-    return registry
+    settings.check_registry(remote.url)
+    return remote.url
 
 
 def _credentials(

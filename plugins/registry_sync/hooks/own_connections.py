@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from registry_sync.db.database import Database
 from registry_sync.db.engine import FOREIGN_ERROR, converted
-from registry_sync.domain.records import OWN_CONNECTION_PREFIX, Remote, is_own_connection, own_connection_prefix
 from registry_sync.domain.references import RegistryUrl
+from registry_sync.domain.remote import OWN_CONNECTION_PREFIX, Remote, is_own_connection, own_connection_prefix
 from registry_sync.errors import ConfigurationError
 from registry_sync.hooks.connection import read_connection, with_hidden_secrets
 
@@ -176,7 +176,7 @@ def _owner(database: Database, conn_id: str) -> Remote | None:
             registry = None if stored is None else read_connection(conn_id, stored).registry
         except ConfigurationError:
             registry = None
-    return next((remote for remote in database.remotes.using(conn_id) if remote.spec.registry == registry), None)
+    return next((remote for remote in database.remotes.using(conn_id) if remote.spec.url == registry), None)
 
 
 def _move(database: Database, remote: Remote, old: str) -> Remote:

@@ -15,8 +15,8 @@ from registry_sync.errors import NotARegistry, RegistrySyncError
 from registry_sync.hooks.clients import load_connection, make_client, registry_of
 
 if TYPE_CHECKING:
-    from registry_sync.domain.records import RemoteSpec
     from registry_sync.domain.references import RegistryUrl
+    from registry_sync.domain.remote import RemoteSpec
     from registry_sync.hooks.connection import RegistryConnection
     from registry_sync.oci.client import RegistryClient
     from registry_sync.oci.http.options import ClientOptions

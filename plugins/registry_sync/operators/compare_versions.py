@@ -69,7 +69,7 @@ class CompareVersionsOperator(BaseOperator):
         """``number``, ``base_number``, ``is_equal``, ``counts`` and ``names`` of tags by change, ``markdown``."""
         from registry_sync.domain.quantities import parse_choice
         from registry_sync.domain.records import SyncMode
-        from registry_sync.domain.tag_filter import TagFilter
+        from registry_sync.domain.references import TagFilter
         from registry_sync.sync.compare_versions import compare_versions
 
         with open_stage(context) as stage:

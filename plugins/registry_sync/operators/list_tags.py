@@ -25,7 +25,7 @@ from registry_sync.operators.triggered import TriggeredTask
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from registry_sync.domain.records import RemoteSpec
+    from registry_sync.domain.remote import RemoteSpec
     from registry_sync.domain.runs import SyncRun
     from registry_sync.sync.list_tags import TagsListed
     from registry_sync.sync.open_run import SyncRequest
@@ -143,7 +143,7 @@ class ListTagsOperator(TriggeredTask):
             )
             repository = stage.database.repositories.get(run.repository_id)
             limits = "".join(f"; {limit}" for limit in remote.limits())
-            self.log.info("%s from %s at %s%s", repository.name, remote.upstream, remote.registry, limits)
+            self.log.info("%s from %s at %s%s", repository.name, remote.upstream, remote.url, limits)
             max_shards = stage.max_shards(remote)
             client, remote = stage.connect(remote)
             listed = list_tags(client, stage.database, run, remote, max_shards=max_shards, report=report)
@@ -211,6 +211,7 @@ class ListTagsOperator(TriggeredTask):
 
     def _request(self, names: frozenset[str]) -> SyncRequest:
         """The request that the fields of these names make; the others say nothing."""
+        from registry_sync.domain.remote import SYNC_OPTIONS
         from registry_sync.sync.open_run import SyncRequest
 
         def text(name: str) -> str | None:
@@ -224,16 +225,12 @@ class ListTagsOperator(TriggeredTask):
             remote=text("remote"),
             url=text("url"),
             upstream_name=text("upstream_name"),
-            include_tags=entries("tags"),
-            exclude_tags=entries("exclude_tags"),
-            policy=text("policy"),
             mode=as_text(self.mode) or "",
-            conn_id=text("conn_id"),
-            download_concurrency=text("download_concurrency"),
-            ssl_validation=text("ssl_validation"),
-            platforms=entries("platforms"),
-            include_referrers=text("include_referrers"),
             replace_upstream=text("replace_upstream"),
+            options={
+                name: (entries if option.is_list else text)(option.parameter or name)
+                for name, option in SYNC_OPTIONS.items()
+            },
         )
 
     def _summary(self, stage: Stage, run: SyncRun, listed: TagsListed) -> dict[str, Any]:

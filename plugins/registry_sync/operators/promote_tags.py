@@ -73,7 +73,7 @@ class PromoteTagsOperator(TriggeredTask):
         """``repository``, ``version`` or None, ``unchanged_version`` or None, ``missing_blob_count``."""
         from registry_sync.domain.quantities import parse_choice
         from registry_sync.domain.records import SyncMode, checked_repository_name
-        from registry_sync.domain.tag_filter import TagFilter
+        from registry_sync.domain.references import TagFilter
         from registry_sync.domain.version_history import CopyRequest
         from registry_sync.operators.version_outputs import derived_result, find_number
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from registry_sync.blobs.store import BlobStore
     from registry_sync.db.database import Database
-    from registry_sync.domain.records import RemoteSpec
+    from registry_sync.domain.remote import RemoteSpec
     from registry_sync.domain.runs import SyncRun
     from registry_sync.hooks.settings import Settings
     from registry_sync.oci.client import RegistryClient

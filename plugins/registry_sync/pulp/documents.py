@@ -7,7 +7,7 @@ one line, and nothing is copied by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -21,6 +21,9 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+
+from registry_sync.domain.platforms import Platform
+from registry_sync.domain.references import RegistryUrl
 
 T = TypeVar("T")
 
@@ -55,6 +58,19 @@ WHOLE: Any = Field(validation_alias="whole")
 def made(make: Callable[[Any], Any]) -> BeforeValidator:
     """A field whose value ``make`` computes from its attribute, or from the whole object."""
     return BeforeValidator(make)
+
+
+def _url_text(url: RegistryUrl) -> str:
+    return url.written
+
+
+def _platform_texts(platforms: Sequence[Platform] | None) -> list[str] | None:
+    return None if platforms is None else list(map(str, platforms))
+
+
+#: The place of a registry, and platforms, as whoever described a remote wrote them.
+WrittenUrl = Annotated[str, made(_url_text)]
+WrittenPlatforms = Annotated[list[str] | None, made(_platform_texts)]
 
 
 class Together:

@@ -7,8 +7,16 @@ from typing import Annotated, Any
 
 from pydantic import AliasGenerator, AliasPath, ConfigDict, Field
 
-from registry_sync.domain.records import Policy, split_private_keys
-from registry_sync.pulp.documents import WHOLE, Document, Timestamp, domain_name, made
+from registry_sync.domain.remote import Policy, split_private_keys
+from registry_sync.pulp.documents import (
+    WHOLE,
+    Document,
+    Timestamp,
+    WrittenPlatforms,
+    WrittenUrl,
+    domain_name,
+    made,
+)
 from registry_sync.pulp.hrefs import latest_href_of, remote_href, repository_href, versions_href
 
 
@@ -75,6 +83,8 @@ def _attribute_of_remote(field: str) -> str | AliasPath:
 
 #: A field that is stored and never returned.
 Hidden = Annotated[None, made(_null), WHOLE]
+#: What options of a remote are called over REST that have another name there.
+REST_NAMES = {"include_tags": "whitelist_tags", "labels": "pulp_labels"}
 Certificates = Annotated[str | None, made(_without_keys)]
 
 
@@ -95,13 +105,13 @@ class RemoteDocument(Document):
     ssl_client_key: Hidden
     ssl_validation: bool
     upstream_name: str
-    url: str
+    url: WrittenUrl
     whitelist_tags: Annotated[str | None, made(_joined), Field(validation_alias=AliasPath("spec", "include_tags"))]
     exclude_tags: Annotated[str | None, made(_joined_or_null)]
     username: Hidden
     password: Hidden
     conn_id: str | None
-    platforms: list[str] | None
+    platforms: WrittenPlatforms
     include_referrers: bool
     allow_sparse: bool
     allow_schema1: bool

@@ -16,16 +16,10 @@ from pydantic import (
     model_serializer,
 )
 
-from registry_sync.domain.records import (
-    ContentSummary,
-    Policy,
-    RepositoryVersion,
-    SyncMode,
-    VersionOrigin,
-    VersionOriginKind,
-)
+from registry_sync.domain.records import ContentSummary, RepositoryVersion, SyncMode, VersionOrigin, VersionOriginKind
+from registry_sync.domain.remote import Policy
 from registry_sync.domain.version_history import Change, VersionDifference
-from registry_sync.pulp.documents import WHOLE, Document, Timestamp, made
+from registry_sync.pulp.documents import WHOLE, Document, Timestamp, WrittenPlatforms, WrittenUrl, made
 from registry_sync.pulp.hrefs import CONTENT_PATHS, base_href_of, href_of, units_href, version_href
 from registry_sync.pulp.sync_documents import RequestCounts, TaskHref, remote_href_of
 
@@ -249,12 +243,12 @@ class RemoteThen(Document):
 
     remote: Annotated[str | None, made(remote_href_of), WHOLE]
     name: str
-    url: str
+    url: WrittenUrl
     upstream_name: str
     policy: Policy
     include_tags: list[str] | None
     exclude_tags: list[str]
-    platforms: list[str] | None
+    platforms: WrittenPlatforms
     conn_id: str | None
 
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.quantities import format_count
-from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName, referrer_tag_names
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import SyncRun
 from registry_sync.errors import LimitExceeded, ReferrersUnavailable, RegistrySyncError
 from registry_sync.sync.parallel import for_each, warn

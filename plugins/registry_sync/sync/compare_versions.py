@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import PageRequest, SyncMode
-from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.domain.references import TagFilter
 from registry_sync.domain.version_history import Change, TagChange
 
 if TYPE_CHECKING:

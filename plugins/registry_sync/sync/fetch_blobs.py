@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.quantities import format_bytes, format_count
-from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import NeededBlob, SyncRun
 from registry_sync.errors import RegistrySyncError
 from registry_sync.sync.parallel import Progress, for_each, warn

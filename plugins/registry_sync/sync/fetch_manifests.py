@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import DEFAULT_LIMITS, Manifest, ManifestLimits
 from registry_sync.domain.quantities import format_count
-from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName, fallback_tag, referrer_tags
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import ListedTag, ManifestLink, SyncRun
 from registry_sync.errors import RegistrySyncError
 from registry_sync.sync.attached_artifacts import EarlierRuns, add_referrers, present_referrer_tags, report_unknown

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.platforms import left_out_by_platforms
 from registry_sync.domain.quantities import format_count
-from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
+from registry_sync.domain.records import SyncMode
 from registry_sync.domain.references import TagName, looks_like_a_referrer_tag
+from registry_sync.domain.remote import Policy, RemoteSpec
 from registry_sync.domain.runs import ListedTag, SyncRun, TagState, plan_shards
 from registry_sync.errors import NothingSynced
 from registry_sync.sync.attached_artifacts import ask_for_referrers_api
@@ -186,7 +187,7 @@ def _names(client: RegistryReader, remote: RemoteSpec, selection: Selection) -> 
 
 
 def _refuse_empty(remote: RemoteSpec, run: SyncRun, listed_count: int, present_count: int) -> None:
-    what = f"{remote.upstream} at {remote.registry}: {_why_nothing(remote, listed_count)}"
+    what = f"{remote.upstream} at {remote.url}: {_why_nothing(remote, listed_count)}"
     if present_count and run.mode is SyncMode.MIRROR:
         raise NothingSynced(
             f"{what}. A mirror would lose all of its {format_count(present_count, 'tag')}, so nothing was done; "

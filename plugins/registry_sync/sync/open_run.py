@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.quantities import parse_choice, parse_flag
-from registry_sync.domain.records import (
-    Policy,
+from registry_sync.domain.records import Repository, RepositorySpec, SyncMode, checked_repository_name
+from registry_sync.domain.remote import (
+    SYNC_OPTIONS,
     Remote,
     RemoteSpec,
-    Repository,
-    RepositorySpec,
-    SyncMode,
-    checked_repository_name,
     is_own_connection,
+    read_options,
+    said_name,
+    shown_value,
 )
 from registry_sync.domain.runs import NOBODY, AskedBy, Authority, RequestedSync, RunKey, RunState, SyncRun, is_fed_by
 from registry_sync.errors import ConfigurationError, NameTaken, OtherUpstream, RecordNotFound, RunEnded
@@ -26,33 +25,46 @@ if TYPE_CHECKING:
     from registry_sync.db.database import Database
     from registry_sync.db.remotes import RemoteStore
 
-MAX_CONCURRENCY = 100
 _WORD = 'If it is meant, say replace_upstream ("Replace the upstream" in the form)'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class SyncRequest:
     """A sync as a person asks for it; texts are as typed, None is what was left out.
 
     Either ``remote`` names an existing remote, and the rest overrides it for this run; or ``url`` and
     ``upstream_name`` say where to sync from, and the remote of that name (by default the repository's) is created, or
-    changed in what is said. ``replace_upstream`` is the word without which no other upstream takes the place of one.
+    changed in what is said. ``options`` are those of :data:`~registry_sync.domain.remote.SYNC_OPTIONS`, by their names
+    there. ``replace_upstream`` is the word without which no other upstream takes the place of one.
     """
 
     repository: str
-    remote: str | None = None
-    url: str | None = None
-    upstream_name: str | None = None
-    include_tags: tuple[str, ...] | None = None
-    exclude_tags: tuple[str, ...] | None = None
-    policy: str | None = None
-    mode: str = SyncMode.MIRROR.value
-    conn_id: str | None = None
-    download_concurrency: str | None = None
-    ssl_validation: str | None = None
-    platforms: tuple[str, ...] | None = None
-    include_referrers: bool | str | None = None
-    replace_upstream: bool | str | None = None
+    remote: str | None
+    url: str | None
+    upstream_name: str | None
+    mode: str
+    replace_upstream: bool | str | None
+    options: Mapping[str, Any]
+
+    def __init__(
+        self,
+        repository: str,
+        remote: str | None = None,
+        url: str | None = None,
+        upstream_name: str | None = None,
+        *,
+        mode: str = SyncMode.MIRROR.value,
+        replace_upstream: bool | str | None = None,
+        options: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> None:
+        """``more`` are options by their names, in place of those in ``options``; TypeError for what none is."""
+        options = {**(options or {}), **more}
+        if unknown := sorted(options.keys() - SYNC_OPTIONS.keys()):
+            raise TypeError(f"a sync cannot say {', '.join(unknown)}")
+        values = locals()
+        for said in fields(self):
+            object.__setattr__(self, said.name, values[said.name])
 
     @property
     def describes_remote(self) -> bool:
@@ -66,17 +78,8 @@ class SyncRequest:
 
     def overrides(self) -> dict[str, Any]:
         """The fields of a :class:`RemoteSpec` that were given. Raises :class:`ConfigurationError`."""
-        given: dict[str, Any] = {
-            "include_tags": self.include_tags,
-            "exclude_tags": self.exclude_tags,
-            "conn_id": self.conn_id,
-            "policy": None if self.policy is None else parse_choice(Policy, self.policy, "policy"),
-            "download_concurrency": _concurrency(self.download_concurrency),
-            "ssl_validation": parse_flag(self.ssl_validation, "ssl_validation"),
-            "platforms": self.platforms,
-            "include_referrers": parse_flag(self.include_referrers, "include_referrers"),
-        }
-        return {name: value for name, value in given.items() if value is not None}
+        given = {name: self.options.get(name) for name in SYNC_OPTIONS}
+        return read_options({name: value for name, value in given.items() if value is not None})
 
 
 #: Looks whether a trigger may name a connection for a remote, which is about to be stored with it; raises when not.
@@ -167,7 +170,7 @@ def open_requested_run(
     repository = _asked_for("repository", asked.repository_id, database.repositories.get)
     remote = _asked_for("remote", asked.remote_id, database.remotes.get)
     said = {} if overrides is None else overrides.overrides()
-    spec = replace(remote.spec, **said).checked()
+    spec = remote.spec.changed(**said)
     _refuse_own_connection(spec, remote)
     started = database.runs.find(key)
     authority = Authority.REQUEST
@@ -259,18 +262,18 @@ def _remote(
         if request.remote is None:
             raise ConfigurationError("say where to sync from: the name of a remote, or url and upstream_name")
         stored = _present_remote(database, request.remote, started)
-        return stored, replace(stored.spec, **said).checked()
+        return stored, stored.spec.changed(**said)
     if not request.url or not request.upstream_name:
         missing = "upstream_name" if request.url else "url"
         raise ConfigurationError(f"url and upstream_name belong together: {missing} is missing")
     name = request.remote or repository
-    described = RemoteSpec(name, request.url, request.upstream_name, **said).checked()
+    described = RemoteSpec.parse(name, request.url, request.upstream_name, **said)
     found = _found(lambda wanted: _present_remote(database, wanted, started), name)
     if found is None:
         return None, described
-    if (described.registry, described.upstream) != (found.spec.registry, found.spec.upstream):
+    if (described.url, described.upstream) != (found.spec.url, found.spec.upstream):
         said |= {"url": described.url, "upstream_name": described.upstream_name}
-    return found, replace(found.spec, **said).checked()
+    return found, found.spec.changed(**said)
 
 
 def _present_remote(database: Database, name: str, started: SyncRun | None) -> Remote:
@@ -314,13 +317,13 @@ def _holds_nothing(repository: Repository | None) -> bool:
 
 
 def _is_same_place(one: RemoteSpec, other: RemoteSpec) -> bool:
-    return (one.registry, one.upstream) == (other.registry, other.upstream)
+    return (one.url, one.upstream) == (other.url, other.upstream)
 
 
 def _both_upstreams(stored: RemoteSpec, used: RemoteSpec) -> str:
     return (
-        f"remote {used.name!r} is {stored.upstream} at {stored.registry}, and these parameters say "
-        f"{used.upstream} at {used.registry}"
+        f"remote {used.name!r} is {stored.upstream} at {stored.url}, and these parameters say "
+        f"{used.upstream} at {used.url}"
     )
 
 
@@ -355,31 +358,5 @@ def _found(get: Callable[[str], Any], name: str) -> Any:
 
 def _describe(before: RemoteSpec, after: RemoteSpec, names: tuple[str, ...]) -> str:
     """``remote 'alpine' changed: policy from immediate to on_demand; tags from all to 3.*``."""
-    changes = (
-        f"{'tags' if name == 'include_tags' else name} from {_shown(name, before)} to {_shown(name, after)}"
-        for name in names
-    )
+    changes = (f"{said_name(name)} from {shown_value(name, before)} to {shown_value(name, after)}" for name in names)
     return f"remote {before.name!r} changed: {'; '.join(changes)}"
-
-
-def _shown(name: str, spec: RemoteSpec) -> str:
-    value = getattr(spec, name)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Enum):
-        return str(value.value)
-    if isinstance(value, tuple | list):
-        return ", ".join(value) or "none"
-    return _UNSAID.get(name, "none") if value is None else str(value)
-
-
-#: What None means of a field.
-_UNSAID: Mapping[str, str] = {"include_tags": "all", "platforms": "all"}
-
-
-def _concurrency(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not text.isdigit() or not 1 <= int(text) <= MAX_CONCURRENCY:
-        raise ConfigurationError(f"download_concurrency is {text[:40]!r}; give a number from 1 to {MAX_CONCURRENCY}")
-    return int(text)

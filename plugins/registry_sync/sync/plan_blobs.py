@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import format_bytes, format_count, utc_now
-from registry_sync.domain.records import Policy
+from registry_sync.domain.remote import Policy
 from registry_sync.domain.runs import NeededBlob, SyncRun, plan_shards
 from registry_sync.domain.storage_reports import FindingKind
 from registry_sync.errors import RegistrySyncError

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Manifest
 from registry_sync.domain.quantities import format_count, utc_now
-from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName, fallback_tag, referrer_tags
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import KeptHead, SyncRun
 from registry_sync.errors import ContentError, NotFound, RegistryError, RegistrySyncError
 from registry_sync.sync.attached_artifacts import EarlierRuns, list_referrers, present_referrer_tags, report_unknown

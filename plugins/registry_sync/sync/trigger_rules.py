@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from registry_sync.domain.records import Remote, RemoteSpec, Repository, SyncMode
-from registry_sync.domain.references import TagName
+from registry_sync.domain.records import Repository, SyncMode
+from registry_sync.domain.references import TagName, TagPattern
+from registry_sync.domain.remote import OPTIONS, Remote, RemoteSpec, said_name
 from registry_sync.domain.runs import SyncRun, is_fed_by
-from registry_sync.domain.tag_filter import TagFilter
-from registry_sync.errors import InvalidReference, TriggerRefused
+from registry_sync.errors import TriggerRefused
 
 if TYPE_CHECKING:
     from registry_sync.sync.open_run import SyncRequest
@@ -61,17 +61,17 @@ def _of_remote(request: SyncRequest, mode: SyncMode, stored: Remote | None, used
     if request.describes_remote:
         kept = [name for name in changed if name != "ssl_validation" or used.ssl_validation]
         if kept:
-            yield f"{' and '.join(map(_parameter, kept))} of remote {spec.name!r} would change"
+            yield f"{' and '.join(map(said_name, kept))} of remote {spec.name!r} would change"
         return
     for name in changed:
         if name in ("include_tags", "exclude_tags"):
             if mode is not SyncMode.ADDITIVE or not _is_narrower(spec, used):
-                yield f"{_parameter(name)} may only narrow those of remote {spec.name!r}, and only with mode additive"
-        elif name == "download_concurrency":
-            if used.download_concurrency > spec.download_concurrency:
-                yield f"download_concurrency may only be lower than that of remote {spec.name!r}"
+                yield f"{said_name(name)} may only narrow those of remote {spec.name!r}, and only with mode additive"
+        elif name in OPTIONS and OPTIONS[name].may_be_lowered:
+            if not _is_lower(getattr(used, name), getattr(spec, name)):
+                yield f"{name} may only be lower than that of remote {spec.name!r}"
         elif name != "ssl_validation":
-            yield f"{_parameter(name)} would differ from that of remote {spec.name!r}"
+            yield f"{said_name(name)} would differ from that of remote {spec.name!r}"
 
 
 def _of_repository(stored: Remote | None, repository: Repository | None, latest: SyncRun | None) -> Iterator[str]:
@@ -83,23 +83,16 @@ def _of_repository(stored: Remote | None, repository: Repository | None, latest:
         yield f"repository {repository.name!r} did not get its content from remote {stored.spec.name!r}"
 
 
+def _is_lower(used: int | None, stored: int | None) -> bool:
+    """None is no limit."""
+    return used is not None and (stored is None or used < stored)
+
+
 def _is_narrower(spec: RemoteSpec, used: RemoteSpec) -> bool:
     """Whether every tag that ``used`` selects is selected by ``spec``, as far as the entries show."""
-    allowed = TagFilter.parse(spec.include_tags, spec.exclude_tags)
     if not set(spec.exclude_tags) <= set(used.exclude_tags):
         return False
     return spec.include_tags is None or all(
-        entry in spec.include_tags or _is_selected(allowed, entry) for entry in used.include_tags or ("*",)
+        entry in spec.include_tags or (not entry.is_glob and spec.tag_filter.wants(TagName(entry)))
+        for entry in used.include_tags or (TagPattern("*"),)
     )
-
-
-def _is_selected(allowed: TagFilter, entry: str) -> bool:
-    try:
-        return bool(allowed.select([TagName(entry)]))
-    except InvalidReference:  # a glob
-        return False
-
-
-def _parameter(name: str) -> str:
-    """The name of a field as a parameter."""
-    return "tags" if name == "include_tags" else name

@@ -12,8 +12,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.errors import (
     AccessDenied,
     AuthenticationFailed,

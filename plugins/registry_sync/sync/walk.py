@@ -14,8 +14,8 @@ from registry_sync.domain.content_units import KnownManifest
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor, Manifest, ManifestKind, ManifestLimits
 from registry_sync.domain.platforms import Platform, entry_name, is_attestation, names_an_image, select_entries
-from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName, looks_like_a_referrer_tag
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import LinkKind, ManifestLink
 from registry_sync.errors import ContentError, LimitExceeded, NotFound, RegistrySyncError
 from registry_sync.sync.parallel import for_each
@@ -41,7 +41,7 @@ class Selection:
     @classmethod
     def of(cls, remote: RemoteSpec) -> Selection:
         """The selection of a remote."""
-        return cls(remote.wanted_platforms, remote.include_referrers, remote.allow_sparse)
+        return cls(remote.platforms, remote.include_referrers, remote.allow_sparse)
 
     def entries(self, manifest: Manifest) -> tuple[Descriptor, ...]:
         """The selected entries of an index, each digest once; empty for other kinds. Raises as ``select_entries``."""

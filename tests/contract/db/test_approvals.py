@@ -10,8 +10,8 @@ from sqlalchemy import select, update
 from registry_sync.db.database import Database
 from registry_sync.db.tables import sync_runs
 from registry_sync.domain.records import Repository, SyncMode
+from registry_sync.domain.references import TagFilter
 from registry_sync.domain.runs import RunState, SyncRun
-from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import NothingToApprove, RunEnded, TooManyRemovals
 from support.metadata import LISTED_AT, Upstream, image, new_key, open_run, play_stages, sync

@@ -14,7 +14,8 @@ import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.content_units import UnitQuery
-from registry_sync.domain.records import PageRequest, RemoteSpec, RepositorySpec
+from registry_sync.domain.records import PageRequest, RepositorySpec
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.errors import DatabaseError, DatabaseUnavailable, InvalidReference, RecordNotFound
 from support.metadata import Upstream, image, index, open_run, play_stages, sync
 
@@ -87,7 +88,7 @@ def test_changes_of_different_fields_at_once_are_all_kept(database: Database) ->
     repository, upstream = database.repositories.ensure("app"), Upstream()
     upstream.tag("latest", image("a"))
     sync(database, repository, upstream)
-    remote = database.remotes.create(RemoteSpec("hub", "https://registry.example", "app"))
+    remote = database.remotes.create(RemoteSpec.parse("hub", "https://registry.example", "app"))
     barrier, count = threading.Barrier(12), 6
 
     def labelled(labels: Mapping[str, str], number: int) -> dict[str, str]:
@@ -98,11 +99,11 @@ def test_changes_of_different_fields_at_once_are_all_kept(database: Database) ->
         barrier.wait(timeout=60)
         for step in range(number * count, number * count + count):
             if part % 3 == 0:
-                database.remotes.change(remote.id, lambda spec: replace(spec, labels=labelled(spec.labels, step)))  # noqa: B023
+                database.remotes.change(remote.id, lambda spec: spec.changed(labels=labelled(spec.labels, step)))  # noqa: B023
             elif part % 3 == 1:
                 database.repositories.change(
                     repository.id,
-                    lambda spec: replace(spec, labels=labelled(spec.labels, step)),  # noqa: B023
+                    lambda spec: spec.changed(labels=labelled(spec.labels, step)),  # noqa: B023
                 )
             else:
                 database.versions.annotate(
@@ -150,7 +151,7 @@ def test_who_is_in_a_hurry_waits_shortly_for_locks(database: Database, url: str)
 
 
 def test_a_change_that_cannot_be_made_leaves_what_was(database: Database) -> None:
-    remote = database.remotes.create(RemoteSpec("hub", "https://registry.example", "app"))
+    remote = database.remotes.create(RemoteSpec.parse("hub", "https://registry.example", "app"))
 
     def refuse(_spec: RemoteSpec) -> RemoteSpec:
         raise InvalidReference("not so")

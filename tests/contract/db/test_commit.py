@@ -9,7 +9,8 @@ import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.content_units import Relation, UnitQuery
-from registry_sync.domain.records import Hold, PageRequest, Policy, SyncMode
+from registry_sync.domain.records import Hold, PageRequest, SyncMode
+from registry_sync.domain.remote import Policy
 from registry_sync.domain.runs import RunState
 from registry_sync.errors import NothingSynced, RecordNotFound, VersionConflict
 from support.metadata import LISTED_AT, Upstream, blobs_of, image, index, layer, open_run, play_stages, sync

@@ -8,7 +8,8 @@ import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import Policy, RepositorySpec
+from registry_sync.domain.records import RepositorySpec
+from registry_sync.domain.remote import Policy
 from registry_sync.domain.storage_reports import Amount, ContentKind, DiskUsage, RepositoryUsage
 from registry_sync.errors import RecordNotFound
 from support.metadata import Upstream, image, layer, sync

@@ -40,7 +40,6 @@ from registry_sync.domain.manifest_documents import Descriptor, Manifest
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import (
     PageRequest,
-    RemoteSpec,
     Repository,
     RepositorySpec,
     RepositoryVersion,
@@ -48,9 +47,9 @@ from registry_sync.domain.records import (
     VersionOrigin,
     VersionOriginKind,
 )
-from registry_sync.domain.references import TagName
+from registry_sync.domain.references import TagFilter, TagName
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import CommitResult, LinkKind, ListedTag, ManifestLink
-from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.domain.version_history import Amounts, Change, CopyRequest, TagChange, UnitDifference
 from registry_sync.errors import NothingSynced, OnlyVersion, RecordNotFound
 from registry_sync.hooks.stores import open_blob_store
@@ -74,7 +73,7 @@ class Choice:
         """A remote that chooses so; the words do not matter here, only that they differ."""
         platforms = None if self.number == 0 else (f"linux/choice{self.number}",)
         url, name = "https://registry.example", "library/app"
-        return RemoteSpec("upstream", url, name, platforms=platforms, max_removed_share=None)
+        return RemoteSpec.parse("upstream", url, name, platforms=platforms, max_removed_share=None)
 
     def follow(self, manifest: Manifest, catalog: dict[Digest, Manifest]) -> list[ManifestLink]:
         entries = [child.digest for child in manifest.children]

@@ -20,15 +20,14 @@ from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import (
     Annotation,
     PageRequest,
-    Policy,
     Repository,
     RepositorySpec,
     SyncMode,
     VersionOriginKind,
 )
-from registry_sync.domain.references import TagName
+from registry_sync.domain.references import TagFilter, TagName
+from registry_sync.domain.remote import Policy
 from registry_sync.domain.runs import LinkKind, ListedTag, ManifestLink, RunState
-from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.domain.version_history import Change, CopyRequest
 from registry_sync.errors import InvalidReference, NothingSynced, OnlyVersion, RecordNotFound, VersionConflict
 from support.metadata import Upstream, image, index, layer, open_run, play_stages, sync

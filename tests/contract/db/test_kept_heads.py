@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import TagName
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import KeptHead, ListedTag, RunKey, RunState, SyncRun
 from support.metadata import LISTED_AT, new_key, open_run
 
@@ -75,10 +74,10 @@ def test_what_another_upstream_or_another_account_was_asked_is_forgotten(
     database: Database, change: dict[str, str]
 ) -> None:
     key, repository = new_key(), database.repositories.ensure("app")
-    remote = database.remotes.create(RemoteSpec("mine", "https://a.example", "team/app", conn_id="a"))
+    remote = database.remotes.create(RemoteSpec.parse("mine", "https://a.example", "team/app", conn_id="a"))
     run = open_run(database, repository, key=key, remote=remote)
     database.heads.keep(run.id, {A: DIGEST}, LISTED_AT)
-    changed = database.remotes.change(remote.id, lambda spec: replace(spec, **change))
+    changed = database.remotes.change(remote.id, lambda spec: spec.changed(**change))
     assert open_run(database, repository, key=key, remote=changed).id == run.id
     assert database.heads.since(run.id, LISTED_AT) == {}
 

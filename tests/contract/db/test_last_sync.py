@@ -14,9 +14,10 @@ from registry_sync.db.database import Database
 from registry_sync.db.tables import repository_versions, sync_runs
 from registry_sync.db.versions.removal_guard import platforms_are_unchanged
 from registry_sync.domain.quantities import utc_now
-from registry_sync.domain.records import Policy, Repository, SyncMode
+from registry_sync.domain.records import Repository, SyncMode
+from registry_sync.domain.references import TagFilter
+from registry_sync.domain.remote import Policy
 from registry_sync.domain.runs import SyncRun
-from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.domain.version_history import CopyRequest
 from support.metadata import Upstream, image, open_run, play_stages, sync
 

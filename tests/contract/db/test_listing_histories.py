@@ -16,9 +16,8 @@ import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.records import Repository, SyncMode
-from registry_sync.domain.references import TagName
+from registry_sync.domain.references import TagFilter, TagName
 from registry_sync.domain.runs import RunState, SyncRun
-from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import NothingSynced, VersionConflict
 from support.metadata import LISTED_AT, Upstream, image, open_run, play_stages, sync

@@ -16,8 +16,8 @@ from registry_sync.db.database import Database
 from registry_sync.db.tables import sync_runs
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Repository, SyncMode
+from registry_sync.domain.references import TagFilter
 from registry_sync.domain.runs import RunState, SyncRun
-from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import NothingSynced, RunEnded, VersionConflict
 from support.metadata import LISTED_AT, Upstream, image, index, new_key, open_run, play_stages, sync

@@ -8,7 +8,8 @@ import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import Hold, Policy, Repository, SyncMode
+from registry_sync.domain.records import Hold, Repository, SyncMode
+from registry_sync.domain.remote import Policy
 from registry_sync.domain.runs import RunState
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import NothingSynced

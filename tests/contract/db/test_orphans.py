@@ -12,8 +12,9 @@ from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
 from registry_sync.db.tables import orphaned_blobs, orphaned_manifests, sync_runs, tags
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import Policy, RepositorySpec
+from registry_sync.domain.records import RepositorySpec
 from registry_sync.domain.references import TagName
+from registry_sync.domain.remote import Policy
 from registry_sync.domain.runs import RunState
 from registry_sync.domain.storage_reports import Amount, Collection, ContentKind
 from registry_sync.errors import NothingSynced, RecordNotFound

@@ -11,7 +11,7 @@ from registry_sync.blobs.store import BlobStore
 from registry_sync.db.collection.blob_removal import BlobBytesStore
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import Policy
+from registry_sync.domain.remote import Policy
 from registry_sync.domain.storage_reports import Amount
 from registry_sync.hooks.stores import open_blob_store
 from registry_sync.sync.maintenance.collect import StoredBytes, reclaim_blobs

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from registry_sync.db.database import Database
-from registry_sync.domain.records import RemoteSpec, Repository, SyncMode
+from registry_sync.domain.records import Repository, SyncMode
 from registry_sync.domain.references import TagName, fallback_tag
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.errors import NothingSynced, TooManyRemovals
 from support.metadata import Upstream, image, index, new_key, play_stages
 
-REMOTE = RemoteSpec("upstream", "https://registry.example", "library/app")
+REMOTE = RemoteSpec.parse("upstream", "https://registry.example", "library/app")
 PLAIN = {"os": "linux", "architecture": "amd64"}
 
 
@@ -31,7 +31,7 @@ def commit(
     **options: Any,
 ) -> set[str]:
     """A mirror by a remote of these options; the names of the tags of its version."""
-    remote = database.remotes.ensure(replace(REMOTE, **options))
+    remote = database.remotes.ensure(REMOTE.changed(**options))
     run = database.runs.begin(
         new_key(), repository_id=repository.id, remote_id=remote.id, remote=remote.spec, mode=SyncMode.MIRROR
     )
@@ -125,7 +125,7 @@ def test_the_text_says_which_filter_or_option_led_to_it(
 ) -> None:
     commit(database, repository, tagged(*before))
     upstream = tagged(*after)
-    tag_filter = replace(REMOTE, **options).tag_filter
+    tag_filter = REMOTE.changed(**options).tag_filter
     for name in set(after) - set(tag_filter.select(map(TagName, after))):
         del upstream.tags[name]
     with pytest.raises(TooManyRemovals) as refused:

@@ -8,8 +8,9 @@ import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import PageRequest, Policy, RemoteSpec, SyncMode
+from registry_sync.domain.records import PageRequest, SyncMode
 from registry_sync.domain.references import TagName
+from registry_sync.domain.remote import Policy, RemoteSpec
 from registry_sync.domain.runs import ListedTag, NeededBlob, RunCounts, RunKey, RunState, RunUsage
 from registry_sync.errors import NothingSynced, RecordNotFound, RemoteChanged, RunEnded
 from support.metadata import LISTED_AT, Upstream, image, index, layer, new_key, open_run, play_stages, sync
@@ -34,11 +35,11 @@ def test_a_run_begun_anew_knows_of_referrers_what_the_same_upstream_said(
     database: Database, upstream_name: str, is_remembered: bool
 ) -> None:
     repository, key = database.repositories.ensure("app"), new_key()
-    remote = database.remotes.create(RemoteSpec("mine", "https://a.example", "library/app"))
+    remote = database.remotes.create(RemoteSpec.parse("mine", "https://a.example", "library/app"))
     run = open_run(database, repository, key=key, remote=remote)
     database.selections.note_referrers_api(run.id, is_there=False)
     database.selections.note_referrers_problem(run.id, "403")
-    changed = database.remotes.change(remote.id, lambda spec: replace(spec, upstream_name=upstream_name))
+    changed = database.remotes.change(remote.id, lambda spec: spec.changed(upstream_name=upstream_name))
     assert open_run(database, repository, key=key, remote=changed).id == run.id
     assert database.selections.lacks_referrers_api(run.id) is is_remembered
     upstream = Upstream()
@@ -79,7 +80,7 @@ def test_a_repeat_with_other_parameters_is_refused(database: Database) -> None:
 
 
 def test_a_run_of_an_unknown_repository_or_remote_is_refused(database: Database) -> None:
-    spec = RemoteSpec("hub", "https://registry.example", "app")
+    spec = RemoteSpec.parse("hub", "https://registry.example", "app")
     with pytest.raises(RecordNotFound, match="repository"):
         database.runs.begin(new_key(), repository_id="no", remote_id="no", remote=spec, mode=SyncMode.MIRROR)
     repository = database.repositories.ensure("app")
@@ -90,9 +91,9 @@ def test_a_run_of_an_unknown_repository_or_remote_is_refused(database: Database)
 def test_a_run_keeps_the_remote_as_it_was_when_it_began(database: Database) -> None:
     run = open_run(database, database.repositories.ensure("app"))
     assert run.remote_id is not None
-    database.remotes.update(run.remote_id, RemoteSpec("upstream", "https://moved.example", "library/app"))
+    database.remotes.update(run.remote_id, RemoteSpec.parse("upstream", "https://moved.example", "library/app"))
     assert database.runs.get(run.id).remote == run.remote
-    assert run.remote.url == "https://registry.example"
+    assert run.remote.url.written == "https://registry.example"
 
 
 def test_tags_leave_a_shard_as_they_are_resolved_held_or_gone(database: Database) -> None:

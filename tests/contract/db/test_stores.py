@@ -11,11 +11,12 @@ from sqlalchemy import update
 
 from registry_sync.db.database import Database
 from registry_sync.db.tables import repositories
-from registry_sync.domain.records import PageRequest, Policy, RemoteSpec, Repository, RepositorySpec
+from registry_sync.domain.records import PageRequest, Repository, RepositorySpec
+from registry_sync.domain.remote import Policy, RemoteSpec
 from registry_sync.errors import InvalidReference, NameTaken, RecordNotFound
 from support.metadata import Upstream, image, open_run, sync
 
-FULL = RemoteSpec(
+FULL = RemoteSpec.parse(
     name="hub",
     url="https://registry-1.docker.io",
     upstream_name="library/hello-world",
@@ -101,7 +102,7 @@ def test_names_of_repositories_and_remotes_are_taken_once(database: Database) ->
     with pytest.raises(NameTaken, match="'app'"):
         database.repositories.update(other.id, RepositorySpec("app"))
     database.remotes.create(FULL)
-    second = database.remotes.create(RemoteSpec("second", "https://registry.example", "app"))
+    second = database.remotes.create(RemoteSpec.parse("second", "https://registry.example", "app"))
     with pytest.raises(NameTaken, match="'hub'"):
         database.remotes.create(FULL)
     with pytest.raises(NameTaken, match="'hub'"):
@@ -132,7 +133,7 @@ def test_what_is_not_there_is_not_found(database: Database) -> None:
 def test_a_remote_keeps_everything_that_was_said_of_it(database: Database) -> None:
     created = database.remotes.create(FULL)
     assert created.spec == FULL
-    plain = RemoteSpec("plain", "https://registry.example", "app")
+    plain = RemoteSpec.parse("plain", "https://registry.example", "app")
     assert database.remotes.update(created.id, plain).spec == plain
     assert database.remotes.by_name("plain").id == created.id
     database.remotes.delete(created.id)
@@ -142,22 +143,22 @@ def test_a_remote_keeps_everything_that_was_said_of_it(database: Database) -> No
 
 def test_an_empty_list_of_tags_is_not_the_same_as_none(database: Database) -> None:
     for number, tags in enumerate((None, (), ("a",))):
-        spec = RemoteSpec(f"remote-{number}", "https://registry.example", "app", include_tags=tags)
+        spec = RemoteSpec.parse(f"remote-{number}", "https://registry.example", "app", include_tags=tags)
         assert database.remotes.ensure(spec).spec.include_tags == tags
 
 
 def test_ensuring_a_remote_brings_it_up_to_date_and_touches_it_only_when_it_differs(database: Database) -> None:
     first = database.remotes.ensure(FULL)
     assert database.remotes.ensure(FULL) == first
-    changed = database.remotes.ensure(RemoteSpec("hub", "https://registry.example", "app"))
-    assert (changed.id, changed.spec.url) == (first.id, "https://registry.example")
+    changed = database.remotes.ensure(RemoteSpec.parse("hub", "https://registry.example", "app"))
+    assert (changed.id, changed.spec.url.written) == (first.id, "https://registry.example")
     assert changed.updated_at > first.updated_at
 
 
 def test_lists_are_pages_with_totals_in_the_order_asked_for(database: Database) -> None:
     for name in ("b", "a_", "A", "c%"):
         as_an_earlier_release_made_it(database, name)
-        database.remotes.ensure(RemoteSpec(name, "https://registry.example", "app"))
+        database.remotes.ensure(RemoteSpec.parse(name, "https://registry.example", "app"))
     for store in (database.repositories, database.remotes):
 
         def names(page: object) -> list[str]:

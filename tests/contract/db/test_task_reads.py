@@ -8,7 +8,8 @@ from sqlalchemy import Engine, event
 from registry_sync.db.database import Database
 from registry_sync.db.runs.dag_run_stores import TaskReads
 from registry_sync.domain.content_units import UnitQuery
-from registry_sync.domain.records import RemoteSpec, SyncMode
+from registry_sync.domain.records import SyncMode
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import RunKey, RunState
 from support.metadata import LISTED_AT, Upstream, image, new_key, open_run, play_stages, sync
 
@@ -92,7 +93,7 @@ def test_records_and_tags_are_found_by_several_names(
     sync(database, repository, upstream_of("a", "b", "c"))
     for name in ("a", "b", "c"):
         database.repositories.ensure(name)
-        database.remotes.ensure(RemoteSpec(name, "https://registry.example", "app"))
+        database.remotes.ensure(RemoteSpec.parse(name, "https://registry.example", "app"))
     assert [entry.name for entry in database.repositories.page(names=names).items] == found
     assert [entry.spec.name for entry in database.remotes.page(names=names).items] == found
     tags = database.units.tags(UnitQuery(repository.id, names=names))

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, MetaData, func, insert, select, text
+from sqlalchemy import Column, Engine, MetaData, Table, func, insert, select, text
 
 from registry_sync.db import schema
 from registry_sync.db.content.closures import is_in_version
 from registry_sync.db.database import Database
 from registry_sync.db.engine import make_engine, read_url
-from registry_sync.db.tables import manifests, metadata, repository_links
+from registry_sync.db.tables import UtcDateTime, manifests, metadata, repository_links
 from registry_sync.domain.content_units import UnitQuery
 from registry_sync.domain.records import PageRequest
 from registry_sync.domain.runs import RunState
@@ -44,13 +44,20 @@ def untagged(value: Any) -> Any:
     return value
 
 
+def first_remotes(engine: Engine) -> Table:
+    """The one table whose columns have become fewer since."""
+    times = [Column(name, UtcDateTime(), nullable=False) for name in ("created_at", "updated_at")]
+    return Table("remotes", MetaData(), *times, autoload_with=engine)
+
+
 def load_rows(engine: Engine) -> None:
     schema.upgrade(engine, FIRST)
+    tables = dict(metadata.tables) | {"remotes": first_remotes(engine)}
     with engine.begin() as connection:
         for name, rows in DOCUMENT["rows"].items():
             for row in rows:
                 values = {column: untagged(value) for column, value in row.items()}
-                connection.execute(insert(metadata.tables[name]).values(**values))
+                connection.execute(insert(tables[name]).values(**values))
         if engine.dialect.name == "postgresql":
             for name in ("manifests", "blobs", "tags"):
                 connection.execute(text(f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), max(id)) FROM {name}"))
@@ -95,6 +102,11 @@ def database(old_url: str) -> Iterator[Database]:
         yield opened
 
 
+def by_name(table: Table) -> list[Column[Any]]:
+    """Its columns: those that an upgrade takes away and a downgrade brings again come last in the table."""
+    return sorted(table.c, key=lambda column: str(column.name)) if table.name == "remotes" else list(table.c)
+
+
 def every_row(url: str) -> dict[str, list[tuple[Any, ...]]]:
     """Every row of every table, as the database itself describes its tables."""
     engine = make_engine(read_url(url))
@@ -102,10 +114,10 @@ def every_row(url: str) -> dict[str, list[tuple[Any, ...]]]:
     found.reflect(engine)
     with engine.begin() as connection:
         rows = {
-            table.name: sorted((tuple(row) for row in connection.execute(select(*table.c))), key=repr)
+            table.name: sorted((tuple(row) for row in connection.execute(select(*by_name(table)))), key=repr)
             for table in found.sorted_tables
         }
-    columns = {table.name: [column.name for column in table.c] for table in found.sorted_tables}
+    columns = {table.name: [column.name for column in by_name(table)] for table in found.sorted_tables}
     engine.dispose()
     return {f"{name}{columns[name]}": values for name, values in rows.items()}
 

@@ -13,7 +13,8 @@ from registry_sync.blobs.local import LocalBlobStore
 from registry_sync.db.database import Database
 from registry_sync.db.tables import blobs, repository_blobs, repository_versions
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import Policy, RemoteSpec, SyncMode
+from registry_sync.domain.records import SyncMode
+from registry_sync.domain.remote import Policy, RemoteSpec
 from registry_sync.domain.storage_reports import Amount, FindingKind, Repair
 from registry_sync.errors import BlobStoreError, BlobStoreUnavailable, ConfigurationError
 from registry_sync.hooks.stores import open_blob_store
@@ -380,16 +381,16 @@ def repair(
     database: Database, store: LocalBlobStore, remotes: dict[str, MemoryRegistry], digests: list[Digest]
 ) -> Repair:
     def open_client(spec: RemoteSpec) -> MemoryClient:
-        if spec.url not in remotes:
+        if str(spec.url) not in remotes:
             raise ConfigurationError(f"nothing at {spec.url}")
-        return remotes[spec.url].client()
+        return remotes[str(spec.url)].client()
 
     return repair_blobs(database, store, open_client, digests, clock=lambda: NOW, report=lambda _line: None)
 
 
 def sync_from(database: Database, repository: str, url: str, upstream: Upstream) -> None:
     """A sync of ``repository`` from the remote at ``url``."""
-    remote = database.remotes.ensure(RemoteSpec(url, url, "library/app"))
+    remote = database.remotes.ensure(RemoteSpec.parse(url, url, "library/app"))
     target = database.repositories.ensure(repository)
     run = database.runs.begin(
         new_key(), repository_id=target.id, remote_id=remote.id, remote=remote.spec, mode=SyncMode.MIRROR

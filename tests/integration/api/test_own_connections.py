@@ -9,13 +9,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from registry_sync.db.database import Database
-from registry_sync.domain.records import RemoteSpec, own_connection_prefix
+from registry_sync.domain.remote import RemoteSpec, own_connection_prefix
 from registry_sync.hooks.connection import KNOWN_EXTRA, SECRET_EXTRA
 from registry_sync.hooks.own_connections import upgrade_connections
 from support.rest_api import ApiServer, RestClient
@@ -122,7 +121,7 @@ def test_deleting_a_remote_that_points_to_anothers_connection_leaves_it(api_serv
     guest = admin.post(LIST, name=f"{name}-guest", **HUB)
     guest_id = guest["pulp_href"].split("/")[-2]
     for change in (lambda: admin.patch(guest["pulp_href"], conn_id=None), lambda: admin.delete(guest["pulp_href"])):
-        api_server.database.remotes.change(guest_id, lambda spec: replace(spec, conn_id=owner["conn_id"]))
+        api_server.database.remotes.change(guest_id, lambda spec: spec.changed(conn_id=owner["conn_id"]))
         change()
         assert read(owner["conn_id"]) is not None
 
@@ -131,7 +130,7 @@ def test_what_was_left_of_a_remote_goes_with_it(api_server: ApiServer, name: str
     """A sync that describes its remote anew may have pointed it elsewhere."""
     admin = api_server.client()
     made = admin.post(LIST, name=name, **HUB, password="hunter22")
-    api_server.database.remotes.ensure(RemoteSpec(name, HUB["url"], HUB["upstream_name"], conn_id="quay"))
+    api_server.database.remotes.ensure(RemoteSpec.parse(name, HUB["url"], HUB["upstream_name"], conn_id="quay"))
     assert own_connections(made["pulp_href"]) == [made["conn_id"]]
     admin.patch(made["pulp_href"], policy="streamed")
     assert own_connections(made["pulp_href"]) == []
@@ -189,7 +188,7 @@ def earlier(api_server: ApiServer, name: str) -> Iterator[tuple[Database, str, s
     extra = json.dumps({"client_key": "-----BEGIN KEY-----", "timeout": 5})
     add(conn_id, host="registry-1.docker.io", schema="https", login="joe", password="hunter22", extra=extra)
     remote_id = href.split("/")[-2]
-    api_server.database.remotes.change(remote_id, lambda spec: replace(spec, conn_id=conn_id))
+    api_server.database.remotes.change(remote_id, lambda spec: spec.changed(conn_id=conn_id))
     yield api_server.database, href, conn_id
     admin.ask("DELETE", href)
 
@@ -208,7 +207,7 @@ def test_connections_of_an_earlier_release_are_upgraded(
     key = "-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----\n"
     add(name, extra=json.dumps({"client_certificate": f"-----BEGIN CERTIFICATE-----\n{key}"}))
     thief = admin.post(LIST, name=f"{name}-thief", url="https://thief.example", upstream_name="app")["pulp_href"]
-    database.remotes.change(thief.split("/")[-2], lambda spec: replace(spec, conn_id=before))
+    database.remotes.change(thief.split("/")[-2], lambda spec: spec.changed(conn_id=before))
     said = "\n".join(upgrade_connections(database))
     assert f"connection {before}: it is {admin.get(href)['conn_id']} now, and belongs to remote" in said
     assert own_connections(href) == [admin.get(href)["conn_id"]]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from registry_sync.domain.records import Policy
+from registry_sync.domain.platforms import parse_platforms
+from registry_sync.domain.remote import Policy
 from registry_sync.hooks.connection import read_connection
 from support.rest_api import ApiServer, RestClient
 
@@ -69,7 +70,8 @@ def test_every_field_of_a_remote_is_kept(admin: RestClient, api_server: ApiServe
     assert {key: made[key] for key in given} == given
     spec = api_server.database.remotes.by_name(name).spec
     assert (spec.policy, spec.include_tags, spec.exclude_tags) == (Policy.ON_DEMAND, ("latest", "3.*"), ("*-rc?",))
-    assert (spec.platforms, spec.conn_id) == (("linux/amd64", "linux/arm/v7"), "quay")
+    assert spec.platforms == parse_platforms(["linux/amd64", "linux/arm/v7"])
+    assert spec.conn_id == "quay"
     assert (spec.allow_sparse, spec.max_held_share, spec.max_removed_share, spec.max_removed_tags) == (
         True, 0.1, None, 5,
     )  # fmt: skip

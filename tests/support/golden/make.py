@@ -14,10 +14,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from registry_sync.db.database import Database
-from registry_sync.domain.records import Annotation, Policy, Remote, RemoteSpec, RepositorySpec, SyncMode
+from registry_sync.domain.records import Annotation, RepositorySpec, SyncMode
+from registry_sync.domain.references import TagFilter
+from registry_sync.domain.remote import Policy, Remote, RemoteSpec
 from registry_sync.domain.runs import AskedBy, RequestedSync, RunKey, RunState, RunUsage, SyncRun
 from registry_sync.domain.storage_reports import FindingKind
-from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import TooManyRemovals
 from support.metadata import LISTED_AT, Upstream, image, index, layer, play_stages
@@ -40,7 +41,7 @@ CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 def play(database: Database) -> None:
     """Fills ``database``."""
     full = database.remotes.create(
-        RemoteSpec(
+        RemoteSpec.parse(
             name="full",
             url="https://registry.example:5000",
             upstream_name="team/app",
@@ -64,9 +65,9 @@ def play(database: Database) -> None:
             max_removed_tags=3,
         )
     )
-    plain = database.remotes.create(RemoteSpec("plain", "https://registry-1.docker.io", "hello-world"))
+    plain = database.remotes.create(RemoteSpec.parse("plain", "https://registry-1.docker.io", "hello-world"))
     gone = database.remotes.create(
-        RemoteSpec("gone", "http://old.example", "app", policy=Policy.ON_DEMAND, exclude_tags=("x",))
+        RemoteSpec.parse("gone", "http://old.example", "app", policy=Policy.ON_DEMAND, exclude_tags=("x",))
     )
     _play_app(database, full)
     _play_kept(database, plain, gone)

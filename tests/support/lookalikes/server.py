@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.client import RegistryClient
 from registry_sync.oci.http.options import ClientOptions
@@ -102,7 +102,7 @@ class LookAlikeServer:
             longest_wait_seconds=2,
         )
         credentials = None if auth.takes_anonymous else Credentials(username=auth.username, password=PASSWORD)
-        return RegistryClient(remote.registry, credentials, replace(usual, **options))
+        return RegistryClient(remote.url, credentials, replace(usual, **options))
 
     def forget(self) -> None:
         """Forgets what was pulled and asked about so far; violations stay."""

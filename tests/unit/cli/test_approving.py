@@ -7,8 +7,8 @@ import pytest
 from registry_sync.cli import resource_commands
 from registry_sync.db.database import Database
 from registry_sync.domain.records import SyncMode
+from registry_sync.domain.references import TagFilter
 from registry_sync.domain.runs import RunKey, RunState, SyncRun
-from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import RecordNotFound, TooManyRemovals
 from support.commands import Run

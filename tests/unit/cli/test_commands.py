@@ -15,7 +15,8 @@ import pytest
 import registry_sync
 from registry_sync.cli import get_cli_commands
 from registry_sync.db.database import Database
-from registry_sync.domain.records import RemoteSpec, RepositorySpec
+from registry_sync.domain.records import RepositorySpec
+from registry_sync.domain.remote import RemoteSpec
 from support.commands import Run
 from support.metadata import Upstream, image, sync
 
@@ -94,7 +95,9 @@ def test_repositories_remotes_and_runs_are_found_and_shown(
 ) -> None:
     database.repositories.create(RepositorySpec("hello", "says hello", 3, {"team": "x"}))
     database.repositories.ensure("other")
-    spec = RemoteSpec("hub", "https://registry.example", "library/app", include_tags=("3.*",), conn_id="hub_account")
+    spec = RemoteSpec.parse(
+        "hub", "https://registry.example", "library/app", include_tags=("3.*",), conn_id="hub_account"
+    )
     database.remotes.ensure(spec)
     upstream = Upstream()
     upstream.tag("latest", image("a"))

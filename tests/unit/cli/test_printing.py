@@ -10,7 +10,7 @@ import pytest
 
 from registry_sync.cli.command_context import print_fields, print_rows
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import Policy
+from registry_sync.domain.remote import Policy
 
 MOMENT = datetime(2026, 3, 1, 12, 0, 5, 123456, tzinfo=timezone(timedelta(hours=2)))
 ROW: dict[str, Any] = {

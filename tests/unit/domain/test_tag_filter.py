@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_sync.domain.references import TagName
-from registry_sync.domain.tag_filter import TagFilter
+from registry_sync.domain.references import TagFilter, TagName
 from registry_sync.errors import InvalidReference
 
 TAGS = [TagName(name) for name in ("1.0", "1.1", "2.0", "latest", "Latest", "v1", "nightly-1", "nightly-2")]

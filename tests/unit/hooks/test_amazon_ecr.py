@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import RegistryUrl, RepositoryName
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.errors import AuthenticationFailed, ConfigurationError, ProtocolError, ServerUnavailable
 from registry_sync.hooks.clients import open_client
 from registry_sync.hooks.credential_helpers import amazon_ecr, minted_credentials
@@ -197,7 +197,7 @@ def remote(aws: HostileRegistry, monkeypatch: pytest.MonkeyPatch) -> RemoteSpec:
         "extra": extra,
     }
     monkeypatch.setenv("AIRFLOW_CONN_ECR", json.dumps(connection))
-    return RemoteSpec("demo", f"http://{HOST}", REPOSITORY, conn_id="ecr")
+    return RemoteSpec.parse("demo", f"http://{HOST}", REPOSITORY, conn_id="ecr")
 
 
 def test_a_connection_with_the_helper_signs_in_with_what_was_minted(

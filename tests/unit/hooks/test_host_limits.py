@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.hooks.clients import most_tasks, open_client
 from registry_sync.hooks.connection import HostLimits
 
 pytestmark = pytest.mark.rule("A9.8")
-LIMITED = RemoteSpec("demo", "https://registry.example", "a", conn_id="limited")
+LIMITED = RemoteSpec.parse("demo", "https://registry.example", "a", conn_id="limited")
 
 
 @pytest.fixture(autouse=True)

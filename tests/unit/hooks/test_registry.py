@@ -6,7 +6,6 @@ import base64
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ import pytest
 import requests
 from airflow.providers.http.hooks.http import HttpHook
 
-from registry_sync.domain.records import RemoteSpec
 from registry_sync.domain.references import RegistryUrl, RepositoryName
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.errors import ConfigurationError, NotFound, RateLimited
 from registry_sync.hooks import clients
 from registry_sync.hooks.registry import RegistryHook
@@ -69,7 +68,7 @@ def plain(server: HostileRegistry, **extra: Any) -> dict[str, Any]:
 
 
 def remote_of(server: HostileRegistry, **fields: Any) -> RemoteSpec:
-    return RemoteSpec(name="demo", url=server.base, upstream_name=str(REPOSITORY), **fields)
+    return RemoteSpec.parse(name="demo", url=server.base, upstream_name=str(REPOSITORY), **fields)
 
 
 def guarded(server: HostileRegistry) -> None:
@@ -142,7 +141,7 @@ def test_a_remote_without_connection_is_read_anonymously(registry) -> None:
 )
 def test_a1_07_credentials_go_to_exactly_the_host_of_their_connection(connect, url: str) -> None:
     conn_id = connect(host="registry.example", login="alice", password="correct horse")
-    remote = RemoteSpec(name="demo", url=url, upstream_name="a", conn_id=conn_id)
+    remote = RemoteSpec.parse(name="demo", url=url, upstream_name="a", conn_id=conn_id)
     with pytest.raises(ConfigurationError, match="only sent to the registry that their connection names"):
         RegistryHook(remote=remote).get_client()
 
@@ -161,7 +160,7 @@ def test_a1_07_credentials_go_to_exactly_the_host_of_their_connection(connect, u
     ],
 )
 def test_a1_06_spellings_of_one_registry_are_one_registry(connect, fields: dict[str, Any], url: str) -> None:
-    remote = RemoteSpec(name="demo", url=url, upstream_name="a", conn_id=connect(login="alice", **fields))
+    remote = RemoteSpec.parse(name="demo", url=url, upstream_name="a", conn_id=connect(login="alice", **fields))
     with RegistryHook(remote=remote).get_client() as client:
         assert client.registry == RegistryUrl.parse(url)
 
@@ -211,8 +210,8 @@ def test_options_come_from_the_connection_and_the_remote(connect) -> None:
     assert options.private_hosts == frozenset({"10.0.0.9"})
     assert options.verify is False
     assert options.proxy_url == "http://user:pass@proxy.example:3128"
-    remote = RemoteSpec("demo", "https://registry.example", "a", conn_id=conn_id, download_concurrency=3)
-    remote = replace(remote, proxy_url="http://other.example:3128")
+    remote = RemoteSpec.parse("demo", "https://registry.example", "a", conn_id=conn_id, download_concurrency=3)
+    remote = remote.changed(proxy_url="http://other.example:3128")
     with RegistryHook(remote=remote).get_client() as client:
         assert client.options.concurrency == 3
         assert client.options.proxy_url == "http://other.example:3128"
@@ -222,12 +221,12 @@ def test_options_come_from_the_connection_and_the_remote(connect) -> None:
 @pytest.mark.rule("A5.17")
 @pytest.mark.parametrize("wanted", [False, True])
 def test_what_a_remote_takes_besides_reaches_the_client(wanted: bool) -> None:
-    remote = RemoteSpec(
+    remote = RemoteSpec.parse(
         "demo", "https://registry.example", "a", include_foreign_layers=wanted, allow_schema1=not wanted
     )
     with RegistryHook(remote=remote).get_client() as client:
         assert (client.options.follow_foreign_urls, client.options.allow_schema1) == (wanted, not wanted)
-    with RegistryHook(remote=replace(remote, include_foreign_layers=False, allow_schema1=False)).get_client() as client:
+    with RegistryHook(remote=remote.changed(include_foreign_layers=False, allow_schema1=False)).get_client() as client:
         assert (client.options.follow_foreign_urls, client.options.allow_schema1) == (False, False)
 
 
@@ -298,7 +297,7 @@ def test_a_mirror_is_told_what_it_stands_in_for_and_given_its_own_password(regis
     with RegistryHook(remote=remote_of(registry, conn_id=conn_id)).get_client() as client:
         assert client.list_tags(REPOSITORY).tags == ("a",)
     assert {request.query.rpartition("&")[2] for request in registry.requests} == {"ns=docker.io"}
-    upstream = RemoteSpec(name="demo", url="https://registry-1.docker.io", upstream_name="a", conn_id=conn_id)
+    upstream = RemoteSpec.parse(name="demo", url="https://registry-1.docker.io", upstream_name="a", conn_id=conn_id)
     with pytest.raises(ConfigurationError, match="only sent to the registry that their connection names"):
         RegistryHook(remote=upstream).get_client()
 
@@ -348,7 +347,7 @@ def test_certificates_are_pem_text_or_paths_and_no_file_is_left(
             with RegistryHook(conn_id).get_client() as client:
                 assert client.ping().auth_scheme == "none"
                 assert list(scratch.iterdir()) == []
-        remote = RemoteSpec(
+        remote = RemoteSpec.parse(
             "demo",
             f"https://127.0.0.1:{registry.port}",
             "a",
@@ -357,7 +356,7 @@ def test_certificates_are_pem_text_or_paths_and_no_file_is_left(
         )
         with RegistryHook(remote=remote).get_client() as client:
             assert client.ping().auth_scheme == "none"
-        without = replace(remote, ssl_ca_certificate=None, ssl_validation=False)
+        without = remote.changed(ssl_ca_certificate=None, ssl_validation=False)
         with RegistryHook(remote=without).get_client() as client:
             assert client.ping().auth_scheme == "none"
 

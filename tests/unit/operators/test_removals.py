@@ -9,8 +9,8 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from registry_sync.db.database import Database
 from registry_sync.domain.records import Repository, SyncMode
+from registry_sync.domain.references import TagFilter
 from registry_sync.domain.runs import RunKey, RunState, SyncRun
-from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.operators.commit_version import CommitVersionOperator
 from registry_sync.operators.task_values import RUN_NOTE_KEY, as_flag, held_note

@@ -135,7 +135,7 @@ def test_a_blob_that_an_earlier_try_noted_as_missing_is_fetched_by_the_next(
     asked: list[str] = []
 
     def away(remote: Any) -> Any:
-        asked.append(remote.url)
+        asked.append(str(remote.url))
         raise ServerUnavailable("nobody there", host="registry.example")
 
     monkeypatch.setattr("registry_sync.hooks.clients.open_client", away)

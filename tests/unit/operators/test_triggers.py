@@ -15,7 +15,8 @@ from airflow.sdk.api.datamodels._generated import ConnectionResponse
 from airflow.sdk.exceptions import AirflowFailException
 
 from registry_sync.db.database import Database
-from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.platforms import parse_platforms
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import Authority, RunKey
 from registry_sync.errors import ConfigurationError
 from registry_sync.hooks.clients import open_client
@@ -154,7 +155,7 @@ def test_a_trigger_reaches_no_connection_by_another_name_of_it(
     assert listener.asked() == []
     assert database.remotes.page().total_count == 0
     with pytest.raises(ConfigurationError, match="is not the id of an Airflow connection"):
-        open_client(RemoteSpec("theirs", listener.base, "team/app", conn_id=conn_id))
+        open_client(RemoteSpec.parse("theirs", listener.base, "team/app", conn_id=conn_id))
 
 
 def test_a_stored_remote_with_a_connection_is_not_pointed_elsewhere(
@@ -162,7 +163,7 @@ def test_a_stored_remote_with_a_connection_is_not_pointed_elsewhere(
 ) -> None:
     """Neither by its own name, nor by a connection of another kind that its owner chose."""
     connect("any_host", extra={"allow_any_host": True})
-    stored = RemoteSpec("theirs", "https://registry.example", "team/app", conn_id="any_host")
+    stored = RemoteSpec.parse("theirs", "https://registry.example", "team/app", conn_id="any_host")
     database.remotes.create(stored)
     for repository in ("theirs", "mine"):
         said = refusal(repository=repository, remote="theirs", url=listener.base, **PLACE)
@@ -199,7 +200,7 @@ def test_values_of_other_kinds_are_refused_at_once(
     database: Database, listener: HostileRegistry, said: dict[str, Any], why: str
 ) -> None:
     """As native templates of a DAG of one's own hand them on."""
-    database.remotes.create(RemoteSpec("theirs", "https://registry.example", "team/app"))
+    database.remotes.create(RemoteSpec.parse("theirs", "https://registry.example", "team/app"))
     params = {name: Param(None) for name in ("repository", "url", "upstream_name", *said)}
     conf = {"repository": "mine", "url": listener.base, "upstream_name": "open/app", **said}
     with DAG("own", schedule=None, params=params, render_template_as_native_obj=True) as dag:
@@ -224,7 +225,7 @@ def test_values_of_other_kinds_are_refused_at_once(
 )
 def test_another_way_to_write_a_place_is_that_place(database: Database, url: str) -> None:
     """It changes nothing of the remote, and a connection for that place serves it."""
-    stored = RemoteSpec("app", "https://registry.example", "team/app")
+    stored = RemoteSpec.parse("app", "https://registry.example", "team/app")
     database.remotes.create(stored)
     context = TaskContext(conf={"repository": "app", "url": url, "upstream_name": "team/app"}, dag_id="registry_sync")
     task = sync_dag().get_task("list_tags").prepare_for_execution()
@@ -241,7 +242,7 @@ def test_another_way_to_write_a_place_is_that_place(database: Database, url: str
 def test_a_trigger_creates_and_syncs_what_is_new(database: Database, listener: HostileRegistry) -> None:
     context = list_tags(repository="mine", url=listener.base, upstream_name="open/app")
     run = database.runs.get(context.returned["sync_run"])
-    assert (run.authority, run.remote.url) == (Authority.TRIGGER, listener.base)
+    assert (run.authority, run.remote.url.written) == (Authority.TRIGGER, listener.base)
     assert credentials_in(listener) == []
 
 
@@ -253,7 +254,7 @@ def change(listener: HostileRegistry) -> dict[str, Any]:
 def test_an_installation_may_trust_its_triggers_and_the_note_says_what_changed(
     database: Database, listener: HostileRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database.remotes.create(RemoteSpec("mine", listener.base, "open/app"))
+    database.remotes.create(RemoteSpec.parse("mine", listener.base, "open/app"))
     assert "policy of remote 'mine' would change" in refusal(**change(listener))
     monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__TRUST_TRIGGERS", "True")
     context = list_tags(**change(listener))
@@ -578,5 +579,6 @@ def test_the_form_asks_for_the_repository_and_takes_blanks_around_what_is_typed(
             params.get_param(name).resolve(value)
     list_tags(**typed)
     spec = database.remotes.by_name("mine").spec
-    assert (spec.url, spec.upstream_name) == (listener.base, "open/app")
-    assert (spec.include_tags, spec.exclude_tags, spec.platforms) == (("a", "b"), ("c",), ("linux/amd64",))
+    assert (spec.url.written, spec.upstream_name) == (listener.base, "open/app")
+    assert (spec.include_tags, spec.exclude_tags) == (("a", "b"), ("c",))
+    assert spec.platforms == parse_platforms(["linux/amd64"])

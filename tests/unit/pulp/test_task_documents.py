@@ -7,7 +7,8 @@ from datetime import datetime, timezone
 
 import pytest
 
-from registry_sync.domain.records import RemoteSpec, SyncMode
+from registry_sync.domain.records import SyncMode
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import RunCounts, RunKey, RunState, SyncRun
 from registry_sync.pulp.task_documents import ProgressReport, RequestedTask, SyncDagRun, TaskDocument, TaskState
 
@@ -19,7 +20,7 @@ RUN = SyncRun(
     repository_id="1cc699b7-24fd-4944-bde7-86aed8ac12fa",
     remote_id="2cc699b7-24fd-4944-bde7-86aed8ac12fa",
     mode=SyncMode.MIRROR,
-    remote=RemoteSpec("hello", "https://registry.example", "library/hello-world"),
+    remote=RemoteSpec.parse("hello", "https://registry.example", "library/hello-world"),
     state=RunState.RUNNING,
     started_at=NOON,
 )

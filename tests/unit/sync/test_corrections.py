@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry_sync.db.database import Database
-from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import Authority, RunKey, RunState, SyncRun
 from registry_sync.errors import OtherUpstream, TriggerRefused
 from registry_sync.sync.open_run import SyncRequest, open_run
@@ -54,7 +54,7 @@ def stored(database: Database) -> RemoteSpec:
 def test_a_typing_error_in_the_upstream_is_corrected_without_a_word(database: Database, meant: SyncRequest) -> None:
     failed(database, TYPED)
     run = begin(database, meant, "meant")
-    assert (stored(database).url, stored(database).upstream_name) == (meant.url, meant.upstream_name)
+    assert (stored(database).url.written, stored(database).upstream_name) == (meant.url, meant.upstream_name)
     assert (run.remote_changes or "").startswith("remote 'app' changed: ")
     commit(database, run)
     assert database.repositories.by_name("app").latest_number == 1
@@ -69,7 +69,7 @@ def test_several_typing_errors_one_after_the_other(database: Database) -> None:
 def test_a_repeat_of_the_correcting_task_goes_on(database: Database) -> None:
     failed(database, TYPED)
     remote = database.remotes.by_name("app")
-    database.remotes.correct(remote.id, lambda spec: replace(spec, upstream_name="team/app"))
+    database.remotes.correct(remote.id, lambda spec: spec.changed(upstream_name="team/app"))
     run = begin(database, MEANT, "meant")
     assert begin(database, MEANT, "meant").id == run.id, "it had died before it was recorded, and then again"
     assert stored(database).upstream_name == "team/app"
@@ -142,7 +142,7 @@ def test_a_remote_that_was_found_unchanged_takes_the_word(database: Database) ->
 
 
 def test_a_remote_that_a_person_made_takes_the_word(database: Database) -> None:
-    database.remotes.create(RemoteSpec("app", URL, "team/ap"))
+    database.remotes.create(RemoteSpec.parse("app", URL, "team/ap"))
     failed(database, TYPED)
     with pytest.raises(OtherUpstream):
         begin(database, MEANT, "meant")
@@ -151,7 +151,7 @@ def test_a_remote_that_a_person_made_takes_the_word(database: Database) -> None:
 def test_a_remote_that_a_person_changed_since_takes_the_word(database: Database) -> None:
     run = failed(database, TYPED)
     assert database.remotes.by_name("app").is_provisional
-    changed = database.remotes.change(run.remote_id or "", lambda spec: replace(spec, download_concurrency=2))
+    changed = database.remotes.change(run.remote_id or "", lambda spec: spec.changed(download_concurrency=2))
     assert not changed.is_provisional
     with pytest.raises(OtherUpstream):
         begin(database, MEANT, "meant")
@@ -170,7 +170,7 @@ def test_of_two_corrections_at_once_one_is_refused(database: Database) -> None:
     remote_id = failed(database, TYPED).remote_id or ""
     begin(database, TYPED, "between")
     with pytest.raises(OtherUpstream, match="another sync uses it"):
-        database.remotes.correct(remote_id, lambda spec: replace(spec, upstream_name="x"))
+        database.remotes.correct(remote_id, lambda spec: spec.changed(upstream_name="x"))
     assert stored(database).upstream_name == "team/ap"
 
 

@@ -12,15 +12,16 @@ import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.db.runs.dag_run_stores import KEPT
-from registry_sync.domain.records import Policy, Remote, RemoteSpec, RepositorySpec, SyncMode
+from registry_sync.domain.records import RepositorySpec, SyncMode
+from registry_sync.domain.references import TagFilter
+from registry_sync.domain.remote import Policy, Remote, RemoteSpec
 from registry_sync.domain.runs import AskedBy, Authority, RequestedSync, RunKey, RunState, SyncRun
-from registry_sync.domain.tag_filter import TagFilter
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import ConfigurationError, OtherUpstream, RecordNotFound, TriggerRefused
 from registry_sync.sync.open_run import SyncRequest, open_requested_run, open_run
 from support.metadata import Upstream, image, play_stages
 
-STORED = RemoteSpec(
+STORED = RemoteSpec.parse(
     "app",
     "https://registry.example",
     "team/app",
@@ -32,7 +33,7 @@ STORED = RemoteSpec(
     platforms=("linux/amd64",),
     include_referrers=False,
 )
-PLACE: dict[str, Any] = {"url": STORED.url, "upstream_name": STORED.upstream_name}
+PLACE: dict[str, Any] = {"url": STORED.url.written, "upstream_name": STORED.upstream_name}
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_what_is_not_said_of_a_remote_stays_as_it_is(database: Database, remote:
 def test_what_is_said_is_changed_and_the_run_says_what(database: Database, remote: Remote) -> None:
     said = SyncRequest("app", policy="immediate", include_tags=("*",), ssl_validation="false", **PLACE)
     run = begin(database, said)
-    assert stored(database) == replace(STORED, policy=Policy.IMMEDIATE, include_tags=("*",), ssl_validation=False)
+    assert stored(database) == STORED.changed(policy=Policy.IMMEDIATE, include_tags=("*",), ssl_validation=False)
     assert run.remote_changes == (
         "remote 'app' changed: tags from 3.*, latest to *; policy from on_demand to immediate; "
         "ssl_validation from true to false"
@@ -109,12 +110,12 @@ def test_another_upstream_of_a_remote_takes_a_word(database: Database, remote: R
         begin(database, SyncRequest("app", **place))
     assert stored(database) == STORED
     run = begin(database, SyncRequest("app", replace_upstream="true", **place))
-    assert stored(database).url == place["url"]
+    assert stored(database).url.written == place["url"]
     assert "remote 'app' changed: " in (run.remote_changes or "")
 
 
 def test_another_upstream_of_a_repository_takes_a_word(database: Database, remote: Remote) -> None:
-    database.remotes.create(replace(STORED, name="elsewhere", **OTHER))
+    database.remotes.create(STORED.changed(name="elsewhere", **OTHER))
     for said in (SyncRequest("app", remote="elsewhere"), SyncRequest("app", remote="new", **OTHER)):
         with pytest.raises(OtherUpstream, match=r"came from registry.example/team/app"):
             begin(database, said)
@@ -132,13 +133,13 @@ def test_a_refused_upstream_leaves_nothing_behind(database: Database, remote: Re
 
 def test_a_remote_that_was_moved_over_rest_goes_on(database: Database, remote: Remote) -> None:
     """Whoever changed the remote has said the word."""
-    database.remotes.update(remote.id, replace(STORED, **OTHER))
-    assert begin(database, SyncRequest("app", remote="app")).remote.url == OTHER["url"]
+    database.remotes.update(remote.id, STORED.changed(**OTHER))
+    assert begin(database, SyncRequest("app", remote="app")).remote.url.written == OTHER["url"]
 
 
 def test_a_connection_that_belongs_to_a_remote_serves_no_other(database: Database) -> None:
     own = "registry_sync_remote_0123"
-    database.remotes.create(replace(STORED, conn_id=own))
+    database.remotes.create(STORED.changed(conn_id=own))
     assert begin(database, SyncRequest("app", remote="app")).remote.conn_id == own
     for said in (
         SyncRequest("app", remote="app", conn_id="registry_sync_remote_4567"),
@@ -160,7 +161,7 @@ def test_a_trigger_makes_what_is_new_and_says_it_again(database: Database) -> No
     said = SyncRequest("new", include_tags=("1.*",), policy="streamed", **PLACE)
     for run_id in ("one", "one", "two"):
         assert by_trigger(database, said, run_id=run_id).authority is Authority.TRIGGER
-    assert stored(database, "new") == RemoteSpec("new", include_tags=("1.*",), policy=Policy.STREAMED, **PLACE)
+    assert stored(database, "new") == RemoteSpec.parse("new", include_tags=("1.*",), policy=Policy.STREAMED, **PLACE)
 
 
 def test_a_trigger_syncs_what_is_there_as_it_is_stored(database: Database, remote: Remote) -> None:
@@ -225,7 +226,7 @@ TOO_FAR: list[tuple[dict[str, Any], str]] = [
 def test_a_trigger_changes_nothing_that_is_there(
     database: Database, remote: Remote, said: dict[str, Any], told: str
 ) -> None:
-    elsewhere = database.remotes.create(replace(STORED, name="elsewhere", **OTHER))
+    elsewhere = database.remotes.create(STORED.changed(name="elsewhere", **OTHER))
     with pytest.raises(TriggerRefused) as refused:
         by_trigger(database, SyncRequest("app", **said))
     assert told in str(refused.value)
@@ -306,9 +307,9 @@ def test_what_was_asked_for_happens_to_those_objects_whatever_they_are_called_by
     asked = requested(database, remote)
     repository = database.repositories.get(asked.repository_id)
     database.repositories.update(repository.id, replace(repository.spec, name="renamed"))
-    database.remotes.update(remote.id, replace(STORED, name="moved"))
+    database.remotes.update(remote.id, STORED.changed(name="moved"))
     swapped = database.repositories.create(RepositorySpec("app"))
-    database.remotes.create(replace(STORED, **OTHER))
+    database.remotes.create(STORED.changed(**OTHER))
     run = carried_out(database, asked)
     assert (run.repository_id, run.remote_id, run.mode) == (repository.id, remote.id, SyncMode.ADDITIVE)
     assert (run.remote.url, run.authority) == (STORED.url, Authority.REQUEST)
@@ -329,7 +330,7 @@ def test_what_is_gone_fails_and_does_not_come_back_as_another(database: Database
 
 
 def test_another_remote_takes_the_place_only_where_who_asked_may_let_it(database: Database, remote: Remote) -> None:
-    other = database.remotes.create(replace(STORED, name="elsewhere", **OTHER))
+    other = database.remotes.create(STORED.changed(name="elsewhere", **OTHER))
     asked = requested(database, other)
     with pytest.raises(OtherUpstream, match="takes the right to change repositories"):
         carried_out(database, asked)
@@ -357,7 +358,7 @@ def test_a_request_is_one_dags_and_is_forgotten_in_the_end(database: Database, r
 @pytest.mark.parametrize("end", [RunState.COMPLETED, RunState.CANCELED])
 def test_the_right_to_replace_is_good_for_one_sync(database: Database, remote: Remote, end: RunState) -> None:
     """Whoever has a run of that id once more, by clearing it or by triggering it again, is not who asked."""
-    other = database.remotes.create(replace(STORED, name="elsewhere", **OTHER))
+    other = database.remotes.create(STORED.changed(name="elsewhere", **OTHER))
     asked = requested(database, other, may_replace_upstream=True)
     run = carried_out(database, asked)
     assert carried_out(database, asked).id == run.id, "another try of the same sync"
@@ -372,7 +373,7 @@ def test_the_right_to_replace_is_good_for_one_sync(database: Database, remote: R
 
 def test_a_request_grants_nothing_to_a_sync_after_its_own(database: Database, remote: Remote) -> None:
     """Not even to one that was let go on while the remote fed the repository, and failed."""
-    other = database.remotes.create(replace(STORED, name="elsewhere", **OTHER))
+    other = database.remotes.create(STORED.changed(name="elsewhere", **OTHER))
     asked = requested(database, other, may_replace_upstream=True)
     settle(database, carried_out(database, asked))
     again = carried_out(database, asked)
@@ -387,7 +388,7 @@ def test_a_request_grants_nothing_to_a_run_that_somebody_else_triggers_by_its_id
     database: Database, remote: Remote
 ) -> None:
     """The DAG run of who asked failed, and was deleted."""
-    other = database.remotes.create(replace(STORED, name="elsewhere", **OTHER))
+    other = database.remotes.create(STORED.changed(name="elsewhere", **OTHER))
     asked = requested(database, other, may_replace_upstream=True)
     run = carried_out(database, asked)
     database.runs.finish(run.id, RunState.FAILED)
@@ -400,7 +401,7 @@ def test_the_right_to_replace_is_gone_when_a_run_is_cleared(
     database: Database, remote: Remote, is_cleared: bool
 ) -> None:
     """Who may change runs may clear any, whatever who asked has decided since; what needs no right goes on."""
-    other = database.remotes.create(replace(STORED, name="elsewhere", **OTHER))
+    other = database.remotes.create(STORED.changed(name="elsewhere", **OTHER))
     asked = requested(database, other, may_replace_upstream=True)
     run = carried_out(database, asked)
     database.runs.finish(run.id, RunState.FAILED)
@@ -412,7 +413,7 @@ def test_the_right_to_replace_is_gone_when_a_run_is_cleared(
 
 
 def test_a_run_that_is_cleared_before_it_had_begun_replaces_nothing(database: Database, remote: Remote) -> None:
-    other = database.remotes.create(replace(STORED, name="elsewhere", **OTHER))
+    other = database.remotes.create(STORED.changed(name="elsewhere", **OTHER))
     asked = requested(database, other, may_replace_upstream=True)
     with pytest.raises(OtherUpstream, match="not with a run that is cleared"):
         carried_out(database, asked, is_cleared=True)
@@ -441,7 +442,7 @@ def test_what_came_from_another_remote_meanwhile_is_not_replaced(
 
     Nor is it taken for that other remote's from now on because this one happens to have the same.
     """
-    other = database.remotes.create(replace(STORED, name="elsewhere", **OTHER))
+    other = database.remotes.create(STORED.changed(name="elsewhere", **OTHER))
     new = database.repositories.create(RepositorySpec("new"))
     run = started(database, kind, other)
     settle(database, begin(database, SyncRequest("new", remote="app"), run_id="owner"))
@@ -462,7 +463,7 @@ def test_what_came_from_another_remote_meanwhile_is_not_replaced(
 
 def test_a_trigger_goes_on_with_what_its_remote_has_brought_meanwhile(database: Database, remote: Remote) -> None:
     """Also when that remote has been pointed elsewhere since."""
-    database.remotes.update(remote.id, replace(STORED, **OTHER))
+    database.remotes.update(remote.id, STORED.changed(**OTHER))
     run = begin(database, SyncRequest("app", remote="app"), run_id="theirs", authority=Authority.TRIGGER)
     settle(database, run)
     later = begin(database, SyncRequest("app", remote="app", mode="additive"), authority=Authority.TRIGGER)

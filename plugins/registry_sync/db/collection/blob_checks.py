@@ -11,10 +11,10 @@ from sqlalchemy import ColumnElement, Connection, exists, func, or_, select, upd
 
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import in_batches, is_one_of
-from registry_sync.db.remotes import last_synced_by, read_spec
+from registry_sync.db.remotes import last_synced_by, read_remote
 from registry_sync.db.tables import blobs, remotes, repositories, repository_blobs, repository_versions, sync_runs
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import Policy, RemoteSpec
+from registry_sync.domain.remote import Policy, RemoteSpec
 from registry_sync.domain.runs import RunState
 from registry_sync.domain.storage_reports import BlobRecord, FindingKind
 
@@ -187,10 +187,10 @@ def _origins(connection: Connection, repository_ids: set[str]) -> dict[str, set[
 def _remotes(connection: Connection, repository_id: str) -> list[RemoteSpec]:
     specs: list[RemoteSpec] = []
     for row in _recent_runs(connection, repository_id, _RECENT_RUNS):
-        spec = read_spec(row.remote_spec)
-        now = connection.execute(select(remotes).where(remotes.c.id == row.remote_id)).mappings().one_or_none()
-        current = None if now is None else read_spec(dict(now))
-        is_same_place = current is not None and (current.url, current.upstream_name) == (spec.url, spec.upstream_name)
+        spec = RemoteSpec.of_document(row.remote_spec)
+        now = connection.execute(select(remotes).where(remotes.c.id == row.remote_id)).one_or_none()
+        current = None if now is None else read_remote(now).spec
+        is_same_place = current is not None and (current.url, current.upstream) == (spec.url, spec.upstream)
         specs.append(current if current is not None and is_same_place else spec)
     return specs
 
@@ -199,5 +199,5 @@ def _distinct(specs: Iterable[RemoteSpec], source: str | None) -> tuple[RemoteSp
     """Each upstream and connection once, that of ``source`` first."""
     found: dict[tuple[str, str, str | None], RemoteSpec] = {}
     for spec in specs:
-        found.setdefault((spec.url, spec.upstream_name, spec.conn_id), spec)
+        found.setdefault((str(spec.url), spec.upstream, spec.conn_id), spec)
     return tuple(sorted(found.values(), key=lambda spec: spec.source != source))

@@ -49,8 +49,9 @@ from registry_sync.db.tables import (
     tags,
 )
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import Hold, Policy, RemoteSpec
+from registry_sync.domain.records import Hold
 from registry_sync.domain.references import TagName
+from registry_sync.domain.remote import Policy, RemoteSpec
 from registry_sync.domain.runs import TagState
 
 #: Ids of manifests by the id of the one that they are taken along with.

@@ -31,7 +31,6 @@ from sqlalchemy import Connection, Row, Select, delete, or_, select, update
 from registry_sync.db.content.closures import Direction, LinkRows, closure_of, is_in_version, is_present
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import insert_absent
-from registry_sync.db.remotes import read_spec
 from registry_sync.db.tables import (
     repositories,
     repository_links,
@@ -43,8 +42,9 @@ from registry_sync.db.tables import (
     tags,
 )
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import RemoteSpec, SyncMode, VersionOriginKind
+from registry_sync.domain.records import SyncMode, VersionOriginKind
 from registry_sync.domain.references import TagName
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import KeptHead, RunState
 from registry_sync.errors import RecordNotFound, VersionConflict
 
@@ -176,10 +176,10 @@ class LaterSay:
                 sync_runs.c.id != run.id,
             )
         ).all()
-        own = read_spec(run.remote_spec)
+        own = RemoteSpec.of_document(run.remote_spec)
         settled = [
             _read_settled(connection, row, spec)
-            for row, spec in ((row, read_spec(row.remote_spec)) for row in rows)
+            for row, spec in ((row, RemoteSpec.of_document(row.remote_spec)) for row in rows)
             if spec.source == own.source or (row.remote_id is not None and row.remote_id == run.remote_id)
         ]
         return cls(connection, repository, number, repository.last_rollback > run.listing_began, settled)

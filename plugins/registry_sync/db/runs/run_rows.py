@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, case, delete, func, select, update
 
 from registry_sync.db.queries import insert_or_keep, storable
-from registry_sync.db.remotes import confirm_remote, read_spec
+from registry_sync.db.remotes import confirm_remote
 from registry_sync.db.runs.listings import forget_heads
 from registry_sync.db.tables import (
     blobs,
@@ -28,6 +28,7 @@ from registry_sync.db.tables import (
 )
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import SyncMode
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import COUNTED_TAG_STATES, Authority, RunCounts, RunKey, RunState, RunUsage, SyncRun
 from registry_sync.errors import NothingToApprove, OtherUpstream, RecordNotFound, RemoteChanged, RunEnded
 
@@ -171,8 +172,8 @@ def refuse_other_remote(connection: Connection, row: Row[Any]) -> None:
     if row.may_replace_upstream is not False or connection.execute(is_filled).scalar_one() is None:
         return
     latest = connection.execute(last_settled(row.repository_id)).first()
-    own = read_spec(row.remote_spec).source
-    source = None if latest is None else read_spec(latest.remote_spec).source
+    own = RemoteSpec.of_document(row.remote_spec).source
+    source = None if latest is None else RemoteSpec.of_document(latest.remote_spec).source
     if latest is not None and latest.remote_id == row.remote_id and (row.remote_id is not None or source == own):
         return
     raise OtherUpstream(
@@ -212,7 +213,7 @@ def read_run(row: Row[Any]) -> SyncRun:
         finished_at=row.finished_at,
         version_number=row.version_number,
         error=row.error,
-        remote=read_spec(row.remote_spec),
+        remote=RemoteSpec.of_document(row.remote_spec),
         authority=Authority(row.authority or Authority.TRIGGER),
         remote_changes=row.remote_changes,
         usage=read_usage(row),

@@ -28,7 +28,6 @@ from registry_sync.db.content.closures import (
 )
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import ids_by_digest, in_batches, insert_absent, is_one_of, storable
-from registry_sync.db.remotes import read_spec
 from registry_sync.db.tables import (
     blobs,
     manifest_blobs,
@@ -48,8 +47,9 @@ from registry_sync.db.tables import (
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.media_types import INDEX_TYPES
 from registry_sync.domain.quantities import format_count, utc_now
-from registry_sync.domain.records import RemoteSpec, SyncMode
+from registry_sync.domain.records import SyncMode
 from registry_sync.domain.references import TagName
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import LinkKind, ManifestLink, NeededBlob, TagState
 from registry_sync.domain.storage_reports import FindingKind
 from registry_sync.errors import RecordNotFound, StagesUnfinished
@@ -133,7 +133,7 @@ class SelectionStore:
             run = connection.execute(last).one_or_none()
         if run is None or (mode is SyncMode.MIRROR and run.mode != mode.value):
             return None
-        return read_spec(run.remote_spec)
+        return RemoteSpec.of_document(run.remote_spec)
 
     def held_tags(self, repository_id: str) -> set[TagName]:
         """Tags that the latest version holds back: its sync did not select the content below them."""
@@ -252,9 +252,9 @@ class SelectionStore:
             run = connection.execute(this).one_or_none()
             if run is None or run.remote_id is None:
                 return set()
-            source = read_spec(run.remote_spec).source
+            source = RemoteSpec.of_document(run.remote_spec).source
             found = connection.execute(statement.where(sync_runs.c.remote_id == run.remote_id))
-            return {row.has_referrers_api for row in found if read_spec(row.remote_spec).source == source}
+            return {row.has_referrers_api for row in found if RemoteSpec.of_document(row.remote_spec).source == source}
 
     def note_referrers_problem(self, run_id: str, problem: str) -> None:
         """Records why referrers could not be looked up; the version that the run makes says so."""
@@ -293,7 +293,9 @@ def needed_blobs(connection: Connection, run: Row[Any]) -> list[NeededBlob]:
     ]
 
 
-def plan_rows(connection: Connection, run_id: str, shards: Mapping[int, Sequence[NeededBlob]]) -> list[dict[str, Any]]:
+def plan_rows(
+    connection: Connection, run: Row[Any], shards: Mapping[int, Sequence[NeededBlob]]
+) -> list[dict[str, Any]]:
     """Rows of ``run_blobs`` for a plan, in one order. Raises :class:`RecordNotFound` for an unknown blob."""
     planned = {blob.digest: (shard, blob) for shard, of_shard in shards.items() for blob in of_shard}
     ids = ids_by_digest(connection, blobs, planned)
@@ -302,7 +304,7 @@ def plan_rows(connection: Connection, run_id: str, shards: Mapping[int, Sequence
         raise RecordNotFound(f"the sync run does not need blob {unknown}")
     return [
         {
-            "sync_run_id": run_id,
+            "sync_run_id": run.id,
             "blob_id": ids[digest],
             "shard": shard,
             "size_bytes": blob.size_bytes,

@@ -14,7 +14,6 @@ from sqlalchemy import Row, bindparam, case, delete, select, update
 
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import fetch_page, in_batches, insert_absent, storable
-from registry_sync.db.remotes import read_spec, spec_values
 from registry_sync.db.runs import run_rows, selections
 from registry_sync.db.runs.listings import last_number, list_again, take_number
 from registry_sync.db.runs.run_rows import (
@@ -47,8 +46,9 @@ from registry_sync.db.tables import (
 )
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import utc_now
-from registry_sync.domain.records import Page, PageRequest, RemoteSpec, SyncMode
+from registry_sync.domain.records import Page, PageRequest, SyncMode
 from registry_sync.domain.references import TagName
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import (
     NOBODY,
     AskedBy,
@@ -107,7 +107,7 @@ class SyncRunStore:
         """
         identity = {"repository_id": repository_id, "remote_id": remote_id, "mode": mode.value}
         started: dict[str, Any] = {
-            "remote_spec": spec_values(remote),
+            "remote_spec": remote.document(),
             "started_at": utc_now(),
             "removals_approved_by": None,
             "refused_removals": None,
@@ -133,7 +133,7 @@ class SyncRunStore:
                 refuse_over(row)
             if row.dag_run_started_at == by.dag_run_started_at:
                 started["started_at"] = row.started_at
-            if read_spec(row.remote_spec).source != remote.source:
+            if RemoteSpec.of_document(row.remote_spec).source != remote.source:
                 started["has_referrers_api"] = None
             forget_notes(connection, row.id, keeps_heads=_keeps_heads(row, remote))
             connection.execute(update(sync_runs).where(sync_runs.c.id == row.id).values(**started))
@@ -348,10 +348,10 @@ class SyncRunStore:
         Raises :class:`RunEnded`, and :class:`RecordNotFound` for a blob that is not recorded.
         """
         with self._transactions.writing() as connection:
-            require_open(connection, run_id)
+            run = require_open(connection, run_id)
             connection.execute(delete(run_blobs).where(run_blobs.c.sync_run_id == run_id))
             if shards:
-                insert_absent(connection, run_blobs, selections.plan_rows(connection, run_id, shards))
+                insert_absent(connection, run_blobs, selections.plan_rows(connection, run, shards))
 
     def blobs_of_shard(self, run_id: str, shard: int) -> list[NeededBlob]:
         """The blobs that a mapped task has yet to fetch, the largest first: neither stored nor failed."""
@@ -441,6 +441,6 @@ class SyncRunStore:
 
 def _keeps_heads(row: Row[Any], remote: RemoteSpec) -> bool:
     """Whether responses to an earlier try are valid for ``remote``: from the same place, with the same credentials."""
-    before = read_spec(row.remote_spec)
+    before = RemoteSpec.of_document(row.remote_spec)
     is_same = (before.source, before.url, before.conn_id) == (remote.source, remote.url, remote.conn_id)
     return bool(row.state == RunState.RUNNING.value) and is_same

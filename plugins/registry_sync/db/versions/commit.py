@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, case, exists, insert, select, update
 
 from registry_sync.db.content.closures import hold_new_tags, hold_tags, is_in_latest, is_present, tags_lacking_blobs
 from registry_sync.db.queries import in_batches, storable
-from registry_sync.db.remotes import read_spec, refuse_corrected
+from registry_sync.db.remotes import refuse_corrected
 from registry_sync.db.runs.listings import LaterSay
 from registry_sync.db.runs.run_rows import lock_run, refuse_other_remote, refuse_over, require_run, settle
 from registry_sync.db.runs.selections import refuse_unfinished
@@ -31,8 +31,9 @@ from registry_sync.db.versions.removal_guard import LostTags, first_holds, refus
 from registry_sync.db.versions.version_rows import keep_newest
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import format_count, utc_now
-from registry_sync.domain.records import SYNCED, Hold, Policy, RemoteSpec, SyncMode, VersionOrigin
+from registry_sync.domain.records import SYNCED, Hold, SyncMode, VersionOrigin
 from registry_sync.domain.references import TagName
+from registry_sync.domain.remote import Policy, RemoteSpec
 from registry_sync.domain.runs import RunState, TagState
 from registry_sync.errors import NothingSynced, RecordNotFound, TooManyRemovals
 
@@ -126,7 +127,7 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
         return repository.id, run.version_number
     refuse_over(run)
     refuse_other_remote(connection, run)
-    remote = read_spec(run.remote_spec)
+    remote = RemoteSpec.of_document(run.remote_spec)
     refuse_corrected(connection, run.remote_id, remote)
     refuse_unfinished(connection, run_id)
     membership = _membership(connection, run, repository)

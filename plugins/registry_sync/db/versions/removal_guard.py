@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Row, Select, func, or_, select
 
 from registry_sync.db.content.closures import hold_tags, is_in_latest, is_present
 from registry_sync.db.queries import in_batches, is_one_of
-from registry_sync.db.remotes import last_synced_by, read_spec
+from registry_sync.db.remotes import last_synced_by
 from registry_sync.db.tables import (
     manifest_children,
     manifests,
@@ -37,8 +37,9 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.media_types import INDEX_TYPES
 from registry_sync.domain.platforms import platform_text
 from registry_sync.domain.quantities import format_count
-from registry_sync.domain.records import Hold, RemoteSpec, SyncMode
+from registry_sync.domain.records import Hold, SyncMode
 from registry_sync.domain.references import TagName, looks_like_a_referrer_tag, subject_by_name
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import COUNTED_TAG_STATES, TagState
 from registry_sync.errors import NothingSynced, TooManyHolds, TooManyRemovals
 
@@ -68,7 +69,7 @@ def settle_filtered(connection: Connection, run: Row[Any], remote: RemoteSpec) -
     kept = _present(connection, run.repository_id, digest_of)
     listed = _platforms_by_index(connection, [digest_of[name] for name in kept])
     text = "the upstream now has it for {}, and for none of the platforms {} of the remote"
-    wanted = ", ".join(remote.platforms or ())
+    wanted = ", ".join(map(str, remote.platforms or ()))
     reasons = {name: text.format(_shown(listed.get(digest_of[name], ())), wanted) for name in kept}
     hold_tags(connection, run.id, reasons)
 
@@ -129,8 +130,8 @@ def _refuse_to_leave_nothing(
         whose += " that is an index" if len(filtered) == 1 else " that are indexes"
         remedy += ", or exclude these tags with exclude_tags"
     raise NothingSynced(
-        f"platforms {', '.join(remote.platforms or ())} of remote {remote.name!r} leave nothing of {whose}; available "
-        f"are {platforms_there(connection, [row.digest for row in filtered])}. Nothing was synced; {remedy}"
+        f"platforms {', '.join(map(str, remote.platforms or ()))} of remote {remote.name!r} leave nothing of {whose}; "
+        f"available are {platforms_there(connection, [row.digest for row in filtered])}. Nothing was synced; {remedy}"
     )
 
 
@@ -166,7 +167,7 @@ def _present(connection: Connection, repository_id: str, names: Iterable[str]) -
 
 
 def _platforms(remote: RemoteSpec) -> frozenset[Any] | None:
-    return None if remote.wanted_platforms is None else frozenset(remote.wanted_platforms)
+    return None if remote.platforms is None else frozenset(remote.platforms)
 
 
 _SHOWN = 5
@@ -313,7 +314,7 @@ class LostTags:
         row = self.membership.connection.execute(of_base).first()
         if row is None:
             return []
-        before, changes = read_spec(row.remote_spec), []
+        before, changes = RemoteSpec.of_document(row.remote_spec), []
         for option in sorted({"source" if cause == "upstream" else cause for cause in causes} - {"subject"}):
             was = getattr(before, option)
             if was != getattr(self.remote, option):
@@ -379,10 +380,13 @@ def _filtered_digests(membership: Membership, names: Sequence[str]) -> list[str]
     return found
 
 
-def _few(values: Sequence[str] | None) -> str:
+def _few(values: Sequence[object] | None) -> str:
     if values is None:
         return "all"
-    return ", ".join(values[:_SHOWN]) + (f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else "") or "empty"
+    return (
+        ", ".join(map(str, values[:_SHOWN])) + (f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else "")
+        or "empty"
+    )
 
 
 def _more(count: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from registry_sync import __version__
 from registry_sync.domain.manifest_documents import ManifestLimits
-from registry_sync.domain.records import DEFAULT_CONCURRENCY
+from registry_sync.domain.remote import DEFAULT_CONCURRENCY
 
 
 @dataclass(frozen=True)

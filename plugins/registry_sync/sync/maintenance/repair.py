@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.quantities import format_bytes, format_count, utc_now
-from registry_sync.domain.records import RemoteSpec
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.storage_reports import Amount, BlobRecord, Repair
 from registry_sync.errors import BlobStoreError, BlobStoreFull, DatabaseError, RegistrySyncError
 from registry_sync.sync.parallel import Progress, for_each
@@ -98,7 +98,7 @@ class _Repair:
         self, client: RegistryReader, remote: RemoteSpec, batch: Sequence[BlobRecord], report: Callable[[str], None]
     ) -> None:
         """Fetches the blobs of ``batch`` that ``remote`` has."""
-        report(f"fetching {format_count(len(batch), 'blob')} again from {remote.registry}/{remote.upstream}")
+        report(f"fetching {format_count(len(batch), 'blob')} again from {remote.url}/{remote.upstream}")
         progress = Progress(report, "blob", len(batch), sum(record.size_bytes for record in batch))
         arrived: dict[Digest, bool] = {}
         described = self.database.contents.descriptors(record.digest for record in batch)
