@@ -56,7 +56,7 @@ class Startup:
             running = self._find_others(running, control)
             if migrating is not None:
                 self._await_migration(migrating)
-                running = running.without_process(migrating)
+                running = self._write(running.without_process(migrating))
             with contextlib.suppress(BrokenPipeError):  # a component that ended is found below, with its log
                 control.sendall(bytes(len(COMMANDS)))
         self._await_health(running, api)

@@ -14,14 +14,17 @@ from pathlib import Path
 import pytest
 
 from local_airflow import launch, processes
+from local_airflow.layout import Layout
+from local_airflow.running import RunFolder, Running
+from local_airflow.startup import COMMANDS, HEALTH_NAMES, Startup
 
-#: Writes its component to its log; the API server ends, the others run on for a while.
+#: Writes its component to its log and runs on for a while, or ends where it is told to.
 MAIN = """
 import os, sys, time
 
 def main():
     print(*sys.argv[1:], os.getpid(), os.getsid(0), flush=True)
-    if sys.argv[1] != "api-server":
+    if sys.argv[1] != os.environ.get("ENDING"):
         time.sleep(60)
 """
 PARTS = {"api-server": ["api-server"], "scheduler": ["scheduler", "--quietly"], "triggerer": ["triggerer"]}
@@ -43,7 +46,7 @@ def start(folder: Path, control: socket.socket) -> subprocess.Popen[bytes]:
     with (folder / "api-server.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, launch.__file__, str(control.fileno()), json.dumps(parts)],
-            env={**os.environ, "PYTHONPATH": str(folder)},
+            env={**os.environ, "PYTHONPATH": str(folder), "ENDING": "api-server"},
             pass_fds=[control.fileno()],
             stdout=log,
         )
@@ -90,3 +93,33 @@ def test_no_component_continues_when_its_parent_is_gone(airflow: Path) -> None:
         assert first.wait(timeout=60) == 0
         wait_until(lambda: not any(processes.is_alive(record) for record in records))
         assert not any(reported(airflow, name) for name in PARTS)
+
+
+class HealthyApi:
+    """What is asked of an Airflow while it starts."""
+
+    def health(self) -> dict[str, str]:
+        return dict.fromkeys(HEALTH_NAMES, "healthy")
+
+    def warm_up(self) -> None:
+        pass
+
+
+def test_what_is_kept_of_a_start_is_its_components_and_not_the_migration_before_them(airflow: Path) -> None:
+    programs = airflow / "bin"
+    programs.mkdir()
+    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (programs / "python").chmod(0o755)
+    (programs / "airflow").write_text("# migrates nothing")
+    layout = Layout(folder=airflow / "local", python=programs / "python")
+    layout.make_private()
+    kept = RunFolder(layout.state)
+    startup = Startup(layout, {**os.environ, "PYTHONPATH": str(airflow)}, kept.write)
+    running = startup.run(Running(port=1, temporary=False), HealthyApi())  # type: ignore[arg-type]
+    try:
+        assert [record.name for record in running.processes] == list(COMMANDS)
+        assert kept.read() == running
+        assert running.ended() == []
+        assert layout.migrated.exists()
+    finally:
+        processes.stop(running.processes, grace_seconds=0)
