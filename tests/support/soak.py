@@ -1,8 +1,8 @@
 """Programs that work on one installation at once for a while, each a process of its own.
 
-``python -m support.soak ROLE DATABASE FOLDER REGISTRY SECONDS NUMBER`` prints what it did as JSON: counts by what
-happened, where an error of ours counts by its type. Anything else ends the process with a traceback. ROLE is a method
-of :class:`Worker`.
+``python -m support.soak ROLE DATABASE FOLDER REGISTRY COUNTS NUMBER`` works until the folder COUNTS has a file
+``stop``. It keeps what it did in ``NUMBER.json`` there: counts by what happened, where an error of ours counts by its
+type. Anything else ends the process with a traceback. ROLE is a method of :class:`Worker`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ UPSTREAMS = ("team/one", "team/two")
 COPIES = ("copy-0", "copy-1")
 #: Short, so that what is under way is often met; a sync that loses by it is begun anew.
 GRACE = timedelta(seconds=0.5)
+STOP = "stop"
 
 
 @dataclass
@@ -170,11 +171,21 @@ class Worker:
         return found
 
 
-def work(worker: Worker, step: Callable[[], None], seconds: float) -> None:
-    """Repeats ``step``; errors of ours count, and the next step is taken."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+def work(worker: Worker, step: Callable[[], None], counts: Path) -> None:
+    """Repeats ``step`` until it is to stop; errors of ours count, and the next step is taken."""
+    kept, new = counts / f"{worker.number}.json", counts / f"{worker.number}.new"
+    while not (counts / STOP).exists():
         take(worker, step)
+        new.write_text(json.dumps(worker.did))
+        new.replace(kept)
+
+
+def did_all(counts: Path) -> Counter[str]:
+    """What all programs did together until now."""
+    did: Counter[str] = Counter()
+    for kept in counts.glob("*.json"):
+        did += Counter(json.loads(kept.read_text()))
+    return did
 
 
 def take(worker: Worker, step: Callable[[], None]) -> None:
@@ -188,13 +199,12 @@ def take(worker: Worker, step: Callable[[], None]) -> None:
             print(f"{name}: {error}", file=sys.stderr)
 
 
-def main(role: str, url: str, folder: str, registry: str, seconds: str, number: str) -> None:
-    """One program, until its time is over."""
+def main(role: str, url: str, folder: str, registry: str, counts: str, number: str) -> None:
+    """One program, until it is to stop."""
     with Database.connect(url) as database:
         here = Installation(database, open_blob_store(Path(folder).as_uri()))
         worker = Worker(here, registry, int(number), random.Random(int(number)), Counter())
-        work(worker, getattr(worker, role), float(seconds))
-    print(json.dumps(worker.did))
+        work(worker, getattr(worker, role), Path(counts))
 
 
 if __name__ == "__main__":
