@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine, event
 
-from support import scheduling
+from support import compiled_statements, scheduling
 
 if TYPE_CHECKING:
     from support.airflow_instance import AirflowInstance
@@ -46,6 +46,8 @@ def _leave_writing_to_the_system(connection: Any, _record: object) -> None:
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous = OFF")
 
+
+compiled_statements.share()
 
 # How long an example takes says how busy the machine is, and nothing of what is tested.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,12 +11,12 @@ from registry_sync.db.database import Database
 from registry_sync.domain.runs import DagRunEnd, RunState, SyncRun
 from registry_sync.sync.maintenance.collect import end_lost_runs
 from support.metadata import open_run
+from support.ready_databases import ready_database
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    with Database.connect(f"sqlite:///{tmp_path}/registry_sync.db") as database:
-        database.ready()
+    with ready_database(tmp_path / "registry_sync.db") as database:
         yield database
 
 

@@ -20,6 +20,7 @@ from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import ConfigurationError, OtherUpstream, RecordNotFound, TriggerRefused
 from registry_sync.sync.open_run import SyncRequest, open_requested_run, open_run
 from support.metadata import Upstream, image, play_stages
+from support.ready_databases import ready_database
 
 STORED = RemoteSpec.parse(
     "app",
@@ -38,8 +39,7 @@ PLACE: dict[str, Any] = {"url": STORED.url.written, "upstream_name": STORED.upst
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    with Database.connect(f"sqlite:///{tmp_path}/registry_sync.db") as database:
-        database.ready()
+    with ready_database(tmp_path / "registry_sync.db") as database:
         yield database
 
 
