@@ -18,6 +18,8 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generat
 # The variables, set as in `make sync NAME=library/alpine` or in the environment.
 SYNC_VARIABLES := REMOTE NAME REPOSITORY TAGS EXCLUDE_TAGS PLATFORMS POLICY MODE CONN REPLACE_UPSTREAM PORT
 export $(SYNC_VARIABLES) PYTHON
+# What is compiled once is not compiled again by each of many processes, whatever the machine's habit is.
+unexport PYTHONDONTWRITEBYTECODE
 # Names of variables on the command line that `make sync` does not know.
 MISTYPED = $(filter-out $(SYNC_VARIABLES) PYTHON VENV,$(foreach name,$(.VARIABLES),$(if $(findstring \
 	command line,$(origin $(name))),$(filter-out -% MAKE%,$(name)))))
@@ -63,7 +65,7 @@ token: $(READY) ## Print a bearer token for its REST API
 
 .PHONY: test
 test: check ## Run all checks and tests, the checks first
-	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadfile
+	@$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 .PHONY: test-quick
 test-quick: check ## Run the checks, the unit tests and the contracts on SQLite
