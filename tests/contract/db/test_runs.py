@@ -37,7 +37,7 @@ def test_a_run_begun_anew_knows_of_referrers_what_the_same_upstream_said(
     repository, key = database.repositories.ensure("app"), new_key()
     remote = database.remotes.create(RemoteSpec.parse("mine", "https://a.example", "library/app"))
     run = open_run(database, repository, key=key, remote=remote)
-    database.selections.note_referrers_api(run.id, is_there=False)
+    database.selections.note_referrers_api(run.id, exists=False)
     database.selections.note_referrers_problem(run.id, "403")
     changed = database.remotes.change(remote.id, lambda spec: spec.changed(upstream_name=upstream_name))
     assert open_run(database, repository, key=key, remote=changed).id == run.id
