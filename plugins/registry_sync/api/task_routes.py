@@ -179,11 +179,13 @@ def approve_removals(database: UsedDatabase, task_id: PathUuid, user: SignedIn) 
     dag_run = sync_dag.find(dag_id, task_id)
     if dag_run.state is TaskState.CANCELED:
         raise SyncError("the task was canceled; start another sync")
-    try:
-        run = database.runs.by_key(RunKey(dag_id, dag_run.run_id))
-    except RecordNotFound:
-        raise SyncError("nothing of the task has run, so it has nothing to remove") from None
-    database.runs.approve_removals(run.id, user.get_name())
+    runs = database.runs.of_dag_run(RunKey(dag_id, dag_run.run_id))
+    if not runs:
+        raise SyncError("nothing of the task has run, so it has nothing to remove")
+    # Of several syncs in a run of the DAG, those that were stopped.
+    stopped = [run for run in runs if run.refused_removals is not None and not run.state.is_settled]
+    for run in stopped or runs[:1]:
+        database.runs.approve_removals(run.id, user.get_name())
     continue_run(dag_id, dag_run.run_id)
     return _document(database, sync_dag.find(dag_id, task_id))
 

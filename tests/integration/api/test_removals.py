@@ -46,13 +46,13 @@ def run_id(task: str) -> str:
     return f"registry_sync__{task.split('/')[-2]}"
 
 
-def stop(api_server: ApiServer, repository: Repository, task: str) -> str:
+def stop(api_server: ApiServer, repository: Repository, task: str, scope: str = "") -> str:
     """Plays the task up to its commit, which fails, with its tasks and run in the states that Airflow gives them."""
     from airflow.models import DagRun
     from airflow.utils.session import create_session
 
     database = api_server.database
-    run = open_run(database, repository, key=RunKey(DAG_ID, run_id(task)))
+    run = open_run(database, repository, key=RunKey(DAG_ID, run_id(task), scope))
     play_stages(database, run, upstream_with(3, repository.name))
     with pytest.raises(TooManyRemovals) as refused:
         database.versions.commit(run.id)
@@ -100,6 +100,24 @@ def test_an_approval_may_be_repeated_until_the_task_has_ended_well(
     assert ended.keys() == {"detail"}
     assert run_id(task) in ended["detail"]
     assert sync_run not in ended["detail"], "nobody knows a sync by its own id"
+
+
+def test_of_several_syncs_of_a_task_those_that_were_stopped_are_approved(
+    api_server: ApiServer, admin: RestClient, repository: Repository, task: str, name: str
+) -> None:
+    """As in a sync DAG with several task groups."""
+    admin.post(REPOSITORIES, name=f"{name}-unchanged")
+    other = api_server.database.repositories.by_name(f"{name}-unchanged")
+    done = open_run(api_server.database, other, key=RunKey(DAG_ID, run_id(task), "first.look"))
+    play_stages(api_server.database, done, upstream_with(2, f"{name}-unchanged"))
+    stopped = stop(api_server, repository, task, scope="second.look")
+    assert admin.post(f"{task}approve_removals/", 200)["state"] == "waiting"
+    runs = {run.key.scope: run for run in api_server.database.runs.of_dag_run(RunKey(DAG_ID, run_id(task)))}
+    assert {scope: run.removals_approved_by for scope, run in runs.items()} == {
+        "first.look": None,
+        "second.look": "admin",
+    }
+    assert api_server.database.versions.commit(stopped).counts["removed"]["docker.tag"] == 27
 
 
 def test_a_task_that_was_not_stopped_for_what_it_removes_cannot_be_approved(

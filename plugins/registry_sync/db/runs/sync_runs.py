@@ -154,21 +154,29 @@ class SyncRunStore:
         :class:`RecordNotFound`, which lists the scopes if there are several, :class:`RunEnded` when its repository was
         deleted.
         """
+        last = {run.key.scope: run for run in self.of_dag_run(key)}
+        found = last.get(key.scope)
+        if found is None and len(last) == 1 and not (key.scope and "" not in last):
+            found = next(iter(last.values()))
+        if found is not None:
+            return found
+        which = f" and the task {key.scope!r}" if key.scope else ""
+        names = ", ".join(sorted(name or "an unnamed task" for name in last))
+        known = f"; its syncs were started by {names}" if last else ""
+        raise RecordNotFound(f"there is no sync of DAG run {key.run_id!r} of {key.dag_id!r}{which}{known}")
+
+    def of_dag_run(self, key: RunKey) -> tuple[SyncRun, ...]:
+        """The syncs of the DAG run of ``key``, by scope, the last attempt of each; none before one has started.
+
+        Raises :class:`RunEnded` when there is none because the repository of that key was deleted.
+        """
         is_wanted = (sync_runs.c.dag_id == key.dag_id) & (sync_runs.c.run_id == key.run_id)
         with self._transactions.reading() as connection:
             rows = connection.execute(select(sync_runs).where(is_wanted).order_by(sync_runs.c.attempt)).all()
             if not rows:
                 refuse_deleted(connection, has_key(key, deleted_runs))
         last = {row.scope: row for row in rows}
-        found = last.get(key.scope)
-        if found is None and len(last) == 1 and not (key.scope and "" not in last):
-            found = next(iter(last.values()))
-        if found is not None:
-            return read_run(found)
-        which = f" and the task {key.scope!r}" if key.scope else ""
-        names = ", ".join(sorted(name or "an unnamed task" for name in last))
-        known = f"; its syncs were started by {names}" if last else ""
-        raise RecordNotFound(f"there is no sync of DAG run {key.run_id!r} of {key.dag_id!r}{which}{known}")
+        return tuple(read_run(last[scope]) for scope in sorted(last))
 
     def find(self, key: RunKey) -> SyncRun | None:
         """The last attempt of exactly that key, or None. Raises :class:`RunEnded` as :meth:`by_key`."""
