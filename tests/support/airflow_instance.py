@@ -102,7 +102,7 @@ class AirflowInstance:
         return self._api.token()
 
     def api(self, method: str, path: str, json: Any = None) -> Any:
-        """The decoded answer of ``/api/v2`` + ``path``. Raises ``local_airflow.errors.ApiError`` with ``status``."""
+        """The decoded response of ``/api/v2`` + ``path``. Raises ``local_airflow.errors.ApiError`` with ``status``."""
         return self._api.request(method, path, json)
 
     def await_dag(self, dag_id: str = DAG_ID, timeout_seconds: float = 60) -> None:
@@ -163,7 +163,7 @@ class AirflowInstance:
         return {task.name: run.reason(task, task.try_number) for task in run.tasks() if task.state == "failed"}
 
     def xcom(self, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
-        """What a task handed on; None when it handed on nothing."""
+        """What a task returned; None when it returned nothing."""
         return self._runs[run_id].xcom(task_id, key, map_index)
 
     # -- failures -------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ class Writer:
         self._process.stdin.flush()
 
     def kill(self) -> None:
-        """SIGKILL, which leaves it no moment to tidy up."""
+        """SIGKILL, which leaves it no time to tidy up."""
         self._process.kill()
         self._process.wait()
 

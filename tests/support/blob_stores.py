@@ -15,7 +15,7 @@ from support.images import Blob
 #: Local files by our own calls, by fsspec's, memory, an object store.
 KINDS = ("local", "fsspec", "memory", "s3")
 MEBIBYTE = 1024 * 1024
-#: One blob that is collected in memory, and one that goes through a partial.
+#: One blob that is collected in memory, and one that goes through a resumable file.
 SMALL, LARGE = 1000, MEBIBYTE + MEBIBYTE // 4 + 123
 SIZES = {"small": SMALL, "large": LARGE}
 #: How long the parts of these stores are; as large as they must be for LARGE to be one.
@@ -26,7 +26,7 @@ PARTED = 2 * PART_BYTES + PART_BYTES // 4 + 123
 
 @dataclass(frozen=True)
 class Place:
-    """Where a store lies; ``environment`` is what another process needs to open it."""
+    """Where a store lies; ``environment`` is what another process requires to open it."""
 
     kind: str
     url: str
@@ -35,7 +35,7 @@ class Place:
 
     @property
     def partials(self) -> Path:
-        """The local folder whose files are partials."""
+        """The local folder whose files are resumable downloads."""
         return Path(self.url.removeprefix("file://")) / ".partials" if self.kind == "local" else self.spool
 
     def open(self) -> BlobStore:
@@ -46,7 +46,7 @@ class Place:
         return replace(self, spool=self.spool.with_name(f"{self.spool.name}-elsewhere"))
 
     def write(self, name: str, data: bytes) -> None:
-        """Puts a file into the store past it, as a stranger does; ``name`` is relative to its root."""
+        """Puts a file into the store past it, as another program does; ``name`` is relative to its root."""
         filesystem, root = self._filesystem()
         filesystem.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
         filesystem.pipe_file(f"{root}/{name}", data)
@@ -76,7 +76,7 @@ def open_store(url: str, spool: Path) -> BlobStore:
 
 
 def put(store: BlobStore, blob: Blob) -> None:
-    """Publishes ``blob``, as a download does that begins where an earlier one stopped."""
+    """Publishes ``blob``, as a download does that starts where an earlier one stopped."""
     with store.writer(blob.digest, blob.size_bytes) as writer:
         data = blob.data
         while writer.offset < blob.size_bytes:

@@ -1,6 +1,6 @@
 """A process that writes blobs and may be killed while it does: ``blob_writing.py URL SPOOL COMMAND ...``.
 
-``half SEED SIZE COUNT`` writes the first COUNT bytes of a blob, says so, and waits for a line before it goes on
+``half SEED SIZE COUNT`` writes the first COUNT bytes of a blob, says so, and waits for a line before it continues
 and commits. ``many SEED SIZE COUNT`` commits COUNT blobs and says the digest of each that was published.
 """
 

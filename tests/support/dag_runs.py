@@ -1,7 +1,7 @@
 """DAG runs in the process of the test, by Airflow's own ``dag.test()``: seconds for the first, half of one after.
 
 For breadth: what a stage does with this or that content. What concerns processes, retries after a crash or the
-scheduler needs :class:`~support.airflow_instance.AirflowInstance`.
+scheduler requires :class:`~support.airflow_instance.AirflowInstance`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class FinishedRun:
     tasks: dict[str, str]
 
     def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
-        """What a task handed on; None when it handed on nothing."""
+        """What a task returned; None when it returned nothing."""
         from airflow.models.xcom import XComModel
         from airflow.utils.session import create_session
 

@@ -1,4 +1,4 @@
-"""Code blocks of documents, so that tests can run what readers are told to run."""
+"""Code blocks of documents, so that tests can run the commands that readers are given."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A link to a registry that breaks: a proxy that forwards so many bytes of each body, then closes the connection.
 
-What no registry does by itself, between a client and a real one. It notes of each answer which bytes it was and how
+What no registry does by itself, between a client and a real one. It notes of each response which bytes it was and how
 many of them it forwarded, so that it is known what was fetched twice.
 """
 
@@ -22,7 +22,7 @@ _LENGTH = re.compile(rb"(?im)^content-length: (\d+)\r?$")
 
 @dataclass
 class Forwarded:
-    """One answer with a body: its bytes ``begin`` to ``end`` were forwarded, counted as in the whole blob."""
+    """One response with a body: its bytes ``start`` to ``end`` were forwarded, counted as in the whole blob."""
 
     path: str
     begin: int
@@ -60,7 +60,7 @@ class DroppingLink:
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def of(self, part_of_path: str) -> list[Forwarded]:
-        """The answers of one thing, in the order of their beginning; some may have forwarded nothing."""
+        """The responses for one object, in the order of their start; some may have forwarded nothing."""
         return [response for response in self.responses if part_of_path in response.path]
 
     def await_bytes(self, part_of_path: str, count: int, timeout_seconds: float = 60) -> None:
@@ -73,7 +73,7 @@ class DroppingLink:
             assert self._changed.wait_for(forwarded, timeout_seconds), "the bytes were not asked for"
 
     def await_end(self, timeout_seconds: float = 60) -> None:
-        """Returns when no connection is open any more, so that nothing more is noted."""
+        """Returns when no connection is open any more, so that nothing more is recorded."""
         with self._changed:
             assert self._changed.wait_for(lambda: self._open_count == 0, timeout_seconds), "a connection stays open"
 
@@ -104,7 +104,7 @@ class DroppingLink:
             self._count(-1)
 
     def _exchange(self, request: bytes, client: socket.socket, server: socket.socket, answered: BinaryIO) -> bool:
-        """One request and its answer; False when the link breaks."""
+        """One request and its response; False when the link breaks."""
         server.sendall(request)
         head = _head(answered)
         client.sendall(head)

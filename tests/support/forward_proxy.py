@@ -18,7 +18,7 @@ _REQUEST = re.compile(r"Request \(file descriptor \d+\): (?P<method>\S+) (?P<tar
 
 
 class ForwardProxy:
-    """Runs between ``with`` and its end. ``login`` is a user name and password that it asks for, None for none."""
+    """Runs between ``with`` and its end. ``login`` is the user name and password that it requires, None for none."""
 
     def __init__(self, folder: Path, *, login: tuple[str, str] | None = None) -> None:
         self._folder = folder

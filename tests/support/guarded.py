@@ -15,7 +15,7 @@ TAG_LIST = json_reply({"name": REPOSITORY, "tags": ["a"]})
 
 
 def challenge(header: str, status: int = 401) -> Raw:
-    """An answer that asks for credentials."""
+    """A response that requests credentials."""
     return errors_reply(status, "UNAUTHORIZED", "authentication required", [("WWW-Authenticate", header)])
 
 

@@ -10,7 +10,7 @@ from registry_sync.domain.manifest_documents import Manifest
 from registry_sync.domain.records import SyncMode, VersionOrigin, VersionOriginKind
 from registry_sync.domain.runs import ManifestLink
 
-#: What is taken along: from parent to child, whether the child is missing.
+#: What is included: from parent to child, whether the child is missing.
 Links = Mapping[tuple[Digest, Digest], bool]
 Catalog = Mapping[Digest, Manifest]
 
@@ -26,7 +26,7 @@ class Content:
 
     @classmethod
     def of(cls, tags: Mapping[str, Digest], manifests: Iterable[Digest], links: Links, catalog: Catalog) -> Content:
-        """Content of these manifests, with their blobs and those of the links that begin at one of them."""
+        """Content of these manifests, with their blobs and those of the links that start at one of them."""
         held = frozenset(manifests)
         return cls(
             tags=frozenset(tags.items()),
@@ -46,7 +46,7 @@ class Content:
         return {(parent, child): missing for parent, child, missing in self.links}
 
     def assert_whole(self) -> None:
-        """Everything that is taken along is there, and begins at what is there."""
+        """Checks that everything that is included exists, and starts at an existing manifest."""
         assert {digest for _, digest in self.tags} <= self.manifests
         for parent, child, missing in self.links:
             assert parent in self.manifests

@@ -1,4 +1,4 @@
-"""An S3 server that does what some stores do that only speak like S3: moto's, behind what changes its answers."""
+"""An S3 server with the deviations of S3-compatible stores: moto's, behind a proxy that changes its responses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FRAMING_HEADERS = ("HTTP_CONTENT_ENCODING", "HTTP_X_AMZ_DECODED_CONTENT_LENGTH"
 
 @dataclass
 class Refusal:
-    """An answer to requests of ``method`` whose path and query contain ``text``, ``count`` times (None: always)."""
+    """A response to requests of ``method`` whose path and query contain ``text``, ``count`` times (None: always)."""
 
     method: str
     text: str
@@ -46,7 +46,7 @@ class HostileObjectStore:
     requests: list[str] = field(default_factory=list)
 
     def refuse(self, method: str, text: str, status: int, code: str, count: int | None = None) -> Refusal:
-        """Answers such requests with an error from now on."""
+        """Responds to such requests with an error from now on."""
         refusal = Refusal(method, text, status, code, count)
         self.refusals.append(refusal)
         return refusal
@@ -100,7 +100,7 @@ def _refused(refusal: Refusal, start: StartResponse) -> Iterable[bytes]:
 
 @contextmanager
 def hostile_object_store(certificate: ServerCertificate) -> Iterator[tuple[HostileObjectStore, S3Server]]:
-    """The server on a free port, well-behaved until it is told otherwise."""
+    """The server on a free port, without deviations until a test adds some."""
     allow_short_parts()
     store = HostileObjectStore(DomainDispatcherApplication(create_backend_app))
     pair = (str(certificate.chain_path), str(certificate.key_path))

@@ -1,6 +1,6 @@
-"""A scripted registry on a raw socket, for what no real one does: it sends exactly the bytes it is told to.
+"""A scripted registry on a raw socket, for behaviour that no real one has: it sends exactly the scripted bytes.
 
-Answers are laid down per method and path; several are given one after another and the last stays. Every request is
+Responses are laid down per method and path; several are given one after another and the last stays. Every request is
 kept as it arrived, so that a test can say what was sent, and what was not.
 """
 
@@ -60,7 +60,7 @@ def reply(
     content_type: str | None = "application/json",
     cut: bool = False,
 ) -> Raw:
-    """A well-formed answer. ``length`` None leaves Content-Length out and ends the body by closing; a number may lie.
+    """A well-formed response. ``length`` None leaves Content-Length out and ends the body by closing; a number may lie.
 
     ``cut`` closes the connection after the body, whatever the length says.
     """
@@ -76,7 +76,7 @@ def reply(
 
 
 def json_reply(document: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Raw:
-    """A JSON document as an answer."""
+    """A JSON document as a response."""
     return reply(status, json.dumps(document).encode(), headers)
 
 
@@ -89,7 +89,7 @@ Answer = Raw | Callable[[Request], Raw]
 
 
 class HostileRegistry:
-    """Runs between ``with`` and its end. Requests without a laid down answer get ``otherwise``, or 404 with no body.
+    """Runs between ``with`` and its end. Requests without a scripted response get ``otherwise``, or 404 with no body.
 
     ``certificate`` (paths of chain and key) makes it speak TLS. ``host`` is a loopback address, so that two of them
     are two hosts.
@@ -134,11 +134,11 @@ class HostileRegistry:
         return RegistryUrl.parse(self.base)
 
     def on(self, method: str, path: str, *responses: Answer) -> None:
-        """Lays down answers for ``method`` and ``path``, which is without the query."""
+        """Scripts responses for ``method`` and ``path``, which has no query."""
         self._answers[method, path] = list(responses)
 
     def on_everything(self, response: Raw) -> None:
-        """Answers every request so from now on, whatever was laid down."""
+        """Responds to every request so from now on, whatever was scripted."""
         self._answers.clear()
         self._otherwise = lambda _request: response
 

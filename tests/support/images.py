@@ -25,7 +25,7 @@ _PIECE = 1024 * 1024
 
 @dataclass(frozen=True)
 class Blob:
-    """A blob: its bytes, or the seed that they are made from again each time they are asked for."""
+    """A blob: its bytes, or the seed that they are made from again each time they are requested."""
 
     digest: Digest
     size_bytes: int

@@ -28,7 +28,7 @@ def assert_whole(database: Database, store: BlobStore, *, additive: Collection[s
     """Holds every version of every repository against its tags, its links and the bytes; how many versions.
 
     A version holds the manifests that its tags lead to over its links, and the blobs that its manifests name.
-    Repositories that are named ``additive`` may hold manifests besides. All blobs are noted as stored, and are.
+    Repositories that are named ``additive`` may hold manifests besides. All blobs are recorded as stored, and are.
     """
     with database.reading() as connection:
         versions = connection.execute(

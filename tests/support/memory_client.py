@@ -77,7 +77,7 @@ class _Knowledge:
 
 
 class MemoryClient:
-    """Reads from ``registry``; safe to share between threads. Of ``options`` those count that no network needs."""
+    """Reads from ``registry``; safe to share between threads. Uses the ``options`` that do not concern the network."""
 
     def __init__(
         self, registry: MemoryRegistry, credentials: Credentials | None = None, options: ClientOptions | None = None
@@ -108,7 +108,7 @@ class MemoryClient:
     # -- tags ----------------------------------------------------------------------------------------------------
 
     def list_tags(self, repository: RepositoryName) -> TagListing:
-        """All tags, page by page; a page that vanishes starts the listing again, once."""
+        """All tags, page by page; a page that disappears starts the listing again, once."""
         try:
             return self._list_tags(repository)
         except _PageVanished:
@@ -195,7 +195,7 @@ class MemoryClient:
     def get_manifest(
         self, repository: RepositoryName, reference: TagName | Digest, *, expected: Descriptor | None = None
     ) -> Manifest:
-        """The manifest, verified; fetched once more when its bytes are not what was asked for."""
+        """The manifest, verified; fetched once more when its bytes are not what was requested."""
         try:
             return self._get_manifest(repository, reference, expected)
         except (DigestMismatch, SizeMismatch):
@@ -284,7 +284,7 @@ class MemoryClient:
         raise failure or NotFound(f"nobody has blob {blob.digest}", kind="blob")
 
     def download(self, repository: RepositoryName, blob: Descriptor, writer: BlobDestination) -> int:
-        """What this registry has of ``blob``, asked for again from where it broke off; gives the bytes received."""
+        """Reads ``blob`` from this registry, resumed where it broke off; returns the bytes received."""
         received = failure_count = 0
         offset, started, is_repeated = writer.offset, self._clock.monotonic(), False
         while True:
@@ -311,7 +311,7 @@ class MemoryClient:
                 self._retry.wait_after(problem, failure_count, started)
 
     def _request_blob(self, repository: RepositoryName, blob: Descriptor, writer: BlobDestination) -> MemoryResponse:
-        """The rest of ``blob``, or all of it with the writer at its beginning."""
+        """The rest of ``blob``, or all of it with the writer at its start."""
         self.usage.add("blob_get_count")
         request = MemoryRequest("GET", "blob", repository, blob.digest, offset=writer.offset)
         response = self._ask_once(request, RequestContext("blob", repository, blob.digest), frozenset({200, 206}))
@@ -440,7 +440,7 @@ class MemoryClient:
         read: Callable[[MemoryResponse], T],
         accepted: frozenset[int] = frozenset({200}),
     ) -> T:
-        """What ``read`` makes of the response; asked again after temporary errors."""
+        """The result of ``read`` on the response; requested again after temporary errors."""
         return self._retry.run(lambda: read(self._ask_once(request, context, accepted)))
 
     def _ask_once(self, request: MemoryRequest, context: RequestContext, accepted: frozenset[int]) -> MemoryResponse:

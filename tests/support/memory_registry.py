@@ -37,7 +37,7 @@ class MemoryResponse:
 
     ``digest`` is what is declared for a manifest. ``has_more`` says that another page follows. ``breaks_after`` is how
     many bytes of the body arrive before the connection breaks; None for all. ``has_challenge`` says of a 401 whether it
-    tells how to authenticate.
+    reports how to authenticate.
     """
 
     status: int = 200
@@ -135,7 +135,7 @@ def running_at(url: str) -> MemoryRegistry | None:
 class MemoryRegistry:
     """Has an address of its own, at which clients of ``support.syncing`` find it as long as it is referred to.
 
-    ``basic_auth`` asks for the user and password of ``support.registry``. ``has_referrers_api`` says whether it lists
+    ``basic_auth`` requires the user and password of ``support.registry``. ``has_referrers_api`` says whether it lists
     referrers, as Debian's does not. ``page_size`` is how many tags a page has. ``tells_digests`` says whether a HEAD
     does.
     """
@@ -334,8 +334,8 @@ class MemoryRegistry:
         manifest = held.manifests.get(digest) if digest is not None else None
         if manifest is None:
             return refusal(404, "MANIFEST_UNKNOWN", "manifest unknown")
-        told = manifest.digest if self.tells_digests else None
-        return MemoryResponse(data=manifest.data, media_type=manifest.media_type, digest=told)
+        reported = manifest.digest if self.tells_digests else None
+        return MemoryResponse(data=manifest.data, media_type=manifest.media_type, digest=reported)
 
     @staticmethod
     def _blob(held: _Repository, request: MemoryRequest) -> MemoryResponse:

@@ -18,7 +18,7 @@ LEAST_PART_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running server. ``options`` are what s3fs needs to reach it."""
+    """A running server. ``options`` are those with which s3fs reaches it."""
 
     endpoint: str
     ca_path: str = ""

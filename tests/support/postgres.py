@@ -1,7 +1,7 @@
 """A PostgreSQL of the tests' own: made in a temporary folder, stopped and removed at the end.
 
 It listens on a unix socket in its folder and on no network. PostgreSQL refuses to run as root, so as root its
-programs run as the account that Debian's package makes, or as nobody where there is none.
+programs run as the account that Debian's package makes, or as no one where there is none.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class Postgres:
         _run(self.programs / "pg_ctl", "-D", self.socket_folder / "data", *arguments)
 
     def make_database(self, name: str, template: str = "template1") -> str:
-        """The URL of a new database: an empty one, or a copy of ``template``, to which nobody may be connected."""
+        """The URL of a new database: an empty one, or a copy of ``template``, which must have no connections."""
         with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return f"postgresql://tests@/{name}?host={quote(str(self.socket_folder), safe='')}"
 
     def drop_database(self, name: str) -> None:
-        """Removes it, whoever is connected still."""
+        """Removes it, with its remaining connections."""
         with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
             connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 

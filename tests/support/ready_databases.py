@@ -27,7 +27,7 @@ class RenewedDatabase:
         self._database = ready_database(path)
 
     def renewed(self) -> Database:
-        """The database as new; nobody may use it meanwhile."""
+        """Resets the database; it must not be in use."""
         self._database.close()
         for suffix in ("-wal", "-shm"):
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """A real registry for tests: Debian's ``docker-registry`` on a free loopback port.
 
-It stores on the file system, allows deletion, and is asked over the registry's own API. What it was asked is
-read from its access log, which is the only witness that does not believe the client.
+It stores on the file system, allows deletion, and is used through the registry's own API. The requests it received are
+read from its access log, which does not depend on the client.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from registry_sync.domain.digests import Digest
 from support.certificates import ServerCertificate
 
 PROGRAM = "/usr/bin/docker-registry"
-#: The one user of a registry that asks for a password; the cheapest bcrypt cost keeps tests fast.
+#: The one user of a registry that requires a password; the cheapest bcrypt cost keeps tests fast.
 USERNAME, PASSWORD = "mirror", "correct horse battery"
 _HTPASSWD = f"{USERNAME}:$2b$04$zceUS3kRfMBsAiljgFXAfe5GA61suvpUg03RIoaNDdHyI9FoSJK7i\n"
 
@@ -127,7 +127,7 @@ class RequestLog:
 class RegistryServer:
     """A registry that runs between ``with`` and its end, and keeps its port when it is started again.
 
-    ``folder`` gets its configuration, logs and storage. ``basic_auth`` asks for :data:`USERNAME` and
+    ``folder`` gets its configuration, logs and storage. ``basic_auth`` requires :data:`USERNAME` and
     :data:`PASSWORD`. ``certificate`` makes it speak https only. ``config`` is laid over the top level of its
     configuration, such as ``{"auth": {"token": {...}}}``.
     """
@@ -165,7 +165,7 @@ class RegistryServer:
         self.stop()
 
     def start(self) -> None:
-        """Starts it and waits until it answers. A second start, after :meth:`stop`, uses the same port."""
+        """Starts it and waits until it responds. A second start, after :meth:`stop`, uses the same port."""
         config = self.folder / "config.yml"
         config.write_text(json.dumps(self._configuration()))
         with self._log.open("ab") as log, (self.folder / "error.log").open("ab") as errors:
@@ -251,13 +251,13 @@ class RegistryServer:
             self._sessions.session.close()
             del self._sessions.session
 
-    # -- what it was asked ---------------------------------------------------------------------------------------
+    # -- the requests it received ---------------------------------------------------------------------------------
 
     def log(self) -> RequestLog:
-        """Everything asked since the start or :meth:`reset_counts`, without what this class asked itself.
+        """The requests since the start or :meth:`reset_counts`, without those of this class itself.
 
-        The registry writes a line when it has answered, which a client may notice first; so a request of our
-        own is sent and its line waited for, and then a moment of silence.
+        The registry writes a line when it has served, which a client may notice first; so a request of our
+        own is sent and its line waited for, and then a time of silence.
         """
         lines = self._settled_log()[self._log_start :].decode(errors="replace").splitlines()
         parsed = (LoggedRequest.parse(line) for line in lines)
@@ -266,7 +266,7 @@ class RegistryServer:
         )
 
     def reset_counts(self) -> None:
-        """Forgets what was asked so far."""
+        """Forgets the requests so far."""
         self._log_start = len(self._settled_log())
 
     def _settled_log(self) -> bytes:

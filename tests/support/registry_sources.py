@@ -1,4 +1,4 @@
-"""Registries that the contract of readers is run on, and errors as a caller tells them apart."""
+"""Registries that the contract of readers is run on, and the attributes by which a caller distinguishes errors."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ _TOLD = ("status", "codes", "kind", "retry_after_seconds", "repository", "digest
 
 
 def error_of(call: Callable[[], object]) -> dict[str, Any]:
-    """The error that ``call`` raises, as a caller can tell it from others: its type, and what it says to programs."""
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - its type is compared by whoever asks
+    """The error that ``call`` raises, as a caller distinguishes it: its type, and its attributes for programs."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - its type is compared by the caller
         call()
     error = caught.value
-    told = {key: getattr(error, key) for key in _TOLD if getattr(error, key, None) not in (None, (), "")}
-    return {"type": type(error).__name__, "is_temporary": getattr(error, "is_temporary", None), **told}
+    reported = {key: getattr(error, key) for key in _TOLD if getattr(error, key, None) not in (None, (), "")}
+    return {"type": type(error).__name__, "is_temporary": getattr(error, "is_temporary", None), **reported}

@@ -25,7 +25,7 @@ START_SECONDS = 60
 
 @dataclass
 class RestClient:
-    """Requests of one user; ``token`` None is nobody."""
+    """Requests of one user; ``token`` None for no authentication."""
 
     url: str
     token: str | None = None
@@ -37,7 +37,7 @@ class RestClient:
     def ask(
         self, method: str, path: str, json: Any = None, *, headers: Mapping[str, str | None] | None = None, **more: Any
     ) -> requests.Response:
-        """The answer to a request for a path as answers give it; a path without the API's prefix gets it."""
+        """The response to a request for an href; a path without the API's prefix gets it."""
         full = path if path.startswith("/") else f"{API}/{path}"
         sent: dict[str, str | None] = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
         sent |= headers or {}
@@ -50,15 +50,15 @@ class RestClient:
         return self._document(self.ask("GET", path, params=query), status)
 
     def post(self, path: str, status: int = 201, **document: Any) -> Any:
-        """The answer to a document."""
+        """The response to a document."""
         return self._document(self.ask("POST", path, document), status)
 
     def patch(self, path: str, status: int = 200, **document: Any) -> Any:
-        """The answer to a change."""
+        """The response to a change."""
         return self._document(self.ask("PATCH", path, document), status)
 
     def put(self, path: str, status: int = 200, **document: Any) -> Any:
-        """The answer to a replacement."""
+        """The response to a replacement."""
         return self._document(self.ask("PUT", path, document), status)
 
     def delete(self, path: str, status: int = 204) -> None:
@@ -82,12 +82,12 @@ class ApiServer:
     database: Database
 
     def client(self, role: str | None = "admin") -> RestClient:
-        """A client of the user with that role; None for nobody."""
+        """A client of the user with that role; None for no authentication."""
         return RestClient(self.url, None if role is None else self.tokens[role])
 
 
 def hrefs_in(document: Any) -> list[str]:
-    """Every path of the API in an answer."""
+    """Every path of the API in a response."""
     if isinstance(document, dict):
         return [href for value in document.values() for href in hrefs_in(value)]
     if isinstance(document, list):

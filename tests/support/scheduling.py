@@ -22,7 +22,7 @@ SHARING_AIRFLOW = (
 )
 #: The folder of those that share one API server, in the process of the tests.
 SHARING_API_SERVER = "tests/integration/api/"
-#: Where several processes run tests, the longest begins first, and the short ones of integration fill up the end.
+#: Where several processes run tests, the longest start first, and the short ones of integration fill up the end.
 _IN_PROCESSES = ("architecture", "unit", "e2e", "docs", "contract", "integration")
 
 

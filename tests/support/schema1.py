@@ -33,17 +33,17 @@ def document(layers: Iterable[Digest], /, **fields: Any) -> dict[str, Any]:
 
 
 def payload_of(content: Mapping[str, Any]) -> bytes:
-    """The bytes that are signed, and that the digest is over."""
+    """The bytes that are signed, and whose digest is in the signature."""
     return json.dumps(content, indent=3).encode()
 
 
 def signature(length: object, tail: object = TAIL, **more: Any) -> dict[str, Any]:
     """One signature that says what it signs; ``length`` and ``tail`` may be anything."""
-    told = {"formatLength": length, "formatTail": base64url(tail) if isinstance(tail, bytes) else tail}
+    reported = {"formatLength": length, "formatTail": base64url(tail) if isinstance(tail, bytes) else tail}
     return {
         "header": {"alg": "ES256"},
         "signature": base64url(b"nobody looks at this"),
-        "protected": base64url(json.dumps(told).encode()),
+        "protected": base64url(json.dumps(reported).encode()),
         **more,
     }
 

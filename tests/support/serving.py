@@ -1,4 +1,4 @@
-"""A scripted registry that serves content as a good one does, as a ground on which single answers are then changed."""
+"""A scripted registry that serves content correctly, in which tests then change single responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.signatures import referrer_entry, subject_of
 def serve(
     registry: HostileRegistry, repository: str, content: RepositoryContent, *, heads_have_digests: bool = True
 ) -> HostileRegistry:
-    """``registry``, with answers for the tags, manifests and blobs of ``content``."""
+    """``registry``, with responses for the tags, manifests and blobs of ``content``."""
     registry.on("GET", f"/v2/{repository}/tags/list", json_reply({"name": repository, "tags": sorted(content.tags)}))
     for digest, manifest in content.manifests.items():
         headers = [("Docker-Content-Digest", digest)]

@@ -202,7 +202,7 @@ def referrer_entry(manifest: BuiltManifest) -> dict[str, Any]:
 def with_fallback_tags(content: RepositoryContent) -> RepositoryContent:
     """``content`` as clients push it to a registry without the referrers API: an index for each subject, under its tag.
 
-    A subject that is not there gets one too.
+    A subject that is missing gets one too.
     """
     referrers: dict[str, list[BuiltManifest]] = {}
     for manifest in content.manifests.values():

@@ -49,7 +49,7 @@ def ext4_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
 
 @contextmanager
 def after_a_loss_of_power(disk: Path) -> Iterator[Path]:
-    """What an :func:`ext4_disk` would hold if the power went at this moment; the disk itself goes on.
+    """What an :func:`ext4_disk` would hold if the power went now; the disk itself continues.
 
     The image has what the file system has handed to the device so far. What is only in the memory of the system, as
     everything that was not flushed, is not in it.

@@ -35,7 +35,7 @@ from support.syncing import Installation
 UPSTREAMS = ("team/one", "team/two")
 #: Repositories that content is copied into; what its tags replace stays there.
 COPIES = ("copy-0", "copy-1")
-#: Short, so that what is under way is often met; a sync that loses by it is begun anew.
+#: Short, so that what is under way is often met; a sync that loses by it is restarted.
 GRACE = timedelta(seconds=0.5)
 STOP = "stop"
 
@@ -189,7 +189,7 @@ def did_all(counts: Path) -> Counter[str]:
 
 
 def take(worker: Worker, step: Callable[[], None]) -> None:
-    """One step; the first errors of each type are told."""
+    """One step; the first errors of each type are reported."""
     try:
         step()
     except RegistrySyncError as error:

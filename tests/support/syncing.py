@@ -55,7 +55,7 @@ OpenClient = Callable[[RemoteSpec], AbstractContextManager[RegistryReader]]
 
 
 class Lines(list[str]):
-    """What stages tell, all of it; the warnings among it by themselves too."""
+    """All reports of stages; warnings also separately."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Lines(list[str]):
 
 @dataclass
 class Installation:
-    """One installation's database and blob store; ``lines`` is everything the stages told.
+    """One installation's database and blob store; ``lines`` is everything the stages reported.
 
     With ``has_tasks`` each shard of manifests has a client of its own, as in tasks.
     """

@@ -1,4 +1,4 @@
-"""A task's context without a DAG run around it: what an operator reads of it, and what it hands on and tells."""
+"""A task's context without a DAG run around it: what an operator reads of it, its XComs and its asset events."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TaskContext:
         return {}
 
     def get_dr_count(self, **_which: Any) -> int:
-        """As a task instance asks Airflow; here every run goes on."""
+        """As a task instance queries Airflow; here every run continues."""
         return 1
 
     def given(self) -> dict[str, Any]:
@@ -48,8 +48,8 @@ class TaskContext:
         )
         return {"ti": self, "dag_run": dag_run, "outlet_events": self.events}
 
-    def told(self) -> list[dict[str, Any]]:
-        """What assets were told of new versions."""
+    def reported(self) -> list[dict[str, Any]]:
+        """The asset events of new versions."""
         return [event.extra for event in self.events[AssetAlias(VERSIONS_ALIAS)].asset_alias_events]
 
 

@@ -27,7 +27,7 @@ class TokenService:
     """Gives who knows the password tokens to pull from ``readable``, and others tokens for nothing.
 
     Runs between ``with`` and its end, at another address than a registry. ``certificate`` is what it signs with;
-    ``life_seconds`` how long a registry takes a token, whatever the answer says of it.
+    ``life_seconds`` how long a registry accepts a token, whatever the response says of it.
     """
 
     def __init__(self, certificate: ServerCertificate, readable: str, *, life_seconds: float = 300) -> None:

@@ -59,7 +59,7 @@ GHCR = LookAlike(
     referrers=Referrers(404, redirect=303),
     missing=_DENIED,
 )
-#: The front of the Kubernetes project: it gives tokens that nobody asks for, and redirects to a registry of Google's.
+#: The front of the Kubernetes project: it issues tokens that nobody requests, and redirects to a registry of Google's.
 REGISTRY_K8S_IO = LookAlike(
     "registry-k8s-io",
     repository="pause/app",

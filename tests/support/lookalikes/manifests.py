@@ -22,9 +22,9 @@ PULLS_ALLOWED = 5000
 
 
 class ManifestDesk:
-    """Answers for the manifests of one repository.
+    """Serves the manifests of one repository.
 
-    ``pulled`` are the references that were given (GET), ``headed`` those that were asked about.
+    ``pulled`` are the references that were served (GET), ``headed`` those of HEAD requests.
     """
 
     def __init__(self, kind: LookAlike, content: RepositoryContent, witness: Witness) -> None:
@@ -66,7 +66,7 @@ class ManifestDesk:
         return reply(200, json.dumps(document), content_type=media_types.OCI_INDEX)
 
     def no_referrers(self) -> Raw:
-        """The answer of a registry without the API: its router or its gate gives it, and neither says more."""
+        """The response of a registry without the API: its router or its gate gives it, and neither says more."""
         self._witness.met(Habit.LACKS_REFERRERS)
         status = self._kind.referrers.status
         if status == 404:
@@ -90,7 +90,7 @@ class ManifestDesk:
             return reference == self._denied
 
     def _as_accepted(self, manifest: BuiltManifest, request: Request, *, is_by_tag: bool) -> BuiltManifest | None:
-        """What distribution makes of a type that was not asked for: another manifest, or none."""
+        """What distribution makes of a type that was not requested: another manifest, or none."""
         if manifest.media_type in accepted(request):
             return manifest
         if is_by_tag and manifest.media_type == media_types.DOCKER_LIST:

@@ -33,14 +33,14 @@ class Habit(str, Enum):
 
 @dataclass(frozen=True)
 class Auth:
-    """How it asks who is there, and what it takes for an answer.
+    """How it challenges a client, and which authorization it accepts.
 
     ``schemes`` are offered in this order, each on a line of its own. ``realm`` is the path of the token service, on a
     host of its own when ``realm_is_elsewhere``. ``names_scope`` False leaves the scope out of the challenge;
-    ``asks_at_ping_only`` leaves the whole challenge out of every answer but that of ``/v2/``; ``guards_ping_only`` lets
-    everybody in everywhere else. ``exchange_status`` is
-    what the token service answers with. After ``bearer_requests`` requests a bearer token is not enough any more, and
-    Basic is asked for (None: never). The first token is revoked after ``first_token_requests`` (None: never).
+    ``asks_at_ping_only`` sends the challenge with the response of ``/v2/`` only; ``guards_ping_only`` requires
+    authentication there only. ``exchange_status`` is the status of the token service. After ``bearer_requests``
+    requests Basic is required in place of a bearer token (None: never). The first token is revoked after
+    ``first_token_requests`` (None: never).
     """
 
     schemes: tuple[str, ...] = ("Bearer",)
@@ -64,9 +64,9 @@ class TagPages:
 
     ``cap`` is the most on a page: more is refused with 405 ``UNSUPPORTED`` when ``refuses_above_cap``, else the page
     is cut. ``link`` names the next page: ``relative``, ``absolute``, with the path of another ``connector`` (which
-    answers 400), ``shortened`` by the first component of the name, or ``none``. ``parameter`` carries the position,
+    responds 400), ``shortened`` by the first component of the name, or ``none``. ``parameter`` carries the position,
     which is a ``tag``, a ``number`` or ``opaque``. ``odd_names`` stand before the tags of the first page.
-    ``vanishes_once`` answers the first page after the first with 404. ``keeps_order`` lists in the order of the
+    ``vanishes_once`` responds with 404 to the first page after the first. ``keeps_order`` lists in the order of the
     content, not sorted. ``has_manifest_map`` adds Google's ``manifest`` and ``child``.
     """
 
@@ -86,11 +86,11 @@ class TagPages:
 class ManifestAnswers:
     """What it says beside a manifest.
 
-    ``digest_on`` are the methods whose answer has ``Docker-Content-Digest``. ``content_type`` stands in place of the
+    ``digest_on`` are the methods whose response has ``Docker-Content-Digest``. ``content_type`` stands in place of the
     manifest's own. ``heeds_accept`` rewrites a list by tag to its first image, and does not find OCI manifests, where
-    ``Accept`` does not ask for them. ``counts_pulls`` tells how many GETs are left; HEADs are free.
+    ``Accept`` does not request them. ``counts_pulls`` reports how many GETs remain; HEADs are free.
     ``is_limited_at_first`` refuses the first GET with 429 and the end of the wait in seconds since 1970;
-    ``denies_first`` refuses the manifest that is asked for first with 403, every time. With ``head_refusal`` manifests
+    ``denies_first`` refuses the manifest that is requested first with 403, every time. With ``head_refusal`` manifests
     are handed out by a redirect to the storage host, whose signature is for GET: HEAD gets that status there.
     """
 
@@ -109,7 +109,7 @@ class ManifestAnswers:
 class BlobAnswers:
     """How it hands out blobs: by a redirect of status ``redirect`` to the storage host, or itself (None).
 
-    ``gzips_configs`` sends configs under ``Content-Encoding: gzip`` although none was asked for.
+    ``gzips_configs`` sends configs under ``Content-Encoding: gzip`` although none was requested.
     """
 
     redirect: int | None = None
@@ -118,7 +118,7 @@ class BlobAnswers:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error answer. One of 401 has a challenge, with ``error="insufficient_scope"`` when ``is_about_scope``."""
+    """An error response. One of 401 has a challenge, with ``error="insufficient_scope"`` when ``is_about_scope``."""
 
     status: int
     code: str
@@ -128,11 +128,11 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Referrers:
-    """The referrers API: ``status`` 200 is one that works, anything else is what it answers instead.
+    """The referrers API: ``status`` 200 is one that works, anything else is its status instead.
 
     ``reads_tag_as_digest`` takes the tag ``sha256-<hex>`` for the digest and gives the subject itself. With
-    ``redirect``, a status, the question is sent on to the storage host, which answers in the registry's place; ``page``
-    is then a web page that it answers with, under ``status``.
+    ``redirect``, a status, the request is redirected to the storage host, which responds instead; ``page`` is then a
+    web page, sent with ``status``.
     """
 
     status: int = 404
@@ -143,9 +143,9 @@ class Referrers:
 
 @dataclass(frozen=True)
 class LookAlike:
-    """One registry. ``missing`` is its answer for repositories that it does not have.
+    """One registry. ``missing`` is its response for repositories that it does not have.
 
-    With ``sends_on_to``, a path, all that is asked of a repository is answered by a redirect to another registry, which
+    With ``sends_on_to``, a path, every request for a repository is redirected to another registry, which
     has it below that path, lets everybody in and is at the storage host; queries are lost on the way.
     """
 

@@ -35,8 +35,8 @@ _ROUTES = (
 class LookAlikeServer:
     """Runs between ``with`` and its end, and serves ``content`` as ``kind`` says.
 
-    ``manifests`` counts what was pulled and asked about; ``referrers_asked`` are the subjects whose referrers were
-    asked for; ``witness`` has what a good client does not do. With
+    ``manifests`` counts pulls and HEADs; ``referrers_asked`` are the subjects whose referrers were
+    requested; ``witness`` has what a good client does not do. With
     ``is_gone`` the repository is as if it had never been.
     """
 
@@ -58,7 +58,7 @@ class LookAlikeServer:
         self.serve(content)
 
     def serve(self, content: RepositoryContent) -> None:
-        """Has ``content`` from now on, and forgets what was pulled and asked about of the one before."""
+        """Has ``content`` from now on, and forgets the counts of the previous content."""
         self._content = content
         self.manifests = ManifestDesk(self.kind, content, self.witness)
         self._lister = TagLister(self.kind, content, self.registry.base, self.witness)
@@ -105,7 +105,7 @@ class LookAlikeServer:
         return RegistryClient(remote.url, credentials, replace(usual, **options))
 
     def forget(self) -> None:
-        """Forgets what was pulled and asked about so far; violations stay."""
+        """Forgets the counts so far; violations stay."""
         self.manifests.pulled.clear()
         self.manifests.headed.clear()
         self.referrers_asked.clear()

@@ -70,7 +70,7 @@ class SignedStorage:
 
 
 def blob_reply(request: Request, data: bytes, *headers: tuple[str, str]) -> Raw:
-    """A blob, or the part of it that ``Range`` asks for."""
+    """A blob, or the part of it that ``Range`` requests."""
     asked = _RANGE.fullmatch(request.header("range") or "")
     kind = "application/octet-stream"
     if asked is None:

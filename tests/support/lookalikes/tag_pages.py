@@ -14,7 +14,7 @@ from support.lookalikes.witness import Witness
 
 
 class TagLister:
-    """Answers ``tags/list`` of one repository; ``base`` is the registry's URL."""
+    """Serves ``tags/list`` of one repository; ``base`` is the registry's URL."""
 
     def __init__(self, kind: LookAlike, content: RepositoryContent, base: str, witness: Witness) -> None:
         self._kind = kind
@@ -27,7 +27,7 @@ class TagLister:
         self._refusals = 0
 
     def response(self, request: Request) -> Raw:
-        """A page, or what this registry answers in its place."""
+        """A page, or what this registry responds in its place."""
         query = {name: values[0] for name, values in parse_qs(request.query).items()}
         size = int(query["n"]) if "n" in query else self._pages.cap
         if size > self._pages.cap and self._pages.refuses_above_cap:
@@ -53,7 +53,7 @@ class TagLister:
         return reply(200, json.dumps(document), headers, content_type=self._pages.content_type)
 
     def _start(self, position: str | None) -> int | None:
-        """The index at which the page begins, None for a position that leads nowhere."""
+        """The index at which the page starts, None for a position that leads nowhere."""
         if position is None:
             return 0
         if self._pages.position == "number":
@@ -65,7 +65,7 @@ class TagLister:
         return bisect.bisect_right(self._names, position)
 
     def _vanishes(self) -> bool:
-        """Whether the tag that this page continues from is gone for a moment."""
+        """Whether the tag that this page continues from is missing for now."""
         vanishes = self._pages.vanishes_once and not self._has_vanished
         if vanishes:
             self._has_vanished = True

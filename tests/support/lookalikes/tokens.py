@@ -26,7 +26,7 @@ class Exchange:
 class Gate:
     """The door of one look-alike. ``realm`` is the URL of its token service.
 
-    ``token_request_count`` is how often that was asked, ``exchanges`` what it gave.
+    ``token_request_count`` is the number of its requests, ``exchanges`` the issued tokens.
     """
 
     def __init__(self, kind: LookAlike, realm: str, witness: Witness) -> None:
@@ -107,7 +107,7 @@ class Gate:
     # -- at the token service ------------------------------------------------------------------------------------
 
     def exchange(self, request: Request) -> Raw:
-        """The token service's answer."""
+        """The token service's response."""
         with self._lock:
             self.token_request_count += 1
         if self._auth.exchange_status != 200:

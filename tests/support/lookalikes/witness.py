@@ -1,4 +1,4 @@
-"""What a good client does not do, noted by the servers that saw it."""
+"""What a good client does not do, recorded by the servers that saw it."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ It ran with the code of commit 668ebe0, the last before the modules were put tog
 runs on both sides: what it imports had the same names there.
 
 ``previous_release.sql`` is the SQLite database. ``documents.txt`` has the exact text of each document that the REST API
-then gave, on the line after its path; it is asked without Airflow, as somebody who may do anything.
+then gave, on the line after its path; it is used without Airflow, as a user with all rights.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ KINDS = ("tags", "manifests", "blobs")
 
 
 class Api:
-    """The REST API over ``database``, asked in this process by somebody who may do anything."""
+    """The REST API over ``database``, used in this process by a user with all rights."""
 
     def __init__(self, database: Database) -> None:
         from airflow.api_fastapi.core_api.security import get_user
@@ -87,7 +87,7 @@ class Api:
         return json.loads(self.texts([path])[path])
 
     def send(self, method: str, path: str, **document: Any) -> Any:
-        """What is answered to a change; None for nothing."""
+        """The document in the response to a change; None without one."""
 
         async def sent() -> httpx.Response:
             async with self._client() as client:
@@ -288,7 +288,7 @@ class Play:
         self.sync("later", policy="on_demand", include_tags=("late*", "v?"), exclude_tags=("v2",))
 
     def _referrers(self, upstreams: Upstreams) -> None:
-        """Signatures by fallback tags; and by the referrers API, once it answers."""
+        """Signatures by fallback tags; and by the referrers API, once it responds."""
         serve(self.registry, SIGNED, with_fallback_tags(upstreams.signed))
         self.sync("signed", SIGNED)
         for digest in upstreams.signed.manifests:

@@ -54,7 +54,7 @@ def test_a_name_loses_the_blanks_around_it() -> None:
     assert Given.model_validate({"name": " codzo "}).name == "codzo"
 
 
-def test_unknown_fields_are_refused_and_those_of_answers_mean_nothing() -> None:
+def test_unknown_fields_are_refused_and_those_of_responses_mean_nothing() -> None:
     assert Given.model_validate({"pulp_href": "/anything"}) == Given()
     with pytest.raises(ValidationError, match="nonsense"):
         Given.model_validate({"nonsense": 1})
@@ -66,7 +66,7 @@ def test_an_error_does_not_repeat_what_was_sent() -> None:
     assert "hunter22" not in str(raised.value)
 
 
-def test_a_moment_is_shown_in_utc_with_six_digits() -> None:
+def test_a_timestamp_is_shown_in_utc_with_six_digits() -> None:
     timestamp = datetime(2019, 9, 5, 16, 29, 43, tzinfo=timezone(timedelta(hours=2)))
     assert shown_timestamp(timestamp) == "2019-09-05T14:29:43.000000Z"
     assert Shown(timestamp=timestamp).model_dump() == {"timestamp": "2019-09-05T14:29:43.000000Z"}

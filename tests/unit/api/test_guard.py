@@ -14,7 +14,7 @@ PASSED = 200
 
 
 def ask(headers: dict[str, str], *, body: bytes = b"", kind: str = "http") -> int:
-    """The status of a request that the app behind the guard would answer with 200."""
+    """The status of a request for which the app behind the guard would respond with 200."""
     statuses: list[int] = []
 
     async def send(message: dict[str, Any]) -> None:

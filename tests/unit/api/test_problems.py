@@ -36,14 +36,14 @@ def test_every_error_has_a_status_that_says_whose_it_is(kind: type[errors.Regist
         assert status in (409, 502, 503)
 
 
-def test_a_row_of_the_table_is_not_there_for_nothing() -> None:
-    """A row that says what the row above it in the tree says already is left out."""
+def test_a_row_of_the_table_is_used() -> None:
+    """A row that says what the row above it in the tree says already is omitted."""
     for kind, status in STATUSES.items():
         above = [STATUSES[parent] for parent in kind.__mro__[1:] if parent in STATUSES]
         assert kind is errors.RegistrySyncError or status != above[0], kind
 
 
-def test_a_full_database_is_answered_with_503_and_says_whose_disk_it_is(tmp_path: Path) -> None:
+def test_a_full_database_responds_with_503_and_says_whose_disk_it_is(tmp_path: Path) -> None:
     with Database.connect(f"sqlite:///{tmp_path}/registry_sync.db") as database:
         database.upgrade()
         event.listen(database._engine, "connect", lambda opened, _: opened.execute("PRAGMA max_page_count = 1"))
@@ -55,7 +55,7 @@ def test_a_full_database_is_answered_with_503_and_says_whose_disk_it_is(tmp_path
     assert "Retry-After" not in response.headers, "it takes an operator"
 
 
-def test_what_passes_says_when_to_come_again(tmp_path: Path) -> None:
+def test_what_passes_says_when_to_retry(tmp_path: Path) -> None:
     with Database.connect(f"sqlite:///{tmp_path}/registry_sync.db", patience_seconds=0.01) as database:
         database.upgrade()
         with database.writing():
@@ -64,7 +64,7 @@ def test_what_passes_says_when_to_come_again(tmp_path: Path) -> None:
     assert "busy" in response.json()["detail"]
 
 
-def test_what_airflows_own_database_refuses_is_told_from_ours(tmp_path: Path) -> None:
+def test_what_airflows_own_database_refuses_is_distinguished_from_ours(tmp_path: Path) -> None:
     airflows = create_engine(f"sqlite:///{tmp_path}/airflow.db", connect_args={"timeout": 0.01})
     with airflows.connect() as holder, airflows.connect() as asking:
         holder.exec_driver_sql("BEGIN IMMEDIATE")

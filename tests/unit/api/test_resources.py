@@ -68,7 +68,7 @@ def test_neighbours_keep_filters_and_order() -> None:
 @pytest.mark.parametrize(
     ("ordering", "stored"), [(None, ""), ("pulp_created", "created_at"), ("-pulp_created", "-created_at")]
 )
-def test_an_ordering_is_told_in_the_words_of_the_store(ordering: str | None, stored: str) -> None:
+def test_an_ordering_is_reported_in_the_words_of_the_store(ordering: str | None, stored: str) -> None:
     assert Query(offset=3, limit=7, ordering=ordering).page_request() == PageRequest(3, 7, stored)
 
 
@@ -103,7 +103,7 @@ def test_two_filters_by_state_let_through_what_fits_both(
 
 
 @pytest.mark.parametrize("text", ["", " , ", "red,blue", "RED"])
-def test_states_that_there_are_not_are_refused(text: str) -> None:
+def test_unknown_states_are_refused(text: str) -> None:
     with pytest.raises(ValidationError, match="green, red"):
         TypeAdapter(listed_states(Light)).validate_python(text)
 
@@ -139,7 +139,7 @@ def lamp(lamp_id: str) -> Lamp:
 
 @pytest.fixture
 def lamps() -> TestClient:
-    """An app with one resource, whose database is a list of what was asked of it."""
+    """An app with one resource, whose database records its queries."""
     asked: list[Any] = []
 
     def page(_database: Any, query: NamedQuery) -> Page[Lamp]:

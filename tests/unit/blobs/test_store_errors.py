@@ -40,7 +40,7 @@ def test_the_number_of_an_error_decides_its_type(
 
 
 def test_a_refusal_without_a_number_is_still_a_refusal() -> None:
-    assert "must be allowed" in str(store_error(PermissionError("the key may not do that"), "s3://bucket"))
+    assert "must be able" in str(store_error(PermissionError("the key may not do that"), "s3://bucket"))
 
 
 def test_an_error_without_words_is_called_by_its_type() -> None:

@@ -43,7 +43,7 @@ def test_a_rollback_makes_a_version_that_assets_are_told_of(database: Database, 
     made = database.versions.get(hello.id, 3)
     assert (made.description, made.origin.created_by) == ("latest does not start", "anna")
     assert tags(database, "hello") == ["latest", "old"]
-    (told,) = context.told()
+    (told,) = context.reported()
     assert (told["repository"], told["number"], told["hold_count"]) == ("hello", 3, 0)
 
 
@@ -51,7 +51,7 @@ def test_a_rollback_to_what_is_there_makes_and_tells_nothing(database: Database,
     context = TaskContext()
     returned = roll_back(context, repository="hello", number=2)
     assert (returned["version"], returned["unchanged_version"]["number"]) == (None, 2)
-    assert context.told() == []
+    assert context.reported() == []
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,12 @@ def test_tags_are_promoted_into_a_repository_that_is_made_for_them(database: Dat
     returned = promote(context, source="hello", target="production", number="1", tags="la*, old", exclude_tags="old")
     assert returned["version"]["number"] == 1
     assert tags(database, "production") == ["latest"]
-    assert [told["repository"] for told in context.told()] == ["production"]
+    assert [told["repository"] for told in context.reported()] == ["production"]
     made = database.versions.get(database.repositories.by_name("production").id, 1)
     assert (made.origin.repository_id, made.origin.number, made.origin.created_by) == (hello.id, 1, "anna")
     again = TaskContext()
     assert promote(again, source="hello", target="production", number="1", tags="latest")["version"] is None
-    assert again.told() == []
+    assert again.reported() == []
 
 
 def test_a_version_names_who_approved_it_rather_than_who_began_the_run(database: Database, hello: Repository) -> None:

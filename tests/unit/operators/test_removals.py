@@ -143,7 +143,7 @@ def test_a_run_with_holds_notes_them(database: Database, repository: Repository)
     kept = database.versions.tags(repository.id)["tag-00"]  # type: ignore[index]
     note = f"2 tags are held: bad is omitted (not JSON); tag-00 is kept at {kept[:19]} (no such blob)"
     assert (context.returned[RUN_NOTE_KEY], returned["hold_count"]) == (note, 2)
-    assert [told["hold_count"] for told in context.told()] == [2]
+    assert [told["hold_count"] for told in context.reported()] == [2]
 
 
 def test_a_run_that_makes_no_version_because_of_its_holds_notes_why(database: Database, repository: Repository) -> None:

@@ -1,4 +1,4 @@
-"""A content summary is the object that Pulp documents, with no word about what is not there."""
+"""A content summary is the object that Pulp documents, with no word about what is missing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_types_stand_in_the_documented_order_whatever_order_they_come_in() -
 
 
 @given(added=COUNTS, present=COUNTS, removed=COUNTS)
-def test_a_type_without_units_is_left_out_and_every_other_keeps_its_count(
+def test_a_type_without_units_is_omitted_and_every_other_keeps_its_count(
     added: dict[str, int], present: dict[str, int], removed: dict[str, int]
 ) -> None:
     summary = ContentSummary(added, present, removed)

@@ -50,7 +50,7 @@ def serve(certificate: ServerCertificate, content: RepositoryContent) -> Iterato
 
 @pytest.fixture
 def ask(certificate: ServerCertificate) -> Iterator[Callable[..., requests.Response]]:
-    """One request; redirects are followed only when told so, and then as a careless client does."""
+    """One request; redirects are followed only if requested, and then as a careless client does."""
     with requests.Session() as session:
         session.trust_env = False
         session.verify = str(certificate.ca_path)
@@ -88,7 +88,7 @@ def blob_url(server: LookAlikeServer, content: RepositoryContent) -> tuple[str, 
 
 
 @pytest.mark.parametrize("kind", known.KNOWN, ids=str)
-def test_each_asks_who_is_there_and_takes_its_own_answer(kind: LookAlike, serve: Any, ask: Any) -> None:
+def test_each_asks_who_is_there_and_takes_its_own_response(kind: LookAlike, serve: Any, ask: Any) -> None:
     server = serve(kind)
     refused = ask(f"{server.url}/v2/")
     assert (refused.status_code, bool(refused.headers["WWW-Authenticate"])) == (401, True)
@@ -99,7 +99,7 @@ def test_each_asks_who_is_there_and_takes_its_own_answer(kind: LookAlike, serve:
     assert server.witness.violations == []
 
 
-def test_ghcr_sends_the_question_for_referrers_to_a_host_without_an_answer(serve: Any, ask: Any) -> None:
+def test_ghcr_sends_the_question_for_referrers_to_a_host_without_an_response(serve: Any, ask: Any) -> None:
     server = serve(known.GHCR)
     subject = next(iter(server._content.manifests))
     sent = ask(f"{server.url}/v2/{server.kind.repository}/referrers/{subject}", bearer(server, ask))
@@ -137,13 +137,13 @@ def test_a_manifest_that_is_signed_for_get_is_given_once_and_no_head_of_it(serve
     assert ask(given.headers["Location"]).status_code == 403
 
 
-def test_a_password_at_the_registry_that_wants_tokens_is_noted(serve: Any, ask: Any) -> None:
+def test_a_password_at_the_registry_that_wants_tokens_is_recorded(serve: Any, ask: Any) -> None:
     server = serve(known.QUAY)
     assert ask(manifest_url(server, "oci-index"), basic(known.QUAY)).status_code == 401
     assert "a password" in server.witness.violations[0]
 
 
-def test_a_token_that_was_not_given_is_noted_at_the_registry_and_at_the_token_service(serve: Any, ask: Any) -> None:
+def test_a_token_that_was_not_given_is_recorded_at_the_registry_and_at_the_token_service(serve: Any, ask: Any) -> None:
     server = serve(known.DOCKER_HUB)
     own = bearer(server, ask)
     assert ask(manifest_url(server, "oci-index"), {"Authorization": "Bearer made-up"}).status_code == 401
@@ -151,7 +151,7 @@ def test_a_token_that_was_not_given_is_noted_at_the_registry_and_at_the_token_se
     assert len(server.witness.violations) == 2
 
 
-def test_a_token_for_more_or_for_another_service_is_noted(serve: Any, ask: Any) -> None:
+def test_a_token_for_more_or_for_another_service_is_recorded(serve: Any, ask: Any) -> None:
     server = serve(known.GITLAB)
     bearer(server, ask, scope="repository:group/project/app:pull,push")
     ask(f"{server.tokens.base}/jwt/auth", basic(known.GITLAB), params={"service": "another"})
@@ -161,7 +161,7 @@ def test_a_token_for_more_or_for_another_service_is_noted(serve: Any, ask: Any) 
     ]
 
 
-def test_a_realm_whose_own_query_is_lost_is_noted(serve: Any, ask: Any) -> None:
+def test_a_realm_whose_own_query_is_lost_is_recorded(serve: Any, ask: Any) -> None:
     server = serve(known.HARBOR)
     ask(f"{server.url}/service/token", basic(known.HARBOR), params={"service": "harbor-registry"})
     assert server.witness.violations == ["the realm's own tenant was lost"]
@@ -184,7 +184,7 @@ def test_gitlab_revokes_its_first_token_and_no_other(serve: Any, ask: Any) -> No
     assert server.gate.token_request_count == 2
 
 
-def test_credentials_at_the_storage_host_are_noted_and_refused(
+def test_credentials_at_the_storage_host_are_recorded_and_refused(
     serve: Any, ask: Any, content: RepositoryContent
 ) -> None:
     server = serve(known.ECR)
@@ -196,7 +196,7 @@ def test_credentials_at_the_storage_host_are_noted_and_refused(
 
 
 def verbatim(location: str, certificate: ServerCertificate) -> tuple[int, bytes]:
-    """Status and body of a URL that is asked for exactly as it is written, which ``requests`` does not do."""
+    """Status and body of a URL that is requested exactly as it is written, which ``requests`` does not do."""
     parts = urlsplit(location)
     connection = HTTPSConnection(
         parts.hostname or "", parts.port, context=ssl.create_default_context(cafile=str(certificate.ca_path))
@@ -232,7 +232,7 @@ def test_a_signed_url_is_good_once_and_as_it_was_written(
         ({"Accept": media_types.OCI_INDEX}, "without"),
     ],
 )
-def test_requests_that_lack_or_tell_too_much_are_noted(
+def test_requests_that_lack_or_report_too_much_are_recorded(
     serve: Any, ask: Any, headers: dict[str, str], noted: str
 ) -> None:
     server = serve(known.ZOT)
@@ -252,7 +252,7 @@ def test_distribution_gives_an_image_for_a_list_and_no_oci_manifest_unless_they_
     assert ask(manifest_url(server, "oci-image"), token).status_code == 200
 
 
-def test_a_page_size_above_the_cap_is_noted_when_it_is_asked_for_again(serve: Any, ask: Any) -> None:
+def test_a_page_size_above_the_cap_is_recorded_when_it_is_requested_again(serve: Any, ask: Any) -> None:
     server = serve(known.ECR)
     tags = f"{server.url}/v2/team/app/tags/list"
     for _ in range(2):
@@ -261,7 +261,7 @@ def test_a_page_size_above_the_cap_is_noted_when_it_is_asked_for_again(serve: An
 
 
 @pytest.mark.parametrize("kind", [known.NEXUS, known.ARTIFACTORY], ids=str)
-def test_a_wrong_link_leads_nowhere_and_its_query_goes_on(kind: LookAlike, serve: Any, ask: Any) -> None:
+def test_a_wrong_link_leads_nowhere_and_its_query_continues(kind: LookAlike, serve: Any, ask: Any) -> None:
     server = serve(kind)
     token = basic(kind) if kind is known.NEXUS else bearer(server, ask)
     response = ask(f"{server.url}/v2/{kind.repository}/tags/list", token)

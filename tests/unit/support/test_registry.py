@@ -63,7 +63,7 @@ def test_blobs_are_mounted_from_a_repository_that_has_them(server: RegistryServe
     assert served_wrongly(server, "second", content) == []
 
 
-def test_a_blob_that_is_not_there_is_not_mounted(server: RegistryServer) -> None:
+def test_a_blob_that_is_missing_is_not_mounted(server: RegistryServer) -> None:
     assert not server.mount_blob("second", Digest.of(b"nowhere"), "first")
 
 
@@ -96,7 +96,7 @@ def test_requests_are_counted_by_method_and_kind(server: RegistryServer) -> None
     assert log.count("HEAD", "manifest", repository="some/name", reference="latest", status=200) == 3
 
 
-def test_reset_counts_forgets_what_was_asked(server: RegistryServer) -> None:
+def test_reset_counts_forgets_what_was_requested(server: RegistryServer) -> None:
     requests.get(f"{server.url}/v2/")
     server.reset_counts()
     assert server.log().requests == ()
@@ -151,7 +151,7 @@ def test_a_registry_with_a_certificate_is_trusted_through_its_authority_alone(tm
         server.close_session()
 
 
-def test_a_registry_that_asks_for_client_certificates_refuses_those_without(tmp_path: Path) -> None:
+def test_a_registry_that_requests_client_certificates_refuses_those_without(tmp_path: Path) -> None:
     authority = CertificateAuthority(tmp_path / "ca")
     certificate = authority.server(asks_for_client=True)
     verify = str(authority.certificate_path)

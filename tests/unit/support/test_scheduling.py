@@ -33,11 +33,11 @@ def test_one_process_runs_all_that_share_something() -> None:
     assert shared_by("tests/integration/test_a.py") != shared_by("tests/integration/test_b.py")
 
 
-def test_one_process_begins_with_what_says_most_in_the_shortest_time() -> None:
+def test_one_process_starts_with_what_says_most_in_the_shortest_time() -> None:
     paths = ["tests/e2e/a.py", "tests/contract/db/a.py", "tests/unit/a.py", "tests/architecture/a.py"]
     assert sorted(paths, key=lambda path: place(path, in_processes=False)) == paths[::-1]
 
 
-def test_several_processes_begin_with_what_takes_longest() -> None:
+def test_several_processes_start_with_what_takes_longest() -> None:
     paths = ["tests/integration/a.py", "tests/unit/a.py", SHARING_AIRFLOW[0]]
     assert sorted(paths, key=lambda path: place(path, in_processes=True)) == paths[::-1]

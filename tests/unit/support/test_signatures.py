@@ -38,8 +38,8 @@ def test_it_is_the_same_each_time_and_another_with_another_seed(content: Reposit
     assert not set(other.manifests) & set(content.manifests)
 
 
-def test_every_kind_of_referrer_is_there(content: RepositoryContent) -> None:
-    """What it is can be told from type and subject alone, which is what a registry lists."""
+def test_every_kind_of_referrer_exists(content: RepositoryContent) -> None:
+    """Its kind follows from type and subject alone, which is what a registry lists."""
     kinds = [
         (artifact_type_of(read), read.layers[0].media_type)
         for manifest in content.manifests.values()
