@@ -22,9 +22,8 @@ from registry_sync.db.engine import make_engine, read_url
 from registry_sync.db.tables import metadata
 from registry_sync.hooks.stores import open_blob_store
 from support import previous_release
-from support.hostile_registry import HostileRegistry
+from support.memory_registry import MemoryRegistry
 from support.previous_release.make import NAME, Api, Upstreams
-from support.serving import serve
 from support.syncing import Installation
 
 FOLDER = Path(previous_release.__file__).parent
@@ -125,9 +124,9 @@ def test_the_documents_are_of_all_that_can_happen_to_versions() -> None:
 def test_syncs_go_on_and_old_versions_stay_as_they_were(database: Database, tmp_path: Path) -> None:
     """Versions of the previous release and those of this one are of one history."""
     here = Installation(database, open_blob_store((tmp_path / "blobs").as_uri()))
-    with HostileRegistry() as registry:
-        serve(registry, NAME, Upstreams().app[1])
-        version = here.sync("app", str(registry.url), NAME, replace_upstream=True)
+    registry = MemoryRegistry()
+    registry.serve(NAME, Upstreams().app[1])
+    version = here.sync("app", registry.url, NAME, replace_upstream=True)
     assert version is not None
     assert (version.number, version.base_number, version.holds) == (6, 5, ())
     assert database.versions.tags(version.repository_id) == Upstreams().app[1].tags

@@ -25,8 +25,7 @@ from registry_sync.errors import StagesUnfinished
 from registry_sync.hooks.stores import open_blob_store
 from support import first_release
 from support.first_release.make import NAME, upstreams, versions_of
-from support.hostile_registry import HostileRegistry
-from support.serving import serve
+from support.memory_registry import MemoryRegistry
 from support.syncing import Installation
 
 FOLDER = Path(first_release.__file__).parent
@@ -168,13 +167,13 @@ def test_versions_take_along_the_entries_of_their_indexes_as_they_did(database: 
 def test_a_sync_goes_on_where_the_first_release_stopped(database: Database, tmp_path: Path) -> None:
     here = Installation(database, open_blob_store((tmp_path / "blobs").as_uri()))
     upstream = upstreams()[-1]
-    with HostileRegistry() as registry:
-        serve(registry, NAME, upstream)
-        version = here.sync("app", str(registry.url), NAME, replace_upstream=True)
-        assert version is not None
-        assert (version.number, version.base_number, version.holds) == (5, 4, ())
-        assert version.summary.counts()["added"]["docker.tag"] == 1, "the tag that had been held"
-        assert here.sync("app", str(registry.url), NAME) is None
+    registry = MemoryRegistry()
+    registry.serve(NAME, upstream)
+    version = here.sync("app", registry.url, NAME, replace_upstream=True)
+    assert version is not None
+    assert (version.number, version.base_number, version.holds) == (5, 4, ())
+    assert version.summary.counts()["added"]["docker.tag"] == 1, "the tag that had been held"
+    assert here.sync("app", registry.url, NAME) is None
     query = UnitQuery(version.repository_id)
     everything = PageRequest(limit=1000)
     assert database.versions.tags(version.repository_id) == upstream.tags
@@ -190,9 +189,9 @@ def test_a_run_that_the_upgrade_interrupted_makes_no_half_version(database: Data
         database.versions.commit(run.id)
     assert database.versions.latest(repository.id) is None
     here = Installation(database, open_blob_store((tmp_path / "blobs").as_uri()))
-    with HostileRegistry() as registry:
-        serve(registry, NAME, upstreams()[0])
-        version = here.sync("stopped", str(registry.url), NAME, replace_upstream=True)
+    registry = MemoryRegistry()
+    registry.serve(NAME, upstreams()[0])
+    version = here.sync("stopped", registry.url, NAME, replace_upstream=True)
     assert version is not None
     assert database.versions.tags(repository.id) == upstreams()[0].tags
 
