@@ -213,7 +213,9 @@ def test_foreign_layers_are_fetched_from_where_they_lie_only_when_the_remote_inc
     elsewhere = MemoryRegistry()
     elsewhere.push_blob("layers", foreign, b"a layer of somebody else's")
     layer = build.descriptor(
-        foreign, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", urls=[f"{elsewhere.url}/layers"]
+        foreign,
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        urls=[f"{elsewhere.url}/v2/layers/blobs/{foreign}"],
     )
     build.tag("v1", build.image([foreign], docker=True, extra={"layers": [layer]}))
     registry.serve(NAME, build.content())

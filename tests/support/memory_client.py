@@ -7,6 +7,7 @@ in a time that passes at once, manifests read by the domain: what is written aga
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from registry_sync.errors import (
     NotFound,
     PaginationError,
     ProtocolError,
+    RedirectRefused,
     ReferrersUnavailable,
     RegistryError,
     RegistrySyncError,
@@ -59,6 +61,7 @@ from support.memory_registry import MemoryRegistry, MemoryRequest, MemoryRespons
 from support.oci import FakeTime
 
 T = TypeVar("T")
+_FOREIGN = re.compile(r"(?P<registry>https?://[^/]+)/v2/(?P<repository>.+)/blobs/[^/]+")
 _LASTING = frozenset(range(200, 600)) - TEMPORARY_STATUSES
 _PATHS = {"tags": "tags/list", "manifest": "manifests/", "blob": "blobs/", "referrers": "referrers/"}
 
@@ -266,19 +269,18 @@ class MemoryClient:
         return self._fetch_foreign(blob, writer)
 
     def _fetch_foreign(self, blob: Descriptor, writer: BlobDestination) -> int:
-        """From the first URL that gives it: ``<url of a registry in memory>/<repository>``."""
+        """From the first of its URLs that gives it, each that of a blob in another registry in memory."""
         failure: RegistrySyncError | None = None
         for url in blob.urls:
-            scheme, _, rest = url.partition("://")
-            host, _, name = rest.partition("/")
-            registry = running_at(f"{scheme}://{host}")
-            if registry is None:
-                failure = ServerUnavailable(f"the name {host} cannot be resolved", host=host)
+            place = _FOREIGN.fullmatch(url)
+            registry = running_at(place["registry"]) if place else None
+            if place is None or registry is None:
+                failure = RedirectRefused("a blob is said to be where nothing is fetched from")
                 continue
             elsewhere = MemoryClient(registry, None, self.options)
             elsewhere.usage = self.usage
             try:
-                return elsewhere.download(RepositoryName(name), blob, writer)
+                return elsewhere.download(RepositoryName(place["repository"]), blob, writer)
             except (RegistryError, ContentError) as problem:
                 failure = problem
         raise failure or NotFound(f"nobody has blob {blob.digest}", kind="blob")

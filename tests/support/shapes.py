@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 from collections.abc import Callable
 
@@ -159,14 +160,19 @@ def signed_application(seed: int = 8) -> RepositoryContent:
 
 
 def any_shape(seed: int) -> RepositoryContent:
-    """A small repository whose shape ``seed`` determines: images that share layers, nested indexes, attestations,
-    artifacts, signatures by tag and by subject, and several tags on one of them.
+    """A small repository whose shape ``seed`` determines, with several tags on one image or index.
+
+    Images share layers, of gzip and zstd, or carry one inline; indexes are nested; there are attestations, artifacts
+    and signatures by tag and by subject.
     """
     dice, build = random.Random(seed), ContentBuilder(seed=seed)
     signer = Signer(build)
     layers = [build.blob(dice.choice((1, 64, 900, 3000))) for _ in range(5)]
     images = [build.image(dice.sample(layers, dice.randint(0, 3)), docker=dice.random() < 0.4) for _ in range(4)]
     images.append(build.artifact(dice.sample(layers, 2)))
+    zstd = build.descriptor(layers[0], "application/vnd.oci.image.layer.v1.tar+zstd")
+    inline = build.descriptor(small := build.blob_of(b"%d" % seed), data=base64.b64encode(b"%d" % seed).decode())
+    images.append(build.image([layers[0], small], extra={"layers": [zstd, inline]}))
     indexes: list[Digest] = []
     for _ in range(dice.randint(1, 3)):
         children = dice.sample([*images, *indexes[-1:]], dice.randint(0, 3))

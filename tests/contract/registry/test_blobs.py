@@ -10,7 +10,8 @@ from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.references import RepositoryName
 from support.filling import push
 from support.images import Blob, ContentBuilder, RepositoryContent
-from support.memory_registry import HELD, NO_RESPONSE, Held, MemoryResponse, refusal
+from support.memory_over_http import over_http
+from support.memory_registry import HELD, NO_RESPONSE, Held, MemoryRegistry, MemoryResponse, refusal
 from support.oci import MemoryWriter
 from support.registry_sources import Source, error_of
 
@@ -172,6 +173,18 @@ def test_a_blob_that_the_registry_lacks_comes_from_the_urls_of_its_descriptor_wh
     scripted: Source, name: RepositoryName
 ) -> None:
     push(scripted.registry, name, content(b"another"))
-    nowhere = descriptor_of(DATA, urls=("ftp://elsewhere.test/x",))
-    refused = error_of(lambda: scripted.reader().fetch_blob(name, nowhere, MemoryWriter(BLOB)))
-    assert refused["type"] == "NotFound"
+    elsewhere = MemoryRegistry()
+    elsewhere.push_blob("layers", BLOB.digest, DATA)
+    with over_http(elsewhere) as server:
+        place = server.base if scripted.is_real else elsewhere.url
+        urls = ("ftp://elsewhere.test/x", f"{place}/v2/layers/blobs/{BLOB.digest}")
+        foreign = descriptor_of(DATA, urls=urls)
+        writer = MemoryWriter(BLOB)
+        assert error_of(lambda: scripted.reader().fetch_blob(name, foreign, writer))["type"] == "NotFound"
+        reader = scripted.reader(follow_foreign_urls=True)
+        assert reader.fetch_blob(name, foreign, writer) == len(DATA)
+        assert writer.published == DATA
+        assert reader.usage.counts().blob_get_count == 2
+        nowhere = descriptor_of(DATA, urls=urls[:1])
+        error = error_of(lambda: reader.fetch_blob(name, nowhere, MemoryWriter(BLOB)))
+        assert (error["type"], error["is_temporary"]) == ("RedirectRefused", False)
