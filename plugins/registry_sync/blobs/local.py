@@ -17,12 +17,12 @@ from typing import BinaryIO
 
 from registry_sync.blobs import layout
 from registry_sync.blobs.layout import PARTIALS, QUARANTINE, flat_name
+from registry_sync.blobs.resume.bodies import VerifyingWriter, open_writer, published_writer
 from registry_sync.blobs.resume.resumable_files import (
     PATIENCE_SECONDS,
     ResumableFile,
     ResumableFolder,
 )
-from registry_sync.blobs.resume.verifying_writer import VerifyingWriter, open_writer, published_writer
 from registry_sync.blobs.store import StoredBlob, Unlisted, not_removed, size_error, store_errors
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.file_modes import OWNER_ONLY, FileModes, flush_folder

@@ -23,9 +23,9 @@ import fsspec
 from registry_sync.blobs import layout
 from registry_sync.blobs.layout import QUARANTINE, blob_name, flat_name
 from registry_sync.blobs.remote_files import OBJECT_STORES, RemoteFiles, reason
+from registry_sync.blobs.resume.bodies import VerifyingWriter, open_writer
 from registry_sync.blobs.resume.multipart_upload import PART_BYTES, MultipartUpload, part_bytes, sweep_parts
 from registry_sync.blobs.resume.resumable_files import PATIENCE_SECONDS, ResumableFile, ResumableFolder
-from registry_sync.blobs.resume.verifying_writer import VerifyingWriter, open_writer
 from registry_sync.blobs.store import StoredBlob, Unlisted, not_removed, store_error
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.file_modes import OWNER_ONLY
