@@ -52,6 +52,13 @@ def test_every_page_is_in_the_navigation_once(site: Path) -> None:
     assert staged == {*listed, *decisions, "index.md"}
 
 
+def test_the_front_page_is_the_readme_and_then_all_pages(site: Path) -> None:
+    text = (site / "index.md").read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.+)$", _FENCE.sub("", text), re.MULTILINE)
+    assert titles[:3] == ["registry-sync", "The smallest DAG", "Tutorials"]
+    assert "make docs" not in text
+
+
 def test_every_link_leads_to_a_page_of_the_site_or_to_an_address(site: Path) -> None:
     for page in site.rglob("*.md"):
         for target in links(page):

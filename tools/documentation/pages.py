@@ -43,7 +43,7 @@ def stage(folder: Path, *, source_url: str | None = None) -> None:
         _write(folder / generated.place, generated.render())
     front = rewrite_links(_introduction(), "README.md", places, source_url)
     index = (folder / "index.md").read_text(encoding="utf-8")
-    _write(folder / "index.md", front + _without_title(index) + _navigation())
+    _write(folder / "index.md", front + "\n" + _without_introduction(index) + _navigation())
     decisions = folder / "adr" / "index.md"
     listed = _linked_pages("docs/adr/README.md", (CHECKOUT / "docs/adr/README.md").read_text(encoding="utf-8"))
     _write(decisions, decisions.read_text(encoding="utf-8") + _toctree(None, listed, below="adr"))
@@ -114,8 +114,9 @@ def _introduction() -> str:
     return text[: text.index("## The parts")]
 
 
-def _without_title(text: str) -> str:
-    return text.partition("\n")[2]
+def _without_introduction(text: str) -> str:
+    """A page from its first section on."""
+    return text[text.index("## ") :]
 
 
 def _write(path: Path, text: str) -> None:
