@@ -137,6 +137,18 @@ PARAMS = {
         description="Requests at once in each task; 20 unless the remote says otherwise.",
         section="Further options",
     ),
+    "max_total_bytes": Param(
+        None,
+        type=["null", "integer"],
+        minimum=1,
+        maximum=9007199254740991,
+        title="Most bytes to store",
+        description=(
+            "Stop before the download when the blobs that are not stored yet are larger together, in bytes. "
+            "50000000000 is 50 GB. Empty for the remote's own, or no limit."
+        ),
+        section="Further options",
+    ),
     "ssl_validation": Param(
         "default",
         type="string",
@@ -203,6 +215,7 @@ with DAG(
         mode="{{ params.mode }}",
         conn_id="{{ params.conn_id or '' }}",
         download_concurrency="{{ params.download_concurrency or '' }}",
+        max_total_bytes="{{ params.max_total_bytes or '' }}",
         ssl_validation="{{ '' if params.ssl_validation == 'default' else params.ssl_validation }}",
         platforms="{{ (params.platforms or []) | join(',') }}",
         include_referrers="{{ '' if params.include_referrers == 'default' else params.include_referrers }}",

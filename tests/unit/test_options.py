@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from local_airflow.sync_command import LISTS, PASSED_ON, VARIABLES
 from registry_sync.api.remote_routes import GivenRemote
@@ -166,10 +167,26 @@ def test_rest_has_the_bounds_of_a_number(name: str) -> None:
     assert f"'maximum': {option.maximum}" in said
 
 
+@pytest.mark.parametrize(
+    ("sent", "value"), [(None, None), (1, 1), ("50000000000", 50_000_000_000), (2**53 - 1, 2**53 - 1)]
+)
+def test_rest_takes_a_number_of_bytes_or_its_text(sent: Any, value: int | None) -> None:
+    assert GivenRemote.model_validate({"max_total_bytes": sent}).spec_values(only_given=True) == {
+        "max_total_bytes": value
+    }
+
+
+@pytest.mark.parametrize("sent", [0, -1, 1.5, "0", "50 GB", "1e9", True, 2**53, str(2**53), "9" * 17])
+def test_rest_takes_no_other_number_of_bytes(sent: Any) -> None:
+    with pytest.raises(ValidationError):
+        GivenRemote.model_validate({"max_total_bytes": sent})
+
+
 # -- make sync ----------------------------------------------------------------------------------------------------
 
 #: Parameters that `make sync` has no variable for: they are said over REST, in the form, or in a DAG.
-NOT_OF_MAKE_SYNC = {"remote", "download_concurrency", "ssl_validation", "include_referrers", "approve_removals"}
+NOT_OF_MAKE_SYNC = {"remote", "download_concurrency", "ssl_validation", "include_referrers", "max_total_bytes",
+                    "approve_removals"}  # fmt: skip
 
 
 def test_make_sync_has_a_variable_for_each_parameter_of_the_form_or_is_said_to_have_none() -> None:

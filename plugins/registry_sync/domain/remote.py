@@ -106,6 +106,8 @@ OWN_CONNECTION_PREFIX = "registry_sync_remote_"
 DEFAULT_CONCURRENCY = 20
 #: A mirror that would lose more than this share of its tags, however few, stops unless its remote says otherwise.
 DEFAULT_REMOVED_SHARE = 0.5
+#: The largest number that JSON holds exactly everywhere: 8 PiB.
+MAX_TOTAL_BYTES = 2**53 - 1
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,8 @@ class RemoteSpec:
     kind of manifest; ``include_foreign_layers`` layers that lie elsewhere.
 
     Shares are of tags, from 0 to 1. A sync that would hold more than ``max_held_share`` of its tags, or a mirror that
-    would remove more than ``max_removed_share`` or ``max_removed_tags`` of those present, makes no version. None
-    sets no limit.
+    would remove more than ``max_removed_share`` or ``max_removed_tags`` of those present, makes no version. One that
+    would store more than ``max_total_bytes`` that the blob store lacks stops before it downloads. None sets no limit.
     """
 
     name: str
@@ -213,6 +215,17 @@ class RemoteSpec:
     max_removed_tags: int | None = field(
         default=None,
         metadata=_option("The same as a number of tags; null: no limit", _number, minimum=0, maximum=1_000_000),
+    )
+    max_total_bytes: int | None = field(
+        default=None,
+        metadata=_option(
+            "A sync stops before it downloads when the blobs that it would store are larger together; null: no limit",
+            _number,
+            parameter="max_total_bytes",
+            minimum=1,
+            maximum=MAX_TOTAL_BYTES,
+            may_be_lowered=True,
+        ),
     )
 
     @classmethod

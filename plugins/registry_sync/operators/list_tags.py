@@ -55,6 +55,8 @@ class ListTagsOperator(TriggeredTask):
     :param platforms: only these entries of indexes, such as ``linux/amd64``, as a list or text with commas; None for
         the remote's own
     :param include_referrers: whether signatures and other referrers come along; None for the remote's own
+    :param max_total_bytes: the run stops before it downloads when the blobs that it would store are larger together;
+        None for the remote's own, or no limit
     :param replace_upstream: whether another upstream may take the place of the remote's, or of the repository's
     :param trust_triggers: whether whoever may trigger the DAG may say all of this in the parameters of a run; else
         these create what is new and sync what is there as it is stored
@@ -74,6 +76,7 @@ class ListTagsOperator(TriggeredTask):
         "ssl_validation",
         "platforms",
         "include_referrers",
+        "max_total_bytes",
         "replace_upstream",
     )
     ui_color = "#e8f4f8"
@@ -94,6 +97,7 @@ class ListTagsOperator(TriggeredTask):
         ssl_validation: bool | str | None = None,
         platforms: Sequence[str] | str | None = None,
         include_referrers: bool | str | None = None,
+        max_total_bytes: int | str | None = None,
         replace_upstream: bool | str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -112,6 +116,7 @@ class ListTagsOperator(TriggeredTask):
         self.ssl_validation = ssl_validation
         self.platforms = platforms
         self.include_referrers = include_referrers
+        self.max_total_bytes = max_total_bytes
         self.replace_upstream = replace_upstream
 
     def execute(self, context: Context) -> list[dict[str, Any]]:

@@ -119,4 +119,5 @@ class RemoteDocument(Document):
     max_held_share: float | None
     max_removed_share: float | None
     max_removed_tags: int | None
+    max_total_bytes: int | None
     pulp_labels: dict[str, str]

@@ -31,7 +31,9 @@ FOLDER = Path(previous_release.__file__).parent
 REVISION = "0003"
 
 #: What answers to documents of a kind say since then: by the field, its value here and why it came.
-NEW_FIELDS: dict[str, dict[str, tuple[Any, str]]] = {"remotes/": {}}
+NEW_FIELDS: dict[str, dict[str, tuple[Any, str]]] = {
+    "remotes/": {"max_total_bytes": (None, "a limit of what a sync stores, that remotes had not")}
+}
 
 
 def documents() -> dict[str, str]:

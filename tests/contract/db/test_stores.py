@@ -38,6 +38,7 @@ FULL = RemoteSpec.parse(
     max_held_share=0.25,
     max_removed_share=None,
     max_removed_tags=3,
+    max_total_bytes=50_000_000_000,
 )
 
 

@@ -34,6 +34,7 @@ WRITTEN: dict[str, Any] = {
     "max_held_share": 0.25,
     "max_removed_share": None,
     "max_removed_tags": 3,
+    "max_total_bytes": 50_000_000_000,
 }
 FULL = RemoteSpec.parse("hub", " docker.io/ ", "alpine", **WRITTEN)
 
@@ -83,6 +84,7 @@ def test_two_remotes_are_the_same_however_their_places_are_written() -> None:
         ("ssl_validation", "False", False),
         ("include_referrers", "true", True),
         ("policy", "streamed", Policy.STREAMED),
+        ("max_total_bytes", "9007199254740991", 2**53 - 1),
         ("platforms", ["linux/arm64"], parse_platforms(["linux/arm64"])),
         ("include_tags", [" a ", ""], ("a",)),
         ("conn_id", None, None),
@@ -97,6 +99,8 @@ def test_what_is_typed_becomes_a_value(name: str, typed: Any, value: Any) -> Non
     [
         ({"download_concurrency": "0"}, "download_concurrency is '0'; give a number from 1 to 100"),
         ({"download_concurrency": "²"}, "give a number from 1 to 100"),
+        ({"max_total_bytes": "0"}, "max_total_bytes is '0'; give a number from 1 to 9007199254740991"),
+        ({"max_total_bytes": "50GB"}, "max_total_bytes is '50GB'"),
         ({"ssl_validation": "yes"}, "ssl_validation is 'yes'; it is true or false"),
         ({"policy": "never"}, "policy is 'never'; it is one of immediate, on_demand, streamed"),
         ({"platforms": ["linux"]}, "write it as os/architecture"),
@@ -137,6 +141,7 @@ def test_a_sync_may_say_these() -> None:
         "ssl_validation": "ssl_validation",
         "platforms": "platforms",
         "include_referrers": "include_referrers",
+        "max_total_bytes": "max_total_bytes",
     }
 
 

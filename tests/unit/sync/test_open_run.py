@@ -180,6 +180,7 @@ def test_a_trigger_syncs_what_is_there_as_it_is_stored(database: Database, remot
     "less",
     [
         {"download_concurrency": "2"},
+        {"max_total_bytes": "1000000"},
         {"mode": "additive", "include_tags": ("3.*",)},
         {"mode": "additive", "include_tags": ("3.18", "latest")},
         {"mode": "additive", "exclude_tags": ("*_rc*", "3.1*")},
@@ -193,6 +194,15 @@ def test_a_trigger_may_ask_for_less_where_that_harms_nobody(
     assert stored(database) == STORED
 
 
+def test_a_trigger_may_lower_a_limit_and_not_raise_it(database: Database, remote: Remote) -> None:
+    database.remotes.update(remote.id, STORED.changed(max_total_bytes=1_000))
+    lower = by_trigger(database, SyncRequest("app", remote="app", max_total_bytes="999"), run_id="lower")
+    assert lower.remote.max_total_bytes == 999
+    assert stored(database).max_total_bytes == 1_000
+    with pytest.raises(TriggerRefused, match="max_total_bytes may only be lower than that of remote 'app'"):
+        by_trigger(database, SyncRequest("app", remote="app", max_total_bytes="1001"), run_id="higher")
+
+
 TOO_FAR: list[tuple[dict[str, Any], str]] = [
     ({**PLACE, "url": "https://evil.example"}, "url of remote 'app' would change"),
     ({**PLACE, "upstream_name": "evil/app"}, "upstream_name of remote 'app' would change"),
@@ -204,6 +214,7 @@ TOO_FAR: list[tuple[dict[str, Any], str]] = [
     ({**PLACE, "ssl_validation": "false"}, "ssl_validation would be turned off"),
     ({**PLACE, "conn_id": "other"}, "conn_id of remote 'app' would change"),
     ({**PLACE, "download_concurrency": "2"}, "download_concurrency of remote 'app' would change"),
+    ({**PLACE, "max_total_bytes": "2"}, "max_total_bytes of remote 'app' would change"),
     ({**PLACE, "remote": "new"}, "a new remote would be synced into repository 'app', which exists"),
     ({"remote": "elsewhere"}, "repository 'app' did not get its content from remote 'elsewhere'"),
     ({"remote": "elsewhere", "mode": "additive"}, "repository 'app' did not get its content from remote 'elsewhere'"),

@@ -18,6 +18,7 @@ from registry_sync.db.content.closures import (
     Direction,
     LinkRows,
     came_for_first_pull,
+    closure_by_start,
     closure_of,
     is_in_latest,
     is_present,
@@ -46,13 +47,13 @@ from registry_sync.db.tables import (
 )
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.media_types import INDEX_TYPES
-from registry_sync.domain.quantities import format_count, utc_now
+from registry_sync.domain.quantities import format_bytes, format_count, utc_now
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import LinkKind, ManifestLink, NeededBlob, TagState
 from registry_sync.domain.storage_reports import FindingKind
-from registry_sync.errors import RecordNotFound, StagesUnfinished
+from registry_sync.errors import LimitExceeded, RecordNotFound, StagesUnfinished
 
 #: How long the finding of an earlier run that a registry has no referrers API is used.
 API_REMEMBERED = timedelta(days=7)
@@ -278,6 +279,10 @@ def _tags_of(connection: Connection, repository_id: str, starts: Select[Any]) ->
 _KEPT = (TagState.UNCHANGED.value, TagState.HELD.value, TagState.FILTERED.value)
 
 
+#: How many images are named where a sync would store too much.
+_SHOWN_IMAGES = 5
+
+
 def needed_blobs(connection: Connection, run: Row[Any]) -> list[NeededBlob]:
     """Every blob below changed tags, and those below tags that stay as they are that are not stored; by digest."""
     return [
@@ -296,8 +301,12 @@ def needed_blobs(connection: Connection, run: Row[Any]) -> list[NeededBlob]:
 def plan_rows(
     connection: Connection, run: Row[Any], shards: Mapping[int, Sequence[NeededBlob]]
 ) -> list[dict[str, Any]]:
-    """Rows of ``run_blobs`` for a plan, in one order. Raises :class:`RecordNotFound` for an unknown blob."""
+    """Rows of ``run_blobs`` for a plan, in one order.
+
+    Raises :class:`RecordNotFound` for an unknown blob, :class:`LimitExceeded` for more bytes than the remote allows.
+    """
     planned = {blob.digest: (shard, blob) for shard, of_shard in shards.items() for blob in of_shard}
+    _refuse_too_large(connection, run, {digest: blob.size_bytes for digest, (_, blob) in planned.items()})
     ids = ids_by_digest(connection, blobs, planned)
     unknown = next((digest for digest in planned if digest not in ids), None)
     if unknown is not None:
@@ -313,6 +322,67 @@ def plan_rows(
         }
         for digest, (shard, blob) in sorted(planned.items())
     ]
+
+
+def _refuse_too_large(connection: Connection, run: Row[Any], sizes: Mapping[Digest, int]) -> None:
+    """Raises :class:`LimitExceeded` when blobs of these ``sizes`` are together more than the run may store."""
+    remote, total = RemoteSpec.of_document(run.remote_spec), sum(sizes.values())
+    limit = remote.max_total_bytes
+    if limit is None or total <= limit:
+        return
+    images = _images_by_size(connection, run, sizes)
+    shown = [f"{_named(names)} {_bytes(size)}" for names, size in images[:_SHOWN_IMAGES]]
+    more = f" and {len(images) - _SHOWN_IMAGES:,} more" if len(images) > _SHOWN_IMAGES else ""
+    raise LimitExceeded(
+        f"this sync would store {_bytes(total)} that the blob store lacks, and max_total_bytes of remote "
+        f"{remote.name!r} allows {_bytes(limit)}. Nothing was downloaded. The largest images, each with what it shares "
+        f"with others: {', '.join(shown)}{more}. Exclude tags, select fewer platforms, or raise max_total_bytes",
+        limit="max_total_bytes",
+    )
+
+
+def _images_by_size(
+    connection: Connection, run: Row[Any], sizes: Mapping[Digest, int]
+) -> list[tuple[list[TagName], int]]:
+    """The tags of each image of a run that has some of the blobs, and the bytes of these; the largest first."""
+    resolved = (
+        select(run_tags.c.name, manifests.c.id.label("manifest_id"))
+        .join(manifests, manifests.c.digest == run_tags.c.digest)
+        .where(run_tags.c.sync_run_id == run.id, run_tags.c.state == TagState.RESOLVED.value)
+    )
+    roots = _kept_roots(run).distinct().subquery()
+    kept = (
+        select(tags.c.name, tags.c.manifest_id)
+        .join(roots, roots.c.manifest_id == tags.c.manifest_id)
+        .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
+        .where(is_present(repository_tags, run.repository_id))
+    )
+    found: dict[int, tuple[set[TagName], set[Digest]]] = {}
+    for named, links in ((resolved, LinkRows.of_run(run.id)), (kept, LinkRows.of_latest(run.repository_id))):
+        below = closure_by_start(select(named.subquery().c.manifest_id), links)
+        blobs_below = (
+            select(below.c.start_id, blobs.c.digest)
+            .join(manifest_blobs, manifest_blobs.c.manifest_id == below.c.manifest_id)
+            .join(blobs, blobs.c.id == manifest_blobs.c.blob_id)
+            .distinct()
+        )
+        for row in connection.execute(named):
+            found.setdefault(row.manifest_id, (set(), set()))[0].add(TagName(row.name))
+        for row in connection.execute(blobs_below):
+            if row.digest in sizes:
+                found[row.start_id][1].add(row.digest)
+    images = [(sorted(names), sum(sizes[digest] for digest in below)) for names, below in found.values() if below]
+    return sorted(images, key=lambda image: (-image[1], image[0]))
+
+
+def _named(names: Sequence[TagName]) -> str:
+    """``latest``, or ``3.19 (and 2 more tags)``."""
+    return names[0] if len(names) == 1 else f"{names[0]} (and {format_count(len(names) - 1, 'more tag')})"
+
+
+def _bytes(count: int) -> str:
+    """``1.5 KiB (1,536 bytes)``."""
+    return f"{format_bytes(count)} ({format_count(count, 'byte')})"
 
 
 def _needed_rows(connection: Connection, run: Row[Any]) -> list[Any]:
