@@ -56,7 +56,7 @@ def every_href(api_server: ApiServer, synced: dict[str, Any]) -> list[str]:
         f"{API}/tasks/?limit=2",
         f"{API}/syncs/?repository={synced['repository']}",
         f"{API}/status/",
-        f"{API}/content/docker/tags/?limit=1",
+        f"{API}/content/docker/tags/?limit=1&repository_version={synced['repository']}versions/1/",
     ]
     while waiting:
         href = waiting.pop()
