@@ -1,6 +1,6 @@
-"""``python -m release FOLDER``: builds the wheel and the source distribution, and looks whether they may be published.
+"""``python -m release FOLDER``: builds the wheel and the source distribution, and checks whether they may be published.
 
-Looked at is what they hold, and an installation of the wheel in a fresh environment, beside the locked packages.
+It checks their contents, and an installation of the wheel in a fresh environment with the locked packages.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from registry_sync.provider import OPERATOR_MODULES
 CHECKOUT = Path(__file__).parents[1]
 PACKAGE = CHECKOUT / "plugins" / "registry_sync"
 LICENSE = "Apache-2.0"
-#: What the wheel announces to Airflow, as `entry_points.txt` has it.
+#: The entry points of the wheel for Airflow, in `entry_points.txt`.
 ENTRY_POINTS = ("[airflow.plugins]", "[apache_airflow_provider]")
-#: What a source distribution must have besides the package, for whoever builds from it.
+#: The files that a source distribution requires besides the package, to build from it.
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "dags/registry_sync.py")
 
 
 def wheel_faults(wheel: Path) -> list[str]:
-    """What is wrong with a wheel; nothing when it may be published."""
+    """The faults of a wheel; empty when it may be published."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         info = next(name.split("/")[0] for name in names if name.endswith(".dist-info/METADATA"))
@@ -46,16 +46,16 @@ def wheel_faults(wheel: Path) -> list[str]:
 
 
 def source_faults(archive: Path) -> list[str]:
-    """What is wrong with a source distribution."""
+    """The faults of a source distribution."""
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
-    needed = [*SOURCES, "plugins/registry_sync/py.typed", "plugins/registry_sync/db/migrations/env.py"]
-    faults = [f"{name} is missing" for name in needed if name not in names]
+    required = [*SOURCES, "plugins/registry_sync/py.typed", "plugins/registry_sync/db/migrations/env.py"]
+    faults = [f"{name} is missing" for name in required if name not in names]
     return faults + [f"{name} does not belong there" for name in sorted(names) if name.startswith((".local/", ".git/"))]
 
 
 def build(folder: Path) -> tuple[Path, Path]:
-    """The wheel and the source distribution, built with the packages that are installed."""
+    """The wheel and the source distribution, built with the installed packages."""
     shutil.rmtree(folder, ignore_errors=True)
     for kind in ("--wheel", "--sdist"):
         _run(_uv(), "build", "--quiet", "--no-build-isolation", "--python", sys.executable, kind, "--out-dir", folder)
@@ -63,7 +63,7 @@ def build(folder: Path) -> tuple[Path, Path]:
 
 
 def try_out(wheel: Path, folder: Path) -> None:
-    """Installs the wheel beside the locked packages in an environment of its own, and uses it there as Airflow does."""
+    """Installs the wheel with the locked packages in a separate environment, and uses it there as Airflow does."""
     environment, home = folder / "venv", folder / "airflow"
     python = environment / "bin" / "python"
     _run(_uv(), "venv", "--quiet", "--python", sys.executable, environment)
@@ -78,7 +78,7 @@ def try_out(wheel: Path, folder: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    """Builds, looks, tries out; ends with what is wrong."""
+    """Builds, checks and tries out; exits with the faults."""
     wheel, source = build(folder)
     faults = [f"{wheel.name}: {fault}" for fault in wheel_faults(wheel)]
     faults += [f"{source.name}: {fault}" for fault in source_faults(source)]

@@ -1,6 +1,6 @@
-"""``python -m documentation FOLDER``: builds the site in ``FOLDER/html``; whatever Sphinx warns of fails it.
+"""``python -m documentation FOLDER``: builds the site in ``FOLDER/html``; any warning of Sphinx fails it.
 
-``DOCS_SOURCE_URL`` is where files of the checkout can be read, such as ``https://code.example/registry-sync/blob/main``;
+``DOCS_SOURCE_URL`` is the address of the checkout's files, such as ``https://code.example/registry-sync/blob/main``;
 without it they are named and not linked.
 """
 
@@ -16,7 +16,7 @@ from documentation.pages import CHECKOUT, stage
 
 
 def main(folder: Path) -> int:
-    """The exit status of Sphinx. What it needs of Airflow is a home of its own, which is removed again."""
+    """The exit status of Sphinx. It uses a temporary ``AIRFLOW_HOME``."""
     with tempfile.TemporaryDirectory(prefix="registry-sync-docs-") as home:
         for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
             del os.environ[name]

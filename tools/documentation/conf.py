@@ -1,4 +1,4 @@
-"""What Sphinx is told. It runs without a network: no font, script or inventory comes from elsewhere."""
+"""The configuration of Sphinx. It runs without a network: no font, script or inventory is downloaded."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ version = release = registry_sync.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["examples"]
-# Titles can be linked to as on code hosts, which is what the pages and their tests do.
+# Titles have the anchors of code hosts, which the pages and their tests use.
 myst_heading_anchors = 4
 myst_enable_extensions = ["attrs_inline"]
-# Blocks of JSON and configuration leave things out with "…", which no lexer of them knows.
+# Blocks of JSON and configuration are abbreviated with "…", which no lexer knows.
 suppress_warnings = ["misc.highlighting_failure"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
-# What classes have is on the page, and would fill the list of its parts.
+# Members of classes are on the page, and would fill its table of contents.
 toc_object_entries = False
 python_use_unqualified_type_names = True
 add_module_names = False

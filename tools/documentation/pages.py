@@ -1,8 +1,7 @@
-"""The pages of the checkout as Sphinx reads them: gathered in one folder, joined by a navigation, with links that lead
-somewhere on a site.
+"""The pages of the checkout as input of Sphinx: collected in one folder, with a navigation and the links of a site.
 
-The navigation is that of ``docs/README.md`` and ``docs/adr/README.md``: what they link to, in their order. A page that
-neither names is in no navigation, of which Sphinx warns.
+The navigation has the links of ``docs/README.md`` and ``docs/adr/README.md`` in their order. Sphinx warns about a page
+that neither links to.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _MOVED = {
     "SECURITY.md": "reporting.md",
 }
 _ABOUT = ("changelog.md", "contributing.md", "reporting.md")
-#: Files that pages show or offer, below ``docs``.
+#: Folders below ``docs`` with images and downloads of pages.
 _WITH_PAGES = ("images", "examples")
 _FENCE = re.compile(r"^(```.*?^```)$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?P<mark>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
@@ -50,7 +49,7 @@ def stage(folder: Path, *, source_url: str | None = None) -> None:
 
 
 def page_places() -> dict[str, str]:
-    """The pages of the checkout, by path, and where each stands on the site."""
+    """The pages of the checkout by path, with their places on the site."""
     places = dict(_MOVED)
     for path in sorted((CHECKOUT / "docs").rglob("*.md")):
         page = path.relative_to(CHECKOUT).as_posix()
@@ -59,9 +58,9 @@ def page_places() -> dict[str, str]:
 
 
 def rewrite_links(text: str, page: str, places: dict[str, str], source_url: str | None) -> str:
-    """``text`` of a page with links as the site has them; what is in blocks of code stays.
+    """``text`` of a page with the links of the site; code blocks are not changed.
 
-    A link to a file that is no part of the site leads to ``source_url``, or becomes its text where that is None.
+    A link to a file outside the site leads to ``source_url``, or is replaced by its text where that is None.
     """
 
     def link(found: re.Match[str]) -> str:
@@ -82,14 +81,14 @@ def rewrite_links(text: str, page: str, places: dict[str, str], source_url: str 
 
 
 def _linked_pages(page: str, text: str) -> list[str]:
-    """Where on the site the pages stand that a page links to, in order."""
+    """The places on the site of the pages that a page links to, in order."""
     places = page_places()
     found = [os.path.normpath(PurePosixPath(page).parent / match["target"]) for match in _LINK.finditer(text)]
     return list(dict.fromkeys(places[path] for path in found if path in places))
 
 
 def sections() -> Iterator[tuple[str, list[str]]]:
-    """The parts of the navigation: title, and the pages in it by their places."""
+    """The sections of the navigation: title, and the places of its pages."""
     text = (CHECKOUT / "docs" / "README.md").read_text(encoding="utf-8")
     for part in text.split("\n## ")[1:]:
         title = part.partition("\n")[0].partition(":")[0]
@@ -109,7 +108,7 @@ def _toctree(caption: str | None, places: list[str], below: str = "") -> str:
 
 
 def _introduction() -> str:
-    """The beginning of the README, up to the picture of the parts, and a word on what is generated."""
+    """The start of the README, up to the picture of the parts."""
     text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
     return text[: text.index("## The parts")]
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 FOLDER = "reference/generated"
-#: What a table says where there is nothing to say.
+#: The text of an empty cell.
 _NOTHING = ""
 
 
@@ -103,7 +103,7 @@ def commands() -> str:
 
 
 def walk_commands(entries: Iterable[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every command that can be typed, by its words after ``airflow``."""
+    """Every command, by its words after ``airflow``."""
     for entry in entries:
         name = f"{prefix}{entry.name}"
         if hasattr(entry, "subcommands"):
@@ -113,7 +113,7 @@ def walk_commands(entries: Iterable[Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def _usage(argument: Any) -> str:
-    """An argument as a synopsis has it: ``NAME``, ``[NUMBER]``, ``[--tag TAG]``."""
+    """An argument in a synopsis: ``NAME``, ``[NUMBER]``, ``[--tag TAG]``."""
     flag, given = argument.flags[-1], argument.kwargs
     is_option = flag.startswith("-")
     takes_value = given.get("action") not in ("store_true", "store_false")
@@ -133,7 +133,7 @@ def _choices(argument: Any) -> str:
 
 
 def rest_api() -> str:
-    """A page with every operation of the REST API, and every document that it takes or gives."""
+    """A page with every operation of the REST API, and every document in its requests and responses."""
     from registry_sync.api.app import MOUNT, create_app
 
     document = create_app().openapi()
@@ -194,7 +194,7 @@ def _document(name: str, schema: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(name: str) -> str:
-    """A document's name for people: ``PageDocument of TagDocument``."""
+    """A document's readable name: ``PageDocument of TagDocument``."""
     return name.strip("_").replace("_", " of ")
 
 
@@ -232,7 +232,7 @@ def schema_text(schema: Mapping[str, Any]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table with its columns that say something; nothing without rows."""
+    """A table without its empty columns; nothing without rows."""
     if not rows:
         return []
     kept = [number for number in range(len(header)) if number == 0 or any(row[number] for row in rows)]
@@ -245,7 +245,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cell(text: str | None) -> str:
-    """A text as Markdown in one line, also where it is written for Sphinx."""
+    """A text as Markdown in one line, also if it has Sphinx's markup."""
     return " ".join((text or "").replace("|", "\\|").replace("``", "`").split())
 
 

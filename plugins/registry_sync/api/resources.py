@@ -67,7 +67,7 @@ def listed_states(kind: type[Enum]) -> Any:
 
 
 def wanted_states(kind: type[E], one: E | None, several: str | None) -> list[E] | None:
-    """What fits both of two filters by state, of which ``several`` is one of :func:`listed_states`; None for all."""
+    """The states that match both filters, of which ``several`` is one of :func:`listed_states`; None for all."""
     if several is None:
         return None if one is None else [one]
     return [member for member in kind if str(member.value) in (split_list(several) or ()) and one in (None, member)]
@@ -106,7 +106,7 @@ def page_document(href: str, query: PageQuery, page: Page[S], show: Callable[[S]
 
 
 def part_of(items: Sequence[S], query: PageQuery) -> Page[S]:
-    """The page of what is held in memory."""
+    """The page of a list in memory."""
     return Page(tuple(items[query.offset : query.offset + query.limit]), len(items))
 
 

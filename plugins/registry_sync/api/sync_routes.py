@@ -1,4 +1,4 @@
-"""``/syncs/``: list and read syncs, whoever started them: REST, a schedule, a DAG of its own."""
+"""``/syncs/``: list and read syncs, whether started over REST, by a schedule or by any DAG."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _States: Any = listed_states(RunState)
 
 
 class SyncQuery(PageQuery):
-    """Which syncs; the newest first unless ordered otherwise."""
+    """The filters and order of syncs; the newest first by default."""
 
     default_ordering: ClassVar[str] = "-started_at"
 
@@ -51,7 +51,7 @@ Resource(
     one="sync",
     many="syncs",
     listed="Syncs of every kind, the newest first unless ordered otherwise.",
-    read="A sync: its state, what it took from where into what, and what it asked of the registry.",
+    read="A sync: its state, remote, repository and version, and the number of its requests to the registry.",
     href=syncs_href(),
     query=SyncQuery,
     document=SyncDocument,

@@ -68,7 +68,7 @@ def _platform_texts(platforms: Sequence[Platform] | None) -> list[str] | None:
     return None if platforms is None else list(map(str, platforms))
 
 
-#: The place of a registry, and platforms, as whoever described a remote wrote them.
+#: The URL of a registry, and platforms, as they were written in the remote.
 WrittenUrl = Annotated[str, made(_url_text)]
 WrittenPlatforms = Annotated[list[str] | None, made(_platform_texts)]
 

@@ -130,7 +130,7 @@ class ResumableFile:
     def _write_back(self) -> None:
         """Starts write-back now, so that the final flush is short.
 
-        This call needs the standard library alone. It also drops the written pages from the cache, where a blob that is
+        This call uses the standard library alone. It also drops the written pages from the cache, where a blob that is
         read later, if ever, would only displace other data.
         """
         if hasattr(os, "posix_fadvise"):
