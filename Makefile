@@ -68,8 +68,8 @@ test: check ## Run all checks and tests, the checks first
 	@$(BIN)/python -W ignore::RuntimeWarning:slipcover.importer -m slipcover -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 .PHONY: test-quick
-test-quick: check ## Run the checks, the unit tests and the contracts on SQLite
-	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadfile -m 'not e2e' -k 'not postgresql' tests/architecture tests/unit tests/contract
+test-quick: check ## Run the checks, the unit tests and the contracts on SQLite and local files, without those that take long
+	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadfile -m 'not e2e and not slow' -k 'not postgresql and not s3' tests/architecture tests/unit tests/contract
 
 .PHONY: check
 check: $(TEST_READY) ## Check style and types

@@ -81,6 +81,7 @@ def commit_and_die(database: Database, run_id: str, number: int) -> None:
     database.versions.commit(run_id)
 
 
+@pytest.mark.slow
 def test_a_commit_killed_before_any_of_its_writes_leaves_everything_as_it_was_and_the_repeat_makes_it_whole(
     database: Database, url: str
 ) -> None:

@@ -548,6 +548,7 @@ def play(database: Database, store: BlobStore, seed: int, history: list[Any]) ->
         assert_differences(player, number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"], indirect=True)
 def test_versions_equal_a_plain_model_whatever_the_history_and_none_ever_changes(
     database: Database, dialect: str, tmp_path: Path
@@ -556,7 +557,7 @@ def test_versions_equal_a_plain_model_whatever_the_history_and_none_ever_changes
     store = open_blob_store((tmp_path / "blobs").as_uri())
 
     @settings(
-        max_examples=25 if dialect == "sqlite" else 10,
+        max_examples=15 if dialect == "sqlite" else 5,
         deadline=None,
         derandomize=True,
         database=None,

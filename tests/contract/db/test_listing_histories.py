@@ -255,6 +255,7 @@ class Player:
             self.note(None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"], indirect=True)
 def test_no_tag_goes_back_and_nobody_is_refused_without_need(database: Database, dialect: str) -> None:
     source, content = database.repositories.ensure("source"), Upstream()
