@@ -12,8 +12,15 @@ from sqlalchemy import delete, text
 
 from registry_sync.db.database import Database
 from registry_sync.db.tables import metadata
-from registry_sync.errors import RegistrySyncError
+from registry_sync.domain.records import (
+    Repository,
+)
+from registry_sync.errors import (
+    RegistrySyncError,
+)
+from support.metadata import sync
 from support.postgres import Postgres, running_postgres
+from support.small_histories import upstream
 
 _numbers = itertools.count()
 _MIGRATED = "migrated"
@@ -138,3 +145,12 @@ def database(request: pytest.FixtureRequest, dialect: str) -> Iterator[Database]
     emptied: Emptied = request.getfixturevalue("emptied")
     yield emptied.take(dialect)
     emptied.empty(dialect)
+
+
+@pytest.fixture
+def app(database: Database) -> Repository:
+    """A repository of three versions: ``latest`` moves from a to b to c, ``old`` goes with the second."""
+    repository = database.repositories.ensure("app")
+    for content in (upstream(latest="a", old="o"), upstream(latest="b"), upstream(latest="c")):
+        sync(database, repository, content)
+    return repository
