@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import insert, inspect, select, text
+from sqlalchemy import MetaData, Table, insert, inspect, select, text
 
 from registry_sync.db import migrations, schema
 from registry_sync.db.database import Database
 from registry_sync.db.engine import make_engine, read_url
 from registry_sync.db.tables import metadata, repositories
 from registry_sync.domain.quantities import utc_now
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.errors import DatabaseError, DatabaseOutdated
 
 
@@ -60,6 +62,75 @@ def test_downgrading_to_base_leaves_nothing_and_upgrading_again_works(url: str) 
         engine.dispose()
         database.upgrade()
         database.repositories.ensure("app")
+
+
+FULL = RemoteSpec.parse(
+    "full",
+    "docker.io/",
+    "alpine",
+    include_tags=("3.*", "latest", "latest"),
+    exclude_tags=("*-rc",),
+    policy="streamed",
+    download_concurrency=7,
+    conn_id="hub",
+    proxy_url="http://proxy.example:3128",
+    ssl_validation=False,
+    ssl_ca_certificate="-----BEGIN CERTIFICATE-----",
+    ssl_client_certificate="-----BEGIN CERTIFICATE-----",
+    platforms=("linux/x86_64", "linux/arm/v7"),
+    include_referrers=False,
+    labels={"team": "b\u00fcro \U0001f600"},
+    allow_sparse=True,
+    allow_schema1=True,
+    include_foreign_layers=True,
+    max_held_share=0.1,
+    max_removed_share=None,
+    max_removed_tags=3,
+    max_total_bytes=50_000_000_000,
+)
+PLAIN = RemoteSpec.parse("plain", "https://registry.example", "team/app", include_tags=())
+
+
+def remotes_of_0003(url: str) -> dict[str, dict[str, Any]]:
+    """The options as columns, by the name of their remote."""
+    engine = make_engine(read_url(url))
+    table = Table("remotes", MetaData(), autoload_with=engine)
+    with engine.connect() as connection:
+        rows = [dict(row._mapping) for row in connection.execute(select(table))]
+    engine.dispose()
+    return {row["name"]: row for row in rows}
+
+
+def test_options_of_remotes_move_into_their_document_and_back_as_they_were_written(url: str) -> None:
+    with Database.connect(url) as database:
+        made = [database.remotes.create(spec) for spec in (FULL, PLAIN)]
+        database.downgrade("0003")
+        before = remotes_of_0003(url)
+        for spec in (FULL, PLAIN):
+            document = spec.document()
+            del document["max_total_bytes"]  # which that schema has no place for
+            assert {name: before[spec.name][name] for name in document} == document
+            assert "options" not in before[spec.name]
+        columns = {column["name"]: column["nullable"] for column in columns_of_remotes(url)}
+        required = ("exclude_tags", "policy", "download_concurrency", "ssl_validation", "include_referrers", "labels")
+        assert [name for name in required if columns[name]] == []
+        database.upgrade()
+        now = [database.remotes.get(remote.id) for remote in made]
+        assert [remote.spec.document() for remote in now] == [
+            {**spec.document(), "max_total_bytes": None} for spec in (FULL, PLAIN)
+        ]
+        assert [(remote.created_at, remote.updated_at) for remote in now] == [
+            (remote.created_at, remote.updated_at) for remote in made
+        ]
+        database.downgrade("0003")
+        assert remotes_of_0003(url) == before
+
+
+def columns_of_remotes(url: str) -> list[Any]:
+    engine = make_engine(read_url(url))
+    found = list(inspect(engine).get_columns("remotes"))
+    engine.dispose()
+    return found
 
 
 def test_an_empty_embedded_database_is_migrated_at_first_use_and_another_is_only_checked(
