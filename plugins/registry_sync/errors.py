@@ -38,7 +38,8 @@
     │   ├── RecordNotFound              no repository, remote, version or run of that name
     │   ├── NameTaken                   a repository or remote of that name exists
     │   ├── VersionConflict             a later sync or a rollback was first
-    │   └── OnlyVersion                 the last version of a repository cannot be deleted
+    │   ├── OnlyVersion                 the last version of a repository cannot be deleted
+    │   └── VersionServed               a version that a distribution always serves cannot be deleted
     ├── BlobStoreError              whoever runs the blob store
     │   ├── BlobStoreUnavailable        it does not answer; temporary
     │   ├── BlobStoreFull               no space left
@@ -314,7 +315,14 @@ class RecordNotFound(DatabaseError):
 
 
 class NameTaken(DatabaseError):
-    """A repository or remote of that name exists."""
+    """A repository or remote of that name exists.
+
+    ``field`` is what is taken: the ``name``, or the ``base_path`` of a distribution.
+    """
+
+    def __init__(self, message: str, *, field: str = "name") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class VersionConflict(DatabaseError):
@@ -323,6 +331,10 @@ class VersionConflict(DatabaseError):
 
 class OnlyVersion(DatabaseError):
     """The only version of a repository cannot be deleted; the repository can."""
+
+
+class VersionServed(DatabaseError):
+    """A version cannot be deleted while a distribution is set to serve it."""
 
 
 class BlobStoreError(RegistrySyncError):

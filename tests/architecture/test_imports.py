@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "hooks": {"errors", "domain", "oci", "blobs", "db"},
     "operators": {"errors", "domain", "pulp", "hooks", "sync"},
     "api": {"errors", "domain", "pulp", "blobs", "db", "hooks"},
-    "cli": {"errors", "domain", "pulp", "blobs", "db", "hooks", "sync"},
+    "cli": {"errors", "domain", "pulp", "blobs", "db", "hooks", "sync", "serve"},
+    "serve": {"errors", "domain", "blobs", "db", "hooks"},
     "listener": {"errors", "domain", "db", "hooks", "operators"},
     "plugin": {"api", "hooks", "listener"},
     "provider": set(),
@@ -48,6 +49,8 @@ BELONGS_ONLY_TO = {
     "fastapi": {"api"},
     "starlette": {"api"},
     "pydantic": {"pulp", "api"},  # documents as they are shown, and as people send them
+    "granian": {"serve"},
+    "jwt": {"serve"},
 }
 
 

@@ -61,6 +61,13 @@ def index(*children: Manifest, platform: Mapping[str, str] | None = None, note: 
     )
 
 
+def artifact(subject: Manifest, text: str, *, artifact_type: str | None) -> Manifest:
+    """An image manifest that refers to ``subject``; without a type of its own it has that of its config."""
+    document = json.loads(image(text, config=f"config of {text}").data)
+    document["subject"] = {"mediaType": subject.media_type, "digest": subject.digest, "size": subject.size_bytes}
+    return _manifest({**document, "artifactType": artifact_type} if artifact_type else document)
+
+
 def _entry(described: Descriptor) -> dict[str, object]:
     entry: dict[str, object] = {
         "mediaType": described.media_type,

@@ -24,6 +24,7 @@ from registry_sync.api import problems
 from registry_sync.api.access import SIGNED_IN, Guard
 from registry_sync.api.content_routes import router as content
 from registry_sync.api.dependencies import OpenedDatabase, Router
+from registry_sync.api.distribution_routes import router as distributions
 from registry_sync.api.remote_routes import router as remotes
 from registry_sync.api.repository_routes import router as repositories
 from registry_sync.api.sync_routes import router as syncs
@@ -172,7 +173,19 @@ def _sync_dag(dag_id: str) -> SyncDag:
 
 #: The path at which Airflow mounts the app.
 MOUNT = "/pulp"
-ROUTERS = (repositories, remotes, started_syncs, copies, tasks, syncs, versions, content, status_router, pages_router)
+ROUTERS = (
+    repositories,
+    remotes,
+    distributions,
+    started_syncs,
+    copies,
+    tasks,
+    syncs,
+    versions,
+    content,
+    status_router,
+    pages_router,
+)
 DESCRIPTION = (
     "Container repositories, mirrored as versioned content: create a repository, create a remote, sync, wait for the "
     "task, read the version. Authenticate as in Airflow: with a bearer token, or the cookie of a session."

@@ -36,6 +36,7 @@ from registry_sync.errors import (
     RegistrySyncError,
     SyncError,
     VersionConflict,
+    VersionServed,
 )
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ STATUSES: Mapping[type[RegistrySyncError], int] = {
     BlobMissing: 404,
     VersionConflict: 409,
     OnlyVersion: 409,
+    VersionServed: 409,
     SyncError: 409,
     ContentError: 502,
     RegistryError: 502,
@@ -132,7 +134,7 @@ async def _our_error_response(_request: Request, error: Exception) -> JSONRespon
     assert isinstance(error, RegistrySyncError)  # noqa: S101  narrows the type that handlers are declared with
     status = status_of(error)
     if isinstance(error, NameTaken):
-        return field_problems("name", "This field must be unique.")
+        return field_problems(error.field, "This field must be unique.")
     if status == 400:
         return field_problems(WHOLE, str(error))
     if status >= 500:

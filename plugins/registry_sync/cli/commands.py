@@ -143,6 +143,31 @@ LABEL = _new(
     default=None,
 )
 NEW_DESCRIPTION = _new(("--description",), help="Description of the version; '' removes it", default=None)
+BASE_PATH = _new(("--base-path",), help="Name that clients pull, such as team/alpine (default: the name)", default=None)
+PUBLIC = _new(("--public",), help="Let everybody pull it", action="store_true", default=False)
+PRIVATE = _new(("--private",), help="Let only robots pull it whose scopes fit", action="store_true", default=False)
+OF_REPOSITORY = _new(("--repository",), help="Repository that is served (default: the one of that name)", default=None)
+NEW_REPOSITORY = _new(("--repository",), help="Serve this repository from now on, its latest version", default=None)
+NEW_BASE_PATH = _new(("--base-path",), help="Name that clients pull from now on", default=None)
+SERVED_NUMBER = _new(
+    ("--number",), help="Always serve this version (default: the latest)", type=version_number, default=None
+)
+SERVE_LATEST = _new(("--latest",), help="Serve the latest version again", action="store_true", default=False)
+DISTRIBUTION = _new(("name",), help="Name of the distribution")
+ROBOT = _new(("name",), help="Name of the robot, with which it logs in")
+SCOPE = _new(
+    ("--scope",),
+    help="Base paths that it may pull, as a glob such as team-a/* ; may be repeated",
+    action="append",
+    default=None,
+    required=True,
+)
+DAYS = _new(("--days",), help="In how many days it expires (default: never)", type=amount, default=None)
+HOST = _new(("--host",), help="Address to serve at; 0.0.0.0 for all (default: 127.0.0.1)", default="127.0.0.1")
+PORT = _new(("--port",), help="Port to serve at (default: 5050)", type=int, default=5050)
+WORKERS = _new(("--workers",), help="Processes that serve (default: 2)", type=int, default=2)
+CERTIFICATE = _new(("--certificate",), help="PEM file of the certificate, to serve HTTPS", default=None)
+KEY = _new(("--key",), help="PEM file of its private key", default=None)
 
 
 def _command(name: str, purpose: str, where: str, *arguments: Arg) -> ActionCommand:
@@ -277,6 +302,58 @@ _SPACE = (
         OUTPUT,
     ),
 )
+_DISTRIBUTION = (
+    _command("list", "List distributions", "serving_commands.list_distributions", OUTPUT),
+    _command("show", "Show a distribution", "serving_commands.show_distribution", DISTRIBUTION, OUTPUT),
+    _command(
+        "create",
+        "Serve a repository to container clients",
+        "serving_commands.create_distribution",
+        DISTRIBUTION,
+        OF_REPOSITORY,
+        BASE_PATH,
+        SERVED_NUMBER,
+        PUBLIC,
+        OUTPUT,
+    ),
+    _command(
+        "update",
+        "Change what a distribution serves, to whom, or under which name",
+        "serving_commands.change_distribution",
+        DISTRIBUTION,
+        NEW_REPOSITORY,
+        NEW_BASE_PATH,
+        SERVED_NUMBER,
+        SERVE_LATEST,
+        PUBLIC,
+        PRIVATE,
+        OUTPUT,
+    ),
+    _command("delete", "Delete a distribution", "serving_commands.delete_distribution", DISTRIBUTION, YES),
+)
+_ROBOT = (
+    _command("list", "List robots", "serving_commands.list_robots", OUTPUT),
+    _command(
+        "create",
+        "Make a robot and print its secret, once",
+        "serving_commands.create_robot",
+        ROBOT,
+        SCOPE,
+        DAYS,
+        OUTPUT,
+    ),
+    _command("revoke", "Delete a robot", "serving_commands.revoke_robot", ROBOT, YES),
+)
+_SERVE = _command(
+    "serve",
+    "Serve what was synced to container clients",
+    "serving_commands.serve",
+    HOST,
+    PORT,
+    WORKERS,
+    CERTIFICATE,
+    KEY,
+)
 COMMANDS = (
     GroupCommand(
         "registry-sync",
@@ -288,6 +365,9 @@ COMMANDS = (
             GroupCommand("version", "Show, roll back to and promote repository versions", _VERSION),
             GroupCommand("content", "Show blobs and manifests", _CONTENT),
             GroupCommand("run", "Show sync runs, and approve the removals of stopped ones", _RUN),
+            GroupCommand("distribution", "Serve repositories to container clients", _DISTRIBUTION),
+            GroupCommand("robot", "Manage logins of programs that pull", _ROBOT),
+            _SERVE,
             *_SPACE,
         ),
     ),

@@ -25,7 +25,9 @@ from registry_sync.db.collection.disk_usage import DiskUsageStore
 from registry_sync.db.collection.orphans import OrphanStore
 from registry_sync.db.content.contents import ContentStore
 from registry_sync.db.content.units import UnitStore
+from registry_sync.db.distributions import DistributionStore, RobotStore
 from registry_sync.db.engine import BUSY_TIMEOUT_SECONDS, converted_errors, for_writing, make_engine, read_url
+from registry_sync.db.pulls import PullStore
 from registry_sync.db.remotes import RemoteStore
 from registry_sync.db.repositories import RepositoryStore
 from registry_sync.db.runs.dag_run_stores import RunEndStore, SyncRequestStore
@@ -246,3 +248,18 @@ class Database:
     def disk_usage(self) -> DiskUsageStore:
         """The disk usage of content."""
         return DiskUsageStore(self)
+
+    @cached_property
+    def distributions(self) -> DistributionStore:
+        """Under which names repositories are served."""
+        return DistributionStore(self)
+
+    @cached_property
+    def robots(self) -> RobotStore:
+        """Logins of programs that pull."""
+        return RobotStore(self)
+
+    @cached_property
+    def pulls(self) -> PullStore:
+        """What pulls look up."""
+        return PullStore(self)

@@ -450,3 +450,40 @@ orphaned_blobs = Table(
     Column("blob_id", UNIT_ID, ForeignKey("blobs.id", ondelete="CASCADE"), primary_key=True),
     Column("orphaned_at", UtcDateTime(), nullable=False),
 )
+
+# Under which base path clients pull which repository: its latest version, or always one of them.
+distributions = Table(
+    "distributions",
+    metadata,
+    Column("id", plain_text(36), primary_key=True),
+    Column("name", plain_text(255), nullable=False, unique=True),
+    Column("base_path", plain_text(255), nullable=False, unique=True),
+    Column("repository_id", plain_text(36), ForeignKey("repositories.id", ondelete="SET NULL"), index=True),
+    Column("version_number", Integer()),
+    Column("is_private", Boolean(), nullable=False),
+    Column("labels", JSON(), nullable=False),
+    Column("created_at", UtcDateTime(), nullable=False),
+    Column("updated_at", UtcDateTime(), nullable=False),
+)
+
+# Logins of programs that pull; of a secret only the hash is kept.
+robots = Table(
+    "robots",
+    metadata,
+    Column("id", plain_text(36), primary_key=True),
+    Column("name", plain_text(64), nullable=False, unique=True),
+    Column("scopes", JSON(), nullable=False),
+    Column("secret_hash", plain_text(64), nullable=False),
+    Column("created_at", UtcDateTime(), nullable=False),
+    Column("expires_at", UtcDateTime()),
+    Column("last_used_at", UtcDateTime()),
+)
+
+# What the servers of an installation share to sign tokens.
+serving_keys = Table(
+    "serving_keys",
+    metadata,
+    Column("name", plain_text(32), primary_key=True),
+    Column("key", plain_text(128), nullable=False),
+    Column("created_at", UtcDateTime(), nullable=False),
+)

@@ -72,6 +72,16 @@ def remote_href(remote_id: str) -> str:
     return f"{remotes_href()}{remote_id}/"
 
 
+def distributions_href() -> str:
+    """The list of distributions."""
+    return f"{API_PREFIX}/distributions/docker/docker/"
+
+
+def distribution_href(distribution_id: str) -> str:
+    """A distribution, by its UUID."""
+    return f"{distributions_href()}{distribution_id}/"
+
+
 def tasks_href() -> str:
     """The list of tasks."""
     return f"{API_PREFIX}/tasks/"

@@ -1,4 +1,4 @@
-"""The documents of repositories and remotes, and of the space that repositories use in the blob store."""
+"""Repositories, remotes and distributions as they are shown, and the storage that repositories use."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AliasGenerator, AliasPath, ConfigDict, Field
 
 from registry_sync.domain.remote import Policy, split_private_keys
+from registry_sync.domain.serving import Distribution
 from registry_sync.pulp.documents import (
     WHOLE,
     Document,
@@ -17,7 +18,14 @@ from registry_sync.pulp.documents import (
     domain_name,
     made,
 )
-from registry_sync.pulp.hrefs import latest_href_of, remote_href, repository_href, versions_href
+from registry_sync.pulp.hrefs import (
+    distribution_href,
+    latest_href_of,
+    remote_href,
+    repository_href,
+    version_href,
+    versions_href,
+)
 
 
 class RepositoryDocument(Document):
@@ -120,4 +128,35 @@ class RemoteDocument(Document):
     max_removed_share: float | None
     max_removed_tags: int | None
     max_total_bytes: int | None
+    pulp_labels: dict[str, str]
+
+
+def _served_repository(distribution: Distribution) -> str | None:
+    """Where the latest version is served; null where always one is."""
+    if distribution.repository_id is None or distribution.version_number is not None:
+        return None
+    return repository_href(distribution.repository_id)
+
+
+def _served_version(distribution: Distribution) -> str | None:
+    if distribution.repository_id is None or distribution.version_number is None:
+        return None
+    return version_href(distribution.repository_id, distribution.version_number)
+
+
+class DistributionDocument(Document):
+    """A distribution. Of ``repository`` and ``repository_version`` one is null, or both when nothing is served.
+
+    ``registry_path`` is what clients pull below the host of the pull server.
+    """
+
+    pulp_created: Timestamp
+    pulp_href: Annotated[str, made(distribution_href), Field(validation_alias="id")]
+    pulp_last_updated: Timestamp
+    name: str
+    base_path: str
+    registry_path: Annotated[str, Field(validation_alias="base_path")]
+    repository: Annotated[str | None, made(_served_repository), WHOLE]
+    repository_version: Annotated[str | None, made(_served_version), WHOLE]
+    private: Annotated[bool, Field(validation_alias="is_private")]
     pulp_labels: dict[str, str]

@@ -20,6 +20,7 @@ from registry_sync.db.content.closures import LinkRows, is_in_latest, is_present
 from registry_sync.db.queries import in_batches
 from registry_sync.db.tables import (
     blobs,
+    distributions,
     manifests,
     repositories,
     repository_blobs,
@@ -34,7 +35,7 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import ContentSummary, Gap, Hold, RepositoryVersion, VersionOrigin, VersionOriginKind
 from registry_sync.domain.references import TagName
 from registry_sync.domain.version_history import DerivedVersion
-from registry_sync.errors import OnlyVersion, RecordNotFound
+from registry_sync.errors import OnlyVersion, RecordNotFound, VersionServed
 
 
 def note_leftovers(connection: Connection, repository_id: str) -> None:
@@ -224,14 +225,23 @@ _versions = repository_versions.c
 def keep_newest(connection: Connection, repository_id: str, retain_count: int | None) -> None:
     """Removes all but the newest ``retain_count`` versions; None keeps all, and the latest is always kept.
 
+    Versions that distributions serve are kept, too, and do not count among the newest.
     The records of the kept versions do not change, except that the oldest of them has no base any more. Safe to repeat.
     """
     if retain_count is None:
         return
     kept = select(_versions.number).where(_versions.repository_id == repository_id).order_by(_versions.number.desc())
     numbers = connection.execute(kept.limit(max(retain_count, 1))).scalars().all()
-    if numbers:
-        _forget_before(connection, repository_id, numbers[-1])
+    if not numbers:
+        return
+    served = sorted(number for number in _served(connection, repository_id) if number < numbers[-1])
+    _forget_before(connection, repository_id, served[0] if served else numbers[-1])
+    if served:
+        between = select(_versions.number).where(
+            _versions.repository_id == repository_id, _versions.number < numbers[-1], _versions.number.not_in(served)
+        )
+        for number in connection.execute(between.order_by(_versions.number)).scalars().all():
+            _remove_between(connection, repository_id, number)
 
 
 def delete_version(connection: Connection, repository: Row[Any], number: int) -> None:
@@ -240,7 +250,7 @@ def delete_version(connection: Connection, repository: Row[Any], number: int) ->
     Its additions and removals become those of the next version; after the oldest is removed, the next one stays as it
     is and has no base. After the latest is removed, the previous one is the latest again.
 
-    Raises :class:`RecordNotFound`, and :class:`OnlyVersion` for the last that remains.
+    Raises :class:`RecordNotFound`, :class:`OnlyVersion` for the last that remains, and :class:`VersionServed`.
     """
     require_row(connection, repository.id, number)
     before = _neighbour(connection, repository.id, func.max(_versions.number), _versions.number < number)
@@ -249,6 +259,11 @@ def delete_version(connection: Connection, repository: Row[Any], number: int) ->
         raise OnlyVersion(
             f"version {number} is the only one of repository {repository.name!r}; a repository with content keeps at "
             "least one version; to remove the last one, delete the repository"
+        )
+    if served := _served(connection, repository.id).get(number):
+        raise VersionServed(
+            f"version {number} of repository {repository.name!r} is what the distribution {served!r} serves; "
+            "point that at another version first"
         )
     if before is None:
         assert after is not None  # noqa: S101  # said above
@@ -259,6 +274,26 @@ def delete_version(connection: Connection, repository: Row[Any], number: int) ->
         _undo(connection, repository.id, number, before)
     else:
         _squash(connection, repository.id, number, before, after)
+
+
+def _served(connection: Connection, repository_id: str) -> dict[int, str]:
+    """Numbers of the versions that distributions are set to serve, with the name of one that does."""
+    columns = distributions.c
+    rows = connection.execute(
+        select(columns.version_number, columns.name).where(
+            columns.repository_id == repository_id, columns.version_number.is_not(None)
+        )
+    )
+    return {row.version_number: row.name for row in rows}
+
+
+def _remove_between(connection: Connection, repository_id: str, number: int) -> None:
+    """Removes a version that others come before and after."""
+    before = _neighbour(connection, repository_id, func.max(_versions.number), _versions.number < number)
+    after = _neighbour(connection, repository_id, func.min(_versions.number), _versions.number > number)
+    connection.execute(delete(repository_versions).where(_is_version(repository_id, number)))
+    assert before is not None and after is not None  # noqa: PT018, S101  # the caller's condition
+    _squash(connection, repository_id, number, before, after)
 
 
 def _neighbour(connection: Connection, repository_id: str, wanted: Any, condition: Any) -> int | None:

@@ -1,0 +1,305 @@
+"""The registry API for container clients, read only, as one ASGI app (OCI distribution specification 1.1).
+
+One request looks up one version, and everything that it is answered with is of that version. Manifests go out byte
+for byte as they came, whatever the client accepts: another form would have another digest.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, quote, urlencode
+
+from registry_sync.blobs.local import LocalBlobStore
+from registry_sync.blobs.store import BlobStore
+from registry_sync.db.database import Database
+from registry_sync.db.pulls import Referrer
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.references import RepositoryName, TagName
+from registry_sync.domain.serving import PublishedVersion
+from registry_sync.errors import BlobMissing, InvalidReference, RegistrySyncError
+from registry_sync.serve.logins import Access, PullLogin
+from registry_sync.serve.lookups import Lookups
+from registry_sync.serve.replies import (
+    BlobBody,
+    BodyCut,
+    PullError,
+    Receive,
+    Reply,
+    Scope,
+    Send,
+    is_unchanged,
+    requested_range,
+)
+
+_log = logging.getLogger(__name__)
+#: The last marker counts: a repository may be called ``team/manifests/tools`` (see the grammar of names).
+_ROUTE = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags|referrers)/(?P<last>[^/]+)")
+_INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+_MOST_TAGS = 10_000
+_MOST_REFERRERS = 1_000
+_MOST_BASE_PATHS = 1_000
+#: A digest never changes its meaning; a tag may at any time.
+_FOREVER, _NOT_AT_ALL = "private, max-age=31536000, immutable", "no-cache"
+
+
+@dataclass
+class PullRequest:
+    """One request as the handlers see it; header names in lower case."""
+
+    method: str
+    path: str
+    query: Mapping[str, list[str]]
+    headers: Mapping[str, str]
+    origin: str
+    login: PullLogin | None = field(default=None)
+
+    @classmethod
+    def of(cls, scope: Scope) -> PullRequest:
+        """What stands in an ASGI scope."""
+        headers: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            key = name.decode("latin-1").lower()
+            headers[key] = f"{headers[key]}, {value.decode('latin-1')}" if key in headers else value.decode("latin-1")
+        host = headers.get("host") or ":".join(map(str, scope.get("server") or ("localhost",)))
+        scheme = str(headers.get("x-forwarded-proto") or scope.get("scheme", "http")).split(",")[0].strip()
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+        return cls(scope["method"], scope["path"], query, headers, f"{scheme}://{host}")
+
+    def one(self, name: str) -> str | None:
+        """The first value of a parameter of the query; None when it is absent."""
+        return self.query.get(name, [None])[0]
+
+
+class PullApp:
+    """Serves what distributions of ``database`` publish, with bytes of ``store``."""
+
+    def __init__(self, database: Database, store: BlobStore, *, service: str = "registry-sync") -> None:
+        self._store = store
+        self._lookups = Lookups(database)
+        self._access = Access(database, self._lookups, service)
+
+    def close(self) -> None:
+        """Ends its threads."""
+        self._lookups.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection, as ASGI calls it."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send, self.close)
+            return
+        request = PullRequest.of(scope)
+        try:
+            reply = await self._reply(request)
+        except PullError as refused:
+            reply = refused.reply()
+        except RegistrySyncError as problem:
+            _log.error("%s %s: %s", request.method, request.path, problem)
+            reply = PullError(
+                503, "UNAVAILABLE", "the server cannot answer now; try again", {"Retry-After": "5"}
+            ).reply()
+        try:
+            await reply.send(scope, send)
+        except BodyCut as problem:
+            _log.error("%s %s: %s", request.method, request.path, problem)
+            raise
+
+    async def _reply(self, request: PullRequest) -> Reply:
+        if request.method not in ("GET", "HEAD"):
+            raise PullError(405, "UNSUPPORTED", "this registry is read only", {"Allow": "GET, HEAD"})
+        if request.path in ("/v2/token", "/v2/token/"):
+            document = await self._access.token(request.headers, request.query.get("scope", []))
+            return _json(document, {"Cache-Control": "no-store"})
+        request.login = await self._login(request)
+        if request.path in ("/v2/", "/v2"):
+            if request.login is None:
+                raise self._access.challenge(request.origin, None)
+            return _json({})
+        if request.path == "/v2/_catalog":
+            return await self._catalog(request)
+        found = _ROUTE.fullmatch(request.path)
+        if found is None or (found["kind"] == "tags" and found["last"] != "list"):
+            raise PullError(404, "NOT_FOUND", "no such page of the registry API")
+        version = await self._version(request, found["name"])
+        handle = {"manifests": self._manifest, "blobs": self._blob, "tags": self._tags, "referrers": self._referrers}
+        return await handle[found["kind"]](request, version, found["name"], found["last"])
+
+    async def _login(self, request: PullRequest) -> PullLogin | None:
+        try:
+            return await self._access.login(request.headers)
+        except PullError as refused:
+            found = _ROUTE.fullmatch(request.path)
+            challenge = self._access.challenge(request.origin, found["name"] if found else None, "invalid_token")
+            raise PullError(401, refused.code, refused.message, challenge.headers) from None
+
+    async def _version(self, request: PullRequest, name: str) -> PublishedVersion:
+        """The version that ``name`` stands for, if the request may see it; what it may not see does not exist."""
+        try:
+            RepositoryName(name)
+        except InvalidReference as problem:
+            raise PullError(400, "NAME_INVALID", str(problem)) from None
+        version = await self._lookups.published(name)
+        if version is not None and self._access.may_pull(request.login, version, name):
+            return version
+        if request.login is None or (request.login.subject == "" and request.login.robot is None):
+            raise self._access.challenge(request.origin, name, None if request.login is None else "insufficient_scope")
+        raise PullError(404, "NAME_UNKNOWN", "repository name not known to registry")
+
+    async def _manifest(self, request: PullRequest, version: PublishedVersion, _name: str, reference: str) -> Reply:
+        unknown = PullError(404, "MANIFEST_UNKNOWN", "manifest unknown to registry")
+        if ":" in reference:
+            digest: Digest | None = _digest(reference)
+        else:
+            try:
+                digest = await self._lookups.tag(version, TagName(reference))
+            except InvalidReference:
+                raise unknown from None
+        manifest = None if digest is None else await self._lookups.manifest(version, digest)
+        if manifest is None:
+            raise unknown
+        headers = {
+            "Content-Type": manifest.media_type.partition(";")[0].strip(),
+            **_content_headers(manifest.digest, is_by_digest=":" in reference),
+        }
+        if is_unchanged(request.headers, headers["ETag"]):
+            return Reply(304, headers=headers)
+        return Reply(200, manifest.data, headers)
+
+    async def _blob(self, request: PullRequest, version: PublishedVersion, _name: str, reference: str) -> Reply:
+        digest = _digest(reference)
+        blob = await self._lookups.blob(version, digest)
+        if blob is None:
+            raise PullError(404, "BLOB_UNKNOWN", "blob unknown to registry")
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Disposition": "attachment",
+            "Accept-Ranges": "bytes",
+            # Whatever compresses replies on the way would change their length; a blob is sent as it is.
+            "Content-Encoding": "identity",
+            **_content_headers(digest, is_by_digest=True),
+        }
+        if is_unchanged(request.headers, headers["ETag"]):
+            return Reply(304, headers=headers)
+        body = await self._lookups.run(lambda: self._stored(digest, blob.size_bytes))
+        if_range = request.headers.get("if-range")
+        asked = request.headers.get("range") if if_range in (None, headers["ETag"]) else None
+        part = requested_range(asked, blob.size_bytes)
+        if part is None:
+            return Reply(200, body, headers)
+        body.offset, body.length = part
+        headers["Content-Range"] = f"bytes {body.offset}-{body.offset + body.length - 1}/{blob.size_bytes}"
+        return Reply(206, body, headers)
+
+    def _stored(self, digest: Digest, size_bytes: int) -> BlobBody:
+        """The bytes of a blob, whose size is compared before the first of them is sent."""
+        try:
+            found = self._store.size(digest)
+        except BlobMissing:
+            raise PullError(404, "BLOB_UNKNOWN", "the bytes of this blob are not stored here") from None
+        if found != size_bytes:
+            _log.error("blob %s is stored with %d bytes instead of %d; run a verification", digest, found, size_bytes)
+            raise PullError(503, "UNAVAILABLE", "the stored bytes of this blob are damaged", {"Retry-After": "60"})
+        if isinstance(self._store, LocalBlobStore):
+            return BlobBody(size_bytes, 0, size_bytes, path=self._store.path(digest))
+        return BlobBody(size_bytes, 0, size_bytes, open=lambda: self._store.open(digest))
+
+    async def _tags(self, request: PullRequest, version: PublishedVersion, name: str, _last: str) -> Reply:
+        limit = _limit(request, _MOST_TAGS)
+        names = await self._lookups.tag_names(version, request.one("last"), limit + 1) if limit else []
+        headers = {"Cache-Control": _NOT_AT_ALL}
+        if len(names) > limit:
+            names = names[:limit]
+            headers["Link"] = _next(request.path, n=str(limit), last=names[-1])
+        return _json({"name": name, "tags": names}, headers)
+
+    async def _referrers(self, request: PullRequest, version: PublishedVersion, _name: str, reference: str) -> Reply:
+        digest, artifact_type = _digest(reference), request.one("artifactType")
+        limit = min(_limit(request, _MOST_REFERRERS) or _MOST_REFERRERS, _MOST_REFERRERS)
+        found = await self._lookups.referrers(
+            version, digest, artifact_type=artifact_type, after=request.one("last"), limit=limit + 1
+        )
+        headers = {"Content-Type": _INDEX_TYPE, "Cache-Control": _NOT_AT_ALL}
+        if artifact_type is not None:
+            headers["OCI-Filters-Applied"] = "artifactType"
+        if len(found) > limit:
+            found = found[:limit]
+            more = {"artifactType": artifact_type} if artifact_type is not None else {}
+            headers["Link"] = _next(request.path, **more, n=str(limit), last=found[-1].digest)
+        document = {"schemaVersion": 2, "mediaType": _INDEX_TYPE, "manifests": [_descriptor(entry) for entry in found]}
+        return Reply(200, json.dumps(document, separators=(",", ":")).encode(), headers)
+
+    async def _catalog(self, request: PullRequest) -> Reply:
+        """The base paths that the request may pull."""
+        limit = _limit(request, _MOST_BASE_PATHS)
+        robot = request.login.robot if request.login else None
+        shown: list[str] = []
+        last, has_more = request.one("last"), limit > 0
+        while has_more and len(shown) <= limit:
+            batch = await self._lookups.base_paths(last, _MOST_BASE_PATHS)
+            shown += [
+                path for path, is_private in batch if not is_private or (robot is not None and robot.may_pull(path))
+            ]
+            has_more = len(batch) == _MOST_BASE_PATHS
+            last = batch[-1][0] if batch else last
+        headers = {"Cache-Control": _NOT_AT_ALL}
+        if len(shown) > limit > 0:
+            shown = shown[:limit]
+            headers["Link"] = _next("/v2/_catalog", n=str(limit), last=shown[-1])
+        return _json({"repositories": shown[:limit]}, headers)
+
+
+def _json(document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Reply:
+    return Reply(200, json.dumps(document).encode(), {"Content-Type": "application/json", **(headers or {})})
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return Digest(text)
+    except InvalidReference as problem:
+        raise PullError(400, "DIGEST_INVALID", str(problem)) from None
+
+
+def _content_headers(digest: Digest, *, is_by_digest: bool) -> dict[str, str]:
+    return {
+        "Docker-Content-Digest": digest,
+        "ETag": f'"{digest}"',
+        "Cache-Control": _FOREVER if is_by_digest else _NOT_AT_ALL,
+    }
+
+
+def _limit(request: PullRequest, most: int) -> int:
+    """``n`` of the query, at most ``most``, which it is without one. Raises :class:`PullError` for no number."""
+    text = request.one("n")
+    if text is None or text == "":
+        return most
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise PullError(400, "PAGINATION_NUMBER_INVALID", "n is how many entries are wanted: a whole number")
+    return min(int(text), most)
+
+
+def _next(path: str, **query: str) -> str:
+    return f'<{quote(path)}?{urlencode(query)}>; rel="next"'
+
+
+def _descriptor(entry: Referrer) -> dict[str, Any]:
+    document: dict[str, Any] = {"mediaType": entry.media_type, "digest": entry.digest, "size": entry.size_bytes}
+    if entry.artifact_type:
+        document["artifactType"] = entry.artifact_type
+    if entry.annotations:
+        document["annotations"] = entry.annotations
+    return document
+
+
+async def _live(receive: Receive, send: Send, close: Any) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            close()
+            await send({"type": "lifespan.shutdown.complete"})
+            return

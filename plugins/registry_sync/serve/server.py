@@ -1,0 +1,82 @@
+"""The pull server as processes of its own, which need the metadata database and the blob store and no Airflow.
+
+Settings are read once, by the command, and given to the workers; a worker imports nothing of Airflow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from registry_sync.domain.file_modes import GROUP_TOO, OWNER_ONLY
+from registry_sync.errors import ConfigurationError
+from registry_sync.serve.pull_api import PullApp
+
+DEFAULT_PORT = 5050
+DEFAULT_WORKERS = 2
+#: How long a download may go on after the server was told to stop, in seconds.
+GRACE_SECONDS = 30
+_GIVEN = "_REGISTRY_SYNC_SERVE"
+#: How long a request waits for a lock or a connection of the database, in seconds.
+_PATIENCE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """``certificate`` and ``key`` are PEM files, None serves plain HTTP. URLs are those of the settings."""
+
+    sql_alchemy_conn: str
+    blob_store: str
+    share_with_group: bool = False
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    workers: int = DEFAULT_WORKERS
+    certificate: str | None = None
+    key: str | None = None
+    service: str = "registry-sync"
+
+
+def serve(options: ServerOptions) -> None:
+    """Serves until it is told to stop (SIGTERM, SIGINT); downloads under way then end first.
+
+    Raises :class:`ConfigurationError` for a certificate without a key, or files that cannot be read.
+    """
+    from granian import Granian
+    from granian.constants import Interfaces
+
+    if bool(options.certificate) != bool(options.key):
+        raise ConfigurationError("TLS needs both a certificate and its key")
+    for name in filter(None, (options.certificate, options.key)):
+        if not Path(name).is_file():
+            raise ConfigurationError(f"there is no file {name}")
+    os.environ[_GIVEN] = json.dumps(asdict(options))
+    Granian(
+        "registry_sync.serve.server:make_app",
+        factory=True,
+        address=options.host,
+        port=options.port,
+        interface=Interfaces.ASGI,
+        workers=options.workers,
+        websockets=False,
+        backlog=4096,
+        log_access=False,
+        respawn_failed_workers=True,
+        workers_kill_timeout=GRACE_SECONDS,
+        ssl_cert=Path(options.certificate) if options.certificate else None,
+        ssl_key=Path(options.key) if options.key else None,
+        process_name="registry-sync serve",
+    ).serve()
+
+
+def make_app() -> PullApp:
+    """The app of one worker, as :func:`serve` was told to make it."""
+    from registry_sync.db.database import Database
+    from registry_sync.hooks.stores import open_blob_store
+
+    options = ServerOptions(**json.loads(os.environ[_GIVEN]))
+    modes = GROUP_TOO if options.share_with_group else OWNER_ONLY
+    database = Database.connect(options.sql_alchemy_conn, _PATIENCE_SECONDS, modes=modes)
+    database.ready()
+    return PullApp(database, open_blob_store(options.blob_store, modes=modes), service=options.service)
