@@ -102,6 +102,7 @@ BAD_REMOTES: list[tuple[str, dict[str, Any]]] = [
     ("max_held_share", {"max_held_share": 1.5}),
     ("max_removed_share", {"max_removed_share": "NaN"}),
     ("max_removed_tags", {"max_removed_tags": -1}),
+    ("max_total_bytes", {"max_total_bytes": 0}),
     ("allow_sparse", {"allow_sparse": None}),
     ("include_referrers", {"include_referrers": None}),
 ]
