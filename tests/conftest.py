@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
 import secrets
 import shutil
@@ -20,6 +21,7 @@ from support import compiled_statements, scheduling
 
 if TYPE_CHECKING:
     from support.airflow_instance import AirflowInstance
+    from support.composed import Composed
     from support.dag_runs import InProcessSync
     from support.registry import RegistryServer
 
@@ -53,8 +55,8 @@ compiled_statements.share()
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-#: The Airflow that tests share, while it runs.
-_shared_airflow: list[AirflowInstance] = []
+#: The Airflows that tests share, while they run, by what :func:`support.scheduling.shared_by` says of the tests' files.
+_shared_airflows: dict[str, AirflowInstance] = {}
 
 
 def _path(item: pytest.Item) -> str:
@@ -79,10 +81,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """Stops the shared Airflow after its last test: one that idles takes a fifth of a core and most of the memory."""
+    """Stops a shared Airflow after its last test: one that idles takes a fifth of a core and most of the memory."""
     yield
-    if _shared_airflow and (nextitem is None or _path(nextitem) not in scheduling.SHARING_AIRFLOW):
-        _shared_airflow.pop().instance.stop(grace_seconds=0)
+    sharing = scheduling.shared_by(_path(item))
+    if sharing in _shared_airflows and (nextitem is None or scheduling.shared_by(_path(nextitem)) != sharing):
+        _shared_airflows.pop(sharing).instance.stop(grace_seconds=0)
 
 
 def pytest_unconfigure() -> None:
@@ -92,10 +95,15 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session")
 def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a migrated database of Airflow, for instances to start with."""
+    """A folder with a migrated database of Airflow, for instances to start with; one for all processes."""
     from support.airflow_instance import make_database
 
-    return make_database(tmp_path_factory.mktemp("database"))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which the processes share
+    with (folder / "database.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return make_database(folder / "database")
 
 
 @pytest.fixture(scope="session")
@@ -159,5 +167,18 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) ->
     }
     env = {"GREETING": "hello"}
     with AirflowInstance(folder, dags=dags, database=airflow_database, settings=settings, env=env) as instance:
-        _shared_airflow.append(instance)
+        _shared_airflows[scheduling.SHARED] = instance
         yield instance
+
+
+@pytest.fixture(scope="session")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
+    """A running Airflow as the compose file sets it up, with the example DAGs of the documentation.
+
+    Who asks for it is named in :data:`support.scheduling.SHARING_COMPOSED`.
+    """
+    from support.composed import composed_airflow
+
+    with composed_airflow(tmp_path_factory.mktemp("composed")) as running:
+        _shared_airflows[scheduling.COMPOSED] = running.airflow
+        yield running

@@ -4,35 +4,17 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.airflow_instance import AirflowInstance
-from support.filling import push
-from support.images import ContentBuilder, RepositoryContent
-from support.registry import RegistryServer
+from support.composed import EXAMPLES, Composed
 from support.rest_api import RestClient
-from support.shapes import documented_example
 
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "docs" / "examples"
-FILES = (
-    "collect_weekly",
-    "mirror_alpine",
-    "mirror_many",
-    "mirrors_in_groups",
-    "mirrors_of_one_host",
-    "promote_with_a_gate",
-    "smallest",
-    "log_new_versions",
-)
 MIRRORS_OF_ONE_HOST = ("docker_hub_alpine", "docker_hub_hello-world")
 GATE = "promote_with_a_gate"
 GROUPED = "mirrors_in_groups"
@@ -46,41 +28,12 @@ DAGS = (
     "smallest",
     "log_new_versions",
 )
-DOCKER_HUB = "https://registry-1.docker.io"
 
 
-def releases() -> RepositoryContent:
-    """Five tags, of which the examples' filters select three."""
-    build = ContentBuilder(seed=11)
-    for name in ("3.20", "3.21", "3.22_rc1", "edge", "latest"):
-        build.tag(name, build.image([build.blob(500)]))
-    return build.content()
-
-
-@pytest.fixture(scope="module")
-def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The examples beside the delivered DAG, with a registry of the test's own in place of Docker Hub."""
-    folder = tmp_path_factory.mktemp("dags")
-    with RegistryServer(tmp_path_factory.mktemp("registry")) as registry:
-        push(registry, "library/alpine", releases())
-        push(registry, "library/hello-world", documented_example())
-        shutil.copy(ROOT / "dags" / "registry_sync.py", folder)
-        for name in FILES:
-            code = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
-            (folder / f"{name}.py").write_text(code.replace(DOCKER_HUB, registry.url), encoding="utf-8")
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path, dags: Path) -> Iterator[AirflowInstance]:
+@pytest.fixture
+def examples(composed: Composed) -> AirflowInstance:
     """An Airflow with the examples, and the settings of the documentation that import in advance."""
-    folder = tmp_path_factory.mktemp("examples")
-    instance = AirflowInstance(folder, dags=dags, database=airflow_database)
-    config = instance.home / "config"
-    config.mkdir(parents=True)
-    shutil.copy(EXAMPLES / "airflow_local_settings.py", config)
-    with instance:
-        yield instance
+    return composed.airflow
 
 
 def tag_counts(version: dict[str, Any]) -> dict[str, int]:

@@ -205,8 +205,11 @@ class AirflowInstance:
 
 
 def make_database(folder: Path) -> Path:
-    """Migrates a database of Airflow in ``folder``, for instances to start with."""
+    """A folder with a migrated database of Airflow, for instances to start with; made in ``folder``, once."""
     layout = Layout(folder=folder)
+    if migration.is_migrated(layout):
+        return layout.home
+    migration.drop_half_made(layout)
     instance = Instance(layout)
     write_settings(layout, instance.settings(port=0), instance.password())
     command = [str(layout.python), str(layout.program), *migration.COMMAND]

@@ -7,10 +7,11 @@ from xdist.scheduler import LoadFileScheduling
 #: The suites in the order in which they are run: what says most in the shortest time first.
 SUITES = ("architecture", "unit", "docs", "contract", "integration", "e2e")
 #: Files whose tests share the ``airflow`` of the session: one after the other, in one process, and it stops after them.
+#: The first one's tests begin with those that do without.
 SHARING_AIRFLOW = (
+    "tests/e2e/test_lookalikes.py",
     "tests/docs/test_rest_tutorials.py",
     "tests/e2e/test_airflow_instance.py",
-    "tests/e2e/test_lookalikes.py",
     "tests/e2e/test_rate_limits.py",
     "tests/e2e/test_removals.py",
     "tests/e2e/test_rest.py",
@@ -20,24 +21,35 @@ SHARING_AIRFLOW = (
     "tests/e2e/test_syncs_in_groups.py",
     "tests/e2e/test_ui.py",
 )
+#: Files whose tests share the ``composed`` of the session, likewise.
+SHARING_COMPOSED = (
+    "tests/docs/test_docs_examples.py",
+    "tests/e2e/test_compose_on_postgresql.py",
+    "tests/e2e/test_request_limits.py",
+)
+SHARED, COMPOSED = "the Airflow of the session", "the composed Airflow of the session"
 #: The folder of those that share one API server, in the process of the tests.
 SHARING_API_SERVER = "tests/integration/api/"
-#: Where several processes run tests, the longest start first, and the short ones of integration fill up the end.
-_IN_PROCESSES = ("architecture", "unit", "e2e", "docs", "contract", "integration")
+#: Where several processes run tests, the longest starts first, and the short ones of integration fill up the end.
+_IN_PROCESSES = (SHARED, COMPOSED, "architecture", "unit", "e2e", "docs", "contract", "integration")
+_IN_ONE = (*SUITES[:-1], SHARED, COMPOSED, SUITES[-1])
 
 
-def place(path: str, *, in_processes: bool) -> tuple[int, bool]:
+def place(path: str, *, in_processes: bool) -> tuple[int, int]:
     """What files are sorted by; ``path`` is relative to the checkout. Within a suite the order stays."""
-    if path in SHARING_AIRFLOW:
-        return (-1, True) if in_processes else (SUITES.index("e2e"), False)
-    suites = _IN_PROCESSES if in_processes else SUITES
-    return suites.index(path.split("/")[1]), True
+    sharing = shared_by(path)
+    order = _IN_PROCESSES if in_processes else _IN_ONE
+    if sharing in order:
+        return order.index(sharing), (*SHARING_AIRFLOW, *SHARING_COMPOSED).index(path)
+    return order.index(path.split("/")[1]), 0
 
 
 def shared_by(path: str) -> str:
     """What a file shares with all others of which the same is said; the file itself when it shares nothing."""
     if path in SHARING_AIRFLOW:
-        return "the Airflow of the session"
+        return SHARED
+    if path in SHARING_COMPOSED:
+        return COMPOSED
     return SHARING_API_SERVER if path.startswith(SHARING_API_SERVER) else path
 
 

@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import pytest
 
-from support.scheduling import SHARING_AIRFLOW, place, shared_by
+from support.scheduling import SHARING_AIRFLOW, SHARING_COMPOSED, place, shared_by
+
+SHARING = {"airflow": SHARING_AIRFLOW, "composed": SHARING_COMPOSED}
 
 
-def test_every_test_that_takes_the_shared_airflow_is_in_a_file_that_shares_it(request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("fixture", SHARING)
+def test_every_test_that_takes_a_shared_airflow_is_in_a_file_that_shares_it(
+    request: pytest.FixtureRequest, fixture: str
+) -> None:
     """Of the tests of this run: one that is not would keep it running until the end, or find it stopped."""
     root = request.config.rootpath
-    taking = [item for item in request.session.items if "airflow" in getattr(item, "fixturenames", ())]
-    assert {item.path.relative_to(root).as_posix() for item in taking} <= set(SHARING_AIRFLOW)
+    taking = [item for item in request.session.items if fixture in getattr(item, "fixturenames", ())]
+    assert {item.path.relative_to(root).as_posix() for item in taking} <= set(SHARING[fixture])
 
 
-def test_the_files_that_share_it_exist(request: pytest.FixtureRequest) -> None:
-    assert [path for path in SHARING_AIRFLOW if not (request.config.rootpath / path).is_file()] == []
+@pytest.mark.parametrize("files", SHARING.values(), ids=SHARING)
+def test_the_files_that_share_one_exist(request: pytest.FixtureRequest, files: tuple[str, ...]) -> None:
+    assert [path for path in files if not (request.config.rootpath / path).is_file()] == []
 
 
+@pytest.mark.parametrize("files", SHARING.values(), ids=SHARING)
 @pytest.mark.parametrize("in_processes", [False, True])
-def test_files_that_share_it_stand_side_by_side(in_processes: bool) -> None:
+def test_files_that_share_one_stand_side_by_side(in_processes: bool, files: tuple[str, ...]) -> None:
     others = ["tests/unit/a.py", "tests/docs/b.py", "tests/e2e/test_make.py", "tests/integration/c.py"]
-    ordered = sorted([*others, *SHARING_AIRFLOW], key=lambda path: place(path, in_processes=in_processes))
-    shared = [path in SHARING_AIRFLOW for path in ordered]
+    everything = [*others, *SHARING_AIRFLOW, *SHARING_COMPOSED]
+    ordered = sorted(everything, key=lambda path: place(path, in_processes=in_processes))
+    shared = [path in files for path in ordered]
     first = shared.index(True)
-    assert all(shared[first : first + len(SHARING_AIRFLOW)])
+    assert all(shared[first : first + len(files)])
 
 
 def test_one_process_runs_all_that_share_something() -> None:
     assert len({shared_by(path) for path in SHARING_AIRFLOW}) == 1
+    assert len({shared_by(path) for path in SHARING_COMPOSED}) == 1
+    assert len({shared_by(path) for path in (*SHARING_AIRFLOW, *SHARING_COMPOSED)}) == len(SHARING)
     assert shared_by("tests/integration/api/test_a.py") == shared_by("tests/integration/api/test_b.py")
     assert shared_by("tests/integration/test_a.py") != shared_by("tests/integration/test_b.py")
 

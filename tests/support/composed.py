@@ -1,0 +1,113 @@
+"""An Airflow as ``docker-compose.yaml`` sets it up, with everything that needs no container, on PostgreSQL.
+
+It has the example DAGs of the documentation.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from local_airflow.layout import CHECKOUT
+from support.airflow_instance import AirflowInstance
+from support.filling import push
+from support.images import ContentBuilder, RepositoryContent
+from support.postgres import Postgres, running_postgres
+from support.registry import RegistryServer
+from support.shapes import documented_example
+
+EXAMPLES = CHECKOUT / "docs" / "examples"
+#: What Airflow finds among the examples that is no DAG.
+LOCAL_SETTINGS = "airflow_local_settings.py"
+DOCKER_HUB = "https://registry-1.docker.io"
+SERVICES = yaml.safe_load((CHECKOUT / "docker-compose.yaml").read_text())["services"]
+#: What the settings of the containers hold that is true only there: addresses, ports, paths and secrets.
+OF_THE_CONTAINERS = {
+    "AIRFLOW__API__BASE_URL",
+    "AIRFLOW__API__SECRET_KEY",
+    "AIRFLOW__API_AUTH__JWT_SECRET",
+    "AIRFLOW__CORE__EXECUTION_API_SERVER_URL",
+    "AIRFLOW__CORE__FERNET_KEY",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC",
+    "AIRFLOW__REGISTRY_SYNC__BLOB_STORE",
+    "AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN",
+    "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK",
+}
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What runs: the Airflow, whose own database is ``airflow`` of the server."""
+
+    airflow: AirflowInstance
+    postgres: Postgres
+
+
+def releases() -> RepositoryContent:
+    """Five tags, of which the examples' filters select three."""
+    build = ContentBuilder(seed=11)
+    for name in ("3.20", "3.21", "3.22_rc1", "edge", "latest"):
+        build.tag(name, build.image([build.blob(500)]))
+    return build.content()
+
+
+@contextmanager
+def composed_airflow(folder: Path) -> Iterator[Composed]:
+    """It runs for the time of the block; its database of Airflow is migrated at the start.
+
+    A registry of its own stands for Docker Hub in the examples. Shards are small, so that little makes several.
+    """
+    with RegistryServer(folder / "registry") as registry, running_postgres() as server:
+        push(registry, "library/alpine", releases())
+        push(registry, "library/hello-world", documented_example())
+        dags = folder / "dags"
+        dags.mkdir()
+        shutil.copy(CHECKOUT / "dags" / "registry_sync.py", dags)
+        for example in EXAMPLES.glob("*.py"):
+            if example.name != LOCAL_SETTINGS:
+                code = example.read_text(encoding="utf-8").replace(DOCKER_HUB, registry.url)
+                (dags / example.name).write_text(code, encoding="utf-8")
+        instance = AirflowInstance(folder / "airflow", dags=dags, settings=_settings(server, folder / "blobs"))
+        config = instance.home / "config"
+        config.mkdir(parents=True)
+        shutil.copy(EXAMPLES / LOCAL_SETTINGS, config)
+        with instance:  # which has run the first of the commands that set up, the migration of Airflow's database
+            for command in set_up_commands()[1:]:
+                run(instance, command)
+            yield Composed(instance, server)
+
+
+def set_up_commands() -> list[list[str]]:
+    """What the compose file runs before the parts of Airflow start."""
+    return [shlex.split(command) for command in SERVICES["init"]["command"][0].split(" && ")]
+
+
+def run(airflow: AirflowInstance, command: list[str]) -> None:
+    """Runs a command of the compose file as its services would."""
+    program = airflow.layout.python.parent / command[0]
+    subprocess.run([str(program), *command[1:]], env=airflow.environment, check=True, capture_output=True)
+
+
+def _settings(server: Postgres, blobs: Path) -> dict[str, dict[str, str]]:
+    airflow, ours = (
+        server.make_database(name).replace("postgresql://", "postgresql+psycopg://")
+        for name in ("airflow", "registry_sync")
+    )
+    settings: dict[str, dict[str, str]] = {
+        "database": {"sql_alchemy_conn": airflow, "sql_alchemy_conn_async": airflow},
+        "registry_sync": {"sql_alchemy_conn": ours, "blob_store": blobs.as_uri(), "min_shard_mib": "1"},
+    }
+    for name, value in SERVICES["scheduler"]["environment"].items():
+        if name not in OF_THE_CONTAINERS:
+            _, section, option = name.lower().split("__")
+            settings.setdefault(section, {})[option] = value
+    return settings
