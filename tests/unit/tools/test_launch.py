@@ -31,7 +31,7 @@ PARTS = {"api-server": ["api-server"], "scheduler": ["scheduler", "--quietly"], 
 
 
 @pytest.fixture
-def airflow(tmp_path: Path) -> Path:
+def stub(tmp_path: Path) -> Path:
     """A folder with something to import for Airflow."""
     package = tmp_path / "airflow"
     package.mkdir()
@@ -64,35 +64,35 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def test_each_part_leads_a_session_of_its_own_and_writes_its_own_log(airflow: Path) -> None:
+def test_each_part_leads_a_session_of_its_own_and_writes_its_own_log(stub: Path) -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs, start(airflow, theirs) as first:
+    with ours, theirs, start(stub, theirs) as first:
         theirs.close()
         others = json.loads(ours.makefile().readline())
         assert list(others) == ["scheduler", "triggerer"]
         records = [processes.find(name, pid) for name, pid in others.items()]
-        assert not any(reported(airflow, name) for name in PARTS), "none goes on before its id is written down"
+        assert not any(reported(stub, name) for name in PARTS), "none goes on before its id is written down"
         ours.sendall(bytes(len(PARTS)))
-        wait_until(lambda: all(reported(airflow, name) for name in PARTS))
+        wait_until(lambda: all(reported(stub, name) for name in PARTS))
         assert first.wait(timeout=60) == 0
-        assert reported(airflow, "api-server")[:2] == ["api-server", str(first.pid)]
+        assert reported(stub, "api-server")[:2] == ["api-server", str(first.pid)]
         pid = str(others["scheduler"])
-        assert reported(airflow, "scheduler") == ["scheduler", "--quietly", pid, pid]
+        assert reported(stub, "scheduler") == ["scheduler", "--quietly", pid, pid]
         assert all(processes.is_alive(record) for record in records), "they outlive the process that started them"
         processes.stop(records, grace_seconds=10)
         assert not any(processes.is_alive(record) for record in records)
 
 
-def test_no_component_continues_when_its_parent_is_gone(airflow: Path) -> None:
+def test_no_component_continues_when_its_parent_is_gone(stub: Path) -> None:
     ours, theirs = socket.socketpair()
-    with theirs, start(airflow, theirs) as first:
+    with theirs, start(stub, theirs) as first:
         with ours:
             theirs.close()
             others = json.loads(ours.makefile().readline())
             records = [processes.find(name, pid) for name, pid in others.items()]
         assert first.wait(timeout=60) == 0
         wait_until(lambda: not any(processes.is_alive(record) for record in records))
-        assert not any(reported(airflow, name) for name in PARTS)
+        assert not any(reported(stub, name) for name in PARTS)
 
 
 class HealthyApi:
@@ -105,16 +105,16 @@ class HealthyApi:
         pass
 
 
-def test_what_is_kept_of_a_start_is_its_components_and_not_the_migration_before_them(airflow: Path) -> None:
-    programs = airflow / "bin"
+def test_what_is_kept_of_a_start_is_its_components_and_not_the_migration_before_them(stub: Path) -> None:
+    programs = stub / "bin"
     programs.mkdir()
     (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (programs / "python").chmod(0o755)
     (programs / "airflow").write_text("# migrates nothing")
-    layout = Layout(folder=airflow / "local", python=programs / "python")
+    layout = Layout(folder=stub / "local", python=programs / "python")
     layout.make_private()
     kept = RunFolder(layout.state)
-    startup = Startup(layout, {**os.environ, "PYTHONPATH": str(airflow)}, kept.write)
+    startup = Startup(layout, {**os.environ, "PYTHONPATH": str(stub)}, kept.write)
     running = startup.run(Running(port=1, temporary=False), HealthyApi())  # type: ignore[arg-type]
     try:
         assert [record.name for record in running.processes] == list(COMMANDS)
