@@ -1,1 +1,1 @@
-"""The words of registry-sync as values and pure functions. No input or output happens here."""
+"""The domain of registry-sync as values and pure functions, without input and output."""

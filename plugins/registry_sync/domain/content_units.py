@@ -1,6 +1,6 @@
-"""Content units as they are stored and shown: tags, manifests and blobs with what they lead to.
+"""Content units as they are stored: tags, manifests and blobs with their relations.
 
-``id`` is a number of the database, stable for the life of the unit; digests are what content is known by elsewhere.
+``id`` is a database id, stable for the life of the unit; elsewhere content is identified by digest.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class StoredManifest:
 
 @dataclass(frozen=True)
 class KnownManifest:
-    """A manifest that is stored: what it refers to, and of an index what it lists; other kinds list nothing."""
+    """A stored manifest: its subject, and for an index the index itself; None for other kinds."""
 
     digest: Digest
     subject: Digest | None = None
@@ -41,7 +41,7 @@ class KnownManifest:
 
 @dataclass(frozen=True)
 class BlobUnit:
-    """A blob. ``stored_at`` is when its bytes came into the blob store, None while they are elsewhere."""
+    """A blob. ``stored_at`` is when its bytes were stored, None while the blob store does not have them."""
 
     id: int
     digest: Digest
@@ -100,7 +100,7 @@ class ManifestUnit:
 
 @dataclass(frozen=True)
 class TagUnit:
-    """A tag: a name that stands for one manifest. A tag that moves is another unit."""
+    """A tag: a name that refers to one manifest. A moved tag is another unit."""
 
     id: int
     name: TagName
@@ -120,7 +120,7 @@ class Relation(str, Enum):
 
 @dataclass(frozen=True)
 class UnitQuery:
-    """Which units: all of them, or those of one version of a repository, narrowed by what is not None.
+    """A query for all units, or for those of one version of a repository; None fields do not filter.
 
     ``number`` None means the latest version. ``name``, ``names`` and ``name_contains`` apply to tags; ``media_types``
     of a tag are those of its manifest.
@@ -136,5 +136,5 @@ class UnitQuery:
     name_contains: str | None = None
 
 
-#: Every unit that is stored, whichever repositories hold it.
+#: All stored units of all repositories.
 ALL_UNITS = UnitQuery()

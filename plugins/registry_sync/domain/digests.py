@@ -1,7 +1,7 @@
 """Digests of content (OCI image specification, descriptor.md, "Digests").
 
-A :class:`Digest` is text that was checked once, when it was parsed, so that it may name a file or a part of
-a URL. It does not read content itself; callers feed a :meth:`Digest.hasher`.
+A :class:`Digest` is text that was validated when it was parsed, so that it may be used in file names and URLs. It does
+not read content itself; callers feed a :meth:`Digest.hasher`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _REGISTERED = {
     "blake3": re.compile(r"[a-f0-9]{64}"),
 }
 _VERIFIABLE = frozenset({"sha256", "sha512"})
-#: Longest digest that is read; the specification sets no bound, a sha512 needs 135 characters.
+#: The longest digest accepted; the specification sets no limit, a sha512 digest has 135 characters.
 MAX_LENGTH = 255
 
 
 class Digest(str):
-    """``algorithm:encoded``, checked. A ``str``, so that it is equal to and sorts like its text.
+    """``algorithm:encoded``, validated. A ``str``, so that it compares and sorts like its text.
 
-    Unknown algorithms that fit the grammar are accepted; :attr:`is_verifiable` is False for them.
-    Raises :class:`InvalidReference` for anything else.
+    Unknown algorithms that match the grammar are accepted; :attr:`is_verifiable` is False for them. Raises
+    :class:`InvalidReference` for anything else.
     """
 
     __slots__ = ()
@@ -62,12 +62,12 @@ class Digest(str):
 
     @property
     def encoded(self) -> str:
-        """The part after the colon."""
+        """The text after the colon."""
         return self.partition(":")[2]
 
     @property
     def is_verifiable(self) -> bool:
-        """Whether content can be checked against it here (sha256 and sha512)."""
+        """Whether content can be verified against it (sha256 and sha512)."""
         return self.algorithm in _VERIFIABLE
 
     def hasher(self) -> _Hash:
@@ -77,7 +77,7 @@ class Digest(str):
         return hashlib.new(self.algorithm)
 
     def matches(self, data: bytes) -> bool:
-        """Whether ``data`` has this digest. Raises :class:`UnsupportedDigest` when it cannot be told."""
+        """Whether ``data`` has this digest. Raises :class:`UnsupportedDigest` when it is not verifiable."""
         hasher = self.hasher()
         hasher.update(data)
         return hasher.hexdigest() == self.encoded

@@ -1,4 +1,4 @@
-"""Who may use the files that are stored here: their owner alone, or its group as well. The umask never says more."""
+"""Permissions of stored files: for their owner alone, or for their group as well, independent of the umask."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class FileModes:
     folder: int
 
     def apply(self, descriptor: int) -> None:
-        """Gives an open file that was made these permissions where the umask took some; another user's is left."""
+        """Sets these permissions on a created file where the umask removed some; skips files of other users."""
         if self.file & ~os.fstat(descriptor).st_mode & 0o777:
             with contextlib.suppress(PermissionError):
                 os.fchmod(descriptor, self.file)
 
     def tighten(self, path: str | os.PathLike[str]) -> None:
-        """Takes from a file or folder of an earlier release what these do not allow; another user's is left."""
+        """Removes permissions of an existing file or folder that these do not allow; skips other users' files."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            mode = os.stat(path).st_mode & 0o7777  # noqa: PTH116  asked for at each start
+            mode = os.stat(path).st_mode & 0o7777  # noqa: PTH116 called at each start
             if mode & 0o077 & ~self.folder:
                 os.chmod(path, mode & (self.folder | 0o700))  # noqa: PTH101  as above
 
@@ -52,5 +52,5 @@ def flush_folder(folder: Path) -> None:
 
 
 OWNER_ONLY = FileModes(0o600, 0o700)
-#: What is new in such a folder has the folder's group, whichever the user's own is.
+#: New files in such a folder get the folder's group, whatever the user's own group is.
 GROUP_TOO = FileModes(0o660, 0o2770)

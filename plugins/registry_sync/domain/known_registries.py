@@ -1,8 +1,8 @@
-"""What is particular about registries that are known by their hosts: one row each, and the only place for it.
+"""Facts about registries that are known by their hosts: one row each, and the only place for them.
 
-A row is for what no response says, such as an alias or a token service elsewhere. What a registry says itself is read
-from its responses, whoever sends them, so most registries need no row. The table belongs to ``domain``, because the
-address of a registry is parsed here; the client and the hooks read it too.
+A row is for facts that no response states, such as an alias or a token service on another host. Facts that responses
+state are read from them, so most registries need no row. The table belongs to ``domain``, because the address of a
+registry is parsed here; the client and the hooks read it too.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from functools import cached_property
 class KnownRegistry:
     """A registry, or all that have hosts of one form.
 
-    ``host`` is where the API is: a host, or a form of hosts with placeholders, whose values have the shape that
-    ``placeholders`` says; ``-fips`` and such stand in the shape too. ``aliases`` are other hosts that people write for
-    it, ``websites`` hosts that are no registry and are refused. ``official_namespace`` goes before a repository name of
-    one component. ``token_hosts`` are other hosts whose token service may be sent its credentials. ``credentials_path``
-    is a path that its stored credentials are known to carry. With ``hides_existence`` a 401 to accepted credentials
-    means that the repository is missing or private. ``credential_helper`` makes passwords for it, by asking
-    ``login_service`` in ``login_region``, None for the region in the host.
+    ``host`` serves the API: a host, or a pattern of hosts with placeholders, whose values match ``placeholders``; a
+    literal such as ``-fips`` belongs to the value. ``aliases`` are other hosts that users write for it, ``websites``
+    hosts that are no registry and are refused. ``official_namespace`` is prepended to a repository name of one
+    component. ``token_hosts`` are other hosts whose token service may be sent its credentials. ``credentials_path`` is
+    a path that its stored credentials are known to carry. With ``hides_existence`` a 401 to accepted credentials means
+    that the repository is missing or private. ``credential_helper`` makes passwords for it, by asking ``login_service``
+    in ``login_region``, None for the region in the host.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""Manifests read from the exact bytes that a registry sent (OCI image specification, manifest.md and image-index.md).
+"""Manifests, parsed from the exact bytes of a registry (OCI image specification, manifest.md and image-index.md).
 
-Reading never changes a manifest: the bytes are kept, what is read from them is what a sync needs to know.
-Documents that two readers could understand differently are refused (CVE-2021-41190), as are duplicate names,
-text that is not UTF-8, and values outside the image specification's types. Unknown fields are left alone.
+Parsing never changes a manifest: the bytes are kept, and the fields are those that a sync requires. Documents that two
+parsers could understand differently are refused (CVE-2021-41190), as are duplicate names, text that is not UTF-8, and
+values outside the image specification's types. Unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from registry_sync.errors import (
 
 @dataclass(frozen=True)
 class ManifestLimits:
-    """Bounds on what is read. Sizes in bytes, the rest are counts; ``depth`` counts indexes inside indexes."""
+    """Limits on manifests. Sizes in bytes, the others are counts; ``depth`` counts indexes inside indexes."""
 
     manifest_bytes: int = 4 * 1024 * 1024
     layers: int = 1000
@@ -45,7 +45,7 @@ DEFAULT_LIMITS = ManifestLimits()
 
 
 class ManifestKind(str, Enum):
-    """The shapes of manifest that are told apart."""
+    """The kinds of manifest."""
 
     INDEX = "index"
     IMAGE = "image"
@@ -53,7 +53,7 @@ class ManifestKind(str, Enum):
 
 
 class BlobRole(str, Enum):
-    """What a blob is to the manifest that names it."""
+    """The role of a blob in the manifest that names it."""
 
     CONFIG = "config"
     LAYER = "layer"
@@ -61,7 +61,7 @@ class BlobRole(str, Enum):
 
 @dataclass(frozen=True)
 class Descriptor:
-    """A pointer to content (image specification, descriptor.md): what it is, its digest, its size in bytes.
+    """A descriptor of content (image specification, descriptor.md): media type, digest, and size in bytes.
 
     ``urls`` is empty for most; ``inline`` holds the verified bytes of ``data`` or None; ``platform`` is the
     platform object of an index entry or None.
@@ -78,16 +78,16 @@ class Descriptor:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether the bytes live elsewhere and are by default not stored."""
+        """Whether the bytes are hosted elsewhere and by default not stored."""
         return bool(self.urls) or media_types.is_foreign_layer(self.media_type)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest as received: ``data`` is its exact bytes, ``digest`` theirs, or of the signed part of schema 1.
+    """A manifest as received: ``data`` is its exact bytes, ``digest`` theirs, or that of schema 1's signed payload.
 
     ``config`` is None for indexes, artifact manifests and schema 1; ``layers`` holds layers, or the blobs of an
-    artifact manifest; ``children`` the entries of an index; ``subject`` what it refers to, or None.
+    artifact manifest; ``children`` the entries of an index; ``subject`` the manifest that it refers to, or None.
     """
 
     digest: Digest
@@ -114,7 +114,7 @@ class Manifest:
             yield BlobRole.LAYER, layer
 
     def refers_to(self, subject: Digest) -> bool:
-        """Whether it says so itself; that a registry lists it among the referrers of ``subject`` is no proof."""
+        """Whether its own ``subject`` says so; a registry's list of referrers of ``subject`` is no proof."""
         return self.subject is not None and self.subject.digest == subject
 
 
@@ -129,9 +129,9 @@ def read_manifest(
 ) -> Manifest:
     """The manifest in ``data``.
 
-    ``content_type`` is the answer's header; ``expected`` the descriptor that led here, whose media type decides
-    when its digest holds; ``digest`` what was asked for, when it was asked by digest. With ``schema1_size_of``,
-    Docker's schema 1 is read too: it gives the size in bytes of a layer, which such a manifest does not tell. Raises
+    ``content_type`` is the response's header; ``expected`` the referring descriptor, whose media type decides if its
+    digest matches; ``digest`` the requested digest, None for a request by tag. With ``schema1_size_of``, Docker's
+    schema 1 is accepted too: it returns the size in bytes of a layer, which such a manifest lacks. Raises
     :class:`DigestMismatch`, :class:`LimitExceeded`, :class:`InvalidManifest`, :class:`MediaTypeMismatch`,
     :class:`AmbiguousManifest` or :class:`UnsupportedManifest`.
     """
@@ -153,7 +153,7 @@ def read_manifest(
 
 
 def _digest_like(wanted: Digest | None, data: bytes) -> Digest:
-    """The digest of ``data`` by the algorithm of ``wanted``, by sha256 where that cannot be."""
+    """The digest of ``data`` with the algorithm of ``wanted``, or with sha256 if that is not verifiable."""
     return Digest.of(data, wanted.algorithm if wanted is not None and wanted.is_verifiable else "sha256")
 
 
@@ -161,7 +161,7 @@ def _check_digest(wanted: Digest | None, actual: Digest) -> None:
     if wanted is not None and actual != wanted:
         wanted.hasher()
         raise DigestMismatch(
-            f"the registry answered other content under {wanted}: it hashes to {actual}", digest=wanted, got=actual
+            f"the registry responded with other content for {wanted}: it hashes to {actual}", digest=wanted, got=actual
         )
 
 
@@ -172,8 +172,8 @@ def _decide_type(document: dict[str, Any], header: str, expected: Descriptor | N
     body_type = media_types.normalise(body)
     if body_type and header not in media_types.GENERIC_TYPES and header != body_type:
         raise MediaTypeMismatch(
-            f"manifest {digest} calls itself {body_type[:80]} and was sent as {header[:80]}; "
-            "a registry must send it as what it is",
+            f"manifest {digest} calls itself {body_type[:80]} and was sent as {header[:80]}; a registry must send the "
+            "manifest's own type",
             digest=digest,
         )
     if (
@@ -202,7 +202,7 @@ def _type_by_shape(document: dict[str, Any], digest: Digest) -> str:
     raise InvalidManifest(f"manifest {digest} is of no known kind: neither manifests nor config", digest=digest)
 
 
-#: Names that must not appear in a document of a kind, compared without regard to case: some readers match so.
+#: Names that must not appear in a document of a kind; case-insensitive, because some parsers match so.
 _FORBIDDEN = {
     ManifestKind.INDEX: frozenset({"config", "layers", "fslayers", "history"}),
     ManifestKind.IMAGE: frozenset({"manifests", "fslayers", "history"}),
@@ -237,7 +237,7 @@ def _read_document(
         kind = ManifestKind.IMAGE
     _refuse_ambiguous(document, kind, digest)
     if kind is ManifestKind.INDEX and "manifests" not in document:
-        # Null is how some write an empty list; an index that does not name its list at all is something else.
+        # Some tools write null for an empty list; an index without the field is something else.
         raise InvalidManifest(f"manifest {digest} is called an index and has no manifests", digest=digest)
     reader = _DescriptorReader(digest, limits)
     layers_field = "blobs" if kind is ManifestKind.ARTIFACT else "layers"
@@ -294,7 +294,7 @@ def _read_schema1(
 
 
 class _DescriptorReader:
-    """Reads the parts of one document; every complaint names the document and the field."""
+    """Reads the descriptors of one document; every error names the document and the field."""
 
     def __init__(self, digest: Digest, limits: ManifestLimits) -> None:
         self._digest = digest

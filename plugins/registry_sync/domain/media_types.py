@@ -22,7 +22,7 @@ IMAGE_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 #: Docker image manifest version 2, schema 1: no sizes, signed by rewriting; not read unless enabled.
 SCHEMA1_TYPES = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 MANIFEST_TYPES = INDEX_TYPES | IMAGE_TYPES | SCHEMA1_TYPES | {OCI_ARTIFACT}
-#: What is sent as ``Accept`` for manifests, on GET and HEAD alike; a registry that is not told so may convert.
+#: Sent as ``Accept`` for manifests, on GET and HEAD alike; without it a registry may convert.
 ACCEPTED_MANIFEST_TYPES = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, OCI_ARTIFACT)
 #: ``Content-Type`` values that say nothing about a manifest; storage hosts and proxies send them.
 GENERIC_TYPES = frozenset({"", "text/plain", "application/json", "application/octet-stream", "binary/octet-stream"})

@@ -1,4 +1,4 @@
-"""The current time; yes and no as people write them; and counts, sizes and durations in words, for logs and tables."""
+"""The current time, booleans in user input, and formatted counts, sizes and durations for logs and tables."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ ChoiceT = TypeVar("ChoiceT", bound=Enum)
 
 
 def utc_now() -> datetime:
-    """Now, aware and in UTC."""
+    """The current time, aware and in UTC."""
     return datetime.now(timezone.utc)
 
 
 def parse_flag(value: object, name: str) -> bool | None:
     """``value`` as a boolean: one itself, or ``true`` or ``false`` in any case; None for None and for blank text.
 
-    The one reader of what people write for yes and no, in settings, connections, parameters and requests. Raises
-    :class:`ConfigurationError`, which says ``name``, for anything else: a yes may destroy, so nothing is guessed.
+    The one parser of booleans in settings, connections, parameters and requests. Raises :class:`ConfigurationError`
+    with ``name`` for anything else: True may delete data, so nothing is guessed.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -44,7 +44,7 @@ _SECONDS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def format_bytes(size_bytes: float) -> str:
-    """``340 MiB``: three digits at the most, in binary units."""
+    """``340 MiB``: at most three digits, in binary units."""
     size = float(size_bytes)
     for unit in _UNITS:
         if size < 1000 or unit == _UNITS[-1]:
@@ -54,23 +54,23 @@ def format_bytes(size_bytes: float) -> str:
 
 
 def format_count(count: int, noun: str) -> str:
-    """``1 blob``, ``3,000 tags``, ``2 repositories``: the noun in the number that the count asks for."""
+    """``1 blob``, ``3,000 tags``, ``2 repositories``: the noun in singular or plural."""
     return f"{count:,} {noun if count == 1 else _plural(noun)}"
 
 
 def format_duration(seconds: float) -> str:
-    """``0.4 s``, ``42 s``, ``3 min 20 s``, ``2 h 5 min``, ``60 d 3 h``: two units at the most."""
+    """``0.4 s``, ``42 s``, ``3 min 20 s``, ``2 h 5 min``, ``60 d 3 h``: at most two units."""
     if seconds < 9.95:
         return f"{max(0.0, seconds):.1f} s"
     left = round(seconds)
-    parts: list[str] = []
+    units: list[str] = []
     for unit, size in _SECONDS:
-        if left >= size or parts:
-            parts.append(f"{left // size} {unit}" if left // size else "")
+        if left >= size or units:
+            units.append(f"{left // size} {unit}" if left // size else "")
             left %= size
-        if len(parts) == 2:
+        if len(units) == 2:
             break
-    return " ".join(part for part in parts if part)
+    return " ".join(text for text in units if text)
 
 
 def _plural(noun: str) -> str:

@@ -1,9 +1,9 @@
-"""Docker's first kind of manifest (image manifest version 2, schema 1), read where it is allowed.
+"""Docker's image manifest version 2, schema 1, parsed where the remote allows it.
 
-It may carry signatures within itself. Its digest is then over the payload that they sign, which each of them tells how
-to cut out of the document. Nobody verifies them: what is asked for by digest is what its digest says. Layers are named
-newest first, often more than once, and nothing tells their sizes. To everything else it is an image without a config:
-what a config says of others stands in its history, which is left alone.
+It may contain signatures. Its digest is then that of the signed payload, which each signature locates in the document.
+The signatures are not verified: content requested by digest is verified by its digest. Layers are listed newest first,
+often repeatedly, and without sizes. The rest of the code treats it as an image without a config; the information of a
+config is in its history, which is ignored.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from registry_sync.errors import AmbiguousManifest, InvalidManifest, InvalidRefe
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*={0,2}")
 _READ = frozenset({"schemaversion", "mediatype", "fslayers", "history", "signatures"})
-#: What other kinds of manifest have; a reader that does not look at the version could take it for one of them.
+#: Fields of other kinds of manifest; a parser that ignores the version could mistake it for one of them.
 _FORBIDDEN = frozenset({"config", "layers", "manifests", "blobs", "subject"})
 
 
 def may_be_signed(data: bytes, header: str) -> bool:
-    """Whether the digest of ``data`` may be over a part of it; ``header`` is its normalised ``Content-Type``."""
-    is_told = header in media_types.SCHEMA1_TYPES or header in media_types.GENERIC_TYPES
-    return is_told and b'"signatures"' in data
+    """Whether the digest of ``data`` may cover a payload only; ``header`` is its normalised ``Content-Type``."""
+    may_be_schema1 = header in media_types.SCHEMA1_TYPES or header in media_types.GENERIC_TYPES
+    return may_be_schema1 and b'"signatures"' in data
 
 
 def payload_of(data: bytes, document: dict[str, Any], digest: Digest) -> bytes:
-    """The bytes that the digest is over: all of them, or what every signature says was signed.
+    """The bytes that the digest covers: all of them, or the signed payload.
 
     ``document`` is ``data``, parsed; ``digest`` names it in the error. Raises :class:`InvalidManifest` for signatures
     that disagree, and for a document that has more than its payload and the signatures.
@@ -41,7 +41,7 @@ def payload_of(data: bytes, document: dict[str, Any], digest: Digest) -> bytes:
         return data
     signatures = document["signatures"]
     if not isinstance(signatures, list):
-        raise _invalid(digest, "its signatures are no list")
+        raise _invalid(digest, "its signatures are not a list")
     cuts = {_cut(signature, len(data), digest) for signature in signatures}
     if len(cuts) != 1:
         raise _invalid(digest, "it has no signature, or they disagree about what they sign")
@@ -49,7 +49,7 @@ def payload_of(data: bytes, document: dict[str, Any], digest: Digest) -> bytes:
     payload = data[:length] + tail
     unsigned = {name: value for name, value in document.items() if name != "signatures"}
     if _canonical(parse_strict_json(payload, digest), digest) != _canonical(unsigned, digest):
-        raise _invalid(digest, "it says something beside what its signatures sign")
+        raise _invalid(digest, "it contains more than its signatures sign")
     return payload
 
 
@@ -89,14 +89,14 @@ def _refuse_ambiguous(document: dict[str, Any], digest: Digest) -> None:
 
 
 def _cut(signature: object, size_bytes: int, digest: Digest) -> tuple[int, bytes]:
-    """How many bytes of the document are signed, and what follows them in the payload."""
+    """The count of signed bytes of the document, and the text that follows them in the payload."""
     protected = signature.get("protected") if isinstance(signature, dict) else None
     if not isinstance(protected, str):
-        raise _invalid(digest, "a signature does not tell what it signs")
-    told = parse_strict_json(_decoded(protected, digest), digest)
-    length, tail = told.get("formatLength"), told.get("formatTail")
+        raise _invalid(digest, "a signature does not say what it signs")
+    header = parse_strict_json(_decoded(protected, digest), digest)
+    length, tail = header.get("formatLength"), header.get("formatTail")
     if not isinstance(length, int) or not 0 <= length <= size_bytes:
-        raise _invalid(digest, "a signature signs more than there is, or has no usable formatLength")
+        raise _invalid(digest, "a signature signs more than the document, or has no usable formatLength")
     if not isinstance(tail, str):
         raise _invalid(digest, "a signature has no usable formatTail")
     return length, _decoded(tail, digest)

@@ -1,4 +1,4 @@
-"""Room and integrity as values: what content takes, what was collected, what verification found and repair mended."""
+"""Reports on storage as values: disk usage, collections, verifications and repairs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from enum import Enum
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import BlobStoreError, BlobStoreUnavailable, RegistrySyncError
 
-#: What could not be removed and is named; all of it is counted.
+#: The failures that a removal's error lists; all of them are counted.
 _NAMED_FAILURES = 5
 
 
 @dataclass(frozen=True)
 class Amount:
-    """A number of things and the bytes they take."""
+    """A count of objects and their size in bytes."""
 
     count: int = 0
     size_bytes: int = 0
@@ -26,13 +26,13 @@ class Amount:
 
     @classmethod
     def of(cls, sizes: Iterable[int]) -> Amount:
-        """As many things as there are ``sizes`` in bytes."""
+        """The amount of objects with these ``sizes`` in bytes."""
         listed = list(sizes)
         return cls(len(listed), sum(listed))
 
 
 class ContentKind(str, Enum):
-    """What is collected; manifests before the blobs that they name."""
+    """The kinds of collected content; manifests precede the blobs that they name."""
 
     MANIFEST = "manifest"
     BLOB = "blob"
@@ -40,7 +40,7 @@ class ContentKind(str, Enum):
 
 @dataclass(frozen=True)
 class ContentRecord:
-    """A manifest or blob as the database has it, by its number."""
+    """The database's record of a manifest or blob."""
 
     id: int
     digest: Digest
@@ -49,11 +49,11 @@ class ContentRecord:
 
 @dataclass(frozen=True)
 class Collection:
-    """What a collection removed; a dry run says what would go.
+    """The result of a collection; for a dry run, what it would remove.
 
-    ``blobs`` are records, ``freed`` bytes that lay in the blob store, ``untracked`` bytes that no record named, which
-    are freed too. ``waiting_manifests`` and ``waiting_blobs`` are orphans younger than the grace. ``released_runs``
-    ended badly before the grace, and what they had fetched is no longer kept for them.
+    ``blobs`` are records, ``freed`` bytes that were in the blob store, ``untracked`` bytes without a record, which are
+    freed too. ``waiting_manifests`` and ``waiting_blobs`` are orphans within the grace period. ``released_runs`` failed
+    or were canceled before the grace period, and no longer protect the content they had fetched.
     """
 
     is_dry_run: bool = False
@@ -67,17 +67,17 @@ class Collection:
 
     @property
     def freed_bytes(self) -> int:
-        """Bytes that the blob store has more room."""
+        """Bytes freed in the blob store."""
         return self.freed.size_bytes + self.untracked.size_bytes
 
 
 @dataclass(frozen=True)
 class RepositoryUsage:
-    """What one repository holds in all of its versions, each blob once.
+    """The disk usage of one repository in all of its versions, each blob once.
 
-    ``blobs`` are those in the blob store, ``own_blobs`` those of them that no other repository holds: what would
-    become orphaned with it. ``missing`` are not in the blob store, foreign ones apart; ``broken`` were found broken or
-    missing there, and are still. ``by_versions`` counts a blob once for each version that holds it.
+    ``blobs`` are those in the blob store, ``own_blobs`` those of them that no other repository holds, and that would
+    become orphans with it. ``missing`` are not in the blob store, foreign ones excepted; ``broken`` were found broken
+    or missing there, and not repaired since. ``by_versions`` counts a blob once for each version that holds it.
     """
 
     repository_id: str
@@ -93,11 +93,12 @@ class RepositoryUsage:
 
 @dataclass(frozen=True)
 class DiskUsage:
-    """What all content takes. ``stored`` is each blob in the blob store once, whoever needs it.
+    """The disk usage of all content. ``stored`` counts each blob in the blob store once.
 
     ``by_repositories`` and ``by_versions`` count a blob once for each repository, and each version, that holds it.
-    ``orphaned_*`` was noted by the last collection as needed by nothing; ``missing`` is held by a version and not in
-    the blob store, foreign blobs apart. ``broken`` was found broken or missing by a verification, and is still.
+    ``orphaned_*`` was recorded as unreachable by the last collection; ``missing`` is held by a version and not in the
+    blob store, foreign blobs excepted. ``broken`` was found broken or missing by a verification, and not repaired
+    since.
     """
 
     repositories: tuple[RepositoryUsage, ...] = ()
@@ -111,26 +112,26 @@ class DiskUsage:
 
     @property
     def by_repositories(self) -> Amount:
-        """What the repositories would take if they shared nothing with each other."""
+        """The usage if repositories did not share blobs."""
         return sum((usage.blobs for usage in self.repositories), Amount())
 
     @property
     def by_versions(self) -> Amount:
-        """What the versions would take if each had blobs of its own."""
+        """The usage if versions did not share blobs."""
         return sum((usage.by_versions for usage in self.repositories), Amount())
 
     @property
     def saved_bytes(self) -> int:
-        """Bytes that are not stored again because repositories share them."""
+        """Bytes saved because repositories share blobs."""
         return self.by_repositories.size_bytes - self.held.size_bytes
 
 
 class FindingKind(str, Enum):
-    """What is wrong with a blob.
+    """The kind of a finding.
 
-    ``broken``: other bytes than its digest. ``missing``: the database says stored, the store has nothing.
-    ``unnoted``: the store has it, the database says missing. ``stray``: bytes that no record names. ``stranger``: a
-    name in the store that is no blob. ``unreadable``: the bytes are there and could not be read.
+    ``broken``: bytes that do not match the digest. ``missing``: recorded as stored, and not in the store. ``unnoted``:
+    in the store, and recorded as missing. ``stray``: an untracked blob, bytes without a record. ``stranger``: an
+    unknown file in the store, which is no blob. ``unreadable``: the bytes exist and could not be read.
     """
 
     BROKEN = "broken"
@@ -143,10 +144,10 @@ class FindingKind(str, Enum):
 
 @dataclass(frozen=True)
 class BlobRecord:
-    """What the database says of a blob, as far as it concerns its bytes.
+    """The database's record of a blob's bytes.
 
-    ``fault`` is what was found wrong with them, at ``fault_at`` for the first time, and nobody mended since:
-    ``BROKEN``, ``MISSING``, or None.
+    ``fault`` is the fault that was found, at ``fault_at`` for the first time, and not repaired since: ``BROKEN``,
+    ``MISSING``, or None.
     """
 
     digest: Digest
@@ -159,13 +160,13 @@ class BlobRecord:
 
     @property
     def is_broken(self) -> bool:
-        """Whether bytes that lie under the digest are not to be trusted."""
+        """Whether the stored bytes must not be used."""
         return self.fault is FindingKind.BROKEN
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that verification found; ``name`` is a digest, or the name of a stranger."""
+    """One finding of a verification; ``name`` is a digest, or the name of an unknown file."""
 
     kind: FindingKind
     name: str
@@ -174,10 +175,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a verification read and found. ``findings`` are the first ones; ``counts`` count all of them by kind.
+    """The result of a verification. ``findings`` are the first ones; ``counts`` count all of them by kind.
 
-    ``verified`` was read and is good. ``lost`` are the digests of all blobs that were found broken or missing, now or
-    by an earlier verification and not mended since; they are noted as such, broken bytes set aside.
+    ``verified`` is the amount of intact blobs. ``lost`` are the digests of all blobs that were found broken or missing,
+    now or by an earlier verification and not repaired since; they are recorded as such, and broken bytes are
+    quarantined.
     """
 
     verified: Amount = Amount()
@@ -187,15 +189,15 @@ class Verification:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing was found."""
+        """Whether there are no findings."""
         return not self.counts
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What a repair brought back; ``failures`` says of each blob that is still lacking why.
+    """The result of a repair; ``failures`` are the reasons of the blobs that are still missing.
 
-    ``transient`` is one of the errors behind them that may pass, None when none may.
+    ``transient`` is one of the transient errors among them, None when there is none.
     """
 
     fetched: Amount = Amount()
@@ -205,7 +207,7 @@ class Repair:
 
 
 def removal_error(failures: Mapping[str, BlobStoreError]) -> BlobStoreError:
-    """The error of what could not be removed, by name, while everything else was; temporary when all of it is."""
+    """The error for failed removals, by name; temporary when all of them are."""
     kind = BlobStoreUnavailable if all(error.is_temporary for error in failures.values()) else BlobStoreError
     named = "; ".join(f"{name}: {error}" for name, error in list(failures.items())[:_NAMED_FAILURES])
     more = f"; and {len(failures) - _NAMED_FAILURES:,} more" if len(failures) > _NAMED_FAILURES else ""

@@ -1,4 +1,4 @@
-"""JSON that has one meaning for every reader (I-JSON, RFC 7493), as manifests must be."""
+"""JSON with one meaning for every parser (I-JSON, RFC 7493), as manifests must have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from registry_sync.errors import InvalidManifest
 
 
 def parse_strict_json(data: bytes, digest: Digest) -> dict[str, Any]:
-    """``data`` as an object: UTF-8 without mark, no duplicate names, no NaN, no deep nesting.
+    """``data`` as an object: UTF-8 without a byte order mark, no duplicate names, no NaN, no deep nesting.
 
     ``digest`` names the document in the error. Raises :class:`InvalidManifest`.
     """

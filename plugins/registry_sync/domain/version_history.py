@@ -1,6 +1,6 @@
-"""The history of repositories as values: where content came from, how versions differ, what is made of them.
+"""The history of repositories as values: provenance of content, differences of versions, and derived versions.
 
-Nothing here holds a secret.
+Nothing here contains a secret.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from registry_sync.domain.runs import SyncRun
 
 @dataclass(frozen=True)
 class VersionProvenance:
-    """How a version came about.
+    """The provenance of a version.
 
-    ``run`` says for a sync which DAG run it was, by which remote as that was then, when the tags were listed, when it
-    began and ended, and what it asked of the registry; None for a rollback, a copy, and a run that is not kept any
-    more. ``origin_repository_name`` names the repository of ``version.origin``, None for a sync and when it is gone.
+    ``run`` records for a sync its DAG run, its remote at that time, when tags were listed, when it started and ended,
+    and its requests to the registry; None for a rollback, a copy, and a run that is no longer kept.
+    ``origin_repository_name`` is the name of the repository of ``version.origin``, None for a sync and when it was
+    deleted.
     """
 
     version: RepositoryVersion
@@ -31,7 +32,7 @@ class VersionProvenance:
 
 @dataclass(frozen=True)
 class Holder:
-    """A repository that has a version with the content; ``first_number`` is since which of its versions."""
+    """A repository with the content in a version; ``first_number`` is the first such version."""
 
     repository_id: str
     repository_name: str
@@ -51,11 +52,11 @@ class ManifestProvenance:
 
 @dataclass(frozen=True)
 class BlobProvenance:
-    """``source`` is ``host[:port]/repository`` that the bytes came from, None when nobody noted it.
+    """The provenance of a blob. ``source`` is the ``host[:port]/repository`` of its bytes, None when not recorded.
 
-    ``stored_at`` is None while the bytes are not in the blob store, ``verified_at`` when they were last read again and
-    compared with the digest, None for never. ``fault`` is what was found wrong with the bytes at ``fault_at`` and not
-    mended since, None for nothing. ``holders`` are by name.
+    ``stored_at`` is None while the bytes are not in the blob store, ``verified_at`` when they were last verified
+    against the digest, None for never. ``fault`` is the fault that was found at ``fault_at`` and not repaired since, or
+    None. ``holders`` are by name.
     """
 
     digest: Digest
@@ -73,7 +74,7 @@ ALL_TAGS = TagFilter()
 
 
 class Change(str, Enum):
-    """What became of a unit from one version to another; only tags are moved."""
+    """The change of a unit from one version to another; only tags are moved."""
 
     ADDED = "added"
     REMOVED = "removed"
@@ -130,8 +131,8 @@ class TagDifference:
 class UnitDifference:
     """``page`` by digest; amounts are those of all, whatever the page holds.
 
-    Bytes are as manifests say, of foreign blobs too. What the base alone holds is freed only once no other version
-    needs it.
+    Bytes are the sizes in manifests, foreign blobs included. Content of the base alone is freed only once no other
+    version holds it.
     """
 
     page: Page[UnitChange]
@@ -141,10 +142,10 @@ class UnitDifference:
 
 @dataclass(frozen=True)
 class VersionDifference:
-    """How version ``number`` differs from ``base_number``, which is 0 for the empty version before the first.
+    """The difference from ``base_number``, which is 0 for the empty version before the first, to ``number``.
 
-    ``has_other_links`` says that something else is taken along with a manifest. A version may differ in that alone,
-    such as when an entry of an index is there at last that another tag had brought before.
+    ``has_other_links`` says that manifests include other manifests. A version may differ in that alone, such as when an
+    entry of an index was missing before and its manifest came with another tag.
     """
 
     repository_id: str
@@ -158,17 +159,17 @@ class VersionDifference:
 
     @property
     def is_empty(self) -> bool:
-        """Whether both hold the same, and take the same along."""
-        parts = (self.tags, self.manifests, self.blobs)
-        return not self.has_other_links and not any(part.page.total_count for part in parts)
+        """Whether both hold the same content and links."""
+        kinds = (self.tags, self.manifests, self.blobs)
+        return not self.has_other_links and not any(kind.page.total_count for kind in kinds)
 
 
 @dataclass(frozen=True)
 class CopyRequest:
-    """Which tags of which version: ``number`` None means the latest, ``tags`` the names and globs, all by default.
+    """The tags of a version to copy: ``number`` None means the latest, ``tags`` the names and globs, all by default.
 
-    ``additive`` keeps what else the target holds, and moves tags that it has; ``mirror`` makes the target hold the
-    selection and nothing else.
+    ``additive`` keeps the target's other content, and moves tags that it has; ``mirror`` makes the target equal the
+    selection.
     """
 
     repository_id: str
@@ -179,10 +180,10 @@ class CopyRequest:
 
 @dataclass(frozen=True)
 class DerivedVersion:
-    """What a rollback or a copy came to: ``version`` is None when the latest version is so already.
+    """The result of a rollback or copy: ``version`` is None when the latest version has the same content.
 
-    ``missing_*`` say which of the blobs that the repository now holds are not in the blob store, foreign ones apart:
-    they are known by digest, and the next immediate sync that has their tags fetches them.
+    ``missing_*`` are the amounts of the repository's blobs that are not in the blob store, foreign ones excepted; the
+    next immediate sync of their tags fetches them.
     """
 
     version: RepositoryVersion | None
