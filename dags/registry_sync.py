@@ -22,7 +22,7 @@ PARAMS = {
         minLength=1,
         maxLength=255,
         title="Repository",
-        description="The name to sync into. It is created when it does not exist.",
+        description="The repository to sync into. It is created when it does not exist.",
     ),
     "url": Param(
         None,
@@ -69,10 +69,10 @@ PARAMS = {
         enum=["mirror", "additive"],
         values_display={
             "mirror": "mirror: the new version equals the upstream",
-            "additive": "additive: keep what is gone upstream",
+            "additive": "additive: keep tags that are gone upstream",
         },
         title="Mode",
-        description="What becomes of content that is gone upstream.",
+        description="Whether content that is gone upstream is kept.",
     ),
     "policy": Param(
         "default",
@@ -91,8 +91,8 @@ PARAMS = {
         None,
         type=["null", "array"],
         items={"type": "string", "pattern": "^\\s*([a-zA-Z0-9_.*?\\[\\]!-]{1,128}\\s*)?$"},
-        title="Tags to leave out",
-        description="Names or globs, one a line; what Tags lets in is left out again.",
+        title="Tags to exclude",
+        description="Names or globs, one a line; excluded from the tags selected above.",
         section="Further options",
     ),
     "platforms": Param(
@@ -112,12 +112,12 @@ PARAMS = {
         type="string",
         enum=["default", "true", "false"],
         values_display={
-            "default": "the remote's own (taken along for a new one)",
-            "true": "take them along",
-            "false": "leave them out",
+            "default": "the remote's own (included for a new one)",
+            "true": "include them",
+            "false": "exclude them",
         },
         title="Signatures and other referrers",
-        description="Whether signatures, attestations and bills of material come along with what they speak of.",
+        description="Whether signatures, attestations and SBOMs are included with the images they refer to.",
         section="Further options",
     ),
     "conn_id": Param(
@@ -134,7 +134,7 @@ PARAMS = {
         minimum=1,
         maximum=100,
         title="Download concurrency",
-        description="Requests at once in each task; 20 unless the remote says otherwise.",
+        description="Concurrent requests of each task; 20 unless the remote sets another number.",
         section="Further options",
     ),
     "max_total_bytes": Param(
@@ -167,8 +167,8 @@ PARAMS = {
         type="boolean",
         title="Replace the upstream",
         description=(
-            "Let this registry and upstream name take the place of the remote's or the repository's own. Without it a "
-            "run with another upstream stops. Counts only where triggers are trusted."
+            "Let this registry and upstream name replace the remote's or the repository's own. Without it a run with "
+            "another upstream stops. Counts only where triggers are trusted."
         ),
         section="Further options",
     ),
@@ -177,8 +177,8 @@ PARAMS = {
         type="boolean",
         title="Approve removals",
         description=(
-            "Let a mirror lose more tags than its remote allows, half of them by default. Without it such a run stops "
-            "and says what would go. Counts only where triggers are trusted."
+            "Let a mirror remove more tags than its remote allows, half of them by default. Without it such a run "
+            "stops and lists the removals. Counts only where triggers are trusted."
         ),
         section="Further options",
     ),

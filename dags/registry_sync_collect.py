@@ -1,7 +1,7 @@
-"""Remove content that no repository version and no sync needs any more.
+"""Remove content that no repository version and no sync references any more.
 
-Trigger it from the web UI, with **Preview** first to see what would go, or over REST. It has no schedule, because what
-it removes is gone: whoever wants it regularly says so in a DAG of their own.
+Trigger it from the web UI, with **Preview** first to see what would be removed, or over REST. It has no schedule,
+because removal is final: to run it regularly, schedule it in a DAG of your own.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ from registry_sync.operators.collect_orphans import CollectOrphansOperator
 
 with DAG(
     dag_id="registry_sync_collect",
-    description="Remove content that no repository version and no sync needs",
+    description="Remove content that no repository version and no sync references",
     schedule=None,
     catchup=False,
     is_paused_upon_creation=False,
     params={
         "preview": Param(
-            False, type="boolean", title="Preview", description="Only say what would go; nothing is changed."
+            False,
+            type="boolean",
+            title="Preview",
+            description=("Only report what would be removed; nothing is changed."),
         ),
         "grace_hours": Param(
             None,
             type=["null", "number"],
             minimum=0,
             maximum=87_600,
-            title="Grace in hours",
+            title="Grace period in hours",
             description="How long orphans are kept. Empty for the setting orphan_grace_hours, which is 24 by default.",
         ),
     },

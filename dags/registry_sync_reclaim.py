@@ -1,6 +1,6 @@
-"""Give back the room that the bytes of repositories take, where no other repository holds them.
+"""Free the space used by the bytes of repositories, where no other repository holds them.
 
-The versions stay, and name what is missing. Trigger it from the web UI, with **Preview** first, or over REST.
+The versions stay, and list the missing blobs. Trigger it from the web UI, with **Preview** first, or over REST.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ with DAG(
             items={"type": "string", "minLength": 1, "maxLength": 255},
             minItems=1,
             title="Repositories",
-            description="Whose bytes to remove: names of repositories, one a line.",
+            description="The repositories whose bytes to remove: names, one a line.",
         ),
         "keep_latest": Param(
             False,
             type="boolean",
             title="Keep the latest versions",
-            description="Keep the bytes of what the latest version of each holds.",
+            description="Keep the bytes of the blobs in the latest version of each.",
         ),
         "preview": Param(
-            False, type="boolean", title="Preview", description="Only say what would go; nothing is changed."
+            False,
+            type="boolean",
+            title="Preview",
+            description=("Only report what would be removed; nothing is changed."),
         ),
     },
     max_active_runs=1,

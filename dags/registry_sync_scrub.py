@@ -1,7 +1,7 @@
 """Read stored blobs again, compare them with their digests, and fetch what is broken or missing again.
 
-Every night a thirtieth of the blobs, those that were not read for the longest time, so that each is read about once a
-month. The DAG is paused until you unpause it: reading from an object store may cost money.
+Every night a thirtieth of the blobs is read, those not read for the longest time first, so that each is read about once
+a month. The DAG is paused until you unpause it: reading from an object store may cost money.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ with DAG(
             minimum=0,
             maximum=1,
             title="Share",
-            description="How much of the blobs to read: 1 for all, 0 to compare the listings only.",
+            description="The share of the blobs to read: 1 for all, 0 to compare the listings only.",
         ),
         "mib_per_second": Param(
             50,
             type=["null", "number"],
             exclusiveMinimum=0,
             title="MiB per second",
-            description="How fast to read at most. Empty for as fast as it goes.",
+            description="The maximum read rate. Empty for no limit.",
         ),
         "repair": Param(
             True,
             type="boolean",
             title="Repair",
-            description="Fetch again, from the remotes, what is broken or missing.",
+            description="Fetch broken and missing blobs again from the remotes.",
         ),
     },
     max_active_runs=1,

@@ -4,9 +4,9 @@
 
     RegistrySyncError
     ├── InvalidReference            the author of a reference, URL, filter or option we were given
-    ├── ConfigurationError          whoever configures this installation
+    ├── ConfigurationError          the person who configures this installation
     ├── RegistryError               the operator of a registry, or of the network before it
-    │   ├── NotARegistry                /v2/ does not answer as the registry API
+    │   ├── NotARegistry                 /v2/ does not respond as the registry API
     │   ├── ChallengeInvalid            401 without a challenge that can be used
     │   ├── RealmRefused                credentials may not go where the challenge sends them
     │   ├── RedirectRefused             a redirect or link leaves what the policy allows
@@ -17,21 +17,21 @@
     │   ├── NotFound                    404 of a repository, manifest or blob (``kind``)
     │   ├── RateLimited                 429 (``retry_after_seconds``); temporary
     │   ├── ServerUnavailable           5xx, 408, refused, reset, timed out; temporary
-    │   ├── ProtocolError               an answer that the specification does not allow
+    │   ├── ProtocolError               a response that the specification does not allow
     │   ├── PaginationError             a listing that loops, makes no progress or cannot be read to its end
-    │   └── ReferrersUnavailable        what refers to a manifest cannot be looked up; hurts no tag
+    │   └── ReferrersUnavailable        referrers of a manifest cannot be looked up; affects no tag
     ├── ContentError                the publisher of the content (``digest``)
     │   ├── SizeMismatch                another number of bytes than the descriptor says
     │   ├── DigestMismatch              other bytes than the digest says
     │   ├── TruncatedBody               the body ended early; temporary
-    │   ├── RangeInvalid                a partial answer that cannot be joined; temporary
+    │   ├── RangeInvalid                a partial response that cannot be joined; temporary
     │   ├── InvalidManifest             not JSON, or a descriptor that breaks the grammar
     │   ├── MediaTypeMismatch           body and header name different manifest types
     │   ├── AmbiguousManifest           can be read as two kinds of manifest
     │   ├── UnsupportedManifest         a kind of manifest that is not enabled (schema 1)
     │   ├── UnsupportedDigest           an algorithm that cannot be verified here
     │   └── LimitExceeded               larger, deeper or more than the configured bound
-    ├── DatabaseError               whoever runs the metadata database
+    ├── DatabaseError               the operator of the metadata database
     │   ├── DatabaseUnavailable         no connection, or it broke; temporary
     │   ├── DatabaseFull                no space left for it
     │   ├── DatabaseOutdated            the schema must be upgraded first
@@ -40,19 +40,19 @@
     │   ├── VersionConflict             a later sync or a rollback was first
     │   ├── OnlyVersion                 the last version of a repository cannot be deleted
     │   └── VersionServed               a version that a distribution always serves cannot be deleted
-    ├── BlobStoreError              whoever runs the blob store
-    │   ├── BlobStoreUnavailable        it does not answer; temporary
+    ├── BlobStoreError              the operator of the blob store
+    │   ├── BlobStoreUnavailable        it does not respond; temporary
     │   ├── BlobStoreFull               no space left
     │   └── BlobMissing                 the store has no blob of that digest
     └── SyncError                   the owner of the remote or repository
-        ├── NothingSynced               every tag that changed is held, or a filter leaves nothing
+        ├── NothingSynced               every tag that changed is held, or a filter excludes everything
         ├── TooManyHolds                more tags would be held than the remote allows
-        ├── TooManyRemovals             a mirror would lose more tags than the remote allows
-        ├── NothingToApprove            a run was to be approved that was not refused for what it removes
+        ├── TooManyRemovals             a mirror would remove more tags than the remote allows
+        ├── NothingToApprove            an approval for a run that was not refused for its removals
         ├── StagesUnfinished            a stage was skipped, marked by hand or stopped
         ├── RemoteChanged               a run was repeated with other parameters
-        ├── OtherUpstream               content of another upstream would take the place of what is there
-        ├── TriggerRefused              a run was triggered with parameters that go further than a trigger may
+        ├── OtherUpstream               content of another upstream would replace the existing content
+        ├── TriggerRefused              a run was triggered with parameters that exceed a trigger's rights
         └── RunEnded                    a task works for a run that has ended
 
 ``is_temporary`` says whether doing the same again later may succeed. It is decided by type here, and for
@@ -72,12 +72,12 @@ TEMPORARY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
 
 def redact_url(url: str) -> str:
-    """Scheme, host, port and path of ``url``: queries hold signatures, user information holds passwords."""
+    """Scheme, host, port and path of ``url``: queries contain signatures, user information contains passwords."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
         port = f":{parts.port}" if parts.port else ""
-        # Either no host was understood, or what follows it began in the middle of a password.
+        # Either no host was found, or the text after it started within a password.
         is_clear = "@" not in parts.path or bool(parts.netloc and not port)
     except ValueError:
         is_clear = False
@@ -95,10 +95,10 @@ def _rebuild(cls: type[_Error], message: str, state: dict[str, Any]) -> _Error:
 
 
 class RegistrySyncError(Exception):
-    """The root. ``str()`` says what happened and what to do; attributes say it for programs."""
+    """The root. ``str()`` says what happened and what to do; attributes are for programs."""
 
     is_temporary: bool = False
-    #: The host whose redirect led to where this was met; None where it was asked itself.
+    #: The host whose redirect led to the failing one; None if the request was sent there directly.
     redirected_by: str | None = None
 
     def __init__(self, message: str) -> None:
@@ -109,12 +109,12 @@ class RegistrySyncError(Exception):
         return _rebuild, (type(self), self.message, self.__dict__)
 
     def with_message(self: _Error, message: str) -> _Error:
-        """The same error in other words; what it says to programs stays."""
+        """The same error with another message and the same attributes."""
         return _rebuild(type(self), message, {**self.__dict__, "message": message})
 
 
 class InvalidReference(RegistrySyncError):
-    """A name, tag, digest, URL or filter that we were given does not fit its grammar."""
+    """A given name, tag, digest, URL or filter does not match its grammar."""
 
 
 class ConfigurationError(RegistrySyncError):
@@ -122,13 +122,13 @@ class ConfigurationError(RegistrySyncError):
 
 
 class RegistryError(RegistrySyncError):
-    """A registry, its token service or a host it redirects to did not answer as needed.
+    """A registry, its token service or a host it redirects to did not respond as required.
 
-    ``host`` is ``host[:port]``; ``repository`` the name on that registry or None; ``method`` and ``url`` the
-    request (URL redacted); ``status`` the HTTP status or None when there was no answer; ``codes`` the error
-    codes of the body, at most three (distribution specification, "Error Codes"); ``retry_after_seconds``
-    what the registry asked for, None when it did not; ``is_web_page`` that it answered with a page for people;
-    ``redirected_by`` the host whose redirects led to the one that answered, None when it answered itself.
+    ``host`` is ``host[:port]``; ``repository`` the name on that registry or None; ``method`` and ``url`` the request
+    (URL redacted); ``status`` the HTTP status or None when there was no response; ``codes`` the error codes of the
+    body, at most three (distribution specification, "Error Codes"); ``retry_after_seconds`` the delay that the registry
+    requested, or None; ``is_web_page`` that the response was a web page; ``redirected_by`` the host whose redirects led
+    to the responding one, None without a redirect.
     """
 
     always_temporary: ClassVar[bool] = False
@@ -161,7 +161,7 @@ class RegistryError(RegistrySyncError):
 
 
 class NotARegistry(RegistryError):
-    """``/v2/`` is missing or answers something else than the registry API."""
+    """``/v2/`` is missing or its response is not that of the registry API."""
 
 
 class ChallengeInvalid(RegistryError):
@@ -169,7 +169,7 @@ class ChallengeInvalid(RegistryError):
 
 
 class RealmRefused(RegistryError):
-    """A challenge asks to send credentials where the connection does not allow it."""
+    """A challenge requests credentials for a host that the connection does not allow."""
 
 
 class RedirectRefused(RegistryError):
@@ -177,7 +177,7 @@ class RedirectRefused(RegistryError):
 
 
 class UntrustedCertificate(RegistryError):
-    """The TLS certificate is expired, for another host, or signed by nobody who is trusted here."""
+    """The TLS certificate is expired, for another host, or not signed by a trusted CA."""
 
 
 class AuthenticationFailed(RegistryError):
@@ -185,7 +185,7 @@ class AuthenticationFailed(RegistryError):
 
 
 class AccessDenied(RegistryError):
-    """The credentials are known and do not allow this, or a host that the registry redirects to refuses it."""
+    """The credentials are valid and do not allow this, or a host that the registry redirects to refuses it."""
 
 
 class RepositoryUnavailable(RegistryError):
@@ -201,19 +201,19 @@ class NotFound(RegistryError):
 
 
 class RateLimited(RegistryError):
-    """429. ``retry_after_seconds`` is what the registry asked for, None when it did not say."""
+    """429. ``retry_after_seconds`` is the delay that the registry requested, or None."""
 
     always_temporary = True
 
 
 class ServerUnavailable(RegistryError):
-    """No answer, or one that says to come back later."""
+    """No response, or one that says to try again later."""
 
     always_temporary = True
 
 
 class ProtocolError(RegistryError):
-    """An answer that the distribution specification does not allow."""
+    """A response that the distribution specification does not allow."""
 
 
 class PaginationError(RegistryError):
@@ -221,9 +221,10 @@ class PaginationError(RegistryError):
 
 
 class ReferrersUnavailable(RegistryError):
-    """What refers to a manifest cannot be looked up, so that there may be some or none.
+    """The referrers of a manifest cannot be looked up, so that there may be some or none.
 
-    The question is refused, or redirected to where nothing may or can be asked. It says nothing of the manifest.
+    The request is refused, or redirected to a host that may not be or cannot be accessed. It says nothing about the
+    manifest itself.
     """
 
 
@@ -245,7 +246,7 @@ class SizeMismatch(ContentError):
 
 
 class DigestMismatch(ContentError):
-    """The bytes hash to another digest (``got``) than was asked for (``digest``)."""
+    """The bytes hash to another digest (``got``) than was requested (``digest``)."""
 
     def __init__(self, message: str, *, digest: str | None = None, got: str = "") -> None:
         super().__init__(message, digest=digest)
@@ -253,13 +254,13 @@ class DigestMismatch(ContentError):
 
 
 class TruncatedBody(ContentError):
-    """The body ended before its size; what arrived is kept and continued."""
+    """The body ended before its size; the received bytes are kept and the download is resumed."""
 
     is_temporary = True
 
 
 class RangeInvalid(ContentError):
-    """A partial answer that does not continue what is there (RFC 9110 section 14.4)."""
+    """A partial response that does not continue the received bytes (RFC 9110 section 14.4)."""
 
     is_temporary = True
 
@@ -293,7 +294,7 @@ class LimitExceeded(ContentError):
 
 
 class DatabaseError(RegistrySyncError):
-    """The metadata database refused, or is not as it must be."""
+    """The metadata database refused a statement, or is in an invalid state."""
 
 
 class DatabaseUnavailable(DatabaseError):
@@ -303,11 +304,11 @@ class DatabaseUnavailable(DatabaseError):
 
 
 class DatabaseFull(DatabaseError):
-    """The metadata database has no space left; what is stored stays good."""
+    """The metadata database has no space left; stored content stays intact."""
 
 
 class DatabaseOutdated(DatabaseError):
-    """The schema of the metadata database is not the one this release needs."""
+    """The schema of the metadata database is not the one that this release requires."""
 
 
 class RecordNotFound(DatabaseError):
@@ -326,7 +327,7 @@ class NameTaken(DatabaseError):
 
 
 class VersionConflict(DatabaseError):
-    """A commit would undo what another sync of the same upstream found, which listed later, or a rollback."""
+    """A commit would undo a rollback, or the result of another sync of the same upstream that listed later."""
 
 
 class OnlyVersion(DatabaseError):
@@ -338,17 +339,17 @@ class VersionServed(DatabaseError):
 
 
 class BlobStoreError(RegistrySyncError):
-    """The blob store could not do what was asked."""
+    """The blob store could not perform an operation."""
 
 
 class BlobStoreUnavailable(BlobStoreError):
-    """The blob store does not answer."""
+    """The blob store does not respond."""
 
     is_temporary = True
 
 
 class BlobStoreFull(BlobStoreError):
-    """The blob store has no space left; what is stored stays good."""
+    """The blob store has no space left; stored content stays intact."""
 
 
 class BlobMissing(BlobStoreError):
@@ -356,11 +357,11 @@ class BlobMissing(BlobStoreError):
 
 
 class SyncError(RegistrySyncError):
-    """A sync cannot go on for a reason that lies in what it was asked to do."""
+    """A sync cannot continue because of its own parameters or limits."""
 
 
 class NothingSynced(SyncError):
-    """Every tag that changed is held, or a filter leaves nothing, so that a version would say nothing new."""
+    """Every tag that changed is held, or a filter excludes everything, so that a version would not differ."""
 
 
 class TooManyHolds(SyncError):
@@ -368,32 +369,32 @@ class TooManyHolds(SyncError):
 
 
 class TooManyRemovals(SyncError):
-    """A mirror would lose more tags than its remote allows; the same run may be approved and go on.
+    """A mirror would remove more tags than its remote allows; the same run may be approved and continue.
 
-    ``fingerprint`` is the same for the same tags at the same digests; an approval is for these. None: nobody has said.
+    ``fingerprint`` is the same for the same tags at the same digests; an approval is for these. None if unknown.
     """
 
     fingerprint: str | None = None
 
 
 class NothingToApprove(SyncError):
-    """A run was to be approved that was not refused for what it removes."""
+    """An approval was requested for a run that was not refused for its removals."""
 
 
 class StagesUnfinished(SyncError):
-    """A stage was skipped, marked by hand or stopped before it had done its part, so that no version is made."""
+    """A stage was skipped, marked manually or stopped before it had finished, so that no version is made."""
 
 
 class RemoteChanged(SyncError):
-    """A run was repeated with parameters other than those it began with."""
+    """A run was repeated with parameters other than those it started with."""
 
 
 class OtherUpstream(SyncError):
-    """Another upstream would take the place of a remote's, or of that which a repository's content came from."""
+    """Another upstream would replace that of a remote, or that of a repository's content."""
 
 
 class TriggerRefused(SyncError):
-    """A run was triggered with parameters that go further than a trigger may go of whom nothing more is known."""
+    """A run was triggered with parameters that exceed the rights of a trigger."""
 
 
 class RunEnded(SyncError):

@@ -1,9 +1,9 @@
-"""What is done when a DAG run has ended: its sync ends with it, and its note says what people should see in the grid.
+"""The listener for DAG runs: ends the sync with its run, and writes the run's note, which the grid shows.
 
-Airflow calls this in the scheduler, or in the API server when a person ends a run. It reads XComs of two keys and
-writes one note, in the session that the run belongs to. Where these say that the run had a sync, and only there, it
-writes to the metadata database of registry-sync that this one has ended; with little patience, since the scheduler
-waits. What cannot be written now is found by ``sync.lost_runs`` later.
+Airflow calls it in the scheduler, or in the API server when a user ends a run. It reads XComs of two keys and writes
+one note, in the session of the DAG run. If these XComs show that the run had a sync, and only then, it also writes to
+the metadata database of registry-sync, with a short timeout, since the scheduler waits. Syncs that cannot be ended now
+are found later by ``end_lost_runs``.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from registry_sync.domain.runs import SyncRun
 
 log = logging.getLogger(__name__)
-#: The length of Airflow's column.
+#: The length of Airflow's column for notes.
 _LENGTH = 1000
-#: The error of a stage after which the commit stays skipped, so that Airflow takes the run for a good one.
+#: The error of a stage after which the commit stays skipped, so that Airflow considers the run successful.
 _CUT_OFF = StagesUnfinished.__name__
-#: How long the scheduler waits for our database, and for how long it leaves one alone that did not answer.
+#: How long the scheduler waits for our database, and the pause after it did not respond.
 PATIENCE_SECONDS = 1.0
 PAUSE_SECONDS = 60.0
 
 
 class RunNotes:
-    """Ends syncs with their runs, and keeps the notes of runs.
+    """Ends syncs with their runs, and writes the notes of runs.
 
-    A run in which a stage says that no commit follows it has failed, which Airflow does not see where the commit, its
-    last task, was skipped before. A run that went on and has nothing to say any more loses the note of the time before.
+    A run in which a stage reports that no commit will follow has failed, which Airflow does not detect if its last
+    task, the commit, was skipped before. A run that was repeated and has nothing to report loses its earlier note.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class RunNotes:
 
     @hookimpl
     def on_dag_run_success(self, dag_run: DagRun) -> None:
-        """Called when a run has ended well."""
+        """Called when a run has succeeded."""
         self._end(dag_run, DagRunEnd.SUCCESS)
 
     @hookimpl
@@ -62,18 +62,18 @@ class RunNotes:
 
         try:
             with _session_of(dag_run) as (session, row):
-                returned = _xcoms(session, row)
-                ended = self._end_syncs(row, end) if SYNC_RUN_KEY in returned else []
-                notes = returned.get(RUN_NOTE_KEY, [])
-                lacking = ended if end is DagRunEnd.SUCCESS else []
-                if any((run.error or "").startswith(_CUT_OFF) for run in lacking):
+                pushed = _xcoms(session, row)
+                ended = self._end_syncs(row, end) if SYNC_RUN_KEY in pushed else []
+                messages = pushed.get(RUN_NOTE_KEY, [])
+                versionless = ended if end is DagRunEnd.SUCCESS else []
+                if any((run.error or "").startswith(_CUT_OFF) for run in versionless):
                     row.set_state(DagRunState.FAILED)
-                _write_note(row, [*map(_no_version, lacking), *notes])
-        except Exception:  # the scheduler goes on whatever becomes of this
-            log.exception("the end of the run %s of %s could not be noted", dag_run.run_id, dag_run.dag_id)
+                _write_note(row, [*map(_no_version, versionless), *messages])
+        except Exception:  # an error here must not stop the scheduler
+            log.exception("the end of the run %s of %s could not be recorded", dag_run.run_id, dag_run.dag_id)
 
     def _end_syncs(self, row: DagRun, end: DagRunEnd) -> list[SyncRun]:
-        """Ends the syncs of a run; those that had not settled."""
+        """Ends the syncs of a run, and returns those that had not settled."""
         from registry_sync.db.database import Database
         from registry_sync.errors import RegistrySyncError
         from registry_sync.hooks.settings import load_settings
@@ -88,7 +88,7 @@ class RunNotes:
                 return database.run_ends.end(row.dag_id, row.run_id, end.state, end.reason, started_at=row.start_date)
         except RegistrySyncError as problem:
             self._not_before = time.monotonic() + PAUSE_SECONDS
-            log.warning("the sync of run %s of %s is ended later: %s", row.run_id, row.dag_id, problem)
+            log.warning("the sync of run %s of %s will be ended later: %s", row.run_id, row.dag_id, problem)
             return []
 
 
@@ -108,7 +108,7 @@ def _write_note(row: DagRun, lines: list[str]) -> None:
 
 @contextmanager
 def _session_of(dag_run: DagRun) -> Iterator[tuple[Any, DagRun]]:
-    """The session that the run belongs to, which commits when it likes; one of our own where it belongs to none."""
+    """The session of the run, which Airflow commits; a session of our own if the run has none."""
     from sqlalchemy.orm import object_session
 
     session = object_session(dag_run)
@@ -126,7 +126,7 @@ def _session_of(dag_run: DagRun) -> Iterator[tuple[Any, DagRun]]:
 
 
 def _xcoms(session: Any, dag_run: DagRun) -> dict[str, list[str]]:
-    """What the tasks of the run have handed on for us, by key."""
+    """The XComs of the run's tasks for the listener, by key."""
     from airflow.models.xcom import XComModel
     from sqlalchemy import select
 
@@ -142,7 +142,7 @@ def _xcoms(session: Any, dag_run: DagRun) -> dict[str, list[str]]:
 
 
 def _text(value: Any) -> str:
-    """The text of an XCom, which is kept as JSON in JSON."""
+    """The text of an XCom, which is stored as JSON in JSON."""
     try:
         decoded = json.loads(value) if isinstance(value, str) else value
     except ValueError:

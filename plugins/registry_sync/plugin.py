@@ -15,14 +15,14 @@ class RegistrySyncPlugin(AirflowPlugin):
 
     @cached_property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]  # Airflow reads it of an instance
-        """What the API server mounts. Only there it is read, so only there FastAPI is imported."""
+        """The apps that the API server mounts. Read by the API server only, so that only it imports FastAPI."""
         from registry_sync.api.app import MOUNT, create_app
 
         return [{"app": create_app(), "url_prefix": MOUNT, "name": "registry-sync REST API"}]
 
     @cached_property
     def listeners(self) -> list[Any]:  # type: ignore[override]  # as above
-        """What is told when a DAG run has ended."""
+        """The listeners for the end of DAG runs."""
         from registry_sync.listener import RunNotes
 
         return [RunNotes()]

@@ -1,4 +1,4 @@
-"""What Airflow learns of registry-sync as a provider: connection type, settings, commands. Imports nothing."""
+"""The provider information for Airflow: connection type, settings, commands. Imports nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ HOOK = "registry_sync.hooks.registry.RegistryHook"
 
 
 def get_provider_info() -> dict[str, Any]:
-    """The provider information, as ``apache_airflow_provider`` entry points give it."""
+    """The provider information, for the ``apache_airflow_provider`` entry point."""
     integration = "Container registries"
     return {
         "package-name": "registry-sync",
@@ -90,14 +90,14 @@ CONNECTION_FIELDS: dict[str, Any] = {
         format="multiline",
     ),
     "client_certificate": _text(
-        "Client certificate", "PEM text or path, shown to the registry and to no other host.", format="multiline"
+        "Client certificate", "PEM text or path, sent to the registry and to no other host.", format="multiline"
     ),
     "client_private_key": _text("Client key", "PEM text or path of the client certificate's key.", format="password"),
     "proxy": _text("Proxy", "URL of an HTTP proxy, such as http://proxy.example:3128.", format="password"),
     "trusted_realm_hosts": _text(
         "Trusted token services",
-        "Hosts (host or host:port, separated by commas) that may be given the password beside the registry itself. "
-        "Docker Hub and gitlab.com need none.",
+        "Hosts (host or host:port, separated by commas) that may receive the password besides the registry itself. "
+        "Not needed for Docker Hub and gitlab.com.",
     ),
     "private_hosts": _text(
         "Private hosts",
@@ -106,8 +106,8 @@ CONNECTION_FIELDS: dict[str, Any] = {
     ),
     "allow_any_host": _flag(
         "Serve any registry",
-        "Only without a host: whichever registry a remote names is given these credentials. Who may make remotes can "
-        "then send them anywhere.",
+        "Only without a host: any registry that a remote names receives these credentials. Users who may create "
+        "remotes can then send them anywhere.",
         False,
     ),
     "allow_insecure_credentials": _flag(
@@ -115,38 +115,38 @@ CONNECTION_FIELDS: dict[str, Any] = {
     ),
     "credential_helper": _text(
         "Credential helper",
-        "Makes short-lived passwords for the registry. amazon_ecr: user name and password are then an AWS access key "
-        "and its secret, or empty for what boto3 finds by itself.",
+        "Creates short-lived passwords for the registry. amazon_ecr: user name and password are then an AWS access "
+        "key and its secret, or empty for boto3's own credential lookup.",
         enum=[None, "amazon_ecr"],
         values_display={"None": "none", "amazon_ecr": "Amazon ECR"},
     ),
     "registry_token": _text("Registry token", "A bearer token to use as it is.", format="password"),
     "identity_token": _text("Identity token", "An OAuth2 refresh token, as docker login keeps it.", format="password"),
-    "concurrency": _number("Concurrency", "Connections at a time, where a remote does not say. Default 20.", 1, 200),
+    "concurrency": _number("Concurrency", "Concurrent connections if the remote sets none. Default 20.", 1, 200),
     "host_concurrency": _number(
         "Concurrency on the host",
-        "The most requests at a time by all tasks of a stage of a sync together. Empty for no limit of its own.",
+        "The most concurrent requests of all tasks of a stage of a sync together. Empty for no limit.",
         1,
         10_000,
     ),
     "requests_per_second": _fraction(
         "Requests per second",
-        "The most requests to the registry in a second by all tasks of a stage of a sync together. Empty for no limit.",
+        "The most requests per second to the registry of all tasks of a stage of a sync together. Empty for no limit.",
         0.01,
         10_000,
     ),
     "ns": _text(
         "Namespace (ns)",
-        "For a mirror or pull-through cache: the host that it stands in for, such as docker.io. Sent as ns with each "
+        "For a mirror or pull-through cache: the host that it mirrors, such as docker.io. Sent as ns with each "
         "request for content, to the registry itself only.",
     ),
     "contact": _text(
         "Contact",
-        "Whom the operator of the registry may write to: a mail address or URL, shown in User-Agent. Empty for the "
+        "A contact for the operator of the registry: a mail address or URL, sent in User-Agent. Empty for the "
         "setting's.",
         maxLength=200,
     ),
-    "timeout": _number("Timeout", "Seconds to wait for a connection, and for each answer to go on.", 1, 3600),
+    "timeout": _number("Timeout", "Seconds to wait for a connection, and between the bytes of a response.", 1, 3600),
     "rate_limit_floor": _number(
         "Pulls to leave over", "Stop when the registry allows fewer pulls than this (Docker Hub).", 0, 1_000_000_000
     ),
@@ -176,21 +176,21 @@ SETTINGS: dict[str, Any] = {
         "default": "4",
     },
     "min_shard_mib": {
-        "description": "The work in MiB that makes a task of its own worth while for blobs, each counted as one more.",
+        "description": "The minimum work of a task that fetches blobs, in MiB; each blob counts as one MiB more.",
         "version_added": "0.1.0",
         "type": "integer",
         "example": None,
         "default": "1024",
     },
     "contact": {
-        "description": "Whom operators of registries may write to: a mail address or URL, shown in User-Agent.",
+        "description": "A contact for operators of registries: a mail address or URL, sent in User-Agent.",
         "version_added": "0.1.0",
         "type": "string",
         "example": "mirrors@example.org",
         "default": "",
     },
     "share_with_group": {
-        "description": "Whether files of the embedded stores are also for their group, and not for their owner alone.",
+        "description": "Whether files of the embedded stores are accessible to their group as well as to their owner.",
         "version_added": "0.1.0",
         "type": "boolean",
         "example": None,
@@ -204,14 +204,14 @@ SETTINGS: dict[str, Any] = {
         "default": "registry_sync",
     },
     "trust_triggers": {
-        "description": "Whether whoever may trigger a DAG may change stored remotes and approve removals with it.",
+        "description": "Whether users who may trigger a DAG may change stored remotes and approve removals with it.",
         "version_added": "0.1.0",
         "type": "boolean",
         "example": None,
         "default": "False",
     },
     "orphan_grace_hours": {
-        "description": "How long content that no version and no sync needs is kept before a collection removes it.",
+        "description": "How long unreferenced content is kept before garbage collection removes it.",
         "version_added": "0.1.0",
         "type": "integer",
         "example": None,

@@ -1,7 +1,7 @@
 """A remote, with or without an Airflow connection, turned into a client of its registry.
 
-This is what tasks use; :class:`~registry_sync.hooks.registry.RegistryHook` puts the shape of an ``HttpHook`` around
-it, whose import alone takes a tenth of a second in each task.
+Tasks use these functions; :class:`~registry_sync.hooks.registry.RegistryHook` wraps them as an ``HttpHook``, whose
+import alone takes a tenth of a second in each task.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ log = logging.getLogger(__name__)
 def open_client(remote: RemoteSpec, task_count: int = 1) -> RegistryClient:
     """A client for ``remote`` with the credentials of its connection; close it, or use it in a ``with``.
 
-    It is one of ``task_count`` that work at the same time and share what the connection allows on its host.
+    It is one of ``task_count`` concurrent clients that share the connection's limits for its host.
 
-    Raises :class:`~registry_sync.errors.ConfigurationError`, for a connection that is not there too.
+    Raises :class:`~registry_sync.errors.ConfigurationError`, also for a missing connection.
     """
     return make_client(load_connection(remote.conn_id), remote, task_count)
 
 
 def most_tasks(remote: RemoteSpec, wanted: int) -> int:
-    """How many tasks may work on the remote at the same time: ``wanted``, or as many as its connection allows."""
+    """The number of tasks that may use the remote concurrently: ``wanted``, or the connection's limit."""
     return _read(remote.conn_id).limits.most_tasks(wanted)
 
 
 def load_connection(conn_id: str | None) -> RegistryConnection:
-    """What an Airflow connection says, its secrets told to Airflow's masker; nothing when ``conn_id`` is None."""
+    """The values of an Airflow connection, its secrets registered with Airflow's masker; empty for ``conn_id`` None."""
     settings = _read(conn_id)
     if settings.unknown_extra:
         log.warning(
-            "Connection %s has names in Extra that mean nothing to a registry: %s",
+            "Connection %s has names in Extra that are unknown to registry-sync: %s",
             conn_id,
             ", ".join(settings.unknown_extra),
         )
     if settings.outdated_extra:
         log.warning(
-            "Airflow shows secrets of connection %s to whoever may read connections, because of their names in Extra: "
-            "%s. Rename client_key to client_private_key and move a private key out of a certificate's text there, or "
-            "run: %s",
+            "Airflow shows secrets of connection %s to every user who may read connections, because of their names in "
+            "Extra: %s. Rename client_key to client_private_key and move a private key out of a certificate's text "
+            "there, or run: %s",
             conn_id,
             ", ".join(settings.outdated_extra),
             UPGRADE_COMMAND,
@@ -69,16 +69,16 @@ def load_connection(conn_id: str | None) -> RegistryConnection:
 
 
 def check_connection(remote: RemoteSpec) -> None:
-    """Whether a trigger may name the remote's connection, before the remote is stored with it: one for that host only.
+    """Checks that a trigger may use the remote's connection, before the remote is stored: one for that host only.
 
-    Raises :class:`ConfigurationError`, for a connection that is not there too, and :class:`TriggerRefused`.
+    Raises :class:`ConfigurationError`, also for a missing connection, and :class:`TriggerRefused`.
     """
     settings = _read(remote.conn_id)
     registry_of(settings, remote)
     if settings.registry is None:
         raise TriggerRefused(
-            f"connection {remote.conn_id!r} may serve any registry, so that its credentials would go wherever the "
-            f"parameters of this run say. A trigger may only name one whose host is {remote.url}"
+            f"connection {remote.conn_id!r} may serve any registry, so its credentials would be sent wherever the "
+            f"parameters of this run say. A trigger may only use one whose host is {remote.url}"
         )
 
 
@@ -92,8 +92,8 @@ def _read(conn_id: str | None) -> RegistryConnection:
         found = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
         raise ConfigurationError(
-            f"there is no Airflow connection {conn_id!r}; create it under Admin, Connections, with the type "
-            "Container registry, or leave the connection out to read anonymously"
+            f"there is no Airflow connection {conn_id!r}; create it under Admin, Connections, with the type Container "
+            "registry, or omit the connection to read anonymously"
         ) from None
     _refuse_other_name(conn_id, found.conn_id)
     return read_connection(conn_id, found)
@@ -102,12 +102,12 @@ def _read(conn_id: str | None) -> RegistryConnection:
 def _refuse_other_name(conn_id: str, found: str | None) -> None:
     """Raises :class:`ConfigurationError` when Airflow found a connection of another id.
 
-    A task asks for it in the path of a URL, where ``x/../id``, ``id#x`` and ``id?x`` lead to ``id``, and whom a
-    connection belongs to is told by its id.
+    A task requests it in the path of a URL, where ``x/../id``, ``id#x`` and ``id?x`` lead to ``id``, and the owner of a
+    connection is determined by its id.
     """
     if found not in (None, conn_id):
         raise ConfigurationError(
-            f"{conn_id!r} is not the id of an Airflow connection, though Airflow finds one by it; give its id"
+            f"{conn_id!r} is not the id of an Airflow connection, though Airflow returns one for it; give its id"
         )
 
 
@@ -124,15 +124,15 @@ def make_client(settings: RegistryConnection, remote: RemoteSpec | None, task_co
     with _private_files() as files:
         options = _options(settings, remote, files, task_count)
         credentials = _credentials(settings, registry, options.proxy_url)
-        _log_what_is_open(registry, options)
+        _warn_unprotected(registry, options)
         return RegistryClient(registry, credentials, options, _mask)
 
 
 def registry_of(settings: RegistryConnection, remote: RemoteSpec | None) -> RegistryUrl:
-    """The registry to read from, which the credentials are for. Raises :class:`ConfigurationError`."""
+    """The registry to read from, to which the credentials belong. Raises :class:`ConfigurationError`."""
     if remote is None:
         if settings.registry is None:
-            raise ConfigurationError(f"connection {settings.conn_id!r} has no host, and no remote says one")
+            raise ConfigurationError(f"connection {settings.conn_id!r} has no host, and no remote gives one")
         return settings.registry
     settings.check_registry(remote.url)
     return remote.url
@@ -150,14 +150,14 @@ def _credentials(
     return minted_credentials(settings.credential_helper, registry, settings.credentials, proxy_url)
 
 
-def _log_what_is_open(registry: RegistryUrl, options: ClientOptions) -> None:
-    """Tells the log which protection was switched off, in each task: a choice made once is easily forgotten."""
+def _warn_unprotected(registry: RegistryUrl, options: ClientOptions) -> None:
+    """Logs disabled protections, in each task, so that they are not forgotten."""
     if options.verify is False:
-        log.warning("The certificates of %s and of what it redirects to are NOT verified", registry.netloc)
+        log.warning("The certificates of %s and of hosts that it redirects to are NOT verified", registry.netloc)
     if registry.scheme == "http" and options.allow_insecure_credentials:
-        log.warning("%s is asked over plain http, and a password may travel so", registry.netloc)
+        log.warning("%s is accessed over plain http, and a password may be sent unencrypted", registry.netloc)
     elif registry.scheme == "http":
-        log.info("%s is asked over plain http, without a password", registry.netloc)
+        log.info("%s is accessed over plain http, without a password", registry.netloc)
 
 
 def _options(
@@ -194,7 +194,7 @@ def _options(
 
 
 class _PrivateFiles:
-    """PEM text as files that only this user can read; a path is passed on."""
+    """PEM text as files that only this user can read; a path is returned unchanged."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -212,7 +212,7 @@ class _PrivateFiles:
 
 @contextlib.contextmanager
 def _private_files() -> Iterator[_PrivateFiles]:
-    """Files for as long as a client is made, which reads them then and not later."""
+    """Files for the construction of a client, which reads them only then."""
     with tempfile.TemporaryDirectory(prefix="registry-sync-") as folder:
         yield _PrivateFiles(Path(folder))
 

@@ -1,11 +1,11 @@
-"""What an Airflow connection of type ``registry`` says, its Extra included, as values. Nothing is connected to here.
+"""The values of an Airflow connection of type ``registry``, including Extra. Nothing is connected to here.
 
-The mapped tasks of a stage run on several machines and know nothing of each other, but each knows how many they are.
-So each takes an equal part, whether the others are running at the moment or not: together they stay below the limit,
-and when some wait or have ended they stay below it by more. Other DAG runs are not known here; an Airflow pool
-bounds how many tasks are at work on a host (docs/how-to/limit-requests.md).
+The mapped tasks of a stage run on several machines and do not know each other, but each knows their number. So each
+gets an equal share of the limits, whether the others are running or not: together they stay within the limit, and below
+it when some wait or have ended. Other DAG runs are not known here; an Airflow pool limits the tasks that use a host
+concurrently (docs/how-to/limit-requests.md).
 
-Extra holds the fields of the form and the names that :class:`HttpHook` users know. No Extra ever becomes a header.
+Extra has the fields of the form and the names that :class:`HttpHook` users know. Extra never becomes headers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from registry_sync.oci.http.options import CONTACT_SHAPE, is_contact
 from registry_sync.oci.http.origins import Target
 from registry_sync.oci.http.rate_limits import LONGEST_TURN_SECONDS
 
-#: Every name that is read from Extra; others are told in the log, because a misspelt name would do nothing.
+#: All names read from Extra; unknown ones are logged, because a misspelt name would have no effect.
 KNOWN_EXTRA = frozenset(
     {
         "registry_token", "identity_token", "credential_helper", "trusted_realm_hosts", "private_hosts",
@@ -37,22 +37,22 @@ KNOWN_EXTRA = frozenset(
         "requests_per_second", "max_attempts", "allow_any_host", "rate_limit_floor", "strict_digest_header",
     }
 )  # fmt: skip
-#: Those of them that hold secrets. Airflow hides each by its name wherever it shows a connection.
+#: Names of secrets. Airflow hides each by its name wherever it shows a connection.
 SECRET_EXTRA = frozenset({"registry_token", "identity_token", "client_private_key", "proxy", "proxies"})
-#: Names that secrets had before, which Airflow shows; they are read, and renamed by ``db upgrade``.
+#: Former names of secrets, which Airflow does not hide; they are read, and renamed by ``db upgrade``.
 RENAMED_EXTRA = {"client_key": "client_private_key"}
-#: What Airflow shows in place of a secret.
+#: The text that Airflow shows in place of a secret.
 MASK = "***"
-#: Names of HttpHook that are decided here and not in the connection.
+#: Names of HttpHook that are set here and not in the connection.
 IGNORED_EXTRA = frozenset({"stream", "allow_redirects", "max_redirects", "trust_env", "check_response", "srv_lookup"})
-#: Slower than one request in a hundred seconds no repository is synced.
+#: The lowest rate is one request in a hundred seconds.
 SLOWEST_REQUESTS_PER_SECOND, FASTEST_REQUESTS_PER_SECOND = 0.01, 10_000.0
 
 
 def with_hidden_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Extra with every secret under a name that Airflow hides; one that is so already stays as it is.
+    """Extra with every secret under a name that Airflow hides; correct names do not change.
 
-    A private key may also stand in the text of a certificate, whose name Airflow does not hide.
+    A private key may also be part of the text of a certificate, whose name Airflow does not hide.
     """
     hidden = dict(values)
     for old, new in RENAMED_EXTRA.items():
@@ -74,9 +74,9 @@ def with_hidden_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Extra:
-    """The Extra of one connection; complaints name the connection and the field.
+    """The Extra of one connection; errors name the connection and the field.
 
-    ``outdated`` are names under which Airflow shows secrets that are in them.
+    ``outdated`` are names of secrets that Airflow does not hide.
     """
 
     def __init__(self, conn_id: str, values: Mapping[str, Any]) -> None:
@@ -101,7 +101,7 @@ class Extra:
     def flag(self, name: str) -> bool | None:
         try:
             return parse_flag(self._values.get(name), name)
-        except ConfigurationError:  # its text says the value, which may be a secret in the wrong field
+        except ConfigurationError:  # its text contains the value, which may be a secret in the wrong field
             raise self._invalid(name, "true or false") from None
 
     def verification(self) -> tuple[bool, str | None]:
@@ -130,7 +130,7 @@ class Extra:
         return self.text("client_certificate"), self.text("client_private_key")
 
     def proxy(self) -> str | None:
-        """One proxy for both schemes; of a map the https one."""
+        """One proxy for both schemes; from a map the https one."""
         value = self._values.get("proxy") or self._values.get("proxies")
         if isinstance(value, Mapping):
             value = next((value[scheme] for scheme in ("https", "all", "http") if value.get(scheme)), None)
@@ -139,8 +139,8 @@ class Extra:
         return value.strip() if value else None
 
     def choices(self) -> dict[str, Any]:
-        """Options of the client by name, only those that are set."""
-        chosen: dict[str, Any] = {
+        """The client options that are set, by name."""
+        options: dict[str, Any] = {
             "trusted_realm_hosts": self._hosts("trusted_realm_hosts"),
             "private_hosts": self._hosts("private_hosts"),
             "allow_insecure_credentials": self.flag("allow_insecure_credentials"),
@@ -152,17 +152,17 @@ class Extra:
             "rate_limit_floor": self.number("rate_limit_floor", 0, 1_000_000_000),
             **self._timeouts(),
         }
-        return {name: value for name, value in chosen.items() if value is not None}
+        return {name: value for name, value in options.items() if value is not None}
 
     def contact(self) -> str | None:
-        """Whom the operator of the registry may write to."""
+        """The contact for the operator of the registry."""
         value = self.text("contact")
         if value is not None and not is_contact(value):
             raise self._invalid("contact", CONTACT_SHAPE)
         return value
 
     def choice(self, name: str, choices: Iterable[str]) -> str | None:
-        """One of ``choices``."""
+        """One of ``choices``, None when not set."""
         value = self.text(name)
         if value is not None and value not in choices:
             raise self._invalid(name, f"one of {', '.join(sorted(choices))}")
@@ -231,7 +231,7 @@ class Extra:
 
 
 def masked(conn_id: str, where: str) -> ConfigurationError:
-    """The error for a secret that is what Airflow shows in place of secrets."""
+    """The error for a secret that equals Airflow's mask."""
     return ConfigurationError(
         f"connection {conn_id!r}: {where} is {MASK}, which Airflow shows in place of a secret; enter the secret itself"
     )
@@ -239,20 +239,20 @@ def masked(conn_id: str, where: str) -> ConfigurationError:
 
 @dataclass(frozen=True)
 class HostLimits:
-    """The most that one host may be asked: at once, and in a second. None is no limit."""
+    """The limits for requests to one host: concurrent, and per second. None is no limit."""
 
     concurrency: int | None = None
     requests_per_second: float | None = None
 
     def most_tasks(self, wanted: int) -> int:
-        """``wanted`` tasks, or as many as can have one request at a time each."""
+        """``wanted`` tasks, or as many as can each have one request at a time."""
         return wanted if self.concurrency is None else min(wanted, self.concurrency)
 
     def share(self, task_count: int) -> HostLimits:
-        """The part of one of ``task_count`` tasks; never less than one request at a time.
+        """The share of one of ``task_count`` tasks; at least one request at a time.
 
-        With a slow rate fewer are at work at a time, so that none waits for its turn until its errors are too old
-        to be tried again, and a stage that fails ends soon.
+        With a low rate fewer requests are concurrent, so that none waits until its errors are too old to be retried,
+        and a failing stage ends soon.
         """
         concurrency = None if self.concurrency is None else max(1, self.concurrency // task_count)
         if self.requests_per_second is None:
@@ -263,22 +263,21 @@ class HostLimits:
 
 
 PEM_START = "-----BEGIN "
-#: The type of connections that were made for registries.
+#: The type of connections for registries.
 CONN_TYPE = "registry"
 
 
 @dataclass(frozen=True)
 class RegistryConnection:
-    """``registry`` None means that the connection names none. Certificates are PEM text or paths.
+    """The values of a connection. ``registry`` None means that it names none. Certificates are PEM text or paths.
 
-    ``conn_type`` is Airflow's; ``allow_any_host`` is whether whoever made the connection said that it may serve any
-    registry, which counts only where it names none and its type is ``registry``.
+    ``conn_type`` is Airflow's; ``allow_any_host`` says that the connection may serve any registry, which counts only if
+    it names none and its type is ``registry``.
 
-    ``credential_helper`` names who makes the credentials instead (see
-    :data:`~registry_sync.hooks.credential_helpers.MINTS`); user name and
-    password are then for that service. ``limits`` are of all tasks of a stage together. ``verify`` is
-    whether certificates are checked; ``choices`` are options of the client that the connection sets. ``contact`` is
-    whom the operator of the registry may write to.
+    ``credential_helper`` is the name of the helper that creates the credentials (see
+    :data:`~registry_sync.hooks.credential_helpers.MINTS`); user name and password are then for that service. ``limits``
+    are those of all tasks of a stage together. ``verify`` says whether certificates are verified; ``choices`` are
+    client options that the connection sets. ``contact`` is the contact for the operator of the registry.
     """
 
     conn_id: str
@@ -299,7 +298,7 @@ class RegistryConnection:
     outdated_extra: tuple[str, ...] = ()
 
     def check_registry(self, registry: RegistryUrl) -> None:
-        """Whether it may be used for ``registry``: exactly its own, or any one where it says so.
+        """Checks that it may be used for ``registry``: exactly its own, or any if it allows that.
 
         Raises :class:`ConfigurationError`, which says what to enter in the connection.
         """
@@ -318,7 +317,7 @@ class RegistryConnection:
         if not self.allow_any_host:
             raise ConfigurationError(
                 f"connection {self.conn_id!r} names no host, so it is not used for {registry}. Enter {registry} as its "
-                "host; or, if whichever registry a remote names may be given its credentials, switch on 'Serve any "
+                "host; or, if any registry that a remote names may receive its credentials, switch on 'Serve any "
                 "registry' (allow_any_host in Extra)"
             )
 
@@ -358,7 +357,7 @@ def _registry(conn_id: str, connection: Any) -> RegistryUrl | None:
     url = host if "://" in host else f"{connection.schema or 'https'}://{host}"
     try:
         parts = urlsplit(url)
-        # The address under which Docker Hub's credentials have been stored for ever.
+        # The address under which Docker has always stored Docker Hub's credentials.
         if parts.path.rstrip("/") == registry_called(parts.hostname or "").credentials_path:
             url = f"{parts.scheme}://{parts.netloc}"
         if connection.port and parts.port is None:
@@ -376,7 +375,7 @@ def _credentials(conn_id: str, connection: Any, extra: Extra) -> Credentials:
     if password == MASK:
         raise masked(conn_id, "the password")
     if login == "<token>" and password and not identity_token:
-        # How Docker's configuration writes an identity token.
+        # Docker's configuration writes an identity token so.
         return Credentials(identity_token=password, registry_token=extra.text("registry_token"))
     return Credentials(login, password, extra.text("registry_token"), identity_token)
 
@@ -385,17 +384,17 @@ def _credential_helper(conn_id: str, extra: Extra) -> str | None:
     name = extra.choice("credential_helper", MINTS)
     if name and (extra.text("registry_token") or extra.text("identity_token")):
         raise ConfigurationError(
-            f"connection {conn_id!r}: {name} makes the credentials; leave registry_token and identity_token empty"
+            f"connection {conn_id!r}: {name} creates the credentials; leave registry_token and identity_token empty"
         )
     return name
 
 
 def _check_namespace(conn_id: str, registry: RegistryUrl | None, namespace: str | None) -> None:
-    """A mirror is named by its connection, so that the credentials are the mirror's and never those of the upstream."""
+    """``ns`` requires a host: the credentials belong to the mirror, never to the upstream."""
     if namespace is None:
         return
     if registry is None:
-        raise ConfigurationError(f"connection {conn_id!r}: ns says that a mirror is read; enter the mirror as host")
+        raise ConfigurationError(f"connection {conn_id!r}: ns is for reading from a mirror; enter the mirror as host")
     try:
         upstream = RegistryUrl.parse(f"{registry.scheme}://{namespace}")
     except InvalidReference as problem:

@@ -1,11 +1,10 @@
-"""Credential helpers: who makes short-lived credentials for a registry, by the name that a connection gives.
+"""Credential helpers: create short-lived credentials for a registry, selected by name in the connection.
 
-Amazon's are made by AWS from a key or role (its page "Private registry authentication").
+Amazon's are issued by AWS for a key or role (its page "Private registry authentication"): the same as from ``aws ecr
+get-login-password``, with the expiry that AWS states.
 
-The same bytes as ``aws ecr get-login-password`` gives, with the end that AWS states.
-
-A helper of another cloud is a function of this shape in a module of its own, a line in :data:`MINTS`, and its name in
-the form (``provider.py``). It imports its SDK when it is called and not before.
+A helper for another cloud is a function of the same signature in a module of its own, a line in :data:`MINTS`, and its
+name in the form (``provider.py``). It imports its SDK only when it is called.
 """
 
 from __future__ import annotations
@@ -29,21 +28,22 @@ from registry_sync.oci.auth.credentials import Credentials, Minted, MintedCreden
 from registry_sync.oci.http.error_mapping import printable
 
 _ACCESS_KEY = re.compile(r"[A-Z0-9]{16,128}")
-#: Refusals that pass: AWS is overloaded, or wants fewer requests.
+#: Transient refusals: AWS is overloaded, or limits requests.
 _TRANSIENT = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"})
 
 
 def amazon_ecr(registry: RegistryUrl, login: Credentials, proxy_url: str | None) -> Callable[[], Minted]:
-    """What mints for ``registry``: a private one, ``<account>.dkr.ecr.<region>.amazonaws.com``, or public.ecr.aws.
+    """Returns the function that creates credentials for ``registry``, private or public Amazon ECR.
 
-    ``login`` is an access key and its secret; anonymous leaves it to boto3 where to find a key or role. Raises
-    :class:`ConfigurationError` for another host, for a user name that is no key, and without boto3.
+    The hosts are ``<account>.dkr.ecr.<region>.amazonaws.com`` and ``public.ecr.aws``. ``login`` is an access key and
+    its secret; anonymous lets boto3 look for a key or role. Raises :class:`ConfigurationError` for another host, for a
+    user name that is no key, and without boto3.
     """
     known = known_registry(registry.host)
     found = known.parts(registry.host)
     if known.credential_helper != "amazon_ecr" or known.login_service is None or found is None:
         raise ConfigurationError(
-            "credential_helper amazon_ecr makes passwords for <account>.dkr.ecr.<region>.amazonaws.com and "
+            "credential_helper amazon_ecr creates passwords for <account>.dkr.ecr.<region>.amazonaws.com and "
             f"public.ecr.aws, and {registry.netloc} is neither"
         )
     if (login.username or login.password) and not (login.has_password and _ACCESS_KEY.fullmatch(login.username or "")):
@@ -60,7 +60,7 @@ def amazon_ecr(registry: RegistryUrl, login: Credentials, proxy_url: str | None)
     )
 
     def mint() -> Minted:
-        response = _ask(session, service, arguments, registry.netloc, proxy_url=proxy_url, is_fips=is_fips)
+        response = _request_token(session, service, arguments, registry.netloc, proxy_url=proxy_url, is_fips=is_fips)
         return _read(response, registry.netloc)
 
     return mint
@@ -77,10 +77,10 @@ def _boto3() -> Any:
     return boto3
 
 
-def _ask(
+def _request_token(
     session: Any, service: str, arguments: dict[str, Any], host: str, *, proxy_url: str | None, is_fips: bool
 ) -> dict[str, Any]:
-    """The answer of AWS. Nothing but the connection's proxy is between: the environment's are not read."""
+    """The response of AWS. Only the connection's proxy is used: proxies of the environment are ignored."""
     from botocore import exceptions
     from botocore.config import Config
 
@@ -100,11 +100,13 @@ def _ask(
     except exceptions.ClientError as problem:
         raise _refusal(problem.response, service, host) from problem
     except (exceptions.ConnectionError, exceptions.HTTPClientError) as problem:
-        raise ServerUnavailable(f"AWS cannot be asked for a password for {host}: {problem}", host=host) from problem
+        raise ServerUnavailable(
+            f"no password for {host} could be requested from AWS: {problem}", host=host
+        ) from problem
     except exceptions.BotoCoreError as problem:
         raise ConfigurationError(
-            f"AWS cannot be asked for a password for {host}: {problem}. Give an access key and its secret as user name "
-            "and password of the connection, or a role to the machine"
+            f"no password for {host} could be requested from AWS: {problem}. Give an access key and its secret as user "
+            "name and password of the connection, or a role to the machine"
         ) from problem
 
 
@@ -112,7 +114,7 @@ def _refusal(response: dict[str, Any], service: str, host: str) -> RegistryError
     error = response.get("Error", {})
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
     code = printable(str(error.get("Code") or ""))
-    message = f"AWS gives no password for {host}: {code}: {printable(str(error.get('Message') or ''))}"
+    message = f"AWS refused a password for {host}: {code}: {printable(str(error.get('Message') or ''))}"
     if status >= 500 or code in _TRANSIENT:
         return ServerUnavailable(message, host=host)
     return AuthenticationFailed(
@@ -121,7 +123,7 @@ def _refusal(response: dict[str, Any], service: str, host: str) -> RegistryError
 
 
 def _read(response: dict[str, Any], host: str) -> Minted:
-    """The password and its life. A private registry's answer has a list of one, the public one's the entry itself."""
+    """The password and its lifetime. Private registries' responses have a list of one, the public one's the entry."""
     data = response.get("authorizationData")
     try:
         entry = data[0] if isinstance(data, list) else data or {}
@@ -131,12 +133,12 @@ def _read(response: dict[str, Any], host: str) -> Minted:
     except (ValueError, LookupError, TypeError, AttributeError):
         username, password, life_seconds = "", "", 0.0
     if not username or not password:
-        raise ProtocolError(f"AWS answers without a password for {host}", host=host)
+        raise ProtocolError(f"AWS responded without a password for {host}", host=host)
     return Minted(Credentials(username, password), life_seconds)
 
 
-#: From the registry, the user name and password of the connection, and the proxy, to what mints. Each raises
-#: :class:`~registry_sync.errors.ConfigurationError` at once for what can be known without asking anybody.
+#: From the registry, the user name and password of the connection, and the proxy, to the function that creates
+#: credentials. Each raises :class:`~registry_sync.errors.ConfigurationError` at once for errors that need no request.
 MINTS: Mapping[str, Callable[[RegistryUrl, Credentials, str | None], Callable[[], Minted]]] = {
     "amazon_ecr": amazon_ecr,
 }
@@ -145,5 +147,5 @@ MINTS: Mapping[str, Callable[[RegistryUrl, Credentials, str | None], Callable[[]
 def minted_credentials(
     helper: str, registry: RegistryUrl, login: Credentials, proxy_url: str | None
 ) -> MintedCredentials:
-    """Credentials for ``registry`` as ``helper`` makes them; nothing is asked before they are needed."""
+    """Credentials for ``registry`` from ``helper``, requested when they are first used."""
     return MintedCredentials(MINTS[helper](registry, login, proxy_url))

@@ -1,6 +1,6 @@
-"""Runs of DAGs: who began them, how they ended, and those that failed continued, through Airflow's own functions.
+"""DAG runs: who started them, how they ended, and continuing failed ones, through Airflow's own functions.
 
-What takes Airflow's metadata database is only for the API server and for commands, not for tasks.
+Functions that use Airflow's metadata database are for the API server and for commands only, not for tasks.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from registry_sync.domain.runs import DagRunEnd, RunKey
 from registry_sync.errors import ConfigurationError, RecordNotFound
 
-#: The note of a run that was canceled over REST: Airflow itself has no state for it.
+#: The note of a run that was canceled over REST: Airflow has no state for that.
 CANCELED_NOTE = "Canceled over REST"
-#: What our notes of runs begin with; notes of people are left alone.
+#: The prefix of our notes of runs; notes of users are not changed.
 NOTE_PREFIX = "registry-sync: "
-#: What the note of a run begins with that ended well and made no version.
+#: The prefix of the note of a run that succeeded without a version.
 NO_VERSION_NOTE = f"{NOTE_PREFIX}no version was made"
-#: Runs that nobody in person began, by Airflow's type of run.
+#: Runs that no user started, by Airflow's run type.
 _TRIGGERS = {"scheduled": "schedule", "asset_triggered": "asset", "backfill": "backfill"}
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def dag_of_run(run: DagRun, session: Any) -> Any:
-    """The DAG as it was for ``run``. Raises :class:`ConfigurationError` when Airflow does not know it any more."""
+    """The DAG version of ``run``. Raises :class:`ConfigurationError` when Airflow no longer knows it."""
     from airflow.models.dagbag import DBDagBag
 
     dag = DBDagBag().get_dag_for_run(run, session=session)
@@ -34,7 +34,7 @@ def dag_of_run(run: DagRun, session: Any) -> Any:
 
 
 def triggered_by(dag_run: Any) -> str | None:
-    """Who or what began a run: a user's name, ``schedule``, ``asset NAME, NAME`` or ``backfill``; None: nobody says.
+    """Who or what started a run: a user's name, ``schedule``, ``asset NAME, NAME`` or ``backfill``; None if unknown.
 
     ``dag_run`` is the one of a task's context or the one of Airflow's database.
     """
@@ -51,7 +51,7 @@ def triggered_by(dag_run: Any) -> str | None:
 
 
 def run_end(key: RunKey) -> DagRunEnd | None:
-    """How the DAG run of that key has ended, as Airflow's database says; None while it goes on."""
+    """The end of the DAG run of that key, from Airflow's database; None while it is running."""
     from airflow.models import DagRun
     from airflow.utils.session import create_session
 
@@ -61,16 +61,16 @@ def run_end(key: RunKey) -> DagRunEnd | None:
 
 
 def end_of(run: DagRun) -> DagRunEnd | None:
-    """How a run has ended; None while it goes on."""
+    """The end of a run; None while it is running."""
     if str(run.state) not in ("failed", "success"):
         return None
     return DagRunEnd.CANCELED if run.note == CANCELED_NOTE else DagRunEnd(str(run.state))
 
 
 def continue_run(dag_id: str, run_id: str) -> int:
-    """Clears the failed tasks of a run, so that the scheduler runs them again; how many they were.
+    """Clears the failed tasks of a run, so that the scheduler runs them again; returns their number.
 
-    As ``Clear`` with ``Only failed`` does in the UI. 0 when nothing of the run has failed; safe when repeated. Raises
+    Like ``Clear`` with ``Only failed`` in the UI. 0 when nothing of the run has failed; safe to repeat. Raises
     :class:`RecordNotFound` for an unknown run, :class:`ConfigurationError` for a DAG that is gone or paused.
     """
     from airflow.models import DagModel, DagRun

@@ -1,10 +1,10 @@
-"""Connections that remotes have of their own, in Airflow's secret storage: made, changed and removed with them.
+"""Connections owned by remotes, in Airflow's secret storage: created, changed and removed with them.
 
 Such a connection is for its remote's registry alone; :class:`~registry_sync.hooks.connection.RegistryConnection` sends
-its credentials nowhere else. Its id begins with what only that remote has, so that none is ever taken for another's.
-Works where Airflow's own database can be reached: in the API server and in commands, never in tasks.
+its credentials nowhere else. Its id starts with the remote's id, so that it is never mistaken for another's. Requires
+access to Airflow's own database: in the API server and in commands, never in tasks.
 
-An upgrade gives secrets in Extra the names that Airflow hides, and connections ids that say whose they are.
+An upgrade renames secrets in Extra to names that Airflow hides, and gives connections ids that identify their owner.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 AIRFLOWS_DATABASE = "Airflow's own metadata database"
 Secrets = Mapping[str, "str | None"]
-#: Names of secrets over REST, and where a connection has them in its Extra.
+#: Names of secrets over REST, and their names in a connection's Extra.
 _IN_EXTRA = {"ssl_client_key": "client_private_key"}
 
 
 @contextmanager
 def airflow_session() -> Iterator[Any]:
-    """A session of Airflow's database, committed at its end. Its errors come out of it as ours."""
+    """A session of Airflow's database, committed at its end. Its errors are raised as :class:`DatabaseError`."""
     from airflow.utils.session import create_session
 
     try:
@@ -46,7 +46,7 @@ def airflow_session() -> Iterator[Any]:
 
 
 def create_connection(remote_id: str, registry: RegistryUrl, secrets: Secrets) -> str:
-    """Makes a connection for a remote with ``secrets``, keyed by field; gives its id."""
+    """Creates a connection for a remote with ``secrets``, keyed by field; returns its id."""
     conn_id = f"{own_connection_prefix(remote_id)}{random_source.token_hex(4)}"
     with airflow_session() as session:
         session.add(_connection(conn_id, registry, secrets, {}))
@@ -54,9 +54,9 @@ def create_connection(remote_id: str, registry: RegistryUrl, secrets: Secrets) -
 
 
 def change_connection(conn_id: str, registry: RegistryUrl, secrets: Secrets) -> None:
-    """Brings a connection up to date; what is not in ``secrets`` stays. Made anew if somebody removed it.
+    """Updates a connection; fields not in ``secrets`` stay. Created again if somebody removed it.
 
-    The row is replaced, because Airflow's model takes no empty password for one that is there.
+    The row is replaced, because Airflow's model accepts no empty password for an existing one.
     """
     from airflow.models import Connection
 
@@ -73,13 +73,13 @@ def change_connection(conn_id: str, registry: RegistryUrl, secrets: Secrets) -> 
 
 
 def take_connections(remote_id: str, *, but: str | None = None) -> Sequence[Connection]:
-    """Removes the connections that are a remote's own, except ``but``; copies of them, for :func:`give_back`."""
+    """Removes a remote's own connections, except ``but``; returns copies of them for :func:`give_back`."""
     from airflow.models import Connection
 
     prefix = own_connection_prefix(remote_id)
     with airflow_session() as session:
         own = session.query(Connection).filter(Connection.conn_id.startswith(prefix, autoescape=True)).all()
-        # LIKE of SQLite and MySQL looks past case.
+        # LIKE ignores case on SQLite and MySQL.
         removed = [found for found in own if found.conn_id != but and is_own_connection(found.conn_id, remote_id)]
         copies = [connection_copy(connection) for connection in removed]
         for connection in removed:
@@ -102,7 +102,7 @@ def connection_copy(connection: Connection, **changed: Any) -> Connection:
 
 
 def _connection(conn_id: str, registry: RegistryUrl, secrets: Secrets, extra: Mapping[str, Any]) -> Connection:
-    """A connection with ``secrets``, and with ``extra`` that somebody may have added to what is in it from here."""
+    """A connection with ``secrets``, and with ``extra``, to which a user may have added fields."""
     from airflow.models import Connection
 
     given = {name: secrets[field] for field, name in _IN_EXTRA.items() if field in secrets}
@@ -110,7 +110,7 @@ def _connection(conn_id: str, registry: RegistryUrl, secrets: Secrets, extra: Ma
     return Connection(
         conn_id=conn_id,
         conn_type="registry",
-        description="Made over REST for a remote",
+        description="Created over REST for a remote",
         host=registry.host,
         schema=registry.scheme,
         port=registry.port,
@@ -121,7 +121,7 @@ def _connection(conn_id: str, registry: RegistryUrl, secrets: Secrets, extra: Ma
 
 
 def upgrade_connections(database: Database) -> Iterator[str]:
-    """Upgrades every connection of type ``registry``; says of each that was changed what became of it.
+    """Upgrades every connection of type ``registry``; yields a line for each change.
 
     Raises :class:`~registry_sync.errors.DatabaseError` of either database.
     """
@@ -141,7 +141,7 @@ def upgrade_connections(database: Database) -> Iterator[str]:
 
 
 def adopted(database: Database, remote: Remote) -> Remote:
-    """``remote``, whose own connection has an id of this release; the caller holds the remote's lock.
+    """``remote``, its own connection moved to an id of this release; the caller holds the remote's lock.
 
     A connection of an earlier release belongs to the oldest remote of its registry that uses it.
     """
@@ -163,7 +163,7 @@ def _settle(database: Database, conn_id: str) -> Iterator[str]:
 
 
 def _is_of_an_earlier_release(conn_id: str) -> bool:
-    """Ids of this release have the remote's id, and something after it."""
+    """Ids of this release consist of the remote's id and a suffix."""
     return is_own_connection(conn_id) and "_" not in conn_id.removeprefix(OWN_CONNECTION_PREFIX)
 
 
@@ -180,7 +180,7 @@ def _owner(database: Database, conn_id: str) -> Remote | None:
 
 
 def _move(database: Database, remote: Remote, old: str) -> Remote:
-    """Gives the connection an id of ``remote``, which uses it; the old one goes after the remote points to the new."""
+    """Gives the connection an id of ``remote``, which uses it; the old one is removed after the remote has changed."""
     from airflow.models import Connection
 
     new = f"{own_connection_prefix(remote.id)}{old[-8:]}"

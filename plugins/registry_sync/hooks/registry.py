@@ -1,8 +1,8 @@
-"""An Airflow connection, or a remote with one, turned into a client of a registry.
+"""The Airflow hook for registries: turns a connection, or a remote with one, into a client.
 
-The hook is an :class:`HttpHook` by its connection fields and its place in Airflow. What an HttpHook does that a
-registry must not see is replaced: Extra does not become headers, the scheme is https unless stated, requests time out,
-an error keeps what the registry said, and a test asks ``/v2/`` instead of posting to ``/``.
+The hook is an :class:`HttpHook` by its connection fields and its place in Airflow. Behavior of an HttpHook that does
+not suit a registry is replaced: Extra does not become headers, the scheme is https unless stated, requests time out, an
+error keeps the registry's response, and a test requests ``/v2/`` instead of posting to ``/``.
 """
 
 from __future__ import annotations
@@ -24,18 +24,17 @@ if TYPE_CHECKING:
 
 LARGEST_HARMLESS_CLOCK_OFFSET_SECONDS = 60
 _ONLY_REPOSITORIES = (
-    ". If it is a proxy that serves paths of repositories alone, a sync works all the same: it asks for a repository"
+    ". If it is a proxy that serves only paths of repositories, a sync still works: it requests a repository"
 )
 
 
 class RegistryHook(HttpHook):
-    """
-    Read from a container registry.
+    """Read from a container registry.
 
     :param registry_conn_id: connection of type ``registry``. Without it the remote's is used; without a remote
         ``registry_default``.
-    :param remote: where to read from, with its TLS, proxy and concurrency settings. Its connection None means
-        anonymous. Without a remote the connection's own host is read from.
+    :param remote: the repository to read from, with its TLS, proxy and concurrency settings. Its connection None means
+        anonymous. Without a remote the connection's own host is used.
     :param method: HTTP method of :meth:`run`; the client does not use it.
     """
 
@@ -70,7 +69,7 @@ class RegistryHook(HttpHook):
 
     def get_conn(self, headers: dict[Any, Any] | None = None, extra_options: dict[str, Any] | None = None) -> Session:
         """A requests session that authenticates as the client does; TLS, proxy and redirect policy are the client's."""
-        # What the caller of run() asks for; the connection's Extra is read elsewhere.
+        # The options of the caller of run(); the connection's Extra is read elsewhere.
         self.merged_extra = dict(extra_options or {})
         if self._session_client is None:
             self._session_client = self.get_client()
@@ -81,7 +80,7 @@ class RegistryHook(HttpHook):
         return session
 
     def run_and_check(self, session: Session, prepped_request: PreparedRequest, extra_options: dict[Any, Any]) -> Any:
-        """As HttpHook, with the connection's timeouts where none are given."""
+        """As HttpHook, with the connection's timeouts if none are given."""
         options = self._session_client.options if self._session_client else None
         if options is not None and extra_options.get("timeout") is None:
             timeout = (options.connect_timeout_seconds, options.read_timeout_seconds)
@@ -89,7 +88,7 @@ class RegistryHook(HttpHook):
         return super().run_and_check(session, prepped_request, extra_options)
 
     def check_response(self, response: Response) -> None:
-        """Raises the :class:`~registry_sync.errors.RegistryError` that the status means; it keeps ``Retry-After``."""
+        """Raises the :class:`~registry_sync.errors.RegistryError` for the status; it keeps ``Retry-After``."""
         if response.status_code >= 400:
             from registry_sync.oci.http.session import error_of_response
 
@@ -101,11 +100,11 @@ class RegistryHook(HttpHook):
         return f"{registry_of(self._settings(), self.remote)}/{(endpoint or '').lstrip('/')}"
 
     def test_connection(self) -> tuple[bool, str]:
-        """Whether the registry answers and takes the credentials, and what was found."""
+        """Whether the registry responds and accepts the credentials, and a description."""
         try:
             settings = self._settings()
             if settings.registry is None and self.remote is None:
-                return False, "The connection has no host, so there is no registry to try it on."
+                return False, "The connection has no host, so there is no registry to test it with."
             with self.get_client() as client:
                 ping = client.ping(None if self.remote is None else self.remote.upstream)
                 found = [f"{client.registry} is a container registry"]
@@ -117,7 +116,7 @@ class RegistryHook(HttpHook):
         if ping.is_served:
             found.append(_who(settings, ping.is_authenticated, ping.auth_scheme))
         else:
-            found.append("/v2/ is not served there, so the credentials were not tried out")
+            found.append("/v2/ is not served there, so the credentials were not tested")
         if ping.realm_host:
             service = f" for service {ping.service}" if ping.service else ""
             found.append(f"tokens come from {ping.realm_host}{service}")
@@ -128,13 +127,13 @@ class RegistryHook(HttpHook):
         return True, "; ".join(found) + "."
 
     def close(self) -> None:
-        """Closes the connections of sessions that :meth:`get_conn` gave."""
+        """Closes the sessions returned by :meth:`get_conn`."""
         if self._session_client is not None:
             self._session_client.close()
             self._session_client = None
 
     def _settings(self) -> RegistryConnection:
-        """What the connection says, read once."""
+        """The values of the connection, read once."""
         if self._connection is None:
             self._connection = load_connection(self.registry_conn_id)
         return self._connection
@@ -142,11 +141,11 @@ class RegistryHook(HttpHook):
 
 def _who(settings: RegistryConnection, is_authenticated: bool, scheme: str) -> str:
     if scheme == "none":
-        return "it asks for no credentials at /v2/"
+        return "it requires no credentials at /v2/"
     if not is_authenticated:
-        return f"it asks for {scheme} authentication, and anonymous reading is what this connection does"
+        return f"it requests {scheme} authentication, and this connection reads anonymously"
     if settings.credential_helper:
-        return f"it accepts the password that {settings.credential_helper} made ({scheme} authentication)"
+        return f"it accepts the password that {settings.credential_helper} created ({scheme} authentication)"
     login = settings.credentials.username
     return f"it accepts {scheme} authentication as {login!r}" if login else f"it accepts the {scheme} token"
 

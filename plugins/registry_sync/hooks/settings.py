@@ -24,14 +24,14 @@ MOST_HOURS = 87_600
 
 @dataclass(frozen=True)
 class Settings:
-    """``sql_alchemy_conn`` and ``blob_store`` are URLs; ``max_shards`` bounds the mapped tasks of one stage;
-    ``min_shard_bytes`` is the work that makes a task of its own worth while.
+    """The settings. ``sql_alchemy_conn`` and ``blob_store`` are URLs.
 
-    ``contact`` is whom the operator of a registry may write to, None for nobody.
-    ``orphan_grace`` is how long content that nothing needs is kept before it is collected.
-    ``trust_triggers`` is whether the parameters of a run count as those of its DAG's author, whoever triggered it.
-    ``share_with_group`` is whether stored files are also for their group; ``home`` the folder of the embedded defaults.
-    ``sync_dag_id`` is the DAG that a sync over REST runs, and whose access rules hold for reading over REST.
+    ``max_shards`` limits the mapped tasks of one stage; ``min_shard_bytes`` is the minimum work of a task. ``contact``
+    is the contact for operators of registries, None for none. ``orphan_grace`` is how long unreferenced content is kept
+    before it is collected. ``trust_triggers`` says that the parameters of a run count as those of its DAG's author,
+    whoever triggered it. ``share_with_group`` makes stored files accessible to their group; ``home`` is the folder of
+    the embedded defaults. ``sync_dag_id`` is the DAG that a sync over REST runs, and whose access rules apply to
+    reading over REST.
     """
 
     sql_alchemy_conn: str
@@ -47,7 +47,7 @@ class Settings:
 
     @property
     def file_modes(self) -> FileModes:
-        """Who may use the files of the embedded stores."""
+        """The permissions of files of the embedded stores."""
         return GROUP_TOO if self.share_with_group else OWNER_ONLY
 
 
@@ -83,7 +83,7 @@ def _flag(text: str, name: str) -> bool:
 
 
 def _contact(text: str) -> str | None:
-    """``text`` as it stands in ``User-Agent``; None for an empty one."""
+    """``text`` as sent in ``User-Agent``; None for an empty one."""
     from registry_sync.oci.http.options import CONTACT_SHAPE, is_contact
 
     if text and not is_contact(text):

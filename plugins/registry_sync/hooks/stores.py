@@ -1,4 +1,4 @@
-"""The metadata database and the blob store that the settings name, opened; which store stands for which URL."""
+"""Opens the metadata database and the blob store of the settings."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def open_blob_store(
     part_bytes: int = PART_BYTES,
     modes: FileModes = OWNER_ONLY,
 ) -> BlobStore:
-    """The store at ``url``; nothing is made or asked before it is used.
+    """The store at ``url``; nothing is created or requested before it is used.
 
-    ``file:///path`` or an absolute path is a :class:`LocalBlobStore`; every other URL goes to fsspec, which must
-    know its scheme (``s3`` needs s3fs, and so on) and takes credentials from its own configuration. Such a store
+    ``file:///path`` or an absolute path is a :class:`LocalBlobStore`; every other URL is opened by fsspec, which must
+    support its scheme (``s3`` requires s3fs, and so on) and reads credentials from its own configuration. Such a store
     collects large blobs in ``spool_folder`` before it uploads them, those of more than ``part_bytes`` in parts; None
-    means a private folder of this user among the system's temporary files. ``modes`` is who may use what is made in a
-    folder. Raises :class:`ConfigurationError`.
+    means a private folder of this user among the system's temporary files. ``modes`` sets the permissions of created
+    files. Raises :class:`ConfigurationError`.
     """
     try:
         parts = urlsplit(url)
@@ -52,7 +52,7 @@ def open_blob_store(
 def open_database(settings: Settings | None = None, *, patience_seconds: float | None = None) -> Database:
     """The metadata database, its schema ready: an embedded one is created or upgraded, others are checked.
 
-    ``patience_seconds`` is how long it is waited for a lock or a connection; None as long as a task waits.
+    ``patience_seconds`` limits the wait for a lock or a connection; None waits as long as a task does.
 
     Raises :class:`~registry_sync.errors.DatabaseError`; its message says what to do.
     """

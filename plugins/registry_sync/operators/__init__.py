@@ -1,4 +1,4 @@
-"""The stages of a sync, and what is done with versions afterwards, as Airflow operators.
+"""The stages of a sync, and operations on versions, as Airflow operators.
 
 Importing one imports neither requests nor SQLAlchemy.
 """

@@ -1,4 +1,4 @@
-"""``CollectOrphansOperator``: removes what no version and no sync under way needs."""
+"""``CollectOrphansOperator``: garbage collection of content that no version and no running sync references."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class CollectOrphansOperator(TriggeredTask):
-    """Notes content that nothing needs, and removes what was noted longer than the grace ago.
+    """Records unreachable content, and removes what was recorded longer ago than the grace period.
 
-    Runs beside syncs; a repeat goes on where one was killed.
+    Runs concurrently with syncs; a repeat continues where a killed one stopped.
 
     :param grace_hours: how long orphans are kept; None for ``[registry_sync] orphan_grace_hours``
-    :param preview: whether only to say what would go
-    :param trust_triggers: whether whoever triggers a run may say a shorter grace than the setting
+    :param preview: whether to report only what would be removed
+    :param trust_triggers: whether a user who triggers a run may set a shorter grace period than the setting
     """
 
     template_fields: Sequence[str] = ("grace_hours", "preview")
@@ -35,13 +35,13 @@ class CollectOrphansOperator(TriggeredTask):
         self.preview = preview
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Counts and bytes of what went, or would go, and of what waits for its grace."""
+        """Counts and bytes of content that was, or would be, removed, and of content within its grace period."""
         from registry_sync.sync.maintenance.collect import collect_orphans, end_lost_runs, preview_collection
 
         with open_stage(context) as stage:
             previews, grace = as_flag(self.preview, "preview"), self._grace(stage)
             if not previews and grace < stage.settings.orphan_grace:
-                self.require_author(context, stage.settings, "a shorter grace than orphan_grace_hours")
+                self.require_author(context, stage.settings, "orphan_grace_hours to a shorter period")
             if not previews:
                 end_lost_runs(stage.database.run_ends, lambda run: dag_run_end(context, run), report=self.log.info)
             work = preview_collection if previews else collect_orphans

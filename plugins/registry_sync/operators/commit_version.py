@@ -20,27 +20,27 @@ from registry_sync.operators.task_values import (
     referrers_note,
 )
 from registry_sync.operators.triggered import TriggeredTask
-from registry_sync.operators.version_outputs import emit_asset_events, version_outlets, was_told
+from registry_sync.operators.version_outputs import emit_asset_events, has_event, version_outlets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from registry_sync.domain.runs import CommitResult, SyncRun
 
-#: How long a partial download waits for the task that continues it.
+#: How long a resumable download is kept for the task that continues it.
 RESUMABLES_KEPT_SECONDS = 7 * 24 * 3600
 
 
 class CommitVersionOperator(TriggeredTask):
-    """Commits the version that a run fetched, or none when nothing differs, and tells Airflow's assets of it.
+    """Commits the version that a run fetched, or none when nothing differs, and emits events of Airflow's assets.
 
-    Runs when no earlier stage failed, skipped ones included. Fails when a mirror would lose more tags than the remote
-    allows; once the removals are approved, clearing this task lets the same run go on.
+    Runs when no earlier stage failed, skipped ones included. Fails when a mirror would remove more tags than the remote
+    allows; once the removals are approved, clearing this task continues the same run.
 
-    :param sync_run: id of the run, as a listing task hands it on; None for the one listing task above this task
+    :param sync_run: id of the run, as pushed by a listing task; None for the one listing task upstream of this task
     :param approve_removals: whether the run may remove more tags than its remote allows, whichever these will be. It
-        counts when the DAG's author says so, and not when whoever triggered the run does
-    :param trust_triggers: whether whoever may trigger the DAG may approve removals in the parameters of a run
+        counts when the DAG's author sets it, not when the run's trigger does
+    :param trust_triggers: whether a user who may trigger the DAG may approve removals in the parameters of a run
     """
 
     template_fields: Sequence[str] = ("sync_run", "approve_removals")
@@ -58,7 +58,7 @@ class CommitVersionOperator(TriggeredTask):
         """``repository``, ``version`` in the documented shape or None, ``holds`` as tag, digest and reason.
 
         ``unchanged_version`` is the latest version when nothing differed from it, else None; ``removals_approved_by``
-        is who let more tags go than the remote allows, None where nobody had to.
+        is who approved the removal of more tags than the remote allows, None where no approval was needed.
         """
         from registry_sync.pulp.version_documents import version_document
         from registry_sync.sync.commit_version import SHOWN_HOLDS
@@ -70,7 +70,7 @@ class CommitVersionOperator(TriggeredTask):
             former_names = stage.database.repositories.former_names(run.repository_id)
             latest = stage.database.versions.latest(run.repository_id) if result.version is None else None
             self._sweep(stage)
-        if result.version is not None and not (run.state.is_settled and was_told(context, result.version)):
+        if result.version is not None and not (run.state.is_settled and has_event(context, result.version)):
             emit_asset_events(context, repository.name, result.version, former_names)
         notes = []
         if result.removals_approved_by is not None:
@@ -99,48 +99,48 @@ class CommitVersionOperator(TriggeredTask):
 
         if as_flag(self.approve_removals, "approve_removals") and self._may_approve(stage, run, context):
             user = context["dag_run"].triggering_user_name
-            with suppress(RunEnded):  # a repeat after the commit gives the same version
+            with suppress(RunEnded):  # a repeat after the commit returns the same version
                 approved_by = user or f"the parameters of {run.key.run_id}"
                 stage.database.runs.approve_removals(run.id, approved_by, in_advance=True)
         try:
             return commit_version(stage.database, run, report=TaskReport(self.log))
         except SyncError as refused:
             is_approvable = isinstance(refused, TooManyRemovals)
-            told = TooManyRemovals(f"{refused}: {_how_to_approve(run)}") if is_approvable else refused
+            approvable = TooManyRemovals(f"{refused}: {_how_to_approve(run)}") if is_approvable else refused
             name = stage.database.repositories.get(run.repository_id).name
-            context["ti"].xcom_push(key=RUN_NOTE_KEY, value=note_of_sync(str(told), name, run.key.scope))
-            raise told from refused.__cause__
+            context["ti"].xcom_push(key=RUN_NOTE_KEY, value=note_of_sync(str(approvable), name, run.key.scope))
+            raise approvable from refused.__cause__
 
     def _may_approve(self, stage: Stage, run: SyncRun, context: Context) -> bool:
-        """Whether the parameter is the author's, and so is what the run selects."""
+        """Whether the author set the parameter, and the selection of the run."""
         from registry_sync.domain.runs import Authority
 
-        # Of all its parameters, the sync that it names among them: an approval is for the run it was written for.
+        # All parameters count, ``sync_run`` among them: an approval is for the run it was written for.
         authority, ti = self.authority(context, stage.settings), context["ti"]
         is_of_this_dag_run = (run.key.dag_id, run.key.run_id) == (ti.dag_id, ti.run_id)
         if is_of_this_dag_run and Authority.TRIGGER not in (authority, run.authority):
             return True
         self.log.warning(
-            "approve_removals is not for whoever triggers a run to say, nor for a sync of another DAG run, and counts "
-            "for nothing here"
+            "approve_removals may not be set by the trigger of a run, nor for a sync of another DAG run, and is "
+            "ignored here"
         )
         return False
 
     def _sweep(self, stage: Stage) -> None:
-        """Removes partial downloads that nobody came back for; the version is committed, so a failure is only told."""
+        """Removes abandoned resumable downloads; the version is committed, so a failure is only logged."""
         try:
             count = stage.blobs.sweep_resumables(RESUMABLES_KEPT_SECONDS)
         except RegistrySyncError as problem:
-            self.log.warning("partial downloads could not be swept: %s", problem)
+            self.log.warning("resumable downloads could not be swept: %s", problem)
             return
         if count:
-            self.log.info("swept %s that nobody continued", format_count(count, "partial download"))
+            self.log.info("swept %s that no task continued", format_count(count, "resumable download"))
 
 
 def _how_to_approve(run: SyncRun) -> str:
-    """What a person types to let the run go on; the command clears this task as well."""
+    """The command that approves the removals and continues the run; it clears this task as well."""
     which = f" --task '{run.key.scope}'" if run.key.scope else ""
     return (
-        f"airflow registry-sync run approve '{run.key.run_id}' --dag-id '{run.key.dag_id}'{which}, "
-        "or begin a run with approve_removals"
+        f"airflow registry-sync run approve '{run.key.run_id}' --dag-id '{run.key.dag_id}'{which}, or start a run with "
+        "approve_removals"
     )

@@ -1,4 +1,4 @@
-"""``CompareVersionsOperator``: what differs between two versions, for a person who decides about it."""
+"""``CompareVersionsOperator``: the difference of two versions, for a person who decides about it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class CompareVersionsOperator(BaseOperator):
-    """Compares a version with another one, of the same repository or another, and says it in Markdown.
+    """Compares a version with another one, of the same repository or another, and reports it in Markdown.
 
     :param repository: name of the repository
     :param number: number of the version; None for the latest
@@ -24,9 +24,9 @@ class CompareVersionsOperator(BaseOperator):
     :param base_number: number of the version to compare with; None for the latest of another repository, and for the
         base of the version in the same one
     :param tags: only these tags, names or globs, as a list or text with commas; None for all
-    :param exclude_tags: tags to leave out, likewise
-    :param mode: ``mirror`` for every difference, ``additive`` to leave out what only the base has
-    :param skip_when_equal: whether what comes after is skipped when nothing differs
+    :param exclude_tags: tags to exclude, likewise
+    :param mode: ``mirror`` for every difference, ``additive`` to exclude tags that only the base has
+    :param skip_when_equal: whether downstream tasks are skipped when nothing differs
     """
 
     template_fields: Sequence[str] = (
@@ -86,7 +86,7 @@ class CompareVersionsOperator(BaseOperator):
         return returned
 
     def _sides(self, stage: Stage) -> tuple[tuple[str, int], tuple[str, int]]:
-        """Id and number of the version, and of the one to compare with, number 0 for the empty one."""
+        """Id and number of the version and of the base, number 0 for the empty version."""
         from registry_sync.errors import RecordNotFound
         from registry_sync.operators.version_outputs import find_number
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class FetchBlobsOperator(BaseOperator):
     """Fetches the blobs of a shard into the store, each verified by size and digest while it is written.
 
-    :param shard: an entry of what ``PlanBlobsOperator`` gives
+    :param shard: an entry of the output of ``PlanBlobsOperator``
     """
 
     template_fields: Sequence[str] = ("shard",)
@@ -33,7 +33,7 @@ class FetchBlobsOperator(BaseOperator):
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
-        """As Airflow's. Raises :class:`ConfigurationError` in a task group that is expanded."""
+        """As Airflow's. Raises :class:`ConfigurationError` in an expanded task group."""
         refuse_expanded_group(cls, kwargs)
         return super().partial(**kwargs)
 

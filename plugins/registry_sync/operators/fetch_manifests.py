@@ -19,14 +19,14 @@ MAP_INDEX_TEMPLATE = "{{ task.shard['label'] }}"
 
 
 class FetchManifestsOperator(BaseOperator):
-    """Fetches the manifests of a shard of tags, exact bytes, and records them with their relations.
+    """Fetches the manifests of a shard of tags, with exact bytes, and records them with their relations.
 
-    A small run, all of it in one shard, gets its blobs here too, and the tasks named by ``blob_tasks`` are skipped,
-    unless they are of several syncs.
+    A small run with a single shard gets its blobs here too, and the tasks named by ``blob_tasks`` are skipped, unless
+    they belong to several syncs.
 
-    :param shard: an entry of what ``ListTagsOperator`` gives
-    :param blob_tasks: ids of the tasks that plan and fetch blobs, skipped when there is nothing left for them; in a
-        task group without the group's own, as they were given there
+    :param shard: an entry of the output of ``ListTagsOperator``
+    :param blob_tasks: ids of the tasks that plan and fetch blobs, skipped when nothing remains for them; in a task
+        group without the group's prefix
     """
 
     template_fields: Sequence[str] = ("shard",)
@@ -41,7 +41,7 @@ class FetchManifestsOperator(BaseOperator):
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
-        """As Airflow's. Raises :class:`ConfigurationError` in a task group that is expanded."""
+        """As Airflow's. Raises :class:`ConfigurationError` in an expanded task group."""
         refuse_expanded_group(cls, kwargs)
         return super().partial(**kwargs)
 

@@ -1,4 +1,4 @@
-"""``ListTagsOperator``: begins a sync, and ends it at once when nothing changed."""
+"""``ListTagsOperator``: starts a sync, and ends it at once when nothing changed."""
 
 from __future__ import annotations
 
@@ -34,32 +34,32 @@ if TYPE_CHECKING:
 class ListTagsOperator(TriggeredTask):
     """Lists the tags of a remote, resolves each with one HEAD and compares them with the latest version.
 
-    Gives one map entry per shard of tags that are new or moved, for ``FetchManifestsOperator.expand(shard=…)``.
-    When the latest version equals the upstream, every later task is skipped that waits for this sync alone, and no
-    version is made. One of several that are mapped skips nothing, and gives no entries then.
+    Returns one map entry per shard of tags that are new or moved, for ``FetchManifestsOperator.expand(shard=…)``. When
+    the latest version equals the upstream, the downstream tasks that wait for this sync alone are skipped, and no
+    version is made. An instance of a mapped task skips nothing, and returns no entries.
 
-    Each task, and each map index of it, begins a sync of its own.
+    Each task, and each of its map indexes, starts a sync of its own.
 
     :param repository: name of the repository to sync into; created when it does not exist
-    :param remote: name of the remote. An existing one is used as it is, and what else is said holds for this run; with
-        ``url`` and ``upstream_name`` it is created, or changed in what is said. Its default is the repository's name
+    :param remote: name of the remote. An existing one is used as it is, and other parameters apply to this run; with
+        ``url`` and ``upstream_name`` it is created, or changed by the given parameters. Default: the repository's name
     :param url: address of the registry, such as ``https://quay.io``
     :param upstream_name: name of the repository on that registry, such as ``library/hello-world``
     :param tags: tags to include, names or globs, as a list or text with commas; None for all
-    :param exclude_tags: tags to leave out, likewise
+    :param exclude_tags: tags to exclude, likewise
     :param policy: ``immediate``, ``on_demand`` or ``streamed``; None for the remote's own
-    :param mode: ``mirror`` to equal the upstream, ``additive`` to keep what is gone there
+    :param mode: ``mirror`` to equal the upstream, ``additive`` to keep tags that are gone there
     :param conn_id: Airflow connection with the credentials; None for the remote's own, or anonymous
-    :param download_concurrency: requests at once in each task; None for the remote's own
+    :param download_concurrency: concurrent requests of each task; None for the remote's own
     :param ssl_validation: whether certificates are checked; None for the remote's own
     :param platforms: only these entries of indexes, such as ``linux/amd64``, as a list or text with commas; None for
         the remote's own
-    :param include_referrers: whether signatures and other referrers come along; None for the remote's own
+    :param include_referrers: whether signatures and other referrers are included; None for the remote's own
     :param max_total_bytes: the run stops before it downloads when the blobs that it would store are larger together;
         None for the remote's own, or no limit
-    :param replace_upstream: whether another upstream may take the place of the remote's, or of the repository's
-    :param trust_triggers: whether whoever may trigger the DAG may say all of this in the parameters of a run; else
-        these create what is new and sync what is there as it is stored
+    :param replace_upstream: whether another upstream may replace the remote's, or the repository's
+    :param trust_triggers: whether a user who may trigger the DAG may set all of this in the parameters of a run;
+        otherwise these may only create new records and sync existing ones as they are stored
     """
 
     template_fields: Sequence[str] = (
@@ -130,15 +130,15 @@ class ListTagsOperator(TriggeredTask):
         with open_stage(context) as stage:
             try:
                 run, remote = self._open_run(stage, context)
-            except RegistrySyncError as refused:  # there is no sync yet that could say it
+            except RegistrySyncError as refused:  # there is no sync yet that could record it
                 if not refused.is_temporary:
-                    self._note(context, str(refused))
+                    self._push_note(context, str(refused))
                 raise
             context["ti"].xcom_push(key=SYNC_RUN_KEY, value=run.id)
-            notes = [run.remote_changes] if run.remote_changes else []
-            if notes:
+            messages = [run.remote_changes] if run.remote_changes else []
+            if messages:
                 self.log.info("%s", run.remote_changes)
-                self._note(context, *notes)
+                self._push_note(context, *messages)
             end_lost_runs(
                 stage.database.run_ends,
                 partial(dag_run_end, context),
@@ -152,14 +152,14 @@ class ListTagsOperator(TriggeredTask):
             max_shards = stage.max_shards(remote)
             client, remote = stage.connect(remote)
             listed = list_tags(client, stage.database, run, remote, max_shards=max_shards, report=report)
-            notes += [listed.missing_note] if listed.missing_note else []
-            if listed.is_unchanged and listed.without_platform:  # else the commit knows of more
-                notes.append(left_out_by_platforms(listed.without_platform, run.remote.platforms or ()))
-            if notes:
-                self._note(context, *notes)
+            messages += [listed.missing_note] if listed.missing_note else []
+            if listed.is_unchanged and listed.without_platform:  # otherwise the commit lists them all
+                messages.append(left_out_by_platforms(listed.without_platform, run.remote.platforms or ()))
+            if messages:
+                self._push_note(context, *messages)
             context["ti"].xcom_push(key="summary", value=self._summary(stage, run, listed))
         if listed.is_unchanged and not is_mapped_instance(context):
-            self.log.info("nothing changed since the latest version; the rest is skipped")
+            self.log.info("nothing changed since the latest version; the remaining stages are skipped")
             skip(context, only_of_this_sync(self))
         return [
             {
@@ -171,8 +171,8 @@ class ListTagsOperator(TriggeredTask):
             for shard in listed.shards
         ]
 
-    def _note(self, context: Context, *notes: str) -> None:
-        note = note_of_sync("; ".join(notes), as_text(self.repository), run_key(context).scope)
+    def _push_note(self, context: Context, *messages: str) -> None:
+        note = note_of_sync("; ".join(messages), as_text(self.repository), run_key(context).scope)
         context["ti"].xcom_push(key=RUN_NOTE_KEY, value=note)
 
     def _open_run(self, stage: Stage, context: Context) -> tuple[SyncRun, RemoteSpec]:
@@ -192,30 +192,30 @@ class ListTagsOperator(TriggeredTask):
         )
         try:
             return stage.use(open_it())
-        except OtherUpstream:  # a sync that seems to be under way may have lost its DAG run
+        except OtherUpstream:  # a sync that seems to be running may have lost its DAG run
             if not end_lost_runs(stage.database.run_ends, partial(dag_run_end, context), report=TaskReport(self.log)):
                 raise
             return stage.use(open_it())
 
     def _open_requested_run(self, stage: Stage, context: Context, request_id: str) -> SyncRun:
-        """The run of a sync that was asked for over REST; of its parameters only what the DAG's code says counts."""
+        """The run of a sync requested over REST; of its parameters only literal values in the DAG's code count."""
         from registry_sync.sync.open_run import open_requested_run
 
         key, requests = run_key(context), stage.database.requests
-        asked = requests.get(key.dag_id, request_id)
+        requested = requests.get(key.dag_id, request_id)
         try:
-            said = self._request(self.literal_fields(context))
-            run = open_requested_run(stage.database, key, asked, said, by=asked_by(context))
+            literal = self._request(self.literal_fields(context))
+            run = open_requested_run(stage.database, key, requested, literal, by=asked_by(context))
         except RegistrySyncError as refused:
             if not refused.is_temporary:
                 requests.note_error(request_id, f"{type(refused).__name__}: {refused}")
             raise
-        if asked.error:
+        if requested.error:
             requests.note_error(request_id, None)
         return run
 
     def _request(self, names: frozenset[str]) -> SyncRequest:
-        """The request that the fields of these names make; the others say nothing."""
+        """The request made from the fields ``names``; other fields are ignored."""
         from registry_sync.domain.remote import SYNC_OPTIONS
         from registry_sync.sync.open_run import SyncRequest
 

@@ -1,4 +1,4 @@
-"""``PlanBlobsOperator``: what the blob store lacks, divided among tasks."""
+"""``PlanBlobsOperator``: the blobs that the store lacks, divided among tasks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class PlanBlobsOperator(BaseOperator):
     """Finds the blobs that a run needs and the store lacks, each once, in shards balanced by bytes.
 
-    Gives one map entry per shard, for ``FetchBlobsOperator.expand(shard=…)``; none when nothing is missing.
+    Returns one map entry per shard, for ``FetchBlobsOperator.expand(shard=…)``; none when nothing is missing.
 
-    :param sync_run: id of the run, as a listing task hands it on; None for the one listing task above this task
+    :param sync_run: id of the run, as pushed by a listing task; None for the one listing task upstream of this task
     """
 
     template_fields: Sequence[str] = ("sync_run",)

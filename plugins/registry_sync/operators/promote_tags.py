@@ -1,4 +1,4 @@
-"""``PromoteTagsOperator``: tags of one repository, with all that is below them, as a new version of another one."""
+"""``PromoteTagsOperator``: tags of one repository, with all content below them, as a new version of another one."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 class PromoteTagsOperator(TriggeredTask):
-    """Copies tags of a version into another repository, which gets a new version, or none when it has them so.
+    """Copies tags of a version into another repository, which gets a new version, or none when nothing differs.
 
-    Nothing is downloaded: content is stored once, whichever repositories hold it.
+    Nothing is downloaded: content is stored once and shared by all repositories.
 
-    :param source: name of the repository to take tags from
-    :param target: name of the repository that gets them; created when it does not exist
+    :param source: name of the repository to copy tags from
+    :param target: name of the repository to copy them into; created when it does not exist
     :param number: version of the source; None for its latest
-    :param tags: tags to take, names or globs, as a list or text with commas; None for all
-    :param exclude_tags: tags to leave out, likewise
-    :param mode: ``additive`` to keep what else the target holds, ``mirror`` to make it hold the selection alone
-    :param description: what to say of the new version
-    :param created_by: whom the version says it was made by; None for who triggered the run
-    :param trust_triggers: whether whoever triggers the run may name a target that exists in its parameters
+    :param tags: tags to copy, names or globs, as a list or text with commas; None for all
+    :param exclude_tags: tags to exclude, likewise
+    :param mode: ``additive`` to keep the target's other content, ``mirror`` to make it equal the selection
+    :param description: description of the new version
+    :param created_by: recorded as the version's creator; None for the user who triggered the run
+    :param trust_triggers: whether a user who triggers the run may name an existing target in its parameters
     """
 
     template_fields: Sequence[str] = (
@@ -85,7 +85,7 @@ class PromoteTagsOperator(TriggeredTask):
             name = checked_repository_name(as_text(self.target) or "", "target: give the name of a repository")
             with suppress(RecordNotFound):
                 stage.database.repositories.by_name(name)
-                self.require_author(context, stage.settings, f"what {name!r} holds")
+                self.require_author(context, stage.settings, f"the content of {name!r}")
             target = stage.database.repositories.ensure(name)
             made = stage.database.versions.copy(
                 target.id,
@@ -93,6 +93,6 @@ class PromoteTagsOperator(TriggeredTask):
                 by=as_text(self.created_by) or context["dag_run"].triggering_user_name,
                 description=as_text(self.description),
             )
-            told = "it has them already" if made.version is None else f"version {made.version.number}"
-            self.log.info("tags of %s version %s promoted to %s: %s", source.name, number, target.name, told)
+            outcome = "it has them already" if made.version is None else f"version {made.version.number}"
+            self.log.info("tags of %s version %s promoted to %s: %s", source.name, number, target.name, outcome)
             return derived_result(stage, context, target, made)

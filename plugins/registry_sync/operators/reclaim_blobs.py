@@ -1,4 +1,4 @@
-"""``ReclaimBlobsOperator``: the room that the bytes of repositories take, given back."""
+"""``ReclaimBlobsOperator``: frees the space used by the bytes of repositories."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class ReclaimBlobsOperator(TriggeredTask):
-    """Removes the bytes of blobs that only these repositories hold; their versions stay, and name what is missing.
+    """Removes the bytes of blobs that only these repositories hold; their versions stay, and list the missing blobs.
 
     :param repositories: names of repositories
-    :param keep_latest: whether what their latest versions hold keeps its bytes
-    :param preview: whether only to say what would go; more than that is not for whoever triggers a run to say
-    :param trust_triggers: whether it is all the same
+    :param keep_latest: whether the blobs of their latest versions keep their bytes
+    :param preview: whether to report only what would be removed; a trigger may request no more than that
+    :param trust_triggers: whether a trigger may request removal as well
     """
 
     template_fields: Sequence[str] = ("repositories", "keep_latest", "preview")
@@ -41,16 +41,16 @@ class ReclaimBlobsOperator(TriggeredTask):
         self.preview = preview
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """``blob_count`` and ``size_bytes`` of what went, or would go."""
+        """``blob_count`` and ``size_bytes`` of what was, or would be, removed."""
         from registry_sync.sync.maintenance.collect import reclaim_blobs
 
         with open_stage(context) as stage:
             names = as_list(self.repositories)
             if names is None:
-                raise ConfigurationError("repositories: say whose bytes to reclaim")
+                raise ConfigurationError("repositories: give the repositories whose bytes to reclaim")
             keep_latest, previews = as_flag(self.keep_latest, "keep_latest"), as_flag(self.preview, "preview")
             if not previews:
-                self.require_author(context, stage.settings, "whose bytes are removed")
+                self.require_author(context, stage.settings, "which bytes are removed")
             found = [stage.database.repositories.by_name(name) for name in names]
             latest = [(repository.id, repository.latest_number) for repository in found]
             gone = reclaim_blobs(

@@ -1,4 +1,4 @@
-"""``RollBackVersionOperator``: what an older version held, as a new version."""
+"""``RollBackVersionOperator``: the content of an older version, as a new version."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class RollBackVersionOperator(TriggeredTask):
-    """Makes a new version of a repository that holds what an older one held, or none when the latest does.
+    """Makes a new version of a repository with the content of an older one, or none when the latest has it.
 
     Nothing is downloaded. The next mirror sync follows the upstream again.
 
     :param repository: name of the repository
-    :param number: number of the version to go back to
-    :param description: what to say of the new version
-    :param created_by: whom the version says it was made by; None for who triggered the run
-    :param trust_triggers: whether whoever triggers the run may say all of this in its parameters
+    :param number: number of the version to roll back to
+    :param description: description of the new version
+    :param created_by: recorded as the version's creator; None for the user who triggered the run
+    :param trust_triggers: whether a user who triggers the run may set all of this in its parameters
     """
 
     template_fields: Sequence[str] = ("repository", "number", "description", "created_by")
@@ -54,8 +54,8 @@ class RollBackVersionOperator(TriggeredTask):
         with open_stage(context) as stage:
             repository = stage.database.repositories.by_name(as_text(self.repository) or "")
             if as_text(self.number) is None:
-                raise InvalidReference("number: say which version to go back to")
-            self.require_author(context, stage.settings, f"what {repository.name!r} holds")
+                raise InvalidReference("number: give the version to roll back to")
+            self.require_author(context, stage.settings, f"the content of {repository.name!r}")
             number = find_number(stage, repository, self.number)
             made = stage.database.versions.roll_back(
                 repository.id,
@@ -63,6 +63,6 @@ class RollBackVersionOperator(TriggeredTask):
                 by=as_text(self.created_by) or context["dag_run"].triggering_user_name,
                 description=as_text(self.description),
             )
-            told = "the latest version holds the same" if made.version is None else f"version {made.version.number}"
-            self.log.info("%s rolled back to version %s: %s", repository.name, number, told)
+            outcome = "the latest version holds the same" if made.version is None else f"version {made.version.number}"
+            self.log.info("%s rolled back to version %s: %s", repository.name, number, outcome)
             return derived_result(stage, context, repository, made)

@@ -1,8 +1,8 @@
-"""What all operators share: their run, what they work on, how errors reach Airflow, and what the log says.
+"""The base of all operators: the run, its resources, the conversion of errors for Airflow, and the task's log.
 
-Airflow's task runner logs whatever ends a task with its traceback. For an error of ours the message says what happened
-and what to do, and the frames are those of Airflow. So the record is made one line on its way into the log; the
-traceback is there at level DEBUG. A defect keeps its traceback.
+Airflow's task runner logs the exception that ends a task with its traceback. For a :class:`RegistrySyncError` the
+message says what happened and what to do, and the frames belong to Airflow. So the record is reduced to one line when
+it is logged; the traceback is available at level DEBUG. A defect keeps its traceback.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from registry_sync.oci.client import RegistryClient
 
 
-#: The longest delay that is taken from a registry; Docker Hub's limits last six hours.
+#: The longest delay that a registry may request; Docker Hub's limits last six hours.
 LONGEST_DELAY = timedelta(hours=6)
-#: What trying again does not mend.
+#: Errors that a retry cannot fix.
 DEFECTS = (AttributeError, ImportError, NameError, SyntaxError, TypeError)
 
 
 class RegistryRetryPolicy(RetryPolicy):
-    """Waits as long as the registry asked, holding no slot; a defect in a program fails at once.
+    """Waits as long as the registry requests, without occupying a slot; a defect in the code fails at once.
 
-    Anything else is retried by the task's own rules.
+    All other errors are retried by the task's own settings.
     """
 
     def evaluate(
@@ -59,7 +59,7 @@ class RegistryRetryPolicy(RetryPolicy):
             why = "is limiting requests" if isinstance(exception, RateLimited) else "is unavailable"
             return RetryDecision.retry(delay=delay, reason=f"{exception.host} {why}, try again in {delay}")
         if isinstance(exception, DEFECTS):
-            return RetryDecision.fail(reason=f"a defect, not a passing failure: {type(exception).__name__}")
+            return RetryDecision.fail(reason=f"a defect, not a transient failure: {type(exception).__name__}")
         return RetryDecision.default()
 
     def serialize(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ log = logging.getLogger(__name__)
 
 
 class TaskReport:
-    """Lines of a stage in the log of its task; ``warning`` for what a person should look at though the run goes on."""
+    """Writes a stage's lines to the task's log; ``warning`` for what needs attention though the run continues."""
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
@@ -85,14 +85,14 @@ class TaskReport:
         self._logger.info("%s", line)
 
     def warning(self, line: str) -> None:
-        """A line that stands out."""
+        """Logs a warning."""
         self._logger.warning("%s", line)
 
 
 def log_errors_in_one_line() -> None:
-    """From now on this process logs errors of ours, and stops because of them, without a traceback.
+    """Makes this process log a :class:`RegistrySyncError` without a traceback, also one that ends the task.
 
-    Safe when repeated. Where Airflow logs in another way than it does now, the traceback stays.
+    Safe to repeat. If Airflow's logging changes, the traceback stays.
     """
     import structlog
 
@@ -113,7 +113,7 @@ def _in_one_line(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
 
 
 def _exception(given: Any) -> BaseException | None:
-    """The exception that a log record is given: itself, ``True`` for the one being handled, or a triple."""
+    """The exception of a log record: an exception, ``True`` for the one being handled, or a triple."""
     if given is True:
         return sys.exc_info()[1]
     if isinstance(given, tuple) and len(given) > 1:
@@ -122,7 +122,7 @@ def _exception(given: Any) -> BaseException | None:
 
 
 def _line(problem: BaseException) -> str | None:
-    """The error in one line; None when it is none of ours."""
+    """The error in one line; None when it is no :class:`RegistrySyncError`."""
     if isinstance(problem, RegistrySyncError):
         return " ".join(f"{type(problem).__name__}: {problem}".split())
     return " ".join(str(problem).split()) if isinstance(problem.__cause__, RegistrySyncError) else None
@@ -130,7 +130,7 @@ def _line(problem: BaseException) -> str | None:
 
 @dataclass
 class Stage:
-    """The parts one task works on, opened when first used and closed when the task ends."""
+    """The resources of one task, opened when first used and closed when the task ends."""
 
     settings: Settings
     is_last_try: bool
@@ -155,7 +155,7 @@ class Stage:
         return open_blobs(self.settings)
 
     def use(self, run: SyncRun) -> tuple[SyncRun, RemoteSpec]:
-        """``run``, which the stage works for from now on, and the remote as that run uses it.
+        """``run``, which becomes the stage's run, and the remote as that run uses it.
 
         Raises :class:`ConfigurationError` for a run that records none.
         """
@@ -165,7 +165,7 @@ class Stage:
         return run, run.remote
 
     def find(self, sync_run: str) -> tuple[SyncRun, RemoteSpec]:
-        """The run of that id and its remote; a run that had ended with its DAG run goes on when that was cleared.
+        """The run of that id and its remote; an ended run resumes when its DAG run was cleared.
 
         Raises :class:`RunEnded` when the DAG run has ended or the repository was deleted,
         :class:`~registry_sync.errors.RecordNotFound`.
@@ -173,33 +173,33 @@ class Stage:
         return self.use(self.database.run_ends.resume(sync_run, self.dag_run_started_at))
 
     def client(self, remote: RemoteSpec) -> RegistryClient:
-        """A client of the remote's registry, with the credentials of its connection; what it uses is noted."""
+        """A client of the remote's registry, with the credentials of its connection; its usage is recorded."""
         return self.connect(remote)[0]
 
     def connect(self, remote: RemoteSpec, task_count: int = 1) -> tuple[RegistryClient, RemoteSpec]:
-        """A client for one of ``task_count`` tasks of a stage, and ``remote`` with the requests at once that are its.
+        """A client for one of ``task_count`` tasks of a stage, and ``remote`` with this task's concurrency.
 
         Together the tasks keep to what the connection allows on the host (:mod:`registry_sync.hooks.connection`).
         """
         from registry_sync.hooks.clients import open_client
 
         client = self.closing.enter_context(open_client(remote, task_count))
-        self.closing.callback(self._note_usage, client)
+        self.closing.callback(self._record_usage, client)
         return client, replace(remote, download_concurrency=client.options.concurrency)
 
     def max_shards(self, remote: RemoteSpec) -> int:
-        """The most mapped tasks of a stage: the setting's, and no more than the connection has requests at once for."""
+        """The most mapped tasks of a stage: the setting's, limited by the concurrency that the connection allows."""
         from registry_sync.hooks.clients import most_tasks
 
         return most_tasks(remote, self.settings.max_shards)
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether the stage works for a sync that has not settled in what it did."""
+        """Whether the stage has a run that has not settled."""
         return self._run is not None and not self.database.runs.get(self._run.id).state.is_settled
 
     def note_failure(self, error: RegistrySyncError) -> None:
-        """Notes with the run that it failed, and why; says so when even that cannot be written."""
+        """Records the failure with the run; logs a warning when even that fails."""
         from registry_sync.domain.runs import RunState
 
         if self._run is None or isinstance(error, RunEnded):
@@ -207,9 +207,9 @@ class Stage:
         try:
             self.database.runs.finish(self._run.id, RunState.FAILED, error=f"{type(error).__name__}: {error}")
         except RegistrySyncError as problem:
-            log.warning("the failure could not be noted with the sync run: %s", problem)
+            log.warning("the failure could not be recorded with the sync run: %s", problem)
 
-    def _note_usage(self, client: RegistryClient) -> None:
+    def _record_usage(self, client: RegistryClient) -> None:
         limit = client.usage.rate_limit
         if limit is not None:
             log.info("%s allows %s", client.registry.netloc, format_count(limit.remaining, "more pull"))
@@ -218,16 +218,16 @@ class Stage:
         try:
             self.database.runs.add_usage(self._run.id, client.usage.counts())
         except RegistrySyncError as problem:
-            log.warning("what the registry was asked could not be noted: %s", problem)
+            log.warning("the usage of the registry could not be recorded: %s", problem)
 
 
 @contextmanager
 def open_stage(context: Mapping[str, Any]) -> Iterator[Stage]:
-    """The parts of a stage; what it raises becomes what Airflow acts on.
+    """The resources of a stage; its errors are converted for Airflow.
 
-    A temporary error goes through as it is, so that the task is tried again; any other one becomes
-    ``AirflowFailException``, because trying again would not help. Both keep the message. A failure that is final is
-    noted with the sync run, and logged in one line. A repeated stage fails when no commit would follow it.
+    A temporary error is raised unchanged, so that the task is retried; any other becomes ``AirflowFailException``,
+    because a retry would not help. Both keep the message. A final failure is recorded with the sync run, and logged in
+    one line. A repeated stage fails when no commit would follow it.
     """
     from airflow.sdk.exceptions import AirflowFailException
 
@@ -254,9 +254,9 @@ def open_stage(context: Mapping[str, Any]) -> Iterator[Stage]:
 
 
 def skip(context: Mapping[str, Any], tasks: Iterable[str]) -> NoReturn:
-    """Ends the task well and skips ``tasks``, by id: those to be mapped, and those that an earlier try had mapped.
+    """Ends the task successfully and skips ``tasks``, by id, with the instances that an earlier try had mapped.
 
-    Airflow skips instances by map index, and a task that was cleared with its run keeps the instances it had.
+    Airflow skips instances by map index, and a task that was cleared with its run keeps its earlier instances.
     """
     from airflow.sdk.exceptions import DownstreamTasksSkipped
 
@@ -264,24 +264,24 @@ def skip(context: Mapping[str, Any], tasks: Iterable[str]) -> NoReturn:
     found = ti.get_task_states(ti.dag_id, task_ids=names, run_ids=[ti.run_id]) if names else {}
     instances = [(name, -1) for name in names]
     for instance in found.get(ti.run_id, {}):
-        name, _, index = instance.rpartition("_")  # Airflow says fetch_blobs_0 for fetch_blobs[0]
+        name, _, index = instance.rpartition("_")  # Airflow writes fetch_blobs_0 for fetch_blobs[0]
         if name in names and index.isdigit():
             instances.append((name, int(index)))
     raise DownstreamTasksSkipped(tasks=sorted(instances))  # type: ignore[no-untyped-call]
 
 
 def read_shard(shard: object, given_by: str) -> Mapping[str, Any]:
-    """What a mapped task was given. Raises :class:`ConfigurationError` for what is no entry of ``given_by``."""
+    """The shard of a mapped task. Raises :class:`ConfigurationError` when it is no entry of ``given_by``."""
     if not isinstance(shard, Mapping) or not {"sync_run", "shard", "shards"} <= shard.keys():
         what = "nothing" if shard is None else type(shard).__name__
         raise ConfigurationError(
-            f"this task was given no shard, but {what}: map it over what {given_by} returns, with .expand(shard=…); "
-            "where that is mapped itself, put the lists that it returns into one first"
+            f"this task received no shard, but {what}: map it over the output of {given_by}, with .expand(shard=…); if "
+            "that is mapped itself, flatten its lists first"
         )
     return shard
 
 
 def is_last_try(context: Mapping[str, Any]) -> bool:
-    """Whether Airflow will not try this task again."""
+    """Whether this is the task's last try."""
     ti = context["ti"]
     return bool(ti.try_number > ti.max_tries)

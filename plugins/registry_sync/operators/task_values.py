@@ -1,21 +1,14 @@
-"""What a task reads and passes on: values of template fields, the sync that it is of, and the note of its run.
+"""The values that a task reads and returns: template fields, the sync it belongs to, and the note of its run.
 
-What a template field gives, as text or already as a value, read as what an operator needs.
+Template fields arrive as text or as native values, and are converted to the type that an operator requires.
 
-Which sync a task is of, and what its task asks Airflow of DAG runs.
+A task belongs to the sync of the nearest listing task upstream, also where a DAG run has several syncs; tasks below a
+commit or below another listing task belong to another sync. Tasks are recognized by their operators and their position,
+never by name, so that they may have any id and be in any task group. DAG runs are queried through the task's own
+connection to the API server, because tasks cannot access Airflow's database.
 
-A task is of the sync that the listing task above it starts, also where a DAG run has several. No task is known by a
-name: they are told by their operators and by what stands above and below them, so that they may be called anything and
-stand in any task group.
-
-What is asked of Airflow goes through the task's own connection to the API server, because tasks cannot reach its
-database.
-
-A task is of the nearest listing task: above a commit, and above another listing task, begins what is of another sync.
-
-What a person who watches the grid should know of a run, handed on as an XCom that becomes the run's note.
-
-A task cannot write the note of its run. :mod:`registry_sync.listener` does, in the scheduler, when the run has ended.
+A run's note is a message for users of the grid, passed as an XCom. A task cannot write the note of its run:
+:mod:`registry_sync.listener` does, in the scheduler, when the run has ended.
 """
 
 from __future__ import annotations
@@ -36,24 +29,25 @@ if TYPE_CHECKING:
 def as_list(value: object) -> tuple[str, ...] | None:
     """A template's text, ``a, b``, or a list, as a tuple; None for nothing.
 
-    A template field gives text; tags and globs hold no commas. Raises :class:`ConfigurationError` for anything else.
+    Template fields are rendered as text; tags and globs contain no commas. Raises :class:`ConfigurationError` for
+    anything else.
     """
     if value is None:
         return None
     if isinstance(value, str):
         value = value.split(",")
     if not isinstance(value, list | tuple):
-        raise ConfigurationError(f"give text with commas or a list, and not {type(value).__name__}")
+        raise ConfigurationError(f"give text with commas or a list, not {type(value).__name__}")
     return tuple(text for text in map(as_text, value) if text is not None) or None
 
 
 def as_text(value: object) -> str | None:
-    """A template's text without blanks around it; None when nothing is left, or for ``None``.
+    """A template's text without surrounding blanks; None for empty text and for ``None``.
 
-    Raises :class:`ConfigurationError` for what holds several values, as native templates may give it.
+    Raises :class:`ConfigurationError` for a collection, which native templates may render.
     """
     if isinstance(value, list | tuple | set | frozenset | dict):
-        raise ConfigurationError(f"give one text, and not {type(value).__name__}: {str(value)[:80]!r}")
+        raise ConfigurationError(f"give one text, not {type(value).__name__}: {str(value)[:80]!r}")
     text = "" if value is None else str(value).strip()
     return None if text in ("", "None") else text
 
@@ -68,7 +62,7 @@ def as_flag(value: object, name: str) -> bool:
 
 
 def as_number(value: object, name: str) -> float | None:
-    """``value`` as a number; None for nothing. Raises :class:`ConfigurationError`, which says ``name``."""
+    """``value`` as a number; None for empty. Raises :class:`ConfigurationError` with ``name``."""
     text = as_text(value)
     if text is None:
         return None
@@ -79,12 +73,12 @@ def as_number(value: object, name: str) -> float | None:
 
 
 _NOT_ENDED = ("queued", "running")
-#: States in which a task will not run any more unless it is cleared.
+#: States in which a task will not run again unless it is cleared.
 _PASSED = frozenset({"skipped", "success", "removed"})
 
 
 def asked_by(context: Mapping[str, Any]) -> AskedBy:
-    """Who or what began the DAG run of a task, when, and whether it was cleared since."""
+    """Who or what started the DAG run of a task, when, and whether it was cleared since."""
     from registry_sync.domain.runs import AskedBy
 
     dag_run = context["dag_run"]
@@ -96,13 +90,13 @@ def asked_by(context: Mapping[str, Any]) -> AskedBy:
 
 
 def dag_run_started_at(context: Mapping[str, Any]) -> datetime | None:
-    """When the DAG run of a task began, which a cleared one does anew; None when nobody says."""
+    """The start time of a task's DAG run, which changes when it is cleared; None when unknown."""
     started_at: datetime | None = getattr(context.get("dag_run"), "start_date", None)
     return started_at
 
 
 def dag_run_end(context: Mapping[str, Any], run: SyncRun) -> DagRunEnd | None:
-    """How the DAG run of a sync has ended; None while it goes on."""
+    """The end of a sync's DAG run; None while it is running."""
 
     def has(*states: str) -> bool:
         count = context["ti"].get_dr_count(dag_id=run.key.dag_id, run_ids=[run.key.run_id], states=list(states))
@@ -116,10 +110,10 @@ def dag_run_end(context: Mapping[str, Any], run: SyncRun) -> DagRunEnd | None:
 
 
 def refuse_lost_commit(context: Mapping[str, Any]) -> None:
-    """Raises :class:`StagesUnfinished` when the commit of a repeated task's sync was skipped and stays so.
+    """Raises :class:`StagesUnfinished` when the commit of a repeated task's sync was skipped and will stay so.
 
-    A run that is marked as failed skips what had not begun, and clearing what has failed leaves that skipped: such a
-    run would end well without a version.
+    A run that is marked as failed skips tasks that had not started, and clearing the failed tasks leaves these skipped:
+    such a run would end successfully without a version.
     """
     ti, task = context["ti"], context.get("task")
     commits = [] if task is None else list(_commits_after(task))
@@ -129,13 +123,13 @@ def refuse_lost_commit(context: Mapping[str, Any]) -> None:
     if states and all(state in _PASSED for state in states.values()):
         raise StagesUnfinished(
             f"{', '.join(commits)} of this run was skipped or has ended before, and does not run again by itself, so "
-            f"that no version would be made. Clear {ti.task_id} with all that come after it (Downstream in the "
-            "dialog), or start a new run"
+            f"no version would be made. Clear {ti.task_id} with all its downstream tasks (Downstream in the dialog), "
+            "or start a new run"
         )
 
 
 def _commits_after(task: Any) -> Iterator[str]:
-    """The commits below a task that are of its sync."""
+    """The commits below a task that belong to its sync."""
     from registry_sync.operators.commit_version import CommitVersionOperator
 
     own = {task.task_id} if _is_listing(task) else {listing.task_id for listing in listings_above(task)}
@@ -144,14 +138,14 @@ def _commits_after(task: Any) -> Iterator[str]:
             yield after.task_id
 
 
-#: The XCom key under which a listing task hands on the id of its sync run.
+#: The XCom key of a listing task for the id of its sync run.
 SYNC_RUN_KEY = "sync_run"
 
 
 def run_key(context: Mapping[str, Any]) -> RunKey:
-    """The key of the sync that a listing task begins.
+    """The key of the sync that a listing task starts.
 
-    Its scope is the id of the task, with the map index of a mapped one; empty where no other task of the DAG lists.
+    Its scope is the id of the task, with the map index of a mapped one; empty if no other task of the DAG lists tags.
     """
     from registry_sync.domain.runs import RunKey
 
@@ -164,15 +158,15 @@ def run_key(context: Mapping[str, Any]) -> RunKey:
 
 
 def is_mapped_instance(context: Mapping[str, Any]) -> bool:
-    """Whether the task that runs is one of several that were mapped."""
+    """Whether the running task is an instance of a mapped task."""
     return int(context["ti"].map_index) >= 0
 
 
 def find_sync_run(task: Any, context: Mapping[str, Any], given: str | None) -> str:
-    """The id of the sync run that ``task`` works for: ``given``, else what the listing task above it has handed on.
+    """The id of ``task``'s sync run: ``given``, else the one that the listing task upstream has pushed.
 
-    Raises :class:`ConfigurationError` when no listing task, or more than one, is above the task, or when that one
-    begins several syncs because it is mapped, or has not run.
+    Raises :class:`ConfigurationError` when no listing task, or more than one, is upstream of the task, or when it
+    starts several syncs because it is mapped, or has not run.
     """
     text = as_text(given)
     if text is not None:
@@ -188,21 +182,21 @@ def find_sync_run(task: Any, context: Mapping[str, Any], given: str | None) -> s
     listing, ti = above[0], context["ti"]
     if _is_mapped(listing) and not is_mapped_instance(context):
         raise ConfigurationError(
-            f"the task {task.task_id!r} works for one sync, and {listing.task_id!r} is mapped and begins several: map "
+            f"the task {task.task_id!r} works for one sync, and {listing.task_id!r} is mapped and starts several: map "
             "this task as well, with .expand(sync_run=…)"
         )
     map_index = ti.map_index if _is_mapped(listing) else -1
     pulled = as_text(ti.xcom_pull(task_ids=listing.task_id, key=SYNC_RUN_KEY, map_indexes=map_index))
     if pulled is None:
         raise ConfigurationError(
-            f"the task {task.task_id!r} works for the sync that {listing.task_id!r} begins, and that one has not run "
+            f"the task {task.task_id!r} works for the sync that {listing.task_id!r} starts, and that task has not run "
             "in this DAG run"
         )
     return pulled
 
 
 def listings_above(task: Any) -> list[Any]:
-    """The nearest listing tasks above a task, mapped ones included; none of a task that is in no DAG."""
+    """The nearest listing tasks upstream of a task, mapped ones included; empty for a task outside a DAG."""
     from registry_sync.operators.commit_version import CommitVersionOperator
 
     found: dict[str, Any] = {}
@@ -221,9 +215,10 @@ def listings_above(task: Any) -> list[Any]:
 
 
 def only_of_this_sync(task: Any) -> set[str]:
-    """Ids of the tasks below a listing task that wait for its sync alone.
+    """Ids of the tasks downstream of a listing task that wait for its sync alone.
 
-    Another listing task below it is of another sync, and so is what is below that one, or below one beside it.
+    Another listing task downstream starts another sync, to which all tasks below it belong; so do those below a
+    parallel one.
     """
     below = set(task.get_flat_relative_ids(upstream=False))
     for other in task.dag.tasks if task.has_dag() else ():
@@ -236,15 +231,15 @@ def only_of_this_sync(task: Any) -> set[str]:
 
 
 def is_lone_sync(task: Any) -> bool:
-    """Whether the DAG run has one sync for a task: not that of a mapped listing task, or of several."""
+    """Whether a task belongs to a single sync, not to a mapped listing task or to several."""
     above = listings_above(task)
     return len(above) < 2 and not any(map(_is_mapped, above))
 
 
 def task_ids_near(task: Any, names: Iterable[str]) -> list[str]:
-    """``names`` as ids of tasks of the DAG: of a task in ``task``'s own group, or in the nearest one around it.
+    """``names`` as task ids of the DAG: of tasks in ``task``'s own group, or in the nearest enclosing one.
 
-    A name that no task has is given as it is.
+    A name without a task is returned unchanged.
     """
     known, groups = set(task.dag.task_ids) if task.has_dag() else set(), []
     group = task.task_group
@@ -259,9 +254,9 @@ def task_ids_near(task: Any, names: Iterable[str]) -> list[str]:
 
 
 def refuse_expanded_group(operator: type, given: Mapping[str, Any]) -> None:
-    """Raises :class:`ConfigurationError` for what is about to be expanded where the task group is expanded itself.
+    """Raises :class:`ConfigurationError` when an operator is expanded in a task group that is expanded itself.
 
-    Airflow expands no task there, and says so without a word of what to do. ``given`` are the arguments of ``partial``.
+    Airflow refuses this without naming a remedy. ``given`` are the arguments of ``partial``.
     """
     from airflow.sdk.definitions._internal.contextmanager import TaskGroupContext
 
@@ -269,15 +264,15 @@ def refuse_expanded_group(operator: type, given: Mapping[str, Any]) -> None:
     expanded = None if group is None else next(group.iter_mapped_task_groups(), None)
     if expanded is not None:
         raise ConfigurationError(
-            f"{operator.__name__} is expanded over shards, and Airflow expands no task in a task group "
-            f"that is expanded itself, as {expanded.group_id!r} is. For many repositories make a task group for each, "
-            "in a loop of the DAG file; or where they are known only when it runs, start a run of a DAG for each: "
+            f"{operator.__name__} is expanded over shards, and Airflow expands no task in a task group that is "
+            f"expanded itself, as {expanded.group_id!r} is. For many repositories create a task group for each, in a "
+            "loop of the DAG file; or if they are known only at run time, trigger a DAG run for each: "
             "TriggerDagRunOperator.partial(…).expand(conf=…)"
         )
 
 
 def _is_only_listing(task: Any) -> bool:
-    """Whether no other task of the DAG lists."""
+    """Whether no other task of the DAG lists tags."""
     others = task.dag.tasks if task.has_dag() else ()
     return not any(_is_listing(other) for other in others if other.task_id != task.task_id)
 
@@ -289,7 +284,7 @@ def _is_listing(task: Any) -> bool:
 
 
 def _is_a(task: Any, kind: type) -> bool:
-    """Whether a task, mapped or not, is made by an operator of that kind."""
+    """Whether a task, mapped or not, is of that operator class."""
     made_by = getattr(task, "operator_class", None) or type(task)
     return isinstance(made_by, type) and issubclass(made_by, kind)
 
@@ -298,7 +293,7 @@ def _is_mapped(task: Any) -> bool:
     return bool(getattr(task, "is_mapped", False)) or task.get_closest_mapped_task_group() is not None
 
 
-#: The key of the XCom.
+#: The key of the XCom with the run's note.
 RUN_NOTE_KEY = "registry_sync_run_note"
 _SHOWN_HOLDS = 5
 
@@ -312,17 +307,17 @@ def held_note(holds: Sequence[Mapping[str, Any]], hold_count: int) -> str:
 
 
 def approved_note(approved_by: str) -> str:
-    """Who let a mirror lose more than its remote allows."""
+    """A note on who approved that a mirror removed more tags than its remote allows."""
     return f"more tags were removed than the remote allows, as {approved_by} approved"
 
 
 def referrers_note(problem: str) -> str:
-    """Why the version may lack signatures and the like."""
+    """A note on why the version may lack referrers."""
     return f"the version may lack referrers: {problem}"
 
 
 def note_of_sync(note: str, repository: str | None, scope: str) -> str:
-    """``note``; of one of several syncs of a DAG run with its repository and the task that listed before it."""
+    """``note``; if a DAG run has several syncs, prefixed with the repository and the listing task."""
     return f"{repository} ({scope}): {note}" if scope else note
 
 

@@ -1,10 +1,10 @@
-"""On whose word an operator acts: its DAG's author, a user who asked over REST, or whoever triggered the run.
+"""The authority of an operator's parameters: the DAG's author, a user who requested it over REST, or the run's trigger.
 
-Airflow lets people trigger DAGs who may change neither connections nor remotes, and a task cannot ask the auth manager
-what they may. What a task can tell is where its parameters come from. Those that stand in the code of the DAG are its
-author's. A template may bring in what a trigger said: the run's ``conf``, or its id or date, which it may choose. So a
-template is the author's as far as it names what is known to be: parameters, the DAG's id, what tasks of the same run
-handed on, and dates where the scheduler chose them. Whoever starts a backfill chooses its dates.
+Airflow lets users trigger DAGs who may change neither connections nor remotes, and a task cannot query the auth manager
+for their rights. A task can only determine where its parameters come from. Those in the code of the DAG are the
+author's. A template may include values of the trigger: the run's ``conf``, or its id or date, which the trigger may
+set. So a template counts as the author's if it names only trusted values: parameters, the DAG's id, XComs of the same
+run, and dates that the scheduler set. A backfill's dates are set by whoever starts it.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from registry_sync.hooks.settings import Settings
 
 _TEMPLATE_MARKS = ("{{", "{%")
-#: What a template of the author's may name; the parameters are the DAG's defaults as long as ``conf`` is empty.
+#: Names that an author's template may use; the parameters are the DAG's defaults as long as ``conf`` is empty.
 _ALLOWED = frozenset({"params"})
-#: What it may also name in a run that the scheduler began, whose date follows from the DAG's schedule.
+#: Further names in a run that the scheduler started, whose date follows from the DAG's schedule.
 _DATES = frozenset({"logical_date", "data_interval_start", "data_interval_end", "ds", "ds_nodash", "ts", "ts_nodash"})
-#: Of these a template may name a part alone: ``dag.dag_id``, and ``ti.xcom_pull`` of this run. ``self`` has it all.
-_IN_PART = frozenset({"dag", "ti", "task_instance", "self"})
-#: Arguments of ``ti.xcom_pull`` that keep to this run.
+#: Of these a template may use only ``dag.dag_id``, and ``ti.xcom_pull`` of this run. ``self`` gives access to all.
+_RESTRICTED = frozenset({"dag", "ti", "task_instance", "self"})
+#: Arguments of ``ti.xcom_pull`` that stay within this run.
 _OWN_RUN = frozenset({"task_ids", "key", "map_indexes"})
 
 
 class TriggeredTask(BaseOperator):
-    """An operator that knows which of its template fields its DAG's author wrote.
+    """An operator that knows which of its template fields the DAG's author wrote.
 
-    :param trust_triggers: whether whoever may trigger the DAG may have this task do all that its parameters can say;
-        of a mapped task it counts in ``partial`` and in ``default_args``, and not in what it is mapped over
+    :param trust_triggers: whether a user who may trigger the DAG may set all parameters of this task; for a mapped task
+        it counts in ``partial`` and in ``default_args``, not in expanded arguments
     """
 
     def __init__(self, *, trust_triggers: bool = False, **kwargs: Any) -> None:
@@ -51,19 +51,19 @@ class TriggeredTask(BaseOperator):
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Any, *more: Any, **named: Any
     ) -> None:
-        """As Airflow's, which calls it before ``execute``, for mapped tasks too; what was written is remembered."""
+        """As Airflow's, which calls it before ``execute``, for mapped tasks too; remembers the unrendered values."""
         if parent is self:
             self._written = {name: getattr(self, name, None) for name in self.template_fields}
         super()._do_render_template_fields(parent, template_fields, context, *more, **named)
 
     def literal_fields(self, context: Mapping[str, Any]) -> frozenset[str]:
-        """The template fields whose values stand in the DAG's code; none of a mapped task, which gets them later."""
+        """The template fields with literal values in the DAG's code; none for a mapped task, which gets them later."""
         if self._written is None or context["ti"].map_index >= 0 or self._has_other_marks():
             return frozenset()
         return frozenset(name for name, value in self._written.items() if _is_literal(value))
 
     def authority(self, context: Mapping[str, Any], settings: Settings) -> Authority:
-        """On whose word the parameters of this task are: the author's or the trigger's."""
+        """The authority of this task's parameters: the author or the trigger."""
         from registry_sync.domain.runs import Authority
 
         if settings.trust_triggers or self._is_trusting():
@@ -76,18 +76,18 @@ class TriggeredTask(BaseOperator):
         return Authority.AUTHOR if is_silent else Authority.TRIGGER
 
     def require_author(self, context: Mapping[str, Any], settings: Settings, what: str) -> None:
-        """Raises :class:`TriggerRefused` when the parameters are the trigger's; ``what`` is what they would do."""
+        """Raises :class:`TriggerRefused` when the parameters are the trigger's; ``what`` is what they would change."""
         from registry_sync.domain.runs import Authority
 
         if self.authority(context, settings) is Authority.TRIGGER:
             raise TriggerRefused(
-                f"{what} is not for whoever triggers a run to say. Nothing was changed. Whoever may do it uses REST or "
-                "the command line; the author of the DAG, or the settings of this installation, may trust triggers "
-                "(trust_triggers)"
+                f"the trigger of a run may not change {what}. Nothing was changed. A user with the right to do it can "
+                "use REST or the command line; the author of the DAG, or the settings of this installation, may trust "
+                "triggers (trust_triggers)"
             )
 
     def _is_trusting(self) -> bool:
-        """Whether the DAG's code says that triggers are trusted. What a task is mapped over may be a trigger's."""
+        """Whether the DAG's code trusts triggers. Expanded arguments of a mapped task may be the trigger's."""
         dag = self.get_dag()
         written = self if dag is None else dag.get_task(self.task_id)
         if dag is None or not isinstance(written, MappedOperator):
@@ -96,19 +96,19 @@ class TriggeredTask(BaseOperator):
         return {**dag.default_args, **of_group, **written.partial_kwargs}.get("trust_triggers") is True
 
     def _is_authors(self, value: object, allowed: frozenset[str]) -> bool:
-        """Whether nothing in a value, as it is written, can be what a trigger chose, other than by ``conf``."""
+        """Whether nothing in an unrendered value can be set by a trigger, other than by ``conf``."""
         if isinstance(value, XComArg):
             return True
         if isinstance(value, str):
             return self._names_only(value, allowed)
         if isinstance(value, list | tuple | set | frozenset):
-            return all(self._is_authors(part, allowed) for part in value)
+            return all(self._is_authors(item, allowed) for item in value)
         if isinstance(value, dict):
-            return all(self._is_authors(part, allowed) for pair in value.items() for part in pair)
+            return all(self._is_authors(item, allowed) for pair in value.items() for item in pair)
         return _is_literal(value)
 
     def _names_only(self, template: str, allowed: frozenset[str]) -> bool:
-        """Whether a template names what is allowed alone, and takes in no other template or file."""
+        """Whether a template uses only allowed names, and includes no other template or file."""
         if template.endswith(tuple(self.template_ext)):
             return False
         try:
@@ -117,12 +117,12 @@ class TriggeredTask(BaseOperator):
             return False
         if any(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends))):
             return False
-        whole = sum(node.name in _IN_PART for node in tree.find_all(nodes.Name))
-        in_part = sum(map(_is_allowed_part, tree.find_all((nodes.Getattr, nodes.Call))))
-        return whole == in_part and meta.find_undeclared_variables(tree) <= allowed | _IN_PART
+        whole = sum(node.name in _RESTRICTED for node in tree.find_all(nodes.Name))
+        allowed_uses = sum(map(_is_allowed_part, tree.find_all((nodes.Getattr, nodes.Call))))
+        return whole == allowed_uses and meta.find_undeclared_variables(tree) <= allowed | _RESTRICTED
 
     def _has_other_marks(self) -> bool:
-        """Whether the DAG changes how templates are written."""
+        """Whether the DAG changes the template syntax."""
         return bool(getattr(self.get_dag(), "jinja_environment_kwargs", None))
 
 
@@ -147,15 +147,15 @@ def refuse_unknown_parameters(context: Mapping[str, Any]) -> None:
 
 def _with_near_names(unknown: Iterable[str], known: Iterable[str]) -> str:
     """``'repositry' (did you mean 'repository'?)``, for each."""
-    told = []
+    texts = []
     for name in unknown:
         near = get_close_matches(name, known, n=1)
-        told.append(f"{name[:80]!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
-    return " and ".join(told)
+        texts.append(f"{name[:80]!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    return " and ".join(texts)
 
 
 def _is_allowed_part(node: nodes.Node) -> bool:
-    """Whether a piece of a template is ``dag.dag_id``, or ``ti.xcom_pull(…)`` with written arguments."""
+    """Whether an expression of a template is ``dag.dag_id``, or ``ti.xcom_pull(…)`` with literal arguments."""
     if isinstance(node, nodes.Getattr):
         return isinstance(node.node, nodes.Name) and (node.node.name, node.attr) == ("dag", "dag_id")
     if not isinstance(node, nodes.Call) or not isinstance(node.node, nodes.Getattr):
@@ -180,11 +180,11 @@ def _is_written(value: nodes.Node) -> bool:
 
 
 def _is_literal(value: object) -> bool:
-    """Whether a value is as its author wrote it: no template, and nothing that is resolved when the task runs."""
+    """Whether a value is literal: no template, and nothing that is resolved when the task runs."""
     if isinstance(value, str):
         return not any(mark in value for mark in _TEMPLATE_MARKS)
     if isinstance(value, list | tuple | set | frozenset):
         return all(map(_is_literal, value))
     if isinstance(value, dict):
-        return all(_is_literal(part) for pair in value.items() for part in pair)
+        return all(_is_literal(item) for pair in value.items() for item in pair)
     return value is None or isinstance(value, bool | int | float)

@@ -1,4 +1,4 @@
-"""``VerifyBlobsOperator``: the blob store held against the database and the digests, and repaired."""
+"""``VerifyBlobsOperator``: compares the blob store with the database and the digests, and repairs it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _SHOWN_FAILURES = 5
 class VerifyBlobsOperator(BaseOperator):
     """Compares database and blob store, reads a share of the blobs, and fetches again what is broken or missing.
 
-    Fails when something stays lost, with the reasons; tries again when a registry may answer later.
+    Fails when blobs stay lost, with the reasons; retries when a registry may respond later.
 
     :param share: share of the blobs to read, 0 to 1; those that were not read for the longest time come first
-    :param mib_per_second: how fast to read at most; None for no limit
-    :param repair: whether to fetch again, from the remotes, what is lost
+    :param mib_per_second: the maximum read rate; None for no limit
+    :param repair: whether to fetch lost blobs again from the remotes
     """
 
     template_fields: Sequence[str] = ("share", "mib_per_second", "repair")
@@ -49,7 +49,7 @@ class VerifyBlobsOperator(BaseOperator):
         self.repair = repair
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Counts: what was verified, what was found by kind, what was fetched again."""
+        """Counts of verified blobs, of findings by kind, and of blobs fetched again."""
         from registry_sync.domain.quantities import format_count
         from registry_sync.domain.storage_reports import Repair
         from registry_sync.sync.maintenance.verify import verify_blobs
@@ -76,7 +76,7 @@ class VerifyBlobsOperator(BaseOperator):
         from registry_sync.hooks.clients import open_client
         from registry_sync.sync.maintenance.repair import repair_blobs
 
-        # What an earlier try noted as missing and did not bring back is lacking still.
+        # Blobs that an earlier try recorded as missing and did not fetch are still missing.
         digests = {*found.lost, *stage.database.blob_checks.lacking()}
         return repair_blobs(stage.database, stage.blobs, open_client, sorted(digests), report=self.log.info)
 
@@ -86,5 +86,5 @@ class VerifyBlobsOperator(BaseOperator):
 
         share, rate = as_number(self.share, "share"), as_number(self.mib_per_second, "mib_per_second")
         if share is None:
-            raise ConfigurationError("share: say how much to read, from 0 for nothing to 1 for everything")
+            raise ConfigurationError("share: give how much to read, from 0 for nothing to 1 for everything")
         return VerifyOptions(share, None if rate is None else rate * _MIB).checked()

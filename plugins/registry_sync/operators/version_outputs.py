@@ -1,7 +1,7 @@
-"""What operators return of new versions: XComs for later tasks, and events of Airflow's assets.
+"""The outputs of operators that make versions: XComs for later tasks, and events of Airflow's assets.
 
-An asset is known by the repository's name, and its URI is made of that name too: Airflow keeps one of each name and
-one of each URI active, so that an asset whose URI outlives its name, or the other way round, is never active again.
+An asset is named after the repository, and so is its URI: Airflow keeps one asset of each name and one of each URI
+active, so that an asset whose URI outlives its name, or the reverse, never becomes active again.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CLOCKS_DIFFER_BY = timedelta(hours=1)
-_EVENTS_LOOKED_AT = 1000
-#: Every version that a task makes is an event of this alias, and of an asset of its repository; schedule DAGs on it.
+_MAX_EVENTS = 1000
+#: Every version that a task makes is an event of this alias, and of its repository's asset; schedule DAGs on it.
 VERSIONS_ALIAS = "registry_sync_versions"
-#: The same for assets of the names that a repository had before, so that each version is one event of the alias above.
+#: The same for assets of a repository's former names, so that each version is one event of the alias above.
 FORMER_NAMES_ALIAS = "registry_sync_former_names"
 _NAME_PREFIX = "registry_sync/"
 _URI_PREFIX = "x-registry-sync://repositories/"
@@ -43,9 +43,9 @@ def version_outlets() -> list[AssetAlias]:
 def emit_asset_events(
     context: Mapping[str, Any], repository: str, version: RepositoryVersion, former_names: Sequence[str] = ()
 ) -> None:
-    """An event of the alias and of the asset ``registry_sync/<repository>``, when the task ends well.
+    """Adds an event of the alias and of the asset ``registry_sync/<repository>``, sent when the task succeeds.
 
-    Assets of ``former_names`` have one too: who waits for the repository by an older name goes on waiting for it.
+    Assets of ``former_names`` get one too, so that consumers that wait for a former name continue to receive events.
     """
     extra: dict[str, Any] = {
         "repository": repository,
@@ -62,9 +62,9 @@ def emit_asset_events(
 def repository_asset(context: Mapping[str, Any], repository: str) -> Asset:
     """The asset of the repository of that name.
 
-    One that Airflow has active keeps its URI, also that of a former release, which was made of the repository's id.
+    An active asset keeps its URI, also that of a former release, which contains the repository's id.
     """
-    # Airflow takes ASCII alone; a quoted name is another repository's only if that one has a quoted name itself.
+    # Airflow accepts ASCII only; a quoted name is another repository's only if that one has a quoted name itself.
     quoted = quote(repository, safe="/")
     name = f"{_NAME_PREFIX}{repository if repository.isascii() else quoted}"
     uri = _active_uri(context, name) or f"{_URI_PREFIX}{quoted}"
@@ -72,7 +72,7 @@ def repository_asset(context: Mapping[str, Any], repository: str) -> Asset:
 
 
 def _active_uri(context: Mapping[str, Any], name: str) -> str | None:
-    """The URI of the active asset of that name; None when there is none, or Airflow cannot be asked."""
+    """The URI of the active asset of that name; None when there is none, or Airflow does not respond."""
     if context.get("task") is None:
         return None
     from airflow.sdk.execution_time.comms import AssetResult, GetAssetByName
@@ -80,27 +80,27 @@ def _active_uri(context: Mapping[str, Any], name: str) -> str | None:
 
     try:
         found = SUPERVISOR_COMMS.send(GetAssetByName(name=name))
-    except Exception as problem:  # noqa: BLE001  the version is made; that Airflow does not say is no reason to fail
-        log.debug("Airflow does not say which asset %s is: %s", name, problem)
+    except Exception as problem:  # noqa: BLE001 the version is made; a missing response of Airflow is no reason to fail
+        log.debug("Airflow does not return the asset %s: %s", name, problem)
         return None
     uri = found.uri if isinstance(found, AssetResult) else ""
     return uri if uri.startswith(_URI_PREFIX) else None
 
 
-def was_told(context: Mapping[str, Any], version: RepositoryVersion) -> bool:
-    """Whether this task has told of that version before, as Airflow knows: a task that was cleared tells it no more.
+def has_event(context: Mapping[str, Any], version: RepositoryVersion) -> bool:
+    """Whether this task has emitted an event for that version before; a task that was cleared emits it only once.
 
-    False when Airflow cannot be asked: rather an event twice than none.
+    False when Airflow does not respond: a duplicate event is better than none.
     """
     from airflow.sdk.execution_time.context import InletEventsAccessor
 
     ti = context["ti"]
-    # What is told of a version is told soon after it was made; the clocks of two machines may differ.
+    # The event follows soon after the version was made; the clocks of two machines may differ.
     after = (version.created_at - _CLOCKS_DIFFER_BY).isoformat()
     try:
-        events = list(InletEventsAccessor(alias_name=VERSIONS_ALIAS).after(after).limit(_EVENTS_LOOKED_AT))
+        events = list(InletEventsAccessor(alias_name=VERSIONS_ALIAS).after(after).limit(_MAX_EVENTS))
     except Exception as problem:  # noqa: BLE001  the version is made, and whatever Airflow raises does not undo that
-        log.warning("Airflow does not say which versions it was told of, so it is told again: %s", problem)
+        log.warning("Airflow does not return its events, so the event is emitted again: %s", problem)
         return False
     own = (ti.dag_id, ti.run_id, ti.task_id)
     return any(
@@ -111,7 +111,7 @@ def was_told(context: Mapping[str, Any], version: RepositoryVersion) -> bool:
 
 
 def find_number(stage: Stage, repository: Repository, number: int | str | None) -> int:
-    """The number that a parameter names, else the latest. Raises :class:`InvalidReference`, :class:`RecordNotFound`."""
+    """The number given by a parameter, else the latest. Raises :class:`InvalidReference`, :class:`RecordNotFound`."""
     from registry_sync.errors import InvalidReference, RecordNotFound
 
     text = as_text(number)
@@ -127,7 +127,7 @@ def find_number(stage: Stage, repository: Repository, number: int | str | None) 
 def derived_result(
     stage: Stage, context: Mapping[str, Any], repository: Repository, derived: DerivedVersion
 ) -> dict[str, Any]:
-    """Tells assets of a new version. ``repository``, ``version``, ``unchanged_version`` as a commit hands them on.
+    """Emits the events of a new version; returns ``repository``, ``version``, ``unchanged_version`` as a commit does.
 
     ``missing_blob_count`` counts blobs whose bytes are not in the store; the next immediate sync fetches them.
     """

@@ -1,10 +1,10 @@
-"""The fourth stage: the bytes of one shard's blobs, each verified while it is written, then noted as stored.
+"""The fourth stage: the bytes of one shard's blobs, each verified while it is written, then recorded as stored.
 
-A blob that is there is not fetched; one that was half there is continued. A blob that cannot be had is recorded with
-the reason, and the commit holds the tags that need it; the others go on.
+A blob that exists is not fetched; an incomplete download is resumed. A blob that cannot be fetched is recorded with the
+reason, and the commit holds the tags that reference it; the others continue.
 
-A task costs about half a second from trigger to end whatever it does, so that planning and fetching by tasks of
-their own is worth while only for more than a small run needs (see docs/adr).
+A task costs about half a second from trigger to end whatever it does, so that separate tasks for planning and fetching
+pay off only for more than a small run (see docs/adr).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from registry_sync.oci.client import RegistryReader
 
 
-#: Finished blobs are noted in the database in groups of this many, or after this many seconds.
-NOTE_COUNT = 500
-NOTE_SECONDS = 2.0
+#: Finished blobs are recorded in the database in groups of this many, or after this many seconds.
+RECORD_COUNT = 500
+RECORD_SECONDS = 2.0
 
 
 @dataclass
@@ -50,17 +50,17 @@ class BlobsFetched:
 
 
 @dataclass
-class _Notes:
-    """Digests that are stored and not yet noted in the database, by where their bytes came from."""
+class _StoredRecords:
+    """Digests that are stored and not yet recorded in the database, by the source of their bytes."""
 
     database: Database
     pending: dict[str | None, list[Digest]] = field(default_factory=dict)
-    noted_at: float = field(default_factory=time.monotonic)
+    recorded_at: float = field(default_factory=time.monotonic)
 
     def add(self, digest: Digest, source: str | None) -> None:
         waiting = self.pending.setdefault(source, [])
         waiting.append(digest)
-        if len(waiting) >= NOTE_COUNT or time.monotonic() - self.noted_at >= NOTE_SECONDS:
+        if len(waiting) >= RECORD_COUNT or time.monotonic() - self.recorded_at >= RECORD_SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -68,7 +68,7 @@ class _Notes:
             source, digests = next(iter(self.pending.items()))
             self.database.contents.mark_stored(digests, source=source)
             del self.pending[source]
-        self.noted_at = time.monotonic()
+        self.recorded_at = time.monotonic()
 
 
 def fetch_blobs(
@@ -82,10 +82,10 @@ def fetch_blobs(
     is_last_try: bool,
     report: Callable[[str], None],
 ) -> BlobsFetched:
-    """Fetches the blobs of ``shard`` that are still pending, ``download_concurrency`` at once, largest first.
+    """Fetches the pending blobs of ``shard``, ``download_concurrency`` at a time, largest first.
 
-    Temporary failures are raised after everything else was done; on the last try they are recorded instead.
-    Raises at once what would meet every blob: a full store, a lost database, refused credentials.
+    Temporary failures are raised after everything else was done; on the last try they are recorded instead. Errors that
+    affect every blob are raised at once: a full store, a lost database, refused credentials.
     """
     blobs = database.runs.blobs_of_shard(run.id, shard)
     return _fetch_all(client, store, database, run, remote, blobs=blobs, is_last_try=is_last_try, report=report)
@@ -102,9 +102,9 @@ def _fetch_all(
     is_last_try: bool,
     report: Callable[[str], None],
 ) -> BlobsFetched:
-    """As :func:`fetch_blobs`, for blobs that were planned."""
+    """As :func:`fetch_blobs`, for planned blobs."""
     blobs = sorted(blobs, key=lambda blob: (-blob.size_bytes, blob.digest))
-    counts, notes = BlobsFetched(), _Notes(database)
+    counts, records = BlobsFetched(), _StoredRecords(database)
     progress = Progress(report, "blob", len(blobs), sum(blob.size_bytes for blob in blobs))
     described = database.contents.descriptors(blob.digest for blob in blobs)
     failures: dict[Digest, str] = {}
@@ -114,8 +114,8 @@ def _fetch_all(
         counts.fetched_count += received_bytes is not None
         counts.found_count += received_bytes is None
         counts.received_bytes += received_bytes or 0
-        # Foreign layers come from elsewhere; what was found came at another time.
-        notes.add(blob.digest, None if received_bytes is None or blob.is_foreign else remote.source)
+        # Foreign layers come from another host; blobs that were found came at another time.
+        records.add(blob.digest, None if received_bytes is None or blob.is_foreign else remote.source)
         progress.add(1, blob.size_bytes, received_bytes or 0)
 
     refusals = Refusals(client, remote, lambda: database.runs.listed_digests(run.id))
@@ -143,7 +143,7 @@ def _fetch_all(
             idle=progress.report,
         )
     finally:
-        notes.flush()
+        records.flush()
     database.runs.fail_blobs(run.id, failures)
     progress.finish()
     if retry:
@@ -152,7 +152,7 @@ def _fetch_all(
 
 
 class _Counted:
-    """A writer that reports how many bytes arrive through it."""
+    """A writer that reports the count of bytes written through it."""
 
     def __init__(self, writer: BlobWriter, receive: Callable[[int], None]) -> None:
         self._writer, self._receive = writer, receive
@@ -174,7 +174,7 @@ def _fetch(
     *,
     receive: Callable[[int], None],
 ) -> int | None:
-    """Bytes received for ``blob``, None when the store has it; ``described`` holds what only a document says."""
+    """Bytes received for ``blob``, None when the store has it; ``described`` is the document's descriptor."""
     if not blob.is_broken and store.has(blob.digest, blob.size_bytes):
         return None
     if described is None or not (blob.is_foreign or described.inline is not None):
@@ -196,14 +196,14 @@ def fetch_small_run(
     is_last_try: bool,
     report: Callable[[str], None],
 ) -> BlobsFetched | None:
-    """Fetches all missing blobs of ``run`` when they would not make two shards; else None, and nothing was done.
+    """Fetches all missing blobs of ``run`` if they would not make two shards; else returns None and does nothing.
 
-    Only for a run whose tags are all in one shard, because it must know everything the run needs.
+    Only for a run with a single shard of tags, because it must know all blobs of the run.
     """
     missing, planned = missing_blobs(store, database, run)
     if sum(blob.size_bytes + BLOB_OVERHEAD_BYTES for blob in missing) >= 2 * min_shard_bytes:
         return None
     report(str(planned))
-    # What is planned keeps its content from being collected, and is what the run's counts and the commit go by.
+    # The plan protects the content from garbage collection, and is the basis of the run's counts and the commit.
     database.runs.record_plan(run.id, {0: missing} if missing else {})
     return _fetch_all(client, store, database, run, remote, blobs=missing, is_last_try=is_last_try, report=report)

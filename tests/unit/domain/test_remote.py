@@ -104,7 +104,7 @@ def test_what_is_typed_becomes_a_value(name: str, typed: Any, value: Any) -> Non
         ({"ssl_validation": "yes"}, "ssl_validation is 'yes'; it is true or false"),
         ({"policy": "never"}, "policy is 'never'; it is one of immediate, on_demand, streamed"),
         ({"platforms": ["linux"]}, "write it as os/architecture"),
-        ({"platforms": []}, "name at least one"),
+        ({"platforms": []}, "give at least one"),
         ({"include_tags": ["a b"]}, "neither a tag nor a glob"),
         ({"url": "https://registry.example/path"}, "give only scheme, host and port"),
         ({"upstream_name": "A"}, "'library/A' is not a repository name"),

@@ -307,7 +307,7 @@ def test_certificates_are_pem_text_or_paths_and_no_file_is_left(
         (
             {"host": "http://registry.example", "extra": {"allow_insecure_credentials": True}},
             "WARNING",
-            "a password may travel so",
+            "a password may be sent unencrypted",
         ),
         ({"host": "http://registry.example"}, "INFO", "plain http, without a password"),
     ],

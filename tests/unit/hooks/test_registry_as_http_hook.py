@@ -53,10 +53,10 @@ def test_testing_a_proxy_that_serves_repositories_alone(registry, connect) -> No
     registry.on("GET", TAGS, json_reply({"tags": ["a"]}))
     ok, message = RegistryHook(remote=remote_of(registry)).test_connection()
     assert ok, message
-    assert "/v2/ is not served there, so the credentials were not tried out" in message
+    assert "/v2/ is not served there, so the credentials were not tested" in message
     ok, message = RegistryHook(connect(**plain(registry))).test_connection()
     assert not ok
-    assert message.endswith("a sync works all the same: it asks for a repository")
+    assert message.endswith("a sync still works: it requests a repository")
 
 
 def test_testing_a_connection_without_host_says_so(connect) -> None:

@@ -59,7 +59,7 @@ def test_a_rollback_to_what_is_there_makes_and_tells_nothing(database: Database,
     [
         ({"repository": "hello", "number": "7"}, "RecordNotFound: there is no version 7"),
         ({"repository": "hello", "number": "first"}, "InvalidReference: 'first' is not the number of a version"),
-        ({"repository": "hello", "number": ""}, "InvalidReference: number: say which version"),
+        ({"repository": "hello", "number": ""}, "InvalidReference: number: give the version"),
         ({"repository": "nowhere", "number": "1"}, "RecordNotFound: there is no repository 'nowhere'"),
     ],
 )

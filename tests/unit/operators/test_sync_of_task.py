@@ -77,7 +77,7 @@ def test_the_task_that_lists_is_found_whatever_its_id() -> None:
     for name in ("plan_blobs", "commit_version"):
         assert find_sync_run(dag.get_task(name), context(look="run 1"), None) == "run 1"
         assert find_sync_run(dag.get_task(name), context(look="run 1"), "run 2") == "run 2"
-    with pytest.raises(ConfigurationError, match="'look' begins, and that one has not run"):
+    with pytest.raises(ConfigurationError, match="'look' starts, and that task has not run"):
         find_sync_run(dag.get_task("commit_version"), context(), None)
 
 
@@ -112,7 +112,7 @@ def test_a_task_below_a_mapped_listing_is_to_be_mapped_as_well() -> None:
 
     dag = dag_of(mapped)
     assert not is_lone_sync(dag.get_task("commit_version"))
-    with pytest.raises(ConfigurationError, match=r"'list_tags' is mapped and begins several"):
+    with pytest.raises(ConfigurationError, match=r"'list_tags' is mapped and starts several"):
         find_sync_run(dag.get_task("commit_version"), context(list_tags="run 1"), None)
     assert find_sync_run(dag.get_task("commit_version"), context(1, list_tags_1="run 1"), None) == "run 1"
 

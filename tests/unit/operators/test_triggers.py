@@ -118,16 +118,16 @@ def test_a_stored_remote_with_a_connection_is_not_pointed_elsewhere(
 
 
 ODD: list[tuple[dict[str, Any], str]] = [
-    ({"repository": ["theirs"]}, "give one text, and not list"),
-    ({"repository": {"name": "theirs"}}, "give one text, and not dict"),
-    ({"remote": ["theirs"]}, "give one text, and not list"),
-    ({"url": {"host": "x"}}, "give one text, and not dict"),
-    ({"tags": [["a"], "b"]}, "give one text, and not list"),
+    ({"repository": ["theirs"]}, "give one text, not list"),
+    ({"repository": {"name": "theirs"}}, "give one text, not dict"),
+    ({"remote": ["theirs"]}, "give one text, not list"),
+    ({"url": {"host": "x"}}, "give one text, not dict"),
+    ({"tags": [["a"], "b"]}, "give one text, not list"),
     ({"tags": {"a": 1}}, "text with commas or a list"),
-    ({"mode": ["mirror"]}, "give one text, and not list"),
+    ({"mode": ["mirror"]}, "give one text, not list"),
     ({"mode": "MIRROR"}, "mode is 'MIRROR'"),
     ({"ssl_validation": 0}, "ssl_validation is '0'"),
-    ({"ssl_validation": [False]}, "give one text, and not list"),
+    ({"ssl_validation": [False]}, "give one text, not list"),
     ({"ssl_validation": " FALSE "}, "ssl_validation would be turned off"),
     ({"replace_upstream": "yes"}, "replace_upstream is 'yes'"),
     ({"replace_upstream": " True"}, "replace_upstream is not allowed for a trigger"),

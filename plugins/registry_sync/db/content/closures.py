@@ -1,11 +1,9 @@
-"""What lies below manifests: recursive queries over the links of a run or of a repository, and a graph in memory.
+"""The content below manifests: recursive queries over links, a graph in memory, and missing blobs of tags.
 
-For a version as a whole the graph is quicker than a recursive query, and does not depend on what a database believes
-about the sizes of its tables right after a large sync. Few manifests are better asked for by a query.
+For a whole version the graph in memory is faster than a recursive query, and does not depend on a database's statistics
+right after a large sync. For few manifests a query is faster.
 
-Bytes that tags lack: those that a run brings, and those that a version keeps.
-
-Asked from the few blobs that are missing up to the tags, so that a version that lacks nothing costs one look.
+Tags with missing blobs are found from the few missing blobs upwards, so that a complete version costs one query.
 """
 
 from __future__ import annotations
@@ -54,12 +52,12 @@ from registry_sync.domain.references import TagName
 from registry_sync.domain.remote import Policy, RemoteSpec
 from registry_sync.domain.runs import TagState
 
-#: Ids of manifests by the id of the one that they are taken along with.
+#: Ids of included manifests by the id of the including one.
 Children = Mapping[int, Sequence[int]]
 
 
 def read_children(connection: Connection, links: LinkRows) -> Children:
-    """Where ``links`` lead to; those to manifests that are not there lead nowhere."""
+    """The targets of ``links`` by source; links to missing manifests have none."""
     table = links.table
     children: dict[int, list[int]] = defaultdict(list)
     for parent, child in connection.execute(select(table.c.parent_id, table.c.child_id).where(links.is_followed)):
@@ -68,7 +66,7 @@ def read_children(connection: Connection, links: LinkRows) -> Children:
 
 
 def reached(roots: Iterable[int], children: Children) -> set[int]:
-    """``roots`` and all that they lead to."""
+    """``roots`` and all ids reachable from them."""
     found: set[int] = set()
     waiting = list(roots)
     while waiting:
@@ -81,41 +79,41 @@ def reached(roots: Iterable[int], children: Children) -> set[int]:
 
 @dataclass(frozen=True)
 class LinkRows:
-    """Rows of a table of links that count; those to manifests that are not there are never followed."""
+    """The rows of a table of links that apply; links to missing manifests are never followed."""
 
     table: Any
     condition: ColumnElement[bool]
 
     @classmethod
     def of_run(cls, run_id: str) -> LinkRows:
-        """What a run has noted to take along."""
+        """The links that a run has recorded."""
         return cls(run_links, run_links.c.sync_run_id == run_id)
 
     @classmethod
     def of_latest(cls, repository_id: str) -> LinkRows:
-        """Those of a repository's latest version."""
+        """The links of a repository's latest version."""
         return cls(repository_links, is_present(repository_links, repository_id))
 
     @classmethod
     def of_version(cls, repository_id: str, number: int) -> LinkRows:
-        """Those of one version."""
+        """The links of one version."""
         return cls(repository_links, is_in_version(repository_links, repository_id, number))
 
     @property
     def is_followed(self) -> ColumnElement[bool]:
-        """Whether a row leads on."""
+        """Whether a row is followed."""
         condition: ColumnElement[bool] = self.condition & self.table.c.child_id.is_not(None)
         return condition
 
 
 class Direction(Enum):
-    """Which way links are followed: down to what is taken along with a manifest, or up to what takes it along."""
+    """The direction in which links are followed: down to included manifests, or up to the including ones."""
 
     DOWN = "down"
     UP = "up"
 
     def step(self, table: Any) -> tuple[Any, Any]:
-        """The columns of a table of links that are left from and arrived at."""
+        """The source and target columns of a table of links."""
         ends = (table.c.parent_id, table.c.child_id)
         return ends if self is Direction.DOWN else ends[::-1]
 
@@ -123,14 +121,14 @@ class Direction(Enum):
 def closure_of(
     starts: Select[Any], links: LinkRows, direction: Direction = Direction.DOWN, *, name: str = "closure"
 ) -> CTE:
-    """``starts``, a SELECT of one column of manifest ids, and all that links lead to, as a CTE with ``manifest_id``."""
+    """``starts``, a SELECT of one column of manifest ids, and all that links reach, as a CTE with ``manifest_id``."""
     left, arrived = direction.step(links.table)
     found = select(starts.subquery(f"{name}_starts").c[0].label("manifest_id")).cte(name, recursive=True)
     return found.union(select(arrived).join(found, left == found.c.manifest_id).where(links.is_followed))
 
 
 def closure_by_start(starts: Select[Any], links: LinkRows, direction: Direction = Direction.DOWN) -> CTE:
-    """As :func:`closure_of`, with the manifest that led there: ``start_id`` and ``manifest_id``."""
+    """As :func:`closure_of`, with the start of each path: ``start_id`` and ``manifest_id``."""
     left, arrived = direction.step(links.table)
     given = starts.subquery("given_starts").c[0]
     found = select(given.label("start_id"), given.label("manifest_id")).cte("by_start", recursive=True)
@@ -140,7 +138,7 @@ def closure_by_start(starts: Select[Any], links: LinkRows, direction: Direction 
 
 
 def tagged_in_run(run_id: str, states: Iterable[TagState]) -> Select[Any]:
-    """Ids of the manifests that a run's tags in one of ``states`` stand for; those not stored are left out."""
+    """Ids of the manifests of a run's tags in one of ``states``; those that are not stored are omitted."""
     return (
         select(manifests.c.id)
         .join(run_tags, run_tags.c.digest == manifests.c.digest)
@@ -167,10 +165,10 @@ def is_in_version(membership: Any, repository_id: str, number: int) -> ColumnEle
 
 
 def there_is_none(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-    """NOT EXISTS of rows that fit, looked up through an index for each row of the enclosing statement.
+    """NOT EXISTS of matching rows, looked up through an index for each row of the enclosing statement.
 
-    NOT EXISTS itself may be planned as a join, and right after a large sync, when PostgreSQL has no statistics yet,
-    as one that compares everything with everything.
+    NOT EXISTS itself may be planned as a join, and right after a large sync, when PostgreSQL has no statistics yet, as
+    one that compares all rows with each other.
     """
     return select(literal_column("1")).where(*conditions).limit(1).scalar_subquery().is_(None)
 
@@ -181,7 +179,7 @@ def is_in_latest(kind: str, unit: ColumnElement[Any], repository_id: str) -> Col
     return not_(there_is_none(own_id == unit, is_present(table, repository_id)))
 
 
-#: The unit column of each membership table, by the word that summaries use for it.
+#: The unit column of each membership table, by its name in summaries.
 MEMBERSHIP = {
     "tags": (repository_tags, repository_tags.c.tag_id),
     "manifests": (repository_manifests, repository_manifests.c.manifest_id),
@@ -189,15 +187,15 @@ MEMBERSHIP = {
 }
 
 
-#: How many versions that were made out of one another are followed to the sync that the first came from.
+#: The longest chain of derived versions that is followed to the original sync.
 _LONGEST_ORIGIN = 20
-#: Tags in these states are of the run's remote, whose policy counts for them.
+#: Tags in these states come from the run's remote, whose policy applies to them.
 _LISTED = (TagState.RESOLVED.value, TagState.UNCHANGED.value, TagState.HELD.value)
 _NAMING = manifest_blobs.c.manifest_id
 
 
 def hold_new_tags(connection: Connection, run_id: str, *, with_foreign: bool) -> None:
-    """Holds tags below which a blob is lacking in what the run takes along; foreign ones count ``with_foreign``."""
+    """Holds tags of the run below which a blob is missing; foreign ones count ``with_foreign``."""
     roots, links = tagged_in_run(run_id, [TagState.RESOLVED]), LinkRows.of_run(run_id)
     below = closure_of(roots, links)
     lacking = (
@@ -209,12 +207,12 @@ def hold_new_tags(connection: Connection, run_id: str, *, with_foreign: bool) ->
     if connection.execute(lacking.limit(1)).first() is None:
         return
     rooted = closure_by_start(roots, links)
-    noted = (run_blobs.c.blob_id == blobs.c.id) & (run_blobs.c.sync_run_id == run_id)
+    planned = (run_blobs.c.blob_id == blobs.c.id) & (run_blobs.c.sync_run_id == run_id)
     rows = connection.execute(
         select(rooted.c.start_id, blobs.c.digest, run_blobs.c.reason)
         .join(manifest_blobs, manifest_blobs.c.manifest_id == rooted.c.manifest_id)
         .join(blobs, blobs.c.id == manifest_blobs.c.blob_id)
-        .outerjoin(run_blobs, noted)
+        .outerjoin(run_blobs, planned)
         .where(_is_lacking(with_foreign))
         .order_by(rooted.c.start_id, run_blobs.c.reason.is_(None), blobs.c.digest)
     )
@@ -233,7 +231,7 @@ def hold_new_tags(connection: Connection, run_id: str, *, with_foreign: bool) ->
 
 
 def hold_tags(connection: Connection, run_id: str, reasons: dict[str, str]) -> None:
-    """Notes that these tags of a run are held, and why."""
+    """Records that these tags of a run are held, and why."""
     statement = (
         update(run_tags)
         .where(run_tags.c.sync_run_id == run_id, run_tags.c.name == bindparam("tag"))
@@ -248,18 +246,18 @@ def tags_lacking_blobs(
 ) -> list[Hold]:
     """Tags of the latest version below which a blob is not stored, as holds by name.
 
-    The latest version is what the intervals say within the transaction. A run says why the bytes could not be had. Tags
-    that it does not list, and that came by a sync that leaves bytes for the first pull, are left out for it.
+    The latest version is that of the intervals within the transaction. With a run, its reasons for missing bytes are
+    given, and tags are omitted that it does not list and that came from a sync with a policy that downloads on pull.
     """
     is_member = is_in_latest("blobs", blobs.c.id, repository_id)
     if connection.execute(select(blobs.c.id).where(blobs.c.stored_at.is_(None), is_member).limit(1)).first() is None:
         return []
-    noted = and_(run_blobs.c.blob_id == blobs.c.id, run_blobs.c.sync_run_id == (run_id or ""))
+    planned = and_(run_blobs.c.blob_id == blobs.c.id, run_blobs.c.sync_run_id == (run_id or ""))
     is_named = (_is_lacking(with_foreign), is_member, is_in_latest("manifests", _NAMING, repository_id))
     rows = connection.execute(
         select(_NAMING, blobs.c.digest, run_blobs.c.reason)
         .join(blobs, blobs.c.id == manifest_blobs.c.blob_id)
-        .outerjoin(run_blobs, noted)
+        .outerjoin(run_blobs, planned)
         .where(*is_named)
         .order_by(_NAMING, run_blobs.c.reason.is_(None), blobs.c.digest)
     )
@@ -281,7 +279,7 @@ def tags_lacking_blobs(
 
 
 def came_for_first_pull() -> ColumnElement[bool]:
-    """Whether a row of ``repository_tags`` came with a version of a sync that leaves bytes for the first pull."""
+    """Whether a row of ``repository_tags`` came from a sync with a policy that downloads on pull."""
     return not_(
         there_is_none(
             repository_versions.c.repository_id == repository_tags.c.repository_id,
@@ -307,9 +305,9 @@ def _left_for_first_pull(connection: Connection, repository_id: str, run_id: str
 
 
 def lost_bytes_of_derived(connection: Connection, repository_id: str, origin_id: str, origin_number: int) -> list[Hold]:
-    """Tags of a version that was just made whose bytes are not stored, as holds, as far as they come from another one.
+    """Holds for tags of a new version whose bytes are missing, for those that come from the version of origin.
 
-    None when the content of that one came by a sync that leaves bytes for the first pull.
+    Empty when the content of that version came from a sync with a policy that downloads on pull.
     """
     remote = _synced_by(connection, origin_id, origin_number)
     if remote is not None and remote.policy is not Policy.IMMEDIATE:
@@ -319,7 +317,7 @@ def lost_bytes_of_derived(connection: Connection, repository_id: str, origin_id:
 
 
 def _synced_by(connection: Connection, repository_id: str, number: int) -> RemoteSpec | None:
-    """The remote of the last sync of a repository; of one that was never synced, that of what it was copied from."""
+    """The remote of the last sync of a repository, or of its origin if it was only copied into."""
     for _ in range(_LONGEST_ORIGIN):
         last = last_synced_by(connection, repository_id)
         if last is not None:
