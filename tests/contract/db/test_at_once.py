@@ -103,7 +103,7 @@ def test_changes_of_different_fields_at_once_are_all_kept(database: Database) ->
             elif part % 3 == 1:
                 database.repositories.change(
                     repository.id,
-                    lambda spec: spec.changed(labels=labelled(spec.labels, step)),  # noqa: B023
+                    lambda spec: replace(spec, labels=labelled(spec.labels, step)),  # noqa: B023
                 )
             else:
                 database.versions.annotate(

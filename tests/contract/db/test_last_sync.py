@@ -13,6 +13,7 @@ from sqlalchemy import update
 from registry_sync.db.database import Database
 from registry_sync.db.tables import repository_versions, sync_runs
 from registry_sync.db.versions.removal_guard import platforms_are_unchanged
+from registry_sync.domain.platforms import Platform
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Repository, SyncMode
 from registry_sync.domain.references import TagFilter
@@ -60,7 +61,7 @@ def test_a_sync_that_settled_later_on_a_slow_clock_is_the_last(database: Databas
     assert found.id == last.id
     chosen = database.selections.chosen_by(app.id, MIRROR)
     assert chosen is not None
-    assert chosen.platforms == ("linux/amd64",)
+    assert chosen.platforms == (Platform.parse("linux/amd64"),)
     with database.reading() as connection:
         assert platforms_are_unchanged(connection, app.id, last.remote)
 
@@ -93,7 +94,7 @@ def test_a_rolled_back_version_was_chosen_by_no_sync_until_one_finds_it_right(
     settled(database, app, utc_now() - 9 * HOUR, platforms=("linux/amd64",))
     chosen = database.selections.chosen_by(app.id, MIRROR)
     assert chosen is not None
-    assert chosen.platforms == ("linux/amd64",)
+    assert chosen.platforms == (Platform.parse("linux/amd64"),)
 
 
 def test_after_the_latest_was_deleted_a_sync_that_finds_the_one_before_right_has_chosen_it(
@@ -106,7 +107,7 @@ def test_after_the_latest_was_deleted_a_sync_that_finds_the_one_before_right_has
     settled(database, app, utc_now(), platforms=("linux/amd64",))
     chosen = database.selections.chosen_by(app.id, MIRROR)
     assert chosen is not None
-    assert chosen.platforms == ("linux/amd64",)
+    assert chosen.platforms == (Platform.parse("linux/amd64"),)
 
 
 def test_the_last_sync_of_an_earlier_release_is_known_after_the_upgrade(
