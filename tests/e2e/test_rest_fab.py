@@ -18,7 +18,16 @@ from support.hostile_registry import HostileRegistry
 from support.metadata import Upstream, image, index, sync
 from support.registry import RegistryServer
 from support.rest_api import API, RestClient, hrefs_in
-from support.rights import World, by_trigger, connection_that_serves_any, documented, least, line_of, over_rest
+from support.rights import (
+    World,
+    by_trigger,
+    connection_that_serves_any,
+    documented,
+    least,
+    line_of,
+    over_rest,
+    patiently,
+)
 
 REPOSITORIES = "repositories/docker/docker/"
 REMOTES = "remotes/docker/docker/"
@@ -99,7 +108,8 @@ def test_the_table_by_a_trigger_and_what_the_runs_do(
                 conf["url"] = listener.base
             run = {"logical_date": None, "conf": conf}
             assert least(clients, RISING[:2], lambda run=run: ("POST", RUNS, run)) == "no"  # type: ignore[misc]
-            runs[what] = clients["User"].ask("POST", RUNS, run).json()["dag_run_id"]
+            started = patiently(clients["User"], lambda run=run: ("POST", RUNS, run))  # type: ignore[misc]
+            runs[what] = started.json()["dag_run_id"]
         asked_for = {"repository": "forged"}
         forged = {"dag_run_id": f"registry_sync__{uuid.uuid4()}", "logical_date": None, "conf": asked_for}
         assert clients["User"].ask("POST", RUNS, forged).status_code == 200

@@ -64,10 +64,15 @@ def test_the_form_has_words_for_everything_and_its_values_reach_the_run(
     page.goto(f"{airflow.url}/dags/registry_sync")
     page.get_by_role("button", name="Trigger").first.click()
     form = page.get_by_role("dialog")
-    for words in ("The name to sync into", "such as https://quay.io", "such as library/hello-world", "Only these tags"):
+    for words in (
+        "The repository to sync into",
+        "such as https://quay.io",
+        "such as library/hello-world",
+        "Only these tags",
+    ):
         expect(form.get_by_text(words)).to_be_visible()
     form.get_by_text("Further options").click()
-    for words in ("Airflow connection of type Container registry", "Requests at once in each task"):
+    for words in ("Airflow connection of type Container registry", "Concurrent requests of each task"):
         expect(form.get_by_text(words)).to_be_visible()
     form.get_by_text("Run Parameters").click()
     form.locator('input[name="element_repository"]').fill("from-the-form")

@@ -39,7 +39,7 @@ def test_the_button_says_what_each_registry_is(
         assert f"{server.url} is a container registry" in message
         assert "verified by the configured CA" in message
         if kind.auth.takes_anonymous:
-            assert "anonymous reading" in message
+            assert "reads anonymously" in message
         else:
             assert f"as '{kind.auth.username}'" in message
         if "Bearer" in kind.auth.schemes and kind.auth.exchange_status == 200:

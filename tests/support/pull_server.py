@@ -1,8 +1,9 @@
-"""The pull server as a process of its own, over the database and the blob store of an installation."""
+"""The pull server over the database and the blob store of an installation: processes of its own, or a thread."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -16,13 +17,86 @@ from typing import Any
 import psutil
 import requests
 
+from registry_sync.serve.pull_api import PullApp
 from support.certificates import ServerCertificate
+from support.rest_api import served
+from support.syncing import Installation
 
 _PROGRAM = "import json, sys; from registry_sync.serve.server import *; serve(ServerOptions(**json.loads(sys.argv[1])))"
 _START_SECONDS = 60
 
 
-class PullServer:
+class PullClient:
+    """Asks a pull server at ``url``."""
+
+    url: str
+    session: requests.Session
+
+    @property
+    def log(self) -> str:
+        """What the server logged so far."""
+        raise NotImplementedError
+
+    @property
+    def netloc(self) -> str:
+        return self.url.partition("://")[2]
+
+    def ask(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, **options: Any
+    ) -> requests.Response:
+        """One request, redirects not followed, the body as it is sent."""
+        given = {"Accept-Encoding": "identity", **(headers or {})}
+        return self.session.request(method, self.url + path, headers=given, allow_redirects=False, **options)
+
+    def token(self, name: str, auth: tuple[str, str] | None = None) -> dict[str, str]:
+        """The header with a token for pulling ``name``."""
+        found = self.session.get(f"{self.url}/v2/token", params={"scope": f"repository:{name}:pull"}, auth=auth)
+        found.raise_for_status()
+        return {"Authorization": f"Bearer {found.json()['token']}"}
+
+
+def _session(certificate: ServerCertificate | None = None) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False
+    if certificate is not None:
+        session.verify = str(certificate.ca_path)
+    return session
+
+
+class ThreadedPullServer(PullClient):
+    """The app in this process, by uvicorn, as Airflow's API server runs apps."""
+
+    def __init__(self, here: Installation) -> None:
+        self._here = here
+        self._lines = _Lines()
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> ThreadedPullServer:
+        self.session = self._closing.enter_context(_session())
+        logger = logging.getLogger("registry_sync.serve")
+        logger.addHandler(self._lines)
+        self._closing.callback(logger.removeHandler, self._lines)
+        self.url = self._closing.enter_context(served(PullApp(self._here.database, self._here.store)))
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._closing.close()
+
+    @property
+    def log(self) -> str:
+        return "\n".join(self._lines.messages)
+
+
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+class PullServer(PullClient):
     """Runs between ``with`` and its end, at a free port; ``folder`` is that of ``Installation.embedded``.
 
     ``certificate`` makes it speak https. ``log`` is what it printed.
@@ -35,10 +109,7 @@ class PullServer:
         self._certificate = certificate
         self._log = folder / "pull-server.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self.session = requests.Session()
-        self.session.trust_env = False
-        if certificate is not None:
-            self.session.verify = str(certificate.ca_path)
+        self.session = _session(certificate)
 
     def __enter__(self) -> PullServer:
         import json
@@ -100,26 +171,9 @@ class PullServer:
         return self._log.read_text(errors="replace")
 
     @property
-    def netloc(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def url(self) -> str:
+    def url(self) -> str:  # type: ignore[override]
         """``http://127.0.0.1:port``, or https with a certificate."""
-        return f"{'https' if self._certificate else 'http'}://{self.netloc}"
-
-    def ask(
-        self, method: str, path: str, headers: Mapping[str, str] | None = None, **options: Any
-    ) -> requests.Response:
-        """One request, redirects not followed, the body as it is sent."""
-        given = {"Accept-Encoding": "identity", **(headers or {})}
-        return self.session.request(method, self.url + path, headers=given, allow_redirects=False, **options)
-
-    def token(self, name: str, auth: tuple[str, str] | None = None) -> dict[str, str]:
-        """The header with a token for pulling ``name``."""
-        found = self.session.get(f"{self.url}/v2/token", params={"scope": f"repository:{name}:pull"}, auth=auth)
-        found.raise_for_status()
-        return {"Authorization": f"Bearer {found.json()['token']}"}
+        return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self.port}"
 
     def _is_ready(self) -> bool:
         """Once a worker answers; the port is that of the listening socket, which the first process opens."""

@@ -11,7 +11,7 @@ import pytest
 from registry_sync.domain.serving import DistributionSpec
 from support.filling import place
 from support.images import RepositoryContent
-from support.pull_server import PullServer
+from support.pull_server import PullClient, PullServer, ThreadedPullServer
 from support.registry import RegistryServer
 from support.shapes import every_kind, signed_application
 from support.signatures import with_fallback_tags
@@ -22,15 +22,15 @@ from support.syncing import Installation
 class Served:
     """Serves ``kinds`` and ``signed`` to everybody, and the first as ``team/private`` to the ``robot``."""
 
-    server: PullServer
+    server: PullClient
     here: Installation
     kinds: RepositoryContent
     signed: RepositoryContent
     robot: tuple[str, str]
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+@pytest.fixture(scope="module", params=[PullServer, ThreadedPullServer], ids=["granian", "uvicorn"])
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Two repositories under three base paths."""
     folder = tmp_path_factory.mktemp("served")
     kinds, signed = every_kind(seed=31), with_fallback_tags(signed_application(seed=32))
@@ -46,7 +46,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     private = database.repositories.by_name("kinds")
     database.distributions.create(DistributionSpec("private", "team/private", private.id))
     _, secret = database.robots.create("ci", ["team/*"])
-    with PullServer(folder) as server:
+    with request.param(here if request.param is ThreadedPullServer else folder) as server:
         yield Served(server, here, kinds, signed, ("ci", secret))
     database.close()
 

@@ -15,8 +15,12 @@ from registry_sync.domain.serving import DistributionSpec
 from registry_sync.oci.auth.credentials import Credentials
 from support.images import RepositoryContent
 from support.podman import CAN_RUN, GREETING, Podman, greeting_archive, own_podman
+from support.pull_server import PullServer
 from support.registry import RegistryServer
 from support.syncing import Installation
+
+#: Clients pull from the server that is meant for them.
+pytestmark = pytest.mark.parametrize("served", [PullServer], indirect=True, ids=["granian"], scope="module")
 
 
 def _run(*words: str, home: Path, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
