@@ -143,5 +143,4 @@ def _robot_row(robot: Robot) -> dict[str, Any]:
         "scopes": robot.scopes,
         "created_at": robot.created_at,
         "expires_at": robot.expires_at,
-        "last_used_at": robot.last_used_at,
     }

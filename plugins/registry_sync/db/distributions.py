@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from registry_sync.db.engine import Transactions
@@ -185,11 +185,6 @@ class RobotStore:
             return None
         return _robot(row)
 
-    def note_use(self, robot_ids: Iterable[str], at: datetime) -> None:
-        """Records when robots were used last; called now and then for many requests."""
-        with self._transactions.writing() as connection:
-            connection.execute(update(robots).where(robots.c.id.in_(list(robot_ids))).values(last_used_at=at))
-
     def signing_key(self) -> bytes:
         """The key that tokens of this installation are signed with, the same for all of its servers; made once."""
         with self._transactions.reading() as connection:
@@ -210,5 +205,4 @@ def _robot(row: Row[Any]) -> Robot:
         scopes=tuple(row.scopes),
         created_at=row.created_at,
         expires_at=row.expires_at,
-        last_used_at=row.last_used_at,
     )

@@ -476,7 +476,6 @@ robots = Table(
     Column("secret_hash", plain_text(64), nullable=False),
     Column("created_at", UtcDateTime(), nullable=False),
     Column("expires_at", UtcDateTime()),
-    Column("last_used_at", UtcDateTime()),
 )
 
 # What the servers of an installation share to sign tokens.

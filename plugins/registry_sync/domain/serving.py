@@ -104,7 +104,6 @@ class Robot:
     scopes: tuple[str, ...]
     created_at: datetime
     expires_at: datetime | None = None
-    last_used_at: datetime | None = None
 
     def may_pull(self, base_path: str) -> bool:
         """Whether one of the globs fits."""

@@ -41,7 +41,6 @@ def upgrade() -> None:
         sa.Column("secret_hash", plain_text(64), nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("expires_at", UtcDateTime()),
-        sa.Column("last_used_at", UtcDateTime()),
         sa.PrimaryKeyConstraint("id", name="pk_robots"),
         sa.UniqueConstraint("name", name="uq_robots_name"),
     )
