@@ -241,7 +241,7 @@ def keep_newest(connection: Connection, repository_id: str, retain_count: int | 
             _versions.repository_id == repository_id, _versions.number < numbers[-1], _versions.number.not_in(served)
         )
         for number in connection.execute(between.order_by(_versions.number)).scalars().all():
-            _remove_between(connection, repository_id, number)
+            _remove(connection, repository_id, number, *_neighbours(connection, repository_id, number))
 
 
 def delete_version(connection: Connection, repository: Row[Any], number: int) -> None:
@@ -253,8 +253,7 @@ def delete_version(connection: Connection, repository: Row[Any], number: int) ->
     Raises :class:`RecordNotFound`, :class:`OnlyVersion` for the last that remains, and :class:`VersionServed`.
     """
     require_row(connection, repository.id, number)
-    before = _neighbour(connection, repository.id, func.max(_versions.number), _versions.number < number)
-    after = _neighbour(connection, repository.id, func.min(_versions.number), _versions.number > number)
+    before, after = _neighbours(connection, repository.id, number)
     if before is None and after is None:
         raise OnlyVersion(
             f"version {number} is the only one of repository {repository.name!r}; a repository with content keeps at "
@@ -265,15 +264,7 @@ def delete_version(connection: Connection, repository: Row[Any], number: int) ->
             f"version {number} of repository {repository.name!r} is what the distribution {served!r} serves; "
             "point that at another version first"
         )
-    if before is None:
-        assert after is not None  # noqa: S101  # said above
-        _forget_before(connection, repository.id, after)
-        return
-    connection.execute(delete(repository_versions).where(_is_version(repository.id, number)))
-    if after is None:
-        _undo(connection, repository.id, number, before)
-    else:
-        _squash(connection, repository.id, number, before, after)
+    _remove(connection, repository.id, number, before, after)
 
 
 def _served(connection: Connection, repository_id: str) -> dict[int, str]:
@@ -287,20 +278,25 @@ def _served(connection: Connection, repository_id: str) -> dict[int, str]:
     return {row.version_number: row.name for row in rows}
 
 
-def _remove_between(connection: Connection, repository_id: str, number: int) -> None:
-    """Removes a version that others come before and after."""
-    before = _neighbour(connection, repository_id, func.max(_versions.number), _versions.number < number)
-    after = _neighbour(connection, repository_id, func.min(_versions.number), _versions.number > number)
+def _neighbours(connection: Connection, repository_id: str, number: int) -> tuple[int | None, int | None]:
+    """Numbers of the versions just before and just after ``number``; None where there is none."""
+    in_repository = _versions.repository_id == repository_id
+    before = select(func.max(_versions.number)).where(in_repository, _versions.number < number)
+    after = select(func.min(_versions.number)).where(in_repository, _versions.number > number)
+    return connection.execute(before).scalar_one(), connection.execute(after).scalar_one()
+
+
+def _remove(connection: Connection, repository_id: str, number: int, before: int | None, after: int | None) -> None:
+    """Removes a version between its neighbours, of which there is at least one."""
+    if before is None:
+        assert after is not None  # noqa: S101  # the caller's condition
+        _forget_before(connection, repository_id, after)
+        return
     connection.execute(delete(repository_versions).where(_is_version(repository_id, number)))
-    assert before is not None and after is not None  # noqa: PT018, S101  # the caller's condition
-    _squash(connection, repository_id, number, before, after)
-
-
-def _neighbour(connection: Connection, repository_id: str, wanted: Any, condition: Any) -> int | None:
-    number: int | None = connection.execute(
-        select(wanted).where(_versions.repository_id == repository_id, condition)
-    ).scalar_one()
-    return number
+    if after is None:
+        _undo(connection, repository_id, number, before)
+    else:
+        _squash(connection, repository_id, number, before, after)
 
 
 def _is_version(repository_id: str, number: int) -> Any:
