@@ -94,7 +94,7 @@ def delete_distribution(args: Namespace) -> None:
 def list_robots(args: Namespace) -> None:
     """Every robot; its secret cannot be shown."""
     with usable_database() as database:
-        rows = [_robot_row(robot) for robot in database.robots.page().items]
+        rows = [_robot_row(robot) for robot in every(database.robots.page)]
     print_rows(rows, args.output)
 
 

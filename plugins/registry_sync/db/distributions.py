@@ -12,8 +12,9 @@ from sqlalchemy import Connection, Row, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from registry_sync.db.engine import Transactions
-from registry_sync.db.queries import NamedRecords, insert_or_keep
-from registry_sync.db.tables import distributions, repositories, robots, serving_keys
+from registry_sync.db.queries import NamedRecords, fetch_page, insert_or_keep
+from registry_sync.db.tables import distributions, robots, serving_keys
+from registry_sync.db.versions.commit import lock_repository
 from registry_sync.db.versions.version_rows import require_version
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import FIRST_PAGE, Page, PageRequest
@@ -91,9 +92,8 @@ class DistributionStore:
 def _require_content(connection: Connection, spec: DistributionSpec) -> None:
     if spec.repository_id is None:
         return
-    is_repository = repositories.c.id == spec.repository_id
-    if connection.execute(select(repositories.c.id).where(is_repository)).first() is None:
-        raise RecordNotFound(f"there is no repository {spec.repository_id[:255]!r}")
+    # Locked, so that no retention removes the version before the distribution is there to keep it.
+    lock_repository(connection, spec.repository_id)
     if spec.version_number is not None:
         require_version(connection, spec.repository_id, spec.version_number)
 
@@ -166,9 +166,8 @@ class RobotStore:
     def page(self, request: PageRequest = FIRST_PAGE) -> Page[Robot]:
         """Robots by name, expired ones too."""
         with self._transactions.reading() as connection:
-            rows = connection.execute(select(robots).order_by(robots.c.name)).all()
-        wanted = rows[request.offset : request.offset + request.limit]
-        return Page(tuple(map(_robot, wanted)), len(rows))
+            rows, total = fetch_page(connection, select(robots), request, {"name": robots.c.name}, robots.c.id)
+        return Page(tuple(map(_robot, rows)), total)
 
     def revoke(self, name: str) -> None:
         """Removes a robot: its secret opens nothing any more. Raises :class:`RecordNotFound`."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from registry_sync.db.database import Database
-from registry_sync.domain.records import Repository
+from registry_sync.domain.records import PageRequest, Repository
 from support.commands import Run
 from support.metadata import two_versions
 
@@ -71,6 +71,14 @@ def test_a_robots_secret_is_printed_once(run: Run, database: Database, capsys: p
     assert json.loads(said)[0]["name"] == "ci"
     run("robot", "revoke", "ci", "--yes")
     assert database.robots.authenticate("ci", made["secret"]) is None
+
+
+def test_every_robot_is_listed(run: Run, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"robot-{number:04}" for number in range(PageRequest().limit + 1)]
+    for name in names:
+        database.robots.create(name, ["*"])
+    run("robot", "list", "--output", "json")
+    assert [robot["name"] for robot in _printed(capsys)] == names
 
 
 @pytest.mark.usefixtures("database")
