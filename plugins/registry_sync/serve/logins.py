@@ -37,6 +37,11 @@ class PullLogin:
     subject: str = ""
     names: frozenset[str] | None = None
 
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether nobody logged in for it: a token may be had without."""
+        return self.robot is None and not self.subject
+
 
 class Access:
     """Judges requests by what they carry. ``service`` is how this server calls itself in tokens."""

@@ -6,6 +6,7 @@ for byte as they came, whatever the client accepts: another form would have anot
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -145,7 +146,7 @@ class PullApp:
         version = await self._lookups.published(name)
         if version is not None and self._access.may_pull(request.login, version, name):
             return version
-        if request.login is None or (request.login.subject == "" and request.login.robot is None):
+        if request.login is None or request.login.is_anonymous:
             raise self._access.challenge(request.origin, name, None if request.login is None else "insufficient_scope")
         raise PullError(404, "NAME_UNKNOWN", "repository name not known to registry")
 
@@ -184,7 +185,8 @@ class PullApp:
         }
         if is_unchanged(request.headers, headers["ETag"]):
             return Reply(304, headers=headers)
-        body = await self._lookups.run(lambda: self._stored(digest, blob.size_bytes))
+        # Not in the threads of the database, which a slow object store would keep from all other requests.
+        body = await asyncio.to_thread(self._stored, digest, blob.size_bytes)
         if_range = request.headers.get("if-range")
         asked = request.headers.get("range") if if_range in (None, headers["ETag"]) else None
         part = requested_range(asked, blob.size_bytes)
