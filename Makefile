@@ -18,7 +18,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generat
 	$(UPGRADE) pyproject.toml
 
 # The variables, set as in `make sync NAME=library/alpine` or in the environment.
-SYNC_VARIABLES := REMOTE NAME REPOSITORY TAGS EXCLUDE_TAGS PLATFORMS POLICY MODE CONN REPLACE_UPSTREAM PORT
+SYNC_VARIABLES := REMOTE NAME REPOSITORY TAGS EXCLUDE_TAGS PLATFORMS POLICY MODE CONN PUBLISH_AS REPLACE_UPSTREAM PORT
 export $(SYNC_VARIABLES) PYTHON
 # What is compiled once is not compiled again by each of many processes, whatever the machine's habit is.
 unexport PYTHONDONTWRITEBYTECODE
@@ -42,7 +42,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 .PHONY: sync
-sync: known-variables $(READY) ## Sync a repository and print its version: REMOTE= NAME= REPOSITORY= TAGS= EXCLUDE_TAGS= PLATFORMS= POLICY= MODE= CONN= REPLACE_UPSTREAM=
+sync: known-variables $(READY) ## Sync a repository and print its version: REMOTE= NAME= REPOSITORY= TAGS= EXCLUDE_TAGS= PLATFORMS= POLICY= MODE= CONN= PUBLISH_AS= REPLACE_UPSTREAM=
 	@$(LOCAL_AIRFLOW) sync
 
 .PHONY: known-variables

@@ -87,6 +87,18 @@ PARAMS = {
         title="Policy",
         description="When the bytes of blobs are downloaded.",
     ),
+    "publish_as": Param(
+        None,
+        type=["null", "string"],
+        maxLength=255,
+        pattern="^\\s*([a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*)*)?\\s*$",
+        examples=["hello-world", "team/alpine"],
+        title="Publish as",
+        description=(
+            "Base path under which clients pull the repository, such as team/alpine. Only logged-in ones may, until "
+            "its distribution is made public. Empty to publish nothing new."
+        ),
+    ),
     "exclude_tags": Param(
         None,
         type=["null", "array"],
@@ -220,6 +232,7 @@ with DAG(
         platforms="{{ (params.platforms or []) | join(',') }}",
         include_referrers="{{ '' if params.include_referrers == 'default' else params.include_referrers }}",
         replace_upstream="{{ params.replace_upstream }}",
+        publish_as="{{ params.publish_as or '' }}",
     )
     fetch_manifests = FetchManifestsOperator.partial(
         task_id="fetch_manifests",

@@ -18,13 +18,14 @@ from local_airflow.sync_command import LISTS, PASSED_ON, VARIABLES
 from registry_sync.api.remote_routes import GivenRemote
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.remote import OPTIONS, SYNC_OPTIONS, Policy, RemoteSpec
+from registry_sync.domain.serving import base_path_of
 from registry_sync.errors import InvalidReference
 from registry_sync.operators.list_tags import ListTagsOperator
 from registry_sync.pulp.repository_documents import REST_NAMES, RemoteDocument
 
 ROOT = Path(__file__).parents[2]
 #: What a sync says besides options.
-OF_THE_SYNC = {"repository", "remote", "url", "upstream_name", "mode", "replace_upstream"}
+OF_THE_SYNC = {"repository", "remote", "url", "upstream_name", "mode", "replace_upstream", "publish_as"}
 PARAMETERS = {option.parameter or name: (name, option) for name, option in SYNC_OPTIONS.items()}
 DEFAULTS = {said.name: said.default for said in fields(RemoteSpec)}
 
@@ -134,6 +135,28 @@ def is_read(parameter: str, text: str) -> bool:
 def test_the_form_takes_entries_that_the_code_takes(parameter: str) -> None:
     pattern = schema(parameter)["items"]["pattern"]
     assert [text for text in TEXTS if re.search(pattern, text)] == [text for text in TEXTS if is_read(parameter, text)]
+
+
+BASE_PATHS = ["app", "team/app-1/x_y.z", "a__b", " app ", "", "App", "a//b", "/a", "a/", "a:b", "a___b", "..", "a b"]
+
+
+def test_the_form_takes_base_paths_that_the_code_takes() -> None:
+    """The code takes no name of a version either, and says so; empty publishes nothing."""
+
+    def is_base_path(text: str) -> bool:
+        try:
+            return not text or bool(base_path_of(text.strip()))
+        except InvalidReference:
+            return False
+
+    accepted = [text for text in BASE_PATHS if re.search(schema("publish_as")["pattern"], text)]
+    assert accepted == [text for text in BASE_PATHS if is_base_path(text)]
+
+
+def test_the_form_passes_the_base_path_on() -> None:
+    (operator,) = (task for task in dag_file().list_tags.dag.tasks if task.task_id == "list_tags")
+    assert operator.publish_as == "{{ params.publish_as or '' }}"
+    assert "publish_as" in ListTagsOperator.template_fields
 
 
 # -- REST ---------------------------------------------------------------------------------------------------------

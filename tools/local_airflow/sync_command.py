@@ -23,10 +23,10 @@ DEFAULT_REMOTE = "https://registry-1.docker.io"
 DEFAULT_NAME = "library/hello-world"
 
 #: Variables that are passed unchanged when set, and their parameters of the DAG.
-PASSED_ON = {"POLICY": "policy", "MODE": "mode", "CONN": "conn_id"}
+PASSED_ON = {"POLICY": "policy", "MODE": "mode", "CONN": "conn_id", "PUBLISH_AS": "publish_as"}
 #: The same for lists, separated by blanks or commas.
 LISTS = {"TAGS": "tags", "EXCLUDE_TAGS": "exclude_tags", "PLATFORMS": "platforms"}
-_REFUSED_WHOLE = ("OtherUpstream", "TriggerRefused", "ConfigurationError", "InvalidReference")
+_REFUSED_WHOLE = ("OtherUpstream", "TriggerRefused", "ConfigurationError", "InvalidReference", "NameTaken")
 #: The variable of each parameter, and its possible values, for the message about another value.
 VARIABLES = {
     "repository": ("REPOSITORY", "a name such as hello-world"),
@@ -38,6 +38,7 @@ VARIABLES = {
     "policy": ("POLICY", "immediate, on_demand or streamed"),
     "mode": ("MODE", "mirror or additive"),
     "conn_id": ("CONN", "the id of an Airflow connection"),
+    "publish_as": ("PUBLISH_AS", "a base path in lower case, such as team/alpine"),
 }
 
 

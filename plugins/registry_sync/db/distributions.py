@@ -56,6 +56,12 @@ class DistributionStore:
         with self._transactions.reading() as connection:
             return _RECORDS.by_name(connection, name)
 
+    def by_base_path(self, base_path: str) -> Distribution | None:
+        """The distribution of that base path; None when there is none."""
+        with self._transactions.reading() as connection:
+            row = connection.execute(select(distributions).where(distributions.c.base_path == base_path)).one_or_none()
+        return None if row is None else _distribution(row)
+
     def page(
         self,
         request: PageRequest = FIRST_PAGE,

@@ -58,6 +58,8 @@ class ListTagsOperator(TriggeredTask):
     :param max_total_bytes: the run stops before it downloads when the blobs that it would store are larger together;
         None for the remote's own, or no limit
     :param replace_upstream: whether another upstream may replace the remote's, or the repository's
+    :param publish_as: base path under which clients pull the repository, such as ``team/alpine``: a distribution that
+        serves its latest version, private, is created when there is none; None to publish nothing
     :param trust_triggers: whether a user who may trigger the DAG may set all of this in the parameters of a run;
         otherwise these may only create new records and sync existing ones as they are stored
     """
@@ -78,6 +80,7 @@ class ListTagsOperator(TriggeredTask):
         "include_referrers",
         "max_total_bytes",
         "replace_upstream",
+        "publish_as",
     )
     ui_color = "#e8f4f8"
 
@@ -99,6 +102,7 @@ class ListTagsOperator(TriggeredTask):
         include_referrers: bool | str | None = None,
         max_total_bytes: int | str | None = None,
         replace_upstream: bool | str | None = None,
+        publish_as: str | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
@@ -118,6 +122,7 @@ class ListTagsOperator(TriggeredTask):
         self.include_referrers = include_referrers
         self.max_total_bytes = max_total_bytes
         self.replace_upstream = replace_upstream
+        self.publish_as = publish_as
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """The shards, ``[{"sync_run": id, "shard": number, "shards": how many, "label": "61 tags"}, …]``."""
@@ -149,6 +154,7 @@ class ListTagsOperator(TriggeredTask):
             repository = stage.database.repositories.get(run.repository_id)
             limits = "".join(f"; {limit}" for limit in remote.limits())
             self.log.info("%s from %s at %s%s", repository.name, remote.upstream, remote.url, limits)
+            self._log_published(stage, run)
             max_shards = stage.max_shards(remote)
             client, remote = stage.connect(remote)
             listed = list_tags(client, stage.database, run, remote, max_shards=max_shards, report=report)
@@ -174,6 +180,15 @@ class ListTagsOperator(TriggeredTask):
     def _push_note(self, context: Context, *messages: str) -> None:
         note = note_of_sync("; ".join(messages), as_text(self.repository), run_key(context).scope)
         context["ti"].xcom_push(key=RUN_NOTE_KEY, value=note)
+
+    def _log_published(self, stage: Stage, run: SyncRun) -> None:
+        base_path = as_text(self.publish_as)
+        found = None if base_path is None else stage.database.distributions.by_base_path(base_path)
+        if found is None or found.repository_id != run.repository_id:
+            return
+        version = "the latest version" if found.version_number is None else f"always version {found.version_number}"
+        access = "private" if found.is_private else "public"
+        self.log.info("published as %s (%s): clients pull %s", base_path, access, version)
 
     def _open_run(self, stage: Stage, context: Context) -> tuple[SyncRun, RemoteSpec]:
         from registry_sync.domain.runs import request_id_of
@@ -232,6 +247,7 @@ class ListTagsOperator(TriggeredTask):
             upstream_name=text("upstream_name"),
             mode=as_text(self.mode) or "",
             replace_upstream=text("replace_upstream"),
+            publish_as=text("publish_as"),
             options={
                 name: (entries if option.is_list else text)(option.parameter or name)
                 for name, option in SYNC_OPTIONS.items()

@@ -18,7 +18,9 @@ from registry_sync.domain.remote import (
     shown_value,
 )
 from registry_sync.domain.runs import NOBODY, AskedBy, Authority, RequestedSync, RunKey, RunState, SyncRun, is_fed_by
+from registry_sync.domain.serving import DistributionSpec, base_path_of
 from registry_sync.errors import ConfigurationError, NameTaken, OtherUpstream, RecordNotFound, RunEnded
+from registry_sync.sync.publish_version import published_under
 from registry_sync.sync.trigger_rules import refuse_untrusted
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ class SyncRequest:
     Either ``remote`` names an existing remote, and the rest overrides it for this run; or ``url`` and
     ``upstream_name`` say where to sync from, and the remote of that name (by default the repository's) is created, or
     changed in what is said. ``options`` are those of :data:`~registry_sync.domain.remote.SYNC_OPTIONS`, by their names
-    there. ``replace_upstream`` is the word without which no other upstream takes the place of one.
+    there. ``replace_upstream`` is the word without which no other upstream takes the place of one. The repository is to
+    be pulled under the base path ``publish_as``.
     """
 
     repository: str
@@ -44,6 +47,7 @@ class SyncRequest:
     upstream_name: str | None
     mode: str
     replace_upstream: bool | str | None
+    publish_as: str | None
     options: Mapping[str, Any]
 
     def __init__(
@@ -55,6 +59,7 @@ class SyncRequest:
         *,
         mode: str = SyncMode.MIRROR.value,
         replace_upstream: bool | str | None = None,
+        publish_as: str | None = None,
         options: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> None:
@@ -91,7 +96,7 @@ class _Plan:
     """What a request comes to: ``stored`` and ``repository`` are None where they are to be created.
 
     ``changed`` has the fields of the stored remote that the request changes for good; it ``is_correction`` when they
-    make a provisional one another upstream.
+    make a provisional one another upstream. ``base_path`` is where a distribution is to be made, None where none is.
     """
 
     name: str
@@ -101,6 +106,18 @@ class _Plan:
     repository: Repository | None = None
     changed: tuple[str, ...] = ()
     is_correction: bool = False
+    base_path: str | None = None
+
+    def records(self, database: Database, authority: Authority) -> tuple[Remote, Repository]:
+        """The remote and the repository, created with the distribution where they are missing.
+
+        Raises :class:`NameTaken` when another run has created one of them since.
+        """
+        remote = self.stored or database.remotes.create(self.used, is_provisional=authority is not Authority.TRIGGER)
+        repository = self.repository or database.repositories.create(RepositorySpec(self.name))
+        if self.base_path is not None:
+            database.distributions.create(DistributionSpec(self.base_path, self.base_path, repository.id))
+        return remote, repository
 
 
 def open_run(
@@ -125,12 +142,10 @@ def open_run(
     started = database.runs.find(key)
     plan = _plan(database, request, started, authority, check_connection)
     try:
-        remote = plan.stored or database.remotes.create(plan.used, is_provisional=authority is not Authority.TRIGGER)
-        repository = plan.repository or database.repositories.create(RepositorySpec(plan.name))
+        remote, repository = plan.records(database, authority)
     except NameTaken:  # another run was faster; what it made is judged as what was there before
         plan = _plan(database, request, started, authority, check_connection)
-        remote = plan.stored or database.remotes.create(plan.used, is_provisional=authority is not Authority.TRIGGER)
-        repository = plan.repository or database.repositories.create(RepositorySpec(plan.name))
+        remote, repository = plan.records(database, authority)
     said = {name: getattr(plan.used, name) for name in plan.changed}
     if plan.is_correction:  # before the run is recorded, which would go on with it also where that is refused
         database.remotes.correct(remote.id, lambda stored: replace(stored, **said))
@@ -235,9 +250,18 @@ def _plan(
     else:
         repository = _found(database.repositories.by_name, name)
     latest = None if repository is None else database.runs.latest_settled(repository.id)
+    base_path = _base_path_to_make(database, request.publish_as, name, repository)
     _refuse_own_connection(used, stored)
     if authority is Authority.TRIGGER:
-        refuse_untrusted(request, mode=mode, stored=stored, used=used, repository=repository, latest=latest)
+        refuse_untrusted(
+            request,
+            mode=mode,
+            stored=stored,
+            used=used,
+            repository=repository,
+            latest=latest,
+            base_path=base_path,
+        )
     is_correction = False
     if not request.replaces_upstream:
         is_correction = _is_correction(database.remotes, stored, used, started)
@@ -250,7 +274,18 @@ def _plan(
         changed = tuple(field for field in said if getattr(used, field) != getattr(stored.spec, field))
     if authority is Authority.TRIGGER and stored is None and used.conn_id is not None:
         check_connection(used)
-    return _Plan(name, mode, used, stored, repository, changed, is_correction)
+    return _Plan(name, mode, used, stored, repository, changed, is_correction, base_path)
+
+
+def _base_path_to_make(
+    database: Database, publish_as: str | None, name: str, repository: Repository | None
+) -> str | None:
+    """The base path, while nothing is distributed under it; None where the repository is published there already."""
+    if publish_as is None:
+        return None
+    base_path = base_path_of(publish_as)
+    found = published_under(database, base_path, None if repository is None else repository.id, name)
+    return base_path if found is None else None
 
 
 def _remote(

@@ -33,16 +33,19 @@ def refuse_untrusted(
     used: RemoteSpec,
     repository: Repository | None,
     latest: SyncRun | None,
+    base_path: str | None = None,
 ) -> None:
     """Raises :class:`TriggerRefused` with everything that exceeds the rights of a trigger.
 
     ``stored`` is the existing remote, None for a new one; ``used`` the remote as the run would use it, and as it would
     be stored where ``request`` describes it; ``repository`` None for a new one; ``latest`` the sync that last updated
-    it.
+    it; ``base_path`` where it would be published, None where that changes nothing.
     """
     refused = [*_of_remote(request, mode, stored, used), *_of_repository(stored, repository, latest)]
     if request.replaces_upstream:
         refused.append("replace_upstream is not allowed for a trigger")
+    if base_path is not None:
+        refused.append(f"nothing is published under {base_path!r} yet, and publish_as would change that")
     if refused:
         raise TriggerRefused(
             f"the parameters that this run was triggered with go further than a trigger may: {'; '.join(refused)}. "

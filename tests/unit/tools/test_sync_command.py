@@ -45,6 +45,15 @@ from local_airflow.terminal import Board
             },
         ),
         (
+            {"NAME": "team/app", "PUBLISH_AS": "mirror/app"},
+            {
+                "repository": "app",
+                "url": "https://registry-1.docker.io",
+                "upstream_name": "team/app",
+                "publish_as": "mirror/app",
+            },
+        ),
+        (
             {"REMOTE": "", "NAME": "", "REPOSITORY": "", "TAGS": "", "POLICY": "", "MODE": "", "CONN": ""},
             {
                 "repository": "hello-world",
