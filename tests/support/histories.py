@@ -237,8 +237,8 @@ class Player:
     def unread(self, step: Sync, repository: Repository, wanted: dict[str, Digest]) -> set[str]:
         """Tags that need not be read, as a sync decides it."""
         selections = self.database.selections
-        chosen_by = selections.chosen_by(repository.id, step.mode)
-        if chosen_by is None or chosen_by.platforms != step.choice.spec.platforms:
+        selecting_remote = selections.selecting_remote(repository.id, step.mode)
+        if selecting_remote is None or selecting_remote.platforms != step.choice.spec.platforms:
             return set()
         latest, held = self.database.versions.tags(repository.id), selections.held_tags(repository.id)
         return {name for name, digest in wanted.items() if latest.get(TagName(name)) == digest and name not in held}
@@ -279,7 +279,7 @@ class Player:
         database.contents.add_manifests([self.catalog.manifests[digest] for digest in reversed(self._sorted(below))])
         database.selections.record(run.id, below, links)
         database.runs.resolve_tags(run.id, pending)
-        needed = [blob for blob in database.runs.needed_blobs(run.id) if not blob.is_foreign and not blob.is_stored]
+        needed = [blob for blob in database.runs.required_blobs(run.id) if not blob.is_foreign and not blob.is_stored]
         database.runs.record_plan(run.id, {0: needed})
         database.contents.mark_stored([blob.digest for blob in needed if blob.digest not in failing])
         database.runs.fail_blobs(run.id, dict.fromkeys(failing, "failed by the test"))

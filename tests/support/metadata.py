@@ -185,7 +185,7 @@ def play_stages(
     database.runs.resolve_tags(run.id, pending)
     if run.policy is not Policy.IMMEDIATE:
         return
-    wanted = [blob for blob in database.runs.needed_blobs(run.id) if not blob.is_foreign and not blob.is_stored]
+    wanted = [blob for blob in database.runs.required_blobs(run.id) if not blob.is_foreign and not blob.is_stored]
     database.runs.record_plan(run.id, {0: wanted})
     database.contents.mark_stored(blob.digest for blob in wanted if blob.digest not in (failing or {}))
     database.runs.fail_blobs(run.id, failing or {})

@@ -42,7 +42,7 @@ def sync_links(
     database.runs.record_listing(run.id, utc_now(), [ListedTag(TagName("latest"), root.digest, 0)])
     database.selections.record(run.id, sorted(reached), links)
     database.runs.resolve_tags(run.id, {TagName("latest"): root.digest})
-    database.contents.mark_stored([blob.digest for blob in database.runs.needed_blobs(run.id)])
+    database.contents.mark_stored([blob.digest for blob in database.runs.required_blobs(run.id)])
     assert database.versions.commit(run.id).version is not None
 
 

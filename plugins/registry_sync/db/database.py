@@ -31,7 +31,7 @@ from registry_sync.db.pulls import PullStore
 from registry_sync.db.remotes import RemoteStore
 from registry_sync.db.repositories import RepositoryStore
 from registry_sync.db.runs.dag_run_stores import RunEndStore, SyncRequestStore
-from registry_sync.db.runs.listings import KeptHeadStore
+from registry_sync.db.runs.listings import CachedHeadStore
 from registry_sync.db.runs.selections import SelectionStore
 from registry_sync.db.runs.sync_runs import SyncRunStore
 from registry_sync.db.versions.version_store import ProvenanceStore, VersionStore
@@ -195,9 +195,9 @@ class Database:
         return SyncRequestStore(self)
 
     @cached_property
-    def heads(self) -> KeptHeadStore:
+    def heads(self) -> CachedHeadStore:
         """Digests of tags that the HEADs of a running listing returned."""
-        return KeptHeadStore(self)
+        return CachedHeadStore(self)
 
     @cached_property
     def run_ends(self) -> RunEndStore:

@@ -1,4 +1,4 @@
-"""Remotes: external sources of content, as their owners describe them."""
+"""Remotes: external sources of content."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RemoteStore:
         self._transactions = transactions
 
     def ensure(self, spec: RemoteSpec) -> Remote:
-        """The remote of that name, made or brought up to ``spec``; ``updated_at`` moves only when it differs."""
+        """The remote of that name, created or updated to ``spec``; ``updated_at`` changes only when it differs."""
         with self._transactions.writing() as connection:
             stored = _RECORDS.ensure(connection, spec)
             if stored.spec.document() == spec.document():
@@ -32,9 +32,9 @@ class RemoteStore:
             return _RECORDS.replace(connection, stored.id, spec)
 
     def create(self, spec: RemoteSpec, remote_id: str | None = None, *, is_provisional: bool = False) -> Remote:
-        """A new remote; ``remote_id`` is a new UUID that it shall have. Raises :class:`NameTaken`.
+        """A new remote; ``remote_id`` is its UUID, None for a random one. Raises :class:`NameTaken`.
 
-        One that ``is_provisional`` stays so until a version comes from it, or somebody else changes it.
+        It remains ``is_provisional`` until a version is made from it, or a user changes it.
         """
         with self._transactions.writing() as connection:
             made = _RECORDS.create(connection, spec, remote_id)
@@ -71,16 +71,16 @@ class RemoteStore:
             return _RECORDS.page(connection, request, name=name, names=names, name_contains=name_contains)
 
     def update(self, remote_id: str, spec: RemoteSpec) -> Remote:
-        """The remote with all of its description replaced. Raises :class:`RecordNotFound`, :class:`NameTaken`."""
+        """Replaces all fields. Raises :class:`RecordNotFound`, :class:`NameTaken`."""
         return self.change(remote_id, lambda _: spec)
 
     def change(
         self, remote_id: str, change: Callable[[RemoteSpec], RemoteSpec], *, by_sync_run: str | None = None
     ) -> Remote:
-        """The remote as ``change`` makes it of what is stored; nobody else changes it in between.
+        """Applies ``change`` to the stored remote, in one transaction.
 
-        With ``by_sync_run``, the id of the sync that changes it, a provisional one stays so. Any other change is a
-        person's, after which it is provisional no more. Raises :class:`RecordNotFound`, :class:`NameTaken`, and what
+        With ``by_sync_run``, the id of the sync that changes it, it remains provisional; any other change is a user's
+        and ends that. Raises :class:`RecordNotFound`, :class:`NameTaken`, and what
         ``change`` raises.
         """
         with self._transactions.writing() as connection:
@@ -93,8 +93,8 @@ class RemoteStore:
     def correct(self, remote_id: str, change: Callable[[RemoteSpec], RemoteSpec]) -> Remote:
         """As :meth:`change` by a sync, to another upstream, while it is provisional and no sync from it is under way.
 
-        What such a sync brings comes from elsewhere; one that is continued later makes no version any more
-        (:func:`refuse_corrected`). Raises :class:`OtherUpstream` where that is not so.
+        A sync that is resumed after the correction makes no version (:func:`refuse_corrected`). Raises
+        :class:`OtherUpstream` for a remote that may not be corrected.
         """
         with self._transactions.writing() as connection:
 
@@ -112,20 +112,20 @@ class RemoteStore:
             return _RECORDS.change(connection, remote_id, correct)
 
     def syncs_under_way(self, remote_id: str) -> tuple[RunKey, ...]:
-        """The syncs from it that have not ended, the oldest first."""
+        """The running syncs from it, the oldest first."""
         with self._transactions.reading() as connection:
             return _syncs_under_way(connection, remote_id)
 
     def delete(self, remote_id: str) -> None:
-        """Removes it; what was synced from it stays. Raises :class:`RecordNotFound`."""
+        """Deletes it; synced content stays. Raises :class:`RecordNotFound`."""
         with self._transactions.writing() as connection:
             _RECORDS.delete(connection, remote_id)
 
 
 def confirm_remote(connection: Connection, sync_run_id: str) -> None:
-    """Notes, within the caller's transaction, that what a repository holds is what the remote of that sync has.
+    """Records, in the caller's transaction, that the remote of that sync is no longer provisional.
 
-    A sync that found nothing, for a repository that holds nothing, says nothing of its remote.
+    It remains provisional while the repository has no version.
     """
     of_run = (
         select(sync_runs.c.remote_id)
@@ -142,7 +142,7 @@ def _mark(connection: Connection, remote_id: str | ScalarSelect[Any], *, is_prov
 
 
 def refuse_corrected(connection: Connection, remote_id: str | None, used: RemoteSpec) -> None:
-    """Raises :class:`OtherUpstream` for a sync from ``used`` whose remote was corrected to another upstream since."""
+    """Raises :class:`OtherUpstream` for a sync from ``used`` whose remote has been corrected to another upstream."""
     row = connection.execute(select(remotes).where(remotes.c.id == remote_id, remotes.c.is_provisional)).first()
     if row is not None and (now := read_remote(row).spec).source != used.source:
         raise OtherUpstream(
@@ -162,7 +162,7 @@ def _syncs_under_way(connection: Connection, remote_id: str) -> tuple[RunKey, ..
 
 
 def last_synced_by(connection: Connection, repository_id: str) -> RemoteSpec | None:
-    """The remote, as it was then, of the last sync of a repository that settled; None when there was none."""
+    """The remote, as it was then, of the last settled sync of a repository; None without one."""
     last = (
         select(sync_runs.c.remote_spec)
         .join(repositories, repositories.c.settled_run_id == sync_runs.c.id)
@@ -179,11 +179,11 @@ def read_remote(row: Row[Any]) -> Remote:
 
 
 def _columns(spec: RemoteSpec) -> dict[str, Any]:
-    """``spec`` in the columns that are searched, and its other options as one document."""
+    """``spec`` as the columns that are searched, and the other options as one document."""
     options = spec.document()
     return {**{name: options.pop(name) for name in _COLUMNS}, "options": options}
 
 
-#: What has columns of its own.
+#: Fields with a column each.
 _COLUMNS = ("name", "url", "upstream_name", "conn_id")
 _RECORDS = NamedRecords(remotes, "remote", _columns, read_remote)

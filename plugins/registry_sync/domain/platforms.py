@@ -151,7 +151,7 @@ def entry_name(entry: Descriptor) -> str:
     return known or f"an entry of type {entry.artifact_type or entry.media_type}"
 
 
-def left_out_by_platforms(names: Sequence[str], platforms: Iterable[Platform]) -> str:
+def platforms_warning(names: Sequence[str], platforms: Iterable[Platform]) -> str:
     """``2 tags have none of the platforms linux/arm64 and are excluded: a, b``, for a few of ``names`` and a count."""
     has, is_ = ("has", "is") if len(names) == 1 else ("have", "are")
     more = f" and {len(names) - _SHOWN_TAGS:,} more" if len(names) > _SHOWN_TAGS else ""

@@ -1,4 +1,4 @@
-"""Repositories and versions as values, and lists of them in pages: what the stores return and the stages pass on."""
+"""Repositories and versions as values, and lists of them in pages: as the stores return them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PageRequest:
-    """Which part is wanted: ``limit`` items from ``offset``, ordered by a field's name, ``-name`` for descending.
+    """A page of a list: ``limit`` items from ``offset``, ordered by a field's name, ``-name`` for descending.
 
-    ``ordering`` empty means the order that suits the list. Stores raise ``InvalidReference`` for unknown fields.
+    ``ordering`` empty means the default order of the list. Stores raise ``InvalidReference`` for unknown fields.
     """
 
     offset: int = 0
@@ -32,7 +32,7 @@ FIRST_PAGE = PageRequest()
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """``items`` in order, and how many there are in all (``total_count``), whatever part was asked for."""
+    """``items`` in order, and the number of items on all pages (``total_count``)."""
 
     items: tuple[T, ...]
     total_count: int
@@ -47,7 +47,7 @@ class ContentSummary:
     removed: Mapping[str, int] = field(default_factory=dict)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """The same without links, for logs and for what tasks hand on."""
+        """The counts above zero as plain dictionaries, for logs and XCom."""
         return {
             part: {kind: count for kind, count in getattr(self, part).items() if count}
             for part in ("added", "present", "removed")
@@ -55,7 +55,7 @@ class ContentSummary:
 
 
 class VersionOriginKind(str, Enum):
-    """``rollback`` makes an older version of the repository again; ``copy`` takes tags of another repository."""
+    """``rollback`` repeats an older version of the repository; ``copy`` copies tags of another repository."""
 
     SYNC = "sync"
     ROLLBACK = "rollback"
@@ -66,8 +66,8 @@ class VersionOriginKind(str, Enum):
 class VersionOrigin:
     """What a version was made from, and by whom.
 
-    ``repository_id`` and ``number`` name the version that a rollback or a copy took its content from; None for a
-    sync. That version may be gone since. ``created_by`` is who asked for it, None when nobody said.
+    ``repository_id`` and ``number`` name the version whose content a rollback or a copy repeats; None for a sync. That
+    version may have been deleted since. ``created_by`` is the user who requested it, None when unknown.
     """
 
     kind: VersionOriginKind = VersionOriginKind.SYNC
@@ -80,23 +80,23 @@ SYNCED = VersionOrigin()
 
 
 class SyncMode(str, Enum):
-    """``mirror`` makes the new version equal the upstream; ``additive`` keeps what is gone there."""
+    """``mirror`` makes the new version equal the upstream; ``additive`` keeps tags that upstream has deleted."""
 
     MIRROR = "mirror"
     ADDITIVE = "additive"
 
 
-def checked_repository_name(text: str, wanted: str) -> str:
-    """``text`` without blanks around it; ``wanted`` begins the :class:`InvalidReference` for what cannot be a name."""
+def checked_repository_name(text: str, message: str) -> str:
+    """``text`` stripped. Raises :class:`InvalidReference`, whose text starts with ``message``, for an invalid name."""
     name = text.strip()
     if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
-        raise InvalidReference(f"{wanted}, at most {MAX_NAME_LENGTH} printable characters")
+        raise InvalidReference(f"{message}, at most {MAX_NAME_LENGTH} printable characters")
     return name
 
 
 @dataclass(frozen=True)
 class RepositorySpec:
-    """What a user says of a repository.
+    """The fields of a repository that a user sets.
 
     ``retain_versions`` is how many of the newest versions are kept; None keeps every version.
     """
@@ -122,13 +122,13 @@ class Repository:
 
     @property
     def spec(self) -> RepositorySpec:
-        """What a user said of it, to be changed and given back."""
+        """The fields that a user sets, for a change."""
         return RepositorySpec(self.name, self.description, self.retain_versions, self.labels)
 
 
 @dataclass(frozen=True)
 class Hold:
-    """A tag that a sync could not bring up to date: ``digest`` is the one it keeps, None when it is left out."""
+    """A tag that a sync could not update: ``digest`` is the one it keeps, None when the version lacks the tag."""
 
     tag: TagName
     digest: Digest | None
@@ -137,7 +137,7 @@ class Hold:
 
 @dataclass(frozen=True)
 class Gap:
-    """An entry of the index ``parent`` that its registry did not have, and that a remote allowed to be missing."""
+    """An entry of the index ``parent`` that the registry lacked; the remote has ``allow_sparse``."""
 
     parent: Digest
     digest: Digest
@@ -145,7 +145,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What users say of a version, which is no part of what it holds."""
+    """The description and labels of a version, which are not part of its content."""
 
     description: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -155,9 +155,9 @@ class Annotation:
 class RepositoryVersion:
     """An immutable, numbered set of content.
 
-    ``base_number`` is the version that added and removed are relative to, None for the first and the oldest that is
-    kept. ``description`` and ``labels`` are what users say of it, and may change. ``referrers_problem`` is why its sync
-    could not look up what refers to its manifests, None when it could.
+    ``base_number`` is the version that added and removed are relative to, None for the first and for the oldest kept
+    one. Users may change ``description`` and ``labels``. ``referrers_problem`` is why its sync could not list
+    referrers, None when it could.
     """
 
     repository_id: str
@@ -174,5 +174,5 @@ class RepositoryVersion:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no tag is held, no index lacks an entry that was to be taken along, and referrers were looked up."""
+        """Whether no tag is held, no index lacks a selected entry, and referrers were listed."""
         return not self.holds and not self.gaps and self.referrers_problem is None

@@ -1,13 +1,12 @@
 """Names of repositories, tags and registries (OCI distribution specification, "Pulling manifests").
 
-Text is checked once, here, before it may stand in a URL, a file name or a table. Docker Hub's aliases are
-resolved here too, so that the rest of the code knows one registry under one address.
+Text is validated once, here, before it is used in a URL, a file name or a table. Docker Hub's aliases are resolved
+here too, so that the rest of the code sees one address per registry.
 
-Which tags of a repository are wanted: exact names and globs to include, and the same to exclude.
+Tag filters select tags of a repository: exact names and globs to include, and the same to exclude.
 
-Tags by which signatures, attestations and bills of material are found beside the manifests they speak of.
-
-The fallback tag is the distribution specification's ("Referrers Tag Schema"); the suffixed ones are cosign's.
+Referrer tags hold signatures, attestations and SBOMs of a manifest. The fallback tag is the distribution
+specification's ("Referrers Tag Schema"); the suffixed ones are cosign's.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ _HOST = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.
 #: Host and name together are at most this long, as clients expect (distribution specification, note on <name>).
 MAX_NAME_LENGTH = 255
 
-#: For messages that say what an address looks like.
+#: A valid address, for messages.
 _EXAMPLE = f"https://{DOCKER_HUB.host}"
 
 
 def _shown(text: object) -> str:
-    """``text`` for a message, without what may be a password in a URL that stands where it does not belong."""
+    """``text`` for a message, without a password that a URL in the wrong field may contain."""
     shown = str(text)
     return f"…{shown[shown.rindex('@') :][:80]}" if "@" in shown and ":" in shown else repr(shown[:80])
 
@@ -71,7 +70,7 @@ class TagName(str):
 
 
 class TagPattern(str):
-    """A tag name, or a glob of tag names (``*``, ``?``, ``[ab]``, ``[!ab]``). Raises :class:`InvalidReference`."""
+    """A tag name, or a glob (``*``, ``?``, ``[ab]``, ``[!ab]``). Raises :class:`InvalidReference`."""
 
     __slots__ = ()
 
@@ -85,17 +84,17 @@ class TagPattern(str):
 
     @classmethod
     def parse_all(cls, entries: Iterable[str]) -> tuple[TagPattern, ...]:
-        """Checks every entry; blanks around entries and empty entries are dropped."""
+        """Validates every entry; surrounding blanks and empty entries are dropped."""
         return tuple(cls(entry.strip()) for entry in entries if entry.strip())
 
     @property
     def is_glob(self) -> bool:
-        """Whether it may stand for several tags."""
+        """Whether it may match several tags."""
         return _GLOB_CHARACTERS.search(self) is not None
 
 
 class _Matcher:
-    """Matches whole names, with case, against patterns that were compiled once."""
+    """Matches whole names, case-sensitively, against compiled patterns."""
 
     def __init__(self, patterns: Iterable[TagPattern]) -> None:
         self.exact = dict.fromkeys(pattern for pattern in patterns if not pattern.is_glob)
@@ -110,7 +109,7 @@ class _Matcher:
 class TagFilter:
     """``include`` None means every tag, an empty tuple none; ``exclude`` is applied after it.
 
-    An entry is a tag name or a glob, matched against the whole name, with case.
+    An entry is a tag name or a glob, matched against the whole name, case-sensitively.
     """
 
     include: tuple[TagPattern, ...] | None = None
@@ -118,7 +117,7 @@ class TagFilter:
 
     @classmethod
     def parse(cls, include: Iterable[str] | None = None, exclude: Iterable[str] | None = None) -> TagFilter:
-        """Checks every entry; blanks around entries, empty ones and repeats are dropped.
+        """Validates every entry; surrounding blanks, empty entries and duplicates are dropped.
 
         Raises :class:`InvalidReference`.
         """
@@ -126,22 +125,22 @@ class TagFilter:
 
     @cached_property
     def literal_tags(self) -> tuple[TagName, ...] | None:
-        """The tags asked for, when all are exact names, so that no listing is needed; else None."""
+        """The included tags when all are exact names, so that no listing is needed; else None."""
         if self.include is None or any(pattern.is_glob for pattern in self.include):
             return None
         return self.exact_names
 
     @cached_property
     def exact_names(self) -> tuple[TagName, ...]:
-        """The entries to include that are names, each once, in their order, as far as they are not excluded."""
+        """The included entries that are exact names and not excluded, in order and without duplicates."""
         return tuple(TagName(name) for name in self._is_included.exact if not self._is_excluded(name))
 
     def wants(self, tag: TagName) -> bool:
-        """Whether ``tag`` is asked for, by its name, by a glob or with all."""
+        """Whether ``tag`` is included and not excluded."""
         return (self.include is None or self._is_included(tag)) and not self._is_excluded(tag)
 
-    def left_out_by(self, tag: TagName) -> str | None:
-        """The filter that does not let ``tag`` in, ``include_tags`` or ``exclude_tags``; None when it is wanted."""
+    def excluding_filter(self, tag: TagName) -> str | None:
+        """The filter that excludes ``tag``, ``include_tags`` or ``exclude_tags``; None when it is selected."""
         if not self.allows(tag):
             return "exclude_tags"
         return None if self.wants(tag) else "include_tags"
@@ -151,7 +150,7 @@ class TagFilter:
         return not self._is_excluded(tag)
 
     def select(self, tags: Iterable[TagName]) -> list[TagName]:
-        """The wanted ones of ``tags``, each once, sorted."""
+        """The selected ones of ``tags``, sorted and without duplicates."""
         return sorted({tag for tag in tags if self.wants(tag)})
 
     @cached_property
@@ -169,7 +168,7 @@ def _each_once(entries: Iterable[str]) -> tuple[TagPattern, ...]:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a manifest is asked by: a tag, a digest, or both (then the digest is what counts)."""
+    """How a manifest is requested: by a tag, a digest, or both (then the digest counts)."""
 
     tag: TagName | None
     digest: Digest | None
@@ -190,8 +189,8 @@ class Reference:
 class RegistryUrl:
     """The root of a registry: ``scheme``, ``host`` in lower case, ``port`` or None for the scheme's own.
 
-    A registry answers at ``/v2/`` of its host; a path is refused, because clients would not look there. ``written`` is
-    the text that it was parsed from, for whoever wrote it; two that were written differently may be the same.
+    A registry is at ``/v2/`` of its host; a path is refused, because clients do not use one. ``written`` is the text
+    that it was parsed from; URLs that differ only there are equal.
     """
 
     scheme: str
@@ -211,7 +210,7 @@ class RegistryUrl:
             parts = urlsplit(stripped if "://" in stripped else f"https://{stripped}")
             host, port = (parts.hostname or "").lower(), parts.port
         except ValueError:
-            # Where a password begins and ends in it cannot be told, so nothing of it is repeated.
+            # It may contain a password in any place, so nothing of it is repeated.
             raise InvalidReference(
                 f"url is not the URL of a registry: host or port cannot be read; such as {_EXAMPLE}"
             ) from None
@@ -243,7 +242,7 @@ class RegistryUrl:
         return f"{host}:{self.port}" if self.port else host
 
     def upstream_name(self, name: str) -> RepositoryName:
-        """``name`` as this registry calls it: on Docker Hub a one-component name gets ``library/``."""
+        """``name`` on this registry: on Docker Hub a one-component name gets ``library/``."""
         namespace = known_registry(self.host).official_namespace
         if namespace is not None and "/" not in name:
             name = f"{namespace}/{name}"
@@ -262,32 +261,32 @@ _REFERRER_TAG = re.compile(r"[a-z0-9._-]{1,32}-[a-zA-Z0-9_=-]{32,64}(\.(sig|att|
 
 
 def fallback_tag(digest: Digest) -> TagName:
-    """The tag under which a registry without the referrers API keeps the index of what refers to ``digest``."""
+    """The tag under which a registry without the referrers API has the index of referrers of ``digest``."""
     text = f"{digest.algorithm[:32]}-{digest.encoded[:64]}"
     return TagName(_NOT_OF_A_TAG.sub("-", text))
 
 
 def referrer_tag_names(digest: Digest) -> tuple[TagName, ...]:
-    """The tags under which something may be kept that belongs to ``digest``."""
+    """The tags under which a registry may have referrers of ``digest``."""
     fallback = fallback_tag(digest)
     return (fallback, *(TagName(f"{fallback}{suffix}") for suffix in COSIGN_SUFFIXES))
 
 
 def looks_like_a_referrer_tag(tag: TagName) -> bool:
-    """Whether ``tag`` has the form of one that belongs to a digest."""
+    """Whether ``tag`` has the form of a referrer tag."""
     return _REFERRER_TAG.fullmatch(tag) is not None
 
 
 def referrer_tags(tags: Iterable[TagName], digests: Iterable[Digest]) -> list[TagName]:
-    """Those of ``tags`` that belong to one of ``digests``, sorted; the tags are a whole listing, unfiltered."""
+    """Those of ``tags``, a whole listing, that are referrer tags of one of ``digests``, sorted."""
     wanted = {name for digest in digests for name in referrer_tag_names(digest)}
     return sorted({tag for tag in tags if tag in wanted})
 
 
 def subject_by_name(tag: TagName, digest: Digest | None) -> Digest | None:
-    """The manifest that ``tag``, which stands for ``digest``, belongs to by its name; None when it is an image's own.
+    """The subject that ``tag``, which refers to ``digest``, is named after; None for a tag of an image.
 
-    An image's own is also a tag that is named after the very manifest that it stands for.
+    A tag that is named after the manifest it refers to is a tag of an image, too.
     """
     found = _NAMED_AFTER.fullmatch(tag)
     if found is None:

@@ -1,8 +1,8 @@
-"""Remotes, and the one definition of their options: what each may be, and what it is where people and programs say it.
+"""Remotes, and the one definition of their options: type, bounds, default, and the parameter of a sync that sets it.
 
-A remote is parsed once, when it is made or read: it holds values, not texts. Stored documents, what a sync may say of a
-remote, messages and ``airflow registry-sync remote show`` follow from :data:`OPTIONS`. REST fields, the parameters of
-``ListTagsOperator`` and the form of the DAG are written out where they are, and tests hold them against it.
+A remote is parsed once, when it is made or read: it holds values, not texts. Stored documents, the options that a sync
+may override, messages and ``airflow registry-sync remote show`` are derived from :data:`OPTIONS`. REST fields, the
+parameters of ``ListTagsOperator`` and the form of the DAG are written out, and tests compare them with it.
 """
 
 from __future__ import annotations
@@ -23,26 +23,25 @@ from registry_sync.errors import ConfigurationError
 
 
 class Policy(str, Enum):
-    """When the bytes of blobs are downloaded: by the sync, at the first pull and kept, or at each pull."""
+    """When blobs are downloaded: by the sync, at the first pull and then kept, or at each pull."""
 
     IMMEDIATE = "immediate"
     ON_DEMAND = "on_demand"
     STREAMED = "streamed"
 
 
-#: Makes a value of what is said of an option, which it is given with its name.
+#: Parses the value of an option; called with the option, its name and the value as given.
 Reader = Callable[["Option", str, Any], Any]
 
 
 @dataclass(frozen=True)
 class Option:
-    """What there is to know of one option of a remote.
+    """One option of a remote.
 
-    ``read`` makes its value of what a person typed, of what is stored, and of a value; it is never given None.
-    ``parameter`` is the name by which a sync may say it, of the operator and of the DAG's form; None where only the
-    remote may. ``minimum`` and ``maximum`` are bounds of what is typed. ``unset`` is what None means, for people. A run
-    that was triggered by somebody of whom nothing is known may lower one that ``may_be_lowered``; None is without
-    limit, and so the highest.
+    ``read`` parses its value as typed, as stored, or already parsed; it is never called with None. ``parameter`` is the
+    parameter of the operator and of the DAG's form that overrides it in a sync; None where a sync cannot. ``minimum``
+    and ``maximum`` are bounds of a number. ``unset`` is the meaning of None, for messages. An unknown user who triggers
+    a run may lower an option that ``may_be_lowered``; None is no limit, and so the highest value.
     """
 
     description: str
@@ -55,7 +54,7 @@ class Option:
 
     @property
     def is_list(self) -> bool:
-        """Whether it is several texts."""
+        """Whether its value is a list of texts."""
         return self.read in (_tag_patterns, _platforms)
 
 
@@ -97,14 +96,14 @@ def _platforms(_option: Option, _name: str, given: tuple[str | Platform, ...]) -
 
 
 def _option(description: str, read: Reader, **more: Any) -> Mapping[str, Option]:
-    """What there is to know of a field of :class:`RemoteSpec`, as its metadata."""
+    """The metadata of a field of :class:`RemoteSpec`."""
     return {"option": Option(description, read, **more)}
 
 
-#: How the ids of Airflow connections begin that were made for one remote, and that go with it.
+#: The prefix of Airflow connections that were made for one remote, and that are deleted with it.
 OWN_CONNECTION_PREFIX = "registry_sync_remote_"
 DEFAULT_CONCURRENCY = 20
-#: A mirror that would lose more than this share of its tags, however few, stops unless its remote says otherwise.
+#: By default a mirror stops before it removes more than this share of its tags, however few they are.
 DEFAULT_REMOVED_SHARE = 0.5
 #: The largest number that JSON holds exactly everywhere: 8 PiB.
 MAX_TOTAL_BYTES = 2**53 - 1
@@ -112,15 +111,15 @@ MAX_TOTAL_BYTES = 2**53 - 1
 
 @dataclass(frozen=True)
 class RemoteSpec:
-    """What a user says of an external source; holds no secret. Made of texts by :meth:`parse`.
+    """The fields of a remote that a user sets; holds no secret. Parsed by :meth:`parse`.
 
-    ``upstream_name`` is as it was written; :attr:`upstream` is the name on that registry. ``conn_id`` names the Airflow
+    ``upstream_name`` is as typed; :attr:`upstream` is the name on that registry. ``conn_id`` names the Airflow
     connection with the credentials, None for anonymous. ``include_tags`` None means all tags. Certificates are PEM
-    text; a client key is a secret and lives in the connection.
+    text; a client key is a secret and is in the connection.
 
-    ``platforms`` None takes every entry of an index. ``include_referrers`` takes signatures and what else refers to
-    what is selected; ``allow_sparse`` an index of which the registry lacks entries; ``allow_schema1`` Docker's first
-    kind of manifest; ``include_foreign_layers`` layers that lie elsewhere.
+    ``platforms`` None selects every entry of an index. ``include_referrers`` selects signatures and other referrers of
+    selected manifests, too; ``allow_sparse`` accepts an index of which the registry lacks entries, ``allow_schema1``
+    Docker's schema 1 manifests; ``include_foreign_layers`` fetches layers from URLs outside the registry.
 
     Shares are of tags, from 0 to 1. A sync that would hold more than ``max_held_share`` of its tags, or a mirror that
     would remove more than ``max_removed_share`` or ``max_removed_tags`` of those present, makes no version. One that
@@ -230,7 +229,7 @@ class RemoteSpec:
 
     @classmethod
     def parse(cls, name: str, url: str, upstream_name: str, **options: Any) -> RemoteSpec:
-        """A remote of texts, and of options as typed, as stored or as values.
+        """Parses texts, and options as typed, as stored or as values.
 
         Raises :class:`~registry_sync.errors.InvalidReference`, :class:`~registry_sync.errors.ConfigurationError`.
         """
@@ -239,28 +238,28 @@ class RemoteSpec:
         return cls(name, registry, RepositoryName(upstream_name), **read_options(options))
 
     def changed(self, **values: Any) -> RemoteSpec:
-        """Itself with other values, given as to :meth:`parse`, which raises the same."""
+        """A copy with other values, given and checked as by :meth:`parse`."""
         place = {name: _plain(values.pop(name, getattr(self, name))) for name in ("name", "url", "upstream_name")}
         made = RemoteSpec.parse(**place)
         return replace(self, name=made.name, url=made.url, upstream_name=made.upstream_name, **read_options(values))
 
     @cached_property
     def upstream(self) -> RepositoryName:
-        """The name on that registry, ``library/`` added for Docker Hub's official images."""
+        """The name on that registry, with ``library/`` for Docker Hub's official images."""
         return self.url.upstream_name(self.upstream_name)
 
     @cached_property
     def source(self) -> str:
-        """``host[:port]/repository``: where content comes from, for people and for provenance."""
+        """``host[:port]/repository``: the source of content, for messages and provenance."""
         return f"{self.url.netloc}/{self.upstream}"
 
     @cached_property
     def tag_filter(self) -> TagFilter:
-        """The tag filters, as one."""
+        """``include_tags`` and ``exclude_tags`` as a filter."""
         return TagFilter(self.include_tags, self.exclude_tags)
 
     def limits(self) -> tuple[str, ...]:
-        """What is not taken of all that its upstream has, for people: ``only the tags 3.*``; nothing where all is."""
+        """What the options exclude of the upstream, for messages: ``only the tags 3.*``; empty when nothing is."""
         limits = []
         if self.include_tags is not None:
             limits.append(f"only the tags {', '.join(self.include_tags)}")
@@ -273,41 +272,41 @@ class RemoteSpec:
         return tuple(limits)
 
     def document(self) -> dict[str, Any]:
-        """All of it in texts, numbers, lists and maps, as it was written: what is stored, and shown."""
-        return {said.name: _plain(getattr(self, said.name)) for said in fields(self)}
+        """All fields as JSON values, as typed: what is stored and shown."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> RemoteSpec:
-        """What :meth:`document` gave, now or in an earlier release: what it does not have is as by default."""
-        known = {said.name: document[said.name] for said in fields(cls) if said.name in document}
+        """The remote of a :meth:`document`, also of an earlier release: absent fields have their defaults."""
+        known = {field.name: document[field.name] for field in fields(cls) if field.name in document}
         return cls.parse(**known)
 
 
 #: Every option by its name in :class:`RemoteSpec`, in the order of its fields.
 OPTIONS: Mapping[str, Option] = MappingProxyType(
-    {said.name: said.metadata["option"] for said in fields(RemoteSpec) if "option" in said.metadata}
+    {field.name: field.metadata["option"] for field in fields(RemoteSpec) if "option" in field.metadata}
 )
-#: Those that a sync may say too.
+#: Those that a sync may override.
 SYNC_OPTIONS: Mapping[str, Option] = MappingProxyType(
     {name: option for name, option in OPTIONS.items() if option.parameter is not None}
 )
 
 
 def read_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of options by name; None stays None. Raises as :meth:`RemoteSpec.parse`."""
+    """Parses options by name; None stays None. Raises as :meth:`RemoteSpec.parse`."""
     return {
         name: None if value is None else OPTIONS[name].read(OPTIONS[name], name, value) for name, value in given.items()
     }
 
 
-def said_name(name: str) -> str:
-    """The name by which people who start a sync say a field of a remote: ``tags``."""
+def parameter_name(name: str) -> str:
+    """The parameter of a sync that sets a field of a remote, such as ``tags``; else the name of the field."""
     option = OPTIONS.get(name)
     return name if option is None else option.parameter or name
 
 
 def shown_value(name: str, spec: RemoteSpec) -> str:
-    """A field of a remote for messages: ``true``, ``on_demand``, ``3.*, latest``, or what it means to have none."""
+    """A field of a remote for messages: ``true``, ``on_demand``, ``3.*, latest``, or the meaning of None."""
     value = _plain(getattr(spec, name))
     if isinstance(value, bool):
         return str(value).lower()
@@ -332,24 +331,24 @@ _KEY = re.compile(r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----.*?(?:-----END \1----
 
 
 def has_private_key(text: str) -> bool:
-    """Whether a private key stands in ``text``, whole or cut off."""
+    """Whether ``text`` contains a private key, whole or truncated."""
     return _KEY.search(text) is not None
 
 
 def split_private_keys(text: str) -> tuple[str, str]:
-    """The rest of ``text``, and the private keys in it."""
+    """``text`` without private keys, and the private keys."""
     return _KEY.sub("", text), "".join(found.group() for found in _KEY.finditer(text))
 
 
 def own_connection_prefix(remote_id: str) -> str:
-    """How the ids of the connections begin that belong to the remote of this id, and to no other."""
+    """The prefix of the connections of the remote of this id."""
     return f"{OWN_CONNECTION_PREFIX}{remote_id.replace('-', '')}_"
 
 
 def is_own_connection(conn_id: str | None, remote_id: str | None = None) -> bool:
-    """Whether a connection was made for a remote: for the one of this id, or for any when that is None.
+    """Whether a connection was made for the remote of this id, or for any remote when that is None.
 
-    For any in whatever case, since a database of Airflow's may take it for the same id.
+    Then regardless of case, since Airflow's database may compare ids without it.
     """
     if conn_id is None:
         return False
@@ -362,8 +361,8 @@ def is_own_connection(conn_id: str | None, remote_id: str | None = None) -> bool
 class Remote:
     """A stored remote: ``id`` is its UUID over REST; times are aware UTC.
 
-    ``is_provisional`` is one that a sync made, that no sync has made a version from, and that nobody changed otherwise:
-    a typing error in it has cost nothing yet.
+    ``is_provisional``: a sync made it, no version was made from it, and nobody has changed it since, so that the next
+    sync may correct a typing error in it.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Sync runs as values: what one run was asked to do, what it found, how its work is divided, and how it ended."""
+"""Sync runs as values: their parameters, states and results, and the shards of their work."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class RunState(str, Enum):
 
 
 class Authority(str, Enum):
-    """On whose word a run acts.
+    """With whose rights a run acts.
 
-    ``author`` is the author of its DAG, or a trigger that they or the installation trust; ``request`` a user who asked
-    over REST, where their rights were checked; ``trigger`` whoever triggered the run, of whom nothing is known.
+    ``author``: the author of its DAG, or a trusted trigger; ``request``: a user who requested it over REST, where their
+    rights were checked; ``trigger``: an unknown user who triggered the DAG run.
     """
 
     AUTHOR = "author"
@@ -42,17 +42,17 @@ class Authority(str, Enum):
     TRIGGER = "trigger"
 
 
-#: How the ids of DAG runs begin that were asked for over REST; the id of the request follows.
+#: The prefix of the ids of DAG runs that were requested over REST; the id of the request follows.
 REQUESTED_RUN_PREFIX = "registry_sync__"
 
 
 def request_id_of(run_id: str) -> str | None:
-    """The id of the request that a DAG run says it stands for, None for one that was not asked for over REST."""
+    """The id of the request in the id of a DAG run; None for one that was not requested over REST."""
     return run_id.removeprefix(REQUESTED_RUN_PREFIX) if run_id.startswith(REQUESTED_RUN_PREFIX) else None
 
 
 class DagRunEnd(str, Enum):
-    """How the DAG run of a sync ended that had not ended itself; ``gone`` when Airflow does not know it any more."""
+    """How a DAG run ended while its sync had not; ``gone`` when Airflow has no such DAG run any more."""
 
     FAILED = "failed"
     SUCCESS = "success"
@@ -61,12 +61,12 @@ class DagRunEnd(str, Enum):
 
     @property
     def state(self) -> RunState:
-        """What the sync is then. One whose DAG run ended well has failed all the same: it has made no version."""
+        """The resulting state of the sync: failed also when the DAG run succeeded, as there is no version."""
         return RunState.CANCELED if self in (DagRunEnd.CANCELED, DagRunEnd.GONE) else RunState.FAILED
 
     @property
     def reason(self) -> str:
-        """Why, for people."""
+        """The error of the sync, for people."""
         return _END_REASONS[self]
 
 
@@ -84,10 +84,10 @@ _END_REASONS = {
 
 
 class TagState(str, Enum):
-    """How far a run is with a tag: ``gone`` tags vanished upstream between the listing and the fetch.
+    """The state of a tag in a run: ``gone`` tags were deleted upstream between the listing and the fetch.
 
-    ``filtered`` ones lead to an index without any wanted platform. ``candidate`` ones were listed and not asked for;
-    one is taken when it turns out to hold a signature, or the like, of a manifest that is taken.
+    ``filtered`` ones refer to an index without any selected platform. ``candidate`` ones were listed and not selected;
+    one is selected when it turns out to be a referrer tag of a selected manifest.
     """
 
     PENDING = "pending"
@@ -99,12 +99,12 @@ class TagState(str, Enum):
     CANDIDATE = "candidate"
 
 
-#: Tags that a run was asked for, and counts.
+#: States of selected tags, which are counted.
 COUNTED_TAG_STATES = (TagState.PENDING, TagState.UNCHANGED, TagState.RESOLVED, TagState.HELD, TagState.GONE)
 
 
 class LinkKind(str, Enum):
-    """Why a manifest is taken along with another one: an index lists it, or it refers to it as its subject."""
+    """Why a manifest is selected with another one: an index lists it, or that one is its subject."""
 
     CHILD = "child"
     REFERRER = "referrer"
@@ -112,7 +112,7 @@ class LinkKind(str, Enum):
 
 @dataclass(frozen=True)
 class ManifestLink:
-    """``child`` is taken along with ``parent``; ``is_missing`` when the registry does not have it."""
+    """``child`` is selected with ``parent``; ``is_missing`` when the registry lacks it."""
 
     parent: Digest
     child: Digest
@@ -122,10 +122,10 @@ class ManifestLink:
 
 @dataclass(frozen=True)
 class RunKey:
-    """What makes a run the same run when its tasks are repeated: the DAG, the DAG run and the task that lists.
+    """Identifies a run when its tasks are retried: the DAG, the DAG run and the listing task.
 
-    ``scope`` tells several syncs of one DAG run apart: the id of the task that lists, with the map index of a mapped
-    one; empty where no other task of the DAG lists, and in what earlier releases recorded of a task ``list_tags``.
+    ``scope`` distinguishes syncs of one DAG run: the id of the listing task, with the map index of a mapped one; empty
+    where the DAG has only one listing task, and in records of earlier releases of a task ``list_tags``.
     """
 
     dag_id: str
@@ -135,10 +135,10 @@ class RunKey:
 
 @dataclass(frozen=True)
 class RequestedSync:
-    """A sync as it was asked for over REST: ``id`` is that of its task, ``dag_id`` the DAG that carries it out.
+    """A sync requested over REST: ``id`` is that of its task, ``dag_id`` the DAG that runs it.
 
-    ``may_replace_upstream`` is whether who asked may let the repository's content come from another upstream. ``error``
-    says why it could not begin, None while nothing speaks against it.
+    ``may_replace_upstream`` is whether the user may replace the repository's upstream. ``error`` is why it could not
+    start, None without an error.
     """
 
     id: str
@@ -153,19 +153,19 @@ class RequestedSync:
 
 
 @dataclass(frozen=True)
-class KeptHead:
-    """What a HEAD of a tag said at ``asked_at`` or later; ``digest`` None when it told none."""
+class CachedHead:
+    """The response to a HEAD of a tag at ``asked_at`` or later; ``digest`` None when it had none."""
 
     digest: Digest | None
     asked_at: datetime
 
 
 @dataclass(frozen=True)
-class AskedBy:
-    """What a run was begun by: the repository's name as it was asked for, who or what triggered the DAG run, and when
-    that began, which a cleared one does anew. None is what nobody said.
+class RunTrigger:
+    """How a run was started: the repository's name as requested, who or what triggered the DAG run, and its start time,
+    which is a new one after clearing. None is unknown.
 
-    ``is_cleared`` is whether somebody had the DAG run run again, of whom nothing is known.
+    ``is_cleared`` is whether an unknown user cleared the DAG run.
     """
 
     repository_name: str | None = None
@@ -174,15 +174,15 @@ class AskedBy:
     is_cleared: bool = False
 
 
-NOBODY = AskedBy()
+UNKNOWN_TRIGGER = RunTrigger()
 
 
 @dataclass(frozen=True)
 class ListedTag:
-    """A tag that upstream listed. ``digest`` is what upstream hinted, None when it gave none.
+    """A listed tag. ``digest`` is that of a HEAD or of the listing, None when unknown.
 
-    ``shard`` is the number of the mapped task that fetches it; None means that the tag needs no fetch: it is unchanged,
-    and then ``digest`` is the present one, or it has the state ``unfetched`` says, ``filtered`` or ``candidate``.
+    ``shard`` is the number of the mapped task that fetches it; None means that the tag is not fetched: it is unchanged,
+    and then ``digest`` is the present one, or its state is ``unfetched``: ``filtered`` or ``candidate``.
     """
 
     name: TagName
@@ -197,10 +197,10 @@ class ListedTag:
 
 
 @dataclass(frozen=True)
-class NeededBlob:
-    """A blob that a run's manifests name. Foreign ones are listed and by default not fetched.
+class RequiredBlob:
+    """A blob that a run's manifests list. Foreign ones are recorded and by default not fetched.
 
-    One that ``is_broken`` is fetched again, though the store has some bytes.
+    One that ``is_broken`` is fetched again, although the store has some bytes.
     """
 
     digest: Digest
@@ -213,7 +213,7 @@ class NeededBlob:
 
 @dataclass(frozen=True)
 class RunUsage:
-    """What a run cost its registry, added up over all tasks and their repeats."""
+    """Requests to the registry and received bytes of a run, summed over all tasks and their retries."""
 
     head_count: int = 0
     manifest_get_count: int = 0
@@ -225,7 +225,7 @@ class RunUsage:
 
 @dataclass(frozen=True)
 class RunCounts:
-    """How far a run is. ``blob_count`` and ``blob_bytes`` cover what was planned to be fetched."""
+    """The progress of a run. ``blob_count`` and ``blob_bytes`` are of the blobs that were planned to be fetched."""
 
     tag_count: int = 0
     pending_tag_count: int = 0
@@ -244,16 +244,16 @@ class RunCounts:
 class SyncRun:
     """A stored run. ``version_number`` is the version it made, None while it has made none.
 
-    ``remote`` is the remote as this run uses it, with what the run overrides; ``remote_id`` None when the remote was
-    deleted since. ``remote_changes`` says what the run changed of the stored remote, None when nothing. ``counts`` are
-    those at its end; :meth:`SyncRunStore.progress` counts anew. ``attempt`` counts the runs of one key, from 1: one
-    that was begun anew after it had settled is another run. ``made_before`` has repository and number of the versions
-    that those before it made, where tasks are read, and is empty elsewhere.
+    ``remote`` is the remote with the run's overrides; ``remote_id`` None when the remote was deleted since.
+    ``remote_changes`` describes the run's changes of the stored remote, None without any. ``counts`` are those at its
+    end; :meth:`SyncRunStore.progress` counts them now. ``attempt`` numbers the runs of one key, from 1: one that was
+    started again after it had settled is another run. ``made_before`` has repository and number of the versions of
+    earlier attempts where tasks are read, and is empty elsewhere.
 
-    ``repository_name`` is what was asked for, and another one after a rename. ``triggered_by`` says who or what began
-    the DAG run, ``removals_approved_by`` who let it remove more than its remote allows; None when nobody did or said.
-    ``refused_removals`` tells what it was last refused for, and may be approved for, from other removals.
-    ``listing_began`` is the repository's last number when it began to list, which tells tries of its listing apart.
+    ``repository_name`` is the requested name, and the new one after a rename. ``triggered_by`` is who or what started
+    the DAG run, ``removals_approved_by`` who approved more removals than its remote allows; None when nobody or
+    unknown. ``refused_removals`` identifies the removals that it was last refused for, which may be approved.
+    ``listing_began`` is the repository's latest number at the start of its listing, which identifies that attempt.
     """
 
     id: str
@@ -282,31 +282,31 @@ class SyncRun:
 
     @property
     def policy(self) -> Policy:
-        """When this run's blobs are downloaded."""
+        """When blobs of this run are downloaded."""
         return self.remote.policy
 
 
 def is_fed_by(repository: Repository, remote: Remote, latest: SyncRun | None) -> bool:
-    """Whether a sync from ``remote`` goes on with what the repository holds: that came from this remote, or is nothing.
+    """Whether the content of the repository is of ``remote``, or there is none.
 
-    ``latest`` is the sync that last brought the repository up to date.
+    ``latest`` is the sync that last updated the repository.
     """
     return repository.latest_number is None or (latest is not None and latest.remote_id == remote.id)
 
 
 @dataclass(frozen=True)
 class CommitResult:
-    """What a commit came to: ``version`` None when nothing differed. ``counts`` as in ``ContentSummary.counts``.
+    """The result of a commit: ``version`` None when nothing changed. ``counts`` as in ``ContentSummary.counts``.
 
-    ``removals_approved_by`` is who let a mirror lose more than its remote allows; None where that was not needed.
-    ``left_out`` are tags that have none of the remote's platforms, by name; a repeat does not know them any more.
+    ``removals_approved_by`` is who approved more removals than the remote allows; None where none were needed.
+    ``filtered_tags`` have none of the remote's platforms, by name; empty when a commit is repeated.
     """
 
     version: RepositoryVersion | None
     holds: tuple[Hold, ...] = ()
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     removals_approved_by: str | None = None
-    left_out: tuple[TagName, ...] = ()
+    filtered_tags: tuple[TagName, ...] = ()
 
 
 T = TypeVar("T")
@@ -314,7 +314,7 @@ T = TypeVar("T")
 
 @dataclass
 class Shard(Generic[T]):
-    """Items for one mapped task, and their summed cost."""
+    """Items of one mapped task, and the sum of their costs."""
 
     number: int
     items: list[T] = field(default_factory=list)
@@ -324,8 +324,8 @@ class Shard(Generic[T]):
 def plan_shards(items: Iterable[tuple[T, int]], *, max_shards: int, min_cost: int) -> list[Shard[T]]:
     """``items`` with their costs, over as few shards as keep each at ``min_cost`` or more, at most ``max_shards``.
 
-    The largest items are placed first, each into the cheapest shard. No items give no shards. Equal input gives
-    equal shards, so that a task that plans again plans the same.
+    The largest items are placed first, each into the cheapest shard. No items give no shards. Equal input gives equal
+    shards, so that a retry plans the same.
     """
     ordered = sorted(items, key=lambda pair: (-pair[1], str(pair[0])))
     if not ordered:

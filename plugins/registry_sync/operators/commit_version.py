@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from registry_sync.domain.platforms import left_out_by_platforms
+from registry_sync.domain.platforms import platforms_warning
 from registry_sync.domain.quantities import format_count
 from registry_sync.errors import RegistrySyncError, RunEnded, SyncError, TooManyRemovals
 from registry_sync.operators.stage import RegistryRetryPolicy, Stage, TaskReport, open_stage
@@ -80,8 +80,8 @@ class CommitVersionOperator(TriggeredTask):
             notes.append(held_note(holds, len(result.holds)))
         if result.version is not None and result.version.referrers_problem is not None:
             notes.append(referrers_note(result.version.referrers_problem))
-        if result.left_out:
-            notes.append(left_out_by_platforms(result.left_out, run.remote.platforms or ()))
+        if result.filtered_tags:
+            notes.append(platforms_warning(result.filtered_tags, run.remote.platforms or ()))
         if notes:
             note = note_of_sync("; ".join(notes), repository.name, run.key.scope)
             context["ti"].xcom_push(key=RUN_NOTE_KEY, value=note)

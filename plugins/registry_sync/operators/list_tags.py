@@ -13,12 +13,12 @@ from registry_sync.operators.task_values import (
     SYNC_RUN_KEY,
     as_list,
     as_text,
-    asked_by,
     dag_run_end,
     is_mapped_instance,
     note_of_sync,
     only_of_this_sync,
     run_key,
+    run_trigger,
 )
 from registry_sync.operators.triggered import TriggeredTask
 
@@ -126,7 +126,7 @@ class ListTagsOperator(TriggeredTask):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """The shards, ``[{"sync_run": id, "shard": number, "shards": how many, "label": "61 tags"}, …]``."""
-        from registry_sync.domain.platforms import left_out_by_platforms
+        from registry_sync.domain.platforms import platforms_warning
         from registry_sync.domain.quantities import format_count
         from registry_sync.sync.list_tags import list_tags
         from registry_sync.sync.maintenance.collect import end_lost_runs
@@ -160,7 +160,7 @@ class ListTagsOperator(TriggeredTask):
             listed = list_tags(client, stage.database, run, remote, max_shards=max_shards, report=report)
             messages += [listed.missing_note] if listed.missing_note else []
             if listed.is_unchanged and listed.without_platform:  # otherwise the commit lists them all
-                messages.append(left_out_by_platforms(listed.without_platform, run.remote.platforms or ()))
+                messages.append(platforms_warning(listed.without_platform, run.remote.platforms or ()))
             if messages:
                 self._push_note(context, *messages)
             context["ti"].xcom_push(key="summary", value=self._summary(stage, run, listed))
@@ -201,7 +201,7 @@ class ListTagsOperator(TriggeredTask):
         if request_id is not None:
             return stage.use(self._open_requested_run(stage, context, request_id))
         authority = self.authority(context, stage.settings)
-        request, by = self._request(frozenset(self.template_fields)), asked_by(context)
+        request, by = self._request(frozenset(self.template_fields)), run_trigger(context)
         open_it = partial(
             open_run, stage.database, key, request, authority=authority, check_connection=check_connection, by=by
         )
@@ -220,13 +220,13 @@ class ListTagsOperator(TriggeredTask):
         requested = requests.get(key.dag_id, request_id)
         try:
             literal = self._request(self.literal_fields(context))
-            run = open_requested_run(stage.database, key, requested, literal, by=asked_by(context))
+            run = open_requested_run(stage.database, key, requested, literal, by=run_trigger(context))
         except RegistrySyncError as refused:
             if not refused.is_temporary:
-                requests.note_error(request_id, f"{type(refused).__name__}: {refused}")
+                requests.record_error(request_id, f"{type(refused).__name__}: {refused}")
             raise
         if requested.error:
-            requests.note_error(request_id, None)
+            requests.record_error(request_id, None)
         return run
 
     def _request(self, names: frozenset[str]) -> SyncRequest:

@@ -198,7 +198,7 @@ class Stage:
         """Whether the stage has a run that has not settled."""
         return self._run is not None and not self.database.runs.get(self._run.id).state.is_settled
 
-    def note_failure(self, error: RegistrySyncError) -> None:
+    def record_failure(self, error: RegistrySyncError) -> None:
         """Records the failure with the run; logs a warning when even that fails."""
         from registry_sync.domain.runs import RunState
 
@@ -245,7 +245,7 @@ def open_stage(context: Mapping[str, Any]) -> Iterator[Stage]:
                     refuse_lost_commit(context)
             except RegistrySyncError as error:
                 if last or not error.is_temporary:
-                    stage.note_failure(error)
+                    stage.record_failure(error)
                 raise
     except RegistrySyncError as error:
         if error.is_temporary:

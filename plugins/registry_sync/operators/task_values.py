@@ -23,7 +23,7 @@ from registry_sync.errors import ConfigurationError, StagesUnfinished
 from registry_sync.hooks.dag_runs import triggered_by
 
 if TYPE_CHECKING:
-    from registry_sync.domain.runs import AskedBy, RunKey, SyncRun
+    from registry_sync.domain.runs import RunKey, RunTrigger, SyncRun
 
 
 def as_list(value: object) -> tuple[str, ...] | None:
@@ -77,12 +77,12 @@ _NOT_ENDED = ("queued", "running")
 _PASSED = frozenset({"skipped", "success", "removed"})
 
 
-def asked_by(context: Mapping[str, Any]) -> AskedBy:
+def run_trigger(context: Mapping[str, Any]) -> RunTrigger:
     """Who or what started the DAG run of a task, when, and whether it was cleared since."""
-    from registry_sync.domain.runs import AskedBy
+    from registry_sync.domain.runs import RunTrigger
 
     dag_run = context["dag_run"]
-    return AskedBy(
+    return RunTrigger(
         triggered_by=triggered_by(dag_run),
         dag_run_started_at=dag_run_started_at(context),
         is_cleared=bool(getattr(dag_run, "clear_number", 0)),

@@ -193,7 +193,7 @@ def ask_for_referrers_api(
         failed=lambda _subject, _error: None,
     )
     if listed.has_api is not None:
-        selections.note_referrers_api(run.id, exists=listed.has_api)
+        selections.record_referrers_api(run.id, exists=listed.has_api)
     report_unknown(selections, run, listed, report)
 
 
@@ -203,7 +203,7 @@ def report_unknown(selections: SelectionStore, run: SyncRun, listed: Listed, rep
     if problem is not None:
         count = format_count(len(listed.unknown), "manifest")
         warn(report, f"referrers of {count} are as in the latest version: {problem}")
-        selections.note_referrers_problem(run.id, problem)
+        selections.record_referrers_problem(run.id, problem)
 
 
 def _confirmed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from registry_sync.domain.platforms import left_out_by_platforms
+from registry_sync.domain.platforms import platforms_warning
 from registry_sync.domain.quantities import format_count
 from registry_sync.domain.runs import CommitResult, SyncRun
 from registry_sync.sync.parallel import warn
@@ -29,8 +29,8 @@ def commit_version(database: Database, run: SyncRun, *, report: Callable[[str], 
     if len(result.holds) > SHOWN_HOLDS:
         more = format_count(len(result.holds) - SHOWN_HOLDS, "more tag")
         warn(report, f"{more} held; airflow registry-sync version show names all of them")
-    if result.left_out:
-        warn(report, left_out_by_platforms(result.left_out, run.remote.platforms or ()))
+    if result.filtered_tags:
+        warn(report, platforms_warning(result.filtered_tags, run.remote.platforms or ()))
     if result.removals_approved_by is not None:
         warn(report, f"more tags are removed than the remote allows, as {result.removals_approved_by} approved")
     if result.version is None:

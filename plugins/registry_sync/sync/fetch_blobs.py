@@ -18,7 +18,7 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.quantities import format_bytes, format_count
 from registry_sync.domain.remote import RemoteSpec
-from registry_sync.domain.runs import NeededBlob, SyncRun
+from registry_sync.domain.runs import RequiredBlob, SyncRun
 from registry_sync.errors import RegistrySyncError
 from registry_sync.sync.parallel import Progress, for_each, warn
 from registry_sync.sync.plan_blobs import BLOB_OVERHEAD_BYTES, missing_blobs
@@ -98,7 +98,7 @@ def _fetch_all(
     run: SyncRun,
     remote: RemoteSpec,
     *,
-    blobs: Sequence[NeededBlob],
+    blobs: Sequence[RequiredBlob],
     is_last_try: bool,
     report: Callable[[str], None],
 ) -> BlobsFetched:
@@ -110,7 +110,7 @@ def _fetch_all(
     failures: dict[Digest, str] = {}
     retry: list[RegistrySyncError] = []
 
-    def done(blob: NeededBlob, received_bytes: int | None) -> None:
+    def done(blob: RequiredBlob, received_bytes: int | None) -> None:
         counts.fetched_count += received_bytes is not None
         counts.found_count += received_bytes is None
         counts.received_bytes += received_bytes or 0
@@ -120,7 +120,7 @@ def _fetch_all(
 
     refusals = Refusals(client, remote, lambda: database.runs.listed_digests(run.id))
 
-    def failed(blob: NeededBlob, error: RegistrySyncError) -> None:
+    def failed(blob: RequiredBlob, error: RegistrySyncError) -> None:
         error = refusals.settled(error, blob.digest)
         decision = verdict(error, is_last_try=is_last_try)
         if decision is Verdict.FATAL:
@@ -169,7 +169,7 @@ def _fetch(
     client: RegistryReader,
     store: BlobStore,
     remote: RemoteSpec,
-    blob: NeededBlob,
+    blob: RequiredBlob,
     described: Descriptor | None,
     *,
     receive: Callable[[int], None],

@@ -235,7 +235,7 @@ class _Stage:
         )
         if listed.has_api is not None and listed.has_api is not self._has_api:
             self._has_api = listed.has_api
-            selections.note_referrers_api(self.run.id, exists=listed.has_api)
+            selections.record_referrers_api(self.run.id, exists=listed.has_api)
         if listed.problem is not None:
             report_unknown(selections, self.run, listed, self.report)
 

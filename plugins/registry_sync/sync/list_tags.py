@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.platforms import left_out_by_platforms
+from registry_sync.domain.platforms import platforms_warning
 from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.references import TagName, looks_like_a_referrer_tag
@@ -22,7 +22,7 @@ from registry_sync.domain.runs import ListedTag, SyncRun, TagState, plan_shards
 from registry_sync.errors import NothingSynced
 from registry_sync.sync.attached_artifacts import ask_for_referrers_api
 from registry_sync.sync.parallel import warn
-from registry_sync.sync.tag_resolution import KnownReferrerTags, TagHeads, tags_left_out, tags_to_read_again
+from registry_sync.sync.tag_resolution import KnownReferrerTags, TagHeads, excluded_tags, tags_to_read_again
 from registry_sync.sync.walk import Selection
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class TagShard:
 class TagsListed:
     """The result of a listing. ``shards`` is empty when no tag is new or moved.
 
-    A mirror will remove ``removed_count`` of the present tags, ``left_out_count`` of them because its own filters
+    A mirror will remove ``removed_count`` of the present tags, ``excluded_count`` of them because its own filters
     exclude them. ``missing_names`` are the tags that the filter names and that the upstream does not have.
 
     ``is_unchanged`` says that the latest version equals the upstream and holds all bytes that its policy requires, so
@@ -62,7 +62,7 @@ class TagsListed:
     shards: tuple[TagShard, ...]
     is_unchanged: bool
     reread_count: int = 0
-    left_out_count: int = 0
+    excluded_count: int = 0
     missing_names: tuple[TagName, ...] = ()
     without_platform: tuple[TagName, ...] = ()
 
@@ -78,10 +78,10 @@ class TagsListed:
     def __str__(self) -> str:
         text = (
             f"{format_count(self.selected_count, 'tag')}, {self.changed_count:,} new or moved, "
-            f"{self.removed_count - self.left_out_count:,} gone upstream"
+            f"{self.removed_count - self.excluded_count:,} gone upstream"
         )
-        if self.left_out_count:
-            text = f"{text}, {self.left_out_count:,} excluded by the filters"
+        if self.excluded_count:
+            text = f"{text}, {self.excluded_count:,} excluded by the filters"
         return f"{text}, {self.reread_count:,} to be read again" if self.reread_count else text
 
 
@@ -129,7 +129,7 @@ def list_tags(
             known = KnownReferrerTags(client, database.selections, run, remote, latest, names.candidates)
             heads |= known.heads(heads, tag_heads.resolve)
         moved = {tag: digest for tag, digest in heads.items() if digest is None or latest.get(tag) != digest}
-        excluded = tags_left_out(database, selection, moved)
+        excluded = excluded_tags(database, selection, moved)
         unchanged = {tag: digest for tag, digest in latest.items() if tag in heads and tag not in moved}
         reread = tags_to_read_again(client, database, run, remote, unchanged, report=report)
     changed = {tag: heads[tag] for tag in heads if tag in reread or (tag in moved and tag not in excluded)}
@@ -147,7 +147,7 @@ def list_tags(
         shards=shards,
         is_unchanged=bool(unchanged) and not changed and not removed and _is_whole(database, run, excluded),
         reread_count=len(reread),
-        left_out_count=len(excluded.intersection(removed) | _excluded_by_filter(remote, removed)),
+        excluded_count=len(excluded.intersection(removed) | _excluded_by_filter(remote, removed)),
         missing_names=missing,
         without_platform=tuple(sorted(excluded)),
     )
@@ -156,10 +156,10 @@ def list_tags(
     report(str(listed))
     listed_at = min(names.listed_at, tag_heads.asked_at or names.listed_at)
     if listed.is_unchanged:
-        began = run.listing_began
-        if database.runs.settle_unchanged(run.id, listed_at, latest_number=latest_number, began=began):
+        listing_began = run.listing_began
+        if database.runs.settle_unchanged(run.id, listed_at, latest_number=latest_number, listing_began=listing_began):
             if excluded:
-                warn(report, left_out_by_platforms(listed.without_platform, remote.platforms or ()))
+                warn(report, platforms_warning(listed.without_platform, remote.platforms or ()))
             return listed
         report("another version was made while the tags were listed, so they are listed again")
         database.heads.forget(run.id)
@@ -170,7 +170,7 @@ def list_tags(
         for tag, digest in heads.items()
     ]
     tags += [ListedTag(tag, unfetched=TagState.CANDIDATE) for tag in names.candidates if tag not in heads]
-    database.runs.record_listing(run.id, listed_at, tags, began=run.listing_began)
+    database.runs.record_listing(run.id, listed_at, tags, listing_began=run.listing_began)
     return listed
 
 

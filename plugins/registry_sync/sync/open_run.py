@@ -1,4 +1,4 @@
-"""The beginning of a sync: what a user asked for, checked, and the run that records it."""
+"""The start of a sync: validates the request and records the run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,20 @@ from registry_sync.domain.remote import (
     Remote,
     RemoteSpec,
     is_own_connection,
+    parameter_name,
     read_options,
-    said_name,
     shown_value,
 )
-from registry_sync.domain.runs import NOBODY, AskedBy, Authority, RequestedSync, RunKey, RunState, SyncRun, is_fed_by
+from registry_sync.domain.runs import (
+    UNKNOWN_TRIGGER,
+    Authority,
+    RequestedSync,
+    RunKey,
+    RunState,
+    RunTrigger,
+    SyncRun,
+    is_fed_by,
+)
 from registry_sync.domain.serving import DistributionSpec, base_path_of
 from registry_sync.errors import ConfigurationError, NameTaken, OtherUpstream, RecordNotFound, RunEnded
 from registry_sync.sync.publish_version import published_under
@@ -63,40 +72,41 @@ class SyncRequest:
         options: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> None:
-        """``more`` are options by their names, in place of those in ``options``; TypeError for what none is."""
+        """``more`` are options by name, which override ``options``; raises TypeError for an unknown option."""
         options = {**(options or {}), **more}
         if unknown := sorted(options.keys() - SYNC_OPTIONS.keys()):
             raise TypeError(f"a sync cannot say {', '.join(unknown)}")
         values = locals()
-        for said in fields(self):
-            object.__setattr__(self, said.name, values[said.name])
+        for field in fields(self):
+            object.__setattr__(self, field.name, values[field.name])
 
     @property
     def describes_remote(self) -> bool:
-        """Whether it says where to sync from, and not only the name of a remote."""
+        """Whether it has an upstream, and not only the name of a remote."""
         return bool(self.url or self.upstream_name)
 
     @property
     def replaces_upstream(self) -> bool:
-        """Whether another upstream may take the place of one. Raises :class:`ConfigurationError`."""
+        """Whether it may replace the upstream of a repository. Raises :class:`ConfigurationError`."""
         return bool(parse_flag(self.replace_upstream, "replace_upstream"))
 
     def overrides(self) -> dict[str, Any]:
-        """The fields of a :class:`RemoteSpec` that were given. Raises :class:`ConfigurationError`."""
+        """The given fields of a :class:`RemoteSpec`. Raises :class:`ConfigurationError`."""
         given = {name: self.options.get(name) for name in SYNC_OPTIONS}
         return read_options({name: value for name, value in given.items() if value is not None})
 
 
-#: Looks whether a trigger may name a connection for a remote, which is about to be stored with it; raises when not.
+#: Raises when a trigger may not use the connection of a remote that is about to be stored.
 ConnectionCheck = Callable[[RemoteSpec], None]
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a request comes to: ``stored`` and ``repository`` are None where they are to be created.
+    """What a request will do: ``stored`` and ``repository`` are None where they are to be created.
 
-    ``changed`` has the fields of the stored remote that the request changes for good; it ``is_correction`` when they
-    make a provisional one another upstream. ``base_path`` is where a distribution is to be made, None where none is.
+    ``changed`` has the fields of the stored remote that the request changes permanently; it ``is_correction`` when they
+    change the upstream of a provisional one. ``base_path`` is where a distribution is to be created,
+    None for none.
     """
 
     name: str
@@ -127,27 +137,26 @@ def open_run(
     *,
     authority: Authority = Authority.AUTHOR,
     check_connection: ConnectionCheck = lambda _remote: None,
-    by: AskedBy = NOBODY,
+    by: RunTrigger = UNKNOWN_TRIGGER,
 ) -> SyncRun:
-    """The run for ``request``; it keeps the remote as it uses it.
+    """The run for ``request``, which records the remote with its overrides.
 
-    Everything is checked before anything is written. A repeat gives the same run, begun anew, and works on the
-    repository and the remote that it began with, whatever they are called by now. Only what was said is changed of a
-    remote that is there; one that an earlier sync made, and that no version came from yet, may be corrected to another
-    upstream. Raises :class:`InvalidReference`, :class:`ConfigurationError`, :class:`OtherUpstream`,
-    :class:`TriggerRefused` for what ``authority`` does not suffice for, :class:`RunEnded` when the repository or the
-    remote that the run began with was deleted, or the database's
+    Everything is validated before anything is written. A retry returns the same run, started again, with the
+    repository and the remote that it started with, even after a rename. Only given fields of an existing remote are
+    changed; a provisional one may be corrected to another upstream. Raises :class:`InvalidReference`,
+    :class:`ConfigurationError`, :class:`OtherUpstream`, :class:`TriggerRefused` for what ``authority`` does not permit,
+    :class:`RunEnded` when the repository or the remote that the run started with was deleted, or
     :class:`~registry_sync.errors.RecordNotFound` for a remote that does not exist.
     """
     started = database.runs.find(key)
     plan = _plan(database, request, started, authority, check_connection)
     try:
         remote, repository = plan.records(database, authority)
-    except NameTaken:  # another run was faster; what it made is judged as what was there before
+    except NameTaken:  # another run created it first; it is treated as an existing one
         plan = _plan(database, request, started, authority, check_connection)
         remote, repository = plan.records(database, authority)
     said = {name: getattr(plan.used, name) for name in plan.changed}
-    if plan.is_correction:  # before the run is recorded, which would go on with it also where that is refused
+    if plan.is_correction:  # before the run is recorded: where it is refused, there is no run to resume
         database.remotes.correct(remote.id, lambda stored: replace(stored, **said))
     run = database.runs.begin(
         key,
@@ -171,19 +180,19 @@ def open_requested_run(
     asked: RequestedSync,
     overrides: SyncRequest | None = None,
     *,
-    by: AskedBy = NOBODY,
+    by: RunTrigger = UNKNOWN_TRIGGER,
 ) -> SyncRun:
-    """The run for what was asked for over REST: of those objects, whatever they are called by now.
+    """The run for a request over REST, with the requested objects by id, even after a rename.
 
-    ``overrides`` is what the author of the DAG says in its code for every run. Raises
-    :class:`~registry_sync.errors.RecordNotFound` when one of the objects is gone, :class:`OtherUpstream` when the
-    repository has meanwhile got its content from elsewhere and who asked may not replace it. What was asked is good
-    for one sync: a run of the same id that comes after the sync has ended, or that somebody else triggered, is a
-    trigger's from then on and replaces nothing. Nor does one that was cleared, or that failed before: whoever may
-    change runs may have it run again, long after who asked has thought of something else.
+    ``overrides`` are the parameters that the author of the DAG sets for every run. Raises
+    :class:`~registry_sync.errors.RecordNotFound` when one of the objects was deleted, :class:`OtherUpstream` when the
+    content of the repository is meanwhile of another upstream and the user may not replace it. A request is valid for
+    one sync: a later run of the same id, or one that somebody else triggered, has the rights of a trigger and replaces
+    nothing. Nor does one that was cleared or that failed before, since another user may have cleared it, long after
+    the request.
     """
-    repository = _asked_for("repository", asked.repository_id, database.repositories.get)
-    remote = _asked_for("remote", asked.remote_id, database.remotes.get)
+    repository = _requested_record("repository", asked.repository_id, database.repositories.get)
+    remote = _requested_record("remote", asked.remote_id, database.remotes.get)
     said = {} if overrides is None else overrides.overrides()
     spec = remote.spec.changed(**said)
     _refuse_own_connection(spec, remote)
@@ -208,7 +217,7 @@ def open_requested_run(
 
 
 def _has_used_up(started: SyncRun) -> bool:
-    """Whether a run has used up what was asked: it has ended, or began when that was used up already."""
+    """Whether a run has used up its request: it has ended, or never had the rights of the request."""
     has_ended = started.state in (RunState.COMPLETED, RunState.UNCHANGED, RunState.CANCELED)
     return has_ended or started.authority is not Authority.REQUEST
 
@@ -224,7 +233,7 @@ def _refuse_other_remote(repository: Repository, remote: Remote, latest: SyncRun
     )
 
 
-def _asked_for(kind: str, record_id: str, get: Callable[[str], Any]) -> Any:
+def _requested_record(kind: str, record_id: str, get: Callable[[str], Any]) -> Any:
     try:
         return get(record_id)
     except RecordNotFound:
@@ -241,7 +250,7 @@ def _plan(
     authority: Authority,
     check_connection: ConnectionCheck,
 ) -> _Plan:
-    """What is to be done, after everything was checked; ``started`` is the run that is repeated."""
+    """The plan of a validated request; ``started`` is the run of an earlier try."""
     mode = parse_choice(SyncMode, request.mode, "mode")
     name = checked_repository_name(request.repository, "repository: give the name to sync into")
     stored, used = _remote(database, request, name, started)
@@ -312,7 +321,7 @@ def _remote(
 
 
 def _present_remote(database: Database, name: str, started: SyncRun | None) -> Remote:
-    """The remote of that name, which for a repeat is the one that the run began with."""
+    """The remote of that name; for a retry the one that the run started with."""
     if started is None or name != started.remote.name:
         return database.remotes.by_name(name)
     if started.remote_id is None:
@@ -321,7 +330,7 @@ def _present_remote(database: Database, name: str, started: SyncRun | None) -> R
 
 
 def _refuse_own_connection(used: RemoteSpec, stored: Remote | None) -> None:
-    """Raises :class:`ConfigurationError`; a secrets backend may not tell cases apart."""
+    """Raises :class:`ConfigurationError`; a secrets backend may ignore case."""
     is_own = is_own_connection((used.conn_id or "").lower())
     if is_own and (stored is None or stored.spec.conn_id != used.conn_id):
         raise ConfigurationError(
@@ -330,10 +339,10 @@ def _refuse_own_connection(used: RemoteSpec, stored: Remote | None) -> None:
 
 
 def _is_correction(remotes: RemoteStore, stored: Remote | None, used: RemoteSpec, started: SyncRun | None) -> bool:
-    """Whether the run makes another upstream of a remote that nothing came from yet.
+    """Whether the run changes the upstream of a provisional remote.
 
-    The repeat of a run corrects nothing: where its remote is another by now, a later one has corrected it. Raises
-    :class:`OtherUpstream` while a sync from it is under way, which may still bring something.
+    A retry corrects nothing: where its remote has another upstream, a later run has corrected it. Raises
+    :class:`OtherUpstream` while a sync from it is running, which may still make a version.
     """
     if started is not None or stored is None or not stored.is_provisional or _is_same_place(stored.spec, used):
         return False
@@ -363,7 +372,7 @@ def _both_upstreams(stored: RemoteSpec, used: RemoteSpec) -> str:
 
 
 def _refuse_other_remote_upstream(stored: Remote | None, used: RemoteSpec) -> None:
-    """Raises :class:`OtherUpstream` where the run would make another upstream of the remote that is there."""
+    """Raises :class:`OtherUpstream` where the run would change the upstream of the stored remote."""
     if stored is not None and not _is_same_place(stored.spec, used):
         raise OtherUpstream(
             f"{_both_upstreams(stored.spec, used)}. Nothing was changed. {_WORD}; else sync into another repository, "
@@ -372,9 +381,9 @@ def _refuse_other_remote_upstream(stored: Remote | None, used: RemoteSpec) -> No
 
 
 def _refuse_other_content(repository: str, stored: Remote | None, used: RemoteSpec, latest: SyncRun | None) -> None:
-    """Raises :class:`OtherUpstream`; an upstream is a place, by whichever remote it is reached.
+    """Raises :class:`OtherUpstream` for content of another upstream, whichever remote has it.
 
-    ``latest`` is the sync that last brought what the repository holds; None where it holds nothing.
+    ``latest`` is the sync that last updated the repository; None where it holds nothing.
     """
     is_own = stored is not None and latest is not None and latest.remote_id == stored.id
     if latest is not None and not is_own and latest.remote.source != used.source:
@@ -393,5 +402,7 @@ def _found(get: Callable[[str], Any], name: str) -> Any:
 
 def _describe(before: RemoteSpec, after: RemoteSpec, names: tuple[str, ...]) -> str:
     """``remote 'alpine' changed: policy from immediate to on_demand; tags from all to 3.*``."""
-    changes = (f"{said_name(name)} from {shown_value(name, before)} to {shown_value(name, after)}" for name in names)
+    changes = (
+        f"{parameter_name(name)} from {shown_value(name, before)} to {shown_value(name, after)}" for name in names
+    )
     return f"remote {before.name!r} changed: {'; '.join(changes)}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import format_bytes, format_count, utc_now
 from registry_sync.domain.remote import Policy
-from registry_sync.domain.runs import NeededBlob, SyncRun, plan_shards
+from registry_sync.domain.runs import RequiredBlob, SyncRun, plan_shards
 from registry_sync.domain.storage_reports import FindingKind
 from registry_sync.errors import RegistrySyncError
 from registry_sync.sync.parallel import for_each
@@ -59,12 +59,12 @@ class BlobsPlanned:
         )
 
 
-def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[list[NeededBlob], BlobsPlanned]:
+def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[list[RequiredBlob], BlobsPlanned]:
     """The blobs that ``run`` needs and ``store`` lacks, and the counts, without shards.
 
     None when the policy leaves blobs for the first pull; foreign layers count when the remote includes them.
     """
-    needed = database.runs.needed_blobs(run.id)
+    needed = database.runs.required_blobs(run.id)
     if run.policy is not Policy.IMMEDIATE:
         return [], BlobsPlanned(len(needed), sum(blob.is_stored for blob in needed), 0, 0, 0)
     wanted = [blob for blob in needed if run.remote.include_foreign_layers or not blob.is_foreign]
@@ -83,15 +83,15 @@ def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[l
     return missing, BlobsPlanned(len(needed), len(stored), len(needed) - len(wanted), len(missing), size_bytes)
 
 
-def _stored(store: BlobStore, blobs: Sequence[NeededBlob]) -> set[Digest]:
+def _stored(store: BlobStore, blobs: Sequence[RequiredBlob]) -> set[Digest]:
     """Those of ``blobs`` that the store has."""
     stored: set[Digest] = set()
 
-    def done(blob: NeededBlob, is_stored: bool) -> None:
+    def done(blob: RequiredBlob, is_stored: bool) -> None:
         if is_stored:
             stored.add(blob.digest)
 
-    def failed(_blob: NeededBlob, error: RegistrySyncError) -> None:
+    def failed(_blob: RequiredBlob, error: RegistrySyncError) -> None:
         raise error
 
     for_each(
@@ -101,7 +101,7 @@ def _stored(store: BlobStore, blobs: Sequence[NeededBlob]) -> set[Digest]:
 
 
 def _record_plan(
-    database: Database, run: SyncRun, missing: Sequence[NeededBlob], *, max_shards: int, min_shard_bytes: int
+    database: Database, run: SyncRun, missing: Sequence[RequiredBlob], *, max_shards: int, min_shard_bytes: int
 ) -> tuple[BlobShard, ...]:
     """``missing`` in at most ``max_shards`` shards balanced by bytes, recorded with ``run``.
 

@@ -23,7 +23,7 @@ from registry_sync.domain.manifest_documents import Manifest
 from registry_sync.domain.quantities import format_count, utc_now
 from registry_sync.domain.references import TagName, fallback_tag, referrer_tags
 from registry_sync.domain.remote import RemoteSpec
-from registry_sync.domain.runs import KeptHead, SyncRun
+from registry_sync.domain.runs import CachedHead, SyncRun
 from registry_sync.errors import ContentError, NotFound, RegistryError, RegistrySyncError
 from registry_sync.sync.attached_artifacts import EarlierRuns, list_referrers, present_referrer_tags, report_unknown
 from registry_sync.sync.parallel import Progress, for_each
@@ -32,7 +32,7 @@ from registry_sync.sync.walk import Selection
 
 if TYPE_CHECKING:
     from registry_sync.db.database import Database
-    from registry_sync.db.runs.listings import KeptHeadStore
+    from registry_sync.db.runs.listings import CachedHeadStore
     from registry_sync.db.runs.selections import SelectionStore
     from registry_sync.oci.client import RegistryReader
 
@@ -87,7 +87,7 @@ class KnownReferrerTags:
         return present_referrer_tags(self.client, self.remote, digests, failed=failed)
 
 
-def tags_left_out(database: Database, selection: Selection, digests: Mapping[TagName, Digest | None]) -> set[TagName]:
+def excluded_tags(database: Database, selection: Selection, digests: Mapping[TagName, Digest | None]) -> set[TagName]:
     """Those of the tags that refer to a stored index without any wanted platform."""
     if selection.platforms is None:
         return set()
@@ -116,7 +116,7 @@ def tags_to_read_again(
     if not unchanged:
         return set()
     selections, selection = database.selections, Selection.of(remote)
-    previous = selections.chosen_by(run.repository_id, run.mode)
+    previous = selections.selecting_remote(run.repository_id, run.mode)
     if previous is None or Selection.of(previous) != selection:
         report("the content below the tags was selected differently before, so all of them are read again")
         return set(unchanged)
@@ -148,7 +148,7 @@ def _with_other_referrers(
 
     listed = list_referrers(client, remote, held, earlier=EarlierRuns(selections, run), failed=failed)
     if listed.has_api is not None:
-        selections.note_referrers_api(run.id, exists=listed.has_api)
+        selections.record_referrers_api(run.id, exists=listed.has_api)
     report_unknown(selections, run, listed, report)
     if listed.has_api is False:
         return set()
@@ -167,12 +167,12 @@ class TagHeads:
     """The HEADs of one try of a listing. ``asked_at`` is when the first digest in use was requested, None for none."""
 
     client: RegistryReader
-    kept: KeptHeadStore
+    kept: CachedHeadStore
     run: SyncRun
     remote: RemoteSpec
     report: Callable[[str], None]
     asked_at: datetime | None = None
-    _earlier: Mapping[TagName, KeptHead] = field(default_factory=dict)
+    _earlier: Mapping[TagName, CachedHead] = field(default_factory=dict)
     _new: dict[TagName, Digest | None] = field(default_factory=dict)
     _new_at: datetime = field(default_factory=utc_now)
     _kept_at: float = field(default_factory=time.monotonic)
@@ -209,7 +209,7 @@ class TagHeads:
         has_listing = self.remote.tag_filter.literal_tags is None
 
         def done(tag: TagName, digest: Digest | None) -> None:
-            refusals.note_served(tag)
+            refusals.record_served(tag)
             heads[tag] = self._new[tag] = digest
             if time.monotonic() - self._kept_at >= KEEP_SECONDS:
                 self._keep()
@@ -247,7 +247,7 @@ class TagHeads:
 
     def _keep(self) -> None:
         new, self._new = self._new, {}
-        self.kept.keep(self.run.id, new, self._new_at, began=self.run.listing_began)
+        self.kept.keep(self.run.id, new, self._new_at, listing_began=self.run.listing_began)
         self._new_at, self._kept_at = utc_now(), time.monotonic()
 
     def _record_time(self, asked_at: datetime) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from registry_sync.domain.records import Repository, SyncMode
 from registry_sync.domain.references import TagName, TagPattern
-from registry_sync.domain.remote import OPTIONS, Remote, RemoteSpec, said_name
+from registry_sync.domain.remote import OPTIONS, Remote, RemoteSpec, parameter_name
 from registry_sync.domain.runs import SyncRun, is_fed_by
 from registry_sync.errors import TriggerRefused
 
@@ -64,17 +64,18 @@ def _of_remote(request: SyncRequest, mode: SyncMode, stored: Remote | None, used
     if request.describes_remote:
         kept = [name for name in changed if name != "ssl_validation" or used.ssl_validation]
         if kept:
-            yield f"{' and '.join(map(said_name, kept))} of remote {spec.name!r} would change"
+            yield f"{' and '.join(map(parameter_name, kept))} of remote {spec.name!r} would change"
         return
     for name in changed:
         if name in ("include_tags", "exclude_tags"):
             if mode is not SyncMode.ADDITIVE or not _is_narrower(spec, used):
-                yield f"{said_name(name)} may only narrow those of remote {spec.name!r}, and only with mode additive"
+                parameter = parameter_name(name)
+                yield f"{parameter} may only narrow those of remote {spec.name!r}, and only with mode additive"
         elif name in OPTIONS and OPTIONS[name].may_be_lowered:
             if not _is_lower(getattr(used, name), getattr(spec, name)):
                 yield f"{name} may only be lower than that of remote {spec.name!r}"
         elif name != "ssl_validation":
-            yield f"{said_name(name)} would differ from that of remote {spec.name!r}"
+            yield f"{parameter_name(name)} would differ from that of remote {spec.name!r}"
 
 
 def _of_repository(stored: Remote | None, repository: Repository | None, latest: SyncRun | None) -> Iterator[str]:

@@ -86,7 +86,7 @@ class Refusals:
     _served: Reference | None = None
     _is_closed: bool = False
 
-    def note_served(self, reference: Reference) -> None:
+    def record_served(self, reference: Reference) -> None:
         """Records a reference that was served; it is requested first when another one is refused."""
         self._served = reference
 

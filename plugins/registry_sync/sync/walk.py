@@ -174,7 +174,7 @@ class Walk:
         )
 
     def _add_served(self, manifest: Manifest) -> None:
-        self.refusals.note_served(manifest.digest)
+        self.refusals.record_served(manifest.digest)
         self.add(manifest)
 
     def _list_entries(self, manifest: Manifest) -> None:

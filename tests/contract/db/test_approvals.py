@@ -166,21 +166,21 @@ def test_an_approval_that_comes_while_the_same_is_refused_again_stands(
     database: Database, repository: Repository
 ) -> None:
     """A cleared task that was still at work: its refusal is noted after the approval of the one before."""
-    from registry_sync.db.versions.commit import note_refusal
+    from registry_sync.db.versions.commit import record_refusal
 
     run = left(database, repository, "v1")
     with pytest.raises(TooManyRemovals) as same:
         database.versions.commit(run.id)
     database.runs.approve_removals(run.id, "anna")
     with database.writing() as connection:
-        note_refusal(connection, run.id, same.value)
+        record_refusal(connection, run.id, same.value)
     assert database.versions.commit(run.id).removals_approved_by == "anna"
 
 
 def test_a_refusal_of_a_run_that_has_settled_meanwhile_changes_nothing(
     database: Database, repository: Repository
 ) -> None:
-    from registry_sync.db.versions.commit import note_refusal
+    from registry_sync.db.versions.commit import record_refusal
 
     run = left(database, repository, "v1")
     with pytest.raises(TooManyRemovals) as refusal:
@@ -189,7 +189,7 @@ def test_a_refusal_of_a_run_that_has_settled_meanwhile_changes_nothing(
     database.versions.commit(run.id)
     other = replace_fingerprint(refusal.value)
     with database.writing() as connection:
-        note_refusal(connection, run.id, other)
+        record_refusal(connection, run.id, other)
         row = connection.execute(select(sync_runs).where(sync_runs.c.id == run.id)).one()
     assert (row.state, row.removals_approved_by) == (RunState.COMPLETED.value, "anna")
 

@@ -189,12 +189,12 @@ def test_a_sync_under_way_does_not_keep_tags_that_went_with_the_version_they_wer
 def test_after_the_latest_was_deleted_no_earlier_sync_is_believed_about_what_is_there(
     database: Database, app: Repository
 ) -> None:
-    assert database.selections.chosen_by(app.id, SyncMode.MIRROR) is not None
-    assert database.selections.chosen_by(app.id, SyncMode.ADDITIVE) is not None
+    assert database.selections.selecting_remote(app.id, SyncMode.MIRROR) is not None
+    assert database.selections.selecting_remote(app.id, SyncMode.ADDITIVE) is not None
     database.versions.delete(app.id, 3)
-    assert database.selections.chosen_by(app.id, SyncMode.MIRROR) is None
+    assert database.selections.selecting_remote(app.id, SyncMode.MIRROR) is None
     sync(database, app, upstream(latest="other"))
-    assert database.selections.chosen_by(app.id, SyncMode.MIRROR) is not None
+    assert database.selections.selecting_remote(app.id, SyncMode.MIRROR) is not None
 
 
 def test_fewer_versions_are_kept_from_the_moment_that_fewer_are_wanted(database: Database, app: Repository) -> None:

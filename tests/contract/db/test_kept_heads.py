@@ -10,7 +10,7 @@ from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.references import TagName
 from registry_sync.domain.remote import RemoteSpec
-from registry_sync.domain.runs import KeptHead, ListedTag, RunKey, RunState, SyncRun
+from registry_sync.domain.runs import CachedHead, ListedTag, RunKey, RunState, SyncRun
 from support.metadata import LISTED_AT, new_key, open_run
 
 pytestmark = pytest.mark.rule("A9.13")
@@ -32,9 +32,9 @@ def test_another_try_finds_what_was_asked_for(database: Database) -> None:
     again = started(database, key)
     assert again.id == run.id
     assert database.heads.since(run.id, LISTED_AT) == {
-        A: KeptHead(DIGEST, LISTED_AT),
-        B: KeptHead(None, LISTED_AT),
-        C: KeptHead(OTHER, LISTED_AT + MINUTE),
+        A: CachedHead(DIGEST, LISTED_AT),
+        B: CachedHead(None, LISTED_AT),
+        C: CachedHead(OTHER, LISTED_AT + MINUTE),
     }
     assert database.heads.since(run.id, LISTED_AT + MINUTE).keys() == {C}, "older ones are of another moment"
     assert database.heads.since(started(database).id, LISTED_AT) == {}
@@ -87,7 +87,7 @@ def test_a_lost_try_keeps_nothing_for_the_one_that_began_after_it(database: Data
     lost = started(database, key)
     database.runs.record_listing(started(database).id, LISTED_AT, [ListedTag(A, OTHER)])
     again = started(database, key)
-    database.heads.keep(lost.id, {A: DIGEST}, LISTED_AT, began=lost.listing_began)
+    database.heads.keep(lost.id, {A: DIGEST}, LISTED_AT, listing_began=lost.listing_began)
     assert database.heads.since(again.id, LISTED_AT) == {}
-    database.heads.keep(again.id, {A: OTHER}, LISTED_AT, began=again.listing_began)
-    assert database.heads.since(again.id, LISTED_AT) == {A: KeptHead(OTHER, LISTED_AT)}
+    database.heads.keep(again.id, {A: OTHER}, LISTED_AT, listing_began=again.listing_began)
+    assert database.heads.since(again.id, LISTED_AT) == {A: CachedHead(OTHER, LISTED_AT)}

@@ -59,7 +59,7 @@ def test_a_sync_that_settled_later_on_a_slow_clock_is_the_last(database: Databas
     found = database.runs.latest_settled(app.id)
     assert found is not None
     assert found.id == last.id
-    chosen = database.selections.chosen_by(app.id, MIRROR)
+    chosen = database.selections.selecting_remote(app.id, MIRROR)
     assert chosen is not None
     assert chosen.platforms == (Platform.parse("linux/amd64"),)
     with database.reading() as connection:
@@ -81,7 +81,7 @@ def test_a_version_that_a_copy_made_on_a_slow_clock_was_chosen_by_no_sync(databa
     sync(database, staging, upstream(new="n"))
     request = CopyRequest(staging.id, None, TagFilter.parse(["new"]), SyncMode.ADDITIVE)
     assert database.versions.copy(app.id, request).version is not None
-    assert database.selections.chosen_by(app.id, MIRROR) is None
+    assert database.selections.selecting_remote(app.id, MIRROR) is None
 
 
 def test_a_rolled_back_version_was_chosen_by_no_sync_until_one_finds_it_right(
@@ -90,9 +90,9 @@ def test_a_rolled_back_version_was_chosen_by_no_sync_until_one_finds_it_right(
     settled(database, app, utc_now() + 9 * HOUR)
     settled(database, app, utc_now() + 9 * HOUR, "b")
     database.versions.roll_back(app.id, 1)
-    assert database.selections.chosen_by(app.id, MIRROR) is None
+    assert database.selections.selecting_remote(app.id, MIRROR) is None
     settled(database, app, utc_now() - 9 * HOUR, platforms=("linux/amd64",))
-    chosen = database.selections.chosen_by(app.id, MIRROR)
+    chosen = database.selections.selecting_remote(app.id, MIRROR)
     assert chosen is not None
     assert chosen.platforms == (Platform.parse("linux/amd64"),)
 
@@ -103,9 +103,9 @@ def test_after_the_latest_was_deleted_a_sync_that_finds_the_one_before_right_has
     settled(database, app, utc_now())
     settled(database, app, utc_now(), "b")
     database.versions.delete(app.id, 2)
-    assert database.selections.chosen_by(app.id, MIRROR) is None
+    assert database.selections.selecting_remote(app.id, MIRROR) is None
     settled(database, app, utc_now(), platforms=("linux/amd64",))
-    chosen = database.selections.chosen_by(app.id, MIRROR)
+    chosen = database.selections.selecting_remote(app.id, MIRROR)
     assert chosen is not None
     assert chosen.platforms == (Platform.parse("linux/amd64"),)
 
@@ -132,4 +132,4 @@ def test_the_last_sync_of_an_earlier_release_is_known_after_the_upgrade(
         found = database.runs.latest_settled(repository.id)
         assert found is not None
         assert found.id not in {run.id for run in runs[repository.id][:-1]}
-        assert (database.selections.chosen_by(repository.id, MIRROR) is not None) is is_chosen
+        assert (database.selections.selecting_remote(repository.id, MIRROR) is not None) is is_chosen

@@ -168,7 +168,7 @@ class Player:
         if not under.seen or under.wanted(under.compared) != under.compared:
             return False
         number, began = under.compared_number, self.database.runs.get(under.run.id).listing_began
-        if self.database.runs.settle_unchanged(under.run.id, LISTED_AT, latest_number=number, began=began):
+        if self.database.runs.settle_unchanged(under.run.id, LISTED_AT, latest_number=number, listing_began=began):
             assert self.latest == under.compared, "it was compared with what is the latest"
             under.recorded = self.now
             self.settled.append(under)

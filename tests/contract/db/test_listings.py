@@ -308,12 +308,12 @@ def test_a_try_whose_worker_was_lost_says_nothing_for_the_one_that_began_after_i
     lost, again = begun_twice(database, app)
     began = lost.listing_began
     with pytest.raises(RunEnded, match="was restarted while this task still listed"):
-        database.runs.record_listing(lost.id, LISTED_AT, [], began=began)
+        database.runs.record_listing(lost.id, LISTED_AT, [], listing_began=began)
     for number in (1, 2):
         with pytest.raises(RunEnded, match="was restarted while this task still listed"):
-            database.runs.settle_unchanged(lost.id, LISTED_AT, latest_number=number, began=began)
+            database.runs.settle_unchanged(lost.id, LISTED_AT, latest_number=number, listing_began=began)
     assert database.runs.get(again.id).listing_began == again.listing_began
-    assert database.runs.settle_unchanged(again.id, LISTED_AT, latest_number=2, began=again.listing_began)
+    assert database.runs.settle_unchanged(again.id, LISTED_AT, latest_number=2, listing_began=again.listing_began)
 
 
 def test_a_lost_try_that_would_list_again_makes_the_next_one_no_later(database: Database, app: Repository) -> None:
@@ -321,7 +321,7 @@ def test_a_lost_try_that_would_list_again_makes_the_next_one_no_later(database: 
     lost, again = begun_twice(database, app)
     database.versions.commit(listed(database, app, upstream(latest="newest")).id)
     with pytest.raises(RunEnded):
-        database.runs.settle_unchanged(lost.id, LISTED_AT, latest_number=1, began=lost.listing_began)
+        database.runs.settle_unchanged(lost.id, LISTED_AT, latest_number=1, listing_began=lost.listing_began)
     play_stages(database, again, upstream(latest="between"))
     with pytest.raises(VersionConflict):
         database.versions.commit(again.id)

@@ -90,7 +90,7 @@ def test_what_a_mirror_is_about_to_remove_is_not_asked_for(
     del upstream.tags["other"]
     run = open_run(database, repository)
     play_stages(database, run, upstream)
-    assert database.runs.needed_blobs(run.id) == []
+    assert database.runs.required_blobs(run.id) == []
     result = database.versions.commit(run.id)
     assert result.version is not None
     assert result.holds == ()
@@ -181,7 +181,7 @@ def test_tags_of_another_remote_that_are_fetched_when_they_are_pulled_are_left_t
     sync(database, repository, other, mode=SyncMode.ADDITIVE, policy=Policy.ON_DEMAND)
     run = open_run(database, repository, mode=SyncMode.ADDITIVE)
     play_stages(database, run, upstream)
-    needed = {blob.digest for blob in database.runs.needed_blobs(run.id)}
+    needed = {blob.digest for blob in database.runs.required_blobs(run.id)}
     result = database.versions.commit(run.id)
     assert Digest.of(b"pulled") not in needed
     assert result.version is not None

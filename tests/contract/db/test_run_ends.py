@@ -12,7 +12,7 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Repository, RepositorySpec
 from registry_sync.domain.references import TagName
-from registry_sync.domain.runs import AskedBy, ListedTag, RunKey, RunState, SyncRun
+from registry_sync.domain.runs import ListedTag, RunKey, RunState, RunTrigger, SyncRun
 from registry_sync.domain.storage_reports import ContentKind
 from registry_sync.errors import RunEnded, StagesUnfinished
 from support.metadata import LISTED_AT, Upstream, image, new_key, open_run, play_stages, sync
@@ -35,7 +35,7 @@ def begin(database: Database, repository: Repository, key: RunKey, started_at: d
         remote_id=remote.id,
         remote=remote.spec,
         mode=open_run(database, repository, key=new_key()).mode,
-        by=AskedBy(repository.name, "anna", started_at),
+        by=RunTrigger(repository.name, "anna", started_at),
     )
 
 

@@ -11,7 +11,7 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import PageRequest, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.remote import Policy, RemoteSpec
-from registry_sync.domain.runs import ListedTag, NeededBlob, RunCounts, RunKey, RunState, RunUsage
+from registry_sync.domain.runs import ListedTag, RequiredBlob, RunCounts, RunKey, RunState, RunUsage
 from registry_sync.errors import NothingSynced, RecordNotFound, RemoteChanged, RunEnded
 from support.metadata import LISTED_AT, Upstream, image, index, layer, new_key, open_run, play_stages, sync
 
@@ -37,8 +37,8 @@ def test_a_run_begun_anew_knows_of_referrers_what_the_same_upstream_said(
     repository, key = database.repositories.ensure("app"), new_key()
     remote = database.remotes.create(RemoteSpec.parse("mine", "https://a.example", "library/app"))
     run = open_run(database, repository, key=key, remote=remote)
-    database.selections.note_referrers_api(run.id, exists=False)
-    database.selections.note_referrers_problem(run.id, "403")
+    database.selections.record_referrers_api(run.id, exists=False)
+    database.selections.record_referrers_problem(run.id, "403")
     changed = database.remotes.change(remote.id, lambda spec: spec.changed(upstream_name=upstream_name))
     assert open_run(database, repository, key=key, remote=changed).id == run.id
     assert database.selections.lacks_referrers_api(run.id) is is_remembered
@@ -137,10 +137,12 @@ def test_needed_blobs_are_the_closure_of_changed_tags_each_once_foreign_ones_fla
     run = open_run(database, repository)
     play_stages(database, run, upstream)
 
-    needed = {blob.digest: blob for blob in database.runs.needed_blobs(run.id)}
+    needed = {blob.digest: blob for blob in database.runs.required_blobs(run.id)}
     assert list(needed) == sorted(needed)
     assert set(needed) == {Digest.of(text) for text in (b"one", b"two", b"shared", b"own", b"foreign")}
-    assert needed[foreign.digest] == NeededBlob(foreign.digest, 7, foreign.media_type, is_foreign=True, is_stored=False)
+    assert needed[foreign.digest] == RequiredBlob(
+        foreign.digest, 7, foreign.media_type, is_foreign=True, is_stored=False
+    )
     assert needed[Digest.of(b"own")].is_stored
 
 
@@ -155,7 +157,7 @@ def test_blobs_of_unchanged_tags_are_needed_again_when_the_store_lost_them(datab
     database.runs.record_listing(
         run.id, LISTED_AT, [ListedTag(TagName("latest"), upstream.tags["latest"].digest, None)]
     )
-    needed = database.runs.needed_blobs(run.id)
+    needed = database.runs.required_blobs(run.id)
     assert [blob.digest for blob in needed] == [Digest.of(b"b")]
     database.runs.record_plan(run.id, {0: needed})
     assert [blob.digest for blob in database.runs.blobs_of_shard(run.id, 0)] == [Digest.of(b"b")]
@@ -174,7 +176,7 @@ def test_a_shard_of_blobs_shrinks_as_they_are_stored_or_fail(database: Database)
     database.runs.record_listing(run.id, LISTED_AT, [ListedTag(TagName("latest"), None, 0)])
     database.contents.add_manifests(list(upstream.catalog.values()))
     database.runs.resolve_tags(run.id, {TagName("latest"): upstream.tags["latest"].digest})
-    needed = {blob.digest: blob for blob in database.runs.needed_blobs(run.id)}
+    needed = {blob.digest: blob for blob in database.runs.required_blobs(run.id)}
     plan = {0: [needed[layers[name].digest] for name in sizes], 1: [needed[Digest.of(b"c")]]}
     for _ in range(2):
         database.runs.record_plan(run.id, plan)
@@ -188,7 +190,7 @@ def test_a_shard_of_blobs_shrinks_as_they_are_stored_or_fail(database: Database)
     database.runs.record_plan(run.id, {})
     assert database.runs.blobs_of_shard(run.id, 0) == []
     with pytest.raises(RecordNotFound, match="does not need"):
-        database.runs.record_plan(run.id, {0: [NeededBlob(Digest.of(b"unknown"), 7, "text/plain")]})
+        database.runs.record_plan(run.id, {0: [RequiredBlob(Digest.of(b"unknown"), 7, "text/plain")]})
 
 
 def test_usage_adds_up_over_tasks(database: Database) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from registry_sync.domain.runs import AskedBy, RunKey, RunState, RunUsage
+from registry_sync.domain.runs import RunKey, RunState, RunTrigger, RunUsage
 from support.metadata import Upstream, image, new_key, open_run, play_stages
 from support.rest_api import DAG_ID, ApiServer, RestClient
 
@@ -43,7 +43,7 @@ def test_a_sync_that_no_rest_request_started_is_listed_and_read(
         remote_id=pair["remote"].split("/")[-2],
         remote=database.remotes.by_name(name).spec,
         mode=open_run(database, database.repositories.by_name(name)).mode,
-        by=AskedBy(name, "schedule"),
+        by=RunTrigger(name, "schedule"),
     )
     play(api_server, name, key, held={"bad": "its manifest is not JSON"})
     database.runs.add_usage(run.id, RunUsage(head_count=2, received_bytes=7))

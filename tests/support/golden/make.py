@@ -17,7 +17,7 @@ from registry_sync.db.database import Database
 from registry_sync.domain.records import Annotation, RepositorySpec, SyncMode
 from registry_sync.domain.references import TagFilter
 from registry_sync.domain.remote import Policy, Remote, RemoteSpec
-from registry_sync.domain.runs import AskedBy, RequestedSync, RunKey, RunState, RunUsage, SyncRun
+from registry_sync.domain.runs import RequestedSync, RunKey, RunState, RunTrigger, RunUsage, SyncRun
 from registry_sync.domain.storage_reports import FindingKind
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import TooManyRemovals
@@ -84,7 +84,7 @@ def _begin(
         remote_id=remote.id,
         remote=replace(remote.spec, include_foreign_layers=False),
         mode=mode,
-        by=AskedBy(repository, "anna"),
+        by=RunTrigger(repository, "anna"),
     )
 
 
@@ -102,7 +102,7 @@ def _play_app(database: Database, remote: Remote) -> None:
     upstream.tag("v2", image("two", "and a half"))
     upstream.tag("bad", image("bad"))
     run = _begin(database, "library/app", remote, "scheduled__2026-03-02", dag="nightly")
-    database.selections.note_referrers_problem(run.id, "503 of registry.example:5000")
+    database.selections.record_referrers_problem(run.id, "503 of registry.example:5000")
     held = {"bad": "its manifest is not JSON", "v1": "too large"} | {f"held-{n:02}": f"reason {n}" for n in range(25)}
     for name in held:
         upstream.tags.setdefault(name, image(name))
@@ -158,7 +158,7 @@ def _play_tasks(database: Database, remote: Remote) -> None:
             )
         )
         if name == "refused":
-            database.requests.note_error(task, "RecordNotFound: the remote that this sync was asked for is gone")
+            database.requests.record_error(task, "RecordNotFound: the remote that this sync was asked for is gone")
         if name in ("waiting", "refused"):
             continue
         run = _begin(database, "tasks", remote, f"registry_sync__{task}", dag=DAG_ID)

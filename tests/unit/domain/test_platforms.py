@@ -14,10 +14,10 @@ from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.platforms import (
     Platform,
     entry_name,
-    left_out_by_platforms,
     names_an_image,
     parse_platforms,
     platform_text,
+    platforms_warning,
     select_entries,
 )
 from registry_sync.errors import InvalidManifest, InvalidReference
@@ -194,11 +194,11 @@ def test_an_entry_is_called_what_it_is(fields: dict[str, Any], name: str) -> Non
 
 def test_tags_that_platforms_leave_out_are_named_and_counted() -> None:
     names = [f"v{number}" for number in range(1_007)]
-    assert left_out_by_platforms(names[:1], parse_platforms(["linux/amd64"])) == (
+    assert platforms_warning(names[:1], parse_platforms(["linux/amd64"])) == (
         "1 tag has none of the platforms linux/amd64 and is excluded: v0"
     )
     assert (
-        left_out_by_platforms(names, parse_platforms(["linux/amd64", "linux/s390x"])).removeprefix(
+        platforms_warning(names, parse_platforms(["linux/amd64", "linux/s390x"])).removeprefix(
             "1,007 tags have none of the platforms "
         )
         == "linux/amd64, linux/s390x and are excluded: v0, v1, v2, v3, v4 and 1,002 more"

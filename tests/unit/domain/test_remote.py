@@ -11,7 +11,7 @@ import pytest
 
 from registry_sync.domain.platforms import Platform, parse_platforms
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagFilter, TagName, TagPattern
-from registry_sync.domain.remote import OPTIONS, SYNC_OPTIONS, Policy, RemoteSpec, said_name, shown_value
+from registry_sync.domain.remote import OPTIONS, SYNC_OPTIONS, Policy, RemoteSpec, parameter_name, shown_value
 from registry_sync.errors import ConfigurationError, InvalidReference, RegistrySyncError
 
 #: Every option with what is not its default, as it is typed or sent.
@@ -157,4 +157,8 @@ def test_options_are_shown_to_people() -> None:
     assert shown_value("policy", FULL) == "on_demand"
     assert shown_value("platforms", FULL) == "linux/x86_64, linux/arm/v7"
     assert shown_value("url", FULL) == " docker.io/ "
-    assert (said_name("include_tags"), said_name("url"), said_name("labels")) == ("tags", "url", "labels")
+    assert (parameter_name("include_tags"), parameter_name("url"), parameter_name("labels")) == (
+        "tags",
+        "url",
+        "labels",
+    )

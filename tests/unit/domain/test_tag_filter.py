@@ -91,5 +91,5 @@ def test_any_glob_selects_or_is_refused(entries: list[str]) -> None:
 )
 def test_the_filter_that_leaves_a_tag_out_is_named(tag: str, filter_name: str | None) -> None:
     tag_filter = TagFilter.parse(["v*"], ["?2"])
-    assert tag_filter.left_out_by(TagName(tag)) == filter_name
+    assert tag_filter.excluding_filter(TagName(tag)) == filter_name
     assert tag_filter.wants(TagName(tag)) is (filter_name is None)

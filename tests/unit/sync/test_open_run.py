@@ -15,7 +15,7 @@ from registry_sync.db.runs.dag_run_stores import KEPT
 from registry_sync.domain.records import RepositorySpec, SyncMode
 from registry_sync.domain.references import TagFilter
 from registry_sync.domain.remote import Policy, Remote, RemoteSpec
-from registry_sync.domain.runs import AskedBy, Authority, RequestedSync, RunKey, RunState, SyncRun
+from registry_sync.domain.runs import Authority, RequestedSync, RunKey, RunState, RunTrigger, SyncRun
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import ConfigurationError, OtherUpstream, RecordNotFound, TriggerRefused
 from registry_sync.sync.open_run import SyncRequest, open_requested_run, open_run
@@ -308,7 +308,7 @@ def carried_out(
     is_cleared: bool = False,
 ) -> SyncRun:
     key = RunKey("registry_sync", f"registry_sync__{asked.id}")
-    by = AskedBy(triggered_by=user, is_cleared=is_cleared)
+    by = RunTrigger(triggered_by=user, is_cleared=is_cleared)
     return open_requested_run(database, key, asked, overrides, by=by)
 
 
@@ -357,7 +357,7 @@ def test_a_request_is_one_dags_and_is_forgotten_in_the_end(database: Database, r
     asked = requested(database, remote)
     with pytest.raises(RecordNotFound, match="was not requested over REST"):
         database.requests.get("another_dag", asked.id)
-    database.requests.note_error(asked.id, "RecordNotFound: gone")
+    database.requests.record_error(asked.id, "RecordNotFound: gone")
     assert database.requests.errors([asked.id, "unknown"]) == {asked.id: "RecordNotFound: gone"}
     database.requests.add(replace(asked, id="b", requested_at=asked.requested_at + KEPT))
     database.requests.get("registry_sync", asked.id)

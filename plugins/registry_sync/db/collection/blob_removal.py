@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, update
 
-from registry_sync.db.collection.orphans import blob_is_in_run, blob_is_needed, lock_unneeded
+from registry_sync.db.collection.orphans import blob_is_in_run, blob_is_reachable, lock_unreachable
 from registry_sync.db.content.closures import is_in_version
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import BATCH_SIZE, in_batches, insert_or_keep, is_one_of
@@ -52,13 +52,13 @@ class BlobBytesStore:
         Returns the amounts of removed records and of bytes freed.
         """
         with self._transactions.writing() as connection:
-            rows = lock_unneeded(connection, ContentKind.BLOB, ids, noted_before)
+            rows = lock_unreachable(connection, ContentKind.BLOB, ids, noted_before)
             to_remove = [row.id for row in rows]
             connection.execute(update(blobs).where(blobs.c.id.in_(to_remove)).values(stored_at=None))
         if not to_remove:
             return Amount(), Amount()
         with self._transactions.writing() as connection:
-            gone = _lock_missing(connection, to_remove, ~blob_is_needed())
+            gone = _lock_missing(connection, to_remove, ~blob_is_reachable())
             _record_kept(connection, to_remove, gone, stored)
             freed = stored.delete([Digest(row.digest) for row in gone])
             gone = _without_failures(connection, gone, stored)
@@ -70,7 +70,7 @@ class BlobBytesStore:
         statement = (
             select(func.count(), func.coalesce(func.sum(blobs.c.size_bytes), 0))
             .select_from(blobs.join(orphaned_blobs, orphaned_blobs.c.blob_id == blobs.c.id))
-            .where(orphaned_blobs.c.orphaned_at < noted_before, blobs.c.stored_at.is_not(None), ~blob_is_needed())
+            .where(orphaned_blobs.c.orphaned_at < noted_before, blobs.c.stored_at.is_not(None), ~blob_is_reachable())
         )
         with self._transactions.reading() as connection:
             row = connection.execute(statement).one()
@@ -128,7 +128,7 @@ class BlobBytesStore:
         with self._transactions.writing() as connection:
             candidates = select(blobs.c.id).where(blobs.c.id.in_(ids)).order_by(blobs.c.digest)
             locked = connection.execute(candidates.with_for_update(skip_locked=True)).scalars().all()
-            # As in lock_unneeded, a separate statement, to see what was committed meanwhile.
+            # As in lock_unreachable, a separate statement, to see what was committed meanwhile.
             still = select(blobs.c.id).where(blobs.c.id.in_(locked), blobs.c.stored_at.is_not(None), *conditions)
             to_remove = connection.execute(still).scalars().all()
             connection.execute(update(blobs).where(blobs.c.id.in_(to_remove)).values(stored_at=None))

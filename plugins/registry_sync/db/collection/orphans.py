@@ -46,7 +46,7 @@ from registry_sync.domain.storage_reports import Amount, ContentKind, ContentRec
 _EXCLUDED = (TagState.HELD.value, TagState.GONE.value, TagState.FILTERED.value)
 
 
-def manifest_is_needed() -> ColumnElement[bool]:
+def manifest_is_reachable() -> ColumnElement[bool]:
     """Whether a row of ``manifests`` is reachable; a correlated condition on the enclosing statement."""
     unit = manifests.c.id
     return or_(
@@ -69,7 +69,7 @@ def manifest_is_in_run() -> ColumnElement[bool]:
     )
 
 
-def blob_is_needed() -> ColumnElement[bool]:
+def blob_is_reachable() -> ColumnElement[bool]:
     """Whether a row of ``blobs`` is reachable; a correlated condition on the enclosing statement."""
     unit = blobs.c.id
     return or_(
@@ -112,8 +112,8 @@ class _Kind:
 
 
 _KINDS = {
-    ContentKind.MANIFEST: _Kind(manifests, orphaned_manifests, orphaned_manifests.c.manifest_id, manifest_is_needed),
-    ContentKind.BLOB: _Kind(blobs, orphaned_blobs, orphaned_blobs.c.blob_id, blob_is_needed),
+    ContentKind.MANIFEST: _Kind(manifests, orphaned_manifests, orphaned_manifests.c.manifest_id, manifest_is_reachable),
+    ContentKind.BLOB: _Kind(blobs, orphaned_blobs, orphaned_blobs.c.blob_id, blob_is_reachable),
 }
 
 
@@ -189,7 +189,7 @@ class OrphanStore:
     def delete_manifests(self, ids: Sequence[int], noted_before: datetime) -> Amount:
         """Removes those of ``ids`` recorded before ``noted_before`` and still unreachable, with their unused tags."""
         with self._transactions.writing() as connection:
-            rows = lock_unneeded(connection, ContentKind.MANIFEST, ids, noted_before)
+            rows = lock_unreachable(connection, ContentKind.MANIFEST, ids, noted_before)
             gone = [row.id for row in rows]
             if gone:
                 connection.execute(delete(tags).where(tags.c.manifest_id.in_(gone)))
@@ -222,7 +222,7 @@ class OrphanStore:
             insert_absent(connection, tables.orphans, [{name: unit_id, "orphaned_at": now} for unit_id in new])
 
 
-def lock_unneeded(
+def lock_unreachable(
     connection: Connection, kind: ContentKind, ids: Sequence[int], noted_before: datetime
 ) -> Sequence[Any]:
     """Rows ``id``, ``digest``, ``size_bytes`` of those of ``ids``, locked, recorded as orphans and still unreachable.

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Row, and_, delete, insert, literal, select, u
 
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import in_batches, storable
-from registry_sync.db.runs.run_rows import count_runs, is_of_ended_attempt, read_run, refuse_over, require_run, settle
+from registry_sync.db.runs.run_rows import count_runs, is_of_ended_attempt, read_run, refuse_ended, require_run, settle
 from registry_sync.db.tables import UtcDateTime, deleted_runs, repositories, sync_requests, sync_runs
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import SyncMode
@@ -112,7 +112,7 @@ def _must_reopen(row: Row[Any], started_at: datetime | None) -> bool:
     if RunState(row.state).is_settled or not row.is_dag_run_over:
         return False
     if is_of_ended_attempt(row, started_at):
-        refuse_over(row)
+        refuse_ended(row)
     return True
 
 
@@ -153,7 +153,7 @@ class SyncRequestStore:
                 found.update({row.id: row.error for row in connection.execute(statement)})
         return found
 
-    def note_error(self, request_id: str, error: str | None) -> None:
+    def record_error(self, request_id: str, error: str | None) -> None:
         """Records why a request cannot start, None once it did; ignores an unknown one."""
         values = {"error": None if error is None else storable(error, _ERROR_LENGTH)}
         with self._transactions.writing() as connection:

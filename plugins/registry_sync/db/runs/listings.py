@@ -45,29 +45,34 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import SyncMode, VersionOriginKind
 from registry_sync.domain.references import TagName
 from registry_sync.domain.remote import RemoteSpec
-from registry_sync.domain.runs import KeptHead, RunState
+from registry_sync.domain.runs import CachedHead, RunState
 from registry_sync.errors import RecordNotFound, VersionConflict
 
 
-class KeptHeadStore:
+class CachedHeadStore:
     """Each method is a short transaction of its own and may be repeated."""
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
     def keep(
-        self, run_id: str, heads: Mapping[TagName, Digest | None], asked_at: datetime, *, began: int | None = None
+        self,
+        run_id: str,
+        heads: Mapping[TagName, Digest | None],
+        asked_at: datetime,
+        *,
+        listing_began: int | None = None,
     ) -> None:
         """Records the digests from HEADs, None where the response had none; ``asked_at`` is when the first was sent.
 
-        Existing records of a tag stay. Nothing is recorded when ``began``, an earlier ``listing_began`` of the run,
-        differs from the current one: another try has started to list.
+        Existing records of a tag stay. Nothing is recorded when ``listing_began`` is not that of the run any
+        more: another try has started to list.
         """
         if not heads:
             return
         with self._transactions.writing() as connection:
             number = connection.execute(select(sync_runs.c.listing_began).where(sync_runs.c.id == run_id)).scalar_one()
-            if began not in (None, number):
+            if listing_began not in (None, number):
                 return
             rows = [
                 {
@@ -81,7 +86,7 @@ class KeptHeadStore:
             ]
             insert_absent(connection, run_heads, rows)
 
-    def since(self, run_id: str, earliest: datetime) -> dict[TagName, KeptHead]:
+    def since(self, run_id: str, earliest: datetime) -> dict[TagName, CachedHead]:
         """The results requested at ``earliest`` or later, if nothing was listed for the repository meanwhile."""
         statement = (
             select(run_heads.c.name, run_heads.c.digest, run_heads.c.asked_at)
@@ -91,7 +96,7 @@ class KeptHeadStore:
         )
         with self._transactions.reading() as connection:
             return {
-                TagName(row.name): KeptHead(Digest(row.digest) if row.digest else None, row.asked_at)
+                TagName(row.name): CachedHead(Digest(row.digest) if row.digest else None, row.asked_at)
                 for row in connection.execute(statement)
             }
 
@@ -102,7 +107,7 @@ class KeptHeadStore:
 
 
 def forget_heads(connection: Connection, run_id: str) -> None:
-    """As :meth:`KeptHeadStore.forget`, within the caller's transaction."""
+    """As :meth:`CachedHeadStore.forget`, within the caller's transaction."""
     connection.execute(delete(run_heads).where(run_heads.c.sync_run_id == run_id))
 
 
@@ -132,7 +137,7 @@ def list_again(connection: Connection, run_id: str, number: int) -> None:
     connection.execute(update(sync_runs).where(may_see_later).values(listing_began=number))
 
 
-def note_rollback(connection: Connection, repository_id: str) -> None:
+def record_rollback(connection: Connection, repository_id: str) -> None:
     """Prevents syncs that started to list before now from undoing the caller's rollback."""
     number = take_number(connection, repository_id)
     connection.execute(update(repositories).where(repositories.c.id == repository_id).values(last_rollback=number))

@@ -133,9 +133,9 @@ def lock_run(connection: Connection, run_id: str) -> Row[Any]:
     return row
 
 
-def refuse_other_try(row: Row[Any], began: int | None) -> None:
-    """Raises :class:`RunEnded` when another try has started to list since the caller's, which read ``began``."""
-    if began is not None and row.listing_began != began:
+def refuse_other_try(row: Row[Any], listing_began: int | None) -> None:
+    """Raises :class:`RunEnded` when another try has started to list since the caller read ``listing_began``."""
+    if listing_began is not None and row.listing_began != listing_began:
         raise RunEnded(
             f"the sync of DAG run {row.run_id!r} was restarted while this task still listed tags; the task stops, and "
             "the sync does not change"
@@ -147,7 +147,7 @@ def is_of_ended_attempt(row: Row[Any], dag_run_started_at: datetime | None) -> b
     return dag_run_started_at is not None and row.dag_run_started_at == dag_run_started_at
 
 
-def refuse_over(row: Row[Any]) -> None:
+def refuse_ended(row: Row[Any]) -> None:
     """Raises :class:`RunEnded` for a run whose DAG run has ended and was not started again."""
     if row.is_dag_run_over:
         raise RunEnded(_ENDED.format(row.run_id))
@@ -282,7 +282,7 @@ def require_open(connection: Connection, run_id: str, *, also_ended: bool = Fals
             f"the sync of DAG run {row.run_id!r} of {row.dag_id!r} has ended {row.state}; start a new one to sync again"
         )
     if not also_ended:
-        refuse_over(row)
+        refuse_ended(row)
     return row
 
 

@@ -51,7 +51,7 @@ from registry_sync.domain.quantities import format_bytes, format_count, utc_now
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.remote import RemoteSpec
-from registry_sync.domain.runs import LinkKind, ManifestLink, NeededBlob, TagState
+from registry_sync.domain.runs import LinkKind, ManifestLink, RequiredBlob, TagState
 from registry_sync.domain.storage_reports import FindingKind
 from registry_sync.errors import LimitExceeded, RecordNotFound, StagesUnfinished
 
@@ -119,7 +119,7 @@ class SelectionStore:
                     .values(**pending)
                 )
 
-    def chosen_by(self, repository_id: str, mode: SyncMode) -> RemoteSpec | None:
+    def selecting_remote(self, repository_id: str, mode: SyncMode) -> RemoteSpec | None:
         """The remote whose options selected the content of the latest version; None when no sync selected it.
 
         That is so before the first version, after a version made from another one, and after the latest was deleted.
@@ -223,7 +223,7 @@ class SelectionStore:
                 return set()
             return set(_tags_of(connection, repository_id, gaps))
 
-    def note_referrers_api(self, run_id: str, *, exists: bool) -> None:
+    def record_referrers_api(self, run_id: str, *, exists: bool) -> None:
         """Records whether the run's registry has the referrers API; a positive finding of any task stays."""
         has_it = sync_runs.c.has_referrers_api
         value = True if exists else case((has_it.is_(True), True), else_=False)
@@ -257,7 +257,7 @@ class SelectionStore:
             found = connection.execute(statement.where(sync_runs.c.remote_id == run.remote_id))
             return {row.has_referrers_api for row in found if RemoteSpec.of_document(row.remote_spec).source == source}
 
-    def note_referrers_problem(self, run_id: str, problem: str) -> None:
+    def record_referrers_problem(self, run_id: str, problem: str) -> None:
         """Records why referrers could not be looked up; the version that the run makes says so."""
         with self._transactions.writing() as connection:
             connection.execute(
@@ -283,10 +283,10 @@ _KEPT = (TagState.UNCHANGED.value, TagState.HELD.value, TagState.FILTERED.value)
 _SHOWN_IMAGES = 5
 
 
-def needed_blobs(connection: Connection, run: Row[Any]) -> list[NeededBlob]:
+def required_blobs(connection: Connection, run: Row[Any]) -> list[RequiredBlob]:
     """Every blob below changed tags, and those below tags that stay as they are that are not stored; by digest."""
     return [
-        NeededBlob(
+        RequiredBlob(
             Digest(row.digest),
             row.size_bytes,
             row.media_type,
@@ -294,12 +294,12 @@ def needed_blobs(connection: Connection, run: Row[Any]) -> list[NeededBlob]:
             is_stored=bool(row.is_stored),
             is_broken=row.fault == FindingKind.BROKEN.value,
         )
-        for row in _needed_rows(connection, run)
+        for row in _required_rows(connection, run)
     ]
 
 
 def plan_rows(
-    connection: Connection, run: Row[Any], shards: Mapping[int, Sequence[NeededBlob]]
+    connection: Connection, run: Row[Any], shards: Mapping[int, Sequence[RequiredBlob]]
 ) -> list[dict[str, Any]]:
     """Rows of ``run_blobs`` for a plan, in one order.
 
@@ -385,7 +385,7 @@ def _bytes(count: int) -> str:
     return f"{format_bytes(count)} ({format_count(count, 'byte')})"
 
 
-def _needed_rows(connection: Connection, run: Row[Any]) -> list[Any]:
+def _required_rows(connection: Connection, run: Row[Any]) -> list[Any]:
     resolved = _blobs_below(tagged_in_run(run.id, [TagState.RESOLVED]), LinkRows.of_run(run.id))
     rows = {row.digest: row for row in connection.execute(resolved)}
     # The latest version's membership tells cheaply, and nearly always, that the unchanged tags lack nothing.

@@ -27,10 +27,10 @@ from registry_sync.db.runs.run_rows import (
     read_run,
     refuse_changes,
     refuse_deleted,
+    refuse_ended,
     refuse_needless_approval,
     refuse_other_remote,
     refuse_other_try,
-    refuse_over,
     require_open,
     require_run,
     settle,
@@ -50,14 +50,14 @@ from registry_sync.domain.records import Page, PageRequest, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import (
-    NOBODY,
-    AskedBy,
+    UNKNOWN_TRIGGER,
     Authority,
     ListedTag,
-    NeededBlob,
+    RequiredBlob,
     RunCounts,
     RunKey,
     RunState,
+    RunTrigger,
     RunUsage,
     SyncRun,
     TagState,
@@ -90,7 +90,7 @@ class SyncRunStore:
         authority: Authority = Authority.TRIGGER,
         may_replace_upstream: bool = True,
         remote_changes: str | None = None,
-        by: AskedBy = NOBODY,
+        by: RunTrigger = UNKNOWN_TRIGGER,
     ) -> SyncRun:
         """The run of that key, started or restarted: records of an earlier attempt are deleted, its versions stay.
 
@@ -130,7 +130,7 @@ class SyncRunStore:
             row = lock_attempt(connection, key, {**identity, **started, "repository_name": by.repository_name})
             refuse_changes(row, {**identity, "policy": remote.policy.value})
             if is_of_ended_attempt(row, by.dag_run_started_at):
-                refuse_over(row)
+                refuse_ended(row)
             if row.dag_run_started_at == by.dag_run_started_at:
                 started["started_at"] = row.started_at
             if RemoteSpec.of_document(row.remote_spec).source != remote.source:
@@ -214,12 +214,12 @@ class SyncRunStore:
         return Page(tuple(map(read_run, rows)), total)
 
     def record_listing(
-        self, run_id: str, listed_at: datetime, tags: Sequence[ListedTag], *, began: int | None = None
+        self, run_id: str, listed_at: datetime, tags: Sequence[ListedTag], *, listing_began: int | None = None
     ) -> None:
         """Records the listed tags, replacing those of an earlier attempt; a failed run continues with them.
 
         Call it when the listing has ended: it assigns the repository's next number, as described in
-        :mod:`registry_sync.db.runs.listings`. ``began`` is the run's ``listing_began`` from before it listed. Raises
+        :mod:`registry_sync.db.runs.listings`. ``listing_began`` is that of the run before it listed. Raises
         :class:`RunEnded` once the run has settled, and when another try has started to list since.
         """
         rows = [
@@ -235,21 +235,21 @@ class SyncRunStore:
         with self._transactions.writing() as connection:
             # The repository is locked first, in the order of a commit.
             number = take_number(connection, require_run(connection, run_id).repository_id)
-            refuse_other_try(require_open(connection, run_id), began)
+            refuse_other_try(require_open(connection, run_id), listing_began)
             forget_notes(connection, run_id)
             insert_absent(connection, run_tags, rows)
             listed = {"listed_at": listed_at, "listing_number": number}
             connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**listed, **_GOING_ON))
 
     def settle_unchanged(
-        self, run_id: str, listed_at: datetime, *, latest_number: int | None, began: int | None = None
+        self, run_id: str, listed_at: datetime, *, latest_number: int | None, listing_began: int | None = None
     ) -> bool:
         """Ends a run whose listing equals version ``latest_number``, the latest it knows of (None for none).
 
         False when another version is the latest by now: list again then; the new listing counts as started after the
-        one until now, but not after a rollback. A settled run does not change. ``began`` as in :meth:`record_listing`.
-        Raises :class:`RunEnded` when its DAG run has ended or another try has started to list, :class:`OtherUpstream`
-        as a commit does.
+        one until now, but not after a rollback. A settled run does not change. ``listing_began`` as in
+        :meth:`record_listing`. Raises :class:`RunEnded` when its DAG run has ended or another try has started to list,
+        :class:`OtherUpstream` as a commit does.
         """
         with self._transactions.writing() as connection:
             repository_id = require_run(connection, run_id).repository_id
@@ -258,8 +258,8 @@ class SyncRunStore:
             row = lock_run(connection, run_id)
             is_open = not RunState(row.state).is_settled
             if is_open:
-                refuse_over(row)
-                refuse_other_try(row, began)
+                refuse_ended(row)
+                refuse_other_try(row, listing_began)
             if connection.execute(latest).scalar_one() != latest_number:
                 if is_open:
                     list_again(connection, run_id, number)
@@ -342,15 +342,15 @@ class SyncRunStore:
             for batch in in_batches(sorted(changes, key=lambda change: str(change["tag"]))):
                 connection.execute(statement, batch)
 
-    def needed_blobs(self, run_id: str) -> list[NeededBlob]:
+    def required_blobs(self, run_id: str) -> list[RequiredBlob]:
         """All blobs below changed tags, and those below unchanged tags that are not stored.
 
         Each digest once, by digest; foreign ones are included and flagged.
         """
         with self._transactions.reading() as connection:
-            return selections.needed_blobs(connection, require_run(connection, run_id))
+            return selections.required_blobs(connection, require_run(connection, run_id))
 
-    def record_plan(self, run_id: str, shards: Mapping[int, Sequence[NeededBlob]]) -> None:
+    def record_plan(self, run_id: str, shards: Mapping[int, Sequence[RequiredBlob]]) -> None:
         """Records which mapped task fetches which of the needed blobs, replacing an earlier plan.
 
         Raises :class:`RunEnded`, and :class:`RecordNotFound` for a blob that is not recorded.
@@ -361,7 +361,7 @@ class SyncRunStore:
             if shards:
                 insert_absent(connection, run_blobs, selections.plan_rows(connection, run, shards))
 
-    def blobs_of_shard(self, run_id: str, shard: int) -> list[NeededBlob]:
+    def blobs_of_shard(self, run_id: str, shard: int) -> list[RequiredBlob]:
         """The blobs that a mapped task has yet to fetch, the largest first: neither stored nor failed."""
         described = (run_blobs.c.size_bytes, run_blobs.c.media_type, run_blobs.c.is_foreign)
         statement = (
@@ -373,7 +373,7 @@ class SyncRunStore:
         )
         with self._transactions.reading() as connection:
             return [
-                NeededBlob(
+                RequiredBlob(
                     Digest(row.digest),
                     row.size_bytes,
                     row.media_type,

@@ -14,7 +14,7 @@ from registry_sync.db.content.closures import hold_new_tags, hold_tags, is_in_la
 from registry_sync.db.queries import in_batches, storable
 from registry_sync.db.remotes import refuse_corrected
 from registry_sync.db.runs.listings import LaterSay
-from registry_sync.db.runs.run_rows import lock_run, refuse_other_remote, refuse_over, require_run, settle
+from registry_sync.db.runs.run_rows import lock_run, refuse_ended, refuse_other_remote, require_run, settle
 from registry_sync.db.runs.selections import refuse_unfinished
 from registry_sync.db.tables import (
     manifests,
@@ -27,7 +27,7 @@ from registry_sync.db.tables import (
     version_holds,
 )
 from registry_sync.db.versions.membership import Difference, Membership
-from registry_sync.db.versions.removal_guard import LostTags, first_holds, refuse_too_many_holds, settle_filtered
+from registry_sync.db.versions.removal_guard import TagsToRemove, first_holds, refuse_too_many_holds, settle_filtered
 from registry_sync.db.versions.version_rows import keep_newest
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import format_count, utc_now
@@ -125,7 +125,7 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     run = lock_run(connection, run_id)
     if RunState(run.state).is_settled:
         return repository.id, run.version_number
-    refuse_over(run)
+    refuse_ended(run)
     refuse_other_remote(connection, run)
     remote = RemoteSpec.of_document(run.remote_spec)
     refuse_corrected(connection, run.remote_id, remote)
@@ -140,11 +140,11 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     if not later.is_nothing:
         later.refuse_tags(changed_meanwhile | membership.tags_to_change())
     holds = _holds(connection, membership)
-    removals = LostTags.of(membership, remote) if membership.is_mirror else None
+    removals = TagsToRemove.of(membership, remote) if membership.is_mirror else None
     difference = membership.apply()
     later.refuse_links()
     _refuse_unapproved(connection, run, removals, repository.latest_number)
-    _record_leftovers(connection, membership, difference)
+    _update_leftovers(connection, membership, difference)
     if remote.policy is Policy.IMMEDIATE:
         holds = _with_kept_tags(connection, run, remote, holds)
     refuse_too_many_holds(connection, run_id, remote, holds)
@@ -171,7 +171,7 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     return repository.id, number
 
 
-def note_refusal(connection: Connection, run_id: str, refused: TooManyRemovals) -> None:
+def record_refusal(connection: Connection, run_id: str, refused: TooManyRemovals) -> None:
     """Records the refused removals, to which an approval of the run refers; drops an approval of other removals."""
     is_open = (sync_runs.c.id == run_id) & sync_runs.c.state.not_in([s.value for s in RunState if s.is_settled])
     is_for_these = sync_runs.c.refused_removals == refused.fingerprint
@@ -183,7 +183,7 @@ def note_refusal(connection: Connection, run_id: str, refused: TooManyRemovals) 
 
 
 def _refuse_unapproved(
-    connection: Connection, run: Row[Any], removals: LostTags | None, base_number: int | None
+    connection: Connection, run: Row[Any], removals: TagsToRemove | None, base_number: int | None
 ) -> None:
     """Keeps an approval with the run only where it was needed: it records who approved the removals.
 
@@ -286,7 +286,7 @@ def _with_kept_tags(connection: Connection, run: Row[Any], remote: RemoteSpec, h
     return sorted([*holds, *added], key=lambda hold: hold.tag)
 
 
-def _record_leftovers(connection: Connection, membership: Membership, difference: Difference) -> None:
+def _update_leftovers(connection: Connection, membership: Membership, difference: Difference) -> None:
     """An additive sync that removed a tag may leave its manifest behind; a mirror has just removed such leftovers."""
     has_leftovers = not membership.is_mirror and (membership.has_leftovers or difference.removed["tags"] > 0)
     if has_leftovers != membership.has_leftovers:

@@ -28,7 +28,7 @@ from registry_sync.db.content.closures import (
     there_is_none,
 )
 from registry_sync.db.queries import in_batches
-from registry_sync.db.runs.listings import note_rollback
+from registry_sync.db.runs.listings import record_rollback
 from registry_sync.db.tables import manifest_blobs, repository_links, repository_tags, tags
 from registry_sync.db.versions.commit import add_version, lock_repository, next_number
 from registry_sync.db.versions.membership import Difference
@@ -42,7 +42,7 @@ from registry_sync.db.versions.version_rows import (
     Intervals,
     count_changes,
     covers,
-    note_leftovers,
+    record_leftovers,
     require_row,
     resolve_number,
 )
@@ -68,8 +68,8 @@ def roll_back(
     difference = made_difference(connection, repository.id, new_number)
     if difference.is_empty:
         return None
-    note_leftovers(connection, repository.id)
-    note_rollback(connection, repository.id)
+    record_leftovers(connection, repository.id)
+    record_rollback(connection, repository.id)
     origin = VersionOrigin(VersionOriginKind.ROLLBACK, repository.id, number, by)
     holds = lost_bytes_of_derived(connection, repository.id, repository.id, number)
     return add_version(connection, repository, difference, origin=origin, holds=holds, description=description)
@@ -153,7 +153,7 @@ def copy_tags(
     difference = made_difference(connection, target.id, new_number)
     if difference.is_empty:
         return None
-    note_leftovers(connection, target.id)
+    record_leftovers(connection, target.id)
     origin = VersionOrigin(VersionOriginKind.COPY, source.id, number, by)
     holds = _lacking(connection, source, number, target, selection)
     return add_version(connection, target, difference, origin=origin, holds=holds, description=description)

@@ -198,7 +198,7 @@ class Membership:
             *self.connection.execute(removed).scalars(),
         }
 
-    def tags_to_lose(self) -> Select[Any]:
+    def tags_to_remove(self) -> Select[Any]:
         """Names of present tags that a mirror no longer finds upstream, in order."""
         listed = (run_tags.c.sync_run_id == self.run_id) & (run_tags.c.name == tags.c.name)
         return (

@@ -198,7 +198,7 @@ class _Tag:
 
 
 @dataclass(frozen=True)
-class LostTags:
+class TagsToRemove:
     """The tags that a mirror is about to remove, and the tag counts: of images, and the ``others`` by name."""
 
     membership: Membership
@@ -209,10 +209,10 @@ class LostTags:
     present_subjects: frozenset[Digest]
 
     @classmethod
-    def of(cls, membership: Membership, remote: RemoteSpec) -> LostTags | None:
+    def of(cls, membership: Membership, remote: RemoteSpec) -> TagsToRemove | None:
         """The tags to be removed, read before the intervals are written; None when there are none."""
         connection, repository_id = membership.connection, membership.repository_id
-        names = connection.execute(membership.tags_to_lose()).scalars().all()
+        names = connection.execute(membership.tags_to_remove()).scalars().all()
         if not names:
             return None
         states = _states(connection, membership.run_id, names)
@@ -283,7 +283,7 @@ class LostTags:
         """The filter or option that excludes the tag, ``upstream`` when none does."""
         if tag.state == TagState.FILTERED.value:
             return "platforms"
-        excluded_by = self.remote.tag_filter.left_out_by(tag.name)
+        excluded_by = self.remote.tag_filter.excluding_filter(tag.name)
         if excluded_by == "include_tags" and tag.subject is not None and looks_like_a_referrer_tag(tag.name):
             if not self.remote.include_referrers:
                 return "include_referrers"

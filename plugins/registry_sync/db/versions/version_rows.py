@@ -38,7 +38,7 @@ from registry_sync.domain.version_history import DerivedVersion
 from registry_sync.errors import OnlyVersion, RecordNotFound, VersionServed
 
 
-def note_leftovers(connection: Connection, repository_id: str) -> None:
+def record_leftovers(connection: Connection, repository_id: str) -> None:
     """Records whether the latest version contains manifests that no tag reaches. Reads the whole version."""
     tagged = (
         select(tags.c.manifest_id)
@@ -329,7 +329,7 @@ def _undo(connection: Connection, repository_id: str, number: int, before: int) 
             update(table).where(in_repository, table.c.version_removed == number).values(version_removed=None)
         )
     connection.execute(update(repositories).where(repositories.c.id == repository_id).values(latest_number=before))
-    note_leftovers(connection, repository_id)
+    record_leftovers(connection, repository_id)
 
 
 def _squash(connection: Connection, repository_id: str, number: int, before: int, after: int) -> None:

@@ -23,7 +23,7 @@ from registry_sync.db.tables import (
     sync_runs,
     tags,
 )
-from registry_sync.db.versions.commit import commit_run, lock_repository, note_refusal
+from registry_sync.db.versions.commit import commit_run, lock_repository, record_refusal
 from registry_sync.db.versions.derived_versions import copy_tags, roll_back
 from registry_sync.db.versions.removal_guard import tags_without_platform
 from registry_sync.db.versions.version_differences import version_difference
@@ -204,12 +204,12 @@ class VersionStore:
                 filtered = tags_without_platform(connection, run_id)
                 repository_id, number = commit_run(connection, run_id)
                 if number is None:
-                    return CommitResult(None, left_out=tuple(filtered))
+                    return CommitResult(None, filtered_tags=tuple(filtered))
                 version = require_version(connection, repository_id, number)
                 approved_by = require_run(connection, run_id).removals_approved_by
         except TooManyRemovals as refused:
             with self._transactions.writing() as connection:
-                note_refusal(connection, run_id, refused)
+                record_refusal(connection, run_id, refused)
             raise
         held = {hold.tag for hold in version.holds}
         excluded = tuple(tag for tag in filtered if tag not in held)
