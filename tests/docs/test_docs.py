@@ -183,7 +183,7 @@ def test_every_field_of_the_connection_has_a_line(name: str) -> None:
     assert name in rows(text("reference/connection.md"))
 
 
-def test_names_of_httphook_that_are_ignored_are_told() -> None:
+def test_names_of_httphook_that_are_ignored_are_reported() -> None:
     page = text("reference/connection.md")
     assert [name for name in sorted(IGNORED_EXTRA) if f"`{name}`" not in page] == []
 
@@ -272,7 +272,7 @@ def test_every_command_has_a_line() -> None:
 
 
 @pytest.mark.parametrize("module", provider.OPERATOR_MODULES)
-def test_every_operator_tells_its_parameters_and_template_fields(module: str) -> None:
+def test_every_operator_documents_its_parameters_and_template_fields(module: str) -> None:
     title = "".join(part.title() for part in module.rpartition(".")[2].split("_")) + "Operator"
     operator = getattr(import_module(module), title)
     told = section(text("reference/operators.md"), title)
@@ -297,5 +297,5 @@ def parts() -> list[str]:
 
 @pytest.mark.parametrize("page", ["explanation/architecture.md", "reference/packages.md"])
 @pytest.mark.parametrize("part", parts())
-def test_every_part_of_the_package_is_told_of(page: str, part: str) -> None:
+def test_every_part_of_the_package_is_described(page: str, part: str) -> None:
     assert f"`{part}`" in text(page)

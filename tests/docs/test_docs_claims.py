@@ -99,7 +99,7 @@ def test_a_typing_error_in_a_filter_does_not_empty_a_mirror(
         assert database.repositories.by_name("filtered").latest_number == 1
 
 
-def test_a_tag_that_is_asked_for_by_name_and_does_not_exist_is_left_out(
+def test_a_tag_that_is_requested_by_name_and_does_not_exist_is_excluded(
     sync_in_process: InProcessSync, registry: RegistryServer
 ) -> None:
     """how-to/schedule-a-sync.md: plain names are asked for one by one, and the repository is not listed."""

@@ -56,7 +56,7 @@ def shape(document: Any) -> Any:
     return document
 
 
-def test_the_shell_tutorial_gives_the_answers_that_it_shows(
+def test_the_shell_tutorial_gives_the_responses_that_it_shows(
     environment: dict[str, str], upstream: RegistryServer
 ) -> None:
     """Every JSON block follows the shell block that prints it; only ids and times differ."""

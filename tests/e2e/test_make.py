@@ -101,7 +101,7 @@ def test_up_says_where_and_a_second_up_the_same(clone: Clone, running: str) -> N
     assert f"password: {_instance(clone).password()}" in again.stdout
 
 
-def test_status_tells_of_every_part(clone: Clone, running: str) -> None:
+def test_status_reports_every_part(clone: Clone, running: str) -> None:
     told = clone.make("status").stdout
     assert running in told
     assert told.count(": healthy") == 4

@@ -99,7 +99,7 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.rule("A9.5", "A9.7")
-def test_a_task_that_is_told_to_wait_two_minutes_holds_nothing_meanwhile_and_then_goes_on(
+def test_a_task_with_a_retry_after_of_two_minutes_holds_nothing_meanwhile_and_then_continues(
     airflow: AirflowInstance, limiting: tuple[LimitingRegistry, RepositoryContent], upstream: RegistryServer
 ) -> None:
     registry, content = limiting

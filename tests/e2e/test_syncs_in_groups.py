@@ -61,7 +61,7 @@ def note(airflow: AirflowInstance, run: str) -> str | None:
     return found
 
 
-def test_each_sync_makes_its_version_is_noted_by_itself_and_goes_on_by_itself(
+def test_each_sync_makes_its_version_has_its_own_note_and_continues_by_itself(
     airflow: AirflowInstance, registry: RegistryServer
 ) -> None:
     fill(registry, SMALL, "1.0")

@@ -93,7 +93,7 @@ def test_an_additive_sync_keeps_the_platforms_it_took_before(
     }  # fmt: skip
 
 
-def test_a_manifest_that_is_left_out_of_one_index_stays_where_a_tag_stands_for_it(
+def test_a_manifest_that_is_excluded_from_one_index_stays_where_a_tag_refers_to_it(
     here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     multi = Multi(build)
@@ -108,7 +108,7 @@ def test_a_manifest_that_is_left_out_of_one_index_stays_where_a_tag_stands_for_i
     assert held(here, version, Relation.REMOVED) == {multi.arm64}, "the index alone does not keep what it leaves out"
 
 
-def test_tags_without_a_wanted_platform_are_left_out_and_cost_nothing_the_next_time(
+def test_tags_without_a_wanted_platform_are_excluded_and_cost_nothing_the_next_time(
     here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     Multi(build)
@@ -230,7 +230,7 @@ def test_foreign_layers_are_fetched_from_where_they_lie_only_when_the_remote_inc
 
 
 @pytest.mark.rule("A5.16")
-def test_bytes_that_a_manifest_carries_itself_are_not_asked_for(
+def test_bytes_that_a_manifest_carries_itself_are_not_requested(
     here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     data = b"a small layer"

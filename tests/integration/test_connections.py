@@ -50,7 +50,7 @@ def test_the_button_says_what_each_registry_is(
 
 @pytest.mark.rule("A3.9", "A4.13")
 @pytest.mark.parametrize("kind", known.KNOWN, ids=str)
-def test_a_wrong_password_is_told_and_was_sent_once(
+def test_a_wrong_password_is_reported_and_was_sent_once(
     kind: LookAlike, certificate: ServerCertificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with LookAlikeServer(kind, nested(), certificate) as server:

@@ -56,7 +56,7 @@ def test_lists_never_travel_between_tasks(sync_in_process: InProcessSync, regist
     assert max(len(json.dumps(value)) for value in returned) < 3000
 
 
-def test_what_is_noted_with_the_run_is_what_the_registry_was_asked(
+def test_the_usage_of_the_run_is_the_requests_of_the_registry(
     sync_in_process: InProcessSync, registry: RegistryServer
 ) -> None:
     push(registry, "noted", documented_example())

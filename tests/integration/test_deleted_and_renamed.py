@@ -60,7 +60,7 @@ def test_what_was_deleted_while_a_sync_waited_for_its_next_try_does_not_come_bac
     assert here.sync("app", upstream.url, "app", run_id="two") is not None, "a new run may make it again"
 
 
-def test_what_was_made_anew_meanwhile_is_not_taken_for_it(here: Installation, upstream: MemoryRegistry) -> None:
+def test_what_was_made_anew_meanwhile_is_not_mistaken_for_it(here: Installation, upstream: MemoryRegistry) -> None:
     interrupted(here, upstream, "fetch_manifests")
     delete_repository(here)
     another = here.database.repositories.ensure("app")
@@ -94,7 +94,7 @@ def test_a_name_that_another_repository_took_over_is_not_followed(here: Installa
     assert here.database.versions.latest(taken.id) is None
 
 
-def test_a_repeat_that_asks_for_another_repository_is_refused(here: Installation, upstream: MemoryRegistry) -> None:
+def test_a_repeat_that_requests_another_repository_is_refused(here: Installation, upstream: MemoryRegistry) -> None:
     interrupted(here, upstream, "fetch_manifests")
     with pytest.raises(RemoteChanged, match="another repository"):
         here.sync("other", upstream.url, "app", run_id="one", remote="app")

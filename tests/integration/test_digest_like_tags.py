@@ -36,7 +36,7 @@ def name_all(build: ContentBuilder, count: int = 7) -> list[Digest]:
 @pytest.mark.rule("A8.4")
 @pytest.mark.parametrize("heads_have_digests", [True, False])
 @pytest.mark.parametrize("include", [None, ("sha256-*",), "exactly"], ids=["all", "a glob", "exact names"])
-def test_a_tag_that_was_asked_for_stays_though_it_is_named_after_its_own_digest(
+def test_a_tag_that_was_requested_stays_though_it_is_named_after_its_own_digest(
     here: Installation,
     registry: MemoryRegistry,
     build: ContentBuilder,

@@ -93,7 +93,7 @@ def test_when_every_tag_is_hurt_the_sync_fails_and_says_why(here: Installation, 
 
 
 @pytest.mark.rule("A6.18")
-def test_a_manifest_that_is_gone_between_listing_and_fetching_is_left_out(
+def test_a_manifest_that_is_gone_between_listing_and_fetching_is_excluded(
     here: Installation, registry: MemoryRegistry
 ) -> None:
     content = wide(0.01, tags=4)

@@ -83,7 +83,7 @@ def test_a_typing_error_in_the_platforms_never_empties_a_mirror(
     assert sync(here, registry, platforms=("linux/amd64",)) is None, "nothing was lost on the way"
 
 
-def test_signatures_that_are_left_are_not_taken_for_something(
+def test_signatures_that_are_left_are_not_mistaken_for_something(
     here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     build.tag("v1", index := index_of(build, "amd64"))
@@ -257,7 +257,7 @@ def test_a_first_sync_whose_tags_all_went_meanwhile_says_so(
     assert latest(here) is None
 
 
-def test_the_log_tells_what_filters_leave_out_from_what_is_gone_and_names_what_was_never_there(
+def test_the_log_distinguishes_excluded_from_deleted_tags_and_names_those_that_never_existed(
     here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     for name in ("v1", "v2", "v3", "v4"):
@@ -348,7 +348,7 @@ def test_a_held_tag_of_which_nothing_is_known_may_be_an_index(
     assert tags(here, version) == {"old"}
 
 
-def test_what_the_platforms_leave_out_is_a_warning_of_every_sync(
+def test_what_the_platforms_exclude_is_a_warning_of_every_sync(
     here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     build.tag("linux", index_of(build, "amd64"))

@@ -53,7 +53,7 @@ def asked(registry: MemoryRegistry) -> list[str]:
 
 
 @pytest.mark.parametrize(("status", "error"), [(429, RateLimited), (503, ServerUnavailable)])
-def test_what_was_answered_before_a_registry_wanted_a_wait_is_not_asked_again(
+def test_responses_before_a_retry_after_are_not_requested_again(
     here: Installation, registry: MemoryRegistry, content: RepositoryContent, status: int, error: type[Exception]
 ) -> None:
     last = max(content.tags)
@@ -91,7 +91,7 @@ def test_a_kill_in_the_middle_loses_no_more_than_the_last_seconds(
     assert asked(registry) == [last]
 
 
-def test_answers_of_another_moment_are_asked_for_again(
+def test_responses_of_another_time_are_requested_again(
     here: Installation, registry: MemoryRegistry, content: RepositoryContent
 ) -> None:
     last = max(content.tags)
@@ -105,7 +105,7 @@ def test_answers_of_another_moment_are_asked_for_again(
     assert len(asked(registry)) == len(content.tags), "another listing was recorded meanwhile"
 
 
-def test_answers_are_kept_for_an_hour_at_most(
+def test_responses_are_kept_for_an_hour_at_most(
     here: Installation, registry: MemoryRegistry, content: RepositoryContent
 ) -> None:
     last = max(content.tags)

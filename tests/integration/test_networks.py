@@ -105,7 +105,7 @@ def test_a_registry_whose_certificate_a_private_ca_signed(
 
 
 @pytest.mark.rule("A9.12")
-def test_without_the_ca_nothing_is_asked_and_another_ca_is_none(
+def test_without_the_ca_nothing_is_requested_and_another_ca_is_none(
     start: Callable[..., RegistryServer], authority: CertificateAuthority, sync: Sync, tmp_path: Path
 ) -> None:
     registry = start(certificate=authority.server())
@@ -149,7 +149,7 @@ def test_a_registry_that_admits_clients_by_certificate(
 
 
 @pytest.mark.rule("A9.12")
-def test_without_a_certificate_or_with_a_strangers_it_says_so(
+def test_without_a_certificate_or_with_another_it_says_so(
     start: Callable[..., RegistryServer], authority: CertificateAuthority, sync: Sync, tmp_path: Path
 ) -> None:
     registry = start(certificate=authority.server(asks_for_client=True))
@@ -194,7 +194,7 @@ def guarded_proxy(closing: ExitStack, tmp_path: Path) -> ForwardProxy:
     return closing.enter_context(ForwardProxy(tmp_path / "guarded", login=PROXY_LOGIN))
 
 
-def test_a_plain_registry_is_asked_by_way_of_the_proxy_with_whole_urls(
+def test_a_plain_registry_is_requested_through_the_proxy_with_whole_urls(
     start: Callable[..., RegistryServer], here: Installation, sync: Sync, proxy: ForwardProxy
 ) -> None:
     registry = start()
@@ -222,7 +222,7 @@ def test_a_registry_at_https_is_reached_through_a_tunnel(
 
 
 @pytest.mark.parametrize("is_tls", [False, True])
-def test_a_proxy_that_asks_for_a_password_gets_its_own(
+def test_a_proxy_that_requires_a_password_gets_its_own(
     start: Callable[..., RegistryServer],
     authority: CertificateAuthority,
     here: Installation,
@@ -290,7 +290,7 @@ def test_a_registry_that_is_down_behind_a_proxy_is_temporary(
 
 
 @pytest.mark.rule("A9.11")
-def test_a_cache_in_front_of_a_registry_is_told_what_it_stands_in_for(
+def test_a_pull_through_cache_gets_the_namespace_of_the_upstream(
     closing: ExitStack,
     start: Callable[..., RegistryServer],
     here: Installation,

@@ -44,7 +44,7 @@ def run(here: Installation, registry: MemoryRegistry) -> SyncRun:
     return opened
 
 
-def test_a_plan_asks_once_what_is_below_the_tags(here: Installation, run: SyncRun) -> None:
+def test_a_plan_requests_once_what_is_below_the_tags(here: Installation, run: SyncRun) -> None:
     with executed_statements() as statements:
         planned = plan_blobs(here.store, here.database, run, max_shards=2, min_shard_bytes=1, report=here.lines)
     assert (len(planned.shards), planned.missing_count) == (2, 6)

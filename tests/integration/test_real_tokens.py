@@ -98,7 +98,7 @@ def test_a_token_that_the_registry_takes_for_seconds_only_is_replaced_in_the_mid
     ],
     ids=["anonymous", "wrong password", "another repository"],
 )
-def test_what_the_registry_refuses_is_told_apart(
+def test_what_the_registry_refuses_is_distinguished(
     here: Installation, guarded: Guard, credentials: Credentials | None, name: str, error: type[RegistryError]
 ) -> None:
     registry, service = guarded()

@@ -54,7 +54,7 @@ def test_referrers_of_every_manifest_come_along_and_those_of_referrers(
     assert got(registry) == set()
 
 
-def test_referrers_are_left_out_where_the_remote_says_so_and_go_when_it_changes_its_mind(
+def test_referrers_are_excluded_where_the_remote_says_so_and_go_when_it_changes_its_mind(
     here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     signed = Signed(build)
@@ -218,7 +218,7 @@ def test_exact_names_bring_what_belongs_to_them_without_a_listing(
     assert sync(here, registry, include_tags=("v1",)) is None
 
 
-def test_what_is_left_out_by_name_stays_out_though_it_belongs_to_something(
+def test_what_is_excluded_by_name_stays_out_though_it_belongs_to_something(
     here: Installation, registry: MemoryRegistry, build: ContentBuilder
 ) -> None:
     image = build.image([build.blob(60)])

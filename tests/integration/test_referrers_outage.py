@@ -21,7 +21,7 @@ NAME = "team/app"
 @pytest.mark.parametrize("is_last_try", [False, True], ids=["more tries", "last try"])
 @pytest.mark.parametrize("is_released", [False, True], ids=["nothing new", "a release"])
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
-def test_signatures_stay_while_the_registry_does_not_tell_of_them(
+def test_signatures_stay_while_the_registry_does_not_report_them(
     here: Installation, status: int, is_released: bool, is_last_try: bool
 ) -> None:
     """Also where a release comes meanwhile: it is taken without what the registry does not tell of, or not at all."""

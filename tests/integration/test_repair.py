@@ -136,7 +136,7 @@ def test_a_sync_fetches_again_what_is_known_to_be_broken_though_nothing_changed(
     assert whole(here, made)
 
 
-def test_what_a_sync_finds_missing_and_cannot_fetch_is_told_by_the_next_verification(
+def test_what_a_sync_finds_missing_and_cannot_fetch_is_reported_by_the_next_verification(
     here: Installation, registry: MemoryRegistry
 ) -> None:
     made = content()

@@ -77,7 +77,7 @@ def test_a_run_with_held_tags_names_them(sync_in_process: InProcessSync, registr
     assert "v1 is omitted" in said
 
 
-def test_a_tag_that_was_asked_for_by_name_and_is_missing_is_named_where_people_look(
+def test_a_tag_that_was_requested_by_name_and_is_missing_is_named_where_people_look(
     sync_in_process: InProcessSync, registry: RegistryServer
 ) -> None:
     push(registry, "named", documented_example())

@@ -86,9 +86,7 @@ def test_a6_17_a_layer_that_is_missing_holds_its_tag_and_removes_nothing(
     assert tags["two"] != pushed["two"][0]
 
 
-def test_a6_17_a_registry_that_calls_it_plain_text_and_tells_no_digest_is_read_all_the_same(
-    here: Installation, tmp_path: Path
-) -> None:
+def test_a6_17_a_response_as_plain_text_and_without_a_digest_is_accepted(here: Installation, tmp_path: Path) -> None:
     """As old images come from Red Hat's; beside an image of today."""
     certificate = CertificateAuthority(tmp_path / "ca").server(hosts=HOSTS)
     payload = payload_of(document([TOP, EMPTY, BASE], tag="old"))

@@ -78,7 +78,7 @@ def test_a_registry_that_sends_the_question_for_referrers_elsewhere_is_one_witho
 @pytest.mark.parametrize(
     "status", sorted({kind.referrers.status for kind in known.KNOWN if Habit.LACKS_REFERRERS in kind.habits})
 )
-def test_known_registries_without_the_api_are_asked_once_in_the_first_sync_and_never_in_the_next(
+def test_known_registries_without_the_api_are_requested_once_in_the_first_sync_and_never_in_the_next(
     here: Installation, registry: MemoryRegistry, status: int
 ) -> None:
     here.has_tasks = True
@@ -166,7 +166,7 @@ def serve_referrers(registry: MemoryRegistry) -> None:
 @pytest.mark.rule("A8.2")
 @pytest.mark.parametrize("response", ["400", "404"])
 @pytest.mark.parametrize("odd", [0, 1])
-def test_a_known_api_that_answers_oddly_of_one_manifest_is_asked_about_the_others(
+def test_a_known_api_with_one_odd_response_is_asked_about_other_manifests(
     here: Installation, registry: MemoryRegistry, response: str, odd: int
 ) -> None:
     """As quay does of some kinds of manifests; whichever of the new ones is asked about first."""
@@ -199,7 +199,7 @@ def test_a_known_api_that_answers_oddly_of_one_manifest_is_asked_about_the_other
 
 @pytest.mark.rule("A8.2")
 @pytest.mark.parametrize("has_signatures", [True, False])
-def test_what_the_latest_version_has_tells_whether_the_only_new_manifest_is_the_odd_one(
+def test_the_latest_version_shows_whether_the_only_new_manifest_is_the_odd_one(
     here: Installation, registry: MemoryRegistry, has_signatures: bool
 ) -> None:
     here.has_tasks = True
@@ -219,7 +219,7 @@ def test_what_the_latest_version_has_tells_whether_the_only_new_manifest_is_the_
 
 
 @pytest.mark.rule("A8.2")
-def test_a_known_api_that_is_hidden_is_asked_a_few_times_in_each_task(
+def test_a_known_api_that_is_hidden_is_requested_a_few_times_in_each_task(
     here: Installation, registry: MemoryRegistry
 ) -> None:
     here.has_tasks = True
@@ -260,7 +260,7 @@ def test_an_api_that_is_gone_takes_no_signature_with_it(here: Installation, regi
 
 @pytest.mark.rule("A8.2")
 @pytest.mark.parametrize("response", ["login", "404"])
-def test_the_signature_of_a_new_image_is_not_lost_to_one_answer_that_hides_the_api(
+def test_the_signature_of_a_new_image_is_not_lost_to_one_response_that_hides_the_api(
     here: Installation, registry: MemoryRegistry, response: str
 ) -> None:
     build = ContentBuilder(seed=51)

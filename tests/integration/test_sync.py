@@ -96,7 +96,7 @@ def test_an_unchanged_upstream_costs_one_head_per_tag_and_makes_no_version(
     assert repository.latest_number == 1
 
 
-def test_a_first_sync_asks_for_each_manifest_and_each_blob_once(
+def test_a_first_sync_requests_each_manifest_and_each_blob_once(
     here: Installation, real_registry: RegistryServer
 ) -> None:
     push(real_registry, "once", documented_example())
@@ -211,7 +211,7 @@ def test_exact_names_need_no_listing(here: Installation, registry: MemoryRegistr
     assert (registry.log().tag_page_count, registry.log().manifest_head_count) == (0, 2)
 
 
-def test_exact_names_are_asked_for_with_the_names_of_what_may_belong_to_them(
+def test_exact_names_are_requested_with_the_names_of_what_may_belong_to_them(
     here: Installation, registry: MemoryRegistry
 ) -> None:
     push(registry, "companions", documented_example())

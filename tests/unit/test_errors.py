@@ -63,7 +63,7 @@ def test_what_a_registry_said_survives_pickling() -> None:
 
 
 @pytest.mark.parametrize(("status", "temporary"), [(404, False), (403, False), (408, True), (500, True), (503, True)])
-def test_a_status_decides_whether_an_answer_is_temporary(status: int, temporary: bool) -> None:
+def test_a_status_decides_whether_a_response_is_temporary(status: int, temporary: bool) -> None:
     assert RegistryError("x", status=status).is_temporary is temporary
     assert RateLimited("x").is_temporary
 

@@ -69,7 +69,7 @@ def test_the_operator_says_nothing_of_a_remote_that_is_no_option() -> None:
 # -- the form of the DAG ------------------------------------------------------------------------------------------
 
 
-def test_the_form_asks_for_nothing_of_a_remote_that_is_no_option() -> None:
+def test_the_form_has_nothing_of_a_remote_that_is_no_option() -> None:
     assert set(dag_file().PARAMS) == OF_THE_SYNC | PARAMETERS.keys() | {"approve_removals"}
 
 

@@ -211,7 +211,7 @@ def test_a_run_whose_dag_run_has_ended_may_be_approved_and_then_goes_on(
     assert database.versions.commit(run.id).removals_approved_by == "anna"
 
 
-def test_an_approval_of_an_earlier_release_that_no_commit_has_used_is_asked_for_again(
+def test_an_approval_of_an_earlier_release_that_no_commit_has_used_is_requested_again(
     database: Database, repository: Repository, url: str
 ) -> None:
     """That release let approve a run before anything was refused, for whatever would go."""

@@ -183,7 +183,7 @@ def test_a_database_that_goes_away_in_the_middle_is_a_passing_error_and_the_repe
 
 
 @pytest.mark.skipif(not CAN_MOUNT, reason="only root may mount a small disk")
-def test_a_full_disk_of_a_server_is_told_from_one_of_a_file(postgres: Postgres) -> None:
+def test_a_full_disk_of_a_server_is_distinguished_from_one_of_a_file(postgres: Postgres) -> None:
     url = postgres.make_database("full_disk", "migrated")
     with memory_disk(postgres.socket_folder / "small", 2 * MEBIBYTE) as disk:
         owner = postgres.socket_folder.stat()

@@ -38,7 +38,7 @@ def test_adding_again_changes_nothing(database: Database) -> None:
     assert len(database.units.manifests(UnitQuery(digests=(child.digest,))).items[0].layers) == 2
 
 
-def test_stored_manifests_are_told_and_indexes_are_read_again_from_their_bytes(database: Database) -> None:
+def test_stored_manifests_are_reported_and_indexes_are_read_again_from_their_bytes(database: Database) -> None:
     first, second = image("a"), image("elsewhere")
     document = {
         "schemaVersion": 2,
@@ -54,7 +54,7 @@ def test_stored_manifests_are_told_and_indexes_are_read_again_from_their_bytes(d
     assert database.contents.stored_manifests([]) == {}
 
 
-def test_a_stored_manifest_that_is_asked_for_is_no_orphan_any_more(database: Database) -> None:
+def test_a_stored_manifest_that_is_requested_is_no_orphan_any_more(database: Database) -> None:
     lone = image("lone")
     database.contents.add_manifests([lone])
     with database.writing() as connection:

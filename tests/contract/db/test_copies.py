@@ -48,7 +48,7 @@ def test_a_copy_brings_the_tags_that_are_named_with_all_below_them(database: Dat
     assert mirrored.summary.counts()["removed"] == {"docker.tag": 1, "docker.manifest": 1, "docker.blob": 2}
 
 
-def test_a_copy_takes_signatures_along_and_what_the_source_left_out_stays_out(database: Database) -> None:
+def test_a_copy_includes_signatures_and_what_the_source_excluded_stays_out(database: Database) -> None:
     source, target = (database.repositories.ensure(name) for name in ("tested", "released"))
     taken, left, signature = image("taken"), image("left"), image("signature")
     both = index(taken, left)

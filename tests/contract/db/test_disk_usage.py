@@ -74,7 +74,7 @@ def test_what_is_missing_counts_as_missing_and_foreign_blobs_do_not(database: Da
     assert usage.stored == Amount(1, len("layer"))
 
 
-def test_what_is_noted_as_orphaned_is_told(database: Database) -> None:
+def test_what_is_recorded_as_orphaned_is_reported(database: Database) -> None:
     repository = database.repositories.ensure("app")
     upstream = Upstream()
     upstream.tag("latest", image("layer", config="config"))
@@ -92,7 +92,7 @@ def test_what_is_noted_as_orphaned_is_told(database: Database) -> None:
     assert database.disk_usage.report().orphaned_blobs == Amount(2, len("layerconfig"))
 
 
-def test_a_repository_without_content_takes_nothing_and_one_that_is_not_there_is_told(database: Database) -> None:
+def test_a_repository_without_content_takes_nothing_and_one_that_is_not_there_is_reported(database: Database) -> None:
     empty = database.repositories.ensure("empty")
     assert database.disk_usage.repository(empty.id) == RepositoryUsage(empty.id, "empty")
     with pytest.raises(RecordNotFound, match="no repository"):

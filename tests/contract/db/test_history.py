@@ -97,7 +97,7 @@ def test_a_sync_that_was_under_way_does_not_undo_a_rollback(database: Database, 
     assert database.versions.commit(later.id).version is not None
 
 
-def test_what_is_taken_along_comes_back_with_a_rollback_gaps_too(database: Database) -> None:
+def test_linked_manifests_come_back_with_a_rollback_gaps_too(database: Database) -> None:
     repository = database.repositories.ensure("app")
     one, other = image("one"), image("other")
     both = index(one, other)
@@ -197,7 +197,7 @@ def test_after_the_latest_was_deleted_no_earlier_sync_is_believed_about_what_is_
     assert database.selections.selecting_remote(app.id, SyncMode.MIRROR) is not None
 
 
-def test_fewer_versions_are_kept_from_the_moment_that_fewer_are_wanted(database: Database, app: Repository) -> None:
+def test_fewer_versions_are_kept_as_soon_as_fewer_are_wanted(database: Database, app: Repository) -> None:
     database.versions.delete(app.id, 2)
     sync(database, app, upstream(latest="d"))
     held = {number: database.versions.tags(app.id, number) for number in (3, 4)}

@@ -23,7 +23,7 @@ def started(database: Database, key: RunKey | None = None) -> SyncRun:
     return open_run(database, database.repositories.ensure("app"), key=key or new_key())
 
 
-def test_another_try_finds_what_was_asked_for(database: Database) -> None:
+def test_another_try_finds_what_was_requested(database: Database) -> None:
     key = new_key()
     run = started(database, key)
     database.heads.keep(run.id, {A: DIGEST, B: None}, LISTED_AT)
@@ -50,7 +50,7 @@ def test_a_listing_that_was_recorded_meanwhile_makes_them_worthless(database: Da
 
 
 @pytest.mark.parametrize("state", [RunState.FAILED, RunState.CANCELED])
-def test_a_sync_that_is_begun_anew_after_its_end_forgets_them(database: Database, state: RunState) -> None:
+def test_a_sync_that_is_started_again_after_its_end_forgets_them(database: Database, state: RunState) -> None:
     key = new_key()
     run = started(database, key)
     database.heads.keep(run.id, {A: DIGEST}, LISTED_AT)
@@ -70,9 +70,7 @@ def test_they_go_when_the_listing_is_recorded_or_found_unchanged_or_forgotten(da
 
 
 @pytest.mark.parametrize("change", [{"upstream_name": "team/other"}, {"url": "https://b.example"}, {"conn_id": "b"}])
-def test_what_another_upstream_or_another_account_was_asked_is_forgotten(
-    database: Database, change: dict[str, str]
-) -> None:
+def test_heads_of_another_upstream_or_another_account_are_forgotten(database: Database, change: dict[str, str]) -> None:
     key, repository = new_key(), database.repositories.ensure("app")
     remote = database.remotes.create(RemoteSpec.parse("mine", "https://a.example", "team/app", conn_id="a"))
     run = open_run(database, repository, key=key, remote=remote)

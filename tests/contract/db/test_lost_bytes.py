@@ -71,7 +71,7 @@ def test_a_run_that_finds_nothing_but_lost_bytes_fails_and_says_which(
     assert database.versions.missing_blob_count(repository.id) == 0
 
 
-def test_a_tag_that_is_kept_though_it_is_gone_upstream_is_asked_for_again_and_held(
+def test_a_tag_that_is_kept_though_it_is_gone_upstream_is_requested_again_and_held(
     database: Database, repository: Repository, upstream: Upstream
 ) -> None:
     failing = lose(database, "other")
@@ -83,7 +83,7 @@ def test_a_tag_that_is_kept_though_it_is_gone_upstream_is_asked_for_again_and_he
     assert sync(database, repository, upstream, mode=SyncMode.ADDITIVE).holds == ()
 
 
-def test_what_a_mirror_is_about_to_remove_is_not_asked_for(
+def test_what_a_mirror_is_about_to_remove_is_not_requested(
     database: Database, repository: Repository, upstream: Upstream
 ) -> None:
     lose(database, "other")

@@ -133,7 +133,7 @@ def noted(database: Database) -> tuple[set[int], set[int]]:
         )
 
 
-def test_without_a_reason_all_of_it_is_noted_and_what_a_manifest_names_is_not(
+def test_without_a_reason_all_of_it_is_recorded_and_what_a_manifest_names_is_not(
     database: Database, unneeded: Unneeded
 ) -> None:
     found, found_blobs = noted(database)

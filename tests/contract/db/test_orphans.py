@@ -199,7 +199,7 @@ def test_a_sync_that_ended_badly_keeps_its_content_for_the_grace_and_is_then_rel
     assert database.versions.commit(again.id).version is not None
 
 
-def test_what_is_needed_again_before_its_grace_is_over_is_noted_no_more(
+def test_what_is_needed_again_before_its_grace_is_over_is_recorded_no_more(
     database: Database, store: BlobStore, clock: Clock
 ) -> None:
     upstream = Upstream()
@@ -270,7 +270,7 @@ def test_bytes_that_no_record_names_go_when_they_are_old(database: Database, sto
     assert known(database, stray) == set()
 
 
-def test_bytes_that_a_sync_came_to_name_meanwhile_are_no_strays(
+def test_bytes_that_a_sync_came_to_name_meanwhile_are_not_untracked(
     database: Database, store: BlobStore, clock: Clock
 ) -> None:
     """Listed as stray, named before they are removed: the record that is there keeps them."""
@@ -325,7 +325,9 @@ def test_a_sync_heals_what_a_collector_left_that_died_after_the_bytes(
     assert database.versions.commit(run.id).version is not None
 
 
-def test_a_sync_that_was_begun_is_kept_however_long_it_runs(database: Database, store: BlobStore, clock: Clock) -> None:
+def test_a_sync_that_was_started_is_kept_however_long_it_runs(
+    database: Database, store: BlobStore, clock: Clock
+) -> None:
     upstream = Upstream()
     upstream.tag("latest", image("layer"))
     run = open_run(database, database.repositories.ensure("app"))

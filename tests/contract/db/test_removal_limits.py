@@ -65,7 +65,7 @@ def tagged(*names: str) -> Upstream:
         ([f"v{number}" for number in range(10)], [f"v{number}" for number in range(5)], False),
     ],
 )
-def test_more_than_half_of_the_tags_never_go_unasked_whatever_their_number(
+def test_more_than_half_of_the_tags_never_go_unapproved_whatever_their_number(
     database: Database, repository: Repository, before: list[str], after: list[str], stops: bool
 ) -> None:
     commit(database, repository, tagged(*before))
@@ -135,7 +135,7 @@ def test_the_text_says_which_filter_or_option_led_to_it(
     assert str(refused.value).endswith("To remove them, approve the removals of this run")
 
 
-def test_what_another_choice_of_platforms_leaves_nothing_of_is_asked_for_alone(
+def test_tags_without_any_selected_platform_take_an_approval_of_their_own(
     database: Database, repository: Repository
 ) -> None:
     upstream = tagged("a", "b", "c", "d")

@@ -101,7 +101,7 @@ def test_a_task_that_was_at_work_when_its_dag_run_ended_changes_nothing(
     assert database.versions.latest(repository.id) is None
 
 
-def test_a_dag_run_that_was_begun_anew_begins_or_goes_on(database: Database, repository: Repository) -> None:
+def test_a_dag_run_that_was_started_again_starts_or_continues(database: Database, repository: Repository) -> None:
     run = begin(database, repository, new_key(), FIRST)
     database.run_ends.end(run.key.dag_id, run.key.run_id, RunState.FAILED, "marked", started_at=FIRST)
     again = begin(database, repository, run.key, AGAIN)
@@ -181,7 +181,7 @@ def test_names_that_a_repository_had_are_known_until_another_has_them(
     assert database.repositories.former_names(repository.id) == ("third",)
 
 
-def test_an_approval_that_was_not_needed_is_not_told(database: Database, repository: Repository) -> None:
+def test_an_approval_that_was_not_needed_is_not_reported(database: Database, repository: Repository) -> None:
     sync(database, repository, upstream(*(f"tag-{number}" for number in range(30))))
     needless = open_run(database, repository)
     play_stages(database, needless, upstream(*(f"tag-{number}" for number in range(31))))

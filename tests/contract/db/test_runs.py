@@ -18,7 +18,7 @@ from support.metadata import LISTED_AT, Upstream, image, index, layer, new_key, 
 DIGEST = Digest.of(b"a")
 
 
-def test_a_run_is_begun_once_for_each_key(database: Database) -> None:
+def test_a_run_is_started_once_for_each_key(database: Database) -> None:
     repository = database.repositories.ensure("app")
     key = new_key()
     run = open_run(database, repository, key=key)
@@ -31,7 +31,7 @@ def test_a_run_is_begun_once_for_each_key(database: Database) -> None:
 
 
 @pytest.mark.parametrize(("upstream_name", "is_remembered"), [("library/app", True), ("team/other", False)])
-def test_a_run_begun_anew_knows_of_referrers_what_the_same_upstream_said(
+def test_a_run_started_again_knows_of_referrers_what_the_same_upstream_said(
     database: Database, upstream_name: str, is_remembered: bool
 ) -> None:
     repository, key = database.repositories.ensure("app"), new_key()
@@ -230,7 +230,7 @@ def test_a_failed_run_says_why_and_may_be_committed_after_a_repeat(database: Dat
     assert database.runs.get(run.id).error is None
 
 
-def test_a_run_begun_anew_after_its_end_syncs_again_and_what_it_was_stays(database: Database) -> None:
+def test_a_run_started_again_after_its_end_syncs_again_and_what_it_was_stays(database: Database) -> None:
     repository = database.repositories.ensure("app")
     upstream = Upstream()
     upstream.tag("latest", image("a"))
@@ -258,7 +258,7 @@ def test_a_run_begun_anew_after_its_end_syncs_again_and_what_it_was_stays(databa
     assert (third.attempt, database.runs.get(third.id).listed_at) == (3, LISTED_AT)
 
 
-def test_a_sync_that_is_begun_anew_after_it_settled_may_say_otherwise(database: Database) -> None:
+def test_a_sync_that_is_started_again_after_it_settled_may_say_otherwise(database: Database) -> None:
     """It is another one: its remote may have been changed or made again meanwhile."""
     repository = database.repositories.ensure("app")
     key = new_key()

@@ -156,7 +156,7 @@ def test_ensuring_a_remote_brings_it_up_to_date_and_touches_it_only_when_it_diff
     assert changed.updated_at > first.updated_at
 
 
-def test_lists_are_pages_with_totals_in_the_order_asked_for(database: Database) -> None:
+def test_lists_are_pages_with_totals_in_the_order_requested(database: Database) -> None:
     for name in ("b", "a_", "A", "c%"):
         as_an_earlier_release_made_it(database, name)
         database.remotes.ensure(RemoteSpec.parse(name, "https://registry.example", "app"))

@@ -49,7 +49,7 @@ def test_of_several_syncs_of_a_dag_run_the_one_of_list_tags_is_shown_and_the_ver
     assert sorted(found.made_before) == [(repository.id, 1), (repository.id, 3)]
 
 
-def test_a_run_that_was_begun_anew_keeps_the_versions_that_it_had_made(database: Database) -> None:
+def test_a_run_that_was_started_again_keeps_the_versions_that_it_had_made(database: Database) -> None:
     repository, key = database.repositories.ensure("task-reads-again"), new_key()
     for name in ("one", "two"):
         run = open_run(database, repository, mode=SyncMode.ADDITIVE, key=key)

@@ -103,7 +103,7 @@ def test_of_many_the_first_ones_are_named(database: Database, store: Locked) -> 
     assert str(caught.value).count("sha256:") == 5
 
 
-def test_a_store_that_is_away_is_not_asked_for_everything(database: Database, store: Locked) -> None:
+def test_a_store_that_is_unavailable_is_not_tried_for_everything(database: Database, store: Locked) -> None:
     texts = [f"layer {number}" for number in range(2 * MOST_TRANSIENT)]
     abandoned(database, store, *texts)
     store.locked = {Digest.of(text.encode()): BlobStoreUnavailable("away") for text in texts}
@@ -114,7 +114,7 @@ def test_a_store_that_is_away_is_not_asked_for_everything(database: Database, st
     assert collect(database, store).blobs.count == len(texts)
 
 
-def test_a_stray_that_cannot_be_removed_keeps_none_of_the_others(database: Database, store: Locked) -> None:
+def test_an_untracked_blob_that_cannot_be_removed_keeps_none_of_the_others(database: Database, store: Locked) -> None:
     keep_texts(store, "one", "two", "three")
     store.locked = {ONE: BlobStoreError("locked")}
     for _ in range(2):

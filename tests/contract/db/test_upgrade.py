@@ -141,7 +141,7 @@ def test_every_version_says_after_the_upgrade_what_it_said_before(database: Data
         assert database.contents.manifest(row["digest"]).data == untagged(row["data"])
 
 
-def test_versions_take_along_the_entries_of_their_indexes_as_they_did(database: Database) -> None:
+def test_versions_include_the_entries_of_their_indexes_as_they_did(database: Database) -> None:
     link_count = 0
     for repository in database.repositories.page().items:
         for version in DOCUMENT["expected"][repository.name]:

@@ -244,7 +244,7 @@ def test_bytes_that_are_there_and_noted_as_missing_are_read_and_noted(
     assert verified_at(database)[stored["one"]] == NOW
 
 
-def test_strays_and_strangers_are_told_and_left(
+def test_untracked_blobs_and_unknown_files_are_reported_and_left(
     database: Database, store: LocalBlobStore, stored: dict[str, Digest]
 ) -> None:
     stray = keep_texts(store, "stray")[0]
@@ -296,7 +296,7 @@ class Unreadable:
         return self._store.open(digest)
 
 
-def test_what_cannot_be_read_now_is_told_and_stays_as_it_is(
+def test_what_cannot_be_read_now_is_reported_and_stays_as_it_is(
     database: Database, store: LocalBlobStore, stored: dict[str, Digest]
 ) -> None:
     failing = Unreadable(store, {stored["one"]: PermissionError(13, "Permission denied")})
@@ -328,7 +328,7 @@ def test_a_store_that_cannot_be_read_at_all_is_a_passing_error(database: Databas
     assert all(is_stored(database, digest) for digest in digests)
 
 
-def test_bytes_that_are_replaced_while_they_are_read_are_not_taken_for_broken(
+def test_bytes_that_are_replaced_while_they_are_read_are_not_mistaken_for_broken(
     database: Database, store: LocalBlobStore, stored: dict[str, Digest]
 ) -> None:
     """The first read meets broken bytes, which another repair replaces before the second."""
@@ -417,7 +417,7 @@ def test_what_was_lost_is_fetched_again_from_the_remote_it_came_from(
     assert repair(database, store, {HOME: registry}, list(lost)) == Repair(), "a repeat has nothing to do"
 
 
-def test_another_remote_is_asked_for_what_the_first_one_lost(database: Database, store: LocalBlobStore) -> None:
+def test_what_the_first_remote_lost_is_requested_from_another(database: Database, store: LocalBlobStore) -> None:
     upstream = Upstream()
     upstream.tag("latest", image("one", "two", config="config"))
     sync_from(database, "first", HOME, upstream)
@@ -436,7 +436,7 @@ def test_another_remote_is_asked_for_what_the_first_one_lost(database: Database,
     assert store.has(two)
 
 
-def test_what_no_remote_has_is_told_with_the_reason_and_the_others_come_back(
+def test_what_no_remote_has_is_reported_with_the_reason_and_the_others_come_back(
     database: Database, store: LocalBlobStore, stored: dict[str, Digest]
 ) -> None:
     for text in ("one", "two"):

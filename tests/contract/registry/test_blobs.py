@@ -75,14 +75,14 @@ def test_a_blob_that_is_not_there_is_named(source: Source, name: RepositoryName)
     assert reader.usage.counts().blob_get_count == 1
 
 
-def test_bytes_that_a_descriptor_carries_are_not_asked_for(source: Source, name: RepositoryName) -> None:
+def test_bytes_that_a_descriptor_carries_are_not_requested(source: Source, name: RepositoryName) -> None:
     reader, writer = source.reader(), MemoryWriter(BLOB)
     assert reader.fetch_blob(name, descriptor_of(DATA, inline=DATA), writer) == 0
     assert writer.published == DATA
     assert reader.usage.counts().blob_get_count == 0
 
 
-def test_an_algorithm_that_cannot_be_verified_is_refused_before_anything_is_asked(
+def test_an_algorithm_that_cannot_be_verified_is_refused_before_anything_is_requested(
     source: Source, name: RepositoryName
 ) -> None:
     blob = Descriptor(media_types.OCI_LAYER_GZIP, Digest("md5:" + "0" * 32), 5)
@@ -145,7 +145,7 @@ def test_another_length_than_the_descriptor_says_is_refused(
     assert reader.usage.counts().received_bytes == 0
 
 
-def test_a_registry_that_sends_all_of_it_where_a_part_was_asked_for_is_read_from_the_beginning(
+def test_a_registry_that_sends_all_of_it_where_a_part_was_requested_is_read_from_the_beginning(
     scripted: Source, name: RepositoryName
 ) -> None:
     scripted.registry.on("GET", "blob", BLOB.digest, MemoryResponse(data=DATA))
@@ -157,7 +157,7 @@ def test_a_registry_that_sends_all_of_it_where_a_part_was_asked_for_is_read_from
 @pytest.mark.parametrize(
     "first", [NO_RESPONSE, refusal(503), refusal(429, retry_after_seconds=2)], ids=lambda r: r.status
 )
-def test_a_blob_that_is_not_given_at_first_is_asked_for_again(
+def test_a_blob_that_is_not_given_at_first_is_requested_again(
     scripted: Source, name: RepositoryName, first: MemoryResponse
 ) -> None:
     push(scripted.registry, name, content(DATA))

@@ -27,7 +27,7 @@ def one_image() -> tuple[RepositoryContent, Digest]:
 
 
 @pytest.mark.parametrize("content", [every_kind(), nested()], ids=["every kind", "nested"])
-def test_a_head_tells_digest_type_and_size_of_every_kind(
+def test_a_head_has_digest_type_and_size_of_every_kind(
     source: Source, name: RepositoryName, content: RepositoryContent
 ) -> None:
     push(source.registry, name, content)
@@ -85,7 +85,7 @@ def test_a_manifest_that_is_deleted_takes_its_tags_with_it(source: Source, name:
         assert error_of(lambda reference=reference: reader.head_manifest(name, reference))["type"] == "NotFound"
 
 
-def test_an_index_that_names_another_size_than_its_entry_has_is_told(source: Source, name: RepositoryName) -> None:
+def test_an_index_that_names_another_size_than_its_entry_has_is_reported(source: Source, name: RepositoryName) -> None:
     content, image = one_image()
     push(source.registry, name, content)
     size_bytes = len(content.manifests[image].data)
@@ -146,7 +146,7 @@ def test_what_is_no_manifest_is_refused(
     assert error_of(lambda: scripted.reader().get_manifest(name, TagName("v1")))["type"] == error
 
 
-def test_a_manifest_that_breaks_off_is_asked_for_again(scripted: Source, name: RepositoryName) -> None:
+def test_a_manifest_that_breaks_off_is_requested_again(scripted: Source, name: RepositoryName) -> None:
     content, image = one_image()
     push(scripted.registry, name, content)
     scripted.registry.on("GET", "manifest", image, Held(breaks_after=20), HELD)

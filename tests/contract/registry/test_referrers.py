@@ -42,7 +42,7 @@ def digests(found: object) -> list[Digest]:
     return [entry.digest for entry in found]
 
 
-def test_without_the_api_there_is_none_and_the_fallback_tag_tells(
+def test_without_the_api_the_fallback_tag_has_the_referrers(
     source: Source, name: RepositoryName, signed: Signed
 ) -> None:
     push(source.registry, name, with_fallback_tags(signed.build.content()))
@@ -83,7 +83,7 @@ def test_pages_of_referrers_are_followed(scripted: Source, name: RepositoryName,
 @pytest.mark.parametrize(
     "page", [refusal(404), refusal(401), document(b"<html>", "text/html")], ids=["404", "401", "a page"]
 )
-def test_a_registry_without_the_api_is_asked_once(
+def test_a_registry_without_the_api_is_requested_once(
     scripted: Source, name: RepositoryName, signed: Signed, page: MemoryResponse
 ) -> None:
     push(scripted.registry, name, with_fallback_tags(signed.build.content()))
@@ -111,7 +111,7 @@ def test_a_refusal_means_that_nothing_is_known_and_is_not_repeated(
 @pytest.mark.parametrize(
     ("status", "error"), [(429, "RateLimited"), (500, "ServerUnavailable"), (503, "ServerUnavailable")]
 )
-def test_an_outage_is_an_error_and_asked_again(
+def test_an_outage_is_an_error_and_requested_again(
     scripted: Source, name: RepositoryName, signed: Signed, status: int, error: str
 ) -> None:
     scripted.registry.on("GET", "referrers", signed.image, refusal(status))

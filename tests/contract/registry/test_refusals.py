@@ -103,7 +103,7 @@ def test_each_refusal_is_an_error_of_its_own_and_only_what_passes_is_tried_again
     assert asked == attempts
 
 
-def test_a_repository_that_is_unknown_is_told_by_the_code_alone(scripted: Source, name: RepositoryName) -> None:
+def test_a_repository_that_is_unknown_is_recognised_by_the_code_alone(scripted: Source, name: RepositoryName) -> None:
     found, _ = failed(scripted, name, CALLS["manifest"], refusal(404, "NAME_UNKNOWN"))
     assert found["kind"] == "repository"
     found, _ = failed(scripted, name, CALLS["manifest"], refusal(404))
@@ -111,7 +111,7 @@ def test_a_repository_that_is_unknown_is_told_by_the_code_alone(scripted: Source
 
 
 @pytest.mark.parametrize("credentials", [None, Credentials(USERNAME, "mistyped")], ids=["nobody", "mistyped"])
-def test_credentials_that_are_missing_or_wrong_are_told_apart(
+def test_credentials_that_are_missing_or_wrong_are_distinguished(
     private: Source, name: RepositoryName, credentials: Credentials | None, call: tuple[str, str, str, Call]
 ) -> None:
     error = error_of(lambda: call[3](private.reader(credentials), name))
@@ -124,7 +124,7 @@ def test_good_credentials_open_what_is_closed_to_others(private: Source, name: R
     assert private.reader(READY).list_tags(name).tags == tuple(sorted(every_kind().tags))
 
 
-def test_a_wait_that_is_asked_for_is_kept_and_one_that_is_too_long_is_raised(
+def test_a_wait_that_is_requested_is_kept_and_one_that_is_too_long_is_raised(
     scripted: Source, name: RepositoryName, call: tuple[str, str, str, Call]
 ) -> None:
     found, asked = failed(scripted, name, call, refusal(429, retry_after_seconds=7))
@@ -134,7 +134,7 @@ def test_a_wait_that_is_asked_for_is_kept_and_one_that_is_too_long_is_raised(
     assert (found["retry_after_seconds"], asked) == (120, 1)
 
 
-def test_the_third_head_of_a_tag_is_limited_and_asked_again(scripted: Source, name: RepositoryName) -> None:
+def test_the_third_head_of_a_tag_is_limited_and_requested_again(scripted: Source, name: RepositoryName) -> None:
     build = ContentBuilder(seed=5)
     build.tag("v1", image := build.image([]))
     push(scripted.registry, name, build.content())
@@ -147,7 +147,7 @@ def test_the_third_head_of_a_tag_is_limited_and_asked_again(scripted: Source, na
     assert scripted.registry.log().manifest_head_count == 4
 
 
-def test_after_a_wait_that_was_too_long_nothing_is_asked_until_it_has_passed(
+def test_after_a_wait_that_was_too_long_nothing_is_requested_until_it_has_passed(
     scripted: Source, name: RepositoryName
 ) -> None:
     scripted.registry.on("GET", "tags", "", refusal(429, retry_after_seconds=120))
@@ -158,7 +158,7 @@ def test_after_a_wait_that_was_too_long_nothing_is_asked_until_it_has_passed(
     assert len(scripted.registry.log().requests) == 1
 
 
-def test_a_registry_that_stops_to_answer_is_temporary_for_everything(
+def test_a_registry_that_stops_responding_is_temporary_for_everything(
     scripted: Source, name: RepositoryName, call: tuple[str, str, str, Call]
 ) -> None:
     scripted.registry.on_everything(NO_RESPONSE)

@@ -112,7 +112,7 @@ def test_a_listing_that_cannot_be_read_to_its_end_is_an_error(
     assert (found["type"], found.get("status"), found["is_temporary"]) == (error, status, False)
 
 
-def test_names_that_are_no_tags_are_left_out_and_told(scripted: Source, name: RepositoryName) -> None:
+def test_names_that_are_no_tags_are_excluded_and_reported(scripted: Source, name: RepositoryName) -> None:
     scripted.registry.on("GET", "tags", "", tag_page(["v1", "not a tag", ".dot", None, "v1", 7]))
     listing = scripted.reader().list_tags(name)
     assert (listing.tags, listing.skipped) == (("v1",), ("not a tag", ".dot", "None", "7"))

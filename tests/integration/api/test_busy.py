@@ -66,7 +66,7 @@ def test_airflows_own_routes_answer_while_many_requests_of_ours_wait_for_a_lock(
     assert admin.get(REPOSITORIES, name__icontains=prefix, limit=1)["count"] == 45
 
 
-def test_a_lock_that_stays_is_answered_soon_with_when_to_come_again(admin: RestClient, api_server: ApiServer) -> None:
+def test_a_lock_that_stays_gets_a_response_soon_with_when_to_retry(admin: RestClient, api_server: ApiServer) -> None:
     with write_lock(our_file(api_server)):
         response = admin.ask("POST", REPOSITORIES, {"name": f"late-{secrets.token_hex(4)}"})
     assert (response.status_code, response.headers["Retry-After"]) == (503, "5")

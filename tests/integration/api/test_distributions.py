@@ -48,7 +48,7 @@ def test_a_version_is_promoted_and_taken_back_in_one_field(admin: RestClient, na
     assert admin.patch(made["pulp_href"], repository=None)["repository"] is None
 
 
-def test_an_answer_may_be_changed_and_sent_back(admin: RestClient, name: str, repository: str) -> None:
+def test_a_response_may_be_changed_and_sent_back(admin: RestClient, name: str, repository: str) -> None:
     made = admin.post(LIST, name=name, base_path=name, repository=repository)
     replaced = admin.put(made["pulp_href"], **{**made, "private": False})
     assert replaced == {**made, "private": False, "pulp_last_updated": replaced["pulp_last_updated"]}

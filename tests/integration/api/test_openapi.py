@@ -50,7 +50,7 @@ def run_schemathesis(api_server: ApiServer, folder: Path, *options: str, configu
     assert done.returncode == 0, done.stdout[-12_000:] + done.stderr[-2000:]
 
 
-def test_schemathesis_finds_no_undocumented_answer(
+def test_schemathesis_finds_no_undocumented_response(
     api_server: ApiServer, synced: dict[str, str], tmp_path: Path
 ) -> None:
     ids = {kind: href.split("/")[-2] for kind, href in synced.items() if kind != "name"}

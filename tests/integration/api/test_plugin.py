@@ -28,7 +28,7 @@ def test_status_says_what_runs_here(admin: RestClient) -> None:
     assert status["sync_dag"] == {"dag_id": "registry_sync", "is_known": True, "is_paused": False}
 
 
-def test_a_large_answer_is_compressed_on_its_way(admin: RestClient) -> None:
+def test_a_large_response_is_compressed_on_its_way(admin: RestClient) -> None:
     response = admin.ask("GET", f"{API}/docs/api.json")
     assert response.headers["content-encoding"] == "gzip"
     assert response.json()["info"]["title"] == "registry-sync"
@@ -42,7 +42,7 @@ def replace_parts(monkeypatch: pytest.MonkeyPatch, parts: OpenedDatabase) -> Non
     monkeypatch.setitem(app.state._state, "parts", parts)
 
 
-def test_a_database_that_does_not_answer_is_said_and_no_defect(
+def test_a_database_that_does_not_respond_is_reported_and_no_defect(
     admin: RestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Unreachable(OpenedDatabase):
@@ -59,7 +59,7 @@ def test_a_database_that_does_not_answer_is_said_and_no_defect(
     assert "database" in connection["detail"]
 
 
-def test_a_defect_is_answered_without_saying_more_than_where_to_look(
+def test_a_defect_is_reported_without_more_than_where_to_look(
     admin: RestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken(OpenedDatabase):

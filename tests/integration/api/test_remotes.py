@@ -99,7 +99,7 @@ def test_credentials_are_kept_in_a_connection_for_that_registry_alone(
     assert read.unknown_extra == ()
 
 
-def test_a_secret_is_in_no_table_no_answer_and_no_log(
+def test_a_secret_is_in_no_table_no_response_and_no_log(
     admin: RestClient, api_server: ApiServer, name: str, private_key: str, caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -136,7 +136,7 @@ def test_a_changed_credential_leaves_the_others(admin: RestClient, name: str) ->
     assert (connection(made["conn_id"]).login, connection(made["conn_id"]).password) == ("joe", None)
 
 
-def test_an_answer_changed_and_sent_back_keeps_the_credentials(admin: RestClient, name: str) -> None:
+def test_a_response_changed_and_sent_back_keeps_the_credentials(admin: RestClient, name: str) -> None:
     made = admin.post(LIST, name=name, **HUB, username="joe", password="hunter22")
     replaced = admin.put(made["pulp_href"], **{**made, "policy": "streamed"})
     assert (replaced["policy"], replaced["conn_id"]) == ("streamed", made["conn_id"])
@@ -170,7 +170,7 @@ def test_a_remote_has_a_connection_or_credentials_not_both(admin: RestClient, na
     assert connection(own) is None
 
 
-def test_the_connection_of_one_remote_cannot_be_taken_for_another(admin: RestClient, name: str) -> None:
+def test_the_connection_of_one_remote_cannot_be_mistaken_for_another(admin: RestClient, name: str) -> None:
     own = admin.post(LIST, name=name, **HUB, password="hunter22")["conn_id"]
     problem = admin.post(LIST, 400, name=f"{name}-thief", url="https://thief.example", upstream_name="app", conn_id=own)
     assert problem.keys() == {"conn_id"}

@@ -153,7 +153,7 @@ def test_a_task_of_a_paused_dag_is_not_left_waiting(
     assert admin.post(f"{task}approve_removals/", 200)["state"] == "waiting"
 
 
-def test_a_task_that_has_not_begun_or_was_canceled_cannot_be_approved(admin: RestClient, task: str) -> None:
+def test_a_task_that_has_not_started_or_was_canceled_cannot_be_approved(admin: RestClient, task: str) -> None:
     assert "nothing of the task has run" in admin.post(f"{task}approve_removals/", 409)["detail"]
     admin.patch(task, state="canceled")
     assert "canceled" in admin.post(f"{task}approve_removals/", 409)["detail"]

@@ -26,7 +26,7 @@ def test_a_repository_is_made_and_read_back_as_documented(admin: RestClient, nam
     assert admin.get(read["versions_href"]) == {"count": 0, "next": None, "previous": None, "results": []}
 
 
-def test_the_answer_to_a_new_repository_says_where_it_is(admin: RestClient, name: str) -> None:
+def test_the_response_to_a_new_repository_says_where_it_is(admin: RestClient, name: str) -> None:
     response = admin.ask("POST", LIST, {"name": name})
     assert response.headers["location"] == response.json()["pulp_href"]
 
@@ -49,7 +49,7 @@ def test_a_change_changes_what_was_sent_and_a_replacement_everything(admin: Rest
     assert admin.get(made["pulp_href"]) == replaced
 
 
-def test_an_answer_may_be_changed_and_sent_back(admin: RestClient, name: str) -> None:
+def test_a_response_may_be_changed_and_sent_back(admin: RestClient, name: str) -> None:
     made = admin.post(LIST, name=name)
     assert admin.put(made["pulp_href"], **{**made, "description": "edited"})["description"] == "edited"
 
@@ -93,7 +93,7 @@ def test_lists_are_pages_that_lead_to_each_other(admin: RestClient, name: str) -
     assert admin.get(second["previous"])["results"] == first["results"]
 
 
-def test_lists_are_filtered_and_ordered_as_asked(admin: RestClient, name: str) -> None:
+def test_lists_are_filtered_and_ordered_as_requested(admin: RestClient, name: str) -> None:
     for suffix in ("b", "c", "a"):
         admin.post(LIST, name=f"{name}-{suffix}")
 

@@ -20,7 +20,7 @@ def _somebody_was_first() -> Iterator[None]:
     get_fernet.cache_clear()
 
 
-def test_passwords_are_encrypted_whoever_asked_for_the_key_first(admin: RestClient, name: str) -> None:
+def test_passwords_are_encrypted_whoever_requested_the_key_first(admin: RestClient, name: str) -> None:
     from airflow.models import Connection
     from airflow.utils.session import create_session
 

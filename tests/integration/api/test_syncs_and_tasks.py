@@ -86,7 +86,7 @@ def asked_for(api_server: ApiServer, task: str) -> RequestedSync:
     return api_server.database.requests.get(DAG_ID, task.split("/")[-2])
 
 
-def test_what_was_asked_for_is_kept_by_ids_with_who_asked(
+def test_a_request_is_recorded_by_ids_with_its_user(
     api_server: ApiServer, pair: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:
     repository, remote = pair
@@ -144,7 +144,7 @@ def test_a_task_waits_before_anything_of_it_has_run(admin: RestClient, task: str
     assert (read["progress_reports"], read["created_resources"]) == ([], [])
 
 
-def test_a_running_task_tells_how_far_it_is(
+def test_a_running_task_has_progress(
     admin: RestClient, api_server: ApiServer, pair: tuple[dict[str, Any], dict[str, Any]], task: str
 ) -> None:
     set_state(task, "running")
@@ -213,7 +213,7 @@ def test_a_canceled_task_is_a_failed_run_of_airflow(
     assert api_server.database.runs.get(run.id).state is RunState.CANCELED
 
 
-def test_a_task_is_canceled_before_it_has_begun_and_only_once(admin: RestClient, task: str) -> None:
+def test_a_task_is_canceled_before_it_has_started_and_only_once(admin: RestClient, task: str) -> None:
     assert admin.patch(task, state="canceled")["state"] == "canceled"
     assert admin.patch(task, 409, state="canceled").keys() == {"detail"}
     assert admin.patch(task, 400, state="running").keys() == {"state"}
@@ -239,7 +239,7 @@ def test_tasks_are_listed_by_state_the_newest_first(
     assert admin.get("tasks/", state__in="waiting,nonsense", status=400).keys() == {"state__in"}
 
 
-def test_runs_that_were_not_begun_over_rest_are_no_tasks(admin: RestClient) -> None:
+def test_runs_that_were_not_started_over_rest_are_no_tasks(admin: RestClient) -> None:
     from airflow.api.common.trigger_dag import trigger_dag
     from airflow.utils.types import DagRunTriggeredByType
 

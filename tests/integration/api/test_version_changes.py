@@ -109,7 +109,7 @@ def test_a_difference_is_read_in_parts(admin: RestClient, repository: str) -> No
         ("versions/7/holds/", {}, 404, {"detail"}),
     ],
 )
-def test_what_cannot_be_compared_is_told(
+def test_what_cannot_be_compared_is_reported(
     admin: RestClient, repository: str, path: str, query: dict[str, Any], status: int, keys: set[str]
 ) -> None:
     assert admin.get(f"{repository}{path}", status, **query).keys() == keys
@@ -263,7 +263,7 @@ def test_a_repository_says_what_it_takes(admin: RestClient, repository: str, tar
 # -- made of others ---------------------------------------------------------------------------------------------
 
 
-def test_a_rollback_answers_with_the_version_it_made_and_the_second_time_with_the_latest(
+def test_a_rollback_returns_the_version_it_made_and_the_second_time_the_latest(
     admin: RestClient, repository: str
 ) -> None:
     response = admin.ask("POST", f"{repository}versions/1/rollback/", {"description": "latest does not start"})

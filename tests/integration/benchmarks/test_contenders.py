@@ -13,7 +13,7 @@ from support import filling, shapes
 from support.registry import RegistryServer
 
 
-def test_the_bare_loop_fetches_everything_once_and_again_only_asks_for_the_tags(tmp_path: Path) -> None:
+def test_the_bare_loop_fetches_everything_once_and_again_only_requests_the_tags(tmp_path: Path) -> None:
     content = shapes.nested().merged(shapes.documented_example())
     with RegistryServer(tmp_path / "registry") as server:
         filling.place(server, "some/name", content)

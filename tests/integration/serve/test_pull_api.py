@@ -260,7 +260,7 @@ def test_what_one_may_not_see_and_what_does_not_exist_look_alike(served: Served)
         assert (response.status_code, _codes(response)) == (404, ["NAME_UNKNOWN"])
 
 
-def test_a_token_is_good_for_what_it_was_asked_for_alone(served: Served) -> None:
+def test_a_token_is_valid_for_the_requested_scopes_alone(served: Served) -> None:
     token = served.server.token("kinds", served.robot)
     assert served.server.ask("GET", "/v2/team/private/tags/list", token).status_code != 200
     head, claims, signature = token["Authorization"].split(".")

@@ -43,7 +43,7 @@ def test_content_is_verified_with_the_digests_own_algorithm(algorithm: str) -> N
 
 
 @pytest.mark.parametrize("text", [f"blake3:{HEX}", "md5:abc", "sha1:abc", "sha256+b64u:x"])
-def test_a1_05_what_cannot_be_verified_is_told_and_never_taken_for_good(text: str) -> None:
+def test_a1_05_what_cannot_be_verified_is_reported_and_never_mistaken_for_good(text: str) -> None:
     digest = Digest(text)
     assert not digest.is_verifiable
     with pytest.raises(UnsupportedDigest):

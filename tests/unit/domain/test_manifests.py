@@ -293,7 +293,7 @@ def test_another_schema_version_is_refused(version: object) -> None:
         read(image(schemaVersion=version))
 
 
-def test_a6_03_other_content_than_asked_for_is_refused() -> None:
+def test_a6_03_other_content_than_requested_is_refused() -> None:
     data = data_of(image())
     assert read_manifest(data, digest=Digest.of(data, "sha512")).digest == Digest.of(data, "sha512")
     with pytest.raises(DigestMismatch):
@@ -356,7 +356,7 @@ def test_a5_16_inline_data_that_cannot_be_verified_is_not_used() -> None:
         (descriptor(b"x", media_types.OCI_LAYER_GZIP), False),
     ],
 )
-def test_a5_17_layers_that_live_elsewhere_are_told(layer: dict[str, Any], is_foreign: bool) -> None:
+def test_a5_17_layers_that_live_elsewhere_are_reported(layer: dict[str, Any], is_foreign: bool) -> None:
     assert read(image(layers=[layer])).layers[0].is_foreign is is_foreign
 
 

@@ -133,7 +133,7 @@ def test_an_attestation_is_taken_exactly_when_its_image_is() -> None:
 
 
 @pytest.mark.rule("A6.16")
-def test_an_index_whose_images_are_all_left_out_names_no_image() -> None:
+def test_an_index_whose_images_are_all_excluded_has_no_image() -> None:
     entries = (entry("a", platform("windows/amd64")), attestation("a"))
     assert not names_an_image(select_entries(entries, parse_platforms(["linux/amd64"]), INDEX))
     assert not names_an_image((attestation("a"),))
@@ -160,7 +160,7 @@ def test_a_platform_that_cannot_be_read_is_refused_when_there_is_a_choice(shape:
         ({}, None),
     ],
 )
-def test_a_platform_is_told_as_a_remote_names_it(platform: Any, text: str | None) -> None:
+def test_a_platform_is_shown_as_a_remote_names_it(platform: Any, text: str | None) -> None:
     assert platform_text(platform) == text
     if text is not None:
         assert Platform.parse(text).matches(platform)
@@ -192,7 +192,7 @@ def test_an_entry_is_called_what_it_is(fields: dict[str, Any], name: str) -> Non
     assert entry_name(Descriptor("a/b", Digest.of(b"x"), 1, **fields)) == name
 
 
-def test_tags_that_platforms_leave_out_are_named_and_counted() -> None:
+def test_tags_that_platforms_exclude_are_named_and_counted() -> None:
     names = [f"v{number}" for number in range(1_007)]
     assert platforms_warning(names[:1], parse_platforms(["linux/amd64"])) == (
         "1 tag has none of the platforms linux/amd64 and is excluded: v0"

@@ -49,7 +49,7 @@ def test_a6_17_layers_are_named_as_in_the_document_and_each_has_a_size() -> None
     ]
 
 
-def test_a6_17_the_size_of_a_layer_is_asked_for_once() -> None:
+def test_a6_17_the_size_of_a_layer_is_requested_once() -> None:
     asked: list[Digest] = []
 
     def size_of(layer: Digest) -> int:
@@ -68,7 +68,7 @@ def test_a6_17_a_plain_manifest_has_the_digest_of_its_bytes() -> None:
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 @pytest.mark.parametrize("content_type", [media_types.DOCKER_SCHEMA1_SIGNED, "text/plain", None])
-def test_a6_17_a_signed_manifest_is_asked_for_by_the_digest_of_its_payload(
+def test_a6_17_a_signed_manifest_is_requested_by_the_digest_of_its_payload(
     algorithm: str, content_type: str | None
 ) -> None:
     wanted = Digest.of(PAYLOAD, algorithm)
@@ -187,7 +187,7 @@ def test_a6_17_unknown_fields_are_left_alone_in_any_spelling() -> None:
     assert len(read(payload_of(document([TOP], author="a", Author="b")), media_types.DOCKER_SCHEMA1).layers) == 1
 
 
-def test_a6_17_more_layers_than_the_limit_are_refused_before_any_is_asked_for() -> None:
+def test_a6_17_more_layers_than_the_limit_are_refused_before_any_is_requested() -> None:
     assert len(read(SIGNED, limits=ManifestLimits(layers=4)).layers) == 4
     with pytest.raises(LimitExceeded):
         read_manifest(SIGNED, schema1_size_of={}.__getitem__, limits=ManifestLimits(layers=3))

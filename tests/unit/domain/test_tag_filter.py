@@ -65,7 +65,7 @@ def test_exact_names_alone_need_no_listing(
     assert TagFilter.parse(include, exclude).literal_tags == literal
 
 
-def test_names_that_are_asked_for_are_told_from_globs() -> None:
+def test_names_that_are_requested_are_distinguished_from_globs() -> None:
     assert TagFilter.parse(["v1", "v*", "v2", "rc"], ["v2", "r*"]).exact_names == ("v1",)
     assert TagFilter.parse(None, ["v2"]).exact_names == ()
 

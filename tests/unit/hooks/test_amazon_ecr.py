@@ -56,7 +56,7 @@ def mint(host: str = HOST, login: Credentials = KEY) -> tuple[Credentials, float
     return minted.credentials, minted.life_seconds
 
 
-def test_a_private_registrys_password_is_asked_for_in_its_region_and_account(aws: HostileRegistry) -> None:
+def test_a_private_registrys_password_is_requested_in_its_region_and_account(aws: HostileRegistry) -> None:
     credentials, life_seconds = mint()
     assert credentials == Credentials("AWS", "minted-1")
     assert life_seconds == pytest.approx(12 * 3600, abs=60)
@@ -69,7 +69,7 @@ def test_a_private_registrys_password_is_asked_for_in_its_region_and_account(aws
     assert KEY.password not in str(asked)
 
 
-def test_public_ecrs_password_is_asked_for_in_its_own_region(aws: HostileRegistry) -> None:
+def test_public_ecrs_password_is_requested_in_its_own_region(aws: HostileRegistry) -> None:
     aws.on("POST", "/", json_reply({"authorizationData": entry("public-1")}))
     assert mint("public.ecr.aws")[0] == Credentials("AWS", "public-1")
     (asked,) = aws.requests
@@ -110,7 +110,7 @@ def test_other_partitions_are_known(aws: HostileRegistry, host: str, region: str
         "public.ecr.aws.evil.example",
     ],
 )
-def test_another_host_is_refused_before_anybody_is_asked(aws: HostileRegistry, host: str) -> None:
+def test_another_host_is_refused_before_any_request(aws: HostileRegistry, host: str) -> None:
     with pytest.raises(ConfigurationError, match="is neither"):
         mint(host)
     assert aws.requests == []
@@ -161,7 +161,7 @@ def aws_error(status: int, code: str) -> Raw:
     ],
     ids=["denied", "unknown key", "throttled", "broken", "page", "none", "nothing", "no base64", "cut off"],
 )
-def test_what_aws_refuses_is_told_by_who_must_act(
+def test_errors_of_aws_are_classed_by_who_must_act(
     aws: HostileRegistry, response: Raw, error: type[Exception], is_temporary: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _seconds: None)

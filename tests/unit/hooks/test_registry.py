@@ -208,7 +208,7 @@ def test_names_that_http_hook_users_know_are_understood(
         {"verify": "/nowhere/ca.pem"},
     ],
 )
-def test_an_extra_that_cannot_be_used_is_told_at_once(connect, extra: dict[str, Any]) -> None:
+def test_an_extra_that_cannot_be_used_is_reported_at_once(connect, extra: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         RegistryHook(connect(host="registry.example", extra=extra)).get_client()
 
@@ -228,7 +228,7 @@ def test_the_contact_of_the_connection_comes_before_the_settings(
 
 
 @pytest.mark.rule("A9.11")
-def test_a_mirror_is_told_what_it_stands_in_for_and_given_its_own_password(registry, connect) -> None:
+def test_a_mirror_gets_the_namespace_of_the_upstream_and_its_own_password(registry, connect) -> None:
     guarded(registry)
     fields = plain(registry, ns="docker.io")
     conn_id = connect(login="alice", password="correct horse", **fields)
@@ -312,7 +312,7 @@ def test_certificates_are_pem_text_or_paths_and_no_file_is_left(
         ({"host": "http://registry.example"}, "INFO", "plain http, without a password"),
     ],
 )
-def test_what_is_left_open_is_told_each_time(
+def test_what_is_left_open_is_reported_each_time(
     connect, caplog: pytest.LogCaptureFixture, fields: dict[str, Any], level: str, words: str
 ) -> None:
     hook = RegistryHook(connect(**fields))
@@ -325,7 +325,7 @@ def test_what_is_left_open_is_told_each_time(
         assert words in told[0].getMessage()
 
 
-def test_what_is_closed_is_not_told(connect, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_closed_is_not_reported(connect, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="registry_sync"):
         RegistryHook(connect(host="registry.example", login="alice", password="x")).get_client().close()
     assert [record for record in caplog.records if record.name == "registry_sync.hooks.clients"] == []

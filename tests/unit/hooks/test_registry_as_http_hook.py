@@ -16,7 +16,7 @@ from support.registry import PASSWORD, USERNAME, RegistryServer
 # -- test_connection ---------------------------------------------------------------------------------------------
 
 
-def test_testing_asks_v2_and_says_what_it_found(registry, connect) -> None:
+def test_testing_requests_v2_and_says_what_it_found(registry, connect) -> None:
     guarded(registry)
     ok, message = RegistryHook(connect(login="alice", password="correct horse", **plain(registry))).test_connection()
     assert ok, message
@@ -65,7 +65,7 @@ def test_testing_a_connection_without_host_says_so(connect) -> None:
     assert "no host" in message
 
 
-def test_testing_tells_of_a_clock_that_is_wrong(registry, connect) -> None:
+def test_testing_reports_a_clock_that_is_wrong(registry, connect) -> None:
     registry.on("GET", "/v2/", json_reply({}, headers=[("Date", "Mon, 01 Jan 2001 00:00:00 GMT")]))
     ok, message = RegistryHook(connect(**plain(registry))).test_connection()
     assert ok
@@ -96,7 +96,7 @@ def test_run_keeps_what_the_registry_said(registry, connect) -> None:
     hook.close()
 
 
-def test_run_does_what_its_caller_asks_for(registry, connect) -> None:
+def test_run_does_what_its_caller_requests(registry, connect) -> None:
     registry.on("GET", TAGS, errors_reply(404, "NAME_UNKNOWN"))
     registry.on("GET", "/moved", reply(302, headers=[("Location", TAGS)]))
     hook = RegistryHook(connect(**plain(registry)))
@@ -107,7 +107,7 @@ def test_run_does_what_its_caller_asks_for(registry, connect) -> None:
     hook.close()
 
 
-def test_run_times_out_without_being_told_to(registry, connect) -> None:
+def test_run_times_out_by_default(registry, connect) -> None:
     registry.on("GET", TAGS, Raw((30.0,)))
     hook = RegistryHook(connect(**plain(registry, timeout=0.2)))
     with pytest.raises(requests.ReadTimeout):

@@ -90,7 +90,7 @@ def test_every_part_is_read() -> None:
     assert "PRIVATE KEY" not in repr(found)
 
 
-def test_a_misspelt_name_is_told_and_names_of_http_hook_are_not() -> None:
+def test_a_misspelt_name_is_reported_and_names_of_http_hook_are_not() -> None:
     found = read_connection(
         "demo", Connection(extra_dejson={"trusted_realm_host": "x", "stream": True, "verify": None})
     )
@@ -234,7 +234,7 @@ def test_airflow_hides_every_secret_of_extra_by_its_name_and_no_other_name_holds
         ({"client_certificate": CERTIFICATE, "client_private_key": KEY}, ()),
     ],
 )
-def test_a_key_under_a_name_that_airflow_shows_is_read_and_told(
+def test_a_key_under_a_name_that_airflow_shows_is_read_and_reported(
     stored: dict[str, Any], outdated: tuple[str, ...]
 ) -> None:
     found = read_connection("demo", Connection("any.example", extra_dejson=stored))

@@ -141,9 +141,7 @@ def test_a5_14_a_manifest_is_requested_at_the_manifest_endpoint_alone(
     assert {request.path for request in registry.requests} == {path}
 
 
-def test_a5_18_a_form_whose_response_breaks_off_is_sent_again_only_when_the_reader_asks_again(
-    registry, client_of
-) -> None:
+def test_a5_18_a_form_whose_response_breaks_off_is_sent_again_only_when_the_reader_retries(registry, client_of) -> None:
     """It may have done its work although the response is lost; so nothing below the retries repeats it."""
     broken = Raw((b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n", b'{"access_'))
     tags = f"/v2/{REPOSITORY}/tags/list"

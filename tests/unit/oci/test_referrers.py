@@ -240,7 +240,7 @@ def test_a8_03_the_fallback_tag_is_made_as_the_specification_says() -> None:
     )
 
 
-def test_a8_06_companions_are_found_in_the_listing_by_name() -> None:
+def test_a8_06_referrer_tags_are_found_in_the_listing_by_name() -> None:
     one, two = Digest.of(b"1"), Digest.of(b"2")
     names = [
         fallback_tag(one),

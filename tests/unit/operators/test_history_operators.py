@@ -35,7 +35,7 @@ def roll_back(context: TaskContext, **parameters: Any) -> dict[str, Any]:
     return RollBackVersionOperator(task_id="roll_back", **parameters).execute(context.given())  # type: ignore[arg-type]
 
 
-def test_a_rollback_makes_a_version_that_assets_are_told_of(database: Database, hello: Repository) -> None:
+def test_a_rollback_makes_a_version_and_updates_assets(database: Database, hello: Repository) -> None:
     context = TaskContext()
     returned = roll_back(context, repository="hello", number="1", description="latest does not start")
     assert (returned["repository"], returned["version"]["number"]) == ("hello", 3)
@@ -47,7 +47,7 @@ def test_a_rollback_makes_a_version_that_assets_are_told_of(database: Database, 
     assert (told["repository"], told["number"], told["hold_count"]) == ("hello", 3, 0)
 
 
-def test_a_rollback_to_what_is_there_makes_and_tells_nothing(database: Database, hello: Repository) -> None:
+def test_a_rollback_to_what_is_there_makes_and_updates_nothing(database: Database, hello: Repository) -> None:
     context = TaskContext()
     returned = roll_back(context, repository="hello", number=2)
     assert (returned["version"], returned["unchanged_version"]["number"]) == (None, 2)
@@ -170,7 +170,7 @@ def test_what_comes_after_is_skipped_only_when_nothing_differs(database: Databas
     assert same.returned["return_value"]["is_equal"] is True
 
 
-def test_what_is_handed_on_stays_small_however_much_differs(database: Database) -> None:
+def test_what_is_returned_stays_small_however_much_differs(database: Database) -> None:
     repository, upstream = database.repositories.ensure("large"), Upstream()
     for number in range(300):
         upstream.tag(f"tag-{number:03}", image("a"))

@@ -22,7 +22,7 @@ def decide(exception: BaseException):  # type: ignore[no-untyped-def]
         ServerUnavailable("maintenance", host="hub.example", retry_after_seconds=120),
     ],
 )
-def test_the_delay_that_a_registry_asked_for_is_kept_and_its_host_named(error: RateLimited) -> None:
+def test_the_delay_that_a_registry_requested_is_kept_and_its_host_named(error: RateLimited) -> None:
     decision = decide(error)
     assert decision.action is RetryAction.RETRY
     assert decision.retry_delay == timedelta(seconds=120)

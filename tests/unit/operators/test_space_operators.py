@@ -109,7 +109,7 @@ def test_what_cannot_be_removed_fails_the_task_after_everything_else_went(
 
 
 @pytest.mark.parametrize("try_number", [1, 3])
-def test_a_registry_that_may_answer_later_is_asked_again_until_the_last_try(
+def test_a_registry_with_a_temporary_error_is_retried_until_the_last_try(
     database: Database, stored: LocalBlobStore, monkeypatch: pytest.MonkeyPatch, try_number: int
 ) -> None:
     stored.delete(min(stored.digests()))

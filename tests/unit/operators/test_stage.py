@@ -86,7 +86,7 @@ def test_the_last_try_is_known(try_number: int, last: bool) -> None:
 
 
 @pytest.mark.parametrize("error", [NotFound("gone"), ServerUnavailable("down")])
-def test_a_final_failure_is_noted_with_the_run_and_one_that_is_tried_again_is_not(error: RegistrySyncError) -> None:
+def test_a_final_failure_is_recorded_with_the_run_and_one_that_is_tried_again_is_not(error: RegistrySyncError) -> None:
     noted: list[tuple[str, str, str | None]] = []
 
     class Runs:

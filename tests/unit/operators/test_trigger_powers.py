@@ -181,9 +181,7 @@ def test_a_parameter_that_an_operator_does_not_have_breaks_the_dag() -> None:
         ListTagsOperator(task_id="list_tags", repositry="r")  # type: ignore[call-arg]
 
 
-def test_the_form_asks_for_the_repository_and_takes_blanks_around_what_is_typed(
-    database: Database, listener: HostileRegistry
-) -> None:
+def test_the_form_requires_the_repository_and_strips_blanks(database: Database, listener: HostileRegistry) -> None:
     params = copy.deepcopy(sync_dag().params)  # a parameter keeps the value that it was asked about
     assert params.get_param("repository").schema["type"] == "string"
     with pytest.raises(Exception, match="No value passed"):

@@ -299,7 +299,7 @@ def test_the_output_of_another_task_is_its_authors_word(database: Database) -> N
         assert task.authority(TaskContext(conf=conf).given(), load_settings()).value == authority
 
 
-def test_values_that_a_mapped_task_gets_are_not_taken_for_its_authors(database: Database) -> None:
+def test_values_that_a_mapped_task_gets_are_not_mistaken_for_its_authors(database: Database) -> None:
     with DAG("own", schedule=None) as dag:
         task = ListTagsOperator(task_id="list_tags", repository="r", url="https://registry.example", upstream_name="a")
     context = rendered(task, TaskContext(conf={"a": 1}, map_index=0), dag)
@@ -330,7 +330,7 @@ def test_what_a_task_is_mapped_over_is_no_word_of_trust(
     assert task.authority(context, load_settings()).value == authority
 
 
-def test_templates_that_are_written_otherwise_are_not_taken_for_plain_text(database: Database) -> None:
+def test_templates_that_are_written_otherwise_are_not_mistaken_for_plain_text(database: Database) -> None:
     marks = {"variable_start_string": "[[", "variable_end_string": "]]"}
     with DAG("own", schedule=None, params={"t": Param("a")}, jinja_environment_kwargs=marks) as dag:
         task = ListTagsOperator(task_id="list_tags", repository="r", remote="a", tags="[[ params.t ]]")

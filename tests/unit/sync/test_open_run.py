@@ -259,7 +259,7 @@ def test_a_trigger_does_not_put_a_remote_in_the_place_of_what_was_copied(databas
         by_trigger(database, SyncRequest("production", remote="app"))
 
 
-def test_a_new_remote_of_a_trigger_checks_certificates_and_asks_for_its_connection(database: Database) -> None:
+def test_a_new_remote_of_a_trigger_checks_certificates_and_requests_its_connection(database: Database) -> None:
     with pytest.raises(TriggerRefused, match="ssl_validation would be turned off"):
         by_trigger(database, SyncRequest("new", ssl_validation="false", **PLACE))
     asked: list[RemoteSpec] = []
@@ -312,9 +312,7 @@ def carried_out(
     return open_requested_run(database, key, asked, overrides, by=by)
 
 
-def test_what_was_asked_for_happens_to_those_objects_whatever_they_are_called_by_now(
-    database: Database, remote: Remote
-) -> None:
+def test_a_request_is_about_those_objects_even_after_a_rename(database: Database, remote: Remote) -> None:
     asked = requested(database, remote)
     repository = database.repositories.get(asked.repository_id)
     database.repositories.update(repository.id, replace(repository.spec, name="renamed"))
@@ -340,7 +338,7 @@ def test_what_is_gone_fails_and_does_not_come_back_as_another(database: Database
         carried_out(database, asked)
 
 
-def test_another_remote_takes_the_place_only_where_who_asked_may_let_it(database: Database, remote: Remote) -> None:
+def test_another_remote_takes_the_place_only_where_the_user_may_replace_it(database: Database, remote: Remote) -> None:
     other = database.remotes.create(STORED.changed(name="elsewhere", **OTHER))
     asked = requested(database, other)
     with pytest.raises(OtherUpstream, match="takes the right to change repositories"):
@@ -423,7 +421,7 @@ def test_the_right_to_replace_is_gone_when_a_run_is_cleared(
     assert carried_out(database, fed, is_cleared=True).authority is Authority.REQUEST
 
 
-def test_a_run_that_is_cleared_before_it_had_begun_replaces_nothing(database: Database, remote: Remote) -> None:
+def test_a_run_that_is_cleared_before_it_had_started_replaces_nothing(database: Database, remote: Remote) -> None:
     other = database.remotes.create(STORED.changed(name="elsewhere", **OTHER))
     asked = requested(database, other, may_replace_upstream=True)
     with pytest.raises(OtherUpstream, match="not with a run that is cleared"):

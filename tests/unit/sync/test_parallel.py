@@ -51,7 +51,7 @@ def test_no_more_than_the_given_threads_work_at_once() -> None:
     assert most[0] == 3
 
 
-def test_an_error_that_failed_raises_stops_what_has_not_begun() -> None:
+def test_an_error_that_failed_raises_stops_what_has_not_started() -> None:
     started: list[int] = []
 
     def work(item: int) -> None:
@@ -79,7 +79,7 @@ def test_no_items_is_no_work() -> None:
 
 
 @pytest.mark.rule("A9.13")
-def test_what_was_begun_and_succeeds_is_kept_when_another_item_stops_the_rest() -> None:
+def test_what_was_started_and_succeeds_is_kept_when_another_item_stops_the_rest() -> None:
     failed_one, others_begun = threading.Event(), threading.Barrier(4)
 
     def work(item: int) -> int:

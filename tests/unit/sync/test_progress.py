@@ -25,7 +25,7 @@ def test_lines_come_at_most_every_interval_and_once_at_the_end() -> None:
     assert lines[1] == "1,000 of 1,000 blobs, 1.0 MiB of 1.0 MiB, 100 KiB/s in 10 s"
 
 
-def test_without_bytes_only_the_count_and_the_time_are_told() -> None:
+def test_without_bytes_only_the_count_and_the_time_are_reported() -> None:
     clock, lines = Clock(), []
     progress = Progress(lines.append, "tag", 2, clock=clock)
     progress.add(2)
@@ -42,7 +42,7 @@ def test_a_run_of_no_time_does_not_divide_by_zero() -> None:
     assert lines == ["1 of 1 blob, 10 B of 10 B, 0 B/s in 0.0 s"]
 
 
-def test_nothing_to_do_is_not_told() -> None:
+def test_nothing_to_do_is_not_reported() -> None:
     lines: list[str] = []
     Progress(lines.append, "blob", 0, clock=Clock()).finish()
     assert lines == []
