@@ -20,8 +20,8 @@ if CAN_LOOP:
 
     @pytest.fixture
     def disk(tmp_path: Path) -> Iterator[Path]:
-        """A disk of 32 MiB."""
-        with ext4_disk(tmp_path / "disk", 32 * MEBIBYTE) as folder:
+        """A disk of 8 MiB."""
+        with ext4_disk(tmp_path / "disk", 8 * MEBIBYTE) as folder:
             yield folder
 
     def test_a_file_that_was_not_flushed_does_not_survive(disk: Path) -> None:
