@@ -79,6 +79,11 @@ check: $(TEST_READY) ## Check style and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
+.PHONY: clients
+clients: $(TEST_READY) $(LOCAL)/go/built ## Try crane, oras, regctl and the OCI conformance suite on the pull server; takes Go
+	@PYTHONPATH=plugins:tests:tools $(BIN)/python -m conformance
+	@$(PYTEST) --numprocesses 0 tests/clients
+
 .PHONY: bench
 bench: $(TEST_READY) ## Measure what the documentation promises
 	@PYTHONPATH=plugins:tests:tools $(BIN)/python -m benchmarks
@@ -127,6 +132,10 @@ $(STATE)/project: pyproject.toml $(STATE)/runtime
 
 $(STATE)/debian: tools/debian-packages.txt $(STATE)/venv
 	@tools/bootstrap.sh debian $<
+	@touch $@
+
+$(LOCAL)/go/built: tools/go-programs.txt
+	@tools/bootstrap.sh go $< $(@D)/bin
 	@touch $@
 
 .PHONY: FORCE

@@ -5,6 +5,7 @@
 #   bootstrap.sh requirements FOLDER FILE   the locked packages of FILE in it, checked against their hashes
 #   bootstrap.sh project FOLDER             this project in it, editable
 #   bootstrap.sh debian FILE                the Debian packages that FILE lists
+#   bootstrap.sh go FILE FOLDER             the programs that FILE lists, built with Go in FOLDER
 #
 # Run from the checkout. A repeat is safe and quick. PYTHON chooses the interpreter.
 set -eu
@@ -85,6 +86,18 @@ install_listed() {
     [ -z "$missing" ] || install_debian 'The tests' $missing
 }
 
+# An absolute folder is what Go installs into; the programs themselves depend on no C library.
+build_go() {
+    command -v go >/dev/null || fail "The container clients are built with Go, which is not on the path (https://go.dev/dl/)"
+    mkdir -p "$2"
+    folder=$(cd "$2" && pwd)
+    while read -r program; do
+        case $program in '' | '#'*) continue ;; esac
+        say "Building $program"
+        CGO_ENABLED=0 GOBIN=$folder GOFLAGS=-buildvcs=false go install "$program" </dev/null
+    done <"$1"
+}
+
 # Two commands at once in one checkout take turns.
 mkdir -p .local
 exec 9>.local/bootstrap.lock
@@ -97,5 +110,6 @@ case $task in
     requirements) install_requirements "$@" ;;
     project) install_project "$@" ;;
     debian) install_listed "$@" ;;
+    go) build_go "$@" ;;
     *) fail "unknown task $task" ;;
 esac

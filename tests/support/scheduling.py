@@ -5,7 +5,7 @@ from __future__ import annotations
 from xdist.scheduler import LoadFileScheduling
 
 #: The suites in the order in which they are run: what says most in the shortest time first.
-SUITES = ("architecture", "unit", "docs", "contract", "integration", "e2e")
+SUITES = ("architecture", "unit", "docs", "contract", "integration", "clients", "e2e")
 #: Files whose tests share the ``airflow`` of the session: one after the other, in one process, and it stops after them.
 #: The first one's tests begin with those that do without.
 SHARING_AIRFLOW = (
@@ -31,7 +31,7 @@ SHARED, COMPOSED = "the Airflow of the session", "the composed Airflow of the se
 #: The folder of those that share one API server, in the process of the tests.
 SHARING_API_SERVER = "tests/integration/api/"
 #: Where several processes run tests, the longest starts first, and the short ones of integration fill up the end.
-_IN_PROCESSES = (SHARED, COMPOSED, "architecture", "unit", "e2e", "docs", "contract", "integration")
+_IN_PROCESSES = (SHARED, COMPOSED, "architecture", "unit", "e2e", "docs", "contract", "integration", "clients")
 _IN_ONE = (*SUITES[:-1], SHARED, COMPOSED, SUITES[-1])
 
 

@@ -27,6 +27,7 @@ ISSUER = "registry-sync"
 TOKEN_SECONDS = 300
 _SCOPE = re.compile(r"repository:(?P<name>[^:]{1,255}):(?P<actions>[a-z,*]+)")
 _MOST_SCOPES = 20
+_NOBODY = base64.b64encode(b":").decode()
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class Access:
         if scheme.lower() == "bearer":
             return self._of_token(value.strip(), await self._signing_key())
         if scheme.lower() == "basic":
+            # Some clients send Basic with an empty name and secret when they have none (RFC 7617 section 2).
+            if value.strip() == _NOBODY:
+                return None
             return PullLogin(robot=await self._robot(value.strip()))
         raise PullError(401, "UNAUTHORIZED", "log in with Basic or with a token of this server")
 

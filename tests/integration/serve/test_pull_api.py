@@ -273,10 +273,20 @@ def test_a_token_is_valid_for_the_requested_scopes_alone(served: Served) -> None
         assert response.headers["WWW-Authenticate"].startswith("Bearer ")
 
 
-@pytest.mark.parametrize("auth", [("ci", "wrong"), ("nobody", "wrong"), ("", ""), ("ci", "")])
+@pytest.mark.parametrize("auth", [("ci", "wrong"), ("nobody", "wrong"), ("", "wrong"), ("ci", "")])
 def test_a_wrong_login_gets_no_token(served: Served, auth: tuple[str, str]) -> None:
     response = served.server.ask("GET", "/v2/token?scope=repository:kinds:pull", auth=auth)
     assert (response.status_code, _codes(response)) == (401, ["UNAUTHORIZED"])
+
+
+def test_an_empty_login_is_that_of_nobody(served: Served) -> None:
+    """As clients send it that were given no name and no secret, the conformance suite among them."""
+    token = served.server.token("kinds", ("", ""))
+    assert served.server.ask("GET", "/v2/kinds/manifests/oci-image", token).status_code == 200
+    assert served.server.ask("GET", "/v2/kinds/manifests/oci-image", auth=("", "")).status_code == 200
+    token = served.server.token("team/private", ("", ""))
+    assert served.server.ask("GET", "/v2/team/private/manifests/oci-image", token).status_code == 401
+    assert served.server.ask("GET", "/v2/", auth=("", "")).status_code == 401
 
 
 def test_the_catalog_lists_what_one_may_pull(served: Served) -> None:

@@ -181,3 +181,30 @@ def test_where_there_is_no_apt_get_the_packages_are_named(tmp_path: Path) -> Non
     done = machine.run("debian", "list")
     assert done.returncode != 0
     assert "jq runc" in done.stderr
+
+
+def test_go_builds_what_is_listed_in_the_given_folder(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    (machine.checkout / "list").write_text("# why\n\nexample.org/one@v1.0.0\nexample.org/two@v2.0.0\n")
+    machine.add("go", f'#!/bin/sh\necho "$* in $GOBIN" >> {tmp_path}/asked\ncat\n')
+    done = machine.run("go", "list", ".local/go/bin")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    folder = machine.checkout / ".local/go/bin"
+    assert folder.is_dir()
+    assert machine.asked == [f"install example.org/{name} in {folder}" for name in ("one@v1.0.0", "two@v2.0.0")]
+
+
+def test_a_program_that_cannot_be_built_ends_the_set_up(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    (machine.checkout / "list").write_text("example.org/one@v1.0.0\nexample.org/two@v2.0.0\n")
+    machine.add("go", f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\nexit 1\n')
+    assert machine.run("go", "list", ".local/go/bin").returncode != 0
+    assert machine.asked == ["install example.org/one@v1.0.0"]
+
+
+def test_without_go_the_message_says_what_is_missing(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    (machine.checkout / "list").write_text("example.org/one@v1.0.0\n")
+    done = machine.run("go", "list", ".local/go/bin")
+    assert done.returncode != 0
+    assert "built with Go, which is not on the path" in done.stderr
