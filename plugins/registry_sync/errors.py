@@ -49,14 +49,14 @@
         ├── TooManyHolds                more tags would be held than the remote allows
         ├── TooManyRemovals             a mirror would remove more tags than the remote allows
         ├── NothingToApprove            an approval for a run that was not refused for its removals
-        ├── StagesUnfinished            a stage was skipped, marked by hand or stopped
+        ├── StagesUnfinished            a stage was skipped, marked by a user or stopped
         ├── RemoteChanged               a run was repeated with other parameters
         ├── OtherUpstream               content of another upstream would replace the existing content
         ├── TriggerRefused              a run was triggered with parameters that exceed a trigger's rights
         └── RunEnded                    a task works for a run that has ended
 
 ``is_temporary`` says whether doing the same again later may succeed. It is decided by type here, and for
-answers of a registry by :data:`TEMPORARY_STATUSES`; nobody reads messages to find out.
+responses of a registry by :data:`TEMPORARY_STATUSES`; nobody reads messages to find out.
 
 All of them can be pickled, and none holds a secret: URLs are kept without query and user information.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -229,3 +230,52 @@ def test_no_two_modules_and_no_two_public_classes_have_one_name() -> None:
     )
     assert {name for name, count in modules.items() if count > 1} - MAY_RECUR == set()
     assert {name for name, count in classes.items() if count > 1} == set()
+
+
+#: Words that the field has others for: a reader of registries and Airflow would stop at them.
+UNUSUAL_WORDS = frozenset(
+    {
+        "told",
+        "tell",
+        "tells",
+        "asked",
+        "answer",
+        "answers",
+        "occasion",
+        "stray",
+        "strays",
+        "stranger",
+        "strangers",
+        "companion",
+        "companions",
+        "moment",
+        "begun",
+        "anew",
+        "handed",
+        "unneeded",
+        "noted",
+        "unnoted",
+    }
+)
+#: A column of a table keeps its name.
+COLUMNS = frozenset({"asked_at"})
+
+
+def test_functions_classes_and_parameters_are_named_in_the_words_of_the_field() -> None:
+    """``report``, ``request``, ``response``, ``timestamp``, ``referrer_tags``, ``recorded`` are."""
+    unusual = {
+        f"{path.relative_to(PACKAGE)}: {name}"
+        for path in PACKAGE.rglob("*.py")
+        if "migrations" not in path.parts
+        for name in _names(ast.parse(path.read_text(encoding="utf-8")))
+        if name not in COLUMNS and UNUSUAL_WORDS.intersection(re.findall(r"[A-Z]?[a-z]+", name.lower()))
+    }
+    assert unusual == set()
+
+
+def _names(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg

@@ -71,13 +71,13 @@ class PullStore:
             pairs = {
                 (row.repository_id, number)
                 for name, found in wanted.items()
-                for row, number in [_asked(rows, name, found)]
+                for row, number in [_requested(rows, name, found)]
                 if row is not None and number is not None
             }
             existing = _existing(connection, pairs)
         published = {}
         for name, found in wanted.items():
-            row, number = _asked(rows, name, found)
+            row, number = _requested(rows, name, found)
             if row is None or (number is not None and (row.repository_id, number) not in existing):
                 continue
             published[name] = PublishedVersion(
@@ -211,7 +211,7 @@ _SERVED = select(
 ).join(repositories, repositories.c.id == distributions.c.repository_id)
 
 
-def _asked(rows: dict[str, Any], name: str, of_version: tuple[str, int] | None) -> tuple[Any, int | None]:
+def _requested(rows: dict[str, Any], name: str, of_version: tuple[str, int] | None) -> tuple[Any, int | None]:
     """The row of the distribution that ``name`` is about, and the number that it fixes; the name as it is goes first.
 
     Of a distribution of one version no other version can be asked for.

@@ -90,7 +90,7 @@ def _one_at_a_time(engine: Engine, modes: FileModes = OWNER_ONLY) -> Iterator[Co
         converted_errors(),
         _file_lock(engine, file, modes),
         for_writing(engine.connect()) as connection,
-        _tables_may_be_made_anew(connection, is_sqlite=file is not None),
+        _tables_may_be_recreated(connection, is_sqlite=file is not None),
         connection.begin(),
     ):
         if file is None:
@@ -129,7 +129,7 @@ def _file_lock(engine: Engine, file: str | None, modes: FileModes) -> Iterator[N
 
 
 @contextmanager
-def _tables_may_be_made_anew(connection: Connection, *, is_sqlite: bool) -> Iterator[None]:
+def _tables_may_be_recreated(connection: Connection, *, is_sqlite: bool) -> Iterator[None]:
     """SQLite alters most tables by copying them; foreign keys are off meanwhile, so that no cascade deletes rows."""
     driver_connection: Any = connection.connection.driver_connection
     if is_sqlite:

@@ -76,7 +76,7 @@ _END_REASONS = {
     ),
     DagRunEnd.SUCCESS: (
         "the DAG run ended well in Airflow and made no version: its commit, or a stage before it, was skipped or "
-        "marked by hand; clear the task that lists with all that come after it, or start a new run"
+        "marked by a user; clear the task that lists with all that come after it, or start a new run"
     ),
     DagRunEnd.CANCELED: "the DAG run was canceled",
     DagRunEnd.GONE: "the DAG run was deleted in Airflow before the sync had ended",

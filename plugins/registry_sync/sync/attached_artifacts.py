@@ -234,10 +234,10 @@ def present_referrer_tags(
     *,
     failed: Callable[[TagName, RegistrySyncError], None],
 ) -> list[TagName]:
-    """The tags that belong to one of ``digests``, for a sync that has no listing: each that may be there is asked for.
+    """The tags that belong to one of ``digests``, for a sync without a listing: each possible one is requested.
 
-    A registry that takes such a tag for the digest, and answers with the manifest itself, has none. Those that were
-    asked for in any case are left out.
+    A registry that takes such a tag for the digest, and responds with the manifest itself, has none. Tags that are
+    selected by name are not included.
     """
     subject_of = {name: digest for digest in dict.fromkeys(digests) for name in referrer_tag_names(digest)}
     wanted = set(remote.tag_filter.select(subject_of))

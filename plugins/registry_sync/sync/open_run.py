@@ -41,12 +41,12 @@ _WORD = 'If it is meant, say replace_upstream ("Replace the upstream" in the for
 
 @dataclass(frozen=True, init=False)
 class SyncRequest:
-    """A sync as a person asks for it; texts are as typed, None is what was left out.
+    """A sync as a user requests it; texts are as typed, None where nothing was given.
 
     Either ``remote`` names an existing remote, and the rest overrides it for this run; or ``url`` and
-    ``upstream_name`` say where to sync from, and the remote of that name (by default the repository's) is created, or
-    changed in what is said. ``options`` are those of :data:`~registry_sync.domain.remote.SYNC_OPTIONS`, by their names
-    there. ``replace_upstream`` is the word without which no other upstream takes the place of one. The repository is to
+    ``upstream_name`` are the upstream, and the remote of that name (by default the repository's) is created, or its
+    given fields are changed. ``options`` are those of :data:`~registry_sync.domain.remote.SYNC_OPTIONS`, by their names
+    there. Without ``replace_upstream`` no upstream replaces another one. The repository is to
     be pulled under the base path ``publish_as``.
     """
 
@@ -177,7 +177,7 @@ def open_run(
 def open_requested_run(
     database: Database,
     key: RunKey,
-    asked: RequestedSync,
+    requested: RequestedSync,
     overrides: SyncRequest | None = None,
     *,
     by: RunTrigger = UNKNOWN_TRIGGER,
@@ -191,17 +191,17 @@ def open_requested_run(
     nothing. Nor does one that was cleared or that failed before, since another user may have cleared it, long after
     the request.
     """
-    repository = _requested_record("repository", asked.repository_id, database.repositories.get)
-    remote = _requested_record("remote", asked.remote_id, database.remotes.get)
+    repository = _requested_record("repository", requested.repository_id, database.repositories.get)
+    remote = _requested_record("remote", requested.remote_id, database.remotes.get)
     said = {} if overrides is None else overrides.overrides()
     spec = remote.spec.changed(**said)
     _refuse_own_connection(spec, remote)
     started = database.runs.find(key)
     authority = Authority.REQUEST
-    if by.triggered_by != asked.requested_by or (started is not None and _has_used_up(started)):
+    if by.triggered_by != requested.requested_by or (started is not None and _has_used_up(started)):
         authority = Authority.TRIGGER
     is_repeated = by.is_cleared or (started is not None and started.state is not RunState.RUNNING)
-    may_replace = asked.may_replace_upstream and authority is Authority.REQUEST and not is_repeated
+    may_replace = requested.may_replace_upstream and authority is Authority.REQUEST and not is_repeated
     if not may_replace:
         _refuse_other_remote(repository, remote, database.runs.latest_settled(repository.id))
     return database.runs.begin(
@@ -209,7 +209,7 @@ def open_requested_run(
         repository_id=repository.id,
         remote_id=remote.id,
         remote=spec,
-        mode=asked.mode,
+        mode=requested.mode,
         authority=authority,
         may_replace_upstream=may_replace,
         by=replace(by, repository_name=repository.name),
@@ -238,7 +238,7 @@ def _requested_record(kind: str, record_id: str, get: Callable[[str], Any]) -> A
         return get(record_id)
     except RecordNotFound:
         raise RecordNotFound(
-            f"the {kind} that this sync was asked for is gone: {record_id}. One of the same name is another one; "
+            f"the {kind} of this request is gone: {record_id}. One of the same name is another one; "
             "ask for a sync of it"
         ) from None
 

@@ -51,7 +51,7 @@ def abandoned(database: Database, store: BlobStore, *names: str) -> Upstream:
     repository = database.repositories.ensure("abandoned")
     sync(database, repository, upstream)
     database.repositories.delete(repository.id)
-    database.orphans.note(ContentKind.MANIFEST, NOW)
+    database.orphans.record(ContentKind.MANIFEST, NOW)
     return upstream
 
 
@@ -59,7 +59,7 @@ def blobs_only(database: Database) -> None:
     """Takes the orphaned manifests, so that their blobs are orphans too."""
     ids = [record.id for record in database.orphans.due(ContentKind.MANIFEST, SOON)]
     database.orphans.delete_manifests(ids, SOON)
-    database.orphans.note(ContentKind.BLOB, NOW)
+    database.orphans.record(ContentKind.BLOB, NOW)
 
 
 class Watched:

@@ -81,14 +81,14 @@ def make_world(database: Database, folder: Path, url: str) -> World:
 
     def delete(name: str) -> None:
         database.repositories.delete(database.repositories.by_name(name).id)
-        database.orphans.note(ContentKind.MANIFEST, now)
+        database.orphans.record(ContentKind.MANIFEST, now)
 
     # Its manifests are gone and its blobs are noted; those of the next one are noted; of the last one nothing is.
     delete("blobs-go")
     later = now + timedelta(minutes=1)
     due = [record.id for record in database.orphans.due(ContentKind.MANIFEST, later)]
     database.orphans.delete_manifests(due, later)
-    database.orphans.note(ContentKind.BLOB, now)
+    database.orphans.record(ContentKind.BLOB, now)
     delete("manifests-go")
     database.repositories.delete(database.repositories.by_name("noted").id)
     return World(url, folder, now + timedelta(hours=25), run.id)

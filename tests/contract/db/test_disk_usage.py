@@ -81,14 +81,14 @@ def test_what_is_recorded_as_orphaned_is_reported(database: Database) -> None:
     sync(database, repository, upstream)
     database.repositories.delete(repository.id)
     assert database.disk_usage.report().orphaned_manifests == Amount()
-    database.orphans.note(ContentKind.MANIFEST, NOW)
+    database.orphans.record(ContentKind.MANIFEST, NOW)
     usage = database.disk_usage.report()
     assert usage.orphaned_manifests.count == 1
     assert usage.repositories == ()
     assert usage.held == Amount()
     due = database.orphans.due(ContentKind.MANIFEST, NOW + timedelta(hours=1))
     database.orphans.delete_manifests([record.id for record in due], NOW + timedelta(hours=1))
-    database.orphans.note(ContentKind.BLOB, NOW)
+    database.orphans.record(ContentKind.BLOB, NOW)
     assert database.disk_usage.report().orphaned_blobs == Amount(2, len("layerconfig"))
 
 

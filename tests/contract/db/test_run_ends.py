@@ -76,7 +76,7 @@ def test_what_an_ended_sync_noted_keeps_nothing_after_the_grace(database: Databa
     assert database.orphans.release_runs(later) == 0, "a sync under way keeps what it brought"
     database.run_ends.end(run.key.dag_id, run.key.run_id, RunState.FAILED, "marked", started_at=FIRST)
     assert database.orphans.release_runs(later) == 1
-    database.orphans.note(ContentKind.MANIFEST, utc_now())
+    database.orphans.record(ContentKind.MANIFEST, utc_now())
     assert [due.digest for due in database.orphans.due(ContentKind.MANIFEST, later)] == [upstream("a").tags["a"].digest]
 
 

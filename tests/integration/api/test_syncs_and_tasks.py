@@ -128,11 +128,11 @@ def test_a_task_whose_object_is_gone_says_so(
     id_ = asked_for(api_server, task).id
     operator = ListTagsOperator(task_id="list_tags", repository=pair[0]["name"], remote=pair[1]["name"])
     context = TaskContext(dag_id=DAG_ID, run_id=f"registry_sync__{id_}", conf={"repository": pair[0]["name"]})
-    with pytest.raises(AirflowFailException, match="that this sync was asked for is gone"):
+    with pytest.raises(AirflowFailException, match="of this request is gone"):
         operator.execute(context.given())  # type: ignore[arg-type]
     set_state(task, "failed")
     said = admin.get(task)["error"]["description"]
-    assert said.startswith(f"RecordNotFound: the {('repository', 'remote')[kind]} that this sync was asked for is gone")
+    assert said.startswith(f"RecordNotFound: the {('repository', 'remote')[kind]} of this request is gone")
     assert [found["error"]["description"] for found in admin.get("tasks/", limit=1)["results"]] == [said]
 
 

@@ -334,7 +334,7 @@ def test_what_is_gone_fails_and_does_not_come_back_as_another(database: Database
     else:
         database.remotes.delete(asked.remote_id)
         database.remotes.create(STORED)
-    with pytest.raises(RecordNotFound, match=f"the {kind} that this sync was asked for is gone"):
+    with pytest.raises(RecordNotFound, match=f"the {kind} of this request is gone"):
         carried_out(database, asked)
 
 

@@ -46,13 +46,13 @@ class BlobBytesStore:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
-    def delete_orphans(self, ids: Sequence[int], noted_before: datetime, stored: Bytes) -> tuple[Amount, Amount]:
-        """Removes orphans recorded before ``noted_before`` that are still unreachable, their bytes first.
+    def delete_orphans(self, ids: Sequence[int], recorded_before: datetime, stored: Bytes) -> tuple[Amount, Amount]:
+        """Removes orphans recorded before ``recorded_before`` that are still unreachable, their bytes first.
 
         Returns the amounts of removed records and of bytes freed.
         """
         with self._transactions.writing() as connection:
-            rows = lock_unreachable(connection, ContentKind.BLOB, ids, noted_before)
+            rows = lock_unreachable(connection, ContentKind.BLOB, ids, recorded_before)
             to_remove = [row.id for row in rows]
             connection.execute(update(blobs).where(blobs.c.id.in_(to_remove)).values(stored_at=None))
         if not to_remove:
@@ -65,12 +65,12 @@ class BlobBytesStore:
             connection.execute(delete(blobs).where(blobs.c.id.in_([row.id for row in gone])))
         return Amount.of(row.size_bytes for row in gone), _freed(gone, freed)
 
-    def due(self, noted_before: datetime) -> Amount:
-        """Stored bytes of orphans recorded before ``noted_before`` that are still unreachable; changes nothing."""
+    def due(self, recorded_before: datetime) -> Amount:
+        """Stored bytes of orphans recorded before ``recorded_before`` that are still unreachable; changes nothing."""
         statement = (
             select(func.count(), func.coalesce(func.sum(blobs.c.size_bytes), 0))
             .select_from(blobs.join(orphaned_blobs, orphaned_blobs.c.blob_id == blobs.c.id))
-            .where(orphaned_blobs.c.orphaned_at < noted_before, blobs.c.stored_at.is_not(None), ~blob_is_reachable())
+            .where(orphaned_blobs.c.orphaned_at < recorded_before, blobs.c.stored_at.is_not(None), ~blob_is_reachable())
         )
         with self._transactions.reading() as connection:
             row = connection.execute(statement).one()

@@ -138,7 +138,7 @@ class OrphanStore:
         with self._transactions.reading() as connection:
             return connection.execute(statement).scalar_one()
 
-    def note(self, kind: ContentKind, now: datetime, *, after_id: int = 0, limit: int = BATCH_SIZE) -> int | None:
+    def record(self, kind: ContentKind, now: datetime, *, after_id: int = 0, limit: int = BATCH_SIZE) -> int | None:
         """Records which of the next units are unreachable, and deletes the records of those that are reachable again.
 
         Returns the id to continue after, None at the end. Units recorded earlier keep their timestamp.
@@ -155,15 +155,15 @@ class OrphanStore:
         return ids[-1] if len(ids) == limit else None
 
     def due(
-        self, kind: ContentKind, noted_before: datetime, *, after_id: int = 0, limit: int = BATCH_SIZE
+        self, kind: ContentKind, recorded_before: datetime, *, after_id: int = 0, limit: int = BATCH_SIZE
     ) -> list[ContentRecord]:
-        """The next units recorded before ``noted_before``, by id; removal checks again that they are unreachable."""
+        """The next units recorded before ``recorded_before``, by id; removal checks again that they are unreachable."""
         tables = _KINDS[kind]
         unit = tables.units.c
         statement = (
             select(unit.id, unit.digest, unit.size_bytes)
             .join(tables.orphans, tables.orphan_id == unit.id)
-            .where(tables.orphans.c.orphaned_at < noted_before, unit.id > after_id)
+            .where(tables.orphans.c.orphaned_at < recorded_before, unit.id > after_id)
             .order_by(unit.id)
             .limit(limit)
         )
@@ -171,25 +171,25 @@ class OrphanStore:
             rows = connection.execute(statement).all()
         return [ContentRecord(row.id, Digest(row.digest), row.size_bytes) for row in rows]
 
-    def unneeded(self, kind: ContentKind, noted_before: datetime) -> tuple[Amount, Amount]:
+    def unreachable(self, kind: ContentKind, recorded_before: datetime) -> tuple[Amount, Amount]:
         """The amounts that a collection would remove now, and after the grace period; changes nothing."""
         tables = _KINDS[kind]
-        unit, noted_at = tables.units.c, tables.orphans.c.orphaned_at
+        unit, recorded_at = tables.units.c, tables.orphans.c.orphaned_at
         statement = (
             select(func.count(), func.coalesce(func.sum(unit.size_bytes), 0))
             .select_from(tables.units.outerjoin(tables.orphans, tables.orphan_id == unit.id))
             .where(~tables.is_needed())
         )
-        is_young = or_(noted_at.is_(None), noted_at >= noted_before)
+        is_young = or_(recorded_at.is_(None), recorded_at >= recorded_before)
         with self._transactions.reading() as connection:
-            due = connection.execute(statement.where(noted_at < noted_before)).one()
+            due = connection.execute(statement.where(recorded_at < recorded_before)).one()
             waiting = connection.execute(statement.where(is_young)).one()
         return Amount(due[0], int(due[1])), Amount(waiting[0], int(waiting[1]))
 
-    def delete_manifests(self, ids: Sequence[int], noted_before: datetime) -> Amount:
-        """Removes those of ``ids`` recorded before ``noted_before`` and still unreachable, with their unused tags."""
+    def delete_manifests(self, ids: Sequence[int], recorded_before: datetime) -> Amount:
+        """Removes those of ``ids`` recorded before that time and still unreachable, with their unused tags."""
         with self._transactions.writing() as connection:
-            rows = lock_unreachable(connection, ContentKind.MANIFEST, ids, noted_before)
+            rows = lock_unreachable(connection, ContentKind.MANIFEST, ids, recorded_before)
             gone = [row.id for row in rows]
             if gone:
                 connection.execute(delete(tags).where(tags.c.manifest_id.in_(gone)))
@@ -223,11 +223,11 @@ class OrphanStore:
 
 
 def lock_unreachable(
-    connection: Connection, kind: ContentKind, ids: Sequence[int], noted_before: datetime
+    connection: Connection, kind: ContentKind, ids: Sequence[int], recorded_before: datetime
 ) -> Sequence[Any]:
     """Rows ``id``, ``digest``, ``size_bytes`` of those of ``ids``, locked, recorded as orphans and still unreachable.
 
-    Only orphans recorded before ``noted_before`` count. Records of units that are reachable again are deleted; units
+    Only orphans recorded before ``recorded_before`` count. Records of units that are reachable again are deleted; units
     locked by others are omitted.
     """
     tables = _KINDS[kind]
@@ -236,7 +236,7 @@ def lock_unreachable(
     candidates = (
         select(unit.id)
         .join(tables.orphans, tables.orphan_id == unit.id)
-        .where(unit.id.in_(ids), tables.orphans.c.orphaned_at < noted_before)
+        .where(unit.id.in_(ids), tables.orphans.c.orphaned_at < recorded_before)
         .order_by(unit.digest)
     )
     locked = connection.execute(candidates.with_for_update(skip_locked=True)).scalars().all()

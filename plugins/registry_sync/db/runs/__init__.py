@@ -1,1 +1,1 @@
-"""Sync runs: what each was asked to do, what it listed, selected and planned, and how it ended."""
+"""Sync runs: their parameters, listings, selections, plans and ends."""

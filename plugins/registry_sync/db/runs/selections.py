@@ -388,7 +388,7 @@ def _bytes(count: int) -> str:
 def _required_rows(connection: Connection, run: Row[Any]) -> list[Any]:
     resolved = _blobs_below(tagged_in_run(run.id, [TagState.RESOLVED]), LinkRows.of_run(run.id))
     rows = {row.digest: row for row in connection.execute(resolved)}
-    # The latest version's membership tells cheaply, and nearly always, that the unchanged tags lack nothing.
+    # The latest version's membership shows cheaply, and nearly always, that the unchanged tags lack nothing.
     is_member = is_in_latest("blobs", blobs.c.id, run.repository_id)
     lacking = select(blobs.c.id).where(blobs.c.stored_at.is_(None), is_member)
     if connection.execute(lacking.limit(1)).first() is not None:
@@ -399,16 +399,16 @@ def _required_rows(connection: Connection, run: Row[Any]) -> list[Any]:
 
 
 def _kept_roots(run: Row[Any]) -> Select[Any]:
-    """Ids of the manifests of the latest version's tags that the run does not bring anew and does not remove.
+    """Ids of the manifests of the latest version's tags that the run neither resolved nor removes.
 
-    What an additive run does not list, and what came for the first pull to fetch, is left to that.
+    Tags that an additive run does not list, and tags synced on demand, are left to their first pull.
     """
-    noted = and_(run_tags.c.sync_run_id == run.id, run_tags.c.name == tags.c.name)
+    is_tag_of_run = and_(run_tags.c.sync_run_id == run.id, run_tags.c.name == tags.c.name)
     if run.mode == SyncMode.MIRROR.value:
-        stays = not_(there_is_none(noted, run_tags.c.state.in_(_KEPT)))
+        stays = not_(there_is_none(is_tag_of_run, run_tags.c.state.in_(_KEPT)))
     else:
-        is_listed = not_(there_is_none(noted, run_tags.c.state.in_(_KEPT)))
-        is_brought = not_(there_is_none(noted, run_tags.c.state == TagState.RESOLVED.value))
+        is_listed = not_(there_is_none(is_tag_of_run, run_tags.c.state.in_(_KEPT)))
+        is_brought = not_(there_is_none(is_tag_of_run, run_tags.c.state == TagState.RESOLVED.value))
         stays = or_(is_listed, and_(not_(is_brought), not_(came_for_first_pull())))
     return (
         select(tags.c.manifest_id)
@@ -440,8 +440,8 @@ def _blobs_below(roots: Select[Any], links: LinkRows) -> Select[Any]:
 def refuse_unfinished(connection: Connection, run_id: str) -> None:
     """Raises :class:`StagesUnfinished` when a tag was listed, or a blob planned, and no task came to it.
 
-    A stage that has run leaves neither: it fetches, holds with a reason, or fails. One that was skipped, marked by hand
-    or stopped leaves them.
+    A stage that has run leaves neither: it fetches, holds with a reason, or fails. One that was skipped, marked by
+    a user or stopped leaves them.
     """
     tags = select(run_tags.c.name).where(run_tags.c.sync_run_id == run_id, run_tags.c.state == TagState.PENDING.value)
     planned = (
@@ -455,6 +455,6 @@ def refuse_unfinished(connection: Connection, run_id: str) -> None:
         count = connection.execute(select(func.count()).select_from(statement.subquery())).scalar_one()
         raise StagesUnfinished(
             f"{format_count(count, noun)} of this sync {'was' if count == 1 else 'were'} not fetched, "
-            f"because a task of the stage {stage} was skipped, marked by hand or stopped; no version was made. Clear "
+            f"because a task of the stage {stage} was skipped, marked by a user or stopped; no version was made. Clear "
             "that task with all that come after it, and the run goes on; or start a new one"
         )

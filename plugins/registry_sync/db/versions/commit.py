@@ -201,8 +201,8 @@ def _refuse_unapproved(
             f"{run.removals_approved_by} approved the removal of other tags, not of these: {refused}"
         ) from None
     if run.removals_approved_by is not None:
-        unneeded = update(sync_runs).where(sync_runs.c.id == run.id).values(removals_approved_by=None)
-        connection.execute(unneeded)
+        unused_approval = update(sync_runs).where(sync_runs.c.id == run.id).values(removals_approved_by=None)
+        connection.execute(unused_approval)
 
 
 def _membership(connection: Connection, run: Row[Any], repository: Row[Any]) -> Membership:

@@ -84,9 +84,11 @@ class StoredBytes:
 
     def delete(self, digests: Sequence[Digest], *, stored_before: datetime | None = None) -> set[Digest]:
         """Removes them; returns those that existed and were not written again since ``stored_before``."""
-        return _those(lambda digest: self._store.delete(digest, stored_before=stored_before), digests, self.note)
+        return _those(
+            lambda digest: self._store.delete(digest, stored_before=stored_before), digests, self.record_failure
+        )
 
-    def note(self, name: str, error: RegistrySyncError) -> None:
+    def record_failure(self, name: str, error: RegistrySyncError) -> None:
         """Records a failure. Raises it when the store is unavailable, or when it is not an error of the store."""
         if not isinstance(error, BlobStoreError):
             raise error
@@ -120,7 +122,7 @@ _RECORDED_AT_ONCE = 1000
 
 class _Times(NamedTuple):
     now: datetime
-    noted_before: datetime
+    recorded_before: datetime
 
 
 def collect_orphans(
@@ -141,17 +143,17 @@ def collect_orphans(
     """
     now = clock()
     timestamp = _Times(now, now - grace)
-    released = database.orphans.release_runs(timestamp.noted_before)
+    released = database.orphans.release_runs(timestamp.recorded_before)
     if released:
         report(f"released the content of {format_count(released, 'failed or canceled sync')}")
     manifests = _collect_manifests(database, timestamp, batch_size)
     stored = StoredBytes(store)
     blobs, freed = _collect_blobs(database, stored, timestamp, batch_size)
     untracked = Amount()
-    for batch in _untracked(database, store, timestamp.noted_before, batch_size, stored.note):
-        untracked += database.blob_bytes.delete_untracked(batch, timestamp.noted_before, stored)
-    _, waiting_manifests = database.orphans.unneeded(ContentKind.MANIFEST, timestamp.noted_before)
-    _, waiting_blobs = database.orphans.unneeded(ContentKind.BLOB, timestamp.noted_before)
+    for batch in _untracked(database, store, timestamp.recorded_before, batch_size, stored.record_failure):
+        untracked += database.blob_bytes.delete_untracked(batch, timestamp.recorded_before, stored)
+    _, waiting_manifests = database.orphans.unreachable(ContentKind.MANIFEST, timestamp.recorded_before)
+    _, waiting_blobs = database.orphans.unreachable(ContentKind.BLOB, timestamp.recorded_before)
     collection = Collection(
         manifests=manifests,
         blobs=blobs,
@@ -179,21 +181,21 @@ def preview_collection(
 
     Blobs of manifests that would be removed are still named by them, and counted neither as removed nor as waiting.
     """
-    noted_before = clock() - grace
-    manifests, waiting_manifests = database.orphans.unneeded(ContentKind.MANIFEST, noted_before)
-    blobs, waiting_blobs = database.orphans.unneeded(ContentKind.BLOB, noted_before)
+    recorded_before = clock() - grace
+    manifests, waiting_manifests = database.orphans.unreachable(ContentKind.MANIFEST, recorded_before)
+    blobs, waiting_blobs = database.orphans.unreachable(ContentKind.BLOB, recorded_before)
     untracked = Amount()
-    for batch in _untracked(database, store, noted_before, batch_size, None):
+    for batch in _untracked(database, store, recorded_before, batch_size, None):
         untracked += Amount.of(batch.values())
     collection = Collection(
         is_dry_run=True,
         manifests=manifests,
         blobs=blobs,
-        freed=database.blob_bytes.due(noted_before),
+        freed=database.blob_bytes.due(recorded_before),
         untracked=untracked,
         waiting_manifests=waiting_manifests,
         waiting_blobs=waiting_blobs,
-        released_runs=database.orphans.unreleased_runs(noted_before),
+        released_runs=database.orphans.unreleased_runs(recorded_before),
     )
     report(summary(collection))
     return collection
@@ -213,8 +215,8 @@ def summary(collection: Collection) -> str:
 def _collect_manifests(database: Database, timestamp: _Times, batch_size: int) -> Amount:
     _record_all(database, ContentKind.MANIFEST, timestamp.now)
     removed_records = Amount()
-    for ids in _due(database, ContentKind.MANIFEST, timestamp.noted_before, batch_size):
-        removed_records += database.orphans.delete_manifests(ids, timestamp.noted_before)
+    for ids in _due(database, ContentKind.MANIFEST, timestamp.recorded_before, batch_size):
+        removed_records += database.orphans.delete_manifests(ids, timestamp.recorded_before)
     return removed_records
 
 
@@ -223,8 +225,8 @@ def _collect_blobs(
 ) -> tuple[Amount, Amount]:
     _record_all(database, ContentKind.BLOB, timestamp.now)
     removed_records, freed = Amount(), Amount()
-    for ids in _due(database, ContentKind.BLOB, timestamp.noted_before, batch_size):
-        records, removed = database.blob_bytes.delete_orphans(ids, timestamp.noted_before, stored)
+    for ids in _due(database, ContentKind.BLOB, timestamp.recorded_before, batch_size):
+        records, removed = database.blob_bytes.delete_orphans(ids, timestamp.recorded_before, stored)
         removed_records, freed = removed_records + records, freed + removed
     return removed_records, freed
 
@@ -232,12 +234,12 @@ def _collect_blobs(
 def _record_all(database: Database, kind: ContentKind, now: datetime) -> None:
     last: int | None = 0
     while last is not None:
-        last = database.orphans.note(kind, now, after_id=last, limit=_RECORDED_AT_ONCE)
+        last = database.orphans.record(kind, now, after_id=last, limit=_RECORDED_AT_ONCE)
 
 
-def _due(database: Database, kind: ContentKind, noted_before: datetime, limit: int) -> Iterator[list[int]]:
+def _due(database: Database, kind: ContentKind, recorded_before: datetime, limit: int) -> Iterator[list[int]]:
     last = 0
-    while found := database.orphans.due(kind, noted_before, after_id=last, limit=limit):
+    while found := database.orphans.due(kind, recorded_before, after_id=last, limit=limit):
         last = found[-1].id
         yield [orphan.id for orphan in found]
 

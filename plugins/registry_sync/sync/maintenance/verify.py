@@ -110,7 +110,7 @@ class Findings:
             self.add(record.fault, record.digest, f"found so{found_at}, and not repaired since")
             self._lost.add(record.digest)
 
-    def add_unnoted(self, digests: Sequence[Digest]) -> None:
+    def add_unrecorded(self, digests: Sequence[Digest]) -> None:
         """Counts blobs that the store has and that were recorded as missing, and records them as stored.
 
         Bytes that are removed concurrently are recorded as missing again.
@@ -209,7 +209,7 @@ class BlobReading:
     def _record_good(self) -> None:
         good, self._good, self._recorded_at = self._good, [], time.monotonic()
         if good:
-            self.findings.add_unnoted([record.digest for record in good if not record.is_stored])
+            self.findings.add_unrecorded([record.digest for record in good if not record.is_stored])
             self.checks.mark_verified([record.digest for record in good], self.clock())
             self.verified += Amount.of(record.size_bytes for record in good)
 

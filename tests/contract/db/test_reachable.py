@@ -1,4 +1,4 @@
-"""Every reason to keep content, alone: with it nothing is noted or removed, without it everything is."""
+"""Every reason to keep content, alone: with it nothing is recorded or removed, without it everything is."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SOON = NOW + timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
-class Unneeded:
+class Orphan:
     """A manifest, another one, a blob of its own, and who might need them, all by their ids."""
 
     digest: str
@@ -51,7 +51,7 @@ class Unneeded:
 
 
 @pytest.fixture
-def unneeded(database: Database) -> Unneeded:
+def orphan(database: Database) -> Orphan:
     """Two manifests, and a blob that no manifest names; a repository without versions, and a run that noted nothing."""
     kept, other, named = image("layer", config="config"), image("other", config="config"), image("blob", config="blob")
     database.contents.add_manifests([kept, other, named])
@@ -61,13 +61,13 @@ def unneeded(database: Database) -> Unneeded:
         ids = {row.digest: row.id for row in connection.execute(select(manifests.c.digest, manifests.c.id))}
         blob = connection.execute(select(blobs.c.id).where(blobs.c.digest == named.layers[0].digest)).scalar_one()
         connection.execute(manifests.delete().where(manifests.c.id == ids[named.digest]))
-    return Unneeded(kept.digest, ids[kept.digest], ids[other.digest], blob, repository.id, run.id)
+    return Orphan(kept.digest, ids[kept.digest], ids[other.digest], blob, repository.id, run.id)
 
 
-def membership(table: Any, **unit: Any) -> Callable[[Connection, Unneeded], None]:
+def membership(table: Any, **unit: Any) -> Callable[[Connection, Orphan], None]:
     """A row of a membership table, of an interval that has ended."""
 
-    def add(connection: Connection, here: Unneeded) -> None:
+    def add(connection: Connection, here: Orphan) -> None:
         values = {name: getattr(here, value) for name, value in unit.items()}
         row = {"repository_id": here.repository, "version_added": 1, "version_removed": 2}
         connection.execute(insert(table).values(**row, **values))
@@ -75,8 +75,8 @@ def membership(table: Any, **unit: Any) -> Callable[[Connection, Unneeded], None
     return add
 
 
-def link(table: Any, parent: str, child: str) -> Callable[[Connection, Unneeded], None]:
-    def add(connection: Connection, here: Unneeded) -> None:
+def link(table: Any, parent: str, child: str) -> Callable[[Connection, Orphan], None]:
+    def add(connection: Connection, here: Orphan) -> None:
         owner = {"sync_run_id": here.run} if table is run_links else {"repository_id": here.repository}
         if table is repository_links:
             owner["version_added"] = 1  # type: ignore[assignment]
@@ -86,24 +86,24 @@ def link(table: Any, parent: str, child: str) -> Callable[[Connection, Unneeded]
     return add
 
 
-def add_tag(connection: Connection, here: Unneeded) -> None:
+def add_tag(connection: Connection, here: Orphan) -> None:
     connection.execute(insert(tags).values(id=1, name="latest", manifest_id=here.manifest, created_at=NOW))
     connection.execute(insert(repository_tags).values(repository_id=here.repository, tag_id=1, version_added=1))
 
 
-def run_tag(state: TagState) -> Callable[[Connection, Unneeded], None]:
-    def add(connection: Connection, here: Unneeded) -> None:
+def run_tag(state: TagState) -> Callable[[Connection, Orphan], None]:
+    def add(connection: Connection, here: Orphan) -> None:
         values = {"sync_run_id": here.run, "name": "latest", "state": state.value, "digest": here.digest}
         connection.execute(insert(run_tags).values(**values))
 
     return add
 
 
-def run_manifest(connection: Connection, here: Unneeded) -> None:
+def run_manifest(connection: Connection, here: Orphan) -> None:
     connection.execute(insert(run_manifests).values(sync_run_id=here.run, manifest_id=here.manifest))
 
 
-def run_blob(connection: Connection, here: Unneeded) -> None:
+def run_blob(connection: Connection, here: Orphan) -> None:
     values = {"sync_run_id": here.run, "blob_id": here.blob, "shard": 0, "size_bytes": 4, "media_type": "any"}
     connection.execute(insert(run_blobs).values(**values, is_foreign=False))
 
@@ -122,10 +122,10 @@ MANIFEST_REASONS = {
 BLOB_REASONS = {"a version": membership(repository_blobs, blob_id="blob"), "a run's plan": run_blob}
 
 
-def noted(database: Database) -> tuple[set[int], set[int]]:
+def orphaned(database: Database) -> tuple[set[int], set[int]]:
     """Notes, and gives the ids of manifests and blobs that are noted."""
     for kind in ContentKind:
-        database.orphans.note(kind, NOW)
+        database.orphans.record(kind, NOW)
     with database.reading() as connection:
         return (
             set(connection.execute(select(orphaned_manifests.c.manifest_id)).scalars()),
@@ -134,58 +134,58 @@ def noted(database: Database) -> tuple[set[int], set[int]]:
 
 
 def test_without_a_reason_all_of_it_is_recorded_and_what_a_manifest_names_is_not(
-    database: Database, unneeded: Unneeded
+    database: Database, orphan: Orphan
 ) -> None:
-    found, found_blobs = noted(database)
-    assert found == {unneeded.manifest, unneeded.other}
-    assert found_blobs == {unneeded.blob}, "the layers and configs are named by manifests that are stored"
+    found, found_blobs = orphaned(database)
+    assert found == {orphan.manifest, orphan.other}
+    assert found_blobs == {orphan.blob}, "the layers and configs are named by manifests that are stored"
 
 
 @pytest.mark.parametrize("reason", MANIFEST_REASONS)
-def test_each_reason_alone_keeps_a_manifest(database: Database, unneeded: Unneeded, reason: str) -> None:
+def test_each_reason_alone_keeps_a_manifest(database: Database, orphan: Orphan, reason: str) -> None:
     with database.writing() as connection:
-        MANIFEST_REASONS[reason](connection, unneeded)
-    assert unneeded.manifest not in noted(database)[0]
+        MANIFEST_REASONS[reason](connection, orphan)
+    assert orphan.manifest not in orphaned(database)[0]
 
 
 @pytest.mark.parametrize("reason", MANIFEST_REASONS)
 def test_each_reason_that_comes_after_the_note_keeps_a_manifest_and_removes_the_note(
-    database: Database, unneeded: Unneeded, reason: str
+    database: Database, orphan: Orphan, reason: str
 ) -> None:
-    assert unneeded.manifest in noted(database)[0]
+    assert orphan.manifest in orphaned(database)[0]
     with database.writing() as connection:
-        MANIFEST_REASONS[reason](connection, unneeded)
-    assert database.orphans.delete_manifests([unneeded.manifest], SOON) == Amount()
+        MANIFEST_REASONS[reason](connection, orphan)
+    assert database.orphans.delete_manifests([orphan.manifest], SOON) == Amount()
     with database.reading() as connection:
         left = connection.execute(select(orphaned_manifests.c.manifest_id)).scalars().all()
-    assert unneeded.manifest not in left
+    assert orphan.manifest not in left
 
 
 @pytest.mark.parametrize("state", [TagState.HELD, TagState.GONE, TagState.FILTERED])
-def test_a_tag_that_a_run_does_not_take_keeps_nothing(database: Database, unneeded: Unneeded, state: TagState) -> None:
+def test_a_tag_that_a_run_does_not_take_keeps_nothing(database: Database, orphan: Orphan, state: TagState) -> None:
     with database.writing() as connection:
-        run_tag(state)(connection, unneeded)
-    assert unneeded.manifest in noted(database)[0]
+        run_tag(state)(connection, orphan)
+    assert orphan.manifest in orphaned(database)[0]
 
 
 @pytest.mark.parametrize("reason", BLOB_REASONS)
-def test_each_reason_alone_keeps_a_blob(database: Database, unneeded: Unneeded, reason: str, tmp_path: Path) -> None:
+def test_each_reason_alone_keeps_a_blob(database: Database, orphan: Orphan, reason: str, tmp_path: Path) -> None:
     store = open_blob_store((tmp_path / "blobs").as_uri())
     (digest,) = keep_texts(store, "blob")
-    assert noted(database)[1] == {unneeded.blob}
+    assert orphaned(database)[1] == {orphan.blob}
     with database.writing() as connection:
-        BLOB_REASONS[reason](connection, unneeded)
-    assert database.blob_bytes.delete_orphans([unneeded.blob], SOON, StoredBytes(store)) == (Amount(), Amount())
+        BLOB_REASONS[reason](connection, orphan)
+    assert database.blob_bytes.delete_orphans([orphan.blob], SOON, StoredBytes(store)) == (Amount(), Amount())
     assert store.has(digest)
-    assert noted(database)[1] == set()
+    assert orphaned(database)[1] == set()
 
 
-def test_what_was_noted_later_than_the_grace_stays(database: Database, unneeded: Unneeded, tmp_path: Path) -> None:
+def test_what_was_recorded_later_than_the_grace_stays(database: Database, orphan: Orphan, tmp_path: Path) -> None:
     store = open_blob_store((tmp_path / "blobs").as_uri())
-    noted(database)
+    orphaned(database)
     before = NOW - timedelta(minutes=1)
-    assert database.orphans.delete_manifests([unneeded.manifest], before) == Amount()
-    assert database.blob_bytes.delete_orphans([unneeded.blob], before, StoredBytes(store)) == (Amount(), Amount())
+    assert database.orphans.delete_manifests([orphan.manifest], before) == Amount()
+    assert database.blob_bytes.delete_orphans([orphan.blob], before, StoredBytes(store)) == (Amount(), Amount())
     assert database.orphans.due(ContentKind.MANIFEST, before) == []
-    assert database.orphans.delete_manifests([unneeded.manifest], SOON).count == 1
-    assert database.blob_bytes.delete_orphans([unneeded.blob], SOON, StoredBytes(store))[0].count == 1
+    assert database.orphans.delete_manifests([orphan.manifest], SOON).count == 1
+    assert database.blob_bytes.delete_orphans([orphan.blob], SOON, StoredBytes(store))[0].count == 1
