@@ -210,6 +210,20 @@ SETTINGS: dict[str, Any] = {
         "example": None,
         "default": "False",
     },
+    "pull_login_url": {
+        "description": "The Airflow API server whose users may log in at the pull server. Empty: only robots may.",
+        "version_added": "0.2.0",
+        "type": "string",
+        "example": "http://127.0.0.1:8080",
+        "default": "",
+    },
+    "pull_trusted_proxies": {
+        "description": "Addresses and networks of proxies in front of the pull server, whose X-Forwarded-For counts.",
+        "version_added": "0.2.0",
+        "type": "string",
+        "example": "127.0.0.1, 10.0.0.0/8",
+        "default": "",
+    },
     "orphan_grace_hours": {
         "description": "How long unreferenced content is kept before garbage collection removes it.",
         "version_added": "0.1.0",

@@ -51,6 +51,7 @@ BELONGS_ONLY_TO = {
     "starlette": {"api"},
     "pydantic": {"pulp", "api"},  # documents as they are shown, and as people send them
     "granian": {"serve"},
+    "httpx": {"serve"},
     "jwt": {"serve"},
 }
 

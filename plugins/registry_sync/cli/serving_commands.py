@@ -32,6 +32,8 @@ def serve(args: Namespace) -> None:
                 workers=args.workers,
                 certificate=args.certificate,
                 key=args.key,
+                login_url=settings.pull_login_url,
+                trusted_proxies=settings.pull_trusted_proxies,
             )
         )
 

@@ -190,6 +190,14 @@ class RobotStore:
             return None
         return _robot(row)
 
+    def by_name(self, name: str) -> Robot | None:
+        """The robot of that name; None for an unknown name and one that has expired alike."""
+        with self._transactions.reading() as connection:
+            row = connection.execute(select(robots).where(robots.c.name == name)).one_or_none()
+        if row is None or (row.expires_at is not None and row.expires_at <= utc_now()):
+            return None
+        return _robot(row)
+
     def signing_key(self) -> bytes:
         """The key that tokens of this installation are signed with, the same for all of its servers; made once."""
         with self._transactions.reading() as connection:

@@ -20,6 +20,7 @@ from registry_sync.errors import InvalidReference
 _OF_A_VERSION = re.compile(r"(?P<base_path>.+)/versions/(?P<number>[1-9][0-9]{0,8})")
 _ROBOT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 _SECRET_BYTES = 32
+_ROBOT_SECRET = re.compile(r"rs_[A-Za-z0-9_-]{43}")
 
 
 def base_path_of(text: str) -> RepositoryName:
@@ -110,6 +111,18 @@ class Robot:
         return any(fnmatchcase(base_path, scope) for scope in self.scopes)
 
 
+@dataclass(frozen=True)
+class User:
+    """A user of Airflow who logged in; ``is_reader`` is whether the REST API shows them what is mirrored."""
+
+    name: str
+    is_reader: bool
+
+    def may_pull(self, _base_path: str) -> bool:
+        """As over REST: a user reads everything or nothing."""
+        return self.is_reader
+
+
 def robot_name(text: str) -> str:
     """``text`` as the name of a robot. Raises :class:`InvalidReference`."""
     if not _ROBOT_NAME.fullmatch(text):
@@ -133,6 +146,11 @@ def robot_scopes(globs: Iterable[str]) -> tuple[str, ...]:
 def new_secret() -> str:
     """A secret for a robot, shown once: it is kept as its hash."""
     return f"rs_{secrets.token_urlsafe(_SECRET_BYTES)}"
+
+
+def is_robot_secret(text: str) -> bool:
+    """Whether it has the form of a robot's secret, and so is no password of a user."""
+    return _ROBOT_SECRET.fullmatch(text) is not None
 
 
 def secret_hash(secret: str) -> str:

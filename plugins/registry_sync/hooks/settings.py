@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from registry_sync.domain.file_modes import GROUP_TOO, OWNER_ONLY, FileModes
 from registry_sync.domain.quantities import parse_flag
-from registry_sync.errors import ConfigurationError
+from registry_sync.errors import ConfigurationError, redact_url
 
 SECTION = "registry_sync"
 DEFAULT_MAX_SHARDS = 4
@@ -31,7 +33,8 @@ class Settings:
     before it is collected. ``trust_triggers`` says that the parameters of a run count as those of its DAG's author,
     whoever triggered it. ``share_with_group`` makes stored files accessible to their group; ``home`` is the folder of
     the embedded defaults. ``sync_dag_id`` is the DAG that a sync over REST runs, and whose access rules apply to
-    reading over REST.
+    reading over REST. ``pull_login_url`` is the Airflow whose users may log in at the pull server, None for robots
+    alone; ``pull_trusted_proxies`` are the addresses and networks whose ``X-Forwarded-For`` counts there.
     """
 
     sql_alchemy_conn: str
@@ -44,6 +47,8 @@ class Settings:
     trust_triggers: bool = False
     share_with_group: bool = False
     home: Path | None = None
+    pull_login_url: str | None = None
+    pull_trusted_proxies: tuple[str, ...] = ()
 
     @property
     def file_modes(self) -> FileModes:
@@ -74,12 +79,36 @@ def load_settings() -> Settings:
         trust_triggers=_flag(conf.get(SECTION, "trust_triggers", fallback=""), "trust_triggers"),
         share_with_group=_flag(conf.get(SECTION, "share_with_group", fallback=""), "share_with_group"),
         home=home,
+        pull_login_url=_address(conf.get(SECTION, "pull_login_url", fallback="").strip(), "pull_login_url"),
+        pull_trusted_proxies=_networks(conf.get(SECTION, "pull_trusted_proxies", fallback=""), "pull_trusted_proxies"),
     )
 
 
 def _flag(text: str, name: str) -> bool:
     """``text`` as true or false; false for an empty one."""
     return bool(parse_flag(text, f"[registry_sync] {name}"))
+
+
+def _address(text: str, name: str) -> str | None:
+    """``text`` as the http URL of a server; None for an empty one."""
+    parts = urlsplit(text)
+    if text and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username):
+        raise ConfigurationError(f"[registry_sync] {name} = {redact_url(text)!r}: give a URL such as https://host:8080")
+    return text or None
+
+
+def _networks(text: str, name: str) -> tuple[str, ...]:
+    """Addresses and networks, separated by commas or blanks."""
+    return tuple(_network(part, name) for part in text.replace(",", " ").split())
+
+
+def _network(text: str, name: str) -> str:
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        raise ConfigurationError(
+            f"[registry_sync] {name}: {text[:80]!r} is no address and no network such as 10.0.0.0/8"
+        ) from None
 
 
 def _contact(text: str) -> str | None:

@@ -1,14 +1,19 @@
-"""Who may pull what: robots' secrets, and the signed tokens that clients get for them.
+"""Who may pull what: robots' secrets, users' passwords, and the signed tokens that clients get for them.
 
 The dialect is that of the token specification (distribution, "Token Authentication Specification"): a request without
 a token is answered with a challenge, its ``realm`` gives a token for the scopes that the login allows, and public
 repositories can be pulled with a token that nobody had to log in for. A client that sends Basic at once is served too.
+
+A robot's secret is random and cannot be guessed, so a right one is accepted however often others fail. A user's
+password is compared only while few have failed, or when this very login was right before.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import logging
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -18,43 +23,65 @@ from typing import Any
 import jwt
 
 from registry_sync.db.database import Database
-from registry_sync.domain.serving import PublishedVersion, Robot
+from registry_sync.domain.serving import PublishedVersion, Robot, User, is_robot_secret
+from registry_sync.serve.airflow_logins import LoginUnavailable, RememberedLogins, UserLogin
+from registry_sync.serve.login_limits import FailedLogins
 from registry_sync.serve.lookups import Lookups
 from registry_sync.serve.replies import PullError
 
+_log = logging.getLogger(__name__)
 ISSUER = "registry-sync"
 #: How long a token can be used, in seconds; a robot that is revoked pulls no longer than this.
 TOKEN_SECONDS = 300
 _SCOPE = re.compile(r"repository:(?P<name>[^:]{1,255}):(?P<actions>[a-z,*]+)")
 _MOST_SCOPES = 20
 _NOBODY = base64.b64encode(b":").decode()
+_MOST_CHARACTERS = 255
+_WRONG = "wrong name or password, or it has expired"
+_ROBOT, _USER = "robot", "user"
 
 
 @dataclass(frozen=True)
 class PullLogin:
-    """Whose request it is: a robot, or nobody. ``names`` are those that its token is good for, None without a token."""
+    """Whose request it is.
 
-    robot: Robot | None = None
-    subject: str = ""
+    ``account`` is ``robot:NAME`` or ``user:NAME``, empty for a token that nobody logged in for. ``owner`` is known of a
+    request with Basic. Of one with a token, ``names`` are those that it is good for and ``refused`` those that it was
+    asked for in vain; ``is_reader`` is whether it is a user's who may read everything.
+    """
+
+    account: str = ""
+    owner: Robot | User | None = None
     names: frozenset[str] | None = None
+    refused: frozenset[str] = frozenset()
+    is_reader: bool = False
 
     @property
     def is_anonymous(self) -> bool:
         """Whether nobody logged in for it: a token may be had without."""
-        return self.robot is None and not self.subject
+        return not self.account
 
 
 class Access:
-    """Judges requests by what they carry. ``service`` is how this server calls itself in tokens."""
+    """Judges requests by what they carry. ``service`` is how this server calls itself in tokens.
 
-    def __init__(self, database: Database, lookups: Lookups, service: str) -> None:
+    ``users`` checks the logins of Airflow's users; without it only robots log in.
+    """
+
+    def __init__(self, database: Database, lookups: Lookups, service: str, users: UserLogin | None = None) -> None:
         self._database = database
         self._lookups = lookups
         self._service = service
+        self._users = None if users is None else RememberedLogins(users)
+        self._failed = FailedLogins()
         self._key: bytes | None = None
 
-    async def login(self, headers: Mapping[str, str]) -> PullLogin | None:
-        """Who asks; None for nobody in particular. Raises :class:`PullError` with 401 for what cannot be accepted."""
+    async def login(self, headers: Mapping[str, str], address: str) -> PullLogin | None:
+        """Who asks; None for nobody in particular.
+
+        Raises :class:`PullError`: 401 for what cannot be accepted, 429 after too many of these, and 503 when Airflow
+        cannot be asked.
+        """
         scheme, _, value = headers.get("authorization", "").partition(" ")
         if not scheme:
             return None
@@ -64,7 +91,10 @@ class Access:
             # Some clients send Basic with an empty name and secret when they have none (RFC 7617 section 2).
             if value.strip() == _NOBODY:
                 return None
-            return PullLogin(robot=await self._robot(value.strip()))
+            name, password = _name_and_password(value.strip())
+            if self._users is not None and not is_robot_secret(password):
+                return PullLogin(f"{_USER}:{name}", await self._user(self._users, name, password, address))
+            return PullLogin(f"{_ROBOT}:{name}", await self._robot(name, password, address))
         raise PullError(401, "UNAUTHORIZED", "log in with Basic or with a token of this server")
 
     def may_pull(self, login: PullLogin | None, version: PublishedVersion | None, name: str) -> bool:
@@ -77,30 +107,41 @@ class Access:
             return False
         if login.names is not None:
             return name in login.names
-        return login.robot is not None and login.robot.may_pull(version.name)
+        return login.owner is not None and login.owner.may_pull(version.name)
 
-    async def token(self, headers: Mapping[str, str], scopes: Sequence[str]) -> dict[str, Any]:
+    async def reader(self, login: PullLogin | None) -> Robot | User | None:
+        """Whose base paths are listed; of a robot those that it may pull now, whatever its token was asked for."""
+        if login is None or login.owner is not None:
+            return login.owner if login is not None else None
+        kind, _, name = login.account.partition(":")
+        if kind == _ROBOT:
+            return await self._lookups.run(lambda: self._database.robots.by_name(name))
+        return User(name, login.is_reader) if kind == _USER else None
+
+    async def token(self, headers: Mapping[str, str], scopes: Sequence[str], address: str) -> dict[str, Any]:
         """The document of a token for those of ``scopes`` that the login may have (token specification)."""
-        login = await self.login(headers)
-        robot = login.robot if login is not None else None
+        login = await self.login(headers, address)
+        owner = login.owner if login is not None else None  # none of a token, which would renew itself for ever
         access = []
         for scope in list(scopes)[:_MOST_SCOPES]:
             found = _SCOPE.fullmatch(scope)
             if found is None or not {"pull", "*"} & set(found["actions"].split(",")):
                 continue
             version = await self._lookups.published(found["name"])
-            if self.may_pull(PullLogin(robot=robot), version, found["name"]):
-                access.append({"type": "repository", "name": found["name"], "actions": ["pull"]})
+            may_pull = self.may_pull(PullLogin(owner=owner), version, found["name"])
+            access.append({"type": "repository", "name": found["name"], "actions": ["pull"] if may_pull else []})
         now = int(time.time())
         claims = {
             "iss": ISSUER,
             "aud": self._service,
-            "sub": robot.name if robot else "",
+            "sub": login.account if login is not None and owner is not None else "",
             "iat": now,
             "nbf": now - 5,
             "exp": now + TOKEN_SECONDS,
             "access": access,
         }
+        if isinstance(owner, User):
+            claims["reader"] = owner.is_reader
         token = jwt.encode(claims, await self._signing_key(), algorithm="HS256")
         issued_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
         return {"token": token, "access_token": token, "expires_in": TOKEN_SECONDS, "issued_at": issued_at}
@@ -119,24 +160,61 @@ class Access:
             self._key = await self._lookups.run(self._database.robots.signing_key)
         return self._key
 
-    async def _robot(self, value: str) -> Robot:
-        try:
-            name, colon, secret = base64.b64decode(value, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
-            name, colon, secret = "", "", ""
-        robot = (
-            await self._lookups.run(lambda: self._database.robots.authenticate(name[:255], secret[:255]))
-            if colon
-            else None
-        )
+    async def _robot(self, name: str, secret: str, address: str) -> Robot:
+        robot = await self._lookups.run(lambda: self._database.robots.authenticate(name, secret))
         if robot is None:
-            raise PullError(401, "UNAUTHORIZED", "wrong name or secret, or it has expired")
+            self._refuse_if_many(f"{_ROBOT}:{name}", address)
+            raise PullError(401, "UNAUTHORIZED", _WRONG)
         return robot
+
+    async def _user(self, users: RememberedLogins, name: str, password: str, address: str) -> User:
+        remembered = users.remembered(name, password)
+        if remembered is not None:
+            return remembered
+        account = f"{_USER}:{name}"
+        is_counted = not users.is_known(name, password)
+        if is_counted:
+            self._refuse_if_many(account, address)
+        try:
+            user = await users(name, password)
+        except LoginUnavailable as problem:
+            _log.error("the login of the user %r cannot be checked: %s", name, problem)
+            if is_counted:
+                self._failed.forgive(account, address)
+            message = "users cannot log in now; try again"
+            raise PullError(503, "UNAVAILABLE", message, {"Retry-After": "10"}) from None
+        if user is None:
+            raise PullError(401, "UNAUTHORIZED", _WRONG)
+        if is_counted:
+            self._failed.forgive(account, address)
+        return user
+
+    def _refuse_if_many(self, account: str, address: str) -> None:
+        wait = self._failed.count(account, address)
+        if wait > 0:
+            headers = {"Retry-After": str(math.ceil(wait))}
+            raise PullError(429, "TOOMANYREQUESTS", "too many logins have failed; wait before the next", headers)
 
     def _of_token(self, token: str, key: bytes) -> PullLogin:
         try:
             claims = jwt.decode(token, key, algorithms=["HS256"], audience=self._service, issuer=ISSUER)
         except jwt.PyJWTError:
             raise PullError(401, "UNAUTHORIZED", "the token is not one of this server, or has expired") from None
-        names = {entry["name"] for entry in claims.get("access", ()) if "pull" in entry.get("actions", ())}
-        return PullLogin(subject=claims["sub"], names=frozenset(names))
+        given = {entry["name"]: "pull" in entry.get("actions", ()) for entry in claims.get("access", ())}
+        return PullLogin(
+            claims["sub"],
+            names=frozenset(name for name, is_given in given.items() if is_given),
+            refused=frozenset(name for name, is_given in given.items() if not is_given),
+            is_reader=claims.get("reader", False),
+        )
+
+
+def _name_and_password(value: str) -> tuple[str, str]:
+    """Of the value of Basic (RFC 7617). Raises :class:`PullError` for one that cannot be read."""
+    try:
+        name, colon, password = base64.b64decode(value, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        name, colon, password = "", "", ""
+    if not colon or not name or not password or max(len(name), len(password)) > _MOST_CHARACTERS:
+        raise PullError(401, "UNAUTHORIZED", _WRONG)
+    return name, password

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
@@ -23,6 +23,8 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.references import RepositoryName, TagName
 from registry_sync.domain.serving import PublishedVersion
 from registry_sync.errors import BlobMissing, InvalidReference, RegistrySyncError
+from registry_sync.serve.airflow_logins import UserLogin
+from registry_sync.serve.login_limits import Network, client_address
 from registry_sync.serve.logins import Access, PullLogin
 from registry_sync.serve.lookups import Lookups
 from registry_sync.serve.replies import (
@@ -57,11 +59,12 @@ class PullRequest:
     query: Mapping[str, list[str]]
     headers: Mapping[str, str]
     origin: str
+    address: str = ""
     login: PullLogin | None = field(default=None)
 
     @classmethod
-    def of(cls, scope: Scope) -> PullRequest:
-        """What stands in an ASGI scope."""
+    def of(cls, scope: Scope, trusted_proxies: Sequence[Network] = ()) -> PullRequest:
+        """What stands in an ASGI scope; ``X-Forwarded-For`` counts when it comes from one of the proxies."""
         headers: dict[str, str] = {}
         for name, value in scope["headers"]:
             key = name.decode("latin-1").lower()
@@ -69,7 +72,9 @@ class PullRequest:
         host = headers.get("host") or ":".join(map(str, scope.get("server") or ("localhost",)))
         scheme = str(headers.get("x-forwarded-proto") or scope.get("scheme", "http")).split(",")[0].strip()
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-        return cls(scope["method"], scope["path"], query, headers, f"{scheme}://{host}")
+        peer = (scope.get("client") or ("", 0))[0]
+        address = client_address(peer, headers.get("x-forwarded-for"), trusted_proxies)
+        return cls(scope["method"], scope["path"], query, headers, f"{scheme}://{host}", address)
 
     def one(self, name: str) -> str | None:
         """The first value of a parameter of the query; None when it is absent."""
@@ -77,12 +82,24 @@ class PullRequest:
 
 
 class PullApp:
-    """Serves what distributions of ``database`` publish, with bytes of ``store``."""
+    """Serves what distributions of ``database`` publish, with bytes of ``store``.
 
-    def __init__(self, database: Database, store: BlobStore, *, service: str = "registry-sync") -> None:
+    ``users`` checks the logins of Airflow's users, without it only robots log in.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        store: BlobStore,
+        *,
+        service: str = "registry-sync",
+        users: UserLogin | None = None,
+        trusted_proxies: Sequence[Network] = (),
+    ) -> None:
         self._store = store
         self._lookups = Lookups(database)
-        self._access = Access(database, self._lookups, service)
+        self._access = Access(database, self._lookups, service, users)
+        self._trusted_proxies = trusted_proxies
 
     def close(self) -> None:
         """Ends its threads."""
@@ -93,7 +110,7 @@ class PullApp:
         if scope["type"] == "lifespan":
             await _live(receive, send, self.close)
             return
-        request = PullRequest.of(scope)
+        request = PullRequest.of(scope, self._trusted_proxies)
         try:
             reply = await self._reply(request)
         except PullError as refused:
@@ -113,7 +130,8 @@ class PullApp:
         if request.method not in ("GET", "HEAD"):
             raise PullError(405, "UNSUPPORTED", "this registry is read only", {"Allow": "GET, HEAD"})
         if request.path in ("/v2/token", "/v2/token/"):
-            document = await self._access.token(request.headers, request.query.get("scope", []))
+            scopes = request.query.get("scope", [])
+            document = await self._access.token(request.headers, scopes, request.address)
             return _json(document, {"Cache-Control": "no-store"})
         request.login = await self._login(request)
         if request.path in ("/v2/", "/v2"):
@@ -131,8 +149,10 @@ class PullApp:
 
     async def _login(self, request: PullRequest) -> PullLogin | None:
         try:
-            return await self._access.login(request.headers)
+            return await self._access.login(request.headers, request.address)
         except PullError as refused:
+            if refused.status != 401:
+                raise
             found = _ROUTE.fullmatch(request.path)
             challenge = self._access.challenge(request.origin, found["name"] if found else None, "invalid_token")
             raise PullError(401, refused.code, refused.message, challenge.headers) from None
@@ -146,8 +166,10 @@ class PullApp:
         version = await self._lookups.published(name)
         if version is not None and self._access.may_pull(request.login, version, name):
             return version
-        if request.login is None or request.login.is_anonymous:
-            raise self._access.challenge(request.origin, name, None if request.login is None else "insufficient_scope")
+        login = request.login
+        is_of_other_names = login is not None and login.names is not None and name not in login.refused
+        if login is None or login.is_anonymous or is_of_other_names:
+            raise self._access.challenge(request.origin, name, None if login is None else "insufficient_scope")
         raise PullError(404, "NAME_UNKNOWN", "repository name not known to registry")
 
     async def _manifest(self, request: PullRequest, version: PublishedVersion, _name: str, reference: str) -> Reply:
@@ -237,13 +259,13 @@ class PullApp:
     async def _catalog(self, request: PullRequest) -> Reply:
         """The base paths that the request may pull."""
         limit = _limit(request, _MOST_BASE_PATHS)
-        robot = request.login.robot if request.login else None
+        reader = await self._access.reader(request.login)
         shown: list[str] = []
         last, has_more = request.one("last"), limit > 0
         while has_more and len(shown) <= limit:
             batch = await self._lookups.base_paths(last, _MOST_BASE_PATHS)
             shown += [
-                path for path, is_private in batch if not is_private or (robot is not None and robot.may_pull(path))
+                path for path, is_private in batch if not is_private or (reader is not None and reader.may_pull(path))
             ]
             has_more = len(batch) == _MOST_BASE_PATHS
             last = batch[-1][0] if batch else last

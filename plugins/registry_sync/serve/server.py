@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
+from ipaddress import ip_network
 from pathlib import Path
 
 from registry_sync.domain.file_modes import GROUP_TOO, OWNER_ONLY
@@ -25,7 +26,11 @@ _PATIENCE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """``certificate`` and ``key`` are PEM files, None serves plain HTTP. URLs are those of the settings."""
+    """``certificate`` and ``key`` are PEM files, None serves plain HTTP. URLs are those of the settings.
+
+    ``login_url`` is the Airflow whose users may log in, None for robots alone. ``trusted_proxies`` are the addresses
+    and networks whose ``X-Forwarded-For`` counts.
+    """
 
     sql_alchemy_conn: str
     blob_store: str
@@ -36,6 +41,8 @@ class ServerOptions:
     certificate: str | None = None
     key: str | None = None
     service: str = "registry-sync"
+    login_url: str | None = None
+    trusted_proxies: tuple[str, ...] = ()
 
 
 def serve(options: ServerOptions) -> None:
@@ -74,9 +81,16 @@ def make_app() -> PullApp:
     """The app of one worker, as :func:`serve` was told to make it."""
     from registry_sync.db.database import Database
     from registry_sync.hooks.stores import open_blob_store
+    from registry_sync.serve.airflow_logins import AirflowLogins
 
     options = ServerOptions(**json.loads(os.environ[_GIVEN]))
     modes = GROUP_TOO if options.share_with_group else OWNER_ONLY
     database = Database.connect(options.sql_alchemy_conn, _PATIENCE_SECONDS, modes=modes)
     database.ready()
-    return PullApp(database, open_blob_store(options.blob_store, modes=modes), service=options.service)
+    return PullApp(
+        database,
+        open_blob_store(options.blob_store, modes=modes),
+        service=options.service,
+        users=AirflowLogins(options.login_url) if options.login_url else None,
+        trusted_proxies=tuple(ip_network(text, strict=False) for text in options.trusted_proxies),
+    )

@@ -32,6 +32,32 @@ def test_what_is_set_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert (settings.max_shards, settings.min_shard_bytes) == (7, 3 * 1024 * 1024)
 
 
+def test_the_airflow_of_logins_is_a_url_and_trusted_proxies_are_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (load_settings().pull_login_url, load_settings().pull_trusted_proxies) == (None, ())
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__PULL_LOGIN_URL", "https://airflow.example/base")
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__PULL_TRUSTED_PROXIES", "127.0.0.1, 10.1.2.3/8 ::1")
+    settings = load_settings()
+    assert settings.pull_login_url == "https://airflow.example/base"
+    assert settings.pull_trusted_proxies == ("127.0.0.1/32", "10.0.0.0/8", "::1/128")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PULL_LOGIN_URL", "airflow.example:8080"),
+        ("PULL_LOGIN_URL", "https://anna:secret@airflow.example"),
+        ("PULL_LOGIN_URL", "ftp://airflow.example"),
+        ("PULL_TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("PULL_TRUSTED_PROXIES", "proxy.example"),
+    ],
+)
+def test_what_is_no_url_and_no_network_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"AIRFLOW__REGISTRY_SYNC__{name}", value)
+    with pytest.raises(ConfigurationError, match=name.lower()) as raised:
+        load_settings()
+    assert "secret" not in str(raised.value)
+
+
 @pytest.mark.rule("A9.10")
 def test_a_contact_is_a_mail_address_or_url(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().contact is None
