@@ -12,8 +12,8 @@ LOCAL_AIRFLOW = PYTHONPATH=tools $(BIN)/python -m local_airflow
 PYTEST = $(BIN)/python -m pytest
 # As many as a small machine has cores: a real Airflow of the tests uses one alone.
 TEST_PROCESSES ?= 2
-# A quarter more work for the processes of the tests, so that it is measured when it is asked for.
-COVERED := $(if $(COVERAGE),-W ignore::RuntimeWarning:slipcover.importer -m slipcover)
+# A tenth more work for the processes of the tests; COVERAGE=0 does without.
+COVERAGE ?= 1
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-header \
 	$(UPGRADE) pyproject.toml
 
@@ -66,8 +66,8 @@ token: $(READY) ## Print a bearer token for its REST API
 	@$(LOCAL_AIRFLOW) token
 
 .PHONY: test
-test: check ## Run all checks and tests, the checks first; COVERAGE=1 prints the branch coverage
-	@$(BIN)/python $(COVERED) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+test: check ## Run all checks and tests, the checks first; at the end the branch coverage, unless COVERAGE=0
+	@COVERAGE=$(COVERAGE) $(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 .PHONY: test-quick
 test-quick: check ## Run the checks, the unit tests and the contracts on SQLite and local files, without those that take long

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine, event
 
-from support import compiled_statements, scheduling
+from support import branch_coverage, compiled_statements, scheduling
 
 if TYPE_CHECKING:
     from support.airflow_instance import AirflowInstance
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from support.registry import RegistryServer
 
 CHECKOUT = Path(__file__).parents[1]
+#: Before anything of the package is imported; None when nobody asked for it.
+_coverage = branch_coverage.start_if_wanted()
 # Airflow fixes its home when it is first imported, so this stands before every import of it.
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="registry-sync-tests-"))
 for _name in [name for name in os.environ if name.startswith("AIRFLOW")]:
@@ -57,6 +59,11 @@ settings.load_profile("any machine")
 
 #: The Airflows that tests share, while they run, by what :func:`support.scheduling.shared_by` says of the tests' files.
 _shared_airflows: dict[str, AirflowInstance] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if _coverage is not None:
+        config.pluginmanager.register(_coverage)
 
 
 def _path(item: pytest.Item) -> str:
