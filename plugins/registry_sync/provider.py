@@ -46,6 +46,7 @@ OPERATOR_MODULES = (
     "registry_sync.operators.compare_versions",
     "registry_sync.operators.promote_tags",
     "registry_sync.operators.roll_back_version",
+    "registry_sync.operators.publish_version",
     "registry_sync.operators.collect_orphans",
     "registry_sync.operators.verify_blobs",
     "registry_sync.operators.reclaim_blobs",

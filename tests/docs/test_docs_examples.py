@@ -22,6 +22,7 @@ DAGS = (
     "collect_weekly",
     "mirror_alpine",
     "mirror_many",
+    "publish_weekly",
     GROUPED,
     *MIRRORS_OF_ONE_HOST,
     GATE,
@@ -58,7 +59,15 @@ def test_the_weekly_collection_runs_beside_the_syncs(examples: AirflowInstance) 
 def test_the_dag_of_ones_own_syncs_what_its_filters_let_in(examples: AirflowInstance) -> None:
     run = examples.trigger("mirror_alpine")
     assert examples.wait(run) == "success", examples.reasons(run)
-    assert tag_counts(examples.xcom(run, "commit_version")["version"]) == {"added": 3, "present": 3, "removed": 0}
+    version = examples.xcom(run, "commit_version")["version"]
+    assert tag_counts(version) == {"added": 3, "present": 3, "removed": 0}
+    for is_changed in (True, False):
+        run = examples.trigger("publish_weekly")
+        assert examples.wait(run) == "success", examples.reasons(run)
+        published = examples.xcom(run, "publish")
+        assert published["is_changed"] == is_changed
+        assert published["distribution"]["base_path"] == "stable/alpine"
+        assert published["distribution"]["repository_version"] == version["pulp_href"]
 
 
 def gate_runs(examples: AirflowInstance) -> list[str]:

@@ -48,9 +48,9 @@ class TaskContext:
         )
         return {"ti": self, "dag_run": dag_run, "outlet_events": self.events}
 
-    def reported(self) -> list[dict[str, Any]]:
-        """The asset events of new versions."""
-        return [event.extra for event in self.events[AssetAlias(VERSIONS_ALIAS)].asset_alias_events]
+    def reported(self, alias: str = VERSIONS_ALIAS) -> list[dict[str, Any]]:
+        """The asset events of new versions, or of another alias."""
+        return [event.extra for event in self.events[AssetAlias(alias)].asset_alias_events]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The outputs of operators that make versions: XComs for later tasks, and events of Airflow's assets.
+"""The outputs of operators that make or publish versions: XComs for later tasks, and events of Airflow's assets.
 
 An asset is named after the repository, and so is its URI: Airflow keeps one asset of each name and one of each URI
 active, so that an asset whose URI outlives its name, or the reverse, never becomes active again.
@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow.sdk import Asset, AssetAlias
 
 from registry_sync.operators.stage import Stage
-from registry_sync.operators.task_values import as_text
-from registry_sync.pulp.hrefs import href_of
+from registry_sync.operators.task_values import as_text, dag_run_started_at
+from registry_sync.pulp.hrefs import distribution_href, href_of
 
 if TYPE_CHECKING:
     from registry_sync.domain.records import Repository, RepositoryVersion
+    from registry_sync.domain.serving import Distribution
     from registry_sync.domain.version_history import DerivedVersion
 
 
@@ -31,13 +32,45 @@ _MAX_EVENTS = 1000
 VERSIONS_ALIAS = "registry_sync_versions"
 #: The same for assets of a repository's former names, so that each version is one event of the alias above.
 FORMER_NAMES_ALIAS = "registry_sync_former_names"
+#: Every change of what a task publishes is an event of this alias, and of its base path's asset.
+PUBLICATIONS_ALIAS = "registry_sync_publications"
 _NAME_PREFIX = "registry_sync/"
 _URI_PREFIX = "x-registry-sync://repositories/"
+_PUBLISHED_PREFIX = "registry_sync_published/"
+_PUBLISHED_URI_PREFIX = "x-registry-sync://base-paths/"
 
 
 def version_outlets() -> list[AssetAlias]:
     """The outlets of a task that makes versions."""
     return [AssetAlias(VERSIONS_ALIAS), AssetAlias(FORMER_NAMES_ALIAS)]
+
+
+def publication_outlets() -> list[AssetAlias]:
+    """The outlets of a task that changes what a distribution serves."""
+    return [AssetAlias(PUBLICATIONS_ALIAS)]
+
+
+def emit_published(
+    context: Mapping[str, Any], repository: str, distribution: Distribution, *, is_changed: bool
+) -> None:
+    """Adds an event of the alias and of the asset ``registry_sync_published/<base path>`` for a change.
+
+    The repeat of a task that had changed it and failed before it ended adds the event that is missing.
+    """
+    extra = {
+        "base_path": distribution.base_path,
+        "repository": repository,
+        "number": distribution.version_number,
+        "href": distribution_href(distribution.id),
+    }
+    ti, changed_at = context["ti"], distribution.updated_at
+    began_at = dag_run_started_at(context)
+    is_repeat = ti.try_number > 1 and began_at is not None and changed_at is not None and changed_at >= began_at
+    is_missing = is_repeat and changed_at is not None and not _has_own(context, PUBLICATIONS_ALIAS, changed_at, extra)
+    if is_changed or is_missing:
+        name = distribution.base_path
+        asset = Asset(name=f"{_PUBLISHED_PREFIX}{name}", uri=f"{_PUBLISHED_URI_PREFIX}{quote(name, safe='/')}")
+        context["outlet_events"][AssetAlias(PUBLICATIONS_ALIAS)].add(asset, extra=extra)
 
 
 def emit_asset_events(
@@ -92,20 +125,25 @@ def has_event(context: Mapping[str, Any], version: RepositoryVersion) -> bool:
 
     False when Airflow does not respond: a duplicate event is better than none.
     """
+    return _has_own(context, VERSIONS_ALIAS, version.created_at, {"href": href_of(version)})
+
+
+def _has_own(context: Mapping[str, Any], alias: str, made_at: datetime, extra: Mapping[str, Any]) -> bool:
+    """Whether this task has emitted an event of that alias with these extras since ``made_at``."""
     from airflow.sdk.execution_time.context import InletEventsAccessor
 
     ti = context["ti"]
     # The event follows soon after the version was made; the clocks of two machines may differ.
-    after = (version.created_at - _CLOCKS_DIFFER_BY).isoformat()
+    after = (made_at - _CLOCKS_DIFFER_BY).isoformat()
     try:
-        events = list(InletEventsAccessor(alias_name=VERSIONS_ALIAS).after(after).limit(_MAX_EVENTS))
+        events = list(InletEventsAccessor(alias_name=alias).after(after).limit(_MAX_EVENTS))
     except Exception as problem:  # noqa: BLE001  the version is made, and whatever Airflow raises does not undo that
         log.warning("Airflow does not return its events, so the event is emitted again: %s", problem)
         return False
     own = (ti.dag_id, ti.run_id, ti.task_id)
     return any(
         (event.source_dag_id, event.source_run_id, event.source_task_id) == own
-        and (event.extra or {}).get("href") == href_of(version)
+        and extra.items() <= (event.extra or {}).items()
         for event in events
     )
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, AssetAlias
 from airflow.sdk.bases.operator import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from registry_sync.db.database import Database
 from registry_sync.domain.records import Repository
+from registry_sync.domain.serving import DistributionSpec
 from registry_sync.operators.compare_versions import CompareVersionsOperator
 from registry_sync.operators.promote_tags import PromoteTagsOperator
+from registry_sync.operators.publish_version import PublishVersionOperator
 from registry_sync.operators.roll_back_version import RollBackVersionOperator
+from registry_sync.operators.version_outputs import PUBLICATIONS_ALIAS
 from support.metadata import Upstream, image, sync, two_versions
 from support.task_contexts import TaskContext
 
@@ -125,6 +129,91 @@ def test_a_promotion_that_cannot_be_made_fails_at_once(
     with pytest.raises(AirflowFailException, match=said):
         promote(TaskContext(), **{"source": "hello", "target": "production", **parameters})
     assert [row.name for row in database.repositories.page().items if row.latest_number] == ["hello"]
+
+
+# -- published ---------------------------------------------------------------------------------------------------
+
+
+def publish(context: TaskContext, **parameters: Any) -> dict[str, Any]:
+    given = {"base_path": "stable/hello", "repository": "hello", **parameters}
+    return PublishVersionOperator(task_id="publish", **given).execute(context.given())  # type: ignore[arg-type]
+
+
+def test_a_version_is_published_and_an_event_says_so(database: Database, hello: Repository) -> None:
+    context = TaskContext()
+    returned = publish(context, number="1")
+    made = database.distributions.by_name("stable/hello")
+    assert (made.base_path, made.repository_id, made.version_number, made.is_private) == (
+        "stable/hello", hello.id, 1, True,
+    )  # fmt: skip
+    assert (returned["is_changed"], returned["previous_number"]) == (True, None)
+    assert returned["distribution"]["repository_version"].endswith(f"{hello.id}/versions/1/")
+    (event,) = context.reported(PUBLICATIONS_ALIAS)
+    assert (event["base_path"], event["repository"], event["number"]) == ("stable/hello", "hello", 1)
+    (emitted,) = context.events[AssetAlias(PUBLICATIONS_ALIAS)].asset_alias_events
+    assert emitted.dest_asset_key.name == "registry_sync_published/stable/hello"
+
+
+def test_a_promotion_says_what_takes_it_back_and_a_repeat_does_nothing(database: Database, hello: Repository) -> None:
+    publish(TaskContext(), number=1, private="False")
+    promoted = publish(TaskContext(), number="2")
+    again = TaskContext()
+    repeated = publish(again, number=2)
+    assert (promoted["is_changed"], promoted["previous_number"]) == (True, 1)
+    assert (repeated["is_changed"], repeated["previous_number"], again.reported(PUBLICATIONS_ALIAS)) == (False, 2, [])
+    back = publish(TaskContext(), number=promoted["previous_number"])
+    assert back["is_changed"]
+    made = database.distributions.by_name("stable/hello")
+    assert (made.version_number, made.is_private) == (1, False)
+    followed = publish(TaskContext(), number="latest")
+    assert followed["distribution"]["repository"].endswith(f"{hello.id}/")
+    assert publish(TaskContext(), number=1)["previous_number"] == "latest"
+
+
+def test_the_event_of_a_try_that_failed_after_its_change_is_not_lost(database: Database, hello: Repository) -> None:
+    publish(TaskContext(), number=1)
+    repeat = TaskContext(try_number=2, max_tries=3)
+    given = repeat.given()
+    changed_at = database.distributions.by_name("stable/hello").updated_at
+    assert changed_at is not None
+    for began_at, count in ((changed_at + timedelta(seconds=1), 0), (changed_at, 1)):
+        given["dag_run"].start_date = began_at
+        operator = PublishVersionOperator(task_id="publish", base_path="stable/hello", repository="hello", number=1)
+        assert operator.execute(given)["is_changed"] is False  # type: ignore[arg-type]
+        assert len(repeat.reported(PUBLICATIONS_ALIAS)) == count
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"number": "7"}, "RecordNotFound: there is no version 7"),
+        ({"number": "first"}, "InvalidReference: 'first' is not the number of a version"),
+        ({"number": " "}, "InvalidReference: number: give the version to publish, or 'latest'"),
+        ({"number": None}, "InvalidReference: number: give the version to publish, or 'latest'"),
+        ({"repository": "nowhere"}, "RecordNotFound: there is no repository 'nowhere'"),
+        ({"base_path": "Stable"}, "InvalidReference: 'Stable' is not a repository name"),
+        ({"base_path": "a/versions/1"}, "InvalidReference: .*is the name of a version"),
+        ({"base_path": "taken"}, "NameTaken: .*serves 'other' and not 'hello'"),
+        ({"private": "maybe"}, "ConfigurationError: private is 'maybe'"),
+    ],
+)
+def test_what_cannot_be_published_fails_at_once(
+    database: Database, hello: Repository, parameters: dict[str, Any], said: str
+) -> None:
+    other = two_versions(database, "other")
+    database.distributions.create(DistributionSpec("taken", "taken", other.id))
+    with pytest.raises(AirflowFailException, match=said):
+        publish(TaskContext(), **{"number": 1, **parameters})
+    assert [found.name for found in database.distributions.page().items] == ["taken"]
+
+
+def test_another_repository_is_published_where_the_author_says_that_it_may(
+    database: Database, hello: Repository
+) -> None:
+    other = two_versions(database, "other")
+    database.distributions.create(DistributionSpec("taken", "taken", other.id, 2))
+    returned = publish(TaskContext(), base_path="taken", number=1, replace_repository="true")
+    assert (returned["is_changed"], returned["previous_number"]) == (True, None)
 
 
 # -- compared ---------------------------------------------------------------------------------------------------

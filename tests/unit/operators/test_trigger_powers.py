@@ -12,12 +12,14 @@ from airflow.sdk.exceptions import AirflowFailException
 from registry_sync.db.database import Database
 from registry_sync.domain.platforms import parse_platforms
 from registry_sync.domain.runs import Authority, RunKey
+from registry_sync.domain.serving import DistributionSpec
 from registry_sync.hooks.settings import load_settings
 from registry_sync.operators.collect_orphans import CollectOrphansOperator
 from registry_sync.operators.commit_version import CommitVersionOperator
 from registry_sync.operators.list_tags import ListTagsOperator
 from registry_sync.operators.plan_blobs import PlanBlobsOperator
 from registry_sync.operators.promote_tags import PromoteTagsOperator
+from registry_sync.operators.publish_version import PublishVersionOperator
 from registry_sync.operators.reclaim_blobs import ReclaimBlobsOperator
 from registry_sync.operators.roll_back_version import RollBackVersionOperator
 from support.hostile_registry import HostileRegistry
@@ -121,6 +123,9 @@ WHAT = {"what": Param("theirs", type="string")}
         (RollBackVersionOperator, {"repository": "{{ params.what }}", "number": "1"}, True),
         (PromoteTagsOperator, {"source": "source", "target": "{{ params.what }}"}, True),
         (PromoteTagsOperator, {"source": "source", "target": "{{ params.what }}-new"}, False),
+        (PublishVersionOperator, {"base_path": "new", "repository": "{{ params.what }}", "number": 1}, True),
+        (PublishVersionOperator, {"base_path": "theirs", "repository": "{{ params.what }}", "number": 1}, True),
+        (PublishVersionOperator, {"base_path": "theirs", "repository": "{{ params.what }}", "number": 2}, False),
     ],
 )
 def test_who_triggers_a_run_removes_and_replaces_nothing(
@@ -133,7 +138,8 @@ def test_who_triggers_a_run_removes_and_replaces_nothing(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", (tmp_path / "blobs").as_uri())
     for name in ("source", "theirs"):
-        two_versions(database, name)
+        made = two_versions(database, name)
+    database.distributions.create(DistributionSpec("theirs", "theirs", made.id, 2))
     runs = [
         (is_refused, {"what": "theirs"}, {}),
         (False, {}, {}),
