@@ -162,6 +162,14 @@ SETTINGS: dict[str, Any] = {
         "example": "postgresql+psycopg://user:password@host/registry_sync",
         "default": "",
     },
+    "blob_delivery": {
+        "description": "Who sends the bytes of blobs to container clients: direct, redirect (the object store, by "
+        "signed URLs) or nginx (X-Accel-Redirect).",
+        "version_added": "0.2.0",
+        "type": "string",
+        "example": "redirect",
+        "default": "direct",
+    },
     "blob_store": {
         "description": "Where blobs are kept: an fsspec URL. Empty for files below AIRFLOW_HOME.",
         "version_added": "0.1.0",
@@ -196,6 +204,13 @@ SETTINGS: dict[str, Any] = {
         "type": "boolean",
         "example": None,
         "default": "False",
+    },
+    "signed_url_seconds": {
+        "description": "How long a signed URL of the object store can be used, with blob_delivery = redirect.",
+        "version_added": "0.2.0",
+        "type": "integer",
+        "example": "60",
+        "default": "300",
     },
     "sync_dag_id": {
         "description": "The DAG that a sync over REST runs; its access rules hold for reading over REST.",

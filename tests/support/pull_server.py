@@ -99,11 +99,14 @@ class _Lines(logging.Handler):
 class PullServer(PullClient):
     """Runs between ``with`` and its end, at a free port; ``folder`` is that of ``Installation.embedded``.
 
-    ``certificate`` makes it speak https. ``log`` is what it printed.
+    ``certificate`` makes it speak https; ``options`` are others of ``ServerOptions``. ``log`` is what it printed.
     """
 
-    def __init__(self, folder: Path, *, certificate: ServerCertificate | None = None, workers: int = 1) -> None:
+    def __init__(
+        self, folder: Path, *, certificate: ServerCertificate | None = None, workers: int = 1, **options: Any
+    ) -> None:
         self.folder = folder
+        self._options = options
         self.port = 0
         self.workers = workers
         self._certificate = certificate
@@ -122,6 +125,7 @@ class PullServer(PullClient):
         }
         if self._certificate is not None:
             options |= {"certificate": str(self._certificate.chain_path), "key": str(self._certificate.key_path)}
+        options |= self._options
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -145,6 +149,11 @@ class PullServer(PullClient):
     ) -> None:
         self.session.close()
         self.stop()
+
+    @property
+    def blob_store(self) -> str:
+        """The URL of the blob store."""
+        return str(self._options.get("blob_store", (self.folder / "blobs").as_uri()))
 
     def ask_to_stop(self) -> None:
         """Sends the signal, and does not wait."""

@@ -79,6 +79,14 @@ class FsspecBlobStore:
         with self._missing(digest):
             return self._files.size(blob_name(digest))
 
+    def signed_url(self, digest: Digest, lifetime_seconds: int) -> str:
+        """A URL with which anybody reads this one blob for that long.
+
+        Makes no request, and does not look whether the blob exists. Raises :class:`ConfigurationError` when the driver
+        cannot sign.
+        """
+        return self._files.signed_url(blob_name(digest), lifetime_seconds)
+
     def delete(self, digest: Digest, /, *, stored_before: datetime | None = None) -> bool:
         name = blob_name(digest)
         try:
@@ -177,7 +185,9 @@ def open_fsspec_store(
 
 def _s3_config() -> dict[str, Any]:
     """The configuration of botocore: the settings of fsspec, and the defaults above where there are none."""
-    config = {name: "when_required" for name, variable in _S3_CONFIG.items() if variable not in os.environ}
+    # URLs are signed with version 2 otherwise, which newer regions refuse.
+    config: dict[str, Any] = {"signature_version": "s3v4"}
+    config |= {name: "when_required" for name, variable in _S3_CONFIG.items() if variable not in os.environ}
     for protocol in ("s3a", "s3"):
         config |= fsspec.config.conf.get(protocol, {}).get("config_kwargs", {})
     return config

@@ -18,10 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+from urllib.parse import parse_qs, urlsplit
 
 from registry_sync.blobs.layout import PARTIALS, FolderEntry
 from registry_sync.blobs.store import not_removed, says_full, size_error, store_error
-from registry_sync.errors import BlobStoreError, BlobStoreUnavailable, RegistrySyncError
+from registry_sync.errors import BlobStoreError, BlobStoreUnavailable, ConfigurationError, RegistrySyncError
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +132,31 @@ class RemoteFiles:
         """The bytes from ``start`` on."""
         with self._errors():
             return bytes(self.filesystem.cat_file(self.path(name), start=start))
+
+    def signed_url(self, name: str, lifetime_seconds: int) -> str:
+        """A URL that reads the file without credentials. Raises :class:`ConfigurationError` when the driver has none.
+
+        S3 is asked to send the bytes as a download, not as a page of its host.
+        """
+        as_download = {
+            "ResponseContentType": "application/octet-stream",
+            "ResponseContentDisposition": "attachment",
+        }
+        options = as_download if self.protocol in _LIKE_S3 else {}
+        try:
+            url = str(self.filesystem.sign(self.path(name), expiration=lifetime_seconds, **options))
+        except Exception as problem:  # noqa: BLE001  drivers' errors have no common type, and may show secrets
+            raise ConfigurationError(
+                f"the blob store at {self.place} signs no URLs ({type(problem).__name__}): check its credentials, or "
+                "set [registry_sync] blob_delivery = direct"
+            ) from None
+        names = {name.lower() for name in parse_qs(urlsplit(url).query)}
+        if not any(name == "sig" or name.endswith("signature") for name in names):
+            raise ConfigurationError(
+                f"the blob store at {self.place} gives URLs without a signature; set [registry_sync] "
+                "blob_delivery = direct"
+            )
+        return url
 
     def put_bytes(self, name: str, data: bytes | bytearray) -> None:
         """Writes a file that appears complete or not at all. Raises :class:`BlobStoreError` for a wrong size."""

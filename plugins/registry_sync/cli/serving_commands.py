@@ -34,6 +34,8 @@ def serve(args: Namespace) -> None:
                 key=args.key,
                 login_url=settings.pull_login_url,
                 trusted_proxies=settings.pull_trusted_proxies,
+                blob_delivery=settings.blob_delivery.value,
+                signed_url_seconds=settings.signed_url_seconds,
             )
         )
 

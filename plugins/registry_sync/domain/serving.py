@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 from fnmatch import fnmatchcase
 
 from registry_sync.domain.references import RepositoryName
@@ -21,6 +22,16 @@ _OF_A_VERSION = re.compile(r"(?P<base_path>.+)/versions/(?P<number>[1-9][0-9]{0,
 _ROBOT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 _SECRET_BYTES = 32
 _ROBOT_SECRET = re.compile(r"rs_[A-Za-z0-9_-]{43}")
+#: How long a signed URL of an object store can be used, in seconds.
+DEFAULT_URL_SECONDS, LEAST_URL_SECONDS, MOST_URL_SECONDS = 300, 10, 3600
+
+
+class BlobDelivery(str, Enum):
+    """Who sends the bytes of a stored blob: the server itself, the object store by a signed URL, or nginx in front."""
+
+    DIRECT = "direct"
+    REDIRECT = "redirect"
+    NGINX = "nginx"
 
 
 def base_path_of(text: str) -> RepositoryName:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from registry_sync.domain.file_modes import GROUP_TOO, OWNER_ONLY, FileModes
 from registry_sync.domain.quantities import parse_flag
+from registry_sync.domain.serving import DEFAULT_URL_SECONDS, LEAST_URL_SECONDS, MOST_URL_SECONDS, BlobDelivery
 from registry_sync.errors import ConfigurationError, redact_url
 
 SECTION = "registry_sync"
@@ -35,6 +36,8 @@ class Settings:
     the embedded defaults. ``sync_dag_id`` is the DAG that a sync over REST runs, and whose access rules apply to
     reading over REST. ``pull_login_url`` is the Airflow whose users may log in at the pull server, None for robots
     alone; ``pull_trusted_proxies`` are the addresses and networks whose ``X-Forwarded-For`` counts there.
+    ``blob_delivery`` says who sends the bytes of blobs to container clients, and ``signed_url_seconds`` how long a URL
+    of the object store for that can be used.
     """
 
     sql_alchemy_conn: str
@@ -49,6 +52,8 @@ class Settings:
     home: Path | None = None
     pull_login_url: str | None = None
     pull_trusted_proxies: tuple[str, ...] = ()
+    blob_delivery: BlobDelivery = BlobDelivery.DIRECT
+    signed_url_seconds: int = DEFAULT_URL_SECONDS
 
     @property
     def file_modes(self) -> FileModes:
@@ -81,6 +86,8 @@ def load_settings() -> Settings:
         home=home,
         pull_login_url=_address(conf.get(SECTION, "pull_login_url", fallback="").strip(), "pull_login_url"),
         pull_trusted_proxies=_networks(conf.get(SECTION, "pull_trusted_proxies", fallback=""), "pull_trusted_proxies"),
+        blob_delivery=_delivery(conf.get(SECTION, "blob_delivery", fallback="").strip()),
+        signed_url_seconds=_url_seconds(conf.get(SECTION, "signed_url_seconds", fallback="").strip()),
     )
 
 
@@ -135,4 +142,24 @@ def _hours(text: str, name: str) -> int:
         return DEFAULT_ORPHAN_GRACE_HOURS
     if not text.isdigit() or int(text) > MOST_HOURS:
         raise ConfigurationError(f"[registry_sync] {name} = {text!r}: give whole hours, 0 to {MOST_HOURS:,}")
+    return int(text)
+
+
+def _delivery(text: str) -> BlobDelivery:
+    """``text`` as who sends blobs; the server itself for an empty one."""
+    try:
+        return BlobDelivery(text or BlobDelivery.DIRECT)
+    except ValueError:
+        known = ", ".join(kind.value for kind in BlobDelivery)
+        raise ConfigurationError(f"[registry_sync] blob_delivery = {text[:80]!r}: give one of {known}") from None
+
+
+def _url_seconds(text: str) -> int:
+    """``text`` as seconds between the bounds; the default for an empty one."""
+    if not text:
+        return DEFAULT_URL_SECONDS
+    if not text.isdigit() or not LEAST_URL_SECONDS <= int(text) <= MOST_URL_SECONDS:
+        raise ConfigurationError(
+            f"[registry_sync] signed_url_seconds = {text[:80]!r}: give {LEAST_URL_SECONDS} to {MOST_URL_SECONDS:,}"
+        )
     return int(text)

@@ -24,6 +24,7 @@ from registry_sync.domain.references import RepositoryName, TagName
 from registry_sync.domain.serving import PublishedVersion
 from registry_sync.errors import BlobMissing, InvalidReference, RegistrySyncError
 from registry_sync.serve.airflow_logins import UserLogin
+from registry_sync.serve.delivery import Delivery
 from registry_sync.serve.login_limits import Network, client_address
 from registry_sync.serve.logins import Access, PullLogin
 from registry_sync.serve.lookups import Lookups
@@ -70,7 +71,9 @@ class PullRequest:
             key = name.decode("latin-1").lower()
             headers[key] = f"{headers[key]}, {value.decode('latin-1')}" if key in headers else value.decode("latin-1")
         host = headers.get("host") or ":".join(map(str, scope.get("server") or ("localhost",)))
-        scheme = str(headers.get("x-forwarded-proto") or scope.get("scheme", "http")).split(",")[0].strip()
+        # Both only choose the address of a challenge, which goes to the client that could have sent them.
+        forwarded = headers.get("x-forwarded-proto", "").split(",")[0].strip().lower()
+        scheme = forwarded if forwarded in ("http", "https") else scope.get("scheme", "http")
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
         peer = (scope.get("client") or ("", 0))[0]
         address = client_address(peer, headers.get("x-forwarded-for"), trusted_proxies)
@@ -95,8 +98,10 @@ class PullApp:
         service: str = "registry-sync",
         users: UserLogin | None = None,
         trusted_proxies: Sequence[Network] = (),
+        delivery: Delivery | None = None,
     ) -> None:
         self._store = store
+        self._delivery = delivery or Delivery(store)
         self._lookups = Lookups(database)
         self._access = Access(database, self._lookups, service, users)
         self._trusted_proxies = trusted_proxies
@@ -209,6 +214,9 @@ class PullApp:
             return Reply(304, headers=headers)
         # Not in the threads of the database, which a slow object store would keep from all other requests.
         body = await asyncio.to_thread(self._stored, digest, blob.size_bytes)
+        elsewhere = await asyncio.to_thread(self._delivery.elsewhere, request.method, request.headers, digest, headers)
+        if elsewhere is not None:
+            return elsewhere
         if_range = request.headers.get("if-range")
         asked = request.headers.get("range") if if_range in (None, headers["ETag"]) else None
         part = requested_range(asked, blob.size_bytes)

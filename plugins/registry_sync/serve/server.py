@@ -11,8 +11,11 @@ from dataclasses import asdict, dataclass
 from ipaddress import ip_network
 from pathlib import Path
 
-from registry_sync.domain.file_modes import GROUP_TOO, OWNER_ONLY
+from registry_sync.blobs.store import BlobStore
+from registry_sync.domain.file_modes import GROUP_TOO, OWNER_ONLY, FileModes
+from registry_sync.domain.serving import DEFAULT_URL_SECONDS, BlobDelivery
 from registry_sync.errors import ConfigurationError
+from registry_sync.serve.delivery import Delivery
 from registry_sync.serve.pull_api import PullApp
 
 DEFAULT_PORT = 5050
@@ -43,12 +46,20 @@ class ServerOptions:
     service: str = "registry-sync"
     login_url: str | None = None
     trusted_proxies: tuple[str, ...] = ()
+    blob_delivery: str = BlobDelivery.DIRECT.value
+    signed_url_seconds: int = DEFAULT_URL_SECONDS
+
+    @property
+    def file_modes(self) -> FileModes:
+        """The permissions of files of the embedded stores."""
+        return GROUP_TOO if self.share_with_group else OWNER_ONLY
 
 
 def serve(options: ServerOptions) -> None:
     """Serves until it is told to stop (SIGTERM, SIGINT); downloads under way then end first.
 
-    Raises :class:`ConfigurationError` for a certificate without a key, or files that cannot be read.
+    Raises :class:`ConfigurationError` for a certificate without a key, files that cannot be read, or a blob store from
+    which bytes cannot be sent in the way that is set.
     """
     from granian import Granian
     from granian.constants import Interfaces
@@ -58,6 +69,8 @@ def serve(options: ServerOptions) -> None:
     for name in filter(None, (options.certificate, options.key)):
         if not Path(name).is_file():
             raise ConfigurationError(f"there is no file {name}")
+    if options.blob_delivery != BlobDelivery.DIRECT.value:
+        _open_store(options)  # what is wrong is said once, and not by each worker
     os.environ[_GIVEN] = json.dumps(asdict(options))
     Granian(
         "registry_sync.serve.server:make_app",
@@ -80,17 +93,24 @@ def serve(options: ServerOptions) -> None:
 def make_app() -> PullApp:
     """The app of one worker, as :func:`serve` was told to make it."""
     from registry_sync.db.database import Database
-    from registry_sync.hooks.stores import open_blob_store
     from registry_sync.serve.airflow_logins import AirflowLogins
 
     options = ServerOptions(**json.loads(os.environ[_GIVEN]))
-    modes = GROUP_TOO if options.share_with_group else OWNER_ONLY
-    database = Database.connect(options.sql_alchemy_conn, _PATIENCE_SECONDS, modes=modes)
+    database = Database.connect(options.sql_alchemy_conn, _PATIENCE_SECONDS, modes=options.file_modes)
     database.ready()
+    store, delivery = _open_store(options)
     return PullApp(
         database,
-        open_blob_store(options.blob_store, modes=modes),
+        store,
         service=options.service,
         users=AirflowLogins(options.login_url) if options.login_url else None,
         trusted_proxies=tuple(ip_network(text, strict=False) for text in options.trusted_proxies),
+        delivery=delivery,
     )
+
+
+def _open_store(options: ServerOptions) -> tuple[BlobStore, Delivery]:
+    from registry_sync.hooks.stores import open_blob_store
+
+    store = open_blob_store(options.blob_store, modes=options.file_modes)
+    return store, Delivery(store, BlobDelivery(options.blob_delivery), options.signed_url_seconds)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from registry_sync.domain.serving import BlobDelivery
 from registry_sync.errors import ConfigurationError
 from registry_sync.hooks.settings import load_settings
 
@@ -86,4 +87,21 @@ def test_the_grace_of_orphans_is_given_in_hours(monkeypatch: pytest.MonkeyPatch,
 def test_a_grace_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__ORPHAN_GRACE_HOURS", value)
     with pytest.raises(ConfigurationError, match="orphan_grace_hours"):
+        load_settings()
+
+
+def test_who_sends_blobs_is_one_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().blob_delivery is BlobDelivery.DIRECT
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_DELIVERY", "redirect")
+    assert load_settings().blob_delivery is BlobDelivery.REDIRECT
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_DELIVERY", "apache")
+    with pytest.raises(ConfigurationError, match="blob_delivery = 'apache': give one of direct, redirect, nginx"):
+        load_settings()
+
+
+@pytest.mark.parametrize("value", ["9", "3601", "-1", "a minute"])
+def test_the_life_of_a_signed_url_is_bounded(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    assert load_settings().signed_url_seconds == 300
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__SIGNED_URL_SECONDS", value)
+    with pytest.raises(ConfigurationError, match=r"signed_url_seconds = .*: give 10 to 3,600"):
         load_settings()
