@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from registry_sync.hooks.stores import open_database
-from support.dag_runs import FinishedRun, InProcessSync
+from support.dag_runs import FinishedRun, InProcessSync, short_sleeps
 from support.filling import push
 from support.images import ContentBuilder
 from support.registry import RegistryServer
@@ -106,7 +106,7 @@ def run(
     def begin(dag_id: str) -> FinishedRun:
         from airflow.dag_processing.dagbag import DagBag
 
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), short_sleeps():
             warnings.simplefilter("ignore")  # those of Airflow's own code are not ours to mend
             bag = DagBag(folder)
             assert bag.import_errors == {}

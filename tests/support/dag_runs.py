@@ -6,14 +6,36 @@ scheduler requires :class:`~support.airflow_instance.AirflowInstance`.
 
 from __future__ import annotations
 
+import sys
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG
+
+
+#: Which sleeps for a second whenever nothing can run, as after each failure.
+_LOOP = "airflow.sdk.definitions.dag"
+_LOOP_SECONDS = 0.02
+
+
+@contextmanager
+def short_sleeps() -> Iterator[None]:
+    """The loop of ``dag.test()`` does not sleep for long; whatever else sleeps does so as ever."""
+    sleep = time.sleep
+
+    def shortened(seconds: float) -> None:
+        sleep(_LOOP_SECONDS if sys._getframe(1).f_globals.get("__name__") == _LOOP else seconds)
+
+    with patch("time.sleep", shortened):
+        yield
 
 
 @dataclass(frozen=True)
@@ -50,7 +72,7 @@ class InProcessSync:
 
     def __call__(self, dag_id: str = "registry_sync", **conf: Any) -> FinishedRun:
         """The run with these parameters, when it has ended, well or not."""
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), short_sleeps():
             warnings.simplefilter("ignore")  # those of Airflow's own code are not ours to mend
             dag, defaults = _dag(dag_id)
             # a run leaves its parameters with the DAG object, so that each run is given all of them
