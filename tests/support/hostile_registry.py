@@ -45,9 +45,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Raw:
-    """Pieces to send as they are: bytes, or seconds to wait. The connection closes after them when ``closes``."""
+    """Pieces to send as they are: bytes, or what to wait for: seconds, or an event.
 
-    pieces: tuple[bytes | float, ...]
+    The connection closes after them when ``closes``.
+    """
+
+    pieces: tuple[bytes | float | threading.Event, ...]
     closes: bool = True
 
 
@@ -220,6 +223,9 @@ class HostileRegistry:
         for piece in response.pieces:
             if isinstance(piece, float):
                 self._is_stopped.wait(piece)
+            elif isinstance(piece, threading.Event):
+                while not piece.wait(0.05) and not self._is_stopped.is_set():
+                    pass
             elif request.method == "HEAD":
                 connection.sendall(b"".join(piece.partition(b"\r\n\r\n")[:2]))
                 return

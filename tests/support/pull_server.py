@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import requests
 
+from registry_sync.domain.remote import RemoteSpec
+from registry_sync.oci.client import RegistryReader
 from registry_sync.serve.pull_api import PullApp
 from support.certificates import ServerCertificate
 from support.rest_api import served
@@ -64,10 +66,14 @@ def _session(certificate: ServerCertificate | None = None) -> requests.Session:
 
 
 class ThreadedPullServer(PullClient):
-    """The app in this process, by uvicorn, as Airflow's API server runs apps."""
+    """The app in this process, by uvicorn, as Airflow's API server runs apps.
 
-    def __init__(self, here: Installation) -> None:
+    ``open_client`` opens registries for blobs that are not stored, None for none.
+    """
+
+    def __init__(self, here: Installation, open_client: Callable[[RemoteSpec], RegistryReader] | None = None) -> None:
         self._here = here
+        self._open_client = open_client
         self._lines = _Lines()
         self._closing = contextlib.ExitStack()
 
@@ -76,8 +82,11 @@ class ThreadedPullServer(PullClient):
         logger = logging.getLogger("registry_sync.serve")
         logger.addHandler(self._lines)
         self._closing.callback(logger.removeHandler, self._lines)
-        self.url = self._closing.enter_context(served(PullApp(self._here.database, self._here.store)))
+        self.url = self._closing.enter_context(served(self._app()))
         return self
+
+    def _app(self) -> PullApp:
+        return PullApp(self._here.database, self._here.store, open_client=self._open_client)
 
     def __exit__(self, *reason: object) -> None:
         self._closing.close()

@@ -68,6 +68,9 @@ class LocalBlobStore:
 
         return open_writer(digest, size_bytes, self._resumables, self, is_published)
 
+    def resumable_path(self, digest: Digest, /) -> Path:
+        return self._resumables.path(digest)
+
     def open(self, digest: Digest, /) -> BinaryIO:
         with store_errors(self.root), _missing(digest):
             return self.path(digest).open("rb")

@@ -71,6 +71,9 @@ class FsspecBlobStore:
 
         return open_writer(digest, size_bytes, self._spool, self, is_published, parts=parts)
 
+    def resumable_path(self, digest: Digest, /) -> Path:
+        return self._spool.path(digest)
+
     def open(self, digest: Digest, /) -> BinaryIO:
         with self._missing(digest):
             return self._files.open(blob_name(digest))

@@ -12,6 +12,7 @@ import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from registry_sync.domain.digests import Digest
@@ -42,6 +43,14 @@ class BlobWriter(Protocol):
     @property
     def offset(self) -> int:
         """The number of bytes written so far. Equal to the size when only :meth:`commit` is missing."""
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the blob is published: by :meth:`commit`, or by another writer that was waited for."""
+
+    @property
+    def path(self) -> Path | None:
+        """A local file with the bytes so far, which may be read meanwhile; None for those that are kept in memory."""
 
     def write(self, chunk: bytes | memoryview, /) -> None:
         """Appends ``chunk``. Raises :class:`SizeMismatch`, and writes nothing, if it would exceed the size."""
@@ -74,6 +83,9 @@ class BlobStore(Protocol):
         With ``replaces``, published bytes are not trusted: the writer writes all bytes and replaces them. Raises
         :class:`UnsupportedDigest` for a digest that cannot be verified.
         """
+
+    def resumable_path(self, digest: Digest, /) -> Path:
+        """Where a process of this machine that downloads the blob keeps its bytes so far, unless they are few."""
 
     def open(self, digest: Digest, /) -> BinaryIO:
         """The bytes as a seekable stream, which the caller closes. Raises :class:`BlobMissing`."""

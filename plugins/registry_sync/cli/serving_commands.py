@@ -36,6 +36,7 @@ def serve(args: Namespace) -> None:
                 trusted_proxies=settings.pull_trusted_proxies,
                 blob_delivery=settings.blob_delivery.value,
                 signed_url_seconds=settings.signed_url_seconds,
+                contact=settings.contact,
             )
         )
 

@@ -26,6 +26,7 @@ from registry_sync.db.collection.orphans import OrphanStore
 from registry_sync.db.content.contents import ContentStore
 from registry_sync.db.content.units import UnitStore
 from registry_sync.db.distributions import DistributionStore, RobotStore
+from registry_sync.db.download_claims import DownloadClaimStore
 from registry_sync.db.engine import BUSY_TIMEOUT_SECONDS, converted_errors, for_writing, make_engine, read_url
 from registry_sync.db.pulls import PullStore
 from registry_sync.db.remotes import RemoteStore
@@ -263,3 +264,8 @@ class Database:
     def pulls(self) -> PullStore:
         """What pulls look up."""
         return PullStore(self)
+
+    @cached_property
+    def download_claims(self) -> DownloadClaimStore:
+        """Which process fetches what a pull asked for."""
+        return DownloadClaimStore(self)

@@ -486,3 +486,12 @@ serving_keys = Table(
     Column("key", plain_text(128), nullable=False),
     Column("created_at", UtcDateTime(), nullable=False),
 )
+
+# Which process fetches a blob that a pull asked for and the blob store lacks; what a crash leaves is taken over.
+blob_downloads = Table(
+    "blob_downloads",
+    metadata,
+    Column("digest", plain_text(255), primary_key=True),
+    Column("holder", plain_text(36), nullable=False, index=True),
+    Column("beat", BigInteger(), nullable=False),
+)

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,21 +111,33 @@ def _refuse_other_name(conn_id: str, found: str | None) -> None:
         )
 
 
-def make_client(settings: RegistryConnection, remote: RemoteSpec | None, task_count: int = 1) -> RegistryClient:
+def make_client(
+    settings: RegistryConnection,
+    remote: RemoteSpec | None,
+    task_count: int = 1,
+    *,
+    contact: str | None = None,
+    on_secret: Callable[[str], None] | None = None,
+) -> RegistryClient:
     """A client for ``remote``, or for the connection's own host, as :func:`open_client`.
 
-    Raises :class:`ConfigurationError`.
+    ``contact`` is the contact for operators of registries; None reads the settings. ``on_secret`` is called with each
+    secret; None registers it with Airflow's masker. With both, nothing of Airflow is needed. Raises
+    :class:`ConfigurationError`.
     """
     from registry_sync.oci.client import RegistryClient
 
+    mask = on_secret or _mask
     registry = registry_of(settings, remote)
     if remote is not None and remote.proxy_url:
-        _mask(remote.proxy_url)
+        mask(remote.proxy_url)
+    if settings.contact is None and contact is None:
+        contact = load_settings().contact
     with _private_files() as files:
-        options = _options(settings, remote, files, task_count)
-        credentials = _credentials(settings, registry, options.proxy_url)
+        options = _options(settings, remote, files, task_count, contact=settings.contact or contact or None)
+        credentials = _credentials(settings, registry, options.proxy_url, mask)
         _warn_unprotected(registry, options)
-        return RegistryClient(registry, credentials, options, _mask)
+        return RegistryClient(registry, credentials, options, mask)
 
 
 def registry_of(settings: RegistryConnection, remote: RemoteSpec | None) -> RegistryUrl:
@@ -139,14 +151,14 @@ def registry_of(settings: RegistryConnection, remote: RemoteSpec | None) -> Regi
 
 
 def _credentials(
-    settings: RegistryConnection, registry: RegistryUrl, proxy_url: str | None
+    settings: RegistryConnection, registry: RegistryUrl, proxy_url: str | None, mask: Callable[[str], None]
 ) -> Credentials | MintedCredentials:
     if settings.credential_helper is None:
         return settings.credentials
     from registry_sync.hooks.credential_helpers import minted_credentials
 
     for secret in settings.credentials.secrets():
-        _mask(secret)
+        mask(secret)
     return minted_credentials(settings.credential_helper, registry, settings.credentials, proxy_url)
 
 
@@ -161,7 +173,12 @@ def _warn_unprotected(registry: RegistryUrl, options: ClientOptions) -> None:
 
 
 def _options(
-    settings: RegistryConnection, remote: RemoteSpec | None, files: _PrivateFiles, task_count: int
+    settings: RegistryConnection,
+    remote: RemoteSpec | None,
+    files: _PrivateFiles,
+    task_count: int,
+    *,
+    contact: str | None,
 ) -> ClientOptions:
     from registry_sync.oci.http.options import ClientOptions, user_agent
 
@@ -188,7 +205,7 @@ def _options(
         proxy_url=proxy_url,
         requests_per_second=limits.requests_per_second,
         rate_limit_sharers=task_count,
-        user_agent=user_agent(settings.contact or load_settings().contact),
+        user_agent=user_agent(contact),
         **choices,
     )
 

@@ -12,13 +12,14 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlencode
 
 from registry_sync.blobs.local import LocalBlobStore
 from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
-from registry_sync.db.pulls import Referrer
+from registry_sync.db.pulls import PublishedBlob, Referrer
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.references import RepositoryName, TagName
 from registry_sync.domain.serving import PublishedVersion
@@ -28,6 +29,7 @@ from registry_sync.serve.delivery import Delivery
 from registry_sync.serve.login_limits import Network, client_address
 from registry_sync.serve.logins import Access, PullLogin
 from registry_sync.serve.lookups import Lookups
+from registry_sync.serve.on_demand import BlobFetch, OnDemand
 from registry_sync.serve.replies import (
     BlobBody,
     BodyCut,
@@ -39,6 +41,9 @@ from registry_sync.serve.replies import (
     is_unchanged,
     requested_range,
 )
+
+if TYPE_CHECKING:
+    from registry_sync.hooks.pull_clients import OpenPullClient
 
 _log = logging.getLogger(__name__)
 #: The last marker counts: a repository may be called ``team/manifests/tools`` (see the grammar of names).
@@ -88,6 +93,7 @@ class PullApp:
     """Serves what distributions of ``database`` publish, with bytes of ``store``.
 
     ``users`` checks the logins of Airflow's users, without it only robots log in.
+    ``open_client`` opens the registry of a remote, for blobs that the store lacks; None serves stored blobs alone.
     """
 
     def __init__(
@@ -99,9 +105,11 @@ class PullApp:
         users: UserLogin | None = None,
         trusted_proxies: Sequence[Network] = (),
         delivery: Delivery | None = None,
+        open_client: OpenPullClient | None = None,
     ) -> None:
         self._store = store
         self._delivery = delivery or Delivery(store)
+        self._on_demand = None if open_client is None else OnDemand(database, store, open_client)
         self._lookups = Lookups(database)
         self._access = Access(database, self._lookups, service, users)
         self._trusted_proxies = trusted_proxies
@@ -109,6 +117,8 @@ class PullApp:
     def close(self) -> None:
         """Ends its threads."""
         self._lookups.close()
+        if self._on_demand is not None:
+            self._on_demand.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, as ASGI calls it."""
@@ -213,31 +223,62 @@ class PullApp:
         if is_unchanged(request.headers, headers["ETag"]):
             return Reply(304, headers=headers)
         # Not in the threads of the database, which a slow object store would keep from all other requests.
-        body = await asyncio.to_thread(self._stored, digest, blob.size_bytes)
-        elsewhere = await asyncio.to_thread(self._delivery.elsewhere, request.method, request.headers, digest, headers)
-        if elsewhere is not None:
-            return elsewhere
+        body, problem = await asyncio.to_thread(self._stored, blob)
+        if body is not None:
+            elsewhere = await asyncio.to_thread(
+                self._delivery.elsewhere, request.method, request.headers, digest, headers
+            )
+            if elsewhere is not None:
+                return elsewhere
+        fetch = await self._plan(version, blob, problem) if body is None else None
         if_range = request.headers.get("if-range")
         asked = request.headers.get("range") if if_range in (None, headers["ETag"]) else None
         part = requested_range(asked, blob.size_bytes)
+        offset, length = part or (0, blob.size_bytes)
+        if fetch is not None and self._on_demand is not None and request.method == "GET":
+            body = await self._fetched(self._on_demand, fetch, blob, offset, length)
+        body = body or BlobBody(blob.size_bytes, offset, length)
         if part is None:
             return Reply(200, body, headers)
         body.offset, body.length = part
-        headers["Content-Range"] = f"bytes {body.offset}-{body.offset + body.length - 1}/{blob.size_bytes}"
+        headers["Content-Range"] = f"bytes {offset}-{offset + length - 1}/{blob.size_bytes}"
         return Reply(206, body, headers)
 
-    def _stored(self, digest: Digest, size_bytes: int) -> BlobBody:
-        """The bytes of a blob, whose size is compared before the first of them is sent."""
+    async def _plan(self, version: PublishedVersion, blob: PublishedBlob, problem: PullError) -> BlobFetch:
+        """How a blob that is not stored can be had. Raises ``problem`` when it cannot."""
+        if self._on_demand is not None:
+            plan = partial(self._on_demand.plan, version, blob.digest, is_damaged=problem.status == 503)
+            fetch = await self._lookups.run(plan)
+            if fetch is not None:
+                return fetch
+        raise problem
+
+    async def _fetched(
+        self, on_demand: OnDemand, fetch: BlobFetch, blob: PublishedBlob, offset: int, length: int
+    ) -> BlobBody:
+        """A part of a blob that is being downloaded, or was stored meanwhile."""
+        coming = await on_demand.read(fetch, offset, length)
+        if coming is not None:
+            return BlobBody(blob.size_bytes, offset, length, coming=coming)
+        body, problem = await asyncio.to_thread(self._stored, blob)
+        if body is None:
+            raise problem
+        return body
+
+    def _stored(self, blob: PublishedBlob) -> tuple[BlobBody | None, PullError]:
+        """The bytes of a blob, whose size is compared before the first of them is sent; None, and why."""
+        missing = PullError(404, "BLOB_UNKNOWN", "the bytes of this blob are not stored here")
         try:
-            found = self._store.size(digest)
+            found = self._store.size(blob.digest)
         except BlobMissing:
-            raise PullError(404, "BLOB_UNKNOWN", "the bytes of this blob are not stored here") from None
-        if found != size_bytes:
-            _log.error("blob %s is stored with %d bytes instead of %d; run a verification", digest, found, size_bytes)
-            raise PullError(503, "UNAVAILABLE", "the stored bytes of this blob are damaged", {"Retry-After": "60"})
+            return None, missing
+        if found != blob.size_bytes:
+            _log.error("blob %s is stored with %d bytes instead of %d", blob.digest, found, blob.size_bytes)
+            damaged = "the stored bytes of this blob are damaged"
+            return None, PullError(503, "UNAVAILABLE", damaged, {"Retry-After": "60"})
         if isinstance(self._store, LocalBlobStore):
-            return BlobBody(size_bytes, 0, size_bytes, path=self._store.path(digest))
-        return BlobBody(size_bytes, 0, size_bytes, open=lambda: self._store.open(digest))
+            return BlobBody(found, 0, found, path=self._store.path(blob.digest)), missing
+        return BlobBody(found, 0, found, open=lambda: self._store.open(blob.digest)), missing
 
     async def _tags(self, request: PullRequest, version: PublishedVersion, name: str, _last: str) -> Reply:
         limit = _limit(request, _MOST_TAGS)

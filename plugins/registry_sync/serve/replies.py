@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -42,15 +42,29 @@ class PullError(Exception):
         return Reply(self.status, body, {"Content-Type": "application/json", **self.headers})
 
 
+class ComingBytes(Protocol):
+    """Bytes that come from elsewhere while they are sent on."""
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """All of them. Raises :class:`BodyCut`."""
+
+    def close(self) -> None:
+        """No more are wanted."""
+
+
 @dataclass
 class BlobBody:
-    """``length`` bytes from ``offset`` of a blob of ``size_bytes``: a local file, or what ``open`` gives."""
+    """``length`` bytes from ``offset`` of a blob of ``size_bytes``: a local file, or what ``open`` gives.
+
+    Those of ``coming`` are being downloaded: it is closed once they were sent, or will not be.
+    """
 
     size_bytes: int
     offset: int
     length: int
     path: Path | None = None
     open: Callable[[], AbstractContextManager[BinaryIO]] | None = None
+    coming: ComingBytes | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -85,6 +99,8 @@ class Reply:
             and "http.response.pathsend" in scope.get("extensions", {})
         ):
             await send({"type": "http.response.pathsend", "path": str(self.body.path)})
+        elif self.body.coming is not None:
+            await _send_coming(self.body.coming, length, send)
         else:
             await _send_chunks(self.body, send)
         return length
@@ -105,6 +121,19 @@ async def _send_chunks(body: BlobBody, send: Send) -> None:
     finally:
         await loop.run_in_executor(None, chunks.close)
     if body.length == 0:
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _send_coming(coming: ComingBytes, length: int, send: Send) -> None:
+    left = length
+    try:
+        async with aclosing(coming.chunks()) as chunks:
+            async for chunk in chunks:
+                left -= len(chunk)
+                await send({"type": "http.response.body", "body": chunk, "more_body": left > 0})
+    finally:
+        coming.close()
+    if length == 0:
         await send({"type": "http.response.body", "body": b""})
 
 

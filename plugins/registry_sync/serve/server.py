@@ -44,6 +44,7 @@ class ServerOptions:
     certificate: str | None = None
     key: str | None = None
     service: str = "registry-sync"
+    contact: str | None = None
     login_url: str | None = None
     trusted_proxies: tuple[str, ...] = ()
     blob_delivery: str = BlobDelivery.DIRECT.value
@@ -93,6 +94,7 @@ def serve(options: ServerOptions) -> None:
 def make_app() -> PullApp:
     """The app of one worker, as :func:`serve` was told to make it."""
     from registry_sync.db.database import Database
+    from registry_sync.hooks.pull_clients import PullClients
     from registry_sync.serve.airflow_logins import AirflowLogins
 
     options = ServerOptions(**json.loads(os.environ[_GIVEN]))
@@ -106,6 +108,7 @@ def make_app() -> PullApp:
         users=AirflowLogins(options.login_url) if options.login_url else None,
         trusted_proxies=tuple(ip_network(text, strict=False) for text in options.trusted_proxies),
         delivery=delivery,
+        open_client=PullClients(options.contact),
     )
 
 

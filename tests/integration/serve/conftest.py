@@ -15,7 +15,7 @@ from support.pull_server import PullClient, PullServer, ThreadedPullServer
 from support.registry import RegistryServer
 from support.shapes import every_kind, signed_application
 from support.signatures import with_fallback_tags
-from support.syncing import Installation
+from support.syncing import Installation, new_client
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     private = database.repositories.by_name("kinds")
     database.distributions.create(DistributionSpec("private", "team/private", private.id))
     _, secret = database.robots.create("ci", ["team/*"])
-    with request.param(here if request.param is ThreadedPullServer else folder) as server:
+    is_threaded = request.param is ThreadedPullServer
+    with ThreadedPullServer(here, new_client) if is_threaded else request.param(folder) as server:
         yield Served(server, here, kinds, signed, ("ci", secret))
     database.close()
 

@@ -151,13 +151,14 @@ def test_skopeo_follows_and_keeps_its_token_from_the_store(
 
 
 def test_a_blob_that_is_lost_or_cut_has_no_url(redirecting: Redirecting) -> None:
+    """Its upstream is down, so that it cannot be fetched again either."""
     digest = redirecting.content.manifests[redirecting.content.tags["docker-image"]].blobs[-1]
     stored = redirecting.content.blobs[digest]
     filesystem, root = fsspec.core.url_to_fs(redirecting.server.blob_store)
     filesystem.pipe_file(f"{root}/{blob_name(digest)}", b"")
     assert redirecting.server.ask("GET", f"/v2/public/blobs/{digest}").status_code == 503
     filesystem.rm_file(f"{root}/{blob_name(digest)}")
-    assert redirecting.server.ask("GET", f"/v2/public/blobs/{digest}").status_code == 404
+    assert redirecting.server.ask("GET", f"/v2/public/blobs/{digest}").status_code == 503
     filesystem.pipe_file(f"{root}/{blob_name(digest)}", stored.data)
     assert redirecting.server.ask("GET", f"/v2/public/blobs/{digest}").status_code == 307
 

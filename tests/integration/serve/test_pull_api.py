@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from integration.serve.conftest import Served
 from registry_sync.domain import media_types
@@ -305,6 +306,7 @@ def test_the_catalog_lists_what_one_may_pull(served: Served) -> None:
 
 
 def test_a_blob_whose_bytes_are_gone_or_cut_is_an_error_before_the_first_byte(served: Served) -> None:
+    """Its upstream is down, so that it cannot be fetched again."""
     store = served.here.store
     blobs = sorted((b for b in served.signed.blobs.values() if b.size_bytes > 10), key=lambda b: b.digest)
     gone, cut = blobs[0], blobs[1]
@@ -313,12 +315,30 @@ def test_a_blob_whose_bytes_are_gone_or_cut_is_an_error_before_the_first_byte(se
     paths[0].unlink()
     paths[1].write_bytes(kept[1][:5])
     try:
-        missing = served.server.ask("GET", f"/v2/signed/blobs/{gone.digest}")
-        assert (missing.status_code, _codes(missing)) == (404, ["BLOB_UNKNOWN"])
-        damaged = served.server.ask("GET", f"/v2/signed/blobs/{cut.digest}")
-        assert damaged.status_code == 503
-        assert str(cut.digest) in served.server.log
+        for blob in (gone, cut):
+            response = served.server.ask("GET", f"/v2/signed/blobs/{blob.digest}")
+            assert (response.status_code, _codes(response)) == (503, ["UNAVAILABLE"])
+            assert int(response.headers["Retry-After"]) > 0
+            assert str(blob.digest) in served.server.log
     finally:
         for path, data in zip(paths, kept, strict=True):
             path.write_bytes(data)
     assert served.server.ask("GET", f"/v2/signed/blobs/{gone.digest}").content == gone.data
+
+
+def test_a_lost_blob_that_comes_from_nowhere_is_unknown(served: Served) -> None:
+    store, blob = served.here.store, _largest(served)
+    path = store.path(blob.digest)  # type: ignore[attr-defined]
+    kept = path.read_bytes()
+    with served.here.database.writing() as connection:
+        runs = connection.execute(text("SELECT id, state FROM sync_runs")).all()
+        connection.execute(text("UPDATE sync_runs SET state = 'failed'"))
+    path.unlink()
+    try:
+        response = served.server.ask("GET", f"/v2/kinds/blobs/{blob.digest}")
+        assert (response.status_code, _codes(response)) == (404, ["BLOB_UNKNOWN"])
+    finally:
+        path.write_bytes(kept)
+        with served.here.database.writing() as connection:
+            for run in runs:
+                connection.execute(text("UPDATE sync_runs SET state = :state WHERE id = :id"), run._asdict())

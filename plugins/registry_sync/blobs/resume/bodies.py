@@ -18,6 +18,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
@@ -46,6 +47,10 @@ class Body(Protocol):
     @property
     def offset(self) -> int:
         """The number of bytes so far."""
+
+    @property
+    def path(self) -> Path | None:
+        """The local file that has them; None for memory."""
 
     def append(self, chunk: bytes | memoryview) -> None:
         """Adds the next bytes."""
@@ -78,6 +83,10 @@ class MemoryBody:
     @property
     def offset(self) -> int:
         return len(self._data)
+
+    @property
+    def path(self) -> None:
+        return None
 
     def append(self, chunk: bytes | memoryview) -> None:
         self._data += chunk
@@ -116,6 +125,10 @@ class FileBody:
     @property
     def offset(self) -> int:
         return self._resumable.offset
+
+    @property
+    def path(self) -> Path:
+        return self._resumable.path
 
     def append(self, chunk: bytes | memoryview) -> None:
         self._resumable.append(chunk)
@@ -187,6 +200,10 @@ class MultipartBody:
     @property
     def offset(self) -> int:
         return self._resumable.offset
+
+    @property
+    def path(self) -> Path:
+        return self._resumable.path
 
     def append(self, chunk: bytes | memoryview) -> None:
         self._resumable.append(chunk)
@@ -338,6 +355,14 @@ class VerifyingWriter:
         if self._is_published:
             return self._size_bytes
         return self._body.offset if self._body is not None else 0
+
+    @property
+    def is_published(self) -> bool:
+        return self._is_published
+
+    @property
+    def path(self) -> Path | None:
+        return self._body.path if self._body is not None else None
 
     def write(self, chunk: bytes | memoryview, /) -> None:
         if not len(chunk):

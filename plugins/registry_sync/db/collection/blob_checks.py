@@ -117,6 +117,22 @@ class BlobCheckStore:
             for digest, found in holders.items()
         }
 
+    def sources_for(self, repository_id: str, digest: Digest) -> tuple[RemoteSpec, ...]:
+        """As :meth:`sources` of one blob that the repository holds; the remotes of that one first, the latest leading.
+
+        The policy of the first one applies to pulls from the repository.
+        """
+        with self._transactions.reading() as connection:
+            _, holders = _holders(connection, [digest])
+            found = holders.get(digest, [])
+            if repository_id not in found:
+                return ()
+            own = [repository_id, *sorted(_origins(connection, {repository_id})[repository_id] - {repository_id})]
+            others = _origins(connection, set(found) - {repository_id})
+            ordered = dict.fromkeys([*own, *(origin for origins in others.values() for origin in sorted(origins))])
+            specs = [spec for repository in ordered for spec in _remotes(connection, repository)]
+        return _distinct(specs, None)
+
 
 def _record(row: Any) -> BlobRecord:
     return BlobRecord(
