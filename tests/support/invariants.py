@@ -59,11 +59,12 @@ def _version(connection: Connection, repository_id: str, number: int, name: str)
     manifests = {row.manifest_id for row in held(repository_manifests, repository_manifests.c.manifest_id)}
     links = held(repository_links, repository_links.c.parent_id, repository_links.c.child_id)
     tagged = connection.execute(
-        select(tags.c.manifest_id)
+        select(tags.c.manifest_id, tags.c.name, repository_tags.c.name.label("name_there"))
         .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
         .where(is_in_version(repository_tags, repository_id, number))
-    )
-    reached = set(tagged.scalars())
+    ).all()
+    assert all(row.name == row.name_there for row in tagged), f"{name}: tags are found by their names"
+    reached = {row.manifest_id for row in tagged}
     waiting = list(reached)
     while waiting:
         parent = waiting.pop()

@@ -2,11 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event, text
+
+from registry_sync.db.database import Database
+
+#: How long another transaction may take to reach the lock that it waits for, in seconds.
+_LOCK_SECONDS = 60.0
+
+
+@contextmanager
+def listening(name: str, listener: Callable[..., None]) -> Iterator[None]:
+    """``listener`` is called with that event of every database."""
+    event.listen(Engine, name, listener)
+    try:
+        yield
+    finally:
+        event.remove(Engine, name, listener)
+
+
+@contextmanager
+def planned_statements(database: Database) -> Iterator[list[str]]:
+    """How the database looks up each SELECT since, in order: by an index wherever one can serve."""
+    sent: list[tuple[str, Any]] = []
+    plans: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
+        if statement.startswith("SELECT"):
+            sent.append((statement, parameters))
+
+    with listening("before_cursor_execute", note):
+        yield plans
+    with database.reading() as connection:
+        is_postgres = connection.dialect.name == "postgresql"
+        if is_postgres:  # a table of a few rows is otherwise read whole
+            connection.execute(text("SET LOCAL enable_seqscan = off"))
+            connection.execute(text("SET LOCAL enable_bitmapscan = off"))
+        for statement, parameters in sent:
+            explain = "EXPLAIN " if is_postgres else "EXPLAIN QUERY PLAN "
+            rows = connection.exec_driver_sql(explain + statement, parameters).all()
+            plans.append("\n".join(str(row[0] if is_postgres else row[-1]) for row in rows))
+
+
+def await_lock(connection: Connection, other: Future[Any]) -> None:
+    """Returns once another transaction of this PostgreSQL waits for a lock, or ``other`` has ended."""
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    give_up_at = time.monotonic() + _LOCK_SECONDS
+    while not other.done() and not connection.execute(waiting).scalar_one():
+        assert time.monotonic() < give_up_at, "nobody waits"
+        time.sleep(0.01)
 
 
 @contextmanager

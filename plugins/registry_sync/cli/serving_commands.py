@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -44,8 +45,9 @@ def serve(args: Namespace) -> None:
 def list_distributions(args: Namespace) -> None:
     """Every distribution, and what it serves."""
     with usable_database() as database:
-        rows = [_distribution_row(database, distribution) for distribution in every(database.distributions.page)]
-    print_rows(rows, args.output)
+        found = list(every(database.distributions.page))
+        names = _repository_names(database, found)
+    print_rows([_distribution_row(names, distribution) for distribution in found], args.output)
 
 
 def show_distribution(args: Namespace) -> None:
@@ -119,14 +121,17 @@ def revoke_robot(args: Namespace) -> None:
     print(f"robot {args.name} is revoked; tokens that it has end within minutes")
 
 
-def _distribution_row(database: Database, distribution: Distribution) -> dict[str, Any]:
-    repository = None
-    if distribution.repository_id is not None:
-        repository = database.repositories.get(distribution.repository_id).name
+def _repository_names(database: Database, found: Iterable[Distribution]) -> dict[str, str]:
+    served = (distribution.repository_id for distribution in found)
+    return database.repositories.names(repository_id for repository_id in served if repository_id is not None)
+
+
+def _distribution_row(names: Mapping[str, str], distribution: Distribution) -> dict[str, Any]:
+    """``names`` has those of repositories by their ids; one that was deleted meanwhile is shown as none."""
     return {
         "name": distribution.name,
         "base_path": distribution.base_path,
-        "repository": repository,
+        "repository": names.get(distribution.repository_id or ""),
         "version": "latest" if distribution.version_number is None else distribution.version_number,
         "access": "private" if distribution.is_private else "public",
         "id": distribution.id,
@@ -135,7 +140,7 @@ def _distribution_row(database: Database, distribution: Distribution) -> dict[st
 
 def _distribution_fields(database: Database, distribution: Distribution) -> dict[str, Any]:
     return {
-        **_distribution_row(database, distribution),
+        **_distribution_row(_repository_names(database, [distribution]), distribution),
         "labels": dict(distribution.labels),
         "created_at": distribution.created_at,
         "updated_at": distribution.updated_at,

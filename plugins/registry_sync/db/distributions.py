@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -77,22 +78,40 @@ class DistributionStore:
     def change(self, distribution_id: str, change: Callable[[DistributionSpec], DistributionSpec]) -> Distribution:
         """The distribution as ``change`` makes it of what is stored; nobody else changes it in between.
 
-        Raises as :meth:`create` does.
+        ``change`` may be called several times. Raises as :meth:`create` does.
         """
-
-        def checked(spec: DistributionSpec) -> DistributionSpec:
-            changed = change(spec).checked()
-            _require_content(connection, changed)
-            _unless_base_path_taken(connection, changed.base_path, distribution_id)
-            return changed
-
-        with self._transactions.writing() as connection:
-            return _RECORDS.change(connection, distribution_id, checked)
+        while True:
+            with suppress(_ServesOther), self._transactions.writing() as connection:
+                return _change(connection, distribution_id, change)
 
     def delete(self, distribution_id: str) -> None:
         """Removes it; the repository and its versions stay."""
         with self._transactions.writing() as connection:
             _RECORDS.delete(connection, distribution_id)
+
+
+class _ServesOther(Exception):
+    """Somebody has changed what a distribution serves between two statements; the change begins again."""
+
+
+def _change(
+    connection: Connection, distribution_id: str, change: Callable[[DistributionSpec], DistributionSpec]
+) -> Distribution:
+    """The changed distribution.
+
+    The repository is locked before the distribution, as by its deletion, which empties the distributions last.
+    """
+    wanted = change(_RECORDS.by_id(connection, distribution_id).spec).checked()
+    _require_content(connection, wanted)
+
+    def checked(spec: DistributionSpec) -> DistributionSpec:
+        changed = change(spec).checked()
+        if (changed.repository_id, changed.version_number) != (wanted.repository_id, wanted.version_number):
+            raise _ServesOther
+        _unless_base_path_taken(connection, changed.base_path, distribution_id)
+        return changed
+
+    return _RECORDS.change(connection, distribution_id, checked)
 
 
 def _require_content(connection: Connection, spec: DistributionSpec) -> None:
@@ -131,7 +150,8 @@ def _distribution(row: Row[Any]) -> Distribution:
         name=row.name,
         base_path=row.base_path,
         repository_id=row.repository_id,
-        version_number=row.version_number,
+        # The number stays in the row when the repository is deleted, and says nothing then.
+        version_number=None if row.repository_id is None else row.version_number,
         is_private=row.is_private,
         labels=row.labels,
         created_at=row.created_at,

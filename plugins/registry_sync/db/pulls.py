@@ -93,27 +93,39 @@ class PullStore:
 
     def tag(self, version: PublishedVersion, name: TagName) -> Digest | None:
         """The digest that a tag stands for in the version; None when the version has no such tag."""
+        number = version.number or 0
+        members = repository_tags.c
+        # Intervals of one name do not overlap, so that the last to begin is the only one that can hold the version.
+        last = (
+            select(members.tag_id, members.version_removed)
+            .where(members.repository_id == version.repository_id, members.name == name)
+            .where(members.version_added <= number)
+            .order_by(members.version_added.desc())
+            .limit(1)
+            .subquery("last")
+        )
         statement = (
-            select(manifests.c.digest)
-            .join(tags, tags.c.manifest_id == manifests.c.id)
-            .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
-            .where(tags.c.name == name, _is_held(repository_tags, version, only_in_version=True))
+            select(manifests.c.digest, last.c.version_removed)
+            .select_from(last)
+            .join(tags, tags.c.id == last.c.tag_id)
+            .join(manifests, manifests.c.id == tags.c.manifest_id)
         )
         with self._transactions.reading() as connection:
-            found = connection.execute(statement).scalar_one_or_none()
-        return None if found is None else Digest(found)
+            found = connection.execute(statement).one_or_none()
+        if found is None or (found.version_removed is not None and found.version_removed <= number):
+            return None
+        return Digest(found.digest)
 
     def tag_names(self, version: PublishedVersion, after: str | None, limit: int) -> list[str]:
         """Up to ``limit`` names of the version's tags in order, those after ``after``; it need not be one of them."""
         statement = (
-            select(tags.c.name)
-            .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
+            select(repository_tags.c.name)
             .where(_is_held(repository_tags, version, only_in_version=True))
-            .order_by(tags.c.name)
+            .order_by(repository_tags.c.name)
             .limit(limit)
         )
         if after is not None:
-            statement = statement.where(tags.c.name > after)
+            statement = statement.where(repository_tags.c.name > after)
         with self._transactions.reading() as connection:
             return list(connection.execute(statement).scalars())
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
 from registry_sync.db.engine import Transactions
-from registry_sync.db.queries import NamedRecords
+from registry_sync.db.queries import NamedRecords, in_batches
 from registry_sync.db.runs.dag_run_stores import keep_keys_of_deleted
 from registry_sync.db.tables import repositories
 from registry_sync.db.versions.commit import lock_repository
@@ -53,6 +53,15 @@ class RepositoryStore:
         """Raises :class:`RecordNotFound`."""
         with self._transactions.reading() as connection:
             return _RECORDS.by_name(connection, name)
+
+    def names(self, repository_ids: Iterable[str]) -> dict[str, str]:
+        """The name of each of these repositories by its id; those that do not exist are omitted."""
+        found: dict[str, str] = {}
+        with self._transactions.reading() as connection:
+            for batch in in_batches(sorted(set(repository_ids))):
+                statement = select(repositories.c.id, repositories.c.name).where(repositories.c.id.in_(batch))
+                found.update((row.id, row.name) for row in connection.execute(statement))
+        return found
 
     def page(
         self,

@@ -374,7 +374,7 @@ version_holds = Table(
 )
 
 
-def _membership(name: str, unit: str) -> Table:
+def _membership(name: str, unit: str, *more: Column[Any] | Index) -> Table:
     """Intervals of one type of unit; at most one of a unit's intervals in a repository is open."""
     table = Table(
         f"repository_{name}",
@@ -385,6 +385,7 @@ def _membership(name: str, unit: str) -> Table:
         Column("version_removed", Integer()),
         Index(f"ix_repository_{name}_added", "repository_id", "version_added"),
         Index(f"ix_repository_{name}_removed", "repository_id", "version_removed"),
+        *more,
     )
     is_open = table.c.version_removed.is_(None)
     Index(
@@ -398,7 +399,13 @@ def _membership(name: str, unit: str) -> Table:
     return table
 
 
-repository_tags = _membership("tags", "tag_id")
+# A pull asks for the tag of a name: a repository's own are found without those of all others, the newest first.
+repository_tags = _membership(
+    "tags",
+    "tag_id",
+    Column("name", plain_text(128), nullable=False, server_default=text("''")),
+    Index("ix_repository_tags_name", "repository_id", "name", "version_added"),
+)
 repository_manifests = _membership("manifests", "manifest_id")
 repository_blobs = _membership("blobs", "blob_id")
 

@@ -16,10 +16,14 @@ from sqlalchemy import MetaData, Table, insert, inspect, select, text
 from registry_sync.db import migrations, schema
 from registry_sync.db.database import Database
 from registry_sync.db.engine import make_engine, read_url
-from registry_sync.db.tables import metadata, repositories
+from registry_sync.db.tables import metadata, repositories, repository_tags, tags
 from registry_sync.domain.quantities import utc_now
+from registry_sync.domain.records import SyncMode
+from registry_sync.domain.references import TagFilter
 from registry_sync.domain.remote import RemoteSpec
+from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import DatabaseError, DatabaseOutdated
+from support.metadata import two_versions
 
 
 def test_the_migrations_make_the_tables_that_the_code_describes(url: str) -> None:
@@ -124,6 +128,32 @@ def test_options_of_remotes_move_into_their_document_and_back_as_they_were_writt
         ]
         database.downgrade("0003")
         assert remotes_of_0003(url) == before
+
+
+def names_beside_tags(database: Database) -> list[tuple[str, str]]:
+    """The name in each interval of a tag, and the one of the tag itself."""
+    statement = select(repository_tags.c.name, tags.c.name).join(tags, tags.c.id == repository_tags.c.tag_id)
+    with database.reading() as connection:
+        return [(there, own) for there, own in connection.execute(statement)]
+
+
+def test_each_interval_of_a_tag_has_its_name_however_it_was_made(url: str) -> None:
+    """By syncs, a copy and a rollback; and the migration fills the names in again."""
+    with Database.connect(url) as database:
+        app, copied = two_versions(database, "app"), database.repositories.ensure("copied")
+        database.versions.copy(copied.id, CopyRequest(app.id, 2, TagFilter(), SyncMode.MIRROR))
+        database.versions.copy(copied.id, CopyRequest(app.id, 1, TagFilter(), SyncMode.ADDITIVE))
+        database.versions.roll_back(app.id, 1)
+        made = names_beside_tags(database)
+        assert {there for there, _ in made} == {"latest", "new", "old"}
+        assert [there for there, _ in made] == [own for _, own in made]
+        database.downgrade("0005")
+        engine = make_engine(read_url(url))
+        assert "name" not in {column["name"] for column in inspect(engine).get_columns("repository_tags")}
+        engine.dispose()
+        database.upgrade()
+        assert sorted(names_beside_tags(database)) == sorted(made)
+        assert database.versions.tags(copied.id).keys() == {"latest", "new", "old"}
 
 
 def columns_of_remotes(url: str) -> list[Any]:

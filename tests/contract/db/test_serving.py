@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from registry_sync.db.database import Database
 from registry_sync.db.tables import robots
@@ -16,7 +19,8 @@ from registry_sync.domain.records import Repository, RepositorySpec
 from registry_sync.domain.references import TagName
 from registry_sync.domain.serving import Distribution, DistributionSpec, PublishedVersion
 from registry_sync.errors import InvalidReference, NameTaken, RecordNotFound, VersionServed
-from support.metadata import Upstream, artifact, image, index, sync
+from support.metadata import Upstream, artifact, image, index, sync, two_versions
+from support.statements import await_lock, listening, planned_statements
 
 AMD64, ARM64 = image("base", "amd64", config="x"), image("base", "arm64", config="y")
 OLD, NEW = index(AMD64, ARM64), index(ARM64)
@@ -175,6 +179,85 @@ def test_a_distribution_outlives_its_repository_and_serves_nothing_then(
     database.repositories.delete(repository.id)
     assert database.pulls.published(["app"]) == {}
     assert database.distributions.get(made.id).repository_id is None
+
+
+def test_what_served_a_repository_that_is_gone_can_be_changed_and_renamed(
+    database: Database, repository: Repository
+) -> None:
+    """It served version 1, and that number means nothing any more."""
+    made = _serve(database, repository, number=1)
+    database.repositories.delete(repository.id)
+    found = database.distributions.get(made.id)
+    assert (found.repository_id, found.version_number) == (None, None)
+    assert not database.distributions.change(made.id, lambda spec: replace(spec, is_private=False)).is_private
+    other = two_versions(database, "other")
+    moved = database.distributions.change(made.id, lambda spec: replace(spec, repository_id=other.id))
+    assert (moved.repository_id, moved.version_number) == (other.id, None)
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+def test_a_distribution_is_changed_while_its_repository_is_deleted(database: Database, repository: Repository) -> None:
+    """Both lock the repository first, so that neither waits for what the other holds."""
+    made, deletion = _serve(database, repository), ThreadPoolExecutor(1)
+    begun: list[Future[None]] = []
+
+    def delete_meanwhile(connection: Connection, _cursor: Any, statement: str, *_more: Any) -> None:
+        if not begun and "FROM distributions" in statement and "FOR NO KEY UPDATE" in statement:
+            begun.append(deletion.submit(database.repositories.delete, repository.id))
+            await_lock(connection, begun[0])
+
+    with deletion, listening("after_cursor_execute", delete_meanwhile):
+        changed = database.distributions.change(made.id, lambda spec: replace(spec, is_private=False))
+        (deleted,) = begun
+        deleted.result(timeout=60)
+    assert not changed.is_private
+    assert database.distributions.get(made.id).repository_id is None
+
+
+def test_what_is_pointed_elsewhere_at_the_same_time_is_changed_as_it_is_then(
+    database: Database, repository: Repository
+) -> None:
+    made, other, seen = _serve(database, repository), two_versions(database, "other"), []
+
+    def number(spec: DistributionSpec) -> DistributionSpec:
+        seen.append(spec.repository_id)
+        return replace(spec, version_number=1, repository_id=other.id if len(seen) == 2 else spec.repository_id)
+
+    assert database.distributions.change(made.id, number).repository_id == repository.id
+    assert len(seen) == 4, "it began again, for what it was to serve had changed"
+
+
+def test_a_tag_and_a_page_of_tags_are_looked_up_in_the_index_of_their_repository(
+    database: Database, repository: Repository
+) -> None:
+    """Whatever number of repositories have a tag of that name."""
+    _serve(database, repository)
+    version = _published(database, "app")
+    with planned_statements(database) as plans:
+        assert database.pulls.tag(version, LATEST) == NEW.digest
+        assert database.pulls.tag_names(version, "a", 10) == ["latest"]
+    assert len(plans) == 2
+    for plan in plans:
+        assert "ix_repository_tags_name" in plan, plan
+        assert re.search(r"SCAN repository_tags|Seq Scan|SCAN tags|USE TEMP B-TREE|Sort", plan) is None, plan
+    assert "name=?" in plans[0] or "(name)::text =" in plans[0], plans[0]
+
+
+def test_a_tag_is_found_in_the_version_that_is_asked_for_however_often_it_moved(database: Database) -> None:
+    repository, upstream = database.repositories.ensure("moving"), Upstream()
+    images = [image(f"layer {number}", config="x") for number in range(4)]
+    for number, content in enumerate(images):
+        upstream.tag("latest", content)
+        upstream.tag("kept", images[0])
+        if number == 3:
+            del upstream.tags["latest"]
+        sync(database, repository, upstream)
+    _serve(database, repository, "moving")
+    for number in range(1, 5):
+        version = _published(database, f"moving/versions/{number}")
+        assert database.pulls.tag(version, LATEST) == (None if number == 4 else images[number - 1].digest)
+        assert database.pulls.tag(version, TagName("kept")) == images[0].digest
+        assert database.pulls.tag_names(version, None, 10) == (["kept"] if number == 4 else ["kept", "latest"])
 
 
 def test_a_version_that_is_served_is_kept(database: Database, repository: Repository) -> None:

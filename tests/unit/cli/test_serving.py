@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
+from registry_sync.cli import commands
 from registry_sync.db.database import Database
 from registry_sync.domain.records import PageRequest, Repository
+from registry_sync.domain.serving import DistributionSpec
+from registry_sync.serve.server import ServerOptions
 from support.commands import Run
 from support.metadata import two_versions
+from support.statements import executed_statements
 
 
 @pytest.fixture
@@ -87,3 +92,26 @@ def test_serve_says_what_is_missing_before_it_begins(run: Run) -> None:
         run("serve", "--certificate", "/nowhere/cert.pem")
     with pytest.raises(SystemExit, match=r"ConfigurationError: there is no file /nowhere/cert\.pem"):
         run("serve", "--certificate", "/nowhere/cert.pem", "--key", "/nowhere/key.pem")
+
+
+def test_a_list_of_distributions_costs_one_query_for_their_repositories(
+    run: Run, database: Database, repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        database.distributions.create(DistributionSpec(f"app-{number}", f"app-{number}", repository.id))
+    database.distributions.create(DistributionSpec("nothing", "nothing"))
+    with executed_statements() as statements:
+        run("distribution", "list", "--output", "json")
+    assert [(row["name"], row["repository"]) for row in _printed(capsys)] == [
+        ("app-0", "app"), ("app-1", "app"), ("app-2", "app"), ("nothing", None),
+    ]  # fmt: skip
+    assert len([statement for statement in statements if "FROM repositories" in statement]) == 1
+
+
+@pytest.mark.parametrize("name", ["port", "workers"])
+def test_the_command_serves_by_the_defaults_of_the_server(name: str) -> None:
+    """It states them itself, because every ``airflow`` command loads it and none needs the server."""
+    (option,) = (arg for arg in (commands.PORT, commands.WORKERS) if arg.flags == (f"--{name}",))
+    (default,) = (field.default for field in fields(ServerOptions) if field.name == name)
+    assert option.kwargs["default"] == default
+    assert f"(default: {default})" in option.kwargs["help"]

@@ -12,7 +12,7 @@ that the tags that lack them are held.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,7 +116,7 @@ def _open_missing(
 
 
 _SHOWN_NAMES = 5
-#: A unit of any kind by its key, with its other columns: a link's child and kind, none for the others.
+#: A unit of any kind by its key, with its other columns: a link's child and kind, a tag's name.
 _Units = dict[tuple[Any, ...], tuple[Any, ...]]
 
 
@@ -146,7 +146,7 @@ def copy_tags(
     for intervals in INTERVALS:
         present = _present(connection, intervals, target.id)
         wanted = selection.units[intervals.kind]
-        to_remove = _to_remove(connection, intervals, present, selection, request.mode)
+        to_remove = _to_remove(intervals, present, selection, request.mode)
         _close(connection, intervals, target.id, to_remove, new_number)
         to_add = {key: said for key, said in wanted.items() if key not in present or key in to_remove}
         _open(connection, intervals, target.id, to_add, new_number)
@@ -172,7 +172,7 @@ def _select(connection: Connection, source: Row[Any], number: int, request: Copy
     return _Selection(
         names,
         {
-            TAGS.kind: {(row.id,): () for row in selected},
+            TAGS.kind: {(row.id,): (row.name,) for row in selected},
             MANIFESTS.kind: {(manifest_id,): () for manifest_id in manifest_ids},
             BLOBS.kind: _blobs_of(connection, manifest_ids),
             LINKS.kind: _links_of(connection, manifest_ids, links),
@@ -228,30 +228,15 @@ def _units(intervals: Intervals, rows: Iterable[Row[Any]]) -> _Units:
     return {tuple(row[:size]): tuple(row[size:]) for row in rows}
 
 
-def _to_remove(
-    connection: Connection, intervals: Intervals, present: _Units, selection: _Selection, mode: SyncMode
-) -> set[tuple[Any, ...]]:
+def _to_remove(intervals: Intervals, present: _Units, selection: _Selection, mode: SyncMode) -> set[tuple[Any, ...]]:
     """Keys to remove from the target: for a mirror all that are not selected, else those that the selection moves."""
     wanted = selection.units[intervals.kind]
     if mode is SyncMode.MIRROR:
         return {key for key, said in present.items() if wanted.get(key) != said}
     if intervals is TAGS:
-        return _moving(connection, present, selection)
+        return {key for key, (name,) in present.items() if key not in wanted and name in selection.names}
     # A gap is filled from the selection; content of the target is not replaced by a gap.
     return {key for key, said in present.items() if None in said and key in wanted and wanted[key] != said}
-
-
-def _moving(
-    connection: Connection, present: Mapping[tuple[Any, ...], Any], selection: _Selection
-) -> set[tuple[Any, ...]]:
-    """Tags of the target with the name of a selected tag that refer to another manifest."""
-    wanted = selection.units[TAGS.kind]
-    to_remove: set[tuple[Any, ...]] = set()
-    for batch in in_batches(sorted(key[0] for key in present if key not in wanted)):
-        for row in connection.execute(select(tags.c.id, tags.c.name).where(tags.c.id.in_(batch))):
-            if row.name in selection.names:
-                to_remove.add((row.id,))
-    return to_remove
 
 
 def _close(

@@ -250,7 +250,7 @@ class Membership:
                 ),
             )
         )
-        units = select(tags.c.id).join(
+        units = select(tags.c.id, tags.c.name).join(
             changed, and_(changed.c.name == tags.c.name, changed.c.manifest_id == tags.c.manifest_id)
         )
         return self._open(repository_tags, units)
@@ -339,8 +339,9 @@ class Membership:
     def _open(self, table: Any, units: Select[Any]) -> int:
         """Opens intervals for those of ``units`` that have none open, by the unique index; their count."""
         unit = next(column.name for column in table.c if column.name.endswith("_id") and column.name != "repository_id")
-        rows = select(literal(self.repository_id), units.subquery("wanted").c[0], literal(self.number))
-        names = ["repository_id", unit, "version_added"]
+        unit_id, *described = units.subquery("wanted").c
+        rows = select(literal(self.repository_id), unit_id, literal(self.number), *described)
+        names = ["repository_id", unit, "version_added", *(column.name for column in described)]
         # WHERE true: without it SQLite reads ON CONFLICT as the condition of a join.
         statement = insert_or_keep(self.connection, table).from_select(names, rows.where(true()))
         self.connection.execute(statement)

@@ -80,7 +80,7 @@ class Intervals:
         return and_(*units, *(one.c[name].is_not_distinct_from(other.c[name]) for name in self.said))
 
 
-TAGS = Intervals("tags", repository_tags, ("tag_id",))
+TAGS = Intervals("tags", repository_tags, ("tag_id",), ("name",))
 MANIFESTS = Intervals("manifests", repository_manifests, ("manifest_id",))
 BLOBS = Intervals("blobs", repository_blobs, ("blob_id",))
 LINKS = Intervals("links", repository_links, ("parent_id", "child_digest"), ("child_id", "kind"))
