@@ -147,7 +147,7 @@ def test_each_interval_of_a_tag_has_its_name_however_it_was_made(url: str) -> No
         made = names_beside_tags(database)
         assert {there for there, _ in made} == {"latest", "new", "old"}
         assert [there for there, _ in made] == [own for _, own in made]
-        database.downgrade("0005")
+        database.downgrade("0006")
         engine = make_engine(read_url(url))
         assert "name" not in {column["name"] for column in inspect(engine).get_columns("repository_tags")}
         engine.dispose()
