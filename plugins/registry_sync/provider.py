@@ -240,6 +240,20 @@ SETTINGS: dict[str, Any] = {
         "example": "127.0.0.1, 10.0.0.0/8",
         "default": "",
     },
+    "pull_metrics": {
+        "description": "The host:port at which the pull server serves /metrics to Prometheus. Empty: nowhere.",
+        "version_added": "0.2.0",
+        "type": "string",
+        "example": "127.0.0.1:9105",
+        "default": "",
+    },
+    "pull_access_log": {
+        "description": "The file that the pull server writes a line to for each request, - for standard output.",
+        "version_added": "0.2.0",
+        "type": "string",
+        "example": "/var/log/registry-sync/pulls.jsonl",
+        "default": "",
+    },
     "orphan_grace_hours": {
         "description": "How long unreferenced content is kept before garbage collection removes it.",
         "version_added": "0.1.0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 import uuid
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from registry_sync.db.database import Database
+from registry_sync.domain.serving import User
+from registry_sync.serve.airflow_logins import AirflowLogins
 from support.airflow_instance import AirflowInstance
 from support.fab import PASSWORD, ROLES, SETTINGS, make_fab_database
 from support.hostile_registry import HostileRegistry
@@ -78,6 +81,16 @@ def synced(fab: AirflowInstance, clients: dict[str, RestClient]) -> dict[str, st
 def statuses(clients: dict[str, RestClient], method: str, path: str, document: Any = None) -> tuple[int, ...]:
     """What each role is answered: Viewer, User, Op, Admin and Public."""
     return tuple(clients[role].ask(method, path, document).status_code for role in ROLES)
+
+
+def test_users_log_in_at_the_pull_server_and_read_what_they_read_over_rest(
+    fab: AirflowInstance, clients: dict[str, RestClient]
+) -> None:
+    logins = AirflowLogins(fab.url)
+    users = {role: asyncio.run(logins(role.lower(), PASSWORD)) for role in ROLES}
+    assert users == {role: User(role.lower(), is_reader=role != "Public") for role in ROLES}
+    assert asyncio.run(logins("admin", PASSWORD + "x")) is None
+    assert asyncio.run(logins("nobody", PASSWORD)) is None
 
 
 # -- the table of rights in security.md --------------------------------------------------------------------------------

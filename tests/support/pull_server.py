@@ -194,16 +194,28 @@ class PullServer(PullClient):
         return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self.port}"
 
     def _is_ready(self) -> bool:
-        """Once a worker answers; the port is that of the listening socket, which the first process opens."""
-        assert self._process is not None
+        """Once all workers listen and one of them answers; the port is that which they share."""
         with contextlib.suppress(psutil.Error):
-            family = [psutil.Process(self._process.pid)]
-            family += family[0].children(recursive=True)
-            for connection in (found for process in family for found in process.net_connections("tcp")):
-                if connection.status == psutil.CONN_LISTEN:
-                    self.port = connection.laddr.port
+            listening = self._listening()
+            shared = set.intersection(*listening) if len(listening) == self.workers else set()
+            self.port = shared.pop() if len(shared) == 1 else 0
         if not self.port:
             return False
         with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             return self.session.get(f"{self.url}/v2/", timeout=2).status_code == 401
         return False
+
+    @property
+    def metrics_ports(self) -> set[int]:
+        """Where its workers serve metrics."""
+        return set.union(*self._listening()) - {self.port}
+
+    def _listening(self) -> list[set[int]]:
+        """The ports of each process that listens."""
+        assert self._process is not None
+        family = psutil.Process(self._process.pid).children(recursive=True)
+        ports = (
+            {found.laddr.port for found in process.net_connections("tcp") if found.status == psutil.CONN_LISTEN}
+            for process in family
+        )
+        return list(filter(None, ports))

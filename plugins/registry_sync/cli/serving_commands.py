@@ -38,6 +38,8 @@ def serve(args: Namespace) -> None:
                 blob_delivery=settings.blob_delivery.value,
                 signed_url_seconds=settings.signed_url_seconds,
                 contact=settings.contact,
+                metrics=settings.pull_metrics,
+                access_log=settings.pull_access_log,
             )
         )
 

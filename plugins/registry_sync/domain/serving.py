@@ -108,6 +108,38 @@ class PublishedVersion:
 
 
 @dataclass(frozen=True)
+class PullRecord:
+    """One request to the pull server and how it was answered, for metrics, the access log and the last pulls.
+
+    ``kind`` is manifests, blobs, tags, referrers, catalog, token, root or other. ``name`` and ``reference`` are as the
+    client wrote them. ``code`` is that of an error. ``account`` is ``robot:NAME`` or ``user:NAME``, empty for nobody.
+    ``repository_id`` is that of the version which was looked at, ``tag`` the tag that led to ``digest``.
+    """
+
+    at: datetime
+    method: str
+    kind: str
+    status: int
+    seconds: float
+    sent_bytes: int
+    path: str = ""
+    name: str | None = None
+    reference: str | None = None
+    digest: str | None = None
+    tag: str | None = None
+    code: str | None = None
+    repository_id: str | None = None
+    account: str = ""
+    address: str = ""
+    user_agent: str = ""
+
+    @property
+    def is_pull(self) -> bool:
+        """Whether a manifest was sent."""
+        return self.kind == "manifests" and self.method == "GET" and self.status == 200
+
+
+@dataclass(frozen=True)
 class Robot:
     """A login for programs: which base paths it may pull, as globs (``team-a/*``), and until when (None: no end)."""
 

@@ -36,6 +36,8 @@ class Settings:
     the embedded defaults. ``sync_dag_id`` is the DAG that a sync over REST runs, and whose access rules apply to
     reading over REST. ``pull_login_url`` is the Airflow whose users may log in at the pull server, None for robots
     alone; ``pull_trusted_proxies`` are the addresses and networks whose ``X-Forwarded-For`` counts there.
+    ``pull_metrics`` is the ``host:port`` of its metrics and ``pull_access_log`` the file of its access log, ``-`` for
+    standard output; None for neither.
     ``blob_delivery`` says who sends the bytes of blobs to container clients, and ``signed_url_seconds`` how long a URL
     of the object store for that can be used.
     """
@@ -52,6 +54,8 @@ class Settings:
     home: Path | None = None
     pull_login_url: str | None = None
     pull_trusted_proxies: tuple[str, ...] = ()
+    pull_metrics: str | None = None
+    pull_access_log: str | None = None
     blob_delivery: BlobDelivery = BlobDelivery.DIRECT
     signed_url_seconds: int = DEFAULT_URL_SECONDS
 
@@ -86,6 +90,8 @@ def load_settings() -> Settings:
         home=home,
         pull_login_url=_address(conf.get(SECTION, "pull_login_url", fallback="").strip(), "pull_login_url"),
         pull_trusted_proxies=_networks(conf.get(SECTION, "pull_trusted_proxies", fallback=""), "pull_trusted_proxies"),
+        pull_metrics=conf.get(SECTION, "pull_metrics", fallback="").strip() or None,
+        pull_access_log=conf.get(SECTION, "pull_access_log", fallback="").strip() or None,
         blob_delivery=_delivery(conf.get(SECTION, "blob_delivery", fallback="").strip()),
         signed_url_seconds=_url_seconds(conf.get(SECTION, "signed_url_seconds", fallback="").strip()),
     )

@@ -10,7 +10,8 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,9 @@ from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
 from registry_sync.db.pulls import PublishedBlob, Referrer
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.references import RepositoryName, TagName
-from registry_sync.domain.serving import PublishedVersion
+from registry_sync.domain.serving import PublishedVersion, PullRecord
 from registry_sync.errors import BlobMissing, InvalidReference, RegistrySyncError
 from registry_sync.serve.airflow_logins import UserLogin
 from registry_sync.serve.delivery import Delivery
@@ -67,6 +69,10 @@ class PullRequest:
     origin: str
     address: str = ""
     login: PullLogin | None = field(default=None)
+    kind: str = "other"
+    name: str | None = None
+    reference: str | None = None
+    version: PublishedVersion | None = None
 
     @classmethod
     def of(cls, scope: Scope, trusted_proxies: Sequence[Network] = ()) -> PullRequest:
@@ -88,12 +94,36 @@ class PullRequest:
         """The first value of a parameter of the query; None when it is absent."""
         return self.query.get(name, [None])[0]
 
+    def record(self, reply: Reply, sent_bytes: int, seconds: float) -> PullRecord:
+        """What is kept of it after its reply."""
+        is_by_tag = self.kind == "manifests" and self.reference is not None and ":" not in self.reference
+        return PullRecord(
+            at=utc_now(),
+            method=self.method,
+            kind=self.kind,
+            status=reply.status,
+            seconds=seconds,
+            sent_bytes=sent_bytes,
+            path=self.path,
+            name=self.name,
+            reference=self.reference,
+            digest=reply.headers.get("Docker-Content-Digest"),
+            tag=self.reference if is_by_tag else None,
+            code=reply.code,
+            repository_id=None if self.version is None else self.version.repository_id,
+            account="" if self.login is None else self.login.account,
+            address=self.address,
+            user_agent=self.headers.get("user-agent", ""),
+        )
+
 
 class PullApp:
     """Serves what distributions of ``database`` publish, with bytes of ``store``.
 
-    ``users`` checks the logins of Airflow's users, without it only robots log in.
-    ``open_client`` opens the registry of a remote, for blobs that the store lacks; None serves stored blobs alone.
+    ``users`` checks the logins of Airflow's users, without it only robots log in. ``open_client`` opens the registry of
+    a remote, for blobs that the store lacks; None serves stored blobs alone. ``observers`` are given each request after
+    its reply, and ``count_on_demand`` what :class:`OnDemand` counts; they are quick, and raise nothing. ``closing`` is
+    called in turn when the server ends.
     """
 
     def __init__(
@@ -106,25 +136,33 @@ class PullApp:
         trusted_proxies: Sequence[Network] = (),
         delivery: Delivery | None = None,
         open_client: OpenPullClient | None = None,
+        observers: Sequence[Callable[[PullRecord], None]] = (),
+        count_on_demand: Callable[[str, int], None] = lambda _event, _amount: None,
+        closing: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._store = store
         self._delivery = delivery or Delivery(store)
-        self._on_demand = None if open_client is None else OnDemand(database, store, open_client)
+        self._on_demand = None if open_client is None else OnDemand(database, store, open_client, count=count_on_demand)
         self._lookups = Lookups(database)
         self._access = Access(database, self._lookups, service, users)
         self._trusted_proxies = trusted_proxies
+        self._observers = observers
+        self._closing = closing
 
     def close(self) -> None:
         """Ends its threads."""
         self._lookups.close()
         if self._on_demand is not None:
             self._on_demand.close()
+        for close in self._closing:
+            close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, as ASGI calls it."""
         if scope["type"] == "lifespan":
             await _live(receive, send, self.close)
             return
+        started = time.perf_counter()
         request = PullRequest.of(scope, self._trusted_proxies)
         try:
             reply = await self._reply(request)
@@ -135,30 +173,40 @@ class PullApp:
             reply = PullError(
                 503, "UNAVAILABLE", "the server cannot answer now; try again", {"Retry-After": "5"}
             ).reply()
+        sent_bytes = 0
         try:
-            await reply.send(scope, send)
+            sent_bytes = await reply.send(scope, send)
         except BodyCut as problem:
             _log.error("%s %s: %s", request.method, request.path, problem)
             raise
+        finally:
+            if self._observers:
+                record = request.record(reply, sent_bytes, time.perf_counter() - started)
+                for observe in self._observers:
+                    observe(record)
 
     async def _reply(self, request: PullRequest) -> Reply:
         if request.method not in ("GET", "HEAD"):
             raise PullError(405, "UNSUPPORTED", "this registry is read only", {"Allow": "GET, HEAD"})
         if request.path in ("/v2/token", "/v2/token/"):
+            request.kind = "token"
             scopes = request.query.get("scope", [])
             document = await self._access.token(request.headers, scopes, request.address)
             return _json(document, {"Cache-Control": "no-store"})
         request.login = await self._login(request)
         if request.path in ("/v2/", "/v2"):
+            request.kind = "root"
             if request.login is None:
                 raise self._access.challenge(request.origin, None)
             return _json({})
         if request.path == "/v2/_catalog":
+            request.kind = "catalog"
             return await self._catalog(request)
         found = _ROUTE.fullmatch(request.path)
         if found is None or (found["kind"] == "tags" and found["last"] != "list"):
             raise PullError(404, "NOT_FOUND", "no such page of the registry API")
-        version = await self._version(request, found["name"])
+        request.kind, request.name, request.reference = found["kind"], found["name"], found["last"]
+        version = request.version = await self._version(request, found["name"])
         handle = {"manifests": self._manifest, "blobs": self._blob, "tags": self._tags, "referrers": self._referrers}
         return await handle[found["kind"]](request, version, found["name"], found["last"])
 
@@ -182,7 +230,7 @@ class PullApp:
         if version is not None and self._access.may_pull(request.login, version, name):
             return version
         login = request.login
-        is_of_other_names = login is not None and login.names is not None and name not in login.refused
+        is_of_other_names = login is not None and login.names is not None and name not in login.names | login.refused
         if login is None or login.is_anonymous or is_of_other_names:
             raise self._access.challenge(request.origin, name, None if login is None else "insufficient_scope")
         raise PullError(404, "NAME_UNKNOWN", "repository name not known to registry")

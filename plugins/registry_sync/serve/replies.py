@@ -39,7 +39,7 @@ class PullError(Exception):
     def reply(self) -> Reply:
         """As it is sent."""
         body = json.dumps({"errors": [{"code": self.code, "message": self.message, "detail": None}]}).encode()
-        return Reply(self.status, body, {"Content-Type": "application/json", **self.headers})
+        return Reply(self.status, body, {"Content-Type": "application/json", **self.headers}, self.code)
 
 
 class ComingBytes(Protocol):
@@ -74,11 +74,12 @@ class BlobBody:
 
 @dataclass
 class Reply:
-    """Status, body and headers; ``Content-Length`` is set from the body."""
+    """Status, body and headers; ``Content-Length`` is set from the body. ``code`` is that of an error."""
 
     status: int
     body: bytes | BlobBody = b""
     headers: dict[str, str] = field(default_factory=dict)
+    code: str | None = None
 
     async def send(self, scope: Scope, send: Send) -> int:
         """Sends it to the client; how many bytes of body went."""

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 from registry_sync.blobs.store import BlobStore
 from registry_sync.domain.file_modes import GROUP_TOO, OWNER_ONLY, FileModes
-from registry_sync.domain.serving import DEFAULT_URL_SECONDS, BlobDelivery
+from registry_sync.domain.serving import DEFAULT_URL_SECONDS, BlobDelivery, PullRecord
 from registry_sync.errors import ConfigurationError
+from registry_sync.serve.access_log import AccessLog
 from registry_sync.serve.delivery import Delivery
+from registry_sync.serve.metrics import MetricsServer, PullMetrics, check_address, metrics_address
 from registry_sync.serve.pull_api import PullApp
 
 DEFAULT_PORT = 5050
@@ -32,7 +37,8 @@ class ServerOptions:
     """``certificate`` and ``key`` are PEM files, None serves plain HTTP. URLs are those of the settings.
 
     ``login_url`` is the Airflow whose users may log in, None for robots alone. ``trusted_proxies`` are the addresses
-    and networks whose ``X-Forwarded-For`` counts.
+    and networks whose ``X-Forwarded-For`` counts. ``metrics`` is where they are served, as ``host:port``, None for
+    nowhere. ``access_log`` is a file or ``-`` for standard output, None for none.
     """
 
     sql_alchemy_conn: str
@@ -49,6 +55,8 @@ class ServerOptions:
     trusted_proxies: tuple[str, ...] = ()
     blob_delivery: str = BlobDelivery.DIRECT.value
     signed_url_seconds: int = DEFAULT_URL_SECONDS
+    metrics: str | None = None
+    access_log: str | None = None
 
     @property
     def file_modes(self) -> FileModes:
@@ -62,9 +70,6 @@ def serve(options: ServerOptions) -> None:
     Raises :class:`ConfigurationError` for a certificate without a key, files that cannot be read, or a blob store from
     which bytes cannot be sent in the way that is set.
     """
-    from granian import Granian
-    from granian.constants import Interfaces
-
     if bool(options.certificate) != bool(options.key):
         raise ConfigurationError("TLS needs both a certificate and its key")
     for name in filter(None, (options.certificate, options.key)):
@@ -72,8 +77,22 @@ def serve(options: ServerOptions) -> None:
             raise ConfigurationError(f"there is no file {name}")
     if options.blob_delivery != BlobDelivery.DIRECT.value:
         _open_store(options)  # what is wrong is said once, and not by each worker
-    os.environ[_GIVEN] = json.dumps(asdict(options))
-    Granian(
+    if options.access_log is not None:
+        AccessLog(options.access_log, modes=options.file_modes).close()
+    with tempfile.TemporaryDirectory(prefix="registry-sync-metrics-") as folder:
+        counted = None
+        if options.metrics is not None:
+            check_address(*metrics_address(options.metrics))
+            counted = str(Path(folder) / "numbers")
+        os.environ[_GIVEN] = json.dumps({"options": asdict(options), "counted": counted})
+        _granian(options).serve()
+
+
+def _granian(options: ServerOptions) -> Any:
+    from granian import Granian
+    from granian.constants import Interfaces
+
+    return Granian(
         "registry_sync.serve.server:make_app",
         factory=True,
         address=options.host,
@@ -88,7 +107,7 @@ def serve(options: ServerOptions) -> None:
         ssl_cert=Path(options.certificate) if options.certificate else None,
         ssl_key=Path(options.key) if options.key else None,
         process_name="registry-sync serve",
-    ).serve()
+    )
 
 
 def make_app() -> PullApp:
@@ -97,7 +116,8 @@ def make_app() -> PullApp:
     from registry_sync.hooks.pull_clients import PullClients
     from registry_sync.serve.airflow_logins import AirflowLogins
 
-    options = ServerOptions(**json.loads(os.environ[_GIVEN]))
+    given = json.loads(os.environ[_GIVEN])
+    options = ServerOptions(**given["options"])
     database = Database.connect(options.sql_alchemy_conn, _PATIENCE_SECONDS, modes=options.file_modes)
     database.ready()
     store, delivery = _open_store(options)
@@ -109,7 +129,25 @@ def make_app() -> PullApp:
         trusted_proxies=tuple(ip_network(text, strict=False) for text in options.trusted_proxies),
         delivery=delivery,
         open_client=PullClients(options.contact),
+        **_watching(options, given["counted"]),
     )
+
+
+def _watching(options: ServerOptions, counted: str | None) -> dict[str, Any]:
+    """What of :class:`PullApp` counts and logs."""
+    observers: list[Callable[[PullRecord], None]] = []
+    closing: list[Callable[[], None]] = []
+    watching: dict[str, Any] = {"observers": observers, "closing": closing}
+    if options.access_log is not None:
+        log = AccessLog(options.access_log, modes=options.file_modes)
+        observers.append(log.write)
+        closing.append(log.close)
+    if options.metrics is not None and counted is not None:
+        metrics = PullMetrics(Path(counted))
+        observers.append(metrics.count)
+        watching["count_on_demand"] = metrics.count_on_demand
+        closing.append(MetricsServer(metrics, *metrics_address(options.metrics)).close)
+    return watching
 
 
 def _open_store(options: ServerOptions) -> tuple[BlobStore, Delivery]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def test_workers_accept_each_others_tokens_and_see_a_commit_at_once(tmp_path: Pa
     repository = here.database.repositories.by_name("app")
     private = here.database.distributions.create(DistributionSpec("private", "private", repository.id))
     _, secret = here.database.robots.create("ci", ["*"])
-    with PullServer(tmp_path, workers=2) as server:
+    log = tmp_path / "access.jsonl"
+    with PullServer(tmp_path, workers=2, metrics="127.0.0.1:0", access_log=str(log)) as server:
         token = server.token("private", ("ci", secret))
         statuses: list[int] = []
 
@@ -71,6 +73,12 @@ def test_workers_accept_each_others_tokens_and_see_a_commit_at_once(tmp_path: Pa
         for thread in threads:
             thread.join()
         assert statuses == [200] * 16
+        assert len(server.metrics_ports) == 2
+        for port in server.metrics_ports:  # each worker has the sum of both
+            text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
+            assert 'registry_sync_pulls_total{by="tag"} 16' in text
         here.database.distributions.delete(private.id)
         assert server.ask("GET", "/v2/private/manifests/latest", token).status_code == 404
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["account"] for line in lines if line.get("digest")] == ["robot:ci"] * 16
     here.database.close()
