@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ SIZES = {"small": SMALL, "large": LARGE}
 PART_BYTES = MEBIBYTE + MEBIBYTE // 2
 #: One that an object store keeps in three parts while it is written, the last of them short.
 PARTED = 2 * PART_BYTES + PART_BYTES // 4 + 123
+#: The variable that says to another process how long the parts are, when they are not as long as that.
+_PART_BYTES_VARIABLE = "TESTS_PART_BYTES"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Place:
     url: str
     spool: Path
     environment: dict[str, str]
+    part_bytes: int = PART_BYTES
 
     @property
     def partials(self) -> Path:
@@ -39,7 +43,12 @@ class Place:
         return Path(self.url.removeprefix("file://")) / ".partials" if self.kind == "local" else self.spool
 
     def open(self) -> BlobStore:
-        return open_store(self.url, self.spool)
+        return open_store(self.url, self.spool, self.part_bytes)
+
+    def with_parts_of(self, part_bytes: int) -> Place:
+        """The same place with shorter parts, so that a parted blob is a shorter one; in other processes too."""
+        environment = {**self.environment, _PART_BYTES_VARIABLE: str(part_bytes)}
+        return replace(self, part_bytes=part_bytes, environment=environment)
 
     def elsewhere(self) -> Place:
         """The same place as another machine sees it, which shares the store and nothing else."""
@@ -70,9 +79,10 @@ class Place:
         return [path for path in self.partials.rglob("*") if path.is_file()] if self.partials.is_dir() else []
 
 
-def open_store(url: str, spool: Path) -> BlobStore:
+def open_store(url: str, spool: Path, part_bytes: int | None = None) -> BlobStore:
     """The store at ``url``, with the short parts of the tests."""
-    return open_blob_store(url, spool_folder=spool, part_bytes=PART_BYTES)
+    part_bytes = part_bytes or int(os.environ.get(_PART_BYTES_VARIABLE, PART_BYTES))
+    return open_blob_store(url, spool_folder=spool, part_bytes=part_bytes)
 
 
 def put(store: BlobStore, blob: Blob) -> None:
