@@ -13,7 +13,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from support.certificates import ServerCertificate
-from support.object_store import S3Server, allow_short_parts
+from support.object_store import S3Server, allow_short_parts, forget_clients
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -113,3 +113,4 @@ def hostile_object_store(certificate: ServerCertificate) -> Iterator[tuple[Hosti
         server.shutdown()
         thread.join()
         server.server_close()
+        forget_clients()

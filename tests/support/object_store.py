@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import fsspec
 import requests
 from moto.s3 import models
 from moto.server import ThreadedMotoServer
@@ -51,6 +52,11 @@ def allow_short_parts() -> None:
     vars(models)["S3_UPLOAD_PART_MIN_SIZE"] = LEAST_PART_BYTES
 
 
+def forget_clients() -> None:
+    """Lets go of the clients of servers that are gone: fsspec keeps each, with its 10 MB of models, for good."""
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
     """An S3 server on a free port."""
@@ -58,7 +64,10 @@ def s3_server() -> Iterator[S3Server]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    running = S3Server(f"http://{host}:{port}")
     try:
-        yield S3Server(f"http://{host}:{port}")
+        yield running
     finally:
+        running.forget()
         server.stop()
+        forget_clients()

@@ -40,6 +40,7 @@ def server(running: tuple[HostileObjectStore, S3Server]) -> Iterator[HostileObje
     """The server, well-behaved at the start of each test."""
     yield running[0]
     running[0].reset()
+    running[1].forget()
 
 
 @pytest.fixture
