@@ -39,12 +39,18 @@ class S3Server:
     def new_bucket(self) -> str:
         """The name of a bucket that is empty."""
         bucket = f"blobs-{uuid.uuid4().hex}"
-        requests.put(f"{self.endpoint}/{bucket}", timeout=10, verify=self.ca_path or True).raise_for_status()
+        self._send("PUT", bucket)
         return bucket
 
     def forget(self) -> None:
         """Removes every bucket; the server keeps what is in them in memory."""
-        requests.post(f"{self.endpoint}/moto-api/reset", timeout=10, verify=self.ca_path or True).raise_for_status()
+        self._send("POST", "moto-api/reset")
+
+    def _send(self, method: str, path: str) -> None:
+        with requests.Session() as session:
+            session.trust_env = False  # whatever proxy a test has set
+            response = session.request(method, f"{self.endpoint}/{path}", timeout=10, verify=self.ca_path or True)
+        response.raise_for_status()
 
 
 def allow_short_parts() -> None:
