@@ -22,6 +22,13 @@ from registry_sync.serve.access_log import AccessLog
 from registry_sync.serve.delivery import Delivery
 from registry_sync.serve.metrics import MetricsServer, PullMetrics, check_address, metrics_address
 from registry_sync.serve.pull_api import PullApp
+from registry_sync.serve.slow_clients import (
+    BUFFER_BYTES,
+    HEAD_SECONDS,
+    READ_SECONDS,
+    connection_limit,
+    watch_slow_readers,
+)
 
 DEFAULT_PORT = 5050
 DEFAULT_WORKERS = 2
@@ -38,7 +45,8 @@ class ServerOptions:
 
     ``login_url`` is the Airflow whose users may log in, None for robots alone. ``trusted_proxies`` are the addresses
     and networks whose ``X-Forwarded-For`` counts. ``metrics`` is where they are served, as ``host:port``, None for
-    nowhere. ``access_log`` is a file or ``-`` for standard output, None for none.
+    nowhere. ``access_log`` is a file or ``-`` for standard output, None for none. ``head_seconds`` and
+    ``read_seconds`` bound slow clients.
     """
 
     sql_alchemy_conn: str
@@ -57,6 +65,8 @@ class ServerOptions:
     signed_url_seconds: int = DEFAULT_URL_SECONDS
     metrics: str | None = None
     access_log: str | None = None
+    head_seconds: int = HEAD_SECONDS
+    read_seconds: int = READ_SECONDS
 
     @property
     def file_modes(self) -> FileModes:
@@ -90,7 +100,8 @@ def serve(options: ServerOptions) -> None:
 
 def _granian(options: ServerOptions) -> Any:
     from granian import Granian
-    from granian.constants import Interfaces
+    from granian.constants import HTTPModes, Interfaces
+    from granian.http import HTTP1Settings
 
     return Granian(
         "registry_sync.serve.server:make_app",
@@ -100,7 +111,12 @@ def _granian(options: ServerOptions) -> Any:
         interface=Interfaces.ASGI,
         workers=options.workers,
         websockets=False,
+        # HTTP/2 has no bound for a client that opens a connection and sends nothing, nor for one that opens no window.
+        # Where both are offered, a client that has not said which one it speaks may wait for as long as it likes.
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=options.head_seconds * 1000, max_buffer_size=BUFFER_BYTES),
         backlog=4096,
+        backpressure=connection_limit(),
         log_access=False,
         respawn_failed_workers=True,
         workers_kill_timeout=GRACE_SECONDS,
@@ -118,6 +134,7 @@ def make_app() -> PullApp:
 
     given = json.loads(os.environ[_GIVEN])
     options = ServerOptions(**given["options"])
+    watch_slow_readers(options.read_seconds)
     database = Database.connect(options.sql_alchemy_conn, _PATIENCE_SECONDS, modes=options.file_modes)
     database.ready()
     store, delivery = _open_store(options)

@@ -1,0 +1,145 @@
+"""Bounds for clients that open connections and send or read next to nothing, so that they keep nobody else out.
+
+The server itself bounds how long the head of a request may take, and how many connections are open. It has no bound
+for a client that does not read: files are sent by the server and not by the app, so that only the kernel knows how
+far they are. :class:`SlowReaders` asks it (``TCP_INFO``), for every connection of this process that was accepted, and
+resets those that take too little. Elsewhere than on Linux it does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import socket
+import stat
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+#: How long the head of a request may take, and how long a connection may wait for the next one, in seconds.
+HEAD_SECONDS = 30
+#: A client has to take this many bytes in this many seconds, as long as bytes wait for it.
+READ_SECONDS = 60
+READ_BYTES = 64 * 1024
+#: Connections of one worker; more wait until one of them ends. A connection may hold a file besides its socket.
+MOST_CONNECTIONS = 8192
+#: What the server keeps to itself of a connection's bytes, at most.
+BUFFER_BYTES = 128 * 1024
+_CHECK_SECONDS = 5.0
+#: Files that a worker needs besides its connections: the database, modules, the object store.
+_OWN_FILES = 256
+_FILES = Path("/proc/self/fd")
+#: ``tcpi_bytes_acked`` of ``struct tcp_info`` (linux/tcp.h), what the other side has received.
+_ACKED_OFFSET = 120
+
+
+def connection_limit() -> int:
+    """How many connections a worker may have; as many open files as the system permits are allowed before."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MOST_CONNECTIONS + _OWN_FILES
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = most
+    if soft == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(16, min(MOST_CONNECTIONS, (soft - _OWN_FILES) // 2))
+
+
+class SlowReaders:
+    """Remembers since when each client has left bytes waiting, and how many it took since."""
+
+    def __init__(self, read_seconds: float = READ_SECONDS) -> None:
+        self._read_seconds = read_seconds
+        self._waiting: dict[int, tuple[float, int]] = {}
+
+    def check(self, now: float) -> int:
+        """Resets the connections of those that take too little; how many. ``now`` is seconds of a steady clock."""
+        waiting: dict[int, tuple[float, int]] = {}
+        reset_count = 0
+        ports = {connection.getsockname()[1] for connection in _sockets() if _is_listening(connection)}
+        for connection in _sockets() if ports else ():
+            # OSError is a client that is just going away.
+            with contextlib.suppress(OSError):
+                if _is_listening(connection) or connection.getsockname()[1] not in ports or not _unread(connection):
+                    continue
+                acked, inode = _acked(connection), os.fstat(connection.fileno()).st_ino
+                since, before = self._waiting.get(inode, (now, acked))
+                if now - since < self._read_seconds:
+                    waiting[inode] = since, before
+                elif acked - before >= READ_BYTES:
+                    waiting[inode] = now, acked
+                else:
+                    _reset(connection)
+                    reset_count += 1
+        self._waiting = waiting
+        return reset_count
+
+
+def watch_slow_readers(read_seconds: float) -> None:
+    """Checks them for as long as this process lives, in a thread."""
+    if sys.platform == "linux":
+        threading.Thread(target=_watch, args=(read_seconds,), name="slow readers", daemon=True).start()
+
+
+def _watch(read_seconds: float) -> None:
+    readers = SlowReaders(read_seconds)
+    while True:
+        time.sleep(min(_CHECK_SECONDS, read_seconds / 4))
+        try:
+            reset_count = readers.check(time.monotonic())
+        except OSError as problem:  # no more open files, for a moment
+            _log.warning("slow clients could not be looked for: %s", problem)
+            continue
+        if reset_count:
+            _log.warning(
+                "%d clients took less than %d bytes in %d seconds; their connections were reset",
+                reset_count,
+                READ_BYTES,
+                read_seconds,
+            )
+
+
+def _sockets() -> Iterator[socket.socket]:
+    """The TCP sockets of this process, one after the other as copies: what they belong to may close its own."""
+    for name in os.listdir(_FILES):  # noqa: PTH208 - names alone, and no path for each of thousands
+        try:
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
+            copy = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue
+        with copy:
+            if copy.family in (socket.AF_INET, socket.AF_INET6) and copy.type == socket.SOCK_STREAM:
+                yield copy
+
+
+def _is_listening(connection: socket.socket) -> bool:
+    return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+
+
+def _unread(connection: socket.socket) -> int:
+    """Bytes that were written to the kernel and that the other side has not received."""
+    import fcntl
+    import termios
+
+    (count,) = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))
+    return int(count)
+
+
+def _acked(connection: socket.socket) -> int:
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_OFFSET + 8)
+    (count,) = struct.unpack_from("Q", info, _ACKED_OFFSET)
+    return int(count)
+
+
+def _reset(connection: socket.socket) -> None:
+    """Ends it at once, and drops what waits for the client, who reads nothing of it."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.shutdown(socket.SHUT_RDWR)
