@@ -1,4 +1,4 @@
-"""The rules of the registry client, held against the tests that show them.
+"""The rules of the registry client (A) and of the pull server (B), held against the tests that show them.
 
 A test shows a rule by its name, ``test_a5_11_…``, by a marker, ``@pytest.mark.rule("A5.11")``, or by one of its module,
 ``pytestmark = pytest.mark.rule("A5.11")``. The sources are read and nothing is collected.
@@ -18,14 +18,14 @@ import pytest
 from registry_sync.db.tables import metadata
 
 TESTS = Path(__file__).parents[1]
-PAGE = TESTS.parent / "docs" / "reference" / "registry-rules.md"
-_ROW = re.compile(r"^\| (A[1-9]\.[1-9][0-9]?) \| (.+) \|$", re.MULTILINE)
-_NAME = re.compile(r"test_a([1-9])_([0-9]{2})_.+")
+PAGES = [TESTS.parent / "docs" / "reference" / name for name in ("registry-rules.md", "pull-server-rules.md")]
+_ROW = re.compile(r"^\| ([AB][1-9]\.[1-9][0-9]?) \| (.+) \|$", re.MULTILINE)
+_NAME = re.compile(r"test_([ab])([1-9])_([0-9]{2})_.+")
 
 
 def told() -> dict[str, str]:
-    """What the page says of each rule."""
-    found = _ROW.findall(PAGE.read_text(encoding="utf-8"))
+    """What the pages say of each rule."""
+    found = [row for page in PAGES for row in _ROW.findall(page.read_text(encoding="utf-8"))]
     assert len(found) == len(dict(found)), "a rule is told twice"
     return dict(found)
 
@@ -33,7 +33,7 @@ def told() -> dict[str, str]:
 def rules_of(test: ast.FunctionDef, module: ast.Module) -> Iterator[str]:
     """The rules that one test shows, by its name, its markers and those of its module."""
     if named := _NAME.fullmatch(test.name):
-        yield f"A{named[1]}.{int(named[2])}"
+        yield f"{named[1].upper()}{named[2]}.{int(named[3])}"
     assigned = (node for node in module.body if isinstance(node, ast.Assign))
     of_module = (node.value for node in assigned if ast.unparse(node.targets[0]) == "pytestmark")
     for marker in (*test.decorator_list, *of_module):
@@ -59,7 +59,7 @@ def test_a_test_shows_each_rule(rule: str) -> None:
     assert shown().get(rule), f"no test shows {rule}: {told()[rule]}"
 
 
-def test_no_test_shows_a_rule_that_the_page_does_not_have() -> None:
+def test_no_test_shows_a_rule_that_no_page_has() -> None:
     assert {rule: tests for rule, tests in shown().items() if rule not in told()} == {}
 
 
@@ -68,7 +68,7 @@ def test_the_rules_are_numbered_without_gaps() -> None:
     for rule in told():
         part, _, number = rule.partition(".")
         numbers[part].append(int(number))
-    assert list(numbers) == [f"A{part}" for part in range(1, 10)]
+    assert list(numbers) == [*(f"A{part}" for part in range(1, 10)), "B1", "B2"]
     assert all(found == list(range(1, len(found) + 1)) for found in numbers.values())
 
 

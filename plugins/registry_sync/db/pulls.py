@@ -168,7 +168,7 @@ class PullStore:
             .limit(1)
             .scalar_subquery()
         )
-        stated = func.coalesce(manifests.c.artifact_type, config_type)
+        stated = func.coalesce(func.nullif(manifests.c.artifact_type, ""), config_type)
         statement = (
             select(
                 manifests.c.digest,

@@ -53,7 +53,11 @@ _ROUTE = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags|referrers)/
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 _MOST_TAGS = 10_000
 _MOST_REFERRERS = 1_000
+_REFERRERS_AT_ONCE = 100
+#: Clients need not read a larger index; the annotations of one entry may be of any size.
+_MOST_INDEX_BYTES = 4 * 1024 * 1024 - 256
 _MOST_BASE_PATHS = 1_000
+_MOST_DIGITS = 18
 #: A digest never changes its meaning; a tag may at any time.
 _FOREVER, _NOT_AT_ALL = "private, max-age=31536000, immutable", "no-cache"
 
@@ -264,8 +268,6 @@ class PullApp:
             "Content-Type": "application/octet-stream",
             "Content-Disposition": "attachment",
             "Accept-Ranges": "bytes",
-            # Whatever compresses replies on the way would change their length; a blob is sent as it is.
-            "Content-Encoding": "identity",
             **_content_headers(digest, is_by_digest=True),
         }
         if is_unchanged(request.headers, headers["ETag"]):
@@ -338,20 +340,32 @@ class PullApp:
         return _json({"name": name, "tags": names}, headers)
 
     async def _referrers(self, request: PullRequest, version: PublishedVersion, _name: str, reference: str) -> Reply:
-        digest, artifact_type = _digest(reference), request.one("artifactType")
+        digest, artifact_type = _digest(reference), request.one("artifactType") or None
         limit = min(_limit(request, _MOST_REFERRERS) or _MOST_REFERRERS, _MOST_REFERRERS)
-        found = await self._lookups.referrers(
-            version, digest, artifact_type=artifact_type, after=request.one("last"), limit=limit + 1
-        )
+        entries: list[str] = []
+        left, last, has_more, is_cut = _MOST_INDEX_BYTES, request.one("last"), True, False
+        while has_more and not is_cut:
+            batch = await self._lookups.referrers(
+                version, digest, artifact_type=artifact_type, after=last, limit=_REFERRERS_AT_ONCE
+            )
+            has_more = len(batch) == _REFERRERS_AT_ONCE
+            for entry in batch:
+                text = json.dumps(_descriptor(entry), separators=(",", ":"))
+                left -= len(text) + 1
+                is_cut = len(entries) == limit or (left < 0 and bool(entries))
+                if is_cut:
+                    break
+                entries.append(text)
+                last = entry.digest
         headers = {"Content-Type": _INDEX_TYPE, "Cache-Control": _NOT_AT_ALL}
+        more = {}
         if artifact_type is not None:
             headers["OCI-Filters-Applied"] = "artifactType"
-        if len(found) > limit:
-            found = found[:limit]
-            more = {"artifactType": artifact_type} if artifact_type is not None else {}
-            headers["Link"] = _next(request.path, **more, n=str(limit), last=found[-1].digest)
-        document = {"schemaVersion": 2, "mediaType": _INDEX_TYPE, "manifests": [_descriptor(entry) for entry in found]}
-        return Reply(200, json.dumps(document, separators=(",", ":")).encode(), headers)
+            more["artifactType"] = artifact_type
+        if is_cut:
+            headers["Link"] = _next(request.path, **more, n=str(limit), last=str(last))
+        body = f'{{"schemaVersion":2,"mediaType":"{_INDEX_TYPE}","manifests":[{",".join(entries)}]}}'
+        return Reply(200, body.encode(), headers)
 
     async def _catalog(self, request: PullRequest) -> Reply:
         """The base paths that the request may pull."""
@@ -388,6 +402,8 @@ def _content_headers(digest: Digest, *, is_by_digest: bool) -> dict[str, str]:
     return {
         "Docker-Content-Digest": digest,
         "ETag": f'"{digest}"',
+        # Whatever compresses replies on the way would change their length, and nobody could resume them.
+        "Content-Encoding": "identity",
         "Cache-Control": _FOREVER if is_by_digest else _NOT_AT_ALL,
     }
 
@@ -397,9 +413,9 @@ def _limit(request: PullRequest, most: int) -> int:
     text = request.one("n")
     if text is None or text == "":
         return most
-    if not re.fullmatch(r"[0-9]{1,18}", text):
+    if not re.fullmatch(r"[0-9]+", text):
         raise PullError(400, "PAGINATION_NUMBER_INVALID", "n is how many entries are wanted: a whole number")
-    return min(int(text), most)
+    return most if len(text) > _MOST_DIGITS else min(int(text), most)
 
 
 def _next(path: str, **query: str) -> str:

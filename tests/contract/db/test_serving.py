@@ -84,6 +84,7 @@ def test_without_a_version_a_repository_is_served_and_has_no_tags(database: Data
     assert database.pulls.manifest(version, NEW.digest) is None
 
 
+@pytest.mark.rule("B2.8")
 def test_content_is_had_by_digest_as_long_as_a_version_of_the_repository_holds_it(
     database: Database, repository: Repository
 ) -> None:
@@ -103,6 +104,7 @@ def test_content_is_had_by_digest_as_long_as_a_version_of_the_repository_holds_i
     assert database.pulls.blob(after, Digest.of(b"arm64")) is not None
 
 
+@pytest.mark.rule("B2.7")
 def test_through_a_fixed_version_nothing_of_others_is_had(database: Database, repository: Repository) -> None:
     _serve(database, repository, "second", 2)
     version = _published(database, "second")
@@ -110,6 +112,7 @@ def test_through_a_fixed_version_nothing_of_others_is_had(database: Database, re
     assert database.pulls.manifest(version, ARM64.digest) is not None
 
 
+@pytest.mark.rule("B2.7")
 def test_content_of_another_repository_is_not_had(database: Database, repository: Repository) -> None:
     other = database.repositories.ensure("other")
     upstream = Upstream()
@@ -308,6 +311,7 @@ def test_referrers_are_those_of_the_version_with_the_type_of_their_config_where_
     assert listed("none") == []
 
 
+@pytest.mark.rule("B2.14")
 def test_a_robot_logs_in_with_its_secret_until_it_expires_or_is_revoked(database: Database) -> None:
     robot, secret = database.robots.create("ci", ["team/*", "team/*"], expires_at=utc_now() + timedelta(hours=1))
     assert robot.scopes == ("team/*",)

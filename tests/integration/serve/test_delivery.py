@@ -99,6 +99,7 @@ def redirecting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redirectin
         database.close()
 
 
+@pytest.mark.rule("B2.9")
 def test_a_get_is_sent_to_a_signed_url_that_ends_and_gives_the_bytes_alone(redirecting: Redirecting) -> None:
     response = redirecting.server.ask("GET", f"/v2/public/blobs/{redirecting.blob.digest}")
     assert (response.status_code, response.content) == (307, b"")
@@ -116,6 +117,7 @@ def test_a_get_is_sent_to_a_signed_url_that_ends_and_gives_the_bytes_alone(redir
     assert query["X-Amz-Signature"][0] not in redirecting.server.log
 
 
+@pytest.mark.rule("B2.9")
 def test_head_and_unchanged_blobs_are_answered_here(redirecting: Redirecting) -> None:
     path = f"/v2/public/blobs/{redirecting.blob.digest}"
     head = redirecting.server.ask("HEAD", path)
@@ -273,6 +275,7 @@ def test_nobody_reaches_the_files_past_the_server(behind: Behind) -> None:
     assert refused.status_code == 401
 
 
+@pytest.mark.rule("B2.10")
 def test_a_challenge_names_the_address_of_nginx_whatever_the_client_claims(behind: Behind) -> None:
     challenge = behind.ask("GET", "/v2/", {"X-Forwarded-Proto": "http"}).headers["WWW-Authenticate"]
     assert challenge.startswith(f'Bearer realm="{behind.url}/v2/token"')

@@ -48,6 +48,7 @@ def _below(content: RepositoryContent, tag: str) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.rule("B2.5")
 def test_skopeo_lists_inspects_and_copies_byte_for_byte(served: Served, clients_home: Path, tmp_path: Path) -> None:
     source = f"docker://{served.server.netloc}/kinds"
     listed = _skopeo(served, clients_home, "list-tags", "--tls-verify=false", source)

@@ -6,6 +6,7 @@ import json
 import threading
 from pathlib import Path
 
+import pytest
 import requests
 
 from registry_sync.domain.serving import DistributionSpec
@@ -43,6 +44,7 @@ def test_a_download_under_way_ends_when_the_server_is_stopped(tmp_path: Path) ->
     here.database.close()
 
 
+@pytest.mark.rule("B2.10")
 def test_https_is_served_and_challenges_name_it(tmp_path: Path) -> None:
     here, _ = _installation(tmp_path, 100)
     authority = CertificateAuthority(tmp_path)
