@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -29,6 +30,7 @@ from registry_sync.serve.slow_clients import (
     connection_limit,
     watch_slow_readers,
 )
+from registry_sync.serve.stopping import refusing, reserve_port
 
 DEFAULT_PORT = 5050
 DEFAULT_WORKERS = 2
@@ -75,10 +77,10 @@ class ServerOptions:
 
 
 def serve(options: ServerOptions) -> None:
-    """Serves until it is told to stop (SIGTERM, SIGINT); downloads under way then end first.
+    """Serves until it is told to stop (SIGTERM, SIGINT); downloads under way then end first, and new ones get 503.
 
-    Raises :class:`ConfigurationError` for a certificate without a key, files that cannot be read, or a blob store from
-    which bytes cannot be sent in the way that is set.
+    Raises :class:`ConfigurationError` for a certificate without a key, files that cannot be read, a port that is taken,
+    or a blob store from which bytes cannot be sent in the way that is set.
     """
     if bool(options.certificate) != bool(options.key):
         raise ConfigurationError("TLS needs both a certificate and its key")
@@ -99,15 +101,21 @@ def serve(options: ServerOptions) -> None:
 
 
 def _granian(options: ServerOptions) -> Any:
+    """The server; it answers with 503 what comes while it stops."""
     from granian import Granian
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
 
-    return Granian(
+    reserved = reserve_port(options.host, options.port)
+    tls = None
+    if options.certificate is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(options.certificate, options.key)
+    server: Any = Granian(
         "registry_sync.serve.server:make_app",
         factory=True,
         address=options.host,
-        port=options.port,
+        port=reserved.getsockname()[1],
         interface=Interfaces.ASGI,
         workers=options.workers,
         websockets=False,
@@ -124,6 +132,14 @@ def _granian(options: ServerOptions) -> Any:
         ssl_key=Path(options.key) if options.key else None,
         process_name="registry-sync serve",
     )
+    end_workers = server.shutdown
+
+    def shutdown(exit_code: int = 0) -> None:
+        with refusing(reserved, tls):
+            end_workers(exit_code)
+
+    server.shutdown = shutdown
+    return server
 
 
 def make_app() -> PullApp:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import requests
 
 from registry_sync.domain.serving import DistributionSpec
+from registry_sync.errors import ConfigurationError
+from registry_sync.serve.stopping import reserve_port
 from support.certificates import CertificateAuthority
 from support.filling import place
 from support.images import ContentBuilder
@@ -33,15 +38,46 @@ def _installation(folder: Path, layer_bytes: int) -> tuple[Installation, str]:
     return here, layer
 
 
-def test_a_download_under_way_ends_when_the_server_is_stopped(tmp_path: Path) -> None:
+def _status_of_a_new_connection(server: PullServer, method: str = "GET") -> int | None:
+    """None where it is cut off: a worker may close its socket while the connection waits there."""
+    with contextlib.suppress(requests.ConnectionError), requests.Session() as session:
+        session.trust_env = False
+        session.verify = server.session.verify
+        response = session.request(method, f"{server.url}/v2/app/manifests/latest", timeout=30)
+        if response.status_code == 503:
+            assert response.headers["Retry-After"] == "5"
+            assert response.headers["Connection"] == "close"
+            assert (b"UNAVAILABLE" in response.content) == (method == "GET")
+        return response.status_code
+    return None
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_while_downloads_end_new_requests_get_503(tmp_path: Path, scheme: str) -> None:
     here, layer = _installation(tmp_path, _LARGE_BYTES)
-    with PullServer(tmp_path) as server:
-        response = requests.get(f"{server.url}/v2/app/blobs/{layer}", stream=True, timeout=60)
+    certificate = CertificateAuthority(tmp_path).server() if scheme == "https" else None
+    with PullServer(tmp_path, certificate=certificate) as server:
+        response = server.session.get(f"{server.url}/v2/app/blobs/{layer}", stream=True, timeout=60)
         first = response.raw.read(1024)
         server.ask_to_stop()
+        deadline = time.monotonic() + 20
+        while _status_of_a_new_connection(server) != 503:
+            assert time.monotonic() < deadline
+        # As soon as the workers have closed their sockets there is nobody else to accept a connection.
+        while [_status_of_a_new_connection(server, "HEAD") for _ in range(10)] != [503] * 10:
+            assert time.monotonic() < deadline
         rest = response.raw.read()
     assert len(first) + len(rest) == _LARGE_BYTES
     here.database.close()
+
+
+def test_a_port_on_which_somebody_listens_is_not_shared() -> None:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        with pytest.raises(ConfigurationError, match="in use"):
+            reserve_port("127.0.0.1", listener.getsockname()[1])
 
 
 @pytest.mark.rule("B2.10")
