@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -57,10 +58,18 @@ def _forget(_secret: str) -> None:
 
 def _looked_up(conn_id: str) -> dict[str, Any]:
     """The fields of an Airflow connection. Raises :class:`ConfigurationError`."""
-    command = [sys.executable, "-m", "registry_sync.hooks.pull_clients"]
+    # This package may lie in a folder of plugins, which the server has in its path.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
-        found = subprocess.run(  # noqa: S603 - this module, in this interpreter
-            command, input=conn_id, capture_output=True, text=True, timeout=LOOKUP_SECONDS, check=False
+        found = subprocess.run(
+            [sys.executable, "-m", "registry_sync.hooks.pull_clients"],
+            input=conn_id,
+            capture_output=True,
+            text=True,
+            timeout=LOOKUP_SECONDS,
+            check=False,
+            env=environment,
+            cwd="/",
         )
         fields = json.loads(found.stdout.rpartition("\n")[2]) if found.returncode == 0 else None
     except (OSError, ValueError, subprocess.TimeoutExpired) as problem:
