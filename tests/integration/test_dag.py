@@ -108,7 +108,7 @@ def test_the_parameters_of_the_form_reach_the_remote(sync_in_process: InProcessS
     assert spec.platforms == parse_platforms(["linux/amd64", "linux/arm/v7"])
     assert spec.include_referrers is False
     assert (spec.policy.value, spec.download_concurrency, spec.ssl_validation) == ("on_demand", 3, False)
-    assert registry.log().blob_get_count == 0
+    assert registry.log().blob_get_count == 2, "the configs"
 
 
 def test_an_existing_remote_is_used_by_name_and_overrides_last_for_one_run(

@@ -103,12 +103,19 @@ def test_each_blob_counts_once_and_what_the_store_has_or_is_not_selected_does_no
     assert here.sync("second", upstream.url, NAME, include_tags=("v1",), max_total_bytes="1") is not None, "all there"
 
 
-@pytest.mark.parametrize("policy", ["on_demand", "streamed"])
-def test_a_sync_that_stores_nothing_has_nothing_to_limit(
-    here: Installation, upstream: MemoryRegistry, policy: str
-) -> None:
-    assert here.sync("app", upstream.url, NAME, policy=policy, max_total_bytes="1") is not None
+def test_a_sync_that_stores_nothing_has_nothing_to_limit(here: Installation, upstream: MemoryRegistry) -> None:
+    assert here.sync("app", upstream.url, NAME, policy="streamed", max_total_bytes="1") is not None
     assert blob_requests(upstream) == 0
+
+
+def test_a_sync_on_demand_is_limited_by_the_configs_that_it_stores(
+    here: Installation, upstream: MemoryRegistry
+) -> None:
+    with pytest.raises(LimitExceeded, match="max_total_bytes"):
+        here.sync("app", upstream.url, NAME, policy="on_demand", max_total_bytes="1")
+    assert blob_requests(upstream) == 0
+    assert here.sync("app", upstream.url, NAME, policy="on_demand", max_total_bytes="20000") is not None
+    assert sum(blob.size_bytes for blob in here.store.entries()) <= 20_000
 
 
 def test_a_small_run_that_fetches_at_once_stops_too(here: Installation, upstream: MemoryRegistry) -> None:

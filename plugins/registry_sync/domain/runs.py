@@ -200,7 +200,8 @@ class ListedTag:
 class RequiredBlob:
     """A blob that a run's manifests list. Foreign ones are recorded and by default not fetched.
 
-    One that ``is_broken`` is fetched again, although the store has some bytes.
+    One that ``is_broken`` is fetched again, although the store has some bytes. One that ``is_config`` is the config of
+    a manifest, whatever it is to others.
     """
 
     digest: Digest
@@ -209,6 +210,7 @@ class RequiredBlob:
     is_foreign: bool = False
     is_stored: bool = False
     is_broken: bool = False
+    is_config: bool = False
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 #: time at about a gigabyte a second.
 BLOB_OVERHEAD_BYTES = 1024 * 1024
 _STORE_THREADS = 16
+#: A larger config is left for the first pull, as layers are.
+MAX_CONFIG_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,13 @@ class BlobsPlanned:
 def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[list[RequiredBlob], BlobsPlanned]:
     """The blobs that ``run`` needs and ``store`` lacks, and the counts, without shards.
 
-    None when the policy leaves blobs for the first pull; foreign layers count when the remote includes them.
+    Of those that the policy leaves for a pull none, but the configs with ``on_demand``; foreign layers count when the
+    remote includes them.
     """
     needed = database.runs.required_blobs(run.id)
-    if run.policy is not Policy.IMMEDIATE:
+    if run.policy is Policy.STREAMED:
         return [], BlobsPlanned(len(needed), sum(blob.is_stored for blob in needed), 0, 0, 0)
-    wanted = [blob for blob in needed if run.remote.include_foreign_layers or not blob.is_foreign]
+    wanted = [blob for blob in needed if _is_wanted(blob, run)]
     stored = _stored(store, [blob for blob in wanted if not blob.is_broken])
     found = [blob for blob in wanted if blob.digest in stored and not blob.is_stored]
     database.contents.mark_stored(blob.digest for blob in found)
@@ -80,7 +83,18 @@ def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[l
     database.contents.mark_missing([blob.digest for blob in found if blob.digest not in stored])
     missing = [blob for blob in wanted if blob.digest not in stored]
     size_bytes = sum(blob.size_bytes for blob in missing)
-    return missing, BlobsPlanned(len(needed), len(stored), len(needed) - len(wanted), len(missing), size_bytes)
+    if run.policy is Policy.IMMEDIATE:
+        return missing, BlobsPlanned(len(needed), len(stored), len(needed) - len(wanted), len(missing), size_bytes)
+    others = {blob.digest for blob in needed if blob.is_stored} - {blob.digest for blob in wanted}
+    return missing, BlobsPlanned(len(needed), len(stored) + len(others), 0, len(missing), size_bytes)
+
+
+def _is_wanted(blob: RequiredBlob, run: SyncRun) -> bool:
+    """Whether the sync itself stores the blob. Configs say what an image is, and are small."""
+    if run.policy is Policy.IMMEDIATE:
+        return run.remote.include_foreign_layers or not blob.is_foreign
+    is_small_config = blob.is_config and blob.size_bytes <= MAX_CONFIG_BYTES
+    return run.policy is Policy.ON_DEMAND and is_small_config and not blob.is_foreign
 
 
 def _stored(store: BlobStore, blobs: Sequence[RequiredBlob]) -> set[Digest]:

@@ -46,6 +46,7 @@ from registry_sync.db.tables import (
     version_holds,
 )
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.manifest_documents import BlobRole
 from registry_sync.domain.media_types import INDEX_TYPES
 from registry_sync.domain.quantities import format_bytes, format_count, utc_now
 from registry_sync.domain.records import SyncMode
@@ -293,6 +294,7 @@ def required_blobs(connection: Connection, run: Row[Any]) -> list[RequiredBlob]:
             is_foreign=bool(row.is_foreign),
             is_stored=bool(row.is_stored),
             is_broken=row.fault == FindingKind.BROKEN.value,
+            is_config=bool(row.is_config),
         )
         for row in _required_rows(connection, run)
     ]
@@ -421,6 +423,7 @@ def _blobs_below(roots: Select[Any], links: LinkRows) -> Select[Any]:
     """Each blob once. Where manifests differ about one, a description as distributable content wins."""
     below = closure_of(roots, links)
     is_foreign = func.min(case((manifest_blobs.c.is_foreign, 1), else_=0)) == 1
+    is_config = func.max(case((manifest_blobs.c.role == BlobRole.CONFIG.value, 1), else_=0)) == 1
     return (
         select(
             blobs.c.id,
@@ -428,6 +431,7 @@ def _blobs_below(roots: Select[Any], links: LinkRows) -> Select[Any]:
             func.min(manifest_blobs.c.size_bytes).label("size_bytes"),
             func.min(manifest_blobs.c.media_type).label("media_type"),
             is_foreign.label("is_foreign"),
+            is_config.label("is_config"),
             blobs.c.stored_at.is_not(None).label("is_stored"),
             blobs.c.fault,
         )
