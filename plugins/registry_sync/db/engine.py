@@ -120,7 +120,7 @@ def read_url(text: str) -> URL:
             "postgresql://user:password@host/name"
         ) from None
     if url.drivername in ("sqlite", "sqlite+pysqlite"):
-        if not url.database or url.database == ":memory:" or "mode=memory" in str(url.query):
+        if not url.database or url.database == ":memory:" or url.query.get("mode") == "memory":
             raise ConfigurationError("a SQLite database in memory is not shared by tasks; name a file")
         return url.set(drivername="sqlite")
     if url.drivername in _POSTGRESQL_SPELLINGS:

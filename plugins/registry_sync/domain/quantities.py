@@ -46,11 +46,11 @@ _SECONDS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 def format_bytes(size_bytes: float) -> str:
     """``340 MiB``: at most three digits, in binary units."""
     size = float(size_bytes)
-    for unit in _UNITS:
-        if size < 1000 or unit == _UNITS[-1]:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 99.95 else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.0f} {_UNITS[-1]}"
+    units = iter(_UNITS)
+    unit = next(units)
+    while size >= 1000 and (larger := next(units, None)) is not None:
+        size, unit = size / 1024, larger
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 99.95 else f"{size:.1f} {unit}"
 
 
 def format_count(count: int, noun: str) -> str:

@@ -35,6 +35,11 @@ def test_a_place_that_depends_on_where_one_stands_is_refused(url: str) -> None:
         open_blob_store(url)
 
 
+def test_a_url_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        open_blob_store("s3://[bucket/blobs")
+
+
 def test_any_other_url_goes_to_fsspec(tmp_path: Path) -> None:
     assert isinstance(open_blob_store("memory://here", spool_folder=tmp_path), FsspecBlobStore)
 

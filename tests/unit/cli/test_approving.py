@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from registry_sync.cli import resource_commands
+from registry_sync.cli import command_context, resource_commands
 from registry_sync.db.database import Database
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.references import TagFilter
@@ -110,3 +110,37 @@ def test_other_removals_than_those_that_were_shown_are_not_approved(
     with pytest.raises(SystemExit, match=r"NothingToApprove: .*stopped again since, for other tags"):
         run("run", "approve", "manual__1", "--dag-id", "mirror")
     assert database.runs.get(stopped.id).removals_approved_by is None
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "no task of it has failed"), (2, "cleared 2 failed tasks, and the run continues once")]
+)
+def test_what_happens_next_is_said(
+    run: Run,
+    stopped: SyncRun,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    count: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr(resource_commands, "continue_run", lambda _dag_id, _run_id: count)
+    run("run", "approve", "manual__1", "--dag-id", "mirror", "--yes")
+    assert f"the removals of manual__1 are approved; {said}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("problem", [ConnectionRefusedError("no such host"), RecordNotFound("Airflow has no run")])
+def test_a_command_goes_on_where_airflow_cannot_say_whether_a_sync_still_runs(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], problem: Exception
+) -> None:
+    def unreachable(_key: RunKey) -> None:
+        raise problem
+
+    monkeypatch.setattr(command_context, "run_end", unreachable)
+    running = open_run(database, database.repositories.ensure("hello"), key=KEY)
+    if isinstance(problem, RecordNotFound):
+        with pytest.raises(RecordNotFound):
+            command_context.end_lost(database)
+    else:
+        command_context.end_lost(database)
+        assert "could not be queried for the state of running syncs (ConnectionRefusedError)" in capsys.readouterr().err
+    assert not database.runs.get(running.id).state.is_settled

@@ -257,3 +257,10 @@ def test_the_provider_offers_the_commands_to_airflow() -> None:
 
     assert get_provider_info()["cli"] == ["registry_sync.cli.get_cli_commands"]
     assert [command.name for command in get_cli_commands()] == ["registry-sync"]
+
+
+@pytest.mark.parametrize("text", ["many", "-1", "nan", "1e9"])
+def test_an_amount_that_is_none_is_refused(run: Run, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("verify", f"--mib-per-second={text}")
+    assert f"'{text}' is not a number from 0 to 1,000,000" in capsys.readouterr().err

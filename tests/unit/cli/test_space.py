@@ -227,3 +227,8 @@ def test_what_cannot_be_repaired_is_reported_with_its_reason(
     (failure,) = printed(capsys)["failures"]
     assert failure["digest"] == lost
     assert "NotFound" in failure["why"]
+    with pytest.raises(SystemExit, match="1 blob cannot be served"):
+        run("verify", "--share", "0", "--repair", "-o", "plain")
+    out = capsys.readouterr().out
+    assert "verified_blobs" in out
+    assert failure["why"] in " ".join(out.split())

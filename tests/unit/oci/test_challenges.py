@@ -65,6 +65,18 @@ def test_a2_04_a_quotation_mark_that_is_never_closed_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ('Bearer realm="https://x/token" surprise', "unexpected text after a value"),
+        ('Bearer realm=good "surprise"', "unexpected text after a value"),
+    ],
+)
+def test_a2_04_text_between_parameters_is_refused(header: str, said: str) -> None:
+    with pytest.raises(ChallengeInvalid, match=said):
+        parse_challenges(header)
+
+
+@pytest.mark.parametrize(
     "header",
     ['Bearer realm="good",realm="evil"', 'Bearer realm="good",Realm="evil"', 'Basic a=1, Bearer scope="a",scope="b"'],
 )

@@ -276,6 +276,10 @@ def test_a_date_is_the_schedulers_or_of_whoever_triggers(
         ("{{ self._TemplateReference__context.run_id }}", "trigger", "trigger"),
         ("{{ dag | attr('params') }}", "trigger", "trigger"),
         ("{% include 'a' %}", "trigger", "trigger"),
+        ("{{ params.adds", "trigger", "trigger"),
+        ("{{ (params.adds or ti.xcom_pull)('a') }}", "trigger", "trigger"),
+        ({"{{ params.adds }}": "{{ dag.dag_id }}"}, "author", "author"),
+        ({"{{ params.adds }}": "{{ run_id }}"}, "trigger", "trigger"),
         (lambda context, jinja_env: context["run_id"], "trigger", "trigger"),
     ],
 )
