@@ -19,6 +19,7 @@ import pytest
 from local_airflow.instance import Instance
 from local_airflow.layout import Layout
 from local_airflow.ports import free_port
+from support.composed import DOCKER_HUB
 from support.documents import code_blocks
 from support.make import Clone
 from support.registry import RegistryServer
@@ -124,6 +125,22 @@ def test_an_unchanged_upstream_gives_the_same_version_again(
     assert json.loads(second.stdout) == json.loads(first.stdout)
     assert "Nothing changed" in second.stderr
     assert clone.make("status").stdout.startswith(running)
+
+
+def test_where_docker_hub_is_out_of_reach_a_sample_is_synced_and_named(clone: Clone, running: str) -> None:
+    assert running
+    command = clone.folder / "tools" / "local_airflow" / "sync_command.py"
+    text = command.read_text()
+    assert text.count(f'"{DOCKER_HUB}"') == 1
+    command.write_text(text.replace(DOCKER_HUB, "https://127.0.0.1:1"))  # where nobody listens
+    first, second = (clone.make("sync") for _ in range(2))
+    command.write_text(text)
+    assert first.returncode == 0, first.stderr
+    assert _counts(first.stdout) == {"docker.blob": 31, "docker.manifest": 21, "docker.tag": 8}
+    assert "Docker Hub is out of reach: connection refused" in first.stderr
+    assert "it does not come from Docker Hub" in first.stderr
+    assert "into the repository sample/hello-world" in first.stderr
+    assert json.loads(second.stdout) == json.loads(first.stdout)
 
 
 def test_the_variables_choose_what_is_synced(clone: Clone, running: str, upstream: RegistryServer) -> None:

@@ -33,3 +33,7 @@ class DagBroken(LocalAirflowError):
 
 class SyncFailed(LocalAirflowError):
     """The run ended without success; the message names the task, the reason and the log."""
+
+
+class SampleFailed(LocalAirflowError):
+    """The sample registry did not start; the message has its log."""

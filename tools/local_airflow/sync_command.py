@@ -1,6 +1,7 @@
 """``make sync``: one sync of a repository through the DAG ``registry_sync``.
 
-It uses the Airflow that runs for this checkout, or starts one for as long as the sync takes.
+It uses the Airflow that runs for this checkout, or starts one for as long as the sync takes. Where Docker Hub is out of
+reach and nothing else was requested, a sample that is served on this machine is synced in its place.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from local_airflow.dag_run import DagRun, TaskState, await_dag
 from local_airflow.errors import ApiError, LocalAirflowError, SyncFailed
 from local_airflow.instance import Instance
 from local_airflow.layout import Layout
+from local_airflow.reach import why_out_of_reach
+from local_airflow.sample import NAME as SAMPLE_NAME
+from local_airflow.sample import SampleRegistry, sample_registry
 from local_airflow.terminal import Board, say
 
 DAG_ID = "registry_sync"
@@ -49,25 +53,58 @@ def sync(instance: Instance, env: Mapping[str, str], port: int | None) -> None:
     stopped at the end. Raises :class:`SyncFailed` and what starting raises.
     """
     conf = parameters(env)
-    with instance.in_use():
-        say(f"Syncing {conf['upstream_name']} from {conf['url']} into the repository {conf['repository']}")
-        if instance.running() is None:
-            say("Starting Airflow for this sync; `make up` keeps one running")
-        api = instance.api(instance.start(port, temporary=True))
-        await_dag(api, DAG_ID)
-        try:
-            run = DagRun.trigger(api, DAG_ID, conf)
-        except ApiError as error:
-            raise SyncFailed(refusal(str(error), conf)) from None
-        try:
-            follow(run)
-        except KeyboardInterrupt:
-            with contextlib.suppress(LocalAirflowError):
-                run.fail()
-            raise
-        if run.state() != "success":
-            raise SyncFailed(failure(run, run.tasks(), instance))
-        print(json.dumps(synced_version(run), indent=2))
+    with contextlib.ExitStack() as closing:
+        sample = _sample(instance.layout, env, closing)
+        if sample is not None:
+            conf = in_place_of_docker_hub(conf, env, sample)
+        closing.enter_context(instance.in_use())
+        version = _synced(instance, conf, port)
+    if sample is not None:
+        say(f"This is the sample from {sample.url}, made on this machine; it does not come from Docker Hub")
+    print(json.dumps(version, indent=2))
+
+
+def _synced(instance: Instance, conf: dict[str, Any], port: int | None) -> Any:
+    say(f"Syncing {conf['upstream_name']} from {conf['url']} into the repository {conf['repository']}")
+    if instance.running() is None:
+        say("Starting Airflow for this sync; `make up` keeps one running")
+    api = instance.api(instance.start(port, temporary=True))
+    await_dag(api, DAG_ID)
+    try:
+        run = DagRun.trigger(api, DAG_ID, conf)
+    except ApiError as error:
+        raise SyncFailed(refusal(str(error), conf)) from None
+    try:
+        follow(run)
+    except KeyboardInterrupt:
+        with contextlib.suppress(LocalAirflowError):
+            run.fail()
+        raise
+    if run.state() != "success":
+        raise SyncFailed(failure(run, run.tasks(), instance))
+    return synced_version(run)
+
+
+def _sample(layout: Layout, env: Mapping[str, str], closing: contextlib.ExitStack) -> SampleRegistry | None:
+    """The sample registry, started, if Docker Hub is out of reach and neither another registry nor a name is given."""
+    if any(env.get(name) for name in ("REMOTE", "NAME", "CONN")):
+        return None
+    reason = why_out_of_reach(DEFAULT_REMOTE)
+    if reason is None:
+        return None
+    say(f"Docker Hub is out of reach: {reason}")
+    say("A sample of the same shape takes its place, made now and served on this machine; REMOTE= names a registry")
+    return closing.enter_context(sample_registry(layout))
+
+
+def in_place_of_docker_hub(conf: Mapping[str, Any], env: Mapping[str, str], sample: SampleRegistry) -> dict[str, Any]:
+    """``conf`` for a sync of the sample: into a repository of its own, apart from those of Docker Hub."""
+    changed = {**conf, "url": sample.url, "upstream_name": SAMPLE_NAME}
+    if not env.get("REPOSITORY"):
+        changed["repository"] = SAMPLE_NAME
+        if sample.has_moved:
+            changed["replace_upstream"] = True
+    return changed
 
 
 def parameters(env: Mapping[str, str]) -> dict[str, Any]:
