@@ -19,7 +19,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generat
 
 # The variables, set as in `make sync NAME=library/alpine` or in the environment.
 SYNC_VARIABLES := REMOTE NAME REPOSITORY TAGS EXCLUDE_TAGS PLATFORMS POLICY MODE CONN PUBLISH_AS REPLACE_UPSTREAM PORT
-export $(SYNC_VARIABLES) PYTHON
+export $(SYNC_VARIABLES) PULL_PORT PYTHON
 # What is compiled once is not compiled again by each of many processes, whatever the machine's habit is.
 unexport PYTHONDONTWRITEBYTECODE
 # Names of variables on the command line that `make sync` does not know.
@@ -50,11 +50,11 @@ known-variables:
 	@$(if $(MISTYPED),$(error make sync does not know $(MISTYPED); it accepts $(SYNC_VARIABLES)))
 
 .PHONY: up
-up: $(READY) ## Start a local Airflow and keep it running: PORT=8080
+up: $(READY) ## Start a local Airflow and the pull server and keep them running: PORT=8080 PULL_PORT=5050
 	@$(LOCAL_AIRFLOW) up
 
 .PHONY: down
-down: $(READY) ## Stop the local Airflow
+down: $(READY) ## Stop the local Airflow and the pull server
 	@$(LOCAL_AIRFLOW) down
 
 .PHONY: status

@@ -39,13 +39,19 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
 @pytest.fixture(scope="module")
 def running(clone: Clone) -> str:
     """The address of the Airflow that ``make up`` started."""
-    done = clone.make("up", PORT=free_port())
+    done = clone.make("up", PORT=free_port(), PULL_PORT=free_port())
     assert done.returncode == 0, done.stderr
     return done.stdout.split()[0]
 
 
 def _instance(clone: Clone) -> Instance:
     return Instance(Layout(folder=clone.folder / ".local"))
+
+
+def _pulled_from(clone: Clone) -> str:
+    recorded = _instance(clone).recorded()
+    assert recorded is not None
+    return f"127.0.0.1:{recorded.pull_port}"
 
 
 def _run(shell: subprocess.Popen[str], block: str) -> str:
@@ -100,12 +106,13 @@ def test_up_says_where_and_a_second_up_the_same(clone: Clone, running: str) -> N
     again = clone.make("up")
     assert again.stdout.split()[0] == running
     assert f"password: {_instance(clone).password()}" in again.stdout
+    assert f"http://{_pulled_from(clone)} serves to container clients" in again.stdout
 
 
 def test_status_reports_every_part(clone: Clone, running: str) -> None:
     told = clone.make("status").stdout
     assert running in told
-    assert told.count(": healthy") == 4
+    assert told.count(": healthy") == 5
 
 
 def test_the_token_opens_the_rest_api(clone: Clone, running: str) -> None:
@@ -114,17 +121,6 @@ def test_the_token_opens_the_rest_api(clone: Clone, running: str) -> None:
     with urllib.request.urlopen(request) as response:
         found = {dag["dag_id"] for dag in json.load(response)["dags"]}
     assert found == {path.stem for path in (clone.folder / "dags").glob("*.py")}
-
-
-def test_an_unchanged_upstream_gives_the_same_version_again(
-    clone: Clone, running: str, upstream: RegistryServer
-) -> None:
-    first, second = (clone.make("sync", REMOTE=upstream.url, REPOSITORY="unchanged") for _ in range(2))
-    assert first.returncode == 0, first.stderr
-    assert _counts(first.stdout) == {"docker.blob": 31, "docker.manifest": 21, "docker.tag": 8}
-    assert json.loads(second.stdout) == json.loads(first.stdout)
-    assert "Nothing changed" in second.stderr
-    assert clone.make("status").stdout.startswith(running)
 
 
 def test_where_docker_hub_is_out_of_reach_a_sample_is_synced_and_named(clone: Clone, running: str) -> None:
@@ -140,7 +136,30 @@ def test_where_docker_hub_is_out_of_reach_a_sample_is_synced_and_named(clone: Cl
     assert "Docker Hub is out of reach: connection refused" in first.stderr
     assert "it does not come from Docker Hub" in first.stderr
     assert "into the repository sample/hello-world" in first.stderr
+    assert f"docker pull {_pulled_from(clone)}/sample/hello-world:latest\n" in first.stderr
     assert json.loads(second.stdout) == json.loads(first.stdout)
+
+
+def test_an_unchanged_upstream_gives_the_same_version_again(
+    clone: Clone, running: str, upstream: RegistryServer
+) -> None:
+    first, second = (clone.make("sync", REMOTE=upstream.url, REPOSITORY="unchanged") for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert _counts(first.stdout) == {"docker.blob": 31, "docker.manifest": 21, "docker.tag": 8}
+    assert json.loads(second.stdout) == json.loads(first.stdout)
+    assert "Nothing changed" in second.stderr
+    assert clone.make("status").stdout.startswith(running)
+    assert f"docker pull {_pulled_from(clone)}/unchanged:latest" in second.stderr
+
+
+def test_up_prints_a_pull_that_works(clone: Clone, running: str, tmp_path: Path) -> None:
+    assert running
+    command = clone.make("up").stdout.splitlines()[1]
+    image = command.removeprefix("docker pull ")
+    assert image == f"{_pulled_from(clone)}/sample/hello-world:latest"
+    copy = ["skopeo", "copy", "--all", "--src-tls-verify=false", f"docker://{image}", f"dir:{tmp_path / 'pulled'}"]
+    subprocess.run(copy, check=True, capture_output=True)
+    assert len(list((tmp_path / "pulled").glob("*.manifest.json"))) == 12
 
 
 def test_the_variables_choose_what_is_synced(clone: Clone, running: str, upstream: RegistryServer) -> None:
@@ -205,7 +224,13 @@ def shell(clone: Clone, running: str, upstream: RegistryServer) -> Iterator[subp
     process = subprocess.Popen(
         ["bash", "-eu"],
         cwd=clone.folder,
-        env={**kept, "MAKEFLAGS": f"VENV={sys.prefix}", "REMOTE": upstream.url, "PORT": port},
+        env={
+            **kept,
+            "MAKEFLAGS": f"VENV={sys.prefix}",
+            "REMOTE": upstream.url,
+            "PORT": port,
+            "PULL_PORT": _pulled_from(clone).rpartition(":")[2],
+        },
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

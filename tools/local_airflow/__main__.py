@@ -13,9 +13,12 @@ import sys
 from collections.abc import Mapping
 from types import FrameType
 
-from local_airflow.errors import LocalAirflowError
+from local_airflow.errors import LocalAirflowError, PortTaken
 from local_airflow.instance import Instance
 from local_airflow.layout import Layout
+from local_airflow.ports import free_port, is_taken
+from local_airflow.pull_server import DEFAULT_PORT as DEFAULT_PULL_PORT
+from local_airflow.pull_server import PullServer
 from local_airflow.sync_command import sync
 from local_airflow.terminal import say
 
@@ -24,18 +27,25 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 def up(instance: Instance, env: Mapping[str, str]) -> None:
-    """Starts Airflow unless it runs, and prints its address."""
+    """Starts Airflow and the pull server unless they run, and prints their addresses."""
     running = instance.running()
-    port = requested_port(env)
+    port, pull_port = requested_port(env), requested_port(env, "PULL_PORT")
     if running is None:
-        say("Starting Airflow")
+        say("Starting Airflow and the pull server")
         port = port or DEFAULT_PORT
-    running = instance.start(port)
+    served_at = running.pull_port if running is not None else None
+    if pull_port is not None and served_at not in (None, pull_port):
+        raise PortTaken(f"The pull server runs at port {served_at} already. To move it: make down, then again")
+    if pull_port is None:
+        pull_port = free_port() if is_taken(DEFAULT_PULL_PORT) else DEFAULT_PULL_PORT
+    running = instance.start(port, pull_port=pull_port)
     print(f"{running.url}  user: admin  password: {instance.password()}")
+    server = PullServer(running.pull_port or pull_port)
+    print(server.command() or f"{server.url} serves to container clients what `make sync` syncs; nothing so far")
 
 
 def down(instance: Instance, _env: Mapping[str, str]) -> None:
-    """Stops Airflow."""
+    """Stops Airflow and the pull server."""
     say("Airflow is stopped" if instance.stop() else "No Airflow ran for this checkout")
 
 
@@ -49,6 +59,9 @@ def status(instance: Instance, _env: Mapping[str, str]) -> None:
     print(running.url)
     for name, state in instance.api().health().items():
         print(f"{name}: {state}")
+    if running.pull_port is not None:
+        server = PullServer(running.pull_port)
+        print(f"pull_server: {'healthy' if server.is_ready() else 'unhealthy'} at {server.url}")
 
 
 def token(instance: Instance, _env: Mapping[str, str]) -> None:
@@ -56,13 +69,13 @@ def token(instance: Instance, _env: Mapping[str, str]) -> None:
     print(instance.api().token())
 
 
-def requested_port(env: Mapping[str, str]) -> int | None:
-    """``PORT`` as a number; None when it is not set."""
-    text = env.get("PORT", "")
+def requested_port(env: Mapping[str, str], variable: str = "PORT") -> int | None:
+    """The variable as a number; None when it is not set."""
+    text = env.get(variable, "")
     if not text:
         return None
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise LocalAirflowError(f"PORT={text}: use a number from 1 to 65535")
+        raise LocalAirflowError(f"{variable}={text}: use a number from 1 to 65535")
     return int(text)
 
 

@@ -81,37 +81,48 @@ class Instance:
         """The environment of its processes; with it, the ``airflow`` command uses this instance."""
         return {**process_environment(self.layout, self.settings(port)), **self._env}
 
-    def start(self, port: int | None = None, *, temporary: bool = False) -> Running:
+    def start(self, port: int | None = None, *, temporary: bool = False, pull_port: int | None = None) -> Running:
         """The running instance, or a new one on ``port`` (None: any free one).
 
-        A temporary instance that is started again as a permanent one becomes permanent. Raises :class:`PortTaken`
-        and :class:`StartFailed`; then no process keeps running.
+        With a ``pull_port`` its pull server runs as well, there. A temporary instance that is started again as a
+        permanent one becomes permanent. Raises :class:`PortTaken` and :class:`StartFailed`; then nothing that was
+        started keeps running.
         """
         with self._folder.lock():
             running = self.running()
             if running is not None:
-                return self._keep(running, port, temporary=temporary)
+                return self._keep(running, port, pull_port, temporary=temporary)
             self._stop_recorded()
-            if port is not None and is_taken(port):
-                raise PortTaken(f"Port {port} is taken by another program. Choose another, such as: PORT={free_port()}")
+            for variable, wanted in (("PORT", port), ("PULL_PORT", pull_port)):
+                if wanted is not None and is_taken(wanted):
+                    raise _taken(variable, wanted)
             try:
-                return self._start(Running(port or free_port(), temporary))
+                return self._start(Running(port or free_port(), temporary, pull_port=pull_port))
             except BaseException:
                 self._stop_recorded()
                 raise
 
-    def _keep(self, running: Running, port: int | None, *, temporary: bool) -> Running:
+    def _keep(self, running: Running, port: int | None, pull_port: int | None, *, temporary: bool) -> Running:
         if port not in (None, running.port):
             raise PortTaken(f"Airflow runs at {running.url} already. To move it: make down, then PORT={port} again")
         if running.temporary and not temporary:
-            return self._folder.write(replace(running, temporary=False))
+            running = self._folder.write(replace(running, temporary=False))
+        if pull_port is None or running.pull_port is not None:
+            return running
+        if is_taken(pull_port):
+            raise _taken("PULL_PORT", pull_port)
+        startup = self._startup(running)
+        running = startup.spawn_pull_server(self._folder.write(replace(running, pull_port=pull_port)))
+        startup.await_pull_server(running)
         return running
 
     def _start(self, running: Running) -> Running:
         self.layout.make_private()
         write_settings(self.layout, self.settings(running.port), self.password())
-        startup = Startup(self.layout, self.environment(running.port), self._folder.write)
-        return startup.run(running, self.api(running))
+        return self._startup(running).run(running, self.api(running))
+
+    def _startup(self, running: Running) -> Startup:
+        return Startup(self.layout, self.environment(running.port), self._folder.write)
 
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> bool:
         """Stops the instance, including running tasks; False when there was none."""
@@ -139,3 +150,7 @@ class Instance:
                     recorded = self._folder.read()
                     if recorded is not None and recorded.temporary and self._folder.is_last_use(use):
                         self._stop_recorded()
+
+
+def _taken(variable: str, port: int) -> PortTaken:
+    return PortTaken(f"Port {port} is taken by another program. Choose another, such as: {variable}={free_port()}")

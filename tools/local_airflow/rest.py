@@ -13,6 +13,8 @@ from typing import Any
 
 from local_airflow.errors import ApiError
 
+#: Airflow's API, and that of this project.
+AIRFLOW, PULP = "/api/v2", "/pulp/api/v3"
 PAGE_SIZE = 100
 #: The pauses between tries of a request that only reads.
 PAUSES_SECONDS = (0.2, 0.5, 1, 2)
@@ -38,14 +40,16 @@ class AirflowApi:
         response = self._send("POST", "/auth/token", {"username": self._username, "password": self._password}, {})
         return str(response["access_token"])
 
-    def request(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None) -> Any:
-        """The decoded JSON response to a request for ``path`` below ``/api/v2``; None for an empty one.
+    def request(
+        self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None, *, below: str = AIRFLOW
+    ) -> Any:
+        """The decoded JSON response to a request for ``path`` below that of an API; None for an empty one.
 
         Reads are retried when the server is too busy to respond, as one on SQLite may briefly be.
         """
         if self._token is None:
             self._token = self.token()
-        target = f"/api/v2{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
+        target = f"{below}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
         for pause_seconds in PAUSES_SECONDS if method == "GET" else ():
             try:
                 return self._send(method, target, body, {"Authorization": f"Bearer {self._token}"})
@@ -64,6 +68,15 @@ class AirflowApi:
             offset += len(page[key])
             if not page[key] or offset >= page["total_entries"]:
                 return
+
+    def every_document(self, path: str) -> Iterator[dict[str, Any]]:
+        """The entries of all pages of a listing of this project's API."""
+        offset, has_more = 0, True
+        while has_more:
+            page = self.request("GET", path, query={"limit": PAGE_SIZE, "offset": offset}, below=PULP)
+            yield from page["results"]
+            offset += len(page["results"])
+            has_more = page["next"] is not None
 
     def health(self) -> dict[str, str]:
         """The ``status`` of each component by its name, such as ``scheduler``."""

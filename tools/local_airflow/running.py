@@ -22,11 +22,15 @@ from local_airflow.settings import write_private
 
 @dataclass(frozen=True)
 class Running:
-    """A started instance. A ``temporary`` one ends with the last command that uses it."""
+    """A started instance. A ``temporary`` one ends with the last command that uses it.
+
+    ``pull_port`` is the port of its pull server, None without one.
+    """
 
     port: int
     temporary: bool
     processes: tuple[ProcessRecord, ...] = ()
+    pull_port: int | None = None
 
     @property
     def url(self) -> str:
@@ -56,7 +60,7 @@ class RunFolder:
         except FileNotFoundError:
             return None
         started = tuple(ProcessRecord(**process) for process in record["processes"])
-        return Running(record["port"], record["temporary"], started)
+        return Running(record["port"], record["temporary"], started, record.get("pull_port"))
 
     def write(self, running: Running) -> Running:
         write_private(self.folder / "instance.json", json.dumps(asdict(running), indent=1))

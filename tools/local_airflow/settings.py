@@ -93,7 +93,10 @@ def airflow_settings(layout: Layout, port: int, kept: Mapping[str, str]) -> Sett
             "bundle_refresh_check_interval": "1",
         },
         "logging": {"base_log_folder": str(layout.task_logs)},
-        "registry_sync": {"trust_triggers": "True"},  # the only user who may trigger is the owner
+        "registry_sync": {
+            "trust_triggers": "True",  # the only user who may trigger is the owner
+            "pull_login_url": url,  # who may log in to Airflow may pull
+        },
         "usage_data_collection": {"enabled": "False"},
     }
 

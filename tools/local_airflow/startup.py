@@ -13,6 +13,7 @@ from local_airflow import launch, migration, processes
 from local_airflow.errors import ApiError, StartFailed
 from local_airflow.layout import Layout
 from local_airflow.processes import ProcessRecord
+from local_airflow.pull_server import PullServer
 from local_airflow.rest import AirflowApi
 from local_airflow.running import Running
 
@@ -25,6 +26,7 @@ COMMANDS = {
     "triggerer": ("triggerer", "--skip-serve-logs"),
 }
 FIRST = next(iter(COMMANDS))
+PULL_SERVER = "pull-server"
 #: The names of the components in the health check.
 HEALTH_NAMES = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 START_SECONDS = 180
@@ -49,6 +51,8 @@ class Startup:
             command = [str(self._layout.python), str(self._layout.program), *migration.COMMAND]
             running = self._spawn(running, "migration", command)
             migrating = running.processes[-1]
+        if running.pull_port is not None:
+            running = self.spawn_pull_server(running)
         control, theirs = socket.socketpair()
         with control:
             with theirs:
@@ -60,7 +64,24 @@ class Startup:
             with contextlib.suppress(BrokenPipeError):  # a component that ended is found below, with its log
                 control.sendall(bytes(len(COMMANDS)))
         self._await_health(running, api)
+        if running.pull_port is not None:
+            self.await_pull_server(running)
         return running
+
+    def spawn_pull_server(self, running: Running) -> Running:
+        """``running`` with the process of its pull server."""
+        arguments = ("registry-sync", "serve", "--port", str(running.pull_port), "--workers", "1")
+        return self._spawn(running, PULL_SERVER, [str(self._layout.python), str(self._layout.program), *arguments])
+
+    def await_pull_server(self, running: Running) -> None:
+        """Waits until the pull server responds. Raises :class:`StartFailed`."""
+        deadline = time.monotonic() + START_SECONDS
+        while not PullServer(running.pull_port or 0).is_ready():
+            if PULL_SERVER in running.ended():
+                raise self._failure(PULL_SERVER, "ended")
+            if time.monotonic() > deadline:
+                raise self._failure(PULL_SERVER, f"was not ready within {START_SECONDS} seconds")
+            time.sleep(POLL_SECONDS)
 
     def _spawn_launcher(self, running: Running, control: socket.socket) -> Running:
         for name in COMMANDS:
@@ -116,7 +137,8 @@ class Startup:
                     is_warm = True
 
     def _failure(self, name: str, what: str) -> StartFailed:
-        return StartFailed(f"Airflow's {name} {what}. The end of {self._log(name)}:\n\n{self._log_end(name)}")
+        whose = "The" if name == PULL_SERVER else "Airflow's"
+        return StartFailed(f"{whose} {name} {what}. The end of {self._log(name)}:\n\n{self._log_end(name)}")
 
     def _log(self, name: str) -> Path:
         return self._layout.process_logs / f"{name}.log"

@@ -17,7 +17,10 @@ from local_airflow.dag_run import DagRun, TaskState, await_dag
 from local_airflow.errors import ApiError, LocalAirflowError, SyncFailed
 from local_airflow.instance import Instance
 from local_airflow.layout import Layout
+from local_airflow.ports import LOOPBACK
+from local_airflow.pull_server import PullServer
 from local_airflow.reach import why_out_of_reach
+from local_airflow.rest import PULP, AirflowApi
 from local_airflow.sample import NAME as SAMPLE_NAME
 from local_airflow.sample import SampleRegistry, sample_registry
 from local_airflow.terminal import Board, say
@@ -59,8 +62,10 @@ def sync(instance: Instance, env: Mapping[str, str], port: int | None) -> None:
             conf = in_place_of_docker_hub(conf, env, sample)
         closing.enter_context(instance.in_use())
         version = _synced(instance, conf, port)
+        served = publish(instance, conf)
     if sample is not None:
         say(f"This is the sample from {sample.url}, made on this machine; it does not come from Docker Hub")
+    say(served)
     print(json.dumps(version, indent=2))
 
 
@@ -83,6 +88,38 @@ def _synced(instance: Instance, conf: dict[str, Any], port: int | None) -> Any:
     if run.state() != "success":
         raise SyncFailed(failure(run, run.tasks(), instance))
     return synced_version(run)
+
+
+def publish(instance: Instance, conf: Mapping[str, Any]) -> str:
+    """Has everybody on this machine pull the repository under its name, unless something is distributed of it already.
+
+    Returns how it is pulled, or why it is not. A sync is none the worse when that fails.
+    """
+    name = conf["repository"]
+    try:
+        base_path = _base_path(instance.api(), name)
+    except ApiError as error:
+        return f"It is not served to container clients: {error}"
+    running = instance.running()
+    if running is None or running.pull_port is None:
+        return f"`make up` serves it to container clients as {base_path}"
+    command = PullServer(running.pull_port).command(base_path)
+    return command or f"It is served to container clients that log in: {LOOPBACK}:{running.pull_port}/{base_path}"
+
+
+def _base_path(api: AirflowApi, repository: str) -> str:
+    """Where a repository is distributed: a public one first; under its own name when it was not until now."""
+    found = api.request("GET", "/repositories/docker/docker/", query={"name": repository}, below=PULP)["results"]
+    href = found[0]["pulp_href"] if found else ""
+    known = [
+        distribution
+        for distribution in api.every_document("/distributions/docker/docker/")
+        if href and (distribution["repository"] or distribution["repository_version"] or "").startswith(href)
+    ]
+    if known:
+        return str(min(known, key=lambda distribution: bool(distribution["private"]))["base_path"])
+    new = {"name": repository, "base_path": repository, "repository": href, "private": False}
+    return str(api.request("POST", "/distributions/docker/docker/", new, below=PULP)["base_path"])
 
 
 def _sample(layout: Layout, env: Mapping[str, str], closing: contextlib.ExitStack) -> SampleRegistry | None:

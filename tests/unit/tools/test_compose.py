@@ -11,13 +11,14 @@ import pytest
 import yaml
 
 from registry_sync.provider import get_provider_info
+from registry_sync.serve.server import GRACE_SECONDS
 
 CHECKOUT = Path(__file__).parents[3]
 COMPOSE_TEXT = (CHECKOUT / "docker-compose.yaml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (CHECKOUT / "Dockerfile").read_text()
-PARTS = ["api-server", "scheduler", "dag-processor", "triggerer"]
+PARTS = ["api-server", "scheduler", "dag-processor", "pull-server", "triggerer"]
 #: A variable with what follows its name: ``:?`` and a message when it is required, ``:-`` and a default.
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(:[?-][^}]*)?\}")
 
@@ -96,10 +97,15 @@ def test_whatever_keeps_running_has_a_health_check_and_is_restarted() -> None:
         assert SERVICES[name]["restart"] == "unless-stopped"
 
 
-def test_only_the_api_server_is_reached_from_outside_and_on_loopback() -> None:
+def test_only_what_serves_people_and_clients_is_reached_from_outside_and_on_loopback() -> None:
     ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert list(ports) == ["api-server"]
-    assert all(port.startswith("127.0.0.1:") for port in ports["api-server"])
+    assert list(ports) == ["api-server", "pull-server"]
+    assert all(port.startswith("127.0.0.1:") for service in ports.values() for port in service)
+
+
+def test_downloads_may_end_before_the_pull_server_is_killed() -> None:
+    seconds = int(SERVICES["pull-server"]["stop_grace_period"].removesuffix("s"))
+    assert seconds > GRACE_SECONDS
 
 
 def test_every_volume_is_declared_and_its_folder_belongs_to_the_user_of_the_image() -> None:

@@ -84,7 +84,8 @@ def test_overrides_are_laid_over_the_settings(layout: Layout) -> None:
     ).settings(1)
     assert settings["core"]["parallelism"] == "2"
     assert settings["core"]["executor"] == "LocalExecutor"
-    assert settings["registry_sync"] == {"trust_triggers": "True", "max_shards": "1"}
+    assert settings["registry_sync"]["trust_triggers"] == "True"
+    assert settings["registry_sync"]["max_shards"] == "1"
 
 
 @pytest.mark.parametrize(
