@@ -46,7 +46,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 #: Downloads of one process at a time: those that are kept, and those that are not.
-MOST_KEPT, MOST_STREAMED = 16, 32
+MOST_KEPT, MOST_STREAMED = 16, 16
+#: Bytes in memory of a download that goes to one client alone.
+_ALONE_BYTES = 512 * 1024
 #: Downloads that may wait for their turn.
 MOST_WAITING = 256
 #: How long a client waits for the first byte. The download goes on.
@@ -194,10 +196,10 @@ class OnDemand:
         is_shared = fetch.is_kept and digest not in self._shared
         if len(self._shared) >= MOST_KEPT + MOST_WAITING or (not is_shared and len(self._alone) >= MOST_STREAMED):
             raise _unavailable("too many downloads are under way; try again", 10)
-        download = BlobDownload(digest, fetch.descriptor.size_bytes)
         if is_shared:
-            self._shared[digest] = download
+            download = self._shared[digest] = BlobDownload(digest, fetch.descriptor.size_bytes)
         else:
+            download = BlobDownload(digest, fetch.descriptor.size_bytes, window_bytes=_ALONE_BYTES)
             self._alone.add(download)
         try:
             (self._kept if is_shared else self._streamed).submit(self._run, fetch, download)
@@ -219,7 +221,6 @@ class OnDemand:
             problem = _unavailable("the server is being stopped, or the client has gone", 5)
         except Exception as error:  # noqa: BLE001 - the thread ends here, and the clients hear of it
             problem = error
-            self._count("failure", 1)
             _log.error("blob %s of %s could not be fetched: %s", digest, fetch.name, error)
             if is_shared:
                 self._failures.add(digest, error)
@@ -285,6 +286,7 @@ class OnDemand:
             except RegistrySyncError as problem:
                 _log.warning("blob %s cannot be fetched from %s: %s", download.digest, remote.source, problem)
                 problems.append(problem)
+                self._count("failure", 1)
                 if isinstance(problem, RegistryError) and problem.status in (401, 403):
                     self._clients.forget(remote)
                 if isinstance(problem, ContentError) and not problem.is_temporary:

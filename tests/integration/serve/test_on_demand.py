@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,8 +13,10 @@ import requests
 import urllib3
 
 from registry_sync.serve.downloads import HELD_BYTES
+from registry_sync.serve.pull_api import PullApp
 from support.hostile_registry import Raw, errors_reply, reply, wait_until
 from support.pull_server import ThreadedPullServer
+from support.rest_api import served
 from support.small_disks import CAN_MOUNT, memory_disk
 from support.syncing import Installation, new_client
 from support.upstreams import NAME, Upstream, damaged, path_of
@@ -240,3 +243,34 @@ def test_clients_get_their_bytes_though_the_disk_is_full(tmp_path: Path, free: i
             (disk / "else").unlink()
             assert requests.get(url, timeout=60).content == upstream.large.data
             assert wait_until(lambda: here.store.has(upstream.large.digest))
+
+
+def test_what_happened_is_counted(upstream: Upstream) -> None:
+    counts: Counter[str] = Counter()
+
+    def count(event: str, amount: int) -> None:
+        counts[event] += amount
+
+    here = upstream.here
+    app = PullApp(here.database, here.store, open_client=new_client, count_on_demand=count)
+    upstream.answer(upstream.small, errors_reply(404, "BLOB_UNKNOWN"))
+    with served(app) as url:
+        for _ in range(2):
+            assert requests.get(url + path_of(upstream.large.digest), timeout=30).content == upstream.large.data
+            assert wait_until(lambda: upstream.is_stored(upstream.large))
+        assert requests.get(url + path_of(upstream.small.digest), timeout=30).status_code == 404
+    assert counts == {"miss": 2, "fetch": 2, "failure": 1, "bytes": upstream.large.size_bytes}
+
+
+def test_a_download_of_its_own_needs_a_free_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is held up by its client, so nobody waits for it."""
+    monkeypatch.setattr("registry_sync.serve.on_demand.MOST_STREAMED", 1)
+    release = threading.Event()
+    with Upstream(tmp_path, policy="streamed") as upstream, ThreadedPullServer(upstream.here, new_client) as server:
+        blob = upstream.large
+        upstream.answer(blob, upstream.whole(blob, after=release, first=HELD_BYTES * 4))
+        first = requests.get(server.url + path_of(blob.digest), stream=True, timeout=30)
+        second = server.ask("GET", path_of(blob.digest))
+        assert (second.status_code, second.headers["Retry-After"]) == (503, "10")
+        release.set()
+        assert first.raw.read() == blob.data
