@@ -207,6 +207,24 @@ def test_an_installation_may_trust_its_triggers_and_the_note_says_what_changed(
     assert list_tags(**change(listener), tags=["a"]).returned[RUN_NOTE_KEY].endswith("tags from all to a")
 
 
+def test_a_trigger_publishes_only_where_triggers_are_trusted(
+    database: Database, listener: HostileRegistry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sync = {"repository": "mine", "url": listener.base, "upstream_name": "open/app", "publish_as": " team/mine "}
+    assert "publish_as would change that" in refusal(**sync)
+    assert listener.asked() == []
+    assert database.distributions.page().total_count == database.repositories.page().total_count == 0
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__TRUST_TRIGGERS", "True")
+    list_tags(**sync)
+    made = database.distributions.by_name("team/mine")
+    assert (made.base_path, made.is_private) == ("team/mine", True)
+    assert made.repository_id == database.repositories.by_name("mine").id
+    assert "published as team/mine (private): clients pull the latest version" in capsys.readouterr().out
+    monkeypatch.delenv("AIRFLOW__REGISTRY_SYNC__TRUST_TRIGGERS")
+    list_tags(**sync, download_concurrency=None)
+    assert database.distributions.page().items == (made,)
+
+
 @pytest.mark.parametrize(
     ("written", "conf", "run_id", "authority"),
     [
