@@ -276,7 +276,7 @@ class BlobDownload:
                     raise BodyCut(f"blob {self.digest}: {self.problem or 'the download has ended'}")
                 ready = min(self._offset, reader.end) - reader.position
                 if ready > 0 and reader.position >= self._file_end:
-                    return self._from_window(reader.position, ready)
+                    return self._from_window(reader.position, min(ready, CHUNK_BYTES))
                 descriptor, count = self._file, min(CHUNK_BYTES, ready, self._file_end - reader.position)
             if ready > 0 and descriptor is not None:
                 chunk = await self._loop.run_in_executor(None, os.pread, descriptor, count, reader.position)
