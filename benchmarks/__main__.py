@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from benchmarks import blob_store
+from benchmarks import blob_store, pulls
 from benchmarks.airflow_sync import AirflowSync
 from benchmarks.bare_loop import BareLoop
 from benchmarks.results import Passes, ShapeResult, table
@@ -39,12 +39,18 @@ def main() -> None:
     """Measures what the arguments ask for and prints it."""
     arguments = _arguments()
     document: dict[str, object] = {}
-    if not arguments.only_syncs:
+    only = arguments.only
+    if only in (None, "blob-store"):
         _say("The blob store")
         stores = blob_store.measure(arguments.runs)
         print("\n".join(map(str, stores)), end="\n\n")
         document["blob_store"] = [vars(result) | {"ratio": result.ratio} for result in stores]
-    if not arguments.only_blob_store:
+    if only in (None, "pulls"):
+        _say("The pull server")
+        pulled = pulls.measure(arguments.runs, _say)
+        print("\n".join(map(str, pulled)), end="\n\n")
+        document["pulls"] = [result.as_json() for result in pulled]
+    if only in (None, "syncs"):
         results = measure_syncs(arguments.shapes, arguments.runs, with_airflow=not arguments.without_airflow)
         names = list(results[0].first)
         print(table(results, names, names[0]))
@@ -127,8 +133,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--runs", type=int, default=3, help="how often each is measured; medians are shown")
     parser.add_argument("--json", type=Path, help="a file to write every number to")
-    parser.add_argument("--only-blob-store", action="store_true")
-    parser.add_argument("--only-syncs", action="store_true")
+    parser.add_argument("--only", choices=("blob-store", "pulls", "syncs"), help="one of the parts; all without it")
     parser.add_argument("--without-airflow", action="store_true", help="only skopeo and the bare loop")
     arguments = parser.parse_args()
     if unknown := set(arguments.shapes) - set(shapes.SHAPES):

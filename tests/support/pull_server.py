@@ -159,6 +159,12 @@ class PullServer(PullClient):
         self.session.close()
         self.stop()
 
+    def processes(self) -> list[psutil.Process]:
+        """Its first process and those that it started, such as its workers."""
+        assert self._process is not None
+        first = psutil.Process(self._process.pid)
+        return [first, *first.children(recursive=True)]
+
     @property
     def blob_store(self) -> str:
         """The URL of the blob store."""

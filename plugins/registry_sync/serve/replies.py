@@ -19,7 +19,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-CHUNK_BYTES = 256 * 1024
+#: Some of them wait in the server for each client, so that their size decides the memory of many clients at once.
+CHUNK_BYTES = 64 * 1024
 #: What is served was made by strangers, and may be served on the host of a web page (OWASP, stored XSS).
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
