@@ -190,11 +190,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) ->
     shutil.copytree(CHECKOUT / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
     (dags / "waiting.py").write_text(waiting_dags.CODE)
     (dags / "grouped.py").write_text(grouped_dags.CODE)
-    settings = {
-        "registry_sync": {"min_shard_mib": "192"},
-        "scheduler": {"parsing_cleanup_interval": "3"},
-        "dag_processor": {"min_file_process_interval": "10"},
-    }
+    settings = {"registry_sync": {"min_shard_mib": "192"}}
     env = {"GREETING": "hello"}
     with AirflowInstance(folder, dags=dags, database=airflow_database, settings=settings, env=env) as instance:
         _shared_airflows[scheduling.SHARED] = instance

@@ -16,7 +16,7 @@ import pytest
 from support.airflow_instance import AirflowInstance
 from support.certificates import CertificateAuthority
 from support.dag_runners import Scheduled
-from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, reply, wait_until
+from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply, wait_until
 from support.images import RepositoryContent
 from support.lookalikes import known
 from support.lookalikes.manifests import PULLS_ALLOWED
@@ -31,7 +31,9 @@ CONCURRENCY = 4
 
 
 class LimitingRegistry:
-    """Serves ``content``, and refuses every pull of a manifest from the second on, until :attr:`is_open` is set."""
+    """Serves ``content``, and refuses the first listing, and every pull of a manifest from the second on, until
+    :attr:`is_open` is set.
+    """
 
     def __init__(self, content: RepositoryContent) -> None:
         self.server = serve(HostileRegistry(), "limited", content)
@@ -39,6 +41,8 @@ class LimitingRegistry:
         self.refused_count = 0
         self._given_count = 0
         self._lock = threading.Lock()
+        limited = errors_reply(429, "TOOMANYREQUESTS", headers=[("Retry-After", str(WAIT_SECONDS))])
+        self.server.on("GET", "/v2/limited/tags/list", limited, json_reply({"tags": sorted(content.tags)}))
         for digest, manifest in content.manifests.items():
             path = f"/v2/limited/manifests/{digest}"
             self.server.on("GET", path, self._limit(reply(200, manifest.data, content_type=manifest.media_type)))
@@ -105,6 +109,11 @@ def test_a_task_with_a_retry_after_of_two_minutes_holds_nothing_meanwhile_and_th
     registry, content = limiting
     conf = {"repository": "limited", "url": registry.server.base, "upstream_name": "limited"}
     run = airflow.trigger(conf={**conf, "download_concurrency": CONCURRENCY})
+    airflow.await_task(run, "list_tags", state="up_for_retry")
+    listing = Waiting(airflow, run, "list_tags", -1)
+    assert WAIT_SECONDS - 5 < listing.seconds() <= WAIT_SECONDS
+    assert len(registry.server.asked("GET", "/v2/limited/tags/list")) == 1
+    listing.pass_time(WAIT_SECONDS)
     airflow.await_task(run, "fetch_manifests", 0, state="up_for_retry")
     task = next(t for t in airflow.task_instances(run) if (t["task_id"], t["map_index"]) == ("fetch_manifests", 0))
     assert task["try_number"] == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from registry_sync.hooks.connection import HostLimits, read_connection
 from support.airflow_instance import AirflowInstance
@@ -32,21 +32,31 @@ FLAGS = [
 ]
 
 
-@pytest.fixture
-def page(airflow: AirflowInstance) -> Iterator[Page]:
-    """A page of someone who is signed in."""
+@pytest.fixture(scope="module")
+def signed_in(airflow: AirflowInstance) -> Iterator[BrowserContext]:
+    """The browser of someone who is signed in. It draws no transitions: the processor paints each frame."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.set_default_timeout(60_000)
+        context = browser.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce")
+        context.set_default_timeout(60_000)
         expect.set_options(timeout=60_000)
+        page = context.new_page()
         page.goto(f"{airflow.url}/")
         page.fill('input[name="username"]', "admin")
         page.fill('input[name="password"]', airflow.instance.password())
         page.click('button[type="submit"]')
         page.wait_for_url(lambda url: "/auth/login" not in url)
-        yield page
+        page.close()
+        yield context
         browser.close()
+
+
+@pytest.fixture
+def page(signed_in: BrowserContext) -> Iterator[Page]:
+    """A page of its own, closed at the end: an open one asks the server again and again."""
+    page = signed_in.new_page()
+    yield page
+    page.close()
 
 
 def picture(page: Page, name: str) -> None:
