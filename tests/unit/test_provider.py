@@ -122,6 +122,7 @@ print("SEEN" + json.dumps({
     return seen
 
 
+@pytest.mark.slow
 def test_airflow_offers_the_connection_type(seen_by_airflow: dict[str, object]) -> None:
     assert seen_by_airflow["provider"] == registry_sync.__version__
     assert seen_by_airflow["name"] == "Container registry"
@@ -129,6 +130,7 @@ def test_airflow_offers_the_connection_type(seen_by_airflow: dict[str, object]) 
     assert seen_by_airflow["testable"] is True
 
 
+@pytest.mark.slow
 def test_airflow_shows_every_field_of_the_form(seen_by_airflow: dict[str, object]) -> None:
     assert seen_by_airflow["fields"] == sorted(f"extra__registry__{name}" for name in provider.CONNECTION_FIELDS)
     assert seen_by_airflow["sensitive"] == [
@@ -136,6 +138,7 @@ def test_airflow_shows_every_field_of_the_form(seen_by_airflow: dict[str, object
     ]
 
 
+@pytest.mark.slow
 def test_airflow_takes_the_labels_and_hints(seen_by_airflow: dict[str, object]) -> None:
     behaviour = seen_by_airflow["behaviour"]
     assert isinstance(behaviour, dict)

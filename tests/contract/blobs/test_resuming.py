@@ -101,6 +101,7 @@ def test_a_resumable_download_that_was_spoilt_is_noticed_and_replaced(
     assert stored(store, blob) == blob.data
 
 
+@pytest.mark.slow
 def test_a_download_killed_in_the_middle_is_continued(store: BlobStore, place: Place) -> None:
     blob = Blob.random(7, LARGE)
     with writing(place.url, place.spool, "half", 7, LARGE, MEBIBYTE, environment=place.environment) as process:
@@ -115,6 +116,7 @@ def test_a_download_killed_in_the_middle_is_continued(store: BlobStore, place: P
     assert place.partial_files() == []
 
 
+@pytest.mark.slow
 @shared
 def test_whatever_is_published_when_a_process_is_killed_is_whole(place: Place) -> None:
     store = place.open()
@@ -192,6 +194,7 @@ def test_many_threads_may_publish_one_blob_at_once(store: BlobStore, place: Plac
     assert place.partial_files() == []
 
 
+@pytest.mark.slow
 @shared
 def test_processes_may_publish_the_same_blobs_at_once(place: Place) -> None:
     store, size = place.open(), MEBIBYTE + 9

@@ -41,6 +41,7 @@ def start(script: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_processes_that_commit_at_once_follow_each_other_without_gaps(database: Database, url: str) -> None:
     repository = database.repositories.ensure("app")
     runs = []
@@ -163,6 +164,7 @@ def test_a_change_that_cannot_be_made_leaves_what_was(database: Database) -> Non
     assert database.remotes.get(remote.id) == remote
 
 
+@pytest.mark.slow
 def test_a_process_killed_after_the_commit_was_written_is_not_repeated_twice(database: Database, url: str) -> None:
     repository = database.repositories.ensure("app")
     upstream = Upstream()

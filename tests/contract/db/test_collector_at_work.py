@@ -127,6 +127,7 @@ def test_blobs_that_are_named_after_they_were_noted_as_missing_stay_and_are_note
     assert all(database.contents.blob(digest).is_stored for digest in store.digests())
 
 
+@pytest.mark.slow
 def test_syncs_beside_collectors_lose_nothing_and_end_whole(database: Database, store: BlobStore) -> None:
     """Threads sync the same abandoned content again and again while others collect with hardly any grace.
 

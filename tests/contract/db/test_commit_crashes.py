@@ -161,6 +161,7 @@ def own_server() -> Iterator[Postgres]:
         yield server
 
 
+@pytest.mark.slow
 def test_a_database_that_goes_away_in_the_middle_is_a_passing_error_and_the_repeat_makes_the_version(
     own_server: Postgres,
 ) -> None:

@@ -106,6 +106,7 @@ def assert_reads_the_same(database: Database, kept: dict[str, str]) -> None:
     assert {path: without_new_fields(path, body) for path, body in found.items()} == kept
 
 
+@pytest.mark.slow
 def test_every_document_reads_the_same_byte_for_byte(database: Database) -> None:
     expected = documents()
     assert len(expected) > 300

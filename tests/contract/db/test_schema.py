@@ -217,6 +217,7 @@ with Database.connect(sys.argv[1]) as database:
 """
 
 
+@pytest.mark.slow
 def test_several_processes_may_be_the_first_at_once(empty_url: str) -> None:
     command = [sys.executable, "-W", "error", "-c", FIRST_USE, empty_url]
     environment = {"PYTHONPATH": next(iter(sys.modules["registry_sync"].__path__)).rpartition("/")[0]}

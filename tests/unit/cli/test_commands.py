@@ -221,6 +221,7 @@ def test_loading_the_commands_loads_neither_the_database_nor_the_registry_client
     assert loaded.stdout.strip() == ""
 
 
+@pytest.mark.slow
 def test_the_tree_of_commands_is_made_without_what_the_commands_require() -> None:
     """Every ``airflow`` command makes it."""
     script = (

@@ -297,6 +297,7 @@ SPEED = 4.0
 BLOB_COUNT, THREADS = 600, 20
 
 
+@pytest.mark.slow
 def test_600_blobs_arrive_by_20_threads_whose_tokens_live_a_second_behind_a_slow_service(registry) -> None:
     given_at: dict[str, float] = {}
     clock = Clock(lambda: time.monotonic() * SPEED, sleep=lambda seconds: time.sleep(seconds / SPEED))

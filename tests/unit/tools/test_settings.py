@@ -112,6 +112,7 @@ def test_no_proxy_is_used_for_the_instance_itself(layout: Layout, monkeypatch: p
     assert env["NO_PROXY"] == env["no_proxy"] == "example.org,127.0.0.1,localhost"
 
 
+@pytest.mark.slow
 def test_one_warning_of_a_library_is_silenced_and_no_other_of_airflows(layout: Layout) -> None:
     """It would stand in the log of every task; people must still see what of their DAGs is deprecated."""
     instance = Instance(layout)
