@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
+
 import psycopg
 import pytest
 
 from local_airflow import migration
+from local_airflow.ports import free_port
+from local_airflow.pull_server import PullServer
 from support.composed import SERVICES, Composed, run, set_up_commands
 from support.registry import RegistryServer
 
@@ -30,3 +35,21 @@ def test_a_sync_is_kept_in_the_database_of_registry_sync(composed: Composed, ups
 def test_the_health_check_of_a_part_passes_while_it_runs(composed: Composed, part: str) -> None:
     _, *check = SERVICES[part]["healthcheck"]["test"]
     run(composed.airflow, check)
+
+
+def test_the_pull_server_starts_beside_and_its_health_check_passes(composed: Composed) -> None:
+    airflow, port = composed.airflow, str(free_port())
+    service = SERVICES["pull-server"]
+    command = [part.replace("5050", port).replace("0.0.0.0", "127.0.0.1") for part in service["command"]]
+    _, *check = service["healthcheck"]["test"]
+    program = str(airflow.layout.program)
+    with subprocess.Popen([program, *command], env=airflow.environment, stderr=subprocess.DEVNULL) as server:
+        try:
+            deadline = time.monotonic() + 60
+            while not PullServer(int(port)).is_ready():
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            run(airflow, [part.replace("5050", port) for part in check])
+        finally:
+            server.terminate()
