@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +19,13 @@ class RegistrySyncPlugin(AirflowPlugin):
         """The apps that the API server mounts. Read by the API server only, so that only it imports FastAPI."""
         from registry_sync.api.app import MOUNT, create_app
 
-        return [{"app": create_app(), "url_prefix": MOUNT, "name": "registry-sync REST API"}]
+        apps: list[dict[str, Any]] = [{"app": create_app(), "url_prefix": MOUNT, "name": "registry-sync REST API"}]
+        if _pulls_here():
+            from registry_sync.serve import mounted
+
+            app = mounted.MountedPullApp()
+            apps.append({"app": app, "url_prefix": mounted.MOUNT, "name": "registry-sync pull API"})
+        return apps
 
     @cached_property
     def listeners(self) -> list[Any]:  # type: ignore[override]  # as above
@@ -26,3 +33,15 @@ class RegistrySyncPlugin(AirflowPlugin):
         from registry_sync.listener import RunNotes
 
         return [RunNotes()]
+
+
+def _pulls_here() -> bool:
+    """Whether the pull API is served here, too. A setting that cannot be read leaves it out, not the rest as well."""
+    from registry_sync.errors import ConfigurationError
+    from registry_sync.hooks.settings import serves_pulls_in_api_server
+
+    try:
+        return serves_pulls_in_api_server()
+    except ConfigurationError:
+        logging.getLogger(__name__).exception("the pull API is not served in the API server")
+        return False

@@ -254,6 +254,13 @@ SETTINGS: dict[str, Any] = {
         "example": "/var/log/registry-sync/pulls.jsonl",
         "default": "",
     },
+    "pull_in_api_server": {
+        "description": "Whether Airflow's API server serves what was synced to container clients below /v2, too.",
+        "version_added": "0.2.0",
+        "type": "boolean",
+        "example": None,
+        "default": "False",
+    },
     "orphan_grace_hours": {
         "description": "How long unreferenced content is kept before garbage collection removes it.",
         "version_added": "0.1.0",

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "cli": {"errors", "domain", "pulp", "blobs", "db", "hooks", "sync", "serve"},
     "serve": {"errors", "domain", "blobs", "db", "hooks"},
     "listener": {"errors", "domain", "db", "hooks", "operators"},
-    "plugin": {"api", "hooks", "listener"},
+    "plugin": {"errors", "api", "hooks", "listener", "serve"},
     "provider": set(),
     "__init__": set(),
 }

@@ -97,6 +97,13 @@ def load_settings() -> Settings:
     )
 
 
+def serves_pulls_in_api_server() -> bool:
+    """Whether Airflow's API server serves the pull API, too. Raises :class:`ConfigurationError`."""
+    from airflow.configuration import conf
+
+    return _flag(conf.get(SECTION, "pull_in_api_server", fallback=""), "pull_in_api_server")
+
+
 def _flag(text: str, name: str) -> bool:
     """``text`` as true or false; false for an empty one."""
     return bool(parse_flag(text, f"[registry_sync] {name}"))

@@ -21,6 +21,8 @@ def _settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("api")
     return {
         "AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN": f"sqlite:///{folder / 'registry_sync.db'}",
+        "AIRFLOW__REGISTRY_SYNC__BLOB_STORE": (folder / "blobs").as_uri(),
+        "AIRFLOW__REGISTRY_SYNC__PULL_IN_API_SERVER": "True",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{role}:{role}" for role in ROLES),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
@@ -42,6 +44,8 @@ def _running_server(_home_with_database: Path, _settings: dict[str, str]) -> Ite
             warnings.simplefilter("ignore")  # those of Airflow's own code are not ours to mend
             from airflow.api_fastapi.app import create_app, get_auth_manager, purge_cached_app
 
+            _forget_apps()
+            closing.callback(_forget_apps)
             app = create_app()
             closing.callback(purge_cached_app)
             _store_dag()
@@ -58,6 +62,15 @@ def api_server(_running_server: ApiServer, _settings: dict[str, str]) -> Iterato
     """The server, started once; its settings are in the environment only while these tests run."""
     with _in_force(_settings):
         yield _running_server
+
+
+def _forget_apps() -> None:
+    """Airflow asks a plugin for its apps once in a process; these settings say which they are."""
+    from airflow import plugins_manager
+
+    plugins_manager.get_fastapi_plugins.cache_clear()
+    for plugin in plugins_manager._get_plugins()[0]:
+        vars(plugin).pop("fastapi_apps", None)
 
 
 def _token(auth_manager: object, role: str) -> str:

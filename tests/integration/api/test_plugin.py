@@ -12,7 +12,7 @@ from support.rest_api import API, ApiServer, RestClient
 def test_airflow_lists_the_plugin_with_its_app(admin: RestClient) -> None:
     """Airflow leaves out a plugin that it cannot describe."""
     plugins = {plugin["name"]: plugin for plugin in admin.get("/api/v2/plugins")["plugins"]}
-    assert [app["url_prefix"] for app in plugins["registry_sync"]["fastapi_apps"]] == ["/pulp"]
+    assert [app["url_prefix"] for app in plugins["registry_sync"]["fastapi_apps"]] == ["/pulp", "/v2"]
     assert admin.get("/api/v2/plugins/importErrors")["total_entries"] == 0
 
 

@@ -1,0 +1,100 @@
+"""The pull API inside Airflow's API server, which mounts it below ``/v2``.
+
+A mounted app gets no lifespan events unless it is FastAPI's, so everything is opened at the first request. Replies say
+that they are not compressed: Airflow wraps all apps in a middleware that otherwise compresses them for clients that
+accept it, and takes ``Content-Length`` away with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from ipaddress import ip_network
+from typing import Any
+
+import httpx
+
+from registry_sync.errors import RegistrySyncError
+from registry_sync.hooks.pull_clients import PullClients
+from registry_sync.hooks.settings import load_settings
+from registry_sync.hooks.stores import open_blobs, open_database
+from registry_sync.serve.access_log import AccessLog
+from registry_sync.serve.airflow_logins import AirflowLogins, UserLogin
+from registry_sync.serve.delivery import Delivery
+from registry_sync.serve.pull_api import PullApp
+from registry_sync.serve.replies import PullError, Receive, Scope, Send
+
+MOUNT = "/v2"
+_log = logging.getLogger(__name__)
+#: How long a request waits for a lock or a connection of the database, in seconds.
+_PATIENCE_SECONDS = 5.0
+
+
+class MountedPullApp:
+    """Serves as the pull server does, with the database and the store of the settings.
+
+    Users log in at the API server itself. ``open_app`` makes the app, given how a login is checked.
+    """
+
+    def __init__(self, open_app: Callable[[UserLogin], PullApp] | None = None) -> None:
+        self._open_app = open_app or open_pull_app
+        self._opening: asyncio.Task[PullApp] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection, as ASGI calls it."""
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        uncompressed = _uncompressed(send)
+        try:
+            app = await self._opened(scope["app"])
+        except RegistrySyncError as problem:
+            _log.error("the pull API cannot be opened: %s", problem)
+            refused = PullError(503, "UNAVAILABLE", "the server cannot answer now; try again", {"Retry-After": "5"})
+            await refused.reply().send(scope, uncompressed)
+            return
+        # Files are handed to the server by a message that Airflow's middleware does not know.
+        await app({**scope, "extensions": {}}, receive, uncompressed)
+
+    async def _opened(self, airflow: Any) -> PullApp:
+        """The app, opened once for all who wait; tried again by the next request after a failure."""
+        if self._opening is None:
+            users = AirflowLogins("http://localhost", httpx.ASGITransport(airflow, raise_app_exceptions=False))
+            self._opening = asyncio.create_task(asyncio.to_thread(self._open_app, users))
+        opening = self._opening
+        try:
+            return await asyncio.shield(opening)
+        except RegistrySyncError:
+            if self._opening is opening:
+                self._opening = None
+            raise
+
+
+def open_pull_app(users: UserLogin) -> PullApp:
+    """The app for the settings in force. Raises :class:`RegistrySyncError` while it cannot be opened."""
+    settings = load_settings()
+    store = open_blobs(settings)
+    delivery = Delivery(store, settings.blob_delivery, settings.signed_url_seconds)
+    log = None if settings.pull_access_log is None else AccessLog(settings.pull_access_log, modes=settings.file_modes)
+    return PullApp(
+        open_database(settings, patience_seconds=_PATIENCE_SECONDS),
+        store,
+        users=users,
+        trusted_proxies=tuple(ip_network(text, strict=False) for text in settings.pull_trusted_proxies),
+        delivery=delivery,
+        open_client=PullClients(settings.contact),
+        observers=() if log is None else (log.write,),
+    )
+
+
+def _uncompressed(send: Send) -> Send:
+    async def sent(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message["headers"])
+            if all(name != b"content-encoding" for name, _ in headers):
+                headers.append((b"content-encoding", b"identity"))
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return sent
