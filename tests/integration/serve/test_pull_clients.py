@@ -73,7 +73,7 @@ def test_skopeo_logs_in_to_what_is_private(served: Served, clients_home: Path, t
     inspected = _skopeo(served, clients_home, "inspect", "--tls-verify=false", f"--creds={creds}", source)
     assert json.loads(inspected.stdout)["Digest"] == served.kinds.tags["oci-image"], inspected.stderr
     wrong = _skopeo(served, clients_home, "inspect", "--tls-verify=false", "--creds=ci:wrong", source)
-    assert "wrong name or secret" in wrong.stderr
+    assert "wrong name or password" in wrong.stderr
 
 
 @pytest.fixture(scope="module")
