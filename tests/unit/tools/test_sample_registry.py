@@ -73,6 +73,7 @@ def test_a_named_repository_is_used_and_never_replaced() -> None:
     assert "replace_upstream" not in conf
 
 
+@pytest.mark.slow
 def test_it_is_served_at_the_place_that_it_had_and_nothing_is_left(tmp_path: Path) -> None:
     layout, port = Layout(folder=tmp_path), free_port()
     layout.make_private()
