@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
-from fastapi import Response
-from pydantic import Field
+from fastapi import Query, Response
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from registry_sync.api.access import CHANGE, CREATE, DELETE, READ
 from registry_sync.api.dependencies import Router, UsedDatabase
-from registry_sync.api.fields import FreeText, GivenDocument, Labels, Name, PathUuid, whole_number
+from registry_sync.api.fields import FreeText, GivenDocument, Labels, Name, PathUuid, invalid, whole_number
 from registry_sync.api.problems import NOT_FOUND, InvalidField
-from registry_sync.api.resources import NamedQuery, Resource
+from registry_sync.api.resources import NamedQuery, PageQuery, Resource, ordered_by, page_document
 from registry_sync.domain.records import RepositorySpec
 from registry_sync.errors import InvalidReference
+from registry_sync.pulp.documents import PageDocument
 from registry_sync.pulp.hrefs import MAX_NUMBER, repositories_href, repository_href
-from registry_sync.pulp.repository_documents import RepositoryDocument, UsageDocument
+from registry_sync.pulp.repository_documents import PulledTagDocument, RepositoryDocument, UsageDocument
 
 _SPEC_FIELDS = {
     "name": "name",
@@ -112,6 +114,36 @@ def delete_repository(database: UsedDatabase, repository_id: PathUuid) -> None:
 def read_usage(database: UsedDatabase, repository_id: PathUuid) -> UsageDocument:
     """The space that the repository uses in the blob store, and the content that it alone references."""
     return UsageDocument.model_validate(database.disk_usage.repository(repository_id))
+
+
+def _written_as_time(text: Any) -> Any:
+    """Refuses numbers, which pydantic reads as seconds or milliseconds."""
+    if isinstance(text, str) and not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]", text):
+        raise invalid("Send a time such as 2026-03-01T00:00:00Z.")
+    return text
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_written_as_time)]
+_PulledOrder: Any = ordered_by("name", "last_pulled")
+
+
+class PulledQuery(PageQuery):
+    """The filter and order of tags and their pulls."""
+
+    unused_since: Annotated[
+        Time | None, Field(description="Only tags that nobody has pulled since then, with a time zone")
+    ] = None
+    ordering: _PulledOrder = None
+
+
+@router.get("/{repository_id}/pulls/", dependencies=READ, responses=NOT_FOUND)
+def list_pulls(
+    database: UsedDatabase, repository_id: PathUuid, query: Annotated[PulledQuery, Query()]
+) -> PageDocument[PulledTagDocument]:
+    """The tags of the latest version, and when each was last pulled from here, by name or by digest."""
+    database.repositories.get(repository_id)
+    page = database.last_pulls.tags(repository_id, query.page_request(), unused_since=query.unused_since)
+    return page_document(f"{repository_href(repository_id)}pulls/", query, page, PulledTagDocument.model_validate)
 
 
 @contextmanager

@@ -146,6 +146,7 @@ NEW_DESCRIPTION = _new(("--description",), help="Description of the version; '' 
 BASE_PATH = _new(("--base-path",), help="Name that clients pull, such as team/alpine (default: the name)", default=None)
 PUBLIC = _new(("--public",), help="Let everybody pull it", action="store_true", default=False)
 PRIVATE = _new(("--private",), help="Let only robots pull it whose scopes fit", action="store_true", default=False)
+UNUSED_DAYS = _new(("--unused-days",), help="Only what nobody pulled for that many days", type=int, default=None)
 OF_REPOSITORY = _new(("--repository",), help="Repository that is served (default: the one of that name)", default=None)
 NEW_REPOSITORY = _new(("--repository",), help="Serve this repository from now on, its latest version", default=None)
 NEW_BASE_PATH = _new(("--base-path",), help="Name that clients pull from now on", default=None)
@@ -183,6 +184,14 @@ _DB = (
 _REPOSITORY = (
     _command("list", "List repositories", "resource_commands.list_repositories", NAME_PART, OUTPUT),
     _command("show", "Show a repository", "resource_commands.show_repository", REPOSITORY, OUTPUT),
+    _command(
+        "pulls",
+        "Show when the tags of a repository were last pulled",
+        "serving_commands.list_pulls",
+        REPOSITORY,
+        UNUSED_DAYS,
+        OUTPUT,
+    ),
 )
 _REMOTE = (
     _command("list", "List remotes", "resource_commands.list_remotes", NAME_PART, OUTPUT),

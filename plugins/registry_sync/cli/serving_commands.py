@@ -11,7 +11,8 @@ from typing import Any
 from registry_sync.cli.command_context import confirm, errors_shown, every, print_fields, print_rows, usable_database
 from registry_sync.db.database import Database
 from registry_sync.domain.quantities import utc_now
-from registry_sync.domain.serving import Distribution, DistributionSpec, Robot
+from registry_sync.domain.records import Page, PageRequest
+from registry_sync.domain.serving import Distribution, DistributionSpec, PulledTag, Robot
 from registry_sync.hooks.settings import load_settings
 
 
@@ -98,6 +99,19 @@ def delete_distribution(args: Namespace) -> None:
         confirm(args, f"Serve nothing under {found.base_path} any more?")
         database.distributions.delete(found.id)
     print(f"distribution {args.name} is deleted; the repository stays as it is")
+
+
+def list_pulls(args: Namespace) -> None:
+    """The tags of a repository's latest version, what was pulled longest ago first."""
+    since = None if args.unused_days is None else utc_now() - timedelta(days=max(args.unused_days, 0))
+    with usable_database() as database:
+        repository = database.repositories.by_name(args.name)
+
+        def page(request: PageRequest) -> Page[PulledTag]:
+            return database.last_pulls.tags(repository.id, replace(request, ordering="last_pulled"), unused_since=since)
+
+        rows = [{"tag": tag.name, "last_pulled": tag.last_pulled, "digest": tag.digest} for tag in every(page)]
+    print_rows(rows, args.output)
 
 
 def list_robots(args: Namespace) -> None:

@@ -28,6 +28,7 @@ from registry_sync.db.content.units import UnitStore
 from registry_sync.db.distributions import DistributionStore, RobotStore
 from registry_sync.db.download_claims import DownloadClaimStore
 from registry_sync.db.engine import BUSY_TIMEOUT_SECONDS, converted_errors, for_writing, make_engine, read_url
+from registry_sync.db.last_pulls import LastPullStore
 from registry_sync.db.pulls import PullStore
 from registry_sync.db.remotes import RemoteStore
 from registry_sync.db.repositories import RepositoryStore
@@ -249,6 +250,11 @@ class Database:
     def disk_usage(self) -> DiskUsageStore:
         """The disk usage of content."""
         return DiskUsageStore(self)
+
+    @cached_property
+    def last_pulls(self) -> LastPullStore:
+        """When tags and manifests were last pulled."""
+        return LastPullStore(self)
 
     @cached_property
     def distributions(self) -> DistributionStore:

@@ -502,3 +502,12 @@ blob_downloads = Table(
     Column("holder", plain_text(36), nullable=False, index=True),
     Column("beat", BigInteger(), nullable=False),
 )
+
+# When a tag was last pulled by its name, or a manifest by its digest; written in batches.
+last_pulls = Table(
+    "last_pulls",
+    metadata,
+    Column("repository_id", plain_text(36), ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True),
+    Column("reference", plain_text(255), primary_key=True),
+    Column("pulled_at", UtcDateTime(), nullable=False),
+)

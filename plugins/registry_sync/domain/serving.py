@@ -15,6 +15,7 @@ from datetime import datetime
 from enum import Enum
 from fnmatch import fnmatchcase
 
+from registry_sync.domain.digests import Digest
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import InvalidReference
 
@@ -137,6 +138,15 @@ class PullRecord:
     def is_pull(self) -> bool:
         """Whether a manifest was sent."""
         return self.kind == "manifests" and self.method == "GET" and self.status == 200
+
+
+@dataclass(frozen=True)
+class PulledTag:
+    """A tag, and when it was last pulled, by its name or by the digest that it stands for; None for never."""
+
+    name: str
+    digest: Digest
+    last_pulled: datetime | None
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,14 @@ class UsageDocument(Document):
     by_versions: AmountDocument
 
 
+class PulledTagDocument(Document):
+    """A tag of the latest version, and when it was last pulled from here; ``last_pulled`` is null for never."""
+
+    name: str
+    digest: str
+    last_pulled: Timestamp | None
+
+
 def _without_keys(certificates: str | None) -> str | None:
     """The text without a private key, which earlier releases accepted among certificates."""
     return None if certificates is None else split_private_keys(certificates)[0]

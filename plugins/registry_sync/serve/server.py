@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from registry_sync.blobs.store import BlobStore
+from registry_sync.db.database import Database
 from registry_sync.domain.file_modes import GROUP_TOO, OWNER_ONLY, FileModes
 from registry_sync.domain.serving import DEFAULT_URL_SECONDS, BlobDelivery, PullRecord
 from registry_sync.errors import ConfigurationError
@@ -23,6 +24,7 @@ from registry_sync.serve.access_log import AccessLog
 from registry_sync.serve.delivery import Delivery
 from registry_sync.serve.metrics import MetricsServer, PullMetrics, check_address, metrics_address
 from registry_sync.serve.pull_api import PullApp
+from registry_sync.serve.pull_notes import LastPulls
 from registry_sync.serve.slow_clients import (
     BUFFER_BYTES,
     HEAD_SECONDS,
@@ -144,7 +146,6 @@ def _granian(options: ServerOptions) -> Any:
 
 def make_app() -> PullApp:
     """The app of one worker, as :func:`serve` was told to make it."""
-    from registry_sync.db.database import Database
     from registry_sync.hooks.pull_clients import PullClients
     from registry_sync.serve.airflow_logins import AirflowLogins
 
@@ -162,14 +163,15 @@ def make_app() -> PullApp:
         trusted_proxies=tuple(ip_network(text, strict=False) for text in options.trusted_proxies),
         delivery=delivery,
         open_client=PullClients(options.contact),
-        **_watching(options, given["counted"]),
+        **_watching(options, given["counted"], database),
     )
 
 
-def _watching(options: ServerOptions, counted: str | None) -> dict[str, Any]:
-    """What of :class:`PullApp` counts and logs."""
-    observers: list[Callable[[PullRecord], None]] = []
-    closing: list[Callable[[], None]] = []
+def _watching(options: ServerOptions, counted: str | None, database: Database) -> dict[str, Any]:
+    """What of :class:`PullApp` counts, logs and remembers."""
+    pulls = LastPulls(database.last_pulls)
+    observers: list[Callable[[PullRecord], None]] = [pulls.note]
+    closing: list[Callable[[], None]] = [pulls.close]
     watching: dict[str, Any] = {"observers": observers, "closing": closing}
     if options.access_log is not None:
         log = AccessLog(options.access_log, modes=options.file_modes)

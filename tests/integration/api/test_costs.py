@@ -69,6 +69,7 @@ BOUNDS = {
     "{version}diff/": 20,
     "{version}provenance/": 6,
     "{repository}usage/": 10,
+    "{repository}pulls/": 4,
     "content/docker/blobs/?repository_version={version}": 4,
     "content/docker/manifests/?repository_version={version}": 6,
     "content/docker/tags/?repository_version={version}": 4,

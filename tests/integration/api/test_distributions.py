@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timezone
 
 import pytest
 
@@ -52,6 +53,26 @@ def test_a_response_may_be_changed_and_sent_back(admin: RestClient, name: str, r
     made = admin.post(LIST, name=name, base_path=name, repository=repository)
     replaced = admin.put(made["pulp_href"], **{**made, "private": False})
     assert replaced == {**made, "private": False, "pulp_last_updated": replaced["pulp_last_updated"]}
+
+
+def test_what_nobody_pulls_is_found(admin: RestClient, api_server: ApiServer, repository: str) -> None:
+    at = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
+    api_server.database.last_pulls.record({(repository.split("/")[-2], "latest"): at})
+    pulls = admin.get(f"{repository}pulls/")
+    assert [(tag["name"], tag["last_pulled"]) for tag in pulls["results"]] == [
+        ("latest", "2026-03-01T12:00:00.000000Z"),
+        ("new", None),
+    ]
+    tags = admin.get("content/docker/tags/", repository_version=f"{repository}versions/2/")["results"]
+    assert [tag["digest"] for tag in pulls["results"]] == [tag["digest"] for tag in tags]
+    unused = admin.get(f"{repository}pulls/", unused_since="2026-03-01T13:00:00+01:00")
+    assert [tag["name"] for tag in unused["results"]] == ["new"]
+    page = admin.get(f"{repository}pulls/", unused_since="2026-03-01T12:00:01Z", ordering="last_pulled", limit=1)
+    assert (page["count"], page["results"][0]["name"]) == (2, "new")
+    assert admin.get(page["next"])["results"][0]["name"] == "latest"
+    for wrong in ("2026-03-01T12:00:00", "0.5", "1772366400", "yesterday"):
+        assert admin.ask("GET", f"{repository}pulls/?unused_since={wrong}").status_code == 400
+    admin.get("/pulp/api/v3/repositories/docker/docker/00000000-0000-0000-0000-000000000000/pulls/", 404)
 
 
 def test_a_served_version_is_not_deleted(admin: RestClient, name: str, repository: str) -> None:

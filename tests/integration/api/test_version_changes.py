@@ -372,6 +372,7 @@ def test_reading_takes_the_dag_and_changing_takes_what_changing_a_repository_tak
         "versions/2/missing_manifests/",
         "versions/2/provenance/",
         "usage/",
+        "pulls/",
     ):
         assert statuses("GET", f"{repository}{path}") == (200, 200, 200, 200)
     assert statuses("PATCH", f"{repository}versions/1/", {"description": "x"}) == (403, 403, 200, 200)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from registry_sync.cli import commands
 from registry_sync.db.database import Database
+from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import PageRequest, Repository
 from registry_sync.domain.serving import DistributionSpec
 from registry_sync.serve.server import ServerOptions
@@ -115,3 +117,19 @@ def test_the_command_serves_by_the_defaults_of_the_server(name: str) -> None:
     (default,) = (field.default for field in fields(ServerOptions) if field.name == name)
     assert option.kwargs["default"] == default
     assert f"(default: {default})" in option.kwargs["help"]
+
+
+def test_tags_are_listed_by_their_last_pull_what_nobody_pulled_first(
+    run: Run, database: Database, repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = utc_now()
+    pulls = {"latest": now - timedelta(days=100), "new": now}
+    database.last_pulls.record({(repository.id, tag): at for tag, at in pulls.items()})
+    run("repository", "pulls", "app", "--output", "json")
+    assert [row["tag"] for row in _printed(capsys)] == ["latest", "new"]
+    run("repository", "pulls", "app", "--unused-days", "90", "--output", "json")
+    (unused,) = _printed(capsys)
+    assert (unused["tag"], unused["digest"][:7]) == ("latest", "sha256:")
+    assert unused["last_pulled"].startswith(str(pulls["latest"].date()))
+    run("repository", "pulls", "app", "--unused-days", "101", "--output", "json")
+    assert _printed(capsys) == []

@@ -154,7 +154,7 @@ def is_present(membership: Any, repository_id: str) -> ColumnElement[bool]:
     return condition
 
 
-def is_in_version(membership: Any, repository_id: str, number: int) -> ColumnElement[bool]:
+def is_in_version(membership: Any, repository_id: str, number: int | ColumnElement[int]) -> ColumnElement[bool]:
     """Whether a row of a membership table is in that version."""
     condition: ColumnElement[bool] = (
         (membership.c.repository_id == repository_id)
