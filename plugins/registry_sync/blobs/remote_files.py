@@ -84,6 +84,8 @@ def remove_objects(filesystem: Any, paths: Sequence[str]) -> list[str]:
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 #: The part sizes of uploads, where drivers have one; their default of 50 MB, ten at once, uses much memory.
 _CHUNKS = {"s3": 8 * 1024 * 1024, "s3a": 8 * 1024 * 1024, "gs": 8 * 1024 * 1024, "gcs": 8 * 1024 * 1024}
+#: How far an open file reads ahead. Drivers keep up to 50 MiB otherwise, for each of many pulls at once.
+_READ_AHEAD_BYTES = 1024 * 1024
 #: Stores that can join objects without a transfer, and remove many in one request.
 _LIKE_S3 = frozenset({"s3", "s3a"})
 #: How drivers name the time of a file in a listing; the first one present is used.
@@ -126,7 +128,8 @@ class RemoteFiles:
         with self._errors():
             if self.protocol == "memory":  # its files share one position
                 return io.BytesIO(self.filesystem.cat_file(self.path(name)))
-            return cast("BinaryIO", self.filesystem.open(self.path(name), "rb"))
+            options = {"block_size": _READ_AHEAD_BYTES} if self.protocol in OBJECT_STORES else {}
+            return cast("BinaryIO", self.filesystem.open(self.path(name), "rb", **options))
 
     def read(self, name: str, start: int = 0) -> bytes:
         """The bytes from ``start`` on."""

@@ -8,7 +8,8 @@ import fsspec
 import pytest
 
 from registry_sync.blobs.remote_files import join_objects
-from support.blob_stores import Place
+from support.blob_stores import MEBIBYTE, Place, put
+from support.images import Blob
 from support.object_store import LEAST_PART_BYTES
 
 pytestmark = pytest.mark.parametrize("place", ["s3"], indirect=True)
@@ -47,3 +48,14 @@ def test_what_cannot_be_joined_is_aborted(
         join_objects(filesystem, [f"{bucket}/{name}" for name in sources], f"{bucket}/joined")
     assert not filesystem.exists(f"{bucket}/joined")
     assert _uploads(filesystem, bucket) == []
+
+
+def test_an_open_blob_reads_little_ahead(place: Place) -> None:
+    """A worker holds as much for each pull that it streams."""
+    blob = Blob.random(7, 4 * MEBIBYTE)
+    store = place.open()
+    put(store, blob)
+    with store.open(blob.digest) as file:
+        assert file.read(1) == blob.data[:1]
+        assert len(file.cache.cache) <= 2 * MEBIBYTE  # type: ignore[attr-defined]
+        assert file.read() == blob.data[1:]
