@@ -179,7 +179,7 @@ class PullApp:
             ).reply()
         sent_bytes = 0
         try:
-            sent_bytes = await reply.send(scope, send)
+            sent_bytes = await reply.send(scope, receive, send)
         except BodyCut as problem:
             _log.error("%s %s: %s", request.method, request.path, problem)
             raise

@@ -82,7 +82,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     code: str | None = None
 
-    async def send(self, scope: Scope, send: Send) -> int:
+    async def send(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Sends it to the client; how many bytes of body went."""
         length = self.body.length if isinstance(self.body, BlobBody) else len(self.body)
         headers = {**SAFE_HEADERS, **self.headers}
@@ -101,20 +101,30 @@ class Reply:
             and "http.response.pathsend" in scope.get("extensions", {})
         ):
             await send({"type": "http.response.pathsend", "path": str(self.body.path)})
-        elif self.body.coming is not None:
-            await _send_coming(self.body.coming, length, send)
         else:
-            await _send_chunks(self.body, send)
+            # A server takes what is sent to a client that has gone, and drops it: without asking, all would be read.
+            gone = asyncio.ensure_future(_client_gone(receive))
+            try:
+                if self.body.coming is not None:
+                    return length - await _send_coming(self.body.coming, length, send, gone)
+                return length - await _send_chunks(self.body, send, gone)
+            finally:
+                gone.cancel()
         return length
 
 
-async def _send_chunks(body: BlobBody, send: Send) -> None:
-    """Reads ahead of the client by one chunk, in a thread. Raises when the file has fewer bytes than it had."""
+async def _client_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _send_chunks(body: BlobBody, send: Send, gone: asyncio.Future[None]) -> int:
+    """Reads a chunk at a time, in a thread; how many bytes were left when the client went. Raises for a short file."""
     loop = asyncio.get_running_loop()
     chunks = _chunks(body)
     left = body.length
     try:
-        while left:
+        while left and not gone.done():
             chunk = await loop.run_in_executor(None, next, chunks, b"")
             if not chunk:
                 raise BodyCut(f"{left} of {body.length} bytes are missing")
@@ -124,19 +134,23 @@ async def _send_chunks(body: BlobBody, send: Send) -> None:
         await loop.run_in_executor(None, chunks.close)
     if body.length == 0:
         await send({"type": "http.response.body", "body": b""})
+    return left
 
 
-async def _send_coming(coming: ComingBytes, length: int, send: Send) -> None:
+async def _send_coming(coming: ComingBytes, length: int, send: Send, gone: asyncio.Future[None]) -> int:
     left = length
     try:
         async with aclosing(coming.chunks()) as chunks:
             async for chunk in chunks:
+                if gone.done():
+                    break
                 left -= len(chunk)
                 await send({"type": "http.response.body", "body": chunk, "more_body": left > 0})
     finally:
         coming.close()
     if length == 0:
         await send({"type": "http.response.body", "body": b""})
+    return left
 
 
 class BodyCut(Exception):
