@@ -52,7 +52,7 @@ class MountedPullApp:
         except RegistrySyncError as problem:
             _log.error("the pull API cannot be opened: %s", problem)
             refused = PullError(503, "UNAVAILABLE", "the server cannot answer now; try again", {"Retry-After": "5"})
-            await refused.reply().send(scope, uncompressed)
+            await refused.reply().send(scope, receive, uncompressed)
             return
         # Files are handed to the server by a message that Airflow's middleware does not know.
         await app({**scope, "extensions": {}}, receive, uncompressed)

@@ -56,7 +56,7 @@ def test_a_login_that_airflow_refuses_is_wrong(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "airflow",
+    "unclear",
     [
         Airflow(login=404),  # an auth manager without passwords
         Airflow(login=302),
@@ -68,11 +68,11 @@ def test_a_login_that_airflow_refuses_is_wrong(status: int) -> None:
         Airflow(reading=401),
         Airflow(reading=503),
     ],
-    ids=lambda airflow: f"{airflow.login} {airflow.reading} {airflow.body}",
+    ids=lambda unclear: f"{unclear.login} {unclear.reading} {unclear.body}",
 )
-def test_what_is_no_decision_of_airflow_is_an_error(airflow: Airflow) -> None:
+def test_what_is_no_decision_of_airflow_is_an_error(unclear: Airflow) -> None:
     with pytest.raises(LoginUnavailable) as raised:
-        airflow.user()
+        unclear.user()
     assert "her password" not in str(raised.value)
     assert "http://airflow.example/base/" in str(raised.value)
 
