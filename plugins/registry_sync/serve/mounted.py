@@ -8,6 +8,7 @@ accept it, and takes ``Content-Length`` away with it.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 from collections.abc import Callable
 from ipaddress import ip_network
@@ -15,14 +16,17 @@ from typing import Any
 
 import httpx
 
+from registry_sync.domain.serving import PullRecord
 from registry_sync.errors import RegistrySyncError
 from registry_sync.hooks.pull_clients import PullClients
+from registry_sync.hooks.pull_counters import count_on_demand, count_pull
 from registry_sync.hooks.settings import load_settings
 from registry_sync.hooks.stores import open_blobs, open_database
 from registry_sync.serve.access_log import AccessLog
 from registry_sync.serve.airflow_logins import AirflowLogins, UserLogin
 from registry_sync.serve.delivery import Delivery
 from registry_sync.serve.pull_api import PullApp
+from registry_sync.serve.pull_notes import LastPulls
 from registry_sync.serve.replies import PullError, Receive, Scope, Send
 
 MOUNT = "/v2"
@@ -76,15 +80,24 @@ def open_pull_app(users: UserLogin) -> PullApp:
     settings = load_settings()
     store = open_blobs(settings)
     delivery = Delivery(store, settings.blob_delivery, settings.signed_url_seconds)
-    log = None if settings.pull_access_log is None else AccessLog(settings.pull_access_log, modes=settings.file_modes)
+    database = open_database(settings, patience_seconds=_PATIENCE_SECONDS)
+    pulls = LastPulls(database.last_pulls)
+    # Airflow does not say to a mounted app that it stops.
+    atexit.register(pulls.close)
+    observers: list[Callable[[PullRecord], None]] = [pulls.note, count_pull]
+    if settings.pull_access_log is not None:
+        log = AccessLog(settings.pull_access_log, modes=settings.file_modes)
+        atexit.register(log.close)
+        observers.append(log.write)
     return PullApp(
-        open_database(settings, patience_seconds=_PATIENCE_SECONDS),
+        database,
         store,
         users=users,
         trusted_proxies=tuple(ip_network(text, strict=False) for text in settings.pull_trusted_proxies),
         delivery=delivery,
         open_client=PullClients(settings.contact),
-        observers=() if log is None else (log.write,),
+        observers=observers,
+        count_on_demand=count_on_demand,
     )
 
 

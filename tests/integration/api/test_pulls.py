@@ -7,12 +7,14 @@ import json
 import os
 import secrets
 import subprocess
+import time
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from airflow.observability import stats
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.serving import DistributionSpec
@@ -121,3 +123,30 @@ def test_a_database_that_cannot_be_opened_is_503_and_tried_again() -> None:
 
 async def _receive() -> MutableMapping[str, Any]:
     return {"type": "http.request", "body": b"", "more_body": False}
+
+
+def test_requests_are_counted_in_airflows_metrics_and_tags_have_a_last_pull(
+    api_server: ApiServer, pulled: _Client, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API server of these tests is in their process, so that its metrics can be read here."""
+    counted: list[tuple[str, Any, Any]] = []
+    monkeypatch.setattr(stats, "incr", lambda name, count=1, **more: counted.append((name, count, more.get("tags"))))
+    monkeypatch.setattr(stats, "timing", lambda name, _duration, **more: counted.append((name, 1, more.get("tags"))))
+    manifest = pulled.ask("GET", f"/v2/{name}/manifests/latest")
+    pulled.ask("GET", f"/v2/{name}/manifests/missing")
+    of = {"kind": "manifests"}
+    assert ("registry_sync.pull.requests", 1, {**of, "method": "GET", "status": "200"}) in counted
+    assert ("registry_sync.pull.sent_bytes", len(manifest.content), of) in counted
+    assert ("registry_sync.pull.manifests", 1, {"by": "tag"}) in counted
+    assert ("registry_sync.pull.errors", 1, {"code": "MANIFEST_UNKNOWN"}) in counted
+    assert ("registry_sync.pull.request_duration", 1, of) in counted
+    repository = api_server.database.repositories.by_name(name).id
+    deadline = time.monotonic() + 30
+    while "latest" not in _last_pulls(api_server, repository):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def _last_pulls(api_server: ApiServer, repository_id: str) -> set[str]:
+    page = api_server.database.last_pulls.tags(repository_id)
+    return {entry.name for entry in page.items if entry.last_pulled is not None}
