@@ -18,14 +18,32 @@ import psutil
 import requests
 
 from registry_sync.domain.remote import RemoteSpec
+from registry_sync.domain.serving import DistributionSpec
 from registry_sync.oci.client import RegistryReader
 from registry_sync.serve.pull_api import PullApp
 from support.certificates import ServerCertificate
+from support.filling import place
+from support.images import ContentBuilder
+from support.registry import RegistryServer
 from support.rest_api import served
 from support.syncing import Installation
 
 _PROGRAM = "import json, sys; from registry_sync.serve.server import *; serve(ServerOptions(**json.loads(sys.argv[1])))"
 _START_SECONDS = 60
+
+
+def published_image(folder: Path, layer_bytes: int) -> tuple[Installation, str]:
+    """An installation below ``folder`` that serves ``app:latest`` to everybody, and the digest of its one layer."""
+    build = ContentBuilder(41)
+    layer = build.blob(layer_bytes)
+    build.tag("latest", build.image([layer]))
+    here = Installation.embedded(folder)
+    with RegistryServer(folder / "upstream") as upstream:
+        place(upstream, "app", build.content())
+        here.sync("app", upstream.url, "app")
+    repository = here.database.repositories.by_name("app")
+    here.database.distributions.create(DistributionSpec("app", "app", repository.id, is_private=False))
+    return here, layer
 
 
 class PullClient:

@@ -57,6 +57,11 @@ class Delivery:
             self._signing = cast("FsspecBlobStore", store)
             self._signing.signed_url(Digest.of(b""), url_seconds)  # makes no request, and says at once if it cannot
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether all bytes are sent from here."""
+        return self._how is BlobDelivery.DIRECT
+
     def elsewhere(
         self, method: str, request_headers: Mapping[str, str], digest: Digest, headers: Mapping[str, str]
     ) -> Reply | None:

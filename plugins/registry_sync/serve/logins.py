@@ -27,7 +27,7 @@ from registry_sync.domain.serving import PublishedVersion, Robot, User, is_robot
 from registry_sync.serve.airflow_logins import LoginUnavailable, RememberedLogins, UserLogin
 from registry_sync.serve.login_limits import FailedLogins
 from registry_sync.serve.lookups import Lookups
-from registry_sync.serve.replies import PullError
+from registry_sync.serve.replies import PullError, unavailable
 
 _log = logging.getLogger(__name__)
 ISSUER = "registry-sync"
@@ -182,7 +182,7 @@ class Access:
             if is_counted:
                 self._failed.forgive(account, address)
             message = "users cannot log in now; try again"
-            raise PullError(503, "UNAVAILABLE", message, {"Retry-After": "10"}) from None
+            raise unavailable(message, 10) from None
         if user is None:
             raise PullError(401, "UNAUTHORIZED", _WRONG)
         if is_counted:

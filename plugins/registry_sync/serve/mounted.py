@@ -25,14 +25,12 @@ from registry_sync.hooks.stores import open_blobs, open_database
 from registry_sync.serve.access_log import AccessLog
 from registry_sync.serve.airflow_logins import AirflowLogins, UserLogin
 from registry_sync.serve.delivery import Delivery
-from registry_sync.serve.pull_api import PullApp
+from registry_sync.serve.pull_api import PATIENCE_SECONDS, PullApp
 from registry_sync.serve.pull_notes import LastPulls
-from registry_sync.serve.replies import PullError, Receive, Scope, Send
+from registry_sync.serve.replies import Receive, Scope, Send, unavailable
 
 MOUNT = "/v2"
 _log = logging.getLogger(__name__)
-#: How long a request waits for a lock or a connection of the database, in seconds.
-_PATIENCE_SECONDS = 5.0
 
 
 class MountedPullApp:
@@ -55,7 +53,7 @@ class MountedPullApp:
             app = await self._opened(scope["app"])
         except RegistrySyncError as problem:
             _log.error("the pull API cannot be opened: %s", problem)
-            refused = PullError(503, "UNAVAILABLE", "the server cannot answer now; try again", {"Retry-After": "5"})
+            refused = unavailable("the server cannot answer now; try again", 5)
             await refused.reply().send(scope, receive, uncompressed)
             return
         # Files are handed to the server by a message that Airflow's middleware does not know.
@@ -80,7 +78,7 @@ def open_pull_app(users: UserLogin) -> PullApp:
     settings = load_settings()
     store = open_blobs(settings)
     delivery = Delivery(store, settings.blob_delivery, settings.signed_url_seconds)
-    database = open_database(settings, patience_seconds=_PATIENCE_SECONDS)
+    database = open_database(settings, patience_seconds=PATIENCE_SECONDS)
     pulls = LastPulls(database.last_pulls)
     # Airflow does not say to a mounted app that it stops.
     atexit.register(pulls.close)

@@ -39,7 +39,7 @@ from registry_sync.errors import (
     TruncatedBody,
 )
 from registry_sync.serve.downloads import BlobDownload, BlobReader, DownloadAbandoned, DownloadWriter
-from registry_sync.serve.replies import PullError
+from registry_sync.serve.replies import PullError, unavailable
 
 if TYPE_CHECKING:
     from registry_sync.hooks.pull_clients import OpenPullClient, PullClient
@@ -186,7 +186,7 @@ class OnDemand:
             if not is_wanted:
                 reader.close()
         if not has_started:
-            raise _unavailable("the registry that this blob comes from takes long; try again", 10)
+            raise unavailable("the registry that this blob comes from takes long; try again", 10)
         if download.problem is not None:
             raise _refusal(download.problem)
         return None if download.is_stored else reader
@@ -195,7 +195,7 @@ class OnDemand:
         digest = fetch.descriptor.digest
         is_shared = fetch.is_kept and digest not in self._shared
         if len(self._shared) >= MOST_KEPT + MOST_WAITING or (not is_shared and len(self._alone) >= MOST_STREAMED):
-            raise _unavailable("too many downloads are under way; try again", 10)
+            raise unavailable("too many downloads are under way; try again", 10)
         if is_shared:
             download = self._shared[digest] = BlobDownload(digest, fetch.descriptor.size_bytes)
         else:
@@ -204,7 +204,7 @@ class OnDemand:
         try:
             (self._kept if is_shared else self._streamed).submit(self._run, fetch, download)
         except RuntimeError:
-            raise _unavailable("the server is being stopped", 5) from None
+            raise unavailable("the server is being stopped", 5) from None
         return download
 
     def _run(self, fetch: BlobFetch, download: BlobDownload) -> None:
@@ -218,7 +218,7 @@ class OnDemand:
             else:
                 self._fetch_from_sources(fetch, download, DownloadWriter(download, None, _ignore))
         except DownloadAbandoned:
-            problem = _unavailable("the server is being stopped, or the client has gone", 5)
+            problem = unavailable("the server is being stopped, or the client has gone", 5)
         except Exception as error:  # noqa: BLE001 - the thread ends here, and the clients hear of it
             problem = error
             _log.error("blob %s of %s could not be fetched: %s", digest, fetch.name, error)
@@ -399,10 +399,6 @@ def _ignore(_problem: BlobStoreError) -> None:
     """For what is not kept."""
 
 
-def _unavailable(message: str, seconds: float, *, status: int = 503) -> PullError:
-    return PullError(status, "UNAVAILABLE", message, {"Retry-After": str(max(1, round(seconds)))})
-
-
 def _refusal(problem: Exception) -> PullError:
     """What clients are answered with; the log says more."""
     if isinstance(problem, PullError):
@@ -411,7 +407,7 @@ def _refusal(problem: Exception) -> PullError:
         return PullError(404, "BLOB_UNKNOWN", "the registry that this blob comes from does not have it any more")
     if isinstance(problem, RegistrySyncError) and problem.is_temporary:
         wanted = problem.retry_after_seconds if isinstance(problem, RegistryError) else None
-        return _unavailable("the registry that this blob comes from does not respond now; try again", wanted or 10)
+        return unavailable("the registry that this blob comes from does not respond now; try again", wanted or 10)
     if isinstance(problem, ContentError):
-        return _unavailable("the registry that this blob comes from sends other bytes", 60, status=502)
-    return _unavailable("the registry that this blob comes from cannot be read", 60, status=502)
+        return unavailable("the registry that this blob comes from sends other bytes", 60, status=502)
+    return unavailable("the registry that this blob comes from cannot be read", 60, status=502)

@@ -42,6 +42,7 @@ from registry_sync.serve.replies import (
     Send,
     is_unchanged,
     requested_range,
+    unavailable,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ _ROUTE = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags|referrers)/
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 _MOST_TAGS = 10_000
 _MOST_REFERRERS = 1_000
+#: How long a request waits for a lock or a connection of the database, in seconds.
+PATIENCE_SECONDS = 5.0
 _REFERRERS_AT_ONCE = 100
 #: Clients need not read a larger index; the annotations of one entry may be of any size.
 _MOST_INDEX_BYTES = 4 * 1024 * 1024 - 256
@@ -174,9 +177,7 @@ class PullApp:
             reply = refused.reply()
         except RegistrySyncError as problem:
             _log.error("%s %s: %s", request.method, request.path, problem)
-            reply = PullError(
-                503, "UNAVAILABLE", "the server cannot answer now; try again", {"Retry-After": "5"}
-            ).reply()
+            reply = unavailable("the server cannot answer now; try again", 5).reply()
         sent_bytes = 0
         try:
             sent_bytes = await reply.send(scope, receive, send)
@@ -274,7 +275,7 @@ class PullApp:
             return Reply(304, headers=headers)
         # Not in the threads of the database, which a slow object store would keep from all other requests.
         body, problem = await asyncio.to_thread(self._stored, blob)
-        if body is not None:
+        if body is not None and not self._delivery.is_direct:
             elsewhere = await asyncio.to_thread(
                 self._delivery.elsewhere, request.method, request.headers, digest, headers
             )
@@ -324,8 +325,7 @@ class PullApp:
             return None, missing
         if found != blob.size_bytes:
             _log.error("blob %s is stored with %d bytes instead of %d", blob.digest, found, blob.size_bytes)
-            damaged = "the stored bytes of this blob are damaged"
-            return None, PullError(503, "UNAVAILABLE", damaged, {"Retry-After": "60"})
+            return None, unavailable("the stored bytes of this blob are damaged", 60)
         if isinstance(self._store, LocalBlobStore):
             return BlobBody(found, 0, found, path=self._store.path(blob.digest)), missing
         return BlobBody(found, 0, found, open=lambda: self._store.open(blob.digest)), missing

@@ -43,6 +43,11 @@ class PullError(Exception):
         return Reply(self.status, body, {"Content-Type": "application/json", **self.headers}, self.code)
 
 
+def unavailable(message: str, seconds: float, *, status: int = 503) -> PullError:
+    """A refusal for now: the client may try again after ``seconds``, at least one."""
+    return PullError(status, "UNAVAILABLE", message, {"Retry-After": str(max(1, round(seconds)))})
+
+
 class ComingBytes(Protocol):
     """Bytes that come from elsewhere while they are sent on."""
 

@@ -23,7 +23,7 @@ from registry_sync.errors import ConfigurationError
 from registry_sync.serve.access_log import AccessLog
 from registry_sync.serve.delivery import Delivery
 from registry_sync.serve.metrics import MetricsServer, PullMetrics, check_address, metrics_address
-from registry_sync.serve.pull_api import PullApp
+from registry_sync.serve.pull_api import PATIENCE_SECONDS, PullApp
 from registry_sync.serve.pull_notes import LastPulls
 from registry_sync.serve.slow_clients import (
     BUFFER_BYTES,
@@ -39,8 +39,6 @@ DEFAULT_WORKERS = 2
 #: How long a download may go on after the server was told to stop, in seconds.
 GRACE_SECONDS = 30
 _GIVEN = "_REGISTRY_SYNC_SERVE"
-#: How long a request waits for a lock or a connection of the database, in seconds.
-_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ def make_app() -> PullApp:
     given = json.loads(os.environ[_GIVEN])
     options = ServerOptions(**given["options"])
     watch_slow_readers(options.read_seconds)
-    database = Database.connect(options.sql_alchemy_conn, _PATIENCE_SECONDS, modes=options.file_modes)
+    database = Database.connect(options.sql_alchemy_conn, PATIENCE_SECONDS, modes=options.file_modes)
     database.ready()
     store, delivery = _open_store(options)
     return PullApp(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 
 from registry_sync.errors import ConfigurationError
-from registry_sync.serve.replies import SAFE_HEADERS, PullError
+from registry_sync.serve.replies import SAFE_HEADERS, unavailable
 
 #: How long a client may take to send its request, in seconds.
 _REQUEST_SECONDS = 5.0
@@ -74,7 +74,7 @@ async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 def _refusal(*, with_body: bool) -> bytes:
-    reply = PullError(503, "UNAVAILABLE", "the server is stopping; try again", {"Retry-After": "5"}).reply()
+    reply = unavailable("the server is stopping; try again", 5).reply()
     body = reply.body if isinstance(reply.body, bytes) else b""
     headers = {**SAFE_HEADERS, **reply.headers, "Content-Length": str(len(body)), "Connection": "close"}
     lines = [f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}", *(f"{n}: {v}" for n, v in headers.items())]

@@ -16,26 +16,9 @@ from registry_sync.domain.serving import DistributionSpec
 from registry_sync.errors import ConfigurationError
 from registry_sync.serve.stopping import reserve_port
 from support.certificates import CertificateAuthority
-from support.filling import place
-from support.images import ContentBuilder
-from support.pull_server import PullServer
-from support.registry import RegistryServer
-from support.syncing import Installation
+from support.pull_server import PullServer, published_image
 
 _LARGE_BYTES = 24 * 1024 * 1024
-
-
-def _installation(folder: Path, layer_bytes: int) -> tuple[Installation, str]:
-    build = ContentBuilder(41)
-    layer = build.blob(layer_bytes)
-    build.tag("latest", build.image([layer]))
-    here = Installation.embedded(folder)
-    with RegistryServer(folder / "upstream") as upstream:
-        place(upstream, "app", build.content())
-        here.sync("app", upstream.url, "app")
-    repository = here.database.repositories.by_name("app")
-    here.database.distributions.create(DistributionSpec("app", "app", repository.id, is_private=False))
-    return here, layer
 
 
 def _status_of_a_new_connection(server: PullServer, method: str = "GET") -> int | None:
@@ -54,7 +37,7 @@ def _status_of_a_new_connection(server: PullServer, method: str = "GET") -> int 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_while_downloads_end_new_requests_get_503(tmp_path: Path, scheme: str) -> None:
-    here, layer = _installation(tmp_path, _LARGE_BYTES)
+    here, layer = published_image(tmp_path, _LARGE_BYTES)
     certificate = CertificateAuthority(tmp_path).server() if scheme == "https" else None
     with PullServer(tmp_path, certificate=certificate) as server:
         response = server.session.get(f"{server.url}/v2/app/blobs/{layer}", stream=True, timeout=60)
@@ -82,7 +65,7 @@ def test_a_port_on_which_somebody_listens_is_not_shared() -> None:
 
 @pytest.mark.rule("B2.10")
 def test_https_is_served_and_challenges_name_it(tmp_path: Path) -> None:
-    here, _ = _installation(tmp_path, 100)
+    here, _ = published_image(tmp_path, 100)
     authority = CertificateAuthority(tmp_path)
     with PullServer(tmp_path, certificate=authority.server()) as server:
         root = requests.get(f"{server.url}/v2/", verify=str(authority.certificate_path), timeout=30)
@@ -91,7 +74,7 @@ def test_https_is_served_and_challenges_name_it(tmp_path: Path) -> None:
 
 
 def test_workers_accept_each_others_tokens_and_see_a_commit_at_once(tmp_path: Path) -> None:
-    here, _ = _installation(tmp_path, 100)
+    here, _ = published_image(tmp_path, 100)
     repository = here.database.repositories.by_name("app")
     private = here.database.distributions.create(DistributionSpec("private", "private", repository.id))
     _, secret = here.database.robots.create("ci", ["*"])

@@ -12,13 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.domain.serving import DistributionSpec
 from support.certificates import CertificateAuthority
-from support.filling import place
-from support.images import ContentBuilder
-from support.pull_server import PullServer
-from support.registry import RegistryServer
-from support.syncing import Installation
+from support.pull_server import PullServer, published_image
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="slow readers are found by asking Linux")
 _EACH = 8
@@ -53,15 +48,7 @@ class SlowServer:
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     folder = tmp_path_factory.mktemp("slow")
-    build = ContentBuilder(43)
-    layer = build.blob(_LAYER_BYTES)
-    build.tag("latest", build.image([layer]))
-    here = Installation.embedded(folder)
-    with RegistryServer(folder / "upstream") as upstream:
-        place(upstream, "app", build.content())
-        here.sync("app", upstream.url, "app")
-    repository = here.database.repositories.by_name("app")
-    here.database.distributions.create(DistributionSpec("app", "app", repository.id, is_private=False))
+    here, layer = published_image(folder, _LAYER_BYTES)
     yield folder, layer
     here.database.close()
 
