@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine, event
 
-from support import branch_coverage, compiled_statements, scheduling
+from support import branch_coverage, compiled_statements, scheduling, tls_sockets
 
 if TYPE_CHECKING:
     from support.airflow_instance import AirflowInstance
@@ -54,6 +54,7 @@ def _leave_writing_to_the_system(connection: Any, _record: object) -> None:
 
 
 compiled_statements.share()
+tls_sockets.close_those_reset()
 
 
 def _share_arenas() -> None:
