@@ -74,6 +74,12 @@ settings.load_profile("any machine")
 _shared_airflows: dict[str, AirflowInstance] = {}
 
 
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Tests run without pytest's cache, too, which is what knows the name of its folder otherwise."""
+    if not pluginmanager.has_plugin("cacheprovider"):
+        parser.addini("cache_dir", "Of no meaning without the cache")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if _coverage is not None:
         config.pluginmanager.register(_coverage)
