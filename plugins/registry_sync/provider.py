@@ -261,6 +261,13 @@ SETTINGS: dict[str, Any] = {
         "example": None,
         "default": "False",
     },
+    "rest_basic_over_http": {
+        "description": "Whether users' passwords are accepted by HTTP Basic at the REST API without TLS, too.",
+        "version_added": "0.2.0",
+        "type": "boolean",
+        "example": None,
+        "default": "False",
+    },
     "orphan_grace_hours": {
         "description": "How long unreferenced content is kept before garbage collection removes it.",
         "version_added": "0.1.0",

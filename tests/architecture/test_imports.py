@@ -26,9 +26,10 @@ MAY_IMPORT = {
     "sync": {"errors", "domain"},
     "hooks": {"errors", "domain", "oci", "blobs", "db"},
     "operators": {"errors", "domain", "pulp", "hooks", "sync"},
-    "api": {"errors", "domain", "pulp", "blobs", "db", "hooks"},
+    "users": {"errors", "domain"},
+    "api": {"errors", "domain", "pulp", "blobs", "db", "hooks", "users"},
     "cli": {"errors", "domain", "pulp", "blobs", "db", "hooks", "sync", "serve"},
-    "serve": {"errors", "domain", "blobs", "db", "hooks"},
+    "serve": {"errors", "domain", "blobs", "db", "hooks", "users"},
     "listener": {"errors", "domain", "db", "hooks", "operators"},
     "plugin": {"errors", "api", "hooks", "listener", "serve"},
     "provider": set(),
@@ -51,7 +52,7 @@ BELONGS_ONLY_TO = {
     "starlette": {"api"},
     "pydantic": {"pulp", "api"},  # documents as they are shown, and as people send them
     "granian": {"serve"},
-    "httpx": {"serve"},
+    "httpx": {"api", "serve", "users"},
     "jwt": {"serve"},
 }
 

@@ -14,7 +14,7 @@ import pytest
 
 from registry_sync.db.database import Database
 from registry_sync.domain.serving import User
-from registry_sync.serve.airflow_logins import AirflowLogins
+from registry_sync.users.airflow_logins import AirflowLogins
 from support.airflow_instance import AirflowInstance
 from support.fab import PASSWORD, ROLES, SETTINGS, make_fab_database
 from support.hostile_registry import HostileRegistry
@@ -91,6 +91,17 @@ def test_users_log_in_at_the_pull_server_and_read_what_they_read_over_rest(
     assert users == {role: User(role.lower(), is_reader=role != "Public") for role in ROLES}
     assert asyncio.run(logins("admin", PASSWORD + "x")) is None
     assert asyncio.run(logins("nobody", PASSWORD)) is None
+
+
+def test_basic_over_rest_is_the_user_with_their_rights(fab: AirflowInstance, synced: dict[str, str]) -> None:
+    nobody = RestClient(fab.url)
+    for role, changes in zip(ROLES, (403, 403, 200, 200, 403), strict=True):
+        login = (role.lower(), PASSWORD)
+        assert nobody.ask("GET", synced["repository"], auth=login).status_code == (403 if role == "Public" else 200)
+        assert nobody.ask("PATCH", synced["repository"], {"pulp_labels": {}}, auth=login).status_code == changes
+    for login in (("viewer", "wrong"), ("nobody", "wrong")):
+        response = nobody.ask("GET", synced["repository"], auth=login)
+        assert (response.status_code, response.json()) == (401, {"detail": "Wrong name or password."})
 
 
 # -- the table of rights in security.md --------------------------------------------------------------------------------
@@ -250,4 +261,4 @@ def test_the_manual_is_for_everybody_who_is_signed_in(fab: AirflowInstance, clie
 
 def test_a_token_that_is_none_is_refused(fab: AirflowInstance, clients: dict[str, RestClient]) -> None:
     forged = RestClient(fab.url, f"{clients['Admin'].token}x")
-    assert forged.ask("GET", REPOSITORIES).status_code in (401, 403)
+    assert forged.ask("GET", REPOSITORIES).status_code == 401

@@ -18,13 +18,16 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
+from starlette.types import Receive, Scope, Send
 
 from registry_sync import __version__
 from registry_sync.api import problems
-from registry_sync.api.access import SIGNED_IN, Guard
+from registry_sync.api.access import SIGNED_IN
+from registry_sync.api.basic_logins import AIRFLOW_APP, BasicLogins
 from registry_sync.api.content_routes import router as content
 from registry_sync.api.dependencies import OpenedDatabase, Router
 from registry_sync.api.distribution_routes import router as distributions
+from registry_sync.api.guard import Guard
 from registry_sync.api.remote_routes import router as remotes
 from registry_sync.api.repository_routes import router as repositories
 from registry_sync.api.sync_routes import router as syncs
@@ -188,12 +191,16 @@ ROUTERS = (
 )
 DESCRIPTION = (
     "Container repositories, mirrored as versioned content: create a repository, create a remote, sync, wait for the "
-    "task, read the version. Authenticate as in Airflow: with a bearer token, or the cookie of a session."
+    "task, read the version. Authenticate as in Airflow: with a bearer token, the cookie of a session, or HTTP Basic."
 )
 
 
 class RestApi(FastAPI):
     """The app. Its document matches its responses: invalid input is 400, never FastAPI's own 422."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection, as ASGI calls it; it is noted which app it came from."""
+        await super().__call__({**scope, AIRFLOW_APP: scope.get("app")}, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, created once."""
@@ -226,7 +233,7 @@ def create_app() -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.parts = OpenedDatabase()
-    app.add_middleware(Guard, cookie_name=COOKIE_NAME_JWT_TOKEN, own_origins=own_origins)
+    app.add_middleware(Guard, cookie_name=COOKIE_NAME_JWT_TOKEN, own_origins=own_origins, logins=BasicLogins())
     for router in ROUTERS:
         app.include_router(router, prefix=API_PREFIX.removeprefix(MOUNT), responses=problems.PROBLEM_RESPONSES)
     problems.install(app)

@@ -13,9 +13,11 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, RootModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from registry_sync.api.dependencies import RETRY_AFTER_SECONDS, ServerBusy
 from registry_sync.db.engine import FOREIGN_ERROR, converted
@@ -168,14 +170,23 @@ async def _invalid_request_response(_request: Request, error: Exception) -> JSON
     return JSONResponse({field: list(dict.fromkeys(said)) for field, said in problems.items()}, status_code=400)
 
 
-async def _http_error_response(_request: Request, error: Exception) -> JSONResponse:
+async def _http_error_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  as above
+    if error.status_code == 405:
+        allow = {"Allow": ", ".join(_allowed_methods(request))}
+        return Response(None, 204, allow) if request.method == "OPTIONS" else detail(405, str(error.detail), allow)
     if error.status_code == 400:
         return field_problems(WHOLE, str(error.detail))
-    headers = dict(error.headers or {})
-    if error.status_code == 401:
-        headers.setdefault("WWW-Authenticate", "Bearer")  # RFC 9110 section 11.6.1
-    return detail(error.status_code, str(error.detail), headers)
+    return detail(error.status_code, str(error.detail), error.headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """The methods of all routes of a path (RFC 9110 section 10.2.1); each route knows its own alone."""
+    found = {"OPTIONS"}
+    for route in request.app.routes:
+        if isinstance(route, APIRoute) and route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods
+    return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
 async def _defect_response(_request: Request, _error: Exception) -> JSONResponse:

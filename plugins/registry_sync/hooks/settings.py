@@ -35,7 +35,8 @@ class Settings:
     whoever triggered it. ``share_with_group`` makes stored files accessible to their group; ``home`` is the folder of
     the embedded defaults. ``sync_dag_id`` is the DAG that a sync over REST runs, and whose access rules apply to
     reading over REST. ``pull_login_url`` is the Airflow whose users may log in at the pull server, None for robots
-    alone; ``pull_trusted_proxies`` are the addresses and networks whose ``X-Forwarded-For`` counts there.
+    alone; ``pull_trusted_proxies`` are the addresses and networks whose ``X-Forwarded-For`` counts there, and for HTTP
+    Basic at the REST API, which ``rest_basic_over_http`` allows without TLS from other machines.
     ``pull_metrics`` is the ``host:port`` of its metrics and ``pull_access_log`` the file of its access log, ``-`` for
     standard output; None for neither.
     ``blob_delivery`` says who sends the bytes of blobs to container clients, and ``signed_url_seconds`` how long a URL
@@ -58,6 +59,7 @@ class Settings:
     pull_access_log: str | None = None
     blob_delivery: BlobDelivery = BlobDelivery.DIRECT
     signed_url_seconds: int = DEFAULT_URL_SECONDS
+    rest_basic_over_http: bool = False
 
     @property
     def file_modes(self) -> FileModes:
@@ -94,6 +96,7 @@ def load_settings() -> Settings:
         pull_access_log=conf.get(SECTION, "pull_access_log", fallback="").strip() or None,
         blob_delivery=_delivery(conf.get(SECTION, "blob_delivery", fallback="").strip()),
         signed_url_seconds=_url_seconds(conf.get(SECTION, "signed_url_seconds", fallback="").strip()),
+        rest_basic_over_http=_flag(conf.get(SECTION, "rest_basic_over_http", fallback=""), "rest_basic_over_http"),
     )
 
 

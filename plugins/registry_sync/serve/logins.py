@@ -11,7 +11,6 @@ password is compared only while few have failed, or when this very login was rig
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 import math
 import re
@@ -24,10 +23,11 @@ import jwt
 
 from registry_sync.db.database import Database
 from registry_sync.domain.serving import PublishedVersion, Robot, User, is_robot_secret
-from registry_sync.serve.airflow_logins import LoginUnavailable, RememberedLogins, UserLogin
-from registry_sync.serve.login_limits import FailedLogins
 from registry_sync.serve.lookups import Lookups
 from registry_sync.serve.replies import PullError, unavailable
+from registry_sync.users.airflow_logins import LoginUnavailable, UserLogin
+from registry_sync.users.checked_logins import CheckedLogins, TooManyFailedLogins, read_basic, refuse_if_many
+from registry_sync.users.login_limits import FailedLogins
 
 _log = logging.getLogger(__name__)
 ISSUER = "registry-sync"
@@ -36,7 +36,6 @@ TOKEN_SECONDS = 300
 _SCOPE = re.compile(r"repository:(?P<name>[^:]{1,255}):(?P<actions>[a-z,*]+)")
 _MOST_SCOPES = 20
 _NOBODY = base64.b64encode(b":").decode()
-_MOST_CHARACTERS = 255
 _WRONG = "wrong name or password, or it has expired"
 _ROBOT, _USER = "robot", "user"
 
@@ -72,8 +71,8 @@ class Access:
         self._database = database
         self._lookups = lookups
         self._service = service
-        self._users = None if users is None else RememberedLogins(users)
         self._failed = FailedLogins()
+        self._users = None if users is None else CheckedLogins(users, self._failed)
         self._key: bytes | None = None
 
     async def login(self, headers: Mapping[str, str], address: str) -> PullLogin | None:
@@ -163,37 +162,25 @@ class Access:
     async def _robot(self, name: str, secret: str, address: str) -> Robot:
         robot = await self._lookups.run(lambda: self._database.robots.authenticate(name, secret))
         if robot is None:
-            self._refuse_if_many(f"{_ROBOT}:{name}", address)
+            try:
+                refuse_if_many(self._failed, f"{_ROBOT}:{name}", address)
+            except TooManyFailedLogins as problem:
+                raise _too_many(problem) from None
             raise PullError(401, "UNAUTHORIZED", _WRONG)
         return robot
 
-    async def _user(self, users: RememberedLogins, name: str, password: str, address: str) -> User:
-        remembered = users.remembered(name, password)
-        if remembered is not None:
-            return remembered
-        account = f"{_USER}:{name}"
-        is_counted = not users.is_known(name, password)
-        if is_counted:
-            self._refuse_if_many(account, address)
+    async def _user(self, users: CheckedLogins[User], name: str, password: str, address: str) -> User:
         try:
-            user = await users(name, password)
+            user = await users(name, password, address)
+        except TooManyFailedLogins as problem:
+            raise _too_many(problem) from None
         except LoginUnavailable as problem:
             _log.error("the login of the user %r cannot be checked: %s", name, problem)
-            if is_counted:
-                self._failed.forgive(account, address)
             message = "users cannot log in now; try again"
             raise unavailable(message, 10) from None
         if user is None:
             raise PullError(401, "UNAUTHORIZED", _WRONG)
-        if is_counted:
-            self._failed.forgive(account, address)
         return user
-
-    def _refuse_if_many(self, account: str, address: str) -> None:
-        wait = self._failed.count(account, address)
-        if wait > 0:
-            headers = {"Retry-After": str(math.ceil(wait))}
-            raise PullError(429, "TOOMANYREQUESTS", "too many logins have failed; wait before the next", headers)
 
     def _of_token(self, token: str, key: bytes) -> PullLogin:
         try:
@@ -210,11 +197,12 @@ class Access:
 
 
 def _name_and_password(value: str) -> tuple[str, str]:
-    """Of the value of Basic (RFC 7617). Raises :class:`PullError` for one that cannot be read."""
-    try:
-        name, colon, password = base64.b64decode(value, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        name, colon, password = "", "", ""
-    if not colon or not name or not password or max(len(name), len(password)) > _MOST_CHARACTERS:
+    """Of the value of Basic. Raises :class:`PullError` for one that cannot be read."""
+    login = read_basic(value)
+    if login is None:
         raise PullError(401, "UNAUTHORIZED", _WRONG)
-    return name, password
+    return login
+
+
+def _too_many(problem: TooManyFailedLogins) -> PullError:
+    return PullError(429, "TOOMANYREQUESTS", str(problem), {"Retry-After": str(math.ceil(problem.wait_seconds))})

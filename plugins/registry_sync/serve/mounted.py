@@ -23,11 +23,11 @@ from registry_sync.hooks.pull_counters import count_on_demand, count_pull
 from registry_sync.hooks.settings import load_settings
 from registry_sync.hooks.stores import open_blobs, open_database
 from registry_sync.serve.access_log import AccessLog
-from registry_sync.serve.airflow_logins import AirflowLogins, UserLogin
 from registry_sync.serve.delivery import Delivery
 from registry_sync.serve.pull_api import PATIENCE_SECONDS, PullApp
 from registry_sync.serve.pull_notes import LastPulls
 from registry_sync.serve.replies import Receive, Scope, Send, unavailable
+from registry_sync.users.airflow_logins import AirflowLogins, UserLogin
 
 MOUNT = "/v2"
 _log = logging.getLogger(__name__)

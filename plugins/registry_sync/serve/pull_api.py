@@ -26,9 +26,7 @@ from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.references import RepositoryName, TagName
 from registry_sync.domain.serving import PublishedVersion, PullRecord
 from registry_sync.errors import BlobMissing, InvalidReference, RegistrySyncError
-from registry_sync.serve.airflow_logins import UserLogin
 from registry_sync.serve.delivery import Delivery
-from registry_sync.serve.login_limits import Network, client_address
 from registry_sync.serve.logins import Access, PullLogin
 from registry_sync.serve.lookups import Lookups
 from registry_sync.serve.on_demand import BlobFetch, OnDemand
@@ -44,6 +42,8 @@ from registry_sync.serve.replies import (
     requested_range,
     unavailable,
 )
+from registry_sync.users.airflow_logins import UserLogin
+from registry_sync.users.login_limits import Network, client_address
 
 if TYPE_CHECKING:
     from registry_sync.hooks.pull_clients import OpenPullClient

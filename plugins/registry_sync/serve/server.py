@@ -145,7 +145,7 @@ def _granian(options: ServerOptions) -> Any:
 def make_app() -> PullApp:
     """The app of one worker, as :func:`serve` was told to make it."""
     from registry_sync.hooks.pull_clients import PullClients
-    from registry_sync.serve.airflow_logins import AirflowLogins
+    from registry_sync.users.airflow_logins import AirflowLogins
 
     given = json.loads(os.environ[_GIVEN])
     options = ServerOptions(**given["options"])

@@ -91,9 +91,10 @@ def test_the_count_of_a_summary_is_that_of_the_list_it_links(api_server: ApiServ
 def test_no_href_is_open_to_nobody_or_to_a_token_that_is_none(api_server: ApiServer, every_href: list[str]) -> None:
     for href in (*every_href, f"{API}/docs/", f"{API}/docs/api.json", "/pulp/", "/pulp/no/such/path"):
         response = api_server.client(None).ask("GET", href)
-        assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer"), href
+        assert response.status_code == 401, href
+        assert response.headers["www-authenticate"].startswith("Bearer, Basic realm="), href
         forged = RestClient(api_server.url, f"{api_server.tokens['admin'][:-4]}AAAA")
-        assert forged.ask("GET", href).status_code in (401, 403, 404), href
+        assert forged.ask("GET", href).status_code in (401, 404), href
         assert href.startswith("/pulp/no") or href == "/pulp/" or forged.ask("GET", href).status_code != 404
 
 

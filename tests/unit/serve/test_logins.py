@@ -13,9 +13,9 @@ import pytest
 
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.serving import User
-from registry_sync.serve.airflow_logins import LoginUnavailable
-from registry_sync.serve.login_limits import PER_ACCOUNT_AND_ADDRESS, PER_ADDRESS
 from registry_sync.serve.logins import TOKEN_SECONDS
+from registry_sync.users.airflow_logins import LoginUnavailable
+from registry_sync.users.login_limits import PER_ACCOUNT_AND_ADDRESS, PER_ADDRESS
 from unit.serve.conftest import PullDesk, client
 
 PRIVATE, MISSING = "/v2/team/private/tags/list", "/v2/team/missing/tags/list"

@@ -12,8 +12,8 @@ import pytest
 from registry_sync.errors import DatabaseUnavailable
 from registry_sync.serve.pull_notes import LastPulls
 from unit.serve.conftest import PullDesk, client
-from unit.serve.test_login_limits import Clock
 from unit.serve.test_metrics import PULL
+from unit.users.test_login_limits import Clock
 
 TAG = replace(PULL, repository_id="r", digest="sha256:abc")
 

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from registry_sync.serve.login_limits import (
+from registry_sync.users.login_limits import (
     PER_ACCOUNT,
     PER_ACCOUNT_AND_ADDRESS,
     PER_ADDRESS,

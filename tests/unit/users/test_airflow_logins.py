@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from registry_sync.domain.serving import User
-from registry_sync.serve.airflow_logins import AirflowLogins, LoginUnavailable, RememberedLogins
+from registry_sync.users.airflow_logins import AirflowLogins, LoginUnavailable, RememberedLogins
 
 URL = "http://airflow.example/base/"
 

@@ -1,7 +1,7 @@
 """Logins of Airflow's users: names and passwords are checked by Airflow, whichever auth manager it has.
 
-Airflow gives a user a token for its API, and with that token our REST API says whether the user may read what is
-mirrored. Neither the password nor the token is kept.
+Airflow gives a user a token for its API, with which our REST API acts for them, and says whether the user may read what
+is mirrored. A password is kept nowhere, and a token for a short time, by :class:`RememberedLogins`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ import hmac
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import Generic, TypeAlias, TypeVar
 
 import httpx
 from cachetools import LRUCache, TTLCache
 
 from registry_sync.domain.serving import User
 
-#: Gives the user of a name and a password; None when Airflow accepts them not. Raises :class:`LoginUnavailable`.
-UserLogin = Callable[[str, str], Awaitable[User | None]]
+T = TypeVar("T")
+#: Gives something of the user of a name and a password; None when Airflow accepts them not. Raises
+#: :class:`LoginUnavailable`.
+Login: TypeAlias = Callable[[str, str], Awaitable[T | None]]
+UserLogin: TypeAlias = Login[User]
 
 #: How long the answer to one login is used for the next ones, in seconds.
 REMEMBERED_SECONDS = 60
@@ -45,23 +49,36 @@ class AirflowLogins:
         self._slots = asyncio.Semaphore(_CONCURRENT)
 
     async def __call__(self, name: str, password: str) -> User | None:
-        # No proxy and no password file of the environment: the address is ours.
-        client = httpx.AsyncClient(
-            transport=self._transport, verify=self._trusted, timeout=_TIMEOUT_SECONDS, trust_env=False
-        )
-        async with self._slots, client:
-            given = {"username": name, "password": password}
-            response = await self._ask(client, "POST", _TOKEN_PATH, json=given)
-            if response.status_code in (400, 401, 403, 422):
+        async with self._slots, self._client() as client:
+            token = await self._token(client, name, password)
+            if token is None:
                 return None
-            token = _token_of(response)
-            if response.status_code not in (200, 201) or token is None:
-                raise self._unusable(_TOKEN_PATH, response)
             headers = {"Authorization": f"Bearer {token}"}
             response = await self._ask(client, "GET", _READ_PATH, headers=headers)
             if response.status_code not in (200, 403):
                 raise self._unusable(_READ_PATH, response)
             return User(name, is_reader=response.status_code == 200)
+
+    async def token(self, name: str, password: str) -> str | None:
+        """A token of Airflow's API for the user; None when the login is wrong. Raises :class:`LoginUnavailable`."""
+        async with self._slots, self._client() as client:
+            return await self._token(client, name, password)
+
+    def _client(self) -> httpx.AsyncClient:
+        # No proxy and no password file of the environment: the address is ours.
+        return httpx.AsyncClient(
+            transport=self._transport, verify=self._trusted, timeout=_TIMEOUT_SECONDS, trust_env=False
+        )
+
+    async def _token(self, client: httpx.AsyncClient, name: str, password: str) -> str | None:
+        given = {"username": name, "password": password}
+        response = await self._ask(client, "POST", _TOKEN_PATH, json=given)
+        if response.status_code in (400, 401, 403, 422):
+            return None
+        token = _token_of(response)
+        if response.status_code not in (200, 201) or token is None:
+            raise self._unusable(_TOKEN_PATH, response)
+        return token
 
     async def _ask(self, client: httpx.AsyncClient, method: str, path: str, **options: object) -> httpx.Response:
         try:
@@ -82,29 +99,29 @@ def _token_of(response: httpx.Response) -> str | None:
     return token if isinstance(token, str) else None
 
 
-class RememberedLogins:
+class RememberedLogins(Generic[T]):
     """``login`` asked rarely: right logins are remembered for a short time, and equal ones at once are one.
 
     What is kept of a password is a keyed hash whose key never leaves the process.
     """
 
-    def __init__(self, login: UserLogin, seconds: float = REMEMBERED_SECONDS) -> None:
+    def __init__(self, login: Login[T], seconds: float = REMEMBERED_SECONDS) -> None:
         self._login = login
         self._key = secrets.token_bytes(32)
-        self._users: TTLCache[bytes, User] = TTLCache(_REMEMBERED, seconds)
+        self._users: TTLCache[bytes, T] = TTLCache(_REMEMBERED, seconds)
         self._known: LRUCache[bytes, bool] = LRUCache(_KNOWN)
-        self._asked: dict[bytes, asyncio.Task[User | None]] = {}
+        self._asked: dict[bytes, asyncio.Task[T | None]] = {}
 
-    def remembered(self, name: str, password: str) -> User | None:
-        """The user, if the same login was right a short time ago."""
+    def remembered(self, name: str, password: str) -> T | None:
+        """What ``login`` gave, if the same login was right a short time ago."""
         return self._users.get(self._fingerprint(name, password))
 
     def is_known(self, name: str, password: str) -> bool:
         """Whether this very login was once right: nobody is guessing."""
         return self._fingerprint(name, password) in self._known
 
-    async def __call__(self, name: str, password: str) -> User | None:
-        """The user; None when the login is wrong. Raises :class:`LoginUnavailable`."""
+    async def __call__(self, name: str, password: str) -> T | None:
+        """What ``login`` gives; None when the login is wrong. Raises :class:`LoginUnavailable`."""
         fingerprint = self._fingerprint(name, password)
         task = self._asked.get(fingerprint)
         if task is None:
@@ -113,12 +130,12 @@ class RememberedLogins:
         # A client that goes away does not end what others wait for.
         return await asyncio.shield(task)
 
-    def _end(self, fingerprint: bytes, ended: asyncio.Task[User | None]) -> None:
+    def _end(self, fingerprint: bytes, ended: asyncio.Task[T | None]) -> None:
         del self._asked[fingerprint]
         if not ended.cancelled():
             ended.exception()  # looked at, should nobody wait any more
 
-    async def _ask(self, fingerprint: bytes, name: str, password: str) -> User | None:
+    async def _ask(self, fingerprint: bytes, name: str, password: str) -> T | None:
         user = await self._login(name, password)
         if user is None:
             self._known.pop(fingerprint, None)
