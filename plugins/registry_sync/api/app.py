@@ -27,6 +27,7 @@ from registry_sync.api.basic_logins import AIRFLOW_APP, BasicLogins
 from registry_sync.api.content_routes import router as content
 from registry_sync.api.dependencies import OpenedDatabase, Router
 from registry_sync.api.distribution_routes import router as distributions
+from registry_sync.api.form_routes import PathForms, container_router, form_of_path
 from registry_sync.api.guard import Guard
 from registry_sync.api.remote_routes import router as remotes
 from registry_sync.api.repository_routes import router as repositories
@@ -37,7 +38,9 @@ from registry_sync.api.version_routes import copies_router as copies
 from registry_sync.api.version_routes import router as versions
 from registry_sync.errors import RegistrySyncError
 from registry_sync.hooks.settings import load_settings
+from registry_sync.pulp.container_documents import CONTAINER_DOCUMENTS
 from registry_sync.pulp.hrefs import API_PREFIX
+from registry_sync.pulp.path_forms import PathForm
 from registry_sync.pulp.task_documents import ComponentVersion, DatabaseConnection, StatusDocument, SyncDag
 
 _STYLE = """
@@ -233,8 +236,9 @@ def create_app() -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.parts = OpenedDatabase()
+    app.add_middleware(PathForms)
     app.add_middleware(Guard, cookie_name=COOKIE_NAME_JWT_TOKEN, own_origins=own_origins, logins=BasicLogins())
-    for router in ROUTERS:
+    for router in (*ROUTERS, container_router(ROUTERS, CONTAINER_DOCUMENTS)):
         app.include_router(router, prefix=API_PREFIX.removeprefix(MOUNT), responses=problems.PROBLEM_RESPONSES)
     problems.install(app)
     return app
@@ -250,7 +254,7 @@ def own_origins() -> frozenset[str]:
 
 
 def _operation_id(route: APIRoute) -> str:
-    return route.name
+    return f"container_{route.name}" if form_of_path(route.path) is PathForm.CONTAINER else route.name
 
 
 @asynccontextmanager

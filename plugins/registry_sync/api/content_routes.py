@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
@@ -136,7 +137,7 @@ Resource(
     many="blobs",
     listed="Blobs, by digest unless ordered otherwise.",
     read="A blob.",
-    href=units_href("docker.blob"),
+    href=partial(units_href, "docker.blob"),
     query=DigestQuery,
     document=BlobDocument,
     page=_units(UnitStore.blobs),
@@ -157,7 +158,7 @@ Resource(
     many="manifests",
     listed="Manifests with their relations, by digest unless ordered otherwise.",
     read="A manifest with its relations.",
-    href=units_href("docker.manifest"),
+    href=partial(units_href, "docker.manifest"),
     query=DigestQuery,
     document=ManifestDocument,
     page=_units(UnitStore.manifests),
@@ -179,7 +180,7 @@ Resource(
     many="tags",
     listed="Tags, by name unless ordered otherwise.",
     read="A tag.",
-    href=units_href("docker.tag"),
+    href=partial(units_href, "docker.tag"),
     query=TagQuery,
     document=TagDocument,
     page=_units(UnitStore.tags),

@@ -17,6 +17,7 @@ from registry_sync.api.problems import NOT_FOUND, InvalidField
 from registry_sync.api.resources import NamedQuery, Resource
 from registry_sync.domain.serving import DistributionSpec, base_path_of
 from registry_sync.errors import InvalidReference, RecordNotFound
+from registry_sync.pulp.container_documents import shown
 from registry_sync.pulp.hrefs import distribution_href, distributions_href, read_repository_href, read_version_href
 from registry_sync.pulp.repository_documents import DistributionDocument
 
@@ -85,7 +86,7 @@ Resource(
     many="distributions",
     listed="Distributions, by name unless ordered otherwise.",
     read="A distribution.",
-    href=distributions_href(),
+    href=distributions_href,
     query=NamedQuery,
     document=DistributionDocument,
     page=lambda database, query: database.distributions.page(query.page_request(), **query.names()),
@@ -100,7 +101,7 @@ def create_distribution(database: UsedDatabase, given: NewDistribution, response
     with _fields_named(spec):
         made = database.distributions.create(spec)
     response.headers["Location"] = distribution_href(made.id)
-    return DistributionDocument.model_validate(made)
+    return shown(DistributionDocument, made)
 
 
 @router.put("/{distribution_id}/", dependencies=CHANGE, responses=NOT_FOUND)
@@ -111,7 +112,7 @@ def replace_distribution(
     spec = given.spec()
     database.distributions.get(distribution_id)
     with _fields_named(spec):
-        return DistributionDocument.model_validate(database.distributions.change(distribution_id, lambda _: spec))
+        return shown(DistributionDocument, database.distributions.change(distribution_id, lambda _: spec))
 
 
 @router.patch("/{distribution_id}/", dependencies=CHANGE, responses=NOT_FOUND)
@@ -125,7 +126,7 @@ def change_distribution(
         return replace(spec, **given.without_content(spec), **values)
 
     with _fields_named(change(database.distributions.get(distribution_id).spec)):
-        return DistributionDocument.model_validate(database.distributions.change(distribution_id, change))
+        return shown(DistributionDocument, database.distributions.change(distribution_id, change))
 
 
 @router.delete("/{distribution_id}/", status_code=204, dependencies=DELETE, responses=NOT_FOUND)

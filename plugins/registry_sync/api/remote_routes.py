@@ -35,6 +35,7 @@ from registry_sync.domain.remote import (
     has_private_key,
 )
 from registry_sync.hooks.connection import MASK
+from registry_sync.pulp.container_documents import shown
 from registry_sync.pulp.hrefs import remote_href, remotes_href
 from registry_sync.pulp.repository_documents import REST_NAMES, RemoteDocument
 
@@ -193,7 +194,7 @@ Resource(
     many="remotes",
     listed="Remotes, by name unless ordered otherwise.",
     read="A remote.",
-    href=remotes_href(),
+    href=remotes_href,
     query=NamedQuery,
     document=RemoteDocument,
     page=lambda database, query: database.remotes.page(query.page_request(), **query.names()),
@@ -206,23 +207,19 @@ def create_remote(database: UsedDatabase, given: NewRemote, user: SignedIn, resp
     """Creates a remote. Credentials are kept in a connection of its own, unless ``conn_id`` names one."""
     remote = remote_changes.create_remote(database, given, user)
     response.headers["Location"] = remote_href(remote.id)
-    return RemoteDocument.model_validate(remote)
+    return shown(RemoteDocument, remote)
 
 
 @router.put("/{remote_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **CONFLICT})
 def replace_remote(database: UsedDatabase, remote_id: PathUuid, given: NewRemote, user: SignedIn) -> RemoteDocument:
     """Replaces the whole description of the remote; credentials that are omitted or null are kept."""
-    return RemoteDocument.model_validate(
-        remote_changes.change_remote(database, remote_id, given, user, is_replacement=True)
-    )
+    return shown(RemoteDocument, remote_changes.change_remote(database, remote_id, given, user, is_replacement=True))
 
 
 @router.patch("/{remote_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **CONFLICT})
 def change_remote(database: UsedDatabase, remote_id: PathUuid, given: ChangedRemote, user: SignedIn) -> RemoteDocument:
     """Changes the given fields of the remote; null removes a credential."""
-    return RemoteDocument.model_validate(
-        remote_changes.change_remote(database, remote_id, given, user, is_replacement=False)
-    )
+    return shown(RemoteDocument, remote_changes.change_remote(database, remote_id, given, user, is_replacement=False))
 
 
 @router.delete("/{remote_id}/", status_code=204, dependencies=DELETE, responses=NOT_FOUND)

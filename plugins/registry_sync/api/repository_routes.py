@@ -18,6 +18,7 @@ from registry_sync.api.problems import NOT_FOUND, InvalidField
 from registry_sync.api.resources import NamedQuery, PageQuery, Resource, ordered_by, page_document
 from registry_sync.domain.records import RepositorySpec
 from registry_sync.errors import InvalidReference
+from registry_sync.pulp.container_documents import shown
 from registry_sync.pulp.documents import PageDocument
 from registry_sync.pulp.hrefs import MAX_NUMBER, repositories_href, repository_href
 from registry_sync.pulp.repository_documents import PulledTagDocument, RepositoryDocument, UsageDocument
@@ -71,7 +72,7 @@ Resource(
     many="repositories",
     listed="Repositories, by name unless ordered otherwise.",
     read="A repository.",
-    href=repositories_href(),
+    href=repositories_href,
     query=NamedQuery,
     document=RepositoryDocument,
     page=lambda database, query: database.repositories.page(query.page_request(), **query.names()),
@@ -85,14 +86,16 @@ def create_repository(database: UsedDatabase, given: NewRepository, response: Re
     with _name_checked():
         repository = database.repositories.create(given.spec())
     response.headers["Location"] = repository_href(repository.id)
-    return RepositoryDocument.model_validate(repository)
+    return shown(RepositoryDocument, repository)
 
 
 @router.put("/{repository_id}/", dependencies=CHANGE, responses=NOT_FOUND)
 def replace_repository(database: UsedDatabase, repository_id: PathUuid, given: NewRepository) -> RepositoryDocument:
     """Replaces the whole description of the repository; its versions stay."""
+    values = given.spec_values(only_given=False)
     with _name_checked():
-        return RepositoryDocument.model_validate(database.repositories.update(repository_id, given.spec()))
+        changed = database.repositories.change(repository_id, lambda spec: replace(spec, **values))
+    return shown(RepositoryDocument, changed)
 
 
 @router.patch("/{repository_id}/", dependencies=CHANGE, responses=NOT_FOUND)
@@ -101,7 +104,7 @@ def change_repository(database: UsedDatabase, repository_id: PathUuid, given: Ch
     values = given.spec_values(only_given=True)
     with _name_checked():
         changed = database.repositories.change(repository_id, lambda spec: replace(spec, **values))
-    return RepositoryDocument.model_validate(changed)
+    return shown(RepositoryDocument, changed)
 
 
 @router.delete("/{repository_id}/", status_code=204, dependencies=DELETE, responses=NOT_FOUND)

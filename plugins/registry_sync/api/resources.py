@@ -20,6 +20,7 @@ from registry_sync.api.fields import PathUuid, Sought, invalid, split_list
 from registry_sync.api.problems import NOT_FOUND
 from registry_sync.db.database import Database
 from registry_sync.domain.records import Page, PageRequest
+from registry_sync.pulp.container_documents import shown
 from registry_sync.pulp.documents import Document, PageDocument, domain_name
 from registry_sync.pulp.hrefs import MAX_NUMBER
 
@@ -117,7 +118,7 @@ def _neighbour(href: str, query: PageQuery, offset: int) -> str:
 
 @dataclass(frozen=True)
 class Resource(Generic[Q, S]):
-    """A resource with a list at ``href``, and entries below it with ids of type ``id_type``.
+    """A resource with a list at what ``href`` returns, and entries below it with ids of type ``id_type``.
 
     ``one`` and ``many`` are its name, ``listed`` and ``read`` describe its two routes. ``page`` returns the page of a
     query, ``get`` the entry of an id; that raises :class:`RecordNotFound`. ``context`` returns the validation context
@@ -128,7 +129,7 @@ class Resource(Generic[Q, S]):
     many: str
     listed: str
     read: str
-    href: str
+    href: Callable[[], str]
     query: type[Q]
     document: type[Document]
     page: Callable[[Database, Q], Page[S]]
@@ -139,16 +140,14 @@ class Resource(Generic[Q, S]):
 
     def shown(self, value: S) -> Any:
         """The document of an entry."""
-        return self.document.model_validate(value, context=self.context())
+        return shown(self.document, value, context=self.context())
 
     def add_routes(self, router: Router, path: str = "", access: Any = READ) -> None:
         """Adds the list and the read of an entry to ``router``, below ``path``, with the checks of ``access``."""
 
         def list_entries(database: Database, query: Q) -> PageDocument[Any]:
             found, context = self.page(database, query), self.context()
-            return page_document(
-                self.href, query, found, lambda value: self.document.model_validate(value, context=context)
-            )
+            return page_document(self.href(), query, found, lambda value: shown(self.document, value, context=context))
 
         def read_entry(database: Database, entry_id: Any) -> Any:
             return self.shown(self.get(database, entry_id))

@@ -52,7 +52,7 @@ Resource(
     many="syncs",
     listed="Syncs of every kind, the newest first unless ordered otherwise.",
     read="A sync: its state, remote, repository and version, and the number of its requests to the registry.",
-    href=syncs_href(),
+    href=syncs_href,
     query=SyncQuery,
     document=SyncDocument,
     page=_page,

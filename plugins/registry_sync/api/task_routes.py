@@ -24,12 +24,13 @@ from registry_sync.db.runs.dag_run_stores import TaskReads
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Page, Repository, SyncMode
 from registry_sync.domain.remote import Remote
-from registry_sync.domain.runs import DagRunEnd, RequestedSync, RunKey, is_fed_by
+from registry_sync.domain.runs import DagRunEnd, RequestedSync, RunKey, SyncRun, is_fed_by
 from registry_sync.errors import RecordNotFound, RegistrySyncError, SyncError
 from registry_sync.hooks.dag_runs import continue_run
 from registry_sync.hooks.settings import load_settings
 from registry_sync.pulp.documents import PageDocument
 from registry_sync.pulp.hrefs import read_remote_href, read_repository_href, task_href, tasks_href
+from registry_sync.pulp.path_forms import PathForm, current_form, in_form
 from registry_sync.pulp.task_documents import RequestedTask, SyncDagRun, TaskDocument, TaskStarted, TaskState
 
 _Mirror = Annotated[
@@ -112,6 +113,7 @@ def _start(database: Database, repository: Repository, remote: Remote, given: Ne
         requested_by=user.get_name(),
         may_replace_upstream=is_other,
         requested_at=utc_now(),
+        path_form=current_form().value,
     )
     conf = {"repository": repository.name, "remote": remote.spec.name, "mode": given.mode.value}
     database.requests.add(requested)
@@ -152,7 +154,7 @@ def list_tasks(database: UsedDatabase, query: Annotated[TaskQuery, Query()]) -> 
     states = wanted_states(TaskState, query.state, query.state__in)
     page = sync_dag.page(dag_id, query.page_request(), states)
     tasks = Page(_tasks(database, page.items), page.total_count)
-    return page_document(tasks_href(), query, tasks, TaskDocument.model_validate)
+    return page_document(tasks_href(), query, tasks, _shown)
 
 
 @router.get("/{task_id}/", dependencies=READ_TASKS, responses=NOT_FOUND)
@@ -191,13 +193,25 @@ def approve_removals(database: UsedDatabase, task_id: PathUuid, user: SignedIn) 
 
 
 def _document(database: Database, dag_run: SyncDagRun) -> TaskDocument:
-    return TaskDocument.model_validate(*_tasks(database, [dag_run]))
+    return _shown(*_tasks(database, [dag_run]))
+
+
+def _shown(task: RequestedTask) -> TaskDocument:
+    """The task with paths in the form of those that it was requested with."""
+    with in_form(task.path_form):
+        return TaskDocument.model_validate(task)
 
 
 def _tasks(database: Database, dag_runs: Sequence[SyncDagRun]) -> tuple[RequestedTask, ...]:
-    """The runs with the records of their syncs, and the reasons of those that could not start."""
+    """The runs with the records of their syncs, and with their requests, unless these are too old to be kept."""
     run_ids = [dag_run.run_id for dag_run in dag_runs]
     runs = TaskReads(database).by_run_ids(load_settings().sync_dag_id, run_ids)
-    failed = [dag_run.task_id for dag_run in dag_runs if dag_run.state is TaskState.FAILED]
-    refusals = database.requests.errors(failed) if failed else {}
-    return tuple(RequestedTask(run, runs.get(run.run_id), refusals.get(run.task_id)) for run in dag_runs)
+    requests = database.requests.by_ids([dag_run.task_id for dag_run in dag_runs])
+    return tuple(_task(dag_run, runs.get(dag_run.run_id), requests.get(dag_run.task_id)) for dag_run in dag_runs)
+
+
+def _task(dag_run: SyncDagRun, run: SyncRun | None, request: RequestedSync | None) -> RequestedTask:
+    if request is None:
+        return RequestedTask(dag_run, run)
+    refusal = request.error if dag_run.state is TaskState.FAILED else None
+    return RequestedTask(dag_run, run, refusal, path_form=PathForm(request.path_form))

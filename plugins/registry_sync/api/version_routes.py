@@ -5,6 +5,7 @@ A copy and a rollback are one short transaction, so the version itself is the re
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, ClassVar
 from urllib.parse import urlencode
 
@@ -32,6 +33,7 @@ from registry_sync.domain.references import TagFilter
 from registry_sync.domain.version_history import CopyRequest, DerivedVersion, VersionDifference
 from registry_sync.errors import RecordNotFound
 from registry_sync.hooks.settings import load_settings
+from registry_sync.pulp.container_documents import shown
 from registry_sync.pulp.documents import PageDocument, Together
 from registry_sync.pulp.hrefs import (
     MAX_NUMBER,
@@ -164,7 +166,7 @@ def derived_response(
         response.headers["Location"] = href_of(version)
     if version is None:
         raise RecordNotFound(f"repository {repository_id!r} has no version")
-    return DerivedVersionDocument.model_validate(Together(version, derived))
+    return shown(DerivedVersionDocument, Together(version, derived))
 
 
 copies_router = Router(tags=["versions"])
@@ -213,13 +215,13 @@ def list_versions(
     """Versions of a repository, the newest first unless ordered otherwise."""
     database.repositories.get(repository_id)
     page = database.versions.page(repository_id, query.page_request())
-    return page_document(versions_href(repository_id), query, page, VersionDocument.model_validate)
+    return page_document(versions_href(repository_id), query, page, partial(shown, VersionDocument))
 
 
 @router.get("/{number}/", dependencies=READ, responses=NOT_FOUND)
 def read_version(database: UsedDatabase, repository_id: PathUuid, number: PathNumber) -> VersionDocument:
     """A repository version."""
-    return VersionDocument.model_validate(database.versions.get(repository_id, number))
+    return shown(VersionDocument, database.versions.get(repository_id, number))
 
 
 @router.patch("/{number}/", dependencies=CHANGE, responses=NOT_FOUND)
@@ -232,7 +234,7 @@ def change_version(
     def change(current: Annotation) -> Annotation:
         return Annotation(sent.get("description", current.description), sent.get("pulp_labels", current.labels))
 
-    return VersionDocument.model_validate(database.versions.annotate(repository_id, number, change))
+    return shown(VersionDocument, database.versions.annotate(repository_id, number, change))
 
 
 @router.delete("/{number}/", status_code=204, dependencies=DELETE, responses={**NOT_FOUND, **CONFLICT})

@@ -117,9 +117,11 @@ class RemoteStore:
             return _syncs_under_way(connection, remote_id)
 
     def delete(self, remote_id: str) -> None:
-        """Deletes it; synced content stays. Raises :class:`RecordNotFound`."""
+        """Deletes it; synced content stays, and repositories no longer name it. Raises :class:`RecordNotFound`."""
         with self._transactions.writing() as connection:
             _RECORDS.delete(connection, remote_id)
+            of_remote = update(repositories).where(repositories.c.remote_id == remote_id)
+            connection.execute(of_remote.values(remote_id=None))
 
 
 def confirm_remote(connection: Connection, sync_run_id: str) -> None:

@@ -136,6 +136,7 @@ def _spec_values(spec: RepositorySpec) -> dict[str, Any]:
         "description": spec.description,
         "retain_versions": spec.retain_versions,
         "labels": dict(spec.labels),
+        "remote_id": spec.remote_id,
     }
 
 
@@ -149,6 +150,7 @@ def _repository(row: Row[Any]) -> Repository:
         retain_versions=row.retain_versions,
         labels=row.labels,
         latest_number=row.latest_number,
+        remote_id=row.remote_id,
     )
 
 

@@ -98,6 +98,8 @@ repositories = Table(
     Column("settled_version", Integer()),
     # Earlier names, whose assets also receive events for new versions while no other repository has the name.
     Column("former_names", NULLABLE_JSON),
+    # The remote of syncs that name none; cleared when the remote is deleted.
+    Column("remote_id", plain_text(36), index=True),
 )
 
 remotes = Table(
@@ -266,6 +268,8 @@ sync_requests = Table(
     Column("requested_at", UtcDateTime(), nullable=False, index=True),
     # Why it could not start.
     Column("error", Text()),
+    # The form of the paths that it was requested with, which those of its task have.
+    Column("path_form", plain_text(16), nullable=False, server_default=text("'docker'")),
 )
 
 # Runs of deleted repositories: a repeated task of one must not create the repository again.

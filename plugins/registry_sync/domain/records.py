@@ -98,13 +98,15 @@ def checked_repository_name(text: str, message: str) -> str:
 class RepositorySpec:
     """The fields of a repository that a user sets.
 
-    ``retain_versions`` is how many of the newest versions are kept; None keeps every version.
+    ``retain_versions`` is how many of the newest versions are kept; None keeps every version. ``remote_id`` is the
+    remote that a sync uses which names none, None for no such remote.
     """
 
     name: str
     description: str | None = None
     retain_versions: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    remote_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,12 @@ class Repository:
     retain_versions: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     latest_number: int | None = None
+    remote_id: str | None = None
 
     @property
     def spec(self) -> RepositorySpec:
         """The fields that a user sets, for a change."""
-        return RepositorySpec(self.name, self.description, self.retain_versions, self.labels)
+        return RepositorySpec(self.name, self.description, self.retain_versions, self.labels, self.remote_id)
 
 
 @dataclass(frozen=True)

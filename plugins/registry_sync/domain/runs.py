@@ -138,7 +138,7 @@ class RequestedSync:
     """A sync requested over REST: ``id`` is that of its task, ``dag_id`` the DAG that runs it.
 
     ``may_replace_upstream`` is whether the user may replace the repository's upstream. ``error`` is why it could not
-    start, None without an error.
+    start, None without an error. ``path_form`` is the form of the paths that it was requested with.
     """
 
     id: str
@@ -150,6 +150,7 @@ class RequestedSync:
     may_replace_upstream: bool
     requested_at: datetime
     error: str | None = None
+    path_form: str = "docker"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ def _blob_href(blob_id: int) -> str:
     return unit_href("docker.blob", blob_id)
 
 
-def _manifest_href(manifest_id: int | None) -> str | None:
+def manifest_href(manifest_id: int | None) -> str | None:
+    """The path of a manifest, None for one that is not stored."""
     return None if manifest_id is None else unit_href("docker.manifest", manifest_id)
 
 
@@ -52,14 +53,14 @@ class ListedManifestDocument(Document):
     media_type: str
     size: int
     platform: dict[str, Any] | None
-    manifest: Annotated[str | None, made(_manifest_href), Field(validation_alias="id")]
+    manifest: Annotated[str | None, made(manifest_href), Field(validation_alias="id")]
 
 
 class ManifestDocument(Document):
     """A manifest with its relations, in the order of the document; ``size`` is that of the document itself."""
 
     pulp_created: Timestamp
-    pulp_href: Annotated[str, made(_manifest_href), Field(validation_alias="id")]
+    pulp_href: Annotated[str, made(manifest_href), Field(validation_alias="id")]
     digest: str
     media_type: str
     size: int
@@ -80,7 +81,7 @@ class TagDocument(Document):
     name: str
     digest: str
     media_type: str
-    tagged_manifest: Annotated[str, made(_manifest_href), Field(validation_alias="manifest_id")]
+    tagged_manifest: Annotated[str, made(manifest_href), Field(validation_alias="manifest_id")]
 
 
 class HolderDocument(Document):

@@ -1,7 +1,8 @@
 """The paths of all REST resources, created and parsed in this one place.
 
-A path is absolute and without a host, as documented: ``/pulp/api/v3/repositories/docker/docker/<uuid>/``. Parsing
-raises :class:`InvalidReference` for the path of another resource; it does not check that the resource exists.
+A path is absolute and without a host, as documented: ``/pulp/api/v3/repositories/docker/docker/<uuid>/``. It has the
+current form of :mod:`~registry_sync.pulp.path_forms`; both forms are parsed. Parsing raises :class:`InvalidReference`
+for the path of another resource; it does not check that the resource exists.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from registry_sync.errors import InvalidReference
+from registry_sync.pulp.path_forms import PathForm, current_form
 
 if TYPE_CHECKING:
     from registry_sync.domain.records import Repository, RepositoryVersion
@@ -22,14 +24,15 @@ MAX_NUMBER = 2**31 - 1
 MAX_UNIT_ID = 2**63 - 1
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_REPOSITORY = re.compile(rf"{API_PREFIX}/repositories/docker/docker/({_UUID})/")
-_REMOTE = re.compile(rf"{API_PREFIX}/remotes/docker/docker/({_UUID})/")
-_VERSION = re.compile(rf"{API_PREFIX}/repositories/docker/docker/({_UUID})/versions/([1-9][0-9]{{0,9}})/")
+_TYPE = f"(?:{'|'.join(form.resource_type for form in PathForm)})"
+_REPOSITORY = re.compile(rf"{API_PREFIX}/repositories/{_TYPE}/({_UUID})/")
+_REMOTE = re.compile(rf"{API_PREFIX}/remotes/{_TYPE}/({_UUID})/")
+_VERSION = re.compile(rf"{API_PREFIX}/repositories/{_TYPE}/({_UUID})/versions/([1-9][0-9]{{0,9}})/")
 
 
 def repositories_href() -> str:
     """The list of repositories."""
-    return f"{API_PREFIX}/repositories/docker/docker/"
+    return f"{API_PREFIX}/repositories/{current_form().resource_type}/"
 
 
 def repository_href(repository_id: str) -> str:
@@ -64,7 +67,7 @@ def latest_href_of(repository: Repository) -> str | None:
 
 def remotes_href() -> str:
     """The list of remotes."""
-    return f"{API_PREFIX}/remotes/docker/docker/"
+    return f"{API_PREFIX}/remotes/{current_form().resource_type}/"
 
 
 def remote_href(remote_id: str) -> str:
@@ -74,7 +77,7 @@ def remote_href(remote_id: str) -> str:
 
 def distributions_href() -> str:
     """The list of distributions."""
-    return f"{API_PREFIX}/distributions/docker/docker/"
+    return f"{API_PREFIX}/distributions/{current_form().resource_type}/"
 
 
 def distribution_href(distribution_id: str) -> str:
@@ -104,7 +107,7 @@ def sync_href(sync_run_id: str) -> str:
 
 def units_href(content_type: str) -> str:
     """The list of units of a content type, such as ``docker.tag``."""
-    return f"{API_PREFIX}/content/docker/{CONTENT_PATHS[content_type]}/"
+    return f"{API_PREFIX}/content/{current_form().value}/{CONTENT_PATHS[content_type]}/"
 
 
 def unit_href(content_type: str, unit_id: int) -> str:

@@ -12,6 +12,7 @@ from pydantic import AliasPath, Field
 from registry_sync.domain.runs import DagRunEnd, RunCounts, SyncRun
 from registry_sync.pulp.documents import Document, Timestamp, made
 from registry_sync.pulp.hrefs import repository_href, task_href, version_href
+from registry_sync.pulp.path_forms import PathForm
 from registry_sync.pulp.sync_documents import remote_href_of
 
 
@@ -47,7 +48,7 @@ class SyncDagRun:
 class RequestedTask:
     """The source of a task document: a run of the sync DAG, and the record of its sync, None before it has started.
 
-    ``refusal`` says why the sync could not start, None when it could.
+    ``refusal`` says why the sync could not start, None when it could. ``path_form`` is that of its paths.
 
     A sync that had settled when it was canceled, or that was run again since, is completed. One that has neither made
     a version nor found that nothing changed has failed, even if its run succeeded.
@@ -57,6 +58,7 @@ class RequestedTask:
     run: SyncRun | None
     refusal: str | None = None
     name: str = "registry_sync.sync"
+    path_form: PathForm = PathForm.DOCKER
 
     @property
     def _is_settled(self) -> bool:

@@ -21,6 +21,7 @@ from registry_sync.domain.remote import Policy
 from registry_sync.domain.version_history import Change, VersionDifference
 from registry_sync.pulp.documents import WHOLE, Document, Timestamp, WrittenPlatforms, WrittenUrl, made
 from registry_sync.pulp.hrefs import CONTENT_PATHS, base_href_of, href_of, units_href, version_href
+from registry_sync.pulp.path_forms import current_form
 from registry_sync.pulp.sync_documents import RequestCounts, TaskHref, remote_href_of
 
 T = TypeVar("T")
@@ -40,7 +41,10 @@ def summary_document(summary: ContentSummary, href: str) -> dict[str, Any]:
     """
     return {
         part: {
-            kind: {"count": counts[kind], "href": f"{units_href(kind)}?{_PARAMETERS[part]}={href}"}
+            current_form().content_type(kind): {
+                "count": counts[kind],
+                "href": f"{units_href(kind)}?{_PARAMETERS[part]}={href}",
+            }
             for kind in CONTENT_PATHS
             if counts.get(kind)
         }
@@ -171,11 +175,13 @@ def _compared_base_href(difference: VersionDifference) -> str | None:
 
 def _counts(difference: VersionDifference) -> Mapping[str, Any]:
     blobs, manifests = difference.blobs.count, difference.manifests.count
-    return {"docker.blob": blobs, "docker.manifest": manifests, "docker.tag": difference.tags}
+    counts = {"docker.blob": blobs, "docker.manifest": manifests, "docker.tag": difference.tags}
+    return {current_form().content_type(kind): count for kind, count in counts.items()}
 
 
 def _sizes(difference: VersionDifference) -> Mapping[str, Any]:
-    return {"docker.blob": difference.blobs.size_bytes, "docker.manifest": difference.manifests.size_bytes}
+    sizes = {"docker.blob": difference.blobs.size_bytes, "docker.manifest": difference.manifests.size_bytes}
+    return {current_form().content_type(kind): size for kind, size in sizes.items()}
 
 
 class AmountsDocument(Document):

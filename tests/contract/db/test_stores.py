@@ -190,6 +190,16 @@ def test_deleting_a_remote_keeps_what_was_synced_from_it(database: Database) -> 
     assert database.versions.latest(repository.id) is not None
 
 
+def test_a_repository_names_its_remote_until_that_is_deleted(database: Database) -> None:
+    kept, gone = database.remotes.create(FULL), database.remotes.create(replace(FULL, name="gone"))
+    named = database.repositories.create(RepositorySpec("named", remote_id=gone.id))
+    other = database.repositories.create(RepositorySpec("other", remote_id=kept.id))
+    assert named.spec.remote_id == gone.id
+    database.remotes.delete(gone.id)
+    assert database.repositories.get(named.id).remote_id is None
+    assert database.repositories.get(other.id).remote_id == kept.id
+
+
 def test_deleting_a_repository_takes_its_versions_and_runs_along(database: Database) -> None:
     repository = database.repositories.ensure("app")
     upstream = Upstream()

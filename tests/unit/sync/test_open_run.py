@@ -356,8 +356,9 @@ def test_a_request_is_one_dags_and_is_forgotten_in_the_end(database: Database, r
     with pytest.raises(RecordNotFound, match="was not requested over REST"):
         database.requests.get("another_dag", asked.id)
     database.requests.record_error(asked.id, "RecordNotFound: gone")
-    assert database.requests.errors([asked.id, "unknown"]) == {asked.id: "RecordNotFound: gone"}
-    database.requests.add(replace(asked, id="b", requested_at=asked.requested_at + KEPT))
+    assert database.requests.by_ids([asked.id, "unknown"])[asked.id].error == "RecordNotFound: gone"
+    database.requests.add(replace(asked, id="b", requested_at=asked.requested_at + KEPT, path_form="container"))
+    assert {found.path_form for found in database.requests.by_ids([asked.id, "b"]).values()} == {"docker", "container"}
     database.requests.get("registry_sync", asked.id)
     database.requests.add(replace(asked, id="c", requested_at=asked.requested_at + KEPT * 1.1))
     with pytest.raises(RecordNotFound):

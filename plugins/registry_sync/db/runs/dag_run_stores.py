@@ -142,15 +142,13 @@ class SyncRequestStore:
             raise RecordNotFound(f"the sync {request_id[:255]!r} of the DAG {dag_id!r} was not requested over REST")
         return _request(row)
 
-    def errors(self, request_ids: Sequence[str]) -> dict[str, str]:
-        """Why requests could not start, by their ids; those that could are omitted."""
-        found: dict[str, str] = {}
+    def by_ids(self, request_ids: Sequence[str]) -> dict[str, RequestedSync]:
+        """Requests by their ids; those that are no longer kept are omitted."""
+        found: dict[str, RequestedSync] = {}
         with self._transactions.reading() as connection:
             for batch in in_batches(request_ids):
-                statement = select(sync_requests.c.id, sync_requests.c.error).where(
-                    sync_requests.c.id.in_(batch), sync_requests.c.error.is_not(None)
-                )
-                found.update({row.id: row.error for row in connection.execute(statement)})
+                statement = select(sync_requests).where(sync_requests.c.id.in_(batch))
+                found.update({row.id: _request(row) for row in connection.execute(statement)})
         return found
 
     def record_error(self, request_id: str, error: str | None) -> None:
