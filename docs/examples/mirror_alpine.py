@@ -1,41 +1,17 @@
-"""Syncs one repository every night, with a DAG of its own.
-
-The three stages in between run only when something changed, the two for blobs only when there is much to download.
-"""
+"""Syncs one repository every night, with a DAG of its own, and publishes it."""
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import DAG
 
-from registry_sync.operators.commit_version import CommitVersionOperator
-from registry_sync.operators.fetch_blobs import FetchBlobsOperator
-from registry_sync.operators.fetch_manifests import FetchManifestsOperator
-from registry_sync.operators.list_tags import ListTagsOperator
-from registry_sync.operators.plan_blobs import PlanBlobsOperator
+from registry_sync.operators.sync_repository import sync_repository
 
-with DAG(
-    dag_id="mirror_alpine",
-    schedule="0 3 * * *",
-    catchup=False,
-    max_active_runs=1,
-    default_args={"retries": 4, "retry_delay": timedelta(seconds=30)},
-):
-    tags = ListTagsOperator(
-        task_id="list_tags",
-        repository="alpine",
+with DAG(dag_id="mirror_alpine", schedule="0 3 * * *", catchup=False, max_active_runs=1):
+    sync_repository(
+        "alpine",
         url="https://registry-1.docker.io",
         upstream_name="library/alpine",
         tags=["3.*", "latest"],
         exclude_tags=["*_rc*"],
+        publish_as="alpine",
     )
-    manifests = FetchManifestsOperator.partial(
-        task_id="fetch_manifests", blob_tasks=["plan_blobs", "fetch_blobs"]
-    ).expand(shard=tags.output)
-    plan = PlanBlobsOperator(task_id="plan_blobs")
-    blobs = FetchBlobsOperator.partial(task_id="fetch_blobs").expand(shard=plan.output)
-    version = CommitVersionOperator(task_id="commit_version")
-
-    manifests >> plan >> blobs >> version
-    manifests >> version

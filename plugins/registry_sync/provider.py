@@ -43,6 +43,7 @@ OPERATOR_MODULES = (
     "registry_sync.operators.plan_blobs",
     "registry_sync.operators.fetch_blobs",
     "registry_sync.operators.commit_version",
+    "registry_sync.operators.fetch_and_commit",
     "registry_sync.operators.compare_versions",
     "registry_sync.operators.promote_tags",
     "registry_sync.operators.roll_back_version",

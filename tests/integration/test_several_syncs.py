@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import warnings
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from registry_sync.hooks.stores import open_database
-from support.dag_runs import FinishedRun, InProcessSync, short_sleeps
+from support.dag_runs import InProcessSync, runner_of
 from support.filling import push
 from support.images import ContentBuilder
 from support.registry import RegistryServer
@@ -93,31 +90,13 @@ def fill(registry: RegistryServer, *names: str, seed: int = 5) -> None:
 
 @pytest.fixture
 def run(
-    sync_in_process: InProcessSync, registry: RegistryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sync_in_process: InProcessSync,
+    registry: RegistryServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Any:
     """Runs one of the DAGs above, to its end."""
-    folder = tmp_path / "several"
-    folder.mkdir()
-    (folder / "several_syncs.py").write_text(DAGS.replace("URL", registry.url), encoding="utf-8")
-    path = "airflow.dag_processing.bundles.local.LocalDagBundle"
-    bundles = [{"name": "several", "classpath": path, "kwargs": {"path": str(folder)}}]
-    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps(bundles))
-
-    def begin(dag_id: str) -> FinishedRun:
-        from airflow.dag_processing.dagbag import DagBag
-
-        with warnings.catch_warnings(), short_sleeps():
-            warnings.simplefilter("ignore")  # those of Airflow's own code are not ours to mend
-            bag = DagBag(folder)
-            assert bag.import_errors == {}
-            ended = bag.dags[dag_id].test(logical_date=datetime.now(timezone.utc))
-            tasks = {
-                ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]": str(ti.state or "waiting")
-                for ti in ended.get_task_instances()
-            }
-        return FinishedRun(dag_id, ended.run_id, str(ended.state), tasks)
-
-    return begin
+    return runner_of(DAGS.replace("URL", registry.url), tmp_path / "several", monkeypatch)
 
 
 def app_tags() -> set[str]:

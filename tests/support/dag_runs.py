@@ -6,18 +6,21 @@ scheduler requires :class:`~support.airflow_instance.AirflowInstance`.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 if TYPE_CHECKING:
+    import pytest
     from airflow.sdk import DAG
 
 
@@ -72,16 +75,40 @@ class InProcessSync:
 
     def __call__(self, dag_id: str = "registry_sync", **conf: Any) -> FinishedRun:
         """The run with these parameters, when it has ended, well or not."""
-        with warnings.catch_warnings(), short_sleeps():
-            warnings.simplefilter("ignore")  # those of Airflow's own code are not ours to mend
-            dag, defaults = _dag(dag_id)
-            # a run leaves its parameters with the DAG object, so that each run is given all of them
-            run = dag.test(run_conf={**defaults, **conf}, logical_date=datetime.now(timezone.utc))
-            tasks = {
-                ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]": str(ti.state or "waiting")
-                for ti in run.get_task_instances()
-            }
-        return FinishedRun(dag_id, run.run_id, str(run.state), tasks)
+        dag, defaults = _dag(dag_id)
+        # a run leaves its parameters with the DAG object, so that each run is given all of them
+        return _run(dag, {**defaults, **conf})
+
+
+def runner_of(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], FinishedRun]:
+    """Runs a DAG of ``code``, which is the only file of ``folder``, in the process of the test, to its end."""
+    folder.mkdir()
+    (folder / "dags_of_test.py").write_text(code, encoding="utf-8")
+    path = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    bundles = [{"name": "of_test", "classpath": path, "kwargs": {"path": str(folder)}}]
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps(bundles))
+
+    def run(dag_id: str) -> FinishedRun:
+        from airflow.dag_processing.dagbag import DagBag
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            bag = DagBag(folder)
+        assert bag.import_errors == {}
+        return _run(bag.dags[dag_id])
+
+    return run
+
+
+def _run(dag: DAG, conf: dict[str, Any] | None = None) -> FinishedRun:
+    with warnings.catch_warnings(), short_sleeps():
+        warnings.simplefilter("ignore")  # those of Airflow's own code are not ours to mend
+        run = dag.test(run_conf=conf, logical_date=datetime.now(timezone.utc))
+        tasks = {
+            ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]": str(ti.state or "waiting")
+            for ti in run.get_task_instances()
+        }
+    return FinishedRun(dag.dag_id, run.run_id, str(run.state), tasks)
 
 
 @cache
@@ -89,7 +116,9 @@ def _dag(dag_id: str) -> tuple[DAG, dict[str, Any]]:
     """The DAG and the values of its parameters before any run."""
     from airflow.dag_processing.dagbag import DagBag
 
-    bag = DagBag()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bag = DagBag()
     if bag.import_errors:
         raise AssertionError(f"DAG files that cannot be imported: {bag.import_errors}")
     dag = bag.dags[dag_id]

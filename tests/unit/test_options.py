@@ -21,6 +21,7 @@ from registry_sync.domain.remote import OPTIONS, SYNC_OPTIONS, Policy, RemoteSpe
 from registry_sync.domain.serving import base_path_of
 from registry_sync.errors import InvalidReference
 from registry_sync.operators.list_tags import ListTagsOperator
+from registry_sync.operators.sync_repository import sync_repository
 from registry_sync.pulp.repository_documents import REST_NAMES, RemoteDocument
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +65,24 @@ def test_the_operator_has_a_parameter_that_is_left_to_the_remote_and_may_be_a_te
 def test_the_operator_says_nothing_of_a_remote_that_is_no_option() -> None:
     named = set(inspect.signature(ListTagsOperator).parameters) - {"kwargs", "trust_triggers"}
     assert named == OF_THE_SYNC | PARAMETERS.keys()
+
+
+# -- a sync in one call -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parameter", sorted(OF_THE_SYNC | PARAMETERS.keys() | {"approve_removals", "trust_triggers"}))
+def test_a_sync_in_one_call_has_each_parameter_of_the_operators(parameter: str) -> None:
+    file = "operators/sync_repository.py"
+    signature = inspect.signature(sync_repository).parameters
+    assert parameter in signature, f"sync_repository has no parameter {parameter}: add it in {file}"
+    assert signature[parameter].default is (inspect.Parameter.empty if parameter == "repository" else None)
+    assert f":param {parameter}: " in (sync_repository.__doc__ or ""), f"{parameter} is not described in {file}"
+
+
+def test_a_sync_in_one_call_says_nothing_of_a_remote_that_is_no_option() -> None:
+    of_the_group = {"small", "group_id", "dag", "default_args", "task_arguments"}
+    named = set(inspect.signature(sync_repository).parameters) - of_the_group
+    assert named == OF_THE_SYNC | PARAMETERS.keys() | {"approve_removals", "trust_triggers"}
 
 
 # -- the form of the DAG ------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ class GeneratedPage:
 def operators() -> str:
     """A page with every operator: its docstring, signature, template fields and what ``execute`` returns."""
     from registry_sync.operators.stage import RegistryRetryPolicy
+    from registry_sync.operators.sync_repository import sync_repository
     from registry_sync.provider import OPERATOR_MODULES
 
     lines = [
@@ -37,6 +38,8 @@ def operators() -> str:
         "What stands here is what the docstrings say. [Operators](../operators.md)",
     ]
     lines += ["says how they work together.", ""]
+    lines += [f"## {sync_repository.__name__}", "", f"`from {sync_repository.__module__} import sync_repository`", ""]
+    lines += _directive("autofunction", f"{sync_repository.__module__}.{sync_repository.__name__}")
     for module in (*OPERATOR_MODULES, RegistryRetryPolicy.__module__):
         for kind, member in public_classes(module):
             lines += [f"## {kind.__name__}", "", f"`from {module} import {kind.__name__}`", ""]

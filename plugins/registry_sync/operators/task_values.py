@@ -265,9 +265,9 @@ def refuse_expanded_group(operator: type, given: Mapping[str, Any]) -> None:
     if expanded is not None:
         raise ConfigurationError(
             f"{operator.__name__} is expanded over shards, and Airflow expands no task in a task group that is "
-            f"expanded itself, as {expanded.group_id!r} is. For many repositories create a task group for each, in a "
-            "loop of the DAG file; or if they are known only at run time, trigger a DAG run for each: "
-            "TriggerDagRunOperator.partial(…).expand(conf=…)"
+            f"expanded itself, as {expanded.group_id!r} is. For small repositories call sync_repository(…, small=True) "
+            "there; for others create a task group for each, in a loop of the DAG file; or if they are known only at "
+            "run time, trigger a DAG run for each: TriggerDagRunOperator.partial(…).expand(conf=…)"
         )
 
 

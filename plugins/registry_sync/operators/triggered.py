@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, XComArg
+from airflow.sdk.definitions._internal.expandinput import MappedArgument
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 from jinja2 import TemplateError, meta, nodes
 
@@ -60,7 +61,7 @@ class TriggeredTask(BaseOperator):
         """The template fields with literal values in the DAG's code; none for a mapped task, which gets them later."""
         if self._written is None or context["ti"].map_index >= 0 or self._has_other_marks():
             return frozenset()
-        return frozenset(name for name, value in self._written.items() if _is_literal(value))
+        return frozenset(name for name, value in self._written.items() if is_literal(value))
 
     def authority(self, context: Mapping[str, Any], settings: Settings) -> Authority:
         """The authority of this task's parameters: the author or the trigger."""
@@ -97,7 +98,7 @@ class TriggeredTask(BaseOperator):
 
     def _is_authors(self, value: object, allowed: frozenset[str]) -> bool:
         """Whether nothing in an unrendered value can be set by a trigger, other than by ``conf``."""
-        if isinstance(value, XComArg):
+        if isinstance(value, XComArg | MappedArgument):  # of a run that was started without conf
             return True
         if isinstance(value, str):
             return self._names_only(value, allowed)
@@ -105,7 +106,7 @@ class TriggeredTask(BaseOperator):
             return all(self._is_authors(item, allowed) for item in value)
         if isinstance(value, dict):
             return all(self._is_authors(item, allowed) for pair in value.items() for item in pair)
-        return _is_literal(value)
+        return is_literal(value)
 
     def _names_only(self, template: str, allowed: frozenset[str]) -> bool:
         """Whether a template uses only allowed names, and includes no other template or file."""
@@ -140,12 +141,12 @@ def refuse_unknown_parameters(context: Mapping[str, Any]) -> None:
     unknown = sorted(name for name in conf if name not in known)
     if unknown:
         raise ConfigurationError(
-            f"the DAG {dag.dag_id!r} has no parameter {_with_near_names(unknown, known)}; "
+            f"the DAG {dag.dag_id!r} has no parameter {with_near_names(unknown, known)}; "
             f"it has {', '.join(sorted(known))}"
         )
 
 
-def _with_near_names(unknown: Iterable[str], known: Iterable[str]) -> str:
+def with_near_names(unknown: Iterable[str], known: Iterable[str]) -> str:
     """``'repositry' (did you mean 'repository'?)``, for each."""
     texts = []
     for name in unknown:
@@ -179,12 +180,12 @@ def _is_written(value: nodes.Node) -> bool:
     return isinstance(value, nodes.Const)
 
 
-def _is_literal(value: object) -> bool:
+def is_literal(value: object) -> bool:
     """Whether a value is literal: no template, and nothing that is resolved when the task runs."""
     if isinstance(value, str):
         return not any(mark in value for mark in _TEMPLATE_MARKS)
     if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_is_literal, value))
+        return all(map(is_literal, value))
     if isinstance(value, dict):
-        return all(_is_literal(item) for pair in value.items() for item in pair)
+        return all(is_literal(item) for pair in value.items() for item in pair)
     return value is None or isinstance(value, bool | int | float)

@@ -192,16 +192,18 @@ def fetch_small_run(
     run: SyncRun,
     remote: RemoteSpec,
     *,
-    min_shard_bytes: int,
+    min_shard_bytes: int | None,
     is_last_try: bool,
     report: Callable[[str], None],
 ) -> BlobsFetched | None:
     """Fetches all missing blobs of ``run`` if they would not make two shards; else returns None and does nothing.
 
-    Only for a run with a single shard of tags, because it must know all blobs of the run.
+    With ``min_shard_bytes`` None it fetches them whatever their size. Only when the manifests of all tags were fetched,
+    because it must know all blobs of the run.
     """
     missing, planned = missing_blobs(store, database, run)
-    if sum(blob.size_bytes + BLOB_OVERHEAD_BYTES for blob in missing) >= 2 * min_shard_bytes:
+    work = sum(blob.size_bytes + BLOB_OVERHEAD_BYTES for blob in missing)
+    if min_shard_bytes is not None and work >= 2 * min_shard_bytes:
         return None
     report(str(planned))
     # The plan protects the content from garbage collection, and is the basis of the run's counts and the commit.

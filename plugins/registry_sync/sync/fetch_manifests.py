@@ -8,7 +8,8 @@ work is recorded as it is done, so that a repeat continues.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from operator import add
 from typing import TYPE_CHECKING
 
 from registry_sync.domain.digests import Digest
@@ -41,6 +42,10 @@ class ManifestsFetched:
     gone_count: int = 0
     filtered_count: int = 0
     missing_count: int = 0
+
+    def __add__(self, other: ManifestsFetched) -> ManifestsFetched:
+        """The counts of two shards together."""
+        return ManifestsFetched(*map(add, astuple(self), astuple(other)))
 
     def __str__(self) -> str:
         texts = [format_count(self.tag_count, "tag"), format_count(self.manifest_count, "new manifest")]

@@ -271,6 +271,13 @@ class SyncRunStore:
                 settle(connection, run_id, RunState.UNCHANGED)
             return True
 
+    def pending_shards(self, run_id: str) -> list[int]:
+        """The numbers of the shards with tags that are yet to be fetched, in order."""
+        is_pending = (run_tags.c.sync_run_id == run_id, run_tags.c.state == TagState.PENDING.value)
+        statement = select(run_tags.c.shard).where(*is_pending).distinct().order_by(run_tags.c.shard)
+        with self._transactions.reading() as connection:
+            return list(connection.execute(statement).scalars())
+
     def tags_of_shard(self, run_id: str, shard: int) -> list[ListedTag]:
         """The tags that a mapped task has yet to fetch, by name."""
         statement = (

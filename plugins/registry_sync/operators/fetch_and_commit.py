@@ -1,0 +1,64 @@
+"""``FetchAndCommitOperator``: everything of a sync after its listing, in one task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from registry_sync.operators.commit_version import CommitVersionOperator
+from registry_sync.operators.stage import TaskReport, open_stage
+from registry_sync.operators.task_values import find_sync_run
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+#: The name under which the template of a map index finds the repository.
+REPOSITORY_LABEL = "repository"
+
+
+class FetchAndCommitOperator(CommitVersionOperator):
+    """Fetches the manifests and blobs that a listing found, and commits the version: the short form of a sync.
+
+    It takes the place of ``FetchManifestsOperator``, ``PlanBlobsOperator``, ``FetchBlobsOperator`` and
+    ``CommitVersionOperator``, for repositories that need no distribution over tasks. It is not expanded over shards, so
+    that it may be in a task group that is expanded over repositories. A repeat continues with what is left.
+
+    :param sync_run: id of the run, as pushed by a listing task; None for the one listing task upstream of this task
+    :param approve_removals: whether the run may remove more tags than its remote allows, whichever these will be. It
+        counts when the DAG's author sets it, not when the run's trigger does
+    :param trust_triggers: whether a user who may trigger the DAG may approve removals in the parameters of a run
+    """
+
+    ui_color = "#d8f0e8"
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """What ``CommitVersionOperator`` returns, and the counts of manifests and blobs as XCom ``summary``."""
+        context["ti"].xcom_push(key="summary", value=self._fetch(context))
+        committed = super().execute(context)
+        context[REPOSITORY_LABEL] = committed["repository"]  # type: ignore[literal-required]
+        return committed
+
+    def _fetch(self, context: Context) -> dict[str, int]:
+        """Counts of tags, manifests and blobs; empty for a sync that has ended."""
+        from dataclasses import asdict
+
+        from registry_sync.sync.fetch_blobs import fetch_small_run
+        from registry_sync.sync.fetch_manifests import ManifestsFetched, fetch_manifests
+
+        report = TaskReport(self.log)
+        with open_stage(context) as stage:
+            run, remote = stage.find(find_sync_run(self, context, self.sync_run))
+            if run.state.is_settled:
+                self.log.info("the sync has ended %s, so there is nothing to fetch", run.state.value)
+                return {}
+            client, remote = stage.connect(remote)
+            last, database = stage.is_last_try, stage.database
+            manifests = ManifestsFetched()
+            for shard in database.runs.pending_shards(run.id):
+                manifests += fetch_manifests(
+                    client, database, run, remote, shard=shard, is_last_try=last, report=report
+                )
+            self.log.info("%s", manifests)
+            blobs = fetch_small_run(
+                client, stage.blobs, database, run, remote, min_shard_bytes=None, is_last_try=last, report=report
+            )
+        return {**asdict(manifests), **asdict(blobs)} if blobs else asdict(manifests)
