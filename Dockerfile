@@ -10,7 +10,8 @@ RUN /opt/registry-sync/bin/pip install --require-hashes --requirement requiremen
 COPY pyproject.toml LICENSE README.md ./
 COPY plugins plugins
 RUN /opt/registry-sync/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
-    && /opt/registry-sync/bin/pip install --no-deps --no-index /wheels/*.whl
+    && /opt/registry-sync/bin/pip install --no-deps --no-index /wheels/*.whl \
+    && /opt/registry-sync/bin/pip uninstall --yes uv
 
 FROM python:${PYTHON_VERSION}-slim-bookworm
 # The folders that become volumes are the user's before anything is mounted there.

@@ -12,7 +12,15 @@ import pytest
 
 BOOTSTRAP = Path(__file__).parents[3] / "tools/bootstrap.sh"
 #: What every Debian has and the script uses for real.
-ESSENTIAL = ("sh", "env", "mkdir", "flock", "chmod", "cat", "true")
+ESSENTIAL = ("sh", "env", "mkdir", "flock", "chmod", "cat", "true", "sed")
+LOCK = """one==1.0 \\
+    --hash=sha256:11
+uv==0.9 \\
+    --hash=sha256:22 \\
+    --hash=sha256:33
+zwei==2.0 \\
+    --hash=sha256:44
+"""
 OLD_PYTHON = "#!/bin/sh\nexit 1\n"
 
 
@@ -71,6 +79,35 @@ fi
 exec {sys.executable} "$@"
 """,
         )
+
+    def add_environment(self, pip_configuration: str = "", *, uv_status: int | None = None) -> Path:
+        """An environment whose pip and uv record what they install and from where; pip brings a uv with it that ends
+        with ``uv_status``, or none.
+        """
+        programs = self.checkout / "venv/bin"
+        programs.mkdir(parents=True)
+        brings = "" if uv_status is None else f"cp {self.folder}/uv {programs}/uv"
+        scripts = {
+            programs / "python": f"""#!/bin/sh
+case "$*" in
+    *'config list') printf '%s' "{pip_configuration}" ;;
+    *' /dev/stdin') echo "pip $*" >> {self.folder}/asked; cat >> {self.folder}/asked; {brings} ;;
+    *) echo "pip $*" >> {self.folder}/asked ;;
+esac
+""",
+            self.folder / "uv": f"""#!/bin/sh
+echo "uv $*" >> {self.folder}/asked
+env | grep -E '^(UV_|SSL_CERT_FILE)' | sort >> {self.folder}/asked
+exit {uv_status}
+""",
+        }
+        for path, script in scripts.items():
+            path.write_text(script)
+            path.chmod(0o755)
+        for name in ("cp", "grep", "sort"):
+            (self.bin / name).symlink_to(str(shutil.which(name)))
+        (self.checkout / "lock").write_text(LOCK)
+        return programs
 
     def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -132,6 +169,55 @@ def test_an_environment_whose_python_is_gone_is_made_anew(tmp_path: Path) -> Non
     (machine.checkout / ".local/venv/bin/python").unlink()
     assert machine.run("venv", ".local/venv").returncode == 0
     assert (machine.checkout / ".local/venv/bin/python").exists()
+
+
+def test_pip_installs_uv_of_the_lock_and_uv_the_rest(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.add_environment(uv_status=0)
+    assert machine.run("requirements", "venv", "lock").returncode == 0
+    first, *block, second = machine.asked
+    assert first.startswith("pip -m pip install")
+    assert first.endswith("--require-hashes --requirement /dev/stdin")
+    assert block == LOCK.splitlines()[2:5]
+    assert second.startswith("uv pip install --quiet --python venv/bin/python")
+    assert second.endswith("--require-hashes --requirement lock")
+    machine.run("project", "venv")
+    assert machine.asked[5].endswith("--no-deps --no-build-isolation --editable .")
+
+
+def test_uv_finds_packages_where_pip_is_configured_to(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    configured = """:env:.index-url='https://one/simple'
+:env:.timeout='7'
+global.cert='/ca.pem'
+global.extra-index-url='\\nhttps://two/simple\\nhttps://three/simple'
+global.index-url='https://overridden/simple'
+install.find-links='/a /b'
+"""
+    machine.add_environment(configured, uv_status=0)
+    machine.run("requirements", "venv", "lock", UV_FIND_LINKS="/mine")
+    assert machine.asked[5:] == [
+        "SSL_CERT_FILE=/ca.pem",
+        "UV_DEFAULT_INDEX=https://one/simple",
+        "UV_FIND_LINKS=/mine",
+        "UV_INDEX=https://two/simple https://three/simple",
+    ]
+    (tmp_path / "asked").unlink()
+    machine.run("requirements", "venv", "lock")
+    assert machine.asked[3] == "UV_FIND_LINKS=/a,/b"
+
+
+@pytest.mark.parametrize(
+    ("configured", "uv_status"),
+    [("", None), ("", 1), ("global.no-index='true'\n", 0)],
+    ids=["no uv", "fails", "offline"],
+)
+def test_pip_installs_what_uv_does_not(tmp_path: Path, configured: str, uv_status: int | None) -> None:
+    machine = Machine(tmp_path)
+    machine.add_environment(configured, uv_status=uv_status)
+    assert machine.run("requirements", "venv", "lock").returncode == 0
+    assert machine.asked[-1].startswith("pip -m pip install")
+    assert machine.asked[-1].endswith("--require-hashes --requirement lock")
 
 
 @pytest.mark.parametrize(("uid", "has_sudo"), [(0, False), (1000, True)])
