@@ -99,6 +99,15 @@ PARAMS = {
             "its distribution is made public. Empty to publish nothing new."
         ),
     ),
+    "dry_run": Param(
+        False,
+        type="boolean",
+        title="Dry run",
+        description=(
+            "Only find out what a sync would list, add, move, remove and download; nothing is written. The run's note "
+            "and the log of list_tags say it."
+        ),
+    ),
     "exclude_tags": Param(
         None,
         type=["null", "array"],
@@ -233,6 +242,7 @@ with DAG(
         include_referrers="{{ '' if params.include_referrers == 'default' else params.include_referrers }}",
         replace_upstream="{{ params.replace_upstream }}",
         publish_as="{{ params.publish_as or '' }}",
+        preview="{{ params.dry_run }}",
     )
     fetch_manifests = FetchManifestsOperator.partial(
         task_id="fetch_manifests",

@@ -42,7 +42,7 @@ from registry_sync.errors import (
     UnsupportedDigest,
 )
 from registry_sync.oci.auth.credentials import Credentials
-from registry_sync.oci.blobs import EMPTY_JSON, EMPTY_JSON_DIGEST, PROGRESS_BYTES, BlobDestination
+from registry_sync.oci.blobs import PROGRESS_BYTES, BlobDestination
 from registry_sync.oci.http.error_mapping import (
     Refusal,
     RequestContext,
@@ -254,8 +254,8 @@ class MemoryClient:
         """Brings ``blob`` into ``writer``, from where that stands, and commits it; gives the bytes received."""
         if not blob.digest.is_verifiable:
             raise UnsupportedDigest(f"blob {blob.digest} cannot be verified here", digest=blob.digest)
-        known = EMPTY_JSON if blob.digest == EMPTY_JSON_DIGEST else blob.inline
-        if known is not None and len(known) == blob.size_bytes:
+        known = blob.known_bytes
+        if known is not None:
             if writer.offset:
                 writer.restart()
             writer.write(known)

@@ -5,8 +5,8 @@ registry that is real or in memory; no Airflow.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from registry_sync.db.database import Database
 from registry_sync.domain.records import RepositoryVersion
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import CommitResult, RunKey, SyncRun
+from registry_sync.domain.sync_plans import SyncPlan
 from registry_sync.hooks.stores import open_blob_store
 from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.client import RegistryClient, RegistryReader
 from registry_sync.oci.http.options import ClientOptions
 from registry_sync.sync.commit_version import commit_version
+from registry_sync.sync.dry_run import plan_sync, planned_names
 from registry_sync.sync.fetch_blobs import fetch_blobs
 from registry_sync.sync.fetch_manifests import fetch_manifests
 from registry_sync.sync.list_tags import TagsListed, list_tags
@@ -167,3 +169,22 @@ class Installation:
                 )
         before("commit_version", run)
         return commit_version(self.database, run, report=report)
+
+    def plan(self, request: SyncRequest, *, client: OpenClient = new_client, is_last_try: bool = False) -> SyncPlan:
+        """What :meth:`run` would do for ``request``."""
+        key = RunKey("registry_sync", f"dry-run-{next(_numbers)}")
+
+        @contextmanager
+        def connect(remote: RemoteSpec) -> Iterator[tuple[RegistryReader, RemoteSpec]]:
+            with client(remote) as registry:
+                yield registry, remote
+
+        with self.database.copied_for_sync(planned_names(request)) as copy:
+            return plan_sync(
+                copy,
+                self.store,
+                lambda database: open_run(database, key, request),
+                connect,
+                is_last_try=is_last_try,
+                report=self.lines,
+            )

@@ -64,13 +64,15 @@ def test_the_operator_has_a_parameter_that_is_left_to_the_remote_and_may_be_a_te
 
 def test_the_operator_says_nothing_of_a_remote_that_is_no_option() -> None:
     named = set(inspect.signature(ListTagsOperator).parameters) - {"kwargs", "trust_triggers"}
-    assert named == OF_THE_SYNC | PARAMETERS.keys()
+    assert named == OF_THE_SYNC | PARAMETERS.keys() | {"preview"}
 
 
 # -- a sync in one call -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parameter", sorted(OF_THE_SYNC | PARAMETERS.keys() | {"approve_removals", "trust_triggers"}))
+@pytest.mark.parametrize(
+    "parameter", sorted(OF_THE_SYNC | PARAMETERS.keys() | {"approve_removals", "preview", "trust_triggers"})
+)
 def test_a_sync_in_one_call_has_each_parameter_of_the_operators(parameter: str) -> None:
     file = "operators/sync_repository.py"
     signature = inspect.signature(sync_repository).parameters
@@ -89,7 +91,7 @@ def test_a_sync_in_one_call_says_nothing_of_a_remote_that_is_no_option() -> None
 
 
 def test_the_form_has_nothing_of_a_remote_that_is_no_option() -> None:
-    assert set(dag_file().PARAMS) == OF_THE_SYNC | PARAMETERS.keys() | {"approve_removals"}
+    assert set(dag_file().PARAMS) == OF_THE_SYNC | PARAMETERS.keys() | {"approve_removals", "dry_run"}
 
 
 @pytest.mark.parametrize("parameter", PARAMETERS)
@@ -228,7 +230,7 @@ def test_rest_takes_no_other_number_of_bytes(sent: Any) -> None:
 
 #: Parameters that `make sync` has no variable for: they are said over REST, in the form, or in a DAG.
 NOT_OF_MAKE_SYNC = {"remote", "download_concurrency", "ssl_validation", "include_referrers", "max_total_bytes",
-                    "approve_removals"}  # fmt: skip
+                    "approve_removals", "dry_run"}  # fmt: skip
 
 
 def test_make_sync_has_a_variable_for_each_parameter_of_the_form_or_is_said_to_have_none() -> None:

@@ -142,6 +142,7 @@ def _shown(run: DagRun, session: Any = None) -> SyncDagRun:
         finished_at=run.end_date if state not in (TaskState.WAITING, TaskState.RUNNING) else None,
         failed_tasks=failed,
         triggered_by=triggered_by(run),
+        is_dry_run=bool((run.conf or {}).get("dry_run")),
     )
 
 

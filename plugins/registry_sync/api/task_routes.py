@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import HTTPException, Query
+from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from registry_sync.api import sync_dag
@@ -26,11 +27,12 @@ from registry_sync.domain.records import Page, Repository, SyncMode
 from registry_sync.domain.remote import Remote
 from registry_sync.domain.runs import DagRunEnd, RequestedSync, RunKey, SyncRun, is_fed_by
 from registry_sync.errors import RecordNotFound, RegistrySyncError, SyncError
-from registry_sync.hooks.dag_runs import continue_run
+from registry_sync.hooks.dag_runs import continue_run, plan_of_run
 from registry_sync.hooks.settings import load_settings
 from registry_sync.pulp.documents import PageDocument
 from registry_sync.pulp.hrefs import read_remote_href, read_repository_href, task_href, tasks_href
 from registry_sync.pulp.path_forms import PathForm, current_form, in_form
+from registry_sync.pulp.plan_documents import SyncPlanDocument
 from registry_sync.pulp.task_documents import RequestedTask, SyncDagRun, TaskDocument, TaskStarted, TaskState
 
 _Mirror = Annotated[
@@ -42,6 +44,7 @@ class NewSync(GivenDocument):
     """The options of a sync."""
 
     mirror: _Mirror = False
+    dry_run: Annotated[Flag, Field(description="Whether only to find out what the sync would do")] = False
 
     @property
     def mode(self) -> SyncMode:
@@ -115,7 +118,9 @@ def _start(database: Database, repository: Repository, remote: Remote, given: Ne
         requested_at=utc_now(),
         path_form=current_form().value,
     )
-    conf = {"repository": repository.name, "remote": remote.spec.name, "mode": given.mode.value}
+    conf: dict[str, Any] = {"repository": repository.name, "remote": remote.spec.name, "mode": given.mode.value}
+    if given.dry_run:
+        conf["dry_run"] = True
     database.requests.add(requested)
     try:
         sync_dag.trigger(requested.dag_id, requested.id, conf, user.get_name())
@@ -161,6 +166,18 @@ def list_tasks(database: UsedDatabase, query: Annotated[TaskQuery, Query()]) -> 
 def read_task(database: UsedDatabase, task_id: PathUuid) -> TaskDocument:
     """A task: its state, its progress, the reason of a failure, and the version it made."""
     return _document(database, sync_dag.find(load_settings().sync_dag_id, task_id))
+
+
+@router.get("/{task_id}/plan/", dependencies=READ_TASKS, responses=NOT_FOUND, response_model=SyncPlanDocument)
+def read_plan(task_id: PathUuid) -> JSONResponse:
+    """What the sync of a dry run would do; not found before it has ended, and for other tasks."""
+    dag_id = load_settings().sync_dag_id
+    dag_run = sync_dag.find(dag_id, task_id)
+    plan = plan_of_run(dag_id, dag_run.run_id) if dag_run.is_dry_run else None
+    if plan is None:
+        why = f"its dry run is {dag_run.state.value}" if dag_run.is_dry_run else "it is no dry run"
+        raise RecordNotFound(f"the task {task_id!r} has no plan: {why}")
+    return JSONResponse(plan)
 
 
 @router.patch("/{task_id}/", dependencies=CHANGE_RUN, responses={**NOT_FOUND, **CONFLICT})

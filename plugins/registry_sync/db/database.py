@@ -11,7 +11,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +38,7 @@ from registry_sync.db.runs.selections import SelectionStore
 from registry_sync.db.runs.sync_runs import SyncRunStore
 from registry_sync.db.versions.version_store import ProvenanceStore, VersionStore
 from registry_sync.domain.file_modes import OWNER_ONLY, FileModes
+from registry_sync.domain.sync_plans import PlannedNames
 from registry_sync.errors import DatabaseError, DatabaseOutdated, DatabaseUnavailable
 
 #: Keeps named locks apart from the lock under which PostgreSQL is migrated; the number is arbitrary.
@@ -125,6 +126,12 @@ class Database:
             statement = "SELECT pg_advisory_xact_lock(hashtextextended(:name, :seed))"
             connection.execute(text(statement), {"name": name, "seed": POSTGRESQL_SEED})
             yield
+
+    def copied_for_sync(self, names: PlannedNames) -> AbstractContextManager[Database]:
+        """A copy of what a sync reads, in a database that is deleted when the context ends; this one is only read."""
+        from registry_sync.db.repository_copy import copied_for_sync
+
+        return copied_for_sync(self, names)
 
     def upgrade(self) -> None:
         """Migrates to the schema of this release; safe to repeat and to run concurrently."""

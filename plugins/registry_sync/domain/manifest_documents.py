@@ -59,6 +59,11 @@ class BlobRole(str, Enum):
     LAYER = "layer"
 
 
+#: The empty JSON object that artifacts use as config (image specification, "Guidance for an Empty Descriptor").
+_EMPTY_JSON = b"{}"
+_EMPTY_JSON_DIGEST = Digest.of(_EMPTY_JSON)
+
+
 @dataclass(frozen=True)
 class Descriptor:
     """A descriptor of content (image specification, descriptor.md): media type, digest, and size in bytes.
@@ -80,6 +85,12 @@ class Descriptor:
     def is_foreign(self) -> bool:
         """Whether the bytes are hosted elsewhere and by default not stored."""
         return bool(self.urls) or media_types.is_foreign_layer(self.media_type)
+
+    @property
+    def known_bytes(self) -> bytes | None:
+        """The bytes where no request is needed for them: ``data``, or the empty JSON document; else None."""
+        known = _EMPTY_JSON if self.digest == _EMPTY_JSON_DIGEST else self.inline
+        return known if known is not None and len(known) == self.size_bytes else None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ CANCELED_NOTE = "Canceled over REST"
 NOTE_PREFIX = "registry-sync: "
 #: The prefix of the note of a run that succeeded without a version.
 NO_VERSION_NOTE = f"{NOTE_PREFIX}no version was made"
+#: The XCom key of a listing task for the plan of its dry run.
+PLAN_KEY = "plan"
 #: Runs that no user started, by Airflow's run type.
 _TRIGGERS = {"scheduled": "schedule", "asset_triggered": "asset", "backfill": "backfill"}
 
@@ -87,3 +89,19 @@ def continue_run(dag_id: str, run_id: str) -> int:
                 f"the DAG {dag_id!r} is paused, so nothing of it runs; unpause it in Airflow first"
             )
         return int(dag.clear(run_id=run_id, only_failed=True, session=session))
+
+
+def plan_of_run(dag_id: str, run_id: str) -> dict[str, Any] | None:
+    """The plan that the dry run of a DAG run found, in the form of its document; None before it has."""
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        xcom = (
+            session.query(XComModel)
+            .filter(XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == PLAN_KEY)
+            .order_by(XComModel.task_id)
+            .first()
+        )
+        plan: dict[str, Any] | None = None if xcom is None else XComModel.deserialize_value(xcom)
+        return plan

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import (
@@ -58,9 +57,6 @@ def strong_etag(response: Response) -> str | None:
     return value if _STRONG_ETAG.fullmatch(value) else None
 
 
-#: The empty JSON object that artifacts use as config (image specification, "Guidance for an Empty Descriptor").
-EMPTY_JSON = b"{}"
-EMPTY_JSON_DIGEST = Digest.of(EMPTY_JSON)
 ACCEPTED = frozenset({200, 206, 416})
 #: What counts as progress between two attempts; attempts without progress are limited.
 PROGRESS_BYTES = 1024 * 1024
@@ -106,8 +102,8 @@ class BlobFetcher:
         """
         if not blob.digest.is_verifiable:
             raise UnsupportedDigest(f"blob {blob.digest} cannot be verified here", digest=blob.digest)
-        known = EMPTY_JSON if blob.digest == EMPTY_JSON_DIGEST else blob.inline
-        if known is not None and len(known) == blob.size_bytes:
+        known = blob.known_bytes
+        if known is not None:
             if writer.offset:
                 writer.restart()
             writer.write(known)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from registry_sync.errors import OtherUpstream, RegistrySyncError
+from registry_sync.domain.runs import request_id_of
+from registry_sync.errors import ConfigurationError, OtherUpstream, RecordNotFound, RegistrySyncError
+from registry_sync.hooks.dag_runs import PLAN_KEY
 from registry_sync.operators.stage import RegistryRetryPolicy, Stage, TaskReport, open_stage, skip
 from registry_sync.operators.task_values import (
     RUN_NOTE_KEY,
     SYNC_RUN_KEY,
+    as_flag,
     as_list,
     as_text,
     dag_run_end,
@@ -25,8 +29,10 @@ from registry_sync.operators.triggered import TriggeredTask
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from registry_sync.db.database import Database
     from registry_sync.domain.remote import RemoteSpec
     from registry_sync.domain.runs import SyncRun
+    from registry_sync.domain.sync_plans import PlannedNames
     from registry_sync.sync.list_tags import TagsListed
     from registry_sync.sync.open_run import SyncRequest
 
@@ -60,6 +66,8 @@ class ListTagsOperator(TriggeredTask):
     :param replace_upstream: whether another upstream may replace the remote's, or the repository's
     :param publish_as: base path under which clients pull the repository, such as ``team/alpine``: a distribution that
         serves its latest version, private, is created when there is none; None to publish nothing
+    :param preview: whether the run only finds what a sync would do, and changes nothing; the XCom ``plan`` says it, and
+        the tasks that wait for this sync are skipped. Not for a mapped task
     :param trust_triggers: whether a user who may trigger the DAG may set all of this in the parameters of a run;
         otherwise these may only create new records and sync existing ones as they are stored
     """
@@ -81,6 +89,7 @@ class ListTagsOperator(TriggeredTask):
         "max_total_bytes",
         "replace_upstream",
         "publish_as",
+        "preview",
     )
     ui_color = "#e8f4f8"
 
@@ -103,6 +112,7 @@ class ListTagsOperator(TriggeredTask):
         max_total_bytes: int | str | None = None,
         replace_upstream: bool | str | None = None,
         publish_as: str | None = None,
+        preview: bool | str = False,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
@@ -123,6 +133,7 @@ class ListTagsOperator(TriggeredTask):
         self.max_total_bytes = max_total_bytes
         self.replace_upstream = replace_upstream
         self.publish_as = publish_as
+        self.preview = preview
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """The shards, ``[{"sync_run": id, "shard": number, "shards": how many, "label": "61 tags"}, …]``."""
@@ -131,6 +142,8 @@ class ListTagsOperator(TriggeredTask):
         from registry_sync.sync.list_tags import list_tags
         from registry_sync.sync.maintenance.collect import end_lost_runs
 
+        if self._is_dry_run(context):
+            self._run_dry(context)
         report = TaskReport(self.log)
         with open_stage(context) as stage:
             try:
@@ -177,6 +190,36 @@ class ListTagsOperator(TriggeredTask):
             for shard in listed.shards
         ]
 
+    def _is_dry_run(self, context: Context) -> bool:
+        """Whether nothing is to be changed; of a sync requested over REST, ``conf`` says so whatever the DAG does."""
+        conf = getattr(context["dag_run"], "conf", None) or {}
+        is_requested = request_id_of(context["ti"].run_id) is not None
+        return as_flag(self.preview, "preview") or (is_requested and as_flag(conf.get("dry_run"), "dry_run"))
+
+    def _run_dry(self, context: Context) -> NoReturn:
+        """Pushes the plan of the sync, and skips all tasks that wait for it."""
+        from registry_sync.pulp.plan_documents import plan_document
+        from registry_sync.sync.dry_run import plan_sync
+
+        with open_stage(context) as stage:
+            if is_mapped_instance(context):
+                raise ConfigurationError("preview is not for a mapped task: run it dry for one repository at a time")
+            with stage.database.copied_for_sync(self._planned_names(stage, context)) as copy:
+                plan = plan_sync(
+                    copy,
+                    stage.blobs,
+                    partial(self._start, stage, context),
+                    stage.connected,
+                    is_last_try=stage.is_last_try,
+                    report=TaskReport(self.log),
+                )
+        self.log.info("dry run: %s", plan)
+        for refusal in plan.refusals:
+            self.log.warning("%s: %s", refusal.error, refusal.message)
+        self._push_note(context, f"dry run, nothing was changed: {plan}")
+        context["ti"].xcom_push(key=PLAN_KEY, value=plan_document(plan))
+        skip(context, only_of_this_sync(self))
+
     def _push_note(self, context: Context, *messages: str) -> None:
         note = note_of_sync("; ".join(messages), as_text(self.repository), run_key(context).scope)
         context["ti"].xcom_push(key=RUN_NOTE_KEY, value=note)
@@ -191,28 +234,37 @@ class ListTagsOperator(TriggeredTask):
         self.log.info("published as %s (%s): clients pull %s", base_path, access, version)
 
     def _open_run(self, stage: Stage, context: Context) -> tuple[SyncRun, RemoteSpec]:
-        from registry_sync.domain.runs import request_id_of
-        from registry_sync.hooks.clients import check_connection
         from registry_sync.sync.maintenance.collect import end_lost_runs
+
+        start = partial(self._start, stage, context)
+        try:
+            return stage.use(start(stage.database))
+        except OtherUpstream:  # a sync that seems to be running may have lost its DAG run
+            if request_id_of(context["ti"].run_id) is not None or not end_lost_runs(
+                stage.database.run_ends, partial(dag_run_end, context), report=TaskReport(self.log)
+            ):
+                raise
+            return stage.use(start(stage.database))
+
+    def _start(self, stage: Stage, context: Context, database: Database) -> SyncRun:
+        """The run in ``database``: the stage's, or the copy of a dry run."""
+        from registry_sync.hooks.clients import check_connection
         from registry_sync.sync.open_run import open_run
 
-        key = run_key(context)
+        key, by = run_key(context), run_trigger(context)
         request_id = request_id_of(key.run_id)
         if request_id is not None:
-            return stage.use(self._open_requested_run(stage, context, request_id))
-        authority = self.authority(context, stage.settings)
-        request, by = self._request(frozenset(self.template_fields)), run_trigger(context)
-        open_it = partial(
-            open_run, stage.database, key, request, authority=authority, check_connection=check_connection, by=by
+            return self._open_requested_run(stage, context, request_id, database)
+        return open_run(
+            database,
+            key,
+            self._request(frozenset(self.template_fields)),
+            authority=self.authority(context, stage.settings),
+            check_connection=check_connection,
+            by=by,
         )
-        try:
-            return stage.use(open_it())
-        except OtherUpstream:  # a sync that seems to be running may have lost its DAG run
-            if not end_lost_runs(stage.database.run_ends, partial(dag_run_end, context), report=TaskReport(self.log)):
-                raise
-            return stage.use(open_it())
 
-    def _open_requested_run(self, stage: Stage, context: Context, request_id: str) -> SyncRun:
+    def _open_requested_run(self, stage: Stage, context: Context, request_id: str, database: Database) -> SyncRun:
         """The run of a sync requested over REST; of its parameters only literal values in the DAG's code count."""
         from registry_sync.sync.open_run import open_requested_run
 
@@ -220,7 +272,7 @@ class ListTagsOperator(TriggeredTask):
         requested = requests.get(key.dag_id, request_id)
         try:
             literal = self._request(self.literal_fields(context))
-            run = open_requested_run(stage.database, key, requested, literal, by=run_trigger(context))
+            run = open_requested_run(database, key, requested, literal, by=run_trigger(context))
         except RegistrySyncError as refused:
             if not refused.is_temporary:
                 requests.record_error(request_id, f"{type(refused).__name__}: {refused}")
@@ -228,6 +280,20 @@ class ListTagsOperator(TriggeredTask):
         if requested.error:
             requests.record_error(request_id, None)
         return run
+
+    def _planned_names(self, stage: Stage, context: Context) -> PlannedNames:
+        """The records that the sync uses; without those of a request that were deleted."""
+        from registry_sync.domain.sync_plans import PlannedNames
+        from registry_sync.sync.dry_run import planned_names
+
+        request_id = request_id_of(context["ti"].run_id)
+        if request_id is None:
+            return planned_names(self._request(frozenset(self.template_fields)))
+        requested = stage.database.requests.get(context["ti"].dag_id, request_id)
+        repository = stage.database.repositories.names([requested.repository_id]).get(requested.repository_id, "")
+        with suppress(RecordNotFound):
+            return PlannedNames(repository, (stage.database.remotes.get(requested.remote_id).spec.name,))
+        return PlannedNames(repository, ())
 
     def _request(self, names: frozenset[str]) -> SyncRequest:
         """The request made from the fields ``names``; other fields are ignored."""

@@ -187,6 +187,11 @@ class Stage:
         self.closing.callback(self._record_usage, client)
         return client, replace(remote, download_concurrency=client.options.concurrency)
 
+    @contextmanager
+    def connected(self, remote: RemoteSpec) -> Iterator[tuple[RegistryClient, RemoteSpec]]:
+        """As :meth:`connect`."""
+        yield self.connect(remote)
+
     def max_shards(self, remote: RemoteSpec) -> int:
         """The most mapped tasks of a stage: the setting's, limited by the concurrency that the connection allows."""
         from registry_sync.hooks.clients import most_tasks

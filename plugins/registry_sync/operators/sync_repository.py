@@ -73,6 +73,7 @@ def sync_repository(
     max_total_bytes: Number = None,
     replace_upstream: Flag = None,
     publish_as: Text = None,
+    preview: Flag = None,
     approve_removals: Flag = None,
     trust_triggers: bool | None = None,
     small: bool = False,
@@ -104,6 +105,7 @@ def sync_repository(
     :param max_total_bytes: the run stops before it downloads when the blobs that it would store are larger together
     :param replace_upstream: whether another upstream may replace the remote's, or the repository's
     :param publish_as: base path under which clients pull the repository; None to publish nothing
+    :param preview: whether to find out only what a sync would do, and change nothing; not in an expanded group
     :param approve_removals: whether a mirror may remove more tags than its remote allows
     :param trust_triggers: whether a user who may trigger the DAG may set all of this in the parameters of a run
     :param small: two tasks instead of five, the second of which fetches everything: for repositories that need no
@@ -211,6 +213,7 @@ def _check_values(values: Mapping[str, Any]) -> None:
         "mode": lambda text: parse_choice(SyncMode, text, "mode"),
         "publish_as": base_path_of,
         "replace_upstream": lambda text: parse_flag(text, "replace_upstream"),
+        "preview": lambda text: parse_flag(text, "preview"),
     }
     if "repository" in literal and as_text(literal["repository"]) is None:
         raise ConfigurationError("repository is empty; give the name of the repository to sync into")

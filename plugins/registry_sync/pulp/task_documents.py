@@ -42,6 +42,7 @@ class SyncDagRun:
     finished_at: datetime | None = None
     failed_tasks: tuple[str, ...] = ()
     triggered_by: str | None = None
+    is_dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,12 @@ class RequestedTask:
     dag_run: SyncDagRun
     run: SyncRun | None
     refusal: str | None = None
-    name: str = "registry_sync.sync"
     path_form: PathForm = PathForm.DOCKER
+
+    @property
+    def name(self) -> str:
+        """What the task does."""
+        return "registry_sync.dry_run" if self.dag_run.is_dry_run else "registry_sync.sync"
 
     @property
     def _is_settled(self) -> bool:

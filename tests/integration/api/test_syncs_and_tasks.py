@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from registry_sync.domain.records import Repository
 from registry_sync.domain.runs import RequestedSync, RunKey, RunState
 from registry_sync.errors import RunEnded
-from registry_sync.hooks.dag_runs import run_end
+from registry_sync.hooks.dag_runs import PLAN_KEY, run_end
 from registry_sync.operators.list_tags import ListTagsOperator
 from registry_sync.sync.maintenance.collect import end_lost_runs
+from support.hostile_registry import HostileRegistry
 from support.metadata import Upstream, image, open_run, play_stages, sync
 from support.rest_api import DAG_ID, ApiServer, RestClient
+from support.serving import serve
+from support.shapes import documented_example
 from support.task_contexts import TaskContext
 
 REPOSITORIES = "repositories/docker/docker/"
@@ -80,6 +85,46 @@ def test_a_sync_of_a_repository_is_the_same_from_the_other_side(
     started = admin.post(f"{repository['pulp_href']}sync/", 202, remote=remote["pulp_href"], mirror="True")
     conf = dag_run(started["task"]).conf
     assert conf == {"repository": repository["name"], "remote": remote["name"], "mode": "mirror"}
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostileRegistry]:
+    """A registry with content, and a blob store of the test's own."""
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", (tmp_path / "blobs").as_uri())
+    with HostileRegistry() as registry:
+        yield serve(registry, "team/app", documented_example())
+
+
+def test_a_dry_run_is_a_task_with_a_plan_and_without_a_sync(
+    admin: RestClient, api_server: ApiServer, name: str, served: HostileRegistry
+) -> None:
+    from airflow.models.xcom import XComModel
+
+    remote = admin.post(REMOTES, name=name, url=served.base, upstream_name="team/app")
+    repository = admin.post(REPOSITORIES, name=name)
+    task = admin.post(f"{repository['pulp_href']}sync/", 202, remote=remote["pulp_href"], dry_run=True)["task"]
+    run = dag_run(task)
+    assert run.conf == {"repository": name, "remote": name, "mode": "additive", "dry_run": True}
+    assert admin.get(task)["name"] == "registry_sync.dry_run"
+    assert "its dry run is waiting" in admin.get(f"{task}plan/", 404)["detail"]
+    operator = ListTagsOperator(task_id="list_tags", repository=name)  # a DAG that does not pass it on
+    context = TaskContext(dag_id=DAG_ID, run_id=run.run_id, user="admin", conf=run.conf)
+    with pytest.raises(DownstreamTasksSkipped):
+        operator.execute(context.given())  # type: ignore[arg-type]
+    found = context.returned[PLAN_KEY]
+    XComModel.set(PLAN_KEY, found, dag_id=DAG_ID, task_id="list_tags", run_id=run.run_id)
+    set_state(task, "success")
+    plan = admin.get(f"{task}plan/")
+    assert plan == found
+    assert (plan["outcome"], plan["number"], plan["mode"], plan["creates"]) == ("version", 1, "additive", [])
+    read = admin.get(task)
+    assert (read["state"], read["created_resources"], read["error"]) == ("completed", [], None)
+    assert admin.get("syncs/", repository=repository["pulp_href"])["count"] == 0
+    assert admin.get(repository["pulp_href"])["latest_version_href"] is None
+
+
+def test_a_task_that_is_no_dry_run_has_no_plan(admin: RestClient, task: str) -> None:
+    assert "it is no dry run" in admin.get(f"{task}plan/", 404)["detail"]
 
 
 def asked_for(api_server: ApiServer, task: str) -> RequestedSync:
