@@ -65,7 +65,7 @@ def test_the_dag_of_ones_own_syncs_what_its_filters_let_in(examples: AirflowInst
     assert examples.wait(run) == "success", examples.reasons(run)
     version = examples.xcom(run, "alpine.commit_version")["version"]
     assert tag_counts(version) == {"added": 3, "present": 3, "removed": 0}
-    (published,) = RestClient(examples.url, examples.token()).get("distributions/docker/docker/", base_path="alpine")[
+    (published,) = RestClient(examples.url, examples.token()).get("distributions/docker/docker/", name="alpine")[
         "results"
     ]
     assert published["private"]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from registry_sync.cli import get_cli_commands
 from registry_sync.db.database import Database
-from support.commands import Run
+from support.commands import Run, run_command
 from support.ready_databases import ready_database
 
 
@@ -25,18 +23,7 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def run(url: str) -> Run:
     """Runs a command line, without ``airflow`` before it."""
-    from airflow.cli.cli_parser import _add_command
-
-    parser = ArgumentParser("airflow")
-    subcommands = parser.add_subparsers()
-    for command in get_cli_commands():
-        _add_command(subcommands, command)
-
-    def run(*words: str) -> None:
-        arguments = parser.parse_args(["registry-sync", *words])
-        arguments.func(arguments)
-
-    return run
+    return run_command
 
 
 @pytest.fixture

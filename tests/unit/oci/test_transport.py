@@ -283,6 +283,18 @@ def test_a_certificate_is_verified_by_the_configured_ca(authority: CertificateAu
         assert client_of(registry, verify=False).ping().auth_scheme == "none"
 
 
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_the_environment_adds_no_ca(
+    authority: CertificateAuthority, client_of, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    certificate = authority.server()
+    monkeypatch.setenv(name, str(certificate.ca_path))
+    with HostileRegistry((str(certificate.chain_path), str(certificate.key_path))) as registry:
+        registry.on("GET", "/v2/", json_reply({}))
+        with pytest.raises(UntrustedCertificate):
+            client_of(registry).ping()
+
+
 def test_a_certificate_for_another_name_is_not_accepted(authority: CertificateAuthority, client_of) -> None:
     certificate = authority.server(hosts=("elsewhere.example",))
     with HostileRegistry((str(certificate.chain_path), str(certificate.key_path))) as registry:
