@@ -372,9 +372,11 @@ class TooManyRemovals(SyncError):
     """A mirror would remove more tags than its remote allows; the same run may be approved and continue.
 
     ``fingerprint`` is the same for the same tags at the same digests; an approval is for these. None if unknown.
+    ``removals`` are the names and digests of these tags, by name.
     """
 
     fingerprint: str | None = None
+    removals: tuple[tuple[str, str], ...] = ()
 
 
 class NothingToApprove(SyncError):

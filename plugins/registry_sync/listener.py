@@ -3,7 +3,7 @@
 Airflow calls it in the scheduler, or in the API server when a user ends a run. It reads XComs of two keys and writes
 one note, in the session of the DAG run. If these XComs show that the run had a sync, and only then, it also writes to
 the metadata database of registry-sync, with a short timeout, since the scheduler waits. Syncs that cannot be ended now
-are found later by ``end_lost_runs``.
+are found later by ``end_lost_runs``. When a run starts, its note names the repository that the parameters name.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,9 @@ from airflow.listeners import hookimpl
 
 from registry_sync.domain.runs import DagRunEnd
 from registry_sync.errors import StagesUnfinished
-from registry_sync.hooks.dag_runs import CANCELED_NOTE, NO_VERSION_NOTE, NOTE_PREFIX
-from registry_sync.operators.task_values import RUN_NOTE_KEY, SYNC_RUN_KEY
+from registry_sync.hooks.dag_runs import CANCELED_NOTE, NO_VERSION_NOTE, NOTE_AUTHOR, is_own_note
+from registry_sync.operators.run_notes import RUN_NOTE_KEY, RunNote, about_sync, compose, failed_summary
+from registry_sync.operators.task_values import SYNC_RUN_KEY
 
 if TYPE_CHECKING:
     from airflow.models import DagRun
@@ -35,17 +36,30 @@ _CUT_OFF = StagesUnfinished.__name__
 #: How long the scheduler waits for our database, and the pause after it did not respond.
 PATIENCE_SECONDS = 1.0
 PAUSE_SECONDS = 60.0
+#: The operator that starts syncs, as Airflow records it.
+_LISTING = "ListTagsOperator"
 
 
 class RunNotes:
     """Ends syncs with their runs, and writes the notes of runs.
 
     A run in which a stage reports that no commit will follow has failed, which Airflow does not detect if its last
-    task, the commit, was skipped before. A run that was repeated and has nothing to report loses its earlier note.
+    task, the commit, was skipped before.
     """
 
     def __init__(self) -> None:
         self._not_before = 0.0
+
+    @hookimpl
+    def on_dag_run_running(self, dag_run: DagRun) -> None:
+        """Called when a run starts, also when it was cleared."""
+        try:
+            about = _requested_repository(dag_run)
+            if about is not None:
+                with _session_of(dag_run) as (_, row):
+                    _write_note(row, f"{about}: the sync is running")
+        except Exception:  # an error here must not stop the scheduler
+            log.exception("the start of the run %s of %s could not be noted", dag_run.run_id, dag_run.dag_id)
 
     @hookimpl
     def on_dag_run_success(self, dag_run: DagRun) -> None:
@@ -64,16 +78,15 @@ class RunNotes:
             with _session_of(dag_run) as (session, row):
                 pushed = _xcoms(session, row)
                 ended = self._end_syncs(row, end) if SYNC_RUN_KEY in pushed else []
-                messages = pushed.get(RUN_NOTE_KEY, [])
-                versionless = ended if end is DagRunEnd.SUCCESS else []
-                if any((run.error or "").startswith(_CUT_OFF) for run in versionless):
+                notes = list(map(RunNote.of_xcom, pushed.get(RUN_NOTE_KEY, [])))
+                if end is DagRunEnd.SUCCESS and any((run.error or "").startswith(_CUT_OFF) for run, _ in ended):
                     row.set_state(DagRunState.FAILED)
-                _write_note(row, [*map(_no_version, versionless), *messages])
+                _write_note(row, _text(row, end, ended, notes))
         except Exception:  # an error here must not stop the scheduler
             log.exception("the end of the run %s of %s could not be recorded", dag_run.run_id, dag_run.dag_id)
 
-    def _end_syncs(self, row: DagRun, end: DagRunEnd) -> list[SyncRun]:
-        """Ends the syncs of a run, and returns those that had not settled."""
+    def _end_syncs(self, row: DagRun, end: DagRunEnd) -> list[tuple[SyncRun, str]]:
+        """Ends the syncs of a run, and returns those that had not settled, each with what it was about."""
         from registry_sync.db.database import Database
         from registry_sync.errors import RegistrySyncError
         from registry_sync.hooks.settings import load_settings
@@ -85,25 +98,50 @@ class RunNotes:
         try:
             with Database.connect(load_settings().sql_alchemy_conn, patience_seconds=PATIENCE_SECONDS) as database:
                 database.check()
-                return database.run_ends.end(row.dag_id, row.run_id, end.state, end.reason, started_at=row.start_date)
+                ended = database.run_ends.end(row.dag_id, row.run_id, end.state, end.reason, started_at=row.start_date)
+                name_of: Callable[[str], str] = lambda found: database.repositories.get(found).name  # noqa: E731
+                return [(run, about_sync(name_of(run.repository_id), run.key.scope)) for run in ended]
         except RegistrySyncError as problem:
             self._not_before = time.monotonic() + PAUSE_SECONDS
             log.warning("the sync of run %s of %s will be ended later: %s", row.run_id, row.dag_id, problem)
             return []
 
 
-def _no_version(run: SyncRun) -> str:
-    which = f" for {run.key.scope}" if run.key.scope else ""
-    return f"{NO_VERSION_NOTE}{which}: {run.error}"
+def _text(row: DagRun, end: DagRunEnd, ended: list[tuple[SyncRun, str]], notes: list[RunNote]) -> str:
+    """The note of an ended run, empty for one that had nothing to do with a sync."""
+    if end is DagRunEnd.SUCCESS:
+        versionless = [f"{NO_VERSION_NOTE} for {about}: {run.error}" for run, about in ended]
+        return "\n\n".join([*versionless, *filter(None, [compose(notes)])])
+    known = {note.about for note in notes if note.summary is not None}
+    lost = [RunNote(about, failed_summary(run.error or end.reason)) for run, about in ended if about not in known]
+    requested = _requested_repository(row)
+    if not notes and not lost and requested is not None:
+        lost = [RunNote(requested, failed_summary("the log of the failed task has the reason"))]
+    return compose([*lost, *notes])
 
 
-def _write_note(row: DagRun, lines: list[str]) -> None:
-    if row.note and not row.note.startswith(NOTE_PREFIX):
+def _requested_repository(dag_run: DagRun) -> str | None:
+    """The repository of the run's only sync, by the DAG's code or the run's ``conf``; None if these name none."""
+    dag, conf = getattr(dag_run, "dag", None), dag_run.conf or {}
+    listing = [] if dag is None else [task for task in dag.tasks if task.task_type == _LISTING]
+    if len(listing) != 1:
+        return None
+    written = getattr(listing[0], "repository", None)
+    given = written if isinstance(written, str) and "{" not in written else conf.get("repository")
+    return given.strip() or None if isinstance(given, str) else None
+
+
+def _write_note(row: DagRun, text: str) -> None:
+    """Sets our note, or removes it for an empty text; notes of users are not changed."""
+    note = row.dag_run_note
+    if note is not None and not is_own_note(note):
         return
-    if lines:
-        row.note = f"{NOTE_PREFIX}{'; '.join(line.removeprefix(NOTE_PREFIX) for line in lines)}"[:_LENGTH]
-    elif row.note:
-        row.note = None
+    if not text:
+        row.dag_run_note = None
+    elif note is None:
+        row.note = (text[:_LENGTH], NOTE_AUTHOR)
+    else:
+        note.content, note.user_id = text[:_LENGTH], NOTE_AUTHOR
 
 
 @contextmanager
@@ -125,26 +163,25 @@ def _session_of(dag_run: DagRun) -> Iterator[tuple[Any, DagRun]]:
         yield own, row
 
 
-def _xcoms(session: Any, dag_run: DagRun) -> dict[str, list[str]]:
-    """The XComs of the run's tasks for the listener, by key."""
+def _xcoms(session: Any, dag_run: DagRun) -> dict[str, list[Any]]:
+    """The XComs of the run's tasks for the listener, by key, in the order in which they were pushed."""
     from airflow.models.xcom import XComModel
     from sqlalchemy import select
 
     statement = (
         select(XComModel.key, XComModel.value)
         .where(XComModel.dag_run_id == dag_run.id, XComModel.key.in_((RUN_NOTE_KEY, SYNC_RUN_KEY)))
-        .order_by(XComModel.task_id, XComModel.map_index)
+        .order_by(XComModel.timestamp, XComModel.task_id, XComModel.map_index)
     )
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[Any]] = {}
     for key, value in session.execute(statement):
-        found.setdefault(key, []).append(_text(value))
+        found.setdefault(key, []).append(_decoded(value))
     return found
 
 
-def _text(value: Any) -> str:
-    """The text of an XCom, which is stored as JSON in JSON."""
+def _decoded(value: Any) -> Any:
+    """The value of an XCom, which is stored as JSON in JSON."""
     try:
-        decoded = json.loads(value) if isinstance(value, str) else value
+        return json.loads(value) if isinstance(value, str) else value
     except ValueError:
-        decoded = value
-    return str(decoded)
+        return value

@@ -269,6 +269,14 @@ SETTINGS: dict[str, Any] = {
         "example": None,
         "default": "False",
     },
+    "approval_hours": {
+        "description": "How long a sync that would remove too many tags waits for an approval among Airflow's required "
+        "actions before it fails. 0: it fails at once.",
+        "version_added": "0.2.0",
+        "type": "integer",
+        "example": "72",
+        "default": "24",
+    },
     "orphan_grace_hours": {
         "description": "How long unreferenced content is kept before garbage collection removes it.",
         "version_added": "0.1.0",

@@ -121,7 +121,7 @@ def test_a_run_that_is_marked_as_failed_ends_its_sync_and_goes_on_only_whole(
     assert line["event"].startswith("StagesUnfinished: commit_version of this run was skipped")
     assert "error_detail" not in line
     said = airflow.api("GET", run_path(run))["note"]
-    assert said.startswith("registry-sync: no version was made: StagesUnfinished")
+    assert said.startswith("no version was made for marked: StagesUnfinished")
     assert database.repositories.by_name("marked").latest_number is None
     clear(airflow, run, only_failed=False, task_ids=["fetch_manifests"], include_downstream=True)
     assert airflow.wait(run) == "success"

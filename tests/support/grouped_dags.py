@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 CODE = """
+from datetime import timedelta
+
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Param, TaskGroup
 
@@ -20,7 +22,7 @@ def sync(repository, **of_manifests):
     read = FetchManifestsOperator.partial(task_id="read", **of_manifests).expand(shard=look.output)
     plan = PlanBlobsOperator(task_id="plan")
     load = FetchBlobsOperator.partial(task_id="load").expand(shard=plan.output)
-    keep = CommitVersionOperator(task_id="keep")
+    keep = CommitVersionOperator(task_id="keep", approval_timeout=timedelta(0))
     read >> plan >> load >> keep
     read >> keep
     return keep

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID, uuid4
 
 from airflow.sdk import AssetAlias
 from airflow.sdk.execution_time.context import OutletEventAccessors
@@ -26,6 +27,7 @@ class TaskContext:
     run_type: str = "manual"
     try_number: int = 1
     max_tries: int = 0
+    id: UUID = field(default_factory=uuid4)
     returned: dict[str, Any] = field(default_factory=dict)
     events: OutletEventAccessors = field(default_factory=OutletEventAccessors)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from registry_sync.operators.task_values import RUN_NOTE_KEY
+from registry_sync.operators.run_notes import RUN_NOTE_KEY
 from support.task_contexts import TaskContext, rendered, sync_dag
 
 DIGEST = f"sha256:{'a' * 64}"
@@ -29,5 +29,6 @@ def refusal(**conf: Any) -> str:
     with pytest.raises(AirflowFailException) as failed:
         task.execute(rendered(task, context))
     said = str(failed.value)
-    assert context.returned.get(RUN_NOTE_KEY, said) in said
+    noted = context.returned.get(RUN_NOTE_KEY)
+    assert noted is None or noted["summary"].removeprefix("failed: ") in said
     return said

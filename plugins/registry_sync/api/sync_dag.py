@@ -1,7 +1,8 @@
 """Runs of the sync DAG: started, found, listed and canceled by Airflow's own functions in the API server's process.
 
 A task is a run of the sync DAG with a UUID in its run id: ``registry_sync__<uuid>``. So a task exists as soon as it is
-requested, before the run has started.
+requested, before the run has started. A task whose run waits for the approval of removals has failed for whoever
+requested it, with the reason, and is completed once it is approved.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 from registry_sync.domain.records import Page, PageRequest
 from registry_sync.domain.runs import REQUESTED_RUN_PREFIX
 from registry_sync.errors import ConfigurationError, RecordNotFound, SyncError
-from registry_sync.hooks.dag_runs import CANCELED_NOTE, NO_VERSION_NOTE, dag_of_run, triggered_by
+from registry_sync.hooks.dag_runs import (
+    CANCELED_NOTE,
+    dag_of_run,
+    has_no_version,
+    is_waiting_for_approval,
+    says_no_version,
+    triggered_by,
+)
 from registry_sync.pulp.task_documents import SyncDagRun, TaskState
 
 if TYPE_CHECKING:
@@ -54,7 +62,8 @@ def find(dag_id: str, task_id: str) -> SyncDagRun:
     from airflow.utils.session import create_session
 
     with create_session() as session:
-        return _shown(_require(session, dag_id, task_id), session)
+        run = _require(session, dag_id, task_id)
+        return _shown(run, run.id in _waiting(session, [run]), session)
 
 
 def page(dag_id: str, request: PageRequest, states: Sequence[TaskState] | None = None) -> Page[SyncDagRun]:
@@ -74,7 +83,8 @@ def page(dag_id: str, request: PageRequest, states: Sequence[TaskState] | None =
             query = query.filter(_in_states(states))
         total_count = query.count()
         runs = query.order_by(*keys).offset(request.offset).limit(request.limit).all()
-        return Page(tuple(_shown(run) for run in runs), total_count)
+        waiting = _waiting(session, runs)
+        return Page(tuple(_shown(run, run.id in waiting) for run in runs), total_count)
 
 
 def cancel(dag_id: str, task_id: str) -> SyncDagRun:
@@ -112,22 +122,33 @@ def _in_states(states: Sequence[TaskState]) -> Any:
     from airflow.models.dagrun import DagRunNote
 
     is_canceled = DagRun.dag_run_note.has(DagRunNote.content == CANCELED_NOTE)
-    has_no_version = DagRun.dag_run_note.has(DagRunNote.content.startswith(NO_VERSION_NOTE, autoescape=True))
+    is_stopped, is_versionless = is_waiting_for_approval(), has_no_version()
     conditions = {
         TaskState.WAITING: DagRun.state == "queued",
-        TaskState.RUNNING: DagRun.state == "running",
-        TaskState.COMPLETED: (DagRun.state == "success") & ~is_canceled & ~has_no_version,
-        TaskState.FAILED: ((DagRun.state == "failed") & ~is_canceled) | ((DagRun.state == "success") & has_no_version),
+        TaskState.RUNNING: (DagRun.state == "running") & ~is_stopped,
+        TaskState.COMPLETED: (DagRun.state == "success") & ~is_canceled & ~is_versionless,
+        TaskState.FAILED: ((DagRun.state == "failed") & ~is_canceled)
+        | ((DagRun.state == "success") & is_versionless)
+        | ((DagRun.state == "running") & is_stopped),
         TaskState.CANCELED: DagRun.state.in_(["failed", "success"]) & is_canceled,
     }
     return functools.reduce(operator.or_, (conditions[state] for state in states), DagRun.id.is_(None))
 
 
-def _shown(run: DagRun, session: Any = None) -> SyncDagRun:
+def _waiting(session: Any, runs: Sequence[DagRun]) -> frozenset[int]:
+    """The ids of those runs that wait for the approval of removals."""
+    from airflow.models import DagRun
+    from sqlalchemy import select
+
+    found = select(DagRun.id).where(DagRun.id.in_([run.id for run in runs]), is_waiting_for_approval())
+    return frozenset(session.scalars(found))
+
+
+def _shown(run: DagRun, is_waiting: bool, session: Any = None) -> SyncDagRun:
     """The run as a domain object; with a session, its failed tasks are included."""
     from airflow.utils.state import TaskInstanceState
 
-    state = _state(run)
+    state = TaskState.FAILED if is_waiting and str(run.state) == "running" else _state(run)
     failed: tuple[str, ...] = ()
     if session is not None and state is TaskState.FAILED:
         failed = tuple(
@@ -139,7 +160,7 @@ def _shown(run: DagRun, session: Any = None) -> SyncDagRun:
         state=state,
         created_at=run.run_after,
         started_at=run.start_date,
-        finished_at=run.end_date if state not in (TaskState.WAITING, TaskState.RUNNING) else None,
+        finished_at=run.end_date if str(run.state) in ("success", "failed") else None,
         failed_tasks=failed,
         triggered_by=triggered_by(run),
         is_dry_run=bool((run.conf or {}).get("dry_run")),
@@ -150,7 +171,7 @@ def _state(run: DagRun) -> TaskState:
     """The state of a task. A canceled run ends as failed; or as success, when the scheduler just found all skipped."""
     names = {"queued": TaskState.WAITING, "success": TaskState.COMPLETED, "failed": TaskState.FAILED}
     state = names.get(str(run.state), TaskState.RUNNING)
-    if state is TaskState.COMPLETED and (run.note or "").startswith(NO_VERSION_NOTE):
+    if state is TaskState.COMPLETED and says_no_version(run.dag_run_note):
         return TaskState.FAILED
     is_final = state in (TaskState.COMPLETED, TaskState.FAILED)
     return TaskState.CANCELED if is_final and run.note == CANCELED_NOTE else state

@@ -203,9 +203,10 @@ def approve_removals(database: UsedDatabase, task_id: PathUuid, user: SignedIn) 
         raise SyncError("nothing of the task has run, so it has nothing to remove")
     # Of several syncs in a run of the DAG, those that were stopped.
     stopped = [run for run in runs if run.refused_removals is not None and not run.state.is_settled]
-    for run in stopped or runs[:1]:
+    approved = stopped or runs[:1]
+    for run in approved:
         database.runs.approve_removals(run.id, user.get_name())
-    continue_run(dag_id, dag_run.run_id)
+    continue_run(dag_id, dag_run.run_id, approved=[run.id for run in approved], approved_by=user.get_name())
     return _document(database, sync_dag.find(dag_id, task_id))
 
 

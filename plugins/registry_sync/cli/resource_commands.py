@@ -155,7 +155,7 @@ def list_runs(args: Namespace) -> None:
 
 
 def approve(args: Namespace) -> None:
-    """Approves the removals of a run, and clears its failed tasks so that it continues."""
+    """Approves the removals of a run, and lets its waiting or failed task continue."""
     with usable_database() as database:
         key = RunKey(args.dag_id or load_settings().sync_dag_id, args.run_id, args.task or "")
         run = database.runs.by_key(key)
@@ -165,23 +165,24 @@ def approve(args: Namespace) -> None:
         if run.refused_removals is not None:  # otherwise the approval raises NothingToApprove
             confirm(args, f"Let {key.run_id} remove these tags from {repository.name}?")
         database.runs.approve_removals(run.id, getpass.getuser(), seen=run.refused_removals)
-        cleared = _clear_failed(key)
-    continuation = "no task of it has failed"
-    if cleared:
-        continuation = f"cleared {format_count(cleared, 'failed task')}, and the run continues once a scheduler runs"
+        continued = _continue(key, run.id)
+    continuation = "no task of it waits or has failed"
+    if continued:
+        continuation = f"{format_count(continued, 'task')} of it will run again, once a scheduler runs"
     print(f"the removals of {key.run_id} are approved; {continuation}")
 
 
-def _clear_failed(key: RunKey) -> int:
-    """Clears the failed tasks of the run and returns their number; ends the command with what to do if it cannot."""
+def _continue(key: RunKey, sync_run: str) -> int:
+    """Continues the run and returns the number of its tasks that run again; ends the command with what to do if not."""
     try:
-        return continue_run(key.dag_id, key.run_id)
+        return continue_run(key.dag_id, key.run_id, approved=[sync_run], approved_by=getpass.getuser())
     except RegistrySyncError:
         raise
     except Exception as problem:  # noqa: BLE001  any reason why Airflow's metadata database is not reachable
         sys.exit(
-            f"the removals of {key.run_id} are approved, and its failed tasks could not be cleared from here "
-            f"({type(problem).__name__}: {problem}); clear the failed CommitVersionOperator of the run in Airflow"
+            f"the removals of {key.run_id} are approved, and the run could not be continued from here "
+            f"({type(problem).__name__}: {problem}); in Airflow, approve it in the required actions of the run, or "
+            "clear its failed CommitVersionOperator"
         )
 
 

@@ -324,6 +324,11 @@ class Shard(Generic[T]):
     cost: int = 0
 
 
+def shard_label(number: int, count: int, *contents: str) -> str:
+    """``1/2 · 307 blobs · 53 MiB``: what the grid shows of the mapped task ``number``, from 0; without it if alone."""
+    return " \N{MIDDLE DOT} ".join([*([f"{number + 1}/{count}"] if count > 1 else []), *contents])
+
+
 def plan_shards(items: Iterable[tuple[T, int]], *, max_shards: int, min_cost: int) -> list[Shard[T]]:
     """``items`` with their costs, over as few shards as keep each at ``min_cost`` or more, at most ``max_shards``.
 

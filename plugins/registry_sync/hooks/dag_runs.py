@@ -5,6 +5,8 @@ Functions that use Airflow's metadata database are for the API server and for co
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.runs import DagRunEnd, RunKey
@@ -12,17 +14,47 @@ from registry_sync.errors import ConfigurationError, RecordNotFound
 
 #: The note of a run that was canceled over REST: Airflow has no state for that.
 CANCELED_NOTE = "Canceled over REST"
-#: The prefix of our notes of runs; notes of users are not changed.
-NOTE_PREFIX = "registry-sync: "
-#: The prefix of the note of a run that succeeded without a version.
-NO_VERSION_NOTE = f"{NOTE_PREFIX}no version was made"
+#: The author of our notes of runs, as Airflow records it; notes of users are not changed.
+NOTE_AUTHOR = "registry-sync"
+#: The prefix of our notes in earlier releases, which recorded no author.
+_FORMER_PREFIX = "registry-sync: "
+#: The start of the note of a run that succeeded without a version.
+NO_VERSION_NOTE = "no version was made"
 #: The XCom key of a listing task for the plan of its dry run.
 PLAN_KEY = "plan"
+#: The option of the question whether a stopped sync may remove its tags (:mod:`registry_sync.operators.approvals`).
+APPROVE = "Approve"
+#: The operator whose tasks ask it, as Airflow records it.
+COMMIT_OPERATOR = "CommitVersionOperator"
 #: Runs that no user started, by Airflow's run type.
 _TRIGGERS = {"scheduled": "schedule", "asset_triggered": "asset", "backfill": "backfill"}
 
 if TYPE_CHECKING:
     from airflow.models import DagRun
+    from airflow.models.dagrun import DagRunNote
+
+
+def is_own_note(note: DagRunNote) -> bool:
+    """Whether we wrote a run's note, and not a user, and it does not say that the run was canceled."""
+    text = note.content or ""
+    is_ours = note.user_id == NOTE_AUTHOR or (note.user_id is None and text.startswith(_FORMER_PREFIX))
+    return is_ours and text != CANCELED_NOTE
+
+
+def says_no_version(note: DagRunNote | None) -> bool:
+    """Whether the note is ours and says that the run succeeded without a version."""
+    text = "" if note is None or not is_own_note(note) else note.content or ""
+    return text.removeprefix(_FORMER_PREFIX).startswith(NO_VERSION_NOTE)
+
+
+def has_no_version() -> Any:
+    """:func:`says_no_version` as a condition on Airflow's table of runs."""
+    from airflow.models import DagRun
+    from airflow.models.dagrun import DagRunNote
+
+    own = (DagRunNote.user_id == NOTE_AUTHOR) & DagRunNote.content.startswith(NO_VERSION_NOTE, autoescape=True)
+    former = DagRunNote.content.startswith(f"{_FORMER_PREFIX}{NO_VERSION_NOTE}", autoescape=True)
+    return DagRun.dag_run_note.has(own | former)
 
 
 def dag_of_run(run: DagRun, session: Any) -> Any:
@@ -69,11 +101,13 @@ def end_of(run: DagRun) -> DagRunEnd | None:
     return DagRunEnd.CANCELED if run.note == CANCELED_NOTE else DagRunEnd(str(run.state))
 
 
-def continue_run(dag_id: str, run_id: str) -> int:
-    """Clears the failed tasks of a run, so that the scheduler runs them again; returns their number.
+def continue_run(dag_id: str, run_id: str, *, approved: Collection[str] = (), approved_by: str = "") -> int:
+    """Lets a run go on whose removals were approved; returns the number of tasks that run again.
 
-    Like ``Clear`` with ``Only failed`` in the UI. 0 when nothing of the run has failed; safe to repeat. Raises
-    :class:`RecordNotFound` for an unknown run, :class:`ConfigurationError` for a DAG that is gone or paused.
+    Tasks that wait for the approval of the syncs ``approved``, by id, get it from ``approved_by``, as if it had been
+    given in Airflow's required actions; failed tasks are cleared, as by ``Clear`` with ``Only failed`` in the UI.
+    0 when no task waits or has failed; safe to repeat. Raises :class:`RecordNotFound` for an unknown run,
+    :class:`ConfigurationError` for a DAG that is gone or paused.
     """
     from airflow.models import DagModel, DagRun
     from airflow.utils.session import create_session
@@ -88,7 +122,47 @@ def continue_run(dag_id: str, run_id: str) -> int:
             raise ConfigurationError(
                 f"the DAG {dag_id!r} is paused, so nothing of it runs; unpause it in Airflow first"
             )
-        return int(dag.clear(run_id=run_id, only_failed=True, session=session))
+        resumed = _resume_waiting(run, approved, approved_by, session)
+        return resumed + int(dag.clear(run_id=run_id, only_failed=True, session=session))
+
+
+def _resume_waiting(run: DagRun, approved: Collection[str], approved_by: str, session: Any) -> int:
+    """Responds to the questions of waiting tasks of these syncs; returns their number."""
+    from airflow.models.hitl import HITLDetail, HITLUser
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.trigger import handle_event_submit
+    from airflow.sdk.serde import deserialize
+    from airflow.triggers.base import TriggerEvent
+    from airflow.utils.state import TaskInstanceState
+    from sqlalchemy import select
+
+    is_waiting = (TaskInstance.state == TaskInstanceState.AWAITING_INPUT, TaskInstance.operator == COMMIT_OPERATOR)
+    of_run = (TaskInstance.dag_id == run.dag_id, TaskInstance.run_id == run.run_id)
+    resumed = 0
+    # Locked in Airflow's order, the task before its question, as where a person responds at the same moment.
+    for task in session.scalars(select(TaskInstance).where(*of_run, *is_waiting).with_for_update(of=TaskInstance)):
+        kwargs: Any = deserialize(task.next_kwargs or {})
+        asked = session.scalar(select(HITLDetail).where(HITLDetail.ti_id == task.id).with_for_update(of=HITLDetail))
+        if asked is None or asked.response_received or kwargs.get("sync_run") not in approved:
+            continue
+        asked.responded_by = dict(HITLUser(id=approved_by, name=approved_by))
+        asked.responded_at, asked.chosen_options = datetime.now(timezone.utc), [APPROVE]
+        event = TriggerEvent(asked.as_resume_event_payload())  # type: ignore[no-untyped-call]
+        handle_event_submit(event, task_instance=task, session=session)
+        resumed += 1
+    return resumed
+
+
+def is_waiting_for_approval() -> Any:
+    """The condition, on Airflow's table of runs, that a task of the run waits for the approval of removals."""
+    from airflow.models import DagRun
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.state import TaskInstanceState
+    from sqlalchemy import exists
+
+    is_of_run = (TaskInstance.dag_id == DagRun.dag_id) & (TaskInstance.run_id == DagRun.run_id)
+    is_waiting = TaskInstance.state == TaskInstanceState.AWAITING_INPUT
+    return exists().where(is_of_run, is_waiting, TaskInstance.operator == COMMIT_OPERATOR)
 
 
 def plan_of_run(dag_id: str, run_id: str) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ DEFAULT_MAX_SHARDS = 4
 DEFAULT_MIN_SHARD_MIB = 1024
 DEFAULT_SYNC_DAG_ID = "registry_sync"
 DEFAULT_ORPHAN_GRACE_HOURS = 24
+DEFAULT_APPROVAL_HOURS = 24
 #: Ten years.
 MOST_HOURS = 87_600
 
@@ -32,7 +33,8 @@ class Settings:
     ``max_shards`` limits the mapped tasks of one stage; ``min_shard_bytes`` is the minimum work of a task. ``contact``
     is the contact for operators of registries, None for none. ``orphan_grace`` is how long unreferenced content is kept
     before it is collected. ``trust_triggers`` says that the parameters of a run count as those of its DAG's author,
-    whoever triggered it. ``share_with_group`` makes stored files accessible to their group; ``home`` is the folder of
+    whoever triggered it. ``approval_wait`` is how long a sync that would remove too many tags waits for a person, zero
+    for not at all. ``share_with_group`` makes stored files accessible to their group; ``home`` is the folder of
     the embedded defaults. ``sync_dag_id`` is the DAG that a sync over REST runs, and whose access rules apply to
     reading over REST. ``pull_login_url`` is the Airflow whose users may log in at the pull server, None for robots
     alone; ``pull_trusted_proxies`` are the addresses and networks whose ``X-Forwarded-For`` counts there, and for HTTP
@@ -50,6 +52,7 @@ class Settings:
     sync_dag_id: str = DEFAULT_SYNC_DAG_ID
     contact: str | None = None
     orphan_grace: timedelta = timedelta(hours=DEFAULT_ORPHAN_GRACE_HOURS)
+    approval_wait: timedelta = timedelta(hours=DEFAULT_APPROVAL_HOURS)
     trust_triggers: bool = False
     share_with_group: bool = False
     home: Path | None = None
@@ -84,8 +87,11 @@ def load_settings() -> Settings:
         * 1024,
         sync_dag_id=conf.get(SECTION, "sync_dag_id", fallback="") or DEFAULT_SYNC_DAG_ID,
         contact=_contact(conf.get(SECTION, "contact", fallback="").strip()),
-        orphan_grace=timedelta(
-            hours=_hours(conf.get(SECTION, "orphan_grace_hours", fallback=""), "orphan_grace_hours")
+        orphan_grace=_hours(
+            conf.get(SECTION, "orphan_grace_hours", fallback=""), "orphan_grace_hours", DEFAULT_ORPHAN_GRACE_HOURS
+        ),
+        approval_wait=_hours(
+            conf.get(SECTION, "approval_hours", fallback=""), "approval_hours", DEFAULT_APPROVAL_HOURS
         ),
         trust_triggers=_flag(conf.get(SECTION, "trust_triggers", fallback=""), "trust_triggers"),
         share_with_group=_flag(conf.get(SECTION, "share_with_group", fallback=""), "share_with_group"),
@@ -152,13 +158,13 @@ def _count(text: str, name: str, default: int) -> int:
     return int(text)
 
 
-def _hours(text: str, name: str) -> int:
+def _hours(text: str, name: str, default: int) -> timedelta:
     """``text`` as whole hours, 0 for no time at all; the default for an empty one."""
     if not text:
-        return DEFAULT_ORPHAN_GRACE_HOURS
+        return timedelta(hours=default)
     if not text.isdigit() or int(text) > MOST_HOURS:
         raise ConfigurationError(f"[registry_sync] {name} = {text!r}: give whole hours, 0 to {MOST_HOURS:,}")
-    return int(text)
+    return timedelta(hours=int(text))
 
 
 def _delivery(text: str) -> BlobDelivery:

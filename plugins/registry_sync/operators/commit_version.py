@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.platforms import platforms_warning
 from registry_sync.domain.quantities import format_count
 from registry_sync.errors import RegistrySyncError, RunEnded, SyncError, TooManyRemovals
-from registry_sync.operators.stage import RegistryRetryPolicy, Stage, TaskReport, open_stage
-from registry_sync.operators.task_values import (
-    RUN_NOTE_KEY,
+from registry_sync.operators.approvals import Response, can_ask, question, wait_for_response
+from registry_sync.operators.run_notes import (
+    RunNote,
+    about_sync,
     approved_note,
-    as_flag,
-    find_sync_run,
     held_note,
-    note_of_sync,
     referrers_note,
+    version_summary,
 )
+from registry_sync.operators.stage import RegistryRetryPolicy, Stage, TaskReport, open_stage
+from registry_sync.operators.task_values import as_flag, find_sync_run
 from registry_sync.operators.triggered import TriggeredTask
 from registry_sync.operators.version_outputs import emit_asset_events, has_event, version_outlets
 
@@ -34,25 +36,37 @@ RESUMABLES_KEPT_SECONDS = 7 * 24 * 3600
 class CommitVersionOperator(TriggeredTask):
     """Commits the version that a run fetched, or none when nothing differs, and emits events of Airflow's assets.
 
-    Runs when no earlier stage failed, skipped ones included. Fails when a mirror would remove more tags than the remote
-    allows; once the removals are approved, clearing this task continues the same run.
+    Runs when no earlier stage failed, skipped ones included. When a mirror would remove more tags than the remote
+    allows, it waits among Airflow's required actions; once a person approves the removals there, over REST or with the
+    command, the same run continues. It fails when they are rejected, or nobody responds in time; then clearing this
+    task continues the run once they are approved.
 
     :param sync_run: id of the run, as pushed by a listing task; None for the one listing task upstream of this task
     :param approve_removals: whether the run may remove more tags than its remote allows, whichever these will be. It
         counts when the DAG's author sets it, not when the run's trigger does
+    :param approval_timeout: how long a stopped run waits for a response; zero for not at all, None for the setting
+        ``approval_hours``
     :param trust_triggers: whether a user who may trigger the DAG may approve removals in the parameters of a run
     """
 
     template_fields: Sequence[str] = ("sync_run", "approve_removals")
     ui_color = "#d8f0d8"
 
-    def __init__(self, *, sync_run: str | None = None, approve_removals: bool | str = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        sync_run: str | None = None,
+        approve_removals: bool | str = False,
+        approval_timeout: timedelta | None = None,
+        **kwargs: Any,
+    ) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
         kwargs.setdefault("trigger_rule", "none_failed")
         kwargs.setdefault("outlets", version_outlets())
         super().__init__(**kwargs)
         self.sync_run = sync_run
         self.approve_removals = approve_removals
+        self.approval_timeout = approval_timeout
 
     def execute(self, context: Context) -> dict[str, Any]:
         """``repository``, ``version`` in the documented shape or None, ``holds`` as tag, digest and reason.
@@ -60,31 +74,76 @@ class CommitVersionOperator(TriggeredTask):
         ``unchanged_version`` is the latest version when nothing differed from it, else None; ``removals_approved_by``
         is who approved the removal of more tags than the remote allows, None where no approval was needed.
         """
+        with open_stage(context) as stage:
+            run, _ = stage.find(find_sync_run(self, context, self.sync_run))
+            if as_flag(self.approve_removals, "approve_removals") and self._may_approve(stage, run, context):
+                user = context["dag_run"].triggering_user_name
+                with suppress(RunEnded):  # a repeat after the commit returns the same version
+                    approved_by = user or f"the parameters of {run.key.run_id}"
+                    stage.database.runs.approve_removals(run.id, approved_by, in_advance=True)
+            return self._commit(stage, run, context)
+
+    def execute_complete(
+        self, context: Context, event: dict[str, Any], sync_run: str, seen: str, stopped_for: str
+    ) -> dict[str, Any]:
+        """Continues after a response: as ``execute`` when the removals ``seen`` were approved.
+
+        Raises :class:`AirflowFailException` when they were rejected, or nobody responded in time. ``stopped_for`` is
+        why the sync had stopped.
+        """
+        response = Response.of_event(event)
+        with open_stage(context) as stage:
+            run, _ = stage.find(sync_run)
+            if not response.is_approved:
+                raise _final(run, TooManyRemovals(response.refusal(stopped_for)))
+            self.log.info("%s approved the removals at %s", response.by, response.at)
+            with suppress(RunEnded):
+                stage.database.runs.approve_removals(run.id, response.by or "", seen=seen)
+            return self._commit(stage, run, context, response)
+
+    def _commit(self, stage: Stage, run: SyncRun, context: Context, response: Response | None = None) -> dict[str, Any]:
+        """The version and its consequences; stops for removals that were not approved, and asks once."""
+        from registry_sync.sync.commit_version import commit_version
+
+        try:
+            result = commit_version(stage.database, run, report=TaskReport(self.log))
+        except SyncError as refused:
+            if response is None and isinstance(refused, TooManyRemovals):
+                self._ask(stage, run, context, refused)
+            raise _final(run, refused) from refused.__cause__
+        return self._returned(stage, run, context, result, None if response is None else response.at)
+
+    def _ask(self, stage: Stage, run: SyncRun, context: Context, refused: TooManyRemovals) -> None:
+        """Waits for a person to approve; returns when the sync is not to wait, or cannot."""
+        timeout = stage.settings.approval_wait if self.approval_timeout is None else self.approval_timeout
+        if timeout <= timedelta(0):
+            return
+        repository = stage.database.repositories.get(run.repository_id)
+        if not can_ask(context, *question(refused, repository.name, repository.latest_number)):
+            return
+        waiting = f"{refused}: choose Approve in the required actions of the run, or {_how_to_approve(run)}"
+        stage.database.runs.report_waiting(run.id, f"{type(refused).__name__}: {waiting}")
+        self.log.warning("%s. The run waits for this for %s", waiting, timeout)
+        wait_for_response(run, refused, str(refused), timeout)
+
+    def _returned(
+        self, stage: Stage, run: SyncRun, context: Context, result: CommitResult, approved_at: datetime | None
+    ) -> dict[str, Any]:
         from registry_sync.pulp.version_documents import version_document
         from registry_sync.sync.commit_version import SHOWN_HOLDS
 
-        with open_stage(context) as stage:
-            run, _ = stage.find(find_sync_run(self, context, self.sync_run))
-            result = self._commit(stage, run, context)
-            repository = stage.database.repositories.get(run.repository_id)
-            former_names = stage.database.repositories.former_names(run.repository_id)
-            latest = stage.database.versions.latest(run.repository_id) if result.version is None else None
-            self._sweep(stage)
+        repository = stage.database.repositories.get(run.repository_id)
+        latest = stage.database.versions.latest(run.repository_id) if result.version is None else None
+        self._sweep(stage)
         if result.version is not None and not (run.state.is_settled and has_event(context, result.version)):
+            former_names = stage.database.repositories.former_names(run.repository_id)
             emit_asset_events(context, repository.name, result.version, former_names)
-        notes = []
-        if result.removals_approved_by is not None:
-            notes.append(approved_note(result.removals_approved_by))
         holds = [{"tag": hold.tag, "digest": hold.digest, "reason": hold.reason} for hold in result.holds[:SHOWN_HOLDS]]
-        if holds:
-            notes.append(held_note(holds, len(result.holds)))
-        if result.version is not None and result.version.referrers_problem is not None:
-            notes.append(referrers_note(result.version.referrers_problem))
-        if result.filtered_tags:
-            notes.append(platforms_warning(result.filtered_tags, run.remote.platforms or ()))
-        if notes:
-            note = note_of_sync("; ".join(notes), repository.name, run.key.scope)
-            context["ti"].xcom_push(key=RUN_NOTE_KEY, value=note)
+        received_bytes = stage.database.runs.get(run.id).usage.received_bytes
+        summary = version_summary(result, None if latest is None else latest.number, received_bytes)
+        RunNote(about_sync(repository.name, run.key.scope), summary, _details(run, result, holds, approved_at)).push(
+            context
+        )
         return {
             "repository": repository.name,
             "version": version_document(result.version) if result.version else None,
@@ -93,23 +152,6 @@ class CommitVersionOperator(TriggeredTask):
             "holds": holds,
             "removals_approved_by": result.removals_approved_by,
         }
-
-    def _commit(self, stage: Stage, run: SyncRun, context: Context) -> CommitResult:
-        from registry_sync.sync.commit_version import commit_version
-
-        if as_flag(self.approve_removals, "approve_removals") and self._may_approve(stage, run, context):
-            user = context["dag_run"].triggering_user_name
-            with suppress(RunEnded):  # a repeat after the commit returns the same version
-                approved_by = user or f"the parameters of {run.key.run_id}"
-                stage.database.runs.approve_removals(run.id, approved_by, in_advance=True)
-        try:
-            return commit_version(stage.database, run, report=TaskReport(self.log))
-        except SyncError as refused:
-            is_approvable = isinstance(refused, TooManyRemovals)
-            approvable = TooManyRemovals(f"{refused}: {_how_to_approve(run)}") if is_approvable else refused
-            name = stage.database.repositories.get(run.repository_id).name
-            context["ti"].xcom_push(key=RUN_NOTE_KEY, value=note_of_sync(str(approvable), name, run.key.scope))
-            raise approvable from refused.__cause__
 
     def _may_approve(self, stage: Stage, run: SyncRun, context: Context) -> bool:
         """Whether the author set the parameter, and the selection of the run."""
@@ -135,6 +177,29 @@ class CommitVersionOperator(TriggeredTask):
             return
         if count:
             self.log.info("swept %s that no task continued", format_count(count, "resumable download"))
+
+
+def _details(
+    run: SyncRun, result: CommitResult, holds: Sequence[Mapping[str, Any]], approved_at: datetime | None
+) -> tuple[str, ...]:
+    """The sentences of the run's note about what a person may have to look at."""
+    details = []
+    if result.removals_approved_by is not None:
+        details.append(approved_note(result.removals_approved_by, approved_at))
+    if holds:
+        details.append(held_note(holds, len(result.holds)))
+    if result.version is not None and result.version.referrers_problem is not None:
+        details.append(referrers_note(result.version.referrers_problem))
+    if result.filtered_tags:
+        details.append(platforms_warning(result.filtered_tags, run.remote.platforms or ()))
+    return tuple(details)
+
+
+def _final(run: SyncRun, refused: SyncError) -> SyncError:
+    """The error that ends the task; one that may be approved afterwards says how."""
+    if isinstance(refused, TooManyRemovals):
+        return TooManyRemovals(f"{refused}: {_how_to_approve(run)}")
+    return refused
 
 
 def _how_to_approve(run: SyncRun) -> str:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from registry_sync.domain.runs import request_id_of
 from registry_sync.errors import ConfigurationError, OtherUpstream, RecordNotFound, RegistrySyncError
 from registry_sync.hooks.dag_runs import PLAN_KEY
+from registry_sync.operators.run_notes import RunNote, about_sync, failed_summary, unchanged_summary
 from registry_sync.operators.stage import RegistryRetryPolicy, Stage, TaskReport, open_stage, skip
 from registry_sync.operators.task_values import (
-    RUN_NOTE_KEY,
     SYNC_RUN_KEY,
     as_flag,
     as_list,
     as_text,
     dag_run_end,
     is_mapped_instance,
-    note_of_sync,
     only_of_this_sync,
     run_key,
     run_trigger,
@@ -136,9 +136,9 @@ class ListTagsOperator(TriggeredTask):
         self.preview = preview
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        """The shards, ``[{"sync_run": id, "shard": number, "shards": how many, "label": "61 tags"}, …]``."""
-        from registry_sync.domain.platforms import platforms_warning
+        """The shards, ``[{"sync_run": id, "shard": number, "shards": how many, "label": "1/4 · 61 tags"}]``."""
         from registry_sync.domain.quantities import format_count
+        from registry_sync.domain.runs import shard_label
         from registry_sync.sync.list_tags import list_tags
         from registry_sync.sync.maintenance.collect import end_lost_runs
 
@@ -150,13 +150,16 @@ class ListTagsOperator(TriggeredTask):
                 run, remote = self._open_run(stage, context)
             except RegistrySyncError as refused:  # there is no sync yet that could record it
                 if not refused.is_temporary:
-                    self._push_note(context, str(refused))
+                    about = about_sync(as_text(self.repository) or "", run_key(context).scope)
+                    RunNote(about, failed_summary(str(refused))).push(context)
                 raise
             context["ti"].xcom_push(key=SYNC_RUN_KEY, value=run.id)
-            messages = [run.remote_changes] if run.remote_changes else []
-            if messages:
+            repository = stage.database.repositories.get(run.repository_id)
+            note = RunNote(about_sync(repository.name, run.key.scope))
+            if run.remote_changes:
                 self.log.info("%s", run.remote_changes)
-                self._push_note(context, *messages)
+                note = replace(note, details=(run.remote_changes,))
+                note.push(context)
             end_lost_runs(
                 stage.database.run_ends,
                 partial(dag_run_end, context),
@@ -164,19 +167,17 @@ class ListTagsOperator(TriggeredTask):
                 repository_id=run.repository_id,
                 without=run.id,
             )
-            repository = stage.database.repositories.get(run.repository_id)
             limits = "".join(f"; {limit}" for limit in remote.limits())
             self.log.info("%s from %s at %s%s", repository.name, remote.upstream, remote.url, limits)
             self._log_published(stage, run)
             max_shards = stage.max_shards(remote)
             client, remote = stage.connect(remote)
             listed = list_tags(client, stage.database, run, remote, max_shards=max_shards, report=report)
-            messages += [listed.missing_note] if listed.missing_note else []
-            if listed.is_unchanged and listed.without_platform:  # otherwise the commit lists them all
-                messages.append(platforms_warning(listed.without_platform, run.remote.platforms or ()))
-            if messages:
-                self._push_note(context, *messages)
-            context["ti"].xcom_push(key="summary", value=self._summary(stage, run, listed))
+            summary = self._summary(stage, run, listed)
+            note = self._note(note, run, listed, summary["unchanged_version"])
+            if note.summary or note.details:
+                note.push(context)
+            context["ti"].xcom_push(key="summary", value=summary)
         if listed.is_unchanged and not is_mapped_instance(context):
             self.log.info("nothing changed since the latest version; the remaining stages are skipped")
             skip(context, only_of_this_sync(self))
@@ -185,7 +186,7 @@ class ListTagsOperator(TriggeredTask):
                 "sync_run": run.id,
                 "shard": shard.number,
                 "shards": len(listed.shards),
-                "label": format_count(shard.tag_count, "tag"),
+                "label": shard_label(shard.number, len(listed.shards), format_count(shard.tag_count, "tag")),
             }
             for shard in listed.shards
         ]
@@ -216,13 +217,22 @@ class ListTagsOperator(TriggeredTask):
         self.log.info("dry run: %s", plan)
         for refusal in plan.refusals:
             self.log.warning("%s: %s", refusal.error, refusal.message)
-        self._push_note(context, f"dry run, nothing was changed: {plan}")
+        about = about_sync(as_text(self.repository) or "", run_key(context).scope)
+        RunNote(about, f"dry run, nothing was changed: {plan}").push(context)
         context["ti"].xcom_push(key=PLAN_KEY, value=plan_document(plan))
         skip(context, only_of_this_sync(self))
 
-    def _push_note(self, context: Context, *messages: str) -> None:
-        note = note_of_sync("; ".join(messages), as_text(self.repository), run_key(context).scope)
-        context["ti"].xcom_push(key=RUN_NOTE_KEY, value=note)
+    def _note(self, note: RunNote, run: SyncRun, listed: TagsListed, unchanged: dict[str, Any] | None) -> RunNote:
+        """``note`` with what the listing shows; with a summary only if no commit follows."""
+        from registry_sync.domain.platforms import platforms_warning
+
+        details = [*note.details, *([listed.missing_note] if listed.missing_note else [])]
+        if not listed.is_unchanged:
+            return replace(note, details=tuple(details))
+        if listed.without_platform:  # otherwise the commit lists them all
+            details.append(platforms_warning(listed.without_platform, run.remote.platforms or ()))
+        number = None if unchanged is None else unchanged["number"]
+        return replace(note, summary=unchanged_summary(number, listed.selected_count), details=tuple(details))
 
     def _log_published(self, stage: Stage, run: SyncRun) -> None:
         base_path = as_text(self.publish_as)

@@ -32,7 +32,8 @@ class PlanBlobsOperator(BaseOperator):
         self.sync_run = sync_run
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        """The shards, ``[{"sync_run": id, "shard": number, "shards": how many, "label": "214 blobs"}, …]``."""
+        """The shards, ``[{"sync_run": id, "shard": number, "shards": count, "label": "1/2 · 9 blobs · 5 MiB"}, …]``."""
+        from registry_sync.domain.runs import shard_label
         from registry_sync.sync.plan_blobs import plan_blobs
 
         with open_stage(context) as stage:
@@ -54,6 +55,11 @@ class PlanBlobsOperator(BaseOperator):
         )
         count = len(planned.shards)
         return [
-            {"sync_run": run.id, "shard": shard.number, "shards": count, "label": str(shard)}
+            {
+                "sync_run": run.id,
+                "shard": shard.number,
+                "shards": count,
+                "label": shard_label(shard.number, count, *shard.contents),
+            }
             for shard in planned.shards
         ]

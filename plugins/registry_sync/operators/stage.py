@@ -20,6 +20,7 @@ from airflow.sdk import RetryDecision, RetryPolicy
 
 from registry_sync.domain.quantities import format_count
 from registry_sync.errors import ConfigurationError, RateLimited, RegistryError, RegistrySyncError, RunEnded
+from registry_sync.operators.run_notes import RunNote, about_sync, failed_summary
 from registry_sync.operators.task_values import dag_run_started_at, refuse_lost_commit
 from registry_sync.operators.triggered import refuse_unknown_parameters
 
@@ -214,6 +215,17 @@ class Stage:
         except RegistrySyncError as problem:
             log.warning("the failure could not be recorded with the sync run: %s", problem)
 
+    def note_failure(self, context: Mapping[str, Any], error: RegistrySyncError) -> None:
+        """Passes the failure on to the note of the DAG run."""
+        if self._run is None:
+            return
+        try:
+            repository = self.database.repositories.get(self._run.repository_id).name
+        except RegistrySyncError as problem:
+            log.warning("the failure could not be noted with the run: %s", problem)
+            return
+        RunNote(about_sync(repository, self._run.key.scope), failed_summary(str(error))).push(context)
+
     def _record_usage(self, client: RegistryClient) -> None:
         limit = client.usage.rate_limit
         if limit is not None:
@@ -251,6 +263,7 @@ def open_stage(context: Mapping[str, Any]) -> Iterator[Stage]:
             except RegistrySyncError as error:
                 if last or not error.is_temporary:
                     stage.record_failure(error)
+                    stage.note_failure(context, error)
                 raise
     except RegistrySyncError as error:
         if error.is_temporary:

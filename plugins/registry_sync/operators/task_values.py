@@ -1,4 +1,4 @@
-"""The values that a task reads and returns: template fields, the sync it belongs to, and the note of its run.
+"""The values that a task reads: template fields, and the sync it belongs to.
 
 Template fields arrive as text or as native values, and are converted to the type that an operator requires.
 
@@ -6,18 +6,15 @@ A task belongs to the sync of the nearest listing task upstream, also where a DA
 commit or below another listing task belong to another sync. Tasks are recognized by their operators and their position,
 never by name, so that they may have any id and be in any task group. DAG runs are queried through the task's own
 connection to the API server, because tasks cannot access Airflow's database.
-
-A run's note is a message for users of the grid, passed as an XCom. A task cannot write the note of its run:
-:mod:`registry_sync.listener` does, in the scheduler, when the run has ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from registry_sync.domain.quantities import format_count, parse_flag
+from registry_sync.domain.quantities import parse_flag
 from registry_sync.domain.runs import DagRunEnd
 from registry_sync.errors import ConfigurationError, StagesUnfinished
 from registry_sync.hooks.dag_runs import triggered_by
@@ -291,36 +288,3 @@ def _is_a(task: Any, kind: type) -> bool:
 
 def _is_mapped(task: Any) -> bool:
     return bool(getattr(task, "is_mapped", False)) or task.get_closest_mapped_task_group() is not None
-
-
-#: The key of the XCom with the run's note.
-RUN_NOTE_KEY = "registry_sync_run_note"
-_SHOWN_HOLDS = 5
-
-
-def held_note(holds: Sequence[Mapping[str, Any]], hold_count: int) -> str:
-    """``2 tags are held: a is kept at sha256:…; b is omitted``, with the reasons of the first ones."""
-    shown = [_held(hold) for hold in holds[:_SHOWN_HOLDS]]
-    if hold_count > len(shown):
-        shown.append(f"{hold_count - len(shown):,} more")
-    return f"{format_count(hold_count, 'tag')} {'is' if hold_count == 1 else 'are'} held: {'; '.join(shown)}"
-
-
-def approved_note(approved_by: str) -> str:
-    """A note on who approved that a mirror removed more tags than its remote allows."""
-    return f"more tags were removed than the remote allows, as {approved_by} approved"
-
-
-def referrers_note(problem: str) -> str:
-    """A note on why the version may lack referrers."""
-    return f"the version may lack referrers: {problem}"
-
-
-def note_of_sync(note: str, repository: str | None, scope: str) -> str:
-    """``note``; if a DAG run has several syncs, prefixed with the repository and the listing task."""
-    return f"{repository} ({scope}): {note}" if scope else note
-
-
-def _held(hold: Mapping[str, Any]) -> str:
-    what = f"kept at {hold['digest'][:19]}" if hold["digest"] else "omitted"
-    return f"{hold['tag']} is {what} ({hold['reason']})"

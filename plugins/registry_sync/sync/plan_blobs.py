@@ -39,8 +39,10 @@ class BlobShard:
     blob_count: int
     size_bytes: int
 
-    def __str__(self) -> str:
-        return f"{format_count(self.blob_count, 'blob')}, {format_bytes(self.size_bytes)}"
+    @property
+    def contents(self) -> tuple[str, str]:
+        """``307 blobs`` and ``53 MiB``."""
+        return format_count(self.blob_count, "blob"), format_bytes(self.size_bytes)
 
 
 @dataclass(frozen=True)

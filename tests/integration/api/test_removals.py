@@ -65,6 +65,32 @@ def stop(api_server: ApiServer, repository: Repository, task: str, scope: str = 
     return run.id
 
 
+def wait(api_server: ApiServer, repository: Repository, task: str) -> str:
+    """Plays the task up to its commit, which asks a person; its tasks and run have the states that Airflow gives."""
+    from airflow.models import DagRun
+    from airflow.models.hitl import HITLDetail
+    from airflow.sdk.serde import serialize
+    from airflow.utils.session import create_session
+
+    database = api_server.database
+    run = open_run(database, repository, key=RunKey(DAG_ID, run_id(task)))
+    play_stages(database, run, upstream_with(3, repository.name))
+    with pytest.raises(TooManyRemovals) as refused:
+        database.versions.commit(run.id)
+    database.runs.report_waiting(run.id, f"TooManyRemovals: {refused.value}")
+    with create_session() as session:
+        dag_run = session.query(DagRun).filter(DagRun.run_id == run_id(task)).one()
+        for instance in dag_run.get_task_instances(session=session):
+            waits = instance.task_id == "commit_version"
+            instance.set_state("awaiting_input" if waits else "success", session=session)
+            if waits:
+                instance.next_method = "execute_complete"
+                instance.next_kwargs = serialize({"sync_run": run.id, "seen": refused.value.fingerprint})
+                session.add(HITLDetail(ti_id=instance.id, options=["Approve", "Reject"], subject="Remove?", params={}))
+        dag_run.set_state("running")
+    return run.id
+
+
 def states(task: str) -> dict[str, Any]:
     """State of the run and of its tasks, by name."""
     from airflow.models import DagRun
@@ -87,6 +113,44 @@ def test_a_stopped_task_that_is_approved_goes_on_where_it_stopped(
     assert (after["run"], after["commit_version"], after["list_tags"]) == ("queued", None, "success")
     removed = api_server.database.versions.commit(sync_run).counts["removed"]
     assert removed["docker.tag"] == 27
+
+
+def test_a_task_whose_run_waits_has_failed_for_who_polls_it_and_goes_on_when_it_is_approved(
+    api_server: ApiServer, admin: RestClient, repository: Repository, task: str
+) -> None:
+    """A client that waits for its task is told why at once, not after a day."""
+    from airflow.models import DagRun, TaskInstance
+    from airflow.sdk.serde import deserialize
+    from airflow.utils.session import create_session
+
+    sync_run = wait(api_server, repository, task)
+    waiting = admin.get(task)
+    assert (waiting["state"], waiting["finished_at"]) == ("failed", None)
+    assert waiting["error"]["description"].startswith("TooManyRemovals: 27 of 30 tags")
+    listed = {state: admin.get(f"tasks/?state={state}&limit=100")["results"] for state in ("failed", "running")}
+    assert {state: task in [found["pulp_href"] for found in tasks] for state, tasks in listed.items()} == {
+        "failed": True,
+        "running": False,
+    }
+    assert api_server.database.runs.get(sync_run).state is RunState.RUNNING, "what it fetched is not collected"
+    approved = admin.post(f"{task}approve_removals/", 200)
+    assert (approved["state"], approved["error"], approved["removals_approved_by"]) == ("running", None, "admin")
+    assert states(task)["commit_version"] == "scheduled"
+    with create_session() as session:
+        dag_run = session.query(DagRun).filter(DagRun.run_id == run_id(task)).one()
+        commit: TaskInstance = dag_run.get_task_instance("commit_version", session=session)
+        event: Any = deserialize(commit.next_kwargs)
+        assert event["event"]["chosen_options"] == ["Approve"]
+        assert event["event"]["responded_by_user"] == {"id": "admin", "name": "admin"}
+    admin.post(f"{task}approve_removals/", 200)
+
+
+def test_a_task_whose_run_waits_may_be_canceled(
+    api_server: ApiServer, admin: RestClient, repository: Repository, task: str
+) -> None:
+    wait(api_server, repository, task)
+    assert admin.patch(task, state="canceled")["state"] == "canceled"
+    assert states(task)["run"] == "failed"
 
 
 def test_an_approval_may_be_repeated_until_the_task_has_ended_well(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+
 import pytest
 
 from registry_sync.cli import command_context, resource_commands
@@ -53,11 +55,11 @@ def test_the_reason_is_shown_and_nothing_is_approved_without_a_yes(
 def test_where_airflow_cannot_be_reached_the_approval_stands_and_what_is_left_to_do_is_said(
     run: Run, database: Database, stopped: SyncRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreachable(_dag_id: str, _run_id: str) -> int:
+    def unreachable(_dag_id: str, _run_id: str, **_approval: object) -> int:
         raise ConnectionRefusedError("no such host")
 
     monkeypatch.setattr(resource_commands, "continue_run", unreachable)
-    with pytest.raises(SystemExit, match=r"are approved, .*no such host.*clear the failed CommitVersionOperator"):
+    with pytest.raises(SystemExit, match=r"are approved, .*no such host.*clear its failed CommitVersionOperator"):
         run("run", "approve", "manual__1", "--dag-id", "mirror", "--yes")
     assert database.versions.commit(stopped.id).counts["removed"]["docker.tag"] == 27
 
@@ -65,7 +67,7 @@ def test_where_airflow_cannot_be_reached_the_approval_stands_and_what_is_left_to
 def test_a_run_that_airflow_does_not_know_any_more_is_reported(
     run: Run, stopped: SyncRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unknown(_dag_id: str, _run_id: str) -> int:
+    def unknown(_dag_id: str, _run_id: str, **_approval: object) -> int:
         raise RecordNotFound("Airflow has no run")
 
     monkeypatch.setattr(resource_commands, "continue_run", unknown)
@@ -113,7 +115,7 @@ def test_other_removals_than_those_that_were_shown_are_not_approved(
 
 
 @pytest.mark.parametrize(
-    ("count", "said"), [(0, "no task of it has failed"), (2, "cleared 2 failed tasks, and the run continues once")]
+    ("count", "said"), [(0, "no task of it waits or has failed"), (2, "2 tasks of it will run again, once a scheduler")]
 )
 def test_what_happens_next_is_said(
     run: Run,
@@ -123,9 +125,13 @@ def test_what_happens_next_is_said(
     count: int,
     said: str,
 ) -> None:
-    monkeypatch.setattr(resource_commands, "continue_run", lambda _dag_id, _run_id: count)
+    approvals: list[dict[str, object]] = []
+    monkeypatch.setattr(
+        resource_commands, "continue_run", lambda _dag_id, _run_id, **approval: approvals.append(approval) or count
+    )
     run("run", "approve", "manual__1", "--dag-id", "mirror", "--yes")
     assert f"the removals of manual__1 are approved; {said}" in capsys.readouterr().out
+    assert approvals == [{"approved": [stopped.id], "approved_by": getpass.getuser()}]
 
 
 @pytest.mark.parametrize("problem", [ConnectionRefusedError("no such host"), RecordNotFound("Airflow has no run")])

@@ -10,10 +10,11 @@ from airflow.sdk.exceptions import AirflowFailException
 from registry_sync.db.database import Database
 from registry_sync.domain.records import Repository, SyncMode
 from registry_sync.domain.references import TagFilter
-from registry_sync.domain.runs import RunKey, RunState, SyncRun
+from registry_sync.domain.runs import RunKey, RunState, RunUsage, SyncRun
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.operators.commit_version import CommitVersionOperator
-from registry_sync.operators.task_values import RUN_NOTE_KEY, as_flag, held_note
+from registry_sync.operators.run_notes import RUN_NOTE_KEY, RunNote, compose, held_note
+from registry_sync.operators.task_values import as_flag
 from support.metadata import Upstream, image, open_run, play_stages, sync
 from support.task_contexts import TaskContext
 
@@ -59,7 +60,7 @@ def test_a_run_that_would_remove_too_much_stops_and_says_what_and_how_to_go_on(
     assert "tag-03, tag-04" in said
     assert "airflow registry-sync run approve 'manual__1' --dag-id 'mirror'" in said
     assert "approve_removals" in said
-    assert f"TooManyRemovals: {context.returned[RUN_NOTE_KEY]}" == said
+    assert context.returned[RUN_NOTE_KEY]["summary"] == said.replace("TooManyRemovals", "failed", 1)
     stopped = database.runs.get(run.id)
     assert (stopped.state, stopped.error) == (RunState.FAILED, said)
     assert len(database.versions.tags(repository.id)) == 30
@@ -104,7 +105,7 @@ def test_what_goes_now_and_was_not_approved_stops_the_run_again(database: Databa
     said = str(failed.value)
     assert said.startswith("TooManyRemovals: anna approved the removal of other tags, not of these: 28 of 31 tags")
     assert "airflow registry-sync run approve 'manual__1'" in said
-    assert f"TooManyRemovals: {context.returned[RUN_NOTE_KEY]}" == said
+    assert context.returned[RUN_NOTE_KEY]["summary"] == said.replace("TooManyRemovals", "failed", 1)
     returned = commit(run, TaskContext(dag_id=KEY.dag_id), approve_removals=True)
     assert returned["version"]["content_summary"]["removed"]["docker.tag"]["count"] == 28
 
@@ -141,8 +142,10 @@ def test_a_run_with_holds_notes_them(database: Database, repository: Repository)
     play_stages(database, run, upstream, held={"bad": "not JSON", "tag-00": "no such blob"})
     returned = commit(run, context)
     kept = database.versions.tags(repository.id)["tag-00"]  # type: ignore[index]
-    note = f"2 tags are held: bad is omitted (not JSON); tag-00 is kept at {kept[:19]} (no such blob)"
-    assert (context.returned[RUN_NOTE_KEY], returned["hold_count"]) == (note, 2)
+    held = f"2 tags are held: bad is omitted (not JSON); tag-00 is kept at {kept[:19]} (no such blob)"
+    noted = context.returned[RUN_NOTE_KEY]
+    assert noted["summary"] == "version 2, +1 \N{MINUS SIGN}0 tags, 2 held: bad, tag-00"
+    assert (noted["about"], noted["details"], returned["hold_count"]) == ("hello", [held], 2)
     assert [told["hold_count"] for told in context.reported()] == [2]
 
 
@@ -153,15 +156,37 @@ def test_a_run_that_makes_no_version_because_of_its_holds_notes_why(database: Da
     play_stages(database, run, upstream, held={"tag-00": "no such blob"})
     with pytest.raises(AirflowFailException, match="NothingSynced") as failed:
         commit(run, context)
-    assert f"NothingSynced: {context.returned[RUN_NOTE_KEY]}" == str(failed.value)
-    assert "no such blob" in context.returned[RUN_NOTE_KEY]
+    assert context.returned[RUN_NOTE_KEY]["summary"] == str(failed.value).replace("NothingSynced", "failed", 1)
+    assert "no such blob" in context.returned[RUN_NOTE_KEY]["summary"]
 
 
-def test_a_run_without_holds_notes_nothing(database: Database, repository: Repository) -> None:
+def test_a_run_notes_what_it_was_about_and_what_it_changed(database: Database, repository: Repository) -> None:
     run, context = open_run(database, repository, key=KEY), TaskContext()
     play_stages(database, run, upstream_with(31))
+    database.runs.add_usage(run.id, RunUsage(received_bytes=3 * 1024 * 1024))
     commit(run, context)
-    assert context.returned == {}
+    summary = "version 2, +1 \N{MINUS SIGN}0 tags, 3.0 MiB"
+    assert context.returned == {RUN_NOTE_KEY: {"about": "hello", "summary": summary, "details": []}}
+    again, second = open_run(database, repository, key=RunKey("mirror", "manual__2")), TaskContext()
+    play_stages(database, again, upstream_with(31))
+    commit(again, second)
+    assert second.returned[RUN_NOTE_KEY]["summary"] == "unchanged since version 2"
+
+
+def test_the_note_of_a_run_has_one_line_for_each_sync_and_the_details_below() -> None:
+    """The tasks of one sync say the same once, and the last summary counts."""
+    failed = [RunNote("hello", "failed: no space left"), RunNote("hello", "failed: no space left")]
+    assert compose(failed) == "hello: failed: no space left"
+    changed = RunNote("hello", None, ("remote 'hello' changed: policy",))
+    done = RunNote("hello", "version 2, +1 tags", ("1 tag is held: a",))
+    assert compose([changed, *failed, done]) == (
+        "hello: version 2, +1 tags\n\n- remote 'hello' changed: policy\n- 1 tag is held: a"
+    )
+    assert compose([changed]) == "hello: remote 'hello' changed: policy"
+    two = compose([RunNote("a (x.list)", "unchanged since version 1"), RunNote("b (y.list)", "version 3", ("1 held",))])
+    assert two == "a (x.list): unchanged since version 1\n\nb (y.list): version 3\n\n- b (y.list): 1 held"
+    assert compose([RunNote.of_xcom("a sentence of an earlier release")]) == "a sentence of an earlier release"
+    assert compose([]) == ""
 
 
 def test_a_note_of_many_holds_names_the_first_and_counts_the_rest() -> None:

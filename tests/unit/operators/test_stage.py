@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
+from registry_sync.domain.runs import RunKey
 from registry_sync.errors import ConfigurationError, NotFound, RegistrySyncError, ServerUnavailable
+from registry_sync.operators.run_notes import RUN_NOTE_KEY
 from registry_sync.operators.stage import open_stage, read_shard, skip
 from registry_sync.operators.task_values import as_list, as_text
 
@@ -93,10 +95,16 @@ def test_a_final_failure_is_recorded_with_the_run_and_one_that_is_tried_again_is
         def finish(self, run_id: str, state: Any, *, error: str | None = None) -> None:
             noted.append((run_id, state.value, error))
 
+    pushed: list[dict[str, Any]] = []
+    repositories = SimpleNamespace(get=lambda _id: SimpleNamespace(name="app"))
+
     def fail(try_number: int) -> None:
-        with open_stage(context(try_number)) as stage:
-            stage.__dict__["database"] = SimpleNamespace(runs=Runs())
-            stage.use(SimpleNamespace(id="run-1", remote=object()))  # type: ignore[arg-type]
+        given = context(try_number)
+        given["ti"].xcom_push = lambda key, value: pushed.append({key: value})
+        with open_stage(given) as stage:
+            stage.__dict__["database"] = SimpleNamespace(runs=Runs(), repositories=repositories)
+            run = SimpleNamespace(id="run-1", remote=object(), repository_id="1", key=RunKey("d", "r", "x.list"))
+            stage.use(run)  # type: ignore[arg-type]
             raise error
 
     for try_number in (1, 5):
@@ -104,6 +112,8 @@ def test_a_final_failure_is_recorded_with_the_run_and_one_that_is_tried_again_is
             fail(try_number)
     expected = ("run-1", "failed", f"{type(error).__name__}: {error}")
     assert noted == [expected] * (1 if error.is_temporary else 2)
+    note = {"about": "app (x.list)", "summary": f"failed: {error}", "details": []}
+    assert pushed == [{RUN_NOTE_KEY: note}] * len(noted)
 
 
 def test_what_is_skipped_are_tasks_and_all_that_an_earlier_try_had_mapped() -> None:

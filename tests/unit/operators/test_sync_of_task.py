@@ -17,10 +17,10 @@ from registry_sync.operators.fetch_blobs import FetchBlobsOperator
 from registry_sync.operators.fetch_manifests import FetchManifestsOperator
 from registry_sync.operators.list_tags import ListTagsOperator
 from registry_sync.operators.plan_blobs import PlanBlobsOperator
+from registry_sync.operators.run_notes import about_sync
 from registry_sync.operators.task_values import (
     find_sync_run,
     is_lone_sync,
-    note_of_sync,
     only_of_this_sync,
     refuse_lost_commit,
     run_key,
@@ -211,8 +211,8 @@ def test_a_group_that_is_expanded_is_refused_when_the_dag_is_read_with_what_to_d
 
 
 def test_a_note_says_which_sync_it_is_of_where_there_are_several() -> None:
-    assert note_of_sync("1 tag is held", "app", "") == "1 tag is held"
-    assert note_of_sync("1 tag is held", "app", "a.list_tags") == "app (a.list_tags): 1 tag is held"
+    assert about_sync("app", "") == "app"
+    assert about_sync("app", "a.list_tags") == "app (a.list_tags)"
 
 
 @pytest.mark.parametrize("name", ["list_tags", "fetch_manifests"])

@@ -21,8 +21,8 @@ from registry_sync.hooks.clients import open_client
 from registry_sync.hooks.settings import load_settings
 from registry_sync.operators.commit_version import CommitVersionOperator
 from registry_sync.operators.list_tags import ListTagsOperator
+from registry_sync.operators.run_notes import RUN_NOTE_KEY
 from registry_sync.operators.stage import open_stage
-from registry_sync.operators.task_values import RUN_NOTE_KEY
 from support.hostile_registry import HostileRegistry, reply
 from support.task_contexts import TaskContext, rendered, sync_dag
 from support.triggers import DIGEST, LOGIN, list_tags, refusal
@@ -203,8 +203,9 @@ def test_an_installation_may_trust_its_triggers_and_the_note_says_what_changed(
     assert "policy of remote 'mine' would change" in refusal(**change(listener))
     monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__TRUST_TRIGGERS", "True")
     context = list_tags(**change(listener))
-    assert context.returned[RUN_NOTE_KEY] == "remote 'mine' changed: policy from immediate to on_demand"
-    assert list_tags(**change(listener), tags=["a"]).returned[RUN_NOTE_KEY].endswith("tags from all to a")
+    assert context.returned[RUN_NOTE_KEY]["details"] == ["remote 'mine' changed: policy from immediate to on_demand"]
+    (changed,) = list_tags(**change(listener), tags=["a"]).returned[RUN_NOTE_KEY]["details"]
+    assert changed.endswith("tags from all to a")
 
 
 def test_a_trigger_publishes_only_where_triggers_are_trusted(

@@ -435,6 +435,12 @@ class SyncRunStore:
                 refuse_needless_approval(run, seen)
             connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**values))
 
+    def report_waiting(self, run_id: str, reason: str) -> None:
+        """Records as the run's error why it waits for a person; the run stays in its state, and keeps its records."""
+        is_open = (sync_runs.c.id == run_id) & sync_runs.c.state.not_in([s.value for s in RunState if s.is_settled])
+        with self._transactions.writing() as connection:
+            connection.execute(update(sync_runs).where(is_open).values(error=storable(reason, _REASON_LENGTH)))
+
     def finish(self, run_id: str, state: RunState, *, error: str | None = None) -> None:
         """Ends the run in ``state``; a run that has settled already, or ended with its DAG run, does not change.
 

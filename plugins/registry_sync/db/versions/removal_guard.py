@@ -273,6 +273,7 @@ class TagsToRemove:
             "remove them, approve the removals of this run"
         )
         refused.fingerprint = self._fingerprint()
+        refused.removals = tuple(sorted((str(tag.name), str(tag.digest)) for tag in self.lost))
         return refused
 
     def _fingerprint(self) -> Digest:
