@@ -24,8 +24,8 @@ NO_VERSION_NOTE = "no version was made"
 PLAN_KEY = "plan"
 #: The option of the question whether a stopped sync may remove its tags (:mod:`registry_sync.operators.approvals`).
 APPROVE = "Approve"
-#: The operator whose tasks ask it, as Airflow records it.
-COMMIT_OPERATOR = "CommitVersionOperator"
+#: The operators whose tasks ask it, as Airflow records them.
+COMMIT_OPERATORS = ("CommitVersionOperator", "FetchAndCommitOperator")
 #: Runs that no user started, by Airflow's run type.
 _TRIGGERS = {"scheduled": "schedule", "asset_triggered": "asset", "backfill": "backfill"}
 
@@ -136,7 +136,7 @@ def _resume_waiting(run: DagRun, approved: Collection[str], approved_by: str, se
     from airflow.utils.state import TaskInstanceState
     from sqlalchemy import select
 
-    is_waiting = (TaskInstance.state == TaskInstanceState.AWAITING_INPUT, TaskInstance.operator == COMMIT_OPERATOR)
+    is_waiting = (TaskInstance.state == TaskInstanceState.AWAITING_INPUT, TaskInstance.operator.in_(COMMIT_OPERATORS))
     of_run = (TaskInstance.dag_id == run.dag_id, TaskInstance.run_id == run.run_id)
     resumed = 0
     # Locked in Airflow's order, the task before its question, as where a person responds at the same moment.
@@ -162,7 +162,7 @@ def is_waiting_for_approval() -> Any:
 
     is_of_run = (TaskInstance.dag_id == DagRun.dag_id) & (TaskInstance.run_id == DagRun.run_id)
     is_waiting = TaskInstance.state == TaskInstanceState.AWAITING_INPUT
-    return exists().where(is_of_run, is_waiting, TaskInstance.operator == COMMIT_OPERATOR)
+    return exists().where(is_of_run, is_waiting, TaskInstance.operator.in_(COMMIT_OPERATORS))
 
 
 def plan_of_run(dag_id: str, run_id: str) -> dict[str, Any] | None:

@@ -25,6 +25,8 @@ class FetchAndCommitOperator(CommitVersionOperator):
     :param sync_run: id of the run, as pushed by a listing task; None for the one listing task upstream of this task
     :param approve_removals: whether the run may remove more tags than its remote allows, whichever these will be. It
         counts when the DAG's author sets it, not when the run's trigger does
+    :param approval_timeout: how long a stopped run waits for a response; zero for not at all, None for the setting
+        ``approval_hours``
     :param trust_triggers: whether a user who may trigger the DAG may approve removals in the parameters of a run
     """
 
@@ -33,9 +35,13 @@ class FetchAndCommitOperator(CommitVersionOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """What ``CommitVersionOperator`` returns, and the counts of manifests and blobs as XCom ``summary``."""
         context["ti"].xcom_push(key="summary", value=self._fetch(context))
-        committed = super().execute(context)
-        context[REPOSITORY_LABEL] = committed["repository"]  # type: ignore[literal-required]
-        return committed
+        return _labelled(context, super().execute(context))
+
+    def execute_complete(
+        self, context: Context, event: dict[str, Any], sync_run: str, seen: str, stopped_for: str
+    ) -> dict[str, Any]:
+        """As ``CommitVersionOperator``: everything is fetched when a person is asked."""
+        return _labelled(context, super().execute_complete(context, event, sync_run, seen, stopped_for))
 
     def _fetch(self, context: Context) -> dict[str, int]:
         """Counts of tags, manifests and blobs; empty for a sync that has ended."""
@@ -62,3 +68,9 @@ class FetchAndCommitOperator(CommitVersionOperator):
                 client, stage.blobs, database, run, remote, min_shard_bytes=None, is_last_try=last, report=report
             )
         return {**asdict(manifests), **asdict(blobs)} if blobs else asdict(manifests)
+
+
+def _labelled(context: Context, committed: dict[str, Any]) -> dict[str, Any]:
+    """``committed``, whose repository the template of a map index finds."""
+    context[REPOSITORY_LABEL] = committed["repository"]  # type: ignore[literal-required]
+    return committed

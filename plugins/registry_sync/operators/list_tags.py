@@ -217,8 +217,9 @@ class ListTagsOperator(TriggeredTask):
         self.log.info("dry run: %s", plan)
         for refusal in plan.refusals:
             self.log.warning("%s: %s", refusal.error, refusal.message)
-        about = about_sync(as_text(self.repository) or "", run_key(context).scope)
-        RunNote(about, f"dry run, nothing was changed: {plan}").push(context)
+        repository = as_text(self.repository) or ""
+        summary = f"dry run, nothing was changed: {str(plan).removeprefix(f'{repository}: ')}"
+        RunNote(about_sync(repository, run_key(context).scope), summary).push(context)
         context["ti"].xcom_push(key=PLAN_KEY, value=plan_document(plan))
         skip(context, only_of_this_sync(self))
 

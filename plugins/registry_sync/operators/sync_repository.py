@@ -75,6 +75,7 @@ def sync_repository(
     publish_as: Text = None,
     preview: Flag = None,
     approve_removals: Flag = None,
+    approval_timeout: timedelta | None = None,
     trust_triggers: bool | None = None,
     small: bool = False,
     group_id: str | None = None,
@@ -107,6 +108,7 @@ def sync_repository(
     :param publish_as: base path under which clients pull the repository; None to publish nothing
     :param preview: whether to find out only what a sync would do, and change nothing; not in an expanded group
     :param approve_removals: whether a mirror may remove more tags than its remote allows
+    :param approval_timeout: how long a mirror that may not waits for a person to approve, as ``CommitVersionOperator``
     :param trust_triggers: whether a user who may trigger the DAG may set all of this in the parameters of a run
     :param small: two tasks instead of five, the second of which fetches everything: for repositories that need no
         distribution over tasks, for many in one DAG, and in a task group that is expanded over repositories
@@ -130,7 +132,9 @@ def sync_repository(
         _check_values({**group.dag.default_args, **group.default_args, **options})
     except RegistrySyncError as refused:
         raise ConfigurationError(f"sync_repository({repository!r}, …): {refused}") from None
-    removals = _given(approve_removals=approve_removals, trust_triggers=trust_triggers)
+    removals = _given(
+        approve_removals=approve_removals, approval_timeout=approval_timeout, trust_triggers=trust_triggers
+    )
     with group:
         _add_tasks(group, options, removals, task_arguments, is_small=small)
     return group

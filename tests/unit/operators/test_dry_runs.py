@@ -11,7 +11,8 @@ from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 from registry_sync.db.database import Database
 from registry_sync.hooks.dag_runs import PLAN_KEY
 from registry_sync.operators.list_tags import ListTagsOperator
-from registry_sync.operators.task_values import RUN_NOTE_KEY, SYNC_RUN_KEY
+from registry_sync.operators.run_notes import RUN_NOTE_KEY
+from registry_sync.operators.task_values import SYNC_RUN_KEY
 from support.hostile_registry import HostileRegistry
 from support.serving import serve
 from support.shapes import documented_example
@@ -41,7 +42,10 @@ def test_the_form_runs_dry_and_skips_what_follows(database: Database, registry: 
     assert plan["tags"]["added"] == len(documented_example().tags)
     assert plan["downloads"]["requests"]["blobs"] == plan["downloads"]["blobs"] == len(documented_example().blobs)
     note = context.returned[RUN_NOTE_KEY]
-    assert note.startswith("dry run, nothing was changed: app: would make version 1, 8 tags added; downloads 21 manif")
+    assert note["about"] == "app"
+    assert note["summary"].startswith(
+        "dry run, nothing was changed: would make version 1, 8 tags added; downloads 21 manif"
+    )
     assert SYNC_RUN_KEY not in context.returned
     assert database.repositories.page().total_count == 0
     assert not [request for request in registry.requests if "/blobs/" in request.path]

@@ -212,7 +212,10 @@ def test_what_is_expanded_counts_as_the_authors_like_the_output_of_a_task() -> N
         ({"upstream": "a"}, r"no parameter 'upstream' \(did you mean 'upstream_name'\?\)"),
         ({"exclude_tag": "a"}, r"'exclude_tag' \(did you mean 'exclude_tags'\?\)"),
         ({"retires": 3}, r"'retires' \(did you mean 'retries'\?\)"),
-        ({"zzz": 1}, r"no parameter 'zzz'; of a sync it has approve_removals, .*upstream_name, url, and it takes"),
+        (
+            {"zzz": 1},
+            r"no parameter 'zzz'; of a sync it has approval_timeout, approve_.*upstream_name, url, and it takes",
+        ),
         ({"task_id": "a"}, "takes no task_id; give group_id"),
         ({"url": "https://a.example/mirror"}, r"sync_repository\('app', …\): .*a\.example"),
         ({"url": None}, "url and upstream_name belong together: url is missing"),
