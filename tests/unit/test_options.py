@@ -84,7 +84,7 @@ def test_a_sync_in_one_call_has_each_parameter_of_the_operators(parameter: str) 
 def test_a_sync_in_one_call_says_nothing_of_a_remote_that_is_no_option() -> None:
     of_the_group = {"small", "group_id", "dag", "default_args", "task_arguments"}
     named = set(inspect.signature(sync_repository).parameters) - of_the_group
-    of_removals = {"approve_removals", "approval_timeout", "trust_triggers"}
+    of_removals = {"approve_removals", "approval_timeout", "preview", "trust_triggers"}
     assert named == OF_THE_SYNC | PARAMETERS.keys() | of_removals
 
 
