@@ -138,10 +138,9 @@ def _in_states(states: Sequence[TaskState]) -> Any:
 def _waiting(session: Any, runs: Sequence[DagRun]) -> frozenset[int]:
     """The ids of those runs that wait for the approval of removals."""
     from airflow.models import DagRun
-    from sqlalchemy import select
 
-    found = select(DagRun.id).where(DagRun.id.in_([run.id for run in runs]), is_waiting_for_approval())
-    return frozenset(session.scalars(found))
+    is_one = DagRun.id.in_([run.id for run in runs])
+    return frozenset(id_ for (id_,) in session.query(DagRun.id).filter(is_one, is_waiting_for_approval()))
 
 
 def _shown(run: DagRun, is_waiting: bool, session: Any = None) -> SyncDagRun:

@@ -134,15 +134,15 @@ def _resume_waiting(run: DagRun, approved: Collection[str], approved_by: str, se
     from airflow.sdk.serde import deserialize
     from airflow.triggers.base import TriggerEvent
     from airflow.utils.state import TaskInstanceState
-    from sqlalchemy import select
 
     is_waiting = (TaskInstance.state == TaskInstanceState.AWAITING_INPUT, TaskInstance.operator.in_(COMMIT_OPERATORS))
     of_run = (TaskInstance.dag_id == run.dag_id, TaskInstance.run_id == run.run_id)
     resumed = 0
     # Locked in Airflow's order, the task before its question, as where a person responds at the same moment.
-    for task in session.scalars(select(TaskInstance).where(*of_run, *is_waiting).with_for_update(of=TaskInstance)):
+    for task in session.query(TaskInstance).filter(*of_run, *is_waiting).with_for_update(of=TaskInstance):
         kwargs: Any = deserialize(task.next_kwargs or {})
-        asked = session.scalar(select(HITLDetail).where(HITLDetail.ti_id == task.id).with_for_update(of=HITLDetail))
+        question = session.query(HITLDetail).filter(HITLDetail.ti_id == task.id).with_for_update(of=HITLDetail)
+        asked = question.one_or_none()
         if asked is None or asked.response_received or kwargs.get("sync_run") not in approved:
             continue
         asked.responded_by = dict(HITLUser(id=approved_by, name=approved_by))
@@ -158,11 +158,9 @@ def is_waiting_for_approval() -> Any:
     from airflow.models import DagRun
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.state import TaskInstanceState
-    from sqlalchemy import exists
 
-    is_of_run = (TaskInstance.dag_id == DagRun.dag_id) & (TaskInstance.run_id == DagRun.run_id)
     is_waiting = TaskInstance.state == TaskInstanceState.AWAITING_INPUT
-    return exists().where(is_of_run, is_waiting, TaskInstance.operator.in_(COMMIT_OPERATORS))
+    return DagRun.task_instances.any(is_waiting & TaskInstance.operator.in_(COMMIT_OPERATORS))
 
 
 def plan_of_run(dag_id: str, run_id: str) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ _MAX_SHOWN = 1000
 
 
 @dataclass(frozen=True)
-class Response:
+class ApprovalResponse:
     """The response of a person, or of nobody in time.
 
     ``by`` is the name of who responded at ``at``; both None when nobody did.
@@ -41,7 +41,7 @@ class Response:
     at: datetime | None = None
 
     @classmethod
-    def of_event(cls, event: Mapping[str, Any]) -> Response:
+    def of_event(cls, event: Mapping[str, Any]) -> ApprovalResponse:
         """The response in the event with which Airflow resumes the task."""
         user = event.get("responded_by_user") or {}
         by = None if "error" in event else user.get("name") or user.get("id") or "an unknown user"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from registry_sync.domain.platforms import platforms_warning
 from registry_sync.domain.quantities import format_count
 from registry_sync.errors import RegistrySyncError, RunEnded, SyncError, TooManyRemovals
-from registry_sync.operators.approvals import Response, can_ask, question, wait_for_response
+from registry_sync.operators.approvals import ApprovalResponse, can_ask, question, wait_for_response
 from registry_sync.operators.run_notes import (
     RunNote,
     about_sync,
@@ -91,7 +91,7 @@ class CommitVersionOperator(TriggeredTask):
         Raises :class:`AirflowFailException` when they were rejected, or nobody responded in time. ``stopped_for`` is
         why the sync had stopped.
         """
-        response = Response.of_event(event)
+        response = ApprovalResponse.of_event(event)
         with open_stage(context) as stage:
             run, _ = stage.find(sync_run)
             if not response.is_approved:
@@ -101,7 +101,9 @@ class CommitVersionOperator(TriggeredTask):
                 stage.database.runs.approve_removals(run.id, response.by or "", seen=seen)
             return self._commit(stage, run, context, response)
 
-    def _commit(self, stage: Stage, run: SyncRun, context: Context, response: Response | None = None) -> dict[str, Any]:
+    def _commit(
+        self, stage: Stage, run: SyncRun, context: Context, response: ApprovalResponse | None = None
+    ) -> dict[str, Any]:
         """The version and its consequences; stops for removals that were not approved, and asks once."""
         from registry_sync.sync.commit_version import commit_version
 

@@ -43,6 +43,8 @@ TASK_DEFAULTS: Mapping[str, Any] = {
 }
 #: Parameters of the listing task; a test compares them, and the signature, with the options of a remote.
 _OPTIONS = frozenset({*ListTagsOperator.template_fields, "trust_triggers"})
+#: Parameters of the last task.
+_OF_REMOVALS = frozenset({"approve_removals", "approval_timeout", "trust_triggers"})
 #: Arguments of Airflow's operators that concern the first task alone, and the last one.
 _OF_THE_FIRST, _OF_THE_LAST = ("trigger_rule", "inlets"), ("outlets",)
 _INSTEAD = {
@@ -85,9 +87,8 @@ def sync_repository(
 ) -> TaskGroup:
     """A task group that syncs one repository; other tasks may be put before and after it with ``>>``.
 
-    May be called several times in a DAG, and inside task groups. Parameters that are not given are those of the DAG's
-    ``default_args``, then those of the remote. Raises :class:`ConfigurationError`, when the DAG is parsed, for an
-    argument that does not exist or a value in the code that cannot be right.
+    May be called several times in a DAG, and inside task groups. Parameters not given are those of ``default_args``,
+    then the remote's. Raises :class:`ConfigurationError` at parsing for unknown arguments and impossible values.
 
     :param repository: name of the repository to sync into; created when it does not exist
     :param url: address of the registry, such as ``https://quay.io``
@@ -108,7 +109,7 @@ def sync_repository(
     :param publish_as: base path under which clients pull the repository; None to publish nothing
     :param preview: whether to find out only what a sync would do, and change nothing; not in an expanded group
     :param approve_removals: whether a mirror may remove more tags than its remote allows
-    :param approval_timeout: how long a mirror that may not waits for a person to approve, as ``CommitVersionOperator``
+    :param approval_timeout: how long one that may not waits for a person, as ``CommitVersionOperator``
     :param trust_triggers: whether a user who may trigger the DAG may set all of this in the parameters of a run
     :param small: two tasks instead of five, the second of which fetches everything: for repositories that need no
         distribution over tasks, for many in one DAG, and in a task group that is expanded over repositories
@@ -132,9 +133,7 @@ def sync_repository(
         _check_values({**group.dag.default_args, **group.default_args, **options})
     except RegistrySyncError as refused:
         raise ConfigurationError(f"sync_repository({repository!r}, …): {refused}") from None
-    removals = _given(
-        approve_removals=approve_removals, approval_timeout=approval_timeout, trust_triggers=trust_triggers
-    )
+    removals = _given(**{name: value for name, value in locals().items() if name in _OF_REMOVALS})
     with group:
         _add_tasks(group, options, removals, task_arguments, is_small=small)
     return group
