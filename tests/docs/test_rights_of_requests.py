@@ -1,0 +1,73 @@
+"""The rights that the documentation says each request takes, compared with the check of every route."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+
+from registry_sync.api import access
+from registry_sync.api.app import create_app
+from support.documents import DOCS
+
+PREFIX = "/api/v3/"
+#: The right and the least role of each check, as ``tests/integration/api/test_access.py`` tries it out.
+RIGHTS = {
+    "SIGNED_IN": ("to be signed in", "any"),
+    "READ": ("read the sync DAG", "viewer"),
+    "READ_TASKS": ("read runs of the sync DAG", "viewer"),
+    "SYNC": ("create runs of the sync DAG", "user"),
+    "CHANGE_RUN": ("change runs of the sync DAG", "user"),
+    "CREATE": ("create connections", "op"),
+    "CHANGE": ("change connections", "op"),
+    "DELETE": ("delete connections", "op"),
+}
+CHECKS = {id(getattr(access, name)[0].dependency): right for name, right in RIGHTS.items()}
+
+
+def documented() -> list[tuple[str, str, tuple[str, str]]]:
+    """Method, pattern, and the right with its role, in the order of the lines."""
+    text = (DOCS / "reference" / "rights.md").read_text(encoding="utf-8")
+    lines = text.partition("<!-- rights of requests -->\n")[2].partition("\n\n")[0].splitlines()[2:]
+    found = []
+    for line in lines:
+        requests, right, role = (cell.strip() for cell in line.strip("|").split("|"))
+        found += [(method, pattern, (right, role)) for method, pattern in re.findall(r"`(\w+) (\S+)`", requests)]
+    return found
+
+
+def routes(found: Any = None) -> Iterator[APIRoute]:
+    for route in create_app().routes if found is None else found:
+        if isinstance(route, APIRoute):
+            yield route
+        elif inner := getattr(route, "routes", None):
+            yield from routes(inner)
+
+
+def checks(route: APIRoute) -> list[tuple[str, str]]:
+    return [
+        CHECKS[id(dependency.call)]
+        for dependency in route.dependant.dependencies
+        if isinstance(dependency.call, access.AccessCheck)
+    ]
+
+
+def test_every_request_takes_the_right_that_is_documented() -> None:
+    lines, used = documented(), set()
+    for route in routes():
+        for method in route.methods - {"HEAD", "OPTIONS"}:
+            path = route.path.removeprefix(PREFIX)
+            fitting = [line for line in lines if line[0] == method and fnmatchcase(path, line[1])]
+            assert fitting, f"docs/reference/rights.md has no line for {method} {path}"
+            used.add(fitting[0][:2])
+            assert checks(route) == [fitting[0][2]], f"{method} {path} is not as docs/reference/rights.md says"
+    assert {line[:2] for line in lines} == used, "a line fits no request"
+
+
+@pytest.mark.parametrize("right", RIGHTS.values(), ids=list(RIGHTS))
+def test_every_right_has_a_line(right: tuple[str, str]) -> None:
+    assert right in [line[2] for line in documented()]
