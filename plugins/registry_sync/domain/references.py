@@ -203,9 +203,12 @@ class RegistryUrl:
         """``https://host[:port]``; a bare ``host[:port]`` means https. Docker Hub's aliases become its API host.
 
         Raises :class:`InvalidReference` for other schemes, user information, a path other than ``/`` or ``/v2/``,
-        queries, and for ``hub.docker.com``, which is another API.
+        queries, control characters, port 0, a host with an empty label, and for ``hub.docker.com``, which is another
+        API.
         """
         stripped = text.strip()
+        if not stripped.isprintable():  # some of which Python's parser drops without a word
+            raise InvalidReference("url is not the URL of a registry: control characters are not allowed")
         try:
             parts = urlsplit(stripped if "://" in stripped else f"https://{stripped}")
             host, port = (parts.hostname or "").lower(), parts.port
@@ -223,6 +226,10 @@ class RegistryUrl:
             raise InvalidReference(f"{shown!r}: credentials belong in an Airflow connection, not in the URL")
         if not _HOST.fullmatch(f"[{host}]" if ":" in host else host):
             raise InvalidReference(f"url is not the URL of a registry: it has no usable host; such as {_EXAMPLE}")
+        if port == 0:
+            raise InvalidReference("url is not the URL of a registry: port 0 is none that anybody listens on")
+        if ":" not in host and "" in host.split("."):
+            raise InvalidReference(f"url is not the URL of a registry: part of its host is empty; such as {_EXAMPLE}")
         if parts.path.rstrip("/") not in ("", "/v2") or parts.query or parts.fragment:
             raise InvalidReference(
                 f"{shown!r}: give only scheme, host and port; the repository belongs in upstream_name"

@@ -112,7 +112,9 @@ def test_a1_01_host_and_name_together_have_at_most_255_characters() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "https://", "ftp://x", "https://user:pass@x", "https://x/path", "https://x?y", "https://x#y", "https://x:y",
-     "https://hub.docker.com", "https://x:99999", "https://-x", "https://a b", "https://[::1", "https://\u2460.example"],
+     "https://hub.docker.com", "https://x:99999", "https://-x", "https://a b", "https://[::1", "https://\u2460.example",
+     "https://x:0", "https://x..example", "https://.x", "https://x.example.", "https://x\n.example", "ht\rtps://x",
+     "https://x\x00", "https://x:50\x8500"],
 )  # fmt: skip
 def test_anything_else_is_no_address_of_a_registry(text: str) -> None:
     with pytest.raises(InvalidReference):

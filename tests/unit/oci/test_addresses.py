@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 import pytest
 from hypothesis import given
@@ -84,6 +85,31 @@ def test_a3_04_a_listed_host_may_be_private_but_never_a_metadata_service() -> No
         gate.check_name("10.0.0.8")
     with pytest.raises(RedirectRefused):
         gate.check_name("169.254.169.254")
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "fd00:ec2::254", "0.0.0.0", "100.100.100.200"])
+def test_a3_04_a_remote_at_a_metadata_service_is_refused_unless_its_connection_lists_it(host: str) -> None:
+    """Who may write a remote must not read that service through it; nor by a name that resolves to it."""
+    for ask in (lambda gate: gate.check_name(host), lambda gate: gate.resolve(host, 80)):
+        with pytest.raises(RedirectRefused, match="private_hosts of the remote's connection"):
+            ask(AddressGate(host))
+        ask(AddressGate(host, frozenset({host})))
+        ask(AddressGate(host, frozenset({f"{host}:80"})))
+
+
+def test_a3_04_a_name_of_a_remote_is_judged_by_what_it_resolves_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in ("10.0.0.1", "169.254.1.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: found)
+    with pytest.raises(RedirectRefused, match=r"169\.254\.1\.1"):
+        AddressGate("inner.example").resolve("inner.example", 443)
+    listed = AddressGate("inner.example", frozenset({"inner.example"}))
+    assert listed.resolve("inner.example", 443) == ["10.0.0.1", "169.254.1.1"]
+
+
+@pytest.mark.parametrize("host", ["2852039166", "0x7f.1"])
+def test_a3_04_a_remote_has_no_address_in_another_spelling(host: str) -> None:
+    with pytest.raises(RedirectRefused, match="unusual form"):
+        AddressGate(host, frozenset({host})).check_name(host)
 
 
 @given(st.ip_addresses())

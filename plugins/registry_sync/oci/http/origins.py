@@ -4,9 +4,10 @@ An origin is scheme, host and port; a target adds path and query. A path is kept
 invalid when it is written differently.
 
 A registry controls where its realm, redirects and links point, and must not use the client to reach hosts that only its
-machine can reach. Link-local and cloud metadata addresses are always refused; private and loopback addresses are
-allowed only when the registry itself has such an address or the host is listed. Addresses are checked when they are
-resolved, and the connection uses exactly those, so that a second lookup cannot change them.
+machine can reach. Link-local and cloud metadata addresses are refused, for the registry itself, too, unless the
+connection lists its host: who may write a remote must not use the client to reach them either. Private and loopback
+addresses are allowed only when the registry itself has such an address or the host is listed. Addresses are checked
+when they are resolved, and the connection uses exactly those, so that a second lookup cannot change them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from contextlib import suppress
 from enum import IntEnum
 from typing import NamedTuple
 from urllib.parse import quote, urljoin
@@ -139,7 +141,8 @@ def is_disguised(host: str) -> bool:
 class AddressGate:
     """Resolves hosts and refuses forbidden addresses.
 
-    ``own_host`` is the registry, which may have any address, because it is configured. ``listed_hosts`` may be private.
+    ``own_host`` is the registry, which may have a private address, because it is configured; a forbidden one only when
+    it is listed. ``listed_hosts`` may be private.
     """
 
     def __init__(self, own_host: str, listed_hosts: frozenset[str] = frozenset()) -> None:
@@ -149,10 +152,12 @@ class AddressGate:
 
     def check_name(self, host: str) -> None:
         """Checks the name alone. Raises :class:`RedirectRefused`."""
-        if host == self._own_host:
-            return
         if is_disguised(host):
             raise RedirectRefused(f"{host[:80]!r} is an address in an unusual form and is refused", host=host)
+        if host == self._own_host:
+            with suppress(ValueError):
+                self._check_own(host)
+            return
         try:
             self._check(host, host)
         except ValueError:
@@ -164,11 +169,21 @@ class AddressGate:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         if host == self._own_host:
+            for address in addresses:
+                self._check_own(address)
             self._own_reach = min(Reach.LOOPBACK, max(reach_of(address) for address in addresses))
         else:
             for address in addresses:
                 self._check(host, address)
         return addresses
+
+    def _check_own(self, address: str) -> None:
+        if reach_of(address) is Reach.FORBIDDEN and self._own_host not in self._listed:
+            raise RedirectRefused(
+                f"{self._own_host[:80]} has the address {address}, which is link-local, a cloud's metadata service or "
+                "of no single host; if that is intended, add the host to private_hosts of the remote's connection",
+                host=self._own_host,
+            )
 
     def _check(self, host: str, address: str) -> None:
         reach = reach_of(address)

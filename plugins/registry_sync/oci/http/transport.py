@@ -57,8 +57,7 @@ class Transport:
         ``login`` authorizes a request to the registry itself, at its turn; raises what that raises.
         """
         origin = target.origin
-        if origin != self.own:
-            self._gate.check_name(origin.host)
+        self._gate.check_name(origin.host)
         sent = TargetHeaders(headers)
         sent["User-Agent"] = self.user_agent
         sent.setdefault("Accept-Encoding", "identity")
