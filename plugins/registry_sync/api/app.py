@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
@@ -29,6 +29,7 @@ from registry_sync.api.dependencies import OpenedDatabase, Router
 from registry_sync.api.distribution_routes import router as distributions
 from registry_sync.api.form_routes import PathForms, container_router, form_of_path
 from registry_sync.api.guard import Guard
+from registry_sync.api.list_filters import refuse_repeated
 from registry_sync.api.remote_routes import router as remotes
 from registry_sync.api.repository_routes import router as repositories
 from registry_sync.api.sync_routes import router as syncs
@@ -214,8 +215,12 @@ class RestApi(FastAPI):
             for operations in document["paths"].values():
                 for operation in operations.values():
                     operation["responses"].pop("422", None)
+            schemas = document["components"]["schemas"]
             for name in ("HTTPValidationError", "ValidationError"):
-                document["components"]["schemas"].pop(name, None)
+                schemas.pop(name, None)
+            for name, schema in schemas.items():
+                if name.endswith("Document"):  # of which ``fields`` sends some
+                    schema.pop("required", None)
             self.openapi_schema = document
         return self.openapi_schema
 
@@ -239,7 +244,12 @@ def create_app() -> FastAPI:
     app.add_middleware(PathForms)
     app.add_middleware(Guard, cookie_name=COOKIE_NAME_JWT_TOKEN, own_origins=own_origins, logins=BasicLogins())
     for router in (*ROUTERS, container_router(ROUTERS, CONTAINER_DOCUMENTS)):
-        app.include_router(router, prefix=API_PREFIX.removeprefix(MOUNT), responses=problems.PROBLEM_RESPONSES)
+        app.include_router(
+            router,
+            prefix=API_PREFIX.removeprefix(MOUNT),
+            responses=problems.PROBLEM_RESPONSES,
+            dependencies=[Depends(refuse_repeated)],
+        )
     problems.install(app)
     return app
 

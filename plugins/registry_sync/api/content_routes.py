@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -11,13 +10,15 @@ from pydantic import Field
 
 from registry_sync.api.access import READ
 from registry_sync.api.dependencies import Router, UsedDatabase
-from registry_sync.api.fields import GivenHref, PathUnitId, Sought, split_list
+from registry_sync.api.fields import GivenHref, PathUnitId
+from registry_sync.api.list_filters import OF_ORDER, OF_TEXT, Filtered, FilterField, filtered, read_time
 from registry_sync.api.problems import NOT_FOUND, InvalidField
-from registry_sync.api.resources import NameFilters, PageQuery, Resource, ordered_by
+from registry_sync.api.resources import PageQuery, Resource, ordered_by
 from registry_sync.db.content.units import UnitStore
 from registry_sync.db.database import Database
 from registry_sync.domain.content_units import Relation, UnitQuery
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.filters import Operator
 from registry_sync.domain.records import Page, PageRequest
 from registry_sync.errors import InvalidReference, RecordNotFound
 from registry_sync.pulp.content_documents import (
@@ -27,7 +28,8 @@ from registry_sync.pulp.content_documents import (
     ManifestProvenanceDocument,
     TagDocument,
 )
-from registry_sync.pulp.hrefs import read_version_href, units_href
+from registry_sync.pulp.hrefs import read_unit_href, read_version_href, units_href
+from registry_sync.pulp.resource_names import BLOB, MANIFEST, TAG, read_unit_prn
 
 T = TypeVar("T")
 _RELATIONS = {
@@ -37,7 +39,7 @@ _RELATIONS = {
 }
 
 
-class ContentQuery(PageQuery):
+class ContentQuery(PageQuery, Filtered):
     """The filters of content units: those of one version, or all. At most one of the three relations may be given."""
 
     repository_version: Annotated[GivenHref | None, Field(description="Path of a version that has them")] = None
@@ -45,10 +47,6 @@ class ContentQuery(PageQuery):
     repository_version_removed: Annotated[
         GivenHref | None, Field(description="Path of a version that removed them")
     ] = None
-    digest: Sought | None = None
-    digest__in: Annotated[Sought | None, Field(description="Digests separated by commas")] = None
-    media_type: Sought | None = None
-    media_type__in: Annotated[Sought | None, Field(description="Media types separated by commas")] = None
 
     def unit_query(self) -> UnitQuery:
         """The query for the store. Raises :class:`InvalidField`."""
@@ -58,8 +56,7 @@ class ContentQuery(PageQuery):
             repository_id=repository_id,
             number=number,
             relation=_RELATIONS.get(field, Relation.PRESENT),
-            digests=self._digests(),
-            media_types=_either(self.media_type, split_list(self.media_type__in)),
+            where=self.wanted(),
         )
 
     def version_field(self) -> str:
@@ -75,46 +72,48 @@ class ContentQuery(PageQuery):
         except InvalidReference as problem:
             raise InvalidField(field, str(problem)) from None
 
-    def _digests(self) -> tuple[Digest, ...] | None:
-        wanted: dict[str, tuple[Digest, ...]] = {}
-        for field, texts in (("digest", split_list(self.digest)), ("digest__in", split_list(self.digest__in))):
-            if texts is not None:
-                try:
-                    wanted[field] = tuple(Digest(text) for text in texts)
-                except InvalidReference as problem:
-                    raise InvalidField(field, str(problem)) from None
-        if len(wanted) == 2:
-            return tuple(digest for digest in wanted["digest"] if digest in wanted["digest__in"])
-        return next(iter(wanted.values()), None)
-
 
 _DigestOrder: Any = ordered_by("digest", "media_type", "size", "pulp_created")
 _TagOrder: Any = ordered_by("name", "digest", "pulp_created")
 
 
-class DigestQuery(ContentQuery):
-    """The filters and order of blobs or manifests."""
-
+class _OrderedByDigest(ContentQuery):
     ordering: _DigestOrder = None
 
 
-class TagQuery(NameFilters, ContentQuery):
-    """The filters and order of tags. ``digest`` and ``media_type`` are those of the manifest."""
-
+class _OrderedByName(ContentQuery):
     ordering: _TagOrder = None
 
-    def unit_query(self) -> UnitQuery:
-        """The query of other units, with filters by name."""
-        return replace(super().unit_query(), **self.names())
+
+def _unit_fields(kind: str, model: str) -> tuple[FilterField, ...]:
+    """What units of a kind are found by."""
+
+    def read_own(href: str) -> int:
+        of_kind, number = read_unit_href(href)
+        if of_kind != kind:
+            raise InvalidReference(f"{href[:200]!r} is a path of {of_kind}")
+        return number
+
+    return (
+        FilterField("digest", how=(Operator.EQUAL, Operator.IN), read=Digest, is_repeatable=True),
+        FilterField("media_type", how=(Operator.EQUAL, Operator.IN), is_repeatable=True),
+        FilterField("pulp_href", "id", (Operator.IN,), read_own),
+        FilterField("prn", "id", (Operator.IN,), partial(read_unit_prn, model=model)),
+        FilterField("pulp_created", "created_at", OF_ORDER, read_time),
+    )
 
 
-def _either(one: str | None, several: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """The values that match both; None when neither is given."""
-    if one is None:
-        return several
-    return (one,) if several is None or one in several else ()
-
-
+BlobQuery = filtered(_OrderedByDigest, "BlobQuery", "The filters and order of blobs.", *_unit_fields("blobs", BLOB))
+ManifestQuery = filtered(
+    _OrderedByDigest, "ManifestQuery", "The filters and order of manifests.", *_unit_fields("manifests", MANIFEST)
+)
+TagQuery = filtered(
+    _OrderedByName,
+    "TagQuery",
+    "The filters and order of tags. ``digest`` and ``media_type`` are those of the manifest.",
+    FilterField("name", how=OF_TEXT),
+    *_unit_fields("tags", TAG),
+)
 router = Router(prefix="/content/docker", tags=["content"])
 
 
@@ -138,7 +137,7 @@ Resource(
     listed="Blobs, by digest unless ordered otherwise.",
     read="A blob.",
     href=partial(units_href, "docker.blob"),
-    query=DigestQuery,
+    query=BlobQuery,
     document=BlobDocument,
     page=_units(UnitStore.blobs),
     get=lambda database, unit_id: database.units.blob(unit_id),
@@ -159,7 +158,7 @@ Resource(
     listed="Manifests with their relations, by digest unless ordered otherwise.",
     read="A manifest with its relations.",
     href=partial(units_href, "docker.manifest"),
-    query=DigestQuery,
+    query=ManifestQuery,
     document=ManifestDocument,
     page=_units(UnitStore.manifests),
     get=lambda database, unit_id: database.units.manifest(unit_id),

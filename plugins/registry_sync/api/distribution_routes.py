@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from fastapi import Response
@@ -13,13 +14,23 @@ from pydantic import Field
 from registry_sync.api.access import CHANGE, CREATE, DELETE
 from registry_sync.api.dependencies import Router, UsedDatabase
 from registry_sync.api.fields import Flag, GivenDocument, GivenHref, Labels, Name, PathUuid, parsed
-from registry_sync.api.problems import NOT_FOUND, InvalidField
+from registry_sync.api.list_filters import OF_TEXT, FilterField, filtered, named_fields
+from registry_sync.api.preconditions import IfMatch
+from registry_sync.api.problems import NOT_FOUND, PRECONDITION, InvalidField
 from registry_sync.api.resources import NamedQuery, Resource
+from registry_sync.domain.filters import Operator
 from registry_sync.domain.serving import DistributionSpec, base_path_of
 from registry_sync.errors import InvalidReference, RecordNotFound
 from registry_sync.pulp.container_documents import shown
-from registry_sync.pulp.hrefs import distribution_href, distributions_href, read_repository_href, read_version_href
+from registry_sync.pulp.hrefs import (
+    distribution_href,
+    distributions_href,
+    read_distribution_href,
+    read_repository_href,
+    read_version_href,
+)
 from registry_sync.pulp.repository_documents import DistributionDocument
+from registry_sync.pulp.resource_names import DISTRIBUTION, read_prn
 
 BasePath = Annotated[Name, parsed(base_path_of), Field(description="What clients pull, such as team/alpine")]
 RepositoryHref = Annotated[GivenHref, parsed(read_repository_href), Field(description="Serve its latest version")]
@@ -80,6 +91,14 @@ class ChangedDistribution(_GivenDistribution):
     pulp_labels: Labels
 
 
+DistributionQuery = filtered(
+    NamedQuery,
+    "DistributionQuery",
+    "The filters and order of distributions.",
+    *named_fields(read_distribution_href, partial(read_prn, model=DISTRIBUTION)),
+    FilterField("base_path", how=OF_TEXT),
+    FilterField("repository", how=(Operator.EQUAL, Operator.IN), read=read_repository_href),
+)
 router = Router(prefix="/distributions/docker/docker", tags=["distributions"])
 Resource(
     one="distribution",
@@ -87,9 +106,9 @@ Resource(
     listed="Distributions, by name unless ordered otherwise.",
     read="A distribution.",
     href=distributions_href,
-    query=NamedQuery,
+    query=DistributionQuery,
     document=DistributionDocument,
-    page=lambda database, query: database.distributions.page(query.page_request(), **query.names()),
+    page=lambda database, query: database.distributions.page(query.page_request(), where=query.wanted()),
     get=lambda database, distribution_id: database.distributions.get(distribution_id),
 ).add_routes(router)
 
@@ -104,20 +123,20 @@ def create_distribution(database: UsedDatabase, given: NewDistribution, response
     return shown(DistributionDocument, made)
 
 
-@router.put("/{distribution_id}/", dependencies=CHANGE, responses=NOT_FOUND)
+@router.put("/{distribution_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **PRECONDITION})
 def replace_distribution(
-    database: UsedDatabase, distribution_id: PathUuid, given: NewDistribution
+    database: UsedDatabase, distribution_id: PathUuid, given: NewDistribution, if_match: IfMatch
 ) -> DistributionDocument:
     """The distribution with everything that is said of it replaced."""
-    spec = given.spec()
+    spec, only_if = given.spec(), if_match.of(DistributionDocument)
     database.distributions.get(distribution_id)
     with _fields_named(spec):
-        return shown(DistributionDocument, database.distributions.change(distribution_id, lambda _: spec))
+        return shown(DistributionDocument, database.distributions.change(distribution_id, lambda _: spec, only_if))
 
 
-@router.patch("/{distribution_id}/", dependencies=CHANGE, responses=NOT_FOUND)
+@router.patch("/{distribution_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **PRECONDITION})
 def change_distribution(
-    database: UsedDatabase, distribution_id: PathUuid, given: ChangedDistribution
+    database: UsedDatabase, distribution_id: PathUuid, given: ChangedDistribution, if_match: IfMatch
 ) -> DistributionDocument:
     """The distribution with what was sent changed: another version is a promotion, the one before a rollback."""
     values = given.spec_values(only_given=True)
@@ -126,13 +145,14 @@ def change_distribution(
         return replace(spec, **given.without_content(spec), **values)
 
     with _fields_named(change(database.distributions.get(distribution_id).spec)):
-        return shown(DistributionDocument, database.distributions.change(distribution_id, change))
+        changed = database.distributions.change(distribution_id, change, if_match.of(DistributionDocument))
+        return shown(DistributionDocument, changed)
 
 
-@router.delete("/{distribution_id}/", status_code=204, dependencies=DELETE, responses=NOT_FOUND)
-def delete_distribution(database: UsedDatabase, distribution_id: PathUuid) -> None:
+@router.delete("/{distribution_id}/", status_code=204, dependencies=DELETE, responses={**NOT_FOUND, **PRECONDITION})
+def delete_distribution(database: UsedDatabase, distribution_id: PathUuid, if_match: IfMatch) -> None:
     """Removes the distribution; what it served stays."""
-    database.distributions.delete(distribution_id)
+    database.distributions.delete(distribution_id, if_match.of(DistributionDocument))
 
 
 @contextmanager

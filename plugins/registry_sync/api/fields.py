@@ -42,7 +42,8 @@ def parsed(read: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """``text``, for a validator; refuses control characters."""
     if not text.isprintable():
         raise invalid("Control characters are not allowed.")
     return text
@@ -97,16 +98,14 @@ Flag = Annotated[
         {"anyOf": [{"type": "boolean"}, {"type": "string", "enum": ["true", "false", "True", "False"]}]},
     ),
 ]
-Name = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255), AfterValidator(_printable)
-]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255), AfterValidator(printable)]
 FreeText = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_without_nul)]
 #: Text to search for.
-Sought = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_printable)]
+Sought = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(printable)]
 Labels = Annotated[
     dict[
-        Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_printable)],
-        Annotated[str, StringConstraints(max_length=1_000), AfterValidator(_printable)],
+        Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(printable)],
+        Annotated[str, StringConstraints(max_length=1_000), AfterValidator(printable)],
     ],
     Field(max_length=MAX_LABELS, default_factory=dict),
 ]

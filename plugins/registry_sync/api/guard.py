@@ -11,6 +11,7 @@ own setting for foreign pages allows that origin.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from urllib.parse import urlsplit
 
 from fastapi.responses import JSONResponse
@@ -21,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry_sync.api.basic_logins import BasicLogins, challenge_of
 from registry_sync.api.problems import WHOLE, detail, field_problems
+from registry_sync.pulp.path_forms import PathForm, current_form
 
 #: Certificates are the largest field; a bundle of all public ones has 220 KB.
 MAX_BODY_BYTES = 1024 * 1024
@@ -33,6 +35,16 @@ _HEADERS = {
 }
 _VARY = ("Authorization", "Cookie")
 _FRAMES = "frame-ancestors 'self'"
+
+_origin: ContextVar[str] = ContextVar("registry_sync_origin", default="")
+
+
+def list_origin() -> str:
+    """What precedes the path of a list's next page: in Pulp's form scheme, host and where Airflow is mounted.
+
+    In the documented form these are paths, and it is empty.
+    """
+    return "" if current_form() is PathForm.DOCKER else _origin.get()
 
 
 class Guard:
@@ -58,6 +70,7 @@ class Guard:
             scope = {**scope, "method": "GET"}
         refused = await self._refusal(scope)
         if refused is None:
+            _origin.set(self._origin_of(scope))
             await self._app(scope, _bounded(receive), send)
         else:
             await refused(scope, receive, send)
@@ -73,6 +86,12 @@ class Guard:
         if _length(headers) > MAX_BODY_BYTES:
             return field_problems(WHOLE, _too_large())
         return await self._logins.exchange(scope) if scheme == "basic" else None
+
+    def _origin_of(self, scope: Scope) -> str:
+        """As clients reach this server; the scheme of Airflow's own address where a proxy has terminated TLS."""
+        host, path = Headers(scope=scope).get("host", ""), str(scope.get("root_path", "")).removesuffix("/pulp")
+        own = {f"https://{host}"} & self._own_origins()
+        return f"{next(iter(own), scope['scheme'] + '://' + host)}{path}" if host else ""
 
     def _is_foreign(self, headers: Headers) -> bool:
         origin = headers.get("origin")

@@ -40,6 +40,7 @@ from registry_sync.errors import (
     VersionConflict,
     VersionServed,
 )
+from registry_sync.pulp.path_forms import PathForm, current_form
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,9 @@ PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     503: {"model": Problem, "description": "An operator must act first, or a later retry succeeds"},
 }
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "Not found"}}
+PRECONDITION: dict[int | str, dict[str, Any]] = {
+    412: {"model": Problem, "description": "It is not what If-Match names any more"}
+}
 CONFLICT: dict[int | str, dict[str, Any]] = {
     409: {"model": Problem, "description": "Not possible in the current state"}
 }
@@ -166,6 +170,10 @@ async def _invalid_request_response(_request: Request, error: Exception) -> JSON
     if any(problem["loc"][:1] == ("path",) for problem in error.errors()):
         return detail(404, "Not found.")
     for problem in error.errors():
+        is_unknown = problem["loc"][0] == "query" and problem["type"] == "extra_forbidden"
+        if is_unknown and current_form() is PathForm.CONTAINER:  # in Pulp's words, which its clients show
+            problems["errors"].append(f"Invalid Filter: '{str(problem['loc'][1])[:100]}'")
+            continue
         problems[_field(problem["loc"])].append(_message(problem))
     return JSONResponse({field: list(dict.fromkeys(said)) for field, said in problems.items()}, status_code=400)
 

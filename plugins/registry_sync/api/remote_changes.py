@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from registry_sync.api.remote_routes import GivenRemote
 
 Store = Callable[[RemoteSpec], Remote]
+OnlyIf = Callable[[Remote], None]
 
 
 def create_remote(database: Database, given: GivenRemote, user: SignedIn) -> Remote:
@@ -44,14 +45,24 @@ def create_remote(database: Database, given: GivenRemote, user: SignedIn) -> Rem
 
 
 def change_remote(
-    database: Database, remote_id: str, given: GivenRemote, user: SignedIn, *, is_replacement: bool
+    database: Database,
+    remote_id: str,
+    given: GivenRemote,
+    user: SignedIn,
+    *,
+    is_replacement: bool,
+    only_if: OnlyIf | None = None,
 ) -> Remote:
     """Changes the remote by ``given``; credentials and connection that were not sent are kept.
+
+    ``only_if`` is given the remote as it is, and raises where it must not be changed.
 
     Null removes a credential, but not in a replacement: that may be a changed response, which has null for secrets.
     """
     with database.lock(f"remote {remote_id}"):
         before = database.remotes.get(remote_id)
+        if only_if is not None:
+            only_if(before)
         remote = adopted(database, before)
         if given.conn_id is not None and given.conn_id == before.spec.conn_id:
             given = given.model_copy(update={"conn_id": remote.spec.conn_id})
@@ -60,10 +71,13 @@ def change_remote(
         return changed
 
 
-def delete_remote(database: Database, remote_id: str) -> None:
+def delete_remote(database: Database, remote_id: str, only_if: OnlyIf | None = None) -> None:
     """Removes the remote and the connections that were created for it."""
     with database.lock(f"remote {remote_id}"):
-        adopted(database, database.remotes.get(remote_id))
+        present = database.remotes.get(remote_id)
+        if only_if is not None:
+            only_if(present)
+        adopted(database, present)
         taken = take_connections(remote_id)
         try:
             database.remotes.delete(remote_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from functools import partial
 from typing import Annotated, Any, ClassVar, get_args, get_type_hints
 from urllib.parse import urlsplit
 
@@ -21,11 +22,15 @@ from registry_sync.api.fields import (
     PathUuid,
     invalid,
     parsed,
+    printable,
     split_list,
     whole_number,
 )
-from registry_sync.api.problems import CONFLICT, NOT_FOUND
+from registry_sync.api.list_filters import FilterField, filtered, named_fields
+from registry_sync.api.preconditions import IfMatch
+from registry_sync.api.problems import CONFLICT, NOT_FOUND, PRECONDITION
 from registry_sync.api.resources import NamedQuery, Resource
+from registry_sync.domain.filters import Operator
 from registry_sync.domain.platforms import Platform
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagFilter
 from registry_sync.domain.remote import (
@@ -36,8 +41,9 @@ from registry_sync.domain.remote import (
 )
 from registry_sync.hooks.connection import MASK
 from registry_sync.pulp.container_documents import shown
-from registry_sync.pulp.hrefs import remote_href, remotes_href
+from registry_sync.pulp.hrefs import read_remote_href, remote_href, remotes_href
 from registry_sync.pulp.repository_documents import REST_NAMES, RemoteDocument
+from registry_sync.pulp.resource_names import REMOTE, read_prn
 
 #: Fields that are kept in an Airflow connection.
 SECRET_FIELDS = ("username", "password", "ssl_client_key")
@@ -92,7 +98,7 @@ def _tag_list(text: str) -> None:
 
 Pem = Annotated[str, StringConstraints(max_length=_MAX_PEM), AfterValidator(_certificates)]
 PrivateKey = Annotated[str, StringConstraints(max_length=_MAX_PEM), AfterValidator(_private_key)]
-Url = Annotated[str, StringConstraints(max_length=2_000), parsed(RegistryUrl.parse)]
+Url = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(printable), parsed(RegistryUrl.parse)]
 UpstreamName = Annotated[str, StringConstraints(max_length=255), parsed(RepositoryName)]
 TagList = Annotated[str, StringConstraints(max_length=100_000), parsed(_tag_list)]
 ProxyUrl = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_proxy)]
@@ -186,6 +192,14 @@ class ChangedRemote(GivenRemote):
     upstream_name: Annotated[UpstreamName, Field(default_factory=str)]
 
 
+RemoteQuery = filtered(
+    NamedQuery,
+    "RemoteQuery",
+    "The filters and order of remotes.",
+    *named_fields(read_remote_href, partial(read_prn, model=REMOTE)),
+    FilterField("url", how=(Operator.EQUAL, Operator.CONTAINS, Operator.STARTS)),
+    FilterField("upstream_name", how=(Operator.EQUAL, Operator.IN, Operator.CONTAINS, Operator.STARTS)),
+)
 router = Router(prefix="/remotes/docker/docker", tags=["remotes"])
 
 
@@ -195,9 +209,9 @@ Resource(
     listed="Remotes, by name unless ordered otherwise.",
     read="A remote.",
     href=remotes_href,
-    query=NamedQuery,
+    query=RemoteQuery,
     document=RemoteDocument,
-    page=lambda database, query: database.remotes.page(query.page_request(), **query.names()),
+    page=lambda database, query: database.remotes.page(query.page_request(), where=query.wanted()),
     get=lambda database, remote_id: database.remotes.get(remote_id),
 ).add_routes(router)
 
@@ -210,19 +224,27 @@ def create_remote(database: UsedDatabase, given: NewRemote, user: SignedIn, resp
     return shown(RemoteDocument, remote)
 
 
-@router.put("/{remote_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **CONFLICT})
-def replace_remote(database: UsedDatabase, remote_id: PathUuid, given: NewRemote, user: SignedIn) -> RemoteDocument:
+@router.put("/{remote_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **CONFLICT, **PRECONDITION})
+def replace_remote(
+    database: UsedDatabase, remote_id: PathUuid, given: NewRemote, *, user: SignedIn, if_match: IfMatch
+) -> RemoteDocument:
     """Replaces the whole description of the remote; credentials that are omitted or null are kept."""
-    return shown(RemoteDocument, remote_changes.change_remote(database, remote_id, given, user, is_replacement=True))
+    only_if = if_match.of(RemoteDocument)
+    changed = remote_changes.change_remote(database, remote_id, given, user, is_replacement=True, only_if=only_if)
+    return shown(RemoteDocument, changed)
 
 
-@router.patch("/{remote_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **CONFLICT})
-def change_remote(database: UsedDatabase, remote_id: PathUuid, given: ChangedRemote, user: SignedIn) -> RemoteDocument:
+@router.patch("/{remote_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **CONFLICT, **PRECONDITION})
+def change_remote(
+    database: UsedDatabase, remote_id: PathUuid, given: ChangedRemote, *, user: SignedIn, if_match: IfMatch
+) -> RemoteDocument:
     """Changes the given fields of the remote; null removes a credential."""
-    return shown(RemoteDocument, remote_changes.change_remote(database, remote_id, given, user, is_replacement=False))
+    only_if = if_match.of(RemoteDocument)
+    changed = remote_changes.change_remote(database, remote_id, given, user, is_replacement=False, only_if=only_if)
+    return shown(RemoteDocument, changed)
 
 
-@router.delete("/{remote_id}/", status_code=204, dependencies=DELETE, responses=NOT_FOUND)
-def delete_remote(database: UsedDatabase, remote_id: PathUuid) -> None:
+@router.delete("/{remote_id}/", status_code=204, dependencies=DELETE, responses={**NOT_FOUND, **PRECONDITION})
+def delete_remote(database: UsedDatabase, remote_id: PathUuid, if_match: IfMatch) -> None:
     """Deletes the remote and its credentials; synced content stays."""
-    remote_changes.delete_remote(database, remote_id)
+    remote_changes.delete_remote(database, remote_id, only_if=if_match.of(RemoteDocument))

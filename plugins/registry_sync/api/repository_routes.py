@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from fastapi import Query, Response
@@ -14,14 +15,24 @@ from pydantic import AwareDatetime, BeforeValidator, Field
 from registry_sync.api.access import CHANGE, CREATE, DELETE, READ
 from registry_sync.api.dependencies import Router, UsedDatabase
 from registry_sync.api.fields import FreeText, GivenDocument, Labels, Name, PathUuid, invalid, whole_number
-from registry_sync.api.problems import NOT_FOUND, InvalidField
-from registry_sync.api.resources import NamedQuery, PageQuery, Resource, ordered_by, page_document
+from registry_sync.api.list_filters import OF_ORDER, FilterField, filtered, named_fields, read_number, read_unit
+from registry_sync.api.preconditions import IfMatch
+from registry_sync.api.problems import NOT_FOUND, PRECONDITION, InvalidField
+from registry_sync.api.resources import NamedQuery, PageQuery, Resource, ordered_by, page_document, sent_page
+from registry_sync.domain.filters import Operator
 from registry_sync.domain.records import RepositorySpec
 from registry_sync.errors import InvalidReference
 from registry_sync.pulp.container_documents import shown
 from registry_sync.pulp.documents import PageDocument
-from registry_sync.pulp.hrefs import MAX_NUMBER, repositories_href, repository_href
+from registry_sync.pulp.hrefs import (
+    MAX_NUMBER,
+    read_remote_href,
+    read_repository_href,
+    repositories_href,
+    repository_href,
+)
 from registry_sync.pulp.repository_documents import PulledTagDocument, RepositoryDocument, UsageDocument
+from registry_sync.pulp.resource_names import REPOSITORY, read_prn
 
 _SPEC_FIELDS = {
     "name": "name",
@@ -66,6 +77,17 @@ class ChangedRepository(_GivenRepository):
     pulp_labels: Labels
 
 
+_HAS = "Path of a content unit"
+RepositoryQuery = filtered(
+    NamedQuery,
+    "RepositoryQuery",
+    "The filters and order of repositories.",
+    *named_fields(read_repository_href, partial(read_prn, model=REPOSITORY)),
+    FilterField("remote", read=read_remote_href, about="Path of a remote"),
+    FilterField("retain_repo_versions", "retain_versions", (*OF_ORDER, Operator.IS_NULL), read_number),
+    FilterField("latest_with_content", read=read_unit, about=f"{_HAS} in the latest version"),
+    FilterField("with_content", read=read_unit, about=f"{_HAS} in any version"),
+)
 router = Router(prefix="/repositories/docker/docker", tags=["repositories"])
 Resource(
     one="repository",
@@ -73,9 +95,9 @@ Resource(
     listed="Repositories, by name unless ordered otherwise.",
     read="A repository.",
     href=repositories_href,
-    query=NamedQuery,
+    query=RepositoryQuery,
     document=RepositoryDocument,
-    page=lambda database, query: database.repositories.page(query.page_request(), **query.names()),
+    page=lambda database, query: database.repositories.page(query.page_request(), where=query.wanted()),
     get=lambda database, repository_id: database.repositories.get(repository_id),
 ).add_routes(router)
 
@@ -89,28 +111,34 @@ def create_repository(database: UsedDatabase, given: NewRepository, response: Re
     return shown(RepositoryDocument, repository)
 
 
-@router.put("/{repository_id}/", dependencies=CHANGE, responses=NOT_FOUND)
-def replace_repository(database: UsedDatabase, repository_id: PathUuid, given: NewRepository) -> RepositoryDocument:
+@router.put("/{repository_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **PRECONDITION})
+def replace_repository(
+    database: UsedDatabase, repository_id: PathUuid, given: NewRepository, if_match: IfMatch
+) -> RepositoryDocument:
     """Replaces the whole description of the repository; its versions stay."""
     values = given.spec_values(only_given=False)
+    only_if = if_match.of(RepositoryDocument)
     with _name_checked():
-        changed = database.repositories.change(repository_id, lambda spec: replace(spec, **values))
+        changed = database.repositories.change(repository_id, lambda spec: replace(spec, **values), only_if)
     return shown(RepositoryDocument, changed)
 
 
-@router.patch("/{repository_id}/", dependencies=CHANGE, responses=NOT_FOUND)
-def change_repository(database: UsedDatabase, repository_id: PathUuid, given: ChangedRepository) -> RepositoryDocument:
+@router.patch("/{repository_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **PRECONDITION})
+def change_repository(
+    database: UsedDatabase, repository_id: PathUuid, given: ChangedRepository, if_match: IfMatch
+) -> RepositoryDocument:
     """Changes the given fields of the repository."""
     values = given.spec_values(only_given=True)
+    only_if = if_match.of(RepositoryDocument)
     with _name_checked():
-        changed = database.repositories.change(repository_id, lambda spec: replace(spec, **values))
+        changed = database.repositories.change(repository_id, lambda spec: replace(spec, **values), only_if)
     return shown(RepositoryDocument, changed)
 
 
-@router.delete("/{repository_id}/", status_code=204, dependencies=DELETE, responses=NOT_FOUND)
-def delete_repository(database: UsedDatabase, repository_id: PathUuid) -> None:
+@router.delete("/{repository_id}/", status_code=204, dependencies=DELETE, responses={**NOT_FOUND, **PRECONDITION})
+def delete_repository(database: UsedDatabase, repository_id: PathUuid, if_match: IfMatch) -> None:
     """Deletes the repository with its versions; content of other repositories stays."""
-    database.repositories.delete(repository_id)
+    database.repositories.delete(repository_id, if_match.of(RepositoryDocument))
 
 
 @router.get("/{repository_id}/usage/", dependencies=READ, responses=NOT_FOUND)
@@ -146,7 +174,8 @@ def list_pulls(
     """The tags of the latest version, and when each was last pulled from here, by name or by digest."""
     database.repositories.get(repository_id)
     page = database.last_pulls.tags(repository_id, query.page_request(), unused_since=query.unused_since)
-    return page_document(f"{repository_href(repository_id)}pulls/", query, page, PulledTagDocument.model_validate)
+    href = f"{repository_href(repository_id)}pulls/"
+    return sent_page(query, page_document(href, query, page, PulledTagDocument.model_validate))
 
 
 @contextmanager

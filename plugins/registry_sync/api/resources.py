@@ -5,18 +5,22 @@ A resource describes itself by a :class:`Resource`, and adds its other operation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, cast
 from urllib.parse import urlencode
 
-from fastapi import Path, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from fastapi import Path, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from registry_sync.api.access import READ
 from registry_sync.api.dependencies import Router, UsedDatabase
 from registry_sync.api.fields import PathUuid, Sought, invalid, split_list
+from registry_sync.api.guard import list_origin
+from registry_sync.api.list_filters import listed, split_values
+from registry_sync.api.preconditions import as_bytes, etag_of, is_named
 from registry_sync.api.problems import NOT_FOUND
 from registry_sync.db.database import Database
 from registry_sync.domain.records import Page, PageRequest
@@ -27,12 +31,37 @@ from registry_sync.pulp.hrefs import MAX_NUMBER
 E = TypeVar("E", bound=Enum)
 S = TypeVar("S")
 T = TypeVar("T")
+D = TypeVar("D", bound=BaseModel)
 Q = TypeVar("Q", bound="PageQuery")
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 
 
-class PageQuery(BaseModel):
+_Only: Any = listed("Only these fields, separated by commas")
+_Without: Any = listed("All but these fields")
+
+
+class SentFields(BaseModel):
+    """Which fields of documents are sent; all of them by default. Unknown ones are ignored, as Pulp does."""
+
+    fields: _Only = None
+    exclude_fields: _Without = None
+
+    def selects(self) -> bool:
+        """Whether not all fields are sent."""
+        return bool(self.fields or self.exclude_fields)
+
+    def of(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """The selected fields of a document."""
+        excluded = self.exclude_fields or ()
+        return {
+            name: value
+            for name, value in document.items()
+            if name not in excluded and (not self.fields or name in self.fields)
+        }
+
+
+class PageQuery(SentFields):
     """The page of a list; lists add their filters and their ``ordering``. Unknown parameters are refused."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -44,14 +73,27 @@ class PageQuery(BaseModel):
 
     def page_request(self) -> PageRequest:
         """The page as a request to a store."""
-        ordering: str = getattr(self, "ordering", None) or self.default_ordering
-        sign = "-" if ordering.startswith("-") else ""
-        return PageRequest(self.offset, self.limit, sign + domain_name(ordering.removeprefix("-")))
+        given: Sequence[str] = getattr(self, "ordering", None) or [self.default_ordering]
+        return PageRequest(self.offset, self.limit, ",".join(map(_stored_ordering, given)))
+
+
+def _stored_ordering(ordering: str) -> str:
+    sign = "-" if ordering.startswith("-") else ""
+    return sign + domain_name(ordering.removeprefix("-"))
 
 
 def ordered_by(*fields: str) -> Any:
-    """An ``ordering`` by one of these fields of the document, with ``-`` before it for the other direction."""
-    return Literal[tuple(f"{sign}{field}" for field in fields for sign in ("", "-"))] | None
+    """An ``ordering`` by some of these fields of the document, each with ``-`` before it for the other direction."""
+    one: Any = Literal[tuple(f"{sign}{field}" for field in fields for sign in ("", "-"))]
+    about = "Fields to order by, separated by commas; with - for the other direction"
+
+    def split(given: list[str] | None) -> list[str] | None:
+        found = None if given is None else split_values(given)
+        if found is not None and len(found) > len(fields):
+            raise invalid(f"Order by at most {len(fields)} fields.")
+        return found
+
+    return Annotated[list[one] | None, BeforeValidator(split), Field(description=about)]
 
 
 def listed_states(kind: type[Enum]) -> Any:
@@ -74,23 +116,11 @@ def wanted_states(kind: type[E], one: E | None, several: str | None) -> list[E] 
     return [member for member in kind if str(member.value) in (split_list(several) or ()) and one in (None, member)]
 
 
-class NameFilters(BaseModel):
-    """Filters of a list whose entries have a name."""
-
-    name: Sought | None = None
-    name__in: Annotated[Sought | None, Field(description="Names separated by commas")] = None
-    name__icontains: Annotated[Sought | None, Field(description="Part of the name, ignoring case")] = None
-
-    def names(self) -> dict[str, Any]:
-        """The filters as arguments of a store."""
-        return {"name": self.name, "names": split_list(self.name__in), "name_contains": self.name__icontains}
-
-
 _NamedOrder: Any = ordered_by("name", "pulp_created", "pulp_last_updated")
 
 
-class NamedQuery(NameFilters, PageQuery):
-    """The filters and order of repositories or remotes."""
+class NamedQuery(PageQuery):
+    """The order of repositories, remotes or distributions."""
 
     ordering: _NamedOrder = None
 
@@ -113,7 +143,31 @@ def part_of(items: Sequence[S], query: PageQuery) -> Page[S]:
 
 def _neighbour(href: str, query: PageQuery, offset: int) -> str:
     given = query.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"limit", "offset"})
-    return f"{href}?{urlencode({**given, 'limit': query.limit, 'offset': offset}, safe='/')}"
+    given |= {"ordering": given.pop("ordering")} if "ordering" in given else {}
+    joined = {name: ",".join(value) if isinstance(value, list) else value for name, value in given.items()}
+    return f"{list_origin()}{href}?{urlencode({**joined, 'limit': query.limit, 'offset': offset}, safe='/')}"
+
+
+def sent_page(query: SentFields, page: PageDocument[T]) -> PageDocument[T]:
+    """A page with the selected fields of its entries: the page itself, or a response, which FastAPI takes for it."""
+    if not query.selects():
+        return page
+    document = page.model_dump(mode="json", by_alias=True)
+    selected = JSONResponse({**document, "results": [query.of(entry) for entry in document["results"]]})
+    return cast("PageDocument[T]", selected)
+
+
+def sent(request: Request, query: SentFields, document: D) -> D:
+    """A response, which FastAPI takes for the document: its selected fields, with its ``ETag``.
+
+    It is 304 for who has that already (RFC 9110 section 13).
+    """
+    shown = document.model_dump(mode="json", by_alias=True)
+    body = as_bytes(query.of(shown))
+    headers = {"ETag": etag_of(body)}
+    if is_named(headers["ETag"], request.headers.get("if-none-match")):
+        return cast("D", Response(None, 304, headers))
+    return cast("D", Response(body, 200, headers, media_type="application/json"))
 
 
 @dataclass(frozen=True)
@@ -145,12 +199,13 @@ class Resource(Generic[Q, S]):
     def add_routes(self, router: Router, path: str = "", access: Any = READ) -> None:
         """Adds the list and the read of an entry to ``router``, below ``path``, with the checks of ``access``."""
 
-        def list_entries(database: Database, query: Q) -> PageDocument[Any]:
+        def list_entries(database: Database, query: Q) -> Any:
             found, context = self.page(database, query), self.context()
-            return page_document(self.href(), query, found, lambda value: shown(self.document, value, context=context))
+            page = page_document(self.href(), query, found, lambda value: shown(self.document, value, context=context))
+            return sent_page(query, page)
 
-        def read_entry(database: Database, entry_id: Any) -> Any:
-            return self.shown(self.get(database, entry_id))
+        def read_entry(database: Database, entry_id: Any, query: SentFields, request: Request) -> Any:
+            return sent(request, query, self.shown(self.get(database, entry_id)))
 
         # FastAPI reads the types of parameters here.
         list_entries.__annotations__ = {
@@ -162,6 +217,8 @@ class Resource(Generic[Q, S]):
         read_entry.__annotations__ = {
             "database": UsedDatabase,
             "entry_id": Annotated[self.id_type, Path(alias=id_name)],
+            "query": Annotated[SentFields, Query()],
+            "request": Request,
             "return": self.document,
         }
         router.add_api_route(

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Annotated, Any, ClassVar
 from urllib.parse import urlencode
 
-from fastapi import Query, Response
+from fastapi import Query, Request, Response
 from pydantic import Field, StringConstraints, model_validator
 
 from registry_sync.api.access import CHANGE, DELETE, READ, SignedIn
@@ -25,9 +25,19 @@ from registry_sync.api.fields import (
     invalid,
     parsed,
 )
+from registry_sync.api.list_filters import OF_ORDER, FilterField, filtered, read_number, read_time, read_unit
 from registry_sync.api.problems import CONFLICT, NOT_FOUND, InvalidField
-from registry_sync.api.resources import PageQuery, ordered_by, page_document, part_of
+from registry_sync.api.resources import (
+    PageQuery,
+    SentFields,
+    ordered_by,
+    page_document,
+    part_of,
+    sent,
+    sent_page,
+)
 from registry_sync.db.database import Database
+from registry_sync.domain.filters import Operator
 from registry_sync.domain.records import Annotation, SyncMode
 from registry_sync.domain.references import TagFilter
 from registry_sync.domain.version_history import CopyRequest, DerivedVersion, VersionDifference
@@ -44,6 +54,7 @@ from registry_sync.pulp.hrefs import (
     version_href,
     versions_href,
 )
+from registry_sync.pulp.resource_names import VERSION, read_prn
 from registry_sync.pulp.sync_documents import tasks_of
 from registry_sync.pulp.version_documents import (
     DerivedVersionDocument,
@@ -77,12 +88,22 @@ class NewRollback(GivenDocument):
 _VersionOrder: Any = ordered_by("number", "pulp_created")
 
 
-class VersionQuery(PageQuery):
-    """The order of versions; the newest first by default."""
-
+class _OrderedVersions(PageQuery):
     default_ordering: ClassVar[str] = "-number"
 
     ordering: _VersionOrder = None
+
+
+VersionQuery: Any = filtered(
+    _OrderedVersions,
+    "VersionQuery",
+    "The filters and order of versions; the newest first by default.",
+    FilterField("number", how=(*OF_ORDER, Operator.IN), read=read_number),
+    FilterField("pulp_created", "created_at", OF_ORDER, read_time),
+    FilterField("pulp_href", "id", (Operator.IN,), read_version_href),
+    FilterField("prn", how=(Operator.IN,), read=partial(read_prn, model=VERSION)),
+    FilterField("content", how=(Operator.EQUAL, Operator.IN), read=read_unit, about="Paths of content units"),
+)
 
 
 MAX_NAMES = 1000
@@ -210,18 +231,27 @@ router = Router(prefix="/repositories/docker/docker/{repository_id}/versions", t
 
 @router.get("/", dependencies=READ, responses=NOT_FOUND)
 def list_versions(
-    database: UsedDatabase, repository_id: PathUuid, query: Annotated[VersionQuery, Query()]
+    database: UsedDatabase,
+    repository_id: PathUuid,
+    query: Annotated[VersionQuery, Query()],
 ) -> PageDocument[VersionDocument]:
     """Versions of a repository, the newest first unless ordered otherwise."""
     database.repositories.get(repository_id)
-    page = database.versions.page(repository_id, query.page_request())
-    return page_document(versions_href(repository_id), query, page, partial(shown, VersionDocument))
+    page = database.versions.page(repository_id, query.page_request(), where=query.wanted())
+    return sent_page(query, page_document(versions_href(repository_id), query, page, partial(shown, VersionDocument)))
 
 
 @router.get("/{number}/", dependencies=READ, responses=NOT_FOUND)
-def read_version(database: UsedDatabase, repository_id: PathUuid, number: PathNumber) -> VersionDocument:
+def read_version(
+    database: UsedDatabase,
+    repository_id: PathUuid,
+    number: PathNumber,
+    *,
+    query: Annotated[SentFields, Query()],
+    request: Request,
+) -> VersionDocument:
     """A repository version."""
-    return shown(VersionDocument, database.versions.get(repository_id, number))
+    return sent(request, query, shown(VersionDocument, database.versions.get(repository_id, number)))
 
 
 @router.patch("/{number}/", dependencies=CHANGE, responses=NOT_FOUND)
@@ -266,7 +296,8 @@ def list_holds(
     """Tags that the version could not update, by name."""
     holds = database.versions.get(repository_id, number).holds
     page = part_of(holds, query)
-    return page_document(f"{version_href(repository_id, number)}holds/", query, page, HeldTagDocument.model_validate)
+    href = f"{version_href(repository_id, number)}holds/"
+    return sent_page(query, page_document(href, query, page, HeldTagDocument.model_validate))
 
 
 @router.get("/{number}/missing_manifests/", dependencies=READ, responses=NOT_FOUND)
@@ -276,9 +307,8 @@ def list_missing_manifests(
     """Entries of indexes that their registry did not have, by the index's digest."""
     gaps = database.versions.get(repository_id, number).gaps
     page = part_of(gaps, query)
-    return page_document(
-        f"{version_href(repository_id, number)}missing_manifests/", query, page, MissingManifestDocument.model_validate
-    )
+    href = f"{version_href(repository_id, number)}missing_manifests/"
+    return sent_page(query, page_document(href, query, page, MissingManifestDocument.model_validate))
 
 
 @router.get("/{number}/provenance/", dependencies=READ, responses=NOT_FOUND)

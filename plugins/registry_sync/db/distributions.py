@@ -17,6 +17,7 @@ from registry_sync.db.queries import NamedRecords, fetch_page, insert_or_keep
 from registry_sync.db.tables import distributions, robots, serving_keys
 from registry_sync.db.versions.commit import lock_repository
 from registry_sync.db.versions.version_rows import require_version
+from registry_sync.domain.filters import EVERYTHING, Filter
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import FIRST_PAGE, Page, PageRequest
 from registry_sync.domain.serving import (
@@ -70,24 +71,31 @@ class DistributionStore:
         name: str | None = None,
         names: Sequence[str] | None = None,
         name_contains: str | None = None,
+        where: Filter = EVERYTHING,
     ) -> Page[Distribution]:
         """Distributions ordered by ``name`` (default), ``created_at`` or ``updated_at``."""
         with self._transactions.reading() as connection:
-            return _RECORDS.page(connection, request, name=name, names=names, name_contains=name_contains)
+            return _RECORDS.page(connection, request, name=name, names=names, name_contains=name_contains, where=where)
 
-    def change(self, distribution_id: str, change: Callable[[DistributionSpec], DistributionSpec]) -> Distribution:
+    def change(
+        self,
+        distribution_id: str,
+        change: Callable[[DistributionSpec], DistributionSpec],
+        only_if: Callable[[Distribution], None] | None = None,
+    ) -> Distribution:
         """The distribution as ``change`` makes it of what is stored; nobody else changes it in between.
 
-        ``change`` may be called several times. Raises as :meth:`create` does.
+        ``change`` may be called several times. ``only_if`` is given the distribution as it is and raises where it must
+        not be changed, as for :meth:`delete`. Raises as :meth:`create` does.
         """
         while True:
             with suppress(_ServesOther), self._transactions.writing() as connection:
-                return _change(connection, distribution_id, change)
+                return _change(connection, distribution_id, change, only_if)
 
-    def delete(self, distribution_id: str) -> None:
+    def delete(self, distribution_id: str, only_if: Callable[[Distribution], None] | None = None) -> None:
         """Removes it; the repository and its versions stay."""
         with self._transactions.writing() as connection:
-            _RECORDS.delete(connection, distribution_id)
+            _RECORDS.delete(connection, distribution_id, only_if)
 
 
 class _ServesOther(Exception):
@@ -95,7 +103,10 @@ class _ServesOther(Exception):
 
 
 def _change(
-    connection: Connection, distribution_id: str, change: Callable[[DistributionSpec], DistributionSpec]
+    connection: Connection,
+    distribution_id: str,
+    change: Callable[[DistributionSpec], DistributionSpec],
+    only_if: Callable[[Distribution], None] | None,
 ) -> Distribution:
     """The changed distribution.
 
@@ -111,7 +122,7 @@ def _change(
         _unless_base_path_taken(connection, changed.base_path, distribution_id)
         return changed
 
-    return _RECORDS.change(connection, distribution_id, checked)
+    return _RECORDS.change(connection, distribution_id, checked, only_if)
 
 
 def _require_content(connection: Connection, spec: DistributionSpec) -> None:
@@ -159,7 +170,8 @@ def _distribution(row: Row[Any]) -> Distribution:
     )
 
 
-_RECORDS = NamedRecords(distributions, "distribution", _spec_values, _distribution)
+_SEARCHED = {"base_path": distributions.c.base_path, "repository": distributions.c.repository_id}
+_RECORDS = NamedRecords(distributions, "distribution", _spec_values, _distribution, _SEARCHED)
 
 
 class RobotStore:

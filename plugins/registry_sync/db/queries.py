@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -29,7 +29,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
+from registry_sync.db.filtering import Searched, condition, labels_match
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.filters import EVERYTHING, AllOf, Filter, Match, Operator
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Page, PageRequest
 from registry_sync.errors import InvalidReference, NameTaken, RecordNotFound
@@ -108,15 +110,20 @@ def fetch_page(
     """
     if request.offset < 0 or request.limit < 0:
         raise InvalidReference("offset and limit of a page are 0 or more")
-    name, is_descending = request.ordering.removeprefix("-"), request.ordering.startswith("-")
-    field = orderings.get(name) if name else next(iter(orderings.values()))
-    if field is None:
-        raise InvalidReference(f"cannot be ordered by {name[:40]!r}; known are {', '.join(orderings)}")
-    keys = (field, tie_breaker)
-    ordered = statement.order_by(*(key.desc() for key in keys) if is_descending else keys)
+    names = request.ordering.split(",") if request.ordering else [next(iter(orderings))]
+    keys = [_order_key(name, orderings) for name in names]
+    keys.append(tie_breaker.desc() if names[-1].startswith("-") else tie_breaker)
+    ordered = statement.order_by(*keys)
     total = connection.execute(select(func.count()).select_from(statement.subquery())).scalar_one()
     rows = connection.execute(ordered.offset(request.offset).limit(min(request.limit, MAX_LIMIT))).all()
     return rows, total
+
+
+def _order_key(name: str, orderings: Mapping[str, ColumnElement[Any]]) -> ColumnElement[Any]:
+    field = orderings.get(name.removeprefix("-"))
+    if field is None:
+        raise InvalidReference(f"cannot be ordered by {name[:40]!r}; known are {', '.join(orderings)}")
+    return field.desc() if name.startswith("-") else field
 
 
 _SHOWN_CHARACTERS = 255
@@ -142,13 +149,15 @@ Record = TypeVar("Record", bound=_Specified)
 class NamedRecords(Generic[Spec, Record]):
     """A table of named records, within the caller's transaction. ``kind`` is the word for a record in messages.
 
-    ``values`` gives the columns of a specification, ``read`` the record of a row.
+    ``values`` gives the columns of a specification, ``read`` the record of a row; ``searched`` is what records are
+    found by besides their id, name, labels and timestamps.
     """
 
     table: Table
     kind: str
     values: Callable[[Spec], dict[str, Any]]
     read: Callable[[Row[Any]], Record]
+    searched: Mapping[str, Searched] = field(default_factory=dict)
 
     def by_id(self, connection: Connection, record_id: str) -> Record:
         """Raises :class:`RecordNotFound`."""
@@ -178,18 +187,31 @@ class NamedRecords(Generic[Spec, Record]):
         self._refusing_duplicates(spec.name, lambda: connection.execute(changed))
         return self.by_id(connection, record_id)
 
-    def change(self, connection: Connection, record_id: str, change: Callable[[Spec], Spec]) -> Record:
+    def change(
+        self,
+        connection: Connection,
+        record_id: str,
+        change: Callable[[Spec], Spec],
+        only_if: Callable[[Record], None] | None = None,
+    ) -> Record:
         """The record with its specification changed by ``change``, as one atomic update.
 
-        Raises :class:`RecordNotFound`, :class:`NameTaken`, and the errors of ``change``.
+        ``only_if`` is given the record as it is, locked, and raises where it must not be changed. Raises
+        :class:`RecordNotFound`, :class:`NameTaken`, and the errors of both.
         """
-        is_requested = self.table.c.id == record_id
-        present = self._require(connection, is_requested, record_id, is_locked=True)
+        present = self.locked(connection, record_id, only_if)
         return self.replace(connection, record_id, change(present.spec))
 
-    def delete(self, connection: Connection, record_id: str) -> None:
-        """Removes it. Raises :class:`RecordNotFound`."""
-        self.by_id(connection, record_id)
+    def locked(self, connection: Connection, record_id: str, only_if: Callable[[Record], None] | None = None) -> Record:
+        """The record, locked until the transaction ends, after ``only_if``. Raises :class:`RecordNotFound`."""
+        present = self._require(connection, self.table.c.id == record_id, record_id, is_locked=True)
+        if only_if is not None:
+            only_if(present)
+        return present
+
+    def delete(self, connection: Connection, record_id: str, only_if: Callable[[Record], None] | None = None) -> None:
+        """Removes it, after ``only_if`` as of :meth:`change`. Raises :class:`RecordNotFound`."""
+        self.locked(connection, record_id, only_if)
         connection.execute(delete(self.table).where(self.table.c.id == record_id))
 
     def page(
@@ -200,16 +222,20 @@ class NamedRecords(Generic[Spec, Record]):
         name: str | None,
         names: Sequence[str] | None,
         name_contains: str | None,
+        where: Filter = EVERYTHING,
     ) -> Page[Record]:
         """Records ordered by ``name`` (default), ``created_at`` or ``updated_at``; a filter of None selects all."""
         columns = self.table.c
-        statement = select(self.table)
+        parts = [where]
         if name is not None:
-            statement = statement.where(columns.name == name)
+            parts.append(Match("name", (name,)))
         if names is not None:
-            statement = statement.where(columns.name.in_(names))
+            parts.append(Match("name", tuple(names), Operator.IN))
         if name_contains is not None:
-            statement = statement.where(columns.name.icontains(name_contains, autoescape=True))
+            parts.append(Match("name", (name_contains,), Operator.CONTAINS_ANY_CASE))
+        found = {field: columns[field] for field in ("id", "name", "created_at", "updated_at")}
+        searched = {**found, "labels": lambda match: labels_match(columns.labels, match.values[0]), **self.searched}
+        statement = select(self.table).where(condition(AllOf(tuple(parts)), searched))
         orderings = {field: columns[field] for field in ("name", "created_at", "updated_at")}
         rows, total = fetch_page(connection, statement, request, orderings, columns.id)
         return Page(tuple(map(self.read, rows)), total)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, ScalarSelect, select, update
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import NamedRecords
 from registry_sync.db.tables import remotes, repositories, sync_runs
+from registry_sync.domain.filters import EVERYTHING, Filter
 from registry_sync.domain.records import FIRST_PAGE, Page, PageRequest
 from registry_sync.domain.remote import Remote, RemoteSpec
 from registry_sync.domain.runs import RunKey, RunState
@@ -65,10 +66,11 @@ class RemoteStore:
         name: str | None = None,
         names: Sequence[str] | None = None,
         name_contains: str | None = None,
+        where: Filter = EVERYTHING,
     ) -> Page[Remote]:
         """Remotes ordered by ``name`` (default), ``created_at`` or ``updated_at``."""
         with self._transactions.reading() as connection:
-            return _RECORDS.page(connection, request, name=name, names=names, name_contains=name_contains)
+            return _RECORDS.page(connection, request, name=name, names=names, name_contains=name_contains, where=where)
 
     def update(self, remote_id: str, spec: RemoteSpec) -> Remote:
         """Replaces all fields. Raises :class:`RecordNotFound`, :class:`NameTaken`."""
@@ -188,4 +190,5 @@ def _columns(spec: RemoteSpec) -> dict[str, Any]:
 
 #: Fields with a column each.
 _COLUMNS = ("name", "url", "upstream_name", "conn_id")
-_RECORDS = NamedRecords(remotes, "remote", _columns, read_remote)
+_SEARCHED = {"url": remotes.c.url, "upstream_name": remotes.c.upstream_name}
+_RECORDS = NamedRecords(remotes, "remote", _columns, read_remote, _SEARCHED)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import ColumnElement, Connection, Row, exists, false, literal, or_, select, update
 
+from registry_sync.db.content.closures import has_unit, is_in_latest
 from registry_sync.db.engine import Transactions
+from registry_sync.db.filtering import Searched
 from registry_sync.db.queries import NamedRecords, in_batches
 from registry_sync.db.runs.dag_run_stores import keep_keys_of_deleted
-from registry_sync.db.tables import repositories
+from registry_sync.db.tables import repositories, repository_versions
 from registry_sync.db.versions.commit import lock_repository
 from registry_sync.db.versions.version_rows import keep_newest
+from registry_sync.domain.filters import EVERYTHING, Filter, Match
 from registry_sync.domain.records import FIRST_PAGE, Page, PageRequest, Repository, RepositorySpec
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import RecordNotFound
@@ -70,10 +73,11 @@ class RepositoryStore:
         name: str | None = None,
         names: Sequence[str] | None = None,
         name_contains: str | None = None,
+        where: Filter = EVERYTHING,
     ) -> Page[Repository]:
         """Repositories ordered by ``name`` (default), ``created_at`` or ``updated_at``."""
         with self._transactions.reading() as connection:
-            return _RECORDS.page(connection, request, name=name, names=names, name_contains=name_contains)
+            return _RECORDS.page(connection, request, name=name, names=names, name_contains=name_contains, where=where)
 
     def update(self, repository_id: str, spec: RepositorySpec) -> Repository:
         """The repository with its specification replaced; versions that it no longer retains are removed at once.
@@ -82,11 +86,21 @@ class RepositoryStore:
         """
         return self.change(repository_id, lambda _: spec)
 
-    def change(self, repository_id: str, change: Callable[[RepositorySpec], RepositorySpec]) -> Repository:
-        """As :meth:`update`, with the specification that ``change`` makes from the stored one, atomically."""
+    def change(
+        self,
+        repository_id: str,
+        change: Callable[[RepositorySpec], RepositorySpec],
+        only_if: Callable[[Repository], None] | None = None,
+    ) -> Repository:
+        """As :meth:`update`, with the specification that ``change`` makes from the stored one, atomically.
+
+        ``only_if`` is given the repository as it is and raises where it must not be changed, as for :meth:`delete`.
+        """
         with self._transactions.writing() as connection:
             before = lock_repository(connection, repository_id)
-            changed = _RECORDS.change(connection, repository_id, lambda present: _named(change(present), present))
+            changed = _RECORDS.change(
+                connection, repository_id, lambda present: _named(change(present), present), only_if
+            )
             if changed.name != before.name:
                 _record_former_name(connection, before, changed.name)
             keep_newest(connection, repository_id, changed.retain_versions)
@@ -106,13 +120,14 @@ class RepositoryStore:
             )
         return tuple(name for name in names if name not in in_use)
 
-    def delete(self, repository_id: str) -> None:
+    def delete(self, repository_id: str, only_if: Callable[[Repository], None] | None = None) -> None:
         """Removes it with its versions and runs; its content stays stored. Raises :class:`RecordNotFound`.
 
         Repeated tasks of those runs detect the removal and do not create the repository again.
         """
         with self._transactions.writing() as connection:
             lock_repository(connection, repository_id)
+            _RECORDS.locked(connection, repository_id, only_if)
             keep_keys_of_deleted(connection, repository_id)
             _RECORDS.delete(connection, repository_id)
 
@@ -154,4 +169,25 @@ def _repository(row: Row[Any]) -> Repository:
     )
 
 
-_RECORDS = NamedRecords(repositories, "repository", _spec_values, _repository)
+def _holds_now(match: Match) -> ColumnElement[bool]:
+    """Whether the latest version has one of these units: pairs of a kind and an id."""
+    return or_(false(), *(is_in_latest(kind, literal(unit_id), repositories.c.id) for kind, unit_id in match.values))
+
+
+def _holds(match: Match) -> ColumnElement[bool]:
+    """Whether any version has one of these units."""
+    return or_(false(), *(_has_version_with(kind, unit_id) for kind, unit_id in match.values))
+
+
+def _has_version_with(kind: str, unit_id: int) -> ColumnElement[bool]:
+    own = repository_versions.c.repository_id == repositories.c.id
+    return exists().where(own, has_unit(kind, unit_id))
+
+
+_SEARCHED: dict[str, Searched] = {
+    "remote": repositories.c.remote_id,
+    "retain_versions": repositories.c.retain_versions,
+    "latest_with_content": _holds_now,
+    "with_content": _holds,
+}
+_RECORDS = NamedRecords(repositories, "repository", _spec_values, _repository, _SEARCHED)

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.filters import EVERYTHING, Filter
 from registry_sync.domain.manifest_documents import BlobRole, Manifest, ManifestKind
 from registry_sync.domain.references import TagName
 
@@ -123,7 +124,7 @@ class UnitQuery:
     """A query for all units, or for those of one version of a repository; None fields do not filter.
 
     ``number`` None means the latest version. ``name``, ``names`` and ``name_contains`` apply to tags; ``media_types``
-    of a tag are those of its manifest.
+    of a tag are those of its manifest. ``where`` applies besides these.
     """
 
     repository_id: str | None = None
@@ -134,6 +135,7 @@ class UnitQuery:
     name: str | None = None
     names: tuple[str, ...] | None = None
     name_contains: str | None = None
+    where: Filter = EVERYTHING
 
 
 #: All stored units of all repositories.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -144,6 +145,16 @@ class Gap:
 
     parent: Digest
     digest: Digest
+
+
+def version_uuid(repository_id: str, number: int) -> str:
+    """A UUID for a version: its repository's, with the number exclusive-ored into the last 32 bits."""
+    return str(uuid.UUID(int=uuid.UUID(repository_id).int ^ number))
+
+
+def version_number(repository_id: str, version_id: str) -> int:
+    """The number of the repository's version whose :func:`version_uuid` it is; nonsense for one of another's."""
+    return (uuid.UUID(repository_id).int ^ uuid.UUID(version_id).int) & 0x7FFFFFFF
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from registry_sync.pulp.resource_names import (
     remote_prn,
     repository_prn,
     tag_prn,
+    version_prn,
 )
 from registry_sync.pulp.version_documents import DerivedVersionDocument, VersionDocument
 
@@ -157,6 +158,7 @@ def _repository_of(version: RepositoryVersion) -> str:
 class ContainerVersionDocument(VersionDocument):
     """A repository version."""
 
+    prn: Annotated[str, made(version_prn), WHOLE]
     repository: Annotated[str, made(_repository_of), WHOLE]
     pulp_last_updated: Created
 
@@ -164,6 +166,7 @@ class ContainerVersionDocument(VersionDocument):
 class ContainerDerivedVersionDocument(DerivedVersionDocument):
     """A version that a rollback made, or the latest when that has the same content already."""
 
+    prn: Annotated[str, made(version_prn), WHOLE]
     repository: Annotated[str, made(_repository_of), WHOLE]
     pulp_last_updated: Created
 

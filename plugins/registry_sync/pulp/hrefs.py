@@ -27,6 +27,10 @@ _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _TYPE = f"(?:{'|'.join(form.resource_type for form in PathForm)})"
 _REPOSITORY = re.compile(rf"{API_PREFIX}/repositories/{_TYPE}/({_UUID})/")
 _REMOTE = re.compile(rf"{API_PREFIX}/remotes/{_TYPE}/({_UUID})/")
+_DISTRIBUTION = re.compile(rf"{API_PREFIX}/distributions/{_TYPE}/({_UUID})/")
+_TASK = re.compile(rf"{API_PREFIX}/tasks/({_UUID})/")
+_PLUGIN = f"(?:{'|'.join(form.value for form in PathForm)})"
+_UNIT = re.compile(rf"{API_PREFIX}/content/{_PLUGIN}/(blobs|manifests|tags)/([1-9][0-9]{{0,18}})/")
 _VERSION = re.compile(rf"{API_PREFIX}/repositories/{_TYPE}/({_UUID})/versions/([1-9][0-9]{{0,9}})/")
 
 
@@ -131,6 +135,24 @@ def read_version_href(href: str) -> tuple[str, int]:
     if int(number) > MAX_NUMBER:
         raise InvalidReference(f"there is no version {number}")
     return repository_id, int(number)
+
+
+def read_distribution_href(href: str) -> str:
+    """The id in the path of a distribution."""
+    return _read(_DISTRIBUTION, href, "distribution", distribution_href("<uuid>"))[0]
+
+
+def read_task_href(href: str) -> str:
+    """The id in the path of a task."""
+    return _read(_TASK, href, "task", task_href("<uuid>"))[0]
+
+
+def read_unit_href(href: str) -> tuple[str, int]:
+    """The kind, ``blobs``, ``manifests`` or ``tags``, and the number in the path of a content unit."""
+    kind, number = _read(_UNIT, href, "content unit", unit_href("docker.tag", 1))
+    if int(number) > MAX_UNIT_ID:
+        raise InvalidReference(f"there is no content unit {number}")
+    return kind, int(number)
 
 
 def _read(pattern: re.Pattern[str], href: str, kind: str, example: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from registry_sync.domain.records import RepositoryVersion, version_uuid
 from registry_sync.errors import InvalidReference
 
 _PRN = re.compile(r"prn:(?P<model>[a-z]+\.[a-z]+):(?P<id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
@@ -14,6 +15,7 @@ REPOSITORY = "container.containerrepository"
 REMOTE = "container.containerremote"
 DISTRIBUTION = "container.containerdistribution"
 TASK = "core.task"
+VERSION = "core.repositoryversion"
 BLOB, MANIFEST, TAG = "container.blob", "container.manifest", "container.tag"
 
 
@@ -40,6 +42,11 @@ def distribution_prn(distribution_id: str) -> str:
 def task_prn(task_id: str) -> str:
     """The name of a task."""
     return prn(TASK, task_id)
+
+
+def version_prn(version: RepositoryVersion) -> str:
+    """The name of a repository version."""
+    return prn(VERSION, version_uuid(version.repository_id, version.number))
 
 
 def _unit_prn(model: str, unit_id: int) -> str:

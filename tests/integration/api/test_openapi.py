@@ -77,7 +77,7 @@ def test_the_document_describes_every_operation_and_no_other_status(admin: RestC
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
     }
-    assert len(operations) == 91
+    assert len(operations) == 90
     for name, operation in operations.items():
         assert name.split()[1].startswith(f"{API}/"), name
         assert operation["security"], name

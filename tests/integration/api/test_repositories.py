@@ -105,3 +105,27 @@ def test_lists_are_filtered_and_ordered_as_requested(admin: RestClient, name: st
     assert names(name__icontains=name, ordering="-name") == ["c", "b", "a"]
     assert names(name__icontains=name, ordering="pulp_created") == ["b", "c", "a"]
     assert names(name__icontains=f"{name}-%") == []
+
+
+def test_a_change_is_made_only_of_what_its_client_has_seen(admin: RestClient, name: str) -> None:
+    """Of two who read the same, the second to change it comes too late."""
+    place = {"url": "https://registry.example", "upstream_name": "app"}
+    kinds: dict[str, dict[str, str]] = {"repositories": {}, "remotes": place, "distributions": {"base_path": name}}
+    for kind, more in kinds.items():
+        for form in ("docker/docker", "container/container"):
+            given = {"name": f"{name}-{form[0]}", **more, **_own_path(more, form)}
+            href = admin.post(f"{kind}/{form}/", **given)["pulp_href"]
+            seen = {"If-Match": admin.ask("GET", href).headers["etag"]}
+            labels = {"pulp_labels": {"a": "b"}}
+            assert admin.ask("PATCH", href, labels, headers=seen).status_code == 200
+            for method, document in (("PATCH", labels), ("DELETE", None)):
+                late = admin.ask(method, href, document, headers=seen)
+                assert (late.status_code, list(late.json())) == (412, ["detail"]), (kind, form, method)
+            now = admin.ask("GET", href).headers["etag"]
+            assert late.headers["etag"] == now
+            assert admin.ask("PATCH", href, labels, headers={"If-Match": f'"x", {now}'}).status_code == 200
+            assert admin.ask("DELETE", href, headers={"If-Match": "*"}).status_code == 204
+
+
+def _own_path(more: dict[str, str], form: str) -> dict[str, str]:
+    return {"base_path": f"{more['base_path']}/{form[0]}"} if "base_path" in more else {}

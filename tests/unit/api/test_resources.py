@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from starlette.testclient import TestClient
 
 from registry_sync.api import problems
 from registry_sync.api.dependencies import Router, database_of
+from registry_sync.api.list_filters import OF_TEXT, FilterField, filtered
 from registry_sync.api.resources import (
     NamedQuery,
     PageQuery,
@@ -24,6 +26,7 @@ from registry_sync.api.resources import (
     part_of,
     wanted_states,
 )
+from registry_sync.domain.filters import AllOf, Match, Operator
 from registry_sync.domain.records import Page, PageRequest
 from registry_sync.errors import RecordNotFound
 from registry_sync.pulp.documents import Document, PageDocument
@@ -31,10 +34,10 @@ from registry_sync.pulp.documents import Document, PageDocument
 
 class Query(PageQuery):
     name: str | None = None
-    ordering: str | None = None
+    ordering: list[str] | None = None
 
 
-def shown(offset: int, limit: int = 2, total: int = 5, **filters: str) -> PageDocument[str]:
+def shown(offset: int, limit: int = 2, total: int = 5, **filters: Any) -> PageDocument[str]:
     """The page at an offset of a list of ``total`` numbers."""
     items = tuple(range(total))[offset : offset + limit]
     query = Query(offset=offset, limit=limit, **filters)  # type: ignore[arg-type]
@@ -61,15 +64,22 @@ def test_an_empty_list_has_no_neighbours() -> None:
 
 
 def test_neighbours_keep_filters_and_order() -> None:
-    page = shown(0, name="a b&c=/d/", ordering="-name")
+    page = shown(0, name="a b&c=/d/", ordering=["-name"])
     assert page.next == "/list/?name=a+b%26c%3D/d/&ordering=-name&limit=2&offset=2"
 
 
 @pytest.mark.parametrize(
-    ("ordering", "stored"), [(None, ""), ("pulp_created", "created_at"), ("-pulp_created", "-created_at")]
+    ("ordering", "stored"),
+    [
+        (None, ""),
+        ("pulp_created", "created_at"),
+        ("-pulp_created", "-created_at"),
+        ("name,-pulp_created", "name,-created_at"),
+    ],
 )
 def test_an_ordering_is_reported_in_the_words_of_the_store(ordering: str | None, stored: str) -> None:
-    assert Query(offset=3, limit=7, ordering=ordering).page_request() == PageRequest(3, 7, stored)
+    given = None if ordering is None else ordering.split(",")
+    assert Query(offset=3, limit=7, ordering=given).page_request() == PageRequest(3, 7, stored)
 
 
 def test_unknown_parameters_are_refused() -> None:
@@ -110,9 +120,11 @@ def test_unknown_states_are_refused(text: str) -> None:
 
 def test_an_order_is_by_a_field_in_either_direction_and_by_nothing_else() -> None:
     order = TypeAdapter(ordered_by("name", "size"))
-    assert [order.validate_python(text) for text in ("name", "-size", None)] == ["name", "-size", None]
-    with pytest.raises(ValidationError):
-        order.validate_python("-digest")
+    given: list[Any] = [["name"], ["-size, name"], ["-size", "name"], None]
+    assert [order.validate_python(texts) for texts in given] == [["name"], ["-size", "name"], ["-size", "name"], None]
+    for texts in (["-digest"], ["name", "name", "name"]):
+        with pytest.raises(ValidationError):
+            order.validate_python(texts)
 
 
 @dataclass(frozen=True)
@@ -142,8 +154,8 @@ def lamps() -> TestClient:
     """An app with one resource, whose database records its queries."""
     asked: list[Any] = []
 
-    def page(_database: Any, query: NamedQuery) -> Page[Lamp]:
-        asked.append((query.page_request(), query.names()))
+    def page(_database: Any, query: Any) -> Page[Lamp]:
+        asked.append((query.page_request(), query.wanted()))
         return part_of([lamp(lamp_id) for lamp_id in LAMPS], query)
 
     router, app = Router(prefix="/lamps"), FastAPI()
@@ -152,8 +164,8 @@ def lamps() -> TestClient:
         many="lamps",
         listed="Lamps.",
         read="A lamp.",
-        href="/api/lamps/",
-        query=NamedQuery,
+        href=lambda: "/api/lamps/",
+        query=filtered(NamedQuery, "LampQuery", "Lamps.", FilterField("name", how=OF_TEXT)),
         document=LampDocument,
         page=page,
         get=lambda _database, lamp_id: lamp(lamp_id),
@@ -166,16 +178,45 @@ def lamps() -> TestClient:
 
 
 def test_a_resource_lists_filters_orders_and_reads(lamps: TestClient) -> None:
-    query = {"name__in": "a, b", "name__icontains": "c", "ordering": "-pulp_created", "limit": 2}
+    query = {"name__in": "a,b", "name__icontains": "c", "ordering": "-pulp_created", "limit": 2}
     page = lamps.get("/lamps/", params=query).json()
     last = urlencode({**query, "offset": 2})
     assert (page["count"], page["next"], page["previous"]) == (3, f"/api/lamps/?{last}", None)
     first = {"pulp_href": next(iter(LAMPS)), "name": "lamp 0", "size": 7}
     assert page["results"][0] == first
     assert lamps.app.state.asked == [  # type: ignore[attr-defined]
-        (PageRequest(0, 2, "-created_at"), {"name": None, "names": ("a", "b"), "name_contains": "c"})
+        (
+            PageRequest(0, 2, "-created_at"),
+            AllOf(
+                (
+                    Match("name", ("a", "b"), Operator.IN),
+                    Match("name", ("c",), Operator.CONTAINS_ANY_CASE),
+                )
+            ),
+        )
     ]
     assert lamps.get(f"/lamps/{next(iter(LAMPS))}/").json() == first
+
+
+def test_some_fields_are_sent(lamps: TestClient) -> None:
+    path = f"/lamps/{next(iter(LAMPS))}/"
+    assert lamps.get(path, params={"fields": "name,nonsense"}).json() == {"name": "lamp 0"}
+    assert lamps.get(path, params={"exclude_fields": ["name", "size"]}).json() == {"pulp_href": next(iter(LAMPS))}
+    page = lamps.get("/lamps/", params={"fields": "name,size", "exclude_fields": "size", "limit": 1}).json()
+    assert (page["results"], page["count"]) == ([{"name": "lamp 0"}], 3)
+    assert "fields=name,size" in page["next"].replace("%2C", ",")
+
+
+def test_an_entity_tag_is_that_of_what_is_sent(lamps: TestClient) -> None:
+    path = f"/lamps/{next(iter(LAMPS))}/"
+    found = lamps.get(path)
+    etag = found.headers["etag"]
+    assert json.dumps(found.json(), separators=(",", ":")) == found.text
+    for header in (etag, f"W/{etag}", f'"x", {etag}', "*"):
+        again = lamps.get(path, headers={"If-None-Match": header})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert lamps.get(path, headers={"If-None-Match": '"x"'}).status_code == 200
+    assert lamps.get(path, params={"fields": "name"}).headers["etag"] != etag
 
 
 @pytest.mark.parametrize("path", ["/lamps/nonsense/", "/lamps/fcf03266-f0e4-4497-8434-0fe9d94c8053/"])

@@ -146,7 +146,7 @@ def tagged_in_run(run_id: str, states: Iterable[TagState]) -> Select[Any]:
     )
 
 
-def is_present(membership: Any, repository_id: str) -> ColumnElement[bool]:
+def is_present(membership: Any, repository_id: str | ColumnElement[str]) -> ColumnElement[bool]:
     """Whether a row of a membership table is in the repository's latest version."""
     condition: ColumnElement[bool] = (membership.c.repository_id == repository_id) & (
         membership.c.version_removed.is_(None)
@@ -154,7 +154,9 @@ def is_present(membership: Any, repository_id: str) -> ColumnElement[bool]:
     return condition
 
 
-def is_in_version(membership: Any, repository_id: str, number: int | ColumnElement[int]) -> ColumnElement[bool]:
+def is_in_version(
+    membership: Any, repository_id: str | ColumnElement[str], number: int | ColumnElement[int]
+) -> ColumnElement[bool]:
     """Whether a row of a membership table is in that version."""
     condition: ColumnElement[bool] = (
         (membership.c.repository_id == repository_id)
@@ -173,10 +175,17 @@ def there_is_none(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return select(literal_column("1")).where(*conditions).limit(1).scalar_subquery().is_(None)
 
 
-def is_in_latest(kind: str, unit: ColumnElement[Any], repository_id: str) -> ColumnElement[bool]:
+def is_in_latest(kind: str, unit: ColumnElement[Any], repository_id: str | ColumnElement[str]) -> ColumnElement[bool]:
     """Whether a unit, by its id, is in the repository's latest version; looked up for each row."""
     table, own_id = MEMBERSHIP[kind]
     return not_(there_is_none(own_id == unit, is_present(table, repository_id)))
+
+
+def has_unit(kind: str, unit_id: int) -> ColumnElement[bool]:
+    """Whether a row of ``repository_versions`` in the enclosing statement has a unit; looked up for each row."""
+    table, own_id = MEMBERSHIP[kind]
+    versions = repository_versions.c
+    return not_(there_is_none(own_id == unit_id, is_in_version(table, versions.repository_id, versions.number)))
 
 
 #: The unit column of each membership table, by its name in summaries.

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, false, sele
 from registry_sync.db.content.closures import MEMBERSHIP, is_in_version
 from registry_sync.db.content.contents import blob_unit
 from registry_sync.db.engine import Transactions
+from registry_sync.db.filtering import condition
 from registry_sync.db.queries import fetch_page, in_batches
 from registry_sync.db.tables import blobs, manifest_blobs, manifest_children, manifests, tags
 from registry_sync.db.versions.version_rows import resolve_number
@@ -28,6 +29,7 @@ from registry_sync.domain.content_units import (
     UnitQuery,
 )
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.filters import AllOf, Match, Operator
 from registry_sync.domain.manifest_documents import BlobRole, ManifestKind
 from registry_sync.domain.records import FIRST_PAGE, Page, PageRequest
 from registry_sync.domain.references import TagName
@@ -65,13 +67,7 @@ class UnitStore:
     def tags(self, query: UnitQuery = ALL_UNITS, request: PageRequest = FIRST_PAGE) -> Page[TagUnit]:
         """Tags ordered by ``name`` (default), ``digest`` or ``created_at``; ``digest`` is the manifest's."""
         with self._transactions.reading() as connection:
-            statement = _narrowed(_of_version(connection, _select_tags(), "tags", query), manifests, query)
-            if query.name is not None:
-                statement = statement.where(tags.c.name == query.name)
-            if query.names is not None:
-                statement = statement.where(tags.c.name.in_(query.names))
-            if query.name_contains is not None:
-                statement = statement.where(tags.c.name.icontains(query.name_contains, autoescape=True))
+            statement = _narrowed(_of_version(connection, _select_tags(), "tags", query), tags, query)
             orderings = {"name": tags.c.name, "digest": manifests.c.digest, "created_at": tags.c.created_at}
             rows, total = fetch_page(connection, statement, request, orderings, tags.c.id)
         return Page(tuple(map(_tag_unit, rows)), total)
@@ -115,12 +111,25 @@ def _of_version(connection: Connection, statement: Select[Any], kind: str, query
     return statement.join(table, unit == own_id).where(conditions[query.relation])
 
 
-def _narrowed(statement: Select[Any], table: Any, query: UnitQuery) -> Select[Any]:
-    if query.digests is not None:
-        statement = statement.where(table.c.digest.in_(query.digests))
-    if query.media_types is not None:
-        statement = statement.where(table.c.media_type.in_(query.media_types))
-    return statement
+def _narrowed(statement: Select[Any], kind: Any, query: UnitQuery) -> Select[Any]:
+    """The units of a query; ``kind`` is their table. ``digest`` and ``media_type`` of a tag are its manifest's."""
+    content = manifests if kind is tags else kind
+    searched = {
+        "id": kind.c.id,
+        "created_at": kind.c.created_at,
+        "digest": content.c.digest,
+        "media_type": content.c.media_type,
+        **({"name": tags.c.name} if kind is tags else {}),
+    }
+    given = (
+        ("digest", query.digests, Operator.IN),
+        ("media_type", query.media_types, Operator.IN),
+        ("name", None if query.name is None else (query.name,), Operator.EQUAL),
+        ("name", query.names, Operator.IN),
+        ("name", None if query.name_contains is None else (query.name_contains,), Operator.CONTAINS_ANY_CASE),
+    )
+    parts = [Match(field, tuple(values), how) for field, values, how in given if values is not None]
+    return statement.where(condition(AllOf((query.where, *parts)), searched))
 
 
 def _one(connection: Connection, statement: Select[Any], kind: str, unit_id: int) -> Row[Any]:

@@ -6,12 +6,14 @@ No method changes the content of a version. Its description and labels (:meth:`V
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, false, func, or_, select, update
 
-from registry_sync.db.content.closures import is_in_latest, is_in_version
+from registry_sync.db.content.closures import has_unit, is_in_latest, is_in_version
 from registry_sync.db.engine import Transactions
+from registry_sync.db.filtering import Searched, condition
 from registry_sync.db.queries import fetch_page, storable
 from registry_sync.db.runs.run_rows import read_run, require_run
 from registry_sync.db.tables import (
@@ -40,7 +42,15 @@ from registry_sync.db.versions.version_rows import (
     resolve_number,
 )
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.records import FIRST_PAGE, Annotation, Page, PageRequest, RepositoryVersion
+from registry_sync.domain.filters import EVERYTHING, Filter, Match
+from registry_sync.domain.records import (
+    FIRST_PAGE,
+    Annotation,
+    Page,
+    PageRequest,
+    RepositoryVersion,
+    version_number,
+)
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import CommitResult
 from registry_sync.domain.version_history import (
@@ -130,6 +140,30 @@ def _holders(connection: Connection, intervals: Intervals, unit_id: int) -> tupl
 
 
 _ORDERINGS = {"number": repository_versions.c.number, "created_at": repository_versions.c.created_at}
+
+
+def _is_one_of(match: Match) -> ColumnElement[bool]:
+    """Whether it is one of these versions: pairs of a repository's id and a number."""
+    versions = repository_versions.c
+    return or_(false(), *(and_(versions.repository_id == of, versions.number == number) for of, number in match.values))
+
+
+def _named_like(connection: Connection, match: Match) -> ColumnElement[bool]:
+    """Whether it is a version of one of these UUIDs, of :func:`version_uuid`."""
+    named = []
+    for wanted in match.values:
+        alike = repositories.c.id.between(f"{wanted[:-8]}00000000", f"{wanted[:-8]}ffffffff")
+        ids = connection.execute(select(repositories.c.id).where(alike)).scalars()
+        named += [(found, version_number(found, wanted)) for found in ids]
+    return _is_one_of(Match(match.field, tuple(named)))
+
+
+def _has_one_of(match: Match) -> ColumnElement[bool]:
+    """Whether it has one of these units: pairs of a kind and an id."""
+    return or_(false(), *(has_unit(kind, unit_id) for kind, unit_id in match.values))
+
+
+_SEARCHED: dict[str, Searched] = {**_ORDERINGS, "id": _is_one_of, "content": _has_one_of}
 _NEWEST_FIRST = PageRequest(ordering="-number")
 
 
@@ -155,11 +189,22 @@ class VersionStore:
         with self._transactions.reading() as connection:
             return require_version(connection, repository_id, number)
 
-    def page(self, repository_id: str, request: PageRequest = _NEWEST_FIRST) -> Page[RepositoryVersion]:
-        """A repository's versions, the newest first by default; ordered by ``number`` or ``created_at``."""
-        statement = select(repository_versions).where(repository_versions.c.repository_id == repository_id)
+    def page(
+        self, repository_id: str | None, request: PageRequest = _NEWEST_FIRST, *, where: Filter = EVERYTHING
+    ) -> Page[RepositoryVersion]:
+        """A repository's versions, or those of all for None; the newest first by default.
+
+        They are ordered by ``number`` or ``created_at``.
+        """
+        versions = repository_versions.c
+        statement = select(repository_versions)
+        if repository_id is not None:
+            statement = statement.where(versions.repository_id == repository_id)
         with self._transactions.reading() as connection:
-            rows, total = fetch_page(connection, statement, request, _ORDERINGS, repository_versions.c.number)
+            searched = {**_SEARCHED, "prn": partial(_named_like, connection)}
+            found = statement.where(condition(where, searched))
+            tie_breaker = versions.number if repository_id is not None else versions.repository_id
+            rows, total = fetch_page(connection, found, request, _ORDERINGS, tie_breaker)
             return Page(tuple(read_versions(connection, rows)), total)
 
     def tags(self, repository_id: str, number: int | None = None) -> dict[TagName, Digest]:
