@@ -9,6 +9,8 @@ COPY requirements/runtime.txt requirements/
 RUN /opt/registry-sync/bin/pip install --require-hashes --requirement requirements/runtime.txt
 COPY pyproject.toml LICENSE README.md ./
 COPY plugins plugins
+COPY docs docs
+COPY tools/wheel_documentation.py tools/
 RUN /opt/registry-sync/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /opt/registry-sync/bin/pip install --no-deps --no-index /wheels/*.whl \
     && /opt/registry-sync/bin/pip uninstall --yes uv

@@ -19,6 +19,7 @@ from registry_sync.provider import OPERATOR_MODULES
 
 CHECKOUT = Path(__file__).parents[1]
 PACKAGE = CHECKOUT / "plugins" / "registry_sync"
+DOCUMENTATION = CHECKOUT / "docs"
 LICENSE = "Apache-2.0"
 #: The entry points of the wheel for Airflow, in `entry_points.txt`.
 ENTRY_POINTS = ("[airflow.plugins]", "[apache_airflow_provider]")
@@ -34,6 +35,8 @@ def wheel_faults(wheel: Path) -> list[str]:
         metadata = message_from_bytes(archive.read(f"{info}/METADATA"))
         entry_points = archive.read(f"{info}/entry_points.txt").decode()
     own = {path.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.rglob("*") if path.is_file()}
+    pages = (path for path in DOCUMENTATION.rglob("*") if path.is_file())
+    own |= {f"registry_sync/documentation/{path.relative_to(DOCUMENTATION).as_posix()}" for path in pages}
     own = {name for name in own if "__pycache__" not in name}
     faults = [f"{name} is missing" for name in sorted(own - names)]
     faults += [f"{name} does not belong there" for name in sorted(names - own) if not name.startswith(f"{info}/")]

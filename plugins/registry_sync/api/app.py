@@ -27,6 +27,7 @@ from registry_sync.api.basic_logins import AIRFLOW_APP, BasicLogins
 from registry_sync.api.content_routes import router as content
 from registry_sync.api.dependencies import OpenedDatabase, Router
 from registry_sync.api.distribution_routes import router as distributions
+from registry_sync.api.documentation_pages import router as documentation
 from registry_sync.api.form_routes import PathForms, container_router, form_of_path
 from registry_sync.api.guard import Guard
 from registry_sync.api.list_filters import refuse_repeated
@@ -250,6 +251,7 @@ def create_app() -> FastAPI:
             responses=problems.PROBLEM_RESPONSES,
             dependencies=[Depends(refuse_repeated)],
         )
+    app.include_router(documentation)
     problems.install(app)
     return app
 
