@@ -284,4 +284,11 @@ SETTINGS: dict[str, Any] = {
         "example": None,
         "default": "24",
     },
+    "confirm_tags_hours": {
+        "description": "How long a registry's list of digests may stand in for requesting each tag.",
+        "version_added": "0.2.0",
+        "type": "integer",
+        "example": None,
+        "default": "24",
+    },
 }

@@ -17,7 +17,7 @@ from packaging.version import Version
 from registry_sync import __version__, errors, provider
 from registry_sync.db.schema import VERSION_TABLE
 from registry_sync.db.tables import metadata
-from registry_sync.domain.known_registries import KNOWN_REGISTRIES
+from registry_sync.domain.known_registries import DIGEST_APIS, KNOWN_REGISTRIES, DigestAccess
 from registry_sync.domain.manifest_documents import DEFAULT_LIMITS
 from registry_sync.errors import PaginationError, RegistryError, RegistrySyncError
 from registry_sync.hooks.connection import IGNORED_EXTRA, KNOWN_EXTRA
@@ -232,18 +232,35 @@ def test_every_parameter_of_the_dag_has_a_line_with_its_title_and_no_other_has()
 
 
 def test_every_known_registry_has_a_line_with_all_that_is_known_of_it() -> None:
-    page = (DOCS / "reference" / "known-registries.md").read_text()
+    page = (DOCS / "reference" / "known-registries.md").read_text().partition("## Lists of digests")[0]
     lines = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| ") and "`" in line}
     assert lines.keys() == {known.name for known in KNOWN_REGISTRIES}
     for known in KNOWN_REGISTRIES:
         facts = {
             known.host, *known.aliases, *known.websites, *known.token_hosts, known.credentials_path,
             known.credential_helper, known.login_service, known.login_region,
+            known.digest_list.value if known.digest_list else None,
             *(f"<{name}>" for name, _ in known.placeholders if name not in ("account", "region")),
         }  # fmt: skip
         facts |= {f"{known.official_namespace}/"} if known.official_namespace else set()
         said = {f"`{fact}`" for fact in facts if fact}
         assert [fact for fact in said if fact not in lines[known.name]] == []
+        assert ("is a cache" in lines[known.name]) == known.is_cache
+
+
+def test_every_list_of_digests_has_a_line_with_its_path_and_who_is_asked_without_a_setting() -> None:
+    page = (DOCS / "reference" / "known-registries.md").read_text().partition("## Lists of digests")[2]
+    lines = {line.split("|")[1].strip(" `"): line for line in page.splitlines() if line.startswith("| `")}
+    lines.pop("digest_list")
+    assert lines.keys() == {source.value for source in DIGEST_APIS}
+    by_host = {known.digest_list for known in KNOWN_REGISTRIES}
+    for source, api in DIGEST_APIS.items():
+        fixed = api.path.partition("?")[0].partition("{")[0]
+        told = lines[source.value]
+        assert f"{api.host or ''}{fixed}" in told
+        assert ("| no: " in told) is (source not in by_host)
+        assert ("name and password" in told) is (api.access is DigestAccess.BASIC)
+        assert api.scope in told or api.access is not DigestAccess.CHALLENGE
 
 
 def test_every_make_target_and_variable_has_a_line() -> None:

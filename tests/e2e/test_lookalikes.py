@@ -29,6 +29,8 @@ from support.syncing import Installation
 SCHEDULED = (known.DOCKER_HUB,)
 IN_STAGES = tuple(kind for kind in known.KNOWN if kind not in SCHEDULED)
 RELEASES = 120
+#: How many tags are requested although the registry's list of digests shows them as unchanged.
+SAMPLE = 3
 _seeds = itertools.count(100)
 
 
@@ -105,7 +107,10 @@ def test_a_registry_with_habits_of_its_own_gives_what_a_plain_one_gives(
     assert runner.held(repository) == expected, "the second sync made no version"
     is_revoked = kind.auth.first_token_requests is not None
     assert server.gate.token_request_count <= task_count + is_revoked, "a token for each task, and one for a lost one"
-    assert asked_about == sorted(content.tags), "one HEAD for each tag"
+    if kind.gives_digests:
+        assert len(asked_about) == len(set(asked_about)) == SAMPLE, "the others are unchanged by the registry's list"
+    else:
+        assert asked_about == sorted(content.tags), "one HEAD for each tag"
     if Habit.LACKS_REFERRERS in kind.habits:
         assert (referrers_asked, referrers_asked_again) == (1, 0), "it is asked once for referrers, and that is kept"
     if kind.tells_digests:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.known_registries import DigestList
 from registry_sync.domain.manifest_documents import Descriptor, Manifest, read_manifest
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName, fallback_tag
 from registry_sync.errors import (
@@ -56,14 +57,22 @@ from registry_sync.oci.http.rate_limits import Usage
 from registry_sync.oci.http.requester import Retry
 from registry_sync.oci.manifests import ManifestHead
 from registry_sync.oci.referrers import MAX_DOUBTED
+from registry_sync.oci.tag_digests import DigestPairs, TagDigests, add_digests_of_images
 from registry_sync.oci.tags import TagListing
+from support.memory_digest_list import MemoryDigestList
 from support.memory_registry import MemoryRegistry, MemoryRequest, MemoryResponse, running_at
 from support.oci import FakeTime
 
 T = TypeVar("T")
 _FOREIGN = re.compile(r"(?P<registry>https?://[^/]+)/v2/(?P<repository>.+)/blobs/[^/]+")
 _LASTING = frozenset(range(200, 600)) - TEMPORARY_STATUSES
-_PATHS = {"tags": "tags/list", "manifest": "manifests/", "blob": "blobs/", "referrers": "referrers/"}
+_PATHS = {
+    "tags": "tags/list",
+    "digests": "digests",
+    "manifest": "manifests/",
+    "blob": "blobs/",
+    "referrers": "referrers/",
+}
 
 
 class _PageVanished(Exception):
@@ -92,6 +101,7 @@ class MemoryClient:
         self._origin = Origin.of(RegistryUrl.parse(registry.url))
         self._clock = FakeTime().clock
         self._retry = Retry(self.options, self._clock, self.usage)
+        self._digests = MemoryDigestList(self._digest_page, self.usage, self.options, self._origin.netloc)
         self._knowledge: dict[str, _Knowledge] = {}
         self._lock = threading.Lock()
 
@@ -126,10 +136,14 @@ class MemoryClient:
     def _list_tags(self, repository: RepositoryName) -> TagListing:
         listed_at = datetime.now(timezone.utc)
         tags: set[TagName] = set()
+        pairs = DigestPairs()
         skipped: dict[str, None] = {}
         last, page_count, has_more = None, 0, True
         while has_more:
-            names, has_more = self._tag_page(repository, last)
+            document, has_more = self._tag_page(repository, last)
+            names: list[Any] = document["tags"]
+            if self.options.digest_list is not DigestList.OFF:
+                add_digests_of_images(pairs, document)
             page_count += 1
             before = len(tags) + len(skipped)
             for name in names:
@@ -140,12 +154,12 @@ class MemoryClient:
             if last is not None and names and len(tags) + len(skipped) == before:
                 raise self._pagination_error(repository, "repeats a page")
             last = str(names[-1]) if names else last
-        return TagListing(tuple(sorted(tags)), tuple(skipped), listed_at, page_count)
+        return TagListing(tuple(sorted(tags)), tuple(skipped), listed_at, page_count, pairs.digests, listed_at)
 
-    def _tag_page(self, repository: RepositoryName, last: str | None) -> tuple[list[Any], bool]:
+    def _tag_page(self, repository: RepositoryName, last: str | None) -> tuple[dict[str, Any], bool]:
         request = MemoryRequest("GET", "tags", repository, last=last)
 
-        def read(response: MemoryResponse) -> tuple[list[Any], bool]:
+        def read(response: MemoryResponse) -> tuple[dict[str, Any], bool]:
             host = self._origin.netloc
             try:
                 document = json.loads(self._whole(response).decode())
@@ -153,7 +167,7 @@ class MemoryClient:
                 raise self._protocol_error(request, f"tag list of {host} is not a JSON object") from None
             if "tags" not in document:
                 raise self._protocol_error(request, f"{host} sends a tag list without the field tags")
-            return document["tags"], response.has_more
+            return document, response.has_more
 
         try:
             page = self._ask(request, RequestContext("repository", repository), read)
@@ -168,6 +182,19 @@ class MemoryClient:
             raise self._pagination_error(repository, said) from problem
         self.usage.add("tag_page_count")
         return page
+
+    def list_tag_digests(
+        self, repository: RepositoryName, tags: Set[TagName], *, most_requests: int
+    ) -> TagDigests | None:
+        """The digests of all tags by the registry's other API, where it has one or the options name it."""
+        chosen = self.options.digest_list
+        if chosen is DigestList.OFF or not (chosen is DigestList.QUAY or self._registry.has_digest_api):
+            return None
+        return self._digests.read(repository, tags, most_requests)
+
+    def _digest_page(self, request: MemoryRequest) -> bytes:
+        response = self._ask_once(request, RequestContext("repository", request.repository), frozenset({200}))
+        return self._whole(response)
 
     def _pagination_error(self, repository: RepositoryName, said: str) -> PaginationError:
         host = self._origin.netloc

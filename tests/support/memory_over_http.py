@@ -15,12 +15,13 @@ from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply
 from support.memory_registry import MemoryRegistry, MemoryRequest, MemoryResponse
 
 _ROUTES = (
+    ("digests", re.compile(r"/api/v1/repository/(?P<repository>.+)/tag/")),
     ("tags", re.compile(r"/v2/(?P<repository>.+)/tags/list")),
     ("manifest", re.compile(r"/v2/(?P<repository>.+)/manifests/(?P<reference>[^/]+)")),
     ("blob", re.compile(r"/v2/(?P<repository>.+)/blobs/(?P<reference>[^/]+)")),
     ("referrers", re.compile(r"/v2/(?P<repository>.+)/referrers/(?P<reference>[^/]+)")),
 )
-_LAST = re.compile(r"(?:^|&)last=([^&]*)")
+_LAST = re.compile(r"(?:^|&)(?:last|page)=([^&]*)")
 
 
 def over_http(registry: MemoryRegistry) -> HostileRegistry:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -91,9 +91,23 @@ def document(data: bytes | str, media_type: str = media_types.OCI_MANIFEST, **mo
     return MemoryResponse(data=data.encode() if isinstance(data, str) else data, media_type=media_type, **more)
 
 
-def tag_page(names: Iterable[Any], *, has_more: bool = False) -> MemoryResponse:
-    """A page of tags."""
-    return MemoryResponse(data=json.dumps({"tags": list(names)}).encode(), has_more=has_more)
+def tag_page(
+    names: Iterable[Any], *, has_more: bool = False, digests: Mapping[str, str] | None = None
+) -> MemoryResponse:
+    """A page of tags; with ``digests`` of tags as Google's registries list them."""
+    page: dict[str, Any] = {"tags": list(names)}
+    if digests is not None:
+        images: dict[str, list[str]] = {}
+        for name, digest in digests.items():
+            images.setdefault(digest, []).append(name)
+        page["manifest"] = {digest: {"tag": tags} for digest, tags in images.items()}
+    return MemoryResponse(data=json.dumps(page).encode(), has_more=has_more)
+
+
+def digest_page(digests: Mapping[str, Any], *, has_more: bool = False) -> MemoryResponse:
+    """A page of tags with digests, as Quay lists them."""
+    entries = [{"name": name, "manifest_digest": digest} for name, digest in digests.items()]
+    return MemoryResponse(data=json.dumps({"tags": entries, "has_additional": has_more}).encode())
 
 
 def referrers_page(entries: Iterable[Any], *, has_more: bool = False) -> MemoryResponse:
@@ -104,7 +118,10 @@ def referrers_page(entries: Iterable[Any], *, has_more: bool = False) -> MemoryR
 
 @dataclass(frozen=True)
 class MemoryRequest:
-    """``kind`` is tags, manifest, blob or referrers; ``last`` continues a listing, ``offset`` a blob."""
+    """``kind`` is tags, digests, manifest, blob or referrers; ``last`` continues a listing, ``offset`` a blob.
+
+    Of digests, ``last`` is the number of a page.
+    """
 
     method: str
     kind: str
@@ -138,6 +155,9 @@ class MemoryRegistry:
     ``basic_auth`` requires the user and password of ``support.registry``. ``has_referrers_api`` says whether it lists
     referrers, as Debian's does not. ``page_size`` is how many tags a page has. ``tells_digests`` says whether a HEAD
     does.
+
+    ``lists_digests`` says whether the list of tags has digests, as Google's; ``has_digest_api`` whether another list
+    does, as Quay's, with ``digest_page_size`` tags on a page, the last by name first.
     """
 
     def __init__(
@@ -147,6 +167,9 @@ class MemoryRegistry:
         has_referrers_api: bool = False,
         page_size: int = 1000,
         tells_digests: bool = True,
+        lists_digests: bool = False,
+        has_digest_api: bool = False,
+        digest_page_size: int = 100,
     ) -> None:
         self.netloc = f"memory-{next(_numbers)}.test"
         self.url = f"http://{self.netloc}"
@@ -154,6 +177,10 @@ class MemoryRegistry:
         self.has_referrers_api = has_referrers_api
         self.page_size = page_size
         self.tells_digests = tells_digests
+        self.lists_digests = lists_digests
+        self.has_digest_api = has_digest_api
+        self.digest_page_size = digest_page_size
+        self._frozen_digests: dict[str, dict[str, Digest]] | None = None
         self._repositories: dict[str, _Repository] = {}
         self._scripts: dict[tuple[str, str, str], list[Script]] = {}
         self._everything: Scripted | None = None
@@ -244,6 +271,16 @@ class MemoryRegistry:
         with self._lock:
             return sorted(self._repositories[repository].tags) if repository in self._repositories else []
 
+    def freeze_digests(self) -> None:
+        """Lets every list of digests be as it is now, whatever moves."""
+        with self._lock:
+            self._frozen_digests = {name: dict(held.tags) for name, held in self._repositories.items()}
+
+    def thaw_digests(self) -> None:
+        """Ends :meth:`freeze_digests`."""
+        with self._lock:
+            self._frozen_digests = None
+
     def _held(self, repository: str) -> _Repository:
         return self._repositories.setdefault(repository, _Repository())
 
@@ -317,17 +354,29 @@ class MemoryRegistry:
         held = self._repositories.get(request.repository)
         if held is None:
             return refusal(404, "NAME_UNKNOWN", "repository name not known to registry")
+        digests = held.tags if self._frozen_digests is None else self._frozen_digests[request.repository]
         if request.kind == "tags":
-            return self._tags(held, request.last)
+            return self._tags(held, request.last, digests)
+        if request.kind == "digests":
+            return self._digest_page(digests, int(request.last or 1))
         if request.kind == "blob":
             return self._blob(held, request)
         if request.kind == "referrers":
             return self._referrers(held, request.reference)
         return self._manifest(held, request.reference)
 
-    def _tags(self, held: _Repository, last: str | None) -> MemoryResponse:
+    def _tags(self, held: _Repository, last: str | None, digests: Mapping[str, Digest]) -> MemoryResponse:
         names = sorted(name for name in held.tags if last is None or name > last)
-        return tag_page(names[: self.page_size], has_more=len(names) > self.page_size)
+        page = names[: self.page_size]
+        listed = {name: digests[name] for name in page if name in digests} if self.lists_digests else None
+        return tag_page(page, has_more=len(names) > self.page_size, digests=listed)
+
+    def _digest_page(self, digests: Mapping[str, Digest], number: int) -> MemoryResponse:
+        if not self.has_digest_api:
+            return refusal(404, message="404 page not found")
+        names, size = sorted(digests, reverse=True), self.digest_page_size
+        page = names[(number - 1) * size : number * size]
+        return digest_page({name: digests[name] for name in page}, has_more=len(names) > number * size)
 
     def _manifest(self, held: _Repository, reference: str) -> MemoryResponse:
         digest = held.tags.get(reference) if ":" not in reference else Digest(reference)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from local_airflow.sync_command import LISTS, PASSED_ON, VARIABLES
 from registry_sync.api.remote_routes import GivenRemote
+from registry_sync.domain.known_registries import DigestList
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.remote import OPTIONS, SYNC_OPTIONS, Policy, RemoteSpec
 from registry_sync.domain.serving import base_path_of
@@ -119,7 +120,8 @@ def test_the_form_has_the_choices_of_the_code() -> None:
     flags = [said for said, (name, _) in PARAMETERS.items() if isinstance(DEFAULTS[name], bool)]
     assert flags == ["ssl_validation", "include_referrers"]
     assert [schema(flag)["enum"] for flag in flags] == [["default", "true", "false"]] * len(flags)
-    for parameter in ("mode", "policy", *flags):
+    assert schema("digest_list")["enum"] == ["default", *(source.value for source in DigestList)]
+    for parameter in ("mode", "policy", "digest_list", *flags):
         assert list(schema(parameter)["values_display"]) == schema(parameter)["enum"]
 
 
@@ -231,7 +233,7 @@ def test_rest_takes_no_other_number_of_bytes(sent: Any) -> None:
 
 #: Parameters that `make sync` has no variable for: they are said over REST, in the form, or in a DAG.
 NOT_OF_MAKE_SYNC = {"remote", "download_concurrency", "ssl_validation", "include_referrers", "max_total_bytes",
-                    "approve_removals", "dry_run"}  # fmt: skip
+                    "digest_list", "approve_removals", "dry_run"}  # fmt: skip
 
 
 def test_make_sync_has_a_variable_for_each_parameter_of_the_form_or_is_said_to_have_none() -> None:

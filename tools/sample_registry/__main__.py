@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Set
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -48,6 +49,10 @@ class SampleReader:
     def list_tags(self, _repository: RepositoryName) -> TagListing:
         """Every tag, on one page."""
         return TagListing(tuple(sorted(map(TagName, self._content.tags))), (), datetime.now(timezone.utc), 1)
+
+    def list_tag_digests(self, _repository: RepositoryName, _tags: Set[TagName], *, most_requests: int) -> None:
+        """No digests of all tags at once."""
+        del most_requests
 
     def head_manifest(self, _repository: RepositoryName, reference: TagName | Digest) -> ManifestHead:
         """Digest, type and size of a manifest."""

@@ -31,6 +31,7 @@ from registry_sync.api.preconditions import IfMatch
 from registry_sync.api.problems import CONFLICT, NOT_FOUND, PRECONDITION
 from registry_sync.api.resources import NamedQuery, Resource
 from registry_sync.domain.filters import Operator
+from registry_sync.domain.known_registries import DigestList
 from registry_sync.domain.platforms import Platform
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagFilter
 from registry_sync.domain.remote import (
@@ -157,6 +158,7 @@ class GivenRemote(_PlainOptions):  # type: ignore[misc]  # made of the definitio
     password: Secret | None = None
     conn_id: Annotated[ConnectionId | None, _about("conn_id")] = None
     platforms: Platforms | None = None
+    digest_list: Annotated[DigestList, _about("digest_list")] = DigestList.AUTO
     pulp_labels: Labels
 
     def spec_values(self, *, only_given: bool) -> dict[str, Any]:

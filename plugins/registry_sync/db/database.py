@@ -32,6 +32,7 @@ from registry_sync.db.last_pulls import LastPullStore
 from registry_sync.db.pulls import PullStore
 from registry_sync.db.remotes import RemoteStore
 from registry_sync.db.repositories import RepositoryStore
+from registry_sync.db.runs.confirmations import ConfirmationStore
 from registry_sync.db.runs.dag_run_stores import RunEndStore, SyncRequestStore
 from registry_sync.db.runs.listings import CachedHeadStore
 from registry_sync.db.runs.selections import SelectionStore
@@ -207,6 +208,11 @@ class Database:
     def heads(self) -> CachedHeadStore:
         """Digests of tags that the HEADs of a running listing returned."""
         return CachedHeadStore(self)
+
+    @cached_property
+    def confirmations(self) -> ConfirmationStore:
+        """When tags were last confirmed one by one, and what syncs found of their registry's digest list."""
+        return ConfirmationStore(self)
 
     @cached_property
     def run_ends(self) -> RunEndStore:

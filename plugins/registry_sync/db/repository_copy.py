@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.runs import RunState
 from registry_sync.domain.sync_plans import PlannedNames
 
+#: How old a sync may be that says when all tags were last requested; an older one makes the copy request them all.
+CONFIRMED_LATELY = timedelta(days=8)
 #: New content of the copy gets ids from here; SQLite continues after the highest one.
 _FIRST_NEW_ID = 1 << 62
 
@@ -173,10 +176,15 @@ class _Copying:
         self.rows(repositories, repositories.c.id.in_(select(distributions.c.repository_id).where(is_near)))
 
     def _runs(self, remote_names: Sequence[str], settled_run_id: str | None) -> None:
-        """The last sync of the repository; and of the remotes those that are running or looked for referrers."""
+        """The last sync of the repository; and of the remotes those that are running or whose findings still count.
+
+        These are of the referrers API, and of when all tags were last requested.
+        """
         looked = sync_runs.c.has_referrers_api.is_not(None) & (sync_runs.c.started_at > utc_now() - API_REMEMBERED)
         of_remotes = select(remotes.c.id).where(remotes.c.name.in_(remote_names))
-        is_near = or_(looked, sync_runs.c.state == RunState.RUNNING.value)
+        settled = sync_runs.c.state.in_([state.value for state in RunState if state.is_settled])
+        confirmed = settled & (sync_runs.c.started_at > utc_now() - CONFIRMED_LATELY)
+        is_near = or_(looked, confirmed, sync_runs.c.state == RunState.RUNNING.value)
         self.rows(sync_runs, sync_runs.c.remote_id.in_(of_remotes), is_near)
         self.rows(sync_runs, sync_runs.c.id == settled_run_id)
 

@@ -221,6 +221,7 @@ sync_runs = Table(
     Column("version_number", Integer()),
     Column("error", Text()),
     *_counts("head_count", "manifest_get_count", "blob_get_count", "tag_page_count", "received_bytes", "retry_count"),
+    *_counts("digest_page_count", "listed_digest_count"),
     *_counts("tag_count", "pending_tag_count", "unchanged_tag_count", "resolved_tag_count"),
     *_counts("held_tag_count", "gone_tag_count", "blob_count", "blob_bytes"),
     *_counts("stored_blob_count", "stored_blob_bytes", "failed_blob_count"),
@@ -228,6 +229,9 @@ sync_runs = Table(
     Column("has_referrers_api", Boolean()),
     # Why referrers could not be looked up; None: they were, or none were requested.
     Column("referrers_problem", Text()),
+    # What became of the registry's list of the digests of all tags, and why it was not used; None: no list was read.
+    Column("digest_list", plain_text(16)),
+    Column("digest_list_problem", Text()),
     # Who approved that the run removes more than its remote allows; None: nobody.
     Column("removals_approved_by", Text()),
     # The fingerprint of the removals that were last refused and may be approved; without it an approval is for any.

@@ -8,8 +8,130 @@ registry is parsed here; the client and the hooks read it too.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
+from types import MappingProxyType
+
+
+class DigestList(str, Enum):
+    """From where a sync takes the digests of all tags at once: the option of a remote.
+
+    ``auto`` reads the digests that a registry adds to its list of tags, and asks the registry's own API where that is
+    known to need no other right and no other host. ``off`` sends a HEAD for each tag. The others name the API to ask.
+    """
+
+    AUTO = "auto"
+    OFF = "off"
+    QUAY = "quay"
+    GITLAB = "gitlab"
+    AZURE = "azure"
+    HARBOR = "harbor"
+    ZOT = "zot"
+    DOCKER_HUB = "docker_hub"
+
+
+class DigestAccess(Enum):
+    """What a request for a list of digests carries.
+
+    ``NOTHING``: no ``Authorization``. ``CHALLENGE``: what a challenge requests, as for other requests. ``BASIC``: name
+    and password of the connection, for an API of the registry's host that knows no tokens.
+    """
+
+    NOTHING = "nothing"
+    CHALLENGE = "challenge"
+    BASIC = "basic"
+
+
+@dataclass(frozen=True)
+class DigestApi:
+    """An API that lists tags with digests, beside the one of the distribution specification.
+
+    ``path`` has the placeholders ``{name}`` (the repository), ``{first}`` (its first component), ``{rest}`` (the other
+    ones) and ``{rest_twice}`` (the same, percent-encoded twice); with ``{page}`` pages are numbered from 1, else they
+    are linked by a ``Link``. ``host`` serves it, None for the registry's own; another host has the registry's website.
+
+    ``entries`` are the keys that lead to the list of entries; none when it is the whole document. ``digest`` is the key
+    of an entry's digest, ``tag`` that of its tag's name; with ``tags`` an entry has several, below that key. An entry
+    with a value under one of ``temporary`` is one that a cache keeps for a time, and proves nothing. Another page
+    follows where ``more`` has a value, and without ``more`` after a page of ``page_size`` entries.
+
+    ``scope`` are the actions of the token that it requires. ``cache_path`` is a document that has a value under
+    ``cache_key`` when the repository is a cache of another registry.
+    """
+
+    path: str
+    entries: tuple[str, ...]
+    tag: str
+    digest: str
+    page_size: int
+    tags: str | None = None
+    access: DigestAccess = DigestAccess.CHALLENGE
+    scope: str = "pull"
+    host: str | None = None
+    more: str | None = None
+    temporary: tuple[str, ...] = ()
+    cache_path: str | None = None
+    cache_key: str = ""
+
+
+#: No API pages further than this; an API without pages has one of this size.
+_WHOLE = 1_000_000
+DIGEST_APIS: Mapping[DigestList, DigestApi] = MappingProxyType(
+    {
+        DigestList.QUAY: DigestApi(
+            "/api/v1/repository/{name}/tag/?onlyActiveTags=true&limit=100&page={page}",
+            entries=("tags",),
+            tag="name",
+            digest="manifest_digest",
+            page_size=100,
+            access=DigestAccess.NOTHING,
+            more="has_additional",
+            temporary=("end_ts", "expiration"),
+        ),
+        DigestList.GITLAB: DigestApi(
+            "/gitlab/v1/repositories/{name}/tags/list/?n=1000", (), tag="name", digest="digest", page_size=1000
+        ),
+        DigestList.AZURE: DigestApi(
+            "/acr/v1/{name}/_tags?n=1000",
+            entries=("tags",),
+            tag="name",
+            digest="digest",
+            page_size=1000,
+            scope="metadata_read",
+        ),
+        DigestList.HARBOR: DigestApi(
+            "/api/v2.0/projects/{first}/repositories/{rest_twice}/artifacts"
+            "?with_tag=true&q=tags%3D*&page_size=100&page={page}",
+            entries=(),
+            tag="name",
+            digest="digest",
+            page_size=100,
+            tags="tags",
+            access=DigestAccess.BASIC,
+            cache_path="/api/v2.0/projects/{first}",
+            cache_key="registry_id",
+        ),
+        DigestList.ZOT: DigestApi(
+            "/v2/_zot/ext/search?query=%7BImageList(repo:%22{name}%22)%7BResults%7BTag%20Digest%7D%7D%7D",
+            entries=("data", "ImageList", "Results"),
+            tag="Tag",
+            digest="Digest",
+            page_size=_WHOLE,
+        ),
+        DigestList.DOCKER_HUB: DigestApi(
+            "/v2/namespaces/{first}/repositories/{rest}/tags?page_size=100&page={page}",
+            entries=("results",),
+            tag="name",
+            digest="digest",
+            page_size=100,
+            access=DigestAccess.NOTHING,
+            host="hub.docker.com",
+            more="next",
+        ),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +144,9 @@ class KnownRegistry:
     component. ``token_hosts`` are other hosts whose token service may be sent its credentials. ``credentials_path`` is
     a path that its stored credentials are known to carry. With ``hides_existence`` a 401 to accepted credentials means
     that the repository is missing or private. ``credential_helper`` makes passwords for it, by asking ``login_service``
-    in ``login_region``, None for the region in the host.
+    in ``login_region``, None for the region in the host. ``digest_list`` is the API for the digests of all tags that is
+    asked without a setting; with ``is_cache`` it serves what it has copied from another registry, so that none of its
+    lists proves anything.
     """
 
     name: str
@@ -37,6 +161,8 @@ class KnownRegistry:
     credential_helper: str | None = None
     login_service: str | None = None
     login_region: str | None = None
+    digest_list: DigestList | None = None
+    is_cache: bool = False
 
     @cached_property
     def _form(self) -> re.Pattern[str]:
@@ -63,7 +189,20 @@ DOCKER_HUB = KnownRegistry(
 )
 KNOWN_REGISTRIES = (
     DOCKER_HUB,
-    KnownRegistry("GitLab.com", "registry.gitlab.com", token_hosts=frozenset({"gitlab.com"})),
+    KnownRegistry(
+        "GitLab.com",
+        "registry.gitlab.com",
+        token_hosts=frozenset({"gitlab.com"}),
+        digest_list=DigestList.GITLAB,
+    ),
+    KnownRegistry("Quay.io", "quay.io", digest_list=DigestList.QUAY),
+    KnownRegistry(
+        "Azure Container Registry",
+        "<registry>.azurecr.<domain>",
+        placeholders=(("registry", r"[a-z0-9-]+"), ("domain", r"(?:io|cn|us)")),
+        digest_list=DigestList.AZURE,
+    ),
+    KnownRegistry("Google's mirror of Docker Hub", "mirror.gcr.io", is_cache=True),
     KnownRegistry(
         "Amazon ECR",
         "<account>.dkr.ecr<fips>.<region>.amazonaws.com<suffix>",
@@ -86,6 +225,16 @@ KNOWN_REGISTRIES = (
 )
 #: What is assumed of every other registry: nothing.
 UNKNOWN = KnownRegistry("", "")
+
+
+def digest_list_by_challenge(service: str | None, realm_path: str) -> DigestList | None:
+    """The API of a registry that any host may run, by its challenge: the service and the path of the realm in it.
+
+    None for a challenge that says nothing. Only APIs that need no other right are found so.
+    """
+    if service == "container_registry" and realm_path == "/jwt/auth":
+        return DigestList.GITLAB
+    return DigestList.QUAY if service and realm_path == "/v2/auth" else None
 
 
 def known_registry(host: str) -> KnownRegistry:

@@ -16,6 +16,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from registry_sync.domain.known_registries import DIGEST_APIS, DigestList, known_registry
 from registry_sync.domain.platforms import Platform, parse_platforms
 from registry_sync.domain.quantities import parse_choice, parse_flag
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagFilter, TagPattern
@@ -87,6 +88,10 @@ def _policy(_option: Option, name: str, given: str) -> Policy:
     return parse_choice(Policy, given, name)
 
 
+def _digest_list(_option: Option, name: str, given: str) -> DigestList:
+    return parse_choice(DigestList, given, name)
+
+
 def _tag_patterns(_option: Option, _name: str, given: tuple[str, ...]) -> tuple[TagPattern, ...]:
     return TagPattern.parse_all(given)
 
@@ -124,6 +129,8 @@ class RemoteSpec:
     Shares are of tags, from 0 to 1. A sync that would hold more than ``max_held_share`` of its tags, or a mirror that
     would remove more than ``max_removed_share`` or ``max_removed_tags`` of those present, makes no version. One that
     would store more than ``max_total_bytes`` that the blob store lacks stops before it downloads. None sets no limit.
+
+    ``digest_list`` says from where a sync learns that tags have not moved without a request for each.
     """
 
     name: str
@@ -226,6 +233,22 @@ class RemoteSpec:
             may_be_lowered=True,
         ),
     )
+    digest_list: DigestList = field(
+        default=DigestList.AUTO,
+        metadata=_option(
+            "From where the digests of all tags are taken at once; off: by a request for each tag",
+            _digest_list,
+            parameter="digest_list",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        api = DIGEST_APIS.get(self.digest_list)
+        if api is not None and api.host is not None and api.host not in known_registry(self.url.netloc).websites:
+            raise ConfigurationError(
+                f"digest_list is {self.digest_list.value}, which {api.host} serves for its own registry and not for "
+                f"{self.url.netloc}"
+            )
 
     @classmethod
     def parse(cls, name: str, url: str, upstream_name: str, **options: Any) -> RemoteSpec:

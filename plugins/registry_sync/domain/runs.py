@@ -161,6 +161,40 @@ class CachedHead:
     asked_at: datetime
 
 
+class DigestListUse(str, Enum):
+    """What became of a registry's list of the digests of all tags in a sync that has read one.
+
+    ``used``: it showed that tags are unchanged. ``failed``: it could not be read this time. ``refused``: the registry
+    has none for this reader. ``stale``: it did not show a move that the registry itself confirmed.
+    """
+
+    USED = "used"
+    FAILED = "failed"
+    REFUSED = "refused"
+    STALE = "stale"
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether later syncs do without the list for some time."""
+        return self in (DigestListUse.REFUSED, DigestListUse.STALE)
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """When a sync last requested every tag of a repository, and what syncs found of the registry's digest list.
+
+    ``confirmed_at`` and ``listed_at`` are the times of the listings of the last sync that did, and of the last sync at
+    all; None for none. ``used_count`` syncs have used the list since ``confirmed_at``. ``problem`` is why the list is
+    not used for some time from ``problem_at`` on; None when nothing speaks against it.
+    """
+
+    confirmed_at: datetime | None = None
+    listed_at: datetime | None = None
+    used_count: int = 0
+    problem: str | None = None
+    problem_at: datetime | None = None
+
+
 @dataclass(frozen=True)
 class RunTrigger:
     """How a run was started: the repository's name as requested, who or what triggered the DAG run, and its start time,
@@ -222,6 +256,7 @@ class RunUsage:
     manifest_get_count: int = 0
     blob_get_count: int = 0
     tag_page_count: int = 0
+    digest_page_count: int = 0
     received_bytes: int = 0
     retry_count: int = 0
 

@@ -189,6 +189,7 @@ def _options(
         choices["concurrency"] = remote.download_concurrency
         choices["follow_foreign_urls"] = remote.include_foreign_layers
         choices["allow_schema1"] = remote.allow_schema1
+        choices["digest_list"] = remote.digest_list
         verify = verify and remote.ssl_validation
         ca = remote.ssl_ca_certificate or ca
         certificate = remote.ssl_client_certificate or certificate

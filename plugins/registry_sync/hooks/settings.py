@@ -22,6 +22,7 @@ DEFAULT_MIN_SHARD_MIB = 1024
 DEFAULT_SYNC_DAG_ID = "registry_sync"
 DEFAULT_ORPHAN_GRACE_HOURS = 24
 DEFAULT_APPROVAL_HOURS = 24
+DEFAULT_CONFIRM_TAGS_HOURS = 24
 #: Ten years.
 MOST_HOURS = 87_600
 
@@ -32,9 +33,10 @@ class Settings:
 
     ``max_shards`` limits the mapped tasks of one stage; ``min_shard_bytes`` is the minimum work of a task. ``contact``
     is the contact for operators of registries, None for none. ``orphan_grace`` is how long unreferenced content is kept
-    before it is collected. ``trust_triggers`` says that the parameters of a run count as those of its DAG's author,
-    whoever triggered it. ``approval_wait`` is how long a sync that would remove too many tags waits for a person, zero
-    for not at all. ``share_with_group`` makes stored files accessible to their group; ``home`` is the folder of
+    before it is collected, ``confirm_tags`` how long a registry's list of digests may stand in for a request for each
+    tag. ``trust_triggers`` says that the parameters of a run count as those of its DAG's author, whoever triggered it.
+    ``approval_wait`` is how long a sync that would remove too many tags waits for a person, zero for not at all.
+    ``share_with_group`` makes stored files accessible to their group; ``home`` is the folder of
     the embedded defaults. ``sync_dag_id`` is the DAG that a sync over REST runs, and whose access rules apply to
     reading over REST. ``pull_login_url`` is the Airflow whose users may log in at the pull server, None for robots
     alone; ``pull_trusted_proxies`` are the addresses and networks whose ``X-Forwarded-For`` counts there, and for HTTP
@@ -53,6 +55,7 @@ class Settings:
     contact: str | None = None
     orphan_grace: timedelta = timedelta(hours=DEFAULT_ORPHAN_GRACE_HOURS)
     approval_wait: timedelta = timedelta(hours=DEFAULT_APPROVAL_HOURS)
+    confirm_tags: timedelta = timedelta(hours=DEFAULT_CONFIRM_TAGS_HOURS)
     trust_triggers: bool = False
     share_with_group: bool = False
     home: Path | None = None
@@ -92,6 +95,9 @@ def load_settings() -> Settings:
         ),
         approval_wait=_hours(
             conf.get(SECTION, "approval_hours", fallback=""), "approval_hours", DEFAULT_APPROVAL_HOURS
+        ),
+        confirm_tags=_hours(
+            conf.get(SECTION, "confirm_tags_hours", fallback=""), "confirm_tags_hours", DEFAULT_CONFIRM_TAGS_HOURS
         ),
         trust_triggers=_flag(conf.get(SECTION, "trust_triggers", fallback=""), "trust_triggers"),
         share_with_group=_flag(conf.get(SECTION, "share_with_group", fallback=""), "share_with_group"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Set
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -34,6 +34,7 @@ from registry_sync.oci.http.responses import Response, web_page
 from registry_sync.oci.http.transport import Transport
 from registry_sync.oci.manifests import ManifestHead, ManifestReader
 from registry_sync.oci.referrers import ReferrersReader
+from registry_sync.oci.tag_digests import DigestListReader, TagDigests
 from registry_sync.oci.tags import TagListing, has_tag_list, list_tags
 
 if TYPE_CHECKING:
@@ -127,6 +128,10 @@ class RegistryReader(Protocol):
 
     def list_tags(self, repository: RepositoryName) -> TagListing: ...
 
+    def list_tag_digests(
+        self, repository: RepositoryName, tags: Set[TagName], *, most_requests: int
+    ) -> TagDigests | None: ...
+
     def head_manifest(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead: ...
 
     def get_manifest(
@@ -179,6 +184,7 @@ class RegistryClient:
         self._manifests = ManifestReader(self._requester, options)
         self._referrers = ReferrersReader(self._requester, self._manifests, options)
         self._blobs = BlobFetcher(self._requester, options, clock)
+        self._digest_lists = DigestListReader(self._requester, self._authenticator, options)
         self._ping_lock = threading.Lock()
         self._is_registry = False
 
@@ -203,9 +209,17 @@ class RegistryClient:
         """All tags of ``repository``: :func:`registry_sync.oci.tags.list_tags`.
 
         As every read, it also raises :class:`NotARegistry` when a web page comes in its place and the host has
-        responded as a registry neither at ``/v2/`` nor elsewhere.
+        responded as a registry neither at ``/v2/`` nor elsewhere. Digests in the list are omitted where ``digest_list``
+        is off, and for a cache of another registry.
         """
-        return self._from_a_registry(repository, lambda: list_tags(self._requester, repository))
+        listing = self._from_a_registry(repository, lambda: list_tags(self._requester, repository))
+        return listing if self._digest_lists.are_used else replace(listing, digests={})
+
+    def list_tag_digests(
+        self, repository: RepositoryName, tags: Set[TagName], *, most_requests: int
+    ) -> TagDigests | None:
+        """The digests of ``tags``, all that are listed, by an API of the registry: :meth:`DigestListReader.read`."""
+        return self._digest_lists.read(repository, tags, most_requests)
 
     def head_manifest(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead:
         """What the registry says about a manifest: a hint. Raises :class:`NotFound` with kind ``manifest``."""

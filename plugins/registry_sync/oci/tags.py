@@ -6,10 +6,12 @@ Names outside the grammar are skipped and reported.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from registry_sync.domain.digests import Digest
 from registry_sync.domain.references import RepositoryName, TagName
 from registry_sync.errors import (
     InvalidReference,
@@ -24,13 +26,15 @@ from registry_sync.oci.http.link_headers import next_page
 from registry_sync.oci.http.origins import Target
 from registry_sync.oci.http.requester import Requester
 from registry_sync.oci.http.responses import Response
+from registry_sync.oci.tag_digests import MAX_PAGE_BYTES, DigestPairs, TagDigests, add_digests_of_images, made_at
 
 PAGE_SIZE = 1000
+#: What Google's registries list at most, images as well as tags.
+MOST_IMAGES = 10_000
 #: Lengths of a page that may be full although it has no link to another one.
 SUSPICIOUS_COUNTS = frozenset({50, 100, 1000, 10000})
 MAX_PAGES = 2000
 MAX_TAGS = 200_000
-MAX_PAGE_BYTES = 16 * 1024 * 1024
 MAX_EMPTY_PAGES = 3
 MAX_SKIPPED = 1000
 MAX_SECONDS = 3600
@@ -40,25 +44,45 @@ MAX_SECONDS = 3600
 class TagListing:
     """The tags at ``listed_at`` (when the first page was requested), each once, sorted.
 
-    ``skipped`` has names that are no tags, at most a thousand, made printable.
+    ``skipped`` has names that are no tags, at most a thousand, made printable. ``digests`` are those that the registry
+    listed beside the tags, most registries none: hints as they were at ``digests_at``.
     """
 
     tags: tuple[TagName, ...]
     skipped: tuple[str, ...]
     listed_at: datetime
     page_count: int
+    digests: Mapping[TagName, Digest] = field(default_factory=dict)
+    digests_at: datetime | None = None
+
+    @property
+    def digest_list(self) -> TagDigests | None:
+        """The digests beside the tags; None without any."""
+        return TagDigests(self.digests, self.digests_at or self.listed_at) if self.digests else None
 
 
 @dataclass(frozen=True)
 class _Page:
+    """``image_count`` is the number of images that Google's registries list beside the tags, 0 for others."""
+
     names: list[Any]
     following: Target | None
+    document: Mapping[str, Any] = field(default_factory=dict)
+    made_at: datetime | None = None
+    image_count: int = 0
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether an unlinked page of one of Google's registries may end at the number that was requested."""
+        return self.following is None and PAGE_SIZE in (self.image_count, len(self.names) if self.image_count else 0)
 
 
 @dataclass
 class _Progress:
     tags: set[TagName] = field(default_factory=set)
     skipped: dict[str, None] = field(default_factory=dict)
+    pairs: DigestPairs = field(default_factory=DigestPairs)
+    digests_at: datetime | None = None
     visited: set[str] = field(default_factory=set)
     page_count: int = 0
     empty_count: int = 0
@@ -131,7 +155,14 @@ class _Lister:
         page: _Page | None = self._first_page(progress)
         while page is not None:
             page = self._next(page, progress)
-        return TagListing(tuple(sorted(progress.tags)), tuple(progress.skipped), listed_at, progress.page_count)
+        return TagListing(
+            tuple(sorted(progress.tags)),
+            tuple(progress.skipped),
+            listed_at,
+            progress.page_count,
+            progress.pairs.digests,
+            min(progress.digests_at or listed_at, listed_at),
+        )
 
     def is_served(self) -> bool:
         target = self._requester.target(f"{self._path}?n=1")
@@ -150,12 +181,20 @@ class _Lister:
             if problem.status not in (400, 405) and "UNSUPPORTED" not in problem.codes:
                 raise
             page = self._fetch(self._requester.target(self._path), progress)
+        if page.is_cut:
+            page = self._fetch(self._requester.target(f"{self._path}?n={MOST_IMAGES}"), progress)
+            if page.following is None and MOST_IMAGES in (page.image_count, len(page.names)):
+                raise self._pagination_error(
+                    f"lists {MOST_IMAGES:,} images, the most that it lists, and does not say whether it has more"
+                )
         self._add(page, progress)
         return page
 
     def _add(self, page: _Page, progress: _Progress) -> int:
         """How many names of ``page`` are new."""
         added = progress.add(page.names)
+        add_digests_of_images(progress.pairs, page.document)
+        progress.digests_at = min(filter(None, (progress.digests_at, page.made_at)), default=None)
         if len(progress.tags) > MAX_TAGS:
             raise LimitExceeded(f"{self._repository} has more than {MAX_TAGS} tags", limit="tags")
         return added
@@ -233,7 +272,11 @@ class _Lister:
         names = document["tags"]
         if names is not None and not isinstance(names, list):
             raise response.protocol_error(f"{host} sends tags that are not a list")
-        return _Page(names or [], following)
+        images = document.get("manifest")
+        if not isinstance(images, dict):
+            return _Page(names or [], following)
+        now = datetime.now(timezone.utc)
+        return _Page(names or [], following, document, made_at(now, response), len(images))
 
     def _pagination_error(self, problem: str) -> PaginationError:
         host = self._requester.target("/").origin.netloc

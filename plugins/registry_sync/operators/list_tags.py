@@ -63,6 +63,8 @@ class ListTagsOperator(TriggeredTask):
     :param include_referrers: whether signatures and other referrers are included; None for the remote's own
     :param max_total_bytes: the run stops before it downloads when the blobs that it would store are larger together;
         None for the remote's own, or no limit
+    :param digest_list: from where the digests of all tags are taken at once: ``auto``, ``off``, or an API such as
+        ``harbor``; None for the remote's own
     :param replace_upstream: whether another upstream may replace the remote's, or the repository's
     :param publish_as: base path under which clients pull the repository, such as ``team/alpine``: a distribution that
         serves its latest version, private, is created when there is none; None to publish nothing
@@ -87,6 +89,7 @@ class ListTagsOperator(TriggeredTask):
         "platforms",
         "include_referrers",
         "max_total_bytes",
+        "digest_list",
         "replace_upstream",
         "publish_as",
         "preview",
@@ -110,6 +113,7 @@ class ListTagsOperator(TriggeredTask):
         platforms: Sequence[str] | str | None = None,
         include_referrers: bool | str | None = None,
         max_total_bytes: int | str | None = None,
+        digest_list: str | None = None,
         replace_upstream: bool | str | None = None,
         publish_as: str | None = None,
         preview: bool | str = False,
@@ -131,6 +135,7 @@ class ListTagsOperator(TriggeredTask):
         self.platforms = platforms
         self.include_referrers = include_referrers
         self.max_total_bytes = max_total_bytes
+        self.digest_list = digest_list
         self.replace_upstream = replace_upstream
         self.publish_as = publish_as
         self.preview = preview
@@ -172,7 +177,15 @@ class ListTagsOperator(TriggeredTask):
             self._log_published(stage, run)
             max_shards = stage.max_shards(remote)
             client, remote = stage.connect(remote)
-            listed = list_tags(client, stage.database, run, remote, max_shards=max_shards, report=report)
+            listed = list_tags(
+                client,
+                stage.database,
+                run,
+                remote,
+                max_shards=max_shards,
+                report=report,
+                confirm_after=stage.settings.confirm_tags,
+            )
             summary = self._summary(stage, run, listed)
             note = self._note(note, run, listed, summary["unchanged_version"])
             if note.summary or note.details:
@@ -213,6 +226,7 @@ class ListTagsOperator(TriggeredTask):
                     stage.connected,
                     is_last_try=stage.is_last_try,
                     report=TaskReport(self.log),
+                    confirm_after=stage.settings.confirm_tags,
                 )
         self.log.info("dry run: %s", plan)
         for refusal in plan.refusals:
@@ -341,5 +355,6 @@ class ListTagsOperator(TriggeredTask):
             "changed": listed.changed_count,
             "removed": listed.removed_count,
             "skipped_names": len(listed.skipped_names),
+            "by_digest_list": listed.by_list_count,
             "unchanged_version": version_document(latest) if latest else None,
         }

@@ -73,6 +73,7 @@ def sync_repository(
     platforms: Texts = None,
     include_referrers: Flag = None,
     max_total_bytes: Number = None,
+    digest_list: Text = None,
     replace_upstream: Flag = None,
     publish_as: Text = None,
     preview: Flag = None,
@@ -93,8 +94,7 @@ def sync_repository(
     :param repository: name of the repository to sync into; created when it does not exist
     :param url: address of the registry, such as ``https://quay.io``
     :param upstream_name: name of the repository on that registry, such as ``library/hello-world``
-    :param remote: name of an existing remote, instead of ``url`` and ``upstream_name``; with them the name under which
-        they are kept (default: the repository's)
+    :param remote: an existing remote in place of ``url`` and ``upstream_name``, or the name under which these are kept
     :param tags: tags to include, names or globs, as a list or text with commas; None for all
     :param exclude_tags: tags to exclude, likewise
     :param policy: ``immediate``, ``on_demand`` or ``streamed``; None for the remote's own
@@ -105,14 +105,14 @@ def sync_repository(
     :param platforms: only these entries of indexes, such as ``linux/amd64``; None for the remote's own
     :param include_referrers: whether signatures and other referrers are included; None for the remote's own
     :param max_total_bytes: the run stops before it downloads when the blobs that it would store are larger together
+    :param digest_list: from where the digests of all tags are taken at once; None for the remote's own
     :param replace_upstream: whether another upstream may replace the remote's, or the repository's
     :param publish_as: base path under which clients pull the repository; None to publish nothing
     :param preview: whether to find out only what a sync would do, and change nothing; not in an expanded group
     :param approve_removals: whether a mirror may remove more tags than its remote allows
     :param approval_timeout: how long one that may not waits for a person, as ``CommitVersionOperator``
     :param trust_triggers: whether a user who may trigger the DAG may set all of this in the parameters of a run
-    :param small: two tasks instead of five, the second of which fetches everything: for repositories that need no
-        distribution over tasks, for many in one DAG, and in a task group that is expanded over repositories
+    :param small: two tasks instead of five: for small repositories, many in one DAG, and an expanded task group
     :param group_id: id of the task group; None for the repository's name, with a number where that is taken
     :param dag: the DAG; None for the one whose ``with`` block the call is in
     :param default_args: as the DAG's, for the tasks of this group alone

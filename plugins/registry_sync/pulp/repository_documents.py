@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AliasGenerator, AliasPath, ConfigDict, Field
 
+from registry_sync.domain.known_registries import DigestList
 from registry_sync.domain.remote import Policy, split_private_keys
 from registry_sync.domain.serving import Distribution
 from registry_sync.pulp.documents import (
@@ -136,6 +137,7 @@ class RemoteDocument(Document):
     max_removed_share: float | None
     max_removed_tags: int | None
     max_total_bytes: int | None
+    digest_list: DigestList
     pulp_labels: dict[str, str]
 
 

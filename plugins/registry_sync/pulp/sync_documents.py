@@ -43,6 +43,7 @@ class RequestCounts(Document):
     manifests: Annotated[int, Field(validation_alias="manifest_get_count")]
     blobs: Annotated[int, Field(validation_alias="blob_get_count")]
     tag_pages: Annotated[int, Field(validation_alias="tag_page_count")]
+    digest_pages: Annotated[int, Field(validation_alias="digest_page_count")]
     retries: Annotated[int, Field(validation_alias="retry_count")]
     received_bytes: int
 

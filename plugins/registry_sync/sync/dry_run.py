@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from registry_sync.domain.digests import Digest
@@ -38,6 +39,7 @@ from registry_sync.errors import (
     UnsupportedDigest,
 )
 from registry_sync.sync.commit_version import commit_version
+from registry_sync.sync.digest_hints import CONFIRM_AFTER
 from registry_sync.sync.fetch_manifests import fetch_manifests
 from registry_sync.sync.list_tags import TagsListed, list_tags
 from registry_sync.sync.open_run import SyncRequest
@@ -92,6 +94,7 @@ def plan_sync(
     *,
     is_last_try: bool,
     report: Callable[[str], None],
+    confirm_after: timedelta = CONFIRM_AFTER,
 ) -> SyncPlan:
     """What the sync that ``start`` starts would do, found on ``copy``, a database that is thrown away afterwards.
 
@@ -104,7 +107,7 @@ def plan_sync(
     plan = _Plan(copy, store, run, reported, creates)
     with connect(run.remote) as (client, remote):
         try:
-            listed = list_tags(client, copy, run, remote, max_shards=1, report=reported)
+            listed = list_tags(client, copy, run, remote, max_shards=1, report=reported, confirm_after=confirm_after)
         except NothingSynced as refused:
             return plan.made(client.usage.counts(), refusals=[refused])
         plan.listed = listed

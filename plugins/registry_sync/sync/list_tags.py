@@ -1,15 +1,16 @@
 """The first stage: the upstream's tags, the digest of each, and which of them are new or moved.
 
-A tag costs one HEAD. The digest from HEAD is a hint: if it equals the latest version's, nothing is fetched, unless the
-selection below the tag has changed (see ``tags_to_read_again``); otherwise the manifest is fetched, hashed and judged
-by its bytes. A listing fails as a whole, so that a lost page never makes a tag look deleted.
+A tag costs one HEAD, unless a list of digests shows that it has not moved (see ``digest_hints``). The digest from HEAD
+is a hint: if it equals the latest version's, nothing is fetched, unless the selection below the tag has changed (see
+``tags_to_read_again``); otherwise the manifest is fetched, hashed and judged by its bytes. A listing fails as a whole,
+so that a lost page never makes a tag look deleted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from registry_sync.domain.digests import Digest
@@ -21,6 +22,7 @@ from registry_sync.domain.remote import Policy, RemoteSpec
 from registry_sync.domain.runs import ListedTag, SyncRun, TagState, plan_shards
 from registry_sync.errors import NothingSynced
 from registry_sync.sync.attached_artifacts import ask_for_referrers_api
+from registry_sync.sync.digest_hints import CONFIRM_AFTER, DigestHints
 from registry_sync.sync.parallel import warn
 from registry_sync.sync.tag_resolution import KnownReferrerTags, TagHeads, excluded_tags, tags_to_read_again
 from registry_sync.sync.walk import Selection
@@ -28,6 +30,7 @@ from registry_sync.sync.walk import Selection
 if TYPE_CHECKING:
     from registry_sync.db.database import Database
     from registry_sync.oci.client import RegistryReader
+    from registry_sync.oci.tags import TagListing
 
 #: Distinct manifests from which a separate shard pays off: a task costs about as much as fetching these.
 MIN_SHARD_MANIFESTS = 1000
@@ -51,7 +54,8 @@ class TagsListed:
 
     ``is_unchanged`` says that the latest version equals the upstream and holds all bytes that its policy requires, so
     that nothing remains to be done; it is never true when no tag passes the filters, or no index has a wanted platform.
-    ``without_platform`` are tags that are known to have no wanted platform.
+    ``without_platform`` are tags that are known to have no wanted platform. ``by_list_count`` tags are unchanged by the
+    registry's list of digests, without a request for each.
     """
 
     listed_count: int
@@ -65,6 +69,7 @@ class TagsListed:
     excluded_count: int = 0
     missing_names: tuple[TagName, ...] = ()
     without_platform: tuple[TagName, ...] = ()
+    by_list_count: int = 0
 
     @property
     def missing_note(self) -> str | None:
@@ -87,13 +92,14 @@ class TagsListed:
 
 @dataclass(frozen=True)
 class _Names:
-    """The listed names: the selected tags, and candidates for their referrer tags."""
+    """The listed names: the selected tags, and candidates for their referrer tags; ``listing`` is None without one."""
 
     wanted: list[TagName]
     candidates: list[TagName]
     listed_count: int
     skipped: tuple[str, ...]
     listed_at: datetime
+    listing: TagListing | None = None
 
 
 def list_tags(
@@ -104,23 +110,24 @@ def list_tags(
     *,
     max_shards: int,
     report: Callable[[str], None],
+    confirm_after: timedelta = CONFIRM_AFTER,
 ) -> TagsListed:
     """Lists, selects and resolves the tags of ``remote`` and records them with ``run``; a repeat replaces the record.
 
+    After ``confirm_after`` each tag is requested, whatever the registry's list of digests says.
     Raises :class:`NothingSynced` when no tag passes the filters, the client's errors for a registry that does not
     respond, and the database's.
     """
     selection = Selection.of(remote)
-    names = _names(client, remote, selection)
-    if names.skipped:
-        count = format_count(len(names.skipped), "name")
-        warn(report, f"skipped {count} that no tag can have: {names.skipped[0][:40]!r}")
+    names = _names(client, remote, selection, report)
     latest_number = database.versions.latest_number(run.repository_id)
     latest = database.versions.tags(run.repository_id)
     if not names.wanted:
         _refuse_empty(remote, run, names.listed_count, len(latest))
     tag_heads = TagHeads(client, database.heads, run, remote, report)
+    hints = DigestHints(client, database, run, remote, tag_heads, report, confirm_after)
     with tag_heads.kept_on_failure():
+        by_list_count = hints.use(names.listing, latest, names.wanted) if names.listing else 0
         heads = tag_heads.resolve(names.wanted)
         missing = tuple(sorted(set(remote.tag_filter.exact_names).difference(heads)))
         if not heads:
@@ -150,6 +157,7 @@ def list_tags(
         excluded_count=len(excluded.intersection(removed) | _excluded_by_filter(remote, removed)),
         missing_names=missing,
         without_platform=tuple(sorted(excluded)),
+        by_list_count=by_list_count,
     )
     if listed.missing_note:
         warn(report, listed.missing_note)
@@ -164,7 +172,9 @@ def list_tags(
         report("another version was made while the tags were listed, so they are listed again")
         database.heads.forget(run.id)
         again = database.runs.get(run.id)
-        return list_tags(client, database, again, remote, max_shards=max_shards, report=report)
+        return list_tags(
+            client, database, again, remote, max_shards=max_shards, report=report, confirm_after=confirm_after
+        )
     tags = [
         ListedTag(tag, digest, numbers.get(tag), TagState.FILTERED if tag in excluded else TagState.UNCHANGED)
         for tag, digest in heads.items()
@@ -174,16 +184,19 @@ def list_tags(
     return listed
 
 
-def _names(client: RegistryReader, remote: RemoteSpec, selection: Selection) -> _Names:
+def _names(client: RegistryReader, remote: RemoteSpec, selection: Selection, report: Callable[[str], None]) -> _Names:
     tag_filter = remote.tag_filter
     literal = tag_filter.literal_tags
     if literal is not None:
         return _Names(sorted(set(literal)), [], len(literal), (), datetime.now(timezone.utc))
     listing = client.list_tags(remote.upstream)
+    if listing.skipped:
+        count = format_count(len(listing.skipped), "name")
+        warn(report, f"skipped {count} that no tag can have: {listing.skipped[0][:40]!r}")
     wanted = tag_filter.select(listing.tags)
     others = set(listing.tags).difference(wanted)
     candidates = sorted(tag for tag in others if selection.is_candidate(tag_filter.allows, tag))
-    return _Names(wanted, candidates, len(listing.tags), listing.skipped, listing.listed_at)
+    return _Names(wanted, candidates, len(listing.tags), listing.skipped, listing.listed_at, listing)
 
 
 def _refuse_empty(remote: RemoteSpec, run: SyncRun, listed_count: int, present_count: int) -> None:

@@ -164,7 +164,10 @@ KEEP_SECONDS = 5.0
 
 @dataclass
 class TagHeads:
-    """The HEADs of one try of a listing. ``asked_at`` is when the first digest in use was requested, None for none."""
+    """The HEADs of one try of a listing, and what makes some of them needless.
+
+    ``asked_at`` is when the first digest in use was requested, None for none.
+    """
 
     client: RegistryReader
     kept: CachedHeadStore
@@ -173,6 +176,8 @@ class TagHeads:
     report: Callable[[str], None]
     asked_at: datetime | None = None
     _earlier: Mapping[TagName, CachedHead] = field(default_factory=dict)
+    _known: dict[TagName, Digest | None] = field(default_factory=dict)
+    _gone: set[TagName] = field(default_factory=set)
     _new: dict[TagName, Digest | None] = field(default_factory=dict)
     _new_at: datetime = field(default_factory=utc_now)
     _kept_at: float = field(default_factory=time.monotonic)
@@ -190,6 +195,18 @@ class TagHeads:
                 self._keep()
             raise
 
+    def request(self, names: list[TagName]) -> dict[TagName, Digest | None]:
+        """As :meth:`resolve`, of tags that a later :meth:`resolve` does not request again."""
+        found = self.resolve(names)
+        self._known |= found
+        self._gone.update(set(names).difference(found))
+        return found
+
+    def assume(self, digests: Mapping[TagName, Digest], as_of: datetime) -> None:
+        """Takes these digests, as they were at ``as_of``, for those of HEADs; tags that were requested keep theirs."""
+        self._known = {**digests, **self._known}
+        self._record_time(as_of)
+
     def resolve(self, names: list[TagName]) -> dict[TagName, Digest | None]:
         """Tag to digest, None where HEAD has no digest; tags that the registry does not have are omitted.
 
@@ -200,7 +217,8 @@ class TagHeads:
         if known:
             self.report(f"{format_count(len(known), 'tag')} of {len(names):,} were resolved by an earlier try")
             self._record_time(min(head.asked_at for head in known.values()))
-        self._request([tag for tag in names if tag not in known], heads)
+        heads = {tag: self._known[tag] for tag in names if tag in self._known} | heads
+        self._request([tag for tag in names if tag not in heads and tag not in self._gone], heads)
         return {tag: heads[tag] for tag in names if tag in heads}
 
     def _request(self, names: list[TagName], heads: dict[TagName, Digest | None]) -> None:

@@ -32,8 +32,13 @@ REVISION = "0003"
 
 #: What answers to documents of a kind say since then: by the field, its value here and why it came.
 NEW_FIELDS: dict[str, dict[str, tuple[Any, str]]] = {
-    "remotes/": {"max_total_bytes": (None, "a limit of what a sync stores, that remotes had not")}
+    "remotes/": {
+        "max_total_bytes": (None, "a limit of what a sync stores, that remotes had not"),
+        "digest_list": ("auto", "from where the digests of all tags are taken at once"),
+    }
 }
+#: Requests that the previous release did not make, and so did not count.
+NEW_COUNT = '"digest_pages":0,'
 
 
 def documents() -> dict[str, str]:
@@ -44,6 +49,7 @@ def documents() -> dict[str, str]:
 
 def without_new_fields(path: str, body: str) -> str:
     """``body`` as the previous release would have written it."""
+    body = body.replace(NEW_COUNT, "")
     new = next((fields for prefix, fields in NEW_FIELDS.items() if path.startswith(prefix)), {})
     if not new:
         return body

@@ -190,7 +190,9 @@ def test_a_version_says_where_it_came_from(
         "upstream", "https://registry.example", "library/app",
     )  # fmt: skip
     assert admin.get(remote["remote"])["name"] == "upstream"
-    assert run["requests"].keys() == {"heads", "manifests", "blobs", "tag_pages", "retries", "received_bytes"}
+    assert run["requests"].keys() == {
+        "heads", "manifests", "blobs", "tag_pages", "digest_pages", "retries", "received_bytes",
+    }  # fmt: skip
     admin.post(f"{repository}versions/1/rollback/")
     came = admin.get(f"{repository}versions/3/provenance/")
     assert (came["sync"], came["origin"]["kind"], came["origin_repository"]) == (None, "rollback", name)

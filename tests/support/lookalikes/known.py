@@ -5,7 +5,17 @@ Page sizes are smaller than the real ones where a test could not fill a page oth
 
 from __future__ import annotations
 
-from support.lookalikes.quirks import Auth, BlobAnswers, LookAlike, ManifestAnswers, Referrers, Refusal, TagPages
+from registry_sync.domain.known_registries import DigestList
+from support.lookalikes.quirks import (
+    Auth,
+    BlobAnswers,
+    Digests,
+    LookAlike,
+    ManifestAnswers,
+    Referrers,
+    Refusal,
+    TagPages,
+)
 
 _NO_DIGEST: frozenset[str] = frozenset()
 _DENIED = Refusal(403, "DENIED", "requested access to the resource is denied")
@@ -17,6 +27,7 @@ DOCKER_HUB = LookAlike(
     tags=TagPages(cap=50, keeps_order=True),
     manifests=ManifestAnswers(has_etag=True, counts_pulls=True, is_limited_at_first=True),
     blobs=BlobAnswers(redirect=307),
+    digests=Digests(DigestList.DOCKER_HUB, is_elsewhere=True),
     missing=Refusal(401, "UNAUTHORIZED", "authentication required", is_about_scope=True),
 )
 QUAY = LookAlike(
@@ -26,6 +37,7 @@ QUAY = LookAlike(
     manifests=ManifestAnswers(headers=(("Warning", '299 - "pulls by this account will need a token"'),)),
     blobs=BlobAnswers(redirect=302),
     referrers=Referrers(400),
+    digests=Digests(DigestList.QUAY, is_asked_by_default=True),
     missing=Refusal(401, "UNAUTHORIZED", "access to the requested resource is not authorized"),
 )
 QUAY_OF_2022 = LookAlike(
@@ -33,6 +45,7 @@ QUAY_OF_2022 = LookAlike(
     auth=Auth(realm="/v2/auth", service="quay.example", names_scope=False),
     tags=TagPages(cap=50, parameter="next_page", position="opaque"),
     blobs=BlobAnswers(redirect=302),
+    digests=Digests(DigestList.QUAY, is_asked_by_default=True),
 )
 GOOGLE = LookAlike(
     "google",
@@ -76,12 +89,21 @@ GITLAB = LookAlike(
     tags=TagPages(cap=50),
     blobs=BlobAnswers(redirect=307),
     referrers=Referrers(404, reads_tag_as_digest=True),
+    digests=Digests(DigestList.GITLAB, is_asked_by_default=True),
+)
+AZURE = LookAlike(
+    "azure",
+    auth=Auth(realm="/oauth2/token", service="contoso.azurecr.example", token_field="access_token"),
+    tags=TagPages(cap=100),
+    blobs=BlobAnswers(redirect=307),
+    digests=Digests(DigestList.AZURE),
 )
 HARBOR = LookAlike(
     "harbor",
     auth=Auth(realm="/service/token?tenant=1", service="harbor-registry", bearer_requests=40),
     tags=TagPages(cap=50),
     referrers=Referrers(401),
+    digests=Digests(DigestList.HARBOR),
     missing=Refusal(404, "UNKNOWN", "not found"),
 )
 NEXUS = LookAlike(
@@ -114,6 +136,7 @@ ZOT = LookAlike(
     auth=Auth(schemes=("Basic",)),
     tags=TagPages(cap=50, vanishes_once=True),
     referrers=Referrers(200),
+    digests=Digests(DigestList.ZOT),
 )
 DISTRIBUTION = LookAlike(
     "distribution",
@@ -142,6 +165,7 @@ KNOWN = (
     GHCR,
     REGISTRY_K8S_IO,
     GITLAB,
+    AZURE,
     HARBOR,
     NEXUS,
     NEXUS_GROUP,

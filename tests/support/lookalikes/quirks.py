@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from registry_sync.domain.known_registries import DigestList
+
 #: The password of every look-alike.
 PASSWORD = "correct horse battery"
 
@@ -142,6 +144,18 @@ class Referrers:
 
 
 @dataclass(frozen=True)
+class Digests:
+    """Its list of the digests of all tags: the API ``source``, None for none.
+
+    With ``is_asked_by_default`` a client asks it without a setting. ``is_elsewhere`` has it on the storage host.
+    """
+
+    source: DigestList | None = None
+    is_asked_by_default: bool = False
+    is_elsewhere: bool = False
+
+
+@dataclass(frozen=True)
 class LookAlike:
     """One registry. ``missing`` is its response for repositories that it does not have.
 
@@ -156,6 +170,7 @@ class LookAlike:
     manifests: ManifestAnswers = field(default_factory=ManifestAnswers)
     blobs: BlobAnswers = field(default_factory=BlobAnswers)
     referrers: Referrers = field(default_factory=Referrers)
+    digests: Digests = field(default_factory=Digests)
     missing: Refusal = field(
         default_factory=lambda: Refusal(404, "NAME_UNKNOWN", "repository name not known to registry")
     )
@@ -166,6 +181,11 @@ class LookAlike:
     def tells_digests(self) -> bool:
         """Whether a HEAD says which manifest a tag names, or a GET in its place."""
         return "HEAD" in self.manifests.digest_on or self.manifests.head_refusal is not None
+
+    @property
+    def gives_digests(self) -> bool:
+        """Whether a client without a setting gets the digests of all tags at once."""
+        return self.tags.has_manifest_map or self.digests.is_asked_by_default
 
     @property
     def habits(self) -> set[Habit]:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from registry_sync.domain.digests import Digest
+from registry_sync.domain.known_registries import DigestList
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.client import RegistryClient
@@ -17,6 +18,7 @@ from registry_sync.oci.http.options import ClientOptions
 from support.certificates import ServerCertificate
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, json_reply, reply
 from support.images import RepositoryContent
+from support.lookalikes.digest_lists import DigestLister
 from support.lookalikes.manifests import ManifestDesk, config_digest
 from support.lookalikes.quirks import PASSWORD, Habit, LookAlike
 from support.lookalikes.storage import SignedStorage, blob_reply
@@ -35,9 +37,9 @@ _ROUTES = (
 class LookAlikeServer:
     """Runs between ``with`` and its end, and serves ``content`` as ``kind`` says.
 
-    ``manifests`` counts pulls and HEADs; ``referrers_asked`` are the subjects whose referrers were
-    requested; ``witness`` has what a good client does not do. With
-    ``is_gone`` the repository is as if it had never been.
+    ``manifests`` counts pulls and HEADs; ``digests`` has the requests for its list of digests; ``referrers_asked`` are
+    the subjects whose referrers were requested; ``witness`` has what a good client does not do. With ``is_gone`` the
+    repository is as if it had never been.
     """
 
     is_gone = False
@@ -54,6 +56,7 @@ class LookAlikeServer:
         )
         realm_host = self.tokens if kind.auth.realm_is_elsewhere else self.registry
         self.gate = Gate(kind, f"{realm_host.base}{kind.auth.realm}", self.witness)
+        self.digests = DigestLister(kind, self.gate, self.witness)
         self._running = ExitStack()
         self.serve(content)
 
@@ -93,13 +96,18 @@ class LookAlikeServer:
         return opened
 
     def client(self, remote: RemoteSpec, **options: Any) -> RegistryClient:
-        """A client as one is made by :attr:`connection`, with short waits; ``options`` are laid over its own."""
+        """A client as one is made by :attr:`connection`, with short waits; ``options`` are laid over its own.
+
+        It asks the registry's own list of digests, also one that takes a setting.
+        """
         auth = self.kind.auth
         usual = ClientOptions(
             verify=str(self._ca_path),
             trusted_realm_hosts=frozenset({self.tokens.netloc}),
             max_attempts=2,
             longest_wait_seconds=2,
+            digest_list=self.kind.digests.source or DigestList.AUTO,
+            digest_list_url=self.storage.base if self.kind.digests.is_elsewhere else None,
         )
         credentials = None if auth.takes_anonymous else Credentials(username=auth.username, password=PASSWORD)
         return RegistryClient(remote.url, credentials, replace(usual, **options))
@@ -108,6 +116,7 @@ class LookAlikeServer:
         """Forgets the counts so far; violations stay."""
         self.manifests.pulled.clear()
         self.manifests.headed.clear()
+        self.digests.requests.clear()
         self.referrers_asked.clear()
 
     def _answer_for_tokens(self, request: Request) -> Raw:
@@ -115,6 +124,8 @@ class LookAlikeServer:
         return self.gate.exchange(request)
 
     def _answer_from_storage(self, request: Request) -> Raw:
+        if (listed := self.digests.response(request, self._content, is_elsewhere=True)) is not None:
+            return listed
         if request.path.startswith("/no-referrers/"):
             return self._referrers_elsewhere(request)
         above = self.kind.sends_on_to
@@ -149,6 +160,8 @@ class LookAlikeServer:
         self.witness.see(request, "registry")
         if not self.kind.auth.realm_is_elsewhere and request.path == self.kind.auth.realm.partition("?")[0]:
             return self.gate.exchange(request)
+        if (listed := self.digests.response(request, self._content, is_elsewhere=False)) is not None:
+            return listed
         if request.path == "/v2/":
             return json_reply({}) if self.gate.admits(request, None) else self.gate.challenge(None)
         route = next((found for pattern in _ROUTES if (found := pattern.fullmatch(request.path))), None)

@@ -26,7 +26,8 @@ class Exchange:
 class Gate:
     """The door of one look-alike. ``realm`` is the URL of its token service.
 
-    ``token_request_count`` is the number of its requests, ``exchanges`` the issued tokens.
+    ``basic`` is the ``Authorization`` with its password. ``token_request_count`` is the number of its requests,
+    ``exchanges`` the issued tokens.
     """
 
     def __init__(self, kind: LookAlike, realm: str, witness: Witness) -> None:
@@ -40,7 +41,7 @@ class Gate:
         self._lock = threading.Lock()
         self._bearer_count = 0
         pair = f"{self._auth.username}:{PASSWORD}".encode()
-        self._basic = f"Basic {base64.b64encode(pair).decode()}"
+        self.basic = f"Basic {base64.b64encode(pair).decode()}"
 
     # -- at the registry -----------------------------------------------------------------------------------------
 
@@ -49,11 +50,16 @@ class Gate:
         authorization = request.header("authorization")
         if authorization is None:
             return False
-        if authorization == self._basic:
+        if authorization == self.basic:
             if not self._takes_basic:
                 self._witness.note("a password sent to a registry that asks for tokens")
             return self._takes_basic
-        scope = f"repository:{repository}:pull"
+        return self.admits_actions(request, repository, "pull")
+
+    def admits_actions(self, request: Request, repository: str | None, actions: str) -> bool:
+        """The same by a token, for other ``actions`` than to pull."""
+        authorization = request.header("authorization") or ""
+        scope = f"repository:{repository}:{actions}"
         with self._lock:
             known = [exchange for exchange in self.exchanges if authorization == f"Bearer {exchange.token}"]
             if not known:
@@ -114,7 +120,7 @@ class Gate:
             self._witness.met(Habit.HAS_NO_TOKENS)
             return reply(self._auth.exchange_status, b"no tokens here", content_type="text/plain")
         authorization = request.header("authorization")
-        if authorization not in (None, self._basic):
+        if authorization not in (None, self.basic):
             self._witness.note("something else than the password sent to the token service")
             return errors_reply(401, "UNAUTHORIZED")
         if authorization is None and not self._auth.takes_anonymous:
@@ -127,7 +133,7 @@ class Gate:
             self._witness.note(f"a token for the service {query.get('service')}")
         scopes = tuple(query.get("scope", ()))
         for scope in scopes:
-            if not (scope.startswith("repository:") and scope.endswith(":pull")):
+            if not (scope.startswith("repository:") and scope.endswith((":pull", ":metadata_read"))):
                 self._witness.note(f"a token for more than reading: {scope}")
         with self._lock:
             given = Exchange(f"{self._kind.name}.{next(self._numbers)}.0123456789abcdef", scopes)

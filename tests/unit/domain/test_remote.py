@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from registry_sync.domain.known_registries import DigestList
 from registry_sync.domain.platforms import Platform, parse_platforms
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagFilter, TagName, TagPattern
 from registry_sync.domain.remote import OPTIONS, SYNC_OPTIONS, Policy, RemoteSpec, parameter_name, shown_value
@@ -35,6 +36,7 @@ WRITTEN: dict[str, Any] = {
     "max_removed_share": None,
     "max_removed_tags": 3,
     "max_total_bytes": 50_000_000_000,
+    "digest_list": "docker_hub",
 }
 FULL = RemoteSpec.parse("hub", " docker.io/ ", "alpine", **WRITTEN)
 
@@ -85,6 +87,7 @@ def test_two_remotes_are_the_same_however_their_places_are_written() -> None:
         ("include_referrers", "true", True),
         ("policy", "streamed", Policy.STREAMED),
         ("max_total_bytes", "9007199254740991", 2**53 - 1),
+        ("digest_list", "off", DigestList.OFF),
         ("platforms", ["linux/arm64"], parse_platforms(["linux/arm64"])),
         ("include_tags", [" a ", ""], ("a",)),
         ("conn_id", None, None),
@@ -102,6 +105,11 @@ def test_what_is_typed_becomes_a_value(name: str, typed: Any, value: Any) -> Non
         ({"max_total_bytes": "0"}, "max_total_bytes is '0'; give a number from 1 to 9007199254740991"),
         ({"max_total_bytes": "50GB"}, "max_total_bytes is '50GB'"),
         ({"ssl_validation": "yes"}, "ssl_validation is 'yes'; it is true or false"),
+        ({"digest_list": "google"}, "digest_list is 'google'; it is one of auto, off, quay"),
+        (
+            {"digest_list": "docker_hub", "url": "quay.io"},
+            "hub.docker.com serves for its own registry and not for quay",
+        ),
         ({"policy": "never"}, "policy is 'never'; it is one of immediate, on_demand, streamed"),
         ({"platforms": ["linux"]}, "write it as os/architecture"),
         ({"platforms": []}, "give at least one"),
@@ -142,6 +150,7 @@ def test_a_sync_may_say_these() -> None:
         "platforms": "platforms",
         "include_referrers": "include_referrers",
         "max_total_bytes": "max_total_bytes",
+        "digest_list": "digest_list",
     }
 
 

@@ -134,7 +134,7 @@ class SyncRunStore:
             if row.dag_run_started_at == by.dag_run_started_at:
                 started["started_at"] = row.started_at
             if RemoteSpec.of_document(row.remote_spec).source != remote.source:
-                started["has_referrers_api"] = None
+                started |= {"has_referrers_api": None, "digest_list": None, "digest_list_problem": None}
             forget_notes(connection, row.id, keeps_heads=_keeps_heads(row, remote))
             connection.execute(update(sync_runs).where(sync_runs.c.id == row.id).values(**started))
             return read_run(require_run(connection, row.id))

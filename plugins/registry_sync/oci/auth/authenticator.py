@@ -73,9 +73,23 @@ class Authenticator:
         """Whether the connection has no credentials."""
         return self._source().is_anonymous
 
-    def login(self, scope: str | None) -> Login:
-        """The authorization of one request with ``scope``, None for a request that requires none."""
-        return Login(self, self._tokens, scope)
+    def login(self, scope: str | None, *, is_aside: bool = False) -> Login:
+        """The authorization of one request with ``scope``, None for a request that requires none.
+
+        A challenge to a request that ``is_aside``, of another API of the registry, is not used for other requests.
+        """
+        return Login(self, self._tokens, scope, is_aside=is_aside)
+
+    def password(self) -> str | None:
+        """The ``Authorization`` with the connection's password, for the registry's own host; None without one.
+
+        Raises :class:`RealmRefused` where it would travel unencrypted.
+        """
+        credentials = self._source()
+        if not credentials.has_password:
+            return None
+        self._policy.check_basic()
+        return credentials.basic
 
     def authorization(
         self,
@@ -97,10 +111,13 @@ class Authenticator:
             return Authorization()
         return self._respond(selected, credentials, scope, after, turn)
 
-    def learn(self, header: str | None, sent_by: Target, refused: Authorization) -> SelectedChallenge | None:
+    def learn(
+        self, header: str | None, sent_by: Target, refused: Authorization, *, is_aside: bool = False
+    ) -> SelectedChallenge | None:
         """Selects a challenge of a 401 whose ``WWW-Authenticate`` is ``header``; None for a ready-made token.
 
-        ``refused`` is not used again: its token is dropped, and its credentials are renewed where the source can.
+        With ``is_aside`` it is not used for other requests. ``refused`` is not used again: its token is dropped, and
+        its credentials are renewed where the source can.
         Raises :class:`ChallengeInvalid`.
         """
         if refused.token is not None:
@@ -116,7 +133,8 @@ class Authenticator:
         before = self._selected
         if refused.header is None and selected.has_basic_too and before is not None and before.scheme == "basic":
             selected = before  # another thread found meanwhile that the token service does not work
-        self._selected = selected
+        if not is_aside:
+            self._selected = selected
         return selected
 
     def realm_host(self) -> str | None:
@@ -183,9 +201,12 @@ class Login:
     Where credentials are sent directly, a 401 refuses the request when the source has no others.
     """
 
-    def __init__(self, authenticator: Authenticator, tokens: TokenStore, scope: str | None) -> None:
+    def __init__(
+        self, authenticator: Authenticator, tokens: TokenStore, scope: str | None, *, is_aside: bool = False
+    ) -> None:
         self._authenticator = authenticator
         self._tokens = tokens
+        self._is_aside = is_aside
         self.scope = scope
         self._selected: SelectedChallenge | None = None
         self._refused_count = 0
@@ -235,10 +256,24 @@ class Login:
                 )
             return True
         if header is not None or self._selected is None:
-            self._selected = self._authenticator.learn(header, sent_by, self._refused)
+            self._selected = self._authenticator.learn(header, sent_by, self._refused, is_aside=self._is_aside)
         elif token is not None:
             self._tokens.reject(token)
         return False
+
+
+class FixedAuthorization:
+    """A header that is sent as it is, once, in place of a :class:`Login`; None for none."""
+
+    def __init__(self, header: str | None) -> None:
+        self._header = header
+
+    def authorization(self, _turn: Callable[[], object]) -> str | None:
+        """The header."""
+        return self._header
+
+    def record_sent(self) -> None:
+        """Nothing expires."""
 
 
 def _as_sent(credentials: Credentials) -> str | None:

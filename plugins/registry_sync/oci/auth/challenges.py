@@ -18,9 +18,9 @@ from registry_sync.errors import ChallengeInvalid, ProtocolError
 PULL = "pull"
 
 
-def pull_scope(repository: RepositoryName) -> str:
-    """The scope to read ``repository``."""
-    return f"repository:{repository}:{PULL}"
+def repository_scope(repository: RepositoryName, actions: str = PULL) -> str:
+    """The scope for ``actions`` on ``repository``, by default to read it."""
+    return f"repository:{repository}:{actions}"
 
 
 def split_scope(scope: str) -> tuple[str, str, frozenset[str]]:

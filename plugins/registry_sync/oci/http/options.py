@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from registry_sync import __version__
+from registry_sync.domain.known_registries import DigestList
 from registry_sync.domain.manifest_documents import ManifestLimits
 from registry_sync.domain.remote import DEFAULT_CONCURRENCY
 
@@ -73,6 +74,9 @@ class ClientOptions:
     With ``follow_foreign_urls``, a blob that the registry lacks is fetched from the URLs of its descriptor, without
     credentials. With ``allow_schema1``, manifests of Docker's schema 1 are requested and read; each costs a HEAD per
     layer, because they do not state the sizes.
+
+    Digests of all tags at once: ``digest_list`` says from where. ``digest_list_url`` is the scheme, host and port that
+    serves that API; None for the registry itself, or the host that is known for it.
     """
 
     concurrency: int = DEFAULT_CONCURRENCY
@@ -96,5 +100,7 @@ class ClientOptions:
     strict_digest_header: bool = True
     follow_foreign_urls: bool = False
     allow_schema1: bool = False
+    digest_list: DigestList = DigestList.AUTO
+    digest_list_url: str | None = None
     user_agent: str = user_agent()
     limits: ManifestLimits = field(default_factory=ManifestLimits)

@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
+from functools import partial
 from typing import Any, TypeVar
 
 from registry_sync.domain.known_registries import known_registry
@@ -21,8 +22,8 @@ from registry_sync.errors import (
     RegistrySyncError,
     RepositoryUnavailable,
 )
-from registry_sync.oci.auth.authenticator import Authenticator, NoAuthorizationLeft
-from registry_sync.oci.auth.challenges import parse_challenges, pull_scope
+from registry_sync.oci.auth.authenticator import Authenticator, FixedAuthorization, Login, NoAuthorizationLeft
+from registry_sync.oci.auth.challenges import parse_challenges, repository_scope
 from registry_sync.oci.auth.tokens import scrubbed
 from registry_sync.oci.http.error_mapping import (
     RequestContext,
@@ -160,12 +161,54 @@ class Requester:
         A 401 is handled by :class:`~registry_sync.oci.auth.authenticator.Login`; the body of one that is accepted has
         been read.
         """
-        scope = pull_scope(RepositoryName(request_context.repository)) if request_context.repository else None
-        login = self._authenticator.login(scope)
+        repository = request_context.repository
+        login = self._authenticator.login(repository_scope(RepositoryName(repository)) if repository else None)
+        send = partial(self._transport.follow, method, target, headers, login)
+        return self._response(send, login, request_context, accepted)
+
+    def send_aside(
+        self, target: Target, request_context: RequestContext, headers: Mapping[str, str], *, actions: str
+    ) -> Response:
+        """The response 200 to a GET of another API of the registry itself; raises other statuses, and redirects.
+
+        ``actions`` on the repository are what a token is requested for, by a challenge that counts here alone.
+        """
+        scope = repository_scope(RepositoryName(request_context.repository), actions)
+        login = self._authenticator.login(scope, is_aside=True)
+        send = partial(self._transport.follow, "GET", target, headers, login)
+        response = self._response(send, login, request_context, frozenset({200}))
+        if response.redirected_by is not None:
+            response.abandon()
+            raise response.protocol_error(f"{target.origin.netloc} redirects to {response.target.origin.netloc}")
+        return response
+
+    def send_with(
+        self,
+        target: Target,
+        request_context: RequestContext,
+        headers: Mapping[str, str],
+        *,
+        authorization: str | None,
+    ) -> Response:
+        """The response 200 to a GET with exactly this ``Authorization``; raises other statuses, redirects among them.
+
+        To another host than the registry nothing is sent as ``Authorization``.
+        """
+        self.retry.await_pause()
+        fixed = FixedAuthorization(authorization)
+        response = self._transport.send("GET", target, headers, login=fixed, is_aside=True)
+        if response.status == 200:
+            return response
+        raise self.error(response, request_context)
+
+    def _response(
+        self, send: Callable[[], Response], login: Login, request_context: RequestContext, accepted: frozenset[int]
+    ) -> Response:
+        """The response to the last of the requests that ``send`` makes with ``login``."""
         refusal: tuple[Response, tuple[str, ...]] | None = None
         while True:
             try:
-                response = self._transport.follow(method, target, headers, login)
+                response = send()
             except NoAuthorizationLeft:
                 if refusal is None:
                     raise

@@ -256,6 +256,13 @@ class Response:
 
     def read_json(self, limit: int, what: str) -> dict[str, Any]:
         """The body as a JSON object. Raises :class:`ProtocolError` when it is not one, and as :meth:`read` does."""
+        document = self.read_json_value(limit, what)
+        if not isinstance(document, dict):
+            raise self.protocol_error(f"{what} of {self.target.origin.netloc} is not a JSON object")
+        return document
+
+    def read_json_value(self, limit: int, what: str) -> dict[str, Any] | list[Any]:
+        """The body as a JSON object or array. Raises as :meth:`read_json`."""
         data = self.read(limit, what)
         try:
             document = json.loads(data.decode("utf-8"), object_pairs_hook=_unambiguous)
@@ -263,13 +270,19 @@ class Response:
             document = None
         if not data and self.content_length is None:
             raise TruncatedBody(f"{what} of {self.target.origin.netloc} is empty")
-        if not isinstance(document, dict):
+        if not isinstance(document, dict | list):
             if (page := web_page(data, self.header("Content-Type"))) is not None:
                 raise self.protocol_error(
                     f"{self.target.origin.netloc} responds with {page} in place of its {what}", is_web_page=True
                 )
             raise self.protocol_error(f"{what} of {self.target.origin.netloc} is not a JSON object")
         return document
+
+    @property
+    def age_seconds(self) -> int:
+        """How long a cache has kept the response (RFC 9111 section 5.1); 0 without an ``Age`` that can be read."""
+        value = (self.header("Age") or "").strip()
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
 
     def protocol_error(self, message: str, **context: Any) -> ProtocolError:
         """An error with the context of this request."""

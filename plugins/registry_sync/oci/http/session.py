@@ -18,7 +18,7 @@ from urllib3 import HTTPConnectionPool
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import InvalidReference, RegistryError
 from registry_sync.oci.auth.authenticator import Authenticator, Login, NoAuthorizationLeft
-from registry_sync.oci.auth.challenges import pull_scope
+from registry_sync.oci.auth.challenges import repository_scope
 from registry_sync.oci.http.error_mapping import (
     Refusal,
     RequestContext,
@@ -150,7 +150,7 @@ def scope_of(target: Target) -> str | None:
         name, found, _ = path.rpartition(part)
         if found:
             try:
-                return pull_scope(RepositoryName(name))
+                return repository_scope(RepositoryName(name))
             except InvalidReference:
                 return None
     return None

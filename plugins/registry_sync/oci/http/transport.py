@@ -21,7 +21,7 @@ from registry_sync.oci.http.rate_limits import SLOWING_STATUSES, RequestRate
 from registry_sync.oci.http.responses import PROXY_AUTHENTICATION_REQUIRED, Pace, Response, converted, proxy_refusal
 
 if TYPE_CHECKING:
-    from registry_sync.oci.auth.authenticator import Login
+    from registry_sync.oci.auth.authenticator import FixedAuthorization, Login
 
 log = logging.getLogger(__name__)
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
@@ -50,11 +50,14 @@ class Transport:
         headers: Mapping[str, str],
         *,
         body: bytes | None = None,
-        login: Login | None = None,
+        login: Login | FixedAuthorization | None = None,
+        is_aside: bool = False,
     ) -> Response:
         """The response of exactly ``target``, whatever its status. Raises the errors of :func:`converted`.
 
-        ``login`` authorizes a request to the registry itself, at its turn; raises what that raises.
+        ``login`` authorizes a request to the registry itself, at its turn; raises what that raises. One to another host
+        that ``is_aside``, and belongs to no request to the registry, keeps to the registry's rate and does not slow it
+        down.
         """
         origin = target.origin
         self._gate.check_name(origin.host)
@@ -64,7 +67,7 @@ class Transport:
         sent.target = target.path
         if self.pools.is_proxied and origin.scheme == "http":
             sent.target = target.url
-        requested_at = self.clock.monotonic()
+        requested_at = self.rate.wait() if is_aside and origin != self.own else self.clock.monotonic()
         if origin == self.own:
             requested_at = self.rate.wait()
             if login is not None and (authorization := login.authorization(self.rate.wait)) is not None:
@@ -90,7 +93,8 @@ class Transport:
         response = Response(received, method, target, self._pace)
         if login is not None and origin == self.own:
             response.authorization_bytes = len(sent.get("Authorization", ""))
-        self.record_status(response.status, origin, requested_at)
+        if origin == self.own or not is_aside:
+            self.record_status(response.status, origin, requested_at)
         if response.status == PROXY_AUTHENTICATION_REQUIRED and self.pools.is_proxied:
             response.discard()
             raise proxy_refusal(response.status, origin.netloc)
