@@ -64,12 +64,16 @@ class Scenario:
 
 @dataclass
 class PullResult:
-    """Seconds of each run, and the most memory of one of our workers, in bytes."""
+    """Seconds of each run by the clock and of the servers' and the clients' CPU, and the most memory of one of our
+    workers, in bytes.
+    """
 
     label: str
     request_count: int
     ours: list[float] = field(default_factory=list)
     peer: list[float] = field(default_factory=list)
+    ours_cpu: list[float] = field(default_factory=list)
+    peer_cpu: list[float] = field(default_factory=list)
     client_cpu: list[float] = field(default_factory=list)
     worker_bytes: int = 0
     body_bytes: int = 0
@@ -95,7 +99,8 @@ class PullResult:
 
         return (
             f"{self.label:<46} ours {ours:.2f} s ({rate(ours)}), docker-registry {peer:.2f} s ({rate(peer)}), "
-            f"{self.speed_ratio:.2f} times as fast; a worker {self.worker_bytes / 2**20:.0f} MiB"
+            f"{self.speed_ratio:.2f} times as fast; CPU {_median(self.ours_cpu)} and {_median(self.peer_cpu)}; "
+            f"a worker {self.worker_bytes / 2**20:.0f} MiB"
         )
 
 
@@ -127,9 +132,10 @@ def _measure_once(
 ) -> None:
     token = ours.token(_NAME, ours.robot)  # one lives for some minutes
     asked = (scenario.method, scenario.paths, scenario.clients)
-    with _Memory(ours) as memory:
+    with _Memory(ours) as memory, _Cpu(ours.processes()) as ours_cpu:
         own = load.run(ours.port, *asked, {**_ACCEPT, **scenario.headers, **token})
-    other = load.run(peer.port, *asked, {**_ACCEPT, **scenario.headers})
+    with _Cpu(peer.processes()) as peer_cpu:
+        other = load.run(peer.port, *asked, {**_ACCEPT, **scenario.headers})
     if own.body_bytes != other.body_bytes:
         raise RuntimeError(f"{scenario.label}: {own.body_bytes} bytes, and {other.body_bytes} of the peer")
     result.worker_bytes = max(result.worker_bytes, memory.most_bytes)
@@ -137,6 +143,8 @@ def _measure_once(
     if is_counted:
         result.ours.append(own.seconds)
         result.peer.append(other.seconds)
+        result.ours_cpu.append(ours_cpu.seconds)
+        result.peer_cpu.append(peer_cpu.seconds)
         result.client_cpu.append(own.cpu_seconds)
 
 
@@ -186,6 +194,32 @@ def _content(large_bytes: int, counts: Counts) -> RepositoryContent:
         layers: list[Digest] = [build.blob(SMALL_BYTES) for _ in range(SMALL_PER_IMAGE)]
         build.tag(f"small-{number}", build.image(layers))
     return build.content()
+
+
+def _median(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):.2f} s" if seconds else "unknown"
+
+
+class _Cpu:
+    """The processor's time of processes between ``with`` and its end, which other programs of the machine change less
+    than the time by the clock.
+    """
+
+    def __init__(self, processes: list[psutil.Process]) -> None:
+        self._processes = processes
+        self.seconds = 0.0
+
+    def __enter__(self) -> _Cpu:
+        self.seconds = -self._used()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.seconds += self._used()
+
+    def _used(self) -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in self._processes)
 
 
 class _Memory:

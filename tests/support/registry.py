@@ -190,6 +190,11 @@ class RegistryServer:
                 self._process.wait()
             self._process = None
 
+    def processes(self) -> list[psutil.Process]:
+        """The one that serves."""
+        assert self._process is not None
+        return [psutil.Process(self._process.pid)]
+
     def _configuration(self) -> dict[str, Any]:
         http: dict[str, Any] = {"addr": f"127.0.0.1:{self.port}", "secret": "only for tests"}
         if self._certificate is not None:

@@ -84,8 +84,6 @@ def remove_objects(filesystem: Any, paths: Sequence[str]) -> list[str]:
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 #: The part sizes of uploads, where drivers have one; their default of 50 MB, ten at once, uses much memory.
 _CHUNKS = {"s3": 8 * 1024 * 1024, "s3a": 8 * 1024 * 1024, "gs": 8 * 1024 * 1024, "gcs": 8 * 1024 * 1024}
-#: How far an open file reads ahead. Drivers keep up to 50 MiB otherwise, for each of many pulls at once.
-_READ_AHEAD_BYTES = 1024 * 1024
 #: Stores that can join objects without a transfer, and remove many in one request.
 _LIKE_S3 = frozenset({"s3", "s3a"})
 #: How drivers name the time of a file in a listing; the first one present is used.
@@ -124,11 +122,14 @@ class RemoteFiles:
             return self._time(info)
 
     def open(self, name: str) -> BinaryIO:
-        """The bytes as a seekable stream."""
+        """The bytes as a seekable stream; of an object store each read is a request, and nothing is read ahead.
+
+        Drivers keep up to 50 MiB otherwise, for each of many pulls at once.
+        """
         with self._errors():
             if self.protocol == "memory":  # its files share one position
                 return io.BytesIO(self.filesystem.cat_file(self.path(name)))
-            options = {"block_size": _READ_AHEAD_BYTES} if self.protocol in OBJECT_STORES else {}
+            options = {"cache_type": "none"} if self.protocol in OBJECT_STORES else {}
             return cast("BinaryIO", self.filesystem.open(self.path(name), "rb", **options))
 
     def read(self, name: str, start: int = 0) -> bytes:

@@ -27,7 +27,14 @@ from registry_sync.db.content.contents import ContentStore
 from registry_sync.db.content.units import UnitStore
 from registry_sync.db.distributions import DistributionStore, RobotStore
 from registry_sync.db.download_claims import DownloadClaimStore
-from registry_sync.db.engine import BUSY_TIMEOUT_SECONDS, converted_errors, for_writing, make_engine, read_url
+from registry_sync.db.engine import (
+    BUSY_TIMEOUT_SECONDS,
+    CommitCounter,
+    converted_errors,
+    for_writing,
+    make_engine,
+    read_url,
+)
 from registry_sync.db.last_pulls import LastPullStore
 from registry_sync.db.pulls import PullStore
 from registry_sync.db.remotes import RemoteStore
@@ -283,6 +290,10 @@ class Database:
     def pulls(self) -> PullStore:
         """What pulls look up."""
         return PullStore(self)
+
+    def commit_counter(self) -> CommitCounter:
+        """Says whether anything was committed since it was last read; to be closed."""
+        return CommitCounter(self._engine)
 
     @cached_property
     def download_claims(self) -> DownloadClaimStore:

@@ -10,10 +10,12 @@ up to :data:`BUSY_TIMEOUT_SECONDS`. Upgrading a read lock later would fail at on
 from __future__ import annotations
 
 import importlib.util
+import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from math import ceil
+from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
@@ -166,6 +168,42 @@ def make_engine(url: URL, patience_seconds: float | None = None) -> Engine:
     if patience_seconds is not None:
         event.listen(engine, "begin", partial(_limit_waiting, patience_seconds))
     return engine
+
+
+class CommitCounter:
+    """Changes whenever a transaction of any process was committed, as far as a database says so for next to nothing.
+
+    That is SQLite's (``PRAGMA data_version``), whose numbers mean something on one connection alone, which this keeps.
+    Not for several threads at once.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._is_known = engine.dialect.name == "sqlite"
+        self._connection: Any = None
+
+    def read(self) -> int | None:
+        """The present number; None where there is none, or it would have to be waited for."""
+        if not self._is_known:
+            return None
+        try:
+            if self._connection is None:
+                address = Path(str(self._engine.url.database)).absolute().as_uri()
+                self._connection = sqlite3.connect(
+                    f"{address}?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False
+                )
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error:
+            return None
+
+    def close(self) -> None:
+        """Closes its connection; from then on nothing is known."""
+        self._is_known = False
+        if self._connection is not None:
+            self._connection.close()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def for_writing(connection: Connection) -> Connection:

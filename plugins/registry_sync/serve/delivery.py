@@ -57,24 +57,19 @@ class Delivery:
             self._signing = cast("FsspecBlobStore", store)
             self._signing.signed_url(Digest.of(b""), url_seconds)  # makes no request, and says at once if it cannot
 
-    @property
-    def is_direct(self) -> bool:
-        """Whether all bytes are sent from here."""
+    def sends(self, request_headers: Mapping[str, str]) -> bool:
+        """Whether the bytes that a GET asks for are sent from here."""
+        if self._how is BlobDelivery.NGINX:
+            return request_headers.get("x-sendfile-type") != _NGINX_TYPE
         return self._how is BlobDelivery.DIRECT
 
-    def elsewhere(
-        self, method: str, request_headers: Mapping[str, str], digest: Digest, headers: Mapping[str, str]
-    ) -> Reply | None:
-        """The reply that has a client get the bytes elsewhere; None to send them from here, with ``headers``.
+    def elsewhere(self, digest: Digest, headers: Mapping[str, str]) -> Reply:
+        """The reply to a GET that has the client get elsewhere what would be sent with ``headers``.
 
         May wait for the object store's driver, so it is not for the event loop.
         """
-        if method != "GET":
-            return None
         if self._signing is not None:
             url = self._signing.signed_url(digest, self._url_seconds)
             return Reply(307, headers={"Location": url, "Cache-Control": "no-store", "Docker-Content-Digest": digest})
-        if self._how is BlobDelivery.NGINX and request_headers.get("x-sendfile-type") == _NGINX_TYPE:
-            kept = {name: value for name, value in headers.items() if name != "Accept-Ranges"}  # nginx says it itself
-            return Reply(200, headers={**kept, _NGINX_TYPE: NGINX_LOCATION + quote(blob_name(digest))})
-        return None
+        kept = {name: value for name, value in headers.items() if name != "Accept-Ranges"}  # nginx says it itself
+        return Reply(200, headers={**kept, _NGINX_TYPE: NGINX_LOCATION + quote(blob_name(digest))})

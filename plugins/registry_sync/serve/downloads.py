@@ -16,18 +16,16 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import BlobStoreError, DigestMismatch, SizeMismatch, TruncatedBody
-from registry_sync.serve.replies import CHUNK_BYTES, BodyCut
+from registry_sync.serve.blob_bodies import BodyCut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from registry_sync.blobs.store import BlobWriter
 
 #: Bytes that one download may have in memory. At least as many as the blob store keeps of a small blob.
@@ -37,6 +35,7 @@ HELD_BYTES = 64 * 1024
 #: How long a window waits for a reader that takes nothing.
 STALL_SECONDS = 60.0
 _POLL_SECONDS = 1.0
+_READ_BYTES = 256 * 1024
 
 
 class DownloadAbandoned(Exception):
@@ -116,7 +115,7 @@ class BlobDownload:
     def append_from_file(self, end: int) -> None:
         """Takes the bytes up to ``end`` that lie in the file. Raises :class:`TruncatedBody` when they do not."""
         while self._offset < end:
-            chunk = os.pread(self._file or 0, min(CHUNK_BYTES * 4, end - self._offset), self._offset)
+            chunk = os.pread(self._file or 0, min(_READ_BYTES, end - self._offset), self._offset)
             if not chunk:
                 raise TruncatedBody(f"the file of blob {self.digest} was cut", digest=self.digest)
             self.append(chunk, is_in_file=True)
@@ -266,8 +265,8 @@ class BlobDownload:
         """A place among the readers, for ``length`` bytes from ``offset``; to be read or closed."""
         return BlobReader(self, offset, length)
 
-    async def next_bytes(self, reader: _Reader) -> bytes:
-        """What comes next for the reader. Raises :class:`BodyCut`."""
+    async def next_bytes(self, reader: _Reader, most: int) -> bytes:
+        """What comes next for the reader, up to ``most`` bytes. Raises :class:`BodyCut`."""
         while True:
             with self._changed:
                 if reader.is_ended:
@@ -276,8 +275,8 @@ class BlobDownload:
                     raise BodyCut(f"blob {self.digest}: {self.problem or 'the download has ended'}")
                 ready = min(self._offset, reader.end) - reader.position
                 if ready > 0 and reader.position >= self._file_end:
-                    return self._from_window(reader.position, min(ready, CHUNK_BYTES))
-                descriptor, count = self._file, min(CHUNK_BYTES, ready, self._file_end - reader.position)
+                    return self._from_window(reader.position, min(ready, most))
+                descriptor, count = self._file, min(most, ready, self._file_end - reader.position)
             if ready > 0 and descriptor is not None:
                 chunk = await self._loop.run_in_executor(None, os.pread, descriptor, count, reader.position)
                 if chunk:
@@ -336,13 +335,16 @@ class BlobReader:
         """Gives the place up. May be repeated."""
         self._download.leave(self._reader)
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """All of them. Raises :class:`BodyCut` instead of the last ones when the blob turns out wrong."""
+    async def chunks(self, next_size: Callable[[], int]) -> AsyncGenerator[bytes, None]:
+        """All of them, each of ``next_size()`` bytes at most.
+
+        Raises :class:`BodyCut` instead of the last ones when the blob turns out wrong.
+        """
         reader, held_from = self._reader, max(self._reader.first, self._reader.end - HELD_BYTES)
         held: list[bytes] = []
         try:
             while reader.position < reader.end:
-                chunk = await self._download.next_bytes(reader)
+                chunk = await self._download.next_bytes(reader, next_size())
                 free = min(len(chunk), max(0, held_from - reader.position))
                 self._download.moved(reader, len(chunk))
                 if free:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jwt
+from cachetools import LRUCache
 
 from registry_sync.db.database import Database
 from registry_sync.domain.serving import PublishedVersion, Robot, User, is_robot_secret
@@ -36,6 +37,8 @@ TOKEN_SECONDS = 300
 _SCOPE = re.compile(r"repository:(?P<name>[^:]{1,255}):(?P<actions>[a-z,*]+)")
 _MOST_SCOPES = 20
 _NOBODY = base64.b64encode(b":").decode()
+_REMEMBERED_TOKENS = 1_000
+_NEEDED: Any = {"require": ["exp", "sub"]}
 _WRONG = "wrong name or password, or it has expired"
 _ROBOT, _USER = "robot", "user"
 
@@ -74,6 +77,8 @@ class Access:
         self._failed = FailedLogins()
         self._users = None if users is None else CheckedLogins(users, self._failed)
         self._key: bytes | None = None
+        #: Tokens that were found right, until when they are.
+        self._tokens: LRUCache[str, tuple[PullLogin, float]] = LRUCache(_REMEMBERED_TOKENS)
 
     async def login(self, headers: Mapping[str, str], address: str) -> PullLogin | None:
         """Who asks; None for nobody in particular.
@@ -85,7 +90,7 @@ class Access:
         if not scheme:
             return None
         if scheme.lower() == "bearer":
-            return self._of_token(value.strip(), await self._signing_key())
+            return await self._of_token(value.strip())
         if scheme.lower() == "basic":
             # Some clients send Basic with an empty name and secret when they have none (RFC 7617 section 2).
             if value.strip() == _NOBODY:
@@ -182,18 +187,26 @@ class Access:
             raise PullError(401, "UNAUTHORIZED", _WRONG)
         return user
 
-    def _of_token(self, token: str, key: bytes) -> PullLogin:
+    async def _of_token(self, token: str) -> PullLogin:
+        remembered = self._tokens.get(token)
+        if remembered is not None and time.time() < remembered[1]:
+            return remembered[0]
+        key = await self._signing_key()
         try:
-            claims = jwt.decode(token, key, algorithms=["HS256"], audience=self._service, issuer=ISSUER)
+            claims = jwt.decode(
+                token, key, algorithms=["HS256"], audience=self._service, issuer=ISSUER, options=_NEEDED
+            )
         except jwt.PyJWTError:
             raise PullError(401, "UNAUTHORIZED", "the token is not one of this server, or has expired") from None
         given = {entry["name"]: "pull" in entry.get("actions", ()) for entry in claims.get("access", ())}
-        return PullLogin(
+        login = PullLogin(
             claims["sub"],
             names=frozenset(name for name, is_given in given.items() if is_given),
             refused=frozenset(name for name, is_given in given.items() if not is_given),
             is_reader=claims.get("reader", False),
         )
+        self._tokens[token] = login, float(claims["exp"])
+        return login
 
 
 def _name_and_password(value: str) -> tuple[str, str]:

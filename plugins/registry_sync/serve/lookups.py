@@ -1,8 +1,9 @@
 """What pulls ask of the database, asked rarely: names together in one query, and content remembered.
 
-What a name stands for is asked anew for each request, so that a pull sees every commit that ended before it began.
-Requests that wait at the same time share one query, which begins after the last of them came. What a version holds
-never changes, so it is remembered; see :attr:`~registry_sync.domain.serving.PublishedVersion.state`.
+What a name stands for is asked anew for each request, so that a pull sees every commit that ended before it began:
+SQLite says at once whether there was a commit, otherwise requests that wait at the same time share one query, which
+begins after the last of them came. What a version holds never changes, so it is remembered; see
+:attr:`~registry_sync.domain.serving.PublishedVersion.state`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from registry_sync.domain.serving import PublishedVersion
 T = TypeVar("T")
 #: Bytes of manifests and of what is known of tags and blobs that one process remembers, about.
 MANIFEST_CACHE_BYTES = 32 * 1024 * 1024
-ENTRY_CACHE_COUNT = 100_000
+ENTRY_CACHE_COUNT, NAME_CACHE_COUNT = 100_000, 10_000
 #: What a remembered manifest takes besides its bytes, about.
 _OVERHEAD_BYTES = 512
 _THREADS = 4
@@ -44,9 +45,14 @@ class Lookups:
             MANIFEST_CACHE_BYTES, getsizeof=lambda manifest: len(manifest.data) + _OVERHEAD_BYTES
         )
         self._entries: LRUCache[Hashable, Any] = LRUCache(ENTRY_CACHE_COUNT)
+        self._commits = database.commit_counter()
+        self._commit: int | None = None
+        #: What names stood for after that commit.
+        self._published: LRUCache[str, PublishedVersion] = LRUCache(NAME_CACHE_COUNT)
 
     def close(self) -> None:
         """Ends its threads; requests that wait for one fail."""
+        self._commits.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, ask: Callable[[], T]) -> T:
@@ -55,23 +61,35 @@ class Lookups:
 
     async def published(self, name: str) -> PublishedVersion | None:
         """What ``name`` stands for now; None when nothing is distributed under it."""
+        if self._last_commit() is not None and (found := self._published.get(name)) is not None:
+            return found
         future: asyncio.Future[PublishedVersion | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(name, []).append(future)
         if self._batch is None:
             self._batch = asyncio.create_task(self._ask_in_batches())
         return await future
 
+    def _last_commit(self) -> int | None:
+        """Which one it was; None when the database does not say. What was known before it is forgotten."""
+        commit = self._commits.read()
+        if commit != self._commit:
+            self._published.clear()
+            self._commit = commit
+        return commit
+
     async def _ask_in_batches(self) -> None:
         try:
             while self._waiting:
                 waiting, self._waiting = self._waiting, {}
-                names = tuple(waiting)
+                names, commit = tuple(waiting), self._last_commit()
                 try:
                     found = await self.run(partial(self._database.pulls.published, names))
                 except Exception as problem:  # noqa: BLE001 - each request that waits gets it
                     for _, future in _waiting_still(waiting):
                         future.set_exception(problem)
                 else:
+                    if commit is not None and commit == self._commit:
+                        self._published.update(found)
                     for name, future in _waiting_still(waiting):
                         future.set_result(found.get(name))
         finally:

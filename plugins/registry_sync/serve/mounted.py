@@ -23,10 +23,11 @@ from registry_sync.hooks.pull_counters import count_on_demand, count_pull
 from registry_sync.hooks.settings import load_settings
 from registry_sync.hooks.stores import open_blobs, open_database
 from registry_sync.serve.access_log import AccessLog
+from registry_sync.serve.blob_bodies import Receive, Send
 from registry_sync.serve.delivery import Delivery
 from registry_sync.serve.pull_api import PATIENCE_SECONDS, PullApp
 from registry_sync.serve.pull_notes import LastPulls
-from registry_sync.serve.replies import Receive, Scope, Send, unavailable
+from registry_sync.serve.replies import Scope, unavailable
 from registry_sync.users.airflow_logins import AirflowLogins, UserLogin
 
 MOUNT = "/v2"
@@ -56,8 +57,7 @@ class MountedPullApp:
             refused = unavailable("the server cannot answer now; try again", 5)
             await refused.reply().send(scope, receive, uncompressed)
             return
-        # Files are handed to the server by a message that Airflow's middleware does not know.
-        await app({**scope, "extensions": {}}, receive, uncompressed)
+        await app(scope, receive, uncompressed)
 
     async def _opened(self, airflow: Any) -> PullApp:
         """The app, opened once for all who wait; tried again by the next request after a failure."""

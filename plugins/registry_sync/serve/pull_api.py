@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from io import FileIO
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, quote, urlencode
 
 from registry_sync.blobs.local import LocalBlobStore
@@ -26,28 +28,19 @@ from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.references import RepositoryName, TagName
 from registry_sync.domain.serving import PublishedVersion, PullRecord
 from registry_sync.errors import BlobMissing, InvalidReference, RegistrySyncError
+from registry_sync.serve.blob_bodies import BlobBody, BodyCut, Receive, Send
 from registry_sync.serve.delivery import Delivery
 from registry_sync.serve.logins import Access, PullLogin
 from registry_sync.serve.lookups import Lookups
 from registry_sync.serve.on_demand import BlobFetch, OnDemand
-from registry_sync.serve.replies import (
-    BlobBody,
-    BodyCut,
-    PullError,
-    Receive,
-    Reply,
-    Scope,
-    Send,
-    is_unchanged,
-    requested_range,
-    unavailable,
-)
+from registry_sync.serve.replies import PullError, Reply, Scope, is_unchanged, requested_range, unavailable
 from registry_sync.users.airflow_logins import UserLogin
 from registry_sync.users.login_limits import Network, client_address
 
 if TYPE_CHECKING:
     from registry_sync.hooks.pull_clients import OpenPullClient
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 #: The last marker counts: a repository may be called ``team/manifests/tools`` (see the grammar of names).
 _ROUTE = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags|referrers)/(?P<last>[^/]+)")
@@ -61,6 +54,8 @@ _REFERRERS_AT_ONCE = 100
 _MOST_INDEX_BYTES = 4 * 1024 * 1024 - 256
 _MOST_BASE_PATHS = 1_000
 _MOST_DIGITS = 18
+#: A stored blob of so many bytes is read as it is opened.
+_SMALL_BYTES = 64 * 1024
 #: A digest never changes its meaning; a tag may at any time.
 _FOREVER, _NOT_AT_ALL = "private, max-age=31536000, immutable", "no-cache"
 
@@ -92,7 +87,8 @@ class PullRequest:
         # Both only choose the address of a challenge, which goes to the client that could have sent them.
         forwarded = headers.get("x-forwarded-proto", "").split(",")[0].strip().lower()
         scheme = forwarded if forwarded in ("http", "https") else scope.get("scheme", "http")
-        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+        text = scope.get("query_string")
+        query = parse_qs(text.decode("latin-1"), keep_blank_values=True) if text else {}
         peer = (scope.get("client") or ("", 0))[0]
         address = client_address(peer, headers.get("x-forwarded-for"), trusted_proxies)
         return cls(scope["method"], scope["path"], query, headers, f"{scheme}://{host}", address)
@@ -273,22 +269,25 @@ class PullApp:
         }
         if is_unchanged(request.headers, headers["ETag"]):
             return Reply(304, headers=headers)
-        # Not in the threads of the database, which a slow object store would keep from all other requests.
-        body, problem = await asyncio.to_thread(self._stored, blob)
-        if body is not None and not self._delivery.is_direct:
-            elsewhere = await asyncio.to_thread(
-                self._delivery.elsewhere, request.method, request.headers, digest, headers
-            )
-            if elsewhere is not None:
-                return elsewhere
-        fetch = await self._plan(version, blob, problem) if body is None else None
+        is_sent = request.method == "GET" and self._delivery.sends(request.headers)
+        stored = await self._in_thread(self._stored, blob, is_sent)
+        if isinstance(stored, BlobBody) and request.method == "GET" and not is_sent:
+            return await self._in_thread(self._delivery.elsewhere, digest, headers)
+        body, fetch = (
+            (stored, None) if isinstance(stored, BlobBody) else (None, await self._plan(version, blob, stored))
+        )
         if_range = request.headers.get("if-range")
         asked = request.headers.get("range") if if_range in (None, headers["ETag"]) else None
-        part = requested_range(asked, blob.size_bytes)
+        try:
+            part = requested_range(asked, blob.size_bytes)
+        except PullError:
+            if body is not None:
+                body.close()
+            raise
         offset, length = part or (0, blob.size_bytes)
         if fetch is not None and self._on_demand is not None and request.method == "GET":
             body = await self._fetched(self._on_demand, fetch, blob, offset, length)
-        body = body or BlobBody(blob.size_bytes, offset, length)
+        body = body or BlobBody(blob.size_bytes)
         if part is None:
             return Reply(200, body, headers)
         body.offset, body.length = part
@@ -311,24 +310,40 @@ class PullApp:
         coming = await on_demand.read(fetch, offset, length)
         if coming is not None:
             return BlobBody(blob.size_bytes, offset, length, coming=coming)
-        body, problem = await asyncio.to_thread(self._stored, blob)
-        if body is None:
-            raise problem
-        return body
+        stored = await self._in_thread(self._stored, blob, True)
+        if isinstance(stored, PullError):
+            raise stored
+        return stored
 
-    def _stored(self, blob: PublishedBlob) -> tuple[BlobBody | None, PullError]:
-        """The bytes of a blob, whose size is compared before the first of them is sent; None, and why."""
-        missing = PullError(404, "BLOB_UNKNOWN", "the bytes of this blob are not stored here")
+    async def _in_thread(self, work: Callable[..., T], *given: Any) -> T:
+        """Not in the threads of the database, which a slow object store would keep from all other requests."""
+        return await asyncio.get_running_loop().run_in_executor(None, work, *given)
+
+    def _stored(self, blob: PublishedBlob, is_sent: bool) -> BlobBody | PullError:
+        """A blob that is stored, its size compared, and opened if it ``is_sent``; for others why it cannot be sent."""
+        file: FileIO | None = None
         try:
-            found = self._store.size(blob.digest)
+            if is_sent and isinstance(self._store, LocalBlobStore):
+                file = self._store.open_file(blob.digest)
+                found = os.fstat(file.fileno()).st_size
+            else:
+                found = self._store.size(blob.digest)
         except BlobMissing:
-            return None, missing
+            return PullError(404, "BLOB_UNKNOWN", "the bytes of this blob are not stored here")
         if found != blob.size_bytes:
+            if file is not None:
+                file.close()
             _log.error("blob %s is stored with %d bytes instead of %d", blob.digest, found, blob.size_bytes)
-            return None, unavailable("the stored bytes of this blob are damaged", 60)
-        if isinstance(self._store, LocalBlobStore):
-            return BlobBody(found, 0, found, path=self._store.path(blob.digest)), missing
-        return BlobBody(found, 0, found, open=lambda: self._store.open(blob.digest)), missing
+            return _damaged()
+        if file is None:
+            return BlobBody(found, open=lambda: self._store.open(blob.digest))
+        if found > _SMALL_BYTES:
+            return BlobBody(found, file=file)
+        with file:
+            data = file.read(found)
+        if len(data) != found:
+            return _damaged()
+        return BlobBody(found, data=data)
 
     async def _tags(self, request: PullRequest, version: PublishedVersion, name: str, _last: str) -> Reply:
         limit = _limit(request, _MOST_TAGS)
@@ -385,6 +400,10 @@ class PullApp:
             shown = shown[:limit]
             headers["Link"] = _next("/v2/_catalog", n=str(limit), last=shown[-1])
         return _json({"repositories": shown[:limit]}, headers)
+
+
+def _damaged() -> PullError:
+    return unavailable("the stored bytes of this blob are damaged", 60)
 
 
 def _json(document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Reply:

@@ -1,9 +1,9 @@
 """Bounds for clients that open connections and send or read next to nothing, so that they keep nobody else out.
 
 The server itself bounds how long the head of a request may take, and how many connections are open. It has no bound
-for a client that does not read: files are sent by the server and not by the app, so that only the kernel knows how
-far they are. :class:`SlowReaders` asks it (``TCP_INFO``), for every connection of this process that was accepted, and
-resets those that take too little. Elsewhere than on Linux it does nothing.
+for a client that does not read: what it and the kernel have taken of a reply is not seen by the app, so that only the
+kernel knows how far it is. :class:`SlowReaders` asks it (``TCP_INFO``), for every connection of this process that was
+accepted, and resets those that take too little. Elsewhere than on Linux it does nothing.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from cachetools import LRUCache
@@ -16,6 +17,8 @@ Network = IPv4Network | IPv6Network
 #: Accounts, addresses and pairs of both that are counted at a time, of each kind.
 COUNTED = 10_000
 _IPV6_PREFIX = 64
+#: In characters: with a zone, brackets and a port.
+_LONGEST_ADDRESS = 100
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,11 @@ def client_address(peer: str, forwarded_for: str | None, trusted: Iterable[Netwo
 
 
 def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+    return _parsed_once(text) if len(text) <= _LONGEST_ADDRESS else None
+
+
+@lru_cache(256)
+def _parsed_once(text: str) -> IPv4Address | IPv6Address | None:
     host = text[1:].partition("]")[0] if text.startswith("[") else text
     if host.count(":") == 1:  # with a port, as some proxies write it
         host = host.partition(":")[0]

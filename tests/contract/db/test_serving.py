@@ -46,6 +46,23 @@ def _published(database: Database, name: str) -> PublishedVersion:
     return database.pulls.published([name])[name]
 
 
+def test_a_commit_of_anybody_is_counted_where_that_costs_nothing(
+    database: Database, repository: Repository, dialect: str
+) -> None:
+    """PostgreSQL would have to be asked over its connection, which is not cheaper than the question itself."""
+    counter = database.commit_counter()
+    before = counter.read()
+    assert (before is None) is (dialect == "postgresql")
+    assert counter.read() == before
+    _serve(database, repository)
+    assert (counter.read() != before) is (before is not None)
+    after = counter.read()
+    database.pulls.published(["app"])
+    assert counter.read() == after, "reading is no commit"
+    counter.close()
+    assert counter.read() is None
+
+
 def test_a_name_stands_for_the_latest_version_for_one_by_number_or_for_a_fixed_one(
     database: Database, repository: Repository
 ) -> None:

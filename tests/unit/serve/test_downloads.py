@@ -12,8 +12,8 @@ import pytest
 
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import DigestMismatch
+from registry_sync.serve.blob_bodies import BodyCut
 from registry_sync.serve.downloads import HELD_BYTES, BlobDownload, DownloadAbandoned, DownloadWriter
-from registry_sync.serve.replies import BodyCut
 
 DATA = bytes(range(256)) * 2048  # 512 KiB
 DIGEST = Digest.of(DATA)
@@ -25,7 +25,7 @@ def _run(test: Coroutine[Any, Any, None]) -> None:
 
 
 async def _gather(download: BlobDownload, offset: int = 0, length: int = len(DATA)) -> bytes:
-    return b"".join([chunk async for chunk in download.reader(offset, length).chunks()])
+    return b"".join([chunk async for chunk in download.reader(offset, length).chunks(lambda: 65536)])
 
 
 async def _append(download: BlobDownload, data: bytes, **more: Any) -> None:
@@ -39,7 +39,7 @@ def test_the_last_bytes_wait_for_the_digest() -> None:
         got = bytearray()
 
         async def read() -> None:
-            async for chunk in download.reader(0, len(DATA)).chunks():
+            async for chunk in download.reader(0, len(DATA)).chunks(lambda: 65536):
                 got.extend(chunk)
 
         reading = asyncio.create_task(read())
@@ -80,7 +80,7 @@ def test_a_window_waits_for_its_slowest_reader_and_then_no_longer() -> None:
         download.verify()
         assert await fast == DATA
         with pytest.raises(BodyCut, match="waited too long"):
-            [chunk async for chunk in slow.chunks()]
+            [chunk async for chunk in slow.chunks(lambda: 65536)]
 
     _run(test())
 
@@ -114,7 +114,10 @@ def test_a_new_beginning_is_compared_with_what_was_given(is_same: bool) -> None:
     async def test() -> None:
         download = BlobDownload(DIGEST, len(DATA))
         first = DATA[: PIECE * 4] if is_same else b"x" * PIECE * 4
-        given, late = download.reader(0, len(DATA)).chunks(), download.reader(0, len(DATA)).chunks()
+        given, late = (
+            download.reader(0, len(DATA)).chunks(lambda: 65536),
+            download.reader(0, len(DATA)).chunks(lambda: 65536),
+        )
         await _append(download, first)
         assert await anext(given) == first[:PIECE]
         download.restart()
@@ -133,7 +136,7 @@ def test_a_new_beginning_is_compared_with_what_was_given(is_same: bool) -> None:
 def test_a_whole_body_that_is_wrong_ends_those_who_have_some_of_it_at_once() -> None:
     async def test() -> None:
         download = BlobDownload(DIGEST, len(DATA))
-        given = download.reader(0, len(DATA)).chunks()
+        given = download.reader(0, len(DATA)).chunks(lambda: 65536)
         await _append(download, DATA[:-1] + b"x")
         assert await anext(given) == DATA[:PIECE]
         with pytest.raises(DigestMismatch):
@@ -156,7 +159,7 @@ def test_readers_of_a_file_hold_up_nobody(tmp_path: Path) -> None:
         download.verify()
         download.end()
         path.unlink()
-        assert b"".join([chunk async for chunk in slow.chunks()]) == DATA
+        assert b"".join([chunk async for chunk in slow.chunks(lambda: 65536)]) == DATA
 
     _run(test())
 

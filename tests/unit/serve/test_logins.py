@@ -158,6 +158,33 @@ def test_a_token_cannot_be_exchanged_for_another_one(desk: PullDesk, robot: tupl
     desk.play(story())
 
 
+def test_a_token_that_was_right_ends_when_it_says(desk: PullDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read once and remembered, for no longer than it is good."""
+    name, secret = "ci", desk.database.robots.create("ci", ["team/*"])[1]
+    verified: list[str] = []
+    decode = jwt.decode
+
+    def counted(token: str, *given: Any, **options: Any) -> Any:
+        verified.append(token)
+        return decode(token, *given, **options)
+
+    async def story() -> None:
+        async with client(desk.make()) as http:
+            token = await _token(http, (name, secret), "team/private")
+            monkeypatch.setattr(jwt, "decode", counted)
+            for _ in range(3):
+                assert (await http.get(PRIVATE, headers=token)).status_code == 200
+            assert len(verified) == 1
+            altered = {"Authorization": f"{token['Authorization']}x"}
+            assert (await http.get(PRIVATE, headers=altered)).status_code == 401
+            ended_at = time.time() + TOKEN_SECONDS + 1
+            monkeypatch.setattr(time, "time", lambda: ended_at)
+            await http.get(PRIVATE, headers=token)
+            assert len(verified) == 3, "it is judged anew"
+
+    desk.play(story())
+
+
 def test_a_robot_that_expires_pulls_on_for_the_life_of_its_token_at_most(desk: PullDesk) -> None:
     _, secret = desk.database.robots.create("brief", ["team/*"], expires_at=utc_now() + timedelta(hours=1))
 
