@@ -17,12 +17,13 @@ import pytest
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.references import fallback_tag
 from support.certificates import CertificateAuthority, ServerCertificate
-from support.dag_runners import InProcess, Runner, Scheduled, is_unchanged
+from support.dag_runners import InStages, Runner, Scheduled, is_unchanged
 from support.filling import push
 from support.held import Held
 from support.images import RepositoryContent
 from support.lookalikes import known
 from support.lookalikes.server import HOSTS, LookAlikeServer
+from support.ready_databases import RenewedDatabase
 from support.registry import RegistryServer
 from support.shapes import signed_application
 from support.signatures import (
@@ -36,6 +37,7 @@ from support.signatures import (
     with_companions,
     with_fallback_tags,
 )
+from support.syncing import Installation
 
 #: Filters that let the release in and none of the tags that belong to it; a name alone needs no listing.
 FILTERS = {"glob": ["1.*"], "name": ["1.0"]}
@@ -43,7 +45,7 @@ _seeds = itertools.count(2000)
 #: Which tags are wanted is decided before anything is handed to another process.
 by_both_ways = pytest.mark.parametrize(
     ("runner", "tags"),
-    [("scheduled", FILTERS["glob"]), *(("in process", tags) for tags in FILTERS.values())],
+    [("scheduled", FILTERS["glob"]), *(("in stages", tags) for tags in FILTERS.values())],
     indirect=["runner"],
     ids=["scheduled", *FILTERS],
 )
@@ -65,11 +67,20 @@ def registry(tmp_path: Path) -> Iterator[RegistryServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RenewedDatabase]:
+    tested = RenewedDatabase(tmp_path_factory.mktemp("database") / "tested.db")
+    yield tested
+    tested.close()
+
+
 @pytest.fixture
-def runner(request: pytest.FixtureRequest) -> Runner:
+def runner(
+    request: pytest.FixtureRequest, database: RenewedDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Runner:
     if request.param == "scheduled":
         return Scheduled(request.getfixturevalue("airflow"))
-    return InProcess(request.getfixturevalue("sync_in_process"), request.getfixturevalue("monkeypatch"))
+    return InStages(Installation.on(database.renewed(), tmp_path), monkeypatch)
 
 
 @pytest.fixture
@@ -165,7 +176,7 @@ def test_what_a_registry_with_the_api_lists_arrives_byte_for_byte(
 
 
 @pytest.mark.rule("A8.6")
-@pytest.mark.parametrize("runner", ["in process"], indirect=True)
+@pytest.mark.parametrize("runner", ["in stages"], indirect=True)
 def test_a_signature_that_comes_later_makes_a_version_although_no_tag_moved(
     runner: Runner, zot: LookAlikeServer, content: RepositoryContent
 ) -> None:
@@ -201,7 +212,7 @@ def test_a_signature_that_comes_later_makes_a_version_although_no_tag_moved(
 
 @pytest.mark.rule("A8.4")
 @pytest.mark.parametrize("tags", FILTERS.values(), ids=FILTERS)
-@pytest.mark.parametrize("runner", ["in process"], indirect=True)
+@pytest.mark.parametrize("runner", ["in stages"], indirect=True)
 def test_a_registry_that_takes_the_fallback_tag_for_the_digest_adds_nothing(
     runner: Runner, certificate: ServerCertificate, content: RepositoryContent, tags: list[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Ways to run what the DAG runs, alike to a test: by a real scheduler, and in the process of the test."""
+"""Ways to run what the DAG runs, alike to a test: by a real scheduler, and by its stages in the process of the test."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import Any, Protocol
 
 import pytest
 
-from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
 from registry_sync.hooks.clients import open_client
-from registry_sync.hooks.stores import open_blob_store, open_blobs, open_database
+from registry_sync.hooks.stores import open_blob_store
 from support.airflow_instance import AirflowInstance
-from support.dag_runs import InProcessSync
 from support.held import Held
 from support.syncing import Installation
 
@@ -49,27 +47,6 @@ class Scheduled:
             return Held.read(database, open_blob_store((home / "blobs").as_uri()), repository)
 
 
-class InProcess:
-    """By ``dag.test()``."""
-
-    def __init__(self, sync: InProcessSync, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._sync = sync
-        self._monkeypatch = monkeypatch
-
-    def connect(self, conn_id: str, connection: dict[str, Any]) -> None:
-        self._monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
-
-    def sync(self, **conf: Any) -> dict[str, str]:
-        run = self._sync(**conf)
-        assert run.state == "success", run.tasks
-        return run.tasks
-
-    def held(self, repository: str) -> Held:
-        store: BlobStore = open_blobs()
-        with _closing(open_database()) as database:
-            return Held.read(database, store, repository)
-
-
 class InStages:
     """By the stages of the DAG one after the other, with the client that its tasks make of the connection."""
 
@@ -83,6 +60,8 @@ class InStages:
 
     def sync(self, **conf: Any) -> dict[str, str]:
         states: dict[str, str] = {}
+        if "tags" in conf:
+            conf["include_tags"] = conf.pop("tags")  # as the DAG passes it on
         self._here.sync(**conf, client=open_client, before=lambda stage, _run: states.update({stage: "success"}))
         return states
 
