@@ -8,7 +8,8 @@ import os
 import secrets
 import subprocess
 import time
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.serving import DistributionSpec
 from registry_sync.errors import DatabaseUnavailable
 from registry_sync.hooks.stores import open_blob_store
+from registry_sync.serve import mounted
 from registry_sync.serve.mounted import MountedPullApp
+from registry_sync.serve.pull_notes import LastPulls
 from support.pull_server import PullClient
 from support.registry import RegistryServer
 from support.rest_api import ApiServer
@@ -34,9 +37,11 @@ class _Client(PullClient):
 
 
 @pytest.fixture(scope="module")
-def pulled(api_server: ApiServer) -> _Client:
-    """Asks the API server."""
-    return _Client(api_server.url)
+def pulled(api_server: ApiServer) -> Iterator[_Client]:
+    """Asks the API server, whose pull API opens with the first request, and notes pulls at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mounted, "LastPulls", partial(LastPulls, write_seconds=0.1))
+        yield _Client(api_server.url)
 
 
 @pytest.fixture(scope="module")
