@@ -10,8 +10,8 @@ STATE := $(VENV)/stamps
 BIN := $(VENV)/bin
 LOCAL_AIRFLOW = PYTHONPATH=tools $(BIN)/python -m local_airflow
 PYTEST = $(BIN)/python -m pytest
-# As many as a small machine has cores: a real Airflow of the tests uses one alone.
-TEST_PROCESSES ?= 2
+# Of two cores, one process more than cores: while one waits for its Airflow, others work. Quick tests wait for nothing.
+TEST_PROCESSES ?=
 # A tenth more work for the processes of the tests; COVERAGE=0 does without.
 COVERAGE ?= 1
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-header \
@@ -67,11 +67,11 @@ token: $(READY) ## Print a bearer token for its REST API
 
 .PHONY: test
 test: check ## Run all checks and tests, the checks first; at the end the branch coverage, unless COVERAGE=0
-	@COVERAGE=$(COVERAGE) $(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadfile
+	@COVERAGE=$(COVERAGE) $(PYTEST) --numprocesses $(or $(TEST_PROCESSES),3) --dist loadfile
 
 .PHONY: test-quick
 test-quick: check ## Run the checks, the unit tests and the contracts on SQLite and local files, without those that take long
-	@$(PYTEST) --numprocesses $(TEST_PROCESSES) --dist loadfile -m 'not e2e and not slow' -k 'not postgresql and not s3' tests/architecture tests/unit tests/contract
+	@$(PYTEST) --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile -m 'not e2e and not slow' -k 'not postgresql and not s3' tests/architecture tests/unit tests/contract
 
 .PHONY: check
 check: $(TEST_READY) ## Check style and types

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[2]
+PLUGINS = ("-p", "xdist", "-p", "no:cacheprovider")
 MODULE = """
 def size(number):
     if number > 10:
@@ -44,9 +47,9 @@ def run(folder: Path, processes: int, *numbers: int) -> subprocess.CompletedProc
             f"from package.sizes import size\n\ndef test_size():\n    assert size({number})\n"
         )
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"-n{processes}", "--dist", "loadfile", str(folder)],
+        [sys.executable, "-m", "pytest", *PLUGINS, f"-n{processes}", "--dist", "loadfile", str(folder)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": str(TESTS), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,
