@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine, event
 
-from support import branch_coverage, compiled_statements, scheduling, tls_sockets
+from support import branch_coverage, compiled_statements, scheduling, temporary_files, tls_sockets
 
 if TYPE_CHECKING:
     from support.airflow_instance import AirflowInstance
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).parents[1]
 #: Before anything of the package is imported; None when nobody asked for it.
 _coverage = branch_coverage.start_if_wanted()
+temporary_files.write_to_memory()
 # Airflow fixes its home when it is first imported, so this stands before every import of it.
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="registry-sync-tests-"))
 for _name in [name for name in os.environ if name.startswith("AIRFLOW")]:

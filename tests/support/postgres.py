@@ -78,8 +78,9 @@ class Postgres:
 def running_postgres() -> Iterator[Postgres]:
     """A server for the time of the block."""
     programs = _programs()
-    # A folder below /tmp by its short name: the path of a unix socket has at most 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    # A short name: the path of a unix socket has at most 107 characters.
+    place = tempfile.gettempdir()
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir=place if len(place) < 60 else "/tmp"))
     try:
         if os.geteuid() == 0:
             os.chown(folder, _account().pw_uid, _account().pw_gid)
