@@ -138,6 +138,9 @@ def test_where_docker_hub_is_out_of_reach_a_sample_is_synced_and_named(clone: Cl
     assert "into the repository sample/hello-world" in first.stderr
     assert f"docker pull {_pulled_from(clone)}/sample/hello-world:latest\n" in first.stderr
     assert json.loads(second.stdout) == json.loads(first.stdout)
+    sample = json.loads(first.stdout)["sample"]
+    assert (sample["upstream_name"], sample["reason"]) == ("sample/hello-world", "connection refused")
+    assert f"This is the sample from {sample['url']}" in first.stderr
 
 
 def test_an_unchanged_upstream_gives_the_same_version_again(

@@ -50,21 +50,25 @@ VARIABLES = {
 
 
 def sync(instance: Instance, env: Mapping[str, str], port: int | None) -> None:
-    """Prints the repository version as JSON.
+    """Prints the repository version as JSON; one of the sample says so in ``sample``.
 
     An Airflow that runs for this checkout is used; otherwise one is started, on ``port`` or any free one, and
     stopped at the end. Raises :class:`SyncFailed` and what starting raises.
     """
     conf = parameters(env)
     with contextlib.ExitStack() as closing:
-        sample = _sample(instance.layout, env, closing)
-        if sample is not None:
+        sample = None
+        if (reason := why_docker_hub_is_missing(conf, env)) is not None:
+            say(f"Docker Hub is out of reach: {reason}")
+            say("A sample of the same shape takes its place, made now and served here; REMOTE= names a registry")
+            sample = closing.enter_context(sample_registry(instance.layout))
             conf = in_place_of_docker_hub(conf, env, sample)
         closing.enter_context(instance.in_use())
         version = _synced(instance, conf, port)
         served = publish(instance, conf)
     if sample is not None:
         say(f"This is the sample from {sample.url}, made on this machine; it does not come from Docker Hub")
+        version = {**version, "sample": {"url": sample.url, "upstream_name": SAMPLE_NAME, "reason": reason}}
     say(served)
     print(json.dumps(version, indent=2))
 
@@ -122,16 +126,22 @@ def _base_path(api: AirflowApi, repository: str) -> str:
     return str(api.request("POST", "/distributions/docker/docker/", new, below=PULP)["base_path"])
 
 
-def _sample(layout: Layout, env: Mapping[str, str], closing: contextlib.ExitStack) -> SampleRegistry | None:
-    """The sample registry, started, if Docker Hub is out of reach and neither another registry nor a name is given."""
-    if any(env.get(name) for name in ("REMOTE", "NAME", "CONN")):
+def why_docker_hub_is_missing(conf: Mapping[str, Any], env: Mapping[str, str]) -> str | None:
+    """Why a sample has to take the place of Docker Hub; None when nothing has to.
+
+    Raises :class:`SyncFailed` when Docker Hub is out of reach and more than the default was requested of it: a sample
+    is not what was meant, and the tries of a sync would take minutes. A connection may have a proxy, and is not judged.
+    """
+    if conf["url"] != DEFAULT_REMOTE or env.get("CONN"):
         return None
     reason = why_out_of_reach(DEFAULT_REMOTE)
-    if reason is None:
-        return None
-    say(f"Docker Hub is out of reach: {reason}")
-    say("A sample of the same shape takes its place, made now and served on this machine; REMOTE= names a registry")
-    return closing.enter_context(sample_registry(layout))
+    if reason is None or not (env.get("REMOTE") or env.get("NAME")):
+        return reason
+    raise SyncFailed(
+        f"Docker Hub is out of reach: {reason}; {conf['upstream_name']} cannot be synced from {DEFAULT_REMOTE}.\n"
+        "REMOTE=https://… names a registry that this machine reaches, such as a mirror of Docker Hub; CONN= names an "
+        "Airflow connection with a proxy. `make sync` without NAME and REMOTE syncs a sample that is made here."
+    )
 
 
 def in_place_of_docker_hub(conf: Mapping[str, Any], env: Mapping[str, str], sample: SampleRegistry) -> dict[str, Any]:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from local_airflow import sync_command
 from local_airflow.__main__ import requested_port
 from local_airflow.dag_run import TaskState, error_line
-from local_airflow.errors import LocalAirflowError
+from local_airflow.errors import LocalAirflowError, SyncFailed
 from local_airflow.layout import Layout
-from local_airflow.sync_command import as_typed_here, parameters, progress_line, refusal, stored_selection, task_of
+from local_airflow.sync_command import (
+    as_typed_here,
+    parameters,
+    progress_line,
+    refusal,
+    stored_selection,
+    task_of,
+    why_docker_hub_is_missing,
+)
 from local_airflow.terminal import Board
 
 
@@ -65,6 +75,28 @@ from local_airflow.terminal import Board
 )
 def test_the_variables_become_parameters_of_the_dag(given: dict[str, str], asked: dict[str, Any]) -> None:
     assert parameters(given) == asked
+
+
+@pytest.mark.parametrize("env", [{"NAME": "library/alpine"}, {"REMOTE": "https://registry-1.docker.io/"}])
+def test_what_is_requested_of_docker_hub_by_name_fails_at_once_where_it_is_out_of_reach(
+    env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync tries for minutes, and a sample is not what was meant."""
+    monkeypatch.setattr(sync_command, "why_out_of_reach", lambda _url: "connection refused")
+    with pytest.raises(SyncFailed, match="out of reach: connection refused; library/") as refused:
+        why_docker_hub_is_missing(parameters(env), env)
+    assert {"REMOTE=", "CONN="} <= set(re.findall(r"[A-Z]+=", str(refused.value)))
+
+
+@pytest.mark.parametrize(
+    ("env", "reason"),
+    [({}, "connection refused"), ({"CONN": "hub", "NAME": "a"}, None), ({"REMOTE": "https://quay.io"}, None)],
+)
+def test_a_sample_takes_the_place_of_docker_hub_alone(
+    env: dict[str, str], reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync_command, "why_out_of_reach", lambda _url: "connection refused")
+    assert why_docker_hub_is_missing(parameters(env), env) == reason
 
 
 def test_lists_are_given_with_blanks_or_commas() -> None:
