@@ -19,7 +19,9 @@ OPERATIONS = [(method.upper(), path) for path, found in DOCUMENT["paths"].items(
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_every_operation_has_a_line(method: str, path: str) -> None:
     shown = re.sub(r"\{number\}", "<number>", re.sub(r"\{\w+_id\}", "<id>", path.removeprefix("/api/v3/")))
-    shown = shown.replace("container/container/", "docker/docker/").replace("content/container/", "content/docker/")
+    for form, written in (("{sha256}", "<sha256>"), ("container/container/", "docker/docker/")):
+        shown = shown.replace(form, written)
+    shown = shown.replace("content/container/", "content/docker/")
     lines = [line for line in TEXT.splitlines() if line.startswith("| `") and f"{method}" in line]
     parent = shown.removesuffix("<id>/")
     assert any(f" {shown}`" in line or (f" {parent}`" in line and "`<id>/`" in line) for line in lines), shown

@@ -1,7 +1,6 @@
 """The REST API as one FastAPI app, to be mounted under :data:`MOUNT` of Airflow's API server.
 
-``/docs/``: the OpenAPI document for programs, and as a self-contained page for people. ``/status/``: the installed
-releases, the state of the metadata database and of the sync DAG.
+``/docs/``: the OpenAPI document for programs, and as a self-contained page for people.
 """
 
 from __future__ import annotations
@@ -10,40 +9,39 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from html import escape
-from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
-from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
 
 from registry_sync import __version__
 from registry_sync.api import problems
 from registry_sync.api.access import SIGNED_IN
 from registry_sync.api.basic_logins import AIRFLOW_APP, BasicLogins
+from registry_sync.api.container_requests import CONTAINER_REQUESTS
+from registry_sync.api.content_routes import artifacts_router as artifacts
 from registry_sync.api.content_routes import router as content
 from registry_sync.api.dependencies import OpenedDatabase, Router
+from registry_sync.api.description import completed, in_pulps_form, operation_id
 from registry_sync.api.distribution_routes import router as distributions
 from registry_sync.api.documentation_pages import router as documentation
-from registry_sync.api.form_routes import PathForms, container_router, form_of_path
+from registry_sync.api.form_routes import PathForms, container_router
 from registry_sync.api.guard import Guard
 from registry_sync.api.list_filters import refuse_repeated
 from registry_sync.api.remote_routes import router as remotes
 from registry_sync.api.repository_routes import router as repositories
+from registry_sync.api.status_routes import router as status
 from registry_sync.api.sync_routes import router as syncs
 from registry_sync.api.task_routes import router as tasks
 from registry_sync.api.task_routes import started_router as started_syncs
 from registry_sync.api.version_routes import copies_router as copies
 from registry_sync.api.version_routes import router as versions
-from registry_sync.errors import RegistrySyncError
-from registry_sync.hooks.settings import load_settings
 from registry_sync.pulp.container_documents import CONTAINER_DOCUMENTS
 from registry_sync.pulp.hrefs import API_PREFIX
-from registry_sync.pulp.path_forms import PathForm
-from registry_sync.pulp.task_documents import ComponentVersion, DatabaseConnection, StatusDocument, SyncDag
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -130,10 +128,24 @@ pages_router = Router(prefix="/docs", tags=["docs"])
 _PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
-@pages_router.get("/api.json", dependencies=SIGNED_IN)
-def read_openapi(request: Request) -> dict[str, Any]:
-    """The API as an OpenAPI document."""
-    return _document(request)
+class DescriptionQuery(BaseModel):
+    """The form of the document."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pk_path: Annotated[
+        Literal["1", "true"] | None, Field(description="Whether paths have the ids of objects, not their whole paths")
+    ] = None
+
+
+@pages_router.get("/api.json")
+def read_openapi(request: Request, query: Annotated[DescriptionQuery, Query()]) -> dict[str, Any]:
+    """The API as an OpenAPI document, for everybody: with paths as Pulp's clients read them, or by ids."""
+    document = _document(request)
+    if query.pk_path is not None:
+        return document
+    below = (request.scope.get("root_path") or "").removesuffix(MOUNT)
+    return {**in_pulps_form(document), "servers": [{"url": below or "/"}]}
 
 
 @pages_router.get("/", dependencies=SIGNED_IN, response_class=HTMLResponse)
@@ -145,38 +157,6 @@ def read_page(request: Request) -> HTMLResponse:
 def _document(request: Request) -> dict[str, Any]:
     """The OpenAPI document with the server that paths are relative to: where the app is mounted."""
     return {**request.app.openapi(), "servers": [{"url": request.scope.get("root_path") or "/"}]}
-
-
-status_router = Router(prefix="/status", tags=["status"])
-
-
-@status_router.get("/", dependencies=SIGNED_IN)
-def read_status(request: Request) -> StatusDocument:
-    """Releases, the metadata database and the sync DAG. Responds with 200 also when one of them has a problem."""
-    return StatusDocument(
-        versions=[
-            ComponentVersion(component="docker", version=__version__, package="registry-sync"),
-            ComponentVersion(component="airflow", version=version("apache-airflow-core"), package="apache-airflow"),
-        ],
-        database_connection=_database_connection(request.app.state.parts),
-        sync_dag=_sync_dag(load_settings().sync_dag_id),
-    )
-
-
-def _database_connection(parts: OpenedDatabase) -> DatabaseConnection:
-    try:
-        parts.database().check()
-    except RegistrySyncError as problem:
-        return DatabaseConnection(connected=False, detail=str(problem))
-    return DatabaseConnection(connected=True, detail=None)
-
-
-def _sync_dag(dag_id: str) -> SyncDag:
-    from airflow.models import DagModel
-
-    dag = DagModel.get_current(dag_id)
-    is_known = dag is not None and not dag.is_stale
-    return SyncDag(dag_id=dag_id, is_known=is_known, is_paused=bool(dag is not None and dag.is_paused))
 
 
 #: The path at which Airflow mounts the app.
@@ -191,7 +171,8 @@ ROUTERS = (
     syncs,
     versions,
     content,
-    status_router,
+    artifacts,
+    status,
     pages_router,
 )
 DESCRIPTION = (
@@ -201,28 +182,19 @@ DESCRIPTION = (
 
 
 class RestApi(FastAPI):
-    """The app. Its document matches its responses: invalid input is 400, never FastAPI's own 422."""
+    """The app. Its document matches its responses."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, as ASGI calls it; it is noted which app it came from."""
         await super().__call__({**scope, AIRFLOW_APP: scope.get("app")}, receive, send)
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document, created once."""
+        """The OpenAPI document with paths by ids, created once."""
         if self.openapi_schema is None:
             document = get_openapi(
                 title=self.title, version=self.version, description=self.description, routes=self.routes
             )
-            for operations in document["paths"].values():
-                for operation in operations.values():
-                    operation["responses"].pop("422", None)
-            schemas = document["components"]["schemas"]
-            for name in ("HTTPValidationError", "ValidationError"):
-                schemas.pop(name, None)
-            for name, schema in schemas.items():
-                if name.endswith("Document"):  # of which ``fields`` sends some
-                    schema.pop("required", None)
-            self.openapi_schema = document
+            self.openapi_schema = completed(document)
         return self.openapi_schema
 
 
@@ -239,12 +211,12 @@ def create_app() -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=_lifespan,
-        generate_unique_id_function=_operation_id,
+        generate_unique_id_function=operation_id,
     )
     app.state.parts = OpenedDatabase()
     app.add_middleware(PathForms)
     app.add_middleware(Guard, cookie_name=COOKIE_NAME_JWT_TOKEN, own_origins=own_origins, logins=BasicLogins())
-    for router in (*ROUTERS, container_router(ROUTERS, CONTAINER_DOCUMENTS)):
+    for router in (*ROUTERS, container_router(ROUTERS, {**CONTAINER_DOCUMENTS, **CONTAINER_REQUESTS})):
         app.include_router(
             router,
             prefix=API_PREFIX.removeprefix(MOUNT),
@@ -263,10 +235,6 @@ def own_origins() -> frozenset[str]:
     allowed = conf.get("api", "access_control_allow_origins", fallback="").split()
     base = urlsplit(conf.get("api", "base_url", fallback=""))
     return frozenset([*allowed, f"{base.scheme}://{base.netloc}"] if base.netloc else allowed)
-
-
-def _operation_id(route: APIRoute) -> str:
-    return f"container_{route.name}" if form_of_path(route.path) is PathForm.CONTAINER else route.name
 
 
 @asynccontextmanager

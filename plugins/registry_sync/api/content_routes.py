@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from registry_sync.api.access import READ
 from registry_sync.api.dependencies import Router, UsedDatabase
@@ -22,6 +22,7 @@ from registry_sync.domain.filters import Operator
 from registry_sync.domain.records import Page, PageRequest
 from registry_sync.errors import InvalidReference, RecordNotFound
 from registry_sync.pulp.content_documents import (
+    ArtifactDocument,
     BlobDocument,
     BlobProvenanceDocument,
     ManifestDocument,
@@ -187,3 +188,18 @@ Resource(
     id_name="unit_id",
     id_type=PathUnitId,
 ).add_routes(router, "/tags")
+
+
+artifacts_router = Router(prefix="/artifacts", tags=["content"])
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+@artifacts_router.get("/{sha256}/", dependencies=READ, responses=NOT_FOUND)
+def read_artifact(database: UsedDatabase, sha256: Sha256) -> ArtifactDocument:
+    """The stored bytes that a blob or a manifest names as its artifact."""
+    digest = Digest(f"sha256:{sha256}")
+    query = UnitQuery(digests=(digest,))
+    stored = [blob for blob in database.units.blobs(query).items if blob.is_stored]
+    for unit in (*stored, *database.units.manifests(query).items):
+        return ArtifactDocument.model_validate(unit)
+    raise RecordNotFound(f"no bytes of {digest} are stored")

@@ -38,7 +38,9 @@ VersionHref = Annotated[GivenHref, parsed(read_version_href), Field(description=
 _NAMES = {"name": "name", "base_path": "base_path", "private": "is_private", "pulp_labels": "labels"}
 
 
-class _GivenDistribution(GivenDocument):
+class GivenDistribution(GivenDocument):
+    """The fields of new and changed distributions."""
+
     repository: RepositoryHref | None = None
     repository_version: VersionHref | None = None
 
@@ -69,7 +71,7 @@ class _GivenDistribution(GivenDocument):
         return {"repository_id": None, "version_number": None} if is_taken else {}
 
 
-class NewDistribution(_GivenDistribution):
+class NewDistribution(GivenDistribution):
     """A distribution to be made, or put in place of another one."""
 
     name: Name
@@ -82,7 +84,7 @@ class NewDistribution(_GivenDistribution):
         return DistributionSpec(**self.spec_values(only_given=False))
 
 
-class ChangedDistribution(_GivenDistribution):
+class ChangedDistribution(GivenDistribution):
     """What to change of a distribution; what is left out stays."""
 
     name: Annotated[Name, Field(default_factory=str)]

@@ -9,17 +9,25 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from registry_sync.api.access import SignedIn
 from registry_sync.api.dependencies import Router
+from registry_sync.db.database import Database
+from registry_sync.domain.quantities import utc_now
+from registry_sync.domain.runs import FinishedTask
 from registry_sync.pulp.documents import PageDocument
-from registry_sync.pulp.path_forms import PathForm, in_form
+from registry_sync.pulp.hrefs import API_PREFIX, task_href
+from registry_sync.pulp.path_forms import PathForm, current_form, in_form
+from registry_sync.pulp.task_documents import TaskStarted
 
 _OF_PLUGIN = re.compile(r"/(?:(?:repositories|remotes|distributions)/(?P<type>\w+)/(?P=type)|content/(?P<plugin>\w+))/")
 #: The models of a form in place of the documented ones.
@@ -71,8 +79,11 @@ def _in_container_form(path: str) -> str:
 
 
 def _options(route: APIRoute, models: Models) -> dict[str, Any]:
-    """The arguments of ``add_api_route`` for the same route with other models."""
+    """The arguments of ``add_api_route`` for the same route with other models, and with a task where Pulp has one."""
     endpoint, returned = _with_models(route.endpoint, models)
+    status_code = route.status_code
+    if (what := _task_name(route)) is not None:
+        endpoint, returned, status_code = as_task(endpoint, what, route.path), TaskStarted, 202
     responses = {
         status: {**response, "model": _swapped(response["model"], models)} if "model" in response else response
         for status, response in route.responses.items()
@@ -80,7 +91,7 @@ def _options(route: APIRoute, models: Models) -> dict[str, Any]:
     return {
         "endpoint": endpoint,
         "response_model": returned,
-        "status_code": route.status_code,
+        "status_code": status_code,
         "tags": route.tags,
         "dependencies": route.dependencies,
         "description": route.description,
@@ -118,3 +129,56 @@ def _swapped(hint: Any, models: Models) -> Any:
         (listed,) = hint.__pydantic_generic_metadata__["args"]
         return PageDocument[_swapped(listed, models)]  # type: ignore[misc]  # made of a value
     return models.get(hint, hint)
+
+
+_ACTIONS = {"POST": "create", "PUT": "update", "PATCH": "update", "DELETE": "delete"}
+#: Objects that Pulp changes and deletes by tasks, and distributions, which it makes by tasks as well.
+_BY_TASKS = re.compile(r"/(?:repositories|remotes|distributions)/docker/docker/\{\w+\}/")
+_DELETED_BY_TASKS = re.compile(r"/repositories/docker/docker/\{\w+\}/versions/\{\w+\}/")
+_MADE_BY_TASKS = re.compile(r"/distributions/docker/docker/")
+
+
+def _task_name(route: APIRoute) -> str | None:
+    """What the task of a route does in the container form, None where that has none: ``registry_sync.delete``."""
+    (method,) = route.methods
+    patterns = {"POST": [_MADE_BY_TASKS], "DELETE": [_BY_TASKS, _DELETED_BY_TASKS], "PUT": [_BY_TASKS]}
+    patterns["PATCH"] = patterns["PUT"]
+    is_task = any(pattern.fullmatch(route.path) for pattern in patterns.get(method, ()))
+    return f"registry_sync.{_ACTIONS[method]}" if is_task else None
+
+
+def as_task(work: Callable[..., Any], name: str, path: str) -> Callable[..., TaskStarted]:
+    """``work`` as a route that responds with a task, which has ended and is recorded: it made what ``work`` returns.
+
+    ``path`` is that of the route, of which the object is that the task is about. ``work`` has a parameter
+    ``database``.
+    """
+    signature = inspect.signature(work)
+    has_user, has_object = "user" in signature.parameters, "{" in path
+
+    @functools.wraps(work)
+    def with_task(*, user: BaseUser, **given: Any) -> TaskStarted:
+        started_at = utc_now()
+        result = work(**given, user=user) if has_user else work(**given)
+        database: Database = given["database"]
+        task = FinishedTask(
+            task_id=str(uuid.uuid4()),
+            name=name,
+            triggered_by=user.get_name(),
+            path_form=current_form().value,
+            created_at=started_at,
+            started_at=started_at,
+            finished_at=utc_now(),
+            created_resources=() if has_object else (result.pulp_href,),
+            reserved_resources=(f"{API_PREFIX}{_in_container_form(path).format(**given)}",) if has_object else (),
+        )
+        database.finished_tasks.add(task)
+        return TaskStarted(task=task_href(task.task_id))
+
+    named = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in signature.parameters.values()]
+    if not has_user:
+        named.append(inspect.Parameter("user", inspect.Parameter.KEYWORD_ONLY, annotation=SignedIn))
+    with_task.__signature__ = signature.replace(  # type: ignore[attr-defined]  # what FastAPI reads
+        parameters=named, return_annotation=TaskStarted
+    )
+    return with_task

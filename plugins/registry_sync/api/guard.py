@@ -35,6 +35,8 @@ _HEADERS = {
 }
 _VARY = ("Authorization", "Cookie")
 _FRAMES = "frame-ancestors 'self'"
+#: What is for everybody: the OpenAPI document, which Pulp's clients read before they log in.
+_OPEN = "/api/v3/docs/api.json"
 
 _origin: ContextVar[str] = ContextVar("registry_sync_origin", default="")
 
@@ -79,7 +81,8 @@ class Guard:
         """The response to a request that goes no further; None for one that does, with a bearer token for Basic."""
         headers = Headers(scope=scope)
         scheme = headers.get("authorization", "").partition(" ")[0].lower()
-        if scheme not in ("bearer", "basic") and self._cookie_name not in cookie_parser(headers.get("cookie", "")):
+        has_login = scheme in ("bearer", "basic") or self._cookie_name in cookie_parser(headers.get("cookie", ""))
+        if not has_login and not scope["path"].endswith(_OPEN):
             return detail(401, "Not signed in.")
         if self._is_foreign(headers):
             return detail(403, "Requests of this page's origin are not allowed.")

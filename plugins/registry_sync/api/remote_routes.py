@@ -139,6 +139,11 @@ def _plain_options() -> dict[str, Any]:
     return plain
 
 
+def _tags(given: str | list[str] | None) -> tuple[str, ...] | None:
+    """The entries of a text with commas or of a list; None for None."""
+    return tuple(given) if isinstance(given, list) else split_list(given)
+
+
 _PlainOptions: Any = create_model("_PlainOptions", __base__=GivenDocument, **_plain_options())
 
 
@@ -146,6 +151,8 @@ class GivenRemote(_PlainOptions):  # type: ignore[misc]  # made of the definitio
     """The fields of new and changed remotes; an omitted field has its default, or is not changed."""
 
     only_in_responses: ClassVar[frozenset[str]] = frozenset({"pulp_created", "pulp_href", "pulp_last_updated"})
+    #: Fields that are no options of a ``RemoteSpec``.
+    not_options: ClassVar[frozenset[str]] = frozenset({*SECRET_FIELDS, "conn_id"})
 
     policy: Annotated[Policy, _about("policy")] = Policy.IMMEDIATE
     whitelist_tags: Annotated[TagList | None, _about("include_tags")] = None
@@ -163,12 +170,12 @@ class GivenRemote(_PlainOptions):  # type: ignore[misc]  # made of the definitio
 
     def spec_values(self, *, only_given: bool) -> dict[str, Any]:
         """The fields of a ``RemoteSpec``, all of them or those that were sent; nothing secret, and no connection."""
-        values: dict[str, Any] = self.model_dump(exclude_unset=only_given, exclude={*SECRET_FIELDS, "conn_id"})
+        values: dict[str, Any] = self.model_dump(exclude_unset=only_given, exclude=set(self.not_options))
         values.update({name: values.pop(field) for name, field in REST_NAMES.items() if field in values})
         if "include_tags" in values:
-            values["include_tags"] = split_list(values["include_tags"])
+            values["include_tags"] = _tags(values["include_tags"])
         if "exclude_tags" in values:
-            values["exclude_tags"] = split_list(values["exclude_tags"]) or ()
+            values["exclude_tags"] = _tags(values["exclude_tags"]) or ()
         if values.get("platforms") is not None:
             values["platforms"] = tuple(values["platforms"])
         return values

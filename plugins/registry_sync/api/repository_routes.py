@@ -19,9 +19,10 @@ from registry_sync.api.list_filters import OF_ORDER, FilterField, filtered, name
 from registry_sync.api.preconditions import IfMatch
 from registry_sync.api.problems import NOT_FOUND, PRECONDITION, InvalidField
 from registry_sync.api.resources import NamedQuery, PageQuery, Resource, ordered_by, page_document, sent_page
+from registry_sync.db.database import Database
 from registry_sync.domain.filters import Operator
 from registry_sync.domain.records import RepositorySpec
-from registry_sync.errors import InvalidReference
+from registry_sync.errors import InvalidReference, RecordNotFound
 from registry_sync.pulp.container_documents import shown
 from registry_sync.pulp.documents import PageDocument
 from registry_sync.pulp.hrefs import (
@@ -43,16 +44,18 @@ _SPEC_FIELDS = {
 VersionCount: Any = whole_number(1, MAX_NUMBER)
 
 
-class _GivenRepository(GivenDocument):
+class GivenRepository(GivenDocument):
+    """The fields of new and changed repositories."""
+
     only_in_responses: ClassVar[frozenset[str]] = frozenset(RepositoryDocument.model_fields) - _SPEC_FIELDS.keys()
 
     def spec_values(self, *, only_given: bool) -> dict[str, Any]:
         """The fields of a :class:`RepositorySpec`, all of them or those that were sent."""
         sent = self.model_dump(exclude_unset=only_given)
-        return {_SPEC_FIELDS[name]: value for name, value in sent.items()}
+        return {_SPEC_FIELDS[name]: value for name, value in sent.items() if name in _SPEC_FIELDS}
 
 
-class NewRepository(_GivenRepository):
+class NewRepository(GivenRepository):
     """A new repository, or the replacement of a repository's description."""
 
     name: Annotated[Name, Field(description="As a registry could serve it, such as library/hello-world")]
@@ -68,7 +71,7 @@ class NewRepository(_GivenRepository):
         return RepositorySpec(**self.spec_values(only_given=False))
 
 
-class ChangedRepository(_GivenRepository):
+class ChangedRepository(GivenRepository):
     """The changes of a repository; omitted fields are not changed."""
 
     name: Annotated[Name, Field(default_factory=str)]
@@ -105,8 +108,10 @@ Resource(
 @router.post("/", status_code=201, dependencies=CREATE)
 def create_repository(database: UsedDatabase, given: NewRepository, response: Response) -> RepositoryDocument:
     """Creates a repository, without versions."""
+    spec = given.spec()
+    _require_remote(database, spec.remote_id)
     with _name_checked():
-        repository = database.repositories.create(given.spec())
+        repository = database.repositories.create(spec)
     response.headers["Location"] = repository_href(repository.id)
     return shown(RepositoryDocument, repository)
 
@@ -117,6 +122,7 @@ def replace_repository(
 ) -> RepositoryDocument:
     """Replaces the whole description of the repository; its versions stay."""
     values = given.spec_values(only_given=False)
+    _require_remote(database, values.get("remote_id"))
     only_if = if_match.of(RepositoryDocument)
     with _name_checked():
         changed = database.repositories.change(repository_id, lambda spec: replace(spec, **values), only_if)
@@ -129,6 +135,7 @@ def change_repository(
 ) -> RepositoryDocument:
     """Changes the given fields of the repository."""
     values = given.spec_values(only_given=True)
+    _require_remote(database, values.get("remote_id"))
     only_if = if_match.of(RepositoryDocument)
     with _name_checked():
         changed = database.repositories.change(repository_id, lambda spec: replace(spec, **values), only_if)
@@ -185,3 +192,13 @@ def _name_checked() -> Iterator[None]:
         yield
     except InvalidReference as problem:
         raise InvalidField("name", f"{problem}.") from None
+
+
+def _require_remote(database: Database, remote_id: str | None) -> None:
+    """Raises :class:`InvalidField` for a remote that does not exist; None is no remote."""
+    if remote_id is None:
+        return
+    try:
+        database.remotes.get(remote_id)
+    except RecordNotFound as problem:
+        raise InvalidField("remote", f"{problem}.") from None

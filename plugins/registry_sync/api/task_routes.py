@@ -5,9 +5,12 @@ Each requested sync starts a run of the sync DAG, and its task is the response.
 
 from __future__ import annotations
 
+import heapq
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from datetime import datetime, timezone
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from fastapi import HTTPException, Query
@@ -23,7 +26,7 @@ from registry_sync.api.resources import PageQuery, listed_states, ordered_by, pa
 from registry_sync.db.database import Database
 from registry_sync.db.runs.dag_run_stores import TaskReads
 from registry_sync.domain.quantities import utc_now
-from registry_sync.domain.records import Page, Repository, SyncMode
+from registry_sync.domain.records import Page, PageRequest, Repository, SyncMode
 from registry_sync.domain.remote import Remote
 from registry_sync.domain.runs import DagRunEnd, RequestedSync, RunKey, SyncRun, is_fed_by
 from registry_sync.errors import RecordNotFound, RegistrySyncError, SyncError
@@ -33,7 +36,15 @@ from registry_sync.pulp.documents import PageDocument
 from registry_sync.pulp.hrefs import read_remote_href, read_repository_href, task_href, tasks_href
 from registry_sync.pulp.path_forms import PathForm, current_form, in_form
 from registry_sync.pulp.plan_documents import SyncPlanDocument
-from registry_sync.pulp.task_documents import RequestedTask, SyncDagRun, TaskDocument, TaskStarted, TaskState
+from registry_sync.pulp.task_documents import (
+    ENDED,
+    RecordedTask,
+    RequestedTask,
+    SyncDagRun,
+    TaskDocument,
+    TaskStarted,
+    TaskState,
+)
 
 _Mirror = Annotated[
     Flag, Field(description="Whether what was deleted upstream is removed from the new version; false keeps it")
@@ -88,8 +99,12 @@ def sync_repository(
 ) -> TaskStarted:
     """Syncs a remote's content into the repository."""
     repository = database.repositories.get(repository_id)
+    named: str | None = given.remote  # None in the container form, for the repository's own
+    remote_id = repository.remote_id if named is None else read_remote_href(named)
+    if remote_id is None:
+        raise InvalidField("remote", f"Repository {repository.name!r} has no remote of its own; send one.")
     try:
-        remote = database.remotes.get(read_remote_href(given.remote))
+        remote = database.remotes.get(remote_id)
     except RecordNotFound as problem:
         raise InvalidField("remote", str(problem)) from None
     return _start(database, repository, remote, given, user)
@@ -154,18 +169,40 @@ router = Router(prefix="/tasks", tags=["tasks"])
 
 @router.get("/", dependencies=READ_TASKS)
 def list_tasks(database: UsedDatabase, query: Annotated[TaskQuery, Query()]) -> PageDocument[TaskDocument]:
-    """Syncs that were started over REST, the newest first unless ordered otherwise."""
-    dag_id = load_settings().sync_dag_id
-    states = wanted_states(TaskState, query.state, query.state__in)
-    page = sync_dag.page(dag_id, query.page_request(), states)
-    tasks = Page(_tasks(database, page.items), page.total_count)
-    return page_document(tasks_href(), query, tasks, _shown)
+    """Tasks: syncs and changes that were requested over REST, the newest first unless ordered otherwise."""
+    page = _page(database, query.page_request(), wanted_states(TaskState, query.state, query.state__in))
+    return page_document(tasks_href(), query, page, _shown)
+
+
+def _page(
+    database: Database, request: PageRequest, states: Sequence[TaskState] | None
+) -> Page[RequestedTask | RecordedTask]:
+    """A page of the runs of the sync DAG, in Airflow's database, and of the recorded tasks, in ours, as one list."""
+    end, ordering = request.offset + request.limit, request.ordering or "-created_at"
+    runs = sync_dag.page(load_settings().sync_dag_id, PageRequest(0, end, request.ordering), states)
+    wanted = [state is TaskState.FAILED for state in (ENDED if states is None else states) if state in ENDED]
+    recorded, count = database.finished_tasks.first(end, ordering=ordering, is_failed=wanted)
+    is_descending = ordering.startswith("-")
+
+    def place(task: Any) -> datetime:
+        run = task.dag_run if isinstance(task, RecordedTask) else task
+        return getattr(run, ordering.removeprefix("-")) or datetime.max.replace(tzinfo=timezone.utc)
+
+    sources: list[Iterable[SyncDagRun | RecordedTask]] = [runs.items, map(RecordedTask, recorded)]
+    found = heapq.merge(*sources, key=place, reverse=is_descending)
+    shown = list(islice(found, request.offset, end))
+    tasks = iter(_tasks(database, [task for task in shown if isinstance(task, SyncDagRun)]))
+    items = tuple(task if isinstance(task, RecordedTask) else next(tasks) for task in shown)
+    return Page(items, runs.total_count + count)
 
 
 @router.get("/{task_id}/", dependencies=READ_TASKS, responses=NOT_FOUND)
 def read_task(database: UsedDatabase, task_id: PathUuid) -> TaskDocument:
-    """A task: its state, its progress, the reason of a failure, and the version it made."""
-    return _document(database, sync_dag.find(load_settings().sync_dag_id, task_id))
+    """A task: its state, its progress, the reason of a failure, and what it made."""
+    try:
+        return _shown(RecordedTask(database.finished_tasks.get(task_id)))
+    except RecordNotFound:
+        return _document(database, sync_dag.find(load_settings().sync_dag_id, task_id))
 
 
 @router.get("/{task_id}/plan/", dependencies=READ_TASKS, responses=NOT_FOUND, response_model=SyncPlanDocument)
@@ -184,6 +221,7 @@ def read_plan(task_id: PathUuid) -> JSONResponse:
 def cancel_task(database: UsedDatabase, task_id: PathUuid, given: ChangedTask) -> TaskDocument:
     """Cancels the task: its running tasks are stopped, and downloaded content is kept for the next sync."""
     del given  # it has only one possible value
+    _refuse_recorded(database, task_id)
     dag_id = load_settings().sync_dag_id
     canceled = sync_dag.cancel(dag_id, task_id)
     end = DagRunEnd.CANCELED  # recorded by the listener already, unless the database did not respond in time
@@ -194,6 +232,7 @@ def cancel_task(database: UsedDatabase, task_id: PathUuid, given: ChangedTask) -
 @router.post("/{task_id}/approve_removals/", dependencies=CHANGE_RUN, responses={**NOT_FOUND, **CONFLICT})
 def approve_removals(database: UsedDatabase, task_id: PathUuid, user: SignedIn) -> TaskDocument:
     """Approves the removals of the task, which may then remove more tags than its remote allows, and continues it."""
+    _refuse_recorded(database, task_id)
     dag_id = load_settings().sync_dag_id
     dag_run = sync_dag.find(dag_id, task_id)
     if dag_run.state is TaskState.CANCELED:
@@ -210,11 +249,18 @@ def approve_removals(database: UsedDatabase, task_id: PathUuid, user: SignedIn) 
     return _document(database, sync_dag.find(dag_id, task_id))
 
 
+def _refuse_recorded(database: Database, task_id: str) -> None:
+    """Raises :class:`SyncError` for a task that had ended when its request was responded to."""
+    with suppress(RecordNotFound):
+        state = RecordedTask(database.finished_tasks.get(task_id)).state
+        raise SyncError(f"the task has ended: it is {state.value}")
+
+
 def _document(database: Database, dag_run: SyncDagRun) -> TaskDocument:
     return _shown(*_tasks(database, [dag_run]))
 
 
-def _shown(task: RequestedTask) -> TaskDocument:
+def _shown(task: RequestedTask | RecordedTask) -> TaskDocument:
     """The task with paths in the form of those that it was requested with."""
     with in_form(task.path_form):
         return TaskDocument.model_validate(task)

@@ -25,6 +25,7 @@ from registry_sync.api.fields import (
     invalid,
     parsed,
 )
+from registry_sync.api.guard import list_origin
 from registry_sync.api.list_filters import OF_ORDER, FilterField, filtered, read_number, read_time, read_unit
 from registry_sync.api.problems import CONFLICT, NOT_FOUND, InvalidField
 from registry_sync.api.resources import (
@@ -346,4 +347,4 @@ def _next_part(difference: VersionDifference, query: DifferenceQuery) -> str | N
     if difference.base_repository_id != difference.repository_id:
         given["base_repository"] = repository_href(difference.base_repository_id)
     href = version_href(difference.repository_id, difference.number)
-    return f"{href}diff/?{urlencode(given, safe='/')}"
+    return f"{list_origin()}{href}diff/?{urlencode(given, safe='/')}"

@@ -276,6 +276,25 @@ sync_requests = Table(
     Column("path_form", plain_text(16), nullable=False, server_default=text("'docker'")),
 )
 
+# Tasks of requests that were done at once, so that clients can read them; each has ended.
+finished_tasks = Table(
+    "finished_tasks",
+    metadata,
+    Column("task_id", plain_text(36), primary_key=True),
+    Column("name", Text(), nullable=False),
+    Column("triggered_by", Text(), nullable=False),
+    # The form of their paths.
+    Column("path_form", plain_text(16), nullable=False),
+    Column("created_at", UtcDateTime(), nullable=False, index=True),
+    Column("started_at", UtcDateTime(), nullable=False),
+    Column("finished_at", UtcDateTime(), nullable=False, index=True),
+    # Why it failed; NULL where it did not.
+    Column("error", Text()),
+    Column("created_resources", JSON(), nullable=False),
+    Column("reserved_resources", JSON(), nullable=False),
+    Column("result", NULLABLE_JSON),
+)
+
 # Runs of deleted repositories: a repeated task of one must not create the repository again.
 deleted_runs = Table(
     "deleted_runs",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import Hold, Repository, RepositoryVersion, SyncMode
@@ -151,6 +151,27 @@ class RequestedSync:
     requested_at: datetime
     error: str | None = None
     path_form: str = "docker"
+
+
+@dataclass(frozen=True)
+class FinishedTask:
+    """A task that had ended when its request was responded to: ``name`` is what it did, ``triggered_by`` for whom.
+
+    ``path_form`` is the form of the paths in it. ``error`` is None unless it failed. ``created_resources`` and
+    ``reserved_resources`` are paths; ``result`` is a JSON value, None for none. Times are aware UTC.
+    """
+
+    task_id: str
+    name: str
+    triggered_by: str
+    path_form: str
+    created_at: datetime
+    started_at: datetime
+    finished_at: datetime
+    error: str | None = None
+    created_resources: tuple[str, ...] = ()
+    reserved_resources: tuple[str, ...] = ()
+    result: Any = None
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AliasPath, BaseModel, Field
 
-from registry_sync.domain.content_units import ChildReference, ManifestUnit
+from registry_sync.domain.content_units import BlobUnit, ChildReference, ManifestUnit
 from registry_sync.domain.records import RepositoryVersion
 from registry_sync.pulp.content_documents import BlobDocument, ManifestDocument, TagDocument, manifest_href
 from registry_sync.pulp.documents import WHOLE, Document, Timestamp, made
-from registry_sync.pulp.hrefs import remote_href, repository_href
+from registry_sync.pulp.hrefs import artifact_href, remote_href, repository_href
 from registry_sync.pulp.path_forms import PathForm, current_form
 from registry_sync.pulp.repository_documents import (
     Certificates,
@@ -110,12 +110,17 @@ class ContainerDistributionDocument(DistributionDocument):
     description: None = None
 
 
+def _blob_artifact(blob: BlobUnit) -> str | None:
+    return artifact_href(blob.digest) if blob.is_stored else None
+
+
 class ContainerBlobDocument(BlobDocument):
-    """A blob."""
+    """A blob. ``artifact`` is the path of its stored bytes, null while they are not stored."""
 
     prn: Annotated[str, made(blob_prn), Field(validation_alias="id")]
     pulp_last_updated: Created
     pulp_labels: dict[str, str] = Field(default_factory=dict)
+    artifact: Annotated[str | None, made(_blob_artifact), WHOLE]
 
 
 def _listed_hrefs(children: Sequence[ChildReference]) -> list[str]:
@@ -131,7 +136,10 @@ def _layer_bytes(manifest: ManifestUnit) -> int | None:
 
 
 class ContainerManifestDocument(ManifestDocument):
-    """A manifest. ``listed_manifests`` has the paths of the entries of an index that are stored."""
+    """A manifest. ``listed_manifests`` has the paths of the entries of an index that are stored.
+
+    ``artifact`` is the path of its bytes, ``compressed_image_size`` that of its layers together, null without layers.
+    """
 
     prn: Annotated[str, made(manifest_prn), Field(validation_alias="id")]
     pulp_last_updated: Created
@@ -141,14 +149,16 @@ class ContainerManifestDocument(ManifestDocument):
         list[str], made(_listed_hrefs), Field(validation_alias="children")
     ]
     compressed_image_size: Annotated[int | None, made(_layer_bytes), WHOLE]
+    artifact: Annotated[str | None, made(artifact_href), Field(validation_alias="digest")]
 
 
 class ContainerTagDocument(TagDocument):
-    """A tag."""
+    """A tag. ``artifact`` is that of its manifest."""
 
     prn: Annotated[str, made(tag_prn), Field(validation_alias="id")]
     pulp_last_updated: Created
     pulp_labels: dict[str, str] = Field(default_factory=dict)
+    artifact: Annotated[str | None, made(artifact_href), Field(validation_alias="digest")]
 
 
 def _repository_of(version: RepositoryVersion) -> str:

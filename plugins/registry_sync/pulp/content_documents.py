@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from registry_sync.domain.content_units import BlobReference
+from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import ManifestKind
 from registry_sync.pulp.documents import Document, Timestamp, made
-from registry_sync.pulp.hrefs import repository_href, unit_href
+from registry_sync.pulp.hrefs import artifact_href, repository_href, unit_href
 
 
 def _blob_href(blob_id: int) -> str:
@@ -82,6 +83,26 @@ class TagDocument(Document):
     digest: str
     media_type: str
     tagged_manifest: Annotated[str, made(manifest_href), Field(validation_alias="manifest_id")]
+
+
+def _encoded(digest: Digest) -> str:
+    return digest.encoded
+
+
+class ArtifactDocument(Document):
+    """The stored bytes of a blob or a manifest: their size, and their SHA-256; others are not computed."""
+
+    pulp_created: Timestamp
+    pulp_href: Annotated[str, made(artifact_href), Field(validation_alias="digest")]
+    pulp_last_updated: Annotated[Timestamp, Field(validation_alias="created_at")]
+    size: int
+    sha256: Annotated[str, made(_encoded), Field(validation_alias="digest")]
+    file: None = None
+    md5: None = None
+    sha1: None = None
+    sha224: None = None
+    sha384: None = None
+    sha512: None = None
 
 
 class HolderDocument(Document):

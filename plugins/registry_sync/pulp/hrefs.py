@@ -14,6 +14,7 @@ from registry_sync.errors import InvalidReference
 from registry_sync.pulp.path_forms import PathForm, current_form
 
 if TYPE_CHECKING:
+    from registry_sync.domain.digests import Digest
     from registry_sync.domain.records import Repository, RepositoryVersion
 
 API_PREFIX = "/pulp/api/v3"
@@ -117,6 +118,11 @@ def units_href(content_type: str) -> str:
 def unit_href(content_type: str, unit_id: int) -> str:
     """A content unit, by its number."""
     return f"{units_href(content_type)}{unit_id}/"
+
+
+def artifact_href(digest: Digest) -> str | None:
+    """The bytes of a blob or of a manifest, by their SHA-256; None for content of another algorithm."""
+    return f"{API_PREFIX}/artifacts/{digest.encoded}/" if digest.algorithm == "sha256" else None
 
 
 def read_repository_href(href: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AliasPath, Field
 
-from registry_sync.domain.runs import DagRunEnd, RunCounts, SyncRun
+from registry_sync.domain.runs import DagRunEnd, FinishedTask, RunCounts, SyncRun
 from registry_sync.pulp.documents import Document, Timestamp, made
 from registry_sync.pulp.hrefs import repository_href, task_href, version_href
 from registry_sync.pulp.path_forms import PathForm
@@ -26,6 +26,8 @@ class TaskState(str, Enum):
     CANCELED = "canceled"
 
 
+#: The states of recorded tasks.
+ENDED = (TaskState.COMPLETED, TaskState.FAILED)
 #: The final state of progress reports that had not ended before their task did.
 _ENDS = {TaskState.COMPLETED: "completed", TaskState.FAILED: "failed", TaskState.CANCELED: "canceled"}
 
@@ -121,10 +123,61 @@ class RequestedTask:
         return None if self.run is None else self.run.removals_approved_by
 
 
+@dataclass(frozen=True)
+class RecordedTask:
+    """The source of a task document: a task that had ended when its request was responded to."""
+
+    task: FinishedTask
+
+    @property
+    def name(self) -> str:
+        """What it did."""
+        return self.task.name
+
+    @property
+    def path_form(self) -> PathForm:
+        """The form of the paths in it."""
+        return PathForm(self.task.path_form)
+
+    @property
+    def state(self) -> TaskState:
+        """Completed, or failed."""
+        return TaskState.COMPLETED if self.task.error is None else TaskState.FAILED
+
+    @property
+    def dag_run(self) -> SyncDagRun:
+        """Its times, and for whom it was done; there was no run."""
+        task = self.task
+        times = (task.created_at, task.started_at, task.finished_at)
+        return SyncDagRun(task.task_id, "", self.state, *times, triggered_by=task.triggered_by)
+
+    @property
+    def error(self) -> TaskError | None:
+        """Why it failed."""
+        return None if self.task.error is None else TaskError(description=self.task.error)
+
+    progress_reports = ()
+    removals_approved_by = None
+
+    @property
+    def created_resources(self) -> tuple[str, ...]:
+        """The paths of what it made."""
+        return self.task.created_resources
+
+    @property
+    def reserved_resources(self) -> tuple[str, ...]:
+        """The paths of what it was about."""
+        return self.task.reserved_resources
+
+
 class TaskError(Document):
     """Why a task failed, as text."""
 
     description: str
+
+
+def _or_null(text: str) -> str | None:
+    return text or None
 
 
 class ProgressReport(Document):
@@ -141,8 +194,8 @@ class ProgressReport(Document):
 class TaskDocument(Document):
     """A task. ``created_resources`` has the path of the version that it made, if any; of several when it ran again.
 
-    ``dag_run_id`` is the run of the sync DAG in Airflow; ``triggered_by`` who started it; ``removals_approved_by`` who
-    approved the removal of more tags than its remote allows, null without an approval.
+    ``dag_run_id`` is the run of the sync DAG in Airflow, null for what was done at once; ``triggered_by`` who started
+    it; ``removals_approved_by`` who approved the removal of more tags than its remote allows, null without an approval.
     """
 
     pulp_created: Annotated[Timestamp, Field(validation_alias=AliasPath("dag_run", "created_at"))]
@@ -155,7 +208,7 @@ class TaskDocument(Document):
     progress_reports: list[ProgressReport]
     created_resources: list[str]
     reserved_resources_record: Annotated[list[str], Field(validation_alias="reserved_resources")]
-    dag_run_id: Annotated[str, Field(validation_alias=AliasPath("dag_run", "run_id"))]
+    dag_run_id: Annotated[str | None, made(_or_null), Field(validation_alias=AliasPath("dag_run", "run_id"))]
     triggered_by: Annotated[str | None, Field(validation_alias=AliasPath("dag_run", "triggered_by"))]
     removals_approved_by: str | None
 
@@ -164,37 +217,6 @@ class TaskStarted(Document):
     """The task that was started."""
 
     task: str
-
-
-class ComponentVersion(Document):
-    """A component and its release."""
-
-    component: str
-    version: str
-    package: str
-
-
-class DatabaseConnection(Document):
-    """Whether the metadata database responds and matches this release; ``detail`` says what to do when not."""
-
-    connected: bool
-    detail: str | None
-
-
-class SyncDag(Document):
-    """The sync DAG: whether Airflow knows it, and whether it is paused."""
-
-    dag_id: str
-    is_known: bool
-    is_paused: bool
-
-
-class StatusDocument(Document):
-    """The state of the installation."""
-
-    versions: list[ComponentVersion]
-    database_connection: DatabaseConnection
-    sync_dag: SyncDag
 
 
 def _reports(state: TaskState, run: SyncRun) -> list[ProgressReport]:

@@ -12,9 +12,11 @@ from pydantic import (
     AliasPath,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     SerializerFunctionWrapHandler,
     model_serializer,
 )
+from pydantic_core import core_schema
 
 from registry_sync.domain.records import ContentSummary, RepositoryVersion, SyncMode, VersionOrigin, VersionOriginKind
 from registry_sync.domain.remote import Policy
@@ -140,6 +142,14 @@ class VersionDocument(DocumentedVersion):
         default=[], validation_alias="gaps"
     )
     referrers_problem: str | None = None
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The schema of the fields; pydantic's own is that of the dictionary that the serializer below returns."""
+        fields: Any = {name: value for name, value in schema.items() if name != "serialization"}
+        return handler(fields)
 
     @model_serializer(mode="wrap")
     def _without_empty_lists(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -38,11 +38,12 @@ def test_every_route_has_an_access_check() -> None:
     app = create_app()
     assert all(isinstance(route, APIRoute) for route in flattened(app.routes)), app.routes
     unchecked = [
-        f"{route.methods} {route.path}"
+        route.path
         for route in routes()
         if not any(isinstance(dependency.call, AccessCheck) for dependency in route.dependant.dependencies)
     ]
-    assert unchecked == []
+    # Pulp's clients read what the API is before they log in.
+    assert [path.partition("/api/v3/")[2] for path in unchecked] == ["docs/api.json"]
     assert len(routes()) > 25
 
 
@@ -53,7 +54,7 @@ def every_href(api_server: ApiServer, synced: dict[str, Any]) -> list[str]:
     found: dict[str, None] = {}
     waiting = [f"{API}/{REPOSITORIES}?name={synced['name']}", f"{API}/{REMOTES}?name={synced['name']}"]
     waiting += [
-        f"{API}/tasks/?limit=2",
+        synced["task"],
         f"{API}/syncs/?repository={synced['repository']}",
         f"{API}/status/",
         f"{API}/content/docker/tags/?limit=1&repository_version={synced['repository']}versions/1/",
@@ -89,7 +90,7 @@ def test_the_count_of_a_summary_is_that_of_the_list_it_links(api_server: ApiServ
 
 
 def test_no_href_is_open_to_nobody_or_to_a_token_that_is_none(api_server: ApiServer, every_href: list[str]) -> None:
-    for href in (*every_href, f"{API}/docs/", f"{API}/docs/api.json", "/pulp/", "/pulp/no/such/path"):
+    for href in (*every_href, f"{API}/docs/", "/pulp/", "/pulp/no/such/path"):
         response = api_server.client(None).ask("GET", href)
         assert response.status_code == 401, href
         assert response.headers["www-authenticate"].startswith("Bearer, Basic realm="), href

@@ -76,7 +76,7 @@ BOUNDS = {
     "tasks/": 4,
     "syncs/": 3,
     "{task}": 3,
-    "status/": 3,
+    "status/": 4,
     "docs/api.json": 1,
 }
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from registry_sync import __version__
 from registry_sync.api.dependencies import OpenedDatabase
 from registry_sync.db.database import Database
 from support.rest_api import API, ApiServer, RestClient
@@ -23,7 +26,19 @@ def test_airflow_s_own_pages_and_api_are_left_alone(api_server: ApiServer, admin
 
 def test_status_says_what_runs_here(admin: RestClient) -> None:
     status = admin.get("status/")
-    assert [entry["package"] for entry in status["versions"]] == ["registry-sync", "apache-airflow"]
+    shown = {entry["component"]: entry for entry in status["versions"]}
+    assert list(shown) == ["core", "container", "docker", "airflow"]
+    assert (shown["docker"]["version"], shown["airflow"]["package"]) == (__version__, "apache-airflow")
+    # What Pulp's clients compare with the document that they keep.
+    described = admin.get("docs/api.json")["info"]["x-pulp-app-versions"]
+    assert {name: entry["version"] for name, entry in shown.items()} == described
+    assert status["online_workers"] == status["missing_workers"] == []
+    (here,) = status["online_api_apps"]
+    assert here["name"].startswith(f"{os.getpid()}@")
+    assert [part["name"] for part in status["online_content_apps"]] == [here["name"]]
+    space = status["storage"]
+    assert space["total"] >= space["used"] + space["free"] > 0
+    assert (status["redis_connection"], status["domain_enabled"]) == ({"connected": False}, False)
     assert status["database_connection"] == {"connected": True, "detail": None}
     assert status["sync_dag"] == {"dag_id": "registry_sync", "is_known": True, "is_paused": False}
 

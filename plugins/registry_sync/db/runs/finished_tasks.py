@@ -1,0 +1,68 @@
+"""Tasks of requests that were done at once, kept for clients that read the task that they were given.
+
+A sync is a task that is a DAG run; a change or a deletion is done when its request is responded to, and its task has
+ended before anybody reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Row, delete, func, insert, select
+
+from registry_sync.db.engine import Transactions
+from registry_sync.db.queries import storable
+from registry_sync.db.tables import finished_tasks
+from registry_sync.domain.runs import FinishedTask
+from registry_sync.errors import RecordNotFound
+
+#: How long a task is kept after its end.
+KEPT = timedelta(days=90)
+_ERROR_LENGTH = 2000
+
+
+class FinishedTaskStore:
+    """Each method is a short transaction of its own."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def add(self, task: FinishedTask) -> None:
+        """Records a task; those that ended too long ago are deleted."""
+        error = None if task.error is None else storable(task.error, _ERROR_LENGTH)
+        lists = {name: list(getattr(task, name)) for name in ("created_resources", "reserved_resources")}
+        with self._transactions.writing() as connection:
+            connection.execute(delete(finished_tasks).where(finished_tasks.c.finished_at < task.finished_at - KEPT))
+            connection.execute(insert(finished_tasks), {**vars(task), **lists, "error": error})
+
+    def get(self, task_id: str) -> FinishedTask:
+        """Raises :class:`RecordNotFound`."""
+        with self._transactions.reading() as connection:
+            row = connection.execute(select(finished_tasks).where(finished_tasks.c.task_id == task_id)).one_or_none()
+        if row is None:
+            raise RecordNotFound(f"there is no task {task_id[:255]!r}")
+        return _task(row)
+
+    def first(
+        self, count: int, *, ordering: str = "-created_at", is_failed: Sequence[bool] = (False, True)
+    ) -> tuple[list[FinishedTask], int]:
+        """The first ``count`` tasks, ordered by ``created_at``, ``started_at`` or ``finished_at``, and how many exist.
+
+        Only the failed ones, the others, or both.
+        """
+        statement = select(finished_tasks).where(finished_tasks.c.error.is_not(None).in_(list(is_failed)))
+        key = getattr(finished_tasks.c, ordering.removeprefix("-"))
+        keys = [key, finished_tasks.c.task_id]
+        ordered = statement.order_by(*(key.desc() for key in keys) if ordering.startswith("-") else keys)
+        with self._transactions.reading() as connection:
+            total = connection.execute(select(func.count()).select_from(statement.subquery())).scalar_one()
+            rows = connection.execute(ordered.limit(count)).all()
+        return [_task(row) for row in rows], total
+
+
+def _task(row: Row[Any]) -> FinishedTask:
+    values = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's public name for a row as a map
+    lists = {name: tuple(values[name]) for name in ("created_resources", "reserved_resources")}
+    return FinishedTask(**{**values, **lists})
