@@ -54,6 +54,8 @@ BELONGS_ONLY_TO = {
     "granian": {"serve"},
     "httpx": {"api", "serve", "users"},
     "jwt": {"serve"},
+    "markdown_it": {"api"},
+    "re2": {"domain"},
 }
 
 

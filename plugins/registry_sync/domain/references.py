@@ -137,7 +137,11 @@ class TagFilter:
 
     def wants(self, tag: TagName) -> bool:
         """Whether ``tag`` is included and not excluded."""
-        return (self.include is None or self._is_included(tag)) and not self._is_excluded(tag)
+        return self.includes(tag) and self.allows(tag)
+
+    def includes(self, tag: TagName) -> bool:
+        """Whether ``tag`` is included, excluded or not."""
+        return self.include is None or self._is_included(tag)
 
     def excluding_filter(self, tag: TagName) -> str | None:
         """The filter that excludes ``tag``, ``include_tags`` or ``exclude_tags``; None when it is selected."""
