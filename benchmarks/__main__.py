@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from benchmarks import blob_store, pulls
+from benchmarks import blob_store, digest_lists, pulls
 from benchmarks.airflow_sync import AirflowSync
 from benchmarks.bare_loop import BareLoop
 from benchmarks.results import Passes, ShapeResult, table
@@ -50,6 +50,11 @@ def main() -> None:
         pulled = pulls.measure(arguments.runs, _say)
         print("\n".join(map(str, pulled)), end="\n\n")
         document["pulls"] = [result.as_json() for result in pulled]
+    if only in (None, "digests"):
+        _say("Lists of digests")
+        listed = digest_lists.measure(arguments.runs, _say)
+        print(listed, end="\n\n")
+        document["digest_lists"] = listed.as_json()
     if only in (None, "syncs"):
         results = measure_syncs(arguments.shapes, arguments.runs, with_airflow=not arguments.without_airflow)
         names = list(results[0].first)
@@ -133,7 +138,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--runs", type=int, default=3, help="how often each is measured; medians are shown")
     parser.add_argument("--json", type=Path, help="a file to write every number to")
-    parser.add_argument("--only", choices=("blob-store", "pulls", "syncs"), help="one of the parts; all without it")
+    parser.add_argument(
+        "--only", choices=("blob-store", "pulls", "digests", "syncs"), help="one of the parts; all without it"
+    )
     parser.add_argument("--without-airflow", action="store_true", help="only skopeo and the bare loop")
     arguments = parser.parse_args()
     if unknown := set(arguments.shapes) - set(shapes.SHAPES):

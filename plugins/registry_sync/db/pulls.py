@@ -33,6 +33,15 @@ from registry_sync.domain.serving import PublishedVersion, version_of_name
 
 
 @dataclass(frozen=True)
+class PublishedTag:
+    """A tag of a version, with the digest and the media type of its manifest."""
+
+    name: str
+    digest: Digest
+    media_type: str
+
+
+@dataclass(frozen=True)
 class PublishedBlob:
     """A blob that a version holds, as its manifests describe it. Whether its bytes are here, the blob store knows."""
 
@@ -116,10 +125,12 @@ class PullStore:
             return None
         return Digest(found.digest)
 
-    def tag_names(self, version: PublishedVersion, after: str | None, limit: int) -> list[str]:
-        """Up to ``limit`` names of the version's tags in order, those after ``after``; it need not be one of them."""
+    def tags(self, version: PublishedVersion, after: str | None, limit: int) -> list[PublishedTag]:
+        """Up to ``limit`` of the version's tags in order, those after ``after``; it need not be one of them."""
         statement = (
-            select(repository_tags.c.name)
+            select(repository_tags.c.name, manifests.c.digest, manifests.c.media_type)
+            .join(tags, tags.c.id == repository_tags.c.tag_id)
+            .join(manifests, manifests.c.id == tags.c.manifest_id)
             .where(_is_held(repository_tags, version, only_in_version=True))
             .order_by(repository_tags.c.name)
             .limit(limit)
@@ -127,7 +138,8 @@ class PullStore:
         if after is not None:
             statement = statement.where(repository_tags.c.name > after)
         with self._transactions.reading() as connection:
-            return list(connection.execute(statement).scalars())
+            found = connection.execute(statement)
+            return [PublishedTag(row.name, Digest(row.digest), row.media_type) for row in found]
 
     def manifest(self, version: PublishedVersion, digest: Digest) -> StoredManifest | None:
         """A manifest that the version holds, or another one of the repository that clients may still be pulling.

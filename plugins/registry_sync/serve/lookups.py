@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from cachetools import LRUCache
 
 from registry_sync.db.database import Database
-from registry_sync.db.pulls import PublishedBlob, Referrer
+from registry_sync.db.pulls import PublishedBlob, PublishedTag, Referrer
 from registry_sync.domain.content_units import StoredManifest
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.references import TagName
@@ -110,9 +110,9 @@ class Lookups:
         key = ("blob", *_reach(version), digest)
         return await self._remembered(self._entries, key, lambda: self._database.pulls.blob(version, digest))
 
-    async def tag_names(self, version: PublishedVersion, after: str | None, limit: int) -> list[str]:
-        """See :meth:`PullStore.tag_names`."""
-        return await self.run(lambda: self._database.pulls.tag_names(version, after, limit))
+    async def tags(self, version: PublishedVersion, after: str | None, limit: int) -> list[PublishedTag]:
+        """See :meth:`PullStore.tags`."""
+        return await self.run(lambda: self._database.pulls.tags(version, after, limit))
 
     async def referrers(
         self, version: PublishedVersion, subject: Digest, *, artifact_type: str | None, after: str | None, limit: int

@@ -347,12 +347,16 @@ class PullApp:
 
     async def _tags(self, request: PullRequest, version: PublishedVersion, name: str, _last: str) -> Reply:
         limit = _limit(request, _MOST_TAGS)
-        names = await self._lookups.tag_names(version, request.one("last"), limit + 1) if limit else []
+        found = await self._lookups.tags(version, request.one("last"), limit + 1) if limit else []
         headers = {"Cache-Control": _NOT_AT_ALL}
-        if len(names) > limit:
-            names = names[:limit]
-            headers["Link"] = _next(request.path, n=str(limit), last=names[-1])
-        return _json({"name": name, "tags": names}, headers)
+        if len(found) > limit:
+            found = found[:limit]
+            headers["Link"] = _next(request.path, n=str(limit), last=found[-1].name)
+        # As Google's registries list digests, so that a mirror learns at once that nothing has moved.
+        images: dict[str, dict[str, Any]] = {}
+        for tag in found:
+            images.setdefault(tag.digest, {"mediaType": tag.media_type, "tag": []})["tag"].append(tag.name)
+        return _json({"name": name, "tags": [tag.name for tag in found], "manifest": images}, headers)
 
     async def _referrers(self, request: PullRequest, version: PublishedVersion, _name: str, reference: str) -> Reply:
         digest, artifact_type = _digest(reference), request.one("artifactType") or None

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from registry_sync.db.database import Database
+from registry_sync.db.pulls import PublishedTag
 from registry_sync.db.tables import robots
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import utc_now
@@ -36,6 +37,10 @@ def repository(database: Database) -> Repository:
         upstream.tag("latest", tagged, *children)
         sync(database, repository, upstream)
     return database.repositories.get(repository.id)
+
+
+def names_of(tags: list[PublishedTag]) -> list[str]:
+    return [tag.name for tag in tags]
 
 
 def _serve(database: Database, repository: Repository, name: str = "app", number: int | None = None) -> Distribution:
@@ -97,7 +102,7 @@ def test_without_a_version_a_repository_is_served_and_has_no_tags(database: Data
     version = _published(database, "empty")
     assert version.number is None
     assert database.pulls.tag(version, LATEST) is None
-    assert database.pulls.tag_names(version, None, 10) == []
+    assert names_of(database.pulls.tags(version, None, 10)) == []
     assert database.pulls.manifest(version, NEW.digest) is None
 
 
@@ -150,9 +155,12 @@ def test_names_of_tags_come_in_order_and_in_pages(database: Database) -> None:
     sync(database, repository, upstream)
     _serve(database, repository, "many")
     version = _published(database, "many")
-    assert database.pulls.tag_names(version, None, 10) == ["1", "B", "a10", "a2", "b"]
-    assert database.pulls.tag_names(version, "B", 2) == ["a10", "a2"]
-    assert database.pulls.tag_names(version, "a11", 10) == ["a2", "b"]
+    assert names_of(database.pulls.tags(version, None, 10)) == ["1", "B", "a10", "a2", "b"]
+    assert names_of(database.pulls.tags(version, "B", 2)) == ["a10", "a2"]
+    assert names_of(database.pulls.tags(version, "a11", 10)) == ["a2", "b"]
+    assert {(tag.digest, tag.media_type) for tag in database.pulls.tags(version, None, 10)} == {
+        (one.digest, one.media_type)
+    }
 
 
 def test_a_base_path_and_a_name_are_of_one_distribution(database: Database, repository: Repository) -> None:
@@ -255,7 +263,7 @@ def test_a_tag_and_a_page_of_tags_are_looked_up_in_the_index_of_their_repository
     version = _published(database, "app")
     with planned_statements(database) as plans:
         assert database.pulls.tag(version, LATEST) == NEW.digest
-        assert database.pulls.tag_names(version, "a", 10) == ["latest"]
+        assert names_of(database.pulls.tags(version, "a", 10)) == ["latest"]
     assert len(plans) == 2
     for plan in plans:
         assert "ix_repository_tags_name" in plan, plan
@@ -277,7 +285,7 @@ def test_a_tag_is_found_in_the_version_that_is_asked_for_however_often_it_moved(
         version = _published(database, f"moving/versions/{number}")
         assert database.pulls.tag(version, LATEST) == (None if number == 4 else images[number - 1].digest)
         assert database.pulls.tag(version, TagName("kept")) == images[0].digest
-        assert database.pulls.tag_names(version, None, 10) == (["kept"] if number == 4 else ["kept", "latest"])
+        assert names_of(database.pulls.tags(version, None, 10)) == (["kept"] if number == 4 else ["kept", "latest"])
 
 
 def test_a_version_that_is_served_is_kept(database: Database, repository: Repository) -> None:

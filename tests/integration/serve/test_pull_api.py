@@ -177,7 +177,7 @@ def test_nothing_is_written(served: Served, method: str) -> None:
 def test_tags_are_listed_in_order_and_in_pages(served: Served) -> None:
     everything = sorted(served.kinds.tags)
     whole = served.server.ask("GET", "/v2/kinds/tags/list")
-    assert whole.json() == {"name": "kinds", "tags": everything}
+    assert (whole.json()["name"], whole.json()["tags"]) == ("kinds", everything)
     assert "Link" not in whole.headers
     read: list[str] = []
     path = "/v2/kinds/tags/list?n=4"
@@ -191,6 +191,17 @@ def test_tags_are_listed_in_order_and_in_pages(served: Served) -> None:
     assert "Link" not in none.headers
     after = served.server.ask("GET", "/v2/kinds/tags/list?last=never-there")
     assert after.json()["tags"] == [tag for tag in everything if tag > "never-there"]
+
+
+@pytest.mark.rule("B1.9")
+def test_a_page_of_tags_has_the_digest_of_each(served: Served) -> None:
+    page = served.server.ask("GET", "/v2/kinds/tags/list?n=5").json()
+    found = {tag: (digest, image["mediaType"]) for digest, image in page["manifest"].items() for tag in image["tag"]}
+    manifests = served.kinds.manifests
+    assert sorted(found) == page["tags"]
+    assert found == {
+        tag: (digest, manifests[digest].media_type) for tag, digest in served.kinds.tags.items() if tag in found
+    }
 
 
 @pytest.mark.rule("B1.6")

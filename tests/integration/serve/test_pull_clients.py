@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 from integration.serve.conftest import Served
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.serving import DistributionSpec
 from registry_sync.oci.auth.credentials import Credentials
+from registry_sync.oci.client import RegistryClient
 from support.images import RepositoryContent
+from support.memory_client import MemoryClient
 from support.podman import CAN_RUN, GREETING, Podman, greeting_archive, own_podman
 from support.pull_server import PullServer
 from support.registry import RegistryServer
-from support.syncing import Installation
+from support.syncing import Installation, new_client
 
 #: Clients pull from the server that is meant for them.
 pytestmark = pytest.mark.parametrize("served", [PullServer], indirect=True, ids=["granian"], scope="module")
@@ -153,5 +156,13 @@ def test_registry_sync_syncs_from_registry_sync(served: Served, tmp_path: Path, 
     copy = there.database.repositories.by_name("copy")
     assert there.database.versions.tags(copy.id) == served.here.database.versions.tags(origin.id)
     assert {blob.digest for blob in there.store.entries()} >= set(content.blobs)
-    assert there.sync("copy", served.server.url, name, credentials=credentials) is None
+    opened: list[RegistryClient | MemoryClient] = []
+
+    def noted(remote: RemoteSpec) -> RegistryClient | MemoryClient:
+        opened.append(new_client(remote, credentials))
+        return opened[-1]
+
+    assert there.sync("copy", served.server.url, name, client=noted) is None
+    heads = opened[0].usage.counts().head_count
+    assert heads == min(3, len(content.tags)), "the list of tags shows that the others have not moved"
     there.database.close()
