@@ -1,6 +1,21 @@
-"""Sync a container repository into a repository version.
+"""Syncs a container repository into a numbered version of a repository.
 
-Trigger it from the web UI, over REST, or copy it and give it a schedule.
+- **Start one** with *Trigger*: open *Sync an existing remote*, or *Mirror something new* with a registry and the name
+  of the repository there. Or over REST, with `airflow dags trigger`, or in a DAG of your own with a schedule.
+- **What a run did** is its note, on the run's page: `alpine: version 3, +61 \N{MINUS SIGN}2 tags, 158 MiB`. The tasks
+  `list_tags` and `commit_version` link to the version, its difference, the repository and the upstream.
+- **A run that waits** would remove more tags than its remote allows: *Required Actions* lists them, and *Approve*
+  continues it.
+- What is stored: [repositories](pulp/api/v3/repositories/docker/docker/),
+  [remotes](pulp/api/v3/remotes/docker/docker/), [syncs](pulp/api/v3/syncs/). Credentials: [connections](connections) of
+  type *Container registry*.
+
+| task | what it does |
+|---|---|
+| `list_tags` | lists the tags and compares them with the latest version; if nothing changed, the rest is skipped |
+| `fetch_manifests` | fetches the manifests of new and moved tags; of a small repository the blobs as well |
+| `plan_blobs`, `fetch_blobs` | find and download the blobs that are missing |
+| `commit_version` | makes the version, completely or not at all |
 """
 
 from __future__ import annotations
@@ -16,50 +31,24 @@ from registry_sync.operators.list_tags import ListTagsOperator
 from registry_sync.operators.plan_blobs import PlanBlobsOperator
 from registry_sync.operators.stage import RegistryRetryPolicy
 
+EXISTING, NEW, FURTHER = "Sync an existing remote", "Mirror something new", "Further options"
+
 PARAMS = {
     "repository": Param(
         type="string",
         minLength=1,
         maxLength=255,
         title="Repository",
-        description="The repository to sync into. It is created when it does not exist.",
-    ),
-    "url": Param(
-        None,
-        type=["null", "string"],
-        pattern="^\\s*https?://[^/@\\s]+/?\\s*$",
-        examples=[
-            "https://registry-1.docker.io",
-            "https://quay.io",
-            "https://ghcr.io",
-            "https://gcr.io",
-            "https://public.ecr.aws",
-            "https://registry.gitlab.com",
-        ],
-        title="Registry",
-        description="Address of the registry, such as https://quay.io. Leave empty for an existing remote.",
-    ),
-    "upstream_name": Param(
-        None,
-        type=["null", "string"],
-        maxLength=255,
-        title="Upstream name",
-        description="Name of the repository on that registry, such as library/hello-world.",
-    ),
-    "remote": Param(
-        None,
-        type=["null", "string"],
-        maxLength=255,
-        title="Remote",
-        description=(
-            "Name of an existing remote; or, with a registry and an upstream name, the name under which these are "
-            "kept (by default the repository's)."
+        description_md=(
+            "The repository to sync into; it is created when it does not exist. Then open *Sync an existing remote* or "
+            "*Mirror something new* below and say where it comes from. [Repositories that exist]"
+            "(pulp/api/v3/repositories/docker/docker/?fields=name)"
         ),
     ),
     "tags": Param(
         None,
         type=["null", "array"],
-        items={"type": "string", "pattern": "^\\s*([a-zA-Z0-9_.*?\\[\\]!-]{1,128}\\s*)?$"},
+        items={"type": "string"},
         title="Tags",
         description="Only these tags: names or globs such as 3.*, one a line. Empty for all.",
     ),
@@ -91,8 +80,6 @@ PARAMS = {
         None,
         type=["null", "string"],
         maxLength=255,
-        pattern="^\\s*([a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*)*)?\\s*$",
-        examples=["hello-world", "team/alpine"],
         title="Publish as",
         description=(
             "Base path under which clients pull the repository, such as team/alpine. Only logged-in ones may, until "
@@ -108,25 +95,68 @@ PARAMS = {
             "and the log of list_tags say it."
         ),
     ),
+    "remote": Param(
+        None,
+        type=["null", "string"],
+        maxLength=255,
+        title="Remote",
+        description_md=(
+            "Name of a remote that exists; leave *Mirror something new* empty then. [Remotes that exist]"
+            "(pulp/api/v3/remotes/docker/docker/?fields=name,url,upstream_name)"
+        ),
+        section=EXISTING,
+    ),
+    "url": Param(
+        None,
+        type=["null", "string"],
+        examples=[
+            "https://registry-1.docker.io",
+            "https://quay.io",
+            "https://ghcr.io",
+            "https://gcr.io",
+            "https://public.ecr.aws",
+            "https://registry.gitlab.com",
+        ],
+        title="Registry",
+        description="Address of the registry, such as https://quay.io.",
+        section=NEW,
+    ),
+    "upstream_name": Param(
+        None,
+        type=["null", "string"],
+        maxLength=255,
+        title="Upstream name",
+        description="Name of the repository on that registry, such as library/hello-world.",
+        section=NEW,
+    ),
+    "conn_id": Param(
+        None,
+        type=["null", "string"],
+        maxLength=250,
+        title="Connection",
+        description_md=(
+            "Airflow [connection](connections) of type *Container registry* with the credentials. Empty for anonymous."
+        ),
+        section=NEW,
+    ),
     "exclude_tags": Param(
         None,
         type=["null", "array"],
-        items={"type": "string", "pattern": "^\\s*([a-zA-Z0-9_.*?\\[\\]!-]{1,128}\\s*)?$"},
+        items={"type": "string"},
         title="Tags to exclude",
         description="Names or globs, one a line; excluded from the tags selected above.",
-        section="Further options",
+        section=FURTHER,
     ),
     "platforms": Param(
         None,
         type=["null", "array"],
-        items={
-            "type": "string",
-            "pattern": "^\\s*([a-z0-9_]+(\\([A-Za-z0-9._+-]*\\))?/[A-Za-z0-9_-]+(/[A-Za-z0-9._]+)?\\s*)?$",
-        },
-        examples=["linux/amd64", "linux/arm64", "linux/arm/v7"],
+        items={"type": "string"},
         title="Platforms",
-        description="Only these entries of indexes, such as linux/amd64, one a line. Empty for the remote's own.",
-        section="Further options",
+        description=(
+            "Only these entries of indexes, one a line: linux/amd64, linux/arm64, linux/arm/v7, windows/amd64 or any "
+            "other. Empty for the remote's own."
+        ),
+        section=FURTHER,
     ),
     "include_referrers": Param(
         "default",
@@ -139,15 +169,7 @@ PARAMS = {
         },
         title="Signatures and other referrers",
         description="Whether signatures, attestations and SBOMs are included with the images they refer to.",
-        section="Further options",
-    ),
-    "conn_id": Param(
-        None,
-        type=["null", "string"],
-        maxLength=250,
-        title="Connection",
-        description="Airflow connection of type Container registry with the credentials. Empty for anonymous.",
-        section="Further options",
+        section=FURTHER,
     ),
     "download_concurrency": Param(
         None,
@@ -156,7 +178,7 @@ PARAMS = {
         maximum=100,
         title="Download concurrency",
         description="Concurrent requests of each task; 20 unless the remote sets another number.",
-        section="Further options",
+        section=FURTHER,
     ),
     "max_total_bytes": Param(
         None,
@@ -168,7 +190,7 @@ PARAMS = {
             "Stop before the download when the blobs that are not stored yet are larger together, in bytes. "
             "50000000000 is 50 GB. Empty for the remote's own, or no limit."
         ),
-        section="Further options",
+        section=FURTHER,
     ),
     "digest_list": Param(
         "default",
@@ -200,7 +222,7 @@ PARAMS = {
         },
         title="Certificates",
         description="Whether the registry's TLS certificate is checked.",
-        section="Further options",
+        section=FURTHER,
     ),
     "replace_upstream": Param(
         False,
@@ -210,7 +232,7 @@ PARAMS = {
             "Let this registry and upstream name replace the remote's or the repository's own. Without it a run with "
             "another upstream stops. Counts only where triggers are trusted."
         ),
-        section="Further options",
+        section=FURTHER,
     ),
     "approve_removals": Param(
         False,
@@ -220,7 +242,7 @@ PARAMS = {
             "Let a mirror remove more tags than its remote allows, half of them by default. Without it such a run "
             "stops and lists the removals. Counts only where triggers are trusted."
         ),
-        section="Further options",
+        section=FURTHER,
     ),
 }
 

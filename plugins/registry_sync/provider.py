@@ -69,6 +69,15 @@ def _text(label: str, description: str, **schema: Any) -> dict[str, Any]:
     return {"label": label, "description": description, "schema": {"type": ["string", "null"], **schema}}
 
 
+def _grouped(**groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The fields of all groups; the form has a section for each, under its name with blanks for underscores."""
+    return {
+        name: {**field, "schema": {**field["schema"], "section": group.replace("_", " ")}}
+        for group, fields in groups.items()
+        for name, field in fields.items()
+    }
+
+
 def _number(label: str, description: str, smallest: int, largest: int) -> dict[str, Any]:
     schema = {"type": ["integer", "null"], "minimum": smallest, "maximum": largest}
     return {"label": label, "description": description, "schema": schema}
@@ -84,75 +93,89 @@ def _flag(label: str, description: str, default: bool) -> dict[str, Any]:
 
 
 #: Fields of the form beside host, scheme, port, user name and password; they are kept in Extra under these names.
-CONNECTION_FIELDS: dict[str, Any] = {
-    "verify": _flag("Verify TLS certificate", "Switch off only for registries in a trusted network.", True),
-    "ca_certificate": _text(
-        "CA certificate",
-        "PEM text, or the path of a PEM file, of the CAs that may vouch for the registry. Empty for the public ones.",
-        format="multiline",
-    ),
-    "client_certificate": _text(
-        "Client certificate", "PEM text or path, sent to the registry and to no other host.", format="multiline"
-    ),
-    "client_private_key": _text("Client key", "PEM text or path of the client certificate's key.", format="password"),
-    "proxy": _text("Proxy", "URL of an HTTP proxy, such as http://proxy.example:3128.", format="password"),
-    "trusted_realm_hosts": _text(
-        "Trusted token services",
-        "Hosts (host or host:port, separated by commas) that may receive the password besides the registry itself. "
-        "Not needed for Docker Hub and gitlab.com.",
-    ),
-    "private_hosts": _text(
-        "Private hosts",
-        "Hosts at private addresses that the registry may redirect downloads to. Needed only when the registry itself "
-        "is at a public address.",
-    ),
-    "allow_any_host": _flag(
-        "Serve any registry",
-        "Only without a host: any registry that a remote names receives these credentials. Users who may create "
-        "remotes can then send them anywhere.",
-        False,
-    ),
-    "allow_insecure_credentials": _flag(
-        "Allow password over plain http", "Only for registries without TLS in a trusted network.", False
-    ),
-    "credential_helper": _text(
-        "Credential helper",
-        "Creates short-lived passwords for the registry. amazon_ecr: user name and password are then an AWS access "
-        "key and its secret, or empty for boto3's own credential lookup.",
-        enum=[None, "amazon_ecr"],
-        values_display={"None": "none", "amazon_ecr": "Amazon ECR"},
-    ),
-    "registry_token": _text("Registry token", "A bearer token to use as it is.", format="password"),
-    "identity_token": _text("Identity token", "An OAuth2 refresh token, as docker login keeps it.", format="password"),
-    "concurrency": _number("Concurrency", "Concurrent connections if the remote sets none. Default 20.", 1, 200),
-    "host_concurrency": _number(
-        "Concurrency on the host",
-        "The most concurrent requests of all tasks of a stage of a sync together. Empty for no limit.",
-        1,
-        10_000,
-    ),
-    "requests_per_second": _fraction(
-        "Requests per second",
-        "The most requests per second to the registry of all tasks of a stage of a sync together. Empty for no limit.",
-        0.01,
-        10_000,
-    ),
-    "ns": _text(
-        "Namespace (ns)",
-        "For a mirror or pull-through cache: the host that it mirrors, such as docker.io. Sent as ns with each "
-        "request for content, to the registry itself only.",
-    ),
-    "contact": _text(
-        "Contact",
-        "A contact for the operator of the registry: a mail address or URL, sent in User-Agent. Empty for the "
-        "setting's.",
-        maxLength=200,
-    ),
-    "timeout": _number("Timeout", "Seconds to wait for a connection, and between the bytes of a response.", 1, 3600),
-    "rate_limit_floor": _number(
-        "Pulls to leave over", "Stop when the registry allows fewer pulls than this (Docker Hub).", 0, 1_000_000_000
-    ),
-}
+CONNECTION_FIELDS: dict[str, Any] = _grouped(
+    TLS={
+        "verify": _flag("Verify TLS certificate", "Switch off only for registries in a trusted network.", True),
+        "ca_certificate": _text(
+            "CA certificate",
+            "PEM text, or the path of a PEM file, of the CAs that may vouch for the registry. Empty for the public "
+            "ones.",
+            format="multiline",
+        ),
+        "client_certificate": _text(
+            "Client certificate", "PEM text or path, sent to the registry and to no other host.", format="multiline"
+        ),
+        "client_private_key": _text(
+            "Client key",
+            "PEM text or path of the client certificate's key. Airflow shows it as *** once it is saved.",
+            format="multiline",
+        ),
+    },
+    Credentials_and_tokens={
+        "credential_helper": _text(
+            "Credential helper",
+            "Creates short-lived passwords for the registry. amazon_ecr: user name and password are then an AWS access "
+            "key and its secret, or empty for boto3's own credential lookup.",
+            enum=[None, "amazon_ecr"],
+            values_display={"None": "none", "amazon_ecr": "Amazon ECR"},
+        ),
+        "registry_token": _text("Registry token", "A bearer token to use as it is.", format="password"),
+        "identity_token": _text("Identity token", "An OAuth2 refresh token, as of docker login.", format="password"),
+        "trusted_realm_hosts": _text(
+            "Trusted token services",
+            "Hosts (host or host:port, separated by commas) that may receive the password besides the registry itself. "
+            "Not needed for Docker Hub and gitlab.com.",
+        ),
+        "allow_any_host": _flag(
+            "Serve any registry",
+            "Only without a host: any registry that a remote names receives these credentials. Users who may create "
+            "remotes can then send them anywhere.",
+            False,
+        ),
+        "allow_insecure_credentials": _flag(
+            "Allow password over plain http", "Only for registries without TLS in a trusted network.", False
+        ),
+    },
+    Network={
+        "proxy": _text("Proxy", "URL of an HTTP proxy, such as http://proxy.example:3128.", format="password"),
+        "private_hosts": _text(
+            "Private hosts",
+            "Hosts at private addresses that the registry may redirect downloads to. Needed only when the registry "
+            "itself is at a public address.",
+        ),
+        "ns": _text(
+            "Namespace (ns)",
+            "For a mirror or pull-through cache: the host that it mirrors, such as docker.io. Sent as ns with each "
+            "request for content, to the registry itself only.",
+        ),
+        "timeout": _number("Timeout", "Seconds to wait for a connection, and for a response to go on.", 1, 3600),
+    },
+    Limits={
+        "concurrency": _number("Concurrency", "Concurrent connections if the remote sets none. Default 20.", 1, 200),
+        "host_concurrency": _number(
+            "Concurrency on the host",
+            "The most concurrent requests of all tasks of a stage of a sync together. Empty for no limit.",
+            1,
+            10_000,
+        ),
+        "requests_per_second": _fraction(
+            "Requests per second",
+            "The most requests per second to the registry of all tasks of a stage of a sync together. Empty for no "
+            "limit.",
+            0.01,
+            10_000,
+        ),
+        "rate_limit_floor": _number(
+            "Pulls to leave over", "Stop when the registry allows fewer pulls than this (Docker Hub).", 0, 1_000_000_000
+        ),
+        "contact": _text(
+            "Contact",
+            "A contact for the operator of the registry: a mail address or URL, sent in User-Agent. Empty for the "
+            "setting's.",
+            maxLength=200,
+        ),
+    },
+)
 
 SETTINGS: dict[str, Any] = {
     "sql_alchemy_conn": {

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
 
 from registry_sync.hooks.connection import HostLimits, read_connection
 from support.airflow_instance import AirflowInstance
+from support.certificates import CertificateAuthority
 from support.filling import place
 from support.registry import RegistryServer
-from support.shapes import application
+from support.shapes import application, many_tags
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
@@ -66,55 +71,140 @@ def picture(page: Page, name: str) -> None:
         page.screenshot(path=Path(folder) / name)
 
 
-def test_the_form_has_words_for_everything_and_its_values_reach_the_run(
-    page: Page, airflow: AirflowInstance, upstream: RegistryServer
-) -> None:
+def open_form(page: Page, airflow: AirflowInstance) -> Locator:
+    """The trigger form; its first section is open."""
     airflow.await_dag()
-    page.set_viewport_size({"width": 1200, "height": 1500})
+    page.set_viewport_size({"width": 1200, "height": 1200})
     page.goto(f"{airflow.url}/dags/registry_sync")
     page.get_by_role("button", name="Trigger").first.click()
-    form = page.get_by_role("dialog")
-    for words in (
-        "The repository to sync into",
-        "such as https://quay.io",
-        "such as library/hello-world",
-        "Only these tags",
-    ):
-        expect(form.get_by_text(words)).to_be_visible()
-    form.get_by_text("Further options").click()
-    for words in ("Airflow connection of type Container registry", "Concurrent requests of each task"):
-        expect(form.get_by_text(words)).to_be_visible()
-    form.get_by_text("Run Parameters").click()
-    form.locator('input[name="element_repository"]').fill("from-the-form")
-    form.locator('input[name="element_url"]').fill(upstream.url)
-    form.locator('input[name="element_upstream_name"]').fill("library/hello-world")
-    form.locator('textarea[name="element_tags"]').fill("v1\nv2")
-    picture(page, "trigger-form.png")
+    return page.get_by_role("dialog")
+
+
+def send(page: Page, form: Locator, airflow: AirflowInstance) -> str:
+    """Sends the form; the id of the run on whose page it ends."""
     form.get_by_role("button", name="Trigger").click()
     page.wait_for_url("**/runs/**")
-    run = airflow.remember("registry_sync", page.url.split("/runs/")[1].split("/")[0].split("?")[0])
+    return airflow.remember("registry_sync", page.url.split("/runs/")[1].split("/")[0].split("?")[0])
+
+
+def expect_note(page: Page, airflow: AirflowInstance, run: str, words: str) -> None:
+    """The first line of the note, on the page of the run."""
+    page.goto(f"{airflow.url}/dags/registry_sync/runs/{run}")
+    expect(page.get_by_text(words).first).to_be_visible()
+
+
+def test_the_form_mirrors_something_new_and_syncs_an_existing_remote(
+    page: Page, airflow: AirflowInstance, upstream: RegistryServer
+) -> None:
+    form = open_form(page, airflow)
+    expect(form.get_by_text("This field is required")).to_be_visible()
+    expect(form.get_by_role("button", name="Trigger")).to_be_disabled()
+    repository = form.locator('input[name="element_repository"]')
+    expect(repository).to_have_value("")
+    form.locator('textarea[name="element_tags"]').fill("v1\nv2")
+    repository.fill("from-the-form")
+    form.get_by_text("Further options").click()
+    form.locator('textarea[name="element_platforms"]').fill("plan9/mips")
+    form.locator('textarea[name="element_platforms"]').fill("")
+    form.get_by_text("Mirror something new", exact=True).last.click()
+    form.locator('input[name="element_url"]').fill(upstream.url)
+    form.locator('input[name="element_upstream_name"]').fill("library/hello-world")
+    picture(page, "trigger-form.png")
+    run = send(page, form, airflow)
     assert airflow.wait(run) == "success"
     version = airflow.xcom(run, "commit_version")["version"]
     assert version["content_summary"]["present"]["docker.tag"]["count"] == 2
+    expect_note(page, airflow, run, "from-the-form: version 1, +2 \N{MINUS SIGN}0 tags")
+
+    form = open_form(page, airflow)
+    form.locator('input[name="element_repository"]').fill("from-the-form")
+    form.get_by_text("Sync an existing remote", exact=True).last.click()
+    form.locator('input[name="element_remote"]').fill("from-the-form")
+    picture(page, "trigger-form-existing.png")
+    run = send(page, form, airflow)
+    assert airflow.wait(run) == "success"
+    expect_note(page, airflow, run, "from-the-form: unchanged since version 1, 2 tags")
+    page.goto(f"{airflow.url}/dags/registry_sync/runs/{run}/tasks/list_tags/details")
+    expect(page.get_by_role("link", name="Upstream")).to_have_attribute(
+        "href", f"{upstream.url}/v2/library/hello-world/tags/list"
+    )
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Version").click(modifiers=["Control"])
+    expect(opened.value.get_by_text('"number":1')).to_be_visible()
+    opened.value.close()
 
 
-def test_a_finished_run_reads_well_in_the_grid(page: Page, airflow: AirflowInstance, tmp_path: Path) -> None:
+def test_what_cannot_be_right_is_refused_in_the_words_of_the_form(page: Page, airflow: AirflowInstance) -> None:
+    form = open_form(page, airflow)
+    form.locator('input[name="element_repository"]').fill("mistyped")
+    form.get_by_text("Mirror something new", exact=True).last.click()
+    form.locator('input[name="element_url"]').fill("ftp://quay.io")
+    form.locator('input[name="element_upstream_name"]').fill("team/app")
+    run = send(page, form, airflow)
+    assert airflow.wait(run) == "failed"
+    expect_note(page, airflow, run, "mistyped: failed: Registry (url): ")
+    picture(page, "refused.png")
+
+
+def test_a_finished_run_reads_well_in_the_grid_and_in_the_list(
+    page: Page, airflow: AirflowInstance, tmp_path: Path
+) -> None:
     with RegistryServer(tmp_path / "registry") as registry:
         # of another size than in other tests, whose blobs this Airflow may have already
         place(registry, "team/application", application(0.06))
         run = airflow.sync(repository="application", url=registry.url, upstream_name="team/application")
-    page.goto(f"{airflow.url}/dags/registry_sync/runs/{run}")
+    expect_note(page, airflow, run, "application: version 1, +61 \N{MINUS SIGN}0 tags")
     for task in ("list_tags", "fetch_manifests", "plan_blobs", "fetch_blobs", "commit_version"):
         expect(page.get_by_text(task).first).to_be_visible()
     picture(page, "run.png")
     page.goto(f"{airflow.url}/dags/registry_sync/runs/{run}/tasks/fetch_blobs/mapped")
-    expect(page.get_by_text("blobs, ").first).to_be_visible()
+    expect(page.get_by_text(re.compile("1/\\d \N{MIDDLE DOT} \\d+ blobs")).first).to_be_visible()
     picture(page, "mapped-blobs.png")
+    page.set_viewport_size({"width": 1800, "height": 900})
+    page.goto(f"{airflow.url}/dags/registry_sync/runs")
+    page.get_by_label("Expand all extra JSON").click()
+    expect(page.get_by_text('"application"').first).to_be_visible()
+    picture(page, "runs.png")
 
 
-def test_a_connection_made_in_the_form_says_what_was_chosen(page: Page, airflow: AirflowInstance) -> None:
-    """Fields that are chosen from a list, numbers with fractions and those left empty arrive as they are meant."""
-    page.set_viewport_size({"width": 1200, "height": 2600})
+def test_a_stopped_deletion_is_approved_among_the_required_actions(
+    page: Page, airflow: AirflowInstance, tmp_path: Path
+) -> None:
+    with RegistryServer(tmp_path / "registry") as registry:
+        content = many_tags(tags=6, images=3)
+        place(registry, "team/shrinking", content)
+        conf = {"repository": "shrinking-in-the-ui", "url": registry.url, "upstream_name": "team/shrinking"}
+        airflow.sync(**conf)
+        for tag in list(content.tags)[2:]:
+            registry.delete_tag("team/shrinking", tag)
+        run = airflow.trigger(conf=conf)
+        airflow.await_task(run, "commit_version", state="awaiting_input")
+    page.goto(f"{airflow.url}/dags/registry_sync/runs/{run}/tasks/commit_version/required_actions")
+    for words in ("Remove 4 tags from shrinking-in-the-ui?", "keeps version 1", *list(content.tags)[2:]):
+        expect(page.get_by_text(words).first).to_be_visible()
+    picture(page, "approval.png")
+    page.get_by_role("button", name="Approve").click()
+    assert airflow.wait(run) == "success"
+    assert airflow.xcom(run, "commit_version")["removals_approved_by"] == "admin"
+    expect_note(page, airflow, run, "shrinking-in-the-ui: version 2, +0 \N{MINUS SIGN}4 tags")
+    assert " as admin approved at " in airflow.api("GET", f"/dags/registry_sync/dagRuns/{run}")["note"]
+
+
+def stored_extra(airflow: AirflowInstance, conn_id: str) -> dict[str, Any]:
+    """Extra as it is stored, which Airflow gives in a command alone."""
+    command = [str(Path(sys.executable).with_name("airflow")), "connections", "get", conn_id, "--output", "json"]
+    done = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=True, timeout=120)
+    (shown,) = json.loads(done.stdout[done.stdout.index("[") :])
+    extra: dict[str, Any] = shown["extra_dejson"] if isinstance(shown["extra_dejson"], dict) else {}
+    return extra or json.loads(shown["extra"])
+
+
+def test_a_connection_made_in_the_form_says_what_was_chosen(
+    page: Page, airflow: AirflowInstance, tmp_path: Path
+) -> None:
+    """Fields chosen from a list, keys of many lines, fractions and those left empty arrive as they are meant."""
+    certificate, key = (Path(path).read_text() for path in CertificateAuthority(tmp_path / "ca").client())
+    page.set_viewport_size({"width": 1200, "height": 1500})
     page.goto(f"{airflow.url}/connections")
     page.get_by_role("button", name="Add Connection").click()
     form = page.get_by_role("dialog")
@@ -123,21 +213,29 @@ def test_a_connection_made_in_the_form_says_what_was_chosen(page: Page, airflow:
     page.keyboard.type("Container reg")
     page.get_by_text("Container registry").first.click()
     form.locator('input[name="host"]').fill("123456789012.dkr.ecr.eu-central-1.amazonaws.com")
-    form.get_by_text("Extra Fields", exact=True).click()
+    form.get_by_text("Credentials and tokens", exact=True).click()
     form.locator("#element_credential_helper").click()
     page.get_by_text("Amazon ECR", exact=True).click()
+    form.get_by_text("Limits", exact=True).click()
     form.locator('input[name="element_host_concurrency"]').fill("4")
     form.locator('input[name="element_requests_per_second"]').fill("2.5")
     form.locator('input[name="element_contact"]').fill("mirrors@example.org")
+    form.get_by_text("TLS", exact=True).click()
+    form.locator('textarea[name="element_client_certificate"]').fill(certificate)
+    form.locator('textarea[name="element_client_private_key"]').fill(key)
+    picture(page, "connection-form.png")
     form.get_by_role("button", name="Save").click()
     expect(form).to_be_hidden()
     made = airflow.api("GET", "/connections/from_the_form")
     extra = json.loads(made["extra"])
+    assert extra["client_private_key"] == "***", "Airflow shows no key again"
+    extra["client_private_key"] = stored_extra(airflow, "from_the_form")["client_private_key"]
     connection = SimpleNamespace(**{name: made[name] for name in ("host", "login", "password", "schema", "port")})
     connection.extra_dejson, connection.conn_type = extra, made["conn_type"]
     found = read_connection("from_the_form", connection)
     assert (found.credential_helper, found.contact) == ("amazon_ecr", "mirrors@example.org")
     assert found.limits == HostLimits(4, 2.5)
+    assert (found.client_certificate, found.client_key) == (certificate.strip(), key.strip())
     assert found.choices == {"allow_insecure_credentials": False}
     assert (found.conn_type, found.allow_any_host) == ("registry", False)
     assert found.unknown_extra == ()

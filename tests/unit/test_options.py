@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 import re
 from dataclasses import fields
 from functools import cache
@@ -19,9 +20,8 @@ from registry_sync.api.remote_routes import GivenRemote
 from registry_sync.domain.known_registries import DigestList
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.remote import OPTIONS, SYNC_OPTIONS, Policy, RemoteSpec
-from registry_sync.domain.serving import base_path_of
-from registry_sync.errors import InvalidReference
 from registry_sync.operators.list_tags import ListTagsOperator
+from registry_sync.operators.parameters import check_shapes
 from registry_sync.operators.sync_repository import sync_repository
 from registry_sync.pulp.repository_documents import REST_NAMES, RemoteDocument
 
@@ -102,8 +102,8 @@ def test_the_form_passes_it_on_and_leaves_it_to_the_remote(parameter: str) -> No
     (operator,) = (task for task in dag_file().list_tags.dag.tasks if task.task_id == "list_tags")
     template = str(getattr(operator, parameter))
     assert f"params.{parameter}" in template, f"list_tags is not given {parameter} in dags/registry_sync.py"
-    title, description = schema(parameter).get("title"), dag_file().PARAMS[parameter].description
-    assert title
+    description = dag_file().PARAMS[parameter].description or schema(parameter).get("description_md")
+    assert schema(parameter).get("title")
     assert description
 
 
@@ -125,56 +125,10 @@ def test_the_form_has_the_choices_of_the_code() -> None:
         assert list(schema(parameter)["values_display"]) == schema(parameter)["enum"]
 
 
-TEXTS = [
-    "3.*",
-    "latest",
-    "a/b",
-    "a:b",
-    "[!a]?",
-    "linux/amd64",
-    "linux/arm/v7",
-    "windows(10.0.20348)/amd64",
-    "linux",
-    "linux/x86-64",
-    "/",
-    "a?b",
-    "a",
-    "b",
-    "a b",
-    " a ",
-    "x" * 129,
-]
-
-
-def is_read(parameter: str, text: str) -> bool:
-    name, option = PARAMETERS[parameter]
-    try:
-        option.read(option, name, (text,))
-    except InvalidReference:
-        return False
-    return True
-
-
-@pytest.mark.parametrize("parameter", ["tags", "exclude_tags", "platforms"])
-def test_the_form_takes_entries_that_the_code_takes(parameter: str) -> None:
-    pattern = schema(parameter)["items"]["pattern"]
-    assert [text for text in TEXTS if re.search(pattern, text)] == [text for text in TEXTS if is_read(parameter, text)]
-
-
-BASE_PATHS = ["app", "team/app-1/x_y.z", "a__b", " app ", "", "App", "a//b", "/a", "a/", "a:b", "a___b", "..", "a b"]
-
-
-def test_the_form_takes_base_paths_that_the_code_takes() -> None:
-    """The code takes no name of a version either, and says so; empty publishes nothing."""
-
-    def is_base_path(text: str) -> bool:
-        try:
-            return not text or bool(base_path_of(text.strip()))
-        except InvalidReference:
-            return False
-
-    accepted = [text for text in BASE_PATHS if re.search(schema("publish_as")["pattern"], text)]
-    assert accepted == [text for text in BASE_PATHS if is_base_path(text)]
+def test_the_form_refuses_no_text() -> None:
+    """Airflow's form does not show why the API refused one; the first task says it, and names the field."""
+    for name, param in dag_file().PARAMS.items():
+        assert "pattern" not in json.dumps(param.schema), f"{name} is refused without a reason that the form shows"
 
 
 def test_the_form_passes_the_base_path_on() -> None:
@@ -253,6 +207,6 @@ def test_make_sync_names_the_choices_of_the_form(parameter: str) -> None:
 @pytest.mark.parametrize("parameter", VARIABLES)
 def test_what_make_sync_gives_as_an_example_can_be_typed(parameter: str) -> None:
     example = re.search(r"such as (\S+?),?(?: |$)", VARIABLES[parameter][1])
-    found = schema(parameter)
-    pattern = found.get("items", found).get("pattern")
-    assert example is None or pattern is None or re.search(pattern, example[1])
+    if example is None or parameter in ("mode", "policy", "repository"):
+        return
+    check_shapes({parameter: example[1]}, str)

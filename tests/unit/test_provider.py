@@ -14,7 +14,7 @@ import pytest
 
 import registry_sync
 from registry_sync import provider
-from registry_sync.hooks.connection import KNOWN_EXTRA
+from registry_sync.hooks.connection import KNOWN_EXTRA, SECRET_EXTRA
 from registry_sync.hooks.credential_helpers import MINTS
 
 INFO = provider.get_provider_info()
@@ -76,10 +76,22 @@ def test_the_form_offers_every_credential_helper() -> None:
     assert offered == [None, *sorted(MINTS)]
 
 
-def test_fields_that_hold_secrets_are_password_fields() -> None:
-    secret = {"client_private_key", "registry_token", "identity_token", "proxy"}
+def test_fields_that_hold_secrets_are_password_fields_and_pem_text_has_lines() -> None:
+    """A password field has one line; Airflow hides a saved key by the name of its field."""
     formats = {name: field["schema"].get("format") for name, field in provider.CONNECTION_FIELDS.items()}
-    assert {name for name, kind in formats.items() if kind == "password"} == secret
+    lines = {name for name, kind in formats.items() if kind == "multiline"}
+    assert {name for name, kind in formats.items() if kind == "password"} | {"client_private_key"} == SECRET_EXTRA - {
+        "proxies"
+    }
+    assert lines == {name for name, field in provider.CONNECTION_FIELDS.items() if "PEM text" in field["description"]}
+
+
+def test_the_form_has_its_fields_in_groups() -> None:
+    """In order, and each group in one piece: the form shows a section where its first field stands."""
+    sections = [field["schema"]["section"] for field in provider.CONNECTION_FIELDS.values()]
+    groups = list(dict.fromkeys(sections))
+    assert groups == ["TLS", "Credentials and tokens", "Network", "Limits"]
+    assert sections == sorted(sections, key=groups.index)
 
 
 def test_every_field_and_setting_says_what_it_is() -> None:
@@ -134,7 +146,7 @@ def test_airflow_offers_the_connection_type(seen_by_airflow: dict[str, object]) 
 def test_airflow_shows_every_field_of_the_form(seen_by_airflow: dict[str, object]) -> None:
     assert seen_by_airflow["fields"] == sorted(f"extra__registry__{name}" for name in provider.CONNECTION_FIELDS)
     assert seen_by_airflow["sensitive"] == [
-        f"extra__registry__{name}" for name in ("client_private_key", "identity_token", "proxy", "registry_token")
+        f"extra__registry__{name}" for name in ("identity_token", "proxy", "registry_token")
     ]
 
 

@@ -146,7 +146,7 @@ class KnownRegistry:
     that the repository is missing or private. ``credential_helper`` makes passwords for it, by asking ``login_service``
     in ``login_region``, None for the region in the host. ``digest_list`` is the API for the digests of all tags that is
     asked without a setting; with ``is_cache`` it serves what it has copied from another registry, so that none of its
-    lists proves anything.
+    lists proves anything. ``page`` is the web page of a repository, with ``<name>`` for its name.
     """
 
     name: str
@@ -163,6 +163,7 @@ class KnownRegistry:
     login_region: str | None = None
     digest_list: DigestList | None = None
     is_cache: bool = False
+    page: str | None = None
 
     @cached_property
     def _form(self) -> re.Pattern[str]:
@@ -186,6 +187,7 @@ DOCKER_HUB = KnownRegistry(
     token_hosts=frozenset({"auth.docker.io"}),
     credentials_path="/v1",
     hides_existence=True,
+    page="https://hub.docker.com/r/<name>",
 )
 KNOWN_REGISTRIES = (
     DOCKER_HUB,
@@ -195,7 +197,7 @@ KNOWN_REGISTRIES = (
         token_hosts=frozenset({"gitlab.com"}),
         digest_list=DigestList.GITLAB,
     ),
-    KnownRegistry("Quay.io", "quay.io", digest_list=DigestList.QUAY),
+    KnownRegistry("Quay.io", "quay.io", digest_list=DigestList.QUAY, page="https://quay.io/repository/<name>"),
     KnownRegistry(
         "Azure Container Registry",
         "<registry>.azurecr.<domain>",
@@ -221,7 +223,9 @@ KNOWN_REGISTRIES = (
         credential_helper="amazon_ecr",
         login_service="ecr-public",
         login_region="us-east-1",
+        page="https://gallery.ecr.aws/<name>",
     ),
+    KnownRegistry("GitHub Packages", "ghcr.io", page="https://ghcr.io/<name>"),
 )
 #: What is assumed of every other registry: nothing.
 UNKNOWN = KnownRegistry("", "")

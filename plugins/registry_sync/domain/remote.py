@@ -276,6 +276,12 @@ class RemoteSpec:
         """``host[:port]/repository``: the source of content, for messages and provenance."""
         return f"{self.url.netloc}/{self.upstream}"
 
+    @property
+    def upstream_page(self) -> str:
+        """The URL of the upstream for people: its web page where one is known, otherwise its list of tags."""
+        page = known_registry(self.url.netloc).page
+        return page.replace("<name>", self.upstream) if page else f"{self.url}/v2/{self.upstream}/tags/list"
+
     @cached_property
     def tag_filter(self) -> TagFilter:
         """``include_tags`` and ``exclude_tags`` as a filter."""

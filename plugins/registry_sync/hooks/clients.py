@@ -6,19 +6,16 @@ import alone takes a tenth of a second in each task.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from registry_sync.db.engine import UPGRADE_COMMAND
 from registry_sync.domain.references import RegistryUrl
 from registry_sync.domain.remote import DEFAULT_CONCURRENCY, RemoteSpec
 from registry_sync.errors import ConfigurationError, TriggerRefused
-from registry_sync.hooks.connection import PEM_START, RegistryConnection, read_connection
+from registry_sync.hooks.certificates import CertificateFiles, PemField, certificate_files
+from registry_sync.hooks.connection import RegistryConnection, read_connection
 from registry_sync.hooks.settings import load_settings
 
 if TYPE_CHECKING:
@@ -133,7 +130,7 @@ def make_client(
         mask(remote.proxy_url)
     if settings.contact is None and contact is None:
         contact = load_settings().contact
-    with _private_files() as files:
+    with certificate_files() as files:
         options = _options(settings, remote, files, task_count, contact=settings.contact or contact or None)
         credentials = _credentials(settings, registry, options.proxy_url, mask)
         _warn_unprotected(registry, options)
@@ -175,7 +172,7 @@ def _warn_unprotected(registry: RegistryUrl, options: ClientOptions) -> None:
 def _options(
     settings: RegistryConnection,
     remote: RemoteSpec | None,
-    files: _PrivateFiles,
+    files: CertificateFiles,
     task_count: int,
     *,
     contact: str | None,
@@ -183,25 +180,28 @@ def _options(
     from registry_sync.oci.http.options import ClientOptions, user_agent
 
     choices, limits = dict(settings.choices), settings.limits.share(task_count)
-    verify, ca = settings.verify, settings.ca_certificate
-    certificate, proxy_url = settings.client_certificate, settings.proxy_url
+    verify, proxy_url = settings.verify, settings.proxy_url
+    ca = _field(settings, "CA certificate", settings.ca_certificate)
+    certificate = _field(settings, "Client certificate", settings.client_certificate)
     if remote is not None:
         choices["concurrency"] = remote.download_concurrency
         choices["follow_foreign_urls"] = remote.include_foreign_layers
         choices["allow_schema1"] = remote.allow_schema1
         choices["digest_list"] = remote.digest_list
         verify = verify and remote.ssl_validation
-        ca = remote.ssl_ca_certificate or ca
-        certificate = remote.ssl_client_certificate or certificate
+        whose = f"of remote {remote.name!r}"
+        if remote.ssl_ca_certificate:
+            ca = PemField(f"ca_cert {whose}", remote.ssl_ca_certificate)
+        if remote.ssl_client_certificate:
+            certificate = PemField(f"client_cert {whose}", remote.ssl_client_certificate)
         proxy_url = remote.proxy_url or proxy_url
     if limits.concurrency is not None:
         choices["concurrency"] = min(limits.concurrency, choices.get("concurrency", DEFAULT_CONCURRENCY))
     pair: str | tuple[str, str] | None = None
-    if certificate:
-        path = files.path(certificate)
-        pair = (path, files.path(settings.client_key)) if settings.client_key else path
+    if certificate is not None:
+        pair = files.client_pair(certificate, _field(settings, "Client key", settings.client_key))
     return ClientOptions(
-        verify=(files.path(ca) if ca else True) if verify else False,
+        verify=(True if ca is None else files.ca_bundle(ca)) if verify else False,
         client_certificate=pair,
         proxy_url=proxy_url,
         requests_per_second=limits.requests_per_second,
@@ -211,28 +211,9 @@ def _options(
     )
 
 
-class _PrivateFiles:
-    """PEM text as files that only this user can read; a path is returned unchanged."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._count = 0
-
-    def path(self, text_or_path: str) -> str:
-        if PEM_START not in text_or_path:
-            return text_or_path
-        self._count += 1
-        path = self._folder / f"{self._count}.pem"
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text_or_path.replace("\\n", "\n").strip() + "\n")
-        return str(path)
-
-
-@contextlib.contextmanager
-def _private_files() -> Iterator[_PrivateFiles]:
-    """Files for the construction of a client, which reads them only then."""
-    with tempfile.TemporaryDirectory(prefix="registry-sync-") as folder:
-        yield _PrivateFiles(Path(folder))
+def _field(settings: RegistryConnection, label: str, value: str | None) -> PemField | None:
+    """A field of the connection, under the label that its form has."""
+    return None if value is None else PemField(f"connection {settings.conn_id!r}: {label}", value)
 
 
 def _mask(secret: str) -> None:

@@ -142,8 +142,16 @@ class RegistryHook(HttpHook):
 def _who(settings: RegistryConnection, is_authenticated: bool, scheme: str) -> str:
     if scheme == "none":
         return "it requires no credentials at /v2/"
+    if not is_authenticated and scheme == "basic":
+        return (
+            "WARNING: it requests basic authentication, and this connection reads anonymously; such a registry usually "
+            "lets nothing be read without a user name and a password"
+        )
     if not is_authenticated:
-        return f"it requests {scheme} authentication, and this connection reads anonymously"
+        return (
+            f"WARNING: it requests {scheme} authentication, and this connection reads anonymously, so that it can read "
+            "public repositories only"
+        )
     if settings.credential_helper:
         return f"it accepts the password that {settings.credential_helper} created ({scheme} authentication)"
     login = settings.credentials.username

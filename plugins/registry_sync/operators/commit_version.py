@@ -11,6 +11,7 @@ from registry_sync.domain.platforms import platforms_warning
 from registry_sync.domain.quantities import format_count
 from registry_sync.errors import RegistrySyncError, RunEnded, SyncError, TooManyRemovals
 from registry_sync.operators.approvals import ApprovalResponse, can_ask, question, wait_for_response
+from registry_sync.operators.links import SYNC_LINKS, set_links
 from registry_sync.operators.run_notes import (
     RunNote,
     about_sync,
@@ -51,6 +52,7 @@ class CommitVersionOperator(TriggeredTask):
 
     template_fields: Sequence[str] = ("sync_run", "approve_removals")
     ui_color = "#d8f0d8"
+    operator_extra_links = SYNC_LINKS
 
     def __init__(
         self,
@@ -136,6 +138,7 @@ class CommitVersionOperator(TriggeredTask):
 
         repository = stage.database.repositories.get(run.repository_id)
         latest = stage.database.versions.latest(run.repository_id) if result.version is None else None
+        set_links(context, run.repository_id, run.remote, result.version or latest)
         self._sweep(stage)
         if result.version is not None and not (run.state.is_settled and has_event(context, result.version)):
             former_names = stage.database.repositories.former_names(run.repository_id)

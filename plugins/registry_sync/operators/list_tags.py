@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from registry_sync.domain.runs import request_id_of
 from registry_sync.errors import ConfigurationError, OtherUpstream, RecordNotFound, RegistrySyncError
 from registry_sync.hooks.dag_runs import PLAN_KEY
+from registry_sync.operators.links import SYNC_LINKS, set_links
+from registry_sync.operators.parameters import check_shapes, form_title
 from registry_sync.operators.run_notes import RunNote, about_sync, failed_summary, unchanged_summary
 from registry_sync.operators.stage import RegistryRetryPolicy, Stage, TaskReport, open_stage, skip
 from registry_sync.operators.task_values import (
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from registry_sync.db.database import Database
+    from registry_sync.domain.records import RepositoryVersion
     from registry_sync.domain.remote import RemoteSpec
     from registry_sync.domain.runs import SyncRun
     from registry_sync.domain.sync_plans import PlannedNames
@@ -95,6 +98,7 @@ class ListTagsOperator(TriggeredTask):
         "preview",
     )
     ui_color = "#e8f4f8"
+    operator_extra_links = SYNC_LINKS
 
     def __init__(
         self,
@@ -151,14 +155,10 @@ class ListTagsOperator(TriggeredTask):
             self._run_dry(context)
         report = TaskReport(self.log)
         with open_stage(context) as stage:
-            try:
+            with self._refusal_in_note(context):
                 run, remote = self._open_run(stage, context)
-            except RegistrySyncError as refused:  # there is no sync yet that could record it
-                if not refused.is_temporary:
-                    about = about_sync(as_text(self.repository) or "", run_key(context).scope)
-                    RunNote(about, failed_summary(str(refused))).push(context)
-                raise
             context["ti"].xcom_push(key=SYNC_RUN_KEY, value=run.id)
+            set_links(context, run.repository_id, run.remote)
             repository = stage.database.repositories.get(run.repository_id)
             note = RunNote(about_sync(repository.name, run.key.scope))
             if run.remote_changes:
@@ -186,7 +186,9 @@ class ListTagsOperator(TriggeredTask):
                 report=report,
                 confirm_after=stage.settings.confirm_tags,
             )
-            summary = self._summary(stage, run, listed)
+            latest = stage.database.versions.latest(run.repository_id) if listed.is_unchanged else None
+            summary = self._summary(listed, latest)
+            set_links(context, run.repository_id, run.remote, latest)
             note = self._note(note, run, listed, summary["unchanged_version"])
             if note.summary or note.details:
                 note.push(context)
@@ -215,7 +217,7 @@ class ListTagsOperator(TriggeredTask):
         from registry_sync.pulp.plan_documents import plan_document
         from registry_sync.sync.dry_run import plan_sync
 
-        with open_stage(context) as stage:
+        with open_stage(context) as stage, self._refusal_in_note(context):
             if is_mapped_instance(context):
                 raise ConfigurationError("preview is not for a mapped task: run it dry for one repository at a time")
             with stage.database.copied_for_sync(self._planned_names(stage, context)) as copy:
@@ -236,6 +238,17 @@ class ListTagsOperator(TriggeredTask):
         RunNote(about_sync(repository, run_key(context).scope), summary).push(context)
         context["ti"].xcom_push(key=PLAN_KEY, value=plan_document(plan))
         skip(context, only_of_this_sync(self))
+
+    @contextmanager
+    def _refusal_in_note(self, context: Context) -> Iterator[None]:
+        """Notes a refusal with the run, since there is no sync yet that could record it."""
+        try:
+            yield
+        except RegistrySyncError as refused:
+            if not refused.is_temporary:
+                about = about_sync(as_text(self.repository) or "", run_key(context).scope)
+                RunNote(about, failed_summary(str(refused))).push(context)
+            raise
 
     def _note(self, note: RunNote, run: SyncRun, listed: TagsListed, unchanged: dict[str, Any] | None) -> RunNote:
         """``note`` with what the listing shows; with a summary only if no commit follows."""
@@ -280,6 +293,8 @@ class ListTagsOperator(TriggeredTask):
         request_id = request_id_of(key.run_id)
         if request_id is not None:
             return self._open_requested_run(stage, context, request_id, database)
+        given = {name: getattr(self, name) for name in self.template_fields}
+        check_shapes(given, lambda name: form_title(context, "dry_run" if name == "preview" else name))
         return open_run(
             database,
             key,
@@ -345,10 +360,9 @@ class ListTagsOperator(TriggeredTask):
             },
         )
 
-    def _summary(self, stage: Stage, run: SyncRun, listed: TagsListed) -> dict[str, Any]:
+    def _summary(self, listed: TagsListed, latest: RepositoryVersion | None) -> dict[str, Any]:
         from registry_sync.pulp.version_documents import version_document
 
-        latest = stage.database.versions.latest(run.repository_id) if listed.is_unchanged else None
         return {
             "listed": listed.listed_count,
             "selected": listed.selected_count,

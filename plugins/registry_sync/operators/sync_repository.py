@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,10 @@ from registry_sync.operators.fetch_and_commit import REPOSITORY_LABEL, FetchAndC
 from registry_sync.operators.fetch_blobs import FetchBlobsOperator
 from registry_sync.operators.fetch_manifests import FetchManifestsOperator
 from registry_sync.operators.list_tags import ListTagsOperator
+from registry_sync.operators.parameters import check_shapes
 from registry_sync.operators.plan_blobs import PlanBlobsOperator
 from registry_sync.operators.stage import RegistryRetryPolicy
+from registry_sync.operators.task_values import as_text
 from registry_sync.operators.triggered import is_literal, with_near_names
 from registry_sync.operators.version_outputs import version_outlets
 
@@ -196,12 +198,7 @@ def _refuse_unknown(task_arguments: Mapping[str, Any]) -> None:
 
 def _check_values(values: Mapping[str, Any]) -> None:
     """Checks the literal ones of ``values``, which the first task would refuse when it runs. Raises as a sync does."""
-    from registry_sync.domain.quantities import parse_choice, parse_flag
-    from registry_sync.domain.records import SyncMode
-    from registry_sync.domain.references import RegistryUrl, RepositoryName
-    from registry_sync.domain.remote import SYNC_OPTIONS, read_options
-    from registry_sync.domain.serving import base_path_of
-    from registry_sync.operators.task_values import as_list, as_text
+    from registry_sync.domain.references import RepositoryName
 
     if not {"url", "upstream_name", "remote"} & values.keys():
         raise ConfigurationError("say where to sync from: the name of a remote, or url and upstream_name")
@@ -209,25 +206,11 @@ def _check_values(values: Mapping[str, Any]) -> None:
         missing = "upstream_name" if "url" in values else "url"
         raise ConfigurationError(f"url and upstream_name belong together: {missing} is missing")
     literal = {name: value for name, value in values.items() if is_literal(value)}
-    readers: dict[str, Callable[[str], object]] = {
-        "repository": RepositoryName,
-        "url": RegistryUrl.parse,
-        "upstream_name": RepositoryName,
-        "mode": lambda text: parse_choice(SyncMode, text, "mode"),
-        "publish_as": base_path_of,
-        "replace_upstream": lambda text: parse_flag(text, "replace_upstream"),
-        "preview": lambda text: parse_flag(text, "preview"),
-    }
     if "repository" in literal and as_text(literal["repository"]) is None:
         raise ConfigurationError("repository is empty; give the name of the repository to sync into")
-    for name, read in readers.items():
-        text = as_text(literal.get(name))
-        if text is not None:
-            read(text)
-    for name, option in SYNC_OPTIONS.items():
-        value = literal.get(option.parameter or name)
-        read_value = as_list(value) if option.is_list else as_text(value)
-        read_options({name: read_value})
+    if "repository" in literal:
+        RepositoryName(str(as_text(literal["repository"])))
+    check_shapes(literal, str)
 
 
 def _task_defaults(group: TaskGroup) -> dict[str, Any]:

@@ -304,12 +304,15 @@ def _remote(
     said = request.overrides()
     if not request.describes_remote:
         if request.remote is None:
-            raise ConfigurationError("say where to sync from: the name of a remote, or url and upstream_name")
+            raise ConfigurationError(
+                "say where to sync from: the name of a remote, or url and upstream_name (in the form: Remote, or "
+                "Registry and Upstream name)"
+            )
         stored = _present_remote(database, request.remote, started)
         return stored, stored.spec.changed(**said)
     if not request.url or not request.upstream_name:
-        missing = "upstream_name" if request.url else "url"
-        raise ConfigurationError(f"url and upstream_name belong together: {missing} is missing")
+        missing = "upstream_name is missing (Upstream name" if request.url else "url is missing (Registry"
+        raise ConfigurationError(f"url and upstream_name belong together: {missing} in the form)")
     name = request.remote or repository
     described = RemoteSpec.parse(name, request.url, request.upstream_name, **said)
     found = _found(lambda wanted: _present_remote(database, wanted, started), name)

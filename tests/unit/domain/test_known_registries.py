@@ -18,6 +18,7 @@ from registry_sync.domain.known_registries import (
     registry_called,
 )
 from registry_sync.domain.references import RegistryUrl
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.errors import InvalidReference
 
 PACKAGE = Path(registry_sync.__file__).parent
@@ -49,6 +50,18 @@ def test_a_registry_is_found_by_its_hosts_and_its_aliases_become_its_own(known: 
             RegistryUrl.parse(website)
 
 
+@pytest.mark.parametrize(
+    ("url", "name", "page"),
+    [
+        ("https://docker.io", "alpine", "https://hub.docker.com/r/library/alpine"),
+        ("https://quay.io", "libpod/alpine", "https://quay.io/repository/libpod/alpine"),
+        ("https://registry.example:5000", "team/app", "https://registry.example:5000/v2/team/app/tags/list"),
+    ],
+)
+def test_an_upstream_has_a_page_for_people_where_one_is_known(url: str, name: str, page: str) -> None:
+    assert RemoteSpec.parse("a", url, name).upstream_page == page
+
+
 AMAZON = [
     ("123456789012.dkr.ecr.eu-central-1.amazonaws.com", ("eu-central-1", "", "")),
     ("123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com", ("us-gov-west-1", "-fips", "")),
@@ -73,6 +86,7 @@ def test_a_form_of_hosts_says_what_stands_in_it(host: str, expected: tuple[str, 
         "quay.io.example",
         "azurecr.io",
         "a.b.azurecr.io",
+        "quay.io:8443",
         "12345.dkr.ecr.eu-central-1.amazonaws.com",
         "123456789012.dkr.ecr.eu-central-1.amazonaws.com.example",
     ],

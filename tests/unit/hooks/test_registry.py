@@ -329,12 +329,3 @@ def test_what_is_closed_is_not_reported(connect, caplog: pytest.LogCaptureFixtur
     with caplog.at_level("INFO", logger="registry_sync"):
         RegistryHook(connect(host="registry.example", login="alice", password="x")).get_client().close()
     assert [record for record in caplog.records if record.name == "registry_sync.hooks.clients"] == []
-
-
-def test_files_of_a_key_are_for_this_user_only(tmp_path: Path) -> None:
-    with clients._private_files() as files:
-        path = Path(files.path("-----BEGIN PRIVATE KEY-----\\nx"))
-        assert path.stat().st_mode & 0o777 == 0o600
-        assert path.read_text() == "-----BEGIN PRIVATE KEY-----\nx\n"
-        assert path.parent.stat().st_mode & 0o777 == 0o700
-    assert not path.exists()

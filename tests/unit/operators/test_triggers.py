@@ -368,3 +368,22 @@ def test_a_word_of_trust_is_not_a_template() -> None:
     with DAG("own", schedule=None, default_args=defaults):
         assert ListTagsOperator(task_id="a", repository="r").trust_triggers
         assert CommitVersionOperator(task_id="b").trust_triggers
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"url": "ftp://quay.io"}, "Registry (url): "),
+        ({"upstream_name": "A B"}, "Upstream name (upstream_name): 'A B' is not a repository name"),
+        ({"tags": ["a b"]}, "Tags (tags): 'a b' is neither a tag nor a glob of tags"),
+        ({"platforms": ["linux"]}, "Platforms (platforms): platform 'linux': write it as os/architecture"),
+        ({"publish_as": "Team"}, "Publish as (publish_as): "),
+        ({"repository": " "}, "repository"),
+    ],
+)
+@pytest.mark.usefixtures("database")
+def test_a_value_that_cannot_be_right_is_refused_with_the_title_that_the_form_gives_it(
+    given: dict[str, Any], said: str
+) -> None:
+    conf = {"repository": "app", "url": "https://quay.io", "upstream_name": "team/app", **given}
+    assert said in refusal(**conf)

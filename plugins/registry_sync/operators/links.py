@@ -1,0 +1,74 @@
+"""The links that Airflow shows on the tasks of a sync: to the version, its difference, the repository, the upstream.
+
+Airflow stores a link when the task ends, well or not. A task sets what it knows with :func:`set_links`; other links are
+not shown. Paths are relative, so that they are below Airflow's own base URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperatorLink
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+    from registry_sync.domain.records import RepositoryVersion
+    from registry_sync.domain.remote import RemoteSpec
+
+_ATTRIBUTE = "registry_sync_links"
+
+
+class _SyncLink(BaseOperatorLink):
+    """A link to what a task has set under the link's name."""
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002  Airflow's signature
+        """The URL; None, which Airflow does not show, for one that the task did not set."""
+        links: dict[str, str] = getattr(operator, _ATTRIBUTE, {})
+        return links.get(self.name)  # type: ignore[return-value]
+
+
+class VersionLink(_SyncLink):
+    """The version that a sync made, or the latest one where nothing changed."""
+
+    name = "Version"
+
+
+class DifferenceLink(_SyncLink):
+    """The difference of that version to its base."""
+
+    name = "Difference"
+
+
+class RepositoryLink(_SyncLink):
+    """The repository."""
+
+    name = "Repository"
+
+
+class UpstreamLink(_SyncLink):
+    """The upstream: its web page where one is known, otherwise its list of tags."""
+
+    name = "Upstream"
+
+
+#: The links of every task that knows its sync.
+SYNC_LINKS = (VersionLink(), DifferenceLink(), RepositoryLink(), UpstreamLink())
+
+
+def set_links(
+    context: Mapping[str, Any], repository_id: str, remote: RemoteSpec, version: RepositoryVersion | None = None
+) -> None:
+    """Sets the links of the running task."""
+    from registry_sync.pulp.hrefs import href_of, repository_href
+
+    links = {RepositoryLink.name: repository_href(repository_id), UpstreamLink.name: remote.upstream_page}
+    if version is not None:
+        links[VersionLink.name] = href_of(version)
+        links[DifferenceLink.name] = f"{href_of(version)}diff/"
+    relative = {name: url.lstrip("/") for name, url in links.items()}
+    task = context.get("task")
+    if task is not None:
+        setattr(task, _ATTRIBUTE, relative)
