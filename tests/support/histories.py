@@ -17,10 +17,7 @@ from sqlalchemy import select
 from registry_sync.blobs.store import BlobStore
 from registry_sync.db.content.closures import is_in_version
 from registry_sync.db.database import Database
-from registry_sync.db.tables import (
-    manifests,
-    repository_links,
-)
+from registry_sync.db.tables import manifests, repository_links
 from registry_sync.domain.content_units import Relation, UnitQuery
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Manifest

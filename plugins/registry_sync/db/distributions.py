@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import NamedRecords, fetch_page, insert_or_keep
-from registry_sync.db.tables import distributions, robots, serving_keys
+from registry_sync.db.serving_tables import distributions, robots, serving_keys
 from registry_sync.db.versions.commit import lock_repository
 from registry_sync.db.versions.version_rows import require_version
 from registry_sync.domain.filters import EVERYTHING, Filter

@@ -13,7 +13,7 @@ from sqlalchemy import delete, select, update
 
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import insert_or_keep
-from registry_sync.db.tables import blob_downloads
+from registry_sync.db.serving_tables import blob_downloads
 from registry_sync.domain.digests import Digest
 
 

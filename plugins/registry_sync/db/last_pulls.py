@@ -12,10 +12,17 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, case, delete, func, literal, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from registry_sync.db.columns import UtcDateTime
 from registry_sync.db.content.closures import is_in_version
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import fetch_page, in_batches
-from registry_sync.db.tables import UtcDateTime, last_pulls, manifests, repositories, repository_tags, tags
+from registry_sync.db.serving_tables import last_pulls
+from registry_sync.db.tables import (
+    manifests,
+    repositories,
+    repository_tags,
+    tags,
+)
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import FIRST_PAGE, Page, PageRequest

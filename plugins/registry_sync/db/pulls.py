@@ -13,9 +13,9 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select, tuple_
 
 from registry_sync.db.content.closures import is_in_version
 from registry_sync.db.engine import Transactions
+from registry_sync.db.serving_tables import distributions
 from registry_sync.db.tables import (
     blobs,
-    distributions,
     manifest_blobs,
     manifests,
     repositories,

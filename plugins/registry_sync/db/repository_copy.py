@@ -27,9 +27,9 @@ from registry_sync.db.database import Database
 from registry_sync.db.engine import converted_errors, make_engine, read_url
 from registry_sync.db.queries import in_batches, insert_or_keep, is_one_of
 from registry_sync.db.runs.selections import API_REMEMBERED
+from registry_sync.db.serving_tables import distributions
 from registry_sync.db.tables import (
     blobs,
-    distributions,
     manifest_blobs,
     manifest_children,
     manifests,

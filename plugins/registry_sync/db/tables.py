@@ -4,12 +4,11 @@ A row in ``repository_tags``, ``repository_manifests`` or ``repository_blobs`` s
 ``version_added`` and is present up to, not including, ``version_removed`` (None: still present). A unit that is added
 again gets a second row. So a version costs its difference to the one before, and any two can be compared.
 
-The migrations in ``migrations/versions`` create these tables; a test compares the two.
+The migrations in ``migrations/versions`` create these tables and those of ``serving_tables``; a test compares the two.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import Any
 
 from sqlalchemy import (
@@ -17,58 +16,22 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    DateTime,
-    Dialect,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
-    String,
     Table,
     Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from registry_sync.db import serving_tables
+from registry_sync.db.columns import NULLABLE_JSON, UNIT_ID, UtcDateTime, plain_text
 
-class UtcDateTime(TypeDecorator[datetime]):
-    """A timestamp, aware and in UTC on both sides; SQLite, which has no time zones, stores naive UTC."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        timestamp = value.astimezone(timezone.utc)
-        return timestamp.replace(tzinfo=None) if dialect.name == "sqlite" else timestamp
-
-    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
-
-
-def plain_text(length: int) -> TypeEngine[str]:
-    """Text that is compared and sorted byte by byte on both databases, as registries sort tags."""
-    return String(length).with_variant(String(length, collation="C"), "postgresql")
-
-
-#: Keys of units: 64 bits; on SQLite the rowid.
-UNIT_ID = BigInteger().with_variant(Integer(), "sqlite")
-NULLABLE_JSON = JSON(none_as_null=True)
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+#: All tables, also those of the pull server.
+metadata = serving_tables.distributions.metadata
 
 
 def _counts(*names: str) -> list[Column[Any]]:
@@ -483,58 +446,4 @@ orphaned_blobs = Table(
     metadata,
     Column("blob_id", UNIT_ID, ForeignKey("blobs.id", ondelete="CASCADE"), primary_key=True),
     Column("orphaned_at", UtcDateTime(), nullable=False),
-)
-
-# Under which base path clients pull which repository: its latest version, or always one of them.
-distributions = Table(
-    "distributions",
-    metadata,
-    Column("id", plain_text(36), primary_key=True),
-    Column("name", plain_text(255), nullable=False, unique=True),
-    Column("base_path", plain_text(255), nullable=False, unique=True),
-    Column("repository_id", plain_text(36), ForeignKey("repositories.id", ondelete="SET NULL"), index=True),
-    Column("version_number", Integer()),
-    Column("is_private", Boolean(), nullable=False),
-    Column("labels", JSON(), nullable=False),
-    Column("created_at", UtcDateTime(), nullable=False),
-    Column("updated_at", UtcDateTime(), nullable=False),
-)
-
-# Logins of programs that pull; of a secret only the hash is kept.
-robots = Table(
-    "robots",
-    metadata,
-    Column("id", plain_text(36), primary_key=True),
-    Column("name", plain_text(64), nullable=False, unique=True),
-    Column("scopes", JSON(), nullable=False),
-    Column("secret_hash", plain_text(64), nullable=False),
-    Column("created_at", UtcDateTime(), nullable=False),
-    Column("expires_at", UtcDateTime()),
-)
-
-# What the servers of an installation share to sign tokens.
-serving_keys = Table(
-    "serving_keys",
-    metadata,
-    Column("name", plain_text(32), primary_key=True),
-    Column("key", plain_text(128), nullable=False),
-    Column("created_at", UtcDateTime(), nullable=False),
-)
-
-# Which process fetches a blob that a pull asked for and the blob store lacks; what a crash leaves is taken over.
-blob_downloads = Table(
-    "blob_downloads",
-    metadata,
-    Column("digest", plain_text(255), primary_key=True),
-    Column("holder", plain_text(36), nullable=False, index=True),
-    Column("beat", BigInteger(), nullable=False),
-)
-
-# When a tag was last pulled by its name, or a manifest by its digest; written in batches.
-last_pulls = Table(
-    "last_pulls",
-    metadata,
-    Column("repository_id", plain_text(36), ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True),
-    Column("reference", plain_text(255), primary_key=True),
-    Column("pulled_at", UtcDateTime(), nullable=False),
 )

@@ -16,17 +16,15 @@ from typing import Any
 
 import httpx
 
-from registry_sync.domain.serving import PullRecord
 from registry_sync.errors import RegistrySyncError
 from registry_sync.hooks.pull_clients import PullClients
 from registry_sync.hooks.pull_counters import count_on_demand, count_pull
 from registry_sync.hooks.settings import load_settings
 from registry_sync.hooks.stores import open_blobs, open_database
-from registry_sync.serve.access_log import AccessLog
 from registry_sync.serve.blob_bodies import Receive, Send
 from registry_sync.serve.delivery import Delivery
 from registry_sync.serve.pull_api import PATIENCE_SECONDS, PullApp
-from registry_sync.serve.pull_notes import LastPulls
+from registry_sync.serve.pull_notes import open_notes
 from registry_sync.serve.replies import Scope, unavailable
 from registry_sync.users.airflow_logins import AirflowLogins, UserLogin
 
@@ -79,14 +77,9 @@ def open_pull_app(users: UserLogin) -> PullApp:
     store = open_blobs(settings)
     delivery = Delivery(store, settings.blob_delivery, settings.signed_url_seconds)
     database = open_database(settings, patience_seconds=PATIENCE_SECONDS)
-    pulls = LastPulls(database.last_pulls)
-    # Airflow does not say to a mounted app that it stops.
-    atexit.register(pulls.close)
-    observers: list[Callable[[PullRecord], None]] = [pulls.note, count_pull]
-    if settings.pull_access_log is not None:
-        log = AccessLog(settings.pull_access_log, modes=settings.file_modes)
-        atexit.register(log.close)
-        observers.append(log.write)
+    observers, closing = open_notes(database, settings.pull_access_log, settings.file_modes)
+    for close in closing:
+        atexit.register(close)  # Airflow does not say to a mounted app that it stops
     return PullApp(
         database,
         store,
@@ -94,7 +87,7 @@ def open_pull_app(users: UserLogin) -> PullApp:
         trusted_proxies=tuple(ip_network(text, strict=False) for text in settings.pull_trusted_proxies),
         delivery=delivery,
         open_client=PullClients(settings.contact),
-        observers=observers,
+        observers=[count_pull, *observers],
         count_on_demand=count_on_demand,
     )
 

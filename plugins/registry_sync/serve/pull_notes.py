@@ -15,10 +15,16 @@ from datetime import datetime
 
 from cachetools import TTLCache
 
+from registry_sync.db.database import Database
 from registry_sync.db.last_pulls import LastPullStore
+from registry_sync.domain.file_modes import FileModes
 from registry_sync.domain.serving import PullRecord
 from registry_sync.errors import RegistrySyncError
+from registry_sync.serve.access_log import AccessLog
 
+#: What :class:`~registry_sync.serve.pull_api.PullApp` gives each request to, and what ends something.
+Observer = Callable[[PullRecord], None]
+Closer = Callable[[], None]
 _log = logging.getLogger(__name__)
 #: Seconds between two writes of a process, and for how long a reference that was written is not written again.
 WRITE_SECONDS = 10.0
@@ -26,6 +32,18 @@ EXACT_SECONDS = 60.0
 #: References that wait for a write at a time, about.
 MOST_WAITING = 20_000
 _DAY_SECONDS = 86_400.0
+
+
+def open_notes(database: Database, access_log: str | None, modes: FileModes) -> tuple[list[Observer], list[Closer]]:
+    """What notes the last pulls in ``database`` and each request in the access log, and what ends both in turn.
+
+    ``access_log`` is a file or ``-``, None for none. Raises :class:`ConfigurationError` for one that cannot be written.
+    """
+    pulls = LastPulls(database.last_pulls)
+    if access_log is None:
+        return [pulls.note], [pulls.close]
+    log = AccessLog(access_log, modes=modes)
+    return [pulls.note, log.write], [pulls.close, log.close]
 
 
 class LastPulls:

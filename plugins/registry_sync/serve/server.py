@@ -9,7 +9,6 @@ import json
 import os
 import ssl
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -18,13 +17,13 @@ from typing import Any
 from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
 from registry_sync.domain.file_modes import GROUP_TOO, OWNER_ONLY, FileModes
-from registry_sync.domain.serving import DEFAULT_URL_SECONDS, BlobDelivery, PullRecord
+from registry_sync.domain.serving import DEFAULT_URL_SECONDS, BlobDelivery
 from registry_sync.errors import ConfigurationError
 from registry_sync.serve.access_log import AccessLog
 from registry_sync.serve.delivery import Delivery
 from registry_sync.serve.metrics import MetricsServer, PullMetrics, check_address, metrics_address
 from registry_sync.serve.pull_api import PATIENCE_SECONDS, PullApp
-from registry_sync.serve.pull_notes import LastPulls
+from registry_sync.serve.pull_notes import open_notes
 from registry_sync.serve.slow_clients import (
     BUFFER_BYTES,
     HEAD_SECONDS,
@@ -167,14 +166,8 @@ def make_app() -> PullApp:
 
 def _watching(options: ServerOptions, counted: str | None, database: Database) -> dict[str, Any]:
     """What of :class:`PullApp` counts, logs and remembers."""
-    pulls = LastPulls(database.last_pulls)
-    observers: list[Callable[[PullRecord], None]] = [pulls.note]
-    closing: list[Callable[[], None]] = [pulls.close]
+    observers, closing = open_notes(database, options.access_log, options.file_modes)
     watching: dict[str, Any] = {"observers": observers, "closing": closing}
-    if options.access_log is not None:
-        log = AccessLog(options.access_log, modes=options.file_modes)
-        observers.append(log.write)
-        closing.append(log.close)
     if options.metrics is not None and counted is not None:
         metrics = PullMetrics(Path(counted))
         observers.append(metrics.count)

@@ -10,7 +10,12 @@ from sqlalchemy import select
 
 from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
-from registry_sync.db.tables import orphaned_blobs, orphaned_manifests, sync_runs, tags
+from registry_sync.db.tables import (
+    orphaned_blobs,
+    orphaned_manifests,
+    sync_runs,
+    tags,
+)
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import RepositorySpec
 from registry_sync.domain.references import TagName

@@ -14,7 +14,12 @@ from sqlalchemy import MetaData, Table, insert, inspect, select, text
 from registry_sync.db import schema
 from registry_sync.db.database import Database
 from registry_sync.db.engine import make_engine, read_url
-from registry_sync.db.tables import metadata, repositories, repository_tags, tags
+from registry_sync.db.tables import (
+    metadata,
+    repositories,
+    repository_tags,
+    tags,
+)
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.references import TagFilter

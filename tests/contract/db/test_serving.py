@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from registry_sync.db.database import Database
 from registry_sync.db.pulls import PublishedTag
-from registry_sync.db.tables import robots
+from registry_sync.db.serving_tables import robots
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Repository, RepositorySpec

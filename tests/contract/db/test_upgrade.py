@@ -14,10 +14,11 @@ import pytest
 from sqlalchemy import Column, Engine, MetaData, Table, func, insert, select, text
 
 from registry_sync.db import schema
+from registry_sync.db.columns import UtcDateTime
 from registry_sync.db.content.closures import is_in_version
 from registry_sync.db.database import Database
 from registry_sync.db.engine import make_engine, read_url
-from registry_sync.db.tables import UtcDateTime, manifests, metadata, repository_links
+from registry_sync.db.tables import manifests, metadata, repository_links
 from registry_sync.domain.content_units import UnitQuery
 from registry_sync.domain.records import PageRequest
 from registry_sync.domain.runs import RunState

@@ -12,7 +12,14 @@ from sqlalchemy import ColumnElement, Connection, exists, func, or_, select, upd
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import in_batches, is_one_of
 from registry_sync.db.remotes import last_synced_by, read_remote
-from registry_sync.db.tables import blobs, remotes, repositories, repository_blobs, repository_versions, sync_runs
+from registry_sync.db.tables import (
+    blobs,
+    remotes,
+    repositories,
+    repository_blobs,
+    repository_versions,
+    sync_runs,
+)
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.remote import Policy, RemoteSpec
 from registry_sync.domain.runs import RunState

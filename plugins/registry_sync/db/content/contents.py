@@ -10,7 +10,13 @@ from sqlalchemy import ColumnElement, Connection, delete, func, select, true, up
 
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import ids_by_digest, in_batches, insert_absent, insert_or_keep, is_one_of, storable
-from registry_sync.db.tables import blobs, manifest_blobs, manifest_children, manifests, orphaned_manifests
+from registry_sync.db.tables import (
+    blobs,
+    manifest_blobs,
+    manifest_children,
+    manifests,
+    orphaned_manifests,
+)
 from registry_sync.domain.content_units import BlobUnit, KnownManifest, StoredManifest
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor, Manifest, ManifestKind, ManifestLimits, read_manifest

@@ -16,7 +16,13 @@ from registry_sync.db.content.contents import blob_unit
 from registry_sync.db.engine import Transactions
 from registry_sync.db.filtering import condition
 from registry_sync.db.queries import fetch_page, in_batches
-from registry_sync.db.tables import blobs, manifest_blobs, manifest_children, manifests, tags
+from registry_sync.db.tables import (
+    blobs,
+    manifest_blobs,
+    manifest_children,
+    manifests,
+    tags,
+)
 from registry_sync.db.versions.version_rows import resolve_number
 from registry_sync.domain.content_units import (
     ALL_UNITS,

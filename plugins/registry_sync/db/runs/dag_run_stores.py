@@ -20,10 +20,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, insert, literal, select, update
 
+from registry_sync.db.columns import UtcDateTime
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import in_batches, storable
 from registry_sync.db.runs.run_rows import count_runs, is_of_ended_attempt, read_run, refuse_ended, require_run, settle
-from registry_sync.db.tables import UtcDateTime, deleted_runs, repositories, sync_requests, sync_runs
+from registry_sync.db.tables import (
+    deleted_runs,
+    repositories,
+    sync_requests,
+    sync_runs,
+)
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.runs import RequestedSync, RunState, SyncRun

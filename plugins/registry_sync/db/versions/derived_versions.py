@@ -29,7 +29,12 @@ from registry_sync.db.content.closures import (
 )
 from registry_sync.db.queries import in_batches
 from registry_sync.db.runs.listings import record_rollback
-from registry_sync.db.tables import manifest_blobs, repository_links, repository_tags, tags
+from registry_sync.db.tables import (
+    manifest_blobs,
+    repository_links,
+    repository_tags,
+    tags,
+)
 from registry_sync.db.versions.commit import add_version, lock_repository, next_number
 from registry_sync.db.versions.membership import Difference
 from registry_sync.db.versions.version_rows import (

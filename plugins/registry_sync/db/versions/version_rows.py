@@ -18,9 +18,9 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, fun
 
 from registry_sync.db.content.closures import LinkRows, is_in_latest, is_present, reached, read_children
 from registry_sync.db.queries import in_batches
+from registry_sync.db.serving_tables import distributions
 from registry_sync.db.tables import (
     blobs,
-    distributions,
     manifests,
     repositories,
     repository_blobs,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from registry_sync.db.tables import UtcDateTime, plain_text
+from registry_sync.db.columns import UtcDateTime, plain_text
 
 revision = "0001"
 down_revision = None

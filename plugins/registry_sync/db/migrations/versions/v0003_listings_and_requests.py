@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from registry_sync.db.tables import UtcDateTime, plain_text
+from registry_sync.db.columns import UtcDateTime, plain_text
 
 revision = "0003"
 down_revision = "0002"

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from registry_sync.db.tables import plain_text
+from registry_sync.db.columns import plain_text
 
 revision = "0004"
 down_revision = "0003"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from registry_sync.db.tables import plain_text
+from registry_sync.db.columns import plain_text
 
 revision = "0007"
 down_revision = "0006"
