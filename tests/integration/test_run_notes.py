@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from registry_sync.hooks.dag_runs import CANCELED_NOTE, NOTE_AUTHOR
 from registry_sync.hooks.stores import open_database
 from support.filling import place, push
@@ -46,9 +44,8 @@ def end_again(run: FinishedRun, *, note: str, author: str | None = None) -> None
 
 
 def test_a_run_that_would_remove_too_much_says_so_and_a_parameter_lets_another_pass(
-    sync_in_process: InProcessSync, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+    sync_in_process: InProcessSync, registry: RegistryServer
 ) -> None:
-    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__APPROVAL_HOURS", "0")
     content = many_tags(tags=30, images=5)
     place(registry, "shrinking", content)
     conf = {"repository": "shrinking", "url": registry.url, "upstream_name": "shrinking"}

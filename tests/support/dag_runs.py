@@ -7,6 +7,7 @@ scheduler requires :class:`~support.airflow_instance.AirflowInstance`.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import warnings
@@ -101,7 +102,9 @@ def runner_of(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
 
 
 def _run(dag: DAG, conf: dict[str, Any] | None = None) -> FinishedRun:
-    with warnings.catch_warnings(), short_sleeps():
+    """The run to its end; ``dag.test()`` would wait for a person for ever, so that a stopped sync fails at once."""
+    at_once = patch.dict(os.environ, {"AIRFLOW__REGISTRY_SYNC__APPROVAL_HOURS": "0"})
+    with warnings.catch_warnings(), short_sleeps(), at_once:
         warnings.simplefilter("ignore")  # those of Airflow's own code are not ours to mend
         run = dag.test(run_conf=conf, logical_date=datetime.now(timezone.utc))
         tasks = {
