@@ -88,6 +88,7 @@ class BlobDownload:
         self._most_in_window = window_bytes
         self._stall_seconds = stall_seconds
         self._readers: set[_Reader] = set()
+        self._was_read = False
         self._changed = threading.Condition()
         self._loop = asyncio.get_running_loop()
         self._waiting: list[asyncio.Future[None]] = []
@@ -104,6 +105,12 @@ class BlobDownload:
         """Whether a request is waiting for bytes."""
         with self._changed:
             return bool(self._readers)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether there were readers, and none is left."""
+        with self._changed:
+            return self._was_read and not self._readers
 
     def use_file(self, path: Path) -> None:
         """From now on the bytes from the first one are in this file, before they are appended."""
@@ -300,6 +307,7 @@ class BlobDownload:
         """From now on the window waits for it."""
         with self._changed:
             self._readers.add(reader)
+            self._was_read = True
 
     def moved(self, reader: _Reader, count: int) -> None:
         """The reader took ``count`` bytes."""
@@ -361,7 +369,8 @@ class BlobReader:
 class DownloadWriter:
     """Writes a download for its readers, and into the blob store too as long as that takes it.
 
-    ``kept`` None is for what is not kept. ``lost`` is called once with the error of a store that takes no more.
+    ``kept`` None is for what is not kept, which ends when its last reader leaves. ``lost`` is called once with the
+    error of a store that takes no more.
     """
 
     def __init__(self, download: BlobDownload, kept: BlobWriter | None, lost: Callable[[BlobStoreError], None]) -> None:
@@ -397,6 +406,8 @@ class DownloadWriter:
                 got=got,
             )
         kept = self._kept
+        if kept is None and self._download.is_left:
+            raise DownloadAbandoned
         if kept is not None:
             self._store(lambda: kept.write(chunk))
         self._download.append(chunk, is_in_file=self._kept is not None and self._kept.path is not None)

@@ -21,7 +21,7 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.serving import DistributionSpec
 from registry_sync.errors import DatabaseUnavailable
 from registry_sync.hooks.stores import open_blob_store
-from registry_sync.serve import mounted
+from registry_sync.serve import pull_notes
 from registry_sync.serve.mounted import MountedPullApp
 from registry_sync.serve.pull_notes import LastPulls
 from support.pull_server import PullClient
@@ -40,7 +40,7 @@ class _Client(PullClient):
 def pulled(api_server: ApiServer) -> Iterator[_Client]:
     """Asks the API server, whose pull API opens with the first request, and notes pulls at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mounted, "LastPulls", partial(LastPulls, write_seconds=0.1))
+        patch.setattr(pull_notes, "LastPulls", partial(LastPulls, write_seconds=0.1))
         yield _Client(api_server.url)
 
 
@@ -57,6 +57,7 @@ def name(api_server: ApiServer, upstream: RegistryServer) -> str:
     return name
 
 
+@pytest.mark.rule("B2.5")
 def test_a_client_pulls_all_platforms_from_the_api_server(pulled: _Client, name: str, tmp_path: Path) -> None:
     command = ["skopeo", "copy", "--all", "--src-tls-verify=false"]
     subprocess.run([*command, f"docker://{pulled.netloc}/{name}:latest", f"dir:{tmp_path}"], check=True)

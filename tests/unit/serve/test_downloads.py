@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from registry_sync.blobs.local import LocalBlobStore
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import DigestMismatch
 from registry_sync.serve.blob_bodies import BodyCut
@@ -91,6 +92,34 @@ def test_bytes_that_nobody_wants_and_nothing_keeps_end_the_download() -> None:
         download.reader(0, len(DATA)).close()
         with pytest.raises(DownloadAbandoned):
             await _append(download, DATA)
+
+    _run(test())
+
+
+def test_a_download_that_nothing_keeps_ends_with_its_last_reader_however_much_room_there_is() -> None:
+    async def test() -> None:
+        download = BlobDownload(DIGEST, len(DATA))
+        writer = DownloadWriter(download, None, lambda _problem: None)
+        await asyncio.to_thread(writer.write, DATA[:PIECE])  # nobody came yet
+        first, second = download.reader(0, len(DATA)), download.reader(0, len(DATA))
+        first.close()
+        await asyncio.to_thread(writer.write, DATA[PIECE : PIECE * 2])
+        second.close()
+        with pytest.raises(DownloadAbandoned):
+            await asyncio.to_thread(writer.write, DATA[PIECE * 2 : PIECE * 3])
+
+    _run(test())
+
+
+def test_a_download_that_is_kept_goes_on_without_readers(tmp_path: Path) -> None:
+    async def test() -> None:
+        download = BlobDownload(DIGEST, len(DATA))
+        with LocalBlobStore(tmp_path).writer(DIGEST, len(DATA)) as kept:
+            writer = DownloadWriter(download, kept, lambda _problem: None)
+            download.reader(0, len(DATA)).close()
+            await asyncio.to_thread(writer.write, DATA)
+            await asyncio.to_thread(writer.commit)
+        assert writer.is_kept
 
     _run(test())
 
