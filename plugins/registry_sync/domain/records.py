@@ -56,11 +56,15 @@ class ContentSummary:
 
 
 class VersionOriginKind(str, Enum):
-    """``rollback`` repeats an older version of the repository; ``copy`` copies tags of another repository."""
+    """``rollback`` repeats an older version of the repository; ``copy`` copies tags or manifests of another repository.
+
+    ``tag`` sets or removes one tag of the version before.
+    """
 
     SYNC = "sync"
     ROLLBACK = "rollback"
     COPY = "copy"
+    TAG = "tag"
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,19 @@ class CopyRequest:
 
 
 @dataclass(frozen=True)
+class ManifestCopy:
+    """The manifests of a version to copy, with all below them: ``number`` None means the latest.
+
+    ``digests`` and ``media_types`` select them; None selects all.
+    """
+
+    repository_id: str
+    number: int | None = None
+    digests: tuple[Digest, ...] | None = None
+    media_types: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class DerivedVersion:
     """The result of a rollback or copy: ``version`` is None when the latest version has the same content.
 

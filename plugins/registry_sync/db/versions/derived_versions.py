@@ -31,7 +31,9 @@ from registry_sync.db.queries import in_batches
 from registry_sync.db.runs.listings import record_rollback
 from registry_sync.db.tables import (
     manifest_blobs,
+    manifests,
     repository_links,
+    repository_manifests,
     repository_tags,
     tags,
 )
@@ -53,7 +55,7 @@ from registry_sync.db.versions.version_rows import (
 )
 from registry_sync.domain.records import Hold, SyncMode, VersionOrigin, VersionOriginKind
 from registry_sync.domain.references import TagName
-from registry_sync.domain.version_history import CopyRequest
+from registry_sync.domain.version_history import CopyRequest, ManifestCopy
 from registry_sync.errors import InvalidReference, RecordNotFound
 
 
@@ -137,6 +139,35 @@ def copy_tags(
     connection: Connection, repository_id: str, request: CopyRequest, *, by: str | None, description: str | None
 ) -> int | None:
     """The number of the new version, None when nothing differs. For errors see :meth:`VersionStore.copy`."""
+    source, number, target = _locked(connection, repository_id, request)
+    selection = _select(connection, source, number, request)
+    new_number = _merge(connection, target, selection, request.mode)
+    if new_number is None:
+        return None
+    holds = _lacking(connection, source, number, target, selection)
+    origin = VersionOrigin(VersionOriginKind.COPY, source.id, number, by)
+    return _added(connection, target, new_number, origin=origin, holds=holds, description=description)
+
+
+def copy_manifests(connection: Connection, repository_id: str, request: ManifestCopy, *, by: str | None) -> int | None:
+    """The number of the new version with manifests of another repository, None when nothing differs.
+
+    For errors see :meth:`VersionStore.copy_manifests`.
+    """
+    source, number, target = _locked(connection, repository_id, request)
+    selection = _with_below(connection, source, number, _selected_manifests(connection, source, number, request))
+    new_number = _merge(connection, target, selection, SyncMode.ADDITIVE)
+    if new_number is None:
+        return None
+    holds = _lacking(connection, source, number, target, selection)
+    origin = VersionOrigin(VersionOriginKind.COPY, source.id, number, by)
+    return _added(connection, target, new_number, origin=origin, holds=holds)
+
+
+def _locked(
+    connection: Connection, repository_id: str, request: CopyRequest | ManifestCopy
+) -> tuple[Row[Any], int, Row[Any]]:
+    """The source, the number of its version, and the target; both are locked."""
     if repository_id == request.repository_id:
         raise InvalidReference(
             "a repository is not copied into itself; to have an older version again, roll back to it"
@@ -146,22 +177,54 @@ def copy_tags(
     number = resolve_number(connection, source.id, request.number)
     if number is None:
         raise RecordNotFound(f"repository {source.name!r} has no version yet")
-    selection = _select(connection, source, number, request)
+    if request.number is not None:
+        require_row(connection, source.id, number)
+    return source, number, target
+
+
+def _merge(connection: Connection, target: Row[Any], selection: _Selection, mode: SyncMode) -> int | None:
+    """Changes the intervals of the target; the number of the version to add, None when nothing differs."""
     new_number = next_number(target)
     for intervals in INTERVALS:
         present = _present(connection, intervals, target.id)
         wanted = selection.units[intervals.kind]
-        to_remove = _to_remove(intervals, present, selection, request.mode)
+        to_remove = _to_remove(intervals, present, selection, mode)
         _close(connection, intervals, target.id, to_remove, new_number)
         to_add = {key: said for key, said in wanted.items() if key not in present or key in to_remove}
         _open(connection, intervals, target.id, to_add, new_number)
-    difference = made_difference(connection, target.id, new_number)
-    if difference.is_empty:
-        return None
+    return None if made_difference(connection, target.id, new_number).is_empty else new_number
+
+
+def _added(
+    connection: Connection,
+    target: Row[Any],
+    number: int,
+    *,
+    origin: VersionOrigin,
+    holds: list[Hold],
+    description: str | None = None,
+) -> int:
+    difference = made_difference(connection, target.id, number)
     record_leftovers(connection, target.id)
-    origin = VersionOrigin(VersionOriginKind.COPY, source.id, number, by)
-    holds = _lacking(connection, source, number, target, selection)
     return add_version(connection, target, difference, origin=origin, holds=holds, description=description)
+
+
+def _selected_manifests(connection: Connection, source: Row[Any], number: int, request: ManifestCopy) -> list[int]:
+    statement = (
+        select(manifests.c.id, manifests.c.digest)
+        .join(repository_manifests, repository_manifests.c.manifest_id == manifests.c.id)
+        .where(is_in_version(repository_manifests, source.id, number))
+    )
+    if request.media_types is not None:
+        statement = statement.where(manifests.c.media_type.in_(request.media_types))
+    if request.digests is not None:
+        statement = statement.where(manifests.c.digest.in_(request.digests))
+    rows = connection.execute(statement).all()
+    missing = sorted(set(request.digests or ()) - {row.digest for row in rows})
+    if missing or not rows:
+        what = f"manifest {missing[0]}" if missing else "such manifest"
+        raise RecordNotFound(f"version {number} of repository {source.name!r} has no {what}")
+    return [row.id for row in rows]
 
 
 def _select(connection: Connection, source: Row[Any], number: int, request: CopyRequest) -> _Selection:
@@ -172,12 +235,18 @@ def _select(connection: Connection, source: Row[Any], number: int, request: Copy
     ).all()
     names = set(_selected_names(source.name, number, request, [TagName(row.name) for row in rows]))
     selected = [row for row in rows if row.name in names]
+    below = _with_below(connection, source, number, [row.manifest_id for row in selected])
+    return _Selection(names, {**below.units, TAGS.kind: {(row.id,): (row.name,) for row in selected}})
+
+
+def _with_below(connection: Connection, source: Row[Any], number: int, roots: Iterable[int]) -> _Selection:
+    """Manifests with all that the version includes below them, and no tag."""
     links = LinkRows.of_version(source.id, number)
-    manifest_ids = reached((row.manifest_id for row in selected), read_children(connection, links))
+    manifest_ids = reached(roots, read_children(connection, links))
     return _Selection(
-        names,
+        set(),
         {
-            TAGS.kind: {(row.id,): (row.name,) for row in selected},
+            TAGS.kind: {},
             MANIFESTS.kind: {(manifest_id,): () for manifest_id in manifest_ids},
             BLOBS.kind: _blobs_of(connection, manifest_ids),
             LINKS.kind: _links_of(connection, manifest_ids, links),

@@ -26,8 +26,9 @@ from registry_sync.db.tables import (
     tags,
 )
 from registry_sync.db.versions.commit import commit_run, lock_repository, record_refusal
-from registry_sync.db.versions.derived_versions import copy_tags, roll_back
+from registry_sync.db.versions.derived_versions import copy_manifests, copy_tags, roll_back
 from registry_sync.db.versions.removal_guard import tags_without_platform
+from registry_sync.db.versions.tag_changes import remove_tag, set_tag
 from registry_sync.db.versions.version_differences import version_difference
 from registry_sync.db.versions.version_rows import (
     BLOBS,
@@ -58,6 +59,7 @@ from registry_sync.domain.version_history import (
     CopyRequest,
     DerivedVersion,
     Holder,
+    ManifestCopy,
     ManifestProvenance,
     VersionDifference,
     VersionProvenance,
@@ -307,6 +309,31 @@ class VersionStore:
         """
         with self._transactions.writing() as connection:
             made = copy_tags(connection, repository_id, request, by=by, description=description)
+            return derived_version(connection, repository_id, made)
+
+    def copy_manifests(self, repository_id: str, request: ManifestCopy, *, by: str | None = None) -> DerivedVersion:
+        """A new version of ``repository_id`` with manifests of a version of another repository; a repeat makes none.
+
+        They come with everything that the other version includes below them, and without tags. Raises as :meth:`copy`
+        does; :class:`RecordNotFound` also for a manifest that the version does not have.
+        """
+        with self._transactions.writing() as connection:
+            made = copy_manifests(connection, repository_id, request, by=by)
+            return derived_version(connection, repository_id, made)
+
+    def set_tag(self, repository_id: str, name: TagName, digest: Digest, *, by: str | None = None) -> DerivedVersion:
+        """A new version whose tag ``name`` is at a manifest that the latest has; none when it is there already.
+
+        Raises :class:`RecordNotFound`.
+        """
+        with self._transactions.writing() as connection:
+            made = set_tag(connection, lock_repository(connection, repository_id), name, digest, by=by)
+            return derived_version(connection, repository_id, made)
+
+    def remove_tag(self, repository_id: str, name: TagName, *, by: str | None = None) -> DerivedVersion:
+        """A new version without that tag. Raises :class:`RecordNotFound`, also where the latest lacks it."""
+        with self._transactions.writing() as connection:
+            made = remove_tag(connection, lock_repository(connection, repository_id), name, by=by)
             return derived_version(connection, repository_id, made)
 
     def delete(self, repository_id: str, number: int) -> None:
