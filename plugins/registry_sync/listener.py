@@ -116,7 +116,8 @@ def _text(row: DagRun, end: DagRunEnd, ended: list[tuple[SyncRun, str]], notes: 
     lost = [RunNote(about, failed_summary(run.error or end.reason)) for run, about in ended if about not in known]
     requested = _requested_repository(row)
     if not notes and not lost and requested is not None:
-        lost = [RunNote(requested, failed_summary("the log of the failed task has the reason"))]
+        reason = "no task reported an error: a worker was lost, or the run was ended in Airflow"
+        lost = [RunNote(requested, failed_summary(reason))]
     return compose([*lost, *notes])
 
 

@@ -19,12 +19,17 @@ OPERATIONS = [(method.upper(), path) for path, found in DOCUMENT["paths"].items(
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_every_operation_has_a_line(method: str, path: str) -> None:
     shown = re.sub(r"\{number\}", "<number>", re.sub(r"\{\w+_id\}", "<id>", path.removeprefix("/api/v3/")))
+    # What is only at the one of the two paths has its line with that.
+    shown_there = f" {shown}`" if "container/container/" in shown else None
     for form, written in (("{sha256}", "<sha256>"), ("container/container/", "docker/docker/")):
         shown = shown.replace(form, written)
     shown = shown.replace("content/container/", "content/docker/")
     lines = [line for line in TEXT.splitlines() if line.startswith("| `") and f"{method}" in line]
     parent = shown.removesuffix("<id>/")
-    assert any(f" {shown}`" in line or (f" {parent}`" in line and "`<id>/`" in line) for line in lines), shown
+    is_there = shown_there is not None and any(shown_there in line for line in lines)
+    assert is_there or any(f" {shown}`" in line or (f" {parent}`" in line and "`<id>/`" in line) for line in lines), (
+        shown
+    )
 
 
 @pytest.mark.parametrize("path", [path for method, path in OPERATIONS if method == "GET"])

@@ -38,6 +38,7 @@ class World:
     remote: str
     other: str
     task: str
+    digest: str
     place: Mapping[str, Any]
     bound: str = BOUND
 
@@ -56,6 +57,7 @@ class World:
         source = database.remotes.by_name(name)
         sync(database, database.repositories.by_name(name), content, remote=source)
         task = admin.post(f"{remote}sync/", 202, repository=repository)["task"]
+        (tag,) = admin.get("content/docker/tags/", repository_version=f"{repository}versions/1/")["results"]
         for conn_id, fields in (
             ("rights_bound", {"host": bound}),
             ("rights_any", {"extra": '{"allow_any_host": true}'}),
@@ -68,7 +70,7 @@ class World:
                 **fields,
             }
             assert admin.ask("POST", "/api/v2/connections", connection).status_code in (201, 409)
-        return cls(name, repository, remote, other, task, place, bound)
+        return cls(name, repository, remote, other, task, tag["digest"], place, bound)
 
 
 Try = tuple[str, str, dict[str, Any] | None]
@@ -87,6 +89,13 @@ def over_rest(world: World) -> dict[str, Callable[[], Try]]:
         "sync another": lambda: ("POST", f"{world.other}sync/", {"repository": world.repository, "mirror": True}),
         "change a remote": lambda: ("PATCH", world.remote, {"policy": "immediate", "whitelist_tags": None}),
         "switch off": lambda: ("PATCH", world.other, {"ssl_validation": False}),
+        "set or remove a tag": lambda: (
+            "POST",
+            f"{world.repository.replace('docker', 'container')}tag/",
+            {"tag": "latest", "digest": world.digest},
+        ),
+        "set or remove a label": lambda: ("POST", f"{world.other}set_label/", {"key": "a", "value": "b"}),
+        "delete a task": lambda: ("DELETE", world.task, None),  # a conflict while it runs
         "approve": lambda: ("POST", f"{world.task}approve_removals/", None),
         "give a new remote a connection whose": lambda: ("POST", REMOTES, new(conn_id="rights_bound")),
         "give a new remote a connection that": lambda: ("POST", REMOTES, new(conn_id="rights_any")),

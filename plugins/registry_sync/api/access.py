@@ -58,17 +58,18 @@ class SignedInCheck(AccessCheck):
 
 
 class DagCheck(AccessCheck):
-    """A user who may do ``method`` with the sync DAG, or with its runs."""
+    """A user who may do ``method`` with a DAG, or with its runs; ``dag_id`` None for the sync DAG."""
 
-    def __init__(self, method: Method, entity: DagAccessEntity | None = None) -> None:
+    def __init__(self, method: Method, entity: DagAccessEntity | None = None, dag_id: str | None = None) -> None:
         self._method: Method = method
         self._entity = entity
+        self._dag_id = dag_id
 
     async def __call__(self, request: Request, user: SignedIn) -> None:
         await run(self._check, request, user)
 
     def _check(self, request: Request, user: BaseUser) -> None:
-        requires_access_dag(self._method, self._entity, load_settings().sync_dag_id)(request, user)
+        requires_access_dag(self._method, self._entity, self._dag_id or load_settings().sync_dag_id)(request, user)
 
 
 class ConnectionCheck(AccessCheck):
@@ -103,11 +104,17 @@ def _dependency(check: AccessCheck) -> list[Any]:
     return [Depends(check)]
 
 
+def run_of(dag_id: str) -> list[Any]:
+    """Who may start runs of that DAG."""
+    return _dependency(DagCheck("POST", DagAccessEntity.RUN, dag_id))
+
+
 SIGNED_IN = _dependency(SignedInCheck())
 READ = _dependency(DagCheck("GET"))
 READ_TASKS = _dependency(DagCheck("GET", DagAccessEntity.RUN))
 SYNC = _dependency(DagCheck("POST", DagAccessEntity.RUN))
 CHANGE_RUN = _dependency(DagCheck("PUT", DagAccessEntity.RUN))
+DELETE_RUN = _dependency(DagCheck("DELETE", DagAccessEntity.RUN))
 CREATE = _dependency(ConnectionCheck("POST"))
 CHANGE = _dependency(ConnectionCheck("PUT"))
 DELETE = _dependency(ConnectionCheck("DELETE"))

@@ -22,6 +22,7 @@ from registry_sync import __version__
 from registry_sync.api import problems
 from registry_sync.api.access import SIGNED_IN
 from registry_sync.api.basic_logins import AIRFLOW_APP, BasicLogins
+from registry_sync.api.container_actions import router as container_actions
 from registry_sync.api.container_requests import CONTAINER_REQUESTS
 from registry_sync.api.content_routes import artifacts_router as artifacts
 from registry_sync.api.content_routes import router as content
@@ -30,8 +31,11 @@ from registry_sync.api.description import completed, in_pulps_form, operation_id
 from registry_sync.api.distribution_routes import router as distributions
 from registry_sync.api.documentation_pages import router as documentation
 from registry_sync.api.form_routes import PathForms, container_router
+from registry_sync.api.generic_routes import router as generic
 from registry_sync.api.guard import Guard
+from registry_sync.api.label_routes import router as labels
 from registry_sync.api.list_filters import refuse_repeated
+from registry_sync.api.maintenance_routes import router as maintenance
 from registry_sync.api.remote_routes import router as remotes
 from registry_sync.api.repository_routes import router as repositories
 from registry_sync.api.status_routes import router as status
@@ -167,6 +171,10 @@ ROUTERS = (
     distributions,
     started_syncs,
     copies,
+    container_actions,
+    generic,
+    maintenance,
+    labels,
     tasks,
     syncs,
     versions,

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from registry_sync.db.filtering import Searched, compared, condition
+from registry_sync.domain.filters import EVERYTHING, Filter, text_matches
 from registry_sync.domain.records import Page, PageRequest
 from registry_sync.domain.runs import REQUESTED_RUN_PREFIX
 from registry_sync.errors import ConfigurationError, RecordNotFound, SyncError
@@ -20,10 +23,11 @@ from registry_sync.hooks.dag_runs import (
     dag_of_run,
     has_no_version,
     is_waiting_for_approval,
+    own_note,
     says_no_version,
     triggered_by,
 )
-from registry_sync.pulp.task_documents import SyncDagRun, TaskState
+from registry_sync.pulp.task_documents import MAINTENANCE, SYNC, SyncDagRun, TaskState
 
 if TYPE_CHECKING:
     from airflow.models import DagRun
@@ -66,8 +70,18 @@ def find(dag_id: str, task_id: str) -> SyncDagRun:
         return _shown(run, run.id in _waiting(session, [run]), session)
 
 
-def page(dag_id: str, request: PageRequest, states: Sequence[TaskState] | None = None) -> Page[SyncDagRun]:
-    """Runs of tasks, the newest first unless ordered otherwise by ``started_at`` or ``finished_at``."""
+def page(
+    dag_id: str,
+    request: PageRequest,
+    states: Sequence[TaskState] | None = None,
+    *,
+    where: Filter = EVERYTHING,
+    requests_about: Callable[[Sequence[str]], Sequence[str]] = lambda _: (),
+) -> Page[SyncDagRun]:
+    """Runs of tasks, the newest first unless ordered otherwise by ``started_at`` or ``finished_at``.
+
+    ``requests_about`` gives the ids of the requests about some repositories and remotes, for a filter by them.
+    """
     from airflow.models import DagRun
     from airflow.utils.session import create_session
 
@@ -76,15 +90,57 @@ def page(dag_id: str, request: PageRequest, states: Sequence[TaskState] | None =
     is_descending = request.ordering.startswith("-") or not request.ordering
     keys = [key.desc(), DagRun.id.desc()] if is_descending else [key, DagRun.id]
     with create_session() as session:
-        query = session.query(DagRun).filter(
-            DagRun.dag_id == dag_id, DagRun.run_id.startswith(REQUESTED_RUN_PREFIX, autoescape=True)
-        )
+        query = _tasks_of(session, dag_id).filter(condition(where, _searched(dag_id, requests_about)))
         if states is not None:
             query = query.filter(_in_states(states))
         total_count = query.count()
         runs = query.order_by(*keys).offset(request.offset).limit(request.limit).all()
         waiting = _waiting(session, runs)
         return Page(tuple(_shown(run, run.id in waiting) for run in runs), total_count)
+
+
+def _tasks_of(session: Any, dag_id: str) -> Any:
+    from airflow.models import DagRun
+
+    return session.query(DagRun).filter(
+        DagRun.dag_id.in_((dag_id, *MAINTENANCE)), DagRun.run_id.startswith(REQUESTED_RUN_PREFIX, autoescape=True)
+    )
+
+
+def _searched(dag_id: str, requests_about: Callable[[Sequence[str]], Sequence[str]]) -> dict[str, Searched]:
+    """What runs are found by. A dry run has the name of a sync here, which is in no column."""
+    from airflow.models import DagRun
+
+    names = {dag_id: SYNC, **MAINTENANCE}
+
+    def has_id(ids: Sequence[str]) -> Any:
+        return DagRun.run_id.in_([f"{REQUESTED_RUN_PREFIX}{task_id}" for task_id in ids])
+
+    return {
+        "id": lambda match: has_id(match.values),
+        "reserved": lambda match: has_id(requests_about(match.values)),
+        "name": lambda match: DagRun.dag_id.in_([dag for dag, name in names.items() if text_matches(name, match)]),
+        "created_at": _column(DagRun.run_after),
+        "started_at": _column(DagRun.start_date),
+        "finished_at": _column(DagRun.end_date),
+    }
+
+
+def _column(attribute: Any) -> Searched:
+    return lambda match: compared(attribute, match)
+
+
+def purge(dag_id: str, before: datetime, states: Sequence[TaskState], limit: int) -> int:
+    """Deletes at most ``limit`` runs of tasks that ended before, the oldest first; returns their number."""
+    from airflow.models import DagRun
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        ended = _tasks_of(session, dag_id).filter(DagRun.state.in_(["success", "failed"]), DagRun.end_date < before)
+        runs = ended.filter(_in_states(states)).order_by(DagRun.id).limit(limit).all()
+        for run in runs:
+            session.delete(run)
+        return len(runs)
 
 
 def cancel(dag_id: str, task_id: str) -> SyncDagRun:
@@ -103,12 +159,26 @@ def cancel(dag_id: str, task_id: str) -> SyncDagRun:
     return find(dag_id, task_id)
 
 
+def delete(dag_id: str, task_id: str) -> None:
+    """Deletes the run, as Airflow does with its task instances and their XComs. Raises :class:`RecordNotFound`.
+
+    Raises :class:`SyncError` for a task that has not ended.
+    """
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        run = _require(session, dag_id, task_id)
+        if str(run.state) not in ("success", "failed"):
+            raise SyncError(f"the task has not ended: it is {_state(run).value}; cancel it first")
+        session.delete(run)
+
+
 def _require(session: Any, dag_id: str, task_id: str) -> DagRun:
     from airflow.models import DagRun
 
     run: DagRun | None = (
         session.query(DagRun)
-        .filter(DagRun.dag_id == dag_id, DagRun.run_id == f"{REQUESTED_RUN_PREFIX}{task_id}")
+        .filter(DagRun.dag_id.in_((dag_id, *MAINTENANCE)), DagRun.run_id == f"{REQUESTED_RUN_PREFIX}{task_id}")
         .one_or_none()
     )
     if run is None:
@@ -162,6 +232,8 @@ def _shown(run: DagRun, is_waiting: bool, session: Any = None) -> SyncDagRun:
         finished_at=run.end_date if str(run.state) in ("success", "failed") else None,
         failed_tasks=failed,
         triggered_by=triggered_by(run),
+        note=own_note(run.dag_run_note),
+        dag_id=run.dag_id,
         is_dry_run=bool((run.conf or {}).get("dry_run")),
     )
 

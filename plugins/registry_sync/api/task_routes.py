@@ -9,33 +9,46 @@ import heapq
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from functools import partial
 from itertools import islice
 from typing import Annotated, Any, Literal
 
-from fastapi import HTTPException, Query
+from fastapi import HTTPException, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from registry_sync.api import sync_dag
-from registry_sync.api.access import CHANGE_RUN, READ_TASKS, SYNC, SignedIn, may_change_repositories
+from registry_sync.api.access import CHANGE_RUN, DELETE_RUN, READ_TASKS, SYNC, SignedIn, may_change_repositories
 from registry_sync.api.dependencies import Router, UsedDatabase
 from registry_sync.api.fields import Flag, GivenDocument, GivenHref, PathUuid, parsed
+from registry_sync.api.list_filters import OF_ORDER, FilterField, filtered, read_time, read_uuid
 from registry_sync.api.problems import CONFLICT, NOT_FOUND, InvalidField
-from registry_sync.api.resources import PageQuery, listed_states, ordered_by, page_document, wanted_states
+from registry_sync.api.resources import (
+    PageQuery,
+    SentFields,
+    listed_states,
+    ordered_by,
+    page_document,
+    sent,
+    sent_page,
+    wanted_states,
+)
 from registry_sync.db.database import Database
 from registry_sync.db.runs.dag_run_stores import TaskReads
+from registry_sync.domain.filters import Filter, Operator
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Page, PageRequest, Repository, SyncMode
 from registry_sync.domain.remote import Remote
-from registry_sync.domain.runs import DagRunEnd, RequestedSync, RunKey, SyncRun, is_fed_by
+from registry_sync.domain.runs import DagRunEnd, FinishedTask, RequestedSync, RunKey, SyncRun, is_fed_by
 from registry_sync.errors import RecordNotFound, RegistrySyncError, SyncError
 from registry_sync.hooks.dag_runs import continue_run, plan_of_run
 from registry_sync.hooks.settings import load_settings
 from registry_sync.pulp.documents import PageDocument
-from registry_sync.pulp.hrefs import read_remote_href, read_repository_href, task_href, tasks_href
+from registry_sync.pulp.hrefs import read_remote_href, read_repository_href, read_task_href, task_href, tasks_href
 from registry_sync.pulp.path_forms import PathForm, current_form, in_form
 from registry_sync.pulp.plan_documents import SyncPlanDocument
+from registry_sync.pulp.resource_names import TASK, read_prn
 from registry_sync.pulp.task_documents import (
     ENDED,
     RecordedTask,
@@ -150,12 +163,43 @@ _TaskOrder: Any = ordered_by("pulp_created", "started_at", "finished_at")
 _States: Any = listed_states(TaskState)
 
 
-class TaskQuery(PageQuery):
-    """The filters and order of tasks; the newest first by default."""
-
+class _OrderedTasks(PageQuery):
     state: TaskState | None = None
     state__in: Annotated[_States | None, Field(description="States separated by commas")] = None
     ordering: _TaskOrder = None
+
+
+def _read_resource(href: str) -> str:
+    """The id of a repository or remote, by its path."""
+    return read_remote_href(href) if "/remotes/" in href else read_repository_href(href)
+
+
+TaskQuery: Any = filtered(
+    _OrderedTasks,
+    "TaskQuery",
+    "The filters and order of tasks; the newest first by default.",
+    FilterField("name", how=(Operator.EQUAL, Operator.IN, Operator.CONTAINS)),
+    FilterField("logging_cid", "id", read=read_uuid),
+    FilterField("pulp_href", "id", (Operator.IN,), read_task_href),
+    FilterField("prn", "id", (Operator.IN,), partial(read_prn, model=TASK)),
+    FilterField("reserved_resources", "reserved", (Operator.EQUAL, Operator.IN), _read_resource),
+    FilterField("pulp_created", "created_at", OF_ORDER, read_time),
+    FilterField("started_at", how=OF_ORDER, read=read_time),
+    FilterField("finished_at", how=OF_ORDER, read=read_time),
+)
+#: The most tasks of each kind that one request deletes.
+_MOST_PURGED = 1000
+
+
+class TasksToPurge(GivenDocument):
+    """Which tasks are deleted."""
+
+    finished_before: Annotated[
+        AwareDatetime | None, Field(description="Those that ended before; by default 30 days ago")
+    ] = None
+    states: Annotated[
+        list[Literal["completed", "failed", "canceled"]] | None, Field(description="By default completed")
+    ] = None
 
 
 class ChangedTask(GivenDocument):
@@ -170,18 +214,20 @@ router = Router(prefix="/tasks", tags=["tasks"])
 @router.get("/", dependencies=READ_TASKS)
 def list_tasks(database: UsedDatabase, query: Annotated[TaskQuery, Query()]) -> PageDocument[TaskDocument]:
     """Tasks: syncs and changes that were requested over REST, the newest first unless ordered otherwise."""
-    page = _page(database, query.page_request(), wanted_states(TaskState, query.state, query.state__in))
-    return page_document(tasks_href(), query, page, _shown)
+    states = wanted_states(TaskState, query.state, query.state__in)
+    page = _page(database, query.page_request(), states, query.wanted())
+    return sent_page(query, page_document(tasks_href(), query, page, _shown))
 
 
 def _page(
-    database: Database, request: PageRequest, states: Sequence[TaskState] | None
+    database: Database, request: PageRequest, states: Sequence[TaskState] | None, where: Filter
 ) -> Page[RequestedTask | RecordedTask]:
     """A page of the runs of the sync DAG, in Airflow's database, and of the recorded tasks, in ours, as one list."""
     end, ordering = request.offset + request.limit, request.ordering or "-created_at"
-    runs = sync_dag.page(load_settings().sync_dag_id, PageRequest(0, end, request.ordering), states)
+    first, about = PageRequest(0, end, request.ordering), database.requests.about
+    runs = sync_dag.page(load_settings().sync_dag_id, first, states, where=where, requests_about=about)
     wanted = [state is TaskState.FAILED for state in (ENDED if states is None else states) if state in ENDED]
-    recorded, count = database.finished_tasks.first(end, ordering=ordering, is_failed=wanted)
+    recorded, count = database.finished_tasks.first(end, ordering=ordering, is_failed=wanted, where=where)
     is_descending = ordering.startswith("-")
 
     def place(task: Any) -> datetime:
@@ -196,13 +242,38 @@ def _page(
     return Page(items, runs.total_count + count)
 
 
+@router.post("/purge/", status_code=202, dependencies=DELETE_RUN)
+def purge_tasks(database: UsedDatabase, given: TasksToPurge, user: SignedIn) -> TaskStarted:
+    """Deletes tasks that have ended, with their runs in Airflow: the oldest, at most 1,000 of each kind at a time."""
+    started_at = utc_now()
+    before = given.finished_before or started_at - timedelta(days=30)
+    states = [TaskState(state) for state in given.states or ("completed",)]
+    kinds = [state is TaskState.FAILED for state in states if state in ENDED]
+    count = database.finished_tasks.purge(before, is_failed=kinds, limit=_MOST_PURGED)
+    count += sync_dag.purge(load_settings().sync_dag_id, before, states, _MOST_PURGED)
+    task = FinishedTask(
+        task_id=str(uuid.uuid4()),
+        name="registry_sync.purge",
+        triggered_by=user.get_name(),
+        path_form=current_form().value,
+        created_at=started_at,
+        started_at=started_at,
+        finished_at=utc_now(),
+        result={"deleted": count},
+    )
+    database.finished_tasks.add(task)
+    return TaskStarted(task=task_href(task.task_id))
+
+
 @router.get("/{task_id}/", dependencies=READ_TASKS, responses=NOT_FOUND)
-def read_task(database: UsedDatabase, task_id: PathUuid) -> TaskDocument:
+def read_task(
+    database: UsedDatabase, task_id: PathUuid, query: Annotated[SentFields, Query()], request: Request
+) -> TaskDocument:
     """A task: its state, its progress, the reason of a failure, and what it made."""
     try:
-        return _shown(RecordedTask(database.finished_tasks.get(task_id)))
+        return sent(request, query, _shown(RecordedTask(database.finished_tasks.get(task_id))))
     except RecordNotFound:
-        return _document(database, sync_dag.find(load_settings().sync_dag_id, task_id))
+        return sent(request, query, _document(database, sync_dag.find(load_settings().sync_dag_id, task_id)))
 
 
 @router.get("/{task_id}/plan/", dependencies=READ_TASKS, responses=NOT_FOUND, response_model=SyncPlanDocument)
@@ -227,6 +298,15 @@ def cancel_task(database: UsedDatabase, task_id: PathUuid, given: ChangedTask) -
     end = DagRunEnd.CANCELED  # recorded by the listener already, unless the database did not respond in time
     database.run_ends.end(dag_id, canceled.run_id, end.state, end.reason, started_at=canceled.started_at)
     return _document(database, canceled)
+
+
+@router.delete("/{task_id}/", status_code=204, dependencies=DELETE_RUN, responses={**NOT_FOUND, **CONFLICT})
+def delete_task(database: UsedDatabase, task_id: PathUuid) -> None:
+    """Deletes a task that has ended, with its run in Airflow; what it made, and the record of its sync, stay."""
+    try:
+        database.finished_tasks.delete(task_id)
+    except RecordNotFound:
+        sync_dag.delete(load_settings().sync_dag_id, task_id)
 
 
 @router.post("/{task_id}/approve_removals/", dependencies=CHANGE_RUN, responses={**NOT_FOUND, **CONFLICT})
@@ -278,4 +358,4 @@ def _task(dag_run: SyncDagRun, run: SyncRun | None, request: RequestedSync | Non
     if request is None:
         return RequestedTask(dag_run, run)
     refusal = request.error if dag_run.state is TaskState.FAILED else None
-    return RequestedTask(dag_run, run, refusal, path_form=PathForm(request.path_form))
+    return RequestedTask(dag_run, run, refusal, path_form=PathForm(request.path_form), request=request)

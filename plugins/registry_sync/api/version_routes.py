@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from fastapi import Query, Request, Response
 from pydantic import Field, StringConstraints, model_validator
+from typing_extensions import Self
 
 from registry_sync.api.access import CHANGE, DELETE, READ, SignedIn
 from registry_sync.api.dependencies import Router, UsedDatabase
@@ -95,15 +96,15 @@ class _OrderedVersions(PageQuery):
     ordering: _VersionOrder = None
 
 
-VersionQuery: Any = filtered(
-    _OrderedVersions,
-    "VersionQuery",
-    "The filters and order of versions; the newest first by default.",
+VERSION_FIELDS = (
     FilterField("number", how=(*OF_ORDER, Operator.IN), read=read_number),
     FilterField("pulp_created", "created_at", OF_ORDER, read_time),
     FilterField("pulp_href", "id", (Operator.IN,), read_version_href),
     FilterField("prn", how=(Operator.IN,), read=partial(read_prn, model=VERSION)),
     FilterField("content", how=(Operator.EQUAL, Operator.IN), read=read_unit, about="Paths of content units"),
+)
+VersionQuery: Any = filtered(
+    _OrderedVersions, "VersionQuery", "The filters and order of versions; the newest first by default.", *VERSION_FIELDS
 )
 
 
@@ -117,8 +118,8 @@ def _read_pattern(text: str) -> object:
 Pattern = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128), parsed(_read_pattern)]
 
 
-class NewCopy(GivenDocument):
-    """The tags to copy, and their repository or version. Exactly one of the two paths is required."""
+class SourceOfCopy(GivenDocument):
+    """What is copied from. Exactly one of the two paths is required."""
 
     source_repository: Annotated[
         Annotated[GivenHref, parsed(read_repository_href)] | None,
@@ -127,6 +128,23 @@ class NewCopy(GivenDocument):
     source_repository_version: Annotated[
         Annotated[GivenHref, parsed(read_version_href)] | None, Field(description="Path of a repository version")
     ] = None
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if (self.source_repository is None) == (self.source_repository_version is None):
+            raise invalid("Send either source_repository or source_repository_version.")
+        return self
+
+    def source(self) -> tuple[str, int | None]:
+        """The repository's id, and the number of the version; None for the latest."""
+        if self.source_repository_version is not None:
+            return read_version_href(self.source_repository_version)
+        return read_repository_href(str(self.source_repository)), None
+
+
+class NewCopy(SourceOfCopy):
+    """The tags to copy, and their repository or version. Exactly one of the two paths is required."""
+
     names: Annotated[
         list[Pattern] | None,
         Field(min_length=1, max_length=MAX_NAMES, description="Names and globs of tags; null for all"),
@@ -137,24 +155,10 @@ class NewCopy(GivenDocument):
     ] = False
     description: FreeText | None = None
 
-    @model_validator(mode="after")
-    def _has_one_source(self) -> NewCopy:
-        if (self.source_repository is None) == (self.source_repository_version is None):
-            raise invalid("Send either source_repository or source_repository_version.")
-        return self
-
     def request(self) -> CopyRequest:
         """The request for the store."""
-        if self.source_repository_version is not None:
-            repository_id, number = read_version_href(self.source_repository_version)
-        else:
-            repository_id, number = read_repository_href(str(self.source_repository)), None
-        return CopyRequest(
-            repository_id,
-            number,
-            TagFilter.parse(self.names, ()),
-            SyncMode.MIRROR if self.mirror else SyncMode.ADDITIVE,
-        )
+        mode = SyncMode.MIRROR if self.mirror else SyncMode.ADDITIVE
+        return CopyRequest(*self.source(), TagFilter.parse(self.names, ()), mode)
 
 
 class DifferenceQuery(PageQuery):
@@ -205,22 +209,22 @@ def copy_tags(
 ) -> DerivedVersionDocument:
     """Makes a new version with tags of another repository. If the latest has them already, responds with it and 200."""
     database.repositories.get(repository_id)
-    request = given.request()
-    _require_source(database, given, request)
+    require_source(database, given)
     try:
-        made = database.versions.copy(repository_id, request, by=user.get_name(), description=given.description)
+        made = database.versions.copy(repository_id, given.request(), by=user.get_name(), description=given.description)
     except RecordNotFound as problem:
         raise InvalidField("names", str(problem)) from None
     return derived_response(database, repository_id, made, response)
 
 
-def _require_source(database: Database, given: NewCopy, request: CopyRequest) -> None:
+def require_source(database: Database, given: SourceOfCopy) -> None:
     """Checks the source. Raises :class:`InvalidField` for its field."""
+    repository_id, number = given.source()
     field = "source_repository" if given.source_repository is not None else "source_repository_version"
     try:
-        source = database.repositories.get(request.repository_id)
-        if request.number is not None:
-            database.versions.get(source.id, request.number)
+        source = database.repositories.get(repository_id)
+        if number is not None:
+            database.versions.get(source.id, number)
     except RecordNotFound as problem:
         raise InvalidField(field, str(problem)) from None
     if source.latest_number is None:

@@ -72,6 +72,19 @@ Filter: TypeAlias = Match | AllOf | AnyOf | Not
 EVERYTHING = AllOf()
 
 
+def text_matches(text: str, match: Match) -> bool:
+    """Whether a text that is in no column compares as wanted; for equality, ``in``, and parts of a text."""
+    value = match.values[0] if match.values else ""
+    compared = {
+        Operator.CONTAINS: value in text,
+        Operator.CONTAINS_ANY_CASE: value.lower() in text.lower(),
+        Operator.STARTS: text.startswith(value),
+        Operator.STARTS_ANY_CASE: text.lower().startswith(value.lower()),
+        Operator.EQUAL_ANY_CASE: text.lower() == value.lower(),
+    }
+    return compared.get(match.how, text in match.values)
+
+
 @dataclass(frozen=True)
 class LabelRule:
     """What a label must be: present for ``value`` None, else equal to it, or with ``value`` in it (``is_part``).

@@ -41,6 +41,13 @@ def is_own_note(note: DagRunNote) -> bool:
     return is_ours and text != CANCELED_NOTE
 
 
+def own_note(note: DagRunNote | None) -> str | None:
+    """The text of a note that we wrote, None for another one and for none."""
+    if note is None or not is_own_note(note):
+        return None
+    return (note.content or "").removeprefix(_FORMER_PREFIX) or None
+
+
 def says_no_version(note: DagRunNote | None) -> bool:
     """Whether the note is ours and says that the run succeeded without a version."""
     text = "" if note is None or not is_own_note(note) else note.content or ""

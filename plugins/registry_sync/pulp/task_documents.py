@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AliasPath, Field
 
-from registry_sync.domain.runs import DagRunEnd, FinishedTask, RunCounts, SyncRun
+from registry_sync.domain.runs import DagRunEnd, FinishedTask, RequestedSync, RunCounts, SyncRun
 from registry_sync.pulp.documents import Document, Timestamp, made
-from registry_sync.pulp.hrefs import repository_href, task_href, version_href
+from registry_sync.pulp.hrefs import remote_href, repository_href, task_href, version_href
 from registry_sync.pulp.path_forms import PathForm
+from registry_sync.pulp.resource_names import task_prn
 from registry_sync.pulp.sync_documents import remote_href_of
 
 
@@ -28,13 +29,20 @@ class TaskState(str, Enum):
 
 #: The states of recorded tasks.
 ENDED = (TaskState.COMPLETED, TaskState.FAILED)
+#: The DAGs for maintenance, and what tasks that are runs of them do.
+COLLECT_DAG_ID, SCRUB_DAG_ID = "registry_sync_collect", "registry_sync_scrub"
+MAINTENANCE = {COLLECT_DAG_ID: "registry_sync.orphan_cleanup", SCRUB_DAG_ID: "registry_sync.repair"}
+SYNC, DRY_RUN = "registry_sync.sync", "registry_sync.dry_run"
 #: The final state of progress reports that had not ended before their task did.
 _ENDS = {TaskState.COMPLETED: "completed", TaskState.FAILED: "failed", TaskState.CANCELED: "canceled"}
 
 
 @dataclass(frozen=True)
 class SyncDagRun:
-    """A run of the sync DAG; timestamps are aware UTC, None while in the future."""
+    """A run of the sync DAG; timestamps are aware UTC, None while in the future.
+
+    ``note`` is what its tasks noted of their failure, None for nothing.
+    """
 
     task_id: str
     run_id: str
@@ -44,7 +52,22 @@ class SyncDagRun:
     finished_at: datetime | None = None
     failed_tasks: tuple[str, ...] = ()
     triggered_by: str | None = None
+    note: str | None = None
+    dag_id: str = ""
     is_dry_run: bool = False
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, where no record of a sync says so: what a task noted with the run, or how the run ended."""
+        if self.note:
+            return self.note
+        which = ", ".join(self.failed_tasks)
+        if not which:
+            return "The run was marked as failed in Airflow, or timed out, before any of its tasks had failed."
+        return (
+            f"{which} ended without reporting an error: its worker was lost or killed, or it was marked as failed in "
+            "Airflow."
+        )
 
 
 @dataclass(frozen=True)
@@ -61,11 +84,14 @@ class RequestedTask:
     run: SyncRun | None
     refusal: str | None = None
     path_form: PathForm = PathForm.DOCKER
+    request: RequestedSync | None = None
 
     @property
     def name(self) -> str:
         """What the task does."""
-        return "registry_sync.dry_run" if self.dag_run.is_dry_run else "registry_sync.sync"
+        if self.dag_run.dag_id in MAINTENANCE:
+            return MAINTENANCE[self.dag_run.dag_id]
+        return DRY_RUN if self.dag_run.is_dry_run else SYNC
 
     @property
     def _is_settled(self) -> bool:
@@ -92,8 +118,15 @@ class RequestedTask:
         recorded = None if self.run is None else self.run.error
         if self._has_made_nothing:
             return TaskError(description=recorded or DagRunEnd.SUCCESS.reason)
-        where = ", ".join(self.dag_run.failed_tasks) or "its tasks"
-        return TaskError(description=self.refusal or recorded or f"The run failed; the log of {where} says why.")
+        return TaskError(description=self.refusal or recorded or self.dag_run.reason)
+
+    result = None
+
+    @property
+    def updated_at(self) -> datetime:
+        """When its state changed last."""
+        run = self.dag_run
+        return run.finished_at or run.started_at or run.created_at
 
     @property
     def progress_reports(self) -> list[ProgressReport]:
@@ -112,6 +145,8 @@ class RequestedTask:
     @property
     def reserved_resources(self) -> list[str]:
         """The paths of the repository and of the remote, without a remote that was deleted since."""
+        if self.run is None and self.request is not None:
+            return [repository_href(self.request.repository_id), remote_href(self.request.remote_id)]
         if self.run is None:
             return []
         remote = remote_href_of(self.run)
@@ -160,6 +195,16 @@ class RecordedTask:
     removals_approved_by = None
 
     @property
+    def updated_at(self) -> datetime:
+        """When it ended."""
+        return self.task.finished_at
+
+    @property
+    def result(self) -> Any:
+        """What it gave, None for nothing."""
+        return self.task.result
+
+    @property
     def created_resources(self) -> tuple[str, ...]:
         """The paths of what it made."""
         return self.task.created_resources
@@ -178,6 +223,10 @@ class TaskError(Document):
 
 def _or_null(text: str) -> str | None:
     return text or None
+
+
+def _plain(task_id: str) -> str:
+    return task_id.replace("-", "")
 
 
 class ProgressReport(Document):
@@ -211,6 +260,16 @@ class TaskDocument(Document):
     dag_run_id: Annotated[str | None, made(_or_null), Field(validation_alias=AliasPath("dag_run", "run_id"))]
     triggered_by: Annotated[str | None, Field(validation_alias=AliasPath("dag_run", "triggered_by"))]
     removals_approved_by: str | None
+    prn: Annotated[str, made(task_prn), Field(validation_alias=AliasPath("dag_run", "task_id"))]
+    pulp_last_updated: Annotated[Timestamp, Field(validation_alias="updated_at")]
+    logging_cid: Annotated[str, made(_plain), Field(validation_alias=AliasPath("dag_run", "task_id"))]
+    unblocked_at: Annotated[Timestamp | None, Field(validation_alias=AliasPath("dag_run", "started_at"))]
+    result: Any
+    created_by: None = None
+    worker: None = None
+    parent_task: None = None
+    child_tasks: list[str] = Field(default_factory=list)
+    task_group: None = None
 
 
 class TaskStarted(Document):

@@ -22,7 +22,9 @@ from support.golden.make import DAG_ID
 
 RESPONSES = rest_golden.FOLDER / "responses.json"
 #: What differs from machine to machine, or from release to release; and what that release did not have.
-NOT_KEPT = ("/docs/", "/status/", "/distributions/", "/pulls/", "/container/", "/artifacts/", "/plan/")
+NOT_KEPT = ("/docs/", "/status/", "/distributions/", "/pulls/", "/container/", "/artifacts/", "/plan/", "/documentation")
+#: The lists of all types, which that release did not have either.
+OF_ALL_TYPES = ("repositories", "remotes", "content", "repository_versions", "task-groups", "task-groups/{group_id}")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,10 @@ def test_every_read_is_byte_for_byte_what_it_was(responses: dict[str, tuple[int,
 
 def test_every_route_that_reads_is_among_them(app: FastAPI, responses: dict[str, tuple[int, str]]) -> None:
     read = {path.split("?")[0] for path, (status, _) in responses.items() if status == 200}
+    later = {f"/api/v3/{name}/" for name in OF_ALL_TYPES}
     for route in app.routes:
+        if getattr(route, "path", "") in later:
+            continue
         if isinstance(route, APIRoute) and "GET" in route.methods and not any(part in route.path for part in NOT_KEPT):
             pattern = re.compile("/pulp" + re.sub(r"\{\w+\}", "[^/]+", route.path))
             assert any(pattern.fullmatch(path) for path in read), route.path

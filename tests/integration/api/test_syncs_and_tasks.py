@@ -237,9 +237,9 @@ def test_a_failed_task_says_why(
     assert read["created_resources"] == []
 
 
-def test_a_task_that_failed_before_it_began_says_where_to_look(admin: RestClient, task: str) -> None:
+def test_a_task_that_failed_before_it_began_says_why(admin: RestClient, task: str) -> None:
     set_state(task, "failed")
-    assert "log" in admin.get(task)["error"]["description"]
+    assert "was marked as failed in Airflow, or timed out" in admin.get(task)["error"]["description"]
 
 
 def test_a_canceled_task_is_a_failed_run_of_airflow(

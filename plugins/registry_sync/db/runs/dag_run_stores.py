@@ -157,6 +157,15 @@ class SyncRequestStore:
                 found.update({row.id: _request(row) for row in connection.execute(statement)})
         return found
 
+    def about(self, resource_ids: Sequence[str]) -> list[str]:
+        """The ids of requests about one of these repositories or remotes."""
+        found: list[str] = []
+        with self._transactions.reading() as connection:
+            for batch in in_batches(resource_ids):
+                is_one = sync_requests.c.repository_id.in_(batch) | sync_requests.c.remote_id.in_(batch)
+                found += connection.execute(select(sync_requests.c.id).where(is_one)).scalars()
+        return found
+
     def record_error(self, request_id: str, error: str | None) -> None:
         """Records why a request cannot start, None once it did; ignores an unknown one."""
         values = {"error": None if error is None else storable(error, _ERROR_LENGTH)}

@@ -7,14 +7,16 @@ ended before anybody reads it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select
+from sqlalchemy import ColumnElement, Row, Text, cast, delete, false, func, insert, or_, select
 
 from registry_sync.db.engine import Transactions
+from registry_sync.db.filtering import Searched, compared, condition
 from registry_sync.db.queries import storable
 from registry_sync.db.tables import finished_tasks
+from registry_sync.domain.filters import EVERYTHING, Filter, Match, Operator
 from registry_sync.domain.runs import FinishedTask
 from registry_sync.errors import RecordNotFound
 
@@ -45,14 +47,37 @@ class FinishedTaskStore:
             raise RecordNotFound(f"there is no task {task_id[:255]!r}")
         return _task(row)
 
+    def delete(self, task_id: str) -> None:
+        """Raises :class:`RecordNotFound`."""
+        with self._transactions.writing() as connection:
+            gone = connection.execute(delete(finished_tasks).where(finished_tasks.c.task_id == task_id))
+        if not gone.rowcount:
+            raise RecordNotFound(f"there is no task {task_id[:255]!r}")
+
+    def purge(self, before: datetime, *, is_failed: Sequence[bool], limit: int) -> int:
+        """Deletes at most ``limit`` tasks that ended before, the oldest first; returns their number."""
+        ended = select(finished_tasks.c.task_id).where(
+            finished_tasks.c.finished_at < before, finished_tasks.c.error.is_not(None).in_(list(is_failed))
+        )
+        oldest = ended.order_by(finished_tasks.c.finished_at).limit(limit)
+        with self._transactions.writing() as connection:
+            gone = connection.execute(delete(finished_tasks).where(finished_tasks.c.task_id.in_(oldest)))
+        return gone.rowcount
+
     def first(
-        self, count: int, *, ordering: str = "-created_at", is_failed: Sequence[bool] = (False, True)
+        self,
+        count: int,
+        *,
+        ordering: str = "-created_at",
+        is_failed: Sequence[bool] = (False, True),
+        where: Filter = EVERYTHING,
     ) -> tuple[list[FinishedTask], int]:
         """The first ``count`` tasks, ordered by ``created_at``, ``started_at`` or ``finished_at``, and how many exist.
 
         Only the failed ones, the others, or both.
         """
         statement = select(finished_tasks).where(finished_tasks.c.error.is_not(None).in_(list(is_failed)))
+        statement = statement.where(condition(where, _SEARCHED))
         key = getattr(finished_tasks.c, ordering.removeprefix("-"))
         keys = [key, finished_tasks.c.task_id]
         ordered = statement.order_by(*(key.desc() for key in keys) if ordering.startswith("-") else keys)
@@ -60,6 +85,19 @@ class FinishedTaskStore:
             total = connection.execute(select(func.count()).select_from(statement.subquery())).scalar_one()
             rows = connection.execute(ordered.limit(count)).all()
         return [_task(row) for row in rows], total
+
+
+def _is_about(match: Match) -> ColumnElement[bool]:
+    """Whether one of these ids is in one of its paths."""
+    paths = cast(finished_tasks.c.reserved_resources, Text)
+    return or_(false(), *(compared(paths, Match("", (value,), Operator.CONTAINS)) for value in match.values))
+
+
+_SEARCHED: dict[str, Searched] = {
+    "id": finished_tasks.c.task_id,
+    "reserved": _is_about,
+    **{name: finished_tasks.c[name] for name in ("name", "created_at", "started_at", "finished_at")},
+}
 
 
 def _task(row: Row[Any]) -> FinishedTask:
