@@ -22,7 +22,16 @@ from support.golden.make import DAG_ID
 
 RESPONSES = rest_golden.FOLDER / "responses.json"
 #: What differs from machine to machine, or from release to release; and what that release did not have.
-NOT_KEPT = ("/docs/", "/status/", "/distributions/", "/pulls/", "/container/", "/artifacts/", "/plan/", "/documentation")
+NOT_KEPT = (
+    "/docs/",
+    "/status/",
+    "/distributions/",
+    "/pulls/",
+    "/container/",
+    "/artifacts/",
+    "/plan/",
+    "/documentation",
+)
 #: The lists of all types, which that release did not have either.
 OF_ALL_TYPES = ("repositories", "remotes", "content", "repository_versions", "task-groups", "task-groups/{group_id}")
 
