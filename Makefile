@@ -14,8 +14,9 @@ PYTEST = $(BIN)/python -m pytest
 TEST_PROCESSES ?=
 # A tenth more work for the processes of the tests; COVERAGE=0 does without.
 COVERAGE ?= 1
-LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-header \
-	$(UPGRADE) pyproject.toml
+LOCK_GROUP = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-header \
+	$(UPGRADE)
+LOCK = $(LOCK_GROUP) pyproject.toml
 
 # The variables, set as in `make sync NAME=library/alpine` or in the environment.
 SYNC_VARIABLES := REMOTE NAME REPOSITORY TAGS EXCLUDE_TAGS PLATFORMS POLICY MODE CONN PUBLISH_AS REPLACE_UPSTREAM PORT
@@ -39,6 +40,8 @@ DOCS_READY := $(STATE)/docs $(STATE)/project
 # of the tests would do it otherwise, at the same time.
 COMPILE = $(if $(wildcard $(STATE)/compiled),,$(PYTEST) --numprocesses 0 --collect-only --quiet >$(STATE)/compiled 2>&1 &)
 endif
+# Pulp's clients, of today and of the documented workflow's time, which tests run against the REST API.
+PULP_READY := $(LOCAL)/pulp/today/installed $(LOCAL)/pulp/then/installed
 
 .PHONY: help
 help: ## Show this list
@@ -69,7 +72,7 @@ token: $(READY) ## Print a bearer token for its REST API
 	@$(LOCAL_AIRFLOW) token
 
 .PHONY: test
-test: check ## Run all checks and tests, the checks first; at the end the branch coverage, unless COVERAGE=0
+test: check $(PULP_READY) ## Run all checks and tests, the checks first; at the end the branch coverage, unless COVERAGE=0
 	@COVERAGE=$(COVERAGE) $(PYTEST) --numprocesses $(or $(TEST_PROCESSES),3) --dist loadfile
 
 .PHONY: test-quick
@@ -104,6 +107,8 @@ lock: $(TEST_READY) ## Lock the packages again after a change of pyproject.toml;
 	@$(LOCK) --extra amazon --extra postgresql --extra s3 --group dev --output-file requirements/dev.txt
 	@$(LOCK) --extra postgresql --group build --constraint requirements/dev.txt --output-file requirements/runtime.txt
 	@$(LOCK:3.10=3.11) --extra postgresql --extra docs --constraint requirements/dev.txt --output-file requirements/docs.txt
+	@$(LOCK_GROUP) --group pulp-today --output-file requirements/pulp-today.txt
+	@$(LOCK_GROUP) --group pulp-then --output-file requirements/pulp-then.txt
 
 .PHONY: clean
 clean: ## Stop what runs and remove .local/
@@ -135,6 +140,11 @@ $(STATE)/project: pyproject.toml $(STATE)/runtime
 
 $(STATE)/debian: tools/debian-packages.txt $(STATE)/venv
 	@tools/bootstrap.sh debian $<
+	@touch $@
+
+$(LOCAL)/pulp/%/installed: requirements/pulp-%.txt
+	@tools/bootstrap.sh venv $(@D)
+	@tools/bootstrap.sh requirements $(@D) $<
 	@touch $@
 
 $(LOCAL)/go/built: tools/go-programs.txt

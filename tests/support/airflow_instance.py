@@ -108,6 +108,10 @@ class AirflowInstance:
 
     # -- REST -----------------------------------------------------------------------------------------------------
 
+    def password(self) -> str:
+        """The password of the admin."""
+        return self.instance.password()
+
     def token(self) -> str:
         """A bearer token of the admin."""
         return self._api.token()
