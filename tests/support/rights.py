@@ -17,6 +17,7 @@ from support.rest_api import RestClient
 
 REPOSITORIES = "repositories/docker/docker/"
 REMOTES = "remotes/docker/docker/"
+DISTRIBUTIONS = "distributions/docker/docker/"
 #: The host of the connection ``rights_bound`` where no run asks it.
 BOUND = "https://bound.example"
 
@@ -82,6 +83,10 @@ def over_rest(world: World) -> dict[str, Callable[[], Try]]:
     def new(**more: Any) -> dict[str, Any]:
         return {"name": f"{world.name}-{secrets.token_hex(4)}", "upstream_name": "app", "url": world.bound, **more}
 
+    def published() -> dict[str, Any]:
+        base_path = f"{world.name}-{secrets.token_hex(4)}"
+        return {"name": base_path, "base_path": base_path}
+
     return {
         "read": lambda: ("GET", world.repository, None),
         "create": lambda: ("POST", REMOTES, new()),
@@ -96,6 +101,7 @@ def over_rest(world: World) -> dict[str, Callable[[], Try]]:
         ),
         "set or remove a label": lambda: ("POST", f"{world.other}set_label/", {"key": "a", "value": "b"}),
         "delete a task": lambda: ("DELETE", world.task, None),  # a conflict while it runs
+        "publish": lambda: ("POST", DISTRIBUTIONS, {**published(), "repository": world.repository}),
         "approve": lambda: ("POST", f"{world.task}approve_removals/", None),
         "give a new remote a connection whose": lambda: ("POST", REMOTES, new(conn_id="rights_bound")),
         "give a new remote a connection that": lambda: ("POST", REMOTES, new(conn_id="rights_any")),
@@ -117,6 +123,7 @@ def by_trigger(world: World, url: str) -> dict[str, dict[str, Any]]:
         "sync another": {"repository": world.name, "remote": f"{world.name}-other"},
         "change a remote": {**stored, **world.place, "policy": "on_demand"},
         "switch off": new(ssl_validation="false"),
+        "publish": {**stored, "publish_as": f"{world.name}/published"},
         "give a new remote a connection whose": new(conn_id="rights_bound", url=world.bound),
         "give a new remote a connection that": new(conn_id="rights_any"),
         "give a remote the": new(conn_id=f"registry_sync_remote_{'0' * 32}_00000000"),
