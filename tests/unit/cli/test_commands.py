@@ -243,6 +243,7 @@ def test_the_tree_of_commands_is_made_without_what_the_commands_require() -> Non
         "registry_sync.errors",
         "registry_sync.pulp",
         "registry_sync.pulp.hrefs",
+        "registry_sync.pulp.path_forms",
     }
 
 
