@@ -16,12 +16,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import HTTPException, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from registry_sync.api import sync_dag
 from registry_sync.api.access import CHANGE_RUN, DELETE_RUN, READ_TASKS, SYNC, SignedIn, may_change_repositories
 from registry_sync.api.dependencies import Router, UsedDatabase
-from registry_sync.api.fields import Flag, GivenDocument, GivenHref, PathUuid, parsed
+from registry_sync.api.fields import Flag, GivenDocument, GivenHref, PathUuid, invalid, parsed
 from registry_sync.api.list_filters import OF_ORDER, FilterField, filtered, read_time, read_uuid
 from registry_sync.api.problems import CONFLICT, NOT_FOUND, InvalidField
 from registry_sync.api.resources import (
@@ -191,11 +191,19 @@ TaskQuery: Any = filtered(
 _MOST_PURGED = 1000
 
 
+def _text_of_time(value: Any) -> Any:
+    """Refuses numbers, which pydantic reads as seconds or milliseconds."""
+    if not isinstance(value, str):
+        raise invalid("Send a time such as 2026-03-01T00:00:00Z.")
+    return value
+
+
 class TasksToPurge(GivenDocument):
     """Which tasks are deleted."""
 
     finished_before: Annotated[
-        AwareDatetime | None, Field(description="Those that ended before; by default 30 days ago")
+        Annotated[AwareDatetime, BeforeValidator(_text_of_time)] | None,
+        Field(description="Those that ended before; by default 30 days ago"),
     ] = None
     states: Annotated[
         list[Literal["completed", "failed", "canceled"]] | None, Field(description="By default completed")

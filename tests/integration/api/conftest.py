@@ -90,7 +90,8 @@ def _store_dag() -> None:
     DagBundlesManager().sync_bundles_to_db()
     sync_bag_to_db(DagBag(), "dags-folder", None)
     with create_session() as session:
-        session.query(DagModel).filter(DagModel.dag_id == DAG_ID).update({"is_paused": False})
+        unpaused = DagModel.dag_id.in_([DAG_ID, "registry_sync_scrub"])
+        session.query(DagModel).filter(unpaused).update({"is_paused": False})
 
 
 @pytest.fixture
