@@ -19,7 +19,7 @@ from airflow.listeners import hookimpl
 
 from registry_sync.domain.runs import DagRunEnd
 from registry_sync.errors import StagesUnfinished
-from registry_sync.hooks.dag_runs import CANCELED_NOTE, NO_VERSION_NOTE, NOTE_AUTHOR, is_own_note
+from registry_sync.hooks.dag_runs import CANCELED_NOTES, NO_VERSION_NOTE, NOTE_AUTHOR, is_own_note
 from registry_sync.operators.run_notes import RUN_NOTE_KEY, RunNote, about_sync, compose, failed_summary
 from registry_sync.operators.task_values import SYNC_RUN_KEY
 
@@ -93,7 +93,7 @@ class RunNotes:
 
         if time.monotonic() < self._not_before:
             return []
-        if row.note == CANCELED_NOTE:
+        if row.note in CANCELED_NOTES:
             end = DagRunEnd.CANCELED
         try:
             with Database.connect(load_settings().sql_alchemy_conn, patience_seconds=PATIENCE_SECONDS) as database:

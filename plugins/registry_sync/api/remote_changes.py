@@ -22,7 +22,6 @@ from registry_sync.hooks.own_connections import (
     adopted,
     change_connection,
     create_connection,
-    give_back,
     take_connections,
 )
 
@@ -69,21 +68,6 @@ def change_remote(
         changed = _change(database, remote, given, user, is_replacement=is_replacement)
         take_connections(remote_id, but=changed.spec.conn_id)
         return changed
-
-
-def delete_remote(database: Database, remote_id: str, only_if: OnlyIf | None = None) -> None:
-    """Removes the remote and the connections that were created for it."""
-    with database.lock(f"remote {remote_id}"):
-        present = database.remotes.get(remote_id)
-        if only_if is not None:
-            only_if(present)
-        adopted(database, present)
-        taken = take_connections(remote_id)
-        try:
-            database.remotes.delete(remote_id)
-        except BaseException:
-            give_back(taken)
-            raise
 
 
 def _change(database: Database, remote: Remote, given: GivenRemote, user: SignedIn, *, is_replacement: bool) -> Remote:

@@ -40,6 +40,7 @@ from registry_sync.domain.remote import (
     RemoteSpec,
     has_private_key,
 )
+from registry_sync.hooks import own_connections
 from registry_sync.hooks.connection import MASK
 from registry_sync.pulp.container_documents import shown
 from registry_sync.pulp.hrefs import read_remote_href, remote_href, remotes_href
@@ -256,4 +257,4 @@ def change_remote(
 @router.delete("/{remote_id}/", status_code=204, dependencies=DELETE, responses={**NOT_FOUND, **PRECONDITION})
 def delete_remote(database: UsedDatabase, remote_id: PathUuid, if_match: IfMatch) -> None:
     """Deletes the remote and its credentials; synced content stays."""
-    remote_changes.delete_remote(database, remote_id, only_if=if_match.of(RemoteDocument))
+    own_connections.delete_remote(database, remote_id, only_if=if_match.of(RemoteDocument))

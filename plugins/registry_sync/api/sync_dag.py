@@ -17,14 +17,15 @@ from registry_sync.db.filtering import Searched, compared, condition
 from registry_sync.domain.filters import EVERYTHING, Filter, text_matches
 from registry_sync.domain.records import Page, PageRequest
 from registry_sync.domain.runs import REQUESTED_RUN_PREFIX
-from registry_sync.errors import ConfigurationError, RecordNotFound, SyncError
+from registry_sync.errors import RecordNotFound, SyncError
 from registry_sync.hooks.dag_runs import (
-    CANCELED_NOTE,
-    dag_of_run,
+    CANCELED_NOTES,
+    cancel_run,
     has_no_version,
     is_waiting_for_approval,
     own_note,
     says_no_version,
+    trigger_run,
     triggered_by,
 )
 from registry_sync.pulp.task_documents import MAINTENANCE, SYNC, SyncDagRun, TaskState
@@ -35,30 +36,7 @@ if TYPE_CHECKING:
 
 def trigger(dag_id: str, task_id: str, conf: dict[str, Any], user_name: str) -> None:
     """Starts a run. Raises :class:`ConfigurationError` when the DAG cannot run in its current state."""
-    from airflow.api.common.trigger_dag import trigger_dag
-    from airflow.exceptions import DagNotFound, DagRunAlreadyExists, ParamValidationError
-    from airflow.models import DagModel
-    from airflow.utils.types import DagRunTriggeredByType
-
-    dag = DagModel.get_current(dag_id)
-    if dag is None or dag.is_stale:
-        raise ConfigurationError(f"Airflow does not know the DAG {dag_id!r} that a sync runs (yet)")
-    if dag.has_import_errors:
-        raise ConfigurationError(f"the DAG {dag_id!r} that a sync runs has import errors")
-    if dag.is_paused:
-        raise ConfigurationError(f"the DAG {dag_id!r} that a sync runs is paused; unpause it in Airflow")
-    try:
-        trigger_dag(
-            dag_id,
-            run_id=f"{REQUESTED_RUN_PREFIX}{task_id}",
-            conf=conf,
-            triggered_by=DagRunTriggeredByType.REST_API,
-            triggering_user_name=user_name,
-        )
-    except DagNotFound:
-        raise ConfigurationError(f"Airflow does not know the DAG {dag_id!r} that a sync runs (yet)") from None
-    except (DagRunAlreadyExists, ParamValidationError, ValueError) as problem:
-        raise ConfigurationError(f"the DAG {dag_id!r} does not accept a sync: {problem}") from problem
+    trigger_run(dag_id, conf, user_name, run_id=f"{REQUESTED_RUN_PREFIX}{task_id}", by="rest_api")
 
 
 def find(dag_id: str, task_id: str) -> SyncDagRun:
@@ -145,17 +123,10 @@ def purge(dag_id: str, before: datetime, states: Sequence[TaskState], limit: int
 
 def cancel(dag_id: str, task_id: str) -> SyncDagRun:
     """Ends the run as Airflow does for one marked as failed. Raises :class:`SyncError` when it has ended already."""
-    from airflow.api_fastapi.core_api.datamodels.dag_run import DagRunMutableStates
-    from airflow.api_fastapi.core_api.services.public.dag_run import patch_dag_run_state
-    from airflow.utils.session import create_session
-
-    with create_session() as session:
-        run = _require(session, dag_id, task_id)
-        if _state(run) not in (TaskState.WAITING, TaskState.RUNNING):
-            raise SyncError(f"the task has ended: it is {_state(run).value}")
-        dag = dag_of_run(run, session)
-        run.note = CANCELED_NOTE
-        patch_dag_run_state(dag=dag, dag_run=run, state=DagRunMutableStates.FAILED, session=session)
+    task = find(dag_id, task_id)
+    if task.state not in (TaskState.WAITING, TaskState.RUNNING) and task.finished_at is not None:
+        raise SyncError(f"the task has ended: it is {task.state.value}")
+    cancel_run(dag_id, task.run_id)
     return find(dag_id, task_id)
 
 
@@ -191,7 +162,7 @@ def _in_states(states: Sequence[TaskState]) -> Any:
     from airflow.models import DagRun
     from airflow.models.dagrun import DagRunNote
 
-    is_canceled = DagRun.dag_run_note.has(DagRunNote.content == CANCELED_NOTE)
+    is_canceled = DagRun.dag_run_note.has(DagRunNote.content.in_(CANCELED_NOTES))
     is_stopped, is_versionless = is_waiting_for_approval(), has_no_version()
     conditions = {
         TaskState.WAITING: DagRun.state == "queued",
@@ -245,4 +216,4 @@ def _state(run: DagRun) -> TaskState:
     if state is TaskState.COMPLETED and says_no_version(run.dag_run_note):
         return TaskState.FAILED
     is_final = state in (TaskState.COMPLETED, TaskState.FAILED)
-    return TaskState.CANCELED if is_final and run.note == CANCELED_NOTE else state
+    return TaskState.CANCELED if is_final and run.note in CANCELED_NOTES else state

@@ -10,24 +10,26 @@ value; programs get all values in full.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from difflib import get_close_matches
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import format_bytes
 from registry_sync.domain.records import Page, PageRequest
-from registry_sync.errors import RegistrySyncError
+from registry_sync.errors import RecordNotFound, RegistrySyncError
 from registry_sync.hooks.dag_runs import run_end
 from registry_sync.hooks.settings import load_settings
-from registry_sync.sync.maintenance.collect import end_lost_runs
 
 T = TypeVar("T")
+R = TypeVar("R")
 _PAGE = 1000
 
 
@@ -57,8 +59,45 @@ def usable_database() -> Iterator[Database]:
         yield database
 
 
+def without_airflows_log(work: Callable[[], T]) -> T:
+    """The result of ``work``, without what Airflow logs of it: it logs to standard output, where results belong."""
+    from airflow.utils.cli import suppress_logs_and_warning
+
+    results: list[T] = []
+    suppress_logs_and_warning(lambda _args: results.append(work()))(Namespace(verbose=False))
+    return results[0]
+
+
+def read_connections() -> None:
+    """Lets this process read connections from Airflow's own database, as the API server does."""
+    os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+
+
+class _NamedStore(Protocol[R]):
+    def by_name(self, name: str) -> R: ...
+    def page(self, request: PageRequest = ..., *, name_contains: str | None = ...) -> Page[R]: ...
+
+
+def named(store: _NamedStore[R], name: str) -> R:
+    """The record of that name. Raises :class:`RecordNotFound` with the nearest names that exist."""
+    try:
+        return store.by_name(name)
+    except RecordNotFound as problem:
+        known = {_name_of(record): record for record in store.page(PageRequest(limit=_PAGE)).items}
+        near = get_close_matches(name, known, n=3, cutoff=0.5)
+        if not near:
+            raise
+        raise RecordNotFound(f"{problem}; did you mean {' or '.join(map(repr, near))}?") from None
+
+
+def _name_of(record: Any) -> str:
+    return str(getattr(record, "name", None) or record.spec.name)
+
+
 def end_lost(database: Database) -> None:
     """Ends syncs recorded as running whose DAG run has ended, where Airflow's database is reachable."""
+    from registry_sync.sync.maintenance.collect import end_lost_runs
+
     try:
         end_lost_runs(database.run_ends, lambda run: run_end(run.key), report=lambda line: print(line, file=sys.stderr))
     except RegistrySyncError:

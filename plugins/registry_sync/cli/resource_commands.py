@@ -1,32 +1,27 @@
-"""The commands ``repository``, ``remote``, ``run`` and ``content``: lists, details, and approval of removals."""
+"""The commands ``repository`` and ``remote``: lists, details, creation, changes and deletion."""
 
 from __future__ import annotations
 
-import getpass
-import sys
 from argparse import Namespace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from registry_sync.cli.command_context import (
-    confirm,
-    end_lost,
-    every,
-    print_document,
-    print_fields,
-    print_rows,
-    usable_database,
-)
-from registry_sync.db.database import Database
-from registry_sync.domain.digests import Digest
+from registry_sync.cli.arguments import REMOTE_OPTIONS
+from registry_sync.cli.command_context import confirm, every, named, print_fields, print_rows, usable_database
 from registry_sync.domain.quantities import format_count
-from registry_sync.domain.records import Repository
-from registry_sync.domain.remote import Remote, split_private_keys
-from registry_sync.domain.runs import RunKey, SyncRun
-from registry_sync.domain.version_history import BlobProvenance, ManifestProvenance
-from registry_sync.errors import RecordNotFound, RegistrySyncError
-from registry_sync.hooks.dag_runs import continue_run
-from registry_sync.hooks.settings import load_settings
+from registry_sync.domain.records import Repository, RepositorySpec, checked_repository_name
+from registry_sync.domain.remote import (
+    OPTIONS,
+    Option,
+    Remote,
+    RemoteSpec,
+    is_own_connection,
+    parameter_name,
+    split_private_keys,
+)
+from registry_sync.errors import ConfigurationError, InvalidReference
 
 
 def list_repositories(args: Namespace) -> None:
@@ -40,14 +35,12 @@ def list_repositories(args: Namespace) -> None:
 def show_repository(args: Namespace) -> None:
     """Shows a repository."""
     with usable_database() as database:
-        repository = database.repositories.by_name(args.name)
+        repository = named(database.repositories, args.name)
         latest = database.versions.latest(repository.id)
     present = {} if latest is None else latest.summary.present
     fields = {
         **_repository_row(repository),
         "retain_versions": repository.retain_versions,
-        "labels": dict(repository.labels),
-        "updated_at": repository.updated_at,
         "tags": present.get("docker.tag", 0),
         "manifests": present.get("docker.manifest", 0),
         "blobs": present.get("docker.blob", 0),
@@ -56,10 +49,49 @@ def show_repository(args: Namespace) -> None:
     print_fields(fields, args.output)
 
 
+def create_repository(args: Namespace) -> None:
+    """Creates an empty repository."""
+    with usable_database() as database:
+        spec = _changed_repository(RepositorySpec(args.name), args)
+        print_fields(_repository_row(database.repositories.create(spec)), args.output)
+
+
+def change_repository(args: Namespace) -> None:
+    """Changes the given fields of a repository; its versions stay."""
+    with usable_database() as database:
+        found = named(database.repositories, args.repository)
+        changed = database.repositories.change(found.id, lambda spec: _changed_repository(spec, args))
+        print_fields(_repository_row(changed), args.output)
+
+
+def _changed_repository(spec: RepositorySpec, args: Namespace) -> RepositorySpec:
+    labels = {**spec.labels, **dict(args.label or ())}
+    values: dict[str, Any] = {"labels": {name: value for name, value in labels.items() if value}}
+    if args.description is not None:
+        values["description"] = args.description or None
+    if args.retain_versions is not None:
+        values["retain_versions"] = args.retain_versions or None
+    if args.name is not None:
+        values["name"] = checked_repository_name(args.name, "give the name of the repository")
+    return replace(spec, **values)
+
+
+def delete_repository(args: Namespace) -> None:
+    """Deletes a repository with its versions, after confirmation; content goes with the next garbage collection."""
+    with usable_database() as database:
+        found = named(database.repositories, args.name)
+        count = database.versions.page(found.id).total_count
+        confirm(args, f"Delete the repository {found.name} with {format_count(count, 'version')}?")
+        database.repositories.delete(found.id)
+    print(f"repository {found.name} is deleted; airflow registry-sync gc deletes content that nothing else references")
+
+
 def _repository_row(repository: Repository) -> dict[str, Any]:
     return {
         "name": repository.name,
         "latest_version": repository.latest_number,
+        "updated_at": repository.updated_at,
+        "labels": dict(repository.labels),
         "description": repository.description,
         "created_at": repository.created_at,
         "id": repository.id,
@@ -77,7 +109,7 @@ def list_remotes(args: Namespace) -> None:
 def show_remote(args: Namespace) -> None:
     """Shows all options of a remote."""
     with usable_database() as database:
-        remote = database.remotes.by_name(args.name)
+        remote = named(database.remotes, args.name)
     said = {name: _shown_remote(value) for name, value in remote.spec.document().items()}
     print_fields(
         {**said, "created_at": remote.created_at, "updated_at": remote.updated_at, "id": remote.id}, args.output
@@ -102,102 +134,109 @@ def _remote_row(remote: Remote) -> dict[str, Any]:
     }
 
 
-def show_content(args: Namespace) -> None:
-    """Shows the blob or manifest of a digest."""
+def create_remote(args: Namespace) -> None:
+    """Creates a remote; nothing is synced yet."""
     with usable_database() as database:
-        found = _find(database, Digest(args.digest))
-    fields: dict[str, Any] = {
-        "kind": "blob" if isinstance(found, BlobProvenance) else "manifest",
-        "digest": str(found.digest),
-        "size_bytes": found.size_bytes,
-        "created_at": found.created_at,
-    }
-    if isinstance(found, BlobProvenance):
-        fields |= {"source": found.source, "stored_at": found.stored_at, "verified_at": found.verified_at}
-        fields |= {"fault": found.fault, "fault_at": found.fault_at}
-    holders = [
-        {
-            "repository": holder.repository_name,
-            "first_version": holder.first_number,
-            "is_in_latest": holder.is_in_latest,
-        }
-        for holder in found.holders
-    ]
-    if args.output in ("json", "yaml"):
-        print_document({**fields, "holders": holders}, args.output)
+        if not args.url or not args.upstream_name:
+            missing = "--upstream-name" if args.url else "--url"
+            raise ConfigurationError(f"{missing} is missing: say where the remote is, such as --url https://quay.io")
+        spec = RemoteSpec.parse(args.name, args.url, args.upstream_name, **_options(args))
+        _refuse_own_connection(spec, None)
+        made = database.remotes.create(replace(spec, labels=_labels({}, args.label)))
+        print_fields(_remote_row(made), args.output)
+
+
+def change_remote(args: Namespace) -> None:
+    """Changes the given options of a remote, for later syncs."""
+    places = {"name": args.name, "url": args.url, "upstream_name": args.upstream_name}
+    with usable_database() as database:
+        found = named(database.remotes, args.remote)
+        values = _options(args) | {name: value for name, value in places.items() if value is not None}
+
+        def change(spec: RemoteSpec) -> RemoteSpec:
+            changed = replace(spec.changed(**values), labels=_labels(spec.labels, args.label))
+            _refuse_own_connection(changed, spec)
+            return changed
+
+        print_fields(_remote_row(database.remotes.change(found.id, change)), args.output)
+
+
+def delete_remote(args: Namespace) -> None:
+    """Deletes a remote with the connections that were made for it, after confirmation; synced content stays."""
+    from registry_sync.hooks import own_connections
+
+    with usable_database() as database:
+        found = named(database.remotes, args.name)
+        confirm(args, f"Delete the remote {found.spec.name} ({found.spec.source})?")
+        own_connections.delete_remote(database, found.id)
+    print(f"remote {args.name} is deleted; what was synced from it stays")
+
+
+def _labels(present: Mapping[str, str], given: Iterable[tuple[str, str]] | None) -> dict[str, str]:
+    labels = {**present, **dict(given or ())}
+    return {name: value for name, value in labels.items() if value}
+
+
+def _options(args: Namespace) -> dict[str, Any]:
+    """The options that were given, by their names in :class:`RemoteSpec`. Raises :class:`ConfigurationError`."""
+    destinations = {"tags": "tag", "exclude_tags": "exclude_tag", "platforms": "platform"}
+    by_parameter = {parameter_name(name): name for name in OPTIONS}
+    found: dict[str, Any] = {}
+    for parameter in REMOTE_OPTIONS:
+        value = getattr(args, destinations.get(parameter, parameter))
+        if value is not None:
+            found[by_parameter[parameter]] = _typed(by_parameter[parameter], value)
+    for name, text in args.set or ():
+        field = by_parameter.get(name, name)
+        if field not in OPTIONS or field == "labels":
+            known = ", ".join(sorted(parameter_name(option) for option in OPTIONS if option != "labels"))
+            raise ConfigurationError(f"a remote has no option {name!r}; it has {known}")
+        found[field] = _typed(field, text)
+    return found
+
+
+def _typed(field: str, value: Any) -> Any:
+    """A value as its option reads it; empty text is the option's default, ``none`` no limit or selection."""
+    option = OPTIONS[field]
+    if value in ("", [""]):
+        return getattr(_DEFAULTS, field)
+    if value in ("none", ["none"]) and "None" in str(RemoteSpec.__annotations__[field]):
+        return None
+    if option.is_list:
+        entries = value if isinstance(value, list) else value.split(",")
+        return tuple(entry.strip() for entry in entries)
+    if isinstance(value, str) and isinstance(option.minimum, int | float) and "share" in field:
+        value = _share(field, value)
+    _check_bounds(field, option, value)
+    return value
+
+
+def _share(field: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigurationError(f"{field} is {text[:40]!r}; give a number from 0 to 1, or none") from None
+
+
+def _check_bounds(field: str, option: Option, value: Any) -> None:
+    if option.minimum is None or isinstance(value, str):
         return
-    print_fields(fields, args.output)
-    if holders:
-        print_rows(holders, args.output)
+    if not option.minimum <= value <= (option.maximum or value):
+        raise ConfigurationError(f"{field} is {value}; give a number from {option.minimum} to {option.maximum}")
 
 
-def _find(database: Database, digest: Digest) -> BlobProvenance | ManifestProvenance:
-    try:
-        return database.provenance.manifest(digest)
-    except RecordNotFound:
-        pass
-    try:
-        return database.provenance.blob(digest)
-    except RecordNotFound:
-        raise RecordNotFound(f"no manifest or blob {digest} exists") from None
+#: What an empty value stands for.
+_DEFAULTS = RemoteSpec.parse("none", "https://registry.example", "none")
 
 
-def list_runs(args: Namespace) -> None:
-    """Lists sync runs, the newest first, of every repository or of one."""
-    with usable_database() as database:
-        end_lost(database)
-        repository_id = None if args.name is None else database.repositories.by_name(args.name).id
-        states = None if args.state is None else [args.state]
-        page = partial(database.runs.page, repository_id=repository_id, states=states)
-        names = {repository.id: repository.name for repository in every(database.repositories.page)}
-        rows = [_run_row(run, names.get(run.repository_id)) for run in every(page, ordering="-started_at")]
-    print_rows(rows, args.output)
-
-
-def approve(args: Namespace) -> None:
-    """Approves the removals of a run, and lets its waiting or failed task continue."""
-    with usable_database() as database:
-        key = RunKey(args.dag_id or load_settings().sync_dag_id, args.run_id, args.task or "")
-        run = database.runs.by_key(key)
-        repository = database.repositories.get(run.repository_id)
-        if run.error:
-            print(run.error, file=sys.stderr)
-        if run.refused_removals is not None:  # otherwise the approval raises NothingToApprove
-            confirm(args, f"Let {key.run_id} remove these tags from {repository.name}?")
-        database.runs.approve_removals(run.id, getpass.getuser(), seen=run.refused_removals)
-        continued = _continue(key, run.id)
-    continuation = "no task of it waits or has failed"
-    if continued:
-        continuation = f"{format_count(continued, 'task')} of it will run again, once a scheduler runs"
-    print(f"the removals of {key.run_id} are approved; {continuation}")
-
-
-def _continue(key: RunKey, sync_run: str) -> int:
-    """Continues the run and returns the number of its tasks that run again; ends the command with what to do if not."""
-    try:
-        return continue_run(key.dag_id, key.run_id, approved=[sync_run], approved_by=getpass.getuser())
-    except RegistrySyncError:
-        raise
-    except Exception as problem:  # noqa: BLE001  any reason why Airflow's metadata database is not reachable
-        sys.exit(
-            f"the removals of {key.run_id} are approved, and the run could not be continued from here "
-            f"({type(problem).__name__}: {problem}); in Airflow, approve it in the required actions of the run, or "
-            "clear its failed CommitVersionOperator"
+def _refuse_own_connection(changed: RemoteSpec, before: RemoteSpec | None) -> None:
+    """Raises :class:`InvalidReference` where credentials would be used for what they were not made for."""
+    present = None if before is None else before.conn_id
+    if changed.conn_id != present and is_own_connection(changed.conn_id):
+        raise InvalidReference(f"connection {changed.conn_id!r} belongs to the remote it was made for")
+    is_kept = changed.conn_id is not None and changed.conn_id == present and is_own_connection(present)
+    if before is not None and is_kept and changed.url != before.url:
+        raise InvalidReference(
+            f"the credentials of this remote are for {before.url}; give another connection with --conn-id, or none "
+            "with --conn-id ''"
         )
-
-
-def _run_row(run: SyncRun, repository: str | None) -> dict[str, Any]:
-    return {
-        "run_id": run.key.run_id,
-        "dag_id": run.key.dag_id,
-        "repository": repository,
-        "state": run.state,
-        "version": run.version_number,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-        "received_bytes": run.usage.received_bytes,
-        "held_tags": run.counts.held_tag_count,
-        "triggered_by": run.triggered_by,
-        "removals_approved_by": run.removals_approved_by,
-        "error": run.error,
-    }

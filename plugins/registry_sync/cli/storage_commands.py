@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import Namespace
 from datetime import datetime, timedelta, timezone
@@ -15,6 +14,7 @@ from registry_sync.cli.command_context import (
     print_document,
     print_fields,
     print_rows,
+    read_connections,
     usable_database,
 )
 from registry_sync.db.database import Database
@@ -28,8 +28,6 @@ from registry_sync.domain.storage_reports import (
     Verification,
 )
 from registry_sync.errors import DatabaseError, DatabaseOutdated, InvalidReference
-from registry_sync.hooks.clients import open_client
-from registry_sync.hooks.own_connections import upgrade_connections
 from registry_sync.hooks.settings import load_settings
 from registry_sync.hooks.stores import open_blobs
 from registry_sync.sync.maintenance.collect import collect_orphans, preview_collection, reclaim_blobs, summary
@@ -39,6 +37,8 @@ from registry_sync.sync.maintenance.verify import VerifyOptions, verify_blobs
 
 def upgrade(_args: Namespace) -> None:
     """Creates or migrates the configured metadata database, and upgrades connections. Safe to repeat."""
+    from registry_sync.hooks.own_connections import upgrade_connections
+
     with configured_database() as database:
         database.upgrade()
         print(f"{database.location} is at schema {database.revision()}")
@@ -202,6 +202,8 @@ _MIB = 1024 * 1024
 
 def verify(args: Namespace) -> None:
     """Verifies blobs, and repairs them with ``--repair``; ends with status 1 when blobs stay lost or unreadable."""
+    from registry_sync.hooks.clients import open_client
+
     rate = None if args.mib_per_second is None else args.mib_per_second * _MIB
     repair: Repair | None = None
     with usable_database() as database:
@@ -211,8 +213,7 @@ def verify(args: Namespace) -> None:
         # Blobs that were recorded as missing before losses had a record of their own are still missing.
         lost = sorted({*found.lost, *database.blob_checks.lacking()}) if args.repair else []
         if lost:
-            # Only a process with this variable reads connections from Airflow's own database.
-            os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+            read_connections()
             repair = repair_blobs(database, store, open_client, lost, clock=_verify_now, report=say)
     _print(found, repair, args.output)
     left = _left(found, repair)

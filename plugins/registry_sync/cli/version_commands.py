@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from registry_sync.cli.command_context import confirm, every, print_document, print_fields, print_rows, usable_database
+from registry_sync.cli.command_context import (
+    confirm,
+    every,
+    named,
+    print_document,
+    print_fields,
+    print_rows,
+    usable_database,
+)
 from registry_sync.db.database import Database
 from registry_sync.domain.quantities import format_bytes, format_count
 from registry_sync.domain.records import (
@@ -36,7 +44,7 @@ KINDS = ("docker.tag", "docker.manifest", "docker.blob")
 def list_versions(args: Namespace) -> None:
     """Lists the versions of a repository, the newest first."""
     with usable_database() as database:
-        repository = database.repositories.by_name(args.name)
+        repository = named(database.repositories, args.name)
         rows = [row(version) for version in every(partial(database.versions.page, repository.id), ordering="-number")]
     print_rows(rows, args.output)
 
@@ -79,7 +87,7 @@ def describe(args: Namespace) -> None:
     with usable_database() as database:
         _, version = find(database, args.name, args.number)
         described = database.versions.annotate(version.repository_id, version.number, partial(_changed, args))
-    print_fields({**row(described), "labels": dict(described.labels)}, args.output)
+    print_fields(row(described), args.output)
 
 
 def _changed(args: Namespace, current: Annotation) -> Annotation:
@@ -99,7 +107,7 @@ def number_or_latest(repository: Repository, number: int | None) -> int:
 
 def find(database: Database, name: str, number: int | None) -> tuple[Repository, RepositoryVersion]:
     """The repository of that name and its version, the latest for None. Raises :class:`RecordNotFound`."""
-    repository = database.repositories.by_name(name)
+    repository = named(database.repositories, name)
     wanted = number_or_latest(repository, number)
     try:
         return repository, database.versions.get(repository.id, wanted)
@@ -112,15 +120,16 @@ def row(version: RepositoryVersion) -> dict[str, Any]:
     present = version.summary.present
     return {
         "number": version.number,
-        "base_number": version.base_number,
         "created_at": version.created_at,
+        "origin": version.origin.kind,
+        "created_by": version.origin.created_by,
         "tags": present.get("docker.tag", 0),
         "manifests": present.get("docker.manifest", 0),
         "blobs": present.get("docker.blob", 0),
         "held_tags": len(version.holds),
         "is_complete": version.is_complete,
-        "origin": version.origin.kind,
-        "created_by": version.origin.created_by,
+        "base_number": version.base_number,
+        "labels": dict(version.labels),
         "description": version.description,
     }
 
@@ -140,20 +149,50 @@ def diff(args: Namespace) -> None:
     """Compares a version with another one: tags by name, manifests and blobs by digest and bytes."""
     with usable_database() as database:
         repository, version = find(database, args.name, args.number)
-        base = repository if args.base_repository is None else database.repositories.by_name(args.base_repository)
+        base = repository if args.base_repository is None else named(database.repositories, args.base_repository)
         base_number = args.base
         if base_number is None:
             is_own = base.id == repository.id
             base_number = (version.base_number if is_own else base.latest_number) or 0
         parts = _every_part(database, (repository.id, version.number), (base.id, base_number))
-    if args.output in ("json", "yaml"):
-        print_document(_document(parts), args.output)
+    _print_difference(parts, args.output)
+
+
+def diff_any(args: Namespace) -> None:
+    """Compares any two versions, ``NAME`` or ``NAME:NUMBER``; one alone with the version before it."""
+    with usable_database() as database:
+        repository, number = _version_of(database, args.reference)
+        _, version = find(database, repository.name, number)
+        if args.base is None:
+            base, base_number = repository, version.base_number or 0
+        elif args.base.isascii() and args.base.isdigit():
+            base, base_number = repository, int(args.base[:20])
+        else:
+            base, number = _version_of(database, args.base)
+            base_number = number_or_latest(base, number)
+        if base_number:
+            find(database, base.name, base_number)
+        parts = _every_part(database, (repository.id, version.number), (base.id, base_number))
+    _print_difference(parts, args.output)
+
+
+def _version_of(database: Database, text: str) -> tuple[Repository, int | None]:
+    """The repository of ``NAME`` or ``NAME:NUMBER``, and the number, None for the latest."""
+    name, colon, number = text.rpartition(":")
+    if colon and number.isascii() and number.isdigit():
+        return named(database.repositories, name), int(number[:20])
+    return named(database.repositories, text), None
+
+
+def _print_difference(parts: Sequence[VersionDifference], output: str) -> None:
+    if output in ("json", "yaml"):
+        print_document(_document(parts), output)
         return
-    print_rows(_amount_rows(parts[0]), args.output)
+    print_rows(_amount_rows(parts[0]), output)
     tags = [_tag_row(changed) for part in parts for changed in part.tags.page.items]
     if tags:
-        print_rows(tags if args.output == "plain" else tags[:SHOWN_CHANGES], args.output)
-    if args.output == "table" and len(tags) > SHOWN_CHANGES:
+        print_rows(tags if output == "plain" else tags[:SHOWN_CHANGES], output)
+    if output == "table" and len(tags) > SHOWN_CHANGES:
         print(f"and {format_count(len(tags) - SHOWN_CHANGES, 'more tag')}; --output plain or json has all")
 
 
@@ -172,7 +211,7 @@ def promote(args: Namespace) -> None:
     mode = SyncMode.MIRROR if args.mirror else SyncMode.ADDITIVE
     with usable_database() as database:
         source, version = find(database, args.source, args.number)
-        target = database.repositories.by_name(args.target)
+        target = named(database.repositories, args.target)
         if args.mirror:
             confirm(args, f"Remove every tag that is not promoted from {target.name}?")
         request = CopyRequest(source.id, version.number, TagFilter.parse(args.tag, args.exclude_tag), mode)

@@ -51,13 +51,21 @@ def request_id_of(run_id: str) -> str | None:
     return run_id.removeprefix(REQUESTED_RUN_PREFIX) if run_id.startswith(REQUESTED_RUN_PREFIX) else None
 
 
+#: Stands for the DAG of syncs that a command runs in its own process; no DAG can have this id.
+LOCAL_DAG_ID = "airflow registry-sync"
+
+
 class DagRunEnd(str, Enum):
-    """How a DAG run ended while its sync had not; ``gone`` when Airflow has no such DAG run any more."""
+    """How a DAG run ended while its sync had not; ``gone`` when Airflow has no such DAG run any more.
+
+    ``lost`` is that of a command whose process has gone.
+    """
 
     FAILED = "failed"
     SUCCESS = "success"
     CANCELED = "canceled"
     GONE = "gone"
+    LOST = "lost"
 
     @property
     def state(self) -> RunState:
@@ -79,6 +87,7 @@ _END_REASONS = {
         "marked by a user; clear the task that lists with all that come after it, or start a new run"
     ),
     DagRunEnd.CANCELED: "the DAG run was canceled",
+    DagRunEnd.LOST: "the process of airflow registry-sync sync --local ended before the sync had",
     DagRunEnd.GONE: "the DAG run was deleted in Airflow before the sync had ended",
 }
 

@@ -76,7 +76,8 @@ class PlannedDownloads:
     def request_count(self) -> int:
         """All requests."""
         usage = self.requests
-        return usage.head_count + usage.manifest_get_count + usage.blob_get_count + usage.tag_page_count
+        pages = usage.tag_page_count + usage.digest_page_count
+        return usage.head_count + usage.manifest_get_count + usage.blob_get_count + pages
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,16 @@ Functions that use Airflow's metadata database are for the API server and for co
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.runs import DagRunEnd, RunKey
-from registry_sync.errors import ConfigurationError, RecordNotFound
+from registry_sync.errors import ConfigurationError, RecordNotFound, SyncError
 
 #: The note of a run that was canceled over REST: Airflow has no state for that.
 CANCELED_NOTE = "Canceled over REST"
+CANCELED_NOTES = (CANCELED_NOTE, "Canceled from the command line")
 #: The author of our notes of runs, as Airflow records it; notes of users are not changed.
 NOTE_AUTHOR = "registry-sync"
 #: The prefix of our notes in earlier releases, which recorded no author.
@@ -38,7 +40,7 @@ def is_own_note(note: DagRunNote) -> bool:
     """Whether we wrote a run's note, and not a user, and it does not say that the run was canceled."""
     text = note.content or ""
     is_ours = note.user_id == NOTE_AUTHOR or (note.user_id is None and text.startswith(_FORMER_PREFIX))
-    return is_ours and text != CANCELED_NOTE
+    return is_ours and text not in CANCELED_NOTES
 
 
 def own_note(note: DagRunNote | None) -> str | None:
@@ -91,6 +93,103 @@ def triggered_by(dag_run: Any) -> str | None:
     return kind or user
 
 
+def trigger_run(dag_id: str, conf: dict[str, Any], user_name: str, *, by: str, run_id: str | None = None) -> str:
+    """Starts a run and returns its id; ``by`` is ``rest_api`` or ``cli``. ``run_id`` None lets Airflow make one.
+
+    Raises :class:`ConfigurationError` when the DAG cannot run in its current state, or does not accept ``conf``.
+    """
+    from airflow.api.common.trigger_dag import trigger_dag
+    from airflow.exceptions import DagNotFound, DagRunAlreadyExists, ParamValidationError
+    from airflow.models import DagModel
+    from airflow.utils.types import DagRunTriggeredByType
+
+    dag = DagModel.get_current(dag_id)
+    if dag is None or dag.is_stale:
+        raise ConfigurationError(f"Airflow does not know the DAG {dag_id!r} that a sync runs (yet)")
+    if dag.has_import_errors:
+        raise ConfigurationError(f"the DAG {dag_id!r} that a sync runs has import errors")
+    if dag.is_paused:
+        raise ConfigurationError(f"the DAG {dag_id!r} that a sync runs is paused; unpause it in Airflow")
+    try:
+        run = trigger_dag(
+            dag_id,
+            run_id=run_id,
+            conf=conf,
+            triggered_by=DagRunTriggeredByType(by),
+            triggering_user_name=user_name,
+        )
+    except DagNotFound:
+        raise ConfigurationError(f"Airflow does not know the DAG {dag_id!r} that a sync runs (yet)") from None
+    except (DagRunAlreadyExists, ParamValidationError, ValueError) as problem:
+        raise ConfigurationError(f"the DAG {dag_id!r} does not accept a sync: {problem}") from problem
+    if run is None:
+        raise ConfigurationError(f"Airflow started no run of the DAG {dag_id!r}")
+    return str(run.run_id)
+
+
+def cancel_run(dag_id: str, run_id: str, note: str = CANCELED_NOTE) -> None:
+    """Ends a run as Airflow does for one marked as failed, with one of :data:`CANCELED_NOTES`.
+
+    Raises :class:`RecordNotFound` for an unknown run, :class:`SyncError` when it has ended already.
+    """
+    from airflow.api_fastapi.core_api.datamodels.dag_run import DagRunMutableStates
+    from airflow.api_fastapi.core_api.services.public.dag_run import patch_dag_run_state
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        run = _require_run(session, dag_id, run_id)
+        if str(run.state) not in ("queued", "running"):
+            raise SyncError(f"the run {run_id!r} of {dag_id!r} has ended: it is {run.state}")
+        dag = dag_of_run(run, session)
+        run.note = note
+        patch_dag_run_state(dag=dag, dag_run=run, state=DagRunMutableStates.FAILED, session=session)
+
+
+def _require_run(session: Any, dag_id: str, run_id: str) -> DagRun:
+    from airflow.models import DagRun
+
+    run: DagRun | None = session.query(DagRun).filter(DagRun.dag_id == dag_id, DagRun.run_id == run_id).one_or_none()
+    if run is None:
+        raise RecordNotFound(f"Airflow has no run {run_id!r} of the DAG {dag_id!r}")
+    return run
+
+
+@dataclass(frozen=True)
+class DagRunState:
+    """``state`` is Airflow's: queued, running, success, failed. ``failed_tasks`` are by id, once it has failed.
+
+    ``note`` is the run's, None without one. ``has_scheduler`` says of a queued run whether a scheduler could start it.
+    """
+
+    state: str
+    failed_tasks: tuple[str, ...] = ()
+    note: str | None = None
+    has_scheduler: bool = True
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing of it runs any more."""
+        return self.state in ("success", "failed")
+
+
+def run_state(dag_id: str, run_id: str) -> DagRunState:
+    """The state of a run. Raises :class:`RecordNotFound`."""
+    from airflow.jobs.job import most_recent_job
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+    from airflow.utils.session import create_session
+    from airflow.utils.state import TaskInstanceState
+
+    with create_session() as session:
+        run = _require_run(session, dag_id, run_id)
+        state = str(run.state)
+        failed = run.get_task_instances(state=[TaskInstanceState.FAILED], session=session) if state == "failed" else ()
+        has_scheduler = True
+        if state == "queued":
+            job = most_recent_job(SchedulerJobRunner.job_type, session=session)
+            has_scheduler = job is not None and job.is_alive()
+        return DagRunState(state, tuple(sorted({task.task_id for task in failed})), run.note, has_scheduler)
+
+
 def run_end(key: RunKey) -> DagRunEnd | None:
     """The end of the DAG run of that key, from Airflow's database; None while it is running."""
     from airflow.models import DagRun
@@ -105,7 +204,7 @@ def end_of(run: DagRun) -> DagRunEnd | None:
     """The end of a run; None while it is running."""
     if str(run.state) not in ("failed", "success"):
         return None
-    return DagRunEnd.CANCELED if run.note == CANCELED_NOTE else DagRunEnd(str(run.state))
+    return DagRunEnd.CANCELED if run.note in CANCELED_NOTES else DagRunEnd(str(run.state))
 
 
 def continue_run(dag_id: str, run_id: str, *, approved: Collection[str] = (), approved_by: str = "") -> int:
@@ -116,13 +215,11 @@ def continue_run(dag_id: str, run_id: str, *, approved: Collection[str] = (), ap
     0 when no task waits or has failed; safe to repeat. Raises :class:`RecordNotFound` for an unknown run,
     :class:`ConfigurationError` for a DAG that is gone or paused.
     """
-    from airflow.models import DagModel, DagRun
+    from airflow.models import DagModel
     from airflow.utils.session import create_session
 
     with create_session() as session:
-        run = session.query(DagRun).filter(DagRun.dag_id == dag_id, DagRun.run_id == run_id).one_or_none()
-        if run is None:
-            raise RecordNotFound(f"Airflow has no run {run_id!r} of the DAG {dag_id!r}")
+        run = _require_run(session, dag_id, run_id)
         dag = dag_of_run(run, session)
         record = DagModel.get_dagmodel(dag_id, session=session)
         if record is not None and record.is_paused:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import secrets as random_source
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -209,3 +209,21 @@ def _hide_secrets(conn_id: str) -> list[str]:
         if after != before:
             stored.set_extra(json.dumps(after))
     return sorted(name for name in before if before[name] != after.get(name))
+
+
+def delete_remote(database: Database, remote_id: str, only_if: Callable[[Remote], None] | None = None) -> None:
+    """Removes the remote and the connections that were created for it, unless ``only_if`` raises for it.
+
+    Raises :class:`RecordNotFound`.
+    """
+    with database.lock(f"remote {remote_id}"):
+        present = database.remotes.get(remote_id)
+        if only_if is not None:
+            only_if(present)
+        adopted(database, present)
+        taken = take_connections(remote_id)
+        try:
+            database.remotes.delete(remote_id)
+        except BaseException:
+            give_back(taken)
+            raise

@@ -6,7 +6,7 @@ import getpass
 
 import pytest
 
-from registry_sync.cli import command_context, resource_commands
+from registry_sync.cli import command_context, run_commands
 from registry_sync.db.database import Database
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.references import TagFilter
@@ -58,7 +58,7 @@ def test_where_airflow_cannot_be_reached_the_approval_stands_and_what_is_left_to
     def unreachable(_dag_id: str, _run_id: str, **_approval: object) -> int:
         raise ConnectionRefusedError("no such host")
 
-    monkeypatch.setattr(resource_commands, "continue_run", unreachable)
+    monkeypatch.setattr(run_commands, "continue_run", unreachable)
     with pytest.raises(SystemExit, match=r"are approved, .*no such host.*clear its failed CommitVersionOperator"):
         run("run", "approve", "manual__1", "--dag-id", "mirror", "--yes")
     assert database.versions.commit(stopped.id).counts["removed"]["docker.tag"] == 27
@@ -70,7 +70,7 @@ def test_a_run_that_airflow_does_not_know_any_more_is_reported(
     def unknown(_dag_id: str, _run_id: str, **_approval: object) -> int:
         raise RecordNotFound("Airflow has no run")
 
-    monkeypatch.setattr(resource_commands, "continue_run", unknown)
+    monkeypatch.setattr(run_commands, "continue_run", unknown)
     with pytest.raises(SystemExit, match="RecordNotFound: Airflow has no run"):
         run("run", "approve", "manual__1", "--dag-id", "mirror", "--yes")
 
@@ -127,7 +127,7 @@ def test_what_happens_next_is_said(
 ) -> None:
     approvals: list[dict[str, object]] = []
     monkeypatch.setattr(
-        resource_commands, "continue_run", lambda _dag_id, _run_id, **approval: approvals.append(approval) or count
+        run_commands, "continue_run", lambda _dag_id, _run_id, **approval: approvals.append(approval) or count
     )
     run("run", "approve", "manual__1", "--dag-id", "mirror", "--yes")
     assert f"the removals of manual__1 are approved; {said}" in capsys.readouterr().out

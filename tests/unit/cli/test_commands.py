@@ -239,12 +239,34 @@ def test_the_tree_of_commands_is_made_without_what_the_commands_require() -> Non
     ours = loaded.stdout.splitlines()[-1].split()
     assert set(ours) - {"registry_sync.provider"} == {
         "registry_sync.cli",
+        "registry_sync.cli.arguments",
         "registry_sync.cli.commands",
         "registry_sync.errors",
         "registry_sync.pulp",
         "registry_sync.pulp.hrefs",
         "registry_sync.pulp.path_forms",
     }
+
+
+@pytest.mark.slow
+def test_no_command_loads_what_only_a_few_of_them_use_before_it_does() -> None:
+    """A command starts as fast as Airflow's own: what its parser has not loaded takes further time."""
+    script = (
+        "import importlib, pkgutil, sys; from airflow.cli.cli_parser import get_parser; get_parser(); "
+        "import registry_sync.cli; known = set(sys.modules); "
+        "names = [module.name for module in pkgutil.iter_modules(registry_sync.cli.__path__)]; "
+        "[importlib.import_module(f'registry_sync.cli.{name}') for name in names]; "
+        "print(*sorted({n.partition('.')[0] for n in set(sys.modules) - known} - set(sys.stdlib_module_names)))"
+    )
+    path = str(Path(registry_sync.__file__).parents[1])
+    loaded = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(loaded.stdout.splitlines()[-1].split()) <= {"registry_sync", "airflow"}
 
 
 def test_a_state_that_no_run_has_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from registry_sync.cli import commands
+from registry_sync.cli import arguments
 from registry_sync.db.database import Database
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import PageRequest, Repository
@@ -113,7 +113,7 @@ def test_a_list_of_distributions_costs_one_query_for_their_repositories(
 @pytest.mark.parametrize("name", ["port", "workers"])
 def test_the_command_serves_by_the_defaults_of_the_server(name: str) -> None:
     """It states them itself, because every ``airflow`` command loads it and none needs the server."""
-    (option,) = (arg for arg in (commands.PORT, commands.WORKERS) if arg.flags == (f"--{name}",))
+    (option,) = (arg for arg in (arguments.PORT, arguments.WORKERS) if arg.flags == (f"--{name}",))
     (default,) = (field.default for field in fields(ServerOptions) if field.name == name)
     assert option.kwargs["default"] == default
     assert f"(default: {default})" in option.kwargs["help"]

@@ -78,6 +78,17 @@ class UnitStore:
             rows, total = fetch_page(connection, statement, request, orderings, tags.c.id)
         return Page(tuple(map(_tag_unit, rows)), total)
 
+    def digests_starting_with(self, prefix: str, *, limit: int) -> list[Digest]:
+        """The first digests of manifests and blobs that start with ``prefix``, in order, at most ``limit``."""
+        # Digests are ASCII and compared byte by byte on both databases, so that an index gives the range.
+        found: set[str] = set()
+        with self._transactions.reading() as connection:
+            for table in (manifests, blobs):
+                starts = (table.c.digest >= prefix) & (table.c.digest < f"{prefix}~")
+                statement = select(table.c.digest).where(starts).order_by(table.c.digest).limit(limit)
+                found.update(connection.execute(statement).scalars())
+        return [Digest(digest) for digest in sorted(found)[:limit]]
+
     def blob(self, unit_id: int) -> BlobUnit:
         """The blob with that id."""
         with self._transactions.reading() as connection:

@@ -17,13 +17,15 @@ forever and protect their content from collection.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import format_bytes, format_count, utc_now
-from registry_sync.domain.runs import DagRunEnd, SyncRun
+from registry_sync.domain.runs import LOCAL_DAG_ID, DagRunEnd, RunKey, SyncRun
 from registry_sync.domain.storage_reports import Amount, Collection, ContentKind, removal_error
 from registry_sync.errors import BlobStoreError, RegistrySyncError
 from registry_sync.sync.parallel import for_each
@@ -49,13 +51,41 @@ def end_lost_runs(
     """
     count = 0
     for run in runs.unended(repository_id=repository_id):
-        end = None if run.id == without else end_of(run)
+        is_local = run.key.dag_id == LOCAL_DAG_ID
+        end = None if run.id == without else local_run_end(run, utc_now()) if is_local else end_of(run)
         if end is not None and runs.end(run.key.dag_id, run.key.run_id, end.state, end.reason):
             count += 1
             report(
                 f"the sync of DAG run {run.key.run_id} of {run.key.dag_id} has ended {end.state.value}: {end.reason}"
             )
     return count
+
+
+_SEPARATOR = "__"
+#: After that long a run of a command on another host counts as lost.
+LOST_AFTER = timedelta(hours=24)
+
+
+def local_key(now: datetime) -> RunKey:
+    """The key of a run of this process: ``local__2026-11-25T03:00:00+00:00__worker-1__4711``."""
+    return RunKey(
+        LOCAL_DAG_ID,
+        _SEPARATOR.join(("local", now.isoformat(timespec="milliseconds"), socket.gethostname(), str(os.getpid()))),
+    )
+
+
+def local_run_end(run: SyncRun, now: datetime) -> DagRunEnd | None:
+    """``lost`` for a run of :func:`local_key` whose process has gone, as far as that is known; else None."""
+    *_, host, pid = run.key.run_id.split(_SEPARATOR)
+    if host != socket.gethostname() or not pid.isdigit():
+        return DagRunEnd.LOST if now - run.started_at > LOST_AFTER else None
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return DagRunEnd.LOST
+    except PermissionError:
+        return None
+    return None
 
 
 _THREADS = 16

@@ -1,0 +1,293 @@
+"""The arguments of the commands, and what may be typed for them.
+
+Every ``airflow`` command loads this module, so it imports nothing slow.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from airflow.cli.cli_config import ARG_OUTPUT, ARG_YES, Arg
+
+from registry_sync.pulp.hrefs import MAX_NUMBER
+
+if TYPE_CHECKING:
+    from registry_sync.domain.runs import RunState
+
+
+# Airflow's class has no annotations.
+_new: Callable[..., Arg] = Arg
+_LARGEST = 1_000_000
+_LABEL_NAME, _LABEL_VALUE = 255, 1000
+
+
+def version_number(text: str) -> int:
+    """The number of a version, from 1."""
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:20]) <= MAX_NUMBER:
+        raise ArgumentTypeError(f"{text[:40]!r} is not the number of a version: use a whole number from 1")
+    return int(text)
+
+
+def base_number(text: str) -> int:
+    """The number of a version to compare with; 0 is the empty version before the first."""
+    return 0 if text == "0" else version_number(text)
+
+
+def amount(text: str) -> float:
+    """A number from 0 to a million."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= _LARGEST:
+        raise ArgumentTypeError(f"{text[:40]!r} is not a number from 0 to {_LARGEST:,}")
+    return number
+
+
+def label(text: str) -> tuple[str, str]:
+    """Name and value of a label; an empty value removes it."""
+    name, equals, value = text.partition("=")
+    if not name or not equals or len(name) > _LABEL_NAME or len(value) > _LABEL_VALUE or not text.isprintable():
+        raise ArgumentTypeError(f"{text[:40]!r} is not a label: use NAME=VALUE, or NAME= to remove it")
+    return name, value
+
+
+def run_state(text: str) -> RunState:
+    """A state of sync runs."""
+    from registry_sync.domain.runs import RunState
+
+    try:
+        return RunState(text)
+    except ValueError:
+        known = ", ".join(state.value for state in RunState)
+        raise ArgumentTypeError(f"{text[:40]!r} is not a state of runs; they are {known}") from None
+
+
+OUTPUT, YES = ARG_OUTPUT, ARG_YES
+REPOSITORY = _new(("name",), help="Name of the repository")
+REMOTE = _new(("name",), help="Name of the remote")
+NAME_PART = _new(("--name",), help="Only names that contain this text, ignoring case", default=None)
+NUMBER = _new(("number",), help="Number of the version", type=version_number)
+OPTIONAL_NUMBER = _new(
+    ("number",), help="Number of the version (default: the latest)", nargs="?", type=version_number, default=None
+)
+REVISION = _new(
+    ("-r", "--to-revision"), help="Schema revision to migrate back to; 'base' drops all tables", required=True
+)
+RUN_STATE = _new(("--state",), help="Only runs in this state, such as failed", type=run_state, default=None)
+OPTIONAL_REPOSITORY = _new(("name",), help="Only of this repository", nargs="?", default=None)
+RUN_ID = _new(("run_id",), help="Run id of the DAG run, such as manual__2026-11-25T03:00:00+00:00")
+TASK = _new(
+    ("--task",),
+    help="The listing task, for a run with several syncs: its task_id, such as alpine.list_tags or list_tags[1]",
+    default=None,
+)
+DAG_ID = _new(("--dag-id",), help="The DAG of the run (default: the one that sync_dag_id names)", default=None)
+BASE = _new(
+    ("--base",),
+    help="Version to compare with, 0 for nothing (default: the previous one)",
+    type=base_number,
+    default=None,
+)
+BASE_REPOSITORY = _new(
+    ("--base-repository",),
+    help="Compare with a version of this repository (default: its latest, or --base)",
+    default=None,
+)
+SOURCE = _new(("source",), help="Name of the repository to copy tags from")
+TARGET = _new(("target",), help="Name of the repository to copy tags into")
+NUMBER_OPTION = _new(
+    ("--number",), help="Version of the source (default: the latest)", type=version_number, default=None
+)
+TAG = _new(("--tag",), help="Only this tag, a name or a glob; may be repeated", action="append", default=None)
+EXCLUDE_TAG = _new(
+    ("--exclude-tag",), help="Exclude this tag, a name or a glob; may be repeated", action="append", default=None
+)
+MIRROR = _new(("--mirror",), help="Remove other tags from the target", action="store_true", default=False)
+DESCRIPTION = _new(("--description",), help="Description of the new version", default=None)
+DRY_RUN = _new(
+    ("--dry-run",), help="Show what would be removed, and change nothing", action="store_true", default=False
+)
+GRACE_HOURS = _new(
+    ("--grace-hours",),
+    help="How long content must have been unreferenced (default: the setting orphan_grace_hours)",
+    type=amount,
+    default=None,
+)
+NAMES = _new(("names",), help="Names of repositories", nargs="+", metavar="NAME")
+KEEP = _new(
+    ("--keep",),
+    help="Keep the bytes of this version, NAME:NUMBER, or NAME for its latest; may be repeated",
+    action="append",
+    default=None,
+)
+SHARE = _new(
+    ("--share",),
+    help="Read this share of the stored blobs, from 0 to 1, starting with those not read for longest",
+    type=amount,
+    default=1.0,
+)
+MIB_PER_SECOND = _new(("--mib-per-second",), help="Maximum read rate", type=amount, default=None)
+REPAIR = _new(
+    ("--repair",), help="Fetch lost blobs again from the remotes they came from", action="store_true", default=False
+)
+DIGEST = _new(("digest",), help="Digest of a blob or manifest, such as sha256:…")
+LABEL = _new(
+    ("--label",),
+    help="NAME=VALUE to set a label, NAME= to remove it; may be repeated",
+    action="append",
+    type=label,
+    default=None,
+)
+NEW_DESCRIPTION = _new(("--description",), help="Description of the version; '' removes it", default=None)
+BASE_PATH = _new(("--base-path",), help="Name that clients pull, such as team/alpine (default: the name)", default=None)
+PUBLIC = _new(("--public",), help="Let everybody pull it", action="store_true", default=False)
+PRIVATE = _new(("--private",), help="Let only robots pull it whose scopes fit", action="store_true", default=False)
+UNUSED_DAYS = _new(("--unused-days",), help="Only what nobody pulled for that many days", type=int, default=None)
+OF_REPOSITORY = _new(("--repository",), help="Repository that is served (default: the one of that name)", default=None)
+NEW_REPOSITORY = _new(("--repository",), help="Serve this repository from now on, its latest version", default=None)
+NEW_BASE_PATH = _new(("--base-path",), help="Name that clients pull from now on", default=None)
+SERVED_NUMBER = _new(
+    ("--number",), help="Always serve this version (default: the latest)", type=version_number, default=None
+)
+SERVE_LATEST = _new(("--latest",), help="Serve the latest version again", action="store_true", default=False)
+DISTRIBUTION = _new(("name",), help="Name of the distribution")
+ROBOT = _new(("name",), help="Name of the robot, with which it logs in")
+SCOPE = _new(
+    ("--scope",),
+    help="Base paths that it may pull, as a glob such as team-a/* ; may be repeated",
+    action="append",
+    default=None,
+    required=True,
+)
+DAYS = _new(("--days",), help="In how many days it expires (default: never)", type=amount, default=None)
+HOST = _new(("--host",), help="Address to serve at; 0.0.0.0 for all (default: 127.0.0.1)", default="127.0.0.1")
+PORT = _new(("--port",), help="Port to serve at (default: 5050)", type=int, default=5050)
+WORKERS = _new(("--workers",), help="Processes that serve (default: 2)", type=int, default=2)
+CERTIFICATE = _new(("--certificate",), help="PEM file of the certificate, to serve HTTPS", default=None)
+KEY = _new(("--key",), help="PEM file of its private key", default=None)
+
+
+# -- syncs and remotes: what a remote has as an option, by the name of the sync's parameter ---------------------------
+
+
+def flag(text: str) -> bool:
+    """``true`` or ``false``."""
+    value = {"true": True, "false": False}.get(text.lower())
+    if value is None:
+        raise ArgumentTypeError(f"{text[:40]!r} is neither true nor false")
+    return value
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """``OPTION=VALUE``."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ArgumentTypeError(f"{text[:40]!r} sets nothing: use OPTION=VALUE, or OPTION= for the default")
+    return name.replace("-", "_"), value
+
+
+SYNCED = _new(("name",), help="Name of the repository to sync into; created when it does not exist")
+FROM_REMOTE = _new(
+    ("--remote",),
+    help="Remote to sync from (default: that of the last sync, or of that name)",
+    default=None,
+)
+URL = _new(("--url",), help="Address of the registry, such as https://quay.io", default=None)
+UPSTREAM_NAME = _new(("--upstream-name",), help="Name of the repository there, such as library/alpine", default=None)
+MODE = _new(
+    ("--mode",),
+    help="mirror: equal the upstream; additive: keep what is gone there",
+    choices=("mirror", "additive"),
+    default="mirror",
+)
+PLATFORM = _new(
+    ("--platform",), help="Only this platform, such as linux/amd64; may be repeated", action="append", default=None
+)
+POLICY = _new(
+    ("--policy",), help="When blobs are downloaded", choices=("immediate", "on_demand", "streamed"), default=None
+)
+CONN_ID = _new(("--conn-id",), help="Airflow connection with the credentials", default=None)
+DOWNLOAD_CONCURRENCY = _new(("--download-concurrency",), help="Requests at once, 1 to 100", type=int, default=None)
+SSL_VALIDATION = _new(
+    ("--ssl-validation",), help="Whether the registry's certificate is checked: true or false", type=flag, default=None
+)
+INCLUDE_REFERRERS = _new(
+    ("--include-referrers",),
+    help="Whether signatures and other referrers are included: true or false",
+    type=flag,
+    default=None,
+)
+MAX_TOTAL_BYTES = _new(
+    ("--max-total-bytes",), help="Stop before the download when more than this would be stored", type=int, default=None
+)
+DIGEST_LIST = _new(
+    ("--digest-list",),
+    help="From where the digests of all tags are taken at once",
+    choices=("auto", "off", "quay", "gitlab", "azure", "harbor", "zot", "docker_hub"),
+    default=None,
+)
+#: By the names of a sync's parameters; a test compares them with the options of remotes.
+REMOTE_OPTIONS = {
+    "tags": TAG,
+    "exclude_tags": EXCLUDE_TAG,
+    "policy": POLICY,
+    "download_concurrency": DOWNLOAD_CONCURRENCY,
+    "conn_id": CONN_ID,
+    "ssl_validation": SSL_VALIDATION,
+    "platforms": PLATFORM,
+    "include_referrers": INCLUDE_REFERRERS,
+    "max_total_bytes": MAX_TOTAL_BYTES,
+    "digest_list": DIGEST_LIST,
+}
+PUBLISH_AS = _new(("--publish-as",), help="Base path under which clients pull it, such as team/alpine", default=None)
+REPLACE_UPSTREAM = _new(
+    ("--replace-upstream",), help="Let another upstream replace the present one", action="store_true", default=False
+)
+APPROVE_REMOVALS = _new(
+    ("--approve-removals",),
+    help="Let a mirror remove more tags than its remote allows",
+    action="store_true",
+    default=False,
+)
+PLAN_ONLY = _new(
+    ("--dry-run",), help="Show what would be synced, and change nothing", action="store_true", default=False
+)
+LOCAL = _new(
+    ("--local",),
+    help="Run the stages in this process, with your own rights and without a scheduler",
+    action="store_true",
+    default=False,
+)
+NO_WAIT = _new(
+    ("--no-wait",), help="Start the run and print its id, without following it", action="store_true", default=False
+)
+SET = _new(
+    ("--set",),
+    help="Set any other option of the remote, OPTION=VALUE, such as max_removed_share=0.2; may be repeated",
+    action="append",
+    type=assignment,
+    metavar="OPTION=VALUE",
+    default=None,
+)
+NEW_NAME = _new(("--name",), help="Rename it", default=None)
+OF_REPOSITORY_DESCRIPTION = _new(("--description",), help="Description; '' removes it", default=None)
+RETAIN = _new(
+    ("--retain-versions",), help="How many of the newest versions are kept; 0 keeps all", type=int, default=None
+)
+LEFT = _new(("reference",), help="NAME for the latest version, or NAME:NUMBER", metavar="VERSION")
+RIGHT = _new(
+    ("base",),
+    help="Version to compare with, as NAME, NAME:NUMBER or NUMBER (default: the previous one)",
+    nargs="?",
+    metavar="BASE",
+    default=None,
+)
+REFERENCE = _new(("reference",), help="NAME, NAME:TAG, NAME@DIGEST, or the digest of a manifest", metavar="REFERENCE")
+OF_NUMBER = _new(("--number",), help="In this version (default: the latest)", type=version_number, default=None)
+FOLLOW = _new(("--follow",), help="Follow it until it has ended", action="store_true", default=False)
+CHANGED_REPOSITORY = _new(("repository",), help="Name of the repository", metavar="NAME")
+CHANGED_REMOTE = _new(("remote",), help="Name of the remote", metavar="NAME")
+TAG_PART = _new(("--name",), help="Only tags that contain this text, ignoring case", dest="name_part", default=None)
