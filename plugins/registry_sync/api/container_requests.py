@@ -45,7 +45,9 @@ def unsupported(kind: str, instead: str, *unset: Any) -> Any:
     """A field of Pulp of that JSON type without a meaning here: None, one of ``unset``, or refused with ``instead``."""
 
     def check(value: Any) -> None:
-        if value is not None and value not in unset:
+        # 0 equals False, and is no boolean in JSON
+        is_unset = any(type(value) is type(other) and value == other for other in (None, *unset))
+        if not is_unset:
             raise invalid(f"This cannot be set here. {instead}")
 
     described: dict[str, Any] = {"type": kind, "items": {}} if kind == "array" else {"type": kind}

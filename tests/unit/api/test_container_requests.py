@@ -65,6 +65,7 @@ def test_two_names_of_one_list_are_the_same_list() -> None:
         ("sock_connect_timeout", 10, "timeout"),
         ("sock_read_timeout", 10, "timeout"),
         ("rate_limit", 4, "requests_per_second"),
+        ("rate_limit", False, "requests_per_second"),
         ("headers", [{"X-A": "b"}], "headers"),
         ("sigstore", "https://sigstore.example", "registry itself"),
         ("proxy_username", "ana", "proxy"),
@@ -112,6 +113,7 @@ def test_an_empty_text_takes_away_what_a_distribution_serves() -> None:
     assert given.spec_values(only_given=True) == {}
     assert given.model_fields_set >= {"repository"}
     assert _refused(ChangedContainerDistribution, content_guard="/guard/").keys() == {"content_guard"}
+    assert _refused(ChangedContainerDistribution, hidden=0).keys() == {"hidden"}
 
 
 def test_every_request_of_this_form_is_one_of_the_documented_form() -> None:

@@ -39,7 +39,7 @@ def titles(line: str) -> set[str]:
     return {title.strip() for title in line.split("|")}
 
 
-@pytest.mark.parametrize(("words", "heads"), heads_shown(), ids=lambda value: " ".join(map(str, value))[:30])
+@pytest.mark.parametrize(("words", "heads"), heads_shown(), ids=[" ".join(words)[:30] for words, _ in heads_shown()])
 def test_the_columns_that_are_shown_are_those_of_the_command(
     run: Run,
     database: Database,
