@@ -34,10 +34,10 @@ from registry_sync.domain.records import (
 from registry_sync.domain.references import TagFilter, TagName
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import CommitResult, LinkKind, ListedTag, ManifestLink
-from registry_sync.domain.version_history import CopyRequest
+from registry_sync.domain.version_history import CopyRequest, ManifestCopy
 from registry_sync.errors import NothingSynced, OnlyVersion, RecordNotFound
 from registry_sync.sync.maintenance.collect import collect_orphans
-from support.history_model import SYNC, Content, History, blobs_of, copied, followed, reached, synced
+from support.history_model import SYNC, Content, History, blobs_of, copied, followed, reached, synced, with_manifest
 from support.metadata import layer, new_key
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -108,6 +108,24 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class ManifestCopying:
+    """The manifest at a place of a version is copied to the other repository, with what is below it."""
+
+    source: int
+    place: int
+    manifest: int
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """A tag is set to the manifest at that place of the latest version, or removed for None."""
+
+    repository: int
+    name: str
+    manifest: int | None
+
+
+@dataclass(frozen=True)
 class Deletion:
     repository: int
     place: int
@@ -156,6 +174,8 @@ steps = st.one_of(
     syncs,
     st.builds(Rollback, which, place),
     copies,
+    st.builds(ManifestCopying, which, place, st.integers(0, 10)),
+    st.builds(Tagging, which, st.sampled_from(NAMES), st.one_of(st.none(), st.integers(0, 10), st.integers(0, 10))),
     st.builds(Deletion, which, place),
     st.builds(Retention, which, st.sampled_from((None, 2, 3))),
     st.builds(Collect),
@@ -185,6 +205,8 @@ class Player:
             Sync: self.sync,
             Rollback: self.roll_back,
             Copy: self.copy,
+            ManifestCopying: self.copy_manifest,
+            Tagging: self.set_tag,
             Deletion: self.delete,
             Retention: self.retain,
             Collect: self.collect,
@@ -318,6 +340,43 @@ class Player:
         derived = self.database.versions.copy(ids[1], request, by="ada")
         self.assert_derived(1 - step.source, derived.version, made, derived.missing_blob_count)
         assert self.database.versions.copy(ids[1], request).version is None, "a repeat makes none"
+
+    def copy_manifest(self, step: ManifestCopying) -> None:
+        source, target = self.histories[step.source], self.histories[1 - step.source]
+        ids = (self.repositories[step.source].id, self.repositories[1 - step.source].id)
+        number = self.number(step.source, step.place)
+        present = sorted(source.content[number].manifests) if number else []
+        if not present:
+            with pytest.raises(RecordNotFound):
+                self.database.versions.copy_manifests(ids[1], ManifestCopy(ids[0], number))
+            return
+        assert number is not None
+        digest = present[step.manifest % len(present)]
+        request = ManifestCopy(ids[0], number, (digest,))
+        content = with_manifest(source.content[number], digest, target.latest, self.catalog.manifests)
+        made = target.add(content, VersionOrigin(VersionOriginKind.COPY, ids[0], number, "ada"))
+        derived = self.database.versions.copy_manifests(ids[1], request, by="ada")
+        self.assert_derived(1 - step.source, derived.version, made, derived.missing_blob_count)
+        assert self.database.versions.copy_manifests(ids[1], request).version is None, "a repeat makes none"
+
+    def set_tag(self, step: Tagging) -> None:
+        repository, history, name = self.repositories[step.repository], self.histories[step.repository], step.name
+        versions, latest = self.database.versions, history.latest
+        tags, present = latest.digest_of, sorted(latest.manifests)
+        if not present or (step.manifest is None and name not in tags):
+            with pytest.raises(RecordNotFound):
+                versions.remove_tag(repository.id, TagName(name))
+            return
+        before = history.numbers[-1]
+        if step.manifest is None:
+            del tags[name]
+            derived = versions.remove_tag(repository.id, TagName(name), by="ada")
+        else:
+            tags[name] = present[step.manifest % len(present)]
+            derived = versions.set_tag(repository.id, TagName(name), tags[name], by="ada")
+        origin = VersionOrigin(VersionOriginKind.TAG, repository.id, before, "ada")
+        made = history.add(replace(latest, tags=frozenset(tags.items())), origin)
+        self.assert_derived(step.repository, derived.version, made, derived.missing_blob_count)
 
     def delete(self, step: Deletion) -> None:
         repository, history = self.repositories[step.repository], self.histories[step.repository]

@@ -184,6 +184,14 @@ def copied(source: Content, names: Iterable[str], target: Content, mode: SyncMod
     return Content.of(target.digest_of | tags, target.manifests | manifests, both, catalog)
 
 
+def with_manifest(source: Content, digest: Digest, target: Content, catalog: Catalog) -> Content:
+    """What a copy of one of ``source``'s manifests, with all below it, makes of ``target``."""
+    manifests = reached([digest], source.link_map)
+    links = {ends: missing for ends, missing in source.link_map.items() if ends[0] in manifests}
+    both = _with_gaps_filled(target.link_map, links)
+    return Content.of(target.digest_of, target.manifests | manifests, both, catalog)
+
+
 def _with_gaps_filled(old: Links, new: Links) -> dict[tuple[Digest, Digest], bool]:
     links = dict(old)
     for ends, missing in new.items():

@@ -63,13 +63,13 @@ class DagCheck(AccessCheck):
     def __init__(self, method: Method, entity: DagAccessEntity | None = None, dag_id: str | None = None) -> None:
         self._method: Method = method
         self._entity = entity
-        self._dag_id = dag_id
+        self.dag_id = dag_id
 
     async def __call__(self, request: Request, user: SignedIn) -> None:
         await run(self._check, request, user)
 
     def _check(self, request: Request, user: BaseUser) -> None:
-        requires_access_dag(self._method, self._entity, self._dag_id or load_settings().sync_dag_id)(request, user)
+        requires_access_dag(self._method, self._entity, self.dag_id or load_settings().sync_dag_id)(request, user)
 
 
 class ConnectionCheck(AccessCheck):

@@ -1,8 +1,8 @@
 """Random histories of repositories, compared with a plain model in memory after every step, version by version.
 
 Upstreams change and are synced, with holds, failures and other choices of what is taken along; versions are rolled
-back to, copied from one repository to another, retained and deleted, and what nothing needs is collected. Whatever
-happens, no version that stays changes.
+back to, copied from one repository to another, retained and deleted, tags are set and removed, and what nothing needs
+is collected. Whatever happens, no version that stays changes.
 """
 
 from __future__ import annotations
@@ -239,5 +239,5 @@ def test_versions_equal_a_plain_model_whatever_the_history_and_none_ever_changes
 def test_every_way_to_make_change_or_remove_a_version_is_in_these_histories_or_makes_no_difference_to_them() -> None:
     reading = {"latest", "latest_number", "get", "page", "tags", "missing_blob_count", "difference"}
     words_only = {"annotate"}
-    played = {"commit", "roll_back", "copy", "delete"}
+    played = {"commit", "roll_back", "copy", "copy_manifests", "set_tag", "remove_tag", "delete"}
     assert {name for name in vars(VersionStore) if not name.startswith("_")} == reading | words_only | played

@@ -108,14 +108,14 @@ class Airflow:
 
 
 @pytest.fixture
-def airflow(monkeypatch: pytest.MonkeyPatch) -> Airflow:
+def api(monkeypatch: pytest.MonkeyPatch) -> Airflow:
     return Airflow(monkeypatch)
 
 
-def test_a_run_is_started_with_what_was_given_alone(run: Run, database: Database, airflow: Airflow) -> None:
+def test_a_run_is_started_with_what_was_given_alone(run: Run, database: Database, api: Airflow) -> None:
     run("sync", "app", "--url", "https://quay.io", "--upstream-name", "libpod/alpine", "--tag", "3.*", "--platform",
         "linux/amd64", "--include-referrers", "false", "--publish-as", "alpine", "--dry-run", "--no-wait")  # fmt: skip
-    (started,) = airflow.started
+    (started,) = api.started
     assert (started["dag_id"], started["by"]) == ("registry_sync", "cli")
     assert started["conf"] == {
         "repository": "app", "mode": "mirror", "url": "https://quay.io", "upstream_name": "libpod/alpine",
@@ -125,7 +125,7 @@ def test_a_run_is_started_with_what_was_given_alone(run: Run, database: Database
 
 
 def test_a_run_is_followed_and_its_version_printed(
-    run: Run, database: Database, airflow: Airflow, capsys: pytest.CaptureFixture[str]
+    run: Run, database: Database, api: Airflow, capsys: pytest.CaptureFixture[str]
 ) -> None:
     repository = database.repositories.ensure("app")
     upstream = Upstream()
@@ -133,7 +133,7 @@ def test_a_run_is_followed_and_its_version_printed(
     begun = open_run(database, repository, key=RunKey("registry_sync", "manual__1"))
     play_stages(database, begun, upstream)
     database.versions.commit(begun.id)
-    airflow.states = [DagRunState("queued"), DagRunState("running"), DagRunState("success")]
+    api.states = [DagRunState("queued"), DagRunState("running"), DagRunState("success")]
     run("sync", "app", "--remote", database.remotes.page().items[0].spec.name, "--output", "json")
     captured = capsys.readouterr()
     ended = json.loads(captured.out)
@@ -142,12 +142,12 @@ def test_a_run_is_followed_and_its_version_printed(
 
 
 def test_the_phases_of_a_run_are_lines_where_there_is_no_terminal(
-    run: Run, database: Database, airflow: Airflow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run, database: Database, api: Airflow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     repository = database.repositories.ensure("app")
     begun = open_run(database, repository, key=RunKey("registry_sync", "manual__1"))
     database.remotes.ensure(begun.remote)
-    airflow.states = [DagRunState("running"), DagRunState("running"), DagRunState("failed", ("list_tags",), "why")]
+    api.states = [DagRunState("running"), DagRunState("running"), DagRunState("failed", ("list_tags",), "why")]
     listed = [ListedTag(TagName("a"), None, 0)]
     monkeypatch.setattr(
         run_progress, "pause", lambda _seconds: database.runs.record_listing(begun.id, utc_now(), listed)
@@ -158,23 +158,23 @@ def test_the_phases_of_a_run_are_lines_where_there_is_no_terminal(
 
 
 def test_a_failed_run_ends_with_the_reason_and_without_one_names_the_log(
-    run: Run, database: Database, airflow: Airflow
+    run: Run, database: Database, api: Airflow
 ) -> None:
-    airflow.states = [DagRunState("failed", ("list_tags",), "TriggerRefused: too far")]
+    api.states = [DagRunState("failed", ("list_tags",), "TriggerRefused: too far")]
     with pytest.raises(SystemExit, match=r"^TriggerRefused: too far$"):
         run("sync", "app", "--url", "https://quay.io", "--upstream-name", "a")
-    airflow.states = [DagRunState("failed", ("list_tags",))]
+    api.states = [DagRunState("failed", ("list_tags",))]
     with pytest.raises(SystemExit, match="the run manual__1 failed; the log of list_tags says why"):
         run("sync", "app", "--url", "https://quay.io", "--upstream-name", "a")
 
 
 def test_an_interruption_says_that_the_run_goes_on_and_how_to_cancel_it(
-    run: Run, database: Database, airflow: Airflow, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Run, database: Database, api: Airflow, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(_seconds: float) -> None:
         raise KeyboardInterrupt
 
-    airflow.states = [DagRunState("running")]
+    api.states = [DagRunState("running")]
     monkeypatch.setattr(run_progress, "pause", interrupted)
     with pytest.raises(SystemExit) as ended:
         run("sync", "app", "--url", "https://quay.io", "--upstream-name", "a")
@@ -185,39 +185,39 @@ def test_an_interruption_says_that_the_run_goes_on_and_how_to_cancel_it(
 
 
 def test_a_run_that_waits_for_a_scheduler_says_so_once(
-    run: Run, database: Database, airflow: Airflow, capsys: pytest.CaptureFixture[str]
+    run: Run, database: Database, api: Airflow, capsys: pytest.CaptureFixture[str]
 ) -> None:
     waiting = DagRunState("queued", has_scheduler=False)
-    airflow.states = [waiting] * 60 + [DagRunState("success")]
+    api.states = [waiting] * 60 + [DagRunState("success")]
     run("sync", "app", "--url", "https://quay.io", "--upstream-name", "a")
     assert capsys.readouterr().err.count("no scheduler is running, so the run waits") == 1
 
 
 def test_the_plan_of_a_dry_run_is_printed_from_its_run(
-    run: Run, database: Database, airflow: Airflow, registry: HostileRegistry, capsys: pytest.CaptureFixture[str]
+    run: Run, database: Database, api: Airflow, registry: HostileRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = ("--url", registry.base, "--upstream-name", NAME)
     run("sync", "app", "--local", "--dry-run", *place, "--output", "json")
-    airflow.plan = json.loads(capsys.readouterr().out)
+    api.plan = json.loads(capsys.readouterr().out)
     run("sync", "app", "--dry-run", *place, "--output", "json")
-    assert json.loads(capsys.readouterr().out) == airflow.plan
+    assert json.loads(capsys.readouterr().out) == api.plan
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_canceled_in_airflow_and_here(
-    run: Run, database: Database, airflow: Airflow, capsys: pytest.CaptureFixture[str]
+    run: Run, database: Database, api: Airflow, capsys: pytest.CaptureFixture[str]
 ) -> None:
     repository = database.repositories.ensure("app")
     begun = open_run(database, repository, key=RunKey("registry_sync", "manual__1"))
     run("run", "cancel", "manual__1", "--yes")
-    assert airflow.canceled == [("registry_sync", "manual__1")]
+    assert api.canceled == [("registry_sync", "manual__1")]
     assert database.runs.get(begun.id).state is RunState.CANCELED
     assert "the run manual__1 is canceled" in capsys.readouterr().out
 
 
-def test_a_local_run_is_canceled_by_its_record(run: Run, database: Database, airflow: Airflow) -> None:
+def test_a_local_run_is_canceled_by_its_record(run: Run, database: Database, api: Airflow) -> None:
     repository = database.repositories.ensure("app")
     begun = open_run(database, repository, key=RunKey(LOCAL_DAG_ID, "local__1__elsewhere__1"))
     run("run", "cancel", "local__1__elsewhere__1", "--yes")
@@ -226,20 +226,20 @@ def test_a_local_run_is_canceled_by_its_record(run: Run, database: Database, air
         run("run", "cancel", "local__1__elsewhere__1", "--yes")
     with pytest.raises(SystemExit, match=r"there is no run 'local__2'"):
         run("run", "cancel", "local__2", "--yes")
-    assert airflow.canceled == []
+    assert api.canceled == []
 
 
 def test_a_run_without_a_sync_is_shown_by_its_state(
-    run: Run, database: Database, airflow: Airflow, capsys: pytest.CaptureFixture[str]
+    run: Run, database: Database, api: Airflow, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    airflow.states = [DagRunState("queued")]
+    api.states = [DagRunState("queued")]
     run("run", "show", "manual__1", "--output", "json")
     assert json.loads(capsys.readouterr().out) == {
         "run_id": "manual__1", "dag_id": "registry_sync", "state": "queued",
     }  # fmt: skip
 
 
-def test_modes_are_those_of_syncs(run: Run, database: Database, airflow: Airflow) -> None:
+def test_modes_are_those_of_syncs(run: Run, database: Database, api: Airflow) -> None:
     for mode in SyncMode:
         run("sync", "app", "--url", "https://quay.io", "--upstream-name", "a", "--mode", mode.value, "--no-wait")
-    assert [started["conf"]["mode"] for started in airflow.started] == ["mirror", "additive"]
+    assert [started["conf"]["mode"] for started in api.started] == ["mirror", "additive"]
