@@ -32,6 +32,7 @@ from registry_sync.pulp.task_documents import MAINTENANCE, SYNC, SyncDagRun, Tas
 
 if TYPE_CHECKING:
     from airflow.models import DagRun
+    from airflow.models.dagrun import DagRunNote
 
 
 def trigger(dag_id: str, task_id: str, conf: dict[str, Any], user_name: str) -> None:
@@ -45,7 +46,7 @@ def find(dag_id: str, task_id: str) -> SyncDagRun:
 
     with create_session() as session:
         run = _require(session, dag_id, task_id)
-        return _shown(run, run.id in _waiting(session, [run]), session)
+        return _shown(run, run.id in _waiting(session, [run]), _notes(session, [run]).get(run.id), session)
 
 
 def page(
@@ -73,8 +74,8 @@ def page(
             query = query.filter(_in_states(states))
         total_count = query.count()
         runs = query.order_by(*keys).offset(request.offset).limit(request.limit).all()
-        waiting = _waiting(session, runs)
-        return Page(tuple(_shown(run, run.id in waiting) for run in runs), total_count)
+        waiting, notes = _waiting(session, runs), _notes(session, runs)
+        return Page(tuple(_shown(run, run.id in waiting, notes.get(run.id)) for run in runs), total_count)
 
 
 def _tasks_of(session: Any, dag_id: str) -> Any:
@@ -140,7 +141,7 @@ def delete(dag_id: str, task_id: str) -> None:
     with create_session() as session:
         run = _require(session, dag_id, task_id)
         if str(run.state) not in ("success", "failed"):
-            raise SyncError(f"the task has not ended: it is {_state(run).value}; cancel it first")
+            raise SyncError(f"the task has not ended: it is {_state(run, run.dag_run_note).value}; cancel it first")
         session.delete(run)
 
 
@@ -184,11 +185,19 @@ def _waiting(session: Any, runs: Sequence[DagRun]) -> frozenset[int]:
     return frozenset(id_ for (id_,) in session.query(DagRun.id).filter(is_one, is_waiting_for_approval()))
 
 
-def _shown(run: DagRun, is_waiting: bool, session: Any = None) -> SyncDagRun:
+def _notes(session: Any, runs: Sequence[DagRun]) -> dict[int, DagRunNote]:
+    """The notes of those runs that have one, by the run's id, read at once."""
+    from airflow.models.dagrun import DagRunNote
+
+    found = session.query(DagRunNote).filter(DagRunNote.dag_run_id.in_([run.id for run in runs]))
+    return {note.dag_run_id: note for note in found}
+
+
+def _shown(run: DagRun, is_waiting: bool, note: DagRunNote | None, session: Any = None) -> SyncDagRun:
     """The run as a domain object; with a session, its failed tasks are included."""
     from airflow.utils.state import TaskInstanceState
 
-    state = TaskState.FAILED if is_waiting and str(run.state) == "running" else _state(run)
+    state = TaskState.FAILED if is_waiting and str(run.state) == "running" else _state(run, note)
     failed: tuple[str, ...] = ()
     if session is not None and state is TaskState.FAILED:
         failed = tuple(
@@ -203,17 +212,17 @@ def _shown(run: DagRun, is_waiting: bool, session: Any = None) -> SyncDagRun:
         finished_at=run.end_date if str(run.state) in ("success", "failed") else None,
         failed_tasks=failed,
         triggered_by=triggered_by(run),
-        note=own_note(run.dag_run_note),
+        note=own_note(note),
         dag_id=run.dag_id,
         is_dry_run=bool((run.conf or {}).get("dry_run")),
     )
 
 
-def _state(run: DagRun) -> TaskState:
+def _state(run: DagRun, note: DagRunNote | None) -> TaskState:
     """The state of a task. A canceled run ends as failed; or as success, when the scheduler just found all skipped."""
     names = {"queued": TaskState.WAITING, "success": TaskState.COMPLETED, "failed": TaskState.FAILED}
     state = names.get(str(run.state), TaskState.RUNNING)
-    if state is TaskState.COMPLETED and says_no_version(run.dag_run_note):
+    if state is TaskState.COMPLETED and says_no_version(note):
         return TaskState.FAILED
     is_final = state in (TaskState.COMPLETED, TaskState.FAILED)
-    return TaskState.CANCELED if is_final and run.note in CANCELED_NOTES else state
+    return TaskState.CANCELED if is_final and note is not None and note.content in CANCELED_NOTES else state

@@ -73,9 +73,9 @@ BOUNDS = {
     "content/docker/blobs/?repository_version={version}": 4,
     "content/docker/manifests/?repository_version={version}": 6,
     "content/docker/tags/?repository_version={version}": 4,
-    "tasks/": 4,
+    "tasks/": 9,
     "syncs/": 3,
-    "{task}": 3,
+    "{task}": 7,
     "status/": 4,
     "docs/api.json": 1,
 }
