@@ -32,8 +32,21 @@ SHARED, COMPOSED = "the Airflow of the session", "the composed Airflow of the se
 #: The folder of those that share one API server, in the process of the tests.
 SHARING_API_SERVER = "tests/integration/api/"
 #: Where several processes run tests, the longest starts first, and the short ones of integration fill up the end.
-_IN_PROCESSES = (SHARED, COMPOSED, "architecture", "unit", "e2e", "docs", "contract", "integration", "clients")
+_IN_PROCESSES = (
+    SHARED,
+    SHARING_API_SERVER,
+    COMPOSED,
+    "architecture",
+    "unit",
+    "e2e",
+    "docs",
+    "contract",
+    "integration",
+    "clients",
+)
 _IN_ONE = (*SUITES[:-1], SHARED, COMPOSED, SUITES[-1])
+
+_AS_LISTED = {path: at for at, path in enumerate((*SHARING_AIRFLOW, *SHARING_COMPOSED))}
 
 
 def place(path: str, *, in_processes: bool) -> tuple[int, int]:
@@ -41,7 +54,7 @@ def place(path: str, *, in_processes: bool) -> tuple[int, int]:
     sharing = shared_by(path)
     order = _IN_PROCESSES if in_processes else _IN_ONE
     if sharing in order:
-        return order.index(sharing), (*SHARING_AIRFLOW, *SHARING_COMPOSED).index(path)
+        return order.index(sharing), _AS_LISTED.get(path, 0)
     return order.index(path.split("/")[1]), 0
 
 

@@ -53,7 +53,7 @@ def test_a_remote_is_made_and_read_back_as_documented(admin: RestClient, name: s
         "exclude_tags": None, "username": None, "password": None, "conn_id": None, "platforms": None,
         "include_referrers": True, "allow_sparse": False, "allow_schema1": False, "include_foreign_layers": False,
         "max_held_share": None, "max_removed_share": 0.5, "max_removed_tags": None, "max_total_bytes": None,
-        "pulp_labels": {}, **HUB,
+        "digest_list": "auto", "pulp_labels": {}, **HUB,
     }  # fmt: skip
     assert {key: made[key] for key in defaults} == defaults
     assert set(made) == {*defaults, "pulp_created", "pulp_href", "pulp_last_updated", "name"}
@@ -65,7 +65,7 @@ def test_every_field_of_a_remote_is_kept(admin: RestClient, api_server: ApiServe
         "proxy_url": "http://proxy.example:3128", "ssl_validation": False,
         "platforms": ["linux/amd64", "linux/arm/v7"], "allow_sparse": True, "allow_schema1": True,
         "include_foreign_layers": True, "max_held_share": 0.1, "max_removed_share": None, "max_removed_tags": 5,
-        "max_total_bytes": 50_000_000_000,
+        "max_total_bytes": 50_000_000_000, "digest_list": "off",
         "include_referrers": False, "pulp_labels": {"team": "web"}, "conn_id": "quay",
     }  # fmt: skip
     made = admin.post(LIST, name=name, **HUB, **given)

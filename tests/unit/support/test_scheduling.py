@@ -49,5 +49,5 @@ def test_one_process_starts_with_what_says_most_in_the_shortest_time() -> None:
 
 
 def test_several_processes_start_with_what_takes_longest() -> None:
-    paths = ["tests/integration/a.py", "tests/unit/a.py", SHARING_AIRFLOW[0]]
+    paths = ["tests/integration/a.py", "tests/unit/a.py", "tests/integration/api/a.py", SHARING_AIRFLOW[0]]
     assert sorted(paths, key=lambda path: place(path, in_processes=True)) == paths[::-1]
