@@ -136,7 +136,7 @@ def test_the_table_by_a_trigger_and_what_the_runs_do(
             runs[what] = started.json()["dag_run_id"]
         asked_for = {"repository": "forged"}
         forged = {"dag_run_id": f"registry_sync__{uuid.uuid4()}", "logical_date": None, "conf": asked_for}
-        assert clients["User"].ask("POST", RUNS, forged).status_code == 200
+        assert patiently(clients["User"], lambda: ("POST", RUNS, forged)).status_code == 200
         ended = {what: ended_run(clients["Admin"], run_id) for what, run_id in runs.items()}
         assert {what: run["state"] for what, run in ended.items()} == {
             what: "failed" if documented()[what][1] == "no" else "success" for what in runs

@@ -27,7 +27,8 @@ from local_airflow.settings import write_settings
 DAG_ID = "registry_sync"
 #: Each look at a run is a request that the API server works for, on the cores that the run needs.
 POLL_SECONDS = 0.2
-BUSY_SECONDS = 60
+#: For several times the patience with Airflow's SQLite, ``local_airflow.settings.SQLITE_PATIENCE_SECONDS``.
+BUSY_SECONDS = 90
 #: The DAG files of a test are there before the start and stay as they are: parsing them again and again tells nothing.
 #: An asset that a DAG waits for counts from the next clean-up on.
 PARSED_ONCE = {

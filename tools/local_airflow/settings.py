@@ -16,9 +16,11 @@ from local_airflow.layout import Layout
 from local_airflow.ports import LOOPBACK
 
 USERNAME = "admin"
-#: How long Airflow waits for a lock of its SQLite, as registry-sync does for its own. SQLite's five seconds lead to 500
-#: when several tasks start at once.
-SQLITE_PATIENCE_SECONDS = 60
+#: How long Airflow waits for a lock of its SQLite. SQLite's five seconds lead to 500 when several tasks start at once.
+#: Not longer, because Airflow 3.3.2 notes a request of its REST API (``action_logging``) on the event loop of the API
+#: server: when a task that starts has the lock then, its commit waits for that loop, and all stands still until the
+#: patience ends.
+SQLITE_PATIENCE_SECONDS = 10
 
 #: The code that Airflow runs after its set-up of warnings. ``PYTHONWARNINGS`` would disable all of that set-up.
 LOCAL_SETTINGS = '''\

@@ -127,7 +127,7 @@ def cancel(dag_id: str, task_id: str) -> SyncDagRun:
     task = find(dag_id, task_id)
     if task.state not in (TaskState.WAITING, TaskState.RUNNING) and task.finished_at is not None:
         raise SyncError(f"the task has ended: it is {task.state.value}")
-    cancel_run(dag_id, task.run_id)
+    cancel_run(task.dag_id, task.run_id)
     return find(dag_id, task_id)
 
 
