@@ -51,7 +51,7 @@ def shape(document: Any) -> Any:
     if isinstance(document, list):
         return [shape(entry) for entry in document]
     if isinstance(document, str):
-        text = re.sub(r"\b[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}\b", "<uuid>", document)
+        text = re.sub(r"(?<![0-9a-f])[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}(?![0-9a-f])", "<uuid>", document)
         return re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$", "<moment>", text)
     return document
 

@@ -275,8 +275,8 @@ def test_the_commands_of_the_first_tutorial_give_what_it_shows(
     assert tables == 2
     assert unchanged
     numbers = [row for row in _words(versions) if row[0].isdecimal()]
-    # The tags stand after the origin: nobody made these versions, so that there is no word for who did.
-    tags = {row[0]: row[row.index("sync") + 1] for row in numbers}
+    # The tags are the first number after the origin and whoever started the sync.
+    tags = {row[0]: next(filter(str.isdecimal, row[row.index("sync") :])) for row in numbers}
     assert list(tags.items()) == [("3", "4"), ("2", "8"), ("1", "2")]
     assert "Airflow is stopped" in printed
 

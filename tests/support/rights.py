@@ -32,13 +32,17 @@ def documented() -> dict[str, tuple[str, str, str]]:
 
 @dataclass(frozen=True)
 class World:
-    """A repository with content, the remote that feeds it, another remote, and a task; names and paths."""
+    """A repository with content, the remote that feeds it, another remote, and a task; names and paths.
+
+    ``tagged`` is a repository that no run syncs, and ``digest`` a manifest of it.
+    """
 
     name: str
     repository: str
     remote: str
     other: str
     task: str
+    tagged: str
     digest: str
     place: Mapping[str, Any]
     bound: str = BOUND
@@ -58,7 +62,9 @@ class World:
         source = database.remotes.by_name(name)
         sync(database, database.repositories.by_name(name), content, remote=source)
         task = admin.post(f"{remote}sync/", 202, repository=repository)["task"]
-        (tag,) = admin.get("content/docker/tags/", repository_version=f"{repository}versions/1/")["results"]
+        tagged = admin.post(REPOSITORIES, name=f"{name}-tagged")["pulp_href"]
+        sync(database, database.repositories.by_name(f"{name}-tagged"), content, remote=source)
+        (tag,) = admin.get("content/docker/tags/", repository_version=f"{tagged}versions/1/")["results"]
         for conn_id, fields in (
             ("rights_bound", {"host": bound}),
             ("rights_any", {"extra": '{"allow_any_host": true}'}),
@@ -71,7 +77,7 @@ class World:
                 **fields,
             }
             assert admin.ask("POST", "/api/v2/connections", connection).status_code in (201, 409)
-        return cls(name, repository, remote, other, task, tag["digest"], place, bound)
+        return cls(name, repository, remote, other, task, tagged, tag["digest"], place, bound)
 
 
 Try = tuple[str, str, dict[str, Any] | None]
@@ -96,7 +102,7 @@ def over_rest(world: World) -> dict[str, Callable[[], Try]]:
         "switch off": lambda: ("PATCH", world.other, {"ssl_validation": False}),
         "set or remove a tag": lambda: (
             "POST",
-            f"{world.repository.replace('docker', 'container')}tag/",
+            f"{world.tagged.replace('docker', 'container')}tag/",
             {"tag": "latest", "digest": world.digest},
         ),
         "set or remove a label": lambda: ("POST", f"{world.other}set_label/", {"key": "a", "value": "b"}),

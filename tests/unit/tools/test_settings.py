@@ -15,8 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from local_airflow.instance import Instance
 from local_airflow.layout import Layout
-from local_airflow.settings import load_secrets, process_environment, write_settings
-from registry_sync.db.engine import BUSY_TIMEOUT_SECONDS
+from local_airflow.settings import SQLITE_PATIENCE_SECONDS, load_secrets, process_environment, write_settings
 
 
 @pytest.fixture
@@ -56,7 +55,7 @@ def test_what_an_instance_writes_is_its_owners_alone(layout: Layout) -> None:
     assert all(any(folder in path.parents for folder in folders) for path in written)
 
 
-def test_airflow_waits_for_a_lock_of_its_sqlite_as_long_as_ours_does(layout: Layout) -> None:
+def test_airflow_waits_for_a_lock_of_its_sqlite_longer_than_sqlite_does(layout: Layout) -> None:
     """Both of its engines: the one of processes and tasks, and the one of asynchronous routes."""
     layout.home.mkdir(parents=True)
     url = make_url(Instance(layout).settings(1234)["database"]["sql_alchemy_conn"])
@@ -71,7 +70,7 @@ def test_airflow_waits_for_a_lock_of_its_sqlite_as_long_as_ours_does(layout: Lay
     with engine.connect() as connection:
         waits = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
     engine.dispose()
-    assert waits == asyncio.run(asked()) == BUSY_TIMEOUT_SECONDS * 1000
+    assert waits == asyncio.run(asked()) == SQLITE_PATIENCE_SECONDS * 1000
 
 
 def test_it_listens_on_loopback_only(layout: Layout) -> None:
