@@ -6,7 +6,6 @@ already, has no created resources.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated
@@ -17,17 +16,16 @@ from pydantic import Field, StringConstraints
 from registry_sync.api.access import CHANGE, SignedIn
 from registry_sync.api.dependencies import Router, UsedDatabase
 from registry_sync.api.fields import GivenDocument, PathUuid, parsed
+from registry_sync.api.form_routes import record_task
 from registry_sync.api.problems import NOT_FOUND, InvalidField
 from registry_sync.api.version_routes import MAX_NAMES, NewCopy, SourceOfCopy, require_source
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.references import TagName
-from registry_sync.domain.runs import FinishedTask
 from registry_sync.domain.version_history import DerivedVersion, ManifestCopy
 from registry_sync.errors import InvalidReference, RecordNotFound
-from registry_sync.pulp.hrefs import href_of, repository_href, task_href
-from registry_sync.pulp.path_forms import current_form
+from registry_sync.pulp.hrefs import href_of, repository_href
 from registry_sync.pulp.task_documents import TaskStarted
 
 TagText = Annotated[str, StringConstraints(strip_whitespace=True), parsed(TagName)]
@@ -132,16 +130,6 @@ def recorded(
     started_at: datetime,
 ) -> TaskStarted:
     """The task of an action that has been done, recorded for its client."""
-    task = FinishedTask(
-        task_id=str(uuid.uuid4()),
-        name=name,
-        triggered_by=user.get_name(),
-        path_form=current_form().value,
-        created_at=started_at,
-        started_at=started_at,
-        finished_at=utc_now(),
-        created_resources=() if made.version is None else (href_of(made.version),),
-        reserved_resources=(repository_href(repository_id),),
-    )
-    database.finished_tasks.add(task)
-    return TaskStarted(task=task_href(task.task_id))
+    created = () if made.version is None else (href_of(made.version),)
+    reserved = (repository_href(repository_id),)
+    return record_task(database, name, user, started_at, created=created, reserved=reserved)

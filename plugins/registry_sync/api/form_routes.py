@@ -11,6 +11,7 @@ import inspect
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
@@ -147,6 +148,36 @@ def _task_name(route: APIRoute) -> str | None:
     return f"registry_sync.{_ACTIONS[method]}" if is_task else None
 
 
+def record_task(
+    database: Database,
+    name: str,
+    user: BaseUser,
+    started_at: datetime,
+    *,
+    created: tuple[str, ...] = (),
+    reserved: tuple[str, ...] = (),
+    result: Any = None,
+) -> TaskStarted:
+    """The task of what has been done since ``started_at``, recorded as completed for the client that requested it.
+
+    ``created`` and ``reserved`` are the paths of what it made and of what it was about; ``result`` None is for nothing.
+    """
+    task = FinishedTask(
+        task_id=str(uuid.uuid4()),
+        name=name,
+        triggered_by=user.get_name(),
+        path_form=current_form().value,
+        created_at=started_at,
+        started_at=started_at,
+        finished_at=utc_now(),
+        created_resources=created,
+        reserved_resources=reserved,
+        result=result,
+    )
+    database.finished_tasks.add(task)
+    return TaskStarted(task=task_href(task.task_id))
+
+
 def as_task(work: Callable[..., Any], name: str, path: str) -> Callable[..., TaskStarted]:
     """``work`` as a route that responds with a task, which has ended and is recorded: it made what ``work`` returns.
 
@@ -160,20 +191,9 @@ def as_task(work: Callable[..., Any], name: str, path: str) -> Callable[..., Tas
     def with_task(*, user: BaseUser, **given: Any) -> TaskStarted:
         started_at = utc_now()
         result = work(**given, user=user) if has_user else work(**given)
-        database: Database = given["database"]
-        task = FinishedTask(
-            task_id=str(uuid.uuid4()),
-            name=name,
-            triggered_by=user.get_name(),
-            path_form=current_form().value,
-            created_at=started_at,
-            started_at=started_at,
-            finished_at=utc_now(),
-            created_resources=() if has_object else (result.pulp_href,),
-            reserved_resources=(f"{API_PREFIX}{_in_container_form(path).format(**given)}",) if has_object else (),
-        )
-        database.finished_tasks.add(task)
-        return TaskStarted(task=task_href(task.task_id))
+        created = () if has_object else (result.pulp_href,)
+        reserved = (f"{API_PREFIX}{_in_container_form(path).format(**given)}",) if has_object else ()
+        return record_task(given["database"], name, user, started_at, created=created, reserved=reserved)
 
     named = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in signature.parameters.values()]
     if not has_user:

@@ -22,6 +22,7 @@ from registry_sync.api import sync_dag
 from registry_sync.api.access import CHANGE_RUN, DELETE_RUN, READ_TASKS, SYNC, SignedIn, may_change_repositories
 from registry_sync.api.dependencies import Router, UsedDatabase
 from registry_sync.api.fields import Flag, GivenDocument, GivenHref, PathUuid, invalid, parsed
+from registry_sync.api.form_routes import record_task
 from registry_sync.api.list_filters import OF_ORDER, FilterField, filtered, read_time, read_uuid
 from registry_sync.api.problems import CONFLICT, NOT_FOUND, InvalidField
 from registry_sync.api.resources import (
@@ -40,7 +41,7 @@ from registry_sync.domain.filters import Filter, Operator
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Page, PageRequest, Repository, SyncMode
 from registry_sync.domain.remote import Remote
-from registry_sync.domain.runs import DagRunEnd, FinishedTask, RequestedSync, RunKey, SyncRun, is_fed_by
+from registry_sync.domain.runs import DagRunEnd, RequestedSync, RunKey, SyncRun, is_fed_by
 from registry_sync.errors import RecordNotFound, RegistrySyncError, SyncError
 from registry_sync.hooks.dag_runs import continue_run, plan_of_run
 from registry_sync.hooks.settings import load_settings
@@ -259,18 +260,7 @@ def purge_tasks(database: UsedDatabase, given: TasksToPurge, user: SignedIn) -> 
     kinds = [state is TaskState.FAILED for state in states if state in ENDED]
     count = database.finished_tasks.purge(before, is_failed=kinds, limit=_MOST_PURGED)
     count += sync_dag.purge(load_settings().sync_dag_id, before, states, _MOST_PURGED)
-    task = FinishedTask(
-        task_id=str(uuid.uuid4()),
-        name="registry_sync.purge",
-        triggered_by=user.get_name(),
-        path_form=current_form().value,
-        created_at=started_at,
-        started_at=started_at,
-        finished_at=utc_now(),
-        result={"deleted": count},
-    )
-    database.finished_tasks.add(task)
-    return TaskStarted(task=task_href(task.task_id))
+    return record_task(database, "registry_sync.purge", user, started_at, result={"deleted": count})
 
 
 @router.get("/{task_id}/", dependencies=READ_TASKS, responses=NOT_FOUND)

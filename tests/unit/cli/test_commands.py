@@ -221,6 +221,19 @@ def test_loading_the_commands_loads_neither_the_database_nor_the_registry_client
     assert loaded.stdout.strip() == ""
 
 
+def _last_words(script: str) -> list[str]:
+    """The words of the last line that a script prints in an interpreter of its own."""
+    path = str(Path(registry_sync.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()[-1].split()
+
+
 @pytest.mark.slow
 def test_the_tree_of_commands_is_made_without_what_the_commands_require() -> None:
     """Every ``airflow`` command makes it."""
@@ -228,16 +241,7 @@ def test_the_tree_of_commands_is_made_without_what_the_commands_require() -> Non
         "import sys; from registry_sync.cli import get_cli_commands; get_cli_commands(); "
         "print(*sorted(name for name in sys.modules if name.startswith('registry_sync.')))"
     )
-    path = str(Path(registry_sync.__file__).parents[1])
-    loaded = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    ours = loaded.stdout.splitlines()[-1].split()
-    assert set(ours) - {"registry_sync.provider"} == {
+    assert set(_last_words(script)) - {"registry_sync.provider"} == {
         "registry_sync.cli",
         "registry_sync.cli.arguments",
         "registry_sync.cli.commands",
@@ -258,15 +262,7 @@ def test_no_command_loads_what_only_a_few_of_them_use_before_it_does() -> None:
         "[importlib.import_module(f'registry_sync.cli.{name}') for name in names]; "
         "print(*sorted({n.partition('.')[0] for n in set(sys.modules) - known} - set(sys.stdlib_module_names)))"
     )
-    path = str(Path(registry_sync.__file__).parents[1])
-    loaded = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert set(loaded.stdout.splitlines()[-1].split()) <= {"registry_sync", "airflow"}
+    assert set(_last_words(script)) <= {"registry_sync", "airflow"}
 
 
 def test_a_state_that_no_run_has_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
