@@ -121,6 +121,14 @@ class Upstream:
         return list(found.values())
 
 
+def upstream_with(count: int, note: str = "") -> Upstream:
+    """A repository of that many tags, ``tag-00`` and so on, each on its own image; ``note`` makes other images."""
+    upstream = Upstream()
+    for number in range(count):
+        upstream.tag(f"tag-{number:02}", image(f"layer {number}", note=note))
+    return upstream
+
+
 def new_key() -> RunKey:
     """A key that no other run of the tests has."""
     return RunKey("sync_registry", f"manual__{next(_run_numbers)}")

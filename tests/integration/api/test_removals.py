@@ -10,18 +10,11 @@ import pytest
 from registry_sync.domain.records import Repository
 from registry_sync.domain.runs import RunKey, RunState
 from registry_sync.errors import TooManyRemovals
-from support.metadata import Upstream, image, open_run, play_stages, sync
+from support.metadata import open_run, play_stages, sync, upstream_with
 from support.rest_api import DAG_ID, ROLES, ApiServer, RestClient
 
 REPOSITORIES = "repositories/docker/docker/"
 REMOTES = "remotes/docker/docker/"
-
-
-def upstream_with(count: int, note: str) -> Upstream:
-    upstream = Upstream()
-    for number in range(count):
-        upstream.tag(f"tag-{number:02}", image(f"layer {number}", note=note))
-    return upstream
 
 
 @pytest.fixture

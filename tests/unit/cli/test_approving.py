@@ -14,16 +14,9 @@ from registry_sync.domain.runs import RunKey, RunState, SyncRun
 from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import RecordNotFound, TooManyRemovals
 from support.commands import Run
-from support.metadata import Upstream, image, open_run, play_stages, sync
+from support.metadata import Upstream, image, open_run, play_stages, sync, upstream_with
 
 KEY = RunKey("mirror", "manual__1")
-
-
-def upstream_with(count: int) -> Upstream:
-    upstream = Upstream()
-    for number in range(count):
-        upstream.tag(f"tag-{number:02}", image(f"layer {number}"))
-    return upstream
 
 
 @pytest.fixture

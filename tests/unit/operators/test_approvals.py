@@ -20,7 +20,7 @@ from registry_sync.errors import TooManyRemovals
 from registry_sync.operators.approvals import question
 from registry_sync.operators.commit_version import CommitVersionOperator
 from registry_sync.operators.run_notes import RUN_NOTE_KEY
-from support.metadata import Upstream, image, open_run, play_stages, sync
+from support.metadata import Upstream, image, open_run, play_stages, sync, upstream_with
 from support.task_contexts import TaskContext
 
 KEY = RunKey("mirror", "manual__1")
@@ -54,13 +54,6 @@ def repository(database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: An
     repository = database.repositories.ensure("hello")
     sync(database, repository, upstream_with(30))
     return repository
-
-
-def upstream_with(count: int) -> Upstream:
-    upstream = Upstream()
-    for number in range(count):
-        upstream.tag(f"tag-{number:02}", image(f"layer {number}"))
-    return upstream
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from registry_sync.domain.version_history import CopyRequest
 from registry_sync.operators.commit_version import CommitVersionOperator
 from registry_sync.operators.run_notes import RUN_NOTE_KEY, RunNote, compose, held_note
 from registry_sync.operators.task_values import as_flag
-from support.metadata import Upstream, image, open_run, play_stages, sync
+from support.metadata import Upstream, image, open_run, play_stages, sync, upstream_with
 from support.task_contexts import TaskContext
 
 KEY = RunKey("mirror", "manual__1")
@@ -28,13 +28,6 @@ def repository(database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: An
     repository = database.repositories.ensure("hello")
     sync(database, repository, upstream_with(30))
     return repository
-
-
-def upstream_with(count: int) -> Upstream:
-    upstream = Upstream()
-    for number in range(count):
-        upstream.tag(f"tag-{number:02}", image(f"layer {number}"))
-    return upstream
 
 
 def shrunk(database: Database, repository: Repository) -> SyncRun:
