@@ -5,12 +5,10 @@ collectors with hardly any grace, rollbacks, copies and deletions, verification,
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,16 +17,16 @@ from registry_sync.db.database import Database
 from registry_sync.hooks.stores import open_blob_store
 from registry_sync.sync.maintenance.collect import collect_orphans
 from registry_sync.sync.maintenance.verify import VerifyOptions, verify_blobs
-from support.filling import push
+from support.dying import Copy
+from support.filling import place
 from support.images import ContentBuilder
 from support.invariants import assert_whole
 from support.postgres import running_postgres
 from support.registry import RegistryServer
-from support.soak import COPIES, STOP, UPSTREAMS, did_all
+from support.soak import COPIES, STOP, UPSTREAMS, did_all, main
 
-ROOT = Path(__file__).parents[2]
 #: At least so long, and until they did all of this together, however busy the machine is.
-SECONDS, MOST_SECONDS = 6.0, 200.0
+SECONDS, MOST_SECONDS = 3.0, 200.0
 AT_LEAST = {
     "made a version": 5,
     "collected": 4,
@@ -60,7 +58,7 @@ def publish(registry: RegistryServer, number: int) -> None:
         for tag in moving:
             images = [build.image([shared, build.blob(2000 + number)]) for _ in range(2)]
             build.tag(tag, build.index(images) if tag == "tag-0" else images[0])
-        push(registry, name, build.content())
+        place(registry, name, build.content())
 
 
 @pytest.mark.slow
@@ -91,32 +89,31 @@ def test_programs_at_once_lose_nothing_and_leave_nothing(tmp_path: Path, registr
 
 def run_programs(url: str, folder: Path, registry: RegistryServer) -> Counter[str]:
     """What all programs did together; the upstreams change until they are to stop."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("plugins", "tests"))}
     counts = folder / "counts"
     counts.mkdir()
-    arguments = [url, str(folder / "blobs"), registry.url, str(counts)]
     programs = [
-        subprocess.Popen(
-            [sys.executable, "-m", "support.soak", role, *arguments, str(number)],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        Copy(partial(main, role, url, folder / "blobs", registry.url, counts, number), folder / f"errors-{number}")
         for number, role in enumerate(ROLES)
     ]
+    try:
+        _publish_until_all_is_done(registry, programs, counts)
+        (counts / STOP).touch()
+        for number, (role, program) in enumerate(zip(ROLES, programs, strict=True)):
+            assert program.wait() == 0, f"{role}: {program.errors[-4000:]}"
+            problems = {name for name in json.loads((counts / f"{number}.json").read_text()) if name[0].isupper()}
+            assert problems <= EXPECTED[role], f"{role} met {problems - EXPECTED[role]}: {program.errors[-4000:]}"
+    finally:
+        for program in programs:
+            program.kill()
+    return did_all(counts)
+
+
+def _publish_until_all_is_done(registry: RegistryServer, programs: list[Copy], counts: Path) -> None:
     number, began = 0, time.monotonic()
-    while (passed := time.monotonic() - began) < MOST_SECONDS and all(program.poll() is None for program in programs):
+    while (passed := time.monotonic() - began) < MOST_SECONDS and not any(program.has_ended() for program in programs):
         did = did_all(counts)
         if passed > SECONDS and all(did[what] >= count for what, count in AT_LEAST.items()):
             break
         number += 1
         publish(registry, number)
         time.sleep(0.5)
-    (counts / STOP).touch()
-    errors = [program.communicate(timeout=120)[1] for program in programs]
-    for number, (role, program, error) in enumerate(zip(ROLES, programs, errors, strict=True)):
-        assert program.returncode == 0, f"{role}: {error[-4000:]}"
-        problems = {name for name in json.loads((counts / f"{number}.json").read_text()) if name[0].isupper()}
-        assert problems <= EXPECTED[role], f"{role} met {problems - EXPECTED[role]}: {error[-4000:]}"
-    return did_all(counts)

@@ -1,9 +1,4 @@
-"""Programs that work on one installation at once for a while, each a process of its own.
-
-``python -m support.soak ROLE DATABASE FOLDER REGISTRY COUNTS NUMBER`` works until the folder COUNTS has a file
-``stop``. It keeps what it did in ``NUMBER.json`` there: counts by what happened, where an error of ours counts by its
-type. Anything else ends the process with a traceback. ROLE is a method of :class:`Worker`.
-"""
+"""Programs that work on one installation at once for a while, each a process of its own: :func:`main`."""
 
 from __future__ import annotations
 
@@ -199,13 +194,13 @@ def take(worker: Worker, step: Callable[[], None]) -> None:
             print(f"{name}: {error}", file=sys.stderr)
 
 
-def main(role: str, url: str, folder: str, registry: str, counts: str, number: str) -> None:
-    """One program, until it is to stop."""
+def main(role: str, url: str, blobs: Path, registry: str, counts: Path, number: int) -> None:
+    """One program: a method of :class:`Worker`, again and again until the folder ``counts`` has a file ``stop``.
+
+    It keeps what it did in ``<number>.json`` there: counts by what happened, where an error of ours counts by its type.
+    Any other error ends it.
+    """
     with Database.connect(url) as database:
-        here = Installation(database, open_blob_store(Path(folder).as_uri()))
-        worker = Worker(here, registry, int(number), random.Random(int(number)), Counter())
-        work(worker, getattr(worker, role), Path(counts))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        here = Installation(database, open_blob_store(blobs.as_uri()))
+        worker = Worker(here, registry, number, random.Random(number), Counter())
+        work(worker, getattr(worker, role), counts)
