@@ -236,6 +236,13 @@ SETTINGS: dict[str, Any] = {
         "example": "60",
         "default": "300",
     },
+    "fleet_path": {
+        "description": "The file that declares mirrors, or a folder of such files. Empty: none.",
+        "version_added": "0.2.0",
+        "type": "string",
+        "example": "/opt/airflow/dags/mirrors.yaml",
+        "default": "",
+    },
     "sync_dag_id": {
         "description": "The DAG that a sync over REST runs; its access rules hold for reading over REST.",
         "version_added": "0.1.0",

@@ -25,10 +25,11 @@ MAY_IMPORT = {
     "db": {"errors", "domain"},
     "sync": {"errors", "domain"},
     "hooks": {"errors", "domain", "oci", "blobs", "db"},
-    "operators": {"errors", "domain", "pulp", "hooks", "sync"},
+    "fleet": {"errors", "domain"},
+    "operators": {"errors", "domain", "pulp", "hooks", "sync", "fleet"},
     "users": {"errors", "domain"},
     "api": {"errors", "domain", "pulp", "blobs", "db", "hooks", "users"},
-    "cli": {"errors", "domain", "pulp", "blobs", "db", "hooks", "sync", "serve"},
+    "cli": {"errors", "domain", "pulp", "blobs", "db", "hooks", "sync", "serve", "fleet"},
     "serve": {"errors", "domain", "blobs", "db", "hooks", "users"},
     "listener": {"errors", "domain", "db", "hooks", "operators"},
     "plugin": {"errors", "api", "hooks", "listener", "serve"},
@@ -56,6 +57,8 @@ BELONGS_ONLY_TO = {
     "jwt": {"serve"},
     "markdown_it": {"api"},
     "re2": {"domain"},
+    "yaml": {"fleet"},
+    "croniter": {"fleet"},
 }
 
 

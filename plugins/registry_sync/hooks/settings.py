@@ -44,7 +44,7 @@ class Settings:
     ``pull_metrics`` is the ``host:port`` of its metrics and ``pull_access_log`` the file of its access log, ``-`` for
     standard output; None for neither.
     ``blob_delivery`` says who sends the bytes of blobs to container clients, and ``signed_url_seconds`` how long a URL
-    of the object store for that can be used.
+    of the object store for that can be used. ``fleet_path`` is the file or folder that declares mirrors, None for none.
     """
 
     sql_alchemy_conn: str
@@ -66,6 +66,12 @@ class Settings:
     blob_delivery: BlobDelivery = BlobDelivery.DIRECT
     signed_url_seconds: int = DEFAULT_URL_SECONDS
     rest_basic_over_http: bool = False
+    fleet_path: Path | None = None
+
+    @property
+    def fleet_cache(self) -> Path | None:
+        """The folder of compiled fleets."""
+        return None if self.home is None else self.home / "fleet"
 
     @property
     def file_modes(self) -> FileModes:
@@ -109,6 +115,7 @@ def load_settings() -> Settings:
         blob_delivery=_delivery(conf.get(SECTION, "blob_delivery", fallback="").strip()),
         signed_url_seconds=_url_seconds(conf.get(SECTION, "signed_url_seconds", fallback="").strip()),
         rest_basic_over_http=_flag(conf.get(SECTION, "rest_basic_over_http", fallback=""), "rest_basic_over_http"),
+        fleet_path=_path(conf.get(SECTION, "fleet_path", fallback="").strip(), "fleet_path"),
     )
 
 
@@ -117,6 +124,16 @@ def serves_pulls_in_api_server() -> bool:
     from airflow.configuration import conf
 
     return _flag(conf.get(SECTION, "pull_in_api_server", fallback=""), "pull_in_api_server")
+
+
+def _path(text: str, name: str) -> Path | None:
+    """``text`` as an absolute path; None for an empty one."""
+    if not text:
+        return None
+    path = Path(text).expanduser()
+    if not path.is_absolute():
+        raise ConfigurationError(f"[registry_sync] {name} = {text[:80]!r}: give an absolute path")
+    return path
 
 
 def _flag(text: str, name: str) -> bool:
