@@ -2,7 +2,8 @@
 
 A chunk is read and given to the server, which takes a few of them before it waits for the client. So what a client that
 does not read holds is a multiple of its chunks, and chunks are as large as the memory that all clients share permits:
-large ones cost less for each byte.
+large ones cost fewer changes of threads. Those of files end where a processor's cache does: each byte is copied three
+times on its way, and a chunk that has left the cache meanwhile costs more than the turns it saved.
 
 What lies in the page cache is read on the event loop, which takes less time than waking a thread; everything else is
 read in threads. A server's own way of sending files (``http.response.pathsend``) is not used: granian reads a piece of
@@ -24,6 +25,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 #: Chunks of a client: the first one, the least and the most bytes of one.
 FIRST_CHUNK_BYTES, LEAST_CHUNK_BYTES, MOST_CHUNK_BYTES = 64 * 1024, 16 * 1024, 512 * 1024
+#: The most bytes of one that is read from a file when it is needed: six of them stay in a core's cache, and the C
+#: library asks the kernel for no memory for each, as it does from 128 KiB on (mallopt(3), ``M_MMAP_THRESHOLD``).
+MOST_FILE_CHUNK_BYTES = 112 * 1024
 #: How many chunks may wait in the server for a client: granian queues four, one is written and one is held here.
 CHUNKS_HELD = 6
 #: What chunks of all clients of a process take, about, as long as each has more than the least.
@@ -122,15 +126,17 @@ class SendBuffers:
         self._left = shared_bytes
 
     @contextmanager
-    def share(self, chunk_count: int = CHUNKS_HELD) -> Iterator[Callable[[], int]]:
-        """For one body, which has ``chunk_count`` chunks in memory at a time: what says how large the next one is."""
+    def share(self, chunk_count: int = CHUNKS_HELD, most_bytes: int = MOST_CHUNK_BYTES) -> Iterator[Callable[[], int]]:
+        """For one body, which has ``chunk_count`` chunks of up to ``most_bytes`` in memory at a time: what says how
+        large the next one is.
+        """
         chunk_bytes = 0
 
         def next_size() -> int:
             nonlocal chunk_bytes
             self._left += chunk_bytes * chunk_count
             grown = 2 * chunk_bytes or FIRST_CHUNK_BYTES
-            chunk_bytes = max(min(self._left // (2 * chunk_count), grown, MOST_CHUNK_BYTES), LEAST_CHUNK_BYTES)
+            chunk_bytes = max(min(self._left // (2 * chunk_count), grown, most_bytes), LEAST_CHUNK_BYTES)
             self._left -= chunk_bytes * chunk_count
             return chunk_bytes
 
@@ -152,7 +158,7 @@ async def _of_download(coming: ComingBytes) -> AsyncGenerator[bytes, None]:
 
 async def _of_file(file: FileIO, offset: int, length: int) -> AsyncGenerator[bytes, None]:
     loop, descriptor, end = asyncio.get_running_loop(), file.fileno(), offset + length
-    with _buffers.share() as next_size:
+    with _buffers.share(most_bytes=MOST_FILE_CHUNK_BYTES) as next_size:
         while offset < end:
             count = min(next_size(), end - offset)
             if _is_cached(descriptor, offset + count - 1):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import os
+import sys
 from collections.abc import AsyncGenerator, Callable, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from registry_sync.serve.blob_bodies import (
     CHUNKS_HELD,
     LEAST_CHUNK_BYTES,
     MOST_CHUNK_BYTES,
+    MOST_FILE_CHUNK_BYTES,
     SHARED_BYTES,
     BlobBody,
     BodyCut,
@@ -117,6 +119,15 @@ def test_a_file_is_sent_whole_or_in_part_and_closed(
         assert _sent(BlobBody(len(data), offset, length, file=file), client) == length
         assert b"".join(client.received) == data[offset : offset + length]
         assert file.closed
+
+
+def test_chunks_of_a_file_stay_in_a_cache_and_below_what_the_c_library_maps(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(bytes(_SIZE_BYTES))
+    client = Client()
+    _sent(BlobBody(_SIZE_BYTES, file=io.FileIO(tmp_path / "blob")), client)
+    sizes = {len(chunk) for chunk in client.received[1:-1]}
+    assert sizes == {MOST_FILE_CHUNK_BYTES}
+    assert MOST_FILE_CHUNK_BYTES + sys.getsizeof(b"") < 128 * 1024
 
 
 def test_a_file_that_is_cut_while_it_is_sent_is_an_error(tmp_path: Path) -> None:
