@@ -126,14 +126,22 @@ class _Lines(logging.Handler):
 class PullServer(PullClient):
     """Runs between ``with`` and its end, at a free port; ``folder`` is that of ``Installation.embedded``.
 
-    ``certificate`` makes it speak https; ``options`` are others of ``ServerOptions``. ``log`` is what it printed.
+    ``certificate`` makes it speak https; ``environment`` are variables of its own; ``options`` are others of
+    ``ServerOptions``. ``log`` is what it printed.
     """
 
     def __init__(
-        self, folder: Path, *, certificate: ServerCertificate | None = None, workers: int = 1, **options: Any
+        self,
+        folder: Path,
+        *,
+        certificate: ServerCertificate | None = None,
+        workers: int = 1,
+        environment: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> None:
         self.folder = folder
         self._options = options
+        self._environment = dict(environment or {})
         self.port = 0
         self.workers = workers
         self._certificate = certificate
@@ -153,7 +161,7 @@ class PullServer(PullClient):
         if self._certificate is not None:
             options |= {"certificate": str(self._certificate.chain_path), "key": str(self._certificate.key_path)}
         options |= self._options
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **self._environment}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _PROGRAM, json.dumps(options)],

@@ -21,17 +21,17 @@ SMALL_BYTES, LARGE_BYTES = 10_000, 3 * 1024 * 1024
 class Upstream:
     """Serves one image with a ``large`` and a ``small`` layer, which ``here`` knows and does not have.
 
-    It is distributed to everybody as ``app``. Ranges are served.
+    It is distributed to everybody as ``app``. Ranges are served. ``here`` is embedded below a folder.
     """
 
-    def __init__(self, folder: Path, *, large_bytes: int = LARGE_BYTES, **request: Any) -> None:
+    def __init__(self, here: Installation | Path, *, large_bytes: int = LARGE_BYTES, **request: Any) -> None:
         build = ContentBuilder(77)
         layers = [build.blob(large_bytes), build.blob(SMALL_BYTES)]
         build.tag("latest", build.image(layers))
         self.content: RepositoryContent = build.content()
         self.large, self.small = (self.content.blobs[digest] for digest in layers)
         self.registry = HostileRegistry()
-        self.here = Installation.embedded(folder)
+        self.here = Installation.embedded(here) if isinstance(here, Path) else here
         self._request = {"policy": "on_demand", **request}
 
     def __enter__(self) -> Upstream:
