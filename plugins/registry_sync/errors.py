@@ -50,6 +50,7 @@
         ├── TooManyRemovals             a mirror would remove more tags than the remote allows
         ├── NothingToApprove            an approval for a run that was not refused for its removals
         ├── StagesUnfinished            a stage was skipped, marked by a user or stopped
+        ├── MirrorsUnfinished           some of the mirrors of a task failed; the others are done
         ├── RemoteChanged               a run was repeated with other parameters
         ├── OtherUpstream               content of another upstream would replace the existing content
         ├── TriggerRefused              a run was triggered with parameters that exceed a trigger's rights
@@ -201,9 +202,13 @@ class NotFound(RegistryError):
 
 
 class RateLimited(RegistryError):
-    """429. ``retry_after_seconds`` is the delay that the registry requested, or None."""
+    """429. ``retry_after_seconds`` is the delay that the registry requested, or None.
+
+    ``is_repeated`` says that no request was made: the registry had refused one before, or a budget is used up.
+    """
 
     always_temporary = True
+    is_repeated: bool = False
 
 
 class ServerUnavailable(RegistryError):
@@ -385,6 +390,16 @@ class NothingToApprove(SyncError):
 
 class StagesUnfinished(SyncError):
     """A stage was skipped, marked manually or stopped before it had finished, so that no version is made."""
+
+
+class MirrorsUnfinished(SyncError):
+    """Some of the mirrors of a task did not succeed, and all others are done; a repeat tries these alone.
+
+    ``is_temporary`` says whether a repeat may help any of them, ``retry_after_seconds`` the delay that their registries
+    requested, or None.
+    """
+
+    retry_after_seconds: float | None = None
 
 
 class RemoteChanged(SyncError):

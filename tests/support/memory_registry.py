@@ -183,6 +183,7 @@ class MemoryRegistry:
         self._frozen_digests: dict[str, dict[str, Digest]] | None = None
         self._repositories: dict[str, _Repository] = {}
         self._scripts: dict[tuple[str, str, str], list[Script]] = {}
+        self._scripts_of: dict[str, dict[tuple[str, str, str], list[Script]]] = {}
         self._everything: Scripted | None = None
         self._log: list[LoggedRequest] = []
         self._lock = threading.RLock()
@@ -286,13 +287,14 @@ class MemoryRegistry:
 
     # -- scripts -------------------------------------------------------------------------------------------------
 
-    def on(self, method: str, kind: str, reference: str, *responses: Script) -> None:
+    def on(self, method: str, kind: str, reference: str, *responses: Script, repository: str | None = None) -> None:
         """Lays down what such requests get, one after another; the last stays.
 
-        ``reference`` is empty for tags, and may be :data:`ANY`.
+        ``reference`` is empty for tags, and may be :data:`ANY`; ``repository`` None is every one.
         """
         with self._lock:
-            self._scripts[method, kind, reference] = list(responses)
+            scripts = self._scripts if repository is None else self._scripts_of.setdefault(repository, {})
+            scripts[method, kind, reference] = list(responses)
 
     def forget(self, kind: str) -> None:
         """Forgets what scripts say of requests of a kind."""
@@ -338,8 +340,9 @@ class MemoryRegistry:
         return replace(response, codes=(), message="") if request.method == "HEAD" else response
 
     def _script(self, request: MemoryRequest) -> Script:
-        named = (request.method, request.kind, request.reference)
-        scripts = self._scripts.get(named) or self._scripts.get((request.method, request.kind, ANY))
+        named, any_named = (request.method, request.kind, request.reference), (request.method, request.kind, ANY)
+        own = self._scripts_of.get(request.repository, {})
+        scripts = own.get(named) or own.get(any_named) or self._scripts.get(named) or self._scripts.get(any_named)
         if not scripts:
             return HELD
         return scripts.pop(0) if len(scripts) > 1 else scripts[0]

@@ -36,6 +36,7 @@ from registry_sync.api.guard import Guard
 from registry_sync.api.label_routes import router as labels
 from registry_sync.api.list_filters import refuse_repeated
 from registry_sync.api.maintenance_routes import router as maintenance
+from registry_sync.api.mirror_routes import router as mirrors
 from registry_sync.api.remote_routes import router as remotes
 from registry_sync.api.repository_routes import router as repositories
 from registry_sync.api.status_routes import router as status
@@ -177,6 +178,7 @@ ROUTERS = (
     labels,
     tasks,
     syncs,
+    mirrors,
     versions,
     content,
     artifacts,

@@ -169,6 +169,10 @@ WORKERS = _new(("--workers",), help="Processes that serve (default: 2)", type=in
 CERTIFICATE = _new(("--certificate",), help="PEM file of the certificate, to serve HTTPS", default=None)
 KEY = _new(("--key",), help="PEM file of its private key", default=None)
 
+FAILED_ONLY = _new(("--failed",), help="Only mirrors that did not succeed", action="store_true", default=False)
+OF_RUN = _new(("--run-id",), help="All results of this DAG run (default: the last result of each mirror)", default=None)
+OF_DAG = _new(("--dag-id",), help="Only results of this DAG", default=None)
+
 
 # -- syncs and remotes: what a remote has as an option, by the name of the sync's parameter ---------------------------
 

@@ -272,6 +272,17 @@ _ROBOT = (
     ),
     _command("revoke", "Delete a robot", "serving_commands.revoke_robot", given.ROBOT, given.YES),
 )
+_FLEET = (
+    _command(
+        "status",
+        "Show what became of the mirrors of fleets, the last result of each",
+        "mirror_commands.status",
+        given.FAILED_ONLY,
+        given.OF_RUN,
+        given.OF_DAG,
+        given.OUTPUT,
+    ),
+)
 _SERVE = _command(
     "serve",
     "Serve what was synced to container clients",
@@ -323,6 +334,7 @@ COMMANDS = (
             GroupCommand("db", "Manage the metadata database of registry-sync", _DB),
             _SYNC,
             GroupCommand("run", "Show syncs, cancel them, and approve the removals of stopped ones", _RUN),
+            GroupCommand("fleet", "Show the mirrors of fleets", _FLEET),
             GroupCommand("repository", "Show, create, change and delete repositories", _REPOSITORY),
             GroupCommand("remote", "Show, create, change and delete remotes", _REMOTE),
             GroupCommand("version", "Show, roll back to and promote repository versions", _VERSION),

@@ -42,6 +42,7 @@ from registry_sync.db.repositories import RepositoryStore
 from registry_sync.db.runs.confirmations import ConfirmationStore
 from registry_sync.db.runs.dag_run_stores import RunEndStore, SyncRequestStore
 from registry_sync.db.runs.finished_tasks import FinishedTaskStore
+from registry_sync.db.runs.fleet_results import MirrorResultStore
 from registry_sync.db.runs.listings import CachedHeadStore
 from registry_sync.db.runs.selections import SelectionStore
 from registry_sync.db.runs.sync_runs import SyncRunStore
@@ -216,6 +217,11 @@ class Database:
     def finished_tasks(self) -> FinishedTaskStore:
         """Tasks of requests that were done at once."""
         return FinishedTaskStore(self)
+
+    @cached_property
+    def mirror_results(self) -> MirrorResultStore:
+        """What became of the mirrors of fleets."""
+        return MirrorResultStore(self)
 
     @cached_property
     def heads(self) -> CachedHeadStore:

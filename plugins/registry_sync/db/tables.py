@@ -16,6 +16,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -256,6 +257,34 @@ finished_tasks = Table(
     Column("created_resources", JSON(), nullable=False),
     Column("reserved_resources", JSON(), nullable=False),
     Column("result", NULLABLE_JSON),
+)
+
+# What became of the mirrors of a fleet in a DAG run: the names stay when a repository is deleted.
+mirror_results = Table(
+    "mirror_results",
+    metadata,
+    Column("dag_id", plain_text(250), primary_key=True),
+    Column("run_id", plain_text(250), primary_key=True),
+    Column("task_id", plain_text(250), primary_key=True),
+    Column("repository", plain_text(255), primary_key=True),
+    Column("position", Integer(), nullable=False),
+    Column("priority", Integer(), nullable=False),
+    Column("outcome", plain_text(16), nullable=False),
+    Column("started_at", UtcDateTime(), nullable=False),
+    Column("finished_at", UtcDateTime(), nullable=False),
+    Column("try_count", Integer(), nullable=False),
+    Column("version_number", Integer()),
+    Column("held_count", Integer(), nullable=False),
+    Column("seconds", Float(), nullable=False),
+    Column("request_count", BigInteger(), nullable=False),
+    Column("received_bytes", BigInteger(), nullable=False),
+    Column("error", Text()),
+    # Whether the same may succeed later.
+    Column("is_temporary", Boolean(), nullable=False),
+    Column("sync_run_id", plain_text(36)),
+    # The DAG run that syncs a mirror which is too large for a task of many.
+    Column("handed_over_to", plain_text(250)),
+    Index("ix_mirror_results_repository_finished_at", "repository", "finished_at"),
 )
 
 # Runs of deleted repositories: a repeated task of one must not create the repository again.

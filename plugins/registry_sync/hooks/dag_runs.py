@@ -127,6 +127,24 @@ def trigger_run(dag_id: str, conf: dict[str, Any], user_name: str, *, by: str, r
     return str(run.run_id)
 
 
+def start_from_task(dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
+    """Starts a run from a task, which cannot access Airflow's database; safe to repeat, as one run has that id.
+
+    Raises :class:`ConfigurationError` when Airflow starts none.
+    """
+    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time.comms import ErrorResponse, TriggerDagRun
+    from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+    advice = f"check that the DAG {dag_id!r} exists and is not paused ([registry_sync] sync_dag_id)"
+    try:
+        response = SUPERVISOR_COMMS.send(TriggerDagRun(dag_id=dag_id, run_id=run_id, conf=conf))
+    except AirflowRuntimeError as problem:
+        raise ConfigurationError(f"Airflow started no run of the DAG {dag_id!r}; {advice}: {problem}") from problem
+    if isinstance(response, ErrorResponse) and response.error != ErrorType.DAGRUN_ALREADY_EXISTS:
+        raise ConfigurationError(f"Airflow started no run of the DAG {dag_id!r}; {advice}: {response.detail}")
+
+
 def cancel_run(dag_id: str, run_id: str, note: str = CANCELED_NOTE) -> None:
     """Ends a run as Airflow does for one marked as failed, with one of :data:`CANCELED_NOTES`.
 

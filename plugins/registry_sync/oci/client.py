@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Set
+from copy import copy
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -28,8 +29,8 @@ from registry_sync.oci.blobs import BlobDestination, BlobFetcher
 from registry_sync.oci.http.error_mapping import RequestContext, printable, speaks_for_a_registry
 from registry_sync.oci.http.options import SYSTEM_CLOCK, ClientOptions, Clock
 from registry_sync.oci.http.origins import Origin
-from registry_sync.oci.http.rate_limits import Usage
-from registry_sync.oci.http.requester import ChallengeProbe, Requester, Retry
+from registry_sync.oci.http.rate_limits import PullLimit, Usage
+from registry_sync.oci.http.requester import ChallengeProbe, Pause, Requester, Retry
 from registry_sync.oci.http.responses import Response, web_page
 from registry_sync.oci.http.transport import Transport
 from registry_sync.oci.manifests import ManifestHead, ManifestReader
@@ -151,7 +152,7 @@ T = TypeVar("T")
 
 
 class RegistryClient:
-    """Reads from one registry. Safe to share between threads; two clients share nothing.
+    """Reads from one registry. Safe to share between threads; two clients share nothing, but by :meth:`sharing`.
 
     ``credentials`` may be a callable that returns the current ones. ``on_secret`` is called with each secret before it
     is used, tokens issued by the registry included. ``usage`` counts the requests. The files that the options name are
@@ -169,24 +170,43 @@ class RegistryClient:
         options = options or ClientOptions()
         report = on_secret or (lambda _secret: None)
         self.registry = registry
-        self.options = options
-        self.usage = Usage()
         origin = Origin.of(registry)
+        self._clock = clock
         self._transport = Transport(origin, options, clock)
-        retry = Retry(options, clock, self.usage)
+        self._pause = Pause(clock)
         self._authenticator = Authenticator(
             ReportedCredentials(credentials, report),
             TokenStore(self._transport, clock, report),
             RealmPolicy(origin, options.trusted_realm_hosts, allow_insecure=options.allow_insecure_credentials),
             ChallengeProbe(self._transport),
         )
-        self._requester = Requester(self._transport, self._authenticator, retry, clock, self.usage)
-        self._manifests = ManifestReader(self._requester, options)
+        self._pulls = PullLimit(options.rate_limit_floor, options.rate_limit_sharers, host=origin.netloc, clock=clock)
+        self._is_shared = False
+        self._read_with(options)
+
+    def _read_with(self, options: ClientOptions) -> None:
+        """Makes what belongs to this client alone; connections, tokens and limits may be those of others too."""
+        self.options = options
+        self.usage = Usage()
+        retry = Retry(options, self._clock, self.usage, self._pause)
+        self._requester = Requester(self._transport, self._authenticator, retry, self._clock, self.usage)
+        self._manifests = ManifestReader(self._requester, options, self._pulls)
         self._referrers = ReferrersReader(self._requester, self._manifests, options)
-        self._blobs = BlobFetcher(self._requester, options, clock)
+        self._blobs = BlobFetcher(self._requester, options, self._clock)
         self._digest_lists = DigestListReader(self._requester, self._authenticator, options)
         self._ping_lock = threading.Lock()
         self._is_registry = False
+
+    def sharing(self, options: ClientOptions) -> RegistryClient:
+        """A client over the connections, the tokens and the limits of this one, with a usage of its own.
+
+        ``options`` differ only in what concerns content; those of connections are this client's. It is closed with this
+        client, and not by itself.
+        """
+        client = copy(self)
+        client._is_shared = True  # noqa: SLF001  it is one of this class
+        client._read_with(options)  # noqa: SLF001
+        return client
 
     @property
     def is_anonymous(self) -> bool:
@@ -279,8 +299,9 @@ class RegistryClient:
         return open_session(transport, self._authenticator)
 
     def close(self) -> None:
-        """Closes the connections."""
-        self._transport.close()
+        """Closes the connections, unless they are another client's."""
+        if not self._is_shared:
+            self._transport.close()
 
     def __enter__(self) -> RegistryClient:
         return self

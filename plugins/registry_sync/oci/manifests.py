@@ -50,17 +50,11 @@ class ManifestHead:
 class ManifestReader:
     """Reads manifests of one registry."""
 
-    def __init__(self, requester: Requester, options: ClientOptions) -> None:
+    def __init__(self, requester: Requester, options: ClientOptions, pulls: PullLimit) -> None:
         self._requester = requester
         self._limits = options.limits
         self._is_strict = options.strict_digest_header
-        self._pulls = PullLimit(
-            options.rate_limit_floor,
-            options.rate_limit_sharers,
-            host=requester.target("/").origin.netloc,
-            clock=requester.clock,
-            usage=requester.usage,
-        )
+        self._pulls = pulls
         self._reads_schema1 = options.allow_schema1
         accepted = (*ACCEPTED_MANIFEST_TYPES, *(sorted(SCHEMA1_TYPES) if options.allow_schema1 else ()))
         self._accept = {"Accept": ", ".join(accepted)}
@@ -86,7 +80,7 @@ class ManifestReader:
             return ManifestHead(manifest.digest, manifest.media_type, len(manifest.data))
         finally:
             self._requester.usage.add("head_count")
-        self._pulls.record(response, request)
+        self._record(response, request)
         if web_page(b"", response.header("Content-Type")) is not None:
             raise self._page_error(response, "a web page", repository, reference)
         return ManifestHead(
@@ -154,7 +148,7 @@ class ManifestReader:
 
         def read(response: Response) -> tuple[Response, bytes]:
             self._requester.usage.add("manifest_get_count")
-            self._pulls.record(response, pull)
+            self._record(response, pull)
             data = read_document(response, self._limits)
             self._requester.usage.add("received_bytes", len(data))
             return response, data
@@ -201,7 +195,11 @@ class ManifestReader:
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
         request_context, request = RequestContext("manifest", repository, reference), self._pulls.request()
         self._requester.usage.add("head_count")
-        self._pulls.record(self._requester.send("HEAD", target, request_context, self._accept, _released), request)
+        self._record(self._requester.send("HEAD", target, request_context, self._accept, _released), request)
+
+    def _record(self, response: Response, request: Pull) -> None:
+        self._requester.usage.record_rate_limit(response)
+        self._pulls.record(response, request)
 
 
 def _is_refused_after_redirect(problem: RegistryError) -> bool:

@@ -12,13 +12,12 @@ from registry_sync.domain.runs import request_id_of
 from registry_sync.errors import ConfigurationError, OtherUpstream, RecordNotFound, RegistrySyncError
 from registry_sync.hooks.dag_runs import PLAN_KEY
 from registry_sync.operators.links import SYNC_LINKS, set_links
-from registry_sync.operators.parameters import check_shapes, form_title
+from registry_sync.operators.parameters import check_shapes, form_title, sync_request
 from registry_sync.operators.run_notes import RunNote, about_sync, failed_summary, unchanged_summary
 from registry_sync.operators.stage import RegistryRetryPolicy, Stage, TaskReport, open_stage, skip
 from registry_sync.operators.task_values import (
     SYNC_RUN_KEY,
     as_flag,
-    as_list,
     as_text,
     dag_run_end,
     is_mapped_instance,
@@ -337,28 +336,7 @@ class ListTagsOperator(TriggeredTask):
 
     def _request(self, names: frozenset[str]) -> SyncRequest:
         """The request made from the fields ``names``; other fields are ignored."""
-        from registry_sync.domain.remote import SYNC_OPTIONS
-        from registry_sync.sync.open_run import SyncRequest
-
-        def text(name: str) -> str | None:
-            return as_text(getattr(self, name)) if name in names else None
-
-        def entries(name: str) -> tuple[str, ...] | None:
-            return as_list(getattr(self, name)) if name in names else None
-
-        return SyncRequest(
-            repository=as_text(self.repository) or "",
-            remote=text("remote"),
-            url=text("url"),
-            upstream_name=text("upstream_name"),
-            mode=as_text(self.mode) or "",
-            replace_upstream=text("replace_upstream"),
-            publish_as=text("publish_as"),
-            options={
-                name: (entries if option.is_list else text)(option.parameter or name)
-                for name, option in SYNC_OPTIONS.items()
-            },
-        )
+        return sync_request({name: getattr(self, name) for name in {*names, "repository", "mode"}})
 
     def _summary(self, listed: TagsListed, latest: RepositoryVersion | None) -> dict[str, Any]:
         from registry_sync.pulp.version_documents import version_document

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry_sync.errors import RegistrySyncError
 from registry_sync.operators.task_values import as_list, as_text
+
+if TYPE_CHECKING:
+    from registry_sync.sync.open_run import SyncRequest
 
 
 def check_shapes(values: Mapping[str, Any], title_of: Callable[[str], str]) -> None:
@@ -43,6 +46,23 @@ def check_shapes(values: Mapping[str, Any], title_of: Callable[[str], str]) -> N
         value = values.get(parameter)
         read_value = as_list(value) if option.is_list else as_text(value)
         _named(title_of(parameter), partial(read_options, {name: read_value}))
+
+
+def sync_request(values: Mapping[str, Any]) -> SyncRequest:
+    """The request made from ``values``, by the names of a sync's parameters; missing ones and others are not given."""
+    from registry_sync.domain.records import SyncMode
+    from registry_sync.domain.remote import SYNC_OPTIONS
+    from registry_sync.sync.open_run import SyncRequest
+
+    options = {
+        name: (as_list if option.is_list else as_text)(values.get(option.parameter or name))
+        for name, option in SYNC_OPTIONS.items()
+    }
+    texts = {
+        name: as_text(values.get(name)) for name in ("remote", "url", "upstream_name", "replace_upstream", "publish_as")
+    }
+    mode = as_text(values.get("mode", SyncMode.MIRROR.value)) or ""
+    return SyncRequest(repository=as_text(values.get("repository")) or "", mode=mode, options=options, **texts)
 
 
 def form_title(context: Mapping[str, Any], name: str) -> str:

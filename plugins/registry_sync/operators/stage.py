@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import RetryDecision, RetryPolicy
 
 from registry_sync.domain.quantities import format_count
-from registry_sync.errors import ConfigurationError, RateLimited, RegistryError, RegistrySyncError, RunEnded
+from registry_sync.errors import (
+    ConfigurationError,
+    MirrorsUnfinished,
+    RateLimited,
+    RegistryError,
+    RegistrySyncError,
+    RunEnded,
+)
 from registry_sync.operators.run_notes import RunNote, about_sync, failed_summary
 from registry_sync.operators.task_values import dag_run_started_at, refuse_lost_commit
 from registry_sync.operators.triggered import refuse_unknown_parameters
@@ -59,6 +66,9 @@ class RegistryRetryPolicy(RetryPolicy):
             delay = min(timedelta(seconds=exception.retry_after_seconds), LONGEST_DELAY)
             why = "is limiting requests" if isinstance(exception, RateLimited) else "is unavailable"
             return RetryDecision.retry(delay=delay, reason=f"{exception.host} {why}, try again in {delay}")
+        if isinstance(exception, MirrorsUnfinished) and exception.retry_after_seconds:
+            delay = min(timedelta(seconds=exception.retry_after_seconds), LONGEST_DELAY)
+            return RetryDecision.retry(delay=delay, reason=f"registries are limiting requests, try again in {delay}")
         if isinstance(exception, DEFECTS):
             return RetryDecision.fail(reason=f"a defect, not a transient failure: {type(exception).__name__}")
         return RetryDecision.default()

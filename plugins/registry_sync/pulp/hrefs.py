@@ -100,6 +100,11 @@ def task_href(task_id: str) -> str:
     return f"{tasks_href()}{task_id}/"
 
 
+def mirror_results_href() -> str:
+    """The path of the list of results of mirrors."""
+    return f"{API_PREFIX}/mirror-results/"
+
+
 def syncs_href() -> str:
     """The list of syncs."""
     return f"{API_PREFIX}/syncs/"

@@ -12,7 +12,7 @@ from registry_sync.errors import NotFound, RateLimited, RegistryError, ServerUna
 from registry_sync.oci.http.error_mapping import parse_retry_after
 from registry_sync.oci.http.options import ClientOptions
 from registry_sync.oci.http.rate_limits import Usage
-from registry_sync.oci.http.requester import Retry, backoff_seconds
+from registry_sync.oci.http.requester import Pause, Retry, backoff_seconds
 from support.hostile_registry import json_reply, reply
 from support.oci import REPOSITORY, FakeTime
 
@@ -111,7 +111,6 @@ def test_a9_05_a_long_wait_is_raised_at_once_with_its_length(fake_time: FakeTime
 
 def test_a9_05_what_one_thread_is_notified_holds_for_all(fake_time: FakeTime) -> None:
     """After a 429 no thread sends a request before the delay has passed."""
-    limited = retry(fake_time)
     slept: list[float] = []
 
     def clock_sleep(seconds: float) -> None:
@@ -120,9 +119,23 @@ def test_a9_05_what_one_thread_is_notified_holds_for_all(fake_time: FakeTime) ->
             limited.await_pause()
         fake_time.sleep(seconds)
 
-    limited._clock = type(fake_time.clock)(monotonic=fake_time.clock.monotonic, sleep=clock_sleep)
+    clock = type(fake_time.clock)(monotonic=fake_time.clock.monotonic, sleep=clock_sleep)
+    limited = Retry(ClientOptions(), clock, Usage())
     limited.run(failing(RateLimited("x", retry_after_seconds=10.0)))
     assert slept == [10, 10]
+
+
+def test_a9_05_a_pause_holds_for_all_clients_that_share_it_and_says_that_nothing_was_asked(
+    fake_time: FakeTime,
+) -> None:
+    pause = Pause(fake_time.clock)
+    one, other = (Retry(ClientOptions(), fake_time.clock, Usage(), pause) for _ in range(2))
+    with pytest.raises(RateLimited) as first:
+        one.run(failing(RateLimited("x", retry_after_seconds=3600, status=429)))
+    with pytest.raises(RateLimited) as second:
+        other.run(lambda: pytest.fail("it was asked"))
+    assert (first.value.is_repeated, second.value.is_repeated) == (False, True)
+    assert second.value.retry_after_seconds == 3600
 
 
 def test_a9_05_after_a_long_wait_was_raised_nothing_is_requested_until_it_ends(

@@ -209,12 +209,11 @@ class PullLimit:
     pulls for each of the others, and each of those has at most ``c`` pulls running that were not reported to it.
     """
 
-    def __init__(self, floor: int | None, sharers: int, *, host: str, clock: Clock, usage: Usage) -> None:
+    def __init__(self, floor: int | None, sharers: int, *, host: str, clock: Clock) -> None:
         self._floor = floor
         self._sharers = sharers
         self._host = host
         self._clock = clock
-        self._usage = usage
         self._ticks = itertools.count(1)
         self._changed = threading.Condition()
         self._remaining: RateLimit | None = None
@@ -230,7 +229,6 @@ class PullLimit:
 
     def record(self, response: Response, request: Pull) -> None:
         """Records the remaining pulls in the response to ``request``; responses may arrive out of order."""
-        self._usage.record_rate_limit(response)
         limit = RateLimit.read(response)
         if limit is None:
             return

@@ -43,18 +43,46 @@ FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 15.0
 
 
+class Pause:
+    """When a registry accepts requests again; it applies to all threads of all clients that share it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until = float("-inf")
+        self._limit: RegistryError | None = None
+
+    def extend(self, seconds: float) -> None:
+        """No requests for that long."""
+        self._until = max(self._until, self._clock.monotonic() + seconds)
+
+    def refuse(self, seconds: float, limit: RegistryError) -> None:
+        """No requests for that long, which is too long to wait: they are refused with ``limit``."""
+        self._limit, self._until = limit, self._clock.monotonic() + seconds
+
+    def wait(self, longest_seconds: float) -> None:
+        """Waits for its end; where that is too long, raises the registry's error with the remaining wait."""
+        wait = self._until - self._clock.monotonic()
+        if wait > longest_seconds and self._limit is not None:
+            error = copy(self._limit)
+            error.retry_after_seconds = wait
+            if isinstance(error, RateLimited):
+                error.is_repeated = True
+            raise error
+        if wait > 0:
+            self._clock.sleep(wait)
+
+
 class Retry:
     """Runs attempts. A registry's ``Retry-After`` is respected, or raised when it is longer than the options allow.
 
     The client's own backoff is never longer than that, so that the options alone determine the number of attempts.
     """
 
-    def __init__(self, options: ClientOptions, clock: Clock, usage: Usage) -> None:
+    def __init__(self, options: ClientOptions, clock: Clock, usage: Usage, pause: Pause | None = None) -> None:
         self._options = options
         self._clock = clock
         self._usage = usage
-        self._paused_until = float("-inf")
-        self._limit: RegistryError | None = None
+        self._pause = pause or Pause(clock)
 
     def run(self, attempt: Callable[[], T]) -> T:
         """The result of ``attempt``; its last error when it keeps failing. Only temporary errors are retried."""
@@ -78,11 +106,11 @@ class Retry:
         is_limited = isinstance(problem, RegistryError) and problem.status in SLOWING_STATUSES
         if wait > self._options.longest_wait_seconds or spent + wait > self._options.retry_budget_seconds:
             if is_limited and requested is not None and isinstance(problem, RegistryError):
-                self._limit, self._paused_until = problem, self._clock.monotonic() + requested
+                self._pause.refuse(requested, problem)
             raise problem
         self._usage.add("retry_count")
         if is_limited or isinstance(problem, RateLimited):
-            self._paused_until = max(self._paused_until, self._clock.monotonic() + wait)
+            self._pause.extend(wait)
         self._clock.sleep(wait)
 
     def await_pause(self) -> None:
@@ -90,13 +118,7 @@ class Retry:
 
         Where the pause is too long, raises the registry's error with the remaining wait, without a request.
         """
-        wait = self._paused_until - self._clock.monotonic()
-        if wait > self._options.longest_wait_seconds and self._limit is not None:
-            error = copy(self._limit)
-            error.retry_after_seconds = wait
-            raise error
-        if wait > 0:
-            self._clock.sleep(wait)
+        self._pause.wait(self._options.longest_wait_seconds)
 
 
 def backoff_seconds(number: int) -> float:

@@ -1,0 +1,93 @@
+"""Results of the mirrors of fleets: one row for each mirror of each DAG run, which repeats of its task replace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Row, Select, delete, func, insert, select
+
+from registry_sync.db.engine import Transactions
+from registry_sync.db.queries import fetch_page, storable
+from registry_sync.db.tables import mirror_results
+from registry_sync.domain.mirror_results import MirrorOutcome, MirrorResult
+from registry_sync.domain.quantities import utc_now
+from registry_sync.domain.records import Page, PageRequest
+
+#: How long results are kept; the last one of a repository as long as it is the last.
+KEPT = timedelta(days=90)
+_ERROR_LENGTH = 4000
+_row = mirror_results.c
+
+
+class MirrorResultStore:
+    """Each method is a short transaction of its own and may be repeated."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def record(self, result: MirrorResult) -> None:
+        """Records the result of a mirror in its DAG run, in place of that of an earlier try."""
+        error = None if result.error is None else storable(result.error, _ERROR_LENGTH)
+        values = {**vars(result), "outcome": result.outcome.value, "error": error}
+        same = [_row[name] == values[name] for name in ("dag_id", "run_id", "task_id", "repository")]
+        with self._transactions.writing() as connection:
+            connection.execute(delete(mirror_results).where(*same))
+            connection.execute(insert(mirror_results), values)
+
+    def of_task(self, dag_id: str, run_id: str, task_id: str) -> dict[str, MirrorResult]:
+        """The results of a task of a DAG run with all its map indexes, by repository."""
+        of_task = (_row.dag_id == dag_id, _row.run_id == run_id, _row.task_id == task_id)
+        with self._transactions.reading() as connection:
+            rows = connection.execute(select(mirror_results).where(*of_task).order_by(_row.position)).all()
+        return {row.repository: _result(row) for row in rows}
+
+    def page(
+        self,
+        request: PageRequest,
+        *,
+        outcomes: Sequence[MirrorOutcome] | None = None,
+        run_id: str | None = None,
+        dag_id: str | None = None,
+    ) -> Page[MirrorResult]:
+        """The last result of each repository, or with ``run_id`` all of that DAG run; by repository by default.
+
+        Ordered by ``repository``, ``finished_at``, ``seconds`` or ``received_bytes``; only of ``outcomes``, None for
+        all.
+        """
+        statement = _last() if run_id is None else select(mirror_results).where(_row.run_id == run_id)
+        rows = statement.subquery()
+        chosen = select(rows)
+        if outcomes is not None:
+            chosen = chosen.where(rows.c.outcome.in_([outcome.value for outcome in outcomes]))
+        if dag_id is not None:
+            chosen = chosen.where(rows.c.dag_id == dag_id)
+        orderings = {name: rows.c[name] for name in ("repository", "finished_at", "seconds", "received_bytes")}
+        with self._transactions.reading() as connection:
+            found, total = fetch_page(connection, chosen, request, orderings, rows.c.task_id)
+        return Page(tuple(map(_result, found)), total)
+
+    def delete_old(self) -> int:
+        """Deletes results older than :data:`KEPT` that are not the last of their repository; returns their number."""
+        later = mirror_results.alias()
+        is_last = (
+            ~select(later.c.repository)
+            .where(later.c.repository == _row.repository, later.c.finished_at > _row.finished_at)
+            .exists()
+        )
+        with self._transactions.writing() as connection:
+            gone = connection.execute(delete(mirror_results).where(_row.finished_at < utc_now() - KEPT, ~is_last))
+        return gone.rowcount
+
+
+def _last() -> Select[Any]:
+    """The last row of each repository."""
+    newest = func.row_number().over(partition_by=_row.repository, order_by=(_row.finished_at.desc(), _row.run_id))
+    numbered = select(mirror_results, newest.label("age")).subquery()
+    return select(*(numbered.c[column.name] for column in mirror_results.columns)).where(numbered.c.age == 1)
+
+
+def _result(row: Row[Any]) -> MirrorResult:
+    values = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's public name for a row as a map
+    return MirrorResult(**{**values, "outcome": MirrorOutcome(values["outcome"])})

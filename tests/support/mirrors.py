@@ -1,0 +1,98 @@
+"""A fleet of small mirrors: what they hold, and one task of them on an installation of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from registry_sync.domain.mirror_results import MirrorResult
+from registry_sync.domain.remote import RemoteSpec
+from registry_sync.domain.runs import RunKey, SyncRun
+from registry_sync.oci.client import RegistryReader
+from registry_sync.sync.open_run import SyncRequest, open_run
+from registry_sync.sync.sync_mirrors import MirrorsSynced, MirrorSync, MirrorTask, sync_mirrors
+from support.images import ContentBuilder, RepositoryContent
+from support.memory_registry import MemoryRegistry
+from support.syncing import Installation, new_client
+
+
+def small_repository(seed: int, *, tags: int = 10, moved: int = 0) -> RepositoryContent:
+    """``tags`` images of two small blobs, as most mirrors of a fleet; ``moved`` of them are at other images."""
+    build = ContentBuilder(seed=seed)
+    layer = build.blob(300)
+    for number in range(tags):
+        build.tag(f"1.{number}", build.image([layer]))
+    for number in range(moved):
+        build.tag(f"1.{number}", build.image([layer, build.blob(200)]))
+    return build.content()
+
+
+def names(count: int) -> list[str]:
+    """``team/app-000`` and so on."""
+    return [f"team/app-{number:03}" for number in range(count)]
+
+
+@dataclass
+class Fleet:
+    """Mirrors of one registry, synced into ``here``; ``pauses`` are those that a task made between its tries."""
+
+    here: Installation
+    registry: MemoryRegistry
+    repositories: Sequence[str]
+    priorities: dict[str, int] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pauses: list[float] = field(default_factory=list)
+    on_pause: Callable[[float], None] = lambda _seconds: None
+    connect: Callable[[RemoteSpec], Any] | None = None
+    client_options: dict[str, Any] = field(default_factory=dict)
+
+    def fill(self, *, tags: int = 3) -> Fleet:
+        """Gives every repository its content."""
+        for number, name in enumerate(self.repositories):
+            self.registry.serve(name, small_repository(number, tags=tags))
+        return self
+
+    def mirrors(self) -> list[MirrorSync]:
+        """The mirrors as an operator passes them on."""
+        return [
+            MirrorSync(name, partial(self._start, name), self.priorities.get(name, 0)) for name in self.repositories
+        ]
+
+    def _start(self, name: str, key: RunKey) -> SyncRun:
+        options = self.options.get(name, {})
+        return open_run(
+            self.here.database, key, SyncRequest(name, url=self.registry.url, upstream_name=name, **options)
+        )
+
+    @contextmanager
+    def _connect(self, remote: RemoteSpec) -> Iterator[tuple[RegistryReader, RemoteSpec]]:
+        with new_client(remote, **{"max_attempts": 1, **self.client_options}) as client:
+            yield client, remote
+
+    def _pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.on_pause(seconds)
+
+    def sync(self, run_id: str = "run-1", **more: Any) -> MirrorsSynced:
+        """One try of a task."""
+        given: dict[str, Any] = {
+            "concurrency": 1,
+            "min_shard_bytes": 16 * 1024 * 1024,
+            "is_last_try": False,
+            "report": self.here.lines,
+            "pause": self._pause,
+        }
+        task = MirrorTask("fleet", run_id, "sync_mirrors")
+        connect = self.connect or self._connect
+        return sync_mirrors(self.here.database, self.here.store, self.mirrors(), task, connect, **{**given, **more})
+
+    def outcomes(self, synced: MirrorsSynced) -> dict[str, str]:
+        """The outcome of each mirror, in the order of the results."""
+        return {result.repository: result.outcome.value for result in synced.results}
+
+    def result(self, synced: MirrorsSynced, name: str) -> MirrorResult:
+        """The result of one mirror."""
+        return next(result for result in synced.results if result.repository == name)
