@@ -4,6 +4,7 @@ import registry_sync.db.database
 import registry_sync.hooks.clients
 import registry_sync.hooks.stores
 import registry_sync.oci.client
+import registry_sync.pulp.version_documents
 import registry_sync.sync.commit_version
 import registry_sync.sync.fetch_blobs
 import registry_sync.sync.fetch_manifests

@@ -35,12 +35,35 @@ IMPORTED = (
     "airflow.api_fastapi.execution_api.routes",
     "uvicorn",
 )
+#: What the tasks of a sync import, which are forked from the scheduler: each would spend half a second on it.
+IMPORTED_BY_TASKS = (
+    "airflow.providers.standard.operators.empty",
+    "jinja2.ext",
+    "registry_sync.db.database",
+    "registry_sync.hooks.clients",
+    "registry_sync.hooks.stores",
+    "registry_sync.listener",
+    "registry_sync.oci.client",
+    "registry_sync.operators.commit_version",
+    "registry_sync.operators.fetch_blobs",
+    "registry_sync.operators.fetch_manifests",
+    "registry_sync.operators.list_tags",
+    "registry_sync.operators.plan_blobs",
+    "registry_sync.pulp.version_documents",
+    "registry_sync.sync.commit_version",
+    "registry_sync.sync.fetch_blobs",
+    "registry_sync.sync.fetch_manifests",
+    "registry_sync.sync.list_tags",
+    "registry_sync.sync.maintenance.collect",
+    "registry_sync.sync.open_run",
+    "registry_sync.sync.plan_blobs",
+)
 
 
 def launch(control: socket.socket, parts: Sequence[tuple[str, str, list[str]]]) -> None:
     """Starts the components; returns when the first one has ended, and in each child when that one has."""
     gc.disable()  # nothing that is imported becomes garbage
-    for module in IMPORTED:
+    for module in (*IMPORTED, *IMPORTED_BY_TASKS):
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     gc.freeze()  # nor is it scanned by any component, which would copy its memory
