@@ -32,6 +32,9 @@ DAGS = (
     GATE,
     "smallest",
     "log_new_versions",
+    "promote_after_tests",
+    "redeploy",
+    "scan_moved_tags",
 )
 
 

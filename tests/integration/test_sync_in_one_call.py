@@ -79,6 +79,19 @@ def content(run: FinishedRun, task_id: str, **which: Any) -> dict[str, int]:
     return {kind: unit["count"] for kind, unit in summary.items()}
 
 
+def asset_events(name: str) -> list[dict[str, Any]]:
+    """The extras of the events that Airflow has registered with an asset, in order."""
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        of_asset = select(AssetModel.id).where(AssetModel.name == name)
+        return list(
+            session.scalars(select(AssetEvent.extra).where(AssetEvent.asset_id.in_(of_asset)).order_by(AssetEvent.id))
+        )
+
+
 def test_both_forms_make_the_same_version_and_an_unchanged_run_ends_after_the_listing(
     run: Callable[[str], FinishedRun], registry: RegistryServer
 ) -> None:
@@ -104,6 +117,9 @@ def test_both_forms_make_the_same_version_and_an_unchanged_run_ends_after_the_li
             assert published.is_private
     again = run("both")
     assert again.state == "success"
+    for name in ("five", "two"):  # declared by the DAG, and yet an event for the version alone
+        (event,) = asset_events(f"registry_sync/{name}")
+        assert [tag["name"] for tag in event["tags"]["added"]] == ["1.0", "1.1"]
     assert {task for task, state in again.tasks.items() if state != "skipped"} == {"five.list_tags", "two.list_tags"}
 
 

@@ -5,6 +5,7 @@ It has the example DAGs of the documentation.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -47,12 +48,20 @@ OF_THE_CONTAINERS = {
 }
 
 
+#: The programs that examples run on images and clusters, which the machine of the tests does not have.
+PROGRAMS = ("trivy", "podman", "kubectl")
+
+
 @dataclass(frozen=True)
 class Composed:
-    """What runs: the Airflow, whose own database is ``airflow`` of the server."""
+    """What runs: the Airflow, whose own database is ``airflow`` of the server.
+
+    ``called`` has a line for each call of one of :data:`PROGRAMS`, which stand in for the real ones.
+    """
 
     airflow: AirflowInstance
     postgres: Postgres
+    called: Path
 
 
 def releases() -> RepositoryContent:
@@ -82,14 +91,27 @@ def composed_airflow(folder: Path) -> Iterator[Composed]:
                 # Airflow starts a run at once for the last date of a schedule: it may leave the triggered one nothing.
                 code = CRON_SCHEDULE.sub("schedule=None", code)
                 (dags / example.name).write_text(code, encoding="utf-8")
-        instance = AirflowInstance(folder / "airflow", dags=dags, settings=_settings(server, folder / "blobs"))
+        env = {"PATH": f"{stand_ins(folder)}{os.pathsep}{os.environ['PATH']}"}
+        settings = _settings(server, folder / "blobs")
+        instance = AirflowInstance(folder / "airflow", dags=dags, settings=settings, env=env)
         config = instance.home / "config"
         config.mkdir(parents=True)
         shutil.copy(EXAMPLES / LOCAL_SETTINGS, config)
         with instance:  # which has run the first of the commands that set up, the migration of Airflow's database
             for command in set_up_commands()[1:]:
                 run(instance, command)
-            yield Composed(instance, server)
+            yield Composed(instance, server, folder / "called")
+
+
+def stand_ins(folder: Path) -> Path:
+    """A folder with programs that succeed, and note how they were called in ``folder / "called"``."""
+    programs = folder / "programs"
+    programs.mkdir()
+    for name in PROGRAMS:
+        program = programs / name
+        program.write_text(f'#!/bin/sh\necho {name} "$@" >> {shlex.quote(str(folder / "called"))}\n')
+        program.chmod(0o755)
+    return programs
 
 
 def set_up_commands() -> list[list[str]]:

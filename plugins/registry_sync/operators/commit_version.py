@@ -23,7 +23,7 @@ from registry_sync.operators.run_notes import (
 from registry_sync.operators.stage import RegistryRetryPolicy, Stage, TaskReport, open_stage
 from registry_sync.operators.task_values import as_flag, find_sync_run
 from registry_sync.operators.triggered import TriggeredTask
-from registry_sync.operators.version_outputs import emit_asset_events, has_event, version_outlets
+from registry_sync.operators.version_outputs import emit_asset_events, has_event, version_outlets, withhold_declared
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -109,6 +109,7 @@ class CommitVersionOperator(TriggeredTask):
         """The version and its consequences; stops for removals that were not approved, and asks once."""
         from registry_sync.sync.commit_version import commit_version
 
+        withhold_declared(self)
         try:
             result = commit_version(stage.database, run, report=TaskReport(self.log))
         except SyncError as refused:
@@ -141,8 +142,7 @@ class CommitVersionOperator(TriggeredTask):
         set_links(context, run.repository_id, run.remote, result.version or latest)
         self._sweep(stage)
         if result.version is not None and not (run.state.is_settled and has_event(context, result.version)):
-            former_names = stage.database.repositories.former_names(run.repository_id)
-            emit_asset_events(context, repository.name, result.version, former_names)
+            emit_asset_events(context, stage.database, repository, result.version)
         holds = [{"tag": hold.tag, "digest": hold.digest, "reason": hold.reason} for hold in result.holds[:SHOWN_HOLDS]]
         received_bytes = stage.database.runs.get(run.id).usage.received_bytes
         summary = version_summary(result, None if latest is None else latest.number, received_bytes)

@@ -58,7 +58,7 @@ class PromoteTagsOperator(TriggeredTask):
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
-        kwargs.setdefault("outlets", version_outlets())
+        kwargs.setdefault("outlets", version_outlets(target))
         super().__init__(**kwargs)
         self.source = source
         self.target = target
@@ -75,8 +75,9 @@ class PromoteTagsOperator(TriggeredTask):
         from registry_sync.domain.records import SyncMode, checked_repository_name
         from registry_sync.domain.references import TagFilter
         from registry_sync.domain.version_history import CopyRequest
-        from registry_sync.operators.version_outputs import derived_result, find_number
+        from registry_sync.operators.version_outputs import derived_result, find_number, withhold_declared
 
+        withhold_declared(self)
         with open_stage(context) as stage:
             wanted = TagFilter.parse(as_list(self.tags), as_list(self.exclude_tags))
             mode = parse_choice(SyncMode, self.mode, "mode")

@@ -39,7 +39,7 @@ class RollBackVersionOperator(TriggeredTask):
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
-        kwargs.setdefault("outlets", version_outlets())
+        kwargs.setdefault("outlets", version_outlets(repository))
         super().__init__(**kwargs)
         self.repository = repository
         self.number = number
@@ -49,8 +49,9 @@ class RollBackVersionOperator(TriggeredTask):
     def execute(self, context: Context) -> dict[str, Any]:
         """``repository``, ``version`` or None, ``unchanged_version`` or None, ``missing_blob_count``."""
         from registry_sync.errors import InvalidReference
-        from registry_sync.operators.version_outputs import derived_result, find_number
+        from registry_sync.operators.version_outputs import derived_result, find_number, withhold_declared
 
+        withhold_declared(self)
         with open_stage(context) as stage:
             repository = stage.database.repositories.by_name(as_text(self.repository) or "")
             if as_text(self.number) is None:

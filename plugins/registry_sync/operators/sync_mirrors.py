@@ -44,6 +44,9 @@ MIRROR_FIELDS = frozenset(
     }
 )
 
+#: Tags in the events of all mirrors of a task, and at least in each.
+_MAX_TASK_TAGS, _FEWEST_EVENT_TAGS = 2000, 10
+
 
 class SyncMirrorsOperator(TriggeredTask):
     """Syncs many small mirrors in one task, the most important first, and fails at the end if any of them did.
@@ -204,9 +207,16 @@ class SyncMirrorsOperator(TriggeredTask):
         raise error
 
     def _emit_events(self, stage: Stage, context: Context, results: Iterable[MirrorResult]) -> None:
-        """An asset event for each version that this DAG run made, also in an earlier try that failed."""
-        for result in results:
-            if result.outcome not in (MirrorOutcome.CHANGED, MirrorOutcome.HELD) or result.version_number is None:
+        """An asset event for each version that this DAG run made, also in an earlier try that failed.
+
+        Airflow gets the events of a task in one message, so that those of many versions list fewer tags each.
+        """
+        from registry_sync.pulp.version_events import MAX_EVENT_TAGS
+
+        changed = [one for one in results if one.outcome in (MirrorOutcome.CHANGED, MirrorOutcome.HELD)]
+        max_tags = min(MAX_EVENT_TAGS, max(_FEWEST_EVENT_TAGS, _MAX_TASK_TAGS // max(1, len(changed))))
+        for result in changed:
+            if result.version_number is None:
                 continue
             try:
                 repository = stage.database.repositories.by_name(result.repository)
@@ -214,8 +224,7 @@ class SyncMirrorsOperator(TriggeredTask):
             except RecordNotFound:  # deleted or renamed since
                 continue
             if context["ti"].try_number == 1 or not has_event(context, version):
-                former_names = stage.database.repositories.former_names(repository.id)
-                emit_asset_events(context, repository.name, version, former_names)
+                emit_asset_events(context, stage.database, repository, version, max_tags=max_tags)
 
 
 def _start(stage: Stage, mirror: Mapping[str, Any], authority: Authority, by: RunTrigger, key: RunKey) -> SyncRun:

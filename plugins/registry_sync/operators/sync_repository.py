@@ -152,7 +152,7 @@ def _add_tasks(
     """The tasks of a sync in the group whose ``with`` block is open."""
     first, each, last = _divided(task_arguments)
     each = {"dag": group.dag, "retry_policy": RegistryRetryPolicy(), **each}
-    outlets = [*version_outlets(), *last.get("outlets", ())]
+    outlets = [*version_outlets(options["repository"]), *last.get("outlets", ())]
     if is_small:
         list_tags = ListTagsOperator(
             task_id="list_tags", map_index_template="{{ task.repository }}", **options, **first, **each

@@ -7,7 +7,7 @@ active, so that an asset whose URI outlives its name, or the reverse, never beco
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -16,9 +16,13 @@ from airflow.sdk import Asset, AssetAlias
 
 from registry_sync.operators.stage import Stage
 from registry_sync.operators.task_values import as_text, dag_run_started_at
+from registry_sync.operators.triggered import is_literal
 from registry_sync.pulp.hrefs import distribution_href, href_of
 
 if TYPE_CHECKING:
+    from airflow.sdk.definitions.asset import BaseAsset
+
+    from registry_sync.db.database import Database
     from registry_sync.domain.records import Repository, RepositoryVersion
     from registry_sync.domain.serving import Distribution
     from registry_sync.domain.version_history import DerivedVersion
@@ -40,9 +44,27 @@ _PUBLISHED_PREFIX = "registry_sync_published/"
 _PUBLISHED_URI_PREFIX = "x-registry-sync://base-paths/"
 
 
-def version_outlets() -> list[AssetAlias]:
-    """The outlets of a task that makes versions."""
-    return [AssetAlias(VERSIONS_ALIAS), AssetAlias(FORMER_NAMES_ALIAS)]
+def version_outlets(repository: object = None) -> list[BaseAsset]:
+    """The outlets of a task that makes versions of ``repository``.
+
+    Where the code of the DAG names it, its asset is among them, so that Airflow shows it before its first version.
+    None, a template or an output of another task: the asset is known with the first version.
+    """
+    outlets: list[BaseAsset] = [AssetAlias(VERSIONS_ALIAS), AssetAlias(FORMER_NAMES_ALIAS)]
+    if isinstance(repository, str) and repository.strip() and is_literal(repository):
+        outlets.append(_asset(repository.strip()))
+    return outlets
+
+
+def withhold_declared(task: Any) -> None:
+    """Takes the assets of repositories out of the outlets of the running ``task``.
+
+    Airflow emits an event for each asset among them whenever the task succeeds, also when it made no version. A new
+    version is an event by :func:`emit_asset_events`, exactly one for each asset.
+    """
+    task.outlets = [
+        outlet for outlet in task.outlets if not (isinstance(outlet, Asset) and outlet.uri.startswith(_URI_PREFIX))
+    ]
 
 
 def publication_outlets() -> list[AssetAlias]:
@@ -74,20 +96,25 @@ def emit_published(
 
 
 def emit_asset_events(
-    context: Mapping[str, Any], repository: str, version: RepositoryVersion, former_names: Sequence[str] = ()
+    context: Mapping[str, Any],
+    database: Database,
+    repository: Repository,
+    version: RepositoryVersion,
+    *,
+    max_tags: int | None = None,
 ) -> None:
     """Adds an event of the alias and of the asset ``registry_sync/<repository>``, sent when the task succeeds.
 
-    Assets of ``former_names`` get one too, so that consumers that wait for a former name continue to receive events.
+    Assets of former names get one too, so that consumers that wait for a former name continue to receive events. The
+    extra is that of :func:`~registry_sync.pulp.version_events.version_event` with at most ``max_tags`` tags, None for
+    as many as an event may list.
     """
-    extra: dict[str, Any] = {
-        "repository": repository,
-        "number": version.number,
-        "href": href_of(version),
-        "counts": version.summary.counts(),
-        "hold_count": len(version.holds),
-    }
-    for alias, names in ((VERSIONS_ALIAS, (repository,)), (FORMER_NAMES_ALIAS, former_names)):
+    from registry_sync.pulp.version_events import MAX_EVENT_TAGS, version_event
+
+    former_names = database.repositories.former_names(repository.id)
+    difference = database.versions.tag_difference(version, limit=MAX_EVENT_TAGS if max_tags is None else max_tags)
+    extra = version_event(repository.name, version, difference)
+    for alias, names in ((VERSIONS_ALIAS, (repository.name,)), (FORMER_NAMES_ALIAS, former_names)):
         for name in names:
             context["outlet_events"][AssetAlias(alias)].add(repository_asset(context, name), extra=extra)
 
@@ -97,11 +124,15 @@ def repository_asset(context: Mapping[str, Any], repository: str) -> Asset:
 
     An active asset keeps its URI, also that of a former release, which contains the repository's id.
     """
+    asset = _asset(repository)
+    uri = _active_uri(context, asset.name)
+    return Asset(name=asset.name, uri=uri) if uri else asset
+
+
+def _asset(repository: str) -> Asset:
     # Airflow accepts ASCII only; a quoted name is another repository's only if that one has a quoted name itself.
     quoted = quote(repository, safe="/")
-    name = f"{_NAME_PREFIX}{repository if repository.isascii() else quoted}"
-    uri = _active_uri(context, name) or f"{_URI_PREFIX}{quoted}"
-    return Asset(name=name, uri=uri)
+    return Asset(name=f"{_NAME_PREFIX}{repository if repository.isascii() else quoted}", uri=f"{_URI_PREFIX}{quoted}")
 
 
 def _active_uri(context: Mapping[str, Any], name: str) -> str | None:
@@ -128,8 +159,10 @@ def has_event(context: Mapping[str, Any], version: RepositoryVersion) -> bool:
     return _has_own(context, VERSIONS_ALIAS, version.created_at, {"href": href_of(version)})
 
 
-def _has_own(context: Mapping[str, Any], alias: str, made_at: datetime, extra: Mapping[str, Any]) -> bool:
-    """Whether this task has emitted an event of that alias with these extras since ``made_at``."""
+def _has_own(
+    context: Mapping[str, Any], alias: str, made_at: datetime, extra: Mapping[str, Any], *, by_any: bool = False
+) -> bool:
+    """Whether this task, or ``by_any`` one, has emitted an event of that alias with these extras since ``made_at``."""
     from airflow.sdk.execution_time.context import InletEventsAccessor
 
     ti = context["ti"]
@@ -142,7 +175,7 @@ def _has_own(context: Mapping[str, Any], alias: str, made_at: datetime, extra: M
         return False
     own = (ti.dag_id, ti.run_id, ti.task_id)
     return any(
-        (event.source_dag_id, event.source_run_id, event.source_task_id) == own
+        (by_any or (event.source_dag_id, event.source_run_id, event.source_task_id) == own)
         and extra.items() <= (event.extra or {}).items()
         for event in events
     )
@@ -167,17 +200,30 @@ def derived_result(
 ) -> dict[str, Any]:
     """Emits the events of a new version; returns ``repository``, ``version``, ``unchanged_version`` as a commit does.
 
+    The repeat of a task that had made the version and was killed before it ended emits the event that is missing.
     ``missing_blob_count`` counts blobs whose bytes are not in the store; the next immediate sync fetches them.
     """
     from registry_sync.pulp.version_documents import version_document
 
     latest = stage.database.versions.latest(repository.id) if derived.version is None else None
-    if derived.version is not None:
-        former_names = stage.database.repositories.former_names(repository.id)
-        emit_asset_events(context, repository.name, derived.version, former_names)
+    new = derived.version or (latest if latest and _lacks_event(context, latest) else None)
+    if new is not None:
+        emit_asset_events(context, stage.database, repository, new)
     return {
         "repository": repository.name,
         "version": version_document(derived.version) if derived.version else None,
         "unchanged_version": version_document(latest) if latest else None,
         "missing_blob_count": derived.missing_blob_count,
     }
+
+
+def _lacks_event(context: Mapping[str, Any], latest: RepositoryVersion) -> bool:
+    """Whether an earlier try of this task may have made ``latest``, and no task has emitted an event for it."""
+    from registry_sync.domain.records import VersionOriginKind
+
+    began_at = dag_run_started_at(context)
+    if context["ti"].try_number == 1 or began_at is None or latest.created_at < began_at:
+        return False
+    if latest.origin.kind is VersionOriginKind.SYNC:
+        return False
+    return not _has_own(context, VERSIONS_ALIAS, latest.created_at, {"href": href_of(latest)}, by_any=True)

@@ -179,6 +179,20 @@ def assert_differences(player: Player, seed: int) -> None:
         assert_unit_difference(found.blobs, new.blobs, old.blobs, sizes)
         assert found.has_other_links == (new.links != old.links)
         assert found.is_empty == (new == old)
+        assert_tag_difference(player.database, one, contents)
+
+
+def assert_tag_difference(database: Database, one: tuple[str, int], contents: dict[tuple[str, int], Content]) -> None:
+    """The first tags that differ from the base, moved ones before added and removed ones."""
+    if one[1] == 0:
+        return
+    version = database.versions.get(*one)
+    before, after = contents[one[0], version.base_number or 0].digest_of, contents[one].digest_of
+    names = [name for name in {*before, *after} if before.get(name) != after.get(name)]
+    names.sort(key=lambda name: (name not in after, name not in before, name))
+    found = database.versions.tag_difference(version, limit=2)
+    assert [str(tag.name) for tag in found.page.items] == names[:2]
+    assert (found.page.total_count, found.added_count) == (len(names), len(after.keys() - before.keys()))
 
 
 def assert_unit_difference(
@@ -237,7 +251,7 @@ def test_versions_equal_a_plain_model_whatever_the_history_and_none_ever_changes
 
 
 def test_every_way_to_make_change_or_remove_a_version_is_in_these_histories_or_makes_no_difference_to_them() -> None:
-    reading = {"latest", "latest_number", "get", "page", "tags", "missing_blob_count", "difference"}
+    reading = {"latest", "latest_number", "get", "page", "tags", "missing_blob_count", "difference", "tag_difference"}
     words_only = {"annotate"}
     played = {"commit", "roll_back", "copy", "copy_manifests", "set_tag", "remove_tag", "delete"}
     assert {name for name in vars(VersionStore) if not name.startswith("_")} == reading | words_only | played

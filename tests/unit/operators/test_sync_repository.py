@@ -117,7 +117,8 @@ def test_arguments_of_airflow_are_those_of_each_task_and_outlets_those_of_the_la
     assert {(task.pool, task.queue, task.retries, task.priority_weight) for task in dag.tasks} == {("hub", "far", 7, 3)}
     *others, last = dag.tasks
     aliases = [AssetAlias("registry_sync_versions"), AssetAlias("registry_sync_former_names")]
-    assert last.outlets == [*aliases, report]
+    declared = Asset(name="registry_sync/app", uri="x-registry-sync://repositories/app")
+    assert last.outlets == [*aliases, declared, report]
     assert [task.outlets for task in others] == [[]] * len(others)
 
 

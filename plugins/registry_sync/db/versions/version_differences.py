@@ -9,7 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, String, case, cast, func, literal, null, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    String,
+    Subquery,
+    case,
+    cast,
+    func,
+    literal,
+    null,
+    select,
+    union_all,
+)
 
 from registry_sync.db.content.closures import there_is_none
 from registry_sync.db.queries import fetch_page
@@ -38,6 +52,8 @@ from registry_sync.domain.version_history import (
 )
 
 EMPTY_NUMBER = 0
+#: The order of :func:`tag_difference`.
+_BY_CHANGE = "change"
 _CONTENT = {MANIFESTS.kind: manifests, BLOBS.kind: blobs}
 
 
@@ -66,11 +82,23 @@ def version_difference(
         number=side.number,
         base_repository_id=other.repository_id,
         base_number=other.number,
-        tags=_tag_difference(connection, side, other, request),
+        tags=_tag_difference(connection, side, other, _by_default(request)),
         manifests=_unit_difference(connection, MANIFESTS, side, other, request),
         blobs=_unit_difference(connection, BLOBS, side, other, request),
         has_other_links=_has_other_links(connection, side, other),
     )
+
+
+def tag_difference(
+    connection: Connection, repository_id: str, number: int, base_number: int, limit: int
+) -> TagDifference:
+    """The tags that differ from ``base_number``, 0 for the empty version, to ``number`` of one repository.
+
+    At most ``limit`` of them: moved ones first, then added, then removed ones, each by name. Raises
+    :class:`RecordNotFound`.
+    """
+    side, other = _side(connection, repository_id, number), _side(connection, repository_id, base_number)
+    return _tag_difference(connection, side, other, PageRequest(limit=limit, ordering=_BY_CHANGE))
 
 
 def _side(connection: Connection, repository_id: str, number: int) -> _Side:
@@ -121,9 +149,8 @@ def _tag_difference(connection: Connection, side: _Side, other: _Side, request: 
         ).select_from(changes)
     ).one()
     moved = counts[0] - counts.added - counts.removed
-    rows, total = fetch_page(
-        connection, select(changes), _by_default(request), {"name": changes.c.name}, changes.c.name
-    )
+    orderings = {"name": changes.c.name, _BY_CHANGE: _change_order(changes)}
+    rows, total = fetch_page(connection, select(changes), request, orderings, changes.c.name)
     return TagDifference(
         page=Page(tuple(_tag_change(row) for row in rows), total),
         added_count=counts.added,
@@ -131,6 +158,11 @@ def _tag_difference(connection: Connection, side: _Side, other: _Side, request: 
         moved_count=moved,
         shared_count=side.present_count(TAGS) - counts.added - moved,
     )
+
+
+def _change_order(changes: Subquery) -> ColumnElement[int]:
+    """Moved tags before added ones, and these before removed ones."""
+    return case((changes.c.after.is_(None), 2), (changes.c.before.is_(None), 1), else_=0)
 
 
 def _has_other_links(connection: Connection, side: _Side, other: _Side) -> bool:

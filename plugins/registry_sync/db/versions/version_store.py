@@ -29,7 +29,7 @@ from registry_sync.db.versions.commit import commit_run, lock_repository, record
 from registry_sync.db.versions.derived_versions import copy_manifests, copy_tags, roll_back
 from registry_sync.db.versions.removal_guard import tags_without_platform
 from registry_sync.db.versions.tag_changes import remove_tag, set_tag
-from registry_sync.db.versions.version_differences import version_difference
+from registry_sync.db.versions.version_differences import tag_difference, version_difference
 from registry_sync.db.versions.version_rows import (
     BLOBS,
     MANIFESTS,
@@ -61,6 +61,7 @@ from registry_sync.domain.version_history import (
     Holder,
     ManifestCopy,
     ManifestProvenance,
+    TagDifference,
     VersionDifference,
     VersionProvenance,
 )
@@ -279,6 +280,14 @@ class VersionStore:
         with self._transactions.reading() as connection:
             base = (base_repository_id or repository_id, base_number)
             return version_difference(connection, (repository_id, number), base, request)
+
+    def tag_difference(self, version: RepositoryVersion, *, limit: int) -> TagDifference:
+        """The tags that differ from the base of ``version``: at most ``limit``, moved ones first, then added ones.
+
+        Everything is added in a version without a base. Raises :class:`RecordNotFound`.
+        """
+        with self._transactions.reading() as connection:
+            return tag_difference(connection, version.repository_id, version.number, version.base_number or 0, limit)
 
     def roll_back(
         self, repository_id: str, number: int, *, by: str | None = None, description: str | None = None
