@@ -30,3 +30,14 @@ def _parser() -> ArgumentParser:
     for command in get_cli_commands():
         _add_command(subcommands, command)
     return parser
+
+
+def completed(line: str) -> list[str]:
+    """What may stand in place of the last word of ``airflow <line>``, as argcomplete gives it to shells."""
+    from argcomplete.finders import CompletionFinder
+
+    *before, last = ["airflow", *line.split(" ")]
+    # It changes the parser that it is given, so that the parser of commands stays for these.
+    finder = CompletionFinder(_parser.__wrapped__(), always_complete_options=False)
+    words: list[str] = finder._get_completions(before, last, "", None)  # type: ignore[no-untyped-call]
+    return sorted({word.strip() for word in words})

@@ -5,9 +5,10 @@ Every ``airflow`` command loads this module, so it imports nothing slow.
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from airflow.cli.cli_config import ARG_OUTPUT, ARG_YES, Arg
 
@@ -19,6 +20,39 @@ if TYPE_CHECKING:
 
 # Airflow's class has no annotations.
 _new: Callable[..., Arg] = Arg
+_MOST_COMPLETED = 100
+
+
+class _NameArg(Arg):
+    """An argument that is the name of a stored object; ``kind`` is its store, such as ``repositories``."""
+
+    def __init__(self, kind: str, *flags: str, **given: Any) -> None:
+        super().__init__(flags, **given)  # type: ignore[no-untyped-call]
+        self._kind = kind
+
+    def add_to_parser(self, parser: ArgumentParser) -> None:
+        """Adds it, with what argcomplete calls for a word that a shell is to complete."""
+        argument = parser.add_argument(*self.flags, **self.kwargs)
+        argument.completer = partial(stored_names, self._kind)  # type: ignore[attr-defined]  # read by argcomplete
+
+
+def stored_names(kind: str, prefix: str, **_: object) -> list[str]:
+    """The first names of a kind that start with ``prefix``, for shells; none where the database cannot be used."""
+    from registry_sync.cli.command_context import configured_database
+    from registry_sync.domain.filters import Match, Operator
+    from registry_sync.domain.records import PageRequest
+    from registry_sync.errors import RegistrySyncError
+
+    try:
+        with configured_database() as database:
+            database.check()
+            request, wanted = PageRequest(0, _MOST_COMPLETED, "name"), Match("name", (prefix,), Operator.STARTS)
+            found = getattr(database, kind).page(request, where=wanted).items
+    except (RegistrySyncError, SystemExit):
+        return []
+    return [record.spec.name for record in found]
+
+
 _LARGEST = 1_000_000
 _LABEL_NAME, _LABEL_VALUE = 255, 1000
 
@@ -66,8 +100,8 @@ def run_state(text: str) -> RunState:
 
 
 OUTPUT, YES = ARG_OUTPUT, ARG_YES
-REPOSITORY = _new(("name",), help="Name of the repository")
-REMOTE = _new(("name",), help="Name of the remote")
+REPOSITORY = _NameArg("repositories", "name", help="Name of the repository")
+REMOTE = _NameArg("remotes", "name", help="Name of the remote")
 NAME_PART = _new(("--name",), help="Only names that contain this text, ignoring case", default=None)
 NUMBER = _new(("number",), help="Number of the version", type=version_number)
 OPTIONAL_NUMBER = _new(
@@ -77,7 +111,7 @@ REVISION = _new(
     ("-r", "--to-revision"), help="Schema revision to migrate back to; 'base' drops all tables", required=True
 )
 RUN_STATE = _new(("--state",), help="Only runs in this state, such as failed", type=run_state, default=None)
-OPTIONAL_REPOSITORY = _new(("name",), help="Only of this repository", nargs="?", default=None)
+OPTIONAL_REPOSITORY = _NameArg("repositories", "name", help="Only of this repository", nargs="?", default=None)
 RUN_ID = _new(("run_id",), help="Run id of the DAG run, such as manual__2026-11-25T03:00:00+00:00")
 TASK = _new(
     ("--task",),
@@ -91,13 +125,14 @@ BASE = _new(
     type=base_number,
     default=None,
 )
-BASE_REPOSITORY = _new(
-    ("--base-repository",),
+BASE_REPOSITORY = _NameArg(
+    "repositories",
+    "--base-repository",
     help="Compare with a version of this repository (default: its latest, or --base)",
     default=None,
 )
-SOURCE = _new(("source",), help="Name of the repository to copy tags from")
-TARGET = _new(("target",), help="Name of the repository to copy tags into")
+SOURCE = _NameArg("repositories", "source", help="Name of the repository to copy tags from")
+TARGET = _NameArg("repositories", "target", help="Name of the repository to copy tags into")
 NUMBER_OPTION = _new(
     ("--number",), help="Version of the source (default: the latest)", type=version_number, default=None
 )
@@ -116,9 +151,10 @@ GRACE_HOURS = _new(
     type=amount,
     default=None,
 )
-NAMES = _new(("names",), help="Names of repositories", nargs="+", metavar="NAME")
-KEEP = _new(
-    ("--keep",),
+NAMES = _NameArg("repositories", "names", help="Names of repositories", nargs="+", metavar="NAME")
+KEEP = _NameArg(
+    "repositories",
+    "--keep",
     help="Keep the bytes of this version, NAME:NUMBER, or NAME for its latest; may be repeated",
     action="append",
     default=None,
@@ -146,14 +182,18 @@ BASE_PATH = _new(("--base-path",), help="Name that clients pull, such as team/al
 PUBLIC = _new(("--public",), help="Let everybody pull it", action="store_true", default=False)
 PRIVATE = _new(("--private",), help="Let only robots pull it whose scopes fit", action="store_true", default=False)
 UNUSED_DAYS = _new(("--unused-days",), help="Only what nobody pulled for that many days", type=int, default=None)
-OF_REPOSITORY = _new(("--repository",), help="Repository that is served (default: the one of that name)", default=None)
-NEW_REPOSITORY = _new(("--repository",), help="Serve this repository from now on, its latest version", default=None)
+OF_REPOSITORY = _NameArg(
+    "repositories", "--repository", help="Repository that is served (default: the one of that name)", default=None
+)
+NEW_REPOSITORY = _NameArg(
+    "repositories", "--repository", help="Serve this repository from now on, its latest version", default=None
+)
 NEW_BASE_PATH = _new(("--base-path",), help="Name that clients pull from now on", default=None)
 SERVED_NUMBER = _new(
     ("--number",), help="Always serve this version (default: the latest)", type=version_number, default=None
 )
 SERVE_LATEST = _new(("--latest",), help="Serve the latest version again", action="store_true", default=False)
-DISTRIBUTION = _new(("name",), help="Name of the distribution")
+DISTRIBUTION = _NameArg("distributions", "name", help="Name of the distribution")
 ROBOT = _new(("name",), help="Name of the robot, with which it logs in")
 SCOPE = _new(
     ("--scope",),
@@ -193,9 +233,10 @@ def assignment(text: str) -> tuple[str, str]:
     return name.replace("-", "_"), value
 
 
-SYNCED = _new(("name",), help="Name of the repository to sync into; created when it does not exist")
-FROM_REMOTE = _new(
-    ("--remote",),
+SYNCED = _NameArg("repositories", "name", help="Name of the repository to sync into; created when it does not exist")
+FROM_REMOTE = _NameArg(
+    "remotes",
+    "--remote",
     help="Remote to sync from (default: that of the last sync, or of that name)",
     default=None,
 )
@@ -281,17 +322,20 @@ OF_REPOSITORY_DESCRIPTION = _new(("--description",), help="Description; '' remov
 RETAIN = _new(
     ("--retain-versions",), help="How many of the newest versions are kept; 0 keeps all", type=int, default=None
 )
-LEFT = _new(("reference",), help="NAME for the latest version, or NAME:NUMBER", metavar="VERSION")
-RIGHT = _new(
-    ("base",),
+LEFT = _NameArg("repositories", "reference", help="NAME for the latest version, or NAME:NUMBER", metavar="VERSION")
+RIGHT = _NameArg(
+    "repositories",
+    "base",
     help="Version to compare with, as NAME, NAME:NUMBER or NUMBER (default: the previous one)",
     nargs="?",
     metavar="BASE",
     default=None,
 )
-REFERENCE = _new(("reference",), help="NAME, NAME:TAG, NAME@DIGEST, or the digest of a manifest", metavar="REFERENCE")
+REFERENCE = _NameArg(
+    "repositories", "reference", help="NAME, NAME:TAG, NAME@DIGEST, or the digest of a manifest", metavar="REFERENCE"
+)
 OF_NUMBER = _new(("--number",), help="In this version (default: the latest)", type=version_number, default=None)
 FOLLOW = _new(("--follow",), help="Follow it until it has ended", action="store_true", default=False)
-CHANGED_REPOSITORY = _new(("repository",), help="Name of the repository", metavar="NAME")
-CHANGED_REMOTE = _new(("remote",), help="Name of the remote", metavar="NAME")
+CHANGED_REPOSITORY = _NameArg("repositories", "repository", help="Name of the repository", metavar="NAME")
+CHANGED_REMOTE = _NameArg("remotes", "remote", help="Name of the remote", metavar="NAME")
 TAG_PART = _new(("--name",), help="Only tags that contain this text, ignoring case", dest="name_part", default=None)
