@@ -40,6 +40,7 @@ from registry_sync.api.mirror_routes import router as mirrors
 from registry_sync.api.remote_routes import router as remotes
 from registry_sync.api.repository_routes import router as repositories
 from registry_sync.api.status_routes import router as status
+from registry_sync.api.status_routes import workers_router as workers
 from registry_sync.api.sync_routes import router as syncs
 from registry_sync.api.task_routes import router as tasks
 from registry_sync.api.task_routes import started_router as started_syncs
@@ -183,6 +184,7 @@ ROUTERS = (
     content,
     artifacts,
     status,
+    workers,
     pages_router,
 )
 DESCRIPTION = (

@@ -1,4 +1,4 @@
-"""``/content/docker/{blobs,manifests,tags}/``: list and read content units."""
+"""``/content/docker/{blobs,manifests,tags}/``: list and read content units; and ``/artifacts/``, their stored bytes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
+from fastapi import Query
 from pydantic import Field, StringConstraints
 
 from registry_sync.api.access import READ
@@ -13,12 +14,12 @@ from registry_sync.api.dependencies import Router, UsedDatabase
 from registry_sync.api.fields import GivenHref, PathUnitId
 from registry_sync.api.list_filters import OF_ORDER, OF_TEXT, Filtered, FilterField, filtered, read_time
 from registry_sync.api.problems import NOT_FOUND, InvalidField
-from registry_sync.api.resources import PageQuery, Resource, ordered_by
+from registry_sync.api.resources import PageQuery, Resource, ordered_by, page_document, sent_page
 from registry_sync.db.content.units import UnitStore
 from registry_sync.db.database import Database
 from registry_sync.domain.content_units import Relation, UnitQuery
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.filters import Operator
+from registry_sync.domain.filters import NOTHING, AllOf, Match, Operator
 from registry_sync.domain.records import Page, PageRequest
 from registry_sync.errors import InvalidReference, RecordNotFound
 from registry_sync.pulp.content_documents import (
@@ -29,7 +30,8 @@ from registry_sync.pulp.content_documents import (
     ManifestProvenanceDocument,
     TagDocument,
 )
-from registry_sync.pulp.hrefs import read_unit_href, read_version_href, units_href
+from registry_sync.pulp.documents import PageDocument
+from registry_sync.pulp.hrefs import artifacts_href, read_unit_href, read_version_href, units_href
 from registry_sync.pulp.resource_names import BLOB, MANIFEST, TAG, read_unit_prn
 
 T = TypeVar("T")
@@ -192,6 +194,43 @@ Resource(
 
 artifacts_router = Router(prefix="/artifacts", tags=["content"])
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+_OF_HASH = (Operator.EQUAL, Operator.IN)
+_ArtifactOrder: Any = ordered_by("size", "pulp_created")
+
+
+def _read_sha256(text: str) -> Digest:
+    return Digest(f"sha256:{text}")
+
+
+class _OrderedArtifacts(PageQuery):
+    ordering: _ArtifactOrder = None
+
+
+ArtifactQuery: Any = filtered(
+    _OrderedArtifacts,
+    "ArtifactQuery",
+    "The filters of artifacts: those of blobs, then those of manifests.",
+    FilterField("sha256", "digest", _OF_HASH, _read_sha256),
+    FilterField("pulp_created", "created_at", OF_ORDER, read_time),
+    *(
+        FilterField(name, NOTHING, _OF_HASH, about="Nothing: only SHA-256 is known")
+        for name in ("md5", "sha1", "sha224", "sha384", "sha512")
+    ),
+)
+
+
+@artifacts_router.get("/", dependencies=READ)
+def list_artifacts(database: UsedDatabase, query: Annotated[ArtifactQuery, Query()]) -> PageDocument[ArtifactDocument]:
+    """The stored bytes of blobs, then of manifests, each by digest unless ordered otherwise."""
+    by_sha256 = Match("digest", ("sha256:",), Operator.STARTS)
+    stored = Match("stored_at", (False,), Operator.IS_NULL)
+    page, wanted = query.page_request(), query.wanted()
+    blobs = database.units.blobs(UnitQuery(where=AllOf((wanted, by_sha256, stored))), page)
+    # The lists follow each other: what precedes the second is skipped, and what is left of the page is filled.
+    rest = PageRequest(max(0, page.offset - blobs.total_count), page.limit - len(blobs.items), page.ordering)
+    manifests = database.units.manifests(UnitQuery(where=AllOf((wanted, by_sha256))), rest)
+    found = Page((*blobs.items, *manifests.items), blobs.total_count + manifests.total_count)
+    return sent_page(query, page_document(artifacts_href(), query, found, ArtifactDocument.model_validate))
 
 
 @artifacts_router.get("/{sha256}/", dependencies=READ, responses=NOT_FOUND)

@@ -21,7 +21,7 @@ from registry_sync.api.distribution_routes import DistributionQuery
 from registry_sync.api.fields import PathUuid
 from registry_sync.api.list_filters import OF_ORDER, FilterField, filtered, read_time, read_unit
 from registry_sync.api.problems import NOT_FOUND, InvalidField
-from registry_sync.api.remote_routes import RemoteQuery
+from registry_sync.api.remote_routes import RemoteQuery, page_of_remotes
 from registry_sync.api.repository_routes import RepositoryQuery
 from registry_sync.api.resources import PageQuery, ordered_by, page_document, sent_page
 from registry_sync.api.version_routes import VERSION_FIELDS
@@ -88,7 +88,7 @@ _add_list(
     "remotes",
     RemoteQuery,
     ContainerRemoteDocument,
-    lambda database, query: database.remotes.page(query.page_request(), where=query.wanted()),
+    page_of_remotes,
 )
 _add_list(
     "distributions",

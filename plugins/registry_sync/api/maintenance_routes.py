@@ -13,6 +13,7 @@ from pydantic import Field
 
 from registry_sync.api import sync_dag
 from registry_sync.api.access import DELETE, SignedIn, run_of
+from registry_sync.api.container_requests import unsupported
 from registry_sync.api.dependencies import Router, UsedDatabase
 from registry_sync.api.fields import Flag, GivenDocument, PathNumber, PathUuid, whole_number
 from registry_sync.api.problems import NOT_FOUND, InvalidField
@@ -24,15 +25,16 @@ from registry_sync.pulp.task_documents import COLLECT_DAG_ID, SCRUB_DAG_ID, Task
 _Minutes: Any = whole_number(0, 87_600 * 60)
 
 
+_CONTENT: Any = unsupported("array", "All orphans are removed that are old enough.", [])
+
+
 class OrphansToRemove(GivenDocument):
     """How long orphans are kept."""
 
     orphan_protection_time: Annotated[
         _Minutes | None, Field(description="Minutes since when content must be an orphan; null for the setting")
     ] = None
-    content_hrefs: Annotated[list[str] | None, Field(max_length=0, description="Not set: all orphans are removed")] = (
-        None
-    )
+    content_hrefs: _CONTENT = None
 
 
 class NewRepair(GivenDocument):

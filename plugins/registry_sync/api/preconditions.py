@@ -26,8 +26,9 @@ def as_bytes(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
-def etag_of(body: bytes) -> str:
-    """The entity tag of a body."""
+def etag_of(document: Mapping[str, Any]) -> str:
+    """The entity tag of a document. It does not depend on which credentials Airflow has stored for it."""
+    body = as_bytes({name: value for name, value in document.items() if name != "hidden_fields"})
     return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
@@ -53,7 +54,7 @@ class Precondition:
         return None if self._header is None else lambda value: self._check(shown(document, value))
 
     def _check(self, document: Document) -> None:
-        etag = etag_of(as_bytes(document.model_dump(mode="json", by_alias=True)))
+        etag = etag_of(document.model_dump(mode="json", by_alias=True))
         if not is_named(etag, self._header):
             raise HTTPException(PRECONDITION_FAILED, "It has changed since it was read: read it again.", {"ETag": etag})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, get_args, get_type_hints
 from urllib.parse import urlsplit
@@ -30,20 +31,25 @@ from registry_sync.api.list_filters import FilterField, filtered, named_fields
 from registry_sync.api.preconditions import IfMatch
 from registry_sync.api.problems import CONFLICT, NOT_FOUND, PRECONDITION
 from registry_sync.api.resources import NamedQuery, Resource
+from registry_sync.db.database import Database
 from registry_sync.domain.filters import Operator
 from registry_sync.domain.known_registries import DigestList
 from registry_sync.domain.platforms import Platform
+from registry_sync.domain.records import Page
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagFilter
 from registry_sync.domain.remote import (
     OPTIONS,
     Policy,
+    Remote,
     RemoteSpec,
     has_private_key,
 )
 from registry_sync.hooks import own_connections
 from registry_sync.hooks.connection import MASK
-from registry_sync.pulp.container_documents import shown
+from registry_sync.pulp.container_documents import StoredSecrets, shown
+from registry_sync.pulp.documents import Together
 from registry_sync.pulp.hrefs import read_remote_href, remote_href, remotes_href
+from registry_sync.pulp.path_forms import PathForm, current_form
 from registry_sync.pulp.repository_documents import REST_NAMES, RemoteDocument
 from registry_sync.pulp.resource_names import REMOTE, read_prn
 
@@ -213,6 +219,24 @@ RemoteQuery = filtered(
 router = Router(prefix="/remotes/docker/docker", tags=["remotes"])
 
 
+def with_secrets(remotes: Sequence[Remote]) -> tuple[Any, ...]:
+    """Remotes as they are shown: in the container form with which of their credentials are stored."""
+    if current_form() is PathForm.DOCKER:
+        return tuple(remotes)
+    stored = own_connections.stored_secrets(remotes)
+    return tuple(Together(remote, StoredSecrets(stored.get(remote.id, frozenset()))) for remote in remotes)
+
+
+def page_of_remotes(database: Database, query: Any) -> Page[Any]:
+    """The page of a query."""
+    page = database.remotes.page(query.page_request(), where=query.wanted())
+    return Page(with_secrets(page.items), page.total_count)
+
+
+def _shown(remote: Remote) -> RemoteDocument:
+    return shown(RemoteDocument, *with_secrets([remote]))
+
+
 Resource(
     one="remote",
     many="remotes",
@@ -221,8 +245,8 @@ Resource(
     href=remotes_href,
     query=RemoteQuery,
     document=RemoteDocument,
-    page=lambda database, query: database.remotes.page(query.page_request(), where=query.wanted()),
-    get=lambda database, remote_id: database.remotes.get(remote_id),
+    page=page_of_remotes,
+    get=lambda database, remote_id: with_secrets([database.remotes.get(remote_id)])[0],
 ).add_routes(router)
 
 
@@ -231,7 +255,7 @@ def create_remote(database: UsedDatabase, given: NewRemote, user: SignedIn, resp
     """Creates a remote. Credentials are kept in a connection of its own, unless ``conn_id`` names one."""
     remote = remote_changes.create_remote(database, given, user)
     response.headers["Location"] = remote_href(remote.id)
-    return shown(RemoteDocument, remote)
+    return _shown(remote)
 
 
 @router.put("/{remote_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **CONFLICT, **PRECONDITION})
@@ -241,7 +265,7 @@ def replace_remote(
     """Replaces the whole description of the remote; credentials that are omitted or null are kept."""
     only_if = if_match.of(RemoteDocument)
     changed = remote_changes.change_remote(database, remote_id, given, user, is_replacement=True, only_if=only_if)
-    return shown(RemoteDocument, changed)
+    return _shown(changed)
 
 
 @router.patch("/{remote_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **CONFLICT, **PRECONDITION})
@@ -251,7 +275,7 @@ def change_remote(
     """Changes the given fields of the remote; null removes a credential."""
     only_if = if_match.of(RemoteDocument)
     changed = remote_changes.change_remote(database, remote_id, given, user, is_replacement=False, only_if=only_if)
-    return shown(RemoteDocument, changed)
+    return _shown(changed)
 
 
 @router.delete("/{remote_id}/", status_code=204, dependencies=DELETE, responses={**NOT_FOUND, **PRECONDITION})

@@ -162,12 +162,11 @@ def sent(request: Request, query: SentFields, document: D) -> D:
 
     It is 304 for who has that already (RFC 9110 section 13).
     """
-    shown = document.model_dump(mode="json", by_alias=True)
-    body = as_bytes(query.of(shown))
-    headers = {"ETag": etag_of(body)}
+    selected = query.of(document.model_dump(mode="json", by_alias=True))
+    headers = {"ETag": etag_of(selected)}
     if is_named(headers["ETag"], request.headers.get("if-none-match")):
         return cast("D", Response(None, 304, headers))
-    return cast("D", Response(body, 200, headers, media_type="application/json"))
+    return cast("D", Response(as_bytes(selected), 200, headers, media_type="application/json"))
 
 
 @dataclass(frozen=True)

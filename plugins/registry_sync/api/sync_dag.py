@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from registry_sync.db.filtering import Searched, compared, condition
+from registry_sync.db.filtering import Searched, compared, condition, without_dashes
 from registry_sync.domain.filters import EVERYTHING, Filter, text_matches
 from registry_sync.domain.records import Page, PageRequest
 from registry_sync.domain.runs import REQUESTED_RUN_PREFIX
@@ -49,18 +50,27 @@ def find(dag_id: str, task_id: str) -> SyncDagRun:
         return _shown(run, run.id in _waiting(session, [run]), _notes(session, [run]).get(run.id), session)
 
 
+@dataclass(frozen=True)
+class Related:
+    """What our records know of runs, for filters by it.
+
+    ``requests_about`` gives the ids of the requests about some repositories and remotes, ``runs_that_made`` the ids of
+    the runs that made some versions: repository id and number.
+    """
+
+    requests_about: Callable[[Sequence[str]], Sequence[str]] = lambda _: ()
+    runs_that_made: Callable[[Sequence[tuple[str, int | None]]], Sequence[str]] = lambda _: ()
+
+
 def page(
     dag_id: str,
     request: PageRequest,
     states: Sequence[TaskState] | None = None,
     *,
     where: Filter = EVERYTHING,
-    requests_about: Callable[[Sequence[str]], Sequence[str]] = lambda _: (),
+    related: Related | None = None,
 ) -> Page[SyncDagRun]:
-    """Runs of tasks, the newest first unless ordered otherwise by ``started_at`` or ``finished_at``.
-
-    ``requests_about`` gives the ids of the requests about some repositories and remotes, for a filter by them.
-    """
+    """Runs of tasks, the newest first unless ordered otherwise by ``started_at`` or ``finished_at``."""
     from airflow.models import DagRun
     from airflow.utils.session import create_session
 
@@ -69,7 +79,7 @@ def page(
     is_descending = request.ordering.startswith("-") or not request.ordering
     keys = [key.desc(), DagRun.id.desc()] if is_descending else [key, DagRun.id]
     with create_session() as session:
-        query = _tasks_of(session, dag_id).filter(condition(where, _searched(dag_id, requests_about)))
+        query = _tasks_of(session, dag_id).filter(condition(where, _searched(dag_id, related or Related())))
         if states is not None:
             query = query.filter(_in_states(states))
         total_count = query.count()
@@ -86,7 +96,7 @@ def _tasks_of(session: Any, dag_id: str) -> Any:
     )
 
 
-def _searched(dag_id: str, requests_about: Callable[[Sequence[str]], Sequence[str]]) -> dict[str, Searched]:
+def _searched(dag_id: str, related: Related) -> dict[str, Searched]:
     """What runs are found by. A dry run has the name of a sync here, which is in no column."""
     from airflow.models import DagRun
 
@@ -97,7 +107,9 @@ def _searched(dag_id: str, requests_about: Callable[[Sequence[str]], Sequence[st
 
     return {
         "id": lambda match: has_id(match.values),
-        "reserved": lambda match: has_id(requests_about(match.values)),
+        "cid": lambda match: compared(without_dashes(DagRun.run_id, after=len(REQUESTED_RUN_PREFIX)), match),
+        "reserved": lambda match: has_id(related.requests_about(match.values)),
+        "created": lambda match: DagRun.run_id.in_(related.runs_that_made(match.values)),
         "name": lambda match: DagRun.dag_id.in_([dag for dag, name in names.items() if text_matches(name, match)]),
         "created_at": _column(DagRun.run_after),
         "started_at": _column(DagRun.start_date),

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from enum import Enum
 from functools import partial
 from itertools import islice
 from typing import Annotated, Any, Literal
@@ -37,7 +38,7 @@ from registry_sync.api.resources import (
 )
 from registry_sync.db.database import Database
 from registry_sync.db.runs.dag_run_stores import TaskReads
-from registry_sync.domain.filters import Filter, Operator
+from registry_sync.domain.filters import NOTHING, Filter, Operator
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Page, PageRequest, Repository, SyncMode
 from registry_sync.domain.remote import Remote
@@ -46,7 +47,15 @@ from registry_sync.errors import RecordNotFound, RegistrySyncError, SyncError
 from registry_sync.hooks.dag_runs import continue_run, plan_of_run
 from registry_sync.hooks.settings import load_settings
 from registry_sync.pulp.documents import PageDocument
-from registry_sync.pulp.hrefs import read_remote_href, read_repository_href, read_task_href, task_href, tasks_href
+from registry_sync.pulp.hrefs import (
+    read_distribution_href,
+    read_remote_href,
+    read_repository_href,
+    read_task_href,
+    read_version_href,
+    task_href,
+    tasks_href,
+)
 from registry_sync.pulp.path_forms import PathForm, current_form, in_form
 from registry_sync.pulp.plan_documents import SyncPlanDocument
 from registry_sync.pulp.resource_names import TASK, read_prn
@@ -160,12 +169,24 @@ def _start(database: Database, repository: Repository, remote: Remote, given: Ne
     return TaskStarted(task=task_href(requested.id))
 
 
+class SoughtState(str, Enum):
+    """The states that tasks are looked for in: those of :class:`TaskState`, and two of Pulp that no task has here."""
+
+    WAITING = "waiting"
+    SKIPPED = "skipped"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    CANCELING = "canceling"
+
+
 _TaskOrder: Any = ordered_by("pulp_created", "started_at", "finished_at")
-_States: Any = listed_states(TaskState)
+_States: Any = listed_states(SoughtState)
 
 
 class _OrderedTasks(PageQuery):
-    state: TaskState | None = None
+    state: SoughtState | None = None
     state__in: Annotated[_States | None, Field(description="States separated by commas")] = None
     ordering: _TaskOrder = None
 
@@ -175,15 +196,30 @@ def _read_resource(href: str) -> str:
     return read_remote_href(href) if "/remotes/" in href else read_repository_href(href)
 
 
+def _read_created(href: str) -> tuple[str, int | None]:
+    """What a task may have made: a repository and the number of its version, or the id of a distribution and None."""
+    return (read_distribution_href(href), None) if "/distributions/" in href else read_version_href(href)
+
+
+_OF_RESOURCES = (Operator.EQUAL, Operator.IN)
+
+
 TaskQuery: Any = filtered(
     _OrderedTasks,
     "TaskQuery",
     "The filters and order of tasks; the newest first by default.",
     FilterField("name", how=(Operator.EQUAL, Operator.IN, Operator.CONTAINS)),
     FilterField("logging_cid", "id", read=read_uuid),
+    FilterField("logging_cid", "cid", (Operator.CONTAINS,)),
     FilterField("pulp_href", "id", (Operator.IN,), read_task_href),
     FilterField("prn", "id", (Operator.IN,), partial(read_prn, model=TASK)),
-    FilterField("reserved_resources", "reserved", (Operator.EQUAL, Operator.IN), _read_resource),
+    FilterField("reserved_resources", "reserved", _OF_RESOURCES, _read_resource),
+    FilterField("exclusive_resources", "reserved", _OF_RESOURCES, _read_resource, "As reserved_resources"),
+    FilterField("shared_resources", NOTHING, _OF_RESOURCES, _read_resource, "Nothing: no task here shares them"),
+    FilterField("created_resources", "created", _OF_RESOURCES, _read_created),
+    FilterField("worker", NOTHING, _OF_RESOURCES, about="Nothing: tasks of a run may have several workers"),
+    FilterField("parent_task", NOTHING, about="Nothing: no task here starts others"),
+    FilterField("task_group", NOTHING, about="Nothing: no task here starts others"),
     FilterField("pulp_created", "created_at", OF_ORDER, read_time),
     FilterField("started_at", how=OF_ORDER, read=read_time),
     FilterField("finished_at", how=OF_ORDER, read=read_time),
@@ -207,7 +243,7 @@ class TasksToPurge(GivenDocument):
         Field(description="Those that ended before; by default 30 days ago"),
     ] = None
     states: Annotated[
-        list[Literal["completed", "failed", "canceled"]] | None, Field(description="By default completed")
+        list[Literal["completed", "failed", "canceled", "skipped"]] | None, Field(description="By default completed")
     ] = None
 
 
@@ -223,7 +259,8 @@ router = Router(prefix="/tasks", tags=["tasks"])
 @router.get("/", dependencies=READ_TASKS)
 def list_tasks(database: UsedDatabase, query: Annotated[TaskQuery, Query()]) -> PageDocument[TaskDocument]:
     """Tasks: syncs and changes that were requested over REST, the newest first unless ordered otherwise."""
-    states = wanted_states(TaskState, query.state, query.state__in)
+    sought = wanted_states(SoughtState, query.state, query.state__in)
+    states = None if sought is None else [state for state in TaskState if SoughtState(state.value) in sought]
     page = _page(database, query.page_request(), states, query.wanted())
     return sent_page(query, page_document(tasks_href(), query, page, _shown))
 
@@ -233,8 +270,9 @@ def _page(
 ) -> Page[RequestedTask | RecordedTask]:
     """A page of the runs of the sync DAG, in Airflow's database, and of the recorded tasks, in ours, as one list."""
     end, ordering = request.offset + request.limit, request.ordering or "-created_at"
-    first, about = PageRequest(0, end, request.ordering), database.requests.about
-    runs = sync_dag.page(load_settings().sync_dag_id, first, states, where=where, requests_about=about)
+    first, dag_id = PageRequest(0, end, request.ordering), load_settings().sync_dag_id
+    related = sync_dag.Related(database.requests.about, partial(TaskReads(database).run_ids_that_made, dag_id))
+    runs = sync_dag.page(dag_id, first, states, where=where, related=related)
     wanted = [state is TaskState.FAILED for state in (ENDED if states is None else states) if state in ENDED]
     recorded, count = database.finished_tasks.first(end, ordering=ordering, is_failed=wanted, where=where)
     is_descending = ordering.startswith("-")
@@ -256,7 +294,7 @@ def purge_tasks(database: UsedDatabase, given: TasksToPurge, user: SignedIn) -> 
     """Deletes tasks that have ended, with their runs in Airflow: the oldest, at most 1,000 of each kind at a time."""
     started_at = utc_now()
     before = given.finished_before or started_at - timedelta(days=30)
-    states = [TaskState(state) for state in given.states or ("completed",)]
+    states = [TaskState(state) for state in given.states or ("completed",) if state != "skipped"]  # none is
     kinds = [state is TaskState.FAILED for state in states if state in ENDED]
     count = database.finished_tasks.purge(before, is_failed=kinds, limit=_MOST_PURGED)
     count += sync_dag.purge(load_settings().sync_dag_id, before, states, _MOST_PURGED)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, and_, false, func, not_, or_, true
 
-from registry_sync.domain.filters import AllOf, AnyOf, Filter, LabelRule, Match, Not, Operator
+from registry_sync.domain.filters import NOTHING, AllOf, AnyOf, Filter, LabelRule, Match, Not, Operator
 from registry_sync.errors import InvalidReference
 
 #: A column, or what makes the condition of a comparison that concerns more than one.
@@ -29,6 +29,8 @@ def condition(wanted: Filter, columns: Mapping[str, Searched]) -> ColumnElement[
         inner = condition(wanted.part, columns)
         # NULL is neither: what has no value does not match, so its negation does.
         return not_(func.coalesce(inner, false()))
+    if wanted.field == NOTHING:
+        return false()
     searched = columns.get(wanted.field)
     if searched is None:
         raise InvalidReference(f"nothing is searched by {wanted.field[:40]!r} here")
@@ -58,6 +60,11 @@ def compared(column: ColumnElement[Any], match: Match) -> ColumnElement[bool]:
         Operator.LESS_OR_EQUAL: lambda: column <= value,
     }
     return conditions[match.how]()
+
+
+def without_dashes(column: Any, *, after: int = 0) -> ColumnElement[str]:
+    """A text without its dashes, and without its first ``after`` characters."""
+    return func.replace(func.substr(column, after + 1), "-", "")
 
 
 def _contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:

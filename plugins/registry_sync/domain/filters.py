@@ -70,6 +70,8 @@ class Not:
 
 Filter: TypeAlias = Match | AllOf | AnyOf | Not
 EVERYTHING = AllOf()
+#: The field of a comparison that nothing matches: of what other servers have and this one has not.
+NOTHING = "nothing"
 
 
 def text_matches(text: str, match: Match) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import secrets as random_source
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,27 @@ def create_connection(remote_id: str, registry: RegistryUrl, secrets: Secrets) -
     with airflow_session() as session:
         session.add(_connection(conn_id, registry, secrets, {}))
     return conn_id
+
+
+def stored_secrets(remotes: Iterable[Remote]) -> dict[str, frozenset[str]]:
+    """Which secrets the own connections of remotes have, by field, and by the remote's id; others are omitted.
+
+    One query for all. A secret that Airflow can no longer decrypt counts as well.
+    """
+    from airflow.models import Connection
+
+    owners = {remote.spec.conn_id: remote.id for remote in remotes if is_own_connection(remote.spec.conn_id, remote.id)}
+    if not owners:
+        return {}
+    with airflow_session() as session:
+        found = session.query(Connection).filter(Connection.conn_id.in_(owners)).all()
+        return {owners[one.conn_id]: _secrets_of(one) for one in found if one.conn_id in owners}
+
+
+def _secrets_of(connection: Connection) -> frozenset[str]:
+    in_extra = {field for field, name in _IN_EXTRA.items() if with_hidden_secrets(connection.extra_dejson).get(name)}
+    given = {"username": connection.login, "password": connection.password}
+    return frozenset(in_extra | {field for field, value in given.items() if value})
 
 
 def change_connection(conn_id: str, registry: RegistryUrl, secrets: Secrets) -> None:

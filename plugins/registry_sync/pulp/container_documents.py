@@ -6,7 +6,8 @@ the form of the request; the documented form keeps its documents unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AliasPath, BaseModel, Field
@@ -68,8 +69,36 @@ _EXCLUDED = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class StoredSecrets:
+    """Which credentials are stored for a remote, by their names in the documented form."""
+
+    stored_secrets: frozenset[str] = frozenset()
+
+
+class HiddenFieldDocument(Document):
+    """A field that is stored and never returned, and whether it is set."""
+
+    name: str
+    is_set: bool
+
+
+#: Names of hidden fields, each with its name in the documented form; those of proxies are never set.
+_HIDDEN = {
+    "client_key": "ssl_client_key",
+    "proxy_username": "",
+    "proxy_password": "",
+    "username": "username",
+    "password": "password",
+}
+
+
+def _hidden(stored: Collection[str]) -> list[HiddenFieldDocument]:
+    return [HiddenFieldDocument(name=name, is_set=field in stored) for name, field in _HIDDEN.items()]
+
+
 class ContainerRemoteDocument(RemoteDocument):
-    """A remote. Credentials are never returned.
+    """A remote. Credentials are never returned; ``hidden_fields`` says which of them are in its own connection.
 
     ``includes``, ``include_tags`` and ``whitelist_tags`` are the same, and so are ``excludes`` and ``exclude_tags``.
     Limits of requests and timeouts are those of the connection and of the settings, and null here.
@@ -87,6 +116,9 @@ class ContainerRemoteDocument(RemoteDocument):
     includes: _INCLUDED
     exclude_tags: _EXCLUDED  # type: ignore[assignment]  # a list in this form
     excludes: _EXCLUDED
+    hidden_fields: Annotated[
+        list[HiddenFieldDocument], made(_hidden), Field(validation_alias="stored_secrets", validate_default=True)
+    ] = []  # noqa: RUF012  read by pydantic, which makes a list for each
     max_retries: None = None
     total_timeout: None = None
     connect_timeout: None = None

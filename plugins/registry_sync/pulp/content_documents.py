@@ -12,6 +12,7 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import ManifestKind
 from registry_sync.pulp.documents import Document, Timestamp, made
 from registry_sync.pulp.hrefs import artifact_href, repository_href, unit_href
+from registry_sync.pulp.resource_names import artifact_prn
 
 
 def _blob_href(blob_id: int) -> str:
@@ -89,15 +90,23 @@ def _encoded(digest: Digest) -> str:
     return digest.encoded
 
 
+def _file_of(digest: Digest) -> str:
+    return f"{digest.algorithm}/{digest.encoded[:2]}/{digest.encoded}"
+
+
 class ArtifactDocument(Document):
-    """The stored bytes of a blob or a manifest: their size, and their SHA-256; others are not computed."""
+    """The stored bytes of a blob or a manifest: their size, and their SHA-256; others are not computed.
+
+    ``file`` is the name of a blob in the blob store. Manifests have one of the same form, and are kept in the database.
+    """
 
     pulp_created: Timestamp
     pulp_href: Annotated[str, made(artifact_href), Field(validation_alias="digest")]
     pulp_last_updated: Annotated[Timestamp, Field(validation_alias="created_at")]
     size: int
     sha256: Annotated[str, made(_encoded), Field(validation_alias="digest")]
-    file: None = None
+    prn: Annotated[str, made(artifact_prn), Field(validation_alias="digest")]
+    file: Annotated[str, made(_file_of), Field(validation_alias="digest")]
     md5: None = None
     sha1: None = None
     sha224: None = None

@@ -105,6 +105,16 @@ def mirror_results_href() -> str:
     return f"{API_PREFIX}/mirror-results/"
 
 
+def worker_href(worker_id: str) -> str:
+    """A worker, by its UUID."""
+    return f"{workers_href()}{worker_id}/"
+
+
+def workers_href() -> str:
+    """The list of workers."""
+    return f"{API_PREFIX}/workers/"
+
+
 def syncs_href() -> str:
     """The list of syncs."""
     return f"{API_PREFIX}/syncs/"
@@ -125,9 +135,14 @@ def unit_href(content_type: str, unit_id: int) -> str:
     return f"{units_href(content_type)}{unit_id}/"
 
 
+def artifacts_href() -> str:
+    """The list of artifacts."""
+    return f"{API_PREFIX}/artifacts/"
+
+
 def artifact_href(digest: Digest) -> str | None:
     """The bytes of a blob or of a manifest, by their SHA-256; None for content of another algorithm."""
-    return f"{API_PREFIX}/artifacts/{digest.encoded}/" if digest.algorithm == "sha256" else None
+    return f"{artifacts_href()}{digest.encoded}/" if digest.algorithm == "sha256" else None
 
 
 def read_repository_href(href: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import RepositoryVersion, version_uuid
 from registry_sync.errors import InvalidReference
 
@@ -16,6 +17,7 @@ REMOTE = "container.containerremote"
 DISTRIBUTION = "container.containerdistribution"
 TASK = "core.task"
 VERSION = "core.repositoryversion"
+ARTIFACT, WORKER = "core.artifact", "core.worker"
 BLOB, MANIFEST, TAG = "container.blob", "container.manifest", "container.tag"
 
 
@@ -49,9 +51,19 @@ def version_prn(version: RepositoryVersion) -> str:
     return prn(VERSION, version_uuid(version.repository_id, version.number))
 
 
+def uuid_of(digits: str) -> str:
+    """Hexadecimal digits, at most 32, as a UUID: after zeros where they are fewer."""
+    digits = digits.rjust(32, "0")
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
 def _unit_prn(model: str, unit_id: int) -> str:
-    digits = f"{unit_id:032x}"
-    return prn(model, "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])))
+    return prn(model, uuid_of(f"{unit_id:x}"))
+
+
+def artifact_prn(digest: Digest) -> str:
+    """The name of an artifact, by the first half of its digest."""
+    return prn(ARTIFACT, uuid_of(digest.encoded[:32]))
 
 
 def blob_prn(unit_id: int) -> str:

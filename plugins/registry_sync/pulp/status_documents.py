@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from registry_sync.pulp.documents import Document, Timestamp
+from typing import Annotated
+
+from pydantic import Field
+
+from registry_sync.pulp.documents import Document, Timestamp, made
+from registry_sync.pulp.hrefs import worker_href
+from registry_sync.pulp.resource_names import WORKER, prn, uuid_of
 
 
 class ComponentVersion(Document):
@@ -24,6 +30,27 @@ class RunningPart(Document):
     name: str
     last_heartbeat: Timestamp
     versions: dict[str, str]
+
+
+def _worker_href(job_id: int) -> str:
+    return worker_href(uuid_of(f"{job_id:x}"))
+
+
+def _worker_prn(job_id: int) -> str:
+    return prn(WORKER, uuid_of(f"{job_id:x}"))
+
+
+class WorkerDocument(Document):
+    """A scheduler of Airflow, which starts the tasks of syncs. Those of its runs are not among its fields."""
+
+    pulp_created: Annotated[Timestamp, Field(validation_alias="started_at")]
+    pulp_href: Annotated[str, made(_worker_href), Field(validation_alias="job_id")]
+    prn: Annotated[str, made(_worker_prn), Field(validation_alias="job_id")]
+    pulp_last_updated: Annotated[Timestamp, Field(validation_alias="last_heartbeat")]
+    name: str
+    last_heartbeat: Timestamp
+    versions: dict[str, str] = Field(default_factory=dict)
+    current_task: None = None
 
 
 class DatabaseConnection(Document):

@@ -74,8 +74,15 @@ def test_a_remote_has_the_fields_of_today(admin: RestClient, remote: Any) -> Non
     assert (today["includes"], today["include_tags"], today["tls_validation"]) == (["v*"], ["v*"], False)
     assert (documented["whitelist_tags"], documented["ssl_validation"]) == ("v*", False)
     assert today["conn_id"] == documented["conn_id"] is not None
+    stored = {field["name"]: field["is_set"] for field in today["hidden_fields"]}
+    unset = dict.fromkeys(("client_key", "password", "proxy_password", "proxy_username"), False)
+    assert stored == {"username": True, **unset}
+    assert "hidden_fields" not in documented
+    assert admin.get("remotes/", name=today["name"])["results"] == [today]
     assert not {"username", "password", "client_key", "ssl_validation"} & today.keys()
-    _ended(admin, "PUT", remote["pulp_href"], today)
+    etag = admin.ask("GET", remote["pulp_href"]).headers["ETag"]
+    assert admin.ask("PUT", remote["pulp_href"], today, headers={"If-Match": etag}).status_code == 202
+    assert admin.ask("PUT", remote["pulp_href"], today, headers={"If-Match": '"another"'}).status_code == 412
     assert admin.get(remote["pulp_href"])["includes"] == ["v*"]
     refused = admin.patch(remote["pulp_href"], 400, rate_limit=4)
     assert "requests_per_second" in refused["rate_limit"][0]

@@ -33,7 +33,10 @@ NOT_KEPT = (
     "/documentation",
 )
 #: The lists of all types, which that release did not have either.
-OF_ALL_TYPES = ("repositories", "remotes", "content", "repository_versions", "task-groups", "task-groups/{group_id}")
+OF_ALL_TYPES = (
+    *("repositories", "remotes", "content", "repository_versions", "task-groups", "task-groups/{group_id}"),
+    *("workers", "workers/{worker_id}"),
+)
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from support.pulp_clients import PulpCommand, pulp_command, python_of
+from support.pulp_clients import Done, PulpCommand, pulp_command, python_of
 from support.rest_api import ApiServer, RestClient
 
 CONTAINER = "/pulp/api/v3/repositories/container/container/"
@@ -82,6 +85,149 @@ def test_a_sync_is_a_task_that_is_shown_and_canceled(pulp: PulpCommand, name: st
     assert pulp(f"task show --href {href}").document["state"] == "waiting"
     pulp(f"task cancel --href {href}")
     assert pulp(f"task show --href {href}").document["state"] == "canceled"
+
+
+def test_tasks_are_listed_counted_purged_and_destroyed(pulp: PulpCommand, synced: dict[str, str], name: str) -> None:
+    target = pulp(f"container repository create --name {name}").document["pulp_href"]
+    task = _task_of(pulp, pulp(f"container repository copy-tag --name {name} --source {synced['name']}"))
+    (version,) = task["created_resources"]
+    for by in (f"--reserved-resource {target}", f"--exclusive-resource-in {target}", f"--created-resource {version}"):
+        assert pulp(f"task list {by}").document == [task]
+    assert pulp(f"task list --cid {task['logging_cid'][3:]}").document == [task]
+    assert pulp(f"task list --shared-resource {target}").document == []
+    assert task in pulp("task list --state completed --name-contains copy --limit 100").document
+    # One request for each state that Pulp knows, those that no task has here included.
+    assert pulp("task summary").document["completed"] >= 1
+    assert pulp(f"container repository task list --repository {name}").document == [task]
+    assert pulp(f"task show --uuid {task['pulp_href'].split('/')[-2]}").document == task
+    pulp("task purge --finished-before 2000-01-01 --state completed --state skipped")
+    pulp(f"task destroy --href {task['pulp_href']}")
+    assert pulp(f"task list --reserved-resource {target}").document == []
+    pulp("task purge --finished-before 2999-01-01 --state completed")
+    assert {found["name"] for found in pulp("task list --state completed").document} == {"registry_sync.purge"}
+    assert pulp("task-group list").document == []
+
+
+def _task_of(pulp: PulpCommand, done: Done) -> Any:
+    """The task that a command has started, and waited for unless in the background."""
+    return pulp(f"task show --href {next(word for word in done.errors.split() if '/tasks/' in word)}").document
+
+
+def test_waiting_tasks_are_canceled_together(pulp: PulpCommand, synced: dict[str, str]) -> None:
+    started = pulp(f"--background container repository sync --name {synced['name']} --remote {synced['name']}")
+    pulp("task cancel --waiting")
+    assert _task_of(pulp, started)["state"] == "canceled"
+    assert pulp("task list --state-in waiting --state-in running --state-in canceling").document == []
+
+
+@pytest.mark.parametrize("kind", ["repository", "remote", "distribution"])
+def test_labels_are_set_shown_and_unset(pulp: PulpCommand, synced: dict[str, str], name: str, kind: str) -> None:
+    if kind == "distribution":
+        pulp(f"container distribution create --name {name} --base-path {name} --repository {synced['name']}")
+    labeled = f"--{kind} {name if kind == 'distribution' else synced['name']}"
+    pulp(f"container {kind} label set {labeled} --key team --value web")
+    pulp(f"container {kind} label set {labeled} --key stage --value test")
+    assert pulp(f"container {kind} label show {labeled} --key team").output == "web\n"
+    pulp(f"container {kind} label unset {labeled} --key team")
+    assert "Could not find label" in pulp(f"container {kind} label show {labeled} --key team", status=1).errors
+    assert pulp(f"container {kind} label show {labeled} --key stage").output == "test\n"
+
+
+def test_images_are_tagged_and_untagged(pulp: PulpCommand, synced: dict[str, str], name: str) -> None:
+    pulp(f"container repository create --name {name}")
+    pulp(f"container repository copy-tag --name {name} --source {synced['name']} --version 1 --tag index")
+    listed = f"container repository content list --repository {name}"
+    (tag,) = pulp(listed).document
+    pulp(f"container repository tag --name {name} --tag stable --digest {tag['digest']}")
+    found = {one["name"]: one["digest"] for one in pulp(listed).document}
+    assert found == dict.fromkeys(("index", "stable"), tag["digest"])
+    pulp(f"container repository untag --name {name} --tag index")
+    assert [one["name"] for one in pulp(listed).document] == ["stable"]
+    assert "has no tag 'index'" in pulp(f"container repository untag --name {name} --tag index", status=1).errors
+
+
+def test_manifests_are_copied(pulp: PulpCommand, synced: dict[str, str], name: str) -> None:
+    pulp(f"container repository create --name {name}")
+    latest = f"{synced['repository'].replace('docker', 'container')}versions/2/"
+    (manifest,) = pulp(f"container content --type manifest list --repository-version {latest}").document
+    copied = f"--source {synced['name']} --digest {manifest['digest']} --media-type {manifest['media_type']}"
+    pulp(f"container repository copy-manifest --name {name} --version 2 {copied}")
+    listed = pulp(f"container repository content --type manifest list --repository {name}").document
+    assert [found["digest"] for found in listed] == [manifest["digest"]]
+    assert pulp(f"container repository content --type tag list --repository {name}").document == []
+    refused = pulp(f"container repository copy-manifest --name {name} --version 1 {copied}", status=1)
+    assert "has no manifest" in refused.errors
+
+
+def test_orphans_are_removed_and_versions_repaired_by_tasks(pulp: PulpCommand, synced: dict[str, str]) -> None:
+    assert _task_of(pulp, pulp("--background orphan cleanup"))["name"] == "registry_sync.orphan_cleanup"
+    assert "orphan_grace_hours" in pulp("orphan cleanup --protection-time 0", status=1).errors
+    assert "All orphans are removed" in pulp("orphan cleanup --content-hrefs", '["/x/"]', status=1).errors
+    repair = pulp(f"--background container repository version repair --repository {synced['name']} --version 1")
+    assert _task_of(pulp, repair)["name"] == "registry_sync.repair"
+    pulp("task cancel --all")
+
+
+def test_a_version_is_found_by_its_content_and_destroyed(pulp: PulpCommand, synced: dict[str, str], name: str) -> None:
+    pulp(f"container repository create --name {name}")
+    for number in (1, 2):
+        pulp(f"container repository copy-tag --name {name} --source {synced['name']} --version {number}")
+    (tag,) = pulp(f"container repository content list --repository {name} --version 1").document
+    versions = f"container repository version list --repository {name}"
+    held = pulp(f"{versions} --content", json.dumps([tag["pulp_href"]])).document
+    assert [version["number"] for version in held] == [1]
+    pulp(f"container repository version destroy --repository {name} --version 1")
+    assert [version["number"] for version in pulp(versions).document] == [2]
+
+
+def test_artifacts_are_listed_and_shown(pulp: PulpCommand, synced: dict[str, str]) -> None:
+    latest = f"{synced['repository'].replace('docker', 'container')}versions/2/"
+    for kind in ("blob", "manifest"):
+        unit = pulp(f"container content --type {kind} list --repository-version {latest} --limit 1").document[0]
+        shown = pulp(f"artifact show --href {unit['artifact']}").document
+        assert (shown["size"], f"sha256:{shown['sha256']}") == (unit["size"], unit["digest"])
+        assert pulp(f"artifact list --sha256 {shown['sha256']}").document == [shown]
+        assert pulp(f"artifact show --sha256 {shown['sha256']}").document == shown
+    assert pulp("artifact list --md5 0").document == []
+    everything = pulp("artifact list --limit 1000").document
+    pages = [pulp(f"artifact list --limit 3 --offset {offset}").document for offset in range(0, len(everything), 3)]
+    assert [artifact for page in pages for artifact in page] == everything
+
+
+def test_the_lists_of_all_types(pulp: PulpCommand, synced: dict[str, str]) -> None:
+    for kind in ("repository", "remote"):
+        (found,) = pulp(f"{kind} list --name {synced['name']}").document
+        assert found == pulp(f"container {kind} show --name {synced['name']}").document
+        assert found == pulp(f"show --href {found['pulp_href']}").document
+    assert pulp("content list --limit 2").document[0].keys() >= {"pulp_href", "prn", "artifacts"}
+    assert isinstance(pulp("distribution list").document, list)
+
+
+def test_workers_are_the_schedulers(pulp: PulpCommand) -> None:
+    with _scheduler() as name:
+        (found,) = pulp(f"worker list --online --name {name}").document
+        assert pulp(f"worker show --href {found['pulp_href']}").document == found
+        assert pulp(f"worker show --name {name}").document == found
+        assert pulp(f"worker list --missing --name-contains {name}").document == []
+
+
+@contextmanager
+def _scheduler() -> Iterator[str]:
+    """A scheduler as Airflow records it; its name."""
+    from airflow.jobs.job import Job, JobState
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        job = Job(job_type="SchedulerJob", state=JobState.RUNNING)
+        job.latest_heartbeat = datetime.now(timezone.utc)
+        session.add(job)
+        session.flush()
+        job_id, name = job.id, f"{job.id}@{job.hostname}"
+    try:
+        yield name
+    finally:
+        with create_session() as session:
+            session.query(Job).filter(Job.id == job_id).delete()
 
 
 def test_content_is_listed_and_shown(pulp: PulpCommand, synced: dict[str, str]) -> None:

@@ -28,7 +28,7 @@ def test_the_libraries_walk_the_workflow(
     assert {"core", "container"} <= set(found["components"])
     assert all(f"/{form}/" in href for href in found["hrefs"])
     if form == "container":
-        assert (found["changed"], found["distributed"], found["left"]) == (True, True, 0)
+        assert (found["changed"], found["distributed"], found["left"], found["artifact"]) == (True, True, 0, True)
         assert found["deleted"] == ["completed"] * 3
     else:  # the documented form responds to deletions without a task
         for href in found["hrefs"][:2]:

@@ -40,6 +40,7 @@ class Libraries:
         self.manifests = pulp_container.ContentManifestsApi(self.container)
         self.blobs = pulp_container.ContentBlobsApi(self.container)
         self.tasks = pulpcore.TasksApi(self.core)
+        self.artifacts = pulpcore.ArtifactsApi(self.core)
         self.status = pulpcore.StatusApi(self.core)
 
     @staticmethod
@@ -99,7 +100,10 @@ def _walk(has: Libraries, name: str, registry: str, *, is_documented: bool) -> d
         return found | {"tags": sorted(tag["name"] for tag in read[0]["results"]), "blobs": read[1]["count"]}
     tags = has.tags.list(**in_version)
     hrefs.append(has.manifests.read(tags.results[0].tagged_manifest).pulp_href)
-    found |= {"tags": sorted(tag.name for tag in tags.results), "blobs": has.blobs.list(**in_version).count}
+    blobs = has.blobs.list(**in_version)
+    artifact = has.artifacts.read(blobs.results[0].artifact)
+    is_of_blob = f"sha256:{artifact.sha256}" == blobs.results[0].digest
+    found |= {"tags": sorted(tag.name for tag in tags.results), "blobs": blobs.count, "artifact": is_of_blob}
     return found | _changes(has, repository, remote, made)
 
 

@@ -137,6 +137,7 @@ def _narrowed(statement: Select[Any], kind: Any, query: UnitQuery) -> Select[Any
         "digest": content.c.digest,
         "media_type": content.c.media_type,
         **({"name": tags.c.name} if kind is tags else {}),
+        **({"stored_at": blobs.c.stored_at} if kind is blobs else {}),
     }
     given = (
         ("digest", query.digests, Operator.IN),

@@ -208,6 +208,16 @@ class TaskReads:
                 found |= {run.key.run_id: replace(run, counts=counts.get(run.id, run.counts)) for run in running}
         return found
 
+    def run_ids_that_made(self, dag_id: str, versions: Sequence[tuple[str, int | None]]) -> list[str]:
+        """The run ids of that DAG whose syncs made one of these versions: repository id and number."""
+        found: list[str] = []
+        with self._transactions.reading() as connection:
+            for repository_id, number in versions:
+                is_one = (sync_runs.c.repository_id == repository_id) & (sync_runs.c.version_number == number)
+                statement = select(sync_runs.c.run_id).where(sync_runs.c.dag_id == dag_id, is_one)
+                found += connection.execute(statement).scalars()
+        return found
+
 
 def _made(run: SyncRun | None) -> tuple[tuple[str, int], ...]:
     """The versions that a run and its predecessors made: repository id and number."""

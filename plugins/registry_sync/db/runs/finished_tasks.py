@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Text, cast, delete, false, func, insert, or_, select
 
 from registry_sync.db.engine import Transactions
-from registry_sync.db.filtering import Searched, compared, condition
+from registry_sync.db.filtering import Searched, compared, condition, without_dashes
 from registry_sync.db.queries import storable
 from registry_sync.db.tables import finished_tasks
 from registry_sync.domain.filters import EVERYTHING, Filter, Match, Operator
@@ -93,9 +93,23 @@ def _is_about(match: Match) -> ColumnElement[bool]:
     return or_(false(), *(compared(paths, Match("", (value,), Operator.CONTAINS)) for value in match.values))
 
 
+def _made(match: Match) -> ColumnElement[bool]:
+    """Whether one of these is among its paths: a repository with the number of a version, or an id without one."""
+    paths = cast(finished_tasks.c.created_resources, Text)
+    ends = [f"/{made_id}/" if number is None else f"/{made_id}/versions/{number}/" for made_id, number in match.values]
+    return or_(false(), *(compared(paths, Match("", (end,), Operator.CONTAINS)) for end in ends))
+
+
+def _has_cid(match: Match) -> ColumnElement[bool]:
+    """Correlation ids are task ids without their dashes."""
+    return compared(without_dashes(finished_tasks.c.task_id), match)
+
+
 _SEARCHED: dict[str, Searched] = {
     "id": finished_tasks.c.task_id,
+    "cid": _has_cid,
     "reserved": _is_about,
+    "created": _made,
     **{name: finished_tasks.c[name] for name in ("name", "created_at", "started_at", "finished_at")},
 }
 
