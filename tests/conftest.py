@@ -190,7 +190,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) ->
 
     Who asks for it is named in :data:`support.scheduling.SHARING_AIRFLOW`.
     """
-    from support import grouped_dags, waiting_dags
+    from support import declared_fleet, grouped_dags, waiting_dags
     from support.airflow_instance import AirflowInstance
 
     folder = tmp_path_factory.mktemp("airflow")
@@ -198,7 +198,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) ->
     shutil.copytree(CHECKOUT / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
     (dags / "waiting.py").write_text(waiting_dags.CODE)
     (dags / "grouped.py").write_text(grouped_dags.CODE)
-    settings = {"registry_sync": {"min_shard_mib": "192"}}
+    fleet = declared_fleet.write(folder / "fleet")
+    settings = {"registry_sync": {"min_shard_mib": "192", "fleet_path": str(fleet)}}
     env = {"GREETING": "hello"}
     with AirflowInstance(folder, dags=dags, database=airflow_database, settings=settings, env=env) as instance:
         _shared_airflows[scheduling.SHARED] = instance

@@ -36,8 +36,8 @@ _CUT_OFF = StagesUnfinished.__name__
 #: How long the scheduler waits for our database, and the pause after it did not respond.
 PATIENCE_SECONDS = 1.0
 PAUSE_SECONDS = 60.0
-#: The operator that starts syncs, as Airflow records it.
-_LISTING = "ListTagsOperator"
+#: The operators that start a sync, as Airflow records them.
+_LISTING = ("ListTagsOperator", "ListMirrorTagsOperator")
 
 
 class RunNotes:
@@ -124,7 +124,7 @@ def _text(row: DagRun, end: DagRunEnd, ended: list[tuple[SyncRun, str]], notes: 
 def _requested_repository(dag_run: DagRun) -> str | None:
     """The repository of the run's only sync, by the DAG's code or the run's ``conf``; None if these name none."""
     dag, conf = getattr(dag_run, "dag", None), dag_run.conf or {}
-    listing = [] if dag is None else [task for task in dag.tasks if task.task_type == _LISTING]
+    listing = [] if dag is None else [task for task in dag.tasks if task.task_type in _LISTING]
     if len(listing) != 1:
         return None
     written = getattr(listing[0], "repository", None)

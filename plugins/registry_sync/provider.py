@@ -51,6 +51,10 @@ OPERATOR_MODULES = (
     "registry_sync.operators.collect_orphans",
     "registry_sync.operators.verify_blobs",
     "registry_sync.operators.reclaim_blobs",
+    "registry_sync.operators.sync_mirrors",
+    "registry_sync.operators.list_mirror_tags",
+    "registry_sync.operators.sync_mirror_group",
+    "registry_sync.operators.check_fleet",
 )
 
 FIELD_BEHAVIOUR: dict[str, Any] = {

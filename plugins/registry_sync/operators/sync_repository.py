@@ -165,13 +165,26 @@ def _add_tasks(
             **each,
         )
         return
-    list_tags = ListTagsOperator(task_id="list_tags", **options, **first, **each)
+    add_stages(ListTagsOperator(task_id="list_tags", **options, **first, **each), each, removals, outlets)
+
+
+def add_stages(
+    list_tags: ListTagsOperator,
+    each: Mapping[str, Any],
+    removals: Mapping[str, Any] | None = None,
+    outlets: Sequence[Any] | None = None,
+) -> None:
+    """The four tasks that follow ``list_tags``, in the DAG and the group that are open.
+
+    ``each`` has arguments of each task, ``removals`` those of the last one; ``outlets`` None is the assets of versions.
+    """
+    outlets = version_outlets() if outlets is None else outlets
     fetch_manifests = FetchManifestsOperator.partial(
         task_id="fetch_manifests", blob_tasks=["plan_blobs", "fetch_blobs"], **each
     ).expand(shard=list_tags.output)
     plan_blobs = PlanBlobsOperator(task_id="plan_blobs", **each)
     fetch_blobs = FetchBlobsOperator.partial(task_id="fetch_blobs", **each).expand(shard=plan_blobs.output)
-    commit_version = CommitVersionOperator(task_id="commit_version", outlets=outlets, **removals, **each)
+    commit_version = CommitVersionOperator(task_id="commit_version", outlets=outlets, **(removals or {}), **each)
     fetch_manifests >> plan_blobs >> fetch_blobs >> commit_version
     fetch_manifests >> commit_version
 
