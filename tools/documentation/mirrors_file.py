@@ -22,7 +22,8 @@ _INTRODUCTION = """\
 
 `mirrors.yaml` declares mirrors: what is synced, from where, and when. The setting [`fleet_path`](settings.md) names
 the file, or a folder; in a folder `mirrors.yaml` is the main file and every other `*.yaml` is included. Without
-`mirrors.yaml` each file of the folder stands for itself. What is made of it: DAGs, one for a mirror or one for a group.
+`mirrors.yaml` each file of the folder stands for itself. What is made of it: [DAGs](../tutorial/fleet.md), one for a
+mirror or one for a group.
 
 This page is generated from the definition, as is the [JSON Schema](mirrors.schema.json). With this first line editors
 complete keys and mark mistakes:

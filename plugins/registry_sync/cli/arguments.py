@@ -54,6 +54,7 @@ def stored_names(kind: str, prefix: str, **_: object) -> list[str]:
 
 
 _LARGEST = 1_000_000
+_MOST_JOBS = 64
 _LABEL_NAME, _LABEL_VALUE = 255, 1000
 
 
@@ -86,6 +87,13 @@ def label(text: str) -> tuple[str, str]:
     if not name or not equals or len(name) > _LABEL_NAME or len(value) > _LABEL_VALUE or not text.isprintable():
         raise ArgumentTypeError(f"{text[:40]!r} is not a label: use NAME=VALUE, or NAME= to remove it")
     return name, value
+
+
+def jobs(text: str) -> int:
+    """A number from 1 to 64."""
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:4]) <= _MOST_JOBS:
+        raise ArgumentTypeError(f"{text[:40]!r} is not a number from 1 to {_MOST_JOBS}")
+    return int(text)
 
 
 def run_state(text: str) -> RunState:
@@ -209,6 +217,16 @@ WORKERS = _new(("--workers",), help="Processes that serve (default: 2)", type=in
 CERTIFICATE = _new(("--certificate",), help="PEM file of the certificate, to serve HTTPS", default=None)
 KEY = _new(("--key",), help="PEM file of its private key", default=None)
 
+FLEET_FILE = _new(
+    ("path",), help="File or folder that declares mirrors (default: the setting fleet_path)", nargs="?", default=None
+)
+FLEET_PATH = _new(
+    ("--path",), help="File or folder that declares mirrors (default: the setting fleet_path)", default=None
+)
+MIRROR = _new(("name",), help="Repository of the mirror (default: all mirrors)", nargs="?", default=None)
+MIRRORS = _new(("names",), help="Repositories of the mirrors (default: all)", nargs="*", metavar="NAME")
+OF_GROUP = _new(("--group",), help="Only mirrors of this group", default=None)
+JOBS = _new(("--jobs",), help="How many mirrors are planned at once (default: 4)", type=jobs, default=4)
 FAILED_ONLY = _new(("--failed",), help="Only mirrors that did not succeed", action="store_true", default=False)
 OF_RUN = _new(("--run-id",), help="All results of this DAG run (default: the last result of each mirror)", default=None)
 OF_DAG = _new(("--dag-id",), help="Only results of this DAG", default=None)

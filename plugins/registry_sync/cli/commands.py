@@ -274,6 +274,32 @@ _ROBOT = (
 )
 _FLEET = (
     _command(
+        "validate",
+        "Print the mistakes in the files of mirrors, with file and line",
+        "fleet_commands.validate",
+        given.FLEET_FILE,
+        given.OUTPUT,
+    ),
+    _command(
+        "show",
+        "Show mirrors as declared, with what they inherit",
+        "fleet_commands.show",
+        given.MIRROR,
+        given.FLEET_PATH,
+        given.OF_GROUP,
+        given.OUTPUT,
+    ),
+    _command(
+        "plan",
+        "Show what a sync of each mirror would do, and change nothing",
+        "fleet_commands.plan",
+        given.MIRRORS,
+        given.FLEET_PATH,
+        given.OF_GROUP,
+        given.JOBS,
+        given.OUTPUT,
+    ),
+    _command(
         "status",
         "Show what became of the mirrors of fleets, the last result of each",
         "mirror_commands.status",
@@ -334,7 +360,7 @@ COMMANDS = (
             GroupCommand("db", "Manage the metadata database of registry-sync", _DB),
             _SYNC,
             GroupCommand("run", "Show syncs, cancel them, and approve the removals of stopped ones", _RUN),
-            GroupCommand("fleet", "Show the mirrors of fleets", _FLEET),
+            GroupCommand("fleet", "Check, plan and show mirrors that files declare", _FLEET),
             GroupCommand("repository", "Show, create, change and delete repositories", _REPOSITORY),
             GroupCommand("remote", "Show, create, change and delete remotes", _REMOTE),
             GroupCommand("version", "Show, roll back to and promote repository versions", _VERSION),

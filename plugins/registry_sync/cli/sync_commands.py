@@ -132,7 +132,7 @@ def _open(database: Database, args: Namespace) -> SyncRun:
 
 
 @contextmanager
-def _connected(remote: RemoteSpec) -> Iterator[tuple[Any, RemoteSpec]]:
+def connected(remote: RemoteSpec) -> Iterator[tuple[Any, RemoteSpec]]:
     """A client of the remote's registry, and the remote with the concurrency that its connection allows."""
     from registry_sync.hooks.clients import open_client
 
@@ -146,7 +146,7 @@ def _plan_here(database: Database, args: Namespace) -> dict[str, Any]:
 
     with database.copied_for_sync(planned_names(_request(args))) as copy:
         plan = plan_sync(
-            copy, open_blobs(), lambda opened: _open(opened, args), _connected, is_last_try=True, report=say
+            copy, open_blobs(), lambda opened: _open(opened, args), connected, is_last_try=True, report=say
         )
     return plan_document(plan)
 
@@ -160,7 +160,7 @@ def _sync_here(database: Database, args: Namespace) -> None:
         database.runs.approve_removals(run.id, getpass.getuser(), in_advance=True)
     try:
         result = sync_here(
-            database, open_blobs(settings), run, _connected, min_shard_bytes=settings.min_shard_bytes, report=say
+            database, open_blobs(settings), run, connected, min_shard_bytes=settings.min_shard_bytes, report=say
         )
     except KeyboardInterrupt:
         say("canceled; what was downloaded stays, and the next sync continues with it")
