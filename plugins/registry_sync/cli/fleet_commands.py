@@ -150,7 +150,7 @@ class _Planner:
                 made = plan_sync(
                     copy,
                     self.store,
-                    lambda opened: start_mirror(opened, mirror, local_key(utc_now()), by)[0],
+                    lambda opened: start_mirror(opened, mirror, local_key(utc_now()), by),
                     connected,
                     is_last_try=True,
                     report=lambda _line: None,

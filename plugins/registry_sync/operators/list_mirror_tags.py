@@ -45,10 +45,7 @@ class ListMirrorTagsOperator(ListTagsOperator):
         """The run in ``database``, after the records there were made as declared."""
         from registry_sync.sync.declared_mirrors import start_mirror
 
-        run, changes = start_mirror(database, self._mirror(stage.settings), run_key(context), run_trigger(context))
-        for change in changes:
-            self.log.warning("%s", change)
-        return run
+        return start_mirror(database, self._mirror(stage.settings), run_key(context), run_trigger(context))
 
     def _planned_names(self, stage: Stage, context: Context) -> PlannedNames:  # noqa: ARG002  as of its base
         from registry_sync.sync.declared_mirrors import planned_mirror_names

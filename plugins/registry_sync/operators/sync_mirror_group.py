@@ -77,9 +77,9 @@ class SyncMirrorGroupOperator(SyncMirrorsOperator):
     def _start(self, database: Database, mirror: Mirror, by: RunTrigger, key: RunKey) -> SyncRun:
         from registry_sync.sync.declared_mirrors import start_mirror
 
-        run, changes = start_mirror(database, mirror, key, by)
-        for change in changes:
-            self.log.warning("%s", change)
+        run = start_mirror(database, mirror, key, by)
+        if run.remote_changes:
+            self.log.warning("%s: %s", mirror.repository, run.remote_changes)
         return run
 
 

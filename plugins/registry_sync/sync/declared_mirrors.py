@@ -45,14 +45,14 @@ class DeclaredRecords:
     changes: tuple[str, ...] = ()
 
 
-def start_mirror(database: Database, mirror: Mirror, key: RunKey, by: RunTrigger) -> tuple[SyncRun, tuple[str, ...]]:
-    """The run of a mirror's sync, after its records were made as declared; and what that changed.
+def start_mirror(database: Database, mirror: Mirror, key: RunKey, by: RunTrigger) -> SyncRun:
+    """The run of a mirror's sync, after its records were made as declared; it says what was changed in them.
 
     Raises as :func:`declare` and :func:`~registry_sync.sync.open_run.open_run` do.
     """
     declared = declare(database, mirror)
-    run = open_run(database, key, mirror_request(mirror), authority=Authority.AUTHOR, by=by)
-    return run, declared.changes
+    changes = "; ".join(declared.changes) or None
+    return open_run(database, key, mirror_request(mirror), authority=Authority.AUTHOR, by=by, remote_changes=changes)
 
 
 def mirror_request(mirror: Mirror) -> SyncRequest:

@@ -138,8 +138,11 @@ def open_run(
     authority: Authority = Authority.AUTHOR,
     check_connection: ConnectionCheck = lambda _remote: None,
     by: RunTrigger = UNKNOWN_TRIGGER,
+    remote_changes: str | None = None,
 ) -> SyncRun:
     """The run for ``request``, which records the remote with its overrides.
+
+    ``remote_changes`` is what was changed in the records for this run before, None for nothing.
 
     Everything is validated before anything is written. A retry returns the same run, started again, with the
     repository and the remote that it started with, even after a rename. Only given fields of an existing remote are
@@ -166,7 +169,7 @@ def open_run(
         mode=plan.mode,
         authority=authority,
         may_replace_upstream=authority is not Authority.TRIGGER,
-        remote_changes=_describe(remote.spec, plan.used, plan.changed) if plan.changed else None,
+        remote_changes=_describe(remote.spec, plan.used, plan.changed) if plan.changed else remote_changes,
         by=replace(by, repository_name=plan.name),
     )
     if plan.changed and not plan.is_correction:

@@ -116,7 +116,7 @@ def test_content_of_another_source_is_replaced_only_if_the_file_says_so(database
     assert not [remote for remote in database.remotes.page().items if remote.spec.name == "app"]
     made = declare(database, replace(moved, replaces_upstream=True))
     assert made.remote.spec.upstream == "team/other"
-    run, _ = start_mirror(database, replace(moved, replaces_upstream=True), RunKey("d", "r"), BY)
+    run = start_mirror(database, replace(moved, replaces_upstream=True), RunKey("d", "r"), BY)
     assert run.remote.upstream == "team/other"
 
 
@@ -145,11 +145,18 @@ def test_days_and_a_number_of_versions_keep_what_either_keeps(database: Database
 
 
 def test_the_run_has_the_mode_and_the_remote_of_the_file(database: Database) -> None:
-    run, changes = start_mirror(database, mirror(mode=SyncMode.ADDITIVE), RunKey("mirror.app", "r"), BY)
+    run = start_mirror(database, mirror(mode=SyncMode.ADDITIVE), RunKey("mirror.app", "r"), BY)
     assert (run.repository_name, run.remote.name, run.mode, run.authority) == (
         "app", "app", SyncMode.ADDITIVE, Authority.AUTHOR,
     )  # fmt: skip
-    assert changes == ()
+    assert run.remote_changes is None
+
+
+def test_the_run_says_what_was_set_back(database: Database) -> None:
+    remote = declare(database, mirror()).remote
+    database.remotes.change(remote.id, lambda spec: replace(spec, policy=Policy.STREAMED))
+    run = start_mirror(database, mirror(), RunKey("mirror.app", "r"), BY)
+    assert run.remote_changes == "remote 'app' changed as m.yaml:3 says: policy from streamed to immediate"
 
 
 def test_a_copy_for_a_dry_run_has_the_records_of_the_mirror() -> None:
