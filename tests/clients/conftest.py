@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from integration.serve.conftest import clients_home, served
+from integration.serve.conftest import clients_home, redirecting, served
 
-__all__ = ["clients_home", "served"]
+__all__ = ["clients_home", "redirecting", "served"]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,43 +11,18 @@ from integration.serve.conftest import Served
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.references import fallback_tag
 from registry_sync.domain.serving import DistributionSpec
+from support.go_clients import GoClients
 from support.pull_server import PullServer
 from support.registry import RegistryServer
 from support.signatures import subject_of, with_companions
 
 pytestmark = pytest.mark.parametrize("served", [PullServer], indirect=True, ids=["granian"], scope="module")
-_PROGRAMS = Path(__file__).parents[2] / ".local/go/bin"
-
-
-@dataclass
-class Clients:
-    """Runs the programs with a home of their own; a command that fails fails the test, unless it ``may_fail``."""
-
-    home: Path
-    served: Served
-
-    def __call__(self, *words: str, may_fail: bool = False, stdin: str = "") -> str:
-        """What a command prints, its errors too when it may fail."""
-        environment = {**os.environ, "HOME": str(self.home), "DOCKER_CONFIG": str(self.home / ".docker")}
-        program = [str(_PROGRAMS / words[0]), *words[1:]]
-        done = subprocess.run(
-            program, check=False, env=environment, capture_output=True, text=True, timeout=120, input=stdin
-        )
-        assert (done.returncode != 0) == may_fail, f"{words}: {done.stdout}{done.stderr}"
-        return done.stdout + done.stderr if may_fail else done.stdout
-
-    def named(self, name: str) -> str:
-        """A base path as clients name it."""
-        return f"{self.served.server.netloc}/{name}"
 
 
 @pytest.fixture
-def clients(served: Served, tmp_path: Path) -> Clients:
+def clients(served: Served, tmp_path: Path) -> GoClients:
     """With nothing but the address of a registry without TLS, which crane and oras are told on the command line."""
-    found = Clients(tmp_path / "home", served)
-    found.home.mkdir()
-    found("regctl", "registry", "set", "--tls", "disabled", "--skip-check", served.server.netloc)
-    return found
+    return GoClients.at(tmp_path / "home", served.server.netloc)
 
 
 def _blobs(layout: Path) -> dict[str, bytes]:
@@ -83,7 +55,9 @@ def _all_below(served: Served, tag: str, *, has_tags: bool) -> dict[str, bytes]:
 # -- crane -------------------------------------------------------------------------------------------------------------
 
 
-def test_crane_lists_reads_and_pulls_everything_byte_for_byte(clients: Clients, served: Served, tmp_path: Path) -> None:
+def test_crane_lists_reads_and_pulls_everything_byte_for_byte(
+    clients: GoClients, served: Served, tmp_path: Path
+) -> None:
     source = clients.named("kinds")
     assert sorted(clients("crane", "ls", source).split()) == sorted(served.kinds.tags)
     for tag, digest in served.kinds.tags.items():
@@ -102,7 +76,7 @@ def test_crane_lists_reads_and_pulls_everything_byte_for_byte(clients: Clients, 
             }
 
 
-def test_crane_finds_what_cosign_tagged(clients: Clients, served: Served) -> None:
+def test_crane_finds_what_cosign_tagged(clients: GoClients, served: Served) -> None:
     signed = served.signed.tags["1.0"]
     name = f"{fallback_tag(signed)}.sig"
     printed = clients("crane", "manifest", f"{clients.named('signed')}:{name}")
@@ -113,7 +87,7 @@ def test_crane_finds_what_cosign_tagged(clients: Clients, served: Served) -> Non
 
 
 def test_crane_logs_in_and_copies_what_is_private_to_another_registry(
-    clients: Clients, served: Served, tmp_path: Path
+    clients: GoClients, served: Served, tmp_path: Path
 ) -> None:
     source = f"{clients.named('team/private')}:oci-index"
     assert "UNAUTHORIZED" in clients("crane", "digest", source, may_fail=True)
@@ -128,7 +102,7 @@ def test_crane_logs_in_and_copies_what_is_private_to_another_registry(
 # -- oras --------------------------------------------------------------------------------------------------------------
 
 
-def test_oras_pulls_an_artifact_that_was_pushed_and_synced(clients: Clients, served: Served, tmp_path: Path) -> None:
+def test_oras_pulls_an_artifact_that_was_pushed_and_synced(clients: GoClients, served: Served, tmp_path: Path) -> None:
     chart = tmp_path / "chart.txt"
     chart.write_text("replicas: 3\n")
     with RegistryServer(tmp_path / "upstream") as upstream:
@@ -145,7 +119,7 @@ def test_oras_pulls_an_artifact_that_was_pushed_and_synced(clients: Clients, ser
     assert chart.read_text() == "replicas: 3\n"
 
 
-def test_oras_discovers_what_refers_to_an_image(clients: Clients, served: Served) -> None:
+def test_oras_discovers_what_refers_to_an_image(clients: GoClients, served: Served) -> None:
     digest = served.signed.tags["1.0"]
     reference = f"{clients.named('signed')}:1.0"
     found = json.loads(clients("oras", "discover", "--plain-http", "--format", "json", "--depth", "1", reference))
@@ -164,7 +138,7 @@ def test_oras_discovers_what_refers_to_an_image(clients: Clients, served: Served
 
 @pytest.mark.parametrize("name", ["signed", "team/signed"])
 def test_oras_copies_an_image_with_all_that_refers_to_it(
-    clients: Clients, served: Served, tmp_path: Path, name: str
+    clients: GoClients, served: Served, tmp_path: Path, name: str
 ) -> None:
     if name == "team/signed":
         repository = served.here.database.repositories.by_name("signed")
@@ -184,7 +158,7 @@ def test_oras_copies_an_image_with_all_that_refers_to_it(
 # -- regctl ------------------------------------------------------------------------------------------------------------
 
 
-def test_regctl_lists_tags_and_referrers(clients: Clients, served: Served) -> None:
+def test_regctl_lists_tags_and_referrers(clients: GoClients, served: Served) -> None:
     source = clients.named("signed")
     assert sorted(clients("regctl", "tag", "ls", source).split()) == sorted(served.signed.tags)
     digest = served.signed.tags["2.0"]
@@ -194,7 +168,7 @@ def test_regctl_lists_tags_and_referrers(clients: Clients, served: Served) -> No
 
 
 def test_regctl_copies_an_image_its_referrers_and_its_signatures(
-    clients: Clients, served: Served, tmp_path: Path
+    clients: GoClients, served: Served, tmp_path: Path
 ) -> None:
     target = tmp_path / "layout"
     words = ("--referrers", "--digest-tags", f"{clients.named('signed')}:1.0", f"ocidir://{target}:1.0")
@@ -202,7 +176,7 @@ def test_regctl_copies_an_image_its_referrers_and_its_signatures(
     assert _blobs(target).items() >= _all_below(served, "1.0", has_tags=True).items()
 
 
-def test_regctl_logs_in_to_what_is_private(clients: Clients, served: Served) -> None:
+def test_regctl_logs_in_to_what_is_private(clients: GoClients, served: Served) -> None:
     image = f"{clients.named('team/private')}:oci-image"
     clients("regctl", "image", "digest", image, may_fail=True)
     name, secret = served.robot

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import fsspec
 import pytest
+import requests
 
 from registry_sync.domain.serving import DistributionSpec
+from registry_sync.hooks.stores import open_blob_store
 from support.filling import place
-from support.images import RepositoryContent
+from support.images import Blob, RepositoryContent
+from support.memory_registry import MemoryRegistry
+from support.object_store import S3Server, s3_server
 from support.pull_server import PullClient, PullServer, ThreadedPullServer
+from support.ready_databases import ready_database
 from support.registry import RegistryServer
 from support.shapes import every_kind, signed_application
 from support.signatures import with_fallback_tags
@@ -56,3 +63,68 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def clients_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where container clients keep what they know."""
     return tmp_path_factory.mktemp("clients")
+
+
+@dataclass(frozen=True)
+class Published:
+    """``content`` is served to everybody as ``public``, and as ``team/private`` to the ``robot``."""
+
+    content: RepositoryContent
+    robot: tuple[str, str]
+
+    @property
+    def blob(self) -> Blob:
+        """The largest one."""
+        return max(self.content.blobs.values(), key=lambda blob: blob.size_bytes)
+
+
+def publish(here: Installation) -> Published:
+    """Syncs one image of each kind into ``here``, and distributes them."""
+    content = every_kind(seed=51)
+    with MemoryRegistry() as upstream:
+        upstream.add("app", content)
+        here.sync("app", upstream.url, "app")
+    repository = here.database.repositories.by_name("app")
+    here.database.distributions.create(DistributionSpec("public", "public", repository.id, is_private=False))
+    here.database.distributions.create(DistributionSpec("private", "team/private", repository.id))
+    _, secret = here.database.robots.create("ci", ["team/*"])
+    return Published(content, ("ci", secret))
+
+
+@dataclass(frozen=True)
+class Redirecting(Published):
+    """``server`` redirects to signed URLs of ``s3``."""
+
+    server: PullServer
+    s3: S3Server
+    here: Installation
+
+    @contextmanager
+    def recorded(self, folder: Path) -> Iterator[list[str]]:
+        """What the object store is asked meanwhile, as one text; it is written in ``folder``, which is entered."""
+        recorder, texts = f"{self.s3.endpoint}/moto-api/recorder", list[str]()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)  # the S3 server writes what it records there
+            for step in ("reset", "start"):
+                requests.post(f"{recorder}/{step}-recording", timeout=10)
+            yield texts
+            requests.post(f"{recorder}/stop-recording", timeout=10)
+            texts.append(requests.get(f"{recorder}/download-recording", timeout=10).text)
+
+
+@pytest.fixture(scope="module")
+def redirecting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redirecting]:
+    """A pull server over an object store, which sends the bytes."""
+    folder = tmp_path_factory.mktemp("redirecting")
+    with s3_server() as s3, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fsspec.config.conf, "s3", s3.options)
+        for name, value in s3.environment.items():
+            patch.setenv(name, value)
+        url = f"s3://{s3.new_bucket()}/some/prefix"
+        database = ready_database(folder / "registry_sync.db")
+        here = Installation(database, open_blob_store(url, spool_folder=folder / "spool"))
+        published = publish(here)
+        options = {"blob_store": url, "blob_delivery": "redirect", "signed_url_seconds": 60}
+        with PullServer(folder, **options) as server:
+            yield Redirecting(published.content, published.robot, server, s3, here)
+        database.close()

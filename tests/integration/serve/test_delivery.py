@@ -14,48 +14,22 @@ import fsspec
 import pytest
 import requests
 
+from integration.serve.conftest import Published, Redirecting, publish
 from registry_sync.blobs.layout import blob_name
 from registry_sync.domain.serving import DistributionSpec
 from registry_sync.errors import ConfigurationError
-from registry_sync.hooks.stores import open_blob_store
 from registry_sync.serve.server import ServerOptions, serve
 from support.certificates import CertificateAuthority
-from support.images import Blob, RepositoryContent
-from support.memory_registry import MemoryRegistry
+from support.images import RepositoryContent
 from support.nginx import Nginx
-from support.object_store import S3Server, s3_server
+from support.podman import CAN_RUN, GREETING, greeting_archive, own_podman
 from support.pull_server import PullServer
-from support.ready_databases import ready_database
-from support.shapes import every_kind
+from support.registry import RegistryServer
 from support.syncing import Installation
 
 PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "serve-behind-nginx.md"
 #: What differs between two responses though nothing else does.
 CHANGING = {"date"}
-
-
-@dataclass(frozen=True)
-class Published:
-    """``content`` is served to everybody as ``public``, and as ``team/private`` to the ``robot``."""
-
-    content: RepositoryContent
-    robot: tuple[str, str]
-
-    @property
-    def blob(self) -> Blob:
-        return max(self.content.blobs.values(), key=lambda blob: blob.size_bytes)
-
-
-def _publish(here: Installation) -> Published:
-    content = every_kind(seed=51)
-    with MemoryRegistry() as upstream:
-        upstream.add("app", content)
-        here.sync("app", upstream.url, "app")
-    repository = here.database.repositories.by_name("app")
-    here.database.distributions.create(DistributionSpec("public", "public", repository.id, is_private=False))
-    here.database.distributions.create(DistributionSpec("private", "team/private", repository.id))
-    _, secret = here.database.robots.create("ci", ["team/*"])
-    return Published(content, ("ci", secret))
 
 
 def _skopeo(home: Path, *words: str) -> None:
@@ -73,30 +47,6 @@ def _blobs_of(content: RepositoryContent, tag: str) -> set[bytes]:
 
 
 # -- signed URLs ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Redirecting(Published):
-    server: PullServer
-    s3: S3Server
-    here: Installation
-
-
-@pytest.fixture(scope="module")
-def redirecting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redirecting]:
-    folder = tmp_path_factory.mktemp("redirecting")
-    with s3_server() as s3, pytest.MonkeyPatch.context() as patch:
-        patch.setitem(fsspec.config.conf, "s3", s3.options)
-        for name, value in s3.environment.items():
-            patch.setenv(name, value)
-        url = f"s3://{s3.new_bucket()}/some/prefix"
-        database = ready_database(folder / "registry_sync.db")
-        here = Installation(database, open_blob_store(url, spool_folder=folder / "spool"))
-        published = _publish(here)
-        options = {"blob_store": url, "blob_delivery": "redirect", "signed_url_seconds": 60}
-        with PullServer(folder, **options) as server:
-            yield Redirecting(published.content, published.robot, server, s3, here)
-        database.close()
 
 
 @pytest.mark.rule("B2.9")
@@ -135,21 +85,38 @@ def test_what_may_not_be_seen_has_no_url(redirecting: Redirecting) -> None:
     assert redirecting.server.ask("GET", path, pull).status_code == 307
 
 
-def test_skopeo_follows_and_keeps_its_token_from_the_store(
-    redirecting: Redirecting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)  # the S3 server writes what it records there
-    recorder = f"{redirecting.s3.endpoint}/moto-api/recorder"
-    requests.post(f"{recorder}/reset-recording", timeout=10)
-    requests.post(f"{recorder}/start-recording", timeout=10)
+def test_skopeo_follows_and_keeps_its_token_from_the_store(redirecting: Redirecting, tmp_path: Path) -> None:
     source = f"docker://{redirecting.server.netloc}/team/private:oci-image"
     creds = f"--src-creds={':'.join(redirecting.robot)}"
-    _skopeo(tmp_path, "copy", "--src-tls-verify=false", creds, source, f"dir:{tmp_path / 'copied'}")
-    requests.post(f"{recorder}/stop-recording", timeout=10)
-    recorded = requests.get(f"{recorder}/download-recording", timeout=10).text
+    with redirecting.recorded(tmp_path) as recorded:
+        _skopeo(tmp_path, "copy", "--src-tls-verify=false", creds, source, f"dir:{tmp_path / 'copied'}")
     assert _copied(tmp_path / "copied") == _blobs_of(redirecting.content, "oci-image")
-    assert "X-Amz-Signature" in recorded
-    assert "Bearer" not in recorded
+    assert "X-Amz-Signature" in recorded[0]
+    assert "Bearer" not in recorded[0]
+
+
+@pytest.mark.skipif(not CAN_RUN, reason="the program in the image is for x86_64")
+def test_podman_follows_and_runs_what_the_store_sent(redirecting: Redirecting, tmp_path: Path) -> None:
+    database = redirecting.here.database
+    with own_podman() as podman:
+        with RegistryServer(tmp_path / "upstream") as upstream:
+            origin = f"{upstream.netloc}/tools/hello:latest"
+            import_words = ("import", "--change", 'CMD ["/hello"]', "-", origin)
+            for words, stdin in ((import_words, greeting_archive()), (("push", "--tls-verify=false", origin), b"")):
+                done = podman(*words, stdin=stdin)
+                assert done.returncode == 0, done.stderr
+            redirecting.here.sync("hello", upstream.url, "tools/hello")
+        assert podman("rmi", "--force", origin).returncode == 0
+        repository = database.repositories.by_name("hello")
+        database.distributions.create(DistributionSpec("hello", "team/hello", repository.id))
+        image = f"{redirecting.server.netloc}/team/hello:latest"
+        words = ("pull", "--tls-verify=false", f"--creds={':'.join(redirecting.robot)}", image)
+        with redirecting.recorded(tmp_path) as recorded:
+            pulled = podman(*words)
+        assert pulled.returncode == 0, pulled.stderr
+        assert podman.run(image).stdout == GREETING
+    assert "X-Amz-Signature" in recorded[0]
+    assert "Bearer" not in recorded[0]
 
 
 def test_a_blob_that_is_lost_or_cut_has_no_url(redirecting: Redirecting) -> None:
@@ -207,7 +174,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
     """With the configuration of the documentation, whose places are those of this machine."""
     folder = tmp_path_factory.mktemp("behind")
     here = Installation.embedded(folder)
-    published = _publish(here)
+    published = publish(here)
     authority = CertificateAuthority(folder / "certificates")
     certificate = authority.server()
     found = re.search(r"```nginx\n(.*?)```", PAGE.read_text(), re.DOTALL)
