@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "hooks": {"errors", "domain", "oci", "blobs", "db"},
     "fleet": {"errors", "domain"},
     "operators": {"errors", "domain", "pulp", "hooks", "sync", "fleet"},
-    "users": {"errors", "domain"},
+    "users": {"errors", "domain", "db"},
     "api": {"errors", "domain", "pulp", "blobs", "db", "hooks", "users"},
     "cli": {"errors", "domain", "pulp", "blobs", "db", "hooks", "sync", "serve", "fleet"},
     "serve": {"errors", "domain", "blobs", "db", "hooks", "users"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -91,6 +92,44 @@ def test_users_log_in_at_the_pull_server_and_read_what_they_read_over_rest(
     assert users == {role: User(role.lower(), is_reader=role != "Public") for role in ROLES}
     assert asyncio.run(logins("admin", PASSWORD + "x")) is None
     assert asyncio.run(logins("nobody", PASSWORD)) is None
+
+
+def test_users_of_fab_log_in_at_v2_of_the_api_server(
+    fab: AirflowInstance, clients: dict[str, RestClient], synced: dict[str, str], tmp_path: Path
+) -> None:
+    """By Basic, by a token for it as ``docker login`` asks for it, and with a real client."""
+    name = f"team/{synced['name']}"
+    clients["Admin"].post(
+        "distributions/docker/docker/", name=synced["name"], base_path=name, repository=synced["repository"]
+    )
+    nobody, path = RestClient(fab.url), f"/v2/{name}/manifests/latest"
+    challenge = nobody.ask("GET", path).headers["WWW-Authenticate"]
+    assert challenge == f'Bearer realm="{fab.url}/v2/token",service="registry-sync",scope="repository:{name}:pull"'
+    for role in ROLES:
+        login, pulls = (role.lower(), PASSWORD), 404 if role == "Public" else 200
+        assert nobody.ask("GET", "/v2/", auth=login).status_code == 200, "docker login"
+        assert nobody.ask("GET", path, auth=login).status_code == pulls, role
+        given = nobody.ask("GET", f"/v2/token?service=registry-sync&scope=repository:{name}:pull", auth=login)
+        bearer = {"Authorization": f"Bearer {given.json()['token']}"}
+        assert nobody.ask("GET", "/v2/", headers=bearer).status_code == 200
+        assert nobody.ask("GET", path, headers=bearer).status_code == pulls, role
+    for wrong in (("viewer", "wrong"), ("nobody", "wrong")):
+        for place in (path, "/v2/token"):
+            refused = nobody.ask("GET", place, auth=wrong)
+            assert (refused.status_code, refused.json()["errors"][0]["code"]) == (401, "UNAUTHORIZED")
+    netloc = fab.url.partition("://")[2]
+    login_file = f"--authfile={tmp_path / 'auth.json'}"
+    said = skopeo("login", "--tls-verify=false", login_file, "-u=viewer", "--password-stdin", netloc, stdin=PASSWORD)
+    assert "Login Succeeded" in said
+    raw = skopeo("inspect", "--raw", "--tls-verify=false", login_file, f"docker://{netloc}/{name}:latest")
+    assert raw.encode() == nobody.ask("GET", path, auth=("viewer", PASSWORD)).content
+
+
+def skopeo(*words: str, stdin: str = "") -> str:
+    """What a command prints."""
+    done = subprocess.run(["skopeo", *words], input=stdin, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_basic_over_rest_is_the_user_with_their_rights(fab: AirflowInstance, synced: dict[str, str]) -> None:

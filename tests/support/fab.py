@@ -18,7 +18,10 @@ SETTINGS = {
         "parallelism": "2",  # FAB's sessions and many starting tasks can stop each other for as long as SQLite waits
     },
     "fab": {"update_fab_perms": "True"},
-    "registry_sync": {"trust_triggers": "False"},  # here people have roles, unlike at the owner of a `make up`
+    "registry_sync": {
+        "trust_triggers": "False",  # here people have roles, unlike at the owner of a `make up`
+        "pull_in_api_server": "True",
+    },
 }
 _PREPARE = f"""
 from airflow.settings import Session

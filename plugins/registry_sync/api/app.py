@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from registry_sync import __version__
 from registry_sync.api import problems
 from registry_sync.api.access import SIGNED_IN
-from registry_sync.api.basic_logins import AIRFLOW_APP, BasicLogins
+from registry_sync.api.basic_logins import AIRFLOW_APP, BasicLogins, logins_by
 from registry_sync.api.container_actions import router as container_actions
 from registry_sync.api.container_requests import CONTAINER_REQUESTS
 from registry_sync.api.content_routes import artifacts_router as artifacts
@@ -227,7 +227,8 @@ def create_app() -> FastAPI:
     )
     app.state.parts = OpenedDatabase()
     app.add_middleware(PathForms)
-    app.add_middleware(Guard, cookie_name=COOKIE_NAME_JWT_TOKEN, own_origins=own_origins, logins=BasicLogins())
+    logins = BasicLogins(logins_by(app.state.parts.database))
+    app.add_middleware(Guard, cookie_name=COOKIE_NAME_JWT_TOKEN, own_origins=own_origins, logins=logins)
     for router in (*ROUTERS, container_router(ROUTERS, {**CONTAINER_DOCUMENTS, **CONTAINER_REQUESTS})):
         app.include_router(
             router,

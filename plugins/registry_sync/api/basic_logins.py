@@ -18,12 +18,15 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Scope
 
+from registry_sync.api.dependencies import ServerBusy, run
 from registry_sync.api.problems import detail
-from registry_sync.errors import ConfigurationError
+from registry_sync.db.database import Database
+from registry_sync.errors import ConfigurationError, DatabaseUnavailable
 from registry_sync.hooks.settings import load_settings
 from registry_sync.users.airflow_logins import AirflowLogins, LoginUnavailable
-from registry_sync.users.checked_logins import CheckedLogins, TooManyFailedLogins, read_basic
-from registry_sync.users.login_limits import FailedLogins, Network, client_address
+from registry_sync.users.checked_logins import CheckedLogins, read_basic
+from registry_sync.users.login_limits import Network, client_address
+from registry_sync.users.shared_limits import LoginLimits, SharedFailures, TooManyFailedLogins
 
 _log = logging.getLogger(__name__)
 #: Where :class:`~registry_sync.api.app.RestApi` notes the app of Airflow that it is mounted in.
@@ -40,17 +43,28 @@ _RETRY_SECONDS = 10
 OpenLogins = Callable[[Any], CheckedLogins[str]]
 
 
-def open_logins(airflow: Any) -> CheckedLogins[str]:
-    """Logins at an Airflow in this process."""
-    transport = httpx.ASGITransport(airflow, raise_app_exceptions=False)
-    return CheckedLogins(AirflowLogins("http://localhost", transport).token, FailedLogins())
+def logins_by(open_database: Callable[[], Database]) -> OpenLogins:
+    """Logins at an Airflow in this process; failures are counted in the database, with those at pull servers."""
+
+    async def in_thread(work: Callable[[], Any]) -> Any:
+        try:
+            return await run(work)
+        except ServerBusy as problem:
+            raise DatabaseUnavailable(str(problem)) from None
+
+    def open_logins(airflow: Any) -> CheckedLogins[str]:
+        transport = httpx.ASGITransport(airflow, raise_app_exceptions=False)
+        shared = SharedFailures(lambda: open_database().login_failures, in_thread)
+        return CheckedLogins(AirflowLogins("http://localhost", transport).token, LoginLimits(shared))
+
+    return open_logins
 
 
 @dataclass
 class BasicLogins:
     """Exchanges the logins of requests. ``open`` is how they are checked."""
 
-    open: OpenLogins = open_logins
+    open: OpenLogins
     _logins: CheckedLogins[str] | None = field(default=None, init=False)
 
     async def exchange(self, scope: Scope) -> JSONResponse | None:

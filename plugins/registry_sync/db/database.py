@@ -36,6 +36,7 @@ from registry_sync.db.engine import (
     read_url,
 )
 from registry_sync.db.last_pulls import LastPullStore
+from registry_sync.db.login_failures import LoginFailureStore
 from registry_sync.db.pulls import PullStore
 from registry_sync.db.remotes import RemoteStore
 from registry_sync.db.repositories import RepositoryStore
@@ -287,6 +288,11 @@ class Database:
     def last_pulls(self) -> LastPullStore:
         """When tags and manifests were last pulled."""
         return LastPullStore(self)
+
+    @cached_property
+    def login_failures(self) -> LoginFailureStore:
+        """How many logins of whom have failed."""
+        return LoginFailureStore(self)
 
     @cached_property
     def distributions(self) -> DistributionStore:

@@ -5,7 +5,7 @@ Those of the content are in ``tables``.
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Integer, Table
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, ForeignKey, Integer, Table
 
 from registry_sync.db.columns import UtcDateTime, metadata, plain_text
 
@@ -61,4 +61,13 @@ last_pulls = Table(
     Column("repository_id", plain_text(36), ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True),
     Column("reference", plain_text(255), primary_key=True),
     Column("pulled_at", UtcDateTime(), nullable=False),
+)
+
+# How much has failed of an account, an address, or both, as the time until which it counts, in seconds since 1970 by
+# the clock of the database. The key is a hash: what somebody types as a name may be a password.
+login_failures = Table(
+    "login_failures",
+    metadata,
+    Column("key", plain_text(64), primary_key=True),
+    Column("until", Double(), nullable=False, index=True),
 )

@@ -27,8 +27,8 @@ from registry_sync.domain.serving import PublishedVersion, Robot, User, is_robot
 from registry_sync.serve.lookups import Lookups
 from registry_sync.serve.replies import PullError, unavailable
 from registry_sync.users.airflow_logins import LoginUnavailable, UserLogin
-from registry_sync.users.checked_logins import CheckedLogins, TooManyFailedLogins, read_basic, refuse_if_many
-from registry_sync.users.login_limits import FailedLogins
+from registry_sync.users.checked_logins import CheckedLogins, read_basic
+from registry_sync.users.shared_limits import LoginLimits, SharedFailures, TooManyFailedLogins
 
 _log = logging.getLogger(__name__)
 ISSUER = "registry-sync"
@@ -74,8 +74,8 @@ class Access:
         self._database = database
         self._lookups = lookups
         self._service = service
-        self._failed = FailedLogins()
-        self._users = None if users is None else CheckedLogins(users, self._failed)
+        self._limits = LoginLimits(SharedFailures(lambda: database.login_failures, lookups.run))
+        self._users = None if users is None else CheckedLogins(users, self._limits)
         self._key: bytes | None = None
         #: Tokens that were found right, until when they are.
         self._tokens: LRUCache[str, tuple[PullLogin, float]] = LRUCache(_REMEMBERED_TOKENS)
@@ -168,9 +168,10 @@ class Access:
         robot = await self._lookups.run(lambda: self._database.robots.authenticate(name, secret))
         if robot is None:
             try:
-                refuse_if_many(self._failed, f"{_ROBOT}:{name}", address)
+                await self._limits.admit(f"{_ROBOT}:{name}", address)
             except TooManyFailedLogins as problem:
                 raise _too_many(problem) from None
+            await self._limits.failed(f"{_ROBOT}:{name}", address)
             raise PullError(401, "UNAUTHORIZED", _WRONG)
         return robot
 

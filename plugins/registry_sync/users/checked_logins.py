@@ -10,20 +10,12 @@ import binascii
 from typing import Generic, TypeVar
 
 from registry_sync.users.airflow_logins import Login, LoginUnavailable, RememberedLogins
-from registry_sync.users.login_limits import FailedLogins
+from registry_sync.users.shared_limits import LoginLimits
 
 T = TypeVar("T")
 #: The most characters of a name and of a password.
 MOST_CHARACTERS = 255
 _KIND = "user"
-
-
-class TooManyFailedLogins(Exception):
-    """Too many logins of this account, or from this address, have failed; the next may come in ``wait_seconds``."""
-
-    def __init__(self, wait_seconds: float) -> None:
-        super().__init__("too many logins have failed; wait before the next")
-        self.wait_seconds = wait_seconds
 
 
 def read_basic(value: str) -> tuple[str, str] | None:
@@ -43,9 +35,9 @@ class CheckedLogins(Generic[T]):
     A login that was right before in this process is no guess, and counts towards no limit.
     """
 
-    def __init__(self, login: Login[T], failed: FailedLogins) -> None:
+    def __init__(self, login: Login[T], limits: LoginLimits) -> None:
         self._logins = RememberedLogins(login)
-        self._failed = failed
+        self._limits = limits
 
     async def __call__(self, name: str, password: str, address: str) -> T | None:
         """What ``login`` gives; None when it is wrong.
@@ -57,21 +49,16 @@ class CheckedLogins(Generic[T]):
         if remembered is not None:
             return remembered
         account, is_counted = f"{_KIND}:{name}", not self._logins.is_known(name, password)
-        if is_counted:
-            refuse_if_many(self._failed, account, address)
+        if not is_counted:
+            return await self._logins(name, password)
+        await self._limits.admit(account, address)
         try:
             found = await self._logins(name, password)
         except LoginUnavailable:
-            if is_counted:
-                self._failed.forgive(account, address)
+            self._limits.forgive(account, address)
             raise
-        if found is not None and is_counted:
-            self._failed.forgive(account, address)
+        if found is None:
+            await self._limits.failed(account, address)
+        else:
+            self._limits.forgive(account, address)
         return found
-
-
-def refuse_if_many(failed: FailedLogins, account: str, address: str) -> None:
-    """Counts an attempt. Raises :class:`TooManyFailedLogins` when there were too many before it."""
-    wait = failed.count(account, address)
-    if wait > 0:
-        raise TooManyFailedLogins(wait)

@@ -1,10 +1,12 @@
 """How many failed logins are tolerated, per account and address, and whose address a request counts for.
 
-Counts are those of one process and are lost with it. Their memory is bounded: what was used longest ago is forgotten.
+Counts of :class:`FailedLogins` are those of one process and are lost with it. Their memory is bounded: what was used
+longest ago is forgotten. ``shared_limits`` adds those of the other processes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
@@ -28,6 +30,10 @@ class Rate:
     burst: int
     seconds: float
 
+    def wait(self, seconds_ahead: float) -> float:
+        """How long to wait for the next attempt when failures count for so many seconds more; 0 or less for none."""
+        return seconds_ahead - self.seconds * (self.burst - 1)
+
 
 #: An account that is guessed from one address; one address that guesses; and an account that many addresses guess.
 PER_ACCOUNT_AND_ADDRESS = Rate(5, 30.0)
@@ -35,14 +41,15 @@ PER_ADDRESS = Rate(30, 10.0)
 PER_ACCOUNT = Rate(50, 60.0)
 
 
+_RATES = (PER_ACCOUNT_AND_ADDRESS, PER_ADDRESS, PER_ACCOUNT)
+
+
 class FailedLogins:
     """An attempt is counted before it is made, so that many at once count like many in turn."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, counted: int = COUNTED) -> None:
         self._clock = clock
-        self._counts = tuple(
-            (rate, LRUCache[Hashable, float](counted)) for rate in (PER_ACCOUNT_AND_ADDRESS, PER_ADDRESS, PER_ACCOUNT)
-        )
+        self._counts = tuple((rate, LRUCache[Hashable, float](counted)) for rate in _RATES)
 
     def count(self, account: str, address: str) -> float:
         """Counts an attempt and returns 0; how many seconds are to be waited when there were too many.
@@ -51,7 +58,7 @@ class FailedLogins:
         """
         now = self._clock()
         waits = [
-            counts.get(key, now) - now - rate.seconds * (rate.burst - 1)
+            rate.wait(counts.get(key, now) - now)
             for (rate, counts), key in zip(self._counts, _keys(account, address), strict=True)
         ]
         if max(waits) > 0:
@@ -65,6 +72,14 @@ class FailedLogins:
         for (rate, counts), key in zip(self._counts, _keys(account, address), strict=True):
             if key in counts:
                 counts[key] -= rate.seconds
+
+
+def hashed_keys(account: str, address: str) -> dict[str, Rate]:
+    """What a failed login counts for, as 64 hexadecimal digits each, and the rate that is tolerated of it."""
+    return {
+        hashlib.sha256(f"{kind}\0{key}".encode()).hexdigest(): rate
+        for kind, (rate, key) in enumerate(zip(_RATES, _keys(account, address), strict=True))
+    }
 
 
 def _keys(account: str, address: str) -> tuple[Hashable, Hashable, Hashable]:

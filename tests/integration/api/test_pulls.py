@@ -24,6 +24,7 @@ from registry_sync.hooks.stores import open_blob_store
 from registry_sync.serve import pull_notes
 from registry_sync.serve.mounted import MountedPullApp
 from registry_sync.serve.pull_notes import LastPulls
+from registry_sync.users.login_limits import PER_ACCOUNT_AND_ADDRESS
 from support.pull_server import PullClient
 from support.registry import RegistryServer
 from support.rest_api import ApiServer
@@ -92,6 +93,17 @@ def test_a_user_of_airflow_logs_in_and_nobody_else_pulls_what_is_private(pulled:
     assert pulled.ask("GET", path, auth=("viewer", password)).status_code == 200
     assert pulled.ask("GET", path, pulled.token(f"private/{name}", ("viewer", password))).status_code == 200
     assert pulled.ask("GET", path, auth=("viewer", "guessed")).status_code == 401
+
+
+def test_guesses_over_rest_and_at_pulls_are_counted_together(pulled: _Client) -> None:
+    """The address is that of all these tests, so there are few of them."""
+    paths = ("/pulp/api/v3/repositories/docker/docker/", "/v2/")
+    login = (f"user-{secrets.token_hex(4)}", "a guess")
+    statuses = [pulled.ask("GET", paths[number % 2], auth=login).status_code for number in range(7)]
+    burst = PER_ACCOUNT_AND_ADDRESS.burst
+    assert statuses == [401] * burst + [429] * (7 - burst)
+    other = (f"user-{secrets.token_hex(4)}", "a guess")
+    assert [pulled.ask("GET", path, auth=other).status_code for path in paths] == [401, 401]
 
 
 def test_a_database_that_cannot_be_opened_is_503_and_tried_again() -> None:

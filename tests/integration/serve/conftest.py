@@ -107,8 +107,10 @@ class Redirecting(Published):
             patch.chdir(folder)  # the S3 server writes what it records there
             for step in ("reset", "start"):
                 requests.post(f"{recorder}/{step}-recording", timeout=10)
-            yield texts
-            requests.post(f"{recorder}/stop-recording", timeout=10)
+            try:
+                yield texts
+            finally:
+                requests.post(f"{recorder}/stop-recording", timeout=10)
             texts.append(requests.get(f"{recorder}/download-recording", timeout=10).text)
 
 

@@ -15,6 +15,7 @@ import requests
 from registry_sync.domain.serving import DistributionSpec
 from registry_sync.errors import ConfigurationError
 from registry_sync.serve.stopping import reserve_port
+from registry_sync.users.login_limits import PER_ACCOUNT_AND_ADDRESS
 from support.certificates import CertificateAuthority
 from support.pull_server import PullServer, published_image
 
@@ -73,7 +74,7 @@ def test_https_is_served_and_challenges_name_it(tmp_path: Path) -> None:
     here.database.close()
 
 
-def test_workers_accept_each_others_tokens_and_see_a_commit_at_once(tmp_path: Path) -> None:
+def test_workers_accept_each_others_tokens_see_a_commit_at_once_and_count_guesses_together(tmp_path: Path) -> None:
     here, _ = published_image(tmp_path, 100)
     repository = here.database.repositories.by_name("app")
     private = here.database.distributions.create(DistributionSpec("private", "private", repository.id))
@@ -98,6 +99,10 @@ def test_workers_accept_each_others_tokens_and_see_a_commit_at_once(tmp_path: Pa
         for port in server.metrics_ports:  # each worker has the sum of both
             text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
             assert 'registry_sync_pulls_total{by="tag"} 16' in text
+        wrong = f"{secret[:-1]}~"
+        guesses = [requests.get(f"{server.url}/v2/", auth=("ci", wrong), timeout=30).status_code for _ in range(30)]
+        burst = PER_ACCOUNT_AND_ADDRESS.burst
+        assert guesses == [401] * burst + [429] * (30 - burst), "each on a connection of its own, to either worker"
         here.database.distributions.delete(private.id)
         assert server.ask("GET", "/v2/private/manifests/latest", token).status_code == 404
     lines = [json.loads(line) for line in log.read_text().splitlines()]

@@ -12,10 +12,15 @@ from registry_sync.api.basic_logins import AIRFLOW_APP, BasicLogins
 from registry_sync.api.guard import MAX_BODY_BYTES, Guard
 from registry_sync.users.airflow_logins import LoginUnavailable
 from registry_sync.users.checked_logins import CheckedLogins
-from registry_sync.users.login_limits import PER_ACCOUNT_AND_ADDRESS, FailedLogins
+from registry_sync.users.login_limits import PER_ACCOUNT_AND_ADDRESS
+from registry_sync.users.shared_limits import LoginLimits
 
 BEARER = {"authorization": "Bearer x"}
 PASSED = 200
+
+
+def _no_logins(_airflow: object) -> CheckedLogins[str]:
+    raise AssertionError("nobody logs in here")
 
 
 def ask(headers: dict[str, str], *, body: bytes = b"", kind: str = "http") -> int:
@@ -36,7 +41,7 @@ def ask(headers: dict[str, str], *, body: bytes = b"", kind: str = "http") -> in
     lines = [(name.encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": kind, "method": "POST", "path": "/", "scheme": "http", "headers": lines}
     own = frozenset({"https://airflow.example"})
-    guard = Guard(app, cookie_name="_token", own_origins=lambda: own, logins=BasicLogins())
+    guard = Guard(app, cookie_name="_token", own_origins=lambda: own, logins=BasicLogins(_no_logins))
     asyncio.run(guard(scope, receive, send))  # type: ignore[arg-type]
     return statuses[0]
 
@@ -114,7 +119,7 @@ class Door:
         self.seen: list[str] = []
         self.asked: list[str] = []
         self.is_down = is_down
-        logins = BasicLogins(lambda _airflow: CheckedLogins(self._login, FailedLogins()))
+        logins = BasicLogins(lambda _airflow: CheckedLogins(self._login, LoginLimits()))
         self._guard = Guard(self._app, cookie_name="_token", own_origins=frozenset, logins=logins)
 
     async def _login(self, name: str, password: str) -> str | None:
