@@ -23,6 +23,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": [{"integration-name": integration, "python-modules": ["registry_sync.hooks.registry"]}],
         "operators": [{"integration-name": integration, "python-modules": list(OPERATOR_MODULES)}],
+        "triggers": [{"integration-name": integration, "python-modules": ["registry_sync.triggers.watched_tags"]}],
         "connection-types": [
             {
                 "hook-class-name": HOOK,
@@ -44,6 +45,7 @@ OPERATOR_MODULES = (
     "registry_sync.operators.fetch_blobs",
     "registry_sync.operators.commit_version",
     "registry_sync.operators.fetch_and_commit",
+    "registry_sync.operators.sync_mirrors",
     "registry_sync.operators.compare_versions",
     "registry_sync.operators.promote_tags",
     "registry_sync.operators.roll_back_version",

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "hooks": {"errors", "domain", "oci", "blobs", "db"},
     "fleet": {"errors", "domain"},
     "operators": {"errors", "domain", "pulp", "hooks", "sync", "fleet"},
+    "triggers": {"errors", "domain", "hooks", "sync"},
     "users": {"errors", "domain", "db"},
     "api": {"errors", "domain", "pulp", "blobs", "db", "hooks", "users"},
     "cli": {"errors", "domain", "pulp", "blobs", "db", "hooks", "sync", "serve", "fleet"},
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "__init__": set(),
 }
 #: Parts that name classes of parts below them for type checking; at run time they are given them.
-TYPED_WITH_REAL_CLASSES = {"operators", "sync"}
+TYPED_WITH_REAL_CLASSES = {"operators", "sync", "triggers"}
 #: Outside libraries that belong to some parts only.
 BELONGS_ONLY_TO = {
     "requests": {"oci"},
@@ -48,7 +49,7 @@ BELONGS_ONLY_TO = {
     "upath": {"blobs"},
     "sqlalchemy": {"db", "listener"},  # the listener works in the session of Airflow's own scheduler
     "alembic": {"db"},
-    "airflow": {"hooks", "operators", "plugin", "provider", "cli", "api", "listener"},
+    "airflow": {"hooks", "operators", "triggers", "plugin", "provider", "cli", "api", "listener"},
     "fastapi": {"api"},
     "starlette": {"api"},
     "pydantic": {"pulp", "api"},  # documents as they are shown, and as people send them

@@ -32,6 +32,8 @@ DAGS = (
     GATE,
     "smallest",
     "log_new_versions",
+    "mirror_when_moved",
+    "mirrors_in_one_task",
     "promote_after_tests",
     "redeploy",
     "scan_moved_tags",
@@ -135,6 +137,39 @@ def test_a_new_version_is_promoted_once_somebody_has_seen_what_changes(examples:
     again = examples.trigger(GATE)
     assert examples.wait(again) == "success"
     assert examples.task_states(again) == {"compare": "success", "approve": "skipped", "promote": "skipped"}
+
+
+def first_run(examples: AirflowInstance, dag_id: str) -> str:
+    """The first run of a DAG that assets start, when it has ended well."""
+    deadline = time.monotonic() + 90
+    while not (found := examples.api("GET", f"/dags/{dag_id}/dagRuns?order_by=id")["dag_runs"]):
+        assert time.monotonic() < deadline, dag_id
+        time.sleep(0.2)
+    run = examples.remember(dag_id, found[0]["dag_run_id"])
+    assert examples.wait(run) == "success", examples.reasons(run)
+    return run
+
+
+def test_what_a_sync_brought_is_scanned_tested_promoted_and_rolled_out(composed: Composed) -> None:
+    """Three DAGs after one another, each started by a version, each with the digests of the tags that it changed."""
+    examples = composed.airflow
+    if not gate_runs(examples):
+        assert examples.wait(examples.trigger("mirror_alpine")) == "success"
+    scanned = first_run(examples, "scan_moved_tags")
+    images = examples.xcom(scanned, "images")
+    tested = first_run(examples, "promote_after_tests")
+    tags = examples.xcom(tested, "changed")
+    assert [tag["name"] for tag in tags] == ["3.20", "3.21", "latest"]
+    assert images == sorted({f"pulls.example.org:5050/alpine@{tag['digest']}" for tag in tags})
+    promoted = examples.xcom(tested, "promote")
+    assert (promoted["repository"], promoted["version"]["number"]) == ("alpine-tested", 1)
+    (rolled_out,) = examples.xcom(first_run(examples, "redeploy"), "roll_out")
+    assert rolled_out == f"pulls.example.org:5050/alpine-tested@{tags[-1]['digest']}"
+    called = composed.called.read_text().splitlines()
+    for image in images:
+        assert f"trivy image --exit-code 1 --severity CRITICAL --ignore-unfixed {image}" in called
+        assert f"podman run --rm {image} /bin/busybox true" in called
+    assert f"kubectl set image deployment/shell shell={rolled_out}" in called
 
 
 def test_the_smallest_dag_makes_a_version_and_skips_when_nothing_changed(examples: AirflowInstance) -> None:

@@ -52,7 +52,7 @@ def test_everything_it_names_exists() -> None:
     for function in INFO["cli"]:
         module, _, name = function.rpartition(".")
         assert callable(getattr(import_module(module), name))
-    for kind in ("operators", "hooks"):
+    for kind in ("operators", "hooks", "triggers"):
         for entry in INFO[kind]:
             for module in entry["python-modules"]:
                 import_module(module)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from registry_sync.db.engine import UPGRADE_COMMAND
 from registry_sync.domain.references import RegistryUrl
@@ -44,6 +44,31 @@ def most_tasks(remote: RemoteSpec, wanted: int) -> int:
 def load_connection(conn_id: str | None) -> RegistryConnection:
     """The values of an Airflow connection, its secrets registered with Airflow's masker; empty for ``conn_id`` None."""
     settings = _read(conn_id)
+    for secret in _checked(conn_id, settings):
+        _mask(secret)
+    return settings
+
+
+async def load_connection_async(conn_id: str | None) -> RegistryConnection:
+    """As :func:`load_connection`, in an event loop, where a trigger may not wait for Airflow's response otherwise."""
+    if conn_id is None:
+        return RegistryConnection(conn_id="")
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+    from airflow.sdk.log import amask_secret
+
+    try:
+        found = await BaseHook.aget_connection(conn_id)
+    except AirflowNotFoundException:
+        raise _missing(conn_id) from None
+    settings = _settings_of(conn_id, found)
+    for secret in _checked(conn_id, settings):
+        await amask_secret(secret)
+    return settings
+
+
+def _checked(conn_id: str | None, settings: RegistryConnection) -> list[str]:
+    """Logs what is odd about a connection; its secrets that Airflow does not know as such."""
     if settings.unknown_extra:
         log.warning(
             "Connection %s has names in Extra that are unknown to registry-sync: %s",
@@ -59,10 +84,7 @@ def load_connection(conn_id: str | None) -> RegistryConnection:
             ", ".join(settings.outdated_extra),
             UPGRADE_COMMAND,
         )
-    for secret in (settings.client_key, settings.proxy_url):
-        if secret:
-            _mask(secret)
-    return settings
+    return [secret for secret in (settings.client_key, settings.proxy_url) if secret]
 
 
 def check_connection(remote: RemoteSpec) -> None:
@@ -88,10 +110,18 @@ def _read(conn_id: str | None) -> RegistryConnection:
     try:
         found = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
-        raise ConfigurationError(
-            f"there is no Airflow connection {conn_id!r}; create it under Admin, Connections, with the type Container "
-            "registry, or omit the connection to read anonymously"
-        ) from None
+        raise _missing(conn_id) from None
+    return _settings_of(conn_id, found)
+
+
+def _missing(conn_id: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"there is no Airflow connection {conn_id!r}; create it under Admin, Connections, with the type Container "
+        "registry, or omit the connection to read anonymously"
+    )
+
+
+def _settings_of(conn_id: str, found: Any) -> RegistryConnection:
     _refuse_other_name(conn_id, found.conn_id)
     return read_connection(conn_id, found)
 

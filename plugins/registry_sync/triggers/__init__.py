@@ -1,0 +1,1 @@
+"""Triggers: what starts DAGs when something changed upstream."""
