@@ -147,7 +147,8 @@ class _FleetReader:
             self._report(place, message)
         hosts = {RegistryUrl.parse(host).netloc: conn_id for host, conn_id in connections.items()}
         below = around.defaults if not defaults else _over(around.defaults, defaults)
-        inside = Surroundings(self._variables, below, known, {**around.connections, **hosts}, self._text_of)
+        connections = {**around.connections, **hosts}
+        inside = Surroundings(self._variables, below, known, connections, self._text_of, set(around.broken_batches))
         for name in groups:
             self._read_group(name, known[name], inside, is_new=name not in around.groups)
         return inside, tuple(patterns) if is_main else ()
@@ -157,6 +158,7 @@ class _FleetReader:
         if document is None:
             return
         if name in self._groups or not is_new:
+            inside.broken_batches.add(name)
             self._report(fields.place, f"another file has a group {name!r} as well, and one of them is a batch")
         else:
             self._groups[name] = document

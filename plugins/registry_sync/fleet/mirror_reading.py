@@ -39,14 +39,22 @@ _FIELD_KEYS = {
 
 @dataclass
 class Surroundings:
-    """What the mirrors of a file have around them; ``read_file`` gives the text of a file below the fleet's folder."""
+    """What the mirrors of a file have around them; ``read_file`` gives the text of a file below the fleet's folder.
+
+    ``broken_batches`` are groups that are a batch and cannot be used, so that nobody would sync their mirrors.
+    """
 
     variables: Variables
     defaults: Fields
     groups: Mapping[str, Fields]
     connections: Mapping[str, str]
     read_file: Callable[[str, Place], str]
+    broken_batches: set[str] = field(default_factory=set)
     _merged: dict[str | None, Fields] = field(default_factory=dict)
+
+    def is_batch(self, group: str | None) -> bool:
+        """Whether one DAG syncs that group."""
+        return group is not None and str(self.groups[group].get("batch")) in TRUE
 
     def inherited(self, group: str | None) -> Fields:
         """The defaults with a group's fields over them."""
@@ -74,10 +82,13 @@ def read_mirror(fields: Fields, around: Surroundings) -> ReadMirror:
     reading = Reading(around.variables)
     group = _group(fields, around, reading)
     whole = merged(around.inherited(group), fields)
-    is_batched = str(whole.pop("batch", None)) in TRUE
+    whole.pop("batch", None)
+    is_batched = around.is_batch(group)
     said = MIRROR.read(whole, fields.place, reading)
     if is_batched:
         said["batch"] = True
+        if group in around.broken_batches:
+            reading.report(Misread(fields.places["group"], f"the group {group!r} has mistakes, and is a batch"))
     _refuse_misplaced(fields, group if is_batched else None, reading)
     levels = tag_levels(around.defaults, None if group is None else around.groups[group], fields)
     if any(whole.get(key) is not None and key not in said for key in ("source", "remote", "repository")):
@@ -141,13 +152,13 @@ def _refuse_options(said: Mapping[str, Any], fields: Fields) -> None:
 
 
 def read_group(name: str, fields: Fields, around: Surroundings) -> dict[str, Any] | None:
-    """The document of a group that is synced as a batch; None for another one, and for one with mistakes."""
-    whole = around.inherited(name)
-    if str(whole.get("batch")) not in TRUE:
+    """The document of a group that is synced as a batch; None for another one, and for a broken one."""
+    if not around.is_batch(name):
         return None
     reading = Reading(around.variables)
-    said = GROUP.read(whole, fields.place, reading)
+    said = GROUP.read(around.inherited(name), fields.place, reading)
     if reading.mistakes:
+        around.broken_batches.add(name)
         return None
     document: dict[str, Any] = {_FIELD_KEYS[key]: said[key] for key in _OF_A_GROUP if key in said}
     return {**document, "name": name, **_schedule_fields(said, f"group {name}")}

@@ -285,6 +285,19 @@ def test_a_batch_is_scheduled_by_its_group(declare: Declare) -> None:
     ]
 
 
+def test_mirrors_of_a_batch_that_cannot_be_used_say_so(declare: Declare) -> None:
+    fleet = declare(
+        "version: 1\ngroups: {g: {batch: true, owner: []}, h: {batch: true, retries: x}}\nmirrors:\n"
+        "  - {source: quay.io/a/b, group: g, owner: me}\n  - {source: quay.io/a/c, group: h}\n"
+    )
+    assert (fleet.mirrors, fleet.groups) == ((), {})
+    assert "mirrors.yaml:4: the group 'g' has mistakes, and is a batch" in map(str, fleet.mistakes)
+    assert set(fleet.broken) == {"a/b", "a/c"}
+    batch = declare("version: 1\ndefaults: {batch: true}\nmirrors: [{source: quay.io/a/b}]\n")
+    assert "there is no key 'batch'" in str(batch.mistakes[0])
+    assert [made.is_batched for made in batch.mirrors] == [False]
+
+
 def test_a_file_that_is_no_fleet_is_said_to_be_none(declare: Declare) -> None:
     assert "not a map" in mistakes(declare, "- a\n")[0]
     assert "version is missing" in mistakes(declare, "mirrors: []\n")[0]
