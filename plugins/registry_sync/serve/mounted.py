@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import ip_network
 from typing import Any
 
@@ -26,6 +28,7 @@ from registry_sync.serve.delivery import Delivery
 from registry_sync.serve.pull_api import PATIENCE_SECONDS, PullApp
 from registry_sync.serve.pull_notes import open_notes
 from registry_sync.serve.replies import Scope, unavailable
+from registry_sync.serve.slow_clients import READ_SECONDS, watch_slow_readers
 from registry_sync.users.airflow_logins import AirflowLogins, UserLogin
 
 MOUNT = "/v2"
@@ -35,12 +38,24 @@ _log = logging.getLogger(__name__)
 class MountedPullApp:
     """Serves as the pull server does, with the database and the store of the settings.
 
-    Users log in at the API server itself. ``open_app`` makes the app, given how a login is checked.
+    Users log in at the API server itself. ``open_app`` makes the app, given how a login is checked. A client that takes
+    too little of a reply is cut off as at the pull server; connections that ask for other things of Airflow are not
+    looked at.
     """
 
-    def __init__(self, open_app: Callable[[UserLogin], PullApp] | None = None) -> None:
+    def __init__(
+        self, open_app: Callable[[UserLogin], PullApp] | None = None, *, read_seconds: float = READ_SECONDS
+    ) -> None:
         self._open_app = open_app or open_pull_app
         self._opening: asyncio.Task[PullApp] | None = None
+        self._read_seconds = read_seconds
+        self._clients: Counter[tuple[str, int]] = Counter()
+        self._end_watch: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """Looks for slow clients no more."""
+        if self._end_watch is not None:
+            self._end_watch()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, as ASGI calls it."""
@@ -55,7 +70,25 @@ class MountedPullApp:
             refused = unavailable("the server cannot answer now; try again", 5)
             await refused.reply().send(scope, receive, uncompressed)
             return
-        await app(scope, receive, uncompressed)
+        with self._watched(scope.get("client")):
+            await app(scope, receive, uncompressed)
+
+    @contextmanager
+    def _watched(self, client: tuple[str, int] | None) -> Iterator[None]:
+        """A client whose reading is watched meanwhile."""
+        if client is None:
+            yield
+            return
+        if self._end_watch is None:
+            self._end_watch = watch_slow_readers(self._read_seconds, lambda: frozenset(self._clients.copy()))
+        key = (client[0], client[1])
+        self._clients[key] += 1
+        try:
+            yield
+        finally:
+            self._clients[key] -= 1
+            if not self._clients[key]:
+                del self._clients[key]
 
     async def _opened(self, airflow: Any) -> PullApp:
         """The app, opened once for all who wait; tried again by the next request after a failure."""

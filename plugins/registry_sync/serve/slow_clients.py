@@ -3,7 +3,8 @@
 The server itself bounds how long the head of a request may take, and how many connections are open. It has no bound
 for a client that does not read: what it and the kernel have taken of a reply is not seen by the app, so that only the
 kernel knows how far it is. :class:`SlowReaders` asks it (``TCP_INFO``), for every connection of this process that was
-accepted, and resets those that take too little. Elsewhere than on Linux it does nothing.
+accepted, or for those of some clients alone, and resets those that take too little. Elsewhere than on Linux it does
+nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 _log = logging.getLogger(__name__)
+#: Addresses and ports of clients at this time.
+Clients: TypeAlias = Callable[[], Collection[tuple[str, int]]]
 #: How long the head of a request may take, and how long a connection may wait for the next one, in seconds.
 HEAD_SECONDS = 30
 #: A client has to take this many bytes in this many seconds, as long as bytes wait for it.
@@ -53,21 +57,31 @@ def connection_limit() -> int:
 
 
 class SlowReaders:
-    """Remembers since when each client has left bytes waiting, and how many it took since."""
+    """Remembers since when each client has left bytes waiting, and how many it took since.
 
-    def __init__(self, read_seconds: float = READ_SECONDS) -> None:
+    ``clients`` gives the addresses and ports of those that are looked at; None for all.
+    """
+
+    def __init__(self, read_seconds: float = READ_SECONDS, clients: Clients | None = None) -> None:
         self._read_seconds = read_seconds
+        self._clients = clients
         self._waiting: dict[int, tuple[float, int]] = {}
 
     def check(self, now: float) -> int:
         """Resets the connections of those that take too little; how many. ``now`` is seconds of a steady clock."""
         waiting: dict[int, tuple[float, int]] = {}
         reset_count = 0
+        clients = None if self._clients is None else self._clients()
+        if clients is not None and not clients:
+            self._waiting = {}
+            return 0
         ports = {connection.getsockname()[1] for connection in _sockets() if _is_listening(connection)}
         for connection in _sockets() if ports else ():
             # OSError is a client that is just going away.
             with contextlib.suppress(OSError):
                 if _is_listening(connection) or connection.getsockname()[1] not in ports or not _unread(connection):
+                    continue
+                if clients is not None and connection.getpeername()[:2] not in clients:
                     continue
                 acked, inode = _acked(connection), os.fstat(connection.fileno()).st_ino
                 since, before = self._waiting.get(inode, (now, acked))
@@ -82,16 +96,17 @@ class SlowReaders:
         return reset_count
 
 
-def watch_slow_readers(read_seconds: float) -> None:
-    """Checks them for as long as this process lives, in a thread."""
+def watch_slow_readers(read_seconds: float, clients: Clients | None = None) -> Callable[[], None]:
+    """Checks them in a thread for as long as this process lives, or until what is returned is called."""
+    is_over = threading.Event()
     if sys.platform == "linux":
-        threading.Thread(target=_watch, args=(read_seconds,), name="slow readers", daemon=True).start()
+        given = (read_seconds, SlowReaders(read_seconds, clients), is_over)
+        threading.Thread(target=_watch, args=given, name="slow readers", daemon=True).start()
+    return is_over.set
 
 
-def _watch(read_seconds: float) -> None:
-    readers = SlowReaders(read_seconds)
-    while True:
-        time.sleep(min(_CHECK_SECONDS, read_seconds / 4))
+def _watch(read_seconds: float, readers: SlowReaders, is_over: threading.Event) -> None:
+    while not is_over.wait(min(_CHECK_SECONDS, read_seconds / 4)):
         try:
             reset_count = readers.check(time.monotonic())
         except OSError as problem:  # no more open files, for a moment

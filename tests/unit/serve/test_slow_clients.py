@@ -67,6 +67,19 @@ def pair(listener: socket.socket) -> Iterator[Pair]:
             yield Pair(server, client)
 
 
+def test_of_some_clients_alone_others_are_left_as_they_are(pair: Pair) -> None:
+    """As in Airflow's API server, where most connections are none of ours."""
+    pair.fill()
+    clients: set[tuple[str, int]] = set()
+    readers = SlowReaders(60, lambda: clients)
+    assert [readers.check(now) for now in (0, 61, 122)] == [0, 0, 0]
+    clients.add(("192.0.2.1", 1))
+    assert [readers.check(now) for now in (200, 261)] == [0, 0]
+    clients.add(pair.client.getsockname())
+    assert [readers.check(now) for now in (300, 361)] == [0, 1]
+    assert not pair.is_open
+
+
 def test_a_client_that_reads_nothing_is_reset_after_the_time(pair: Pair) -> None:
     pair.fill()
     readers = SlowReaders(60)
