@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from benchmarks import blob_store, digest_lists, fleets, pulls
+from benchmarks import blob_store, digest_lists, fleet_syncs, fleets, pulls
 from benchmarks.airflow_sync import AirflowSync
 from benchmarks.bare_loop import BareLoop
 from benchmarks.results import Passes, ShapeResult, table
@@ -60,6 +60,11 @@ def main() -> None:
         loaded = fleets.measure(arguments.runs)
         print(loaded, end="\n\n")
         document["fleets"] = {**vars(loaded), "ratio": loaded.ratio}
+    if only in (None, "mirrors"):
+        _say("Syncs of many mirrors")
+        passes = fleet_syncs.measure(arguments.mirrors, _say)
+        print(fleet_syncs.table(passes), end="\n\n")
+        document["mirrors"] = [vars(one) for one in passes]
     if only in (None, "syncs"):
         results = measure_syncs(arguments.shapes, arguments.runs, with_airflow=not arguments.without_airflow)
         names = list(results[0].first)
@@ -144,8 +149,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3, help="how often each is measured; medians are shown")
     parser.add_argument("--json", type=Path, help="a file to write every number to")
     parser.add_argument(
-        "--only", choices=("blob-store", "pulls", "digests", "fleets", "syncs"), help="one of the parts; all without it"
+        "--only",
+        choices=("blob-store", "pulls", "digests", "fleets", "mirrors", "syncs"),
+        help="one of the parts; all without it",
     )
+    parser.add_argument("--mirrors", type=int, default=1000, help="how many mirrors the fleet has")
     parser.add_argument("--without-airflow", action="store_true", help="only skopeo and the bare loop")
     arguments = parser.parse_args()
     if unknown := set(arguments.shapes) - set(shapes.SHAPES):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Callable
 
 from registry_sync.oci.auth.credentials import Credentials
 from support.hostile_registry import HostileRegistry, Raw, Request, errors_reply, reply
@@ -24,14 +25,18 @@ _ROUTES = (
 _LAST = re.compile(r"(?:^|&)(?:last|page)=([^&]*)")
 
 
-def over_http(registry: MemoryRegistry) -> HostileRegistry:
-    """A server that gives what ``registry`` holds and what its scripts say."""
+#: Changes or replaces the response to a request, which the second argument gives.
+Around = Callable[[Request, Callable[[], Raw]], Raw]
+
+
+def over_http(registry: MemoryRegistry, around: Around = lambda _request, respond: respond()) -> HostileRegistry:
+    """A server that gives what ``registry`` holds and what its scripts say, with ``around`` each response."""
 
     def respond(request: Request) -> Raw:
         asked = _read(request)
         if asked is None:
             return reply(404)
-        return _send(registry.respond(asked, _credentials(request)), asked, request.path)
+        return around(request, lambda: _send(registry.respond(asked, _credentials(request)), asked, request.path))
 
     return HostileRegistry(otherwise=respond)
 

@@ -48,11 +48,14 @@ class Fleet:
     on_pause: Callable[[float], None] = lambda _seconds: None
     connect: Callable[[RemoteSpec], Any] | None = None
     client_options: dict[str, Any] = field(default_factory=dict)
+    url: str | None = None
+    on_round: Callable[[], None] = lambda: None
+    closing: tuple[Callable[[], None], ...] = ()
 
-    def fill(self, *, tags: int = 3) -> Fleet:
+    def fill(self, *, tags: int = 3, first_seed: int = 0) -> Fleet:
         """Gives every repository its content."""
-        for number, name in enumerate(self.repositories):
-            self.registry.serve(name, small_repository(number, tags=tags))
+        for seed, name in enumerate(self.repositories, first_seed):
+            self.registry.serve(name, small_repository(seed, tags=tags))
         return self
 
     def mirrors(self) -> list[MirrorSync]:
@@ -64,7 +67,7 @@ class Fleet:
     def _start(self, name: str, key: RunKey) -> SyncRun:
         options = self.options.get(name, {})
         return open_run(
-            self.here.database, key, SyncRequest(name, url=self.registry.url, upstream_name=name, **options)
+            self.here.database, key, SyncRequest(name, url=self.url or self.registry.url, upstream_name=name, **options)
         )
 
     @contextmanager
@@ -76,7 +79,7 @@ class Fleet:
         self.pauses.append(seconds)
         self.on_pause(seconds)
 
-    def sync(self, run_id: str = "run-1", **more: Any) -> MirrorsSynced:
+    def sync(self, run_id: str = "run-1", *, dag_id: str = "fleet", **more: Any) -> MirrorsSynced:
         """One try of a task."""
         given: dict[str, Any] = {
             "concurrency": 1,
@@ -84,8 +87,9 @@ class Fleet:
             "is_last_try": False,
             "report": self.here.lines,
             "pause": self._pause,
+            "on_round": self.on_round,
         }
-        task = MirrorTask("fleet", run_id, "sync_mirrors")
+        task = MirrorTask(dag_id, run_id, "sync_mirrors")
         connect = self.connect or self._connect
         return sync_mirrors(self.here.database, self.here.store, self.mirrors(), task, connect, **{**given, **more})
 

@@ -19,6 +19,7 @@ from types import TracebackType
 from sqlalchemy import Connection, Engine, text
 
 from registry_sync.db import schema
+from registry_sync.db.budget_leases import AccountBudgetStore
 from registry_sync.db.collection.blob_checks import BlobCheckStore
 from registry_sync.db.collection.blob_removal import BlobBytesStore
 from registry_sync.db.collection.disk_usage import DiskUsageStore
@@ -223,6 +224,11 @@ class Database:
     def mirror_results(self) -> MirrorResultStore:
         """What became of the mirrors of fleets."""
         return MirrorResultStore(self)
+
+    @cached_property
+    def account_budgets(self) -> AccountBudgetStore:
+        """What accounts at registries allow, and the processes that use them."""
+        return AccountBudgetStore(self)
 
     @cached_property
     def heads(self) -> CachedHeadStore:

@@ -4,7 +4,8 @@ A row in ``repository_tags``, ``repository_manifests`` or ``repository_blobs`` s
 ``version_added`` and is present up to, not including, ``version_removed`` (None: still present). A unit that is added
 again gets a second row. So a version costs its difference to the one before, and any two can be compared.
 
-The migrations in ``migrations/versions`` create these tables and those of ``serving_tables``; a test compares the two.
+The migrations in ``migrations/versions`` create these tables and those of ``serving_tables`` and ``fleet_tables``; a
+test compares the two.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Float,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -28,11 +28,11 @@ from sqlalchemy import (
     text,
 )
 
-from registry_sync.db import serving_tables
+from registry_sync.db import fleet_tables, serving_tables
 from registry_sync.db.columns import NULLABLE_JSON, UNIT_ID, UtcDateTime, plain_text
 
-#: All tables, also those of the pull server.
-metadata = serving_tables.distributions.metadata
+#: All tables, also those of the pull server and of fleets.
+metadata = next(table.metadata for table in (serving_tables.distributions, fleet_tables.mirror_results))
 
 
 def _counts(*names: str) -> list[Column[Any]]:
@@ -257,34 +257,6 @@ finished_tasks = Table(
     Column("created_resources", JSON(), nullable=False),
     Column("reserved_resources", JSON(), nullable=False),
     Column("result", NULLABLE_JSON),
-)
-
-# What became of the mirrors of a fleet in a DAG run: the names stay when a repository is deleted.
-mirror_results = Table(
-    "mirror_results",
-    metadata,
-    Column("dag_id", plain_text(250), primary_key=True),
-    Column("run_id", plain_text(250), primary_key=True),
-    Column("task_id", plain_text(250), primary_key=True),
-    Column("repository", plain_text(255), primary_key=True),
-    Column("position", Integer(), nullable=False),
-    Column("priority", Integer(), nullable=False),
-    Column("outcome", plain_text(16), nullable=False),
-    Column("started_at", UtcDateTime(), nullable=False),
-    Column("finished_at", UtcDateTime(), nullable=False),
-    Column("try_count", Integer(), nullable=False),
-    Column("version_number", Integer()),
-    Column("held_count", Integer(), nullable=False),
-    Column("seconds", Float(), nullable=False),
-    Column("request_count", BigInteger(), nullable=False),
-    Column("received_bytes", BigInteger(), nullable=False),
-    Column("error", Text()),
-    # Whether the same may succeed later.
-    Column("is_temporary", Boolean(), nullable=False),
-    Column("sync_run_id", plain_text(36)),
-    # The DAG run that syncs a mirror which is too large for a task of many.
-    Column("handed_over_to", plain_text(250)),
-    Index("ix_mirror_results_repository_finished_at", "repository", "finished_at"),
 )
 
 # Runs of deleted repositories: a repeated task of one must not create the repository again.

@@ -19,6 +19,7 @@ from registry_sync.hooks.connection import RegistryConnection, read_connection
 from registry_sync.hooks.settings import load_settings
 
 if TYPE_CHECKING:
+    from registry_sync.hooks.account_budgets import AccountBudgets
     from registry_sync.oci.auth.credentials import Credentials, MintedCredentials
     from registry_sync.oci.client import RegistryClient
     from registry_sync.oci.http.options import ClientOptions
@@ -26,14 +27,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def open_client(remote: RemoteSpec, task_count: int = 1) -> RegistryClient:
+def open_client(remote: RemoteSpec, task_count: int = 1, budgets: AccountBudgets | None = None) -> RegistryClient:
     """A client for ``remote`` with the credentials of its connection; close it, or use it in a ``with``.
 
-    It is one of ``task_count`` concurrent clients that share the connection's limits for its host.
+    It is one of ``task_count`` concurrent clients that share the connection's limits for its host; ``budgets`` are what
+    accounts allow all processes together.
 
     Raises :class:`~registry_sync.errors.ConfigurationError`, also for a missing connection.
     """
-    return make_client(load_connection(remote.conn_id), remote, task_count)
+    return make_client(load_connection(remote.conn_id), remote, task_count, budgets=budgets)
 
 
 def most_tasks(remote: RemoteSpec, wanted: int) -> int:
@@ -145,6 +147,7 @@ def make_client(
     *,
     contact: str | None = None,
     on_secret: Callable[[str], None] | None = None,
+    budgets: AccountBudgets | None = None,
 ) -> RegistryClient:
     """A client for ``remote``, or for the connection's own host, as :func:`open_client`.
 
@@ -164,7 +167,8 @@ def make_client(
         options = _options(settings, remote, files, task_count, contact=settings.contact or contact or None)
         credentials = _credentials(settings, registry, options.proxy_url, mask)
         _warn_unprotected(registry, options)
-        return RegistryClient(registry, credentials, options, mask)
+        budget = None if budgets is None else budgets.of(registry.netloc, settings, options)
+        return RegistryClient(registry, credentials, options, mask, budget=budget)
 
 
 def registry_of(settings: RegistryConnection, remote: RemoteSpec | None) -> RegistryUrl:

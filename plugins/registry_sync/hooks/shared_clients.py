@@ -17,6 +17,7 @@ from registry_sync.hooks.clients import open_client
 
 if TYPE_CHECKING:
     from registry_sync.domain.remote import RemoteSpec
+    from registry_sync.hooks.account_budgets import AccountBudgets
     from registry_sync.oci.client import RegistryClient
 
 #: What determines the connections to a registry; remotes that agree in it share them.
@@ -35,11 +36,12 @@ class SharedClients:
 
     ``task_count`` tasks share the limits of the connections, as :func:`open_client`. ``least_concurrency`` is the
     smallest number of connections to a registry at once, whatever one remote asks for, unless the connection allows
-    fewer.
+    fewer. ``budgets`` are what accounts allow all processes together; None for nobody else.
     """
 
-    def __init__(self, task_count: int = 1, least_concurrency: int = 1) -> None:
+    def __init__(self, task_count: int = 1, least_concurrency: int = 1, budgets: AccountBudgets | None = None) -> None:
         self._task_count = task_count
+        self._budgets = budgets
         self._least_concurrency = least_concurrency
         self._clients: dict[tuple[Any, ...], RegistryClient] = {}
         self._lock = threading.Lock()
@@ -67,7 +69,7 @@ class SharedClients:
             found = self._clients.get(key)
             if found is None:
                 wanted = max(remote.download_concurrency, self._least_concurrency)
-                found = open_client(replace(remote, download_concurrency=wanted), self._task_count)
+                found = open_client(replace(remote, download_concurrency=wanted), self._task_count, self._budgets)
                 self._clients[key] = found
         return found
 

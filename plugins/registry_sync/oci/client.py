@@ -29,7 +29,7 @@ from registry_sync.oci.blobs import BlobDestination, BlobFetcher
 from registry_sync.oci.http.error_mapping import RequestContext, printable, speaks_for_a_registry
 from registry_sync.oci.http.options import SYSTEM_CLOCK, ClientOptions, Clock
 from registry_sync.oci.http.origins import Origin
-from registry_sync.oci.http.rate_limits import PullLimit, Usage
+from registry_sync.oci.http.rate_limits import AccountBudget, PullLimit, Usage
 from registry_sync.oci.http.requester import ChallengeProbe, Pause, Requester, Retry
 from registry_sync.oci.http.responses import Response, web_page
 from registry_sync.oci.http.transport import Transport
@@ -155,8 +155,8 @@ class RegistryClient:
     """Reads from one registry. Safe to share between threads; two clients share nothing, but by :meth:`sharing`.
 
     ``credentials`` may be a callable that returns the current ones. ``on_secret`` is called with each secret before it
-    is used, tokens issued by the registry included. ``usage`` counts the requests. The files that the options name are
-    read by the constructor only.
+    is used, tokens issued by the registry included. ``usage`` counts the requests. ``budget`` is what its account
+    allows all processes, None for no others. The files that the options name are read by the constructor only.
     """
 
     def __init__(
@@ -166,21 +166,25 @@ class RegistryClient:
         options: ClientOptions | None = None,
         on_secret: Callable[[str], None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        *,
+        budget: AccountBudget | None = None,
     ) -> None:
         options = options or ClientOptions()
         report = on_secret or (lambda _secret: None)
         self.registry = registry
         origin = Origin.of(registry)
         self._clock = clock
-        self._transport = Transport(origin, options, clock)
-        self._pause = Pause(clock)
+        self._transport = Transport(origin, options, clock, budget)
+        self._pause = Pause(clock, budget)
         self._authenticator = Authenticator(
             ReportedCredentials(credentials, report),
             TokenStore(self._transport, clock, report),
             RealmPolicy(origin, options.trusted_realm_hosts, allow_insecure=options.allow_insecure_credentials),
             ChallengeProbe(self._transport),
         )
-        self._pulls = PullLimit(options.rate_limit_floor, options.rate_limit_sharers, host=origin.netloc, clock=clock)
+        self._pulls = PullLimit(
+            options.rate_limit_floor, options.rate_limit_sharers, host=origin.netloc, clock=clock, budget=budget
+        )
         self._is_shared = False
         self._read_with(options)
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from registry_sync.db.database import Database
     from registry_sync.domain.remote import RemoteSpec
     from registry_sync.domain.runs import SyncRun
+    from registry_sync.hooks.account_budgets import AccountBudgets
     from registry_sync.hooks.settings import Settings
     from registry_sync.oci.client import RegistryClient
 
@@ -165,6 +166,13 @@ class Stage:
 
         return open_blobs(self.settings)
 
+    @cached_property
+    def budgets(self) -> AccountBudgets:
+        """What accounts at registries allow all processes of the installation; this one's part ends with the task."""
+        from registry_sync.hooks.account_budgets import AccountBudgets
+
+        return self.closing.enter_context(AccountBudgets(self.database.account_budgets))
+
     def use(self, run: SyncRun) -> tuple[SyncRun, RemoteSpec]:
         """``run``, which becomes the stage's run, and the remote as that run uses it.
 
@@ -194,7 +202,7 @@ class Stage:
         """
         from registry_sync.hooks.clients import open_client
 
-        client = self.closing.enter_context(open_client(remote, task_count))
+        client = self.closing.enter_context(open_client(remote, task_count, self.budgets))
         self.closing.callback(self._record_usage, client)
         return client, replace(remote, download_concurrency=client.options.concurrency)
 

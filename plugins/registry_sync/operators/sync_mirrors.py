@@ -113,7 +113,9 @@ class SyncMirrorsOperator(TriggeredTask):
             mirrors = self._mirrors(stage, context)
             context[MIRRORS_LABEL] = _label([mirror.repository for mirror in mirrors])  # type: ignore[literal-required]
             end_lost_runs(stage.database.run_ends, partial(dag_run_end, context), report=report)
-            clients = stage.closing.enter_context(SharedClients(least_concurrency=self.concurrency))
+            clients = stage.closing.enter_context(
+                SharedClients(least_concurrency=self.concurrency, budgets=stage.budgets)
+            )
             synced = sync_mirrors(
                 stage.database,
                 stage.blobs,
@@ -126,6 +128,8 @@ class SyncMirrorsOperator(TriggeredTask):
                 report=report,
                 hand_over=partial(self._start_other_run, stage),
                 confirm_after=stage.settings.confirm_tags,
+                on_start=stage.budgets.use_priority,
+                on_round=stage.budgets.begin_round,
             )
             self._note(stage, context, task, synced)
             self._wait_for_registries(synced)

@@ -137,14 +137,17 @@ def sync_mirrors(
     report: Callable[[str], None],
     hand_over: Callable[[SyncRun], str | None] = lambda _run: None,
     confirm_after: timedelta | None = None,
+    on_start: Callable[[int], None] = lambda _priority: None,
+    on_round: Callable[[], None] = lambda: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> MirrorsSynced:
     """Syncs ``mirrors``, ``concurrency`` at once, and returns the result of each; those that succeeded are left out.
 
     ``hand_over`` starts another DAG run for a mirror with more work than two tasks of a stage and returns its run id;
-    None where it cannot, so that the mirror is synced here. On the last try, tags that a registry cannot deliver for
-    now are held, as elsewhere. Raises :class:`ConfigurationError` for two mirrors of one repository, and what every
-    mirror would meet: an unavailable or full database or blob store.
+    None where it cannot, so that the mirror is synced here. ``on_start`` is called with the priority of each mirror as
+    it is started, ``on_round`` before each pass over those that are left. On the last try, tags that a registry cannot
+    deliver for now are held, as elsewhere. Raises :class:`ConfigurationError` for two mirrors of one repository, and
+    what every mirror would meet: an unavailable or full database or blob store.
     """
     ordered = _ordered(mirrors)
     database.mirror_results.delete_old()
@@ -159,12 +162,15 @@ def sync_mirrors(
         report,
         hand_over,
         confirm_after,
+        on_start,
         {name: one for name, one in known.items() if name in names},
     )
     waiting = [place for place in ordered if not work.has_succeeded(place)]
     if len(waiting) < len(ordered):
         report(f"{len(ordered) - len(waiting):,} of {len(ordered):,} mirrors succeeded in an earlier try")
-    throttled = _in_rounds(work, waiting, concurrency, is_last_try=is_last_try, report=report, pause=pause)
+    throttled = _in_rounds(
+        work, waiting, concurrency, is_last_try=is_last_try, report=report, on_round=on_round, pause=pause
+    )
     order = {place.mirror.repository: place.number for place in ordered}
     results = sorted(work.results.values(), key=lambda one: order[one.repository])
     may_wait = work.success_count > 0 or not any(map(_is_own_refusal, throttled))
@@ -192,12 +198,14 @@ def _in_rounds(
     *,
     is_last_try: bool,
     report: Callable[[str], None],
+    on_round: Callable[[], None],
     pause: Callable[[float], None],
 ) -> list[RateLimited]:
     """Tries mirrors until none is left that a short wait may help; the errors of those that are still throttled."""
     left: list[RateLimited] = []
     for number in range(1, ROUNDS + 1):
         is_last_round = number == ROUNDS
+        on_round()
         again = _round(work, waiting, concurrency, is_last_try=is_last_try and is_last_round, report=report)
         soon = [] if is_last_round else [pair for pair in again if _wait(pair[1], number) <= LONGEST_PAUSE_SECONDS]
         left += [error for place, error in again if (place, error) not in soon and isinstance(error, RateLimited)]
@@ -275,6 +283,7 @@ class _MirrorWork:
     report: Callable[[str], None]
     hand_over: Callable[[SyncRun], str | None]
     confirm_after: timedelta | None
+    on_start: Callable[[int], None]
     results: dict[str, MirrorResult]
     success_count: int = 0
 
@@ -300,6 +309,7 @@ class _MirrorWork:
             try_count=1 if before is None else before.try_count + 1,
         )
         began = time.monotonic()
+        self.on_start(place.mirror.priority)
         attempt = _Attempt(self, place.mirror, is_last_try, before)
         try:
             ended = attempt.run(blank)

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Row, Select, delete, func, insert, select
 
 from registry_sync.db.engine import Transactions
+from registry_sync.db.fleet_tables import mirror_results
 from registry_sync.db.queries import fetch_page, storable
-from registry_sync.db.tables import mirror_results
 from registry_sync.domain.mirror_results import MirrorOutcome, MirrorResult
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Page, PageRequest

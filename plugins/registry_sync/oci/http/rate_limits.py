@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from registry_sync.domain.runs import RunUsage
 from registry_sync.errors import RateLimited, RegistryError
@@ -106,6 +107,31 @@ class Usage:
             return RunUsage(**self._counts)
 
 
+class AccountBudget(Protocol):
+    """What an account at a registry allows all processes of an installation: one is in the database, one in tests.
+
+    Used by all threads of a client, and for every request: what it knows is a few seconds old.
+    """
+
+    def take_pull(self) -> bool:
+        """Waits for a pull; False when the registry has to be asked first. Raises :class:`RateLimited`."""
+
+    def end_pull(self, *, has_reported: bool) -> None:
+        """Takes note that a pull has ended, and whether the registry reported with it."""
+
+    def report(self, limit: RateLimit) -> None:
+        """Takes note of what the registry reported just now."""
+
+    def pause(self, seconds: float) -> None:
+        """Takes note that the registry accepts no requests for that long."""
+
+    def paused_seconds(self) -> float:
+        """For how long it accepts none, as another process was refused; 0 when it accepts them."""
+
+    def requests_per_second(self) -> float | None:
+        """The part of this process in the configured rate; None without one."""
+
+
 class RequestRate:
     """Turns for the requests of all threads of one client, evenly spaced; without delay for ``per_second`` None.
 
@@ -116,8 +142,11 @@ class RequestRate:
     recovers slowly (additive increase, multiplicative decrease).
     """
 
-    def __init__(self, per_second: float | None, clock: Clock, threads: int = 1) -> None:
+    def __init__(
+        self, per_second: float | None, clock: Clock, threads: int = 1, budget: AccountBudget | None = None
+    ) -> None:
         self._configured = per_second
+        self._budget = budget
         self._clock = clock
         self._threads = threads
         self._lock = threading.Lock()
@@ -171,7 +200,8 @@ class RequestRate:
             return turn_at, now, self._slowed_count
 
     def _rate(self, at: float) -> float | None:
-        rates = [rate for rate in (self._configured, self._adapted(at)) if rate is not None]
+        part = None if self._budget is None else self._budget.requests_per_second()
+        rates = [rate for rate in (self._configured, part, self._adapted(at)) if rate is not None]
         return min(rates, default=None)
 
     def _adapted(self, at: float) -> float | None:
@@ -204,12 +234,16 @@ class PullLimit:
 
     The client is one of ``sharers`` that pull at the same time, each with ``c`` threads. Each uses its share of the
     remaining pulls, fewer as the floor comes closer, because it learns of the others' pulls only from the responses to
-    its own. A single client never passes the floor. Several pass it by at most ``(sharers - 1) * (c - 2)`` pulls, and
+    its own. With a ``budget``, what all processes together may use is decided there, once the registry has reported a
+    limit. A single client never passes the floor. Several pass it by at most ``(sharers - 1) * (c - 2)`` pulls, and
     only where the registry's responses to all but one are late: the client with the lowest reported number reserves two
     pulls for each of the others, and each of those has at most ``c`` pulls running that were not reported to it.
     """
 
-    def __init__(self, floor: int | None, sharers: int, *, host: str, clock: Clock) -> None:
+    def __init__(
+        self, floor: int | None, sharers: int, *, host: str, clock: Clock, budget: AccountBudget | None = None
+    ) -> None:
+        self._budget = budget
         self._floor = floor
         self._sharers = sharers
         self._host = host
@@ -233,6 +267,8 @@ class PullLimit:
         if limit is None:
             return
         request.has_reported = True
+        if self._budget is not None:
+            self._budget.report(limit)
         with self._changed:
             known = self._remaining
             if known is None or limit.remaining <= known.remaining or request.started > self._reported:
@@ -248,6 +284,16 @@ class PullLimit:
         ``query`` makes a request that is not counted and records its response. Raises :class:`RateLimited` when fewer
         pulls than the floor would remain, and temporary errors of ``query``.
         """
+        if self._budget is not None and self._remaining is not None:
+            # What one process knows is not what all of them have used.
+            while not self._budget.take_pull():
+                query()
+            pull = self.request()
+            try:
+                yield pull
+            finally:
+                self._budget.end_pull(has_reported=pull.has_reported)
+            return
         if self._floor is None:
             yield self.request()
             return

@@ -34,7 +34,7 @@ from registry_sync.oci.http.error_mapping import (
 )
 from registry_sync.oci.http.options import ClientOptions, Clock
 from registry_sync.oci.http.origins import Target
-from registry_sync.oci.http.rate_limits import SLOWING_STATUSES, Usage
+from registry_sync.oci.http.rate_limits import SLOWING_STATUSES, AccountBudget, Usage
 from registry_sync.oci.http.responses import Response
 from registry_sync.oci.http.transport import Transport
 
@@ -46,8 +46,9 @@ LONGEST_BACKOFF_SECONDS = 15.0
 class Pause:
     """When a registry accepts requests again; it applies to all threads of all clients that share it."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, budget: AccountBudget | None = None) -> None:
         self._clock = clock
+        self._budget = budget
         self._until = float("-inf")
         self._limit: RegistryError | None = None
 
@@ -58,10 +59,15 @@ class Pause:
     def refuse(self, seconds: float, limit: RegistryError) -> None:
         """No requests for that long, which is too long to wait: they are refused with ``limit``."""
         self._limit, self._until = limit, self._clock.monotonic() + seconds
+        if self._budget is not None:
+            self._budget.pause(seconds)
 
     def wait(self, longest_seconds: float) -> None:
         """Waits for its end; where that is too long, raises the registry's error with the remaining wait."""
-        wait = self._until - self._clock.monotonic()
+        elsewhere = 0.0 if self._budget is None else self._budget.paused_seconds()
+        wait = max(elsewhere, self._until - self._clock.monotonic())
+        if wait > longest_seconds and self._limit is None and elsewhere:
+            raise _refused_elsewhere(wait)
         if wait > longest_seconds and self._limit is not None:
             error = copy(self._limit)
             error.retry_after_seconds = wait
@@ -70,6 +76,15 @@ class Pause:
             raise error
         if wait > 0:
             self._clock.sleep(wait)
+
+
+def _refused_elsewhere(seconds: float) -> RateLimited:
+    error = RateLimited(
+        "the registry has refused requests of this account by another process, and accepts them again later",
+        retry_after_seconds=seconds,
+    )
+    error.is_repeated = True
+    return error
 
 
 class Retry:

@@ -17,7 +17,7 @@ from registry_sync.errors import RedirectRefused, RegistrySyncError
 from registry_sync.oci.http.connections import ConnectionPools, TargetHeaders
 from registry_sync.oci.http.options import ClientOptions, Clock
 from registry_sync.oci.http.origins import AddressGate, Origin, Target
-from registry_sync.oci.http.rate_limits import SLOWING_STATUSES, RequestRate
+from registry_sync.oci.http.rate_limits import SLOWING_STATUSES, AccountBudget, RequestRate
 from registry_sync.oci.http.responses import PROXY_AUTHENTICATION_REQUIRED, Pace, Response, converted, proxy_refusal
 
 if TYPE_CHECKING:
@@ -33,14 +33,14 @@ LONGEST_WAIT_FOR_CONNECTION_SECONDS = 600
 class Transport:
     """Sends requests; shared by all threads of a client."""
 
-    def __init__(self, own: Origin, options: ClientOptions, clock: Clock) -> None:
+    def __init__(self, own: Origin, options: ClientOptions, clock: Clock, budget: AccountBudget | None = None) -> None:
         self.own = own
         self._gate = AddressGate(own.host, options.private_hosts | options.trusted_realm_hosts)
         self.pools = ConnectionPools(own, options, self._gate)
         self._pace = Pace(options.throughput_window_seconds, options.minimum_bytes_per_second, clock)
         self.clock = clock
         self._namespace = options.namespace
-        self.rate = RequestRate(options.requests_per_second, clock, options.concurrency)
+        self.rate = RequestRate(options.requests_per_second, clock, options.concurrency, budget)
         self.user_agent = options.user_agent
 
     def send(

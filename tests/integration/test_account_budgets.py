@@ -1,0 +1,162 @@
+"""Two fleets at once on one account that allows a hundred pulls in a window: nobody is refused, and nobody starves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from registry_sync.db.budget_leases import AccountBudgetStore
+from registry_sync.domain.remote import RemoteSpec
+from registry_sync.hooks.account_budgets import DatabaseBudget
+from registry_sync.oci.client import RegistryClient
+from registry_sync.oci.http.options import ClientOptions, Clock
+from support.hostile_registry import Raw, Request, errors_reply
+from support.memory_over_http import over_http
+from support.memory_registry import MemoryRegistry
+from support.mirrors import Fleet
+from support.syncing import Installation
+
+LIMIT, WINDOW = 100, 21_600
+ACCOUNT = "limited anonymous"
+
+
+class StandingTime:
+    """A time that several threads share, and that passes when one of them sleeps."""
+
+    def __init__(self) -> None:
+        self.elapsed = 0.0
+        self._lock = threading.Lock()
+
+    def sleep(self, seconds: float) -> None:
+        with self._lock:
+            self.elapsed += seconds
+
+    def now(self) -> datetime:
+        return datetime(2026, 3, 1, tzinfo=timezone.utc) + timedelta(seconds=self.elapsed)
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(monotonic=lambda: self.elapsed, sleep=self.sleep)
+
+
+class LimitedRegistry:
+    """Counts GETs of manifests in windows, refuses those beyond the limit, and reports what is left if it ``tells``."""
+
+    def __init__(self, registry: MemoryRegistry, time: StandingTime, *, tells: bool) -> None:
+        self._time = time
+        self._tells = tells
+        self._lock = threading.Lock()
+        self._window = self._count = 0
+        self.refused_count = 0
+        self.pulled: list[tuple[int, str]] = []
+        self.server = over_http(registry, around=self._around)
+
+    def _around(self, request: Request, respond: Any) -> Raw:
+        if "/manifests/" not in request.path:
+            return respond()
+        with self._lock:
+            window = int(self._time.elapsed // WINDOW)
+            if window != self._window:
+                self._window, self._count = window, 0
+            if request.method == "GET":
+                if self._count >= LIMIT:
+                    self.refused_count += 1
+                    left = (window + 1) * WINDOW - self._time.elapsed
+                    return errors_reply(429, "TOOMANYREQUESTS", headers=[("Retry-After", str(int(left) + 1))])
+                self._count += 1
+                self.pulled.append((window, request.path.split("/manifests/")[0].removeprefix("/v2/")))
+            left_count = LIMIT - self._count
+        response: Raw = respond()
+        if not self._tells:
+            return response
+        head, *body = response.pieces
+        limits = f"ratelimit-limit: {LIMIT};w={WINDOW}\r\nratelimit-remaining: {left_count};w={WINDOW}\r\n\r\n"
+        assert isinstance(head, bytes)
+        return replace(response, pieces=(head.removesuffix(b"\r\n") + limits.encode(), *body))
+
+
+def fleet_of(
+    here: Installation, limited: LimitedRegistry, registry: MemoryRegistry, time: StandingTime, name: str
+) -> Fleet:
+    repositories = [f"{name}/app-{number:02}" for number in range(15)]
+    fleet = Fleet(here, registry, repositories).fill(tags=5, first_seed=100 * ord(name[0]))
+    budget = DatabaseBudget(AccountBudgetStore(here.database, time.now), ACCOUNT, clock=time.clock)
+    client = RegistryClient(
+        RemoteSpec.parse("any", limited.server.base, "a").url, None, ClientOptions(), clock=time.clock, budget=budget
+    )
+
+    @contextmanager
+    def connect(remote: RemoteSpec) -> Iterator[tuple[RegistryClient, RemoteSpec]]:
+        yield client.sharing(client.options), remote
+
+    fleet.url, fleet.connect, fleet.on_pause = limited.server.base, connect, time.sleep
+    fleet.on_round = budget.begin_round
+    fleet.options = {name: {"download_concurrency": 1} for name in repositories}
+    fleet.closing = (budget.release, client.close)
+    return fleet
+
+
+def synced_to_the_end(fleet: Fleet, time: StandingTime) -> str:
+    """Repeats the task as Airflow does after a reschedule; the outcome of all mirrors."""
+    for _ in range(200):
+        synced = fleet.sync(dag_id=fleet.repositories[0].split("/")[0])
+        if synced.wait_seconds is None:
+            break
+        time.sleep(synced.wait_seconds + 1)
+    for close in fleet.closing:
+        close()
+    return str(synced)
+
+
+@pytest.mark.parametrize(("tells", "most_refused"), [(True, 0), (False, 2)])
+def test_two_fleets_at_once_wait_their_turn_and_none_starves(
+    here: Installation, tells: bool, most_refused: int
+) -> None:
+    time = StandingTime()
+    with MemoryRegistry() as registry:
+        limited = LimitedRegistry(registry, time, tells=tells)
+        with limited.server:
+            fleets = [fleet_of(here, limited, registry, time, name) for name in ("one", "two")]
+            with ThreadPoolExecutor(2) as pool:
+                ended = list(pool.map(lambda fleet: synced_to_the_end(fleet, time), fleets))
+    assert ended == ["15 changed", "15 changed"]
+    assert len(limited.pulled) == 2 * 15 * 5, "150 pulls, of which a window allows a hundred"
+    assert limited.refused_count <= most_refused
+    for name in ("one", "two") if tells else ():  # what was refused itself goes to the back
+        order = list(dict.fromkeys(path for _, path in limited.pulled if path.startswith(f"{name}/")))
+        assert order == sorted(order), "as declared"
+
+
+def test_half_of_the_pulls_is_left_to_what_is_important_and_comes_late(here: Installation) -> None:
+    time = StandingTime()
+    with MemoryRegistry() as registry:
+        limited = LimitedRegistry(registry, time, tells=True)
+        with limited.server:
+            ordinary = fleet_of(here, limited, registry, time, "one")
+            synced = ordinary.sync(dag_id="one")
+            assert synced.wait_seconds is not None
+            assert len(limited.pulled) <= LIMIT // 2 + 10
+            important = fleet_of(here, limited, registry, time, "two")
+            important.repositories = important.repositories[:8]
+            budget = DatabaseBudget(AccountBudgetStore(here.database, time.now), ACCOUNT, clock=time.clock)
+            budget.priority = 5
+            client = RegistryClient(
+                RemoteSpec.parse("any", limited.server.base, "a").url, clock=time.clock, budget=budget
+            )
+
+            @contextmanager
+            def connect(remote: RemoteSpec) -> Iterator[tuple[RegistryClient, RemoteSpec]]:
+                yield client.sharing(client.options), remote
+
+            important.connect, important.on_round = connect, budget.begin_round
+            assert str(important.sync(dag_id="two")) == "8 changed"
+            for close in (*ordinary.closing, *important.closing, client.close):
+                close()
+    assert limited.refused_count == 0
