@@ -17,6 +17,20 @@ from pathlib import Path
 from registry_sync import __version__
 from registry_sync.provider import OPERATOR_MODULES
 
+#: Reads the status and the documentation from Airflow's API server with the plugin in it, as a user who is signed in.
+_READ_PAGES = """
+from airflow.api_fastapi.app import create_app, get_auth_manager
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+from starlette.testclient import TestClient
+
+app = create_app()
+token = get_auth_manager().generate_jwt(SimpleAuthManagerUser(username="admin", role="ADMIN"))
+client = TestClient(app, headers={"Authorization": f"Bearer {token}"})
+for path, part in (("api/v3/status/", "database_connection"), ("documentation/", "all documentation</a>")):
+    response = client.get(f"/pulp/{path}")
+    if response.status_code != 200 or part not in response.text:
+        raise SystemExit(f"/pulp/{path}: {response.status_code} {response.text[:500]}")
+"""
 CHECKOUT = Path(__file__).parents[1]
 PACKAGE = CHECKOUT / "plugins" / "registry_sync"
 DOCUMENTATION = CHECKOUT / "docs"
@@ -76,8 +90,11 @@ def try_out(wheel: Path, folder: Path) -> None:
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
     variables |= {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
     _run(python, "-c", f"import {', '.join(OPERATOR_MODULES)}", env=variables)
-    for command in ("upgrade", "check"):
-        _run(environment / "bin" / "airflow", "registry-sync", "db", command, env=variables)
+    airflow = environment / "bin" / "airflow"
+    for command in ("db upgrade", "db check", "repository list"):
+        _run(airflow, "registry-sync", *command.split(), env=variables)
+    _run(airflow, "db", "migrate", env=variables)
+    _run(python, "-W", "ignore", "-c", _READ_PAGES, env=variables)
 
 
 def main(folder: Path) -> None:
