@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from registry_sync.db.database import Database
 from registry_sync.db.tables import metadata
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import PageRequest, SyncMode
@@ -26,6 +27,7 @@ from registry_sync.sync.open_run import SyncRequest
 from support.choosing import NAME
 from support.images import ContentBuilder, RepositoryContent
 from support.memory_registry import MemoryRegistry, refusal
+from support.postgres import running_postgres
 from support.shapes import any_shape, documented_example
 from support.syncing import Installation, new_client
 
@@ -171,6 +173,27 @@ def disturb(here: Installation, registry: MemoryRegistry, content: RepositoryCon
 def test_a_plan_is_what_the_sync_straight_after_it_does(
     here: Installation, registry: MemoryRegistry, tmp_path: Path, seed: int
 ) -> None:
+    plan_and_sync(here, registry, tmp_path, seed)
+
+
+@pytest.fixture(scope="module")
+def on_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Installation, Path]]:
+    """An installation whose metadata are in PostgreSQL, and its folder."""
+    folder = tmp_path_factory.mktemp("on-postgresql")
+    with running_postgres() as server, Database.connect(server.make_database("dry_run")) as database:
+        database.upgrade()
+        yield Installation.on(database, folder), folder
+
+
+def test_a_plan_is_made_on_a_copy_from_postgresql(
+    on_postgresql: tuple[Installation, Path], registry: MemoryRegistry
+) -> None:
+    here, folder = on_postgresql
+    plan_and_sync(here, registry, folder, 22)
+
+
+def plan_and_sync(here: Installation, registry: MemoryRegistry, folder: Path, seed: int) -> None:
+    """Six times, with what may happen in between."""
     dice = random.Random(seed)
     content = any_shape(seed)
     limits: dict[str, Any] = {} if dice.random() < 0.5 else {"max_removed_share": None, "max_held_share": 0.5}
@@ -184,7 +207,7 @@ def test_a_plan_is_what_the_sync_straight_after_it_does(
             registry.serve(NAME, part_of(content, dice))
             disturb(here, registry, content, dice)
             request = any_request(registry, dice)
-        assert_planned(here, tmp_path, request)
+        assert_planned(here, folder, request)
 
 
 # -- decisions ---------------------------------------------------------------------------------------------------------
