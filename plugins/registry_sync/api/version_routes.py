@@ -28,7 +28,8 @@ from registry_sync.api.fields import (
 )
 from registry_sync.api.guard import list_origin
 from registry_sync.api.list_filters import OF_ORDER, FilterField, filtered, read_number, read_time, read_unit
-from registry_sync.api.problems import CONFLICT, NOT_FOUND, InvalidField
+from registry_sync.api.preconditions import IfMatch
+from registry_sync.api.problems import CONFLICT, NOT_FOUND, PRECONDITION, InvalidField
 from registry_sync.api.resources import (
     PageQuery,
     SentFields,
@@ -259,9 +260,9 @@ def read_version(
     return sent(request, query, shown(VersionDocument, database.versions.get(repository_id, number)))
 
 
-@router.patch("/{number}/", dependencies=CHANGE, responses=NOT_FOUND)
+@router.patch("/{number}/", dependencies=CHANGE, responses={**NOT_FOUND, **PRECONDITION})
 def change_version(
-    database: UsedDatabase, repository_id: PathUuid, number: PathNumber, given: ChangedVersion
+    database: UsedDatabase, repository_id: PathUuid, number: PathNumber, given: ChangedVersion, if_match: IfMatch
 ) -> VersionDocument:
     """Changes the description or labels of the version; its content never changes."""
     sent = given.model_dump(exclude_unset=True)
@@ -269,13 +270,14 @@ def change_version(
     def change(current: Annotation) -> Annotation:
         return Annotation(sent.get("description", current.description), sent.get("pulp_labels", current.labels))
 
-    return shown(VersionDocument, database.versions.annotate(repository_id, number, change))
+    only_if = if_match.of(VersionDocument)
+    return shown(VersionDocument, database.versions.annotate(repository_id, number, change, only_if))
 
 
-@router.delete("/{number}/", status_code=204, dependencies=DELETE, responses={**NOT_FOUND, **CONFLICT})
-def delete_version(database: UsedDatabase, repository_id: PathUuid, number: PathNumber) -> None:
+@router.delete("/{number}/", status_code=204, dependencies=DELETE, responses={**NOT_FOUND, **CONFLICT, **PRECONDITION})
+def delete_version(database: UsedDatabase, repository_id: PathUuid, number: PathNumber, if_match: IfMatch) -> None:
     """Deletes a version. The content of the others stays; the only version cannot be deleted."""
-    database.versions.delete(repository_id, number)
+    database.versions.delete(repository_id, number, if_match.of(VersionDocument))
 
 
 @router.get("/{number}/diff/", dependencies=READ, responses=NOT_FOUND)

@@ -129,5 +129,24 @@ def test_a_change_is_made_only_of_what_its_client_has_seen(admin: RestClient, na
             assert admin.ask("DELETE", href, headers={"If-Match": "*"}).status_code == deleted
 
 
+@pytest.mark.parametrize("form", ["docker", "container"])
+def test_a_version_is_changed_and_deleted_only_as_its_client_has_seen_it(
+    admin: RestClient, synced: dict[str, str], name: str, form: str
+) -> None:
+    target = admin.post(LIST, name=name)["pulp_href"]
+    for number in (1, 2):
+        admin.post(f"{target}copy_tags/", 201, source_repository_version=f"{synced['repository']}versions/{number}/")
+    href = f"{target}versions/1/".replace("docker", form)
+    seen = {"If-Match": admin.ask("GET", href).headers["etag"]}
+    assert admin.ask("PATCH", href, {"description": "tested"}, headers=seen).status_code == 200
+    for method, document in (("PATCH", {"description": "too late"}), ("DELETE", None)):
+        late = admin.ask(method, href, document, headers=seen)
+        assert (late.status_code, late.headers["etag"]) == (412, admin.ask("GET", href).headers["etag"])
+    assert admin.get(href)["description"] == "tested"
+    now = {"If-Match": late.headers["etag"]}
+    assert admin.ask("DELETE", href, headers=now).status_code == (204 if form == "docker" else 202)
+    admin.get(href, 404)
+
+
 def _own_path(more: dict[str, str], form: str) -> dict[str, str]:
     return {"base_path": f"{more['base_path']}/{form[0]}"} if "base_path" in more else {}

@@ -345,23 +345,37 @@ class VersionStore:
             made = remove_tag(connection, lock_repository(connection, repository_id), name, by=by)
             return derived_version(connection, repository_id, made)
 
-    def delete(self, repository_id: str, number: int) -> None:
+    def delete(
+        self, repository_id: str, number: int, only_if: Callable[[RepositoryVersion], None] | None = None
+    ) -> None:
         """Removes a version. The content of the others stays, and the number is not reused.
 
-        Its additions and removals become those of the next version. Raises :class:`RecordNotFound`, and
-        :class:`OnlyVersion` for the last that remains.
+        ``only_if`` may refuse that by an error, for the version as it is. Its additions and removals become those of
+        the next version. Raises :class:`RecordNotFound`, and :class:`OnlyVersion` for the last that remains.
         """
         with self._transactions.writing() as connection:
-            delete_version(connection, lock_repository(connection, repository_id), number)
+            repository = lock_repository(connection, repository_id)
+            if only_if is not None:
+                only_if(require_version(connection, repository_id, number))
+            delete_version(connection, repository, number)
 
     def annotate(
-        self, repository_id: str, number: int, change: Callable[[Annotation], Annotation]
+        self,
+        repository_id: str,
+        number: int,
+        change: Callable[[Annotation], Annotation],
+        only_if: Callable[[RepositoryVersion], None] | None = None,
     ) -> RepositoryVersion:
-        """The version with its annotation changed by ``change``, atomically. Raises :class:`RecordNotFound`."""
+        """The version with its annotation changed by ``change``, atomically. Raises :class:`RecordNotFound`.
+
+        ``only_if`` may refuse that by an error, for the version as it is.
+        """
         versions = repository_versions.c
         with self._transactions.writing() as connection:
             lock_repository(connection, repository_id)
             row = require_row(connection, repository_id, number)
+            if only_if is not None:
+                only_if(require_version(connection, repository_id, number))
             said = change(Annotation(row.description, row.labels))
             description = None if said.description is None else storable(said.description)
             is_wanted = (versions.repository_id == repository_id) & (versions.number == number)
