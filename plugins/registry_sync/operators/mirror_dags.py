@@ -20,6 +20,7 @@ from registry_sync.domain.mirrors import mirror_dag_id
 from registry_sync.errors import ConfigurationError
 from registry_sync.operators.check_fleet import CheckFleetOperator
 from registry_sync.operators.list_mirror_tags import ListMirrorTagsOperator
+from registry_sync.operators.stage import RegistryRetryPolicy
 from registry_sync.operators.sync_mirror_group import SyncMirrorGroupOperator, parts_of
 from registry_sync.operators.sync_mirrors import MIRRORS_LABEL
 from registry_sync.operators.sync_repository import TASK_DEFAULTS, add_stages
@@ -138,7 +139,12 @@ class _Dags:
 
 def _dag(declared: Mirror | MirrorGroup, name: str, text: str, **more: Any) -> DAG:
     """The DAG of a mirror or a group, without tasks."""
-    defaults: dict[str, Any] = {**TASK_DEFAULTS, "priority_weight": declared.priority + 1, "weight_rule": "absolute"}
+    defaults: dict[str, Any] = {
+        **TASK_DEFAULTS,
+        "retry_policy": RegistryRetryPolicy(),
+        "priority_weight": declared.priority + 1,
+        "weight_rule": "absolute",
+    }
     given = {"retries": declared.retries, "pool": declared.pool, "owner": declared.owner}
     defaults |= {key: value for key, value in given.items() if value is not None}
     return DAG(

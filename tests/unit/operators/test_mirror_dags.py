@@ -14,6 +14,7 @@ from registry_sync.domain.mirrors import MAX_DAG_ID, mirror_dag_id
 from registry_sync.errors import ConfigurationError
 from registry_sync.operators import mirror_dags as module
 from registry_sync.operators.mirror_dags import mirror_dags
+from registry_sync.operators.stage import RegistryRetryPolicy
 from registry_sync.operators.sync_mirror_group import PART_SIZE, part_number, parts_of
 
 TEXT = """\
@@ -73,6 +74,14 @@ def test_a_mirror_is_synced_in_stages_as_it_is_declared(dags: dict[str, DAG]) ->
     )  # fmt: skip
     assert task.downstream_task_ids == {"fetch_manifests"}
     assert dags["mirror.a.interval"].get_task("list_tags").retries == 4
+
+
+def test_each_task_waits_as_long_as_registries_ask(dags: dict[str, DAG]) -> None:
+    for dag_id in ("mirror.a.daily", "mirrors.base"):
+        for task in dags[dag_id].tasks:
+            given: Any = task.partial_kwargs if task.is_mapped else vars(task)
+            policy = given.get("retry_policy") or getattr(task, "retry_policy", None)
+            assert isinstance(policy, RegistryRetryPolicy), task.task_id
 
 
 def test_schedules_are_those_of_the_file(dags: dict[str, DAG]) -> None:
