@@ -25,6 +25,11 @@ the file, or a folder; in a folder `mirrors.yaml` is the main file and every oth
 `mirrors.yaml` each file of the folder stands for itself. What is made of it: [DAGs](../tutorial/fleet.md), one for a
 mirror or one for a group.
 
+A file may lie beside a DAG file of your own as well, as in a bundle whose path differs between machines:
+`globals().update(mirror_dags(Path(__file__).parent / "mirrors.yaml", check_dag_id="team_fleet"))`, with `mirror_dags`
+of `registry_sync.operators.mirror_dags`. Airflow parses only files with the words *dag* and *airflow*, if in a
+comment. Names of repositories are unique in all fleets together.
+
 This page is generated from the definition, as is the [JSON Schema](mirrors.schema.json). With this first line editors
 complete keys and mark mistakes:
 
@@ -66,8 +71,8 @@ mirrors:
   themselves.
 - **Variables** of the environment are replaced in values, not in regular expressions: `${NAME}`, `${NAME:-default}`,
   `${NAME:?what it is}`, and `$${` for `${`. They cannot add keys. Secrets do not belong here, but into connections.
-- **`freshness` and `notify`** are read, checked and shown by `airflow registry-sync fleet show`; Airflow's DAGs do not
-  act on them.
+- **`freshness` and `notify`** are read, checked and shown by `airflow registry-sync fleet show`; Airflow's DAGs do
+  not act on them.
 - **A mistake hurts its mirror**, and no other. `airflow registry-sync fleet validate` prints all with file and line.
 - **Schedules** are crons of five fields, presets, intervals such as `6h`, `{asset: URI}`, or `null` for syncs by
   hand. An interval that divides an hour or a day starts at full ones; others count from run to run. `spread` shifts a

@@ -44,11 +44,12 @@ _DRY_RUN = Param(
 )
 
 
-def mirror_dags(fleet_path: Path | None = None) -> dict[str, DAG]:
+def mirror_dags(fleet_path: Path | None = None, *, check_dag_id: str = CHECK_DAG_ID) -> dict[str, DAG]:
     """The DAGs by id, for ``globals().update(mirror_dags())`` in a DAG file; none where no file declares mirrors.
 
-    ``fleet_path`` None is the setting's. Where a task is parsed, it is the DAG of that task alone. Raises
-    :class:`ConfigurationError` where the file cannot be read at all; other mistakes are in the DAGs.
+    ``fleet_path`` None is the setting's. ``check_dag_id`` is the DAG that checks the files; each fleet has one of its
+    own. Where a task is parsed, it is the DAG of that task alone. Raises :class:`ConfigurationError` where the file
+    cannot be read at all; other mistakes are in the DAGs.
     """
     from registry_sync.fleet.loading import load_fleet
     from registry_sync.hooks.settings import load_settings
@@ -60,7 +61,8 @@ def mirror_dags(fleet_path: Path | None = None) -> dict[str, DAG]:
     fleet = load_fleet(path, settings.fleet_cache)
     if fleet.is_unreadable:
         raise ConfigurationError("; ".join(map(str, fleet.mistakes)))
-    return _Dags(fleet, None if fleet_path is None else str(fleet_path)).made(get_parsing_context().dag_id)
+    dags = _Dags(fleet, None if fleet_path is None else str(fleet_path), check_dag_id)
+    return dags.made(get_parsing_context().dag_id)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class _Dags:
 
     fleet: Fleet
     path: str | None
+    check_dag_id: str
 
     def made(self, dag_id: str | None) -> dict[str, DAG]:
         """The DAG of that id, or all for None."""
@@ -78,7 +81,7 @@ class _Dags:
         return {name: make() for name, make in makers.items()}
 
     def _makers(self) -> Iterator[tuple[str, Any]]:
-        yield CHECK_DAG_ID, self._check
+        yield self.check_dag_id, self._check
         for group in self.fleet.groups.values():
             yield group.dag_id, partial(self._group, group)
         for document in self.fleet.documents:
@@ -125,7 +128,7 @@ class _Dags:
         mistakes = self.fleet.mistakes
         text = f"Checks the files of mirrors, `{self.fleet.path}`."
         with DAG(
-            CHECK_DAG_ID,
+            self.check_dag_id,
             description=str(mistakes[0]) if mistakes else "Checks the files that declare mirrors",
             doc_md=f"{text}\n\n{_mistakes_text(mistakes)}" if mistakes else text,
             schedule=None,

@@ -136,6 +136,15 @@ def test_a_file_that_cannot_be_read_at_all_is_an_import_error(tmp_path: Path) ->
         mirror_dags(tmp_path / "gone.yaml")
 
 
+def test_a_fleet_beside_its_dag_file_has_tasks_that_read_it_and_a_check_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "mirrors.yaml"
+    path.write_text("version: 1\nmirrors: [{source: quay.io/a/b}]\n")
+    dags = mirror_dags(path, check_dag_id="team_fleet")
+    assert list(dags) == ["team_fleet", "mirror.a.b"]
+    tasks: list[Any] = [dags["team_fleet"].get_task("check"), dags["mirror.a.b"].get_task("list_tags")]
+    assert [task.fleet_path for task in tasks] == [str(path)] * 2
+
+
 def test_without_the_setting_there_are_no_dags(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AIRFLOW__REGISTRY_SYNC__FLEET_PATH", raising=False)
     assert mirror_dags() == {}
