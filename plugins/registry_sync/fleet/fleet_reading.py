@@ -89,7 +89,7 @@ class _FleetReader:
     # -- files ------------------------------------------------------------------------------------------------------
 
     def _data(self, name: str) -> bytes:
-        """The bytes of a file, whose hash is kept. Raises :class:`Misread`."""
+        """The bytes of a file, whose hash is kept. Raises :class:`Misread`, also for a link to elsewhere."""
         path = self._folder / name
         self._hashes[name] = None
         try:
@@ -99,6 +99,8 @@ class _FleetReader:
         except OSError as problem:
             raise Misread(Place(name, 0), f"the file cannot be read: {problem.strerror}") from None
         self._hashes[name] = file_hash(data)
+        if name not in self._main and not path.resolve().is_relative_to(self._folder.resolve()):
+            raise Misread(Place(name, 0), "the file is a link that leads out of the folder of the fleet")
         return data
 
     def _parsed(self, name: str) -> Fields:
@@ -109,9 +111,6 @@ class _FleetReader:
 
     def _text_of(self, name: str, at: Place) -> str:
         """The text of a file that a mirror names."""
-        path = (self._folder / name).resolve()
-        if not path.is_relative_to(self._folder.resolve()):
-            raise Misread(at, f"{name[:80]!r} leads out of the folder of the fleet")
         try:
             return self._data(name).decode()
         except UnicodeDecodeError:

@@ -244,6 +244,18 @@ def test_nothing_outside_the_folder_is_included(declare: Declare, pattern: str) 
     assert "stays below the folder" in said
 
 
+def test_a_link_that_leads_out_of_the_folder_is_not_included(declare: Declare, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "out.yaml").symlink_to("/etc/hostname")
+    (tmp_path / "d" / "in.yaml").symlink_to(tmp_path / "data.yml")
+    (tmp_path / "data.yml").write_text("version: 1\nmirrors: [{source: quay.io/a/b}]\n")
+    fleet = declare("version: 1\ninclude: ['d/*.yaml']\nmirrors: []\n")
+    assert [str(mistake) for mistake in fleet.mistakes] == [
+        "d/out.yaml: the file is a link that leads out of the folder of the fleet"
+    ]
+    assert [made.repository for made in fleet.mirrors] == ["a/b"]
+
+
 def test_certificates_are_read_from_files_below_the_folder(declare: Declare, tmp_path: Path) -> None:
     entry = "{source: quay.io/a/b, remote: {ssl_ca_certificate: {file: FILE}}}"
     fleet = declare(f"{HEAD}  - {entry.replace('FILE', 'ca/x.pem')}\n", **{"ca/x.pem": "PEM"})

@@ -109,6 +109,15 @@ def test_another_content_is_read_again(path: Path, cache: Path, monkeypatch: pyt
     assert read == [path]
 
 
+def test_mistakes_in_files_are_compiled_too(path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path.parent / "d" / "bad.yaml").write_text("version: [")
+    (path.parent / "d" / "out.yaml").symlink_to("/etc/hostname")
+    assert len(load(path, cache).mistakes) == 3
+    read = is_read(monkeypatch)
+    assert len(load(path, cache).mistakes) == 3
+    assert read == []
+
+
 def test_a_file_that_is_gone_is_noticed(path: Path, cache: Path) -> None:
     assert len(load(path, cache).mirrors) == 3
     (path.parent / "d" / "one.yaml").unlink()
