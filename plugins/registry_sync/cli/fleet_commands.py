@@ -10,7 +10,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from registry_sync.cli.command_context import (
     without_airflows_log,
 )
 from registry_sync.cli.run_progress import say
-from registry_sync.domain.mirrors import Mirror, Mistake
+from registry_sync.domain.mirrors import Mirror, MirrorSchedule, Mistake
 from registry_sync.domain.quantities import format_count, utc_now
 from registry_sync.domain.runs import RunTrigger
 from registry_sync.errors import ConfigurationError, RegistrySyncError
@@ -62,15 +62,15 @@ def show(args: Namespace) -> None:
         if args.name is not None:
             mirror = fleet.mirror(args.name)
             if args.output in ("json", "yaml"):
-                print_document(_whole(mirror), args.output)
+                print_document(_whole(fleet, mirror), args.output)
             else:
-                print_fields(_whole(mirror), args.output)
+                print_fields(_whole(fleet, mirror), args.output)
             return
         mirrors = _selected(fleet, (), args.group)
     if args.output in ("json", "yaml"):
-        print_document([_whole(mirror) for mirror in mirrors], args.output)
+        print_document([_whole(fleet, mirror) for mirror in mirrors], args.output)
     else:
-        print_rows([_row(mirror) for mirror in mirrors], args.output)
+        print_rows([_row(fleet, mirror) for mirror in mirrors], args.output)
     _say_mistakes(fleet)
 
 
@@ -202,9 +202,14 @@ def _say_mistakes(fleet: Fleet) -> None:
         say(f"{format_count(len(mistakes), 'mistake')}; airflow registry-sync fleet validate shows them")
 
 
-def _row(mirror: Mirror) -> dict[str, Any]:
+def _schedule(fleet: Fleet, mirror: Mirror) -> MirrorSchedule | None:
+    """When a mirror is synced: by its group, where that is a batch."""
+    return fleet.groups[mirror.group].schedule if mirror.is_batched and mirror.group else mirror.schedule
+
+
+def _row(fleet: Fleet, mirror: Mirror) -> dict[str, Any]:
     remote = mirror.remote
-    schedule = mirror.schedule
+    schedule = _schedule(fleet, mirror)
     return {
         "repository": mirror.repository,
         "source": f"remote {mirror.remote_name}" if remote is None else remote.source,
@@ -218,8 +223,9 @@ def _row(mirror: Mirror) -> dict[str, Any]:
     }
 
 
-def _whole(mirror: Mirror) -> dict[str, Any]:
+def _whole(fleet: Fleet, mirror: Mirror) -> dict[str, Any]:
     """All fields of a mirror, the remote with its defaults."""
+    mirror = replace(mirror, schedule=_schedule(fleet, mirror))
     document = {name: value for name, value in mirror.document().items() if name != "remote_document"}
     remote: Mapping[str, Any] | None = None if mirror.remote is None else mirror.remote.document()
     return {**document, "dag_id": mirror.dag_id, "remote": dict(_said(remote))} if remote else document

@@ -109,6 +109,20 @@ def test_mirrors_are_shown_with_what_they_inherit(tmp_path: Path, capsys: pytest
         run_fleet("show", "--group", "none", "--path", path)
 
 
+def test_a_mirror_of_a_batch_is_shown_with_the_schedule_of_its_group(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(
+        "version: 1\ngroups: {g: {batch: true, schedule: '5 4 * * *'}}\nmirrors: [{source: quay.io/a/b, group: g}]\n"
+    )
+    run_fleet("show", "a/b", "--path", str(path), "--output", "json")
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["dag_id"], shown["schedule"]["cron"]) == ("mirrors.g", "5 4 * * *")
+    run_fleet("show", "--path", str(path))
+    assert "5 4 * * *" in capsys.readouterr().out
+
+
 def planned(run: Run, path: str, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     """The plans by repository, as JSON."""
     capsys.readouterr()
