@@ -32,10 +32,22 @@ SHARING_COMPOSED = (
 SHARED, COMPOSED = "the Airflow of the session", "the composed Airflow of the session"
 #: The folder of those that share one API server, in the process of the tests.
 SHARING_API_SERVER = "tests/integration/api/"
+#: Files whose tests run DAGs in their process, one after the other after those of the API server: both begin with some
+#: seconds of setting Airflow up in the process.
+RUNNING_DAGS = (
+    "tests/docs/test_docs_claims.py",
+    "tests/e2e/test_dag_in_process.py",
+    "tests/integration/test_dag.py",
+    "tests/integration/test_run_notes.py",
+    "tests/integration/test_several_syncs.py",
+    "tests/integration/test_space_and_integrity.py",
+    "tests/integration/test_sync_in_one_call.py",
+)
+IN_PROCESS = "Airflow in the process of the tests"
 #: Where several processes run tests, the longest starts first, and the short ones of integration fill up the end.
 _IN_PROCESSES = (
     SHARED,
-    SHARING_API_SERVER,
+    IN_PROCESS,
     COMPOSED,
     "architecture",
     "unit",
@@ -47,7 +59,7 @@ _IN_PROCESSES = (
 )
 _IN_ONE = (*SUITES[:-1], SHARED, COMPOSED, SUITES[-1])
 
-_AS_LISTED = {path: at for at, path in enumerate((*SHARING_AIRFLOW, *SHARING_COMPOSED))}
+_AS_LISTED = {path: at for at, path in enumerate((*SHARING_AIRFLOW, *SHARING_COMPOSED, *RUNNING_DAGS), 1)}
 
 
 def place(path: str, *, in_processes: bool) -> tuple[int, int]:
@@ -65,12 +77,12 @@ def shared_by(path: str) -> str:
         return SHARED
     if path in SHARING_COMPOSED:
         return COMPOSED
-    return SHARING_API_SERVER if path.startswith(SHARING_API_SERVER) else path
+    return IN_PROCESS if path in RUNNING_DAGS or path.startswith(SHARING_API_SERVER) else path
 
 
 class SharedAirflowScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
-    """Gives files to processes as ``--dist loadfile`` does, in the order of the tests; those that share an Airflow, or
-    its API server in their process, are one.
+    """Gives files to processes as ``--dist loadfile`` does, in the order of the tests; those that share an Airflow, its
+    API server in their process included, are one.
     """
 
     def _split_scope(self, nodeid: str) -> str:

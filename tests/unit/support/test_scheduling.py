@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from support.scheduling import SHARING_AIRFLOW, SHARING_COMPOSED, place, shared_by
+from support.scheduling import RUNNING_DAGS, SHARING_AIRFLOW, SHARING_COMPOSED, place, shared_by
 
 SHARING = {"airflow": SHARING_AIRFLOW, "composed": SHARING_COMPOSED}
+#: What files share by the fixture that their tests take.
+LISTED = {**SHARING, "sync_in_process": RUNNING_DAGS}
 
 
-@pytest.mark.parametrize("fixture", SHARING)
+@pytest.mark.parametrize("fixture", LISTED)
 def test_every_test_that_takes_a_shared_airflow_is_in_a_file_that_shares_it(
     request: pytest.FixtureRequest, fixture: str
 ) -> None:
-    """Of the tests of this run: one that is not would keep it running until the end, or find it stopped."""
+    """Of the tests of this run: one that is not would keep it running until the end, or find it stopped; or set up
+    Airflow in one more process.
+    """
     root = request.config.rootpath
     taking = [item for item in request.session.items if fixture in getattr(item, "fixturenames", ())]
-    assert {item.path.relative_to(root).as_posix() for item in taking} <= set(SHARING[fixture])
+    assert {item.path.relative_to(root).as_posix() for item in taking} <= set(LISTED[fixture])
 
 
-@pytest.mark.parametrize("files", SHARING.values(), ids=SHARING)
+@pytest.mark.parametrize("files", LISTED.values(), ids=LISTED)
 def test_the_files_that_share_one_exist(request: pytest.FixtureRequest, files: tuple[str, ...]) -> None:
     assert [path for path in files if not (request.config.rootpath / path).is_file()] == []
 
@@ -39,7 +43,9 @@ def test_one_process_runs_all_that_share_something() -> None:
     assert len({shared_by(path) for path in SHARING_AIRFLOW}) == 1
     assert len({shared_by(path) for path in SHARING_COMPOSED}) == 1
     assert len({shared_by(path) for path in (*SHARING_AIRFLOW, *SHARING_COMPOSED)}) == len(SHARING)
-    assert shared_by("tests/integration/api/test_a.py") == shared_by("tests/integration/api/test_b.py")
+    in_process = ["tests/integration/api/test_a.py", "tests/integration/api/test_b.py", *RUNNING_DAGS]
+    assert len({shared_by(path) for path in in_process}) == 1
+    assert sorted(in_process, key=lambda path: place(path, in_processes=True)) == in_process
     assert shared_by("tests/integration/test_a.py") != shared_by("tests/integration/test_b.py")
 
 
