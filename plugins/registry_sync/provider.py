@@ -320,6 +320,14 @@ SETTINGS: dict[str, Any] = {
         "example": None,
         "default": "24",
     },
+    "metrics_mirrors": {
+        "description": "How many repositories have their own name in metrics, the first ones that were created; the "
+        "others are counted together as other.",
+        "version_added": "0.2.0",
+        "type": "integer",
+        "example": "1000",
+        "default": "200",
+    },
     "confirm_tags_hours": {
         "description": "How long a registry's list of digests may stand in for requesting each tag.",
         "version_added": "0.2.0",

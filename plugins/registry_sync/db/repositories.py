@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, exists, false, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, exists, false, func, literal, or_, select, update
 
 from registry_sync.db.content.closures import has_unit, is_in_latest
 from registry_sync.db.engine import Transactions
@@ -65,6 +65,15 @@ class RepositoryStore:
                 statement = select(repositories.c.id, repositories.c.name).where(repositories.c.id.in_(batch))
                 found.update((row.id, row.name) for row in connection.execute(statement))
         return found
+
+    def count_created_before(self, repository: Repository) -> int:
+        """How many repositories that exist now were created before this one."""
+        created_at, key = repositories.c.created_at, repositories.c.id
+        is_before = (created_at < repository.created_at) | (
+            (created_at == repository.created_at) & (key < repository.id)
+        )
+        with self._transactions.reading() as connection:
+            return int(connection.execute(select(func.count()).select_from(repositories).where(is_before)).scalar_one())
 
     def page(
         self,

@@ -23,6 +23,8 @@ DEFAULT_SYNC_DAG_ID = "registry_sync"
 DEFAULT_ORPHAN_GRACE_HOURS = 24
 DEFAULT_APPROVAL_HOURS = 24
 DEFAULT_CONFIRM_TAGS_HOURS = 24
+DEFAULT_METRICS_MIRRORS = 200
+MOST_METRICS_MIRRORS = 100_000
 #: Ten years.
 MOST_HOURS = 87_600
 
@@ -45,6 +47,7 @@ class Settings:
     standard output; None for neither.
     ``blob_delivery`` says who sends the bytes of blobs to container clients, and ``signed_url_seconds`` how long a URL
     of the object store for that can be used. ``fleet_path`` is the file or folder that declares mirrors, None for none.
+    ``metrics_mirrors`` is how many mirrors have a name of their own in metrics.
     """
 
     sql_alchemy_conn: str
@@ -67,6 +70,7 @@ class Settings:
     signed_url_seconds: int = DEFAULT_URL_SECONDS
     rest_basic_over_http: bool = False
     fleet_path: Path | None = None
+    metrics_mirrors: int = DEFAULT_METRICS_MIRRORS
 
     @property
     def fleet_cache(self) -> Path | None:
@@ -106,6 +110,7 @@ def load_settings() -> Settings:
             conf.get(SECTION, "confirm_tags_hours", fallback=""), "confirm_tags_hours", DEFAULT_CONFIRM_TAGS_HOURS
         ),
         trust_triggers=_flag(conf.get(SECTION, "trust_triggers", fallback=""), "trust_triggers"),
+        metrics_mirrors=_most(conf.get(SECTION, "metrics_mirrors", fallback=""), DEFAULT_METRICS_MIRRORS),
         share_with_group=_flag(conf.get(SECTION, "share_with_group", fallback=""), "share_with_group"),
         home=home,
         pull_login_url=_address(conf.get(SECTION, "pull_login_url", fallback="").strip(), "pull_login_url"),
@@ -178,6 +183,17 @@ def _count(text: str, name: str, default: int) -> int:
         return default
     if not text.isdigit() or int(text) < 1:
         raise ConfigurationError(f"[registry_sync] {name} = {text!r}: give a whole number, 1 or more")
+    return int(text)
+
+
+def _most(text: str, default: int) -> int:
+    """``text`` as a number of mirrors, 0 for none; the default for an empty one."""
+    if not text:
+        return default
+    if not text.isdigit() or int(text) > MOST_METRICS_MIRRORS:
+        raise ConfigurationError(
+            f"[registry_sync] metrics_mirrors = {text!r}: give a whole number, 0 to {MOST_METRICS_MIRRORS:,}"
+        )
     return int(text)
 
 

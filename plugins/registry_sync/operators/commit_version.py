@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.platforms import platforms_warning
-from registry_sync.domain.quantities import format_count
+from registry_sync.domain.quantities import format_count, utc_now
 from registry_sync.errors import RegistrySyncError, RunEnded, SyncError, TooManyRemovals
 from registry_sync.operators.approvals import ApprovalResponse, can_ask, question, wait_for_response
 from registry_sync.operators.links import SYNC_LINKS, set_links
@@ -76,7 +76,7 @@ class CommitVersionOperator(TriggeredTask):
         ``unchanged_version`` is the latest version when nothing differed from it, else None; ``removals_approved_by``
         is who approved the removal of more tags than the remote allows, None where no approval was needed.
         """
-        with open_stage(context) as stage:
+        with open_stage(context, "commit_version") as stage:
             run, _ = stage.find(find_sync_run(self, context, self.sync_run))
             if as_flag(self.approve_removals, "approve_removals") and self._may_approve(stage, run, context):
                 user = context["dag_run"].triggering_user_name
@@ -94,7 +94,7 @@ class CommitVersionOperator(TriggeredTask):
         why the sync had stopped.
         """
         response = ApprovalResponse.of_event(event)
-        with open_stage(context) as stage:
+        with open_stage(context, "commit_version") as stage:
             run, _ = stage.find(sync_run)
             if not response.is_approved:
                 raise _final(run, TooManyRemovals(response.refusal(stopped_for)))
@@ -141,6 +141,10 @@ class CommitVersionOperator(TriggeredTask):
         latest = stage.database.versions.latest(run.repository_id) if result.version is None else None
         set_links(context, run.repository_id, run.remote, result.version or latest)
         self._sweep(stage)
+        if stage.metrics is not None and not run.state.is_settled:
+            now_latest = result.version or latest
+            number = None if now_latest is None else now_latest.number
+            stage.metrics.record_success(number, len(result.holds), utc_now())
         if result.version is not None and not (run.state.is_settled and has_event(context, result.version)):
             emit_asset_events(context, stage.database, repository, result.version)
         holds = [{"tag": hold.tag, "digest": hold.digest, "reason": hold.reason} for hold in result.holds[:SHOWN_HOLDS]]

@@ -51,7 +51,7 @@ class FetchAndCommitOperator(CommitVersionOperator):
         from registry_sync.sync.fetch_manifests import ManifestsFetched, fetch_manifests
 
         report = TaskReport(self.log)
-        with open_stage(context) as stage:
+        with open_stage(context, "fetch") as stage:
             run, remote = stage.find(find_sync_run(self, context, self.sync_run))
             if run.state.is_settled:
                 self.log.info("the sync has ended %s, so there is nothing to fetch", run.state.value)
@@ -67,6 +67,9 @@ class FetchAndCommitOperator(CommitVersionOperator):
             blobs = fetch_small_run(
                 client, stage.blobs, database, run, remote, min_shard_bytes=None, is_last_try=last, report=report
             )
+            stage.count(manifests__fetched=manifests.manifest_count)
+            if blobs is not None:
+                stage.count(blobs__fetched=blobs.fetched_count, blobs__failed=blobs.failed_count)
         return {**asdict(manifests), **asdict(blobs)} if blobs else asdict(manifests)
 
 

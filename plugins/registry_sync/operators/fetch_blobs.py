@@ -43,7 +43,7 @@ class FetchBlobsOperator(BaseOperator):
 
         from registry_sync.sync.fetch_blobs import fetch_blobs
 
-        with open_stage(context) as stage:
+        with open_stage(context, "fetch_blobs") as stage:
             shard = read_shard(self.shard, "PlanBlobsOperator")
             run, remote = stage.find(shard["sync_run"])
             client, remote = stage.connect(remote, shard["shards"])
@@ -57,5 +57,6 @@ class FetchBlobsOperator(BaseOperator):
                 is_last_try=stage.is_last_try,
                 report=TaskReport(self.log),
             )
+            stage.count(blobs__fetched=fetched.fetched_count, blobs__failed=fetched.failed_count)
         self.log.info("%s", fetched)
         return asdict(fetched)

@@ -52,7 +52,7 @@ class FetchManifestsOperator(BaseOperator):
         from registry_sync.sync.fetch_blobs import fetch_small_run
         from registry_sync.sync.fetch_manifests import fetch_manifests
 
-        with open_stage(context) as stage:
+        with open_stage(context, "fetch_manifests") as stage:
             shard = read_shard(self.shard, "ListTagsOperator")
             run, remote = stage.find(shard["sync_run"])
             client, remote = stage.connect(remote, shard["shards"])
@@ -61,6 +61,7 @@ class FetchManifestsOperator(BaseOperator):
                 client, stage.database, run, remote, shard=shard["shard"], is_last_try=last, report=report
             )
             self.log.info("%s", fetched)
+            stage.count(manifests__fetched=fetched.manifest_count)
             counts = asdict(fetched)
             blobs = None
             is_small = self.blob_tasks and shard["shards"] == 1 and is_lone_sync(self)
@@ -75,6 +76,8 @@ class FetchManifestsOperator(BaseOperator):
                     is_last_try=last,
                     report=report,
                 )
+            if blobs is not None:
+                stage.count(blobs__fetched=blobs.fetched_count, blobs__failed=blobs.failed_count)
         if blobs is not None:
             context["ti"].xcom_push(key="return_value", value={**counts, **asdict(blobs)})
             skip(context, task_ids_near(self, self.blob_tasks))

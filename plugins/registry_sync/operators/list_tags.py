@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.runs import request_id_of
 from registry_sync.errors import ConfigurationError, OtherUpstream, RecordNotFound, RegistrySyncError
 from registry_sync.hooks.dag_runs import PLAN_KEY
@@ -153,7 +154,7 @@ class ListTagsOperator(TriggeredTask):
         if self._is_dry_run(context):
             self._run_dry(context)
         report = TaskReport(self.log)
-        with open_stage(context) as stage:
+        with open_stage(context, "list_tags") as stage:
             with self._refusal_in_note(context):
                 run, remote = self._open_run(stage, context)
             context["ti"].xcom_push(key=SYNC_RUN_KEY, value=run.id)
@@ -192,6 +193,9 @@ class ListTagsOperator(TriggeredTask):
             if note.summary or note.details:
                 note.push(context)
             context["ti"].xcom_push(key="summary", value=summary)
+            if listed.is_unchanged and stage.metrics is not None:
+                holds = None if latest is None else len(latest.holds)
+                stage.metrics.record_success(None if latest is None else latest.number, holds, utc_now())
         if listed.is_unchanged and not is_mapped_instance(context):
             self.log.info("nothing changed since the latest version; the remaining stages are skipped")
             skip(context, only_of_this_sync(self))

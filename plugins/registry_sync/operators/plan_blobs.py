@@ -36,7 +36,7 @@ class PlanBlobsOperator(BaseOperator):
         from registry_sync.domain.runs import shard_label
         from registry_sync.sync.plan_blobs import plan_blobs
 
-        with open_stage(context) as stage:
+        with open_stage(context, "plan_blobs") as stage:
             run, remote = stage.find(find_sync_run(self, context, self.sync_run))
             if run.state.is_settled:
                 self.log.info("the sync has ended %s, so there is nothing to plan", run.state.value)
@@ -49,6 +49,7 @@ class PlanBlobsOperator(BaseOperator):
                 min_shard_bytes=stage.settings.min_shard_bytes,
                 report=TaskReport(self.log),
             )
+            stage.count(blobs__reused=planned.stored_count)
         context["ti"].xcom_push(
             key="summary",
             value={"needed": planned.needed_count, "stored": planned.stored_count, "foreign": planned.foreign_count},

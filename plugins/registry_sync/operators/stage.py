@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from registry_sync.domain.runs import SyncRun
     from registry_sync.hooks.account_budgets import AccountBudgets
     from registry_sync.hooks.settings import Settings
+    from registry_sync.hooks.sync_metrics import SyncMetrics
     from registry_sync.oci.client import RegistryClient
 
 
@@ -244,6 +246,44 @@ class Stage:
             return
         RunNote(about_sync(repository, self._run.key.scope), failed_summary(str(error))).push(context)
 
+    @cached_property
+    def metrics(self) -> SyncMetrics | None:
+        """The metrics of the stage's sync; None where Airflow sends none, or the stage has no sync."""
+        return None if self._run is None else self.metrics_of(self._run)
+
+    def metrics_of(self, run: SyncRun) -> SyncMetrics | None:
+        """The metrics of a sync; None where Airflow sends none."""
+        from registry_sync.hooks.sync_metrics import OTHER_MIRRORS, SyncMetrics, are_sent
+
+        if not are_sent():
+            return None
+        repository = self.database.repositories.get(run.repository_id)
+        is_own = self.database.repositories.count_created_before(repository) < self.settings.metrics_mirrors
+        return SyncMetrics(run.remote.url.netloc, repository.name if is_own else OTHER_MIRRORS)
+
+    def count(self, **counts: int) -> None:
+        """Adds to counters of content, see :meth:`~registry_sync.hooks.sync_metrics.SyncMetrics.record_counts`."""
+        if self.metrics is not None:
+            self.metrics.record_counts(**counts)
+
+    @contextmanager
+    def measured(self, name: str) -> Iterator[None]:
+        """Sends the duration of a stage of a sync when it ends. A failure to do so is logged."""
+        began, outcome = time.monotonic(), "deferred"
+        try:
+            yield
+            outcome = "success"
+        except Exception:
+            outcome = "failed"
+            raise
+        finally:
+            try:
+                if self.metrics is not None:
+                    duration = timedelta(seconds=time.monotonic() - began)
+                    self.metrics.record_stage(name, duration, outcome)
+            except RegistrySyncError as problem:
+                log.warning("the duration could not be sent as a metric: %s", problem)
+
     def _record_usage(self, client: RegistryClient) -> None:
         limit = client.usage.rate_limit
         if limit is not None:
@@ -252,13 +292,17 @@ class Stage:
             return
         try:
             self.database.runs.add_usage(self._run.id, client.usage.counts())
+            if self.metrics is not None:
+                self.metrics.record_usage(client.usage)
         except RegistrySyncError as problem:
             log.warning("the usage of the registry could not be recorded: %s", problem)
 
 
 @contextmanager
-def open_stage(context: Mapping[str, Any]) -> Iterator[Stage]:
+def open_stage(context: Mapping[str, Any], name: str | None = None) -> Iterator[Stage]:
     """The resources of a stage; its errors are converted for Airflow.
+
+    With the ``name`` of a stage of a sync its duration is sent as a metric.
 
     A temporary error is raised unchanged, so that the task is retried; any other becomes ``AirflowFailException``,
     because a retry would not help. Both keep the message. A final failure is recorded with the sync run, and logged in
@@ -275,7 +319,8 @@ def open_stage(context: Mapping[str, Any]) -> Iterator[Stage]:
         with ExitStack() as closing:
             stage = Stage(load_settings(), last, closing, dag_run_started_at(context))
             try:
-                yield stage
+                with stage.measured(name) if name else nullcontext():
+                    yield stage
                 if context["ti"].try_number > 1 and stage.is_unfinished:
                     refuse_lost_commit(context)
             except RegistrySyncError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -132,6 +133,7 @@ class SyncMirrorsOperator(TriggeredTask):
                 on_round=stage.budgets.begin_round,
             )
             self._note(stage, context, task, synced)
+            self._send_metrics(stage, synced.results)
             self._wait_for_registries(synced)
             self._refuse_failed(synced)
             self._emit_events(stage, context, synced.results)
@@ -209,6 +211,19 @@ class SyncMirrorsOperator(TriggeredTask):
         )
         error.is_temporary = any(one.is_temporary for one in failed)
         raise error
+
+    def _send_metrics(self, stage: Stage, results: Iterable[MirrorResult]) -> None:
+        """The state of each mirror that has succeeded; a repeat of the task sends it again."""
+        from registry_sync.hooks.sync_metrics import are_sent
+
+        succeeded = (MirrorOutcome.CHANGED, MirrorOutcome.HELD, MirrorOutcome.UNCHANGED)
+        for result in results if are_sent() else ():
+            if result.outcome not in succeeded or result.sync_run_id is None:
+                continue
+            with suppress(RecordNotFound):  # deleted since
+                metrics = stage.metrics_of(stage.database.runs.get(result.sync_run_id))
+                if metrics is not None:
+                    metrics.record_success(result.version_number, result.held_count, result.finished_at)
 
     def _emit_events(self, stage: Stage, context: Context, results: Iterable[MirrorResult]) -> None:
         """An asset event for each version that this DAG run made, also in an earlier try that failed.

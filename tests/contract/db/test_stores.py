@@ -213,3 +213,11 @@ def test_deleting_a_repository_takes_its_versions_and_runs_along(database: Datab
     with pytest.raises(RecordNotFound):
         database.runs.get(run.id)
     assert database.contents.manifest(upstream.tags["latest"].digest).data == upstream.tags["latest"].data
+
+
+def test_repositories_are_counted_in_the_order_of_their_creation(database: Database) -> None:
+    made = [database.repositories.ensure(secrets.token_hex(4)) for _ in range(3)]
+    first = database.repositories.count_created_before(made[0])
+    assert [database.repositories.count_created_before(one) for one in made] == [first, first + 1, first + 2]
+    database.repositories.delete(made[1].id)
+    assert database.repositories.count_created_before(made[2]) == first + 1

@@ -19,6 +19,7 @@ from registry_sync.operators.stage import RegistryRetryPolicy
 from registry_sync.operators.sync_mirrors import COUNTS_KEY, SyncMirrorsOperator
 from support.memory_registry import HELD, MemoryRegistry, refusal
 from support.mirrors import names, small_repository
+from support.received_metrics import receiving
 from support.syncing import new_client
 from support.task_contexts import TaskContext
 
@@ -83,6 +84,22 @@ def test_all_mirrors_are_synced_and_the_counts_are_passed_on(database: Database,
     again = TaskContext(task_id="sync_mirrors", run_id="manual__2")
     assert run(task(mirrors(registry)), again)["counts"] == {"unchanged": 4}
     assert again.reported() == []
+
+
+def test_the_state_of_each_mirror_that_succeeded_is_sent_as_metrics(
+    database: Database, registry: MemoryRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__METRICS__STATSD_ON", "True")
+    registry.on("GET", "tags", "", refusal(404, "NAME_UNKNOWN"), repository="team/app-001")
+    sent: list[tuple[str, str]] = []
+    with receiving() as received:
+        monkeypatch.setattr(received, "gauge", lambda stat, _value, tags: sent.append((stat, tags["mirror"])))
+        operator = task(mirrors(registry))
+        with pytest.raises(AirflowFailException):
+            run(operator, TaskContext(task_id="sync_mirrors", max_tries=4))
+    expected = [name for name in names(4) if name != "team/app-001"]
+    for gauge in ("last_success", "version", "held_tags"):
+        assert sorted(mirror for stat, mirror in sent if stat == f"registry_sync.mirror.{gauge}") == sorted(expected)
 
 
 def test_a_failed_mirror_fails_the_task_for_good_when_no_repeat_helps(

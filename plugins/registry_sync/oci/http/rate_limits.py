@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import re
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -68,13 +68,34 @@ def _last_limit(value: str | None) -> tuple[int, int | None] | None:
 
 
 class Usage:
-    """Counters that only grow; safe to use from several threads. ``rate_limit`` is the latest reported, or None."""
+    """Counters that only grow; safe to use from several threads. ``rate_limit`` is the latest reported, or None.
+
+    ``waited_seconds`` is how long requests waited before they were repeated, all threads together.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(RunUsage.__dataclass_fields__, 0)
         self._warnings: dict[str, None] = {}
+        self._statuses: Counter[int] = Counter()
         self.rate_limit: RateLimit | None = None
+        self.waited_seconds = 0.0
+
+    def record_status(self, status: int) -> None:
+        """Counts a response."""
+        with self._lock:
+            self._statuses[status] += 1
+
+    def record_wait(self, seconds: float) -> None:
+        """Counts a wait before a request is repeated."""
+        with self._lock:
+            self.waited_seconds += seconds
+
+    @property
+    def statuses(self) -> dict[int, int]:
+        """How many responses of each status there were: of a redirect the one at its end; not of token services."""
+        with self._lock:
+            return dict(self._statuses)
 
     def add(self, counter: str, amount: int = 1) -> None:
         """Adds to one of the counters of :class:`~registry_sync.domain.runs.RunUsage`."""

@@ -124,6 +124,7 @@ class Retry:
                 self._pause.refuse(requested, problem)
             raise problem
         self._usage.add("retry_count")
+        self._usage.record_wait(wait)
         if is_limited or isinstance(problem, RateLimited):
             self._pause.extend(wait)
         self._clock.sleep(wait)
@@ -234,6 +235,7 @@ class Requester:
         self.retry.await_pause()
         fixed = FixedAuthorization(authorization)
         response = self._transport.send("GET", target, headers, login=fixed, is_aside=True)
+        self.usage.record_status(response.status)
         if response.status == 200:
             return response
         raise self.error(response, request_context)
@@ -250,6 +252,7 @@ class Requester:
                 if refusal is None:
                     raise
                 return self._refused(refusal, request_context, accepted)
+            self.usage.record_status(response.status)
             if response.status != 401 or response.target.origin != self._transport.own:
                 break
             # Read first: a token may be requested from the same host, which must not wait for this connection.

@@ -1,0 +1,106 @@
+"""What the tasks of a sync send as metrics, with the registry and the mirror, and with none where nobody listens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from registry_sync.db.database import Database
+from registry_sync.hooks.sync_metrics import METRICS
+from registry_sync.operators.fetch_and_commit import FetchAndCommitOperator
+from registry_sync.operators.list_tags import ListTagsOperator
+from registry_sync.operators.task_values import SYNC_RUN_KEY
+from support.hostile_registry import HostileRegistry
+from support.memory_over_http import over_http
+from support.memory_registry import MemoryRegistry
+from support.received_metrics import ReceivedMetrics, receiving
+from support.shapes import documented_example
+from support.task_contexts import TaskContext
+
+NAME = "library/hello-world"
+
+
+@pytest.fixture
+def upstream() -> Iterator[HostileRegistry]:
+    registry = MemoryRegistry()
+    registry.serve(NAME, documented_example())
+    with over_http(registry) as server:
+        yield server
+
+
+@pytest.fixture
+def received(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[ReceivedMetrics]:
+    monkeypatch.setenv("AIRFLOW__METRICS__STATSD_ON", "True")
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", (tmp_path / "blobs").as_uri())
+    with receiving() as found:
+        yield found
+
+
+def sync(url: str, run_id: str, upstream_name: str = NAME) -> None:
+    """The two tasks of a small sync."""
+    context = TaskContext(run_id=run_id)
+    listing = ListTagsOperator(task_id="list_tags", repository="hello", url=url, upstream_name=upstream_name)
+    listing.execute(context.given())  # type: ignore[arg-type]
+    rest = FetchAndCommitOperator(task_id="fetch_and_commit", sync_run=context.returned[SYNC_RUN_KEY])
+    rest.execute(context.given())  # type: ignore[arg-type]
+
+
+def test_a_sync_sends_its_stages_requests_content_and_state(
+    database: Database, upstream: HostileRegistry, received: ReceivedMetrics
+) -> None:
+    sync(upstream.base, "first")
+    values = {name: value for (name, _), value in received.values.items()}
+    assert {stage for name, stage in received.values if name == "registry_sync.stage.duration"} == {
+        "list_tags", "fetch", "commit_version",
+    }  # fmt: skip
+    assert isinstance(values["registry_sync.stage.duration"], timedelta)
+    requests = {kind: value for (name, kind), value in received.values.items() if name == "registry_sync.requests"}
+    assert (requests["head"], requests["manifest"], requests["blob"]) == (8, 21, 31)
+    statuses = {code: value for (name, code), value in received.values.items() if name == "registry_sync.responses"}
+    assert sum(statuses.values()) == len(upstream.requests)
+    assert (values["registry_sync.manifests.fetched"], values["registry_sync.blobs.fetched"]) == (21, 31)
+    assert (values["registry_sync.mirror.version"], values["registry_sync.mirror.held_tags"]) == (1, 0)
+    host = upstream.base.removeprefix("http://")
+    assert received.tags["registry_sync.mirror.version"] == {"registry": host, "mirror": "hello"}
+    assert {name.removeprefix("registry_sync.") for name, _ in received.values} <= METRICS.keys()
+
+
+def test_an_unchanged_sync_is_a_success_too_and_a_failed_one_is_not(
+    database: Database, upstream: HostileRegistry, received: ReceivedMetrics
+) -> None:
+    sync(upstream.base, "first")
+    first = received.values["registry_sync.mirror.last_success", ""]
+    received.values.clear()
+    context = TaskContext(run_id="second", map_index=0)  # a mapped one skips nothing
+    ListTagsOperator(task_id="list_tags", repository="hello", url=upstream.base, upstream_name=NAME).execute(
+        context.given()  # type: ignore[arg-type]
+    )
+    assert received.values["registry_sync.mirror.last_success", ""] > first
+    assert received.values["registry_sync.mirror.version", ""] == 1
+    received.values.clear()
+    with pytest.raises(AirflowFailException):
+        sync(upstream.base, "third", "no/such")
+    assert not any(name.startswith("registry_sync.mirror.") for name, _ in received.values)
+
+
+def test_mirrors_beyond_the_setting_share_a_name(
+    database: Database, upstream: HostileRegistry, received: ReceivedMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.repositories.ensure("older")
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__METRICS_MIRRORS", "1")
+    sync(upstream.base, "first")
+    assert received.tags["registry_sync.mirror.version"]["mirror"] == "other"
+
+
+def test_nothing_is_sent_where_airflow_sends_no_metrics(
+    database: Database, upstream: HostileRegistry, received: ReceivedMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AIRFLOW__METRICS__STATSD_ON")
+    assert "AIRFLOW__METRICS__OTEL_ON" not in os.environ
+    sync(upstream.base, "first")
+    assert received.values == {}
