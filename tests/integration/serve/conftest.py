@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,3 +131,14 @@ def redirecting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redirectin
         with PullServer(folder, **options) as server:
             yield Redirecting(published.content, published.robot, server, s3, here)
         database.close()
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As many open files as a thousand connections take whose both sides are in this process."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 3000
+    if before[0] != resource.RLIM_INFINITY and before[0] < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)

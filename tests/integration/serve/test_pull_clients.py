@@ -79,6 +79,28 @@ def test_skopeo_logs_in_to_what_is_private(served: Served, clients_home: Path, t
     assert "wrong name or password" in wrong.stderr
 
 
+def test_skopeo_mirrors_a_repository_and_what_a_file_lists(served: Served, clients_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text(
+        f"""{served.server.netloc}:
+  tls-verify: false
+  credentials: {{username: {served.robot[0]}, password: {served.robot[1]}}}
+  images: {{team/private: [oci-image]}}
+"""
+    )
+    whole = ("--src=docker", "--src-tls-verify=false", f"{served.server.netloc}/signed")
+    listed = ("--src=yaml", str(tmp_path / "list.yaml"))
+    for name, words in (("whole", whole), ("listed", listed)):
+        (tmp_path / name).mkdir()
+        done = _skopeo(served, clients_home, "sync", "--all", "--dest=dir", *words, str(tmp_path / name))
+        assert done.returncode == 0, done.stderr
+    held = {path.read_bytes() for path in (tmp_path / "whole").rglob("*") if path.is_file() and path.name != "version"}
+    for tag in ("1.0", "2.0"):  # but for the index, which this command writes again in its own words
+        index = served.signed.manifests[served.signed.tags[tag]].data
+        assert held >= set(_below(served.signed, tag).values()) - {index}
+    held = {path.read_bytes() for path in (tmp_path / "listed").rglob("*") if path.is_file()}
+    assert held >= set(_below(served.kinds, "oci-image").values())
+
+
 @pytest.fixture(scope="module")
 def podman() -> Iterator[Podman]:
     with own_podman() as own:
