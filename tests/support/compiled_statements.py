@@ -1,4 +1,4 @@
-"""Statements are compiled once in a process for all SQLite databases of registry-sync.
+"""Statements are compiled once in a process for all SQLite databases of registry-sync, and copies for dry runs.
 
 An engine keeps what it compiled, by its dialect. Tests make an engine for each of hundreds of databases, and compiling
 for each anew takes more time than most of the tests do otherwise.
@@ -22,7 +22,8 @@ def share() -> None:
 
 def _take_part(connection: Connection) -> None:
     engine = connection.engine
-    if engine.name == "sqlite" and str(engine.url.database).endswith("registry_sync.db") and type(engine) is Engine:
+    is_ours = str(engine.url.database).endswith(("registry_sync.db", "copy.db"))
+    if engine.name == "sqlite" and is_ours and type(engine) is Engine:
         alike = (type(engine.dialect), engine.dialect.server_version_info)
         dialect, compiled = _shared.setdefault(alike, (engine.dialect, LRUCache(_CAPACITY)))
         if engine._compiled_cache is not compiled:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, wraps
+from inspect import Parameter, signature
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -19,6 +21,7 @@ from sqlalchemy import (
     Row,
     Select,
     Table,
+    bindparam,
     delete,
     func,
     insert,
@@ -37,7 +40,33 @@ from registry_sync.domain.records import Page, PageRequest
 from registry_sync.errors import InvalidReference, NameTaken, RecordNotFound
 
 T = TypeVar("T")
+P = ParamSpec("P")
+Statement = TypeVar("Statement")
 BATCH_SIZE = 500
+
+
+def built_once(build: Callable[P, Statement]) -> Callable[P, tuple[Statement, dict[str, Any]]]:
+    """Turns ``build``, which returns a statement, into a function that returns the statement and its parameters.
+
+    ``connection.execute(*lock_of(run_id))`` builds ``lock_of`` once per process, with placeholders for its positional
+    arguments; keyword-only arguments are the statement's shape, and each combination of them is built once. Building
+    and hashing a statement takes SQLAlchemy longer than its execution takes SQLite. ``build`` must not read its
+    positional arguments; where no column gives a placeholder its type, it uses ``type_coerce``.
+    """
+    names = [name for name, given in signature(build).parameters.items() if given.kind is not Parameter.KEYWORD_ONLY]
+    # No column has such a name: the value of a parameter that is named like a column would be written to it.
+    keys = [f"{name}_given" for name in names]
+    placeholders: list[Any] = [bindparam(key) for key in keys]
+    built: dict[tuple[tuple[str, Any], ...], Statement] = {}
+
+    @wraps(build)
+    def with_parameters(*values: P.args, **shape: P.kwargs) -> tuple[Statement, dict[str, Any]]:
+        chosen = tuple(shape.items())
+        if chosen not in built:
+            built[chosen] = build(*placeholders, **shape)
+        return built[chosen], dict(zip(keys, values, strict=True))
+
+    return with_parameters
 
 
 def in_batches(items: Iterable[T], size: int = BATCH_SIZE) -> Iterator[list[T]]:
@@ -71,7 +100,13 @@ def ids_by_digest(connection: Connection, table: Table, digests: Iterable[Digest
 
 def insert_or_keep(connection: Connection, table: Table) -> Insert:
     """An INSERT that keeps an existing row, also one inserted concurrently."""
-    if connection.dialect.name == "postgresql":
+    return insert_or_keep_on(connection.dialect.name, table)
+
+
+@cache
+def insert_or_keep_on(dialect: str, table: Table) -> Insert:
+    """As :func:`insert_or_keep`, by the name of the database."""
+    if dialect == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing()
     return sqlite.insert(table).on_conflict_do_nothing()
 

@@ -29,7 +29,7 @@ from sqlalchemy import (
     update,
 )
 
-from registry_sync.db.queries import in_batches
+from registry_sync.db.queries import built_once, in_batches
 from registry_sync.db.remotes import last_synced_by
 from registry_sync.db.tables import (
     blobs,
@@ -205,17 +205,9 @@ _NAMING = manifest_blobs.c.manifest_id
 
 def hold_new_tags(connection: Connection, run_id: str, *, with_foreign: bool) -> None:
     """Holds tags of the run below which a blob is missing; foreign ones count ``with_foreign``."""
-    roots, links = tagged_in_run(run_id, [TagState.RESOLVED]), LinkRows.of_run(run_id)
-    below = closure_of(roots, links)
-    lacking = (
-        select(blobs.c.id)
-        .join(manifest_blobs, manifest_blobs.c.blob_id == blobs.c.id)
-        .join(below, below.c.manifest_id == manifest_blobs.c.manifest_id)
-        .where(_is_lacking(with_foreign))
-    )
-    if connection.execute(lacking.limit(1)).first() is None:
+    if connection.execute(*_first_lacking_below(run_id, with_foreign=with_foreign)).first() is None:
         return
-    rooted = closure_by_start(roots, links)
+    rooted = closure_by_start(tagged_in_run(run_id, [TagState.RESOLVED]), LinkRows.of_run(run_id))
     planned = (run_blobs.c.blob_id == blobs.c.id) & (run_blobs.c.sync_run_id == run_id)
     rows = connection.execute(
         select(rooted.c.start_id, blobs.c.digest, run_blobs.c.reason)
@@ -239,6 +231,19 @@ def hold_new_tags(connection: Connection, run_id: str, *, with_foreign: bool) ->
     )
 
 
+@built_once
+def _first_lacking_below(run_id: str, *, with_foreign: bool) -> Select[Any]:
+    """A missing blob below the tags that the run read."""
+    below = closure_of(tagged_in_run(run_id, [TagState.RESOLVED]), LinkRows.of_run(run_id))
+    return (
+        select(blobs.c.id)
+        .join(manifest_blobs, manifest_blobs.c.blob_id == blobs.c.id)
+        .join(below, below.c.manifest_id == manifest_blobs.c.manifest_id)
+        .where(_is_lacking(with_foreign))
+        .limit(1)
+    )
+
+
 def hold_tags(connection: Connection, run_id: str, reasons: dict[str, str]) -> None:
     """Records that these tags of a run are held, and why."""
     statement = (
@@ -250,6 +255,13 @@ def hold_tags(connection: Connection, run_id: str, reasons: dict[str, str]) -> N
         connection.execute(statement, [{"tag": name, "new_reason": reason} for name, reason in batch])
 
 
+@built_once
+def first_missing_blob(repository_id: str) -> Select[Any]:
+    """A blob of the latest version that is not stored: few are missing anywhere, so this is found at once."""
+    is_member = is_in_latest("blobs", blobs.c.id, repository_id)
+    return select(blobs.c.id).where(blobs.c.stored_at.is_(None), is_member).limit(1)
+
+
 def tags_lacking_blobs(
     connection: Connection, repository_id: str, *, with_foreign: bool, run_id: str | None = None
 ) -> list[Hold]:
@@ -258,9 +270,9 @@ def tags_lacking_blobs(
     The latest version is that of the intervals within the transaction. With a run, its reasons for missing bytes are
     given, and tags are omitted that it does not list and that came from a sync with a policy that downloads on pull.
     """
-    is_member = is_in_latest("blobs", blobs.c.id, repository_id)
-    if connection.execute(select(blobs.c.id).where(blobs.c.stored_at.is_(None), is_member).limit(1)).first() is None:
+    if connection.execute(*first_missing_blob(repository_id)).first() is None:
         return []
+    is_member = is_in_latest("blobs", blobs.c.id, repository_id)
     planned = and_(run_blobs.c.blob_id == blobs.c.id, run_blobs.c.sync_run_id == (run_id or ""))
     is_named = (_is_lacking(with_foreign), is_member, is_in_latest("manifests", _NAMING, repository_id))
     rows = connection.execute(

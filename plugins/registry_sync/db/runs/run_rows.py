@@ -11,9 +11,9 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Delete, Row, Select, Table, case, delete, func, select, update
 
-from registry_sync.db.queries import insert_or_keep, storable
+from registry_sync.db.queries import built_once, insert_or_keep, storable
 from registry_sync.db.remotes import confirm_remote
 from registry_sync.db.runs.listings import forget_heads
 from registry_sync.db.tables import (
@@ -53,13 +53,9 @@ def count_runs(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunC
     by_state: dict[str, dict[str, int]] = {run_id: {} for run_id in run_ids}
     if not run_ids:
         return {}
-    for row in connection.execute(
-        select(run_tags.c.sync_run_id, run_tags.c.state, func.count().label("tag_count"))
-        .where(run_tags.c.sync_run_id.in_(run_ids), run_tags.c.state.in_([s.value for s in COUNTED_TAG_STATES]))
-        .group_by(run_tags.c.sync_run_id, run_tags.c.state)
-    ):
+    for row in connection.execute(*_tags_by_state(run_ids)):
         by_state[row.sync_run_id][row.state] = row.tag_count
-    planned = {row["sync_run_id"]: row for row in connection.execute(_planned_blobs(run_ids)).mappings()}
+    planned = {row["sync_run_id"]: row for row in connection.execute(*_planned_blobs(run_ids)).mappings()}
     return {
         run_id: RunCounts(
             tag_count=sum(states.values()),
@@ -70,6 +66,16 @@ def count_runs(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunC
     }
 
 
+@built_once
+def _tags_by_state(run_ids: Sequence[str]) -> Select[Any]:
+    return (
+        select(run_tags.c.sync_run_id, run_tags.c.state, func.count().label("tag_count"))
+        .where(run_tags.c.sync_run_id.in_(run_ids), run_tags.c.state.in_([s.value for s in COUNTED_TAG_STATES]))
+        .group_by(run_tags.c.sync_run_id, run_tags.c.state)
+    )
+
+
+@built_once
 def _planned_blobs(run_ids: Sequence[str]) -> Select[Any]:
     is_stored, size_bytes = blobs.c.stored_at.is_not(None), run_blobs.c.size_bytes
     has_failed = blobs.c.stored_at.is_(None) & run_blobs.c.reason.is_not(None)
@@ -119,15 +125,25 @@ def settle(
 
 def require_run(connection: Connection, run_id: str) -> Row[Any]:
     """The row of a run. Raises :class:`RecordNotFound`, :class:`RunEnded` for a deleted repository."""
-    row = connection.execute(select(sync_runs).where(sync_runs.c.id == run_id)).one_or_none()
+    row = connection.execute(*_run(run_id)).one_or_none()
     if row is None:
         raise no_run(connection, run_id)
     return row
 
 
+@built_once
+def _run(run_id: str) -> Select[Any]:
+    return select(sync_runs).where(sync_runs.c.id == run_id)
+
+
+@built_once
+def _locked_run(run_id: str) -> Select[Any]:
+    return select(sync_runs).where(sync_runs.c.id == run_id).with_for_update(key_share=True)
+
+
 def lock_run(connection: Connection, run_id: str) -> Row[Any]:
     """The row of a run, locked until the transaction ends. Raises as :func:`require_run`."""
-    row = connection.execute(select(sync_runs).where(sync_runs.c.id == run_id).with_for_update(key_share=True)).first()
+    row = connection.execute(*_locked_run(run_id)).first()
     if row is None:
         raise no_run(connection, run_id)
     return row
@@ -231,7 +247,12 @@ def forget_notes(connection: Connection, run_id: str, *, keeps_heads: bool = Fal
     if not keeps_heads:
         forget_heads(connection, run_id)
     for table in (run_blobs, run_links, run_manifests, run_tags):
-        connection.execute(delete(table).where(table.c.sync_run_id == run_id))
+        connection.execute(*_delete_records(run_id, table=table))
+
+
+@built_once
+def _delete_records(run_id: str, *, table: Table) -> Delete:
+    return delete(table).where(table.c.sync_run_id == run_id)
 
 
 def refuse_changes(row: Row[Any], requested: Mapping[str, str]) -> None:

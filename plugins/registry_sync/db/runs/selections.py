@@ -20,6 +20,7 @@ from registry_sync.db.content.closures import (
     came_for_first_pull,
     closure_by_start,
     closure_of,
+    first_missing_blob,
     is_in_latest,
     is_present,
     reached,
@@ -28,7 +29,7 @@ from registry_sync.db.content.closures import (
     there_is_none,
 )
 from registry_sync.db.engine import Transactions
-from registry_sync.db.queries import ids_by_digest, in_batches, insert_absent, is_one_of, storable
+from registry_sync.db.queries import built_once, ids_by_digest, in_batches, insert_absent, is_one_of, storable
 from registry_sync.db.tables import (
     blobs,
     manifest_blobs,
@@ -388,16 +389,18 @@ def _bytes(count: int) -> str:
 
 
 def _required_rows(connection: Connection, run: Row[Any]) -> list[Any]:
-    resolved = _blobs_below(tagged_in_run(run.id, [TagState.RESOLVED]), LinkRows.of_run(run.id))
-    rows = {row.digest: row for row in connection.execute(resolved)}
+    rows = {row.digest: row for row in connection.execute(*_blobs_of_changed(run.id))}
     # The latest version's membership shows cheaply, and nearly always, that the unchanged tags lack nothing.
-    is_member = is_in_latest("blobs", blobs.c.id, run.repository_id)
-    lacking = select(blobs.c.id).where(blobs.c.stored_at.is_(None), is_member)
-    if connection.execute(lacking.limit(1)).first() is not None:
+    if connection.execute(*first_missing_blob(run.repository_id)).first() is not None:
         kept = _blobs_below(_kept_roots(run), LinkRows.of_latest(run.repository_id)).where(blobs.c.stored_at.is_(None))
         for row in connection.execute(kept):
             rows.setdefault(row.digest, row)
     return [rows[digest] for digest in sorted(rows)]
+
+
+@built_once
+def _blobs_of_changed(run_id: str) -> Select[Any]:
+    return _blobs_below(tagged_in_run(run_id, [TagState.RESOLVED]), LinkRows.of_run(run_id))
 
 
 def _kept_roots(run: Row[Any]) -> Select[Any]:
@@ -447,18 +450,33 @@ def refuse_unfinished(connection: Connection, run_id: str) -> None:
     A stage that has run leaves neither: it fetches, holds with a reason, or fails. One that was skipped, marked by
     a user or stopped leaves them.
     """
-    tags = select(run_tags.c.name).where(run_tags.c.sync_run_id == run_id, run_tags.c.state == TagState.PENDING.value)
-    planned = (
-        select(blobs.c.digest)
-        .join(run_blobs, run_blobs.c.blob_id == blobs.c.id)
-        .where(run_blobs.c.sync_run_id == run_id, run_blobs.c.reason.is_(None), blobs.c.stored_at.is_(None))
-    )
-    for noun, stage, statement in (("tag", "fetch_manifests", tags), ("blob", "fetch_blobs", planned)):
-        if connection.execute(statement.limit(1)).first() is None:
+    for noun, stage, unfinished in (("tag", "fetch_manifests", _pending), ("blob", "fetch_blobs", _planned)):
+        if connection.execute(*unfinished(run_id, is_counted=False)).first() is None:
             continue
-        count = connection.execute(select(func.count()).select_from(statement.subquery())).scalar_one()
+        count = connection.execute(*unfinished(run_id, is_counted=True)).scalar_one()
         raise StagesUnfinished(
             f"{format_count(count, noun)} of this sync {'was' if count == 1 else 'were'} not fetched, "
             f"because a task of the stage {stage} was skipped, marked by a user or stopped; no version was made. Clear "
             "that task with all that come after it, and the run goes on; or start a new one"
         )
+
+
+@built_once
+def _pending(run_id: str, *, is_counted: bool) -> Select[Any]:
+    """Tags that were listed and not fetched: the first, or their count."""
+    is_pending = run_tags.c.state == TagState.PENDING.value
+    return _first_or_count(
+        select(run_tags.c.name).where(run_tags.c.sync_run_id == run_id, is_pending), is_counted=is_counted
+    )
+
+
+@built_once
+def _planned(run_id: str, *, is_counted: bool) -> Select[Any]:
+    """Blobs that were planned and neither fetched nor given up: the first, or their count."""
+    is_open = (run_blobs.c.reason.is_(None), blobs.c.stored_at.is_(None))
+    of_run = select(blobs.c.digest).join(run_blobs, run_blobs.c.blob_id == blobs.c.id)
+    return _first_or_count(of_run.where(run_blobs.c.sync_run_id == run_id, *is_open), is_counted=is_counted)
+
+
+def _first_or_count(statement: Select[Any], *, is_counted: bool) -> Select[Any]:
+    return select(func.count()).select_from(statement.subquery()) if is_counted else statement.limit(1)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, exists, insert, select, update
+from sqlalchemy import Connection, Row, Select, Update, case, exists, insert, select, update
 
 from registry_sync.db.content.closures import hold_new_tags, hold_tags, is_in_latest, is_present, tags_lacking_blobs
-from registry_sync.db.queries import in_batches, storable
+from registry_sync.db.queries import built_once, in_batches, storable
 from registry_sync.db.remotes import refuse_corrected
 from registry_sync.db.runs.listings import LaterSay
 from registry_sync.db.runs.run_rows import lock_run, refuse_ended, refuse_other_remote, require_run, settle
@@ -42,11 +42,15 @@ _KINDS = ("tags", "manifests", "blobs")
 
 def lock_repository(connection: Connection, repository_id: str) -> Row[Any]:
     """The repository's row, locked until the transaction ends. Raises :class:`RecordNotFound`."""
-    statement = select(repositories).where(repositories.c.id == repository_id).with_for_update(key_share=True)
-    row = connection.execute(statement).one_or_none()
+    row = connection.execute(*_locked(repository_id)).one_or_none()
     if row is None:
         raise RecordNotFound(f"there is no repository {repository_id[:255]!r}")
     return row
+
+
+@built_once
+def _locked(repository_id: str) -> Select[Any]:
+    return select(repositories).where(repositories.c.id == repository_id).with_for_update(key_share=True)
 
 
 def next_number(repository: Row[Any]) -> int:
@@ -99,8 +103,7 @@ def add_version(
 def _counts(connection: Connection, repository_id: str, base: int | None, difference: Difference) -> dict[str, int]:
     present = dict.fromkeys(_KINDS, 0)
     if base is not None:
-        is_base = (repository_versions.c.repository_id == repository_id) & (repository_versions.c.number == base)
-        row = connection.execute(select(repository_versions).where(is_base)).one()
+        row = connection.execute(*_version(repository_id, base)).one()
         present = {kind: getattr(row, f"{kind}_present") for kind in _KINDS}
     counts: dict[str, int] = {}
     for kind in _KINDS:
@@ -108,6 +111,12 @@ def _counts(connection: Connection, repository_id: str, base: int | None, differ
         counts[f"{kind}_removed"] = difference.removed[kind]
         counts[f"{kind}_present"] = present[kind] + difference.added[kind] - difference.removed[kind]
     return counts
+
+
+@built_once
+def _version(repository_id: str, number: int) -> Select[Any]:
+    versions = repository_versions.c
+    return select(repository_versions).where(versions.repository_id == repository_id, versions.number == number)
 
 
 def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
@@ -132,7 +141,7 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     refuse_unfinished(connection, run_id)
     membership = _membership(connection, run, repository)
     later = LaterSay.since(connection, repository, run, membership.number)
-    _hold_unfetched(connection, run_id)
+    connection.execute(*_hold_unfetched(run_id))
     changed_meanwhile = _hold_changed_meanwhile(connection, run)
     settle_filtered(connection, run, remote)
     if remote.policy is Policy.IMMEDIATE:
@@ -216,15 +225,15 @@ def _membership(connection: Connection, run: Row[Any], repository: Row[Any]) -> 
     )
 
 
-def _hold_unfetched(connection: Connection, run_id: str) -> None:
+@built_once
+def _hold_unfetched(run_id: str) -> Update:
     """Holds tags whose manifest is not stored."""
     is_stored = exists().where(manifests.c.digest == run_tags.c.digest)
     in_run = run_tags.c.sync_run_id == run_id
-    held = {"state": TagState.HELD.value}
-    connection.execute(
+    return (
         update(run_tags)
         .where(in_run, run_tags.c.state.in_([TagState.RESOLVED.value, TagState.UNCHANGED.value]), ~is_stored)
-        .values(**held, reason="the manifest of the tag was not stored")
+        .values(state=TagState.HELD.value, reason="the manifest of the tag was not stored")
     )
 
 
@@ -234,16 +243,8 @@ def _hold_changed_meanwhile(connection: Connection, run: Row[Any]) -> set[str]:
     A version was deleted, or made from another one, since the tags were listed. The run did not read these tags, so the
     content below them is unknown.
     """
-    is_unchanged = (run_tags.c.sync_run_id == run.id) & (run_tags.c.state == TagState.UNCHANGED.value)
-    still_present = (
-        select(run_tags.c.name)
-        .join(tags, tags.c.name == run_tags.c.name)
-        .join(manifests, (manifests.c.id == tags.c.manifest_id) & (manifests.c.digest == run_tags.c.digest))
-        .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
-        .where(is_unchanged, is_present(repository_tags, run.repository_id))
-    )
-    found = connection.execute(select(run_tags.c.name).where(is_unchanged)).scalars().all()
-    gone = set(found) - set(connection.execute(still_present).scalars())
+    found = connection.execute(*_found_unchanged(run.id)).scalars().all()
+    gone = set(found) - set(connection.execute(*_unchanged_and_present(run.id, run.repository_id)).scalars())
     for batch in in_batches(sorted(gone)):
         connection.execute(
             update(run_tags)
@@ -253,23 +254,45 @@ def _hold_changed_meanwhile(connection: Connection, run: Row[Any]) -> set[str]:
     return gone
 
 
+@built_once
+def _found_unchanged(run_id: str) -> Select[Any]:
+    is_unchanged = run_tags.c.state == TagState.UNCHANGED.value
+    return select(run_tags.c.name).where(run_tags.c.sync_run_id == run_id, is_unchanged)
+
+
+@built_once
+def _unchanged_and_present(run_id: str, repository_id: str) -> Select[Any]:
+    is_unchanged = (run_tags.c.sync_run_id == run_id) & (run_tags.c.state == TagState.UNCHANGED.value)
+    return (
+        select(run_tags.c.name)
+        .join(tags, tags.c.name == run_tags.c.name)
+        .join(manifests, (manifests.c.id == tags.c.manifest_id) & (manifests.c.digest == run_tags.c.digest))
+        .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
+        .where(is_unchanged, is_present(repository_tags, repository_id))
+    )
+
+
 def _holds(connection: Connection, membership: Membership) -> list[Hold]:
     """The held tags by name; each keeps the digest that it has in the latest version, if any."""
+    return [
+        Hold(TagName(row.name), None if row.digest is None else Digest(row.digest), row.reason or "")
+        for row in connection.execute(*_held_tags(membership.run_id, membership.repository_id))
+    ]
+
+
+@built_once
+def _held_tags(run_id: str, repository_id: str) -> Select[Any]:
     kept = (
         select(manifests.c.digest)
         .join(tags, tags.c.manifest_id == manifests.c.id)
-        .where(tags.c.name == run_tags.c.name, is_in_latest("tags", tags.c.id, membership.repository_id))
+        .where(tags.c.name == run_tags.c.name, is_in_latest("tags", tags.c.id, repository_id))
         .scalar_subquery()
     )
-    statement = (
+    return (
         select(run_tags.c.name, kept.label("digest"), run_tags.c.reason)
-        .where(run_tags.c.sync_run_id == membership.run_id, run_tags.c.state == TagState.HELD.value)
+        .where(run_tags.c.sync_run_id == run_id, run_tags.c.state == TagState.HELD.value)
         .order_by(run_tags.c.name)
     )
-    return [
-        Hold(TagName(row.name), None if row.digest is None else Digest(row.digest), row.reason or "")
-        for row in connection.execute(statement)
-    ]
 
 
 def _with_kept_tags(connection: Connection, run: Row[Any], remote: RemoteSpec, holds: list[Hold]) -> list[Hold]:

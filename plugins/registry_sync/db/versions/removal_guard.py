@@ -212,7 +212,7 @@ class TagsToRemove:
     def of(cls, membership: Membership, remote: RemoteSpec) -> TagsToRemove | None:
         """The tags to be removed, read before the intervals are written; None when there are none."""
         connection, repository_id = membership.connection, membership.repository_id
-        names = connection.execute(membership.tags_to_remove()).scalars().all()
+        names = membership.tags_to_remove()
         if not names:
             return None
         states = _states(connection, membership.run_id, names)
