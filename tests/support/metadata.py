@@ -217,6 +217,13 @@ def sync(
     return database.versions.commit(run.id)
 
 
+def thirty_tags(database: Database) -> Repository:
+    """The repository ``hello``, a mirror of thirty tags."""
+    repository = database.repositories.ensure("hello")
+    sync(database, repository, upstream_with(30))
+    return repository
+
+
 def two_versions(database: Database, name: str) -> Repository:
     """A repository with two versions: latest moved, old gone and new came with the second."""
     repository, upstream = database.repositories.ensure(name), Upstream()

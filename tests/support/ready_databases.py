@@ -1,10 +1,12 @@
-"""SQLite databases with tables: migrated once in a process, and copied for each test that wants one."""
+"""SQLite databases with tables, or with what tests start from: made once in a process, copied for each test."""
 
 from __future__ import annotations
 
 import functools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from registry_sync.db.database import Database
 
@@ -14,6 +16,38 @@ def ready_database(path: Path) -> Database:
     if not path.exists():
         path.write_bytes(_migrated())
     return Database.connect(f"sqlite:///{path}")
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_filled: dict[tuple[Any, ...], tuple[bytes, Any]] = {}
+
+
+def filled(
+    database: Database, fill: Callable[Concatenate[Database, P], T], *arguments: P.args, **options: P.kwargs
+) -> T:
+    """What ``fill`` returned when it filled a database with these arguments, and ``database`` with what it wrote.
+
+    It runs once in a process; then its database is copied, with the same ids and times. ``database`` must be ready,
+    empty, and not in use; nothing but the database may depend on ``fill``.
+    """
+    path = Path(str(database._engine.url.database))
+    key = (fill, arguments, tuple(options.items()))
+    if key not in _filled:
+        result = fill(database, *arguments, **options)
+        database.close()
+        assert not Path(f"{path}-wal").exists(), "another connection keeps a part of the database to itself"
+        _filled[key] = path.read_bytes(), result
+    else:
+        _replace(database, path, _filled[key][0])
+    return _filled[key][1]  # type: ignore[no-any-return]
+
+
+def _replace(database: Database, path: Path, data: bytes) -> None:
+    database.close()
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    path.write_bytes(data)
 
 
 class RenewedDatabase:
@@ -28,10 +62,7 @@ class RenewedDatabase:
 
     def renewed(self) -> Database:
         """Resets the database; it must not be in use."""
-        self._database.close()
-        for suffix in ("-wal", "-shm"):
-            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-        self._path.write_bytes(_migrated())
+        _replace(self._database, self._path, _migrated())
         return self._database
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from registry_sync.domain.records import RepositorySpec
 from registry_sync.domain.remote import RemoteSpec
 from support.commands import Run
 from support.metadata import Upstream, image, sync
+from support.ready_databases import filled
 
 
 def test_check_fails_and_says_why_before_the_database_is_made(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,16 +53,18 @@ def test_downgrade_asks_first_and_does_nothing_without_a_yes(
         assert database.revision() is None
 
 
+def with_a_held_tag(database: Database) -> None:
+    """``hello`` with ``latest``; ``bad`` is held."""
+    upstream = Upstream()
+    upstream.tag("latest", image("a"))
+    upstream.tag("bad", image("b"))
+    sync(database, database.repositories.ensure("hello"), upstream, held={"bad": "no such blob"})
+
+
 def test_repositories_and_versions_are_listed_for_programs(
-    run: Run, url: str, capsys: pytest.CaptureFixture[str]
+    run: Run, database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Database.connect(url) as database:
-        database.ready()
-        repository = database.repositories.ensure("hello")
-        upstream = Upstream()
-        upstream.tag("latest", image("a"))
-        upstream.tag("bad", image("b"))
-        sync(database, repository, upstream, held={"bad": "no such blob"})
+    filled(database, with_a_held_tag)
 
     run("repository", "list", "-o", "json")
     (listed,) = json.loads(capsys.readouterr().out)
@@ -77,13 +80,10 @@ def test_repositories_and_versions_are_listed_for_programs(
     assert (shown["triggered_by"], shown["removals_approved_by"]) == (None, None)
 
 
-def test_a_version_is_shown_as_tables_for_people(run: Run, url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with Database.connect(url) as database:
-        database.ready()
-        upstream = Upstream()
-        upstream.tag("latest", image("a"))
-        upstream.tag("bad", image("b"))
-        sync(database, database.repositories.ensure("hello"), upstream, held={"bad": "no such blob"})
+def test_a_version_is_shown_as_tables_for_people(
+    run: Run, database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled(database, with_a_held_tag)
     run("version", "show", "hello", "1")
     out = capsys.readouterr().out
     assert "docker.manifest" in out
@@ -203,10 +203,10 @@ def test_content_reports_where_it_came_from_and_who_holds_it(
         (("db", "downgrade", "-r", "9999", "-y"), "cannot be migrated"),
     ],
 )
-def test_what_is_missing_ends_a_command_with_a_message(run: Run, url: str, words: tuple[str, ...], said: str) -> None:
-    with Database.connect(url) as database:
-        database.ready()
-        database.repositories.ensure("empty")
+def test_what_is_missing_ends_a_command_with_a_message(
+    run: Run, database: Database, words: tuple[str, ...], said: str
+) -> None:
+    database.repositories.ensure("empty")
     with pytest.raises(SystemExit, match=said):
         run(*words)
 

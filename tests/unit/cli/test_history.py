@@ -10,6 +10,7 @@ import pytest
 from registry_sync.db.database import Database
 from support.commands import Run
 from support.metadata import two_versions
+from support.ready_databases import filled
 
 Printed = pytest.CaptureFixture[str]
 
@@ -17,7 +18,7 @@ Printed = pytest.CaptureFixture[str]
 @pytest.fixture
 def hello(database: Database) -> Database:
     """``hello`` with two versions: latest moved, old gone and new came with the second."""
-    two_versions(database, "hello")
+    filled(database, two_versions, "hello")
     return database
 
 

@@ -17,12 +17,13 @@ from registry_sync.domain.serving import DistributionSpec
 from registry_sync.serve.server import ServerOptions
 from support.commands import Run
 from support.metadata import two_versions
+from support.ready_databases import filled
 from support.statements import executed_statements
 
 
 @pytest.fixture
 def repository(database: Database) -> Repository:
-    return two_versions(database, "app")
+    return filled(database, two_versions, "app")
 
 
 def _printed(capsys: pytest.CaptureFixture[str]) -> Any:

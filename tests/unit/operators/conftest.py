@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from registry_sync.db.database import Database
+from registry_sync.domain.records import Repository
 from support.hostile_registry import HostileRegistry, errors_reply, json_reply, reply
-from support.ready_databases import ready_database
+from support.metadata import thirty_tags
+from support.ready_databases import filled, ready_database
 from support.triggers import DIGEST, LOGIN
 
 
@@ -22,6 +24,13 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databa
     monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN", f"sqlite:///{path}")
     with ready_database(path) as database:
         yield database
+
+
+@pytest.fixture
+def repository(database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Repository:
+    """A mirror of thirty tags, and a blob store of the test's own."""
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", (tmp_path / "blobs").as_uri())
+    return filled(database, thirty_tags)
 
 
 @pytest.fixture

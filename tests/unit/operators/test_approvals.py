@@ -48,15 +48,6 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Questions:
 
 
 @pytest.fixture
-def repository(database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Repository:
-    """A mirror of thirty tags."""
-    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", (tmp_path / "blobs").as_uri())
-    repository = database.repositories.ensure("hello")
-    sync(database, repository, upstream_with(30))
-    return repository
-
-
-@pytest.fixture
 def run(database: Database, repository: Repository) -> SyncRun:
     """A run that has seen an upstream of three tags, ready to be committed."""
     run = open_run(database, repository, key=KEY)

@@ -19,13 +19,14 @@ from registry_sync.operators.publish_version import PublishVersionOperator
 from registry_sync.operators.roll_back_version import RollBackVersionOperator
 from registry_sync.operators.version_outputs import PUBLICATIONS_ALIAS
 from support.metadata import Upstream, image, sync, two_versions
+from support.ready_databases import filled
 from support.task_contexts import TaskContext
 
 
 @pytest.fixture
 def hello(database: Database) -> Repository:
     """``hello`` with two versions: latest moved, old gone and new came with the second."""
-    return two_versions(database, "hello")
+    return filled(database, two_versions, "hello")
 
 
 def tags(database: Database, name: str) -> list[str]:

@@ -21,15 +21,6 @@ from support.task_contexts import TaskContext
 KEY = RunKey("mirror", "manual__1")
 
 
-@pytest.fixture
-def repository(database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Repository:
-    """A repository with thirty tags."""
-    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", (tmp_path / "blobs").as_uri())
-    repository = database.repositories.ensure("hello")
-    sync(database, repository, upstream_with(30))
-    return repository
-
-
 def shrunk(database: Database, repository: Repository) -> SyncRun:
     """A run that has seen an upstream of three tags, ready to be committed."""
     run = open_run(database, repository, key=KEY)

@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from registry_sync.db.database import Database
 from registry_sync.domain.platforms import parse_platforms
+from registry_sync.domain.records import Repository
 from registry_sync.domain.runs import Authority, RunKey
 from registry_sync.domain.serving import DistributionSpec
 from registry_sync.hooks.settings import load_settings
@@ -24,6 +25,7 @@ from registry_sync.operators.reclaim_blobs import ReclaimBlobsOperator
 from registry_sync.operators.roll_back_version import RollBackVersionOperator
 from support.hostile_registry import HostileRegistry
 from support.metadata import Upstream, image, open_run, play_stages, sync, two_versions
+from support.ready_databases import filled
 from support.task_contexts import TaskContext, rendered, sync_dag
 from support.triggers import list_tags, refusal
 
@@ -110,6 +112,11 @@ def test_a_run_id_that_somebody_types_in_grants_nothing(database: Database, list
 # -- what else changes what is there -----------------------------------------------------------------------------------
 
 
+def _source_and_theirs(database: Database) -> Repository:
+    two_versions(database, "source")
+    return two_versions(database, "theirs")
+
+
 WHAT = {"what": Param("theirs", type="string")}
 
 
@@ -137,8 +144,7 @@ def test_who_triggers_a_run_removes_and_replaces_nothing(
     is_refused: bool,
 ) -> None:
     monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", (tmp_path / "blobs").as_uri())
-    for name in ("source", "theirs"):
-        made = two_versions(database, name)
+    made = filled(database, _source_and_theirs)
     database.distributions.create(DistributionSpec("theirs", "theirs", made.id, 2))
     runs = [
         (is_refused, {"what": "theirs"}, {}),

@@ -15,7 +15,7 @@ from registry_sync.db.database import Database
 from registry_sync.domain.serving import DistributionSpec
 from registry_sync.serve.pull_api import PullApp
 from support.metadata import two_versions
-from support.ready_databases import ready_database
+from support.ready_databases import filled, ready_database
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class PullDesk:
     def __init__(self, database: Database, folder: Path) -> None:
         self.database = database
         self.store = LocalBlobStore(folder / "blobs")
-        self.repository = two_versions(database, "app")
+        self.repository = filled(database, two_versions, "app")
         for name, is_private in (("app", False), ("team/private", True), ("other/private", True)):
             database.distributions.create(DistributionSpec(name, name, self.repository.id, is_private=is_private))
 

@@ -17,7 +17,7 @@ from registry_sync.errors import InvalidReference, NameTaken, TriggerRefused
 from registry_sync.sync.open_run import SyncRequest, open_run
 from registry_sync.sync.publish_version import PublishRequest, publish_version, would_change
 from support.metadata import two_versions
-from support.ready_databases import ready_database
+from support.ready_databases import filled, ready_database
 
 PLACE = {"url": "https://registry.example", "upstream_name": "team/app"}
 
@@ -31,7 +31,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 @pytest.fixture
 def app(database: Database) -> Repository:
     """``app`` with two versions."""
-    return two_versions(database, "app")
+    return filled(database, two_versions, "app")
 
 
 def begin(database: Database, publish_as: str | None, authority: Authority = Authority.AUTHOR, **said: Any) -> None:
