@@ -38,8 +38,11 @@ TEST_READY := $(STATE)/dev $(STATE)/project $(STATE)/debian
 DOCS_READY := $(STATE)/docs $(STATE)/project
 # In a new environment: what the tests import is compiled once, beside mypy, which uses one core. Each of the processes
 # of the tests would do it otherwise, at the same time.
-COMPILE = $(if $(wildcard $(STATE)/compiled),,$(PYTEST) --numprocesses 0 --collect-only --quiet >$(STATE)/compiled 2>&1 &)
+COMPILE = $(if $(wildcard $(STATE)/compiled),,$(PYTEST) --numprocesses 0 --collect-only --quiet >$(STATE)/compiled 2>&1)
 endif
+# Between these mypy runs beside the tests; its errors come last, and fail the tests.
+BESIDE_TYPES = mkdir -p $(LOCAL); $(BIN)/mypy >$(LOCAL)/types 2>&1 & types=$$!; trap "kill $$types 2>/dev/null; true" EXIT; $(if $(COMPILE),$(COMPILE);)
+AND_TYPES = ; status=$$?; wait $$types || status=1; trap - EXIT; cat $(LOCAL)/types; exit $$status
 # Pulp's clients, of today and of the documented workflow's time, which tests run against the REST API.
 PULP_READY := $(LOCAL)/pulp/today/installed $(LOCAL)/pulp/then/installed
 
@@ -72,18 +75,23 @@ token: $(READY) ## Print a bearer token for its REST API
 	@$(LOCAL_AIRFLOW) token
 
 .PHONY: test
-test: check $(PULP_READY) ## Run all checks and tests, the checks first; at the end the branch coverage, unless COVERAGE=0
-	@COVERAGE=$(COVERAGE) $(PYTEST) --numprocesses $(or $(TEST_PROCESSES),3) --dist loadfile
+test: style $(PULP_READY) ## Run all checks and tests, types beside the tests; at the end the branch coverage, unless COVERAGE=0
+	@$(BESIDE_TYPES) COVERAGE=$(COVERAGE) $(PYTEST) --numprocesses $(or $(TEST_PROCESSES),3) --dist loadfile $(AND_TYPES)
 
 .PHONY: test-quick
-test-quick: check ## Run the checks, the unit tests and the contracts on SQLite and local files, without those that take long
-	@$(PYTEST) --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile -m 'not e2e and not slow' -k 'not postgresql and not s3' tests/architecture tests/unit tests/contract
+test-quick: style ## Run the checks, the unit tests and the contracts on SQLite and local files, without those that take long
+	@$(BESIDE_TYPES) $(PYTEST) --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile -m 'not e2e and not slow' -k 'not postgresql and not s3' tests/architecture tests/unit tests/contract $(AND_TYPES)
 
 .PHONY: check
 check: $(TEST_READY) ## Check style and types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(COMPILE) $(BIN)/mypy; status=$$?; wait; exit $$status
+	@$(if $(COMPILE),$(COMPILE) &) $(BIN)/mypy; status=$$?; wait; exit $$status
+
+.PHONY: style
+style: $(TEST_READY)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
 
 .PHONY: clients
 clients: $(TEST_READY) $(LOCAL)/go/built ## Try crane, oras, regctl and the OCI conformance suite on the pull server; takes Go

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,23 @@ def test_the_hooks_run_what_the_checks_run(program: str) -> None:
     check = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert check is not None
     assert f"$(BIN)/{program}" in check[1]
+
+
+@pytest.mark.parametrize("target", ["test", "test-quick"])
+@pytest.mark.parametrize(("types", "tests"), [(0, 0), (1, 0), (0, 1)])
+def test_types_are_checked_beside_the_tests_and_both_must_pass(
+    tmp_path: Path, target: str, types: int, tests: int
+) -> None:
+    programs = tmp_path / "venv/bin"
+    programs.mkdir(parents=True)
+    for name, status in {"ruff": 0, "mypy": types, "python": tests}.items():
+        (programs / name).write_text(f"#!/bin/sh\necho {name} has run; exit {status}\n")
+        (programs / name).chmod(0o755)
+    places = [f"VENV={tmp_path / 'venv'}", f"LOCAL={tmp_path / 'local'}", "PULP_READY="]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(["make", target, *places], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode == 0) == (types == tests == 0)
+    assert {"ruff has run", "mypy has run", "python has run"} <= set(done.stdout.splitlines())
 
 
 def test_the_editor_writes_lines_as_long_as_the_checks_take() -> None:
