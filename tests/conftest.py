@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from sqlalchemy import Engine, event
 
-from support import branch_coverage, compiled_statements, scheduling, temporary_files, tls_sockets
+from support import branch_coverage, compiled_statements, examples, scheduling, temporary_files, tls_sockets
 
 if TYPE_CHECKING:
     from support.airflow_instance import AirflowInstance
@@ -67,8 +67,7 @@ def _share_arenas() -> None:
 _M_ARENA_MAX = -8  # malloc.h
 _share_arenas()
 
-# How long an example takes says how busy the machine is, and nothing of what is tested.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("any machine", **examples.examples())
 settings.load_profile("any machine")
 
 #: The Airflows that tests share, while they run, by what :func:`support.scheduling.shared_by` says of the tests' files.
@@ -161,7 +160,9 @@ def _home_with_database(airflow_database: Path) -> Path:
 def sync_in_process(_home_with_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcessSync:
     """Runs DAGs in the process of the test, on an empty database and blob store of registry-sync."""
     from support.dag_runs import InProcessSync
+    from support.ready_databases import ready_database
 
+    ready_database(tmp_path / "registry_sync.db").close()
     monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN", f"sqlite:///{tmp_path / 'registry_sync.db'}")
     monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__BLOB_STORE", (tmp_path / "blobs").as_uri())
     monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__TRUST_TRIGGERS", "True")  # as `make up` has it

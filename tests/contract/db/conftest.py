@@ -26,6 +26,7 @@ _numbers = itertools.count()
 _MIGRATED = "migrated"
 #: Rows of one table that a test may leave before its database is not used for others.
 MOST_DEAD_ROWS = 2000
+_DELETE_ALL = tuple(delete(table) for table in reversed(metadata.sorted_tables))
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +105,7 @@ class Emptied:
                     connection.execute(text("SET LOCAL lock_timeout = '10s'"))
                     # Everything goes, so that no row need be looked for that refers to another.
                     connection.execute(text("SET LOCAL session_replication_role = replica"))
-                counts = [connection.execute(delete(table)).rowcount for table in reversed(metadata.sorted_tables)]
+                counts = [connection.execute(statement).rowcount for statement in _DELETE_ALL]
                 if dialect == "postgresql":
                     connection.execute(text("SELECT setval(oid, 1, false) FROM pg_class WHERE relkind = 'S'"))
             is_large = max(counts) > MOST_DEAD_ROWS

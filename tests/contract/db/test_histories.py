@@ -41,6 +41,7 @@ from registry_sync.domain.records import (
 from registry_sync.domain.references import TagName
 from registry_sync.domain.version_history import Amounts, Change, TagChange, UnitDifference
 from registry_sync.hooks.stores import open_blob_store
+from support.examples import examples
 from support.histories import (
     EVERYTHING,
     Catalog,
@@ -235,14 +236,10 @@ def test_versions_equal_a_plain_model_whatever_the_history_and_none_ever_changes
     numbers = iter(range(10_000))
     store = open_blob_store((tmp_path / "blobs").as_uri())
 
-    @settings(
-        max_examples=15 if dialect == "sqlite" else 5,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=(Phase.explicit, Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-    )
+    phases = (Phase.explicit, Phase.generate, Phase.shrink)
+    chosen = examples(15 if dialect == "sqlite" else 5) | {"suppress_health_check": list(HealthCheck)}
+
+    @settings(phases=phases, **chosen)
     @given(history=histories)
     def check(history: list[Any]) -> None:
         play(database, store, next(numbers), history)
