@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable, Set
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 from types import TracebackType
@@ -22,7 +20,6 @@ from registry_sync.domain.known_registries import DigestList
 from registry_sync.domain.manifest_documents import Descriptor, Manifest, read_manifest
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName, fallback_tag
 from registry_sync.errors import (
-    TEMPORARY_STATUSES,
     AuthenticationFailed,
     ChallengeInvalid,
     ContentError,
@@ -33,7 +30,6 @@ from registry_sync.errors import (
     PaginationError,
     ProtocolError,
     RedirectRefused,
-    ReferrersUnavailable,
     RegistryError,
     RegistrySyncError,
     RepositoryUnavailable,
@@ -56,16 +52,15 @@ from registry_sync.oci.http.origins import Origin, Target
 from registry_sync.oci.http.rate_limits import Usage
 from registry_sync.oci.http.requester import Retry
 from registry_sync.oci.manifests import ManifestHead
-from registry_sync.oci.referrers import MAX_DOUBTED
 from registry_sync.oci.tag_digests import DigestPairs, TagDigests, add_digests_of_images
 from registry_sync.oci.tags import TagListing
 from support.memory_digest_list import MemoryDigestList
+from support.memory_referrers import MemoryReferrers
 from support.memory_registry import MemoryRegistry, MemoryRequest, MemoryResponse, running_at
 from support.oci import FakeTime
 
 T = TypeVar("T")
 _FOREIGN = re.compile(r"(?P<registry>https?://[^/]+)/v2/(?P<repository>.+)/blobs/[^/]+")
-_LASTING = frozenset(range(200, 600)) - TEMPORARY_STATUSES
 _PATHS = {
     "tags": "tags/list",
     "digests": "digests",
@@ -77,15 +72,6 @@ _PATHS = {
 
 class _PageVanished(Exception):
     """404 of a page after the first."""
-
-
-@dataclass
-class _Knowledge:
-    """What a client has found out of the referrers API of one repository."""
-
-    has_api: bool | None = None
-    refusal: ReferrersUnavailable | None = None
-    doubted: set[Digest] = field(default_factory=set)
 
 
 class MemoryClient:
@@ -102,8 +88,7 @@ class MemoryClient:
         self._clock = FakeTime().clock
         self._retry = Retry(self.options, self._clock, self.usage)
         self._digests = MemoryDigestList(self._digest_page, self.usage, self.options, self._origin.netloc)
-        self._knowledge: dict[str, _Knowledge] = {}
-        self._lock = threading.Lock()
+        self._referrers = MemoryReferrers(self, self._origin.netloc, self.options.limits)
 
     def __enter__(self) -> MemoryClient:
         return self
@@ -164,13 +149,13 @@ class MemoryClient:
             try:
                 document = json.loads(self._whole(response).decode())
             except ValueError:
-                raise self._protocol_error(request, f"tag list of {host} is not a JSON object") from None
+                raise self.protocol_error(request, f"tag list of {host} is not a JSON object") from None
             if "tags" not in document:
-                raise self._protocol_error(request, f"{host} sends a tag list without the field tags")
+                raise self.protocol_error(request, f"{host} sends a tag list without the field tags")
             return document, response.has_more
 
         try:
-            page = self._ask(request, RequestContext("repository", repository), read)
+            page = self.ask(request, RequestContext("repository", repository), read)
         except NotFound as problem:
             if last is None:
                 raise
@@ -208,7 +193,7 @@ class MemoryClient:
         """What the registry says of a manifest; where it refuses HEAD by 403, the manifest itself is fetched."""
         request = MemoryRequest("HEAD", "manifest", repository, reference)
         try:
-            response = self._ask(request, RequestContext("manifest", repository, reference), lambda response: response)
+            response = self.ask(request, RequestContext("manifest", repository, reference), lambda response: response)
         except RegistryError as problem:
             if problem.status != 403:
                 raise
@@ -235,7 +220,7 @@ class MemoryClient:
         self, repository: RepositoryName, reference: TagName | Digest, expected: Descriptor | None
     ) -> Manifest:
         wanted = reference if isinstance(reference, Digest) else None
-        response, data = self._ask(
+        response, data = self.ask(
             MemoryRequest("GET", "manifest", repository, reference),
             RequestContext("manifest", repository, reference),
             self._receive,
@@ -270,7 +255,7 @@ class MemoryClient:
         self.usage.add("head_count")
         request = MemoryRequest("HEAD", "blob", repository, layer)
         try:
-            return self._ask(request, RequestContext("blob", repository, layer), lambda response: len(response.data))
+            return self.ask(request, RequestContext("blob", repository, layer), lambda response: len(response.data))
         except NotFound as problem:
             message = f"{self._origin.netloc} lacks layer {layer}, so that its size is unknown"
             raise InvalidManifest(message, digest=layer) from problem
@@ -383,86 +368,12 @@ class MemoryClient:
         self, repository: RepositoryName, subject: Digest, *, is_known: bool = False
     ) -> tuple[Descriptor, ...] | None:
         """The same by the API alone, None where there is none; what was found out of it is remembered."""
-        with self._lock:
-            known = self._knowledge.setdefault(repository, _Knowledge())
-        if known.has_api is False:
-            return None
-        if known.refusal is not None:
-            raise known.refusal.with_message(known.refusal.message)
-        try:
-            return self._list_referrers(repository, subject, known)
-        except ReferrersUnavailable as problem:
-            with self._lock:
-                if not known.has_api:
-                    known.refusal = problem
-            raise
-        except _NotTheApi as problem:
-            return self._without(repository, subject, known, problem.status, is_known=is_known)
-
-    def _list_referrers(self, repository: RepositoryName, subject: Digest, known: _Knowledge) -> tuple[Descriptor, ...]:
-        context = RequestContext("manifest", repository, subject)
-        found: dict[Digest, Descriptor] = {}
-        last, has_more = None, True
-        while has_more:
-            request = MemoryRequest("GET", "referrers", repository, subject, last=last)
-            response = self._ask(request, context, lambda response: response, _LASTING)
-            if response.status in (401, 403) and last is None and (response.status == 403 or response.has_challenge):
-                raise self._unavailable(self._error(request, response, context), repository)
-            if response.status != 200 or response.media_type != media_types.OCI_INDEX:
-                if last is None:
-                    raise _NotTheApi(response.status)
-                said = f"{self._origin.netloc} breaks off the list of referrers of {context} ({response.status})"
-                raise self._unavailable(self._protocol_error(request, said, response.status), repository)
-            known.has_api = True
-            index = read_manifest(response.data, content_type=media_types.OCI_INDEX, limits=self.options.limits)
-            found.update((child.digest, child) for child in index.children)
-            last, has_more = str(len(found)), response.has_more
-        return tuple(found.values())
-
-    def _without(
-        self, repository: RepositoryName, subject: Digest, known: _Knowledge, status: int, *, is_known: bool
-    ) -> tuple[Descriptor, ...] | None:
-        host = self._origin.netloc
-        with self._lock:
-            if not known.has_api and not is_known:
-                known.has_api = False
-                return None
-            if not known.has_api:
-                error = ReferrersUnavailable(
-                    f"the referrers of manifests of {repository} cannot be listed: {host} responds {status} as if it "
-                    "had no referrers API, which it had in a recent sync",
-                    host=host,
-                    repository=repository,
-                    status=status,
-                )
-                known.doubted.add(subject)
-                if len(known.doubted) >= MAX_DOUBTED:
-                    known.refusal = error
-                raise error
-        if status == 400:
-            return ()
-        raise ReferrersUnavailable(
-            f"{host} lists referrers of other manifests of {repository}, and responds {status} for those of {subject}",
-            host=host,
-            repository=repository,
-            status=status,
-        )
-
-    @staticmethod
-    def _unavailable(problem: RegistryError, repository: RepositoryName) -> ReferrersUnavailable:
-        return ReferrersUnavailable(
-            f"the referrers of manifests of {repository} cannot be listed: {problem.message}",
-            host=problem.host,
-            repository=repository,
-            method="GET",
-            url=problem.url,
-            status=problem.status,
-            codes=problem.codes,
-        )
+        found: tuple[Descriptor, ...] | None = self._referrers.found(repository, subject, is_known=is_known)
+        return found
 
     # -- requests ------------------------------------------------------------------------------------------------
 
-    def _ask(
+    def ask(
         self,
         request: MemoryRequest,
         context: RequestContext,
@@ -475,10 +386,10 @@ class MemoryClient:
     def _ask_once(self, request: MemoryRequest, context: RequestContext, accepted: frozenset[int]) -> MemoryResponse:
         response = self._registry.respond(request, self._credentials)
         if response.status not in accepted:
-            raise self._error(request, response, context)
+            raise self.error(request, response, context)
         return response
 
-    def _error(self, request: MemoryRequest, response: MemoryResponse, context: RequestContext) -> RegistryError:
+    def error(self, request: MemoryRequest, response: MemoryResponse, context: RequestContext) -> RegistryError:
         target, host = self._target(request), self._origin.netloc
         if response.status == 0:
             return ServerUnavailable(f"the connection to {host} broke", host=host, method=request.method)
@@ -505,7 +416,7 @@ class MemoryClient:
         refused = Refusal(target, request.method, response.status, codes, response.message, wait)
         return error_of_refusal(refused, context, is_anonymous=self.is_anonymous)
 
-    def _protocol_error(self, request: MemoryRequest, message: str, status: int = 200) -> ProtocolError:
+    def protocol_error(self, request: MemoryRequest, message: str, status: int = 200) -> ProtocolError:
         host, url = self._origin.netloc, self._target(request).url
         return ProtocolError(message, host=host, method=request.method, url=url, status=status)
 
@@ -517,11 +428,3 @@ class MemoryClient:
 
     def _target(self, request: MemoryRequest) -> Target:
         return Target(self._origin, f"/v2/{request.repository}/{_PATHS[request.kind]}{request.reference}")
-
-
-class _NotTheApi(Exception):
-    """The first page is something else than an image index."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
