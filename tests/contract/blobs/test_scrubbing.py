@@ -45,6 +45,7 @@ def repository(database: Database, store: BlobStore) -> str:
     return made.id
 
 
+@pytest.mark.slow
 def test_broken_and_missing_bytes_untracked_blobs_and_unknown_files_are_found(
     database: Database, place: Place, store: BlobStore, repository: str
 ) -> None:

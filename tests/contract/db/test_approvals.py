@@ -211,6 +211,7 @@ def test_a_run_whose_dag_run_has_ended_may_be_approved_and_then_goes_on(
     assert database.versions.commit(run.id).removals_approved_by == "anna"
 
 
+@pytest.mark.slow
 def test_an_approval_of_an_earlier_release_that_no_commit_has_used_is_requested_again(
     database: Database, repository: Repository, url: str
 ) -> None:

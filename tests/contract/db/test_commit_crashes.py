@@ -117,6 +117,7 @@ def assert_third_version(database: Database, repository: Repository) -> None:
     assert [found.number for found in database.versions.page(repository.id).items] == [3, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 def test_a_full_disk_stops_the_commit_and_with_room_again_it_is_made(database: Database, url: str) -> None:
     repository = database.repositories.ensure("app")
@@ -183,6 +184,7 @@ def test_a_database_that_goes_away_in_the_middle_is_a_passing_error_and_the_repe
         assert_third_version(database, repository)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CAN_MOUNT, reason="only root may mount a small disk")
 def test_a_full_disk_of_a_server_is_distinguished_from_one_of_a_file(postgres: Postgres) -> None:
     url = postgres.make_database("full_disk", "migrated")

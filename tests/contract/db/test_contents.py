@@ -138,6 +138,7 @@ def test_text_that_a_registry_should_not_have_sent_is_stored_cleaned(database: D
     assert top.children[0].media_type == "m"
 
 
+@pytest.mark.slow
 def test_thousands_of_manifests_go_in_and_come_out_in_a_few_statements(database: Database) -> None:
     many = [image(f"layer {number % 700}", "base", note=str(number)) for number in range(2500)]
     database.contents.add_manifests(many)

@@ -197,6 +197,7 @@ def test_after_the_latest_was_deleted_no_earlier_sync_is_believed_about_what_is_
     assert database.selections.selecting_remote(app.id, SyncMode.MIRROR) is not None
 
 
+@pytest.mark.slow
 def test_fewer_versions_are_kept_as_soon_as_fewer_are_wanted(database: Database, app: Repository) -> None:
     database.versions.delete(app.id, 2)
     sync(database, app, upstream(latest="d"))
@@ -300,6 +301,7 @@ def test_a_difference_to_what_is_not_there_says_so(database: Database, app: Repo
             database.versions.difference(app.id, number, base, base_repository_id=base_repository)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 def test_what_two_versions_share_costs_a_difference_no_more_than_adding_up_its_bytes(database: Database) -> None:
     def steps(tag_count: int) -> int:
@@ -340,6 +342,7 @@ def rows(database: Database) -> list[Any]:
         return [sorted(map(tuple, connection.execute(select(table))), key=repr) for table in tables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["roll_back", "copy", "delete", "delete_latest", "update"])
 def test_a_failure_at_any_statement_leaves_everything_as_it_was(database: Database, app: Repository, what: str) -> None:
     source = make_other(database)
@@ -378,6 +381,7 @@ def rows_without(database: Database, listener: Any) -> list[Any]:
     return rows(database)
 
 
+@pytest.mark.slow
 def test_versions_that_are_made_at_once_by_all_means_follow_each_other(database: Database, app: Repository) -> None:
     source = make_other(database)
     runs = []

@@ -110,6 +110,7 @@ def test_after_the_latest_was_deleted_a_sync_that_finds_the_one_before_right_has
     assert chosen.platforms == (Platform.parse("linux/amd64"),)
 
 
+@pytest.mark.slow
 def test_the_last_sync_of_an_earlier_release_is_known_after_the_upgrade(
     database: Database, app: Repository, url: str
 ) -> None:

@@ -29,6 +29,7 @@ def test_check_fails_and_says_why_before_the_database_is_made(run: Run, capsys: 
     assert (state["schema"], state["is_usable"]) == (None, False)
 
 
+@pytest.mark.slow
 def test_upgrade_makes_a_database_that_check_approves_of(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     run("db", "upgrade")
     run("db", "upgrade")
@@ -39,6 +40,7 @@ def test_upgrade_makes_a_database_that_check_approves_of(run: Run, capsys: pytes
     assert (state["schema"], state["needed_schema"], state["is_usable"]) == (needed, needed, True)
 
 
+@pytest.mark.slow
 def test_downgrade_asks_first_and_does_nothing_without_a_yes(
     run: Run, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

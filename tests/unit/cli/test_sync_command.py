@@ -50,6 +50,7 @@ def test_a_local_sync_makes_a_version_and_a_second_one_says_that_nothing_changed
     assert shown["requests"]["blob_get_count"] == len(documented_example().blobs)
 
 
+@pytest.mark.slow
 def test_a_local_dry_run_prints_the_plan_and_writes_nothing(
     run: Run, database: Database, registry: HostileRegistry, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,6 +58,7 @@ def settings_at(folder: Path, *, share_with_group: bool = False) -> Settings:
     return Settings(database, blobs, 4, 1, share_with_group=share_with_group, home=home)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share_with_group", [False, True])
 def test_what_is_stored_is_its_owners_or_its_groups(tmp_path: Path, umask: int, share_with_group: bool) -> None:
     fill(settings_at(tmp_path, share_with_group=share_with_group))

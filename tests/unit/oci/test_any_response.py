@@ -113,6 +113,7 @@ def works_again(server: HostileRegistry, client: RegistryClient) -> None:
         assert not refusal.is_temporary
 
 
+@pytest.mark.slow
 @settings(**examples(40))
 @given(responses=st.lists(_answers, min_size=1, max_size=3), has_password=st.booleans())
 @example(responses=[Raw((b'HTTP/1.1 401 X\r\nWWW-Authenticate: Bearer realm="/token"\r\n\r\n',))], has_password=True)

@@ -158,6 +158,7 @@ _json = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(max_size=5), _json, max_size=5))
 def test_a6_08_any_object_is_read_as_what_was_written(document: dict[str, Any]) -> None:
     data = json.dumps(document).encode()
@@ -195,6 +196,7 @@ _whole = {"mediaType": "x/y", "digest": str(Digest.of(b"x")), "size": 1}
 _descriptors = _fields.map(lambda fields: {**_whole, **fields})
 
 
+@pytest.mark.slow
 @given(_descriptors, st.lists(_descriptors, max_size=4), st.sampled_from(sorted(media_types.MANIFEST_TYPES)))
 def test_a6_09_any_descriptor_is_read_within_its_limits_or_refused(
     config: dict[str, Any], entries: list[dict[str, Any]], media_type: str

@@ -325,6 +325,7 @@ def test_a5_06_identity_is_requested_and_a_compressed_layer_stays_compressed(reg
     assert registry.requests[0].header("accept-encoding") == "identity"
 
 
+@pytest.mark.slow
 def test_a5_07_a_bomb_is_not_unpacked(registry, client_of) -> None:
     blob = descriptor(b"x" * 100)
     bomb = gzip.compress(bytes(200_000_000))

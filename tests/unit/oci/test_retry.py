@@ -54,6 +54,7 @@ def test_a9_05_any_text_gives_nothing_or_at_most_a_day(value: str) -> None:
     assert seconds is None or 0 < seconds <= 86400
 
 
+@pytest.mark.slow
 @given(st.integers(1, 60))
 def test_a9_04_backoff_is_jittered_and_bounded(number: int) -> None:
     assert 0 <= backoff_seconds(number) <= 15

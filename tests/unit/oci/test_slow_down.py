@@ -64,6 +64,7 @@ def head_all(client: RegistryClient, time: SharedTime, count: int) -> dict[TagNa
     return heads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_bucket_of_10_refilled_at_20_a_second_gives_400_tags_in_one_go(registry, status: int) -> None:
     """The clock is the client's and the registry's."""

@@ -15,6 +15,8 @@ from support.certificates import CertificateAuthority
 from support.images import RepositoryContent
 from support.registry import PASSWORD, USERNAME, LoggedRequest, RegistryServer
 
+pytestmark = pytest.mark.slow
+
 ACCEPT = {"Accept": ", ".join(media_types.ACCEPTED_MANIFEST_TYPES)}
 
 

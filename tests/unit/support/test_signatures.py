@@ -104,6 +104,7 @@ def test_one_of_two_releases_has_half_of_everything(content: RepositoryContent, 
     assert len(part.tags) == (9 if has_fallback_tags else 5)
 
 
+@pytest.mark.slow
 def test_a_registry_takes_and_serves_it(tmp_path: Path, content: RepositoryContent) -> None:
     given = with_fallback_tags(content)
     with RegistryServer(tmp_path) as server:

@@ -47,6 +47,7 @@ def _warnings_of_garbage() -> list[str]:
     return [str(warning.message) for warning in caught]
 
 
+@pytest.mark.slow
 def test_a_client_whose_connection_is_reset_before_the_handshake_leaves_no_socket() -> None:
     context = _Late(ssl.PROTOCOL_TLS_CLIENT)
     context.is_connected = threading.Event()
@@ -68,6 +69,7 @@ def test_a_client_whose_connection_is_reset_before_the_handshake_leaves_no_socke
     assert _warnings_of_garbage() == []
 
 
+@pytest.mark.slow
 def test_a_server_whose_client_resets_before_the_handshake_leaves_no_socket() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -79,6 +81,7 @@ def test_a_server_whose_client_resets_before_the_handshake_leaves_no_socket() ->
     assert _warnings_of_garbage() == []
 
 
+@pytest.mark.slow
 def test_a_socket_that_somebody_left_open_warns() -> None:
     one, other = socket.socketpair()
     with other:

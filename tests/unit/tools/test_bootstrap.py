@@ -152,6 +152,7 @@ def test_a_python_that_is_requested_and_too_old_is_refused_by_name(tmp_path: Pat
     assert "PYTHON=python3.9 is not" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_environment_that_works_is_kept(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.add_python()
