@@ -302,17 +302,16 @@ def _remote_document(
 
 def _read_tags(levels: TagRuleLevels, reading: Reading) -> dict[str, Any]:
     """The rules for tags as options of a remote. Mistakes in them are reported."""
-    inherited = None if levels.inherited is None else _rules(levels.inherited, reading)
+    inherited = None if levels.inherited is None else _rules(levels.inherited, levels.inherited.place, reading)
     own = levels.inherited_sets if levels.own is None else levels.own
     if own is None:
         return tag_options(inherited, None)
     if isinstance(own, Entries):
-        return tag_options(inherited, [_rules(entry, reading) for entry in own])
-    return tag_options(inherited, _rules(own, reading))
+        return tag_options(inherited, [_rules(entry, at, reading) for entry, at in zip(own, own.places, strict=True)])
+    return tag_options(inherited, _rules(own, own.place, reading))
 
 
-def _rules(value: Any, reading: Reading) -> dict[str, Any]:
-    at = getattr(value, "place", Place("", 0))
+def _rules(value: Any, at: Place, reading: Reading) -> dict[str, Any]:
     return TAG_SET.read(value, at, reading)
 
 

@@ -52,7 +52,7 @@ def read(path: Path, data: bytes) -> None:
     """Reads a file of these bytes, and looks at all that came of it."""
     path.write_bytes(data)
     fleet = read_fleet(path, {})
-    lines = data.count(b"\n") + 2
+    lines = len(data.decode("utf-8", "replace").splitlines()) + 2  # YAML has other ends of lines besides \n, too
     for mistake in fleet.mistakes:
         assert mistake.file == "mirrors.yaml"
         assert 0 <= mistake.line <= lines

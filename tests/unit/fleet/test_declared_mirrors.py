@@ -181,6 +181,8 @@ def test_a_mistake_hurts_its_mirror_alone(declare: Declare) -> None:
         ("tags: {regex: ['(']}", "RE2"),
         ("tags: {semver: '>=a.b'}", "cannot be read"),
         ("tags: {newest: 0}", "from 1"),
+        ("tags: [~]", "expected a map of rules"),
+        ("tags: latest", "expected a map of rules"),
         ("retries: -1", "from 0 to 100"),
         ("labels: [a]", "a map of texts"),
         ("publish: 'A'", "base path"),
