@@ -38,6 +38,7 @@ RUNNING_DAGS = (
     "tests/docs/test_docs_claims.py",
     "tests/e2e/test_dag_in_process.py",
     "tests/integration/test_dag.py",
+    "tests/integration/test_fleet_dags.py",
     "tests/integration/test_run_notes.py",
     "tests/integration/test_several_syncs.py",
     "tests/integration/test_space_and_integrity.py",
