@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -37,8 +38,9 @@ def generated(site: Path, name: str) -> str:
     return (site / reference.FOLDER / f"{name}.md").read_text(encoding="utf-8")
 
 
-def anchors(text: str) -> set[str]:
-    titles = re.findall(r"^#+ (.+)$", _FENCE.sub("", text), re.MULTILINE)
+@cache
+def anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", _FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
@@ -68,7 +70,7 @@ def test_every_link_leads_to_a_page_of_the_site_or_to_an_address(site: Path) -> 
             found = (page.parent / name).resolve() if name else page
             assert found.exists(), f"{page.name} links to {target}"
             if anchor:
-                assert anchor in anchors(found.read_text(encoding="utf-8")), f"{page.name} links to {target}"
+                assert anchor in anchors(found), f"{page.name} links to {target}"
 
 
 def test_files_that_are_no_pages_are_named_or_linked_where_they_can_be_read() -> None:
