@@ -6,13 +6,13 @@ import re
 
 import pytest
 
-from registry_sync.api.app import create_app
 from registry_sync.pulp.repository_documents import RemoteDocument
 from registry_sync.pulp.task_documents import TaskState
 from support.documents import DOCS
+from support.rest_api import description
 
 TEXT = (DOCS / "reference/rest-api.md").read_text(encoding="utf-8")
-DOCUMENT = create_app().openapi()
+DOCUMENT = description()
 OPERATIONS = [(method.upper(), path) for path, found in DOCUMENT["paths"].items() for method in found]
 
 

@@ -12,10 +12,11 @@ import pytest
 
 from documentation import reference
 from documentation.pages import CHECKOUT, page_places, rewrite_links, sections, stage
-from registry_sync.api.app import MOUNT, create_app
+from registry_sync.api.app import MOUNT
 from registry_sync.cli import get_cli_commands
 from registry_sync.hooks.registry import RegistryHook
 from registry_sync.provider import OPERATOR_MODULES
+from support.rest_api import description
 
 SOURCE_URL = "https://code.example/registry-sync/blob/main"
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -119,7 +120,7 @@ def test_every_command_is_generated_with_each_of_its_arguments(site: Path) -> No
 
 
 def test_every_operation_and_document_of_the_rest_api_is_generated(site: Path) -> None:
-    page, document = generated(site, "rest-api"), create_app().openapi()
+    page, document = generated(site, "rest-api"), description()
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             assert f"### {operation['summary']}\n\n```text\n{method.upper()} {MOUNT}{path}\n```" in page

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import requests
@@ -21,6 +22,14 @@ ROLES = ("viewer", "user", "op", "admin")
 API = "/pulp/api/v3"
 DAG_ID = "registry_sync"
 START_SECONDS = 60
+
+
+@cache
+def description() -> dict[str, Any]:
+    """The OpenAPI document of our API, which takes a second to make and which nobody changes."""
+    from registry_sync.api.app import create_app
+
+    return create_app().openapi()
 
 
 @dataclass

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from registry_sync.api.app import create_app
 from registry_sync.api.description import PULP_VERSIONS, in_pulps_form
+from support.rest_api import description
 
-BY_ID: dict[str, Any] = create_app().openapi()
+BY_ID = description()
 BY_HREF = in_pulps_form(BY_ID)
 #: Operations of Pulp, by its ids, with their method and their path as its clients know it.
 OPERATIONS = {
