@@ -31,6 +31,7 @@ DAGS = (
     *MIRRORS_OF_ONE_HOST,
     GATE,
     "smallest",
+    "list_changed_tags",
     "log_new_versions",
     "mirror_when_moved",
     "mirrors_in_one_task",
