@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from airflow.sdk import DAG, Asset, task
+from airflow.sdk import DAG, task
 
-from registry_sync.operators.changed_tags import changed_tags
+from registry_sync.operators.changed_tags import changed_tags, versions_of
 
 log = logging.getLogger(__name__)
 
 with DAG(
     dag_id="list_changed_tags",
-    schedule=Asset.ref(name="registry_sync/hello-world"),
+    schedule=versions_of("hello-world"),
     catchup=False,
     is_paused_upon_creation=False,
 ):

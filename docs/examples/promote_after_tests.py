@@ -5,17 +5,17 @@ from __future__ import annotations
 import subprocess
 from typing import Any
 
-from airflow.sdk import DAG, Asset, task
+from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from registry_sync.operators.changed_tags import changed_tags
+from registry_sync.operators.changed_tags import changed_tags, versions_of
 from registry_sync.operators.promote_tags import PromoteTagsOperator
 
 REGISTRY = "pulls.example.org:5050"
 
 with DAG(
     dag_id="promote_after_tests",
-    schedule=Asset.ref(name="registry_sync/alpine"),
+    schedule=versions_of("alpine"),
     catchup=False,
     max_active_runs=1,
 ):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import subprocess
 from typing import Any
 
-from airflow.sdk import DAG, Asset, task
+from airflow.sdk import DAG, task
 
-from registry_sync.operators.changed_tags import changed_tags
+from registry_sync.operators.changed_tags import changed_tags, versions_of
 
 REGISTRY = "pulls.example.org:5050"
 
 with DAG(
     dag_id="redeploy",
-    schedule=Asset.ref(name="registry_sync/alpine-tested"),
+    schedule=versions_of("alpine-tested"),
     catchup=False,
     max_active_runs=1,
 ):

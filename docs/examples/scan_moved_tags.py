@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 from typing import Any
 
-from airflow.sdk import DAG, Asset, task
+from airflow.sdk import DAG, task
 
-from registry_sync.operators.changed_tags import changed_tags
+from registry_sync.operators.changed_tags import changed_tags, versions_of
 
 REGISTRY = "pulls.example.org:5050"  # the pull server, or the upstream itself
 
-with DAG(dag_id="scan_moved_tags", schedule=Asset.ref(name="registry_sync/alpine"), catchup=False):
+with DAG(dag_id="scan_moved_tags", schedule=versions_of("alpine"), catchup=False):
 
     @task
     def images(triggering_asset_events: Any = None) -> list[str]:

@@ -1,4 +1,4 @@
-"""``changed_tags``: the tags that the asset events of a DAG run report as new or moved, for tasks that work on them.
+"""``versions_of`` and ``changed_tags``: what a DAG that follows a repository is scheduled on, and what changed in it.
 
 Airflow may start one run for several events, and an event lists a bounded number of tags. Both are resolved here: what
 is returned is what differs after the last event, each tag once, complete.
@@ -9,14 +9,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk import Asset
+
 from registry_sync.domain.records import PageRequest
 from registry_sync.domain.version_history import Change
+from registry_sync.operators.version_outputs import declared_asset
 
 if TYPE_CHECKING:
     from registry_sync.db.database import Database
 
 _PAGE = 1000
 _CHANGED = (Change.ADDED.value, Change.MOVED.value)
+
+
+def versions_of(repository: str) -> Asset:
+    """The asset of a repository, for ``schedule=`` of a DAG: each of its versions is an event of it.
+
+    Airflow hands the events to a DAG that is scheduled on the asset itself. One that is scheduled on a reference,
+    ``Asset.ref(name=…)``, is started as well, and has no event in hand.
+
+    :param repository: name of the repository, which need not exist yet
+    """
+    return declared_asset(repository.strip())
 
 
 def changed_tags(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[dict[str, Any]]:

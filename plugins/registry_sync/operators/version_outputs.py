@@ -52,7 +52,7 @@ def version_outlets(repository: object = None) -> list[BaseAsset]:
     """
     outlets: list[BaseAsset] = [AssetAlias(VERSIONS_ALIAS), AssetAlias(FORMER_NAMES_ALIAS)]
     if isinstance(repository, str) and repository.strip() and is_literal(repository):
-        outlets.append(_asset(repository.strip()))
+        outlets.append(declared_asset(repository.strip()))
     return outlets
 
 
@@ -124,12 +124,13 @@ def repository_asset(context: Mapping[str, Any], repository: str) -> Asset:
 
     An active asset keeps its URI, also that of a former release, which contains the repository's id.
     """
-    asset = _asset(repository)
+    asset = declared_asset(repository)
     uri = _active_uri(context, asset.name)
     return Asset(name=asset.name, uri=uri) if uri else asset
 
 
-def _asset(repository: str) -> Asset:
+def declared_asset(repository: str) -> Asset:
+    """The asset of the repository of that name as DAGs declare it."""
     # Airflow accepts ASCII only; a quoted name is another repository's only if that one has a quoted name itself.
     quoted = quote(repository, safe="/")
     return Asset(name=f"{_NAME_PREFIX}{repository if repository.isascii() else quoted}", uri=f"{_URI_PREFIX}{quoted}")

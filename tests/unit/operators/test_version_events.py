@@ -16,7 +16,7 @@ from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Repository
 from registry_sync.errors import RecordNotFound
 from registry_sync.operators import version_outputs
-from registry_sync.operators.changed_tags import changed_tags
+from registry_sync.operators.changed_tags import changed_tags, versions_of
 from registry_sync.operators.promote_tags import PromoteTagsOperator
 from registry_sync.operators.roll_back_version import RollBackVersionOperator
 from registry_sync.operators.sync_repository import sync_repository
@@ -136,6 +136,8 @@ def test_a_dag_shows_the_asset_of_a_repository_that_its_code_names() -> None:
         for task in dag.tasks
         if task.outlets
     }
+    assert versions_of("small") in dag.get_task("small.fetch_and_commit").outlets
+    assert versions_of("büro").name == "registry_sync/b%C3%BCro"
     assert shown == {
         "team_app.commit_version": ["registry_sync/team/app"],
         "small.fetch_and_commit": ["registry_sync/small"],
