@@ -119,6 +119,25 @@ def _modules(folder: Path) -> list[Module]:
 MODULES = _modules(PACKAGE)
 
 
+def test_no_module_gives_a_name_twice() -> None:
+    """What was bound first would be lost without a word, as an argument of a command once was."""
+    twice = []
+    for module in MODULES:
+        names = [
+            target.id
+            for node in module.tree.body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name) and target.id not in {used.id for used in _names_in(node.value)}
+        ]
+        twice += [f"{module.name}: {name}" for name in sorted(set(names)) if names.count(name) > 1]
+    assert twice == []
+
+
+def _names_in(value: ast.expr) -> list[ast.Name]:
+    return [node for node in ast.walk(value) if isinstance(node, ast.Name)]
+
+
 def test_a_part_imports_only_parts_above_it() -> None:
     wrong = []
     for module in MODULES:

@@ -223,7 +223,7 @@ FLEET_FILE = _new(
 FLEET_PATH = _new(
     ("--path",), help="File or folder that declares mirrors (default: the setting fleet_path)", default=None
 )
-MIRROR = _new(("name",), help="Repository of the mirror (default: all mirrors)", nargs="?", default=None)
+OPTIONAL_MIRROR = _new(("name",), help="Repository of the mirror (default: all mirrors)", nargs="?", default=None)
 MIRRORS = _new(("names",), help="Repositories of the mirrors (default: all)", nargs="*", metavar="NAME")
 OF_GROUP = _new(("--group",), help="Only mirrors of this group", default=None)
 JOBS = _new(("--jobs",), help="How many mirrors are planned at once (default: 4)", type=jobs, default=4)

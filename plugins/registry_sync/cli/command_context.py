@@ -133,14 +133,18 @@ _SHOWN_DIGITS = 12
 _LEAST_COLUMN = 10
 
 
-def print_rows(rows: Sequence[Row], output: str) -> None:
-    """Rows of one kind; ``output`` is ``table``, ``json``, ``yaml`` or ``plain``."""
+def print_rows(rows: Sequence[Row], output: str, *, always: Sequence[str] = ()) -> None:
+    """Rows of one kind; ``output`` is ``table``, ``json``, ``yaml`` or ``plain``.
+
+    ``always`` are columns that a table has even where no row has a value: those that were asked for.
+    """
     if output in ("json", "yaml"):
         print_document(rows, output)
     elif output == "plain":
         _console().print_as_plain_table([_exact(row) for row in rows])
     else:
-        names = [name for name in (rows[0] if rows else ()) if any(not _is_nothing(row[name]) for row in rows)]
+        given = rows[0] if rows else ()
+        names = [name for name in given if name in always or any(not _is_nothing(row[name]) for row in rows)]
         _print_table(names, [_for_people({name: row[name] for name in names}) for row in rows])
 
 
@@ -173,14 +177,14 @@ def _console() -> Any:
 
 
 def _print_table(names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-    """Prints a table. Columns that end in ``_id`` are never wrapped or cut, so that their values can be copied."""
+    """Prints a table. Ids are never wrapped or cut, so that they can be copied, and times neither, to be one line."""
     from airflow.cli.simple_table import SimpleTable
 
     console = _console()
     if not rows:
         console.print_as_table([])
         return
-    whole = [_title(name) for name in names if name.endswith("_id")]
+    whole = [_title(name) for name in names if name == "id" or name.endswith(("_id", "_at"))]
     table: Any = SimpleTable(show_header=True)  # type: ignore[no-untyped-call]
     for title in map(_title, names):
         table.add_column(title, no_wrap=title in whole)

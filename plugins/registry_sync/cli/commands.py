@@ -284,7 +284,7 @@ _FLEET = (
         "show",
         "Show mirrors as declared, with what they inherit",
         "fleet_commands.show",
-        given.MIRROR,
+        given.OPTIONAL_MIRROR,
         given.FLEET_PATH,
         given.OF_GROUP,
         given.OUTPUT,

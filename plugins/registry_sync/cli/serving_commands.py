@@ -111,7 +111,7 @@ def list_pulls(args: Namespace) -> None:
             return database.last_pulls.tags(repository.id, replace(request, ordering="last_pulled"), unused_since=since)
 
         rows = [{"tag": tag.name, "last_pulled": tag.last_pulled, "digest": tag.digest} for tag in every(page)]
-    print_rows(rows, args.output)
+    print_rows(rows, args.output, always=("last_pulled",))
 
 
 def list_robots(args: Namespace) -> None:

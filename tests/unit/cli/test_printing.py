@@ -69,6 +69,21 @@ def test_an_id_stands_whole_on_one_line_however_narrow_the_terminal_is(
     assert "…" not in printed
 
 
+def test_a_time_stands_whole_on_one_line_however_narrow_the_terminal_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    print_rows([{"name": "a" * 40, "started_at": MOMENT, "finished_at": MOMENT, "error": "b " * 40}], "table")
+    assert out(capsys).count("2026-03-01 10:00:05") == 2
+
+
+def test_a_column_that_was_asked_for_is_there_without_values(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([{"tag": "v1", "last_pulled": None}], "table", always=("last_pulled",))
+    title, row = (line for line in out(capsys).splitlines() if "|" in line)
+    assert [part.strip() for part in title.split("|")] == ["tag", "last pulled"]
+    assert [part.strip() for part in row.split("|")] == ["v1", "-"]
+
+
 def test_programs_get_exact_values(capsys: pytest.CaptureFixture[str]) -> None:
     from airflow.utils import yaml
 

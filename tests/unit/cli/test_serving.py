@@ -124,6 +124,8 @@ def test_tags_are_listed_by_their_last_pull_what_nobody_pulled_first(
     run: Run, database: Database, repository: Repository, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = utc_now()
+    run("repository", "pulls", "app")
+    assert "last pulled" in capsys.readouterr().out
     pulls = {"latest": now - timedelta(days=100), "new": now}
     database.last_pulls.record({(repository.id, tag): at for tag, at in pulls.items()})
     run("repository", "pulls", "app", "--output", "json")
