@@ -40,7 +40,6 @@ def show_repository(args: Namespace) -> None:
     present = {} if latest is None else latest.summary.present
     fields = {
         **_repository_row(repository),
-        "retain_versions": repository.retain_versions,
         "tags": present.get("docker.tag", 0),
         "manifests": present.get("docker.manifest", 0),
         "blobs": present.get("docker.blob", 0),
@@ -93,6 +92,7 @@ def _repository_row(repository: Repository) -> dict[str, Any]:
         "updated_at": repository.updated_at,
         "labels": dict(repository.labels),
         "description": repository.description,
+        "retain_versions": repository.retain_versions,
         "created_at": repository.created_at,
         "id": repository.id,
     }
