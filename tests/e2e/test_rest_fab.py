@@ -20,6 +20,7 @@ from support.airflow_instance import AirflowInstance
 from support.fab import PASSWORD, ROLES, SETTINGS, make_fab_database
 from support.hostile_registry import HostileRegistry
 from support.metadata import Upstream, image, index, sync
+from support.pulp_clients import pulp_command, walk_with_libraries
 from support.registry import RegistryServer
 from support.rest_api import API, RestClient, hrefs_in
 from support.rights import (
@@ -302,3 +303,43 @@ def test_the_manual_is_for_everybody_who_is_signed_in(fab: AirflowInstance, clie
 def test_a_token_that_is_none_is_refused(fab: AirflowInstance, clients: dict[str, RestClient]) -> None:
     forged = RestClient(fab.url, f"{clients['Admin'].token}x")
     assert forged.ask("GET", REPOSITORIES).status_code == 401
+
+
+# -- Pulp's own clients ------------------------------------------------------------------------------------------------
+
+
+def test_pulps_command_syncs_under_fab(
+    fab: AirflowInstance, clients: dict[str, RestClient], upstream: RegistryServer, tmp_path: Path
+) -> None:
+    """The least role that may change repositories does everything; one that may only read is told so."""
+    end_other_runs(clients["Admin"])
+    name = f"fab-pulp-{secrets.token_hex(4)}"
+    with pulp_command(fab.url, "op", PASSWORD, tmp_path / "op") as pulp:
+        assert pulp("status").document["database_connection"]["connected"] is True
+        pulp(f"container remote create --name {name} --url {upstream.url} --upstream-name {UPSTREAM_NAME}")
+        pulp(f"container repository create --name {name} --remote {name}")
+        assert "Done." in pulp(f"container repository sync --name {name}").errors
+        version = pulp(f"container repository version show --repository {name}").document
+        assert (version["number"], version["content_summary"]["present"]["container.tag"]["count"]) == (1, 8)
+        (worker,) = pulp("worker list --online").document
+        assert worker["current_task"] is None
+        with pulp_command(fab.url, "viewer", PASSWORD, tmp_path / "viewer") as viewer:
+            assert viewer(f"container repository show --name {name}").document["remote"] is not None
+            assert "Operation" in viewer(f"container repository destroy --name {name}", status=1).errors
+        pulp(f"container repository destroy --name {name}")
+        pulp(f"container remote destroy --name {name}")
+
+
+@pytest.mark.parametrize(("generation", "form"), [("today", "container"), ("then", "docker")])
+def test_pulps_libraries_sync_under_fab(
+    fab: AirflowInstance,
+    clients: dict[str, RestClient],
+    upstream: RegistryServer,
+    generation: str,
+    form: str,
+    tmp_path: Path,
+) -> None:
+    end_other_runs(clients["Admin"])
+    name = f"fab-{generation}-{secrets.token_hex(4)}"
+    found = walk_with_libraries(generation, tmp_path, fab.url, "op", PASSWORD, form, name, upstream.url)
+    assert (found["task"], found["number"], found["present"][f"{form}.tag"]) == (["completed", True], 1, 8)
