@@ -49,6 +49,7 @@ class Fleet:
     connect: Callable[[RemoteSpec], Any] | None = None
     client_options: dict[str, Any] = field(default_factory=dict)
     url: str | None = None
+    urls: dict[str, str] = field(default_factory=dict)
     on_round: Callable[[], None] = lambda: None
     closing: tuple[Callable[[], None], ...] = ()
 
@@ -65,10 +66,8 @@ class Fleet:
         ]
 
     def _start(self, name: str, key: RunKey) -> SyncRun:
-        options = self.options.get(name, {})
-        return open_run(
-            self.here.database, key, SyncRequest(name, url=self.url or self.registry.url, upstream_name=name, **options)
-        )
+        options, url = self.options.get(name, {}), self.urls.get(name, self.url or self.registry.url)
+        return open_run(self.here.database, key, SyncRequest(name, url=url, upstream_name=name, **options))
 
     @contextmanager
     def _connect(self, remote: RemoteSpec) -> Iterator[tuple[RegistryReader, RemoteSpec]]:

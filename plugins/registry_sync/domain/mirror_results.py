@@ -7,6 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
+from registry_sync.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    LimitExceeded,
+    NotARegistry,
+    NotFound,
+    NothingSynced,
+    RegistrySyncError,
+    RepositoryUnavailable,
+    ServerUnavailable,
+    UntrustedCertificate,
+)
+
 
 class MirrorOutcome(str, Enum):
     """How the sync of a mirror ended.
@@ -29,6 +42,26 @@ class MirrorOutcome(str, Enum):
     def is_success(self) -> bool:
         """Whether nothing remains to be done for the mirror, so that a repeat of the task leaves it out."""
         return self not in (MirrorOutcome.STOPPED, MirrorOutcome.THROTTLED, MirrorOutcome.FAILED)
+
+
+#: What to do about errors whose text says only what happened; the first that fits counts.
+_ADVICE: tuple[tuple[type[RegistrySyncError], str], ...] = (
+    (NotFound, "correct url and upstream_name, or remove the mirror; what was synced stays"),
+    (RepositoryUnavailable, "give it a connection (conn_id) whose user may read it, or correct upstream_name"),
+    (AuthenticationFailed, "correct user and password of its connection"),
+    (AccessDenied, "let the user of its connection read it, or give it another connection (conn_id)"),
+    (NotARegistry, "correct its url"),
+    (UntrustedCertificate, "give its remote or connection the CA of the registry"),
+    (ServerUnavailable, "the next run tries again; where it lasts, ask who operates the registry"),
+    (NothingSynced, "correct its filters, or the tags upstream"),
+    (LimitExceeded, "raise the limit that it names, or select less"),
+)
+
+
+def advice(error: RegistrySyncError) -> str:
+    """What to do about an error of a mirror, after its text; empty where the text says it."""
+    found = next((text for kind, text in _ADVICE if isinstance(error, kind)), None)
+    return "" if found is None else f"; {found}"
 
 
 #: Characters of one error in a summary; the whole text is in the database.

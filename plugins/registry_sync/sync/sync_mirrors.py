@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from registry_sync.domain.mirror_results import MirrorOutcome, MirrorResult, counts_text
+from registry_sync.domain.mirror_results import MirrorOutcome, MirrorResult, advice, counts_text
 from registry_sync.domain.quantities import format_count, format_duration, utc_now
 from registry_sync.domain.runs import RunKey, RunState, RunUsage, SyncRun
 from registry_sync.errors import (
@@ -442,7 +442,7 @@ class _Attempt:
 
 def _failed(blank: MirrorResult, error: RegistrySyncError, run: SyncRun | None) -> MirrorResult:
     """The result of a mirror that did not succeed; its error says what to do."""
-    outcome, text = MirrorOutcome.FAILED, f"{type(error).__name__}: {error}"
+    outcome, text = MirrorOutcome.FAILED, f"{type(error).__name__}: {error}{advice(error)}"
     if isinstance(error, RateLimited):
         outcome = MirrorOutcome.THROTTLED
         wait = error.retry_after_seconds
