@@ -19,7 +19,7 @@ LOCK_GROUP = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --g
 LOCK = $(LOCK_GROUP) pyproject.toml
 
 # The variables, set as in `make sync NAME=library/alpine` or in the environment.
-SYNC_VARIABLES := REMOTE NAME REPOSITORY TAGS EXCLUDE_TAGS PLATFORMS POLICY MODE CONN PUBLISH_AS REPLACE_UPSTREAM PORT
+SYNC_VARIABLES := REMOTE NAME REPOSITORY TAGS EXCLUDE_TAGS SEMVER NEWEST ORDER NEWER_THAN PLATFORMS POLICY MODE CONN PUBLISH_AS REPLACE_UPSTREAM PORT
 export $(SYNC_VARIABLES) PULL_PORT PYTHON
 # What is compiled once is not compiled again by each of many processes, whatever the machine's habit is.
 unexport PYTHONDONTWRITEBYTECODE
@@ -51,7 +51,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 .PHONY: sync
-sync: known-variables $(READY) ## Sync a repository and print its version: REMOTE= NAME= REPOSITORY= TAGS= EXCLUDE_TAGS= PLATFORMS= POLICY= MODE= CONN= PUBLISH_AS= REPLACE_UPSTREAM=
+sync: known-variables $(READY) ## Sync a repository and print its version: REMOTE= NAME= REPOSITORY= TAGS= EXCLUDE_TAGS= SEMVER= NEWEST= ORDER= NEWER_THAN= PLATFORMS= POLICY= MODE= CONN= PUBLISH_AS= REPLACE_UPSTREAM=
 	@$(LOCAL_AIRFLOW) sync
 
 .PHONY: known-variables

@@ -32,6 +32,7 @@ from registry_sync.operators.plan_blobs import PlanBlobsOperator
 from registry_sync.operators.stage import RegistryRetryPolicy
 
 EXISTING, NEW, FURTHER = "Sync an existing remote", "Mirror something new", "Further options"
+RULES = "Tags by rule"
 
 PARAMS = {
     "repository": Param(
@@ -147,6 +148,91 @@ PARAMS = {
         description="Names or globs, one a line; excluded from the tags selected above.",
         section=FURTHER,
     ),
+    "semver": Param(
+        None,
+        type=["null", "string", "object"],
+        title="Versions",
+        description=(
+            "Only tags that are versions in this range, such as >=3.18 <4 or 3.x, whatever variant is behind them. Or "
+            "JSON with range, suffixes, prereleases, components and version_from."
+        ),
+        section=RULES,
+    ),
+    "newest": Param(
+        None,
+        type=["null", "integer", "string", "object"],
+        title="Newest",
+        description="Only so many of the newest: versions with their variants, or tags in another order.",
+        section=RULES,
+    ),
+    "order": Param(
+        "default",
+        type="string",
+        enum=["default", "version", "first_seen", "pushed", "name"],
+        values_display={
+            "default": "the remote's own (version for a new one)",
+            "version": "version: by version number",
+            "first_seen": "first_seen: by when our syncs first saw the tag",
+            "pushed": "pushed: by when it was pushed, where the registry lists it",
+            "name": "name: by name",
+        },
+        title="Order",
+        description="What the newest are, and what the age of a tag is.",
+        section=RULES,
+    ),
+    "newer_than": Param(
+        None,
+        type=["null", "string"],
+        title="Newer than",
+        description=(
+            "Only tags that came less than this long ago, such as 90d or 12h, or since a date such as 2026-01-31; with "
+            "the order first_seen or pushed."
+        ),
+        section=RULES,
+    ),
+    "regex": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string"},
+        title="Regular expressions",
+        description="Also the tags that one of these matches as a whole (RE2), one a line.",
+        section=RULES,
+    ),
+    "regex_all": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string"},
+        title="Regular expressions that all match",
+        description="Only tags that each of these matches as a whole, one a line.",
+        section=RULES,
+    ),
+    "exclude_regex": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string"},
+        title="Regular expressions to exclude",
+        description="Not the tags that one of these matches as a whole, one a line.",
+        section=RULES,
+    ),
+    "digests": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string"},
+        title="Digests",
+        description="Also these: tag@sha256:… is held under that tag, sha256:… under a name of its own. One a line.",
+        section=RULES,
+    ),
+    "tag_sets": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "object"},
+        title="Sets of rules",
+        description=(
+            'What any of these selects, as JSON: [{"semver": ">=15 <18", "include": ["*-alpine"], "newest": 3}, '
+            '{"include": ["17"]}]. What one does not say is as in the fields here.'
+        ),
+        section=RULES,
+    ),
     "platforms": Param(
         None,
         type=["null", "array"],
@@ -209,7 +295,7 @@ PARAMS = {
         },
         title="List of digests",
         description="From where the digests of all tags are taken at once, in place of a request for each tag.",
-        section="Further options",
+        section=FURTHER,
     ),
     "ssl_validation": Param(
         "default",
@@ -280,6 +366,15 @@ with DAG(
         max_total_bytes="{{ params.max_total_bytes or '' }}",
         digest_list="{{ '' if params.digest_list == 'default' else params.digest_list }}",
         ssl_validation="{{ '' if params.ssl_validation == 'default' else params.ssl_validation }}",
+        regex="{{ (params.regex or []) | join('\\n') }}",
+        regex_all="{{ (params.regex_all or []) | join('\\n') }}",
+        exclude_regex="{{ (params.exclude_regex or []) | join('\\n') }}",
+        semver="{{ params.semver | tojson if params.semver is mapping else params.semver or '' }}",
+        newest="{{ params.newest | tojson if params.newest is mapping else params.newest or '' }}",
+        order="{{ '' if params.order == 'default' else params.order }}",
+        newer_than="{{ params.newer_than or '' }}",
+        digests="{{ (params.digests or []) | join(',') }}",
+        tag_sets="{{ params.tag_sets | tojson if params.tag_sets else '' }}",
         platforms="{{ (params.platforms or []) | join(',') }}",
         include_referrers="{{ '' if params.include_referrers == 'default' else params.include_referrers }}",
         replace_upstream="{{ params.replace_upstream }}",

@@ -119,7 +119,14 @@ class InvalidReference(RegistrySyncError):
 
 
 class ConfigurationError(RegistrySyncError):
-    """A setting, connection or remote is not usable as it stands; the message names it."""
+    """A setting, connection or remote is not usable as it stands; the message names it.
+
+    ``option`` is the option of a remote that does not fit others; None for anything else.
+    """
+
+    def __init__(self, message: str, *, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class RegistryError(RegistrySyncError):

@@ -139,6 +139,10 @@ class ContentBuilder:
         assert digest in self._manifests, f"{digest} was not built here"
         self._tags[TagName(name)] = digest
 
+    def untag(self, name: str) -> None:
+        """Takes a tag away; its manifest stays."""
+        del self._tags[TagName(name)]
+
     # -- blobs ---------------------------------------------------------------------------------------------------
 
     def blob(self, size_bytes: int) -> Digest:

@@ -139,7 +139,10 @@ class MemoryClient:
             if last is not None and names and len(tags) + len(skipped) == before:
                 raise self._pagination_error(repository, "repeats a page")
             last = str(names[-1]) if names else last
-        return TagListing(tuple(sorted(tags)), tuple(skipped), listed_at, page_count, pairs.digests, listed_at)
+        names_in_order = tuple(sorted(tags))
+        return TagListing(
+            names_in_order, tuple(skipped), listed_at, page_count, pairs.digests, listed_at, pairs.pushed_at
+        )
 
     def _tag_page(self, repository: RepositoryName, last: str | None) -> tuple[dict[str, Any], bool]:
         request = MemoryRequest("GET", "tags", repository, last=last)

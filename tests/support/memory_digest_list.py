@@ -41,7 +41,7 @@ class MemoryDigestList:
                 document = self._page(repository, page_count + 1)
                 page_count += 1
                 for entry in document["tags"]:
-                    pairs.add(entry.get("name"), entry.get("manifest_digest"))
+                    pairs.add(entry.get("name"), entry.get("manifest_digest"), entry.get("start_ts"))
                 has_more = document["has_additional"]
                 if has_more and len(pairs) == before:
                     raise PaginationError(f"{self.host} repeats a page", repository=repository)
@@ -49,7 +49,7 @@ class MemoryDigestList:
             problem = found
         is_lasting = problem is not None and not page_count and not problem.is_temporary
         said = None if problem is None else reason_of(problem)
-        return TagDigests(pairs.digests, as_of, page_count, said, is_lasting=is_lasting)
+        return TagDigests(pairs.digests, as_of, page_count, said, is_lasting=is_lasting, pushed_at=pairs.pushed_at)
 
     def _page(self, repository: RepositoryName, number: int) -> dict[str, Any]:
         """A page; requested once more after a temporary error."""

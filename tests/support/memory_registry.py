@@ -15,7 +15,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -92,21 +92,35 @@ def document(data: bytes | str, media_type: str = media_types.OCI_MANIFEST, **mo
 
 
 def tag_page(
-    names: Iterable[Any], *, has_more: bool = False, digests: Mapping[str, str] | None = None
+    names: Iterable[Any],
+    *,
+    has_more: bool = False,
+    digests: Mapping[str, str] | None = None,
+    pushed: Mapping[str, int] = MappingProxyType({}),
 ) -> MemoryResponse:
-    """A page of tags; with ``digests`` of tags as Google's registries list them."""
+    """A page of tags; with ``digests`` of tags, and seconds of their pushes, as Google's registries list them."""
     page: dict[str, Any] = {"tags": list(names)}
     if digests is not None:
         images: dict[str, list[str]] = {}
         for name, digest in digests.items():
             images.setdefault(digest, []).append(name)
-        page["manifest"] = {digest: {"tag": tags} for digest, tags in images.items()}
+        page["manifest"] = {
+            digest: {"tag": tags, "timeUploadedMs": f"{max(pushed.get(tag, 0) for tag in tags)}000"}
+            if pushed
+            else {"tag": tags}
+            for digest, tags in images.items()
+        }
     return MemoryResponse(data=json.dumps(page).encode(), has_more=has_more)
 
 
-def digest_page(digests: Mapping[str, Any], *, has_more: bool = False) -> MemoryResponse:
-    """A page of tags with digests, as Quay lists them."""
-    entries = [{"name": name, "manifest_digest": digest} for name, digest in digests.items()]
+def digest_page(
+    digests: Mapping[str, Any], *, has_more: bool = False, pushed: Mapping[str, int] = MappingProxyType({})
+) -> MemoryResponse:
+    """A page of tags with digests, and the seconds of their pushes, as Quay lists them."""
+    entries: list[dict[str, Any]] = [{"name": name, "manifest_digest": digest} for name, digest in digests.items()]
+    for entry in entries:
+        if entry["name"] in pushed:
+            entry["start_ts"] = pushed[entry["name"]]
     return MemoryResponse(data=json.dumps({"tags": entries, "has_additional": has_more}).encode())
 
 
@@ -157,7 +171,8 @@ class MemoryRegistry:
     does.
 
     ``lists_digests`` says whether the list of tags has digests, as Google's; ``has_digest_api`` whether another list
-    does, as Quay's, with ``digest_page_size`` tags on a page, the last by name first.
+    does, as Quay's, with ``digest_page_size`` tags on a page, the last by name first. Either has the seconds in
+    ``pushed`` at which tags were pushed.
     """
 
     def __init__(
@@ -180,6 +195,7 @@ class MemoryRegistry:
         self.lists_digests = lists_digests
         self.has_digest_api = has_digest_api
         self.digest_page_size = digest_page_size
+        self.pushed: dict[str, int] = {}
         self._frozen_digests: dict[str, dict[str, Digest]] | None = None
         self._repositories: dict[str, _Repository] = {}
         self._scripts: dict[tuple[str, str, str], list[Script]] = {}
@@ -372,14 +388,15 @@ class MemoryRegistry:
         names = sorted(name for name in held.tags if last is None or name > last)
         page = names[: self.page_size]
         listed = {name: digests[name] for name in page if name in digests} if self.lists_digests else None
-        return tag_page(page, has_more=len(names) > self.page_size, digests=listed)
+        return tag_page(page, has_more=len(names) > self.page_size, digests=listed, pushed=self.pushed)
 
     def _digest_page(self, digests: Mapping[str, Digest], number: int) -> MemoryResponse:
         if not self.has_digest_api:
             return refusal(404, message="404 page not found")
         names, size = sorted(digests, reverse=True), self.digest_page_size
         page = names[(number - 1) * size : number * size]
-        return digest_page({name: digests[name] for name in page}, has_more=len(names) > number * size)
+        found = {name: digests[name] for name in page}
+        return digest_page(found, has_more=len(names) > number * size, pushed=self.pushed)
 
     def _manifest(self, held: _Repository, reference: str) -> MemoryResponse:
         digest = held.tags.get(reference) if ":" not in reference else Digest(reference)

@@ -20,6 +20,7 @@ from registry_sync.api.remote_routes import GivenRemote
 from registry_sync.domain.known_registries import DigestList
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.remote import OPTIONS, SYNC_OPTIONS, Policy, RemoteSpec
+from registry_sync.domain.tag_rules import TagOrder
 from registry_sync.operators.list_tags import ListTagsOperator
 from registry_sync.operators.parameters import check_shapes
 from registry_sync.operators.sync_repository import sync_repository
@@ -121,7 +122,8 @@ def test_the_form_has_the_choices_of_the_code() -> None:
     assert flags == ["ssl_validation", "include_referrers"]
     assert [schema(flag)["enum"] for flag in flags] == [["default", "true", "false"]] * len(flags)
     assert schema("digest_list")["enum"] == ["default", *(source.value for source in DigestList)]
-    for parameter in ("mode", "policy", "digest_list", *flags):
+    assert schema("order")["enum"] == ["default", *(order.value for order in TagOrder)]
+    for parameter in ("mode", "policy", "digest_list", "order", *flags):
         assert list(schema(parameter)["values_display"]) == schema(parameter)["enum"]
 
 
@@ -187,7 +189,8 @@ def test_rest_takes_no_other_number_of_bytes(sent: Any) -> None:
 
 #: Parameters that `make sync` has no variable for: they are said over REST, in the form, or in a DAG.
 NOT_OF_MAKE_SYNC = {"remote", "download_concurrency", "ssl_validation", "include_referrers", "max_total_bytes",
-                    "digest_list", "approve_removals", "dry_run"}  # fmt: skip
+                    "digest_list", "regex", "regex_all", "exclude_regex", "digests", "tag_sets", "approve_removals",
+                    "dry_run"}  # fmt: skip
 
 
 def test_make_sync_has_a_variable_for_each_parameter_of_the_form_or_is_said_to_have_none() -> None:
@@ -198,7 +201,7 @@ def test_make_sync_has_a_variable_for_each_parameter_of_the_form_or_is_said_to_h
     )
 
 
-@pytest.mark.parametrize("parameter", [name for name in VARIABLES if name in ("policy", "mode")])
+@pytest.mark.parametrize("parameter", [name for name in VARIABLES if name in ("policy", "mode", "order")])
 def test_make_sync_names_the_choices_of_the_form(parameter: str) -> None:
     choices = [choice for choice in schema(parameter)["enum"] if choice != "default"]
     assert VARIABLES[parameter][1] == f"{', '.join(choices[:-1])} or {choices[-1]}"

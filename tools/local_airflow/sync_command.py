@@ -30,9 +30,20 @@ DEFAULT_REMOTE = "https://registry-1.docker.io"
 DEFAULT_NAME = "library/hello-world"
 
 #: Variables that are passed unchanged when set, and their parameters of the DAG.
-PASSED_ON = {"POLICY": "policy", "MODE": "mode", "CONN": "conn_id", "PUBLISH_AS": "publish_as"}
+PASSED_ON = {
+    "SEMVER": "semver",
+    "NEWEST": "newest",
+    "ORDER": "order",
+    "NEWER_THAN": "newer_than",
+    "POLICY": "policy",
+    "MODE": "mode",
+    "CONN": "conn_id",
+    "PUBLISH_AS": "publish_as",
+}
 #: The same for lists, separated by blanks or commas.
 LISTS = {"TAGS": "tags", "EXCLUDE_TAGS": "exclude_tags", "PLATFORMS": "platforms"}
+#: An entry of a list; commas in the braces of a glob are part of it.
+_ENTRY = re.compile(r"(?:\{[^{}\s]*\}|[^\s,])+")
 _REFUSED_WHOLE = ("OtherUpstream", "TriggerRefused", "ConfigurationError", "InvalidReference", "NameTaken")
 #: The variable of each parameter, and its possible values, for the message about another value.
 VARIABLES = {
@@ -41,6 +52,10 @@ VARIABLES = {
     "upstream_name": ("NAME", "the name of a repository there, such as library/hello-world"),
     "tags": ("TAGS", "names or globs such as 3.*, separated by blanks or commas"),
     "exclude_tags": ("EXCLUDE_TAGS", "names or globs such as 3.*, separated by blanks or commas"),
+    "semver": ("SEMVER", "a range of versions such as >=3.18, with blanks between bounds"),
+    "newest": ("NEWEST", "the number of versions, such as 3"),
+    "order": ("ORDER", "version, first_seen, pushed or name"),
+    "newer_than": ("NEWER_THAN", "a duration such as 90d, or a date; with ORDER=first_seen or pushed"),
     "platforms": ("PLATFORMS", "platforms such as linux/amd64, separated by blanks or commas"),
     "policy": ("POLICY", "immediate, on_demand or streamed"),
     "mode": ("MODE", "mirror or additive"),
@@ -165,7 +180,7 @@ def parameters(env: Mapping[str, str]) -> dict[str, Any]:
         "url": (env.get("REMOTE") or DEFAULT_REMOTE).rstrip("/"),
         "upstream_name": name,
     }
-    lists = {parameter: env.get(name, "").replace(",", " ").split() for name, parameter in LISTS.items()}
+    lists = {parameter: _ENTRY.findall(env.get(name, "")) for name, parameter in LISTS.items()}
     conf.update({parameter: entries for parameter, entries in lists.items() if entries})
     conf.update({parameter: env[name] for name, parameter in PASSED_ON.items() if env.get(name)})
     replaces = env.get("REPLACE_UPSTREAM", "").lower()
@@ -227,7 +242,7 @@ def stored_selection(reasons: Iterable[str], listing: str) -> list[str]:
     """
     if any(reason.startswith(_REFUSED_WHOLE) for reason in reasons):
         return []
-    kept = "The values of TAGS, EXCLUDE_TAGS, PLATFORMS and POLICY, now or before, stay with the remote until changed"
+    kept = "The rules for tags, PLATFORMS and POLICY, now or before, stay with the remote until changed"
     return [f"{kept}; TAGS=* selects all tags. The log of {listing} has the values that were used."]
 
 

@@ -17,7 +17,7 @@ from registry_sync.api.access import SignedIn, may_use_connection
 from registry_sync.api.problems import InvalidField
 from registry_sync.db.database import Database
 from registry_sync.domain.remote import OWN_CONNECTION_PREFIX, Remote, RemoteSpec, is_own_connection
-from registry_sync.errors import InvalidReference, SyncError
+from registry_sync.errors import ConfigurationError, InvalidReference, SyncError
 from registry_sync.hooks.own_connections import (
     adopted,
     change_connection,
@@ -145,3 +145,7 @@ def _checked(make: Callable[[], RemoteSpec]) -> RemoteSpec:
         return make()
     except InvalidReference as problem:
         raise InvalidField("upstream_name", str(problem)) from None
+    except ConfigurationError as problem:
+        if problem.option is None:
+            raise
+        raise InvalidField(problem.option, str(problem)) from None

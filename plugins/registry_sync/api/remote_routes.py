@@ -24,19 +24,19 @@ from registry_sync.api.fields import (
     invalid,
     parsed,
     printable,
-    split_list,
     whole_number,
 )
 from registry_sync.api.list_filters import FilterField, filtered, named_fields
 from registry_sync.api.preconditions import IfMatch
 from registry_sync.api.problems import CONFLICT, NOT_FOUND, PRECONDITION
 from registry_sync.api.resources import NamedQuery, Resource
+from registry_sync.api.tag_rule_fields import RULE_LISTS, RULE_SCHEMAS, rule_field
 from registry_sync.db.database import Database
 from registry_sync.domain.filters import Operator
 from registry_sync.domain.known_registries import DigestList
 from registry_sync.domain.platforms import Platform
 from registry_sync.domain.records import Page
-from registry_sync.domain.references import RegistryUrl, RepositoryName, TagFilter
+from registry_sync.domain.references import RegistryUrl, RepositoryName, TagFilter, split_patterns
 from registry_sync.domain.remote import (
     OPTIONS,
     Policy,
@@ -44,6 +44,7 @@ from registry_sync.domain.remote import (
     RemoteSpec,
     has_private_key,
 )
+from registry_sync.domain.tag_rules import TagOrder
 from registry_sync.hooks import own_connections
 from registry_sync.hooks.connection import MASK
 from registry_sync.pulp.container_documents import StoredSecrets, shown
@@ -101,7 +102,7 @@ def _secret(text: str) -> str:
 
 
 def _tag_list(text: str) -> None:
-    TagFilter.parse(split_list(text))
+    TagFilter.parse(split_patterns(text))
 
 
 Pem = Annotated[str, StringConstraints(max_length=_MAX_PEM), AfterValidator(_certificates)]
@@ -146,12 +147,19 @@ def _plain_options() -> dict[str, Any]:
     return plain
 
 
+def _rule_options() -> dict[str, Any]:
+    """A field for each rule for tags besides names and globs."""
+    return {name: (rule_field(name), None) for name in RULE_SCHEMAS}
+
+
 def _tags(given: str | list[str] | None) -> tuple[str, ...] | None:
     """The entries of a text with commas or of a list; None for None."""
-    return tuple(given) if isinstance(given, list) else split_list(given)
+    if given is None:
+        return None
+    return tuple(given) if isinstance(given, list) else tuple(split_patterns(given))
 
 
-_PlainOptions: Any = create_model("_PlainOptions", __base__=GivenDocument, **_plain_options())
+_PlainOptions: Any = create_model("_PlainOptions", __base__=GivenDocument, **_plain_options(), **_rule_options())
 
 
 class GivenRemote(_PlainOptions):  # type: ignore[misc]  # made of the definition of the options
@@ -173,6 +181,7 @@ class GivenRemote(_PlainOptions):  # type: ignore[misc]  # made of the definitio
     conn_id: Annotated[ConnectionId | None, _about("conn_id")] = None
     platforms: Platforms | None = None
     digest_list: Annotated[DigestList, _about("digest_list")] = DigestList.AUTO
+    order: Annotated[TagOrder, _about("order")] = TagOrder.VERSION
     pulp_labels: Labels
 
     def spec_values(self, *, only_given: bool) -> dict[str, Any]:
@@ -185,6 +194,7 @@ class GivenRemote(_PlainOptions):  # type: ignore[misc]  # made of the definitio
             values["exclude_tags"] = _tags(values["exclude_tags"]) or ()
         if values.get("platforms") is not None:
             values["platforms"] = tuple(values["platforms"])
+        values.update({name: () for name in RULE_LISTS if name in values and values[name] is None})
         return values
 
     def secrets(self) -> dict[str, str | None]:

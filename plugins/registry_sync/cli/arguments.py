@@ -292,6 +292,45 @@ DIGEST_LIST = _new(
     choices=("auto", "off", "quay", "gitlab", "azure", "harbor", "zot", "docker_hub"),
     default=None,
 )
+REGEX = _new(
+    ("--regex",),
+    help="Also tags that this regular expression (RE2) matches as a whole; may be repeated",
+    action="append",
+    default=None,
+)
+REGEX_ALL = _new(
+    ("--regex-all",),
+    help="Only tags that this regular expression matches as well; may be repeated",
+    action="append",
+    default=None,
+)
+EXCLUDE_REGEX = _new(
+    ("--exclude-regex",),
+    help="Exclude tags that this regular expression matches; may be repeated",
+    action="append",
+    default=None,
+)
+SEMVER = _new(("--semver",), help="Only versions in this range, such as '>=3.18 <4', or JSON", default=None)
+NEWEST = _new(("--newest",), help="Only so many of the newest versions with their variants, or JSON", default=None)
+ORDER = _new(
+    ("--order",),
+    help="What the newest are",
+    choices=("version", "first_seen", "pushed", "name"),
+    default=None,
+)
+NEWER_THAN = _new(
+    ("--newer-than",),
+    help="Only tags that are newer, such as 90d or 2026-01-31; with --order first_seen or pushed",
+    default=None,
+)
+DIGESTS = _new(
+    ("--digest",),
+    help="Hold this digest, sha256:…, or tag@sha256:… under that tag; may be repeated",
+    action="append",
+    dest="digests",
+    default=None,
+)
+TAG_SETS = _new(("--tag-sets",), help="Sets of such rules, of which any may select a tag, as JSON", default=None)
 #: By the names of a sync's parameters; a test compares them with the options of remotes.
 REMOTE_OPTIONS = {
     "tags": TAG,
@@ -304,6 +343,15 @@ REMOTE_OPTIONS = {
     "include_referrers": INCLUDE_REFERRERS,
     "max_total_bytes": MAX_TOTAL_BYTES,
     "digest_list": DIGEST_LIST,
+    "regex": REGEX,
+    "regex_all": REGEX_ALL,
+    "exclude_regex": EXCLUDE_REGEX,
+    "semver": SEMVER,
+    "newest": NEWEST,
+    "order": ORDER,
+    "newer_than": NEWER_THAN,
+    "digests": DIGESTS,
+    "tag_sets": TAG_SETS,
 }
 PUBLISH_AS = _new(("--publish-as",), help="Base path under which clients pull it, such as team/alpine", default=None)
 REPLACE_UPSTREAM = _new(

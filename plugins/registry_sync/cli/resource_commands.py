@@ -12,11 +12,13 @@ from registry_sync.cli.arguments import REMOTE_OPTIONS
 from registry_sync.cli.command_context import confirm, every, named, print_fields, print_rows, usable_database
 from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import Repository, RepositorySpec, checked_repository_name
+from registry_sync.domain.references import split_patterns
 from registry_sync.domain.remote import (
     OPTIONS,
     Option,
     Remote,
     RemoteSpec,
+    Typed,
     is_own_connection,
     parameter_name,
     split_private_keys,
@@ -202,9 +204,10 @@ def _typed(field: str, value: Any) -> Any:
         return getattr(_DEFAULTS, field)
     if value in ("none", ["none"]) and "None" in str(RemoteSpec.__annotations__[field]):
         return None
-    if option.is_list:
-        entries = value if isinstance(value, list) else value.split(",")
-        return tuple(entry.strip() for entry in entries)
+    if option.typed is Typed.LIST:
+        return tuple(value if isinstance(value, list) else split_patterns(value))
+    if option.typed is not Typed.TEXT:
+        return value
     if isinstance(value, str) and isinstance(option.minimum, int | float) and "share" in field:
         value = _share(field, value)
     _check_bounds(field, option, value)

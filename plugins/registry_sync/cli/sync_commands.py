@@ -28,7 +28,7 @@ from registry_sync.cli.run_progress import follow_run, say, show_end
 from registry_sync.cli.version_commands import row
 from registry_sync.db.database import Database
 from registry_sync.domain.quantities import format_bytes, utc_now
-from registry_sync.domain.remote import SYNC_OPTIONS, parameter_name
+from registry_sync.domain.remote import SYNC_OPTIONS, parameter_name, read_options
 from registry_sync.domain.runs import Authority, RunTrigger, SyncRun
 from registry_sync.errors import ConfigurationError, RecordNotFound
 from registry_sync.hooks.dag_runs import plan_of_run, trigger_run
@@ -41,6 +41,7 @@ from registry_sync.sync.open_run import SyncRequest, open_run
 
 if TYPE_CHECKING:
     from registry_sync.domain.remote import RemoteSpec
+    from registry_sync.domain.tag_options import TagSet
 
 
 def sync(args: Namespace) -> None:
@@ -97,14 +98,20 @@ def _sync_by_run(database: Database, args: Namespace) -> dict[str, Any] | None:
 def _conf(args: Namespace) -> dict[str, Any]:
     """The parameters of the run, those that were given alone."""
     conf: dict[str, Any] = {"repository": args.name, "mode": args.mode}
-    said = {name: getattr(args, name) for name in ("remote", "url", "upstream_name", "publish_as")}
+    said: dict[str, Any] = {name: getattr(args, name) for name in ("remote", "url", "upstream_name", "publish_as")}
     said |= {"platforms": args.platform, "tags": args.tag, "exclude_tags": args.exclude_tag}
     said |= {name: getattr(args, name) for name in REMOTE_OPTIONS if name not in said}
+    said["tag_sets"] = None if said["tag_sets"] is None else [one.document() for one in _tag_sets(said["tag_sets"])]
     for name in ("replace_upstream", "approve_removals", "dry_run"):
         said[name] = getattr(args, name) or None
     for name in ("ssl_validation", "include_referrers"):
         said[name] = None if said[name] is None else str(said[name]).lower()
     return conf | {name: value for name, value in said.items() if value is not None}
+
+
+def _tag_sets(text: str) -> tuple[TagSet, ...]:
+    found: tuple[TagSet, ...] = read_options({"tag_sets": text})["tag_sets"]
+    return found
 
 
 def _request(args: Namespace) -> SyncRequest:

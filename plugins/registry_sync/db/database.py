@@ -46,6 +46,7 @@ from registry_sync.db.runs.dag_run_stores import RunEndStore, SyncRequestStore
 from registry_sync.db.runs.finished_tasks import FinishedTaskStore
 from registry_sync.db.runs.fleet_results import MirrorResultStore
 from registry_sync.db.runs.listings import CachedHeadStore
+from registry_sync.db.runs.seen_tags import SeenTagStore
 from registry_sync.db.runs.selections import SelectionStore
 from registry_sync.db.runs.sync_runs import SyncRunStore
 from registry_sync.db.versions.version_store import ProvenanceStore, VersionStore
@@ -234,6 +235,11 @@ class Database:
     def heads(self) -> CachedHeadStore:
         """Digests of tags that the HEADs of a running listing returned."""
         return CachedHeadStore(self)
+
+    @cached_property
+    def seen_tags(self) -> SeenTagStore:
+        """Since when the tags of upstreams are known."""
+        return SeenTagStore(self)
 
     @cached_property
     def confirmations(self) -> ConfirmationStore:

@@ -41,6 +41,7 @@ from registry_sync.db.tables import (
     repository_manifests,
     repository_tags,
     repository_versions,
+    seen_tags,
     sync_runs,
     tags,
     version_holds,
@@ -194,6 +195,7 @@ class _Copying:
         self.rows(repository_versions, of_versions)
         self.rows(sync_runs, sync_runs.c.id.in_(select(repository_versions.c.sync_run_id).where(of_versions)))
         self.rows(version_holds, version_holds.c.repository_id == repository_id)
+        self.rows(seen_tags, seen_tags.c.repository_id == repository_id)
         for table in (repository_tags, repository_manifests, repository_blobs, repository_links):
             self.rows(table, is_present(table, repository_id))
         members = select(repository_tags.c.tag_id).where(is_present(repository_tags, repository_id))

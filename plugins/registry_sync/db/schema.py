@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: The newest migration; a test compares it with the folder of migrations.
-HEAD_REVISION = "0014"
+HEAD_REVISION = "0015"
 VERSION_TABLE = "registry_sync_schema"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 #: Names the lock under which one process at a time migrates a PostgreSQL; the number is arbitrary.

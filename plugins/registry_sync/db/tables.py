@@ -295,6 +295,15 @@ run_heads = Table(
     Column("listing_began", Integer(), nullable=False),
 )
 
+# Since when each tag of an upstream is known, for rules that select the newest by that.
+seen_tags = Table(
+    "seen_tags",
+    metadata,
+    Column("repository_id", plain_text(36), ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", plain_text(128), primary_key=True),
+    Column("first_seen_at", UtcDateTime(), nullable=False),
+)
+
 run_blobs = Table(
     "run_blobs",
     metadata,

@@ -57,6 +57,7 @@ class DigestApi:
     with a value under one of ``temporary`` is one that a cache keeps for a time, and proves nothing. Another page
     follows where ``more`` has a value, and without ``more`` after a page of ``page_size`` entries.
 
+    ``pushed`` is the key of the time of the last push, of a tag or its entry; None where that is not listed.
     ``scope`` are the actions of the token that it requires. ``cache_path`` is a document that has a value under
     ``cache_key`` when the repository is a cache of another registry.
     """
@@ -74,6 +75,7 @@ class DigestApi:
     temporary: tuple[str, ...] = ()
     cache_path: str | None = None
     cache_key: str = ""
+    pushed: str | None = None
 
 
 #: No API pages further than this; an API without pages has one of this size.
@@ -89,9 +91,15 @@ DIGEST_APIS: Mapping[DigestList, DigestApi] = MappingProxyType(
             access=DigestAccess.NOTHING,
             more="has_additional",
             temporary=("end_ts", "expiration"),
+            pushed="start_ts",
         ),
         DigestList.GITLAB: DigestApi(
-            "/gitlab/v1/repositories/{name}/tags/list/?n=1000", (), tag="name", digest="digest", page_size=1000
+            "/gitlab/v1/repositories/{name}/tags/list/?n=1000",
+            entries=(),
+            tag="name",
+            digest="digest",
+            page_size=1000,
+            pushed="published_at",
         ),
         DigestList.AZURE: DigestApi(
             "/acr/v1/{name}/_tags?n=1000",
@@ -100,6 +108,7 @@ DIGEST_APIS: Mapping[DigestList, DigestApi] = MappingProxyType(
             digest="digest",
             page_size=1000,
             scope="metadata_read",
+            pushed="lastUpdateTime",
         ),
         DigestList.HARBOR: DigestApi(
             "/api/v2.0/projects/{first}/repositories/{rest_twice}/artifacts"
@@ -112,6 +121,7 @@ DIGEST_APIS: Mapping[DigestList, DigestApi] = MappingProxyType(
             access=DigestAccess.BASIC,
             cache_path="/api/v2.0/projects/{first}",
             cache_key="registry_id",
+            pushed="push_time",
         ),
         DigestList.ZOT: DigestApi(
             "/v2/_zot/ext/search?query=%7BImageList(repo:%22{name}%22)%7BResults%7BTag%20Digest%7D%7D%7D",
@@ -129,6 +139,7 @@ DIGEST_APIS: Mapping[DigestList, DigestApi] = MappingProxyType(
             access=DigestAccess.NOTHING,
             host="hub.docker.com",
             more="next",
+            pushed="tag_last_pushed",
         ),
     }
 )

@@ -1,8 +1,9 @@
-"""The current time, booleans in user input, and formatted counts, sizes and durations for logs and tables."""
+"""The current time; booleans, choices and durations in user input; and counts, sizes and durations for people."""
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+import re
+from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import TypeVar
 
@@ -37,6 +38,24 @@ def parse_choice(choices: type[ChoiceT], text: str, name: str) -> ChoiceT:
     except ValueError:
         known = ", ".join(choice.value for choice in choices)
         raise ConfigurationError(f"{name} is {text[:40]!r}; it is one of {known}") from None
+
+
+_DURATION = re.compile(
+    r"(?:(?P<weeks>\d{1,4})w)?(?:(?P<days>\d{1,5})d)?(?:(?P<hours>\d{1,6})h)?"
+    r"(?:(?P<minutes>\d{1,7})m(?:in)?)?(?:(?P<seconds>\d{1,9})s)?"
+)
+
+
+def parse_duration(text: str) -> timedelta:
+    """``90d``, ``36h``, ``1h30m``, ``45s``: whole weeks, days, hours, minutes and seconds, in this order.
+
+    Raises :class:`ConfigurationError`, for nothing and for 0 as well.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    numbers = {} if found is None else {unit: int(number) for unit, number in found.groupdict().items() if number}
+    if not any(numbers.values()):
+        raise ConfigurationError(f"{text[:40]!r} is no duration; give one such as 90d, 36h or 1h30m")
+    return timedelta(**numbers)
 
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")

@@ -15,7 +15,7 @@ import fnmatch
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from urllib.parse import urlsplit
 
 from registry_sync.domain.digests import Digest
@@ -27,6 +27,9 @@ _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _GLOB_CHARACTERS = re.compile(r"[*?\[]")
 _PATTERN = re.compile(r"[a-zA-Z0-9_.*?\[\]!-]{1,128}")
+_WITH_BRACES = re.compile(r"[a-zA-Z0-9_.*?\[\]!{},-]{1,1000}")
+#: What the braces of one pattern may stand for together.
+MAX_ALTERNATIVES = 100
 _HOST = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])")
 #: Host and name together are at most this long, as clients expect (distribution specification, note on <name>).
 MAX_NAME_LENGTH = 255
@@ -70,17 +73,22 @@ class TagName(str):
 
 
 class TagPattern(str):
-    """A tag name, or a glob (``*``, ``?``, ``[ab]``, ``[!ab]``). Raises :class:`InvalidReference`."""
+    """A tag name, or a glob: ``*``, ``?``, ``[ab]``, ``[!ab]``, and ``{a,b}`` for one or the other.
+
+    ``{17,16}-alpine`` is two names. Raises :class:`InvalidReference`.
+    """
 
     __slots__ = ()
 
     def __new__(cls, text: object) -> TagPattern:
-        if not isinstance(text, str) or not _PATTERN.fullmatch(text):
-            raise InvalidReference(f"{str(text)[:80]!r} is neither a tag nor a glob of tags")
-        pattern = super().__new__(cls, text)
-        if not pattern.is_glob:
-            TagName(text)
-        return pattern
+        if not isinstance(text, str) or not _WITH_BRACES.fullmatch(text):
+            raise _no_pattern(text)
+        for alternative in _alternatives(text):
+            if not _PATTERN.fullmatch(alternative):
+                raise _no_pattern(text)
+            if _GLOB_CHARACTERS.search(alternative) is None:
+                TagName(alternative)
+        return super().__new__(cls, text)
 
     @classmethod
     def parse_all(cls, entries: Iterable[str]) -> tuple[TagPattern, ...]:
@@ -89,16 +97,68 @@ class TagPattern(str):
 
     @property
     def is_glob(self) -> bool:
-        """Whether it may match several tags."""
-        return _GLOB_CHARACTERS.search(self) is not None
+        """Whether it may match tags that it does not name."""
+        return any(_GLOB_CHARACTERS.search(alternative) for alternative in self.alternatives)
+
+    @property
+    def alternatives(self) -> tuple[str, ...]:
+        """The names and globs without braces that it stands for."""
+        return _alternatives(self)
+
+
+def split_patterns(text: str) -> list[str]:
+    """The entries of a text with commas between them: ``3.*, v{1,2}`` has two. Blanks around them are dropped."""
+    entries, depth = [""], 0
+    for character in text:
+        depth += (character == "{") - (character == "}")
+        if character == "," and depth < 1:
+            entries.append("")
+        else:
+            entries[-1] += character
+    return [entry for part in entries if (entry := part.strip())]
+
+
+def _no_pattern(text: object, why: str = "") -> InvalidReference:
+    return InvalidReference(f"{str(text)[:80]!r} is neither a tag nor a glob of tags{why}")
+
+
+@lru_cache(maxsize=4096)
+def _alternatives(text: str) -> tuple[str, ...]:
+    """``text`` with each ``{a,b}`` replaced by one or the other, each once. Raises :class:`InvalidReference`."""
+    if "{" not in text and "}" not in text and "," not in text:
+        return (text,)
+    before, parts, after = _first_braces(text)
+    rest = _alternatives(after)
+    chosen = [choice for part in parts for choice in _alternatives(part)]
+    if len(chosen) * len(rest) > MAX_ALTERNATIVES:
+        raise _no_pattern(text, f": its braces stand for more than {MAX_ALTERNATIVES}")
+    return tuple(dict.fromkeys(f"{before}{choice}{end}" for choice in chosen for end in rest))
+
+
+def _first_braces(text: str) -> tuple[str, list[str], str]:
+    """The text before the first braces, their parts, and the text behind them."""
+    before, parts, depth = text.partition("{")[0], [""], 0
+    if before == text or "}" in before or "," in before:
+        raise _no_pattern(text, ": a comma or } without {")
+    for place in range(len(before), len(text)):
+        character = text[place]
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return before, parts, text[place + 1 :]
+        if character == "," and depth == 1:
+            parts.append("")
+        elif place > len(before):
+            parts[-1] += character
+    raise _no_pattern(text, ": { without }")
 
 
 class _Matcher:
     """Matches whole names, case-sensitively, against compiled patterns."""
 
     def __init__(self, patterns: Iterable[TagPattern]) -> None:
-        self.exact = dict.fromkeys(pattern for pattern in patterns if not pattern.is_glob)
-        globs = [fnmatch.translate(pattern) for pattern in patterns if pattern.is_glob]
+        names = dict.fromkeys(name for pattern in patterns for name in pattern.alternatives)
+        self.exact = {name: None for name in names if _GLOB_CHARACTERS.search(name) is None}
+        globs = [fnmatch.translate(name) for name in names if name not in self.exact]
         self._globs = re.compile("|".join(globs)) if globs else None
 
     def __call__(self, name: str) -> bool:

@@ -7,8 +7,9 @@ parameters of ``ListTagsOperator`` and the form of the DAG are written out, and 
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import Enum
@@ -19,7 +20,10 @@ from typing import Any
 from registry_sync.domain.known_registries import DIGEST_APIS, DigestList, known_registry
 from registry_sync.domain.platforms import Platform, parse_platforms
 from registry_sync.domain.quantities import parse_choice, parse_flag
-from registry_sync.domain.references import RegistryUrl, RepositoryName, TagFilter, TagPattern
+from registry_sync.domain.references import RegistryUrl, RepositoryName, TagPattern
+from registry_sync.domain.tag_options import RULE_DESCRIPTIONS, RULE_READERS, TagSet, read_tag_sets, rule_value
+from registry_sync.domain.tag_rules import Newest, TagAge, TagOrder, VersionRule
+from registry_sync.domain.tag_selector import TagSelector
 from registry_sync.errors import ConfigurationError
 
 
@@ -29,6 +33,18 @@ class Policy(str, Enum):
     IMMEDIATE = "immediate"
     ON_DEMAND = "on_demand"
     STREAMED = "streamed"
+
+
+class Typed(Enum):
+    """How the value of an option is typed where everything is text: in templates and in a terminal.
+
+    ``LIST`` with commas, ``LINES`` with one entry a line, ``JSON`` as a text, or as JSON where it is more than that.
+    """
+
+    TEXT = "text"
+    LIST = "list"
+    LINES = "lines"
+    JSON = "json"
 
 
 #: Parses the value of an option; called with the option, its name and the value as given.
@@ -54,9 +70,9 @@ class Option:
     may_be_lowered: bool = False
 
     @property
-    def is_list(self) -> bool:
-        """Whether its value is a list of texts."""
-        return self.read in (_tag_patterns, _platforms)
+    def typed(self) -> Typed:
+        """How its value is typed."""
+        return _TYPED.get(self.read, Typed.TEXT)
 
 
 def _text(_option: Option, _name: str, given: str) -> str:
@@ -96,13 +112,44 @@ def _tag_patterns(_option: Option, _name: str, given: tuple[str, ...]) -> tuple[
     return TagPattern.parse_all(given)
 
 
+def _regexes(_option: Option, name: str, given: Any) -> tuple[str, ...]:
+    found: tuple[str, ...] = RULE_READERS["regex"](name, given)
+    return found
+
+
+def _rule(_option: Option, name: str, given: Any) -> Any:
+    return RULE_READERS[name](name, given)
+
+
+def _order(_option: Option, name: str, given: str) -> TagOrder:
+    return parse_choice(TagOrder, given, name)
+
+
+def _tag_sets(_option: Option, name: str, given: Any) -> tuple[TagSet, ...]:
+    return read_tag_sets(name, given)
+
+
 def _platforms(_option: Option, _name: str, given: tuple[str | Platform, ...]) -> tuple[Platform, ...]:
     return parse_platforms(map(str, given))
+
+
+_TYPED: Mapping[Reader, Typed] = {
+    _tag_patterns: Typed.LIST,
+    _platforms: Typed.LIST,
+    _regexes: Typed.LINES,
+    _rule: Typed.JSON,
+    _tag_sets: Typed.JSON,
+}
 
 
 def _option(description: str, read: Reader, **more: Any) -> Mapping[str, Option]:
     """The metadata of a field of :class:`RemoteSpec`."""
     return {"option": Option(description, read, **more)}
+
+
+def _rule_option(name: str, read: Reader = _rule, unset: str = "none") -> Mapping[str, Option]:
+    """The metadata of a rule for tags, which a sync may override by the same name."""
+    return _option(RULE_DESCRIPTIONS[name], read, parameter=name, unset=unset)
 
 
 #: The prefix of Airflow connections that were made for one remote, and that are deleted with it.
@@ -131,6 +178,10 @@ class RemoteSpec:
     would store more than ``max_total_bytes`` that the blob store lacks stops before it downloads. None sets no limit.
 
     ``digest_list`` says from where a sync learns that tags have not moved without a request for each.
+
+    ``regex`` to ``digests`` are the rules for tags besides names and globs, as
+    :class:`~registry_sync.domain.tag_rules.TagRules` has them; of ``tag_sets``, sets of such rules, any may select a
+    tag.
     """
 
     name: str
@@ -241,13 +292,24 @@ class RemoteSpec:
             parameter="digest_list",
         ),
     )
+    regex: tuple[str, ...] = field(default=(), metadata=_rule_option("regex", _regexes))
+    regex_all: tuple[str, ...] = field(default=(), metadata=_rule_option("regex_all", _regexes))
+    exclude_regex: tuple[str, ...] = field(default=(), metadata=_rule_option("exclude_regex", _regexes))
+    semver: VersionRule | None = field(default=None, metadata=_rule_option("semver", unset="all"))
+    newest: Newest | None = field(default=None, metadata=_rule_option("newest", unset="all"))
+    order: TagOrder = field(default=TagOrder.VERSION, metadata=_rule_option("order", _order))
+    newer_than: TagAge | None = field(default=None, metadata=_rule_option("newer_than", unset="any age"))
+    digests: tuple[str, ...] = field(default=(), metadata=_rule_option("digests"))
+    tag_sets: tuple[TagSet, ...] = field(default=(), metadata=_rule_option("tag_sets", _tag_sets))
 
     def __post_init__(self) -> None:
+        _ = self.tag_filter
         api = DIGEST_APIS.get(self.digest_list)
         if api is not None and api.host is not None and api.host not in known_registry(self.url.netloc).websites:
             raise ConfigurationError(
                 f"digest_list is {self.digest_list.value}, which {api.host} serves for its own registry and not for "
-                f"{self.url.netloc}"
+                f"{self.url.netloc}",
+                option="digest_list",
             )
 
     @classmethod
@@ -283,9 +345,16 @@ class RemoteSpec:
         return page.replace("<name>", self.upstream) if page else f"{self.url}/v2/{self.upstream}/tags/list"
 
     @cached_property
-    def tag_filter(self) -> TagFilter:
-        """``include_tags`` and ``exclude_tags`` as a filter."""
-        return TagFilter(self.include_tags, self.exclude_tags)
+    def tag_filter(self) -> TagSelector:
+        """All rules for tags. Raises :class:`ConfigurationError` for ones that do not fit together."""
+        named = {"include": self.include_tags, "exclude": self.exclude_tags}
+        rules = {name: getattr(self, name) for name in RULE_READERS if name not in named}
+        return TagSelector.of({**named, **rules}, self.tag_sets)
+
+    def tag_rules(self, only: Iterable[str] | None = None) -> list[str]:
+        """The rules for tags that are set, ``include_tags 3.*, latest``, for messages."""
+        names = (*_RULES, "order") if self.order is not TagOrder.VERSION else _RULES
+        return [f"{name} {shown_value(name, self)}" for name in only or names if getattr(self, name) not in (None, ())]
 
     def limits(self) -> tuple[str, ...]:
         """What the options exclude of the upstream, for messages: ``only the tags 3.*``; empty when nothing is."""
@@ -294,6 +363,7 @@ class RemoteSpec:
             limits.append(f"only the tags {', '.join(self.include_tags)}")
         if self.exclude_tags:
             limits.append(f"without the tags {', '.join(self.exclude_tags)}")
+        limits += self.tag_rules(_OTHER_RULES)
         if self.platforms is not None:
             limits.append(f"only the platforms {', '.join(map(str, self.platforms))}")
         if not self.include_referrers:
@@ -315,6 +385,9 @@ class RemoteSpec:
 OPTIONS: Mapping[str, Option] = MappingProxyType(
     {field.name: field.metadata["option"] for field in fields(RemoteSpec) if "option" in field.metadata}
 )
+#: The rules for tags: names and globs, and the others.
+_OTHER_RULES = ("regex", "regex_all", "exclude_regex", "semver", "newest", "newer_than", "digests", "tag_sets")
+_RULES = ("include_tags", "exclude_tags", *_OTHER_RULES)
 #: Those that a sync may override.
 SYNC_OPTIONS: Mapping[str, Option] = MappingProxyType(
     {name: option for name, option in OPTIONS.items() if option.parameter is not None}
@@ -339,6 +412,8 @@ def shown_value(name: str, spec: RemoteSpec) -> str:
     value = _plain(getattr(spec, name))
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict) or (isinstance(value, list) and not all(isinstance(entry, str) for entry in value)):
+        return json.dumps(value)
     if isinstance(value, list):
         return ", ".join(value) or "none"
     return OPTIONS[name].unset if value is None else str(value)
@@ -351,9 +426,7 @@ def _plain(value: Any) -> Any:
         return value.written or str(value)
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, tuple):
-        return [str(entry) for entry in value]
-    return str(value) if isinstance(value, str) else value
+    return rule_value(value)
 
 
 _KEY = re.compile(r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)\s*", re.DOTALL)

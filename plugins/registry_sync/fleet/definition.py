@@ -187,14 +187,14 @@ TAG_SET = Record(
         ),
         Key(
             "order",
-            Choice("version, first_seen or name", tuple(order.value for order in TagOrder)),
+            Choice("version, first_seen, pushed or name", tuple(order.value for order in TagOrder)),
             "What newest means.",
             "version",
         ),
         Key(
             "newer_than",
             Text("a duration such as 90d, or a date such as 2026-01-31", max_length=40),
-            "Only tags first seen later.",
+            "Only tags that came later, by the order first_seen or pushed.",
         ),
         Key(
             "digests",

@@ -237,7 +237,7 @@ class RegistryClient:
         is off, and for a cache of another registry.
         """
         listing = self._from_a_registry(repository, lambda: list_tags(self._requester, repository))
-        return listing if self._digest_lists.are_used else replace(listing, digests={})
+        return listing if self._digest_lists.are_used else replace(listing, digests={}, pushed_at={})
 
     def list_tag_digests(
         self, repository: RepositoryName, tags: Set[TagName], *, most_requests: int

@@ -10,6 +10,7 @@ Pages come from one host, without redirects. Credentials go to the registry itse
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -44,9 +45,10 @@ MAX_SECONDS = 300
 class TagDigests:
     """The digests that a registry lists, and why the list ended early.
 
-    ``digests`` omits tags whose digest is missing, unreadable or not the same throughout the list. ``as_of`` is when
-    the oldest page was made, before its request where a cache kept it. ``problem`` is None for a whole list. With
-    ``is_lasting`` the API does not exist or is closed to this reader, which another sync would find as well.
+    ``digests`` omits tags whose digest is missing, unreadable or not the same throughout the list. ``pushed_at`` says
+    when tags were pushed last, where the registry does. ``as_of`` is when the oldest page was made, before its request
+    where a cache kept it. ``problem`` is None for a whole list. With ``is_lasting`` the API does not exist or is closed
+    to this reader, which another sync would find as well.
     """
 
     digests: Mapping[TagName, Digest]
@@ -54,6 +56,7 @@ class TagDigests:
     page_count: int = 0
     problem: str | None = None
     is_lasting: bool = False
+    pushed_at: Mapping[TagName, datetime] = field(default_factory=dict)
 
 
 @dataclass
@@ -61,10 +64,11 @@ class DigestPairs:
     """Collects pairs of the tags in ``wanted``, None for all; a tag that was given two digests has none."""
 
     wanted: Set[TagName] | None = None
+    pushed_at: dict[TagName, datetime] = field(default_factory=dict)
     _found: dict[TagName, Digest | None] = field(default_factory=dict)
 
-    def add(self, name: Any, digest: Any) -> None:
-        """Adds a pair as it was received; one that cannot be read is skipped."""
+    def add(self, name: Any, digest: Any, pushed: Any = None) -> None:
+        """Adds a pair as it was received, with the time of its push; what cannot be read is skipped."""
         try:
             tag, value = TagName(name), None if digest is None else Digest(digest)
         except InvalidReference:
@@ -73,6 +77,9 @@ class DigestPairs:
             return
         if self._found.setdefault(tag, value) != value:
             self._found[tag] = None
+        at = read_time(pushed)
+        if at is not None:
+            self.pushed_at[tag] = max(at, self.pushed_at.get(tag, at))
 
     def __len__(self) -> int:
         return len(self._found)
@@ -94,7 +101,34 @@ def add_digests_of_images(pairs: DigestPairs, document: Mapping[str, Any]) -> No
     for digest, image in images.items():
         names = image.get("tag") if isinstance(image, dict) else None
         for name in names if isinstance(names, list) else ():
-            pairs.add(name, digest)
+            pairs.add(name, digest, image.get("timeUploadedMs"))
+
+
+_FRACTION = re.compile(r"(?<=\.\d{6})\d+")
+_SHORT_FRACTION = re.compile(r"\.(\d{1,6})(?!\d)")
+#: A number of seconds since 1970 from here on is one of milliseconds.
+_MILLISECONDS_FROM = 100_000_000_000
+
+
+def read_time(given: Any) -> datetime | None:
+    """A time as registries write it: seconds or milliseconds since 1970, or as RFC 3339; None for anything else.
+
+    0 stands for a time that is not known.
+    """
+    text = str(given).strip() if isinstance(given, int | str) and not isinstance(given, bool) else ""
+    try:
+        if text.isascii() and text.isdigit():
+            number = int(text[:15])
+            return (
+                None
+                if not number
+                else datetime.fromtimestamp(number / 1000 if number >= _MILLISECONDS_FROM else number, timezone.utc)
+            )
+        text = _SHORT_FRACTION.sub(lambda found: f".{found[1]:0<6}", _FRACTION.sub("", text))
+        read = datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] in ("Z", "z") else text)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return read.replace(tzinfo=timezone.utc) if read.tzinfo is None else read.astimezone(timezone.utc)
 
 
 def made_at(requested_at: datetime, response: Response) -> datetime:
@@ -151,6 +185,7 @@ class DigestListReader:
             progress.page_count,
             None if problem is None else reason_of(problem),
             is_lasting=problem is not None and not progress.page_count and not problem.is_temporary,
+            pushed_at=progress.pairs.pushed_at,
         )
 
     def _api(self) -> DigestApi | None:
@@ -276,10 +311,11 @@ def _add(pairs: DigestPairs, api: DigestApi, entry: Any) -> int:
     is_temporary = any(entry.get(key) for key in api.temporary)
     digest = None if is_temporary else entry.get(api.digest)
     named = [entry] if api.tags is None else entry.get(api.tags)
-    names = [tag.get(api.tag) for tag in named if isinstance(tag, dict)] if isinstance(named, list) else []
-    for name in names:
-        pairs.add(name, digest)
-    return sum(pairs.wanted is None or name in pairs.wanted for name in names)
+    tags = [tag for tag in named if isinstance(tag, dict)] if isinstance(named, list) else []
+    for tag in tags:
+        pushed = None if api.pushed is None else tag.get(api.pushed) or entry.get(api.pushed)
+        pairs.add(tag.get(api.tag), digest, pushed)
+    return sum(pairs.wanted is None or tag.get(api.tag) in pairs.wanted for tag in tags)
 
 
 def reason_of(problem: RegistrySyncError) -> str:

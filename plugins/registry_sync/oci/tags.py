@@ -45,7 +45,8 @@ class TagListing:
     """The tags at ``listed_at`` (when the first page was requested), each once, sorted.
 
     ``skipped`` has names that are no tags, at most a thousand, made printable. ``digests`` are those that the registry
-    listed beside the tags, most registries none: hints as they were at ``digests_at``.
+    listed beside the tags, most registries none: hints as they were at ``digests_at``. ``pushed_at`` is when tags were
+    pushed last, by such a list.
     """
 
     tags: tuple[TagName, ...]
@@ -54,6 +55,7 @@ class TagListing:
     page_count: int
     digests: Mapping[TagName, Digest] = field(default_factory=dict)
     digests_at: datetime | None = None
+    pushed_at: Mapping[TagName, datetime] = field(default_factory=dict)
 
     @property
     def digest_list(self) -> TagDigests | None:
@@ -162,6 +164,7 @@ class _Lister:
             progress.page_count,
             progress.pairs.digests,
             min(progress.digests_at or listed_at, listed_at),
+            progress.pairs.pushed_at,
         )
 
     def is_served(self) -> bool:

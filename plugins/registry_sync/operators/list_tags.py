@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -68,6 +68,18 @@ class ListTagsOperator(TriggeredTask):
         None for the remote's own, or no limit
     :param digest_list: from where the digests of all tags are taken at once: ``auto``, ``off``, or an API such as
         ``harbor``; None for the remote's own
+    :param regex: regular expressions (RE2) for whole names of tags, as a list or text with one on each line; one must
+        match where no entry of ``tags`` does
+    :param regex_all: regular expressions that must all match
+    :param exclude_regex: regular expressions of tags to exclude
+    :param semver: a range of versions, such as ``>=3.18 <4``, or an object with ``range``, ``suffixes``,
+        ``prereleases``, ``components`` and ``version_from``, as JSON in a template
+    :param newest: how many of the newest versions, with their variants; or an object with ``count`` and ``of``
+    :param order: what the newest are: ``version``, ``first_seen``, ``pushed`` or ``name``
+    :param newer_than: only tags that are newer, such as ``90d`` or ``2026-01-31``; with order first_seen or pushed
+    :param digests: digests to hold, ``sha256:…`` or ``tag@sha256:…``
+    :param tag_sets: sets of these rules, of which any may select a tag, as a list of objects; ``include`` and
+        ``exclude`` are names and globs there
     :param replace_upstream: whether another upstream may replace the remote's, or the repository's
     :param publish_as: base path under which clients pull the repository, such as ``team/alpine``: a distribution that
         serves its latest version, private, is created when there is none; None to publish nothing
@@ -93,6 +105,15 @@ class ListTagsOperator(TriggeredTask):
         "include_referrers",
         "max_total_bytes",
         "digest_list",
+        "regex",
+        "regex_all",
+        "exclude_regex",
+        "semver",
+        "newest",
+        "order",
+        "newer_than",
+        "digests",
+        "tag_sets",
         "replace_upstream",
         "publish_as",
         "preview",
@@ -118,6 +139,15 @@ class ListTagsOperator(TriggeredTask):
         include_referrers: bool | str | None = None,
         max_total_bytes: int | str | None = None,
         digest_list: str | None = None,
+        regex: Sequence[str] | str | None = None,
+        regex_all: Sequence[str] | str | None = None,
+        exclude_regex: Sequence[str] | str | None = None,
+        semver: Mapping[str, Any] | str | None = None,
+        newest: Mapping[str, Any] | int | str | None = None,
+        order: str | None = None,
+        newer_than: str | None = None,
+        digests: Sequence[Any] | str | None = None,
+        tag_sets: Sequence[Mapping[str, Any]] | str | None = None,
         replace_upstream: bool | str | None = None,
         publish_as: str | None = None,
         preview: bool | str = False,
@@ -140,6 +170,15 @@ class ListTagsOperator(TriggeredTask):
         self.include_referrers = include_referrers
         self.max_total_bytes = max_total_bytes
         self.digest_list = digest_list
+        self.regex = regex
+        self.regex_all = regex_all
+        self.exclude_regex = exclude_regex
+        self.semver = semver
+        self.newest = newest
+        self.order = order
+        self.newer_than = newer_than
+        self.digests = digests
+        self.tag_sets = tag_sets
         self.replace_upstream = replace_upstream
         self.publish_as = publish_as
         self.preview = preview
@@ -257,7 +296,7 @@ class ListTagsOperator(TriggeredTask):
         """``note`` with what the listing shows; with a summary only if no commit follows."""
         from registry_sync.domain.platforms import platforms_warning
 
-        details = [*note.details, *([listed.missing_note] if listed.missing_note else [])]
+        details = [*note.details, *listed.notes]
         if not listed.is_unchanged:
             return replace(note, details=tuple(details))
         if listed.without_platform:  # otherwise the commit lists them all
@@ -352,5 +391,6 @@ class ListTagsOperator(TriggeredTask):
             "removed": listed.removed_count,
             "skipped_names": len(listed.skipped_names),
             "by_digest_list": listed.by_list_count,
+            "not_versions": len(listed.not_versions),
             "unchanged_version": version_document(latest) if latest else None,
         }

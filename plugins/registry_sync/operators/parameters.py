@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.errors import RegistrySyncError
-from registry_sync.operators.task_values import as_list, as_text
+from registry_sync.operators.task_values import as_option, as_text
 
 if TYPE_CHECKING:
     from registry_sync.sync.open_run import SyncRequest
@@ -43,9 +43,8 @@ def check_shapes(values: Mapping[str, Any], title_of: Callable[[str], str]) -> N
             _named(title_of(name), partial(read, text))
     for name, option in SYNC_OPTIONS.items():
         parameter = option.parameter or name
-        value = values.get(parameter)
-        read_value = as_list(value) if option.is_list else as_text(value)
-        _named(title_of(parameter), partial(read_options, {name: read_value}))
+        value = as_option(values.get(parameter), option.typed)
+        _named(title_of(parameter), partial(read_options, {name: value}))
 
 
 def sync_request(values: Mapping[str, Any]) -> SyncRequest:
@@ -55,8 +54,7 @@ def sync_request(values: Mapping[str, Any]) -> SyncRequest:
     from registry_sync.sync.open_run import SyncRequest
 
     options = {
-        name: (as_list if option.is_list else as_text)(values.get(option.parameter or name))
-        for name, option in SYNC_OPTIONS.items()
+        name: as_option(values.get(option.parameter or name), option.typed) for name, option in SYNC_OPTIONS.items()
     }
     texts = {
         name: as_text(values.get(name)) for name in ("remote", "url", "upstream_name", "replace_upstream", "publish_as")

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     Texts = Sequence[str] | str | XComArg | None
     Flag = bool | str | XComArg | None
     Number = int | str | XComArg | None
+    Rule = Mapping[str, Any] | int | str | XComArg | None
+    Rules = Sequence[Any] | str | XComArg | None
 
 #: Of every task, where neither the call nor the DAG's ``default_args`` have them.
 TASK_DEFAULTS: Mapping[str, Any] = {
@@ -76,6 +78,15 @@ def sync_repository(
     include_referrers: Flag = None,
     max_total_bytes: Number = None,
     digest_list: Text = None,
+    regex: Texts = None,
+    regex_all: Texts = None,
+    exclude_regex: Texts = None,
+    semver: Rule = None,
+    newest: Rule = None,
+    order: Text = None,
+    newer_than: Text = None,
+    digests: Rules = None,
+    tag_sets: Rules = None,
     replace_upstream: Flag = None,
     publish_as: Text = None,
     preview: Flag = None,
@@ -108,6 +119,15 @@ def sync_repository(
     :param include_referrers: whether signatures and other referrers are included; None for the remote's own
     :param max_total_bytes: the run stops before it downloads when the blobs that it would store are larger together
     :param digest_list: from where the digests of all tags are taken at once; None for the remote's own
+    :param regex: regular expressions (RE2) for whole names of tags, where no entry of ``tags`` matches
+    :param regex_all: regular expressions that must all match
+    :param exclude_regex: regular expressions of tags to exclude
+    :param semver: a range of versions, such as ``>=3.18 <4``, or an object with it as ``range``
+    :param newest: how many of the newest versions, with their variants; or an object with ``count`` and ``of``
+    :param order: what the newest are: ``version``, ``first_seen``, ``pushed`` or ``name``
+    :param newer_than: only tags that are newer, such as ``90d`` or ``2026-01-31``
+    :param digests: digests to hold, ``sha256:…`` or ``tag@sha256:…``
+    :param tag_sets: sets of these rules, of which any may select a tag
     :param replace_upstream: whether another upstream may replace the remote's, or the repository's
     :param publish_as: base path under which clients pull the repository; None to publish nothing
     :param preview: whether to find out only what a sync would do, and change nothing; not in an expanded group
@@ -118,26 +138,30 @@ def sync_repository(
     :param group_id: id of the task group; None for the repository's name, with a number where that is taken
     :param dag: the DAG; None for the one whose ``with`` block the call is in
     :param default_args: as the DAG's, for the tasks of this group alone
-    :param task_arguments: arguments of Airflow's operators, such as ``pool``, ``queue``, ``retries`` or
-        ``execution_timeout``, for each task; ``trigger_rule`` and ``inlets`` for the first one, ``outlets`` for the
-        last. Without another value tasks are retried four times
+    :param task_arguments: of Airflow's operators, such as ``pool`` or ``retries`` (4); ``outlets`` of the last task
     """
-    options = _given(**{name: value for name, value in locals().items() if name in _OPTIONS})
+    return _sync_group(locals(), task_arguments)
+
+
+def _sync_group(given: Mapping[str, Any], task_arguments: Mapping[str, Any]) -> TaskGroup:
+    """The task group for the arguments of :func:`sync_repository`."""
+    options = _given(**{name: value for name, value in given.items() if name in _OPTIONS})
+    removals = _given(**{name: value for name, value in given.items() if name in _OF_REMOVALS})
     _refuse_unknown(task_arguments)
+    group_id, repository = given["group_id"], given["repository"]
     group = TaskGroup(
         group_id or _group_id_of(repository),
         add_suffix_on_collision=not group_id,
         tooltip=_tooltip(options),
-        **_given(dag=dag),
+        **_given(dag=given["dag"]),
     )
-    group.default_args = {**_task_defaults(group), **group.default_args, **(default_args or {})}
+    group.default_args = {**_task_defaults(group), **group.default_args, **(given["default_args"] or {})}
     try:
         _check_values({**group.dag.default_args, **group.default_args, **options})
     except RegistrySyncError as refused:
         raise ConfigurationError(f"sync_repository({repository!r}, …): {refused}") from None
-    removals = _given(**{name: value for name, value in locals().items() if name in _OF_REMOVALS})
     with group:
-        _add_tasks(group, options, removals, task_arguments, is_small=small)
+        _add_tasks(group, options, removals, task_arguments, is_small=given["small"])
     return group
 
 

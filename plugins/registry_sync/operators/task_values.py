@@ -15,6 +15,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.quantities import parse_flag
+from registry_sync.domain.references import split_patterns
+from registry_sync.domain.remote import Typed
 from registry_sync.domain.runs import DagRunEnd
 from registry_sync.errors import ConfigurationError, StagesUnfinished
 from registry_sync.hooks.dag_runs import triggered_by
@@ -26,16 +28,32 @@ if TYPE_CHECKING:
 def as_list(value: object) -> tuple[str, ...] | None:
     """A template's text, ``a, b``, or a list, as a tuple; None for nothing.
 
-    Template fields are rendered as text; tags and globs contain no commas. Raises :class:`ConfigurationError` for
-    anything else.
+    Template fields are rendered as text; commas within the braces of a glob divide nothing. Raises
+    :class:`ConfigurationError` for anything else.
     """
     if value is None:
         return None
     if isinstance(value, str):
-        value = value.split(",")
+        value = split_patterns(value)
     if not isinstance(value, list | tuple):
         raise ConfigurationError(f"give text with commas or a list, not {type(value).__name__}")
     return tuple(text for text in map(as_text, value) if text is not None) or None
+
+
+def as_option(value: object, typed: Typed) -> object:
+    """The value of an option of a remote as its reader takes it; None for nothing. Raises :class:`ConfigurationError`.
+
+    A template renders text: of regular expressions one on each line, of objects and their lists JSON.
+    """
+    if typed is Typed.TEXT:
+        return as_text(value)
+    if typed is Typed.LIST:
+        return as_list(value)
+    if typed is Typed.LINES and isinstance(value, str):
+        value = value.splitlines()
+    if isinstance(value, str):
+        return as_text(value)
+    return tuple(value) or None if isinstance(value, list | tuple) else value
 
 
 def as_text(value: object) -> str | None:

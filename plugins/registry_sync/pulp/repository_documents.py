@@ -10,6 +10,8 @@ from pydantic import AliasGenerator, AliasPath, ConfigDict, Field
 from registry_sync.domain.known_registries import DigestList
 from registry_sync.domain.remote import Policy, split_private_keys
 from registry_sync.domain.serving import Distribution
+from registry_sync.domain.tag_options import rule_value
+from registry_sync.domain.tag_rules import TagOrder
 from registry_sync.pulp.documents import (
     WHOLE,
     Document,
@@ -102,6 +104,8 @@ def _attribute_of_remote(field: str) -> str | AliasPath:
 Hidden = Annotated[None, made(_null), WHOLE]
 #: What options of a remote are called over REST that have another name there.
 REST_NAMES = {"include_tags": "whitelist_tags", "labels": "pulp_labels"}
+#: A rule for tags as it is sent: a text or number, or an object where it says more.
+RuleValue = Annotated[str | int | dict[str, Any] | None, made(rule_value)]
 Certificates = Annotated[str | None, made(_without_keys)]
 
 
@@ -138,6 +142,15 @@ class RemoteDocument(Document):
     max_removed_tags: int | None
     max_total_bytes: int | None
     digest_list: DigestList
+    regex: list[str]
+    regex_all: list[str]
+    exclude_regex: list[str]
+    semver: RuleValue
+    newest: RuleValue
+    order: TagOrder
+    newer_than: str | None
+    digests: list[str]
+    tag_sets: Annotated[list[dict[str, Any]], made(rule_value)]
     pulp_labels: dict[str, str]
 
 

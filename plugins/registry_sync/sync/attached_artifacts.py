@@ -240,8 +240,8 @@ def present_referrer_tags(
     selected by name are not included.
     """
     subject_of = {name: digest for digest in dict.fromkeys(digests) for name in referrer_tag_names(digest)}
-    wanted = set(remote.tag_filter.select(subject_of))
-    allowed = [name for name in subject_of if remote.tag_filter.allows(name) and name not in wanted]
+    tag_filter = remote.tag_filter
+    allowed = [name for name in subject_of if tag_filter.allows(name) and not tag_filter.wants(name)]
     existing: list[TagName] = []
 
     def done(name: TagName, digest: Digest | None) -> None:

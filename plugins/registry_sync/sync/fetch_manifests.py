@@ -213,7 +213,12 @@ class _Stage:
 
     def _follow_moved(self, walk: Walk, outcome: _Outcome) -> None:
         """Tags whose manifest is gone are requested again by name: they were moved, or they are gone too."""
-        lost = [tag for tag, digest in outcome.roots.items() if is_missing_upstream(walk.failures.get(digest))]
+        pinned = self.remote.tag_filter.pinned
+        lost = [
+            tag
+            for tag, digest in outcome.roots.items()
+            if is_missing_upstream(walk.failures.get(digest)) and pinned.get(tag) != digest
+        ]
         if lost:
             for tag in lost:
                 del outcome.roots[tag]

@@ -8,23 +8,25 @@ so that a lost page never makes a tag look deleted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.platforms import platforms_warning
-from registry_sync.domain.quantities import format_count
+from registry_sync.domain.quantities import format_count, utc_now
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.references import TagName, looks_like_a_referrer_tag
 from registry_sync.domain.remote import Policy, RemoteSpec
 from registry_sync.domain.runs import ListedTag, SyncRun, TagState, plan_shards
+from registry_sync.domain.tag_rules import TagTimes
 from registry_sync.errors import NothingSynced
 from registry_sync.sync.attached_artifacts import ask_for_referrers_api
 from registry_sync.sync.digest_hints import CONFIRM_AFTER, DigestHints
 from registry_sync.sync.parallel import warn
 from registry_sync.sync.tag_resolution import KnownReferrerTags, TagHeads, excluded_tags, tags_to_read_again
+from registry_sync.sync.tag_times import tag_times
 from registry_sync.sync.walk import Selection
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class TagsListed:
     that nothing remains to be done; it is never true when no tag passes the filters, or no index has a wanted platform.
     ``without_platform`` are tags that are known to have no wanted platform. ``by_list_count`` tags are unchanged by the
     registry's list of digests, without a request for each.
+    ``not_versions`` are tags that a rule for versions left out because they are none.
     """
 
     listed_count: int
@@ -70,15 +73,29 @@ class TagsListed:
     missing_names: tuple[TagName, ...] = ()
     without_platform: tuple[TagName, ...] = ()
     by_list_count: int = 0
+    not_versions: tuple[TagName, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the note of the run says of the selection."""
+        return tuple(note for note in (self.missing_note, self.versions_note) if note)
+
+    @property
+    def versions_note(self) -> str | None:
+        """How many tags are left out because they are no versions; None for none."""
+        if not self.not_versions:
+            return None
+        count = len(self.not_versions)
+        are = "is no version and was" if count == 1 else "are no versions and were"
+        return f"{format_count(count, 'tag')} {are} left out: {_some(self.not_versions)}"
 
     @property
     def missing_note(self) -> str | None:
         """A warning about tags that ``include_tags`` names and that are missing; None when none is."""
         if not self.missing_names:
             return None
-        count, more = len(self.missing_names), len(self.missing_names) - _SHOWN_NAMES
-        shown = [*self.missing_names[:_SHOWN_NAMES], *([f"{more:,} more"] if more > 0 else [])]
-        return f"include_tags names {format_count(count, 'tag')} that the upstream does not have: {', '.join(shown)}"
+        count = format_count(len(self.missing_names), "tag")
+        return f"include_tags names {count} that the upstream does not have: {_some(self.missing_names)}"
 
     def __str__(self) -> str:
         text = (
@@ -90,9 +107,17 @@ class TagsListed:
         return f"{text}, {self.reread_count:,} to be read again" if self.reread_count else text
 
 
+def _some(names: Sequence[TagName]) -> str:
+    more = len(names) - _SHOWN_NAMES
+    return ", ".join([*names[:_SHOWN_NAMES], *([f"{more:,} more"] if more > 0 else [])])
+
+
 @dataclass(frozen=True)
 class _Names:
-    """The listed names: the selected tags, and candidates for their referrer tags; ``listing`` is None without one."""
+    """The listed names: the selected tags, and candidates for their referrer tags; ``listing`` is None without one.
+
+    ``wanted`` has no tags that are held at a digest of the remote's.
+    """
 
     wanted: list[TagName]
     candidates: list[TagName]
@@ -100,6 +125,11 @@ class _Names:
     skipped: tuple[str, ...]
     listed_at: datetime
     listing: TagListing | None = None
+    not_versions: tuple[TagName, ...] = ()
+
+    def unselected(self, tags: Iterable[TagName]) -> list[TagName]:
+        """Those of ``tags`` that the upstream lists and the rules do not select."""
+        return [] if self.listing is None else sorted(set(self.listing.tags).difference(self.wanted).intersection(tags))
 
 
 def list_tags(
@@ -114,21 +144,20 @@ def list_tags(
 ) -> TagsListed:
     """Lists, selects and resolves the tags of ``remote`` and records them with ``run``; a repeat replaces the record.
 
-    After ``confirm_after`` each tag is requested, whatever the registry's list of digests says.
-    Raises :class:`NothingSynced` when no tag passes the filters, the client's errors for a registry that does not
-    respond, and the database's.
+    After ``confirm_after`` each tag is requested, whatever the registry's list of digests says. Raises
+    :class:`NothingSynced` when no tag passes the filters, the client's errors, and the database's.
     """
     selection = Selection.of(remote)
-    names = _names(client, remote, selection, report)
+    names = _names(client, remote, selection, report, lambda listing: tag_times(client, database, run, remote, listing))
     latest_number = database.versions.latest_number(run.repository_id)
     latest = database.versions.tags(run.repository_id)
-    if not names.wanted:
+    if not names.wanted and not remote.tag_filter.pinned:
         _refuse_empty(remote, run, names.listed_count, len(latest))
     tag_heads = TagHeads(client, database.heads, run, remote, report)
     hints = DigestHints(client, database, run, remote, tag_heads, report, confirm_after)
     with tag_heads.kept_on_failure():
         by_list_count = hints.use(names.listing, latest, names.wanted) if names.listing else 0
-        heads = tag_heads.resolve(names.wanted)
+        heads: dict[TagName, Digest | None] = {**tag_heads.resolve(names.wanted), **remote.tag_filter.pinned}
         missing = tuple(sorted(set(remote.tag_filter.exact_names).difference(heads)))
         if not heads:
             raise NothingSynced(f"{remote.upstream} has none of the requested tags: {', '.join(names.wanted[:5])}")
@@ -145,6 +174,7 @@ def list_tags(
         with tag_heads.kept_on_failure():
             ask_for_referrers_api(client, database.selections, run, remote, changed.values(), report=report)
     removed = [tag for tag in latest if tag not in heads or tag in excluded] if run.mode is SyncMode.MIRROR else []
+    unselected = names.unselected(tag for tag in latest if tag not in heads)
     listed = TagsListed(
         listed_count=names.listed_count,
         selected_count=len(heads),
@@ -154,18 +184,16 @@ def list_tags(
         shards=shards,
         is_unchanged=bool(unchanged) and not changed and not removed and _is_whole(database, run, excluded),
         reread_count=len(reread),
-        excluded_count=len(excluded.intersection(removed) | _excluded_by_filter(remote, removed)),
+        excluded_count=len(excluded.intersection(removed) | _excluded_by_filter(remote, removed, unselected)),
         missing_names=missing,
         without_platform=tuple(sorted(excluded)),
         by_list_count=by_list_count,
+        not_versions=names.not_versions,
     )
-    if listed.missing_note:
-        warn(report, listed.missing_note)
-    report(str(listed))
-    listed_at = min(names.listed_at, tag_heads.asked_at or names.listed_at)
+    _report(listed, report)
+    listed_at, began = min(names.listed_at, tag_heads.asked_at or names.listed_at), run.listing_began
     if listed.is_unchanged:
-        listing_began = run.listing_began
-        if database.runs.settle_unchanged(run.id, listed_at, latest_number=latest_number, listing_began=listing_began):
+        if database.runs.settle_unchanged(run.id, listed_at, latest_number=latest_number, listing_began=began):
             if excluded:
                 warn(report, platforms_warning(listed.without_platform, remote.platforms or ()))
             return listed
@@ -179,24 +207,52 @@ def list_tags(
         ListedTag(tag, digest, numbers.get(tag), TagState.FILTERED if tag in excluded else TagState.UNCHANGED)
         for tag, digest in heads.items()
     ]
-    tags += [ListedTag(tag, unfetched=TagState.CANDIDATE) for tag in names.candidates if tag not in heads]
-    database.runs.record_listing(run.id, listed_at, tags, listing_began=run.listing_began)
+    # Those that are present say to the commit that they are not gone upstream.
+    not_selected = {*names.candidates, *unselected}.difference(heads)
+    tags += [ListedTag(tag, unfetched=TagState.CANDIDATE) for tag in sorted(not_selected)]
+    database.runs.record_listing(run.id, listed_at, tags, listing_began=began)
     return listed
 
 
-def _names(client: RegistryReader, remote: RemoteSpec, selection: Selection, report: Callable[[str], None]) -> _Names:
+def _report(listed: TagsListed, report: Callable[[str], None]) -> None:
+    if listed.missing_note:
+        warn(report, listed.missing_note)
+    if listed.versions_note:
+        report(listed.versions_note)
+    report(str(listed))
+
+
+def _names(
+    client: RegistryReader,
+    remote: RemoteSpec,
+    selection: Selection,
+    report: Callable[[str], None],
+    times: Callable[[TagListing], TagTimes],
+) -> _Names:
     tag_filter = remote.tag_filter
     literal = tag_filter.literal_tags
     if literal is not None:
-        return _Names(sorted(set(literal)), [], len(literal), (), datetime.now(timezone.utc))
+        wanted = sorted(set(literal).difference(tag_filter.pinned))
+        return _Names(wanted, [], len(literal), (), utc_now())
     listing = client.list_tags(remote.upstream)
     if listing.skipped:
         count = format_count(len(listing.skipped), "name")
         warn(report, f"skipped {count} that no tag can have: {listing.skipped[0][:40]!r}")
-    wanted = tag_filter.select(listing.tags)
-    others = set(listing.tags).difference(wanted)
+    found = tag_filter.select(listing.tags, times(listing))
+    if found.without_time:
+        count, which = format_count(len(found.without_time), "tag"), _some(found.without_time)
+        warn(report, f"the registry does not list the push of {count}, which count as just pushed: {which}")
+    others = set(listing.tags).difference(found.tags)
     candidates = sorted(tag for tag in others if selection.is_candidate(tag_filter.allows, tag))
-    return _Names(wanted, candidates, len(listing.tags), listing.skipped, listing.listed_at, listing)
+    return _Names(
+        [tag for tag in found.tags if tag not in tag_filter.pinned],
+        candidates,
+        len(listing.tags),
+        listing.skipped,
+        listing.listed_at,
+        listing,
+        found.not_versions,
+    )
 
 
 def _refuse_empty(remote: RemoteSpec, run: SyncRun, listed_count: int, present_count: int) -> None:
@@ -211,16 +267,13 @@ def _refuse_empty(remote: RemoteSpec, run: SyncRun, listed_count: int, present_c
 
 def _why_nothing(remote: RemoteSpec, listed_count: int) -> str:
     """The reason why the filters select nothing."""
-    include, exclude = remote.include_tags, ", ".join(remote.exclude_tags)
-    if remote.tag_filter.literal_tags is not None:
-        return f"exclude_tags {exclude} excludes all of include_tags" if include else "include_tags names no tag"
+    if remote.tag_filter.literal_tags is not None and not remote.tag_sets:
+        exclude = " and ".join(remote.tag_rules(only=("exclude_tags", "exclude_regex")))
+        return f"{exclude} excludes all of include_tags" if remote.include_tags else "include_tags names no tag"
     if not listed_count:
         return "it lists no tags"
     count = format_count(listed_count, "tag")
-    passes = " and ".join(
-        ([f"include_tags {', '.join(include)}"] if include else []) + ([f"exclude_tags {exclude}"] if exclude else [])
-    )
-    return f"none of its {count} passes the filters {passes}"
+    return f"none of its {count} passes the filters {' and '.join(remote.tag_rules())}"
 
 
 def _shards(
@@ -236,10 +289,14 @@ def _shards(
     return tuple(TagShard(shard.number, count) for shard, count in zip(planned, counts, strict=True)), numbers
 
 
-def _excluded_by_filter(remote: RemoteSpec, tags: Sequence[TagName]) -> set[TagName]:
-    """Those that a filter excludes; referrer tags are not selected by name."""
-    wanted = set(remote.tag_filter.select(tags))
-    return {tag for tag in tags if tag not in wanted and not looks_like_a_referrer_tag(tag)}
+def _excluded_by_filter(remote: RemoteSpec, tags: Iterable[TagName], unselected: Iterable[TagName]) -> set[TagName]:
+    """Those that a rule excludes, by name or beside others; referrer tags are not selected by name."""
+    left_out = set(unselected)
+    return {
+        tag
+        for tag in tags
+        if (tag in left_out or not remote.tag_filter.wants(tag)) and not looks_like_a_referrer_tag(tag)
+    }
 
 
 def _is_whole(database: Database, run: SyncRun, excluded: Set[TagName]) -> bool:

@@ -96,7 +96,15 @@ def _is_narrower(spec: RemoteSpec, used: RemoteSpec) -> bool:
     """Whether every tag that ``used`` selects is selected by ``spec``, as far as the entries show."""
     if not set(spec.exclude_tags) <= set(used.exclude_tags):
         return False
-    return spec.include_tags is None or all(
-        entry in spec.include_tags or (not entry.is_glob and spec.tag_filter.wants(TagName(entry)))
-        for entry in used.include_tags or (TagPattern("*"),)
+    if spec.tag_sets or (used.include_tags is None and spec.include_tags is not None):
+        return False
+    is_open = spec.include_tags is None and not spec.regex
+    return all(
+        entry in (spec.include_tags or ()) or (_is_selected(spec, entry) if not entry.is_glob else is_open)
+        for entry in used.include_tags or ()
     )
+
+
+def _is_selected(spec: RemoteSpec, names: TagPattern) -> bool:
+    """Whether ``spec`` selects each of these exact names, which skip its rules for versions, age and the newest."""
+    return spec.tag_filter.is_by_name and all(spec.tag_filter.wants(TagName(name)) for name in names.alternatives)

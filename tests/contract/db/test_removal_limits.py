@@ -126,7 +126,7 @@ def test_the_text_says_which_filter_or_option_led_to_it(
     commit(database, repository, tagged(*before))
     upstream = tagged(*after)
     tag_filter = REMOTE.changed(**options).tag_filter
-    for name in set(after) - set(tag_filter.select(map(TagName, after))):
+    for name in set(after) - set(tag_filter.select(map(TagName, after)).tags):
         del upstream.tags[name]
     with pytest.raises(TooManyRemovals) as refused:
         commit(database, repository, upstream, **options)

@@ -109,7 +109,8 @@ def test_options_of_remotes_move_into_their_document_and_back_as_they_were_writt
         before = remotes_of_0003(url)
         for spec in (FULL, PLAIN):
             document = spec.document()
-            del document["max_total_bytes"], document["digest_list"]  # which that schema has no place for
+            for name in [*list(document)[-9:], "max_total_bytes", "digest_list"]:  # which that schema has no place for
+                del document[name]
             assert {name: before[spec.name][name] for name in document} == document
             assert "options" not in before[spec.name]
         columns = {column["name"]: column["nullable"] for column in columns_of_remotes(url)}

@@ -53,7 +53,8 @@ def test_a_remote_is_made_and_read_back_as_documented(admin: RestClient, name: s
         "exclude_tags": None, "username": None, "password": None, "conn_id": None, "platforms": None,
         "include_referrers": True, "allow_sparse": False, "allow_schema1": False, "include_foreign_layers": False,
         "max_held_share": None, "max_removed_share": 0.5, "max_removed_tags": None, "max_total_bytes": None,
-        "digest_list": "auto", "pulp_labels": {}, **HUB,
+        "digest_list": "auto", "regex": [], "regex_all": [], "exclude_regex": [], "semver": None, "newest": None,
+        "order": "version", "newer_than": None, "digests": [], "tag_sets": [], "pulp_labels": {}, **HUB,
     }  # fmt: skip
     assert {key: made[key] for key in defaults} == defaults
     assert set(made) == {*defaults, "pulp_created", "pulp_href", "pulp_last_updated", "name"}
@@ -65,7 +66,10 @@ def test_every_field_of_a_remote_is_kept(admin: RestClient, api_server: ApiServe
         "proxy_url": "http://proxy.example:3128", "ssl_validation": False,
         "platforms": ["linux/amd64", "linux/arm/v7"], "allow_sparse": True, "allow_schema1": True,
         "include_foreign_layers": True, "max_held_share": 0.1, "max_removed_share": None, "max_removed_tags": 5,
-        "max_total_bytes": 50_000_000_000, "digest_list": "off",
+        "max_total_bytes": 50_000_000_000, "digest_list": "off", "regex": [r"v\d{1,2}"], "regex_all": [".+"],
+        "exclude_regex": [".*-rc"], "semver": {"range": ">=3", "suffixes": "exclude"}, "newest": 3,
+        "order": "first_seen", "newer_than": "90d", "digests": [f"old@sha256:{'a' * 64}"],
+        "tag_sets": [{"include": ["3.{1,2}"], "newest": {"count": 1, "of": "tags"}}, {"include": ["latest"]}],
         "include_referrers": False, "pulp_labels": {"team": "web"}, "conn_id": "quay",
     }  # fmt: skip
     made = admin.post(LIST, name=name, **HUB, **given)
@@ -77,6 +81,27 @@ def test_every_field_of_a_remote_is_kept(admin: RestClient, api_server: ApiServe
     assert (spec.allow_sparse, spec.max_held_share, spec.max_removed_share, spec.max_removed_tags) == (
         True, 0.1, None, 5,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("semver", "one", "cannot be read at 'one'"),
+        ("semver", {"ranges": "1"}, "semver has no 'ranges'"),
+        ("regex", ["(a"], "is not one of RE2"),
+        ("newest", 0, "give a number from 1"),
+        ("newer_than", "90d", "the order version has no times"),
+        ("digests", ["latest"], "'latest' is no digest"),
+        ("tag_sets", [{}, {"semver": 1}], "tag_sets[1].semver is '1'"),
+        ("whitelist_tags", "{a,b", "{ without }"),
+    ],
+)
+def test_a_rule_for_tags_that_has_no_meaning_is_an_error_of_its_field(
+    admin: RestClient, name: str, field: str, value: Any, said: str
+) -> None:
+    problem = admin.post(LIST, 400, name=name, **HUB, **{field: value})
+    assert list(problem) == [field]
+    assert said in problem[field][0]
 
 
 def test_texts_of_numbers_and_flags_are_taken_as_command_lines_send_them(admin: RestClient, name: str) -> None:

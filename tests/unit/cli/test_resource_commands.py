@@ -11,6 +11,7 @@ import pytest
 from registry_sync.cli.arguments import REMOTE_OPTIONS
 from registry_sync.db.database import Database
 from registry_sync.domain.remote import OPTIONS, SYNC_OPTIONS, DigestList, Policy, parameter_name
+from registry_sync.domain.tag_rules import Newest, TagOrder
 from support.commands import Run
 
 PLACE = ("--url", "https://registry.example", "--upstream-name", "library/app")
@@ -57,6 +58,24 @@ def test_a_remote_is_created_with_options_and_changed_one_by_one(
     assert [row["name"] for row in shown(run, capsys, "remote", "list")] == ["apps"]
 
 
+def test_rules_for_tags_are_typed_as_they_are_sent(run: Run, database: Database) -> None:
+    run("remote", "create", "app", *PLACE, "--tag", "3.{1,2}*", "--regex", r"v\d{1,3}", "--regex", "e,f", "--semver",
+        '{"range": ">=3", "suffixes": "exclude"}', "--newest", "3", "--order", "first_seen", "--newer-than", "90d",
+        "--digest", f"old@sha256:{'a' * 64}", "--tag-sets", '[{"newest": null}]')  # fmt: skip
+    spec = database.remotes.by_name("app").spec
+    assert (spec.include_tags, spec.regex) == (("3.{1,2}*",), (r"v\d{1,3}", "e,f"))
+    assert spec.document()["semver"] == {"range": ">=3", "suffixes": "exclude"}
+    assert (spec.newest, spec.order.value, spec.newer_than) == (Newest(3), "first_seen", "90d")
+    assert spec.document()["tag_sets"] == [{"newest": None}]
+    run("remote", "update", "app", "--semver", "", "--set", "newest=none", "--newer-than", "none", "--set",
+        "regex=a,b", "--set", "tags=1.{1,2},x", "--tag-sets", "[]", "--set", "digests=")  # fmt: skip
+    changed = database.remotes.by_name("app").spec
+    assert (changed.semver, changed.newest, changed.newer_than, changed.tag_sets, changed.digests) == (
+        None, None, None, (), (),
+    )  # fmt: skip
+    assert (changed.regex, changed.include_tags) == (("a,b",), ("1.{1,2}", "x"))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -84,6 +103,6 @@ def test_what_cannot_be_is_refused_with_a_sentence(
 def test_the_commands_have_an_option_for_each_parameter_of_a_sync() -> None:
     assert REMOTE_OPTIONS.keys() == {parameter_name(name) for name in SYNC_OPTIONS}
     assert SYNC_OPTIONS.keys() < OPTIONS.keys(), "the others are set with --set"
-    choices = {"policy": Policy, "digest_list": DigestList}
+    choices = {"policy": Policy, "digest_list": DigestList, "order": TagOrder}
     for name, kind in choices.items():
         assert REMOTE_OPTIONS[name].kwargs["choices"] == tuple(kind), name

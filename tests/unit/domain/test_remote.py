@@ -11,8 +11,9 @@ import pytest
 
 from registry_sync.domain.known_registries import DigestList
 from registry_sync.domain.platforms import Platform, parse_platforms
-from registry_sync.domain.references import RegistryUrl, RepositoryName, TagFilter, TagName, TagPattern
+from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName, TagPattern
 from registry_sync.domain.remote import OPTIONS, SYNC_OPTIONS, Policy, RemoteSpec, parameter_name, shown_value
+from registry_sync.domain.tag_selector import TagSelector
 from registry_sync.errors import ConfigurationError, InvalidReference, RegistrySyncError
 
 #: Every option with what is not its default, as it is typed or sent.
@@ -37,8 +38,18 @@ WRITTEN: dict[str, Any] = {
     "max_removed_tags": 3,
     "max_total_bytes": 50_000_000_000,
     "digest_list": "docker_hub",
+    "regex": (r"v\d{1,3}",),
+    "regex_all": (".+",),
+    "exclude_regex": (".*b",),
+    "semver": {"range": ">=3", "suffixes": "exclude"},
+    "newest": {"count": 3, "of": "tags"},
+    "order": "first_seen",
+    "newer_than": "90d",
+    "digests": (f"old@sha256:{'a' * 64}", f"sha256:{'b' * 64}"),
+    "tag_sets": [{"include": ["3.*"], "newest": None}, {"regex": ["e.*"], "semver": None}],
 }
 FULL = RemoteSpec.parse("hub", " docker.io/ ", "alpine", **WRITTEN)
+PLAIN = RemoteSpec.parse("hub", "docker.io", "alpine")
 
 
 def test_a_remote_holds_values() -> None:
@@ -49,9 +60,10 @@ def test_a_remote_holds_values() -> None:
     assert FULL.policy is Policy.ON_DEMAND
     assert FULL.platforms == (Platform.parse("linux/amd64"), Platform.parse("linux/arm/v7"))
     assert all(isinstance(entry, TagPattern) for entry in (*(FULL.include_tags or ()), *FULL.exclude_tags))
-    assert isinstance(FULL.tag_filter, TagFilter)
-    assert FULL.tag_filter.select([TagName("3.1"), TagName("3.1-rc"), TagName("edge")]) == ["3.1"]
-    assert FULL.tag_filter.exact_names == ("latest",), "each once"
+    assert isinstance(FULL.tag_filter, TagSelector)
+    plain = FULL.changed(**{name: getattr(PLAIN, name) for name in list(OPTIONS)[-9:]}).tag_filter
+    assert plain.select([TagName("3.1"), TagName("3.1-rc"), TagName("edge")]).tags == ("3.1",)
+    assert plain.exact_names == ("latest",), "each once"
 
 
 def test_what_was_written_is_given_back_as_it_was_written_through_json_too() -> None:
@@ -150,7 +162,8 @@ def test_a_sync_may_say_these() -> None:
         "platforms": "platforms",
         "include_referrers": "include_referrers",
         "max_total_bytes": "max_total_bytes",
-        "digest_list": "digest_list",
+        **{name: name for name in ("digest_list", "regex", "regex_all", "exclude_regex", "semver", "newest", "order")},
+        **{name: name for name in ("newer_than", "digests", "tag_sets")},
     }
 
 

@@ -107,4 +107,4 @@ def _newest(
 
 
 def _selection(spec: RemoteSpec) -> tuple[object, ...]:
-    return spec.include_tags, spec.exclude_tags, spec.include_referrers
+    return spec.tag_rules(), spec.include_referrers

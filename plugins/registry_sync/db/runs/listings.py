@@ -157,7 +157,7 @@ class _Settled:
         if self.is_mirror:
             return any(names)
         existing = [TagName(name) for name in names if name in present]
-        return bool(self.spec.tag_filter.select(existing)) or not self.changed.isdisjoint(existing)
+        return any(map(self.spec.tag_filter.wants, existing)) or not self.changed.isdisjoint(existing)
 
 
 @dataclass(frozen=True)

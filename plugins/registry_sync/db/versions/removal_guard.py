@@ -39,7 +39,7 @@ from registry_sync.domain.platforms import platform_text
 from registry_sync.domain.quantities import format_count
 from registry_sync.domain.records import Hold, SyncMode
 from registry_sync.domain.references import TagName, looks_like_a_referrer_tag, subject_by_name
-from registry_sync.domain.remote import RemoteSpec
+from registry_sync.domain.remote import RemoteSpec, shown_value
 from registry_sync.domain.runs import COUNTED_TAG_STATES, TagState
 from registry_sync.errors import NothingSynced, TooManyHolds, TooManyRemovals
 
@@ -284,11 +284,13 @@ class TagsToRemove:
         """The filter or option that excludes the tag, ``upstream`` when none does."""
         if tag.state == TagState.FILTERED.value:
             return "platforms"
-        excluded_by = self.remote.tag_filter.excluding_filter(tag.name)
+        excluded_by = self.remote.tag_filter.excluding_option(tag.name)
         if excluded_by == "include_tags" and tag.subject is not None and looks_like_a_referrer_tag(tag.name):
             if not self.remote.include_referrers:
                 return "include_referrers"
             return "subject" if tag.state == TagState.CANDIDATE.value else "upstream"
+        if excluded_by is None and tag.state == TagState.CANDIDATE.value:  # listed, and not among the newest
+            return self.remote.tag_filter.option_beside_others
         return excluded_by or "upstream"
 
     def _predicate(self, cause: str, lost: Sequence[_Tag], count: int) -> str:
@@ -299,8 +301,13 @@ class TagsToRemove:
             has = "has" if count == 1 else "have"
             return f"{has} none of the platforms {_few(remote.platforms)}; available are {listed}"
         return {
-            "include_tags": f"{are} not among include_tags {_few(remote.include_tags)}",
             "exclude_tags": f"{are} excluded by exclude_tags {_few(remote.exclude_tags)}",
+            "exclude_regex": f"{are} excluded by exclude_regex {_few(remote.exclude_regex)}",
+            **{
+                name: f"{are} not among {name} {shown_value(name, remote)}"
+                for name in ("include_tags", "regex", "regex_all", "semver", "newest", "newer_than", "digests")
+            },
+            "tag_sets": f"{are} in none of the sets of tag_sets",
             "include_referrers": f"{are} excluded by include_referrers false",
             "subject": f"{'belongs' if count == 1 else 'belong'} to nothing that is selected",
         }.get(cause, f"{are} gone upstream")
@@ -319,7 +326,7 @@ class TagsToRemove:
         for option in sorted({"source" if cause == "upstream" else cause for cause in causes} - {"subject"}):
             was = getattr(before, option)
             if was != getattr(self.remote, option):
-                shown = _few(was) if isinstance(was, tuple | None) else str(was).lower()
+                shown = str(was).lower() if isinstance(was, bool) or option == "source" else shown_value(option, before)
                 name = "the upstream" if option == "source" else option
                 changes.append(f"{name} was {shown} for version {base_number}")
         return changes
