@@ -132,16 +132,32 @@ def test_the_form_mirrors_something_new_and_syncs_an_existing_remote(
     assert page.request.get(linked).json()["number"] == 1
 
 
+#: What is filled in beside the repository, in both ways, and how the first line of the run's note goes on.
+MISTAKES: tuple[tuple[dict[str, str], str], ...] = (
+    ({"url": "ftp://quay.io", "upstream_name": "team/app"}, "Registry (url): "),
+    ({"url": "https://quay.io", "upstream_name": "Team/App"}, "Upstream name (upstream_name): "),
+    ({"url": "https://quay.io"}, "url and upstream_name belong together: upstream_name is missing (Upstream name in "),
+    ({"remote": "nobody-made-this"}, "there is no remote 'nobody-made-this'"),
+    ({}, "say where to sync from: "),
+)
+
+
 def test_what_cannot_be_right_is_refused_in_the_words_of_the_form(page: Page, airflow: AirflowInstance) -> None:
-    form = open_form(page, airflow)
-    form.locator('input[name="element_repository"]').fill("mistyped")
-    form.get_by_text("Mirror something new", exact=True).last.click()
-    form.locator('input[name="element_url"]').fill("ftp://quay.io")
-    form.locator('input[name="element_upstream_name"]').fill("team/app")
-    run = send(page, form, airflow)
-    assert airflow.wait(run) == "failed"
-    expect_note(page, airflow, run, "mistyped: failed: Registry (url): ")
-    picture(page, "refused.png")
+    sent = {}
+    for number, (given, words) in enumerate(MISTAKES):
+        form = open_form(page, airflow)
+        form.locator('input[name="element_repository"]').fill(f"mistyped-{number}")
+        # One section is open at a time.
+        if given:
+            section = "Sync an existing remote" if "remote" in given else "Mirror something new"
+            form.get_by_text(section, exact=True).last.click()
+        for field, value in given.items():
+            form.locator(f'input[name="element_{field}"]').fill(value)
+        sent[send(page, form, airflow)] = f"mistyped-{number}: failed: {words}"
+    for run, words in sent.items():
+        assert airflow.wait(run) == "failed"
+        expect_note(page, airflow, run, words)
+        picture(page, f"refused-{words.partition(':')[0]}.png")
 
 
 def test_a_finished_run_reads_well_in_the_grid_and_in_the_list(
