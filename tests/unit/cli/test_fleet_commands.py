@@ -131,6 +131,7 @@ def planned(run: Run, path: str, capsys: pytest.CaptureFixture[str], *words: str
     return {plan["repository"]: plan for plan in json.loads(capsys.readouterr().out)}
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_the_sync_then_does_and_writes_nothing(
     run: Run, database: Database, registry: HostileRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,6 +76,7 @@ def test_a_file_with_any_stroke_of_the_keyboard(path: Path, at: int, removed: in
     read(path, (WHOLE[:at] + typed + WHOLE[at + removed :]).encode("utf-8", "surrogatepass"))
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(
     some.dictionaries(some.sampled_from(KEYS), VALUES, max_size=6), some.sampled_from(["mirror", "defaults", "group"])

@@ -78,6 +78,7 @@ def test_what_is_compiled_is_what_was_read(path: Path, cache: Path, monkeypatch:
     assert first.mirror("a/b").remote == second.mirror("a/b").remote
 
 
+@pytest.mark.slow
 def test_a_process_that_finds_it_compiled_imports_no_yaml_and_nothing_of_airflow(path: Path, cache: Path) -> None:
     load(path, cache)
     code = (
@@ -187,6 +188,7 @@ def test_older_contents_are_removed_and_other_fleets_stay(path: Path, cache: Pat
     assert load(path, cache).mirrors
 
 
+@pytest.mark.slow
 def test_processes_that_compile_at_once_get_the_same(path: Path, cache: Path) -> None:
     code = (
         "from pathlib import Path; from registry_sync.fleet.loading import load_fleet; "
