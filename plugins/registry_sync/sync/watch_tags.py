@@ -75,20 +75,20 @@ def compare(
         if tag_filter.wants(name):
             before = known.get(name, UNKNOWN)
             if before not in (UNKNOWN, digest):
-                changes.append(WatchedChange(name, before, digest))
-            now[name] = str(digest)
+                changes.append(WatchedChange(str(name), before, str(digest)))
+            now[str(name)] = str(digest)
     for name in seen.gone:
         if tag_filter.wants(name):
             if known.get(name):
-                changes.append(WatchedChange(name, known[name], None))
-            now[name] = None
+                changes.append(WatchedChange(str(name), known[name], None))
+            now[str(name)] = None
     if seen.listed is not None and tag_filter.literal_tags is None:
         selected = set(tag_filter.select(tuple(seen.listed)))
         for new in selected.difference(known):
             if known:
                 changes = [change for change in changes if change.name != new]
-                changes.append(WatchedChange(new, None, now.get(new) or UNKNOWN))
-            now.setdefault(new, UNKNOWN)
+                changes.append(WatchedChange(str(new), None, now.get(new) or UNKNOWN))
+            now.setdefault(str(new), UNKNOWN)
         for former in known.keys() - selected:
             if known[former] is not None:
                 changes.append(WatchedChange(former, known[former] or None, None))

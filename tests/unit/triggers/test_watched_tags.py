@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import Asset
+from airflow.serialization.serialized_objects import BaseSerialization
 from airflow.triggers.base import TriggerEvent
 from airflow.triggers.shared_stream import SharedStreamManager
 
@@ -92,6 +93,9 @@ class Triggerer:
         try:
             async for event in trigger.filter_shared_stream(stream):
                 seq = self.manager.bind_pending_event(trigger_id=number, key=key)
+                BaseSerialization.serialize(
+                    event.payload, strict=True
+                )  # as Airflow does; it takes no subclasses of str
                 events.append(event.payload)
                 if self._stores_events and seq is not None:
                     asyncio.get_running_loop().call_soon(self.manager.confirm_persisted, [seq])
@@ -145,6 +149,7 @@ def test_a_moved_tag_is_an_event_and_the_first_look_is_one(registry: MemoryRegis
             return events
 
     first, moved = asyncio.run(check())
+    assert {type(value) for change in moved["changes"] for pair in change.items() for value in pair} == {str}
     assert (first["is_first"], first["change_count"]) == (True, 0)
     assert moved == {
         "url": server.base,
