@@ -163,7 +163,7 @@ def test_old_bytes_without_a_record_are_collected(sync_in_process: InProcessSync
     with store.writer(stray, len(b"nobody's")) as writer:
         writer.write(b"nobody's")
         writer.commit()
-    assert sync_in_process("registry_sync_collect").xcom("collect_orphans")["stray_count"] == 0
+    assert sync_in_process("registry_sync_collect").xcom("collect_orphans")["untracked_count"] == 0
     age(store, hours=30)
-    assert sync_in_process("registry_sync_collect").xcom("collect_orphans")["stray_count"] == 1
+    assert sync_in_process("registry_sync_collect").xcom("collect_orphans")["untracked_count"] == 1
     assert set(store.digests()) == set(content.blobs)

@@ -186,7 +186,7 @@ def _print_collection(collection: Collection, output: str) -> None:
             "is_dry_run": collection.is_dry_run,
             "manifests": collection.manifests.count,
             "blobs": collection.blobs.count,
-            "stray_blobs": collection.untracked.count,
+            "untracked_blobs": collection.untracked.count,
             "freed_bytes": collection.freed_bytes,
             "waiting_manifests": collection.waiting_manifests.count,
             "waiting_blobs": collection.waiting_blobs.count,

@@ -129,16 +129,16 @@ class DiskUsage:
 class FindingKind(str, Enum):
     """The kind of a finding.
 
-    ``broken``: bytes that do not match the digest. ``missing``: recorded as stored, and not in the store. ``unnoted``:
-    in the store, and recorded as missing. ``stray``: an untracked blob, bytes without a record. ``stranger``: an
-    unknown file in the store, which is no blob. ``unreadable``: the bytes exist and could not be read.
+    ``broken``: bytes that do not match the digest. ``missing``: recorded as stored, and not in the store.
+    ``unrecorded``: in the store, and recorded as missing. ``untracked``: a blob without a record. ``unknown_file``: a
+    file in the store which is no blob. ``unreadable``: the bytes exist and could not be read.
     """
 
     BROKEN = "broken"
     MISSING = "missing"
-    UNNOTED = "unnoted"
-    UNTRACKED_BLOB = "stray"
-    UNKNOWN_FILE = "stranger"
+    UNRECORDED = "unrecorded"
+    UNTRACKED_BLOB = "untracked"
+    UNKNOWN_FILE = "unknown_file"
     UNREADABLE = "unreadable"
 
 

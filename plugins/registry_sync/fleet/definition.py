@@ -461,7 +461,7 @@ FILE_KEYS = (
         "connections",
         MapOf("a map of hosts to connections", _CONN_ID, RegistryUrl.parse),
         "Airflow connections by the host of the registry, for mirrors that name none.",
-        example={"docker.io": "dockerhub"},
+        example={"registry.example.com": "our_registry"},
     ),
     Key("defaults", DEFAULTS, "What every mirror has unless its group or it says otherwise."),
     Key("groups", MapOf("a map of groups", GROUP, _group_name), "Groups by name."),

@@ -50,7 +50,7 @@ class CollectOrphansOperator(TriggeredTask):
             "dry_run": done.is_dry_run,
             "manifest_count": done.manifests.count,
             "blob_count": done.blobs.count,
-            "stray_count": done.untracked.count,
+            "untracked_count": done.untracked.count,
             "freed_bytes": done.freed_bytes,
             "waiting_manifest_count": done.waiting_manifests.count,
             "waiting_blob_count": done.waiting_blobs.count,

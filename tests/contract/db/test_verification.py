@@ -125,7 +125,7 @@ def test_bytes_that_somebody_else_put_back_are_read_and_the_blob_is_lost_no_more
     store.delete(stored["two"])
     verify(database, store)
     keep_texts(store, "two")
-    assert verify(database, store, at=LATER).counts == {FindingKind.UNNOTED: 1}
+    assert verify(database, store, at=LATER).counts == {FindingKind.UNRECORDED: 1}
     assert verify(database, store, at=LATER + timedelta(hours=1)).is_clean
 
 
@@ -238,7 +238,7 @@ def test_bytes_that_are_there_and_noted_as_missing_are_read_and_noted(
     database.contents.mark_missing([stored["one"], stored["two"]])
     flip_a_bit(store, stored["two"])
     result = verify(database, store, share=0)
-    assert result.counts == {FindingKind.UNNOTED: 1, FindingKind.BROKEN: 1}
+    assert result.counts == {FindingKind.UNRECORDED: 1, FindingKind.BROKEN: 1}
     assert is_stored(database, stored["one"])
     assert not is_stored(database, stored["two"])
     assert verified_at(database)[stored["one"]] == NOW

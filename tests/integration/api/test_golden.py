@@ -35,7 +35,7 @@ NOT_KEPT = (
 #: The lists of all types, which that release did not have either.
 OF_ALL_TYPES = (
     *("repositories", "remotes", "content", "repository_versions", "task-groups", "task-groups/{group_id}"),
-    *("workers", "workers/{worker_id}"),
+    *("workers", "workers/{worker_id}", "mirror-results"),
 )
 
 

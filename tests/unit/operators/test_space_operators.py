@@ -85,7 +85,7 @@ def test_a_verification_without_repair_fails_until_what_is_lost_is_mended(
         with pytest.raises(AirflowFailException, match=f"lost 1 blob: {lost}: not repaired"):
             run(VerifyBlobsOperator, repair=False, share=share)
     keep_texts(stored, "layer", "config")
-    assert run(VerifyBlobsOperator, repair=False)["found"] == {"unnoted": 1}
+    assert run(VerifyBlobsOperator, repair=False)["found"] == {"unrecorded": 1}
     assert run(VerifyBlobsOperator, repair=False)["found"] == {}
 
 

@@ -119,7 +119,7 @@ class Findings:
             self._marks.mark_stored(digests)
             self._marks.mark_missing([digest for digest in digests if not self._store.has(digest)])
         for digest in digests:
-            self.add(FindingKind.UNNOTED, digest, "the store has it, and it was recorded as missing")
+            self.add(FindingKind.UNRECORDED, digest, "the store has it, and it was recorded as missing")
 
     def result(self, verified: Amount) -> Verification:
         """The result, with ``verified`` as the amount of intact blobs."""
