@@ -317,12 +317,13 @@ def _remote(
         missing = "upstream_name is missing (Upstream name" if request.url else "url is missing (Registry"
         raise ConfigurationError(f"url and upstream_name belong together: {missing} in the form)")
     name = request.remote or repository
-    described = RemoteSpec.parse(name, request.url, request.upstream_name, **said)
+    place = RemoteSpec.parse(name, request.url, request.upstream_name)
     found = _found(lambda wanted: _present_remote(database, wanted, started), name)
     if found is None:
-        return None, described
-    if (described.url, described.upstream) != (found.spec.url, found.spec.upstream):
-        said |= {"url": described.url, "upstream_name": described.upstream_name}
+        return None, RemoteSpec.parse(name, request.url, request.upstream_name, **said)
+    # What was given fits together with what is stored, and need not do so by itself.
+    if (place.url, place.upstream) != (found.spec.url, found.spec.upstream):
+        said |= {"url": place.url, "upstream_name": place.upstream_name}
     return found, found.spec.changed(**said)
 
 

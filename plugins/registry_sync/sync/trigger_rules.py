@@ -70,7 +70,8 @@ def _of_remote(request: SyncRequest, mode: SyncMode, stored: Remote | None, used
         if name in ("include_tags", "exclude_tags"):
             if mode is not SyncMode.ADDITIVE or not _is_narrower(spec, used):
                 parameter = parameter_name(name)
-                yield f"{parameter} may only narrow those of remote {spec.name!r}, and only with mode additive"
+                others = "; other tags would become the newest" if spec.newest is not None else ""
+                yield f"{parameter} may only narrow those of remote {spec.name!r}, and only with mode additive{others}"
         elif name in OPTIONS and OPTIONS[name].may_be_lowered:
             if not _is_lower(getattr(used, name), getattr(spec, name)):
                 yield f"{name} may only be lower than that of remote {spec.name!r}"
@@ -93,18 +94,26 @@ def _is_lower(used: int | None, stored: int | None) -> bool:
 
 
 def _is_narrower(spec: RemoteSpec, used: RemoteSpec) -> bool:
-    """Whether every tag that ``used`` selects is selected by ``spec``, as far as the entries show."""
-    if not set(spec.exclude_tags) <= set(used.exclude_tags):
+    """Whether every tag that ``used`` selects is selected by ``spec``, as far as the entries show.
+
+    Of the newest, others would take the places of those that are left out, so that only exact names narrow them.
+    """
+    if spec.tag_sets or not set(spec.exclude_tags) <= set(used.exclude_tags):
         return False
-    if spec.tag_sets or (used.include_tags is None and spec.include_tags is not None):
+    if used.include_tags is None and spec.include_tags is not None:
         return False
-    is_open = spec.include_tags is None and not spec.regex
-    return all(
-        entry in (spec.include_tags or ()) or (_is_selected(spec, entry) if not entry.is_glob else is_open)
-        for entry in used.include_tags or ()
-    )
+    if spec.newest is not None and used.tag_filter.literal_tags is None:
+        return False
+    return all(_is_included(spec, name) for entry in used.include_tags or () for name in entry.alternatives)
 
 
-def _is_selected(spec: RemoteSpec, names: TagPattern) -> bool:
-    """Whether ``spec`` selects each of these exact names, which skip its rules for versions, age and the newest."""
-    return spec.tag_filter.is_by_name and all(spec.tag_filter.wants(TagName(name)) for name in names.alternatives)
+def _is_included(spec: RemoteSpec, name: str) -> bool:
+    """Whether ``spec`` selects whatever the exact name or glob ``name``, without braces, adds to its other rules."""
+    if any(name in entry.alternatives for entry in spec.include_tags or ()):
+        return True
+    selector = spec.tag_filter
+    if TagPattern(name).is_glob:
+        (rules,) = selector.sets
+        return rules.names.include is None and not rules.regex.patterns
+    # An exact name skips the rules for versions, age and the newest.
+    return selector.is_by_name and selector.wants(TagName(name))

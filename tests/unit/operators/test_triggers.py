@@ -191,6 +191,38 @@ def test_a_trigger_creates_and_syncs_what_is_new(database: Database, listener: H
     assert credentials_in(listener) == []
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("regex", [".*"]),
+        ("regex_all", [".*"]),
+        ("exclude_regex", ["3.*"]),
+        ("semver", ">=3"),
+        ("semver", {"range": ">=3", "prereleases": True}),
+        ("newest", 3),
+        ("order", "name"),
+        ("newer_than", "90d"),
+        ("digests", [f"latest@{DIGEST}"]),
+        ("tag_sets", [{"include": ["*"]}]),
+    ],
+)
+def test_a_trigger_gives_a_stored_remote_no_rules_for_tags(
+    database: Database, listener: HostileRegistry, option: str, value: Any
+) -> None:
+    """As the form sends them; what is empty in it is the remote's own."""
+    needed = {"order": "first_seen"} if option == "newer_than" else {}
+    stored = RemoteSpec.parse("mine", listener.base, "open/app", include_tags=("a",), **needed)
+    database.remotes.create(stored)
+    for place in ({"remote": "mine"}, {"url": listener.base, "upstream_name": "open/app"}):
+        said = refusal(repository="mine", mode="additive", **place, **{option: value})
+        assert f"{option} would differ" in said or f"{option} of remote 'mine' would change" in said
+    assert listener.asked() == []
+    listener.on("HEAD", "/v2/open/app/manifests/a", reply(200, headers=[("Docker-Content-Digest", DIGEST)]))
+    context = list_tags(repository="mine", remote="mine", **{option: None})
+    run = database.runs.get(context.returned["sync_run"])
+    assert (run.authority, run.remote) == (Authority.TRIGGER, stored)
+
+
 def change(listener: HostileRegistry) -> dict[str, Any]:
     """Parameters that would change the remote ``mine``."""
     return {"repository": "mine", "url": listener.base, "upstream_name": "open/app", "policy": "on_demand"}
