@@ -20,7 +20,7 @@ PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 SHELL = frozenset({"bash", "text"})
 _COMMAND = re.compile(r"(?:[A-Z_]+=\S* )*(?:\S*/)?(?P<program>airflow|make) ")
 #: What stands in the synopsis of a command for an argument.
-_PLACEHOLDER = re.compile(r"\[?\b(NAME|NUMBER|SOURCE|TARGET|RUN_ID|DIGEST)\b\]?")
+_PLACEHOLDER = re.compile(r"\[?\b(NAME|NUMBER|SOURCE|TARGET|RUN_ID|DIGEST|FORMAT|FILE)\b\]?")
 
 
 def commands(page: str) -> Iterator[tuple[str, list[str]]]:
@@ -63,6 +63,8 @@ def test_every_synopsis_is_understood(synopsis: str) -> None:
         "TARGET": "world",
         "RUN_ID": "manual__1",
         "DIGEST": "sha256:0",
+        "FORMAT": "regsync",
+        "FILE": "regsync.yaml",
     }
     command = _PLACEHOLDER.sub(lambda match: values[match[1]], synopsis)
     assert callable(parser().parse_args(shlex.split(command)).func)

@@ -227,6 +227,22 @@ OPTIONAL_MIRROR = _new(("name",), help="Repository of the mirror (default: all m
 MIRRORS = _new(("names",), help="Repositories of the mirrors (default: all)", nargs="*", metavar="NAME")
 OF_GROUP = _new(("--group",), help="Only mirrors of this group", default=None)
 JOBS = _new(("--jobs",), help="How many mirrors are planned at once (default: 4)", type=jobs, default=4)
+IMPORTED_FORMAT = _new(
+    ("format",),
+    help="Tool that the file is of (default: recognised by its keys)",
+    nargs="?",
+    choices=("skopeo", "regsync", "zot"),
+    default=None,
+)
+IMPORTED_FILE = _new(("path",), help="File to import", metavar="FILE")
+WRITTEN_FILE = _new(("-o", "--output"), help="Where to write mirrors.yaml (default: standard output)", metavar="FILE")
+OVERWRITE = _new(("--force",), help="Replace the file of --output", action="store_true", default=False)
+NAMED_AFTER = _new(
+    ("--names",),
+    help="Of skopeo's files: name repositories by the path, with its host, or by the last part (default: path)",
+    choices=("path", "scoped", "last"),
+    default="path",
+)
 FAILED_ONLY = _new(("--failed",), help="Only mirrors that did not succeed", action="store_true", default=False)
 OF_RUN = _new(("--run-id",), help="All results of this DAG run (default: the last result of each mirror)", default=None)
 OF_DAG = _new(("--dag-id",), help="Only results of this DAG", default=None)

@@ -1,6 +1,6 @@
-"""The commands ``fleet validate``, ``fleet show`` and ``fleet plan``: what files declare, before anything is synced.
+"""The commands ``fleet validate``, ``show``, ``plan`` and ``import``: what files declare, before anything is synced.
 
-``validate`` and ``show`` need neither a database nor Airflow's: they can be run where a file is reviewed.
+``validate``, ``show`` and ``import`` need neither a database nor Airflow's: they can be run where a file is reviewed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from registry_sync.domain.quantities import format_count, utc_now
 from registry_sync.domain.runs import RunTrigger
 from registry_sync.errors import ConfigurationError, RegistrySyncError
 from registry_sync.fleet.declared_fleet import Fleet
+from registry_sync.fleet.imports.formats import ImportOptions, import_fleet
+from registry_sync.fleet.imports.skopeo import RepositoryNames
 from registry_sync.fleet.loading import load_fleet
 from registry_sync.hooks.settings import load_settings
 
@@ -98,6 +100,43 @@ def plan(args: Namespace) -> None:
     _say_mistakes(fleet)
     if any(one.error for one in planned):
         sys.exit(1)
+
+
+def import_file(args: Namespace) -> None:
+    """Prints or writes ``mirrors.yaml`` for another tool's file; ends with status 1 when something is not carried over.
+
+    What was found is printed to standard error as ``file:line: message``.
+    """
+    with errors_shown():
+        path, output = Path(args.path).expanduser(), args.output and Path(args.output).expanduser()
+        if output and output.exists() and not args.force:
+            raise ConfigurationError(f"{str(output)!r} exists: give another file, or --force to replace it")
+        try:
+            data = path.read_bytes()
+        except OSError as problem:
+            raise ConfigurationError(f"{str(path)!r} cannot be read: {problem.strerror}") from None
+        imported = import_fleet(data, path.name, args.format, ImportOptions(RepositoryNames(args.names)))
+        if output:
+            _write(output, imported.text)
+    if not output:
+        print(imported.text, end="")
+    for finding in imported.findings:
+        say(str(finding))
+    warnings = sum(finding.is_warning for finding in imported.findings)
+    say(f"{format_count(imported.mirror_count, 'mirror')}, {format_count(warnings, 'warning')}")
+    if warnings:
+        sys.exit(1)
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole, or leaves it as it was. Raises :class:`ConfigurationError`."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+    except OSError as problem:
+        new.unlink(missing_ok=True)
+        raise ConfigurationError(f"{str(path)!r} cannot be written: {problem.strerror}") from None
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,45 @@ def test_files_in_order_end_with_status_0(tmp_path: Path, capsys: pytest.Capture
     assert (printed.out, printed.err) == ("", "1 mirror in order, 0 mirrors with mistakes\n")
 
 
+def test_an_imported_file_is_printed_and_its_findings_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "regsync.yaml"
+    entry = "{source: quay.io/a/b, target: r.io/a/b, type: repository, interval: 1h}"
+    path.write_text(f"version: 1\nsync:\n- {entry}\n")
+    run_fleet("import", "regsync", str(path))
+    printed = capsys.readouterr()
+    assert printed.out.endswith("mirrors:\n- {source: quay.io/a/b, schedule: 1h, include_referrers: false}\n")
+    assert printed.err.endswith("1 mirror, 0 warnings\n")
+    assert "regsync.yaml:3: note: nobody fills r.io any more" in printed.err
+    output = tmp_path / "mirrors.yaml"
+    run_fleet("import", str(path), "--output", str(output))
+    run_fleet("validate", str(output))
+    assert output.read_text() == printed.out
+
+
+def test_an_import_with_losses_ends_with_status_1_and_replaces_nothing_unasked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, output = tmp_path / "skopeo.yaml", tmp_path / "mirrors.yaml"
+    path.write_text("quay.io: {images: {a/b: [x]}}\n")
+    output.write_text("kept")
+    with pytest.raises(SystemExit, match="exists: give another file, or --force to replace it"):
+        run_fleet("import", str(path), "--output", str(output))
+    assert output.read_text() == "kept"
+    with pytest.raises(SystemExit) as ended:
+        run_fleet("import", str(path), "--output", str(output), "--force", "--names", "last")
+    assert ended.value.code == 1
+    assert "repository: b" in output.read_text()
+    assert "1 mirror, 1 warning" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir() if "new" in entry.name] == []
+    for wrong, message in ((tmp_path / "no.yaml", "cannot be read"), (output, "no keys of a known format")):
+        with pytest.raises(SystemExit, match=message):
+            run_fleet("import", str(wrong))
+    with pytest.raises(SystemExit, match="cannot be written"):
+        run_fleet("import", str(path), "--output", str(tmp_path / "no" / "m.yaml"))
+
+
 def test_the_setting_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,66 @@
+"""Recognising a file's format, and what every import has in common."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry_sync.errors import ConfigurationError
+from registry_sync.fleet.imports.formats import import_fleet
+from registry_sync.fleet.yaml_text import MAX_BYTES
+
+from .conftest import Import
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "theirs.yaml:2: this is not YAML"),
+        ("- a", "this is no map"),
+        ("a: b", "has no keys of a known format: say which it is"),
+        ("{version: 1, sync: [], quay.io: {images: {}}}", "has keys of skopeo and regsync"),
+        ("#" * (MAX_BYTES + 1), "at most 16,777,216 are read"),
+    ],
+)
+def test_what_is_no_known_file_is_an_error(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        import_fleet(text.encode(), "theirs.yaml")
+
+
+@pytest.mark.parametrize("text", ["{version: 1, sync: }", "{version: 1, sync: [1, [], {}], creds: x, defaults: [2]}"])
+def test_a_file_without_a_mirror_is_a_document_without_one(imported: Import, text: str) -> None:
+    made = imported(text)
+    assert made.fleet.mirrors == ()
+    assert "no mirror could be made of this file" in made.said()
+
+
+@pytest.mark.parametrize("of", ["skopeo", "regsync", "zot"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{quay.io: {images: {a: {b: c}, d: [[e]], f: [g]}, images-by-semver: [1], credentials: 3}}",
+        "{extensions: {sync: {registries: [{urls: [{}], content: 3}, {urls: [x], content: [{prefix: [a]}, {}]}]}}}",
+        "{version: 1, sync: [{source: [a]}, {source: a, target: {}}, {source: A!, target: B, type: image, tags: 3}]}",
+        "{mirror: }",
+    ],
+)
+def test_any_shape_is_read_to_findings(imported: Import, of: str, text: str) -> None:
+    assert imported(text, of).warned() != []
+
+
+def test_keys_that_all_mirrors_share_are_defaults(imported: Import) -> None:
+    text = "{version: 1, defaults: {interval: 1h}, sync: [%s]}" % ", ".join(  # noqa: UP031  # braces of YAML
+        f"{{source: quay.io/a/{name}, target: r.io/a/{name}, type: repository}}" for name in "bc"
+    )
+    made = imported(text)
+    assert "defaults: {mode: additive, schedule: 1h, include_referrers: false}" in made.result.text
+    assert "- {source: quay.io/a/b}" in made.result.text
+
+
+def test_thousands_of_images_fold_quickly_into_few_mirrors(imported: Import) -> None:
+    entries = "".join(
+        f"- {{source: 'quay.io/a/r{n % 20}:v{n}', target: 'r{n % 3}.io/a/r{n % 20}:v{n}', type: image}}\n"
+        for n in range(2000)
+    )
+    made = imported(f"version: 1\ndefaults: {{interval: 1h}}\nsync:\n{entries}")
+    assert len(made.fleet.documents) == 20
+    assert len(made.result.findings) == 5
