@@ -136,18 +136,18 @@ def fetch_page(
     statement: Select[Any],
     request: PageRequest,
     orderings: Mapping[str, ColumnElement[Any]],
-    tie_breaker: ColumnElement[Any],
+    *tie_breakers: ColumnElement[Any],
 ) -> tuple[Sequence[Row[Any]], int]:
     """The rows of the page and the total count.
 
-    ``orderings`` lists the possible orderings, the default first; ``tie_breaker`` makes the order total. Raises
-    :class:`InvalidReference` for another ordering or a negative offset.
+    ``orderings`` lists the possible orderings, the default first; ``tie_breakers`` make the order total, lest pages
+    repeat some rows and lack others. Raises :class:`InvalidReference` for another ordering or a negative offset.
     """
     if request.offset < 0 or request.limit < 0:
         raise InvalidReference("offset and limit of a page are 0 or more")
     names = request.ordering.split(",") if request.ordering else [next(iter(orderings))]
     keys = [_order_key(name, orderings) for name in names]
-    keys.append(tie_breaker.desc() if names[-1].startswith("-") else tie_breaker)
+    keys += [key.desc() if names[-1].startswith("-") else key for key in tie_breakers]
     ordered = statement.order_by(*keys)
     total = connection.execute(select(func.count()).select_from(statement.subquery())).scalar_one()
     rows = connection.execute(ordered.offset(request.offset).limit(min(request.limit, MAX_LIMIT))).all()

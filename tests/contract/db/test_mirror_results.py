@@ -66,3 +66,28 @@ def test_old_results_go_unless_they_are_the_last_of_their_mirror(database: Datab
     assert database.mirror_results.delete_old() == 0
     assert shown(database) == [("team/app", "b"), ("team/web", "a")]
     assert shown(database, run_id="a") == [("team/web", "a")]
+
+
+def test_the_last_result_in_a_dag_is_shown_whichever_dag_came_later(database: Database) -> None:
+    later = replace(RESULT, dag_id="nightly", run_id="run-2", finished_at=RESULT.finished_at + timedelta(hours=1))
+    database.mirror_results.record(RESULT)
+    database.mirror_results.record(later)
+    assert shown(database) == [("team/app", "run-2")]
+    assert shown(database, dag_id="fleet") == [("team/app", "run-1")]
+    assert shown(database, dag_id="fleet", run_id="run-2") == []
+
+
+def test_pages_have_each_result_once_where_many_are_alike(database: Database) -> None:
+    """Runs of two schedules have one id, their tasks too, and unchanged mirrors take no time to speak of."""
+    for number in range(20):
+        for dag_id in ("two", "one"):
+            alike = replace(RESULT, dag_id=dag_id, repository=f"app-{(7 * number) % 20:02}", seconds=0.0)
+            database.mirror_results.record(alike)
+    for ordering in ("repository", "-repository", "seconds", "-finished_at", "received_bytes"):
+        found = [
+            (result.repository, result.dag_id)
+            for offset in range(0, 40, 7)
+            for result in database.mirror_results.page(PageRequest(offset, 7, ordering), run_id="run-1").items
+        ]
+        assert found == sorted(found, reverse=ordering.startswith("-")), ordering
+        assert len(found) == 40

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, func, insert, select
+from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, select
 
 from registry_sync.db.engine import Transactions
 from registry_sync.db.fleet_tables import mirror_results
@@ -53,19 +53,19 @@ class MirrorResultStore:
     ) -> Page[MirrorResult]:
         """The last result of each repository, or with ``run_id`` all of that DAG run; by repository by default.
 
-        Ordered by ``repository``, ``finished_at``, ``seconds`` or ``received_bytes``; only of ``outcomes``, None for
-        all.
+        With ``dag_id`` the last one in that DAG, whichever DAG has synced the repository since; only of ``outcomes``,
+        None for all. Ordered by ``repository``, ``finished_at``, ``seconds`` or ``received_bytes``.
         """
-        statement = _last() if run_id is None else select(mirror_results).where(_row.run_id == run_id)
+        wanted = [] if dag_id is None else [_row.dag_id == dag_id]
+        statement = _last(*wanted) if run_id is None else select(mirror_results).where(_row.run_id == run_id, *wanted)
         rows = statement.subquery()
         chosen = select(rows)
         if outcomes is not None:
             chosen = chosen.where(rows.c.outcome.in_([outcome.value for outcome in outcomes]))
-        if dag_id is not None:
-            chosen = chosen.where(rows.c.dag_id == dag_id)
         orderings = {name: rows.c[name] for name in ("repository", "finished_at", "seconds", "received_bytes")}
+        ties = (rows.c.repository, rows.c.dag_id, rows.c.run_id, rows.c.task_id)
         with self._transactions.reading() as connection:
-            found, total = fetch_page(connection, chosen, request, orderings, rows.c.task_id)
+            found, total = fetch_page(connection, chosen, request, orderings, *ties)
         return Page(tuple(map(_result, found)), total)
 
     def delete_old(self) -> int:
@@ -81,10 +81,10 @@ class MirrorResultStore:
         return gone.rowcount
 
 
-def _last() -> Select[Any]:
-    """The last row of each repository."""
+def _last(*wanted: ColumnElement[bool]) -> Select[Any]:
+    """The last row of each repository, of those that are ``wanted``."""
     newest = func.row_number().over(partition_by=_row.repository, order_by=(_row.finished_at.desc(), _row.run_id))
-    numbered = select(mirror_results, newest.label("age")).subquery()
+    numbered = select(mirror_results, newest.label("age")).where(*wanted).subquery()
     return select(*(numbered.c[column.name] for column in mirror_results.columns)).where(numbered.c.age == 1)
 
 
