@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from registry_sync.errors import ConfigurationError
+from registry_sync.fleet.imports.harbor import POLICIES, import_harbor
 from registry_sync.fleet.imports.imported_fleet import FleetImport, ImportedFleet
 from registry_sync.fleet.imports.regsync import import_regsync
 from registry_sync.fleet.imports.skopeo import RepositoryNames, import_skopeo
 from registry_sync.fleet.imports.zot import import_zot
-from registry_sync.fleet.yaml_text import Fields, Misread, parse_yaml
+from registry_sync.fleet.yaml_text import Entries, Fields, Misread, parse_yaml
 
 _SKOPEO_KEYS = {"images", "images-by-tag-regex", "images-by-semver"}
 
@@ -35,11 +36,16 @@ def _is_skopeo(top: Fields) -> bool:
     return any(isinstance(value, Fields) and not _SKOPEO_KEYS.isdisjoint(value) for value in top.values())
 
 
+def _is_harbor(top: Fields) -> bool:
+    return any(key in top for key in ("src_registry", "dest_registry", "replication_mode", "replication_filter"))
+
+
 _Read = Callable[[Fields, FleetImport, ImportOptions], None]
 _FORMATS: Mapping[str, tuple[Callable[[Fields], bool], _Read]] = {
     "skopeo": (_is_skopeo, lambda top, into, options: import_skopeo(top, into, options.names)),
     "regsync": (_is_regsync, lambda top, into, _options: import_regsync(top, into)),
     "zot": (_is_zot, lambda top, into, _options: import_zot(top, into)),
+    "harbor": (_is_harbor, lambda top, into, _options: import_harbor(top, into)),
 }
 
 
@@ -54,6 +60,11 @@ def import_fleet(data: bytes, file: str, of: str | None = None, options: ImportO
         top = parse_yaml(data, file)
     except Misread as misread:
         raise ConfigurationError(f"{file}:{misread.place.line}: {misread.message}") from None
+    if isinstance(top, Entries) and of in (None, "harbor"):  # policies are sent as a list
+        policies = Fields(top.place)
+        policies.add(POLICIES, top.place, top)
+        top = policies
+        of = "harbor"
     if not isinstance(top, Fields):
         raise ConfigurationError(f"{file}: this is no map; expected a file of {', '.join(_FORMATS)}")
     if of is None:
