@@ -231,7 +231,7 @@ IMPORTED_FORMAT = _new(
     ("format",),
     help="Tool that the file is of (default: recognised by its keys)",
     nargs="?",
-    choices=("skopeo", "regsync", "zot", "harbor"),
+    choices=("skopeo", "regsync", "zot", "oc-mirror", "harbor"),
     default=None,
 )
 IMPORTED_FILE = _new(("path",), help="File to import", metavar="FILE")

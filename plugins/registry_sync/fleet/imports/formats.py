@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from registry_sync.errors import ConfigurationError
 from registry_sync.fleet.imports.harbor import POLICIES, import_harbor
 from registry_sync.fleet.imports.imported_fleet import FleetImport, ImportedFleet
+from registry_sync.fleet.imports.oc_mirror import KIND, import_oc_mirror
 from registry_sync.fleet.imports.regsync import import_regsync
 from registry_sync.fleet.imports.skopeo import RepositoryNames, import_skopeo
 from registry_sync.fleet.imports.zot import import_zot
@@ -40,11 +41,16 @@ def _is_harbor(top: Fields) -> bool:
     return any(key in top for key in ("src_registry", "dest_registry", "replication_mode", "replication_filter"))
 
 
+def _is_oc_mirror(top: Fields) -> bool:
+    return top.get("kind") == KIND
+
+
 _Read = Callable[[Fields, FleetImport, ImportOptions], None]
 _FORMATS: Mapping[str, tuple[Callable[[Fields], bool], _Read]] = {
     "skopeo": (_is_skopeo, lambda top, into, options: import_skopeo(top, into, options.names)),
     "regsync": (_is_regsync, lambda top, into, _options: import_regsync(top, into)),
     "zot": (_is_zot, lambda top, into, _options: import_zot(top, into)),
+    "oc-mirror": (_is_oc_mirror, lambda top, into, _options: import_oc_mirror(top, into)),
     "harbor": (_is_harbor, lambda top, into, _options: import_harbor(top, into)),
 }
 

@@ -33,7 +33,7 @@ def test_a_file_without_a_mirror_is_a_document_without_one(imported: Import, tex
     assert "no mirror could be made of this file" in made.said()
 
 
-@pytest.mark.parametrize("of", ["skopeo", "regsync", "zot", "harbor"])
+@pytest.mark.parametrize("of", ["skopeo", "regsync", "zot", "oc-mirror", "harbor"])
 @pytest.mark.parametrize(
     "text",
     [
