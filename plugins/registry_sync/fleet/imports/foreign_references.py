@@ -42,6 +42,13 @@ def parse_image(text: str) -> ImageReference:
     return ImageReference(host, official_path(host, path), tag or None, digest if at else None)
 
 
+def registry_of_url(url: str) -> str:
+    """The registry of a URL as sources have it: its host, with ``http://`` for a plain one, and without a login."""
+    scheme, _, rest = url.strip().rpartition("://")
+    host = rest.partition("/")[0].rpartition("@")[2]
+    return f"http://{host}" if scheme == "http" else host
+
+
 def official_path(host: str, path: str) -> str:
     """The path of a repository; on Docker Hub a name alone is below ``library``."""
     return f"library/{path}" if host == _HUB and path and "/" not in path else path

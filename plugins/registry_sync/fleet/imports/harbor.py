@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from registry_sync.domain.references import RepositoryName, TagPattern
 from registry_sync.errors import RegistrySyncError
-from registry_sync.fleet.imports.foreign_references import official_path
+from registry_sync.fleet.imports.foreign_references import official_path, registry_of_url
 from registry_sync.fleet.imports.imported_fleet import EVERY_TAG, FleetImport, ImportedMirror, escaped
 from registry_sync.fleet.yaml_text import Fields, Misread, Place, Scalar
 
@@ -82,8 +82,7 @@ def _host(policy: Fields, into: FleetImport) -> str:
     url = registry.get("url") if isinstance(registry, Fields) else None
     if not isinstance(url, Scalar):
         raise Misread(at, "the registry is known by an id or a name alone; write its url beside it, in src_registry")
-    scheme, _, rest = url.rpartition("://")
-    host = rest.strip("/").partition("/")[0]
+    host = registry_of_url(url)
     host = "docker.io" if host in _HUB_URLS else host
     credential = registry.get("credential") if isinstance(registry, Fields) else None
     if isinstance(credential, Fields):
@@ -91,7 +90,7 @@ def _host(policy: Fields, into: FleetImport) -> str:
         says = f"login {str(key)!r}" if isinstance(key, Scalar) and key else "login"
         line = credential.place.line
         into.need_connection(host, at, str(key), f"{says} and the secret as in line {line}, which is not repeated")
-    return f"http://{host}" if scheme == "http" else host
+    return host
 
 
 def _named(registry: Any) -> bool:

@@ -76,9 +76,8 @@ class ImportedFleet:
 class FleetImport:
     """The import of one file; messages that repeat are told once, with the number of further lines."""
 
-    def __init__(self, file: str, mode: SyncMode = SyncMode.ADDITIVE) -> None:
+    def __init__(self, file: str) -> None:
         self.file = file
-        self._mode = mode
         self._found: dict[tuple[str, bool], tuple[Place, int]] = {}
         self._mirrors: dict[str, ImportedMirror] = {}
         self._folded = 0
@@ -215,7 +214,7 @@ class FleetImport:
         document: dict[str, Any] = {"version": 1}
         if connections:
             document["connections"] = connections
-        document["defaults"] = {"mode": self._mode.value, **shared}
+        document["defaults"] = {"mode": SyncMode.ADDITIVE.value, **shared}
         document["mirrors"] = [_without(mirror.document(), shared) for mirror in mirrors]
         text = _written(document)
         self._note_whole(whole, text)
@@ -224,12 +223,11 @@ class FleetImport:
         return ImportedFleet(text, len(mirrors), tuple(self._findings()))
 
     def _note_whole(self, whole: Place, text: str) -> None:
-        if self._mode is SyncMode.ADDITIVE:
-            self.note(
-                whole,
-                "mode is additive: tags that are gone upstream stay, as with this tool; for mirrors that remove them, "
-                "write mode: mirror in defaults, or in a mirror",
-            )
+        self.note(
+            whole,
+            "mode is additive: tags that are gone upstream stay, as with this tool; for mirrors that remove them, "
+            "write mode: mirror in defaults, or in a mirror",
+        )
         if self._folded:
             entries = "1 entry was" if self._folded == 1 else f"{self._folded:,} entries were"
             self.note(whole, f"{entries} folded into mirrors of the same source and repository")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from registry_sync.fleet.imports.foreign_references import go_seconds, interval, official_path
+from registry_sync.fleet.imports.foreign_references import go_seconds, interval, official_path, registry_of_url
 from registry_sync.fleet.imports.foreign_tag_rules import DATES_MESSAGE, expression_rule
 from registry_sync.fleet.imports.imported_fleet import EVERY_TAG, FleetImport, ImportedMirror
 from registry_sync.fleet.yaml_text import Fields, Place, Scalar
@@ -53,12 +53,11 @@ def _read_registry(registry: Fields, secrets: str | None, into: FleetImport) -> 
         return
     url, at = urls[0]
     if len(urls) > 1:
-        into.warn(at, f"{url[:80]} is used; the other {len(urls) - 1} of its urls have no counterpart")
-    scheme, _, rest = url.rpartition("://")
-    host = rest.partition("/")[0]
-    prefix = "http://" if scheme == "http" else ""
+        into.warn(at, f"{registry_of_url(url)[:80]} is used; the other {len(urls) - 1} of its urls have no counterpart")
+    registry_url = registry_of_url(url)
+    host = registry_url.rpartition("://")[2]
     fields = _registry_fields(registry, into)
-    _say_connection(registry, f"{prefix}{host}", secrets, into)
+    _say_connection(registry, registry_url, secrets, into)
     _say_rest(registry, host, into)
     entries = registry.get("content")
     if entries is None:
@@ -67,7 +66,7 @@ def _read_registry(registry: Fields, secrets: str | None, into: FleetImport) -> 
     for entry in into.each_fields(entries, registry.places.get("content", registry.place), "a prefix"):
         content = _lowered(entry)
         into.warn_unknown(content, _CONTENT, "content of zot")
-        mirror = _mirror(content, f"{prefix}{host}", fields, into)
+        mirror = _mirror(content, registry_url, fields, into)
         if mirror is not None and mirror.source in seen:
             into.warn(content.place, f"{mirror.source} stands there already, and the first entry alone counts in zot")
         elif mirror is not None:

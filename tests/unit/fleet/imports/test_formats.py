@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
 
 from registry_sync.errors import ConfigurationError
 from registry_sync.fleet.imports.formats import import_fleet
@@ -31,6 +36,48 @@ def test_a_file_without_a_mirror_is_a_document_without_one(imported: Import, tex
     made = imported(text)
     assert made.fleet.mirrors == ()
     assert "no mirror could be made of this file" in made.said()
+
+
+_SAMPLES = """
+x 1.10 a/b quay.io/a/b:1 image ^a|b$ ( >=1 ~1.x 1h @daily @every_1h ${X} {{.X}} * {a,b} [!a] [^a name tag
+https://quay.io oci://q.io/a A! @ -1 \\ $
+"""
+_TEXTS = some.sampled_from(_SAMPLES.split())
+_ONE = some.one_of(_TEXTS, some.none(), some.integers(), some.text("aA1.-_*^$", max_size=4))
+_MANY = some.lists(_ONE, max_size=3)
+_RULES = some.fixed_dictionaries({}, optional=dict.fromkeys(("allow", "deny", "semverRange", "regex", "semver"), _MANY))
+
+
+def _entries(*keys: str) -> some.SearchStrategy[list[dict[str, Any]]]:
+    return some.lists(some.fixed_dictionaries({}, optional=dict.fromkeys(keys, _ONE | _MANY | _RULES)), max_size=3)
+
+
+_SECTION = ("images", "images-by-tag-regex", "images-by-semver")
+_ENTRY = ("source", "target", "type", "tags", "platform", "schedule", "interval")
+_FILES = {
+    "skopeo": some.fixed_dictionaries(
+        {},
+        optional={key: some.dictionaries(_TEXTS, _ONE | _MANY) for key in _SECTION},
+    ).map(lambda section: {"quay.io": section}),
+    "regsync": _entries(*_ENTRY).map(lambda found: {"sync": found}),
+    "zot": _entries("prefix", "destination", "stripPrefix", "tags").map(
+        lambda found: {"extensions": {"sync": {"registries": [{"urls": ["quay.io"], "content": found}]}}}
+    ),
+    "oc-mirror": _entries("name", "targetTag", "targetRepo").map(lambda found: {"mirror": {"additionalImages": found}}),
+    "harbor": _entries("type", "value", "decoration").map(
+        lambda found: {
+            "src_registry": {"url": "https://quay.io"},
+            "filters": [{"type": "name", "value": "a/b"}, *found],
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("of", _FILES)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=some.data())
+def test_whatever_the_values_are_the_document_loads(imported: Import, of: str, data: some.DataObject) -> None:
+    imported(json.dumps(data.draw(_FILES[of])), of, X="x.example")
 
 
 @pytest.mark.parametrize("of", ["skopeo", "regsync", "zot", "oc-mirror", "harbor"])

@@ -19,7 +19,7 @@ FILE = """\
      {"type": "tag", "value": "1.?", "decoration": "matches"},
      {"type": "label", "value": ["a"]}, {"type": "resource", "value": "image"}],
    "trigger": {"type": "scheduled", "trigger_settings": {"cron": "0 15 2 * * *"}}, "override": false, "speed": 100},
-  {"name": "both", "src_registry": {"id": 4, "url": "http://reg.example.net:8080"}, "override": true,
+  {"name": "both", "src_registry": {"id": 4, "url": "http://u:hunter2@reg.example.net:8080"}, "override": true,
    "dest_namespace": "x/y", "dest_namespace_replace_count": 1,
    "filters": [{"type": "name", "value": "a/b/c"}, {"type": "tag", "value": "v*"},
      {"type": "tag", "value": "{v1,*-[^r]*}"},

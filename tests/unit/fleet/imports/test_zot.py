@@ -12,7 +12,7 @@ FILE = """\
 \t"extensions": {"sync": {
 \t\t"credentialsFile": "/etc/zot/creds.json",
 \t\t"registries": [
-\t\t\t{"URLs": ["https://reg.example.net", "https://other.example.net"], "pollInterval": "6h", "onlySigned": true,
+\t\t\t{"URLs": ["https://b:hunter2@reg.example.net", "https://b.org"], "PollInterval": "6h", "onlySigned": true,
 \t\t\t "tlsVerify": false, "maxRetries": 5, "reqConcurrent": 2, "credentialHelper": "gcp",
 \t\t\t "content": [
 \t\t\t  {"prefix": "/infra/**", "destination": "/m"},
@@ -63,6 +63,7 @@ def test_what_cannot_be_carried_over_is_said_with_its_line(imported: Import) -> 
         (17, "hub.example.net has no content"),
     ):
         assert any(said.startswith(f"theirs.yaml:{line}: warning: ") and text in said for said in made.warned()), text
+    assert "hunter2" not in made.said() + made.result.text
     assert "login and password as in /etc/zot/creds.json, if it has the host; host_concurrency 2" in made.said()
 
 
