@@ -139,6 +139,7 @@ def test_half_of_the_pulls_is_left_to_what_is_important_and_comes_late(here: Ins
     with MemoryRegistry() as registry:
         limited = LimitedRegistry(registry, time, tells=True)
         with limited.server:
+            AccountBudgetStore(here.database, time.now).take_pulls(ACCOUNT, "last week", priority=5)
             ordinary = fleet_of(here, limited, registry, time, "one")
             synced = ordinary.sync(dag_id="one")
             assert synced.wait_seconds is not None

@@ -17,6 +17,7 @@ from registry_sync.db.engine import Transactions
 from registry_sync.db.fleet_tables import budget_leases, registry_accounts
 from registry_sync.db.queries import insert_or_keep
 from registry_sync.domain.budget_shares import (
+    IMPORTANT_FOR,
     LEASE,
     BudgetLease,
     PullGrant,
@@ -65,19 +66,22 @@ class AccountBudgetStore:
         """
         with self._transactions.writing() as connection:
             now = self._now(connection)
-            known = _pulls(self._locked(connection, account))
+            row = self._locked(connection, account)
+            known, important_at = _pulls(row), now if priority > 0 else row.important_at
             leases = self._leases(connection, account, now)
             own = leases.pop(holder, BudgetLease(holder))
             if known is not None and made:
                 known = replace(known, remaining=max(0, known.remaining - made))
-                values = {"remaining": known.remaining}
+            if made or priority > 0:
+                values = {"remaining": None if known is None else known.remaining, "important_at": important_at}
                 connection.execute(update(registry_accounts).where(_account.account == account).values(**values))
             own = replace(own, pulls=running, priority=priority)
             ends_at = None if known is None else known.ends_at
             if known is None or (ends_at is not None and now >= ends_at):
                 self._keep(connection, account, own, now)
                 return None
-            grant = granted_pulls(known, own, leases.values(), floor=floor + running, now=now)
+            is_shared = important_at is not None and now - important_at < IMPORTANT_FOR
+            grant = granted_pulls(known, own, leases.values(), floor=floor + running, now=now, has_important=is_shared)
             waiting_since = None if grant.pulls else own.waiting_since or now
             self._keep(connection, account, replace(own, pulls=running + grant.pulls, waiting_since=waiting_since), now)
             return grant

@@ -47,6 +47,8 @@ registry_accounts = Table(
     Column("began_at", UtcDateTime()),
     # Until when it accepts no requests.
     Column("paused_until", UtcDateTime()),
+    # When a mirror with a priority asked for pulls last; None while none did.
+    Column("important_at", UtcDateTime()),
 )
 
 # The processes that use an account, and what each may do of what it allows; those that died expire.

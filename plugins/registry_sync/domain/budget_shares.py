@@ -4,8 +4,9 @@ An account is a registry's host and the user that reads it. Processes that use i
 never more than what all others leave, so that a process which joins gets its part only once the others have given it
 up, and one that died gives it back when its lease expires.
 
-Pulls are spread over the registry's window: of those that it allowed at the window's start, half is kept for mirrors
-with a priority above zero, and less as the window passes, so that what is important and comes late finds some left.
+Where mirrors with a priority above zero use an account, pulls are spread over the registry's window: of those that it
+allowed at the window's start, half is kept for these mirrors, and less as the window passes, so that what is important
+and comes late finds some left. Other accounts keep nothing back: nobody would use it.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from datetime import datetime, timedelta
 LEASE = timedelta(seconds=60)
 #: The share of a window's pulls that is kept for important mirrors at its start.
 KEPT_SHARE = 0.5
+#: How long pulls are kept for important mirrors after the last of them asked for one.
+IMPORTANT_FOR = timedelta(days=8)
 #: The pulls that a process gets at once, so that not each costs a transaction.
 BATCH = 5
 #: Reports arrive out of order: only when more pulls remain than these beyond what is known, a new window has begun.
 REPORT_SLACK = 10
-#: How soon a waiting process asks again.
+#: How soon a waiting process asks again; and how late, when nobody said how long the window is.
 SHORTEST_WAIT_SECONDS = 0.5
-LONGEST_WAIT_SECONDS = 3600.0
+UNKNOWN_WAIT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,12 @@ class ReportedPulls:
         """When the registry starts to count anew; None when unknown."""
         return None if self.window_seconds is None else self.began_at + timedelta(seconds=self.window_seconds)
 
-    def kept(self, now: datetime) -> int:
-        """The pulls that are kept for important mirrors at ``now``."""
+    def kept(self, now: datetime, floor: int = 0) -> int:
+        """The pulls that are kept for important mirrors at ``now``, of those that a window has above ``floor``."""
         if not self.limit or not self.window_seconds:
             return 0
         passed = (now - self.began_at).total_seconds() / self.window_seconds
-        return round(self.limit * KEPT_SHARE * min(1.0, max(0.0, 1 - passed)))
+        return round(max(0, self.limit - floor) * KEPT_SHARE * min(1.0, max(0.0, 1 - passed)))
 
     def followed_by(self, other: ReportedPulls) -> ReportedPulls:
         """What is known after a later report."""
@@ -83,27 +86,35 @@ class PullGrant:
 
 
 def granted_pulls(
-    known: ReportedPulls, own: BudgetLease, others: Iterable[BudgetLease], *, floor: int, now: datetime
+    known: ReportedPulls,
+    own: BudgetLease,
+    others: Iterable[BudgetLease],
+    *,
+    floor: int,
+    now: datetime,
+    has_important: bool,
 ) -> PullGrant:
     """What ``own``, which holds no pulls, gets of what ``known`` allows above ``floor``.
 
-    One that waits longer, or for a more important mirror, goes first: a batch is left to it.
+    ``has_important``: whether mirrors with a priority use the account. One that waits longer, or for a more important
+    mirror, goes first: a batch is left to it.
     """
     others = list(others)
     ahead_count = sum(_is_ahead(other, own) for other in others)
     held = sum(other.pulls for other in others)
     free = known.remaining - floor - held - ahead_count * BATCH
-    kept = 0 if own.priority > 0 else known.kept(now)
+    kept = known.kept(now, floor) if has_important and own.priority <= 0 else 0
     if free > kept:
         return PullGrant(min(BATCH, free - kept))
-    if free > 0 and known.limit and known.window_seconds:  # only what is kept stands in the way
-        released_at = 1 - (free - 1) / (known.limit * KEPT_SHARE)
+    if free > 0 and kept and known.limit and known.window_seconds:  # only what is kept stands in the way
+        released_at = 1 - (free - 1) / ((known.limit - floor) * KEPT_SHARE)
         passed_seconds = (now - known.began_at).total_seconds()
-        return PullGrant(0, _bounded(released_at * known.window_seconds - passed_seconds))
+        return PullGrant(0, max(SHORTEST_WAIT_SECONDS, released_at * known.window_seconds - passed_seconds))
     if known.remaining > floor:  # others make theirs, or give them back
         return PullGrant(0, SHORTEST_WAIT_SECONDS)
-    ends_at = known.ends_at
-    return PullGrant(0, LONGEST_WAIT_SECONDS if ends_at is None else _bounded((ends_at - now).total_seconds()))
+    if known.ends_at is None:
+        return PullGrant(0, UNKNOWN_WAIT_SECONDS)
+    return PullGrant(0, max(SHORTEST_WAIT_SECONDS, (known.ends_at - now).total_seconds()))
 
 
 def _is_ahead(other: BudgetLease, own: BudgetLease) -> bool:
@@ -113,10 +124,6 @@ def _is_ahead(other: BudgetLease, own: BudgetLease) -> bool:
     if other.priority != own.priority:
         return other.priority > own.priority
     return own.waiting_since is None or other.waiting_since < own.waiting_since
-
-
-def _bounded(seconds: float) -> float:
-    return min(LONGEST_WAIT_SECONDS, max(SHORTEST_WAIT_SECONDS, seconds))
 
 
 def granted_rate(total: float, others: Iterable[float]) -> float:

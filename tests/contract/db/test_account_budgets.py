@@ -9,7 +9,7 @@ import pytest
 
 from registry_sync.db.budget_leases import AccountBudgetStore
 from registry_sync.db.database import Database
-from registry_sync.domain.budget_shares import BATCH, LEASE
+from registry_sync.domain.budget_shares import BATCH, IMPORTANT_FOR, LEASE
 
 ACCOUNT = "registry.example ana"
 
@@ -53,6 +53,20 @@ def test_the_registry_is_asked_before_the_first_pull_and_when_its_window_has_end
     assert store.take_pulls(ACCOUNT, "one") is None
     store.report(ACCOUNT, 100, 100, 600)
     assert taken(store, "one") == BATCH
+
+
+def test_pulls_are_kept_only_where_a_mirror_with_a_priority_asked_for_some_of_late(
+    store: AccountBudgetStore, time: Time
+) -> None:
+    store.report(ACCOUNT, 4, 100, 600)
+    assert taken(store, "one") == 4
+    store.release(ACCOUNT, "one")
+    assert taken(store, "two", priority=1) == 4
+    store.release(ACCOUNT, "two")
+    assert taken(store, "one") == 0
+    time.pass_(IMPORTANT_FOR.total_seconds())
+    store.report(ACCOUNT, 4, 100, 600)
+    assert taken(store, "one") == 4
 
 
 def test_a_dead_process_gives_back_what_it_held(store: AccountBudgetStore, time: Time) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from registry_sync.domain.budget_shares import (
     BATCH,
-    LONGEST_WAIT_SECONDS,
     SHORTEST_WAIT_SECONDS,
+    UNKNOWN_WAIT_SECONDS,
     BudgetLease,
     ReportedPulls,
     granted_pulls,
@@ -27,8 +27,10 @@ def reported(remaining: int, *, passed: float = 0.0, limit: int | None = 100) ->
     return ReportedPulls(remaining, NOON, began, limit, None if limit is None else WINDOW)
 
 
-def granted(known: ReportedPulls, own: BudgetLease, *others: BudgetLease, floor: int = 0) -> tuple[int, float]:
-    grant = granted_pulls(known, own, others, floor=floor, now=NOON)
+def granted(
+    known: ReportedPulls, own: BudgetLease, *others: BudgetLease, floor: int = 0, has_important: bool = True
+) -> tuple[int, float]:
+    grant = granted_pulls(known, own, others, floor=floor, now=NOON, has_important=has_important)
     return grant.pulls, grant.wait_seconds
 
 
@@ -45,6 +47,17 @@ def test_half_of_a_window_is_kept_for_what_is_important_and_less_as_it_passes() 
     assert granted(reported(1, passed=1.0), ORDINARY) == (1, 0)
 
 
+def test_nothing_is_kept_where_nothing_is_important() -> None:
+    assert granted(reported(3), ORDINARY, has_important=False) == (3, 0)
+    assert granted(reported(0, passed=0.5), ORDINARY, has_important=False) == (0, WINDOW / 2)
+
+
+def test_half_of_what_is_above_the_floor_is_kept() -> None:
+    assert granted(reported(100), ORDINARY, floor=88) == (BATCH, 0)
+    assert granted(reported(94), ORDINARY, floor=88)[0] == 0
+    assert granted(reported(94), IMPORTANT, floor=88) == (BATCH, 0)
+
+
 def test_a_wait_for_what_is_kept_is_as_long_as_it_takes() -> None:
     _, seconds = granted(reported(40, passed=0.1), ORDINARY)
     later = reported(40, passed=0.1 + seconds / WINDOW)
@@ -55,7 +68,7 @@ def test_the_floor_and_what_others_hold_are_not_given_away() -> None:
     unspread = reported(20, limit=None)
     assert granted(unspread, ORDINARY, BudgetLease("two", pulls=12), floor=5) == (3, 0)
     assert granted(unspread, ORDINARY, BudgetLease("two", pulls=15), floor=5) == (0, SHORTEST_WAIT_SECONDS)
-    assert granted(reported(5), ORDINARY, floor=5) == (0, LONGEST_WAIT_SECONDS)
+    assert granted(reported(5), ORDINARY, floor=5) == (0, WINDOW)
 
 
 def test_one_that_waits_for_a_more_important_mirror_goes_first_and_then_who_waits_longest() -> None:
@@ -71,7 +84,7 @@ def test_one_that_waits_for_a_more_important_mirror_goes_first_and_then_who_wait
 
 def test_a_window_that_is_used_up_is_waited_for_to_its_end() -> None:
     assert granted(reported(0, passed=0.99), ORDINARY) == (0, pytest.approx(WINDOW * 0.01))
-    assert granted(reported(0, limit=None), ORDINARY) == (0, LONGEST_WAIT_SECONDS)
+    assert granted(reported(0, limit=None), ORDINARY) == (0, UNKNOWN_WAIT_SECONDS)
 
 
 def test_a_late_report_takes_nothing_back_and_a_new_window_begins_with_its_first() -> None:

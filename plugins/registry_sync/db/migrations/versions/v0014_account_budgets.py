@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("reported_at", UtcDateTime()),
         sa.Column("began_at", UtcDateTime()),
         sa.Column("paused_until", UtcDateTime()),
+        sa.Column("important_at", UtcDateTime()),
         sa.PrimaryKeyConstraint("account", name="pk_registry_accounts"),
     )
     op.create_table(
