@@ -108,27 +108,32 @@ _FRACTION = re.compile(r"(?<=\.\d{6})\d+")
 _SHORT_FRACTION = re.compile(r"\.(\d{1,6})(?!\d)")
 #: A number of seconds since 1970 from here on is one of milliseconds.
 _MILLISECONDS_FROM = 100_000_000_000
+#: Digits of the milliseconds until the year 2286; a longer number counts something else.
+_MOST_DIGITS = 13
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def read_time(given: Any) -> datetime | None:
     """A time as registries write it: seconds or milliseconds since 1970, or as RFC 3339; None for anything else.
 
-    0 stands for a time that is not known.
+    0, 1970 and the first year, which programs write for a time that is not known, are None as well.
     """
-    text = str(given).strip() if isinstance(given, int | str) and not isinstance(given, bool) else ""
+    if not isinstance(given, int | str) or isinstance(given, bool):
+        return None
     try:
+        text = str(given).strip()
         if text.isascii() and text.isdigit():
-            number = int(text[:15])
-            return (
-                None
-                if not number
-                else datetime.fromtimestamp(number / 1000 if number >= _MILLISECONDS_FROM else number, timezone.utc)
-            )
-        text = _SHORT_FRACTION.sub(lambda found: f".{found[1]:0<6}", _FRACTION.sub("", text))
-        read = datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] in ("Z", "z") else text)
+            if len(text) > _MOST_DIGITS:
+                return None
+            number = int(text)
+            read = datetime.fromtimestamp(number / 1000 if number >= _MILLISECONDS_FROM else number, timezone.utc)
+        else:
+            text = _SHORT_FRACTION.sub(lambda found: f".{found[1]:0<6}", _FRACTION.sub("", text))
+            read = datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] in ("Z", "z") else text)
+            read = read.replace(tzinfo=timezone.utc) if read.tzinfo is None else read.astimezone(timezone.utc)
     except (ValueError, OverflowError, OSError):
         return None
-    return read.replace(tzinfo=timezone.utc) if read.tzinfo is None else read.astimezone(timezone.utc)
+    return read if read > _EPOCH else None
 
 
 def made_at(requested_at: datetime, response: Response) -> datetime:
@@ -313,7 +318,8 @@ def _add(pairs: DigestPairs, api: DigestApi, entry: Any) -> int:
     named = [entry] if api.tags is None else entry.get(api.tags)
     tags = [tag for tag in named if isinstance(tag, dict)] if isinstance(named, list) else []
     for tag in tags:
-        pushed = None if api.pushed is None else tag.get(api.pushed) or entry.get(api.pushed)
+        times = () if api.pushed is None else (tag.get(api.pushed), entry.get(api.pushed))
+        pushed = next((time for time in times if read_time(time) is not None), None)
         pairs.add(tag.get(api.tag), digest, pushed)
     return sum(pairs.wanted is None or tag.get(api.tag) in pairs.wanted for tag in tags)
 
