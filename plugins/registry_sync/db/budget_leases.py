@@ -37,12 +37,14 @@ class AccountBudgetStore:
         self._transactions = transactions
         self._clock = clock
 
-    def report(self, account: str, remaining: int, limit: int | None, window_seconds: int | None) -> ReportedPulls:
-        """Records what a registry reported just now, and returns what is known from it."""
+    def report(
+        self, account: str, remaining: int, limit: int | None, window_seconds: int | None, *, age_seconds: float = 0.0
+    ) -> ReportedPulls:
+        """Records what a registry reported ``age_seconds`` ago, and returns what is known from it."""
         with self._transactions.writing() as connection:
-            now = self._now(connection)
+            at = self._now(connection) - timedelta(seconds=age_seconds)
             known = _pulls(self._locked(connection, account))
-            reported = ReportedPulls(remaining, now, now, limit, window_seconds)
+            reported = ReportedPulls(remaining, at, at, limit, window_seconds)
             if known is not None:
                 reported = known.followed_by(reported)
             connection.execute(update(registry_accounts).where(_account.account == account).values(**vars(reported)))

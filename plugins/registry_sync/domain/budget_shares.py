@@ -56,11 +56,15 @@ class ReportedPulls:
         return round(max(0, self.limit - floor) * KEPT_SHARE * min(1.0, max(0.0, 1 - passed)))
 
     def followed_by(self, other: ReportedPulls) -> ReportedPulls:
-        """What is known after a later report."""
+        """What is known after another report, which may be of an earlier time: processes write theirs late."""
+        if other.reported_at < self.began_at:
+            return self
         is_over = self.ends_at is not None and other.reported_at >= self.ends_at
-        if is_over or other.remaining > self.remaining + REPORT_SLACK:
+        is_later = other.reported_at >= self.reported_at
+        if is_later and (is_over or other.remaining > self.remaining + REPORT_SLACK):
             return other
-        return replace(other, remaining=min(self.remaining, other.remaining), began_at=self.began_at)
+        latest = other if is_later else self
+        return replace(latest, remaining=min(self.remaining, other.remaining), began_at=self.began_at)
 
 
 @dataclass(frozen=True)

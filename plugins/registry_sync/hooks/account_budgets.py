@@ -59,6 +59,7 @@ class DatabaseBudget:
         self._lock = threading.Lock()
         self._left = self._running = self._made = 0
         self._pending: RateLimit | None = None
+        self._pending_at = float("-inf")
         self._written_at = self._renewed_at = self._looked_at = float("-inf")
         self._rate = 0.0
         self._paused_until = self._granted_at = float("-inf")
@@ -119,7 +120,7 @@ class DatabaseBudget:
     def report(self, limit: RateLimit) -> None:
         """Takes note of what the registry reported just now; it is written every few seconds."""
         with self._lock:
-            self._pending = limit
+            self._pending, self._pending_at = limit, self._clock.monotonic()
             if self._clock.monotonic() - self._written_at >= RENEWAL_SECONDS:
                 self._write_report()
 
@@ -164,8 +165,10 @@ class DatabaseBudget:
     def _write_report(self) -> None:
         limit, self._pending = self._pending, None
         if limit is not None:
-            self._store.report(self._account, limit.remaining, limit.limit, limit.window_seconds)
-            self._written_at = self._clock.monotonic()
+            now = self._clock.monotonic()
+            age = max(0.0, now - self._pending_at)
+            self._store.report(self._account, limit.remaining, limit.limit, limit.window_seconds, age_seconds=age)
+            self._written_at = now
 
     def _refusal(self, seconds: float) -> RateLimited:
         error = RateLimited(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -98,6 +99,17 @@ def test_a_late_report_takes_nothing_back_and_a_new_window_begins_with_its_first
     assert known.followed_by(renewed) == renewed
     over = reported(2, passed=1.0)
     assert over.followed_by(late) == late
+
+
+def test_a_report_of_an_earlier_time_begins_no_window_and_one_of_an_earlier_window_is_nothing() -> None:
+    known = reported(40, passed=0.5)
+    for remaining, left in ((90, 40), (38, 38)):
+        before = NOON - timedelta(seconds=60)
+        assert known.followed_by(ReportedPulls(remaining, before, before, 100, WINDOW)) == replace(
+            known, remaining=left
+        )
+    earlier = known.began_at - timedelta(seconds=1)
+    assert known.followed_by(ReportedPulls(0, earlier, earlier, 100, WINDOW)) == known
 
 
 @given(st.integers(0, 200), st.integers(0, 50), st.lists(st.integers(0, 20), max_size=5), st.floats(0, 1))
