@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from registry_sync.hooks.connection import HostLimits, read_connection
 from support.airflow_instance import AirflowInstance
@@ -37,9 +37,19 @@ FLAGS = [
 ]
 
 
+#: Lets the script of Airflow's pages show another one, as a click on a link of theirs does.
+SHOW = """path => {
+    history.pushState({idx: (history.state?.idx ?? 0) + 1, key: path}, "", path);
+    dispatchEvent(new PopStateEvent("popstate", {state: history.state}));
+}"""
+
+
 @pytest.fixture(scope="module")
-def signed_in(airflow: AirflowInstance) -> Iterator[BrowserContext]:
-    """The browser of someone who is signed in. It draws no transitions: the processor paints each frame."""
+def page(airflow: AirflowInstance) -> Iterator[Page]:
+    """The page of someone who is signed in. It draws no transitions: the processor paints each frame.
+
+    All tests have the same one: to load and compile Airflow's script of 7 MB takes several times what they do.
+    """
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         context = browser.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce")
@@ -51,17 +61,14 @@ def signed_in(airflow: AirflowInstance) -> Iterator[BrowserContext]:
         page.fill('input[name="password"]', airflow.instance.password())
         page.click('button[type="submit"]')
         page.wait_for_url(lambda url: "/auth/login" not in url)
-        page.close()
-        yield context
+        expect(page.get_by_role("link", name="Dags").first).to_be_visible()
+        yield page
         browser.close()
 
 
-@pytest.fixture
-def page(signed_in: BrowserContext) -> Iterator[Page]:
-    """A page of its own, closed at the end: an open one asks the server again and again."""
-    page = signed_in.new_page()
-    yield page
-    page.close()
+def show(page: Page, path: str) -> None:
+    """Goes to another of Airflow's pages."""
+    page.evaluate(SHOW, path)
 
 
 def picture(page: Page, name: str) -> None:
@@ -75,21 +82,25 @@ def open_form(page: Page, airflow: AirflowInstance) -> Locator:
     """The trigger form; its first section is open."""
     airflow.await_dag()
     page.set_viewport_size({"width": 1200, "height": 1200})
-    page.goto(f"{airflow.url}/dags/registry_sync")
+    show(page, "/plugins")  # the page of a run has such a button, too, and a dialog that goes with it
+    expect(page.get_by_role("button", name="Trigger")).to_have_count(0)
+    show(page, "/dags/registry_sync")
     page.get_by_role("button", name="Trigger").first.click()
     return page.get_by_role("dialog")
 
 
 def send(page: Page, form: Locator, airflow: AirflowInstance) -> str:
-    """Sends the form; the id of the run on whose page it ends."""
+    """Sends the form; the id of the run on whose page it ends, which is not left open to be drawn again and again."""
     form.get_by_role("button", name="Trigger").click()
     page.wait_for_url("**/runs/**")
-    return airflow.remember("registry_sync", page.url.split("/runs/")[1].split("/")[0].split("?")[0])
+    run = page.url.split("/runs/")[1].split("/")[0].split("?")[0]
+    show(page, "/plugins")
+    return airflow.remember("registry_sync", run)
 
 
-def expect_note(page: Page, airflow: AirflowInstance, run: str, words: str) -> None:
+def expect_note(page: Page, run: str, words: str) -> None:
     """The first line of the note, on the page of the run."""
-    page.goto(f"{airflow.url}/dags/registry_sync/runs/{run}")
+    show(page, f"/dags/registry_sync/runs/{run}")
     expect(page.get_by_text(words).first).to_be_visible()
 
 
@@ -114,7 +125,7 @@ def test_the_form_mirrors_something_new_and_syncs_an_existing_remote(
     assert airflow.wait(run) == "success"
     version = airflow.xcom(run, "commit_version")["version"]
     assert version["content_summary"]["present"]["docker.tag"]["count"] == 2
-    expect_note(page, airflow, run, "from-the-form: version 1, +2 \N{MINUS SIGN}0 tags")
+    expect_note(page, run, "from-the-form: version 1, +2 \N{MINUS SIGN}0 tags")
 
     form = open_form(page, airflow)
     form.locator('input[name="element_repository"]').fill("from-the-form")
@@ -123,8 +134,8 @@ def test_the_form_mirrors_something_new_and_syncs_an_existing_remote(
     picture(page, "trigger-form-existing.png")
     run = send(page, form, airflow)
     assert airflow.wait(run) == "success"
-    expect_note(page, airflow, run, "from-the-form: unchanged since version 1, 2 tags")
-    page.goto(f"{airflow.url}/dags/registry_sync/runs/{run}/tasks/list_tags/details")
+    expect_note(page, run, "from-the-form: unchanged since version 1, 2 tags")
+    show(page, f"/dags/registry_sync/runs/{run}/tasks/list_tags/details")
     expect(page.get_by_role("link", name="Upstream")).to_have_attribute(
         "href", f"{upstream.url}/v2/library/hello-world/tags/list"
     )
@@ -156,7 +167,7 @@ def test_what_cannot_be_right_is_refused_in_the_words_of_the_form(page: Page, ai
         sent[send(page, form, airflow)] = f"mistyped-{number}: failed: {words}"
     for run, words in sent.items():
         assert airflow.wait(run) == "failed"
-        expect_note(page, airflow, run, words)
+        expect_note(page, run, words)
         picture(page, f"refused-{words.partition(':')[0]}.png")
 
 
@@ -167,15 +178,15 @@ def test_a_finished_run_reads_well_in_the_grid_and_in_the_list(
         # of another size than in other tests, whose blobs this Airflow may have already
         place(registry, "team/application", application(0.06))
         run = airflow.sync(repository="application", url=registry.url, upstream_name="team/application")
-    expect_note(page, airflow, run, "application: version 1, +61 \N{MINUS SIGN}0 tags")
+    expect_note(page, run, "application: version 1, +61 \N{MINUS SIGN}0 tags")
     for task in ("list_tags", "fetch_manifests", "plan_blobs", "fetch_blobs", "commit_version"):
         expect(page.get_by_text(task).first).to_be_visible()
     picture(page, "run.png")
-    page.goto(f"{airflow.url}/dags/registry_sync/runs/{run}/tasks/fetch_blobs/mapped")
+    show(page, f"/dags/registry_sync/runs/{run}/tasks/fetch_blobs/mapped")
     expect(page.get_by_text(re.compile("1/\\d \N{MIDDLE DOT} \\d+ blobs")).first).to_be_visible()
     picture(page, "mapped-blobs.png")
     page.set_viewport_size({"width": 1800, "height": 900})
-    page.goto(f"{airflow.url}/dags/registry_sync/runs")
+    show(page, "/dags/registry_sync/runs")
     page.get_by_label("Expand all extra JSON").click()
     expect(page.get_by_text('"application"').first).to_be_visible()
     picture(page, "runs.png")
@@ -193,14 +204,15 @@ def test_a_stopped_deletion_is_approved_among_the_required_actions(
             registry.delete_tag("team/shrinking", tag)
         run = airflow.trigger(conf=conf)
         airflow.await_task(run, "commit_version", state="awaiting_input")
-    page.goto(f"{airflow.url}/dags/registry_sync/runs/{run}/tasks/commit_version/required_actions")
+    show(page, f"/dags/registry_sync/runs/{run}/tasks/commit_version/required_actions")
     for words in ("Remove 4 tags from shrinking-in-the-ui?", "keeps version 1", *list(content.tags)[2:]):
         expect(page.get_by_text(words).first).to_be_visible()
     picture(page, "approval.png")
     page.get_by_role("button", name="Approve").click()
     assert airflow.wait(run) == "success"
     assert airflow.xcom(run, "commit_version")["removals_approved_by"] == "admin"
-    expect_note(page, airflow, run, "shrinking-in-the-ui: version 2, +0 \N{MINUS SIGN}4 tags")
+    page.reload()  # Airflow's script has the note from while the run waited
+    expect_note(page, run, "shrinking-in-the-ui: version 2, +0 \N{MINUS SIGN}4 tags")
     assert " as admin approved at " in airflow.api("GET", f"/dags/registry_sync/dagRuns/{run}")["note"]
 
 
@@ -219,7 +231,7 @@ def test_a_connection_made_in_the_form_says_what_was_chosen(
     """Fields chosen from a list, keys of many lines, fractions and those left empty arrive as they are meant."""
     certificate, key = (Path(path).read_text() for path in CertificateAuthority(tmp_path / "ca").client())
     page.set_viewport_size({"width": 1200, "height": 1500})
-    page.goto(f"{airflow.url}/connections")
+    show(page, "/connections")
     page.get_by_role("button", name="Add Connection").click()
     form = page.get_by_role("dialog")
     form.locator('input[name="connection_id"]').fill("from_the_form")
