@@ -109,8 +109,9 @@ def import_file(args: Namespace) -> None:
     """
     with errors_shown():
         path, output = Path(args.path).expanduser(), args.output and Path(args.output).expanduser()
-        if output and output.exists() and not args.force:
-            raise ConfigurationError(f"{str(output)!r} exists: give another file, or --force to replace it")
+        if output and output.exists() and not (args.force and output.is_file()):
+            replace_it = ", or --force to replace it" if output.is_file() else ""
+            raise ConfigurationError(f"{str(output)!r} exists: give another file{replace_it}")
         try:
             data = path.read_bytes()
         except OSError as problem:
@@ -130,6 +131,7 @@ def import_file(args: Namespace) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Writes a file whole, or leaves it as it was. Raises :class:`ConfigurationError`."""
+    path = path.resolve()  # a link stays one
     new = path.with_name(f".{path.name}.new")
     try:
         new.write_text(text, encoding="utf-8")

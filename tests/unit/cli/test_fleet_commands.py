@@ -105,6 +105,8 @@ def test_an_import_with_losses_ends_with_status_1_and_replaces_nothing_unasked(
     for wrong, message in ((tmp_path / "no.yaml", "cannot be read"), (output, "no keys of a known format")):
         with pytest.raises(SystemExit, match=message):
             run_fleet("import", str(wrong))
+    with pytest.raises(SystemExit, match=r"exists: give another file$"):
+        run_fleet("import", str(path), "--output", str(tmp_path), "--force")
     with pytest.raises(SystemExit, match="cannot be written"):
         run_fleet("import", str(path), "--output", str(tmp_path / "no" / "m.yaml"))
 

@@ -80,5 +80,6 @@ def import_fleet(data: bytes, file: str, of: str | None = None, options: ImportO
             raise ConfigurationError(f"{file} {found}: say which it is, {', '.join(_FORMATS)}, before the file")
         of = fitting[0]
     into = FleetImport(file)
+    into.warn_repeated(top)
     _FORMATS[of][1](top, into, options or ImportOptions())
     return into.finish()

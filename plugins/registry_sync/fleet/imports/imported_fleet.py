@@ -85,6 +85,7 @@ class FleetImport:
         self._identities: dict[tuple[str, str], str] = {}
         self._unfilled: dict[str, Place] = {}
         self._variables: dict[str, Place] = {}
+        self._repeated: set[tuple[str, Place]] = set()
 
     # -- findings -----------------------------------------------------------------------------------------------------
 
@@ -101,13 +102,19 @@ class FleetImport:
         self._found[(message, is_warning)] = (first, count + 1)
 
     def warn_unknown(self, fields: Fields, known: Iterable[str], where: str) -> None:
-        """Reports keys that the other tool does not read, and keys that stand twice."""
+        """Reports keys that the other tool does not read."""
         expected = {*known}
         for key, place in fields.places.items():
             if key not in expected and not key.startswith("x-"):
                 self.warn(place, f"{where} has no key {key[:60]!r}; it had no effect and has none here")
+        self.warn_repeated(fields)
+
+    def warn_repeated(self, fields: Fields) -> None:
+        """Reports keys that stand twice, each line once."""
         for key, place in fields.repeated:
-            self.warn(place, f"the key {key[:60]!r} stands there more than once; the last one is read")
+            if (key, place) not in self._repeated:
+                self._repeated.add((key, place))
+                self.warn(place, f"the key {key[:60]!r} stands there more than once; the last one is read")
 
     def note_unfilled(self, place: Place, host: str) -> None:
         """Remembers a host that the other tool pushes to."""
@@ -126,6 +133,7 @@ class FleetImport:
             if value is not None:
                 self.warn(at, f"this is no map; expected {expected}; it is left out")
             return Fields(at)
+        self.warn_repeated(value)
         return value
 
     def each_fields(self, value: Any, at: Place, expected: str) -> Iterator[Fields]:

@@ -8,11 +8,14 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 
 from registry_sync.domain.mirrors import Mirror
 from registry_sync.domain.references import TagName
 from registry_sync.fleet.declared_fleet import Fleet
+from registry_sync.fleet.definition import json_schema
 from registry_sync.fleet.imports.formats import ImportOptions, import_fleet
 from registry_sync.fleet.imports.imported_fleet import SCHEMA_LINE, ImportedFleet
 from registry_sync.fleet.loading import load_fleet
@@ -54,11 +57,13 @@ Import = Callable[..., Imported]
 
 @pytest.fixture
 def imported(tmp_path: Path) -> Import:
-    """Every document loads without a mistake, whatever the file was."""
+    """Every document fits the schema and loads without a mistake, whatever the file was."""
+    schema = jsonschema.Draft202012Validator(json_schema())
 
     def load(text: str, of: str | None = None, options: ImportOptions | None = None, **environment: str) -> Imported:
         result = import_fleet(dedent(text).encode(), "theirs.yaml", of, options)
         assert result.text.startswith(f"{SCHEMA_LINE}\nversion: 1\n")
+        schema.validate(yaml.safe_load(result.text))
         path = tmp_path / "mirrors.yaml"
         path.write_text(result.text, encoding="utf-8")
         fleet = load_fleet(path, None, environment)

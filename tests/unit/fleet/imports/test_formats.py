@@ -94,6 +94,28 @@ def test_any_shape_is_read_to_findings(imported: Import, of: str, text: str) -> 
     assert imported(text, of).warned() != []
 
 
+def test_a_key_that_stands_twice_is_said_once_for_each_line(imported: Import) -> None:
+    made = imported(
+        """
+        quay.io:
+          images:
+            a/b: [x]
+            a/b: [y]
+          tls-verify: true
+          tls-verify: true
+        ghcr.io: {images: {c/d: }}
+        ghcr.io: {images: {c/e: }}
+        """
+    )
+    assert made.options("a/b") == {"include_tags": ["y"]}
+    repeated = [said for said in made.warned() if "stands there more than once; the last one is read" in said]
+    assert [said.partition(" the key ")[2].partition(" ")[0] for said in repeated] == [
+        "'a/b'",
+        "'tls-verify'",
+        "'ghcr.io'",
+    ]
+
+
 def test_keys_that_all_mirrors_share_are_defaults(imported: Import) -> None:
     text = "{version: 1, defaults: {interval: 1h}, sync: [%s]}" % ", ".join(  # noqa: UP031  # braces of YAML
         f"{{source: quay.io/a/{name}, target: r.io/a/{name}, type: repository}}" for name in "bc"
