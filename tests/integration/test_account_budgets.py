@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 
 from registry_sync.db.budget_leases import AccountBudgetStore
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.references import RepositoryName
 from registry_sync.domain.remote import RemoteSpec
+from registry_sync.errors import RateLimited
 from registry_sync.hooks.account_budgets import DatabaseBudget
 from registry_sync.oci.client import RegistryClient
 from registry_sync.oci.http.options import ClientOptions, Clock
 from support.hostile_registry import Raw, Request, errors_reply
 from support.memory_over_http import over_http
 from support.memory_registry import MemoryRegistry
-from support.mirrors import Fleet
+from support.mirrors import Fleet, small_repository
 from support.syncing import Installation
 
 LIMIT, WINDOW = 100, 21_600
@@ -83,9 +86,15 @@ class LimitedRegistry:
 
 
 def fleet_of(
-    here: Installation, limited: LimitedRegistry, registry: MemoryRegistry, time: StandingTime, name: str
+    here: Installation,
+    limited: LimitedRegistry,
+    registry: MemoryRegistry,
+    time: StandingTime,
+    name: str,
+    *,
+    mirrors: int = 15,
 ) -> Fleet:
-    repositories = [f"{name}/app-{number:02}" for number in range(15)]
+    repositories = [f"{name}/app-{number:02}" for number in range(mirrors)]
     fleet = Fleet(here, registry, repositories).fill(tags=5, first_seed=100 * ord(name[0]))
     budget = DatabaseBudget(AccountBudgetStore(here.database, time.now), ACCOUNT, clock=time.clock)
     client = RegistryClient(
@@ -115,6 +124,34 @@ def synced_to_the_end(fleet: Fleet, time: StandingTime) -> str:
     return str(synced)
 
 
+def test_threads_of_a_client_that_knows_nothing_yet_stop_at_the_floor(here: Installation) -> None:
+    """Reports arrive out of order, and the first pulls are not made before the first of them."""
+    time, floor = StandingTime(), 60
+    with MemoryRegistry() as registry:
+        limited = LimitedRegistry(registry, time, tells=True)
+        with limited.server:
+            content = small_repository(7, tags=90)
+            registry.add("one/app", content)
+            budget = DatabaseBudget(AccountBudgetStore(here.database, time.now), ACCOUNT, floor=floor, clock=time.clock)
+            url = RemoteSpec.parse("any", limited.server.base, "a").url
+            options = ClientOptions(rate_limit_floor=floor)
+            client = RegistryClient(url, None, options, clock=time.clock, budget=budget)
+
+            def pull(digest: Digest) -> bool:
+                try:
+                    client.get_manifest(RepositoryName("one/app"), digest)
+                except RateLimited:
+                    return False
+                return True
+
+            with ThreadPoolExecutor(20) as pool:
+                pulled = list(pool.map(pull, content.manifests))
+            budget.release()
+            client.close()
+    assert LIMIT - floor - 20 < sum(pulled) == len(limited.pulled) <= LIMIT - floor
+    assert limited.refused_count == 0
+
+
 @pytest.mark.parametrize(("tells", "most_refused"), [(True, 0), (False, 2)])
 def test_two_fleets_at_once_wait_their_turn_and_none_starves(
     here: Installation, tells: bool, most_refused: int
@@ -129,9 +166,20 @@ def test_two_fleets_at_once_wait_their_turn_and_none_starves(
     assert ended == ["15 changed", "15 changed"]
     assert len(limited.pulled) == 2 * 15 * 5, "150 pulls, of which a window allows a hundred"
     assert limited.refused_count <= most_refused
-    for name in ("one", "two") if tells else ():  # what was refused itself goes to the back
-        order = list(dict.fromkeys(path for _, path in limited.pulled if path.startswith(f"{name}/")))
-        assert order == sorted(order), "as declared"
+
+
+def test_mirrors_that_wait_for_pulls_are_synced_in_the_order_as_declared(here: Installation) -> None:
+    time = StandingTime()
+    with MemoryRegistry() as registry:
+        limited = LimitedRegistry(registry, time, tells=True)
+        with limited.server:
+            fleet = fleet_of(here, limited, registry, time, "one", mirrors=30)
+            assert synced_to_the_end(fleet, time) == "30 changed"
+    order = list(dict.fromkeys(path for _, path in limited.pulled))
+    assert len(order) == 30
+    assert order == sorted(order)
+    assert len(limited.pulled) == 30 * 5
+    assert limited.refused_count == 0
 
 
 def test_half_of_the_pulls_is_left_to_what_is_important_and_comes_late(here: Installation) -> None:

@@ -288,15 +288,16 @@ class PullLimit:
         if limit is None:
             return
         request.has_reported = True
-        if self._budget is not None:
-            self._budget.report(limit)
         with self._changed:
             known = self._remaining
-            if known is None or limit.remaining <= known.remaining or request.started > self._reported:
+            is_current = known is None or limit.remaining <= known.remaining or request.started > self._reported
+            if is_current:
                 self._remaining, self._reported = limit, next(self._ticks)
                 self._reported_at = self._clock.monotonic()
             self._is_unlimited = False
             self._changed.notify_all()
+        if is_current and self._budget is not None:
+            self._budget.report(limit)
 
     @contextmanager
     def pull(self, query: Callable[[], object]) -> Iterator[Pull]:
@@ -305,20 +306,31 @@ class PullLimit:
         ``query`` makes a request that is not counted and records its response. Raises :class:`RateLimited` when fewer
         pulls than the floor would remain, and temporary errors of ``query``.
         """
-        if self._budget is not None and self._remaining is not None:
-            # What one process knows is not what all of them have used.
-            while not self._budget.take_pull():
-                query()
-            pull = self.request()
-            try:
+        if self._budget is None or self._remaining is None:
+            with self._own_pull(query) as pull:
                 yield pull
-            finally:
-                self._budget.end_pull(has_reported=pull.has_reported)
             return
+        # What one process knows is not what all of them have used.
+        while not self._budget.take_pull():
+            query()
+        has_counted = True
+        try:
+            with self._own_pull(query) as pull:
+                has_counted = False
+                yield pull
+                has_counted = pull.has_reported
+        finally:
+            self._budget.end_pull(has_reported=has_counted)
+
+    @contextmanager
+    def _own_pull(self, query: Callable[[], object]) -> Iterator[Pull]:
+        """As :meth:`pull`, among the threads of this client alone."""
         if self._floor is None:
             yield self.request()
             return
-        is_alone = self._start(self._floor, query)
+        is_alone = self._query_first(query)
+        if not is_alone:
+            self._wait_for_pull(self._floor)
         pull, is_done = self.request(), False
         try:
             yield pull
@@ -333,23 +345,28 @@ class PullLimit:
                     self._remaining = replace(self._remaining, remaining=max(0, self._remaining.remaining - 1))
                 self._changed.notify_all()
 
-    def _start(self, floor: int, query: Callable[[], object]) -> bool:
-        """Counts the pull as running. True when the limit is unknown, so that it runs alone and reports it."""
-        if self._must_query():
-            try:
-                query()
-            except RegistryError as problem:
-                if problem.is_temporary:
-                    self._resume()
-                    raise
-            except BaseException:
+    def _query_first(self, query: Callable[[], object]) -> bool:
+        """True when the limit stays unknown, so that the pull, counted as running, is alone and reports it."""
+        if not self._must_query():
+            return False
+        try:
+            query()
+        except RegistryError as problem:
+            if problem.is_temporary:
                 self._resume()
                 raise
-            with self._changed:
-                if self._remaining is None:
-                    self._running_count += 1
-                    return True
+        except BaseException:
             self._resume()
+            raise
+        with self._changed:
+            if self._remaining is None:
+                self._running_count += 1
+                return True
+        self._resume()
+        return False
+
+    def _wait_for_pull(self, floor: int) -> None:
+        """Waits until a pull is allowed, and counts it as running."""
         with self._changed:
             while not self._is_unlimited and (limit := self._remaining) is not None:
                 if self._is_allowed(limit, floor):
@@ -362,7 +379,6 @@ class PullLimit:
                     )
                 self._changed.wait()
             self._running_count += 1
-        return False
 
     def _is_allowed(self, limit: RateLimit, floor: int) -> bool:
         return (self._running_count + 1) * self._sharers <= limit.remaining - floor - (self._sharers - 1)
