@@ -23,6 +23,7 @@ from local_airflow.instance import Instance
 from local_airflow.layout import CHECKOUT, Layout
 from local_airflow.running import Running
 from local_airflow.settings import write_settings
+from local_airflow.startup import COMMANDS
 
 DAG_ID = "registry_sync"
 #: Each look at a run is a request that the API server works for, on the cores that the run needs.
@@ -226,6 +227,21 @@ class AirflowInstance:
         for record in self.instance.require_running().processes:
             if record.name == part:
                 processes.stop([record], grace_seconds=0)
+
+    def start_part(self, part: str) -> None:
+        """Starts a killed part again, beside the others."""
+        running = self.instance.recorded()
+        assert running is not None
+        command = [str(self.layout.python), str(self.layout.program), *COMMANDS[part]]
+        environment = self.instance.environment(running.port)
+        started = processes.spawn(part, command, environment, self.layout.process_logs / f"{part}.log")
+        (dead,) = (record for record in running.processes if record.name == part)
+        self.instance._folder.write(running.without_process(dead).with_process(started))
+
+    def parse_again(self, dag_id: str) -> None:
+        """Has the file of a DAG parsed again, as soon as the DAG processor comes to it."""
+        file_token = self.api("GET", f"/dags/{dag_id}")["file_token"]
+        self.api("PUT", f"/parseDagFile/{file_token}")
 
 
 def make_database(folder: Path) -> Path:

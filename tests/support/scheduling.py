@@ -12,6 +12,7 @@ SHARING_AIRFLOW = (
     "tests/e2e/test_lookalikes.py",
     "tests/docs/test_rest_tutorials.py",
     "tests/e2e/test_airflow_instance.py",
+    "tests/e2e/test_events.py",
     "tests/e2e/test_declared_mirrors.py",
     "tests/e2e/test_pulp_clients.py",
     "tests/e2e/test_rate_limits.py",

@@ -1,11 +1,14 @@
-"""DAGs that the shared Airflow has beside the delivered one: one to kill, and two that wait for repositories."""
+"""DAGs that the shared Airflow has beside the delivered one: one to kill, two that wait for repositories, and one that
+reads what a sync of another one changed.
+"""
 
 from __future__ import annotations
 
 CODE = """
 import time
 from datetime import timedelta
-from airflow.sdk import DAG, Asset, dag, task
+from pathlib import Path
+from airflow.sdk import DAG, Asset, Param, dag, task
 
 @dag(dag_id="slow", schedule=None)
 def slow():
@@ -29,4 +32,29 @@ for name in ("waited-for", "renamed-to"):
 
         tell()
     globals()[name] = waiting
+
+from registry_sync.operators.changed_tags import changed_tags, versions_of
+from registry_sync.operators.sync_repository import sync_repository
+
+with DAG("declares", schedule=None, params={"url": Param("", type="string")}):
+    sync_repository("declared", url="{{ params.url }}", upstream_name="team/app", small=True)
+
+with DAG("follows", schedule=versions_of("declared"), is_paused_upon_creation=False):
+
+    @task
+    def changed(triggering_asset_events=None):
+        return changed_tags(triggering_asset_events)
+
+    changed()
+
+#: Where it exists, the file has the URL of the registry that a DAG watches; it is read when this file is parsed.
+WATCHED = Path(__file__).with_name("watched-registry.txt")
+
+if WATCHED.exists():
+    from registry_sync.triggers.watched_tags import watch_tags
+
+    url = WATCHED.read_text().strip()
+    tags = watch_tags(url, "team/app", ["latest", "stable"], poll_seconds=1)
+    with DAG("watches", schedule=tags, is_paused_upon_creation=False):
+        sync_repository("watched", url=url, upstream_name="team/app", small=True)
 """
