@@ -120,7 +120,8 @@ def test_the_token_opens_the_rest_api(clone: Clone, running: str) -> None:
     request = urllib.request.Request(f"{running}/api/v2/dags", headers={"Authorization": f"Bearer {token}"})
     with urllib.request.urlopen(request) as response:
         found = {dag["dag_id"] for dag in json.load(response)["dags"]}
-    assert found == {path.stem for path in (clone.folder / "dags").glob("*.py")}
+    # Without a file of mirrors, the file for their DAGs makes none.
+    assert found == {path.stem for path in (clone.folder / "dags").glob("*.py")} - {"registry_sync_fleet"}
 
 
 def test_where_docker_hub_is_out_of_reach_a_sample_is_synced_and_named(clone: Clone, running: str) -> None:

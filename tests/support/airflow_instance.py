@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from local_airflow import migration, processes
 from local_airflow.dag_run import FINAL_STATES, DagRun, TaskState, await_dag
@@ -25,6 +25,7 @@ from local_airflow.running import Running
 from local_airflow.settings import write_settings
 from local_airflow.startup import COMMANDS
 
+T = TypeVar("T")
 DAG_ID = "registry_sync"
 #: Each look at a run is a request that the API server works for, on the cores that the run needs.
 POLL_SECONDS = 0.2
@@ -120,7 +121,7 @@ class AirflowInstance:
 
     def api(self, method: str, path: str, json: Any = None) -> Any:
         """The decoded response of ``/api/v2`` + ``path``. Raises ``local_airflow.errors.ApiError`` with ``status``."""
-        return self._api.request(method, path, json)
+        return _patiently(lambda: self._api.request(method, path, json))
 
     def await_dag(self, dag_id: str = DAG_ID, timeout_seconds: float = 60) -> None:
         """Waits until the DAG can be triggered; an import error of a DAG file is raised."""
@@ -131,15 +132,7 @@ class AirflowInstance:
     def trigger(self, dag_id: str = DAG_ID, conf: Mapping[str, Any] | None = None) -> str:
         """The id of a new run with these parameters; also where Airflow's own SQLite is busy at first."""
         self.await_dag(dag_id)
-        deadline = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                run = DagRun.trigger(self._api, dag_id, dict(conf or {}))
-                break
-            except ApiError as problem:  # of a database error nothing is left
-                if problem.status != 500 or "Database error" not in str(problem) or time.monotonic() > deadline:
-                    raise
-                time.sleep(POLL_SECONDS)
+        run = _patiently(lambda: DagRun.trigger(self._api, dag_id, dict(conf or {})))
         self._runs[run.run_id] = run
         return run.run_id
 
@@ -242,6 +235,18 @@ class AirflowInstance:
         """Has the file of a DAG parsed again, as soon as the DAG processor comes to it."""
         file_token = self.api("GET", f"/dags/{dag_id}")["file_token"]
         self.api("PUT", f"/parseDagFile/{file_token}")
+
+
+def _patiently(request: Callable[[], T]) -> T:
+    """The response; asked again while Airflow's own SQLite is busy. Of a database error nothing is left."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return request()
+        except ApiError as problem:
+            if problem.status != 500 or "Database error" not in str(problem) or time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_SECONDS)
 
 
 def make_database(folder: Path) -> Path:

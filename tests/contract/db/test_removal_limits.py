@@ -98,7 +98,7 @@ def test_more_than_half_of_the_tags_never_go_unapproved_whatever_their_number(
             ["a1", "a2", "b"],
             ["a1", "a2", "b"],
             {"exclude_tags": ("a*", "c")},
-            "are excluded by exclude_tags a*, c, more than {limit}; exclude_tags was empty for version 1: a1, a2. To",
+            "are excluded by exclude_tags a*, c, more than {limit}; exclude_tags was none for version 1: a1, a2. To",
         ),
         (
             ["a1", "a2", "b", "c"],

@@ -189,9 +189,9 @@ def test_artifacts_are_listed_and_shown(pulp: PulpCommand, synced: dict[str, str
         assert pulp(f"artifact list --sha256 {shown['sha256']}").document == [shown]
         assert pulp(f"artifact show --sha256 {shown['sha256']}").document == shown
     assert pulp("artifact list --md5 0").document == []
-    everything = pulp("artifact list --limit 1000").document
-    pages = [pulp(f"artifact list --limit 3 --offset {offset}").document for offset in range(0, len(everything), 3)]
-    assert [artifact for page in pages for artifact in page] == everything
+    first = pulp("artifact list --limit 8").document
+    pages = [pulp(f"artifact list --limit 3 --offset {offset}").document for offset in (0, 3, 6)]
+    assert [artifact for page in pages for artifact in page][: len(first)] == first
 
 
 def test_the_lists_of_all_types(pulp: PulpCommand, synced: dict[str, str]) -> None:
