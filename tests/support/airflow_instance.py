@@ -242,11 +242,13 @@ def _patiently(request: Callable[[], T]) -> T:
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            return request()
+            response = request()
+            break
         except ApiError as problem:
             if problem.status != 500 or "Database error" not in str(problem) or time.monotonic() > deadline:
                 raise
             time.sleep(POLL_SECONDS)
+    return response
 
 
 def make_database(folder: Path) -> Path:
