@@ -189,10 +189,12 @@ class KnownRegistry:
         return None if found is None else found.groupdict("")
 
 
+#: The host of Docker Hub in references that people write, and of a reference without a host.
+DOCKER_HUB_HOST = "docker.io"
 DOCKER_HUB = KnownRegistry(
     "Docker Hub",
     "registry-1.docker.io",
-    aliases=frozenset({"docker.io", "index.docker.io", "registry.hub.docker.com"}),
+    aliases=frozenset({DOCKER_HUB_HOST, "index.docker.io", "registry.hub.docker.com"}),
     websites=frozenset({"hub.docker.com"}),
     official_namespace="library",
     token_hosts=frozenset({"auth.docker.io"}),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_HUB = "docker.io"
+from registry_sync.domain.known_registries import DOCKER_HUB_HOST
+
 _GO_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _GO_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 #: Presets of Go's cron that Airflow has under other names.
@@ -38,7 +39,7 @@ def parse_image(text: str) -> ImageReference:
         tag = ""
     first, slash, rest = name.partition("/")
     is_host = bool(slash) and ("." in first or ":" in first or first == "localhost" or first.startswith("${"))
-    host, path = (first, rest) if is_host else (_HUB, name)
+    host, path = (first, rest) if is_host else (DOCKER_HUB_HOST, name)
     return ImageReference(host, official_path(host, path), tag or None, digest if at else None)
 
 
@@ -51,7 +52,7 @@ def registry_of_url(url: str) -> str:
 
 def official_path(host: str, path: str) -> str:
     """The path of a repository; on Docker Hub a name alone is below ``library``."""
-    return f"library/{path}" if host == _HUB and path and "/" not in path else path
+    return f"library/{path}" if host == DOCKER_HUB_HOST and path and "/" not in path else path
 
 
 def go_seconds(text: str) -> int | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any, NamedTuple
 
+from registry_sync.domain.known_registries import DOCKER_HUB, DOCKER_HUB_HOST
 from registry_sync.domain.references import RepositoryName, TagPattern
 from registry_sync.errors import RegistrySyncError
 from registry_sync.fleet.imports.foreign_references import official_path, registry_of_url
@@ -22,7 +23,6 @@ _POLICY = (
     *("copy_by_chunk", "single_active_replication", "creation_time", "update_time"),
     *("replication_mode", "target_registry", "replication_filter"),
 )
-_HUB_URLS = ("hub.docker.com", "index.docker.io", "registry-1.docker.io")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _MOST_NAMES = 1000
 #: The key of a list that is the whole file.
@@ -83,7 +83,8 @@ def _host(policy: Fields, into: FleetImport) -> str:
     if not isinstance(url, Scalar):
         raise Misread(at, "the registry is known by an id or a name alone; write its url beside it, in src_registry")
     host = registry_of_url(url)
-    host = "docker.io" if host in _HUB_URLS else host
+    if host in {DOCKER_HUB.host, *DOCKER_HUB.aliases, *DOCKER_HUB.websites}:
+        host = DOCKER_HUB_HOST
     credential = registry.get("credential") if isinstance(registry, Fields) else None
     if isinstance(credential, Fields):
         key = credential.get("access_key")
