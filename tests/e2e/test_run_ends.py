@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -80,8 +81,19 @@ def clear(airflow: AirflowInstance, run: str, **what: Any) -> None:
     airflow.api("POST", "/dags/registry_sync/clearTaskInstances", document)
 
 
+def scheduler_heartbeat(airflow: AirflowInstance) -> datetime:
+    """When the scheduler last said that it runs, at the end of a round."""
+    said = airflow.api("GET", "/monitor/health")["scheduler"]["latest_scheduler_heartbeat"]
+    return datetime.fromisoformat(said.replace("Z", "+00:00"))
+
+
 def delete(airflow: AirflowInstance, run: str) -> None:
-    """Deletes a run, also where Airflow's own SQLite is busy at first."""
+    """Deletes a run that has ended, once the scheduler has looked at others since, also where SQLite is busy at first.
+
+    Airflow's scheduler ends with an error when a run is deleted that it is just working on.
+    """
+    ended_at = datetime.now(timezone.utc)
+    until(lambda: scheduler_heartbeat(airflow) > ended_at)
 
     def is_done() -> bool:
         try:
