@@ -23,6 +23,7 @@ _ACCOUNTS = ("postgres", "nobody")
 #: Durability is of no use to a database that lives as long as the tests.
 _SETTINGS = (
     "fsync=off",
+    "autovacuum=off",  # whose statistics change the plans of queries in the middle of a test
     "synchronous_commit=off",
     "full_page_writes=off",
     "wal_level=minimal",

@@ -43,6 +43,7 @@ def planned_statements(database: Database) -> Iterator[list[str]]:
         if is_postgres:  # a table of a few rows is otherwise read whole
             connection.execute(text("SET LOCAL enable_seqscan = off"))
             connection.execute(text("SET LOCAL enable_bitmapscan = off"))
+            connection.execute(text("SET LOCAL enable_sort = off"))
         for statement, parameters in sent:
             explain = "EXPLAIN " if is_postgres else "EXPLAIN QUERY PLAN "
             rows = connection.exec_driver_sql(explain + statement, parameters).all()
