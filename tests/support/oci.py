@@ -1,4 +1,4 @@
-"""Time that tests advance, and a place for blobs in memory, for tests of the registry client."""
+"""Time that tests advance, a place for blobs in memory, and what a registry holds, for tests of its client."""
 
 from __future__ import annotations
 
@@ -7,12 +7,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.references import RepositoryName
 from registry_sync.errors import DigestMismatch, SizeMismatch, TruncatedBody
+from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.http.options import Clock
+from support.hostile_registry import Raw, reply
 
 REPOSITORY = RepositoryName("library/demo")
+#: A blob of it, and where it and the list of tags are.
+DATA = b"0123456789" * 1000
+BLOB = Descriptor("application/octet-stream", Digest.of(DATA), len(DATA))
+PATH = f"/v2/{REPOSITORY}/blobs/{BLOB.digest}"
+TAGS = f"/v2/{REPOSITORY}/tags/list"
+#: Of a client that needs no challenge.
+READY = Credentials(registry_token="ready-token")
+
+
+def moved(location: str, status: int = 307) -> Raw:
+    """A redirect."""
+    return reply(status, b"moved", [("Location", location)])
 
 
 @dataclass

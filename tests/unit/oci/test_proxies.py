@@ -20,14 +20,7 @@ from registry_sync.oci.client import RegistryClient
 from registry_sync.oci.http.options import ClientOptions
 from support.certificates import CertificateAuthority
 from support.hostile_registry import HostileRegistry, Raw, Request, json_reply, reply
-from support.oci import REPOSITORY, FakeTime
-
-TAGS = f"/v2/{REPOSITORY}/tags/list"
-READY = Credentials(registry_token="ready-token")
-
-
-def moved(location: str, status: int = 307) -> Raw:
-    return reply(status, b"moved", [("Location", location)])
+from support.oci import READY, REPOSITORY, TAGS, FakeTime, moved
 
 
 def test_a_proxy_gets_whole_urls_and_its_own_password(registry, client_of) -> None:

@@ -8,8 +8,6 @@ import time
 
 import pytest
 
-from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.references import RegistryUrl
 from registry_sync.errors import (
     ProtocolError,
@@ -20,17 +18,7 @@ from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.client import RegistryClient
 from registry_sync.oci.http.options import ClientOptions
 from support.hostile_registry import HostileRegistry, Raw, json_reply, reply
-from support.oci import REPOSITORY, FakeTime, MemoryWriter
-
-DATA = b"0123456789" * 1000
-BLOB = Descriptor("application/octet-stream", Digest.of(DATA), len(DATA))
-PATH = f"/v2/{REPOSITORY}/blobs/{BLOB.digest}"
-TAGS = f"/v2/{REPOSITORY}/tags/list"
-READY = Credentials(registry_token="ready-token")
-
-
-def moved(location: str, status: int = 307) -> Raw:
-    return reply(status, b"moved", [("Location", location)])
+from support.oci import BLOB, DATA, PATH, READY, REPOSITORY, TAGS, FakeTime, MemoryWriter, moved
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
