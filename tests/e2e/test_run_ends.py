@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 import pytest
 
-from local_airflow.errors import ApiError
 from registry_sync.db.database import Database
 from registry_sync.domain.runs import RunState
 from support.airflow_instance import AirflowInstance
@@ -88,23 +87,13 @@ def scheduler_heartbeat(airflow: AirflowInstance) -> datetime:
 
 
 def delete(airflow: AirflowInstance, run: str) -> None:
-    """Deletes a run that has ended, once the scheduler has looked at others since, also where SQLite is busy at first.
+    """Deletes a run that has ended, once the scheduler has looked at others since.
 
     Airflow's scheduler ends with an error when a run is deleted that it is just working on.
     """
     ended_at = datetime.now(timezone.utc)
     until(lambda: scheduler_heartbeat(airflow) > ended_at)
-
-    def is_done() -> bool:
-        try:
-            airflow.api("DELETE", run_path(run))
-        except ApiError as problem:
-            if problem.status != 500:
-                raise
-            return False
-        return True
-
-    until(is_done)
+    airflow.api("DELETE", run_path(run))
 
 
 def state(database: Database, run: str) -> RunState:
