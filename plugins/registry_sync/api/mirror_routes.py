@@ -22,7 +22,7 @@ from registry_sync.domain.mirror_results import MirrorOutcome
 from registry_sync.pulp.container_documents import shown
 from registry_sync.pulp.documents import PageDocument
 from registry_sync.pulp.hrefs import mirror_results_href
-from registry_sync.pulp.mirror_documents import MirrorResultDocument
+from registry_sync.pulp.sync_documents import MirrorResultDocument
 
 _Order: Any = ordered_by("repository", "finished_at", "seconds", "received_bytes")
 _Outcomes: Any = listed_states(MirrorOutcome)
