@@ -27,6 +27,9 @@ unexport PYTHONDONTWRITEBYTECODE
 MISTYPED = $(filter-out $(SYNC_VARIABLES) PYTHON VENV,$(foreach name,$(.VARIABLES),$(if $(findstring \
 	command line,$(origin $(name))),$(filter-out -% MAKE%,$(name)))))
 
+# An option of a command, if the variable is set.
+option = $(if $($2),--$1="$($2)")
+
 # Nothing is installed into an environment that the user sets (make VENV=…).
 ifeq ($(origin VENV),command line)
 READY :=
@@ -44,7 +47,8 @@ endif
 BESIDE_TYPES = mkdir -p $(LOCAL); $(BIN)/mypy >$(LOCAL)/types 2>&1 & types=$$!; trap "kill $$types 2>/dev/null; true" EXIT; $(if $(COMPILE),$(COMPILE);)
 AND_TYPES = ; status=$$?; wait $$types || status=1; trap - EXIT; cat $(LOCAL)/types; exit $$status
 # Pulp's clients, of today and of the documented workflow's time, which tests run against the REST API.
-PULP_READY := $(LOCAL)/pulp/today/installed $(LOCAL)/pulp/then/installed
+# And Airflow's provider for OpenLineage, and those for Slack and Apprise, which a test each has on its path.
+OTHERS_READY := $(LOCAL)/pulp/today/installed $(LOCAL)/pulp/then/installed $(LOCAL)/lineage/installed $(LOCAL)/notifiers/installed
 
 .PHONY: help
 help: ## Show this list
@@ -75,7 +79,7 @@ token: $(READY) ## Print a bearer token for its REST API
 	@$(LOCAL_AIRFLOW) token
 
 .PHONY: test
-test: style $(PULP_READY) ## Run all checks and tests, types beside the tests; at the end the branch coverage, unless COVERAGE=0
+test: style $(OTHERS_READY) ## Run all checks and tests, types beside the tests; at the end the branch coverage, unless COVERAGE=0
 	@$(BESIDE_TYPES) COVERAGE=$(COVERAGE) $(PYTEST) --numprocesses $(or $(TEST_PROCESSES),3) --dist loadfile $(AND_TYPES)
 
 .PHONY: test-quick
@@ -98,9 +102,13 @@ clients: $(TEST_READY) $(LOCAL)/go/built ## Try crane, oras, regctl and the OCI 
 	@PYTHONPATH=plugins:tests:tools $(BIN)/python -m conformance
 	@$(PYTEST) --numprocesses 0 tests/clients
 
+.PHONY: receivers
+receivers: $(TEST_READY) $(LOCAL)/receivers/built ## Try metrics, traces and the dashboard on real receivers: StatsD, Prometheus, OpenTelemetry; takes Go
+	@$(PYTEST) --numprocesses 0 tests/receivers
+
 .PHONY: bench
-bench: $(TEST_READY) ## Measure what the documentation promises
-	@PYTHONPATH=plugins:tests:tools $(BIN)/python -m benchmarks
+bench: $(TEST_READY) ## Measure what the documentation promises, and syncs beside other programs: ONLY= SHAPES= NETWORKS= CONTENDERS= RUNS= PATIENCE= JSON=
+	@PYTHONPATH=plugins:tests:tools $(BIN)/python -m benchmarks $(call option,only,ONLY) $(call option,shapes,SHAPES) $(call option,networks,NETWORKS) $(call option,contenders,CONTENDERS) $(call option,runs,RUNS) $(call option,patience,PATIENCE) $(call option,json,JSON)
 
 .PHONY: docs
 docs: $(DOCS_READY) ## Build the documentation as a site, with a reference generated from the code: .local/docs/html
@@ -117,6 +125,8 @@ lock: $(TEST_READY) ## Lock the packages again after a change of pyproject.toml;
 	@$(LOCK:3.10=3.11) --extra postgresql --extra docs --constraint requirements/dev.txt --output-file requirements/docs.txt
 	@$(LOCK_GROUP) --group pulp-today --output-file requirements/pulp-today.txt
 	@$(LOCK_GROUP) --group pulp-then --output-file requirements/pulp-then.txt
+	@$(LOCK_GROUP) --no-deps --group lineage --constraint requirements/dev.txt --output-file requirements/lineage.txt
+	@$(LOCK_GROUP) --no-deps --group notifiers --constraint requirements/dev.txt --output-file requirements/notifiers.txt
 
 .PHONY: clean
 clean: ## Stop what runs and remove .local/
@@ -155,8 +165,21 @@ $(LOCAL)/pulp/%/installed: requirements/pulp-%.txt
 	@tools/bootstrap.sh requirements $(@D) $<
 	@touch $@
 
+$(LOCAL)/lineage/installed: requirements/lineage.txt $(STATE)/dev
+	@tools/bootstrap.sh folder $(VENV) $< $(@D)
+	@touch $@
+
+$(LOCAL)/notifiers/installed: requirements/notifiers.txt $(STATE)/dev
+	@tools/bootstrap.sh folder $(VENV) $< $(@D)
+	@touch $@
+
 $(LOCAL)/go/built: tools/go-programs.txt
 	@tools/bootstrap.sh go $< $(@D)/bin
+	@touch $@
+
+$(LOCAL)/receivers/built: tools/receiver-programs.txt tools/receivers/go.mod $(wildcard tools/receivers/*/*.go)
+	@tools/bootstrap.sh go $< $(@D)/bin
+	@tools/bootstrap.sh go-module tools/receivers $(@D)/bin
 	@touch $@
 
 .PHONY: FORCE

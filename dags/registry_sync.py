@@ -12,8 +12,9 @@
 
 | task | what it does |
 |---|---|
-| `list_tags` | lists the tags and compares them with the latest version; if nothing changed, the rest is skipped |
-| `fetch_manifests` | fetches the manifests of new and moved tags; of a small repository the blobs as well |
+| `list_tags` | lists the tags and compares them with the latest version; if nothing changed, the rest is skipped. \
+Of a small repository it fetches the content as well, and the next three are skipped |
+| `fetch_manifests` | fetches the manifests of new and moved tags |
 | `plan_blobs`, `fetch_blobs` | find and download the blobs that are missing |
 | `commit_version` | makes the version, completely or not at all |
 """
@@ -28,6 +29,7 @@ from registry_sync.operators.commit_version import CommitVersionOperator
 from registry_sync.operators.fetch_blobs import FetchBlobsOperator
 from registry_sync.operators.fetch_manifests import FetchManifestsOperator
 from registry_sync.operators.list_tags import ListTagsOperator
+from registry_sync.operators.mirror_notifier import MirrorNotifier
 from registry_sync.operators.plan_blobs import PlanBlobsOperator
 from registry_sync.operators.stage import RegistryRetryPolicy
 
@@ -331,6 +333,12 @@ PARAMS = {
         section=FURTHER,
     ),
 }
+for param in PARAMS.values():
+    # Airflow checks each schema whenever it reads a value; one of this draft in a third of the time.
+    param.schema["$schema"] = "http://json-schema.org/draft-07/schema#"
+
+# Mirrors of the setting fleet_path that are handed over to this DAG, or synced by hand, notify whom the file names.
+notify, throttled = MirrorNotifier(), MirrorNotifier(on=["throttled"])
 
 with DAG(
     dag_id="registry_sync",
@@ -349,6 +357,9 @@ with DAG(
         "retry_exponential_backoff": 2,
         "max_retry_delay": timedelta(minutes=5),
         "retry_policy": RegistryRetryPolicy(),
+        "on_success_callback": notify,
+        "on_failure_callback": notify,
+        "on_retry_callback": throttled,
     },
 ):
     list_tags = ListTagsOperator(
@@ -380,6 +391,7 @@ with DAG(
         replace_upstream="{{ params.replace_upstream }}",
         publish_as="{{ params.publish_as or '' }}",
         preview="{{ params.dry_run }}",
+        fetch_tasks=["fetch_manifests", "plan_blobs", "fetch_blobs"],
     )
     fetch_manifests = FetchManifestsOperator.partial(
         task_id="fetch_manifests",

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from support.airflow_instance import AirflowInstance
     from support.composed import Composed
     from support.dag_runs import InProcessSync
+    from support.recipients import MailServer, Webhook
     from support.registry import RegistryServer
 
 CHECKOUT = Path(__file__).parents[1]
@@ -116,6 +117,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return scheduling.SharedAirflowScheduling(config, log)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Drops what a test has printed and logged once it has passed, unless ``-rP`` or ``-rA`` shows it.
+
+    pytest keeps it to the end, and with several processes sends it to another one, which keeps it too: 40 MB of one.
+    """
+    report = yield
+    if not {"P", "A"}.intersection(item.config.option.reportchars):
+        if report.passed:
+            report.sections.clear()
+        if report.when == "teardown":
+            item._report_sections.clear()
+    return report
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """Stops a shared Airflow after its last test: one that idles takes a fifth of a core and most of the memory."""
@@ -186,13 +202,27 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServe
 
 
 @pytest.fixture(scope="session")
-def airflow(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) -> Iterator[AirflowInstance]:
+def recipients() -> Iterator[tuple[MailServer, Webhook]]:
+    """A mail server and a webhook that ``airflow`` has as the connections ``mail`` and ``hook``; a test serves them."""
+    from support.recipients import MailServer, Webhook
+
+    made = MailServer(), Webhook()
+    yield made
+    for server in made:
+        server.server_close()
+
+
+@pytest.fixture(scope="session")
+def airflow(
+    tmp_path_factory: pytest.TempPathFactory, airflow_database: Path, recipients: tuple[MailServer, Webhook]
+) -> Iterator[AirflowInstance]:
     """A running Airflow with this checkout's DAGs; tests tell themselves apart by the repositories they sync into.
 
     Who asks for it is named in :data:`support.scheduling.SHARING_AIRFLOW`.
     """
     from support import declared_fleet, grouped_dags, waiting_dags
     from support.airflow_instance import AirflowInstance
+    from support.recipients import connections
 
     folder = tmp_path_factory.mktemp("airflow")
     dags = folder / "dags"
@@ -201,7 +231,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, airflow_database: Path) ->
     (dags / "grouped.py").write_text(grouped_dags.CODE)
     fleet = declared_fleet.write(folder / "fleet")
     settings = {"registry_sync": {"min_shard_mib": "192", "fleet_path": str(fleet)}}
-    env = {"GREETING": "hello"}
+    env = {"GREETING": "hello", **connections(*recipients)}
     with AirflowInstance(folder, dags=dags, database=airflow_database, settings=settings, env=env) as instance:
         _shared_airflows[scheduling.SHARED] = instance
         yield instance

@@ -3,9 +3,11 @@
 #
 #   bootstrap.sh venv FOLDER                a virtual environment
 #   bootstrap.sh requirements FOLDER FILE   the locked packages of FILE in it, checked against their hashes
+#   bootstrap.sh folder FOLDER FILE TARGET  these packages alone, by that environment, in the folder TARGET
 #   bootstrap.sh project FOLDER             this project in it, editable
 #   bootstrap.sh debian FILE                the Debian packages that FILE lists
 #   bootstrap.sh go FILE FOLDER             the programs that FILE lists, built with Go in FOLDER
+#   bootstrap.sh go-module SOURCE FOLDER    the programs of the Go module in SOURCE, as its go.sum locks it, in FOLDER
 #
 # Run from the checkout. A repeat is safe and quick. PYTHON chooses the interpreter.
 set -eu
@@ -75,6 +77,12 @@ install_requirements() {
     with_uv_or_pip "$1" --require-hashes --requirement "$2"
 }
 
+install_in_folder() {
+    say "Installing the packages of $2 in $3"
+    rm -rf "$3"
+    with_uv_or_pip "$1" --no-deps --target "$3" --require-hashes --requirement "$2"
+}
+
 install_project() { with_uv_or_pip "$1" --no-deps --no-build-isolation --editable .; }
 
 # Installs $2... in the environment $1; by pip where uv does not run or finds less than pip does.
@@ -140,6 +148,14 @@ build_go() {
     done <"$1"
 }
 
+build_go_module() {
+    command -v go >/dev/null || fail "The receivers are built with Go, which is not on the path (https://go.dev/dl/)"
+    mkdir -p "$2"
+    folder=$(cd "$2" && pwd)
+    say "Building the programs of $1"
+    (cd "$1" && CGO_ENABLED=0 GOBIN=$folder go install -buildvcs=false ./...)
+}
+
 # Two commands at once in one checkout take turns.
 mkdir -p .local
 exec 9>.local/bootstrap.lock
@@ -150,8 +166,10 @@ shift
 case $task in
     venv) make_venv "$@" ;;
     requirements) install_requirements "$@" ;;
+    folder) install_in_folder "$@" ;;
     project) install_project "$@" ;;
     debian) install_listed "$@" ;;
     go) build_go "$@" ;;
+    go-module) build_go_module "$@" ;;
     *) fail "unknown task $task" ;;
 esac

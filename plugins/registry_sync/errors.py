@@ -4,6 +4,7 @@
 
     RegistrySyncError
     ├── InvalidReference            the author of a reference, URL, filter or option we were given
+    │   └── InvalidNotification         what a registry sent to a webhook is not of the documented form
     ├── ConfigurationError          the person who configures this installation
     ├── RegistryError               the operator of a registry, or of the network before it
     │   ├── NotARegistry                 /v2/ does not respond as the registry API
@@ -47,8 +48,10 @@
     └── SyncError                   the owner of the remote or repository
         ├── NothingSynced               every tag that changed is held, or a filter excludes everything
         ├── TooManyHolds                more tags would be held than the remote allows
-        ├── TooManyRemovals             a mirror would remove more tags than the remote allows
-        ├── NothingToApprove            an approval for a run that was not refused for its removals
+        ├── ApprovalRequired            a limit of the remote stops the run; it may be approved and continue
+        │   ├── TooManyRemovals             a mirror would remove more tags than the remote allows
+        │   └── TooFewTags                  the version would have fewer tags than the remote requires
+        ├── NothingToApprove            an approval for a run that was not stopped by such a limit
         ├── StagesUnfinished            a stage was skipped, marked by a user or stopped
         ├── MirrorsUnfinished           some of the mirrors of a task failed; the others are done
         ├── RemoteChanged               a run was repeated with other parameters
@@ -116,6 +119,10 @@ class RegistrySyncError(Exception):
 
 class InvalidReference(RegistrySyncError):
     """A given name, tag, digest, URL or filter does not match its grammar."""
+
+
+class InvalidNotification(InvalidReference):
+    """What was sent to a webhook is not of the form that its kind of registry documents."""
 
 
 class ConfigurationError(RegistrySyncError):
@@ -380,19 +387,35 @@ class TooManyHolds(SyncError):
     """A larger share of the tags would be held than the remote allows; no version was made."""
 
 
-class TooManyRemovals(SyncError):
-    """A mirror would remove more tags than its remote allows; the same run may be approved and continue.
+class ApprovalRequired(SyncError):
+    """A limit of the remote stops the run before it makes a version; the same run may be approved and continue.
 
-    ``fingerprint`` is the same for the same tags at the same digests; an approval is for these. None if unknown.
-    ``removals`` are the names and digests of these tags, by name.
+    ``fingerprint`` is the same for the same ``tags``, names and digests by name; an approval is for these. None if
+    unknown. ``approvable`` is what the approval is of, for messages.
     """
 
     fingerprint: str | None = None
-    removals: tuple[tuple[str, str], ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+    approvable: ClassVar[str] = "the run"
+    other: ClassVar[str] = "something else"
+
+
+class TooManyRemovals(ApprovalRequired):
+    """A mirror would remove more tags than its remote allows: ``tags``, which are those of the latest version."""
+
+    approvable = "the removals"
+    other = "the removal of other tags, not of these"
+
+
+class TooFewTags(ApprovalRequired):
+    """The version would have fewer tags than its remote requires: ``tags``, which are all that it would have."""
+
+    approvable = "the few tags"
+    other = "a version with other tags, not this one"
 
 
 class NothingToApprove(SyncError):
-    """An approval was requested for a run that was not refused for its removals."""
+    """An approval was requested for a run that no limit on its tags had stopped."""
 
 
 class StagesUnfinished(SyncError):

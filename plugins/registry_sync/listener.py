@@ -3,7 +3,8 @@
 Airflow calls it in the scheduler, or in the API server when a user ends a run. It reads XComs of two keys and writes
 one note, in the session of the DAG run. If these XComs show that the run had a sync, and only then, it also writes to
 the metadata database of registry-sync, with a short timeout, since the scheduler waits. Syncs that cannot be ended now
-are found later by ``end_lost_runs``. When a run starts, its note names the repository that the parameters name.
+are found later by ``end_lost_runs``. When a run starts, its note names the repository that the parameters name. While
+it waits for an approval, which the API server notes, it says what is to be approved.
 """
 
 from __future__ import annotations
@@ -13,24 +14,38 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.listeners import hookimpl
 
+from registry_sync.domain.quantities import shortened
 from registry_sync.domain.runs import DagRunEnd
 from registry_sync.errors import StagesUnfinished
-from registry_sync.hooks.dag_runs import CANCELED_NOTES, NO_VERSION_NOTE, NOTE_AUTHOR, is_own_note
+from registry_sync.hooks.dag_runs import (
+    COMMIT_OPERATORS,
+    NO_VERSION_NOTE,
+    NOTE_AUTHOR,
+    NOTE_LENGTH,
+    conf_repository,
+    is_own_note,
+    own_note,
+    says_canceled,
+)
 from registry_sync.operators.run_notes import RUN_NOTE_KEY, RunNote, about_sync, compose, failed_summary
 from registry_sync.operators.task_values import SYNC_RUN_KEY
 
 if TYPE_CHECKING:
     from airflow.models import DagRun
+    from airflow.models.dagrun import DagRunNote
 
     from registry_sync.domain.runs import SyncRun
 
 log = logging.getLogger(__name__)
-#: The length of Airflow's column for notes.
-_LENGTH = 1000
+#: The end of the note of a run that has not ended.
+_RUNNING = "the sync is running"
+#: The start, after the name of the repository, of the note of a run that waits for a person.
+_WAITING = "waits for an approval: "
 #: The error of a stage after which the commit stays skipped, so that Airflow considers the run successful.
 _CUT_OFF = StagesUnfinished.__name__
 #: How long the scheduler waits for our database, and the pause after it did not respond.
@@ -57,7 +72,7 @@ class RunNotes:
             about = _requested_repository(dag_run)
             if about is not None:
                 with _session_of(dag_run) as (_, row):
-                    _write_note(row, f"{about}: the sync is running")
+                    _write_note(row, f"{shortened(about)}: {_RUNNING}")
         except Exception:  # an error here must not stop the scheduler
             log.exception("the start of the run %s of %s could not be noted", dag_run.run_id, dag_run.dag_id)
 
@@ -78,7 +93,7 @@ class RunNotes:
             with _session_of(dag_run) as (session, row):
                 pushed = _xcoms(session, row)
                 ended = self._end_syncs(row, end) if SYNC_RUN_KEY in pushed else []
-                notes = list(map(RunNote.of_xcom, pushed.get(RUN_NOTE_KEY, [])))
+                notes = [_named(row, RunNote.of_xcom(value)) for value in pushed.get(RUN_NOTE_KEY, [])]
                 if end is DagRunEnd.SUCCESS and any((run.error or "").startswith(_CUT_OFF) for run, _ in ended):
                     row.set_state(DagRunState.FAILED)
                 _write_note(row, _text(row, end, ended, notes))
@@ -93,7 +108,7 @@ class RunNotes:
 
         if time.monotonic() < self._not_before:
             return []
-        if row.note in CANCELED_NOTES:
+        if says_canceled(row.note):
             end = DagRunEnd.CANCELED
         try:
             with Database.connect(load_settings().sql_alchemy_conn, patience_seconds=PATIENCE_SECONDS) as database:
@@ -107,15 +122,68 @@ class RunNotes:
             return []
 
 
+def note_questions() -> None:
+    """From now on, this process notes with a run that it waits for an approval, and of what; safe to repeat.
+
+    For the API server, which alone records the questions of tasks: Airflow calls no listener for that.
+    """
+    from airflow.models.hitl import HITLDetail
+    from sqlalchemy import event
+
+    for change in ("after_insert", "after_update"):
+        if not event.contains(HITLDetail, change, _note_question):
+            event.listen(HITLDetail, change, _note_question)
+
+
+def _note_question(_mapper: Any, connection: Any, question: Any) -> None:
+    """Writes the note for a question of ours that was asked, asked again or answered; in its transaction."""
+    try:
+        with connection.begin_nested():  # what fails here must not fail the question
+            _write_waiting(connection, question)
+    except Exception:
+        log.exception("the question of the task instance %s could not be noted with its run", question.ti_id)
+
+
+def _write_waiting(connection: Any, question: Any) -> None:
+    from airflow.models.dagrun import DagRun, DagRunNote
+    from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy import insert, select, update
+
+    of_task = (TaskInstance.id == question.ti_id) & TaskInstance.operator.in_(COMMIT_OPERATORS)
+    same = (DagRun.dag_id == TaskInstance.dag_id) & (DagRun.run_id == TaskInstance.run_id)
+    run_id = connection.execute(select(DagRun.id).join(TaskInstance, same).where(of_task)).scalar()
+    if run_id is None:
+        return
+    is_answered = question.responded_at is not None
+    of_run = DagRunNote.dag_run_id == run_id
+    row = connection.execute(select(DagRunNote.content, DagRunNote.user_id).where(of_run)).one_or_none()
+    if row is None:
+        if not is_answered:
+            text = f"{_WAITING}{question.subject}"[:NOTE_LENGTH]
+            connection.execute(insert(DagRunNote).values(dag_run_id=run_id, content=text, user_id=NOTE_AUTHOR))
+        return
+    content = row.content or ""
+    if row.user_id != NOTE_AUTHOR or not (content.endswith(_RUNNING) or _WAITING in content):
+        return
+    about = content.partition(_WAITING)[0].removesuffix(_RUNNING)
+    text = f"{about}{_RUNNING}" if is_answered else f"{about}{_WAITING}{question.subject}"
+    connection.execute(update(DagRunNote).where(of_run).values(content=text[:NOTE_LENGTH]))
+
+
 def _text(row: DagRun, end: DagRunEnd, ended: list[tuple[SyncRun, str]], notes: list[RunNote]) -> str:
-    """The note of an ended run, empty for one that had nothing to do with a sync."""
+    """The note of an ended run, empty where nothing is known of how it ended, as of one without a sync.
+
+    A failed run that somebody marks as successful has no more to say than before.
+    """
     if end is DagRunEnd.SUCCESS:
         versionless = [f"{NO_VERSION_NOTE} for {about}: {run.error}" for run, about in ended]
+        if not versionless and all(note.summary is None for note in notes) and _is_of_ended(row.dag_run_note):
+            return ""
         return "\n\n".join([*versionless, *filter(None, [compose(notes)])])
-    known = {note.about for note in notes if note.summary is not None}
+    known = {note.about for note in notes if note.summary is not None and not note.is_aftermath}
     lost = [RunNote(about, failed_summary(run.error or end.reason)) for run, about in ended if about not in known]
     requested = _requested_repository(row)
-    if not notes and not lost and requested is not None:
+    if all(note.summary is None for note in notes) and not lost and requested is not None:
         reason = "no task reported an error: a worker was lost, or the run was ended in Airflow"
         lost = [RunNote(requested, failed_summary(reason))]
     return compose([*lost, *notes])
@@ -123,26 +191,43 @@ def _text(row: DagRun, end: DagRunEnd, ended: list[tuple[SyncRun, str]], notes: 
 
 def _requested_repository(dag_run: DagRun) -> str | None:
     """The repository of the run's only sync, by the DAG's code or the run's ``conf``; None if these name none."""
-    dag, conf = getattr(dag_run, "dag", None), dag_run.conf or {}
+    dag = getattr(dag_run, "dag", None)
     listing = [] if dag is None else [task for task in dag.tasks if task.task_type in _LISTING]
     if len(listing) != 1:
         return None
     written = getattr(listing[0], "repository", None)
-    given = written if isinstance(written, str) and "{" not in written else conf.get("repository")
-    return given.strip() or None if isinstance(given, str) else None
+    if isinstance(written, str) and "{" not in written:
+        return written.strip() or None
+    return conf_repository(dag_run.conf)
+
+
+def _named(row: DagRun, note: RunNote) -> RunNote:
+    """``note`` with the repository that the run's parameters name, if its task knew none."""
+    if note.about:
+        return note
+    # Where Airflow ends a run at a user's request, its DAG is not loaded.
+    is_loaded = getattr(row, "dag", None) is not None
+    return replace(note, about=(_requested_repository(row) if is_loaded else conf_repository(row.conf)) or "")
+
+
+def _is_of_ended(note: DagRunNote | None) -> bool:
+    """Whether a note is ours and says how a run ended."""
+    text = own_note(note)
+    return text is not None and not (text.endswith(_RUNNING) or _WAITING in text)
 
 
 def _write_note(row: DagRun, text: str) -> None:
-    """Sets our note, or removes it for an empty text; notes of users are not changed."""
+    """Sets our note; notes of users are not changed. With an empty text, removes what was only true before the end."""
     note = row.dag_run_note
     if note is not None and not is_own_note(note):
         return
     if not text:
-        row.dag_run_note = None
+        if not _is_of_ended(note):
+            row.dag_run_note = None
     elif note is None:
-        row.note = (text[:_LENGTH], NOTE_AUTHOR)
+        row.note = (text[:NOTE_LENGTH], NOTE_AUTHOR)
     else:
-        note.content, note.user_id = text[:_LENGTH], NOTE_AUTHOR
+        note.content, note.user_id = text[:NOTE_LENGTH], NOTE_AUTHOR
 
 
 @contextmanager
@@ -165,12 +250,29 @@ def _session_of(dag_run: DagRun) -> Iterator[tuple[Any, DagRun]]:
 
 
 def _xcoms(session: Any, dag_run: DagRun) -> dict[str, list[Any]]:
-    """The XComs of the run's tasks for the listener, by key, in the order in which they were pushed."""
-    from airflow.models.xcom import XComModel
-    from sqlalchemy import select
+    """The XComs of the run's tasks for the listener, by key, in the order in which they were pushed.
 
+    Without the notes of tasks that ran before the run was cleared, and were not reached since.
+    """
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.xcom import XComModel
+    from airflow.utils.state import TaskInstanceState
+    from sqlalchemy import false, select
+
+    was_not_reached = TaskInstance.state.in_((TaskInstanceState.SKIPPED, TaskInstanceState.UPSTREAM_FAILED))
+    is_earlier = false() if dag_run.start_date is None else XComModel.timestamp < dag_run.start_date
+    of_task = (
+        (TaskInstance.dag_id == XComModel.dag_id)
+        & (TaskInstance.run_id == XComModel.run_id)
+        & (TaskInstance.task_id == XComModel.task_id)
+        & (TaskInstance.map_index == XComModel.map_index)
+    )
+    is_left = (
+        (XComModel.key == RUN_NOTE_KEY) & is_earlier & select(TaskInstance).where(of_task, was_not_reached).exists()
+    )
     statement = (
         select(XComModel.key, XComModel.value)
+        .where(~is_left)
         .where(XComModel.dag_run_id == dag_run.id, XComModel.key.in_((RUN_NOTE_KEY, SYNC_RUN_KEY)))
         .order_by(XComModel.timestamp, XComModel.task_id, XComModel.map_index)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 HOOK = "registry_sync.hooks.registry.RegistryHook"
+WEBHOOK_HOOK = "registry_sync.hooks.webhooks.RegistryWebhookHook"
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -21,9 +22,15 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["software"],
             }
         ],
-        "hooks": [{"integration-name": integration, "python-modules": ["registry_sync.hooks.registry"]}],
+        "hooks": [
+            {
+                "integration-name": integration,
+                "python-modules": ["registry_sync.hooks.registry", "registry_sync.hooks.webhooks"],
+            }
+        ],
         "operators": [{"integration-name": integration, "python-modules": list(OPERATOR_MODULES)}],
         "triggers": [{"integration-name": integration, "python-modules": ["registry_sync.triggers.watched_tags"]}],
+        "notifications": ["registry_sync.operators.mirror_notifier.MirrorNotifier"],
         "connection-types": [
             {
                 "hook-class-name": HOOK,
@@ -31,7 +38,14 @@ def get_provider_info() -> dict[str, Any]:
                 "connection-type": "registry",
                 "ui-field-behaviour": FIELD_BEHAVIOUR,
                 "conn-fields": CONNECTION_FIELDS,
-            }
+            },
+            {
+                "hook-class-name": WEBHOOK_HOOK,
+                "hook-name": "Registry webhook",
+                "connection-type": "registry_webhook",
+                "ui-field-behaviour": WEBHOOK_FIELD_BEHAVIOUR,
+                "conn-fields": WEBHOOK_FIELDS,
+            },
         ],
         "cli": ["registry_sync.cli.get_cli_commands"],
         "config": {"registry_sync": {"description": "Settings of registry-sync.", "options": SETTINGS}},
@@ -157,7 +171,9 @@ CONNECTION_FIELDS: dict[str, Any] = _grouped(
         "timeout": _number("Timeout", "Seconds to wait for a connection, and for a response to go on.", 1, 3600),
     },
     Limits={
-        "concurrency": _number("Concurrency", "Concurrent connections if the remote sets none. Default 20.", 1, 200),
+        "concurrency": _number(
+            "Concurrency", "The most concurrent connections if the remote sets none. Default 64.", 1, 200
+        ),
         "host_concurrency": _number(
             "Concurrency on the host",
             "The most concurrent requests of all tasks of a stage of a sync together. Empty for no limit.",
@@ -182,6 +198,41 @@ CONNECTION_FIELDS: dict[str, Any] = _grouped(
         ),
     },
 )
+
+WEBHOOK_FIELD_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["schema", "login"],
+    "relabeling": {"password": "Secret", "host": "Registry"},
+    "placeholders": {
+        "host": "empty: as the notification says",
+        "password": "at least 20 characters; openssl rand -hex 24",
+    },
+}
+#: Fields of a webhook's form; they are kept in Extra under these names.
+WEBHOOK_FIELDS: dict[str, Any] = {
+    "kind": _text(
+        "Kind",
+        "Whose notifications are taken.",
+        enum=["distribution", "docker_hub", "quay", "harbor", "github", "google"],
+        values_display={
+            "distribution": "distribution (also Azure)",
+            "docker_hub": "Docker Hub",
+            "quay": "Quay",
+            "harbor": "Harbor",
+            "github": "GitHub",
+            "google": "Google Pub/Sub",
+        },
+    ),
+    "repositories": _text(
+        "Repositories",
+        "Globs of repositories on the registry, separated by commas, such as team/*. Empty for all.",
+    ),
+    "audience": _text(
+        "Audience", "Google only: of the token that the push subscription sends. Empty: the secret counts."
+    ),
+    "service_account": _text(
+        "Service account", "Google only: whose tokens are taken. Empty for any with the audience."
+    ),
+}
 
 SETTINGS: dict[str, Any] = {
     "sql_alchemy_conn": {

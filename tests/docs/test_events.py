@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from local_airflow.layout import CHECKOUT
-from registry_sync.operators.version_outputs import FORMER_NAMES_ALIAS, PUBLICATIONS_ALIAS, VERSIONS_ALIAS
+from registry_sync.domain.asset_names import FORMER_NAMES_ALIAS, PUBLICATIONS_ALIAS, VERSIONS_ALIAS
 from registry_sync.pulp.version_events import MAX_EVENT_TAGS, version_event
 from support.metadata import two_versions
 from support.ready_databases import ready_database

@@ -1,17 +1,17 @@
-"""The page of metrics, the dashboard and the alert rules, compared with the metrics that the code declares."""
+"""The page of metrics and traces, the dashboard and the alert rules, compared with what the code declares."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
+from pathlib import Path
 
-import pytest
 import yaml
 
 from local_airflow.layout import CHECKOUT
 from registry_sync.hooks.sync_metrics import METRICS, TIMER
+from registry_sync.hooks.sync_traces import ATTRIBUTES
 
 DOCS = CHECKOUT / "docs"
 DASHBOARD = DOCS / "monitoring" / "registry-sync-dashboard.json"
@@ -38,9 +38,15 @@ def expressions() -> list[str]:
 
 
 def test_every_metric_has_a_line_with_its_kind_and_tags_and_no_other_has() -> None:
-    page = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8")
+    page = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8").partition("## Traces")[0]
     listed = {name: (kind, tuple(re.findall(r"`(\w+)`", tags))) for name, kind, tags in _LINE.findall(page)}
     assert listed == {metric.name: (metric.kind, metric.tags) for metric in METRICS.values()}
+
+
+def test_every_attribute_of_a_span_has_a_line_and_no_other_has() -> None:
+    traces = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8").partition("## Traces")[2]
+    listed = re.findall(r"^\| `registry_sync\.([\w.]+)` \| .+ \| .+ \|$", traces, re.MULTILINE)
+    assert sorted(listed) == sorted(ATTRIBUTES)
 
 
 def test_the_dashboard_and_the_rules_ask_for_metrics_and_labels_that_there_are() -> None:
@@ -74,6 +80,66 @@ def test_panels_do_not_overlap() -> None:
         taken |= own
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool of Prometheus is not installed")
 def test_prometheus_takes_the_rules() -> None:
     subprocess.run(["promtool", "check", "rules", str(RULES)], check=True, capture_output=True)
+
+
+def test_the_rules_fire_for_what_they_are_about_and_for_nothing_else(tmp_path: Path) -> None:
+    """Prometheus' own unit tests of rules: series go in, alerts with their texts come out."""
+    mirror = 'registry="quay.io", mirror="app"'
+    days = 3 * 24 * 60
+    series = {
+        f"airflow_registry_sync_mirror_last_success{{{mirror}}}": f"0x{days}",
+        'airflow_registry_sync_mirror_last_success{registry="quay.io", mirror="fresh"}': f"0+60x{days}",
+        f"airflow_registry_sync_mirror_held_tags{{{mirror}}}": f"2x{days}",
+        'airflow_registry_sync_responses{registry="quay.io", mirror="app", status="429"}': f"0+60x{days}",
+        'airflow_registry_sync_responses{registry="ghcr.io", mirror="b", status="403"}': f"0+60x{days}",
+        'airflow_registry_sync_remaining_pulls{registry="hub"}': f"7x{days}",
+        f'airflow_registry_sync_stage_duration_count{{{mirror}, stage="fetch", outcome="failed"}}': f"0+0.1x{days}",
+    }
+    both, registry = {"registry": "quay.io", "mirror": "app"}, {"registry": "quay.io"}
+    expected = {
+        "MirrorIsOld": both,
+        "MirrorHoldsTags": both,
+        "RegistryThrottles": registry,
+        "RegistryRefuses": {"registry": "ghcr.io"},
+        "FewPullsLeft": {"registry": "hub"},
+        "SyncStagesFail": {"mirror": "app"},
+    }
+    rules = {rule["alert"]: rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
+    assert rules.keys() == expected.keys()
+    values = {"MirrorIsOld": "2d 23h 0m 0s", "MirrorHoldsTags": "2", "RegistryThrottles": "1"}
+    values |= {"RegistryRefuses": "", "FewPullsLeft": "7", "SyncStagesFail": "6"}
+
+    def summary(name: str) -> str:
+        text = re.sub(r"{{ \$value[^}]*}}", values[name], rules[name]["annotations"]["summary"])
+        return re.sub(r"{{ \$labels\.(\w+) }}", lambda found: expected[name][found[1]], text)
+
+    tests = {
+        "rule_files": [str(RULES)],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": name, "values": found} for name, found in series.items()],
+                "alert_rule_test": [
+                    {
+                        "eval_time": "71h",
+                        "alertname": name,
+                        "exp_alerts": [
+                            {
+                                "exp_labels": {"severity": "warning", **labels},
+                                "exp_annotations": {**rules[name]["annotations"], "summary": summary(name)},
+                            }
+                        ],
+                    }
+                    for name, labels in expected.items()
+                ],
+            }
+        ],
+    }
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests))
+    done = subprocess.run(
+        ["promtool", "test", "rules", "tests.yaml"], check=False, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

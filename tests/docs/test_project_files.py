@@ -73,7 +73,7 @@ def test_types_are_checked_beside_the_tests_and_both_must_pass(
     for name, status in {"ruff": 0, "mypy": types, "python": tests}.items():
         (programs / name).write_text(f"#!/bin/sh\necho {name} has run; exit {status}\n")
         (programs / name).chmod(0o755)
-    places = [f"VENV={tmp_path / 'venv'}", f"LOCAL={tmp_path / 'local'}", "PULP_READY="]
+    places = [f"VENV={tmp_path / 'venv'}", f"LOCAL={tmp_path / 'local'}", "OTHERS_READY="]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(["make", target, *places], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=False)
     assert (done.returncode == 0) == (types == tests == 0)

@@ -11,8 +11,8 @@ import pytest
 from fastapi.routing import APIRoute
 
 from registry_sync.api import access
-from registry_sync.api.app import create_app
 from support.documents import DOCS
+from support.rest_api import application
 
 PREFIX = "/api/v3/"
 #: The right and the least role of each check, as ``tests/integration/api/test_access.py`` tries it out.
@@ -42,7 +42,7 @@ def documented() -> list[tuple[str, str, tuple[str, str]]]:
 
 
 def routes(found: Any = None) -> Iterator[APIRoute]:
-    for route in create_app().routes if found is None else found:
+    for route in application().routes if found is None else found:
         if isinstance(route, APIRoute):
             yield route
         elif inner := getattr(route, "routes", None):

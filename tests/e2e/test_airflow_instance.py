@@ -1,4 +1,4 @@
-"""What tests can do with a real Airflow: kill a task of it, and give commands to it."""
+"""What tests can do with a real Airflow: kill a task of it, and give commands to it; how its scheduler names runs."""
 
 from __future__ import annotations
 
@@ -23,3 +23,17 @@ def test_a_command_with_its_environment_speaks_of_the_instance(airflow: AirflowI
     told = subprocess.run([program, "dags", "list", "-o", "plain"], env=env, check=True, capture_output=True, text=True)
     assert "slow" in told.stdout
     assert env["GREETING"] == "hello"
+
+
+def test_a_scheduled_run_has_the_repository_in_its_id(airflow: AirflowInstance) -> None:
+    airflow.await_dag("scheduled")
+    (run,) = airflow.await_runs("scheduled")
+    assert run["run_type"] == "scheduled"
+    assert run["dag_run_id"] == f"scheduled__team-scheduled__{run['run_after'].replace('Z', '+00:00')}"
+    assert airflow.wait(run["dag_run_id"]) == "success"
+    dag = airflow.api("GET", "/dags/scheduled")
+    assert (dag["timetable_summary"], dag["timetable_description"]) == ("30 days, 0:00:00", "")
+    program, env = str(airflow.layout.program), airflow.environment
+    subprocess.run([program, "dags", "trigger", "scheduled"], env=env, check=True, capture_output=True)
+    _, triggered = airflow.await_runs("scheduled", 2)
+    assert triggered["dag_run_id"].startswith("sync__team-scheduled__20")

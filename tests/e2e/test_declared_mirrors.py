@@ -43,6 +43,7 @@ def test_airflow_shows_each_mirror_and_no_broken_file(airflow: AirflowInstance) 
 def test_a_mirror_is_synced_in_stages_as_declared(airflow: AirflowInstance, rest: RestClient) -> None:
     run, state = ended(airflow, "mirror.fleet.one")
     assert state == "success", airflow.reasons(run)
+    assert run.startswith("sync__fleet-one__20")
     repository = only(rest, "repositories", "fleet/one")
     version = rest.get(repository["latest_version_href"])
     assert version["content_summary"]["present"]["docker.tag"]["count"] == 8

@@ -8,9 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from support.airflow_instance import AirflowInstance
+from support import declared_fleet
+from support.airflow_instance import POLL_SECONDS, AirflowInstance
 from support.filling import push
 from support.images import RepositoryContent
+from support.memory_over_http import over_http
+from support.memory_registry import MemoryRegistry
+from support.mirrors import small_repository
+from support.recipients import MailServer, Webhook, serving
 from support.registry import RegistryServer
 from support.shapes import wide
 
@@ -29,12 +34,9 @@ def events(airflow: AirflowInstance) -> list[dict[str, Any]]:
 
 def followed(airflow: AirflowInstance, count: int) -> str:
     """The newest run of the following DAG, once there are ``count`` of them and it has ended well."""
-    deadline = time.monotonic() + 60
-    while len(runs := airflow.api("GET", "/dags/follows/dagRuns?order_by=id")["dag_runs"]) < count:
-        assert time.monotonic() < deadline, runs
-        time.sleep(0.2)
+    runs = airflow.await_runs("follows", count)
     assert len(runs) == count
-    run = airflow.remember("follows", runs[-1]["dag_run_id"])
+    run = str(runs[-1]["dag_run_id"])
     assert airflow.wait(run) == "success", airflow.reasons(run)
     return run
 
@@ -83,7 +85,7 @@ def until(condition: Callable[[], Any], what: str) -> Any:
     deadline = time.monotonic() + 120
     while not (found := condition()):
         assert time.monotonic() < deadline, what
-        time.sleep(0.1)
+        time.sleep(POLL_SECONDS)
     return found
 
 
@@ -145,9 +147,109 @@ def test_a_moved_tag_starts_a_sync_also_one_that_moved_while_the_triggerer_was_d
             url.unlink()
 
 
+def test_a_registry_that_notifies_starts_the_sync(airflow: AirflowInstance, tmp_path: Path) -> None:
+    """A real registry sends its own notifications, of a push by tag and of all that comes with it."""
+    content, secret = wide(0.01, tags=2), "a secret of enough characters"
+    digest = content.tags["build-1"]
+    hook = {"connection_id": "pushes", "conn_type": "registry_webhook", "password": secret}
+    airflow.api("POST", "/connections", {**hook, "extra": '{"kind": "distribution"}'})
+    address = f"{airflow.url}/pulp/api/v3/webhooks/pushes/"
+    endpoint = {"name": "airflow", "url": address, "headers": {"Authorization": [f"Bearer {secret}"]}}
+    endpoint |= {"timeout": "60s", "threshold": 5, "backoff": "1s"}
+
+    def notified() -> list[dict[str, Any]]:
+        listed = airflow.api("GET", "/dags/registry_sync/dagRuns?run_id_pattern=webhook__&order_by=id")["dag_runs"]
+        return [run for run in listed if run["conf"].get("repository") == "notified"]
+
+    with RegistryServer(tmp_path / "registry", config={"notifications": {"endpoints": [endpoint]}}) as registry:
+        push(registry, "team/notified", content.closure(["build-0"]))
+        airflow.sync(repository="notified", url=registry.url, upstream_name="team/notified")
+        part = content.closure(["build-1"])
+        moved_at = time.time()
+        push(registry, "team/notified", RepositoryContent({"build-0": digest}, part.manifests, part.blobs))
+        (run,) = until(notified, "a run of the webhook")
+        assert airflow.wait(airflow.remember("registry_sync", run["dag_run_id"])) == "success"
+        (run,) = notified()
+        print("seconds from the push to the run:", started_at(run) - moved_at)
+        assert run["triggering_user_name"] == "webhook pushes"
+        assert run["note"].startswith("notified: version 2, +1 \N{MINUS SIGN}1 tags"), run["note"]
+
+
 def is_known(airflow: AirflowInstance, dag_id: str) -> bool:
     return any(dag["dag_id"] == dag_id for dag in airflow.api("GET", f"/dags?dag_id_pattern={dag_id}")["dags"])
 
 
 def started_at(run: dict[str, Any]) -> float:
     return datetime.fromisoformat(run["start_date"].replace("Z", "+00:00")).timestamp()
+
+
+def test_a_guard_and_a_passed_deadline_each_tell_a_mail_server_and_a_webhook_once(
+    airflow: AirflowInstance, recipients: tuple[MailServer, Webhook]
+) -> None:
+    """Twice a run is stopped and passes its deadline, and once each is told, by connections of the environment."""
+    mails, webhook = recipients
+    dag_id = "mirror.fleet.promised"
+    registry = MemoryRegistry()
+
+    def told() -> tuple[list[str], list[str]]:
+        return (
+            [str(mail["Subject"]) for mail in mails.mails],
+            [state["state"] for post in webhook.posted for state in post["states"]],
+        )
+
+    def stopped_past_its_deadline() -> str:
+        """A run that waits for an approval until its deadline has passed and Airflow has called what it is to call."""
+        run = airflow.trigger(dag_id)
+        airflow.await_task(run, "commit_version", state="awaiting_input")
+        assert airflow.await_deadline(run) == "success", airflow.process_log("scheduler")[-3000:]
+        return run
+
+    with over_http(registry) as server, serving(mails), serving(webhook):
+        declared_fleet.write(airflow.layout.folder / "fleet", server.base)
+        registry.serve("library/hello-world", small_repository(0, tags=3))
+        run = airflow.trigger(dag_id)
+        assert airflow.wait(run) == "success", airflow.reasons(run)
+        registry.serve("library/hello-world", small_repository(0, tags=1))
+        run = stopped_past_its_deadline()
+        prefix = "registry-sync: fleet/promised"
+        once = ([f"{prefix} was stopped by its guard", f"{prefix} is older than promised"], ["guard", "stale"])
+        assert told() == once
+        airflow.api("PATCH", f"/dags/{dag_id}/dagRuns/{run}", {"state": "failed"})
+        run = stopped_past_its_deadline()
+        airflow.api("PATCH", f"/dags/{dag_id}/dagRuns/{run}", {"state": "failed"})
+        assert told() == once
+    assert "airflow registry-sync run approve" in mails.texts()[0]
+    assert "12 s is promised" in mails.texts()[1]
+
+
+def test_a_small_mirror_logs_less_than_25_lines_and_ends_with_what_it_did(
+    airflow: AirflowInstance, upstream: RegistryServer
+) -> None:
+    """As the UI shows them, before a group is opened: the titles of Airflow's groups count, not what is in them."""
+    run = airflow.sync(repository="quiet", url=upstream.url, upstream_name="library/hello-world")
+    done = [task for task, state in airflow.task_states(run).items() if state == "success"]
+    shown = {task: folded(airflow.task_log(run, *task_of(task)).splitlines()) for task in done}
+    assert sum(map(len, shown.values())) < 25, shown
+    own = [line for line in shown["commit_version"] if not line.startswith("::group::")]
+    assert own[-1] == (
+        "version 1: added 31 blobs, 21 manifests, 8 tags; removed nothing; present 31 blobs, 21 manifests, 8 tags"
+    )
+    assert not any("alembic" in line or "Running upgrade" in line for lines in shown.values() for line in lines)
+
+
+def task_of(name: str) -> tuple[str, int]:
+    """A task's id and its map index of ``fetch_blobs[0]``."""
+    task_id, _, index = name.rstrip("]").partition("[")
+    return task_id, int(index or -1)
+
+
+def folded(lines: list[str]) -> list[str]:
+    """The lines outside of groups, and the titles of groups."""
+    shown, is_inside = [], False
+    for line in lines:
+        if line.startswith("::endgroup::"):
+            is_inside = False
+        elif not is_inside:
+            shown.append(line)
+            is_inside = line.startswith("::group::")
+    return shown

@@ -10,15 +10,19 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from local_airflow import processes
 from local_airflow.instance import Instance
 from local_airflow.layout import Layout
 from local_airflow.ports import free_port
+from local_airflow.running import RunFolder, Running
+from local_airflow.startup import COMMANDS
 from support.composed import DOCKER_HUB
 from support.documents import code_blocks
 from support.make import Clone
@@ -100,6 +104,29 @@ def test_a_taken_port_is_named_and_another_suggested(clone: Clone) -> None:
     assert f"Port {port} is taken" in done.stderr
     assert "PORT=" in done.stderr
     assert _instance(clone).recorded() is None
+
+
+def test_a_part_that_ended_is_named_and_up_starts_all_of_them_anew(
+    clone: Clone, request: pytest.FixtureRequest
+) -> None:
+    """Programs that do nothing stand for the parts of an Airflow: what was left of them is stopped."""
+    layout = _instance(clone).layout
+    left = Running(free_port(), temporary=False)
+    for part in COMMANDS:
+        idle = processes.spawn(part, ["/bin/sleep", "600"], os.environ, layout.process_logs / part)
+        left = left.with_process(idle)
+    RunFolder(layout.state).write(left)
+    ended = next(record for record in left.processes if record.name == "scheduler")
+    processes.stop([ended], grace_seconds=0)
+    assert left.ended() == ["scheduler"]
+    done = clone.make("status")
+    assert done.returncode != 0
+    assert f"Of the Airflow at {left.url} these have ended: scheduler. Run: make up" in done.stderr
+    url = request.getfixturevalue("running")
+    assert left.ended() == list(COMMANDS)
+    recorded = _instance(clone).require_running()
+    assert recorded.url == url != left.url
+    assert set(COMMANDS) < {record.name for record in recorded.processes}
 
 
 def test_up_says_where_and_a_second_up_the_same(clone: Clone, running: str) -> None:
@@ -205,17 +232,6 @@ def test_a_sync_in_a_second_checkout_starts_an_airflow_of_its_own_and_leaves_non
     assert _instance(beside).recorded() is None
 
 
-def test_a_part_that_ended_is_named(clone: Clone, running: str) -> None:
-    recorded = _instance(clone).recorded()
-    assert recorded is not None
-    assert recorded.url == running
-    scheduler = next(record for record in recorded.processes if record.name == "scheduler")
-    os.kill(scheduler.pid, signal.SIGKILL)
-    while not recorded.ended():
-        pass
-    assert "scheduler" in clone.make("status").stderr
-
-
 @pytest.fixture
 def shell(clone: Clone, running: str, upstream: RegistryServer) -> Iterator[subprocess.Popen[str]]:
     """A shell in the copy of the project, whose environment is the one that runs the tests and needs no set-up.
@@ -250,7 +266,7 @@ def test_the_commands_of_the_first_tutorial_give_what_it_shows(
 ) -> None:
     """Tables word for word; the tasks of the unchanged sync by their states; three versions at the end.
 
-    Its ``make up`` mends the Airflow of which a part has ended, and its ``make down`` stops it.
+    Its ``make up`` finds the Airflow that runs, and its ``make down`` stops it.
     """
     was_up = False
     printed, tables, unchanged, versions = "", 0, "", ""
@@ -296,6 +312,7 @@ def test_an_interrupted_sync_leaves_nothing_running(clone: Clone, upstream: Regi
             pass
         recorded = None
         while recorded is None or not recorded.processes:
+            time.sleep(0.01)
             recorded = _instance(clone).recorded()
         os.killpg(command.pid, signal.SIGINT)
         _, told = command.communicate(timeout=60)

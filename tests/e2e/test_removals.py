@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support.airflow_instance import AirflowInstance
+from support.airflow_instance import POLL_SECONDS, AirflowInstance
 from support.filling import place
 from support.registry import RegistryServer
 from support.rest_api import RestClient
@@ -80,17 +80,20 @@ def test_a_stopped_run_is_approved_by_the_command_that_its_message_names(
     assert removed(airflow, run) == len(gone)
     said = note(airflow, run)
     assert said is not None
-    assert "more tags were removed than the remote allows, as " in said
+    assert "more tags were removed or fewer are left than the remote allows, as " in said
     assert is_marked(airflow, run)
     tries = {task["task_id"]: task["try_number"] for task in airflow.task_instances(run)}
     assert (tries["list_tags"], tries["commit_version"]) == (1, 1), "what was listed and fetched is not done again"
 
 
-def test_a_stopped_task_is_approved_over_rest(airflow: AirflowInstance, registry: RegistryServer, name: str) -> None:
+def test_a_task_that_would_leave_too_few_tags_is_approved_over_rest(
+    airflow: AirflowInstance, registry: RegistryServer, name: str
+) -> None:
     airflow.await_dag()
     rest = RestClient(airflow.url, airflow.token())
     gone = fill(registry, name)
-    remote = rest.post("remotes/docker/docker/", name=name, url=registry.url, upstream_name=name)["pulp_href"]
+    guard = {"max_removed_share": 1.0, "min_tags": KEPT + 1}
+    remote = rest.post("remotes/docker/docker/", name=name, url=registry.url, upstream_name=name, **guard)["pulp_href"]
     repository = rest.post("repositories/docker/docker/", name=name)["pulp_href"]
 
     def sync() -> str:
@@ -101,7 +104,7 @@ def test_a_stopped_task_is_approved_over_rest(airflow: AirflowInstance, registry
         deadline = time.monotonic() + 90
         while (read := rest.get(task))["state"] not in ("completed", "failed"):
             assert time.monotonic() < deadline, read
-            time.sleep(0.1)
+            time.sleep(POLL_SECONDS)
         return dict(read)
 
     assert ended(sync())["state"] == "completed"
@@ -109,7 +112,8 @@ def test_a_stopped_task_is_approved_over_rest(airflow: AirflowInstance, registry
         registry.delete_tag(name, tag)
     stopped = ended(sync())
     assert stopped["state"] == "failed"
-    assert stopped["error"]["description"].startswith(f"TooManyRemovals: {len(gone)} of {TAGS} tags")
+    assert stopped["error"]["description"].startswith("TooFewTags: ")
+    assert f"would have {KEPT} tags, fewer than min_tags {KEPT + 1}" in stopped["error"]["description"]
     assert rest.get(repository)["latest_version_href"].endswith("/versions/1/")
     rest.post(f"{stopped['pulp_href']}approve_removals/", 200)
     airflow.wait(airflow.remember("registry_sync", stopped["dag_run_id"]))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.airflow_instance import AirflowInstance
+from support.airflow_instance import POLL_SECONDS, AirflowInstance
 from support.certificates import CertificateAuthority
 from support.filling import push
 from support.registry import PASSWORD, USERNAME, RegistryServer
@@ -45,7 +45,7 @@ def finished(rest: RestClient, task: str) -> dict[str, Any]:
     deadline = time.monotonic() + WAIT_SECONDS
     while (read := rest.get(task))["state"] not in FINAL:
         assert time.monotonic() < deadline, read
-        time.sleep(0.1)
+        time.sleep(POLL_SECONDS)
     return dict(read)
 
 
@@ -91,7 +91,7 @@ def test_clearing_what_has_ended_rewrites_no_history(
     airflow.api("POST", f"/dags/registry_sync/dagRuns/{run_id}/clear", clear)
     assert airflow.wait(run_id) == "success", airflow.reasons(run_id)
     states = airflow.task_states(run_id)
-    assert states["fetch_manifests[0]"] == "skipped"
+    assert states["fetch_manifests[0]"] == "skipped", "which was expanded when it was cleared alone"
     assert {task: state for task, state in states.items() if state != "skipped"} == {"list_tags": "success"}
     again = finished(rest, task)
     assert (again["state"], again["created_resources"]) == ("completed", made)
@@ -149,7 +149,7 @@ def test_a_canceled_sync_stops_and_makes_no_version(rest: RestClient, airflow: A
         deadline = time.monotonic() + WAIT_SECONDS
         while airflow.task_states(run)["list_tags"] == "running":
             assert time.monotonic() < deadline
-            time.sleep(0.1)
+            time.sleep(POLL_SECONDS)
     read = rest.get(task)
     assert (read["state"], read["error"], read["created_resources"]) == ("canceled", None, [])
     assert rest.get("tasks/", state="canceled")["results"][0]["pulp_href"] == task

@@ -300,6 +300,22 @@ def test_the_manual_is_for_everybody_who_is_signed_in(fab: AirflowInstance, clie
         assert RestClient(fab.url).ask("GET", path).status_code == (200 if path == "docs/api.json" else 401)
 
 
+def test_pages_are_for_who_may_read_by_the_cookie_of_a_browser(
+    clients: dict[str, RestClient], synced: dict[str, str]
+) -> None:
+    for role in ROLES:
+        browser = {"Cookie": f"_token={clients[role].token}", "Authorization": None}
+        for path in ("repositories/", "syncs/", synced["repository"].replace(f"{API}/{REPOSITORIES}", "repositories/")):
+            seen = clients[role].ask("GET", f"/pulp/pages/{path}", headers=browser)
+            assert (seen.status_code, seen.headers["content-type"][:9]) == (
+                403 if role == "Public" else 200,
+                "text/html",
+            )
+            assert (synced["name"] in seen.text) is (role != "Public")
+    # Airflow's menu has what this lists, which FAB permits from Op on.
+    assert statuses(clients, "GET", "/api/v2/plugins") == (403, 403, 200, 200, 403)
+
+
 def test_a_token_that_is_none_is_refused(fab: AirflowInstance, clients: dict[str, RestClient]) -> None:
     forged = RestClient(fab.url, f"{clients['Admin'].token}x")
     assert forged.ask("GET", REPOSITORIES).status_code == 401

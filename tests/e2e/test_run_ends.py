@@ -117,14 +117,14 @@ def test_a_run_that_is_marked_as_failed_ends_its_sync_and_goes_on_only_whole(
     # The rest was skipped and stays so: what is cleared alone says that no version would come of it.
     clear(airflow, run, only_failed=True)
     assert airflow.wait(run) == "failed"
-    assert "commit_version of this run was skipped" in airflow.reasons(run)["fetch_manifests[0]"]
-    (line,) = errors(airflow, run, "fetch_manifests", 0, 2)
+    assert "commit_version of this run was skipped" in airflow.reasons(run)["list_tags"]
+    (line,) = errors(airflow, run, "list_tags", -1, 2)
     assert line["event"].startswith("StagesUnfinished: commit_version of this run was skipped")
     assert "error_detail" not in line
     said = airflow.api("GET", run_path(run))["note"]
     assert said.startswith("no version was made for marked: StagesUnfinished")
     assert database.repositories.by_name("marked").latest_number is None
-    clear(airflow, run, only_failed=False, task_ids=["fetch_manifests"], include_downstream=True)
+    clear(airflow, run, only_failed=False, task_ids=["list_tags"], include_downstream=True)
     assert airflow.wait(run) == "success"
     assert airflow.xcom(run, "commit_version")["version"]["number"] == 1
     assert state(database, run) is RunState.COMPLETED

@@ -95,7 +95,7 @@ def test_a_large_repository_is_fetched_by_mapped_tasks_with_readable_labels(
     place(registry, "team/large", content)
     run = airflow.sync(repository="large", url=registry.url, upstream_name="team/large")
     labels = {(task["task_id"], task["map_index"]): task["rendered_map_index"] for task in airflow.task_instances(run)}
-    assert labels["fetch_manifests", 0] == "61 tags"
+    assert ("fetch_manifests", 0) not in labels, "the listing has fetched the manifests"
     dot = " \N{MIDDLE DOT} "
     shards = [label for (task, index), label in labels.items() if task == "fetch_blobs" and index >= 0]
     assert len(shards) >= 2
@@ -169,7 +169,7 @@ def test_a_task_killed_in_the_middle_of_a_blob_is_retried_and_continues_it(
     run = airflow.trigger(conf={"repository": "killed", "url": registry.server.base, "upstream_name": "slow"})
     until(lambda: registry.server.asked("GET", registry.path))
     time.sleep(2)
-    airflow.kill_task(run, "fetch_manifests", 0)
+    airflow.kill_task(run, "list_tags")
     assert not stored(airflow, layer), "no partial blob under a digest"
     registry.is_fast = True
     assert airflow.wait(run, timeout_seconds=180) == "success"
@@ -194,7 +194,7 @@ def test_a_task_killed_just_before_the_commit_is_retried_and_gives_the_same_vers
     push(registry, "team/commit", content)
     airflow.sync(repository="first-use", url=registry.url, upstream_name="team/commit")
     run = airflow.trigger(conf={"repository": "commit-killed", "url": registry.url, "upstream_name": "team/commit"})
-    airflow.await_task(run, "fetch_manifests", 0, state="success")
+    airflow.await_task(run, "list_tags", state="success")
     lock = sqlite3.connect(database_path(airflow), timeout=30, isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     airflow.await_task(run, "commit_version", state="running")

@@ -123,6 +123,9 @@ def test_the_form_mirrors_something_new_and_syncs_an_existing_remote(
     picture(page, "trigger-form.png")
     run = send(page, form, airflow)
     assert airflow.wait(run) == "success"
+    show(page, "/dags/registry_sync/runs")
+    expect(page.get_by_text(re.compile("^sync__from-the-form__20")).first).to_be_visible()
+    picture(page, "runs-of-the-form.png")
     version = airflow.xcom(run, "commit_version")["version"]
     assert version["content_summary"]["present"]["docker.tag"]["count"] == 2
     expect_note(page, run, "from-the-form: version 1, +2 \N{MINUS SIGN}0 tags")
@@ -147,7 +150,7 @@ def test_the_form_mirrors_something_new_and_syncs_an_existing_remote(
 MISTAKES: tuple[tuple[dict[str, str], str], ...] = (
     ({"url": "ftp://quay.io", "upstream_name": "team/app"}, "Registry (url): "),
     ({"url": "https://quay.io", "upstream_name": "Team/App"}, "Upstream name (upstream_name): "),
-    ({"url": "https://quay.io"}, "url and upstream_name belong together: upstream_name is missing (Upstream name in "),
+    ({"url": "https://quay.io"}, "upstream_name is missing (Upstream name in the form, "),
     ({"remote": "nobody-made-this"}, "there is no remote 'nobody-made-this'"),
     ({}, "say where to sync from: "),
 )
@@ -178,6 +181,9 @@ def test_a_finished_run_reads_well_in_the_grid_and_in_the_list(
         # of another size than in other tests, whose blobs this Airflow may have already
         place(registry, "team/application", application(0.06))
         run = airflow.sync(repository="application", url=registry.url, upstream_name="team/application")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    show(page, "/dags/registry_sync")
+    expect(page.get_by_text("Latest Run")).to_be_visible()
     expect_note(page, run, "application: version 1, +61 \N{MINUS SIGN}0 tags")
     for task in ("list_tags", "fetch_manifests", "plan_blobs", "fetch_blobs", "commit_version"):
         expect(page.get_by_text(task).first).to_be_visible()
@@ -187,9 +193,48 @@ def test_a_finished_run_reads_well_in_the_grid_and_in_the_list(
     picture(page, "mapped-blobs.png")
     page.set_viewport_size({"width": 1800, "height": 900})
     show(page, "/dags/registry_sync/runs")
-    page.get_by_label("Expand all extra JSON").click()
-    expect(page.get_by_text('"application"').first).to_be_visible()
+    expect(page.get_by_text(re.compile("^sync__application__20")).first).to_be_visible()
     picture(page, "runs.png")
+
+
+def test_repositories_and_their_syncs_have_pages_in_the_menu(page: Page, airflow: AirflowInstance) -> None:
+    """They look like Airflow around them, and lead to Airflow's own pages there, not in their frame."""
+    page.set_viewport_size({"width": 1600, "height": 900})
+    page.get_by_role("link", name="Registry").first.click()
+    frame = page.frame_locator('iframe[title="Registry"]')
+    expect(frame.get_by_role("heading", name="Repositories")).to_be_visible()
+    picture(page, "repositories.png")
+    frame.get_by_label("Repository", exact=True).fill("FROM-the-f")
+    page.keyboard.press("Enter")
+    expect(frame.get_by_text("1 repository.")).to_be_visible()
+    row = frame.get_by_role("row").filter(has=frame.get_by_role("rowheader", name="from-the-form"))
+    for words in ("unchanged", "registry_sync"):
+        expect(row.get_by_text(words).first).to_be_visible()
+    row.get_by_role("link", name="from-the-form").click()
+    expect(frame.get_by_role("heading", name="from-the-form")).to_be_visible()
+    expect(page).to_have_url(re.compile("/plugin/registry-sync/pulp/pages/repositories/[0-9a-f-]+/"))
+    picture(page, "repository.png")
+    frame.get_by_role("link", name="The tags that version 1 changed").click()
+    expect(frame.get_by_text("2 added, 0 moved, 0 removed")).to_be_visible()
+    picture(page, "version.png")
+    # The same page again, as somebody sends its address. Airflow writes it once the frame is loaded, after its text.
+    expect(page).to_have_url(re.compile("/plugin/registry-sync/pulp/pages/repositories/[0-9a-f-]+/versions/1/"))
+    page.reload()
+    expect(frame.get_by_role("heading", name="Version 1")).to_be_visible()
+    for theme in ("dark", "light"):
+        page.evaluate("theme => { document.documentElement.className = theme }", theme)
+        root = frame.locator("html")
+        expect(root).to_have_attribute("data-theme", theme)
+        expect(root).to_have_css("color-scheme", theme)
+        picture(page, f"version-{theme}.png")
+    frame.get_by_role("link", name="Syncs").click()
+    synced = frame.get_by_role("row").filter(has=frame.get_by_role("rowheader", name="from-the-form"))
+    expect(synced.last.get_by_text("+2")).to_be_visible()
+    picture(page, "syncs.png")
+    synced.last.get_by_role("link", name="registry_sync").click()
+    page.wait_for_url("**/dags/registry_sync/runs/**")
+    expect(page.get_by_text("from-the-form: version 1").first).to_be_visible()
+    assert page.frames == [page.main_frame]
 
 
 def test_a_stopped_deletion_is_approved_among_the_required_actions(

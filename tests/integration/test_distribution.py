@@ -72,6 +72,7 @@ def test_the_wheel_has_the_package_and_nothing_beside_it(wheel: Path) -> None:
         names = archive.namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"registry_sync"}
     assert "registry_sync/py.typed" in names
+    assert {f"registry_sync/api/pages/{name}" for name in ("templates/layout.html", "static/pages.js")} <= set(names)
 
 
 def test_airflow_finds_the_provider_and_registers_the_plugin_once(installed: Path, tmp_path: Path) -> None:

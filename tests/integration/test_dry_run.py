@@ -254,6 +254,16 @@ def test_every_reason_to_stop_is_found_with_the_counts_as_without_it(
     assert str(plan).startswith("app: would stop with LimitExceeded and TooManyRemovals, 0 tags added, 1 moved, 3 rem")
 
 
+def test_too_few_tags_are_a_reason_to_stop_before_the_first_version(
+    here: Installation, registry: MemoryRegistry
+) -> None:
+    registry.serve(NAME, documented_example())
+    count = len(documented_example().tags)
+    here.database.remotes.ensure(RemoteSpec.parse("few", registry.url, NAME, min_tags=count + 1))
+    plan = here.plan(SyncRequest("app", "few"))
+    assert [(refusal.error, plan.number, plan.tags.added) for refusal in plan.refusals] == [("TooFewTags", None, count)]
+
+
 def test_a_filter_that_selects_nothing_is_a_reason_to_stop(
     here: Installation, registry: MemoryRegistry, tmp_path: Path
 ) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
+from registry_sync.db.content.contents import ContentStore
 from registry_sync.domain.digests import Digest
-from registry_sync.domain.manifest_documents import DEFAULT_LIMITS, ManifestLimits
+from registry_sync.domain.manifest_documents import DEFAULT_LIMITS, Manifest, ManifestLimits
 from registry_sync.domain.records import RepositoryVersion
 from registry_sync.domain.runs import RunKey
 from registry_sync.sync.fetch_manifests import fetch_manifests
@@ -117,3 +120,30 @@ def test_a6_18_a_tag_is_resolved_once_and_all_below_it_is_got_by_digest(
     heads = registry.log().select("HEAD", "manifest")
     assert sorted(request.reference for request in heads) == ["good", "latest"]
     assert manifests_got(registry) == sorted(build.content().manifests)
+
+
+@pytest.mark.parametrize(("images", "expected"), [(0, [4, 8, 8]), (4, [20, 10, 10, 10, 10, 10, 10, 10, 10])])
+def test_what_is_held_at_once_is_bounded_by_manifests_and_not_by_tags(
+    here: Installation,
+    registry: MemoryRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    images: int,
+    expected: list[int],
+) -> None:
+    """An index of many images is many manifests: fewer of these are walked together."""
+    for name, count in (("ROOTS_AT_ONCE", 8), ("MANIFESTS_AT_ONCE", 10), ("_FIRST_ROOTS", 4)):
+        monkeypatch.setattr(f"registry_sync.sync.fetch_manifests.{name}", count)
+    recorded: list[int] = []
+    add = ContentStore.add_manifests
+
+    def counted(store: ContentStore, manifests_in_order: Sequence[Manifest]) -> None:
+        recorded.append(len(manifests_in_order))
+        add(store, manifests_in_order)
+
+    monkeypatch.setattr(ContentStore, "add_manifests", counted)
+    build = ContentBuilder(seed=32)
+    for number in range(20):
+        below = [build.image([build.blob(60)], architecture=f"arch{image}") for image in range(images)]
+        build.tag(f"v{number}", build.index(below) if below else build.image([build.blob(60)]))
+    synced(here, registry, build)
+    assert recorded == expected

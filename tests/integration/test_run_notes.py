@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from registry_sync.hooks.dag_runs import CANCELED_NOTE, NOTE_AUTHOR
+import pytest
+
+from registry_sync.domain.runs import DagRunEnd
+from registry_sync.hooks.dag_runs import (
+    CANCELED_NOTE,
+    CANCELED_NOTES,
+    NOTE_AUTHOR,
+    cancel_run,
+    end_of,
+    has_canceled_note,
+)
 from registry_sync.hooks.stores import open_database
+from registry_sync.operators.task_values import find_sync_run
 from support.filling import place, push
 from support.hostile_registry import HostileRegistry, reply
 from support.images import ContentBuilder
 from support.registry import RegistryServer
 from support.serving import serve
 from support.shapes import documented_example, many_tags
+from support.task_contexts import sync_dag
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from support.dag_runs import FinishedRun, InProcessSync
 
 
@@ -43,6 +58,19 @@ def end_again(run: FinishedRun, *, note: str, author: str | None = None) -> None
         ended.notify_dagrun_state_changed(msg="success")
 
 
+def end_as(run: FinishedRun, state: str, dag: Any = None) -> None:
+    """Ends a run as the scheduler does, which has its ``dag``, or as a person does who marks it in Airflow."""
+    from airflow.utils.session import create_session
+    from airflow.utils.state import DagRunState
+
+    with create_session() as session:
+        ended = dag_run(run, session)
+        ended.dag = dag
+        ended.set_state(DagRunState(state))
+        session.flush()
+        ended.notify_dagrun_state_changed(msg=state)
+
+
 def test_a_run_that_would_remove_too_much_says_so_and_a_parameter_lets_another_pass(
     sync_in_process: InProcessSync, registry: RegistryServer
 ) -> None:
@@ -60,7 +88,7 @@ def test_a_run_that_would_remove_too_much_says_so_and_a_parameter_lets_another_p
     assert said.startswith("shrinking: failed: 27 of 30 tags are gone")
     assert f"airflow registry-sync run approve '{stopped.run_id}'" in said
     passed = sync_in_process(**conf, approve_removals=True)
-    approved = "\n\n- more tags were removed than the remote allows, as dag_test approved"
+    approved = "\n\n- more tags were removed or fewer are left than the remote allows, as dag_test approved"
     assert (passed.state, "\n".join(["", "", *str(note(passed)).splitlines()[2:]])) == ("success", approved)
     assert str(note(passed)).startswith("shrinking: version 2, +0 \N{MINUS SIGN}27 tags\n")
     assert passed.version is not None
@@ -136,3 +164,144 @@ def test_a_run_whose_platforms_leave_tags_out_names_them_also_when_nothing_chang
         run = sync_in_process(repository="some-platforms", **conf)
         assert (run.state, run.tasks["commit_version"]) == ("success", state)
         assert "\n\n- 1 tag has none of the platforms linux/amd64 and is excluded: power" in str(note(run))
+
+
+def test_a_parameter_that_the_dag_does_not_have_is_named_and_stays_with_a_run_that_is_marked_as_successful(
+    sync_in_process: InProcessSync, registry: RegistryServer
+) -> None:
+    run = sync_in_process(repository="misspelt", url=registry.url, upstream_name="any", tgas="x")
+    said = "misspelt: failed: the DAG 'registry_sync' has no parameter 'tgas' (did you mean 'tags'?); it has "
+    assert (run.state, str(note(run))[: len(said)]) == ("failed", said)
+    written = note(run)
+    end_as(run, "success")
+    assert note(run) == written
+
+
+def test_a_run_whose_tasks_said_nothing_keeps_its_note_when_it_is_marked_as_successful(
+    sync_in_process: InProcessSync, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry_sync.operators.list_tags.open_stage", lambda *_: None)
+    run = sync_in_process(repository="lost", url=registry.url, upstream_name="any")
+    end_as(run, "failed", sync_dag())
+    said = "lost: failed: no task reported an error: a worker was lost, or the run was ended in Airflow"
+    assert (run.state, note(run)) == ("failed", said)
+    end_as(run, "success")
+    assert note(run) == said
+
+
+def test_a_run_whose_repository_was_deleted_meanwhile_says_so(
+    sync_in_process: InProcessSync, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(registry, "deleted", documented_example())
+
+    def found_after_deletion(*given: Any) -> str:
+        with open_database() as database:
+            database.repositories.delete(database.repositories.by_name("deleted").id)
+        return find_sync_run(*given)
+
+    monkeypatch.setattr("registry_sync.operators.commit_version.find_sync_run", found_after_deletion)
+    run = sync_in_process(repository="deleted", url=registry.url, upstream_name="deleted")
+    said = (
+        "deleted: failed: the repository 'deleted' was deleted after this run had started, and the sync ended with it"
+    )
+    assert (run.state, str(note(run))[: len(said)]) == ("failed", said)
+
+
+def test_a_cleared_run_says_nothing_of_what_its_tasks_did_before(
+    sync_in_process: InProcessSync, registry: RegistryServer
+) -> None:
+    from airflow.utils.session import create_session
+
+    push(registry, "cleared", documented_example())
+    run = sync_in_process(repository="cleared", url=registry.url, upstream_name="cleared")
+    written = note(run)
+    for state, said in (("success", written), ("upstream_failed", None), ("skipped", None)):
+        with create_session() as session:
+            cleared = dag_run(run, session)
+            cleared.start_date, cleared.dag_run_note = datetime.now(timezone.utc), None
+            (commit,) = (one for one in cleared.get_task_instances(session=session) if one.task_id == "commit_version")
+            commit.state = state
+        end_as(run, "success")
+        assert note(run) == said
+
+
+@pytest.mark.parametrize("before", ["canceled: the sync is running", None])
+def test_a_canceled_run_names_its_repository(
+    sync_in_process: InProcessSync, registry: RegistryServer, before: str | None
+) -> None:
+    from airflow.models import DagRun
+    from airflow.utils.session import create_session
+    from airflow.utils.state import DagRunState
+
+    push(registry, "canceled", documented_example())
+    run = sync_in_process(repository="canceled", url=registry.url, upstream_name="canceled")
+    with create_session() as session:
+        running = dag_run(run, session)
+        running.set_state(DagRunState.RUNNING)
+        running.dag_run_note = None
+        session.flush()
+        if before is not None:
+            running.note = (before, NOTE_AUTHOR)
+    cancel_run(run.dag_id, run.run_id, CANCELED_NOTES[1], by="anna")
+    assert note(run) == "Canceled from the command line by anna: canceled"
+    with create_session() as session:
+        ended = dag_run(run, session)
+        assert end_of(ended) is DagRunEnd.CANCELED
+        found = session.query(DagRun).filter(has_canceled_note(), DagRun.run_id == run.run_id).all()
+        assert found == [ended]
+
+
+@pytest.mark.usefixtures("event_listeners")
+def test_a_run_that_waits_for_a_person_says_for_what(sync_in_process: InProcessSync, registry: RegistryServer) -> None:
+    from airflow.models.hitl import HITLDetail
+    from airflow.utils.session import create_session
+
+    push(registry, "waiting", documented_example())
+    run = sync_in_process(repository="waiting", url=registry.url, upstream_name="waiting")
+
+    def ask(task_id: str, before: str | None) -> Any:
+        """Records the question of a task as the API server does, beside the note ``before``."""
+        with create_session() as session:
+            asking = dag_run(run, session)
+            if before is not None:
+                asking.dag_run_note.content = before
+            else:
+                asking.dag_run_note = None
+            session.flush()
+            (task,) = (one for one in asking.get_task_instances(session=session) if one.task_id == task_id)
+            question = HITLDetail(ti_id=task.id, options=["Approve"], subject="Remove 3 tags from waiting?", params={})
+            session.add(question)
+            return task.id
+
+    def answer(id_: Any, at: datetime | None) -> None:
+        with create_session() as session:
+            session.get(HITLDetail, id_).responded_at = at
+
+    ask("list_tags", "waiting: the sync is running")
+    assert note(run) == "waiting: the sync is running", "the question of another operator"
+    asked = ask("commit_version", "waiting: the sync is running")
+    said = "waiting: waits for an approval: Remove 3 tags from waiting?"
+    assert note(run) == said
+    answer(asked, datetime.now(timezone.utc))
+    assert note(run) == "waiting: the sync is running"
+    answer(asked, None)  # as where the task was cleared, and asks again
+    assert note(run) == said
+    end_as(run, "success")
+    assert str(note(run)).startswith("waiting: version 1, "), "it has ended"
+    answer(asked, datetime.now(timezone.utc))
+    assert str(note(run)).startswith("waiting: version 1, ")
+
+
+@pytest.fixture
+def event_listeners() -> Iterator[None]:
+    """What the API server sets up, for the time of a test."""
+    from airflow.models.hitl import HITLDetail
+    from sqlalchemy import event
+
+    from registry_sync import listener
+
+    listener.note_questions()
+    listener.note_questions()
+    yield
+    for change in ("after_insert", "after_update"):
+        event.remove(HITLDetail, change, listener._note_question)

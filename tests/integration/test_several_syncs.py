@@ -25,7 +25,8 @@ SAID = {"repository": "app", "url": "URL", "upstream_name": "app", "mode": "addi
 
 
 def sync(tags, **parameters):
-    listed = ListTagsOperator(task_id="list_tags", tags=tags, **SAID, **parameters)
+    fetch = ["fetch_manifests", "plan_blobs", "fetch_blobs"]
+    listed = ListTagsOperator(task_id="list_tags", tags=tags, fetch_tasks=fetch, **SAID, **parameters)
     manifests = FetchManifestsOperator.partial(
         task_id="fetch_manifests", blob_tasks=["plan_blobs", "fetch_blobs"]
     ).expand(shard=listed.output)

@@ -69,6 +69,7 @@ def test_programs_at_once_lose_nothing_and_leave_nothing(tmp_path: Path, registr
         with Database.connect(url) as database:
             database.upgrade()
         did = run_programs(url, tmp_path, registry)
+        print(dict(did))
         with Database.connect(url) as database:
             store = open_blob_store((tmp_path / "blobs").as_uri())
             assert assert_whole(database, store, additive=COPIES) > 0
@@ -82,7 +83,6 @@ def test_programs_at_once_lose_nothing_and_leave_nothing(tmp_path: Path, registr
                 collect_orphans(database, store, grace=timedelta(), clock=lambda at=at: at, report=print)
             assert database.units.manifests().total_count == database.units.blobs().total_count == 0
             assert list(store.digests()) == []
-    print(dict(did))
     assert {what: did[what] for what, count in AT_LEAST.items() if did[what] < count} == {}
     assert did["deleted a repository"] > 0 or did["RunEnded"] == 0
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from sqlalchemy import NullPool, create_engine, make_url, text
+
 from local_airflow import migration, processes
 from local_airflow.dag_run import FINAL_STATES, DagRun, TaskState, await_dag
 from local_airflow.errors import ApiError
@@ -27,15 +29,18 @@ from local_airflow.startup import COMMANDS
 
 T = TypeVar("T")
 DAG_ID = "registry_sync"
-#: Each look at a run is a request that the API server works for, on the cores that the run needs.
+#: Each look at what Airflow's database does not tell is a request that the API server works for.
 POLL_SECONDS = 0.2
 #: For several times the patience with Airflow's SQLite, ``local_airflow.settings.SQLITE_PATIENCE_SECONDS``.
 BUSY_SECONDS = 90
+#: How often a request is made again that Airflow's own routes answer with an error of its SQLite.
+BUSY_TIMES = 8
 #: The DAG files of a test are there before the start and stay as they are: parsing them again and again tells nothing.
-#: An asset that a DAG waits for counts from the next clean-up on.
-PARSED_ONCE = {
+#: An asset that a DAG waits for counts from the next clean-up on. And an Airflow that waits for a test looks less often
+#: whether there is something to do: each look costs a hundredth of a second of a core.
+SPARING = {
     "dag_processor": {"min_file_process_interval": "3600", "refresh_interval": "3600"},
-    "scheduler": {"parsing_cleanup_interval": "3"},
+    "scheduler": {"parsing_cleanup_interval": "3", "scheduler_idle_sleep_time": "0.3"},
 }
 
 
@@ -43,7 +48,7 @@ class AirflowInstance:
     """An Airflow that runs between ``with`` and its end.
 
     ``folder`` gets everything it writes, its own home included. ``settings`` are Airflow's, section to option to
-    value, laid over those of ``make up`` and :data:`PARSED_ONCE`, such as ``{"core": {"executor": "LocalExecutor"}}``;
+    value, laid over those of ``make up`` and :data:`SPARING`, such as ``{"core": {"executor": "LocalExecutor"}}``;
     ``env`` is added to the environment of its processes, such as ``{"AIRFLOW_CONN_QUAY": "..."}``. ``database`` is a
     folder that :func:`make_database` gave, for a start without a migration.
     """
@@ -59,8 +64,8 @@ class AirflowInstance:
         database: Path | None = None,
     ) -> None:
         self.layout = Layout(folder=folder, dags=dags, plugins=plugins)
-        sections = {*PARSED_ONCE, *(settings or {})}
-        overrides = {name: {**PARSED_ONCE.get(name, {}), **(settings or {}).get(name, {})} for name in sections}
+        sections = {*SPARING, *(settings or {})}
+        overrides = {name: {**SPARING.get(name, {}), **(settings or {}).get(name, {})} for name in sections}
         self.instance = Instance(self.layout, overrides=overrides, env=env)
         self._database = database
         self._runs: dict[str, DagRun] = {}
@@ -84,6 +89,7 @@ class AirflowInstance:
                 shutil.copy(self._database / file.name, file)
         running = self.instance.start()
         self._api = self.instance.api(running)
+        self._states = RunStates(self.instance.settings(running.port)["database"]["sql_alchemy_conn"])
         return running
 
     def stop(self) -> None:
@@ -141,10 +147,25 @@ class AirflowInstance:
         self._runs[run_id] = DagRun(self._api, dag_id, run_id)
         return run_id
 
+    def await_runs(self, dag_id: str, count: int = 1, timeout_seconds: float = 60) -> list[dict[str, Any]]:
+        """The runs of a DAG, oldest first, once there are as many; also those that were not triggered here."""
+        found: list[dict[str, Any]] = []
+
+        def are_there() -> bool:
+            found[:] = self.api("GET", f"/dags/{dag_id}/dagRuns?order_by=id")["dag_runs"]
+            return len(found) >= count
+
+        _await(are_there, timeout_seconds, lambda: f"{dag_id} has only {found}")
+        return [{**run, "dag_run_id": self.remember(dag_id, run["dag_run_id"])} for run in found]
+
     def wait(self, run_id: str, timeout_seconds: float = 120) -> str:
         """``success`` or ``failed``, when the run has ended. A run that takes longer fails the test."""
         run = self._runs[run_id]
-        _await(lambda: run.state() in FINAL_STATES, timeout_seconds, lambda: f"{run_id} runs on: {run.tasks()}")
+
+        def has_ended() -> bool:
+            return self._states.of_run(run) in FINAL_STATES
+
+        _await(has_ended, timeout_seconds, lambda: f"{run_id} runs on: {run.tasks()}")
         return run.state()
 
     def sync(self, **conf: str) -> str:
@@ -153,6 +174,16 @@ class AirflowInstance:
         if self.wait(run_id) != "success":
             raise AssertionError(f"the sync failed: {self.reasons(run_id)}")
         return run_id
+
+    def await_deadline(self, run_id: str, timeout_seconds: float = 60) -> str:
+        """``success`` or ``failed``, when the run's deadline has passed and what it calls has ended."""
+        run = self._runs[run_id]
+
+        def has_ended() -> bool:
+            return self._states.of_deadline(run) in ("success", "failed")
+
+        _await(has_ended, timeout_seconds, lambda: f"the deadline of {run_id} is {self._states.of_deadline(run)}")
+        return str(self._states.of_deadline(run))
 
     def task_instances(self, run_id: str) -> list[dict[str, Any]]:
         """The task instances as the REST API gives them."""
@@ -193,6 +224,8 @@ class AirflowInstance:
         reached: list[TaskState] = []
 
         def is_there() -> bool:
+            if self._states.of_task(self._runs[run_id], task_id, map_index) != state:
+                return False
             task = self.task(run_id, task_id, map_index)
             if task is not None and task.state == state:
                 reached.append(task)
@@ -237,15 +270,52 @@ class AirflowInstance:
         self.api("PUT", f"/parseDagFile/{file_token}")
 
 
+class RunStates:
+    """States of runs and tasks as Airflow's own database has them: who waits for one costs the API server nothing."""
+
+    def __init__(self, url: str) -> None:
+        patient = make_url(url)
+        if patient.get_backend_name() == "sqlite":
+            patient = patient.update_query_dict({"timeout": str(BUSY_SECONDS)})
+        self._engine = create_engine(patient, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+
+    def of_run(self, run: DagRun) -> str | None:
+        """As :meth:`DagRun.state`; None for a run that is not there."""
+        where = "dag_id = :dag_id AND run_id = :run_id"
+        return self._read("dag_run", where, {"dag_id": run.dag_id, "run_id": run.run_id})
+
+    def of_task(self, run: DagRun, task_id: str, map_index: int) -> str | None:
+        """The state of a task instance, ``waiting`` where it has none yet; None where it is not there."""
+        where = "dag_id = :dag_id AND run_id = :run_id AND task_id = :task_id AND map_index = :map_index"
+        key: dict[str, str | int] = {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": task_id}
+        return self._read("task_instance", where, key | {"map_index": map_index})
+
+    def of_deadline(self, run: DagRun) -> str | None:
+        """The state of what the run's deadline calls, ``scheduled`` until it has passed; None without a deadline."""
+        of_run = "SELECT callback_id FROM deadline JOIN dag_run ON dag_run.id = dagrun_id"
+        where = f"id IN ({of_run} WHERE dag_id = :dag_id AND run_id = :run_id)"
+        return self._read("callback", where, {"dag_id": run.dag_id, "run_id": run.run_id})
+
+    def _read(self, table: str, where: str, key: Mapping[str, str | int]) -> str | None:
+        query = text(f"SELECT coalesce(state, 'waiting') FROM {table} WHERE {where}")
+        with self._engine.connect() as connection:
+            state: str | None = connection.scalar(query, key)
+            return state
+
+
 def _patiently(request: Callable[[], T]) -> T:
-    """The response; asked again while Airflow's own SQLite is busy. Of a database error nothing is left."""
-    deadline = time.monotonic() + BUSY_SECONDS
+    """The response; asked again while Airflow's own SQLite is busy. Of a database error nothing is left.
+
+    Each of them took as long as Airflow waits for its database, so they are counted and not timed.
+    """
+    times = 0
     while True:
         try:
             response = request()
             break
         except ApiError as problem:
-            if problem.status != 500 or "Database error" not in str(problem) or time.monotonic() > deadline:
+            times += 1
+            if problem.status != 500 or "Database error" not in str(problem) or times > BUSY_TIMES:
                 raise
             time.sleep(POLL_SECONDS)
     return response

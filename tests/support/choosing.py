@@ -18,7 +18,7 @@ NAME = "team/app"
 EVERYTHING = PageRequest(limit=1000)
 #: What a remote says and a single sync cannot.
 OF_THE_REMOTE = {
-    "allow_sparse", "include_foreign_layers", "max_held_share", "max_removed_share", "max_removed_tags",
+    "allow_sparse", "include_foreign_layers", "max_held_share", "max_removed_share", "max_removed_tags", "min_tags",
 }  # fmt: skip
 
 

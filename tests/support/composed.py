@@ -31,7 +31,8 @@ LOCAL_SETTINGS = "airflow_local_settings.py"
 DOCKER_HUB = "https://registry-1.docker.io"
 CRON_SCHEDULE = re.compile(r'schedule="[^"]+"')
 SERVICES = yaml.safe_load((CHECKOUT / "docker-compose.yaml").read_text())["services"]
-#: What the settings of the containers hold that is true only there: addresses, ports, paths and secrets.
+#: What the settings of the containers hold that is true only there: addresses, ports, paths and secrets; and what has
+#: people wait less for an Airflow that is idle, as it is in tests most of the time.
 OF_THE_CONTAINERS = {
     "AIRFLOW__API__BASE_URL",
     "AIRFLOW__API__SECRET_KEY",
@@ -45,6 +46,7 @@ OF_THE_CONTAINERS = {
     "AIRFLOW__REGISTRY_SYNC__PULL_LOGIN_URL",
     "AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN",
     "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK",
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME",
 }
 
 

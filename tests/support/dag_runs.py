@@ -42,6 +42,28 @@ def short_sleeps() -> Iterator[None]:
         yield
 
 
+_checked_schemas: set[str] = set()
+
+
+@contextmanager
+def schemas_checked_once() -> Iterator[None]:
+    """Airflow checks the schema of each parameter whenever it reads the value, hundreds of times in each task.
+
+    Values are validated as ever.
+    """
+    from jsonschema import Draft202012Validator
+
+    check = Draft202012Validator.check_schema
+
+    def check_once(schema: Any, *others: Any) -> None:
+        if (text := json.dumps(schema, sort_keys=True)) not in _checked_schemas:
+            check(schema, *others)
+            _checked_schemas.add(text)
+
+    with patch.object(Draft202012Validator, "check_schema", check_once):
+        yield
+
+
 @dataclass(frozen=True)
 class FinishedRun:
     """What became of a run. ``tasks`` is state by task, mapped ones as ``fetch_blobs[0]``."""
@@ -81,22 +103,22 @@ class InProcessSync:
         return _run(dag, {**defaults, **conf})
 
 
-def runner_of(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], FinishedRun]:
-    """Runs a DAG of ``code``, which is the only file of ``folder``, in the process of the test, to its end."""
+def runner_of(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FinishedRun]:
+    """Runs a DAG of ``code``, a file of ``folder``, with these parameters in the process of the test, to its end."""
     folder.mkdir()
     (folder / "dags_of_test.py").write_text(code, encoding="utf-8")
     path = "airflow.dag_processing.bundles.local.LocalDagBundle"
     bundles = [{"name": "of_test", "classpath": path, "kwargs": {"path": str(folder)}}]
     monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps(bundles))
 
-    def run(dag_id: str) -> FinishedRun:
+    def run(dag_id: str, **conf: Any) -> FinishedRun:
         from airflow.dag_processing.dagbag import DagBag
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             bag = DagBag(folder)
         assert bag.import_errors == {}
-        return _run(bag.dags[dag_id])
+        return _run(bag.dags[dag_id], conf or None)
 
     return run
 
@@ -104,7 +126,7 @@ def runner_of(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
 def _run(dag: DAG, conf: dict[str, Any] | None = None) -> FinishedRun:
     """The run to its end; ``dag.test()`` would wait for a person for ever, so that a stopped sync fails at once."""
     at_once = patch.dict(os.environ, {"AIRFLOW__REGISTRY_SYNC__APPROVAL_HOURS": "0"})
-    with warnings.catch_warnings(), short_sleeps(), at_once:
+    with warnings.catch_warnings(), short_sleeps(), schemas_checked_once(), at_once:
         warnings.simplefilter("ignore")  # those of Airflow's own code are not ours to mend
         run = dag.test(run_conf=conf, logical_date=datetime.now(timezone.utc))
         tasks = {

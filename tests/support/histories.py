@@ -286,10 +286,10 @@ class Player:
         unread = self.unread(step, repository, wanted)
         held = {TagName(name) for name in wanted if name in step.held}
         listed = [
-            ListedTag(TagName(name), digest, None if name in unread and name not in held else 0)
+            ListedTag(TagName(name), digest, None if name in unread - held - gone else 0)
             for name, digest in sorted(wanted.items())
         ]
-        database.runs.record_listing(run.id, utc_now(), listed)
+        database.runs.record_listing(run.id, utc_now(), listed, base=database.versions.latest_tags(repository.id))
         database.runs.hold_tags(run.id, dict.fromkeys(held, "held by the test"))
         database.runs.drop_tags(run.id, [TagName(name) for name in gone])
         pending = {tag.name: wanted[tag.name] for tag in database.runs.tags_of_shard(run.id, 0)}
@@ -299,7 +299,7 @@ class Player:
         database.selections.record(run.id, below, links)
         database.runs.resolve_tags(run.id, pending)
         needed = [blob for blob in database.runs.required_blobs(run.id) if not blob.is_foreign and not blob.is_stored]
-        database.runs.record_plan(run.id, {0: needed})
+        database.runs.record_plan(run.id, ((0, blob) for blob in needed))
         database.contents.mark_stored([blob.digest for blob in needed if blob.digest not in failing])
         database.runs.fail_blobs(run.id, dict.fromkeys(failing, "failed by the test"))
         return database.versions.commit(run.id)

@@ -36,10 +36,9 @@ from registry_sync.errors import (
     ServerUnavailable,
     SizeMismatch,
     TruncatedBody,
-    UnsupportedDigest,
 )
 from registry_sync.oci.auth.credentials import Credentials
-from registry_sync.oci.blobs import PROGRESS_BYTES, BlobDestination
+from registry_sync.oci.blobs import PROGRESS_BYTES, BlobDestination, write_known_bytes
 from registry_sync.oci.http.error_mapping import (
     Refusal,
     RequestContext,
@@ -104,6 +103,11 @@ class MemoryClient:
         return self._credentials is None
 
     # -- tags ----------------------------------------------------------------------------------------------------
+
+    @property
+    def requests_at_once(self) -> int:
+        """As many as the options allow."""
+        return self.options.concurrency
 
     def list_tags(self, repository: RepositoryName) -> TagListing:
         """All tags, page by page; a page that disappears starts the listing again, once."""
@@ -171,12 +175,17 @@ class MemoryClient:
         self.usage.add("tag_page_count")
         return page
 
+    @property
+    def may_list_digests(self) -> bool:
+        """Whether the registry has another API, or the options name it."""
+        chosen = self.options.digest_list
+        return chosen is not DigestList.OFF and (chosen is DigestList.QUAY or self._registry.has_digest_api)
+
     def list_tag_digests(
         self, repository: RepositoryName, tags: Set[TagName], *, most_requests: int
     ) -> TagDigests | None:
         """The digests of all tags by the registry's other API, where it has one or the options name it."""
-        chosen = self.options.digest_list
-        if chosen is DigestList.OFF or not (chosen is DigestList.QUAY or self._registry.has_digest_api):
+        if not self.may_list_digests:
             return None
         return self._digests.read(repository, tags, most_requests)
 
@@ -267,14 +276,7 @@ class MemoryClient:
 
     def fetch_blob(self, repository: RepositoryName, blob: Descriptor, writer: BlobDestination) -> int:
         """Brings ``blob`` into ``writer``, from where that stands, and commits it; gives the bytes received."""
-        if not blob.digest.is_verifiable:
-            raise UnsupportedDigest(f"blob {blob.digest} cannot be verified here", digest=blob.digest)
-        known = blob.known_bytes
-        if known is not None:
-            if writer.offset:
-                writer.restart()
-            writer.write(known)
-            writer.commit()
+        if write_known_bytes(blob, writer):
             return 0
         try:
             return self.download(repository, blob, writer)

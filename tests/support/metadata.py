@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -17,6 +17,7 @@ from registry_sync.domain.records import Repository, SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.remote import Policy, Remote, RemoteSpec
 from registry_sync.domain.runs import Authority, CommitResult, ListedTag, ManifestLink, RunKey, SyncRun
+from registry_sync.errors import TooManyRemovals
 
 LISTED_AT = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 _run_numbers = itertools.count(1)
@@ -172,15 +173,22 @@ def play_stages(
     gone: Sequence[str] = (),
     failing: Mapping[Digest, str] | None = None,
     listed_at: datetime = LISTED_AT,
+    reread: Collection[str] = (),
+    in_full: bool = False,
 ) -> None:
-    """Everything of a sync but the commit: what is listed, fetched, held, dropped, planned and stored."""
-    present = database.versions.tags(run.repository_id)
+    """Everything of a sync but the commit: what is listed, fetched, held, dropped, planned and stored.
+
+    Tags of ``reread`` are read although they are as in the latest version. ``in_full`` records every listed tag.
+    """
+    latest = database.versions.latest_tags(run.repository_id)
+    present = latest.digests
     tags = {TagName(name): manifest.digest for name, manifest in upstream.tags.items()}
+    read = {*(held or {}), *gone, *reread}
     listed = [
-        ListedTag(name, digest, None if present.get(name) == digest and name not in (held or {}) else 0)
+        ListedTag(name, digest, None if present.get(name) == digest and name not in read else 0)
         for name, digest in sorted(tags.items())
     ]
-    database.runs.record_listing(run.id, listed_at, listed)
+    database.runs.record_listing(run.id, listed_at, listed, base=None if in_full else latest)
     database.runs.hold_tags(run.id, {TagName(name): reason for name, reason in (held or {}).items()})
     database.runs.drop_tags(run.id, [TagName(name) for name in gone])
     pending = {tag.name: tags[tag.name] for tag in database.runs.tags_of_shard(run.id, 0)}
@@ -194,7 +202,7 @@ def play_stages(
     if run.policy is not Policy.IMMEDIATE:
         return
     wanted = [blob for blob in database.runs.required_blobs(run.id) if not blob.is_foreign and not blob.is_stored]
-    database.runs.record_plan(run.id, {0: wanted})
+    database.runs.record_plan(run.id, ((0, blob) for blob in wanted))
     database.contents.mark_stored(blob.digest for blob in wanted if blob.digest not in (failing or {}))
     database.runs.fail_blobs(run.id, failing or {})
 
@@ -235,3 +243,17 @@ def two_versions(database: Database, name: str) -> Repository:
     upstream.tag("new", image("a"))
     sync(database, repository, upstream)
     return database.repositories.by_name(name)
+
+
+def stopped_run(database: Database, name: str) -> SyncRun:
+    """A run of a repository of that name that waits for the approval of its removals."""
+    repository = database.repositories.ensure(name)
+    sync(database, repository, upstream_with(30, name))
+    run = open_run(database, repository)
+    play_stages(database, run, upstream_with(3, name))
+    try:
+        database.versions.commit(run.id)
+    except TooManyRemovals as refused:
+        database.runs.report_waiting(run.id, f"TooManyRemovals: {refused}")
+        return database.runs.get(run.id)
+    raise AssertionError("nothing stopped it")

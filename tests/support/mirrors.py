@@ -10,10 +10,13 @@ from typing import Any
 
 from registry_sync.domain.mirror_results import MirrorResult
 from registry_sync.domain.remote import RemoteSpec
-from registry_sync.domain.runs import RunKey, SyncRun
+from registry_sync.domain.runs import UNKNOWN_TRIGGER, RunKey, SyncRun
+from registry_sync.domain.settled_mirrors import SettledMirror
 from registry_sync.oci.client import RegistryReader
+from registry_sync.sync.mirror_tasks import MirrorSync, MirrorTask
 from registry_sync.sync.open_run import SyncRequest, open_run
-from registry_sync.sync.sync_mirrors import MirrorsSynced, MirrorSync, MirrorTask, sync_mirrors
+from registry_sync.sync.sync_mirrors import MirrorsSynced, sync_mirrors
+from registry_sync.sync.unchanged_mirrors import expected_run
 from support.images import ContentBuilder, RepositoryContent
 from support.memory_registry import MemoryRegistry
 from support.syncing import Installation, new_client
@@ -62,12 +65,19 @@ class Fleet:
     def mirrors(self) -> list[MirrorSync]:
         """The mirrors as an operator passes them on."""
         return [
-            MirrorSync(name, partial(self._start, name), self.priorities.get(name, 0)) for name in self.repositories
+            MirrorSync(name, partial(self._start, name), self.priorities.get(name, 0), partial(self._expected, name))
+            for name in self.repositories
         ]
 
     def _start(self, name: str, key: RunKey) -> SyncRun:
+        return open_run(self.here.database, key, self._request(name))
+
+    def _expected(self, name: str, known: SettledMirror) -> SyncRun | None:
+        return expected_run(self._request(name), known, UNKNOWN_TRIGGER)
+
+    def _request(self, name: str) -> SyncRequest:
         options, url = self.options.get(name, {}), self.urls.get(name, self.url or self.registry.url)
-        return open_run(self.here.database, key, SyncRequest(name, url=url, upstream_name=name, **options))
+        return SyncRequest(name, url=url, upstream_name=name, **options)
 
     @contextmanager
     def _connect(self, remote: RemoteSpec) -> Iterator[tuple[RegistryReader, RemoteSpec]]:

@@ -51,7 +51,7 @@ class FakeTime:
 class SharedTime:
     """Time of several threads, which passes only while all that are :meth:`at_work` sleep, however busy the machine is.
 
-    No thread that is at work may wait for another one otherwise.
+    No thread that is at work may wait for another one but by the clock.
     """
 
     def __init__(self) -> None:
@@ -72,6 +72,15 @@ class SharedTime:
                 self._at_work_count -= 1
                 self._pass()
 
+    def wait(self, condition: threading.Condition) -> None:
+        """Until ``condition`` is notified, and meanwhile not at work."""
+        with self._changed:
+            self._at_work_count -= 1
+            self._pass()
+        condition.wait()
+        with self._changed:
+            self._at_work_count += 1
+
     def sleep(self, seconds: float) -> None:
         with self._changed:
             until = self._elapsed + seconds
@@ -83,7 +92,7 @@ class SharedTime:
 
     @property
     def clock(self) -> Clock:
-        return Clock(monotonic=lambda: self._elapsed, now=lambda: self._elapsed, sleep=self.sleep)
+        return Clock(monotonic=lambda: self._elapsed, now=lambda: self._elapsed, sleep=self.sleep, wait=self.wait)
 
     def _pass(self) -> None:
         if self._wakes_at and len(self._wakes_at) >= self._at_work_count:

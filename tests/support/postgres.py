@@ -41,10 +41,12 @@ class Postgres:
 
     socket_folder: Path
     programs: Path
+    has_autovacuum: bool = False
 
     def start(self) -> None:
         """Starts it; when this returns, it takes connections."""
-        settings = (*_SETTINGS, f"unix_socket_directories={self.socket_folder}")
+        vacuum = ["autovacuum=on"] if self.has_autovacuum else []
+        settings = (*_SETTINGS, f"unix_socket_directories={self.socket_folder}", *vacuum)
         options = " ".join(f"-c {setting}" for setting in settings)
         self._control("-l", self.socket_folder / "log", "-o", options, "-w", "-t", "60", "start")
 
@@ -76,8 +78,8 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """A server for the time of the block."""
+def running_postgres(*, has_autovacuum: bool = False) -> Iterator[Postgres]:
+    """A server for the time of the block; ``has_autovacuum`` keeps statistics, as one that is used does."""
     programs = _programs()
     # A short name: the path of a unix socket has at most 107 characters.
     place = tempfile.gettempdir()
@@ -86,7 +88,7 @@ def running_postgres() -> Iterator[Postgres]:
         if os.geteuid() == 0:
             os.chown(folder, _account().pw_uid, _account().pw_gid)
         _run(programs / "initdb", "-D", folder / "data", "-U", "tests", *_INITDB)
-        server = Postgres(folder, programs)
+        server = Postgres(folder, programs, has_autovacuum)
         server.start()
         try:
             yield server

@@ -12,11 +12,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
 
 from registry_sync.db.database import Database
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 ROLES = ("viewer", "user", "op", "admin")
 API = "/pulp/api/v3"
@@ -27,9 +30,15 @@ START_SECONDS = 60
 @cache
 def description() -> dict[str, Any]:
     """The OpenAPI document of our API, which takes a second to make and which nobody changes."""
+    return application().openapi()
+
+
+@cache
+def application() -> FastAPI:
+    """Our API as an app on its own, made once for all who look at its routes; nobody changes it or starts it."""
     from registry_sync.api.app import create_app
 
-    return create_app().openapi()
+    return create_app()
 
 
 @dataclass

@@ -9,6 +9,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +150,15 @@ def store_dag_runs() -> None:
 
 
 def app_on(database: Any) -> FastAPI:
-    """The app on that database, open to everybody."""
-    app = create_app()
+    """The app on that database, open to everybody; it is one app, made once, and so on one database at a time."""
+    app = _open_app()
     app.state.parts = database
+    return app
+
+
+@cache
+def _open_app() -> FastAPI:
+    app = create_app()
     for route in app.routes:
         if isinstance(route, APIRoute):
             for dependency in route.dependant.dependencies:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xdist.scheduler import LoadFileScheduling
 
 #: The suites in the order in which they are run: what says most in the shortest time first.
-SUITES = ("architecture", "unit", "docs", "contract", "integration", "clients", "e2e")
+SUITES = ("architecture", "unit", "docs", "contract", "integration", "clients", "receivers", "e2e")
 #: Files whose tests share the ``airflow`` of the session: one after the other, in one process, and it stops after them.
 #: The first one's tests begin with those that do without.
 SHARING_AIRFLOW = (
@@ -14,6 +14,7 @@ SHARING_AIRFLOW = (
     "tests/e2e/test_airflow_instance.py",
     "tests/e2e/test_events.py",
     "tests/e2e/test_declared_mirrors.py",
+    "tests/e2e/test_fleet_groups.py",
     "tests/e2e/test_pulp_clients.py",
     "tests/e2e/test_rate_limits.py",
     "tests/e2e/test_removals.py",
@@ -40,6 +41,7 @@ RUNNING_DAGS = (
     "tests/e2e/test_dag_in_process.py",
     "tests/integration/test_dag.py",
     "tests/integration/test_fleet_dags.py",
+    "tests/integration/test_notifications.py",
     "tests/integration/test_run_notes.py",
     "tests/integration/test_several_syncs.py",
     "tests/integration/test_space_and_integrity.py",

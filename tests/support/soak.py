@@ -30,20 +30,25 @@ from support.syncing import Installation
 UPSTREAMS = ("team/one", "team/two")
 #: Repositories that content is copied into; what its tags replace stays there.
 COPIES = ("copy-0", "copy-1")
-#: Short, so that what is under way is often met; a sync that loses by it is restarted.
+#: Short, so that what is under way is often met; a sync that loses by it is restarted. On a slow machine it is so many
+#: times as long as a collection takes: else no sync would ever be quick enough.
 GRACE = timedelta(seconds=0.5)
+COLLECTIONS_OF_GRACE = 5
+#: How long there is rest between changes, and how many times as long as a change takes, for the same reason.
+REST_SECONDS, CHANGES_OF_REST = 0.2, 5
 STOP = "stop"
 
 
 @dataclass
 class Worker:
-    """One program: ``did`` counts what it did."""
+    """One program: ``did`` counts what it did; ``took`` is how long its last collection took."""
 
     here: Installation
     registry: str
     number: int
     random: random.Random
     did: Counter[str]
+    took: timedelta = timedelta()
 
     def sync(self) -> None:
         """Syncs one of a few repositories, some of them shared with other programs, and keeps three versions of it."""
@@ -75,6 +80,7 @@ class Worker:
 
     def change(self) -> None:
         """Rolls back, copies, and deletes versions and repositories."""
+        began = time.monotonic()
         repositories = self._repositories()
         repository = self.random.choice(repositories)
         versions = self.here.database.versions
@@ -94,13 +100,16 @@ class Worker:
         else:
             self.here.database.repositories.delete(repository.id)
             self.did["deleted a repository"] += 1
-        time.sleep(0.2)
+        time.sleep(max(REST_SECONDS, CHANGES_OF_REST * (time.monotonic() - began)))
 
     def collect(self) -> None:
         """Collects with hardly any grace, in small batches."""
+        began = time.monotonic()
+        grace = max(GRACE, COLLECTIONS_OF_GRACE * self.took)
         done = collect_orphans(
-            self.here.database, self.here.store, grace=GRACE, report=lambda _line: None, batch_size=5
+            self.here.database, self.here.store, grace=grace, report=lambda _line: None, batch_size=5
         )
+        self.took = timedelta(seconds=time.monotonic() - began)
         self.did["collected"] += 1
         self.did["manifests gone"] += done.manifests.count
         self.did["blobs gone"] += done.blobs.count

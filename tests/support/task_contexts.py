@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from airflow.sdk import AssetAlias
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
-from registry_sync.operators.version_outputs import VERSIONS_ALIAS
+from registry_sync.domain.asset_names import VERSIONS_ALIAS
 
 
 @dataclass

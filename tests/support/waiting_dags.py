@@ -1,5 +1,5 @@
-"""DAGs that the shared Airflow has beside the delivered one: one to kill, two that wait for repositories, and one that
-reads what a sync of another one changed.
+"""DAGs that the shared Airflow has beside the delivered one: one to kill, one that is scheduled once, two that wait for
+repositories, and one that reads what a sync of another one changed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ def slow():
     once_slow.expand(number=[7])
 
 slow()
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from registry_sync.operators.repository_timetables import RepositoryIntervalTimetable
+
+monthly = RepositoryIntervalTimetable(timedelta(days=30), repository="team/scheduled")
+with DAG("scheduled", schedule=monthly, catchup=False, is_paused_upon_creation=False):
+    EmptyOperator(task_id="nothing")
 
 for name in ("waited-for", "renamed-to"):
     waited_for = Asset.ref(name=f"registry_sync/{name}")

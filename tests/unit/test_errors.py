@@ -22,8 +22,8 @@ def drawn() -> dict[str, str]:
     """Class to parent as the drawing in the module's docstring says."""
     parents, above = {}, ["RegistrySyncError"]
     for line in (errors.__doc__ or "").splitlines():
-        if found := re.match(r"    (│   |    )?[├└]── (\w+)", line):
-            depth = 1 if found[1] is None else 2
+        if found := re.match(r"    ((?:│   |    )*)[├└]── (\w+)", line):
+            depth = len(found[1]) // 4 + 1
             parents[found[2]] = above[depth - 1]
             above[depth:] = [found[2]]
     return parents

@@ -13,6 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from jsonschema import Draft7Validator
+from jsonschema.validators import validator_for
 from pydantic import ValidationError
 
 from local_airflow.sync_command import LISTS, PASSED_ON, VARIABLES
@@ -66,7 +68,7 @@ def test_the_operator_has_a_parameter_that_is_left_to_the_remote_and_may_be_a_te
 
 def test_the_operator_says_nothing_of_a_remote_that_is_no_option() -> None:
     named = set(inspect.signature(ListTagsOperator).parameters) - {"kwargs", "trust_triggers"}
-    assert named == OF_THE_SYNC | PARAMETERS.keys() | {"preview"}
+    assert named == OF_THE_SYNC | PARAMETERS.keys() | {"preview", "fetch_tasks"}
 
 
 # -- a sync in one call -------------------------------------------------------------------------------------------
@@ -131,6 +133,12 @@ def test_the_form_refuses_no_text() -> None:
     """Airflow's form does not show why the API refused one; the first task says it, and names the field."""
     for name, param in dag_file().PARAMS.items():
         assert "pattern" not in json.dumps(param.schema), f"{name} is refused without a reason that the form shows"
+
+
+def test_each_schema_of_the_form_is_of_a_draft_that_airflow_checks_fast() -> None:
+    for param in dag_file().PARAMS.values():
+        assert validator_for(param.schema, default=None) is Draft7Validator
+        Draft7Validator.check_schema(param.schema)
 
 
 def test_the_form_passes_the_base_path_on() -> None:

@@ -71,8 +71,8 @@ mirrors:
   themselves.
 - **Variables** of the environment are replaced in values, not in regular expressions: `${NAME}`, `${NAME:-default}`,
   `${NAME:?what it is}`, and `$${` for `${`. They cannot add keys. Secrets do not belong here, but into connections.
-- **`freshness` and `notify`** are read, checked and shown by `airflow registry-sync fleet show`; Airflow's DAGs do
-  not act on them.
+- **`freshness` and `notify`** say who is notified of what, and of mirrors that are too old:
+  [be notified](../how-to/be-notified.md).
 - **A mistake hurts its mirror**, and no other. `airflow registry-sync fleet validate` prints all with file and line.
 - **Schedules** are crons of five fields, presets, intervals such as `6h`, `{asset: URI}`, or `null` for syncs by
   hand. An interval that divides an hour or a day starts at full ones; others count from run to run. `spread` shifts a

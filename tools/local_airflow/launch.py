@@ -59,6 +59,9 @@ IMPORTED_BY_TASKS = (
     "registry_sync.sync.plan_blobs",
 )
 
+#: New objects, and collections of one generation before one of the next, before garbage is searched for.
+_COLLECTED_AFTER = (50_000, 20, 50)
+
 
 def launch(control: socket.socket, parts: Sequence[tuple[str, str, list[str]]]) -> None:
     """Starts the components; returns when the first one has ended, and in each child when that one has."""
@@ -67,6 +70,8 @@ def launch(control: socket.socket, parts: Sequence[tuple[str, str, list[str]]]) 
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     gc.freeze()  # nor is it scanned by any component, which would copy its memory
+    # What the API server makes of its routes is kept as well: fewer searches save a seventh of its start.
+    gc.set_threshold(*_COLLECTED_AFTER)
     gc.enable()
     (_, _, mine), *others = parts
     pids = {}

@@ -268,7 +268,9 @@ def failure(run: DagRun, tasks: Iterable[TaskState], instance: Instance) -> str:
 def as_typed_here(reason: str, layout: Layout) -> str:
     """``reason`` with its parameters and commands as they are typed in this checkout."""
     reason = re.sub(
-        r'(?:say|set) replace_upstream( \("Replace the upstream" in the form\))?', "set REPLACE_UPSTREAM=true", reason
+        r"(?:say|set) replace_upstream( \(Replace the upstream in the form, [^)]*\))?",
+        "set REPLACE_UPSTREAM=true",
+        reason,
     )
     command = f"AIRFLOW_HOME={shlex.quote(str(layout.home))} {shlex.quote(str(layout.program))} registry-sync"
     return reason.replace("airflow registry-sync", command)

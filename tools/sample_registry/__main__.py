@@ -46,9 +46,19 @@ class SampleReader:
         self.usage = Usage()
         self._content = content
 
+    @property
+    def requests_at_once(self) -> int:
+        """One, as nothing is waited for."""
+        return 1
+
     def list_tags(self, _repository: RepositoryName) -> TagListing:
         """Every tag, on one page."""
         return TagListing(tuple(sorted(map(TagName, self._content.tags))), (), datetime.now(timezone.utc), 1)
+
+    @property
+    def may_list_digests(self) -> bool:
+        """No."""
+        return False
 
     def list_tag_digests(self, _repository: RepositoryName, _tags: Set[TagName], *, most_requests: int) -> None:
         """No digests of all tags at once."""

@@ -37,6 +37,9 @@ from registry_sync.api.label_routes import router as labels
 from registry_sync.api.list_filters import refuse_repeated
 from registry_sync.api.maintenance_routes import router as maintenance
 from registry_sync.api.mirror_routes import router as mirrors
+from registry_sync.api.page_paths import is_page
+from registry_sync.api.pages.problem_pages import with_problem_pages
+from registry_sync.api.pages.routes import router as pages
 from registry_sync.api.remote_routes import router as remotes
 from registry_sync.api.repository_routes import router as repositories
 from registry_sync.api.status_routes import router as status
@@ -46,12 +49,14 @@ from registry_sync.api.task_routes import router as tasks
 from registry_sync.api.task_routes import started_router as started_syncs
 from registry_sync.api.version_routes import copies_router as copies
 from registry_sync.api.version_routes import router as versions
+from registry_sync.api.webhook_routes import router as webhooks
 from registry_sync.pulp.container_documents import CONTAINER_DOCUMENTS
 from registry_sync.pulp.hrefs import API_PREFIX
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 :root { color-scheme: light dark }
+:root[data-theme="light"] { color-scheme: light } :root[data-theme="dark"] { color-scheme: dark }
 summary { cursor: pointer; padding: .3rem 0 } summary code { font-weight: 600 }
 details { border-bottom: 1px solid #8884 } details > :not(summary) { margin-left: 1.5rem }
 table { border-collapse: collapse } td, th { text-align: left; vertical-align: top; padding: .2rem 1rem .2rem 0 }
@@ -66,7 +71,8 @@ def render(document: Mapping[str, Any]) -> str:
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<title>{escape(info['title'])} REST API</title><style>{_STYLE}</style></head><body>",
+        f"<title>{escape(info['title'])} REST API</title><style>{_STYLE}</style>",
+        f"<script src='{escape(server)}/pages/static/pages.js' defer></script></head><body>",
         f"<h1>{escape(info['title'])} REST API {escape(info['version'])}</h1><p>{escape(info['description'])}</p>",
         f"<p>For programs: <a href='{escape(server)}/api/v3/docs/api.json'>the OpenAPI document</a>.</p>",
     ]
@@ -130,8 +136,8 @@ def _schema_link(holder: Mapping[str, Any]) -> str:
 
 
 pages_router = Router(prefix="/docs", tags=["docs"])
-#: The page loads and runs nothing.
-_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+#: The page loads and runs nothing but the script of all pages, which gives it the theme of Airflow around it.
+_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'"}
 
 
 class DescriptionQuery(BaseModel):
@@ -185,6 +191,7 @@ ROUTERS = (
     artifacts,
     status,
     workers,
+    webhooks,
     pages_router,
 )
 DESCRIPTION = (
@@ -198,6 +205,8 @@ class RestApi(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, as ASGI calls it; it is noted which app it came from."""
+        if scope["type"] == "http" and is_page(scope):
+            send = with_problem_pages(scope, send)
         await super().__call__({**scope, AIRFLOW_APP: scope.get("app")}, receive, send)
 
     def openapi(self) -> dict[str, Any]:
@@ -237,6 +246,7 @@ def create_app() -> FastAPI:
             dependencies=[Depends(refuse_repeated)],
         )
     app.include_router(documentation)
+    app.include_router(pages)
     problems.install(app)
     return app
 

@@ -25,8 +25,10 @@ from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.references import TagName
 from registry_sync.domain.version_history import DerivedVersion, ManifestCopy
 from registry_sync.errors import InvalidReference, RecordNotFound
+from registry_sync.hooks.asset_events import announce_version
 from registry_sync.pulp.hrefs import href_of, repository_href
 from registry_sync.pulp.task_documents import TaskStarted
+from registry_sync.pulp.version_events import MAX_EVENT_TAGS, version_event
 
 TagText = Annotated[str, StringConstraints(strip_whitespace=True), parsed(TagName)]
 DigestText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=255), parsed(Digest)]
@@ -130,6 +132,8 @@ def recorded(
     started_at: datetime,
 ) -> TaskStarted:
     """The task of an action that has been done, recorded for its client."""
+    if made.version is not None:
+        announce_version(database, made.version, version_event, max_tags=MAX_EVENT_TAGS)
     created = () if made.version is None else (href_of(made.version),)
     reserved = (repository_href(repository_id),)
     return record_task(database, name, user, started_at, created=created, reserved=reserved)

@@ -120,7 +120,9 @@ def in_own_thread(work: Callable[P, R]) -> Callable[P, Awaitable[R]]:
     return awaited
 
 
-class _Route(APIRoute):
+class ThreadRoute(APIRoute):
+    """A route whose function runs in a thread of the pool."""
+
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         # A route is created again where its router is included, and is then a coroutine function already.
         is_awaited = inspect.iscoroutinefunction(endpoint)
@@ -131,4 +133,4 @@ class Router(APIRouter):
     """A router whose routes are plain functions and run in threads of the pool."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(route_class=_Route, **options)
+        super().__init__(route_class=ThreadRoute, **options)

@@ -21,6 +21,7 @@ from registry_sync.api.resources import NamedQuery, Resource
 from registry_sync.domain.filters import Operator
 from registry_sync.domain.serving import DistributionSpec, base_path_of
 from registry_sync.errors import InvalidReference, RecordNotFound
+from registry_sync.hooks.asset_events import announce_publication
 from registry_sync.pulp.container_documents import shown
 from registry_sync.pulp.hrefs import (
     distribution_href,
@@ -31,6 +32,7 @@ from registry_sync.pulp.hrefs import (
 )
 from registry_sync.pulp.repository_documents import DistributionDocument
 from registry_sync.pulp.resource_names import DISTRIBUTION, read_prn
+from registry_sync.pulp.version_events import publication_event
 
 BasePath = Annotated[Name, parsed(base_path_of), Field(description="What clients pull, such as team/alpine")]
 RepositoryHref = Annotated[GivenHref, parsed(read_repository_href), Field(description="Serve its latest version")]
@@ -121,6 +123,7 @@ def create_distribution(database: UsedDatabase, given: NewDistribution, response
     spec = given.spec()
     with _fields_named(spec):
         made = database.distributions.create(spec)
+    announce_publication(database, None, made, publication_event)
     response.headers["Location"] = distribution_href(made.id)
     return shown(DistributionDocument, made)
 
@@ -131,9 +134,11 @@ def replace_distribution(
 ) -> DistributionDocument:
     """The distribution with everything that is said of it replaced."""
     spec, only_if = given.spec(), if_match.of(DistributionDocument)
-    database.distributions.get(distribution_id)
+    before = database.distributions.get(distribution_id)
     with _fields_named(spec):
-        return shown(DistributionDocument, database.distributions.change(distribution_id, lambda _: spec, only_if))
+        changed = database.distributions.change(distribution_id, lambda _: spec, only_if)
+    announce_publication(database, before, changed, publication_event)
+    return shown(DistributionDocument, changed)
 
 
 @router.patch("/{distribution_id}/", dependencies=CHANGE, responses={**NOT_FOUND, **PRECONDITION})
@@ -146,9 +151,11 @@ def change_distribution(
     def change(spec: DistributionSpec) -> DistributionSpec:
         return replace(spec, **given.without_content(spec), **values)
 
-    with _fields_named(change(database.distributions.get(distribution_id).spec)):
+    before = database.distributions.get(distribution_id)
+    with _fields_named(change(before.spec)):
         changed = database.distributions.change(distribution_id, change, if_match.of(DistributionDocument))
-        return shown(DistributionDocument, changed)
+    announce_publication(database, before, changed, publication_event)
+    return shown(DistributionDocument, changed)
 
 
 @router.delete("/{distribution_id}/", status_code=204, dependencies=DELETE, responses={**NOT_FOUND, **PRECONDITION})

@@ -11,7 +11,6 @@ import posixpath
 import re
 from collections.abc import Sequence
 from functools import cache
-from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ import registry_sync
 from registry_sync import __version__
 from registry_sync.api.access import SIGNED_IN
 from registry_sync.api.dependencies import Router
+from registry_sync.api.pages.rendering import HEADERS, rendered
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -32,16 +32,13 @@ _PACKAGE = Path(registry_sync.__file__).parent
 _FOLDERS = (_PACKAGE / "documentation", _PACKAGE.parents[1] / "docs")
 INDEX = "README.md"
 #: Files beside the pages, by the ends of their names.
-_FILES = {".png": "image/png", ".py": "text/plain; charset=utf-8"}
-_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'"}
-_STYLE = """
-body { font: 16px/1.55 system-ui, sans-serif; max-width: 56rem; margin: 1.5rem auto 4rem; padding: 0 1rem }
-:root { color-scheme: light dark } img { max-width: 100% } nav { font-size: .9rem }
-table { border-collapse: collapse; display: block; overflow-x: auto }
-td, th { text-align: left; vertical-align: top; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid #8884 }
-pre { overflow-x: auto; background: #8881; padding: .7rem }
-blockquote { border-left: 3px solid #8886; padding-left: 1rem }
-"""
+_FILES = {".png": "image/png", ".svg": "image/svg+xml", ".py": "text/plain; charset=utf-8"}
+#: Columns of tables have their alignment in their own attributes.
+_HEADERS = {
+    **HEADERS,
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self'; base-uri 'none'",
+}
 
 router = Router(prefix="/documentation", tags=["docs"])
 
@@ -82,16 +79,14 @@ def page(folder: Path, file: Path) -> str:
         if heading.type == "heading_open":
             heading.attrSet("id", anchor(inline.content))
         _unlink_others(inline.children or (), folder, file.parent)
-    up = posixpath.relpath(INDEX, posixpath.dirname(place) or ".")
-    return "\n".join(
-        [
-            "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-            f"<title>{escape(title)} · registry-sync</title><style>{_STYLE}</style></head><body>",
-            f"<nav><a href='{escape(up)}'>registry-sync {escape(__version__)}: all documentation</a></nav>",
-            _parser().renderer.render(tokens, _parser().options, {}),
-            "</body></html>",
-        ]
+    index = posixpath.relpath(INDEX, posixpath.dirname(place) or ".")
+    return rendered(
+        "documentation.html",
+        up=f"{index.removesuffix(INDEX)}../pages/",
+        title=title,
+        index=index,
+        release=__version__,
+        content=_parser().renderer.render(tokens, _parser().options, {}),
     )
 
 

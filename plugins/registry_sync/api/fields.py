@@ -49,7 +49,8 @@ def printable(text: str) -> str:
     return text
 
 
-def _without_nul(text: str) -> str:
+def without_nul(text: str) -> str:
+    """``text``, for a validator; refuses null characters, which PostgreSQL has in no text."""
     if "\x00" in text:
         raise invalid("Null characters are not allowed.")
     return text
@@ -99,7 +100,7 @@ Flag = Annotated[
     ),
 ]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255), AfterValidator(printable)]
-FreeText = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_without_nul)]
+FreeText = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(without_nul)]
 #: Text to search for.
 Sought = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(printable)]
 Labels = Annotated[

@@ -3,7 +3,8 @@
 A request has a credential: a bearer token or the cookie of a session, which the checks of each route judge; or HTTP
 Basic with a user's name and password, for which Airflow gives a token here. Browsers send the session's cookie with
 requests of foreign pages, so a request with a foreign ``Origin`` is refused whatever its credential, unless Airflow's
-own setting for foreign pages allows that origin.
+own setting for foreign pages allows that origin. A link of a foreign page to one of the pages for people is followed:
+reading these changes nothing, and the foreign page can neither frame nor read what its reader then sees.
 
 ``HEAD`` is ``GET`` without the body, and every response says what browsers and caches may do with it.
 """
@@ -21,8 +22,10 @@ from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry_sync.api.basic_logins import BasicLogins, challenge_of
+from registry_sync.api.page_paths import is_page, is_style, path_below_mount
 from registry_sync.api.problems import WHOLE, detail, field_problems
 from registry_sync.pulp.path_forms import PathForm, current_form
+from registry_sync.users.login_limits import HOST
 
 #: Certificates are the largest field; a bundle of all public ones has 220 KB.
 MAX_BODY_BYTES = 1024 * 1024
@@ -34,9 +37,12 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
 }
 _VARY = ("Authorization", "Cookie")
-_FRAMES = "frame-ancestors 'self'"
+#: Who may show a response in a frame: Airflow, and nobody else.
+FRAMES = "frame-ancestors 'self'"
 #: What is for everybody: the OpenAPI document, which Pulp's clients read before they log in.
 _OPEN = "/api/v3/docs/api.json"
+#: Whoever has the secret of a webhook may send to it; it is no login of a user.
+_WEBHOOKS = "/api/v3/webhooks/"
 
 _origin: ContextVar[str] = ContextVar("registry_sync_origin", default="")
 
@@ -82,19 +88,24 @@ class Guard:
         headers = Headers(scope=scope)
         scheme = headers.get("authorization", "").partition(" ")[0].lower()
         has_login = scheme in ("bearer", "basic") or self._cookie_name in cookie_parser(headers.get("cookie", ""))
-        if not has_login and not scope["path"].endswith(_OPEN):
+        is_notification = _is_notification(scope)
+        is_open = is_notification or scope["path"].endswith(_OPEN) or is_style(scope)
+        if not has_login and not is_open:
             return detail(401, "Not signed in.")
-        if self._is_foreign(headers):
+        if self._is_foreign(headers) and not _is_followed_link(scope, headers):
             return detail(403, "Requests of this page's origin are not allowed.")
         if _length(headers) > MAX_BODY_BYTES:
             return field_problems(WHOLE, _too_large())
-        return await self._logins.exchange(scope) if scheme == "basic" else None
+        return await self._logins.exchange(scope) if scheme == "basic" and not is_notification else None
 
     def _origin_of(self, scope: Scope) -> str:
-        """As clients reach this server; the scheme of Airflow's own address where a proxy has terminated TLS."""
+        """As clients reach this server; the scheme of Airflow's own address where a proxy has terminated TLS.
+
+        Empty for a ``Host`` that is none: then links are paths.
+        """
         host, path = Headers(scope=scope).get("host", ""), str(scope.get("root_path", "")).removesuffix("/pulp")
         own = {f"https://{host}"} & self._own_origins()
-        return f"{next(iter(own), scope['scheme'] + '://' + host)}{path}" if host else ""
+        return f"{next(iter(own), scope['scheme'] + '://' + host)}{path}" if HOST.fullmatch(host) else ""
 
     def _is_foreign(self, headers: Headers) -> bool:
         origin = headers.get("origin")
@@ -106,6 +117,16 @@ class Guard:
         # The scheme is that of the browser's connection, which a proxy may terminate; host and port are compared.
         here = _host(f"{origin.partition(':')[0]}://{headers.get('host', '')}")
         return requesting not in {here, *(_host(own) for own in self._own_origins())}
+
+
+def _is_notification(scope: Scope) -> bool:
+    return scope["method"] == "POST" and path_below_mount(scope).startswith(_WEBHOOKS)
+
+
+def _is_followed_link(scope: Scope, headers: Headers) -> bool:
+    """Whether a browser opens a page for people in a window of its own: no form, frame, picture or script."""
+    is_navigation = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+    return scope["method"] == "GET" and "origin" not in headers and is_navigation and is_page(scope)
 
 
 def _finished(scope: Scope, send: Send) -> Send:
@@ -120,7 +141,7 @@ def _finished(scope: Scope, send: Send) -> Send:
             for name in _VARY:
                 headers.add_vary_header(name)
             policy = headers.get("content-security-policy", "default-src 'none'")
-            headers["Content-Security-Policy"] = f"{policy}; {_FRAMES}"
+            headers["Content-Security-Policy"] = f"{policy}; {FRAMES}"
             if message["status"] == 401:  # RFC 9110 section 11.6.1
                 headers["WWW-Authenticate"] = challenge_of(scope)
             message = {**message, "headers": headers.raw}

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from registry_sync.api.dependencies import RETRY_AFTER_SECONDS, ServerBusy
-from registry_sync.db.engine import FOREIGN_ERROR, converted
+from registry_sync.db.engine import AIRFLOWS_DATABASE, FOREIGN_ERROR, converted
 from registry_sync.errors import (
     BlobMissing,
     BlobStoreUnavailable,
@@ -152,7 +152,7 @@ async def _our_error_response(_request: Request, error: Exception) -> JSONRespon
 async def _airflow_error_response(request: Request, error: Exception) -> JSONResponse:
     """The response to an error of Airflow's database; errors of our own database have been translated before."""
     assert isinstance(error, FOREIGN_ERROR)  # noqa: S101  as above
-    return await _our_error_response(request, converted(error, "Airflow's own metadata database"))
+    return await _our_error_response(request, converted(error, AIRFLOWS_DATABASE))
 
 
 async def _busy_response(_request: Request, error: Exception) -> JSONResponse:

@@ -35,6 +35,7 @@ from registry_sync.db.database import Database
 from registry_sync.domain.filters import Operator
 from registry_sync.domain.known_registries import DigestList
 from registry_sync.domain.platforms import Platform
+from registry_sync.domain.private_keys import has_private_key
 from registry_sync.domain.records import Page
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagFilter, split_patterns
 from registry_sync.domain.remote import (
@@ -42,7 +43,6 @@ from registry_sync.domain.remote import (
     Policy,
     Remote,
     RemoteSpec,
-    has_private_key,
 )
 from registry_sync.domain.tag_rules import TagOrder
 from registry_sync.hooks import own_connections

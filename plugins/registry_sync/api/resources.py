@@ -175,7 +175,7 @@ class Resource(Generic[Q, S]):
 
     ``one`` and ``many`` are its name, ``listed`` and ``read`` describe its two routes. ``page`` returns the page of a
     query, ``get`` the entry of an id; that raises :class:`RecordNotFound`. ``context`` returns the validation context
-    of the document.
+    of the documents of some entries.
     """
 
     one: str
@@ -189,17 +189,18 @@ class Resource(Generic[Q, S]):
     get: Callable[[Database, Any], S]
     id_name: str = ""
     id_type: Any = PathUuid
-    context: Callable[[], Any] = lambda: None
+    context: Callable[[Sequence[S]], Any] = lambda _: None
 
     def shown(self, value: S) -> Any:
         """The document of an entry."""
-        return shown(self.document, value, context=self.context())
+        return shown(self.document, value, context=self.context([value]))
 
     def add_routes(self, router: Router, path: str = "", access: Any = READ) -> None:
         """Adds the list and the read of an entry to ``router``, below ``path``, with the checks of ``access``."""
 
         def list_entries(database: Database, query: Q) -> Any:
-            found, context = self.page(database, query), self.context()
+            found = self.page(database, query)
+            context = self.context(found.items)
             page = page_document(self.href(), query, found, lambda value: shown(self.document, value, context=context))
             return sent_page(query, page)
 

@@ -17,18 +17,21 @@ from typing import TYPE_CHECKING, Any
 from registry_sync.db.filtering import Searched, compared, condition, without_dashes
 from registry_sync.domain.filters import EVERYTHING, Filter, text_matches
 from registry_sync.domain.records import Page, PageRequest
-from registry_sync.domain.runs import REQUESTED_RUN_PREFIX
+from registry_sync.domain.runs import REQUESTED_RUN_PREFIX, RunKey, request_id_of
 from registry_sync.errors import RecordNotFound, SyncError
 from registry_sync.hooks.dag_runs import (
-    CANCELED_NOTES,
     cancel_run,
+    has_canceled_note,
     has_no_version,
     is_waiting_for_approval,
     own_note,
+    says_canceled,
     says_no_version,
     trigger_run,
     triggered_by,
 )
+from registry_sync.hooks.settings import load_settings
+from registry_sync.pulp.sync_documents import tasks_of
 from registry_sync.pulp.task_documents import MAINTENANCE, SYNC, SyncDagRun, TaskState
 
 if TYPE_CHECKING:
@@ -48,6 +51,20 @@ def find(dag_id: str, task_id: str) -> SyncDagRun:
     with create_session() as session:
         run = _require(session, dag_id, task_id)
         return _shown(run, run.id in _waiting(session, [run]), _notes(session, [run]).get(run.id), session)
+
+
+def existing_tasks(keys: Sequence[RunKey]) -> dict[str, Any]:
+    """The validation context of documents that name tasks by the keys of their runs: which of them Airflow has."""
+    dag_id = load_settings().sync_dag_id
+    run_ids = {key.run_id for key in keys if key.dag_id == dag_id and request_id_of(key.run_id) is not None}
+    if not run_ids:
+        return tasks_of(dag_id, ())
+    from airflow.models import DagRun
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        found = session.query(DagRun.run_id).filter(DagRun.dag_id == dag_id, DagRun.run_id.in_(sorted(run_ids)))
+        return tasks_of(dag_id, {run_id for (run_id,) in found})
 
 
 @dataclass(frozen=True)
@@ -134,12 +151,15 @@ def purge(dag_id: str, before: datetime, states: Sequence[TaskState], limit: int
         return len(runs)
 
 
-def cancel(dag_id: str, task_id: str) -> SyncDagRun:
-    """Ends the run as Airflow does for one marked as failed. Raises :class:`SyncError` when it has ended already."""
+def cancel(dag_id: str, task_id: str, by: str) -> SyncDagRun:
+    """Ends the run as Airflow does for one marked as failed, and notes the user's name ``by``.
+
+    Raises :class:`SyncError` when it has ended already.
+    """
     task = find(dag_id, task_id)
     if task.state not in (TaskState.WAITING, TaskState.RUNNING) and task.finished_at is not None:
         raise SyncError(f"the task has ended: it is {task.state.value}")
-    cancel_run(task.dag_id, task.run_id)
+    cancel_run(task.dag_id, task.run_id, by=by)
     return find(dag_id, task_id)
 
 
@@ -173,9 +193,8 @@ def _require(session: Any, dag_id: str, task_id: str) -> DagRun:
 def _in_states(states: Sequence[TaskState]) -> Any:
     """The condition that a run is in one of ``states``; always false for no states."""
     from airflow.models import DagRun
-    from airflow.models.dagrun import DagRunNote
 
-    is_canceled = DagRun.dag_run_note.has(DagRunNote.content.in_(CANCELED_NOTES))
+    is_canceled = has_canceled_note()
     is_stopped, is_versionless = is_waiting_for_approval(), has_no_version()
     conditions = {
         TaskState.WAITING: DagRun.state == "queued",
@@ -237,4 +256,4 @@ def _state(run: DagRun, note: DagRunNote | None) -> TaskState:
     if state is TaskState.COMPLETED and says_no_version(note):
         return TaskState.FAILED
     is_final = state in (TaskState.COMPLETED, TaskState.FAILED)
-    return TaskState.CANCELED if is_final and note is not None and note.content in CANCELED_NOTES else state
+    return TaskState.CANCELED if is_final and note is not None and says_canceled(note.content) else state

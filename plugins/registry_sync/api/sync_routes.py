@@ -10,12 +10,12 @@ from registry_sync.api.access import READ_TASKS
 from registry_sync.api.dependencies import Router
 from registry_sync.api.fields import GivenHref, parsed
 from registry_sync.api.resources import PageQuery, Resource, listed_states, ordered_by, wanted_states
+from registry_sync.api.sync_dag import existing_tasks
 from registry_sync.db.database import Database
 from registry_sync.domain.records import Page
 from registry_sync.domain.runs import RunState, SyncRun
-from registry_sync.hooks.settings import load_settings
 from registry_sync.pulp.hrefs import read_remote_href, read_repository_href, syncs_href
-from registry_sync.pulp.sync_documents import SyncDocument, tasks_of
+from registry_sync.pulp.sync_documents import SyncDocument
 
 _SyncOrder: Any = ordered_by("started_at", "finished_at")
 _States: Any = listed_states(RunState)
@@ -57,5 +57,5 @@ Resource(
     document=SyncDocument,
     page=_page,
     get=lambda database, sync_id: database.runs.get(sync_id),
-    context=lambda: tasks_of(load_settings().sync_dag_id),
+    context=lambda runs: existing_tasks([run.key for run in runs]),
 ).add_routes(router, access=READ_TASKS)

@@ -325,12 +325,12 @@ def read_plan(task_id: PathUuid) -> JSONResponse:
 
 
 @router.patch("/{task_id}/", dependencies=CHANGE_RUN, responses={**NOT_FOUND, **CONFLICT})
-def cancel_task(database: UsedDatabase, task_id: PathUuid, given: ChangedTask) -> TaskDocument:
+def cancel_task(database: UsedDatabase, task_id: PathUuid, given: ChangedTask, user: SignedIn) -> TaskDocument:
     """Cancels the task: its running tasks are stopped, and downloaded content is kept for the next sync."""
     del given  # it has only one possible value
     _refuse_recorded(database, task_id)
     dag_id = load_settings().sync_dag_id
-    canceled = sync_dag.cancel(dag_id, task_id)
+    canceled = sync_dag.cancel(dag_id, task_id, user.get_name())
     end = DagRunEnd.CANCELED  # recorded by the listener already, unless the database did not respond in time
     database.run_ends.end(dag_id, canceled.run_id, end.state, end.reason, started_at=canceled.started_at)
     return _document(database, canceled)

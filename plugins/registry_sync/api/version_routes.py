@@ -39,13 +39,14 @@ from registry_sync.api.resources import (
     sent,
     sent_page,
 )
+from registry_sync.api.sync_dag import existing_tasks
 from registry_sync.db.database import Database
 from registry_sync.domain.filters import Operator
 from registry_sync.domain.records import Annotation, SyncMode
 from registry_sync.domain.references import TagFilter
 from registry_sync.domain.version_history import CopyRequest, DerivedVersion, VersionDifference
 from registry_sync.errors import RecordNotFound
-from registry_sync.hooks.settings import load_settings
+from registry_sync.hooks.asset_events import announce_version
 from registry_sync.pulp.container_documents import shown
 from registry_sync.pulp.documents import PageDocument, Together
 from registry_sync.pulp.hrefs import (
@@ -58,7 +59,6 @@ from registry_sync.pulp.hrefs import (
     versions_href,
 )
 from registry_sync.pulp.resource_names import VERSION, read_prn
-from registry_sync.pulp.sync_documents import tasks_of
 from registry_sync.pulp.version_documents import (
     DerivedVersionDocument,
     DifferenceDocument,
@@ -68,6 +68,7 @@ from registry_sync.pulp.version_documents import (
     ProvenanceDocument,
     VersionDocument,
 )
+from registry_sync.pulp.version_events import MAX_EVENT_TAGS, version_event
 
 
 class ChangedVersion(GivenDocument):
@@ -190,6 +191,7 @@ def derived_response(
         response.status_code = 200
         version = database.versions.latest(repository_id)
     else:
+        announce_version(database, version, version_event, max_tags=MAX_EVENT_TAGS)
         response.headers["Location"] = href_of(version)
     if version is None:
         raise RecordNotFound(f"repository {repository_id!r} has no version")
@@ -322,7 +324,8 @@ def list_missing_manifests(
 def read_provenance(database: UsedDatabase, repository_id: PathUuid, number: PathNumber) -> ProvenanceDocument:
     """Where the version came from: the sync with its remote as it was then, or the version that it was made from."""
     found = database.provenance.version(repository_id, number)
-    return ProvenanceDocument.model_validate(found, context=tasks_of(load_settings().sync_dag_id))
+    keys = () if found.run is None else (found.run.key,)
+    return ProvenanceDocument.model_validate(found, context=existing_tasks(keys))
 
 
 @router.post("/{number}/rollback/", status_code=201, dependencies=CHANGE, responses={**NOT_FOUND, **DERIVED})

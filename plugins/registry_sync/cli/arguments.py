@@ -55,6 +55,7 @@ def stored_names(kind: str, prefix: str, **_: object) -> list[str]:
 
 _LARGEST = 1_000_000
 _MOST_JOBS = 64
+_MOST_WORKERS = 256
 _LABEL_NAME, _LABEL_VALUE = 255, 1000
 
 
@@ -81,19 +82,31 @@ def amount(text: str) -> float:
     return number
 
 
+def positive(text: str) -> float:
+    """A number above 0, up to a million."""
+    number = amount(text)
+    if not number:
+        raise ArgumentTypeError(f"{text[:40]!r} is not more than 0")
+    return number
+
+
+def whole(lowest: int, highest: int) -> Callable[[str], int]:
+    """Reads a whole number between bounds."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and lowest <= int(text[:20]) <= highest):
+            raise ArgumentTypeError(f"{text[:40]!r} is not a whole number from {lowest} to {highest:,}")
+        return int(text)
+
+    return read
+
+
 def label(text: str) -> tuple[str, str]:
     """Name and value of a label; an empty value removes it."""
     name, equals, value = text.partition("=")
     if not name or not equals or len(name) > _LABEL_NAME or len(value) > _LABEL_VALUE or not text.isprintable():
         raise ArgumentTypeError(f"{text[:40]!r} is not a label: use NAME=VALUE, or NAME= to remove it")
     return name, value
-
-
-def jobs(text: str) -> int:
-    """A number from 1 to 64."""
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:4]) <= _MOST_JOBS:
-        raise ArgumentTypeError(f"{text[:40]!r} is not a number from 1 to {_MOST_JOBS}")
-    return int(text)
 
 
 def run_state(text: str) -> RunState:
@@ -189,7 +202,9 @@ NEW_DESCRIPTION = _new(("--description",), help="Description of the version; '' 
 BASE_PATH = _new(("--base-path",), help="Name that clients pull, such as team/alpine (default: the name)", default=None)
 PUBLIC = _new(("--public",), help="Let everybody pull it", action="store_true", default=False)
 PRIVATE = _new(("--private",), help="Let only robots pull it whose scopes fit", action="store_true", default=False)
-UNUSED_DAYS = _new(("--unused-days",), help="Only what nobody pulled for that many days", type=int, default=None)
+UNUSED_DAYS = _new(
+    ("--unused-days",), help="Only what nobody pulled for that many days", type=whole(0, _LARGEST), default=None
+)
 OF_REPOSITORY = _NameArg(
     "repositories", "--repository", help="Repository that is served (default: the one of that name)", default=None
 )
@@ -210,10 +225,10 @@ SCOPE = _new(
     default=None,
     required=True,
 )
-DAYS = _new(("--days",), help="In how many days it expires (default: never)", type=amount, default=None)
+DAYS = _new(("--days",), help="In how many days it expires (default: never)", type=positive, default=None)
 HOST = _new(("--host",), help="Address to serve at; 0.0.0.0 for all (default: 127.0.0.1)", default="127.0.0.1")
-PORT = _new(("--port",), help="Port to serve at (default: 5050)", type=int, default=5050)
-WORKERS = _new(("--workers",), help="Processes that serve (default: 2)", type=int, default=2)
+PORT = _new(("--port",), help="Port to serve at, 0 for a free one (default: 5050)", type=whole(0, 65_535), default=5050)
+WORKERS = _new(("--workers",), help="Processes that serve (default: 2)", type=whole(1, _MOST_WORKERS), default=2)
 CERTIFICATE = _new(("--certificate",), help="PEM file of the certificate, to serve HTTPS", default=None)
 KEY = _new(("--key",), help="PEM file of its private key", default=None)
 
@@ -226,12 +241,12 @@ FLEET_PATH = _new(
 OPTIONAL_MIRROR = _new(("name",), help="Repository of the mirror (default: all mirrors)", nargs="?", default=None)
 MIRRORS = _new(("names",), help="Repositories of the mirrors (default: all)", nargs="*", metavar="NAME")
 OF_GROUP = _new(("--group",), help="Only mirrors of this group", default=None)
-JOBS = _new(("--jobs",), help="How many mirrors are planned at once (default: 4)", type=jobs, default=4)
+JOBS = _new(("--jobs",), help="How many mirrors are planned at once (default: 4)", type=whole(1, _MOST_JOBS), default=4)
 IMPORTED_FORMAT = _new(
     ("format",),
     help="Tool that the file is of (default: recognised by its keys)",
     nargs="?",
-    choices=("skopeo", "regsync", "zot", "oc-mirror", "harbor"),
+    choices=("skopeo", "regsync", "zot", "oc-mirror", "harbor", "quay", "dregsy", "image-syncer"),
     default=None,
 )
 IMPORTED_FILE = _new(("path",), help="File to import", metavar="FILE")
@@ -242,6 +257,31 @@ NAMED_AFTER = _new(
     help="Of skopeo's files: name repositories by the path, with its host, or by the last part (default: path)",
     choices=("path", "scoped", "last"),
     default="path",
+)
+DISCOVERED_URL = _new(("url",), help="Address of the registry, such as https://registry.example.com")
+DISCOVERED_INCLUDE = _new(
+    ("--include",),
+    help="Glob of repositories, * within a part and ** across; may be repeated (default: all)",
+    action="append",
+    default=None,
+)
+DISCOVERED_EXCLUDE = _new(
+    ("--exclude",), help="Glob of repositories to leave out; may be repeated", action="append", default=None
+)
+DISCOVERED_MOST = _new(
+    ("--max",), help="Write nothing when more repositories match (default: 500)", type=whole(1, 100_000), default=500
+)
+DISCOVERED_NAME = _new(
+    ("--repository",),
+    help="What repositories are named here, with {name} or {last} (default: {name})",
+    default="{name}",
+)
+DISCOVERED_GROUP = _new(("--group",), help="Group of the mirrors", default=None)
+DISCOVERED_FILE = _new(
+    ("-o", "--output"),
+    help="File that is written, or added to, such as mirrors.d/discovered.yaml",
+    required=True,
+    metavar="FILE",
 )
 FAILED_ONLY = _new(("--failed",), help="Only mirrors that did not succeed", action="store_true", default=False)
 OF_RUN = _new(("--run-id",), help="All results of this DAG run (default: the last result of each mirror)", default=None)
@@ -276,6 +316,13 @@ FROM_REMOTE = _NameArg(
 )
 URL = _new(("--url",), help="Address of the registry, such as https://quay.io", default=None)
 UPSTREAM_NAME = _new(("--upstream-name",), help="Name of the repository there, such as library/alpine", default=None)
+IMPORTED_FOLDER = _new(
+    ("path",), help="An OCI image layout, or a folder that `skopeo sync --dest dir` or `skopeo copy` to dir: wrote"
+)
+FROM_NAME = _new(
+    ("--from-name",), help="The repository of the folder that is imported, where it has several", default=None
+)
+IMPORTED_TAG = _new(("--tag",), help="The tag of a single image that has none in the folder", default=None)
 MODE = _new(
     ("--mode",),
     help="mirror: equal the upstream; additive: keep what is gone there",
@@ -289,7 +336,9 @@ POLICY = _new(
     ("--policy",), help="When blobs are downloaded", choices=("immediate", "on_demand", "streamed"), default=None
 )
 CONN_ID = _new(("--conn-id",), help="Airflow connection with the credentials", default=None)
-DOWNLOAD_CONCURRENCY = _new(("--download-concurrency",), help="Requests at once, 1 to 100", type=int, default=None)
+DOWNLOAD_CONCURRENCY = _new(
+    ("--download-concurrency",), help="The most requests at once, 1 to 100", type=int, default=None
+)
 SSL_VALIDATION = _new(
     ("--ssl-validation",), help="Whether the registry's certificate is checked: true or false", type=flag, default=None
 )
@@ -402,7 +451,10 @@ SET = _new(
 NEW_NAME = _new(("--name",), help="Rename it", default=None)
 OF_REPOSITORY_DESCRIPTION = _new(("--description",), help="Description; '' removes it", default=None)
 RETAIN = _new(
-    ("--retain-versions",), help="How many of the newest versions are kept; 0 keeps all", type=int, default=None
+    ("--retain-versions",),
+    help="How many of the newest versions are kept; 0 keeps all",
+    type=whole(0, MAX_NUMBER),
+    default=None,
 )
 LEFT = _NameArg("repositories", "reference", help="NAME for the latest version, or NAME:NUMBER", metavar="VERSION")
 RIGHT = _NameArg(

@@ -10,6 +10,7 @@ value; programs get all values in full.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from argparse import Namespace
@@ -21,6 +22,7 @@ from enum import Enum
 from typing import Any, Protocol, TypeVar
 
 from registry_sync.db.database import Database
+from registry_sync.db.engine import AIRFLOWS_DATABASE, FOREIGN_ERROR, converted
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import format_bytes
 from registry_sync.domain.records import Page, PageRequest
@@ -35,11 +37,17 @@ _PAGE = 1000
 
 @contextmanager
 def errors_shown() -> Iterator[None]:
-    """Ends the command with the message of a :class:`RegistrySyncError` and status 1, without a traceback."""
+    """Ends the command with the message of a :class:`RegistrySyncError` and status 1, without a traceback.
+
+    Errors of Airflow's database as well; those of ours are of that type already.
+    """
     try:
         yield
     except RegistrySyncError as problem:
         sys.exit(f"{type(problem).__name__}: {problem}")
+    except FOREIGN_ERROR as problem:
+        found = converted(problem, AIRFLOWS_DATABASE)
+        sys.exit(f"{type(found).__name__}: {found}")
 
 
 @contextmanager
@@ -51,10 +59,31 @@ def configured_database() -> Iterator[Database]:
             yield database
 
 
+class _Notices(logging.Handler):
+    """Prints what is logged as a sentence on standard error, a warning as one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        print(prefix + record.getMessage(), file=sys.stderr)
+
+
+@contextmanager
+def _notices_shown() -> Iterator[None]:
+    """Lets a command say what it logs in its own way, and not in that of Airflow's processes."""
+    logger, notices = logging.getLogger("registry_sync"), _Notices(logging.INFO)
+    was_propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(notices)
+    try:
+        yield
+    finally:
+        logger.removeHandler(notices)
+        logger.propagate = was_propagated
+
+
 @contextmanager
 def usable_database() -> Iterator[Database]:
-    """The configured database with a current schema."""
-    with configured_database() as database:
+    """The configured database with a current schema; meanwhile what is logged is said in sentences."""
+    with configured_database() as database, _notices_shown():
         database.ready()
         yield database
 
@@ -133,10 +162,11 @@ _SHOWN_DIGITS = 12
 _LEAST_COLUMN = 10
 
 
-def print_rows(rows: Sequence[Row], output: str, *, always: Sequence[str] = ()) -> None:
+def print_rows(rows: Sequence[Row], output: str, *, always: Sequence[str] = (), whole: Sequence[str] = ()) -> None:
     """Rows of one kind; ``output`` is ``table``, ``json``, ``yaml`` or ``plain``.
 
-    ``always`` are columns that a table has even where no row has a value: those that were asked for.
+    ``always`` are columns that a table has even where no row has a value: those that were asked for. ``whole`` are
+    columns of short texts, which are not wrapped, as ids and times are not.
     """
     if output in ("json", "yaml"):
         print_document(rows, output)
@@ -145,7 +175,7 @@ def print_rows(rows: Sequence[Row], output: str, *, always: Sequence[str] = ()) 
     else:
         given = rows[0] if rows else ()
         names = [name for name in given if name in always or any(not _is_nothing(row[name]) for row in rows)]
-        _print_table(names, [_for_people({name: row[name] for name in names}) for row in rows])
+        _print_table(names, [_for_people({name: row[name] for name in names}) for row in rows], whole)
 
 
 def print_fields(fields: Row, output: str) -> None:
@@ -176,7 +206,7 @@ def _console() -> Any:
     return AirflowConsole()
 
 
-def _print_table(names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+def _print_table(names: Sequence[str], rows: Sequence[Mapping[str, str]], kept_whole: Sequence[str]) -> None:
     """Prints a table. Ids are never wrapped or cut, so that they can be copied, and times neither, to be one line."""
     from airflow.cli.simple_table import SimpleTable
 
@@ -184,7 +214,7 @@ def _print_table(names: Sequence[str], rows: Sequence[Mapping[str, str]]) -> Non
     if not rows:
         console.print_as_table([])
         return
-    whole = [_title(name) for name in names if name == "id" or name.endswith(("_id", "_at"))]
+    whole = [_title(name) for name in names if name == "id" or name.endswith(("_id", "_at")) or name in kept_whole]
     table: Any = SimpleTable(show_header=True)  # type: ignore[no-untyped-call]
     for title in map(_title, names):
         table.add_column(title, no_wrap=title in whole)

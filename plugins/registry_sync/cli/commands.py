@@ -6,14 +6,40 @@ runs.
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
 
 from registry_sync.cli import arguments as given
 
+#: What a shell reports of a program that wrote to a closed pipe: 128 and the number of SIGPIPE.
+_BROKEN_PIPE = 141
+
+
+def until_nobody_reads(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``command``, ended without a traceback once its output is read no further, as by ``head``."""
+
+    @wraps(command)
+    def run(*given: Any) -> None:
+        try:
+            command(*given)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # What is still buffered goes nowhere, or Python would report it when it flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(_BROKEN_PIPE)
+
+    return run
+
 
 def _command(name: str, purpose: str, where: str, *arguments: Arg) -> ActionCommand:
     """``where`` is ``module.function`` below this package."""
-    return ActionCommand(name, purpose, lazy_load_command(f"registry_sync.cli.{where}"), arguments)
+    command = until_nobody_reads(lazy_load_command(f"registry_sync.cli.{where}"))
+    return ActionCommand(name, purpose, command, arguments)
 
 
 _DB = (
@@ -45,6 +71,18 @@ _REPOSITORY = (
         given.CHANGED_REPOSITORY,
         given.NEW_NAME,
         *_OF_REPOSITORY,
+        given.OUTPUT,
+    ),
+    _command(
+        "import",
+        "Make the first version of a repository from a folder",
+        "import_commands.import_repository",
+        given.SYNCED,
+        given.IMPORTED_FOLDER,
+        given.FROM_REMOTE,
+        *_PLACE,
+        given.FROM_NAME,
+        given.IMPORTED_TAG,
         given.OUTPUT,
     ),
     _command(
@@ -298,6 +336,19 @@ _FLEET = (
         given.OF_GROUP,
         given.JOBS,
         given.OUTPUT,
+    ),
+    _command(
+        "discover",
+        "Declare mirrors for the repositories that a registry lists",
+        "discovery_commands.discover",
+        given.DISCOVERED_URL,
+        given.DISCOVERED_INCLUDE,
+        given.DISCOVERED_EXCLUDE,
+        given.DISCOVERED_MOST,
+        given.DISCOVERED_NAME,
+        given.DISCOVERED_GROUP,
+        given.CONN_ID,
+        given.DISCOVERED_FILE,
     ),
     _command(
         "import",

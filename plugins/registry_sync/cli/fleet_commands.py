@@ -118,7 +118,7 @@ def import_file(args: Namespace) -> None:
             raise ConfigurationError(f"{str(path)!r} cannot be read: {problem.strerror}") from None
         imported = import_fleet(data, path.name, args.format, ImportOptions(RepositoryNames(args.names)))
         if output:
-            _write(output, imported.text)
+            write_whole(output, imported.text)
     if not output:
         print(imported.text, end="")
     for finding in imported.findings:
@@ -129,7 +129,7 @@ def import_file(args: Namespace) -> None:
         sys.exit(1)
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Writes a file whole, or leaves it as it was. Raises :class:`ConfigurationError`."""
     path = path.resolve()  # a link stays one
     new = path.with_name(f".{path.name}.new")

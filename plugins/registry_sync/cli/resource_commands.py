@@ -10,8 +10,9 @@ from typing import Any
 
 from registry_sync.cli.arguments import REMOTE_OPTIONS
 from registry_sync.cli.command_context import confirm, every, named, print_fields, print_rows, usable_database
+from registry_sync.domain.private_keys import split_private_keys
 from registry_sync.domain.quantities import format_count
-from registry_sync.domain.records import Repository, RepositorySpec, checked_repository_name
+from registry_sync.domain.records import Repository, RepositorySpec, checked_name
 from registry_sync.domain.references import split_patterns
 from registry_sync.domain.remote import (
     OPTIONS,
@@ -21,7 +22,6 @@ from registry_sync.domain.remote import (
     Typed,
     is_own_connection,
     parameter_name,
-    split_private_keys,
 )
 from registry_sync.errors import ConfigurationError, InvalidReference
 
@@ -73,7 +73,7 @@ def _changed_repository(spec: RepositorySpec, args: Namespace) -> RepositorySpec
     if args.retain_versions is not None:
         values["retain_versions"] = args.retain_versions or None
     if args.name is not None:
-        values["name"] = checked_repository_name(args.name, "give the name of the repository")
+        values["name"] = checked_name(args.name, "give the name of the repository")
     return replace(spec, **values)
 
 

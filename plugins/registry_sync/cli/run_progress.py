@@ -38,7 +38,7 @@ def pause(seconds: float) -> None:
 
 
 def follow_run(database: Database, dag_id: str, run_id: str) -> DagRunState:
-    """Shows the progress of a run until it has ended, and returns its end.
+    """Shows the progress of a run until it has ended, or waits for an approval, and returns its state then.
 
     Ends the command with status 130 when the user interrupts it; the run goes on.
     """
@@ -49,7 +49,7 @@ def follow_run(database: Database, dag_id: str, run_id: str) -> DagRunState:
                 state = run_state(dag_id, run_id)
                 phase, done, total = _progress(database, dag_id, run_id, state)
                 show(phase, done, total)
-                if state.has_ended:
+                if state.has_ended or (state.is_waiting and _is_to_be_approved(database, dag_id, run_id)):
                     return state
                 if not state.has_scheduler and waited >= _PATIENCE_SECONDS and not has_warned:
                     has_warned = True
@@ -75,7 +75,7 @@ def _progress(database: Database, dag_id: str, run_id: str, state: DagRunState) 
 
 def _phase(runs: tuple[SyncRun, ...], counts: list[RunCounts]) -> tuple[str, int, int]:
     """The phase of the syncs of a run together, and how many of its items are done."""
-    if any(run.refused_removals is not None and run.state is RunState.FAILED for run in runs):
+    if any(map(_is_stopped, runs)):
         return "waiting for an approval of its removals: airflow registry-sync run approve", 0, 0
     if all(run.listed_at is None for run in runs):
         return "listing tags", 0, 0
@@ -88,6 +88,15 @@ def _phase(runs: tuple[SyncRun, ...], counts: list[RunCounts]) -> tuple[str, int
         size_bytes = sum(each.blob_bytes for each in counts)
         return f"downloading blobs, {format_bytes(size_bytes)}", stored, blobs
     return "making the version", blobs, blobs
+
+
+def _is_stopped(run: SyncRun) -> bool:
+    return run.refused_removals is not None and run.removals_approved_by is None and not run.state.is_settled
+
+
+def _is_to_be_approved(database: Database, dag_id: str, run_id: str) -> bool:
+    """Whether nobody has approved yet; an approval is recorded a moment before Airflow continues the task."""
+    return any(map(_is_stopped, runs_of(database, RunKey(dag_id, run_id))))
 
 
 def runs_of(database: Database, key: RunKey) -> tuple[SyncRun, ...]:
@@ -131,7 +140,7 @@ def _shown() -> Iterator[Show]:
 
 
 def show_end(database: Database, dag_id: str, run_id: str, ended: DagRunState, output: str) -> None:
-    """Prints the versions that a run made; ends the command with status 1 and the reason when it failed."""
+    """Prints the versions that a run made; ends the command with status 1 and the reason when it failed or waits."""
     runs = runs_of(database, RunKey(dag_id, run_id))
     rows = [_made(database, run) for run in runs]
     if output in ("json", "yaml"):
@@ -145,7 +154,11 @@ def show_end(database: Database, dag_id: str, run_id: str, ended: DagRunState, o
     note = ended.note or ""
     if not reasons and note:
         reasons = [note]
-    if ended.state == "failed" or any(run.state in (RunState.FAILED, RunState.CANCELED) for run in runs):
+    if (
+        ended.state == "failed"
+        or ended.is_waiting
+        or any(run.state in (RunState.FAILED, RunState.CANCELED) for run in runs)
+    ):
         where = ", ".join(ended.failed_tasks) or "its tasks"
         sys.exit("; ".join(reasons) or f"the run {run_id} failed; the log of {where} says why")
     if note:

@@ -70,7 +70,9 @@ def create_distribution(args: Namespace) -> None:
             version_number=args.number,
             is_private=not args.public,
         )
-        print_fields(_distribution_fields(database, database.distributions.create(spec)), args.output)
+        made = database.distributions.create(spec)
+        _announce(database, None, made)
+        print_fields(_distribution_fields(database, made), args.output)
 
 
 def change_distribution(args: Namespace) -> None:
@@ -89,7 +91,15 @@ def change_distribution(args: Namespace) -> None:
             values["is_private"] = args.private
         found = database.distributions.by_name(args.name)
         changed = database.distributions.change(found.id, lambda spec: replace(spec, **values))
+        _announce(database, found, changed)
         print_fields(_distribution_fields(database, changed), args.output)
+
+
+def _announce(database: Database, before: Distribution | None, now: Distribution) -> None:
+    from registry_sync.hooks.asset_events import announce_publication
+    from registry_sync.pulp.version_events import publication_event
+
+    announce_publication(database, before, now, publication_event)
 
 
 def delete_distribution(args: Namespace) -> None:
@@ -103,7 +113,7 @@ def delete_distribution(args: Namespace) -> None:
 
 def list_pulls(args: Namespace) -> None:
     """The tags of a repository's latest version, what was pulled longest ago first."""
-    since = None if args.unused_days is None else utc_now() - timedelta(days=max(args.unused_days, 0))
+    since = None if args.unused_days is None else utc_now() - timedelta(days=args.unused_days)
     with usable_database() as database:
         repository = database.repositories.by_name(args.name)
 

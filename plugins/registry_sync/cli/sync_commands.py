@@ -29,7 +29,7 @@ from registry_sync.cli.version_commands import row
 from registry_sync.db.database import Database
 from registry_sync.domain.quantities import format_bytes, utc_now
 from registry_sync.domain.remote import SYNC_OPTIONS, parameter_name, read_options
-from registry_sync.domain.runs import Authority, RunTrigger, SyncRun
+from registry_sync.domain.runs import Authority, RunTrigger, SyncRun, run_id_about
 from registry_sync.errors import ConfigurationError, RecordNotFound
 from registry_sync.hooks.dag_runs import plan_of_run, trigger_run
 from registry_sync.hooks.settings import load_settings
@@ -48,7 +48,7 @@ def sync(args: Namespace) -> None:
     """Syncs a repository; ends with status 1 when that fails, or when a dry run finds that it would."""
     with usable_database() as database:
         if args.remote is None and args.url is None:
-            args.remote = _remote_of(database, args.name)
+            args.remote = remote_of(database, args.name)
         if args.local:
             plan = _plan_here(database, args) if args.dry_run else None
             if plan is None:
@@ -59,7 +59,7 @@ def sync(args: Namespace) -> None:
         print_plan(plan, args.output)
 
 
-def _remote_of(database: Database, name: str) -> str:
+def remote_of(database: Database, name: str) -> str:
     """The remote of the last sync of the repository, else the one of its name. Raises :class:`ConfigurationError`."""
     try:
         repository = database.repositories.by_name(name)
@@ -83,7 +83,8 @@ def _sync_by_run(database: Database, args: Namespace) -> dict[str, Any] | None:
     dag_id = load_settings().sync_dag_id
     if args.remote is not None and args.url is None:
         named(database.remotes, args.remote)
-    run_id = without_airflows_log(lambda: trigger_run(dag_id, _conf(args), getpass.getuser(), by="cli"))
+    about = run_id_about("sync", args.name, utc_now().isoformat())
+    run_id = without_airflows_log(lambda: trigger_run(dag_id, _conf(args), getpass.getuser(), by="cli", run_id=about))
     if args.no_wait:
         print(run_id)
         return None

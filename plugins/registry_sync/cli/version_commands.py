@@ -58,6 +58,7 @@ def show_version(args: Namespace) -> None:
         "dag_run": None if run is None else run.key.run_id,
         "triggered_by": None if run is None else run.triggered_by,
         "removals_approved_by": None if run is None else run.removals_approved_by,
+        "removals_approved_at": None if run is None else run.removals_approved_at,
     }
     holds = [{"tag": hold.tag, "kept_digest": hold.digest, "reason": hold.reason} for hold in version.holds]
     gaps = [{"index": gap.parent, "missing_manifest": gap.digest} for gap in version.gaps]
@@ -72,6 +73,8 @@ def show_version(args: Namespace) -> None:
         }
         print_document(document, args.output)
         return
+    if args.output == "table":
+        print_rows([row(version)], args.output)
     print_rows(summary_rows(version.summary), args.output)
     if run is not None:
         print_rows([made], args.output)
@@ -154,6 +157,8 @@ def diff(args: Namespace) -> None:
         if base_number is None:
             is_own = base.id == repository.id
             base_number = (version.base_number if is_own else base.latest_number) or 0
+        if base_number:
+            find(database, base.name, base_number)
         parts = _every_part(database, (repository.id, version.number), (base.id, base_number))
     _print_difference(parts, args.output)
 
@@ -203,6 +208,7 @@ def roll_back(args: Namespace) -> None:
         made = database.versions.roll_back(
             repository.id, version.number, by=getpass.getuser(), description=args.description
         )
+        _announce(database, made)
     _report(made, repository, f"the latest has the content of version {version.number}", args.output)
 
 
@@ -216,6 +222,7 @@ def promote(args: Namespace) -> None:
             confirm(args, f"Remove every tag that is not promoted from {target.name}?")
         request = CopyRequest(source.id, version.number, TagFilter.parse(args.tag, args.exclude_tag), mode)
         made = database.versions.copy(target.id, request, by=getpass.getuser(), description=args.description)
+        _announce(database, made)
     _report(made, target, "it has these tags already", args.output)
 
 
@@ -226,6 +233,14 @@ def delete(args: Namespace) -> None:
         confirm(args, f"Delete version {version.number} of {repository.name}?")
         database.versions.delete(repository.id, version.number)
     print(f"version {version.number} of {repository.name} is deleted")
+
+
+def _announce(database: Database, made: DerivedVersion) -> None:
+    from registry_sync.hooks.asset_events import announce_version
+    from registry_sync.pulp.version_events import MAX_EVENT_TAGS, version_event
+
+    if made.version is not None:
+        announce_version(database, made.version, version_event, max_tags=MAX_EVENT_TAGS)
 
 
 def _report(made: DerivedVersion, repository: Repository, unchanged: str, output: str) -> None:
@@ -245,7 +260,7 @@ def _report(made: DerivedVersion, repository: Repository, unchanged: str, output
     if made.missing_blob_count:
         print(
             f"{format_count(made.missing_blob_count, 'blob')} ({format_bytes(made.missing_blob_bytes)}) are not in the "
-            "blob store; the next immediate sync with these tags fetches them"
+            "blob store; pulls fetch them while the upstream has them, and the next immediate sync with these tags does"
         )
 
 

@@ -11,11 +11,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, Select, delete, func, select, update
 
 from registry_sync.db.engine import Transactions
 from registry_sync.db.fleet_tables import budget_leases, registry_accounts
-from registry_sync.db.queries import insert_or_keep
+from registry_sync.db.queries import built_once, insert_or_keep
 from registry_sync.domain.budget_shares import (
     IMPORTANT_FOR,
     LEASE,
@@ -28,6 +28,11 @@ from registry_sync.domain.budget_shares import (
 from registry_sync.domain.quantities import utc_now
 
 _account, _lease = registry_accounts.c, budget_leases.c
+
+
+@built_once
+def _expiry(account: str, holder: str) -> Select[Any]:
+    return select(_lease.expires_at).where(_lease.account == account, _lease.holder == holder, _lease.pulls > 0)
 
 
 class AccountBudgetStore:
@@ -125,6 +130,15 @@ class AccountBudgetStore:
                 values = {"remaining": max(0, row.remaining - made)}
                 connection.execute(update(registry_accounts).where(_account.account == account).values(**values))
             connection.execute(delete(budget_leases).where(_lease.account == account, _lease.holder == holder))
+
+    def is_held(self, account: str, holder: str) -> bool:
+        """Whether ``holder`` still has the pulls of its last batch, which one that stood still cannot know by itself.
+
+        False once its lease has expired, also where it was renewed since for a part of the rate.
+        """
+        with self._transactions.reading() as connection:
+            expires_at = connection.execute(*_expiry(account, holder)).scalar_one_or_none()
+            return expires_at is not None and expires_at > self._now(connection)
 
     def leases(self, account: str) -> list[BudgetLease]:
         """The leases that have not expired, by holder."""

@@ -1,4 +1,4 @@
-"""Claims on downloads that pulls start: which process fetches a blob, so that all servers together fetch it once.
+"""Claims on downloads: which process fetches a manifest or a blob, so that all syncs and servers fetch it once.
 
 A claim shows that its holder lives by a number that grows. Whoever sees it stand still long enough, by a clock of
 their own, takes the claim over; so no two machines' clocks are compared. A claim saves requests and guards nothing:
@@ -7,12 +7,14 @@ two downloads of one blob at once are safe.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from registry_sync.db.engine import Transactions
-from registry_sync.db.queries import insert_or_keep
+from registry_sync.db.queries import in_batches, insert_absent, is_one_of
 from registry_sync.db.serving_tables import blob_downloads
 from registry_sync.domain.digests import Digest
 
@@ -25,36 +27,32 @@ class DownloadClaim:
     beat: int
 
 
-#: Ended while another process asked for it; the next question finds out what is there now.
-_JUST_RELEASED = DownloadClaim("", 0)
-
-
 class DownloadClaimStore:
     """Each method is a short transaction of its own and may be repeated."""
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
-    def take(self, digest: Digest, holder: str, *, lapsed: DownloadClaim | None = None) -> DownloadClaim | None:
-        """None when ``holder`` has the claim from now on; else the claim of the process that has it.
+    def take_all(
+        self, digests: Iterable[Digest], holder: str, *, lapsed: Mapping[Digest, DownloadClaim] = MappingProxyType({})
+    ) -> dict[Digest, DownloadClaim]:
+        """The claims that others have of ``digests``; ``holder`` has the rest from now on.
 
-        ``lapsed`` is a claim that stood still: it is taken over if it is still the same.
+        ``lapsed`` are claims that stood still: each is taken over if it is still the same.
         """
-        row = blob_downloads.c
-        found = select(row.holder, row.beat).where(row.digest == digest)
-        with self._transactions.reading() as connection:
-            current = connection.execute(found).first()
-        if current is not None and (claim := DownloadClaim(*current)) != lapsed:
-            return None if claim.holder == holder else claim
+        row, wanted = blob_downloads.c, sorted(set(digests))
         with self._transactions.writing() as connection:
-            if lapsed is not None:
-                is_lapsed = (row.digest == digest, row.holder == lapsed.holder, row.beat == lapsed.beat)
+            for digest, claim in sorted(lapsed.items()):
+                is_lapsed = (row.digest == digest, row.holder == claim.holder, row.beat == claim.beat)
                 connection.execute(update(blob_downloads).where(*is_lapsed).values(holder=holder, beat=0))
-            mine = {"digest": digest, "holder": holder, "beat": 0}
-            connection.execute(insert_or_keep(connection, blob_downloads), [mine])
-            current = connection.execute(found).first()
-        claim = _JUST_RELEASED if current is None else DownloadClaim(*current)
-        return None if claim.holder == holder else claim
+            mine = [{"digest": digest, "holder": holder, "beat": 0} for digest in wanted]
+            insert_absent(connection, blob_downloads, mine)
+            return _of_others(connection, wanted, holder)
+
+    def of_others(self, digests: Iterable[Digest], holder: str) -> dict[Digest, DownloadClaim]:
+        """The claims that others than ``holder`` have of ``digests``; changes nothing."""
+        with self._transactions.reading() as connection:
+            return _of_others(connection, sorted(set(digests)), holder)
 
     def beat(self, holder: str) -> None:
         """Shows that ``holder`` lives."""
@@ -62,8 +60,19 @@ class DownloadClaimStore:
         with self._transactions.writing() as connection:
             connection.execute(update(blob_downloads).where(row.holder == holder).values(beat=row.beat + 1))
 
-    def release(self, digest: Digest, holder: str) -> None:
-        """Ends the claim, if ``holder`` has it still."""
+    def release_all(self, digests: Iterable[Digest], holder: str) -> None:
+        """Ends the claims of ``digests`` that ``holder`` has still."""
         row = blob_downloads.c
         with self._transactions.writing() as connection:
-            connection.execute(delete(blob_downloads).where(row.digest == digest, row.holder == holder))
+            for batch in in_batches(sorted(set(digests))):
+                is_listed = is_one_of(connection, row.digest, batch)
+                connection.execute(delete(blob_downloads).where(is_listed, row.holder == holder))
+
+
+def _of_others(connection: Connection, digests: Sequence[Digest], holder: str) -> dict[Digest, DownloadClaim]:
+    row, found = blob_downloads.c, dict[Digest, DownloadClaim]()
+    for batch in in_batches(digests):
+        statement = select(row.digest, row.holder, row.beat).where(is_one_of(connection, row.digest, batch))
+        rows = connection.execute(statement.where(row.holder != holder))
+        found.update((Digest(one.digest), DownloadClaim(one.holder, one.beat)) for one in rows)
+    return found

@@ -24,10 +24,12 @@ from sqlalchemy.pool import QueuePool
 
 from registry_sync.errors import ConfigurationError, DatabaseError, DatabaseFull, DatabaseOutdated, DatabaseUnavailable
 
-UPGRADE_COMMAND = "airflow registry-sync db upgrade"
+UPGRADE_COMMAND, AIRFLOWS_UPGRADE_COMMAND = "airflow registry-sync db upgrade", "airflow db migrate"
 #: The errors that :func:`converted` accepts: those of our database and of Airflow's.
 FOREIGN_ERROR = exc.SQLAlchemyError
 OURS = "the metadata database"
+#: The name of the other one in messages.
+AIRFLOWS_DATABASE = "Airflow's own metadata database"
 #: Conditions: SQLSTATE of PostgreSQL, code and text of SQLite. Here disk_full (out_of_memory is not converted).
 _FULL = ("53100", 13, "database or disk is full")
 #: The same: lock_not_available.
@@ -63,8 +65,9 @@ def _converted_from_driver(problem: exc.DBAPIError, database: str) -> DatabaseEr
         return DatabaseFull(f"{database} has no space left, on {disk}: {said}; stored content stays intact")
     if _is_condition(cause, _BUSY):
         return DatabaseUnavailable(f"{database} is busy: another transaction holds its locks for long; try again later")
-    if database == OURS and _is_unknown_to_schema(cause):
-        return DatabaseOutdated(f"{database} lacks what this release needs ({said}); run: {UPGRADE_COMMAND}")
+    if _is_unknown_to_schema(cause):
+        command = UPGRADE_COMMAND if database == OURS else AIRFLOWS_UPGRADE_COMMAND
+        return DatabaseOutdated(f"{database} lacks what this release needs ({said}); run: {command}")
     if isinstance(problem, exc.OperationalError | exc.InterfaceError) or problem.connection_invalidated:
         return DatabaseUnavailable(f"{database} does not respond: {said}")
     refused = "a record" if isinstance(problem, exc.IntegrityError) else "a statement"

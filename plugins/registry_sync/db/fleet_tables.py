@@ -64,3 +64,15 @@ budget_leases = Table(
     Column("waiting_since", UtcDateTime()),
     Column("expires_at", UtcDateTime(), nullable=False),
 )
+
+# Of which states of mirrors somebody was notified; a state that has ended has no row.
+notified_states = Table(
+    "notified_states",
+    metadata,
+    Column("repository", plain_text(255), primary_key=True),
+    Column("recipient", plain_text(250), primary_key=True),
+    Column("kind", plain_text(16), primary_key=True),
+    # What tells one state of a kind from the next: a version's number, the held tags.
+    Column("fingerprint", plain_text(250), nullable=False),
+    Column("notified_at", UtcDateTime(), nullable=False),
+)

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Select,
     Table,
     bindparam,
+    column,
     delete,
     func,
     insert,
@@ -113,9 +114,34 @@ def insert_or_keep_on(dialect: str, table: Table) -> Insert:
 
 def insert_absent(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Inserts those of ``rows`` that do not exist. Always pass rows in the same order, lest writers deadlock."""
+    if not rows:
+        return
+    if connection.dialect.name == "postgresql":
+        columns = tuple(rows[0])
+        statement = _insert_arrays(table, columns)
+        for batch in in_batches(rows, _ARRAY_SIZE):
+            connection.execute(statement, {name: [row[name] for row in batch] for name in columns})
+        return
     statement = insert_or_keep(connection, table)
     for batch in in_batches(rows):
         connection.execute(statement, batch)
+
+
+#: Rows of one INSERT from arrays.
+_ARRAY_SIZE = 2000
+
+
+@cache
+def _insert_arrays(table: Table, columns: tuple[str, ...]) -> Insert:
+    """As :func:`insert_or_keep_on`, for PostgreSQL: the parameters are an array of each column.
+
+    One statement for many rows; executed for one row after the other they cost several times as much.
+    """
+    types = {name: table.c[name].type for name in columns}
+    arrays = [bindparam(name, type_=postgresql.ARRAY(type_)) for name, type_ in types.items()]
+    given = func.unnest(*arrays).table_valued(*(column(name, type_) for name, type_ in types.items()))
+    rows = select(*given.render_derived("given").c)
+    return postgresql.insert(table).from_select(list(columns), rows).on_conflict_do_nothing()
 
 
 def storable(text: str, length: int | None = None) -> str:
@@ -143,15 +169,20 @@ def fetch_page(
     ``orderings`` lists the possible orderings, the default first; ``tie_breakers`` make the order total, lest pages
     repeat some rows and lack others. Raises :class:`InvalidReference` for another ordering or a negative offset.
     """
-    if request.offset < 0 or request.limit < 0:
-        raise InvalidReference("offset and limit of a page are 0 or more")
+    offset, limit = page_bounds(request)
     names = request.ordering.split(",") if request.ordering else [next(iter(orderings))]
     keys = [_order_key(name, orderings) for name in names]
     keys += [key.desc() if names[-1].startswith("-") else key for key in tie_breakers]
     ordered = statement.order_by(*keys)
     total = connection.execute(select(func.count()).select_from(statement.subquery())).scalar_one()
-    rows = connection.execute(ordered.offset(request.offset).limit(min(request.limit, MAX_LIMIT))).all()
-    return rows, total
+    return connection.execute(ordered.offset(offset).limit(limit)).all(), total
+
+
+def page_bounds(request: PageRequest) -> tuple[int, int]:
+    """Offset and limit of a page. Raises :class:`InvalidReference` for a negative one."""
+    if request.offset < 0 or request.limit < 0:
+        raise InvalidReference("offset and limit of a page are 0 or more")
+    return request.offset, min(request.limit, MAX_LIMIT)
 
 
 def _order_key(name: str, orderings: Mapping[str, ColumnElement[Any]]) -> ColumnElement[Any]:
@@ -180,6 +211,12 @@ class _Specified(Protocol):
 Record = TypeVar("Record", bound=_Specified)
 
 
+@built_once
+def _record(value: str, *, table: Table, column: str, is_locked: bool) -> Select[Any]:
+    statement = select(table).where(table.c[column] == value)
+    return statement.with_for_update(key_share=True) if is_locked else statement
+
+
 @dataclass(frozen=True)
 class NamedRecords(Generic[Spec, Record]):
     """A table of named records, within the caller's transaction. ``kind`` is the word for a record in messages.
@@ -196,11 +233,11 @@ class NamedRecords(Generic[Spec, Record]):
 
     def by_id(self, connection: Connection, record_id: str) -> Record:
         """Raises :class:`RecordNotFound`."""
-        return self._require(connection, self.table.c.id == record_id, record_id)
+        return self._require(connection, "id", record_id)
 
     def by_name(self, connection: Connection, name: str) -> Record:
         """Raises :class:`RecordNotFound`."""
-        return self._require(connection, self.table.c.name == name, name)
+        return self._require(connection, "name", name)
 
     def ensure(self, connection: Connection, spec: Spec) -> Record:
         """The record of that name, created from ``spec`` if there is none; safe to run concurrently."""
@@ -239,7 +276,7 @@ class NamedRecords(Generic[Spec, Record]):
 
     def locked(self, connection: Connection, record_id: str, only_if: Callable[[Record], None] | None = None) -> Record:
         """The record, locked until the transaction ends, after ``only_if``. Raises :class:`RecordNotFound`."""
-        present = self._require(connection, self.table.c.id == record_id, record_id, is_locked=True)
+        present = self._require(connection, "id", record_id, is_locked=True)
         if only_if is not None:
             only_if(present)
         return present
@@ -279,14 +316,10 @@ class NamedRecords(Generic[Spec, Record]):
         now = utc_now()
         return {"id": str(uuid.uuid4()), **self.values(spec), "created_at": now, "updated_at": now}
 
-    def _require(
-        self, connection: Connection, condition: ColumnElement[bool], requested: str, *, is_locked: bool = False
-    ) -> Record:
+    def _require(self, connection: Connection, column: str, requested: str, *, is_locked: bool = False) -> Record:
         """``is_locked`` locks the row until the transaction ends; a write on SQLite locks the whole database anyway."""
-        statement = select(self.table).where(condition)
-        if is_locked:
-            statement = statement.with_for_update(key_share=True)
-        row = connection.execute(statement).one_or_none()
+        found = connection.execute(*_record(requested, table=self.table, column=column, is_locked=is_locked))
+        row = found.one_or_none()
         if row is None:
             raise RecordNotFound(f"there is no {self.kind} {requested[:_SHOWN_CHARACTERS]!r}")
         return self.read(row)

@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, ScalarSelect, select, update
+from sqlalchemy import Connection, Row, ScalarSelect, Update, func, select, update
 
 from registry_sync.db.engine import Transactions
-from registry_sync.db.queries import NamedRecords
+from registry_sync.db.queries import NamedRecords, built_once
 from registry_sync.db.tables import remotes, repositories, sync_runs
 from registry_sync.domain.filters import EVERYTHING, Filter
-from registry_sync.domain.records import FIRST_PAGE, Page, PageRequest
+from registry_sync.domain.records import FIRST_PAGE, Page, PageRequest, SyncMode, checked_name
+from registry_sync.domain.references import RepositoryName
 from registry_sync.domain.remote import Remote, RemoteSpec
-from registry_sync.domain.runs import RunKey, RunState
+from registry_sync.domain.runs import FedRepository, RunKey, RunState
 from registry_sync.errors import OtherUpstream
 
 
@@ -35,8 +36,10 @@ class RemoteStore:
     def create(self, spec: RemoteSpec, remote_id: str | None = None, *, is_provisional: bool = False) -> Remote:
         """A new remote; ``remote_id`` is its UUID, None for a random one. Raises :class:`NameTaken`.
 
-        It remains ``is_provisional`` until a version is made from it, or a user changes it.
+        It remains ``is_provisional`` until a version is made from it, or a user changes it. A new name is printable,
+        else :class:`InvalidReference` is raised; other names of earlier releases stay usable until they are changed.
         """
+        checked_name(spec.name, "give the name of the remote")
         with self._transactions.writing() as connection:
             made = _RECORDS.create(connection, spec, remote_id)
             if is_provisional:
@@ -72,6 +75,29 @@ class RemoteStore:
         with self._transactions.reading() as connection:
             return _RECORDS.page(connection, request, name=name, names=names, name_contains=name_contains, where=where)
 
+    def fed_repositories(self, upstream: RepositoryName) -> list[FedRepository]:
+        """The repositories that are synced from an upstream of that name, on whichever registry; by name.
+
+        ``upstream`` is as on the registry, with ``library/`` for Docker Hub's official images.
+        """
+        names = {str(upstream), upstream.rpartition("/")[2]}  # as typed, it may lack its first component
+        feeding = func.coalesce(sync_runs.c.remote_id, repositories.c.remote_id)
+        statement = (
+            select(remotes, repositories.c.name.label("repository_name"), sync_runs.c.mode)
+            .select_from(repositories)
+            .outerjoin(sync_runs, repositories.c.settled_run_id == sync_runs.c.id)
+            .join(remotes, remotes.c.id == feeding)
+            .where(remotes.c.upstream_name.in_(names))
+            .order_by(repositories.c.name)
+        )
+        with self._transactions.reading() as connection:
+            rows = connection.execute(statement).all()
+        found = (
+            FedRepository(row.repository_name, read_remote(row), SyncMode(row.mode or SyncMode.ADDITIVE))
+            for row in rows
+        )
+        return [one for one in found if one.remote.spec.upstream == upstream]
+
     def update(self, remote_id: str, spec: RemoteSpec) -> Remote:
         """Replaces all fields. Raises :class:`RecordNotFound`, :class:`NameTaken`."""
         return self.change(remote_id, lambda _: spec)
@@ -86,7 +112,7 @@ class RemoteStore:
         ``change`` raises.
         """
         with self._transactions.writing() as connection:
-            changed = _RECORDS.change(connection, remote_id, change)
+            changed = _RECORDS.change(connection, remote_id, lambda present: _named(change(present), present))
             if by_sync_run is None and changed.is_provisional:
                 _mark(connection, remote_id, is_provisional=False)
                 changed = replace(changed, is_provisional=False)
@@ -126,23 +152,38 @@ class RemoteStore:
             connection.execute(of_remote.values(remote_id=None))
 
 
+def _named(spec: RemoteSpec, present: RemoteSpec) -> RemoteSpec:
+    """``spec``, after a check that its name is valid or unchanged from ``present``."""
+    if spec.name != present.name:
+        checked_name(spec.name, "give the name of the remote")
+    return spec
+
+
 def confirm_remote(connection: Connection, sync_run_id: str) -> None:
     """Records, in the caller's transaction, that the remote of that sync is no longer provisional.
 
     It remains provisional while the repository has no version.
     """
+    connection.execute(*_confirmed_by(sync_run_id))
+
+
+@built_once
+def _confirmed_by(sync_run_id: str) -> Update:
     of_run = (
         select(sync_runs.c.remote_id)
         .join(repositories, repositories.c.id == sync_runs.c.repository_id)
         .where(sync_runs.c.id == sync_run_id, repositories.c.latest_number.is_not(None))
     )
-    _mark(connection, of_run.scalar_subquery(), is_provisional=False)
+    return _marking(of_run.scalar_subquery(), is_provisional=False)
 
 
-def _mark(connection: Connection, remote_id: str | ScalarSelect[Any], *, is_provisional: bool) -> None:
+def _mark(connection: Connection, remote_id: str, *, is_provisional: bool) -> None:
+    connection.execute(_marking(remote_id, is_provisional=is_provisional))
+
+
+def _marking(remote_id: str | ScalarSelect[Any], *, is_provisional: bool) -> Update:
     is_other = remotes.c.is_provisional != is_provisional
-    statement = update(remotes).where(remotes.c.id == remote_id, is_other).values(is_provisional=is_provisional)
-    connection.execute(statement)
+    return update(remotes).where(remotes.c.id == remote_id, is_other).values(is_provisional=is_provisional)
 
 
 def refuse_corrected(connection: Connection, remote_id: str | None, used: RemoteSpec) -> None:

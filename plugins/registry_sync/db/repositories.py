@@ -18,8 +18,10 @@ from registry_sync.db.versions.version_rows import keep_newest
 from registry_sync.domain.filters import EVERYTHING, Filter, Match
 from registry_sync.domain.records import FIRST_PAGE, Page, PageRequest, Repository, RepositorySpec
 from registry_sync.domain.references import RepositoryName
-from registry_sync.errors import RecordNotFound
+from registry_sync.errors import ConfigurationError, RecordNotFound
 
+#: The largest number that every database takes in its column.
+MAX_RETAINED_VERSIONS = 2**31 - 1
 #: Former names that are kept of a repository, so that repeated renames do not grow the list without limit.
 _KEPT_NAMES = 20
 
@@ -40,12 +42,12 @@ class RepositoryStore:
             try:
                 return _RECORDS.by_name(connection, name)
             except RecordNotFound:
-                return _RECORDS.ensure(connection, _named(RepositorySpec(name)))
+                return _RECORDS.ensure(connection, _checked(RepositorySpec(name)))
 
     def create(self, spec: RepositorySpec) -> Repository:
         """A new repository. Raises :class:`NameTaken`."""
         with self._transactions.writing() as connection:
-            return _RECORDS.create(connection, _named(spec))
+            return _RECORDS.create(connection, _checked(spec))
 
     def get(self, repository_id: str) -> Repository:
         """Raises :class:`RecordNotFound`."""
@@ -91,7 +93,8 @@ class RepositoryStore:
     def update(self, repository_id: str, spec: RepositorySpec) -> Repository:
         """The repository with its specification replaced; versions that it no longer retains are removed at once.
 
-        Raises :class:`RecordNotFound`, :class:`NameTaken`.
+        Raises :class:`RecordNotFound`, :class:`NameTaken`, :class:`ConfigurationError` for a number of versions to keep
+        that is none.
         """
         return self.change(repository_id, lambda _: spec)
 
@@ -108,7 +111,7 @@ class RepositoryStore:
         with self._transactions.writing() as connection:
             before = lock_repository(connection, repository_id)
             changed = _RECORDS.change(
-                connection, repository_id, lambda present: _named(change(present), present), only_if
+                connection, repository_id, lambda present: _checked(change(present), present), only_if
             )
             if changed.name != before.name:
                 _record_former_name(connection, before, changed.name)
@@ -141,10 +144,20 @@ class RepositoryStore:
             _RECORDS.delete(connection, repository_id)
 
 
-def _named(spec: RepositorySpec, present: RepositorySpec | None = None) -> RepositorySpec:
-    """``spec``, after a check that its name is valid or unchanged from ``present``."""
+def _checked(spec: RepositorySpec, present: RepositorySpec | None = None) -> RepositorySpec:
+    """``spec``, after a check that its name and the number of versions to keep are valid or unchanged from ``present``.
+
+    A number below 1 is refused: -1 is no limit elsewhere, and would leave the latest version alone here.
+    """
     if present is None or spec.name != present.name:
         RepositoryName(spec.name)
+    count = spec.retain_versions
+    is_kept = present is not None and count == present.retain_versions
+    if count is not None and not is_kept and not 1 <= count <= MAX_RETAINED_VERSIONS:
+        raise ConfigurationError(
+            f"{str(count)[:40]} is not a number of versions to keep: give 1 to {MAX_RETAINED_VERSIONS:,}, or no number "
+            "to keep them all"
+        )
     return spec
 
 
@@ -164,7 +177,8 @@ def _spec_values(spec: RepositorySpec) -> dict[str, Any]:
     }
 
 
-def _repository(row: Row[Any]) -> Repository:
+def read_repository(row: Row[Any]) -> Repository:
+    """A row of ``repositories`` as a value."""
     return Repository(
         id=row.id,
         name=row.name,
@@ -199,4 +213,4 @@ _SEARCHED: dict[str, Searched] = {
     "latest_with_content": _holds_now,
     "with_content": _holds,
 }
-_RECORDS = NamedRecords(repositories, "repository", _spec_values, _repository, _SEARCHED)
+_RECORDS = NamedRecords(repositories, "repository", _spec_values, read_repository, _SEARCHED)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
+import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +22,22 @@ from sqlalchemy import table as sql_table
 
 from registry_sync.db.engine import UPGRADE_COMMAND, converted_errors, for_writing
 from registry_sync.domain.file_modes import OWNER_ONLY, FileModes
-from registry_sync.errors import DatabaseError, DatabaseFull, DatabaseOutdated
+from registry_sync.errors import DatabaseError, DatabaseFull, DatabaseOutdated, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
+log = logging.getLogger(__name__)
+#: What Alembic writes a line to for each migration: in the log of a task it would hide what the task did.
+_MIGRATION_LOG = logging.getLogger("alembic.runtime.migration")
 #: The newest migration; a test compares it with the folder of migrations.
-HEAD_REVISION = "0015"
+HEAD_REVISION = "0019"
 VERSION_TABLE = "registry_sync_schema"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 #: Names the lock under which one process at a time migrates a PostgreSQL; the number is arbitrary.
 _LOCK_NUMBER = 7_250_131_906_412_817
+#: How long an embedded database may be open elsewhere before it counts as used.
+_PATIENCE_SECONDS, _POLL_SECONDS = 2.0, 0.05
 
 
 def current_revision(connection: Connection) -> str | None:
@@ -62,15 +70,37 @@ def refuse_other_than_head(revision: str | None) -> None:
     )
 
 
-def upgrade(engine: Engine, revision: str = "head", *, modes: FileModes = OWNER_ONLY) -> None:
+def upgrade(
+    engine: Engine, revision: str = "head", *, modes: FileModes = OWNER_ONLY, only_unused: bool = False
+) -> None:
     """Migrates up to ``revision``; safe to repeat and to run concurrently.
 
-    ``modes`` sets who may access a SQLite file that is created.
+    ``modes`` sets who may access a SQLite file that is created. ``only_unused`` raises :class:`DatabaseUnavailable` for
+    a SQLite file behind this release that others have open: they run the release before, whose statements would fail.
+    What it did is logged in one line, if anything.
     """
-    with _one_at_a_time(engine, modes) as connection:
+    with _one_at_a_time(engine, modes, only_unused=only_unused) as connection:
         from alembic import command
 
-        command.upgrade(_config(connection), revision)
+        before = current_revision(connection)
+        with _without_line_for_each():
+            command.upgrade(_config(connection), revision)
+        after = current_revision(connection)
+    if after != before:
+        was = "was made, and" if before is None else f"was at schema {before}, and"
+        log.info("the metadata database %s is at schema %s", was, after)
+
+
+@contextmanager
+def _without_line_for_each() -> Iterator[None]:
+    """Alembic logs warnings alone, unless more than INFO is wanted."""
+    level = _MIGRATION_LOG.level
+    if _MIGRATION_LOG.getEffectiveLevel() == logging.INFO:
+        _MIGRATION_LOG.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        _MIGRATION_LOG.setLevel(level)
 
 
 def downgrade(engine: Engine, revision: str) -> None:
@@ -82,13 +112,13 @@ def downgrade(engine: Engine, revision: str) -> None:
 
 
 @contextmanager
-def _one_at_a_time(engine: Engine, modes: FileModes = OWNER_ONLY) -> Iterator[Connection]:
+def _one_at_a_time(engine: Engine, modes: FileModes = OWNER_ONLY, *, only_unused: bool = False) -> Iterator[Connection]:
     from alembic.util import CommandError
 
     file = engine.url.database if engine.dialect.name == "sqlite" else None
     with (
         converted_errors(),
-        _file_lock(engine, file, modes),
+        _file_lock(engine, file, modes, only_unused=only_unused),
         for_writing(engine.connect()) as connection,
         _tables_may_be_recreated(connection, is_sqlite=file is not None),
         connection.begin(),
@@ -104,7 +134,7 @@ def _one_at_a_time(engine: Engine, modes: FileModes = OWNER_ONLY) -> Iterator[Co
 
 
 @contextmanager
-def _file_lock(engine: Engine, file: str | None, modes: FileModes) -> Iterator[None]:
+def _file_lock(engine: Engine, file: str | None, modes: FileModes, *, only_unused: bool) -> Iterator[None]:
     """Holds ``file``'s lock while a SQLite database is created or migrated, and switches it to write-ahead logging.
 
     The switch needs exclusive access and does not wait for it, so it happens here, once.
@@ -121,11 +151,48 @@ def _file_lock(engine: Engine, file: str | None, modes: FileModes) -> Iterator[N
         raise kind(f"the metadata database {file} cannot be made: {problem.strerror}") from problem
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        if only_unused:
+            _refuse_used(engine, file)
         with engine.connect() as connection:
             driver_connection = connection.connection.driver_connection
             assert driver_connection is not None  # noqa: S101  # a connection in use has one
             driver_connection.execute("PRAGMA journal_mode = WAL").fetchone()
         yield
+
+
+def _refuse_used(engine: Engine, file: str) -> None:
+    """Raises :class:`DatabaseUnavailable` for a file that is behind this release while others have it open.
+
+    A connection of write-ahead logging has a lock on the file as long as it is open, so that SQLite refuses to leave
+    that mode. Whoever only looks which revision it is at is gone again at once.
+    """
+    with engine.connect() as connection:
+        revision = current_revision(connection)
+    engine.dispose()  # its own connections do not count
+    if revision is None or not is_behind(revision):
+        return
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    with closing(sqlite3.connect(file, timeout=0)) as alone:
+        while not _leaves_wal(alone):
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable(
+                    f"the embedded metadata database is at schema {revision}, this release needs {HEAD_REVISION}, and "
+                    "another process has it open: an Airflow or a pull server that runs an earlier release. Stop or "
+                    "restart that and repeat this. To migrate all the same, and restart it afterwards, run: "
+                    f"{UPGRADE_COMMAND}"
+                )
+            time.sleep(_POLL_SECONDS)
+
+
+def _leaves_wal(connection: sqlite3.Connection) -> bool:
+    """Whether the file could leave write-ahead logging, which every migration enters again."""
+    try:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.OperationalError as problem:
+        if "locked" in str(problem):
+            return False
+        raise
+    return True
 
 
 @contextmanager

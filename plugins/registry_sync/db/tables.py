@@ -196,8 +196,11 @@ sync_runs = Table(
     # What became of the registry's list of the digests of all tags, and why it was not used; None: no list was read.
     Column("digest_list", plain_text(16)),
     Column("digest_list_problem", Text()),
-    # Who approved that the run removes more than its remote allows; None: nobody.
+    # What the registry taught a task about authentication, for the others: no secret. Empty: it asks for nothing.
+    Column("challenge", JSON(none_as_null=True)),
+    # Who approved that the run removes more than its remote allows, and when; None: nobody, or no time was recorded.
     Column("removals_approved_by", Text()),
+    Column("removals_approved_at", UtcDateTime()),
     # The fingerprint of the removals that were last refused and may be approved; without it an approval is for any.
     Column("refused_removals", plain_text(255)),
     # The authority it acts on, None for runs of earlier releases; and its changes to the remote, for people.
@@ -216,10 +219,21 @@ sync_runs = Table(
     Column("triggered_by", Text()),
     Column("dag_run_started_at", UtcDateTime()),
     Column("is_dag_run_over", Boolean(), nullable=False, server_default=text("false")),
+    # The version that its listing is recorded as a difference to, None for one that is recorded in full; and how many
+    # tags it found unchanged without a row. See unchanged_tags.py.
+    Column("base_number", Integer()),
+    *_counts("base_tag_count"),
     UniqueConstraint("dag_id", "run_id", "scope", "attempt"),
     Index("ix_sync_runs_repository_id_started_at", "repository_id", "started_at"),
     Index("ix_sync_runs_started_at", "started_at"),
     Index("ix_sync_runs_repository_id_listing_number", "repository_id", "listing_number"),
+)
+
+Index(
+    "ix_sync_runs_base",
+    sync_runs.c.repository_id,
+    sqlite_where=sync_runs.c.base_number.is_not(None),
+    postgresql_where=sync_runs.c.base_number.is_not(None),
 )
 
 # Syncs requested over REST, by the id of the task; ids of deleted records stay, so that a run can report them.

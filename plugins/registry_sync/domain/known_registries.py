@@ -202,6 +202,7 @@ DOCKER_HUB = KnownRegistry(
     hides_existence=True,
     page="https://hub.docker.com/r/<name>",
 )
+GITHUB_HOST = "ghcr.io"
 KNOWN_REGISTRIES = (
     DOCKER_HUB,
     KnownRegistry(
@@ -238,7 +239,7 @@ KNOWN_REGISTRIES = (
         login_region="us-east-1",
         page="https://gallery.ecr.aws/<name>",
     ),
-    KnownRegistry("GitHub Packages", "ghcr.io", page="https://ghcr.io/<name>"),
+    KnownRegistry("GitHub Packages", GITHUB_HOST, page="https://ghcr.io/<name>"),
 )
 #: What is assumed of every other registry: nothing.
 UNKNOWN = KnownRegistry("", "")

@@ -14,21 +14,12 @@ from enum import Enum
 from functools import cached_property
 from typing import Any
 
+from registry_sync.domain.mirror_states import NotifiedOf
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.remote import RemoteSpec
 
 #: Airflow's own limit of a DAG's id.
 MAX_DAG_ID = 250
-
-
-class NotifiedOf(str, Enum):
-    """What a notification is sent for: a new version, held tags, a stopped deletion, a missed freshness, a failure."""
-
-    CHANGED = "changed"
-    HELD = "held"
-    GUARD = "guard"
-    STALE = "stale"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -148,7 +139,8 @@ class Mirror:
 
 @dataclass(frozen=True)
 class MirrorGroup:
-    """A group that one DAG syncs: ``repositories`` are those of its enabled mirrors, the highest priority first.
+    """A group that one DAG syncs: ``repositories`` are those of its enabled mirrors, the highest priority first,
+    then those declared first.
 
     The other fields are as those of a :class:`Mirror`, and say how the DAG runs.
     """

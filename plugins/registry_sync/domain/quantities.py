@@ -1,4 +1,4 @@
-"""The current time; booleans, choices and durations in user input; and counts, sizes and durations for people."""
+"""The current time; booleans, choices and durations in user input; names, counts, sizes and durations for people."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ ChoiceT = TypeVar("ChoiceT", bound=Enum)
 def utc_now() -> datetime:
     """The current time, aware and in UTC."""
     return datetime.now(timezone.utc)
+
+
+def shortened(name: str, most: int = 60) -> str:
+    """A name in at most so many characters: a long one by its beginning and its end, where long names differ.
+
+    Airflow shows some 120 characters of a note's first line; counts follow a name there.
+    """
+    if len(name) <= most:
+        return name
+    end = most * 5 // 12
+    return f"{name[: most - end - 1]}\N{HORIZONTAL ELLIPSIS}{name[-end:]}"
 
 
 def parse_flag(value: object, name: str) -> bool | None:

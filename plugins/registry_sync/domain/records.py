@@ -91,7 +91,7 @@ class SyncMode(str, Enum):
     ADDITIVE = "additive"
 
 
-def checked_repository_name(text: str, message: str) -> str:
+def checked_name(text: str, message: str) -> str:
     """``text`` stripped. Raises :class:`InvalidReference`, whose text starts with ``message``, for an invalid name."""
     name = text.strip()
     if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():

@@ -8,7 +8,6 @@ parameters of ``ListTagsOperator`` and the form of the DAG are written out, and 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
@@ -79,8 +78,12 @@ def _text(_option: Option, _name: str, given: str) -> str:
     return given
 
 
-def _share(_option: Option, _name: str, given: float) -> float:
-    return given
+def _share(option: Option, name: str, given: float) -> float:
+    lowest, highest = option.minimum or 0, option.maximum or 0
+    is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    if not is_number or not lowest <= float(given) <= highest:
+        raise ConfigurationError(f"{name} is {str(given)[:40]!r}; give a share from {lowest} to {highest}", option=name)
+    return float(given)
 
 
 def _labels(_option: Option, _name: str, given: Mapping[str, str]) -> Mapping[str, str]:
@@ -92,12 +95,11 @@ def _flag(_option: Option, name: str, given: bool | str) -> bool | None:
 
 
 def _number(option: Option, name: str, given: int | str) -> int:
-    if isinstance(given, int):
-        return given
     lowest, highest = int(option.minimum or 0), int(option.maximum or 0)
-    if not (given.isascii() and given.isdigit()) or not lowest <= int(given) <= highest:
-        raise ConfigurationError(f"{name} is {given[:40]!r}; give a number from {lowest} to {highest}")
-    return int(given)
+    text = "" if isinstance(given, bool) else str(given)
+    if not (text.isascii() and text.isdigit() and lowest <= int(text[:20]) <= highest):
+        raise ConfigurationError(f"{name} is {str(given)[:40]!r}; give a number from {lowest} to {highest}")
+    return int(text)
 
 
 def _policy(_option: Option, name: str, given: str) -> Policy:
@@ -154,7 +156,8 @@ def _rule_option(name: str, read: Reader = _rule, unset: str = "none") -> Mappin
 
 #: The prefix of Airflow connections that were made for one remote, and that are deleted with it.
 OWN_CONNECTION_PREFIX = "registry_sync_remote_"
-DEFAULT_CONCURRENCY = 20
+#: Requests at once in a task: how many it begins with, and how many they may become.
+FIRST_CONCURRENCY, DEFAULT_CONCURRENCY = 20, 64
 #: By default a mirror stops before it removes more than this share of its tags, however few they are.
 DEFAULT_REMOVED_SHARE = 0.5
 #: The largest number that JSON holds exactly everywhere: 8 PiB.
@@ -174,7 +177,8 @@ class RemoteSpec:
     Docker's schema 1 manifests; ``include_foreign_layers`` fetches layers from URLs outside the registry.
 
     Shares are of tags, from 0 to 1. A sync that would hold more than ``max_held_share`` of its tags, or a mirror that
-    would remove more than ``max_removed_share`` or ``max_removed_tags`` of those present, makes no version. One that
+    would remove more than ``max_removed_share`` or ``max_removed_tags`` of those present, or that would
+    leave fewer tags than ``min_tags``, makes no version. One that
     would store more than ``max_total_bytes`` that the blob store lacks stops before it downloads. None sets no limit.
 
     ``digest_list`` says from where a sync learns that tags have not moved without a request for each.
@@ -207,7 +211,7 @@ class RemoteSpec:
     download_concurrency: int = field(
         default=DEFAULT_CONCURRENCY,
         metadata=_option(
-            "Requests at once in each task",
+            "The most requests at once in each task, which begins with 20",
             _number,
             parameter="download_concurrency",
             minimum=1,
@@ -272,6 +276,15 @@ class RemoteSpec:
     max_removed_tags: int | None = field(
         default=None,
         metadata=_option("The same as a number of tags; null: no limit", _number, minimum=0, maximum=1_000_000),
+    )
+    min_tags: int | None = field(
+        default=None,
+        metadata=_option(
+            "No version is made that would have fewer tags, not counting those of signatures; null: no limit",
+            _number,
+            minimum=1,
+            maximum=1_000_000,
+        ),
     )
     max_total_bytes: int | None = field(
         default=None,
@@ -376,9 +389,20 @@ class RemoteSpec:
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> RemoteSpec:
-        """The remote of a :meth:`document`, also of an earlier release: absent fields have their defaults."""
-        known = {field.name: document[field.name] for field in fields(cls) if field.name in document}
-        return cls.parse(**known)
+        """The remote of a :meth:`document`, also of an earlier release.
+
+        Absent fields have their defaults; a number that an earlier release let pass its bound has that bound.
+        The last ones are kept: a sync reads its remote from several records, in nearly all of which it is the same.
+        """
+        text = json.dumps(document, sort_keys=True)
+        found = _READ.get(text)
+        if found is None:
+            known = {field.name: document[field.name] for field in fields(cls) if field.name in document}
+            found = cls.parse(**{name: _within_bounds(name, value) for name, value in known.items()})
+            while len(_READ) >= _MOST_READ:
+                _READ.pop(next(iter(_READ)), None)
+            _READ[text] = found
+        return found
 
 
 #: Every option by its name in :class:`RemoteSpec`, in the order of its fields.
@@ -394,11 +418,24 @@ SYNC_OPTIONS: Mapping[str, Option] = MappingProxyType(
 )
 
 
+#: Remotes by the text of the document they were read from, the first ones first.
+_READ: dict[str, RemoteSpec] = {}
+_MOST_READ = 512
+
+
 def read_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Parses options by name; None stays None. Raises as :meth:`RemoteSpec.parse`."""
     return {
         name: None if value is None else OPTIONS[name].read(OPTIONS[name], name, value) for name, value in given.items()
     }
+
+
+def _within_bounds(name: str, stored: Any) -> Any:
+    """A stored number, or the bound that it passes; other values as they are."""
+    option = OPTIONS.get(name)
+    if option is None or option.minimum is None or option.maximum is None or not isinstance(stored, (int, float)):
+        return stored
+    return min(max(stored, option.minimum), option.maximum)
 
 
 def parameter_name(name: str) -> str:
@@ -427,19 +464,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     return rule_value(value)
-
-
-_KEY = re.compile(r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)\s*", re.DOTALL)
-
-
-def has_private_key(text: str) -> bool:
-    """Whether ``text`` contains a private key, whole or truncated."""
-    return _KEY.search(text) is not None
-
-
-def split_private_keys(text: str) -> tuple[str, str]:
-    """``text`` without private keys, and the private keys."""
-    return _KEY.sub("", text), "".join(found.group() for found in _KEY.finditer(text))
 
 
 def own_connection_prefix(remote_id: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -51,6 +52,19 @@ def request_id_of(run_id: str) -> str | None:
     return run_id.removeprefix(REQUESTED_RUN_PREFIX) if run_id.startswith(REQUESTED_RUN_PREFIX) else None
 
 
+#: What Airflow permits in the id of a run, and how much of a repository's name stands in one.
+_NOT_IN_RUN_ID = re.compile(r"[^A-Za-z0-9_.~:+-]+|\.{2,}")
+_MOST_OF_NAME = 80
+
+
+def run_id_about(kind: str, repository: str, which: str) -> str:
+    """The id of a DAG run that Airflow's list of runs shows: ``kind``, the repository, and ``which`` run it is.
+
+    A name is shortened, and characters that Airflow does not permit become dashes, so that names may look alike.
+    """
+    return f"{kind}__{_NOT_IN_RUN_ID.sub('-', repository)[:_MOST_OF_NAME]}__{which}"
+
+
 #: Stands for the DAG of syncs that a command runs in its own process; no DAG can have this id.
 LOCAL_DAG_ID = "airflow registry-sync"
 
@@ -96,7 +110,8 @@ class TagState(str, Enum):
     """The state of a tag in a run: ``gone`` tags were deleted upstream between the listing and the fetch.
 
     ``filtered`` ones refer to an index without any selected platform. ``candidate`` ones were listed and not selected;
-    one is selected when it turns out to be a referrer tag of a selected manifest.
+    one is selected when it turns out to be a referrer tag of a selected manifest. ``unlisted`` ones are in the latest
+    version, and the listing did not have them.
     """
 
     PENDING = "pending"
@@ -106,6 +121,7 @@ class TagState(str, Enum):
     GONE = "gone"
     FILTERED = "filtered"
     CANDIDATE = "candidate"
+    UNLISTED = "unlisted"
 
 
 #: States of selected tags, which are counted.
@@ -262,6 +278,14 @@ class ListedTag:
 
 
 @dataclass(frozen=True)
+class LatestTags:
+    """The tags of the latest version, and its number; None and no tags before the first version."""
+
+    number: int | None
+    digests: Mapping[TagName, Digest]
+
+
+@dataclass(frozen=True, slots=True)
 class RequiredBlob:
     """A blob that a run's manifests list. Foreign ones are recorded and by default not fetched.
 
@@ -320,8 +344,10 @@ class SyncRun:
 
     ``repository_name`` is the requested name, and the new one after a rename. ``triggered_by`` is who or what started
     the DAG run, ``removals_approved_by`` who approved more removals than its remote allows; None when nobody or
-    unknown. ``refused_removals`` identifies the removals that it was last refused for, which may be approved.
+    unknown. ``removals_approved_at`` is when; None for approvals of earlier releases, too. ``refused_removals``
+    identifies the removals that it was last refused for, which may be approved.
     ``listing_began`` is the repository's latest number at the start of its listing, which identifies that attempt.
+    ``challenge`` is what the registry taught an earlier task about authentication, no secret; None before.
     """
 
     id: str
@@ -345,8 +371,10 @@ class SyncRun:
     repository_name: str | None = None
     triggered_by: str | None = None
     removals_approved_by: str | None = None
+    removals_approved_at: datetime | None = None
     refused_removals: str | None = None
     listing_began: int = 0
+    challenge: Mapping[str, Any] | None = None
 
     @property
     def policy(self) -> Policy:
@@ -360,6 +388,18 @@ def is_fed_by(repository: Repository, remote: Remote, latest: SyncRun | None) ->
     ``latest`` is the sync that last updated the repository.
     """
     return repository.latest_number is None or (latest is not None and latest.remote_id == remote.id)
+
+
+@dataclass(frozen=True)
+class FedRepository:
+    """A repository by name, the remote that its content comes from, and the ``mode`` of the last sync.
+
+    Without content it is the repository's own remote, and tags that the upstream deletes are kept.
+    """
+
+    name: str
+    remote: Remote
+    mode: SyncMode
 
 
 @dataclass(frozen=True)
@@ -394,6 +434,11 @@ def shard_label(number: int, count: int, *contents: str) -> str:
     return " \N{MIDDLE DOT} ".join([*([f"{number + 1}/{count}"] if count > 1 else []), *contents])
 
 
+#: The overhead of fetching a blob, in bytes that could have been fetched meanwhile: about a millisecond of processor
+#: time at about a gigabyte a second.
+BLOB_OVERHEAD_BYTES = 1024 * 1024
+
+
 def plan_shards(items: Iterable[tuple[T, int]], *, max_shards: int, min_cost: int) -> list[Shard[T]]:
     """``items`` with their costs, over as few shards as keep each at ``min_cost`` or more, at most ``max_shards``.
 
@@ -401,15 +446,24 @@ def plan_shards(items: Iterable[tuple[T, int]], *, max_shards: int, min_cost: in
     shards, so that a retry plans the same.
     """
     ordered = sorted(items, key=lambda pair: (-pair[1], str(pair[0])))
-    if not ordered:
-        return []
     total = sum(cost for _, cost in ordered)
-    count = max(1, min(max_shards, total // max(1, min_cost), len(ordered)))
+    count = shard_count(len(ordered), total, max_shards=max_shards, min_cost=min_cost)
     shards: list[Shard[T]] = [Shard(number) for number in range(count)]
-    heap = [(0, number) for number in range(count)]
-    for item, cost in ordered:
-        _, number = heapq.heappop(heap)
+    for (item, cost), number in zip(ordered, deal((cost for _, cost in ordered), count), strict=True):
         shards[number].items.append(item)
         shards[number].cost += cost
-        heapq.heappush(heap, (shards[number].cost, number))
     return shards
+
+
+def shard_count(item_count: int, total_cost: int, *, max_shards: int, min_cost: int) -> int:
+    """How many shards so many items make that cost so much together; 0 for no items."""
+    return min(item_count, max(1, min(max_shards, total_cost // max(1, min_cost))))
+
+
+def deal(costs: Iterable[int], count: int) -> Iterator[int]:
+    """The number of the shard of each item, of ``count``: the cheapest one so far, of equal ones the first."""
+    heap = [(0, number) for number in range(count)]
+    for cost in costs:
+        so_far, number = heap[0]
+        heapq.heapreplace(heap, (so_far + cost, number))
+        yield number

@@ -66,6 +66,11 @@ class DistributionSpec:
     is_private: bool = True
     labels: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def content(self) -> tuple[str, str | None, int | None]:
+        """What clients get where: base path, repository and version."""
+        return self.base_path, self.repository_id, self.version_number
+
     def checked(self) -> DistributionSpec:
         """The same. Raises :class:`InvalidReference` for a base path that cannot be served, or a number alone."""
         base_path_of(self.base_path)

@@ -8,6 +8,7 @@ only where one is used.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -116,6 +117,19 @@ class RegexSet:
     @cached_property
     def _compiled(self) -> tuple[Any, ...]:
         return tuple(map(_compile, self.patterns))
+
+
+def replaced(pattern: str, replacement: str, text: str) -> str:
+    r"""``text`` in which what ``pattern`` finds is replaced; ``\g<1>`` in ``replacement`` is its first group.
+
+    Raises :class:`ConfigurationError` for a pattern that RE2 does not read, and a replacement that does not fit it.
+    """
+    compiled = _compile(pattern)
+    try:
+        found: str = compiled.sub(replacement, text)
+    except (ValueError, IndexError, re.error):
+        raise ConfigurationError(f"{replacement[:80]!r} does not fit the expression {pattern[:80]!r}") from None
+    return found
 
 
 @lru_cache(maxsize=1024)

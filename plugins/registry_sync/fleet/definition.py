@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.known_registries import DigestList
-from registry_sync.domain.mirrors import NotifiedOf
+from registry_sync.domain.mirror_states import NotifiedOf
 from registry_sync.domain.platforms import Platform
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName, TagPattern
@@ -236,7 +236,12 @@ REMOTE = Record(
         Key("ssl_validation", Flag(), "Whether the registry's certificate is checked.", "true"),
         Key("ssl_ca_certificate", _PEM, "Certificates of the authorities to trust."),
         Key("proxy_url", Text("the URL of a proxy", max_length=2000), "The proxy to go through."),
-        Key("download_concurrency", Number("a number from 1 to 100", 1, 100), "Requests at once in each task.", "20"),
+        Key(
+            "download_concurrency",
+            Number("a number from 1 to 100", 1, 100),
+            "The most requests at once in each task, which begins with 20.",
+            "64",
+        ),
         Key("allow_sparse", Flag(), "Whether an index is accepted of which the registry lacks entries.", "false"),
         Key("allow_schema1", Flag(), "Whether Docker's schema 1 manifests are accepted.", "false"),
         Key(
@@ -269,6 +274,7 @@ GUARD = Record(
         Key(
             "max_held_share", Number("a share from 0 to 1", 0, 1, is_share=True), "The share of tags that may be held."
         ),
+        Key("min_tags", Number("a number of tags from 1 on", 1, 1_000_000), "The fewest tags that a version may have."),
         Key("max_total_bytes", Size(), "The most that one sync stores.", example="200GB"),
     ),
 )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from registry_sync.domain.mirrors import Mistake
 from registry_sync.domain.references import RegistryUrl
-from registry_sync.fleet.declared_fleet import Fleet, FleetSources, file_hash, included_files, root_files
+from registry_sync.fleet.declared_fleet import (
+    Fleet,
+    FleetSources,
+    file_hash,
+    included_files,
+    root_files,
+    without_garbage_collection,
+)
 from registry_sync.fleet.definition import DEFAULTS, FILE_KEYS, GROUP, VERSION
 from registry_sync.fleet.inheritance import TAGS, merged, merged_rules
 from registry_sync.fleet.kinds import FREE_KEY, Reading, report_repeated, unknown_key
@@ -23,20 +28,8 @@ _KEYS = {key.name: key for key in FILE_KEYS}
 
 def read_fleet(path: Path, environment: Mapping[str, str]) -> Fleet:
     """The fleet at ``path`` as its files say it; mistakes are in it."""
-    with _without_garbage_collection():
+    with without_garbage_collection():
         return _FleetReader(path, environment).read()
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Reading makes many small objects and no garbage; looking for it costs more than the reading."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class _FleetReader:

@@ -21,7 +21,14 @@ from typing import Any
 import registry_sync
 from registry_sync.domain.file_modes import OWNER_ONLY
 from registry_sync.domain.mirrors import Mistake
-from registry_sync.fleet.declared_fleet import Fleet, FleetSources, file_hash, included_files, root_files
+from registry_sync.fleet.declared_fleet import (
+    Fleet,
+    FleetSources,
+    file_hash,
+    included_files,
+    root_files,
+    without_garbage_collection,
+)
 
 #: Changes with the form of what is compiled.
 FORMAT = 1
@@ -68,7 +75,8 @@ def _hash_of(path: Path) -> str | None:
 def _read(compiled: Path, path: Path, environment: Mapping[str, str]) -> Fleet | None:
     """The compiled fleet, if it is of the present files and variables."""
     try:
-        document = json.loads(compiled.read_bytes())
+        with without_garbage_collection():
+            document = json.loads(compiled.read_bytes())
         sources = FleetSources(document["files"], tuple(document["included"]), document["variables"])
         if not _is_current(sources, path, environment):
             return None

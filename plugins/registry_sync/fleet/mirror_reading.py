@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from registry_sync.domain.mirrors import Mirror
+from registry_sync.domain.private_keys import has_private_key
 from registry_sync.domain.references import RegistryUrl, RepositoryName
-from registry_sync.domain.remote import OPTIONS, RemoteSpec, has_private_key
+from registry_sync.domain.remote import OPTIONS, RemoteSpec
 from registry_sync.errors import RegistrySyncError
 from registry_sync.fleet.definition import GROUP, MIRROR, TAG_SET
 from registry_sync.fleet.inheritance import TagRuleLevels, merged, tag_levels, tag_options

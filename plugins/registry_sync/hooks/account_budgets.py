@@ -7,13 +7,15 @@ batches, reports of a registry are written every few seconds, and a part of the 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from registry_sync.domain.budget_shares import LEASE
 from registry_sync.errors import RateLimited, RegistrySyncError
 from registry_sync.oci.http.options import SYSTEM_CLOCK, Clock
 
@@ -28,12 +30,19 @@ log = logging.getLogger(__name__)
 RENEWAL_SECONDS = 5.0
 PAUSE_SECONDS = 1.0
 _RATE_POLL_SECONDS = 0.5
+#: Who waits for pulls looks so often whether somebody more important has come.
+_LONGEST_SLEEP_SECONDS = 1.0
 #: A smaller part of the rate is none yet: others give up theirs within a renewal.
 _SMALLEST_PART = 0.01
 
 
 class DatabaseBudget:
     """The part of this process in what ``account`` allows; safe to use from several threads.
+
+    Threads take pulls one after the other, the most important first and then in the order of their calls. One of them
+    asks the database, and waits without the lock, so that the others record what they have used; where somebody more
+    important calls meanwhile, it steps back. Each pull is taken under a lease that the database still knows: a machine
+    that was suspended finds its own expired, and what it held is with others.
 
     ``floor`` pulls are left unused. ``total_rate`` is the configured rate of all processes, None for none.
     ``longest_wait_seconds`` is how long a pull is waited for; for more, :class:`RateLimited` is raised.
@@ -57,58 +66,109 @@ class DatabaseBudget:
         self._longest_wait_seconds = longest_wait_seconds
         self._clock = clock
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._rate_lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._queue: list[tuple[int, int]] = []
+        self._is_taking = False
         self._left = self._running = self._made = 0
         self._pending: RateLimit | None = None
         self._pending_at = float("-inf")
         self._written_at = self._renewed_at = self._looked_at = float("-inf")
         self._rate = 0.0
-        self._paused_until = self._granted_at = float("-inf")
+        self._paused_until = float("-inf")
         self._has_lease = False
         self._refused_until, self._refused_priority, self._is_ordered = float("-inf"), 0, False
         self.priority = 0
 
     def take_pull(self) -> bool:
         """Waits for a pull; False when the registry has to be asked first. Raises :class:`RateLimited`."""
-        with self._lock:
-            deadline = self._clock.monotonic() + self._longest_wait_seconds
-            self._refuse_overtaking()
-            if self._clock.monotonic() - self._granted_at > LEASE.total_seconds() / 2:
-                self._left = 0  # the lease may expire before these are made
-            while not self._left:
-                self._write_report()
-                self._has_lease = True
-                grant = self._store.take_pulls(
-                    self._account,
-                    self._holder,
-                    running=self._running,
-                    made=self._made,
-                    floor=self._floor,
-                    priority=self.priority,
-                )
-                self._made = 0
-                if grant is None:
-                    return False
-                if not grant.pulls and self._clock.monotonic() + grant.wait_seconds > deadline:
-                    self._refused_until = self._clock.monotonic() + grant.wait_seconds
-                    self._refused_priority = self.priority
-                    raise self._refusal(grant.wait_seconds)
-                if not grant.pulls:
-                    self._clock.sleep(grant.wait_seconds)
-                self._left, self._granted_at = grant.pulls, self._clock.monotonic()
-            self._left -= 1
-            self._running += 1
-            return True
+        with self._changed:
+            priority, deadline = self.priority, self._clock.monotonic() + self._longest_wait_seconds
+            self._refuse_overtaking(priority)
+            place = (-priority, next(self._numbers))
+            self._queue.append(place)
+            try:
+                while True:
+                    self._changed.wait_for(lambda: not self._is_taking and min(self._queue) == place)
+                    self._refuse_overtaking(priority)
+                    self._is_taking = True
+                    try:
+                        is_taken = self._take(place, priority, deadline)
+                    finally:
+                        self._is_taking = False
+                        self._changed.notify_all()
+                    if is_taken is not None:
+                        return is_taken
+            finally:
+                self._queue.remove(place)
+                self._changed.notify_all()
+
+    def _take(self, place: tuple[int, int], priority: int, deadline: float) -> bool | None:
+        """As :meth:`take_pull`, for the first in the queue; None where somebody more important has come."""
+        if self._left and not self._is_held():
+            self._left = 0
+        while not self._left:
+            self._write_report()
+            self._has_lease = True
+            grant = self._store.take_pulls(
+                self._account,
+                self._holder,
+                running=self._running,
+                made=self._made,
+                floor=self._floor,
+                priority=priority,
+            )
+            self._made = 0
+            if grant is None:
+                return False
+            self._left = grant.pulls
+            if grant.pulls:
+                break
+            if self._clock.monotonic() + grant.wait_seconds > deadline:
+                self._refused_until = self._clock.monotonic() + grant.wait_seconds
+                self._refused_priority = priority
+                raise self._refusal(grant.wait_seconds)
+            if not self._waits(grant.wait_seconds, place):
+                return None
+        self._left -= 1
+        self._running += 1
+        return True
+
+    def _is_held(self) -> bool:
+        """Whether the lease of the pulls that are left has not expired, by the database's clock."""
+        with self._unlocked():
+            return self._store.is_held(self._account, self._holder)
+
+    def _waits(self, seconds: float, place: tuple[int, int]) -> bool:
+        """Waits without the lock; False as soon as somebody more important is in the queue."""
+        until = self._clock.monotonic() + seconds
+        while (left := until - self._clock.monotonic()) > 0:
+            with self._unlocked():
+                self._clock.sleep(min(left, _LONGEST_SLEEP_SECONDS))
+            if min(self._queue)[0] < place[0]:
+                return False
+        return True
+
+    @contextmanager
+    def _unlocked(self) -> Iterator[None]:
+        """Lets others have the lock, which the caller holds once."""
+        self._lock.release()
+        try:
+            yield
+        finally:
+            self._lock.acquire()
 
     def begin_round(self) -> None:
         """Lets everything ask for pulls again; from now on, nothing overtakes what was refused until the next call."""
         with self._lock:
             self._refused_until, self._is_ordered = float("-inf"), True
 
-    def _refuse_overtaking(self) -> None:
+    def _refuse_overtaking(self, priority: int) -> None:
         """Raises :class:`RateLimited` while another mirror that is no less important waits for its next try."""
         left = self._refused_until - self._clock.monotonic()
         was_refused = self._refused_until > float("-inf")
-        if self.priority <= self._refused_priority and (left > 0 or (was_refused and self._is_ordered)):
+        if priority <= self._refused_priority and (left > 0 or (was_refused and self._is_ordered)):
             raise self._refusal(max(left, _RATE_POLL_SECONDS))
 
     def end_pull(self, *, has_reported: bool) -> None:
@@ -141,7 +201,7 @@ class DatabaseBudget:
         """The part of this process in the configured rate; waits until others have given it up."""
         if self._total_rate is None:
             return None
-        with self._lock:
+        with self._rate_lock:
             while self._clock.monotonic() - self._renewed_at >= RENEWAL_SECONDS:
                 self._has_lease = True
                 self._rate = self._store.share_rate(self._account, self._holder, self._total_rate)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.db.engine import UPGRADE_COMMAND
-from registry_sync.domain.references import RegistryUrl
+from registry_sync.domain.references import RegistryUrl, TagName
 from registry_sync.domain.remote import DEFAULT_CONCURRENCY, RemoteSpec
 from registry_sync.errors import ConfigurationError, TriggerRefused
 from registry_sync.hooks.certificates import CertificateFiles, PemField, certificate_files
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from registry_sync.hooks.account_budgets import AccountBudgets
     from registry_sync.oci.auth.credentials import Credentials, MintedCredentials
     from registry_sync.oci.client import RegistryClient
+    from registry_sync.oci.folder_reader import FolderReader
     from registry_sync.oci.http.options import ClientOptions
+    from registry_sync.oci.image_folders import ImageFolder
 
 log = logging.getLogger(__name__)
 
@@ -254,3 +257,17 @@ def _mask(secret: str) -> None:
     from airflow.sdk.log import mask_secret
 
     mask_secret(secret)
+
+
+def open_images(path: Path, tag: TagName | None = None) -> ImageFolder:
+    """The images in a folder that another tool has filled: :func:`~registry_sync.oci.image_folders.open_folder`."""
+    from registry_sync.oci.image_folders import open_folder
+
+    return open_folder(path, tag)
+
+
+def read_images(folder: ImageFolder, repository: str) -> FolderReader:
+    """A reader of one of its repositories, for the stages of a sync in place of a registry's client."""
+    from registry_sync.oci.folder_reader import FolderReader
+
+    return FolderReader(folder, repository)

@@ -18,9 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from registry_sync.domain.known_registries import registry_called
+from registry_sync.domain.private_keys import has_private_key, split_private_keys
 from registry_sync.domain.quantities import parse_flag
 from registry_sync.domain.references import RegistryUrl
-from registry_sync.domain.remote import has_private_key, split_private_keys
 from registry_sync.errors import ConfigurationError, InvalidReference
 from registry_sync.hooks.credential_helpers import MINTS
 from registry_sync.oci.auth.credentials import Credentials

@@ -5,7 +5,9 @@ Functions that use Airflow's metadata database are for the API server and for co
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -13,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 from registry_sync.domain.runs import DagRunEnd, RunKey
 from registry_sync.errors import ConfigurationError, RecordNotFound, SyncError
 
-#: The note of a run that was canceled over REST: Airflow has no state for that.
+#: The start of the note of a run that was canceled over REST: Airflow has no state for that.
 CANCELED_NOTE = "Canceled over REST"
 CANCELED_NOTES = (CANCELED_NOTE, "Canceled from the command line")
 #: The author of our notes of runs, as Airflow records it; notes of users are not changed.
 NOTE_AUTHOR = "registry-sync"
+#: The length of Airflow's column for notes.
+NOTE_LENGTH = 1000
 #: The prefix of our notes in earlier releases, which recorded no author.
 _FORMER_PREFIX = "registry-sync: "
 #: The start of the note of a run that succeeded without a version.
@@ -36,11 +40,43 @@ if TYPE_CHECKING:
     from airflow.models.dagrun import DagRunNote
 
 
+def conf_repository(conf: Mapping[str, Any] | None) -> str | None:
+    """The repository that the parameters of a run name, without blanks around it; None if they name none."""
+    given = (conf or {}).get("repository")
+    return given.strip() or None if isinstance(given, str) else None
+
+
+def permits_run_id(run_id: str) -> bool:
+    """Whether ``allowed_run_id_pattern`` of this Airflow permits the id; an empty one permits Airflow's own alone."""
+    from airflow.configuration import conf
+
+    pattern = conf.get("scheduler", "allowed_run_id_pattern", fallback="").strip()
+    try:
+        return bool(pattern) and re.match(pattern, run_id) is not None
+    except re.error:
+        logging.getLogger(__name__).warning("[scheduler] allowed_run_id_pattern is no regular expression")
+        return False
+
+
 def is_own_note(note: DagRunNote) -> bool:
     """Whether we wrote a run's note, and not a user, and it does not say that the run was canceled."""
     text = note.content or ""
     is_ours = note.user_id == NOTE_AUTHOR or (note.user_id is None and text.startswith(_FORMER_PREFIX))
-    return is_ours and text not in CANCELED_NOTES
+    return is_ours and not says_canceled(text)
+
+
+def says_canceled(text: str | None) -> bool:
+    """Whether the text of a run's note says that the run was canceled over REST or by the command."""
+    return (text or "").startswith(CANCELED_NOTES)
+
+
+def has_canceled_note() -> Any:
+    """:func:`says_canceled` as a condition on Airflow's table of runs."""
+    from airflow.models import DagRun
+    from airflow.models.dagrun import DagRunNote
+
+    first, second = (DagRunNote.content.startswith(start, autoescape=True) for start in CANCELED_NOTES)
+    return DagRun.dag_run_note.has(first | second)
 
 
 def own_note(note: DagRunNote | None) -> str | None:
@@ -93,10 +129,19 @@ def triggered_by(dag_run: Any) -> str | None:
     return kind or user
 
 
-def trigger_run(dag_id: str, conf: dict[str, Any], user_name: str, *, by: str, run_id: str | None = None) -> str:
+def trigger_run(
+    dag_id: str,
+    conf: dict[str, Any],
+    user_name: str,
+    *,
+    by: str,
+    run_id: str | None = None,
+    run_after: datetime | None = None,
+) -> str:
     """Starts a run and returns its id; ``by`` is ``rest_api`` or ``cli``. ``run_id`` None lets Airflow make one.
 
-    Raises :class:`ConfigurationError` when the DAG cannot run in its current state, or does not accept ``conf``.
+    It runs ``run_after`` at the earliest, None for at once. Raises :class:`ConfigurationError` when the DAG cannot run
+    in its current state, or does not accept ``conf``.
     """
     from airflow.api.common.trigger_dag import trigger_dag
     from airflow.exceptions import DagNotFound, DagRunAlreadyExists, ParamValidationError
@@ -114,6 +159,7 @@ def trigger_run(dag_id: str, conf: dict[str, Any], user_name: str, *, by: str, r
         run = trigger_dag(
             dag_id,
             run_id=run_id,
+            run_after=run_after,
             conf=conf,
             triggered_by=DagRunTriggeredByType(by),
             triggering_user_name=user_name,
@@ -145,9 +191,10 @@ def start_from_task(dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
         raise ConfigurationError(f"Airflow started no run of the DAG {dag_id!r}; {advice}: {response.detail}")
 
 
-def cancel_run(dag_id: str, run_id: str, note: str = CANCELED_NOTE) -> None:
-    """Ends a run as Airflow does for one marked as failed, with one of :data:`CANCELED_NOTES`.
+def cancel_run(dag_id: str, run_id: str, note: str = CANCELED_NOTE, *, by: str) -> None:
+    """Ends a run as Airflow does for one marked as failed; its note starts with ``note`` of :data:`CANCELED_NOTES`.
 
+    The name of the user ``by`` follows, and that of the repository, if the run's note or its parameters have it.
     Raises :class:`RecordNotFound` for an unknown run, :class:`SyncError` when it has ended already.
     """
     from airflow.api_fastapi.core_api.datamodels.dag_run import DagRunMutableStates
@@ -159,7 +206,9 @@ def cancel_run(dag_id: str, run_id: str, note: str = CANCELED_NOTE) -> None:
         if str(run.state) not in ("queued", "running"):
             raise SyncError(f"the run {run_id!r} of {dag_id!r} has ended: it is {run.state}")
         dag = dag_of_run(run, session)
-        run.note = note
+        noted = own_note(run.dag_run_note)
+        about = conf_repository(run.conf) if noted is None else noted.partition(": ")[0]
+        run.note = ": ".join(filter(None, (f"{note} by {by}", about)))[:NOTE_LENGTH]
         patch_dag_run_state(dag=dag, dag_run=run, state=DagRunMutableStates.FAILED, session=session)
 
 
@@ -177,12 +226,14 @@ class DagRunState:
     """``state`` is Airflow's: queued, running, success, failed. ``failed_tasks`` are by id, once it has failed.
 
     ``note`` is the run's, None without one. ``has_scheduler`` says of a queued run whether a scheduler could start it.
+    ``is_waiting`` says of a running one that nothing of it goes on until somebody has approved or rejected removals.
     """
 
     state: str
     failed_tasks: tuple[str, ...] = ()
     note: str | None = None
     has_scheduler: bool = True
+    is_waiting: bool = False
 
     @property
     def has_ended(self) -> bool:
@@ -205,7 +256,19 @@ def run_state(dag_id: str, run_id: str) -> DagRunState:
         if state == "queued":
             job = most_recent_job(SchedulerJobRunner.job_type, session=session)
             has_scheduler = job is not None and job.is_alive()
-        return DagRunState(state, tuple(sorted({task.task_id for task in failed})), run.note, has_scheduler)
+        failed_ids = tuple(sorted({task.task_id for task in failed}))
+        is_waiting = state == "running" and _only_waits(run, session)
+        return DagRunState(state, failed_ids, run.note, has_scheduler, is_waiting)
+
+
+def _only_waits(run: DagRun, session: Any) -> bool:
+    """Whether what has begun and not ended of a run waits for the approval of removals."""
+    from airflow.utils.state import State, TaskInstanceState
+
+    unended = run.get_task_instances(state=[state for state in State.unfinished if state is not None], session=session)
+    return bool(unended) and all(
+        task.state == TaskInstanceState.AWAITING_INPUT and task.operator in COMMIT_OPERATORS for task in unended
+    )
 
 
 def run_end(key: RunKey) -> DagRunEnd | None:
@@ -222,7 +285,7 @@ def end_of(run: DagRun) -> DagRunEnd | None:
     """The end of a run; None while it is running."""
     if str(run.state) not in ("failed", "success"):
         return None
-    return DagRunEnd.CANCELED if run.note in CANCELED_NOTES else DagRunEnd(str(run.state))
+    return DagRunEnd.CANCELED if says_canceled(run.note) else DagRunEnd(str(run.state))
 
 
 def continue_run(dag_id: str, run_id: str, *, approved: Collection[str] = (), approved_by: str = "") -> int:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.db.database import Database
-from registry_sync.db.engine import FOREIGN_ERROR, converted
+from registry_sync.db.engine import AIRFLOWS_DATABASE, FOREIGN_ERROR, converted
 from registry_sync.domain.references import RegistryUrl
 from registry_sync.domain.remote import OWN_CONNECTION_PREFIX, Remote, is_own_connection, own_connection_prefix
 from registry_sync.errors import ConfigurationError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from airflow.models import Connection
 
 
-AIRFLOWS_DATABASE = "Airflow's own metadata database"
 Secrets = Mapping[str, "str | None"]
 #: Names of secrets over REST, and their names in a connection's Extra.
 _IN_EXTRA = {"ssl_client_key": "client_private_key"}

@@ -6,7 +6,9 @@ configured receiver nothing is sent, and nothing is read from the database for i
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +24,9 @@ COUNTER, GAUGE, TIMER = "counter", "gauge", "timer"
 #: The tag of mirrors beyond the number that the setting ``metrics_mirrors`` allows.
 OTHER_MIRRORS = "other"
 _PREFIX = "registry_sync."
+#: Airflow writes tags into the names of StatsD and refuses names with other characters, or longer than 250.
+_REFUSED = re.compile(r"[^A-Za-z0-9_./-]")
+MOST_TAG_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,15 @@ def are_sent() -> bool:
     return any(conf.getboolean("metrics", name, fallback=False) for name in ("statsd_on", "otel_on"))
 
 
+def tag_value(text: str) -> str:
+    """``text`` as every receiver of Airflow's takes it: ``127.0.0.1_5000`` for a port; long ones end in a hash."""
+    safe = _REFUSED.sub("_", text)
+    if len(safe) <= MOST_TAG_CHARACTERS:
+        return safe
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{safe[: MOST_TAG_CHARACTERS - len(digest) - 1]}.{digest}"
+
+
 def send(name: str, value: float | timedelta, **tags: str) -> None:
     """Sends one value: the increase of a counter, a gauge, or the duration of a timer.
 
@@ -82,6 +96,7 @@ def send(name: str, value: float | timedelta, **tags: str) -> None:
         raise ValueError(f"{name} has the tags {', '.join(metric.tags)}, not {', '.join(tags)}")
     from airflow.sdk.observability import stats
 
+    tags = {key: tag_value(value) for key, value in tags.items()}
     try:
         if metric.kind == COUNTER and not isinstance(value, timedelta):
             stats.incr(metric.name, round(value), tags=tags)

@@ -86,6 +86,23 @@ class BlobDestination(Protocol):
     def discard(self) -> None: ...
 
 
+def write_known_bytes(blob: Descriptor, writer: BlobDestination) -> bool:
+    """Writes and commits the bytes of ``blob`` if its descriptor tells them; whether it does.
+
+    Raises :class:`UnsupportedDigest` for a blob that cannot be verified, wherever its bytes come from.
+    """
+    if not blob.digest.is_verifiable:
+        raise UnsupportedDigest(f"blob {blob.digest} cannot be verified here", digest=blob.digest)
+    known = blob.known_bytes
+    if known is None:
+        return False
+    if writer.offset:
+        writer.restart()
+    writer.write(known)
+    writer.commit()
+    return True
+
+
 class BlobFetcher:
     """Fetches blobs of one registry."""
 
@@ -100,14 +117,7 @@ class BlobFetcher:
         Raises :class:`NotFound`, :class:`SizeMismatch`, :class:`DigestMismatch`, :class:`TruncatedBody` without
         progress, :class:`UnsupportedDigest`, and the errors of requests and of the writer.
         """
-        if not blob.digest.is_verifiable:
-            raise UnsupportedDigest(f"blob {blob.digest} cannot be verified here", digest=blob.digest)
-        known = blob.known_bytes
-        if known is not None:
-            if writer.offset:
-                writer.restart()
-            writer.write(known)
-            writer.commit()
+        if write_known_bytes(blob, writer):
             return 0
         registry = self.requester.target(f"/v2/{repository}/blobs/{blob.digest}")
         request_context = RequestContext("blob", repository, blob.digest)
@@ -253,6 +263,11 @@ class _Download:
         if self._is_decoding and offset:
             self._writer.restart()
             offset = 0
+        with self._requester.slot():
+            self._receive(offset)
+        self._writer.commit()
+
+    def _receive(self, offset: int) -> None:
         response = self._request(0 if self._is_rangeless else offset)
         if response.status == 416:
             response.discard()
@@ -267,7 +282,6 @@ class _Download:
         self._encodings = response.content_encodings
         self._check_length(response)
         self._stream(response)
-        self._writer.commit()
 
     def _request(self, offset: int) -> Response:
         headers = {"Range": f"bytes={offset}-"} if offset else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from copy import copy
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
@@ -26,6 +26,7 @@ from registry_sync.oci.auth.authenticator import Authenticator
 from registry_sync.oci.auth.credentials import Credentials, CredentialSource, RealmPolicy, ReportedCredentials
 from registry_sync.oci.auth.tokens import TokenStore
 from registry_sync.oci.blobs import BlobDestination, BlobFetcher
+from registry_sync.oci.catalog import list_repositories
 from registry_sync.oci.http.error_mapping import RequestContext, printable, speaks_for_a_registry
 from registry_sync.oci.http.options import SYSTEM_CLOCK, ClientOptions, Clock
 from registry_sync.oci.http.origins import Origin
@@ -127,7 +128,13 @@ class RegistryReader(Protocol):
     @property
     def usage(self) -> Usage: ...
 
+    @property
+    def requests_at_once(self) -> int: ...
+
     def list_tags(self, repository: RepositoryName) -> TagListing: ...
+
+    @property
+    def may_list_digests(self) -> bool: ...
 
     def list_tag_digests(
         self, repository: RepositoryName, tags: Set[TagName], *, most_requests: int
@@ -217,6 +224,19 @@ class RegistryClient:
         """Whether the client has no credentials."""
         return self._authenticator.is_anonymous
 
+    @property
+    def requests_at_once(self) -> int:
+        """How many requests this client, and those that it shares connections with, have under way at once for now."""
+        return self._transport.concurrency.limit
+
+    def learned(self) -> dict[str, Any] | None:
+        """What the registry taught about authentication, no secret: :meth:`Authenticator.learned`."""
+        return self._authenticator.learned()
+
+    def begin_with(self, learned: Mapping[str, Any] | None) -> None:
+        """Begins with what the client of another process :meth:`learned`, so that no request is refused first."""
+        self._authenticator.begin_with(learned)
+
     def ping(self, repository: RepositoryName | None = None) -> Ping:
         """The response at ``/v2/``, with the credentials tried. Raises :class:`NotARegistry` and authentication errors.
 
@@ -238,6 +258,15 @@ class RegistryClient:
         """
         listing = self._from_a_registry(repository, lambda: list_tags(self._requester, repository))
         return listing if self._digest_lists.are_used else replace(listing, digests={}, pushed_at={})
+
+    def list_repositories(self) -> tuple[RepositoryName, ...]:
+        """All repositories of the registry: :func:`registry_sync.oci.catalog.list_repositories`."""
+        return list_repositories(self._requester)
+
+    @property
+    def may_list_digests(self) -> bool:
+        """Whether :meth:`list_tag_digests` has an API to ask, as far as is known; no request is sent for it."""
+        return self._digest_lists.has_api
 
     def list_tag_digests(
         self, repository: RepositoryName, tags: Set[TagName], *, most_requests: int

@@ -164,6 +164,11 @@ class DigestListReader:
         is_cache = self._options.namespace is not None or known_registry(self._host).is_cache
         return self._options.digest_list is not DigestList.OFF and not is_cache
 
+    @property
+    def has_api(self) -> bool:
+        """Whether an API of this registry is known and allowed."""
+        return self._api() is not None
+
     def read(self, repository: RepositoryName, tags: Set[TagName], most_requests: int) -> TagDigests | None:
         """The digests of ``tags``, those that the registry lists for ``repository``; raises nothing.
 

@@ -1,4 +1,4 @@
-"""The approval of removals as one of Airflow's required actions: the task waits for a person, and continues.
+"""The approval of removals, or of few tags, as a required action of Airflow: the task waits for a person, and goes on.
 
 Airflow keeps the question and its response with the task instance, and shows it where people look for required actions.
 A waiting task has the state *awaiting input* and occupies neither a slot nor the triggerer; a response, or the end of
@@ -21,7 +21,7 @@ from registry_sync.hooks.dag_runs import APPROVE
 
 if TYPE_CHECKING:
     from registry_sync.domain.runs import SyncRun
-    from registry_sync.errors import TooManyRemovals
+    from registry_sync.errors import ApprovalRequired
 
 log = logging.getLogger(__name__)
 
@@ -47,30 +47,35 @@ class ApprovalResponse:
         by = None if "error" in event else user.get("name") or user.get("id") or "an unknown user"
         return cls(APPROVE in event.get("chosen_options", ()), by, event.get("responded_at"))
 
-    def refusal(self, stopped_for: str) -> str:
-        """Why no version was made: ``stopped_for``, with who rejected it, or that nobody responded."""
+    def refusal(self, stopped_for: str, rejected: str) -> str:
+        """Why no version was made: ``stopped_for``, with who ``rejected`` what, or that nobody responded."""
         if self.by is None:
             return f"nobody approved or rejected this in time: {stopped_for}"
-        return f"{self.by} rejected the removals: {stopped_for}"
+        return f"{self.by} rejected {rejected}: {stopped_for}"
 
 
-def question(refused: TooManyRemovals, repository: str, latest_number: int | None) -> tuple[str, str]:
-    """The subject and the body, Markdown with every tag that would be removed and its digest."""
-    count = format_count(len(refused.removals), "tag")
+def question(refused: ApprovalRequired, repository: str, latest_number: int | None) -> tuple[str, str]:
+    """The subject and the body, Markdown with every tag that the approval is of and its digest."""
+    from registry_sync.errors import TooFewTags
+
+    count = format_count(len(refused.tags), "tag")
+    is_few = isinstance(refused, TooFewTags)
+    which = "with only" if is_few else "without"
     stays = "" if latest_number is None else f" and keeps version {latest_number}"
-    rows = [f"| `{name}` | `{digest}` |" for name, digest in refused.removals[:_MAX_SHOWN]]
-    more = len(refused.removals) - _MAX_SHOWN
+    rows = [f"| `{name}` | `{digest}` |" for name, digest in refused.tags[:_MAX_SHOWN]]
+    more = len(refused.tags) - _MAX_SHOWN
     lines = [
         f"{refused}.",
         "",
-        f"**{APPROVE}** makes the version without the tags below. **{REJECT}** ends this run{stays}.",
+        f"**{APPROVE}** makes the version {which} the tags below. **{REJECT}** ends this run{stays}.",
         "",
         "| tag | digest |",
         "|---|---|",
         *rows,
         *(["", f"And {more:,} more."] if more > 0 else []),
     ]
-    return f"Remove {count} from {repository}?", "\n".join(lines)
+    subject = f"Make a version of {repository} with only {count}?" if is_few else f"Remove {count} from {repository}?"
+    return subject, "\n".join(lines)
 
 
 def can_ask(context: Mapping[str, Any], subject: str, body: str) -> bool:
@@ -92,9 +97,14 @@ def can_ask(context: Mapping[str, Any], subject: str, body: str) -> bool:
     return False
 
 
-def wait_for_response(run: SyncRun, refused: TooManyRemovals, stopped_for: str, timeout: timedelta) -> NoReturn:
+def wait_for_response(run: SyncRun, refused: ApprovalRequired, stopped_for: str, timeout: timedelta) -> NoReturn:
     """Ends the task until there is a response; ``execute_complete`` of the operator then continues the sync."""
     from airflow.sdk.exceptions import TaskAwaitingInput
 
-    resumes_with = {"sync_run": run.id, "seen": refused.fingerprint, "stopped_for": stopped_for}
+    resumes_with = {
+        "sync_run": run.id,
+        "seen": refused.fingerprint,
+        "stopped_for": stopped_for,
+        "stopped_by": type(refused).__name__,
+    }
     raise TaskAwaitingInput(method_name="execute_complete", kwargs=resumes_with, timeout=timeout)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.platforms import platforms_warning
 from registry_sync.domain.quantities import format_count, utc_now
-from registry_sync.errors import RegistrySyncError, RunEnded, SyncError, TooManyRemovals
+from registry_sync.errors import ApprovalRequired, RegistrySyncError, RunEnded, SyncError, TooFewTags, TooManyRemovals
 from registry_sync.operators.approvals import ApprovalResponse, can_ask, question, wait_for_response
+from registry_sync.operators.lineage import LineageTask, upstream_dataset, version_dataset
 from registry_sync.operators.links import SYNC_LINKS, set_links
+from registry_sync.operators.mirror_notifier import notify_of_waiting
 from registry_sync.operators.run_notes import (
     RunNote,
     about_sync,
@@ -22,7 +24,6 @@ from registry_sync.operators.run_notes import (
 )
 from registry_sync.operators.stage import RegistryRetryPolicy, Stage, TaskReport, open_stage
 from registry_sync.operators.task_values import as_flag, find_sync_run
-from registry_sync.operators.triggered import TriggeredTask
 from registry_sync.operators.version_outputs import emit_asset_events, has_event, version_outlets, withhold_declared
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 RESUMABLES_KEPT_SECONDS = 7 * 24 * 3600
 
 
-class CommitVersionOperator(TriggeredTask):
+_APPROVABLE: dict[str, type[ApprovalRequired]] = {kind.__name__: kind for kind in (TooManyRemovals, TooFewTags)}
+
+
+class CommitVersionOperator(LineageTask):
     """Commits the version that a run fetched, or none when nothing differs, and emits events of Airflow's assets.
 
     Runs when no earlier stage failed, skipped ones included. When a mirror would remove more tags than the remote
@@ -86,19 +90,27 @@ class CommitVersionOperator(TriggeredTask):
             return self._commit(stage, run, context)
 
     def execute_complete(
-        self, context: Context, event: dict[str, Any], sync_run: str, seen: str, stopped_for: str
+        self,
+        context: Context,
+        event: dict[str, Any],
+        sync_run: str,
+        seen: str,
+        stopped_for: str,
+        *,
+        stopped_by: str = TooManyRemovals.__name__,
     ) -> dict[str, Any]:
-        """Continues after a response: as ``execute`` when the removals ``seen`` were approved.
+        """Continues after a response: as ``execute`` when the tags ``seen`` were approved.
 
         Raises :class:`AirflowFailException` when they were rejected, or nobody responded in time. ``stopped_for`` is
-        why the sync had stopped.
+        why the sync had stopped, ``stopped_by`` the name of the error.
         """
         response = ApprovalResponse.of_event(event)
         with open_stage(context, "commit_version") as stage:
             run, _ = stage.find(sync_run)
             if not response.is_approved:
-                raise _final(run, TooManyRemovals(response.refusal(stopped_for)))
-            self.log.info("%s approved the removals at %s", response.by, response.at)
+                refusal = _APPROVABLE[stopped_by]
+                raise _final(run, refusal(response.refusal(stopped_for, refusal.approvable)))
+            self.log.info("%s approved %s at %s", response.by, _APPROVABLE[stopped_by].approvable, response.at)
             with suppress(RunEnded):
                 stage.database.runs.approve_removals(run.id, response.by or "", seen=seen)
             return self._commit(stage, run, context, response)
@@ -113,12 +125,12 @@ class CommitVersionOperator(TriggeredTask):
         try:
             result = commit_version(stage.database, run, report=TaskReport(self.log))
         except SyncError as refused:
-            if response is None and isinstance(refused, TooManyRemovals):
+            if response is None and isinstance(refused, ApprovalRequired):
                 self._ask(stage, run, context, refused)
             raise _final(run, refused) from refused.__cause__
         return self._returned(stage, run, context, result, None if response is None else response.at)
 
-    def _ask(self, stage: Stage, run: SyncRun, context: Context, refused: TooManyRemovals) -> None:
+    def _ask(self, stage: Stage, run: SyncRun, context: Context, refused: ApprovalRequired) -> None:
         """Waits for a person to approve; returns when the sync is not to wait, or cannot."""
         timeout = stage.settings.approval_wait if self.approval_timeout is None else self.approval_timeout
         if timeout <= timedelta(0):
@@ -129,6 +141,7 @@ class CommitVersionOperator(TriggeredTask):
         waiting = f"{refused}: choose Approve in the required actions of the run, or {_how_to_approve(run)}"
         stage.database.runs.report_waiting(run.id, f"{type(refused).__name__}: {waiting}")
         self.log.warning("%s. The run waits for this for %s", waiting, timeout)
+        notify_of_waiting(self.on_failure_callback, context, type(refused)(waiting))
         wait_for_response(run, refused, str(refused), timeout)
 
     def _returned(
@@ -140,6 +153,11 @@ class CommitVersionOperator(TriggeredTask):
         repository = stage.database.repositories.get(run.repository_id)
         latest = stage.database.versions.latest(run.repository_id) if result.version is None else None
         set_links(context, run.repository_id, run.remote, result.version or latest)
+        upstream = upstream_dataset(run.remote)
+        self.record_lineage(upstream, version_dataset(repository.name, result.version, upstream))
+        stage.span.record(
+            version=None if result.version is None else result.version.number, held_tags=len(result.holds)
+        )
         self._sweep(stage)
         if stage.metrics is not None and not run.state.is_settled:
             now_latest = result.version or latest
@@ -206,8 +224,8 @@ def _details(
 
 def _final(run: SyncRun, refused: SyncError) -> SyncError:
     """The error that ends the task; one that may be approved afterwards says how."""
-    if isinstance(refused, TooManyRemovals):
-        return TooManyRemovals(f"{refused}: {_how_to_approve(run)}")
+    if isinstance(refused, ApprovalRequired):
+        return refused.with_message(f"{refused}: {_how_to_approve(run)}")
     return refused
 
 

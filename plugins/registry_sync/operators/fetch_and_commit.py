@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from registry_sync.errors import TooManyRemovals
 from registry_sync.operators.commit_version import CommitVersionOperator
 from registry_sync.operators.stage import TaskReport, open_stage
 from registry_sync.operators.task_values import find_sync_run
@@ -38,10 +39,19 @@ class FetchAndCommitOperator(CommitVersionOperator):
         return _labelled(context, super().execute(context))
 
     def execute_complete(
-        self, context: Context, event: dict[str, Any], sync_run: str, seen: str, stopped_for: str
+        self,
+        context: Context,
+        event: dict[str, Any],
+        sync_run: str,
+        seen: str,
+        stopped_for: str,
+        *,
+        stopped_by: str = TooManyRemovals.__name__,
     ) -> dict[str, Any]:
         """As ``CommitVersionOperator``: everything is fetched when a person is asked."""
-        return _labelled(context, super().execute_complete(context, event, sync_run, seen, stopped_for))
+        return _labelled(
+            context, super().execute_complete(context, event, sync_run, seen, stopped_for, stopped_by=stopped_by)
+        )
 
     def _fetch(self, context: Context) -> dict[str, int]:
         """Counts of tags, manifests and blobs; empty for a sync that has ended."""
@@ -65,7 +75,15 @@ class FetchAndCommitOperator(CommitVersionOperator):
                 )
             self.log.info("%s", manifests)
             blobs = fetch_small_run(
-                client, stage.blobs, database, run, remote, min_shard_bytes=None, is_last_try=last, report=report
+                client,
+                stage.blobs,
+                database,
+                run,
+                remote,
+                min_shard_bytes=None,
+                is_last_try=last,
+                report=report,
+                on_plan=stage.count_planned,
             )
             stage.count(manifests__fetched=manifests.manifest_count)
             if blobs is not None:

@@ -24,6 +24,8 @@ class FetchBlobsOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("shard",)
     ui_color = "#f0e8f8"
+    #: A commit follows, so that nobody is to be notified of its success.
+    settles_syncs = False
 
     def __init__(self, *, shard: Mapping[str, Any], **kwargs: Any) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())

@@ -31,6 +31,8 @@ class FetchManifestsOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("shard",)
     ui_color = "#e8f0e0"
+    #: A commit follows, so that nobody is to be notified of its success.
+    settles_syncs = False
 
     def __init__(self, *, shard: Mapping[str, Any], blob_tasks: Sequence[str] = (), **kwargs: Any) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
@@ -75,6 +77,7 @@ class FetchManifestsOperator(BaseOperator):
                     min_shard_bytes=stage.settings.min_shard_bytes,
                     is_last_try=last,
                     report=report,
+                    on_plan=stage.count_planned,
                 )
             if blobs is not None:
                 stage.count(blobs__fetched=blobs.fetched_count, blobs__failed=blobs.failed_count)

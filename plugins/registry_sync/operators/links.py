@@ -1,7 +1,8 @@
 """The links that Airflow shows on the tasks of a sync: to the version, its difference, the repository, the upstream.
 
-Airflow stores a link when the task ends, well or not. A task sets what it knows with :func:`set_links`; other links are
-not shown. Paths are relative, so that they are below Airflow's own base URL.
+Airflow stores the links of a task when it ends, well or not, each with a request while the next task starts. It stores
+None, too, and shows a link to "None". So a task has no links when it begins, and those that it knows from
+:func:`set_links` on; others are not shown. Paths are relative, so that they are below Airflow's own base URL.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ class _SyncLink(BaseOperatorLink):
     """A link to what a task has set under the link's name."""
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002  Airflow's signature
-        """The URL; None, which Airflow does not show, for one that the task did not set."""
-        links: dict[str, str] = getattr(operator, _ATTRIBUTE, {})
-        return links.get(self.name)  # type: ignore[return-value]
+        """The URL that the task has set."""
+        links: dict[str, str] = getattr(operator, _ATTRIBUTE)
+        return links[self.name]
 
 
 class VersionLink(_SyncLink):
@@ -58,6 +59,13 @@ class UpstreamLink(_SyncLink):
 SYNC_LINKS = (VersionLink(), DifferenceLink(), RepositoryLink(), UpstreamLink())
 
 
+def forget_links(context: Mapping[str, Any]) -> None:
+    """Leaves the running task without links. The DAG, which the UI reads, has them still."""
+    task = context.get("task")
+    if getattr(task, "operator_extra_links", None):
+        setattr(task, "operator_extra_links", ())  # noqa: B010  it may be of any class
+
+
 def set_links(
     context: Mapping[str, Any], repository_id: str, remote: RemoteSpec, version: RepositoryVersion | None = None
 ) -> None:
@@ -72,3 +80,4 @@ def set_links(
     task = context.get("task")
     if task is not None:
         setattr(task, _ATTRIBUTE, relative)
+        task.operator_extra_links = tuple(link for link in SYNC_LINKS if link.name in relative)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,8 +14,8 @@ from registry_sync.errors import ConfigurationError, OtherUpstream, RecordNotFou
 from registry_sync.hooks.dag_runs import PLAN_KEY
 from registry_sync.operators.links import SYNC_LINKS, set_links
 from registry_sync.operators.parameters import check_shapes, form_title, sync_request
-from registry_sync.operators.run_notes import RunNote, about_sync, failed_summary, unchanged_summary
-from registry_sync.operators.stage import RegistryRetryPolicy, Stage, TaskReport, open_stage, skip
+from registry_sync.operators.run_notes import RunNote, about_sync, unchanged_summary
+from registry_sync.operators.stage import RegistryRetryPolicy, Stage, TaskReport, open_stage, skip, skip_and_go_on
 from registry_sync.operators.task_values import (
     SYNC_RUN_KEY,
     as_flag,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from registry_sync.domain.remote import RemoteSpec
     from registry_sync.domain.runs import SyncRun
     from registry_sync.domain.sync_plans import PlannedNames
+    from registry_sync.oci.client import RegistryClient
     from registry_sync.sync.list_tags import TagsListed
     from registry_sync.sync.open_run import SyncRequest
 
@@ -59,7 +60,7 @@ class ListTagsOperator(TriggeredTask):
     :param policy: ``immediate``, ``on_demand`` or ``streamed``; None for the remote's own
     :param mode: ``mirror`` to equal the upstream, ``additive`` to keep tags that are gone there
     :param conn_id: Airflow connection with the credentials; None for the remote's own, or anonymous
-    :param download_concurrency: concurrent requests of each task; None for the remote's own
+    :param download_concurrency: the most concurrent requests of each task; None for the remote's own
     :param ssl_validation: whether certificates are checked; None for the remote's own
     :param platforms: only these entries of indexes, such as ``linux/amd64``, as a list or text with commas; None for
         the remote's own
@@ -87,6 +88,9 @@ class ListTagsOperator(TriggeredTask):
         the tasks that wait for this sync are skipped. Not for a mapped task
     :param trust_triggers: whether a user who may trigger the DAG may set all of this in the parameters of a run;
         otherwise these may only create new records and sync existing ones as they are stored
+    :param fetch_tasks: ids of the tasks that fetch manifests, plan blobs and fetch blobs, in this order; in a task
+        group without the group's prefix. What would be one task's work is fetched here then, and the tasks that have
+        nothing left to do are skipped, unless they belong to several syncs
     """
 
     template_fields: Sequence[str] = (
@@ -151,6 +155,7 @@ class ListTagsOperator(TriggeredTask):
         replace_upstream: bool | str | None = None,
         publish_as: str | None = None,
         preview: bool | str = False,
+        fetch_tasks: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
@@ -182,62 +187,29 @@ class ListTagsOperator(TriggeredTask):
         self.replace_upstream = replace_upstream
         self.publish_as = publish_as
         self.preview = preview
+        self.fetch_tasks = fetch_tasks
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """The shards, ``[{"sync_run": id, "shard": number, "shards": how many, "label": "1/4 · 61 tags"}]``."""
         from registry_sync.domain.quantities import format_count
         from registry_sync.domain.runs import shard_label
-        from registry_sync.sync.list_tags import list_tags
-        from registry_sync.sync.maintenance.collect import end_lost_runs
 
         if self._is_dry_run(context):
             self._run_dry(context)
-        report = TaskReport(self.log)
-        with open_stage(context, "list_tags") as stage:
-            with self._refusal_in_note(context):
-                run, remote = self._open_run(stage, context)
-            context["ti"].xcom_push(key=SYNC_RUN_KEY, value=run.id)
-            set_links(context, run.repository_id, run.remote)
-            repository = stage.database.repositories.get(run.repository_id)
-            note = RunNote(about_sync(repository.name, run.key.scope))
-            if run.remote_changes:
-                self.log.info("%s", run.remote_changes)
-                note = replace(note, details=(run.remote_changes,))
-                note.push(context)
-            end_lost_runs(
-                stage.database.run_ends,
-                partial(dag_run_end, context),
-                report=report,
-                repository_id=run.repository_id,
-                without=run.id,
-            )
-            limits = "".join(f"; {limit}" for limit in remote.limits())
-            self.log.info("%s from %s at %s%s", repository.name, remote.upstream, remote.url, limits)
-            self._log_published(stage, run)
-            max_shards = stage.max_shards(remote)
-            client, remote = stage.connect(remote)
-            listed = list_tags(
-                client,
-                stage.database,
-                run,
-                remote,
-                max_shards=max_shards,
-                report=report,
-                confirm_after=stage.settings.confirm_tags,
-            )
-            latest = stage.database.versions.latest(run.repository_id) if listed.is_unchanged else None
-            summary = self._summary(listed, latest)
-            set_links(context, run.repository_id, run.remote, latest)
-            note = self._note(note, run, listed, summary["unchanged_version"])
-            if note.summary or note.details:
-                note.push(context)
-            context["ti"].xcom_push(key="summary", value=summary)
-            if listed.is_unchanged and stage.metrics is not None:
-                holds = None if latest is None else len(latest.holds)
-                stage.metrics.record_success(None if latest is None else latest.number, holds, utc_now())
+        done: list[str] = []
+        with open_stage(context, "list_tags", partial(self._about, context)) as stage:
+            run, client, remote, listed = self._list(stage, context)
+            if not listed.is_unchanged and self.fetch_tasks:
+                from registry_sync.operators.listed_content import fetch_here
+
+                done = fetch_here(
+                    self, context, stage, client=client, run=run, remote=remote, shard_count=len(listed.shards)
+                )
         if listed.is_unchanged and not is_mapped_instance(context):
             self.log.info("nothing changed since the latest version; the remaining stages are skipped")
             skip(context, only_of_this_sync(self))
+        if done:
+            skip_and_go_on(context, done)
         return [
             {
                 "sync_run": run.id,
@@ -247,6 +219,55 @@ class ListTagsOperator(TriggeredTask):
             }
             for shard in listed.shards
         ]
+
+    def _list(self, stage: Stage, context: Context) -> tuple[SyncRun, RegistryClient, RemoteSpec, TagsListed]:
+        """The run, opened, with what its remote lists; its parts are pushed for the tasks that follow."""
+        from registry_sync.sync.list_tags import list_tags
+        from registry_sync.sync.maintenance.collect import end_lost_runs
+
+        report = TaskReport(self.log)
+        run, remote = self._open_run(stage, context)
+        context["ti"].xcom_push(key=SYNC_RUN_KEY, value=run.id)
+        set_links(context, run.repository_id, run.remote)
+        repository = stage.database.repositories.get(run.repository_id)
+        note = RunNote(about_sync(repository.name, run.key.scope))
+        if run.remote_changes:
+            self.log.info("%s", run.remote_changes)
+            note = replace(note, details=(run.remote_changes,))
+            note.push(context)
+        end_lost_runs(
+            stage.database.run_ends,
+            partial(dag_run_end, context),
+            report=report,
+            repository_id=run.repository_id,
+            without=run.id,
+        )
+        limits = "".join(f"; {limit}" for limit in remote.limits())
+        self.log.info("%s from %s at %s%s", repository.name, remote.upstream, remote.url, limits)
+        self._log_published(stage, run)
+        max_shards = stage.max_shards(remote)
+        client, remote = stage.connect(remote)
+        listed = list_tags(
+            client,
+            stage.database,
+            run,
+            remote,
+            max_shards=max_shards,
+            report=report,
+            confirm_after=stage.settings.confirm_tags,
+        )
+        stage.span.record(tags__selected=listed.selected_count, tags__changed=listed.changed_count)
+        latest = stage.database.versions.latest(run.repository_id) if listed.is_unchanged else None
+        summary = self._summary(listed, latest)
+        set_links(context, run.repository_id, run.remote, latest)
+        note = self._note(note, run, listed, summary["unchanged_version"])
+        if note.summary or note.details:
+            note.push(context)
+        context["ti"].xcom_push(key="summary", value=summary)
+        if listed.is_unchanged and stage.metrics is not None:
+            holds = None if latest is None else len(latest.holds)
+            stage.metrics.record_success(None if latest is None else latest.number, holds, utc_now())
+        return run, client, remote, listed
 
     def _is_dry_run(self, context: Context) -> bool:
         """Whether nothing is to be changed; of a sync requested over REST, ``conf`` says so whatever the DAG does."""
@@ -259,7 +280,7 @@ class ListTagsOperator(TriggeredTask):
         from registry_sync.pulp.plan_documents import plan_document
         from registry_sync.sync.dry_run import plan_sync
 
-        with open_stage(context) as stage, self._refusal_in_note(context):
+        with open_stage(context, about=partial(self._about, context)) as stage:
             if is_mapped_instance(context):
                 raise ConfigurationError("preview is not for a mapped task: run it dry for one repository at a time")
             with stage.database.copied_for_sync(self._planned_names(stage, context)) as copy:
@@ -281,16 +302,10 @@ class ListTagsOperator(TriggeredTask):
         context["ti"].xcom_push(key=PLAN_KEY, value=plan_document(plan))
         skip(context, only_of_this_sync(self))
 
-    @contextmanager
-    def _refusal_in_note(self, context: Context) -> Iterator[None]:
-        """Notes a refusal with the run, since there is no sync yet that could record it."""
-        try:
-            yield
-        except RegistrySyncError as refused:
-            if not refused.is_temporary:
-                about = about_sync(as_text(self.repository) or "", run_key(context).scope)
-                RunNote(about, failed_summary(str(refused))).push(context)
-            raise
+    def _about(self, context: Context) -> str:
+        """What the note of the run calls a sync that was refused before it had a run; empty without a name."""
+        name = self.repository if isinstance(self.repository, str) else None
+        return about_sync(as_text(name) or "", run_key(context).scope)
 
     def _note(self, note: RunNote, run: SyncRun, listed: TagsListed, unchanged: dict[str, Any] | None) -> RunNote:
         """``note`` with what the listing shows; with a summary only if no commit follows."""
@@ -382,8 +397,11 @@ class ListTagsOperator(TriggeredTask):
         return sync_request({name: getattr(self, name) for name in {*names, "repository", "mode"}})
 
     def _summary(self, listed: TagsListed, latest: RepositoryVersion | None) -> dict[str, Any]:
-        from registry_sync.pulp.version_documents import version_document
+        unchanged = None
+        if latest is not None:
+            from registry_sync.pulp.version_documents import version_document
 
+            unchanged = version_document(latest)
         return {
             "listed": listed.listed_count,
             "selected": listed.selected_count,
@@ -392,5 +410,5 @@ class ListTagsOperator(TriggeredTask):
             "skipped_names": len(listed.skipped_names),
             "by_digest_list": listed.by_list_count,
             "not_versions": len(listed.not_versions),
-            "unchanged_version": version_document(latest) if latest else None,
+            "unchanged_version": unchanged,
         }

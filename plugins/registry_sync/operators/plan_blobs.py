@@ -24,6 +24,8 @@ class PlanBlobsOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("sync_run",)
     ui_color = "#f8f4e0"
+    #: A commit follows, so that nobody is to be notified of its success.
+    settles_syncs = False
 
     def __init__(self, *, sync_run: str | None = None, **kwargs: Any) -> None:
         kwargs.setdefault("retry_policy", RegistryRetryPolicy())
@@ -49,7 +51,7 @@ class PlanBlobsOperator(BaseOperator):
                 min_shard_bytes=stage.settings.min_shard_bytes,
                 report=TaskReport(self.log),
             )
-            stage.count(blobs__reused=planned.stored_count)
+            stage.count_planned(planned)
         context["ti"].xcom_push(
             key="summary",
             value={"needed": planned.needed_count, "stored": planned.stored_count, "foreign": planned.foreign_count},

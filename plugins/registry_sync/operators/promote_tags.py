@@ -7,16 +7,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.errors import RecordNotFound
+from registry_sync.operators.lineage import LineageTask, repository_dataset, version_dataset
 from registry_sync.operators.stage import RegistryRetryPolicy, open_stage
 from registry_sync.operators.task_values import as_list, as_text
-from registry_sync.operators.triggered import TriggeredTask
 from registry_sync.operators.version_outputs import version_outlets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class PromoteTagsOperator(TriggeredTask):
+class PromoteTagsOperator(LineageTask):
     """Copies tags of a version into another repository, which gets a new version, or none when nothing differs.
 
     Nothing is downloaded: content is stored once and shared by all repositories.
@@ -72,7 +72,7 @@ class PromoteTagsOperator(TriggeredTask):
     def execute(self, context: Context) -> dict[str, Any]:
         """``repository``, ``version`` or None, ``unchanged_version`` or None, ``missing_blob_count``."""
         from registry_sync.domain.quantities import parse_choice
-        from registry_sync.domain.records import SyncMode, checked_repository_name
+        from registry_sync.domain.records import SyncMode, checked_name
         from registry_sync.domain.references import TagFilter
         from registry_sync.domain.version_history import CopyRequest
         from registry_sync.operators.version_outputs import derived_result, find_number, withhold_declared
@@ -83,7 +83,7 @@ class PromoteTagsOperator(TriggeredTask):
             mode = parse_choice(SyncMode, self.mode, "mode")
             source = stage.database.repositories.by_name(as_text(self.source) or "")
             number = find_number(stage, source, self.number)
-            name = checked_repository_name(as_text(self.target) or "", "target: give the name of a repository")
+            name = checked_name(as_text(self.target) or "", "target: give the name of a repository")
             with suppress(RecordNotFound):
                 stage.database.repositories.by_name(name)
                 self.require_author(context, stage.settings, f"the content of {name!r}")
@@ -96,4 +96,6 @@ class PromoteTagsOperator(TriggeredTask):
             )
             outcome = "it has them already" if made.version is None else f"version {made.version.number}"
             self.log.info("tags of %s version %s promoted to %s: %s", source.name, number, target.name, outcome)
+            read = repository_dataset(source.name, number)
+            self.record_lineage(read, version_dataset(target.name, made.version))
             return derived_result(stage, context, target, made)

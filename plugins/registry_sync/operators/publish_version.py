@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from registry_sync.operators.lineage import LineageTask, base_path_dataset, repository_dataset
 from registry_sync.operators.stage import RegistryRetryPolicy, Stage, open_stage
 from registry_sync.operators.task_values import as_flag, as_text
-from registry_sync.operators.triggered import TriggeredTask
 from registry_sync.operators.version_outputs import emit_published, publication_outlets
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LATEST = "latest"
 
 
-class PublishVersionOperator(TriggeredTask):
+class PublishVersionOperator(LineageTask):
     """Points a distribution at a version of a repository: what clients pull under its base path from then on.
 
     A promotion without copying, and with an earlier number a rollback: one row is written, and nothing when clients get
@@ -74,6 +74,8 @@ class PublishVersionOperator(TriggeredTask):
         what = f"version {request.number}" if request.number is not None else "the latest version"
         now = "serves" if published.is_changed else "served already"
         self.log.info("%s %s %s of %s", distribution.base_path, now, what, request.repository.name)
+        made = base_path_dataset(distribution.base_path, request.number) if published.is_changed else None
+        self.record_lineage(repository_dataset(request.repository.name, request.number), made)
         emit_published(context, request.repository.name, distribution, is_changed=published.is_changed)
         return {
             "distribution": DistributionDocument.model_validate(distribution).model_dump(mode="json"),

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from registry_sync.operators.lineage import LineageTask, repository_dataset, version_dataset
 from registry_sync.operators.stage import RegistryRetryPolicy, open_stage
 from registry_sync.operators.task_values import as_text
-from registry_sync.operators.triggered import TriggeredTask
 from registry_sync.operators.version_outputs import version_outlets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class RollBackVersionOperator(TriggeredTask):
+class RollBackVersionOperator(LineageTask):
     """Makes a new version of a repository with the content of an older one, or none when the latest has it.
 
     Nothing is downloaded. The next mirror sync follows the upstream again.
@@ -66,4 +66,6 @@ class RollBackVersionOperator(TriggeredTask):
             )
             outcome = "the latest version holds the same" if made.version is None else f"version {made.version.number}"
             self.log.info("%s rolled back to version %s: %s", repository.name, number, outcome)
+            read = repository_dataset(repository.name, number)
+            self.record_lineage(read, version_dataset(repository.name, made.version))
             return derived_result(stage, context, repository, made)

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from registry_sync.domain.quantities import format_bytes, format_count
+from registry_sync.domain.quantities import format_bytes, format_count, shortened
+from registry_sync.errors import RunEnded
 
 if TYPE_CHECKING:
     from registry_sync.domain.runs import CommitResult
+    from registry_sync.errors import RegistrySyncError
 
 #: The key of the XCom with a task's note.
 RUN_NOTE_KEY = "registry_sync_run_note"
@@ -28,16 +30,21 @@ class RunNote:
     """The note of one task.
 
     ``about`` is its repository, with the listing task if a DAG run has several syncs; empty in XComs of earlier
-    releases. ``summary`` is how the sync ended, None where the task does not know; ``details`` are further sentences.
+    releases, and of a task that failed before it knew its sync. ``summary`` is how the sync ended, None where the task
+    does not know; ``details`` are further sentences. ``is_aftermath`` says that the task found the sync ended: what
+    another task knows of the reason counts more.
     """
 
     about: str
     summary: str | None = None
     details: tuple[str, ...] = ()
+    is_aftermath: bool = False
 
     def push(self, context: Mapping[str, Any]) -> None:
         """Passes the note on; a later one of the same task replaces it."""
-        value = {"about": self.about, "summary": self.summary, "details": list(self.details)}
+        value: dict[str, Any] = {"about": self.about, "summary": self.summary, "details": list(self.details)}
+        if self.is_aftermath:
+            value["is_aftermath"] = True
         context["ti"].xcom_push(key=RUN_NOTE_KEY, value=value)
 
     @classmethod
@@ -45,20 +52,20 @@ class RunNote:
         """The note of an XCom."""
         if not isinstance(value, Mapping):
             return cls("", None, (str(value),))
-        return cls(value["about"], value["summary"], tuple(value["details"]))
+        return cls(value["about"], value["summary"], tuple(value["details"]), bool(value.get("is_aftermath")))
 
 
 def compose(notes: Iterable[RunNote]) -> str:
     """The note of a run: how each of its syncs ended, then the details. A sync's last summary counts.
 
-    Empty without notes.
+    Names that are too long for the first line come last, in full. Empty without notes.
     """
     summaries: dict[str, str] = {}
     details: dict[str, list[str]] = {}
     for note in notes:
         known = details.setdefault(note.about, [])
         known += [detail for detail in note.details if detail not in known]
-        if note.summary is not None:
+        if note.summary is not None and not (note.is_aftermath and note.about in summaries):
             summaries[note.about] = note.summary
     about_all = [_with(about, summaries.get(about) or "; ".join(known)) for about, known in details.items()]
     items = [
@@ -67,6 +74,7 @@ def compose(notes: Iterable[RunNote]) -> str:
         if about in summaries
         for detail in known
     ]
+    items += [f"- the name in full: {about}" for about in details if about != shortened(about)]
     return "\n\n".join([*about_all, *(["\n".join(items)] if items else [])])
 
 
@@ -104,6 +112,11 @@ def failed_summary(problem: str) -> str:
     return f"failed: {problem}"
 
 
+def failure_note(about: str, error: RegistrySyncError) -> RunNote:
+    """The note of a task that ``error`` ends."""
+    return RunNote(about, failed_summary(str(error)), is_aftermath=isinstance(error, RunEnded))
+
+
 def held_note(holds: Sequence[Mapping[str, Any]], hold_count: int) -> str:
     """``2 tags are held: a is kept at sha256:…; b is omitted``, with the reasons of the first ones."""
     shown = [_held(hold) for hold in holds[:_SHOWN_HOLDS]]
@@ -115,7 +128,7 @@ def held_note(holds: Sequence[Mapping[str, Any]], hold_count: int) -> str:
 def approved_note(approved_by: str, approved_at: datetime | None = None) -> str:
     """A note on who approved that a mirror removed more tags than its remote allows, and when, if known."""
     at = "" if approved_at is None else f" at {approved_at:%Y-%m-%d %H:%M} UTC"
-    return f"more tags were removed than the remote allows, as {approved_by} approved{at}"
+    return f"more tags were removed or fewer are left than the remote allows, as {approved_by} approved{at}"
 
 
 def referrers_note(problem: str) -> str:
@@ -124,7 +137,7 @@ def referrers_note(problem: str) -> str:
 
 
 def _with(about: str, text: str) -> str:
-    return f"{about}: {text}" if about else text
+    return f"{shortened(about)}: {text}" if about else text
 
 
 def _held(hold: Mapping[str, Any]) -> str:

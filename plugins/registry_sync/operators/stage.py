@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,7 +28,9 @@ from registry_sync.errors import (
     RegistrySyncError,
     RunEnded,
 )
-from registry_sync.operators.run_notes import RunNote, about_sync, failed_summary
+from registry_sync.hooks.sync_traces import StageSpan, stage_span
+from registry_sync.operators.links import forget_links
+from registry_sync.operators.run_notes import about_sync, failure_note
 from registry_sync.operators.task_values import dag_run_started_at, refuse_lost_commit
 from registry_sync.operators.triggered import refuse_unknown_parameters
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from registry_sync.hooks.settings import Settings
     from registry_sync.hooks.sync_metrics import SyncMetrics
     from registry_sync.oci.client import RegistryClient
+    from registry_sync.sync.plan_blobs import BlobsPlanned
 
 
 #: The longest delay that a registry may request; Docker Hub's limits last six hours.
@@ -150,6 +153,7 @@ class Stage:
     is_last_try: bool
     closing: ExitStack
     dag_run_started_at: datetime | None = None
+    span: StageSpan = field(default_factory=StageSpan)
     _run: SyncRun | None = None
 
     @cached_property
@@ -181,6 +185,7 @@ class Stage:
         Raises :class:`ConfigurationError` for a run that records none.
         """
         self._run = run
+        self.span.record_run(run)
         if run.remote is None:
             raise ConfigurationError(f"the sync of DAG run {run.key.run_id!r} records no remote; start a new DAG run")
         return run, run.remote
@@ -200,11 +205,14 @@ class Stage:
     def connect(self, remote: RemoteSpec, task_count: int = 1) -> tuple[RegistryClient, RemoteSpec]:
         """A client for one of ``task_count`` tasks of a stage, and ``remote`` with this task's concurrency.
 
-        Together the tasks keep to what the connection allows on the host (:mod:`registry_sync.hooks.connection`).
+        Together the tasks keep to what the connection allows on the host (:mod:`registry_sync.hooks.connection`). It
+        begins with what the registry taught an earlier task of the sync about authentication.
         """
         from registry_sync.hooks.clients import open_client
 
         client = self.closing.enter_context(open_client(remote, task_count, self.budgets))
+        if self._run is not None:
+            client.begin_with(self._run.challenge)
         self.closing.callback(self._record_usage, client)
         return client, replace(remote, download_concurrency=client.options.concurrency)
 
@@ -235,16 +243,15 @@ class Stage:
         except RegistrySyncError as problem:
             log.warning("the failure could not be recorded with the sync run: %s", problem)
 
-    def note_failure(self, context: Mapping[str, Any], error: RegistrySyncError) -> None:
-        """Passes the failure on to the note of the DAG run."""
+    def about(self) -> str | None:
+        """What the note of the DAG run calls the stage's sync; None without a sync, and once its repository is gone."""
         if self._run is None:
-            return
+            return None
         try:
-            repository = self.database.repositories.get(self._run.repository_id).name
+            return about_sync(self.database.repositories.get(self._run.repository_id).name, self._run.key.scope)
         except RegistrySyncError as problem:
-            log.warning("the failure could not be noted with the run: %s", problem)
-            return
-        RunNote(about_sync(repository, self._run.key.scope), failed_summary(str(error))).push(context)
+            log.warning("the repository of the sync could not be read: %s", problem)
+            return None
 
     @cached_property
     def metrics(self) -> SyncMetrics | None:
@@ -263,8 +270,13 @@ class Stage:
 
     def count(self, **counts: int) -> None:
         """Adds to counters of content, see :meth:`~registry_sync.hooks.sync_metrics.SyncMetrics.record_counts`."""
+        self.span.record(**counts)
         if self.metrics is not None:
             self.metrics.record_counts(**counts)
+
+    def count_planned(self, planned: BlobsPlanned) -> None:
+        """Adds the blobs that are in the store already to their counter."""
+        self.count(blobs__reused=planned.stored_count)
 
     @contextmanager
     def measured(self, name: str) -> Iterator[None]:
@@ -288,10 +300,14 @@ class Stage:
         limit = client.usage.rate_limit
         if limit is not None:
             log.info("%s allows %s", client.registry.netloc, format_count(limit.remaining, "more pull"))
+        self.span.record_usage(client.usage)
         if self._run is None:
             return
         try:
             self.database.runs.add_usage(self._run.id, client.usage.counts())
+            learned = client.learned()
+            if learned is not None and learned != self._run.challenge and self.is_unfinished:
+                self.database.runs.record_challenge(self._run.id, learned)
             if self.metrics is not None:
                 self.metrics.record_usage(client.usage)
         except RegistrySyncError as problem:
@@ -299,25 +315,32 @@ class Stage:
 
 
 @contextmanager
-def open_stage(context: Mapping[str, Any], name: str | None = None) -> Iterator[Stage]:
+def open_stage(
+    context: Mapping[str, Any], name: str | None = None, about: Callable[[], str] | None = None
+) -> Iterator[Stage]:
     """The resources of a stage; its errors are converted for Airflow.
 
-    With the ``name`` of a stage of a sync its duration is sent as a metric.
+    With the ``name`` of a stage of a sync its duration is sent as a metric, and it has a span.
 
     A temporary error is raised unchanged, so that the task is retried; any other becomes ``AirflowFailException``,
-    because a retry would not help. Both keep the message. A final failure is recorded with the sync run, and logged in
-    one line. A repeated stage fails when no commit would follow it.
+    because a retry would not help. Both keep the message. A final failure is recorded with the sync run, passed on to
+    the note of the DAG run, and logged in one line; ``about`` gives what the note calls a sync that has no run yet. A
+    repeated stage fails when no commit would follow it.
     """
     from airflow.sdk.exceptions import AirflowFailException
 
     from registry_sync.hooks.settings import load_settings
 
+    forget_links(context)
     log_errors_in_one_line()
     last = is_last_try(context)
+    noted: str | None = None
     try:
         refuse_unknown_parameters(context)
         with ExitStack() as closing:
-            stage = Stage(load_settings(), last, closing, dag_run_started_at(context))
+            # Entered first and so closed last: what is recorded at the end belongs to the span too.
+            span = closing.enter_context(stage_span(name)) if name else StageSpan()
+            stage = Stage(load_settings(), last, closing, dag_run_started_at(context), span)
             try:
                 with stage.measured(name) if name else nullcontext():
                     yield stage
@@ -326,29 +349,54 @@ def open_stage(context: Mapping[str, Any], name: str | None = None) -> Iterator[
             except RegistrySyncError as error:
                 if last or not error.is_temporary:
                     stage.record_failure(error)
-                    stage.note_failure(context, error)
+                    noted = stage.about()
                 raise
     except RegistrySyncError as error:
+        if (last or not error.is_temporary) and not isinstance(error, MirrorsUnfinished):  # which has noted each mirror
+            if noted is None and (name or about):
+                noted = "" if about is None else about()
+            if noted is not None:
+                failure_note(noted, error).push(context)
         if error.is_temporary:
             raise
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
 
 
 def skip(context: Mapping[str, Any], tasks: Iterable[str]) -> NoReturn:
-    """Ends the task successfully and skips ``tasks``, by id, with the instances that an earlier try had mapped.
-
-    Airflow skips instances by map index, and a task that was cleared with its run keeps its earlier instances.
-    """
+    """Ends the task successfully and skips ``tasks``, by id, with the instances that an earlier try had mapped."""
     from airflow.sdk.exceptions import DownstreamTasksSkipped
 
+    raise DownstreamTasksSkipped(tasks=_instances(context, tasks))  # type: ignore[no-untyped-call]
+
+
+def skip_and_go_on(context: Mapping[str, Any], tasks: Iterable[str]) -> None:
+    """Skips ``tasks`` as :func:`skip`; the task goes on, and what it returns can still be mapped over.
+
+    So a skipped task that somebody clears can be expanded. Ends the task where Airflow offers no such thing.
+    """
+    try:
+        from airflow.sdk.execution_time.comms import SkipDownstreamTasks
+        from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+    except ImportError:
+        skip(context, tasks)
+    SUPERVISOR_COMMS.send(SkipDownstreamTasks(tasks=_instances(context, tasks)))
+
+
+def _instances(context: Mapping[str, Any], tasks: Iterable[str]) -> list[str | tuple[str, int]]:
+    """``tasks`` with the instances that an earlier try had mapped.
+
+    Airflow skips instances by map index, and a task that was cleared with its run keeps its earlier instances. They are
+    mapped from what this task returned, so that a first try has none, and no request is made for them.
+    """
     ti, names = context["ti"], sorted(tasks)
-    found = ti.get_task_states(ti.dag_id, task_ids=names, run_ids=[ti.run_id]) if names else {}
+    is_repeated = names and ti.try_number > 1
+    found = ti.get_task_states(ti.dag_id, task_ids=names, run_ids=[ti.run_id]) if is_repeated else {}
     instances = [(name, -1) for name in names]
     for instance in found.get(ti.run_id, {}):
         name, _, index = instance.rpartition("_")  # Airflow writes fetch_blobs_0 for fetch_blobs[0]
         if name in names and index.isdigit():
             instances.append((name, int(index)))
-    raise DownstreamTasksSkipped(tasks=sorted(instances))  # type: ignore[no-untyped-call]
+    return sorted(instances)
 
 
 def read_shard(shard: object, given_by: str) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from registry_sync.domain.mirrors import Mirror
     from registry_sync.domain.runs import RunKey, RunTrigger, SyncRun
     from registry_sync.operators.stage import Stage
-    from registry_sync.sync.sync_mirrors import MirrorSync
+    from registry_sync.sync.mirror_tasks import MirrorSync
 
 #: How many mirrors a task has about: fewer cost more tasks, more are lost to nobody but wait for each other.
 PART_SIZE = 250
@@ -58,7 +58,8 @@ class SyncMirrorGroupOperator(SyncMirrorsOperator):
         self.fleet_path = fleet_path
 
     def _mirrors(self, stage: Stage, context: Context) -> list[MirrorSync]:
-        from registry_sync.sync.sync_mirrors import MirrorSync
+        from registry_sync.sync.declared_mirrors import expected_mirror_run
+        from registry_sync.sync.mirror_tasks import MirrorSync
 
         fleet = declared_fleet(stage.settings, self.fleet_path)
         found = fleet.groups.get(self.group)
@@ -66,12 +67,18 @@ class SyncMirrorGroupOperator(SyncMirrorsOperator):
             raise ConfigurationError(f"{str(fleet.path)!r} has no group {self.group!r} that is a batch")
         by = run_trigger(context)
         return [
-            MirrorSync(name, partial(self._start, stage.database, mirror, by), mirror.priority)
+            MirrorSync(
+                name,
+                partial(self._start, stage.database, mirror, by),
+                mirror.priority,
+                partial(expected_mirror_run, stage.database, mirror, by=by),
+            )
             for name in found.repositories
-            if self._has(name) and (mirror := fleet.mirror(name))
+            if self.owns(name) and (mirror := fleet.mirror(name))
         ]
 
-    def _has(self, repository: str) -> bool:
+    def owns(self, repository: str) -> bool:
+        """Whether a mirror of the group is in this part of it."""
         return self.part is None or part_number(repository, self.part["parts"]) == self.part["number"]
 
     def _start(self, database: Database, mirror: Mirror, by: RunTrigger, key: RunKey) -> SyncRun:

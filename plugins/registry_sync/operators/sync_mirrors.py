@@ -10,18 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.mirror_results import MirrorOutcome, MirrorResult, error_lines, outcome_counts, unsuccessful
 from registry_sync.errors import ConfigurationError, MirrorsUnfinished, RecordNotFound
+from registry_sync.hooks.sync_traces import record_mirrors
+from registry_sync.operators.lineage import LineageTask, upstream_dataset, version_dataset
+from registry_sync.operators.mirror_notifier import notify_of_waiting
 from registry_sync.operators.parameters import check_shapes, sync_request
 from registry_sync.operators.run_notes import RunNote
 from registry_sync.operators.stage import LONGEST_DELAY, RegistryRetryPolicy, Stage, TaskReport, open_stage
 from registry_sync.operators.task_values import as_text, dag_run_end, dag_run_started_at, run_trigger
-from registry_sync.operators.triggered import TriggeredTask, is_literal, with_near_names
+from registry_sync.operators.triggered import is_literal, with_near_names
 from registry_sync.operators.version_outputs import emit_asset_events, has_event, version_outlets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from registry_sync.domain.records import RepositoryVersion
     from registry_sync.domain.runs import Authority, RunKey, RunTrigger, SyncRun
-    from registry_sync.sync.sync_mirrors import MirrorsSynced, MirrorSync
+    from registry_sync.domain.settled_mirrors import SettledMirror
+    from registry_sync.sync.mirror_tasks import MirrorSync
+    from registry_sync.sync.open_run import SyncRequest
+    from registry_sync.sync.sync_mirrors import MirrorsSynced
 
 #: The name under which the template of a map index finds what the task is about.
 MIRRORS_LABEL = "mirrors_label"
@@ -49,7 +56,7 @@ MIRROR_FIELDS = frozenset(
 _MAX_TASK_TAGS, _FEWEST_EVENT_TAGS = 2000, 10
 
 
-class SyncMirrorsOperator(TriggeredTask):
+class SyncMirrorsOperator(LineageTask):
     """Syncs many small mirrors in one task, the most important first, and fails at the end if any of them did.
 
     Mirrors share one pool of connections and one cache of tokens for each account of a registry. One that fails, is
@@ -106,11 +113,12 @@ class SyncMirrorsOperator(TriggeredTask):
         """``counts`` by outcome, sums of requests, bytes and seconds, and at most 20 mirrors that did not succeed."""
         from registry_sync.hooks.shared_clients import SharedClients
         from registry_sync.sync.maintenance.collect import end_lost_runs
-        from registry_sync.sync.sync_mirrors import MirrorTask, sync_mirrors
+        from registry_sync.sync.mirror_tasks import MirrorTask
+        from registry_sync.sync.sync_mirrors import sync_mirrors
 
         report, ti = TaskReport(self.log), context["ti"]
         task = MirrorTask(ti.dag_id, ti.run_id, ti.task_id, dag_run_started_at(context))
-        with open_stage(context) as stage:
+        with open_stage(context, "sync_mirrors", lambda: task.task_id) as stage:
             mirrors = self._mirrors(stage, context)
             context[MIRRORS_LABEL] = _label([mirror.repository for mirror in mirrors])  # type: ignore[literal-required]
             end_lost_runs(stage.database.run_ends, partial(dag_run_end, context), report=report)
@@ -133,14 +141,16 @@ class SyncMirrorsOperator(TriggeredTask):
                 on_round=stage.budgets.begin_round,
             )
             self._note(stage, context, task, synced)
+            stage.span.record(mirror_count=len(synced.results))
+            record_mirrors(synced.results)
             self._send_metrics(stage, synced.results)
-            self._wait_for_registries(synced)
+            self._wait_for_registries(synced, context)
             self._refuse_failed(synced)
             self._emit_events(stage, context, synced.results)
         return _summary(synced.results)
 
     def _mirrors(self, stage: Stage, context: Context) -> list[MirrorSync]:
-        from registry_sync.sync.sync_mirrors import MirrorSync
+        from registry_sync.sync.mirror_tasks import MirrorSync
 
         if not isinstance(self.mirrors, list | tuple):
             raise ConfigurationError(f"mirrors is {type(self.mirrors).__name__}; give a list with a mapping for each")
@@ -155,6 +165,7 @@ class SyncMirrorsOperator(TriggeredTask):
                 repository=_repository(number, mirror),
                 start=partial(_start, stage, mirror, authority, by),
                 priority=_priority(mirror),
+                expect=partial(_expected, mirror, authority, by),
             )
             for number, mirror in enumerate(self.mirrors)
         ]
@@ -186,7 +197,7 @@ class SyncMirrorsOperator(TriggeredTask):
         context["ti"].xcom_push(key=COUNTS_KEY, value=outcome_counts(known.values()))
         self.log.info("%s", synced)
 
-    def _wait_for_registries(self, synced: MirrorsSynced) -> None:
+    def _wait_for_registries(self, synced: MirrorsSynced, context: Context) -> None:
         """Ends the task until registries allow more, without a slot and without using up a try."""
         from airflow.sdk.exceptions import AirflowRescheduleException
 
@@ -194,6 +205,7 @@ class SyncMirrorsOperator(TriggeredTask):
             return
         delay = min(timedelta(seconds=synced.wait_seconds + 1), LONGEST_DELAY)
         self.log.info("registries are limiting requests; the mirrors that are left are synced in %s", delay)
+        notify_of_waiting(self.on_retry_callback, context, None)
         raise AirflowRescheduleException(datetime.now(timezone.utc) + delay)  # type: ignore[no-untyped-call]
 
     def _refuse_failed(self, synced: MirrorsSynced) -> None:
@@ -244,13 +256,37 @@ class SyncMirrorsOperator(TriggeredTask):
                 continue
             if context["ti"].try_number == 1 or not has_event(context, version):
                 emit_asset_events(context, stage.database, repository, version, max_tags=max_tags)
+            self._record_lineage(stage, result, version)
+
+    def _record_lineage(self, stage: Stage, result: MirrorResult, version: RepositoryVersion) -> None:
+        """Adds the upstream of a mirror and the version made of it, where somebody asks for it."""
+        if result.sync_run_id is None or not self.has_lineage_provider():
+            return
+        with suppress(RecordNotFound):  # deleted since
+            upstream = upstream_dataset(stage.database.runs.get(result.sync_run_id).remote)
+            self.record_lineage(upstream, version_dataset(result.repository, version, upstream))
 
 
 def _start(stage: Stage, mirror: Mapping[str, Any], authority: Authority, by: RunTrigger, key: RunKey) -> SyncRun:
     """The run of a mirror. Raises as a sync does."""
-    from registry_sync.domain.remote import SYNC_OPTIONS
     from registry_sync.hooks.clients import check_connection
     from registry_sync.sync.open_run import open_run
+
+    request = _request(mirror)
+    return open_run(stage.database, key, request, authority=authority, check_connection=check_connection, by=by)
+
+
+def _expected(mirror: Mapping[str, Any], authority: Authority, by: RunTrigger, known: SettledMirror) -> SyncRun | None:
+    """The run of a mirror by what is known of it; None where :func:`_start` has more to do. Raises as that does."""
+    from registry_sync.domain.runs import Authority as Rights
+    from registry_sync.sync.unchanged_mirrors import expected_run
+
+    return expected_run(_request(mirror), known, by) if authority is Rights.AUTHOR else None
+
+
+def _request(mirror: Mapping[str, Any]) -> SyncRequest:
+    """The sync that a mirror asks for. Raises :class:`ConfigurationError`."""
+    from registry_sync.domain.remote import SYNC_OPTIONS
 
     known = MIRROR_FIELDS | {option.parameter or name for name, option in SYNC_OPTIONS.items()}
     if unknown := sorted(map(str, mirror.keys() - known)):
@@ -258,9 +294,7 @@ def _start(stage: Stage, mirror: Mapping[str, Any], authority: Authority, by: Ru
             f"a mirror has no field {with_near_names(unknown, known)}; it has {', '.join(sorted(known))}"
         )
     check_shapes(mirror, str)
-    return open_run(
-        stage.database, key, sync_request(mirror), authority=authority, check_connection=check_connection, by=by
-    )
+    return sync_request(mirror)
 
 
 def _repository(number: int, mirror: object) -> str:

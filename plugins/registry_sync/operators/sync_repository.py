@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     Rule = Mapping[str, Any] | int | str | XComArg | None
     Rules = Sequence[Any] | str | XComArg | None
 
+#: The tasks of :func:`add_stages` between a listing and a commit; a listing does their work where it is little.
+FETCH_TASKS = ("fetch_manifests", "plan_blobs", "fetch_blobs")
 #: Of every task, where neither the call nor the DAG's ``default_args`` have them.
 TASK_DEFAULTS: Mapping[str, Any] = {
     "retries": 4,
@@ -113,7 +115,7 @@ def sync_repository(
     :param policy: ``immediate``, ``on_demand`` or ``streamed``; None for the remote's own
     :param mode: ``mirror`` (the default) to equal the upstream, ``additive`` to keep tags that are gone there
     :param conn_id: Airflow connection with the credentials; None for the remote's own, or anonymous
-    :param download_concurrency: concurrent requests of each task; None for the remote's own
+    :param download_concurrency: the most concurrent requests of each task; None for the remote's own
     :param ssl_validation: whether certificates are checked; None for the remote's own
     :param platforms: only these entries of indexes, such as ``linux/amd64``; None for the remote's own
     :param include_referrers: whether signatures and other referrers are included; None for the remote's own
@@ -189,7 +191,8 @@ def _add_tasks(
             **each,
         )
         return
-    add_stages(ListTagsOperator(task_id="list_tags", **options, **first, **each), each, removals, outlets)
+    list_tags = ListTagsOperator(task_id="list_tags", fetch_tasks=FETCH_TASKS, **options, **first, **each)
+    add_stages(list_tags, each, removals, outlets)
 
 
 def add_stages(

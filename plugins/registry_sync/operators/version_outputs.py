@@ -1,8 +1,4 @@
-"""The outputs of operators that make or publish versions: XComs for later tasks, and events of Airflow's assets.
-
-An asset is named after the repository, and so is its URI: Airflow keeps one asset of each name and one of each URI
-active, so that an asset whose URI outlives its name, or the reverse, never becomes active again.
-"""
+"""The outputs of operators that make or publish versions: XComs for later tasks, and events of Airflow's assets."""
 
 from __future__ import annotations
 
@@ -10,14 +6,21 @@ import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from airflow.sdk import Asset, AssetAlias
 
+from registry_sync.domain.asset_names import (
+    FORMER_NAMES_ALIAS,
+    PUBLICATIONS_ALIAS,
+    REPOSITORY_URIS,
+    VERSIONS_ALIAS,
+    asset_of_base_path,
+    asset_of_repository,
+)
 from registry_sync.operators.stage import Stage
 from registry_sync.operators.task_values import as_text, dag_run_started_at
 from registry_sync.operators.triggered import is_literal
-from registry_sync.pulp.hrefs import distribution_href, href_of
+from registry_sync.pulp.hrefs import href_of
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.asset import BaseAsset
@@ -32,16 +35,6 @@ log = logging.getLogger(__name__)
 
 _CLOCKS_DIFFER_BY = timedelta(hours=1)
 _MAX_EVENTS = 1000
-#: Every version that a task makes is an event of this alias, and of its repository's asset; schedule DAGs on it.
-VERSIONS_ALIAS = "registry_sync_versions"
-#: The same for assets of a repository's former names, so that each version is one event of the alias above.
-FORMER_NAMES_ALIAS = "registry_sync_former_names"
-#: Every change of what a task publishes is an event of this alias, and of its base path's asset.
-PUBLICATIONS_ALIAS = "registry_sync_publications"
-_NAME_PREFIX = "registry_sync/"
-_URI_PREFIX = "x-registry-sync://repositories/"
-_PUBLISHED_PREFIX = "registry_sync_published/"
-_PUBLISHED_URI_PREFIX = "x-registry-sync://base-paths/"
 
 
 def version_outlets(repository: object = None) -> list[BaseAsset]:
@@ -63,7 +56,7 @@ def withhold_declared(task: Any) -> None:
     version is an event by :func:`emit_asset_events`, exactly one for each asset.
     """
     task.outlets = [
-        outlet for outlet in task.outlets if not (isinstance(outlet, Asset) and outlet.uri.startswith(_URI_PREFIX))
+        outlet for outlet in task.outlets if not (isinstance(outlet, Asset) and outlet.uri.startswith(REPOSITORY_URIS))
     ]
 
 
@@ -79,19 +72,16 @@ def emit_published(
 
     The repeat of a task that had changed it and failed before it ended adds the event that is missing.
     """
-    extra = {
-        "base_path": distribution.base_path,
-        "repository": repository,
-        "number": distribution.version_number,
-        "href": distribution_href(distribution.id),
-    }
+    from registry_sync.pulp.version_events import publication_event
+
+    extra = publication_event(repository, distribution)
     ti, changed_at = context["ti"], distribution.updated_at
     began_at = dag_run_started_at(context)
     is_repeat = ti.try_number > 1 and began_at is not None and changed_at is not None and changed_at >= began_at
     is_missing = is_repeat and changed_at is not None and not _has_own(context, PUBLICATIONS_ALIAS, changed_at, extra)
     if is_changed or is_missing:
-        name = distribution.base_path
-        asset = Asset(name=f"{_PUBLISHED_PREFIX}{name}", uri=f"{_PUBLISHED_URI_PREFIX}{quote(name, safe='/')}")
+        named = asset_of_base_path(distribution.base_path)
+        asset = Asset(name=named.name, uri=named.uri)
         context["outlet_events"][AssetAlias(PUBLICATIONS_ALIAS)].add(asset, extra=extra)
 
 
@@ -131,9 +121,8 @@ def repository_asset(context: Mapping[str, Any], repository: str) -> Asset:
 
 def declared_asset(repository: str) -> Asset:
     """The asset of the repository of that name as DAGs declare it."""
-    # Airflow accepts ASCII only; a quoted name is another repository's only if that one has a quoted name itself.
-    quoted = quote(repository, safe="/")
-    return Asset(name=f"{_NAME_PREFIX}{repository if repository.isascii() else quoted}", uri=f"{_URI_PREFIX}{quoted}")
+    named = asset_of_repository(repository)
+    return Asset(name=named.name, uri=named.uri)
 
 
 def _active_uri(context: Mapping[str, Any], name: str) -> str | None:
@@ -149,7 +138,7 @@ def _active_uri(context: Mapping[str, Any], name: str) -> str | None:
         log.debug("Airflow does not return the asset %s: %s", name, problem)
         return None
     uri = found.uri if isinstance(found, AssetResult) else ""
-    return uri if uri.startswith(_URI_PREFIX) else None
+    return uri if uri.startswith(REPOSITORY_URIS) else None
 
 
 def has_event(context: Mapping[str, Any], version: RepositoryVersion) -> bool:

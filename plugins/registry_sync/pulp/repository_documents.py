@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import AliasGenerator, AliasPath, ConfigDict, Field
 
 from registry_sync.domain.known_registries import DigestList
-from registry_sync.domain.remote import Policy, split_private_keys
+from registry_sync.domain.private_keys import split_private_keys
+from registry_sync.domain.remote import Policy
 from registry_sync.domain.serving import Distribution
 from registry_sync.domain.tag_options import rule_value
 from registry_sync.domain.tag_rules import TagOrder
@@ -140,6 +141,7 @@ class RemoteDocument(Document):
     max_held_share: float | None
     max_removed_share: float | None
     max_removed_tags: int | None
+    min_tags: int | None
     max_total_bytes: int | None
     digest_list: DigestList
     regex: list[str]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Collection
+from typing import Annotated, Any
 
 from pydantic import AliasPath, BeforeValidator, Field, ValidationInfo
 
@@ -13,9 +14,9 @@ from registry_sync.pulp.documents import WHOLE, Document, Timestamp, made
 from registry_sync.pulp.hrefs import remote_href, repository_href, sync_href, task_href, version_href
 
 
-def tasks_of(sync_dag_id: str) -> dict[str, str]:
-    """The validation context of sync documents: runs of the DAG ``sync_dag_id`` may be tasks."""
-    return {"sync_dag_id": sync_dag_id}
+def tasks_of(sync_dag_id: str, run_ids: Collection[str]) -> dict[str, Any]:
+    """The validation context of sync documents: these runs of the DAG ``sync_dag_id`` are tasks that exist."""
+    return {"sync_dag_id": sync_dag_id, "run_ids": run_ids}
 
 
 def remote_href_of(run: SyncRun) -> str | None:
@@ -24,7 +25,8 @@ def remote_href_of(run: SyncRun) -> str | None:
 
 
 def _task_href(key: RunKey, info: ValidationInfo) -> str | None:
-    is_task = key.dag_id == (info.context or {}).get("sync_dag_id")
+    context = info.context or {}
+    is_task = key.dag_id == context.get("sync_dag_id") and key.run_id in context["run_ids"]
     request_id = request_id_of(key.run_id) if is_task else None
     return None if request_id is None else task_href(request_id)
 
@@ -33,7 +35,7 @@ def _version_href(run: SyncRun) -> str | None:
     return None if run.version_number is None else version_href(run.repository_id, run.version_number)
 
 
-#: The path of a sync's task, null when it was not started over REST.
+#: The path of a sync's task, null when it was not started over REST, and once the task is deleted.
 TaskHref = Annotated[str | None, BeforeValidator(_task_href), Field(validation_alias="key")]
 
 
@@ -52,9 +54,9 @@ class RequestCounts(Document):
 class SyncDocument(Document):
     """A sync. ``repository_version`` is the version that it made, null while it has made none.
 
-    ``task`` is its path when it was started over REST, else null. ``triggered_by`` is the user who started it, or
-    ``schedule``, an asset, a backfill. ``held_tag_count`` is the number of tags that it could not update, counted at
-    its end.
+    ``task`` is its path when it was started over REST and the task is not deleted, else null. ``triggered_by`` is the
+    user who started it, or ``schedule``, an asset, a backfill. ``held_tag_count`` is the number of tags that it could
+    not update, counted at its end.
     """
 
     pulp_href: Annotated[str, made(sync_href), Field(validation_alias="id")]

@@ -269,7 +269,7 @@ class RemoteThen(Document):
 
 
 class SyncThen(Document):
-    """The sync that made a version. ``task`` is its path when it was started over REST, else null.
+    """The sync that made a version. ``task`` is its path when it was started over REST and the task is not deleted.
 
     ``triggered_by`` is the user who started it, or ``schedule``, an asset, a backfill. ``removals_approved_by``
     approved the removal of more tags than its remote allows; null without an approval.

@@ -1,6 +1,6 @@
-"""The extra of an asset event that reports a new version: what a DAG that it starts has in hand without a request.
+"""The extras of asset events of versions and publications: what a DAG that they start has in hand without a request.
 
-It is bounded: of the tags that differ it has the first ones, and the path of the difference over REST for the rest.
+They are bounded: of the tags that differ it has the first ones, and the path of the difference over REST for the rest.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.version_history import Change
-from registry_sync.pulp.hrefs import href_of
+from registry_sync.pulp.hrefs import distribution_href, href_of
 
 if TYPE_CHECKING:
     from registry_sync.domain.records import RepositoryVersion
+    from registry_sync.domain.serving import Distribution
     from registry_sync.domain.version_history import TagChange, TagDifference
 
 #: The most tags that an event lists; the extra stays below 40 kB with the longest names.
@@ -34,6 +35,19 @@ def version_event(repository: str, version: RepositoryVersion, difference: TagDi
         "counts": version.summary.counts(),
         "hold_count": len(version.holds),
         "tags": _tags(difference, f"{href_of(version)}diff/"),
+    }
+
+
+def publication_event(repository: str, distribution: Distribution) -> dict[str, Any]:
+    """The extra of the event of a change of what is published: of which ``repository``, by name, and where.
+
+    ``number`` is None for the latest version at any time.
+    """
+    return {
+        "base_path": distribution.base_path,
+        "repository": repository,
+        "number": distribution.version_number,
+        "href": distribution_href(distribution.id),
     }
 
 

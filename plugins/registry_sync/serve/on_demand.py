@@ -2,8 +2,9 @@
 
 One download serves everybody who asks meanwhile: in this process by :class:`BlobDownload`, in others by a claim in the
 metadata database. A process without the claim reads what another one of its machine has downloaded so far, or waits
-until the blob is stored; when the holder of the claim dies, it takes the download over and resumes it. A download goes
-on when its clients leave, unless it is not kept. docs/adr/0041-blobs-at-the-first-pull.md has the reasons.
+until the blob is stored; when the holder of the claim dies, it takes the download over and resumes it. Of whose
+download it sees nothing for :data:`UNSEEN_SECONDS`, it waits for no longer. A download goes on when its clients leave,
+unless it is not kept. docs/adr/0041-blobs-at-the-first-pull.md has the reasons.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -22,7 +22,7 @@ from cachetools import TTLCache
 
 from registry_sync.blobs.store import BlobStore, BlobWriter
 from registry_sync.db.database import Database
-from registry_sync.db.download_claims import DownloadClaim
+from registry_sync.db.held_claims import HeldClaims
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor
 from registry_sync.domain.quantities import utc_now
@@ -53,9 +53,9 @@ _ALONE_BYTES = 512 * 1024
 MOST_WAITING = 256
 #: How long a client waits for the first byte. The download goes on.
 FIRST_BYTE_SECONDS = 30.0
-#: How often a claim shows that its holder lives, and how long one that stands still is respected.
-BEAT_SECONDS, LAPSED_SECONDS = 1.0, 6.0
 _POLL_SECONDS = 0.05
+#: How long a pull waits for another process of which no byte is seen: a sync claims many blobs, and begins a few.
+UNSEEN_SECONDS = 10.0
 #: A failure is repeated to clients for this long without asking the upstream again.
 _REMEMBERED_SECONDS = 5.0
 #: Registries of which a process keeps connections and tokens, and for how long: credentials may change.
@@ -139,7 +139,7 @@ class OnDemand:
         self._clients = _Clients(open_client)
         self._count = count
         self._first_byte_seconds = first_byte_seconds
-        self._claims = _Claims(database)
+        self._claims = HeldClaims(database)
         self._kept = ThreadPoolExecutor(MOST_KEPT, thread_name_prefix="on-demand")
         self._streamed = ThreadPoolExecutor(MOST_STREAMED, thread_name_prefix="streamed")
         self._shared: dict[Digest, BlobDownload] = {}
@@ -233,10 +233,12 @@ class OnDemand:
     def _fetch_once(self, fetch: BlobFetch, download: BlobDownload) -> bool:
         """Whether another process stored the blob meanwhile and it is to be read from the store."""
         digest = fetch.descriptor.digest
-        following = _Following(self._store, download)
+        following, ends_at = _Following(self._store, download), time.monotonic() + UNSEEN_SECONDS
         while not self._claims.take(digest):
             if following.has_all():
                 return False
+            if not download.offset and time.monotonic() >= ends_at:
+                break
             time.sleep(_POLL_SECONDS)
         try:
             if following.has_all():
@@ -245,7 +247,7 @@ class OnDemand:
                 return True
             return self._fetch_and_keep(fetch, download)
         finally:
-            self._claims.release(digest)
+            self._claims.release([digest])
 
     def _fetch_and_keep(self, fetch: BlobFetch, download: BlobDownload) -> bool:
         """Downloads into the store; True when a sync stored the blob meanwhile."""
@@ -336,63 +338,6 @@ class _Following:
             download.verify()
             return True
         return False
-
-
-class _Claims:
-    """The claims of this process, kept alive by a thread. Without a database that can be written, all are had."""
-
-    def __init__(self, database: Database) -> None:
-        self._store = database.download_claims
-        self._holder = str(uuid.uuid4())
-        self._seen: dict[Digest, tuple[DownloadClaim, float]] = {}
-        self._held: set[Digest] = set()
-        self._lock = threading.Lock()
-        self._is_closed = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def close(self) -> None:
-        self._is_closed.set()
-
-    def take(self, digest: Digest) -> bool:
-        """Whether this process downloads the blob from now on."""
-        seen, since = self._seen.get(digest, (None, 0.0))
-        has_lapsed = seen is not None and time.monotonic() - since > LAPSED_SECONDS
-        try:
-            current = self._store.take(digest, self._holder, lapsed=seen if has_lapsed else None)
-        except DatabaseError as problem:
-            _log.warning("blob %s is downloaded without a look at other processes: %s", digest, problem)
-            current = None
-        if current is None:
-            self._seen.pop(digest, None)
-            self._hold(digest)
-            return True
-        if current != seen:
-            self._seen[digest] = current, time.monotonic()
-        return False
-
-    def release(self, digest: Digest) -> None:
-        with self._lock:
-            self._held.discard(digest)
-        with suppress(DatabaseError):
-            self._store.release(digest, self._holder)
-
-    def _hold(self, digest: Digest) -> None:
-        with self._lock:
-            self._held.add(digest)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._beat, name="claims", daemon=True)
-                self._thread.start()
-
-    def _beat(self) -> None:
-        while not self._is_closed.wait(BEAT_SECONDS):
-            with self._lock:
-                if not self._held:
-                    self._thread = None
-                    return
-            try:
-                self._store.beat(self._holder)
-            except DatabaseError as problem:
-                _log.debug("claims on downloads are not renewed now: %s", problem)
 
 
 def _ignore(_problem: BlobStoreError) -> None:

@@ -30,12 +30,13 @@ from registry_sync.domain.serving import PublishedVersion, PullRecord
 from registry_sync.errors import BlobMissing, InvalidReference, RegistrySyncError
 from registry_sync.serve.blob_bodies import BlobBody, BodyCut, Receive, Send
 from registry_sync.serve.delivery import Delivery
+from registry_sync.serve.file_sender import FileSender
 from registry_sync.serve.logins import Access, PullLogin
 from registry_sync.serve.lookups import Lookups
 from registry_sync.serve.on_demand import BlobFetch, OnDemand
 from registry_sync.serve.replies import PullError, Reply, Scope, is_unchanged, requested_range, unavailable
 from registry_sync.users.airflow_logins import UserLogin
-from registry_sync.users.login_limits import Network, client_address
+from registry_sync.users.login_limits import HOST, Network, client_address
 
 if TYPE_CHECKING:
     from registry_sync.hooks.pull_clients import OpenPullClient
@@ -83,8 +84,10 @@ class PullRequest:
         for name, value in scope["headers"]:
             key = name.decode("latin-1").lower()
             headers[key] = f"{headers[key]}, {value.decode('latin-1')}" if key in headers else value.decode("latin-1")
-        host = headers.get("host") or ":".join(map(str, scope.get("server") or ("localhost",)))
         # Both only choose the address of a challenge, which goes to the client that could have sent them.
+        host = headers.get("host", "")
+        if not HOST.fullmatch(host):
+            host = ":".join(map(str, scope.get("server") or ("localhost",)))
         forwarded = headers.get("x-forwarded-proto", "").split(",")[0].strip().lower()
         scheme = forwarded if forwarded in ("http", "https") else scope.get("scheme", "http")
         text = scope.get("query_string")
@@ -124,9 +127,10 @@ class PullApp:
     """Serves what distributions of ``database`` publish, with bytes of ``store``.
 
     ``users`` checks the logins of Airflow's users, without it only robots log in. ``open_client`` opens the registry of
-    a remote, for blobs that the store lacks; None serves stored blobs alone. ``observers`` are given each request after
-    its reply, and ``count_on_demand`` what :class:`OnDemand` counts; they are quick, and raise nothing. ``closing`` is
-    called in turn when the server ends.
+    a remote, for blobs that the store lacks; None serves stored blobs alone. ``files`` sends large ones that are stored
+    in a folder, None where the server has to. ``observers`` are given each request after its reply, and
+    ``count_on_demand`` what :class:`OnDemand` counts; they are quick, and raise nothing. ``closing`` is called in turn
+    when the server ends.
     """
 
     def __init__(
@@ -139,6 +143,7 @@ class PullApp:
         trusted_proxies: Sequence[Network] = (),
         delivery: Delivery | None = None,
         open_client: OpenPullClient | None = None,
+        files: FileSender | None = None,
         observers: Sequence[Callable[[PullRecord], None]] = (),
         count_on_demand: Callable[[str, int], None] = lambda _event, _amount: None,
         closing: Sequence[Callable[[], None]] = (),
@@ -149,12 +154,15 @@ class PullApp:
         self._lookups = Lookups(database)
         self._access = Access(database, self._lookups, service, users)
         self._trusted_proxies = trusted_proxies
+        self._files = files
         self._observers = observers
         self._closing = closing
 
     def close(self) -> None:
         """Ends its threads."""
         self._lookups.close()
+        if self._files is not None:
+            self._files.close()
         if self._on_demand is not None:
             self._on_demand.close()
         for close in self._closing:
@@ -176,7 +184,7 @@ class PullApp:
             reply = unavailable("the server cannot answer now; try again", 5).reply()
         sent_bytes = 0
         try:
-            sent_bytes = await reply.send(scope, receive, send)
+            sent_bytes = await reply.send(scope, receive, send, self._files)
         except BodyCut as problem:
             _log.error("%s %s: %s", request.method, request.path, problem)
             raise

@@ -10,9 +10,12 @@ import json
 import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry_sync.serve.blob_bodies import BlobBody, Receive, Send
+
+if TYPE_CHECKING:
+    from registry_sync.serve.file_sender import FileSender
 
 Scope = MutableMapping[str, Any]
 
@@ -23,7 +26,9 @@ SAFE_HEADERS = {
     "Docker-Distribution-Api-Version": "registry/2.0",
 }
 _SAFE_PAIRS = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in SAFE_HEADERS.items()]
-_RANGE = re.compile(r"bytes=(?:(?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})?|-(?P<suffix>[0-9]{1,18}))")
+_RANGE = re.compile(r"(?i:bytes)=(?:(?P<first>[0-9]+)-(?P<last>[0-9]+)?|-(?P<suffix>[0-9]+))")
+#: No blob has so many bytes.
+_MOST_BYTES = 10**18
 
 
 class PullError(Exception):
@@ -53,14 +58,23 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     code: str | None = None
 
-    async def send(self, scope: Scope, receive: Receive, send: Send) -> int:
-        """Sends it to the client; how many bytes of body went. Raises :class:`BodyCut`."""
+    async def send(self, scope: Scope, receive: Receive, send: Send, files: FileSender | None = None) -> int:
+        """Sends it to the client, by ``files`` if they can; how many bytes of body went. Raises :class:`BodyCut`."""
         body = self.body
         pairs = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self.headers.items()]
+        length = body.length if isinstance(body, BlobBody) else len(body)
         if self.status != 304:
-            pairs.append((b"content-length", b"%d" % (body.length if isinstance(body, BlobBody) else len(body))))
-        await send({"type": "http.response.start", "status": self.status, "headers": _SAFE_PAIRS + pairs})
-        if scope["method"] == "HEAD" or self.status == 304:
+            pairs.append((b"content-length", b"%d" % length))
+        pairs = _SAFE_PAIRS + pairs
+        is_empty = scope["method"] == "HEAD" or self.status == 304
+        if files is not None:
+            if isinstance(body, BlobBody) and not is_empty:
+                sent_bytes = await files.send(scope, self.status, pairs, body)
+                if sent_bytes is not None:
+                    return sent_bytes
+            files.note(scope, self.status, pairs, 0 if is_empty else length)
+        await send({"type": "http.response.start", "status": self.status, "headers": pairs})
+        if is_empty:
             await send({"type": "http.response.body", "body": b""})
             return 0
         if isinstance(body, BlobBody):
@@ -78,20 +92,28 @@ def requested_range(header: str | None, size_bytes: int) -> tuple[int, int] | No
     found = _RANGE.fullmatch(header.strip()) if header else None
     if found is None:
         return None
-    if found["suffix"] is not None:
-        length = min(int(found["suffix"]), size_bytes)
+    first, last, suffix = (_clamped(found[name]) for name in ("first", "last", "suffix"))
+    if suffix is not None:
+        length = min(suffix, size_bytes)
         offset = size_bytes - length
     else:
-        offset = int(found["first"])
-        last = min(int(found["last"]), size_bytes - 1) if found["last"] else size_bytes - 1
-        if found["last"] and int(found["last"]) < offset:
+        offset = first or 0
+        if last is not None and last < offset:
             return None
-        length = last - offset + 1
+        length = min(size_bytes if last is None else last + 1, size_bytes) - offset
     if length <= 0:
         raise PullError(
             416, "RANGE_INVALID", "the range begins behind the end", {"Content-Range": f"bytes */{size_bytes}"}
         )
     return offset, length
+
+
+def _clamped(digits: str | None) -> int | None:
+    """The number, or one behind the end of any blob for those that are longer."""
+    if digits is None:
+        return None
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) < len(str(_MOST_BYTES)) else _MOST_BYTES
 
 
 def is_unchanged(headers: Mapping[str, str], etag: str) -> bool:

@@ -21,6 +21,7 @@ from registry_sync.domain.serving import DEFAULT_URL_SECONDS, BlobDelivery
 from registry_sync.errors import ConfigurationError
 from registry_sync.serve.access_log import AccessLog
 from registry_sync.serve.delivery import Delivery
+from registry_sync.serve.file_sender import FileSender
 from registry_sync.serve.metrics import MetricsServer, PullMetrics, check_address, metrics_address
 from registry_sync.serve.pull_api import PATIENCE_SECONDS, PullApp
 from registry_sync.serve.pull_notes import open_notes
@@ -160,6 +161,7 @@ def make_app() -> PullApp:
         trusted_proxies=tuple(ip_network(text, strict=False) for text in options.trusted_proxies),
         delivery=delivery,
         open_client=PullClients(options.contact),
+        files=FileSender(idle_seconds=options.head_seconds),
         **_watching(options, given["counted"], database),
     )
 

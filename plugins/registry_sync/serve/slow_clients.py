@@ -13,15 +13,13 @@ import contextlib
 import logging
 import os
 import resource
-import socket
-import stat
-import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
+from collections.abc import Callable, Collection
 from typing import TypeAlias
+
+from registry_sync.serve import accepted_sockets
 
 _log = logging.getLogger(__name__)
 #: Addresses and ports of clients at this time.
@@ -36,11 +34,9 @@ MOST_CONNECTIONS = 8192
 #: What the server keeps to itself of a connection's bytes, at most.
 BUFFER_BYTES = 128 * 1024
 _CHECK_SECONDS = 5.0
-#: Files that a worker needs besides its connections: the database, modules, the object store.
-_OWN_FILES = 256
-_FILES = Path("/proc/self/fd")
-#: ``tcpi_bytes_acked`` of ``struct tcp_info`` (linux/tcp.h), what the other side has received.
-_ACKED_OFFSET = 120
+#: Files that a worker needs besides its connections: the database, modules, the object store, second descriptors of
+#: sockets for large files.
+_OWN_FILES = 512
 
 
 def connection_limit() -> int:
@@ -75,22 +71,25 @@ class SlowReaders:
         if clients is not None and not clients:
             self._waiting = {}
             return 0
-        ports = {connection.getsockname()[1] for connection in _sockets() if _is_listening(connection)}
-        for connection in _sockets() if ports else ():
+        sockets = accepted_sockets.open_sockets
+        ports = {connection.getsockname()[1] for connection in sockets() if accepted_sockets.is_listening(connection)}
+        for connection in sockets() if ports else ():
             # OSError is a client that is just going away.
             with contextlib.suppress(OSError):
-                if _is_listening(connection) or connection.getsockname()[1] not in ports or not _unread(connection):
+                if accepted_sockets.is_listening(connection) or connection.getsockname()[1] not in ports:
+                    continue
+                if not accepted_sockets.unread_bytes(connection):
                     continue
                 if clients is not None and connection.getpeername()[:2] not in clients:
                     continue
-                acked, inode = _acked(connection), os.fstat(connection.fileno()).st_ino
+                acked, inode = accepted_sockets.received_bytes(connection), os.fstat(connection.fileno()).st_ino
                 since, before = self._waiting.get(inode, (now, acked))
                 if now - since < self._read_seconds:
                     waiting[inode] = since, before
                 elif acked - before >= READ_BYTES:
                     waiting[inode] = now, acked
                 else:
-                    _reset(connection)
+                    accepted_sockets.reset(connection)
                     reset_count += 1
         self._waiting = waiting
         return reset_count
@@ -119,42 +118,3 @@ def _watch(read_seconds: float, readers: SlowReaders, is_over: threading.Event) 
                 READ_BYTES,
                 read_seconds,
             )
-
-
-def _sockets() -> Iterator[socket.socket]:
-    """The TCP sockets of this process, one after the other as copies: what they belong to may close its own."""
-    for name in os.listdir(_FILES):  # noqa: PTH208 - names alone, and no path for each of thousands
-        try:
-            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                continue
-            copy = socket.socket(fileno=os.dup(int(name)))
-        except OSError:
-            continue
-        with copy:
-            if copy.family in (socket.AF_INET, socket.AF_INET6) and copy.type == socket.SOCK_STREAM:
-                yield copy
-
-
-def _is_listening(connection: socket.socket) -> bool:
-    return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
-
-
-def _unread(connection: socket.socket) -> int:
-    """Bytes that were written to the kernel and that the other side has not received."""
-    import fcntl
-    import termios
-
-    (count,) = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))
-    return int(count)
-
-
-def _acked(connection: socket.socket) -> int:
-    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_OFFSET + 8)
-    (count,) = struct.unpack_from("Q", info, _ACKED_OFFSET)
-    return int(count)
-
-
-def _reset(connection: socket.socket) -> None:
-    """Ends it at once, and drops what waits for the client, who reads nothing of it."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.shutdown(socket.SHUT_RDWR)

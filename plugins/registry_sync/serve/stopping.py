@@ -61,7 +61,8 @@ def refusing(reserved: socket.socket, tls: ssl.SSLContext | None = None) -> Iter
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if left:  # of none, gather would make a future of another loop
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.close()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,8 @@ from registry_sync.domain.references import TagName, referrer_tag_names
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import SyncRun
 from registry_sync.errors import LimitExceeded, ReferrersUnavailable, RegistrySyncError
-from registry_sync.sync.parallel import for_each, warn
-from registry_sync.sync.verdicts import MAX_PROBES
+from registry_sync.sync.parallel import for_each, requests_at_once, warn
+from registry_sync.sync.verdicts import MAX_PROBES, Verdict, verdict
 from registry_sync.sync.walk import Walk, is_missing_upstream
 
 if TYPE_CHECKING:
@@ -52,18 +53,22 @@ class Listed:
 
 @dataclass(frozen=True)
 class EarlierRuns:
-    """The findings of recent runs of the same remote about its registry's referrers API."""
+    """The findings of recent runs of the same remote about its registry's referrers API.
 
-    selections: SelectionStore
-    run: SyncRun
+    ``know_api`` is whether one of them found the API, ``referrers`` are those of each manifest of the latest version.
+    """
 
-    def know_api(self) -> bool:
-        """Whether one of them found the API."""
-        return self.selections.knows_referrers_api(self.run.id)
+    know_api: Callable[[], bool]
+    referrers: Callable[[], Mapping[Digest, frozenset[Digest]]]
+
+    @classmethod
+    def before(cls, run: SyncRun, selections: SelectionStore) -> EarlierRuns:
+        """Those that are recorded before ``run``."""
+        return cls(partial(selections.knows_referrers_api, run.id), partial(selections.referrers, run.repository_id))
 
     def subjects(self) -> Iterator[Digest]:
         """Manifests that they may have queried, first those with referrers in the latest version."""
-        of_latest = self.selections.referrers(self.run.repository_id)
+        of_latest = self.referrers()
         yield from sorted(of_latest, key=lambda subject: not of_latest[subject])
 
 
@@ -91,7 +96,7 @@ def list_referrers(
         for_each(
             lambda subject: client.list_referrers_by_api(remote.upstream, subject, is_known=is_known),
             some,
-            threads=remote.download_concurrency,
+            threads=requests_at_once(client, remote),
             done=done,
             failed=not_listed,
         )
@@ -128,6 +133,40 @@ def _is_served_to_others(
             client.list_referrers_by_api(remote.upstream, subject, is_known=True)
             return True
     return False
+
+
+@dataclass(frozen=True)
+class ComparedReferrers:
+    """What a registry lists for all manifests of the latest version; ``other`` are those whose content is read again.
+
+    They have other referrers there than the version holds, or their list cannot be read for a lasting reason.
+    """
+
+    listed: Listed
+    other: frozenset[Digest]
+
+    @property
+    def is_same(self) -> bool:
+        """Whether every referrer is known to be as the version holds it, or there is no API to ask."""
+        return not self.other and not self.listed.unknown
+
+
+def compare_referrers(client: RegistryReader, remote: RemoteSpec, earlier: EarlierRuns) -> ComparedReferrers:
+    """Lists the referrers of each manifest of the latest version again. Raises what is temporary, or concerns all."""
+    held = earlier.referrers()
+    unreadable: set[Digest] = set()
+
+    def failed(subject: Digest, error: RegistrySyncError) -> None:
+        # Only permanent errors are left to the tag's own fetch, which holds it with the reason.
+        if verdict(error, is_last_try=False) is not Verdict.HOLD:
+            raise error
+        unreadable.add(subject)
+
+    listed = list_referrers(client, remote, held, earlier=earlier, failed=failed)
+    if listed.has_api is False:
+        return ComparedReferrers(listed, frozenset())
+    other = {s for s, entries in listed.found.items() if {entry.digest for entry in entries} != held[s]}
+    return ComparedReferrers(listed, frozenset(other | unreadable))
 
 
 def add_referrers(
@@ -189,7 +228,7 @@ def ask_for_referrers_api(
         client,
         remote,
         [one],
-        earlier=EarlierRuns(selections, run),
+        earlier=EarlierRuns.before(run, selections),
         failed=lambda _subject, _error: None,
     )
     if listed.has_api is not None:
@@ -255,7 +294,7 @@ def present_referrer_tags(
     for_each(
         lambda name: client.head_manifest(remote.upstream, name).digest,
         allowed,
-        threads=remote.download_concurrency,
+        threads=requests_at_once(client, remote),
         done=done,
         failed=not_served,
     )

@@ -25,10 +25,12 @@ from registry_sync.domain.remote import (
 )
 from registry_sync.domain.runs import Authority, RunKey, RunTrigger, SyncRun
 from registry_sync.domain.serving import DistributionSpec, base_path_of
+from registry_sync.domain.settled_mirrors import SettledMirror
 from registry_sync.domain.sync_plans import PlannedNames
 from registry_sync.errors import NameTaken, OtherUpstream, RecordNotFound
 from registry_sync.sync.open_run import SyncRequest, open_run
 from registry_sync.sync.publish_version import published_under
+from registry_sync.sync.unchanged_mirrors import run_like_the_last
 
 if TYPE_CHECKING:
     from registry_sync.db.database import Database
@@ -53,6 +55,26 @@ def start_mirror(database: Database, mirror: Mirror, key: RunKey, by: RunTrigger
     declared = declare(database, mirror)
     changes = "; ".join(declared.changes) or None
     return open_run(database, key, mirror_request(mirror), authority=Authority.AUTHOR, by=by, remote_changes=changes)
+
+
+def expected_mirror_run(database: Database, mirror: Mirror, known: SettledMirror, by: RunTrigger) -> SyncRun | None:
+    """The run that :func:`start_mirror` would record; None where it would change any record, or might refuse.
+
+    ``database`` is read only for a mirror that keeps versions for some days.
+    """
+    remote = known.remote
+    if known.repository.name != mirror.repository or remote.spec.name != mirror.remote_name:
+        return None
+    if _wanted_remote(mirror, remote) != remote.spec:
+        return None
+    retained = _retained(database, known.repository, mirror.retention, utc_now())
+    spec = known.repository.spec
+    if replace(_repository_spec(mirror, remote, spec), retain_versions=retained) != spec:
+        return None
+    published = mirror.publication
+    if published is not None and known.is_private_at.get(base_path_of(published.base_path)) is not published.is_private:
+        return None
+    return run_like_the_last(known, remote.spec, mirror.mode, by)
 
 
 def mirror_request(mirror: Mirror) -> SyncRequest:

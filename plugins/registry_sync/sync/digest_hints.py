@@ -18,7 +18,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.known_registries import DigestList
@@ -30,7 +30,6 @@ from registry_sync.sync.parallel import warn
 from registry_sync.sync.tag_resolution import TagHeads
 
 if TYPE_CHECKING:
-    from registry_sync.db.database import Database
     from registry_sync.oci.client import RegistryReader
     from registry_sync.oci.tag_digests import TagDigests
     from registry_sync.oci.tags import TagListing
@@ -57,12 +56,24 @@ def must_confirm(known: Confirmation, now: datetime, confirm_after: timedelta) -
     return age >= LONGEST_UNCONFIRMED * confirm_after or (age >= confirm_after and known.used_count >= MOST_USES)
 
 
+class Confirmations(Protocol):
+    """What earlier syncs found, and where this one's finding goes: the store's, or that of a look at a mirror."""
+
+    def last(self, run: SyncRun, *, problems_since: datetime) -> Confirmation: ...
+
+    def moving_tags(self, repository_id: str, count: int) -> list[TagName]: ...
+
+    def record(
+        self, run_id: str, use: DigestListUse | None, *, tag_count: int = 0, problem: str | None = None
+    ) -> None: ...
+
+
 @dataclass
 class DigestHints:
     """The use of the registry's list in one try of a listing; ``heads`` sends the requests that remain."""
 
     client: RegistryReader
-    database: Database
+    confirmations: Confirmations
     run: SyncRun
     remote: RemoteSpec
     heads: TagHeads
@@ -77,8 +88,11 @@ class DigestHints:
         present = [tag for tag in wanted if tag in latest]
         if not present or self.remote.digest_list is DigestList.OFF:
             return 0
+        if listing.digest_list is None and not self.client.may_list_digests:
+            self._record(None)
+            return 0
         now = utc_now()
-        known = self.database.confirmations.last(self.run, problems_since=now - PROBLEM_REMEMBERED)
+        known = self.confirmations.last(self.run, problems_since=now - PROBLEM_REMEMBERED)
         if known.problem is not None and known.problem_at is not None:
             until = known.problem_at + PROBLEM_REMEMBERED
             self.report(
@@ -147,7 +161,7 @@ class DigestHints:
     def _sample(self, unchanged: Set[TagName]) -> list[TagName]:
         """The tags that are requested although the list shows them as unchanged: half of them ones that have moved."""
         count = min(len(unchanged), max(SAMPLE_COUNT, math.ceil(SAMPLE_SHARE * len(unchanged))))
-        moving = self.database.confirmations.moving_tags(self.run.repository_id, count)
+        moving = self.confirmations.moving_tags(self.run.repository_id, count)
         chosen = [tag for tag in moving if tag in unchanged][: math.ceil(count / 2)]
         return chosen + random.sample(sorted(unchanged - set(chosen)), count - len(chosen))
 
@@ -169,7 +183,7 @@ class DigestHints:
         return 0
 
     def _record(self, use: DigestListUse | None, *, tag_count: int = 0, problem: str | None = None) -> None:
-        self.database.confirmations.record(self.run.id, use, tag_count=tag_count, problem=problem)
+        self.confirmations.record(self.run.id, use, tag_count=tag_count, problem=problem)
 
 
 def _unchanged(listed: TagDigests, latest: Mapping[TagName, Digest]) -> dict[TagName, Digest]:

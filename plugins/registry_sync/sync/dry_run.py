@@ -31,11 +31,11 @@ from registry_sync.domain.sync_plans import (
     SyncPlan,
 )
 from registry_sync.errors import (
+    ApprovalRequired,
     LimitExceeded,
     NothingSynced,
     RegistrySyncError,
     TooManyHolds,
-    TooManyRemovals,
     UnsupportedDigest,
 )
 from registry_sync.sync.commit_version import commit_version
@@ -149,7 +149,7 @@ class _Plan:
         refusals: list[RegistrySyncError] = []
         missing, blobs = missing_blobs(self.store, self.copy, self.run)
         try:
-            self.copy.runs.record_plan(self.run.id, {0: missing} if missing else {})
+            self.copy.runs.record_plan(self.run.id, ((0, blob) for blob in missing))
         except LimitExceeded as refused:
             refusals.append(refused)
         described = self.copy.contents.descriptors(blob.digest for blob in missing)
@@ -163,7 +163,7 @@ class _Plan:
         result = None
         try:
             result = self._committed(refusals)
-        except (NothingSynced, TooManyHolds, TooManyRemovals) as refused:
+        except (NothingSynced, TooManyHolds, ApprovalRequired) as refused:
             refusals.append(refused)
         size_bytes = sum(blob.size_bytes for blob in fetched)
         return self.made(usage, replace(blobs, missing_count=len(fetched), missing_bytes=size_bytes), result, refusals)
@@ -172,7 +172,7 @@ class _Plan:
         """The result of the commit; removals that take an approval are approved for the counts."""
         try:
             return commit_version(self.copy, self.run, report=self.report.quiet())
-        except TooManyRemovals as refused:
+        except ApprovalRequired as refused:
             refusals.append(refused)
         self.copy.runs.approve_removals(self.run.id, _APPROVER)
         return commit_version(self.copy, self.run, report=lambda _line: None)

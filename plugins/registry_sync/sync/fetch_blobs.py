@@ -10,8 +10,10 @@ pay off only for more than a small run (see docs/adr).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass, field
+from itertools import takewhile
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.digests import Digest
@@ -20,19 +22,22 @@ from registry_sync.domain.quantities import format_bytes, format_count
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import RequiredBlob, SyncRun
 from registry_sync.errors import RegistrySyncError
-from registry_sync.sync.parallel import Progress, for_each, warn
-from registry_sync.sync.plan_blobs import BLOB_OVERHEAD_BYTES, missing_blobs
+from registry_sync.sync.parallel import Progress, for_each, requests_at_once, warn
+from registry_sync.sync.plan_blobs import BlobsPlanned, missing_blobs
 from registry_sync.sync.verdicts import Refusals, Verdict, reason, verdict
 
 if TYPE_CHECKING:
     from registry_sync.blobs.store import BlobStore, BlobWriter
     from registry_sync.db.database import Database
+    from registry_sync.db.held_claims import HeldClaims
     from registry_sync.oci.client import RegistryReader
 
 
 #: Finished blobs are recorded in the database in groups of this many, or after this many seconds.
 RECORD_COUNT = 500
 RECORD_SECONDS = 2.0
+#: Claims on downloads are taken for so many blobs at once, or of so many bytes.
+CLAIMED_COUNT, CLAIMED_BYTES = 200, 64 * 1024 * 1024
 
 
 @dataclass
@@ -44,6 +49,9 @@ class BlobsFetched:
     found_count: int = 0
     failed_count: int = 0
 
+    def __add__(self, other: BlobsFetched) -> BlobsFetched:
+        return BlobsFetched(*map(add, astuple(self), astuple(other)))
+
     def __str__(self) -> str:
         text = f"{format_count(self.fetched_count, 'blob')}, {format_bytes(self.received_bytes)}"
         return f"{text}, {self.failed_count:,} failed" if self.failed_count else text
@@ -54,6 +62,7 @@ class _StoredRecords:
     """Digests that are stored and not yet recorded in the database, by the source of their bytes."""
 
     database: Database
+    claims: HeldClaims
     pending: dict[str | None, list[Digest]] = field(default_factory=dict)
     recorded_at: float = field(default_factory=time.monotonic)
 
@@ -67,6 +76,7 @@ class _StoredRecords:
         while self.pending:
             source, digests = next(iter(self.pending.items()))
             self.database.contents.mark_stored(digests, source=source)
+            self.claims.release(digests)
             del self.pending[source]
         self.recorded_at = time.monotonic()
 
@@ -81,14 +91,41 @@ def fetch_blobs(
     shard: int,
     is_last_try: bool,
     report: Callable[[str], None],
+    came_from: str | None = None,
 ) -> BlobsFetched:
-    """Fetches the pending blobs of ``shard``, ``download_concurrency`` at a time, largest first.
+    """Fetches the pending blobs of ``shard``, largest first, then those of other shards that no task has started.
+
+    So the last task is not waited for while others could help. In its last try a task takes over none: what fails for
+    now is left to the tries of the others.
+
+    ``came_from`` is recorded as the source of their bytes, None for the remote's.
 
     Temporary failures are raised after everything else was done; on the last try they are recorded instead. Errors that
     affect every blob are raised at once: a full store, a lost database, refused credentials.
     """
-    blobs = database.runs.blobs_of_shard(run.id, shard)
-    return _fetch_all(client, store, database, run, remote, blobs=blobs, is_last_try=is_last_try, report=report)
+    database.runs.give_back_blobs(run.id, shard)
+    counts, retry, is_left = BlobsFetched(), list[RegistrySyncError](), True
+    while is_left:
+        while taken := database.runs.take_blobs(run.id, shard, may_take_over=not is_last_try):
+            if taken.shard != shard:
+                report(f"taking over {format_count(len(taken.blobs), 'blob')} of another task")
+            counts += _fetch_all(
+                client,
+                store,
+                database,
+                run,
+                remote,
+                blobs=taken.blobs,
+                is_last_try=is_last_try,
+                report=report,
+                came_from=came_from,
+                retry=retry,
+            )
+        # An earlier try that ends only now may have started some meanwhile, and nobody else would fetch them.
+        is_left = not retry and database.runs.give_back_blobs(run.id, shard)
+    if retry:
+        raise retry[-1]
+    return counts
 
 
 def _fetch_all(
@@ -101,21 +138,54 @@ def _fetch_all(
     blobs: Sequence[RequiredBlob],
     is_last_try: bool,
     report: Callable[[str], None],
+    came_from: str | None = None,
+    is_over: Callable[[], bool] = lambda: False,
+    retry: list[RegistrySyncError],
 ) -> BlobsFetched:
-    """As :func:`fetch_blobs`, for planned blobs."""
-    blobs = sorted(blobs, key=lambda blob: (-blob.size_bytes, blob.digest))
-    counts, records = BlobsFetched(), _StoredRecords(database)
+    """As :func:`fetch_blobs`, for these; none is begun once ``is_over``. Adds temporary failures to ``retry``."""
+    with database.held_claims() as claims:
+        return _fetch_claimed(
+            client,
+            store,
+            database,
+            run,
+            remote,
+            claims=claims,
+            blobs=sorted(blobs, key=lambda blob: (-blob.size_bytes, blob.digest)),
+            is_last_try=is_last_try,
+            report=report,
+            came_from=came_from,
+            is_over=is_over,
+            retry=retry,
+        )
+
+
+def _fetch_claimed(
+    client: RegistryReader,
+    store: BlobStore,
+    database: Database,
+    run: SyncRun,
+    remote: RemoteSpec,
+    *,
+    claims: HeldClaims,
+    blobs: Sequence[RequiredBlob],
+    is_last_try: bool,
+    report: Callable[[str], None],
+    came_from: str | None,
+    is_over: Callable[[], bool],
+    retry: list[RegistrySyncError],
+) -> BlobsFetched:
+    counts, records = BlobsFetched(), _StoredRecords(database, claims)
     progress = Progress(report, "blob", len(blobs), sum(blob.size_bytes for blob in blobs))
     described = database.contents.descriptors(blob.digest for blob in blobs)
     failures: dict[Digest, str] = {}
-    retry: list[RegistrySyncError] = []
 
     def done(blob: RequiredBlob, received_bytes: int | None) -> None:
         counts.fetched_count += received_bytes is not None
         counts.found_count += received_bytes is None
         counts.received_bytes += received_bytes or 0
         # Foreign layers come from another host; blobs that were found came at another time.
-        records.add(blob.digest, None if received_bytes is None or blob.is_foreign else remote.source)
+        records.add(blob.digest, None if received_bytes is None or blob.is_foreign else came_from or remote.source)
         progress.add(1, blob.size_bytes, received_bytes or 0)
 
     refusals = Refusals(client, remote, lambda: database.runs.listed_digests(run.id))
@@ -125,6 +195,7 @@ def _fetch_all(
         decision = verdict(error, is_last_try=is_last_try)
         if decision is Verdict.FATAL:
             raise error
+        claims.release([blob.digest])
         warn(report, f"blob {blob.digest}: {reason(error)}")
         if decision is Verdict.RETRY:
             retry.append(error)
@@ -133,22 +204,46 @@ def _fetch_all(
         counts.failed_count += 1
         progress.add(1)
 
-    try:
-        for_each(
-            lambda blob: _fetch(client, store, remote, blob, described.get(blob.digest), receive=progress.receive),
-            blobs,
-            threads=remote.download_concurrency,
-            done=done,
-            failed=failed,
-            idle=progress.report,
-        )
-    finally:
-        records.flush()
+    def fetch_all(some: Iterable[RequiredBlob]) -> None:
+        try:
+            for_each(
+                lambda blob: _fetch(client, store, remote, blob, described.get(blob.digest), receive=progress.receive),
+                takewhile(lambda _blob: not is_over(), some),
+                threads=requests_at_once(client, remote),
+                done=done,
+                failed=failed,
+                idle=progress.report,
+            )
+        finally:
+            records.flush()
+
+    others: list[RequiredBlob] = []
+    fetch_all(_claimed(claims, blobs, others))
+    # Nothing is held while others are waited for, lest they wait for this one.
+    for ready in claims.awaited(others, lambda blob: blob.digest, is_over):
+        fetch_all(ready)
+        claims.release(blob.digest for blob in ready)
     database.runs.fail_blobs(run.id, failures)
     progress.finish()
-    if retry:
-        raise retry[-1]
     return counts
+
+
+def _claimed(claims: HeldClaims, blobs: Sequence[RequiredBlob], others: list[RequiredBlob]) -> Iterator[RequiredBlob]:
+    """Those of ``blobs`` that no other process fetches, with their claims; the rest is added to ``others``.
+
+    Claims are taken for a group at a time: one by one they would cost more than a small blob, and all at once would
+    keep others from what is not begun.
+    """
+    group: list[RequiredBlob] = []
+    size_bytes = 0
+    for number, blob in enumerate(blobs, 1):
+        group.append(blob)
+        size_bytes += blob.size_bytes
+        if number == len(blobs) or len(group) >= CLAIMED_COUNT or size_bytes >= CLAIMED_BYTES:
+            taken = claims.take_all(one.digest for one in group)
+            others += [one for one in group if one.digest in taken]
+            yield from (one for one in group if one.digest not in taken)
+            group, size_bytes = [], 0
 
 
 class _Counted:
@@ -195,17 +290,35 @@ def fetch_small_run(
     min_shard_bytes: int | None,
     is_last_try: bool,
     report: Callable[[str], None],
+    on_plan: Callable[[BlobsPlanned], None] = lambda _planned: None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> BlobsFetched | None:
     """Fetches all missing blobs of ``run`` if they would not make two shards; else returns None and does nothing.
 
-    With ``min_shard_bytes`` None it fetches them whatever their size. Only when the manifests of all tags were fetched,
-    because it must know all blobs of the run.
+    ``on_plan`` gets what is to be fetched and what is stored, before the first download. With ``min_shard_bytes`` None
+    it fetches them whatever their size. Only when the manifests of all tags were fetched, because it must know all
+    blobs of the run. None is begun once ``is_over``.
     """
     missing, planned = missing_blobs(store, database, run)
-    work = sum(blob.size_bytes + BLOB_OVERHEAD_BYTES for blob in missing)
-    if min_shard_bytes is not None and work >= 2 * min_shard_bytes:
+    if min_shard_bytes is not None and missing.work_bytes >= 2 * min_shard_bytes:
         return None
     report(str(planned))
+    on_plan(planned)
     # The plan protects the content from garbage collection, and is the basis of the run's counts and the commit.
-    database.runs.record_plan(run.id, {0: missing} if missing else {})
-    return _fetch_all(client, store, database, run, remote, blobs=missing, is_last_try=is_last_try, report=report)
+    database.runs.record_plan(run.id, ((0, blob) for blob in missing))
+    retry: list[RegistrySyncError] = []
+    fetched = _fetch_all(
+        client,
+        store,
+        database,
+        run,
+        remote,
+        blobs=missing,
+        is_last_try=is_last_try,
+        report=report,
+        is_over=is_over,
+        retry=retry,
+    )
+    if retry:
+        raise retry[-1]
+    return fetched

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from itertools import takewhile
 from operator import add
 from typing import TYPE_CHECKING
 
@@ -20,16 +21,21 @@ from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import ListedTag, ManifestLink, SyncRun
 from registry_sync.errors import RegistrySyncError
 from registry_sync.sync.attached_artifacts import EarlierRuns, add_referrers, present_referrer_tags, report_unknown
-from registry_sync.sync.parallel import Progress, for_each, warn
+from registry_sync.sync.parallel import Progress, for_each, requests_at_once, warn
 from registry_sync.sync.verdicts import Refusals, Verdict, reason, verdict
 from registry_sync.sync.walk import Selection, Walk, is_missing_upstream
 
 if TYPE_CHECKING:
     from registry_sync.db.database import Database
+    from registry_sync.db.held_claims import HeldClaims
     from registry_sync.oci.client import RegistryReader
 
 #: Roots that are walked together and recorded at once; bounds memory and the work that a crash repeats.
 ROOTS_AT_ONCE = 250
+#: As many as have this many manifests, by those of the roots before; digests are in no order, so that these are alike.
+MANIFESTS_AT_ONCE = 640
+#: While it is not known how many manifests a root has.
+_FIRST_ROOTS = 100
 
 
 @dataclass
@@ -70,33 +76,35 @@ def fetch_manifests(
     is_last_try: bool,
     report: Callable[[str], None],
     limits: ManifestLimits = DEFAULT_LIMITS,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> ManifestsFetched:
-    """Fetches and records the manifests of the pending tags of ``shard``.
+    """Fetches and records the manifests of the pending tags of ``shard``; those left when ``is_over`` stay pending.
 
     Temporary failures are raised after everything else was done, so that a retry finds only those left; on the last try
     the tags are held instead. Errors that affect every request, such as refused credentials, are raised at once.
     """
     selection = Selection.of(remote)
     refusals = Refusals(client, remote, lambda: database.runs.listed_digests(run.id))
-    stage = _Stage(client, database, run, remote, selection, shard, is_last_try, limits, report, refusals)
     pending = database.runs.tags_of_shard(run.id, shard)
     progress = Progress(report, "tag", len(pending))
-    for group in _groups(pending):
-        stage.fetch_with_referrer_tags(group)
-        progress.add(len(group))
+    with database.held_claims() as claims:
+        stage = _Stage(client, database, run, remote, selection, shard, is_last_try, limits, report, refusals, claims)
+        for group in takewhile(lambda _group: not is_over(), _groups(pending, lambda: stage.roots_at_once)):
+            stage.fetch_with_referrer_tags(group)
+            progress.add(len(group))
     progress.finish()
     if stage.retry is not None:
         raise stage.retry
     return stage.counts
 
 
-def _groups(tags: Sequence[ListedTag]) -> Iterator[list[ListedTag]]:
-    """Tags in groups of at most :data:`ROOTS_AT_ONCE` distinct manifests."""
+def _groups(tags: Sequence[ListedTag], most: Callable[[], int]) -> Iterator[list[ListedTag]]:
+    """Tags in groups of at most as many distinct manifests as ``most`` says when the group is made."""
     group: list[ListedTag] = []
     roots: set[str] = set()
     for tag in sorted(tags, key=lambda tag: (tag.digest or "", tag.name)):
         root = tag.digest or f"tag {tag.name}"
-        if root not in roots and len(roots) == ROOTS_AT_ONCE:
+        if root not in roots and len(roots) >= most():
             yield group
             group, roots = [], set()
         group.append(tag)
@@ -130,8 +138,11 @@ class _Stage:
     limits: ManifestLimits
     report: Callable[[str], None]
     refusals: Refusals
+    claims: HeldClaims
     counts: ManifestsFetched = field(default_factory=ManifestsFetched)
     retry: RegistrySyncError | None = None
+    roots_at_once: int = field(default_factory=lambda: _FIRST_ROOTS)
+    _walked_count: int = 0
     _candidates: set[TagName] | None = None
     _sought: set[Digest] = field(default_factory=set)
     _has_api: bool | None = None
@@ -139,8 +150,11 @@ class _Stage:
 
     def fetch_with_referrer_tags(self, group: list[ListedTag]) -> None:
         """As :meth:`fetch`, followed by the referrer tags of what was found, and so on."""
+        root_count, self._walked_count = len({tag.digest or tag.name for tag in group}), 0
         while group:
             group = [ListedTag(name, None, self.shard) for name in self.fetch(group)]
+        most = MANIFESTS_AT_ONCE * root_count // max(1, self._walked_count)
+        self.roots_at_once = max(1, min(ROOTS_AT_ONCE, most))
 
     def fetch(self, group: list[ListedTag]) -> list[TagName]:
         """Walks below the tags of ``group``, records manifests, then the outcome of each tag.
@@ -155,6 +169,7 @@ class _Stage:
             self.limits,
             self._refuse_fatal,
             self.refusals,
+            self.claims,
         )
         outcome = _Outcome()
         self._resolve(group, walk, outcome)
@@ -163,6 +178,7 @@ class _Stage:
         self._exclude_filtered(walk, outcome)
         if self.selection.with_referrers:
             self._add_referrers(walk)
+        self._walked_count += len(walk.fetched) + len(walk.stored)
         trees = walk.trees(outcome.roots.values())
         # Manifests below a tag that is tried again are stored, so that they need not be fetched again.
         unfinished = walk.fetched_below(
@@ -172,13 +188,16 @@ class _Stage:
         )
         # Excluded indexes are stored too, so that the next sync excludes them without a request.
         excluded = [walk.fetched[digest] for digest in outcome.excluded if digest in walk.fetched]
-        self.database.contents.add_manifests([*trees.new, *excluded, *unfinished])
-        self.database.selections.record(self.run.id, trees.read, trees.links)
+        with self.database.together():
+            self.database.contents.add_manifests([*trees.new, *excluded, *unfinished])
+            self.database.selections.record(self.run.id, trees.read, trees.links)
+        self.claims.release([*walk.fetched, *walk.failures])
         self._report_missing(trees.links, walk)
         referrer_tags = self._referrer_tags(trees.read) if self.selection.with_referrers else []
-        self.database.selections.take(self.run.id, referrer_tags, self.shard)
         outcome.held |= {tag: trees.broken[digest] for tag, digest in outcome.roots.items() if digest in trees.broken}
-        self._record(outcome)
+        with self.database.together():
+            self.database.selections.take(self.run.id, referrer_tags, self.shard)
+            self._record(outcome)
         self.counts.manifest_count += len(trees.new)
         return referrer_tags
 
@@ -206,7 +225,7 @@ class _Stage:
         for_each(
             lambda tag: self.client.get_manifest(self.remote.upstream, tag),
             [tag.name for tag in group if tag.digest is None],
-            threads=self.remote.download_concurrency,
+            threads=requests_at_once(self.client, self.remote),
             done=done,
             failed=failed,
         )
@@ -239,7 +258,7 @@ class _Stage:
         listed = add_referrers(
             walk,
             has_api=self._has_api,
-            earlier=EarlierRuns(selections, self.run),
+            earlier=EarlierRuns.before(self.run, selections),
             kept=self._kept_referrers,
             report=self.report,
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from registry_sync.domain.digests import Digest
@@ -22,7 +23,7 @@ from registry_sync.domain.remote import Policy, RemoteSpec
 from registry_sync.domain.runs import ListedTag, SyncRun, TagState, plan_shards
 from registry_sync.domain.tag_rules import TagTimes
 from registry_sync.errors import NothingSynced
-from registry_sync.sync.attached_artifacts import ask_for_referrers_api
+from registry_sync.sync.attached_artifacts import ComparedReferrers, ask_for_referrers_api
 from registry_sync.sync.digest_hints import CONFIRM_AFTER, DigestHints
 from registry_sync.sync.parallel import warn
 from registry_sync.sync.tag_resolution import KnownReferrerTags, TagHeads, excluded_tags, tags_to_read_again
@@ -113,10 +114,11 @@ def _some(names: Sequence[TagName]) -> str:
 
 
 @dataclass(frozen=True)
-class _Names:
+class SelectedNames:
     """The listed names: the selected tags, and candidates for their referrer tags; ``listing`` is None without one.
 
-    ``wanted`` has no tags that are held at a digest of the remote's.
+    ``wanted`` has no tags that are held at a digest of the remote's. ``referrers`` are those of the latest version that
+    were listed with the names, None for none.
     """
 
     wanted: list[TagName]
@@ -126,6 +128,7 @@ class _Names:
     listed_at: datetime
     listing: TagListing | None = None
     not_versions: tuple[TagName, ...] = ()
+    referrers: ComparedReferrers | None = None
 
     def unselected(self, tags: Iterable[TagName]) -> list[TagName]:
         """Those of ``tags`` that the upstream lists and the rules do not select."""
@@ -141,20 +144,23 @@ def list_tags(
     max_shards: int,
     report: Callable[[str], None],
     confirm_after: timedelta = CONFIRM_AFTER,
+    names: SelectedNames | None = None,
 ) -> TagsListed:
     """Lists, selects and resolves the tags of ``remote`` and records them with ``run``; a repeat replaces the record.
 
-    After ``confirm_after`` each tag is requested, whatever the registry's list of digests says. Raises
+    After ``confirm_after`` each tag is requested, whatever the registry's list of digests says. ``names`` are those of
+    a list that was requested since the run's ``listing_began`` was read; None to request it. Raises
     :class:`NothingSynced` when no tag passes the filters, the client's errors, and the database's.
     """
     selection = Selection.of(remote)
-    names = _names(client, remote, selection, report, lambda listing: tag_times(client, database, run, remote, listing))
-    latest_number = database.versions.latest_number(run.repository_id)
-    latest = database.versions.tags(run.repository_id)
+    if names is None:
+        names = select_names(client, remote, selection, report, partial(tag_times, client, database, run, remote))
+    compared = database.versions.latest_tags(run.repository_id)
+    latest = compared.digests
     if not names.wanted and not remote.tag_filter.pinned:
         _refuse_empty(remote, run, names.listed_count, len(latest))
     tag_heads = TagHeads(client, database.heads, run, remote, report)
-    hints = DigestHints(client, database, run, remote, tag_heads, report, confirm_after)
+    hints = DigestHints(client, database.confirmations, run, remote, tag_heads, report, confirm_after)
     with tag_heads.kept_on_failure():
         by_list_count = hints.use(names.listing, latest, names.wanted) if names.listing else 0
         heads: dict[TagName, Digest | None] = {**tag_heads.resolve(names.wanted), **remote.tag_filter.pinned}
@@ -167,7 +173,7 @@ def list_tags(
         moved = {tag: digest for tag, digest in heads.items() if digest is None or latest.get(tag) != digest}
         excluded = excluded_tags(database, selection, moved)
         unchanged = {tag: digest for tag, digest in latest.items() if tag in heads and tag not in moved}
-        reread = tags_to_read_again(client, database, run, remote, unchanged, report=report)
+        reread = tags_to_read_again(client, database, run, remote, unchanged, report=report, referrers=names.referrers)
     changed = {tag: heads[tag] for tag in heads if tag in reread or (tag in moved and tag not in excluded)}
     shards, numbers = _shards(changed, max_shards)
     if selection.with_referrers and len(shards) > 1 and not unchanged:
@@ -193,7 +199,7 @@ def list_tags(
     _report(listed, report)
     listed_at, began = min(names.listed_at, tag_heads.asked_at or names.listed_at), run.listing_began
     if listed.is_unchanged:
-        if database.runs.settle_unchanged(run.id, listed_at, latest_number=latest_number, listing_began=began):
+        if database.runs.settle_unchanged(run.id, listed_at, latest_number=compared.number, listing_began=began):
             if excluded:
                 warn(report, platforms_warning(listed.without_platform, remote.platforms or ()))
             return listed
@@ -203,15 +209,25 @@ def list_tags(
         return list_tags(
             client, database, again, remote, max_shards=max_shards, report=report, confirm_after=confirm_after
         )
+    # Those that are present say to the commit that they are not gone upstream.
+    not_selected = {*names.candidates, *unselected}.difference(heads)
+    tags = _listed_tags(heads, numbers, excluded, not_selected)
+    database.runs.record_listing(run.id, listed_at, tags, base=compared, listing_began=began)
+    return listed
+
+
+def _listed_tags(
+    heads: Mapping[TagName, Digest | None],
+    numbers: Mapping[TagName, int],
+    excluded: Set[TagName],
+    not_selected: Set[TagName],
+) -> list[ListedTag]:
+    """The tags as they are recorded; ``numbers`` are the shards of those that are to be fetched."""
     tags = [
         ListedTag(tag, digest, numbers.get(tag), TagState.FILTERED if tag in excluded else TagState.UNCHANGED)
         for tag, digest in heads.items()
     ]
-    # Those that are present say to the commit that they are not gone upstream.
-    not_selected = {*names.candidates, *unselected}.difference(heads)
-    tags += [ListedTag(tag, unfetched=TagState.CANDIDATE) for tag in sorted(not_selected)]
-    database.runs.record_listing(run.id, listed_at, tags, listing_began=began)
-    return listed
+    return tags + [ListedTag(tag, unfetched=TagState.CANDIDATE) for tag in sorted(not_selected)]
 
 
 def _report(listed: TagsListed, report: Callable[[str], None]) -> None:
@@ -222,18 +238,22 @@ def _report(listed: TagsListed, report: Callable[[str], None]) -> None:
     report(str(listed))
 
 
-def _names(
+def select_names(
     client: RegistryReader,
     remote: RemoteSpec,
     selection: Selection,
     report: Callable[[str], None],
     times: Callable[[TagListing], TagTimes],
-) -> _Names:
+) -> SelectedNames:
+    """The names that ``remote`` selects, of those that the registry lists where it is asked for a list.
+
+    ``times`` gives since when listed tags are known. Raises as :meth:`RegistryReader.list_tags` and ``times`` do.
+    """
     tag_filter = remote.tag_filter
     literal = tag_filter.literal_tags
     if literal is not None:
         wanted = sorted(set(literal).difference(tag_filter.pinned))
-        return _Names(wanted, [], len(literal), (), utc_now())
+        return SelectedNames(wanted, [], len(literal), (), utc_now())
     listing = client.list_tags(remote.upstream)
     if listing.skipped:
         count = format_count(len(listing.skipped), "name")
@@ -244,7 +264,7 @@ def _names(
         warn(report, f"the registry does not list the push of {count}, which count as just pushed: {which}")
     others = set(listing.tags).difference(found.tags)
     candidates = sorted(tag for tag in others if selection.is_candidate(tag_filter.allows, tag))
-    return _Names(
+    return SelectedNames(
         [tag for tag in found.tags if tag not in tag_filter.pinned],
         candidates,
         len(listing.tags),

@@ -44,8 +44,11 @@ def sync_here(
     min_shard_bytes: int,
     report: Callable[[str], None],
     pause: Callable[[float], None] = time.sleep,
+    came_from: str | None = None,
 ) -> CommitResult | None:
     """Runs all stages; None when nothing changed. A temporary failure is tried again as in tasks, with a pause.
+
+    ``came_from`` is recorded as the source of the bytes, None for the remote's.
 
     A failure is recorded with the run and raised; an interruption by the user cancels it. What was downloaded stays,
     and the next sync continues.
@@ -53,7 +56,7 @@ def sync_here(
     try:
         with connect(run.remote) as (client, remote):
             try:
-                return _Stages(client, remote, database, store, run, report, pause).run_all(min_shard_bytes)
+                return _Stages(client, remote, database, store, run, report, pause, came_from).run_all(min_shard_bytes)
             finally:
                 database.runs.add_usage(run.id, client.usage.counts())
     except KeyboardInterrupt:
@@ -76,6 +79,7 @@ class _Stages:
     run: SyncRun
     report: Callable[[str], None]
     pause: Callable[[float], None]
+    came_from: str | None
 
     def run_all(self, min_shard_bytes: int) -> CommitResult | None:
         """Each stage with what the one before recorded."""
@@ -102,7 +106,7 @@ class _Stages:
 
     def _fetch_blobs(self, shard: int, is_last: bool) -> None:
         work = (self.client, self.store, self.database, self.run, self.remote)
-        fetch_blobs(*work, shard=shard, is_last_try=is_last, report=self.report)
+        fetch_blobs(*work, shard=shard, is_last_try=is_last, report=self.report, came_from=self.came_from)
 
     def _commit(self, _is_last: bool) -> CommitResult:
         return commit_version(self.database, self.run, report=self.report)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.quantities import parse_choice, parse_flag
-from registry_sync.domain.records import Repository, RepositorySpec, SyncMode, checked_repository_name
+from registry_sync.domain.records import Repository, RepositorySpec, SyncMode, checked_name
 from registry_sync.domain.remote import (
     SYNC_OPTIONS,
     Remote,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from registry_sync.db.database import Database
     from registry_sync.db.remotes import RemoteStore
 
-_WORD = 'If it is meant, say replace_upstream ("Replace the upstream" in the form)'
+_WORD = "If it is meant, say replace_upstream (Replace the upstream in the form, --replace-upstream of the command)"
 
 
 @dataclass(frozen=True, init=False)
@@ -154,26 +154,35 @@ def open_run(
     started = database.runs.find(key)
     plan = _plan(database, request, started, authority, check_connection)
     try:
-        remote, repository = plan.records(database, authority)
+        return _start(database, key, plan, authority, by=by, remote_changes=remote_changes)
     except NameTaken:  # another run created it first; it is treated as an existing one
         plan = _plan(database, request, started, authority, check_connection)
-        remote, repository = plan.records(database, authority)
+        return _start(database, key, plan, authority, by=by, remote_changes=remote_changes)
+
+
+def _start(
+    database: Database, key: RunKey, plan: _Plan, authority: Authority, *, by: RunTrigger, remote_changes: str | None
+) -> SyncRun:
+    """The run of ``plan`` and its records, or none of them. Raises :class:`NameTaken` as :meth:`_Plan.records`."""
     said = {name: getattr(plan.used, name) for name in plan.changed}
-    if plan.is_correction:  # before the run is recorded: where it is refused, there is no run to resume
-        database.remotes.correct(remote.id, lambda stored: replace(stored, **said))
-    run = database.runs.begin(
-        key,
-        repository_id=repository.id,
-        remote_id=remote.id,
-        remote=plan.used,
-        mode=plan.mode,
-        authority=authority,
-        may_replace_upstream=authority is not Authority.TRIGGER,
-        remote_changes=_describe(remote.spec, plan.used, plan.changed) if plan.changed else remote_changes,
-        by=replace(by, repository_name=plan.name),
-    )
-    if plan.changed and not plan.is_correction:
-        database.remotes.change(remote.id, lambda stored: replace(stored, **said), by_sync_run=run.id)
+    # A remote is locked after its repository, by everybody, or alone.
+    if plan.is_correction and plan.stored is not None:
+        database.remotes.correct(plan.stored.id, lambda stored: replace(stored, **said))
+    with database.together():
+        remote, repository = plan.records(database, authority)
+        run = database.runs.begin(
+            key,
+            repository_id=repository.id,
+            remote_id=remote.id,
+            remote=plan.used,
+            mode=plan.mode,
+            authority=authority,
+            may_replace_upstream=authority is not Authority.TRIGGER,
+            remote_changes=_describe(remote.spec, plan.used, plan.changed) if plan.changed else remote_changes,
+            by=replace(by, repository_name=plan.name),
+        )
+        if plan.changed and not plan.is_correction:
+            database.remotes.change(remote.id, lambda stored: replace(stored, **said), by_sync_run=run.id)
     return run
 
 
@@ -255,7 +264,7 @@ def _plan(
 ) -> _Plan:
     """The plan of a validated request; ``started`` is the run of an earlier try."""
     mode = parse_choice(SyncMode, request.mode, "mode")
-    name = checked_repository_name(request.repository, "repository: give the name to sync into")
+    name = checked_name(request.repository, "repository: give the name to sync into")
     stored, used = _remote(database, request, name, started)
     if started is not None and name == started.repository_name:
         repository = database.repositories.get(started.repository_id)
@@ -308,14 +317,20 @@ def _remote(
     if not request.describes_remote:
         if request.remote is None:
             raise ConfigurationError(
-                "say where to sync from: the name of a remote, or url and upstream_name (in the form: Remote, or "
-                "Registry and Upstream name)"
+                "say where to sync from: Remote, or Registry and Upstream name in the form; the name of a remote, or "
+                "url and upstream_name elsewhere"
             )
         stored = _present_remote(database, request.remote, started)
         return stored, stored.spec.changed(**said)
     if not request.url or not request.upstream_name:
-        missing = "upstream_name is missing (Upstream name" if request.url else "url is missing (Registry"
-        raise ConfigurationError(f"url and upstream_name belong together: {missing} in the form)")
+        # Airflow's page of a run shows the first words of its note, so the field is named there.
+        missing, title, other = (
+            ("upstream_name", "Upstream name", "url") if request.url else ("url", "Registry", "upstream_name")
+        )
+        option = f"--{missing.replace('_', '-')}"
+        raise ConfigurationError(
+            f"{missing} is missing ({title} in the form, {option} of the command); it belongs together with {other}"
+        )
     name = request.remote or repository
     place = RemoteSpec.parse(name, request.url, request.upstream_name)
     found = _found(lambda wanted: _present_remote(database, wanted, started), name)

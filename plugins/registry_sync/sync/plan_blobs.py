@@ -7,14 +7,16 @@ known to be broken is planned whatever the store has under its digest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
-from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import format_bytes, format_count, utc_now
 from registry_sync.domain.remote import Policy
-from registry_sync.domain.runs import RequiredBlob, SyncRun, plan_shards
+from registry_sync.domain.runs import RequiredBlob, SyncRun
 from registry_sync.domain.storage_reports import FindingKind
 from registry_sync.errors import RegistrySyncError
 from registry_sync.sync.parallel import for_each
@@ -22,13 +24,15 @@ from registry_sync.sync.parallel import for_each
 if TYPE_CHECKING:
     from registry_sync.blobs.store import BlobStore
     from registry_sync.db.database import Database
+    from registry_sync.domain.packed_blobs import PackedBlobs
 
-#: The overhead of fetching a blob, in bytes that could have been fetched meanwhile: about a millisecond of processor
-#: time at about a gigabyte a second.
-BLOB_OVERHEAD_BYTES = 1024 * 1024
 _STORE_THREADS = 16
 #: A larger config is left for the first pull, as layers are.
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
+#: Blobs whose presence is recorded in one transaction.
+_RECORDED_COUNT = 2000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,32 +67,25 @@ class BlobsPlanned:
         )
 
 
-def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[list[RequiredBlob], BlobsPlanned]:
-    """The blobs that ``run`` needs and ``store`` lacks, and the counts, without shards.
+def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[PackedBlobs, BlobsPlanned]:
+    """The blobs that ``run`` needs and ``store`` lacks, by digest, and the counts, without shards.
 
     Of those that the policy leaves for a pull none, but the configs with ``on_demand``; foreign layers count when the
     remote includes them.
     """
     needed = database.runs.required_blobs(run.id)
     if run.policy is Policy.STREAMED:
-        return [], BlobsPlanned(len(needed), sum(blob.is_stored for blob in needed), 0, 0, 0)
-    wanted = [blob for blob in needed if _is_wanted(blob, run)]
-    stored = _stored(store, [blob for blob in wanted if not blob.is_broken])
-    found = [blob for blob in wanted if blob.digest in stored and not blob.is_stored]
-    database.contents.mark_stored(blob.digest for blob in found)
-    if found:
-        # A process that removes bytes reads the database first: bytes that are present after the record was written
-        # stay.
-        stored -= {blob.digest for blob in found} - _stored(store, found)
-    lost = [blob.digest for blob in wanted if blob.digest not in stored and blob.is_stored]
-    database.contents.mark_lost(lost, FindingKind.MISSING, utc_now())
-    database.contents.mark_missing([blob.digest for blob in found if blob.digest not in stored])
-    missing = [blob for blob in wanted if blob.digest not in stored]
-    size_bytes = sum(blob.size_bytes for blob in missing)
+        return needed[:0], BlobsPlanned(len(needed), sum(blob.is_stored for blob in needed), 0, 0, 0)
+    presence = _Presence(store, database, run, needed)
+    presence.look()
+    presence.record()
+    missing = presence.missing()
+    size_bytes = sum(missing.sizes_bytes)
     if run.policy is Policy.IMMEDIATE:
-        return missing, BlobsPlanned(len(needed), len(stored), len(needed) - len(wanted), len(missing), size_bytes)
-    others = {blob.digest for blob in needed if blob.is_stored} - {blob.digest for blob in wanted}
-    return missing, BlobsPlanned(len(needed), len(stored) + len(others), 0, len(missing), size_bytes)
+        foreign_count = len(needed) - presence.wanted_count
+        return missing, BlobsPlanned(len(needed), presence.stored_count, foreign_count, len(missing), size_bytes)
+    stored_count = presence.stored_count + presence.other_stored_count
+    return missing, BlobsPlanned(len(needed), stored_count, 0, len(missing), size_bytes)
 
 
 def _is_wanted(blob: RequiredBlob, run: SyncRun) -> bool:
@@ -99,41 +96,117 @@ def _is_wanted(blob: RequiredBlob, run: SyncRun) -> bool:
     return run.policy is Policy.ON_DEMAND and is_small_config and not blob.is_foreign
 
 
-def _stored(store: BlobStore, blobs: Sequence[RequiredBlob]) -> set[Digest]:
-    """Those of ``blobs`` that the store has."""
-    stored: set[Digest] = set()
+#: What is known of a needed blob.
+_NOT_WANTED, _MISSING, _PRESENT = range(3)
 
-    def done(blob: RequiredBlob, is_stored: bool) -> None:
-        if is_stored:
-            stored.add(blob.digest)
 
-    def failed(_blob: RequiredBlob, error: RegistrySyncError) -> None:
-        raise error
+class _Presence:
+    """Which needed blobs the store has; a byte is kept of each blob. ``wanted`` ones are those of the policy."""
 
-    for_each(
-        lambda blob: store.has(blob.digest, blob.size_bytes), blobs, threads=_STORE_THREADS, done=done, failed=failed
-    )
-    return stored
+    def __init__(self, store: BlobStore, database: Database, run: SyncRun, needed: PackedBlobs) -> None:
+        self._store, self._database, self._run, self._needed = store, database, run, needed
+        self._known = bytearray(len(needed))
+        self._found = array("I")  # those that the store has, and the database records as missing
+        self._recorded = array("I")  # those that the database records as stored
+        self.other_stored_count = 0
+
+    @property
+    def wanted_count(self) -> int:
+        """How many the sync itself stores."""
+        return len(self._known) - self._known.count(_NOT_WANTED)
+
+    @property
+    def stored_count(self) -> int:
+        """How many of these the store has."""
+        return self._known.count(_PRESENT)
+
+    def missing(self) -> PackedBlobs:
+        """Those that it lacks, by digest."""
+        return self._needed.selected(
+            array("I", (index for index, known in enumerate(self._known) if known == _MISSING))
+        )
+
+    def look(self) -> None:
+        """Looks for each wanted blob in the store, but for broken ones."""
+
+        def done(entry: tuple[int, RequiredBlob], is_stored: bool) -> None:
+            index, blob = entry
+            if is_stored:
+                self._known[index] = _PRESENT
+                if not blob.is_stored:
+                    self._found.append(index)
+
+        self._check(self._to_look_for(), done)
+
+    def _to_look_for(self) -> Iterator[tuple[int, RequiredBlob]]:
+        for index, blob in enumerate(self._needed):
+            if _is_wanted(blob, self._run):
+                self._known[index] = _MISSING
+                if blob.is_stored:
+                    self._recorded.append(index)
+                if not blob.is_broken:
+                    yield index, blob
+            elif blob.is_stored:
+                self.other_stored_count += 1
+
+    def record(self) -> None:
+        """Records what was found and what was lost."""
+        found, gone = sorted(self._found), array("I")
+        contents = self._database.contents
+        for batch in _batches(found):
+            contents.mark_stored(self._needed[index].digest for index in batch)
+
+        def done(entry: tuple[int, RequiredBlob], is_stored: bool) -> None:
+            if not is_stored:
+                self._known[entry[0]] = _MISSING
+                gone.append(entry[0])
+
+        # A process that removes bytes reads the database first: bytes that are present after the record was written
+        # stay.
+        self._check(((index, self._needed[index]) for index in found), done)
+        lost, at = (index for index in self._recorded if self._known[index] == _MISSING), utc_now()
+        for batch in _batches(lost):
+            contents.mark_lost((self._needed[index].digest for index in batch), FindingKind.MISSING, at)
+        for batch in _batches(sorted(gone)):
+            contents.mark_missing(self._needed[index].digest for index in batch)
+
+    def _check(
+        self,
+        entries: Iterator[tuple[int, RequiredBlob]],
+        done: Callable[[tuple[int, RequiredBlob], bool], None],
+    ) -> None:
+        def failed(_entry: tuple[int, RequiredBlob], error: RegistrySyncError) -> None:
+            raise error
+
+        for_each(
+            lambda entry: self._store.has(entry[1].digest, entry[1].size_bytes),
+            entries,
+            threads=_STORE_THREADS,
+            done=done,
+            failed=failed,
+        )
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """``items`` in lists that are recorded at once."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, _RECORDED_COUNT)):
+        yield batch
 
 
 def _record_plan(
-    database: Database, run: SyncRun, missing: Sequence[RequiredBlob], *, max_shards: int, min_shard_bytes: int
+    database: Database, run: SyncRun, missing: PackedBlobs, *, max_shards: int, min_shard_bytes: int
 ) -> tuple[BlobShard, ...]:
     """``missing`` in at most ``max_shards`` shards balanced by bytes, recorded with ``run``.
 
     No shard is smaller than ``min_shard_bytes`` of work, including each blob's overhead.
     """
-    of_digest = {blob.digest: blob for blob in missing}
-    shards = plan_shards(
-        ((digest, blob.size_bytes + BLOB_OVERHEAD_BYTES) for digest, blob in of_digest.items()),
-        max_shards=max_shards,
-        min_cost=min_shard_bytes,
-    )
-    planned = {shard.number: [of_digest[digest] for digest in shard.items] for shard in shards}
-    database.runs.record_plan(run.id, planned)
-    return tuple(
-        BlobShard(number, len(blobs), sum(blob.size_bytes for blob in blobs)) for number, blobs in planned.items()
-    )
+    shards = missing.shards(max_shards=max_shards, min_shard_bytes=min_shard_bytes)
+    database.runs.record_plan(run.id, zip(shards, missing, strict=True))
+    counts, sizes = Counter(shards), Counter[int]()
+    for number, size_bytes in zip(shards, missing.sizes_bytes, strict=True):
+        sizes[number] += size_bytes
+    return tuple(BlobShard(number, counts[number], sizes[number]) for number in sorted(counts))
 
 
 def plan_blobs(

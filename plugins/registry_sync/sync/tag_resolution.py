@@ -12,11 +12,11 @@ the next try requests the rest, unless too much time has passed: a listing repre
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Manifest
@@ -25,14 +25,19 @@ from registry_sync.domain.references import TagName, fallback_tag, referrer_tags
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import CachedHead, SyncRun
 from registry_sync.errors import ContentError, NotFound, RegistryError, RegistrySyncError
-from registry_sync.sync.attached_artifacts import EarlierRuns, list_referrers, present_referrer_tags, report_unknown
-from registry_sync.sync.parallel import Progress, for_each
+from registry_sync.sync.attached_artifacts import (
+    ComparedReferrers,
+    EarlierRuns,
+    compare_referrers,
+    present_referrer_tags,
+    report_unknown,
+)
+from registry_sync.sync.parallel import Progress, for_each, requests_at_once
 from registry_sync.sync.verdicts import MAX_PROBES, Refusals, Verdict, verdict
 from registry_sync.sync.walk import Selection
 
 if TYPE_CHECKING:
     from registry_sync.db.database import Database
-    from registry_sync.db.runs.listings import CachedHeadStore
     from registry_sync.db.runs.selections import SelectionStore
     from registry_sync.oci.client import RegistryReader
 
@@ -111,8 +116,12 @@ def tags_to_read_again(
     unchanged: Mapping[TagName, Digest],
     *,
     report: Callable[[str], None],
+    referrers: ComparedReferrers | None = None,
 ) -> set[TagName]:
-    """Those of ``unchanged`` whose content has to be read, although their digest is known."""
+    """Those of ``unchanged`` whose content has to be read, although their digest is known.
+
+    ``referrers`` are those that a look has listed just now; None to request them.
+    """
     if not unchanged:
         return set()
     selections, selection = database.selections, Selection.of(remote)
@@ -123,7 +132,7 @@ def tags_to_read_again(
     again = selections.tags_above_gaps(run.repository_id) | selections.held_tags(run.repository_id)
     again &= unchanged.keys()
     if selection.with_referrers:
-        changed = _with_other_referrers(client, database, run, remote, report)
+        changed = _with_other_referrers(client, database, run, remote, report=report, compared=referrers)
         if changed:
             report(f"{format_count(len(changed), 'manifest')} with other referrers than before")
             again |= selections.tags_above(run.repository_id, changed) & unchanged.keys()
@@ -131,35 +140,45 @@ def tags_to_read_again(
 
 
 def _with_other_referrers(
-    client: RegistryReader, database: Database, run: SyncRun, remote: RemoteSpec, report: Callable[[str], None]
-) -> set[Digest]:
+    client: RegistryReader,
+    database: Database,
+    run: SyncRun,
+    remote: RemoteSpec,
+    *,
+    report: Callable[[str], None],
+    compared: ComparedReferrers | None,
+) -> Set[Digest]:
     """Manifests of the latest version for which the registry lists other referrers than the version holds."""
     selections = database.selections
-    if selections.lacks_referrers_api(run.id):
-        return set()
-    held = selections.referrers(run.repository_id)
-    unreadable: set[Digest] = set()
-
-    def failed(subject: Digest, error: RegistrySyncError) -> None:
-        # Only permanent errors are left to the tag's own fetch, which holds it with the reason.
-        if verdict(error, is_last_try=False) is not Verdict.HOLD:
-            raise error
-        unreadable.add(subject)
-
-    listed = list_referrers(client, remote, held, earlier=EarlierRuns(selections, run), failed=failed)
-    if listed.has_api is not None:
-        selections.record_referrers_api(run.id, exists=listed.has_api)
-    report_unknown(selections, run, listed, report)
-    if listed.has_api is False:
-        return set()
-    other = {s for s, entries in listed.found.items() if {entry.digest for entry in entries} != held[s]}
-    return other | unreadable
+    if compared is None:
+        if selections.lacks_referrers_api(run.id):
+            return set()
+        compared = compare_referrers(client, remote, EarlierRuns.before(run, selections))
+    if compared.listed.has_api is not None:
+        selections.record_referrers_api(run.id, exists=compared.listed.has_api)
+    report_unknown(selections, run, compared.listed, report)
+    return compared.other
 
 
 #: Older digests are requested again; a list of tags may take as long.
 LONGEST_KEPT = timedelta(hours=1)
 #: How often digests are stored; most listings end before the first time.
 KEEP_SECONDS = 5.0
+
+
+class KeptHeads(Protocol):
+    """Where responses are kept: in the database, or by a look at a mirror until it is known whether they are needed."""
+
+    def since(self, run_id: str, earliest: datetime) -> dict[TagName, CachedHead]: ...
+
+    def keep(
+        self,
+        run_id: str,
+        heads: Mapping[TagName, Digest | None],
+        asked_at: datetime,
+        *,
+        listing_began: int | None = None,
+    ) -> None: ...
 
 
 @dataclass
@@ -170,7 +189,7 @@ class TagHeads:
     """
 
     client: RegistryReader
-    kept: CachedHeadStore
+    kept: KeptHeads
     run: SyncRun
     remote: RemoteSpec
     report: Callable[[str], None]
@@ -192,7 +211,7 @@ class TagHeads:
             yield
         except BaseException:
             with suppress(RegistrySyncError):
-                self._keep()
+                self.keep()
             raise
 
     def request(self, names: list[TagName]) -> dict[TagName, Digest | None]:
@@ -230,7 +249,7 @@ class TagHeads:
             refusals.record_served(tag)
             heads[tag] = self._new[tag] = digest
             if time.monotonic() - self._kept_at >= KEEP_SECONDS:
-                self._keep()
+                self.keep()
             progress.add(1)
 
         def failed(tag: TagName, error: RegistrySyncError) -> None:
@@ -258,12 +277,13 @@ class TagHeads:
             for_each(
                 lambda tag: self.client.head_manifest(self.remote.upstream, tag).digest,
                 batch,
-                threads=self.remote.download_concurrency,
+                threads=requests_at_once(self.client, self.remote),
                 done=done,
                 failed=failed,
             )
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        """Stores the responses so far for the next try."""
         new, self._new = self._new, {}
         self.kept.keep(self.run.id, new, self._new_at, listing_began=self.run.listing_began)
         self._new_at, self._kept_at = utc_now(), time.monotonic()

@@ -18,12 +18,17 @@ from registry_sync.domain.references import TagName, looks_like_a_referrer_tag
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import LinkKind, ManifestLink
 from registry_sync.errors import ContentError, LimitExceeded, NotFound, RegistrySyncError
-from registry_sync.sync.parallel import for_each
+from registry_sync.sync.parallel import for_each, requests_at_once
 from registry_sync.sync.verdicts import Refusals
 
 if TYPE_CHECKING:
     from registry_sync.db.content.contents import ContentStore
+    from registry_sync.db.held_claims import HeldClaims
     from registry_sync.oci.client import RegistryReader
+
+
+#: How long another sync is waited for that fetches a manifest: it stores a group of them at a time.
+_LONGEST_WAIT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,10 @@ class Trees:
 
 @dataclass
 class Walk:
-    """One group of roots. ``refuse_fatal`` raises an error that would affect every other request too."""
+    """One group of roots. ``refuse_fatal`` raises an error that would affect every other request too.
+
+    What is fetched is under ``claims`` until the caller has stored it and releases them.
+    """
 
     client: RegistryReader
     contents: ContentStore
@@ -85,6 +93,7 @@ class Walk:
     limits: ManifestLimits
     refuse_fatal: Callable[[RegistrySyncError], None]
     refusals: Refusals
+    claims: HeldClaims
     fetched: dict[Digest, Manifest] = field(default_factory=dict)
     stored: dict[Digest, KnownManifest] = field(default_factory=dict)
     failures: dict[Digest, RegistrySyncError] = field(default_factory=dict)
@@ -160,18 +169,44 @@ class Walk:
 
     def _read(self, level: Mapping[Digest, Descriptor | None]) -> None:
         unread = {d: e for d, e in level.items() if not self.has_read(d) and d not in self.failures}
-        known = self.contents.stored_manifests(unread)
+        lacking = self._not_stored(unread)
+        if not lacking:
+            return
+        others = self.claims.take_all(lacking)
+        self._fetch({digest: expected for digest, expected in lacking.items() if digest not in others})
+        if others:
+            self._await_others({digest: expected for digest, expected in lacking.items() if digest in others})
+
+    def _not_stored(self, wanted: Mapping[Digest, Descriptor | None]) -> dict[Digest, Descriptor | None]:
+        """Those of ``wanted`` that are not stored; the others are read."""
+        known = self.contents.stored_manifests(wanted)
         self.stored.update(known)
         for entry in known.values():
             if entry.index is not None:
                 self._list_entries(entry.index)
+        return {digest: expected for digest, expected in wanted.items() if digest not in known}
+
+    def _fetch(self, wanted: Mapping[Digest, Descriptor | None]) -> None:
         for_each(
             lambda item: self.client.get_manifest(self.remote.upstream, item[0], expected=item[1]),
-            [(digest, expected) for digest, expected in unread.items() if digest not in known],
-            threads=self.remote.download_concurrency,
+            list(wanted.items()),
+            threads=requests_at_once(self.client, self.remote),
             done=lambda _item, manifest: self._add_served(manifest),
             failed=lambda item, error: self.fail(item[0], error),
         )
+
+    def _await_others(self, wanted: Mapping[Digest, Descriptor | None]) -> None:
+        """Reads manifests that other syncs fetch once they have stored them; fetches those that they did not."""
+        self._store_fetched()
+        for ready in self.claims.awaited(list(wanted), lambda digest: digest, longest_seconds=_LONGEST_WAIT_SECONDS):
+            self._fetch(self._not_stored({digest: wanted[digest] for digest in ready}))
+            self._store_fetched()
+            self.claims.release(ready)
+
+    def _store_fetched(self) -> None:
+        """Stores what was fetched so far, before others are waited for, who may wait for it."""
+        self.contents.add_manifests(list(self.fetched.values()))
+        self.claims.release([*self.fetched, *self.failures])
 
     def _add_served(self, manifest: Manifest) -> None:
         self.refusals.record_served(manifest.digest)

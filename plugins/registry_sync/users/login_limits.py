@@ -7,6 +7,7 @@ longest ago is forgotten. ``shared_limits`` adds those of the other processes.
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from cachetools import LRUCache
 
 Network = IPv4Network | IPv6Network
+#: The ``Host`` of a request that addresses may be made of: a host with its port (RFC 3986 section 3.2.2).
+HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]+)?")
 #: Accounts, addresses and pairs of both that are counted at a time, of each kind.
 COUNTED = 10_000
 _IPV6_PREFIX = 64

@@ -9,11 +9,13 @@ from sqlalchemy import select, update
 
 from registry_sync.db.database import Database
 from registry_sync.db.tables import sync_runs
+from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Repository, SyncMode
 from registry_sync.domain.references import TagFilter
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import RunState, SyncRun
 from registry_sync.domain.version_history import CopyRequest
-from registry_sync.errors import NothingToApprove, RunEnded, TooManyRemovals
+from registry_sync.errors import NothingToApprove, RunEnded, TooFewTags, TooManyRemovals
 from support.metadata import LISTED_AT, Upstream, image, new_key, open_run, play_stages, sync
 
 FOUR = ("v1", "v2", "v3", "v4")
@@ -70,9 +72,15 @@ def test_what_was_refused_may_be_approved_once_and_goes(database: Database, repo
     assert database.runs.get(run.id).refused_removals is None
     refused(database, run)
     refused(database, run)
+    assert database.runs.get(run.id).removals_approved_at is None
+    began = utc_now()
     for name in ("anna", "bert"):
         database.runs.approve_removals(run.id, name)
+    approved_at = database.runs.get(run.id).removals_approved_at
+    assert approved_at is not None
+    assert began <= approved_at <= utc_now()
     assert database.versions.commit(run.id).removals_approved_by == "bert"
+    assert database.runs.get(run.id).removals_approved_at == approved_at
     assert set(database.versions.tags(repository.id)) == {"v1"}
     with pytest.raises(RunEnded, match=f"{run.key.run_id!r}.*{run.key.dag_id!r}.*completed") as ended:
         database.runs.approve_removals(run.id, "carl")
@@ -85,7 +93,8 @@ def test_an_approval_is_not_for_tags_that_were_promoted_since(database: Database
     database.runs.approve_removals(run.id, "anna")
     promote(database, repository, "w1")
     refused(database, run, "^anna approved the removal of other tags.* 4 of 5 tags are gone upstream.*w1")
-    assert database.runs.get(run.id).removals_approved_by is None
+    dropped = database.runs.get(run.id)
+    assert (dropped.removals_approved_by, dropped.removals_approved_at) == (None, None)
     refused(database, run, "^4 of 5 tags are gone upstream")
     assert len(database.versions.tags(repository.id)) == 5
     database.runs.approve_removals(run.id, "bert")
@@ -228,3 +237,36 @@ def test_an_approval_of_an_earlier_release_that_no_commit_has_used_is_requested_
     database.runs.approve_removals(waiting.id, "anna")
     assert database.versions.commit(waiting.id).version is not None
     assert database.runs.get(done.id).removals_approved_by == "anna"
+
+
+def test_a_first_version_of_few_tags_is_approved_for_these_tags(database: Database) -> None:
+    few = database.repositories.ensure("few")
+    remote = database.remotes.ensure(RemoteSpec.parse("few", "https://registry.example", "few", min_tags=3))
+    run = database.runs.begin(
+        new_key(), repository_id=few.id, remote_id=remote.id, remote=remote.spec, mode=SyncMode.ADDITIVE
+    )
+    play_stages(database, run, tagged("v1"))
+    for _ in range(2):
+        with pytest.raises(TooFewTags, match="would have 1 tag") as caught:
+            database.versions.commit(run.id)
+    assert [name for name, _ in caught.value.tags] == ["v1"]
+    database.runs.approve_removals(run.id, "anna", seen=caught.value.fingerprint)
+    promote(database, few, "w1")
+    with pytest.raises(TooFewTags, match=r"^anna approved a version with other tags, not this .* 2 tags"):
+        database.versions.commit(run.id)
+    database.runs.approve_removals(run.id, "bert")
+    assert database.versions.commit(run.id).removals_approved_by == "bert"
+    assert set(database.versions.tags(few.id)) == {"v1", "w1"}
+
+
+def test_one_approval_is_for_removals_and_for_the_few_tags_that_are_left(
+    database: Database, repository: Repository
+) -> None:
+    remote = database.remotes.ensure(RemoteSpec.parse("app", "https://registry.example", "app", min_tags=2))
+    run = database.runs.begin(
+        new_key(), repository_id=repository.id, remote_id=remote.id, remote=remote.spec, mode=SyncMode.MIRROR
+    )
+    play_stages(database, run, tagged("v1"), listed_at=LISTED_AT + timedelta(hours=1))
+    refused(database, run, "3 of 4 tags .*; 1 tag would be left, fewer than min_tags 2")
+    database.runs.approve_removals(run.id, "anna")
+    assert database.versions.commit(run.id).removals_approved_by == "anna"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import multiprocessing
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -17,32 +16,26 @@ from registry_sync.domain.content_units import UnitQuery
 from registry_sync.domain.records import PageRequest, RepositorySpec
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.errors import DatabaseError, DatabaseUnavailable, InvalidReference, RecordNotFound
+from support.dying import Copy
 from support.metadata import Upstream, image, index, open_run, play_stages, sync
 
-COMMIT = """
-import sys
-from registry_sync.db.database import Database
-with Database.connect(sys.argv[1]) as database:
-    print("ready", flush=True)
-    sys.stdin.readline()
-    print(database.versions.commit(sys.argv[2]).version.number)
-"""
 
+def commit_in_copy(url: str, run_id: str, found: Path, wait: Callable[[], object] = lambda: None) -> Copy:
+    """A copy of this process that commits the run after ``wait`` and writes the version's number to ``found``."""
 
-def start(script: str, *arguments: str) -> subprocess.Popen[str]:
-    folder = os.path.dirname(next(iter(sys.modules["registry_sync"].__path__)))  # noqa: PTH120
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", script, *arguments],
-        env={"PYTHONPATH": folder},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    def commit() -> None:
+        with Database.connect(url) as database:
+            wait()
+            version = database.versions.commit(run_id).version
+            found.write_text(str(version and version.number))
+
+    return Copy(commit, found.with_suffix(".errors"))
 
 
 @pytest.mark.slow
-def test_processes_that_commit_at_once_follow_each_other_without_gaps(database: Database, url: str) -> None:
+def test_processes_that_commit_at_once_follow_each_other_without_gaps(
+    database: Database, url: str, tmp_path: Path
+) -> None:
     repository = database.repositories.ensure("app")
     runs = []
     for number in range(3):
@@ -52,13 +45,15 @@ def test_processes_that_commit_at_once_follow_each_other_without_gaps(database: 
         run = open_run(database, repository, name=f"remote-{number}", upstream_name=f"app-{number}")
         play_stages(database, run, upstream)
         runs.append(run)
-    processes = [start(COMMIT, url, run.id) for run in runs]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    outcomes = [process.communicate("\n", timeout=120) for process in processes]
+    database.close()
+    barrier = multiprocessing.get_context("fork").Barrier(3)
+    found = [tmp_path / run.id for run in runs]
+    copies = [
+        commit_in_copy(url, run.id, path, lambda: barrier.wait(60)) for run, path in zip(runs, found, strict=True)
+    ]
+    assert [copy.wait() for copy in copies] == [0] * 3, [copy.errors for copy in copies]
 
-    assert sorted(out for out, _ in outcomes) == ["1\n", "2\n", "3\n"], outcomes
+    assert sorted(path.read_text() for path in found) == ["1", "2", "3"]
     versions = database.versions.page(repository.id, PageRequest(ordering="number")).items
     assert [(version.number, version.base_number) for version in versions] == [(1, None), (2, 1), (3, 2)]
     for version in versions:
@@ -165,16 +160,19 @@ def test_a_change_that_cannot_be_made_leaves_what_was(database: Database) -> Non
 
 
 @pytest.mark.slow
-def test_a_process_killed_after_the_commit_was_written_is_not_repeated_twice(database: Database, url: str) -> None:
+def test_a_process_killed_after_the_commit_was_written_is_not_repeated_twice(
+    database: Database, url: str, tmp_path: Path
+) -> None:
     repository = database.repositories.ensure("app")
     upstream = Upstream()
     upstream.tag("latest", image("a"))
     run = open_run(database, repository)
     play_stages(database, run, upstream)
     for _ in range(2):
-        process = start(COMMIT, url, run.id)
-        out, _err = process.communicate("\n", timeout=120)
-        assert out == "ready\n1\n"
+        database.close()
+        copy = commit_in_copy(url, run.id, tmp_path / "found")
+        assert copy.wait() == 0, copy.errors
+        assert (tmp_path / "found").read_text() == "1"
     assert database.versions.page(repository.id).total_count == 1
 
 

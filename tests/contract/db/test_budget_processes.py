@@ -6,18 +6,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from registry_sync.db.budget_leases import AccountBudgetStore
 from registry_sync.db.database import Database
-from registry_sync.domain.budget_shares import BATCH, LEASE
+from registry_sync.domain.budget_shares import BATCH, LEASE, PullGrant
 from registry_sync.domain.quantities import utc_now
 from registry_sync.errors import RateLimited
 from registry_sync.hooks.account_budgets import RENEWAL_SECONDS, DatabaseBudget
 from registry_sync.oci.http.options import Clock
 from registry_sync.oci.http.rate_limits import RateLimit
 from support.dying import Copy, die, was_killed
+from support.hostile_registry import wait_until
 
 ACCOUNT = "registry.example ana"
 EXPIRED_SECONDS = LEASE.total_seconds() + 1
@@ -86,13 +88,14 @@ Start = Callable[[Callable[[Database, Path], object]], tuple[Copy, Path]]
 
 
 def pull_all(database: Database, found: Path) -> None:
-    """Takes pulls until the account has none, and gives back what is left."""
+    """Takes pulls until the account has none, and gives back what is left; without any, until another had them all."""
     time, count = Time(), 0
     budget = DatabaseBudget(database.account_budgets, ACCOUNT, longest_wait_seconds=0.0, clock=time.clock)
     for _ in range(5_000):
         count += pulled(budget)
         time.elapsed += 3_600
-        if count and not any(lease.pulls for lease in database.account_budgets.leases(ACCOUNT)):
+        has_begun = count or any(found.parent.glob("found-*"))
+        if has_begun and not any(lease.pulls for lease in database.account_budgets.leases(ACCOUNT)):
             break
     budget.release()
     found.write_text(str(count))
@@ -226,3 +229,68 @@ def test_a_report_of_the_window_before_does_not_end_the_present_one(
     time.elapsed += 601
     other.report(limit(20, 600))
     assert pulled(sleeper) + pulled(other) == 20
+
+
+# -- a machine that stood still, and threads that wait -----------------------------------------------------------------
+
+
+def test_a_machine_that_stood_still_makes_no_pull_of_its_expired_lease(
+    store: AccountBudgetStore, time: Time, other: DatabaseBudget
+) -> None:
+    """Its own clock does not know how long it was suspended."""
+    stopped = Clock(monotonic=lambda: 0.0, sleep=time.sleep)
+    suspended = DatabaseBudget(store, ACCOUNT, longest_wait_seconds=0.0, clock=stopped)
+    store.report(ACCOUNT, BATCH, None, None)
+    assert suspended.take_pull()
+    suspended.end_pull(has_reported=False)
+    (lease,) = store.leases(ACCOUNT)
+    time.elapsed += EXPIRED_SECONDS
+    assert pulled(other) == BATCH
+    store.share_rate(ACCOUNT, lease.holder, 10.0)  # a renewal for another reason brings no pulls back
+    with pytest.raises(RateLimited):
+        suspended.take_pull()
+
+
+class NotingStore(AccountBudgetStore):
+    """Notes for which priorities pulls are asked."""
+
+    def take_pulls(self, account: str, holder: str, *, priority: int = 0, **more: int) -> PullGrant | None:
+        asked.append(priority)
+        return super().take_pulls(account, holder, priority=priority, **more)
+
+
+asked: list[int] = []
+
+
+def test_while_a_thread_waits_others_record_and_a_more_important_one_goes_first(
+    database: Database, time: Time, other: DatabaseBudget
+) -> None:
+    asked.clear()
+    budget = DatabaseBudget(NotingStore(database, time.now), ACCOUNT, longest_wait_seconds=60.0, clock=time.clock)
+    budget.report(limit(BATCH))
+    budget._write_report()
+    assert other.take_pull()  # a whole batch, so that others wait
+    threads: list[Thread] = []
+
+    def start(act: Callable[[], object]) -> Thread:
+        threads.append(Thread(target=act))
+        threads[-1].start()
+        return threads[-1]
+
+    def while_asleep() -> None:
+        if threads:
+            return
+        recording = start(lambda: budget.report(limit(BATCH)))
+        recording.join(timeout=30)
+        assert not recording.is_alive(), "who waits holds the lock"
+        budget.priority = 5
+        start(budget.take_pull)
+        assert wait_until(lambda: len(budget._queue) == 2, timeout_seconds=30)
+        other.end_pull(has_reported=True)
+        other.release()
+
+    time.while_asleep = while_asleep
+    assert budget.take_pull()
+    for thread in threads:
+        thread.join()
+    assert asked == [0, 5], "the ordinary one, which steps back, and the important one for both"

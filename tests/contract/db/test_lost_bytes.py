@@ -90,7 +90,7 @@ def test_what_a_mirror_is_about_to_remove_is_not_requested(
     del upstream.tags["other"]
     run = open_run(database, repository)
     play_stages(database, run, upstream)
-    assert database.runs.required_blobs(run.id) == []
+    assert list(database.runs.required_blobs(run.id)) == []
     result = database.versions.commit(run.id)
     assert result.version is not None
     assert result.holds == ()

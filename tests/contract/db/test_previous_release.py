@@ -35,6 +35,7 @@ NEW_FIELDS: dict[str, dict[str, tuple[Any, str]]] = {
     "remotes/": {
         "max_total_bytes": (None, "a limit of what a sync stores, that remotes had not"),
         "digest_list": ("auto", "from where the digests of all tags are taken at once"),
+        "min_tags": (None, "the fewest tags that a version may have"),
         "order": ("version", "what the newest tags are"),
         **dict.fromkeys(("semver", "newest", "newer_than"), (None, "a rule for tags")),
         **{name: ([], "rules for tags") for name in ("regex", "regex_all", "exclude_regex", "digests", "tag_sets")},

@@ -10,7 +10,7 @@ from registry_sync.db.database import Database
 from registry_sync.domain.records import Repository, SyncMode
 from registry_sync.domain.references import TagName, fallback_tag
 from registry_sync.domain.remote import RemoteSpec
-from registry_sync.errors import NothingSynced, TooManyRemovals
+from registry_sync.errors import NothingSynced, TooFewTags, TooManyRemovals
 from support.metadata import Upstream, image, index, new_key, play_stages
 
 REMOTE = RemoteSpec.parse("upstream", "https://registry.example", "library/app")
@@ -35,8 +35,8 @@ def commit(
     run = database.runs.begin(
         new_key(), repository_id=repository.id, remote_id=remote.id, remote=remote.spec, mode=SyncMode.MIRROR
     )
-    play_stages(database, run, upstream)
     indexes = filtered or {}
+    play_stages(database, run, upstream, reread=indexes)
     database.contents.add_manifests(list(indexes.values()))
     database.runs.filter_tags(run.id, {TagName(name): found.digest for name, found in indexes.items()})
     database.versions.commit(run.id)
@@ -241,3 +241,36 @@ def test_tags_named_after_themselves_are_indexes_like_others(database: Database,
     taken = commit(database, repository, upstream, filtered={"windows": windows}, platforms=("linux/amd64",))
     assert taken == {"old", fallback_tag(own.digest)}
     assert not database.selections.has_index(repository.id), "the commit looks closer"
+
+
+def test_a_version_with_fewer_tags_than_required_is_not_made_and_the_first_neither(
+    database: Database, repository: Repository
+) -> None:
+    with pytest.raises(TooFewTags, match=r"would have 2 tags, fewer than min_tags 3 .* was made: a, b\. If"):
+        commit(database, repository, tagged("a", "b"), min_tags=3)
+    assert database.repositories.by_name("app").latest_number is None
+    assert commit(database, repository, tagged("a", "b", "c"), min_tags=3) == {"a", "b", "c"}
+    with pytest.raises(TooFewTags, match="would have 2 tags"):
+        commit(database, repository, tagged("a", "b"), min_tags=3)
+    assert commit(database, repository, tagged("a", "b", "c"), min_tags=4) == {"a", "b", "c"}, "nothing changes"
+
+
+def test_few_tags_are_counted_without_signatures_and_after_what_an_additive_sync_keeps(
+    database: Database, repository: Repository
+) -> None:
+    signed = image("a")
+    upstream = tagged("a", "b")
+    upstream.tag(fallback_tag(signed.digest), index(image("signature")), image("signature"))
+    with pytest.raises(TooFewTags, match="would have 2 tags, fewer than min_tags 3"):
+        commit(database, repository, upstream, min_tags=3)
+    assert len(commit(database, repository, upstream, min_tags=2)) == 3
+
+
+def test_one_refusal_is_of_too_many_removals_and_of_the_few_tags_that_they_leave(
+    database: Database, repository: Repository
+) -> None:
+    commit(database, repository, tagged("a", "b", "c"))
+    with pytest.raises(TooManyRemovals, match=r"2 of 3 tags .*; 1 tag would be left, fewer than min_tags 2: b, c"):
+        commit(database, repository, tagged("a"), min_tags=2)
+    with pytest.raises(TooFewTags, match="would have no tag, fewer than min_tags 1"):
+        commit(database, repository, tagged(), min_tags=1, max_removed_share=None)

@@ -89,7 +89,7 @@ def test_a_task_that_was_at_work_when_its_dag_run_ended_changes_nothing(
     for act in (
         lambda: database.versions.commit(run.id),
         lambda: database.runs.record_listing(run.id, LISTED_AT, [ListedTag(TagName("b"), None, 0)]),
-        lambda: database.runs.record_plan(run.id, {}),
+        lambda: database.runs.record_plan(run.id, []),
         lambda: database.run_ends.resume(run.id, FIRST),
         lambda: begin(database, repository, run.key, FIRST),
     ):
@@ -160,7 +160,7 @@ def test_a_run_of_a_repository_that_was_deleted_does_not_begin_again(
         lambda: database.runs.find(run.key),
         lambda: begin(database, again, run.key, AGAIN),
         lambda: database.run_ends.resume(run.id, FIRST),
-        lambda: database.runs.record_plan(run.id, {}),
+        lambda: database.runs.record_plan(run.id, []),
         lambda: database.versions.commit(run.id),
     ):
         with pytest.raises(RunEnded, match="'app' was deleted"):

@@ -159,11 +159,119 @@ def test_blobs_of_unchanged_tags_are_needed_again_when_the_store_lost_them(datab
     )
     needed = database.runs.required_blobs(run.id)
     assert [blob.digest for blob in needed] == [Digest.of(b"b")]
-    database.runs.record_plan(run.id, {0: needed})
-    assert [blob.digest for blob in database.runs.blobs_of_shard(run.id, 0)] == [Digest.of(b"b")]
+    database.runs.record_plan(run.id, [(0, blob) for blob in needed])
+    assert [blob.digest for blob in left_of_shard(database, run.id, 0)] == [Digest.of(b"b")]
     database.contents.mark_stored([Digest.of(b"b")])
     assert database.versions.commit(run.id).version is None
     assert database.versions.missing_blob_count(repository.id) == 0
+
+
+def test_what_changed_and_what_was_lost_are_read_and_planned_in_batches_by_digest(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A blob that both need is there once, as the changed tag has it."""
+    monkeypatch.setattr("registry_sync.db.runs.required_blobs._ROWS_AT_ONCE", 2)
+    repository = database.repositories.ensure("app")
+    upstream = Upstream()
+    lost = [f"lost-{number}" for number in range(4)]
+    upstream.tag("kept", image("shared", *lost, config="kept config"))
+    sync(database, repository, upstream)
+    database.contents.mark_missing([Digest.of(name.encode()) for name in ("shared", *lost)])
+    new = [f"new-{number}" for number in range(4)]
+    moved = image(layer("shared", size_bytes=99), *new, config="new config")
+    upstream.tag("moved", moved)
+    run = open_run(database, repository)
+    listed = [ListedTag(TagName("kept"), upstream.tags["kept"].digest, None), ListedTag(TagName("moved"), None, 0)]
+    database.runs.record_listing(run.id, LISTED_AT, listed)
+    database.contents.add_manifests([moved])
+    database.runs.resolve_tags(run.id, {TagName("moved"): moved.digest})
+    needed = list(database.runs.required_blobs(run.id))
+    assert [blob.digest for blob in needed] == sorted(
+        Digest.of(name.encode()) for name in ("shared", "new config", *lost, *new)
+    )
+    assert {blob.digest: blob.size_bytes for blob in needed}[Digest.of(b"shared")] == 99
+    database.runs.record_plan(run.id, [(index % 2, blob) for index, blob in enumerate(needed)])
+    taken = [blob for shard in range(2) for blob in left_of_shard(database, run.id, shard)]
+    assert sorted(blob.digest for blob in taken) == [blob.digest for blob in needed]
+    with pytest.raises(RecordNotFound, match="does not need"):
+        database.runs.record_plan(
+            run.id, [*((0, blob) for blob in needed), (0, RequiredBlob(Digest.of(b"unknown"), 7, "text/plain"))]
+        )
+    assert database.runs.progress(run.id).blob_count == len(needed), "a refused plan leaves the one before"
+
+
+def left_of_shard(database: Database, run_id: str, shard: int) -> list[RequiredBlob]:
+    """What a task of the shard would begin with."""
+    database.runs.give_back_blobs(run_id, shard)
+    taken = database.runs.take_blobs(run_id, shard, may_take_over=False)
+    return [] if taken is None else taken.blobs
+
+
+def taken_mib(
+    database: Database, run_id: str, shard: int, *, may_take_over: bool = True
+) -> tuple[int, list[int]] | None:
+    """The shard that blobs were taken from, and their sizes in MiB."""
+    taken = database.runs.take_blobs(run_id, shard, may_take_over=may_take_over)
+    return taken and (taken.shard, [blob.size_bytes // MIB for blob in taken.blobs])
+
+
+MIB = 1024 * 1024
+
+
+def planned_mib(database: Database, *shards: list[int]) -> str:
+    """A run with a plan of blobs of these sizes; its id."""
+    repository = database.repositories.ensure("app")
+    layers = [
+        [layer(f"{number}-{size}", size_bytes=size * MIB) for size in sizes] for number, sizes in enumerate(shards)
+    ]
+    upstream = Upstream()
+    upstream.tag("latest", image(*(one for of_shard in layers for one in of_shard), config="c"))
+    run = open_run(database, repository, policy=Policy.IMMEDIATE)
+    database.runs.record_listing(run.id, LISTED_AT, [ListedTag(TagName("latest"), None, 0)])
+    database.contents.add_manifests(list(upstream.catalog.values()))
+    database.runs.resolve_tags(run.id, {TagName("latest"): upstream.tags["latest"].digest})
+    needed = {blob.digest: blob for blob in database.runs.required_blobs(run.id)}
+    plan = [(number, needed[one.digest]) for number, of_shard in enumerate(layers) for one in of_shard]
+    database.runs.record_plan(run.id, plan)
+    return run.id
+
+
+def test_a_task_takes_half_of_what_is_left_of_its_shard_and_then_of_the_one_with_the_most(database: Database) -> None:
+    run = planned_mib(database, [400, 300, 200, 100], [90], [500, 450])
+    assert taken_mib(database, run, 0) == (0, [400, 300])
+    assert taken_mib(database, run, 1) == (1, [90])
+    assert taken_mib(database, run, 1) == (2, [500])
+    assert taken_mib(database, run, 1) == (2, [450])
+    assert taken_mib(database, run, 2) == (0, [200]), "its own shard has been taken over"
+    assert taken_mib(database, run, 0) == (0, [100])
+    assert [taken_mib(database, run, shard) for shard in range(3)] == [None] * 3
+
+
+def test_a_task_without_others_takes_all_at_once(database: Database) -> None:
+    run = planned_mib(database, [400, 300, 200])
+    assert taken_mib(database, run, 0) == (0, [400, 300, 200])
+    assert taken_mib(database, run, 0) is None
+    database.runs.give_back_blobs(run, 0)
+    assert taken_mib(database, run, 0) == (0, [400, 300, 200])
+
+
+def test_small_blobs_are_taken_together(database: Database) -> None:
+    run = planned_mib(database, [9, 8, 7, 6], [5])
+    assert taken_mib(database, run, 1) == (1, [5])
+    assert taken_mib(database, run, 1) == (0, [9, 8, 7, 6])
+
+
+def test_what_a_task_had_begun_is_given_back_to_all_by_its_next_try(database: Database) -> None:
+    run = planned_mib(database, [400, 300], [90])
+    assert taken_mib(database, run, 0) == (0, [400])
+    assert taken_mib(database, run, 1, may_take_over=False) == (1, [90])
+    assert taken_mib(database, run, 1, may_take_over=False) is None
+    assert taken_mib(database, run, 1) == (0, [300])
+    assert taken_mib(database, run, 1) is None, "the rest is begun"
+    database.runs.give_back_blobs(run, 0)
+    assert taken_mib(database, run, 1) == (0, [400])
+    database.runs.give_back_blobs(run, 1)
+    assert taken_mib(database, run, 1) == (1, [400, 300, 90]), "nobody else has any now"
 
 
 def test_a_shard_of_blobs_shrinks_as_they_are_stored_or_fail(database: Database) -> None:
@@ -177,20 +285,20 @@ def test_a_shard_of_blobs_shrinks_as_they_are_stored_or_fail(database: Database)
     database.contents.add_manifests(list(upstream.catalog.values()))
     database.runs.resolve_tags(run.id, {TagName("latest"): upstream.tags["latest"].digest})
     needed = {blob.digest: blob for blob in database.runs.required_blobs(run.id)}
-    plan = {0: [needed[layers[name].digest] for name in sizes], 1: [needed[Digest.of(b"c")]]}
+    plan = [*((0, needed[layers[name].digest]) for name in sizes), (1, needed[Digest.of(b"c")])]
     for _ in range(2):
         database.runs.record_plan(run.id, plan)
-    assert [blob.size_bytes for blob in database.runs.blobs_of_shard(run.id, 0)] == [300, 20, 1]
+    assert [blob.size_bytes for blob in left_of_shard(database, run.id, 0)] == [300, 20, 1]
     database.contents.mark_stored([layers["large"].digest])
     database.runs.fail_blobs(run.id, {layers["small"].digest: "404"})
-    assert [blob.size_bytes for blob in database.runs.blobs_of_shard(run.id, 0)] == [20]
+    assert [blob.size_bytes for blob in left_of_shard(database, run.id, 0)] == [20]
     counts = database.runs.progress(run.id)
     assert (counts.blob_count, counts.blob_bytes) == (4, 322)
     assert (counts.stored_blob_count, counts.stored_blob_bytes, counts.failed_blob_count) == (1, 300, 1)
-    database.runs.record_plan(run.id, {})
-    assert database.runs.blobs_of_shard(run.id, 0) == []
+    database.runs.record_plan(run.id, [])
+    assert left_of_shard(database, run.id, 0) == []
     with pytest.raises(RecordNotFound, match="does not need"):
-        database.runs.record_plan(run.id, {0: [RequiredBlob(Digest.of(b"unknown"), 7, "text/plain")]})
+        database.runs.record_plan(run.id, [(0, RequiredBlob(Digest.of(b"unknown"), 7, "text/plain"))])
 
 
 def test_usage_adds_up_over_tasks(database: Database) -> None:
@@ -213,7 +321,7 @@ def test_a_settled_run_stays_and_refuses_new_notes(database: Database) -> None:
     with pytest.raises(RunEnded):
         database.runs.record_listing(run.id, LISTED_AT, [])
     with pytest.raises(RunEnded):
-        database.runs.record_plan(run.id, {})
+        database.runs.record_plan(run.id, [])
 
 
 def test_a_failed_run_says_why_and_may_be_committed_after_a_repeat(database: Database) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import multiprocessing
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,8 @@ from registry_sync.domain.records import SyncMode
 from registry_sync.domain.references import TagFilter
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.version_history import CopyRequest
-from registry_sync.errors import DatabaseError, DatabaseOutdated
+from registry_sync.errors import DatabaseError, DatabaseOutdated, DatabaseUnavailable
+from support.dying import Copy
 from support.metadata import two_versions
 
 
@@ -109,7 +111,8 @@ def test_options_of_remotes_move_into_their_document_and_back_as_they_were_writt
         before = remotes_of_0003(url)
         for spec in (FULL, PLAIN):
             document = spec.document()
-            for name in [*list(document)[-9:], "max_total_bytes", "digest_list"]:  # which that schema has no place for
+            # which that schema has no place for
+            for name in [*list(document)[-9:], "max_total_bytes", "digest_list", "min_tags"]:
                 del document[name]
             assert {name: before[spec.name][name] for name in document} == document
             assert "options" not in before[spec.name]
@@ -213,24 +216,84 @@ def test_a_failing_transaction_leaves_nothing(database: Database) -> None:
         assert connection.execute(select(repositories)).all() == []
 
 
-FIRST_USE = """
-import sys
-from registry_sync.db.database import Database
-with Database.connect(sys.argv[1]) as database:
-    (database.ready if database.is_embedded else database.upgrade)()
-    database.repositories.ensure("app")
-    print(database.repositories.by_name("app").id)
-"""
-
-
 @pytest.mark.slow
-def test_several_processes_may_be_the_first_at_once(empty_url: str) -> None:
-    command = [sys.executable, "-W", "error", "-c", FIRST_USE, empty_url]
-    environment = {"PYTHONPATH": next(iter(sys.modules["registry_sync"].__path__)).rpartition("/")[0]}
-    processes = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(4)
+def test_several_processes_may_be_the_first_at_once(empty_url: str, tmp_path: Path) -> None:
+    def use_first(number: int) -> None:
+        with Database.connect(empty_url) as database:
+            (database.ready if database.is_embedded else database.upgrade)()
+            database.repositories.ensure("app")
+            (tmp_path / f"found-{number}").write_text(database.repositories.by_name("app").id)
+
+    copies = [Copy(partial(use_first, number), tmp_path / f"errors-{number}") for number in range(4)]
+    assert [copy.wait() for copy in copies] == [0] * 4, [copy.errors for copy in copies]
+    found = {(tmp_path / f"found-{number}").read_text() for number in range(4)}
+    assert len(found) == 1, "all of them found the same repository"
+
+
+def made_by_an_earlier_release(path: Path) -> str:
+    """The URL of an embedded database at the schema before this one, with a repository."""
+    url = f"sqlite:///{path}"
+    with Database.connect(url) as database:
+        database.ready()
+        database.repositories.ensure("app")
+        database.downgrade("0015")
+    return url
+
+
+def test_an_embedded_database_is_not_migrated_under_a_process_that_has_it_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "_PATIENCE_SECONDS", 0.1)
+    url = made_by_an_earlier_release(tmp_path / "used.db")
+    with Database.connect(url) as running, Database.connect(url) as newer:
+        assert running.repositories.by_name("app").name == "app"  # as a server does, which keeps the connection
+        for _ in range(2):
+            with pytest.raises(DatabaseUnavailable, match=r"at schema 0015.*has it open.*airflow registry-sync db upg"):
+                newer.ready()
+        assert newer.revision() == "0015"
+        running.repositories.ensure("still-works")
+        running.close()
+        newer.ready()
+        assert newer.revision() == schema.HEAD_REVISION
+        assert newer.repositories.by_name("still-works").name == "still-works"
+        with newer.reading() as connection:
+            assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+
+
+def test_whoever_asks_for_it_migrates_a_database_in_use(tmp_path: Path) -> None:
+    url = made_by_an_earlier_release(tmp_path / "used.db")
+    with Database.connect(url) as running, Database.connect(url) as newer:
+        running.repositories.by_name("app")
+        newer.upgrade()
+        newer.ready()
+        assert newer.repositories.by_name("app").name == "app"
+
+
+def test_processes_of_one_release_that_start_at_once_migrate_it_together(tmp_path: Path) -> None:
+    url = made_by_an_earlier_release(tmp_path / "used.db")
+    barrier = multiprocessing.get_context("fork").Barrier(4)
+
+    def start() -> None:
+        with Database.connect(url) as database:
+            barrier.wait(60)
+            database.ready()
+            assert database.repositories.by_name("app").name == "app"
+
+    copies = [Copy(start, tmp_path / f"{number}.errors") for number in range(4)]
+    assert [copy.wait() for copy in copies] == [0] * 4, [copy.errors for copy in copies]
+
+
+def test_a_migration_is_one_line_in_the_log_and_none_when_there_is_nothing_to_do(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A first sync migrates in its task, whose log people read."""
+    caplog.set_level("INFO")
+    with Database.connect(url) as database:
+        database.downgrade("base")
+        caplog.clear()
+        for _ in range(2):
+            database.upgrade()
+    lines = [(record.name, record.getMessage()) for record in caplog.records]
+    assert lines == [
+        ("registry_sync.db.schema", f"the metadata database was made, and is at schema {schema.HEAD_REVISION}")
     ]
-    outcomes = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0] * 4, outcomes
-    assert len({out for out, _ in outcomes}) == 1, "all of them found the same repository"

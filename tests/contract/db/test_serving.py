@@ -20,7 +20,7 @@ from registry_sync.domain.records import Repository, RepositorySpec
 from registry_sync.domain.references import TagName
 from registry_sync.domain.serving import Distribution, DistributionSpec, PublishedVersion
 from registry_sync.errors import InvalidReference, NameTaken, RecordNotFound, VersionServed
-from support.metadata import Upstream, artifact, image, index, sync, two_versions
+from support.metadata import Upstream, artifact, image, index, sync, two_versions, upstream_with
 from support.statements import await_lock, listening, planned_statements
 
 AMD64, ARM64 = image("base", "amd64", config="x"), image("base", "arm64", config="y")
@@ -259,11 +259,15 @@ def test_a_tag_and_a_page_of_tags_are_looked_up_in_the_index_of_their_repository
     database: Database, repository: Repository
 ) -> None:
     """Whatever number of repositories have a tag of that name."""
-    _serve(database, repository)
-    version = _published(database, "app")
+    many = database.repositories.ensure("many")
+    upstream, content = upstream_with(300), image("x")
+    upstream.tag(LATEST, content)
+    sync(database, many, upstream)
+    _serve(database, many, "many")
+    version = _published(database, "many")
     with planned_statements(database) as plans:
-        assert database.pulls.tag(version, LATEST) == NEW.digest
-        assert names_of(database.pulls.tags(version, "a", 10)) == ["latest"]
+        assert database.pulls.tag(version, LATEST) == content.digest
+        assert names_of(database.pulls.tags(version, "k", 1)) == ["latest"]
     assert len(plans) == 2
     for plan in plans:
         assert "ix_repository_tags_name" in plan, plan

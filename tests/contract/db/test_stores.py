@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
@@ -13,7 +14,7 @@ from registry_sync.db.database import Database
 from registry_sync.db.tables import repositories
 from registry_sync.domain.records import PageRequest, Repository, RepositorySpec
 from registry_sync.domain.remote import Policy, RemoteSpec
-from registry_sync.errors import InvalidReference, NameTaken, RecordNotFound
+from registry_sync.errors import ConfigurationError, InvalidReference, NameTaken, RecordNotFound
 from support.metadata import Upstream, image, open_run, sync
 
 FULL = RemoteSpec.parse(
@@ -61,6 +62,32 @@ def test_a_new_name_of_a_repository_is_one_that_a_registry_could_serve(database:
         with pytest.raises(InvalidReference, match="lower-case letters and digits, parts joined by"):
             give()
     assert database.repositories.page().items == (app,)
+
+
+@pytest.mark.parametrize("count", [-1, 0, 2**31])
+def test_a_number_that_keeps_no_version_removes_none(database: Database, count: int) -> None:
+    """Elsewhere -1 is no limit: taken as a number, it would leave the latest version alone."""
+    with pytest.raises(ConfigurationError, match="not a number of versions to keep: give 1 to"):
+        database.repositories.create(RepositorySpec("app", retain_versions=count))
+    app, upstream = database.repositories.create(RepositorySpec("app")), Upstream()
+    for tag in ("a", "b"):
+        upstream.tag(tag, image(tag))
+        sync(database, app, upstream)
+    with pytest.raises(ConfigurationError, match="or no number to keep them all"):
+        database.repositories.change(app.id, lambda spec: replace(spec, retain_versions=count))
+    assert database.versions.page(app.id).total_count == 2
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "a\x1b[31m", "a" * 256])
+def test_a_new_name_of_a_remote_is_printable(database: Database, name: str) -> None:
+    hub = database.remotes.create(FULL)
+    for give in (
+        lambda: database.remotes.create(replace(FULL, name=name)),
+        lambda: database.remotes.change(hub.id, lambda spec: replace(spec, name=name)),
+    ):
+        with pytest.raises(InvalidReference, match="give the name of the remote, at most 255 printable"):
+            give()
+    assert [remote.spec.name for remote in database.remotes.page().items] == ["hub"]
 
 
 def test_a_name_of_an_earlier_release_is_kept_until_it_is_changed(database: Database) -> None:
@@ -221,3 +248,32 @@ def test_repositories_are_counted_in_the_order_of_their_creation(database: Datab
     assert [database.repositories.count_created_before(one) for one in made] == [first, first + 1, first + 2]
     database.repositories.delete(made[1].id)
     assert database.repositories.count_created_before(made[2]) == first + 1
+
+
+def test_what_is_written_together_is_there_as_a_whole_or_not_at_all(database: Database) -> None:
+    def write(*, fails: bool) -> None:
+        with database.together():
+            repository = database.repositories.create(RepositorySpec("app"))
+            assert database.repositories.get(repository.id) == repository, "it reads what it has written"
+            with database.together():
+                database.repositories.create(RepositorySpec("web"))
+            if fails:
+                raise RecordNotFound("something else")
+
+    with pytest.raises(RecordNotFound):
+        write(fails=True)
+    assert database.repositories.page().total_count == 0
+    write(fails=False)
+    assert database.repositories.page().total_count == 2
+
+
+def test_other_threads_do_not_see_what_is_not_yet_written_together(database: Database) -> None:
+    with ThreadPoolExecutor(1) as pool, database.together():
+        database.repositories.create(RepositorySpec("app"))
+        assert pool.submit(lambda: database.repositories.page().total_count).result() == 0
+
+
+def test_many_threads_write_in_turn(database: Database) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: database.repositories.create(RepositorySpec(f"app-{number}")), range(40)))
+    assert len({one.id for one in made}) == database.repositories.page().total_count == 40

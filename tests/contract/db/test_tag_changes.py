@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import pytest
 
 from registry_sync.db.database import Database
@@ -98,7 +100,7 @@ def test_manifests_that_are_not_there_are_not_copied(database: Database, filled:
         ManifestCopy(filled.id, digests=(Digest.of(b"nothing"),)),
         ManifestCopy(filled.id, media_types=("text/plain",)),
         ManifestCopy(filled.id, 9),
-        ManifestCopy(target.id.replace(target.id[0], "0", 1)),
+        ManifestCopy(str(uuid4())),
     ):
         with pytest.raises(RecordNotFound):
             database.versions.copy_manifests(target.id, wrong)

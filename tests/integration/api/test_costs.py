@@ -72,7 +72,7 @@ BOUNDS = {
     "content/docker/manifests/?repository_version={version}": 6,
     "content/docker/tags/?repository_version={version}": 4,
     "tasks/": 9,
-    "syncs/": 3,
+    "syncs/": 4,
     "{task}": 7,
     "status/": 4,
     "docs/api.json": 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from urllib.parse import urljoin
 
 import pytest
 
@@ -29,6 +30,7 @@ def test_airflows_list_of_providers_leads_to_it(api_server: ApiServer) -> None:
         response = api_server.client(role).ask("GET", url[1])
         assert response.status_code == 200
         assert '<h1 id="documentation">Documentation</h1>' in response.text
+        assert "unsafe-inline" not in response.headers["content-security-policy"].partition("style-src")[0]
         assert "default-src 'none'" in response.headers["content-security-policy"]
     without_slash = api_server.client().ask("GET", ROOT.rstrip("/"))
     assert without_slash.headers["location"] == "documentation/"
@@ -43,6 +45,7 @@ def test_nobody_reads_it_without_signing_in(api_server: ApiServer) -> None:
     [
         ("how-to/schedule-a-sync.md", "text/html"),
         ("images/run.png", "image/png"),
+        ("images/benchmarks.svg", "image/svg+xml"),
         ("examples/smallest.py", "text/plain"),
     ],
 )
@@ -63,9 +66,32 @@ def test_every_link_leads_to_a_page_a_title_or_an_address(name: str) -> None:
         address, _, title = link.partition("#")
         if "://" in address:
             continue
+        if "../pages/" in address:  # of the layout: another test follows them
+            place = posixpath.normpath(posixpath.join(posixpath.dirname(name), address))
+            assert place.startswith(("../pages/", "../documentation")), link
+            continue
         target = posixpath.normpath(posixpath.join(posixpath.dirname(name), address)) if address else name
         assert (DOCS / target).is_file(), f"{name} links to {link}"
         assert not title or f'id="{title}"' in rendered(target), f"{name} links to {link}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "how-to/look-at-repositories.md", "adr/README.md"])
+def test_it_looks_like_the_pages_and_leads_back_to_them(api_server: ApiServer, name: str) -> None:
+    client = api_server.client()
+    at = f"{ROOT}{name}"
+    found = [urljoin(at, link) for link in _LINK.findall(client.ask("GET", at).text)]
+    expected = ("repositories/", "syncs/", "static/pages.css", "static/pages.js")
+    for path in expected:
+        assert f"/pulp/pages/{path}" in found
+        assert client.ask("GET", f"/pulp/pages/{path}").status_code == 200
+    assert f"{ROOT}README.md" in found
+
+
+@pytest.mark.parametrize("path", ["no-such.md", "how-to/no-such.md"])
+def test_an_error_is_a_page(api_server: ApiServer, path: str) -> None:
+    response = api_server.client().ask("GET", f"{ROOT}{path}")
+    assert (response.status_code, response.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "/pulp/pages/static/pages.css" in [urljoin(f"{ROOT}{path}", link) for link in _LINK.findall(response.text)]
 
 
 def test_a_link_out_of_the_documentation_is_its_text() -> None:

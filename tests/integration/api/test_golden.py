@@ -24,6 +24,7 @@ RESPONSES = rest_golden.FOLDER / "responses.json"
 #: What differs from machine to machine, or from release to release; and what that release did not have.
 NOT_KEPT = (
     "/docs/",
+    "/pages",
     "/status/",
     "/distributions/",
     "/pulls/",

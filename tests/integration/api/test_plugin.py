@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
+import requests
 
 from registry_sync import __version__
 from registry_sync.api.dependencies import OpenedDatabase
@@ -17,6 +19,30 @@ def test_airflow_lists_the_plugin_with_its_app(admin: RestClient) -> None:
     plugins = {plugin["name"]: plugin for plugin in admin.get("/api/v2/plugins")["plugins"]}
     assert [app["url_prefix"] for app in plugins["registry_sync"]["fastapi_apps"]] == ["/pulp", "/v2"]
     assert admin.get("/api/v2/plugins/importErrors")["total_entries"] == 0
+
+
+def test_a_run_that_is_started_as_the_form_does_it_has_the_repository_in_its_id(
+    api_server: ApiServer, name: str
+) -> None:
+    def start(role: str | None, dag_id: str, **more: Any) -> requests.Response:
+        asked = {"conf": {"repository": name, "remote": "none"}, "logical_date": None, "dag_run_id": None, **more}
+        return api_server.client(role).ask("POST", f"/api/v2/dags/{dag_id}/dagRuns", asked)
+
+    started = start("user", "registry_sync", note="by hand")
+    assert started.status_code == 200, started.text
+    run = started.json()
+    assert run["dag_run_id"].startswith(f"sync__{name[:80]}__20")
+    assert (run["run_type"], run["triggered_by"], run["triggering_user_name"]) == ("manual", "rest_api", "user")
+    assert (run["conf"]["repository"], run["note"]) == (name, "by hand")
+    assert start("admin", "registry_sync", dag_run_id=name).json()["dag_run_id"] == name
+    assert start("admin", "registry_sync_collect", conf={}).json()["dag_run_id"].startswith("manual__")
+    # What Airflow refuses it still refuses, in its own words.
+    assert start(None, "registry_sync").status_code == 401
+    assert start("viewer", "registry_sync").status_code == 403
+    assert "repository" in start("admin", "registry_sync", conf={"remote": "none"}).json()["detail"]
+    assert start("admin", "registry_sync", unknown=1).status_code == 422
+    refused = start("admin", "registry_sync", conf={"repository": name, "mode": "no such"})
+    assert (refused.status_code, "mode" in refused.json()["detail"]) == (400, True)
 
 
 def test_airflow_s_own_pages_and_api_are_left_alone(api_server: ApiServer, admin: RestClient) -> None:

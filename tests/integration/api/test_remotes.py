@@ -48,11 +48,12 @@ def test_a_remote_is_made_and_read_back_as_documented(admin: RestClient, name: s
     assert admin.get(made["pulp_href"]) == made
     assert list(made)[: len(DOCUMENTED)] == DOCUMENTED
     defaults = {
-        "download_concurrency": 20, "policy": "immediate", "proxy_url": None, "ssl_ca_certificate": None,
+        "download_concurrency": 64, "policy": "immediate", "proxy_url": None, "ssl_ca_certificate": None,
         "ssl_client_certificate": None, "ssl_client_key": None, "ssl_validation": True, "whitelist_tags": None,
         "exclude_tags": None, "username": None, "password": None, "conn_id": None, "platforms": None,
         "include_referrers": True, "allow_sparse": False, "allow_schema1": False, "include_foreign_layers": False,
-        "max_held_share": None, "max_removed_share": 0.5, "max_removed_tags": None, "max_total_bytes": None,
+        "max_held_share": None, "max_removed_share": 0.5, "max_removed_tags": None, "min_tags": None,
+        "max_total_bytes": None,
         "digest_list": "auto", "regex": [], "regex_all": [], "exclude_regex": [], "semver": None, "newest": None,
         "order": "version", "newer_than": None, "digests": [], "tag_sets": [], "pulp_labels": {}, **HUB,
     }  # fmt: skip
@@ -66,8 +67,8 @@ def test_every_field_of_a_remote_is_kept(admin: RestClient, api_server: ApiServe
         "proxy_url": "http://proxy.example:3128", "ssl_validation": False,
         "platforms": ["linux/amd64", "linux/arm/v7"], "allow_sparse": True, "allow_schema1": True,
         "include_foreign_layers": True, "max_held_share": 0.1, "max_removed_share": None, "max_removed_tags": 5,
-        "max_total_bytes": 50_000_000_000, "digest_list": "off", "regex": [r"v\d{1,2}"], "regex_all": [".+"],
-        "exclude_regex": [".*-rc"], "semver": {"range": ">=3", "suffixes": "exclude"}, "newest": 3,
+        "min_tags": 2, "max_total_bytes": 50_000_000_000, "digest_list": "off", "regex": [r"v\d{1,2}"],
+        "regex_all": [".+"], "exclude_regex": [".*-rc"], "semver": {"range": ">=3", "suffixes": "exclude"}, "newest": 3,
         "order": "first_seen", "newer_than": "90d", "digests": [f"old@sha256:{'a' * 64}"],
         "tag_sets": [{"include": ["3.{1,2}"], "newest": {"count": 1, "of": "tags"}}, {"include": ["latest"]}],
         "include_referrers": False, "pulp_labels": {"team": "web"}, "conn_id": "quay",

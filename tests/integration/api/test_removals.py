@@ -10,6 +10,7 @@ import pytest
 from registry_sync.domain.records import Repository
 from registry_sync.domain.runs import RunKey, RunState
 from registry_sync.errors import TooManyRemovals
+from registry_sync.hooks.dag_runs import run_state
 from support.metadata import open_run, play_stages, sync, upstream_with
 from support.rest_api import DAG_ID, ROLES, ApiServer, RestClient
 
@@ -126,8 +127,10 @@ def test_a_task_whose_run_waits_has_failed_for_who_polls_it_and_goes_on_when_it_
         "running": False,
     }
     assert api_server.database.runs.get(sync_run).state is RunState.RUNNING, "what it fetched is not collected"
+    assert run_state(DAG_ID, run_id(task)).is_waiting, "a command that follows the run ends"
     approved = admin.post(f"{task}approve_removals/", 200)
     assert (approved["state"], approved["error"], approved["removals_approved_by"]) == ("running", None, "admin")
+    assert not run_state(DAG_ID, run_id(task)).is_waiting
     assert states(task)["commit_version"] == "scheduled"
     with create_session() as session:
         dag_run = session.query(DagRun).filter(DagRun.run_id == run_id(task)).one()

@@ -74,6 +74,22 @@ def test_a_sync_that_rest_started_leads_to_its_task(
     assert admin.get(read["task"])["dag_run_id"] == read["dag_run_id"]
 
 
+def test_no_document_leads_to_a_task_that_is_deleted(
+    api_server: ApiServer, admin: RestClient, name: str, pair: dict[str, Any]
+) -> None:
+    """The record of the sync stays, whether the task is deleted here or its run in Airflow."""
+    task = admin.post(f"{pair['remote']}sync/", 202, repository=pair["repository"])["task"]
+    run_id = play(api_server, name, RunKey(DAG_ID, f"registry_sync__{task.split('/')[-2]}"))
+    api_server.database.versions.commit(run_id)
+    provenance = f"{pair['repository']}versions/1/provenance/"
+    assert (admin.get(f"{LIST}{run_id}/")["task"], admin.get(provenance)["sync"]["task"]) == (task, task)
+    admin.patch(task, state="canceled")
+    admin.delete(task)
+    assert (admin.get(f"{LIST}{run_id}/")["task"], admin.get(provenance)["sync"]["task"]) == (None, None)
+    (listed,) = admin.get(LIST, repository=pair["repository"])["results"]
+    assert (listed["task"], listed["state"]) == (None, "completed")
+
+
 def test_syncs_are_filtered_and_ordered(
     api_server: ApiServer, admin: RestClient, name: str, pair: dict[str, Any]
 ) -> None:

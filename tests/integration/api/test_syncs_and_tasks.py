@@ -35,6 +35,16 @@ def dag_run(task: str) -> Any:
     return found[0] if found else None
 
 
+def note_of(task: str) -> str | None:
+    """The note of the run, as Airflow shows it."""
+    from airflow.models import DagRun
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        run = session.query(DagRun).filter(DagRun.id == dag_run(task).id).one()
+        return None if run.note is None else str(run.note)
+
+
 def set_state(task: str, state: str) -> None:
     """Brings the run to a state, as the scheduler does."""
     from airflow.models import DagRun
@@ -251,7 +261,8 @@ def test_a_canceled_task_is_a_failed_run_of_airflow(
     assert (canceled["state"], canceled["error"]) == ("canceled", None)
     assert canceled["finished_at"] is not None
     assert admin.get(task) == canceled
-    assert dag_run(task).state == "failed"
+    about = repository_of(api_server, pair).name
+    assert (dag_run(task).state, note_of(task)) == ("failed", f"Canceled over REST by admin: {about}")
     set_state(task, "success")
     assert admin.get(task)["state"] == "canceled"
     assert admin.get("tasks/", state="canceled")["results"][0]["pulp_href"] == task

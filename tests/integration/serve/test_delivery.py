@@ -248,6 +248,8 @@ def test_a_challenge_names_the_address_of_nginx_whatever_the_client_claims(behin
     assert challenge.startswith(f'Bearer realm="{behind.url}/v2/token"')
     claimed = behind.direct.ask("GET", "/v2/", {"X-Forwarded-Proto": 'https",x="'}).headers["WWW-Authenticate"]
     assert claimed.startswith(f'Bearer realm="{behind.direct.url}/v2/token"')
+    claimed = behind.direct.ask("GET", "/v2/", {"Host": 'evil",x="'}).headers["WWW-Authenticate"]
+    assert claimed.startswith(f'Bearer realm="{behind.direct.url}/v2/token"')
 
 
 def test_skopeo_logs_in_and_copies_through_nginx(behind: Behind, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import requests
 import urllib3
 
+from registry_sync.serve import on_demand
 from registry_sync.serve.downloads import HELD_BYTES
 from registry_sync.serve.pull_api import PullApp
 from support.hostile_registry import Raw, errors_reply, reply, wait_until
@@ -274,3 +275,23 @@ def test_a_download_of_its_own_needs_a_free_place(tmp_path: Path, monkeypatch: p
         assert (second.status_code, second.headers["Retry-After"]) == (503, "10")
         release.set()
         assert first.raw.read() == blob.data
+
+
+def test_a_blob_that_another_process_has_claimed_and_not_begun_is_waited_for_a_while_only(
+    upstream: Upstream, server: ThreadedPullServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a sync does, which claims two hundred blobs and begins twenty."""
+    monkeypatch.setattr(on_demand, "UNSEEN_SECONDS", 0.3)
+    blobs = (upstream.large, upstream.small)
+
+    def holders() -> list[str]:
+        found = upstream.here.database.download_claims.of_others([blob.digest for blob in blobs], "nobody")
+        return [found[blob.digest].holder for blob in blobs]
+
+    with upstream.here.database.held_claims() as of_a_sync:
+        assert of_a_sync.take_all(blob.digest for blob in blobs) == set()
+        held = holders()
+        for blob in blobs:
+            assert server.ask("GET", path_of(blob.digest)).content == blob.data
+            assert wait_until(lambda blob=blob: upstream.is_stored(blob))
+        assert holders() == held, "the claims are the other's still"

@@ -14,12 +14,13 @@ import requests
 
 from registry_sync.domain.serving import DistributionSpec
 from registry_sync.errors import ConfigurationError
+from registry_sync.serve.file_sender import LARGE_BYTES
 from registry_sync.serve.stopping import reserve_port
 from registry_sync.users.login_limits import PER_ACCOUNT_AND_ADDRESS
 from support.certificates import CertificateAuthority
 from support.pull_server import PullServer, published_image
 
-_LARGE_BYTES = 24 * 1024 * 1024
+_LARGE_BYTES = LARGE_BYTES + 1024 * 1024
 
 
 def _status_of_a_new_connection(server: PullServer, method: str = "GET") -> int | None:
@@ -42,6 +43,7 @@ def test_while_downloads_end_new_requests_get_503(tmp_path: Path, scheme: str) -
     certificate = CertificateAuthority(tmp_path).server() if scheme == "https" else None
     with PullServer(tmp_path, certificate=certificate) as server:
         response = server.session.get(f"{server.url}/v2/app/blobs/{layer}", stream=True, timeout=60)
+        assert ("Connection" in response.headers) == (scheme == "http"), "as large files are sent, or as others are"
         first = response.raw.read(1024)
         server.ask_to_stop()
         deadline = time.monotonic() + 20

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from registry_sync.serve.file_sender import LARGE_BYTES
 from support.certificates import CertificateAuthority
 from support.pull_server import PullServer, published_image
 
@@ -19,7 +20,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="slow readers ar
 #: A thousand in all. For those that read the kernel holds megabytes each, of what all programs of the machine share.
 _READING, _OTHERS = 50, 300
 _HANDSHAKES = 8
-_LAYER_BYTES = 8 * 1024 * 1024
+#: One is sent past the server, a part of it by the server.
+_LAYER_BYTES = LARGE_BYTES
 #: ``TCP_ESTABLISHED`` (linux/tcp_states.h): neither side has ended the connection.
 _ESTABLISHED = 1
 

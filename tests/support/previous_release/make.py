@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,20 +55,27 @@ KINDS = ("tags", "manifests", "blobs")
 # -- the API, without Airflow around it ---------------------------------------------------------------------------
 
 
+@cache
+def _app() -> Any:
+    """The app, which takes half a second to make, open to a user with all rights."""
+    from airflow.api_fastapi.core_api.security import get_user
+
+    app = create_app()
+    allowed: dict[Any, Any] = {get_user: lambda: SimpleNamespace(get_name=lambda: "jane")}
+    for value in vars(access).values():
+        for dependency in value if isinstance(value, list) else ():
+            if isinstance(getattr(dependency, "dependency", None), AccessCheck):
+                allowed[dependency.dependency] = lambda: None
+    app.dependency_overrides = allowed
+    return app
+
+
 class Api:
-    """The REST API over ``database``, used in this process by a user with all rights."""
+    """The REST API over ``database``, used in this process by a user with all rights; one at a time."""
 
     def __init__(self, database: Database) -> None:
-        from airflow.api_fastapi.core_api.security import get_user
-
-        self._app = create_app()
+        self._app = _app()
         self._app.state.parts = SimpleNamespace(opened=database)
-        allowed: dict[Any, Any] = {get_user: lambda: SimpleNamespace(get_name=lambda: "jane")}
-        for value in vars(access).values():
-            for dependency in value if isinstance(value, list) else ():
-                if isinstance(getattr(dependency, "dependency", None), AccessCheck):
-                    allowed[dependency.dependency] = lambda: None
-        self._app.dependency_overrides = allowed
 
     def texts(self, paths: Iterable[str]) -> dict[str, str]:
         """The exact text of the document at each path."""

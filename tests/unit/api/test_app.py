@@ -11,6 +11,7 @@ from registry_sync import __version__
 from registry_sync.api.app import MOUNT, create_app
 from registry_sync.plugin import RegistrySyncPlugin
 from registry_sync.pulp.hrefs import API_PREFIX
+from support.rest_api import application
 
 
 def test_the_app_is_made_where_the_package_only_lies_in_a_plugins_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +40,7 @@ def test_the_plugin_gives_one_app_at_the_documented_place() -> None:
 def test_nothing_of_ours_runs_in_the_threads_that_airflow_shares() -> None:
     """A plain function would: as a route, as a dependency of one, or as a dependency of that."""
     shared = set()
-    left = [route.dependant for route in create_app().routes if isinstance(route, APIRoute)]
+    left = [route.dependant for route in application().routes if isinstance(route, APIRoute)]
     assert left
     while left:
         dependant = left.pop()

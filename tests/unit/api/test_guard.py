@@ -47,6 +47,25 @@ def ask(headers: dict[str, str], *, body: bytes = b"", kind: str = "http") -> in
 
 
 @pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("airflow.example", "https://airflow.example"),
+        ("10.0.0.1:8080", "http://10.0.0.1:8080"),
+        ("[::1]:8080", "http://[::1]:8080"),
+        ('x"><b>', ""),
+        ("x/y", ""),
+        ("user@x", ""),
+        ("", ""),
+    ],
+)
+def test_links_begin_with_the_host_that_was_asked_if_it_is_one(host: str, origin: str) -> None:
+    own = frozenset({"https://airflow.example"})
+    guard = Guard(None, cookie_name="_token", own_origins=lambda: own, logins=BasicLogins(_no_logins))  # type: ignore[arg-type]
+    scope = {"scheme": "http", "headers": [(b"host", host.encode())], "root_path": "/pulp"}
+    assert guard._origin_of(scope) == origin
+
+
+@pytest.mark.parametrize(
     ("headers", "status"),
     [
         ({}, 401),

@@ -8,12 +8,14 @@ from benchmarks.fleet_syncs import CONNECTIONS, FleetPass, _Regsync, table
 
 def test_each_pass_has_a_line_and_ours_as_a_multiple_of_theirs() -> None:
     passes = [
-        FleetPass("registry-sync", "unchanged", 3.0, 4, 400, 440, 250.0),
-        FleetPass("regsync", "unchanged", 2.0, 0, 400, 440, 76.0),
-        FleetPass("registry-sync", "first", 9.0, 4, 400, 1320, 250.0),
+        FleetPass("registry-sync", "unchanged", 3.0, 2.5, 4, 400, 440, 250.0),
+        FleetPass("regsync", "unchanged", 2.0, 1.5, 0, 400, 440, 76.0),
+        FleetPass("registry-sync", "first", 9.0, 6.5, 4, 400, 1320, 250.0),
     ]
     lines = table(passes).splitlines()
-    assert " ".join(lines[0].split()) == "unchanged registry-sync 3.0 s 4 tasks 400 HEADs 440 requests 250 MiB"
+    assert (
+        " ".join(lines[0].split()) == "unchanged registry-sync 3.0 s 2.5 CPU-s 4 tasks 400 HEADs 440 requests 250 MiB"
+    )
     assert lines[3:] == ["unchanged  registry-sync / regsync: 1.50"]
 
 

@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from registry_sync.db.database import Database
+from registry_sync.hooks import asset_events
 from support.commands import Run, run_command
 from support.ready_databases import ready_database
+
+
+@pytest.fixture(autouse=True)
+def _without_asset_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's database is that of the process: where other tests have filled it, Airflow logs to standard output."""
+    monkeypatch.setattr(asset_events, "_emit", lambda *_event: None)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 
 import pytest
 
@@ -125,6 +126,10 @@ def test_what_happens_next_is_said(
     run("run", "approve", "manual__1", "--dag-id", "mirror", "--yes")
     assert f"the removals of manual__1 are approved; {said}" in capsys.readouterr().out
     assert approvals == [{"approved": [stopped.id], "approved_by": getpass.getuser()}]
+    run("run", "list", "-o", "json")
+    (listed,) = [row for row in json.loads(capsys.readouterr().out) if row["run_id"] == "manual__1"]
+    assert listed["removals_approved_by"] == getpass.getuser()
+    assert listed["removals_approved_at"] >= listed["started_at"]
 
 
 @pytest.mark.parametrize("problem", [ConnectionRefusedError("no such host"), RecordNotFound("Airflow has no run")])

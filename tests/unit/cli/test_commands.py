@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from dataclasses import fields
@@ -11,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 import registry_sync
 from registry_sync.cli import get_cli_commands
 from registry_sync.db.database import Database
 from registry_sync.domain.records import RepositorySpec
 from registry_sync.domain.remote import RemoteSpec
+from registry_sync.domain.runs import RunKey, RunState
 from support.commands import Run
-from support.metadata import Upstream, image, sync
+from support.metadata import Upstream, image, open_run, sync
 from support.ready_databases import filled
 
 
@@ -88,8 +91,13 @@ def test_a_version_is_shown_as_tables_for_people(
     filled(database, with_a_held_tag)
     run("version", "show", "hello", "1")
     out = capsys.readouterr().out
+    header, _, version, *_ = out.splitlines()
+    assert header.split(" | ")[0] == "number"
+    assert version.split()[0] == "1", "which version it is, as the latest is shown without a number"
     assert "docker.manifest" in out
     assert "no such blob" in out
+    with pytest.raises(SystemExit, match="there is no version 9 of repository 'hello'"):
+        run("version", "diff", "hello", "--base", "9")
 
 
 def test_repositories_remotes_and_runs_are_found_and_shown(
@@ -119,8 +127,37 @@ def test_repositories_remotes_and_runs_are_found_and_shown(
     assert {field.name for field in fields(RemoteSpec)} <= remote.keys()
     (listed,) = printed("run", "list", "hello")
     assert (listed["repository"], listed["state"], listed["version"]) == ("hello", "completed", 1)
+    (shown,) = printed("run", "show", listed["run_id"], "--dag-id", listed["dag_id"])
+    assert shown["listed_and_gone_tag_count"] == 0, "another number than that of a refusal of removals"
     assert printed("run", "list", "hello", "--state", "failed") == []
     assert printed("run", "list", "other") == []
+
+
+def test_runs_are_listed_in_lines_with_the_names_of_their_errors(
+    run: Run, database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sentence in a narrow column takes a screen; ``run show`` and the other formats have it."""
+    monkeypatch.setenv("COLUMNS", "80")
+    repository = database.repositories.ensure("hello")
+    long = f"{'team/' * 49}app-of-one"
+    database.repositories.ensure(long)
+    open_run(database, database.repositories.by_name(long), key=RunKey("registry_sync", "manual__0"))
+    run("run", "list")
+    *_, row, _ = capsys.readouterr().out.splitlines()
+    assert row.startswith("team/team/team/team/tea\N{HORIZONTAL ELLIPSIS}/team/app-of-one | running"), "in one line"
+    sentence = "TooManyRemovals: 3 of 4 tags are gone upstream, more than the remote allows: " + "v1, " * 100
+    key = RunKey("registry_sync", "manual__1")
+    database.runs.finish(open_run(database, repository, key=key).id, RunState.FAILED, error=sentence)
+    run("run", "list", "hello")
+    printed = capsys.readouterr()
+    header, _, row, *rest = printed.out.splitlines()
+    assert [cell.strip() for cell in header.split("|")][-2:] == ["error", "run id"], "and no dag id: it is the assumed"
+    assert [cell.strip() for cell in row.split("|")][-2:] == ["TooManyRemovals", "manual__1"]
+    assert not "".join(rest).strip()
+    assert "why a sync has stopped or failed: airflow registry-sync run show RUN_ID" in printed.err
+    run("run", "list", "hello", "-o", "json")
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert (listed["error"], listed["dag_id"]) == (sentence, "registry_sync")
 
 
 def test_a_version_is_described_and_labels_are_set_and_removed(
@@ -213,6 +250,16 @@ def test_what_is_missing_ends_a_command_with_a_message(
         run(*words)
 
 
+def test_what_airflows_database_lacks_ends_a_command_with_what_to_do(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OperationalError("SELECT", {}, sqlite3.OperationalError("no such table: dag"))
+
+    monkeypatch.setattr("registry_sync.cli.sync_commands.trigger_run", fail)
+    words = ("sync", "app", "--url", "https://registry.example", "--upstream-name", "app")
+    with pytest.raises(SystemExit, match=r"^DatabaseOutdated: Airflow's own .*no such table: dag.*airflow db migrate$"):
+        run(*words)
+
+
 def test_loading_the_commands_loads_neither_the_database_nor_the_registry_client() -> None:
     script = (
         "import sys; import registry_sync.cli; "
@@ -286,3 +333,42 @@ def test_an_amount_that_is_none_is_refused(run: Run, text: str, capsys: pytest.C
     with pytest.raises(SystemExit):
         run("verify", f"--mib-per-second={text}")
     assert f"'{text}' is not a number from 0 to 1,000,000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("serve", "--port", "99999"), "'99999' is not a whole number from 0 to 65,535"),
+        (("serve", "--port", "-1"), "'-1' is not a whole number from 0 to 65,535"),
+        (("serve", "--workers", "0"), "'0' is not a whole number from 1 to 256"),
+        (("repository", "update", "app", "--retain-versions", "-1"), "'-1' is not a whole number from 0 to "),
+        (("repository", "pulls", "app", "--unused-days", "1.5"), "'1.5' is not a whole number from 0 to 1,000,000"),
+        (("fleet", "plan", "--jobs", "65"), "'65' is not a whole number from 1 to 64"),
+    ],
+)
+def test_a_number_out_of_its_bounds_is_no_command_line(
+    run: Run, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A port past 65,535 would be another one, and -1 version to keep would remove all but the latest."""
+    with pytest.raises(SystemExit) as ended:
+        run(*words)
+    assert ended.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_command_whose_output_is_read_no_further_ends_without_a_traceback() -> None:
+    """As in ``airflow registry-sync version list app | head -1``."""
+    script = (
+        "from registry_sync.cli.commands import until_nobody_reads; "
+        "until_nobody_reads(lambda _args: [print('a line of a table ' * 10) for _ in range(10_000)])(None)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(registry_sync.__file__).parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("a line of a table")
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert (process.returncode, errors) == (141, "")

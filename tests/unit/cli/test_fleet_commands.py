@@ -138,7 +138,7 @@ def test_mirrors_are_shown_with_what_they_inherit(tmp_path: Path, capsys: pytest
     run_fleet("show", "a/b", "--path", path, "--output", "json")
     shown = json.loads(capsys.readouterr().out)
     assert (shown["mode"], shown["remote"]["include_tags"], shown["remote"]["download_concurrency"]) == (
-        "additive", ["3.*"], 20,
+        "additive", ["3.*"], 64,
     )  # fmt: skip
     run_fleet("show", "c", "--path", path)
     assert "hub" in capsys.readouterr().out

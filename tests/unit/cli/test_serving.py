@@ -81,6 +81,14 @@ def test_a_robots_secret_is_printed_once(run: Run, database: Database, capsys: p
     assert database.robots.authenticate("ci", made["secret"]) is None
 
 
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("days", ["0", "-1", "nan", "soon"])
+def test_a_robot_that_would_have_expired_is_not_made(run: Run, days: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run("robot", "create", "ci", "--scope", "team/*", f"--days={days}")
+    assert "argument --days" in capsys.readouterr().err
+
+
 def test_every_robot_is_listed(run: Run, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"robot-{number:04}" for number in range(PageRequest().limit + 1)]
     for name in names:

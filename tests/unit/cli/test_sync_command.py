@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import LOCAL_DAG_ID, ListedTag, RunKey, RunState
+from registry_sync.errors import TooManyRemovals
 from registry_sync.hooks.dag_runs import DagRunState
 from support.commands import Run
 from support.hostile_registry import HostileRegistry
-from support.metadata import Upstream, image, open_run, play_stages
+from support.metadata import Upstream, image, open_run, play_stages, upstream_with
+from support.metadata import sync as sync_to_end
 from support.serving import serve
 from support.shapes import documented_example
 
@@ -75,10 +78,23 @@ def test_a_dry_run_that_would_stop_ends_with_status_1_and_every_reason(
     assert "refused" in captured.out
 
 
+def test_what_is_logged_is_said_in_sentences(
+    run: Run, database: Database, registry: HostileRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not as lines of a log with times and places in the code, on every sync from a plain registry."""
+    run("sync", "app", "--url", registry.base, "--upstream-name", NAME, "--local", "--output", "json")
+    captured = capsys.readouterr()
+    first = captured.err.splitlines()[0]
+    assert first == f"{registry.base.partition('://')[2]} is accessed over plain http, without a password"
+    assert json.loads(captured.out)["is_new"]
+    log = logging.getLogger("registry_sync")
+    assert (log.propagate, log.handlers) == (True, [])
+
+
 def test_where_to_sync_from_is_said_in_a_sentence(run: Run, database: Database) -> None:
     with pytest.raises(SystemExit, match=r"say where 'app' is synced from: --url and --upstream-name, such as"):
         run("sync", "app", "--local")
-    with pytest.raises(SystemExit, match="url and upstream_name belong together: upstream_name is missing"):
+    with pytest.raises(SystemExit, match=r"upstream_name is missing .*--upstream-name of the command"):
         run("sync", "app", "--local", "--url", "https://quay.io")
 
 
@@ -97,10 +113,11 @@ class Airflow:
         monkeypatch.setattr(sync_commands, "plan_of_run", lambda *_key: self.plan)
         monkeypatch.setattr(run_progress, "run_state", self._state)
         monkeypatch.setattr(run_commands, "run_state", self._state)
-        monkeypatch.setattr(run_commands, "cancel_run", lambda dag, run, _note: self.canceled.append((dag, run)))
+        monkeypatch.setattr(run_commands, "cancel_run", lambda dag, run, _note, by: self.canceled.append((dag, run)))
         monkeypatch.setattr(run_progress, "pause", lambda _seconds: None)
 
-    def _trigger(self, dag_id: str, conf: dict[str, Any], user_name: str, *, by: str) -> str:
+    def _trigger(self, dag_id: str, conf: dict[str, Any], user_name: str, *, by: str, run_id: str) -> str:
+        assert run_id.startswith(f"sync__{conf['repository']}__20"), "what Airflow's list of runs shows"
         self.started.append({"dag_id": dag_id, "conf": conf, "by": by, "user": user_name})
         return "manual__1"
 
@@ -167,6 +184,32 @@ def test_a_failed_run_ends_with_the_reason_and_without_one_names_the_log(
     api.states = [DagRunState("failed", ("list_tags",))]
     with pytest.raises(SystemExit, match="the run manual__1 failed; the log of list_tags says why"):
         run("sync", "app", "--url", "https://quay.io", "--upstream-name", "a")
+
+
+def test_a_run_that_waits_for_an_approval_is_not_followed_for_a_day(
+    run: Run, database: Database, api: Airflow, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends with the reason; after an approval, which Airflow acts on a moment later, it is followed to its end."""
+    repository = database.repositories.ensure("app")
+    sync_to_end(database, repository, upstream_with(30))
+    begun = open_run(database, repository, key=RunKey("registry_sync", "manual__1"))
+    play_stages(database, begun, upstream_with(3))
+    with pytest.raises(TooManyRemovals) as refused:
+        database.versions.commit(begun.id)
+    database.runs.report_waiting(begun.id, f"TooManyRemovals: {refused.value}")
+    waiting = DagRunState("running", is_waiting=True)
+    api.states = [DagRunState("running"), waiting]
+    with pytest.raises(SystemExit, match="27 of 30 tags"):
+        run("sync", "app", "--remote", begun.remote.name)
+    with pytest.raises(SystemExit, match="27 of 30 tags"):
+        run("run", "show", "manual__1", "--follow")
+    database.runs.approve_removals(begun.id, "ana")
+    database.versions.commit(begun.id)
+    api.states = [waiting, waiting, DagRunState("success")]
+    capsys.readouterr()
+    run("run", "show", "manual__1", "--follow", "--output", "json")
+    ended = json.loads(capsys.readouterr().out)
+    assert (ended["state"], ended["syncs"][0]["version"]["number"]) == ("success", 2)
 
 
 def test_an_interruption_says_that_the_run_goes_on_and_how_to_cancel_it(

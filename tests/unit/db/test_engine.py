@@ -102,6 +102,8 @@ def test_an_error_of_the_driver_says_what_to_do(
         raise error
 
 
-def test_a_table_that_another_database_lacks_is_no_matter_of_our_schema() -> None:
-    problem = _of_driver(exc.ProgrammingError, PostgresError("42P01"))
-    assert str(converted(problem, "Airflow's database")) == "Airflow's database refused a statement: state 42P01"
+def test_a_table_that_airflows_database_lacks_is_made_by_airflows_command() -> None:
+    problem = converted(_of_driver(exc.ProgrammingError, PostgresError("42P01")), "Airflow's database")
+    assert type(problem) is DatabaseOutdated
+    said = "Airflow's database lacks what this release needs (state 42P01); run: airflow db migrate"
+    assert str(problem) == said

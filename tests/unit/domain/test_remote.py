@@ -36,6 +36,7 @@ WRITTEN: dict[str, Any] = {
     "max_held_share": 0.25,
     "max_removed_share": None,
     "max_removed_tags": 3,
+    "min_tags": 2,
     "max_total_bytes": 50_000_000_000,
     "digest_list": "docker_hub",
     "regex": (r"v\d{1,3}",),
@@ -81,6 +82,12 @@ def test_what_was_written_is_given_back_as_it_was_written_through_json_too() -> 
     assert pickle.loads(pickle.dumps(again)) == FULL  # made here
 
 
+def test_a_number_that_an_earlier_release_let_pass_its_bound_is_read_as_that_bound() -> None:
+    stored = FULL.document() | {"download_concurrency": 1000, "max_removed_share": 7, "max_removed_tags": -1}
+    read = RemoteSpec.of_document(stored)
+    assert (read.download_concurrency, read.max_removed_share, read.max_removed_tags) == (100, 1, 0)
+
+
 def test_a_document_of_an_earlier_release_reads_with_defaults_and_what_a_later_one_added_is_not_read() -> None:
     document = {"name": "hub", "url": "https://registry.example", "upstream_name": "a", "from_the_future": 1}
     assert RemoteSpec.of_document(document) == RemoteSpec.parse("hub", "https://registry.example", "a")
@@ -113,6 +120,13 @@ def test_what_is_typed_becomes_a_value(name: str, typed: Any, value: Any) -> Non
     ("said", "expected"),
     [
         ({"download_concurrency": "0"}, "download_concurrency is '0'; give a number from 1 to 100"),
+        ({"download_concurrency": 101}, "download_concurrency is '101'; give a number from 1 to 100"),
+        ({"download_concurrency": True}, "give a number from 1 to 100"),
+        ({"download_concurrency": "9" * 5_000}, "give a number from 1 to 100"),
+        ({"max_total_bytes": 2**53}, "give a number from 1 to 9007199254740991"),
+        ({"max_removed_tags": -1}, "max_removed_tags is '-1'; give a number from 0 to 1000000"),
+        ({"max_removed_share": 7}, "max_removed_share is '7'; give a share from 0 to 1"),
+        ({"max_held_share": float("nan")}, "max_held_share is 'nan'; give a share from 0 to 1"),
         ({"download_concurrency": "²"}, "give a number from 1 to 100"),
         ({"max_total_bytes": "0"}, "max_total_bytes is '0'; give a number from 1 to 9007199254740991"),
         ({"max_total_bytes": "50GB"}, "max_total_bytes is '50GB'"),

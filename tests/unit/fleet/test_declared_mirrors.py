@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from registry_sync.domain.mirrors import Mirror, MirrorSchedule, Notification, NotifiedOf, Publication, Retention
+from registry_sync.domain.mirror_states import NotifiedOf
+from registry_sync.domain.mirrors import Mirror, MirrorSchedule, Notification, Publication, Retention
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.remote import Policy
 from registry_sync.errors import ConfigurationError
@@ -286,16 +287,17 @@ def test_a_batch_is_scheduled_by_its_group(declare: Declare) -> None:
         "version: 1\ndefaults: {schedule: '@daily'}\ngroups: {g: {batch: true, pool: p, labels: {a: b}}}\nmirrors:\n"
         "  - {source: quay.io/a/one, group: g}\n"
         "  - {source: quay.io/a/two, group: g, priority: 7}\n"
+        "  - {source: quay.io/a/early, group: g}\n"
         "  - {source: quay.io/a/off, group: g, enabled: false}\n"
         "  - {source: quay.io/a/bad, group: g, schedule: 6h}\n"
         "  - {source: quay.io/a/alone}\n"
     )
     (group,) = fleet.groups.values()
-    assert (group.dag_id, group.repositories) == ("mirrors.g", ("a/two", "a/one"))
+    assert (group.dag_id, group.repositories) == ("mirrors.g", ("a/two", "a/one", "a/early"))
     assert (group.schedule, group.pool, group.labels) == (MirrorSchedule(cron="@daily"), "p", {"a": "b"})
-    assert [made.dag_id for made in fleet.mirrors] == ["mirrors.g"] * 3 + ["mirror.a.alone"]
+    assert [made.dag_id for made in fleet.mirrors] == ["mirrors.g"] * 4 + ["mirror.a.alone"]
     assert [str(mistake) for mistake in fleet.mistakes] == [
-        "mirrors.yaml:8: schedule is said by the group 'g', which is a batch"
+        "mirrors.yaml:9: schedule is said by the group 'g', which is a batch"
     ]
 
 

@@ -71,4 +71,4 @@ def test_no_more_tasks_than_requests_at_a_time() -> None:
 
 def test_without_a_connection_there_is_no_limit() -> None:
     with open_client(replace(LIMITED, conn_id=None), 4) as client:
-        assert (client.options.concurrency, client.options.requests_per_second) == (20, None)
+        assert (client.options.concurrency, client.options.requests_per_second) == (64, None)

@@ -9,7 +9,16 @@ import pytest
 
 from registry_sync.domain.runs import RunUsage
 from registry_sync.hooks import sync_metrics
-from registry_sync.hooks.sync_metrics import COUNTER, GAUGE, METRICS, TIMER, SyncMetrics, send
+from registry_sync.hooks.sync_metrics import (
+    COUNTER,
+    GAUGE,
+    METRICS,
+    MOST_TAG_CHARACTERS,
+    TIMER,
+    SyncMetrics,
+    send,
+    tag_value,
+)
 from registry_sync.oci.http.rate_limits import RateLimit, Usage
 from support.received_metrics import ReceivedMetrics, receiving
 
@@ -77,3 +86,26 @@ def test_a_receiver_that_fails_is_no_reason_to_fail(
     received.is_down = True
     APP.record_counts(blobs__fetched=1)
     assert "the metric registry_sync.blobs.fetched could not be sent: nobody listens" in caplog.text
+
+
+def test_tags_are_what_airflow_takes_into_a_name_of_statsd() -> None:
+    """Airflow refuses a name of StatsD with other characters, or longer than 250, and the metric is lost."""
+    from airflow.sdk._shared.observability.metrics.validators import get_current_handler_stat_name_func
+
+    accepted = get_current_handler_stat_name_func(None, statsd_influxdb_enabled=True)
+    assert [tag_value(text) for text in ("quay.io", "[::1]:5000", "team/my app")] == [
+        "quay.io",
+        "___1__5000",
+        "team/my_app",
+    ]
+    longest = tag_value("m" * 255)
+    assert (len(longest), longest != tag_value("m" * 254)) == (MOST_TAG_CHARACTERS, True)
+    values = {"stage": "fetch_manifests", "outcome": "deferred", "kind": "manifest", "status": "404"}
+    for metric in METRICS.values():
+        tags = "".join(f",{tag}={values.get(tag, longest)}" for tag in metric.tags)
+        assert accepted(f"{metric.name}{tags}")
+
+
+def test_a_port_is_sent_as_airflow_takes_it(received: ReceivedMetrics) -> None:
+    SyncMetrics("127.0.0.1:5000", "app").record_counts(blobs__fetched=1)
+    assert received.tags["registry_sync.blobs.fetched"] == {"registry": "127.0.0.1_5000", "mirror": "app"}

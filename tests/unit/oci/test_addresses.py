@@ -106,6 +106,24 @@ def test_a3_04_a_name_of_a_remote_is_judged_by_what_it_resolves_to(monkeypatch: 
     assert listed.resolve("inner.example", 443) == ["10.0.0.1", "169.254.1.1"]
 
 
+def test_a3_04_a_name_that_passed_is_refused_once_the_registry_is_public(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    addresses = iter(["10.0.0.1", "93.184.216.34"])
+
+    def found(*_args: object, **_more: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(addresses), 443))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    gate = AddressGate("inner.example")
+    gate.resolve("inner.example", 443)
+    for _ in range(2):
+        gate.check_name("10.0.0.2")
+    gate.resolve("inner.example", 443)
+    with pytest.raises(RedirectRefused, match=r"10\.0\.0\.2"):
+        gate.check_name("10.0.0.2")
+
+
 @pytest.mark.parametrize("host", ["2852039166", "0x7f.1"])
 def test_a3_04_a_remote_has_no_address_in_another_spelling(host: str) -> None:
     with pytest.raises(RedirectRefused, match="unusual form"):

@@ -113,16 +113,34 @@ def test_what_was_requested_before_the_last_halving_says_nothing_of_it(fake_time
     assert [rate.slow_down(asked_at) is not None for asked_at in under_way] == [True, *[False] * 19]
 
 
-def test_it_recovers_in_ten_seconds_and_is_released_in_the_end(fake_time: FakeTime) -> None:
+def test_it_recovers_in_eight_seconds_and_is_released_in_the_end(fake_time: FakeTime) -> None:
     rate = RequestRate(None, fake_time.clock, threads=20)
     rate.slow_down(rate.wait())
     gaps = []
-    for _ in range(3):
+    for seconds in (4, 4, 40, 15):
         gaps.append(turns(rate, fake_time, 1)[0])
-        fake_time.elapsed += 5
-    assert gaps == pytest.approx([1 / 10, 1 / 15, 1 / 20], rel=0.05)
+        fake_time.elapsed += seconds
+    assert gaps == pytest.approx([1 / 10, 1 / 14, 1 / 18, 1 / 18], rel=0.05)
+    assert turns(rate, fake_time, 1)[0] == pytest.approx(1 / (18 + 3), rel=0.1), "after a minute it is tried again"
     fake_time.elapsed += 100
     assert turns(rate, fake_time, 10) == [0] * 10
+
+
+def test_a_limit_in_time_is_not_exceeded_again_within_a_minute(fake_time: FakeTime) -> None:
+    """Of a registry that allows fifteen requests in any second, and is asked again after one."""
+    rate = RequestRate(None, fake_time.clock, threads=10)
+    served: list[float] = []
+    refused: list[float] = []
+    while fake_time.elapsed < 1060:
+        at = rate.wait()
+        if sum(one > at - 1 for one in served) < 15:
+            served.append(at)
+        else:
+            refused.append(at)
+            rate.slow_down(at)
+            fake_time.sleep(1)
+    assert len(refused) == 1
+    assert len(served) > 12 * 50
 
 
 def test_what_is_configured_is_the_most_in_any_case(fake_time: FakeTime) -> None:

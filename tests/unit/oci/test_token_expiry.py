@@ -74,6 +74,7 @@ def test_a_token_that_another_thread_fetched_before_and_that_ends_on_its_way_is_
 
     registry.on("GET", "/v2/other/tags/list", lambda _request: TAG_LIST)
     client = client_of(registry, USER)
+    client.begin_with({})  # otherwise A would wait for B's first response
     registry.on("GET", TAGS, held)
     with ThreadPoolExecutor(1) as pool:
         b = pool.submit(listed_by, tool, client, registry)
@@ -121,6 +122,7 @@ def test_when_the_kept_token_has_expired_too_it_is_two_sends_and_two_exchanges_o
 
 def held_up(tokens: Tokens, client: RegistryClient, registry: HostileRegistry, tool: str) -> Future[bool]:
     """A request whose first 401 comes after another thread has fetched a token; the registry accepts none of them."""
+    client.begin_with({})  # otherwise the other thread would wait for the first response
     waits, goes_on = threading.Event(), threading.Event()
 
     def held(_request: Request) -> Raw:
@@ -205,6 +207,7 @@ def test_threads_that_waited_for_one_exchange_take_another_turn_each(registry, c
     registry.on("GET", TAGS, listing)
     registry.on("GET", "/token", slow)
     with RegistryClient(registry.url, USER, options, clock=clock) as client, ThreadPoolExecutor(4) as pool:
+        client.begin_with({})
         listings = [pool.submit(client.list_tags, REPOSITORY) for _ in range(4)]
         assert entered.wait(5)
         assert wait_until(lambda: len(slept) == 8 and len(registry.asked(path=TAGS)) == 4, 5)

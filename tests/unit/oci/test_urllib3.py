@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from http.client import HTTPResponse
 
 import pytest
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
@@ -26,3 +27,9 @@ def test_a_pool_makes_its_connections_of_the_class_that_it_names_and_checks_them
     assert "ConnectionCls" in inspect.getsource(HTTPSConnectionPool._new_conn)
     assert "_validate_conn" in inspect.getsource(HTTPConnectionPool._make_request)
     assert inspect.signature(HTTPSConnectionPool._validate_conn).parameters.keys() == {"self", "conn"}
+
+
+def test_a_response_of_python_reads_its_status_and_knows_whether_its_connection_closes() -> None:
+    for name in ("_read_status", "_check_close"):
+        assert list(inspect.signature(getattr(HTTPResponse, name)).parameters) == ["self"]
+    assert "_method" in inspect.getsource(HTTPResponse.__init__)

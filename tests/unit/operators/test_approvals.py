@@ -12,13 +12,16 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import CreateHITLDetailPayload, HITLDetailRequestResult
 
 from registry_sync.db.database import Database
+from registry_sync.domain.mirror_results import MirrorOutcome
 from registry_sync.domain.records import Repository, SyncMode
 from registry_sync.domain.references import TagFilter
+from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import RunKey, RunState, SyncRun
 from registry_sync.domain.version_history import CopyRequest
-from registry_sync.errors import TooManyRemovals
+from registry_sync.errors import ApprovalRequired, TooFewTags, TooManyRemovals
 from registry_sync.operators.approvals import question
 from registry_sync.operators.commit_version import CommitVersionOperator
+from registry_sync.operators.mirror_notifier import MirrorNotifier, _outcome
 from registry_sync.operators.run_notes import RUN_NOTE_KEY
 from support.metadata import Upstream, image, open_run, play_stages, sync, upstream_with
 from support.task_contexts import TaskContext
@@ -107,7 +110,7 @@ def test_who_approves_continues_the_same_run(database: Database, run: SyncRun, q
     noted = context.returned[RUN_NOTE_KEY]
     assert (noted["about"], noted["summary"]) == ("hello", "version 2, +0 \N{MINUS SIGN}27 tags")
     assert noted["details"] == [
-        "more tags were removed than the remote allows, as anna approved at 2026-11-29 09:30 UTC"
+        "more tags were removed or fewer are left than the remote allows, as anna approved at 2026-11-29 09:30 UTC"
     ]
     assert len(questions.asked) == 1
 
@@ -190,9 +193,46 @@ def test_a_run_does_not_wait_where_it_is_not_to(
 
 def test_a_question_lists_a_thousand_tags_and_counts_the_rest() -> None:
     refused = TooManyRemovals("all tags are gone upstream")
-    refused.removals = tuple((f"v{number:04}", "sha256:" + "0" * 64) for number in range(1002))
+    refused.tags = tuple((f"v{number:04}", "sha256:" + "0" * 64) for number in range(1002))
     subject, body = question(refused, "hello", None)
     assert subject == "Remove 1,002 tags from hello?"
     assert body.endswith("\n\nAnd 2 more.")
     assert "ends this run.\n" in body
     assert body.count("| `v") == 1000
+
+
+class _Told(MirrorNotifier):
+    """Remembers what it is called for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: list[Any] = []
+
+    def notify(self, context: Any) -> None:
+        self.of.append(context["exception"])
+
+
+@pytest.mark.parametrize("kind", ApprovalRequired.__subclasses__())
+def test_what_waits_for_an_approval_is_of_the_guard(kind: type[ApprovalRequired]) -> None:
+    assert _outcome(kind("why")) is MirrorOutcome.STOPPED
+
+
+def test_few_tags_are_asked_about_with_those_that_the_version_would_have(
+    database: Database, repository: Repository, questions: Questions
+) -> None:
+    remote = database.remotes.ensure(RemoteSpec.parse("few", "https://registry.example", "few", min_tags=40))
+    run = database.runs.begin(
+        KEY, repository_id=repository.id, remote_id=remote.id, remote=remote.spec, mode=SyncMode.ADDITIVE
+    )
+    play_stages(database, run, upstream_with(31))
+    context, notifier = TaskContext(), _Told()
+    stopped = stop(run, context, on_failure_callback=[notifier])
+    assert [type(error) for error in notifier.of] == [TooFewTags], "people hear of it while it waits"
+    asked = questions.asked[context.id]
+    assert asked.subject == "Make a version of hello with only 31 tags?"
+    assert asked.body is not None
+    assert asked.body.startswith("the version would have 31 tags, fewer than min_tags 40 of remote 'few' requires")
+    assert "**Approve** makes the version with only the tags below" in asked.body
+    rejected = {"chosen_options": ["Reject"], "responded_by_user": ANNA, "responded_at": RESPONDED_AT}
+    with pytest.raises(AirflowFailException, match=r"^TooFewTags: anna rejected the few tags: the version"):
+        respond(run, stopped, context, **rejected)

@@ -11,13 +11,13 @@ from airflow.sdk.bases.operator import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from registry_sync.db.database import Database
+from registry_sync.domain.asset_names import PUBLICATIONS_ALIAS
 from registry_sync.domain.records import Repository
 from registry_sync.domain.serving import DistributionSpec
 from registry_sync.operators.compare_versions import CompareVersionsOperator
 from registry_sync.operators.promote_tags import PromoteTagsOperator
 from registry_sync.operators.publish_version import PublishVersionOperator
 from registry_sync.operators.roll_back_version import RollBackVersionOperator
-from registry_sync.operators.version_outputs import PUBLICATIONS_ALIAS
 from support.metadata import Upstream, image, sync, two_versions
 from support.ready_databases import filled
 from support.task_contexts import TaskContext

@@ -1,4 +1,4 @@
-"""What the tasks of a sync send as metrics, with the registry and the mirror, and with none where nobody listens."""
+"""What tasks of a sync send as metrics and spans, with the registry and the mirror; nothing where nobody listens."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from support.hostile_registry import HostileRegistry
 from support.memory_over_http import over_http
 from support.memory_registry import MemoryRegistry
 from support.received_metrics import ReceivedMetrics, receiving
+from support.recorded_spans import recording
 from support.shapes import documented_example
 from support.task_contexts import TaskContext
 
@@ -41,10 +42,10 @@ def received(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[Receive
         yield found
 
 
-def sync(url: str, run_id: str, upstream_name: str = NAME) -> None:
+def sync(url: str, run_id: str, upstream_name: str = NAME, repository: str = "hello") -> None:
     """The two tasks of a small sync."""
     context = TaskContext(run_id=run_id)
-    listing = ListTagsOperator(task_id="list_tags", repository="hello", url=url, upstream_name=upstream_name)
+    listing = ListTagsOperator(task_id="list_tags", repository=repository, url=url, upstream_name=upstream_name)
     listing.execute(context.given())  # type: ignore[arg-type]
     rest = FetchAndCommitOperator(task_id="fetch_and_commit", sync_run=context.returned[SYNC_RUN_KEY])
     rest.execute(context.given())  # type: ignore[arg-type]
@@ -65,9 +66,18 @@ def test_a_sync_sends_its_stages_requests_content_and_state(
     assert sum(statuses.values()) == len(upstream.requests)
     assert (values["registry_sync.manifests.fetched"], values["registry_sync.blobs.fetched"]) == (21, 31)
     assert (values["registry_sync.mirror.version"], values["registry_sync.mirror.held_tags"]) == (1, 0)
-    host = upstream.base.removeprefix("http://")
+    host = upstream.base.removeprefix("http://").replace(":", "_")
     assert received.tags["registry_sync.mirror.version"] == {"registry": host, "mirror": "hello"}
     assert {name.removeprefix("registry_sync.") for name, _ in received.values} <= METRICS.keys()
+
+
+def test_blobs_that_are_stored_count_as_reused_in_the_short_form_too(
+    database: Database, upstream: HostileRegistry, received: ReceivedMetrics
+) -> None:
+    sync(upstream.base, "first")
+    assert ("registry_sync.blobs.reused", "") not in received.values
+    sync(upstream.base, "second", repository="again")
+    assert received.values["registry_sync.blobs.reused", ""] == 31
 
 
 def test_an_unchanged_sync_is_a_success_too_and_a_failed_one_is_not(
@@ -104,3 +114,22 @@ def test_nothing_is_sent_where_airflow_sends_no_metrics(
     assert "AIRFLOW__METRICS__OTEL_ON" not in os.environ
     sync(upstream.base, "first")
     assert received.values == {}
+
+
+def test_the_stages_of_a_sync_have_spans_with_its_counts(database: Database, upstream: HostileRegistry) -> None:
+    with recording() as spans:
+        sync(upstream.base, "first")
+        said = {
+            name: {key.removeprefix("registry_sync."): value for key, value in span.attributes.items()}
+            for name in ("list_tags", "fetch", "commit_version")
+            for span in [spans.only(f"registry_sync.{name}")]
+        }
+    (sync_id,) = {attributes.pop("sync") for attributes in said.values()}
+    assert sync_id
+    shared = {"repository": "hello", "registry": upstream.base.removeprefix("http://"), "upstream": NAME}
+    assert all(shared.items() <= attributes.items() for attributes in said.values())
+    listed, fetched, committed = ({k: v for k, v in one.items() if k not in shared} for one in said.values())
+    assert (listed["tags.selected"], listed["tags.changed"], listed["requests.head"]) == (8, 8, 8)
+    assert (fetched["manifests.fetched"], fetched["blobs.fetched"], fetched["requests.blob"]) == (21, 31, 31)
+    assert fetched["received_bytes"] > 10_000
+    assert committed == {"version": 1, "held_tags": 0, "outcome": "success"}

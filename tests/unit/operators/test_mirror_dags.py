@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG, Asset
+from airflow.sdk import DAG, Asset, CronTriggerTimetable
 from airflow.serialization.serialized_objects import DagSerialization
 
 from registry_sync.domain.mirrors import MAX_DAG_ID, mirror_dag_id
 from registry_sync.errors import ConfigurationError
 from registry_sync.operators import mirror_dags as module
 from registry_sync.operators.mirror_dags import mirror_dags
+from registry_sync.operators.repository_timetables import (
+    RepositoryCronTimetable,
+    RepositoryIntervalTimetable,
+    RepositoryManualTimetable,
+)
 from registry_sync.operators.stage import RegistryRetryPolicy
 from registry_sync.operators.sync_mirror_group import PART_SIZE, part_number, parts_of
 
@@ -85,12 +91,19 @@ def test_each_task_waits_as_long_as_registries_ask(dags: dict[str, DAG]) -> None
 
 
 def test_schedules_are_those_of_the_file(dags: dict[str, DAG]) -> None:
-    cron: Any = dags["mirror.a.daily"].schedule
-    assert (cron.expression, str(cron.timezone)) == ("30 3 * * *", "Europe/Berlin") or "Berlin" in str(cron.timezone)
-    assert dags["mirror.a.interval"].schedule == timedelta(hours=5)
+    named: dict[str, Any] = {
+        "a/daily": RepositoryCronTimetable("30 3 * * *", timezone="Europe/Berlin"),
+        "a/interval": RepositoryIntervalTimetable(timedelta(hours=5)),
+        "a/by.hand": RepositoryManualTimetable(),
+        "a/off": RepositoryManualTimetable(),
+    }
+    for repository, schedule in named.items():
+        made: Any = dags[mirror_dag_id(repository)].schedule
+        assert type(made) is type(schedule)
+        assert made.serialize() == {**schedule.serialize(), "repository": repository}
     assert dags["mirror.a.asset"].schedule == [Asset("oci://quay.io/a/b")]
-    assert dags["mirror.a.by..hand"].schedule is None
-    assert dags["mirror.a.off"].schedule is None
+    group: Any = dags["mirrors.base"].schedule
+    assert (type(group), group.expression) == (CronTriggerTimetable, "0 0 * * *")
 
 
 def test_a_group_is_one_mapped_task(dags: dict[str, DAG]) -> None:
@@ -124,7 +137,9 @@ def test_in_a_task_only_its_own_dag_is_made(tmp_path: Path, monkeypatch: pytest.
         dag_id: str | None = "mirror.a.daily"
 
     monkeypatch.setattr(module, "get_parsing_context", Parsing)
-    assert list(declared(tmp_path)) == ["mirror.a.daily"]
+    (dag,) = declared(tmp_path).values()
+    assert dag.dag_id == "mirror.a.daily"
+    assert type(dag.schedule) is CronTriggerTimetable, "no task imports the timetables of Airflow's scheduler"
     monkeypatch.setattr(Parsing, "dag_id", "mirror.gone")
     assert declared(tmp_path) == {}
 
@@ -167,3 +182,38 @@ def test_a_group_is_divided_by_names_and_not_by_places() -> None:
     sizes = [sum(part_number(name, 4) == number for name in names) for number in range(4)]
     assert sum(sizes) == 1000
     assert min(sizes) > 200
+
+
+def test_a_freshness_that_somebody_is_to_be_notified_of_is_a_deadline_of_the_runs(tmp_path: Path) -> None:
+    dags = declared(
+        tmp_path,
+        """\
+version: 1
+groups:
+  base: {batch: true}
+mirrors:
+  - {source: quay.io/a/one, freshness: 36h, notify: [{on: [stale, failed], to: mail}]}
+  - {source: quay.io/a/nobody, freshness: 36h, notify: [{on: failed, to: mail}]}
+  - {source: quay.io/b/one, group: base, freshness: 2d, notify: [{on: stale, to: mail}]}
+  - {source: quay.io/b/two, group: base, freshness: 1d, notify: [{on: stale, to: mail}]}
+  - {source: quay.io/b/three, group: base}
+""",
+    )
+
+    def deadlines(dag_id: str) -> list[tuple[timedelta, dict[str, Any]]]:
+        return [(alert.interval, alert.callback.kwargs) for alert in dags[dag_id].deadline or []]
+
+    path = str(tmp_path / "mirrors.yaml")
+    assert deadlines("mirror.a.one") == [(timedelta(hours=36), {"fleet_path": path, "repository": "a/one"})]
+    assert deadlines("mirror.a.nobody") == []
+    assert deadlines("mirrors.base") == [(timedelta(days=days), {"fleet_path": path}) for days in (1, 2)]
+    called = import_module(module._PASSED.rpartition(".")[0])
+    assert getattr(called, module._PASSED.rpartition(".")[2]) is called.notify_of_passed_deadline
+
+
+def test_ages_are_checked_by_a_dag_of_their_own_where_somebody_is_to_be_notified(tmp_path: Path) -> None:
+    promised = "version: 1\nmirrors: [{source: quay.io/a/b, freshness: 1d, notify: [{on: %s, to: mail}]}]\n"
+    assert "registry_sync_fleet_freshness" not in declared(tmp_path, promised % "failed")
+    dag = declared(tmp_path, promised % "stale")["registry_sync_fleet_freshness"]
+    schedule: Any = dag.schedule
+    assert (dag.task_ids, schedule.expression) == (["check_ages"], "7 * * * *")

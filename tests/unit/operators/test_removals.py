@@ -170,6 +170,14 @@ def test_the_note_of_a_run_has_one_line_for_each_sync_and_the_details_below() ->
     two = compose([RunNote("a (x.list)", "unchanged since version 1"), RunNote("b (y.list)", "version 3", ("1 held",))])
     assert two == "a (x.list): unchanged since version 1\n\nb (y.list): version 3\n\n- b (y.list): 1 held"
     assert compose([RunNote.of_xcom("a sentence of an earlier release")]) == "a sentence of an earlier release"
+
+
+def test_a_long_name_leaves_room_for_the_counts_in_the_first_line_of_a_note() -> None:
+    name = f"team/{'a' * 124}/{'b' * 125}"
+    first, *others = compose([RunNote(name, "version 3, +61 tags", ("1 held",))]).split("\n")
+    assert first == f"team/{'a' * 29}\N{HORIZONTAL ELLIPSIS}{'b' * 25}: version 3, +61 tags"
+    assert others == ["", "- 1 held", f"- the name in full: {name}"]
+    assert compose([RunNote("a" * 60, "version 3")]) == f"{'a' * 60}: version 3"
     assert compose([]) == ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
 from registry_sync.domain.runs import RunKey
-from registry_sync.errors import ConfigurationError, NotFound, RegistrySyncError, ServerUnavailable
-from registry_sync.operators.run_notes import RUN_NOTE_KEY
+from registry_sync.errors import ConfigurationError, NotFound, RegistrySyncError, RunEnded, ServerUnavailable
+from registry_sync.operators.run_notes import RUN_NOTE_KEY, RunNote, compose
 from registry_sync.operators.stage import open_stage, read_shard, skip
 from registry_sync.operators.task_values import as_list, as_text
 
@@ -24,10 +25,11 @@ class TaskInstances:
 
     dag_id, run_id = "d", "r"
 
-    def __init__(self, states: dict[str, str | None]) -> None:
-        self._states = states
+    def __init__(self, states: dict[str, str | None], try_number: int) -> None:
+        self._states, self.try_number = states, try_number
 
     def get_task_states(self, dag_id: str, *, task_ids: list[str], run_ids: list[str]) -> dict[str, Any]:
+        assert self.try_number > 1, "a request that has no answer"
         assert (dag_id, run_ids) == ("d", ["r"])
         assert task_ids == sorted(task_ids)
         return {"r": self._states} if self._states else {}
@@ -116,13 +118,62 @@ def test_a_final_failure_is_recorded_with_the_run_and_one_that_is_tried_again_is
     assert pushed == [{RUN_NOTE_KEY: note}] * len(noted)
 
 
+class Pushed:
+    """A task instance that keeps what is pushed."""
+
+    dag_id, run_id, try_number, max_tries = "d", "r", 1, 4
+
+    def __init__(self) -> None:
+        self.notes: list[Any] = []
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        assert key == RUN_NOTE_KEY
+        self.notes.append(value)
+
+
+@pytest.mark.parametrize(("about", "called"), [(lambda: "app", "app"), (None, "")])
+def test_a_failure_before_there_is_a_run_is_noted_also_where_no_stage_could_be_opened(
+    about: Any, called: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ti, dag = Pushed(), SimpleNamespace(dag_id="d", params={"tags": None})
+    given = {"ti": ti, "dag": dag, "dag_run": SimpleNamespace(conf={"tgas": "x"})}
+    with pytest.raises(AirflowFailException, match="no parameter 'tgas'"), open_stage(given, "list_tags", about):
+        pass
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__MAX_SHARDS", "many")
+    with pytest.raises(AirflowFailException, match="max_shards"), open_stage({"ti": ti}, "list_tags", about):
+        pass
+    assert [note["about"] for note in ti.notes] == [called, called]
+    unknown, setting = (note["summary"] for note in ti.notes)
+    assert unknown.startswith("failed: the DAG 'd' has no parameter 'tgas' (did you mean 'tags'?)")
+    assert setting.startswith("failed: ")
+    assert "max_shards" in setting
+
+
+def test_an_unavailable_database_is_noted_by_the_last_try_alone() -> None:
+    ti = Pushed()
+    for ti.try_number in (1, 5):
+        with pytest.raises(ServerUnavailable), open_stage({"ti": ti}, "list_tags", lambda: "app"):
+            raise ServerUnavailable("the database does not respond")
+    assert ti.notes == [{"about": "app", "summary": "failed: the database does not respond", "details": []}]
+
+
+def test_what_ended_a_sync_counts_more_than_that_a_task_found_it_ended() -> None:
+    ti = Pushed()
+    with pytest.raises(AirflowFailException, match="RunEnded"), open_stage({"ti": ti}, "fetch_blobs"):
+        raise RunEnded("the sync has ended failed")
+    found = replace(RunNote.of_xcom(ti.notes[0]), about="app")
+    why = RunNote("app", "failed: no such blob")
+    assert compose([found]) == "app: failed: the sync has ended failed"
+    assert compose([found, why]) == compose([why, found]) == "app: failed: no such blob"
+
+
 def test_what_is_skipped_are_tasks_and_all_that_an_earlier_try_had_mapped() -> None:
     with pytest.raises(DownstreamTasksSkipped) as caught:
-        skip({"ti": TaskInstances({})}, {"b", "a"})
+        skip({"ti": TaskInstances({}, try_number=1)}, {"b", "a"})
     assert caught.value.tasks == [("a", -1), ("b", -1)]
     states = {"a_0": None, "a_1": "removed", "a_12": "upstream_failed", "a_b_0": None, "b": None, "a_x": None}
     with pytest.raises(DownstreamTasksSkipped) as caught:
-        skip({"ti": TaskInstances(states)}, {"b", "a"})
+        skip({"ti": TaskInstances(states, try_number=2)}, {"b", "a"})
     assert caught.value.tasks == [("a", -1), ("a", 0), ("a", 1), ("a", 12), ("b", -1)]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from registry_sync.serve import slow_clients
+from registry_sync.serve.accepted_sockets import unread_bytes
 from registry_sync.serve.slow_clients import MOST_CONNECTIONS, READ_BYTES, SlowReaders, connection_limit
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked as Linux is asked")
@@ -123,7 +123,7 @@ def test_the_time_begins_anew_once_nothing_waits(pair: Pair) -> None:
     pair.fill()
     readers.check(0)
     pair.client.setblocking(False)
-    while slow_clients._unread(pair.server):
+    while unread_bytes(pair.server):
         with contextlib.suppress(BlockingIOError):
             pair.client.recv(65536)
     readers.check(30)
@@ -143,10 +143,10 @@ def test_connections_that_this_process_opened_are_left_alone(pair: Pair, listene
 @pytest.mark.parametrize(
     ("soft", "hard", "raised", "connections"),
     [
-        (1024, 1024, None, (1024 - 256) // 2),
-        (1024, 4096, 4096, (4096 - 256) // 2),
-        (1024, 1_000_000, 2 * MOST_CONNECTIONS + 256, MOST_CONNECTIONS),
-        (1024, resource.RLIM_INFINITY, 2 * MOST_CONNECTIONS + 256, MOST_CONNECTIONS),
+        (1024, 1024, None, (1024 - 512) // 2),
+        (1024, 4096, 4096, (4096 - 512) // 2),
+        (1024, 1_000_000, 2 * MOST_CONNECTIONS + 512, MOST_CONNECTIONS),
+        (1024, resource.RLIM_INFINITY, 2 * MOST_CONNECTIONS + 512, MOST_CONNECTIONS),
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None, MOST_CONNECTIONS),
         (200, 200, None, 16),
     ],

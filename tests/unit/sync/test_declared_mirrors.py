@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from registry_sync.db.database import Database
+from registry_sync.db.tables import repository_versions
 from registry_sync.domain.mirrors import Mirror, Publication, Retention
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import RepositorySpec, SyncMode
@@ -18,8 +20,8 @@ from registry_sync.domain.remote import OWN_CONNECTION_PREFIX, Policy, RemoteSpe
 from registry_sync.domain.runs import Authority, RunKey, RunTrigger
 from registry_sync.domain.serving import DistributionSpec
 from registry_sync.errors import NameTaken, OtherUpstream, RecordNotFound
-from registry_sync.sync.declared_mirrors import declare, planned_mirror_names, start_mirror
-from support.metadata import two_versions
+from registry_sync.sync.declared_mirrors import declare, expected_mirror_run, planned_mirror_names, start_mirror
+from support.metadata import Upstream, image, play_stages, two_versions
 from support.ready_databases import ready_database
 
 BY = RunTrigger(triggered_by="scheduler")
@@ -176,3 +178,69 @@ def test_two_that_create_at_once_agree(database: Database, monkeypatch: pytest.M
 
     monkeypatch.setattr(store, "create", late)
     assert declare(database, mirror()).repository.name == "app"
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_expected"),
+    [
+        ({}, True),
+        ({"retention": Retention(versions=5)}, True),
+        ({"retention": Retention(versions=6)}, False),
+        ({"retention": Retention(versions=5, days=3)}, True),
+        ({"retention": Retention(days=3)}, False),
+        ({"labels": {"a": "c"}}, False),
+        ({"description": "other"}, False),
+        ({"publication": Publication("pub/app", is_private=False)}, False),
+        ({"publication": Publication("pub/other")}, False),
+        ({"publication": None}, True),
+        ({"options": {"include_tags": ["4.*"]}}, False),
+        ({"upstream": "team/other"}, False),
+        ({"mode": SyncMode.ADDITIVE}, False),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else None,
+)
+def test_a_run_is_expected_where_the_records_are_as_declared(
+    database: Database, changed: dict[str, Any], is_expected: bool
+) -> None:
+    said = {
+        "labels": {"a": "b"},
+        "retention": Retention(versions=5),
+        "publication": Publication("pub/app"),
+        "options": {"include_referrers": False},
+    }
+    run = start_mirror(database, mirror(**said), RunKey("dag", "run-1"), BY)
+    play_stages(database, run, one_tag())
+    database.versions.commit(run.id)
+    known = database.unchanged_syncs.settled({"app": RunKey("dag", "run-2")})["app"]
+    given = mirror(**{**said, **changed, "options": {**said["options"], **changed.get("options", {})}})  # type: ignore[dict-item]
+    found = expected_mirror_run(database, given, known, BY)
+    assert (found is not None) is is_expected
+    if found is not None:
+        started = start_mirror(database, given, RunKey("dag", "run-2"), BY)
+        assert replace(found, id=started.id, started_at=started.started_at) == started
+
+
+def test_a_run_is_expected_until_another_number_of_versions_is_young_enough(database: Database) -> None:
+    declared = mirror(retention=Retention(days=3))
+    for number in range(2):
+        run = start_mirror(database, declared, RunKey("dag", f"run-{number}"), BY)
+        play_stages(database, run, one_tag(f"image {number}"))
+        database.versions.commit(run.id)
+
+    def is_expected() -> bool:
+        known = database.unchanged_syncs.settled({"app": RunKey("dag", "run-9")})["app"]
+        return expected_mirror_run(database, declared, known, BY) is not None
+
+    assert not is_expected(), "one more is kept than before the last version"
+    declare(database, declared)
+    assert is_expected()
+    with database.writing() as connection:
+        oldest = repository_versions.c.number == 1
+        connection.execute(update(repository_versions).where(oldest).values(created_at=utc_now() - timedelta(days=4)))
+    assert not is_expected()
+
+
+def one_tag(text: str = "some") -> Upstream:
+    made = Upstream()
+    made.tag("latest", image(text))
+    return made

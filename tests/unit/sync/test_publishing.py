@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -112,14 +113,14 @@ def test_a_trigger_publishes_nothing(database: Database) -> None:
 def test_of_two_syncs_at_once_one_publishes_and_the_other_finds_it(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create = DistributionStore.create
+    together = Database.together
 
-    def create_after_another(store: DistributionStore, spec: DistributionSpec) -> Distribution:
-        monkeypatch.setattr(DistributionStore, "create", create)
+    def after_another(writer: Database) -> AbstractContextManager[None]:
+        monkeypatch.setattr(Database, "together", together)
         begin(database, "team/new", remote="second")
-        return create(store, spec)
+        return together(writer)
 
-    monkeypatch.setattr(DistributionStore, "create", create_after_another)
+    monkeypatch.setattr(Database, "together", after_another)
     begin(database, "team/new")
     assert [made.base_path for made in distributions(database)] == ["team/new"]
 

@@ -11,11 +11,13 @@ import pytest
 from registry_sync.domain.mirror_results import MirrorOutcome
 from registry_sync.domain.runs import RunState, SyncRun
 from registry_sync.errors import BlobStoreFull, ConfigurationError
-from registry_sync.sync.sync_mirrors import LONGEST_PAUSE_SECONDS, ROUNDS, MirrorTask
+from registry_sync.sync.mirror_tasks import MirrorTask
+from registry_sync.sync.sync_mirrors import LONGEST_PAUSE_SECONDS, ROUNDS
 from support.dying import die, status_of_fork, was_killed
 from support.memory_registry import HELD, MemoryRegistry, refusal
 from support.mirrors import Fleet, names, small_repository
 from support.ready_databases import RenewedDatabase
+from support.statements import executed_statements
 from support.syncing import Installation
 
 
@@ -120,19 +122,26 @@ def test_a_limit_that_leads_nowhere_is_not_waited_for_without_end(fleet: Fleet) 
     assert again.results[2].is_temporary
 
 
-def stop(fleet: Fleet, name: str) -> None:
-    """Two of the three tags of a mirror are gone, and it allows fewer."""
+def stop(fleet: Fleet, name: str, **guard: float) -> None:
+    """Two of the three tags of a mirror are gone, and it allows fewer, or by its ``guard`` fewer left."""
     fleet.sync()
     fleet.registry.serve(name, small_repository(1, tags=1))
     remote = fleet.here.database.remotes.by_name(name)
-    fleet.here.database.remotes.change(remote.id, lambda spec: replace(spec, max_removed_share=0.3))
+    fleet.here.database.remotes.change(remote.id, lambda spec: replace(spec, **(guard or {"max_removed_share": 0.3})))
 
 
-def test_removals_beyond_the_limit_stop_one_mirror_and_its_error_says_how_to_approve(fleet: Fleet) -> None:
-    stop(fleet, "team/app-001")
+@pytest.mark.parametrize(
+    ("guard", "error"),
+    [({"max_removed_share": 0.3}, "TooManyRemovals"), ({"max_removed_share": 1.0, "min_tags": 2}, "TooFewTags")],
+)
+def test_removals_beyond_the_limit_stop_one_mirror_and_its_error_says_how_to_approve(
+    fleet: Fleet, guard: dict[str, float], error: str
+) -> None:
+    stop(fleet, "team/app-001", **guard)
     synced = fleet.sync("run-2")
     assert str(synced) == "4 unchanged, 1 stopped: team/app-001"
     stopped = fleet.result(synced, "team/app-001")
+    assert str(stopped.error).startswith(f"{error}: ")
     assert "registry-sync run approve 'run-2' --dag-id 'fleet' --task 'sync_mirrors:team/app-001'" in str(stopped.error)
     run = fleet.here.database.runs.by_key(MirrorTask("fleet", "run-2", "sync_mirrors").key("team/app-001"))
     fleet.here.database.runs.approve_removals(run.id, "ana", seen=run.refused_removals)
@@ -245,3 +254,19 @@ def test_the_scope_of_a_sync_fits_its_column_however_long_the_name(fleet: Fleet)
     one, other = (task.key("a" * 254 + end) for end in "xy")
     assert len(one.scope) == len(other.scope) == 250
     assert one.scope != other.scope
+
+
+#: Statements and transactions of a task with one unchanged mirror, with those that begin them.
+MOST_STATEMENTS = 30
+
+
+def test_an_unchanged_mirror_costs_few_statements_and_none_more_for_its_past(fleet: Fleet) -> None:
+    fleet.repositories = names(1)
+    fleet.sync("run-1")
+    counts = []
+    for number in range(2, 8):
+        with executed_statements() as statements:
+            fleet.sync(f"run-{number}")
+        counts.append(len(statements))
+    assert max(counts) <= MOST_STATEMENTS
+    assert len(set(counts)) == 1

@@ -112,19 +112,26 @@ def test_no_proxy_is_used_for_the_instance_itself(layout: Layout, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_one_warning_of_a_library_is_silenced_and_no_other_of_airflows(layout: Layout) -> None:
-    """It would stand in the log of every task; people must still see what of their DAGs is deprecated."""
+def test_one_warning_of_a_library_is_silenced_and_commits_do_not_wait_for_the_disk(layout: Layout) -> None:
+    """It would stand in the log of every task; people must still see what of their DAGs is deprecated.
+
+    In SQLite's log of changes (WAL) a commit that does not wait leaves a whole database after a loss of power, too.
+    """
     instance = Instance(layout)
     write_settings(layout, instance.settings(1234), instance.password())
     program = (
         "import airflow, warnings\n"
         "for text in ('GitWildMatchPattern (x) is deprecated', 'another one'):\n"
         "    warnings.warn_explicit(text, DeprecationWarning, 'x.py', 1, module='airflow.models')\n"
+        "with airflow.settings.engine.connect() as connection:\n"
+        "    for name in ('synchronous', 'journal_mode', 'foreign_keys'):\n"
+        "        print(name, connection.exec_driver_sql(f'PRAGMA {name}').scalar())\n"
     )
     environment = process_environment(layout, instance.settings(1234))
     ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert "another one" in ran.stdout + ran.stderr
     assert "GitWildMatchPattern" not in ran.stdout + ran.stderr
+    assert ran.stdout.splitlines()[-3:] == ["synchronous 1", "journal_mode wal", "foreign_keys 1"]
 
 
 def test_local_settings_that_somebody_put_there_stay(layout: Layout) -> None:

@@ -142,8 +142,8 @@ def test_a_word_that_is_neither_true_nor_false_is_refused() -> None:
 def test_what_a_message_says_to_set_or_run_can_be_typed_as_it_stands(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     reported = as_typed_here(
-        'If it is meant, say replace_upstream ("Replace the upstream" in the form); or run: airflow registry-sync run '
-        "approve 'manual__1'",
+        "If it is meant, say replace_upstream (Replace the upstream in the form, --replace-upstream of the command); "
+        "or run: airflow registry-sync run approve 'manual__1'",
         layout,
     )
     assert reported.startswith("If it is meant, set REPLACE_UPSTREAM=true; or run: AIRFLOW_HOME=")

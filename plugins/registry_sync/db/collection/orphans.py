@@ -21,6 +21,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Select, Table, delete,
 from registry_sync.db.content.closures import there_is_none
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import BATCH_SIZE, insert_absent
+from registry_sync.db.runs.unchanged_tags import record_each
 from registry_sync.db.tables import (
     blobs,
     manifest_blobs,
@@ -201,6 +202,7 @@ class OrphanStore:
             still = select(sync_runs.c.id).where(sync_runs.c.id == run_id, *_has_records(ended_before))
             if connection.execute(still.with_for_update(key_share=True, skip_locked=True)).first() is None:
                 return False
+            record_each(connection, sync_runs.c.id == run_id)
             connection.execute(
                 update(run_tags)
                 .where(run_tags.c.sync_run_id == run_id, run_tags.c.state.in_(_UNDER_WAY))
@@ -254,6 +256,7 @@ def _has_records(ended_before: datetime) -> list[ColumnElement[bool]]:
         sync_runs.c.state.in_(_ENDED_BADLY),
         sync_runs.c.finished_at < ended_before,
         or_(
+            sync_runs.c.base_number.is_not(None),
             exists().where(run_tags.c.sync_run_id == run, run_tags.c.state.in_(_UNDER_WAY)),
             exists().where(run_manifests.c.sync_run_id == run),
             exists().where(run_links.c.sync_run_id == run),

@@ -127,11 +127,13 @@ def closure_of(
     return found.union(select(arrived).join(found, left == found.c.manifest_id).where(links.is_followed))
 
 
-def closure_by_start(starts: Select[Any], links: LinkRows, direction: Direction = Direction.DOWN) -> CTE:
+def closure_by_start(
+    starts: Select[Any], links: LinkRows, direction: Direction = Direction.DOWN, *, name: str = "by_start"
+) -> CTE:
     """As :func:`closure_of`, with the start of each path: ``start_id`` and ``manifest_id``."""
     left, arrived = direction.step(links.table)
-    given = starts.subquery("given_starts").c[0]
-    found = select(given.label("start_id"), given.label("manifest_id")).cte("by_start", recursive=True)
+    given = starts.subquery(f"{name}_starts").c[0]
+    found = select(given.label("start_id"), given.label("manifest_id")).cte(name, recursive=True)
     return found.union(
         select(found.c.start_id, arrived).join(found, left == found.c.manifest_id).where(links.is_followed)
     )
@@ -173,6 +175,33 @@ def there_is_none(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     one that compares all rows with each other.
     """
     return select(literal_column("1")).where(*conditions).limit(1).scalar_subquery().is_(None)
+
+
+def in_run(run_id: Any, name: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether a row of ``run_tags`` is that of the tag ``name`` in a run."""
+    return and_(run_tags.c.sync_run_id == run_id, run_tags.c.name == name)
+
+
+#: The intervals of the tags of the version that a run's listing is recorded as a difference to.
+BASE_TAGS = repository_tags.alias("base_tags")
+
+
+def is_in_base() -> ColumnElement[bool]:
+    """Whether a row of :data:`BASE_TAGS` is of a tag in the base version of a row of ``sync_runs``."""
+    return is_in_version(BASE_TAGS, sync_runs.c.repository_id, sync_runs.c.base_number)
+
+
+def is_listed(run_id: Any, name: ColumnElement[str], states: Sequence[str]) -> ColumnElement[bool]:
+    """Whether the run has the tag ``name`` in one of ``states``, also without a row, which means unchanged.
+
+    See :mod:`~registry_sync.db.runs.unchanged_tags`; looked up for each row of the enclosing statement.
+    """
+    row = in_run(run_id, name)
+    has_row = not_(there_is_none(row, run_tags.c.state.in_(states)))
+    if TagState.UNCHANGED.value not in states:
+        return has_row
+    in_base = not_(there_is_none(sync_runs.c.id == run_id, is_in_base(), BASE_TAGS.c.name == name))
+    return or_(has_row, and_(there_is_none(row), in_base))
 
 
 def is_in_latest(kind: str, unit: ColumnElement[Any], repository_id: str | ColumnElement[str]) -> ColumnElement[bool]:
@@ -245,10 +274,11 @@ def _first_lacking_below(run_id: str, *, with_foreign: bool) -> Select[Any]:
 
 
 def hold_tags(connection: Connection, run_id: str, reasons: dict[str, str]) -> None:
-    """Records that these tags of a run are held, and why."""
+    """Records that these tags of a run are held, and why; those that its listing did not have stay unlisted."""
     statement = (
         update(run_tags)
         .where(run_tags.c.sync_run_id == run_id, run_tags.c.name == bindparam("tag"))
+        .where(run_tags.c.state != TagState.UNLISTED.value)
         .values(state=TagState.HELD.value, reason=bindparam("new_reason"))
     )
     for batch in in_batches(sorted(reasons.items())):
@@ -312,14 +342,13 @@ def came_for_first_pull() -> ColumnElement[bool]:
 
 
 def _left_for_first_pull(connection: Connection, repository_id: str, run_id: str, names: Iterable[str]) -> list[str]:
-    is_listed = and_(run_tags.c.sync_run_id == run_id, run_tags.c.name == tags.c.name, run_tags.c.state.in_(_LISTED))
     found: list[str] = []
     for batch in in_batches(sorted(names)):
         statement = (
             select(tags.c.name)
             .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
             .where(tags.c.name.in_(batch), is_present(repository_tags, repository_id))
-            .where(there_is_none(is_listed), came_for_first_pull())
+            .where(not_(is_listed(run_id, tags.c.name, _LISTED)), came_for_first_pull())
         )
         found += connection.execute(statement).scalars()
     return found

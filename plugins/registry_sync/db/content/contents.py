@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, delete, func, select, true, update
 
 from registry_sync.db.engine import Transactions
-from registry_sync.db.queries import ids_by_digest, in_batches, insert_absent, insert_or_keep, is_one_of, storable
+from registry_sync.db.queries import ids_by_digest, in_batches, insert_absent, is_one_of, storable
 from registry_sync.db.tables import (
     blobs,
     manifest_blobs,
@@ -25,7 +25,7 @@ from registry_sync.domain.storage_reports import FindingKind
 from registry_sync.errors import RecordNotFound
 
 #: Documents sent in one statement, in bytes; a driver may hold all of a statement's parameters at once.
-_BATCH_BYTES = 8 * 1024 * 1024
+_BATCH_BYTES = 2 * 1024 * 1024
 _MEDIA_TYPE_LENGTH = 255
 #: Stored documents met the limits when they were fetched.
 _NO_NEW_LIMITS = ManifestLimits(manifest_bytes=1 << 30, entries=1_000_000)
@@ -238,7 +238,7 @@ def _held_ids(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict
 
 
 def _add_documents(connection: Connection, new: Iterable[Manifest]) -> None:
-    statement, now = insert_or_keep(connection, manifests), utc_now()
+    now = utc_now()
     rows: list[dict[str, Any]] = []
     waiting_bytes = 0
     for manifest in new:
@@ -257,10 +257,9 @@ def _add_documents(connection: Connection, new: Iterable[Manifest]) -> None:
         )
         waiting_bytes += manifest.size_bytes
         if waiting_bytes >= _BATCH_BYTES:
-            connection.execute(statement, rows)
+            insert_absent(connection, manifests, rows)
             rows, waiting_bytes = [], 0
-    if rows:
-        connection.execute(statement, rows)
+    insert_absent(connection, manifests, rows)
 
 
 def _add_relations(

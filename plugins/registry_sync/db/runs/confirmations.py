@@ -6,13 +6,14 @@ How long ago the last confirmation was bounds how long a list that is out of dat
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, Update, func, or_, select, update
 
 from registry_sync.db.engine import Transactions
-from registry_sync.db.queries import storable
+from registry_sync.db.queries import built_once, storable
 from registry_sync.db.tables import repository_tags, sync_runs
 from registry_sync.domain.references import TagName
 from registry_sync.domain.remote import RemoteSpec
@@ -36,20 +37,13 @@ class ConfirmationStore:
         Only syncs of the same upstream and tag filters confirm its tags.
         """
         own = run.remote
-        is_same = (sync_runs.c.repository_id == run.repository_id) & (sync_runs.c.remote_id == run.remote_id)
-        is_settled = sync_runs.c.state.in_(_SETTLED)
-        used = sync_runs.c.digest_list == DigestListUse.USED.value
-        is_confirmed = is_settled & or_(sync_runs.c.digest_list.is_(None), ~used)
-        lasting = [use.value for use in DigestListUse if use.is_lasting]
-        is_problem = sync_runs.c.digest_list.in_(lasting) & (sync_runs.c.started_at >= problems_since)
+        same = (run.repository_id, run.remote_id)
         with self._transactions.reading() as connection:
-            confirmed = _newest(connection, is_same & is_confirmed, own)
-            problem = _newest(connection, is_same & is_problem, own, has_other_filters=True)
-            latest = connection.execute(select(func.max(sync_runs.c.listed_at)).where(is_same, is_settled)).scalar()
-            since = is_same & is_settled & used
-            if confirmed is not None:
-                since &= sync_runs.c.started_at > confirmed.started_at
-            used_count = connection.execute(select(func.count()).select_from(sync_runs).where(since)).scalar_one()
+            confirmed = _newest(connection.execute(*_confirming(*same)), own)
+            problem = _newest(connection.execute(*_with_problem(*same, problems_since)), own, has_other_filters=True)
+            latest = connection.execute(*_last_listed(*same)).scalar()
+            since = _EVER if confirmed is None else confirmed.started_at
+            used_count = connection.execute(*_used_count(*same, since)).scalar_one()
         return Confirmation(
             confirmed_at=None if confirmed is None else confirmed.listed_at,
             listed_at=latest,
@@ -66,35 +60,80 @@ class ConfirmationStore:
             "digest_list_problem": None if problem is None else storable(problem, _REASON_LENGTH),
         }
         with self._transactions.writing() as connection:
-            connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**values))
+            statement, of_run = _change(run_id)
+            connection.execute(statement, {**values, **of_run})
 
     def moving_tags(self, repository_id: str, count: int) -> list[TagName]:
         """At most ``count`` tags of the repository that have moved in its history, those that moved last first."""
-        added = repository_tags.c.version_added
-        statement = (
-            select(repository_tags.c.name)
-            .where(repository_tags.c.repository_id == repository_id)
-            .group_by(repository_tags.c.name)
-            .having(func.count() > 1, func.count() > func.count(repository_tags.c.version_removed))
-            .order_by(func.max(added).desc(), repository_tags.c.name)
-            .limit(count)
-        )
         with self._transactions.reading() as connection:
-            return [TagName(name) for name in connection.execute(statement).scalars()]
+            return [TagName(name) for name in connection.execute(*_moving_tags(repository_id, count)).scalars()]
 
 
-def _newest(
-    connection: Connection, condition: ColumnElement[bool], own: RemoteSpec | None, *, has_other_filters: bool = False
-) -> Row[Any] | None:
-    """The newest of the runs with the upstream of ``own``, and with its filters of tags unless others may differ."""
+_EVER = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_IS_SETTLED = sync_runs.c.state.in_(_SETTLED)
+_IS_USED = sync_runs.c.digest_list == DigestListUse.USED.value
+_LASTING = [use.value for use in DigestListUse if use.is_lasting]
+
+
+def _is_same(repository_id: str, remote_id: str | None) -> ColumnElement[bool]:
+    return (sync_runs.c.repository_id == repository_id) & sync_runs.c.remote_id.is_not_distinct_from(remote_id)
+
+
+def _newest_runs(condition: ColumnElement[bool]) -> Select[Any]:
     columns: tuple[Any, ...] = (
         sync_runs.c.started_at,
         sync_runs.c.listed_at,
         sync_runs.c.digest_list_problem,
         sync_runs.c.remote_spec,
     )
-    statement = select(*columns).where(condition).order_by(sync_runs.c.started_at.desc()).limit(MOST_READ)
-    for row in connection.execute(statement):
+    return select(*columns).where(condition).order_by(sync_runs.c.started_at.desc()).limit(MOST_READ)
+
+
+@built_once
+def _moving_tags(repository_id: str, count: int) -> Select[Any]:
+    added = repository_tags.c.version_added
+    return (
+        select(repository_tags.c.name)
+        .where(repository_tags.c.repository_id == repository_id)
+        .group_by(repository_tags.c.name)
+        .having(func.count() > 1, func.count() > func.count(repository_tags.c.version_removed))
+        .order_by(func.max(added).desc(), repository_tags.c.name)
+        .limit(count)
+    )
+
+
+@built_once
+def _confirming(repository_id: str, remote_id: str | None) -> Select[Any]:
+    is_confirmed = _IS_SETTLED & or_(sync_runs.c.digest_list.is_(None), ~_IS_USED)
+    return _newest_runs(_is_same(repository_id, remote_id) & is_confirmed)
+
+
+@built_once
+def _with_problem(repository_id: str, remote_id: str | None, since: datetime) -> Select[Any]:
+    is_problem = sync_runs.c.digest_list.in_(_LASTING) & (sync_runs.c.started_at >= since)
+    return _newest_runs(_is_same(repository_id, remote_id) & is_problem)
+
+
+@built_once
+def _last_listed(repository_id: str, remote_id: str | None) -> Select[Any]:
+    return select(func.max(sync_runs.c.listed_at)).where(_is_same(repository_id, remote_id), _IS_SETTLED)
+
+
+@built_once
+def _used_count(repository_id: str, remote_id: str | None, since: datetime) -> Select[Any]:
+    is_used = _IS_SETTLED & _IS_USED & (sync_runs.c.started_at > since)
+    return select(func.count()).select_from(sync_runs).where(_is_same(repository_id, remote_id), is_used)
+
+
+@built_once
+def _change(run_id: str) -> Update:
+    """Sets the columns that are given at its execution."""
+    return update(sync_runs).where(sync_runs.c.id == run_id)
+
+
+def _newest(found: Iterable[Row[Any]], own: RemoteSpec | None, *, has_other_filters: bool = False) -> Row[Any] | None:
+    """The newest of the runs with the upstream of ``own``, and with its filters of tags unless others may differ."""
+    for row in found:
         spec = RemoteSpec.of_document(row.remote_spec)
         if own is None or spec.source != own.source:
             continue

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, func, insert, select
 
 from registry_sync.db.engine import Transactions
 from registry_sync.db.fleet_tables import mirror_results
@@ -29,19 +29,15 @@ class MirrorResultStore:
 
     def record(self, result: MirrorResult) -> None:
         """Records the result of a mirror in its DAG run, in place of that of an earlier try."""
-        error = None if result.error is None else storable(result.error, _ERROR_LENGTH)
-        values = {**vars(result), "outcome": result.outcome.value, "error": error}
-        same = [_row[name] == values[name] for name in ("dag_id", "run_id", "task_id", "repository")]
         with self._transactions.writing() as connection:
-            connection.execute(delete(mirror_results).where(*same))
-            connection.execute(insert(mirror_results), values)
+            replace_results(connection, [result])
 
     def of_task(self, dag_id: str, run_id: str, task_id: str) -> dict[str, MirrorResult]:
         """The results of a task of a DAG run with all its map indexes, by repository."""
         of_task = (_row.dag_id == dag_id, _row.run_id == run_id, _row.task_id == task_id)
         with self._transactions.reading() as connection:
             rows = connection.execute(select(mirror_results).where(*of_task).order_by(_row.position)).all()
-        return {row.repository: _result(row) for row in rows}
+        return {row.repository: read_result(row) for row in rows}
 
     def page(
         self,
@@ -66,7 +62,7 @@ class MirrorResultStore:
         ties = (rows.c.repository, rows.c.dag_id, rows.c.run_id, rows.c.task_id)
         with self._transactions.reading() as connection:
             found, total = fetch_page(connection, chosen, request, orderings, *ties)
-        return Page(tuple(map(_result, found)), total)
+        return Page(tuple(map(read_result, found)), total)
 
     def delete_old(self) -> int:
         """Deletes results older than :data:`KEPT` that are not the last of their repository; returns their number."""
@@ -81,6 +77,25 @@ class MirrorResultStore:
         return gone.rowcount
 
 
+_IDENTITY = ("dag_id", "run_id", "task_id", "repository")
+_SAME = delete(mirror_results).where(*(_row[name] == bindparam(f"{name}_given") for name in _IDENTITY))
+_INSERT = insert(mirror_results)
+
+
+def replace_results(connection: Connection, results: Sequence[MirrorResult]) -> None:
+    """Records results in place of earlier ones of the same mirrors in their task, within the caller's transaction."""
+    rows = [
+        {
+            **vars(result),
+            "outcome": result.outcome.value,
+            "error": None if result.error is None else storable(result.error, _ERROR_LENGTH),
+        }
+        for result in results
+    ]
+    connection.execute(_SAME, [{f"{name}_given": row[name] for name in _IDENTITY} for row in rows])
+    connection.execute(_INSERT, rows)
+
+
 def _last(*wanted: ColumnElement[bool]) -> Select[Any]:
     """The last row of each repository, of those that are ``wanted``."""
     newest = func.row_number().over(partition_by=_row.repository, order_by=(_row.finished_at.desc(), _row.run_id))
@@ -88,6 +103,7 @@ def _last(*wanted: ColumnElement[bool]) -> Select[Any]:
     return select(*(numbered.c[column.name] for column in mirror_results.columns)).where(numbered.c.age == 1)
 
 
-def _result(row: Row[Any]) -> MirrorResult:
+def read_result(row: Row[Any]) -> MirrorResult:
+    """A row of ``mirror_results`` as a value."""
     values = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's public name for a row as a map
     return MirrorResult(**{**values, "outcome": MirrorOutcome(values["outcome"])})

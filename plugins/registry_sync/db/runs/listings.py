@@ -26,11 +26,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, or_, select, update
+from sqlalchemy import Connection, Row, Select, Update, delete, or_, select, update
 
 from registry_sync.db.content.closures import Direction, LinkRows, closure_of, is_in_version, is_present
 from registry_sync.db.engine import Transactions
-from registry_sync.db.queries import insert_absent
+from registry_sync.db.queries import built_once, insert_absent
 from registry_sync.db.tables import (
     repositories,
     repository_links,
@@ -88,16 +88,10 @@ class CachedHeadStore:
 
     def since(self, run_id: str, earliest: datetime) -> dict[TagName, CachedHead]:
         """The results requested at ``earliest`` or later, if nothing was listed for the repository meanwhile."""
-        statement = (
-            select(run_heads.c.name, run_heads.c.digest, run_heads.c.asked_at)
-            .join(sync_runs, sync_runs.c.id == run_heads.c.sync_run_id)
-            .where(run_heads.c.sync_run_id == run_id, run_heads.c.asked_at >= earliest)
-            .where(run_heads.c.listing_began == sync_runs.c.listing_began)
-        )
         with self._transactions.reading() as connection:
             return {
                 TagName(row.name): CachedHead(Digest(row.digest) if row.digest else None, row.asked_at)
-                for row in connection.execute(statement)
+                for row in connection.execute(*_heads_since(run_id, earliest))
             }
 
     def forget(self, run_id: str) -> None:
@@ -111,13 +105,39 @@ def forget_heads(connection: Connection, run_id: str) -> None:
     connection.execute(delete(run_heads).where(run_heads.c.sync_run_id == run_id))
 
 
+@built_once
+def latest_number_of(repository_id: str) -> Select[Any]:
+    """The number of the latest version of a repository."""
+    return select(repositories.c.latest_number).where(repositories.c.id == repository_id)
+
+
+@built_once
+def _last_listing(repository_id: str) -> Select[Any]:
+    return select(repositories.c.last_listing).where(repositories.c.id == repository_id)
+
+
+@built_once
+def _next_listing(repository_id: str) -> Update:
+    added = repositories.c.last_listing + 1
+    return update(repositories).where(repositories.c.id == repository_id).values(last_listing=added)
+
+
+@built_once
+def _heads_since(run_id: str, earliest: datetime) -> Select[Any]:
+    return (
+        select(run_heads.c.name, run_heads.c.digest, run_heads.c.asked_at)
+        .join(sync_runs, sync_runs.c.id == run_heads.c.sync_run_id)
+        .where(run_heads.c.sync_run_id == run_id, run_heads.c.asked_at >= earliest)
+        .where(run_heads.c.listing_began == sync_runs.c.listing_began)
+    )
+
+
 _SETTLED = [state.value for state in RunState if state.is_settled]
 
 
 def last_number(connection: Connection, repository_id: str) -> int:
     """The last number, 0 before the first. Raises :class:`RecordNotFound`."""
-    statement = select(repositories.c.last_listing).where(repositories.c.id == repository_id)
-    number: int | None = connection.execute(statement).scalar_one_or_none()
+    number: int | None = connection.execute(*_last_listing(repository_id)).scalar_one_or_none()
     if number is None:
         raise RecordNotFound(f"there is no repository {repository_id[:255]!r}")
     return number
@@ -125,8 +145,7 @@ def last_number(connection: Connection, repository_id: str) -> int:
 
 def take_number(connection: Connection, repository_id: str) -> int:
     """The next number; the repository's row is locked until the transaction ends. Raises :class:`RecordNotFound`."""
-    is_wanted = repositories.c.id == repository_id
-    connection.execute(update(repositories).where(is_wanted).values(last_listing=repositories.c.last_listing + 1))
+    connection.execute(*_next_listing(repository_id))
     return last_number(connection, repository_id)
 
 

@@ -9,9 +9,24 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Delete, Row, Select, Table, case, delete, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Delete,
+    Row,
+    Select,
+    Table,
+    Update,
+    case,
+    delete,
+    func,
+    literal,
+    select,
+    update,
+)
 
 from registry_sync.db.queries import built_once, insert_or_keep, storable
 from registry_sync.db.remotes import confirm_remote
@@ -21,6 +36,7 @@ from registry_sync.db.tables import (
     deleted_runs,
     repositories,
     run_blobs,
+    run_heads,
     run_links,
     run_manifests,
     run_tags,
@@ -29,7 +45,16 @@ from registry_sync.db.tables import (
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.remote import RemoteSpec
-from registry_sync.domain.runs import COUNTED_TAG_STATES, Authority, RunCounts, RunKey, RunState, RunUsage, SyncRun
+from registry_sync.domain.runs import (
+    COUNTED_TAG_STATES,
+    Authority,
+    RunCounts,
+    RunKey,
+    RunState,
+    RunUsage,
+    SyncRun,
+    TagState,
+)
 from registry_sync.errors import NothingToApprove, OtherUpstream, RecordNotFound, RemoteChanged, RunEnded
 
 
@@ -54,7 +79,8 @@ def count_runs(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunC
     if not run_ids:
         return {}
     for row in connection.execute(*_tags_by_state(run_ids)):
-        by_state[row.sync_run_id][row.state] = row.tag_count
+        counted = by_state[row.sync_run_id]
+        counted[row.state] = counted.get(row.state, 0) + row.tag_count
     planned = {row["sync_run_id"]: row for row in connection.execute(*_planned_blobs(run_ids)).mappings()}
     return {
         run_id: RunCounts(
@@ -67,11 +93,16 @@ def count_runs(connection: Connection, run_ids: Sequence[str]) -> dict[str, RunC
 
 
 @built_once
-def _tags_by_state(run_ids: Sequence[str]) -> Select[Any]:
+def _tags_by_state(run_ids: Sequence[str]) -> CompoundSelect[Any]:
+    """Of the rows of the runs' tags, and of their unchanged tags without a row."""
+    run, unchanged = sync_runs.c, literal(TagState.UNCHANGED.value)
     return (
         select(run_tags.c.sync_run_id, run_tags.c.state, func.count().label("tag_count"))
         .where(run_tags.c.sync_run_id.in_(run_ids), run_tags.c.state.in_([s.value for s in COUNTED_TAG_STATES]))
         .group_by(run_tags.c.sync_run_id, run_tags.c.state)
+        .union_all(
+            select(run.id, unchanged, run.base_tag_count).where(run.id.in_(run_ids), run.base_tag_count > 0),
+        )
     )
 
 
@@ -95,32 +126,55 @@ def _planned_blobs(run_ids: Sequence[str]) -> Select[Any]:
 
 
 _REASON_LENGTH = 2000
+#: Of a run whose tags all have a row.
+RECORDED_IN_FULL: Final[dict[str, int | None]] = {"base_number": None, "base_tag_count": 0}
 _ENDED = (
     "the DAG run {!r} has ended while this task of it was still running; the task stops, and the sync does not change"
 )
 
 
 def settle(
-    connection: Connection, run_id: str, state: RunState, *, error: str | None = None, version_number: int | None = None
+    connection: Connection,
+    run_id: str,
+    state: RunState,
+    listed: Mapping[str, Any] | None = None,
+    *,
+    error: str | None = None,
+    version_number: int | None = None,
 ) -> None:
     """Ends a run within the caller's transaction: keeps its counts, and deletes its records unless it may resume.
 
-    A caller that settles a run has locked its repository, and has made its version the latest.
+    A caller that settles a run has locked its repository, and has made its version the latest. ``listed`` are columns
+    of the listing that are written with it.
     """
     counts = vars(count_run(connection, run_id))
-    values = {
+    values: dict[str, Any] = {
         "state": state.value,
         "finished_at": None if state is RunState.RUNNING else utc_now(),
         "error": None if error is None else storable(error, _REASON_LENGTH),
         "version_number": version_number,
     }
-    connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**values, **counts))
+    if state.is_settled:
+        values |= RECORDED_IN_FULL
+    statement, of_run = _change(run_id)
+    connection.execute(statement, {**(listed or {}), **values, **counts, **of_run})
     if state.is_settled:
         confirm_remote(connection, run_id)
         forget_notes(connection, run_id)
-        settled = {"settled_run_id": run_id, "settled_version": repositories.c.latest_number}
-        of_run = select(sync_runs.c.repository_id).where(sync_runs.c.id == run_id).scalar_subquery()
-        connection.execute(update(repositories).where(repositories.c.id == of_run).values(**settled))
+        connection.execute(*_settled_by(run_id))
+
+
+@built_once
+def _change(run_id: str) -> Update:
+    """Sets the columns that are given at its execution."""
+    return update(sync_runs).where(sync_runs.c.id == run_id)
+
+
+@built_once
+def _settled_by(run_id: str) -> Update:
+    settled = {"settled_run_id": run_id, "settled_version": repositories.c.latest_number}
+    of_run = select(sync_runs.c.repository_id).where(sync_runs.c.id == run_id).scalar_subquery()
+    return update(repositories).where(repositories.c.id == of_run).values(**settled)
 
 
 def require_run(connection: Connection, run_id: str) -> Row[Any]:
@@ -169,6 +223,7 @@ def refuse_ended(row: Row[Any]) -> None:
         raise RunEnded(_ENDED.format(row.run_id))
 
 
+@built_once
 def last_settled(repository_id: str) -> Select[Any]:
     """The row of the sync that last updated a repository or found it unchanged, if any."""
     return (
@@ -184,10 +239,12 @@ def refuse_other_remote(connection: Connection, row: Row[Any]) -> None:
     A run that started with an empty repository is judged again when it ends, by the same rule
     (:func:`~registry_sync.domain.runs.is_fed_by`). The caller has locked the repository.
     """
-    is_filled = select(repositories.c.latest_number).where(repositories.c.id == row.repository_id)
-    if row.may_replace_upstream is not False or connection.execute(is_filled).scalar_one() is None:
+    if row.may_replace_upstream is not False:
         return
-    latest = connection.execute(last_settled(row.repository_id)).first()
+    is_filled = select(repositories.c.latest_number).where(repositories.c.id == row.repository_id)
+    if connection.execute(is_filled).scalar_one() is None:
+        return
+    latest = connection.execute(*last_settled(row.repository_id)).first()
     own = RemoteSpec.of_document(row.remote_spec).source
     source = None if latest is None else RemoteSpec.of_document(latest.remote_spec).source
     if latest is not None and latest.remote_id == row.remote_id and (row.remote_id is not None or source == own):
@@ -206,7 +263,23 @@ def no_run(connection: Connection, run_id: str) -> RecordNotFound:
 
 def refuse_deleted(connection: Connection, condition: ColumnElement[bool]) -> None:
     """Raises :class:`RunEnded` when a run that matches ``condition`` belonged to a deleted repository."""
-    name = connection.execute(select(deleted_runs.c.repository_name).where(condition).limit(1)).scalar_one_or_none()
+    found = connection.execute(select(deleted_runs.c.repository_name).where(condition).limit(1))
+    _refuse_deleted(found.scalar_one_or_none())
+
+
+def refuse_deleted_key(connection: Connection, key: RunKey) -> None:
+    """As :func:`refuse_deleted`, for the runs of exactly that key."""
+    found = connection.execute(*_deleted_of(key.dag_id, key.run_id, key.scope))
+    _refuse_deleted(found.scalar_one_or_none())
+
+
+@built_once
+def _deleted_of(dag_id: str, run_id: str, scope: str) -> Select[Any]:
+    is_wanted = has_key(RunKey(dag_id, run_id, scope), deleted_runs)
+    return select(deleted_runs.c.repository_name).where(is_wanted).limit(1)
+
+
+def _refuse_deleted(name: str | None) -> None:
     if name is not None:
         raise RunEnded(
             f"the repository {name!r} was deleted after this run had started, and the sync ended with it; start a new "
@@ -237,17 +310,33 @@ def read_run(row: Row[Any]) -> SyncRun:
         repository_name=row.repository_name,
         triggered_by=row.triggered_by,
         removals_approved_by=row.removals_approved_by,
+        removals_approved_at=row.removals_approved_at,
         refused_removals=row.refused_removals,
         listing_began=row.listing_began,
+        challenge=row.challenge,
     )
+
+
+_RECORDS = (run_blobs, run_links, run_manifests, run_tags)
 
 
 def forget_notes(connection: Connection, run_id: str, *, keeps_heads: bool = False) -> None:
     """Deletes the records of a run; the digests from its listing's HEADs stay when it ``keeps_heads``."""
-    if not keeps_heads:
+    held = connection.execute(*_has_records(run_id)).one()
+    if held.heads and not keeps_heads:
         forget_heads(connection, run_id)
-    for table in (run_blobs, run_links, run_manifests, run_tags):
-        connection.execute(*_delete_records(run_id, table=table))
+    for table in _RECORDS:
+        if held._mapping[table.name]:  # noqa: SLF001  SQLAlchemy's public name for a row as a map
+            connection.execute(*_delete_records(run_id, table=table))
+
+
+@built_once
+def _has_records(run_id: str) -> Select[Any]:
+    """Which records a run has, in one query: a sync that finds nothing changed has none."""
+    tables = {"heads": run_heads, **{table.name: table for table in _RECORDS}}
+    of_run = {name: select(table.c.sync_run_id).where(table.c.sync_run_id == run_id) for name, table in tables.items()}
+    columns: list[ColumnElement[Any]] = [found.exists().label(name) for name, found in of_run.items()]
+    return select(*columns)
 
 
 @built_once
@@ -271,20 +360,28 @@ def refuse_changes(row: Row[Any], requested: Mapping[str, str]) -> None:
         )
 
 
-def last_attempt(key: RunKey) -> Select[Any]:
-    """The row of the newest run of that key, if any."""
-    return select(sync_runs).where(has_key(key, sync_runs)).order_by(sync_runs.c.attempt.desc()).limit(1)
+def last_attempt(key: RunKey, *, is_locked: bool = False) -> tuple[Select[Any], dict[str, Any]]:
+    """The row of the newest run of that key, if any, with its parameters."""
+    return _last_attempt(key.dag_id, key.run_id, key.scope, is_locked=is_locked)
 
 
-def lock_attempt(connection: Connection, key: RunKey, values: Mapping[str, Any]) -> Row[Any]:
-    """The locked row of the unsettled run of that key; a new one made of ``values`` if there is none."""
-    statement = last_attempt(key).with_for_update(key_share=True)
-    row = connection.execute(statement).one_or_none()
+@built_once
+def _last_attempt(dag_id: str, run_id: str, scope: str, *, is_locked: bool) -> Select[Any]:
+    is_wanted = has_key(RunKey(dag_id, run_id, scope), sync_runs)
+    found = select(sync_runs).where(is_wanted).order_by(sync_runs.c.attempt.desc()).limit(1)
+    return found.with_for_update(key_share=True) if is_locked else found
+
+
+def lock_attempt(connection: Connection, key: RunKey, values: Mapping[str, Any]) -> tuple[Row[Any], bool]:
+    """The locked row of the unsettled run of that key, and whether it was just made of ``values``, for lack of one."""
+    wanted, made = last_attempt(key, is_locked=True), None
+    row = connection.execute(*wanted).one_or_none()
     while row is None or RunState(row.state).is_settled:
-        identity = {"id": str(uuid.uuid4()), **vars(key), "attempt": 1 if row is None else row.attempt + 1}
+        made = str(uuid.uuid4())
+        identity = {"id": made, **vars(key), "attempt": 1 if row is None else row.attempt + 1}
         connection.execute(insert_or_keep(connection, sync_runs), {**identity, **values})
-        row = connection.execute(statement).one()
-    return row
+        row = connection.execute(*wanted).one()
+    return row, row.id == made
 
 
 def has_key(key: RunKey, table: Table) -> ColumnElement[bool]:
@@ -312,7 +409,7 @@ def refuse_needless_approval(run: Row[Any], seen: str | None) -> None:
     if run.refused_removals is None:
         raise NothingToApprove(
             f"the DAG run {run.run_id!r} was not stopped for the tags that it removes, so there is nothing to approve: "
-            "let it run, and if it fails with TooManyRemovals, review the removals and approve them then"
+            "let it run, and if it fails with TooManyRemovals or TooFewTags, review the tags and approve them then"
         )
     if seen not in (None, run.refused_removals):
         raise NothingToApprove(

@@ -1,24 +1,26 @@
 """Sync runs: the parameters of a run, the tags it listed, the blobs it planned, and how it ended.
 
 Tags and blobs of a run are its working records. They are deleted when it settles in a version or unchanged; the counts
-stay. The content that a run needs is queried in ``selections``.
+stay. The content that a run needs is queried in ``required_blobs``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, bindparam, case, delete, select, update
+from sqlalchemy import Row, Select, Update, bindparam, case, delete, select, update
 
 from registry_sync.db.engine import Transactions
-from registry_sync.db.queries import fetch_page, in_batches, insert_absent, storable
-from registry_sync.db.runs import run_rows, selections
-from registry_sync.db.runs.listings import last_number, list_again, take_number
+from registry_sync.db.queries import built_once, fetch_page, in_batches, storable
+from registry_sync.db.runs import required_blobs, run_rows
+from registry_sync.db.runs.listings import last_number, latest_number_of, list_again, take_number
+from registry_sync.db.runs.required_blobs import TakenBlobs
 from registry_sync.db.runs.run_rows import (
+    RECORDED_IN_FULL,
     forget_notes,
-    has_key,
     is_of_ended_attempt,
     last_attempt,
     last_settled,
@@ -26,7 +28,7 @@ from registry_sync.db.runs.run_rows import (
     lock_run,
     read_run,
     refuse_changes,
-    refuse_deleted,
+    refuse_deleted_key,
     refuse_ended,
     refuse_needless_approval,
     refuse_other_remote,
@@ -35,11 +37,10 @@ from registry_sync.db.runs.run_rows import (
     require_run,
     settle,
 )
+from registry_sync.db.runs.unchanged_tags import first_without_row, insert_tags
 from registry_sync.db.tables import (
     blobs,
-    deleted_runs,
     remotes,
-    repositories,
     run_blobs,
     run_tags,
     sync_runs,
@@ -52,6 +53,7 @@ from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import (
     UNKNOWN_TRIGGER,
     Authority,
+    LatestTags,
     ListedTag,
     RequiredBlob,
     RunCounts,
@@ -62,8 +64,10 @@ from registry_sync.domain.runs import (
     SyncRun,
     TagState,
 )
-from registry_sync.domain.storage_reports import FindingKind
 from registry_sync.errors import RecordNotFound
+
+if TYPE_CHECKING:
+    from registry_sync.domain.packed_blobs import PackedBlobs
 
 _ORDERINGS = {"started_at": sync_runs.c.started_at, "finished_at": sync_runs.c.finished_at}
 _NEWEST_FIRST = PageRequest(ordering="-started_at")
@@ -71,6 +75,21 @@ _REASON_LENGTH = 2000
 #: The most digests that are offered for requests that test access after another request was refused.
 MAX_LISTED_DIGESTS = 5
 _GOING_ON = {"state": RunState.RUNNING.value, "finished_at": None, "version_number": None, "error": None}
+
+
+@built_once
+def _remote_id(remote_id: str) -> Select[Any]:
+    return select(remotes.c.id).where(remotes.c.id == remote_id)
+
+
+_USAGE_NAMES = tuple(field.name for field in fields(RunUsage))
+
+
+@built_once
+def _added_usage(run_id: str, *, names: tuple[str, ...]) -> Update:
+    """Adds to the counters of ``names``, by parameters named ``<name>_added``."""
+    added = {name: sync_runs.c[name] + bindparam(f"{name}_added") for name in names}
+    return update(sync_runs).where(sync_runs.c.id == run_id).values(**added)
 
 
 class SyncRunStore:
@@ -110,6 +129,7 @@ class SyncRunStore:
             "remote_spec": remote.document(),
             "started_at": utc_now(),
             "removals_approved_by": None,
+            "removals_approved_at": None,
             "refused_removals": None,
             "authority": authority.value,
             "may_replace_upstream": may_replace_upstream,
@@ -117,17 +137,20 @@ class SyncRunStore:
             "dag_run_started_at": by.dag_run_started_at,
             "is_dag_run_over": False,
             "referrers_problem": None,
+            "challenge": None,
+            **RECORDED_IN_FULL,
             **_GOING_ON,
         }
         if remote_changes is not None:
             started["remote_changes"] = storable(remote_changes, _REASON_LENGTH)
         with self._transactions.writing() as connection:
-            for table, wanted, kind in ((repositories, repository_id, "repository"), (remotes, remote_id, "remote")):
-                if connection.execute(select(table.c.id).where(table.c.id == wanted)).first() is None:
-                    raise RecordNotFound(f"there is no {kind} {wanted!r}")
-            refuse_deleted(connection, has_key(key, deleted_runs))
             started["listing_began"] = last_number(connection, repository_id)
-            row = lock_attempt(connection, key, {**identity, **started, "repository_name": by.repository_name})
+            if connection.execute(*_remote_id(remote_id)).first() is None:
+                raise RecordNotFound(f"there is no remote {remote_id!r}")
+            refuse_deleted_key(connection, key)
+            row, is_new = lock_attempt(connection, key, {**identity, **started, "repository_name": by.repository_name})
+            if is_new:
+                return read_run(row)
             refuse_changes(row, {**identity, "policy": remote.policy.value})
             if is_of_ended_attempt(row, by.dag_run_started_at):
                 refuse_ended(row)
@@ -174,23 +197,23 @@ class SyncRunStore:
         with self._transactions.reading() as connection:
             rows = connection.execute(select(sync_runs).where(is_wanted).order_by(sync_runs.c.attempt)).all()
             if not rows:
-                refuse_deleted(connection, has_key(key, deleted_runs))
+                refuse_deleted_key(connection, key)
         last = {row.scope: row for row in rows}
         return tuple(read_run(last[scope]) for scope in sorted(last))
 
     def find(self, key: RunKey) -> SyncRun | None:
         """The last attempt of exactly that key, or None. Raises :class:`RunEnded` as :meth:`by_key`."""
         with self._transactions.reading() as connection:
-            row = connection.execute(last_attempt(key)).one_or_none()
+            row = connection.execute(*last_attempt(key)).one_or_none()
             if row is None:
-                refuse_deleted(connection, has_key(key, deleted_runs))
+                refuse_deleted_key(connection, key)
                 return None
         return read_run(row)
 
     def latest_settled(self, repository_id: str) -> SyncRun | None:
         """The sync that last updated the repository or found it unchanged; None when there was none yet."""
         with self._transactions.reading() as connection:
-            row = connection.execute(last_settled(repository_id)).first()
+            row = connection.execute(*last_settled(repository_id)).first()
         return None if row is None else read_run(row)
 
     def page(
@@ -214,31 +237,32 @@ class SyncRunStore:
         return Page(tuple(map(read_run, rows)), total)
 
     def record_listing(
-        self, run_id: str, listed_at: datetime, tags: Sequence[ListedTag], *, listing_began: int | None = None
+        self,
+        run_id: str,
+        listed_at: datetime,
+        tags: Sequence[ListedTag],
+        *,
+        base: LatestTags | None = None,
+        listing_began: int | None = None,
     ) -> None:
         """Records the listed tags, replacing those of an earlier attempt; a failed run continues with them.
+
+        ``base`` is the version that they were compared with, of all its tags: as long as it is the latest, only the
+        difference to it is recorded (:mod:`~registry_sync.db.runs.unchanged_tags`). None records each tag.
 
         Call it when the listing has ended: it assigns the repository's next number, as described in
         :mod:`registry_sync.db.runs.listings`. ``listing_began`` is that of the run before it listed. Raises
         :class:`RunEnded` once the run has settled, and when another try has started to list since.
         """
-        rows = [
-            {
-                "sync_run_id": run_id,
-                "name": tag.name,
-                "shard": tag.shard,
-                "state": tag.state.value,
-                "digest": tag.digest,
-            }
-            for tag in tags
-        ]
         with self._transactions.writing() as connection:
             # The repository is locked first, in the order of a commit.
-            number = take_number(connection, require_run(connection, run_id).repository_id)
+            repository_id = require_run(connection, run_id).repository_id
+            number = take_number(connection, repository_id)
             refuse_other_try(require_open(connection, run_id), listing_began)
             forget_notes(connection, run_id)
-            insert_absent(connection, run_tags, rows)
-            listed = {"listed_at": listed_at, "listing_number": number}
+            latest = connection.execute(*latest_number_of(repository_id)).scalar_one()
+            base = base if base is not None and base.number == latest else None
+            listed = {"listed_at": listed_at, "listing_number": number, **insert_tags(connection, run_id, tags, base)}
             connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**listed, **_GOING_ON))
 
     def settle_unchanged(
@@ -254,21 +278,18 @@ class SyncRunStore:
         with self._transactions.writing() as connection:
             repository_id = require_run(connection, run_id).repository_id
             number = take_number(connection, repository_id)
-            latest = select(repositories.c.latest_number).where(repositories.c.id == repository_id)
             row = lock_run(connection, run_id)
             is_open = not RunState(row.state).is_settled
             if is_open:
                 refuse_ended(row)
                 refuse_other_try(row, listing_began)
-            if connection.execute(latest).scalar_one() != latest_number:
+            if connection.execute(*latest_number_of(repository_id)).scalar_one() != latest_number:
                 if is_open:
                     list_again(connection, run_id, number)
                 return False
             if is_open:
                 refuse_other_remote(connection, row)
-                listed = {"listed_at": listed_at, "listing_number": number}
-                connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**listed))
-                settle(connection, run_id, RunState.UNCHANGED)
+                settle(connection, run_id, RunState.UNCHANGED, {"listed_at": listed_at, "listing_number": number})
             return True
 
     def pending_shards(self, run_id: str) -> list[int]:
@@ -302,7 +323,9 @@ class SyncRunStore:
             .limit(MAX_LISTED_DIGESTS)
         )
         with self._transactions.reading() as connection:
-            return [Digest(digest) for digest in dict.fromkeys(connection.execute(statement).scalars())]
+            without_row = connection.execute(first_without_row(run_id, MAX_LISTED_DIGESTS)).scalars().all()
+            found = dict.fromkeys([*without_row, *connection.execute(statement).scalars()])
+        return [Digest(digest) for digest in found][:MAX_LISTED_DIGESTS]
 
     def resolve_tags(self, run_id: str, digests: Mapping[TagName, Digest]) -> None:
         """Records the digests at which tags were fetched; their manifests must be stored before the commit.
@@ -349,46 +372,39 @@ class SyncRunStore:
             for batch in in_batches(sorted(changes, key=lambda change: str(change["tag"]))):
                 connection.execute(statement, batch)
 
-    def required_blobs(self, run_id: str) -> list[RequiredBlob]:
+    def required_blobs(self, run_id: str) -> PackedBlobs:
         """All blobs below changed tags, and those below unchanged tags that are not stored.
 
         Each digest once, by digest; foreign ones are included and flagged.
         """
         with self._transactions.reading() as connection:
-            return selections.required_blobs(connection, require_run(connection, run_id))
+            return required_blobs.required_blobs(connection, require_run(connection, run_id))
 
-    def record_plan(self, run_id: str, shards: Mapping[int, Sequence[RequiredBlob]]) -> None:
-        """Records which mapped task fetches which of the needed blobs, replacing an earlier plan.
+    def record_plan(self, run_id: str, planned: Iterable[tuple[int, RequiredBlob]]) -> None:
+        """Records which mapped task, by its shard, fetches which of the needed blobs, replacing an earlier plan.
 
-        Raises :class:`RunEnded`, and :class:`RecordNotFound` for a blob that is not recorded.
+        ``planned`` is by digest, lest runs that share blobs deadlock. Raises :class:`RunEnded`,
+        :class:`RecordNotFound` for a blob that is not recorded, and :class:`LimitExceeded` for more bytes than the
+        remote allows; then the earlier plan stays.
         """
         with self._transactions.writing() as connection:
             run = require_open(connection, run_id)
             connection.execute(delete(run_blobs).where(run_blobs.c.sync_run_id == run_id))
-            if shards:
-                insert_absent(connection, run_blobs, selections.plan_rows(connection, run, shards))
+            required_blobs.add_plan(connection, run, planned)
 
-    def blobs_of_shard(self, run_id: str, shard: int) -> list[RequiredBlob]:
-        """The blobs that a mapped task has yet to fetch, the largest first: neither stored nor failed."""
-        described = (run_blobs.c.size_bytes, run_blobs.c.media_type, run_blobs.c.is_foreign)
-        statement = (
-            select(blobs.c.digest, blobs.c.fault, *described)
-            .join(blobs, blobs.c.id == run_blobs.c.blob_id)
-            .where(run_blobs.c.sync_run_id == run_id, run_blobs.c.shard == shard)
-            .where(blobs.c.stored_at.is_(None), run_blobs.c.reason.is_(None))
-            .order_by(run_blobs.c.size_bytes.desc(), blobs.c.digest)
-        )
-        with self._transactions.reading() as connection:
-            return [
-                RequiredBlob(
-                    Digest(row.digest),
-                    row.size_bytes,
-                    row.media_type,
-                    is_foreign=row.is_foreign,
-                    is_broken=row.fault == FindingKind.BROKEN.value,
-                )
-                for row in connection.execute(statement)
-            ]
+    def give_back_blobs(self, run_id: str, shard: int) -> bool:
+        """What a mapped task has started and not finished is started no longer; whether there was any."""
+        with self._transactions.writing() as connection:
+            return required_blobs.give_back(connection, run_id, shard)
+
+    def take_blobs(self, run_id: str, shard: int, *, may_take_over: bool) -> TakenBlobs | None:
+        """The next blobs that a mapped task is to fetch, which are started from now on; None when there are none.
+
+        They are about half of what is left of the task's own shard, and when nothing is, and it ``may_take_over``, of
+        the shard with the most work left. A task that is alone takes all at once. None is given to two tasks.
+        """
+        with self._transactions.writing() as connection:
+            return required_blobs.take(connection, run_id, shard, may_take_over=may_take_over)
 
     def fail_blobs(self, run_id: str, reasons: Mapping[Digest, str]) -> None:
         """Records blobs that this run cannot fetch, and why; the commit holds the tags that reference them."""
@@ -408,14 +424,19 @@ class SyncRunStore:
             for batch in in_batches(changes):
                 connection.execute(statement, batch)
 
+    def record_challenge(self, run_id: str, challenge: Mapping[str, Any]) -> None:
+        """Records what the registry taught about authentication, for the tasks that follow."""
+        with self._transactions.writing() as connection:
+            connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(challenge=dict(challenge)))
+
     def add_usage(self, run_id: str, usage: RunUsage) -> None:
         """Adds to the run's counters; each task adds its own usage."""
-        names = [name for name in vars(usage) if getattr(usage, name)]
-        if not names:
+        if not any(vars(usage).values()):
             return
-        added = {name: sync_runs.c[name] + getattr(usage, name) for name in names}
         with self._transactions.writing() as connection:
-            connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**added))
+            statement, of_run = _added_usage(run_id, names=_USAGE_NAMES)
+            added = {f"{name}_added": getattr(usage, name) for name in _USAGE_NAMES}
+            connection.execute(statement, {**of_run, **added})
 
     def approve_removals(
         self, run_id: str, approved_by: str, *, seen: str | None = None, in_advance: bool = False
@@ -426,7 +447,10 @@ class SyncRunStore:
         Raises :class:`NothingToApprove` when nothing was refused, or other removals since, :class:`RunEnded` once it
         has settled.
         """
-        values: dict[str, Any] = {"removals_approved_by": storable(approved_by, _REASON_LENGTH)}
+        values: dict[str, Any] = {
+            "removals_approved_by": storable(approved_by, _REASON_LENGTH),
+            "removals_approved_at": utc_now(),
+        }
         with self._transactions.writing() as connection:
             run = require_open(connection, run_id, also_ended=True)
             if in_advance:

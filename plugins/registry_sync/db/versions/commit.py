@@ -5,7 +5,7 @@ The repository's row is locked first, so that commits to one repository follow e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, Update, case, exists, insert, select, update
@@ -14,8 +14,9 @@ from registry_sync.db.content.closures import hold_new_tags, hold_tags, is_in_la
 from registry_sync.db.queries import built_once, in_batches, storable
 from registry_sync.db.remotes import refuse_corrected
 from registry_sync.db.runs.listings import LaterSay
+from registry_sync.db.runs.required_blobs import refuse_unfinished
 from registry_sync.db.runs.run_rows import lock_run, refuse_ended, refuse_other_remote, require_run, settle
-from registry_sync.db.runs.selections import refuse_unfinished
+from registry_sync.db.runs.unchanged_tags import record_each, record_some
 from registry_sync.db.tables import (
     manifests,
     repositories,
@@ -27,7 +28,13 @@ from registry_sync.db.tables import (
     version_holds,
 )
 from registry_sync.db.versions.membership import Difference, Membership
-from registry_sync.db.versions.removal_guard import TagsToRemove, first_holds, refuse_too_many_holds, settle_filtered
+from registry_sync.db.versions.removal_guard import (
+    TagsToRemove,
+    first_holds,
+    refuse_too_few_tags,
+    refuse_too_many_holds,
+    settle_filtered,
+)
 from registry_sync.db.versions.version_rows import keep_newest
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import format_count, utc_now
@@ -35,9 +42,10 @@ from registry_sync.domain.records import SYNCED, Hold, SyncMode, VersionOrigin
 from registry_sync.domain.references import TagName
 from registry_sync.domain.remote import Policy, RemoteSpec
 from registry_sync.domain.runs import RunState, TagState
-from registry_sync.errors import NothingSynced, RecordNotFound, TooManyRemovals
+from registry_sync.errors import ApprovalRequired, NothingSynced, RecordNotFound
 
 _KINDS = ("tags", "manifests", "blobs")
+_APPROVAL = (sync_runs.c.removals_approved_by, sync_runs.c.removals_approved_at)
 
 
 def lock_repository(connection: Connection, repository_id: str) -> Row[Any]:
@@ -96,7 +104,7 @@ def add_version(
         connection.execute(insert(version_holds), batch)
     numbers = {"latest_number": number, "last_number": number}
     connection.execute(update(repositories).where(repositories.c.id == repository.id).values(**numbers))
-    keep_newest(connection, repository.id, repository.retain_versions)
+    keep_newest(connection, repository.id, repository.retain_versions, committing=sync_run_id)
     return number
 
 
@@ -125,7 +133,7 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     Raises :class:`NothingSynced` when nothing differs because tags are held, or when a filter excludes everything;
     :class:`VersionConflict` when it would undo a later listing or a rollback (see
     :mod:`~registry_sync.db.runs.listings`); :class:`OtherUpstream` when it may not replace content that another remote
-    added since the run started; :class:`TooManyHolds` or :class:`TooManyRemovals` by the remote's limits;
+    added since the run started; :class:`TooManyHolds` or :class:`ApprovalRequired` by the remote's limits;
     :class:`StagesUnfinished` when something was listed or planned and no task processed it; :class:`RunEnded` when the
     DAG run has ended; :class:`RecordNotFound` for an unknown run. Everything happens in the caller's transaction.
     """
@@ -136,6 +144,9 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
         return repository.id, run.version_number
     refuse_ended(run)
     refuse_other_remote(connection, run)
+    if run.base_number not in (None, repository.latest_number):
+        record_each(connection, sync_runs.c.id == run_id)
+        run = lock_run(connection, run_id)
     remote = RemoteSpec.of_document(run.remote_spec)
     refuse_corrected(connection, run.remote_id, remote)
     refuse_unfinished(connection, run_id)
@@ -149,10 +160,17 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     if not later.is_nothing:
         later.refuse_tags(changed_meanwhile | membership.tags_to_change())
     holds = _holds(connection, membership)
-    removals = TagsToRemove.of(membership, remote) if membership.is_mirror else None
+    removals = TagsToRemove.of(membership, remote, repository.latest_number) if membership.is_mirror else None
     difference = membership.apply()
     later.refuse_links()
-    _refuse_unapproved(connection, run, removals, repository.latest_number)
+
+    def refuse() -> None:
+        if removals is not None:
+            removals.refuse_too_many(difference)
+        if not difference.is_empty:
+            refuse_too_few_tags(membership, remote, difference)
+
+    _refuse_unapproved(connection, run, refuse)
     _update_leftovers(connection, membership, difference)
     if remote.policy is Policy.IMMEDIATE:
         holds = _with_kept_tags(connection, run, remote, holds)
@@ -180,38 +198,33 @@ def commit_run(connection: Connection, run_id: str) -> tuple[str, int | None]:
     return repository.id, number
 
 
-def record_refusal(connection: Connection, run_id: str, refused: TooManyRemovals) -> None:
-    """Records the refused removals, to which an approval of the run refers; drops an approval of other removals."""
+def record_refusal(connection: Connection, run_id: str, refused: ApprovalRequired) -> None:
+    """Records the refused tags, to which an approval of the run refers; drops an approval of others."""
     is_open = (sync_runs.c.id == run_id) & sync_runs.c.state.not_in([s.value for s in RunState if s.is_settled])
     is_for_these = sync_runs.c.refused_removals == refused.fingerprint
     refusal = {
         "refused_removals": refused.fingerprint,
-        "removals_approved_by": case((is_for_these, sync_runs.c.removals_approved_by)),
+        **{column.name: case((is_for_these, column)) for column in _APPROVAL},
     }
     connection.execute(update(sync_runs).where(is_open).values(**refusal))
 
 
-def _refuse_unapproved(
-    connection: Connection, run: Row[Any], removals: TagsToRemove | None, base_number: int | None
-) -> None:
-    """Keeps an approval with the run only where it was needed: it records who approved the removals.
+def _refuse_unapproved(connection: Connection, run: Row[Any], refuse: Callable[[], None]) -> None:
+    """Keeps an approval with the run only where ``refuse`` needs it: it records who approved.
 
-    An approval that was given after a refusal covers exactly the removals that were refused then.
+    An approval that was given after a refusal covers exactly the tags that were refused then.
     """
     try:
-        if removals is not None:
-            removals.refuse_too_many(base_number)
-    except TooManyRemovals as refused:
+        refuse()
+    except ApprovalRequired as refused:
         if run.removals_approved_by is None:
             raise
         if run.refused_removals in (None, refused.fingerprint):
             return
-        raise refused.with_message(
-            f"{run.removals_approved_by} approved the removal of other tags, not of these: {refused}"
-        ) from None
+        raise refused.with_message(f"{run.removals_approved_by} approved {refused.other}: {refused}") from None
     if run.removals_approved_by is not None:
-        unused_approval = update(sync_runs).where(sync_runs.c.id == run.id).values(removals_approved_by=None)
-        connection.execute(unused_approval)
+        is_unused = dict.fromkeys((column.name for column in _APPROVAL), None)
+        connection.execute(update(sync_runs).where(sync_runs.c.id == run.id).values(**is_unused))
 
 
 def _membership(connection: Connection, run: Row[Any], repository: Row[Any]) -> Membership:
@@ -221,6 +234,7 @@ def _membership(connection: Connection, run: Row[Any], repository: Row[Any]) -> 
         run_id=run.id,
         number=next_number(repository),
         is_mirror=run.mode == SyncMode.MIRROR.value,
+        is_difference=run.base_number is not None,
         has_leftovers=repository.has_leftovers,
     )
 
@@ -244,6 +258,8 @@ def _hold_changed_meanwhile(connection: Connection, run: Row[Any]) -> set[str]:
     content below them is unknown.
     """
     found = connection.execute(*_found_unchanged(run.id)).scalars().all()
+    if not found:  # the listing is recorded as a difference to the latest version, or is of new tags alone
+        return set()
     gone = set(found) - set(connection.execute(*_unchanged_and_present(run.id, run.repository_id)).scalars())
     for batch in in_batches(sorted(gone)):
         connection.execute(
@@ -305,6 +321,7 @@ def _with_kept_tags(connection: Connection, run: Row[Any], remote: RemoteSpec, h
     with_foreign = remote.include_foreign_layers
     lacking = tags_lacking_blobs(connection, run.repository_id, with_foreign=with_foreign, run_id=run.id)
     added = [hold for hold in lacking if hold.tag not in held]
+    record_some(connection, run.id, (hold.tag for hold in added))
     hold_tags(connection, run.id, {hold.tag: hold.reason for hold in added})
     return sorted([*holds, *added], key=lambda hold: hold.tag)
 

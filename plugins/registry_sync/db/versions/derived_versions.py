@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, literal, select, tuple_, update
+from sqlalchemy import Connection, Insert, Row, Update, insert, select, tuple_, type_coerce, update
 
 from registry_sync.db.content.closures import (
     LinkRows,
@@ -27,7 +27,7 @@ from registry_sync.db.content.closures import (
     read_children,
     there_is_none,
 )
-from registry_sync.db.queries import in_batches
+from registry_sync.db.queries import built_once, in_batches
 from registry_sync.db.runs.listings import record_rollback
 from registry_sync.db.tables import (
     manifest_blobs,
@@ -70,8 +70,8 @@ def roll_back(
     require_row(connection, repository.id, number)
     new_number = next_number(repository)
     for intervals in INTERVALS:
-        _close_absent(connection, intervals, repository.id, number, new_number)
-        _open_missing(connection, intervals, repository.id, number, new_number)
+        connection.execute(*_close_absent(repository.id, number, new_number, intervals=intervals))
+        connection.execute(*_open_missing(repository.id, number, new_number, intervals=intervals))
     difference = made_difference(connection, repository.id, new_number)
     if difference.is_empty:
         return None
@@ -92,34 +92,29 @@ def made_difference(connection: Connection, repository_id: str, number: int) -> 
     )
 
 
-def _close_absent(
-    connection: Connection, intervals: Intervals, repository_id: str, number: int, new_number: int
-) -> None:
+@built_once
+def _close_absent(repository_id: str, number: int, new_number: int, *, intervals: Intervals) -> Update:
     """Ends the intervals of units that are present now and were not present in version ``number``."""
     table, then = intervals.table, intervals.table.alias("at_that_time")
     was_absent = there_is_none(intervals.is_same(then, table), covers(then, number))
     is_newer = (table.c.version_added > number) & was_absent
-    connection.execute(
-        update(table).where(is_present(table, repository_id), is_newer).values(version_removed=new_number)
-    )
+    return update(table).where(is_present(table, repository_id), is_newer).values(version_removed=new_number)
 
 
-def _open_missing(
-    connection: Connection, intervals: Intervals, repository_id: str, number: int, new_number: int
-) -> None:
+@built_once
+def _open_missing(repository_id: str, number: int, new_number: int, *, intervals: Intervals) -> Insert:
     """Starts intervals for units that were present in version ``number`` and are not now."""
     then, now = intervals.table.alias("at_that_time"), intervals.table.alias("now")
     is_absent = there_is_none(intervals.is_same_unit(now, then), now.c.version_removed.is_(None))
     names = [*intervals.unit, *intervals.said]
-    rows = select(then.c.repository_id, literal(new_number), *(then.c[name] for name in names)).where(
+    added = type_coerce(new_number, then.c.version_added.type)
+    rows = select(then.c.repository_id, added, *(then.c[name] for name in names)).where(
         then.c.repository_id == repository_id,
         then.c.version_added <= number,
         then.c.version_removed > number,
         is_absent,
     )
-    connection.execute(
-        insert(intervals.table).from_select(["repository_id", "version_added", *names], rows, include_defaults=False)
-    )
+    return insert(intervals.table).from_select(["repository_id", "version_added", *names], rows, include_defaults=False)
 
 
 _SHOWN_NAMES = 5

@@ -46,6 +46,8 @@ class Membership:
     """Changes the content of one repository to that of version ``number``, by the tags that a run listed.
 
     ``is_mirror`` removes what the run did not list; ``has_leftovers`` says that an additive sync preceded it.
+    ``is_difference`` says that the run has no rows of the tags that are as in the latest version, see
+    :mod:`~registry_sync.db.runs.unchanged_tags`.
     """
 
     connection: Connection
@@ -54,11 +56,14 @@ class Membership:
     number: int
     is_mirror: bool
     has_leftovers: bool
+    is_difference: bool = False
 
     def apply(self) -> Difference:
         """Opens and closes the intervals, and returns the counts."""
         listed = (self.repository_id, self.run_id)
-        to_remove = self.connection.execute(*rows.tags_to_remove(*listed, is_mirror=self.is_mirror)).all()
+        to_remove = self.connection.execute(
+            *rows.tags_to_remove(*listed, is_mirror=self.is_mirror, is_difference=self.is_difference)
+        ).all()
         outdated = self.connection.execute(*rows.outdated_links(*listed, is_mirror=self.is_mirror)).all()
         candidates = self._candidates(to_remove, outdated) if self.is_mirror else set()
         for batch in in_batches(row.tag_id for row in to_remove):
@@ -84,12 +89,16 @@ class Membership:
         """Names of tags that differ from the previous version: added, moved and removed ones."""
         listed = (self.repository_id, self.run_id)
         changed = self.connection.execute(*rows.names_of_changed_tags(*listed)).scalars()
-        removed = self.connection.execute(*rows.names_of_tags_to_remove(*listed, is_mirror=self.is_mirror)).scalars()
+        removed = self.connection.execute(
+            *rows.names_of_tags_to_remove(*listed, is_mirror=self.is_mirror, is_difference=self.is_difference)
+        ).scalars()
         return {*changed, *removed}
 
     def tags_to_remove(self) -> Sequence[str]:
         """Names of present tags that a mirror no longer finds upstream, in order."""
-        return self.connection.execute(*rows.names_of_gone_tags(self.repository_id, self.run_id)).scalars().all()
+        listed = (self.repository_id, self.run_id)
+        gone = rows.names_of_gone_tags(*listed, is_difference=self.is_difference)
+        return self.connection.execute(*gone).scalars().all()
 
     def _close_links(self, outdated: Iterable[Row[Any]]) -> None:
         """Ends those links with the previous version."""

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     Insert,
     Select,
+    Subquery,
     Table,
     Update,
     and_,
@@ -56,8 +57,12 @@ _WANTED = (TagState.RESOLVED.value, TagState.UNCHANGED.value)
 
 
 @built_once
-def names_of_gone_tags(repository_id: str, run_id: str) -> Select[Any]:
+def names_of_gone_tags(repository_id: str, run_id: str, *, is_difference: bool) -> Select[Any]:
     """Names of present tags that a mirror no longer finds upstream, in order."""
+    if is_difference:
+        row = _row_of_present(repository_id, run_id)
+        is_gone = row.c.state.not_in([*_WANTED, TagState.HELD.value])
+        return select(row.c.name).where(is_gone, row.c.tag_id.is_not(None)).order_by(row.c.name)
     listed = (run_tags.c.sync_run_id == run_id) & (run_tags.c.name == tags.c.name)
     return (
         select(tags.c.name)
@@ -90,8 +95,28 @@ def names_of_changed_tags(repository_id: str, run_id: str) -> Select[Any]:
     return select(_changed_tags(repository_id, run_id).subquery("changed").c.name)
 
 
-def _removed_tags(repository_id: str, run_id: str, *, is_mirror: bool) -> Select[Any]:
+def _row_of_present(repository_id: str, run_id: str) -> Subquery:
+    """The rows of the run's tags, each with the ``tag_id`` of the present tag of that name, looked up for each."""
+    present = repository_tags.c
+    tag_id = select(present.tag_id).where(is_present(repository_tags, repository_id), present.name == run_tags.c.name)
+    columns = (run_tags.c.name, run_tags.c.state, run_tags.c.digest)
+    rows = select(*columns, tag_id.limit(1).scalar_subquery().label("tag_id"))
+    return rows.where(run_tags.c.sync_run_id == run_id).subquery("row_of_present")
+
+
+def _removed_tags(repository_id: str, run_id: str, *, is_mirror: bool, is_difference: bool) -> Select[Any]:
     """Present tags that moved, and those that a mirror no longer finds upstream: ``tag_id``, ``manifest_id``."""
+    if is_difference:
+        row = _row_of_present(repository_id, run_id)
+        is_removed = row.c.state.in_(_WANTED) & row.c.digest.is_distinct_from(manifests.c.digest)
+        if is_mirror:
+            is_removed |= row.c.state.not_in([*_WANTED, TagState.HELD.value])
+        return (
+            select(row.c.tag_id, tags.c.manifest_id)
+            .join(tags, tags.c.id == row.c.tag_id)
+            .join(manifests, manifests.c.id == tags.c.manifest_id)
+            .where(is_removed)
+        )
     listed = (run_tags.c.sync_run_id == run_id) & (run_tags.c.name == tags.c.name)
     is_wanted, is_same = run_tags.c.state.in_(_WANTED), run_tags.c.digest == manifests.c.digest
     if is_mirror:
@@ -112,9 +137,10 @@ tags_to_remove = built_once(_removed_tags)
 
 
 @built_once
-def names_of_tags_to_remove(repository_id: str, run_id: str, *, is_mirror: bool) -> Select[Any]:
+def names_of_tags_to_remove(repository_id: str, run_id: str, *, is_mirror: bool, is_difference: bool) -> Select[Any]:
     """Names of the tags of :func:`tags_to_remove`."""
-    to_remove = _removed_tags(repository_id, run_id, is_mirror=is_mirror).subquery("to_remove")
+    removed = _removed_tags(repository_id, run_id, is_mirror=is_mirror, is_difference=is_difference)
+    to_remove = removed.subquery("to_remove")
     return select(tags.c.name).join(to_remove, to_remove.c.tag_id == tags.c.id)
 
 
@@ -158,7 +184,8 @@ def outdated_links(repository_id: str, run_id: str, *, is_mirror: bool) -> Selec
         select(present.parent_id, present.child_digest, present.child_id)
         .join(included, included.c.manifest_id == present.parent_id)
         .join(run_manifests, run_manifests.c.manifest_id == present.parent_id)
-        .where(is_present(repository_links, repository_id), run_manifests.c.sync_run_id == run_id, condition)
+        .where(_is_found_present(repository_links, repository_id))
+        .where(run_manifests.c.sync_run_id == run_id, condition)
     )
 
 
@@ -204,7 +231,7 @@ def insert_manifests(repository_id: str, number: int, *, dialect: str) -> Insert
     tagged = (
         select(tags.c.manifest_id)
         .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
-        .where(*_is_of_version(repository_tags, "version_added", repository_id, number))
+        .where(*_is_added(repository_tags, repository_id, number))
     )
     linked = select(repository_links.c.child_id).where(
         *_is_of_version(repository_links, "version_added", repository_id, number),
@@ -220,7 +247,7 @@ def insert_blobs(repository_id: str, number: int, *, dialect: str) -> Insert:
     below = (
         select(manifest_blobs.c.blob_id)
         .join(repository_manifests, repository_manifests.c.manifest_id == manifest_blobs.c.manifest_id)
-        .where(*_is_of_version(repository_manifests, "version_added", repository_id, number))
+        .where(*_is_added(repository_manifests, repository_id, number))
         .distinct()
     )
     return _opening(repository_blobs, below, repository_id, number, dialect)
@@ -250,7 +277,7 @@ def with_present_parent(repository_id: str, ids: Sequence[int]) -> Select[Any]:
     """The links of the latest version that lead to one of the manifests."""
     return select(repository_links.c.parent_id, repository_links.c.child_id).where(
         repository_links.c.child_id.in_(ids),
-        is_present(repository_links, repository_id),
+        _is_found_present(repository_links, repository_id),
         is_in_latest("manifests", repository_links.c.parent_id, repository_id),
     )
 
@@ -309,6 +336,27 @@ def close_units(repository_id: str, number: int, ids: Sequence[int], *, table: T
 def _is_of_version(table: Table, bound: str, repository_id: str, number: int) -> tuple[ColumnElement[bool], ...]:
     """Whether a row's interval has that version as its ``version_added`` or ``version_removed``."""
     return table.c.repository_id == repository_id, table.c[bound] == number
+
+
+def _is_added(table: Table, repository_id: str, number: int) -> tuple[ColumnElement[bool], ...]:
+    """Whether a row's interval starts with version ``number``, the one that is being made.
+
+    It has no end yet. Were that not asked, SQLite would find all that it needs in the primary key, and read that of the
+    whole repository.
+    """
+    return *_is_of_version(table, "version_added", repository_id, number), _has_no_end(table)
+
+
+def _is_found_present(table: Table, repository_id: str) -> ColumnElement[bool]:
+    """As :func:`is_present`, of rows that another condition finds by an index of its own.
+
+    Of the columns themselves SQLite, which keeps no statistics, would use an index, and read the whole repository.
+    """
+    return and_(func.coalesce(table.c.repository_id, "") == repository_id, _has_no_end(table))
+
+
+def _has_no_end(table: Table) -> ColumnElement[bool]:
+    return func.coalesce(table.c.version_removed, 0) == 0
 
 
 @built_once

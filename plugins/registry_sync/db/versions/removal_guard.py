@@ -1,4 +1,4 @@
-"""The limits of a remote: how many tags may be held, and how many tags a mirror may remove.
+"""The limits of a remote: how many tags may be held, how many tags a mirror may remove, and how few a version may have.
 
 Shares apply to any number of tags: of one or two tags, too, more than half is the majority. Tags of signatures and
 other referrers are counted separately, and those whose image is removed as well are not counted.
@@ -18,21 +18,23 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, or_, select
+from sqlalchemy import Connection, Row, Subquery, func, or_, select
 
 from registry_sync.db.content.closures import hold_tags, is_in_latest, is_present
 from registry_sync.db.queries import in_batches, is_one_of
 from registry_sync.db.remotes import last_synced_by
+from registry_sync.db.runs.unchanged_tags import tags_without_row
 from registry_sync.db.tables import (
     manifest_children,
     manifests,
+    repositories,
     repository_tags,
     repository_versions,
     run_tags,
     sync_runs,
     tags,
 )
-from registry_sync.db.versions.membership import Membership
+from registry_sync.db.versions.membership import Difference, Membership
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.media_types import INDEX_TYPES
 from registry_sync.domain.platforms import platform_text
@@ -41,7 +43,7 @@ from registry_sync.domain.records import Hold, SyncMode
 from registry_sync.domain.references import TagName, looks_like_a_referrer_tag, subject_by_name
 from registry_sync.domain.remote import RemoteSpec, shown_value
 from registry_sync.domain.runs import COUNTED_TAG_STATES, TagState
-from registry_sync.errors import NothingSynced, TooManyHolds, TooManyRemovals
+from registry_sync.errors import NothingSynced, TooFewTags, TooManyHolds, TooManyRemovals
 
 _SELECTED = (TagState.RESOLVED.value, TagState.UNCHANGED.value, TagState.HELD.value)
 _SHOWN_PLATFORMS = 10
@@ -115,10 +117,10 @@ def _refuse_to_leave_nothing(
     connection: Connection, run: Row[Any], remote: RemoteSpec, filtered: Sequence[Any]
 ) -> None:
     """Plain images name no platform, so they do not show whether the platforms were selected on purpose."""
-    selected = _selected(run.id)
-    is_plain_name = run_tags.c.name.not_like("sha256-%")
+    tag = _selected(run)
+    selected, is_plain_name = select(tag), tag.c.name.not_like("sha256-%")
     # Nearly always one query; names in the form of a digest are checked one by one.
-    if connection.execute(selected.where(is_plain_name, _MAY_BE_AN_INDEX).limit(1)).first() is not None:
+    if connection.execute(selected.where(is_plain_name, tag.c.may_be_an_index).limit(1)).first() is not None:
         return
     own = [row for row in connection.execute(selected.where(~is_plain_name)) if not _belongs_to_another(row)]
     if any(row.may_be_an_index for row in own):
@@ -135,11 +137,15 @@ def _refuse_to_leave_nothing(
     )
 
 
-def _selected(run_id: str) -> Select[Any]:
-    """Tags that the run selects or holds, and whether each may be an index."""
+def _selected(run: Row[Any]) -> Subquery:
+    """Tags that the run selects or holds: ``name``, ``digest``, and whether each ``may_be_an_index``."""
     columns = (run_tags.c.name, run_tags.c.digest, _MAY_BE_AN_INDEX.label("may_be_an_index"))
     known = run_tags.outerjoin(manifests, manifests.c.digest == run_tags.c.digest)
-    return select(*columns).select_from(known).where(run_tags.c.sync_run_id == run_id, run_tags.c.state.in_(_SELECTED))
+    rows = select(*columns).select_from(known).where(run_tags.c.sync_run_id == run.id, run_tags.c.state.in_(_SELECTED))
+    if run.base_number is None:
+        return rows.subquery("selected")
+    unchanged = (tags.c.name, manifests.c.digest, manifests.c.media_type.in_(sorted(INDEX_TYPES)))
+    return rows.union_all(tags_without_row(run.id).with_only_columns(*unchanged)).subquery("selected")
 
 
 def _belongs_to_another(row: Row[Any]) -> bool:
@@ -179,7 +185,8 @@ def refuse_too_many_holds(connection: Connection, run_id: str, remote: RemoteSpe
         return
     wanted = run_tags.c.state.in_([state.value for state in COUNTED_TAG_STATES])
     count = select(func.count()).select_from(run_tags).where(run_tags.c.sync_run_id == run_id, wanted)
-    total = connection.execute(count).scalar_one()
+    without_row = select(sync_runs.c.base_tag_count).where(sync_runs.c.id == run_id)
+    total = connection.execute(count).scalar_one() + connection.execute(without_row).scalar_one()
     if len(holds) > remote.max_held_share * total:
         raise TooManyHolds(
             f"{len(holds):,} of {format_count(total, 'tag')} would be held, more than max_held_share "
@@ -203,14 +210,15 @@ class TagsToRemove:
 
     membership: Membership
     remote: RemoteSpec
+    base_number: int | None
     lost: Sequence[_Tag]
     own_count: int
     others: frozenset[str]
     present_subjects: frozenset[Digest]
 
     @classmethod
-    def of(cls, membership: Membership, remote: RemoteSpec) -> TagsToRemove | None:
-        """The tags to be removed, read before the intervals are written; None when there are none."""
+    def of(cls, membership: Membership, remote: RemoteSpec, base_number: int | None) -> TagsToRemove | None:
+        """The tags to be removed from version ``base_number``, read before the intervals are written; None for none."""
         connection, repository_id = membership.connection, membership.repository_id
         names = membership.tags_to_remove()
         if not names:
@@ -221,20 +229,15 @@ class TagsToRemove:
             for batch in in_batches(names)
             for row in connection.execute(_present_tags(repository_id).where(tags.c.name.in_(batch)))
         ]
-        # Only names in the form of a digest are checked one by one.
-        named = connection.execute(_present_tags(repository_id).where(tags.c.name.like("sha256-%")))
-        others = frozenset(row.name for row in named if _subject(row) is not None)
-        is_present_here = is_present(repository_tags, repository_id)
-        count = select(func.count()).select_from(repository_tags).where(is_present_here)
-        own_count = connection.execute(count).scalar_one() - len(others)
+        others = _referrer_tags(connection, repository_id)
+        own_count = _tag_count(connection, repository_id) - len(others)
         present = _held_manifests(membership, {tag.subject for tag in lost if tag.subject is not None})
-        return cls(membership, remote, lost, own_count, others, frozenset(present))
+        return cls(membership, remote, base_number, lost, own_count, others, frozenset(present))
 
-    def refuse_too_many(self, base_number: int | None) -> None:
-        """Raises :class:`TooManyRemovals`. To be called after the intervals are written.
+    def refuse_too_many(self, difference: Difference) -> None:
+        """Raises :class:`TooManyRemovals`. To be called after the intervals are written, by ``difference``.
 
-        ``base_number`` is the base version. Tags that another selection of platforms leaves without any image always
-        take an approval, however few they are.
+        Tags that another selection of platforms leaves without any image always take an approval, however few they are.
         """
         to_remove = self.present_subjects - _held_manifests(self.membership, self.present_subjects)
         counted = [tag for tag in self.lost if tag.subject not in to_remove]
@@ -247,17 +250,23 @@ class TagsToRemove:
             lost = [tag for tag in counted if (tag.subject is None) == is_own]
             share = self.remote.max_removed_share
             if share is not None and len(lost) > share * total:
-                raise self._refusal(lost, total, noun, f"more than max_removed_share {share:g} {allowed}", base_number)
+                limit = f"more than max_removed_share {share:g} {allowed}"
+                raise self._refusal(lost, total, noun, limit, difference)
         most = self.remote.max_removed_tags
         if most is not None and len(counted) > most:
             limit = f"more than max_removed_tags {most} {allowed}"
-            raise self._refusal(counted, all_count, "tag", limit, base_number)
+            raise self._refusal(counted, all_count, "tag", limit, difference)
         filtered = [tag for tag in counted if tag.state == TagState.FILTERED.value]
         if filtered:
-            raise self._refusal(filtered, all_count, "tag", "which takes an approval", base_number)
+            raise self._refusal(filtered, all_count, "tag", "which takes an approval", difference)
 
     def _refusal(
-        self, lost: Sequence[_Tag], total: int, noun: str, limit: str, base_number: int | None
+        self,
+        lost: Sequence[_Tag],
+        total: int,
+        noun: str,
+        limit: str,
+        difference: Difference,
     ) -> TooManyRemovals:
         causes = Counter(self._cause(tag) for tag in lost)
         said = [(count, self._predicate(cause, lost, count)) for cause, count in causes.most_common()]
@@ -266,19 +275,23 @@ class TagsToRemove:
             what = f"{of_all} {said[0][1]}"
         else:
             what = f"{of_all} would be removed: " + ", ".join(f"{count} {predicate}" for count, predicate in said)
-        changes = "".join(f"; {change}" for change in self._changes(causes, base_number))
+        changes = "".join(f"; {change}" for change in (*self._few_left(difference), *self._changes(causes)))
         names = [tag.name for tag in lost]
         refused = TooManyRemovals(
             f"{what}, {limit}, so no version was made{changes}: {', '.join(names[:_SHOWN])}{_more(len(names))}. To "
             "remove them, approve the removals of this run"
         )
-        refused.fingerprint = self._fingerprint()
-        refused.removals = tuple(sorted((str(tag.name), str(tag.digest)) for tag in self.lost))
+        # Removed tags that no limit counts are among those that are approved.
+        refused.tags = tuple(sorted((str(tag.name), str(tag.digest)) for tag in self.lost))
+        refused.fingerprint = _fingerprint(refused.tags)
         return refused
 
-    def _fingerprint(self) -> Digest:
-        """The same for the same tags at the same digests, including removed tags that no limit counts."""
-        return Digest.of("\n".join(sorted(f"{tag.name} {tag.digest}" for tag in self.lost)).encode())
+    def _few_left(self, difference: Difference) -> list[str]:
+        """What the remote's ``min_tags`` says of the tags that would be left: one approval is for both."""
+        count = _own_tag_count(self.membership, difference)
+        if self.remote.min_tags is None or count >= self.remote.min_tags:
+            return []
+        return [f"{format_count(count, 'tag')} would be left, fewer than min_tags {self.remote.min_tags}"]
 
     def _cause(self, tag: _Tag) -> str:
         """The filter or option that excludes the tag, ``upstream`` when none does."""
@@ -312,12 +325,12 @@ class TagsToRemove:
             "subject": f"{'belongs' if count == 1 else 'belong'} to nothing that is selected",
         }.get(cause, f"{are} gone upstream")
 
-    def _changes(self, causes: Iterable[str], base_number: int | None) -> list[str]:
+    def _changes(self, causes: Iterable[str]) -> list[str]:
         """The options behind the removals that had other values for the previous version."""
         run = select(sync_runs.c.remote_spec).join(
             repository_versions, repository_versions.c.sync_run_id == sync_runs.c.id
         )
-        is_base = repository_versions.c.number == base_number
+        is_base = repository_versions.c.number == self.base_number
         of_base = run.where(repository_versions.c.repository_id == self.membership.repository_id, is_base)
         row = self.membership.connection.execute(of_base).first()
         if row is None:
@@ -328,8 +341,57 @@ class TagsToRemove:
             if was != getattr(self.remote, option):
                 shown = str(was).lower() if isinstance(was, bool) or option == "source" else shown_value(option, before)
                 name = "the upstream" if option == "source" else option
-                changes.append(f"{name} was {shown} for version {base_number}")
+                changes.append(f"{name} was {shown} for version {self.base_number}")
         return changes
+
+
+def refuse_too_few_tags(membership: Membership, remote: RemoteSpec, difference: Difference) -> None:
+    """Raises :class:`TooFewTags` when fewer tags than its remote requires are present once the intervals are written.
+
+    Tags of signatures and other referrers are not counted.
+    """
+    connection, repository_id = membership.connection, membership.repository_id
+    if remote.min_tags is None or _own_tag_count(membership, difference) >= remote.min_tags:
+        return
+    others = _referrer_tags(connection, repository_id)
+    found = [(row.name, row.digest) for row in connection.execute(_present_tags(repository_id))]
+    names = [name for name, _ in found if name not in others]
+    which = f": {', '.join(names[:_SHOWN])}{_more(len(names))}" if names else ""
+    refused = TooFewTags(
+        f"the version would have {format_count(len(names), 'tag') if names else 'no tag'}, fewer than min_tags "
+        f"{remote.min_tags} of remote {remote.name!r} requires, so no version was made{which}. If these are all that "
+        "there should be, approve this run"
+    )
+    refused.tags = tuple(sorted(found))
+    refused.fingerprint = _fingerprint(refused.tags)
+    raise refused
+
+
+def _own_tag_count(membership: Membership, difference: Difference) -> int:
+    """How many tags are present once the intervals are written, without those of signatures and other referrers."""
+    connection, repository_id = membership.connection, membership.repository_id
+    count = _tag_count(connection, repository_id) + difference.added["tags"] - difference.removed["tags"]
+    return count - len(_referrer_tags(connection, repository_id))
+
+
+def _tag_count(connection: Connection, repository_id: str) -> int:
+    """How many tags the latest version has, as it says itself; 0 before the first."""
+    versions = repository_versions.c
+    is_latest = (versions.repository_id == repositories.c.id) & (versions.number == repositories.c.latest_number)
+    count = select(versions.tags_present).join(repositories, is_latest).where(repositories.c.id == repository_id)
+    return connection.execute(count).scalar_one_or_none() or 0
+
+
+def _referrer_tags(connection: Connection, repository_id: str) -> frozenset[str]:
+    """The present tags of signatures and other referrers; only names in the form of a digest are checked one by one."""
+    name = repository_tags.c.name
+    named = connection.execute(_present_tags(repository_id).where(name >= "sha256-", name < "sha256."))
+    return frozenset(row.name for row in named if _subject(row) is not None)
+
+
+def _fingerprint(found: Iterable[tuple[str, str]]) -> Digest:
+    """The same for the same tags at the same digests."""
+    return Digest.of("\n".join(f"{name} {digest}" for name, digest in found).encode())
 
 
 def first_holds(holds: Sequence[Hold]) -> str:

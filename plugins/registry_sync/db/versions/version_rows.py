@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, func, select, true, tuple_, update
 
 from registry_sync.db.content.closures import LinkRows, is_in_latest, is_present, reached, read_children
-from registry_sync.db.queries import in_batches
+from registry_sync.db.queries import built_once, in_batches
+from registry_sync.db.runs.listings import latest_number_of
+from registry_sync.db.runs.unchanged_tags import record_each
 from registry_sync.db.serving_tables import distributions
 from registry_sync.db.tables import (
     blobs,
@@ -28,6 +30,7 @@ from registry_sync.db.tables import (
     repository_manifests,
     repository_tags,
     repository_versions,
+    sync_runs,
     tags,
     version_holds,
 )
@@ -99,21 +102,23 @@ def covers(rows: Any, number: int) -> ColumnElement[bool]:
 
 def count_changes(connection: Connection, intervals: Intervals, repository_id: str, number: int) -> tuple[int, int]:
     """How many intervals start with version ``number``, and how many end with it."""
-    table = intervals.table
     started, ended = (
-        connection.execute(
-            select(func.count()).select_from(table).where(table.c.repository_id == repository_id, column == number)
-        ).scalar_one()
-        for column in (table.c.version_added, table.c.version_removed)
+        connection.execute(*_count_intervals(repository_id, number, intervals=intervals, column=column)).scalar_one()
+        for column in ("version_added", "version_removed")
     )
     return started, ended
 
 
+@built_once
+def _count_intervals(repository_id: str, number: int, *, intervals: Intervals, column: str) -> Select[int]:
+    table = intervals.table
+    is_counted = (table.c.repository_id == repository_id) & (table.c[column] == number)
+    return select(func.count()).select_from(table).where(is_counted)
+
+
 def latest_number(connection: Connection, repository_id: str) -> int | None:
     """The number of the latest version, None before the first. Raises :class:`RecordNotFound`."""
-    row = connection.execute(
-        select(repositories.c.latest_number).where(repositories.c.id == repository_id)
-    ).one_or_none()
+    row = connection.execute(*latest_number_of(repository_id)).one_or_none()
     if row is None:
         raise RecordNotFound(f"there is no repository {repository_id[:255]!r}")
     number: int | None = row.latest_number
@@ -130,7 +135,7 @@ def resolve_number(connection: Connection, repository_id: str, number: int | Non
 
 def require_row(connection: Connection, repository_id: str, number: int) -> Row[Any]:
     """The row of a version. Raises :class:`RecordNotFound`."""
-    row = connection.execute(select_version(repository_id, number)).one_or_none()
+    row = connection.execute(*select_version(repository_id, number)).one_or_none()
     if row is None:
         raise RecordNotFound(f"there is no version {number} of repository {repository_id[:255]!r}")
     return row
@@ -141,6 +146,7 @@ def require_version(connection: Connection, repository_id: str, number: int) -> 
     return read_versions(connection, [require_row(connection, repository_id, number)])[0]
 
 
+@built_once
 def select_version(repository_id: str, number: int) -> Select[Any]:
     """A SELECT of the version's row."""
     is_wanted = (repository_versions.c.repository_id == repository_id) & (repository_versions.c.number == number)
@@ -201,13 +207,17 @@ def _gaps(connection: Connection, repository_ids: Sequence[str]) -> Mapping[str,
 
 def derived_version(connection: Connection, repository_id: str, number: int | None) -> DerivedVersion:
     """The result of a rollback or copy, with the count and size of the missing blobs of the latest version."""
-    is_member = is_in_latest("blobs", blobs.c.id, repository_id)
-    missing = select(func.count(), func.coalesce(func.sum(blobs.c.size_bytes), 0)).where(
-        blobs.c.stored_at.is_(None), ~blobs.c.is_foreign, is_member
-    )
-    count, size_bytes = connection.execute(missing).one()
+    count, size_bytes = connection.execute(*_sum_missing(repository_id)).one()
     version = None if number is None else require_version(connection, repository_id, number)
     return DerivedVersion(version, count, int(size_bytes))
+
+
+@built_once
+def _sum_missing(repository_id: str) -> Select[Any]:
+    """Count and size of the blobs of the latest version that are not stored but are to be."""
+    return select(func.count(), func.coalesce(func.sum(blobs.c.size_bytes), 0)).where(
+        blobs.c.stored_at.is_(None), ~blobs.c.is_foreign, is_in_latest("blobs", blobs.c.id, repository_id)
+    )
 
 
 def _summary(row: Row[Any]) -> ContentSummary:
@@ -222,8 +232,12 @@ def _summary(row: Row[Any]) -> ContentSummary:
 _versions = repository_versions.c
 
 
-def keep_newest(connection: Connection, repository_id: str, retain_count: int | None) -> None:
+def keep_newest(
+    connection: Connection, repository_id: str, retain_count: int | None, committing: str | None = None
+) -> None:
     """Removes all but the newest ``retain_count`` versions; None keeps all, and the latest is always kept.
+
+    ``committing`` is the id of the run whose version has just been made, which needs its base version no more.
 
     Versions that distributions serve are kept, too, and do not count among the newest.
     The records of the kept versions do not change, except that the oldest of them has no base any more. Safe to repeat.
@@ -235,13 +249,14 @@ def keep_newest(connection: Connection, repository_id: str, retain_count: int | 
     if not numbers:
         return
     served = sorted(number for number in _served(connection, repository_id) if number < numbers[-1])
-    _forget_before(connection, repository_id, served[0] if served else numbers[-1])
+    _forget_before(connection, repository_id, served[0] if served else numbers[-1], committing)
     if served:
         between = select(_versions.number).where(
             _versions.repository_id == repository_id, _versions.number < numbers[-1], _versions.number.not_in(served)
         )
         for number in connection.execute(between.order_by(_versions.number)).scalars().all():
-            _remove(connection, repository_id, number, *_neighbours(connection, repository_id, number))
+            neighbours = _neighbours(connection, repository_id, number)
+            _remove(connection, repository_id, number, *neighbours, committing=committing)
 
 
 def delete_version(connection: Connection, repository: Row[Any], number: int) -> None:
@@ -286,12 +301,21 @@ def _neighbours(connection: Connection, repository_id: str, number: int) -> tupl
     return connection.execute(before).scalar_one(), connection.execute(after).scalar_one()
 
 
-def _remove(connection: Connection, repository_id: str, number: int, before: int | None, after: int | None) -> None:
+def _remove(
+    connection: Connection,
+    repository_id: str,
+    number: int,
+    before: int | None,
+    after: int | None,
+    *,
+    committing: str | None = None,
+) -> None:
     """Removes a version between its neighbours, of which there is at least one."""
     if before is None:
         assert after is not None  # noqa: S101  # the caller's condition
-        _forget_before(connection, repository_id, after)
+        _forget_before(connection, repository_id, after, committing)
         return
+    _record_listings(connection, repository_id, sync_runs.c.base_number == number, committing)
     connection.execute(delete(repository_versions).where(_is_version(repository_id, number)))
     if after is None:
         _undo(connection, repository_id, number, before)
@@ -303,11 +327,20 @@ def _is_version(repository_id: str, number: int) -> Any:
     return and_(_versions.repository_id == repository_id, _versions.number == number)
 
 
-def _forget_before(connection: Connection, repository_id: str, oldest: int) -> None:
+def _record_listings(
+    connection: Connection, repository_id: str, of_removed: ColumnElement[bool], committing: str | None
+) -> None:
+    """Records in full the listings of running syncs that are a difference to a version that is about to be removed."""
+    is_other = sync_runs.c.id != committing if committing is not None else true()
+    record_each(connection, sync_runs.c.repository_id == repository_id, of_removed, is_other)
+
+
+def _forget_before(connection: Connection, repository_id: str, oldest: int, committing: str | None = None) -> None:
     """Removes versions before ``oldest``.
 
     Intervals that ended before it are deleted; those that end with it stay, because they are its removals.
     """
+    _record_listings(connection, repository_id, sync_runs.c.base_number < oldest, committing)
     in_repository = _versions.repository_id == repository_id
     connection.execute(delete(repository_versions).where(in_repository, _versions.number < oldest))
     is_dangling = _versions.base_number < oldest

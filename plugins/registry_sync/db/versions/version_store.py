@@ -9,12 +9,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, false, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, false, func, or_, select, update
 
 from registry_sync.db.content.closures import has_unit, is_in_latest, is_in_version
 from registry_sync.db.engine import Transactions
 from registry_sync.db.filtering import Searched, condition
-from registry_sync.db.queries import fetch_page, storable
+from registry_sync.db.queries import built_once, fetch_page, storable
 from registry_sync.db.runs.run_rows import read_run, require_run
 from registry_sync.db.tables import (
     blobs,
@@ -53,7 +53,7 @@ from registry_sync.domain.records import (
     version_number,
 )
 from registry_sync.domain.references import TagName
-from registry_sync.domain.runs import CommitResult
+from registry_sync.domain.runs import CommitResult, LatestTags
 from registry_sync.domain.version_history import (
     BlobProvenance,
     CopyRequest,
@@ -65,7 +65,7 @@ from registry_sync.domain.version_history import (
     VersionDifference,
     VersionProvenance,
 )
-from registry_sync.errors import RecordNotFound, TooManyRemovals
+from registry_sync.errors import ApprovalRequired, RecordNotFound
 
 
 class ProvenanceStore:
@@ -170,6 +170,25 @@ _SEARCHED: dict[str, Searched] = {**_ORDERINGS, "id": _is_one_of, "content": _ha
 _NEWEST_FIRST = PageRequest(ordering="-number")
 
 
+@built_once
+def _tags_of(repository_id: str, number: int) -> Select[Any]:
+    return (
+        select(tags.c.name, manifests.c.digest)
+        .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
+        .join(manifests, manifests.c.id == tags.c.manifest_id)
+        .where(is_in_version(repository_tags, repository_id, number))
+        .order_by(tags.c.name)
+    )
+
+
+@built_once
+def _missing_blobs(repository_id: str, *, with_foreign: bool) -> Select[Any]:
+    """Starts from the few blobs that are missing anywhere, not from the many members."""
+    is_member = is_in_latest("blobs", blobs.c.id, repository_id)
+    statement = select(func.count()).select_from(blobs).where(blobs.c.stored_at.is_(None), is_member)
+    return statement if with_foreign else statement.where(~blobs.c.is_foreign)
+
+
 class VersionStore:
     """Each method is a transaction of its own."""
 
@@ -219,24 +238,21 @@ class VersionStore:
             wanted = resolve_number(connection, repository_id, number)
             if wanted is None:
                 return {}
-            rows = connection.execute(
-                select(tags.c.name, manifests.c.digest)
-                .join(repository_tags, repository_tags.c.tag_id == tags.c.id)
-                .join(manifests, manifests.c.id == tags.c.manifest_id)
-                .where(is_in_version(repository_tags, repository_id, wanted))
-                .order_by(tags.c.name)
-            )
+            rows = connection.execute(*_tags_of(repository_id, wanted))
             return {TagName(row.name): Digest(row.digest) for row in rows}
+
+    def latest_tags(self, repository_id: str) -> LatestTags:
+        """The number and the tags of the latest version. Raises :class:`RecordNotFound`."""
+        with self._transactions.reading() as connection:
+            number = latest_number(connection, repository_id)
+            rows = () if number is None else connection.execute(*_tags_of(repository_id, number)).all()
+        return LatestTags(number, {TagName(row.name): Digest(row.digest) for row in rows})
 
     def missing_blob_count(self, repository_id: str, *, with_foreign: bool = False) -> int:
         """How many blobs of the latest version the blob store lacks; foreign ones are counted ``with_foreign``."""
-        # Starts from the few blobs that are missing anywhere, not from the many members.
-        is_member = is_in_latest("blobs", blobs.c.id, repository_id)
-        statement = select(func.count()).select_from(blobs).where(blobs.c.stored_at.is_(None), is_member)
-        if not with_foreign:
-            statement = statement.where(~blobs.c.is_foreign)
         with self._transactions.reading() as connection:
-            return connection.execute(statement).scalar_one()
+            found = connection.execute(*_missing_blobs(repository_id, with_foreign=with_foreign))
+            return int(found.scalar_one())
 
     def commit(self, run_id: str) -> CommitResult:
         """The version that the run makes, or no version when nothing differs; a repeat returns the same.
@@ -244,7 +260,7 @@ class VersionStore:
         One transaction under a lock on the repository. Under the immediate policy, changed tags that lack a blob are
         held. Raises :class:`NothingSynced` when everything that differs is held, :class:`StagesUnfinished` when
         something was not fetched at all, :class:`RunEnded` when the DAG run has ended, :class:`RecordNotFound` for an
-        unknown run; :class:`TooManyRemovals` for removals without an approval, which are recorded with the run and may
+        unknown run; :class:`ApprovalRequired` for removals without an approval, which are recorded with the run and may
         then be approved.
         """
         try:
@@ -255,7 +271,7 @@ class VersionStore:
                     return CommitResult(None, filtered_tags=tuple(filtered))
                 version = require_version(connection, repository_id, number)
                 approved_by = require_run(connection, run_id).removals_approved_by
-        except TooManyRemovals as refused:
+        except ApprovalRequired as refused:
             with self._transactions.writing() as connection:
                 record_refusal(connection, run_id, refused)
             raise

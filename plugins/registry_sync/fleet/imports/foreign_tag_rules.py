@@ -156,6 +156,26 @@ def regclient_set(text: str, place: Place, into: FleetImport) -> dict[str, Any]:
     return {"semver": semver, "exclude": list(_NO_UNDERSCORES)}
 
 
+def blang_set(text: str, place: Place, into: FleetImport) -> dict[str, Any]:
+    """The set of rules for a range as dregsy reads it: bounds of three numbers or x, suffixes are pre-releases.
+
+    Raises :class:`ConfigurationError`, also for what dregsy refuses.
+    """
+    if "," in text or _HYPHEN.search(text) or re.search(r"[~^]", text):
+        raise ConfigurationError(f"dregsy itself refuses the range {text[:80]!r}: it knows bounds with blanks and ||")
+    alternatives = []
+    for alternative in text.split("||"):
+        bounds = []
+        for operator, version, _ in _terms(re.sub(r"!(?!=)", "!=", alternative), text):
+            if len(version.partition("-")[0].split(".")) != 3:
+                raise ConfigurationError(f"dregsy itself refuses {version[:40]!r} in a range: it needs three numbers")
+            bounds.append(f"{operator}{version.lstrip('vV')}")
+        alternatives.append(" ".join(bounds))
+    _warn_of_dates(text, place, into)
+    semver = {"range": " || ".join(alternatives), "suffixes": "precedence", "prereleases": True, "components": "1-3"}
+    return {"semver": semver, "exclude": list(_NO_UNDERSCORES)}
+
+
 def _regclient_bounds(operator: str, written: str) -> Iterator[str]:
     numbers_text, dash, suffix = written.lstrip("vV").partition("-")
     numbers = [int(number) for number in numbers_text.split(".")]

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from registry_sync.errors import ConfigurationError
+from registry_sync.fleet.imports.dregsy import import_dregsy, is_dregsy
 from registry_sync.fleet.imports.harbor import POLICIES, import_harbor
+from registry_sync.fleet.imports.image_syncer import import_image_syncer, is_image_syncer
 from registry_sync.fleet.imports.imported_fleet import FleetImport, ImportedFleet
 from registry_sync.fleet.imports.oc_mirror import KIND, import_oc_mirror
+from registry_sync.fleet.imports.quay import MIRRORS, import_quay, is_quay
 from registry_sync.fleet.imports.regsync import import_regsync
 from registry_sync.fleet.imports.skopeo import RepositoryNames, import_skopeo
 from registry_sync.fleet.imports.zot import import_zot
@@ -25,7 +28,12 @@ class ImportOptions:
 
 
 def _is_regsync(top: Fields) -> bool:
-    return "sync" in top and ("version" in top or "defaults" in top or "creds" in top)
+    entries = top.get("sync")
+    if "sync" in top and ("version" in top or "defaults" in top or "creds" in top):
+        return True
+    return isinstance(entries, Entries) and any(
+        isinstance(entry, Fields) and "source" in entry and "target" in entry for entry in entries
+    )
 
 
 def _is_zot(top: Fields) -> bool:
@@ -52,7 +60,12 @@ _FORMATS: Mapping[str, tuple[Callable[[Fields], bool], _Read]] = {
     "zot": (_is_zot, lambda top, into, _options: import_zot(top, into)),
     "oc-mirror": (_is_oc_mirror, lambda top, into, _options: import_oc_mirror(top, into)),
     "harbor": (_is_harbor, lambda top, into, _options: import_harbor(top, into)),
+    "quay": (is_quay, lambda top, into, _options: import_quay(top, into)),
+    "dregsy": (is_dregsy, lambda top, into, _options: import_dregsy(top, into)),
+    "image-syncer": (is_image_syncer, lambda top, into, _options: import_image_syncer(top, into)),
 }
+#: The names of the formats.
+FORMATS = tuple(_FORMATS)
 
 
 def import_fleet(data: bytes, file: str, of: str | None = None, options: ImportOptions | None = None) -> ImportedFleet:
@@ -66,11 +79,14 @@ def import_fleet(data: bytes, file: str, of: str | None = None, options: ImportO
         top = parse_yaml(data, file)
     except Misread as misread:
         raise ConfigurationError(f"{file}:{misread.place.line}: {misread.message}") from None
-    if isinstance(top, Entries) and of in (None, "harbor"):  # policies are sent as a list
-        policies = Fields(top.place)
-        policies.add(POLICIES, top.place, top)
-        top = policies
-        of = "harbor"
+    if isinstance(top, Entries) and of in (None, "harbor", "quay"):  # an API sends lists
+        listed = Fields(top.place)
+        listed.add(MIRRORS, top.place, top)
+        of = of or ("quay" if is_quay(listed) else "harbor")
+        if of == "harbor":
+            listed = Fields(top.place)
+            listed.add(POLICIES, top.place, top)
+        top = listed
     if not isinstance(top, Fields):
         raise ConfigurationError(f"{file}: this is no map; expected a file of {', '.join(_FORMATS)}")
     if of is None:

@@ -14,7 +14,7 @@ from registry_sync.domain.known_registries import DOCKER_HUB, DOCKER_HUB_HOST
 from registry_sync.domain.references import RepositoryName, TagPattern
 from registry_sync.errors import RegistrySyncError
 from registry_sync.fleet.imports.foreign_references import official_path, registry_of_url
-from registry_sync.fleet.imports.imported_fleet import EVERY_TAG, FleetImport, ImportedMirror, escaped
+from registry_sync.fleet.imports.imported_fleet import BY_DISCOVERY, EVERY_TAG, FleetImport, ImportedMirror, escaped
 from registry_sync.fleet.yaml_text import Fields, Misread, Place, Scalar
 
 _POLICY = (
@@ -60,7 +60,8 @@ def _read_policy(policy: Fields, into: FleetImport) -> None:
         except RegistrySyncError:
             into.warn(
                 policy.place,
-                f"{name[:80]!r} selects repositories by a glob, which has no counterpart: name those that are wanted",
+                f"{name[:80]!r} selects repositories by a glob, which has no counterpart: name those that are wanted, "
+                f"{BY_DISCOVERY}",
             )
             continue
         repository = _repository(path, policy, into)

@@ -25,6 +25,8 @@ _WIDTH = 120
 _NO_ID = re.compile(r"[^A-Za-z0-9]+")
 #: Rules that together select what each of them selects, so that sets of them alone become one set.
 _JOINED = ("include", "regex", "digests")
+#: What else may be done where a file selects repositories by a pattern.
+BY_DISCOVERY = "or list them with `airflow registry-sync fleet discover`"
 #: A set of rules that selects every tag.
 EVERY_TAG: Mapping[str, Any] = {}
 
@@ -78,6 +80,8 @@ class FleetImport:
 
     def __init__(self, file: str) -> None:
         self.file = file
+        #: That of all mirrors: most tools remove no tag.
+        self.mode = SyncMode.ADDITIVE
         self._found: dict[tuple[str, bool], tuple[Place, int]] = {}
         self._mirrors: dict[str, ImportedMirror] = {}
         self._folded = 0
@@ -108,6 +112,19 @@ class FleetImport:
             if key not in expected and not key.startswith("x-"):
                 self.warn(place, f"{where} has no key {key[:60]!r}; it had no effect and has none here")
         self.warn_repeated(fields)
+
+    def spelled(self, fields: Fields, known: Iterable[str], where: str) -> Fields:
+        """``fields`` with the keys as ``known`` spells them: Go's readers of JSON take them in any case.
+
+        Reports keys that are none of them.
+        """
+        names = {name.lower(): name for name in known}
+        made = Fields(fields.place)
+        made.repeated, made.first = fields.repeated, fields.first
+        for key, value in fields.items():
+            made.add(names.get(key.lower(), key), fields.places[key], value)
+        self.warn_unknown(made, names.values(), where)
+        return made
 
     def warn_repeated(self, fields: Fields) -> None:
         """Reports keys that stand twice, each line once."""
@@ -222,7 +239,7 @@ class FleetImport:
         document: dict[str, Any] = {"version": 1}
         if connections:
             document["connections"] = connections
-        document["defaults"] = {"mode": SyncMode.ADDITIVE.value, **shared}
+        document["defaults"] = {"mode": self.mode.value, **shared}
         document["mirrors"] = [_without(mirror.document(), shared) for mirror in mirrors]
         text = _written(document)
         self._note_whole(whole, text)
@@ -231,11 +248,17 @@ class FleetImport:
         return ImportedFleet(text, len(mirrors), tuple(self._findings()))
 
     def _note_whole(self, whole: Place, text: str) -> None:
-        self.note(
-            whole,
-            "mode is additive: tags that are gone upstream stay, as with this tool; for mirrors that remove them, "
-            "write mode: mirror in defaults, or in a mirror",
-        )
+        if self.mode is SyncMode.MIRROR:
+            removed = (
+                "mode is mirror: tags that are gone upstream are removed, as by this tool; for mirrors that keep them"
+            )
+            self.note(whole, f"{removed}, write mode: additive in defaults, or in a mirror")
+        else:
+            self.note(
+                whole,
+                "mode is additive: tags that are gone upstream stay, as with this tool; for mirrors that remove them, "
+                "write mode: mirror in defaults, or in a mirror",
+            )
         if self._folded:
             entries = "1 entry was" if self._folded == 1 else f"{self._folded:,} entries were"
             self.note(whole, f"{entries} folded into mirrors of the same source and repository")

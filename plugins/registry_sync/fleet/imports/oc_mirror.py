@@ -20,6 +20,7 @@ KIND = "ImageSetConfiguration"
 _TOP = ("kind", "apiVersion", "mirror", "archiveSize", "storageConfig", "delete")
 _MIRROR = ("additionalImages", "blockedImages", "helm", "operators", "platform", "samples")
 _IMAGE = ("name", "targetRepo", "targetTag", "platforms")
+_BLOCKED = ("name",)
 _HELM = ("repositories", "local")
 _OCI = "oci://"
 #: What is resolved to images, and where it stands.
@@ -37,12 +38,13 @@ def import_oc_mirror(top: Fields, into: FleetImport) -> None:
         if top.get(key) is not None:
             into.warn(top.places[key], f"{key} has no counterpart: nothing is exported or deleted by a file here")
     mirror = into.fields(top.get("mirror"), top.places.get("mirror", top.place), "additionalImages")
-    into.warn_unknown(mirror, _MIRROR, "mirror in oc-mirror's file")
+    mirror = into.spelled(mirror, _MIRROR, "mirror in oc-mirror's file")
+    is_first_version = "/v1alpha" in str(top.get("apiVersion") or "")
     blocked = _Blocked(mirror, into)
     at = mirror.places.get("additionalImages", mirror.place)
     for image in into.each_fields(mirror.get("additionalImages"), at, "an image with a name"):
-        into.warn_unknown(image, _IMAGE, "an image in oc-mirror's file")
-        _read_image(image, blocked, into)
+        read = into.spelled(image, _IMAGE, "an image in oc-mirror's file")
+        _read_image(read, blocked, into, untagged="latest" if is_first_version else None)
     for key, what in _RESOLVED.items():
         if mirror.get(key) not in (None, []):
             into.warn(mirror.places[key], _left_out(what))
@@ -60,14 +62,15 @@ class _Blocked:
         self._texts: list[tuple[str, RegexSet | None]] = []
         at = mirror.places.get("blockedImages", mirror.place)
         for entry in into.each_fields(mirror.get("blockedImages"), at, "an image with a name"):
-            name = entry.get("name")
+            read = into.spelled(entry, _BLOCKED, "a blocked image in oc-mirror's file")
+            name = read.get("name")
             if not isinstance(name, Scalar):
                 into.warn(entry.place, "a blocked image has no name; it is left out")
                 continue
             try:
                 self._texts.append((str(name), RegexSet((whole_expression(name),))))
             except ConfigurationError as problem:
-                into.warn(entry.places["name"], f"{problem}; it blocks that text alone")
+                into.warn(read.places["name"], f"{problem}; it blocks that text alone")
                 self._texts.append((str(name), None))
 
     def by(self, *references: str) -> str | None:
@@ -78,7 +81,8 @@ class _Blocked:
         return None
 
 
-def _read_image(image: Fields, blocked: _Blocked, into: FleetImport) -> None:
+def _read_image(image: Fields, blocked: _Blocked, into: FleetImport, untagged: str | None) -> None:
+    """Adds the mirror of an image; ``untagged`` is the tag of one that has none, None where it needs one."""
     name = image.get("name")
     if not isinstance(name, Scalar):
         into.warn(image.place, "the image has no name; it is left out")
@@ -88,6 +92,8 @@ def _read_image(image: Fields, blocked: _Blocked, into: FleetImport) -> None:
         into.warn(at, f"{str(name)[:80]!r} is a folder and no registry; it is left out")
         return
     found = parse_image(name)
+    if not found.tag and not found.digest:
+        found = found._replace(tag=untagged)
     target = str(image.get("targetRepo") or found.path).strip("/")
     tag = str(image.get("targetTag") or found.tag or "")
     entry = blocked.by(str(name), f"{target}:{tag}")
@@ -123,7 +129,7 @@ def _fields(image: Fields) -> dict[str, Any]:
 
 def _read_helm(helm: Fields, into: FleetImport) -> None:
     """Charts in registries are mirrors; those of repositories have to be resolved."""
-    into.warn_unknown(helm, _HELM, "helm in oc-mirror's file")
+    helm = into.spelled(helm, _HELM, "helm in oc-mirror's file")
     if helm.get("local") not in (None, []):
         into.warn(helm.places["local"], _left_out("local charts"))
     for repository in into.each_fields(helm.get("repositories"), helm.places.get("repositories", helm.place), "a URL"):

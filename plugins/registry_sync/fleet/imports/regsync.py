@@ -9,7 +9,7 @@ from typing import Any
 
 from registry_sync.fleet.imports.foreign_references import ImageReference, go_cron, go_seconds, interval, parse_image
 from registry_sync.fleet.imports.foreign_tag_rules import expression_rule, read_ranges, regclient_set
-from registry_sync.fleet.imports.imported_fleet import EVERY_TAG, FleetImport, ImportedMirror
+from registry_sync.fleet.imports.imported_fleet import BY_DISCOVERY, EVERY_TAG, FleetImport, ImportedMirror
 from registry_sync.fleet.yaml_text import Entries, Fields, Misread, Scalar
 
 _TIMES = ("schedule", "interval")
@@ -26,22 +26,38 @@ _CREDS = (
     *("clientCert", "clientKey", "mirrors", "priority", "pathPrefix", "repoAuth", "reqPerSec", "reqConcurrent"),
     *("blobChunk", "blobMax", "apiOpts", "scheme"),
 )
+_SOURCE = re.compile(r"\{\{-?\s*\.Sync\.Source\s*-?\}\}")
 _TEMPLATE = re.compile(r'\{\{-?\s*env\s+["`]([A-Za-z_][A-Za-z0-9_]*)["`]\s*-?\}\}')
 _SCHEMA1 = "application/vnd.docker.distribution.manifest.v1"
 
 
 @dataclass
 class _Registries:
-    """What ``creds`` say: fields of mirrors by host, and the scheme in front of a source."""
+    """What ``creds`` say: fields of mirrors by host, and the scheme in front of a source.
 
+    ``sources`` and ``targets`` are the texts of all entries.
+    """
+
+    sources: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
     fields: dict[str, dict[str, Any]] = field(default_factory=dict)
     plain: set[str] = field(default_factory=set)
+
+    def is_only_filled(self, host: str) -> bool:
+        """Whether images go to a registry and none come from there: nothing of it is read here."""
+        within = f"{host}/"
+        return any(text.startswith(within) for text in self.targets) and not any(
+            text.startswith(within) for text in self.sources
+        )
 
 
 def import_regsync(top: Fields, into: FleetImport) -> None:
     """Adds the mirrors of the file."""
     into.warn_unknown(top, ("version", "creds", "defaults", "sync"), "regsync's file")
-    registries = _Registries()
+    listed = top.get("sync")
+    entries = [entry for entry in (listed if isinstance(listed, Entries) else ()) if isinstance(entry, Fields)]
+    sources, targets = (tuple(str(entry.get(key) or "") for entry in entries) for key in ("source", "target"))
+    registries = _Registries(sources, targets)
     for creds in into.each_fields(top.get("creds"), top.places.get("creds", top.place), "a registry"):
         _read_creds(creds, registries, into)
     defaults = into.fields(top.get("defaults"), top.places.get("defaults", top.place), "defaults")
@@ -66,6 +82,11 @@ def _read_creds(creds: Fields, registries: _Registries, into: FleetImport) -> No
         into.warn(misread.place, f"{misread.message}; the registry is left out")
         return
     at = creds.place
+    scheme, _, host = host.rpartition("://")
+    host = host.partition("/")[0]  # regclient trims a path, as a login is of a host
+    real = real.rpartition("://")[2].partition("/")[0]
+    if scheme == "http":
+        registries.plain.add(host)
     if real != host:
         into.warn(creds.places["hostname"], f"{host} is reached at {real}: write {real} as the registry of its sources")
     tls = str(creds.get("tls") or "enabled")
@@ -77,7 +98,7 @@ def _read_creds(creds: Fields, registries: _Registries, into: FleetImport) -> No
     for key in ("mirrors", "pathPrefix", "repoAuth"):
         if creds.get(key) not in (None, "false"):
             into.warn(creds.places[key], f"{host}: {key} has no counterpart and is left out")
-    says = _connection_says(creds, host, into)
+    says = [] if registries.is_only_filled(host) else _connection_says(creds, host, into)
     if says:
         into.need_connection(f"http://{host}" if host in registries.plain else host, at, "", "; ".join(says))
 
@@ -116,7 +137,8 @@ def _read_entry(entry: Fields, defaults: Fields, registries: _Registries, into: 
         raise Misread(entry.places["source"], f"{source[:80]!r} is a folder and no registry")
     if kind == "registry":
         raise Misread(
-            entry.places["type"], f"all repositories of {source[:80]} have no counterpart: name those that are wanted"
+            entry.places["type"],
+            f"all repositories of {source[:80]} have no counterpart: name those that are wanted, {BY_DISCOVERY}",
         )
     if kind not in ("image", "repository"):
         raise Misread(entry.places.get("type", entry.place), f"the type is {kind[:40]!r}, and not image or repository")
@@ -137,13 +159,19 @@ def _read_entry(entry: Fields, defaults: Fields, registries: _Registries, into: 
 
 
 def _resolved(fields: Fields, key: str, into: FleetImport) -> str:
-    """A text in which templates of variables are variables. Raises :class:`Misread` for other templates."""
+    """A text in which templates of variables are variables, and that of the source is the entry's source.
+
+    Raises :class:`Misread` for other templates.
+    """
     value = fields.get(key)
     if not isinstance(value, Scalar):
         raise Misread(fields.places.get(key, fields.place), f"{key} is missing")
-    for name in _TEMPLATE.findall(value):
+    said = str(value)
+    if key == "target":
+        said = _SOURCE.sub(lambda _found: str(fields.get("source") or ""), said)
+    for name in _TEMPLATE.findall(said):
         into.note_variable(fields.places[key], name)
-    text = _TEMPLATE.sub(r"${\1}", value)
+    text = _TEMPLATE.sub(r"${\1}", said)
     if "{{" in text:
         raise Misread(fields.places[key], f"the template {str(value)[:80]!r} in {key} has no counterpart")
     return text

@@ -14,7 +14,8 @@ from registry_sync.fleet.yaml_text import Fields, Place, Scalar
 _REGISTRY = (
     *("urls", "content", "ondemand", "pollinterval", "tlsverify", "certdir", "credentialhelper", "onlysigned"),
     *("preservedigest", "synclegacycosigntags", "maxretries", "retrydelay", "maxretrydelay", "synctimeout"),
-    *("reqconcurrent", "reqpersec", "disablehttp2"),
+    *("reqconcurrent", "reqpersec", "disablehttp2", "oauth2credentialhelper", "responseheadertimeout"),
+    "manifestcheckinterval",
 )
 _CONTENT = ("prefix", "tags", "destination", "stripprefix")
 _RULES = ("regex", "excluderegex", "semver")
@@ -154,6 +155,8 @@ def _say_connection(registry: Fields, host: str, secrets: str | None, into: Flee
     helper = registry.get("credentialhelper")
     if helper == "ecr":
         said.append("credential_helper amazon_ecr")
+    elif registry.get("oauth2credentialhelper") is not None:
+        into.warn(registry.places["oauth2credentialhelper"], "oauth2CredentialHelper has no counterpart")
     elif helper:
         into.warn(registry.places["credentialhelper"], f"the helper {str(helper)[:40]!r} has no counterpart")
     if registry.get("certdir") is not None:

@@ -1,14 +1,18 @@
 """The ``Authorization`` of each request, as the registry's challenges request it.
 
 No credentials are sent before a challenge. A challenge is remembered for later requests, so that each repository costs
-one exchange and no request that fails first. The authorization is read just before a request leaves, and one 401 does
-not yet refuse the request: see :class:`Login`.
+one exchange and no request that fails first; until the registry has responded once, requests wait for the one that is
+under way, which brings it. Another process may begin with what this one learned. The authorization is read just before
+a request leaves, and one 401 does not yet refuse the request: see :class:`Login`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from registry_sync.errors import AuthenticationFailed, ChallengeInvalid, RegistryError, ServerUnavailable
 from registry_sync.oci.auth.challenges import Challenge, parse_challenges, scopes_to_request
@@ -30,6 +34,20 @@ class SelectedChallenge:
     @property
     def scheme(self) -> str:
         return self.challenge.scheme
+
+    def document(self) -> dict[str, Any]:
+        """What another process needs to respond to it, as JSON; nothing of it is secret."""
+        of_token = ("realm", "service", "scope")
+        parameters = {name: text for name, text in self.challenge.parameters.items() if name in of_token}
+        sent_by = self.sent_by.url.partition("?")[0]
+        return {"scheme": self.scheme, **parameters, "sent_by": sent_by, "has_basic_too": self.has_basic_too}
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> SelectedChallenge:
+        """The challenge of :meth:`document`. Raises :class:`ValueError` for a URL that is none."""
+        parameters = {name: document[name] for name in ("realm", "service", "scope") if name in document}
+        sent_by = Target.parse(document["sent_by"])
+        return cls(Challenge(document["scheme"], parameters), sent_by, has_basic_too=document["has_basic_too"])
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,10 @@ class Authenticator:
         self._policy = policy
         self._probe = probe
         self._selected: SelectedChallenge | None = None
+        #: What another process learned.
+        self._handed_on: SelectedChallenge | None = None
+        self._first = threading.Lock()
+        self._responded = threading.Event()
 
     @property
     def selected(self) -> SelectedChallenge | None:
@@ -72,6 +94,50 @@ class Authenticator:
     def is_anonymous(self) -> bool:
         """Whether the connection has no credentials."""
         return self._source().is_anonymous
+
+    def learned(self) -> dict[str, Any] | None:
+        """What the registry's responses taught, for :meth:`begin_with`: empty where it requests nothing.
+
+        None before its first response.
+        """
+        if not self._responded.is_set():
+            return None
+        return {} if self._selected is None else self._selected.document()
+
+    def begin_with(self, learned: Mapping[str, Any] | None) -> None:
+        """Begins with what another process learned; None for nothing. What cannot be read counts as nothing.
+
+        It says where a token may come from, and not that it may: that is checked as for any challenge. Where no token
+        comes from there, the registry is asked again.
+        """
+        if learned is None or self._responded.is_set():
+            return
+        try:
+            self._selected = self._handed_on = SelectedChallenge.of_document(learned) if learned else None
+        except (KeyError, ValueError):
+            return
+        self._responded.set()
+
+    @contextmanager
+    def discovery(self) -> Iterator[None]:
+        """Surrounds a request and what its response teaches: until there was one, one after the other passes.
+
+        Otherwise each thread that starts would be refused for itself. A ready-made token needs no challenge.
+        """
+        if self._responded.is_set() or self._source().registry_token:
+            yield
+            return
+        self._first.acquire()
+        if self._responded.is_set():
+            self._first.release()
+            yield
+            return
+        try:
+            yield
+        finally:
+            # Also after a failure: threads that wait for a host that is down must not do so one after the other.
+            self._responded.set()
+            self._first.release()
 
     def login(self, scope: str | None, *, is_aside: bool = False) -> Login:
         """The authorization of one request with ``scope``, None for a request that requires none.
@@ -109,7 +175,15 @@ class Authenticator:
             return Authorization(_as_sent(credentials))
         if (selected := selected or self._selected) is None:
             return Authorization()
-        return self._respond(selected, credentials, scope, after, turn)
+        try:
+            return self._respond(selected, credentials, scope, after, turn)
+        except RegistryError:
+            if selected is not self._handed_on:
+                raise
+        # The registry may ask for something else by now. A refusal of the same token is not requested again.
+        if self._selected is selected:
+            self._selected = None
+        return Authorization()
 
     def learn(
         self, header: str | None, sent_by: Target, refused: Authorization, *, is_aside: bool = False

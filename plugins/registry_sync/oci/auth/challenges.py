@@ -32,6 +32,10 @@ def split_scope(scope: str) -> tuple[str, str, frozenset[str]]:
     return kind, name, frozenset(action for action in actions.split(",") if action)
 
 
+#: What a token has to allow for the list of repositories (Docker's token specification, "Resource type").
+CATALOG_SCOPE = "registry:catalog:*"
+
+
 def canonical_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
     """The scopes in canonical form: actions of one name merged and sorted, ``*`` in place of all.
 

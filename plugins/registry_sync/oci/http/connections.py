@@ -51,6 +51,8 @@ class _Connection(HTTPConnection):
     response_class = PunctualResponse
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
+        if self.sock is None:  # so that the time of a response is not that of a connection
+            self.connect()
         _report_sent(headers)
         super().request(method, getattr(headers, "target", "") or url, body=body, headers=headers, **options)
         _forget_query(self, url)

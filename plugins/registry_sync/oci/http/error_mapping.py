@@ -79,7 +79,7 @@ _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True)
 class RequestContext:
-    """The object of a request: ``kind`` is ``manifest``, ``blob``, ``repository`` or ``registry``."""
+    """The object of a request: ``kind`` is ``manifest``, ``blob``, ``repository``, ``catalog`` or ``registry``."""
 
     kind: str
     repository: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,11 +16,15 @@ from registry_sync.domain.remote import DEFAULT_CONCURRENCY
 
 @dataclass(frozen=True)
 class Clock:
-    """``monotonic`` measures durations and expiry, ``now`` is seconds since 1970, ``sleep`` waits; all in seconds."""
+    """``monotonic`` measures durations and expiry, ``now`` is seconds since 1970, ``sleep`` waits; all in seconds.
+
+    ``wait`` waits until a condition that the caller holds is notified.
+    """
 
     monotonic: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+    wait: Callable[[threading.Condition], object] = threading.Condition.wait
 
 
 SYSTEM_CLOCK = Clock()

@@ -31,6 +31,8 @@ _AUTHORITY = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9_.-]+)(?::(?P<po
 #: Characters that a request line can carry; all others are percent-encoded, and nothing else is changed.
 _LINE_SAFE = "".join(chr(code) for code in range(0x21, 0x7F))
 MAX_URL_LENGTH = 16 * 1024
+#: Names that passed are remembered, up to so many: each request checks one.
+MOST_CHECKED_NAMES = 1000
 
 
 class Origin(NamedTuple):
@@ -149,9 +151,18 @@ class AddressGate:
         self._own_host = own_host
         self._listed = frozenset(entry.rpartition(":")[0] or entry for entry in listed_hosts) | listed_hosts
         self._own_reach = Reach.PUBLIC
+        self._checked: set[tuple[str, Reach]] = set()
 
     def check_name(self, host: str) -> None:
         """Checks the name alone. Raises :class:`RedirectRefused`."""
+        checked = host, self._own_reach
+        if checked in self._checked:
+            return
+        self._check_name(host)
+        if len(self._checked) < MOST_CHECKED_NAMES:  # a registry may redirect to ever other ones
+            self._checked.add(checked)
+
+    def _check_name(self, host: str) -> None:
         if is_disguised(host):
             raise RedirectRefused(f"{host[:80]!r} is an address in an unusual form and is refused", host=host)
         if host == self._own_host:

@@ -30,8 +30,10 @@ from registry_sync.oci.http.responses import Response
 SLOWING_STATUSES = frozenset({429, 503})
 #: The longest wait of a request for its turn, when all threads of a client wait for one.
 LONGEST_TURN_SECONDS = 20
-#: The gain in a second, as a fraction of the rate that was too high: it is reached again after ten seconds.
+#: The gain in a second, as a fraction of the rate that was too high.
 GAIN_PER_SECOND = 0.05
+#: So long the rate stays below this part of the one that was too high: most limits are for a second or a minute.
+HELD_SECONDS, HELD_AT = 60.0, 0.9
 #: At this multiple of the rate that was too high, requests are no longer slowed down.
 RELEASED_AT = 4
 _WINDOW_SECONDS = 1.0
@@ -160,11 +162,15 @@ class RequestRate:
     any ``t`` seconds have at most ``1 + t * per_second`` turns.
 
     :meth:`slow_down` halves the rate at which requests were made, for all ``threads`` of the client together; it then
-    recovers slowly (additive increase, multiplicative decrease).
+    recovers slowly (additive increase, multiplicative decrease), and for a while only to less than what was too high.
     """
 
     def __init__(
-        self, per_second: float | None, clock: Clock, threads: int = 1, budget: AccountBudget | None = None
+        self,
+        per_second: float | None,
+        clock: Clock,
+        threads: int = 1,
+        budget: AccountBudget | None = None,
     ) -> None:
         self._configured = per_second
         self._budget = budget
@@ -229,7 +235,9 @@ class RequestRate:
         """The reduced rate, with its gain since; None when requests are not slowed down."""
         if self._excessive_rate is None:
             return None
-        rate = self._excessive_rate * (0.5 + GAIN_PER_SECOND * (at - self._slowed_at))
+        seconds = at - self._slowed_at
+        part = min(0.5 + GAIN_PER_SECOND * seconds, HELD_AT) + GAIN_PER_SECOND * max(0.0, seconds - HELD_SECONDS)
+        rate = self._excessive_rate * part
         if rate >= RELEASED_AT * self._excessive_rate:
             self._excessive_rate = None
             return None

@@ -7,6 +7,7 @@ import random
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from copy import copy
 from functools import partial
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ from registry_sync.errors import (
     RepositoryUnavailable,
 )
 from registry_sync.oci.auth.authenticator import Authenticator, FixedAuthorization, Login, NoAuthorizationLeft
-from registry_sync.oci.auth.challenges import parse_challenges, repository_scope
+from registry_sync.oci.auth.challenges import CATALOG_SCOPE, parse_challenges, repository_scope
 from registry_sync.oci.auth.tokens import scrubbed
 from registry_sync.oci.http.error_mapping import (
     RequestContext,
@@ -147,6 +148,13 @@ _WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
 MAX_WARNING_BYTES = 4096
 
 
+def _scope(request_context: RequestContext) -> str | None:
+    """The scope of a token for the request; None where it needs none."""
+    if request_context.repository:
+        return repository_scope(RepositoryName(request_context.repository))
+    return CATALOG_SCOPE if request_context.kind == "catalog" else None
+
+
 class Requester:
     """Sends requests to one registry; shared by all threads of a client."""
 
@@ -163,6 +171,10 @@ class Requester:
         """The target ``path`` on the registry."""
         return Target(self._transport.own, path)
 
+    def slot(self) -> AbstractContextManager[None]:
+        """Surrounds a request to the end of its body, as :meth:`Concurrency.slot`; :meth:`send` has one by itself."""
+        return self._transport.concurrency.slot()
+
     def send(
         self,
         method: str,
@@ -176,12 +188,13 @@ class Requester:
         """The result of ``read`` on the response; requested and read again after temporary errors."""
 
         def attempt() -> T:
-            response = self.send_once(method, target, request_context, headers, accepted=accepted)
-            try:
-                return read(response)
-            except BaseException:
-                response.abandon()
-                raise
+            with self.slot():
+                response = self.send_once(method, target, request_context, headers, accepted=accepted)
+                try:
+                    return read(response)
+                except BaseException:
+                    response.abandon()
+                    raise
 
         return self.retry.run(attempt)
 
@@ -199,8 +212,7 @@ class Requester:
         A 401 is handled by :class:`~registry_sync.oci.auth.authenticator.Login`; the body of one that is accepted has
         been read.
         """
-        repository = request_context.repository
-        login = self._authenticator.login(repository_scope(RepositoryName(repository)) if repository else None)
+        login = self._authenticator.login(_scope(request_context))
         send = partial(self._transport.follow, method, target, headers, login)
         return self._response(send, login, request_context, accepted)
 
@@ -246,22 +258,23 @@ class Requester:
         """The response to the last of the requests that ``send`` makes with ``login``."""
         refusal: tuple[Response, tuple[str, ...]] | None = None
         while True:
-            try:
-                response = send()
-            except NoAuthorizationLeft:
-                if refusal is None:
+            with self._authenticator.discovery():
+                try:
+                    response = send()
+                except NoAuthorizationLeft:
+                    if refusal is None:
+                        raise
+                    return self._refused(refusal, request_context, accepted)
+                self.usage.record_status(response.status)
+                if response.status != 401 or response.target.origin != self._transport.own:
+                    break
+                # Read first: a token may be requested from the same host, which must not wait for this connection.
+                refusal = response, read_error_body(response)[0]
+                try:
+                    is_refused = login.is_refused(response.header("WWW-Authenticate"), response.target)
+                except ChallengeInvalid as problem:
+                    problem.redirected_by = response.redirected_by
                     raise
-                return self._refused(refusal, request_context, accepted)
-            self.usage.record_status(response.status)
-            if response.status != 401 or response.target.origin != self._transport.own:
-                break
-            # Read first: a token may be requested from the same host, which must not wait for this connection.
-            refusal = response, read_error_body(response)[0]
-            try:
-                is_refused = login.is_refused(response.header("WWW-Authenticate"), response.target)
-            except ChallengeInvalid as problem:
-                problem.redirected_by = response.redirected_by
-                raise
             if is_refused:
                 return self._refused(refusal, request_context, accepted)
         if (warning := response.header("Warning")) is not None:

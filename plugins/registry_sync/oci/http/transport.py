@@ -7,18 +7,27 @@ each hop and never copied to the next.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote
 
 from urllib3.exceptions import HTTPError
 
+from registry_sync.domain.remote import FIRST_CONCURRENCY
 from registry_sync.errors import RedirectRefused, RegistrySyncError
+from registry_sync.oci.http.concurrency import Concurrency, SentRequest
 from registry_sync.oci.http.connections import ConnectionPools, TargetHeaders
 from registry_sync.oci.http.options import ClientOptions, Clock
 from registry_sync.oci.http.origins import AddressGate, Origin, Target
 from registry_sync.oci.http.rate_limits import SLOWING_STATUSES, AccountBudget, RequestRate
-from registry_sync.oci.http.responses import PROXY_AUTHENTICATION_REQUIRED, Pace, Response, converted, proxy_refusal
+from registry_sync.oci.http.responses import (
+    PROXY_AUTHENTICATION_REQUIRED,
+    Pace,
+    Response,
+    converted,
+    proxy_refusal,
+    read_bytes,
+)
 
 if TYPE_CHECKING:
     from registry_sync.oci.auth.authenticator import FixedAuthorization, Login
@@ -28,6 +37,25 @@ REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 10
 #: Threads beyond the concurrency wait for a connection; this long only when the others hang.
 LONGEST_WAIT_FOR_CONNECTION_SECONDS = 600
+
+
+def _kind(method: str, path: str) -> str:
+    """What requests have in common that take a registry equally long."""
+    return f"{method} {next((part for part in ('manifests', 'blobs') if f'/{part}/' in path), 'other')}"
+
+
+class _Sending:
+    """Called when a request has its connection and is sent: ``request`` is None until then."""
+
+    def __init__(self, concurrency: Concurrency, kind: str) -> None:
+        self._concurrency, self._kind = concurrency, kind
+        self.on_send: Callable[[], None] | None = None
+        self.request: SentRequest | None = None
+
+    def __call__(self) -> None:
+        self.request = self._concurrency.send(self._kind)
+        if self.on_send is not None:
+            self.on_send()
 
 
 class Transport:
@@ -40,7 +68,8 @@ class Transport:
         self._pace = Pace(options.throughput_window_seconds, options.minimum_bytes_per_second, clock)
         self.clock = clock
         self._namespace = options.namespace
-        self.rate = RequestRate(options.requests_per_second, clock, options.concurrency, budget)
+        self.concurrency = Concurrency(options.concurrency, clock)
+        self.rate = RequestRate(options.requests_per_second, clock, min(options.concurrency, FIRST_CONCURRENCY), budget)
         self.user_agent = options.user_agent
 
     def send(
@@ -67,12 +96,13 @@ class Transport:
         sent.target = target.path
         if self.pools.is_proxied and origin.scheme == "http":
             sent.target = target.url
+        sending = sent.on_send = _Sending(self.concurrency, _kind(method, target.path))
         requested_at = self.rate.wait() if is_aside and origin != self.own else self.clock.monotonic()
         if origin == self.own:
             requested_at = self.rate.wait()
             if login is not None and (authorization := login.authorization(self.rate.wait)) is not None:
                 sent["Authorization"] = authorization
-                sent.on_send = login.record_sent
+                sending.on_send = login.record_sent
         # urllib3 logs the URL that it gets, and queries can be signatures.
         url = sent.target.partition("?")[0]
         try:
@@ -90,11 +120,12 @@ class Transport:
             )
         except (HTTPError, OSError, ValueError) as problem:
             raise converted(problem, method, target) from problem
-        response = Response(received, method, target, self._pace)
+        at_once = read_bytes(self.concurrency.limit)
+        response = Response(received, method, target, self._pace, read_bytes=at_once)
         if login is not None and origin == self.own:
             response.authorization_bytes = len(sent.get("Authorization", ""))
         if origin == self.own or not is_aside:
-            self.record_status(response.status, origin, requested_at)
+            self.record_status(response.status, origin, requested_at, sending.request)
         if response.status == PROXY_AUTHENTICATION_REQUIRED and self.pools.is_proxied:
             response.discard()
             raise proxy_refusal(response.status, origin.netloc)
@@ -121,16 +152,29 @@ class Transport:
             f"{self.own.netloc} redirects more than {MAX_REDIRECTS} times", host=self.own.netloc, method=method
         )
 
-    def record_status(self, status: int, origin: Origin, requested_at: float) -> None:
-        """Slows down requests to the registry when it, or a host that it redirects to, gets too many."""
-        if status in SLOWING_STATUSES and (rate := self.rate.slow_down(requested_at)) is not None:
-            log.info(
-                "%s responds %d; requests to %s are limited to %.3g a second for now, and gradually more",
-                origin.netloc,
-                status,
-                self.own.netloc,
-                rate,
-            )
+    def record_status(
+        self, status: int, origin: Origin, requested_at: float, request: SentRequest | None = None
+    ) -> None:
+        """Makes fewer requests to the registry when it, or a host that it redirects to, gets too many.
+
+        ``request`` is None for one that is not counted among those at once.
+        """
+        if status not in SLOWING_STATUSES:
+            if request is not None and origin == self.own:
+                self.concurrency.record_response(request)
+            return
+        rate = self.rate.slow_down(requested_at)
+        is_reduced = request is not None and self.concurrency.record_refusal(request)
+        if rate is None and not is_reduced:
+            return
+        log.info(
+            "%s responds %d; requests to %s are limited to %s%d at once for now, and gradually more",
+            origin.netloc,
+            status,
+            self.own.netloc,
+            "" if rate is None else f"{rate:.3g} a second and ",
+            self.concurrency.limit,
+        )
 
     def _with_namespace(self, target: Target) -> Target:
         """``target`` with the configured namespace, if any. Targets of redirects are not changed."""

@@ -18,7 +18,7 @@ from registry_sync.domain.quantities import format_bytes, format_count, utc_now
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.storage_reports import Amount, BlobRecord, Repair
 from registry_sync.errors import BlobStoreError, BlobStoreFull, DatabaseError, RegistrySyncError
-from registry_sync.sync.parallel import Progress, for_each
+from registry_sync.sync.parallel import Progress, for_each, requests_at_once
 from registry_sync.sync.verdicts import reason
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class _Repair:
             for_each(
                 lambda record: self._fetch(client, remote, record, described.get(record.digest)),
                 batch,
-                threads=remote.download_concurrency,
+                threads=requests_at_once(client, remote),
                 done=done,
                 failed=failed,
             )

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from registry_sync.errors import ConfigurationError
-from registry_sync.fleet.imports.formats import import_fleet
+from registry_sync.fleet.imports.formats import FORMATS, import_fleet
 from registry_sync.fleet.yaml_text import MAX_BYTES
 
 from .conftest import Import
@@ -23,12 +23,16 @@ from .conftest import Import
         ("3", "this is no map"),
         ("a: b", "has no keys of a known format: say which it is"),
         ("{version: 1, sync: [], quay.io: {images: {}}}", "has keys of skopeo and regsync"),
-        ("#" * (MAX_BYTES + 1), "at most 16,777,216 are read"),
     ],
 )
 def test_what_is_no_known_file_is_an_error(text: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         import_fleet(text.encode(), "theirs.yaml")
+
+
+def test_a_file_that_is_too_large_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match="at most 16,777,216 are read"):
+        import_fleet(b"#" * (MAX_BYTES + 1), "theirs.yaml")
 
 
 @pytest.mark.parametrize("text", ["{version: 1, sync: }", "{version: 1, sync: [1, [], {}], creds: x, defaults: [2]}"])
@@ -70,6 +74,13 @@ _FILES = {
             "filters": [{"type": "name", "value": "a/b"}, *found],
         }
     ),
+    "quay": _entries("external_reference", "root_rule", "sync_interval", "architecture_filter"),
+    "dregsy": _entries("from", "to", "tags", "platform").map(
+        lambda found: {
+            "tasks": [{"source": {"registry": "quay.io"}, "target": {"registry": "r.io"}, "mappings": found}]
+        }
+    ),
+    "image-syncer": some.dictionaries(_TEXTS, _ONE | _MANY),
 }
 
 
@@ -80,14 +91,14 @@ def test_whatever_the_values_are_the_document_loads(imported: Import, of: str, d
     imported(json.dumps(data.draw(_FILES[of])), of, X="x.example")
 
 
-@pytest.mark.parametrize("of", ["skopeo", "regsync", "zot", "oc-mirror", "harbor"])
+@pytest.mark.parametrize("of", FORMATS)
 @pytest.mark.parametrize(
     "text",
     [
         "{quay.io: {images: {a: {b: c}, d: [[e]], f: [g]}, images-by-semver: [1], credentials: 3}}",
         "{extensions: {sync: {registries: [{urls: [{}], content: 3}, {urls: [x], content: [{prefix: [a]}, {}]}]}}}",
         "{version: 1, sync: [{source: [a]}, {source: a, target: {}}, {source: A!, target: B, type: image, tags: 3}]}",
-        "{mirror: }",
+        "{mirror: {}}",
     ],
 )
 def test_any_shape_is_read_to_findings(imported: Import, of: str, text: str) -> None:

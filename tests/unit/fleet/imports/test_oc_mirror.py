@@ -87,3 +87,37 @@ def test_the_older_version_is_read_as_well(imported: Import) -> None:
     )
     assert made.options("a/b") == {"include_tags": ["latest"]}
     assert made.warned() == []
+
+
+def test_keys_are_read_in_any_case_as_go_reads_them(imported: Import) -> None:
+    done = imported("""\
+        kind: ImageSetConfiguration
+        apiVersion: mirror.openshift.io/v2alpha1
+        mirror:
+          additionalimages:
+            - {Name: "quay.io/a/b:1", targetrepo: own/b}
+            - {name: "quay.io/a/c:1"}
+          blockedimages: [{NAME: "quay.io/a/c:1"}]
+          Helm: {Local: [{name: l, path: /charts}]}
+          other: x
+        """)
+    assert done.options("own/b") == {"include_tags": ["1"]}
+    assert done.result.mirror_count == 1
+    assert "has no key 'other'" in done.said()
+    assert [line for line in done.warned() if "no key" in line and "other" not in line] == []
+    assert "local charts are left out" in done.said()
+
+
+@pytest.mark.parametrize(("version", "count"), [("v1alpha2", 1), ("v2alpha1", 0)])
+def test_an_image_without_a_tag_is_the_latest_in_files_of_the_first_version(
+    imported: Import, version: str, count: int
+) -> None:
+    done = imported(f"""\
+        kind: ImageSetConfiguration
+        apiVersion: mirror.openshift.io/{version}
+        mirror: {{additionalImages: [{{name: quay.io/a/b}}]}}
+        """)
+    assert done.result.mirror_count == count
+    assert ("has neither a tag nor a digest" in done.said()) is (not count)
+    if count:
+        assert done.options("a/b") == {"include_tags": ["latest"]}

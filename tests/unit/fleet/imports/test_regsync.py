@@ -122,3 +122,60 @@ def test_without_a_schedule_it_is_synced_by_hand(imported: Import) -> None:
     said = made.said()
     assert "`regsync server` ignores it" in said
     assert "the tag x becomes y there; here tags keep their names" in said
+
+
+def test_a_login_with_a_path_or_a_scheme_is_one_of_its_host(imported: Import) -> None:
+    done = imported("""\
+        version: 1
+        creds:
+          - {registry: quay.io/team, user: bot, pass: x}
+          - {registry: "http://plain.example.net:5000/v2", user: bot, pass: x}
+        sync:
+          - {source: quay.io/team/a, target: r.example.net/a, type: repository}
+          - {source: "plain.example.net:5000/b", target: r.example.net/b, type: repository}
+        """)
+    assert "quay.io needs a connection 'quay_io' of type registry with host quay.io:" in done.said()
+    remote = done.mirror("b").remote
+    assert remote is not None
+    assert str(remote.url) == "http://plain.example.net:5000"
+
+
+def test_a_file_of_entries_alone_is_one_of_regsync(imported: Import) -> None:
+    made = imported(
+        """\
+        ---
+        sync:
+          - source: 'debian:{{ env "DEBIAN" }}'
+            target: '{{ env "TARGET" }}/library/debian:{{ env "DEBIAN" }}'
+            type: image
+        """,
+        DEBIAN="12",
+        TARGET="r.io",
+    )
+    assert made.mirror("library/debian").remote is not None
+
+
+def test_a_target_may_be_named_by_its_source(imported: Import) -> None:
+    made = imported("""\
+        version: 1
+        x-hub: &hub {target: 'r.io:5000/hub/{{ .Sync.Source }}'}
+        sync:
+          - {<<: *hub, source: alpine, type: repository, tags: {allow: [3, 3.10, latest]}}
+          - {<<: *hub, source: quay.io/a/b, type: repository}
+        """)
+    remote = made.mirror("hub/alpine").remote
+    assert remote is not None
+    assert remote.include_tags == ("3", "3.10", "latest")
+    assert made.mirror("hub/quay.io/a/b")
+
+
+def test_a_registry_that_was_only_filled_needs_no_connection(imported: Import) -> None:
+    made = imported("""\
+        creds:
+          - {registry: filled.example.net, user: ana, pass: hunter2}
+          - {registry: quay.io, user: eva, pass: hunter3}
+        sync:
+          - {source: quay.io/a/b, target: filled.example.net/a/b, type: repository}
+        """)
+    assert "filled.example.net needs a connection" not in made.said()
+    assert "quay.io needs a connection" in made.said()

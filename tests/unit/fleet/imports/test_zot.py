@@ -81,3 +81,15 @@ def test_a_bare_interval_is_nanoseconds_and_yaml_is_read_as_well(imported: Impor
     assert schedule is not None
     assert schedule.cron == "0 */2 * * *"
     assert "sync is not enabled there" in made.said()
+
+
+def test_a_login_by_oauth2_has_no_counterpart_and_other_new_keys_need_none(imported: Import) -> None:
+    done = imported("""\
+        {"extensions": {"sync": {"registries": [{
+          "urls": ["https://quay.io"], "manifestCheckInterval": "5m", "responseHeaderTimeout": "5s",
+          "credentialHelper": "oauth2", "oauth2CredentialHelper": {"tokenURL": "https://sts.example.net"},
+          "content": [{"prefix": "a/b"}]}]}}}
+        """)
+    assert done.result.mirror_count == 1
+    assert "oauth2CredentialHelper has no counterpart" in done.said()
+    assert "has no key" not in done.said()

@@ -1,0 +1,222 @@
+"""Syncs of many mirrors that found nothing to change, read and written together, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select, update
+
+from registry_sync.db.database import Database
+from registry_sync.db.runs import unchanged_syncs
+from registry_sync.db.tables import blobs, manifests, repository_links
+from registry_sync.domain.mirror_results import MirrorOutcome, MirrorResult
+from registry_sync.domain.quantities import utc_now
+from registry_sync.domain.runs import DigestListUse, LinkKind, RunKey, RunState, RunUsage, SyncRun
+from registry_sync.domain.serving import DistributionSpec
+from registry_sync.domain.settled_mirrors import DigestListNote, RecordedSyncs, SettledMirror, UnchangedSync
+from registry_sync.errors import RunEnded
+from support.metadata import LISTED_AT, Upstream, artifact, image, new_key, open_run, play_stages, sync
+
+
+def upstream(**tags: str) -> Upstream:
+    made = Upstream()
+    for name, text in tags.items():
+        made.tag(name, image(text))
+    return made
+
+
+@pytest.fixture
+def known(database: Database) -> SettledMirror:
+    """A repository ``app`` whose only version is as its last sync left it."""
+    sync(database, database.repositories.ensure("app"), upstream(latest="old", other="old"))
+    found = database.unchanged_syncs.settled({"app": new_key(), "unknown": new_key()})
+    assert set(found) == {"app"}
+    return found["app"]
+
+
+def unchanged(known: SettledMirror, **more: Any) -> UnchangedSync:
+    now = utc_now()
+    run = SyncRun(
+        id=f"{known.repository.id[:-4]}beef",
+        key=known.key,
+        repository_id=known.repository.id,
+        remote_id=known.remote.id,
+        mode=known.latest.mode,
+        remote=known.latest.remote,
+        state=RunState.RUNNING,
+        started_at=now,
+        usage=RunUsage(head_count=2, received_bytes=7),
+        repository_name="app",
+        triggered_by="ana\x00",
+        listing_began=known.listing_began,
+    )
+    result = MirrorResult(
+        known.key.dag_id, known.key.run_id, "task", "app", 0, MirrorOutcome.UNCHANGED, now, now, sync_run_id=run.id
+    )
+    return UnchangedSync(run, known, LISTED_AT, result, **more)
+
+
+def test_what_is_known_is_what_single_reads_say(database: Database, known: SettledMirror) -> None:
+    repository = database.repositories.by_name("app")
+    assert (known.repository, known.remote) == (repository, database.remotes.get(known.remote.id))
+    assert known.latest == database.runs.latest_settled(repository.id)
+    assert known.tags == database.versions.tags(repository.id)
+    assert known.listing_began == open_run(database, repository).listing_began
+    assert known.referrers == database.selections.referrers(repository.id)
+    assert (known.has_referrers_api, known.is_private_at) == (None, {})
+
+
+def test_distributions_and_findings_of_the_referrers_api_are_known(database: Database, known: SettledMirror) -> None:
+    database.distributions.create(DistributionSpec("one", "pub/one", known.repository.id, is_private=True))
+    database.selections.record_referrers_api(known.latest.id, exists=False)
+    again = database.unchanged_syncs.settled({"app": new_key()})["app"]
+    assert (again.has_referrers_api, again.is_private_at) == (False, {"pub/one": True})
+    assert again.referrers == {}, "nobody asks for them"
+    database.selections.record_referrers_api(known.latest.id, exists=True)
+    assert database.unchanged_syncs.settled({"app": new_key()})["app"].has_referrers_api is True
+
+
+def test_a_finding_of_the_referrers_api_counts_for_the_source_that_it_was_made_of(
+    database: Database, known: SettledMirror
+) -> None:
+    found = unchanged(known, has_referrers_api=True)
+    elsewhere = replace(found.run.remote, upstream_name="other/app")
+    database.unchanged_syncs.record([replace(found, run=replace(found.run, remote=elsewhere))])
+    assert not database.selections.knows_referrers_api(known.latest.id)
+    sync(database, known.repository, upstream(latest="new"))
+    assert database.unchanged_syncs.settled({"app": new_key()})["app"].has_referrers_api is None
+
+
+def test_referrers_in_the_latest_version_are_known(database: Database) -> None:
+    subject = image("signed")
+    signature = artifact(subject, "signature", artifact_type="application/vnd.test")
+    made = Upstream()
+    made.tag("latest", subject)
+    made.tag("signature", signature)
+    for name in ("app", "web"):
+        sync(database, database.repositories.ensure(name), made)
+    with database.writing() as connection:
+        of = {row.digest: row.id for row in connection.execute(select(manifests))}
+        row = {
+            "repository_id": database.repositories.by_name("app").id,
+            "parent_id": of[subject.digest],
+            "child_id": of[signature.digest],
+            "child_digest": signature.digest,
+            "kind": LinkKind.REFERRER.value,
+            "version_added": 1,
+        }
+        connection.execute(insert(repository_links), [row])
+    found = database.unchanged_syncs.settled({name: RunKey("dag", "run", name) for name in ("app", "web")})
+    assert found["app"].referrers == {subject.digest: {signature.digest}, signature.digest: frozenset()}
+    assert found["web"].referrers == {subject.digest: frozenset(), signature.digest: frozenset()}
+    for known in found.values():
+        assert known.referrers == database.selections.referrers(known.repository.id)
+
+
+def test_an_unchanged_sync_is_a_settled_run_with_the_next_number_and_a_result(
+    database: Database, known: SettledMirror
+) -> None:
+    note = DigestListNote(DigestListUse.USED, 2, "half of it")
+    found = unchanged(known, digest_list=note, has_referrers_api=False)
+    assert database.unchanged_syncs.record([found]) == RecordedSyncs(frozenset({found.run.id}), frozenset())
+    run = database.runs.get(found.run.id)
+    assert (run.state, run.usage, run.triggered_by) == (RunState.UNCHANGED, found.run.usage, "ana")
+    assert (run.listed_at, run.version_number, run.finished_at is not None) == (LISTED_AT, None, True)
+    assert database.runs.latest_settled(known.repository.id) == run
+    results = database.mirror_results.of_task(known.key.dag_id, known.key.run_id, "task")
+    assert results == {"app": found.result}
+    assert database.selections.lacks_referrers_api(run.id)
+    later = database.unchanged_syncs.settled({"app": new_key()})["app"]
+    assert later.has_referrers_api is False
+    assert later.listing_began == known.listing_began + 1
+    assert database.confirmations.last(run, problems_since=LISTED_AT).used_count == 1
+
+
+def moved(database: Database, known: SettledMirror) -> None:
+    sync(database, known.repository, upstream(latest="new"))
+
+
+def listed_again(database: Database, known: SettledMirror) -> None:
+    run = open_run(database, known.repository)
+    play_stages(database, run, upstream(latest="old", other="old"))
+
+
+def rolled_back(database: Database, known: SettledMirror) -> None:
+    moved(database, known)
+    database.versions.roll_back(known.repository.id, 1)
+
+
+def without_remote(database: Database, known: SettledMirror) -> None:
+    database.remotes.delete(known.remote.id)
+
+
+def without_bytes(database: Database, known: SettledMirror) -> None:
+    with database.writing() as connection:
+        connection.execute(update(blobs).values(stored_at=None))
+
+
+def another_try(database: Database, known: SettledMirror) -> None:
+    open_run(database, known.repository, key=known.key)
+
+
+CHANGES = (moved, listed_again, rolled_back, without_remote, without_bytes, another_try)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_a_mirror_that_changed_since_it_was_read_is_not_recorded(
+    database: Database, known: SettledMirror, change: Callable[[Database, SettledMirror], None]
+) -> None:
+    change(database, known)
+    before = database.repositories.by_name("app"), database.runs.latest_settled(known.repository.id)
+    assert database.unchanged_syncs.record([unchanged(known)]) == RecordedSyncs(frozenset(), frozenset())
+    after = database.repositories.by_name("app"), database.runs.latest_settled(known.repository.id)
+    assert after == before
+    assert database.mirror_results.of_task(known.key.dag_id, known.key.run_id, "task") == {}
+
+
+@pytest.mark.parametrize(
+    "change", [rolled_back, without_remote, without_bytes, another_try], ids=lambda one: one.__name__
+)
+def test_a_mirror_that_is_not_in_order_is_not_among_the_known(
+    database: Database, known: SettledMirror, change: Callable[[Database, SettledMirror], None]
+) -> None:
+    change(database, known)
+    assert database.unchanged_syncs.settled({"app": known.key}) == {}
+
+
+def test_a_deleted_repository_is_told_from_a_changed_one(database: Database, known: SettledMirror) -> None:
+    database.repositories.delete(known.repository.id)
+    found = unchanged(known)
+    assert database.unchanged_syncs.record([found]) == RecordedSyncs(frozenset(), frozenset({found.run.id}))
+
+
+def test_a_key_whose_repository_was_deleted_is_left_to_the_sync_that_refuses_it(database: Database) -> None:
+    key = RunKey("dag", "run", "scope")
+    repository = database.repositories.ensure("app")
+    open_run(database, repository, key=key)
+    database.repositories.delete(repository.id)
+    sync(database, database.repositories.ensure("app"), upstream(latest="old"))
+    assert database.unchanged_syncs.settled({"app": key}) == {}
+    with pytest.raises(RunEnded):
+        database.runs.find(key)
+
+
+@pytest.mark.parametrize(("bound", "count"), [("MOST_TAGS", 2), ("MOST_MANIFESTS", 1)])
+def test_a_large_mirror_is_not_read_with_others(
+    database: Database, known: SettledMirror, monkeypatch: pytest.MonkeyPatch, bound: str, count: int
+) -> None:
+    monkeypatch.setattr(unchanged_syncs, bound, count - 1)
+    assert database.unchanged_syncs.settled({"app": known.key}) == {}
+    monkeypatch.setattr(unchanged_syncs, bound, count)
+    assert set(database.unchanged_syncs.settled({"app": known.key})) == {"app"}
+
+
+def test_others_are_recorded_beside_one_that_has_changed(database: Database, known: SettledMirror) -> None:
+    sync(database, database.repositories.ensure("web"), upstream(latest="old"))
+    web = database.unchanged_syncs.settled({"web": replace(known.key, scope="web")})["web"]
+    moved(database, known)
+    one, other = unchanged(known), unchanged(web)
+    assert database.unchanged_syncs.record([one, other]) == RecordedSyncs(frozenset({other.run.id}), frozenset())
