@@ -1,164 +1,171 @@
-"""``python -m benchmarks``: the measurements of the project, as a table and on request as JSON."""
+"""``python -m benchmarks``: the measurements of the project, as tables and on request as JSON."""
 
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
+import os
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any
 
-from benchmarks import blob_store, digest_lists, fleet_syncs, fleets, pulls
-from benchmarks.airflow_sync import AirflowSync
-from benchmarks.bare_loop import BareLoop
-from benchmarks.results import Passes, ShapeResult, table
-from benchmarks.skopeo import Skopeo
-from support import filling, shapes
-from support.airflow_instance import AirflowInstance
-from support.images import RepositoryContent
-from support.registry import RegistryServer
+from benchmarks import blob_store, digest_lists, fleet_syncs, fleets, machine, observed_syncs, pulls, scale
+from benchmarks.cleaning_up import run_folder
+from benchmarks.results import SyncResults
+from benchmarks.syncs import tables
+from benchmarks.syncs.measuring import CONTENDERS, SHAPES, Selection, measure
+from benchmarks.syncs.targets import targets
+from benchmarks.syncs.upstreams import NETWORKS
+from support import shapes
 
-DEFAULT_SHAPES = ("documented_example", "application")
-
-
-class Contender(Protocol):
-    """Something that syncs one repository into a place of its own."""
-
-    name: str
-
-    def empty(self) -> None: ...
-    def first(self) -> None: ...
-    def again(self) -> None: ...
+#: The repositories of measurements that are not about repositories of all kinds.
+_OBSERVED_SHAPES = ("documented_example", "application")
 
 
 def main() -> None:
     """Measures what the arguments ask for and prints it."""
     arguments = _arguments()
-    document: dict[str, object] = {}
-    only = arguments.only
-    if only in (None, "blob-store"):
-        _say("The blob store")
-        stores = blob_store.measure(arguments.runs)
-        print("\n".join(map(str, stores)), end="\n\n")
-        document["blob_store"] = [vars(result) | {"ratio": result.ratio} for result in stores]
-    if only in (None, "pulls"):
-        _say("The pull server")
-        pulled = pulls.measure(arguments.runs, _say)
-        print("\n".join(map(str, pulled)), end="\n\n")
-        document["pulls"] = [result.as_json() for result in pulled]
-    if only in (None, "digests"):
-        _say("Lists of digests")
-        listed = digest_lists.measure(arguments.runs, _say)
-        print(listed, end="\n\n")
-        document["digest_lists"] = listed.as_json()
-    if only in (None, "fleets"):
-        _say("Files of mirrors")
-        loaded = fleets.measure(arguments.runs)
-        print(loaded, end="\n\n")
-        document["fleets"] = {**vars(loaded), "ratio": loaded.ratio}
-    if only in (None, "mirrors"):
-        _say("Syncs of many mirrors")
-        passes = fleet_syncs.measure(arguments.mirrors, _say)
-        print(fleet_syncs.table(passes), end="\n\n")
-        document["mirrors"] = [vars(one) for one in passes]
-    if only in (None, "syncs"):
-        results = measure_syncs(arguments.shapes, arguments.runs, with_airflow=not arguments.without_airflow)
-        names = list(results[0].first)
-        print(table(results, names, names[0]))
-        document["syncs"] = [result.as_json() for result in results]
-    if arguments.json:
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+    with run_folder() as folder:
+        os.environ["AIRFLOW_HOME"] = str(folder / "airflow")
+        run = _Run(arguments, folder, {"machine": machine.described(dt.datetime.now(dt.timezone.utc))})
+        try:
+            for part, of_part in _PARTS.items():
+                if part in arguments.only:
+                    of_part(run)
+        finally:
+            if arguments.json:
+                arguments.json.write_text(json.dumps(run.document, indent=1) + "\n")
 
 
-def measure_syncs(names: list[str], runs: int, *, with_airflow: bool = True) -> list[ShapeResult]:
-    """First and unchanged syncs of each shape by each contender, in turn, from one registry."""
-    with (
-        TemporaryDirectory() as folder,
-        RegistryServer(Path(folder) / "registry") as server,
-        _airflow(Path(folder) / "airflow", is_wanted=with_airflow) as airflow,
-    ):
-        return [_measure_shape(name, runs, server, airflow, Path(folder)) for name in names]
+@dataclass(frozen=True)
+class _Run:
+    """What is measured is added to ``document``; ``folder`` is removed at the end."""
+
+    arguments: argparse.Namespace
+    folder: Path
+    document: dict[str, Any]
 
 
-@contextmanager
-def _airflow(folder: Path, *, is_wanted: bool) -> Iterator[AirflowInstance | None]:
-    if not is_wanted:
-        yield None
-        return
-    _say("Starting Airflow")
-    with AirflowInstance(folder) as airflow:
-        airflow.await_dag()
-        yield airflow
+def _blob_store(run: _Run) -> None:
+    _say("The blob store")
+    stores = blob_store.measure(run.arguments.runs)
+    _show(map(str, stores))
+    run.document["blob_store"] = [vars(result) | {"ratio": result.ratio} for result in stores]
 
 
-def _measure_shape(
-    shape: str, runs: int, server: RegistryServer, airflow: AirflowInstance | None, folder: Path
-) -> ShapeResult:
-    _say(f"Building and placing {shape}")
-    content = shapes.SHAPES[shape]()
-    filling.place(server, shape, content)
-    contenders: list[Contender] = [AirflowSync(airflow, server.url, shape)] if airflow is not None else []
-    contenders += [
-        Skopeo(server.netloc, shape, folder / "skopeo"),
-        BareLoop(server.url, shape, folder / "bare"),
-    ]
-    result = ShapeResult(shape, _described(content))
-    for number in range(runs):
-        for contender in contenders:
-            _say(f"{shape}: {contender.name}, {number + 1} of {runs}")
-            contender.empty()
-            first = result.first.setdefault(contender.name, Passes())
-            again = result.again.setdefault(contender.name, Passes())
-            if _measure_pass(contender, "first", first, server):
-                _measure_pass(contender, "again", again, server)
-            contender.empty()
-    return result
+def _pulls(run: _Run) -> None:
+    _say("The pull server")
+    pulled = pulls.measure(run.arguments.runs, _say)
+    _show(map(str, pulled))
+    run.document["pulls"] = [result.as_json() for result in pulled]
 
 
-def _measure_pass(contender: Contender, which: str, passes: Passes, server: RegistryServer) -> bool:
-    """Whether it went well; when not, the pass says so in place of a time."""
-    server.reset_counts()
-    began = time.perf_counter()
+def _digests(run: _Run) -> None:
+    _say("Lists of digests")
+    listed = digest_lists.measure(run.arguments.runs, _say)
+    _show([str(listed)])
+    run.document["digest_lists"] = listed.as_json()
+
+
+def _fleets(run: _Run) -> None:
+    _say("Files of mirrors")
+    loaded = fleets.measure(run.arguments.runs)
+    _show([str(loaded)])
+    run.document["fleets"] = {**vars(loaded), "ratio": loaded.ratio}
+
+
+def _mirrors(run: _Run) -> None:
+    _say("Syncs of many mirrors")
+    passes = fleet_syncs.measure(run.arguments.mirrors, _say, lists_digests=run.arguments.digest_lists)
+    _show([fleet_syncs.table(passes)])
+    run.document["mirrors"] = [vars(one) for one in passes]
+
+
+def _observed(run: _Run) -> None:
+    _say("Syncs that are watched")
+    observed = observed_syncs.measure(run.arguments.shapes or list(_OBSERVED_SHAPES), run.arguments.runs, _say)
+    _show(map(str, observed))
+    run.document["observed"] = [one.as_json() for one in observed]
+
+
+def _scale(run: _Run) -> None:
+    _say("Large repositories and fleets")
+    costs = scale.measure(run.arguments.tags, run.arguments.units, run.arguments.repositories, _say)
+    _show([scale.table(costs)])
+    run.document["scale"] = [vars(cost) for cost in costs]
+
+
+def _syncs(run: _Run) -> None:
+    _say("Syncs, beside other programs")
+    arguments = run.arguments
+    selection = Selection(
+        arguments.shapes or SHAPES, arguments.networks, arguments.contenders, arguments.runs, arguments.patience
+    )
+    results = SyncResults()
     try:
-        getattr(contender, which)()
-    except RuntimeError as problem:
-        passes.note = "fails"
-        _say(f"  {contender.name} fails: {problem}")
-        return False
-    took = contender.seconds if isinstance(contender, AirflowSync) else time.perf_counter() - began
-    passes.seconds.append(took)
-    passes.requests = {f"{method} {kind}": count for (method, kind), count in server.log().counts.items()}
-    _say(f"  {which} {took:.2f} s")
-    return True
+        measure(selection, run.folder, results, _say)
+    finally:  # what there is, also where it is ended before its time
+        run.document["syncs"] = results.as_json()
+    for network in results.values("network"):
+        _show([f"Seconds: {NETWORKS[network]}", tables.seconds_table(results, network)])
+        _show(["Seconds of the processor / MiB of the largest process", tables.usage_table(results, network)])
+    promised = targets(results, run.document["machine"]["own_modules_mib"])
+    _show([tables.targets_table(promised), *tables.failures(results)])
 
 
-def _described(content: RepositoryContent) -> str:
-    counts = f"{len(content.tags)} tags, {len(content.manifests)} manifests, {len(content.blobs)} blobs"
-    return f"{counts}, {content.blob_bytes / 1e6:.2f} MB"
+#: The measurements by the word that chooses each.
+_PARTS: dict[str, Callable[[_Run], None]] = {
+    "blob-store": _blob_store,
+    "pulls": _pulls,
+    "digests": _digests,
+    "fleets": _fleets,
+    "mirrors": _mirrors,
+    "observed": _observed,
+    "scale": _scale,
+    "syncs": _syncs,
+}
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    _add_choices(parser, "--only", _PARTS, "what is measured")
+    _add_choices(parser, "--shapes", shapes.SHAPES, "repositories", default=())
+    _add_choices(parser, "--networks", NETWORKS, "networks of syncs")
+    _add_choices(parser, "--contenders", CONTENDERS, "what syncs are measured of")
+    parser.add_argument("--runs", type=int, default=5, help="how often each is measured; medians are shown")
     parser.add_argument(
-        "shapes", nargs="*", default=list(DEFAULT_SHAPES), metavar="shape", help=f"of {', '.join(shapes.SHAPES)}"
+        "--patience", type=float, default=180.0, metavar="SECONDS", help="after which a sync is given up"
     )
-    parser.add_argument("--runs", type=int, default=3, help="how often each is measured; medians are shown")
-    parser.add_argument("--json", type=Path, help="a file to write every number to")
-    parser.add_argument(
-        "--only",
-        choices=("blob-store", "pulls", "digests", "fleets", "mirrors", "syncs"),
-        help="one of the parts; all without it",
-    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="a file to write every number to")
     parser.add_argument("--mirrors", type=int, default=1000, help="how many mirrors the fleet has")
-    parser.add_argument("--without-airflow", action="store_true", help="only skopeo and the bare loop")
-    arguments = parser.parse_args()
-    if unknown := set(arguments.shapes) - set(shapes.SHAPES):
-        parser.error(f"unknown shapes: {', '.join(sorted(unknown))}")
-    return arguments
+    for name, count in (("tags", 50_000), ("units", 100_000), ("repositories", 10_000)):
+        parser.add_argument(f"--{name}", type=int, default=count, help=f"so many {name} at scale; 0 for none")
+    parser.add_argument(
+        "--digest-lists", action="store_true", help="the fleet's registry lists tags with their digests"
+    )
+    return parser.parse_args()
+
+
+def _add_choices(
+    parser: argparse.ArgumentParser, option: str, known: Iterable[str], what: str, default: Iterable[str] | None = None
+) -> None:
+    names = list(known)
+
+    def chosen(text: str) -> list[str]:
+        given = set(text.replace(",", " ").split())
+        if unknown := given - set(names):
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}")
+        return [name for name in names if name in given]
+
+    text = f"{what}, separated by commas or blanks, of: {', '.join(names)}"
+    parser.add_argument(option, type=chosen, default=list(names if default is None else default), help=text)
+
+
+def _show(lines: Iterable[str]) -> None:
+    print("\n".join(lines), end="\n\n", flush=True)
 
 
 def _say(text: str) -> None:

@@ -1,7 +1,8 @@
 """A fleet of small mirrors in a real Airflow, and ``regsync once`` with the same content, from one registry.
 
 Three passes: the first sync, one in which nothing has moved, and one in which a hundredth of the tags has. Both have as
-many connections. ``regsync`` is left out where it is not installed.
+many connections. ``regsync`` is left out where it is not installed. The registry is Debian's docker-registry, or one
+that lists tags with their digests: our own pull server, which asks for tokens as public registries do.
 """
 
 from __future__ import annotations
@@ -12,17 +13,23 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
+from registry_sync.domain.serving import DistributionSpec
 from support import filling
 from support.airflow_instance import AirflowInstance
+from support.images import RepositoryContent
+from support.memory_registry import MemoryRegistry
 from support.mirrors import small_repository
+from support.pull_server import PullServer
 from support.registry import RegistryServer
+from support.syncing import Installation
 
 DAG_ID = "benchmark_fleet"
 TAGS = 10
@@ -30,7 +37,7 @@ CHUNKS = 4
 CONNECTIONS = 20
 REGSYNC = Path(".local/go/bin/regsync")
 _POLL_SECONDS = 0.25
-#: The DAG; its tasks also return the largest size of their process.
+#: The DAG; its tasks also return the largest size of their process, and its time of the processor.
 _DAG = """
 from __future__ import annotations
 import json, resource
@@ -41,7 +48,8 @@ from registry_sync.operators.sync_mirrors import SyncMirrorsOperator
 class Measured(SyncMirrorsOperator):
     def execute(self, context):
         returned = super().execute(context)
-        return {**returned, "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return {**returned, "peak_kib": used.ru_maxrss, "cpu_seconds": used.ru_utime + used.ru_stime}
 
 MIRRORS = json.loads((Path(__file__).parent / "fleet.json").read_text())
 with DAG(dag_id="benchmark_fleet", schedule=None, catchup=False):
@@ -51,11 +59,15 @@ with DAG(dag_id="benchmark_fleet", schedule=None, catchup=False):
 
 @dataclass(frozen=True)
 class FleetPass:
-    """One sync of all mirrors: seconds, tasks of Airflow (0 without), HEADs and other requests, the largest process."""
+    """One sync of all mirrors: seconds, tasks of Airflow (0 without), HEADs and other requests, the largest process.
+
+    ``cpu_seconds`` are those of the processes that sync: of all tasks, without Airflow's own and the registry.
+    """
 
     contender: str
     which: str
     seconds: float
+    cpu_seconds: float
     task_count: int
     head_count: int
     request_count: int
@@ -63,16 +75,27 @@ class FleetPass:
 
     def __str__(self) -> str:
         return (
-            f"{self.which:<10} {self.contender:<14} {self.seconds:7.1f} s  {self.task_count:>2} tasks  "
-            f"{self.head_count:>7,} HEADs  {self.request_count:>7,} requests  {self.peak_mib:6.0f} MiB"
+            f"{self.which:<10} {self.contender:<14} {self.seconds:7.1f} s  {self.cpu_seconds:6.1f} CPU-s  "
+            f"{self.task_count:>2} tasks  {self.head_count:>7,} HEADs  {self.request_count:>7,} requests  "
+            f"{self.peak_mib:6.0f} MiB"
         )
+
+
+@dataclass(frozen=True)
+class _Sync:
+    """Seconds, those of the processor, tasks, and MiB of the largest process."""
+
+    seconds: float
+    cpu_seconds: float
+    task_count: int
+    peak_mib: float
 
 
 class _Contender(Protocol):
     name: str
 
-    def sync(self) -> tuple[float, int, float]:
-        """Seconds, tasks, and MiB of the largest process. Raises :class:`RuntimeError` when it fails."""
+    def sync(self) -> _Sync:
+        """Syncs all mirrors. Raises :class:`RuntimeError` when it fails."""
         ...
 
 
@@ -83,7 +106,7 @@ class _OwnFleet:
     airflow: AirflowInstance
     name: str = "registry-sync"
 
-    def sync(self) -> tuple[float, int, float]:
+    def sync(self) -> _Sync:
         began = time.time()
         run_id = self.airflow.trigger(DAG_ID)
         path = f"/dags/{DAG_ID}/dagRuns/{run_id}"
@@ -93,8 +116,9 @@ class _OwnFleet:
         tasks = self.airflow.task_states(run_id)
         if run["state"] != "success":
             raise RuntimeError(f"the run failed: {self.airflow.reasons(run_id)}")
-        peaks = [self.airflow.xcom(run_id, "sync_mirrors", map_index=index)["peak_kib"] for index in range(len(tasks))]
-        return seconds, len(tasks), max(peaks) / 1024
+        used = [self.airflow.xcom(run_id, "sync_mirrors", map_index=index) for index in range(len(tasks))]
+        cpu_seconds = sum(task["cpu_seconds"] for task in used)
+        return _Sync(seconds, cpu_seconds, len(tasks), max(task["peak_kib"] for task in used) / 1024)
 
 
 @dataclass
@@ -118,7 +142,7 @@ class _Regsync:
         defaults = {"parallel": CONNECTIONS}
         self._config.write_text(json.dumps({"version": 1, "creds": creds, "defaults": defaults, "sync": entries}))
 
-    def sync(self) -> tuple[float, int, float]:
+    def sync(self) -> _Sync:
         began = time.perf_counter()
         with (self.folder / "log").open("wb") as log:
             command = [str(REGSYNC), "once", "-c", str(self._config), "-v", "error"]
@@ -127,16 +151,87 @@ class _Regsync:
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise RuntimeError((self.folder / "log").read_text(errors="replace")[-300:])
-        return time.perf_counter() - began, 0, usage.ru_maxrss / 1024
+        seconds = time.perf_counter() - began
+        return _Sync(seconds, usage.ru_utime + usage.ru_stime, 0, usage.ru_maxrss / 1024)
 
 
-def measure(mirror_count: int, say: Callable[[str], None]) -> list[FleetPass]:
+class _Upstream(Protocol):
+    """The registry that both sync from; ``url`` and ``netloc`` are known once it runs."""
+
+    url: str
+    netloc: str
+
+    def place(self, contents: Mapping[str, RepositoryContent]) -> None:
+        """Gives repositories their content."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """The requests since it started, by method."""
+        ...
+
+
+class _DockerRegistry:
+    """Debian's docker-registry, whose list of tags has no digests."""
+
+    def __init__(self, server: RegistryServer) -> None:
+        self._server = server
+        self.url, self.netloc = server.url, server.netloc
+
+    def place(self, contents: Mapping[str, RepositoryContent]) -> None:
+        """Onto its disk."""
+        for name, content in contents.items():
+            filling.place(self._server, name, content)
+
+    def counts(self) -> dict[str, int]:
+        """By its access log."""
+        found: Counter[str] = Counter()
+        for (method, _kind), count in self._server.log().counts.items():
+            found[method] += count
+        return found
+
+
+class _ListingRegistry:
+    """Our pull server, whose list of tags has digests; what it serves is synced from a registry in memory."""
+
+    def __init__(self, here: Installation, origin: MemoryRegistry, server: PullServer, log: Path) -> None:
+        self._here, self._origin, self._log = here, origin, log
+        self.url, self.netloc = server.url, server.netloc
+
+    def place(self, contents: Mapping[str, RepositoryContent]) -> None:
+        """By a sync of each."""
+        for name, content in contents.items():
+            self._origin.serve(name, content)
+            self._here.sync(name, self._origin.url, name)
+            if self._here.database.distributions.by_base_path(name) is None:
+                repository = self._here.database.repositories.by_name(name)
+                said = DistributionSpec(name, name, repository.id, is_private=False)
+                self._here.database.distributions.create(said)
+
+    def counts(self) -> dict[str, int]:
+        """By its access log."""
+        lines = self._log.read_text().splitlines() if self._log.exists() else []
+        return Counter(json.loads(line)["method"] for line in lines)
+
+
+@contextmanager
+def _upstream(folder: Path, *, lists_digests: bool) -> Iterator[_Upstream]:
+    if not lists_digests:
+        with RegistryServer(folder / "registry") as server:
+            yield _DockerRegistry(server)
+        return
+    (folder / "upstream").mkdir()
+    here, log = Installation.embedded(folder / "upstream"), folder / "upstream.log"
+    with MemoryRegistry() as origin, PullServer(folder / "upstream", access_log=str(log)) as pulls:
+        yield _ListingRegistry(here, origin, pulls, log)
+    here.database.close()
+
+
+def measure(mirror_count: int, say: Callable[[str], None], *, lists_digests: bool = False) -> list[FleetPass]:
     """All passes of both, in turn."""
     names = [f"team/app-{number:04}" for number in range(mirror_count)]
-    with TemporaryDirectory() as folder, RegistryServer(Path(folder) / "registry") as server:
+    with TemporaryDirectory() as folder, _upstream(Path(folder), lists_digests=lists_digests) as server:
         say(f"Placing {mirror_count:,} repositories of {TAGS} tags")
-        for number, name in enumerate(names):
-            filling.place(server, name, small_repository(number, tags=TAGS))
+        server.place({name: small_repository(number, tags=TAGS) for number, name in enumerate(names)})
         with _airflow(Path(folder), server.url, names) as airflow:
             contenders: list[_Contender] = [_OwnFleet(airflow)]
             if REGSYNC.exists():
@@ -144,32 +239,30 @@ def measure(mirror_count: int, say: Callable[[str], None]) -> list[FleetPass]:
             found: list[FleetPass] = []
             for which in ("first", "unchanged", "1 % moved"):
                 if which == "1 % moved":
-                    _move(server, names)
+                    moved = {n: small_repository(i, tags=TAGS, moved=1) for i, n in enumerate(names) if i % 10 == 0}
+                    server.place(moved)
                 for contender in contenders:
                     found.append(_pass(contender, which, server))
                     say(str(found[-1]))
             return found
 
 
-def _pass(contender: _Contender, which: str, server: RegistryServer) -> FleetPass:
-    server.reset_counts()
-    seconds, task_count, peak_mib = contender.sync()
-    counts = server.log().counts
-    heads = sum(count for (method, _), count in counts.items() if method == "HEAD")
-    return FleetPass(contender.name, which, seconds, task_count, heads, sum(counts.values()), peak_mib)
-
-
-def _move(server: RegistryServer, names: list[str]) -> None:
-    """Moves one tag of every tenth repository: a hundredth of all."""
-    for number in range(0, len(names), 10):
-        filling.place(server, names[number], small_repository(number, tags=TAGS, moved=1))
+def _pass(contender: _Contender, which: str, server: _Upstream) -> FleetPass:
+    before = server.counts()
+    done = contender.sync()
+    counts = Counter(server.counts())
+    counts.subtract(before)
+    return FleetPass(contender.name, which, **vars(done), head_count=counts["HEAD"], request_count=sum(counts.values()))
 
 
 @contextmanager
 def _airflow(folder: Path, url: str, names: list[str]) -> Iterator[AirflowInstance]:
     dags = folder / "dags"
     dags.mkdir()
-    mirrors: list[dict[str, Any]] = [{"repository": name, "url": url, "upstream_name": name} for name in names]
+    # As regsync by default, without referrers: at a registry that lists them each manifest would be asked for its own.
+    mirrors: list[dict[str, Any]] = [
+        {"repository": name, "url": url, "upstream_name": name, "include_referrers": False} for name in names
+    ]
     size = -(-len(mirrors) // CHUNKS)
     chunks = [mirrors[start : start + size] for start in range(0, len(mirrors), size)]
     (dags / "fleet.json").write_text(json.dumps(chunks))

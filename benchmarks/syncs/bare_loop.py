@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 import requests
 
+from benchmarks.syncs.contender import Source
 from registry_sync.domain import media_types
 
 T = TypeVar("T")
@@ -26,19 +26,14 @@ _ACCEPT = {"Accept": ", ".join(media_types.ACCEPTED_MANIFEST_TYPES), "Accept-Enc
 
 
 class BareLoop:
-    """One repository of one registry, written below ``folder``."""
+    """One repository of one registry, written to ``folder``, which exists."""
 
-    name = "bare loop"
-
-    def __init__(self, registry_url: str, repository: str, folder: Path) -> None:
-        self._base = f"{registry_url}/v2/{repository}"
+    def __init__(self, source: Source, folder: Path) -> None:
+        self._base = f"{source.url}/v2/{source.repository}"
+        self._verify = True if source.ca_path is None else str(source.ca_path)
         self._folder = folder
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
-
-    def empty(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
 
     def first(self) -> None:
         """HEADs of all tags, GETs of all manifests and blobs."""
@@ -54,7 +49,7 @@ class BareLoop:
             self._all(pool, self._blob, blobs)
         self._close()
 
-    def again(self) -> None:
+    def unchanged(self) -> None:
         """HEADs of all tags."""
         with ThreadPoolExecutor(THREADS) as pool:
             self._heads(pool)
@@ -94,6 +89,7 @@ class BareLoop:
         if not hasattr(self._local, "session"):
             session = requests.Session()
             session.trust_env = False
+            session.verify = self._verify
             self._local.session = session
             self._sessions.append(session)
         return self._local.session  # type: ignore[no-any-return]

@@ -1,0 +1,389 @@
+"""What the stages of a sync cost at 50,000 tags and 100,000 units, and a fleet at 10,000 repositories: time and memory.
+
+Each stage runs in a process of its own, as a task does, against a registry in the memory of another process, on an
+embedded database and on PostgreSQL. Memory is what a process holds at most above the interpreter with Airflow's part of
+a task imported.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from support.images import ContentBuilder, RepositoryContent
+
+if TYPE_CHECKING:  # imported where memory is measured, in a process of its own
+    from registry_sync.blobs.store import BlobStore
+    from registry_sync.db.database import Database
+    from registry_sync.domain.remote import RemoteSpec
+    from registry_sync.domain.runs import SyncRun
+    from registry_sync.oci.client import RegistryClient
+
+IMAGES_PER_INDEX, LAYERS_PER_IMAGE = 4, 6
+#: An index, its images, their configs and own layers, and the tag.
+UNITS_PER_TAG = 2 + IMAGES_PER_INDEX * (1 + 1 + LAYERS_PER_IMAGE)
+CHUNK = 250
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What one stage took; of several tasks the sum of the times, and the memory of the largest.
+
+    ``cpu_seconds`` are the task's own, without the registry's and PostgreSQL's. ``peak_mib`` is resident memory.
+    """
+
+    database: str
+    content: str
+    stage: str
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+
+    def __add__(self, other: StageCost) -> StageCost:
+        return replace(
+            self,
+            seconds=self.seconds + other.seconds,
+            cpu_seconds=self.cpu_seconds + other.cpu_seconds,
+            peak_mib=max(self.peak_mib, other.peak_mib),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"| {self.database} | {self.content} | {self.stage} | {self.seconds:.1f} | {self.cpu_seconds:.1f} "
+            f"| {self.peak_mib:.0f} |"
+        )
+
+
+def table(costs: list[StageCost]) -> str:
+    """The costs as a table of Markdown."""
+    head = "| database | content | stage | s | s of the processor | MiB |\n|---|---|---|---|---|---|"
+    return "\n".join([head, *map(str, costs)])
+
+
+def many_tags(count: int) -> RepositoryContent:
+    """So many tags, ten on each image; the images share a layer."""
+    build = ContentBuilder(seed=11)
+    shared = build.blob(500)
+    digests = [build.image([shared, build.blob(300)]) for _ in range(max(1, count // 10))]
+    for number in range(count):
+        build.tag(f"nightly-{number:06}", digests[number % len(digests)])
+    return build.content()
+
+
+def many_units(count: int) -> RepositoryContent:
+    """About so many units: each tag is an index of images whose layers are their own."""
+    build = ContentBuilder(seed=12)
+    for number in range(max(1, count // UNITS_PER_TAG)):
+        images = [
+            build.image([build.blob(100) for _ in range(LAYERS_PER_IMAGE)], architecture=f"arch{image}")
+            for image in range(IMAGES_PER_INDEX)
+        ]
+        build.tag(f"release-{number:06}", build.index(images))
+    return build.content()
+
+
+def moved(content: RepositoryContent) -> RepositoryContent:
+    """``content`` with its first tag on the manifest of its last."""
+    names = list(content.tags)
+    return replace(content, tags={**content.tags, names[0]: content.tags[names[-1]]})
+
+
+def small_repositories(count: int) -> Iterator[tuple[str, RepositoryContent]]:
+    """Repositories of one tag on one image, by name."""
+    for number in range(count):
+        build = ContentBuilder(seed=100_000 + number)
+        build.tag("latest", build.image([build.blob(100)]))
+        yield f"team/app-{number:05}", build.content()
+
+
+# -- the registry, in a process of its own ------------------------------------------------------------------------
+
+
+def _serve(contents: Callable[[], Iterator[tuple[str, RepositoryContent]]], pipe: Connection) -> None:
+    from support.memory_over_http import over_http
+    from support.memory_registry import MemoryRegistry
+
+    registry = MemoryRegistry()
+    served = dict(contents())
+    for name, content in served.items():
+        registry.serve(name, content)
+    with over_http(registry) as server:
+        pipe.send(server.base)
+        while (name := pipe.recv()) is not None:
+            registry.serve(name, moved(served[name]))
+            pipe.send(name)
+
+
+@dataclass(frozen=True)
+class _Registry:
+    url: str
+    pipe: Connection
+
+    def move_a_tag(self, name: str) -> None:
+        """The first tag of ``name`` moves."""
+        self.pipe.send(name)
+        self.pipe.recv()
+
+
+@contextmanager
+def _registry(contents: Callable[[], Iterator[tuple[str, RepositoryContent]]]) -> Iterator[_Registry]:
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_serve, args=(contents, theirs), daemon=True)
+    process.start()
+    try:
+        yield _Registry(ours.recv(), ours)
+    finally:
+        ours.send(None)
+        process.join(10)
+
+
+def _one(name: str, make: Callable[[int], RepositoryContent], count: int) -> Iterator[tuple[str, RepositoryContent]]:
+    yield name, make(count)
+
+
+# -- a stage, in a process of its own -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a stage finds what it works on."""
+
+    database: str
+    folder: str
+    registry: str
+    run_id: str = "first"
+
+
+def _memory_mib(name: str) -> float:
+    """A number of ``/proc/self/status`` in MiB: ``VmRSS``, or ``VmHWM`` for the peak."""
+    found = re.search(rf"^{name}:\s+([0-9]+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def _measured(act: Callable[[_Place], Any], place: _Place, pipe: Connection) -> None:
+    """Runs ``act`` with Airflow imported, and sends its value, its times and its memory."""
+    import airflow.dag_processing.dagbag
+    import airflow.sdk.execution_time.task_runner  # noqa: F401  # what a task of Airflow has imported
+
+    gc.collect()
+    before = _memory_mib("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    wall, cpu = time.perf_counter(), time.process_time()
+    value = act(place)
+    times = (time.perf_counter() - wall, time.process_time() - cpu)
+    pipe.send((value, *times, _memory_mib("VmHWM") - before))
+
+
+@dataclass(frozen=True)
+class _Meter:
+    """Runs stages and notes what they cost."""
+
+    database: str
+    content: str
+    costs: list[StageCost]
+    say: Callable[[str], None]
+
+    def run(self, stage: str, acts: Sequence[Callable[[_Place], Any]], place: _Place) -> list[Any]:
+        """Runs the tasks of one stage after one another; their values."""
+        values, total = [], None
+        for act in acts:
+            spawn = multiprocessing.get_context("spawn")
+            ours, theirs = spawn.Pipe()
+            process = spawn.Process(target=_measured, args=(act, place, theirs))
+            process.start()
+            theirs.close()
+            value, *numbers = ours.recv()
+            process.join()
+            values.append(value)
+            cost = StageCost(self.database, self.content, stage, *numbers)
+            total = cost if total is None else total + cost
+        if total is not None:
+            self.costs.append(total)
+            self.say(str(total))
+        return values
+
+
+@contextmanager
+def _opened(place: _Place) -> Iterator[tuple[Database, BlobStore, SyncRun]]:
+    """The database, the blob store and the run of a stage."""
+    from registry_sync.db.database import Database
+    from registry_sync.domain.runs import RunKey
+    from registry_sync.hooks.stores import open_blob_store
+    from registry_sync.sync.open_run import SyncRequest, open_run
+
+    with Database.connect(place.database) as database:
+        request = SyncRequest("app", url=place.registry, upstream_name="app")
+        key = RunKey("scale", place.run_id)
+        found = database.runs.find(key)
+        run = found if found is not None else open_run(database, key, request)
+        yield database, open_blob_store(Path(place.folder, "blobs").as_uri()), run
+
+
+def _client(remote: RemoteSpec) -> RegistryClient:
+    from registry_sync.oci.client import RegistryClient
+    from registry_sync.oci.http.options import ClientOptions
+
+    return RegistryClient(remote.url, None, ClientOptions(concurrency=remote.download_concurrency))
+
+
+def _ignore(_line: str) -> None:
+    """Reports are not shown."""
+
+
+def _list_tags(place: _Place) -> list[int]:
+    import registry_sync.operators.list_tags  # noqa: F401  # which a task has imported
+    from registry_sync.sync.list_tags import list_tags
+
+    with _opened(place) as (database, _, run), _client(run.remote) as client:
+        listed = list_tags(client, database, run, run.remote, max_shards=8, report=_ignore)
+        return [shard.number for shard in listed.shards]
+
+
+def _fetch_manifests(shard: int, place: _Place) -> None:
+    import registry_sync.operators.fetch_manifests  # noqa: F401  # which a task has imported
+    from registry_sync.sync.fetch_manifests import fetch_manifests
+
+    with _opened(place) as (database, _, run), _client(run.remote) as client:
+        fetch_manifests(client, database, run, run.remote, shard=shard, is_last_try=True, report=_ignore)
+
+
+def _plan_blobs(place: _Place) -> list[int]:
+    import registry_sync.operators.plan_blobs  # noqa: F401  # which a task has imported
+    from registry_sync.sync.plan_blobs import plan_blobs
+
+    with _opened(place) as (database, store, run):
+        planned = plan_blobs(store, database, run, max_shards=8, min_shard_bytes=16 * MIB, report=_ignore)
+        return [shard.number for shard in planned.shards]
+
+
+def _record_blobs(shard: int, place: _Place) -> None:
+    """Records the blobs as stored, as the stage does that fetches them, whose bytes are measured elsewhere."""
+    with _opened(place) as (database, _, run):
+        while taken := database.runs.take_blobs(run.id, shard, may_take_over=False):
+            digests = [blob.digest for blob in taken.blobs]
+            for start in range(0, len(digests), 500):
+                database.contents.mark_stored(digests[start : start + 500], source=run.remote.source)
+
+
+def _commit_version(place: _Place) -> None:
+    import registry_sync.operators.commit_version  # noqa: F401  # which a task has imported
+    from registry_sync.sync.commit_version import commit_version
+
+    with _opened(place) as (database, _, run):
+        assert commit_version(database, run, report=_ignore).version is not None
+
+
+def _sync(meter: _Meter, place: _Place, suffix: str = "") -> None:
+    """A whole sync but for the bytes of its blobs."""
+    shards = meter.run(f"list_tags{suffix}", [_list_tags], place)[0]
+    meter.run(f"fetch_manifests{suffix}", [partial(_fetch_manifests, shard) for shard in shards], place)
+    planned = meter.run(f"plan_blobs{suffix}", [_plan_blobs], place)[0]
+    meter.run(f"blobs recorded{suffix}", [partial(_record_blobs, shard) for shard in planned], place)
+    meter.run(f"commit_version{suffix}", [_commit_version], place)
+
+
+def _sync_fleet(names: list[str], place: _Place) -> dict[str, int]:
+    import registry_sync.operators.sync_mirrors  # noqa: F401  # which a task has imported
+    from registry_sync.db.database import Database
+    from registry_sync.domain.runs import UNKNOWN_TRIGGER, RunKey
+    from registry_sync.domain.settled_mirrors import SettledMirror
+    from registry_sync.hooks.shared_clients import SharedClients
+    from registry_sync.hooks.stores import open_blob_store
+    from registry_sync.sync.mirror_tasks import MirrorSync, MirrorTask
+    from registry_sync.sync.open_run import SyncRequest, open_run
+    from registry_sync.sync.sync_mirrors import sync_mirrors
+    from registry_sync.sync.unchanged_mirrors import expected_run
+
+    with Database.connect(place.database) as database, SharedClients() as clients:
+
+        def request(name: str) -> SyncRequest:
+            return SyncRequest(name, url=place.registry, upstream_name=name, include_tags=("latest",))
+
+        def start(name: str, key: RunKey) -> SyncRun:
+            return open_run(database, key, request(name))
+
+        def expect(name: str, known: SettledMirror) -> SyncRun | None:
+            return expected_run(request(name), known, UNKNOWN_TRIGGER)
+
+        mirrors = [MirrorSync(name, partial(start, name), expect=partial(expect, name)) for name in names]
+        synced = sync_mirrors(
+            database,
+            open_blob_store(Path(place.folder, "blobs").as_uri()),
+            mirrors,
+            MirrorTask("scale", place.run_id, "sync_mirrors"),
+            clients.connect,
+            concurrency=8,
+            min_shard_bytes=16 * MIB,
+            is_last_try=True,
+            report=_ignore,
+        )
+        outcomes: dict[str, int] = {}
+        for result in synced.results:
+            outcomes[result.outcome.value] = outcomes.get(result.outcome.value, 0) + 1
+        return outcomes
+
+
+@contextmanager
+def _databases() -> Iterator[dict[str, Callable[[str], str]]]:
+    """By name, what makes the URL of a new migrated database."""
+    from registry_sync.db.database import Database
+    from support.postgres import running_postgres
+
+    with tempfile.TemporaryDirectory() as folder, running_postgres(has_autovacuum=True) as server:
+
+        def migrated(make: Callable[[str], str], name: str) -> str:
+            url = make(name)
+            with Database.connect(url) as database:
+                database.upgrade()
+            return url
+
+        yield {
+            "SQLite": partial(migrated, lambda name: f"sqlite:///{folder}/{name}.db"),
+            "PostgreSQL": partial(migrated, server.make_database),
+        }
+
+
+def measure(tag_count: int, unit_count: int, repository_count: int, say: Callable[[str], None]) -> list[StageCost]:
+    """Syncs so many tags, units and repositories, on both databases; 0 leaves one out."""
+    costs: list[StageCost] = []
+    with _databases() as databases, tempfile.TemporaryDirectory() as folder:
+        for what, make, count in (("tags", many_tags, tag_count), ("units", many_units, unit_count)):
+            if not count:
+                continue
+            with _registry(partial(_one, "app", make, count)) as registry:
+                places = {
+                    name: _Place(make_url(what), f"{folder}/{name}-{what}", registry.url)
+                    for name, make_url in databases.items()
+                }
+                for suffix in ("", ", one tag moved"):
+                    if suffix:
+                        registry.move_a_tag("app")
+                    for name, place in places.items():
+                        meter = _Meter(name, f"{count:,} {what}", costs, say)
+                        _sync(meter, replace(place, run_id=suffix or "first"), suffix)
+        if repository_count:
+            with _registry(partial(small_repositories, repository_count)) as registry:
+                names = [name for name, _ in small_repositories(repository_count)]
+                chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
+                for name, make_url in databases.items():
+                    place = _Place(make_url("fleet"), f"{folder}/{name}-fleet", registry.url)
+                    meter = _Meter(name, f"{repository_count:,} repositories", costs, say)
+                    for stage in ("sync_mirrors", "sync_mirrors, unchanged"):
+                        acts = [partial(_sync_fleet, chunk) for chunk in chunks]
+                        outcomes = meter.run(stage, acts, replace(place, run_id=stage))
+                        expected = "changed" if stage == "sync_mirrors" else "unchanged"
+                        assert all(set(one) == {expected} for one in outcomes), outcomes
+    return costs
