@@ -24,6 +24,7 @@ with DAG(
         repository="by-hand",
         url="https://registry-1.docker.io",
         upstream_name="library/hello-world",
+        fetch_tasks=["fetch_manifests", "plan_blobs", "fetch_blobs"],
     )
     manifests = FetchManifestsOperator.partial(
         task_id="fetch_manifests", blob_tasks=["plan_blobs", "fetch_blobs"]
