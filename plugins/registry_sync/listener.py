@@ -5,6 +5,10 @@ one note, in the session of the DAG run. If these XComs show that the run had a 
 the metadata database of registry-sync, with a short timeout, since the scheduler waits. Syncs that cannot be ended now
 are found later by ``end_lost_runs``. When a run starts, its note names the repository that the parameters name. While
 it waits for an approval, which the API server notes, it says what is to be approved.
+
+An approval among Airflow's required actions is recorded by the API server as well, besides by the task that it resumes:
+Airflow may lose that one, and its next try would ask again. If it resumes before the scheduler has seen the process end
+that asked, it counts as killed.
 """
 
 from __future__ import annotations
@@ -13,8 +17,9 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.listeners import hookimpl
@@ -32,6 +37,7 @@ from registry_sync.hooks.dag_runs import (
     own_note,
     says_canceled,
 )
+from registry_sync.operators.approvals import ApprovalResponse
 from registry_sync.operators.run_notes import RUN_NOTE_KEY, RunNote, about_sync, compose, failed_summary
 from registry_sync.operators.task_values import SYNC_RUN_KEY
 
@@ -53,6 +59,8 @@ PATIENCE_SECONDS = 1.0
 PAUSE_SECONDS = 60.0
 #: The operators that start a sync, as Airflow records them.
 _LISTING = ("ListTagsOperator", "ListMirrorTagsOperator")
+#: When Airflow's API server has recorded a question or its response.
+QUESTION_EVENTS = ("after_insert", "after_update")
 
 
 class RunNotes:
@@ -122,26 +130,62 @@ class RunNotes:
             return []
 
 
-def note_questions() -> None:
-    """From now on, this process notes with a run that it waits for an approval, and of what; safe to repeat.
+def follow_questions() -> None:
+    """From now on, this process notes with a run that it waits for an approval, and records approvals; safe to repeat.
 
     For the API server, which alone records the questions of tasks: Airflow calls no listener for that.
     """
     from airflow.models.hitl import HITLDetail
     from sqlalchemy import event
 
-    for change in ("after_insert", "after_update"):
-        if not event.contains(HITLDetail, change, _note_question):
-            event.listen(HITLDetail, change, _note_question)
+    for change in QUESTION_EVENTS:
+        if not event.contains(HITLDetail, change, follow_question):
+            event.listen(HITLDetail, change, follow_question)
 
 
-def _note_question(_mapper: Any, connection: Any, question: Any) -> None:
-    """Writes the note for a question of ours that was asked, asked again or answered; in its transaction."""
+def follow_question(_mapper: Any, connection: Any, question: Any) -> None:
+    """Writes the note for a question of ours that was asked, asked again or answered; in its transaction.
+
+    An approval is recorded once that is committed.
+    """
     try:
         with connection.begin_nested():  # what fails here must not fail the question
             _write_waiting(connection, question)
+            _follow_approval(connection, question)
     except Exception:
         log.exception("the question of the task instance %s could not be noted with its run", question.ti_id)
+
+
+def _follow_approval(connection: Any, question: Any) -> None:
+    """Has an approval recorded at the end of the transaction; no rejection, nor a task that does not wait."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.sdk.serde import deserialize
+    from sqlalchemy import event, select
+    from sqlalchemy.orm import object_session
+
+    session, response = object_session(question), ApprovalResponse.of_event(question.as_resume_event_payload())
+    if session is None or question.responded_at is None or not response.is_approved:
+        return
+    of_task = (TaskInstance.id == question.ti_id) & TaskInstance.operator.in_(COMMIT_OPERATORS)
+    kwargs: Any = deserialize(connection.execute(select(TaskInstance.next_kwargs).where(of_task)).scalar() or {})
+    if "sync_run" in kwargs:
+        record = partial(_record_approval, kwargs["sync_run"], kwargs.get("seen"), response.by or "")
+        event.listen(session, "after_commit", record, once=True)
+
+
+def _record_approval(sync_run: str, seen: str | None, approved_by: str, _session: Any) -> None:
+    """Records what the task does as well; that it cannot be recorded changes nothing for the task."""
+    from registry_sync.db.database import Database
+    from registry_sync.errors import NothingToApprove, RunEnded
+    from registry_sync.hooks.settings import load_settings
+
+    try:
+        with Database.connect(load_settings().sql_alchemy_conn, patience_seconds=PATIENCE_SECONDS) as database:
+            database.check()
+            with suppress(NothingToApprove, RunEnded):
+                database.runs.approve_removals(sync_run, approved_by, seen=seen)
+    except Exception as problem:  # noqa: BLE001  Airflow has the approval, and its request must not fail
+        log.warning("the approval of the sync %s is left to its task to record: %s", sync_run, problem)
 
 
 def _write_waiting(connection: Any, question: Any) -> None:

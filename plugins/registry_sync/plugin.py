@@ -28,9 +28,9 @@ class RegistrySyncPlugin(AirflowPlugin):
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]  # Airflow reads it of an instance
         """The apps that the API server mounts. Read by the API server only, so that only it imports FastAPI."""
         from registry_sync.api.app import MOUNT, create_app
-        from registry_sync.listener import note_questions
+        from registry_sync.listener import follow_questions
 
-        note_questions()
+        follow_questions()
         apps: list[dict[str, Any]] = [{"app": create_app(), "url_prefix": MOUNT, "name": "registry-sync REST API"}]
         if _pulls_here():
             from registry_sync.serve import mounted

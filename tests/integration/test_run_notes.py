@@ -300,8 +300,8 @@ def event_listeners() -> Iterator[None]:
 
     from registry_sync import listener
 
-    listener.note_questions()
-    listener.note_questions()
+    listener.follow_questions()
+    listener.follow_questions()
     yield
-    for change in ("after_insert", "after_update"):
-        event.remove(HITLDetail, change, listener._note_question)
+    for change in listener.QUESTION_EVENTS:
+        event.remove(HITLDetail, change, listener.follow_question)

@@ -45,7 +45,7 @@ class ApprovalResponse:
         """The response in the event with which Airflow resumes the task."""
         user = event.get("responded_by_user") or {}
         by = None if "error" in event else user.get("name") or user.get("id") or "an unknown user"
-        return cls(APPROVE in event.get("chosen_options", ()), by, event.get("responded_at"))
+        return cls(APPROVE in (event.get("chosen_options") or ()), by, event.get("responded_at"))
 
     def refusal(self, stopped_for: str, rejected: str) -> str:
         """Why no version was made: ``stopped_for``, with who ``rejected`` what, or that nobody responded."""

@@ -166,8 +166,9 @@ class CommitVersionOperator(LineageTask):
         if result.version is not None and not (run.state.is_settled and has_event(context, result.version)):
             emit_asset_events(context, stage.database, repository, result.version)
         holds = [{"tag": hold.tag, "digest": hold.digest, "reason": hold.reason} for hold in result.holds[:SHOWN_HOLDS]]
-        received_bytes = stage.database.runs.get(run.id).usage.received_bytes
-        summary = version_summary(result, None if latest is None else latest.number, received_bytes)
+        recorded = stage.database.runs.get(run.id)
+        summary = version_summary(result, None if latest is None else latest.number, recorded.usage.received_bytes)
+        approved_at = approved_at or recorded.removals_approved_at
         RunNote(about_sync(repository.name, run.key.scope), summary, _details(run, result, holds, approved_at)).push(
             context
         )

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from registry_sync.domain.records import Repository
+from registry_sync.domain.records import Repository, SyncMode
+from registry_sync.domain.references import TagFilter
 from registry_sync.domain.runs import RunKey, RunState
+from registry_sync.domain.version_history import CopyRequest
 from registry_sync.errors import TooManyRemovals
 from registry_sync.hooks.dag_runs import run_state
-from support.metadata import open_run, play_stages, sync, upstream_with
+from support.metadata import Upstream, image, open_run, play_stages, sync, upstream_with
 from support.rest_api import DAG_ID, ROLES, ApiServer, RestClient
 
 REPOSITORIES = "repositories/docker/docker/"
@@ -94,6 +96,39 @@ def states(task: str) -> dict[str, Any]:
         dag_run = session.query(DagRun).filter(DagRun.run_id == run_id(task)).one()
         tasks = {instance.task_id: instance.state for instance in dag_run.get_task_instances(session=session)}
         return {"run": dag_run.state, **tasks}
+
+
+@pytest.mark.parametrize(("chosen", "approved_by"), [("Approve", "admin"), ("Reject", None)])
+def test_an_approval_in_airflow_is_recorded_although_the_task_that_it_resumes_is_killed(
+    api_server: ApiServer, admin: RestClient, repository: Repository, task: str, chosen: str, approved_by: str | None
+) -> None:
+    sync_run = wait(api_server, repository, task)
+    question = f"/api/v2/dags/{DAG_ID}/dagRuns/{run_id(task)}/taskInstances/commit_version/-1/hitlDetails"
+    response = admin.ask("PATCH", question, json={"chosen_options": [chosen], "params_input": {}})
+    assert response.status_code == 200, response.text
+    assert api_server.database.runs.get(sync_run).removals_approved_by == approved_by
+    if approved_by is None:
+        with pytest.raises(TooManyRemovals):
+            api_server.database.versions.commit(sync_run)
+    else:
+        assert api_server.database.versions.commit(sync_run).counts["removed"]["docker.tag"] == 27
+
+
+def test_an_approval_of_other_removals_than_were_refused_last_is_not_recorded(
+    api_server: ApiServer, admin: RestClient, repository: Repository, task: str
+) -> None:
+    sync_run = wait(api_server, repository, task)
+    source, upstream = api_server.database.repositories.ensure(f"{repository.name}-elsewhere"), Upstream()
+    upstream.tag("promoted", image("promoted"))
+    sync(api_server.database, source, upstream)
+    request = CopyRequest(source.id, None, TagFilter.parse(["*"]), SyncMode.ADDITIVE)
+    api_server.database.versions.copy(repository.id, request)
+    with pytest.raises(TooManyRemovals):
+        api_server.database.versions.commit(sync_run)
+    question = f"/api/v2/dags/{DAG_ID}/dagRuns/{run_id(task)}/taskInstances/commit_version/-1/hitlDetails"
+    response = admin.ask("PATCH", question, json={"chosen_options": ["Approve"], "params_input": {}})
+    assert response.status_code == 200, response.text
+    assert api_server.database.runs.get(sync_run).removals_approved_by is None
 
 
 def test_a_stopped_task_that_is_approved_goes_on_where_it_stopped(

@@ -115,6 +115,22 @@ def test_who_approves_continues_the_same_run(database: Database, run: SyncRun, q
     assert len(questions.asked) == 1
 
 
+def test_an_approval_that_was_recorded_meanwhile_needs_no_other_question(
+    database: Database, run: SyncRun, questions: Questions
+) -> None:
+    context = TaskContext()
+    stopped = stop(run, context)
+    assert stopped.kwargs is not None
+    database.runs.approve_removals(run.id, "anna", seen=stopped.kwargs["seen"])
+    asked = len(questions.asked)
+    returned = commit(run).execute(context.given())  # type: ignore[arg-type]
+    assert returned["removals_approved_by"] == "anna"
+    at = database.runs.get(run.id).removals_approved_at
+    assert at is not None
+    assert context.returned[RUN_NOTE_KEY]["details"][0].endswith(f"as anna approved at {at:%Y-%m-%d %H:%M} UTC")
+    assert len(questions.asked) == asked
+
+
 @pytest.mark.parametrize(
     ("event", "said"),
     [
