@@ -21,6 +21,8 @@ RUN useradd --uid 50000 --create-home --home-dir /opt/airflow airflow \
     && install --directory --owner airflow /opt/airflow/logs /opt/airflow/auth /var/lib/registry-sync
 COPY --from=build /opt/registry-sync /opt/registry-sync
 COPY dags /opt/airflow/dags
+# What tasks need at their start is in memory before they are forked.
+COPY docs/examples/airflow_local_settings.py /opt/airflow/config/
 ENV PATH=/opt/registry-sync/bin:$PATH \
     AIRFLOW_HOME=/opt/airflow \
     PYTHONUNBUFFERED=1

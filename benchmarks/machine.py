@@ -23,9 +23,10 @@ _VERSION = re.compile(r"v?\d+\.\d+[\w.+~-]*")
 #: tasks of a sync import besides.
 _SIZES = """
 import importlib, pathlib, airflow.dag_processing.dagbag, airflow.sdk.execution_time.task_runner
-from local_airflow.launch import IMPORTED, IMPORTED_BY_TASKS
+from local_airflow.launch import IMPORTED
+from registry_sync.operators.preloading import MODULES
 
-for names in (IMPORTED, IMPORTED_BY_TASKS):
+for names in (IMPORTED, MODULES):
     for name in names:
         importlib.import_module(name)
     print(*(line.split()[1] for line in pathlib.Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line))

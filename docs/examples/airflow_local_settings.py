@@ -1,13 +1,8 @@
-"""Imports the modules of a sync's tasks once, in the process from which Airflow forks them."""
+"""Does once what each task of a sync would do at its start, in the process from which Airflow forks tasks."""
 
-import registry_sync.db.database
-import registry_sync.hooks.clients
-import registry_sync.hooks.stores
-import registry_sync.oci.client
-import registry_sync.pulp.version_documents
-import registry_sync.sync.commit_version
-import registry_sync.sync.fetch_blobs
-import registry_sync.sync.fetch_manifests
-import registry_sync.sync.list_tags
-import registry_sync.sync.open_run
-import registry_sync.sync.plan_blobs  # noqa: F401  imported for later use
+import sys
+
+from registry_sync.operators import preloading
+
+if {"scheduler", "worker"} & set(sys.argv[1:3]):  # airflow scheduler, airflow celery worker
+    preloading.rehearse()

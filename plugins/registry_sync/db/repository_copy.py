@@ -60,6 +60,17 @@ _FIRST_NEW_ID = 1 << 62
 
 
 @contextmanager
+def temporary_database() -> Iterator[Database]:
+    """An empty SQLite database with the tables of this release; it is deleted when the context ends."""
+    with tempfile.TemporaryDirectory(prefix="registry_sync_") as folder:
+        engine = _new_engine(Path(folder))
+        with Database(engine) as database:
+            with converted_errors():
+                metadata.create_all(engine)
+            yield database
+
+
+@contextmanager
 def copied_for_sync(original: Database, names: PlannedNames) -> Iterator[Database]:
     """The copy, which is deleted when the context ends; ``original`` is only read."""
     with tempfile.TemporaryDirectory(prefix="registry_sync_dry_run_") as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -64,6 +65,13 @@ def open_database(settings: Settings | None = None, *, patience_seconds: float |
         settings.file_modes.tighten(settings.home)
     database.ready()
     return database
+
+
+def temporary_database() -> AbstractContextManager[Database]:
+    """An empty database with the tables of this release; it is deleted when the context ends."""
+    from registry_sync.db import repository_copy
+
+    return repository_copy.temporary_database()
 
 
 def open_blobs(settings: Settings | None = None) -> BlobStore:

@@ -44,6 +44,11 @@ class FolderReader:
         """All tags of the folder, as they are now."""
         return TagListing(tuple(sorted(self._images)), (), utc_now(), 0)
 
+    @property
+    def may_list_digests(self) -> bool:
+        """No: a digest costs no request here."""
+        return False
+
     def list_tag_digests(
         self, repository: RepositoryName, tags: Set[TagName], *, most_requests: int
     ) -> TagDigests | None:  # fmt: skip

@@ -51,6 +51,7 @@ def test_a_layout_has_tags_manifests_and_blobs(layout: Path) -> None:
     assert (list(found.images), found.skipped) == ([""], ())
     reader = FolderReader(found, found.repository(None, "quay.io/any"))
     assert reader.list_tags(APP).tags == ("1.0", "index")
+    assert not reader.may_list_digests, "a digest costs no request"
     for tag, digest in built.tags.items():
         head = reader.head_manifest(APP, TagName(tag))
         manifest = built.manifests[digest]

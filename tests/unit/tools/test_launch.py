@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
@@ -94,12 +93,6 @@ def test_no_component_continues_when_its_parent_is_gone(stub: Path) -> None:
         assert first.wait(timeout=60) == 0
         wait_until(lambda: not any(processes.is_alive(record) for record in records))
         assert not any(reported(stub, name) for name in PARTS)
-
-
-@pytest.mark.parametrize("name", launch.IMPORTED_BY_TASKS)
-def test_what_tasks_import_is_there(name: str) -> None:
-    """A name that is none would be skipped, and each task would import its module again."""
-    assert importlib.util.find_spec(name) is not None
 
 
 class HealthyApi:
