@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,10 @@ _SETTINGS = {
     "triggerer": {"triggerer_health_check_threshold": "7200"},
 }
 _CONNECTION = "benchmark"
-#: What an Airflow that stood still has to catch up with.
-_SETTLING_SECONDS = 1.5
+#: An Airflow has nothing left to do when it takes at most so much of a core for so long: its scheduler looks for work.
+_IDLE_CORES, _WINDOW_SECONDS = 0.25, 1.0
+#: After so many windows it is measured as it is.
+_MOST_WINDOWS = 15
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 #: What each task notes at its end: its run, its largest size, and its size before it began, when its DAG was read.
 _NOTING = '''
@@ -103,10 +105,9 @@ class MeasuredAirflow:
 
     @contextmanager
     def awake(self) -> Iterator[None]:
-        """It runs for the time of the block, and has nothing to catch up with."""
+        """It runs for the time of the block."""
         self._signal(signal.SIGCONT)
         try:
-            time.sleep(_SETTLING_SECONDS)
             yield
         finally:
             self._signal(signal.SIGSTOP)
@@ -114,9 +115,13 @@ class MeasuredAirflow:
     def run(self, conf: Mapping[str, Any], timeout_seconds: float) -> Usage:
         """A run, from its trigger to its end by Airflow's clock; the processor's time is that of all of Airflow.
 
+        It begins when Airflow has nothing else to do: neither what it has missed while it stood still, nor the end of
+        the tasks of the run before, which outlasts that run.
+
         Raises :class:`RuntimeError` when it does not end well.
         """
         airflow = self.instance
+        await_idle(self._cpu_seconds)
         cpu_before, began = self._cpu_seconds(), time.time()
         body = {"logical_date": None, "conf": dict(conf)}
         run_id = airflow.remember(DAG_ID, airflow.api("POST", f"/dags/{DAG_ID}/dagRuns", body)["dag_run_id"])
@@ -155,6 +160,18 @@ class MeasuredAirflow:
                 if int(fields[3]) in sessions:
                     ticks += sum(map(int, fields[11:15]))
         return ticks / _TICKS_PER_SECOND
+
+
+def await_idle(cpu_seconds: Callable[[], float], sleep: Callable[[float], None] = time.sleep) -> bool:
+    """Waits until what ``cpu_seconds`` has used so far hardly grows; False where it does so to the end."""
+    before = cpu_seconds()
+    for _ in range(_MOST_WINDOWS):
+        sleep(_WINDOW_SECONDS)
+        now = cpu_seconds()
+        if now - before <= _IDLE_CORES * _WINDOW_SECONDS:
+            return True
+        before = now
+    return False
 
 
 class AirflowSync:

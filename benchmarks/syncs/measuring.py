@@ -7,6 +7,7 @@ held against what the registry has, after the first sync and after the tag moved
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -160,6 +161,7 @@ class _Run:
         self.upstream.refresh(self.shape)
 
     def _pass(self, contender: Contender, which: str) -> None:
+        os.sync()  # what others have written and the disk has not does not hold this one up
         self.upstream.forget()
         usage = contender.sync(which, self.selection.patience_seconds)
         passes = self.results.at(self.network, self.shape, contender.name, which)

@@ -256,10 +256,11 @@ def test_the_operators_wired_by_hand_make_a_version(examples: AirflowInstance) -
     assert tag_counts(examples.xcom(run, "commit_version")["version"])["present"] == 8
 
 
-def test_what_is_imported_in_advance_is_not_imported_by_tasks_again(examples: AirflowInstance) -> None:
-    """The settings file is the one that the Airflow of this test has loaded."""
+@pytest.mark.parametrize("command", [["scheduler"], ["celery", "worker"], ["version"]])
+def test_what_forks_tasks_has_loaded_what_they_need(examples: AirflowInstance, command: list[str]) -> None:
+    """And no other command has. The settings file is the one that the Airflow of this test has loaded."""
     code = "import sys, airflow; airflow.settings.initialize(); print('registry_sync.sync.fetch_blobs' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=examples.environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *command], env=examples.environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == "True"
+    assert done.stdout.splitlines()[-1] == str(command != ["version"])
