@@ -141,8 +141,10 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="a file to write every number to")
     parser.add_argument("--mirrors", type=int, default=1000, help="how many mirrors the fleet has")
-    for name, count in (("tags", 50_000), ("units", 100_000), ("repositories", 10_000)):
-        parser.add_argument(f"--{name}", type=int, default=count, help=f"so many {name} at scale; 0 for none")
+    for name, count in (("tags", 50_000), ("units", 100_000)):
+        help_text = f"repositories of so many {name} at scale; 0 for none"
+        parser.add_argument(f"--{name}", type=int, nargs="+", default=[count], help=help_text)
+    parser.add_argument("--repositories", type=int, default=10_000, help="so many repositories at scale; 0 for none")
     parser.add_argument(
         "--digest-lists", action="store_true", help="the fleet's registry lists tags with their digests"
     )

@@ -356,16 +356,22 @@ def _databases() -> Iterator[dict[str, Callable[[str], str]]]:
         }
 
 
-def measure(tag_count: int, unit_count: int, repository_count: int, say: Callable[[str], None]) -> list[StageCost]:
-    """Syncs so many tags, units and repositories, on both databases; 0 leaves one out."""
+def measure(
+    tag_counts: Sequence[int], unit_counts: Sequence[int], repository_count: int, say: Callable[[str], None]
+) -> list[StageCost]:
+    """Syncs so many tags, units and repositories, on both databases; 0 leaves one out.
+
+    Of two counts the rows where one tag moved say whether that costs what differs, or with all that does not.
+    """
     costs: list[StageCost] = []
     with _databases() as databases, tempfile.TemporaryDirectory() as folder:
-        for what, make, count in (("tags", many_tags, tag_count), ("units", many_units, unit_count)):
-            if not count:
-                continue
+        for what, make, count in [
+            *(("tags", many_tags, count) for count in tag_counts if count),
+            *(("units", many_units, count) for count in unit_counts if count),
+        ]:
             with _registry(partial(_one, "app", make, count)) as registry:
                 places = {
-                    name: _Place(make_url(what), f"{folder}/{name}-{what}", registry.url)
+                    name: _Place(make_url(f"{what}_{count}"), f"{folder}/{name}-{what}-{count}", registry.url)
                     for name, make_url in databases.items()
                 }
                 for suffix in ("", ", one tag moved"):

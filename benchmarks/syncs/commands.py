@@ -17,7 +17,7 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 from benchmarks.results import Usage
-from benchmarks.syncs.contender import FIRST, PASSES, Contender, Source
+from benchmarks.syncs.contender import FIRST, PASSES, Contender, Source, empty_folder
 from benchmarks.syncs.measured_command import run_measured
 from benchmarks.syncs.outcome import check_folders, check_oci_layout
 from support.images import RepositoryContent
@@ -37,8 +37,7 @@ class _Command:
     passes: ClassVar[tuple[str, ...]] = PASSES
 
     def empty(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        empty_folder(self.folder)
 
     def ready(self) -> AbstractContextManager[None]:
         return nullcontext()

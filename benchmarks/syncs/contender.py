@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,12 @@ class Source:
     def is_plain(self) -> bool:
         """Whether the registry has no TLS."""
         return self.url.startswith("http:")
+
+
+def empty_folder(folder: Path) -> None:
+    """Makes ``folder``, empty, whatever was there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 class Contender(Protocol):

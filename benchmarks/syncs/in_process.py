@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from typing import Any, ClassVar
 
 from benchmarks.results import TookTooLong, Usage
 from benchmarks.syncs.bare_loop import BareLoop
-from benchmarks.syncs.contender import FIRST, PASSES, UNCHANGED, Source
+from benchmarks.syncs.contender import FIRST, PASSES, UNCHANGED, Source, empty_folder
 from benchmarks.syncs.outcome import check_blobs
 from benchmarks.syncs.own_storage import check_installation
 from registry_sync.domain.runs import RunKey
@@ -48,8 +47,7 @@ class _InProcess:
     passes: ClassVar[tuple[str, ...]] = PASSES
 
     def empty(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        empty_folder(self.folder)
 
     def ready(self) -> AbstractContextManager[None]:
         return nullcontext()

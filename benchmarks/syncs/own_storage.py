@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.syncs.contender import empty_folder
 from benchmarks.syncs.outcome import check_blobs
 from registry_sync.db.database import Database
 from registry_sync.domain.digests import Digest
@@ -48,8 +48,7 @@ class OwnStorage:
 
     def empty(self) -> None:
         """Removes everything; nothing may use it meanwhile, and each task opens it anew."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        empty_folder(self.folder)
         if self.server is not None:
             self.server.drop_database(_NAME)
             self.server.make_database(_NAME, _READY)

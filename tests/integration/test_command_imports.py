@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 from registry_sync.db.database import Database
+from support.fresh_interpreters import run_program
 
 #: Airflow's parser is made with our commands in it; what is loaded from then on is printed.
 PROGRAM = """
@@ -33,21 +32,8 @@ def test_reading_commands_load_little_beyond_airflow(tmp_path: Path) -> None:
     with Database.connect(address) as database:
         database.ready()
         database.repositories.ensure("hello")
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
-        "AIRFLOW_HOME": str(tmp_path),
-        "AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN": address,
-    }
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM, *READS],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    before, loaded = json.loads(done.stderr[done.stderr.index('[["') :])
+    _, errors = run_program(PROGRAM, *READS, home=tmp_path, settings={"sql_alchemy_conn": address})
+    before, loaded = json.loads(errors[errors.index('[["') :])
     assert [name for name in before if name.startswith("registry_sync.") and not _is_of_the_parser(name)] == []
     others = {name.partition(".")[0] for name in loaded if not _is_of_airflow_or_python(name, before)}
     assert others - ALLOWED == set()

@@ -9,14 +9,13 @@ is given in milliseconds are those of a machine on which the fixed work takes as
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import dataclass
 
 import pytest
 
 from registry_sync.db.database import Database
+from support.fresh_interpreters import run_program
 from support.memory_over_http import over_http
 from support.memory_registry import MemoryRegistry
 from support.shapes import documented_example
@@ -170,26 +169,12 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Loaded]:
     for address in addresses:
         with Database.connect(address) as database:
             database.ready()
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
-        "AIRFLOW_HOME": str(folder),
-        "AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN": addresses[0],
-        "AIRFLOW__REGISTRY_SYNC__BLOB_STORE": (folder / "blobs").as_uri(),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
     registry = MemoryRegistry()
     registry.serve("hello", documented_example())
+    settings = {"sql_alchemy_conn": addresses[0], "blob_store": (folder / "blobs").as_uri()}
     with over_http(registry) as server:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", PROGRAM, server.base, addresses[1]],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr[-4000:]
-    found = json.loads(done.stdout[done.stdout.rindex('{"fetch_manifests"') :])
+        output, _ = run_program(PROGRAM, server.base, addresses[1], home=folder, settings=settings)
+    found = json.loads(output[output.rindex('{"fetch_manifests"') :])
     return {task: Loaded(**of_task) for task, of_task in found.items()}
 
 

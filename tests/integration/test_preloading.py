@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from registry_sync.operators.preloading import MODULES
+from support.fresh_interpreters import run_program
 from support.memory_over_http import over_http
 from support.memory_registry import MemoryRegistry
 from support.shapes import documented_example
@@ -23,7 +21,7 @@ import json, os, sys, threading
 from sqlalchemy.sql.elements import ClauseElement
 from registry_sync.operators import preloading
 
-folder, url, is_rehearsed = sys.argv[1:]
+url, is_rehearsed = sys.argv[1:]
 if is_rehearsed == "yes":
     preloading.rehearse()
 left = {"threads": threading.active_count(), "files": sorted(os.listdir(os.environ["TMPDIR"]))}
@@ -78,29 +76,22 @@ MOST_COMPILED = 6
 
 def synced(folder: Path, *, is_rehearsed: bool) -> Any:
     (folder / "temporary").mkdir(parents=True)
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
-        "AIRFLOW_HOME": str(folder),
-        "AIRFLOW__REGISTRY_SYNC__SQL_ALCHEMY_CONN": f"sqlite:///{folder / 'registry_sync.db'}",
-        "AIRFLOW__REGISTRY_SYNC__BLOB_STORE": (folder / "blobs").as_uri(),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "TMPDIR": str(folder / "temporary"),
-    }
     registry = MemoryRegistry()
     registry.serve("hello", documented_example())
     with over_http(registry) as server:
-        command = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(folder), server.base]
-        done = subprocess.run(
-            [*command, "yes" if is_rehearsed else "no"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
+        output, errors = run_program(
+            PROGRAM,
+            server.base,
+            "yes" if is_rehearsed else "no",
+            home=folder,
+            settings={
+                "sql_alchemy_conn": f"sqlite:///{folder / 'registry_sync.db'}",
+                "blob_store": (folder / "blobs").as_uri(),
+            },
+            TMPDIR=str(folder / "temporary"),
         )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "could not be rehearsed" not in done.stdout + done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    assert "could not be rehearsed" not in output + errors
+    return json.loads(output.splitlines()[-1])
 
 
 def test_a_task_compiles_next_to_nothing_after_a_rehearsal(tmp_path: Path) -> None:

@@ -20,6 +20,12 @@ def test_everything_is_measured_five_times_without_arguments(monkeypatch: pytest
     assert (chosen["shapes"], chosen["runs"]) == ([], 5)
 
 
+def test_repositories_of_several_sizes_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert arguments(monkeypatch)["units"] == [100_000]
+    chosen = arguments(monkeypatch, "--tags", "0", "--units", "7500", "100000", "--repositories", "0")
+    assert (chosen["tags"], chosen["units"], chosen["repositories"]) == ([0], [7500, 100_000], 0)
+
+
 @pytest.mark.parametrize("text", ["80ms,loopback", "80ms loopback", " loopback, 80ms "])
 def test_words_are_separated_by_commas_or_blanks(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     assert arguments(monkeypatch, f"--networks={text}")["networks"] == ["loopback", "80ms"]
