@@ -79,9 +79,10 @@ def _fleets(run: _Run) -> None:
 
 def _mirrors(run: _Run) -> None:
     _say("Syncs of many mirrors")
-    passes = fleet_syncs.measure(run.arguments.mirrors, _say, lists_digests=run.arguments.digest_lists)
+    count, lists_digests = run.arguments.mirrors, run.arguments.digest_lists
+    passes = fleet_syncs.measure(count, _say, lists_digests=lists_digests)
     _show([fleet_syncs.table(passes)])
-    run.document["mirrors"] = [vars(one) for one in passes]
+    run.document["mirrors"] = [fleet_syncs.as_json(passes, count, lists_digests=lists_digests)]
 
 
 def _observed(run: _Run) -> None:

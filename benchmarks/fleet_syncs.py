@@ -3,18 +3,22 @@
 Three passes: the first sync, one in which nothing has moved, and one in which a hundredth of the tags has. Both have as
 many connections. ``regsync`` is left out where it is not installed. The registry is Debian's docker-registry, or one
 that lists tags with their digests: our own pull server, which asks for tokens as public registries do.
+
+What Airflow itself takes is measured beside them: in each pass a DAG of the same tasks, with the same mirrors, whose
+bodies are empty.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import os
 import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,28 +35,33 @@ from support.pull_server import PullServer
 from support.registry import RegistryServer
 from support.syncing import Installation
 
-DAG_ID = "benchmark_fleet"
+OWN, EMPTY, OTHER = "registry-sync", "empty tasks", "regsync"
+#: The DAGs of the contenders that are run by Airflow.
+DAG_IDS = {OWN: "benchmark_fleet", EMPTY: "benchmark_empty_tasks"}
+PASSES = ("first", "unchanged", "1 % moved")
 TAGS = 10
 CHUNKS = 4
 CONNECTIONS = 20
 REGSYNC = Path(".local/go/bin/regsync")
 _POLL_SECONDS = 0.25
-#: The DAG; its tasks also return the largest size of their process, and its time of the processor.
+#: A DAG; its tasks also return when they began, the largest size of their process, and its time of the processor.
 _DAG = """
 from __future__ import annotations
-import json, resource
+import json, resource, time
 from pathlib import Path
 from airflow.sdk import DAG
 from registry_sync.operators.sync_mirrors import SyncMirrorsOperator
 
 class Measured(SyncMirrorsOperator):
     def execute(self, context):
-        returned = super().execute(context)
+        began_at = time.time()
+        returned = super().execute(context) if {is_whole} else {{}}
         used = resource.getrusage(resource.RUSAGE_SELF)
-        return {**returned, "peak_kib": used.ru_maxrss, "cpu_seconds": used.ru_utime + used.ru_stime}
+        measured = {{"peak_kib": used.ru_maxrss, "cpu_seconds": used.ru_utime + used.ru_stime, "began_at": began_at}}
+        return {{**returned, **measured}}
 
 MIRRORS = json.loads((Path(__file__).parent / "fleet.json").read_text())
-with DAG(dag_id="benchmark_fleet", schedule=None, catchup=False):
+with DAG(dag_id="{dag_id}", schedule=None, catchup=False):
     Measured.partial(task_id="sync_mirrors", trust_triggers=True).expand(mirrors=MIRRORS)
 """
 
@@ -62,6 +71,7 @@ class FleetPass:
     """One sync of all mirrors: seconds, tasks of Airflow (0 without), HEADs and other requests, the largest process.
 
     ``cpu_seconds`` are those of the processes that sync: of all tasks, without Airflow's own and the registry.
+    ``start_seconds`` is how long it took from the trigger to the first line of a task; 0 without Airflow.
     """
 
     contender: str
@@ -72,23 +82,26 @@ class FleetPass:
     head_count: int
     request_count: int
     peak_mib: float
+    start_seconds: float = 0.0
 
     def __str__(self) -> str:
         return (
             f"{self.which:<10} {self.contender:<14} {self.seconds:7.1f} s  {self.cpu_seconds:6.1f} CPU-s  "
             f"{self.task_count:>2} tasks  {self.head_count:>7,} HEADs  {self.request_count:>7,} requests  "
             f"{self.peak_mib:6.0f} MiB"
+            + (f"  {self.start_seconds:5.2f} s until the first task" if self.task_count else "")
         )
 
 
 @dataclass(frozen=True)
 class _Sync:
-    """Seconds, those of the processor, tasks, and MiB of the largest process."""
+    """Seconds, those of the processor, tasks, MiB of the largest process, and seconds until the first task began."""
 
     seconds: float
     cpu_seconds: float
     task_count: int
     peak_mib: float
+    start_seconds: float = 0.0
 
 
 class _Contender(Protocol):
@@ -100,16 +113,17 @@ class _Contender(Protocol):
 
 
 @dataclass
-class _OwnFleet:
+class _AirflowRun:
     """A DAG run with a task for each chunk, from the trigger to the run's end by Airflow's own clock."""
 
     airflow: AirflowInstance
-    name: str = "registry-sync"
+    name: str
 
     def sync(self) -> _Sync:
+        dag_id = DAG_IDS[self.name]
         began = time.time()
-        run_id = self.airflow.trigger(DAG_ID)
-        path = f"/dags/{DAG_ID}/dagRuns/{run_id}"
+        run_id = self.airflow.trigger(dag_id)
+        path = f"/dags/{dag_id}/dagRuns/{run_id}"
         while (run := self.airflow.api("GET", path))["state"] not in ("success", "failed"):
             time.sleep(_POLL_SECONDS)
         seconds = dt.datetime.fromisoformat(run["end_date"].replace("Z", "+00:00")).timestamp() - began
@@ -118,7 +132,9 @@ class _OwnFleet:
             raise RuntimeError(f"the run failed: {self.airflow.reasons(run_id)}")
         used = [self.airflow.xcom(run_id, "sync_mirrors", map_index=index) for index in range(len(tasks))]
         cpu_seconds = sum(task["cpu_seconds"] for task in used)
-        return _Sync(seconds, cpu_seconds, len(tasks), max(task["peak_kib"] for task in used) / 1024)
+        started_at = min(task["began_at"] for task in used)
+        peak_mib = max(task["peak_kib"] for task in used) / 1024
+        return _Sync(seconds, cpu_seconds, len(tasks), peak_mib, started_at - began)
 
 
 @dataclass
@@ -128,7 +144,7 @@ class _Regsync:
     netloc: str
     repositories: list[str]
     folder: Path
-    name: str = "regsync"
+    name: str = OTHER
     _config: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -233,12 +249,12 @@ def measure(mirror_count: int, say: Callable[[str], None], *, lists_digests: boo
         say(f"Placing {mirror_count:,} repositories of {TAGS} tags")
         server.place({name: small_repository(number, tags=TAGS) for number, name in enumerate(names)})
         with _airflow(Path(folder), server.url, names) as airflow:
-            contenders: list[_Contender] = [_OwnFleet(airflow)]
+            contenders: list[_Contender] = [_AirflowRun(airflow, EMPTY), _AirflowRun(airflow, OWN)]
             if REGSYNC.exists():
                 contenders.append(_Regsync(server.netloc, names, Path(folder) / "regsync"))
             found: list[FleetPass] = []
-            for which in ("first", "unchanged", "1 % moved"):
-                if which == "1 % moved":
+            for which in PASSES:
+                if which == PASSES[2]:
                     moved = {n: small_repository(i, tags=TAGS, moved=1) for i, n in enumerate(names) if i % 10 == 0}
                     server.place(moved)
                 for contender in contenders:
@@ -266,20 +282,66 @@ def _airflow(folder: Path, url: str, names: list[str]) -> Iterator[AirflowInstan
     size = -(-len(mirrors) // CHUNKS)
     chunks = [mirrors[start : start + size] for start in range(0, len(mirrors), size)]
     (dags / "fleet.json").write_text(json.dumps(chunks))
-    (dags / "fleet.py").write_text(_DAG)
+    for name, dag_id in DAG_IDS.items():
+        (dags / f"{dag_id}.py").write_text(_DAG.format(dag_id=dag_id, is_whole=name == OWN))
     with AirflowInstance(folder / "airflow", dags=dags) as airflow:
-        airflow.await_dag(DAG_ID)
+        for dag_id in DAG_IDS.values():
+            airflow.await_dag(dag_id)
         yield airflow
     shutil.rmtree(folder / "airflow", ignore_errors=True)
 
 
-def table(passes: list[FleetPass]) -> str:
-    """A line for each pass, and ours as a multiple of the other's seconds."""
-    lines = [str(one) for one in passes]
+@dataclass(frozen=True)
+class Comparison:
+    """One pass of ours beside another program's: ``airflow_seconds`` are those of the same tasks with empty bodies."""
+
+    which: str
+    seconds: float
+    other_seconds: float
+    airflow_seconds: float
+
+    @property
+    def beyond_seconds(self) -> float:
+        """How much longer than the other and Airflow together; not above zero where the start explains the rest."""
+        return self.seconds - self.other_seconds - self.airflow_seconds
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast as the other, without what Airflow itself takes; infinite where that is all."""
+        own = self.seconds - self.airflow_seconds
+        return self.other_seconds / own if own > 0 else math.inf
+
+    def __str__(self) -> str:
+        verdict = "no longer" if self.beyond_seconds <= 0 else f"{self.beyond_seconds:.1f} s longer"
+        return (
+            f"{self.which:<10} {OWN} / {OTHER}: {self.seconds / self.other_seconds:.2f}; {verdict} than {OTHER} "
+            f"({self.other_seconds:.1f} s) and {EMPTY} ({self.airflow_seconds:.1f} s) together; "
+            f"without these {self.ratio:.2f} times as fast"
+        )
+
+
+def comparisons(passes: Iterable[FleetPass]) -> list[Comparison]:
+    """Of the passes that all have made."""
     by_pass: dict[str, dict[str, float]] = {}
     for one in passes:
         by_pass.setdefault(one.which, {})[one.contender] = one.seconds
-    for which, seconds in by_pass.items():
-        if len(seconds) > 1:
-            lines.append(f"{which:<10} registry-sync / regsync: {seconds['registry-sync'] / seconds['regsync']:.2f}")
-    return "\n".join(lines)
+    return [
+        Comparison(which, seconds[OWN], seconds[OTHER], seconds[EMPTY])
+        for which, seconds in by_pass.items()
+        if seconds.keys() >= {OWN, OTHER, EMPTY}
+    ]
+
+
+def table(passes: Sequence[FleetPass]) -> str:
+    """A line for each pass, and one for each beside the other program."""
+    return "\n".join(map(str, [*passes, *comparisons(passes)]))
+
+
+def as_json(passes: Sequence[FleetPass], mirror_count: int, *, lists_digests: bool) -> dict[str, Any]:
+    """What was measured of one registry."""
+    return {
+        "mirror_count": mirror_count,
+        "registry": "our pull server, which lists digests" if lists_digests else "docker-registry",
+        "passes": [vars(one) for one in passes],
+        "comparisons": [{**vars(one), "beyond_seconds": one.beyond_seconds} for one in comparisons(passes)],
+    }

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import fleet_syncs
 from benchmarks.results import SyncResults
 from benchmarks.syncs import tables
 from benchmarks.syncs.plot import svg
@@ -34,11 +35,16 @@ def syncs_of(document: Mapping[str, Any]) -> SyncResults:
 def joined(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The syncs of several runs on one machine, which is described as before the first of them.
 
-    All figures of a repository on a network come from one run, the last that measured it.
+    All figures of a repository on a network come from one run, the last that measured it, and so do those of many
+    mirrors of one registry.
     """
     contents: dict[str, str] = {}
     measured: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    mirrors: dict[tuple[str, int], Mapping[str, Any]] = {}
     for document in documents:
+        mirrors |= {(one["registry"], one["mirror_count"]): one for one in document.get("mirrors", ())}
+        if "syncs" not in document and "mirrors" in document:
+            continue
         syncs_of(document)
         contents |= document["syncs"]["contents"]
         own: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -46,7 +52,8 @@ def joined(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             own.setdefault((one["network"], one["shape"]), []).append(one)
         measured |= own
     syncs = {"contents": contents, "measured": [one for group in measured.values() for one in group]}
-    return {"machine": documents[0]["machine"], "syncs": syncs}
+    of_mirrors = {"mirrors": list(mirrors.values())} if mirrors else {}
+    return {"machine": documents[0]["machine"], "syncs": syncs, **of_mirrors}
 
 
 def measured_part(document: Mapping[str, Any]) -> str:
@@ -100,9 +107,33 @@ def _sections(document: Mapping[str, Any], results: SyncResults) -> Iterator[str
     yield tables.requests_table(results, first)
     yield "### Promises"
     yield tables.targets_table(targets(results, machine["own_modules_mib"]))
+    if many := document.get("mirrors"):
+        yield "### Many mirrors"
+        yield (
+            f"Mirrors of {fleet_syncs.TAGS} tags each, in {fleet_syncs.CHUNKS} tasks, beside `regsync once`. "
+            "Empty tasks are a DAG of the same tasks with the same mirrors, whose bodies do nothing: "
+            "what Airflow itself takes."
+        )
+        for one in many:
+            yield f"{one['mirror_count']:,} mirrors of {one['registry']}:"
+            yield _mirrors_table(one)
     if failed := tables.failures(results):
         yield "### Without a figure (†)"
         yield "\n".join(f"- {line}" for line in failed)
+
+
+def _mirrors_table(measured: Mapping[str, Any]) -> str:
+    header = ["sync", "by", "s", "s until the first task", "s of the processor", "HEADs", "requests", "MiB"]
+    passes = [fleet_syncs.FleetPass(**one) for one in measured["passes"]]
+    beyond = {one.which: f"{one.beyond_seconds:+.1f}" for one in fleet_syncs.comparisons(passes)}
+    rows = []
+    for one in passes:
+        start = f"{one.start_seconds:.1f}" if one.task_count else ""
+        counts = [f"{one.head_count:,}", f"{one.request_count:,}"] if one.contender != fleet_syncs.EMPTY else ["", ""]
+        row = [one.which, one.contender, f"{one.seconds:.1f}", start, f"{one.cpu_seconds:.1f}", *counts]
+        row += [f"{one.peak_mib:.0f}", beyond.get(one.which, "") if one.contender == fleet_syncs.OWN else ""]
+        rows.append(row)
+    return tables.table([*header, "s beyond both others"], rows)
 
 
 def _times(results: SyncResults) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 
 
@@ -255,6 +255,7 @@ def digest_list_by_challenge(service: str | None, realm_path: str) -> DigestList
     return DigestList.QUAY if service and realm_path == "/v2/auth" else None
 
 
+@lru_cache(maxsize=1024)
 def known_registry(host: str) -> KnownRegistry:
     """The row of the registry whose API is at ``host``, :data:`UNKNOWN` for most; ``host:port`` is another one."""
     return next((known for known in KNOWN_REGISTRIES if known.parts(host) is not None), UNKNOWN)

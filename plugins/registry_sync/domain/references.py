@@ -263,6 +263,7 @@ class RegistryUrl:
     written: str = field(default="", compare=False, repr=False)
 
     @classmethod
+    @lru_cache(maxsize=256)
     def parse(cls, text: str) -> RegistryUrl:
         """``https://host[:port]``; a bare ``host[:port]`` means https. Docker Hub's aliases become its API host.
 

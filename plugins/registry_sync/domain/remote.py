@@ -336,10 +336,16 @@ class RemoteSpec:
         return cls(name, registry, RepositoryName(upstream_name), **read_options(options))
 
     def changed(self, **values: Any) -> RemoteSpec:
-        """A copy with other values, given and checked as by :meth:`parse`."""
-        place = {name: _plain(values.pop(name, getattr(self, name))) for name in ("name", "url", "upstream_name")}
+        """A copy with other values, given and checked as by :meth:`parse`; the remote itself where they are its own."""
+        if not _PLACE.intersection(values) and self.has(read_options(values)):
+            return self
+        place = {name: _plain(values.pop(name, getattr(self, name))) for name in _PLACE}
         made = RemoteSpec.parse(**place)
         return replace(self, name=made.name, url=made.url, upstream_name=made.upstream_name, **read_options(values))
+
+    def has(self, values: Mapping[str, Any]) -> bool:
+        """Whether the fields named there have these values."""
+        return all(getattr(self, name) == value for name, value in values.items())
 
     @cached_property
     def upstream(self) -> RepositoryName:
@@ -385,7 +391,7 @@ class RemoteSpec:
 
     def document(self) -> dict[str, Any]:
         """All fields as JSON values, as typed: what is stored and shown."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return {name: _plain(getattr(self, name)) for name in _FIELDS}
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> RemoteSpec:
@@ -397,7 +403,7 @@ class RemoteSpec:
         text = json.dumps(document, sort_keys=True)
         found = _READ.get(text)
         if found is None:
-            known = {field.name: document[field.name] for field in fields(cls) if field.name in document}
+            known = {name: document[name] for name in _FIELDS if name in document}
             found = cls.parse(**{name: _within_bounds(name, value) for name, value in known.items()})
             while len(_READ) >= _MOST_READ:
                 _READ.pop(next(iter(_READ)), None)
@@ -405,6 +411,7 @@ class RemoteSpec:
         return found
 
 
+_FIELDS = tuple(field.name for field in fields(RemoteSpec))
 #: Every option by its name in :class:`RemoteSpec`, in the order of its fields.
 OPTIONS: Mapping[str, Option] = MappingProxyType(
     {field.name: field.metadata["option"] for field in fields(RemoteSpec) if "option" in field.metadata}
@@ -418,6 +425,10 @@ SYNC_OPTIONS: Mapping[str, Option] = MappingProxyType(
 )
 
 
+#: Types whose values are JSON values already; not those derived from them.
+_AS_THEY_ARE = frozenset({bool, float, int, str})
+#: The fields of a remote that are no options.
+_PLACE = frozenset({"name", "url", "upstream_name"})
 #: Remotes by the text of the document they were read from, the first ones first.
 _READ: dict[str, RemoteSpec] = {}
 _MOST_READ = 512
@@ -457,6 +468,8 @@ def shown_value(name: str, spec: RemoteSpec) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if value is None or type(value) in _AS_THEY_ARE:
+        return value
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, RegistryUrl):

@@ -81,11 +81,10 @@ class ManifestReader:
         finally:
             self._requester.usage.add("head_count")
         self._record(response, request)
-        if web_page(b"", response.header("Content-Type")) is not None:
+        content_type = response.header("Content-Type")
+        if content_type is not None and web_page(b"", content_type) is not None:
             raise self._page_error(response, "a web page", repository, reference)
-        return ManifestHead(
-            declared_digest(response), normalise(response.header("Content-Type")), response.content_length
-        )
+        return ManifestHead(declared_digest(response), normalise(content_type), response.content_length)
 
     def get(
         self, repository: RepositoryName, reference: TagName | Digest, expected: Descriptor | None = None

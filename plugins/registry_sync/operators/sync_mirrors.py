@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -118,7 +119,7 @@ class SyncMirrorsOperator(LineageTask):
 
         report, ti = TaskReport(self.log), context["ti"]
         task = MirrorTask(ti.dag_id, ti.run_id, ti.task_id, dag_run_started_at(context))
-        with open_stage(context, "sync_mirrors", lambda: task.task_id) as stage:
+        with _existing_objects_frozen(), open_stage(context, "sync_mirrors", lambda: task.task_id) as stage:
             mirrors = self._mirrors(stage, context)
             context[MIRRORS_LABEL] = _label([mirror.repository for mirror in mirrors])  # type: ignore[literal-required]
             end_lost_runs(stage.database.run_ends, partial(dag_run_end, context), report=report)
@@ -265,6 +266,16 @@ class SyncMirrorsOperator(LineageTask):
         with suppress(RecordNotFound):  # deleted since
             upstream = upstream_dataset(stage.database.runs.get(result.sync_run_id).remote)
             self.record_lineage(upstream, version_dataset(result.repository, version, upstream))
+
+
+@contextmanager
+def _existing_objects_frozen() -> Iterator[None]:
+    """Leaves what exists before out of searches for garbage: one of Airflow's modules alone takes 0.1 s."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _start(stage: Stage, mirror: Mapping[str, Any], authority: Authority, by: RunTrigger, key: RunKey) -> SyncRun:

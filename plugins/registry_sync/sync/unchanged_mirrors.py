@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import SyncMode
-from registry_sync.domain.references import TagName
+from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName
 from registry_sync.domain.remote import RemoteSpec, is_own_connection
 from registry_sync.domain.runs import (
     Authority,
@@ -62,8 +62,9 @@ def expected_run(request: SyncRequest, known: SettledMirror, by: RunTrigger) -> 
     if request.describes_remote:
         if not request.url or not request.upstream_name:
             return None
-        place = RemoteSpec.parse(stored.name, request.url, request.upstream_name)
-        if (place.url, place.upstream) != (stored.url, stored.upstream) or used != stored:
+        url = RegistryUrl.parse(request.url)
+        place = url, url.upstream_name(RepositoryName(request.upstream_name))
+        if place != (stored.url, stored.upstream) or used != stored:
             return None
     if is_own_connection((used.conn_id or "").lower()) and used.conn_id != stored.conn_id:
         return None

@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import yaml
-from benchmarks.fleet_syncs import CONNECTIONS, FleetPass, _Regsync, table
+from benchmarks.fleet_syncs import _DAG, CONNECTIONS, FleetPass, _Regsync, as_json, comparisons, table
 
 
-def test_each_pass_has_a_line_and_ours_as_a_multiple_of_theirs() -> None:
-    passes = [
-        FleetPass("registry-sync", "unchanged", 3.0, 2.5, 4, 400, 440, 250.0),
+def _passes() -> list[FleetPass]:
+    return [
+        FleetPass("empty tasks", "unchanged", 1.5, 0.5, 4, 0, 0, 220.0, 1.0),
+        FleetPass("registry-sync", "unchanged", 3.0, 2.5, 4, 400, 440, 250.0, 1.25),
         FleetPass("regsync", "unchanged", 2.0, 1.5, 0, 400, 440, 76.0),
-        FleetPass("registry-sync", "first", 9.0, 6.5, 4, 400, 1320, 250.0),
+        FleetPass("registry-sync", "first", 9.0, 6.5, 4, 400, 1320, 250.0, 1.0),
     ]
-    lines = table(passes).splitlines()
-    assert (
-        " ".join(lines[0].split()) == "unchanged registry-sync 3.0 s 2.5 CPU-s 4 tasks 400 HEADs 440 requests 250 MiB"
+
+
+def test_each_pass_has_a_line_and_one_beside_the_other_program_and_airflow_itself() -> None:
+    lines = table(_passes()).splitlines()
+    assert " ".join(lines[1].split()) == (
+        "unchanged registry-sync 3.0 s 2.5 CPU-s 4 tasks 400 HEADs 440 requests 250 MiB 1.25 s until the first task"
     )
-    assert lines[3:] == ["unchanged  registry-sync / regsync: 1.50"]
+    assert "until" not in lines[2]
+    assert "\n".join(lines[4:]) == (
+        "unchanged  registry-sync / regsync: 1.50; no longer than regsync (2.0 s) and empty tasks (1.5 s) together; "
+        "without these 1.33 times as fast"
+    )
+
+
+def test_a_pass_is_judged_by_what_it_takes_beyond_the_other_program_and_airflow_itself() -> None:
+    [found] = comparisons(_passes())
+    assert (found.which, found.beyond_seconds, found.ratio) == ("unchanged", -0.5, 2.0 / 1.5)
+    [longer] = comparisons([replace(one, seconds=one.seconds * 2) for one in _passes()[:2]] + _passes()[2:])
+    assert longer.beyond_seconds == 1.0
+    assert "1.0 s longer than" in str(longer)
+
+
+def test_what_was_measured_of_one_registry_is_a_document() -> None:
+    document = as_json(_passes(), 40, lists_digests=False)
+    assert (document["mirror_count"], document["registry"]) == (40, "docker-registry")
+    assert [FleetPass(**one) for one in document["passes"]] == _passes()
+    assert [one["beyond_seconds"] for one in document["comparisons"]] == [-0.5]
+
+
+def test_the_dags_differ_in_their_bodies_alone() -> None:
+    texts = [_DAG.format(dag_id="x", is_whole=is_whole) for is_whole in (True, False)]
+    assert texts[0].replace("if True", "if False") == texts[1] != texts[0]
+    compile(texts[0], "dag", "exec")
 
 
 def test_regsync_is_given_each_repository_and_as_many_connections(tmp_path) -> None:  # type: ignore[no-untyped-def]

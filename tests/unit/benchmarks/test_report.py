@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from benchmarks import report
+from benchmarks.fleet_syncs import FleetPass, as_json
 
 
 def test_the_page_and_the_plot_are_those_of_the_figures() -> None:
@@ -66,3 +67,20 @@ def test_all_figures_of_a_repository_on_a_network_come_from_the_last_run_that_me
         ("80ms", "big", "oras", [2.0]),
     ]
     assert report.joined([both]) == both
+
+
+def test_many_mirrors_are_shown_beside_the_other_program_and_airflow_itself() -> None:
+    passes = [
+        FleetPass("empty tasks", "unchanged", 1.5, 0.5, 4, 0, 0, 220.0, 1.0),
+        FleetPass("registry-sync", "unchanged", 4.0, 2.5, 4, 400, 440, 250.0, 1.25),
+        FleetPass("regsync", "unchanged", 2.0, 1.5, 0, 400, 440, 76.0),
+    ]
+    figures = json.loads(report.FIGURES.read_text())
+    runs = [figures, *({"machine": {}, "mirrors": [as_json(passes, count, lists_digests=False)]} for count in (40, 80))]
+    both = report.joined(runs)
+    assert [one["mirror_count"] for one in both["mirrors"]][-2:] == [40, 80]
+    assert report.joined([both, runs[1]]) == both
+    lines = [" ".join(line.split()) for line in report.measured_part(both).splitlines()]
+    assert "40 mirrors of docker-registry:" in lines
+    assert "| unchanged | registry-sync | 4.0 | 1.2 | 2.5 | 400 | 440 | 250 | +0.5 |" in lines
+    assert "| unchanged | empty tasks | 1.5 | 1.0 | 0.5 | | | 220 | |" in lines

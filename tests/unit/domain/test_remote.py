@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -114,6 +114,13 @@ def test_two_remotes_are_the_same_however_their_places_are_written() -> None:
 )
 def test_what_is_typed_becomes_a_value(name: str, typed: Any, value: Any) -> None:
     assert getattr(FULL.changed(**{name: typed}), name) == value
+
+
+def test_a_remote_that_is_given_its_own_options_is_not_made_anew() -> None:
+    typed = {name: value for name, value in FULL.document().items() if name in OPTIONS}
+    assert FULL.changed(**typed) is FULL
+    assert FULL.changed(**{**typed, "max_total_bytes": 7}) == replace(FULL, max_total_bytes=7)
+    assert FULL.changed(name="other").name == "other"
 
 
 @pytest.mark.parametrize(

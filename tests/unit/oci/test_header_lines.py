@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from urllib3.connection import HTTPConnection
 
-from registry_sync.oci.http.responses import MAX_HEADERS, MAX_LINE_BYTES, PunctualResponse
+from registry_sync.oci.http.connections import MAX_HEADERS, MAX_LINE_BYTES, PunctualResponse, TargetHeaders, _Connection
 
 _NAMES = ("Content-Length", "Transfer-Encoding", "Connection", "Content-Type", "Keep-Alive", "X-A", "x-a", "")
 _VALUES = (
@@ -98,6 +100,33 @@ def test_plain_lines_need_no_parser_of_emails(monkeypatch: pytest.MonkeyPatch) -
     def refuse(*_arguments: object) -> HTTPMessage:
         raise AssertionError("the parser was used")
 
-    monkeypatch.setattr("registry_sync.oci.http.responses.parse_headers", refuse)
+    monkeypatch.setattr("registry_sync.oci.http.connections.parse_headers", refuse)
     data = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nLink: <a>, <b>\r\nlink: <c>\r\nX-Latin: \xe4\r\n\r\n"
     assert isinstance(_read(PunctualResponse, data, "HEAD"), tuple)
+
+
+def _head(kind: type[HTTPConnection], data: bytes, names: Iterable[str]) -> object:
+    """What there is to see of the response to a HEAD, or the type of the error."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
+        connection = kind("registry.example")
+        connection.response_class = PunctualResponse  # type: ignore[assignment]
+        connection.sock = ours
+        headers = TargetHeaders({"User-Agent": "a", "Accept-Encoding": "identity"})
+        try:
+            connection.request("HEAD", "/v2/", headers=headers)
+            response = connection.getresponse()
+        except (ConnectionError, HTTPException, ValueError) as problem:
+            return type(problem)
+        sent = theirs.recv(4096)
+        found = {name: response.headers.get(name) for name in names}
+        return sent, response.status, found, response.read(), response.read1(5, decode_content=False)
+
+
+@given(_lines)
+def test_a_response_without_a_body_is_as_any_of_urllib3(lines: list[bytes]) -> None:
+    data = b"HTTP/1.1 200 OK\r\n" + b"".join(lines) + b"\r\n"
+    names = [*_NAMES, *map(str.upper, _NAMES), "X-Odd", "absent"]
+    assert _head(_Connection, data, names) == _head(HTTPConnection, data, names)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from http.client import HTTPResponse
 
 import pytest
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from registry_sync.oci.http.connections import EmptyResponse
 
 
 @pytest.mark.parametrize("kind", [HTTPConnection, HTTPSConnection])
@@ -33,3 +36,12 @@ def test_a_response_of_python_reads_its_status_and_knows_whether_its_connection_
     for name in ("_read_status", "_check_close"):
         assert list(inspect.signature(getattr(HTTPResponse, name)).parameters) == ["self"]
     assert "_method" in inspect.getsource(HTTPResponse.__init__)
+
+
+def test_a_pool_says_of_a_response_where_it_came_from_and_takes_its_connection_back() -> None:
+    source = inspect.getsource(HTTPConnectionPool._make_request)
+    for name in ("response.retries =", "response._connection =", "response._pool ="):
+        assert name in source
+    used = set(re.findall(r"response\.(\w+)", source)) - {"retries", "_connection", "_pool"}
+    assert used <= set(dir(EmptyResponse)) | {"status", "version_string"}
+    assert list(inspect.signature(HTTPConnectionPool._put_conn).parameters) == ["self", "conn"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -17,6 +18,7 @@ from registry_sync.errors import ConfigurationError, MirrorsUnfinished
 from registry_sync.operators.run_notes import RUN_NOTE_KEY, RunNote, compose
 from registry_sync.operators.stage import RegistryRetryPolicy
 from registry_sync.operators.sync_mirrors import COUNTS_KEY, SyncMirrorsOperator
+from registry_sync.sync.sync_mirrors import sync_mirrors
 from support.memory_registry import HELD, MemoryRegistry, refusal
 from support.mirrors import names, small_repository
 from support.received_metrics import receiving
@@ -84,6 +86,21 @@ def test_all_mirrors_are_synced_and_the_counts_are_passed_on(database: Database,
     again = TaskContext(task_id="sync_mirrors", run_id="manual__2")
     assert run(task(mirrors(registry)), again)["counts"] == {"unchanged": 4}
     assert again.reported() == []
+
+
+def test_objects_of_before_the_task_are_left_out_of_searches_for_garbage_while_it_runs(
+    database: Database, registry: MemoryRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+
+    def measured(*arguments: Any, **options: Any) -> Any:
+        counts.append(gc.get_freeze_count())
+        return sync_mirrors(*arguments, **options)
+
+    monkeypatch.setattr("registry_sync.sync.sync_mirrors.sync_mirrors", measured)
+    run(task(mirrors(registry)), TaskContext(task_id="sync_mirrors"))
+    assert counts[0] > 1000
+    assert gc.get_freeze_count() == 0
 
 
 def test_the_state_of_each_mirror_that_succeeded_is_sent_as_metrics(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from registry_sync.oci.auth.tokens import Token, TokenRequest, TokenStore
 from registry_sync.oci.http.origins import Target
 
 MAX_SENDS = 3
+_NOTHING_TO_LEARN = nullcontext()
 
 
 @dataclass(frozen=True)
@@ -118,15 +119,17 @@ class Authenticator:
             return
         self._responded.set()
 
-    @contextmanager
-    def discovery(self) -> Iterator[None]:
+    def discovery(self) -> AbstractContextManager[None]:
         """Surrounds a request and what its response teaches: until there was one, one after the other passes.
 
         Otherwise each thread that starts would be refused for itself. A ready-made token needs no challenge.
         """
         if self._responded.is_set() or self._source().registry_token:
-            yield
-            return
+            return _NOTHING_TO_LEARN
+        return self._first_discovery()
+
+    @contextmanager
+    def _first_discovery(self) -> Iterator[None]:
         self._first.acquire()
         if self._responded.is_set():
             self._first.release()

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import statistics
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import TracebackType
 
 from registry_sync.domain.remote import FIRST_CONCURRENCY
 from registry_sync.oci.http.options import Clock
@@ -73,29 +73,31 @@ class Concurrency:
         self._is_serving = True
         self._is_outage = False
         self._known_before = self._ceiling, self._patience
+        self._slot = _Slot(self)
 
     @property
     def limit(self) -> int:
         """How many requests may be under way now."""
         return self._limit
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
+    def slot(self) -> AbstractContextManager[None]:
         """Surrounds a request from before it is sent to the end of its body; waits while too many are under way.
 
         Not to be nested: a thread that holds one would wait for itself.
         """
+        return self._slot
+
+    def _take_slot(self) -> None:
         with self._changed:
             while self._running_count >= self._limit:
                 self._clock.wait(self._changed)
             self._running_count += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._running_count -= 1
-                if self._running_count < self._limit:
-                    self._changed.notify()
+
+    def _free_slot(self) -> None:
+        with self._changed:
+            self._running_count -= 1
+            if self._running_count < self._limit:
+                self._changed.notify()
 
     def send(self, kind: str) -> SentRequest:
         """Takes note that a request is sent now; ``kind`` is what comparable requests have in common."""
@@ -187,3 +189,18 @@ class Concurrency:
         self._samples = {}
         if self._running_count < self._limit:
             self._changed.notify(self._limit - self._running_count)
+
+
+class _Slot(AbstractContextManager[None]):
+    """What :meth:`Concurrency.slot` returns: one for all requests, as it knows nothing of a single one."""
+
+    def __init__(self, concurrency: Concurrency) -> None:
+        self._concurrency = concurrency
+
+    def __enter__(self) -> None:
+        self._concurrency._take_slot()  # noqa: SLF001  a part of it
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._concurrency._free_slot()  # noqa: SLF001  a part of it

@@ -151,16 +151,17 @@ class AddressGate:
         self._own_host = own_host
         self._listed = frozenset(entry.rpartition(":")[0] or entry for entry in listed_hosts) | listed_hosts
         self._own_reach = Reach.PUBLIC
-        self._checked: set[tuple[str, Reach]] = set()
+        #: The names that have passed, for as long as the registry's own address has the same reach.
+        self._checked: set[str] = set()
 
     def check_name(self, host: str) -> None:
         """Checks the name alone. Raises :class:`RedirectRefused`."""
-        checked = host, self._own_reach
-        if checked in self._checked:
+        checked = self._checked
+        if host in checked:
             return
         self._check_name(host)
-        if len(self._checked) < MOST_CHECKED_NAMES:  # a registry may redirect to ever other ones
-            self._checked.add(checked)
+        if len(checked) < MOST_CHECKED_NAMES:  # a registry may redirect to ever other ones
+            checked.add(host)
 
     def _check_name(self, host: str) -> None:
         if is_disguised(host):
@@ -182,7 +183,9 @@ class AddressGate:
         if host == self._own_host:
             for address in addresses:
                 self._check_own(address)
-            self._own_reach = min(Reach.LOOPBACK, max(reach_of(address) for address in addresses))
+            own_reach = min(Reach.LOOPBACK, max(reach_of(address) for address in addresses))
+            if own_reach is not self._own_reach:
+                self._own_reach, self._checked = own_reach, set()
         else:
             for address in addresses:
                 self._check(host, address)

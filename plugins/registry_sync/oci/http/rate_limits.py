@@ -52,7 +52,8 @@ class RateLimit:
     @classmethod
     def read(cls, response: Response) -> RateLimit | None:
         """Reads the ``ratelimit-*`` headers of a response; None when they are absent or unreadable."""
-        remaining = _last_limit(response.header("ratelimit-remaining"))
+        stated = response.header("ratelimit-remaining")
+        remaining = None if stated is None else _last_limit(stated)
         if remaining is None:
             return None
         limit = _last_limit(response.header("ratelimit-limit")) or (None, None)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from copy import copy
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from registry_sync.domain.known_registries import known_registry
@@ -148,10 +148,16 @@ _WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
 MAX_WARNING_BYTES = 4096
 
 
+@lru_cache(maxsize=64)
+def _repository_scope(repository: str) -> str:
+    """As :func:`repository_scope`; a repository is requested many times in a row."""
+    return repository_scope(RepositoryName(repository))
+
+
 def _scope(request_context: RequestContext) -> str | None:
     """The scope of a token for the request; None where it needs none."""
     if request_context.repository:
-        return repository_scope(RepositoryName(request_context.repository))
+        return _repository_scope(request_context.repository)
     return CATALOG_SCOPE if request_context.kind == "catalog" else None
 
 

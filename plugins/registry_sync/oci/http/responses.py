@@ -4,25 +4,21 @@ The HTTP library never decodes a body: digests are over the bytes as sent, and a
 change them. Encoded bodies are decoded here, within a size limit.
 
 A socket's timeout limits only the silence between two bytes, so that a server could block a worker for ever with a byte
-now and then. So the time to the end of the headers and the throughput of the body are limited too.
+now and then. So the throughput of the body is limited too, and the time to the end of the headers
+(:mod:`registry_sync.oci.http.connections`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import html
-import io
 import json
 import re
-import socket
 import ssl
-import time
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from http import HTTPStatus
-from http.client import HTTPException, HTTPMessage, HTTPResponse, LineTooLong, UnknownProtocol, parse_headers
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import (
@@ -52,8 +48,8 @@ from registry_sync.errors import (
 from registry_sync.oci.http.options import Clock
 from registry_sync.oci.http.origins import Target
 
-#: Python's own bounds of a header line, and of the number of lines.
-MAX_LINE_BYTES, MAX_HEADERS = 65536, 100
+if TYPE_CHECKING:
+    from registry_sync.oci.http.connections import EmptyResponse
 
 
 @dataclass(frozen=True)
@@ -91,121 +87,6 @@ class PaceWatch:
         is_enough = self._seen_bytes >= self._pace.minimum_bytes_per_second * self._waited_seconds
         self._waited_seconds, self._seen_bytes = 0.0, 0
         return is_enough
-
-
-class _Received(io.RawIOBase):
-    """The bytes of a socket; an error after ``deadline`` (monotonic seconds), None for no deadline.
-
-    While ``is_in_headers``, the end of the bytes is an error too: incomplete headers are invalid.
-    """
-
-    def __init__(self, raw: io.RawIOBase) -> None:
-        super().__init__()
-        self._raw = raw
-        self.deadline: float | None = None
-        self.is_in_headers = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int | None:
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise TimeoutError("the headers of a response take too long")
-        count = self._raw.readinto(buffer)
-        if count == 0 and self.is_in_headers:
-            raise ConnectionResetError("the connection ended before the headers of the response")
-        return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _PlainHeaders(HTTPMessage):
-    """Headers of which each is one line in the form of the specification, as most are: nothing is left to interpret.
-
-    Gives what Python's own parser gives for them, without that parser, which is made for e-mails and takes a third of
-    the time of a request.
-    """
-
-    def __init__(self, pairs: list[tuple[str, str]]) -> None:
-        super().__init__()
-        self._pairs = self._headers = pairs
-
-    def items(self) -> list[tuple[str, str]]:
-        return list(self._pairs)
-
-    def get(self, name: str, failobj: Any = None) -> Any:
-        wanted = name.lower()
-        return next((value for found, value in self._pairs if found.lower() == wanted), failobj)
-
-
-#: RFC 9112 section 5, without the obsolete folding of a value over several lines (section 5.2).
-_PLAIN_HEADERS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r\n)*\r\n")
-
-
-def _read_headers(received: io.BufferedReader) -> HTTPMessage:
-    """The headers up to the empty line. Raises as Python's parser for too many or too long ones, and has its result."""
-    lines: list[bytes] = []
-    while True:
-        line = received.readline(MAX_LINE_BYTES + 1)
-        if len(line) > MAX_LINE_BYTES:
-            raise LineTooLong("header line")
-        lines.append(line)
-        if len(lines) > MAX_HEADERS:
-            raise HTTPException(f"got more than {MAX_HEADERS} headers")
-        if line in (b"\r\n", b"\n", b""):
-            break
-    block = b"".join(lines)
-    if not _PLAIN_HEADERS.fullmatch(block):
-        return parse_headers(io.BytesIO(block))
-    pairs = (line.split(":", 1) for line in block.decode("iso-8859-1").split("\r\n")[:-2])
-    return _PlainHeaders([(name, value.lstrip(" \t")) for name, value in pairs])
-
-
-class PunctualResponse(HTTPResponse):
-    """A response whose complete status line and headers must arrive within the socket's timeout."""
-
-    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
-        super().__init__(sock, *arguments, **options)
-        self._timeout_seconds = sock.gettimeout()
-        self._received = _Received(self.fp.detach())
-        self.fp = io.BufferedReader(self._received)
-
-    def begin(self) -> None:
-        """As Python's, but for the parser of headers. Raises what that raises."""
-        if self._timeout_seconds is not None:
-            self._received.deadline = time.monotonic() + self._timeout_seconds
-        self._received.is_in_headers = True
-        version, status, reason = self._read_status()  # type: ignore[attr-defined]
-        while status == HTTPStatus.CONTINUE:
-            _read_headers(self.fp)
-            version, status, reason = self._read_status()  # type: ignore[attr-defined]
-        self.code = self.status = status
-        self.reason = reason.strip()
-        if not version.startswith("HTTP/1.") and version != "HTTP/0.9":
-            raise UnknownProtocol(version)
-        self.version = 10 if version in ("HTTP/1.0", "HTTP/0.9") else 11
-        self.headers = self.msg = _read_headers(self.fp)
-        self._received.is_in_headers = False
-        self._received.deadline = None
-        self._delimit_body()
-
-    def _delimit_body(self) -> None:
-        """Determines by the headers where the body ends (RFC 9112 section 6.3)."""
-        self.chunked = (self.headers.get("transfer-encoding") or "").lower() == "chunked"
-        self.chunk_left = None
-        self.will_close = self._check_close()  # type: ignore[attr-defined]
-        self.length = None
-        if not self.chunked:
-            with contextlib.suppress(ValueError):
-                declared = int(self.headers.get("content-length") or "")
-                self.length = declared if declared >= 0 else None
-        is_empty = self.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED) or 100 <= self.status < 200
-        if is_empty or self._method == "HEAD":  # type: ignore[attr-defined]
-            self.length = 0
-        if not self.chunked and self.length is None:
-            self.will_close = True
 
 
 #: What a body is read by, while few are; all together never hold more than as many as a client begins with.
@@ -264,7 +145,13 @@ class Response:
     )
 
     def __init__(
-        self, response: BaseHTTPResponse, method: str, target: Target, pace: Pace, *, read_bytes: int = READ_BYTES
+        self,
+        response: BaseHTTPResponse | EmptyResponse,
+        method: str,
+        target: Target,
+        pace: Pace,
+        *,
+        read_bytes: int = READ_BYTES,
     ) -> None:
         self._response = response
         self._read_bytes = read_bytes

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote
 
 from urllib3.exceptions import HTTPError
+from urllib3.util import Retry
 
 from registry_sync.domain.remote import FIRST_CONCURRENCY
 from registry_sync.errors import RedirectRefused, RegistrySyncError
@@ -37,6 +38,8 @@ REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 10
 #: Threads beyond the concurrency wait for a connection; this long only when the others hang.
 LONGEST_WAIT_FOR_CONNECTION_SECONDS = 600
+#: Errors are raised as they are, and redirects returned: what urllib3 makes of False, for each request anew.
+_NO_RETRIES = Retry.from_int(False, redirect=False)
 
 
 def _kind(method: str, path: str) -> str:
@@ -112,7 +115,7 @@ class Transport:
                 body=body,
                 headers=sent,
                 redirect=False,
-                retries=False,
+                retries=_NO_RETRIES,
                 assert_same_host=False,
                 pool_timeout=LONGEST_WAIT_FOR_CONNECTION_SECONDS,
                 preload_content=False,
@@ -178,9 +181,11 @@ class Transport:
 
     def _with_namespace(self, target: Target) -> Target:
         """``target`` with the configured namespace, if any. Targets of redirects are not changed."""
+        if self._namespace is None:
+            return target
         path, _, query = target.path.partition("?")
         is_content = target.origin == self.own and path.startswith("/v2/") and path != "/v2/"
-        if self._namespace is None or not is_content or "ns" in parse_qs(query):
+        if not is_content or "ns" in parse_qs(query):
             return target
         return target._replace(path=f"{path}?{query}{'&' if query else ''}ns={quote(self._namespace, safe=':')}")
 
