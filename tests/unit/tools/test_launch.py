@@ -83,6 +83,40 @@ def test_each_part_leads_a_session_of_its_own_and_writes_its_own_log(stub: Path)
         assert not any(processes.is_alive(record) for record in records)
 
 
+#: Notes which process has called what.
+PREPARING = """
+import os
+
+def load_modules():
+    _note("loaded")
+
+def rehearse():
+    _note("rehearsed")
+
+def _note(what):
+    with open({path!r}, "a") as file:
+        file.write(f"{{what}} {{os.getpid()}}\\n")
+"""
+
+
+def test_what_tasks_need_is_loaded_once_and_rehearsed_by_the_part_that_they_are_forked_from(stub: Path) -> None:
+    package, noted = stub / Path(*launch.PREPARED_BY.split(".")[:-1]), stub / "noted"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    (package / "preloading.py").write_text(PREPARING.format(path=str(noted)))
+    ours, theirs = socket.socketpair()
+    with ours, theirs, start(stub, theirs) as first:
+        theirs.close()
+        others = json.loads(ours.makefile().readline())
+        wait_until(lambda: len(noted.read_text().splitlines()) == 2)
+        ours.sendall(bytes(len(PARTS)))
+        wait_until(lambda: all(reported(stub, name) for name in PARTS))
+        first.wait(timeout=60)
+        processes.stop([processes.find(name, pid) for name, pid in others.items()], grace_seconds=10)
+    assert noted.read_text().splitlines() == [f"loaded {first.pid}", f"rehearsed {others['scheduler']}"]
+
+
 def test_no_component_continues_when_its_parent_is_gone(stub: Path) -> None:
     ours, theirs = socket.socketpair()
     with theirs, start(stub, theirs) as first:
