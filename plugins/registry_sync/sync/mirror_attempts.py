@@ -228,7 +228,8 @@ class _Attempt:
         work = self.work
         problem: Exception | None = None
         report = _QuietReport(self.mirror.repository, work.report)
-        look = Look(client, work.database, known, expected, remote, report, work.confirm_after)
+        lists = work.settled.lists_of(self.mirror.repository)
+        look = Look(client, work.database, lists, known, expected, remote, report, work.confirm_after)
         try:
             if look.finds_unchanged():
                 self.usage = client.usage.counts()

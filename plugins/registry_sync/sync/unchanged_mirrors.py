@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -111,6 +111,7 @@ class SettledMirrors:
         self._lock = threading.Lock()
         self._found: dict[str, SettledMirror] = {}
         self._unread: dict[str, dict[str, RunKey]] = {}
+        self._lists: dict[str, ListsOfMany] = {}
         for batch in in_parts(keys, READ_AT_ONCE):
             part = {name: keys[name] for name in batch}
             self._unread.update(dict.fromkeys(part, part))
@@ -120,10 +121,46 @@ class SettledMirrors:
         with self._lock:
             part = self._unread.get(repository)
             if part is not None:
-                self._found |= self._database.unchanged_syncs.settled(part)
+                found = self._database.unchanged_syncs.settled(part)
+                self._found |= found
+                lists = ListsOfMany(self._database, [known.latest for known in found.values()])
+                self._lists.update(dict.fromkeys(found, lists))
                 for name in part:
                     del self._unread[name]
             return self._found.pop(repository, None)
+
+    def lists_of(self, repository: str) -> ListsOfMany:
+        """What is known of the list of digests of a mirror that was taken."""
+        return self._lists[repository]
+
+
+class ListsOfMany:
+    """What earlier syncs found of their registries' lists of digests, and the tags that have moved before.
+
+    ``runs`` are the last ones of mirrors that were read together. It is read of all of them once one of them asks,
+    which most registries give no reason for. Safe to use from several threads.
+    """
+
+    def __init__(self, database: Database, runs: Sequence[SyncRun]) -> None:
+        self._store = database.confirmations
+        self._runs = runs
+        self._lock = threading.Lock()
+        self._last: Mapping[str, Confirmation] | None = None
+        self._moving: Mapping[str, Sequence[TagName]] | None = None
+
+    def last(self, run: SyncRun, *, problems_since: datetime) -> Confirmation:
+        """As the store's."""
+        with self._lock:
+            if self._last is None:
+                self._last = self._store.last_of_many(self._runs, problems_since=problems_since)
+        return self._last.get(run.repository_id) or self._store.last(run, problems_since=problems_since)
+
+    def moving_tags(self, repository_id: str, count: int) -> list[TagName]:
+        """As the store's."""
+        with self._lock:
+            if self._moving is None:
+                self._moving = self._store.moving_tags_of_many([run.repository_id for run in self._runs])
+        return list(self._moving.get(repository_id, ())[:count])
 
 
 def in_parts(names: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -137,7 +174,7 @@ def in_parts(names: Iterable[str], size: int) -> Iterator[list[str]]:
 class _Unrecorded:
     """What a look would record with its run."""
 
-    database: Database
+    lists: ListsOfMany
     heads: dict[TagName, Digest | None] = field(default_factory=dict)
     asked_at: datetime | None = None
     note: DigestListNote = field(default_factory=DigestListNote)
@@ -157,10 +194,10 @@ class _Unrecorded:
         self.asked_at = min(asked_at, self.asked_at or asked_at)
 
     def last(self, run: SyncRun, *, problems_since: datetime) -> Confirmation:
-        return self.database.confirmations.last(run, problems_since=problems_since)
+        return self.lists.last(run, problems_since=problems_since)
 
     def moving_tags(self, repository_id: str, count: int) -> list[TagName]:
-        return self.database.confirmations.moving_tags(repository_id, count)
+        return self.lists.moving_tags(repository_id, count)
 
     def record(
         self,
@@ -175,10 +212,14 @@ class _Unrecorded:
 
 @dataclass
 class Look:
-    """A look at ``known`` by the expected ``run`` of it; ``listed_at`` and ``note`` are those of its listing."""
+    """A look at ``known`` by the expected ``run`` of it; ``listed_at`` and ``note`` are those of its listing.
+
+    ``lists`` is what is known of the registry's list of digests.
+    """
 
     client: RegistryReader
     database: Database
+    lists: ListsOfMany
     known: SettledMirror
     run: SyncRun
     remote: RemoteSpec
@@ -190,7 +231,7 @@ class Look:
     _referrers: ComparedReferrers | None = None
 
     def __post_init__(self) -> None:
-        self._unrecorded = _Unrecorded(self.database)
+        self._unrecorded = _Unrecorded(self.lists)
 
     @property
     def note(self) -> DigestListNote:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,11 +15,12 @@ from registry_sync.db.runs import unchanged_syncs
 from registry_sync.db.tables import blobs, manifests, repository_links
 from registry_sync.domain.mirror_results import MirrorOutcome, MirrorResult
 from registry_sync.domain.quantities import utc_now
-from registry_sync.domain.runs import DigestListUse, LinkKind, RunKey, RunState, RunUsage, SyncRun
+from registry_sync.domain.runs import Confirmation, DigestListUse, LinkKind, RunKey, RunState, RunUsage, SyncRun
 from registry_sync.domain.serving import DistributionSpec
 from registry_sync.domain.settled_mirrors import DigestListNote, RecordedSyncs, SettledMirror, UnchangedSync
 from registry_sync.errors import RunEnded
 from support.metadata import LISTED_AT, Upstream, artifact, image, new_key, open_run, play_stages, sync
+from support.statements import planned_statements
 
 
 def upstream(**tags: str) -> Upstream:
@@ -220,3 +222,65 @@ def test_others_are_recorded_beside_one_that_has_changed(database: Database, kno
     moved(database, known)
     one, other = unchanged(known), unchanged(web)
     assert database.unchanged_syncs.record([one, other]) == RecordedSyncs(frozenset({other.run.id}), frozenset())
+
+
+def _lists_of(database: Database, *names: str) -> dict[str, Confirmation]:
+    """What is read of many mirrors at once of their registries' lists; each as a read of that one alone."""
+    known = database.unchanged_syncs.settled({name: new_key() for name in names})
+    runs = [one.latest for one in known.values()]
+    found = database.confirmations.last_of_many(runs, problems_since=LISTED_AT)
+    alone = {run.repository_id: database.confirmations.last(run, problems_since=LISTED_AT) for run in runs}
+    assert found == {id_: one for id_, one in alone.items() if id_ in found}
+    return {name: found[one.repository.id] for name, one in known.items() if one.repository.id in found}
+
+
+def test_what_many_mirrors_know_of_their_registries_lists_is_what_single_reads_say(
+    database: Database, known: SettledMirror
+) -> None:
+    sync(database, database.repositories.ensure("web"), upstream(latest="old"))
+    assert _lists_of(database, "app", "web")["app"].used_count == 0
+    database.unchanged_syncs.record([unchanged(known, digest_list=DigestListNote(DigestListUse.USED, 2))])
+    found = _lists_of(database, "app", "web")
+    assert (found["app"].used_count, found["web"].used_count) == (1, 0)
+    assert found["app"].confirmed_at == known.latest.listed_at
+    assert database.confirmations.last_of_many([], problems_since=LISTED_AT) == {}
+
+
+@pytest.mark.parametrize("use", [use for use in DigestListUse if use.is_lasting])
+def test_mirrors_with_a_problem_or_other_filters_are_read_one_by_one(
+    database: Database, known: SettledMirror, use: DigestListUse
+) -> None:
+    sync(database, database.repositories.ensure("web"), upstream(latest="old"))
+    found = unchanged(known)
+    other = replace(found.run.remote, include_tags=("la*",))
+    database.unchanged_syncs.record([replace(found, run=replace(found.run, remote=other))])
+    [as_before] = database.unchanged_syncs.settled({"app": new_key()}).values()
+    run = replace(as_before.latest, remote=known.latest.remote)
+    assert database.confirmations.last_of_many([run], problems_since=LISTED_AT) == {}
+    assert _lists_of(database, "app", "web").keys() == {"app", "web"}
+    database.confirmations.record(as_before.latest.id, use, problem="it is refused")
+    assert _lists_of(database, "app", "web").keys() == {"web"}
+
+
+def test_the_tags_of_many_mirrors_that_have_moved_are_those_of_each(database: Database, known: SettledMirror) -> None:
+    web = database.repositories.ensure("web")
+    for text in ("old", "new", "newer"):
+        sync(database, known.repository, upstream(latest=text, other="old", third=text))
+        sync(database, web, upstream(latest="old"))
+    sync(database, known.repository, upstream(latest="newest", other="old", third="newer"))
+    ids = [known.repository.id, web.id]
+    found = database.confirmations.moving_tags_of_many(ids)
+    assert found == {known.repository.id: ["latest", "third"]}
+    assert found[known.repository.id] == database.confirmations.moving_tags(known.repository.id, 9)
+    assert database.confirmations.moving_tags(known.repository.id, 1) == ["latest"]
+    assert database.confirmations.moving_tags(web.id, 9) == []
+
+
+def test_what_is_known_of_many_lists_is_looked_up_in_indexes(database: Database, known: SettledMirror) -> None:
+    with planned_statements(database) as plans:
+        database.confirmations.last_of_many([known.latest], problems_since=LISTED_AT)
+        database.confirmations.moving_tags_of_many([known.repository.id])
+    assert len(plans) == 2
+    for plan in plans:
+        found = re.search(r"Seq Scan|SCAN (?:sync_runs|settled|confirmed|repositories|repository_tags)\b", plan)
+        assert found is None, plan

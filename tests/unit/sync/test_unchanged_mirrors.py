@@ -104,6 +104,19 @@ def test_unchanged_mirrors_are_read_and_written_together(fleet: Fleet) -> None:
     assert len(fleet.here.database.mirror_results.of_task("fleet", "run-4", "sync_mirrors")) == 40
 
 
+def test_what_is_known_of_lists_of_digests_is_read_together(fleet: Fleet) -> None:
+    fleet.registry.lists_digests = True
+    fleet.repositories = names(40)
+    fleet.fill(tags=6)
+    fleet.sync("run-2")
+    fleet.registry.reset_counts()
+    with executed_statements() as statements:
+        synced = fleet.sync("run-3")
+    assert str(synced) == "40 unchanged"
+    assert requests(fleet, APP) == ["GET tags", *3 * ["HEAD manifest"]]
+    assert len(statements) <= 2 * 40, "to read it of each alone takes five"
+
+
 def moved(fleet: Fleet) -> None:
     fleet.registry.serve(APP, small_repository(0, tags=3, moved=1))
 

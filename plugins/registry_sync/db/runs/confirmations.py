@@ -6,15 +6,16 @@ How long ago the last confirmation was bounds how long a list that is out of dat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, Update, func, or_, select, update
 
 from registry_sync.db.engine import Transactions
-from registry_sync.db.queries import built_once, storable
-from registry_sync.db.tables import repository_tags, sync_runs
+from registry_sync.db.queries import built_once, is_one_of, storable
+from registry_sync.db.tables import repositories, repository_tags, sync_runs
 from registry_sync.domain.references import TagName
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import Confirmation, DigestListUse, RunState, SyncRun
@@ -52,6 +53,24 @@ class ConfirmationStore:
             problem_at=None if problem is None else problem.started_at,
         )
 
+    def last_of_many(self, runs: Iterable[SyncRun], *, problems_since: datetime) -> dict[str, Confirmation]:
+        """As :meth:`last`, of at most one batch of settled runs, each the last of its repository, by repository.
+
+        Left out are those of which more runs have to be read: with a problem, without a sync that confirmed their tags,
+        or with other filters in the last that did.
+        """
+        by_repository = {run.repository_id: run for run in runs}
+        with self._transactions.reading() as connection:
+            is_wanted = is_one_of(connection, repositories.c.id, list(by_repository))
+            rows = connection.execute(_last_of_many(is_wanted, problems_since)).all()
+        found: dict[str, Confirmation] = {}
+        for row in rows:
+            run = by_repository[row.repository_id]
+            if row.has_problem or row.remote_id != run.remote_id or _newest([row], run.remote) is None:
+                continue
+            found[run.repository_id] = Confirmation(row.listed_at, row.last_listed_at, row.used_count)
+        return found
+
     def record(self, run_id: str, use: DigestListUse | None, *, tag_count: int = 0, problem: str | None = None) -> None:
         """Records what became of the list in a run: ``tag_count`` tags were unchanged by it. It replaces the record."""
         values = {
@@ -67,6 +86,15 @@ class ConfirmationStore:
         """At most ``count`` tags of the repository that have moved in its history, those that moved last first."""
         with self._transactions.reading() as connection:
             return [TagName(name) for name in connection.execute(*_moving_tags(repository_id, count)).scalars()]
+
+    def moving_tags_of_many(self, repository_ids: Sequence[str]) -> dict[str, list[TagName]]:
+        """As :meth:`moving_tags`, all of them, of at most one batch of repositories; without those that have none."""
+        found: dict[str, list[TagName]] = defaultdict(list)
+        with self._transactions.reading() as connection:
+            of_these = is_one_of(connection, repository_tags.c.repository_id, repository_ids)
+            for row in connection.execute(_moving(of_these)):
+                found[row.repository_id].append(TagName(row.name))
+        return found
 
 
 _EVER = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -91,21 +119,57 @@ def _newest_runs(condition: ColumnElement[bool]) -> Select[Any]:
 
 @built_once
 def _moving_tags(repository_id: str, count: int) -> Select[Any]:
-    added = repository_tags.c.version_added
+    moving = _moving(repository_tags.c.repository_id == repository_id).limit(count)
+    return moving.with_only_columns(repository_tags.c.name)
+
+
+def _moving(of_these: ColumnElement[bool]) -> Select[Any]:
+    members = repository_tags.c
     return (
-        select(repository_tags.c.name)
-        .where(repository_tags.c.repository_id == repository_id)
-        .group_by(repository_tags.c.name)
-        .having(func.count() > 1, func.count() > func.count(repository_tags.c.version_removed))
-        .order_by(func.max(added).desc(), repository_tags.c.name)
-        .limit(count)
+        select(members.repository_id, members.name)
+        .where(of_these)
+        .group_by(members.repository_id, members.name)
+        .having(func.count() > 1, func.count() > func.count(members.version_removed))
+        .order_by(members.repository_id, func.max(members.version_added).desc(), members.name)
+    )
+
+
+def _last_of_many(is_wanted: ColumnElement[bool], problems_since: datetime) -> Select[Any]:
+    """A row for each repository whose settled run is of a remote that a sync has confirmed."""
+    settled, confirmed = sync_runs.alias("settled"), sync_runs.alias("confirmed")
+    run = sync_runs.c
+    is_same = (run.repository_id == repositories.c.id) & run.remote_id.is_not_distinct_from(settled.c.remote_id)
+    newest = select(run.id).where(is_same, _is_confirmed()).order_by(run.started_at.desc()).limit(1)
+    is_used = _IS_SETTLED & _IS_USED & (run.started_at > confirmed.c.started_at)
+    is_problem = run.digest_list.in_(_LASTING) & (run.started_at >= problems_since)
+    around = (repositories, settled, confirmed)
+    return (
+        select(
+            repositories.c.id.label("repository_id"),
+            settled.c.remote_id,
+            confirmed.c.listed_at,
+            confirmed.c.remote_spec,
+            select(func.max(run.listed_at))
+            .where(is_same, _IS_SETTLED)
+            .correlate(*around)
+            .scalar_subquery()
+            .label("last_listed_at"),
+            select(func.count()).where(is_same, is_used).correlate(*around).scalar_subquery().label("used_count"),
+            select(run.id).where(is_same, is_problem).correlate(*around).exists().label("has_problem"),
+        )
+        .join(settled, settled.c.id == repositories.c.settled_run_id)
+        .join(confirmed, confirmed.c.id == newest.correlate(repositories, settled).scalar_subquery())
+        .where(is_wanted)
     )
 
 
 @built_once
 def _confirming(repository_id: str, remote_id: str | None) -> Select[Any]:
-    is_confirmed = _IS_SETTLED & or_(sync_runs.c.digest_list.is_(None), ~_IS_USED)
-    return _newest_runs(_is_same(repository_id, remote_id) & is_confirmed)
+    return _newest_runs(_is_same(repository_id, remote_id) & _is_confirmed())
+
+
+def _is_confirmed() -> ColumnElement[bool]:
+    return _IS_SETTLED & or_(sync_runs.c.digest_list.is_(None), ~_IS_USED)
 
 
 @built_once
