@@ -19,16 +19,19 @@ from registry_sync import __version__
 from support.registry import PROGRAM as REGISTRY
 
 _VERSION = re.compile(r"v?\d+\.\d+[\w.+~-]*")
-#: Prints the size in memory of an interpreter with what Airflow has imported when a task begins, then with what the
-#: tasks of a sync import besides.
+#: Prints the size in memory of an interpreter with what Airflow has imported when a task begins, then with what is
+#: prepared for the tasks of a sync besides.
 _SIZES = """
 import importlib, pathlib, airflow.dag_processing.dagbag, airflow.sdk.execution_time.task_runner
 from local_airflow.launch import IMPORTED
-from registry_sync.operators.preloading import MODULES
+from registry_sync.operators.preloading import rehearse
 
-for names in (IMPORTED, MODULES):
-    for name in names:
+def import_airflow():
+    for name in IMPORTED:
         importlib.import_module(name)
+
+for prepare in (import_airflow, rehearse):
+    prepare()
     print(*(line.split()[1] for line in pathlib.Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line))
 """
 
@@ -49,7 +52,7 @@ def described(now: dt.datetime) -> dict[str, Any]:
 
 
 def own_modules_mib() -> float:
-    """By how much an interpreter with Airflow grows when it imports what the tasks of a sync do."""
+    """By how much an interpreter with Airflow grows by what is prepared in it for the tasks of a sync."""
     command = [sys.executable, "-W", "ignore", "-c", _SIZES]
     env = {**os.environ, "AIRFLOW_HOME": tempfile.gettempdir()}
     output = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout

@@ -350,12 +350,13 @@ class ListTagsOperator(TriggeredTask):
         request_id = request_id_of(key.run_id)
         if request_id is not None:
             return self._open_requested_run(stage, context, request_id, database)
-        given = {name: getattr(self, name) for name in self.template_fields}
+        names = type(self).template_fields
+        given = {name: getattr(self, name) for name in names}
         check_shapes(given, lambda name: form_title(context, "dry_run" if name == "preview" else name))
         return open_run(
             database,
             key,
-            self._request(frozenset(self.template_fields)),
+            self._request(frozenset(names)),
             authority=self.authority(context, stage.settings),
             check_connection=check_connection,
             by=by,
@@ -385,7 +386,7 @@ class ListTagsOperator(TriggeredTask):
 
         request_id = request_id_of(context["ti"].run_id)
         if request_id is None:
-            return planned_names(self._request(frozenset(self.template_fields)))
+            return planned_names(self._request(frozenset(type(self).template_fields)))
         requested = stage.database.requests.get(context["ti"].dag_id, request_id)
         repository = stage.database.repositories.names([requested.repository_id]).get(requested.repository_id, "")
         with suppress(RecordNotFound):
