@@ -49,6 +49,7 @@ class FetchManifestsOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, int]:
         """Counts of tags and manifests; blobs as well when they were fetched here."""
+        from contextlib import ExitStack
         from dataclasses import asdict
 
         from registry_sync.sync.fetch_blobs import fetch_small_run
@@ -59,26 +60,37 @@ class FetchManifestsOperator(BaseOperator):
             run, remote = stage.find(shard["sync_run"])
             client, remote = stage.connect(remote, shard["shards"])
             last, report = stage.is_last_try, TaskReport(self.log)
-            fetched = fetch_manifests(
-                client, stage.database, run, remote, shard=shard["shard"], is_last_try=last, report=report
-            )
-            self.log.info("%s", fetched)
-            stage.count(manifests__fetched=fetched.manifest_count)
-            counts = asdict(fetched)
-            blobs = None
-            is_small = self.blob_tasks and shard["shards"] == 1 and is_lone_sync(self)
-            if is_small and not run.state.is_settled:
-                blobs = fetch_small_run(
+            is_small = self.blob_tasks and shard["shards"] == 1 and is_lone_sync(self) and not run.state.is_settled
+            blobs = prefetch = None
+            work = (client, stage.blobs, stage.database, run, remote) if is_small else None
+            min_shard_bytes = stage.settings.min_shard_bytes
+            with ExitStack() as closing:
+                if work is not None:
+                    from registry_sync.sync.blob_prefetch import BlobPrefetch
+
+                    prefetch = closing.enter_context(BlobPrefetch.of(*work, min_shard_bytes=min_shard_bytes))
+                fetched = fetch_manifests(
                     client,
-                    stage.blobs,
                     stage.database,
                     run,
                     remote,
-                    min_shard_bytes=stage.settings.min_shard_bytes,
+                    shard=shard["shard"],
                     is_last_try=last,
                     report=report,
-                    on_plan=stage.count_planned,
+                    on_manifest=None if prefetch is None else prefetch.add,
                 )
+                self.log.info("%s", fetched)
+                stage.count(manifests__fetched=fetched.manifest_count)
+                counts = asdict(fetched)
+                if work is not None:
+                    blobs = fetch_small_run(
+                        *work,
+                        min_shard_bytes=min_shard_bytes,
+                        is_last_try=last,
+                        report=report,
+                        on_plan=stage.count_planned,
+                        prefetch=prefetch,
+                    )
             if blobs is not None:
                 stage.count(blobs__fetched=blobs.fetched_count, blobs__failed=blobs.failed_count)
         if blobs is not None:

@@ -25,6 +25,7 @@ from registry_sync.operators.task_values import (
     only_of_this_sync,
     run_key,
     run_trigger,
+    task_ids_near,
 )
 from registry_sync.operators.triggered import TriggeredTask
 
@@ -200,9 +201,7 @@ class ListTagsOperator(TriggeredTask):
         with open_stage(context, "list_tags", partial(self._about, context)) as stage:
             run, client, remote, listed = self._list(stage, context)
             if not listed.is_unchanged and self.fetch_tasks:
-                from registry_sync.operators.listed_content import fetch_here
-
-                done = fetch_here(
+                done = _fetch_here(
                     self, context, stage, client=client, run=run, remote=remote, shard_count=len(listed.shards)
                 )
         if listed.is_unchanged and not is_mapped_instance(context):
@@ -413,3 +412,48 @@ class ListTagsOperator(TriggeredTask):
             "not_versions": len(listed.not_versions),
             "unchanged_version": unchanged,
         }
+
+
+def _fetch_here(
+    task: ListTagsOperator,
+    context: Context,
+    stage: Stage,
+    *,
+    client: RegistryClient,
+    run: SyncRun,
+    remote: RemoteSpec,
+    shard_count: int,
+) -> list[str]:
+    """Fetches the content of a small run: :func:`~registry_sync.sync.listed_content.fetch_listed`.
+
+    Returns the ids of the tasks among ``fetch_tasks`` that have nothing left to do; all of them, the first alone, or
+    none. None either where they serve other syncs too. Counts are pushed as XCom ``fetched``.
+    """
+    from registry_sync.sync.listed_content import fetch_listed
+
+    names = task_ids_near(task, task.fetch_tasks)
+    if is_mapped_instance(context) or not only_of_this_sync(task).issuperset(names):
+        return []
+    with stage.measured("fetch"):
+        fetched = fetch_listed(
+            client,
+            stage.blobs,
+            stage.database,
+            run,
+            remote,
+            shard_count=shard_count,
+            min_shard_bytes=stage.settings.min_shard_bytes,
+            report=TaskReport(task.log),
+            on_plan=stage.count_planned,
+        )
+    if fetched.manifests is not None:
+        stage.count(manifests__fetched=fetched.manifests.manifest_count)
+    if fetched.blobs is not None:
+        stage.count(blobs__fetched=fetched.blobs.fetched_count, blobs__failed=fetched.blobs.failed_count)
+    if fetched.counts:
+        context["ti"].xcom_push(key="fetched", value=fetched.counts)
+    done = names if fetched.is_whole else names[:1] if fetched.has_manifests else []
+    if done:
+        left = "nothing is left for" if fetched.is_whole else "blobs are left; nothing is for"
+        task.log.info("fetched by this task: %s; %s %s, skipped", fetched, left, ", ".join(done))
+    return done

@@ -46,7 +46,6 @@ MODULES = (
     "registry_sync.operators.fetch_blobs",
     "registry_sync.operators.fetch_manifests",
     "registry_sync.operators.list_tags",
-    "registry_sync.operators.listed_content",
     "registry_sync.operators.mirror_notifier",
     "registry_sync.operators.plan_blobs",
     "registry_sync.plugin",

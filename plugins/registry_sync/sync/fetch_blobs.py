@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, field
-from itertools import takewhile
+from itertools import chain, takewhile
 from operator import add
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from registry_sync.db.database import Database
     from registry_sync.db.held_claims import HeldClaims
     from registry_sync.oci.client import RegistryReader
+    from registry_sync.sync.blob_prefetch import BlobPrefetch
 
 
 #: Finished blobs are recorded in the database in groups of this many, or after this many seconds.
@@ -141,6 +142,7 @@ def _fetch_all(
     came_from: str | None = None,
     is_over: Callable[[], bool] = lambda: False,
     retry: list[RegistrySyncError],
+    prefetch: BlobPrefetch | None = None,
 ) -> BlobsFetched:
     """As :func:`fetch_blobs`, for these; none is begun once ``is_over``. Adds temporary failures to ``retry``."""
     with database.held_claims() as claims:
@@ -157,6 +159,7 @@ def _fetch_all(
             came_from=came_from,
             is_over=is_over,
             retry=retry,
+            prefetch=prefetch,
         )
 
 
@@ -174,7 +177,9 @@ def _fetch_claimed(
     came_from: str | None,
     is_over: Callable[[], bool],
     retry: list[RegistrySyncError],
+    prefetch: BlobPrefetch | None,
 ) -> BlobsFetched:
+    started = {blob.digest for blob in blobs if prefetch is not None and prefetch.has_started(blob)}
     counts, records = BlobsFetched(), _StoredRecords(database, claims)
     progress = Progress(report, "blob", len(blobs), sum(blob.size_bytes for blob in blobs))
     described = database.contents.descriptors(blob.digest for blob in blobs)
@@ -186,7 +191,7 @@ def _fetch_claimed(
         counts.received_bytes += received_bytes or 0
         # Foreign layers come from another host; blobs that were found came at another time.
         records.add(blob.digest, None if received_bytes is None or blob.is_foreign else came_from or remote.source)
-        progress.add(1, blob.size_bytes, received_bytes or 0)
+        progress.add(1, blob.size_bytes, 0 if blob.digest in started else received_bytes or 0)
 
     refusals = Refusals(client, remote, lambda: database.runs.listed_digests(run.id))
 
@@ -207,7 +212,15 @@ def _fetch_claimed(
     def fetch_all(some: Iterable[RequiredBlob]) -> None:
         try:
             for_each(
-                lambda blob: _fetch(client, store, remote, blob, described.get(blob.digest), receive=progress.receive),
+                lambda blob: _fetch(
+                    client,
+                    store,
+                    remote,
+                    blob,
+                    described.get(blob.digest),
+                    receive=progress.receive,
+                    prefetch=prefetch if blob.digest in started else None,
+                ),
                 takewhile(lambda _blob: not is_over(), some),
                 threads=requests_at_once(client, remote),
                 done=done,
@@ -218,7 +231,8 @@ def _fetch_claimed(
             records.flush()
 
     others: list[RequiredBlob] = []
-    fetch_all(_claimed(claims, blobs, others))
+    left = [blob for blob in blobs if blob.digest not in started]
+    fetch_all(chain(_claimed(claims, left, others), (blob for blob in blobs if blob.digest in started)))
     # Nothing is held while others are waited for, lest they wait for this one.
     for ready in claims.awaited(others, lambda blob: blob.digest, is_over):
         fetch_all(ready)
@@ -268,10 +282,16 @@ def _fetch(
     described: Descriptor | None,
     *,
     receive: Callable[[int], None],
+    prefetch: BlobPrefetch | None = None,
 ) -> int | None:
-    """Bytes received for ``blob``, None when the store has it; ``described`` is the document's descriptor."""
+    """Bytes received for ``blob``, None when the store has it; ``described`` is the document's descriptor.
+
+    With ``prefetch`` those that were received there, unless a garbage collection, which it is planned for only now, has
+    removed them.
+    """
+    received = None if prefetch is None else prefetch.result(blob)
     if not blob.is_broken and store.has(blob.digest, blob.size_bytes):
-        return None
+        return received
     if described is None or not (blob.is_foreign or described.inline is not None):
         # Another manifest's URLs are not for a blob that the registry itself distributes.
         described = Descriptor(blob.media_type, blob.digest, blob.size_bytes)
@@ -292,14 +312,19 @@ def fetch_small_run(
     report: Callable[[str], None],
     on_plan: Callable[[BlobsPlanned], None] = lambda _planned: None,
     is_over: Callable[[], bool] = lambda: False,
+    prefetch: BlobPrefetch | None = None,
 ) -> BlobsFetched | None:
     """Fetches all missing blobs of ``run`` if they would not make two shards; else returns None and does nothing.
 
     ``on_plan`` gets what is to be fetched and what is stored, before the first download. With ``min_shard_bytes`` None
     it fetches them whatever their size. Only when the manifests of all tags were fetched, because it must know all
-    blobs of the run. None is begun once ``is_over``.
+    blobs of the run. None is begun once ``is_over``. Those that ``prefetch`` has started are its results, and count as
+    fetched here.
     """
-    missing, planned = missing_blobs(store, database, run)
+    if prefetch is not None:
+        prefetch.stop()
+    started = frozenset[Digest]() if prefetch is None else prefetch.started()
+    missing, planned = missing_blobs(store, database, run, started=started)
     if min_shard_bytes is not None and missing.work_bytes >= 2 * min_shard_bytes:
         return None
     report(str(planned))
@@ -318,6 +343,7 @@ def fetch_small_run(
         report=report,
         is_over=is_over,
         retry=retry,
+        prefetch=prefetch,
     )
     if retry:
         raise retry[-1]

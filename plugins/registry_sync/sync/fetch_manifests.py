@@ -77,8 +77,11 @@ def fetch_manifests(
     report: Callable[[str], None],
     limits: ManifestLimits = DEFAULT_LIMITS,
     is_over: Callable[[], bool] = lambda: False,
+    on_manifest: Callable[[Manifest], None] | None = None,
 ) -> ManifestsFetched:
     """Fetches and records the manifests of the pending tags of ``shard``; those left when ``is_over`` stay pending.
+
+    ``on_manifest`` gets each manifest that was fetched, before it is recorded, and whatever becomes of its tag.
 
     Temporary failures are raised after everything else was done, so that a retry finds only those left; on the last try
     the tags are held instead. Errors that affect every request, such as refused credentials, are raised at once.
@@ -89,6 +92,7 @@ def fetch_manifests(
     progress = Progress(report, "tag", len(pending))
     with database.held_claims() as claims:
         stage = _Stage(client, database, run, remote, selection, shard, is_last_try, limits, report, refusals, claims)
+        stage.on_manifest = on_manifest
         for group in takewhile(lambda _group: not is_over(), _groups(pending, lambda: stage.roots_at_once)):
             stage.fetch_with_referrer_tags(group)
             progress.add(len(group))
@@ -139,6 +143,7 @@ class _Stage:
     report: Callable[[str], None]
     refusals: Refusals
     claims: HeldClaims
+    on_manifest: Callable[[Manifest], None] | None = None
     counts: ManifestsFetched = field(default_factory=ManifestsFetched)
     retry: RegistrySyncError | None = None
     roots_at_once: int = field(default_factory=lambda: _FIRST_ROOTS)
@@ -170,6 +175,7 @@ class _Stage:
             self._refuse_fatal,
             self.refusals,
             self.claims,
+            self.on_manifest,
         )
         outcome = _Outcome()
         self._resolve(group, walk, outcome)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import SyncRun
 from registry_sync.errors import RegistrySyncError
+from registry_sync.sync.blob_prefetch import BlobPrefetch
 from registry_sync.sync.fetch_blobs import BlobsFetched, fetch_small_run
 from registry_sync.sync.fetch_manifests import ManifestsFetched, fetch_manifests
 from registry_sync.sync.parallel import warn
@@ -78,25 +79,37 @@ def fetch_listed(
         return clock() >= ends_at
 
     try:
-        for shard in range(shard_count):
-            fetched.manifests = fetch_manifests(
-                client, database, run, remote, shard=shard, is_last_try=False, report=report, is_over=is_over
-            )
-        fetched.has_manifests = not database.runs.pending_shards(run.id)
-        if fetched.has_manifests and not is_over():
-            fetched.blobs = fetch_small_run(
-                client,
-                store,
-                database,
-                run,
-                remote,
-                min_shard_bytes=min_shard_bytes,
-                is_last_try=False,
-                report=report,
-                on_plan=on_plan,
-                is_over=is_over,
-            )
-            fetched.is_whole = fetched.blobs is not None and not is_over()
+        with BlobPrefetch.of(
+            client, store, database, run, remote, min_shard_bytes=min_shard_bytes, is_over=is_over
+        ) as prefetch:
+            for shard in range(shard_count):
+                fetched.manifests = fetch_manifests(
+                    client,
+                    database,
+                    run,
+                    remote,
+                    shard=shard,
+                    is_last_try=False,
+                    report=report,
+                    is_over=is_over,
+                    on_manifest=prefetch.add,
+                )
+            fetched.has_manifests = not database.runs.pending_shards(run.id)
+            if fetched.has_manifests and not is_over():
+                fetched.blobs = fetch_small_run(
+                    client,
+                    store,
+                    database,
+                    run,
+                    remote,
+                    min_shard_bytes=min_shard_bytes,
+                    is_last_try=False,
+                    report=report,
+                    on_plan=on_plan,
+                    is_over=is_over,
+                    prefetch=prefetch,
+                )
+                fetched.is_whole = fetched.blobs is not None and not is_over()
     except RegistrySyncError as problem:
         if not problem.is_temporary:
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
@@ -24,6 +24,7 @@ from registry_sync.sync.parallel import for_each
 if TYPE_CHECKING:
     from registry_sync.blobs.store import BlobStore
     from registry_sync.db.database import Database
+    from registry_sync.domain.digests import Digest
     from registry_sync.domain.packed_blobs import PackedBlobs
 
 _STORE_THREADS = 16
@@ -67,8 +68,12 @@ class BlobsPlanned:
         )
 
 
-def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[PackedBlobs, BlobsPlanned]:
+def missing_blobs(
+    store: BlobStore, database: Database, run: SyncRun, *, started: Set[Digest] = frozenset()
+) -> tuple[PackedBlobs, BlobsPlanned]:
     """The blobs that ``run`` needs and ``store`` lacks, by digest, and the counts, without shards.
+
+    Those that this process has ``started`` to download count as missing, also where they have come meanwhile.
 
     Of those that the policy leaves for a pull none, but the configs with ``on_demand``; foreign layers count when the
     remote includes them.
@@ -76,7 +81,7 @@ def missing_blobs(store: BlobStore, database: Database, run: SyncRun) -> tuple[P
     needed = database.runs.required_blobs(run.id)
     if run.policy is Policy.STREAMED:
         return needed[:0], BlobsPlanned(len(needed), sum(blob.is_stored for blob in needed), 0, 0, 0)
-    presence = _Presence(store, database, run, needed)
+    presence = _Presence(store, database, run, needed, started)
     presence.look()
     presence.record()
     missing = presence.missing()
@@ -103,7 +108,10 @@ _NOT_WANTED, _MISSING, _PRESENT = range(3)
 class _Presence:
     """Which needed blobs the store has; a byte is kept of each blob. ``wanted`` ones are those of the policy."""
 
-    def __init__(self, store: BlobStore, database: Database, run: SyncRun, needed: PackedBlobs) -> None:
+    def __init__(
+        self, store: BlobStore, database: Database, run: SyncRun, needed: PackedBlobs, started: Set[Digest]
+    ) -> None:
+        self._started = started
         self._store, self._database, self._run, self._needed = store, database, run, needed
         self._known = bytearray(len(needed))
         self._found = array("I")  # those that the store has, and the database records as missing
@@ -127,7 +135,7 @@ class _Presence:
         )
 
     def look(self) -> None:
-        """Looks for each wanted blob in the store, but for broken ones."""
+        """Looks for each wanted blob in the store, but for broken ones and those that were started."""
 
         def done(entry: tuple[int, RequiredBlob], is_stored: bool) -> None:
             index, blob = entry
@@ -144,7 +152,7 @@ class _Presence:
                 self._known[index] = _MISSING
                 if blob.is_stored:
                     self._recorded.append(index)
-                if not blob.is_broken:
+                if not blob.is_broken and blob.digest not in self._started:
                     yield index, blob
             elif blob.is_stored:
                 self.other_stored_count += 1

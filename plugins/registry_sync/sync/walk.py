@@ -83,7 +83,8 @@ class Trees:
 class Walk:
     """One group of roots. ``refuse_fatal`` raises an error that would affect every other request too.
 
-    What is fetched is under ``claims`` until the caller has stored it and releases them.
+    What is fetched is under ``claims`` until the caller has stored it and releases them. ``on_manifest`` gets each
+    manifest that was fetched.
     """
 
     client: RegistryReader
@@ -94,6 +95,7 @@ class Walk:
     refuse_fatal: Callable[[RegistrySyncError], None]
     refusals: Refusals
     claims: HeldClaims
+    on_manifest: Callable[[Manifest], None] | None = None
     fetched: dict[Digest, Manifest] = field(default_factory=dict)
     stored: dict[Digest, KnownManifest] = field(default_factory=dict)
     failures: dict[Digest, RegistrySyncError] = field(default_factory=dict)
@@ -105,6 +107,8 @@ class Walk:
         """Adds a fetched manifest; its entries are read by the next :meth:`descend`."""
         self.fetched[manifest.digest] = manifest
         self._list_entries(manifest)
+        if self.on_manifest is not None:
+            self.on_manifest(manifest)
 
     def has_read(self, digest: Digest) -> bool:
         """Whether the entries and the subject of ``digest`` are known."""

@@ -1,0 +1,241 @@
+"""Blobs come while manifests are still read, where that is for sure to be wanted, and are accounted for as ever."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from registry_sync.domain.digests import Digest
+from registry_sync.domain.runs import CommitResult, RunKey, SyncRun
+from registry_sync.errors import LimitExceeded
+from registry_sync.sync.commit_version import commit_version
+from registry_sync.sync.list_tags import list_tags
+from registry_sync.sync.listed_content import ContentFetched, fetch_listed
+from registry_sync.sync.open_run import SyncRequest, open_run
+from registry_sync.sync.plan_blobs import BlobsPlanned
+from support.held import Held
+from support.images import ContentBuilder, RepositoryContent
+from support.memory_registry import HELD, MemoryRegistry, Scripted, refusal
+from support.syncing import Installation, new_client
+
+NAME = "team/app"
+MIB = 1024 * 1024
+#: Longer than anything takes; who waits so long fails.
+PATIENCE_SECONDS = 30.0
+
+
+def content() -> RepositoryContent:
+    """Two tags, of one image each: the one that is read first has so many blobs that a download of them is begun."""
+    build = ContentBuilder(seed=97)
+    many = build.image([build.blob(1000 + number) for number in range(40)])
+    one = build.image([build.blob(500)])
+    build.tag("first", min(many, one))
+    build.tag("last", max(many, one))
+    return build.content()
+
+
+@dataclass
+class PrefetchedSync:
+    """A sync of which the manifest with few blobs comes only when ``gate`` has opened."""
+
+    here: Installation
+    registry: MemoryRegistry
+    content: RepositoryContent
+
+    def __post_init__(self) -> None:
+        self.registry.serve(NAME, self.content)
+        self.late, self.early = sorted(
+            self.content.tags.values(), key=lambda digest: len(self.content.part({}, [digest]).blobs)
+        )
+
+    def run(
+        self,
+        *,
+        concurrency: int = 4,
+        min_shard_bytes: int = 1024 * MIB,
+        on_plan: Callable[[BlobsPlanned], None] = lambda _planned: None,
+        **request: Any,
+    ) -> tuple[ContentFetched, SyncRun]:
+        here = self.here
+        asked = SyncRequest(
+            repository="app",
+            url=self.registry.url,
+            upstream_name=NAME,
+            download_concurrency=concurrency,
+            **request,
+        )
+        run = open_run(here.database, RunKey("registry_sync", "run"), asked)
+        with new_client(run.remote) as client:
+            listed = list_tags(client, here.database, run, run.remote, max_shards=1, report=here.lines)
+            fetched = fetch_listed(
+                client,
+                here.store,
+                here.database,
+                run,
+                run.remote,
+                shard_count=len(listed.shards),
+                min_shard_bytes=min_shard_bytes,
+                report=here.lines,
+                on_plan=on_plan,
+            )
+        return fetched, run
+
+    def commit(self, run: SyncRun) -> CommitResult:
+        return commit_version(self.here.database, run, report=self.here.lines)
+
+    def blob_gets(self) -> list[str]:
+        """In their order."""
+        return [request.reference for request in self.registry.log().select("GET", "blob")]
+
+    def hold_until(self, is_enough: Callable[[], bool]) -> list[bool]:
+        """The late manifest comes once it ``is_enough``; True is added to the result where it was."""
+        came, tick = list[bool](), threading.Event()
+
+        def late() -> Scripted:
+            for _ in range(int(PATIENCE_SECONDS / 0.01)):
+                if is_enough():
+                    break
+                tick.wait(0.01)
+            came.append(is_enough())
+            return HELD
+
+        self.registry.on("GET", "manifest", self.late, late)
+        return came
+
+    def check(self, run: SyncRun) -> None:
+        """The run makes a complete version with all content."""
+        result = self.commit(run)
+        assert result.version is not None
+        assert result.version.is_complete
+        held = Held.read(self.here.database, self.here.store, "app")
+        assert held.blobs == {digest: blob.data for digest, blob in self.content.blobs.items()}
+
+
+@pytest.fixture
+def sync(here: Installation) -> PrefetchedSync:
+    return PrefetchedSync(here, MemoryRegistry(), content())
+
+
+def test_blobs_are_downloaded_before_the_last_manifest_has_come(sync: PrefetchedSync) -> None:
+    came = sync.hold_until(lambda: len(sync.blob_gets()) >= 30)
+    fetched, run = sync.run()
+    assert came == [True]
+    assert fetched.counts["fetched_count"] == len(sync.content.blobs)
+    assert fetched.counts["received_bytes"] == sync.content.blob_bytes
+    assert sorted(sync.blob_gets()) == sorted(sync.content.blobs), "each once"
+    assert f"{len(sync.content.blobs)} blobs needed, 0 in the store" in "\n".join(map(str, sync.here.lines))
+    sync.check(run)
+
+
+def test_the_large_ones_come_first(sync: PrefetchedSync) -> None:
+    came = sync.hold_until(lambda: len(sync.blob_gets()) >= 20)
+    sync.run(concurrency=2)  # of which half is one
+    assert came == [True]
+    sizes = [sync.content.blobs[Digest(digest)].size_bytes for digest in sync.blob_gets()[:20]]
+    assert sizes == sorted(sizes, reverse=True)
+    assert max(sizes) == max(blob.size_bytes for blob in sync.content.blobs.values())
+
+
+def test_at_most_half_of_the_requests_are_for_blobs_while_manifests_come(sync: PrefetchedSync) -> None:
+    most, lock = list[int](), threading.Lock()
+    at_once = 0
+
+    def blob() -> Scripted:
+        nonlocal at_once
+        with lock:
+            at_once += 1
+            most.append(at_once)
+        threading.Event().wait(0.005)
+        with lock:
+            at_once -= 1
+        return HELD
+
+    for digest in sync.content.blobs:
+        sync.registry.on("GET", "blob", digest, blob)
+    seen = list[int]()
+
+    def enough() -> bool:
+        seen[:] = most
+        return len(most) >= 20
+
+    came = sync.hold_until(enough)
+    sync.run(concurrency=6)
+    assert came == [True]
+    assert 1 < max(seen) <= 3
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [{"policy": "on_demand"}, {"policy": "streamed"}, {"max_total_bytes": 10}, {"max_total_bytes": 10**9}],
+    ids=str,
+)
+def test_nothing_is_begun_that_may_not_be_wanted(sync: PrefetchedSync, request_: dict[str, Any]) -> None:
+    before = list[int]()
+    sync.hold_until(lambda: bool(before.append(len(sync.blob_gets()))) or len(before) > 5)
+    if request_.get("max_total_bytes") == 10:
+        with pytest.raises(LimitExceeded):
+            sync.run(**request_)
+        assert sync.blob_gets() == []
+    else:
+        sync.run(**request_)
+    assert set(before) == {0}
+
+
+def test_what_is_more_than_one_task_does_is_left_to_others(sync: PrefetchedSync) -> None:
+    fetched, _ = sync.run(min_shard_bytes=16 * MIB)
+    assert fetched.blobs is None
+    assert sync.blob_gets() == []
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_blob_that_fails_is_reported_once_and_not_requested_again(sync: PrefetchedSync, count: int) -> None:
+    sizes = {digest: blob.size_bytes for digest, blob in sync.content.blobs.items()}
+    broken = sorted(sizes, key=lambda digest: -sizes[digest])[:count]
+    for digest in broken:
+        sync.registry.on("GET", "blob", digest, *[refusal(404, "BLOB_UNKNOWN")] * 9)
+    came = sync.hold_until(lambda: any(digest in sync.blob_gets() for digest in broken))
+    fetched, run = sync.run()
+    assert came == [True]
+    assert fetched.counts["failed_count"] == count
+    assert all(sync.blob_gets().count(digest) == 1 for digest in sync.content.blobs)
+    result = sync.commit(run)
+    assert result.version is not None
+    assert set(Held.read(sync.here.database, sync.here.store, "app").tags.values()) == {sync.late}
+
+
+def test_what_another_process_downloads_is_waited_for_and_not_requested(sync: PrefetchedSync) -> None:
+    other = max(sync.content.blobs, key=lambda digest: sync.content.blobs[digest].size_bytes)
+    with sync.here.database.held_claims() as claims:
+        assert claims.take(other)
+        came = sync.hold_until(lambda: len(sync.blob_gets()) >= 20)
+
+        def stored(_planned: BlobsPlanned) -> None:
+            blob = sync.content.blobs[other]
+            with sync.here.store.writer(other, blob.size_bytes) as writer:
+                writer.write(blob.data)
+                writer.commit()
+            claims.release([other])
+
+        fetched, run = sync.run(on_plan=stored)
+    assert came == [True]
+    assert other not in sync.blob_gets()
+    assert fetched.counts["found_count"] == 1
+    sync.check(run)
+
+
+def test_bytes_that_are_collected_before_they_are_planned_are_downloaded_again(sync: PrefetchedSync) -> None:
+    sync.hold_until(lambda: len(sync.blob_gets()) >= 30)
+    collected = list[str]()
+
+    def collect(_planned: BlobsPlanned) -> None:
+        first = sync.blob_gets()[0]
+        assert sync.here.store.delete(Digest(first))
+        collected.append(first)
+
+    _, run = sync.run(on_plan=collect)
+    assert sync.blob_gets().count(collected[0]) == 2
+    sync.check(run)
