@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
@@ -116,6 +116,22 @@ def log_errors_in_one_line() -> None:
     processors = structlog.get_config()["processors"]
     if isinstance(processors, list) and _in_one_line not in processors:
         processors.insert(0, _in_one_line)
+
+
+#: ``M_ARENA_MAX`` of glibc's ``mallopt``.
+_ARENA_MAX = -8
+
+
+def share_arenas() -> None:
+    """Makes all threads of this process allocate from two arenas, where the C library is glibc. Safe to repeat.
+
+    By itself it gives each thread one of its own, up to eight for each processor, which keeps what that has freed.
+    The threads of a sync allocate one buffer of some hundred kilobytes after another, and mostly under Python's lock.
+    """
+    import ctypes
+
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
 
 
 def _in_one_line(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -333,6 +349,7 @@ def open_stage(
 
     forget_links(context)
     log_errors_in_one_line()
+    share_arenas()
     last = is_last_try(context)
     noted: str | None = None
     try:
