@@ -41,6 +41,7 @@ class LocalBlobStore:
         self, root: Path | str, *, patience_seconds: float = PATIENCE_SECONDS, modes: FileModes = OWNER_ONLY
     ) -> None:
         self.root = Path(root)
+        self._root_name = str(self.root)
         self._modes = modes
         self._resumables = ResumableFolder(self.root / PARTIALS, patience_seconds, modes=modes)
 
@@ -134,7 +135,7 @@ class LocalBlobStore:
         try:
             self._move(temporary, digest)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
             raise
 
     def publish_resumable(self, digest: Digest, resumable: ResumableFile, /) -> None:
@@ -177,20 +178,21 @@ class LocalBlobStore:
         return True
 
     def _location(self, digest: Digest) -> str:
-        encoded = digest.encoded
-        return f"{self.root}/{digest.algorithm}/{encoded[:2]}/{encoded}"
+        algorithm, _, encoded = digest.partition(":")
+        return f"{self._root_name}/{algorithm}/{encoded[:2]}/{encoded}"
 
-    def _move(self, source: Path, digest: Digest) -> None:
-        target = self.path(digest)
+    def _move(self, source: str | Path, digest: Digest) -> None:
+        target = self._location(digest)
+        folder = target.rpartition("/")[0]
         with store_errors(target):
             try:
-                source.rename(target)
+                os.rename(source, target)  # noqa: PTH104  called for each blob of a sync; creates no Path
             except FileNotFoundError:
-                self._modes.make_folder(target.parent)
-                source.rename(target)
+                self._modes.make_folder(Path(folder))
+                os.rename(source, target)  # noqa: PTH104  as above
             except IsADirectoryError as problem:  # its filename is the source
                 raise BlobStoreError(f"a folder is in the place of a blob, at {target}: remove it") from problem
-            flush_folder(target.parent)
+            flush_folder(folder)
 
 
 def _time(found: os.stat_result) -> datetime:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
 from typing import BinaryIO, NamedTuple, Protocol
 
 from registry_sync.domain.digests import Digest
@@ -229,10 +230,24 @@ def not_removed(failures: Sequence[BlobStoreError], what: str) -> BlobStoreError
     return type(failures[-1])(f"{len(failures):,} {what} could not be removed; any others were: {failures[-1]}")
 
 
-@contextmanager
-def store_errors(place: object) -> Iterator[None]:
-    """Translates every :class:`OSError` of its body."""
-    try:
-        yield
-    except OSError as problem:
-        raise store_error(problem, str(problem.filename or place)) from problem
+class _StoreErrors:
+    """See :func:`store_errors`. No generator: every blob passes through several."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, place: object) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(problem, OSError):
+            raise store_error(problem, str(problem.filename or self._place)) from problem
+
+
+def store_errors(place: object) -> _StoreErrors:
+    """Translates every :class:`OSError` of a ``with`` block; ``place`` is where it happened, if it does not say so."""
+    return _StoreErrors(place)

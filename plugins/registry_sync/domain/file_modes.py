@@ -42,7 +42,7 @@ class FileModes:
             flush_folder(folder.parent)
 
 
-def flush_folder(folder: Path) -> None:
+def flush_folder(folder: str | Path) -> None:
     """Flushes the names in ``folder``, so that they survive a loss of power. Raises :class:`OSError`."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

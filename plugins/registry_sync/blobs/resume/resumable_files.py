@@ -208,9 +208,9 @@ class ResumableFolder:
         """The path of the resumable file of ``digest``."""
         return self.folder / flat_name(digest)
 
-    def temporary(self) -> Path:
-        """A unique path."""
-        return self.folder / f"{uuid.uuid4().hex}{_TEMPORARY}"
+    def temporary(self) -> str:
+        """A unique path. A string, as each small blob has one: a ``Path`` would cost as much as writing it."""
+        return f"{self.folder}/{uuid.uuid4().hex}{_TEMPORARY}"
 
     def acquire(
         self, digest: Digest, size_bytes: int, is_published: Callable[[], bool], mark_bytes: int | None = None
@@ -241,9 +241,10 @@ class ResumableFolder:
 
     def read(self, digest: Digest, size_bytes: int) -> bytes:
         """The bytes of an earlier writer of a small blob; empty when there are none, or when they are too many."""
-        with store_errors(self.path(digest)):
+        path = f"{self.folder}/{flat_name(digest)}"
+        with store_errors(path):
             try:
-                descriptor = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 return b""
             try:
@@ -256,15 +257,15 @@ class ResumableFolder:
         """Keeps ``data`` for the next writer of a small blob."""
         path = self.write_temporary(data, is_durable=False)
         with store_errors(path):
-            path.replace(self.path(digest))
+            Path(path).replace(self.path(digest))
 
     def forget(self, digest: Digest) -> None:
         """Removes the resumable file of a small blob."""
         with store_errors(self.path(digest)):
             self.path(digest).unlink(missing_ok=True)
 
-    def write_temporary(self, data: bytes | bytearray | memoryview, *, is_durable: bool) -> Path:
-        """Writes ``data`` to a temporary file, flushed if ``is_durable``. An incomplete file is removed."""
+    def write_temporary(self, data: bytes | bytearray | memoryview, *, is_durable: bool) -> str:
+        """Writes ``data`` to a temporary file, flushed if ``is_durable``; its path. An incomplete file is removed."""
         path = self.temporary()
         descriptor = self._open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
@@ -272,11 +273,11 @@ class ResumableFolder:
             if is_durable:
                 os.fsync(descriptor)
             if (found := os.fstat(descriptor).st_size) != len(data):
-                path.unlink(missing_ok=True)
-                raise size_error(str(path), len(data), found)
+                Path(path).unlink(missing_ok=True)
+                raise size_error(path, len(data), found)
         except OSError as problem:
-            path.unlink(missing_ok=True)
-            raise store_error(problem, str(path)) from problem
+            Path(path).unlink(missing_ok=True)
+            raise store_error(problem, path) from problem
         finally:
             os.close(descriptor)
         return path
@@ -312,7 +313,7 @@ class ResumableFolder:
                 os.close(descriptor)
         return True
 
-    def _open(self, path: Path, flags: int) -> int:
+    def _open(self, path: str | Path, flags: int) -> int:
         with store_errors(path):
             try:
                 descriptor = os.open(path, flags | os.O_CLOEXEC, self._modes.file)
@@ -323,7 +324,7 @@ class ResumableFolder:
         return descriptor
 
     def _open_temporary(self, digest: Digest, mark_bytes: int | None) -> ResumableFile:
-        path = self.temporary()
+        path = Path(self.temporary())
         descriptor = self._open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         _try_lock(descriptor)  # keeps a sweep away
         return ResumableFile(path, descriptor, digest, is_shared=False, mark_bytes=mark_bytes)
