@@ -97,6 +97,12 @@ def test_a_registry_that_is_only_far_away_gets_three_times_as_many_within_a_seco
     assert far.served_between(1, 2) >= 3 * 20 / ROUND_TRIP_SECONDS
 
 
+def test_the_first_responses_count_so_that_few_requests_take_few_round_trips(fake_time: FakeTime) -> None:
+    far = model(fake_time)
+    far.run(2 * ONE_ROUND_TRIP_SECONDS)
+    assert far.served_between(0, 2 * ONE_ROUND_TRIP_SECONDS) >= 60, "twenty, and then twice as many"
+
+
 @pytest.mark.parametrize("most", [1, 5, 20, 30])
 def test_there_are_never_more_than_allowed(fake_time: FakeTime, most: int) -> None:
     bound = model(fake_time, most)

@@ -108,7 +108,10 @@ class Concurrency:
         now = self._clock.monotonic()
         with self._changed:
             self._is_serving = True
-            if request.sent_at < self._round_began_at or request.level < _NEARLY_ALL * self._limit:
+            # The first round is sent while few are under way, and awaited among nearly all. A later one has to show
+            # what more of them make of the times, which its first requests do not.
+            level = request.level if self._usual else max(request.level, self._running_count)
+            if request.sent_at < self._round_began_at or level < _NEARLY_ALL * self._limit:
                 return
             self._samples.setdefault(request.kind, []).append(now - request.sent_at)
             if sum(map(len, self._samples.values())) >= max(_LEAST_RESPONSES, self._limit // 2):
