@@ -16,12 +16,12 @@ import pytest
 import slipcover
 from slipcover.config import read_config
 
+from support.kept_instrumentation import NEVER, KeptInstrumentation
+
 CHECKOUT = Path(__file__).parents[2]
 PACKAGE = CHECKOUT / "plugins/registry_sync"
 #: The variable of the environment that asks for it; `make test` sets it.
 VARIABLE = "COVERAGE"
-#: More probes than are ever met again, so that none is removed in mid-run.
-_NEVER = 2**31 - 1
 _LISTED_COUNT = 10
 
 
@@ -30,7 +30,9 @@ def start_if_wanted() -> BranchCoverage | None:
     if os.environ.get(VARIABLE, "") in ("", "0"):
         return None
     least_percent = float(read_config(CHECKOUT / "pyproject.toml")["fail-under"])
-    coverage = BranchCoverage(PACKAGE, least_percent, CHECKOUT / ".local/coverage.json")
+    coverage = BranchCoverage(
+        PACKAGE, least_percent, CHECKOUT / ".local/coverage.json", kept=CHECKOUT / ".local/cache/coverage"
+    )
     coverage.start()
     return coverage
 
@@ -39,24 +41,28 @@ class BranchCoverage:
     """What this process and, with pytest-xdist, its workers have run of the Python files below ``package``.
 
     A pytest plugin: tests that run less than ``least_percent`` of lines and branches together fail. What ran and what
-    did not, line by line, is written to ``output``.
+    did not, line by line, is written to ``output``. ``kept`` is the folder of :class:`KeptInstrumentation`.
     """
 
-    def __init__(self, package: Path, least_percent: float, output: Path) -> None:
+    def __init__(self, package: Path, least_percent: float, output: Path, *, kept: Path) -> None:
         self._least_percent = least_percent
         self._output = output
+        self._kept = kept
         self._matcher = slipcover.FileMatcher(sources=[str(package)])
-        self._cover = slipcover.Slipcover(branch=True, source=[str(package)], d_miss_threshold=_NEVER)
+        self._cover = slipcover.Slipcover(branch=True, source=[str(package)], d_miss_threshold=NEVER)
         self._of_workers: list[dict[str, Any]] = []
         self._measured: dict[str, Any] | None = None
 
     def start(self) -> None:
         """From now on what is imported is measured, migrations included, which Alembic loads by their paths."""
+        KeptInstrumentation(self._cover, self._kept).install()
         slipcover.ImportManager(self._cover, self._matcher).__enter__()
         slipcover.wrap_spec_from_file_location(self._cover, self._matcher)
 
     def measured(self) -> dict[str, Any]:
         """All that was run so far, by file, in SlipCover's format."""
+        if self._of_workers:  # each of which has listed what it did not import
+            self._cover.source = None
         measured: dict[str, Any] = self._cover.get_coverage()
         for other in self._of_workers:
             slipcover.merge_coverage(measured, other)

@@ -27,7 +27,7 @@ from support.branch_coverage import BranchCoverage
 
 package = Path(__file__).with_name("package")
 sys.path.insert(0, str(package.parent))
-coverage = BranchCoverage(package, 90, package.with_name("coverage.json"))
+coverage = BranchCoverage(package, 90, package.with_name("coverage.json"), kept=package.with_name("kept"))
 coverage.start()
 
 def pytest_configure(config):
@@ -37,7 +37,7 @@ def pytest_configure(config):
 
 def run(folder: Path, processes: int, *numbers: int) -> subprocess.CompletedProcess[str]:
     """Tests of the package with these numbers, each in a file of its own."""
-    (folder / "package").mkdir()
+    (folder / "package").mkdir(exist_ok=True)
     (folder / "package" / "__init__.py").write_text("")
     (folder / "package" / "sizes.py").write_text(MODULE)
     (folder / "conftest.py").write_text(CONFTEST)
@@ -73,3 +73,14 @@ def test_tests_that_pass_and_leave_out_too_much_fail(tmp_path: Path, processes: 
     assert "lines 75.0 %, branches 50.0 %, together 66.67 %; required: 90 %" in done.stdout
     assert "FAILED: the tests leave out" in done.stdout
     assert json.loads((tmp_path / "coverage.json").read_text())["files"]["package/sizes.py"]["missing_lines"] == [4]
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_module_that_no_process_imports_counts_as_not_run(tmp_path: Path, processes: int) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "unused.py").write_text("first = 1\nsecond = 2\n")
+    done = run(tmp_path, processes, 5, 50)
+    assert done.returncode == 1, done.stdout
+    found = json.loads((tmp_path / "coverage.json").read_text())["files"]
+    assert found["package/unused.py"]["missing_lines"] == [1, 2]
+    assert found["package/sizes.py"]["missing_lines"] == []
