@@ -91,14 +91,31 @@ def _path(item: pytest.Item) -> str:
 
 
 gc.disable()  # until all is collected: next to nothing that is imported becomes garbage
+#: New objects, and searches of one generation before one of the next, before garbage is searched for.
+_SEARCHED_AFTER = (10_000, 10, 10)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """What is imported stays to the end: no search for garbage goes through it again."""
     gc.collect()
-    gc.freeze()
+    _keep_what_was_searched()
+    gc.set_threshold(*_SEARCHED_AFTER)
     gc.enable()
+
+
+def _keep_what_was_searched() -> None:
+    """What a whole search left, such as an Airflow that a test has imported, is not gone through by the next one.
+
+    Between tests, because who searches in one, as Hypothesis does, may ask then what refers to an object.
+    """
+    count = gc.get_stats()[2]["collections"]
+    if count != _searched.get("count"):
+        _searched["count"] = count
+        gc.freeze()
+
+
+_searched: dict[str, int] = {}
 
 
 @pytest.hookimpl(trylast=True)
@@ -136,6 +153,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """Stops a shared Airflow after its last test: one that idles takes a fifth of a core and most of the memory."""
     yield
+    _keep_what_was_searched()
     sharing = scheduling.shared_by(_path(item))
     if sharing in _shared_airflows and (nextitem is None or scheduling.shared_by(_path(nextitem)) != sharing):
         _shared_airflows.pop(sharing).instance.stop(grace_seconds=0)
