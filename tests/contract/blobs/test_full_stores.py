@@ -95,6 +95,7 @@ if CAN_MOUNT:
         assert [path for path in small_disk.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ON_DISK, indirect=True)
 @pytest.mark.parametrize("size_bytes", [MEBIBYTE // 2, 3 * MEBIBYTE], ids=["small", "large"])
 def test_a_limit_on_the_size_of_files_is_reported_like_a_full_disk(

@@ -296,6 +296,7 @@ def test_a_run_that_listed_earlier_than_the_latest_version_says_so_and_changes_n
     assert database.repositories.get(repository.id).latest_number == 1
 
 
+@pytest.mark.slow
 def test_only_the_newest_versions_are_kept_and_they_read_as_before(database: Database) -> None:
     """Their tags, what they added and what they removed; the oldest kept one names no base any more."""
     repository = database.repositories.ensure("app")

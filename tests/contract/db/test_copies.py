@@ -107,6 +107,7 @@ def test_a_copy_that_cannot_be_made_says_why_and_leaves_all_as_it_was(database: 
     assert (numbers(database, app), numbers(database, target)) == ([1, 2, 3], [])
 
 
+@pytest.mark.slow
 def test_copies_into_each_other_at_once_wait_and_do_not_block_each_other(database: Database) -> None:
     one, other = (database.repositories.ensure(name) for name in ("one", "other"))
     for number in range(4):

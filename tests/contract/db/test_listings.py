@@ -376,6 +376,7 @@ def test_a_cleared_run_lists_anew_and_then_wins(database: Database, app: Reposit
     assert database.versions.commit(again.id).version is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rolls_back", [False, True])
 def test_a_sync_under_way_undoes_nothing_later_after_an_upgrade(database: Database, url: str, rolls_back: bool) -> None:
     """Of the schema before, which had no numbers: what settled is numbered by its time, and so is a rollback."""

@@ -134,6 +134,7 @@ def test_the_documents_are_of_all_that_can_happen_to_versions() -> None:
         assert said in everything, said
 
 
+@pytest.mark.slow
 def test_syncs_go_on_and_old_versions_stay_as_they_were(database: Database, tmp_path: Path) -> None:
     """Versions of the previous release and those of this one are of one history."""
     here = Installation(database, open_blob_store((tmp_path / "blobs").as_uri()))

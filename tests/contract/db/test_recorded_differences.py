@@ -346,6 +346,7 @@ class Twins:
         assert tags[0] == tags[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_random_histories_are_the_same_either_way(database: Database, seed: int) -> None:
     dice = random.Random(seed)

@@ -55,6 +55,7 @@ def test_every_index_and_constraint_of_the_migrations_is_named_as_in_the_code(ur
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_downgrading_to_base_leaves_nothing_and_upgrading_again_works(url: str) -> None:
     with Database.connect(url) as database:
         database.downgrade("base")
@@ -104,6 +105,7 @@ def remotes_of_0003(url: str) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in rows}
 
 
+@pytest.mark.slow
 def test_options_of_remotes_move_into_their_document_and_back_as_they_were_written(url: str) -> None:
     with Database.connect(url) as database:
         made = [database.remotes.create(spec) for spec in (FULL, PLAIN)]
@@ -240,6 +242,7 @@ def made_by_an_earlier_release(path: Path) -> str:
     return url
 
 
+@pytest.mark.slow
 def test_an_embedded_database_is_not_migrated_under_a_process_that_has_it_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +263,7 @@ def test_an_embedded_database_is_not_migrated_under_a_process_that_has_it_open(
             assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
 
 
+@pytest.mark.slow
 def test_whoever_asks_for_it_migrates_a_database_in_use(tmp_path: Path) -> None:
     url = made_by_an_earlier_release(tmp_path / "used.db")
     with Database.connect(url) as running, Database.connect(url) as newer:
@@ -269,6 +273,7 @@ def test_whoever_asks_for_it_migrates_a_database_in_use(tmp_path: Path) -> None:
         assert newer.repositories.by_name("app").name == "app"
 
 
+@pytest.mark.slow
 def test_processes_of_one_release_that_start_at_once_migrate_it_together(tmp_path: Path) -> None:
     url = made_by_an_earlier_release(tmp_path / "used.db")
     barrier = multiprocessing.get_context("fork").Barrier(4)
@@ -283,6 +288,7 @@ def test_processes_of_one_release_that_start_at_once_migrate_it_together(tmp_pat
     assert [copy.wait() for copy in copies] == [0] * 4, [copy.errors for copy in copies]
 
 
+@pytest.mark.slow
 def test_a_migration_is_one_line_in_the_log_and_none_when_there_is_nothing_to_do(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -123,6 +123,7 @@ def test_listings_at_once_are_recorded_one_after_the_other(database: Database, a
         assert sorted(stored(database, app)) in lists
 
 
+@pytest.mark.slow
 def test_ten_thousand_tags_are_recorded_and_forgotten_in_batches(database: Database, fresh: Repository) -> None:
     many = [f"build-{number:05}" for number in range(10_000)]
     sent: list[str] = []

@@ -130,6 +130,7 @@ def assert_versions_are_as_they_were(database: Database) -> None:
     assert said == DOCUMENT["expected"]
 
 
+@pytest.mark.slow
 def test_every_version_says_after_the_upgrade_what_it_said_before(database: Database) -> None:
     assert_versions_are_as_they_were(database)
     assert {name: len(versions) for name, versions in DOCUMENT["expected"].items()} == {
@@ -182,6 +183,7 @@ def test_a_sync_goes_on_where_the_first_release_stopped(database: Database, tmp_
     assert {unit.digest for unit in database.units.blobs(query, everything).items} == upstream.blobs.keys()
 
 
+@pytest.mark.slow
 def test_a_run_that_the_upgrade_interrupted_makes_no_half_version(database: Database, tmp_path: Path) -> None:
     repository = database.repositories.by_name("stopped")
     run = database.runs.page(repository_id=repository.id).items[0]
@@ -197,6 +199,7 @@ def test_a_run_that_the_upgrade_interrupted_makes_no_half_version(database: Data
     assert database.versions.tags(repository.id) == upstreams()[0].tags
 
 
+@pytest.mark.slow
 def test_numbers_go_on_and_older_versions_can_be_had_again(database: Database) -> None:
     app = database.repositories.by_name("app")
     made = database.versions.roll_back(app.id, 1).version
@@ -209,6 +212,7 @@ def test_numbers_go_on_and_older_versions_can_be_had_again(database: Database) -
     assert again.number == 6
 
 
+@pytest.mark.slow
 def test_going_back_leaves_every_row_that_the_first_release_had(old_url: str) -> None:
     before = every_row(old_url)
     with Database.connect(old_url) as database:

@@ -43,6 +43,7 @@ def test_a_row_of_the_table_is_used() -> None:
         assert kind is errors.RegistrySyncError or status != above[0], kind
 
 
+@pytest.mark.slow
 def test_a_full_database_responds_with_503_and_says_whose_disk_it_is(tmp_path: Path) -> None:
     with Database.connect(f"sqlite:///{tmp_path}/registry_sync.db") as database:
         database.upgrade()

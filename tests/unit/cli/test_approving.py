@@ -33,6 +33,7 @@ def stopped(database: Database) -> SyncRun:
     return run
 
 
+@pytest.mark.slow
 def test_the_reason_is_shown_and_nothing_is_approved_without_a_yes(
     run: Run, database: Database, stopped: SyncRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

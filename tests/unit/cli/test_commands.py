@@ -133,6 +133,7 @@ def test_repositories_remotes_and_runs_are_found_and_shown(
     assert printed("run", "list", "other") == []
 
 
+@pytest.mark.slow
 def test_runs_are_listed_in_lines_with_the_names_of_their_errors(
     run: Run, database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,6 +357,7 @@ def test_a_number_out_of_its_bounds_is_no_command_line(
     assert said in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_a_command_whose_output_is_read_no_further_ends_without_a_traceback() -> None:
     """As in ``airflow registry-sync version list app | head -1``."""
     script = (

@@ -69,6 +69,7 @@ def test_usage_counts_what_the_store_has(
     assert str(content.blob_bytes) not in out
 
 
+@pytest.mark.slow
 def test_a_collection_shows_and_asks_before_it_deletes(
     run: Run, here: Installation, content: RepositoryContent, capsys: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +149,7 @@ def test_what_is_broken_and_missing_is_reported_and_repaired(
     assert {finding["name"] for finding in shown["findings"]} == {broken, gone}
 
 
+@pytest.mark.slow
 def test_what_was_found_broken_is_reported_and_repaired_by_the_next_verification(
     run: Run, here: Installation, content: RepositoryContent, tmp_path: Path, capsys: Printed
 ) -> None:

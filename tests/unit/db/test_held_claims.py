@@ -120,6 +120,7 @@ class Impatient(HeldClaims):
             connection.exec_driver_sql("UPDATE blob_downloads SET beat = beat + 1")
 
 
+@pytest.mark.slow
 def test_whoever_lives_is_waited_for_but_not_for_ever(database: Database) -> None:
     time = Time()
     with dead_holder(database, BLOBS), Impatient(database, time) as second:

@@ -97,6 +97,7 @@ def test_nothing_is_assumed_of_another_host(host: str) -> None:
     assert all(getattr(UNKNOWN, field.name) == getattr(plain, field.name) for field in fields(plain))
 
 
+@pytest.mark.slow
 def test_what_is_known_of_a_registry_stands_in_the_table_alone() -> None:
     """As a rule, that is: text that people read may name a host."""
     facts = frozenset(host for known in KNOWN_REGISTRIES for host in hosts_of(known))

@@ -381,6 +381,7 @@ def test_any_document_is_read_or_raises_an_error_of_content(document: dict[str, 
         assert read(document).media_type in media_types.MANIFEST_TYPES
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=200), st.text(max_size=30))
 def test_any_bytes_under_any_header_raise_an_error_of_content(data: bytes, header: str) -> None:
     with contextlib.suppress(ContentError):

@@ -59,6 +59,7 @@ def test_shards_are_those_of_any_other_items(
     assert list(numbers) == [shard_of[blob.digest] for blob in blobs]
 
 
+@pytest.mark.slow
 def test_a_blob_takes_some_fifty_bytes_and_its_plan_a_few_more() -> None:
     count = 40_000
     tracemalloc.start()

@@ -69,6 +69,7 @@ def test_a_private_registrys_password_is_requested_in_its_region_and_account(aws
     assert KEY.password not in str(asked)
 
 
+@pytest.mark.slow
 def test_public_ecrs_password_is_requested_in_its_own_region(aws: HostileRegistry) -> None:
     aws.on("POST", "/", json_reply({"authorizationData": entry("public-1")}))
     assert mint("public.ecr.aws")[0] == Credentials("AWS", "public-1")
@@ -77,6 +78,7 @@ def test_public_ecrs_password_is_requested_in_its_own_region(aws: HostileRegistr
     assert "/us-east-1/ecr-public/aws4_request" in (asked.header("authorization") or "")
 
 
+@pytest.mark.slow
 def test_another_implementation_of_aws_is_understood_too(aws: HostileRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Moto's passwords ended years ago; they are taken for a minute, so that a wrong clock asks nobody without end."""
     with s3_server() as moto:
@@ -124,6 +126,7 @@ def test_a_login_that_is_no_access_key_is_refused(aws: HostileRegistry, login: C
         mint(login=login)
 
 
+@pytest.mark.slow
 def test_a_key_of_the_environment_is_found_when_none_is_given(
     aws: HostileRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +203,7 @@ def remote(aws: HostileRegistry, monkeypatch: pytest.MonkeyPatch) -> RemoteSpec:
     return RemoteSpec.parse("demo", f"http://{HOST}", REPOSITORY, conn_id="ecr")
 
 
+@pytest.mark.slow
 def test_a_connection_with_the_helper_signs_in_with_what_was_minted(
     aws: HostileRegistry, remote: RemoteSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,7 @@ def test_a_number_that_was_refused_is_not_reached_again(fake_time: FakeTime, all
     assert allowed // 2 <= strict.concurrency.limit < allowed
 
 
+@pytest.mark.slow
 def test_what_was_refused_from_the_beginning_is_tried_again_ever_more_rarely(fake_time: FakeTime) -> None:
     strict = model(fake_time, refuses=lambda count, _time: count >= 10, seconds=lambda _count, _time: 1.0)
     strict.run(0.9 * FORGIVEN_AFTER_SECONDS)

@@ -104,6 +104,7 @@ def test_a_list_of_google_that_may_end_at_the_number_requested_is_requested_whol
     assert [request.query for request in registry.requests] == ["n=1000", "n=10000"]
 
 
+@pytest.mark.slow
 def test_a_list_of_google_that_may_be_incomplete_is_an_error(registry: HostileRegistry, client_of: Any) -> None:
     registry.on("GET", f"/v2/{NAME}/tags/list", google(600, 1000), google(6000, 10_000))
     with pytest.raises(PaginationError, match=r"lists 10,000 images, the most that it lists"):

@@ -90,6 +90,7 @@ def test_twenty_threads_stop_at_the_floor_in_this_run_and_in_the_next(registry, 
         assert (hub.pull_count, hub.left, hub.head_count) == (20, 40, 2)
 
 
+@pytest.mark.slow
 def test_without_a_floor_nothing_is_requested_before_and_all_is_pulled(registry, client_of) -> None:
     hub = Hub(registry, 60)
     assert pull_all(client_of(registry)) == []

@@ -75,6 +75,7 @@ def test_what_was_changed_over_rest_is_set_back_and_in_the_note(
     assert "changed as mirrors.yaml:4 says: policy from streamed to immediate" in str(context.returned[RUN_NOTE_KEY])
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_a_mirror_writes_nothing(database: Database, registry: HostileRegistry, tmp_path: Path) -> None:
     declare(tmp_path, registry)
     context = TaskContext()

@@ -71,6 +71,7 @@ def test_a_sync_sends_its_stages_requests_content_and_state(
     assert {name.removeprefix("registry_sync.") for name, _ in received.values} <= METRICS.keys()
 
 
+@pytest.mark.slow
 def test_blobs_that_are_stored_count_as_reused_in_the_short_form_too(
     database: Database, upstream: HostileRegistry, received: ReceivedMetrics
 ) -> None:
@@ -80,6 +81,7 @@ def test_blobs_that_are_stored_count_as_reused_in_the_short_form_too(
     assert received.values["registry_sync.blobs.reused", ""] == 31
 
 
+@pytest.mark.slow
 def test_an_unchanged_sync_is_a_success_too_and_a_failed_one_is_not(
     database: Database, upstream: HostileRegistry, received: ReceivedMetrics
 ) -> None:
@@ -116,6 +118,7 @@ def test_nothing_is_sent_where_airflow_sends_no_metrics(
     assert received.values == {}
 
 
+@pytest.mark.slow
 def test_the_stages_of_a_sync_have_spans_with_its_counts(database: Database, upstream: HostileRegistry) -> None:
     with recording() as spans:
         sync(upstream.base, "first")

@@ -71,6 +71,7 @@ def execute(operator: Any) -> tuple[Any, TaskContext]:
     return operator.execute(context.given()), context
 
 
+@pytest.mark.slow
 def test_all_tasks_of_a_sync_are_refused_once_together(database: Database, door: Door) -> None:
     listing = ListTagsOperator(
         task_id="list_tags", repository="app", url=door.server.base, upstream_name=NAME, trust_triggers=True
@@ -90,6 +91,7 @@ def test_all_tasks_of_a_sync_are_refused_once_together(database: Database, door:
     assert door.token_count == 1 + len(shards) + len(planned), "one for each task that reads"
 
 
+@pytest.mark.slow
 def test_a_small_sync_is_two_tasks_with_one_token(
     database: Database, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:

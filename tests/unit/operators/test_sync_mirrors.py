@@ -130,6 +130,7 @@ def test_a_failed_mirror_fails_the_task_for_good_when_no_repeat_helps(
     assert context.returned[COUNTS_KEY] == {"changed": 3, "failed": 1}
 
 
+@pytest.mark.slow
 def test_what_a_repeat_may_mend_is_repeated_and_events_of_earlier_tries_are_not_lost(
     database: Database, registry: MemoryRegistry
 ) -> None:
@@ -157,6 +158,7 @@ def test_some_may_be_allowed_to_fail(
         assert run(operator, context)["failed_count"] == 1
 
 
+@pytest.mark.slow
 def test_a_long_limit_ends_the_task_without_using_up_a_try(database: Database, registry: MemoryRegistry) -> None:
     registry.on("GET", "tags", "", refusal(429, retry_after_seconds=1800), HELD, repository="team/app-001")
     with pytest.raises(AirflowRescheduleException) as raised:
@@ -202,6 +204,7 @@ def test_what_is_no_list_of_mirrors_is_refused_with_what_to_give(database: Datab
         run(task(given), TaskContext(task_id="sync_mirrors"))
 
 
+@pytest.mark.slow
 def test_what_is_passed_on_is_bounded_however_many_fail(database: Database, registry: MemoryRegistry) -> None:
     url = registry.url
     given = [{"repository": f"r{number}", "url": url, "upstream_name": f"gone{number}"} for number in range(60)]
@@ -225,6 +228,7 @@ def test_the_note_of_a_mapped_task_has_the_counts_of_all_its_indexes(
     )
 
 
+@pytest.mark.slow
 def test_large_mirrors_are_handed_over_to_the_sync_dag(
     database: Database, registry: MemoryRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,7 @@ def _count_many(path: Path, count: int) -> None:
     metrics.close()
 
 
+@pytest.mark.slow
 def test_processes_count_together_and_what_an_ended_one_counted_stays(tmp_path: Path, metrics: PullMetrics) -> None:
     path, context = tmp_path / "numbers", multiprocessing.get_context("fork")
     for _ in range(2):

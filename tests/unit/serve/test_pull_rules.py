@@ -106,6 +106,7 @@ def all_pages(app: PullApp) -> list[list[str]]:
     return [[entry["digest"] for entry in page.json()["manifests"]] for page in pages]
 
 
+@pytest.mark.slow
 @pytest.mark.rule("B1.6")
 def test_a_list_of_referrers_stays_below_four_mebibytes(app: PullApp, database: Database, tagged: Upstream) -> None:
     """Annotations of a signature may be of any size, and clients stop reading."""
@@ -166,6 +167,7 @@ def test_a_referrer_has_its_own_type_that_of_its_config_or_as_an_index_none(
     assert (len(unfiltered.json()["manifests"]), "oci-filters-applied" in unfiltered.headers) == (4, False)
 
 
+@pytest.mark.slow
 @pytest.mark.rule("B2.2")
 def test_a_failure_of_the_database_is_an_error_of_the_registry_api(app: PullApp, database: Database) -> None:
     database.downgrade("base")

@@ -219,6 +219,7 @@ def test_what_every_mirror_would_meet_stops_the_task_and_keeps_what_is_done(flee
     assert "team/app-000" not in listed(fleet)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_leaves_what_was_done_and_the_next_try_continues(fleet: Fleet) -> None:
     fleet.registry.on("GET", "tags", "", die, repository="team/app-003")  # type: ignore[arg-type]
     fleet.here.database.close()

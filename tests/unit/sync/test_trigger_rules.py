@@ -229,6 +229,7 @@ def selected(spec: RemoteSpec, listed: set[str], ages: Mapping[str, int]) -> set
     return {*found.tags, *spec.tag_filter.pinned}
 
 
+@pytest.mark.slow
 @given(
     stored=st.lists(st.one_of(_STORED), max_size=2),
     requested=st.fixed_dictionaries({}, optional={"include_tags": _patterns, "exclude_tags": _patterns}),

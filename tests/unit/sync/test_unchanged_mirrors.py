@@ -92,6 +92,7 @@ def test_a_look_records_what_a_single_sync_records(fleet: Fleet) -> None:
     assert (look["state"], look["head_count"], look["tag_page_count"], look["is_last"]) == ("unchanged", 3, 1, True)
 
 
+@pytest.mark.slow
 def test_unchanged_mirrors_are_read_and_written_together(fleet: Fleet) -> None:
     fleet.repositories = names(40)
     fleet.fill()
@@ -294,6 +295,7 @@ def seen(fleet: Fleet, run_id: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_with_a_look_a_sync_ends_as_it_does_without(
     change: Callable[[Fleet], None], renewed: RenewedDatabase, tmp_path: Path
@@ -301,6 +303,7 @@ def test_with_a_look_a_sync_ends_as_it_does_without(
     compare_with_and_without(change, renewed, tmp_path, has_api=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", WITH_API, ids=lambda change: change.__name__)
 def test_with_a_look_a_sync_ends_as_it_does_without_where_referrers_are_listed(
     change: Callable[[Fleet], None], renewed: RenewedDatabase, tmp_path: Path
@@ -409,6 +412,7 @@ def test_a_repository_that_is_deleted_during_its_look_stays_deleted(fleet: Fleet
     assert fleet.here.database.repositories.page(name=APP).total_count == 0
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_loses_what_it_has_not_reported(renewed: RenewedDatabase, tmp_path: Path) -> None:
     count = RECORDED_AT_ONCE + 5
     with MemoryRegistry() as registry:

@@ -64,6 +64,7 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_each_part_leads_a_session_of_its_own_and_writes_its_own_log(stub: Path) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, start(stub, theirs) as first:
@@ -99,6 +100,7 @@ def _note(what):
 """
 
 
+@pytest.mark.slow
 def test_what_tasks_need_is_loaded_once_and_rehearsed_by_the_part_that_they_are_forked_from(stub: Path) -> None:
     package, noted = stub / Path(*launch.PREPARED_BY.split(".")[:-1]), stub / "noted"
     package.mkdir(parents=True)
@@ -117,6 +119,7 @@ def test_what_tasks_need_is_loaded_once_and_rehearsed_by_the_part_that_they_are_
     assert noted.read_text().splitlines() == [f"loaded {first.pid}", f"rehearsed {others['scheduler']}"]
 
 
+@pytest.mark.slow
 def test_no_component_continues_when_its_parent_is_gone(stub: Path) -> None:
     ours, theirs = socket.socketpair()
     with theirs, start(stub, theirs) as first:
@@ -139,6 +142,7 @@ class HealthyApi:
         pass
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_a_start_is_its_components_and_not_the_migration_before_them(stub: Path) -> None:
     programs = stub / "bin"
     programs.mkdir()

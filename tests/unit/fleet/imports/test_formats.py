@@ -136,6 +136,7 @@ def test_keys_that_all_mirrors_share_are_defaults(imported: Import) -> None:
     assert "- {source: quay.io/a/b}" in made.result.text
 
 
+@pytest.mark.slow
 def test_thousands_of_images_fold_quickly_into_few_mirrors(imported: Import) -> None:
     entries = "".join(
         f"- {{source: 'quay.io/a/r{n % 20}:v{n}', target: 'r{n % 3}.io/a/r{n % 20}:v{n}', type: image}}\n"
