@@ -14,7 +14,7 @@ from registry_sync.errors import ConfigurationError
 from registry_sync.fleet.imports.foreign_references import parse_image
 from registry_sync.fleet.imports.foreign_tag_rules import whole_expression
 from registry_sync.fleet.imports.imported_fleet import FleetImport, ImportedMirror
-from registry_sync.fleet.yaml_text import Entries, Fields, Scalar
+from registry_sync.fleet.yaml_text import Entries, Fields, Place, Scalar
 
 KIND = "ImageSetConfiguration"
 _TOP = ("kind", "apiVersion", "mirror", "archiveSize", "storageConfig", "delete")
@@ -45,6 +45,7 @@ def import_oc_mirror(top: Fields, into: FleetImport) -> None:
     for image in into.each_fields(mirror.get("additionalImages"), at, "an image with a name"):
         read = into.spelled(image, _IMAGE, "an image in oc-mirror's file")
         _read_image(read, blocked, into, untagged="latest" if is_first_version else None)
+    blocked.note_unused(into)
     for key, what in _RESOLVED.items():
         if mirror.get(key) not in (None, []):
             into.warn(mirror.places[key], _left_out(what))
@@ -60,6 +61,7 @@ class _Blocked:
 
     def __init__(self, mirror: Fields, into: FleetImport) -> None:
         self._texts: list[tuple[str, RegexSet | None]] = []
+        self._unused: dict[str, Place] = {}
         at = mirror.places.get("blockedImages", mirror.place)
         for entry in into.each_fields(mirror.get("blockedImages"), at, "an image with a name"):
             read = into.spelled(entry, _BLOCKED, "a blocked image in oc-mirror's file")
@@ -67,6 +69,7 @@ class _Blocked:
             if not isinstance(name, Scalar):
                 into.warn(entry.place, "a blocked image has no name; it is left out")
                 continue
+            self._unused[str(name)] = read.places["name"]
             try:
                 self._texts.append((str(name), RegexSet((whole_expression(name),))))
             except ConfigurationError as problem:
@@ -77,8 +80,14 @@ class _Blocked:
         """The entry that blocks one of ``references``; None when none does."""
         for text, expressions in self._texts:
             if text in references or (expressions is not None and any(map(expressions.any, references))):
+                self._unused.pop(text, None)
                 return text
         return None
+
+    def note_unused(self, into: FleetImport) -> None:
+        """Notes the entries that blocked nothing: they may be about images that are not resolved here."""
+        for text, at in self._unused.items():
+            into.note(at, f"{text[:80]!r} blocks none of the images that the file names, and is left out")
 
 
 def _read_image(image: Fields, blocked: _Blocked, into: FleetImport, untagged: str | None) -> None:

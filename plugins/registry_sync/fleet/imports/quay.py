@@ -28,6 +28,8 @@ _MIRROR = (
     *("namespace", "last_sync", "status_message"),
 )
 _CONFIG = ("verify_tls", "unsigned_images", "proxy")
+_RULE = ("rule", "rule_kind", "rule_type", "rule_value")
+_PROXY = ("http_proxy", "https_proxy", "no_proxy")
 _DAY_SECONDS = 86_400
 
 
@@ -95,6 +97,7 @@ def _text(entry: Fields, key: str) -> str | None:
 def _sets(entry: Fields, into: FleetImport) -> list[Mapping[str, Any]]:
     """The globs of the one rule: Python's ``fnmatch``, in which braces and ``^`` mean themselves."""
     rule = into.fields(entry.get("root_rule"), entry.places.get("root_rule", entry.place), "rule_kind and rule_value")
+    into.warn_unknown(rule, _RULE, "root_rule of Quay")
     kind = _text(rule, "rule_kind") or _text(rule, "rule_type") or _text(rule, "rule")
     if kind not in (None, "tag_glob_csv", "TAG_GLOB_CSV"):
         into.warn(rule.place, f"the rule {str(kind)[:40]!r} has no counterpart; it is left out")
@@ -148,6 +151,7 @@ def _remote(entry: Fields, host: str, into: FleetImport) -> dict[str, Any]:
         made["ssl_validation"] = False
         into.warn(config.places["verify_tls"], f"{host}: ssl_validation is false, as verify_tls was")
     proxy = into.fields(config.get("proxy"), config.places.get("proxy", config.place), "http_proxy and https_proxy")
+    into.warn_unknown(proxy, _PROXY, "proxy of Quay")
     url = _text(proxy, "https_proxy") or _text(proxy, "http_proxy")
     if url is not None and "@" in url:
         into.warn(proxy.place, f"{host}: the proxy needs a login: give its URL in the connection")

@@ -27,6 +27,8 @@ _CREDS = (
     *("blobChunk", "blobMax", "apiOpts", "scheme"),
 )
 _SOURCE = re.compile(r"\{\{-?\s*\.Sync\.Source\s*-?\}\}")
+#: One of the parts between which a text stands in the source, as Go's templates write it.
+_PART = re.compile(r'\{\{-?\s*index\s+\(\s*split\s+\.Sync\.Source\s+["`]([^"`\\]+)["`]\s*\)\s+([0-9]{1,3})\s*-?\}\}')
 _TEMPLATE = re.compile(r'\{\{-?\s*env\s+["`]([A-Za-z_][A-Za-z0-9_]*)["`]\s*-?\}\}')
 _SCHEMA1 = "application/vnd.docker.distribution.manifest.v1"
 
@@ -159,16 +161,22 @@ def _read_entry(entry: Fields, defaults: Fields, registries: _Registries, into: 
 
 
 def _resolved(fields: Fields, key: str, into: FleetImport) -> str:
-    """A text in which templates of variables are variables, and that of the source is the entry's source.
+    """A text in which templates of variables are variables, and those of the source are the entry's source or its part.
 
-    Raises :class:`Misread` for other templates.
+    Raises :class:`Misread` for other templates, and for a part that the source does not have.
     """
     value = fields.get(key)
     if not isinstance(value, Scalar):
         raise Misread(fields.places.get(key, fields.place), f"{key} is missing")
     said = str(value)
     if key == "target":
-        said = _SOURCE.sub(lambda _found: str(fields.get("source") or ""), said)
+        source = str(fields.get("source") or "")
+        said = _SOURCE.sub(lambda _found: source, said)
+        for found in list(_PART.finditer(said)):
+            parts, number = source.split(found[1]), int(found[2])
+            if number >= len(parts):
+                raise Misread(fields.places[key], f"{found[0][:80]!r} is no part of the source {source[:80]!r}")
+            said = said.replace(found[0], parts[number])
     for name in _TEMPLATE.findall(said):
         into.note_variable(fields.places[key], name)
     text = _TEMPLATE.sub(r"${\1}", said)

@@ -108,6 +108,19 @@ def test_keys_are_read_in_any_case_as_go_reads_them(imported: Import) -> None:
     assert "local charts are left out" in done.said()
 
 
+def test_what_blocks_none_of_the_named_images_is_said(imported: Import) -> None:
+    done = imported("""\
+        kind: ImageSetConfiguration
+        apiVersion: mirror.openshift.io/v2alpha1
+        mirror:
+          additionalImages: [{name: "quay.io/a/b:1"}, {name: "quay.io/a/c:1"}]
+          blockedImages: [{name: "quay.io/a/c:1"}, {name: of-an-operator}]
+        """)
+    assert done.result.mirror_count == 1
+    assert "'of-an-operator' blocks none of the images" in done.said()
+    assert "'quay.io/a/c:1' blocks none" not in done.said()
+
+
 @pytest.mark.parametrize(("version", "count"), [("v1alpha2", 1), ("v2alpha1", 0)])
 def test_an_image_without_a_tag_is_the_latest_in_files_of_the_first_version(
     imported: Import, version: str, count: int

@@ -51,6 +51,17 @@ def test_mirrors_of_quay_become_mirrors_that_remove(imported: Import) -> None:
     assert "login 'bot' and its password, which Quay does not return" in made.said()
 
 
+def test_keys_of_a_rule_and_of_a_proxy_that_are_not_known_are_said(imported: Import) -> None:
+    made = imported("""\
+        external_reference: quay.io/a/b
+        sync_interval: 86400
+        root_rule: {rule_kind: tag_glob_csv, rule_value: ["1.*"], left_child: {rule_kind: tag_glob_csv}}
+        external_registry_config: {proxy: {https_proxy: "http://p.example:1", ftp_proxy: x}}
+        """)
+    for key, what in (("left_child", "root_rule of Quay"), ("ftp_proxy", "proxy of Quay")):
+        assert any(key in said and what in said for said in made.warned()), key
+
+
 @pytest.mark.parametrize(
     ("seconds", "start", "schedule"),
     [

@@ -169,6 +169,22 @@ def test_a_target_may_be_named_by_its_source(imported: Import) -> None:
     assert made.mirror("hub/quay.io/a/b")
 
 
+def test_a_target_may_be_named_by_a_part_of_its_source(imported: Import) -> None:
+    made = imported("""\
+        version: 1
+        x-gcr: &gcr {target: 'r.io:5000/gcr/{{ index (split .Sync.Source "gcr.io/") 1 }}'}
+        sync:
+          - {<<: *gcr, source: gcr.io/a/b, type: repository}
+          - {<<: *gcr, source: quay.io/c/d, type: repository}
+          - {source: gcr.io/e/f, target: 'r.io/{{ lower (index (split .Sync.Source "/") 2) }}', type: repository}
+          - {source: gcr.io/g/h, target: 'r.io/{{- index (split .Sync.Source `/`) 2 -}}/x', type: repository}
+        """)
+    assert {name for name in ("gcr/a/b", "h/x") if made.mirror(name)} == {"gcr/a/b", "h/x"}
+    assert made.result.mirror_count == 2
+    assert "is no part of the source 'quay.io/c/d'" in made.said()
+    assert "the template 'r.io/{{ lower (index" in made.said()
+
+
 def test_a_registry_that_was_only_filled_needs_no_connection(imported: Import) -> None:
     made = imported("""\
         creds:
