@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import in_batches, insert_absent, is_one_of
@@ -67,6 +67,28 @@ class DownloadClaimStore:
             for batch in in_batches(sorted(set(digests))):
                 is_listed = is_one_of(connection, row.digest, batch)
                 connection.execute(delete(blob_downloads).where(is_listed, row.holder == holder))
+
+    def holders(self) -> dict[str, tuple[int, int]]:
+        """What shows of each holder whether it lives: the number of its claims, and the sum of their beats."""
+        row = blob_downloads.c
+        by_holder = select(row.holder, func.count(), func.sum(row.beat)).group_by(row.holder)
+        with self._transactions.reading() as connection:
+            return {holder: (count, int(beats)) for holder, count, beats in connection.execute(by_holder)}
+
+    def remove_lapsed(self, seen: Mapping[str, tuple[int, int]]) -> int:
+        """Ends the claims of holders that are as :meth:`holders` has ``seen`` them, long enough ago; their number.
+
+        Claims that others take over at this moment are left to them.
+        """
+        row, count = blob_downloads.c, 0
+        for holder in sorted(holder for holder, shown in self.holders().items() if seen.get(holder) == shown):
+            with self._transactions.writing() as connection:
+                claimed = select(row.digest).where(row.holder == holder).order_by(row.digest)
+                digests = connection.execute(claimed.with_for_update(skip_locked=True)).scalars().all()
+                for batch in in_batches(digests):
+                    connection.execute(delete(blob_downloads).where(is_one_of(connection, row.digest, batch)))
+            count += len(digests)
+        return count
 
 
 def _of_others(connection: Connection, digests: Sequence[Digest], holder: str) -> dict[Digest, DownloadClaim]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, ScalarSelect, Update, func, select, update
+from sqlalchemy import Connection, Row, ScalarSelect, Update, func, or_, select, update
 
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import NamedRecords, built_once
@@ -147,9 +147,22 @@ class RemoteStore:
     def delete(self, remote_id: str) -> None:
         """Deletes it; synced content stays, and repositories no longer name it. Raises :class:`RecordNotFound`."""
         with self._transactions.writing() as connection:
+            _lock_users(connection, remote_id)
             _RECORDS.delete(connection, remote_id)
             of_remote = update(repositories).where(repositories.c.remote_id == remote_id)
             connection.execute(of_remote.values(remote_id=None))
+
+
+def _lock_users(connection: Connection, remote_id: str) -> None:
+    """Locks the repositories and then the syncs of a remote that is about to be deleted, which changes both.
+
+    A commit, or the deletion of a repository, locks them in this order and the remote last.
+    """
+    of_remote = sync_runs.c.remote_id == remote_id
+    synced = repositories.c.id.in_(select(sync_runs.c.repository_id).where(of_remote))
+    for table, is_user in ((repositories, or_(repositories.c.remote_id == remote_id, synced)), (sync_runs, of_remote)):
+        users = select(table.c.id).where(is_user).order_by(table.c.id)
+        connection.execute(users.with_for_update(key_share=True)).all()
 
 
 def _named(spec: RemoteSpec, present: RemoteSpec) -> RemoteSpec:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection, update
 
 from registry_sync.db.database import Database
+from registry_sync.db.tables import remotes
 from registry_sync.domain.content_units import UnitQuery
 from registry_sync.domain.records import PageRequest, RepositorySpec
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.errors import DatabaseError, DatabaseUnavailable, InvalidReference, RecordNotFound
 from support.dying import Copy
 from support.metadata import Upstream, image, index, open_run, play_stages, sync
+from support.statements import await_lock, listening
 
 
 def commit_in_copy(url: str, run_id: str, found: Path, wait: Callable[[], object] = lambda: None) -> Copy:
@@ -114,6 +120,56 @@ def test_changes_of_different_fields_at_once_are_all_kept(database: Database) ->
     assert set(database.remotes.get(remote.id).spec.labels) == wanted
     assert set(database.repositories.get(repository.id).labels) == wanted
     assert set(database.versions.get(repository.id, 1).labels) == wanted
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+def test_a_remote_is_deleted_while_a_sync_from_it_is_committed(database: Database) -> None:
+    """Both lock the repository first, so that neither waits for what the other holds."""
+    repository, upstream = database.repositories.ensure("app"), Upstream()
+    upstream.tag("latest", image("a"))
+    run = open_run(database, repository)
+    play_stages(database, run, upstream)
+    assert run.remote_id is not None
+    with database.writing() as connection:  # which the commit confirms
+        connection.execute(update(remotes).values(is_provisional=True))
+
+    with _meanwhile("FROM sync_runs", partial(database.remotes.delete, run.remote_id)) as deletion:
+        assert database.versions.commit(run.id).version is not None
+        deletion().result(timeout=60)
+    assert database.runs.get(run.id).remote_id is None
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+def test_a_remote_is_deleted_while_a_repository_is_that_was_synced_from_it(database: Database) -> None:
+    repository, upstream = database.repositories.ensure("app"), Upstream()
+    upstream.tag("latest", image("a"))
+    run = open_run(database, repository)
+    play_stages(database, run, upstream)
+    database.versions.commit(run.id)
+    assert run.remote_id is not None
+    database.repositories.change(repository.id, lambda spec: replace(spec, remote_id=run.remote_id))
+
+    with _meanwhile("FROM repositories", partial(database.remotes.delete, run.remote_id)) as deletion:
+        database.repositories.delete(repository.id)
+        deletion().result(timeout=60)
+    for gone in (partial(database.repositories.get, repository.id), partial(database.remotes.get, run.remote_id)):
+        with pytest.raises(RecordNotFound):
+            gone()
+
+
+@contextmanager
+def _meanwhile(locked: str, act: Callable[[], None]) -> Iterator[Callable[[], Future[None]]]:
+    """Begins ``act`` in a thread once this one has locked a row ``locked``, and goes on when it waits; its future."""
+    begun: list[Future[None]] = []
+    thread = ThreadPoolExecutor(1)
+
+    def begin(connection: Connection, _cursor: Any, statement: str, *_more: Any) -> None:
+        if not begun and locked in statement and "FOR NO KEY UPDATE" in statement:
+            begun.append(thread.submit(act))
+            await_lock(connection, begun[0])
+
+    with thread, listening("after_cursor_execute", begin):
+        yield lambda: begun[0]
 
 
 def test_a_lock_by_name_is_held_by_one_at_a_time(database: Database) -> None:

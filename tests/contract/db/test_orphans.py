@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
+from registry_sync.db.held_claims import LAPSED_SECONDS
 from registry_sync.db.tables import (
     orphaned_blobs,
     orphaned_manifests,
@@ -82,6 +83,32 @@ def noted(database: Database, kind: ContentKind) -> int:
     table = {ContentKind.MANIFEST: orphaned_manifests, ContentKind.BLOB: orphaned_blobs}[kind]
     with database.reading() as connection:
         return len(connection.execute(select(table)).all())
+
+
+def test_claims_on_downloads_of_processes_that_died_are_ended_and_those_of_living_ones_stay(
+    database: Database, store: BlobStore, clock: Clock
+) -> None:
+    claims, waited, reports = database.download_claims, list[float](), list[str]()
+    blobs = sorted(Digest.of(b"blob %d" % number) for number in range(4))
+    claims.take_all(blobs[:2], "dead")
+    claims.take_all(blobs[2:3], "living")
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        claims.beat("living")
+        claims.beat("new")
+        claims.take_all(blobs[3:], "new")
+
+    for _ in range(2):
+        collect_orphans(database, store, grace=GRACE, clock=clock, wait=wait, report=reports.append)
+        assert set(claims.of_others(blobs, "asks")) == set(blobs[2:])
+    assert len(waited) == 2
+    assert all(0 <= seconds <= LAPSED_SECONDS for seconds in waited)
+    assert [line for line in reports if "claim" in line] == ["ended 2 claims on downloads of processes that have died"]
+
+
+def test_a_collection_does_not_wait_where_nobody_downloads(database: Database, store: BlobStore, clock: Clock) -> None:
+    collect_orphans(database, store, grace=GRACE, clock=clock, wait=pytest.fail, report=lambda _line: None)
 
 
 def test_what_a_deleted_repository_leaves_goes_after_a_grace_for_manifests_and_one_for_blobs(

@@ -62,7 +62,8 @@ class RunEndStore:
             if connection.execute(select(sync_runs.c.id).where(is_open).limit(1)).first() is None:
                 return []
         with self._transactions.writing() as connection:
-            rows = connection.execute(select(sync_runs).where(is_open).with_for_update(key_share=True)).all()
+            found = select(sync_runs).where(is_open).order_by(sync_runs.c.id)
+            rows = connection.execute(found.with_for_update(key_share=True)).all()
             for row in rows:
                 if row.state == RunState.RUNNING.value or state is RunState.CANCELED:
                     settle(connection, row.id, state, error=error)

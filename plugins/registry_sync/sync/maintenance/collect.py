@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -162,9 +163,13 @@ def collect_orphans(
     grace: timedelta,
     report: Callable[[str], None],
     clock: Callable[[], datetime] = utc_now,
+    wait: Callable[[float], None] = time.sleep,
     batch_size: int = BATCH_SIZE,
 ) -> Collection:
     """Records unreachable content, and removes what was recorded longer than ``grace`` ago; safe to repeat.
+
+    It also ends claims on downloads whose holders have died. Where any may have, it takes at least the few seconds in
+    which a living one shows itself; ``wait`` waits for what is left of them.
 
     A blob has its own grace period after the last manifest that named it was removed. Bytes without a record are
     removed when they were written longer than ``grace`` ago. What the store cannot remove keeps its record, is tried
@@ -173,6 +178,7 @@ def collect_orphans(
     """
     now = clock()
     timestamp = _Times(now, now - grace)
+    holders, seen_at = database.download_claims.holders(), time.monotonic()
     released = database.orphans.release_runs(timestamp.recorded_before)
     if released:
         report(f"released the content of {format_count(released, 'failed or canceled sync')}")
@@ -184,6 +190,12 @@ def collect_orphans(
         untracked += database.blob_bytes.delete_untracked(batch, timestamp.recorded_before, stored)
     _, waiting_manifests = database.orphans.unreachable(ContentKind.MANIFEST, timestamp.recorded_before)
     _, waiting_blobs = database.orphans.unreachable(ContentKind.BLOB, timestamp.recorded_before)
+    if holders:
+        from registry_sync.db.held_claims import LAPSED_SECONDS
+
+        wait(max(0.0, seen_at + LAPSED_SECONDS - time.monotonic()))
+        if lapsed := database.download_claims.remove_lapsed(holders):
+            report(f"ended {format_count(lapsed, 'claim')} on downloads of processes that have died")
     collection = Collection(
         manifests=manifests,
         blobs=blobs,
