@@ -94,9 +94,10 @@ def _observed(run: _Run) -> None:
 
 def _scale(run: _Run) -> None:
     _say("Large repositories and fleets")
-    costs = scale.measure(run.arguments.tags, run.arguments.units, run.arguments.repositories, _say)
-    _show([scale.table(costs)])
+    costs, sizes = scale.measure(run.arguments.tags, run.arguments.units, run.arguments.repositories, _say)
+    _show([scale.table(costs), *map(str, sizes)])
     run.document["scale"] = [vars(cost) for cost in costs]
+    run.document["scale_databases"] = [vars(size) for size in sizes]
 
 
 def _syncs(run: _Run) -> None:

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from registry_sync.domain.quantities import format_count
 from support.images import ContentBuilder, RepositoryContent
 
 if TYPE_CHECKING:  # imported where memory is measured, in a process of its own
@@ -38,7 +39,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class StageCost:
-    """What one stage took; of several tasks the sum of the times, and the memory of the largest.
+    """What one stage took; of several tasks the sum of the times and requests, and the memory of the largest.
 
     ``cpu_seconds`` are the task's own, without the registry's and PostgreSQL's. ``peak_mib`` is resident memory.
     """
@@ -49,6 +50,7 @@ class StageCost:
     seconds: float
     cpu_seconds: float
     peak_mib: float
+    request_count: int
 
     def __add__(self, other: StageCost) -> StageCost:
         return replace(
@@ -56,18 +58,34 @@ class StageCost:
             seconds=self.seconds + other.seconds,
             cpu_seconds=self.cpu_seconds + other.cpu_seconds,
             peak_mib=max(self.peak_mib, other.peak_mib),
+            request_count=self.request_count + other.request_count,
         )
 
     def __str__(self) -> str:
         return (
             f"| {self.database} | {self.content} | {self.stage} | {self.seconds:.1f} | {self.cpu_seconds:.1f} "
-            f"| {self.peak_mib:.0f} |"
+            f"| {self.peak_mib:.0f} | {self.request_count:,} |"
         )
+
+
+@dataclass(frozen=True)
+class DatabaseSize:
+    """How large a database is after ``content`` was synced so often: rows of all tables, and bytes with its indexes."""
+
+    database: str
+    content: str
+    sync_count: int
+    row_count: int
+    size_bytes: int
+
+    def __str__(self) -> str:
+        syncs = format_count(self.sync_count, "sync")
+        return f"{self.database}, {self.content}, {syncs}: {self.row_count:,} rows, {self.size_bytes / MIB:.0f} MiB"
 
 
 def table(costs: list[StageCost]) -> str:
     """The costs as a table of Markdown."""
-    head = "| database | content | stage | s | s of the processor | MiB |\n|---|---|---|---|---|---|"
+    head = "| database | content | stage | s | s of the processor | MiB | requests |\n|---|---|---|---|---|---|---|"
     return "\n".join([head, *map(str, costs)])
 
 
@@ -121,8 +139,10 @@ def _serve(contents: Callable[[], Iterator[tuple[str, RepositoryContent]]], pipe
     with over_http(registry) as server:
         pipe.send(server.base)
         while (name := pipe.recv()) is not None:
-            registry.serve(name, moved(served[name]))
-            pipe.send(name)
+            if name:
+                registry.serve(name, moved(served[name]))
+            pipe.send(registry.log().count())
+            registry.reset_counts()
 
 
 @dataclass(frozen=True)
@@ -134,6 +154,12 @@ class _Registry:
         """The first tag of ``name`` moves."""
         self.pipe.send(name)
         self.pipe.recv()
+
+    def count_requests(self) -> int:
+        """The requests since it was last asked."""
+        self.pipe.send("")
+        count: int = self.pipe.recv()
+        return count
 
 
 @contextmanager
@@ -194,26 +220,35 @@ class _Meter:
     database: str
     content: str
     costs: list[StageCost]
+    registry: _Registry
     say: Callable[[str], None]
 
     def run(self, stage: str, acts: Sequence[Callable[[_Place], Any]], place: _Place) -> list[Any]:
         """Runs the tasks of one stage after one another; their values."""
         values, total = [], None
         for act in acts:
-            spawn = multiprocessing.get_context("spawn")
-            ours, theirs = spawn.Pipe()
-            process = spawn.Process(target=_measured, args=(act, place, theirs))
-            process.start()
-            theirs.close()
-            value, *numbers = ours.recv()
-            process.join()
+            self.registry.count_requests()
+            value, seconds, cpu_seconds, mib = _in_own_process(act, place)
             values.append(value)
-            cost = StageCost(self.database, self.content, stage, *numbers)
+            request_count = self.registry.count_requests()
+            cost = StageCost(self.database, self.content, stage, seconds, cpu_seconds, mib, request_count)
             total = cost if total is None else total + cost
         if total is not None:
             self.costs.append(total)
             self.say(str(total))
         return values
+
+
+def _in_own_process(act: Callable[[_Place], Any], place: _Place) -> tuple[Any, float, float, float]:
+    """The value of ``act``, its seconds, those of the processor, and its memory in MiB."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_measured, args=(act, place, theirs))
+    process.start()
+    theirs.close()
+    found: tuple[Any, float, float, float] = ours.recv()
+    process.join()
+    return found
 
 
 @contextmanager
@@ -356,40 +391,66 @@ def _databases() -> Iterator[dict[str, Callable[[str], str]]]:
         }
 
 
+def _size(name: str, content: str, sync_count: int, url: str) -> DatabaseSize:
+    from sqlalchemy import func, select, text
+
+    from registry_sync.db.database import Database
+    from registry_sync.db.tables import metadata
+
+    with Database.connect(url) as database, database.reading() as connection:
+        rows = sum(
+            connection.execute(select(func.count()).select_from(table)).scalar_one() for table in metadata.sorted_tables
+        )
+        if url.startswith("sqlite:"):
+            asked = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        else:
+            asked = "SELECT pg_database_size(current_database())"
+        return DatabaseSize(name, content, sync_count, rows, connection.execute(text(asked)).scalar_one())
+
+
 def measure(
     tag_counts: Sequence[int], unit_counts: Sequence[int], repository_count: int, say: Callable[[str], None]
-) -> list[StageCost]:
+) -> tuple[list[StageCost], list[DatabaseSize]]:
     """Syncs so many tags, units and repositories, on both databases; 0 leaves one out.
 
     Of two counts the rows where one tag moved say whether that costs what differs, or with all that does not.
     """
-    costs: list[StageCost] = []
+    costs, sizes = list[StageCost](), list[DatabaseSize]()
+
+    def note_size(name: str, content: str, sync_count: int, place: _Place) -> None:
+        sizes.append(_size(name, content, sync_count, place.database))
+        say(str(sizes[-1]))
+
     with _databases() as databases, tempfile.TemporaryDirectory() as folder:
         for what, make, count in [
             *(("tags", many_tags, count) for count in tag_counts if count),
             *(("units", many_units, count) for count in unit_counts if count),
         ]:
+            content = f"{count:,} {what}"
             with _registry(partial(_one, "app", make, count)) as registry:
                 places = {
                     name: _Place(make_url(f"{what}_{count}"), f"{folder}/{name}-{what}-{count}", registry.url)
                     for name, make_url in databases.items()
                 }
-                for suffix in ("", ", one tag moved"):
+                for sync_count, suffix in enumerate(("", ", one tag moved"), 1):
                     if suffix:
                         registry.move_a_tag("app")
                     for name, place in places.items():
-                        meter = _Meter(name, f"{count:,} {what}", costs, say)
+                        meter = _Meter(name, content, costs, registry, say)
                         _sync(meter, replace(place, run_id=suffix or "first"), suffix)
+                        note_size(name, content, sync_count, place)
         if repository_count:
+            content = f"{repository_count:,} repositories"
             with _registry(partial(small_repositories, repository_count)) as registry:
                 names = [name for name, _ in small_repositories(repository_count)]
                 chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
                 for name, make_url in databases.items():
                     place = _Place(make_url("fleet"), f"{folder}/{name}-fleet", registry.url)
-                    meter = _Meter(name, f"{repository_count:,} repositories", costs, say)
-                    for stage in ("sync_mirrors", "sync_mirrors, unchanged"):
+                    meter = _Meter(name, content, costs, registry, say)
+                    for sync_count, stage in enumerate(("sync_mirrors", "sync_mirrors, unchanged"), 1):
                         acts = [partial(_sync_fleet, chunk) for chunk in chunks]
                         outcomes = meter.run(stage, acts, replace(place, run_id=stage))
                         expected = "changed" if stage == "sync_mirrors" else "unchanged"
                         assert all(set(one) == {expected} for one in outcomes), outcomes
-    return costs
+                        note_size(name, content, sync_count * repository_count, place)
+    return costs, sizes

@@ -112,15 +112,16 @@ def insert_or_keep_on(dialect: str, table: Table) -> Insert:
     return sqlite.insert(table).on_conflict_do_nothing()
 
 
-def insert_absent(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Inserts those of ``rows`` that do not exist. Always pass rows in the same order, lest writers deadlock."""
-    if not rows:
-        return
+def insert_absent(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Inserts those of ``rows`` that do not exist. Always pass rows in the same order, lest writers deadlock.
+
+    Rows that are made as they are read are held a batch at a time.
+    """
     if connection.dialect.name == "postgresql":
-        columns = tuple(rows[0])
-        statement = _insert_arrays(table, columns)
         for batch in in_batches(rows, _ARRAY_SIZE):
-            connection.execute(statement, {name: [row[name] for row in batch] for name in columns})
+            columns = tuple(batch[0])
+            arrays = {name: [row[name] for row in batch] for name in columns}
+            connection.execute(_insert_arrays(table, columns), arrays)
         return
     statement = insert_or_keep(connection, table)
     for batch in in_batches(rows):

@@ -103,8 +103,12 @@ class PackedBlobs(Sequence[RequiredBlob]):
         """The bytes of all blobs with the overhead of each."""
         return sum(self._sizes) + len(self) * BLOB_OVERHEAD_BYTES
 
+    def largest_first(self) -> PackedBlobs:
+        """The same, the largest first; those of one size stay in their order."""
+        return self.selected(array("I", self._by_size()))
+
     def shards(self, *, max_shards: int, min_shard_bytes: int) -> Sequence[int]:
-        """The number of the shard of each blob, by bytes with their overhead; as ``plan_shards`` plans blobs by digest.
+        """The number of the shard of each blob, by bytes with overhead: the largest first, each into the cheapest.
 
         Of blobs of one size the first is placed first.
         """

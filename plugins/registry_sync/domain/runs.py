@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import Hold, Repository, RepositoryVersion, SyncMode
@@ -258,7 +258,7 @@ class RunTrigger:
 UNKNOWN_TRIGGER = RunTrigger()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ListedTag:
     """A listed tag. ``digest`` is that of a HEAD or of the listing, None when unknown.
 
@@ -420,15 +420,6 @@ class CommitResult:
 T = TypeVar("T")
 
 
-@dataclass
-class Shard(Generic[T]):
-    """Items of one mapped task, and the sum of their costs."""
-
-    number: int
-    items: list[T] = field(default_factory=list)
-    cost: int = 0
-
-
 def shard_label(number: int, count: int, *contents: str) -> str:
     """``1/2 · 307 blobs · 53 MiB``: what the grid shows of the mapped task ``number``, from 0; without it if alone."""
     return " \N{MIDDLE DOT} ".join([*([f"{number + 1}/{count}"] if count > 1 else []), *contents])
@@ -437,22 +428,6 @@ def shard_label(number: int, count: int, *contents: str) -> str:
 #: The overhead of fetching a blob, in bytes that could have been fetched meanwhile: about a millisecond of processor
 #: time at about a gigabyte a second.
 BLOB_OVERHEAD_BYTES = 1024 * 1024
-
-
-def plan_shards(items: Iterable[tuple[T, int]], *, max_shards: int, min_cost: int) -> list[Shard[T]]:
-    """``items`` with their costs, over as few shards as keep each at ``min_cost`` or more, at most ``max_shards``.
-
-    The largest items are placed first, each into the cheapest shard. No items give no shards. Equal input gives equal
-    shards, so that a retry plans the same.
-    """
-    ordered = sorted(items, key=lambda pair: (-pair[1], str(pair[0])))
-    total = sum(cost for _, cost in ordered)
-    count = shard_count(len(ordered), total, max_shards=max_shards, min_cost=min_cost)
-    shards: list[Shard[T]] = [Shard(number) for number in range(count)]
-    for (item, cost), number in zip(ordered, deal((cost for _, cost in ordered), count), strict=True):
-        shards[number].items.append(item)
-        shards[number].cost += cost
-    return shards
 
 
 def shard_count(item_count: int, total_cost: int, *, max_shards: int, min_cost: int) -> int:

@@ -9,6 +9,7 @@ What would stop the sync is part of the plan; errors that would fail it before i
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -44,7 +45,7 @@ from registry_sync.sync.fetch_manifests import fetch_manifests
 from registry_sync.sync.list_tags import TagsListed, list_tags
 from registry_sync.sync.open_run import SyncRequest
 from registry_sync.sync.parallel import warn
-from registry_sync.sync.plan_blobs import BlobsPlanned, missing_blobs
+from registry_sync.sync.plan_blobs import BlobsPlanned, batches, missing_blobs
 from registry_sync.sync.verdicts import reason
 
 if TYPE_CHECKING:
@@ -152,20 +153,22 @@ class _Plan:
             self.copy.runs.record_plan(self.run.id, ((0, blob) for blob in missing))
         except LimitExceeded as refused:
             refusals.append(refused)
-        described = self.copy.contents.descriptors(blob.digest for blob in missing)
-        fetched = [blob for blob in missing if blob.digest.is_verifiable]
-        self.copy.contents.mark_stored(blob.digest for blob in fetched)
+        fetched = missing.selected(array("I", (i for i, blob in enumerate(missing) if blob.digest.is_verifiable)))
+        requested_count, received_bytes = 0, usage.received_bytes
+        for batch in batches(fetched):
+            described = self.copy.contents.descriptors(blob.digest for blob in batch)
+            self.copy.contents.mark_stored(blob.digest for blob in batch)
+            requested = [blob.size_bytes for blob in batch if _is_requested(blob, described.get(blob.digest))]
+            requested_count, received_bytes = requested_count + len(requested), received_bytes + sum(requested)
         unverifiable = (blob.digest for blob in missing if not blob.digest.is_verifiable)
         self.copy.runs.fail_blobs(self.run.id, {digest: _why_unverifiable(digest) for digest in unverifiable})
-        requested = [blob for blob in fetched if _is_requested(blob, described.get(blob.digest))]
-        received_bytes = usage.received_bytes + sum(blob.size_bytes for blob in requested)
-        usage = replace(usage, blob_get_count=len(requested), received_bytes=received_bytes)
+        usage = replace(usage, blob_get_count=requested_count, received_bytes=received_bytes)
         result = None
         try:
             result = self._committed(refusals)
         except (NothingSynced, TooManyHolds, ApprovalRequired) as refused:
             refusals.append(refused)
-        size_bytes = sum(blob.size_bytes for blob in fetched)
+        size_bytes = sum(fetched.sizes_bytes)
         return self.made(usage, replace(blobs, missing_count=len(fetched), missing_bytes=size_bytes), result, refusals)
 
     def _committed(self, refusals: list[RegistrySyncError]) -> CommitResult:

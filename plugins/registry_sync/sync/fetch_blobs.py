@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from registry_sync.blobs.store import BlobStore, BlobWriter
     from registry_sync.db.database import Database
     from registry_sync.db.held_claims import HeldClaims
+    from registry_sync.domain.packed_blobs import PackedBlobs
     from registry_sync.oci.client import RegistryReader
     from registry_sync.sync.blob_prefetch import BlobPrefetch
 
@@ -136,7 +137,7 @@ def _fetch_all(
     run: SyncRun,
     remote: RemoteSpec,
     *,
-    blobs: Sequence[RequiredBlob],
+    blobs: PackedBlobs,
     is_last_try: bool,
     report: Callable[[str], None],
     came_from: str | None = None,
@@ -153,7 +154,7 @@ def _fetch_all(
             run,
             remote,
             claims=claims,
-            blobs=sorted(blobs, key=lambda blob: (-blob.size_bytes, blob.digest)),
+            blobs=blobs.largest_first(),
             is_last_try=is_last_try,
             report=report,
             came_from=came_from,
@@ -171,7 +172,7 @@ def _fetch_claimed(
     remote: RemoteSpec,
     *,
     claims: HeldClaims,
-    blobs: Sequence[RequiredBlob],
+    blobs: PackedBlobs,
     is_last_try: bool,
     report: Callable[[str], None],
     came_from: str | None,
@@ -181,7 +182,7 @@ def _fetch_claimed(
 ) -> BlobsFetched:
     started = {blob.digest for blob in blobs if prefetch is not None and prefetch.has_started(blob)}
     counts, records = BlobsFetched(), _StoredRecords(database, claims)
-    progress = Progress(report, "blob", len(blobs), sum(blob.size_bytes for blob in blobs))
+    progress = Progress(report, "blob", len(blobs), sum(blobs.sizes_bytes))
     described = database.contents.descriptors(blob.digest for blob in blobs)
     failures: dict[Digest, str] = {}
 

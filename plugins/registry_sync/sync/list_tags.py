@@ -8,6 +8,7 @@ so that a lost page never makes a tag look deleted.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,7 +21,7 @@ from registry_sync.domain.quantities import format_count, utc_now
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.references import TagName, looks_like_a_referrer_tag
 from registry_sync.domain.remote import Policy, RemoteSpec
-from registry_sync.domain.runs import ListedTag, SyncRun, TagState, plan_shards
+from registry_sync.domain.runs import ListedTag, SyncRun, TagState, deal, shard_count
 from registry_sync.domain.tag_rules import TagTimes
 from registry_sync.errors import NothingSynced
 from registry_sync.sync.attached_artifacts import ComparedReferrers, ask_for_referrers_api
@@ -163,7 +164,8 @@ def list_tags(
     hints = DigestHints(client, database.confirmations, run, remote, tag_heads, report, confirm_after)
     with tag_heads.kept_on_failure():
         by_list_count = hints.use(names.listing, latest, names.wanted) if names.listing else 0
-        heads: dict[TagName, Digest | None] = {**tag_heads.resolve(names.wanted), **remote.tag_filter.pinned}
+        heads = tag_heads.resolve(names.wanted)
+        heads |= remote.tag_filter.pinned
         missing = tuple(sorted(set(remote.tag_filter.exact_names).difference(heads)))
         if not heads:
             raise NothingSynced(f"{remote.upstream} has none of the requested tags: {', '.join(names.wanted[:5])}")
@@ -175,6 +177,7 @@ def list_tags(
         unchanged = {tag: digest for tag, digest in latest.items() if tag in heads and tag not in moved}
         reread = tags_to_read_again(client, database, run, remote, unchanged, report=report, referrers=names.referrers)
     changed = {tag: heads[tag] for tag in heads if tag in reread or (tag in moved and tag not in excluded)}
+    del moved  # of a repository of many tags each is megabytes
     shards, numbers = _shards(changed, max_shards)
     if selection.with_referrers and len(shards) > 1 and not unchanged:
         with tag_heads.kept_on_failure():
@@ -209,6 +212,7 @@ def list_tags(
         return list_tags(
             client, database, again, remote, max_shards=max_shards, report=report, confirm_after=confirm_after
         )
+    del changed
     # Those that are present say to the commit that they are not gone upstream.
     not_selected = {*names.candidates, *unselected}.difference(heads)
     tags = _listed_tags(heads, numbers, excluded, not_selected)
@@ -300,13 +304,16 @@ def _shards(
     changed: Mapping[TagName, Digest | None], max_shards: int
 ) -> tuple[tuple[TagShard, ...], dict[TagName, int]]:
     """Changed tags in shards; tags with the same digest share a shard, so that it is fetched once."""
-    groups: dict[str, list[TagName]] = {}
-    for tag, digest in changed.items():
-        groups.setdefault(digest or f"tag {tag}", []).append(tag)
-    planned = plan_shards(((key, 1) for key in groups), max_shards=max_shards, min_cost=MIN_SHARD_MANIFESTS)
-    numbers = {tag: shard.number for shard in planned for key in shard.items for tag in groups[key]}
-    counts = [sum(len(groups[key]) for key in shard.items) for shard in planned]
-    return tuple(TagShard(shard.number, count) for shard, count in zip(planned, counts, strict=True)), numbers
+    keys = sorted({_shard_key(tag, digest) for tag, digest in changed.items()})
+    count = shard_count(len(keys), len(keys), max_shards=max_shards, min_cost=MIN_SHARD_MANIFESTS)
+    number_of = dict(zip(keys, deal((1 for _ in keys), count), strict=True))
+    numbers = {tag: number_of[_shard_key(tag, digest)] for tag, digest in changed.items()}
+    counts = Counter(numbers.values())
+    return tuple(TagShard(number, counts[number]) for number in sorted(counts)), numbers
+
+
+def _shard_key(tag: TagName, digest: Digest | None) -> str:
+    return digest or f"tag {tag}"
 
 
 def _excluded_by_filter(remote: RemoteSpec, tags: Iterable[TagName], unselected: Iterable[TagName]) -> set[TagName]:

@@ -161,7 +161,7 @@ class _Presence:
         """Records what was found and what was lost."""
         found, gone = sorted(self._found), array("I")
         contents = self._database.contents
-        for batch in _batches(found):
+        for batch in batches(found):
             contents.mark_stored(self._needed[index].digest for index in batch)
 
         def done(entry: tuple[int, RequiredBlob], is_stored: bool) -> None:
@@ -173,9 +173,9 @@ class _Presence:
         # stay.
         self._check(((index, self._needed[index]) for index in found), done)
         lost, at = (index for index in self._recorded if self._known[index] == _MISSING), utc_now()
-        for batch in _batches(lost):
+        for batch in batches(lost):
             contents.mark_lost((self._needed[index].digest for index in batch), FindingKind.MISSING, at)
-        for batch in _batches(sorted(gone)):
+        for batch in batches(sorted(gone)):
             contents.mark_missing(self._needed[index].digest for index in batch)
 
     def _check(
@@ -195,7 +195,7 @@ class _Presence:
         )
 
 
-def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+def batches(items: Iterable[T]) -> Iterator[list[T]]:
     """``items`` in lists that are recorded at once."""
     iterator = iter(items)
     while batch := list(islice(iterator, _RECORDED_COUNT)):

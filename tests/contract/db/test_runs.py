@@ -204,7 +204,7 @@ def left_of_shard(database: Database, run_id: str, shard: int) -> list[RequiredB
     """What a task of the shard would begin with."""
     database.runs.give_back_blobs(run_id, shard)
     taken = database.runs.take_blobs(run_id, shard, may_take_over=False)
-    return [] if taken is None else taken.blobs
+    return [] if taken is None else list(taken.blobs)
 
 
 def taken_mib(

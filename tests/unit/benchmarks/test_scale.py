@@ -20,6 +20,8 @@ def test_a_moved_tag_is_one_difference() -> None:
 
 
 def test_of_several_tasks_times_add_up_and_the_largest_memory_counts() -> None:
-    one, other = (StageCost("SQLite", "50 tags", "plan_blobs", *numbers) for numbers in ((1, 0.5, 20), (2, 0.25, 30)))
-    assert one + other == StageCost("SQLite", "50 tags", "plan_blobs", 3, 0.75, 30)
-    assert table([one + other]).splitlines()[-1] == "| SQLite | 50 tags | plan_blobs | 3.0 | 0.8 | 30 |"
+    one, other = (
+        StageCost("SQLite", "50 tags", "plan_blobs", *numbers) for numbers in ((1, 0.5, 20, 7), (2, 0.25, 30, 5))
+    )
+    assert one + other == StageCost("SQLite", "50 tags", "plan_blobs", 3, 0.75, 30, 12)
+    assert table([one + other]).splitlines()[-1] == "| SQLite | 50 tags | plan_blobs | 3.0 | 0.8 | 30 | 12 |"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from registry_sync.domain import packed_blobs
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.packed_blobs import PackedBlobs
-from registry_sync.domain.runs import BLOB_OVERHEAD_BYTES, RequiredBlob, plan_shards
+from registry_sync.domain.runs import BLOB_OVERHEAD_BYTES, RequiredBlob
+from support.shards import plan_shards
 
 DIGESTS = st.builds(Digest.of, st.binary(max_size=4), st.sampled_from(["sha256", "sha512"]))
 BLOBS = st.lists(

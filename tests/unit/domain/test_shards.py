@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_sync.domain.runs import Shard, plan_shards
+from support.shards import Shard, plan_shards
 
 COSTS = st.dictionaries(st.text(min_size=1, max_size=8), st.integers(0, 10**9), max_size=40)
 BOUNDS = {"max_shards": st.integers(1, 8), "min_cost": st.integers(0, 10**8)}

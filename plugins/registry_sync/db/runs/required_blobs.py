@@ -5,6 +5,7 @@ All blobs below the tags of a run are queried in a few statements, however many 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import merge
@@ -241,7 +242,7 @@ class TakenBlobs:
     """Blobs that a mapped task has started, the largest first; ``shard`` is the one that they were planned for."""
 
     shard: int
-    blobs: list[RequiredBlob]
+    blobs: PackedBlobs
 
 
 #: At least so much work is started at once: each time is a transaction, and waits for the last of the time before.
@@ -275,15 +276,14 @@ def take(connection: Connection, run_id: str, shard: int, *, may_take_over: bool
     for source in sorted(by_shard, key=lambda one: (one != shard, -by_shard[one])):
         if source != shard and not may_take_over:
             return None
-        rows = _some_of(
-            connection, run_id, source, by_shard[source] if is_alone else max(TAKEN_BYTES, by_shard[source] // 2)
-        )
+        work_bytes = by_shard[source] if is_alone else max(TAKEN_BYTES, by_shard[source] // 2)
+        ids, taken = _some_of(connection, run_id, source, work_bytes)
         # Another task may have taken them between the two statements.
-        if rows:
-            for ids in in_batches([row.blob_id for row in rows]):
-                started = (run_blobs.c.sync_run_id == run_id, run_blobs.c.blob_id.in_(ids))
+        if ids:
+            for batch in in_batches(ids):
+                started = (run_blobs.c.sync_run_id == run_id, run_blobs.c.blob_id.in_(batch))
                 connection.execute(update(run_blobs).where(*started).values(shard=_started_by(shard)))
-            return TakenBlobs(source, [_planned_blob(row) for row in rows])
+            return TakenBlobs(source, taken)
     return None
 
 
@@ -292,11 +292,14 @@ def _started_by(shard: int) -> int:
     return -1 - shard
 
 
-def _some_of(connection: Connection, run_id: str, shard: int, work_bytes: int) -> list[Any]:
-    """The largest blobs of a shard that nobody has started, of so much work or a little more.
+def _some_of(connection: Connection, run_id: str, shard: int, work_bytes: int) -> tuple[Sequence[int], PackedBlobs]:
+    """The largest blobs of a shard that nobody has started, of so much work or a little more, with their ids.
 
-    Locked where there are locks, so that two tasks take one after the other.
+    Locked where there are locks, so that two tasks take one after the other. A task that is alone takes all of a large
+    repository: they are packed as they are read.
     """
+    from registry_sync.domain.packed_blobs import PackedBlobs
+
     described = (run_blobs.c.size_bytes, run_blobs.c.media_type, run_blobs.c.is_foreign)
     statement = (
         select(run_blobs.c.blob_id, blobs.c.digest, blobs.c.fault, *described)
@@ -306,13 +309,19 @@ def _some_of(connection: Connection, run_id: str, shard: int, work_bytes: int) -
         .order_by(run_blobs.c.size_bytes.desc(), blobs.c.digest)
         .with_for_update(of=run_blobs)
     )
-    some: list[Any] = []
-    for row in connection.execute(statement):
-        if work_bytes <= 0:
-            break
-        some.append(row)
-        work_bytes -= row.size_bytes + BLOB_OVERHEAD_BYTES
-    return some
+    ids = array("q")
+
+    def some() -> Iterator[RequiredBlob]:
+        left_bytes = work_bytes
+        for row in rows:
+            if left_bytes <= 0:
+                break
+            ids.append(row.blob_id)
+            left_bytes -= row.size_bytes + BLOB_OVERHEAD_BYTES
+            yield _planned_blob(row)
+
+    with connection.execute(statement, execution_options={"yield_per": _ROWS_AT_ONCE}) as rows:
+        return ids, PackedBlobs(some())
 
 
 def _planned_blob(row: Any) -> RequiredBlob:

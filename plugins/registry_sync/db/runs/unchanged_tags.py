@@ -31,7 +31,7 @@ def insert_tags(
     Returns the columns of the run that say so. The run has no rows yet.
     """
     recorded, unchanged_count = (listed, 0) if base is None else _difference(base, listed)
-    rows = [
+    rows = (
         {
             "sync_run_id": run_id,
             "name": tag.name,
@@ -40,7 +40,7 @@ def insert_tags(
             "digest": tag.digest,
         }
         for tag in recorded
-    ]
+    )
     insert_absent(connection, run_tags, rows)
     if base is None or not unchanged_count:
         return RECORDED_IN_FULL
