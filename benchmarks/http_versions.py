@@ -45,8 +45,6 @@ from support.certificates import CertificateAuthority
 from support.delaying_proxy import DelayingProxy
 from support.registry import RegistryServer
 
-#: What each program has under way at once; our client begins with the first and may come to its own most.
-REQUESTS_AT_ONCE = (20, 64)
 _HEADERS = {"Accept": ", ".join(media_types.ACCEPTED_MANIFEST_TYPES), "Accept-Encoding": "identity"}
 _CHUNK_BYTES = 1024 * 1024
 _TIMEOUT_SECONDS = 120
@@ -186,6 +184,15 @@ CONTENDERS: dict[str, Callable[[Work, int], None]] = {
     "httpx, HTTP/1.1": httpx_1,
     "httpx, HTTP/2": httpx_2,
 }
+#: Who is measured with how many requests at once; our client begins with 20 and finds its own number.
+ENTRANTS = (
+    ("requests", 20),
+    ("httpx, HTTP/2", 20),
+    ("our client", 64),
+    ("requests", 64),
+    ("httpx, HTTP/1.1", 64),
+    ("httpx, HTTP/2", 64),
+)
 
 
 def _fetch(document: dict[str, Any]) -> None:
@@ -217,7 +224,7 @@ def _works(folder: Path, names: list[str]) -> Iterator[dict[tuple[str, str], Pat
                 ((str(one), content.blobs[one].size_bytes) for one in reached.blobs), key=lambda one: -one[1]
             )
             tags, manifests = sorted(map(str, content.tags)), sorted(map(str, reached.manifests))
-            for label, requested in ((name, ([], manifests, blobs)), (f"{name}, HEADs", (tags, [], []))):
+            for label, requested in ((f"{name}, HEADs", (tags, [], [])), (name, ([], manifests, blobs))):
                 for network, url in urls.items():
                     work = Work(url, name, str(authority.certificate_path), *requested)
                     path = folder / f"{len(found)}.json"
@@ -236,12 +243,11 @@ def measure(runs: int, networks: list[str], names: list[str], say: Callable[[str
         for (network, label), path in works.items():
             if network not in networks:
                 continue
-            entrants = [(name, at_once) for at_once in REQUESTS_AT_ONCE for name in CONTENDERS if name != "our client"]
-            entrants.append(("our client", 0))
-            usages: dict[tuple[str, int], list[Usage]] = {entrant: [] for entrant in entrants}
+            usages: dict[tuple[str, int], list[Usage]] = {entrant: [] for entrant in ENTRANTS}
             for _ in range(runs):
-                for name, at_once in entrants:
+                for name, at_once in ENTRANTS:
                     usages[name, at_once].append(_measured(path, name, at_once))
+                    say(f"{network}, {label}, {at_once}, {name}: {usages[name, at_once][-1]}")
             medians = {
                 entrant: (
                     statistics.median(usage.seconds for usage in found),
@@ -250,12 +256,10 @@ def measure(runs: int, networks: list[str], names: list[str], say: Callable[[str
                 for entrant, found in usages.items()
             }
             for (name, at_once), (seconds, cpu_seconds) in medians.items():
-                base = medians["requests", at_once or REQUESTS_AT_ONCE[-1]][0]
+                ratio = seconds / medians["requests", at_once][0]
                 lines.append(
-                    f"| {network} | {label} | {at_once or 'its own'} | {name} | {seconds:.2f} | {cpu_seconds:.2f} "
-                    f"| {seconds / base:.2f} |"
+                    f"| {network} | {label} | {at_once} | {name} | {seconds:.2f} | {cpu_seconds:.2f} | {ratio:.2f} |"
                 )
-                say(lines[-1])
     return "\n".join(lines)
 
 

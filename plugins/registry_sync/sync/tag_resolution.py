@@ -164,6 +164,8 @@ def _with_other_referrers(
 LONGEST_KEPT = timedelta(hours=1)
 #: How often digests are stored; most listings end before the first time.
 KEEP_SECONDS = 5.0
+#: Of so many digests, tags share one object each: a manifest may have many tags.
+_SHARED_DIGESTS = 10_000
 
 
 class KeptHeads(Protocol):
@@ -245,8 +247,12 @@ class TagHeads:
         refusals = Refusals(self.client, self.remote)
         has_listing = self.remote.tag_filter.literal_tags is None
 
+        shared: dict[Digest | None, Digest | None] = {}
+
         def done(tag: TagName, digest: Digest | None) -> None:
             refusals.record_served(tag)
+            if len(shared) < _SHARED_DIGESTS:
+                digest = shared.setdefault(digest, digest)
             heads[tag] = self._new[tag] = digest
             if time.monotonic() - self._kept_at >= KEEP_SECONDS:
                 self.keep()

@@ -21,6 +21,8 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
+    case,
+    func,
     literal,
     literal_column,
     not_,
@@ -35,6 +37,7 @@ from registry_sync.db.tables import (
     blobs,
     manifest_blobs,
     manifests,
+    repositories,
     repository_blobs,
     repository_links,
     repository_manifests,
@@ -285,11 +288,40 @@ def hold_tags(connection: Connection, run_id: str, reasons: dict[str, str]) -> N
         connection.execute(statement, [{"tag": name, "new_reason": reason} for name, reason in batch])
 
 
+def lacks_blob(connection: Connection, repository_id: str) -> bool:
+    """Whether a blob of the latest version is not stored.
+
+    Costs what the smaller one of two sets does: the blobs that are missing anywhere, of which there are many where
+    others sync on demand, or are under way; and those of the latest version.
+    """
+    return connection.execute(*_first_missing_blob(repository_id)).scalar_one() is not None
+
+
+#: Missing blobs are looked at as long as they are so many more than the repository's.
+_FEW_BLOBS = 100
+
+
 @built_once
-def first_missing_blob(repository_id: str) -> Select[Any]:
-    """A blob of the latest version that is not stored: few are missing anywhere, so this is found at once."""
+def _first_missing_blob(repository_id: str) -> Select[Any]:
+    """The id of a missing blob of the latest version, NULL for none. Only one of the two queries is executed."""
+    versions, is_missing = repository_versions.c, blobs.c.stored_at.is_(None)
+    blob_count = (
+        select(func.coalesce(func.max(versions.blobs_present), 0) + _FEW_BLOBS)
+        .join(repositories, repositories.c.latest_number == versions.number)
+        .where(versions.repository_id == repository_id, repositories.c.id == repository_id)
+    )
+    beyond = select(blobs.c.id).where(is_missing).order_by(blobs.c.id).limit(1).offset(blob_count.scalar_subquery())
     is_member = is_in_latest("blobs", blobs.c.id, repository_id)
-    return select(blobs.c.id).where(blobs.c.stored_at.is_(None), is_member).limit(1)
+    of_missing = select(blobs.c.id).where(is_missing, is_member).limit(1)
+    stored_at = select(blobs.c.stored_at).where(blobs.c.id == repository_blobs.c.blob_id)
+    of_members = select(repository_blobs.c.blob_id).where(
+        is_present(repository_blobs, repository_id), stored_at.scalar_subquery().is_(None)
+    )
+    chosen = case(
+        (beyond.scalar_subquery().is_(None), of_missing.scalar_subquery()),
+        else_=of_members.limit(1).scalar_subquery(),
+    )
+    return select(chosen)
 
 
 def tags_lacking_blobs(
@@ -300,7 +332,7 @@ def tags_lacking_blobs(
     The latest version is that of the intervals within the transaction. With a run, its reasons for missing bytes are
     given, and tags are omitted that it does not list and that came from a sync with a policy that downloads on pull.
     """
-    if connection.execute(*first_missing_blob(repository_id)).first() is None:
+    if not lacks_blob(connection, repository_id):
         return []
     is_member = is_in_latest("blobs", blobs.c.id, repository_id)
     planned = and_(run_blobs.c.blob_id == blobs.c.id, run_blobs.c.sync_run_id == (run_id or ""))

@@ -19,9 +19,9 @@ from registry_sync.db.content.closures import (
     came_for_first_pull,
     closure_by_start,
     closure_of,
-    first_missing_blob,
     is_listed,
     is_present,
+    lacks_blob,
     tagged_in_run,
     there_is_none,
 )
@@ -174,7 +174,7 @@ def _bytes(count: int) -> str:
 def _required_rows(connection: Connection, run: Row[Any]) -> Iterator[Any]:
     found = [_read_on(connection, *_blobs_of_changed(run.id))]
     # The latest version's membership shows cheaply, and nearly always, that the unchanged tags lack nothing.
-    if connection.execute(*first_missing_blob(run.repository_id)).first() is not None:
+    if lacks_blob(connection, run.repository_id):
         kept = _blobs_below(_kept_roots(run), LinkRows.of_latest(run.repository_id)).where(blobs.c.stored_at.is_(None))
         found.append(_read_on(connection, kept, {}))
     last = ""

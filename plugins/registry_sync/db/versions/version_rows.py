@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, func, select, true, tuple_, update
 
-from registry_sync.db.content.closures import LinkRows, is_in_latest, is_present, reached, read_children
+from registry_sync.db.content.closures import LinkRows, is_in_latest, is_present, lacks_blob, reached, read_children
 from registry_sync.db.queries import built_once, in_batches
 from registry_sync.db.runs.listings import latest_number_of
 from registry_sync.db.runs.unchanged_tags import record_each
@@ -207,7 +207,9 @@ def _gaps(connection: Connection, repository_ids: Sequence[str]) -> Mapping[str,
 
 def derived_version(connection: Connection, repository_id: str, number: int | None) -> DerivedVersion:
     """The result of a rollback or copy, with the count and size of the missing blobs of the latest version."""
-    count, size_bytes = connection.execute(*_sum_missing(repository_id)).one()
+    count, size_bytes = 0, 0
+    if lacks_blob(connection, repository_id):
+        count, size_bytes = connection.execute(*_sum_missing(repository_id)).one()
     version = None if number is None else require_version(connection, repository_id, number)
     return DerivedVersion(version, count, int(size_bytes))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, false, func, or_, select, update
 
-from registry_sync.db.content.closures import has_unit, is_in_latest, is_in_version
+from registry_sync.db.content.closures import has_unit, is_in_latest, is_in_version, lacks_blob
 from registry_sync.db.engine import Transactions
 from registry_sync.db.filtering import Searched, condition
 from registry_sync.db.queries import built_once, fetch_page, storable
@@ -183,7 +183,7 @@ def _tags_of(repository_id: str, number: int) -> Select[Any]:
 
 @built_once
 def _missing_blobs(repository_id: str, *, with_foreign: bool) -> Select[Any]:
-    """Starts from the few blobs that are missing anywhere, not from the many members."""
+    """How many there are where :func:`lacks_blob` says that there are some."""
     is_member = is_in_latest("blobs", blobs.c.id, repository_id)
     statement = select(func.count()).select_from(blobs).where(blobs.c.stored_at.is_(None), is_member)
     return statement if with_foreign else statement.where(~blobs.c.is_foreign)
@@ -251,6 +251,8 @@ class VersionStore:
     def missing_blob_count(self, repository_id: str, *, with_foreign: bool = False) -> int:
         """How many blobs of the latest version the blob store lacks; foreign ones are counted ``with_foreign``."""
         with self._transactions.reading() as connection:
+            if not lacks_blob(connection, repository_id):
+                return 0
             found = connection.execute(*_missing_blobs(repository_id, with_foreign=with_foreign))
             return int(found.scalar_one())
 
