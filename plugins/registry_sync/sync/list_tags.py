@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from registry_sync.domain.digests import Digest
@@ -216,6 +217,7 @@ def list_tags(
     # Those that are present say to the commit that they are not gone upstream.
     not_selected = {*names.candidates, *unselected}.difference(heads)
     tags = _listed_tags(heads, numbers, excluded, not_selected)
+    del heads, numbers
     database.runs.record_listing(run.id, listed_at, tags, base=compared, listing_began=began)
     return listed
 
@@ -304,16 +306,17 @@ def _shards(
     changed: Mapping[TagName, Digest | None], max_shards: int
 ) -> tuple[tuple[TagShard, ...], dict[TagName, int]]:
     """Changed tags in shards; tags with the same digest share a shard, so that it is fetched once."""
-    keys = sorted({_shard_key(tag, digest) for tag, digest in changed.items()})
-    count = shard_count(len(keys), len(keys), max_shards=max_shards, min_cost=MIN_SHARD_MANIFESTS)
-    number_of = dict(zip(keys, deal((1 for _ in keys), count), strict=True))
-    numbers = {tag: number_of[_shard_key(tag, digest)] for tag, digest in changed.items()}
+
+    def key(tag: TagName) -> str:
+        return changed[tag] or f"tag {tag}"
+
+    ordered = sorted(changed, key=key)
+    manifest_count = sum(1 for _ in groupby(ordered, key))
+    count = shard_count(manifest_count, manifest_count, max_shards=max_shards, min_cost=MIN_SHARD_MANIFESTS)
+    dealt = deal((1 for _ in range(manifest_count)), count)
+    numbers = {tag: number for (_, tags), number in zip(groupby(ordered, key), dealt, strict=True) for tag in tags}
     counts = Counter(numbers.values())
     return tuple(TagShard(number, counts[number]) for number in sorted(counts)), numbers
-
-
-def _shard_key(tag: TagName, digest: Digest | None) -> str:
-    return digest or f"tag {tag}"
 
 
 def _excluded_by_filter(remote: RemoteSpec, tags: Iterable[TagName], unselected: Iterable[TagName]) -> set[TagName]:

@@ -189,6 +189,10 @@ def _missing_blobs(repository_id: str, *, with_foreign: bool) -> Select[Any]:
     return statement if with_foreign else statement.where(~blobs.c.is_foreign)
 
 
+#: Rows that are read at once.
+_ROWS_AT_ONCE = 2000
+
+
 class VersionStore:
     """Each method is a transaction of its own."""
 
@@ -245,8 +249,12 @@ class VersionStore:
         """The number and the tags of the latest version. Raises :class:`RecordNotFound`."""
         with self._transactions.reading() as connection:
             number = latest_number(connection, repository_id)
-            rows = () if number is None else connection.execute(*_tags_of(repository_id, number)).all()
-        return LatestTags(number, {TagName(row.name): Digest(row.digest) for row in rows})
+            if number is None:
+                return LatestTags(None, {})
+            rows = connection.execute(*_tags_of(repository_id, number), execution_options={"yield_per": _ROWS_AT_ONCE})
+            shared: dict[str, Digest] = {}  # many tags may have one manifest
+            found = {TagName(row.name): shared.setdefault(row.digest, Digest(row.digest)) for row in rows}
+            return LatestTags(number, found)
 
     def missing_blob_count(self, repository_id: str, *, with_foreign: bool = False) -> int:
         """How many blobs of the latest version the blob store lacks; foreign ones are counted ``with_foreign``."""
