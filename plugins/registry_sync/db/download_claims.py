@@ -27,8 +27,14 @@ class DownloadClaim:
     beat: int
 
 
+#: How long a claim that stands still is respected; then its holder has died.
+LAPSED_SECONDS = 6.0
+
+
 class DownloadClaimStore:
     """Each method is a short transaction of its own and may be repeated."""
+
+    lapsed_seconds = LAPSED_SECONDS
 
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+from registry_sync.db.download_claims import LAPSED_SECONDS
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import DatabaseError
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from registry_sync.db.download_claims import DownloadClaim
 
 _log = logging.getLogger(__name__)
-#: How often a claim shows that its holder lives, and how long one that stands still is respected.
-BEAT_SECONDS, LAPSED_SECONDS = 1.0, 6.0
+#: How often a claim shows that its holder lives.
+BEAT_SECONDS = 1.0
 
 
 #: How often it is looked whether others are done, and how long those are waited for that live.

@@ -165,8 +165,7 @@ def list_tags(
     hints = DigestHints(client, database.confirmations, run, remote, tag_heads, report, confirm_after)
     with tag_heads.kept_on_failure():
         by_list_count = hints.use(names.listing, latest, names.wanted) if names.listing else 0
-        heads = tag_heads.resolve(names.wanted)
-        heads |= remote.tag_filter.pinned
+        heads: dict[TagName, Digest | None] = {**tag_heads.resolve(names.wanted), **remote.tag_filter.pinned}
         missing = tuple(sorted(set(remote.tag_filter.exact_names).difference(heads)))
         if not heads:
             raise NothingSynced(f"{remote.upstream} has none of the requested tags: {', '.join(names.wanted[:5])}")
@@ -214,9 +213,7 @@ def list_tags(
             client, database, again, remote, max_shards=max_shards, report=report, confirm_after=confirm_after
         )
     del changed
-    # Those that are present say to the commit that they are not gone upstream.
-    not_selected = {*names.candidates, *unselected}.difference(heads)
-    tags = _listed_tags(heads, numbers, excluded, not_selected)
+    tags = _listed_tags(heads, numbers, excluded, {*names.candidates, *unselected})
     del heads, numbers
     database.runs.record_listing(run.id, listed_at, tags, base=compared, listing_began=began)
     return listed
@@ -226,14 +223,15 @@ def _listed_tags(
     heads: Mapping[TagName, Digest | None],
     numbers: Mapping[TagName, int],
     excluded: Set[TagName],
-    not_selected: Set[TagName],
+    not_selected: set[TagName],
 ) -> list[ListedTag]:
     """The tags as they are recorded; ``numbers`` are the shards of those that are to be fetched."""
     tags = [
         ListedTag(tag, digest, numbers.get(tag), TagState.FILTERED if tag in excluded else TagState.UNCHANGED)
         for tag, digest in heads.items()
     ]
-    return tags + [ListedTag(tag, unfetched=TagState.CANDIDATE) for tag in sorted(not_selected)]
+    # Those that are present say to the commit that they are not gone upstream.
+    return tags + [ListedTag(tag, unfetched=TagState.CANDIDATE) for tag in sorted(not_selected.difference(heads))]
 
 
 def _report(listed: TagsListed, report: Callable[[str], None]) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from registry_sync.blobs.store import BlobStore
 from registry_sync.db.database import Database
-from registry_sync.db.held_claims import LAPSED_SECONDS
+from registry_sync.db.download_claims import LAPSED_SECONDS
 from registry_sync.db.tables import (
     orphaned_blobs,
     orphaned_manifests,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from registry_sync.db.database import Database
-from registry_sync.db.download_claims import DownloadClaimStore
-from registry_sync.db.held_claims import LAPSED_SECONDS, LONGEST_WAIT_SECONDS, HeldClaims
+from registry_sync.db.download_claims import LAPSED_SECONDS, DownloadClaimStore
+from registry_sync.db.held_claims import LONGEST_WAIT_SECONDS, HeldClaims
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import DatabaseUnavailable
 from support.ready_databases import ready_database

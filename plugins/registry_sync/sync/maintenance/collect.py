@@ -191,9 +191,7 @@ def collect_orphans(
     _, waiting_manifests = database.orphans.unreachable(ContentKind.MANIFEST, timestamp.recorded_before)
     _, waiting_blobs = database.orphans.unreachable(ContentKind.BLOB, timestamp.recorded_before)
     if holders:
-        from registry_sync.db.held_claims import LAPSED_SECONDS
-
-        wait(max(0.0, seen_at + LAPSED_SECONDS - time.monotonic()))
+        wait(max(0.0, seen_at + database.download_claims.lapsed_seconds - time.monotonic()))
         if lapsed := database.download_claims.remove_lapsed(holders):
             report(f"ended {format_count(lapsed, 'claim')} on downloads of processes that have died")
     collection = Collection(
