@@ -31,7 +31,7 @@ PATIENCE_SECONDS = 30.0
 def content() -> RepositoryContent:
     """Two tags, of one image each: the one that is read first has so many blobs that a download of them is begun."""
     build = ContentBuilder(seed=97)
-    many = build.image([build.blob(1000 + number) for number in range(40)])
+    many = build.image([build.blob(MIB // 4 + number) for number in range(40)])
     one = build.image([build.blob(500)])
     build.tag("first", min(many, one))
     build.tag("last", max(many, one))

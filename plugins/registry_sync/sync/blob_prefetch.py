@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: So many blobs, or bytes, are claimed and started at once, and none while fewer wait: those are not worth a claim of
 #: their own, nor the threads.
-GROUP_COUNT, GROUP_BYTES = 32, 8 * 1024 * 1024
+GROUP_COUNT, GROUP_BYTES = 200, 8 * 1024 * 1024
 #: In the place of the result while a blob is downloaded.
 _RUNNING = -1
 
