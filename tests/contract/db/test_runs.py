@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from registry_sync.db.database import Database
+from registry_sync.db.runs.required_blobs import take
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import PageRequest, SyncMode
 from registry_sync.domain.references import TagName
@@ -397,3 +398,28 @@ def test_a_refused_commit_keeps_the_notes_for_a_repeat(database: Database) -> No
         database.versions.commit(run.id)
     database.contents.mark_stored([Digest.of(b"a")])
     assert database.versions.commit(run.id).version is not None
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_a_task_that_has_some_left_does_not_add_up_what_others_have(database: Database) -> None:
+    def step_count(run_id: str) -> int:
+        """How many steps SQLite's machine takes to start blobs of shard 0."""
+        steps = 0
+
+        def step() -> None:
+            nonlocal steps
+            steps += 1
+
+        with database.writing() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            driver.set_progress_handler(step, 1)
+            try:
+                assert take(connection, run_id, 0, may_take_over=True) is not None
+            finally:
+                driver.set_progress_handler(None, 1)
+        return steps
+
+    few = step_count(planned_mib(database, [900, 800], list(range(1, 6))))
+    many = step_count(planned_mib(database, [900, 800], list(range(1, 301))))
+    assert many < few + 300

@@ -12,7 +12,7 @@ from heapq import merge
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, Select, and_, case, func, not_, or_, select, union, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, not_, or_, select, union, update
 
 from registry_sync.db.content.closures import (
     LinkRows,
@@ -262,29 +262,36 @@ def give_back(connection: Connection, run_id: str, shard: int) -> bool:
 
 def take(connection: Connection, run_id: str, shard: int, *, may_take_over: bool) -> TakenBlobs | None:
     """Starts blobs for the task of ``shard``, in a transaction that writes: see :meth:`SyncRunStore.take_blobs`."""
-    work = run_blobs.c.size_bytes + BLOB_OVERHEAD_BYTES
-    is_left = (run_blobs.c.sync_run_id == run_id, run_blobs.c.shard >= 0, run_blobs.c.reason.is_(None))
+    own = (shard, _started_by(shard))
+    others = select(run_blobs.c.shard).where(run_blobs.c.sync_run_id == run_id, run_blobs.c.shard.not_in(own))
+    is_alone = connection.execute(others.limit(1)).first() is None
+    # The other shards, which are most of a large plan, are added up when there is nothing left of its own.
+    for of_shards in (run_blobs.c.shard == shard, (run_blobs.c.shard >= 0) & (run_blobs.c.shard != shard)):
+        by_shard = _left_by_shard(connection, run_id, of_shards)
+        for source in sorted(by_shard, key=lambda one: -by_shard[one]):
+            work_bytes = by_shard[source] if is_alone else max(TAKEN_BYTES, by_shard[source] // 2)
+            ids, taken = _some_of(connection, run_id, source, work_bytes)
+            # Another task may have taken them between the two statements.
+            if ids:
+                for batch in in_batches(ids):
+                    started = (run_blobs.c.sync_run_id == run_id, run_blobs.c.blob_id.in_(batch))
+                    connection.execute(update(run_blobs).where(*started).values(shard=_started_by(shard)))
+                return TakenBlobs(source, taken)
+        if not may_take_over:
+            return None
+    return None
+
+
+def _left_by_shard(connection: Connection, run_id: str, of_shards: ColumnElement[bool]) -> dict[int, int]:
+    """The work of the blobs of these shards that nobody has started, in bytes by shard."""
+    is_left = (run_blobs.c.sync_run_id == run_id, run_blobs.c.reason.is_(None))
     left = (
-        select(run_blobs.c.shard, func.sum(work).label("work"))
+        select(run_blobs.c.shard, func.sum(run_blobs.c.size_bytes + BLOB_OVERHEAD_BYTES).label("work"))
         .join(blobs, blobs.c.id == run_blobs.c.blob_id)
-        .where(*is_left, blobs.c.stored_at.is_(None))
+        .where(*is_left, of_shards, blobs.c.stored_at.is_(None))
         .group_by(run_blobs.c.shard)
     )
-    by_shard = {row.shard: int(row.work) for row in connection.execute(left)}
-    planned = select(run_blobs.c.shard).where(run_blobs.c.sync_run_id == run_id).distinct()
-    is_alone = {shard, _started_by(shard)}.issuperset(connection.execute(planned).scalars())
-    for source in sorted(by_shard, key=lambda one: (one != shard, -by_shard[one])):
-        if source != shard and not may_take_over:
-            return None
-        work_bytes = by_shard[source] if is_alone else max(TAKEN_BYTES, by_shard[source] // 2)
-        ids, taken = _some_of(connection, run_id, source, work_bytes)
-        # Another task may have taken them between the two statements.
-        if ids:
-            for batch in in_batches(ids):
-                started = (run_blobs.c.sync_run_id == run_id, run_blobs.c.blob_id.in_(batch))
-                connection.execute(update(run_blobs).where(*started).values(shard=_started_by(shard)))
-            return TakenBlobs(source, taken)
-    return None
+    return {row.shard: int(row.work) for row in connection.execute(left)}
 
 
 def _started_by(shard: int) -> int:
