@@ -122,7 +122,7 @@ def test_folders_are_made_by_one_function_from_the_top_down_and_those_that_exist
 
 
 def test_nothing_else_makes_folders_where_content_is_stored() -> None:
-    """But the spool in the system's folder for temporary files, which is this user's alone in any case."""
+    """But below the system's folder for temporary files, where both are this user's alone: a spool and a rehearsal."""
     package = Path(registry_sync.__file__).parent
     makers = {path.name for path in package.rglob("*.py") if re.search(r"\.mkdir\(|os\.makedirs\(", path.read_text())}
-    assert makers == {"file_modes.py", "object_store.py"}
+    assert makers == {"file_modes.py", "object_store.py", "preloading.py"}
