@@ -264,3 +264,4 @@ def test_what_forks_tasks_has_loaded_what_they_need(examples: AirflowInstance, c
         [sys.executable, "-c", code, *command], env=examples.environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == str(command != ["version"])
+    assert "could not be rehearsed" not in done.stdout + done.stderr

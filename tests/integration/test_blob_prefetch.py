@@ -12,6 +12,7 @@ import pytest
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.runs import CommitResult, RunKey, SyncRun
 from registry_sync.errors import LimitExceeded
+from registry_sync.sync.blob_prefetch import BlobPrefetch
 from registry_sync.sync.commit_version import commit_version
 from registry_sync.sync.list_tags import list_tags
 from registry_sync.sync.listed_content import ContentFetched, fetch_listed
@@ -173,7 +174,18 @@ def test_at_most_half_of_the_requests_are_for_blobs_while_manifests_come(sync: P
     [{"policy": "on_demand"}, {"policy": "streamed"}, {"max_total_bytes": 10}, {"max_total_bytes": 10**9}],
     ids=str,
 )
-def test_nothing_is_begun_that_may_not_be_wanted(sync: PrefetchedSync, request_: dict[str, Any]) -> None:
+def test_nothing_is_begun_that_may_not_be_wanted(
+    sync: PrefetchedSync, request_: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, stopped = set[Digest](), list[BlobPrefetch]()
+    stop = BlobPrefetch.stop
+
+    def stop_and_look(prefetch: BlobPrefetch) -> None:
+        stop(prefetch)
+        stopped.append(prefetch)
+        begun.update(prefetch.started())
+
+    monkeypatch.setattr(BlobPrefetch, "stop", stop_and_look)
     before = list[int]()
     sync.hold_until(lambda: bool(before.append(len(sync.blob_gets()))) or len(before) > 5)
     if request_.get("max_total_bytes") == 10:
@@ -183,6 +195,8 @@ def test_nothing_is_begun_that_may_not_be_wanted(sync: PrefetchedSync, request_:
     else:
         sync.run(**request_)
     assert set(before) == {0}
+    assert stopped
+    assert begun == set()
 
 
 def test_what_is_more_than_one_task_does_is_left_to_others(sync: PrefetchedSync) -> None:

@@ -1,4 +1,4 @@
-"""Shards are few, nearly equal, complete, and planned the same way every time."""
+"""Shards are few, nearly equal, complete, and planned the same way every time, by ``shard_count`` and ``deal``."""
 
 from __future__ import annotations
 
