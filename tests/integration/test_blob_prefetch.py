@@ -23,7 +23,7 @@ from support.images import ContentBuilder, RepositoryContent
 from support.memory_registry import HELD, MemoryRegistry, Scripted, refusal
 from support.syncing import Installation, new_client
 
-NAME = "team/app"
+NAME, OTHER = "team/app", "team/other"
 MIB = 1024 * 1024
 #: Longer than anything takes; who waits so long fails.
 PATIENCE_SECONDS = 30.0
@@ -39,6 +39,15 @@ def content() -> RepositoryContent:
     return build.content()
 
 
+def shared_content() -> RepositoryContent:
+    """One tag, whose image has the largest eight layers of :func:`content`."""
+    build = ContentBuilder(seed=97)
+    layers = [build.blob(MIB // 4 + number) for number in range(40)]
+    build.tag("shared", build.image(layers[-8:]))
+    whole = build.content()
+    return whole.part(whole.tags, whole.tags.values())
+
+
 @dataclass
 class PrefetchedSync:
     """A sync of which the manifest with few blobs comes only when ``gate`` has opened."""
@@ -49,6 +58,7 @@ class PrefetchedSync:
 
     def __post_init__(self) -> None:
         self.registry.serve(NAME, self.content)
+        self.registry.serve(OTHER, shared_content())
         self.late, self.early = sorted(
             self.content.tags.values(), key=lambda digest: len(self.content.part({}, [digest]).blobs)
         )
@@ -59,17 +69,18 @@ class PrefetchedSync:
         concurrency: int = 4,
         min_shard_bytes: int = 1024 * MIB,
         on_plan: Callable[[BlobsPlanned], None] = lambda _planned: None,
+        name: str = "app",
         **request: Any,
     ) -> tuple[ContentFetched, SyncRun]:
         here = self.here
         asked = SyncRequest(
-            repository="app",
+            repository=name,
             url=self.registry.url,
-            upstream_name=NAME,
+            upstream_name=f"team/{name}",
             download_concurrency=concurrency,
             **request,
         )
-        run = open_run(here.database, RunKey("registry_sync", "run"), asked)
+        run = open_run(here.database, RunKey("registry_sync", name), asked)
         with new_client(run.remote) as client:
             listed = list_tags(client, here.database, run, run.remote, max_shards=1, report=here.lines)
             fetched = fetch_listed(
@@ -106,6 +117,25 @@ class PrefetchedSync:
 
         self.registry.on("GET", "manifest", self.late, late)
         return came
+
+    def has_no_claims(self) -> bool:
+        """Whether another process might download all blobs."""
+        with self.here.database.held_claims() as claims:
+            return not claims.take_all(self.content.blobs)
+
+    def hold_for(self, other: Callable[[], None]) -> list[bool]:
+        """The late manifest comes once ``other`` has ended, which begins after 30 blobs: a sync of ``team/other``."""
+        thread, done = threading.Thread(target=other, daemon=True), list[bool]()
+
+        def is_done() -> bool:
+            if len(self.blob_gets()) >= 30 and not done:
+                thread.start()
+                thread.join(PATIENCE_SECONDS)
+                done.append(not thread.is_alive())
+            return bool(done)
+
+        self.hold_until(is_done)
+        return done
 
     def check(self, run: SyncRun) -> None:
         """The run makes a complete version with all content."""
@@ -252,4 +282,66 @@ def test_bytes_that_are_collected_before_they_are_planned_are_downloaded_again(s
 
     _, run = sync.run(on_plan=collect)
     assert sync.blob_gets().count(collected[0]) == 2
+    sync.check(run)
+
+
+def test_what_another_sync_recorded_meanwhile_stays_recorded(sync: PrefetchedSync) -> None:
+    """Its version is complete, before and after this sync plans, and its bytes are not requested again."""
+    others = list[SyncRun]()
+    done = sync.hold_for(lambda: others.append(sync.run(name="other")[1]))
+    results = list[CommitResult]()
+    _, run = sync.run(on_plan=lambda _planned: results.append(sync.commit(others[0])))
+    assert done == [True]
+    assert [result.version is not None and result.version.is_complete for result in results] == [True]
+    assert sync.here.database.versions.missing_blob_count(others[0].repository_id) == 0
+    shared = set(shared_content().blobs) & set(sync.content.blobs)
+    assert [sync.blob_gets().count(digest) for digest in shared] == [1] * 8
+    sync.check(run)
+
+
+def test_another_sync_does_not_wait_for_the_manifests_of_this_one(sync: PrefetchedSync) -> None:
+    """It waits for a download that is under way, and goes on once that has ended."""
+    under_way, waiting = threading.Event(), threading.Event()
+    slow = max(shared_content().blobs, key=lambda digest: shared_content().blobs[digest].size_bytes)
+
+    def once_the_other_waits() -> Scripted:
+        under_way.set()
+        waiting.wait(PATIENCE_SECONDS)
+        return HELD
+
+    sync.registry.on("GET", "blob", slow, once_the_other_waits)
+
+    def other() -> None:
+        assert under_way.is_set()
+        sync.run(name="other", on_plan=lambda _planned: waiting.set())
+
+    done = sync.hold_for(other)
+    _, run = sync.run()
+    assert done == [True]
+    sync.check(run)
+
+
+def test_what_was_claimed_and_is_not_begun_after_a_failure_is_let_go(sync: PrefetchedSync) -> None:
+    broken = max(sync.content.blobs, key=lambda digest: sync.content.blobs[digest].size_bytes)
+    sync.registry.on("GET", "blob", broken, *[refusal(404, "BLOB_UNKNOWN")] * 9)
+    came = sync.hold_until(lambda: broken in sync.blob_gets() and sync.has_no_claims())
+    sync.run()
+    assert came == [True]
+
+
+def test_a_failure_that_may_have_passed_is_not_the_last_word(sync: PrefetchedSync) -> None:
+    broken = max(sync.content.blobs, key=lambda digest: sync.content.blobs[digest].size_bytes)
+    recovered = threading.Event()
+    sync.registry.on("GET", "blob", broken, *[lambda: HELD if recovered.is_set() else refusal(503)] * 50)
+
+    def has_failed() -> bool:
+        if broken not in sync.blob_gets() or not sync.has_no_claims():
+            return False
+        recovered.set()
+        return True
+
+    came = sync.hold_until(lambda: recovered.is_set() or has_failed())
+    fetched, run = sync.run()
+    assert came == [True]
+    assert fetched.counts["failed_count"] == 0
     sync.check(run)

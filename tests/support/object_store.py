@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import requests
 from moto.s3 import models
 from moto.server import ThreadedMotoServer
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 #: How long what is joined must be, but for the last.
 LEAST_PART_BYTES = 64 * 1024
@@ -63,12 +67,28 @@ def forget_clients() -> None:
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
+def _one_at_a_time(application: WSGIApplication) -> WSGIApplication:
+    """``application`` as a client sees it, for one request after the other.
+
+    Who writes an object closes the file of what was there before, which moto may be reading for another request.
+    """
+    lock = Lock()
+
+    def call(environ: WSGIEnvironment, start: StartResponse) -> list[bytes]:
+        with lock, closing(application(environ, start)) as response:  # type: ignore[type-var]  # werkzeug's has a close
+            return list(response)
+
+    return call
+
+
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
     """An S3 server on a free port."""
     allow_short_parts()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    assert server._server is not None
+    server._server.app = _one_at_a_time(server._server.app)
     host, port = server.get_host_and_port()
     running = S3Server(f"http://{host}:{port}")
     try:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from heapq import heappop, heappush
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 #: So many blobs, or bytes, are claimed and started at once, and none while fewer wait: those are not worth a claim of
 #: their own, nor the threads.
 GROUP_COUNT, GROUP_BYTES = 200, 8 * 1024 * 1024
+#: How long others wait at most for a blob that has come.
+_RELEASED_EVERY_SECONDS = 2.0
 #: In the place of the result while a blob is downloaded.
 _RUNNING = -1
 
@@ -65,6 +68,7 @@ class BlobPrefetch:
         self._is_stopped = False
         self._thread_count = 0
         self._ended: list[Digest] = []
+        self._released_at = monotonic()
         # By digest: the size that was expected, and the result.
         self._started: dict[Digest, tuple[int, int | BaseException | None]] = {}
 
@@ -140,13 +144,23 @@ class BlobPrefetch:
             self._is_stopped = True
             while self._is_claiming:
                 self._changed.wait()
-            self._ended += [digest for _, digest, _ in self._claimed]
-            self._claimed, self._waiting = [], []
+            self._abandon()
         self._release()
 
-    def has_started(self, blob: RequiredBlob) -> bool:
-        """Whether ``blob`` was started here, so that this process has or had its claim."""
-        return self._started.get(blob.digest, (None, None))[0] == blob.size_bytes
+    def _abandon(self) -> None:
+        """Starts none of what was claimed or waits; the claims are for :meth:`_release`."""
+        self._is_stopped = True
+        self._ended += [digest for _, digest, _ in self._claimed]
+        self._claimed, self._waiting, self._waiting_bytes = [], [], 0
+
+    def has_result(self, blob: RequiredBlob) -> bool:
+        """Whether :meth:`result` is what a download of ``blob`` would be now, or is about to be.
+
+        Not where the store had it already, nor after a temporary failure, which may have passed since.
+        """
+        size_bytes, result = self._started.get(blob.digest, (None, None))
+        has_passed = isinstance(result, RegistrySyncError) and result.is_temporary
+        return size_bytes == blob.size_bytes and result is not None and not has_passed
 
     def started(self) -> set[Digest]:
         """The blobs that this process downloads, has downloaded, or has failed to."""
@@ -177,6 +191,7 @@ class BlobPrefetch:
             except BaseException as problem:  # noqa: BLE001  raised by who asks for the result
                 result = problem
             self._end(blob, result)
+        self._release()
 
     def _begin(self) -> tuple[int, Digest, str] | None:
         """The largest of a claimed group; None where this thread has nothing left to do."""
@@ -184,7 +199,9 @@ class BlobPrefetch:
             while True:
                 while self._is_claiming:
                     self._changed.wait()
-                if self._is_stopped or self._is_over() or not (self._claimed or self._has_group()):
+                if self._is_stopped or self._is_over():
+                    self._abandon()
+                if not (self._claimed or self._has_group()):
                     self._thread_count -= 1
                     return None
                 if not self._claimed:
@@ -216,15 +233,17 @@ class BlobPrefetch:
     def _end(self, blob: Descriptor, result: int | BaseException | None) -> None:
         with self._changed:
             self._started[blob.digest] = blob.size_bytes, result
-            # Whether an error concerns others as well is judged where it is reported.
-            self._is_stopped = self._is_stopped or isinstance(result, BaseException)
             self._ended.append(blob.digest)
+            # Whether an error concerns others as well is judged where it is reported.
+            if self._is_stopped or isinstance(result, BaseException):
+                self._abandon()
             self._changed.notify_all()
-            is_stopped = self._is_stopped
-        if is_stopped:
+            is_due = self._is_stopped or monotonic() >= self._released_at + _RELEASED_EVERY_SECONDS
+        if is_due:
             self._release()
 
     def _release(self) -> None:
         with self._changed:
             ended, self._ended = self._ended, []
+            self._released_at = monotonic()
         self._claims.release(ended)

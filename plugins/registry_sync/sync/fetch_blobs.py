@@ -180,7 +180,7 @@ def _fetch_claimed(
     retry: list[RegistrySyncError],
     prefetch: BlobPrefetch | None,
 ) -> BlobsFetched:
-    started = {blob.digest for blob in blobs if prefetch is not None and prefetch.has_started(blob)}
+    started = set() if prefetch is None else {blob.digest for blob in blobs if prefetch.has_result(blob)}
     counts, records = BlobsFetched(), _StoredRecords(database, claims)
     progress = Progress(report, "blob", len(blobs), sum(blobs.sizes_bytes))
     described = database.contents.descriptors(blob.digest for blob in blobs)
@@ -232,7 +232,7 @@ def _fetch_claimed(
             records.flush()
 
     others: list[RequiredBlob] = []
-    left = [blob for blob in blobs if blob.digest not in started]
+    left = [blob for blob in blobs if blob.digest not in started] if started else blobs
     fetch_all(chain(_claimed(claims, left, others), (blob for blob in blobs if blob.digest in started)))
     # Nothing is held while others are waited for, lest they wait for this one.
     for ready in claims.awaited(others, lambda blob: blob.digest, is_over):

@@ -116,6 +116,7 @@ class _Presence:
         self._known = bytearray(len(needed))
         self._found = array("I")  # those that the store has, and the database records as missing
         self._recorded = array("I")  # those that the database records as stored
+        self._arrived: set[int] = set()  # those that were started, and that the store has
         self.other_stored_count = 0
 
     @property
@@ -135,11 +136,13 @@ class _Presence:
         )
 
     def look(self) -> None:
-        """Looks for each wanted blob in the store, but for broken ones and those that were started."""
+        """Looks for each wanted blob in the store, but for broken ones."""
 
         def done(entry: tuple[int, RequiredBlob], is_stored: bool) -> None:
             index, blob = entry
-            if is_stored:
+            if is_stored and blob.digest in self._started:
+                self._arrived.add(index)
+            elif is_stored:
                 self._known[index] = _PRESENT
                 if not blob.is_stored:
                     self._found.append(index)
@@ -152,7 +155,7 @@ class _Presence:
                 self._known[index] = _MISSING
                 if blob.is_stored:
                     self._recorded.append(index)
-                if not blob.is_broken and blob.digest not in self._started:
+                if not blob.is_broken:
                     yield index, blob
             elif blob.is_stored:
                 self.other_stored_count += 1
@@ -172,7 +175,9 @@ class _Presence:
         # A process that removes bytes reads the database first: bytes that are present after the record was written
         # stay.
         self._check(((index, self._needed[index]) for index in found), done)
-        lost, at = (index for index in self._recorded if self._known[index] == _MISSING), utc_now()
+        # What was started counts as missing; where it has come, another sync may have recorded it since.
+        missing = (index for index in self._recorded if self._known[index] == _MISSING)
+        lost, at = (index for index in missing if index not in self._arrived), utc_now()
         for batch in batches(lost):
             contents.mark_lost((self._needed[index].digest for index in batch), FindingKind.MISSING, at)
         for batch in batches(sorted(gone)):
