@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from airflow.models import DagRun
     from airflow.models.dagrun import DagRunNote
 
+    from registry_sync.db.database import Database
     from registry_sync.domain.runs import SyncRun
 
 log = logging.getLogger(__name__)
@@ -110,17 +111,14 @@ class RunNotes:
 
     def _end_syncs(self, row: DagRun, end: DagRunEnd) -> list[tuple[SyncRun, str]]:
         """Ends the syncs of a run, and returns those that had not settled, each with what it was about."""
-        from registry_sync.db.database import Database
         from registry_sync.errors import RegistrySyncError
-        from registry_sync.hooks.settings import load_settings
 
         if time.monotonic() < self._not_before:
             return []
         if says_canceled(row.note):
             end = DagRunEnd.CANCELED
         try:
-            with Database.connect(load_settings().sql_alchemy_conn, patience_seconds=PATIENCE_SECONDS) as database:
-                database.check()
+            with _own_database() as database:
                 ended = database.run_ends.end(row.dag_id, row.run_id, end.state, end.reason, started_at=row.start_date)
                 name_of: Callable[[str], str] = lambda found: database.repositories.get(found).name  # noqa: E731
                 return [(run, about_sync(name_of(run.repository_id), run.key.scope)) for run in ended]
@@ -128,6 +126,17 @@ class RunNotes:
             self._not_before = time.monotonic() + PAUSE_SECONDS
             log.warning("the sync of run %s of %s will be ended later: %s", row.run_id, row.dag_id, problem)
             return []
+
+
+@contextmanager
+def _own_database() -> Iterator[Database]:
+    """The metadata database of registry-sync, which is not waited for long. Raises :class:`DatabaseError`."""
+    from registry_sync.db.database import Database
+    from registry_sync.hooks.settings import load_settings
+
+    with Database.connect(load_settings().sql_alchemy_conn, patience_seconds=PATIENCE_SECONDS) as database:
+        database.check()
+        yield database
 
 
 def follow_questions() -> None:
@@ -175,15 +184,11 @@ def _follow_approval(connection: Any, question: Any) -> None:
 
 def _record_approval(sync_run: str, seen: str | None, approved_by: str, _session: Any) -> None:
     """Records what the task does as well; that it cannot be recorded changes nothing for the task."""
-    from registry_sync.db.database import Database
     from registry_sync.errors import NothingToApprove, RunEnded
-    from registry_sync.hooks.settings import load_settings
 
     try:
-        with Database.connect(load_settings().sql_alchemy_conn, patience_seconds=PATIENCE_SECONDS) as database:
-            database.check()
-            with suppress(NothingToApprove, RunEnded):
-                database.runs.approve_removals(sync_run, approved_by, seen=seen)
+        with _own_database() as database, suppress(NothingToApprove, RunEnded):
+            database.runs.approve_removals(sync_run, approved_by, seen=seen)
     except Exception as problem:  # noqa: BLE001  Airflow has the approval, and its request must not fail
         log.warning("the approval of the sync %s is left to its task to record: %s", sync_run, problem)
 

@@ -11,11 +11,11 @@ It is a SQLite file in the folder for temporary files, whatever the original is.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +60,16 @@ _FIRST_NEW_ID = 1 << 62
 
 
 @contextmanager
-def temporary_database() -> Iterator[Database]:
-    """An empty SQLite database with the tables of this release; it is deleted when the context ends."""
-    with tempfile.TemporaryDirectory(prefix="registry_sync_") as folder:
+def temporary_database(
+    make: Callable[[Engine], Database] = Database, *, prefix: str = "registry_sync_"
+) -> Iterator[Database]:
+    """An empty SQLite database with the tables of this release; it is deleted when the context ends.
+
+    ``make`` makes it of its engine; the name of its folder starts with ``prefix``.
+    """
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
         engine = _new_engine(Path(folder))
-        with Database(engine) as database:
+        with make(engine) as database:
             with converted_errors():
                 metadata.create_all(engine)
             yield database
@@ -73,16 +78,12 @@ def temporary_database() -> Iterator[Database]:
 @contextmanager
 def copied_for_sync(original: Database, names: PlannedNames) -> Iterator[Database]:
     """The copy, which is deleted when the context ends; ``original`` is only read."""
-    with tempfile.TemporaryDirectory(prefix="registry_sync_dry_run_") as folder:
-        engine = _new_engine(Path(folder))
-        with _CopiedDatabase(engine, original) as copy:
-            with converted_errors():
-                metadata.create_all(engine)
-            with original.reading() as source, copy.writing() as target:
-                if source.dialect.name == "postgresql":
-                    source.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-                _Copying(source, target).copy(names)
-            yield copy
+    with temporary_database(partial(_CopiedDatabase, original=original), prefix="registry_sync_dry_run_") as copy:
+        with original.reading() as source, copy.writing() as target:
+            if source.dialect.name == "postgresql":
+                source.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+            _Copying(source, target).copy(names)
+        yield copy
 
 
 def _new_engine(folder: Path) -> Engine:
