@@ -14,14 +14,13 @@ from registry_sync.domain.runs import CommitResult, RunKey, SyncRun
 from registry_sync.errors import LimitExceeded
 from registry_sync.sync.blob_prefetch import BlobPrefetch
 from registry_sync.sync.commit_version import commit_version
-from registry_sync.sync.list_tags import list_tags
-from registry_sync.sync.listed_content import ContentFetched, fetch_listed
+from registry_sync.sync.listed_content import ContentFetched
 from registry_sync.sync.open_run import SyncRequest, open_run
 from registry_sync.sync.plan_blobs import BlobsPlanned
 from support.held import Held
 from support.images import ContentBuilder, RepositoryContent
 from support.memory_registry import HELD, MemoryRegistry, Scripted, refusal
-from support.syncing import Installation, new_client
+from support.syncing import Installation
 
 NAME, OTHER = "team/app", "team/other"
 MIB = 1024 * 1024
@@ -81,20 +80,7 @@ class PrefetchedSync:
             **request,
         )
         run = open_run(here.database, RunKey("registry_sync", name), asked)
-        with new_client(run.remote) as client:
-            listed = list_tags(client, here.database, run, run.remote, max_shards=1, report=here.lines)
-            fetched = fetch_listed(
-                client,
-                here.store,
-                here.database,
-                run,
-                run.remote,
-                shard_count=len(listed.shards),
-                min_shard_bytes=min_shard_bytes,
-                report=here.lines,
-                on_plan=on_plan,
-            )
-        return fetched, run
+        return here.fetch_listed(run, min_shard_bytes=min_shard_bytes, on_plan=on_plan), run
 
     def commit(self, run: SyncRun) -> CommitResult:
         return commit_version(self.here.database, run, report=self.here.lines)

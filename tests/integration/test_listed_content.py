@@ -14,8 +14,7 @@ from registry_sync.sync import listed_content
 from registry_sync.sync.commit_version import commit_version
 from registry_sync.sync.fetch_blobs import fetch_blobs
 from registry_sync.sync.fetch_manifests import fetch_manifests
-from registry_sync.sync.list_tags import list_tags
-from registry_sync.sync.listed_content import ContentFetched, fetch_listed
+from registry_sync.sync.listed_content import ContentFetched
 from registry_sync.sync.open_run import SyncRequest, open_run
 from registry_sync.sync.plan_blobs import plan_blobs
 from support.held import Held
@@ -44,20 +43,7 @@ class Sync:
         self, *, min_shard_bytes: int = 1024 * MIB, clock: Callable[[], float] = lambda: 0.0, max_shards: int = 1
     ) -> ContentFetched:
         """The first task."""
-        run, here = self.open(), self.here
-        with new_client(run.remote) as client:
-            listed = list_tags(client, here.database, run, run.remote, max_shards=max_shards, report=here.lines)
-            return fetch_listed(
-                client,
-                here.store,
-                here.database,
-                run,
-                run.remote,
-                shard_count=len(listed.shards),
-                min_shard_bytes=min_shard_bytes,
-                report=here.lines,
-                clock=clock,
-            )
+        return self.here.fetch_listed(self.open(), max_shards=max_shards, min_shard_bytes=min_shard_bytes, clock=clock)
 
     def rest(self, *, manifests: bool = False, blobs: bool = False) -> CommitResult:
         """The tasks that are not skipped, up to the commit."""

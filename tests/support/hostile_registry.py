@@ -12,10 +12,11 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
+from urllib.parse import parse_qs
 
 from registry_sync.domain.references import RegistryUrl
 
@@ -86,6 +87,21 @@ def json_reply(document: Any, status: int = 200, headers: Iterable[tuple[str, st
 def errors_reply(status: int, code: str, message: str = "", headers: Iterable[tuple[str, str]] = ()) -> Raw:
     """An error in the shape of the distribution specification."""
     return json_reply({"errors": [{"code": code, "message": message, "detail": None}]}, status, headers)
+
+
+def paged(
+    path: str, names: Sequence[str], size: int, page: Callable[[Sequence[str], str | None], Raw], *, links: bool = True
+) -> Callable[[Request], Raw]:
+    """An honest registry that gives at most ``size`` of ``names`` a page; ``page`` makes one, with the next target."""
+
+    def response(request: Request) -> Raw:
+        query = parse_qs(request.query)
+        start = names.index(query["last"][0]) + 1 if "last" in query else 0
+        part = names[start : start + size]
+        more = start + size < len(names)
+        return page(part, f"{path}?last={part[-1]}&n={size}" if more and links else None)
+
+    return response
 
 
 Answer = Raw | Callable[[Request], Raw]

@@ -26,6 +26,7 @@ from registry_sync.sync.dry_run import plan_sync, planned_names
 from registry_sync.sync.fetch_blobs import fetch_blobs
 from registry_sync.sync.fetch_manifests import fetch_manifests
 from registry_sync.sync.list_tags import TagsListed, list_tags
+from registry_sync.sync.listed_content import ContentFetched, fetch_listed
 from registry_sync.sync.open_run import SyncRequest, open_run
 from registry_sync.sync.plan_blobs import plan_blobs
 from support.memory_client import MemoryClient
@@ -84,6 +85,13 @@ class Installation:
     max_shards: int = 3
     min_shard_bytes: int = 16 * 1024 * 1024
     has_tasks: bool = False
+
+    def fetch_listed(self, run: SyncRun, *, max_shards: int = 1, **options: Any) -> ContentFetched:
+        """What the first task of a small sync does: lists, and goes on to fetch with the same client."""
+        with new_client(run.remote) as client:
+            listed = list_tags(client, self.database, run, run.remote, max_shards=max_shards, report=self.lines)
+            work = (client, self.store, self.database, run, run.remote)
+            return fetch_listed(*work, shard_count=len(listed.shards), report=self.lines, **options)
 
     @classmethod
     def embedded(cls, folder: Path) -> Installation:

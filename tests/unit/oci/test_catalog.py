@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs
-
 import pytest
 
 from registry_sync.errors import (
@@ -15,7 +13,7 @@ from registry_sync.errors import (
     RepositoryUnavailable,
 )
 from registry_sync.oci import catalog
-from support.hostile_registry import Raw, Request, errors_reply, json_reply
+from support.hostile_registry import Raw, errors_reply, json_reply, paged
 
 
 def page(names: object, following: str | None = None) -> Raw:
@@ -23,21 +21,10 @@ def page(names: object, following: str | None = None) -> Raw:
     return json_reply({"repositories": names}, headers=headers)
 
 
-def paged(names: list[str], size: int, *, links: bool = True):  # type: ignore[no-untyped-def]
-    def response(request: Request) -> Raw:
-        query = parse_qs(request.query)
-        start = names.index(query["last"][0]) + 1 if "last" in query else 0
-        part = names[start : start + size]
-        more = start + size < len(names)
-        return page(part, f"{catalog.PATH}?last={part[-1]}&n={size}" if more and links else None)
-
-    return response
-
-
 @pytest.mark.parametrize(("size", "links"), [(10, True), (100, True), (100, False)])
 def test_every_page_is_read_to_the_end(registry, client_of, size: int, links: bool) -> None:
     names = [f"team/app{number:03}" for number in range(230)]
-    registry.on("GET", catalog.PATH, paged(names, size, links=links))
+    registry.on("GET", catalog.PATH, paged(catalog.PATH, names, size, page, links=links))
     assert client_of(registry).list_repositories() == tuple(names)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
-from urllib.parse import parse_qs
 
 import pytest
 
@@ -17,7 +16,7 @@ from registry_sync.errors import (
     RepositoryUnavailable,
 )
 from registry_sync.oci import tags as tags_module
-from support.hostile_registry import Raw, Request, errors_reply, json_reply, reply
+from support.hostile_registry import Raw, Request, errors_reply, json_reply, paged, reply
 from support.oci import REPOSITORY, FakeTime
 
 TAGS = f"/v2/{REPOSITORY}/tags/list"
@@ -28,22 +27,9 @@ def page(names: object, following: str | None = None) -> Raw:
     return json_reply({"name": str(REPOSITORY), "tags": names}, headers=headers)
 
 
-def paged(names: list[str], size: int, *, links: bool = True):  # type: ignore[no-untyped-def]
-    """An honest registry that gives at most ``size`` names a page."""
-
-    def response(request: Request) -> Raw:
-        query = parse_qs(request.query)
-        start = names.index(query["last"][0]) + 1 if "last" in query else 0
-        part = names[start : start + size]
-        more = start + size < len(names)
-        return page(part, f"{TAGS}?last={part[-1]}&n={size}" if more and links else None)
-
-    return response
-
-
 def test_a7_01_pages_are_followed_by_their_links_to_the_end(registry, client_of) -> None:
     names = [f"v{number:04}" for number in range(95)]
-    registry.on("GET", TAGS, paged(names, 10))
+    registry.on("GET", TAGS, paged(TAGS, names, 10, page))
     client = client_of(registry)
     before = datetime.now(timezone.utc)
     listing = client.list_tags(REPOSITORY)
@@ -69,7 +55,7 @@ def test_a7_03_a_rewritten_link_that_does_not_work_is_an_error_of_pagination(reg
 @pytest.mark.parametrize("size", [50, 100, 1000])
 def test_a7_04_a_full_page_without_link_is_continued_by_its_last_tag(registry, client_of, size: int) -> None:
     names = [f"v{number:05}" for number in range(2 * size + 7)]
-    registry.on("GET", TAGS, paged(names, size, links=False))
+    registry.on("GET", TAGS, paged(TAGS, names, size, page, links=False))
     assert client_of(registry).list_tags(REPOSITORY).tags == tuple(names)
 
 
@@ -356,6 +342,6 @@ def test_a9_03_a_missing_repository_is_distinguished_from_a_refused_one(registry
 
 def test_ten_thousand_tags_are_one_listing(registry, client_of) -> None:
     names = sorted(f"v{number}" for number in range(10_000))
-    registry.on("GET", TAGS, paged(names, 1000))
+    registry.on("GET", TAGS, paged(TAGS, names, 1000, page))
     assert client_of(registry).list_tags(REPOSITORY).tags == tuple(names)
     assert len(json.dumps(names)) > 50_000
