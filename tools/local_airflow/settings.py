@@ -6,6 +6,7 @@ The settings suit short runs on a small machine; comments give their effects.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import secrets
@@ -28,6 +29,9 @@ LOCAL_SETTINGS = '''\
 
 And commits to Airflow's SQLite do not wait for the disk, dozens of times in each run: what survives a crash of Airflow
 survives all the same, and after a loss of power the last seconds may be missing.
+
+And that SQLite tells the time to the millisecond. Its CURRENT_TIMESTAMP has whole seconds, so that Airflow's scheduler
+took a run for one of the future, and did not start it, until the second in which it was triggered was over.
 """
 
 import warnings
@@ -42,12 +46,21 @@ def create_metadata_engine(sql_alchemy_conn, *, engine_args, connect_args):
     engine = create_engine(sql_alchemy_conn, connect_args=connect_args, **engine_args, future=True)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _without_waiting)
+        event.listen(engine, "before_cursor_execute", _to_the_millisecond, retval=True)
     return engine
 
 
 def _without_waiting(connection, _record):
     connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _to_the_millisecond(_connection, _cursor, statement, parameters, _context, _executemany):
+    if statement.startswith("SELECT"):  # not what creates tables, whose defaults must stay as migrations wrote them
+        statement = statement.replace("CURRENT_TIMESTAMP", "strftime('%Y-%m-%d %H:%M:%f', 'now')")
+    return statement, parameters
 '''
+#: SHA-256 of the text that earlier releases wrote, which is replaced where nobody has changed it.
+_EARLIER_LOCAL_SETTINGS = frozenset({"d08f49865b9c2ce466fd2706630c5486e7beb387d0dadd25d4a4ba65f8b5bc08"})
 
 Settings = dict[str, dict[str, str]]
 
@@ -123,7 +136,7 @@ def airflow_settings(layout: Layout, port: int, kept: Mapping[str, str]) -> Sett
 
 
 def write_settings(layout: Layout, settings: Mapping[str, Mapping[str, str]], password: str) -> None:
-    """Writes ``airflow.cfg``, the file of passwords and, if missing, Airflow's local settings."""
+    """Writes ``airflow.cfg``, the file of passwords and Airflow's local settings, unless they are somebody's own."""
     lines = []
     for section, options in settings.items():
         lines.append(f"[{section}]")
@@ -132,8 +145,12 @@ def write_settings(layout: Layout, settings: Mapping[str, Mapping[str, str]], pa
     write_private(layout.home / "airflow.cfg", "\n".join(lines))
     write_private(layout.passwords, json.dumps({USERNAME: password}) + "\n")
     local_settings = layout.home / "config" / "airflow_local_settings.py"
-    if not local_settings.exists():
+    if not local_settings.exists() or _sha256(local_settings) in _EARLIER_LOCAL_SETTINGS:
         write_private(local_settings, LOCAL_SETTINGS)
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def process_environment(layout: Layout, settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import configparser
+import hashlib
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from local_airflow import settings
 from local_airflow.instance import Instance
 from local_airflow.layout import Layout
 from local_airflow.settings import SQLITE_PATIENCE_SECONDS, load_secrets, process_environment, write_settings
@@ -112,26 +114,42 @@ def test_no_proxy_is_used_for_the_instance_itself(layout: Layout, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_one_warning_of_a_library_is_silenced_and_commits_do_not_wait_for_the_disk(layout: Layout) -> None:
-    """It would stand in the log of every task; people must still see what of their DAGs is deprecated.
+def test_one_warning_is_silenced_commits_do_not_wait_for_the_disk_and_runs_not_for_the_next_second(
+    layout: Layout,
+) -> None:
+    """The warning would stand in the log of every task; people must still see what of their DAGs is deprecated.
 
     In SQLite's log of changes (WAL) a commit that does not wait leaves a whole database after a loss of power, too.
+    What was triggered a few milliseconds ago is not in the future, as Airflow's scheduler compares it.
     """
     instance = Instance(layout)
     write_settings(layout, instance.settings(1234), instance.password())
     program = (
-        "import airflow, warnings\n"
+        "import airflow, time, warnings\n"
+        "from datetime import datetime, timezone\n"
+        "from sqlalchemy import func, literal, select\n"
         "for text in ('GitWildMatchPattern (x) is deprecated', 'another one'):\n"
         "    warnings.warn_explicit(text, DeprecationWarning, 'x.py', 1, module='airflow.models')\n"
         "with airflow.settings.engine.connect() as connection:\n"
         "    for name in ('synchronous', 'journal_mode', 'foreign_keys'):\n"
         "        print(name, connection.exec_driver_sql(f'PRAGMA {name}').scalar())\n"
+        "    for _ in range(3):\n"
+        "        triggered_at = datetime.now(timezone.utc).replace(tzinfo=None)\n"
+        "        time.sleep(0.01)\n"
+        "        print('due', connection.scalar(select(literal(triggered_at) <= func.now())))\n"
+        "    connection.exec_driver_sql('CREATE TABLE times (at TIMESTAMP DEFAULT CURRENT_TIMESTAMP, id INTEGER)')\n"
+        "    connection.exec_driver_sql('INSERT INTO times (id) VALUES (1)')\n"
+        "    print('default', len(connection.exec_driver_sql('SELECT at FROM times').scalar()))\n"
     )
     environment = process_environment(layout, instance.settings(1234))
     ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert "another one" in ran.stdout + ran.stderr
     assert "GitWildMatchPattern" not in ran.stdout + ran.stderr
-    assert ran.stdout.splitlines()[-3:] == ["synchronous 1", "journal_mode wal", "foreign_keys 1"]
+    assert ran.stdout.splitlines()[-7:] == [
+        *("synchronous 1", "journal_mode wal", "foreign_keys 1"),
+        *["due True"] * 3,
+        f"default {len('2026-11-30 21:54:25')}",
+    ]
 
 
 def test_local_settings_that_somebody_put_there_stay(layout: Layout) -> None:
@@ -140,3 +158,12 @@ def test_local_settings_that_somebody_put_there_stay(layout: Layout) -> None:
     own.write_text("# mine\n")
     write_settings(layout, instance.settings(1234), instance.password())
     assert own.read_text() == "# mine\n"
+
+
+def test_local_settings_of_an_earlier_release_are_replaced(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    instance, written = Instance(layout), layout.home / "config" / "airflow_local_settings.py"
+    monkeypatch.setattr(settings, "_EARLIER_LOCAL_SETTINGS", {hashlib.sha256(b"# earlier\n").hexdigest()})
+    written.parent.mkdir(parents=True)
+    written.write_text("# earlier\n")
+    write_settings(layout, instance.settings(1234), instance.password())
+    assert written.read_text() == settings.LOCAL_SETTINGS
