@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -80,8 +80,8 @@ class RunNotes:
         try:
             about = _requested_repository(dag_run)
             if about is not None:
-                with _session_of(dag_run) as (_, row):
-                    _write_note(row, f"{shortened(about)}: {_RUNNING}")
+                with _session_of(dag_run) as (session, row):
+                    _write_note(session, row, f"{shortened(about)}: {_RUNNING}")
         except Exception:  # an error here must not stop the scheduler
             log.exception("the start of the run %s of %s could not be noted", dag_run.run_id, dag_run.dag_id)
 
@@ -105,7 +105,7 @@ class RunNotes:
                 notes = [_named(row, RunNote.of_xcom(value)) for value in pushed.get(RUN_NOTE_KEY, [])]
                 if end is DagRunEnd.SUCCESS and any((run.error or "").startswith(_CUT_OFF) for run, _ in ended):
                     row.set_state(DagRunState.FAILED)
-                _write_note(row, _text(row, end, ended, notes))
+                _write_note(session, row, _text(row, end, ended, notes))
         except Exception:  # an error here must not stop the scheduler
             log.exception("the end of the run %s of %s could not be recorded", dag_run.run_id, dag_run.dag_id)
 
@@ -265,18 +265,44 @@ def _is_of_ended(note: DagRunNote | None) -> bool:
     return text is not None and not (text.endswith(_RUNNING) or _WAITING in text)
 
 
-def _write_note(row: DagRun, text: str) -> None:
+def _write_note(session: Any, row: DagRun, text: str) -> None:
     """Sets our note; notes of users are not changed. With an empty text, removes what was only true before the end."""
     note = row.dag_run_note
-    if note is not None and not is_own_note(note):
-        return
-    if not text:
-        if not _is_of_ended(note):
-            row.dag_run_note = None
-    elif note is None:
-        row.note = (text[:NOTE_LENGTH], NOTE_AUTHOR)
-    else:
-        note.content, note.user_id = text[:NOTE_LENGTH], NOTE_AUTHOR
+    if (note is None or is_own_note(note)) and (text or not _is_of_ended(note)):
+        _replace_note(session, row, text, over=note)
+
+
+def _replace_note(session: Any, run: DagRun, text: str, *, over: DagRunNote | None) -> None:
+    """Writes our note of a run at once, in place of ``over``, which it has; without a text, removes that one.
+
+    What somebody else writes at the same time stays, and ``run`` has it then. The session does not fail by it: it may
+    be the scheduler's, which would end.
+    """
+    from airflow.models.dagrun import DagRunNote
+    from sqlalchemy import delete, update
+    from sqlalchemy.orm.attributes import set_committed_value
+
+    values = {"content": text[:NOTE_LENGTH], "user_id": NOTE_AUTHOR}
+    if over is not None:
+        is_same = (DagRunNote.dag_run_id == run.id) & DagRunNote.content.is_not_distinct_from(over.content)
+        change = update(DagRunNote).where(is_same).values(values) if text else delete(DagRunNote).where(is_same)
+        session.execute(change, execution_options={"synchronize_session": False})
+        session.expunge(over)
+    elif text:
+        session.execute(_inserted_if_absent(session, {**values, "dag_run_id": run.id}))
+    set_committed_value(run, "dag_run_note", session.get(DagRunNote, run.id, populate_existing=True))
+
+
+def _inserted_if_absent(session: Any, values: Mapping[str, Any]) -> Any:
+    from airflow.models.dagrun import DagRunNote
+    from sqlalchemy.dialects import mysql
+
+    from registry_sync.db.queries import insert_or_keep_on
+
+    name, table = session.get_bind().dialect.name, DagRunNote.__table__
+    if name == "mysql":  # which Airflow may have, and we do not
+        return mysql.insert(table).prefix_with("IGNORE").values(values)
+    return insert_or_keep_on(name, table).values(values)
 
 
 @contextmanager

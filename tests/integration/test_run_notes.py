@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry_sync.domain.runs import DagRunEnd
+from registry_sync.hooks import dag_runs
 from registry_sync.hooks.dag_runs import (
     CANCELED_NOTE,
     CANCELED_NOTES,
@@ -252,6 +254,80 @@ def test_a_canceled_run_names_its_repository(
         assert end_of(ended) is DagRunEnd.CANCELED
         found = session.query(DagRun).filter(has_canceled_note(), DagRun.run_id == run.run_id).all()
         assert found == [ended]
+
+
+def leave(run: FinishedRun, text: str | None, author: str | None = "7") -> None:
+    """Leaves a note with a run, or none, as another process does."""
+    from airflow.utils.session import create_session
+
+    with create_session(scoped=False) as session:
+        found = dag_run(run, session)
+        if text is None:
+            found.dag_run_note = None
+        elif found.dag_run_note is None:
+            found.note = (text, author)
+        else:
+            found.dag_run_note.content, found.dag_run_note.user_id = text, author
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile", "after"),
+    [
+        (None, "look at this", "look at this"),
+        ("raced: the sync is running", None, None),
+        ("raced: the sync is running", "look at this", "look at this"),
+        (None, None, "raced: the sync is running"),
+    ],
+)
+def test_the_scheduler_goes_on_when_a_note_is_written_while_it_starts_the_run(
+    sync_in_process: InProcessSync,
+    registry: RegistryServer,
+    before: str | None,
+    meanwhile: str | None,
+    after: str | None,
+) -> None:
+    """Its session is that of all runs that it starts, and it ends with an error of it."""
+    from airflow.utils.session import create_session
+    from airflow.utils.state import DagRunState
+
+    push(registry, "raced", documented_example())
+    run = sync_in_process(repository="raced", url=registry.url, upstream_name="raced")
+    leave(run, None)
+    if before is not None:
+        leave(run, before, NOTE_AUTHOR)
+    with create_session(scoped=False) as session:
+        starting = dag_run(run, session)
+        assert starting.note == before
+        leave(run, meanwhile)
+        starting.dag = sync_dag()
+        starting.set_state(DagRunState.RUNNING)
+        starting.notify_dagrun_state_changed(msg="started")
+        assert starting.note == after
+    assert note(run) == after
+    with create_session() as session:
+        assert dag_run(run, session).state == DagRunState.RUNNING
+
+
+def test_a_run_that_starts_while_it_is_canceled_is_noted_as_canceled(
+    sync_in_process: InProcessSync, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.utils.session import create_session
+    from airflow.utils.state import DagRunState
+
+    push(registry, "starting", documented_example())
+    run = sync_in_process(repository="starting", url=registry.url, upstream_name="starting")
+    leave(run, None)
+    with create_session() as session:
+        dag_run(run, session).set_state(DagRunState.QUEUED)
+
+    def noted(conf: Any) -> str | None:
+        leave(run, "starting: the sync is running", NOTE_AUTHOR)
+        return dag_runs.conf_repository.__wrapped__(conf)  # type: ignore[attr-defined]
+
+    functools.update_wrapper(noted, dag_runs.conf_repository)
+    monkeypatch.setattr(dag_runs, "conf_repository", noted)
+    cancel_run(run.dag_id, run.run_id, CANCELED_NOTES[1], by="anna")
+    assert note(run) == "Canceled from the command line by anna: starting"
 
 
 @pytest.mark.usefixtures("event_listeners")

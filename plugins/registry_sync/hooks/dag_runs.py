@@ -199,17 +199,19 @@ def cancel_run(dag_id: str, run_id: str, note: str = CANCELED_NOTE, *, by: str) 
     """
     from airflow.api_fastapi.core_api.datamodels.dag_run import DagRunMutableStates
     from airflow.api_fastapi.core_api.services.public.dag_run import patch_dag_run_state
+    from airflow.utils.retries import run_with_db_retries
     from airflow.utils.session import create_session
 
-    with create_session() as session:
-        run = _require_run(session, dag_id, run_id)
-        if str(run.state) not in ("queued", "running"):
-            raise SyncError(f"the run {run_id!r} of {dag_id!r} has ended: it is {run.state}")
-        dag = dag_of_run(run, session)
-        noted = own_note(run.dag_run_note)
-        about = conf_repository(run.conf) if noted is None else noted.partition(": ")[0]
-        run.note = ": ".join(filter(None, (f"{note} by {by}", about)))[:NOTE_LENGTH]
-        patch_dag_run_state(dag=dag, dag_run=run, state=DagRunMutableStates.FAILED, session=session)
+    for attempt in run_with_db_retries():  # the scheduler may write the run's note at the same time
+        with attempt, create_session() as session:
+            run = _require_run(session, dag_id, run_id)
+            if str(run.state) not in ("queued", "running"):
+                raise SyncError(f"the run {run_id!r} of {dag_id!r} has ended: it is {run.state}")
+            dag = dag_of_run(run, session)
+            noted = own_note(run.dag_run_note)
+            about = conf_repository(run.conf) if noted is None else noted.partition(": ")[0]
+            run.note = ": ".join(filter(None, (f"{note} by {by}", about)))[:NOTE_LENGTH]
+            patch_dag_run_state(dag=dag, dag_run=run, state=DagRunMutableStates.FAILED, session=session)
 
 
 def _require_run(session: Any, dag_id: str, run_id: str) -> DagRun:
