@@ -39,11 +39,11 @@ else
 READY := $(STATE)/project
 TEST_READY := $(STATE)/dev $(STATE)/project $(STATE)/debian
 DOCS_READY := $(STATE)/docs $(STATE)/project
-# In a new environment: what the tests import is compiled once, beside mypy, which uses one core. Each of the processes
-# of the tests would do it otherwise, at the same time.
+# In a new environment: what the tests import is compiled once. Each of the processes of the tests would do it otherwise,
+# at the same time.
 COMPILE = $(if $(wildcard $(STATE)/compiled),,$(PYTEST) --numprocesses 0 --collect-only --quiet >$(STATE)/compiled 2>&1)
 endif
-# Between these mypy runs beside the tests; its errors come last, and fail the tests.
+# Between these mypy runs beside tests; its errors come last, and fail the tests.
 BESIDE_TYPES = mkdir -p $(LOCAL); $(BIN)/mypy >$(LOCAL)/types 2>&1 & types=$$!; trap "kill $$types 2>/dev/null; true" EXIT; $(if $(COMPILE),$(COMPILE);)
 AND_TYPES = ; status=$$?; wait $$types || status=1; trap - EXIT; cat $(LOCAL)/types; exit $$status
 # Pulp's clients, of today and of the documented workflow's time, which tests run against the REST API.
@@ -79,8 +79,8 @@ token: $(READY) ## Print a bearer token for its REST API
 	@$(LOCAL_AIRFLOW) token
 
 .PHONY: test
-test: style $(OTHERS_READY) ## Run all checks and tests, types beside the tests; at the end the branch coverage, unless COVERAGE=0
-	@$(BESIDE_TYPES) COVERAGE=$(COVERAGE) $(PYTEST) --numprocesses $(or $(TEST_PROCESSES),3) --dist loadfile $(AND_TYPES)
+test: style $(OTHERS_READY) ## Check the style and run all tests; at the end the branch coverage, unless COVERAGE=0
+	@$(if $(COMPILE),$(COMPILE);) COVERAGE=$(COVERAGE) $(PYTEST) --numprocesses $(or $(TEST_PROCESSES),3) --dist loadfile
 
 .PHONY: test-quick
 test-quick: style ## Run the checks, the unit tests and the contracts on SQLite and local files, without those that take long
@@ -91,6 +91,10 @@ check: $(TEST_READY) ## Check style and types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(if $(COMPILE),$(COMPILE) &) $(BIN)/mypy; status=$$?; wait; exit $$status
+
+.PHONY: types
+types: $(TEST_READY)
+	@$(BIN)/mypy
 
 .PHONY: style
 style: $(TEST_READY)

@@ -63,21 +63,36 @@ def test_the_hooks_run_what_the_checks_run(program: str) -> None:
     assert f"$(BIN)/{program}" in check[1]
 
 
-@pytest.mark.parametrize("target", ["test", "test-quick"])
-@pytest.mark.parametrize(("types", "tests"), [(0, 0), (1, 0), (0, 1)])
-def test_types_are_checked_beside_the_tests_and_both_must_pass(
-    tmp_path: Path, target: str, types: int, tests: int
+@pytest.mark.parametrize("command", [[".ci/run"], ["make", "test-quick"]], ids=["ci", "test-quick"])
+@pytest.mark.parametrize(("style", "types", "tests"), [(0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0)])
+def test_types_are_checked_beside_the_tests_and_all_must_pass(
+    tmp_path: Path, command: list[str], style: int, types: int, tests: int
 ) -> None:
-    programs = tmp_path / "venv/bin"
+    done = _run_with_stand_ins(tmp_path, command, style, types, tests)
+    assert (done.returncode == 0) == (style == types == tests == 0)
+    if not style:
+        assert {"ruff has run", "mypy has run", "python has run"} <= set(done.stdout.splitlines())
+
+
+@pytest.mark.parametrize(("style", "tests"), [(0, 0), (0, 1), (1, 0)])
+def test_all_tests_are_run_with_the_style_and_without_the_types(tmp_path: Path, style: int, tests: int) -> None:
+    done = _run_with_stand_ins(tmp_path, ["make", "test"], style, 1, tests)
+    assert (done.returncode == 0) == (style == tests == 0)
+    assert "mypy has run" not in done.stdout
+
+
+def _run_with_stand_ins(
+    folder: Path, command: list[str], style: int, types: int, tests: int
+) -> subprocess.CompletedProcess[str]:
+    """The command with programs that do nothing and end with these states."""
+    programs = folder / "venv/bin"
     programs.mkdir(parents=True)
-    for name, status in {"ruff": 0, "mypy": types, "python": tests}.items():
+    for name, status in {"ruff": style, "mypy": types, "python": tests}.items():
         (programs / name).write_text(f"#!/bin/sh\necho {name} has run; exit {status}\n")
         (programs / name).chmod(0o755)
-    places = [f"VENV={tmp_path / 'venv'}", f"LOCAL={tmp_path / 'local'}", "OTHERS_READY="]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    done = subprocess.run(["make", target, *places], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode == 0) == (types == tests == 0)
-    assert {"ruff has run", "mypy has run", "python has run"} <= set(done.stdout.splitlines())
+    env["MAKEFLAGS"] = f"VENV={folder / 'venv'} LOCAL={folder / 'local'} OTHERS_READY="
+    return subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=False)
 
 
 def test_the_editor_writes_lines_as_long_as_the_checks_take() -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
-from datetime import datetime
+from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import update
+
+from registry_sync.db.database import Database
+from registry_sync.db.tables import sync_runs
 from support import declared_fleet
-from support.airflow_instance import POLL_SECONDS, AirflowInstance
+from support.airflow_instance import BUSY_SECONDS, POLL_SECONDS, AirflowInstance
 from support.filling import push
 from support.images import RepositoryContent
 from support.memory_over_http import over_http
@@ -20,6 +26,8 @@ from support.registry import RegistryServer
 from support.shapes import wide
 
 ASSET = "registry_sync/declared"
+#: The ``freshness`` of a declared mirror.
+PROMISED = timedelta(minutes=10)
 
 
 def asset(airflow: AirflowInstance) -> dict[str, Any]:
@@ -134,7 +142,7 @@ def test_a_moved_tag_starts_a_sync_also_one_that_moved_while_the_triggerer_was_d
             second = runs(2)[1]
             print("seconds from the push to the run:", started_at(second) - moved_at)
             assert changes(second) == [("latest", digests[1])]
-            airflow.kill_part("triggerer")
+            airflow.kill_part("triggerer", job_type="TriggererJob")
             move("stable", 2)
             airflow.start_part("triggerer")
             third = runs(3)[2]
@@ -201,6 +209,7 @@ def test_a_guard_and_a_passed_deadline_each_tell_a_mail_server_and_a_webhook_onc
         """A run that waits for an approval until its deadline has passed and Airflow has called what it is to call."""
         run = airflow.trigger(dag_id)
         airflow.await_task(run, "commit_version", state="awaiting_input")
+        let_pass(airflow, run, PROMISED)
         assert airflow.await_deadline(run) == "success", airflow.process_log("scheduler")[-3000:]
         return run
 
@@ -219,7 +228,30 @@ def test_a_guard_and_a_passed_deadline_each_tell_a_mail_server_and_a_webhook_onc
         airflow.api("PATCH", f"/dags/{dag_id}/dagRuns/{run}", {"state": "failed"})
         assert told() == once
     assert "airflow registry-sync run approve" in mails.texts()[0]
-    assert "12 s is promised" in mails.texts()[1]
+    assert "10 min is promised" in mails.texts()[1]
+
+
+def let_pass(airflow: AirflowInstance, run: str, promised: timedelta) -> None:
+    """Lets the last good sync of the mirror, and then the deadline of a run, be as long ago as it may be at most.
+
+    The deadline is that long after the run was queued.
+    """
+    own = airflow.home / "registry_sync" / "registry_sync.db"
+    with Database.connect(f"sqlite:///{own}") as database:
+        settled = database.runs.latest_settled(database.repositories.by_name("fleet/promised").id)
+        assert settled is not None
+        assert settled.finished_at is not None
+        if settled.finished_at > datetime.now(timezone.utc) - promised:
+            at = settled.finished_at - promised
+            with database.writing() as connection:
+                connection.execute(update(sync_runs).where(sync_runs.c.id == settled.id).values(finished_at=at))
+    with closing(sqlite3.connect(airflow.layout.database, timeout=BUSY_SECONDS)) as of_airflow, of_airflow:
+        of_run = "FROM deadline JOIN dag_run ON dag_run.id = dagrun_id WHERE run_id = ?"
+        row = of_airflow.execute(f"SELECT deadline.id, deadline_time, queued_at {of_run}", [run]).fetchone()
+        due_at, queued_at = map(datetime.fromisoformat, row[1:])
+        assert due_at - queued_at == promised
+        earlier = f"{due_at - promised:%Y-%m-%d %H:%M:%S.%f}"
+        of_airflow.execute("UPDATE deadline SET deadline_time = ? WHERE id = ?", [earlier, row[0]])
 
 
 def test_a_small_mirror_logs_less_than_25_lines_and_ends_with_what_it_did(

@@ -28,6 +28,7 @@ from support.syncing import Installation
 #: Synced by a real scheduler; whoever is not named here is synced by the stages alone.
 SCHEDULED = (known.DOCKER_HUB,)
 IN_STAGES = tuple(kind for kind in known.KNOWN if kind not in SCHEDULED)
+WAYS = ("in stages", "scheduled")
 RELEASES = 120
 #: How many tags are requested although the registry's list of digests shows them as unchanged.
 SAMPLE = 3
@@ -80,7 +81,7 @@ def runner(
 @pytest.mark.rule("A1.3", "A2.3", "A2.6", "A3.2", "A4.1", "A4.10", "A4.16", "A5.1", "A5.2", "A5.4", "A5.7")
 @pytest.mark.rule("A6.1", "A6.4", "A6.6", "A7.1", "A7.3", "A7.4", "A7.6", "A7.7", "A7.9", "A7.10", "A9.6", "A9.7")
 @pytest.mark.rule("A8.2", "A8.10", "A9.5", "A9.10")
-@pytest.mark.parametrize("kind", [*IN_STAGES, *SCHEDULED], ids=str)
+@pytest.mark.parametrize("kind", [*IN_STAGES, *SCHEDULED], ids=lambda kind: f"{kind} {WAYS[kind in SCHEDULED]}")
 def test_a_registry_with_habits_of_its_own_gives_what_a_plain_one_gives(
     kind: LookAlike,
     runner: Runner,

@@ -47,7 +47,7 @@ by_both_ways = pytest.mark.parametrize(
     ("runner", "tags"),
     [("scheduled", FILTERS["glob"]), *(("in stages", tags) for tags in FILTERS.values())],
     indirect=["runner"],
-    ids=["scheduled", *FILTERS],
+    ids=["scheduled", *(f"{name} in stages" for name in FILTERS)],
 )
 
 

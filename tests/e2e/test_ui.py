@@ -8,18 +8,21 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
+from cryptography.fernet import Fernet
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
+from local_airflow.settings import load_secrets
 from registry_sync.hooks.connection import HostLimits, read_connection
-from support.airflow_instance import AirflowInstance
+from support.airflow_instance import BUSY_SECONDS, AirflowInstance
 from support.certificates import CertificateAuthority
 from support.filling import place
 from support.registry import RegistryServer
@@ -99,8 +102,11 @@ def send(page: Page, form: Locator, airflow: AirflowInstance) -> str:
 
 
 def expect_note(page: Page, run: str, words: str) -> None:
-    """The first line of the note, on the page of the run."""
-    show(page, f"/dags/registry_sync/runs/{run}")
+    """The first line of the note, on the page of the run.
+
+    It is loaded anew: a page that has shown the note of the running sync goes on showing that.
+    """
+    page.goto(urljoin(page.url, f"/dags/registry_sync/runs/{run}"))
     expect(page.get_by_text(words).first).to_be_visible()
 
 
@@ -262,12 +268,14 @@ def test_a_stopped_deletion_is_approved_among_the_required_actions(
 
 
 def stored_extra(airflow: AirflowInstance, conn_id: str) -> dict[str, Any]:
-    """Extra as it is stored, which Airflow gives in a command alone."""
-    command = [str(Path(sys.executable).with_name("airflow")), "connections", "get", conn_id, "--output", "json"]
-    done = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=True, timeout=120)
-    (shown,) = json.loads(done.stdout[done.stdout.index("[") :])
-    extra: dict[str, Any] = shown["extra_dejson"] if isinstance(shown["extra_dejson"], dict) else {}
-    return extra or json.loads(shown["extra"])
+    """Extra as it is stored, which Airflow's REST API does not give."""
+    with closing(sqlite3.connect(airflow.layout.database, timeout=BUSY_SECONDS)) as connection:
+        query = "SELECT is_extra_encrypted, extra FROM connection WHERE conn_id = ?"
+        is_encrypted, extra = connection.execute(query, [conn_id]).fetchone()
+    assert is_encrypted
+    key = load_secrets(airflow.layout)["fernet_key"]
+    found: dict[str, Any] = json.loads(Fernet(key).decrypt(extra.encode()))
+    return found
 
 
 def test_a_connection_made_in_the_form_says_what_was_chosen(

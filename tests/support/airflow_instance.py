@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -35,6 +36,8 @@ POLL_SECONDS = 0.2
 BUSY_SECONDS = 90
 #: How often a request is made again that Airflow's own routes answer with an error of its SQLite.
 BUSY_TIMES = 8
+#: More than the ``triggerer_health_check_threshold`` of Airflow.
+HEARTBEAT_AGE = timedelta(minutes=10)
 #: The DAG files of a test are there before the start and stay as they are: parsing them again and again tells nothing.
 #: An asset that a DAG waits for counts from the next clean-up on. And an Airflow that waits for a test looks less often
 #: whether there is something to do: each look costs a hundredth of a second of a core.
@@ -248,11 +251,16 @@ class AirflowInstance:
         os.kill(pid, signal.SIGKILL)
         return int(pid)
 
-    def kill_part(self, part: str) -> None:
-        """Kills a part, such as ``scheduler``, with all its children, as a machine that goes down does."""
+    def kill_part(self, part: str, *, job_type: str) -> None:
+        """Kills a part, such as ``triggerer``, with all its children, as a machine that goes down does.
+
+        Its last heartbeat, that of a ``job_type`` such as ``TriggererJob``, is then as long ago as the other parts wait
+        for one before they take over what it had: half a minute, in which nothing happens.
+        """
         for record in self.instance.require_running().processes:
             if record.name == part:
                 processes.stop([record], grace_seconds=0)
+        self._states.age_heartbeats(job_type)
 
     def start_part(self, part: str) -> None:
         """Starts a killed part again, beside the others."""
@@ -295,6 +303,13 @@ class RunStates:
         of_run = "SELECT callback_id FROM deadline JOIN dag_run ON dag_run.id = dagrun_id"
         where = f"id IN ({of_run} WHERE dag_id = :dag_id AND run_id = :run_id)"
         return self._read("callback", where, {"dag_id": run.dag_id, "run_id": run.run_id})
+
+    def age_heartbeats(self, job_type: str) -> None:
+        """Lets the last heartbeats of jobs that have ended without saying so be long ago."""
+        long_ago = f"{datetime.now(timezone.utc) - HEARTBEAT_AGE:%Y-%m-%d %H:%M:%S.%f}"
+        statement = text("UPDATE job SET latest_heartbeat = :at WHERE job_type = :job_type AND state = 'running'")
+        with self._engine.connect() as connection:
+            connection.execute(statement, {"at": long_ago, "job_type": job_type})
 
     def _read(self, table: str, where: str, key: Mapping[str, str | int]) -> str | None:
         query = text(f"SELECT coalesce(state, 'waiting') FROM {table} WHERE {where}")

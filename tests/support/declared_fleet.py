@@ -21,7 +21,7 @@ mirrors:
   - repository: fleet/promised
     source: SOURCE
     guard: {max_removed_tags: 0}
-    freshness: 12s
+    freshness: 10m
     notify: [{on: [guard, stale], to: mail}, {on: [guard, stale], to: hook}]
   - {repository: fleet/large, source: LARGE, group: large, policy: on_demand, include_referrers: false}
 """

@@ -32,4 +32,4 @@ if __name__ == "__main__":
     forks: list[int] = []
     os.register_at_fork(after_in_parent=lambda: forks.append(1))
     states = main(sys.argv[1])
-    print("FORKS", len(forks), "STATES", states)
+    print(f"\nFORKS {len(forks)} STATES {states}")  # at once: other threads write as well

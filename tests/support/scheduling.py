@@ -7,9 +7,11 @@ from xdist.scheduler import LoadFileScheduling
 #: The suites in the order in which they are run: what says most in the shortest time first.
 SUITES = ("architecture", "unit", "docs", "contract", "integration", "clients", "receivers", "e2e")
 #: Files whose tests share the ``airflow`` of the session: one after the other, in one process, and it stops after them.
-#: The first one's tests begin with those that do without.
+#: The first one's tests begin with those that do without. The browser comes early: its pages show the runs of all tests
+#: before, and to read and draw them costs more the more there are.
 SHARING_AIRFLOW = (
     "tests/e2e/test_lookalikes.py",
+    "tests/e2e/test_ui.py",
     "tests/docs/test_rest_tutorials.py",
     "tests/e2e/test_airflow_instance.py",
     "tests/e2e/test_events.py",
@@ -23,7 +25,6 @@ SHARING_AIRFLOW = (
     "tests/e2e/test_signed_images.py",
     "tests/e2e/test_sync_dag.py",
     "tests/e2e/test_syncs_in_groups.py",
-    "tests/e2e/test_ui.py",
 )
 #: Files whose tests share the ``composed`` of the session, likewise.
 SHARING_COMPOSED = (
@@ -31,6 +32,8 @@ SHARING_COMPOSED = (
     "tests/e2e/test_compose_on_postgresql.py",
     "tests/e2e/test_request_limits.py",
 )
+#: What the names of tests in those files say that do without it, whom another process may run.
+IN_STAGES = "in stages"
 SHARED, COMPOSED = "the Airflow of the session", "the composed Airflow of the session"
 #: The folder of those that share one API server, in the process of the tests.
 SHARING_API_SERVER = "tests/integration/api/"
@@ -90,4 +93,6 @@ class SharedAirflowScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdis
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return shared_by(nodeid.split("::", 1)[0])
+        path, _, test = nodeid.partition("::")
+        sharing = shared_by(path)
+        return f"{path} {IN_STAGES}" if sharing == SHARED and IN_STAGES in test else sharing

@@ -89,7 +89,8 @@ def test_a_request_takes_a_bounded_number_of_queries(api_server: ApiServer, fill
     for limit in (1, 30) if is_list else (0,):
         with counted_queries() as queries:
             viewer.get(full, **({"limit": limit} if limit else {}))
-        queries = [query for query in queries if not query.startswith(("PRAGMA", "BEGIN"))]
+        # Airflow looks up the teams of DAGs again now and then.
+        queries = [query for query in queries if not query.startswith(("PRAGMA", "BEGIN", "SELECT team."))]
         assert len(queries) <= BOUNDS[path], "\n".join(queries)
         taken.append(len(queries))
     assert len(set(taken)) == 1, taken

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from support.scheduling import RUNNING_DAGS, SHARING_AIRFLOW, SHARING_COMPOSED, place, shared_by
+from support.scheduling import (
+    RUNNING_DAGS,
+    SHARING_AIRFLOW,
+    SHARING_COMPOSED,
+    SharedAirflowScheduling,
+    place,
+    shared_by,
+)
 
 SHARING = {"airflow": SHARING_AIRFLOW, "composed": SHARING_COMPOSED}
 #: What files share by the fixture that their tests take.
@@ -47,6 +56,14 @@ def test_one_process_runs_all_that_share_something() -> None:
     assert len({shared_by(path) for path in in_process}) == 1
     assert sorted(in_process, key=lambda path: place(path, in_processes=True)) == in_process
     assert shared_by("tests/integration/test_a.py") != shared_by("tests/integration/test_b.py")
+
+
+def test_another_process_may_run_what_does_without_the_airflow_that_its_file_shares() -> None:
+    scope = partial(SharedAirflowScheduling._split_scope, None)
+    path = SHARING_AIRFLOW[0]
+    assert scope(f"{path}::test[quay in stages]") == scope(f"{path}::test[ecr in stages]") != scope(f"{path}::test")
+    assert scope(f"{path}::test[scheduled]") == scope(f"{SHARING_AIRFLOW[1]}::test") == shared_by(path)
+    assert scope(f"{RUNNING_DAGS[0]}::test[in stages]") == shared_by(RUNNING_DAGS[0])
 
 
 def test_one_process_starts_with_what_says_most_in_the_shortest_time() -> None:
