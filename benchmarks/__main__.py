@@ -9,10 +9,21 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
-from benchmarks import blob_store, digest_lists, fleet_syncs, fleets, machine, observed_syncs, pulls, scale
+from benchmarks import (
+    blob_store,
+    digest_lists,
+    fleet_syncs,
+    fleets,
+    large_fleets,
+    machine,
+    observed_syncs,
+    pulls,
+    scale,
+)
 from benchmarks.cleaning_up import run_folder
 from benchmarks.results import SyncResults
 from benchmarks.syncs import tables
@@ -28,6 +39,7 @@ _OBSERVED_SHAPES = ("documented_example", "application")
 def main() -> None:
     """Measures what the arguments ask for and prints it."""
     arguments = _arguments()
+    get_temp_dir()  # of what starts processes, which removes it at the very end
     with run_folder() as folder:
         os.environ["AIRFLOW_HOME"] = str(folder / "airflow")
         run = _Run(arguments, folder, {"machine": machine.described(dt.datetime.now(dt.timezone.utc))})
@@ -94,10 +106,16 @@ def _observed(run: _Run) -> None:
 
 def _scale(run: _Run) -> None:
     _say("Large repositories and fleets")
-    costs, sizes = scale.measure(run.arguments.tags, run.arguments.units, run.arguments.repositories, _say)
-    _show([scale.table(costs), *map(str, sizes)])
-    run.document["scale"] = [vars(cost) for cost in costs]
-    run.document["scale_databases"] = [vars(size) for size in sizes]
+    arguments, measured = run.arguments, scale.Measured()
+    try:
+        repositories = arguments.databases, arguments.tags, arguments.units
+        scale.measure(*repositories, measured, _say, tags_per_image=arguments.tags_per_image)
+        if arguments.repositories:
+            large_fleets.measure(arguments.databases, arguments.repositories, measured, _say)
+    finally:  # what there is, also where it is ended before its time
+        run.document["scale"] = [vars(cost) for cost in measured.costs]
+        run.document["scale_databases"] = [vars(size) for size in measured.sizes]
+    _show([scale.table(measured.costs), *map(str, measured.sizes)])
 
 
 def _syncs(run: _Run) -> None:
@@ -137,6 +155,7 @@ def _arguments() -> argparse.Namespace:
     _add_choices(parser, "--shapes", shapes.SHAPES, "repositories", default=())
     _add_choices(parser, "--networks", NETWORKS, "networks of syncs")
     _add_choices(parser, "--contenders", CONTENDERS, "what syncs are measured of")
+    _add_choices(parser, "--databases", scale.DATABASES, "databases at scale")
     parser.add_argument("--runs", type=int, default=5, help="how often each is measured; medians are shown")
     parser.add_argument(
         "--patience", type=float, default=180.0, metavar="SECONDS", help="after which a sync is given up"
@@ -146,6 +165,7 @@ def _arguments() -> argparse.Namespace:
     for name, count in (("tags", 50_000), ("units", 100_000)):
         help_text = f"repositories of so many {name} at scale; 0 for none"
         parser.add_argument(f"--{name}", type=int, nargs="+", default=[count], help=help_text)
+    parser.add_argument("--tags-per-image", type=int, default=10, help="how many of the tags each image has at scale")
     parser.add_argument("--repositories", type=int, default=10_000, help="so many repositories at scale; 0 for none")
     parser.add_argument(
         "--digest-lists", action="store_true", help="the fleet's registry lists tags with their digests"

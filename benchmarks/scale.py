@@ -1,4 +1,4 @@
-"""What the stages of a sync cost at 50,000 tags and 100,000 units, and a fleet at 10,000 repositories: time and memory.
+"""What the stages of a sync cost at 50,000 tags and 100,000 units: time and memory.
 
 Each stage runs in a process of its own, as a task does, against a registry in the memory of another process, on an
 embedded database and on PostgreSQL. Memory is what a process holds at most above the interpreter with Airflow's part of
@@ -8,13 +8,14 @@ a task imported.
 from __future__ import annotations
 
 import gc
+import importlib
 import multiprocessing
 import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,7 +34,6 @@ if TYPE_CHECKING:  # imported where memory is measured, in a process of its own
 IMAGES_PER_INDEX, LAYERS_PER_IMAGE = 4, 6
 #: An index, its images, their configs and own layers, and the tag.
 UNITS_PER_TAG = 2 + IMAGES_PER_INDEX * (1 + 1 + LAYERS_PER_IMAGE)
-CHUNK = 250
 MIB = 1024 * 1024
 
 
@@ -89,11 +89,11 @@ def table(costs: list[StageCost]) -> str:
     return "\n".join([head, *map(str, costs)])
 
 
-def many_tags(count: int) -> RepositoryContent:
-    """So many tags, ten on each image; the images share a layer."""
+def many_tags(count: int, per_image: int = 10) -> RepositoryContent:
+    """So many tags, ``per_image`` on each image; the images share a layer."""
     build = ContentBuilder(seed=11)
     shared = build.blob(500)
-    digests = [build.image([shared, build.blob(300)]) for _ in range(max(1, count // 10))]
+    digests = [build.image([shared, build.blob(300)]) for _ in range(max(1, count // per_image))]
     for number in range(count):
         build.tag(f"nightly-{number:06}", digests[number % len(digests)])
     return build.content()
@@ -117,15 +117,11 @@ def moved(content: RepositoryContent) -> RepositoryContent:
     return replace(content, tags={**content.tags, names[0]: content.tags[names[-1]]})
 
 
-def small_repositories(count: int) -> Iterator[tuple[str, RepositoryContent]]:
-    """Repositories of one tag on one image, by name."""
-    for number in range(count):
-        build = ContentBuilder(seed=100_000 + number)
-        build.tag("latest", build.image([build.blob(100)]))
-        yield f"team/app-{number:05}", build.content()
-
-
 # -- the registry, in a process of its own ------------------------------------------------------------------------
+
+
+#: What becomes of the content of a repository that was served.
+Change = Callable[[RepositoryContent], RepositoryContent]
 
 
 def _serve(contents: Callable[[], Iterator[tuple[str, RepositoryContent]]], pipe: Connection) -> None:
@@ -138,38 +134,42 @@ def _serve(contents: Callable[[], Iterator[tuple[str, RepositoryContent]]], pipe
         registry.serve(name, content)
     with over_http(registry) as server:
         pipe.send(server.base)
-        while (name := pipe.recv()) is not None:
-            if name:
-                registry.serve(name, moved(served[name]))
+        while (change := pipe.recv()) is not None:
+            names, changed = change
+            for name in names:
+                registry.serve(name, changed(served[name]))
             pipe.send(registry.log().count())
             registry.reset_counts()
 
 
 @dataclass(frozen=True)
-class _Registry:
+class ServedContent:
+    """A registry in the memory of another process."""
+
     url: str
     pipe: Connection
 
-    def move_a_tag(self, name: str) -> None:
-        """The first tag of ``name`` moves."""
-        self.pipe.send(name)
+    def change(self, names: Sequence[str], change: Change) -> None:
+        """Changes what the repositories of these names hold."""
+        self.pipe.send((names, change))
         self.pipe.recv()
 
     def count_requests(self) -> int:
         """The requests since it was last asked."""
-        self.pipe.send("")
+        self.pipe.send(((), moved))
         count: int = self.pipe.recv()
         return count
 
 
 @contextmanager
-def _registry(contents: Callable[[], Iterator[tuple[str, RepositoryContent]]]) -> Iterator[_Registry]:
+def serving(contents: Callable[[], Iterator[tuple[str, RepositoryContent]]]) -> Iterator[ServedContent]:
+    """Serves the repositories of ``contents``, by name, for the time of the block."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=_serve, args=(contents, theirs), daemon=True)
     process.start()
     try:
-        yield _Registry(ours.recv(), ours)
+        yield ServedContent(ours.recv(), ours)
     finally:
         ours.send(None)
         process.join(10)
@@ -183,8 +183,8 @@ def _one(name: str, make: Callable[[int], RepositoryContent], count: int) -> Ite
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a stage finds what it works on."""
+class Place:
+    """Where a stage finds what it works on: the URL of the database, a folder, the URL of the registry."""
 
     database: str
     folder: str
@@ -199,11 +199,14 @@ def _memory_mib(name: str) -> float:
     return int(found[1]) / 1024
 
 
-def _measured(act: Callable[[_Place], Any], place: _Place, pipe: Connection) -> None:
-    """Runs ``act`` with Airflow imported, and sends its value, its times and its memory."""
-    import airflow.dag_processing.dagbag
-    import airflow.sdk.execution_time.task_runner  # noqa: F401  # what a task of Airflow has imported
+#: What a task of Airflow has imported.
+_IMPORTED = ("airflow.dag_processing.dagbag", "airflow.sdk.execution_time.task_runner")
 
+
+def _measured(act: Callable[[Place], Any], place: Place, pipe: Connection) -> None:
+    """Runs ``act`` with Airflow imported, and sends its value, its times and its memory."""
+    for module in _IMPORTED:
+        importlib.import_module(module)
     gc.collect()
     before = _memory_mib("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
@@ -214,16 +217,16 @@ def _measured(act: Callable[[_Place], Any], place: _Place, pipe: Connection) -> 
 
 
 @dataclass(frozen=True)
-class _Meter:
+class Meter:
     """Runs stages and notes what they cost."""
 
     database: str
     content: str
     costs: list[StageCost]
-    registry: _Registry
+    registry: ServedContent
     say: Callable[[str], None]
 
-    def run(self, stage: str, acts: Sequence[Callable[[_Place], Any]], place: _Place) -> list[Any]:
+    def run(self, stage: str, acts: Sequence[Callable[[Place], Any]], place: Place) -> list[Any]:
         """Runs the tasks of one stage after one another; their values."""
         values, total = [], None
         for act in acts:
@@ -239,11 +242,13 @@ class _Meter:
         return values
 
 
-def _in_own_process(act: Callable[[_Place], Any], place: _Place) -> tuple[Any, float, float, float]:
+def _in_own_process(act: Callable[[Place], Any], place: Place) -> tuple[Any, float, float, float]:
     """The value of ``act``, its seconds, those of the processor, and its memory in MiB."""
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_measured, args=(act, place, theirs))
+    # Forked from a process that has imported Airflow, as tasks are: to import it takes longer than many a stage.
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(list(_IMPORTED))
+    ours, theirs = server.Pipe()
+    process = server.Process(target=_measured, args=(act, place, theirs))
     process.start()
     theirs.close()
     found: tuple[Any, float, float, float] = ours.recv()
@@ -252,7 +257,7 @@ def _in_own_process(act: Callable[[_Place], Any], place: _Place) -> tuple[Any, f
 
 
 @contextmanager
-def _opened(place: _Place) -> Iterator[tuple[Database, BlobStore, SyncRun]]:
+def _opened(place: Place) -> Iterator[tuple[Database, BlobStore, SyncRun]]:
     """The database, the blob store and the run of a stage."""
     from registry_sync.db.database import Database
     from registry_sync.domain.runs import RunKey
@@ -274,37 +279,37 @@ def _client(remote: RemoteSpec) -> RegistryClient:
     return RegistryClient(remote.url, None, ClientOptions(concurrency=remote.download_concurrency))
 
 
-def _ignore(_line: str) -> None:
+def ignore(_line: str) -> None:
     """Reports are not shown."""
 
 
-def _list_tags(place: _Place) -> list[int]:
+def _list_tags(place: Place) -> list[int]:
     import registry_sync.operators.list_tags  # noqa: F401  # which a task has imported
     from registry_sync.sync.list_tags import list_tags
 
     with _opened(place) as (database, _, run), _client(run.remote) as client:
-        listed = list_tags(client, database, run, run.remote, max_shards=8, report=_ignore)
+        listed = list_tags(client, database, run, run.remote, max_shards=8, report=ignore)
         return [shard.number for shard in listed.shards]
 
 
-def _fetch_manifests(shard: int, place: _Place) -> None:
+def _fetch_manifests(shard: int, place: Place) -> None:
     import registry_sync.operators.fetch_manifests  # noqa: F401  # which a task has imported
     from registry_sync.sync.fetch_manifests import fetch_manifests
 
     with _opened(place) as (database, _, run), _client(run.remote) as client:
-        fetch_manifests(client, database, run, run.remote, shard=shard, is_last_try=True, report=_ignore)
+        fetch_manifests(client, database, run, run.remote, shard=shard, is_last_try=True, report=ignore)
 
 
-def _plan_blobs(place: _Place) -> list[int]:
+def _plan_blobs(place: Place) -> list[int]:
     import registry_sync.operators.plan_blobs  # noqa: F401  # which a task has imported
     from registry_sync.sync.plan_blobs import plan_blobs
 
     with _opened(place) as (database, store, run):
-        planned = plan_blobs(store, database, run, max_shards=8, min_shard_bytes=16 * MIB, report=_ignore)
+        planned = plan_blobs(store, database, run, max_shards=8, min_shard_bytes=16 * MIB, report=ignore)
         return [shard.number for shard in planned.shards]
 
 
-def _record_blobs(shard: int, place: _Place) -> None:
+def _record_blobs(shard: int, place: Place) -> None:
     """Records the blobs as stored, as the stage does that fetches them, whose bytes are measured elsewhere."""
     with _opened(place) as (database, _, run):
         while taken := database.runs.take_blobs(run.id, shard, may_take_over=False):
@@ -313,15 +318,15 @@ def _record_blobs(shard: int, place: _Place) -> None:
                 database.contents.mark_stored(digests[start : start + 500], source=run.remote.source)
 
 
-def _commit_version(place: _Place) -> None:
+def _commit_version(place: Place) -> None:
     import registry_sync.operators.commit_version  # noqa: F401  # which a task has imported
     from registry_sync.sync.commit_version import commit_version
 
     with _opened(place) as (database, _, run):
-        assert commit_version(database, run, report=_ignore).version is not None
+        assert commit_version(database, run, report=ignore).version is not None
 
 
-def _sync(meter: _Meter, place: _Place, suffix: str = "") -> None:
+def _sync(meter: Meter, place: Place, suffix: str = "") -> None:
     """A whole sync but for the bytes of its blobs."""
     shards = meter.run(f"list_tags{suffix}", [_list_tags], place)[0]
     meter.run(f"fetch_manifests{suffix}", [partial(_fetch_manifests, shard) for shard in shards], place)
@@ -330,68 +335,31 @@ def _sync(meter: _Meter, place: _Place, suffix: str = "") -> None:
     meter.run(f"commit_version{suffix}", [_commit_version], place)
 
 
-def _sync_fleet(names: list[str], place: _Place) -> dict[str, int]:
-    import registry_sync.operators.sync_mirrors  # noqa: F401  # which a task has imported
-    from registry_sync.db.database import Database
-    from registry_sync.domain.runs import UNKNOWN_TRIGGER, RunKey
-    from registry_sync.domain.settled_mirrors import SettledMirror
-    from registry_sync.hooks.shared_clients import SharedClients
-    from registry_sync.hooks.stores import open_blob_store
-    from registry_sync.sync.mirror_tasks import MirrorSync, MirrorTask
-    from registry_sync.sync.open_run import SyncRequest, open_run
-    from registry_sync.sync.sync_mirrors import sync_mirrors
-    from registry_sync.sync.unchanged_mirrors import expected_run
-
-    with Database.connect(place.database) as database, SharedClients() as clients:
-
-        def request(name: str) -> SyncRequest:
-            return SyncRequest(name, url=place.registry, upstream_name=name, include_tags=("latest",))
-
-        def start(name: str, key: RunKey) -> SyncRun:
-            return open_run(database, key, request(name))
-
-        def expect(name: str, known: SettledMirror) -> SyncRun | None:
-            return expected_run(request(name), known, UNKNOWN_TRIGGER)
-
-        mirrors = [MirrorSync(name, partial(start, name), expect=partial(expect, name)) for name in names]
-        synced = sync_mirrors(
-            database,
-            open_blob_store(Path(place.folder, "blobs").as_uri()),
-            mirrors,
-            MirrorTask("scale", place.run_id, "sync_mirrors"),
-            clients.connect,
-            concurrency=8,
-            min_shard_bytes=16 * MIB,
-            is_last_try=True,
-            report=_ignore,
-        )
-        outcomes: dict[str, int] = {}
-        for result in synced.results:
-            outcomes[result.outcome.value] = outcomes.get(result.outcome.value, 0) + 1
-        return outcomes
+#: The databases that are measured, by name.
+DATABASES = ("SQLite", "PostgreSQL")
 
 
 @contextmanager
-def _databases() -> Iterator[dict[str, Callable[[str], str]]]:
-    """By name, what makes the URL of a new migrated database."""
+def databases_of(names: Sequence[str]) -> Iterator[dict[str, Callable[[str], str]]]:
+    """By name, what makes the URL of a new migrated database; ``names`` are some of :data:`DATABASES`."""
     from registry_sync.db.database import Database
     from support.postgres import running_postgres
 
-    with tempfile.TemporaryDirectory() as folder, running_postgres(has_autovacuum=True) as server:
+    def migrated(make: Callable[[str], str], name: str) -> str:
+        url = make(name)
+        with Database.connect(url) as database:
+            database.upgrade()
+        return url
 
-        def migrated(make: Callable[[str], str], name: str) -> str:
-            url = make(name)
-            with Database.connect(url) as database:
-                database.upgrade()
-            return url
-
-        yield {
-            "SQLite": partial(migrated, lambda name: f"sqlite:///{folder}/{name}.db"),
-            "PostgreSQL": partial(migrated, server.make_database),
-        }
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as started:
+        makes: dict[str, Callable[[str], str]] = {"SQLite": lambda name: f"sqlite:///{folder}/{name}.db"}
+        if "PostgreSQL" in names:
+            makes["PostgreSQL"] = started.enter_context(running_postgres(has_autovacuum=True)).make_database
+        yield {name: partial(migrated, makes[name]) for name in names}
 
 
-def _size(name: str, content: str, sync_count: int, url: str) -> DatabaseSize:
+def size_of(name: str, content: str, sync_count: int, url: str) -> DatabaseSize:
+    """The size of the database at ``url``."""
     from sqlalchemy import func, select, text
 
     from registry_sync.db.database import Database
@@ -408,49 +376,45 @@ def _size(name: str, content: str, sync_count: int, url: str) -> DatabaseSize:
         return DatabaseSize(name, content, sync_count, rows, connection.execute(text(asked)).scalar_one())
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What was measured so far."""
+
+    costs: list[StageCost] = field(default_factory=list)
+    sizes: list[DatabaseSize] = field(default_factory=list)
+
+
 def measure(
-    tag_counts: Sequence[int], unit_counts: Sequence[int], repository_count: int, say: Callable[[str], None]
-) -> tuple[list[StageCost], list[DatabaseSize]]:
-    """Syncs so many tags, units and repositories, on both databases; 0 leaves one out.
+    names: Sequence[str],
+    tag_counts: Sequence[int],
+    unit_counts: Sequence[int],
+    measured: Measured,
+    say: Callable[[str], None],
+    *,
+    tags_per_image: int = 10,
+) -> None:
+    """Syncs so many tags and units on the databases of ``names``; 0 leaves one out.
 
     Of two counts the rows where one tag moved say whether that costs what differs, or with all that does not.
     """
-    costs, sizes = list[StageCost](), list[DatabaseSize]()
-
-    def note_size(name: str, content: str, sync_count: int, place: _Place) -> None:
-        sizes.append(_size(name, content, sync_count, place.database))
-        say(str(sizes[-1]))
-
-    with _databases() as databases, tempfile.TemporaryDirectory() as folder:
-        for what, make, count in [
-            *(("tags", many_tags, count) for count in tag_counts if count),
+    of_tags = f"tags, {tags_per_image} on each image"
+    with databases_of(names) as databases, tempfile.TemporaryDirectory() as folder:
+        repositories: list[tuple[str, Callable[[int], RepositoryContent], int]] = [
+            *((of_tags, partial(many_tags, per_image=tags_per_image), count) for count in tag_counts if count),
             *(("units", many_units, count) for count in unit_counts if count),
-        ]:
+        ]
+        for what, make, count in repositories:
             content = f"{count:,} {what}"
-            with _registry(partial(_one, "app", make, count)) as registry:
+            with serving(partial(_one, "app", make, count)) as registry:
                 places = {
-                    name: _Place(make_url(f"{what}_{count}"), f"{folder}/{name}-{what}-{count}", registry.url)
+                    name: Place(make_url(f"{what[:4]}_{count}"), f"{folder}/{name}-{what[:4]}-{count}", registry.url)
                     for name, make_url in databases.items()
                 }
                 for sync_count, suffix in enumerate(("", ", one tag moved"), 1):
                     if suffix:
-                        registry.move_a_tag("app")
+                        registry.change(["app"], moved)
                     for name, place in places.items():
-                        meter = _Meter(name, content, costs, registry, say)
+                        meter = Meter(name, content, measured.costs, registry, say)
                         _sync(meter, replace(place, run_id=suffix or "first"), suffix)
-                        note_size(name, content, sync_count, place)
-        if repository_count:
-            content = f"{repository_count:,} repositories"
-            with _registry(partial(small_repositories, repository_count)) as registry:
-                names = [name for name, _ in small_repositories(repository_count)]
-                chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
-                for name, make_url in databases.items():
-                    place = _Place(make_url("fleet"), f"{folder}/{name}-fleet", registry.url)
-                    meter = _Meter(name, content, costs, registry, say)
-                    for sync_count, stage in enumerate(("sync_mirrors", "sync_mirrors, unchanged"), 1):
-                        acts = [partial(_sync_fleet, chunk) for chunk in chunks]
-                        outcomes = meter.run(stage, acts, replace(place, run_id=stage))
-                        expected = "changed" if stage == "sync_mirrors" else "unchanged"
-                        assert all(set(one) == {expected} for one in outcomes), outcomes
-                        note_size(name, content, sync_count * repository_count, place)
-    return costs, sizes
+                        measured.sizes.append(size_of(name, content, sync_count, place.database))
+                        say(str(measured.sizes[-1]))

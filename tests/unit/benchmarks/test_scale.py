@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.scale import StageCost, many_tags, many_units, moved, small_repositories, table
+from benchmarks.large_fleets import small_repositories
+from benchmarks.scale import StageCost, many_tags, many_units, moved, table
 
 
 def test_the_contents_have_the_counts_that_they_are_named_after() -> None:
