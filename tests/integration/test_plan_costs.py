@@ -1,6 +1,11 @@
-"""How often a plan asks the database what is below the tags: once, and nothing that was just written is read back."""
+"""How often a plan asks the database what is below the tags: once, and nothing that was just written is read back.
+
+And how many statements a sync builds, which takes longer than SQLite takes to execute them: those that depend on rows.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
@@ -13,7 +18,7 @@ from registry_sync.sync.open_run import SyncRequest, open_run
 from registry_sync.sync.plan_blobs import plan_blobs
 from support.images import ContentBuilder, RepositoryContent
 from support.memory_registry import MemoryRegistry
-from support.statements import executed_statements, recursive
+from support.statements import executed_statements, listening, recursive
 from support.syncing import Installation, new_client
 
 NAME = "team/app"
@@ -89,3 +94,43 @@ def test_a_small_run_that_is_tried_again_plans_what_is_still_missing(
     asked = [request.reference for request in registry.log().select("GET", "blob")]
     assert asked.count(first) == 2
     assert len(asked) == len(content.blobs) + 1
+
+
+#: Statements of one sync whose columns or conditions depend on what is written, and that are built for it.
+MOST_BUILT = 5
+
+
+def small_sync(here: Installation, registry: MemoryRegistry, repository: str, run_id: str) -> None:
+    """A sync as a task of many mirrors does it."""
+    opened = open_run(
+        here.database,
+        RunKey("fleet", run_id, repository),
+        SyncRequest(repository, url=registry.url, upstream_name=NAME),
+    )
+    with new_client(opened.remote) as client:
+        work = (client, here.database, opened, opened.remote)
+        list_tags(*work, max_shards=2, report=here.lines)
+        for shard in here.database.runs.pending_shards(opened.id):
+            fetch_manifests(*work, shard=shard, is_last_try=True, report=here.lines)
+        fetch_small_run(
+            client, here.store, here.database, opened, opened.remote, min_shard_bytes=None, is_last_try=True,
+            report=here.lines,
+        )  # fmt: skip
+    assert commit_version(here.database, opened, report=here.lines).version is not None
+
+
+def test_statements_are_built_by_the_first_sync_of_a_process(here: Installation, registry: MemoryRegistry) -> None:
+    executed: list[Any] = []
+
+    def note(_connection: Any, statement: Any, *_more: Any) -> None:
+        executed.append(statement)
+
+    small_sync(here, registry, "one", "first")
+    with listening("before_execute", note):
+        small_sync(here, registry, "two", "first")
+        of_second = len(executed)
+        small_sync(here, registry, "three", "first")
+    earlier = {id(statement) for statement in executed[:of_second]}
+    built = [statement for statement in executed[of_second:] if id(statement) not in earlier]
+    assert of_second > 50
+    assert len(built) <= MOST_BUILT, "\n\n".join(map(str, built))

@@ -1,18 +1,30 @@
-"""What is prepared for tasks in the process that they are forked from, each time in an interpreter of its own."""
+"""What is prepared for tasks in the process that they are forked from, each time in an interpreter of its own.
+
+On SQLite and on PostgreSQL.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from registry_sync.db.database import Database
+from registry_sync.db.repository_copy import temporary_tables
+from registry_sync.domain.records import RepositorySpec
+from registry_sync.errors import DatabaseUnavailable
 from registry_sync.operators.preloading import MODULES
 from support.fresh_interpreters import run_program
 from support.memory_over_http import over_http
 from support.memory_registry import MemoryRegistry
+from support.postgres import Postgres, running_postgres
 from support.shapes import documented_example
 
 #: Syncs a repository as the tasks of a small one do, again, and once a tag has moved; prints what was compiled for it.
@@ -70,11 +82,35 @@ execute("unchanged", listing)
 own = sorted(name for name in set(sys.modules) - loaded if name.startswith("registry_sync"))
 print(json.dumps({**left, "compiled": compiled, "loaded": own, "version": committed["version"]["number"]}))
 """
+_numbers = itertools.count()
 #: Statements that depend on how many rows there are, and may be compiled by a task all the same.
 MOST_COMPILED = 6
 
 
-def synced(folder: Path, *, is_rehearsed: bool) -> Any:
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server
+
+
+def postgresql(server: Postgres, name: str) -> str:
+    """The URL of a new migrated database."""
+    url = server.make_database(name)
+    with Database.connect(url) as database:
+        database.upgrade()
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
+    """The URL of a new database of that name."""
+    if request.param == "sqlite":
+        return lambda name: f"sqlite:///{tmp_path / name}.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    return lambda name: postgresql(server, f"{name}_{next(_numbers)}")
+
+
+def synced(folder: Path, url: str, *, is_rehearsed: bool) -> Any:
     (folder / "temporary").mkdir(parents=True)
     registry = MemoryRegistry()
     registry.serve("hello", documented_example())
@@ -84,29 +120,58 @@ def synced(folder: Path, *, is_rehearsed: bool) -> Any:
             server.base,
             "yes" if is_rehearsed else "no",
             home=folder,
-            settings={
-                "sql_alchemy_conn": f"sqlite:///{folder / 'registry_sync.db'}",
-                "blob_store": (folder / "blobs").as_uri(),
-            },
+            settings={"sql_alchemy_conn": url, "blob_store": (folder / "blobs").as_uri()},
             TMPDIR=str(folder / "temporary"),
         )
     assert "could not be rehearsed" not in output + errors
     return json.loads(output.splitlines()[-1])
 
 
-def test_a_task_compiles_next_to_nothing_after_a_rehearsal(tmp_path: Path) -> None:
+def test_a_task_compiles_next_to_nothing_after_a_rehearsal(tmp_path: Path, make_url: Callable[[str], str]) -> None:
     rehearsed, cold = (
-        synced(tmp_path / str(is_rehearsed), is_rehearsed=is_rehearsed) for is_rehearsed in (True, False)
+        synced(tmp_path / str(is_rehearsed), make_url(str(is_rehearsed)), is_rehearsed=is_rehearsed)
+        for is_rehearsed in (True, False)
     )
     assert rehearsed["version"] == cold["version"] == 1
     assert len(rehearsed["compiled"]) <= MOST_COMPILED, rehearsed["compiled"]
     assert len(cold["compiled"]) > 10 * MOST_COMPILED
 
 
-def test_a_task_loads_nothing_of_ours_after_a_rehearsal_which_leaves_neither_thread_nor_file(tmp_path: Path) -> None:
-    rehearsed = synced(tmp_path, is_rehearsed=True)
+def test_a_task_loads_nothing_of_ours_after_a_rehearsal_which_leaves_neither_thread_nor_file_nor_row(
+    tmp_path: Path, make_url: Callable[[str], str]
+) -> None:
+    url = make_url("own")
+    rehearsed = synced(tmp_path, url, is_rehearsed=True)
     assert rehearsed["loaded"] == []
     assert (rehearsed["threads"], rehearsed["files"]) == (1, [])
+    with Database.connect(url) as database:
+        assert [one.name for one in database.repositories.page().items] == ["hello"]
+
+
+def test_temporary_tables_are_empty_and_seen_by_nobody_else(postgres: Postgres) -> None:
+    url = postgresql(postgres, "temporary")
+    with Database.connect(url) as database:
+        database.repositories.create(RepositorySpec("mine"))
+        with temporary_tables(url) as rehearsed:
+            rehearsed.repositories.create(RepositorySpec("theirs"))
+            assert [one.name for one in rehearsed.repositories.page().items] == ["theirs"]
+            assert [one.name for one in database.repositories.page().items] == ["mine"]
+            refused = list[Exception]()
+
+            def read() -> None:
+                try:
+                    rehearsed.repositories.page()
+                except DatabaseUnavailable as error:
+                    refused.append(error)
+
+            other = threading.Thread(target=read)
+            other.start()
+            other.join()
+            assert len(refused) == 1, "in another thread they would be the tables outside"
+        assert [one.name for one in database.repositories.page().items] == ["mine"]
+        with database.reading() as connection:
+            left = "SELECT count(*) FROM pg_class WHERE relpersistence = 't'"
+            assert connection.execute(text(left)).scalar_one() == 0
 
 
 @pytest.mark.parametrize("name", MODULES)

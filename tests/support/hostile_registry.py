@@ -48,11 +48,12 @@ class Request:
 class Raw:
     """Pieces to send as they are: bytes, or what to wait for: seconds, or an event.
 
-    The connection closes after them when ``closes``.
+    The connection closes after them when ``closes``. A response to HEAD ends with its headers unless ``is_exact``.
     """
 
     pieces: tuple[bytes | float | threading.Event, ...]
     closes: bool = True
+    is_exact: bool = False
 
 
 def reply(
@@ -242,7 +243,7 @@ class HostileRegistry:
             elif isinstance(piece, threading.Event):
                 while not piece.wait(0.05) and not self._is_stopped.is_set():
                     pass
-            elif request.method == "HEAD":
+            elif request.method == "HEAD" and not response.is_exact:
                 connection.sendall(b"".join(piece.partition(b"\r\n\r\n")[:2]))
                 return
             else:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Set
+from collections import deque
+from collections.abc import Callable, Sequence, Set
 from datetime import datetime, timezone
 from functools import partial
 from types import TracebackType
@@ -46,6 +47,7 @@ from registry_sync.oci.http.error_mapping import (
     printable,
     unavailable_message,
 )
+from registry_sync.oci.http.many_heads import HeadsLeft, StartedRequest
 from registry_sync.oci.http.options import ClientOptions
 from registry_sync.oci.http.origins import Origin, Target
 from registry_sync.oci.http.rate_limits import Usage
@@ -201,7 +203,24 @@ class MemoryClient:
 
     # -- manifests -----------------------------------------------------------------------------------------------
 
-    def head_manifest(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead:
+    def head_manifests(
+        self,
+        repository: RepositoryName,
+        tags: Sequence[TagName],
+        done: Callable[[TagName, Digest], None],
+        *,
+        most: Callable[[], int],
+    ) -> HeadsLeft:
+        """All of them are left to :meth:`head_manifest`."""
+        return HeadsLeft(waiting=deque(tags))
+
+    def head_manifest(
+        self,
+        repository: RepositoryName,
+        reference: TagName | Digest,
+        *,
+        started: StartedRequest | None = None,
+    ) -> ManifestHead:
         """What the registry says of a manifest; where it refuses HEAD by 403, the manifest itself is fetched."""
         request = MemoryRequest("HEAD", "manifest", repository, reference)
         try:

@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Set
+from collections import deque
+from collections.abc import Callable, Sequence, Set
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from registry_sync.domain.runs import RunKey
 from registry_sync.domain.serving import DistributionSpec
 from registry_sync.hooks.stores import open_blob_store
 from registry_sync.oci.blobs import BlobDestination
+from registry_sync.oci.http.many_heads import HeadsLeft, StartedRequest
 from registry_sync.oci.http.rate_limits import Usage
 from registry_sync.oci.manifests import ManifestHead
 from registry_sync.oci.tags import TagListing
@@ -64,8 +66,23 @@ class SampleReader:
         """No digests of all tags at once."""
         del most_requests
 
-    def head_manifest(self, _repository: RepositoryName, reference: TagName | Digest) -> ManifestHead:
+    def head_manifests(
+        self,
+        _repository: RepositoryName,
+        tags: Sequence[TagName],
+        _done: Callable[[TagName, Digest], None],
+        *,
+        most: Callable[[], int],
+    ) -> HeadsLeft:
+        """All of them are left."""
+        del most
+        return HeadsLeft(waiting=deque(tags))
+
+    def head_manifest(
+        self, _repository: RepositoryName, reference: TagName | Digest, *, started: StartedRequest | None = None
+    ) -> ManifestHead:
         """Digest, type and size of a manifest."""
+        del started
         digest = self._digest(reference)
         media_type, data = self._content.manifests[digest]
         return ManifestHead(digest, media_type, len(data))

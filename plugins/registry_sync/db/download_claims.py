@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, Delete, Select, delete, func, select, update
 
 from registry_sync.db.engine import Transactions
-from registry_sync.db.queries import in_batches, insert_absent, is_one_of
+from registry_sync.db.queries import built_once, in_batches, insert_absent, is_one_of, is_one_of_given
 from registry_sync.db.serving_tables import blob_downloads
 from registry_sync.domain.digests import Digest
 
@@ -68,11 +69,9 @@ class DownloadClaimStore:
 
     def release_all(self, digests: Iterable[Digest], holder: str) -> None:
         """Ends the claims of ``digests`` that ``holder`` has still."""
-        row = blob_downloads.c
         with self._transactions.writing() as connection:
             for batch in in_batches(sorted(set(digests))):
-                is_listed = is_one_of(connection, row.digest, batch)
-                connection.execute(delete(blob_downloads).where(is_listed, row.holder == holder))
+                connection.execute(*_delete_of(batch, holder, dialect=connection.dialect.name))
 
     def holders(self) -> dict[str, tuple[int, int]]:
         """What shows of each holder whether it lives: the number of its claims, and the sum of their beats."""
@@ -98,9 +97,21 @@ class DownloadClaimStore:
 
 
 def _of_others(connection: Connection, digests: Sequence[Digest], holder: str) -> dict[Digest, DownloadClaim]:
-    row, found = blob_downloads.c, dict[Digest, DownloadClaim]()
+    found = dict[Digest, DownloadClaim]()
     for batch in in_batches(digests):
-        statement = select(row.digest, row.holder, row.beat).where(is_one_of(connection, row.digest, batch))
-        rows = connection.execute(statement.where(row.holder != holder))
+        rows = connection.execute(*_claims_of_others(batch, holder, dialect=connection.dialect.name))
         found.update((Digest(one.digest), DownloadClaim(one.holder, one.beat)) for one in rows)
     return found
+
+
+@built_once
+def _claims_of_others(digests: Sequence[Digest], holder: str, *, dialect: str) -> Select[Any]:
+    row = blob_downloads.c
+    is_listed = is_one_of_given(dialect, row.digest, digests)
+    return select(row.digest, row.holder, row.beat).where(is_listed, row.holder != holder)
+
+
+@built_once
+def _delete_of(digests: Sequence[Digest], holder: str, *, dialect: str) -> Delete:
+    row = blob_downloads.c
+    return delete(blob_downloads).where(is_one_of_given(dialect, row.digest, digests), row.holder == holder)

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import importlib.util
 import sqlite3
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Hashable, Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
+from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, exc, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import LRUCache
@@ -142,24 +142,28 @@ def read_url(text: str) -> URL:
 
 
 class _CompiledStatements(MutableMapping[tuple[Any, ...], Any]):
-    """Statements as SQLAlchemy has compiled them, for all engines of SQLite in a process; the latest are kept.
+    """Statements as SQLAlchemy has compiled them, for all engines of one kind in a process; the latest are kept.
 
-    SQLAlchemy keeps them by engine, and the first part of its key is the engine's dialect. Those of SQLite are alike in
-    one process, so that part is left out: a task that is forked finds compiled what was so before in the process it is
-    forked from. To compile one takes a millisecond, and a task executes fifty.
+    SQLAlchemy keeps them by engine, and the first part of its key is the engine's dialect. In its place here is what
+    ``depends_on`` says that they depend on, so that a task that is forked finds compiled what was so before in the
+    process it is forked from. To compile one takes a millisecond, and a task executes fifty.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, depends_on: Callable[[Dialect], Hashable]) -> None:
         self._kept: LRUCache[Any, Any] = LRUCache(500)
+        self._depends_on = depends_on
+
+    def _key(self, key: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (self._depends_on(key[0]), *key[1:])
 
     def __getitem__(self, key: tuple[Any, ...]) -> Any:
-        return self._kept[key[1:]]
+        return self._kept[self._key(key)]
 
     def __setitem__(self, key: tuple[Any, ...], compiled: Any) -> None:
-        self._kept[key[1:]] = compiled
+        self._kept[self._key(key)] = compiled
 
     def __delitem__(self, key: tuple[Any, ...]) -> None:
-        del self._kept[key[1:]]
+        del self._kept[self._key(key)]
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         return iter(self._kept)
@@ -168,7 +172,12 @@ class _CompiledStatements(MutableMapping[tuple[Any, ...], Any]):
         return len(self._kept)
 
 
-_OF_SQLITE = _CompiledStatements()
+#: The dialects of SQLite are alike in one process.
+_OF_SQLITE = _CompiledStatements(lambda _dialect: None)
+#: What a dialect of PostgreSQL reads from its server when it connects, and so before it compiles anything.
+_OF_POSTGRESQL = _CompiledStatements(
+    lambda dialect: (dialect.server_version_info, getattr(dialect, "_backslash_escapes", None))
+)
 
 
 def make_engine(url: URL, patience_seconds: float | None = None) -> Engine:
@@ -195,6 +204,8 @@ def make_engine(url: URL, patience_seconds: float | None = None) -> Engine:
         max_overflow=18,
         pool_timeout=patience_seconds or BUSY_TIMEOUT_SECONDS,
         pool_pre_ping=True,
+        use_native_hstore=False,  # for which each engine would ask the server first
+        execution_options={"compiled_cache": _OF_POSTGRESQL},
         connect_args={
             "connect_timeout": ceil(patience_seconds or CONNECT_TIMEOUT_SECONDS),
             "application_name": "registry-sync",

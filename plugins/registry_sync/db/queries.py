@@ -28,6 +28,7 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -90,13 +91,25 @@ def is_one_of(connection: Connection, column: ColumnElement[Any], values: Iterab
     return column.in_(wanted)
 
 
+def is_one_of_given(dialect: str, column: ColumnElement[Any], values: Any) -> ColumnElement[bool]:
+    """As :func:`is_one_of`, in a statement that is built once for a ``dialect``; ``values`` is a list's placeholder."""
+    if dialect == "postgresql":
+        return column.in_(select(func.unnest(type_coerce(values, postgresql.ARRAY(column.type)))))
+    return column.in_(values)
+
+
 def ids_by_digest(connection: Connection, table: Table, digests: Iterable[Digest]) -> dict[Digest, int]:
     """Ids of the manifests or blobs of those digests; those that are not stored are omitted."""
     ids: dict[Digest, int] = {}
     for batch in in_batches(sorted(digests)):
-        found = select(table.c.digest, table.c.id).where(is_one_of(connection, table.c.digest, batch))
-        ids.update((Digest(row.digest), row.id) for row in connection.execute(found))
+        found = connection.execute(*_ids_of(batch, table=table, dialect=connection.dialect.name))
+        ids.update((Digest(row.digest), row.id) for row in found)
     return ids
+
+
+@built_once
+def _ids_of(digests: list[Digest], *, table: Table, dialect: str) -> Select[Any]:
+    return select(table.c.digest, table.c.id).where(is_one_of_given(dialect, table.c.digest, digests))
 
 
 def insert_or_keep(connection: Connection, table: Table) -> Insert:
@@ -218,6 +231,11 @@ def _record(value: str, *, table: Table, column: str, is_locked: bool) -> Select
     return statement.with_for_update(key_share=True) if is_locked else statement
 
 
+@cache
+def _insert_into(table: Table) -> Insert:
+    return insert(table)
+
+
 @dataclass(frozen=True)
 class NamedRecords(Generic[Spec, Record]):
     """A table of named records, within the caller's transaction. ``kind`` is the word for a record in messages.
@@ -250,7 +268,7 @@ class NamedRecords(Generic[Spec, Record]):
         values = self._new_values(spec)
         if record_id is not None:
             values["id"] = record_id
-        self._refusing_duplicates(spec.name, lambda: connection.execute(insert(self.table), values))
+        self._refusing_duplicates(spec.name, lambda: connection.execute(_insert_into(self.table), values))
         return self.by_id(connection, values["id"])
 
     def replace(self, connection: Connection, record_id: str, spec: Spec) -> Record:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, ScalarSelect, Update, func, or_, select, update
+from sqlalchemy import Connection, Row, ScalarSelect, Select, Update, func, or_, select, update
 
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import NamedRecords, built_once
@@ -191,7 +191,12 @@ def _confirmed_by(sync_run_id: str) -> Update:
 
 
 def _mark(connection: Connection, remote_id: str, *, is_provisional: bool) -> None:
-    connection.execute(_marking(remote_id, is_provisional=is_provisional))
+    connection.execute(*_marked(remote_id, is_provisional=is_provisional))
+
+
+@built_once
+def _marked(remote_id: str, *, is_provisional: bool) -> Update:
+    return _marking(remote_id, is_provisional=is_provisional)
 
 
 def _marking(remote_id: str | ScalarSelect[Any], *, is_provisional: bool) -> Update:
@@ -201,12 +206,17 @@ def _marking(remote_id: str | ScalarSelect[Any], *, is_provisional: bool) -> Upd
 
 def refuse_corrected(connection: Connection, remote_id: str | None, used: RemoteSpec) -> None:
     """Raises :class:`OtherUpstream` for a sync from ``used`` whose remote has been corrected to another upstream."""
-    row = connection.execute(select(remotes).where(remotes.c.id == remote_id, remotes.c.is_provisional)).first()
+    row = None if remote_id is None else connection.execute(*_provisional(remote_id)).first()
     if row is not None and (now := read_remote(row).spec).source != used.source:
         raise OtherUpstream(
             f"remote {now.name!r} was corrected after this sync of {used.source} had begun, and is {now.source} now. "
             "No version was made; start a new run"
         )
+
+
+@built_once
+def _provisional(remote_id: str) -> Select[Any]:
+    return select(remotes).where(remotes.c.id == remote_id, remotes.c.is_provisional)
 
 
 def _syncs_under_way(connection: Connection, remote_id: str) -> tuple[RunKey, ...]:

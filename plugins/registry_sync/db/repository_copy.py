@@ -5,18 +5,20 @@ write is kept. The copy has the repository with its latest version, the remotes,
 is one snapshot. Content that other repositories have is copied when it is looked up, with the original's ids; content
 that is new gets ids above them.
 
-It is a SQLite file in the folder for temporary files, whatever the original is.
+It is a SQLite file in the folder for temporary files, whatever the original is. Temporary tables of PostgreSQL are for
+what depends on the server, and has one thread.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, Table, event, insert, or_, select, text, update
@@ -52,6 +54,7 @@ from registry_sync.domain.manifest_documents import Manifest
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.runs import RunState
 from registry_sync.domain.sync_plans import PlannedNames
+from registry_sync.errors import DatabaseUnavailable
 
 #: How old a sync may be that says when all tags were last requested; an older one makes the copy request them all.
 CONFIRMED_LATELY = timedelta(days=8)
@@ -73,6 +76,55 @@ def temporary_database(
             with converted_errors():
                 metadata.create_all(engine)
             yield database
+
+
+@contextmanager
+def temporary_tables(url: str) -> Iterator[Database]:
+    """The PostgreSQL database at ``url`` with empty tables of this release in place of its own, for this thread.
+
+    All of it is one transaction on one connection, which is rolled back when the context ends; other sessions see
+    nothing of it. It takes the right to make temporary tables. Raises :class:`ConfigurationError`, and what
+    transactions raise.
+    """
+    with _OfOneThread.connect(url, _PATIENCE_SECONDS) as database, suppress(_RolledBack), database.together():
+        with database.writing() as connection:
+            connection.exec_driver_sql("SET LOCAL search_path TO pg_temp")
+            metadata.create_all(connection, checkfirst=False)
+        yield database
+        raise _RolledBack
+
+
+class _RolledBack(Exception):
+    """Ends a transaction without its changes."""
+
+
+class _OfOneThread(Database):
+    """A database in whose transaction one thread is: others would see the tables outside of it."""
+
+    _owner: int | None = None
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """As elsewhere. Raises :class:`DatabaseUnavailable` in another thread."""
+        self._refuse_others()
+        with super().reading() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """As elsewhere. Raises :class:`DatabaseUnavailable` in another thread."""
+        self._refuse_others()
+        with super().writing() as connection:
+            yield connection
+
+    def _refuse_others(self) -> None:
+        if (self._owner or get_ident()) != get_ident():
+            raise DatabaseUnavailable("these temporary tables are those of another thread")
+        self._owner = get_ident()
+
+
+#: How long the temporary tables are waited for.
+_PATIENCE_SECONDS = 10.0
 
 
 @contextmanager

@@ -231,7 +231,8 @@ class Confirmation:
 
     ``confirmed_at`` and ``listed_at`` are the times of the listings of the last sync that did, and of the last sync at
     all; None for none. ``used_count`` syncs have used the list since ``confirmed_at``. ``problem`` is why the list is
-    not used for some time from ``problem_at`` on; None when nothing speaks against it.
+    not used for some time from ``problem_at`` on; None when nothing speaks against it. ``is_stale`` says that it was
+    out of date, as that of other repositories of the registry may be.
     """
 
     confirmed_at: datetime | None = None
@@ -239,6 +240,7 @@ class Confirmation:
     used_count: int = 0
     problem: str | None = None
     problem_at: datetime | None = None
+    is_stale: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from registry_sync.domain.remote import RemoteSpec
     from registry_sync.hooks.account_budgets import AccountBudgets
     from registry_sync.oci.client import RegistryClient
+    from registry_sync.oci.http.options import ClientOptions
 
 #: What determines the connections to a registry; remotes that agree in it share them.
 _OF_CONNECTIONS = (
@@ -44,6 +45,7 @@ class SharedClients:
         self._budgets = budgets
         self._least_concurrency = least_concurrency
         self._clients: dict[tuple[Any, ...], RegistryClient] = {}
+        self._options: dict[tuple[Any, ...], ClientOptions] = {}
         self._lock = threading.Lock()
 
     @contextmanager
@@ -54,14 +56,19 @@ class SharedClients:
         """
         shared = self._shared(remote)
         concurrency = min(remote.download_concurrency, shared.options.concurrency)
-        options = replace(
-            shared.options,
-            concurrency=concurrency,
-            follow_foreign_urls=remote.include_foreign_layers,
-            allow_schema1=remote.allow_schema1,
-            digest_list=remote.digest_list,
-        )
-        yield shared.sharing(options), replace(remote, download_concurrency=concurrency)
+        given = (shared, concurrency, remote.include_foreign_layers, remote.allow_schema1, remote.digest_list)
+        options = self._options.get(given)
+        if options is None:  # as most mirrors of a registry have the same
+            options = replace(
+                shared.options,
+                concurrency=concurrency,
+                follow_foreign_urls=remote.include_foreign_layers,
+                allow_schema1=remote.allow_schema1,
+                digest_list=remote.digest_list,
+            )
+            self._options[given] = options
+        is_allowed = concurrency == remote.download_concurrency
+        yield shared.sharing(options), remote if is_allowed else replace(remote, download_concurrency=concurrency)
 
     def _shared(self, remote: RemoteSpec) -> RegistryClient:
         key = tuple(str(getattr(remote, name)) for name in _OF_CONNECTIONS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -68,10 +68,18 @@ def open_database(settings: Settings | None = None, *, patience_seconds: float |
 
 
 def temporary_database() -> AbstractContextManager[Database]:
-    """An empty database with the tables of this release; it is deleted when the context ends."""
+    """An empty database of the kind in the settings, which is gone when the context ends.
+
+    On PostgreSQL temporary tables of its server, for one thread; SQLite where there is no Airflow, and so no setting.
+    Raises :class:`ConfigurationError`.
+    """
     from registry_sync.db import repository_copy
 
-    return repository_copy.temporary_database()
+    url = "sqlite:"
+    with suppress(ImportError):
+        url = load_settings().sql_alchemy_conn
+    is_embedded = url.startswith("sqlite")
+    return repository_copy.temporary_database() if is_embedded else repository_copy.temporary_tables(url)
 
 
 def open_blobs(settings: Settings | None = None) -> BlobStore:

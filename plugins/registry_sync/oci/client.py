@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from copy import copy
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
@@ -26,8 +26,8 @@ from registry_sync.oci.auth.authenticator import Authenticator
 from registry_sync.oci.auth.credentials import Credentials, CredentialSource, RealmPolicy, ReportedCredentials
 from registry_sync.oci.auth.tokens import TokenStore
 from registry_sync.oci.blobs import BlobDestination, BlobFetcher
-from registry_sync.oci.catalog import list_repositories
 from registry_sync.oci.http.error_mapping import RequestContext, printable, speaks_for_a_registry
+from registry_sync.oci.http.many_heads import HeadsLeft, StartedRequest
 from registry_sync.oci.http.options import SYSTEM_CLOCK, ClientOptions, Clock
 from registry_sync.oci.http.origins import Origin
 from registry_sync.oci.http.rate_limits import AccountBudget, PullLimit, Usage
@@ -140,7 +140,18 @@ class RegistryReader(Protocol):
         self, repository: RepositoryName, tags: Set[TagName], *, most_requests: int
     ) -> TagDigests | None: ...
 
-    def head_manifest(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead: ...
+    def head_manifest(
+        self, repository: RepositoryName, reference: TagName | Digest, *, started: StartedRequest | None = None
+    ) -> ManifestHead: ...
+
+    def head_manifests(
+        self,
+        repository: RepositoryName,
+        tags: Sequence[TagName],
+        done: Callable[[TagName, Digest], None],
+        *,
+        most: Callable[[], int],
+    ) -> HeadsLeft: ...
 
     def get_manifest(
         self, repository: RepositoryName, reference: TagName | Digest, *, expected: Descriptor | None = None
@@ -261,6 +272,8 @@ class RegistryClient:
 
     def list_repositories(self) -> tuple[RepositoryName, ...]:
         """All repositories of the registry: :func:`registry_sync.oci.catalog.list_repositories`."""
+        from registry_sync.oci.catalog import list_repositories  # which no sync needs
+
         return list_repositories(self._requester)
 
     @property
@@ -274,9 +287,34 @@ class RegistryClient:
         """The digests of ``tags``, all that are listed, by an API of the registry: :meth:`DigestListReader.read`."""
         return self._digest_lists.read(repository, tags, most_requests)
 
-    def head_manifest(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead:
-        """What the registry says about a manifest: a hint. Raises :class:`NotFound` with kind ``manifest``."""
-        return self._from_a_registry(repository, lambda: self._manifests.head(repository, reference))
+    def head_manifest(
+        self, repository: RepositoryName, reference: TagName | Digest, *, started: StartedRequest | None = None
+    ) -> ManifestHead:
+        """What the registry says about a manifest: a hint. Raises :class:`NotFound` with kind ``manifest``.
+
+        ``started`` is what :meth:`head_manifests` has left of it, to go on from.
+        """
+        return self._from_a_registry(repository, lambda: self._manifests.head(repository, reference, started))
+
+    def head_manifests(
+        self,
+        repository: RepositoryName,
+        tags: Sequence[TagName],
+        done: Callable[[TagName, Digest], None],
+        *,
+        most: Callable[[], int],
+    ) -> HeadsLeft:
+        """Requests the digests of ``tags`` from the caller's thread, at most ``most`` at once, and calls ``done``.
+
+        Returns the tags that are left to :meth:`head_manifest`, as what concerns them may take time, or raise: all of
+        them where nothing can be requested so. See :class:`~registry_sync.oci.http.many_heads.ManyHeads`.
+        """
+
+        def found(tag: TagName, digest: Digest) -> None:
+            self._is_registry = True
+            done(tag, digest)
+
+        return self._manifests.head_many(repository, tags, found, most=most)
 
     def get_manifest(
         self, repository: RepositoryName, reference: TagName | Digest, *, expected: Descriptor | None = None

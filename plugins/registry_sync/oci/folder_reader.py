@@ -7,7 +7,8 @@ blob store gives. A file that is missing, or whose size or bytes are wrong, conc
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections import deque
+from collections.abc import Callable, Sequence, Set
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import DEFAULT_LIMITS, Descriptor, Manifest, ManifestLimits, read_manifest
@@ -16,6 +17,7 @@ from registry_sync.domain.references import RepositoryName, TagName
 from registry_sync.domain.remote import FIRST_CONCURRENCY
 from registry_sync.errors import NotFound, SizeMismatch
 from registry_sync.oci.blobs import BlobDestination, write_known_bytes
+from registry_sync.oci.http.many_heads import HeadsLeft, StartedRequest
 from registry_sync.oci.http.rate_limits import Usage
 from registry_sync.oci.image_folders import FolderImage, ImageFolder
 from registry_sync.oci.manifests import ManifestHead
@@ -54,7 +56,24 @@ class FolderReader:
     ) -> TagDigests | None:  # fmt: skip
         """None: a digest costs no request here."""
 
-    def head_manifest(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead:
+    def head_manifests(
+        self,
+        repository: RepositoryName,  # noqa: ARG002  as :class:`RegistryReader`
+        tags: Sequence[TagName],
+        done: Callable[[TagName, Digest], None],  # noqa: ARG002
+        *,
+        most: Callable[[], int],  # noqa: ARG002
+    ) -> HeadsLeft:
+        """All of them are left to :meth:`head_manifest`."""
+        return HeadsLeft(waiting=deque(tags))
+
+    def head_manifest(
+        self,
+        repository: RepositoryName,
+        reference: TagName | Digest,
+        *,
+        started: StartedRequest | None = None,  # noqa: ARG002  none is
+    ) -> ManifestHead:
         """What the folder says of a manifest. Raises :class:`NotFound` for a tag that it does not have."""
         if isinstance(reference, Digest):
             manifest = self.get_manifest(repository, reference)

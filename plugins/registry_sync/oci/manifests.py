@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor, Manifest, ManifestLimits, read_manifest
@@ -26,7 +28,9 @@ from registry_sync.errors import (
     RegistryError,
     SizeMismatch,
 )
+from registry_sync.oci.http.connections import JoinedHeaders
 from registry_sync.oci.http.error_mapping import RequestContext, parse_error_body
+from registry_sync.oci.http.many_heads import HeadsLeft, StartedRequest
 from registry_sync.oci.http.options import ClientOptions
 from registry_sync.oci.http.rate_limits import Pull, PullLimit
 from registry_sync.oci.http.requester import Requester
@@ -59,8 +63,41 @@ class ManifestReader:
         accepted = (*ACCEPTED_MANIFEST_TYPES, *(sorted(SCHEMA1_TYPES) if options.allow_schema1 else ()))
         self._accept = {"Accept": ", ".join(accepted)}
 
-    def head(self, repository: RepositoryName, reference: TagName | Digest) -> ManifestHead:
+    def head_many(
+        self,
+        repository: RepositoryName,
+        tags: Sequence[TagName],
+        done: Callable[[TagName, Digest], None],
+        *,
+        most: Callable[[], int],
+    ) -> HeadsLeft:
+        """Calls ``done`` with the digest of each tag that one thread can request, at most ``most`` at once.
+
+        Returns what is left to :meth:`head`, started or not. Raises what ``done`` and ``most`` raise.
+        """
+        usage, place, request = self._requester.usage, f"/v2/{repository}/manifests/", self._pulls.request()
+
+        def respond(name: str, headers: JoinedHeaders) -> bool:
+            digest = _digest(headers.get("docker-content-digest"))
+            content_type = headers.get("content-type")
+            if digest is None or "warning" in headers or (content_type and web_page(b"", content_type) is not None):
+                return False
+            if "ratelimit-remaining" in headers:
+                self._record(headers.get, request)
+            usage.record_status(200)
+            usage.add("head_count")
+            done(cast("TagName", name), digest)
+            return True
+
+        target, context = self._requester.target(place), RequestContext("manifest", repository)
+        return self._requester.send_heads(target, tags, context, self._accept, respond, most=most)
+
+    def head(
+        self, repository: RepositoryName, reference: TagName | Digest, started: StartedRequest | None = None
+    ) -> ManifestHead:
         """What the registry says about the manifest. Raises :class:`NotFound` and what requests raise.
+
+        ``started`` is what :meth:`head_many` has left of it, to go on from.
 
         A refusal after a redirect decides nothing, because the URL may be signed for GET alone, and 403 may refuse HEAD
         alone: the manifest is then fetched, the response to GET decides, and the bytes are hashed.
@@ -68,7 +105,7 @@ class ManifestReader:
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
         request_context, request = RequestContext("manifest", repository, reference), self._pulls.request()
         try:
-            response = self._requester.send("HEAD", target, request_context, self._accept, _released)
+            response = self._requester.send("HEAD", target, request_context, self._accept, _released, started=started)
         except RegistryError as problem:
             if problem.is_temporary or not (problem.status == 403 or _is_refused_after_redirect(problem)):
                 raise
@@ -80,7 +117,7 @@ class ManifestReader:
             return ManifestHead(manifest.digest, manifest.media_type, len(manifest.data))
         finally:
             self._requester.usage.add("head_count")
-        self._record(response, request)
+        self._record(response.header, request)
         content_type = response.header("Content-Type")
         if content_type is not None and web_page(b"", content_type) is not None:
             raise self._page_error(response, "a web page", repository, reference)
@@ -147,7 +184,7 @@ class ManifestReader:
 
         def read(response: Response) -> tuple[Response, bytes]:
             self._requester.usage.add("manifest_get_count")
-            self._record(response, pull)
+            self._record(response.header, pull)
             data = read_document(response, self._limits)
             self._requester.usage.add("received_bytes", len(data))
             return response, data
@@ -194,11 +231,12 @@ class ManifestReader:
         target = self._requester.target(f"/v2/{repository}/manifests/{reference}")
         request_context, request = RequestContext("manifest", repository, reference), self._pulls.request()
         self._requester.usage.add("head_count")
-        self._record(self._requester.send("HEAD", target, request_context, self._accept, _released), request)
+        response = self._requester.send("HEAD", target, request_context, self._accept, _released)
+        self._record(response.header, request)
 
-    def _record(self, response: Response, request: Pull) -> None:
-        self._requester.usage.record_rate_limit(response)
-        self._pulls.record(response, request)
+    def _record(self, header: Callable[[str], str | None], request: Pull) -> None:
+        self._requester.usage.record_rate_limit(header)
+        self._pulls.record(header, request)
 
 
 def _is_refused_after_redirect(problem: RegistryError) -> bool:
@@ -208,7 +246,10 @@ def _is_refused_after_redirect(problem: RegistryError) -> bool:
 
 def declared_digest(response: Response) -> Digest | None:
     """The ``Docker-Content-Digest`` of a response; None when it is absent or no digest."""
-    value = response.header("Docker-Content-Digest")
+    return _digest(response.header("Docker-Content-Digest"))
+
+
+def _digest(value: str | None) -> Digest | None:
     try:
         return Digest(value.strip()) if value else None
     except InvalidReference:

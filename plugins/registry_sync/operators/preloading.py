@@ -1,8 +1,9 @@
 """What each task of a sync does at its start, done once in the process from which Airflow forks tasks.
 
 A task begins with what that process has in memory. So it imports nothing that is there, and finds compiled the
-statements that were executed there. For the rest it works as before: nothing here opens a database or a store of an
-installation, makes a request, or leaves a thread or a file behind. Not for processes that fork no tasks.
+statements that were executed there. For the rest it works as before: nothing here opens a store of an installation,
+makes a request to a registry, or leaves a thread, a connection, a file or a row behind. Not for processes that fork no
+tasks.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def load_modules() -> None:
 def rehearse() -> None:
     """Loads the modules and syncs a few bytes from a temporary folder into another, so that statements are compiled.
 
-    For SQLite; on PostgreSQL statements are compiled by each task, as they depend on the server. A failure is logged.
+    Into a temporary database; where the settings name PostgreSQL, into temporary tables of that server, since
+    statements depend on it, in a transaction that is rolled back. A failure is logged.
     """
     load_modules()
     try:

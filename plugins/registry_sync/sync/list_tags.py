@@ -9,7 +9,7 @@ so that a lost page never makes a tag look deleted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -29,7 +29,6 @@ from registry_sync.sync.attached_artifacts import ComparedReferrers, ask_for_ref
 from registry_sync.sync.digest_hints import CONFIRM_AFTER, DigestHints
 from registry_sync.sync.parallel import warn
 from registry_sync.sync.tag_resolution import KnownReferrerTags, TagHeads, excluded_tags, tags_to_read_again
-from registry_sync.sync.tag_times import tag_times
 from registry_sync.sync.walk import Selection
 
 if TYPE_CHECKING:
@@ -134,7 +133,10 @@ class SelectedNames:
 
     def unselected(self, tags: Iterable[TagName]) -> list[TagName]:
         """Those of ``tags`` that the upstream lists and the rules do not select."""
-        return [] if self.listing is None else sorted(set(self.listing.tags).difference(self.wanted).intersection(tags))
+        present = set(tags)
+        if self.listing is None or not present:
+            return []
+        return sorted(present.intersection(self.listing.tags).difference(self.wanted))
 
 
 def list_tags(
@@ -156,8 +158,8 @@ def list_tags(
     """
     selection = Selection.of(remote)
     if names is None:
-        names = select_names(client, remote, selection, report, partial(tag_times, client, database, run, remote))
-    compared = database.versions.latest_tags(run.repository_id)
+        names = select_names(client, remote, selection, report, partial(_times, client, database, run, remote))
+    compared = database.versions.latest_tags(run.repository_id, () if names.listing is None else names.listing.tags)
     latest = compared.digests
     if not names.wanted and not remote.tag_filter.pinned:
         _refuse_empty(remote, run, names.listed_count, len(latest))
@@ -165,23 +167,25 @@ def list_tags(
     hints = DigestHints(client, database.confirmations, run, remote, tag_heads, report, confirm_after)
     with tag_heads.kept_on_failure():
         by_list_count = hints.use(names.listing, latest, names.wanted) if names.listing else 0
-        heads: dict[TagName, Digest | None] = {**tag_heads.resolve(names.wanted), **remote.tag_filter.pinned}
+        heads = tag_heads.resolve(names.wanted)
+        heads.update(remote.tag_filter.pinned)
         missing = tuple(sorted(set(remote.tag_filter.exact_names).difference(heads)))
         if not heads:
             raise NothingSynced(f"{remote.upstream} has none of the requested tags: {', '.join(names.wanted[:5])}")
         if selection.with_referrers:
             known = KnownReferrerTags(client, database.selections, run, remote, latest, names.candidates)
-            heads |= known.heads(heads, tag_heads.resolve)
-        moved = {tag: digest for tag, digest in heads.items() if digest is None or latest.get(tag) != digest}
-        excluded = excluded_tags(database, selection, moved)
-        unchanged = {tag: digest for tag, digest in latest.items() if tag in heads and tag not in moved}
+            heads.update(known.heads(heads, tag_heads.resolve))
+        moved = list(heads.differing(latest))
+        excluded = excluded_tags(database, selection, heads, moved)
+        unchanged = [tag for tag, digest in latest.items() if heads.get(tag) == digest]
         reread = tags_to_read_again(client, database, run, remote, unchanged, report=report, referrers=names.referrers)
-    changed = {tag: heads[tag] for tag in heads if tag in reread or (tag in moved and tag not in excluded)}
-    del moved  # of a repository of many tags each is megabytes
-    shards, numbers = _shards(changed, max_shards)
+    changed = [*(tag for tag in moved if tag not in excluded), *sorted(reread)]
+    shards, numbers = _shards(changed, heads, max_shards)
     if selection.with_referrers and len(shards) > 1 and not unchanged:
         with tag_heads.kept_on_failure():
-            ask_for_referrers_api(client, database.selections, run, remote, changed.values(), report=report)
+            ask_for_referrers_api(
+                client, database.selections, run, remote, (heads[tag] for tag in changed), report=report
+            )
     removed = [tag for tag in latest if tag not in heads or tag in excluded] if run.mode is SyncMode.MIRROR else []
     unselected = names.unselected(tag for tag in latest if tag not in heads)
     listed = TagsListed(
@@ -212,26 +216,35 @@ def list_tags(
         return list_tags(
             client, database, again, remote, max_shards=max_shards, report=report, confirm_after=confirm_after
         )
-    del changed
-    tags = _listed_tags(heads, numbers, excluded, {*names.candidates, *unselected})
-    del heads, numbers
+    tags = _Listed(heads, numbers, excluded, sorted({*names.candidates, *unselected}.difference(heads)))
     database.runs.record_listing(run.id, listed_at, tags, base=compared, listing_began=began)
     return listed
 
 
-def _listed_tags(
-    heads: Mapping[TagName, Digest | None],
-    numbers: Mapping[TagName, int],
-    excluded: Set[TagName],
-    not_selected: set[TagName],
-) -> list[ListedTag]:
-    """The tags as they are recorded; ``numbers`` are the shards of those that are to be fetched."""
-    tags = [
-        ListedTag(tag, digest, numbers.get(tag), TagState.FILTERED if tag in excluded else TagState.UNCHANGED)
-        for tag, digest in heads.items()
-    ]
-    # Those that are present say to the commit that they are not gone upstream.
-    return tags + [ListedTag(tag, unfetched=TagState.CANDIDATE) for tag in sorted(not_selected.difference(heads))]
+@dataclass(frozen=True)
+class _Listed(Collection[ListedTag]):
+    """The tags as they are recorded, each made as it is read; ``numbers`` are the shards of those to be fetched.
+
+    ``others`` are not selected. Those of them that are present say to the commit that they are not gone upstream.
+    """
+
+    heads: Mapping[TagName, Digest | None]
+    numbers: Mapping[TagName, int]
+    excluded: Set[TagName]
+    others: Sequence[TagName]
+
+    def __len__(self) -> int:
+        return len(self.heads) + len(self.others)
+
+    def __contains__(self, tag: object) -> bool:
+        return any(tag == one for one in self)
+
+    def __iter__(self) -> Iterator[ListedTag]:
+        for tag, digest in self.heads.items():
+            state = TagState.FILTERED if tag in self.excluded else TagState.UNCHANGED
+            yield ListedTag(tag, digest, self.numbers.get(tag), state)
+        for tag in self.others:
+            yield ListedTag(tag, unfetched=TagState.CANDIDATE)
 
 
 def _report(listed: TagsListed, report: Callable[[str], None]) -> None:
@@ -240,6 +253,17 @@ def _report(listed: TagsListed, report: Callable[[str], None]) -> None:
     if listed.versions_note:
         report(listed.versions_note)
     report(str(listed))
+
+
+def _times(
+    client: RegistryReader, database: Database, run: SyncRun, remote: RemoteSpec, listing: TagListing
+) -> TagTimes:
+    """As :func:`~registry_sync.sync.tag_times.tag_times`, which most remotes do without."""
+    if remote.tag_filter.needed_times is None:
+        return TagTimes(now=utc_now())
+    from registry_sync.sync.tag_times import tag_times
+
+    return tag_times(client, database, run, remote, listing)
 
 
 def select_names(
@@ -266,7 +290,7 @@ def select_names(
     if found.without_time:
         count, which = format_count(len(found.without_time), "tag"), _some(found.without_time)
         warn(report, f"the registry does not list the push of {count}, which count as just pushed: {which}")
-    others = set(listing.tags).difference(found.tags)
+    others = set(listing.tags).difference(found.tags) if len(found.tags) < len(listing.tags) else ()
     candidates = sorted(tag for tag in others if selection.is_candidate(tag_filter.allows, tag))
     return SelectedNames(
         [tag for tag in found.tags if tag not in tag_filter.pinned],
@@ -301,12 +325,12 @@ def _why_nothing(remote: RemoteSpec, listed_count: int) -> str:
 
 
 def _shards(
-    changed: Mapping[TagName, Digest | None], max_shards: int
+    changed: Sequence[TagName], heads: Mapping[TagName, Digest | None], max_shards: int
 ) -> tuple[tuple[TagShard, ...], dict[TagName, int]]:
     """Changed tags in shards; tags with the same digest share a shard, so that it is fetched once."""
 
     def key(tag: TagName) -> str:
-        return changed[tag] or f"tag {tag}"
+        return heads[tag] or f"tag {tag}"
 
     ordered = sorted(changed, key=key)
     manifest_count = sum(1 for _ in groupby(ordered, key))

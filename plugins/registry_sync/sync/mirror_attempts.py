@@ -36,6 +36,7 @@ from registry_sync.sync.fetch_manifests import fetch_manifests
 from registry_sync.sync.list_tags import SelectedNames, list_tags
 from registry_sync.sync.mirror_tasks import MirrorPlace, MirrorSync, MirrorTask
 from registry_sync.sync.parallel import warn
+from registry_sync.sync.shared_audits import RegistryAudit
 from registry_sync.sync.unchanged_mirrors import Look, SettledMirrors
 
 if TYPE_CHECKING:
@@ -55,12 +56,14 @@ _MEET_EVERY_MIRROR = (BlobStoreFull, BlobStoreUnavailable, DatabaseFull, Databas
 class MirrorEnded(NamedTuple):
     """How one try of a mirror ended; ``error`` None unless it is to be tried again or did not succeed.
 
-    ``unchanged`` is a sync that found nothing to change and is yet to be recorded, with its result.
+    ``unchanged`` is a sync that found nothing to change and is yet to be recorded, with its result. ``relies_on`` says
+    whether the registry's lists of digests are trusted, where it was found by one that other mirrors were sampled for.
     """
 
     result: MirrorResult
     error: Exception | None = None
     unchanged: UnchangedSync | None = None
+    relies_on: RegistryAudit | None = None
 
 
 class _QuietReport:
@@ -242,6 +245,7 @@ class _Attempt:
                     unchanged=UnchangedSync(
                         run, known, look.listed_at, result, started_at, look.note, look.has_referrers_api
                     ),
+                    relies_on=look.relies_on,
                 )
         except _MEET_EVERY_MIRROR:
             raise

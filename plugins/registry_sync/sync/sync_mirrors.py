@@ -5,6 +5,9 @@ scope of its own; its result is written as soon as it ends, so that a process th
 a repeat leaves out what has succeeded. A temporary failure is tried again after all others had their turn, so that a
 registry that limits one mirror delays it and nobody else. What concerns every mirror alike, such as a lost database,
 stops the whole; anything else is the result of one.
+
+Mirrors that were found unchanged by a registry's lists of digests share the sample by which these are audited. Where it
+speaks against a list, those that relied on it are synced again, each with a sample of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from registry_sync.domain.mirror_results import MirrorResult, counts_text
 from registry_sync.domain.quantities import format_count, format_duration
@@ -24,6 +27,7 @@ from registry_sync.sync.digest_hints import CONFIRM_AFTER
 from registry_sync.sync.mirror_attempts import MirrorEnded, MirrorWork
 from registry_sync.sync.mirror_tasks import MirrorPlace, MirrorSync, MirrorTask
 from registry_sync.sync.parallel import Progress, for_each
+from registry_sync.sync.shared_audits import RegistryAudit
 from registry_sync.sync.unchanged_mirrors import SettledMirrors
 
 if TYPE_CHECKING:
@@ -139,10 +143,12 @@ def _in_rounds(
 ) -> list[RateLimited]:
     """Tries mirrors until none is left that a short wait may help; the errors of those that are still throttled."""
     left: list[RateLimited] = []
+    relying: list[_Waiting] = []
     for number in range(1, ROUNDS + 1):
         is_last_round = number == ROUNDS
         on_round()
-        again = _round(work, waiting, concurrency, is_last_try=is_last_try and is_last_round, report=report)
+        is_last = is_last_try and is_last_round
+        again = _round(work, waiting, relying, concurrency, is_last_try=is_last, report=report)
         soon = [] if is_last_round else [pair for pair in again if _wait(pair[1], number) <= LONGEST_PAUSE_SECONDS]
         left += [error for place, error in again if (place, error) not in soon and isinstance(error, RateLimited)]
         if not soon:
@@ -168,19 +174,31 @@ def _is_own_refusal(error: Exception) -> bool:
 def _round(
     work: MirrorWork,
     places: Sequence[MirrorPlace],
+    relying: list[_Waiting],
     concurrency: int,
     *,
     is_last_try: bool,
     report: Callable[[str], None],
 ) -> list[tuple[MirrorPlace, Exception]]:
-    """One try of each; those that may be tried again, with their errors."""
-    one = _Round(work, Progress(report, "mirror", len(places)), is_last_try=is_last_try)
+    """One try of each; those that may be tried again, with their errors. ``relying`` are kept for later rounds."""
+    one = _Round(work, Progress(report, "mirror", len(places)), is_last_try=is_last_try, relying=relying)
     one.try_each(places, concurrency)
-    while one.changed:  # between a look at them and its record
-        again, one.changed = one.changed, []
+    while again := one.to_repeat():
         one.try_each(again, concurrency)
     one.progress.finish()
     return one.again
+
+
+class _Waiting(NamedTuple):
+    """An unchanged mirror, and whether the registry's lists are trusted that it was found by; None for no list."""
+
+    place: MirrorPlace
+    sync: UnchangedSync
+    relies_on: RegistryAudit | None
+
+    @property
+    def is_in_doubt(self) -> bool:
+        return self.relies_on is not None and self.relies_on.has_failed
 
 
 @dataclass
@@ -188,15 +206,17 @@ class _Round:
     """One try of each mirror of a task; ``again`` are those that may be tried again.
 
     Unchanged mirrors are recorded together, after :data:`RECORDED_AT_ONCE` of them or the time that the oldest has
-    waited, and count as done from then on. ``changed`` are those of them that changed before.
+    waited, and count as done from then on. ``changed`` are those of them that changed before, or rely on a list that is
+    not trusted any more.
     """
 
     work: MirrorWork
     progress: Progress
     is_last_try: bool
+    relying: list[_Waiting]
     again: list[tuple[MirrorPlace, Exception]] = field(default_factory=list)
     changed: list[MirrorPlace] = field(default_factory=list)
-    _waiting: dict[str, tuple[MirrorPlace, UnchangedSync]] = field(default_factory=dict)
+    _waiting: dict[str, _Waiting] = field(default_factory=dict)
     _since: float = 0.0
 
     def try_each(self, places: Sequence[MirrorPlace], concurrency: int) -> None:
@@ -214,7 +234,7 @@ class _Round:
             self.progress.add(1)
         else:
             self._since = self._since if self._waiting else time.monotonic()
-            self._waiting[ended.unchanged.run.id] = place, ended.unchanged
+            self._waiting[ended.unchanged.run.id] = _Waiting(place, ended.unchanged, ended.relies_on)
         if len(self._waiting) >= RECORDED_AT_ONCE or time.monotonic() - self._since >= LONGEST_UNRECORDED_SECONDS:
             self._record()
 
@@ -226,9 +246,20 @@ class _Round:
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, {}
-        left = self.work.record_unchanged([sync for _, sync in waiting.values()])
-        self.changed += [waiting[sync.run.id][0] for sync in left]
-        self.progress.add(len(waiting) - len(left))
+        trusted = [one for one in waiting.values() if not one.is_in_doubt]
+        left = {sync.run.id for sync in self.work.record_unchanged([one.sync for one in trusted])}
+        recorded = [one for one in trusted if one.sync.run.id not in left]
+        self.relying += [one for one in recorded if one.relies_on is not None]
+        self.changed += [one.place for id_, one in waiting.items() if id_ in left or one.is_in_doubt]
+        self.progress.add(len(recorded))
+
+    def to_repeat(self) -> list[MirrorPlace]:
+        """Those that are to be synced again, once; of those that were recorded the ones that are in doubt since."""
+        doubted = [one.place for one in self.relying if one.is_in_doubt]
+        self.relying[:] = [one for one in self.relying if not one.is_in_doubt]
+        self.progress.add(-len(doubted))
+        again, self.changed = self.changed + doubted, []
+        return again
 
 
 def _failed(_place: MirrorPlace, error: RegistrySyncError) -> None:

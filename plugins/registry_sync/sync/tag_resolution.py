@@ -12,14 +12,15 @@ the next try requests the rest, unless too much time has passed: a listing repre
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Manifest
+from registry_sync.domain.packed_tags import PackedTags
 from registry_sync.domain.quantities import format_count, utc_now
 from registry_sync.domain.references import TagName, fallback_tag, referrer_tags
 from registry_sync.domain.remote import RemoteSpec
@@ -40,9 +41,12 @@ if TYPE_CHECKING:
     from registry_sync.db.database import Database
     from registry_sync.db.runs.selections import SelectionStore
     from registry_sync.oci.client import RegistryReader
+    from registry_sync.oci.http.many_heads import StartedRequest
 
 
 Heads = Mapping[TagName, Digest | None]
+_Done = Callable[[TagName, Digest | None], None]
+_Failed = Callable[[TagName, RegistrySyncError], None]
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,11 @@ class KnownReferrerTags:
         return present_referrer_tags(self.client, self.remote, digests, failed=failed)
 
 
-def excluded_tags(database: Database, selection: Selection, digests: Mapping[TagName, Digest | None]) -> set[TagName]:
-    """Those of the tags that refer to a stored index without any wanted platform."""
+def excluded_tags(database: Database, selection: Selection, heads: Heads, names: Iterable[TagName]) -> set[TagName]:
+    """Those of ``names`` that refer to a stored index without any wanted platform."""
     if selection.platforms is None:
         return set()
+    digests = {tag: heads[tag] for tag in names}
     known = database.contents.stored_manifests(digest for digest in digests.values() if digest is not None)
     excluded = {digest for digest, manifest in known.items() if manifest.index and _excludes(selection, manifest.index)}
     return {tag for tag, digest in digests.items() if digest in excluded}
@@ -113,7 +118,7 @@ def tags_to_read_again(
     database: Database,
     run: SyncRun,
     remote: RemoteSpec,
-    unchanged: Mapping[TagName, Digest],
+    unchanged: Collection[TagName],
     *,
     report: Callable[[str], None],
     referrers: ComparedReferrers | None = None,
@@ -130,12 +135,12 @@ def tags_to_read_again(
         report("the content below the tags was selected differently before, so all of them are read again")
         return set(unchanged)
     again = selections.tags_above_gaps(run.repository_id) | selections.held_tags(run.repository_id)
-    again &= unchanged.keys()
+    again.intersection_update(unchanged)
     if selection.with_referrers:
         changed = _with_other_referrers(client, database, run, remote, report=report, compared=referrers)
         if changed:
             report(f"{format_count(len(changed), 'manifest')} with other referrers than before")
-            again |= selections.tags_above(run.repository_id, changed) & unchanged.keys()
+            again |= selections.tags_above(run.repository_id, changed).intersection(unchanged)
     return again
 
 
@@ -164,8 +169,6 @@ def _with_other_referrers(
 LONGEST_KEPT = timedelta(hours=1)
 #: How often digests are stored; most listings end before the first time.
 KEEP_SECONDS = 5.0
-#: Of so many digests, tags share one object each: a manifest may have many tags.
-_SHARED_DIGESTS = 10_000
 
 
 class KeptHeads(Protocol):
@@ -199,7 +202,7 @@ class TagHeads:
     _earlier: Mapping[TagName, CachedHead] = field(default_factory=dict)
     _known: dict[TagName, Digest | None] = field(default_factory=dict)
     _gone: set[TagName] = field(default_factory=set)
-    _new: dict[TagName, Digest | None] = field(default_factory=dict)
+    _new: list[tuple[Heads, list[TagName]]] = field(default_factory=list)  # what is not kept yet
     _new_at: datetime = field(default_factory=utc_now)
     _kept_at: float = field(default_factory=time.monotonic)
 
@@ -216,10 +219,10 @@ class TagHeads:
                 self.keep()
             raise
 
-    def request(self, names: list[TagName]) -> dict[TagName, Digest | None]:
+    def request(self, names: list[TagName]) -> PackedTags:
         """As :meth:`resolve`, of tags that a later :meth:`resolve` does not request again."""
         found = self.resolve(names)
-        self._known |= found
+        self._known.update(found)
         self._gone.update(set(names).difference(found))
         return found
 
@@ -228,32 +231,31 @@ class TagHeads:
         self._known = {**digests, **self._known}
         self._record_time(as_of)
 
-    def resolve(self, names: list[TagName]) -> dict[TagName, Digest | None]:
+    def resolve(self, names: list[TagName]) -> PackedTags:
         """Tag to digest, None where HEAD has no digest; tags that the registry does not have are omitted.
 
         Raises the client's errors for a registry that does not respond.
         """
-        known = {tag: self._earlier[tag] for tag in names if tag in self._earlier}
-        heads = {tag: head.digest for tag, head in known.items()}
+        heads = PackedTags(names)
+        known = [tag for tag in names if tag in self._earlier] if self._earlier else []
         if known:
             self.report(f"{format_count(len(known), 'tag')} of {len(names):,} were resolved by an earlier try")
-            self._record_time(min(head.asked_at for head in known.values()))
-        heads = {tag: self._known[tag] for tag in names if tag in self._known} | heads
+            self._record_time(min(self._earlier[tag].asked_at for tag in known))
+        heads.update((tag, self._known[tag]) for tag in names if tag in self._known)
+        heads.update((tag, self._earlier[tag].digest) for tag in known)
         self._request([tag for tag in names if tag not in heads and tag not in self._gone], heads)
-        return {tag: heads[tag] for tag in names if tag in heads}
+        return heads
 
-    def _request(self, names: list[TagName], heads: dict[TagName, Digest | None]) -> None:
+    def _request(self, names: list[TagName], heads: PackedTags) -> None:
         progress = Progress(self.report, "tag", len(names))
         refusals = Refusals(self.client, self.remote)
         has_listing = self.remote.tag_filter.literal_tags is None
-
-        shared: dict[Digest | None, Digest | None] = {}
+        new: list[TagName] = []
 
         def done(tag: TagName, digest: Digest | None) -> None:
             refusals.record_served(tag)
-            if len(shared) < _SHARED_DIGESTS:
-                digest = shared.setdefault(digest, digest)
-            heads[tag] = self._new[tag] = digest
+            heads[tag] = digest
+            new.append(tag)
             if time.monotonic() - self._kept_at >= KEEP_SECONDS:
                 self.keep()
             progress.add(1)
@@ -274,23 +276,44 @@ class TagHeads:
                 raise error
             progress.add(1)
 
-        if not self._new:
+        if not any(unkept for _, unkept in self._new):
             self._new_at = utc_now()
+        self._new.append((heads, new))
         # Without a listing before it the first request is sent alone: a wrong password is sent once, not by every
         # thread.
         alone = 0 if has_listing else 1
-        for batch in (names[:alone], names[alone:]):
-            for_each(
-                lambda tag: self.client.head_manifest(self.remote.upstream, tag).digest,
-                batch,
-                threads=requests_at_once(self.client, self.remote),
-                done=done,
-                failed=failed,
-            )
+        self._request_each(names[:alone], {}, done, failed)
+        self._request_many(names[alone:], done, failed)
+
+    def _request_many(self, names: Sequence[TagName], done: _Done, failed: _Failed) -> None:
+        """From this thread, as far as that can be done; what needs a wait, or another connection, in threads."""
+        most = requests_at_once(self.client, self.remote)
+        while names:
+            left = self.client.head_manifests(self.remote.upstream, names, done, most=most)
+            count = most() if len(left.waiting) < len(names) else len(names)
+            waiting = cast("list[TagName]", [*left.started, *left.waiting])  # as they were given
+            count += len(left.started)
+            self._request_each(waiting[:count], left.started, done, failed)
+            names = waiting[count:]
+
+    def _request_each(
+        self, names: Sequence[TagName], started: Mapping[str, StartedRequest], done: _Done, failed: _Failed
+    ) -> None:
+        if not names:
+            return
+        for_each(
+            lambda tag: self.client.head_manifest(self.remote.upstream, tag, started=started.get(tag)).digest,
+            names,
+            threads=requests_at_once(self.client, self.remote),
+            done=done,
+            failed=failed,
+        )
 
     def keep(self) -> None:
         """Stores the responses so far for the next try."""
-        new, self._new = self._new, {}
+        new = {tag: heads[tag] for heads, unkept in self._new for tag in unkept}
+        for _, unkept in self._new:
+            unkept.clear()
         self.kept.keep(self.run.id, new, self._new_at, listing_began=self.run.listing_began)
         self._new_at, self._kept_at = utc_now(), time.monotonic()
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -36,6 +37,7 @@ from registry_sync.domain.settled_mirrors import DigestListNote, SettledMirror
 from registry_sync.sync.attached_artifacts import ComparedReferrers, EarlierRuns, compare_referrers
 from registry_sync.sync.digest_hints import CONFIRM_AFTER, DigestHints
 from registry_sync.sync.list_tags import SelectedNames, select_names
+from registry_sync.sync.shared_audits import RegistryAudit, SharedAudit
 from registry_sync.sync.tag_resolution import TagHeads
 from registry_sync.sync.tag_times import tag_times
 from registry_sync.sync.walk import Selection
@@ -111,6 +113,7 @@ class SettledMirrors:
         self._lock = threading.Lock()
         self._found: dict[str, SettledMirror] = {}
         self._unread: dict[str, dict[str, RunKey]] = {}
+        self._audits: dict[RegistryUrl, RegistryAudit] = {}
         self._lists: dict[str, ListsOfMany] = {}
         for batch in in_parts(keys, READ_AT_ONCE):
             part = {name: keys[name] for name in batch}
@@ -123,7 +126,7 @@ class SettledMirrors:
             if part is not None:
                 found = self._database.unchanged_syncs.settled(part)
                 self._found |= found
-                lists = ListsOfMany(self._database, [known.latest for known in found.values()])
+                lists = ListsOfMany(self._database, list(found.values()), self._audits)
                 self._lists.update(dict.fromkeys(found, lists))
                 for name in part:
                     del self._unread[name]
@@ -137,13 +140,23 @@ class SettledMirrors:
 class ListsOfMany:
     """What earlier syncs found of their registries' lists of digests, and the tags that have moved before.
 
-    ``runs`` are the last ones of mirrors that were read together. It is read of all of them once one of them asks,
-    which most registries give no reason for. Safe to use from several threads.
+    ``mirrors`` were read together. What is known of their lists is read of all of them once one of them asks, which
+    most registries give no reason for. Mirrors of one registry share the sample of tags by which its lists are audited;
+    ``audits`` has what became of that in the task so far. Safe to use from several threads.
     """
 
-    def __init__(self, database: Database, runs: Sequence[SyncRun]) -> None:
+    def __init__(
+        self, database: Database, mirrors: Sequence[SettledMirror], audits: dict[RegistryUrl, RegistryAudit]
+    ) -> None:
         self._store = database.confirmations
-        self._runs = runs
+        self._runs = [mirror.latest for mirror in mirrors]
+        tags: dict[RegistryUrl, dict[str, Collection[TagName]]] = defaultdict(dict)
+        for mirror in mirrors:
+            tags[mirror.latest.remote.url][mirror.repository.id] = mirror.tags.keys()
+        self._shared = {
+            url: SharedAudit(audits.setdefault(url, RegistryAudit()), of_each, self._all_moving)
+            for url, of_each in tags.items()
+        }
         self._lock = threading.Lock()
         self._last: Mapping[str, Confirmation] | None = None
         self._moving: Mapping[str, Sequence[TagName]] | None = None
@@ -157,10 +170,17 @@ class ListsOfMany:
 
     def moving_tags(self, repository_id: str, count: int) -> list[TagName]:
         """As the store's."""
+        return list(self._all_moving().get(repository_id, ())[:count])
+
+    def _all_moving(self) -> Mapping[str, Sequence[TagName]]:
         with self._lock:
             if self._moving is None:
                 self._moving = self._store.moving_tags_of_many([run.repository_id for run in self._runs])
-        return list(self._moving.get(repository_id, ())[:count])
+        return self._moving
+
+    def audit_of(self, run: SyncRun) -> SharedAudit:
+        """The sample that a mirror shares with the others of its registry."""
+        return self._shared[run.remote.url]
 
 
 def in_parts(names: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -214,7 +234,8 @@ class _Unrecorded:
 class Look:
     """A look at ``known`` by the expected ``run`` of it; ``listed_at`` and ``note`` are those of its listing.
 
-    ``lists`` is what is known of the registry's list of digests.
+    ``lists`` is what is known of the registry's list of digests. ``relies_on`` says whether that is trusted, where the
+    tags were found unchanged by it and left to a sample of others; None where they were not.
     """
 
     client: RegistryReader
@@ -226,6 +247,7 @@ class Look:
     report: Callable[[str], None]
     confirm_after: timedelta = CONFIRM_AFTER
     listed_at: datetime = field(default_factory=utc_now)
+    relies_on: RegistryAudit | None = None
     _unrecorded: _Unrecorded = field(init=False)
     _names: SelectedNames | None = None
     _referrers: ComparedReferrers | None = None
@@ -248,7 +270,10 @@ class Look:
 
         Raises as a listing does.
         """
-        return self._finds_same_tags() and self._finds_same_referrers()
+        try:
+            return self._finds_same_tags() and self._finds_same_referrers()
+        finally:
+            self.lists.audit_of(self.run).leave(self.run.repository_id)
 
     def _finds_same_referrers(self) -> bool:
         """Where they are synced and the registry may list them, as a sync that has found the same tags would."""
@@ -269,10 +294,13 @@ class Look:
         if names.candidates or not selected or has_others:
             return False
         heads = TagHeads(self.client, self._unrecorded, run, remote, self.report)
-        hints = DigestHints(self.client, self._unrecorded, run, remote, heads, self.report, self.confirm_after)
+        audit = self.lists.audit_of(run)
+        hints = DigestHints(self.client, self._unrecorded, run, remote, heads, self.report, self.confirm_after, audit)
         with heads.kept_on_failure():
             if names.listing:
                 hints.use(names.listing, latest, names.wanted)
+            if hints.relies_on_others:
+                self.relies_on = audit.of_registry
             found = {**heads.resolve(names.wanted), **pinned}
         heads.keep()
         self.listed_at = min(names.listed_at, heads.asked_at or names.listed_at)

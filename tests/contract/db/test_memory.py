@@ -1,18 +1,25 @@
-"""What a task holds in memory while it records a large listing, or takes the blobs of a large plan: little for each."""
+"""What a task holds in memory of a large listing, version or plan: little for each tag or blob."""
 
 from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from registry_sync.db.database import Database
-from registry_sync.db.tables import blobs, run_blobs
+from registry_sync.db.tables import blobs, manifests, repositories, repository_tags, run_blobs, tags
+from registry_sync.domain import media_types
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import utc_now
-from registry_sync.domain.references import TagName
+from registry_sync.domain.records import Repository
+from registry_sync.domain.references import RepositoryName, TagName
 from registry_sync.domain.runs import ListedTag, RequiredBlob
+from registry_sync.oci.manifests import ManifestHead
+from registry_sync.oci.tags import TagListing
+from registry_sync.sync.list_tags import TagsListed, list_tags
+from support.memory_client import MemoryClient
+from support.memory_registry import MemoryRegistry
 from support.metadata import LISTED_AT, open_run
 
 COUNT = 20_000
@@ -55,8 +62,78 @@ def test_a_task_that_is_alone_takes_all_blobs_of_a_plan_and_holds_little_of_each
 def test_a_listing_is_written_as_it_is_read(database: Database) -> None:
     run = open_run(database, database.repositories.ensure("app"))
     digest = Digest.of(b"a manifest")
-    tags = [ListedTag(TagName(f"nightly-{number:06}"), digest, 0) for number in range(COUNT)]
-    database.runs.record_listing(run.id, LISTED_AT, tags[:10])
+    listed = [ListedTag(TagName(f"nightly-{number:06}"), digest, 0) for number in range(COUNT)]
+    database.runs.record_listing(run.id, LISTED_AT, listed[:10])
 
-    assert peak_bytes(lambda: database.runs.record_listing(run.id, LISTED_AT, tags)) < 100 * COUNT
+    assert peak_bytes(lambda: database.runs.record_listing(run.id, LISTED_AT, listed)) < 100 * COUNT
     assert len(database.runs.tags_of_shard(run.id, 0)) == COUNT
+
+
+class LargeRepository(MemoryClient):
+    """Lists :data:`COUNT` tags, each on a manifest of its own, and keeps nothing of what is requested."""
+
+    names = tuple(TagName(f"nightly-{number:06}") for number in range(COUNT))
+
+    def list_tags(self, repository: RepositoryName) -> TagListing:
+        return TagListing(self.names, (), LISTED_AT, 1)
+
+    def head_manifest(self, repository: RepositoryName, reference: str, *, started: object = None) -> ManifestHead:
+        return ManifestHead(Digest.of(reference.encode()), media_types.OCI_MANIFEST, 400)
+
+
+def test_a_listing_holds_little_of_each_tag(database: Database) -> None:
+    """Names, 33 bytes of each digest, the shard of each, and for a moment what it is sorted by."""
+    run = open_run(database, database.repositories.ensure("app"), include_referrers=False)
+    client = LargeRepository(MemoryRegistry())
+    arguments = (client, database, run, run.remote)
+
+    assert peak_bytes(lambda: list_tags(*arguments, max_shards=8, report=lambda _line: None)) < 300 * COUNT
+    shards = [database.runs.tags_of_shard(run.id, number) for number in range(8)]
+    assert {tag.name: tag.digest for tags in shards for tag in tags} == {
+        name: Digest.of(name.encode()) for name in client.names
+    }
+
+
+def add_large_version(database: Database, repository: Repository) -> None:
+    """A version with the tags of :class:`LargeRepository`."""
+    now, numbered = utc_now(), [(number, name) for number, name in enumerate(LargeRepository.names, 1)]
+    described = {"media_type": media_types.OCI_MANIFEST, "kind": "image", "size_bytes": 2, "annotations": {}}
+    with database.writing() as connection:
+        stored = [
+            {"id": number, "digest": Digest.of(name.encode()), **described, "created_at": now, "data": b"{}"}
+            for number, name in numbered
+        ]
+        connection.execute(insert(manifests), stored)
+        of_manifests = [
+            {"id": number, "name": name, "manifest_id": number, "created_at": now} for number, name in numbered
+        ]
+        connection.execute(insert(tags), of_manifests)
+        members = [
+            {"repository_id": repository.id, "tag_id": number, "name": name, "version_added": 1}
+            for number, name in numbered
+        ]
+        connection.execute(insert(repository_tags), members)
+        connection.execute(update(repositories).values(latest_number=1))
+
+
+def test_a_listing_beside_a_large_version_holds_little_of_each_tag(database: Database) -> None:
+    """Of all tags, which are read again, as nobody knows with which selection they were synced."""
+    repository = database.repositories.ensure("app")
+    add_large_version(database, repository)
+    run = open_run(database, repository, include_referrers=False)
+    client, found = LargeRepository(MemoryRegistry()), list[TagsListed]()
+
+    def listing() -> None:
+        found.append(list_tags(client, database, run, run.remote, max_shards=8, report=lambda _line: None))
+
+    assert peak_bytes(listing) < 500 * COUNT
+    assert (found[0].changed_count, found[0].reread_count) == (0, COUNT)
+
+
+def test_the_tags_of_a_large_version_are_read_and_held_in_little_memory(database: Database) -> None:
+    repository = database.repositories.ensure("app")
+    add_large_version(database, repository)
+    latest = database.versions.latest_tags(repository.id).digests
+    assert latest == {name: Digest.of(name.encode()) for name in LargeRepository.names}
+
+    assert peak_bytes(lambda: database.versions.latest_tags(repository.id)) < 250 * COUNT

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import socket
 from collections.abc import Iterable
-from http.client import HTTPException, HTTPMessage, HTTPResponse
+from http.client import HTTPException, HTTPMessage, HTTPResponse, parse_headers
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from urllib3.connection import HTTPConnection
 
-from registry_sync.oci.http.connections import MAX_HEADERS, MAX_LINE_BYTES, PunctualResponse, TargetHeaders, _Connection
+from registry_sync.oci.http.connections import (
+    MAX_HEADERS,
+    MAX_LINE_BYTES,
+    HeaderLines,
+    JoinedHeaders,
+    PunctualResponse,
+    TargetHeaders,
+    _Connection,
+)
+from support.examples import examples
 
 _NAMES = ("Content-Length", "Transfer-Encoding", "Connection", "Content-Type", "Keep-Alive", "X-A", "x-a", "")
 _VALUES = (
@@ -130,3 +140,24 @@ def test_a_response_without_a_body_is_as_any_of_urllib3(lines: list[bytes]) -> N
     data = b"HTTP/1.1 200 OK\r\n" + b"".join(lines) + b"\r\n"
     names = [*_NAMES, *map(str.upper, _NAMES), "X-Odd", "absent"]
     assert _head(_Connection, data, names) == _head(HTTPConnection, data, names)
+
+
+@given(st.lists(_lines, min_size=1, max_size=4))
+@settings(**examples())
+def test_lines_that_have_come_before_are_read_as_python_reads_them(responses: list[list[bytes]]) -> None:
+    reader = HeaderLines()
+    for lines in responses:
+        block = b"".join(lines) + b"\r\n"
+        found = reader.read(b"HTTP/1.1 200 OK\r\n" + block)
+        if found is not None:
+            assert found == JoinedHeaders.of(parse_headers(io.BytesIO(block)))
+
+
+def test_a_long_line_is_read_and_not_kept_and_the_others_are_kept_within_bounds() -> None:
+    reader = HeaderLines()
+    for number in range(2000):
+        block = f"X-A: {number}\r\nX-B: {'b' * 1000}\r\nX-C: c\r\n\r\n".encode()
+        found = reader.read(b"HTTP/1.1 200 OK\r\n" + block)
+        assert found == {"x-a": str(number), "x-b": "b" * 1000, "x-c": "c"}
+    assert len(reader._known) <= 256
+    assert all(len(line) <= 256 for line in reader._known)

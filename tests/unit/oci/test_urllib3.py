@@ -45,3 +45,15 @@ def test_a_pool_says_of_a_response_where_it_came_from_and_takes_its_connection_b
     used = set(re.findall(r"response\.(\w+)", source)) - {"retries", "_connection", "_pool"}
     assert used <= set(dir(EmptyResponse)) | {"status", "version_string"}
     assert list(inspect.signature(HTTPConnectionPool._put_conn).parameters) == ["self", "conn"]
+
+
+def test_a_pool_keeps_its_connections_in_a_queue_and_opens_those_that_are_none_or_have_no_socket() -> None:
+    pool = HTTPConnectionPool("registry.example", maxsize=2, block=True)
+    assert pool.pool is not None
+    assert pool.pool.get(block=False) is None
+    connection = pool._new_conn()
+    pool._put_conn(connection)
+    assert pool.pool.get(block=False) is connection
+    assert connection.sock is None
+    pool.close()
+    assert pool.pool is None

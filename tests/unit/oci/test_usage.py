@@ -41,19 +41,19 @@ class Headers:
 def test_a9_06_limits_are_read_and_anything_else_is_no_limit(
     headers: dict[str, str], expected: RateLimit | None
 ) -> None:
-    assert RateLimit.read(Headers(**headers)) == expected
+    assert RateLimit.read(Headers(**headers).header) == expected
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_a9_06_any_text_is_read_or_is_no_limit(limit: str, remaining: str) -> None:
-    found = RateLimit.read(Headers(ratelimit_limit=limit, ratelimit_remaining=remaining))
+    found = RateLimit.read(Headers(ratelimit_limit=limit, ratelimit_remaining=remaining).header)
     assert found is None or found.remaining >= 0
 
 
 def test_the_latest_limit_stays_when_a_response_has_none() -> None:
     usage = Usage()
-    usage.record_rate_limit(Headers(ratelimit_remaining="9"))
-    usage.record_rate_limit(Headers())
+    usage.record_rate_limit(Headers(ratelimit_remaining="9").header)
+    usage.record_rate_limit(Headers().header)
     assert usage.rate_limit == RateLimit(9)
 
 

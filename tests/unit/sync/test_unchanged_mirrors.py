@@ -114,7 +114,9 @@ def test_what_is_known_of_lists_of_digests_is_read_together(fleet: Fleet) -> Non
     with executed_statements() as statements:
         synced = fleet.sync("run-3")
     assert str(synced) == "40 unchanged"
-    assert requests(fleet, APP) == ["GET tags", *3 * ["HEAD manifest"]]
+    asked = [requests(fleet, name) for name in fleet.repositories]
+    assert [one[:1] for one in asked] == 40 * [["GET tags"]]
+    assert [one for of_each in asked for one in of_each[1:]] == 3 * ["HEAD manifest"]
     assert len(statements) <= 2 * 40, "to read it of each alone takes five"
 
 

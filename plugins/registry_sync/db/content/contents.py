@@ -6,10 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, Select, Update, delete, func, select, true, update
 
 from registry_sync.db.engine import Transactions
-from registry_sync.db.queries import ids_by_digest, in_batches, insert_absent, is_one_of, storable
+from registry_sync.db.queries import (
+    built_once,
+    ids_by_digest,
+    in_batches,
+    insert_absent,
+    is_one_of,
+    is_one_of_given,
+    storable,
+)
 from registry_sync.db.tables import (
     blobs,
     manifest_blobs,
@@ -42,11 +50,10 @@ class ContentStore:
 
         None of them is an orphan afterwards, so that garbage collection starts a new grace period for each.
         """
-        orphans = select(orphaned_manifests.c.manifest_id).where(orphaned_manifests.c.manifest_id == manifests.c.id)
         found: dict[Digest, KnownManifest] = {}
         with self._transactions.reading() as connection:
             for batch in in_batches(sorted(set(digests))):
-                found.update(_known(connection, is_one_of(connection, manifests.c.digest, batch), ~orphans.exists()))
+                found.update(_known(connection, batch, has_orphans=False))
         waiting = [digest for digest in sorted(set(digests)) if digest not in found]
         return found | self._adopt(waiting)
 
@@ -55,13 +62,11 @@ class ContentStore:
         found: dict[Digest, KnownManifest] = {}
         for batch in in_batches(digests):
             with self._transactions.reading() as connection:
-                ids = select(manifests.c.id).where(is_one_of(connection, manifests.c.digest, batch))
-                is_one = orphaned_manifests.c.manifest_id.in_(ids)
-                if connection.execute(select(orphaned_manifests.c.manifest_id).where(is_one).limit(1)).first() is None:
+                if connection.execute(*_first_orphan(batch, dialect=connection.dialect.name)).first() is None:
                     continue
             with self._transactions.writing() as connection:
-                connection.execute(delete(orphaned_manifests).where(is_one))
-                found.update(_known(connection, is_one_of(connection, manifests.c.digest, batch)))
+                connection.execute(delete(orphaned_manifests).where(_is_orphan_of(connection.dialect.name, batch)))
+                found.update(_known(connection, batch, has_orphans=True))
         return found
 
     def add_manifests(self, manifests_in_order: Sequence[Manifest]) -> None:
@@ -110,7 +115,8 @@ class ContentStore:
                 is_listed = is_one_of(connection, blobs.c.digest, batch)
                 wanted = select(blobs.c.id).where(is_listed, is_other).order_by(blobs.c.digest)
                 ids = connection.execute(wanted.with_for_update(of=blobs)).scalars().all()
-                connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(**said))
+                if ids:
+                    connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(**said))
 
     def descriptors(self, digests: Iterable[Digest]) -> dict[Digest, Descriptor]:
         """The descriptors of blobs, with URLs and embedded data, which only the manifests' documents contain.
@@ -158,32 +164,64 @@ def blob_unit(row: Any) -> BlobUnit:
     )
 
 
-def _known(connection: Connection, *conditions: ColumnElement[bool]) -> Iterator[tuple[Digest, KnownManifest]]:
-    """The stored manifests that match, at most one batch."""
-    is_index = manifests.c.kind == ManifestKind.INDEX.value
-    plain = select(manifests.c.digest, manifests.c.subject_digest).where(*conditions, ~is_index)
-    for name, subject in connection.execute(plain):
+def _is_orphan_of(dialect: str, digests: Any) -> ColumnElement[bool]:
+    """Whether an orphan is a manifest of one of these digests, a list or the placeholder of one."""
+    ids = select(manifests.c.id).where(is_one_of_given(dialect, manifests.c.digest, digests))
+    return orphaned_manifests.c.manifest_id.in_(ids)
+
+
+@built_once
+def _first_orphan(digests: Sequence[Digest], *, dialect: str) -> Select[Any]:
+    return select(orphaned_manifests.c.manifest_id).where(_is_orphan_of(dialect, digests)).limit(1)
+
+
+@built_once
+def _stored(digests: Sequence[Digest], *, is_index: bool, has_orphans: bool, dialect: str) -> Select[Any]:
+    """Digest and subject of the images of those digests, or digest, media type and document of the indexes."""
+    of_kind = manifests.c.kind == ManifestKind.INDEX.value
+    columns = (manifests.c.media_type, manifests.c.data) if is_index else (manifests.c.subject_digest,)
+    found = select(manifests.c.digest, *columns).where(is_one_of_given(dialect, manifests.c.digest, digests))
+    if not has_orphans:
+        orphans = select(orphaned_manifests.c.manifest_id).where(orphaned_manifests.c.manifest_id == manifests.c.id)
+        found = found.where(~orphans.exists())
+    return found.where(of_kind if is_index else ~of_kind)
+
+
+def _known(
+    connection: Connection, digests: Sequence[Digest], *, has_orphans: bool
+) -> Iterator[tuple[Digest, KnownManifest]]:
+    """The stored manifests of ``digests``, at most one batch; without orphans unless it ``has_orphans``."""
+    dialect = connection.dialect.name
+    for name, subject in connection.execute(
+        *_stored(digests, is_index=False, has_orphans=has_orphans, dialect=dialect)
+    ):
         yield Digest(name), KnownManifest(Digest(name), Digest(subject) if subject else None)
-    listing = select(manifests.c.digest, manifests.c.media_type, manifests.c.data).where(*conditions, is_index)
-    for name, media_type, data in connection.execute(listing):
+    for name, media_type, data in connection.execute(
+        *_stored(digests, is_index=True, has_orphans=has_orphans, dialect=dialect)
+    ):
         index = read_manifest(data, content_type=media_type, digest=Digest(name), limits=_NO_NEW_LIMITS)
         yield index.digest, KnownManifest(index.digest, index.subject.digest if index.subject else None, index)
 
 
 def _naming(connection: Connection, batch: Sequence[Digest]) -> Iterator[Manifest]:
     """Manifests that name one of these blobs as foreign, or embed its data, parsed from their documents."""
-    statement = (
-        select(manifests.c.digest, manifests.c.media_type, manifests.c.data)
-        .join(manifest_blobs, manifest_blobs.c.manifest_id == manifests.c.id)
-        .join(blobs, blobs.c.id == manifest_blobs.c.blob_id)
-        .where(is_one_of(connection, blobs.c.digest, batch), manifest_blobs.c.is_foreign | manifest_blobs.c.is_inline)
-        .order_by(manifests.c.digest)
-    )
     last = None
-    for name, media_type, data in connection.execute(statement):
+    for name, media_type, data in connection.execute(*_named_by(batch, dialect=connection.dialect.name)):
         if name != last:
             last = name
             yield read_manifest(data, content_type=media_type, digest=Digest(name), limits=_NO_NEW_LIMITS)
+
+
+@built_once
+def _named_by(digests: Sequence[Digest], *, dialect: str) -> Select[Any]:
+    is_listed = is_one_of_given(dialect, blobs.c.digest, digests)
+    return (
+        select(manifests.c.digest, manifests.c.media_type, manifests.c.data)
+        .join(manifest_blobs, manifest_blobs.c.manifest_id == manifests.c.id)
+        .join(blobs, blobs.c.id == manifest_blobs.c.blob_id)
+        .where(is_listed, manifest_blobs.c.is_foreign | manifest_blobs.c.is_inline)
+        .order_by(manifests.c.digest)
+    )
 
 
 def _says_more(blob: Descriptor, known: Descriptor | None) -> bool:
@@ -211,11 +249,18 @@ def _add_blobs(connection: Connection, named: Iterable[Descriptor]) -> dict[Dige
     ]
     insert_absent(connection, blobs, rows)
     for batch in in_batches(digest for digest, descriptor in sorted(wanted.items()) if not descriptor.is_foreign):
-        misnamed = select(blobs.c.id).where(is_one_of(connection, blobs.c.digest, batch), blobs.c.is_foreign)
-        ids = connection.execute(misnamed.order_by(blobs.c.digest).with_for_update(of=blobs)).scalars().all()
+        ids = connection.execute(*_misnamed(batch, dialect=connection.dialect.name)).scalars().all()
         if ids:
             connection.execute(update(blobs).where(blobs.c.id.in_(ids)).values(is_foreign=False))
     return _held_ids(connection, rows)
+
+
+@built_once
+def _misnamed(digests: Sequence[Digest], *, dialect: str) -> Select[Any]:
+    """Ids of those that count as foreign."""
+    is_listed = is_one_of_given(dialect, blobs.c.digest, digests)
+    found = select(blobs.c.id).where(is_listed, blobs.c.is_foreign).order_by(blobs.c.digest)
+    return found.with_for_update(of=blobs)
 
 
 def _held_ids(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[Digest, int]:
@@ -228,13 +273,18 @@ def _held_ids(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> dict
         waiting = batch
         while waiting:
             digests = [row["digest"] for row in waiting]
-            is_listed = is_one_of(connection, blobs.c.digest, digests)
-            held = select(blobs.c.digest, blobs.c.id).where(is_listed).order_by(blobs.c.digest)
-            found = connection.execute(held.with_for_update(read=True, key_share=True, of=blobs)).all()
+            found = connection.execute(*_held(digests, dialect=connection.dialect.name)).all()
             ids.update((Digest(row.digest), row.id) for row in found)
             waiting = [row for row in waiting if row["digest"] not in ids]
             insert_absent(connection, blobs, waiting)
     return ids
+
+
+@built_once
+def _held(digests: Sequence[Digest], *, dialect: str) -> Select[Any]:
+    is_listed = is_one_of_given(dialect, blobs.c.digest, digests)
+    found = select(blobs.c.digest, blobs.c.id).where(is_listed).order_by(blobs.c.digest)
+    return found.with_for_update(read=True, key_share=True, of=blobs)
 
 
 def _add_documents(connection: Connection, new: Iterable[Manifest]) -> None:
@@ -309,16 +359,21 @@ def _plain_platform(platform: Mapping[str, Any]) -> dict[str, Any]:
 
 def _connect_to_parents(connection: Connection, ids: dict[Digest, int]) -> None:
     """Sets the child ids of new entries, and of older entries whose manifests were missing until now."""
-    child = select(manifests.c.id).where(manifests.c.digest == manifest_children.c.child_digest).scalar_subquery()
-    is_open = manifest_children.c.child_id.is_(None)
     for batch in in_batches(ids.items()):
-        connection.execute(
-            update(manifest_children)
-            .where(manifest_children.c.parent_id.in_([manifest_id for _, manifest_id in batch]), is_open)
-            .values(child_id=child)
-        )
-        connection.execute(
-            update(manifest_children)
-            .where(is_one_of(connection, manifest_children.c.child_digest, [digest for digest, _ in batch]), is_open)
-            .values(child_id=child)
-        )
+        connection.execute(*_connect_below([manifest_id for _, manifest_id in batch]))
+        connection.execute(*_connect_above([digest for digest, _ in batch], dialect=connection.dialect.name))
+
+
+def _connect(is_wanted: ColumnElement[bool]) -> Update:
+    child = select(manifests.c.id).where(manifests.c.digest == manifest_children.c.child_digest).scalar_subquery()
+    return update(manifest_children).where(is_wanted, manifest_children.c.child_id.is_(None)).values(child_id=child)
+
+
+@built_once
+def _connect_below(manifest_ids: Sequence[int]) -> Update:
+    return _connect(manifest_children.c.parent_id.in_(manifest_ids))
+
+
+@built_once
+def _connect_above(digests: Sequence[Digest], *, dialect: str) -> Update:
+    return _connect(is_one_of_given(dialect, manifest_children.c.child_digest, digests))

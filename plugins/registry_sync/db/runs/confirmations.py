@@ -51,6 +51,7 @@ class ConfirmationStore:
             used_count=used_count,
             problem=None if problem is None else problem.digest_list_problem,
             problem_at=None if problem is None else problem.started_at,
+            is_stale=problem is not None and problem.digest_list == DigestListUse.STALE.value,
         )
 
     def last_of_many(self, runs: Iterable[SyncRun], *, problems_since: datetime) -> dict[str, Confirmation]:
@@ -111,6 +112,7 @@ def _newest_runs(condition: ColumnElement[bool]) -> Select[Any]:
     columns: tuple[Any, ...] = (
         sync_runs.c.started_at,
         sync_runs.c.listed_at,
+        sync_runs.c.digest_list,
         sync_runs.c.digest_list_problem,
         sync_runs.c.remote_spec,
     )

@@ -74,16 +74,16 @@ class CachedHeadStore:
             number = connection.execute(select(sync_runs.c.listing_began).where(sync_runs.c.id == run_id)).scalar_one()
             if listing_began not in (None, number):
                 return
-            rows = [
+            rows = (
                 {
                     "sync_run_id": run_id,
                     "name": name,
-                    "digest": digest,
+                    "digest": heads[name],
                     "asked_at": asked_at,
                     "listing_began": number,
                 }
-                for name, digest in sorted(heads.items())
-            ]
+                for name in sorted(heads)
+            )
             insert_absent(connection, run_heads, rows)
 
     def since(self, run_id: str, earliest: datetime) -> dict[TagName, CachedHead]:
@@ -133,6 +133,14 @@ def _heads_since(run_id: str, earliest: datetime) -> Select[Any]:
 
 
 _SETTLED = [state.value for state in RunState if state.is_settled]
+
+
+@built_once
+def _settled_since(repository_id: str, listing_began: int, run_id: str) -> Select[Any]:
+    """The rows of other settled syncs whose listing ended after ``listing_began``."""
+    row = sync_runs.c
+    of_others = (row.repository_id == repository_id, row.id != run_id)
+    return select(sync_runs).where(*of_others, row.listing_number > listing_began, row.state.in_(_SETTLED))
 
 
 def last_number(connection: Connection, repository_id: str) -> int:
@@ -192,14 +200,7 @@ class LaterSay:
     @classmethod
     def since(cls, connection: Connection, repository: Row[Any], run: Row[Any], number: int) -> LaterSay:
         """Usually empty, at the cost of one query; the caller has locked ``repository``."""
-        rows = connection.execute(
-            select(sync_runs).where(
-                sync_runs.c.repository_id == repository.id,
-                sync_runs.c.listing_number > run.listing_began,
-                sync_runs.c.state.in_(_SETTLED),
-                sync_runs.c.id != run.id,
-            )
-        ).all()
+        rows = connection.execute(*_settled_since(repository.id, run.listing_began, run.id)).all()
         own = RemoteSpec.of_document(run.remote_spec)
         settled = [
             _read_settled(connection, row, spec)

@@ -156,17 +156,21 @@ def settle(
     }
     if state.is_settled:
         values |= RECORDED_IN_FULL
-    statement, of_run = _change(run_id)
-    connection.execute(statement, {**(listed or {}), **values, **counts, **of_run})
+    change_run(connection, run_id, {**(listed or {}), **values, **counts})
     if state.is_settled:
         confirm_remote(connection, run_id)
         forget_notes(connection, run_id)
         connection.execute(*_settled_by(run_id))
 
 
+def change_run(connection: Connection, run_id: str, values: Mapping[str, Any]) -> None:
+    """Sets columns of a run."""
+    statement, of_run = _change(run_id)
+    connection.execute(statement, {**values, **of_run})
+
+
 @built_once
 def _change(run_id: str) -> Update:
-    """Sets the columns that are given at its execution."""
     return update(sync_runs).where(sync_runs.c.id == run_id)
 
 
@@ -327,7 +331,7 @@ def forget_notes(connection: Connection, run_id: str, *, keeps_heads: bool = Fal
         forget_heads(connection, run_id)
     for table in _RECORDS:
         if held._mapping[table.name]:  # noqa: SLF001  SQLAlchemy's public name for a row as a map
-            connection.execute(*_delete_records(run_id, table=table))
+            connection.execute(*records_deleted(run_id, table=table))
 
 
 @built_once
@@ -340,7 +344,8 @@ def _has_records(run_id: str) -> Select[Any]:
 
 
 @built_once
-def _delete_records(run_id: str, *, table: Table) -> Delete:
+def records_deleted(run_id: str, *, table: Table) -> Delete:
+    """The deletion of what ``table`` has of a run."""
     return delete(table).where(table.c.sync_run_id == run_id)
 
 

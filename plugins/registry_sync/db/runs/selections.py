@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, case, select, update
+from sqlalchemy import Connection, Select, Update, case, select, update
 
 from registry_sync.db.content.closures import (
     Direction,
@@ -207,14 +207,9 @@ class SelectionStore:
 
     def kept_referrers(self, repository_id: str) -> dict[Digest, frozenset[Digest]]:
         """As :meth:`referrers`, for the manifests that have referrers only."""
-        statement = (
-            select(manifests.c.digest, repository_links.c.child_digest)
-            .join(repository_links, repository_links.c.parent_id == manifests.c.id)
-            .where(is_present(repository_links, repository_id), repository_links.c.kind == LinkKind.REFERRER.value)
-        )
         found: dict[Digest, set[Digest]] = defaultdict(set)
         with self._transactions.reading() as connection:
-            for row in connection.execute(statement):
+            for row in connection.execute(*_referrers_of(repository_id)):
                 found[Digest(row.digest)].add(Digest(row.child_digest))
         return {subject: frozenset(referrers) for subject, referrers in found.items()}
 
@@ -252,10 +247,8 @@ class SelectionStore:
 
     def record_referrers_api(self, run_id: str, *, exists: bool) -> None:
         """Records whether the run's registry has the referrers API; a positive finding of any task stays."""
-        has_it = sync_runs.c.has_referrers_api
-        value = True if exists else case((has_it.is_(True), True), else_=False)
         with self._transactions.writing() as connection:
-            connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(has_referrers_api=value))
+            connection.execute(*_found_api(run_id, exists=exists))
 
     def lacks_referrers_api(self, run_id: str) -> bool:
         """Whether this run or recent runs of the same remote found that the repository has no referrers API.
@@ -284,6 +277,21 @@ class SelectionStore:
             connection.execute(
                 update(sync_runs).where(sync_runs.c.id == run_id).values(referrers_problem=storable(problem))
             )
+
+
+@built_once
+def _referrers_of(repository_id: str) -> Select[Any]:
+    return (
+        select(manifests.c.digest, repository_links.c.child_digest)
+        .join(repository_links, repository_links.c.parent_id == manifests.c.id)
+        .where(is_present(repository_links, repository_id), repository_links.c.kind == LinkKind.REFERRER.value)
+    )
+
+
+@built_once
+def _found_api(run_id: str, *, exists: bool) -> Update:
+    value = True if exists else case((sync_runs.c.has_referrers_api.is_(True), True), else_=False)
+    return update(sync_runs).where(sync_runs.c.id == run_id).values(has_referrers_api=value)
 
 
 def _tags_of(connection: Connection, repository_id: str, starts: Select[Any]) -> Sequence[TagName]:

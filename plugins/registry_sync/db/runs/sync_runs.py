@@ -6,12 +6,12 @@ stay. The content that a run needs is queried in ``required_blobs``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, Select, Update, bindparam, case, delete, select, update
+from sqlalchemy import Row, Select, Update, bindparam, case, select, update
 
 from registry_sync.db.engine import Transactions
 from registry_sync.db.queries import built_once, fetch_page, in_batches, storable
@@ -90,6 +90,30 @@ def _added_usage(run_id: str, *, names: tuple[str, ...]) -> Update:
     """Adds to the counters of ``names``, by parameters named ``<name>_added``."""
     added = {name: sync_runs.c[name] + bindparam(f"{name}_added") for name in names}
     return update(sync_runs).where(sync_runs.c.id == run_id).values(**added)
+
+
+@built_once
+def _pending_shards(run_id: str) -> Select[Any]:
+    is_pending = (run_tags.c.sync_run_id == run_id, run_tags.c.state == TagState.PENDING.value)
+    return select(run_tags.c.shard).where(*is_pending).distinct().order_by(run_tags.c.shard)
+
+
+@built_once
+def _pending_tags(run_id: str, shard: int) -> Select[Any]:
+    in_shard = (run_tags.c.sync_run_id == run_id, run_tags.c.shard == shard)
+    is_pending = run_tags.c.state == TagState.PENDING.value
+    return select(run_tags.c.name, run_tags.c.digest).where(*in_shard, is_pending).order_by(run_tags.c.name)
+
+
+@built_once
+def _moved_tag(run_id: str, *, state: TagState, given: tuple[str, ...]) -> Update:
+    """Sets the state of the tag that is given as ``tag``, and its digest or reason as far as they are ``given``."""
+    values: dict[str, Any] = {"state": state.value, "reason": None}
+    values |= {name.removeprefix("new_"): bindparam(name) for name in given}
+    is_wanted = (run_tags.c.sync_run_id == run_id) & (run_tags.c.name == bindparam("tag"))
+    if state is TagState.RESOLVED:
+        is_wanted &= run_tags.c.state != TagState.HELD.value
+    return update(run_tags).where(is_wanted).values(**values)
 
 
 class SyncRunStore:
@@ -240,7 +264,7 @@ class SyncRunStore:
         self,
         run_id: str,
         listed_at: datetime,
-        tags: Sequence[ListedTag],
+        tags: Collection[ListedTag],
         *,
         base: LatestTags | None = None,
         listing_began: int | None = None,
@@ -263,7 +287,7 @@ class SyncRunStore:
             latest = connection.execute(*latest_number_of(repository_id)).scalar_one()
             base = base if base is not None and base.number == latest else None
             listed = {"listed_at": listed_at, "listing_number": number, **insert_tags(connection, run_id, tags, base)}
-            connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(**listed, **_GOING_ON))
+            run_rows.change_run(connection, run_id, {**listed, **_GOING_ON})
 
     def settle_unchanged(
         self, run_id: str, listed_at: datetime, *, latest_number: int | None, listing_began: int | None = None
@@ -294,24 +318,13 @@ class SyncRunStore:
 
     def pending_shards(self, run_id: str) -> list[int]:
         """The numbers of the shards with tags that are yet to be fetched, in order."""
-        is_pending = (run_tags.c.sync_run_id == run_id, run_tags.c.state == TagState.PENDING.value)
-        statement = select(run_tags.c.shard).where(*is_pending).distinct().order_by(run_tags.c.shard)
         with self._transactions.reading() as connection:
-            return list(connection.execute(statement).scalars())
+            return list(connection.execute(*_pending_shards(run_id)).scalars())
 
     def tags_of_shard(self, run_id: str, shard: int) -> list[ListedTag]:
         """The tags that a mapped task has yet to fetch, by name."""
-        statement = (
-            select(run_tags.c.name, run_tags.c.digest)
-            .where(
-                run_tags.c.sync_run_id == run_id,
-                run_tags.c.shard == shard,
-                run_tags.c.state == TagState.PENDING.value,
-            )
-            .order_by(run_tags.c.name)
-        )
         with self._transactions.reading() as connection:
-            rows = connection.execute(statement).all()
+            rows = connection.execute(*_pending_tags(run_id, shard)).all()
         return [ListedTag(TagName(row.name), Digest(row.digest) if row.digest else None, shard) for row in rows]
 
     def listed_digests(self, run_id: str) -> list[Digest]:
@@ -357,20 +370,11 @@ class SyncRunStore:
     def _move_tags(self, run_id: str, state: TagState, changes: list[dict[str, Any]]) -> None:
         if not changes:
             return
-        values: dict[str, Any] = {"state": state.value, "reason": None}
-        for column, parameter in (("digest", "new_digest"), ("reason", "new_reason")):
-            if parameter in changes[0]:
-                values[column] = bindparam(parameter)
-        statement = (
-            update(run_tags)
-            .where(run_tags.c.sync_run_id == run_id, run_tags.c.name == bindparam("tag"))
-            .values(**values)
-        )
-        if state is TagState.RESOLVED:
-            statement = statement.where(run_tags.c.state != TagState.HELD.value)
+        given = tuple(name for name in ("new_digest", "new_reason") if name in changes[0])
+        statement, of_run = _moved_tag(run_id, state=state, given=given)
         with self._transactions.writing() as connection:
             for batch in in_batches(sorted(changes, key=lambda change: str(change["tag"]))):
-                connection.execute(statement, batch)
+                connection.execute(statement, [{**change, **of_run} for change in batch])
 
     def required_blobs(self, run_id: str) -> PackedBlobs:
         """All blobs below changed tags, and those below unchanged tags that are not stored.
@@ -389,7 +393,7 @@ class SyncRunStore:
         """
         with self._transactions.writing() as connection:
             run = require_open(connection, run_id)
-            connection.execute(delete(run_blobs).where(run_blobs.c.sync_run_id == run_id))
+            connection.execute(*run_rows.records_deleted(run_id, table=run_blobs))
             required_blobs.add_plan(connection, run, planned)
 
     def give_back_blobs(self, run_id: str, shard: int) -> bool:
@@ -427,7 +431,7 @@ class SyncRunStore:
     def record_challenge(self, run_id: str, challenge: Mapping[str, Any]) -> None:
         """Records what the registry taught about authentication, for the tasks that follow."""
         with self._transactions.writing() as connection:
-            connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(challenge=dict(challenge)))
+            run_rows.change_run(connection, run_id, {"challenge": dict(challenge)})
 
     def add_usage(self, run_id: str, usage: RunUsage) -> None:
         """Adds to the run's counters; each task adds its own usage."""

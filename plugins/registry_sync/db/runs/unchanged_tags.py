@@ -11,7 +11,9 @@ was recorded in full.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, literal, select, update
@@ -20,11 +22,12 @@ from registry_sync.db.content.closures import BASE_TAGS, in_run, is_in_base, the
 from registry_sync.db.queries import in_batches, insert_absent, insert_or_keep
 from registry_sync.db.runs.run_rows import RECORDED_IN_FULL
 from registry_sync.db.tables import manifests, run_tags, sync_runs, tags
+from registry_sync.domain.references import TagName
 from registry_sync.domain.runs import LatestTags, ListedTag, TagState
 
 
 def insert_tags(
-    connection: Connection, run_id: str, listed: Sequence[ListedTag], base: LatestTags | None
+    connection: Connection, run_id: str, listed: Collection[ListedTag], base: LatestTags | None
 ) -> dict[str, int | None]:
     """Inserts the rows of a listing, as a difference to ``base``, the latest version, unless it is None.
 
@@ -47,18 +50,31 @@ def insert_tags(
     return {"base_number": base.number, "base_tag_count": unchanged_count}
 
 
-def _difference(base: LatestTags, listed: Sequence[ListedTag]) -> tuple[Sequence[ListedTag], int]:
+def _difference(base: LatestTags, listed: Collection[ListedTag]) -> tuple[Iterable[ListedTag], int]:
     """What of ``listed`` has to be recorded beside the version ``base``, and how many unchanged tags that leaves out.
 
     All of it and 0 where the difference is the larger part, as for an additive sync of few of many tags.
     """
-    unchanged = [tag for tag in listed if tag.state is TagState.UNCHANGED and base.digests.get(tag.name) == tag.digest]
-    unlisted = base.digests.keys() - {tag.name for tag in listed}
-    if len(unlisted) >= len(unchanged):
+    if not base.digests:
         return listed, 0
-    without_row = {tag.name for tag in unchanged}
-    recorded = [tag for tag in listed if tag.name not in without_row]
-    return [*recorded, *(ListedTag(tag, unfetched=TagState.UNLISTED) for tag in sorted(unlisted))], len(unchanged)
+
+    def is_left_out(tag: ListedTag) -> bool:
+        return tag.state is TagState.UNCHANGED and base.digests.get(tag.name) == tag.digest
+
+    names = sorted(tag.name for tag in listed)  # a set of all takes more than the tags do
+    unlisted = [tag for tag in sorted(base.digests) if not _is_in(names, tag)]
+    unchanged_count = sum(map(is_left_out, listed))
+    if len(unlisted) >= unchanged_count:
+        return listed, 0
+    recorded = (tag for tag in listed if not is_left_out(tag))
+    missing = (ListedTag(tag, unfetched=TagState.UNLISTED) for tag in unlisted)
+    return chain(recorded, missing), unchanged_count
+
+
+def _is_in(names: Sequence[TagName], name: TagName) -> bool:
+    """Whether ``name`` is one of ``names``, which are in order."""
+    at = bisect_left(names, name)
+    return at < len(names) and names[at] == name
 
 
 def record_each(connection: Connection, *conditions: ColumnElement[bool]) -> None:

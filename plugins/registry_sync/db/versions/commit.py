@@ -98,14 +98,24 @@ def add_version(
         "created_by": None if origin.created_by is None else storable(origin.created_by),
     }
     counts = _counts(connection, repository.id, base, difference)
-    connection.execute(insert(repository_versions).values(**identity, **values, **counts))
+    connection.execute(_INSERT_VERSION, {**identity, **values, **counts})
     held = [{**identity, "tag": hold.tag, "digest": hold.digest, "reason": hold.reason} for hold in holds]
     for batch in in_batches(held):
         connection.execute(insert(version_holds), batch)
     numbers = {"latest_number": number, "last_number": number}
-    connection.execute(update(repositories).where(repositories.c.id == repository.id).values(**numbers))
+    statement, of_repository = _numbered(repository.id)
+    connection.execute(statement, {**numbers, **of_repository})
     keep_newest(connection, repository.id, repository.retain_versions, committing=sync_run_id)
     return number
+
+
+_INSERT_VERSION = insert(repository_versions)
+
+
+@built_once
+def _numbered(repository_id: str) -> Update:
+    """Sets the numbers of versions that are given at its execution."""
+    return update(repositories).where(repositories.c.id == repository_id)
 
 
 def _counts(connection: Connection, repository_id: str, base: int | None, difference: Difference) -> dict[str, int]:

@@ -18,10 +18,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Subquery, func, or_, select
+from sqlalchemy import Connection, Row, Select, Subquery, func, or_, select
 
 from registry_sync.db.content.closures import hold_tags, is_in_latest, is_present
-from registry_sync.db.queries import in_batches, is_one_of
+from registry_sync.db.queries import built_once, in_batches, is_one_of
 from registry_sync.db.remotes import last_synced_by
 from registry_sync.db.runs.unchanged_tags import tags_without_row
 from registry_sync.db.tables import (
@@ -153,10 +153,13 @@ def _belongs_to_another(row: Row[Any]) -> bool:
 
 
 def _tags_in_states(connection: Connection, run_id: str, states: Collection[str]) -> list[Any]:
-    statement = select(run_tags.c.name, run_tags.c.digest).where(
-        run_tags.c.sync_run_id == run_id, run_tags.c.state.in_(states)
-    )
-    return list(connection.execute(statement))
+    return list(connection.execute(*_in_states(run_id, states=tuple(states))))
+
+
+@built_once
+def _in_states(run_id: str, *, states: tuple[str, ...]) -> Select[Any]:
+    is_wanted = (run_tags.c.sync_run_id == run_id) & run_tags.c.state.in_(states)
+    return select(run_tags.c.name, run_tags.c.digest).where(is_wanted)
 
 
 def _present(connection: Connection, repository_id: str, names: Iterable[str]) -> list[str]:

@@ -190,19 +190,23 @@ def read_versions(connection: Connection, rows: Sequence[Row[Any]]) -> list[Repo
 def _gaps(connection: Connection, repository_ids: Sequence[str]) -> Mapping[str, Sequence[tuple[Gap, int, int | None]]]:
     """Every gap of these repositories, with the versions it was added and removed in; there are few."""
     found: dict[str, list[tuple[Gap, int, int | None]]] = defaultdict(list)
-    links = repository_links.c
     for batch in in_batches(repository_ids):
-        statement = (
-            select(links.repository_id, manifests.c.digest, links.child_digest, links.version_added)
-            .add_columns(links.version_removed)
-            .join(manifests, manifests.c.id == links.parent_id)
-            .where(links.repository_id.in_(batch), links.child_id.is_(None))
-            .order_by(manifests.c.digest, links.child_digest)
-        )
-        for row in connection.execute(statement):
+        for row in connection.execute(*_missing_entries(batch)):
             gap = Gap(Digest(row.digest), Digest(row.child_digest))
             found[row.repository_id].append((gap, row.version_added, row.version_removed))
     return found
+
+
+@built_once
+def _missing_entries(repository_ids: Sequence[str]) -> Select[Any]:
+    links = repository_links.c
+    return (
+        select(links.repository_id, manifests.c.digest, links.child_digest, links.version_added)
+        .add_columns(links.version_removed)
+        .join(manifests, manifests.c.id == links.parent_id)
+        .where(links.repository_id.in_(repository_ids), links.child_id.is_(None))
+        .order_by(manifests.c.digest, links.child_digest)
+    )
 
 
 def derived_version(connection: Connection, repository_id: str, number: int | None) -> DerivedVersion:

@@ -92,6 +92,11 @@ class Authenticator:
         return self._selected
 
     @property
+    def has_learned(self) -> bool:
+        """Whether requests wait for no other to bring a challenge: see :meth:`discovery`."""
+        return self._responded.is_set() or bool(self._source().registry_token)
+
+    @property
     def is_anonymous(self) -> bool:
         """Whether the connection has no credentials."""
         return self._source().is_anonymous
@@ -311,6 +316,12 @@ class Login:
     def record_sent(self) -> None:
         """Records when the request was sent; call it just before."""
         self._sent_at = self._tokens.clock.monotonic()
+
+    def of_another(self, sent_at: float) -> Login:
+        """That of another request, sent at ``sent_at`` with the authorization that this one gave, and not refused."""
+        other = self._authenticator.login(self.scope, is_aside=self._is_aside)
+        other._sent, other._sent_at = self._sent, sent_at  # noqa: SLF001  it is one of this class
+        return other
 
     def is_refused(self, header: str | None, sent_by: Target) -> bool:
         """Whether a 401 with this ``WWW-Authenticate`` is final; otherwise the request is sent again.

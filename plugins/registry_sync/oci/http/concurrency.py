@@ -57,7 +57,7 @@ class Concurrency:
         self._changed = threading.Condition(threading.Lock())
         self._limit = self._first
         self._ceiling = self._most
-        self._running_count = 0
+        self._running_count = self._waiting_count = 0
         self._is_doubled = True
         # The round of requests since the number changed.
         self._round_began_at = float("-inf")
@@ -87,13 +87,27 @@ class Concurrency:
         """
         return self._slot
 
-    def _take_slot(self) -> None:
-        with self._changed:
-            while self._running_count >= self._limit:
-                self._clock.wait(self._changed)
-            self._running_count += 1
+    @property
+    def may_keep_slot(self) -> bool:
+        """Whether a request may follow another in its slot: nobody waits for one, and there are not too many."""
+        return not self._waiting_count and self._running_count <= self._limit
 
-    def _free_slot(self) -> None:
+    def take_slot(self, *, must_wait: bool = True) -> bool:
+        """As :meth:`slot`, for a caller that frees it; without ``must_wait``, whether one is free now."""
+        with self._changed:
+            if self._running_count >= self._limit and not must_wait:
+                return False
+            self._waiting_count += 1
+            try:
+                while self._running_count >= self._limit:
+                    self._clock.wait(self._changed)
+            finally:
+                self._waiting_count -= 1
+            self._running_count += 1
+            return True
+
+    def free_slot(self) -> None:
+        """Gives a slot to others."""
         with self._changed:
             self._running_count -= 1
             if self._running_count < self._limit:
@@ -201,9 +215,9 @@ class _Slot(AbstractContextManager[None]):
         self._concurrency = concurrency
 
     def __enter__(self) -> None:
-        self._concurrency._take_slot()  # noqa: SLF001  a part of it
+        self._concurrency.take_slot()
 
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._concurrency._free_slot()  # noqa: SLF001  a part of it
+        self._concurrency.free_slot()

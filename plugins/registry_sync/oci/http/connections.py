@@ -95,7 +95,8 @@ class _PlainHeaders(HTTPMessage):
 
 
 #: RFC 9112 section 5, without the obsolete folding of a value over several lines (section 5.2).
-_PLAIN_HEADERS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r\n)*\r\n")
+_PLAIN_HEADER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*")
+_PLAIN_HEADERS = re.compile(rb"(?:%s\r\n)*\r\n" % _PLAIN_HEADER.pattern)
 
 
 def _read_headers(received: io.BufferedReader) -> HTTPMessage:
@@ -182,6 +183,37 @@ class JoinedHeaders(dict[str, str]):
 
     def get(self, name: str, default: Any = None) -> Any:
         return super().get(name.lower(), default)
+
+
+#: So many lines of headers are remembered, none that is longer: responses of a registry differ in few.
+_MOST_KNOWN_LINES, _LONGEST_KNOWN_LINE = 256, 256
+
+
+class HeaderLines:
+    """Reads headers of many responses of one registry; lines that have come before are not read again."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[str, str]] = {}
+
+    def read(self, response: bytes) -> JoinedHeaders | None:
+        """The headers of a whole response without a body; None unless they are in the form of the specification."""
+        lines, known, found = response.split(b"\r\n"), self._known, JoinedHeaders()
+        if lines[-2:] != [b"", b""] or len(lines) - 3 >= MAX_HEADERS:
+            return None
+        for line in lines[1:-2]:
+            pair = known.get(line)
+            if pair is None:
+                if not _PLAIN_HEADER.fullmatch(line):
+                    return None
+                name, _, value = line.decode("iso-8859-1").partition(":")
+                pair = name.lower(), value.lstrip(" \t")
+                if len(known) >= _MOST_KNOWN_LINES:
+                    known.clear()
+                if len(line) <= _LONGEST_KNOWN_LINE:
+                    known[line] = pair
+            key, text = pair
+            found[key] = f"{found[key]}, {text}" if key in found else text
+        return found
 
 
 class EmptyResponse:

@@ -24,7 +24,6 @@ from typing import Protocol
 from registry_sync.domain.runs import RunUsage
 from registry_sync.errors import RateLimited, RegistryError
 from registry_sync.oci.http.options import Clock
-from registry_sync.oci.http.responses import Response
 
 #: Statuses by which a server says that it gets too many requests (RFC 6585 section 4, RFC 9110 section 15.6.4).
 SLOWING_STATUSES = frozenset({429, 503})
@@ -50,14 +49,14 @@ class RateLimit:
     source: str | None = None
 
     @classmethod
-    def read(cls, response: Response) -> RateLimit | None:
+    def read(cls, header: Callable[[str], str | None]) -> RateLimit | None:
         """Reads the ``ratelimit-*`` headers of a response; None when they are absent or unreadable."""
-        stated = response.header("ratelimit-remaining")
+        stated = header("ratelimit-remaining")
         remaining = None if stated is None else _last_limit(stated)
         if remaining is None:
             return None
-        limit = _last_limit(response.header("ratelimit-limit")) or (None, None)
-        source = re.sub(r"[^\x21-\x7e]", "", response.header("docker-ratelimit-source") or "")[:128]
+        limit = _last_limit(header("ratelimit-limit")) or (None, None)
+        source = re.sub(r"[^\x21-\x7e]", "", header("docker-ratelimit-source") or "")[:128]
         return cls(remaining[0], limit[0], remaining[1] or limit[1], source or None)
 
 
@@ -105,9 +104,9 @@ class Usage:
         with self._lock:
             self._counts[counter] += amount
 
-    def record_rate_limit(self, response: Response) -> None:
-        """Records the rate limit in the headers of a response."""
-        limit = RateLimit.read(response)
+    def record_rate_limit(self, header: Callable[[str], str | None]) -> None:
+        """Records the rate limit in the headers of a response, which ``header`` gives."""
+        limit = RateLimit.read(header)
         if limit is not None:
             self.rate_limit = limit
 
@@ -196,6 +195,12 @@ class RequestRate:
             if slowed_count == self._slowed_count:
                 return turn_at
 
+    def turn_now(self) -> float | None:
+        """As :meth:`wait` where the caller's turn is now; None, and no turn is taken, where it would have to wait."""
+        with self._lock:
+            now = self._clock.monotonic()
+            return None if self._next_at > now else self._add_turn(now, now)
+
     def slow_down(self, requested_at: float) -> float | None:
         """Halves the rate after a response to a request made at ``requested_at``; the new rate, None when unchanged.
 
@@ -219,13 +224,15 @@ class RequestRate:
     def _take_turn(self) -> tuple[float, float, int]:
         with self._lock:
             now = self._clock.monotonic()
-            turn_at = max(now, self._next_at)
-            rate = self._rate(turn_at)
-            self._next_at = turn_at + (1 / rate if rate else 0.0)
-            self._turns.append(turn_at)
-            while self._turns[0] < now - 2 * _WINDOW_SECONDS:
-                self._turns.popleft()
-            return turn_at, now, self._slowed_count
+            return self._add_turn(max(now, self._next_at), now), now, self._slowed_count
+
+    def _add_turn(self, turn_at: float, now: float) -> float:
+        rate = self._rate(turn_at)
+        self._next_at = turn_at + (1 / rate if rate else 0.0)
+        self._turns.append(turn_at)
+        while self._turns[0] < now - 2 * _WINDOW_SECONDS:
+            self._turns.popleft()
+        return turn_at
 
     def _rate(self, at: float) -> float | None:
         part = None if self._budget is None else self._budget.requests_per_second()
@@ -291,9 +298,9 @@ class PullLimit:
         """A request that is no pull; call it before the request whose response is passed to :meth:`record`."""
         return Pull(next(self._ticks))
 
-    def record(self, response: Response, request: Pull) -> None:
+    def record(self, header: Callable[[str], str | None], request: Pull) -> None:
         """Records the remaining pulls in the response to ``request``; responses may arrive out of order."""
-        limit = RateLimit.read(response)
+        limit = RateLimit.read(header)
         if limit is None:
             return
         request.has_reported = True

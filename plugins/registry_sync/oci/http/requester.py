@@ -6,7 +6,8 @@ import logging
 import random
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
 from functools import lru_cache, partial
@@ -26,6 +27,7 @@ from registry_sync.errors import (
 from registry_sync.oci.auth.authenticator import Authenticator, FixedAuthorization, Login, NoAuthorizationLeft
 from registry_sync.oci.auth.challenges import CATALOG_SCOPE, parse_challenges, repository_scope
 from registry_sync.oci.auth.tokens import scrubbed
+from registry_sync.oci.http.connections import JoinedHeaders
 from registry_sync.oci.http.error_mapping import (
     RequestContext,
     denied_message,
@@ -33,6 +35,7 @@ from registry_sync.oci.http.error_mapping import (
     read_error_body,
     unavailable_message,
 )
+from registry_sync.oci.http.many_heads import HeadsLeft, ManyHeads, StartedRequest
 from registry_sync.oci.http.options import ClientOptions, Clock
 from registry_sync.oci.http.origins import Target
 from registry_sync.oci.http.rate_limits import SLOWING_STATUSES, AccountBudget, Usage
@@ -62,6 +65,12 @@ class Pause:
         self._limit, self._until = limit, self._clock.monotonic() + seconds
         if self._budget is not None:
             self._budget.pause(seconds)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether requests are accepted now."""
+        elsewhere = 0.0 if self._budget is None else self._budget.paused_seconds()
+        return elsewhere <= 0 and self._until <= self._clock.monotonic()
 
     def wait(self, longest_seconds: float) -> None:
         """Waits for its end; where that is too long, raises the registry's error with the remaining wait."""
@@ -98,7 +107,7 @@ class Retry:
         self._options = options
         self._clock = clock
         self._usage = usage
-        self._pause = pause or Pause(clock)
+        self.pause = pause or Pause(clock)
 
     def run(self, attempt: Callable[[], T]) -> T:
         """The result of ``attempt``; its last error when it keeps failing. Only temporary errors are retried."""
@@ -122,12 +131,12 @@ class Retry:
         is_limited = isinstance(problem, RegistryError) and problem.status in SLOWING_STATUSES
         if wait > self._options.longest_wait_seconds or spent + wait > self._options.retry_budget_seconds:
             if is_limited and requested is not None and isinstance(problem, RegistryError):
-                self._pause.refuse(requested, problem)
+                self.pause.refuse(requested, problem)
             raise problem
         self._usage.add("retry_count")
         self._usage.record_wait(wait)
         if is_limited or isinstance(problem, RateLimited):
-            self._pause.extend(wait)
+            self.pause.extend(wait)
         self._clock.sleep(wait)
 
     def await_pause(self) -> None:
@@ -135,7 +144,7 @@ class Retry:
 
         Where the pause is too long, raises the registry's error with the remaining wait, without a request.
         """
-        self._pause.wait(self._options.longest_wait_seconds)
+        self.pause.wait(self._options.longest_wait_seconds)
 
 
 def backoff_seconds(number: int) -> float:
@@ -190,12 +199,16 @@ class Requester:
         read: Callable[[Response], T],
         *,
         accepted: frozenset[int] = frozenset({200}),
+        started: StartedRequest | None = None,
     ) -> T:
-        """The result of ``read`` on the response; requested and read again after temporary errors."""
+        """The result of ``read`` on the response; requested and read again after temporary errors.
+
+        ``started`` is a request that :meth:`send_heads` has left, to go on from.
+        """
 
         def attempt() -> T:
             with self.slot():
-                response = self.send_once(method, target, request_context, headers, accepted=accepted)
+                response = self.send_once(method, target, request_context, headers, accepted=accepted, started=started)
                 try:
                     return read(response)
                 except BaseException:
@@ -212,15 +225,51 @@ class Requester:
         headers: Mapping[str, str],
         *,
         accepted: frozenset[int] = frozenset({200}),
+        started: StartedRequest | None = None,
     ) -> Response:
         """The response, when its status is in ``accepted``. Raises the errors of other statuses.
 
         A 401 is handled by :class:`~registry_sync.oci.auth.authenticator.Login`; the body of one that is accepted has
         been read.
         """
-        login = self._authenticator.login(_scope(request_context))
-        send = partial(self._transport.follow, method, target, headers, login)
+        goes_on = started is not None and not started.is_taken
+        login = started.login if started and goes_on else self._authenticator.login(_scope(request_context))
+        send = partial(self._transport.follow, method, target, headers, login, started=started)
         return self._response(send, login, request_context, accepted)
+
+    def send_heads(
+        self,
+        place: Target,
+        names: Sequence[str],
+        request_context: RequestContext,
+        headers: Mapping[str, str],
+        done: Callable[[str, JoinedHeaders], bool],
+        *,
+        most: Callable[[], int],
+    ) -> HeadsLeft:
+        """HEADs of ``names`` below ``place``, as :class:`~registry_sync.oci.http.many_heads.ManyHeads`.
+
+        None is sent where the registry has not responded before, or is reached by a proxy.
+        """
+        if not names or self._transport.pools.is_proxied or not self._authenticator.has_learned:
+            return HeadsLeft(waiting=deque(names))
+
+        def authorize() -> tuple[Login, str | None]:
+            login = self._authenticator.login(_scope(request_context))
+            return login, login.authorization(self._transport.rate.wait)
+
+        self._transport.gate.check_name(place.origin.host)
+        pause = self.retry.pause
+        many = ManyHeads(
+            self._transport,
+            place,
+            names,
+            headers=headers,
+            authorize=authorize,
+            may_send=lambda: pause.is_over,
+            done=done,
+        )
+        return many.send(most)
 
     def send_aside(
         self, target: Target, request_context: RequestContext, headers: Mapping[str, str], *, actions: str

@@ -17,7 +17,7 @@ from urllib3.util import Retry
 from registry_sync.domain.remote import FIRST_CONCURRENCY
 from registry_sync.errors import RedirectRefused, RegistrySyncError
 from registry_sync.oci.http.concurrency import Concurrency, SentRequest
-from registry_sync.oci.http.connections import ConnectionPools, TargetHeaders
+from registry_sync.oci.http.connections import ConnectionPools, EmptyResponse, HeaderLines, TargetHeaders
 from registry_sync.oci.http.options import ClientOptions, Clock
 from registry_sync.oci.http.origins import AddressGate, Origin, Target
 from registry_sync.oci.http.rate_limits import SLOWING_STATUSES, AccountBudget, RequestRate
@@ -32,6 +32,7 @@ from registry_sync.oci.http.responses import (
 
 if TYPE_CHECKING:
     from registry_sync.oci.auth.authenticator import FixedAuthorization, Login
+    from registry_sync.oci.http.many_heads import StartedRequest
 
 log = logging.getLogger(__name__)
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
@@ -66,8 +67,9 @@ class Transport:
 
     def __init__(self, own: Origin, options: ClientOptions, clock: Clock, budget: AccountBudget | None = None) -> None:
         self.own = own
-        self._gate = AddressGate(own.host, options.private_hosts | options.trusted_realm_hosts)
-        self.pools = ConnectionPools(own, options, self._gate)
+        self.gate = AddressGate(own.host, options.private_hosts | options.trusted_realm_hosts)
+        self.header_lines = HeaderLines()
+        self.pools = ConnectionPools(own, options, self.gate)
         self._pace = Pace(options.throughput_window_seconds, options.minimum_bytes_per_second, clock)
         self.clock = clock
         self._namespace = options.namespace
@@ -92,7 +94,7 @@ class Transport:
         down.
         """
         origin = target.origin
-        self._gate.check_name(origin.host)
+        self.gate.check_name(origin.host)
         sent = TargetHeaders(headers)
         sent["User-Agent"] = self.user_agent
         sent.setdefault("Accept-Encoding", "identity")
@@ -134,13 +136,31 @@ class Transport:
             raise proxy_refusal(response.status, origin.netloc)
         return response
 
-    def follow(self, method: str, target: Target, headers: Mapping[str, str], login: Login | None = None) -> Response:
-        """The response at the end of the redirects of a GET or HEAD. Raises :class:`RedirectRefused`."""
-        target = self._with_namespace(target)
+    def response_to_head(self, received: EmptyResponse, target: Target) -> Response:
+        """A response that came without :meth:`send`."""
+        return Response(received, "HEAD", target, self._pace)
+
+    def follow(
+        self,
+        method: str,
+        target: Target,
+        headers: Mapping[str, str],
+        login: Login | None = None,
+        *,
+        started: StartedRequest | None = None,
+    ) -> Response:
+        """The response at the end of the redirects of a GET or HEAD. Raises :class:`RedirectRefused`.
+
+        ``started`` is the first of these requests, where it was sent before and not gone on from.
+        """
+        target = self.with_namespace(target)
         requested_host, has_moved = target.origin.netloc, False
         for _ in range(MAX_REDIRECTS + 1):
             try:
-                response = self.send(method, target, headers, login=login)
+                if started is not None and not started.is_taken:
+                    response = started.take()
+                else:
+                    response = self.send(method, target, headers, login=login)
             except RegistrySyncError as problem:
                 if not has_moved:
                     raise
@@ -179,7 +199,7 @@ class Transport:
             self.concurrency.limit,
         )
 
-    def _with_namespace(self, target: Target) -> Target:
+    def with_namespace(self, target: Target) -> Target:
         """``target`` with the configured namespace, if any. Targets of redirects are not changed."""
         if self._namespace is None:
             return target
