@@ -40,31 +40,47 @@ is_supported() {
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' 2>/dev/null
 }
 
-# Prints the interpreter to use.
+# Those of distributions are compiled with optimizations; one from source only on request: pyenv's need a third more time
+# for everything.
+is_optimized() {
+    "$1" -c 'import sys, sysconfig; options = sysconfig.get_config_var("CONFIG_ARGS") or ""; sys.exit(sys.base_prefix != "/usr" and "--enable-optimizations" not in options)' 2>/dev/null
+}
+
+# Debian has these two in a separate package.
+has_venv() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
+
+# Prints the interpreter to use: the first on the path that is optimized and complete, else the first.
 choose_python() {
     if [ -n "${PYTHON:-}" ]; then
         is_supported "$PYTHON" || fail "PYTHON=$PYTHON is not Python 3.10 to 3.14"
         printf '%s\n' "$PYTHON"
         return
     fi
-    for candidate in python3 python3.13 python3.12 python3.11 python3.14 python3.10; do
-        if is_supported "$candidate"; then
-            printf '%s\n' "$candidate"
-            return
-        fi
+    first=
+    IFS=:
+    for name in python3 python3.13 python3.12 python3.11 python3.14 python3.10; do
+        for folder in $PATH; do
+            candidate=$folder/$name
+            [ -x "$candidate" ] && is_supported "$candidate" || continue
+            first=${first:-$candidate}
+            if is_optimized "$candidate" && has_venv "$candidate"; then
+                printf '%s\n' "$candidate"
+                return
+            fi
+        done
     done
-    fail "no Python 3.10 to 3.14 is on the path. Install one (Debian 12, Ubuntu 22.04 and later: apt-get install python3), or name one: make PYTHON=/path/to/python3"
+    [ -n "$first" ] || fail "no Python 3.10 to 3.14 is on the path. Install one (Debian 12, Ubuntu 22.04 and later: apt-get install python3), or name one: make PYTHON=/path/to/python3"
+    printf '%s\n' "$first"
 }
 
 make_venv() {
     ! "$1/bin/python" -m pip --version >/dev/null 2>&1 || return 0
     python=$(choose_python)
-    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-        # Debian has these two in a separate package
+    if ! has_venv "$python"; then
         version=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
         install_debian 'A virtual environment' "$version-venv"
     fi
-    say "Creating a virtual environment with $("$python" --version)"
+    say "Creating a virtual environment with $("$python" --version), $python"
     "$python" -m venv --clear "$1"
 }
 

@@ -60,16 +60,18 @@ class Machine:
             f"#!/bin/sh\nfor last; do :; done\ncase $last in {known}) printf installed ;; *) exit 1 ;; esac\n",
         )
 
-    def add_python(self, name: str = "python3", *, has_ensurepip: bool = True) -> None:
+    def add_python(self, name: str = "python3", *, has_ensurepip: bool = True, is_optimized: bool = True) -> None:
         """The interpreter of the tests under ``name``, quick to make environments, with itself as their python.
 
         Debian's has no ensurepip before its package is installed.
         """
         lacks = "" if has_ensurepip else f'[ -e {self.folder}/asked ] || case "$2" in *ensurepip*) exit 1 ;; esac'
+        plain = f'case "$2" in *CONFIG_ARGS*) exit {"0" if is_optimized else "1"} ;; esac'
         self.add(
             name,
             f"""#!/bin/sh
 {lacks}
+{plain}
 if [ "$1 $2 $3" = "-m venv --clear" ]; then
     mkdir -p "$4/bin"
     printf '#!/bin/sh\\nexec {sys.executable} "$@"\\n' >"$4/bin/python"
@@ -141,6 +143,29 @@ def test_a_newer_python_beside_an_old_python3_is_found(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (machine.checkout / ".local/venv/bin/python").exists()
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("lacks", [{"is_optimized": False}, {"has_ensurepip": False}], ids=["optimizations", "venv"])
+def test_an_optimized_python_further_on_the_path_is_preferred(tmp_path: Path, lacks: dict[str, bool]) -> None:
+    first, second = (tmp_path / name for name in ("first", "second"))
+    for folder in (first, second):
+        folder.mkdir()
+    machine = Machine(first)
+    machine.add_python(**lacks)
+    other = Machine(second)
+    other.add_python()
+    done = machine.run("venv", ".local/venv", PATH=f"{machine.bin}:{other.bin}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.rstrip().endswith(str(other.bin / "python3"))
+
+
+def test_without_an_optimized_python_the_first_is_used(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.add_python(is_optimized=False)
+    machine.add_python("python3.12", is_optimized=False)
+    done = machine.run("venv", ".local/venv")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.rstrip().endswith(str(machine.bin / "python3"))
 
 
 def test_a_python_that_is_requested_and_too_old_is_refused_by_name(tmp_path: Path) -> None:
