@@ -248,7 +248,7 @@ def airflow(
     (dags / "waiting.py").write_text(waiting_dags.CODE)
     (dags / "grouped.py").write_text(grouped_dags.CODE)
     fleet = declared_fleet.write(folder / "fleet")
-    settings = {"registry_sync": {"min_shard_mib": "192", "fleet_path": str(fleet)}}
+    settings = {"registry_sync": {"min_shard_mib": "128", "fleet_path": str(fleet)}}
     env = {"GREETING": "hello", **connections(*recipients)}
     with AirflowInstance(folder, dags=dags, database=airflow_database, settings=settings, env=env) as instance:
         _shared_airflows[scheduling.SHARED] = instance

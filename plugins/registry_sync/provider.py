@@ -266,7 +266,7 @@ SETTINGS: dict[str, Any] = {
         "default": "4",
     },
     "min_shard_mib": {
-        "description": "The minimum work of a task that fetches blobs, in MiB; each blob counts as one MiB more.",
+        "description": "The minimum work of a task, in MiB; manifests count one each, blobs one more than their bytes.",
         "version_added": "0.1.0",
         "type": "integer",
         "example": None,

@@ -29,8 +29,8 @@ from support.shapes import many_tags
 
 TAGS = 5
 GROUPS = ("left", "right")
-#: More than two tasks of a stage take.
-LARGE_TAGS = 2000
+#: As many as two tasks of a stage take by the settings of the shared Airflow, and some.
+LARGE_TAGS = 300
 #: From the end of a task's process until the scheduler knows of it.
 EXECUTOR_SECONDS = 3.0
 

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,12 +101,19 @@ def send(page: Page, form: Locator, airflow: AirflowInstance) -> str:
     return airflow.remember("registry_sync", run)
 
 
-def expect_note(page: Page, run: str, words: str) -> None:
-    """The first line of the note, on the page of the run.
+def expect_notes(page: Page, notes: Mapping[str, str]) -> None:
+    """The first line of the note of each run, on its page.
 
-    It is loaded anew: a page that has shown the note of the running sync goes on showing that.
+    Airflow's script is loaded anew: a page that has shown the note of the running sync goes on showing that.
     """
-    page.goto(urljoin(page.url, f"/dags/registry_sync/runs/{run}"))
+    page.goto(urljoin(page.url, "/plugins"))
+    for run, words in notes.items():
+        expect_note(page, run, words)
+
+
+def expect_note(page: Page, run: str, words: str) -> None:
+    """The first line of the note of a run whose page was not shown before."""
+    show(page, f"/dags/registry_sync/runs/{run}")
     expect(page.get_by_text(words).first).to_be_visible()
 
 
@@ -127,14 +134,13 @@ def test_the_form_mirrors_something_new_and_syncs_an_existing_remote(
     form.locator('input[name="element_url"]').fill(upstream.url)
     form.locator('input[name="element_upstream_name"]').fill("library/hello-world")
     picture(page, "trigger-form.png")
-    run = send(page, form, airflow)
-    assert airflow.wait(run) == "success"
+    first = send(page, form, airflow)
+    assert airflow.wait(first) == "success"
     show(page, "/dags/registry_sync/runs")
     expect(page.get_by_text(re.compile("^sync__from-the-form__20")).first).to_be_visible()
     picture(page, "runs-of-the-form.png")
-    version = airflow.xcom(run, "commit_version")["version"]
+    version = airflow.xcom(first, "commit_version")["version"]
     assert version["content_summary"]["present"]["docker.tag"]["count"] == 2
-    expect_note(page, run, "from-the-form: version 1, +2 \N{MINUS SIGN}0 tags")
 
     form = open_form(page, airflow)
     form.locator('input[name="element_repository"]').fill("from-the-form")
@@ -143,7 +149,8 @@ def test_the_form_mirrors_something_new_and_syncs_an_existing_remote(
     picture(page, "trigger-form-existing.png")
     run = send(page, form, airflow)
     assert airflow.wait(run) == "success"
-    expect_note(page, run, "from-the-form: unchanged since version 1, 2 tags")
+    notes = ("version 1, +2 \N{MINUS SIGN}0 tags", "unchanged since version 1, 2 tags")
+    expect_notes(page, {of: f"from-the-form: {note}" for of, note in zip((first, run), notes, strict=True)})
     show(page, f"/dags/registry_sync/runs/{run}/tasks/list_tags/details")
     expect(page.get_by_role("link", name="Upstream")).to_have_attribute(
         "href", f"{upstream.url}/v2/library/hello-world/tags/list"
@@ -174,10 +181,8 @@ def test_what_cannot_be_right_is_refused_in_the_words_of_the_form(page: Page, ai
         for field, value in given.items():
             form.locator(f'input[name="element_{field}"]').fill(value)
         sent[send(page, form, airflow)] = f"mistyped-{number}: failed: {words}"
-    for run, words in sent.items():
-        assert airflow.wait(run) == "failed"
-        expect_note(page, run, words)
-        picture(page, f"refused-{words.partition(':')[0]}.png")
+    assert {airflow.wait(run) for run in sent} == {"failed"}
+    expect_notes(page, sent)
 
 
 def test_a_finished_run_reads_well_in_the_grid_and_in_the_list(
@@ -262,8 +267,7 @@ def test_a_stopped_deletion_is_approved_among_the_required_actions(
     page.get_by_role("button", name="Approve").click()
     assert airflow.wait(run) == "success"
     assert airflow.xcom(run, "commit_version")["removals_approved_by"] == "admin"
-    page.reload()  # Airflow's script has the note from while the run waited
-    expect_note(page, run, "shrinking-in-the-ui: version 2, +0 \N{MINUS SIGN}4 tags")
+    expect_notes(page, {run: "shrinking-in-the-ui: version 2, +0 \N{MINUS SIGN}4 tags"})
     assert " as admin approved at " in airflow.api("GET", f"/dags/registry_sync/dagRuns/{run}")["note"]
 
 

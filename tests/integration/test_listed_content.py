@@ -88,9 +88,8 @@ def test_a_small_run_is_fetched_by_its_listing(sync: Sync) -> None:
     sync.check(sync.rest())
 
 
-def test_two_shards_of_manifests_are_left_to_their_tasks(sync: Sync, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("registry_sync.sync.list_tags.MIN_SHARD_MANIFESTS", 1)
-    fetched = sync.list(max_shards=2)
+def test_two_shards_of_manifests_are_left_to_their_tasks(sync: Sync) -> None:
+    fetched = sync.list(max_shards=2, min_shard_bytes=MIB)
     assert fetched == ContentFetched()
     assert fetched.counts == {}
     assert sync.gets("manifest") == {}

@@ -86,12 +86,15 @@ class Installation:
     min_shard_bytes: int = 16 * 1024 * 1024
     has_tasks: bool = False
 
-    def fetch_listed(self, run: SyncRun, *, max_shards: int = 1, **options: Any) -> ContentFetched:
+    def fetch_listed(
+        self, run: SyncRun, *, min_shard_bytes: int, max_shards: int = 1, **options: Any
+    ) -> ContentFetched:
         """What the first task of a small sync does: lists, and goes on to fetch with the same client."""
         with new_client(run.remote) as client:
-            listed = list_tags(client, self.database, run, run.remote, max_shards=max_shards, report=self.lines)
+            least: dict[str, Any] = {"min_shard_bytes": min_shard_bytes, "report": self.lines}
+            listed = list_tags(client, self.database, run, run.remote, max_shards=max_shards, **least)
             work = (client, self.store, self.database, run, run.remote)
-            return fetch_listed(*work, shard_count=len(listed.shards), report=self.lines, **options)
+            return fetch_listed(*work, shard_count=len(listed.shards), **least, **options)
 
     @classmethod
     def embedded(cls, folder: Path) -> Installation:

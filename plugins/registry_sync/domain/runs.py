@@ -430,6 +430,8 @@ def shard_label(number: int, count: int, *contents: str) -> str:
 #: The overhead of fetching a blob, in bytes that could have been fetched meanwhile: about a millisecond of processor
 #: time at about a gigabyte a second.
 BLOB_OVERHEAD_BYTES = 1024 * 1024
+#: Work from which a task of its own pays off, by default: bytes, and the overhead of each blob and manifest.
+MIN_SHARD_BYTES = 1024 * BLOB_OVERHEAD_BYTES
 
 
 def shard_count(item_count: int, total_cost: int, *, max_shards: int, min_cost: int) -> int:

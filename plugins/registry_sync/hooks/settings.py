@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 
 from registry_sync.domain.file_modes import GROUP_TOO, OWNER_ONLY, FileModes
 from registry_sync.domain.quantities import parse_flag
+from registry_sync.domain.runs import MIN_SHARD_BYTES
 from registry_sync.domain.serving import DEFAULT_URL_SECONDS, LEAST_URL_SECONDS, MOST_URL_SECONDS, BlobDelivery
 from registry_sync.errors import ConfigurationError, redact_url
 
 SECTION = "registry_sync"
 DEFAULT_MAX_SHARDS = 4
-DEFAULT_MIN_SHARD_MIB = 1024
+DEFAULT_MIN_SHARD_MIB = MIN_SHARD_BYTES // (1024 * 1024)
 DEFAULT_SYNC_DAG_ID = "registry_sync"
 DEFAULT_ORPHAN_GRACE_HOURS = 24
 DEFAULT_APPROVAL_HOURS = 24

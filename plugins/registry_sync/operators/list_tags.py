@@ -253,6 +253,7 @@ class ListTagsOperator(TriggeredTask):
             remote,
             max_shards=max_shards,
             report=report,
+            min_shard_bytes=stage.settings.min_shard_bytes,
             confirm_after=stage.settings.confirm_tags,
         )
         stage.span.record(tags__selected=listed.selected_count, tags__changed=listed.changed_count)

@@ -22,7 +22,15 @@ from registry_sync.domain.quantities import format_count, utc_now
 from registry_sync.domain.records import SyncMode
 from registry_sync.domain.references import TagName, looks_like_a_referrer_tag
 from registry_sync.domain.remote import Policy, RemoteSpec
-from registry_sync.domain.runs import ListedTag, SyncRun, TagState, deal, shard_count
+from registry_sync.domain.runs import (
+    BLOB_OVERHEAD_BYTES,
+    MIN_SHARD_BYTES,
+    ListedTag,
+    SyncRun,
+    TagState,
+    deal,
+    shard_count,
+)
 from registry_sync.domain.tag_rules import TagTimes
 from registry_sync.errors import NothingSynced
 from registry_sync.sync.attached_artifacts import ComparedReferrers, ask_for_referrers_api
@@ -36,8 +44,6 @@ if TYPE_CHECKING:
     from registry_sync.oci.client import RegistryReader
     from registry_sync.oci.tags import TagListing
 
-#: Distinct manifests from which a separate shard pays off: a task costs about as much as fetching these.
-MIN_SHARD_MANIFESTS = 1000
 _SHOWN_NAMES = 5
 
 
@@ -147,14 +153,17 @@ def list_tags(
     *,
     max_shards: int,
     report: Callable[[str], None],
+    min_shard_bytes: int = MIN_SHARD_BYTES,
     confirm_after: timedelta = CONFIRM_AFTER,
     names: SelectedNames | None = None,
 ) -> TagsListed:
     """Lists, selects and resolves the tags of ``remote`` and records them with ``run``; a repeat replaces the record.
 
-    After ``confirm_after`` each tag is requested, whatever the registry's list of digests says. ``names`` are those of
-    a list that was requested since the run's ``listing_began`` was read; None to request it. Raises
-    :class:`NothingSynced` when no tag passes the filters, the client's errors, and the database's.
+    What is changed is divided into at most ``max_shards`` shards, none with less work than ``min_shard_bytes``; a
+    manifest counts as much as the overhead of a blob. After ``confirm_after`` each tag is requested, whatever the
+    registry's list of digests says. ``names`` are those of a list that was requested since the run's ``listing_began``
+    was read; None to request it. Raises :class:`NothingSynced` when no tag passes the filters, the client's errors, and
+    the database's.
     """
     selection = Selection.of(remote)
     if names is None:
@@ -180,7 +189,7 @@ def list_tags(
         unchanged = [tag for tag, digest in latest.items() if heads.get(tag) == digest]
         reread = tags_to_read_again(client, database, run, remote, unchanged, report=report, referrers=names.referrers)
     changed = [*(tag for tag in moved if tag not in excluded), *sorted(reread)]
-    shards, numbers = _shards(changed, heads, max_shards)
+    shards, numbers = _shards(changed, heads, max_shards, min_shard_bytes // BLOB_OVERHEAD_BYTES)
     if selection.with_referrers and len(shards) > 1 and not unchanged:
         with tag_heads.kept_on_failure():
             ask_for_referrers_api(
@@ -214,7 +223,14 @@ def list_tags(
         database.heads.forget(run.id)
         again = database.runs.get(run.id)
         return list_tags(
-            client, database, again, remote, max_shards=max_shards, report=report, confirm_after=confirm_after
+            client,
+            database,
+            again,
+            remote,
+            max_shards=max_shards,
+            report=report,
+            min_shard_bytes=min_shard_bytes,
+            confirm_after=confirm_after,
         )
     tags = _Listed(heads, numbers, excluded, sorted({*names.candidates, *unselected}.difference(heads)))
     database.runs.record_listing(run.id, listed_at, tags, base=compared, listing_began=began)
@@ -325,7 +341,7 @@ def _why_nothing(remote: RemoteSpec, listed_count: int) -> str:
 
 
 def _shards(
-    changed: Sequence[TagName], heads: Mapping[TagName, Digest | None], max_shards: int
+    changed: Sequence[TagName], heads: Mapping[TagName, Digest | None], max_shards: int, min_manifests: int
 ) -> tuple[tuple[TagShard, ...], dict[TagName, int]]:
     """Changed tags in shards; tags with the same digest share a shard, so that it is fetched once."""
 
@@ -334,7 +350,7 @@ def _shards(
 
     ordered = sorted(changed, key=key)
     manifest_count = sum(1 for _ in groupby(ordered, key))
-    count = shard_count(manifest_count, manifest_count, max_shards=max_shards, min_cost=MIN_SHARD_MANIFESTS)
+    count = shard_count(manifest_count, manifest_count, max_shards=max_shards, min_cost=min_manifests)
     dealt = deal((1 for _ in range(manifest_count)), count)
     numbers = {tag: number for (_, tags), number in zip(groupby(ordered, key), dealt, strict=True) for tag in tags}
     counts = Counter(numbers.values())

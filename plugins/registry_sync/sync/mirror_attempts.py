@@ -309,6 +309,7 @@ class _Attempt:
             remote,
             max_shards=2,
             report=report,
+            min_shard_bytes=work.min_shard_bytes,
             confirm_after=work.confirm_after,
             names=names,
         )

@@ -22,7 +22,7 @@ from support.memory_client import MemoryClient
 from support.memory_registry import MemoryRegistry
 from support.metadata import LISTED_AT, open_run
 
-COUNT = 20_000
+COUNT = 10_000
 
 
 def peak_bytes(act: Callable[[], object]) -> int:

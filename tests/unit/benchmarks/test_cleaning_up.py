@@ -17,9 +17,10 @@ from local_airflow.layout import CHECKOUT
 #: Starts a program in a session of its own, as Airflow's parts are, another that works in the folder without the
 #: variable, and waits.
 PROGRAM = """
-import os, subprocess, sys, time
+import os, signal, subprocess, sys, time
 from benchmarks.cleaning_up import run_folder
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell has in the background
 with run_folder() as folder:
     try:
         one = subprocess.Popen(["sleep", "600"], start_new_session=True)

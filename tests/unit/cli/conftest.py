@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from registry_sync.cli import command_context
 from registry_sync.db.database import Database
+from registry_sync.domain.runs import RunKey
 from registry_sync.hooks import asset_events
 from support.commands import Run, run_command
 from support.ready_databases import ready_database
@@ -17,6 +19,16 @@ from support.ready_databases import ready_database
 def _without_asset_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow's database is that of the process: where other tests have filled it, Airflow logs to standard output."""
     monkeypatch.setattr(asset_events, "_emit", lambda *_event: None)
+
+
+@pytest.fixture(autouse=True)
+def _without_airflows_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is it asked for the state of syncs: of those here it would say that they were deleted."""
+
+    def unreachable(_key: RunKey) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(command_context, "run_end", unreachable)
 
 
 @pytest.fixture

@@ -236,7 +236,7 @@ def test_the_note_of_a_mapped_task_has_the_counts_of_all_its_indexes(
 def test_large_mirrors_are_handed_over_to_the_sync_dag(
     database: Database, registry: MemoryRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry_sync.sync.list_tags.MIN_SHARD_MANIFESTS", 1)
+    monkeypatch.setenv("AIRFLOW__REGISTRY_SYNC__MIN_SHARD_MIB", "1")
     started: list[tuple[str, str, dict[str, Any]]] = []
     start: Callable[..., None] = lambda *given: started.append(given)  # noqa: E731
     monkeypatch.setattr("registry_sync.hooks.dag_runs.start_from_task", start)
