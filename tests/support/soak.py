@@ -36,6 +36,8 @@ GRACE = timedelta(seconds=0.5)
 COLLECTIONS_OF_GRACE = 5
 #: How long there is rest between changes, and how many times as long as a change takes, for the same reason.
 REST_SECONDS, CHANGES_OF_REST = 0.2, 5
+#: How long there is rest after each other step, so that the processor is for collections, which most is waited for.
+SHORT_REST_SECONDS = 0.2
 STOP = "stop"
 
 
@@ -106,10 +108,16 @@ class Worker:
         """Collects with hardly any grace, in small batches."""
         began = time.monotonic()
         grace = max(GRACE, COLLECTIONS_OF_GRACE * self.took)
+        waited: list[float] = []
+
+        def wait(seconds: float) -> None:
+            waited.append(seconds)
+            time.sleep(seconds)
+
         done = collect_orphans(
-            self.here.database, self.here.store, grace=grace, report=lambda _line: None, batch_size=5
+            self.here.database, self.here.store, grace=grace, report=lambda _line: None, wait=wait, batch_size=5
         )
-        self.took = timedelta(seconds=time.monotonic() - began)
+        self.took = timedelta(seconds=time.monotonic() - began - sum(waited))
         self.did["collected"] += 1
         self.did["manifests gone"] += done.manifests.count
         self.did["blobs gone"] += done.blobs.count
@@ -180,6 +188,7 @@ def work(worker: Worker, step: Callable[[], None], counts: Path) -> None:
     kept, new = counts / f"{worker.number}.json", counts / f"{worker.number}.new"
     while not (counts / STOP).exists():
         take(worker, step)
+        time.sleep(SHORT_REST_SECONDS)
         new.write_text(json.dumps(worker.did))
         new.replace(kept)
 
