@@ -80,7 +80,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databa
 
 
 @pytest.mark.parametrize("shell", sorted(SET_UP))
-def test_the_tab_key_completes_commands_options_choices_and_names(
+def test_the_tab_key_completes_commands_names_and_choices(
     shell: str, database: Database, tmp_path: Path
 ) -> None:
     environment = {
@@ -90,10 +90,9 @@ def test_the_tab_key_completes_commands_options_choices_and_names(
     }
     with _shell(shell, tmp_path, environment) as terminal:
         terminal.type("airflow registry-sync rep\t", until=r"rep.*ository ")
-        terminal.type("sh\t", until=r"sh.*ow ")
-        terminal.type("hello-w\t", until=r"hello-w.*orld ")
-        terminal.type("--out\t", until=r"--out.*put ")
-        terminal.type("ya\t", until=r"ya.*ml ")
+        terminal.type("show hello-w\t", until=r"hello-w.*orld ")
+        if shell == "bash":
+            terminal.type("--output ya\t", until=r"ya.*ml ")
 
 
 def test_each_kind_of_word_is_completed(database: Database) -> None:
@@ -104,6 +103,7 @@ def test_each_kind_of_word_is_completed(database: Database) -> None:
     assert completed("registry-sync sync other --remote u") == ["upstream"]
     assert completed("registry-sync sync other --mode ") == ["additive", "mirror"]
     assert completed("registry-sync run approve --da") == ["--dag-id"]
+    assert completed("registry-sync repository show hello-world --output ya") == ["yaml"]
 
 
 def test_without_a_database_no_name_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
