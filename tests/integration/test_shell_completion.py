@@ -80,9 +80,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databa
 
 
 @pytest.mark.parametrize("shell", sorted(SET_UP))
-def test_the_tab_key_completes_commands_names_and_choices(
-    shell: str, database: Database, tmp_path: Path
-) -> None:
+def test_the_tab_key_completes_commands_names_and_choices(shell: str, database: Database, tmp_path: Path) -> None:
     environment = {
         "PATH": f"{PROGRAMS}:/usr/bin:/bin",
         "AIRFLOW_HOME": str(tmp_path),
