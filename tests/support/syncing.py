@@ -94,7 +94,7 @@ class Installation:
             least: dict[str, Any] = {"min_shard_bytes": min_shard_bytes, "report": self.lines}
             listed = list_tags(client, self.database, run, run.remote, max_shards=max_shards, **least)
             work = (client, self.store, self.database, run, run.remote)
-            return fetch_listed(*work, shard_count=len(listed.shards), **least, **options)
+            return fetch_listed(*work, shard_count=len(listed.shards), **(least | options))
 
     @classmethod
     def embedded(cls, folder: Path) -> Installation:

@@ -159,11 +159,10 @@ def list_tags(
 ) -> TagsListed:
     """Lists, selects and resolves the tags of ``remote`` and records them with ``run``; a repeat replaces the record.
 
-    What is changed is divided into at most ``max_shards`` shards, none with less work than ``min_shard_bytes``; a
-    manifest counts as much as the overhead of a blob. After ``confirm_after`` each tag is requested, whatever the
-    registry's list of digests says. ``names`` are those of a list that was requested since the run's ``listing_began``
-    was read; None to request it. Raises :class:`NothingSynced` when no tag passes the filters, the client's errors, and
-    the database's.
+    There are at most ``max_shards``, none with less work than ``min_shard_bytes``; a manifest is as much as the overhead
+    of a blob. After ``confirm_after`` each tag is requested, whatever the registry's list of digests says. ``names`` are
+    those of a list requested since the run's ``listing_began`` was read; None to request it. Raises
+    :class:`NothingSynced` when no tag passes the filters, the client's errors, and the database's.
     """
     selection = Selection.of(remote)
     if names is None:
@@ -221,17 +220,8 @@ def list_tags(
             return listed
         report("another version was made while the tags were listed, so they are listed again")
         database.heads.forget(run.id)
-        again = database.runs.get(run.id)
-        return list_tags(
-            client,
-            database,
-            again,
-            remote,
-            max_shards=max_shards,
-            report=report,
-            min_shard_bytes=min_shard_bytes,
-            confirm_after=confirm_after,
-        )
+        again = partial(list_tags, max_shards=max_shards, min_shard_bytes=min_shard_bytes, confirm_after=confirm_after)
+        return again(client, database, database.runs.get(run.id), remote, report=report)
     tags = _Listed(heads, numbers, excluded, sorted({*names.candidates, *unselected}.difference(heads)))
     database.runs.record_listing(run.id, listed_at, tags, base=compared, listing_began=began)
     return listed
