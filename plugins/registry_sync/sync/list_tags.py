@@ -159,9 +159,9 @@ def list_tags(
 ) -> TagsListed:
     """Lists, selects and resolves the tags of ``remote`` and records them with ``run``; a repeat replaces the record.
 
-    There are at most ``max_shards``, none with less work than ``min_shard_bytes``; a manifest is as much as the overhead
-    of a blob. After ``confirm_after`` each tag is requested, whatever the registry's list of digests says. ``names`` are
-    those of a list requested since the run's ``listing_began`` was read; None to request it. Raises
+    There are at most ``max_shards``, none with less work than ``min_shard_bytes``; a manifest is as much as the
+    overhead of a blob. After ``confirm_after`` each tag is requested, whatever the registry's list of digests says.
+    ``names`` are those of a list requested since the run's ``listing_began`` was read; None to request it. Raises
     :class:`NothingSynced` when no tag passes the filters, the client's errors, and the database's.
     """
     selection = Selection.of(remote)
