@@ -25,11 +25,12 @@ from benchmarks import (
     scale,
 )
 from benchmarks.cleaning_up import run_folder
+from benchmarks.fleet_syncs import FLEET_NETWORKS
 from benchmarks.results import SyncResults
 from benchmarks.syncs import tables
 from benchmarks.syncs.measuring import CONTENDERS, SHAPES, Selection, measure
 from benchmarks.syncs.targets import targets
-from benchmarks.syncs.upstreams import NETWORKS
+from benchmarks.syncs.upstreams import LOOPBACK, NETWORKS
 from support import shapes
 
 #: The repositories of measurements that are not about repositories of all kinds.
@@ -91,10 +92,12 @@ def _fleets(run: _Run) -> None:
 
 def _mirrors(run: _Run) -> None:
     _say("Syncs of many mirrors")
-    count, lists_digests = run.arguments.mirrors, run.arguments.digest_lists
-    passes = fleet_syncs.measure(count, _say, lists_digests=lists_digests)
-    _show([fleet_syncs.table(passes)])
-    run.document["mirrors"] = [fleet_syncs.as_json(passes, count, lists_digests=lists_digests)]
+    arguments, measured = run.arguments, run.document.setdefault("mirrors", [])
+    for network in [name for name in arguments.networks if name in FLEET_NETWORKS] or [LOOPBACK]:
+        registry: Any = {"lists_digests": arguments.digest_lists, "network": network}
+        passes = fleet_syncs.measure(arguments.mirrors, arguments.runs, _say, **registry)
+        _show([f"Over {NETWORKS[network]}", fleet_syncs.table(passes)])
+        measured.append(fleet_syncs.as_json(passes, arguments.mirrors, **registry))
 
 
 def _observed(run: _Run) -> None:
@@ -122,7 +125,11 @@ def _syncs(run: _Run) -> None:
     _say("Syncs, beside other programs")
     arguments = run.arguments
     selection = Selection(
-        arguments.shapes or SHAPES, arguments.networks, arguments.contenders, arguments.runs, arguments.patience
+        arguments.shapes or SHAPES,
+        arguments.networks or list(NETWORKS),
+        arguments.contenders,
+        arguments.runs,
+        arguments.patience,
     )
     results = SyncResults()
     try:
@@ -153,7 +160,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     _add_choices(parser, "--only", _PARTS, "what is measured")
     _add_choices(parser, "--shapes", shapes.SHAPES, "repositories", default=())
-    _add_choices(parser, "--networks", NETWORKS, "networks of syncs")
+    _add_choices(parser, "--networks", NETWORKS, "networks of syncs; of mirrors loopback without", default=())
     _add_choices(parser, "--contenders", CONTENDERS, "what syncs are measured of")
     _add_choices(parser, "--databases", scale.DATABASES, "databases at scale")
     parser.add_argument("--runs", type=int, default=5, help="how often each is measured; medians are shown")

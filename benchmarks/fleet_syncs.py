@@ -1,8 +1,10 @@
 """A fleet of small mirrors in a real Airflow, and ``regsync once`` with the same content, from one registry.
 
-Three passes: the first sync, one in which nothing has moved, and one in which a hundredth of the tags has. Both have as
-many connections. ``regsync`` is left out where it is not installed. The registry is Debian's docker-registry, or one
-that lists tags with their digests: our own pull server, which asks for tokens as public registries do.
+Three passes: the first sync, one in which nothing has moved, and one in which a hundredth of the tags has; the latter
+two several times, each with its medians. Both have as many connections, those of ours in equal parts for its tasks.
+``regsync`` is left out where it is not installed. The registry is Debian's docker-registry, or one that lists tags with
+their digests: our own pull server, which asks for tokens as public registries do. It is reached on loopback, or over a
+link with a round trip, a proxy in a process of its own.
 
 What Airflow itself takes is measured beside them: in each pass a DAG of the same tasks, with the same mirrors, whose
 bodies are empty.
@@ -19,15 +21,18 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
+from benchmarks.syncs.upstreams import LINKS, LOOPBACK
 from registry_sync.domain.serving import DistributionSpec
 from support import filling
 from support.airflow_instance import AirflowInstance
+from support.delaying_proxy import DelayingProxy
 from support.images import RepositoryContent
 from support.memory_registry import MemoryRegistry
 from support.mirrors import small_repository
@@ -41,6 +46,7 @@ DAG_IDS = {OWN: "benchmark_fleet", EMPTY: "benchmark_empty_tasks"}
 PASSES = ("first", "unchanged", "1 % moved")
 TAGS = 10
 CHUNKS = 4
+#: To the registry at once, of each contender.
 CONNECTIONS = 20
 REGSYNC = Path(".local/go/bin/regsync")
 _POLL_SECONDS = 0.25
@@ -62,7 +68,7 @@ class Measured(SyncMirrorsOperator):
 
 MIRRORS = json.loads((Path(__file__).parent / "fleet.json").read_text())
 with DAG(dag_id="{dag_id}", schedule=None, catchup=False):
-    Measured.partial(task_id="sync_mirrors", trust_triggers=True).expand(mirrors=MIRRORS)
+    Measured.partial(task_id="sync_mirrors", concurrency={concurrency}, trust_triggers=True).expand(mirrors=MIRRORS)
 """
 
 
@@ -242,25 +248,62 @@ def _upstream(folder: Path, *, lists_digests: bool) -> Iterator[_Upstream]:
     here.database.close()
 
 
-def measure(mirror_count: int, say: Callable[[str], None], *, lists_digests: bool = False) -> list[FleetPass]:
-    """All passes of both, in turn."""
+#: Networks over which a fleet can be measured.
+FLEET_NETWORKS = (LOOPBACK, *LINKS)
+
+
+def measure(
+    mirror_count: int,
+    runs: int,
+    say: Callable[[str], None],
+    *,
+    lists_digests: bool = False,
+    network: str = LOOPBACK,
+) -> list[FleetPass]:
+    """All passes of both, in turn; those after the first ``runs`` times, of which each has the medians."""
     names = [f"team/app-{number:04}" for number in range(mirror_count)]
-    with TemporaryDirectory() as folder, _upstream(Path(folder), lists_digests=lists_digests) as server:
+    with ExitStack() as closing:
+        folder = Path(closing.enter_context(TemporaryDirectory()))
+        server = closing.enter_context(_upstream(folder, lists_digests=lists_digests))
+        reached = closing.enter_context(_reached(server.netloc, network, say))
         say(f"Placing {mirror_count:,} repositories of {TAGS} tags")
         server.place({name: small_repository(number, tags=TAGS) for number, name in enumerate(names)})
-        with _airflow(Path(folder), server.url, names) as airflow:
-            contenders: list[_Contender] = [_AirflowRun(airflow, EMPTY), _AirflowRun(airflow, OWN)]
-            if REGSYNC.exists():
-                contenders.append(_Regsync(server.netloc, names, Path(folder) / "regsync"))
-            found: list[FleetPass] = []
-            for which in PASSES:
-                if which == PASSES[2]:
-                    moved = {n: small_repository(i, tags=TAGS, moved=1) for i, n in enumerate(names) if i % 10 == 0}
-                    server.place(moved)
-                for contender in contenders:
-                    found.append(_pass(contender, which, server))
-                    say(str(found[-1]))
-            return found
+        airflow = closing.enter_context(_airflow(folder, f"http://{reached[OWN]}", names))
+        contenders: list[_Contender] = [_AirflowRun(airflow, EMPTY), _AirflowRun(airflow, OWN)]
+        if REGSYNC.exists():
+            contenders.append(_Regsync(reached[OTHER], names, folder / "regsync"))
+        found: list[FleetPass] = []
+        for which, number in [(PASSES[0], 1), *((which, number) for which in PASSES[1:] for number in range(runs))]:
+            if which == PASSES[2]:
+                # Another tag than those of the passes before, in each tenth repository.
+                moved = {
+                    name: small_repository(seed, tags=TAGS, moved=number + 1)
+                    for seed, name in enumerate(names)
+                    if seed % 10 == 0
+                }
+                server.place(moved)
+            for contender in contenders:
+                found.append(_pass(contender, which, server))
+                say(str(found[-1]))
+        return medians(found)
+
+
+def medians(passes: Iterable[FleetPass]) -> list[FleetPass]:
+    """One of each pass of each contender, with the medians of what was measured of it."""
+    by_pass: dict[tuple[str, str], list[FleetPass]] = {}
+    for one in passes:
+        by_pass.setdefault((one.which, one.contender), []).append(one)
+    return [_median(same) for same in by_pass.values()]
+
+
+def _median(passes: Sequence[FleetPass]) -> FleetPass:
+    values = [asdict(one) for one in passes]
+    measured = {
+        name: type(value)(median(one[name] for one in values))
+        for name, value in values[0].items()
+        if not isinstance(value, str)
+    }
+    return replace(passes[0], **measured)
 
 
 def _pass(contender: _Contender, which: str, server: _Upstream) -> FleetPass:
@@ -272,23 +315,44 @@ def _pass(contender: _Contender, which: str, server: _Upstream) -> FleetPass:
 
 
 @contextmanager
+def _reached(netloc: str, network: str, say: Callable[[str], None]) -> Iterator[Mapping[str, str]]:
+    """Where each contender reaches the registry: itself, or a link of its own to it."""
+    if network == LOOPBACK:
+        yield dict.fromkeys((OWN, OTHER), netloc)
+        return
+    port, link = int(netloc.rpartition(":")[2]), LINKS[network]
+    proxies = {name: DelayingProxy(port, link.round_trip_seconds, link.bits_per_second) for name in (OWN, OTHER)}
+    with ExitStack() as closing:
+        for proxy in proxies.values():
+            closing.enter_context(proxy)
+        yield {name: proxy.netloc for name, proxy in proxies.items()}
+    for name, proxy in proxies.items():
+        count, most, cpu = proxy.connection_count, proxy.most_waiting, proxy.cpu_seconds
+        say(f"{name}: {count:,} connections, at most {most} requests at once; {cpu:.1f} CPU-s of the link")
+
+
+@contextmanager
 def _airflow(folder: Path, url: str, names: list[str]) -> Iterator[AirflowInstance]:
     dags = folder / "dags"
     dags.mkdir()
     # As regsync by default, without referrers: at a registry that lists them each manifest would be asked for its own.
-    mirrors: list[dict[str, Any]] = [
-        {"repository": name, "url": url, "upstream_name": name, "include_referrers": False} for name in names
-    ]
+    of_all = {"url": url, "include_referrers": False, "download_concurrency": CONNECTIONS // CHUNKS}
+    mirrors: list[dict[str, Any]] = [{"repository": name, "upstream_name": name, **of_all} for name in names]
     size = -(-len(mirrors) // CHUNKS)
     chunks = [mirrors[start : start + size] for start in range(0, len(mirrors), size)]
     (dags / "fleet.json").write_text(json.dumps(chunks))
     for name, dag_id in DAG_IDS.items():
-        (dags / f"{dag_id}.py").write_text(_DAG.format(dag_id=dag_id, is_whole=name == OWN))
+        (dags / f"{dag_id}.py").write_text(_dag(name))
     with AirflowInstance(folder / "airflow", dags=dags) as airflow:
         for dag_id in DAG_IDS.values():
             airflow.await_dag(dag_id)
         yield airflow
     shutil.rmtree(folder / "airflow", ignore_errors=True)
+
+
+def _dag(name: str) -> str:
+    """The DAG file of a contender."""
+    return _DAG.format(dag_id=DAG_IDS[name], is_whole=name == OWN, concurrency=CONNECTIONS // CHUNKS)
 
 
 @dataclass(frozen=True)
@@ -337,11 +401,14 @@ def table(passes: Sequence[FleetPass]) -> str:
     return "\n".join(map(str, [*passes, *comparisons(passes)]))
 
 
-def as_json(passes: Sequence[FleetPass], mirror_count: int, *, lists_digests: bool) -> dict[str, Any]:
-    """What was measured of one registry."""
+def as_json(
+    passes: Sequence[FleetPass], mirror_count: int, *, lists_digests: bool, network: str = LOOPBACK
+) -> dict[str, Any]:
+    """What was measured of one registry over one network."""
     return {
         "mirror_count": mirror_count,
         "registry": "our pull server, which lists digests" if lists_digests else "docker-registry",
+        "network": network,
         "passes": [vars(one) for one in passes],
         "comparisons": [{**vars(one), "beyond_seconds": one.beyond_seconds} for one in comparisons(passes)],
     }

@@ -17,7 +17,7 @@ from benchmarks.results import SyncResults
 from benchmarks.syncs import tables
 from benchmarks.syncs.plot import svg
 from benchmarks.syncs.targets import targets
-from benchmarks.syncs.upstreams import NETWORKS
+from benchmarks.syncs.upstreams import LOOPBACK, NETWORKS
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, PLOT = DOCS / "reference" / "benchmarks.md", DOCS / "images" / "benchmarks.svg"
@@ -36,13 +36,16 @@ def joined(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The syncs of several runs on one machine, which is described as before the first of them.
 
     All figures of a repository on a network come from one run, the last that measured it, and so do those of many
-    mirrors of one registry.
+    mirrors of one registry over one network.
     """
     contents: dict[str, str] = {}
     measured: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    mirrors: dict[tuple[str, int], Mapping[str, Any]] = {}
+    mirrors: dict[tuple[str, int, str], Mapping[str, Any]] = {}
     for document in documents:
-        mirrors |= {(one["registry"], one["mirror_count"]): one for one in document.get("mirrors", ())}
+        mirrors |= {
+            (one["registry"], one["mirror_count"], one.get("network", LOOPBACK)): one
+            for one in document.get("mirrors", ())
+        }
         if "syncs" not in document and "mirrors" in document:
             continue
         syncs_of(document)
@@ -115,7 +118,8 @@ def _sections(document: Mapping[str, Any], results: SyncResults) -> Iterator[str
             "what Airflow itself takes."
         )
         for one in many:
-            yield f"{one['mirror_count']:,} mirrors of {one['registry']}:"
+            network = NETWORKS[one.get("network", LOOPBACK)]
+            yield f"{one['mirror_count']:,} mirrors of {one['registry']}, over {network}:"
             yield _mirrors_table(one)
     if failed := tables.failures(results):
         yield "### Without a figure (†)"

@@ -29,14 +29,15 @@ LOOPBACK, REDIRECTS, DIGESTS = "loopback", "redirects", "digests"
 
 
 @dataclass(frozen=True)
-class _Link:
+class Link:
     """A link between the registry and those who sync, in both directions."""
 
     round_trip_seconds: float
     bits_per_second: float | None = None
 
 
-_LINKS = {"20ms": _Link(0.020), "80ms": _Link(0.080), "100mbit": _Link(0.0, 100e6)}
+#: Links by their names.
+LINKS = {"20ms": Link(0.020), "80ms": Link(0.080), "100mbit": Link(0.0, 100e6)}
 #: Every network by its name, in words.
 NETWORKS = {
     LOOPBACK: "loopback",
@@ -126,8 +127,8 @@ class Registry:
         self.server.reset_counts()
         if network == LOOPBACK:
             yield Upstream(self.server.url, partial(_logged, self.server))
-        elif network in _LINKS:
-            link = _LINKS[network]
+        elif network in LINKS:
+            link = LINKS[network]
             with DelayingProxy(self.server.port, link.round_trip_seconds, link.bits_per_second) as proxy:
                 yield Upstream(f"http://{proxy.netloc}", partial(_logged, self.server))
         else:

@@ -37,13 +37,14 @@ class DelayingProxy:
     """A proxy to ``port`` of this host, between ``with`` and its end.
 
     ``bits_per_second`` None is no bound. After the end ``most_waiting`` is the largest number of connections that
-    waited for a response at once, and ``connection_count`` how many were opened.
+    waited for a response at once, ``connection_count`` how many were opened, and ``cpu_seconds`` what it took itself.
     """
 
     def __init__(self, port: int, round_trip_seconds: float, bits_per_second: float | None = None) -> None:
         self.port = 0
         self.most_waiting = 0
         self.connection_count = 0
+        self.cpu_seconds = 0.0
         self._arguments = [f"127.0.0.1:{port}", f"--round-trip-ms={round_trip_seconds * 1000}"]
         if bits_per_second is not None:
             self._arguments.append(f"--mbit={bits_per_second / 1e6}")
@@ -71,6 +72,7 @@ class DelayingProxy:
         output, _ = self._process.communicate(timeout=20)
         counts = json.loads(output)
         self.most_waiting, self.connection_count = counts["most_waiting"], counts["connections"]
+        self.cpu_seconds = counts["cpu_seconds"]
 
 
 class _Bandwidth:
@@ -295,7 +297,12 @@ def main() -> None:
     loop = _Loop((host, int(port)), arguments.round_trip_ms / 1000, bits)
     print(json.dumps({"port": loop.port}), flush=True)
     loop.run()
-    print(json.dumps({"most_waiting": loop.most_waiting, "connections": loop.connection_count}), flush=True)
+    counts = {
+        "most_waiting": loop.most_waiting,
+        "connections": loop.connection_count,
+        "cpu_seconds": time.process_time(),
+    }
+    print(json.dumps(counts), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 import yaml
-from benchmarks.fleet_syncs import _DAG, CONNECTIONS, FleetPass, _Regsync, as_json, comparisons, table
+from benchmarks.fleet_syncs import (
+    CHUNKS,
+    CONNECTIONS,
+    EMPTY,
+    OTHER,
+    OWN,
+    FleetPass,
+    _dag,
+    _reached,
+    _Regsync,
+    as_json,
+    comparisons,
+    medians,
+    table,
+)
 
 
 def _passes() -> list[FleetPass]:
@@ -38,16 +52,31 @@ def test_a_pass_is_judged_by_what_it_takes_beyond_the_other_program_and_airflow_
 
 
 def test_what_was_measured_of_one_registry_is_a_document() -> None:
-    document = as_json(_passes(), 40, lists_digests=False)
-    assert (document["mirror_count"], document["registry"]) == (40, "docker-registry")
+    document = as_json(_passes(), 40, lists_digests=False, network="20ms")
+    assert (document["mirror_count"], document["registry"], document["network"]) == (40, "docker-registry", "20ms")
     assert [FleetPass(**one) for one in document["passes"]] == _passes()
     assert [one["beyond_seconds"] for one in document["comparisons"]] == [-0.5]
 
 
+def test_a_pass_that_was_made_several_times_has_the_medians_of_what_was_measured() -> None:
+    [empty, own, *_] = _passes()
+    passes = [empty, own, replace(own, seconds=9.0, head_count=401), replace(own, seconds=4.0, head_count=401)]
+    assert medians(passes) == [empty, replace(own, seconds=4.0, head_count=401)]
+
+
+def test_each_contender_has_a_link_of_its_own() -> None:
+    said: list[str] = []
+    with _reached("127.0.0.1:5000", "loopback", said.append) as reached:
+        assert reached == {OWN: "127.0.0.1:5000", OTHER: "127.0.0.1:5000"}
+    with _reached("127.0.0.1:5000", "20ms", said.append) as reached:
+        assert len({"127.0.0.1:5000", *reached.values()}) == 3
+    assert [line.partition(",")[0] for line in said] == [f"{name}: 0 connections" for name in (OWN, OTHER)]
+
+
 def test_the_dags_differ_in_their_bodies_alone() -> None:
-    texts = [_DAG.format(dag_id="x", is_whole=is_whole) for is_whole in (True, False)]
-    assert texts[0].replace("if True", "if False") == texts[1] != texts[0]
-    compile(texts[0], "dag", "exec")
+    own, empty = _dag(OWN), _dag(EMPTY)
+    assert own.replace("if True", "if False").replace("benchmark_fleet", "benchmark_empty_tasks") == empty != own
+    compile(own, "dag", "exec")
 
 
 def test_regsync_is_given_each_repository_and_as_many_connections(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -55,3 +84,4 @@ def test_regsync_is_given_each_repository_and_as_many_connections(tmp_path) -> N
     config = yaml.safe_load((tmp_path / "regsync/regsync.yml").read_text())
     assert config["sync"][0]["source"] == "r.example:5000/team/app"
     assert config["creds"][0]["reqConcurrent"] == config["defaults"]["parallel"] == CONNECTIONS
+    assert f"concurrency={CONNECTIONS // CHUNKS}," in _dag(OWN)

@@ -81,6 +81,6 @@ def test_many_mirrors_are_shown_beside_the_other_program_and_airflow_itself() ->
     assert [one["mirror_count"] for one in both["mirrors"]][-2:] == [40, 80]
     assert report.joined([both, runs[1]]) == both
     lines = [" ".join(line.split()) for line in report.measured_part(both).splitlines()]
-    assert "40 mirrors of docker-registry:" in lines
+    assert "40 mirrors of docker-registry, over loopback:" in lines
     assert "| unchanged | registry-sync | 4.0 | 1.2 | 2.5 | 400 | 440 | 250 | +0.5 |" in lines
     assert "| unchanged | empty tasks | 1.5 | 1.0 | 0.5 | | | 220 | |" in lines

@@ -120,3 +120,4 @@ def test_connections_that_wait_for_a_response_are_counted() -> None:
         for connection in connections:
             connection.close()
     assert (proxy.most_waiting, proxy.connection_count) == (3, 4)
+    assert proxy.cpu_seconds > 0
