@@ -27,7 +27,8 @@ from support.memory_registry import MemoryRegistry
 from support.postgres import Postgres, running_postgres
 from support.shapes import documented_example
 
-#: Syncs a repository as the tasks of a small one do, again, and once a tag has moved; prints what was compiled for it.
+#: Syncs a repository as the tasks of a small one do, again, and once a tag has moved, and as one of the mirrors of a
+#: task of many, and again; prints what was compiled for it.
 PROGRAM = """
 import json, os, sys, threading
 from sqlalchemy.sql.elements import ClauseElement
@@ -41,6 +42,7 @@ left = {"threads": threading.active_count(), "files": sorted(os.listdir(os.envir
 from airflow.sdk import DAG
 from registry_sync.db.database import Database
 from registry_sync.operators.commit_version import CommitVersionOperator
+from registry_sync.operators.sync_mirrors import SyncMirrorsOperator
 from registry_sync.operators.sync_repository import FETCH_TASKS, add_stages
 from registry_sync.operators.list_tags import ListTagsOperator
 from support.task_contexts import TaskContext
@@ -76,11 +78,21 @@ def listing():
     return task
 
 
+def fleet():
+    mirror = {"repository": "small", "url": url, "upstream_name": "hello", "include_referrers": False}
+    return SyncMirrorsOperator(task_id="sync_mirrors", mirrors=[mirror])
+
+
 _, pushed = execute("first", listing)
 committed, _ = execute("first", lambda: CommitVersionOperator(task_id="c", sync_run=pushed["sync_run"]))
 execute("unchanged", listing)
+synced, _ = execute("first", fleet)
+before = len(compiled)
+again, _ = execute("again", fleet)
+assert [list(one["counts"]) for one in (synced, again)] == [["changed"], ["unchanged"]], (synced, again)
 own = sorted(name for name in set(sys.modules) - loaded if name.startswith("registry_sync"))
-print(json.dumps({**left, "compiled": compiled, "loaded": own, "version": committed["version"]["number"]}))
+found = {"compiled_by_mirrors": compiled[before:], "compiled": compiled[:before], "loaded": own}
+print(json.dumps({**left, **found, "version": committed["version"]["number"]}))
 """
 _numbers = itertools.count()
 #: Statements that depend on how many rows there are, and may be compiled by a task all the same.
@@ -135,6 +147,7 @@ def test_a_task_compiles_next_to_nothing_after_a_rehearsal(tmp_path: Path, make_
     assert rehearsed["version"] == cold["version"] == 1
     assert len(rehearsed["compiled"]) <= MOST_COMPILED, rehearsed["compiled"]
     assert len(cold["compiled"]) > 10 * MOST_COMPILED
+    assert len(rehearsed["compiled_by_mirrors"]) <= MOST_COMPILED, rehearsed["compiled_by_mirrors"]
 
 
 def test_a_task_loads_nothing_of_ours_after_a_rehearsal_which_leaves_neither_thread_nor_file_nor_row(
@@ -145,7 +158,7 @@ def test_a_task_loads_nothing_of_ours_after_a_rehearsal_which_leaves_neither_thr
     assert rehearsed["loaded"] == []
     assert (rehearsed["threads"], rehearsed["files"]) == (1, [])
     with Database.connect(url) as database:
-        assert [one.name for one in database.repositories.page().items] == ["hello"]
+        assert [one.name for one in database.repositories.page().items] == ["hello", "small"]
 
 
 def test_temporary_tables_are_empty_and_seen_by_nobody_else(postgres: Postgres) -> None:

@@ -28,11 +28,11 @@ from registry_sync.errors import (
     RegistryError,
     SizeMismatch,
 )
-from registry_sync.oci.http.connections import JoinedHeaders
 from registry_sync.oci.http.error_mapping import RequestContext, parse_error_body
 from registry_sync.oci.http.many_heads import HeadsLeft, StartedRequest
 from registry_sync.oci.http.options import ClientOptions
 from registry_sync.oci.http.rate_limits import Pull, PullLimit
+from registry_sync.oci.http.received import JoinedHeaders
 from registry_sync.oci.http.requester import Requester
 from registry_sync.oci.http.responses import DECODABLE, Response, decoded, web_page
 
@@ -76,10 +76,11 @@ class ManifestReader:
         Returns what is left to :meth:`head`, started or not. Raises what ``done`` and ``most`` raise.
         """
         usage, place, request = self._requester.usage, f"/v2/{repository}/manifests/", self._pulls.request()
+        header = dict[str, str].get  # of names that are in lower case already
 
         def respond(name: str, headers: JoinedHeaders) -> bool:
-            digest = _digest(headers.get("docker-content-digest"))
-            content_type = headers.get("content-type")
+            digest = _digest(header(headers, "docker-content-digest"))
+            content_type = header(headers, "content-type")
             if digest is None or "warning" in headers or (content_type and web_page(b"", content_type) is not None):
                 return False
             if "ratelimit-remaining" in headers:

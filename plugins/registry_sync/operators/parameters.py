@@ -43,8 +43,9 @@ def check_shapes(values: Mapping[str, Any], title_of: Callable[[str], str]) -> N
             _named(title_of(name), partial(read, text))
     for name, option in SYNC_OPTIONS.items():
         parameter = option.parameter or name
-        value = as_option(values.get(parameter), option.typed)
-        _named(title_of(parameter), partial(read_options, {name: value}))
+        given = values.get(parameter)
+        if given is not None:
+            _named(title_of(parameter), partial(read_options, {name: as_option(given, option.typed)}))
 
 
 def sync_request(values: Mapping[str, Any]) -> SyncRequest:
@@ -54,7 +55,9 @@ def sync_request(values: Mapping[str, Any]) -> SyncRequest:
     from registry_sync.sync.open_run import SyncRequest
 
     options = {
-        name: as_option(values.get(option.parameter or name), option.typed) for name, option in SYNC_OPTIONS.items()
+        name: as_option(given, option.typed)
+        for name, option in SYNC_OPTIONS.items()
+        if (given := values.get(option.parameter or name)) is not None
     }
     texts = {
         name: as_text(values.get(name)) for name in ("remote", "url", "upstream_name", "replace_upstream", "publish_as")

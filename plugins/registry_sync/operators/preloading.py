@@ -39,6 +39,7 @@ MODULES = (
     "registry_sync.db.held_claims",
     "registry_sync.hooks.account_budgets",
     "registry_sync.hooks.clients",
+    "registry_sync.hooks.shared_clients",
     "registry_sync.hooks.stores",
     "registry_sync.hooks.sync_metrics",
     "registry_sync.listener",
@@ -49,6 +50,8 @@ MODULES = (
     "registry_sync.operators.list_tags",
     "registry_sync.operators.mirror_notifier",
     "registry_sync.operators.plan_blobs",
+    "registry_sync.operators.sync_mirrors",
+    "registry_sync.operators.version_outputs",
     "registry_sync.plugin",
     "registry_sync.pulp.version_documents",
     "registry_sync.pulp.version_events",
@@ -60,6 +63,7 @@ MODULES = (
     "registry_sync.sync.maintenance.collect",
     "registry_sync.sync.open_run",
     "registry_sync.sync.plan_blobs",
+    "registry_sync.sync.sync_mirrors",
 )
 
 
@@ -92,6 +96,7 @@ def _rehearse() -> None:
         for number, layers in enumerate(((b"a",), (b"a",), (b"a", b"b"))):  # a first sync, no change, a tag that moved
             _write_layout(folder / "layout", layers)
             _sync(database, store, folder / "layout", f"rehearsal {number}")
+        _sync_mirror(database, store, folder / "layout")
 
 
 def _sync(database: Database, store: BlobStore, layout: Path, run_id: str) -> None:
@@ -127,6 +132,52 @@ def _sync(database: Database, store: BlobStore, layout: Path, run_id: str) -> No
         database.versions.tag_difference(result.version, limit=1)
     database.repositories.names([run.repository_id])
     database.runs.get(run.id)
+
+
+def _sync_mirror(database: Database, store: BlobStore, layout: Path) -> None:
+    """A sync of the same repository as one of the mirrors of a task of many, which finds it unchanged."""
+    from datetime import timedelta
+
+    from registry_sync.domain.mirror_results import counts_text, outcome_counts
+    from registry_sync.domain.quantities import utc_now
+    from registry_sync.domain.runs import RunTrigger
+    from registry_sync.hooks.clients import open_images, read_images
+    from registry_sync.sync.mirror_attempts import MirrorWork
+    from registry_sync.sync.mirror_tasks import MirrorPlace, MirrorSync, MirrorTask
+    from registry_sync.sync.open_run import SyncRequest, open_run
+    from registry_sync.sync.unchanged_mirrors import SettledMirrors, expected_run
+
+    request = SyncRequest("rehearsal", url="http://127.0.0.1", upstream_name="rehearsal")
+    task, by = MirrorTask("registry_sync", "rehearsal 3", "sync_mirrors"), RunTrigger(triggered_by="admin")
+    client = read_images(open_images(layout), "rehearsal")
+    database.mirror_results.delete_old()
+    results = dict(database.mirror_results.of_task(task.dag_id, task.run_id, task.task_id))
+    settled = SettledMirrors(database, {"rehearsal": task.key("rehearsal")})
+    work = MirrorWork(
+        database,
+        store,
+        task,
+        lambda remote: contextlib.nullcontext((client, remote)),
+        min_shard_bytes=1 << 40,
+        report=_ignore,
+        hand_over=lambda _run: None,
+        confirm_after=timedelta(days=1),
+        on_start=lambda _priority: None,
+        results=results,
+        settled=settled,
+    )
+    mirror = MirrorSync(
+        "rehearsal",
+        start=lambda key: open_run(database, key, request, by=by),
+        expect=lambda known: expected_run(request, known, by),
+    )
+    found = work.attempt(MirrorPlace(0, mirror), is_last_try=False).unchanged
+    if found is not None:
+        work.record_unchanged([found])
+        database.confirmations.last_of_many([found.known.latest], problems_since=utc_now())
+        database.confirmations.moving_tags_of_many([found.run.repository_id])
+    counts_text(list(work.results.values()))
+    outcome_counts(work.results.values())
 
 
 def _write_layout(folder: Path, layers: tuple[bytes, ...]) -> None:

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from registry_sync.domain.mirror_results import MirrorOutcome, MirrorResult, error_lines, outcome_counts, unsuccessful
@@ -297,15 +297,21 @@ def _expected(mirror: Mapping[str, Any], authority: Authority, by: RunTrigger, k
 
 def _request(mirror: Mapping[str, Any]) -> SyncRequest:
     """The sync that a mirror asks for. Raises :class:`ConfigurationError`."""
-    from registry_sync.domain.remote import SYNC_OPTIONS
-
-    known = MIRROR_FIELDS | {option.parameter or name for name, option in SYNC_OPTIONS.items()}
+    known = _known_fields()
     if unknown := sorted(map(str, mirror.keys() - known)):
         raise ConfigurationError(
             f"a mirror has no field {with_near_names(unknown, known)}; it has {', '.join(sorted(known))}"
         )
     check_shapes(mirror, str)
     return sync_request(mirror)
+
+
+@cache
+def _known_fields() -> frozenset[str]:
+    """What a mirror may have."""
+    from registry_sync.domain.remote import SYNC_OPTIONS
+
+    return MIRROR_FIELDS | {option.parameter or name for name, option in SYNC_OPTIONS.items()}
 
 
 def _repository(number: int, mirror: object) -> str:

@@ -43,7 +43,7 @@ FIRST_PAUSE_SECONDS = 5.0
 #: The longest that a task waits for mirrors to be tried again; for more it ends, and holds no slot.
 LONGEST_PAUSE_SECONDS = 60.0
 #: So many unchanged mirrors are recorded in one transaction, unless the first of them has waited for so long.
-RECORDED_AT_ONCE = 25
+RECORDED_AT_ONCE = 100
 LONGEST_UNRECORDED_SECONDS = 1.0
 
 

@@ -12,11 +12,11 @@ the next try requests the rest, unless too much time has passed: a listing repre
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Manifest
@@ -186,6 +186,9 @@ class KeptHeads(Protocol):
     ) -> None: ...
 
 
+_Resolved = TypeVar("_Resolved", bound="MutableMapping[TagName, Digest | None]")
+
+
 @dataclass
 class TagHeads:
     """The HEADs of one try of a listing, and what makes some of them needless.
@@ -236,7 +239,14 @@ class TagHeads:
 
         Raises the client's errors for a registry that does not respond.
         """
-        heads = PackedTags(names)
+        return self._resolve(names, PackedTags(names))
+
+    def resolve_few(self, names: list[TagName]) -> dict[TagName, Digest | None]:
+        """As :meth:`resolve`, of so few tags that they need not be packed."""
+        return self._resolve(names, {})
+
+    def _resolve(self, names: list[TagName], heads: _Resolved) -> _Resolved:
+        """``heads`` with what was found."""
         known = [tag for tag in names if tag in self._earlier] if self._earlier else []
         if known:
             self.report(f"{format_count(len(known), 'tag')} of {len(names):,} were resolved by an earlier try")
@@ -246,7 +256,9 @@ class TagHeads:
         self._request([tag for tag in names if tag not in heads and tag not in self._gone], heads)
         return heads
 
-    def _request(self, names: list[TagName], heads: PackedTags) -> None:
+    def _request(self, names: list[TagName], heads: MutableMapping[TagName, Digest | None]) -> None:
+        if not names:
+            return
         progress = Progress(self.report, "tag", len(names))
         refusals = Refusals(self.client, self.remote)
         has_listing = self.remote.tag_filter.literal_tags is None

@@ -301,7 +301,7 @@ class Look:
                 hints.use(names.listing, latest, names.wanted)
             if hints.relies_on_others:
                 self.relies_on = audit.of_registry
-            found = {**heads.resolve(names.wanted), **pinned}
+            found = {**heads.resolve_few(names.wanted), **pinned}
         heads.keep()
         self.listed_at = min(names.listed_at, heads.asked_at or names.listed_at)
         has_all = selected == found.keys() and found.keys() >= set(remote.tag_filter.exact_names)

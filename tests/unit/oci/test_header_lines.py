@@ -11,16 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from urllib3.connection import HTTPConnection
+from urllib3.exceptions import HTTPError
 
-from registry_sync.oci.http.connections import (
-    MAX_HEADERS,
-    MAX_LINE_BYTES,
-    HeaderLines,
-    JoinedHeaders,
-    PunctualResponse,
-    TargetHeaders,
-    _Connection,
-)
+from registry_sync.oci.http.connections import TargetHeaders, _Connection
+from registry_sync.oci.http.received import MAX_HEADERS, MAX_LINE_BYTES, HeaderLines, JoinedHeaders, PunctualResponse
 from support.examples import examples
 
 _NAMES = ("Content-Length", "Transfer-Encoding", "Connection", "Content-Type", "Keep-Alive", "X-A", "x-a", "")
@@ -110,13 +104,13 @@ def test_plain_lines_need_no_parser_of_emails(monkeypatch: pytest.MonkeyPatch) -
     def refuse(*_arguments: object) -> HTTPMessage:
         raise AssertionError("the parser was used")
 
-    monkeypatch.setattr("registry_sync.oci.http.connections.parse_headers", refuse)
+    monkeypatch.setattr("registry_sync.oci.http.received.parse_headers", refuse)
     data = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nLink: <a>, <b>\r\nlink: <c>\r\nX-Latin: \xe4\r\n\r\n"
     assert isinstance(_read(PunctualResponse, data, "HEAD"), tuple)
 
 
-def _head(kind: type[HTTPConnection], data: bytes, names: Iterable[str]) -> object:
-    """What there is to see of the response to a HEAD, or the type of the error."""
+def _requested(kind: type[HTTPConnection], method: str, data: bytes, names: Iterable[str]) -> object:
+    """What there is to see of the response to a request, or the type of the error."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(data)
@@ -126,20 +120,60 @@ def _head(kind: type[HTTPConnection], data: bytes, names: Iterable[str]) -> obje
         connection.sock = ours
         headers = TargetHeaders({"User-Agent": "a", "Accept-Encoding": "identity"})
         try:
-            connection.request("HEAD", "/v2/", headers=headers)
+            connection.request(method, "/v2/", headers=headers, preload_content=False)
             response = connection.getresponse()
-        except (ConnectionError, HTTPException, ValueError) as problem:
+            body = response.read(3, decode_content=False), response.read1(5, decode_content=False)
+            rest = response.read(decode_content=False), response.read1(5, decode_content=False)
+        except (ConnectionError, HTTPException, HTTPError, ValueError) as problem:
             return type(problem)
         sent = theirs.recv(4096)
         found = {name: response.headers.get(name) for name in names}
-        return sent, response.status, found, response.read(), response.read1(5, decode_content=False)
+        return sent, response.status, found, body, rest, connection.sock is None
 
 
 @given(_lines)
 def test_a_response_without_a_body_is_as_any_of_urllib3(lines: list[bytes]) -> None:
     data = b"HTTP/1.1 200 OK\r\n" + b"".join(lines) + b"\r\n"
     names = [*_NAMES, *map(str.upper, _NAMES), "X-Odd", "absent"]
-    assert _head(_Connection, data, names) == _head(HTTPConnection, data, names)
+    assert _requested(_Connection, "HEAD", data, names) == _requested(HTTPConnection, "HEAD", data, names)
+
+
+@given(_statuses, _lines, st.sampled_from([b"", b"12345", b"1234567890", b"5\r\n12345\r\n0\r\n\r\n"]))
+@settings(**examples())
+def test_a_response_that_comes_at_once_is_as_any_of_urllib3(status: bytes, lines: list[bytes], body: bytes) -> None:
+    data = status + b"".join(lines) + b"\r\n" + body
+    names = [*_NAMES, "X-Odd", "absent"]
+    expected, got = (_requested(kind, "GET", data, names) for kind in (HTTPConnection, _Connection))
+    # Headers that end with the connection are an error of ours alone.
+    assert got in (expected, ConnectionResetError)
+
+
+@pytest.mark.parametrize("status", [200, 204, 304, 404])
+@pytest.mark.parametrize("more", [b"", b"Connection: Close\r\n", b"Transfer-Encoding: chunked\r\n"])
+@pytest.mark.parametrize("body", [b"", b"1234", b"12345", b"123456", b"5\r\n12345\r\n0\r\n\r\n"])
+def test_a_body_that_comes_at_once_is_read_as_far_as_it_goes(status: int, more: bytes, body: bytes) -> None:
+    data = b"HTTP/1.1 %d OK\r\nContent-Length: 5\r\n%s\r\n%s" % (status, more, body)
+    expected, got = (_requested(kind, "GET", data, ["Content-Length"]) for kind in (HTTPConnection, _Connection))
+    assert got == expected
+
+
+def test_requests_in_a_row_have_the_headers_of_each() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = _Connection("registry.example")
+        connection.sock = ours
+        sent = []
+        for method, token in (("GET", "a"), ("HEAD", "a"), ("GET", "b"), ("GET", "b")):
+            theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            connection.request(method, "/v2/", headers=TargetHeaders({"Accept": "x", "Authorization": token}))
+            assert connection.getresponse().read() == b""
+            sent.append(theirs.recv(4096))
+        with pytest.raises(ValueError, match="Invalid header value"):
+            connection.request("GET", "/v2/", headers=TargetHeaders({"Accept": "x\r\ny"}))
+    assert sent == [
+        b"%s /v2/ HTTP/1.1\r\nHost: registry.example\r\nAccept: x\r\nAuthorization: %s\r\n\r\n" % (method, token)
+        for method, token in ((b"GET", b"a"), (b"HEAD", b"a"), (b"GET", b"b"), (b"GET", b"b"))
+    ]
 
 
 @given(st.lists(_lines, min_size=1, max_size=4))

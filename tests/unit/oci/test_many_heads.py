@@ -17,8 +17,8 @@ from registry_sync.domain.runs import RunUsage
 from registry_sync.errors import RegistryError, RegistrySyncError
 from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.client import RegistryClient
-from registry_sync.oci.http.connections import MAX_HEADERS
 from registry_sync.oci.http.options import ClientOptions
+from registry_sync.oci.http.received import MAX_HEADERS
 from support.certificates import CertificateAuthority
 from support.examples import examples
 from support.hostile_registry import Answer, HostileRegistry, Raw, Request, errors_reply, json_reply, reply

@@ -10,7 +10,7 @@ import pytest
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from registry_sync.oci.http.connections import EmptyResponse
+from registry_sync.oci.http.received import WholeResponse
 
 
 @pytest.mark.parametrize("kind", [HTTPConnection, HTTPSConnection])
@@ -43,7 +43,7 @@ def test_a_pool_says_of_a_response_where_it_came_from_and_takes_its_connection_b
     for name in ("response.retries =", "response._connection =", "response._pool ="):
         assert name in source
     used = set(re.findall(r"response\.(\w+)", source)) - {"retries", "_connection", "_pool"}
-    assert used <= set(dir(EmptyResponse)) | {"status", "version_string"}
+    assert used <= set(dir(WholeResponse)) | {"status", "version_string"}
     assert list(inspect.signature(HTTPConnectionPool._put_conn).parameters) == ["self", "conn"]
 
 

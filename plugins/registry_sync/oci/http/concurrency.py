@@ -54,7 +54,9 @@ class Concurrency:
         self._most = max(1, most)
         self._first = min(max(1, first), self._most)
         self._clock = clock
-        self._changed = threading.Condition(threading.Lock())
+        # Taken by itself where nobody waits: a condition does so by methods written in Python.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._limit = self._first
         self._ceiling = self._most
         self._running_count = self._waiting_count = 0
@@ -94,8 +96,11 @@ class Concurrency:
 
     def take_slot(self, *, must_wait: bool = True) -> bool:
         """As :meth:`slot`, for a caller that frees it; without ``must_wait``, whether one is free now."""
-        with self._changed:
-            if self._running_count >= self._limit and not must_wait:
+        with self._lock:
+            if self._running_count < self._limit:
+                self._running_count += 1
+                return True
+            if not must_wait:
                 return False
             self._waiting_count += 1
             try:
@@ -108,9 +113,9 @@ class Concurrency:
 
     def free_slot(self) -> None:
         """Gives a slot to others."""
-        with self._changed:
+        with self._lock:
             self._running_count -= 1
-            if self._running_count < self._limit:
+            if self._waiting_count and self._running_count < self._limit:
                 self._changed.notify()
 
     def send(self, kind: str) -> SentRequest:
@@ -120,7 +125,7 @@ class Concurrency:
     def record_response(self, request: SentRequest) -> None:
         """Takes note that the headers of the response have come, and that it is no refusal."""
         now = self._clock.monotonic()
-        with self._changed:
+        with self._lock:
             self._is_serving = True
             # The first round is sent while few are under way, and awaited among nearly all. A later one has to show
             # what more of them make of the times, which its first requests do not.

@@ -28,13 +28,8 @@ from urllib3.exceptions import ProtocolError as BrokenConnection
 from urllib3.exceptions import ReadTimeoutError, SSLError
 
 from registry_sync.errors import RegistrySyncError
-from registry_sync.oci.http.connections import (
-    MAX_LINE_BYTES,
-    EmptyResponse,
-    JoinedHeaders,
-    PunctualResponse,
-)
 from registry_sync.oci.http.origins import Target
+from registry_sync.oci.http.received import MAX_LINE_BYTES, JoinedHeaders, PunctualResponse, WholeResponse
 from registry_sync.oci.http.responses import Response, converted
 
 if TYPE_CHECKING:
@@ -45,6 +40,8 @@ if TYPE_CHECKING:
 #: Requests take longer than this on average, after a few that may: more connections are worth their opening.
 SLOW_SECONDS = 0.005
 _UNCOUNTED = 4
+#: Where no connection was free, others are awaited for so long while requests are under way.
+PATIENCE_SECONDS = 0.005
 #: An authorization is read again when it is older; a token has some seconds left when it is given.
 AUTHORIZATION_SECONDS = 0.2
 _RECEIVED_BYTES = 16 * 1024
@@ -131,6 +128,7 @@ class ManyHeads:
         self._idle: list[Any] = []
         self._is_stopped = False
         self._lacks_connections = False
+        self._asks_again_at = float("-inf")
         self._answered_count = 0
         self._began_at = 0.0
         self._login: Login | None = None
@@ -178,11 +176,14 @@ class ManyHeads:
             if self._concurrency.may_keep_slot:
                 return True
             self._give_back(self._idle.pop())
+        if self._sent and time.monotonic() < self._asks_again_at:
+            return False
         if not self._concurrency.take_slot(must_wait=not self._sent):
             return False
         connection = self._open_connection()
         self._lacks_connections = connection is None
         if connection is None:
+            self._asks_again_at = time.monotonic() + PATIENCE_SECONDS
             self._concurrency.free_slot()
             return False
         connection.sock.settimeout(0)
@@ -241,10 +242,11 @@ class ManyHeads:
         if authorization is not None:
             headers["Authorization"] = authorization
         self._authorization_bytes, self._authorized_at = len(authorization or ""), now
-        first, _, rest = _written(connection, f"{self._place.path}{self._suffix}", headers).partition(b" HTTP/1.1\r\n")
-        suffix = self._suffix.encode("ascii")
-        self._start = first[: len(first) - len(suffix)] if suffix else first
-        self._end = b"%s HTTP/1.1\r\n%s" % (suffix, rest)
+        before = self._transport.head_lines
+        if before is None or before[0] != headers:  # those of the last HEADs, of another repository as well
+            before = self._transport.head_lines = headers, _written_lines(connection, headers)
+        self._start = b"HEAD %s" % self._place.path.encode("ascii")
+        self._end = b"%s HTTP/1.1\r\n%s" % (self._suffix.encode("ascii"), before[1])
         return True
 
     # -- receiving -----------------------------------------------------------------------------------------------
@@ -328,7 +330,7 @@ class ManyHeads:
         """The response as the usual path makes it. Raises as that does."""
         target = self._target(sent)
         try:
-            response = self._transport.response_to_head(EmptyResponse(_parsed(sent.received)), target)
+            response = self._transport.response_to_head(WholeResponse.without_body(_parsed(sent.received)), target)
         except (HTTPException, OSError) as problem:
             raise converted(BrokenConnection("Connection aborted.", problem), "HEAD", target) from problem
         response.authorization_bytes = self._authorization_bytes
@@ -404,15 +406,15 @@ class _Writer(http.client.HTTPConnection):
         self.written += data
 
 
-def _written(connection: Any, target: str, headers: Mapping[str, str]) -> bytes:
-    """The bytes of a HEAD as Python writes it to ``connection``."""
+def _written_lines(connection: Any, headers: Mapping[str, str]) -> bytes:
+    """The headers of a HEAD as Python checks and writes them to ``connection``."""
     writer = _Writer(connection.host, connection.port)
     writer.default_port = connection.default_port
-    writer.putrequest("HEAD", target, skip_accept_encoding=True)
+    writer.putrequest("HEAD", "/", skip_accept_encoding=True)
     for name, value in headers.items():
         writer.putheader(name, value)
     writer.endheaders()
-    return writer.written
+    return writer.written.partition(b"\r\n")[2]
 
 
 class _Received:

@@ -27,7 +27,6 @@ from registry_sync.errors import (
 from registry_sync.oci.auth.authenticator import Authenticator, FixedAuthorization, Login, NoAuthorizationLeft
 from registry_sync.oci.auth.challenges import CATALOG_SCOPE, parse_challenges, repository_scope
 from registry_sync.oci.auth.tokens import scrubbed
-from registry_sync.oci.http.connections import JoinedHeaders
 from registry_sync.oci.http.error_mapping import (
     RequestContext,
     denied_message,
@@ -39,6 +38,7 @@ from registry_sync.oci.http.many_heads import HeadsLeft, ManyHeads, StartedReque
 from registry_sync.oci.http.options import ClientOptions, Clock
 from registry_sync.oci.http.origins import Target
 from registry_sync.oci.http.rate_limits import SLOWING_STATUSES, AccountBudget, Usage
+from registry_sync.oci.http.received import JoinedHeaders
 from registry_sync.oci.http.responses import Response
 from registry_sync.oci.http.transport import Transport
 

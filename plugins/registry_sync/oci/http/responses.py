@@ -49,7 +49,7 @@ from registry_sync.oci.http.options import Clock
 from registry_sync.oci.http.origins import Target
 
 if TYPE_CHECKING:
-    from registry_sync.oci.http.connections import EmptyResponse
+    from registry_sync.oci.http.received import WholeResponse
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Response:
 
     def __init__(
         self,
-        response: BaseHTTPResponse | EmptyResponse,
+        response: BaseHTTPResponse | WholeResponse,
         method: str,
         target: Target,
         pace: Pace,

@@ -17,10 +17,11 @@ from urllib3.util import Retry
 from registry_sync.domain.remote import FIRST_CONCURRENCY
 from registry_sync.errors import RedirectRefused, RegistrySyncError
 from registry_sync.oci.http.concurrency import Concurrency, SentRequest
-from registry_sync.oci.http.connections import ConnectionPools, EmptyResponse, HeaderLines, TargetHeaders
+from registry_sync.oci.http.connections import ConnectionPools, TargetHeaders
 from registry_sync.oci.http.options import ClientOptions, Clock
 from registry_sync.oci.http.origins import AddressGate, Origin, Target
 from registry_sync.oci.http.rate_limits import SLOWING_STATUSES, AccountBudget, RequestRate
+from registry_sync.oci.http.received import HeaderLines, WholeResponse
 from registry_sync.oci.http.responses import (
     PROXY_AUTHENTICATION_REQUIRED,
     Pace,
@@ -69,6 +70,8 @@ class Transport:
         self.own = own
         self.gate = AddressGate(own.host, options.private_hosts | options.trusted_realm_hosts)
         self.header_lines = HeaderLines()
+        #: The headers of the last HEADs to the registry, and their lines.
+        self.head_lines: tuple[Mapping[str, str], bytes] | None = None
         self.pools = ConnectionPools(own, options, self.gate)
         self._pace = Pace(options.throughput_window_seconds, options.minimum_bytes_per_second, clock)
         self.clock = clock
@@ -136,7 +139,7 @@ class Transport:
             raise proxy_refusal(response.status, origin.netloc)
         return response
 
-    def response_to_head(self, received: EmptyResponse, target: Target) -> Response:
+    def response_to_head(self, received: WholeResponse, target: Target) -> Response:
         """A response that came without :meth:`send`."""
         return Response(received, "HEAD", target, self._pace)
 
