@@ -33,6 +33,8 @@ CRON_SCHEDULE = re.compile(r'schedule="[^"]+"')
 SERVICES = yaml.safe_load((CHECKOUT / "docker-compose.yaml").read_text())["services"]
 #: What the settings of the containers hold that is true only there: addresses, ports, paths and secrets; and what has
 #: people wait less for an Airflow that is idle, as it is in tests most of the time.
+#: Blobs of a small repository are for several tasks, its manifests for one.
+SHARD_MIB = "7"
 OF_THE_CONTAINERS = {
     "AIRFLOW__API__BASE_URL",
     "AIRFLOW__API__SECRET_KEY",
@@ -134,7 +136,7 @@ def _settings(server: Postgres, blobs: Path) -> dict[str, dict[str, str]]:
     )
     settings: dict[str, dict[str, str]] = {
         "database": {"sql_alchemy_conn": airflow, "sql_alchemy_conn_async": airflow},
-        "registry_sync": {"sql_alchemy_conn": ours, "blob_store": blobs.as_uri(), "min_shard_mib": "1"},
+        "registry_sync": {"sql_alchemy_conn": ours, "blob_store": blobs.as_uri(), "min_shard_mib": SHARD_MIB},
     }
     for name, value in SERVICES["scheduler"]["environment"].items():
         if name not in OF_THE_CONTAINERS:

@@ -13,9 +13,11 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from registry_sync.domain.budget_shares import REPORT_SLACK
 from registry_sync.errors import RateLimited, RegistrySyncError
 from registry_sync.oci.http.options import SYSTEM_CLOCK, Clock
 
@@ -178,8 +180,15 @@ class DatabaseBudget:
             self._made += not has_reported
 
     def report(self, limit: RateLimit) -> None:
-        """Takes note of what the registry reported just now; it is written every few seconds."""
+        """Takes note of what the registry reported just now; it is written every few seconds.
+
+        Threads and clients take note in another order than the registry counted: of those of one window the lowest is
+        kept.
+        """
         with self._lock:
+            pending = self._pending
+            if pending is not None and limit.remaining <= pending.remaining + REPORT_SLACK:
+                limit = replace(limit, remaining=min(limit.remaining, pending.remaining))
             self._pending, self._pending_at = limit, self._clock.monotonic()
             if self._clock.monotonic() - self._written_at >= RENEWAL_SECONDS:
                 self._write_report()

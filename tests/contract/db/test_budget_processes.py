@@ -140,6 +140,25 @@ def test_what_a_killed_process_held_is_everybodys_when_its_lease_has_expired(url
         assert lost.holder not in {lease.holder for lease in store.leases(ACCOUNT)}
 
 
+@pytest.mark.parametrize(
+    ("reported", "known"),
+    [((20, 9, 10), 9), ((20, 10, 9), 9), ((9, 20, 18), 18)],
+    ids=["late", "in-order", "new-window"],
+)
+def test_reports_that_are_noted_in_another_order_give_no_pull_back(
+    url: str, reported: tuple[int, ...], known: int
+) -> None:
+    """Those of eight mirrors that are synced at once, each by a client of its own."""
+    with Database.connect(url) as database:
+        budget = DatabaseBudget(database.account_budgets, ACCOUNT, longest_wait_seconds=0.0, clock=Time().clock)
+        assert budget.take_pull() is False
+        budget.report(limit(30))  # written at once
+        for remaining in reported:
+            budget.report(limit(remaining))
+        budget.release()
+        assert database.account_budgets.report(ACCOUNT, 19, None, None).remaining == known
+
+
 # -- a process that sleeps ---------------------------------------------------------------------------------------------
 
 
