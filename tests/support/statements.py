@@ -27,13 +27,13 @@ def listening(name: str, listener: Callable[..., None]) -> Iterator[None]:
 
 
 @contextmanager
-def planned_statements(database: Database) -> Iterator[list[str]]:
-    """How the database looks up each SELECT since, in order: by an index wherever one can serve."""
+def planned_statements(database: Database, kind: str = "SELECT") -> Iterator[list[str]]:
+    """How the database looks up each statement of a ``kind`` since, in order: by an index wherever one can serve."""
     sent: list[tuple[str, Any]] = []
     plans: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
-        if statement.startswith("SELECT"):
+        if statement.startswith(kind):
             sent.append((statement, parameters))
 
     with listening("before_cursor_execute", note):
@@ -49,6 +49,24 @@ def planned_statements(database: Database) -> Iterator[list[str]]:
             explain = "EXPLAIN " if is_postgres else "EXPLAIN QUERY PLAN "
             rows = connection.exec_driver_sql(explain + statement, parameters).all()
             plans.append("\n".join(str(row[0] if is_postgres else row[-1]) for row in rows))
+
+
+@contextmanager
+def counted_steps() -> Iterator[list[int]]:
+    """The steps that SQLite's machine takes since, in tens, also for rows that are read later."""
+    taken: list[int] = []
+    used: dict[int, Any] = {}
+
+    def count(_connection: Any, cursor: Any, *_more: Any) -> None:
+        used[id(cursor.connection)] = cursor.connection
+        cursor.connection.set_progress_handler(lambda: taken.append(10), 10)
+
+    try:
+        with listening("before_cursor_execute", count):
+            yield taken
+    finally:
+        for driver in used.values():
+            driver.set_progress_handler(None, 10)
 
 
 def await_lock(connection: Connection, other: Future[Any]) -> None:

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 #: What Alembic writes a line to for each migration: in the log of a task it would hide what the task did.
 _MIGRATION_LOG = logging.getLogger("alembic.runtime.migration")
 #: The newest migration; a test compares it with the folder of migrations.
-HEAD_REVISION = "0019"
+HEAD_REVISION = "0020"
 VERSION_TABLE = "registry_sync_schema"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 #: Names the lock under which one process at a time migrates a PostgreSQL; the number is arbitrary.

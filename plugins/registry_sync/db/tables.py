@@ -25,6 +25,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
     text,
 )
 
@@ -229,6 +230,9 @@ sync_runs = Table(
     Index("ix_sync_runs_repository_id_listing_number", "repository_id", "listing_number"),
 )
 
+#: Whether a run is running, as the index of these has it; with a parameter in it SQLite could not use that.
+is_running = sync_runs.c.state == literal_column("'running'")
+Index("ix_sync_runs_running", sync_runs.c.started_at, sqlite_where=is_running, postgresql_where=is_running)
 Index(
     "ix_sync_runs_base",
     sync_runs.c.repository_id,

@@ -150,7 +150,7 @@ def _sync_mirror(database: Database, store: BlobStore, layout: Path) -> None:
     request = SyncRequest("rehearsal", url="http://127.0.0.1", upstream_name="rehearsal")
     task, by = MirrorTask("registry_sync", "rehearsal 3", "sync_mirrors"), RunTrigger(triggered_by="admin")
     client = read_images(open_images(layout), "rehearsal")
-    database.mirror_results.delete_old()
+    database.mirror_results.delete_old(["rehearsal"])
     results = dict(database.mirror_results.of_task(task.dag_id, task.run_id, task.task_id))
     settled = SettledMirrors(database, {"rehearsal": task.key("rehearsal")})
     work = MirrorWork(

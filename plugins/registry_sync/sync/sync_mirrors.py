@@ -88,9 +88,9 @@ def sync_mirrors(
     what every mirror would meet: an unavailable or full database or blob store.
     """
     ordered = _ordered(mirrors)
-    database.mirror_results.delete_old()
-    known = database.mirror_results.of_task(task.dag_id, task.run_id, task.task_id)
     names = {place.mirror.repository for place in ordered}
+    database.mirror_results.delete_old(sorted(names))
+    known = database.mirror_results.of_task(task.dag_id, task.run_id, task.task_id)
     unknown = [place.mirror.repository for place in ordered if place.mirror.repository not in known]
     work = MirrorWork(
         database,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
@@ -10,6 +11,7 @@ from registry_sync.db.runs.fleet_results import KEPT
 from registry_sync.domain.mirror_results import MirrorOutcome, MirrorResult
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import PageRequest
+from support.statements import planned_statements
 
 _NOON = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 RESULT = MirrorResult(
@@ -62,10 +64,28 @@ def test_old_results_go_unless_they_are_the_last_of_their_mirror(database: Datab
     old, now = utc_now() - KEPT - timedelta(days=1), utc_now()
     for run_id, name, at in (("a", "team/app", old), ("b", "team/app", now), ("a", "team/web", old)):
         database.mirror_results.record(replace(RESULT, run_id=run_id, repository=name, finished_at=at))
-    assert database.mirror_results.delete_old() == 1
-    assert database.mirror_results.delete_old() == 0
+    assert database.mirror_results.delete_old(["team/web", "team/other"]) == 0
+    assert database.mirror_results.delete_old(["team/app"]) == 1
+    assert database.mirror_results.delete_old(["team/app"]) == 0
     assert shown(database) == [("team/app", "b"), ("team/web", "a")]
     assert shown(database, run_id="a") == [("team/web", "a")]
+
+
+def test_old_results_of_all_mirrors_go(database: Database) -> None:
+    old, now = utc_now() - KEPT - timedelta(days=1), utc_now()
+    for name in ("team/app", "team/web"):
+        for run_id, at in (("a", old), ("b", now)):
+            database.mirror_results.record(replace(RESULT, run_id=run_id, repository=name, finished_at=at))
+    assert database.mirror_results.delete_old() == 2
+    assert shown(database, run_id="a") == []
+
+
+def test_old_results_of_named_mirrors_are_looked_up_in_an_index(database: Database) -> None:
+    database.mirror_results.record(RESULT)
+    with planned_statements(database, "DELETE") as plans:
+        database.mirror_results.delete_old(["team/app"])
+    [plan] = plans
+    assert re.search(r"Seq Scan|SCAN mirror_results", plan) is None, plan
 
 
 def test_the_last_result_in_a_dag_is_shown_whichever_dag_came_later(database: Database) -> None:

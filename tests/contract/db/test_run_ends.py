@@ -16,6 +16,7 @@ from registry_sync.domain.runs import ListedTag, RunKey, RunState, RunTrigger, S
 from registry_sync.domain.storage_reports import ContentKind
 from registry_sync.errors import RunEnded, StagesUnfinished
 from support.metadata import LISTED_AT, Upstream, image, new_key, open_run, play_stages, sync
+from support.statements import planned_statements
 
 FIRST = datetime(2026, 5, 1, 3, 0, 0, 123_456, tzinfo=timezone.utc)
 AGAIN = FIRST + timedelta(hours=1)
@@ -133,6 +134,13 @@ def test_syncs_that_are_said_to_be_running_are_found(database: Database, reposit
     sync(database, repository, upstream("a"))
     assert [run.id for run in database.run_ends.unended()] == [run.id for run in runs]
     assert [run.id for run in database.run_ends.unended(repository_id=other.id)] == [runs[1].id]
+
+
+def test_running_syncs_are_looked_up_in_an_index_of_their_own(database: Database) -> None:
+    with planned_statements(database) as plans:
+        database.run_ends.unended()
+    [plan] = plans
+    assert "ix_sync_runs_running" in plan, plan
 
 
 def test_a_stage_that_was_skipped_makes_no_version(database: Database, repository: Repository) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from sqlalchemy import insert, select, update
 
 from registry_sync.db.database import Database
 from registry_sync.db.runs import unchanged_syncs
-from registry_sync.db.tables import blobs, manifests, repository_links
+from registry_sync.db.runs.selections import API_REMEMBERED
+from registry_sync.db.tables import blobs, manifests, repository_links, sync_runs
 from registry_sync.domain.mirror_results import MirrorOutcome, MirrorResult
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.runs import Confirmation, DigestListUse, LinkKind, RunKey, RunState, RunUsage, SyncRun
@@ -20,7 +22,7 @@ from registry_sync.domain.serving import DistributionSpec
 from registry_sync.domain.settled_mirrors import DigestListNote, RecordedSyncs, SettledMirror, UnchangedSync
 from registry_sync.errors import RunEnded
 from support.metadata import LISTED_AT, Upstream, artifact, image, new_key, open_run, play_stages, sync
-from support.statements import planned_statements
+from support.statements import counted_steps, planned_statements
 
 
 def upstream(**tags: str) -> Upstream:
@@ -90,6 +92,47 @@ def test_a_finding_of_the_referrers_api_counts_for_the_source_that_it_was_made_o
     assert not database.selections.knows_referrers_api(known.latest.id)
     sync(database, known.repository, upstream(latest="new"))
     assert database.unchanged_syncs.settled({"app": new_key()})["app"].has_referrers_api is None
+
+
+def test_a_finding_of_the_referrers_api_is_known_for_a_week(database: Database, known: SettledMirror) -> None:
+    database.selections.record_referrers_api(known.latest.id, exists=True)
+    with database.writing() as connection:
+        connection.execute(update(sync_runs).values(started_at=utc_now() - API_REMEMBERED - timedelta(hours=1)))
+    assert database.unchanged_syncs.settled({"app": new_key()})["app"].has_referrers_api is None
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_what_is_known_costs_no_more_after_many_syncs(database: Database, known: SettledMirror) -> None:
+    database.selections.record_referrers_api(known.latest.id, exists=True)
+
+    def step_count() -> int:
+        with counted_steps() as steps:
+            [found] = database.unchanged_syncs.settled({"app": new_key()}).values()
+            confirmed = database.confirmations.last_of_many([found.latest], problems_since=utc_now())
+        assert found.has_referrers_api
+        assert [one.listed_at for one in confirmed.values()] == [known.latest.listed_at]
+        return sum(steps)
+
+    few = step_count()
+    with database.writing() as connection:
+        last = connection.execute(select(sync_runs)).mappings().one()
+        at, earlier = last["started_at"], [timedelta(hours=hours) for hours in range(1, 501)]
+        assert at is not None
+        connection.execute(
+            insert(sync_runs),
+            [
+                {
+                    **last,
+                    "id": f"{number}",
+                    "run_id": f"{number}",
+                    "listing_number": -number,
+                    "started_at": at - before,
+                    "listed_at": last["listed_at"] - before,
+                }
+                for number, before in enumerate(earlier)
+            ],
+        )
+    assert step_count() < 1.5 * few
 
 
 def test_referrers_in_the_latest_version_are_known(database: Database) -> None:
@@ -274,6 +317,15 @@ def test_the_tags_of_many_mirrors_that_have_moved_are_those_of_each(database: Da
     assert found[known.repository.id] == database.confirmations.moving_tags(known.repository.id, 9)
     assert database.confirmations.moving_tags(known.repository.id, 1) == ["latest"]
     assert database.confirmations.moving_tags(web.id, 9) == []
+
+
+def test_the_last_sync_of_many_that_listed_late_counts(database: Database, known: SettledMirror) -> None:
+    """It began before the sync that confirmed the tags, and listed after it."""
+    used = unchanged(known, digest_list=DigestListNote(DigestListUse.USED, 2))
+    late = LISTED_AT + timedelta(hours=1)
+    run = replace(used.run, started_at=known.latest.started_at - timedelta(hours=1))
+    database.unchanged_syncs.record([replace(used, run=run, listed_at=late)])
+    assert _lists_of(database, "app") == {"app": Confirmation(known.latest.listed_at, late, 0)}
 
 
 def test_what_is_known_of_many_lists_is_looked_up_in_indexes(database: Database, known: SettledMirror) -> None:

@@ -69,7 +69,8 @@ class ConfirmationStore:
             run = by_repository[row.repository_id]
             if row.has_problem or row.remote_id != run.remote_id or _newest([row], run.remote) is None:
                 continue
-            found[run.repository_id] = Confirmation(row.listed_at, row.last_listed_at, row.used_count)
+            last_listed_at = max(filter(None, (row.last_listed_at, row.settled_listed_at)), default=None)
+            found[run.repository_id] = Confirmation(row.listed_at, last_listed_at, row.used_count)
         return found
 
     def record(self, run_id: str, use: DigestListUse | None, *, tag_count: int = 0, problem: str | None = None) -> None:
@@ -137,7 +138,10 @@ def _moving(of_these: ColumnElement[bool]) -> Select[Any]:
 
 
 def _last_of_many(is_wanted: ColumnElement[bool], problems_since: datetime) -> Select[Any]:
-    """A row for each repository whose settled run is of a remote that a sync has confirmed."""
+    """A row for each repository whose settled run is of a remote that a sync has confirmed.
+
+    No runs before that sync are read, however many there are: of those the settled one alone may have listed later.
+    """
     settled, confirmed = sync_runs.alias("settled"), sync_runs.alias("confirmed")
     run = sync_runs.c
     is_same = (run.repository_id == repositories.c.id) & run.remote_id.is_not_distinct_from(settled.c.remote_id)
@@ -149,10 +153,11 @@ def _last_of_many(is_wanted: ColumnElement[bool], problems_since: datetime) -> S
         select(
             repositories.c.id.label("repository_id"),
             settled.c.remote_id,
+            settled.c.listed_at.label("settled_listed_at"),
             confirmed.c.listed_at,
             confirmed.c.remote_spec,
             select(func.max(run.listed_at))
-            .where(is_same, _IS_SETTLED)
+            .where(is_same, _IS_SETTLED, run.started_at >= confirmed.c.started_at)
             .correlate(*around)
             .scalar_subquery()
             .label("last_listed_at"),

@@ -26,6 +26,7 @@ from registry_sync.db.queries import in_batches, storable
 from registry_sync.db.runs.run_rows import count_runs, is_of_ended_attempt, read_run, refuse_ended, require_run, settle
 from registry_sync.db.tables import (
     deleted_runs,
+    is_running,
     repositories,
     sync_requests,
     sync_runs,
@@ -93,7 +94,7 @@ class RunEndStore:
 
     def unended(self, *, repository_id: str | None = None) -> list[SyncRun]:
         """Syncs that are recorded as running, the oldest first; of one repository, or of all for None."""
-        statement = select(sync_runs).where(sync_runs.c.state == RunState.RUNNING.value)
+        statement = select(sync_runs).where(is_running)
         if repository_id is not None:
             statement = statement.where(sync_runs.c.repository_id == repository_id)
         with self._transactions.reading() as connection:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete
 
 from registry_sync.db.engine import Transactions
 from registry_sync.db.fleet_tables import mirror_results
-from registry_sync.db.queries import fetch_page, storable
+from registry_sync.db.queries import fetch_page, in_batches, is_one_of, storable
 from registry_sync.domain.mirror_results import MirrorOutcome, MirrorResult
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Page, PageRequest
@@ -64,17 +64,23 @@ class MirrorResultStore:
             found, total = fetch_page(connection, chosen, request, orderings, *ties)
         return Page(tuple(map(read_result, found)), total)
 
-    def delete_old(self) -> int:
-        """Deletes results older than :data:`KEPT` that are not the last of their repository; returns their number."""
+    def delete_old(self, repositories: Sequence[str] | None = None) -> int:
+        """Deletes results older than :data:`KEPT` that are not the last of their repository; returns their number.
+
+        Of ``repositories``, which costs as much as there are of these; None for all, which reads every result.
+        """
         later = mirror_results.alias()
         is_last = (
             ~select(later.c.repository)
             .where(later.c.repository == _row.repository, later.c.finished_at > _row.finished_at)
             .exists()
         )
+        old = delete(mirror_results).where(_row.finished_at < utc_now() - KEPT, ~is_last)
         with self._transactions.writing() as connection:
-            gone = connection.execute(delete(mirror_results).where(_row.finished_at < utc_now() - KEPT, ~is_last))
-        return gone.rowcount
+            if repositories is None:
+                return connection.execute(old).rowcount
+            parts = (is_one_of(connection, _row.repository, names) for names in in_batches(repositories))
+            return sum(connection.execute(old.where(are_named)).rowcount for are_named in parts)
 
 
 _IDENTITY = ("dag_id", "run_id", "task_id", "repository")

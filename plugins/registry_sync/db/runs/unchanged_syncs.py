@@ -80,7 +80,7 @@ class UnchangedSyncStore:
             ids = [row.id for row in rows]
             found = _tags(connection, rows)
             published = _published(connection, ids)
-            has_api = _has_api(connection, ids, runs)
+            has_api = _has_api(connection, {row.id: latest[row.settled_run_id] for row in rows}, runs)
             listing = [id_ for id_ in ids if runs[id_].remote.include_referrers and has_api[id_] is not False]
             large = _large(connection, listing, repository_manifests, MOST_MANIFESTS)
             referrers = _referrers(connection, [id_ for id_ in listing if id_ not in large])
@@ -199,18 +199,24 @@ def _published(connection: Connection, ids: Sequence[str]) -> Mapping[str, dict[
     return found
 
 
-def _has_api(connection: Connection, ids: Sequence[str], runs: Mapping[str, SyncRun]) -> Mapping[str, bool | None]:
+def _has_api(
+    connection: Connection, rows: Mapping[str, Row[Any]], runs: Mapping[str, SyncRun]
+) -> Mapping[str, bool | None]:
     """What recent syncs found of the referrers API, by the repository; None where they have not asked.
 
-    Of syncs of the same remote while it had the same source as in ``runs``.
+    Of syncs of the same remote while it had the same source as in ``runs``, whose ``rows`` are theirs. Where the last
+    one has found it, as at each registry that has it, the others are not read: there are as many as syncs in a week.
     """
-    run = sync_runs.c
+    run, since = sync_runs.c, utc_now() - API_REMEMBERED
+    found = {id_: True if row.has_referrers_api and row.started_at > since else None for id_, row in rows.items()}
+    others = [id_ for id_, has_api in found.items() if has_api is None]
+    if not others:
+        return found
     findings = (
         select(run.repository_id, run.remote_id, run.remote_spec, run.has_referrers_api)
-        .where(is_one_of(connection, run.repository_id, ids), run.started_at > utc_now() - API_REMEMBERED)
+        .where(is_one_of(connection, run.repository_id, others), run.started_at > since)
         .where(run.has_referrers_api.is_not(None))
     )
-    found: dict[str, bool | None] = dict.fromkeys(ids)
     for row in connection.execute(findings):
         latest = runs[row.repository_id]
         if (row.remote_id, RemoteSpec.of_document(row.remote_spec).source) == (latest.remote_id, latest.remote.source):

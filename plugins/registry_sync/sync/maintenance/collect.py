@@ -178,6 +178,7 @@ def collect_orphans(
     """
     now = clock()
     timestamp = _Times(now, now - grace)
+    database.mirror_results.delete_old()  # those of mirrors that are in no fleet any more
     holders, seen_at = database.download_claims.holders(), time.monotonic()
     released = database.orphans.release_runs(timestamp.recorded_before)
     if released:
