@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from registry_sync.errors import RegistryError, RegistrySyncError
 from registry_sync.oci.auth.credentials import Credentials
 from registry_sync.oci.client import RegistryClient
 from registry_sync.oci.http.options import ClientOptions
+from registry_sync.oci.http.origins import Origin
 from registry_sync.oci.http.received import MAX_HEADERS
 from support.certificates import CertificateAuthority
 from support.examples import examples
@@ -243,6 +245,28 @@ def test_without_an_open_connection_none_is_opened(registry, client_of) -> None:
     client = client_of(registry, READY)
     left = client.head_manifests(REPOSITORY, NAMES, {}.__setitem__, most=lambda: 5)
     assert (list(left.waiting), left.started, registry.requests) == (NAMES, {}, [])
+
+
+def test_slow_requests_go_on_from_one_thread_where_no_other_connection_may_be_opened(registry, client_of) -> None:
+    scripted(registry)
+    client = client_of(registry, READY, concurrency=2)
+    client.list_tags(REPOSITORY)
+    pool = client._transport.pools.pool(Origin.of(client.registry))
+    opened, of_others = pool.pool.get(), pool.pool.get()
+    pool._put_conn(opened)
+
+    def slow(request: Request) -> Raw:
+        time.sleep(0.02)
+        return head_of(request.path.rpartition("/")[2])
+
+    for tag in NAMES:
+        registry.on("HEAD", path_of(tag), slow)
+    found: Found = {}
+    left = client.head_manifests(REPOSITORY, NAMES, found.__setitem__, most=lambda: 5)
+    assert (found.keys(), left.started, list(left.waiting)) == (set(NAMES), {}, [])
+    pool._put_conn(of_others)
+    left = client.head_manifests(REPOSITORY, NAMES, {}.__setitem__, most=lambda: 5)
+    assert left.waiting, "another one is opened by the usual path"
 
 
 def test_a_limited_rate_is_kept_by_the_usual_path(registry, client_of) -> None:

@@ -181,7 +181,6 @@ class ManyHeads:
         if not self._concurrency.take_slot(must_wait=not self._sent):
             return False
         connection = self._open_connection()
-        self._lacks_connections = connection is None
         if connection is None:
             self._asks_again_at = time.monotonic() + PATIENCE_SECONDS
             self._concurrency.free_slot()
@@ -192,13 +191,15 @@ class ManyHeads:
         return True
 
     def _open_connection(self) -> Any:
-        """A connection of the pool that is open and unused; None where it has none."""
+        """A connection of the pool that is open and unused; None where it has none, or lacks one that may be opened."""
+        self._lacks_connections = False
         try:
             connection = self._pool.pool.get(block=False)
-        except (AttributeError, queue.Empty):  # closed, or all in use
+        except (AttributeError, queue.Empty):  # closed, or all in use: others would wait for these as well
             return None
         if connection is not None and connection.sock is not None:
             return connection
+        self._lacks_connections = True
         self._pool._put_conn(connection)  # noqa: SLF001  as urllib3's own responses
         return None
 
