@@ -22,6 +22,7 @@ from registry_sync.domain.remote import Policy
 from registry_sync.domain.runs import ListedTag, RunState, SyncRun
 from registry_sync.domain.storage_reports import FindingKind
 from registry_sync.errors import RegistrySyncError, TooManyHolds
+from support.examples import FUZZ
 from support.metadata import LISTED_AT, Upstream, blobs_of, image, index, open_run, play_stages, sync, upstream_with
 from support.statements import listening
 
@@ -347,7 +348,7 @@ class Twins:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6 * max(1, FUZZ)))
 def test_random_histories_are_the_same_either_way(database: Database, seed: int) -> None:
     dice = random.Random(seed)
     twins = Twins(database, dice, (database.repositories.ensure("full"), database.repositories.ensure("differing")))
