@@ -162,27 +162,34 @@ def test_the_form_mirrors_something_new_and_syncs_an_existing_remote(
 #: What is filled in beside the repository, in both ways, and how the first line of the run's note goes on.
 MISTAKES: tuple[tuple[dict[str, str], str], ...] = (
     ({"url": "ftp://quay.io", "upstream_name": "team/app"}, "Registry (url): "),
+    ({"remote": "nobody-made-this"}, "there is no remote 'nobody-made-this'"),
+)
+#: Likewise, of what the form leaves out as well as any other program.
+OMISSIONS: tuple[tuple[dict[str, str], str], ...] = (
     ({"url": "https://quay.io", "upstream_name": "Team/App"}, "Upstream name (upstream_name): "),
     ({"url": "https://quay.io"}, "upstream_name is missing (Upstream name in the form, "),
-    ({"remote": "nobody-made-this"}, "there is no remote 'nobody-made-this'"),
     ({}, "say where to sync from: "),
 )
 
 
 def test_what_cannot_be_right_is_refused_in_the_words_of_the_form(page: Page, airflow: AirflowInstance) -> None:
-    sent = {}
+    sent, triggered = {}, {}
+    for number, (given, words) in enumerate(OMISSIONS):
+        run = airflow.trigger(conf={"repository": f"omitted-{number}", **given})
+        triggered[run] = f"omitted-{number}: failed: {words}"
     for number, (given, words) in enumerate(MISTAKES):
         form = open_form(page, airflow)
         form.locator('input[name="element_repository"]').fill(f"mistyped-{number}")
         # One section is open at a time.
-        if given:
-            section = "Sync an existing remote" if "remote" in given else "Mirror something new"
-            form.get_by_text(section, exact=True).last.click()
+        section = "Sync an existing remote" if "remote" in given else "Mirror something new"
+        form.get_by_text(section, exact=True).last.click()
         for field, value in given.items():
             form.locator(f'input[name="element_{field}"]').fill(value)
         sent[send(page, form, airflow)] = f"mistyped-{number}: failed: {words}"
-    assert {airflow.wait(run) for run in sent} == {"failed"}
+    assert {airflow.wait(run) for run in (*sent, *triggered)} == {"failed"}
     expect_notes(page, sent)
+    for run, words in triggered.items():
+        assert words in airflow.api("GET", f"/dags/registry_sync/dagRuns/{run}")["note"]
 
 
 def test_a_finished_run_reads_well_in_the_grid_and_in_the_list(
