@@ -18,6 +18,7 @@ from benchmarks.syncs.own_storage import OwnStorage
 from local_airflow import processes
 from local_airflow.settings import LOCAL_SETTINGS
 from support.airflow_instance import DAG_ID, AirflowInstance
+from support.hostile_registry import wait_until
 from support.images import RepositoryContent
 from support.postgres import Postgres
 
@@ -37,6 +38,8 @@ _IDLE_CORES, _WINDOW_SECONDS = 0.25, 1.0
 #: After so many windows it is measured as it is.
 _MOST_WINDOWS = 15
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+#: A task has succeeded, and its run has ended, a moment before it notes what follows.
+_NOTED_SECONDS = 10.0
 #: What each task notes at its end: its run, its largest size, and its size before it began, when its DAG was read.
 _NOTING = '''
 import json, os, pathlib
@@ -65,6 +68,21 @@ def _note(context):
 
 __all__ += ["task_policy"]
 '''
+
+
+def noted_tasks(path: Path, run_id: str, count: int) -> list[dict[str, Any]]:
+    """What the ``count`` tasks of a run that have succeeded noted in ``path``; waits for the last of them.
+
+    Raises :class:`RuntimeError` where fewer note anything.
+    """
+
+    def noted() -> list[dict[str, Any]]:
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [task for task in map(json.loads, lines) if task["run"] == run_id]
+
+    if not wait_until(lambda: len(noted()) >= max(1, count), _NOTED_SECONDS):
+        raise RuntimeError(f"of {count} tasks of {run_id} only these noted their size: {noted()}")
+    return noted()
 
 
 class MeasuredAirflow:
@@ -135,8 +153,7 @@ class MeasuredAirflow:
             raise RuntimeError(f"the run failed: {airflow.reasons(run_id)}")
         seconds = dt.datetime.fromisoformat(run["end_date"].replace("Z", "+00:00")).timestamp() - began
         cpu_seconds = self._cpu_seconds() - cpu_before
-        noted = [json.loads(line) for line in self._noted.read_text().splitlines()]
-        tasks = [task for task in noted if task["run"] == run_id]
+        tasks = noted_tasks(self._noted, run_id, list(airflow.task_states(run_id).values()).count("success"))
         grown_kib = max(task["peak_kib"] - task["start_kib"] for task in tasks)
         return Usage(seconds, cpu_seconds, max(task["peak_kib"] for task in tasks) / 1024, grown_kib / 1024)
 
