@@ -40,8 +40,8 @@ is_supported() {
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' 2>/dev/null
 }
 
-# Those of distributions are compiled with optimizations; one from source only on request: pyenv's need a third more time
-# for everything.
+# Those of distributions are compiled with optimizations; one from source only on request: pyenv's need up to a third more
+# time.
 is_optimized() {
     "$1" -c 'import sys, sysconfig; options = sysconfig.get_config_var("CONFIG_ARGS") or ""; sys.exit(sys.base_prefix != "/usr" and "--enable-optimizations" not in options)' 2>/dev/null
 }

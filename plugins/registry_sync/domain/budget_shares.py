@@ -30,6 +30,11 @@ SHORTEST_WAIT_SECONDS = 0.5
 UNKNOWN_WAIT_SECONDS = 3600.0
 
 
+def is_of_new_window(remaining: int, known: int) -> bool:
+    """Whether a registry that reports ``remaining`` pulls after ``known`` ones has begun to count anew."""
+    return remaining > known + REPORT_SLACK
+
+
 @dataclass(frozen=True)
 class ReportedPulls:
     """The pulls that a registry allows: what it reported last, at ``reported_at``.
@@ -61,7 +66,7 @@ class ReportedPulls:
             return self
         is_over = self.ends_at is not None and other.reported_at >= self.ends_at
         is_later = other.reported_at >= self.reported_at
-        if is_later and (is_over or other.remaining > self.remaining + REPORT_SLACK):
+        if is_later and (is_over or is_of_new_window(other.remaining, self.remaining)):
             return other
         latest = other if is_later else self
         return replace(latest, remaining=min(self.remaining, other.remaining), began_at=self.began_at)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from registry_sync.domain.budget_shares import REPORT_SLACK
+from registry_sync.domain.budget_shares import is_of_new_window
 from registry_sync.errors import RateLimited, RegistrySyncError
 from registry_sync.oci.http.options import SYSTEM_CLOCK, Clock
 
@@ -187,7 +187,7 @@ class DatabaseBudget:
         """
         with self._lock:
             pending = self._pending
-            if pending is not None and limit.remaining <= pending.remaining + REPORT_SLACK:
+            if pending is not None and not is_of_new_window(limit.remaining, pending.remaining):
                 limit = replace(limit, remaining=min(limit.remaining, pending.remaining))
             self._pending, self._pending_at = limit, self._clock.monotonic()
             if self._clock.monotonic() - self._written_at >= RENEWAL_SECONDS:

@@ -29,7 +29,7 @@ from urllib3.exceptions import ReadTimeoutError, SSLError
 
 from registry_sync.errors import RegistrySyncError
 from registry_sync.oci.http.origins import Target
-from registry_sync.oci.http.received import MAX_LINE_BYTES, JoinedHeaders, PunctualResponse, WholeResponse
+from registry_sync.oci.http.received import HEADER_LINES, MAX_LINE_BYTES, JoinedHeaders, PunctualResponse, WholeResponse
 from registry_sync.oci.http.responses import Response, converted
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ class ManyHeads:
             return
         received = sent.received = sent.received + data if sent.received else data
         if received.endswith(b"\r\n\r\n") and received.find(b"\r\n\r\n") == len(received) - 4 and _OK.match(received):
-            headers = self._transport.header_lines.read(received)
+            headers = HEADER_LINES.read(received)
             if headers is not None:
                 self._end_plain(sent, headers)
                 return
@@ -317,7 +317,7 @@ class ManyHeads:
             return
         self._transport.record_status(outcome.status, self._place.origin, sent.turn_at, sent.request)
         is_plain = _OK.match(block) and block.endswith(b"\r\n\r\n")
-        headers = self._transport.header_lines.read(block) if is_plain else None
+        headers = HEADER_LINES.read(block) if is_plain else None
         if headers is None or not self._done(sent.name, headers):
             self._leave(sent, outcome)
         else:

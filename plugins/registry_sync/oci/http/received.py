@@ -183,7 +183,7 @@ _MOST_KNOWN_LINES, _LONGEST_KNOWN_LINE = 256, 256
 
 
 class HeaderLines:
-    """Reads headers of many responses of one registry; lines that have come before are not read again."""
+    """Reads headers of many responses; lines that have come before are not read again."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, tuple[str, str]] = {}
@@ -213,7 +213,7 @@ class HeaderLines:
 _FIRST_BYTES = 16 * 1024
 _STATUS = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9])[ \r]")
 #: Lines of headers that have come before, from whichever registry.
-_LINES = HeaderLines()
+HEADER_LINES = HeaderLines()
 
 
 class WholeResponse:
@@ -245,7 +245,7 @@ class WholeResponse:
     def read_from(cls, data: bytes, method: str) -> WholeResponse | None:
         """``data`` as one whole response after which the connection stays open; None where it is anything else."""
         status, end = _STATUS.match(data), data.find(b"\r\n\r\n") + 4
-        headers = _LINES.read(data[:end]) if status is not None and end >= 4 else None
+        headers = HEADER_LINES.read(data[:end]) if status is not None and end >= 4 else None
         if status is None or headers is None or "transfer-encoding" in headers:
             return None
         if "close" in headers.get("connection", "").lower():

@@ -21,7 +21,7 @@ from registry_sync.oci.http.connections import ConnectionPools, TargetHeaders
 from registry_sync.oci.http.options import ClientOptions, Clock
 from registry_sync.oci.http.origins import AddressGate, Origin, Target
 from registry_sync.oci.http.rate_limits import SLOWING_STATUSES, AccountBudget, RequestRate
-from registry_sync.oci.http.received import HeaderLines, WholeResponse
+from registry_sync.oci.http.received import WholeResponse
 from registry_sync.oci.http.responses import (
     PROXY_AUTHENTICATION_REQUIRED,
     Pace,
@@ -69,7 +69,6 @@ class Transport:
     def __init__(self, own: Origin, options: ClientOptions, clock: Clock, budget: AccountBudget | None = None) -> None:
         self.own = own
         self.gate = AddressGate(own.host, options.private_hosts | options.trusted_realm_hosts)
-        self.header_lines = HeaderLines()
         #: The headers of the last HEADs to the registry, and their lines.
         self.head_lines: tuple[Mapping[str, str], bytes] | None = None
         self.pools = ConnectionPools(own, options, self.gate)
