@@ -90,6 +90,10 @@ _LIKE_S3 = frozenset({"s3", "s3a"})
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
 
 
+class FileVanished(BlobStoreUnavailable):
+    """The store does not show a file that was just written: it is late, or another process removed the file."""
+
+
 class RemoteFiles:
     """Files below ``root`` of an fsspec file system; ``place`` names the store in messages.
 
@@ -163,7 +167,10 @@ class RemoteFiles:
         return url
 
     def put_bytes(self, name: str, data: bytes | bytearray) -> None:
-        """Writes a file that appears complete or not at all. Raises :class:`BlobStoreError` for a wrong size."""
+        """Writes a file that appears complete or not at all.
+
+        Raises :class:`BlobStoreError` for a wrong size, and :class:`FileVanished` when it is gone before it is checked.
+        """
         self._put(name, len(data), lambda path: self.filesystem.pipe_file(path, bytes(data)))
 
     def put_file(self, name: str, source: Path, size_bytes: int) -> None:
@@ -303,9 +310,7 @@ class RemoteFiles:
         try:
             found = int(self.filesystem.info(path)["size"])
         except FileNotFoundError:
-            raise BlobStoreUnavailable(
-                f"the blob store at {self.place} does not show a file that was just written"
-            ) from None
+            raise FileVanished(f"the blob store at {self.place} does not show a file that was just written") from None
         if found != size_bytes:
             with contextlib.suppress(Exception):  # the error below reports the problem
                 self.filesystem.rm_file(path)

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from registry_sync.blobs.layout import PARTIALS, blob_name, digest_of, flat_name
-from registry_sync.blobs.remote_files import RemoteFiles
+from registry_sync.blobs.remote_files import FileVanished, RemoteFiles
 from registry_sync.blobs.store import store_error
 from registry_sync.domain.digests import Digest
 from registry_sync.errors import BlobStoreError, BlobStoreFull, BlobStoreUnavailable
@@ -23,6 +23,8 @@ from registry_sync.errors import BlobStoreError, BlobStoreFull, BlobStoreUnavail
 PART_BYTES = 16 * 1024 * 1024
 #: The size of parts is doubled until a blob has at most this many; S3 joins 10,000.
 MAX_PART_COUNT = 5000
+#: Each of the other writers interrupts at most two attempts: it removes first the files of the folder, then the folder.
+_PUT_ATTEMPTS = 5
 _NAME = re.compile(r"(\d{15})-(\d{15})-([0-9a-f]+)")
 
 
@@ -79,14 +81,27 @@ class MultipartUpload:
             return b""
 
     def put(self, part: Part, data: bytes) -> None:
-        """Stores a part. Safe to repeat."""
+        """Stores a part. Safe to repeat.
+
+        Another writer that publishes the blob removes the folder of its parts, with what is being written there: that
+        is tried again, until the folder stays.
+        """
+        for _ in range(_PUT_ATTEMPTS - 1):
+            if self._try_put(part, data) is None:
+                return
+        problem = self._try_put(part, data)
+        if problem is not None:
+            raise problem
+
+    def _try_put(self, part: Part, data: bytes) -> BlobStoreError | None:
+        """Stores a part; returns the error when a file or folder disappeared meanwhile, else None."""
         try:
             self._files.put_bytes(self._name(part), data)
-        except FileNotFoundError:  # another writer just published the blob and removed the folder
-            try:
-                self._files.put_bytes(self._name(part), data)
-            except FileNotFoundError as problem:
-                raise store_error(problem, self._files.place) from problem
+        except FileVanished as problem:
+            return problem
+        except FileNotFoundError as problem:
+            return store_error(problem, self._files.place)
+        return None
 
     def join(self, parts: Iterable[Part], size_bytes: int) -> bool:
         """Joins ``parts`` into the blob; False when one is missing or the store does not support it.
