@@ -46,7 +46,7 @@ include-name-regex = "^GET .*/((remotes|distributions)/docker/docker|docker/(man
 phases.coverage.enabled = false
 
 [[operations]]
-include-name-regex = "^GET .*/(artifacts|workers|repository_versions)/$|^PUT .*/(remotes|distributions)/"
+include-name-regex = "^GET .*/(artifacts|workers|repository_versions)/$|^(PUT|PATCH) .*/(remotes|distributions)/docker/docker/[^/]+/$"
 phases.coverage.enabled = false
 """
 
