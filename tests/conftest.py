@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ctypes
 import fcntl
+import functools
 import gc
 import os
 import secrets
@@ -19,7 +20,15 @@ import pytest
 from hypothesis import settings
 from sqlalchemy import Engine, event
 
-from support import branch_coverage, compiled_statements, examples, scheduling, temporary_files, tls_sockets
+from support import (
+    branch_coverage,
+    compiled_statements,
+    examples,
+    scheduling,
+    sent_reports,
+    temporary_files,
+    tls_sockets,
+)
 
 if TYPE_CHECKING:
     from support.airflow_instance import AirflowInstance
@@ -84,10 +93,16 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 def pytest_configure(config: pytest.Config) -> None:
     if _coverage is not None:
         config.pluginmanager.register(_coverage)
+    sent_reports.send_less(config)
 
 
 def _path(item: pytest.Item) -> str:
-    return item.path.relative_to(CHECKOUT).as_posix()
+    return _relative(item.path)
+
+
+@functools.cache
+def _relative(path: Path) -> str:
+    return path.relative_to(CHECKOUT).as_posix()
 
 
 gc.disable()  # until all is collected: next to nothing that is imported becomes garbage

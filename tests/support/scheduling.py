@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from xdist.scheduler import LoadFileScheduling
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
 
 #: The suites in the order in which they are run: what says most in the shortest time first.
 SUITES = ("architecture", "unit", "docs", "contract", "integration", "clients", "receivers", "e2e")
@@ -87,10 +93,26 @@ def shared_by(path: str) -> str:
     return IN_PROCESS if path in RUNNING_DAGS or path.startswith(SHARING_API_SERVER) else path
 
 
+class Numbered(list[str]):
+    """The tests of a process. xdist asks for the place of each, and a list looks at half of all for every answer."""
+
+    def __init__(self, tests: Sequence[str]) -> None:
+        super().__init__(tests)
+        self._places = {test: place for place, test in enumerate(tests)}
+
+    def index(self, test: str, *_limits: Any) -> int:
+        return self._places[test]
+
+
 class SharedAirflowScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
     """Gives files to processes as ``--dist loadfile`` does, in the order of the tests; those that share an Airflow, its
     API server in their process included, are one.
     """
+
+    def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
+        super().add_node_collection(node, collection)
+        if node in self.registered_collections:
+            self.registered_collections[node] = Numbered(collection)
 
     def _split_scope(self, nodeid: str) -> str:
         path, _, test = nodeid.partition("::")

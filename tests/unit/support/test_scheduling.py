@@ -10,6 +10,7 @@ from support.scheduling import (
     RUNNING_DAGS,
     SHARING_AIRFLOW,
     SHARING_COMPOSED,
+    Numbered,
     SharedAirflowScheduling,
     place,
     shared_by,
@@ -74,3 +75,10 @@ def test_one_process_starts_with_what_says_most_in_the_shortest_time() -> None:
 def test_several_processes_start_with_what_takes_longest() -> None:
     paths = ["tests/integration/a.py", "tests/unit/a.py", "tests/integration/api/a.py", SHARING_AIRFLOW[0]]
     assert sorted(paths, key=lambda path: place(path, in_processes=True)) == paths[::-1]
+
+
+def test_the_place_of_a_test_is_the_one_in_the_list_of_its_process() -> None:
+    tests = [f"tests/unit/a.py::test[{number}]" for number in range(5)]
+    numbered = Numbered(tests)
+    assert numbered == tests
+    assert [numbered.index(test) for test in tests] == [0, 1, 2, 3, 4]
