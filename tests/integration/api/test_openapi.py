@@ -46,7 +46,11 @@ include-name-regex = "^GET .*/((remotes|distributions)/docker/docker|docker/(man
 phases.coverage.enabled = false
 
 [[operations]]
-include-name-regex = "^GET .*/(artifacts|workers|repository_versions)/$|^(PUT|PATCH) .*/(remotes|distributions)/docker/docker/[^/]+/$"
+include-name-regex = "^GET .*/(artifacts|workers|repository_versions)/$"
+phases.coverage.enabled = false
+
+[[operations]]
+include-name-regex = "^(PUT|PATCH) .*/(remotes|distributions)/docker/docker/[^/]+/$"
 phases.coverage.enabled = false
 """
 
