@@ -31,6 +31,7 @@ _SETTINGS = (
     "shared_buffers=32MB",
     "listen_addresses=",
     "max_connections=60",
+    "jit=off",  # to compile a query takes longer than any of a test's
 )
 _INITDB = ("-A", "trust", "-E", "UTF8", "--no-sync", "--wal-segsize=1")
 
@@ -60,7 +61,9 @@ class Postgres:
     def make_database(self, name: str, template: str = "template1") -> str:
         """The URL of a new database: an empty one, or a copy of ``template``, which must have no connections."""
         with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+            # Its files are copied as they are; what PostgreSQL does otherwise takes four times as long.
+            strategy = "STRATEGY FILE_COPY" if connection.info.server_version >= 15_00_00 else ""
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {strategy}')
         return f"postgresql://tests@/{name}?host={quote(str(self.socket_folder), safe='')}"
 
     def drop_database(self, name: str) -> None:
