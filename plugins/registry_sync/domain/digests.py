@@ -59,6 +59,11 @@ class Digest(str):
         """The digest of ``data``."""
         return cls(f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}")
 
+    @classmethod
+    def of_sha256(cls, value: bytes | bytearray) -> Digest:
+        """The digest with these 32 bytes, which need no validation."""
+        return super().__new__(cls, f"sha256:{value.hex()}")
+
     @property
     def algorithm(self) -> str:
         """``sha256`` in ``sha256:…``."""

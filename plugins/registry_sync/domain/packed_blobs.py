@@ -69,7 +69,7 @@ class PackedBlobs(Sequence[RequiredBlob]):
         digest, flags = self._others.get(index), self._flags[index]
         if digest is None:
             start = index * _DIGEST_BYTES
-            digest = Digest(_PREFIX + self._digests[start : start + _DIGEST_BYTES].hex())
+            digest = Digest.of_sha256(self._digests[start : start + _DIGEST_BYTES])
         return RequiredBlob(
             digest,
             self._sizes[index],

@@ -7,7 +7,7 @@ digest of one is made when it is read.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from itertools import pairwise
 from operator import lt
 
@@ -80,7 +80,7 @@ class PackedTags(MutableMapping[TagName, Digest | None]):
         kind = self._kinds[index]
         if kind == _PACKED:
             start = index * _DIGEST_BYTES
-            return Digest(_PREFIX + self._digests[start : start + _DIGEST_BYTES].hex())
+            return Digest.of_sha256(self._digests[start : start + _DIGEST_BYTES])
         return self._others[index] if kind == _OTHER else None
 
     def __setitem__(self, name: TagName, digest: Digest | None) -> None:
@@ -111,16 +111,34 @@ class PackedTags(MutableMapping[TagName, Digest | None]):
                 yield name
         yield from self._more
 
+    def __contains__(self, name: object) -> bool:
+        at = self._index(name)
+        return name in self._more if at < 0 else self._kinds[at] != _ABSENT
+
+    def items(self) -> ItemsView[TagName, Digest | None]:
+        return _Items(self)
+
+    def pairs(self) -> Iterator[tuple[TagName, Digest | None]]:
+        """Each tag with its digest; none is looked for by its name."""
+        for index, name in enumerate(self._names):
+            if self._kinds[index] != _ABSENT:
+                yield name, self._at(index)
+        yield from self._more.items()
+
     def __len__(self) -> int:
         return len(self._names) - self._kinds.count(_ABSENT) + len(self._more)
 
     def differing(self, other: Mapping[TagName, Digest | None]) -> Iterator[TagName]:
         """The tags that have another digest in ``other``, or none, or an unknown one in either."""
-        for index, name in enumerate(self._names):
-            if self._kinds[index] != _ABSENT:
-                digest = self._at(index)
-                if digest is None or other.get(name) != digest:
-                    yield name
-        for name, digest in self._more.items():
+        for name, digest in self.pairs():
             if digest is None or other.get(name) != digest:
                 yield name
+
+
+class _Items(ItemsView[TagName, "Digest | None"]):
+    """As :meth:`PackedTags.pairs` gives them."""
+
+    _mapping: PackedTags
+
+    def __iter__(self) -> Iterator[tuple[TagName, Digest | None]]:
+        return self._mapping.pairs()

@@ -60,3 +60,10 @@ def test_parts_and_copies() -> None:
 @given(st.binary(max_size=100))
 def test_every_content_matches_its_own_digest(data: bytes) -> None:
     assert Digest.of(data).matches(data)
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_a_digest_is_made_of_its_bytes(value: bytes) -> None:
+    made = Digest.of_sha256(value)
+    assert type(made) is Digest
+    assert made == Digest(f"sha256:{value.hex()}")

@@ -32,6 +32,9 @@ def test_what_was_set_is_read(names: list[TagName], changes: list[tuple[TagName,
     assert packed == expected
     assert len(packed) == len(expected)
     assert all(packed[name] == digest for name, digest in expected.items())
+    assert [name in packed for name in names] == [name in expected for name in names]
+    assert dict(packed.items()) == expected
+    assert len(packed.items()) == len(expected)
     assert "none" not in packed
     assert 7 not in packed
     named = [name for name in packed if name in names]
