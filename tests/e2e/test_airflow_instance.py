@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import requests
 
 from support.airflow_instance import AirflowInstance
 
@@ -37,3 +41,20 @@ def test_a_scheduled_run_has_the_repository_in_its_id(airflow: AirflowInstance) 
     subprocess.run([program, "dags", "trigger", "scheduled"], env=env, check=True, capture_output=True)
     _, triggered = airflow.await_runs("scheduled", 2)
     assert triggered["dag_run_id"].startswith("sync__team-scheduled__20")
+
+
+def test_tasks_are_served_the_newest_version_of_their_api_and_few_before(airflow: AirflowInstance) -> None:
+    found = find_spec("airflow.api_fastapi.execution_api")
+    assert found is not None
+    assert found.origin is not None
+    newest, *_, oldest = sorted(
+        (path.stem.removeprefix("v").replace("_", "-") for path in Path(found.origin).parent.glob("versions/v20*.py")),
+        reverse=True,
+    )
+    served = {
+        version: requests.get(
+            f"{airflow.url}/execution/health", headers={"Airflow-API-Version": version}, timeout=60
+        ).status_code
+        for version in (newest, oldest)
+    }
+    assert served == {newest: 200, oldest: 404}

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from local_airflow.launch import serve_newest_versions_alone
+
 if TYPE_CHECKING:
     import pytest
     from airflow.sdk import DAG
@@ -128,6 +130,7 @@ def _run(dag: DAG, conf: dict[str, Any] | None = None) -> FinishedRun:
     at_once = patch.dict(os.environ, {"AIRFLOW__REGISTRY_SYNC__APPROVAL_HOURS": "0"})
     with warnings.catch_warnings(), short_sleeps(), schemas_checked_once(), at_once:
         warnings.simplefilter("ignore")  # those of Airflow's own code are not ours to mend
+        serve_newest_versions_alone()
         run = dag.test(run_conf=conf, logical_date=datetime.now(timezone.utc))
         tasks = {
             ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]": str(ti.state or "waiting")

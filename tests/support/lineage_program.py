@@ -16,6 +16,7 @@ def main(folder: str) -> str:
     """The states of the tasks, as one line."""
     from airflow.dag_processing.dagbag import DagBag
 
+    from local_airflow.launch import serve_newest_versions_alone
     from support.dag_runs import short_sleeps
 
     with warnings.catch_warnings(), short_sleeps():
@@ -24,6 +25,7 @@ def main(folder: str) -> str:
         if bag.import_errors:
             raise AssertionError(bag.import_errors)
         (dag,) = bag.dags.values()
+        serve_newest_versions_alone()
         run = dag.test(logical_date=datetime.now(timezone.utc))
         return " ".join(sorted(f"{task.task_id}={task.state}" for task in run.get_task_instances()))
 

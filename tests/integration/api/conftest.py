@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from local_airflow.launch import serve_newest_versions_alone
 from registry_sync.db.database import Database
 from support.metadata import Upstream, image, index, sync
 from support.rest_api import DAG_ID, ROLES, ApiServer, RestClient, served
@@ -46,6 +47,7 @@ def _running_server(_home_with_database: Path, _settings: dict[str, str]) -> Ite
 
             _forget_apps()
             closing.callback(_forget_apps)
+            serve_newest_versions_alone()
             app = create_app()
             closing.callback(purge_cached_app)
             _store_dag()
