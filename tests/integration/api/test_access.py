@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,11 +74,17 @@ def every_href(api_server: ApiServer, synced: dict[str, Any]) -> list[str]:
     return list(found)
 
 
+def one_of_each_route(hrefs: list[str]) -> list[str]:
+    """One of those whose paths differ by ids and by what they ask for alone."""
+    by_route = {re.sub(r"(?<=/)([0-9a-f-]{36}|[0-9]+)(?=/)", "*", href.partition("?")[0]): href for href in hrefs}
+    assert 10 < len(by_route) < len(hrefs)
+    return list(by_route.values())
+
+
 def test_every_href_resolves_for_who_may_read(api_server: ApiServer, every_href: list[str]) -> None:
-    for role in ROLES:
-        client = api_server.client(role)
-        for href in every_href:
-            assert client.ask("GET", href).status_code == 200, (role, href)
+    """The viewer has read each already; access is decided by the route, so the others read one of each."""
+    for href in one_of_each_route(every_href):
+        assert statuses(api_server, "GET", href) == READ, href
     kinds = ("/versions/1/", "/versions/2/", "/blobs/?repo", "/manifests/?repo", "/tags/?repo", "_removed=", "_added=")
     for kind in kinds:
         assert any(kind in href for href in every_href), kind
@@ -94,7 +101,7 @@ def test_the_count_of_a_summary_is_that_of_the_list_it_links(api_server: ApiServ
 
 
 def test_no_href_is_open_to_nobody_or_to_a_token_that_is_none(api_server: ApiServer, every_href: list[str]) -> None:
-    for href in (*every_href, f"{API}/docs/", "/pulp/", "/pulp/no/such/path"):
+    for href in (*one_of_each_route(every_href), f"{API}/docs/", "/pulp/", "/pulp/no/such/path"):
         response = api_server.client(None).ask("GET", href)
         assert response.status_code == 401, href
         assert response.headers["www-authenticate"].startswith("Bearer, Basic realm="), href
