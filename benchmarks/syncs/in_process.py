@@ -22,7 +22,8 @@ from benchmarks.syncs.bare_loop import BareLoop
 from benchmarks.syncs.contender import FIRST, PASSES, UNCHANGED, Source, empty_folder
 from benchmarks.syncs.outcome import check_blobs
 from benchmarks.syncs.own_storage import check_installation
-from registry_sync.domain.runs import RunKey
+from registry_sync.domain.remote import RemoteSpec
+from registry_sync.domain.runs import RunKey, SyncRun
 from registry_sync.oci.client import RegistryClient
 from registry_sync.oci.http.options import ClientOptions
 from registry_sync.sync.commit_version import commit_version
@@ -110,43 +111,46 @@ def run_stages(source: Source, folder: Path) -> Callable[[], None]:
     request = SyncRequest(repository=source.repository, url=source.url, upstream_name=source.repository)
 
     def run() -> None:
-        database, store = installation.database, installation.store
+        database = installation.database
         sync_run = open_run(database, RunKey("registry_sync", f"run {time.time_ns()}"), request)
         remote = sync_run.remote
         assert remote is not None
         options = ClientOptions(concurrency=remote.download_concurrency, verify=verify)
         with RegistryClient(remote.url, None, options) as client:
-            listed = list_tags(client, database, sync_run, remote, max_shards=1, report=_ignore)
-            if listed.is_unchanged:
-                return
-            fetched = fetch_listed(
-                client,
-                store,
-                database,
-                sync_run,
-                remote,
-                shard_count=len(listed.shards),
-                min_shard_bytes=_ALL_IN_ONE_BYTES,
-                report=_ignore,
-            )
-            if not fetched.is_whole:  # after a minute; in Airflow the tasks that follow go on
-                planned = plan_blobs(
-                    store, database, sync_run, max_shards=1, min_shard_bytes=_ALL_IN_ONE_BYTES, report=_ignore
-                )
-                for shard in planned.shards:
-                    fetch_blobs(
-                        client,
-                        store,
-                        database,
-                        sync_run,
-                        remote,
-                        shard=shard.number,
-                        is_last_try=True,
-                        report=_ignore,
-                    )
-        commit_version(database, sync_run, report=_ignore)
+            client.begin_at(sync_run.pace)
+            client.open_connections(0 if sync_run.pace is None else sync_run.pace.head_count)
+            is_unchanged = _fetch_all(client, installation, sync_run, remote)
+            database.runs.add_usage(sync_run.id, client.usage.counts())
+            if client.pace() != sync_run.pace:
+                database.runs.record_learned(sync_run.id, client.learned(), client.pace())
+        if not is_unchanged:
+            commit_version(database, sync_run, report=_ignore)
 
     return run
+
+
+def _fetch_all(client: RegistryClient, installation: Installation, sync_run: SyncRun, remote: RemoteSpec) -> bool:
+    """Lists, and fetches what is new; whether nothing is."""
+    database, store = installation.database, installation.store
+    listed = list_tags(client, database, sync_run, remote, max_shards=1, report=_ignore)
+    if listed.is_unchanged:
+        return True
+    fetched = fetch_listed(
+        client,
+        store,
+        database,
+        sync_run,
+        remote,
+        shard_count=len(listed.shards),
+        min_shard_bytes=_ALL_IN_ONE_BYTES,
+        report=_ignore,
+    )
+    if not fetched.is_whole:  # after a minute; in Airflow the tasks that follow go on
+        planned = plan_blobs(store, database, sync_run, max_shards=1, min_shard_bytes=_ALL_IN_ONE_BYTES, report=_ignore)
+        for shard in planned.shards:
+            work = (client, store, database, sync_run, remote)
+            fetch_blobs(*work, shard=shard.number, is_last_try=True, report=_ignore)
+    return False
 
 
 def _ignore(_line: str) -> None:

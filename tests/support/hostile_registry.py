@@ -171,6 +171,10 @@ class HostileRegistry:
                 if method in (None, request.method) and path in (None, request.path)
             ]
 
+    def stop_accepting(self) -> None:
+        """Refuses connections from now on; those that are open stay."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+
     def __enter__(self) -> HostileRegistry:
         self._start(self._accept)
         return self

@@ -197,7 +197,8 @@ sync_runs = Table(
     # What became of the registry's list of the digests of all tags, and why it was not used; None: no list was read.
     Column("digest_list", plain_text(16)),
     Column("digest_list_problem", Text()),
-    # What the registry taught a task about authentication, for the others: no secret. Empty: it asks for nothing.
+    # What the registry taught a task about authentication, for the others: no secret. Empty: it asks for nothing. With
+    # how many requests at once it has served, for later syncs as well, both below names; see run_rows.py.
     Column("challenge", JSON(none_as_null=True)),
     # Who approved that the run removes more than its remote allows, and when; None: nobody, or no time was recorded.
     Column("removals_approved_by", Text()),

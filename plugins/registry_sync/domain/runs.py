@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.records import Hold, Repository, RepositoryVersion, SyncMode
 from registry_sync.domain.references import TagName
+from registry_sync.domain.registry_pace import RegistryPace
 from registry_sync.domain.remote import Policy, Remote, RemoteSpec
 
 
@@ -349,7 +350,8 @@ class SyncRun:
     unknown. ``removals_approved_at`` is when; None for approvals of earlier releases, too. ``refused_removals``
     identifies the removals that it was last refused for, which may be approved.
     ``listing_began`` is the repository's latest number at the start of its listing, which identifies that attempt.
-    ``challenge`` is what the registry taught an earlier task about authentication, no secret; None before.
+    ``challenge`` is what the registry taught an earlier task about authentication, no secret; None before. ``pace`` is
+    how many requests at once it has served, in an earlier task or the sync before; None where that is not known.
     """
 
     id: str
@@ -377,6 +379,7 @@ class SyncRun:
     refused_removals: str | None = None
     listing_began: int = 0
     challenge: Mapping[str, Any] | None = None
+    pace: RegistryPace | None = None
 
     @property
     def policy(self) -> Policy:

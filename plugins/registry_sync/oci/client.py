@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor, Manifest
 from registry_sync.domain.references import RegistryUrl, RepositoryName, TagName
+from registry_sync.domain.registry_pace import RegistryPace
 from registry_sync.errors import (
     NotARegistry,
     NotFound,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 
 MAX_RESPONSE_BYTES = 64 * 1024
+#: A request is on its way after so long, unless the threads of other connections get in its way.
+HEAD_START_SECONDS = 0.005
 
 
 @dataclass(frozen=True)
@@ -247,6 +250,25 @@ class RegistryClient:
     def begin_with(self, learned: Mapping[str, Any] | None) -> None:
         """Begins with what the client of another process :meth:`learned`, so that no request is refused first."""
         self._authenticator.begin_with(learned)
+
+    def begin_at(self, pace: RegistryPace | None) -> None:
+        """Begins with as many requests at once as another client has found, before any: :meth:`pace`; None for 20."""
+        self._transport.concurrency.begin_with(pace)
+
+    def pace(self) -> RegistryPace | None:
+        """How many requests at once the registry has served, for :meth:`begin_at`: :meth:`Concurrency.pace`."""
+        return self._transport.concurrency.pace()
+
+    def open_connections(self, count: int) -> None:
+        """Opens connections beside the caller for ``count`` requests that will follow the next one, as many as may be.
+
+        Only to a registry that is known to be far away, where each saves the round trips of its opening; and where
+        requests wait for no turn. Nothing is requested. What fails is found by the request that needs a connection.
+        """
+        transport = self._transport
+        if transport.concurrency.is_far and not transport.rate.is_limited:
+            count = min(count, transport.concurrency.limit) - 1  # the next request opens its own
+            transport.open_more(count, head_start_seconds=HEAD_START_SECONDS)
 
     def ping(self, repository: RepositoryName | None = None) -> Ping:
         """The response at ``/v2/``, with the credentials tried. Raises :class:`NotARegistry` and authentication errors.

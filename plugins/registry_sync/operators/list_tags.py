@@ -246,6 +246,7 @@ class ListTagsOperator(TriggeredTask):
         self._log_published(stage, run)
         max_shards = stage.max_shards(remote)
         client, remote = stage.connect(remote)
+        client.open_connections(0 if run.pace is None else run.pace.head_count)
         listed = list_tags(
             client,
             stage.database,

@@ -124,7 +124,7 @@ def _sync(database: Database, store: BlobStore, layout: Path, run_id: str) -> No
     database.runs.add_usage(run.id, RunUsage(tag_page_count=1))
     if listed.is_unchanged:
         return
-    database.runs.record_challenge(run.id, {})
+    database.runs.record_learned(run.id, {})
     run = database.run_ends.resume(run.id, None)
     result = commit_version(database, run, report=_ignore)
     if result.version is not None:

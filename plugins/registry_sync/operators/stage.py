@@ -222,14 +222,16 @@ class Stage:
         """A client for one of ``task_count`` tasks of a stage, and ``remote`` with this task's concurrency.
 
         Together the tasks keep to what the connection allows on the host (:mod:`registry_sync.hooks.connection`). It
-        begins with what the registry taught an earlier task of the sync about authentication.
+        begins with what the registry taught an earlier task of the sync about authentication, and with their part of
+        the requests at once that it has served in one, or in the sync before.
         """
         from registry_sync.hooks.clients import open_client
 
         client = self.closing.enter_context(open_client(remote, task_count, self.budgets))
         if self._run is not None:
             client.begin_with(self._run.challenge)
-        self.closing.callback(self._record_usage, client)
+            client.begin_at(None if self._run.pace is None else self._run.pace.shared(task_count))
+        self.closing.callback(self._record_usage, client, is_alone=task_count == 1)
         return client, replace(remote, download_concurrency=client.options.concurrency)
 
     @contextmanager
@@ -312,7 +314,8 @@ class Stage:
             except RegistrySyncError as problem:
                 log.warning("the duration could not be sent as a metric: %s", problem)
 
-    def _record_usage(self, client: RegistryClient) -> None:
+    def _record_usage(self, client: RegistryClient, *, is_alone: bool) -> None:
+        """Records what a client has used, and what it has learned; a number of requests at once if it ``is_alone``."""
         limit = client.usage.rate_limit
         if limit is not None:
             log.info("%s allows %s", client.registry.netloc, format_count(limit.remaining, "more pull"))
@@ -321,13 +324,21 @@ class Stage:
             return
         try:
             self.database.runs.add_usage(self._run.id, client.usage.counts())
-            learned = client.learned()
-            if learned is not None and learned != self._run.challenge and self.is_unfinished:
-                self.database.runs.record_challenge(self._run.id, learned)
+            self._record_learned(self._run, client, is_alone=is_alone)
             if self.metrics is not None:
                 self.metrics.record_usage(client.usage)
         except RegistrySyncError as problem:
             log.warning("the usage of the registry could not be recorded: %s", problem)
+
+    def _record_learned(self, run: SyncRun, client: RegistryClient, *, is_alone: bool) -> None:
+        """Records what is new of it. A pace outlasts the sync; of several tasks at once, only that one was refused."""
+        learned, pace = client.learned(), client.pace()
+        if learned is None:  # no response
+            return
+        if not is_alone and (pace is None or pace.at_once):
+            pace = run.pace
+        if pace != run.pace or (learned != run.challenge and self.is_unfinished):
+            self.database.runs.record_learned(run.id, learned, pace)
 
 
 @contextmanager

@@ -8,12 +8,15 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
 
 import pytest
 from urllib3 import HTTPResponse
 
 from registry_sync.domain.digests import Digest
 from registry_sync.domain.manifest_documents import Descriptor
+from registry_sync.domain.registry_pace import RegistryPace
 from registry_sync.oci.http.concurrency import FORGIVEN_AFTER_SECONDS, Concurrency, SentRequest
 from registry_sync.oci.http.options import SYSTEM_CLOCK
 from support.hostile_registry import reply
@@ -273,3 +276,85 @@ def test_a_limit_of_requests_at_once_is_kept_to_once_it_is_found(fake_time: Fake
     found = paced.limits(100)
     assert 3 <= found[-1] <= 7, "three quarters of what was refused last"
     assert fake_time.elapsed < 1000 + 120, "and this is before it is tried again"
+
+
+# -- what another client has found ------------------------------------------------------------------------------------
+
+
+def found_by(registry: Model, seconds: float = 5) -> RegistryPace | None:
+    registry.run(seconds)
+    return registry.concurrency.pace()
+
+
+def next_model(time: FakeTime, pace: RegistryPace | None, most: int = 64, **parts: Any) -> Model:
+    """The same registry and the client of the next sync."""
+    found = model(time, most, **parts)
+    found.concurrency.begin_with(pace)
+    return found
+
+
+def test_the_next_client_begins_with_what_one_has_found_of_a_registry_that_is_far_away(fake_time: FakeTime) -> None:
+    pace = found_by(model(fake_time))
+    assert pace is not None
+    assert (pace.at_once, pace.usual_seconds.keys()) == (64, {"HEAD"})
+    following = next_model(fake_time, pace)
+    following.run(0.9 * ROUND_TRIP_SECONDS)
+    assert following.most == 64, "before the first response"
+    assert following.concurrency.pace() == pace, "nothing speaks against it"
+
+
+def test_never_more_than_its_own_user_allows(fake_time: FakeTime) -> None:
+    following = next_model(fake_time, found_by(model(fake_time)), most=30)
+    following.run(2)
+    assert following.most == 30
+    assert next_model(fake_time, found_by(model(fake_time)), most=10).concurrency.limit == 10
+
+
+def test_a_registry_nearby_is_not_remembered(fake_time: FakeTime) -> None:
+    assert found_by(model(fake_time, seconds=lambda _count, _time: 0.002)) is None
+
+
+def test_a_number_that_no_round_was_served_at_is_not_remembered(fake_time: FakeTime) -> None:
+    far = model(fake_time)
+    far.run(1.5 * ROUND_TRIP_SECONDS)
+    assert far.concurrency.limit == 40
+    assert far.concurrency.pace() is None, "twenty were served, with which everyone begins"
+
+
+def test_a_registry_that_has_become_slower_gets_fewer_again_and_fewer_are_remembered(fake_time: FakeTime) -> None:
+    pace = found_by(model(fake_time))
+    busy = next_model(fake_time, pace, seconds=busy_above(20))
+    busy.run(10)
+    assert busy.concurrency.limit <= 40, "although it was never faster for this client"
+    left = busy.concurrency.pace()
+    assert left is None or left.at_once <= 40
+
+
+def test_a_registry_that_has_come_nearer_is_forgotten(fake_time: FakeTime) -> None:
+    pace = found_by(model(fake_time))
+    assert found_by(next_model(fake_time, pace, seconds=lambda _count, _time: 0.002)) is None
+
+
+@pytest.mark.parametrize("allowed", [25, 40])
+def test_a_new_limit_is_exceeded_by_one_client_and_the_next_begins_with_few(fake_time: FakeTime, allowed: int) -> None:
+    pace = found_by(model(fake_time))
+    strict = next_model(fake_time, pace, refuses=lambda count, _time: count >= allowed)
+    strict.run(0.9 * ROUND_TRIP_SECONDS)
+    assert strict.most == 64
+    left = found_by(strict, 60)
+    assert max(strict.refused_at) < 60
+    assert sum(at > 10 * ROUND_TRIP_SECONDS for at in strict.refused_at) <= 2 * 64, "not reached again and again"
+    assert left is not None
+    assert left.at_once == 0
+    assert left.next_for(61, left.found_at) is None
+
+
+def test_a_refusal_is_passed_on_to_the_tasks_that_follow_until_the_sync_ends(fake_time: FakeTime) -> None:
+    refused = RegistryPace(0, datetime(2026, 12, 1, tzinfo=timezone.utc))
+    following = next_model(fake_time, refused)
+    assert following.concurrency.limit == 20
+    assert found_by(following) == refused
+
+
+def test_nothing_found_is_nothing_to_begin_with(fake_time: FakeTime) -> None:
+    assert next_model(fake_time, None).concurrency.limit == 20

@@ -269,6 +269,52 @@ def test_slow_requests_go_on_from_one_thread_where_no_other_connection_may_be_op
     assert left.waiting, "another one is opened by the usual path"
 
 
+def slow_heads(registry: HostileRegistry, seconds: float = 0.03) -> None:
+    def slow(request: Request) -> Raw:
+        time.sleep(seconds)
+        return head_of(request.path.rpartition("/")[2])
+
+    for tag in NAMES:
+        registry.on("HEAD", path_of(tag), slow)
+
+
+@pytest.mark.parametrize(("most", "concurrency", "opened"), [(5, 64, 5), (5, 3, 3), (64, 64, 8)])
+def test_where_requests_take_long_more_connections_are_opened_beside_them(
+    server, client_of, most: int, concurrency: int, opened: int
+) -> None:
+    scripted(server)
+    client = client_of(server, READY, concurrency=concurrency, verify=False)
+    client.list_tags(REPOSITORY)
+    slow_heads(server, 0.1)
+    found: Found = {}
+    left = client.head_manifests(REPOSITORY, NAMES, found.__setitem__, most=lambda: most)
+    assert (found, left.started, list(left.waiting)) == ({tag: digest_of(tag) for tag in NAMES}, {}, [])
+    assert server.connection_count == opened, "no more than there are tags, than may be, and than are allowed"
+    assert len(server.asked("HEAD")) == len(NAMES)
+
+
+def test_quick_requests_open_no_connections(registry, client_of) -> None:
+    scripted(registry)
+    client = client_of(registry, READY)
+    client.list_tags(REPOSITORY)
+    client.head_manifests(REPOSITORY, NAMES, {}.__setitem__, most=lambda: 64)
+    assert registry.connection_count == 1
+
+
+def test_where_no_other_connection_can_be_opened_the_usual_path_finds_out(registry, client_of) -> None:
+    scripted(registry)
+    client = client_of(registry, READY)
+    client.list_tags(REPOSITORY)
+    slow_heads(registry, 0.1)
+    registry.stop_accepting()
+    found: Found = {}
+    left = client.head_manifests(REPOSITORY, NAMES, found.__setitem__, most=lambda: 5)
+    assert found, "what was under way has ended"
+    assert sorted([*found, *left.waiting]) == NAMES
+    assert not left.started
+    assert client.head_manifest(REPOSITORY, NAMES[-1]).digest == digest_of(NAMES[-1]), "by the connection that is open"
+
+
 def test_a_limited_rate_is_kept_by_the_usual_path(registry, client_of) -> None:
     scripted(registry)
     client = client_of(registry, requests_per_second=2)

@@ -44,6 +44,7 @@ from registry_sync.db.tables import (
 )
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import SyncMode
+from registry_sync.domain.registry_pace import RegistryPace
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import (
     COUNTED_TAG_STATES,
@@ -317,8 +318,52 @@ def read_run(row: Row[Any]) -> SyncRun:
         removals_approved_at=row.removals_approved_at,
         refused_removals=row.refused_removals,
         listing_began=row.listing_began,
-        challenge=row.challenge,
+        challenge=challenge_of(row),
+        pace=pace_of(row),
     )
+
+
+def learned_value(challenge: Mapping[str, Any] | None, pace: RegistryPace | None) -> dict[str, Any] | None:
+    """What the column of the challenge holds: that alone, or with a pace.
+
+    Releases that know no pace read the second form as no challenge at all.
+    """
+    if pace is None:
+        return None if challenge is None else dict(challenge)
+    return {"challenge": challenge, "pace": pace.document()}
+
+
+def challenge_of(row: Row[Any]) -> Mapping[str, Any] | None:
+    """What the registry taught a task of the run about authentication."""
+    learned = row.challenge
+    found: Mapping[str, Any] | None = learned["challenge"] if learned and "pace" in learned else learned
+    return found
+
+
+def pace_of(row: Row[Any]) -> RegistryPace | None:
+    """How many requests at once the registry has served."""
+    return RegistryPace.of_document(row.challenge["pace"]) if row.challenge and "pace" in row.challenge else None
+
+
+@built_once
+def _last_started(repository_id: str) -> Select[Any]:
+    columns = (sync_runs.c.challenge, sync_runs.c.head_count, sync_runs.c.remote_spec)
+    of_repository = select(*columns).where(sync_runs.c.repository_id == repository_id)
+    return of_repository.order_by(sync_runs.c.started_at.desc()).limit(1)
+
+
+def last_pace(connection: Connection, repository_id: str, remote: RemoteSpec) -> RegistryPace | None:
+    """What the sync that started last, however it ended, leaves to the next of the same remote; None for nothing."""
+    row = connection.execute(*_last_started(repository_id)).first()
+    pace = None if row is None else pace_of(row)
+    if row is None or pace is None or not is_same_place(RemoteSpec.of_document(row.remote_spec), remote):
+        return None
+    return pace.next_for(row.head_count, utc_now())
+
+
+def is_same_place(one: RemoteSpec, other: RemoteSpec) -> bool:
+    """Whether two remotes read from the same repository of a registry, with the same credentials."""
+    return (one.source, one.url, one.conn_id) == (other.source, other.url, other.conn_id)
 
 
 _RECORDS = (run_blobs, run_links, run_manifests, run_tags)

@@ -22,10 +22,14 @@ from registry_sync.db.runs.run_rows import (
     RECORDED_IN_FULL,
     forget_notes,
     is_of_ended_attempt,
+    is_same_place,
     last_attempt,
+    last_pace,
     last_settled,
+    learned_value,
     lock_attempt,
     lock_run,
+    pace_of,
     read_run,
     refuse_changes,
     refuse_deleted_key,
@@ -49,6 +53,7 @@ from registry_sync.domain.digests import Digest
 from registry_sync.domain.quantities import utc_now
 from registry_sync.domain.records import Page, PageRequest, SyncMode
 from registry_sync.domain.references import TagName
+from registry_sync.domain.registry_pace import RegistryPace
 from registry_sync.domain.remote import RemoteSpec
 from registry_sync.domain.runs import (
     UNKNOWN_TRIGGER,
@@ -161,14 +166,14 @@ class SyncRunStore:
             "dag_run_started_at": by.dag_run_started_at,
             "is_dag_run_over": False,
             "referrers_problem": None,
-            "challenge": None,
             **RECORDED_IN_FULL,
             **_GOING_ON,
         }
         if remote_changes is not None:
             started["remote_changes"] = storable(remote_changes, _REASON_LENGTH)
         with self._transactions.writing() as connection:
-            started["listing_began"] = last_number(connection, repository_id)
+            pace = last_pace(connection, repository_id, remote)
+            started |= {"challenge": learned_value(None, pace), "listing_began": last_number(connection, repository_id)}
             if connection.execute(*_remote_id(remote_id)).first() is None:
                 raise RecordNotFound(f"there is no remote {remote_id!r}")
             refuse_deleted_key(connection, key)
@@ -182,6 +187,8 @@ class SyncRunStore:
                 started["started_at"] = row.started_at
             if RemoteSpec.of_document(row.remote_spec).source != remote.source:
                 started |= {"has_referrers_api": None, "digest_list": None, "digest_list_problem": None}
+            if (before := pace_of(row)) is not None and not before.at_once:  # refused in an earlier try
+                started["challenge"] = learned_value(None, before)
             forget_notes(connection, row.id, keeps_heads=_keeps_heads(row, remote))
             connection.execute(update(sync_runs).where(sync_runs.c.id == row.id).values(**started))
             return read_run(require_run(connection, row.id))
@@ -428,10 +435,12 @@ class SyncRunStore:
             for batch in in_batches(changes):
                 connection.execute(statement, batch)
 
-    def record_challenge(self, run_id: str, challenge: Mapping[str, Any]) -> None:
-        """Records what the registry taught about authentication, for the tasks that follow."""
+    def record_learned(
+        self, run_id: str, challenge: Mapping[str, Any] | None, pace: RegistryPace | None = None
+    ) -> None:
+        """Records what the registry taught, for the tasks that follow, and of its pace for the next sync as well."""
         with self._transactions.writing() as connection:
-            run_rows.change_run(connection, run_id, {"challenge": dict(challenge)})
+            run_rows.change_run(connection, run_id, {"challenge": learned_value(challenge, pace)})
 
     def add_usage(self, run_id: str, usage: RunUsage) -> None:
         """Adds to the run's counters; each task adds its own usage."""
@@ -490,6 +499,4 @@ class SyncRunStore:
 
 def _keeps_heads(row: Row[Any], remote: RemoteSpec) -> bool:
     """Whether responses to an earlier try are valid for ``remote``: from the same place, with the same credentials."""
-    before = RemoteSpec.of_document(row.remote_spec)
-    is_same = (before.source, before.url, before.conn_id) == (remote.source, remote.url, remote.conn_id)
-    return bool(row.state == RunState.RUNNING.value) and is_same
+    return bool(row.state == RunState.RUNNING.value) and is_same_place(RemoteSpec.of_document(row.remote_spec), remote)

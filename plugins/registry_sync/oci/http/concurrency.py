@@ -5,6 +5,8 @@ the shortest that is usual for the registry. As long as more requests do not mak
 not on the registry, and their number is doubled; once they do, it returns to where they did not, and from then on grows
 in small steps. This is what TCP Vegas does with segments, and what load balancers do with requests.
 
+What one client has found of a registry that is far away another may begin with: see :meth:`Concurrency.begin_with`.
+
 A 429 or 503 halves it. A number that was never reached before is then not reached again: it was the registry's limit. A
 number at which a whole round of requests was served is another matter, a limit for each second or an outage; requests
 are then slowed down as well (:mod:`registry_sync.oci.http.rate_limits`), and the number recovers. So it does where a
@@ -16,9 +18,11 @@ from __future__ import annotations
 import statistics
 import threading
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from types import TracebackType
 
+from registry_sync.domain.registry_pace import FAR_SECONDS, RegistryPace
 from registry_sync.domain.remote import FIRST_CONCURRENCY
 from registry_sync.oci.http.options import Clock
 
@@ -66,7 +70,11 @@ class Concurrency:
         self._samples: dict[str, list[float]] = {}
         self._usual: dict[str, float] = {}
         self._slow_round_count = 0
+        # What another client found, and the largest number that a whole round was served at without being slower.
+        self._begun_with: RegistryPace | None = None
+        self._proven_level = 0
         # Refusals.
+        self._was_refused = False
         self._served_level = 0
         self._refused_at = float("-inf")
         self._forgives_at = float("-inf")
@@ -81,6 +89,39 @@ class Concurrency:
     def limit(self) -> int:
         """How many requests may be under way now."""
         return self._limit
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the registry is known to be far away, from before or by the responses of this client."""
+        return bool(self._usual) and min(self._usual.values()) >= FAR_SECONDS
+
+    def begin_with(self, pace: RegistryPace | None) -> None:
+        """Begins with what another client found, before any request; None for nothing.
+
+        Its number is this client's as well, within ``most``. Its times are what those of this client are compared with,
+        so that a number that has become too large by now is noticed.
+        """
+        if pace is None:
+            return
+        with self._lock:
+            self._begun_with, self._was_refused = pace, not pace.at_once
+            self._usual = dict(pace.usual_seconds)
+            self._limit = min(max(self._limit, pace.at_once), self._most)
+
+    def pace(self) -> RegistryPace | None:
+        """What another client may begin with; None where that is not worth remembering.
+
+        As long as nothing speaks against what this one began with, that is it, and what was found beyond it. A refusal
+        leaves a pace that says so.
+        """
+        with self._lock:
+            before, now = self._begun_with, datetime.fromtimestamp(self._clock.now(), timezone.utc)
+            if self._was_refused:
+                return before if before is not None and not before.at_once else RegistryPace(0, now)
+            at_once = min(self._limit, max(self._proven_level, 0 if before is None else before.at_once))
+            if at_once <= self._first or not self.is_far:
+                return None
+            return RegistryPace(at_once, now, dict(self._usual)) if before is None else replace(before, at_once=at_once)
 
     def slot(self) -> AbstractContextManager[None]:
         """Surrounds a request from before it is sent to the end of its body; waits while too many are under way.
@@ -142,6 +183,7 @@ class Concurrency:
         A request from before the last refusal says nothing about the number since, only what was too many before.
         """
         with self._changed:
+            self._was_refused = True
             is_new = request.sent_at > self._refused_at
             if is_new:
                 self._compare_refusals()
@@ -179,6 +221,8 @@ class Concurrency:
             self._ceiling = min(2 * self._ceiling, self._first)
             self._forgives_at = now + self._patience
         self._slow_round_count = self._slow_round_count + 1 if ratio >= SLOWER else 0
+        if ratio < SLOWER:
+            self._proven_level = max(self._proven_level, limit)
         if self._slow_round_count >= SLOW_ROUNDS and limit > self._first:
             # As many as would wait no longer than before, if all of the wait is for each other.
             self._is_doubled = False

@@ -7,8 +7,11 @@ read by :mod:`registry_sync.oci.http.received`.
 from __future__ import annotations
 
 import http.client
+import queue
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
@@ -16,7 +19,7 @@ from urllib.parse import unquote
 import certifi
 from urllib3 import HTTPConnectionPool, HTTPHeaderDict, HTTPResponse, HTTPSConnectionPool, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import NameResolutionError, NewConnectionError
+from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
 from urllib3.util import Timeout, parse_url
 
 from registry_sync.errors import ConfigurationError
@@ -225,6 +228,70 @@ class _GatedSecurePool(HTTPSConnectionPool):
     _validate_conn = _connect_unwarned
 
 
+class OpeningConnections:
+    """Connections of a pool that are opened beside the caller, one in each of ``places``, given back to it when open.
+
+    ``left_count`` are not open yet, ``opened_count`` are. A place whose connection fails stays empty: the request that
+    needs one meets the failure itself. None is begun before ``head_start_seconds``, so that what the caller does next
+    does not wait for all of their threads.
+    """
+
+    def __init__(self, pool: HTTPConnectionPool, places: list[Any], head_start_seconds: float = 0.0) -> None:
+        self._pool = pool
+        self._changed = threading.Condition()
+        self.left_count, self.opened_count = len(places), 0
+        if head_start_seconds and places:
+            self._start(self._begin, places, head_start_seconds)
+        else:
+            self._begin(places, 0.0)
+
+    def wait(self, seconds: float) -> None:
+        """Waits until one more is open or has failed, and no longer than that."""
+        with self._changed:
+            if self.left_count:
+                self._changed.wait(seconds)
+
+    def _begin(self, places: list[Any], after_seconds: float) -> None:
+        if after_seconds:
+            time.sleep(after_seconds)
+        for place in places:
+            self._start(self._open, place)
+
+    def _start(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Does ``work`` in a thread; here where the system allows no more of them."""
+        try:
+            threading.Thread(target=work, args=arguments, name="connect", daemon=True).start()
+        except RuntimeError:
+            work(*arguments)
+
+    def _open(self, place: Any) -> None:
+        pool = self._pool
+        connection: Any = None
+        try:
+            if pool.pool is not None:  # closed meanwhile
+                connection = pool._new_conn() if place is None else place  # noqa: SLF001  as urllib3's requests
+                connection.connect()
+                connection.timeout = pool.timeout.read_timeout
+                connection.sock.settimeout(connection.timeout)
+        except (HTTPError, OSError, ValueError):
+            if connection is not None:
+                connection.close()
+            connection = None
+        finally:
+            put_back(pool, connection)
+            with self._changed:
+                self.left_count -= 1
+                self.opened_count += connection is not None
+                self._changed.notify_all()
+
+
+def put_back(pool: HTTPConnectionPool, connection: Any) -> None:
+    """Gives a place back to the pool with its connection, None for none; closes that where the pool was closed."""
+    pool._put_conn(connection)  # noqa: SLF001  as urllib3's own responses
+    if pool.pool is None and connection is not None:
+        connection.close()
+
+
 class ConnectionPools:
     """One pool per origin, shared by all threads, with at most ``options.concurrency`` connections each."""
 
@@ -251,6 +318,37 @@ class ConnectionPools:
         """The pool of connections to ``origin``."""
         found = self._pools.get(origin)
         return found if found is not None else self._pools.setdefault(origin, self._open(origin))
+
+    def open_more(
+        self, origin: Origin, count: int, most: int, *, head_start_seconds: float = 0.0
+    ) -> OpeningConnections:
+        """Opens ``count`` more connections to ``origin`` beside the caller, as long as fewer than ``most`` are in use.
+
+        No connection is opened through a proxy. See :class:`OpeningConnections`.
+        """
+        pool = self.pool(origin)
+        places = [] if self.is_proxied else self._empty_places(pool, count, most)
+        return OpeningConnections(pool, places, head_start_seconds)
+
+    @staticmethod
+    def _empty_places(pool: HTTPConnectionPool, count: int, most: int) -> list[Any]:
+        """At most ``count`` places of a pool that have no open connection; taken at once, as one is open soon."""
+        queued: Any = pool.pool
+        found: list[Any] = []
+        if queued is None:
+            return found
+        # A place that is not in the queue has a connection that is in use, or is being opened.
+        most -= queued.maxsize - sum(one is None or one.sock is None for one in list(queued.queue))
+        while len(found) < min(count, most):
+            try:
+                connection = queued.get(block=False)
+            except queue.Empty:
+                break
+            if connection is not None and connection.sock is not None:  # those that are free are on top
+                put_back(pool, connection)
+                break
+            found.append(connection)
+        return found
 
     def close(self) -> None:
         """Closes idle connections; connections in use close when their requests end."""

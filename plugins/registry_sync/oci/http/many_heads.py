@@ -3,7 +3,8 @@
 A request for each tag is most of what a mirror costs that has not changed. Here it costs what the bytes do: the request
 differs from the one before it in its path alone, and a response in the form of the specification is split at its
 colons. Connections are urllib3's, which made and checked them; none is opened here, as that would keep all others
-waiting. Each keeps the slot of its request, and the rate, the pause and the budget of a registry are asked before each.
+waiting; where requests take long, the pool opens more of them meanwhile. Each keeps the slot of its request, and the
+rate, the pause and the budget of a registry are asked before each.
 
 Whatever is no plain 200 is left to the usual path: it goes on from the response that has come, so that a refusal is
 followed by what follows it there, and nothing is requested twice. While one is left, no other request is sent.
@@ -28,6 +29,7 @@ from urllib3.exceptions import ProtocolError as BrokenConnection
 from urllib3.exceptions import ReadTimeoutError, SSLError
 
 from registry_sync.errors import RegistrySyncError
+from registry_sync.oci.http.connections import OpeningConnections, put_back
 from registry_sync.oci.http.origins import Target
 from registry_sync.oci.http.received import HEADER_LINES, MAX_LINE_BYTES, JoinedHeaders, PunctualResponse, WholeResponse
 from registry_sync.oci.http.responses import Response, converted
@@ -128,6 +130,9 @@ class ManyHeads:
         self._idle: list[Any] = []
         self._is_stopped = False
         self._lacks_connections = False
+        #: The connections that were opened last, and how many requests were answered until then.
+        self._opening: OpeningConnections | None = None
+        self._opened_after = -1
         self._asks_again_at = float("-inf")
         self._answered_count = 0
         self._began_at = 0.0
@@ -137,11 +142,11 @@ class ManyHeads:
         self._start = self._end = b""
 
     def send(self, most: Callable[[], int]) -> HeadsLeft:
-        """Sends as many as ``most`` says at once, until one is left or more would need a wait or a connection."""
+        """Sends as many as ``most`` says at once, until one is left, or more would need a wait or the usual path."""
         self._began_at = time.monotonic()
         try:
             self._fill(most)
-            while self._sent:
+            while self._sent or self._awaits_connections():
                 for number, _event in self._poll.poll(self._timeout_milliseconds()):
                     self._receive(self._sent[number])
                 self._expire()
@@ -165,10 +170,39 @@ class ManyHeads:
             elif not self._send_next(connection):
                 self._idle.append(connection)
                 self._is_stopped = True
-        is_slow = time.monotonic() - self._began_at > SLOW_SECONDS * (self._answered_count + _UNCOUNTED)
-        self._is_stopped |= self._lacks_connections and is_slow
+        if self._lacks_connections and not self._is_stopped and self._seconds_until_slow() <= 0:
+            self._open_more(most)
         while self._idle:
             self._give_back(self._idle.pop())
+
+    def _seconds_until_slow(self) -> float:
+        """How long until requests have taken so long that more connections are worth their opening.
+
+        Where the registry is known to be far away they are, as long as it gets no slower by more of them.
+        """
+        if self._concurrency.is_far:
+            return 0.0
+        return self._began_at + SLOW_SECONDS * (self._answered_count + _UNCOUNTED) - time.monotonic()
+
+    def _open_more(self, most: Callable[[], int]) -> None:
+        """Has connections opened for the names that wait, as many as may be; stops where that does not help."""
+        if self._opening is not None and self._opening.left_count:
+            return
+        lacking_count = min(most() - len(self._sent), len(self._left.waiting))
+        if lacking_count <= 0:
+            return
+        # Those opened last have served none: what is wrong is found by the usual path.
+        if self._answered_count > self._opened_after:
+            self._opened_after = self._answered_count
+            self._opening = self._transport.open_more(lacking_count)
+        self._is_stopped = self._opening is None or not self._opening.left_count + self._opening.opened_count
+
+    def _awaits_connections(self) -> bool:
+        """Waits a moment for one that is being opened; whether there may be one for the names that wait."""
+        if self._is_stopped or not self._left.waiting or self._opening is None or not self._opening.left_count:
+            return False
+        self._opening.wait(PATIENCE_SECONDS)
+        return True
 
     def _hold_one(self) -> bool:
         """Whether a connection is held that is free, by its slot too."""
@@ -200,7 +234,7 @@ class ManyHeads:
         if connection is not None and connection.sock is not None:
             return connection
         self._lacks_connections = True
-        self._pool._put_conn(connection)  # noqa: SLF001  as urllib3's own responses
+        put_back(self._pool, connection)
         return None
 
     def _give_back(self, connection: Any, *, is_kept: bool = True) -> None:
@@ -209,7 +243,7 @@ class ManyHeads:
         connection.sock.settimeout(connection.timeout)
         if not is_kept:
             connection.close()
-        self._pool._put_conn(connection)  # noqa: SLF001  as above
+        put_back(self._pool, connection)
         self._concurrency.free_slot()
 
     def _send_next(self, connection: Any) -> bool:
@@ -253,8 +287,13 @@ class ManyHeads:
     # -- receiving -----------------------------------------------------------------------------------------------
 
     def _timeout_milliseconds(self) -> float:
-        oldest = next(iter(self._sent.values()))
-        left = float(oldest.sent_at + oldest.connection.timeout - time.monotonic())
+        """Until a response is late, or another connection is worth looking for."""
+        left = PATIENCE_SECONDS
+        if self._sent:
+            oldest = next(iter(self._sent.values()))
+            left = float(oldest.sent_at + oldest.connection.timeout - time.monotonic())
+        if self._lacks_connections and self._left.waiting and not self._is_stopped:
+            left = min(left, max(self._seconds_until_slow(), PATIENCE_SECONDS))
         return max(0.0, left) * 1000 + 1
 
     def _receive(self, sent: _Sent) -> None:

@@ -183,6 +183,11 @@ class RequestRate:
         self._slowed_count = 0
         self._excessive_rate: float | None = None
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether requests are spaced by a configured rate, or were slowed down."""
+        return self._rate(self._clock.monotonic()) is not None
+
     def wait(self) -> float:
         """Waits for the caller's turn and returns its time (monotonic seconds).
 

@@ -17,7 +17,7 @@ from urllib3.util import Retry
 from registry_sync.domain.remote import FIRST_CONCURRENCY
 from registry_sync.errors import RedirectRefused, RegistrySyncError
 from registry_sync.oci.http.concurrency import Concurrency, SentRequest
-from registry_sync.oci.http.connections import ConnectionPools, TargetHeaders
+from registry_sync.oci.http.connections import ConnectionPools, OpeningConnections, TargetHeaders
 from registry_sync.oci.http.options import ClientOptions, Clock
 from registry_sync.oci.http.origins import AddressGate, Origin, Target
 from registry_sync.oci.http.rate_limits import SLOWING_STATUSES, AccountBudget, RequestRate
@@ -210,6 +210,11 @@ class Transport:
         if not is_content or "ns" in parse_qs(query):
             return target
         return target._replace(path=f"{path}?{query}{'&' if query else ''}ns={quote(self._namespace, safe=':')}")
+
+    def open_more(self, count: int, *, head_start_seconds: float = 0.0) -> OpeningConnections:
+        """Opens ``count`` more connections to the registry beside the caller, as many as requests may be under way."""
+        most = self.concurrency.limit
+        return self.pools.open_more(self.own, count, most, head_start_seconds=head_start_seconds)
 
     def close(self) -> None:
         """Closes idle connections. The transport stays usable and opens new ones."""

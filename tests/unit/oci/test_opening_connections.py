@@ -1,0 +1,137 @@
+"""Connections that are opened beside a caller: as many as may be, and none is left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from urllib3 import HTTPConnectionPool
+
+from registry_sync.domain.registry_pace import RegistryPace
+from registry_sync.oci.client import RegistryClient
+from registry_sync.oci.http.connections import OpeningConnections
+from support.hostile_registry import HostileRegistry, Raw, Request, json_reply
+from support.oci import READY, REPOSITORY, TAGS
+
+FAR = RegistryPace(40, datetime(2026, 12, 1, tzinfo=timezone.utc), {"HEAD manifests": 0.08}, 30)
+NEAR = RegistryPace(40, FAR.found_at, {"HEAD manifests": 0.001}, 30)
+
+
+def wait_for(registry: HostileRegistry, count: int) -> int:
+    """The number of connections once it is that, or does not become it."""
+    until = time.monotonic() + 5
+    while registry.connection_count < count and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    return registry.connection_count
+
+
+def opened(registry: HostileRegistry, client: RegistryClient, count: int = 30) -> int:
+    """The number of connections that are open when a list of tags has come, which was requested meanwhile."""
+    responds = threading.Event()
+
+    def wait(_request: Request) -> Raw:
+        responds.wait(5)
+        return json_reply({"tags": ["a"]})
+
+    registry.on("GET", TAGS, wait)
+    client.open_connections(count)
+    listing = threading.Thread(target=client.list_tags, args=(REPOSITORY,))
+    listing.start()
+    found = wait_for(registry, count)
+    responds.set()
+    listing.join()
+    assert [request.path for request in registry.requests] == [TAGS], "nothing else is requested"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("count", "concurrency", "opens"), [(30, 64, 30), (200, 64, 40), (30, 5, 5), (1, 64, 1), (0, 64, 1)]
+)
+def test_as_many_as_are_needed_and_may_be_with_that_of_the_request_that_follows(
+    registry, client_of, count: int, concurrency: int, opens: int
+) -> None:
+    client = client_of(registry, READY, concurrency=concurrency)
+    client.begin_at(FAR)
+    registry.on("GET", TAGS, json_reply({"tags": ["a"]}))
+    client.open_connections(count)
+    client.list_tags(REPOSITORY)
+    assert wait_for(registry, opens) == opens
+
+
+def test_they_are_opened_while_the_request_that_follows_is_under_way(registry, client_of) -> None:
+    client = client_of(registry, READY)
+    client.begin_at(FAR)
+    assert opened(registry, client) == 30
+
+
+@pytest.mark.parametrize("pace", [None, NEAR])
+def test_none_to_a_registry_that_is_not_known_to_be_far_away(registry, client_of, pace: RegistryPace | None) -> None:
+    client = client_of(registry, READY)
+    client.begin_at(pace)
+    client.open_connections(30)
+    registry.on("GET", TAGS, json_reply({"tags": ["a"]}))
+    client.list_tags(REPOSITORY)
+    assert wait_for(registry, 1) == 1
+
+
+def test_none_where_each_request_waits_for_its_turn(registry, client_of) -> None:
+    client = client_of(registry, READY, requests_per_second=10)
+    client.begin_at(FAR)
+    client.open_connections(30)
+    registry.on("GET", TAGS, json_reply({"tags": ["a"]}))
+    client.list_tags(REPOSITORY)
+    assert wait_for(registry, 1) == 1
+
+
+def test_a_host_that_is_down_is_reported_by_the_request_that_needs_it(registry, client_of) -> None:
+    registry.stop_accepting()
+    client = client_of(registry, READY, max_attempts=1)
+    client.begin_at(FAR)
+    client.open_connections(30)
+    with pytest.raises(Exception, match="refused"):
+        client.list_tags(REPOSITORY)
+    pool: Any = client._transport.pools.pool(client._transport.own)
+    until = time.monotonic() + 5
+    while pool.pool.qsize() < pool.pool.maxsize and time.monotonic() < until:
+        time.sleep(0.01)
+    assert pool.pool.qsize() == pool.pool.maxsize, "every place was given back"
+
+
+class _Late:
+    """A connection that is opened when it may."""
+
+    sock: Any = None
+    timeout: float | None = None
+
+    def __init__(self) -> None:
+        self.may_open, self.is_closed = threading.Event(), False
+
+    def connect(self) -> None:
+        self.may_open.wait(5)
+        self.sock = self
+
+    def settimeout(self, _seconds: float | None) -> None:
+        """As of a socket."""
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_one_that_is_open_only_after_its_pool_was_closed_is_closed(is_closed: bool) -> None:
+    pool, late = HTTPConnectionPool("registry.example", maxsize=1, block=True), _Late()
+    places: Any = pool.pool
+    places.get()
+    opening = OpeningConnections(pool, [late])
+    if is_closed:
+        pool.close()
+    late.may_open.set()
+    opening.wait(5)
+    assert (opening.left_count, opening.opened_count) == (0, 1)
+    assert late.is_closed is is_closed
+    if not is_closed:
+        assert places.get() is late
